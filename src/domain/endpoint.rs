@@ -1,0 +1,250 @@
+//! Endpoints: where a tenant's webhooks go, and which events go there.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+use url::Url;
+
+use super::event::EventTypeError;
+use super::{EndpointId, EventType, OrgId, SigningSecret, Timestamp, Violation};
+
+/// A receiver of webhooks.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// The tenant it belongs to.
+    pub org_id: OrgId,
+    /// Where webhooks are posted.
+    pub url: Url,
+    /// Which events it wants; none listed means all.
+    pub event_types: EventTypeFilters,
+    /// What its owner says of it.
+    pub description: Option<String>,
+    /// What its webhooks are signed with.
+    pub secret: SigningSecret,
+    /// Why no deliveries are made to it, if so; `None` while it is enabled.
+    pub disabled_reason: Option<String>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What to change of an endpoint; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointChange {
+    /// A new URL.
+    pub url: Option<Url>,
+    /// New filters.
+    pub event_types: Option<EventTypeFilters>,
+    /// A new description; `Some(None)` takes it away.
+    pub description: Option<Option<String>>,
+    /// `Some(None)` enables the endpoint, `Some(Some(reason))` disables it.
+    pub disabled_reason: Option<Option<String>>,
+}
+
+impl Endpoint {
+    /// Bytes in a URL at the most.
+    pub const URL_BYTES_MAX: usize = 2048;
+    /// Bytes in a description at the most.
+    pub const DESCRIPTION_BYTES_MAX: usize = 512;
+    /// Filters at the most.
+    pub const EVENT_TYPES_MAX: usize = 100;
+
+    /// Whether it takes events of this type now.
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.disabled_reason.is_none() && self.event_types.matches(event_type)
+    }
+
+    /// Parses a URL and checks what its text alone can tell: an absolute `https` URL (`http` only
+    /// where private endpoints are allowed), with a host, without a user name, password or
+    /// fragment. Where it may lead is checked again at every delivery, when its name is resolved.
+    pub fn parse_url(text: &str, allow_http: bool) -> Result<Url, Violation> {
+        let broken = |code, message: &str| Err(Violation::new("url", code, message));
+        if text.len() > Self::URL_BYTES_MAX {
+            return broken("length", "must be at most 2048 bytes");
+        }
+        let Ok(url) = Url::parse(text) else {
+            return broken("format", "must be an absolute URL such as https://example.com/hooks");
+        };
+        match url.scheme() {
+            "https" => {}
+            "http" if allow_http => {}
+            "http" => {
+                return broken("scheme", "must be https; http needs ALLOW_PRIVATE_ENDPOINTS=true");
+            }
+            _ => return broken("scheme", "must be https"),
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            return broken("format", "must name a host");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return broken("format", "must not carry a user name or password");
+        }
+        if url.fragment().is_some() {
+            return broken("format", "must not carry a fragment");
+        }
+        Ok(url)
+    }
+
+    /// The rule for a description: at most 512 bytes, no NUL.
+    pub fn check_description(text: &str) -> Result<(), Violation> {
+        if text.len() > Self::DESCRIPTION_BYTES_MAX || text.contains('\0') {
+            return Err(Violation::new(
+                "description",
+                "length",
+                "must be at most 512 bytes, without NUL",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// One entry of an endpoint's filter: `user.login`, `user.*` or `*`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EventTypeFilter {
+    /// Every event.
+    All,
+    /// Events whose type starts with this text, which ends in a dot.
+    Prefix(String),
+    /// Events of exactly this type.
+    Exact(EventType),
+}
+
+impl EventTypeFilter {
+    /// Whether events of this type pass.
+    pub fn matches(&self, event_type: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Prefix(prefix) => event_type.starts_with(prefix.as_str()),
+            Self::Exact(exact) => exact.as_str() == event_type,
+        }
+    }
+}
+
+impl FromStr for EventTypeFilter {
+    type Err = EventTypeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "*" {
+            return Ok(Self::All);
+        }
+        match text.strip_suffix(".*") {
+            Some(prefix) if EventType::is_valid(prefix) => Ok(Self::Prefix(format!("{prefix}."))),
+            _ => text.parse().map(Self::Exact),
+        }
+    }
+}
+
+impl fmt::Display for EventTypeFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+            Self::Exact(exact) => exact.fmt(f),
+        }
+    }
+}
+
+impl Serialize for EventTypeFilter {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An endpoint's filters. An event passes when any of them matches, or when there are none.
+///
+/// Written for the store as one text with commas between the entries, which no entry can contain.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct EventTypeFilters(Vec<EventTypeFilter>);
+
+impl EventTypeFilters {
+    /// Takes a list of filters.
+    ///
+    /// # Errors
+    /// When a filter is malformed or there are more than 100.
+    pub fn parse<S: AsRef<str>>(filters: &[S]) -> Result<Self, Violation> {
+        if filters.len() > Endpoint::EVENT_TYPES_MAX {
+            return Err(Violation::new("event_types", "length", "must be at most 100 filters"));
+        }
+        let parse = |(index, text): (usize, &S)| {
+            text.as_ref().parse().map_err(|_| {
+                let rule =
+                    "must be an event type such as user.login, a prefix such as user.*, or *";
+                Violation::new(format!("event_types[{index}]"), "format", rule)
+            })
+        };
+        filters.iter().enumerate().map(parse).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether events of this type pass.
+    pub fn matches(&self, event_type: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|filter| filter.matches(event_type))
+    }
+}
+
+impl FromStr for EventTypeFilters {
+    type Err = Violation;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let filters: Vec<&str> = text.split(',').map(str::trim).filter(|f| !f.is_empty()).collect();
+        Self::parse(&filters)
+    }
+}
+
+impl fmt::Display for EventTypeFilters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, filter) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            filter.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_match_exactly_by_prefix_or_everything() {
+        let filters: EventTypeFilters = "user.login, invoice.*".parse().unwrap();
+        assert!(filters.matches("user.login"));
+        assert!(filters.matches("invoice.paid"));
+        assert!(filters.matches("invoice.line.added"));
+        assert!(!filters.matches("user.login.failed"));
+        assert!(!filters.matches("invoice"));
+        assert!(!filters.matches("invoices.paid"));
+        assert!(EventTypeFilters::default().matches("anything"));
+        assert!("*".parse::<EventTypeFilters>().unwrap().matches("anything"));
+        assert_eq!(filters.to_string(), "user.login,invoice.*");
+    }
+
+    #[test]
+    fn a_malformed_filter_is_named_by_its_place() {
+        let violation = EventTypeFilters::parse(&["ok", "not ok"]).unwrap_err();
+        assert_eq!(violation.field, "event_types[1]");
+    }
+
+    #[test]
+    fn urls_must_be_https_and_bare_of_credentials() {
+        assert!(Endpoint::parse_url("https://example.com/hook?x=1", false).is_ok());
+        assert!(Endpoint::parse_url("http://127.0.0.1:9000/", true).is_ok());
+        let refused = [
+            "http://example.com",
+            "ftp://example.com",
+            "example.com",
+            "/hook",
+            "https://user@example.com",
+            "https://example.com/#top",
+        ];
+        for url in refused {
+            assert!(Endpoint::parse_url(url, false).is_err(), "{url}");
+        }
+    }
+}

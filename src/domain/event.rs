@@ -1,0 +1,122 @@
+//! Events as they travel: from the journal to the store and on to the receivers.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{EventId, EventTypeFilter, OrgId, Timestamp, TraceId};
+
+/// An accepted event. Its payload is the tenant's bytes, never reformatted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its id, and the `webhook-id` of its deliveries.
+    pub id: EventId,
+    /// The tenant it belongs to.
+    pub org_id: OrgId,
+    /// What happened.
+    pub event_type: EventType,
+    /// A JSON text, byte for byte as it came.
+    pub payload: Bytes,
+    /// The tenant's own name for the event: a second one inside the window is dropped.
+    pub dedup_id: Option<String>,
+    /// The tenant's account the event concerns.
+    pub account_id: Option<String>,
+    /// The tenant's user the event concerns.
+    pub user_id: Option<String>,
+    /// When it happened, as the tenant says.
+    pub occurred_at: Option<Timestamp>,
+    /// When it was accepted. Minted once and journaled, so a replay lands on the same row.
+    pub received_at: Timestamp,
+    /// The trace it belongs to.
+    pub trace_id: TraceId,
+}
+
+impl Event {
+    /// The moment receivers are told: when it happened, or else when it was accepted.
+    pub fn timestamp(&self) -> Timestamp {
+        self.occurred_at.unwrap_or(self.received_at)
+    }
+}
+
+/// Dot-separated words of letters, digits, `_` and `-`: `user.login`. At most 128 bytes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(transparent)]
+pub struct EventType(String);
+
+/// The text was no event type.
+#[derive(Debug, thiserror::Error)]
+#[error("must be dot-separated words of letters, digits, '_' and '-', at most 128 bytes")]
+pub struct EventTypeError;
+
+impl EventType {
+    /// Bytes at the most.
+    pub const BYTES_MAX: usize = 128;
+
+    /// Whether `text` is an event type; parsing without the copy.
+    pub fn is_valid(text: &str) -> bool {
+        let word_byte = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        let mut previous = b'.';
+        for byte in text.bytes() {
+            if !(word_byte(byte) || byte == b'.' && previous != b'.') {
+                return false;
+            }
+            previous = byte;
+        }
+        previous != b'.' && text.len() <= Self::BYTES_MAX
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for EventType {
+    type Err = EventTypeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if !Self::is_valid(text) {
+            return Err(EventTypeError);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which events a list shows; every field that is set must match.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// Of this type, or of the types under a prefix.
+    pub event_type: Option<EventTypeFilter>,
+    /// Concerning this account.
+    pub account_id: Option<String>,
+    /// Concerning this user.
+    pub user_id: Option<String>,
+    /// Accepted at this moment or later.
+    pub since: Option<Timestamp>,
+    /// Accepted before this moment.
+    pub until: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_types_are_dotted_words() {
+        for good in ["a", "user.login", "github.push-v2", "A_1.b"] {
+            assert!(EventType::is_valid(good), "{good}");
+        }
+        let long = "a".repeat(129);
+        for bad in ["", ".", "a.", ".a", "a..b", "a b", "user.*", "ü", "a\0", &long] {
+            assert!(!EventType::is_valid(bad), "{bad}");
+        }
+    }
+}

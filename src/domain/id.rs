@@ -1,0 +1,122 @@
+//! One id type per entity, all UUIDs, so that no id can stand where another belongs.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::Timestamp;
+
+macro_rules! entity_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// Mints an id that sorts by `at` (UUIDv7, RFC 9562 section 5.7).
+            pub fn mint(at: Timestamp) -> Self {
+                Self(uuid_v7(at))
+            }
+
+            /// Takes an id that the store handed back.
+            pub const fn from_uuid(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
+            /// The plain UUID, for the store's columns.
+            pub const fn uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+    };
+}
+
+entity_id!(
+    /// A tenant: the owner of keys, endpoints, events and deliveries.
+    OrgId
+);
+entity_id!(
+    /// The public half of an API key: safe to log, and the handle the key is looked up by.
+    ApiKeyId
+);
+entity_id!(
+    /// A URL of a tenant that receives webhooks.
+    EndpointId
+);
+entity_id!(
+    /// An accepted event; also the `webhook-id` of every delivery of it.
+    EventId
+);
+entity_id!(
+    /// One event on its way to one endpoint.
+    DeliveryId
+);
+
+impl EventId {
+    /// The id of the event that `org` calls `dedup_id`: the same on every instance and at every
+    /// retry, with no look-up (UUIDv8, RFC 9562 section 5.8, from SHA-256 of both).
+    pub fn from_dedup_id(org: OrgId, dedup_id: &str) -> Self {
+        let digest = Sha256::new()
+            .chain_update(b"hookgate dedup\0")
+            .chain_update(org.0.as_bytes())
+            .chain_update(dedup_id.as_bytes())
+            .finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self(Uuid::new_v8(bytes))
+    }
+}
+
+fn uuid_v7(at: Timestamp) -> Uuid {
+    let micros = at.micros().max(0).unsigned_abs();
+    let (seconds, nanos) = (micros / 1_000_000, (micros % 1_000_000) * 1_000);
+    let nanos = u32::try_from(nanos).unwrap_or(0);
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_minted_later_sort_later() {
+        let early = EventId::mint(Timestamp::from_micros(1_700_000_000_000_000));
+        let late = EventId::mint(Timestamp::from_micros(1_700_000_000_002_000));
+        assert!(early < late);
+    }
+
+    #[test]
+    fn one_dedup_id_of_one_org_is_one_event_id() {
+        let org = OrgId::mint(Timestamp::from_micros(1));
+        let other = OrgId::mint(Timestamp::from_micros(1));
+        let id = EventId::from_dedup_id(org, "invoice-1");
+        assert_eq!(id, EventId::from_dedup_id(org, "invoice-1"));
+        assert_ne!(id, EventId::from_dedup_id(org, "invoice-2"));
+        assert_ne!(id, EventId::from_dedup_id(other, "invoice-1"));
+        assert_eq!(id.uuid().get_version_num(), 8);
+    }
+}

@@ -1,0 +1,34 @@
+//! The words of the product: ids, events, endpoints, deliveries, keys and pages.
+//!
+//! Pure values. Nothing here reads a file, a socket or a clock, and nothing here imports another
+//! module of the crate. Text from outside becomes one of these types once, at the edge; from there
+//! on a value of the type is valid by construction.
+
+mod api_key;
+mod delivery;
+mod draft;
+mod endpoint;
+mod event;
+mod id;
+mod org;
+mod page;
+mod signing_secret;
+mod timestamp;
+mod trace;
+mod violation;
+
+pub use api_key::{ApiKey, KeyHash, Role};
+pub use delivery::{
+    Attempt, DeadLetter, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryStatus, Lease,
+    LeaseToken, LeasedDelivery, Outcome,
+};
+pub use draft::{Draft, DraftError, DraftLimits, parse_batch, parse_event};
+pub use endpoint::{Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters};
+pub use event::{Event, EventFilter, EventType};
+pub use id::{ApiKeyId, DeliveryId, EndpointId, EventId, OrgId};
+pub use org::{Org, OrgChange};
+pub use page::{Cursor, Page, PageRequest};
+pub use signing_secret::SigningSecret;
+pub use timestamp::Timestamp;
+pub use trace::TraceId;
+pub use violation::Violation;

@@ -1,0 +1,28 @@
+//! A wake-up call between parts that do not know each other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// Wakes one sleeper. A wake is a hint that may come late, twice or never; whoever sleeps polls.
+#[derive(Clone, Debug, Default)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    /// A call that nobody waits for yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Wakes the sleeper, or the next one to sleep.
+    pub fn wake(&self) {
+        self.0.notify_one();
+    }
+
+    /// Sleeps until woken, for at most `poll_interval`.
+    pub async fn sleep(&self, poll_interval: Duration) {
+        // Both ends mean the same to the caller: look again.
+        let _ = tokio::time::timeout(poll_interval, self.0.notified()).await;
+    }
+}

@@ -1,0 +1,21 @@
+//! Sets up log lines on standard error, which leaves standard output to answers.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, TelemetryConfig};
+
+/// Sends log lines to standard error from now on. A second call changes nothing.
+///
+/// # Errors
+/// When the filter cannot be parsed; the message names the directive.
+pub fn init_logs(config: &TelemetryConfig) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&config.log)
+        .map_err(|error| format!("RUST_LOG: cannot parse {:?}: {error}", config.log))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // The second call in a process fails, which is what was promised.
+    let _ = match config.log_format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}
