@@ -1,0 +1,310 @@
+//! What is on disk, byte by byte. All numbers are little-endian.
+//!
+//! # Segment
+//! A segment is one file, `<first seq, 20 digits>-<journal id, 16 hex digits>.segment`.
+//!
+//! | at | bytes | |
+//! |---|---|---|
+//! | 0 | 8 | magic `HGJOURNL` |
+//! | 8 | 4 | format version |
+//! | 12 | 8 | journal id |
+//! | 20 | 8 | seq of the first record |
+//! | 28 | 4 | CRC32C of the above |
+//! | 4096 | | frames, one behind the other |
+//!
+//! The header has a block of its own, so that no write of a record can tear it, and says nothing
+//! that the name does not say: a damaged header costs no record.
+//!
+//! # Frame
+//!
+//! | at | bytes | |
+//! |---|---|---|
+//! | 0 | 4 | CRC32C of the journal id and of bytes 4 to 28 |
+//! | 4 | 4 | bytes of payload |
+//! | 8 | 8 | seq, one more than that of the frame before |
+//! | 16 | 4 | distance back to the first seq of the write group |
+//! | 20 | 4 | items in the record |
+//! | 24 | 4 | CRC32C of the payload |
+//! | 28 | | payload |
+//!
+//! - Two checksums, because a damaged payload behind a sound header costs one record and no search,
+//!   and because the search for the next sound header after a damaged one stays linear.
+//! - The seq makes a frame that a recycled segment held before worthless: it is lower than the
+//!   segment's first.
+//! - The journal id is a random number that no tenant sees. A payload that imitates a frame does
+//!   not pass for one when a search runs across it.
+//! - The group tells a torn tail from damage: see [`super::recovery`].
+//!
+//! # Checkpoint
+//! The file `checkpoint` has two slots, at 0 and 4096, written in turn, so that one of them is
+//! whole whenever the power goes.
+//!
+//! | at | bytes | |
+//! |---|---|---|
+//! | 0 | 8 | magic `HGJCHECK` |
+//! | 8 | 8 | journal id |
+//! | 16 | 8 | version: the higher one counts |
+//! | 24 | 8 | finished: every record below it is stored |
+//! | 32 | 8 | synced: every record below it has been synced |
+//! | 40 | 4 | CRC32C of the above |
+
+/// Where the frames begin.
+pub(super) const SEGMENT_HEADER_BYTES: u64 = 4096;
+/// Bytes in front of every payload.
+pub(super) const FRAME_HEADER_BYTES: usize = 28;
+/// From one slot of the checkpoint to the other.
+pub(super) const CHECKPOINT_SLOT_BYTES: usize = 4096;
+
+const FORMAT_VERSION: u32 = 1;
+const SEGMENT_MAGIC: &[u8; 8] = b"HGJOURNL";
+const SEGMENT_FIELDS_BYTES: usize = 28;
+const SEGMENT_SUFFIX: &str = ".segment";
+const CHECKPOINT_MAGIC: &[u8; 8] = b"HGJCHECK";
+const CHECKPOINT_FIELDS_BYTES: usize = 40;
+
+/// Tells this journal's files from those of any other, and its frames from imitations.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct JournalId(pub(super) u64);
+
+impl JournalId {
+    /// Where the checksum of a frame's header starts from.
+    fn seed(self) -> u32 {
+        crc32c::crc32c(&self.0.to_le_bytes())
+    }
+}
+
+/// What stands in front of a payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FrameHeader {
+    /// Bytes behind the header.
+    pub(super) payload_bytes: u32,
+    /// The record's place in the sequence.
+    pub(super) seq: u64,
+    /// How far back the first seq of its write group is.
+    pub(super) group_back: u32,
+    /// Items in the record.
+    pub(super) items: u32,
+    /// The payload's checksum.
+    pub(super) payload_crc: u32,
+}
+
+impl FrameHeader {
+    /// Header and payload together.
+    pub(super) fn frame_bytes(&self) -> usize {
+        FRAME_HEADER_BYTES + self.payload_bytes as usize
+    }
+
+    /// The first seq of the group it was written with.
+    pub(super) fn group_first(&self) -> u64 {
+        self.seq.saturating_sub(u64::from(self.group_back))
+    }
+
+    /// Reads a header whose checksum holds; `None` for anything else.
+    pub(super) fn decode(bytes: &[u8], id: JournalId) -> Option<Self> {
+        let header: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk()?;
+        let decoded = Self::decode_unchecked(header);
+        (u32_at(header, 0) == crc32c::crc32c_append(id.seed(), &header[4..])).then_some(decoded)
+    }
+
+    fn decode_unchecked(header: &[u8; FRAME_HEADER_BYTES]) -> Self {
+        Self {
+            payload_bytes: u32_at(header, 4),
+            seq: u64_at(header, 8),
+            group_back: u32_at(header, 16),
+            items: u32_at(header, 20),
+            payload_crc: u32_at(header, 24),
+        }
+    }
+}
+
+/// The seq that stands where a header's would, for a quick look before the checksum is computed.
+pub(super) fn seq_at(bytes: &[u8]) -> u64 {
+    u64_at(bytes, 8)
+}
+
+/// Appends a frame whose place is not known yet; [`seal_frame`] completes it.
+pub(super) fn push_frame(buffer: &mut Vec<u8>, payload: &[u8], payload_crc: u32, items: u32) {
+    let mut header = [0; FRAME_HEADER_BYTES];
+    // The queue refuses records that do not fit a segment, whose size fits.
+    let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    header[4..8].copy_from_slice(&bytes.to_le_bytes());
+    header[20..24].copy_from_slice(&items.to_le_bytes());
+    header[24..28].copy_from_slice(&payload_crc.to_le_bytes());
+    buffer.reserve(FRAME_HEADER_BYTES + payload.len());
+    buffer.extend_from_slice(&header);
+    buffer.extend_from_slice(payload);
+}
+
+/// The bytes and the items of a pushed frame at the start of `buffer`.
+pub(super) fn pushed_frame(buffer: &[u8]) -> (usize, u32) {
+    (FRAME_HEADER_BYTES + u32_at(buffer, 4) as usize, u32_at(buffer, 20))
+}
+
+/// Gives the pushed frame at the start of `frame` its place, and its checksum.
+pub(super) fn seal_frame(frame: &mut [u8], id: JournalId, seq: u64, group_back: u32) {
+    frame[8..16].copy_from_slice(&seq.to_le_bytes());
+    frame[16..20].copy_from_slice(&group_back.to_le_bytes());
+    let crc = crc32c::crc32c_append(id.seed(), &frame[4..FRAME_HEADER_BYTES]);
+    frame[0..4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The name of the segment that starts with `first_seq`.
+pub(super) fn segment_name(first_seq: u64, id: JournalId) -> String {
+    format!("{first_seq:020}-{:016x}{SEGMENT_SUFFIX}", id.0)
+}
+
+/// What a segment's name says; `None` for any other name.
+pub(super) fn parse_segment_name(name: &str) -> Option<(u64, JournalId)> {
+    let (seq, id) = name.strip_suffix(SEGMENT_SUFFIX)?.split_once('-')?;
+    let parsed = (seq.parse().ok()?, JournalId(u64::from_str_radix(id, 16).ok()?));
+    // One spelling only: what was parsed must be what would be written.
+    (segment_name(parsed.0, parsed.1) == name).then_some(parsed)
+}
+
+/// The first bytes of a segment.
+pub(super) fn segment_header(first_seq: u64, id: JournalId) -> Vec<u8> {
+    let mut header = Vec::with_capacity(SEGMENT_FIELDS_BYTES + 4);
+    header.extend_from_slice(SEGMENT_MAGIC);
+    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header.extend_from_slice(&id.0.to_le_bytes());
+    header.extend_from_slice(&first_seq.to_le_bytes());
+    push_crc(&mut header);
+    header
+}
+
+/// What the first bytes of a file say it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum SegmentHeader {
+    /// A segment of this format.
+    Sound(u64, JournalId),
+    /// A segment of a format that this program does not know.
+    Unknown {
+        /// The version it claims.
+        version: u32,
+    },
+    /// Nothing that can be read.
+    Damaged,
+}
+
+/// Reads the first bytes of a segment.
+pub(super) fn parse_segment_header(bytes: &[u8]) -> SegmentHeader {
+    if bytes.len() < SEGMENT_FIELDS_BYTES + 4
+        || !bytes.starts_with(SEGMENT_MAGIC)
+        || !crc_holds(bytes, SEGMENT_FIELDS_BYTES)
+    {
+        return SegmentHeader::Damaged;
+    }
+    match u32_at(bytes, 8) {
+        FORMAT_VERSION => SegmentHeader::Sound(u64_at(bytes, 20), JournalId(u64_at(bytes, 12))),
+        version => SegmentHeader::Unknown { version },
+    }
+}
+
+/// What the journal knows of itself besides its records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Checkpoint {
+    /// Whose it is.
+    pub(super) id: JournalId,
+    /// Counts the checkpoints.
+    pub(super) version: u64,
+    /// Every record below it is stored.
+    pub(super) finished: u64,
+    /// Every record below it has been synced.
+    pub(super) synced: u64,
+}
+
+impl Checkpoint {
+    /// The bytes of its slot.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut slot = Vec::with_capacity(CHECKPOINT_FIELDS_BYTES + 4);
+        slot.extend_from_slice(CHECKPOINT_MAGIC);
+        for field in [self.id.0, self.version, self.finished, self.synced] {
+            slot.extend_from_slice(&field.to_le_bytes());
+        }
+        push_crc(&mut slot);
+        slot
+    }
+
+    /// Reads a slot; `None` when it is empty or torn.
+    pub(super) fn decode(slot: &[u8]) -> Option<Self> {
+        let whole = slot.len() >= CHECKPOINT_FIELDS_BYTES + 4 && slot.starts_with(CHECKPOINT_MAGIC);
+        if !whole || !crc_holds(slot, CHECKPOINT_FIELDS_BYTES) {
+            return None;
+        }
+        Some(Self {
+            id: JournalId(u64_at(slot, 8)),
+            version: u64_at(slot, 16),
+            finished: u64_at(slot, 24),
+            synced: u64_at(slot, 32),
+        })
+    }
+}
+
+fn push_crc(fields: &mut Vec<u8>) {
+    fields.extend_from_slice(&crc32c::crc32c(fields).to_le_bytes());
+}
+
+fn crc_holds(bytes: &[u8], fields_bytes: usize) -> bool {
+    u32_at(bytes, fields_bytes) == crc32c::crc32c(&bytes[..fields_bytes])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut field = [0; 4];
+    field.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(field)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut field = [0; 8];
+    field.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: JournalId = JournalId(0x0123_4567_89ab_cdef);
+
+    fn frame() -> Vec<u8> {
+        let mut frame = Vec::new();
+        push_frame(&mut frame, b"payload", crc32c::crc32c(b"payload"), 3);
+        seal_frame(&mut frame, ID, 42, 2);
+        frame
+    }
+
+    #[test]
+    fn a_frame_says_what_was_put_in() {
+        let header = FrameHeader::decode(&frame(), ID).unwrap();
+        assert_eq!((header.seq, header.group_first(), header.items), (42, 40, 3));
+        assert_eq!(header.frame_bytes(), frame().len());
+    }
+
+    #[test]
+    fn a_header_of_another_journal_or_with_one_bit_flipped_is_none() {
+        assert_eq!(FrameHeader::decode(&frame(), JournalId(1)), None);
+        for bit in 0..FRAME_HEADER_BYTES * 8 {
+            let mut frame = frame();
+            frame[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(FrameHeader::decode(&frame, ID), None, "bit {bit}");
+        }
+        assert_eq!(FrameHeader::decode(&[0; FRAME_HEADER_BYTES], ID), None);
+    }
+
+    #[test]
+    fn a_segment_name_has_one_spelling() {
+        let name = segment_name(7, ID);
+        assert_eq!(parse_segment_name(&name), Some((7, ID)));
+        for other in [format!("{name}.bak"), name.to_uppercase(), name.replacen('0', "+", 1)] {
+            assert_eq!(parse_segment_name(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn headers_and_checkpoints_go_there_and_back() {
+        assert_eq!(parse_segment_header(&segment_header(9, ID)), SegmentHeader::Sound(9, ID));
+        let checkpoint = Checkpoint { id: ID, version: 4, finished: 8, synced: 9 };
+        assert_eq!(Checkpoint::decode(&checkpoint.encode()), Some(checkpoint));
+        assert_eq!(Checkpoint::decode(&[0; 64]), None);
+    }
+}

@@ -1,0 +1,287 @@
+//! What waits for the writer, and how it is told of the end.
+//!
+//! Appenders copy their record, framed, to the end of one buffer under a mutex; the writer swaps
+//! that buffer for an empty one and writes it as it is. No message, no allocation and no wake-up of
+//! the writer while it is at work: an append costs one short lock and one copy, and the buffer is
+//! the group commit.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::format::{FRAME_HEADER_BYTES, push_frame};
+use super::{AppendError, Seq};
+
+/// Capacity a buffer keeps between groups; one that a flood of large records grew is given back.
+const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
+
+/// How much may wait, at the most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueLimits {
+    /// Appends not yet synced.
+    pub(super) appends: usize,
+    /// Bytes of appends not yet synced. One append may always wait, whatever its size.
+    pub(super) bytes: usize,
+    /// Bytes of one record.
+    pub(super) record_bytes: usize,
+}
+
+/// Whether appends are let in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Gate {
+    /// They are.
+    Open,
+    /// Not until there is room on disk.
+    Full,
+    /// Not any more: the journal is closing.
+    Closed,
+    /// Not any more: a write or a sync has failed.
+    Poisoned,
+}
+
+/// Appends on their way to the writer.
+pub(super) struct Queue {
+    limits: QueueLimits,
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+struct State {
+    gate: Gate,
+    batch: Batch,
+    /// Of the batch in the writer's hands.
+    writing_appends: usize,
+    writing_bytes: usize,
+    /// Whether the writer sleeps. A `Condvar` makes a system call at every notification, so it is
+    /// notified only when somebody listens.
+    writer_sleeps: bool,
+}
+
+/// Appends that are written together.
+pub(super) struct Batch {
+    /// Their frames, not sealed.
+    pub(super) frames: Vec<u8>,
+    /// How many they are.
+    pub(super) appends: usize,
+    group: Arc<Group>,
+}
+
+impl Batch {
+    fn new(waiters_expected: usize) -> Self {
+        let wakers = Mutex::new(Vec::with_capacity(waiters_expected));
+        let group = Arc::new(Group { outcome: OnceLock::new(), wakers });
+        Self { frames: Vec::new(), appends: 0, group }
+    }
+}
+
+impl Queue {
+    /// An empty queue that lets appends in.
+    pub(super) fn new(limits: QueueLimits) -> Self {
+        let state = State {
+            gate: Gate::Open,
+            batch: Batch::new(0),
+            writing_appends: 0,
+            writing_bytes: 0,
+            writer_sleeps: false,
+        };
+        Self { limits, state: Mutex::new(state), filled: Condvar::new() }
+    }
+
+    /// Lets a record wait for the writer. The ticket resolves when it is durable, or will never be.
+    pub(super) fn push(&self, record: &[u8], items: u32) -> Result<Ticket, AppendError> {
+        if record.len() > self.limits.record_bytes {
+            return Err(AppendError::TooLarge);
+        }
+        // The one part of an append whose cost grows with the record is done before the lock.
+        let crc = crc32c::crc32c(record);
+        let mut state = self.lock();
+        self.admit(&state, FRAME_HEADER_BYTES + record.len())?;
+        push_frame(&mut state.batch.frames, record, crc, items);
+        let ticket = Ticket {
+            group: Arc::clone(&state.batch.group),
+            index: state.batch.appends,
+            slot: None,
+        };
+        state.batch.appends += 1;
+        if std::mem::take(&mut state.writer_sleeps) {
+            drop(state);
+            self.filled.notify_one();
+        }
+        Ok(ticket)
+    }
+
+    fn admit(&self, state: &State, frame_bytes: usize) -> Result<(), AppendError> {
+        match state.gate {
+            Gate::Open => {}
+            Gate::Full => return Err(AppendError::Full),
+            Gate::Closed => return Err(AppendError::Closed),
+            Gate::Poisoned => return Err(AppendError::Poisoned),
+        }
+        let appends = state.batch.appends + state.writing_appends;
+        let bytes = state.batch.frames.len() + state.writing_bytes;
+        let over = appends >= self.limits.appends || bytes + frame_bytes > self.limits.bytes;
+        if over && appends > 0 { Err(AppendError::Busy) } else { Ok(()) }
+    }
+
+    /// Waits for appends and takes them all, leaving `used`, the last batch, to be filled again.
+    /// `None` when the queue is closed and empty.
+    pub(super) fn take(&self, used: Option<Batch>) -> Option<Batch> {
+        let mut next = Self::emptied(used);
+        let mut state = self.lock();
+        state.writing_appends = 0;
+        state.writing_bytes = 0;
+        while state.batch.appends == 0 {
+            if matches!(state.gate, Gate::Closed | Gate::Poisoned) {
+                return None;
+            }
+            state.writer_sleeps = true;
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.writer_sleeps = false;
+        state.writing_appends = state.batch.appends;
+        state.writing_bytes = state.batch.frames.len();
+        std::mem::swap(&mut state.batch, &mut next);
+        Some(next)
+    }
+
+    fn emptied(used: Option<Batch>) -> Batch {
+        let Some(mut used) = used else { return Batch::new(0) };
+        let mut next = Batch::new(used.appends);
+        next.frames = std::mem::take(&mut used.frames);
+        next.frames.clear();
+        next.frames.shrink_to(BUFFER_KEPT_BYTES);
+        next
+    }
+
+    /// Shuts the gate for good; what waits is still written.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        if matches!(state.gate, Gate::Open | Gate::Full) {
+            state.gate = Gate::Closed;
+        }
+        state.writer_sleeps = false;
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Shuts the gate for good and fails what waits.
+    pub(super) fn poison(&self) {
+        let mut state = self.lock();
+        state.gate = Gate::Poisoned;
+        let waiting = std::mem::replace(&mut state.batch, Batch::new(0));
+        drop(state);
+        drop(waiting);
+        self.filled.notify_one();
+    }
+
+    /// Shuts the gate until [`Self::reopen`].
+    pub(super) fn set_full(&self) {
+        self.change(Gate::Open, Gate::Full);
+    }
+
+    /// Opens the gate that [`Self::set_full`] shut.
+    pub(super) fn reopen(&self) {
+        self.change(Gate::Full, Gate::Open);
+    }
+
+    fn change(&self, from: Gate, to: Gate) {
+        let mut state = self.lock();
+        if state.gate == from {
+            state.gate = to;
+        }
+    }
+
+    /// Whether appends are let in.
+    pub(super) fn gate(&self) -> Gate {
+        self.lock().gate
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Batch {
+    /// Tells every appender: the first `durable` appends got the seqs from `first_seq` on, the
+    /// others `failure`.
+    pub(super) fn complete(&self, first_seq: u64, durable: usize, failure: AppendError) {
+        // A batch is completed once; a second time would change nothing.
+        let _ = self.group.outcome.set(Outcome { first_seq, durable, failure });
+        self.group.wake_all();
+    }
+}
+
+impl Drop for Batch {
+    /// A batch that nobody completed was not written: its appenders must not wait for ever.
+    fn drop(&mut self) {
+        self.complete(0, 0, AppendError::Poisoned);
+    }
+}
+
+struct Outcome {
+    first_seq: u64,
+    durable: usize,
+    failure: AppendError,
+}
+
+/// The appenders of one batch.
+struct Group {
+    outcome: OnceLock<Outcome>,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Group {
+    fn wake_all(&self) {
+        let wakers = std::mem::take(&mut *self.wakers());
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resolves when its append is durable, or will never be. Dropping it takes nothing back.
+pub(super) struct Ticket {
+    group: Arc<Group>,
+    index: usize,
+    /// Where its waker stands in the group's list.
+    slot: Option<usize>,
+}
+
+impl Ticket {
+    fn result(&self, outcome: &Outcome) -> Result<Seq, AppendError> {
+        if self.index < outcome.durable {
+            Ok(Seq(outcome.first_seq + self.index as u64))
+        } else {
+            Err(outcome.failure)
+        }
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<Seq, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(outcome) = self.group.outcome.get() {
+            return Poll::Ready(self.result(outcome));
+        }
+        let group = Arc::clone(&self.group);
+        let mut wakers = group.wakers();
+        // The writer sets the outcome before it takes the wakers: looked at under the lock, either
+        // the outcome is seen here or the waker is seen there.
+        if let Some(outcome) = group.outcome.get() {
+            return Poll::Ready(self.result(outcome));
+        }
+        if let Some(slot) = self.slot {
+            wakers[slot].clone_from(context.waker());
+        } else {
+            self.slot = Some(wakers.len());
+            wakers.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,361 @@
+//! A disk in memory that fails on demand.
+//!
+//! It keeps what was written apart from what was synced: for every file, and for every directory.
+//! When the power goes, what was not synced may be gone, all of it or any part, 512 bytes at a
+//! time; names go in the order they were given, as on a journaling file system.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use crate::journal::{Disk, DiskFile, DiskLock};
+
+/// What a disk tears at the least.
+const SECTOR_BYTES: usize = 512;
+
+/// The disk. Clones are the same disk.
+#[derive(Clone, Default)]
+pub(super) struct SimDisk(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    files: Vec<FileState>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    /// Changes of names since the last sync of their directory.
+    pending_names: Vec<NameChange>,
+    faults: Faults,
+    calls: u64,
+    spares_refused: u64,
+    syncs: u64,
+}
+
+#[derive(Clone, Default)]
+struct FileState {
+    cached: Vec<u8>,
+    durable: Vec<u8>,
+    dirty: BTreeSet<usize>,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Set(PathBuf, usize),
+    Remove(PathBuf),
+}
+
+/// What goes wrong.
+#[derive(Clone, Default)]
+pub(super) struct Faults {
+    /// No call takes or gives more bytes than this.
+    pub(super) short: Option<usize>,
+    /// Every other read and write is interrupted by a signal.
+    pub(super) interrupted: bool,
+    /// Writes to segments fail with `EIO`.
+    pub(super) failing_writes: bool,
+    /// Syncs of segments fail with `EIO`, and claim that nothing is left to sync.
+    pub(super) failing_syncs: bool,
+    /// No file grows: `ENOSPC`.
+    pub(super) no_space: bool,
+    /// The number of the call, and of all behind it, that finds the power gone.
+    pub(super) power_fails_at: Option<u64>,
+}
+
+impl SimDisk {
+    /// Changes what goes wrong from now on.
+    pub(super) fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// Calls so far.
+    pub(super) fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
+    /// Syncs so far.
+    pub(super) fn syncs(&self) -> u64 {
+        self.lock().syncs
+    }
+
+    /// Waits until one more attempt to grow a file has met `ENOSPC`.
+    pub(super) fn wait_refused(&self) {
+        let mut state = self.lock();
+        let before = state.spares_refused;
+        while state.spares_refused == before {
+            state = self.0.changed.wait(state).unwrap();
+        }
+    }
+
+    /// The disk after power loss: of what was not synced, `survives` decides on each sector and
+    /// on each change of a name. Nothing goes wrong any more.
+    pub(super) fn power_cycle(&self, mut survives: impl FnMut() -> bool) -> Self {
+        let old = self.lock();
+        let mut names = old.durable_names.clone();
+        for change in &old.pending_names {
+            // Names survive in their order: the first that is lost takes the others with it.
+            if !survives() {
+                break;
+            }
+            change.apply(&mut names);
+        }
+        let files = old.files.iter().map(|file| file.after_power_loss(&mut survives)).collect();
+        Self::with_files(files, names)
+    }
+
+    /// The disk as another process would find it now: nothing is lost.
+    pub(super) fn copy(&self) -> Self {
+        let old = self.lock();
+        let files = old.files.iter().map(|file| FileState::synced(file.cached.clone())).collect();
+        Self::with_files(files, old.names.clone())
+    }
+
+    fn with_files(files: Vec<FileState>, names: BTreeMap<PathBuf, usize>) -> Self {
+        let disk = Self::default();
+        let mut state = disk.lock();
+        state.files = files;
+        state.durable_names = names.clone();
+        state.names = names;
+        drop(state);
+        disk
+    }
+
+    /// The files whose names end so, in order, with what is in them.
+    pub(super) fn files(&self, suffix: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let state = self.lock();
+        let named = state.names.iter().filter(|(path, _)| path.to_str().unwrap().ends_with(suffix));
+        named.map(|(path, file)| (path.clone(), state.files[*file].cached.clone())).collect()
+    }
+
+    /// Puts a file there, synced, whatever was there before; `None` takes it away.
+    pub(super) fn put(&self, path: &Path, bytes: Option<Vec<u8>>) {
+        let mut state = self.lock();
+        if let Some(bytes) = bytes {
+            state.files.push(FileState::synced(bytes));
+            let file = state.files.len() - 1;
+            state.names.insert(path.to_owned(), file);
+        } else {
+            state.names.remove(path);
+        }
+        state.durable_names = state.names.clone();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap()
+    }
+
+    /// Locks the state for one call to the disk.
+    fn call(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        state.calls += 1;
+        if state.faults.power_fails_at.is_some_and(|at| state.calls >= at) {
+            return Err(io::Error::other("the power is gone"));
+        }
+        Ok(state)
+    }
+
+    fn file(&self, path: &Path, file: usize) -> Arc<dyn DiskFile> {
+        let is_segment = path.to_str().unwrap().contains("spare") || is_segment(path);
+        Arc::new(SimFile { disk: self.clone(), file, is_segment })
+    }
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "segment")
+}
+
+impl FileState {
+    fn synced(bytes: Vec<u8>) -> Self {
+        Self { durable: bytes.clone(), cached: bytes, dirty: BTreeSet::new() }
+    }
+
+    fn after_power_loss(&self, survives: &mut impl FnMut() -> bool) -> Self {
+        let mut bytes = self.durable.clone();
+        if self.cached.len() != bytes.len() && survives() {
+            bytes.resize(self.cached.len(), 0);
+        }
+        for sector in &self.dirty {
+            let start = (sector * SECTOR_BYTES).min(bytes.len()).min(self.cached.len());
+            let end = (start + SECTOR_BYTES).min(bytes.len()).min(self.cached.len());
+            if survives() {
+                bytes[start..end].copy_from_slice(&self.cached[start..end]);
+            }
+        }
+        Self::synced(bytes)
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Self::Set(path, file) => names.insert(path.clone(), *file),
+            Self::Remove(path) => names.remove(path),
+        };
+    }
+}
+
+impl State {
+    fn change_name(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+    }
+}
+
+impl Disk for SimDisk {
+    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
+        self.call().map(drop)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.call()?;
+        let inside = state.names.keys().filter_map(|path| path.strip_prefix(dir).ok());
+        let names = inside.filter_map(|path| path.iter().next()?.to_str()).map(str::to_owned);
+        Ok(names.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let state = self.call()?;
+        let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.file(path, file))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.call()?;
+        if state.names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.files.push(FileState::default());
+        let file = state.files.len() - 1;
+        state.change_name(NameChange::Set(path.to_owned(), file));
+        Ok(self.file(path, file))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.call()?;
+        let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        // One change in two halves would let power loss leave both names or none.
+        assert!(!state.names.contains_key(to), "a rename must not replace {}", to.display());
+        state.change_name(NameChange::Set(to.to_owned(), file));
+        state.change_name(NameChange::Remove(from.to_owned()));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.call()?;
+        if !state.names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.change_name(NameChange::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.call()?;
+        // A sync of one directory commits the file system's journal, and with it every name.
+        assert!(dir.is_absolute());
+        state.durable_names = state.names.clone();
+        state.pending_names.clear();
+        Ok(())
+    }
+
+    fn lock(&self, _path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        self.call()?;
+        Ok(Box::new(SimLock))
+    }
+}
+
+struct SimLock;
+
+impl DiskLock for SimLock {}
+
+struct SimFile {
+    disk: SimDisk,
+    file: usize,
+    is_segment: bool,
+}
+
+impl SimFile {
+    /// How many of `bytes` bytes a call may move.
+    fn moved(state: &State, bytes: usize) -> io::Result<usize> {
+        if state.faults.interrupted && state.calls.is_multiple_of(2) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(state.faults.short.map_or(bytes, |short| short.min(bytes)))
+    }
+
+    fn eio() -> io::Error {
+        io::Error::from_raw_os_error(5)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.disk.call()?;
+        let count = Self::moved(&state, bytes.len())?;
+        if self.is_segment && state.faults.failing_writes {
+            return Err(Self::eio());
+        }
+        let start = usize::try_from(offset).unwrap();
+        let end = start + count;
+        if state.faults.no_space && end > state.files[self.file].cached.len() {
+            state.spares_refused += 1;
+            self.disk.0.changed.notify_all();
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let file = &mut state.files[self.file];
+        if file.cached.len() < end {
+            file.cached.resize(end, 0);
+        }
+        file.cached[start..end].copy_from_slice(&bytes[..count]);
+        file.dirty.extend(start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+        Ok(count)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.disk.call()?;
+        let bytes = &state.files[self.file].cached;
+        let start = usize::try_from(offset).unwrap().min(bytes.len());
+        let count = Self::moved(&state, buffer.len().min(bytes.len() - start))?;
+        buffer[..count].copy_from_slice(&bytes[start..start + count]);
+        Ok(count)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.disk.call()?;
+        state.syncs += 1;
+        let fails = self.is_segment && state.faults.failing_syncs;
+        let file = &mut state.files[self.file];
+        let dirty = std::mem::take(&mut file.dirty);
+        if fails {
+            return Err(Self::eio());
+        }
+        file.durable.resize(file.cached.len(), 0);
+        for sector in dirty {
+            let start = (sector * SECTOR_BYTES).min(file.cached.len());
+            let end = (start + SECTOR_BYTES).min(file.cached.len());
+            file.durable[start..end].copy_from_slice(&file.cached[start..end]);
+        }
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.disk.call()?;
+        let length = usize::try_from(bytes).unwrap();
+        state.files[self.file].cached.resize(length, 0);
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        let state = self.disk.call()?;
+        Ok(state.files[self.file].cached.len() as u64)
+    }
+}
