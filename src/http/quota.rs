@@ -1,0 +1,72 @@
+//! Rate limits as a route meets them: the check, and the fields that tell what is left.
+//!
+//! The fields are those of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy` with quota
+//! `q` and window `w`, `RateLimit` with what remains `r` and the seconds `t` until it is full again.
+
+use std::fmt::Write;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::BytesMut;
+
+use super::error::ApiError;
+use super::extract::Tenant;
+use super::state::AppState;
+use crate::limit::{Quota, Verdict};
+use crate::runtime::Stopwatch;
+use crate::telemetry::RejectedRequest;
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// Room for both fields with the largest numbers, so that they take one allocation.
+const FIELDS_BYTES: usize = 96;
+
+/// Takes `events` from what the tenant may send, and tells what is left.
+pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Result<Quota, ApiError> {
+    let watch = Stopwatch::start();
+    let verdict = app.limiter.check(tenant.org_id, tenant.rate_limit_per_minute, events);
+    app.metrics.rate_limit_check_latency_seconds.observe(watch.seconds());
+    let refusal = match verdict {
+        Verdict::Allowed(quota) => return Ok(quota),
+        Verdict::Denied { quota, retry_after } => ApiError::RateLimited { quota, retry_after },
+        Verdict::TooCostly(quota) => ApiError::BatchOverRateLimit { quota, events: events.get() },
+    };
+    app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
+    Err(refusal)
+}
+
+/// Writes both fields.
+pub(super) fn write_headers(headers: &mut HeaderMap, quota: Quota) {
+    let mut text = BytesMut::with_capacity(FIELDS_BYTES);
+    let mut insert = |name, field: std::fmt::Arguments<'_>| {
+        // Writing into a growing buffer cannot fail, and ASCII is always a valid value.
+        if text.write_fmt(field).is_ok()
+            && let Ok(value) = HeaderValue::from_maybe_shared(text.split().freeze())
+        {
+            headers.insert(name, value);
+        }
+    };
+    insert(RATELIMIT_POLICY, format_args!("\"default\";q={};w=60", quota.limit));
+    let reset = whole_seconds(quota.reset);
+    insert(RATELIMIT, format_args!("\"default\";r={};t={reset}", quota.remaining));
+}
+
+/// Rounded up, so that who waits this long does not come too early.
+pub(super) fn whole_seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_tell_policy_rest_and_reset() {
+        let mut headers = HeaderMap::new();
+        let reset = Duration::from_millis(11_001);
+        write_headers(&mut headers, Quota { limit: 1000, remaining: 999, reset });
+        assert_eq!(headers["ratelimit-policy"], "\"default\";q=1000;w=60");
+        assert_eq!(headers["ratelimit"], "\"default\";r=999;t=12");
+    }
+}

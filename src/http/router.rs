@@ -1,0 +1,51 @@
+//! The whole API on one screen.
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{delete, get, post};
+
+use super::envelope::envelope;
+use super::error::ApiError;
+use super::routes::{dead_letters, deliveries, endpoints, events, health, keys, metrics, orgs};
+use super::state::AppState;
+
+/// Every route, ready to be served.
+pub fn router(app: AppState) -> Router {
+    Router::new()
+        // Tenants: events.
+        .route("/api/events", post(events::post_one).get(events::list))
+        .route("/api/events/batch", post(events::post_batch))
+        .route("/api/events/{id}", get(events::one))
+        // Tenants: webhooks.
+        .route("/api/endpoints", post(endpoints::create).get(endpoints::list))
+        .route(
+            "/api/endpoints/{id}",
+            get(endpoints::one).patch(endpoints::change).delete(endpoints::remove),
+        )
+        .route("/api/endpoints/{id}/secret", get(endpoints::secret))
+        .route("/api/deliveries", get(deliveries::list))
+        .route("/api/deliveries/{id}", get(deliveries::one))
+        .route("/api/deliveries/{id}/retry", post(deliveries::retry))
+        .route("/api/dead-letters", get(dead_letters::list))
+        // Tenants: themselves.
+        .route("/api/org", get(orgs::own))
+        .route("/api/keys", get(keys::own))
+        // Operators.
+        .route("/api/admin/orgs", post(orgs::create).get(orgs::list))
+        .route("/api/admin/orgs/{id}", get(orgs::one).patch(orgs::change))
+        .route("/api/admin/orgs/{id}/keys", post(keys::create_for_org).get(keys::list_of_org))
+        .route("/api/admin/keys", post(keys::create_for_operator).get(keys::list))
+        .route("/api/admin/keys/{id}", get(keys::one).merge(delete(keys::revoke)))
+        .route("/api/admin/keys/{id}/rotate", post(keys::rotate))
+        // Probes and scrapers: no key.
+        .route("/api/health", get(health::report))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::scrape))
+        // Both answer from inside the envelope, so they must stand before it.
+        .fallback(async || ApiError::RouteNotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        // The only layer, around everything: see its file for what it does and why it is one.
+        .layer(from_fn_with_state(app.clone(), envelope))
+        .with_state(app)
+}

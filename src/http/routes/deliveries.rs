@@ -1,0 +1,95 @@
+//! Deliveries: where events stand on their way to endpoints, and trying one again.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::super::error::ApiError;
+use super::super::extract::{Id, Tenant};
+use super::super::query::Query;
+use super::super::state::AppState;
+use super::answer;
+use crate::domain::{
+    Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, EventId, Timestamp,
+};
+
+/// A delivery as its owner sees it.
+#[derive(Serialize)]
+pub(super) struct DeliveryView {
+    id: DeliveryId,
+    event_id: EventId,
+    endpoint_id: EndpointId,
+    status: DeliveryStatus,
+    /// Attempts that have been recorded.
+    attempt_count: u32,
+    next_attempt_at: Option<Timestamp>,
+    created_at: Timestamp,
+    finished_at: Option<Timestamp>,
+}
+
+/// A delivery with what came of each attempt, first to last.
+#[derive(Serialize)]
+struct DeliveryDetail {
+    #[serde(flatten)]
+    delivery: DeliveryView,
+    attempts: Vec<Attempt>,
+}
+
+/// `GET /api/deliveries`.
+pub(in super::super) async fn list(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let page = query.page();
+    let filter = DeliveryFilter {
+        status: query.take("status", "must be pending, delivered, dead or cancelled"),
+        endpoint_id: query.take("endpoint_id", "must be the id of an endpoint"),
+        event_id: query.take("event_id", "must be the id of an event"),
+    };
+    query.finish()?;
+    let deliveries = app.store.deliveries(tenant.org_id, &filter, page).await?;
+    answer::ok(&deliveries.map(DeliveryView::from))
+}
+
+/// `GET /api/deliveries/{id}`.
+pub(in super::super) async fn one(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<DeliveryId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let delivery = app.store.delivery(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
+    let attempts = app.store.attempts(tenant.org_id, id).await?;
+    answer::ok(&DeliveryDetail { delivery: delivery.into(), attempts })
+}
+
+/// `POST /api/deliveries/{id}/retry`: 202 with the delivery, due now.
+pub(in super::super) async fn retry(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<DeliveryId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let retried = app.store.retry_delivery(tenant.org_id, id, app.clock.now()).await?;
+    let delivery = retried.map_err(ApiError::Retry)?;
+    answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
+}
+
+impl From<Delivery> for DeliveryView {
+    fn from(delivery: Delivery) -> Self {
+        Self {
+            id: delivery.id,
+            event_id: delivery.event_id,
+            endpoint_id: delivery.endpoint_id,
+            status: delivery.status,
+            attempt_count: delivery.attempts,
+            next_attempt_at: delivery.next_attempt_at,
+            created_at: delivery.created_at,
+            finished_at: delivery.finished_at,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Events: reading them back. Taking them in has its own file, `ingest`.
+//!
+//! An event can be read once it is stored, usually milliseconds after its `202`.
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::super::error::ApiError;
+use super::super::extract::{Id, Tenant};
+use super::super::query::Query;
+use super::super::state::AppState;
+use super::answer;
+use super::deliveries::DeliveryView;
+use crate::domain::{
+    DeliveryFilter, Event, EventFilter, EventId, Page, PageRequest, Timestamp, TraceId,
+};
+
+pub(in super::super) use super::ingest::{post_batch, post_one};
+
+/// Deliveries shown with an event at the most; `/api/deliveries?event_id=` lists them all.
+const DELIVERIES_SHOWN_MAX: u32 = 100;
+/// Bytes in an account's or user's id at the most, as when events are posted.
+const LABEL_BYTES_MAX: usize = 255;
+
+/// An event as its owner sees it.
+#[derive(Serialize)]
+struct EventView<'a> {
+    id: EventId,
+    r#type: &'a str,
+    /// The bytes that were posted.
+    payload: &'a RawValue,
+    dedup_id: Option<&'a str>,
+    account_id: Option<&'a str>,
+    user_id: Option<&'a str>,
+    /// When it happened, or else when it was accepted: what receivers are told.
+    timestamp: Timestamp,
+    received_at: Timestamp,
+    trace_id: TraceText,
+}
+
+/// An event with its newest deliveries.
+#[derive(Serialize)]
+struct EventDetail<'a> {
+    #[serde(flatten)]
+    event: EventView<'a>,
+    deliveries: Vec<DeliveryView>,
+}
+
+/// A trace id, written as text.
+struct TraceText(TraceId);
+
+/// `GET /api/events`.
+pub(in super::super) async fn list(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let page = query.page();
+    let filter = filter(&mut query);
+    query.finish()?;
+    let events = app.store.events(tenant.org_id, &filter, page).await?;
+    let data: Result<Vec<_>, _> = events.data.iter().map(EventView::of).collect();
+    answer::ok(&Page { data: data?, next_cursor: events.next_cursor })
+}
+
+/// `GET /api/events/{id}`.
+pub(in super::super) async fn one(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<EventId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let event = app.store.event(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
+    let of_event = DeliveryFilter { event_id: Some(id), ..DeliveryFilter::default() };
+    let newest = PageRequest { limit: DELIVERIES_SHOWN_MAX, after: None };
+    let deliveries = app.store.deliveries(tenant.org_id, &of_event, newest).await?;
+    let deliveries = deliveries.data.into_iter().map(DeliveryView::from).collect();
+    answer::ok(&EventDetail { event: EventView::of(&event)?, deliveries })
+}
+
+fn filter(query: &mut Query) -> EventFilter {
+    let type_rule = "must be an event type such as user.login, a prefix such as user.*, or *";
+    let time_rule = "must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z";
+    let label_rule = "must be 1 to 255 bytes without control characters";
+    EventFilter {
+        event_type: query.take("type", type_rule),
+        account_id: query.take_if("account_id", label_rule, |id: &String| is_label(id)),
+        user_id: query.take_if("user_id", label_rule, |id: &String| is_label(id)),
+        since: query.take("since", time_rule),
+        until: query.take("until", time_rule),
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    (1..=LABEL_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+impl<'a> EventView<'a> {
+    fn of(event: &'a Event) -> Result<Self, ApiError> {
+        Ok(Self {
+            id: event.id,
+            r#type: event.event_type.as_str(),
+            payload: serde_json::from_slice(&event.payload).map_err(ApiError::internal)?,
+            dedup_id: event.dedup_id.as_deref(),
+            account_id: event.account_id.as_deref(),
+            user_id: event.user_id.as_deref(),
+            timestamp: event.timestamp(),
+            received_at: event.received_at,
+            trace_id: TraceText(event.trace_id),
+        })
+    }
+}
+
+impl Serialize for TraceText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}

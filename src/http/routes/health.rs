@@ -1,0 +1,118 @@
+//! How the process is: a report for people, and two probes for whoever starts and routes.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::super::error::ApiError;
+use super::super::state::AppState;
+use super::answer;
+use crate::telemetry::{WebhookResult, process_memory_bytes};
+
+/// What `GET /api/health` reports.
+#[derive(Serialize)]
+struct Report {
+    /// `ok`, or `degraded` when the journal takes nothing or the store does not answer.
+    status: &'static str,
+    version: &'static str,
+    uptime_seconds: u64,
+    queue: Queue,
+    store: Store,
+    totals: Totals,
+    /// Resident memory; null where the system does not tell.
+    memory_bytes: Option<u64>,
+}
+
+/// What waits in the journal for the store.
+#[derive(Serialize)]
+struct Queue {
+    events: u64,
+    bytes: u64,
+    /// Whether the journal takes more.
+    writable: bool,
+}
+
+#[derive(Serialize)]
+struct Store {
+    reachable: bool,
+}
+
+/// Counts since the process started.
+#[derive(Serialize)]
+struct Totals {
+    ingested: u64,
+    stored: u64,
+    duplicates: u64,
+    unstorable: u64,
+    planned: u64,
+    delivered: u64,
+    retried: u64,
+    dead: u64,
+}
+
+/// What `GET /health/ready` found, each `ok` or what is wrong.
+#[derive(Serialize)]
+struct Readiness {
+    status: &'static str,
+    checks: Checks,
+}
+
+#[derive(Serialize)]
+struct Checks {
+    journal: &'static str,
+    store: &'static str,
+    process: &'static str,
+}
+
+/// `GET /api/health`: always 200, since it is a report. A degraded process may still take events:
+/// a store outage is what the journal is for.
+pub(in super::super) async fn report(State(app): State<AppState>) -> Result<Response, ApiError> {
+    let journal = app.intake.status();
+    let queue = Queue { events: journal.events, bytes: journal.bytes, writable: journal.writable };
+    let store = Store { reachable: app.store_is_reachable().await };
+    answer::ok(&Report {
+        status: if queue.writable && store.reachable { "ok" } else { "degraded" },
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: app.uptime().as_secs(),
+        queue,
+        store,
+        totals: totals(&app),
+        memory_bytes: process_memory_bytes(),
+    })
+}
+
+/// `GET /health/live`: 200 as long as anything is answered at all.
+pub(in super::super) async fn live() -> Response {
+    answer::json_bytes(StatusCode::OK, r#"{"status":"live"}"#)
+}
+
+/// `GET /health/ready`: 200 when requests should be sent here, else 503 with the check that failed.
+pub(in super::super) async fn ready(State(app): State<AppState>) -> Result<Response, ApiError> {
+    let (journal, process) = (app.intake.status().writable, !app.shutdown.is_requested());
+    let store = app.store_is_reachable().await;
+    let told = |ok, wrong| if ok { "ok" } else { wrong };
+    let checks = Checks {
+        journal: told(journal, "not writable"),
+        store: told(store, "unreachable"),
+        process: told(process, "shutting down"),
+    };
+    if journal && store && process {
+        return answer::ok(&Readiness { status: "ready", checks });
+    }
+    answer::json(StatusCode::SERVICE_UNAVAILABLE, &Readiness { status: "unready", checks })
+}
+
+fn totals(app: &AppState) -> Totals {
+    let m = &app.metrics;
+    Totals {
+        ingested: m.events_ingested_total.get(),
+        stored: m.events_stored_total.get(),
+        duplicates: m.events_duplicate_total.get(),
+        unstorable: m.events_unstorable_total.get(),
+        planned: m.deliveries_planned_total.get(),
+        delivered: m.webhook_result(WebhookResult::Delivered).get(),
+        retried: m.webhook_result(WebhookResult::Retried).get(),
+        dead: m.webhook_result(WebhookResult::Dead).get(),
+    }
+}

@@ -1,0 +1,171 @@
+//! Taking events in: the two routes whose speed is the product's.
+//!
+//! Order: key, media type, rate limit, body, parse, journal. What a single event costs is known
+//! before its body is read, so a tenant over its limit makes the server neither buffer nor parse.
+//! What a batch costs is known only when it is parsed, so its check comes after; its body and the
+//! number of its events are bounded either way. An event that is refused later has cost its one.
+
+use std::num::NonZeroU32;
+use std::slice;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
+
+use super::super::error::ApiError;
+use super::super::extract::Tenant;
+use super::super::state::{AppState, Settings};
+use super::super::trace::Arrival;
+use super::super::{body, quota};
+use super::answer;
+use crate::domain::{Draft, DraftError, EventId, Violation, parse_batch, parse_event};
+use crate::ingest::AcceptError;
+use crate::journal::AppendError;
+use crate::limit::Quota;
+use crate::telemetry::RejectedRequest;
+
+/// `POST /api/events`: 202 once the event is on stable storage.
+pub(in super::super) async fn post_one(
+    State(app): State<AppState>,
+    arrival: Arrival,
+    tenant: Tenant,
+    request: Request,
+) -> Result<Response, ApiError> {
+    body::require_json(request.headers())?;
+    let quota = quota::take(&app, &tenant, NonZeroU32::MIN)?;
+    let body = body::read(request, app.settings().event_body_bytes_max()).await?;
+    let draft = parse_event(&body, &app.settings().draft_limits())
+        .map_err(|error| refuse_event(&app, error))?;
+    let ids = accept(&app, &arrival, &tenant, slice::from_ref(&draft)).await?;
+    Ok(accepted(one_accepted(&ids), quota))
+}
+
+/// `POST /api/events/batch`: 202 once every event is on stable storage. All or none are taken.
+pub(in super::super) async fn post_batch(
+    State(app): State<AppState>,
+    arrival: Arrival,
+    tenant: Tenant,
+    request: Request,
+) -> Result<Response, ApiError> {
+    body::require_json(request.headers())?;
+    let body = body::read(request, Settings::BATCH_BODY_BYTES_MAX).await?;
+    let drafts =
+        parse_batch(&body, &app.settings().draft_limits()).map_err(|error| refuse(&app, error))?;
+    let events = u32::try_from(drafts.len()).ok().and_then(NonZeroU32::new);
+    let events = events.ok_or_else(|| ApiError::internal("a batch parsed to no events"))?;
+    let quota = quota::take(&app, &tenant, events)?;
+    let ids = accept(&app, &arrival, &tenant, &drafts).await?;
+    Ok(accepted(many_accepted(&ids), quota))
+}
+
+async fn accept(
+    app: &AppState,
+    arrival: &Arrival,
+    tenant: &Tenant,
+    drafts: &[Draft<'_>],
+) -> Result<Vec<EventId>, ApiError> {
+    match app.intake.accept(tenant.org_id, drafts, arrival.trace_id).await {
+        Ok(ids) => {
+            app.metrics.events_ingested_total.inc_by(ids.len() as u64);
+            app.metrics.event_ingestion_latency_seconds.observe(arrival.watch.seconds());
+            Ok(ids)
+        }
+        Err(error) => {
+            if let AcceptError::Journal(
+                AppendError::Full | AppendError::Busy | AppendError::Poisoned | AppendError::Closed,
+            ) = error
+            {
+                app.metrics.rejected_request(RejectedRequest::JournalUnavailable).inc();
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Tells a payload over its cap like a body over its cap, if that is all that is wrong.
+fn refuse_event(app: &AppState, error: DraftError) -> ApiError {
+    let too_large = |violation: &Violation| violation.code == "too_large";
+    let only_too_large = match &error {
+        DraftError::Invalid(violations) => violations.iter().all(too_large),
+        DraftError::Malformed(_) => false,
+    };
+    let refusal = refuse(app, error);
+    if only_too_large {
+        return ApiError::TooLarge { what: "a payload", bytes_max: app.settings().event_bytes_max };
+    }
+    refusal
+}
+
+fn refuse(app: &AppState, error: DraftError) -> ApiError {
+    match error {
+        DraftError::Malformed(error) => {
+            app.metrics.count_violation("malformed_json");
+            ApiError::MalformedJson(error.to_string())
+        }
+        DraftError::Invalid(violations) => {
+            for violation in &violations {
+                app.metrics.count_violation(violation.code);
+            }
+            ApiError::Invalid(violations)
+        }
+    }
+}
+
+fn accepted(body: Vec<u8>, quota: Quota) -> Response {
+    let mut response = answer::json_bytes(StatusCode::ACCEPTED, body);
+    quota::write_headers(response.headers_mut(), quota);
+    response
+}
+
+/// `{"id":"…","status":"accepted"}`, in one buffer of the right size.
+fn one_accepted(ids: &[EventId]) -> Vec<u8> {
+    let (head, tail) = (br#"{"id":"#, br#","status":"accepted"}"#);
+    let mut body = Vec::with_capacity(head.len() + QUOTED_ID_BYTES + tail.len());
+    body.extend_from_slice(head);
+    for id in ids.iter().take(1) {
+        push_quoted(&mut body, *id);
+    }
+    body.extend_from_slice(tail);
+    body
+}
+
+/// `{"accepted":2,"ids":["…","…"]}`, in one buffer.
+fn many_accepted(ids: &[EventId]) -> Vec<u8> {
+    let mut body = format!(r#"{{"accepted":{},"ids":["#, ids.len()).into_bytes();
+    body.reserve(ids.len() * (QUOTED_ID_BYTES + 1) + 2);
+    for (index, id) in ids.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        push_quoted(&mut body, *id);
+    }
+    body.extend_from_slice(b"]}");
+    body
+}
+
+const QUOTED_ID_BYTES: usize = Hyphenated::LENGTH + 2;
+
+fn push_quoted(body: &mut Vec<u8>, id: EventId) {
+    let mut text = Uuid::encode_buffer();
+    let text = id.uuid().hyphenated().encode_lower(&mut text);
+    body.push(b'"');
+    body.extend_from_slice(text.as_bytes());
+    body.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_the_json_they_promise() {
+        let id = EventId::from_uuid(Uuid::from_u128(1));
+        let text = "00000000-0000-0000-0000-000000000001";
+        let one = format!(r#"{{"id":"{text}","status":"accepted"}}"#);
+        assert_eq!(one_accepted(&[id]), one.as_bytes());
+        let two = format!(r#"{{"accepted":2,"ids":["{text}","{text}"]}}"#);
+        assert_eq!(many_accepted(&[id, id]), two.as_bytes());
+    }
+}

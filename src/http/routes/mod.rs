@@ -1,0 +1,14 @@
+//! The handlers, one file a resource. Handlers read top to bottom: who asks, what is asked, which
+//! part is called, how its outcome is told.
+
+pub(super) mod dead_letters;
+pub(super) mod deliveries;
+pub(super) mod endpoints;
+pub(super) mod events;
+pub(super) mod health;
+pub(super) mod keys;
+pub(super) mod metrics;
+pub(super) mod orgs;
+
+mod answer;
+mod ingest;
