@@ -20,10 +20,17 @@
 //! **Invariant:** an event row and its delivery rows commit together, so the presence of an event
 //! proves that it was planned. Nothing plans an event that is already there.
 
+mod error;
+mod lease;
+mod migrations;
+mod outcome;
+mod plan;
 pub mod postgres;
+mod rows;
 pub mod sqlite;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -32,6 +39,8 @@ use crate::domain::{
     EndpointChange, EndpointId, Event, EventFilter, EventId, Lease, LeasedDelivery, Org, OrgChange,
     OrgId, Outcome, Page, PageRequest, Timestamp,
 };
+use crate::runtime::Stopwatch;
+use crate::telemetry::{DbOperation, Metrics};
 
 /// A store as the rest of the crate sees it.
 pub type SharedStore = Arc<dyn Store>;
@@ -104,8 +113,14 @@ pub trait OrgStore: Send + Sync {
     async fn insert_org_across_orgs(&self, org: &Org) -> Result<(), StoreError>;
     /// One organisation.
     async fn org(&self, org: OrgId) -> Result<Option<Org>, StoreError>;
-    /// Changes an organisation and returns it as it is now.
-    async fn update_org(&self, org: OrgId, change: &OrgChange) -> Result<Option<Org>, StoreError>;
+    /// Changes an organisation and returns it as it is now. `now` is written as the time of the
+    /// change.
+    async fn update_org(
+        &self,
+        org: OrgId,
+        change: &OrgChange,
+        now: Timestamp,
+    ) -> Result<Option<Org>, StoreError>;
     /// All organisations.
     async fn orgs_across_orgs(&self, page: PageRequest) -> Result<Page<Org>, StoreError>;
 }
@@ -283,4 +298,19 @@ pub enum RetryRefusal {
     EndpointDisabled,
     /// An attempt is under way.
     InProgress,
+}
+
+/// A dedup key is kept this much longer than the window: events wait in the journal for a while,
+/// and a key must outlast every event that it could still turn away.
+const DEDUP_KEYS_KEPT_LONGER: Duration = Duration::from_hours(24);
+
+/// Dedup keys deleted by one statement at the most, so that none holds its locks for long.
+const DEDUP_KEYS_PER_STEP: i64 = 10_000;
+
+/// Runs a store call and adds its time to the histogram of its kind.
+async fn timed<T>(metrics: &Metrics, operation: DbOperation, call: impl Future<Output = T>) -> T {
+    let watch = Stopwatch::start();
+    let result = call.await;
+    metrics.db_operation(operation).observe(watch.seconds());
+    result
 }

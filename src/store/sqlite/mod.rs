@@ -1,1 +1,211 @@
-//! SQLite.
+//! SQLite: everything in one file, nothing to install.
+//!
+//! # Operation
+//! WAL mode with `synchronous=FULL`, so that a commit is on stable storage when it returns. One
+//! connection writes, in `BEGIN IMMEDIATE` transactions; a pool of read-only ones reads beside it.
+//! Other processes, such as the command line, write to the same file; whoever finds it locked waits.
+//!
+//! A statement costs a round trip to the connection's own thread, so batches go as multi-row
+//! statements of fixed sizes ([`MultiRow`]), whose prepared forms are used again. Short lists go in
+//! as one JSON text of hexadecimal ids.
+//!
+//! # Failure
+//! A lock held longer than `DATABASE_TIMEOUT` by another process, a full disk and an I/O error are
+//! [`StoreError::Unavailable`]; a transaction under way is rolled back when it is dropped.
+
+mod deliveries;
+mod endpoints;
+mod events;
+mod keys;
+mod maintenance;
+mod orgs;
+
+use std::iter;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::error::BoxDynError;
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, ConnectOptions, Sqlite, SqliteConnection, Transaction};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::config::StoreConfig;
+use crate::telemetry::Metrics;
+
+/// The store in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    dedup_window: Duration,
+    event_writes: events::Writes,
+    outcome_writes: deliveries::Writes,
+    metrics: Arc<Metrics>,
+}
+
+/// Readers at the most: each has a thread and a cache of its own, and reads are short.
+const READERS_MAX: u32 = 8;
+
+/// Page cache of the writer, in KiB: the upper levels of every index at ten million events.
+const WRITER_CACHE_KIB: u32 = 16 * 1024;
+
+/// Pages in the WAL that start a checkpoint (4 KiB each). Longer than SQLite's 1000, since a page
+/// that several batches touch is then copied to the file once.
+const CHECKPOINT_PAGES: u32 = 4_000;
+
+/// Rows that wait between the connection's thread and its caller.
+const ROWS_BUFFERED: usize = 512;
+
+impl SqliteStore {
+    /// Opens the file, creating it and its directory when missing. Does not migrate.
+    pub async fn open(
+        path: &Path,
+        config: &StoreConfig,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(sqlx::Error::Io)?;
+        }
+        let shared = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(config.database_timeout)
+            .foreign_keys(true)
+            .pragma("temp_store", "memory")
+            .row_buffer_size(ROWS_BUFFERED)
+            .disable_statement_logging();
+        let writer = shared
+            .clone()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string());
+        let readers = config.database_connections.clamp(2, READERS_MAX);
+        Ok(Self {
+            // The writer first: it creates the file that the readers open.
+            writer: pool(1, config).connect_with(writer).await?,
+            readers: pool(readers, config).connect_with(shared.read_only(true)).await?,
+            dedup_window: config.dedup_window,
+            event_writes: events::Writes::new(config.dedup_window),
+            outcome_writes: deliveries::Writes::new(),
+            metrics,
+        })
+    }
+
+    /// Starts a transaction that holds the write lock, so that what it reads stays true.
+    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+/// A pool whose connections live as long as it does: a connection here is an open file, which does
+/// not go stale.
+fn pool(connections: u32, config: &StoreConfig) -> PoolOptions<Sqlite> {
+    PoolOptions::new()
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(config.database_timeout)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+}
+
+/// Rows in one statement, largest first. Any number of rows is a few of these.
+const CHUNK_ROWS: [usize; 5] = [256, 64, 16, 4, 1];
+
+/// A statement over many rows, in a few sizes, so that SQLite prepares each size once.
+#[derive(Debug)]
+struct MultiRow([Arc<str>; CHUNK_ROWS.len()]);
+
+impl MultiRow {
+    /// `head`, then `(?,…)` with `columns` parameters for each row, then `tail`.
+    fn new(head: &str, columns: usize, tail: &str) -> Self {
+        let row = format!("({})", iter::repeat_n("?", columns).collect::<Vec<_>>().join(","));
+        Self(CHUNK_ROWS.map(|rows| {
+            let values = iter::repeat_n(row.as_str(), rows).collect::<Vec<_>>().join(",");
+            format!("{head}{values}{tail}").into()
+        }))
+    }
+
+    /// The rows in chunks, each with the statement of its size.
+    fn chunks<'a, T>(&'a self, mut rows: &'a [T]) -> impl Iterator<Item = (Sql, &'a [T])> {
+        iter::from_fn(move || {
+            let size = CHUNK_ROWS.iter().position(|size| *size <= rows.len())?;
+            let (chunk, rest) = rows.split_at(CHUNK_ROWS[size]);
+            rows = rest;
+            Some((AssertSqlSafe(Arc::clone(&self.0[size])), chunk))
+        })
+    }
+
+    /// Runs the statement over all rows and returns how many it changed.
+    async fn execute<T>(
+        &self,
+        connection: &mut SqliteConnection,
+        rows: &[T],
+        bind: impl Fn(&mut SqliteArguments, &T) -> Result<(), BoxDynError>,
+    ) -> Result<usize, StoreError> {
+        let mut changed = 0;
+        for (sql, chunk) in self.chunks(rows) {
+            let query = sqlx::query_with(sql, arguments(chunk, &bind)?);
+            changed += query.execute(&mut *connection).await?.rows_affected();
+        }
+        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+    }
+}
+
+/// A statement that holds no text from outside: only constants of the source and `?`.
+type Sql = AssertSqlSafe<Arc<str>>;
+
+/// The parameters of a chunk, row by row.
+fn arguments<T>(
+    rows: &[T],
+    bind: impl Fn(&mut SqliteArguments, &T) -> Result<(), BoxDynError>,
+) -> Result<SqliteArguments, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    for row in rows {
+        bind(&mut arguments, row).map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+/// A list of ids as one parameter: a JSON array of hexadecimal texts, read back with
+/// `SELECT unhex(value) FROM json_each(?)`.
+fn id_list(ids: impl IntoIterator<Item = Uuid>) -> String {
+    let mut list = String::from("[");
+    for id in ids {
+        list.push_str(if list.len() > 1 { ",\"" } else { "\"" });
+        list.push_str(id.simple().encode_lower(&mut Uuid::encode_buffer()));
+        list.push('"');
+    }
+    list.push(']');
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_cover_all_rows_in_order() {
+        let statement = MultiRow::new("VALUES ", 2, ";");
+        let rows: Vec<usize> = (0..607).collect();
+        let mut seen = Vec::new();
+        for (sql, chunk) in statement.chunks(&rows) {
+            assert_eq!(sql.0.matches("(?,?)").count(), chunk.len());
+            seen.extend_from_slice(chunk);
+        }
+        assert_eq!(seen, rows);
+    }
+
+    #[test]
+    fn id_lists_are_json() {
+        assert_eq!(id_list([]), "[]");
+        let list = id_list([Uuid::nil(), Uuid::max()]);
+        assert_eq!(list, format!("[\"{}\",\"{}\"]", "0".repeat(32), "f".repeat(32)));
+    }
+}

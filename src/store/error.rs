@@ -1,0 +1,90 @@
+//! Tells faults of the moment from faults of the content.
+//!
+//! A fault that is not known to lie in the content counts as one of the moment: taking it for the
+//! content's would put good events among the dead letters, while the opposite mistake only retries.
+//!
+//! PostgreSQL's SQLSTATE classes (appendix A of its manual,
+//! <https://www.postgresql.org/docs/current/errcodes-appendix.html>) that mean the content: 22 data
+//! exception, 23 integrity constraint violation, 54 program limit exceeded, and P0001, which a
+//! trigger raises. Everything else is of the moment, such as 08 connection exception, 25 read-only
+//! transaction, 40 serialization failure and deadlock, 42 a schema that is not migrated yet, 53
+//! insufficient resources, 55 lock not available, 57 operator intervention, 58 system error.
+//!
+//! SQLite's result codes (<https://www.sqlite.org/rescode.html>) that mean the content: TOOBIG,
+//! CONSTRAINT and MISMATCH. Everything else is of the moment, such as BUSY, LOCKED, READONLY, IOERR,
+//! FULL, CANTOPEN, and also CORRUPT and NOTADB: another copy of the file may do.
+
+use sqlx::Error;
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
+use sqlx::sqlite::SqliteError;
+
+use super::StoreError;
+
+const SQLITE_TOOBIG: i32 = 18;
+const SQLITE_CONSTRAINT: i32 = 19;
+const SQLITE_MISMATCH: i32 = 20;
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Database(fault) if blames_content(fault.as_ref()) => Self::Refused(error),
+            Error::Encode(_) | Error::InvalidArgument(_) => Self::Refused(error),
+            Error::ColumnDecode { .. }
+            | Error::Decode(_)
+            | Error::ColumnNotFound(_)
+            | Error::ColumnIndexOutOfBounds { .. }
+            | Error::TypeNotFound { .. }
+            | Error::RowNotFound => Self::Corrupt(error.to_string()),
+            // The enum is open; what is left is connections, pools, workers and the protocol.
+            _ => Self::Unavailable(error),
+        }
+    }
+}
+
+fn blames_content(fault: &dyn DatabaseError) -> bool {
+    if let Some(fault) = fault.try_downcast_ref::<PgDatabaseError>() {
+        return sqlstate_blames_content(fault.code());
+    }
+    let Some(fault) = fault.try_downcast_ref::<SqliteError>() else { return false };
+    let extended = DatabaseError::code(fault).and_then(|code| code.parse::<i32>().ok());
+    extended.is_some_and(sqlite_blames_content)
+}
+
+fn sqlstate_blames_content(code: &str) -> bool {
+    code == "P0001" || ["22", "23", "54"].iter().any(|class| code.starts_with(class))
+}
+
+/// The primary result code is the low byte of the extended one.
+fn sqlite_blames_content(extended: i32) -> bool {
+    matches!(extended & 0xff, SQLITE_TOOBIG | SQLITE_CONSTRAINT | SQLITE_MISMATCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_faults_of_the_content_are_refusals() {
+        for code in ["22021", "22P02", "23505", "23514", "54000", "P0001"] {
+            assert!(sqlstate_blames_content(code), "{code}");
+        }
+        for code in ["08006", "25006", "40001", "40P01", "42P01", "53100", "55P03", "57014"] {
+            assert!(!sqlstate_blames_content(code), "{code}");
+        }
+        for code in [18, 19, 20, 275, 1299, 1811] {
+            assert!(sqlite_blames_content(code), "{code}");
+        }
+        for code in [1, 5, 6, 8, 10, 11, 13, 14, 26, 261, 517, 1032] {
+            assert!(!sqlite_blames_content(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_corrupt_and_what_cannot_be_reached_is_unavailable() {
+        let unreadable = Error::Decode("not a uuid".into());
+        assert!(matches!(StoreError::from(unreadable), StoreError::Corrupt(_)));
+        assert!(matches!(StoreError::from(Error::PoolTimedOut), StoreError::Unavailable(_)));
+        assert!(matches!(StoreError::from(Error::PoolClosed), StoreError::Unavailable(_)));
+    }
+}

@@ -1,0 +1,63 @@
+//! What both backends read of leases.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use crate::domain::{DeliveryId, Lease, LeasedDelivery, Timestamp};
+
+use super::rows::{self, Columns};
+use super::{RetryRefusal, StoreError};
+
+/// Reads claimed rows: `id, attempts`, then an event's columns, then an endpoint's. Deliveries of
+/// one event share it, and so do those of one endpoint: each is turned into a value once.
+pub(super) fn leased<R: Columns>(
+    found: &[R],
+    lease: Lease,
+) -> Result<Vec<LeasedDelivery>, StoreError> {
+    let mut events = HashMap::new();
+    let mut endpoints = HashMap::new();
+    let mut leased = Vec::with_capacity(found.len());
+    for row in found {
+        let event_key = (row.uuid(2)?, row.moment(10)?);
+        let event = shared(&mut events, event_key, || rows::event(row, 2))?;
+        let endpoint = shared(&mut endpoints, row.uuid(12)?, || rows::endpoint(row, 12))?;
+        leased.push(LeasedDelivery {
+            id: DeliveryId::from_uuid(row.uuid(0)?),
+            event,
+            endpoint,
+            attempts: rows::fits("attempts", row.number(1)?)?,
+            lease,
+        });
+    }
+    Ok(leased)
+}
+
+/// Why a delivery cannot be retried, from `lease_token, due_at` of its own and `id,
+/// disabled_reason` of its endpoint, NULL when that is gone.
+pub(super) fn retry_refusal(
+    row: &impl Columns,
+    now: Timestamp,
+) -> Result<Option<RetryRefusal>, StoreError> {
+    if row.uuid_opt(2)?.is_none() {
+        return Ok(Some(RetryRefusal::EndpointRemoved));
+    }
+    if row.text_opt(3)?.is_some() {
+        return Ok(Some(RetryRefusal::EndpointDisabled));
+    }
+    let leased = row.uuid_opt(0)?.is_some();
+    let lapsed = row.moment_opt(1)?.is_none_or(|until| until <= now);
+    Ok((leased && !lapsed).then_some(RetryRefusal::InProgress))
+}
+
+fn shared<K: Eq + Hash, V>(
+    known: &mut HashMap<K, Arc<V>>,
+    key: K,
+    read: impl FnOnce() -> Result<V, StoreError>,
+) -> Result<Arc<V>, StoreError> {
+    match known.entry(key) {
+        Entry::Occupied(entry) => Ok(Arc::clone(entry.get())),
+        Entry::Vacant(entry) => Ok(Arc::clone(entry.insert(Arc::new(read()?)))),
+    }
+}

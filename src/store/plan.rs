@@ -1,0 +1,151 @@
+//! Decides, without touching the store, which events of a batch may be stored together and which
+//! deliveries they need. Both backends then write what is decided here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::{DeliveryId, Endpoint, Event, EventId, LeasedDelivery, OrgId, Timestamp};
+
+use super::LeaseRoom;
+
+/// Events with no two of one key, in the order they came.
+pub(super) type Round = Vec<Arc<Event>>;
+
+/// Splits a batch into rounds to be written one after the other, and leaves out copies.
+///
+/// Nearly always that is one round. An id comes again in a later round only when its `dedup_id` was
+/// used again after the window: two rows then, which one statement could not write.
+pub(super) fn rounds(events: &[Arc<Event>], dedup_window: Duration) -> Vec<Round> {
+    let mut kept: HashMap<(OrgId, EventId), Vec<Timestamp>> = HashMap::with_capacity(events.len());
+    let mut rounds: Vec<Round> = vec![Vec::with_capacity(events.len())];
+    for event in events {
+        let earlier = kept.entry((event.org_id, event.id)).or_default();
+        if earlier.iter().any(|kept_at| is_copy(event, *kept_at, dedup_window)) {
+            continue;
+        }
+        if rounds.len() <= earlier.len() {
+            rounds.push(Vec::new());
+        }
+        rounds[earlier.len()].push(Arc::clone(event));
+        earlier.push(event.received_at);
+    }
+    rounds
+}
+
+/// Whether an event of the same id, accepted at `kept_at`, makes this one a copy.
+fn is_copy(event: &Event, kept_at: Timestamp, dedup_window: Duration) -> bool {
+    let apart = event.received_at.since(kept_at).max(kept_at.since(event.received_at));
+    apart.is_zero() || event.dedup_id.is_some() && apart < dedup_window
+}
+
+/// The enabled endpoints of the organisations of a batch.
+#[derive(Default)]
+pub(super) struct Endpoints(HashMap<OrgId, Vec<Arc<Endpoint>>>);
+
+impl Endpoints {
+    pub(super) fn new(endpoints: Vec<Endpoint>) -> Self {
+        let mut by_org: HashMap<OrgId, Vec<Arc<Endpoint>>> = HashMap::new();
+        for endpoint in endpoints {
+            by_org.entry(endpoint.org_id).or_default().push(Arc::new(endpoint));
+        }
+        Self(by_org)
+    }
+
+    fn wanting<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Arc<Endpoint>> {
+        let of_org = self.0.get(&event.org_id).map_or(&[][..], Vec::as_slice);
+        of_org.iter().filter(|endpoint| endpoint.wants(event.event_type.as_str()))
+    }
+}
+
+/// A delivery to be planned if its event turns out to be new.
+pub(super) struct Candidate<'a> {
+    pub(super) id: DeliveryId,
+    pub(super) event: &'a Arc<Event>,
+    pub(super) endpoint: &'a Arc<Endpoint>,
+}
+
+impl Candidate<'_> {
+    /// The delivery in the hands of the caller, planned under the room's lease.
+    pub(super) fn leased(&self, room: LeaseRoom) -> LeasedDelivery {
+        LeasedDelivery {
+            id: self.id,
+            event: Arc::clone(self.event),
+            endpoint: Arc::clone(self.endpoint),
+            attempts: 0,
+            lease: room.lease,
+        }
+    }
+}
+
+/// One candidate for every endpoint that wants an event, in the order of the events.
+pub(super) fn candidates<'a>(
+    events: impl IntoIterator<Item = &'a Arc<Event>>,
+    endpoints: &'a Endpoints,
+    now: Timestamp,
+) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::new();
+    for event in events {
+        for endpoint in endpoints.wanting(event) {
+            candidates.push(Candidate { id: DeliveryId::mint(now), event, endpoint });
+        }
+    }
+    candidates
+}
+
+/// The organisations of some events, each once, in key order.
+pub(super) fn orgs_of(events: &[Arc<Event>]) -> Vec<OrgId> {
+    let mut orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
+    orgs.sort_unstable();
+    orgs.dedup();
+    orgs
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::TraceId;
+
+    const WINDOW: Duration = Duration::from_micros(10);
+
+    fn event(org: OrgId, id: EventId, dedup: bool, micros: i64) -> Arc<Event> {
+        Arc::new(Event {
+            id,
+            org_id: org,
+            event_type: "a".parse().unwrap(),
+            payload: Bytes::from_static(b"1"),
+            dedup_id: dedup.then(|| "d".to_owned()),
+            account_id: None,
+            user_id: None,
+            occurred_at: None,
+            received_at: Timestamp::from_micros(micros),
+            trace_id: TraceId::mint(),
+        })
+    }
+
+    #[test]
+    fn copies_inside_the_window_are_left_out_and_later_ones_get_a_round_of_their_own() {
+        let at = Timestamp::from_micros(1);
+        let (org, id) = (OrgId::mint(at), EventId::mint(at));
+        let batch = [5, 5, 14, 15, 24, 25].map(|micros| event(org, id, true, micros));
+        let rounds = rounds(&batch, WINDOW);
+        let times: Vec<Vec<i64>> = rounds
+            .iter()
+            .map(|round| round.iter().map(|event| event.received_at.micros()).collect())
+            .collect();
+        assert_eq!(times, [[5], [15], [25]]);
+    }
+
+    #[test]
+    fn events_without_a_dedup_id_are_copies_only_of_themselves() {
+        let at = Timestamp::from_micros(1);
+        let (org, id, other) = (OrgId::mint(at), EventId::mint(at), EventId::mint(at));
+        let batch =
+            [event(org, id, false, 5), event(org, other, false, 5), event(org, id, false, 5)];
+        let rounds = rounds(&batch, WINDOW);
+        assert_eq!(rounds.len(), 1);
+        assert_eq!(rounds[0].len(), 2);
+    }
+}

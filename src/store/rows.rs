@@ -1,0 +1,241 @@
+//! Turns rows into domain values, for both backends, and values into what both can store.
+//!
+//! Columns are read by place, in the order that the reader below
+//! names; every SELECT spells them in that order. A value that this program
+//! never wrote is [`StoreError::Corrupt`] and names its column.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::domain::{
+    ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, Delivery, DeliveryId, Endpoint, EndpointId,
+    Event, EventId, KeyHash, Org, OrgId, PageRequest, Role, Timestamp, TraceId,
+};
+
+/// A row of either driver, its columns read by place.
+pub(super) trait Columns {
+    /// A UUID.
+    fn uuid(&self, column: usize) -> Result<Uuid, StoreError>;
+    /// A UUID or NULL.
+    fn uuid_opt(&self, column: usize) -> Result<Option<Uuid>, StoreError>;
+    /// Text.
+    fn text(&self, column: usize) -> Result<String, StoreError>;
+    /// Text or NULL.
+    fn text_opt(&self, column: usize) -> Result<Option<String>, StoreError>;
+    /// Bytes.
+    fn bytes(&self, column: usize) -> Result<Vec<u8>, StoreError>;
+    /// A moment.
+    fn moment(&self, column: usize) -> Result<Timestamp, StoreError>;
+    /// A moment or NULL.
+    fn moment_opt(&self, column: usize) -> Result<Option<Timestamp>, StoreError>;
+    /// A number.
+    fn number(&self, column: usize) -> Result<i64, StoreError>;
+    /// A number or NULL.
+    fn number_opt(&self, column: usize) -> Result<Option<i64>, StoreError>;
+}
+
+macro_rules! columns {
+    ($row:ty, $moment:ty, $from:expr) => {
+        impl Columns for $row {
+            fn uuid(&self, column: usize) -> Result<Uuid, StoreError> {
+                Ok(self.try_get(column)?)
+            }
+            fn uuid_opt(&self, column: usize) -> Result<Option<Uuid>, StoreError> {
+                Ok(self.try_get(column)?)
+            }
+            fn text(&self, column: usize) -> Result<String, StoreError> {
+                Ok(self.try_get(column)?)
+            }
+            fn text_opt(&self, column: usize) -> Result<Option<String>, StoreError> {
+                Ok(self.try_get(column)?)
+            }
+            fn bytes(&self, column: usize) -> Result<Vec<u8>, StoreError> {
+                Ok(self.try_get(column)?)
+            }
+            fn moment(&self, column: usize) -> Result<Timestamp, StoreError> {
+                Ok($from(self.try_get::<$moment, _>(column)?))
+            }
+            fn moment_opt(&self, column: usize) -> Result<Option<Timestamp>, StoreError> {
+                Ok(self.try_get::<Option<$moment>, _>(column)?.map($from))
+            }
+            fn number(&self, column: usize) -> Result<i64, StoreError> {
+                Ok(self.try_get(column)?)
+            }
+            fn number_opt(&self, column: usize) -> Result<Option<i64>, StoreError> {
+                Ok(self.try_get(column)?)
+            }
+        }
+    };
+}
+
+columns!(SqliteRow, i64, Timestamp::from_micros);
+columns!(PgRow, OffsetDateTime, Timestamp::from);
+
+/// Reads `id, name, rate_limit_per_minute, created_at`.
+pub(super) fn org(row: &impl Columns) -> Result<Org, StoreError> {
+    Ok(Org {
+        id: OrgId::from_uuid(row.uuid(0)?),
+        name: row.text(1)?,
+        rate_limit_per_minute: row.number_opt(2)?.map(|n| fits("rate_limit", n)).transpose()?,
+        created_at: row.moment(3)?,
+    })
+}
+
+/// Reads `id, org_id, name, hash, created_at, expires_at`.
+pub(super) fn key(row: &impl Columns) -> Result<ApiKey, StoreError> {
+    let org = row.uuid_opt(1)?.map(OrgId::from_uuid);
+    Ok(ApiKey {
+        id: ApiKeyId::from_uuid(row.uuid(0)?),
+        role: org.map_or(Role::Operator, Role::Tenant),
+        name: row.text(2)?,
+        hash: KeyHash::new(row.text(3)?),
+        created_at: row.moment(4)?,
+        expires_at: row.moment_opt(5)?,
+    })
+}
+
+/// Reads `id, org_id, url, event_types, description, secret, disabled_reason, created_at,
+/// updated_at`, starting at `at`.
+pub(super) fn endpoint(row: &impl Columns, at: usize) -> Result<Endpoint, StoreError> {
+    Ok(Endpoint {
+        id: EndpointId::from_uuid(row.uuid(at)?),
+        org_id: OrgId::from_uuid(row.uuid(at + 1)?),
+        url: parsed("url", &row.text(at + 2)?)?,
+        event_types: parsed("event_types", &row.text(at + 3)?)?,
+        description: row.text_opt(at + 4)?,
+        secret: parsed("secret", &row.text(at + 5)?)?,
+        disabled_reason: row.text_opt(at + 6)?,
+        created_at: row.moment(at + 7)?,
+        updated_at: row.moment(at + 8)?,
+    })
+}
+
+/// Reads `id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at, received_at,
+/// trace_id`, starting at `at`.
+pub(super) fn event(row: &impl Columns, at: usize) -> Result<Event, StoreError> {
+    Ok(Event {
+        id: EventId::from_uuid(row.uuid(at)?),
+        org_id: OrgId::from_uuid(row.uuid(at + 1)?),
+        event_type: parsed("event_type", &row.text(at + 2)?)?,
+        payload: row.bytes(at + 3)?.into(),
+        dedup_id: row.text_opt(at + 4)?,
+        account_id: row.text_opt(at + 5)?,
+        user_id: row.text_opt(at + 6)?,
+        occurred_at: row.moment_opt(at + 7)?,
+        received_at: row.moment(at + 8)?,
+        trace_id: TraceId::from_bytes(row.uuid(at + 9)?.into_bytes()),
+    })
+}
+
+/// Reads `id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token, created_at,
+/// finished_at`.
+pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, StoreError> {
+    // Under a lease, due_at is the lease's end and no promise of an attempt.
+    let leased = row.uuid_opt(7)?.is_some();
+    Ok(Delivery {
+        id: DeliveryId::from_uuid(row.uuid(0)?),
+        org_id: OrgId::from_uuid(row.uuid(1)?),
+        event_id: EventId::from_uuid(row.uuid(2)?),
+        endpoint_id: EndpointId::from_uuid(row.uuid(3)?),
+        status: parsed("status", &row.text(4)?)?,
+        attempts: fits("attempts", row.number(5)?)?,
+        next_attempt_at: row.moment_opt(6)?.filter(|_| !leased),
+        created_at: row.moment(8)?,
+        finished_at: row.moment_opt(9)?,
+    })
+}
+
+/// Reads `number, started_at, duration_ms, status_code, error, response_excerpt`.
+pub(super) fn attempt(row: &impl Columns) -> Result<Attempt, StoreError> {
+    Ok(Attempt {
+        number: fits("number", row.number(0)?)?,
+        started_at: row.moment(1)?,
+        duration_ms: fits("duration_ms", row.number(2)?)?,
+        status_code: row.number_opt(3)?.map(|n| fits("status_code", n)).transpose()?,
+        error: row.text_opt(4)?,
+        response_excerpt: row.text_opt(5)?,
+    })
+}
+
+/// Reads `id, event_id, delivery_id, endpoint_id, reason, detail, created_at`.
+pub(super) fn dead_letter(row: &impl Columns) -> Result<DeadLetter, StoreError> {
+    Ok(DeadLetter {
+        id: row.uuid(0)?,
+        event_id: EventId::from_uuid(row.uuid(1)?),
+        delivery_id: row.uuid_opt(2)?.map(DeliveryId::from_uuid),
+        endpoint_id: row.uuid_opt(3)?.map(EndpointId::from_uuid),
+        reason: row.text(4)?,
+        detail: row.text_opt(5)?,
+        created_at: row.moment(6)?,
+    })
+}
+
+/// Reads every row with `read`.
+pub(super) fn all<R, T>(
+    rows: &[R],
+    read: impl Fn(&R) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    rows.iter().map(read).collect()
+}
+
+/// After every moment that is ever stored: 9999-12-31T23:59:59Z, the last second that RFC 3339 and
+/// both backends can write.
+pub(super) const END_OF_TIME: Timestamp = Timestamp::from_micros(253_402_300_799_000_000);
+
+/// Before every moment that is ever stored: the year 0 begins, the first that RFC 3339 can write.
+pub(super) const START_OF_TIME: Timestamp = Timestamp::from_micros(-62_167_219_200_000_000);
+
+/// The place a page starts after; the first page starts after a place newer than every row, so that
+/// one statement serves both.
+pub(super) fn place(page: PageRequest) -> Cursor {
+    let newest = Cursor { at: END_OF_TIME, id: Uuid::max() };
+    let cursor = page.after.unwrap_or(newest);
+    Cursor { at: cursor.at.clamp(START_OF_TIME, END_OF_TIME), id: cursor.id }
+}
+
+/// Rows to fetch for a page: one more than it shows proves that more follow.
+pub(super) fn fetch_limit(page: PageRequest) -> i64 {
+    i64::from(page.limit) + 1
+}
+
+/// Text that both backends can store: PostgreSQL knows no NUL (its manual, section 8.3), and words
+/// of receivers and of errors may carry one.
+pub(super) fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+fn parsed<T: FromStr>(column: &str, text: &str) -> Result<T, StoreError> {
+    text.parse().map_err(|_| StoreError::Corrupt(format!("the text of a column {column}")))
+}
+
+pub(super) fn fits<T: TryFrom<i64>>(column: &str, number: i64) -> Result<T, StoreError> {
+    T::try_from(number).map_err(|_| StoreError::Corrupt(format!("{number} in a column {column}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_of_time_are_what_they_say() {
+        assert_eq!(END_OF_TIME.to_string(), "9999-12-31T23:59:59Z");
+        assert_eq!(START_OF_TIME.to_string(), "0000-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn nul_bytes_do_not_reach_the_store() {
+        assert_eq!(storable("a\0b"), "a\u{fffd}b");
+        assert!(matches!(storable("ab"), Cow::Borrowed("ab")));
+    }
+}

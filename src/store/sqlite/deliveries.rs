@@ -1,0 +1,362 @@
+//! Deliveries, their attempts, and dead letters.
+
+use async_trait::async_trait;
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Arguments, SqliteConnection};
+use uuid::Uuid;
+
+use super::{MultiRow, SqliteStore, id_list};
+use crate::domain::{
+    Attempt, Cursor, DeadLetter, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
+    EventId, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
+};
+use crate::store::outcome::{self, Verdict};
+use crate::store::{DeliveryStore, LeaseRoom, RetryRefusal, StoreError, lease, rows, timed};
+use crate::telemetry::DbOperation;
+
+/// The statements of a batch of outcomes. Each counts only rows that still carry the outcome's
+/// token, so the update, which takes the token away, comes last.
+#[derive(Debug)]
+pub(super) struct Writes {
+    attempts: MultiRow,
+    dead_letters: MultiRow,
+    verdicts: MultiRow,
+}
+
+impl Writes {
+    pub(super) fn new() -> Self {
+        Self {
+            attempts: MultiRow::new(
+                "INSERT INTO delivery_attempts
+                     (delivery_id, org_id, event_received_at, number, started_at, duration_ms,
+                      status_code, error, response_excerpt)
+                 SELECT d.id, d.org_id, d.event_received_at, o.column3, o.column4, o.column5,
+                        o.column6, o.column7, o.column8
+                 FROM (VALUES ",
+                8,
+                ") o CROSS JOIN deliveries d
+                 WHERE d.id = o.column1 AND d.lease_token = o.column2 AND d.status = 'pending'
+                 ON CONFLICT DO NOTHING",
+            ),
+            dead_letters: MultiRow::new(
+                "INSERT INTO dead_letters
+                     (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at)
+                 SELECT d.id, d.org_id, d.event_id, d.id, d.endpoint_id, o.column3, o.column4,
+                        o.column5
+                 FROM (VALUES ",
+                5,
+                ") o CROSS JOIN deliveries d
+                 WHERE d.id = o.column1 AND d.lease_token = o.column2 AND d.status = 'pending'
+                 ON CONFLICT (id) DO NOTHING",
+            ),
+            verdicts: MultiRow::new(
+                "UPDATE deliveries
+                 SET status = o.column3,
+                     attempts = attempts + o.column4,
+                     due_at = CASE WHEN o.column5 IS NOT NULL AND EXISTS
+                                  (SELECT 1 FROM endpoints p WHERE p.id = deliveries.endpoint_id
+                                      AND p.disabled_reason IS NULL)
+                              THEN o.column5 END,
+                     lease_token = NULL,
+                     finished_at = o.column6
+                 FROM (VALUES ",
+                6,
+                ") o
+                 WHERE deliveries.id = o.column1 AND deliveries.lease_token = o.column2
+                   AND deliveries.status = 'pending'",
+            ),
+        }
+    }
+}
+
+/// A page of deliveries by way of the index that its filter makes the shortest.
+macro_rules! list_by {
+    ($anchor:literal) => {
+        concat!(
+            "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
+                    created_at, finished_at
+             FROM deliveries
+             WHERE ",
+            $anchor,
+            " AND (created_at, id) < (?2, ?3) AND (?4 IS NULL OR status = ?4)
+             ORDER BY created_at DESC, id DESC LIMIT ?7"
+        )
+    };
+}
+
+#[async_trait]
+impl DeliveryStore for SqliteStore {
+    async fn claim_deliveries_across_orgs(
+        &self,
+        room: LeaseRoom,
+        except: &[EndpointId],
+        now: Timestamp,
+    ) -> Result<Vec<LeasedDelivery>, StoreError> {
+        timed(&self.metrics, DbOperation::ClaimDeliveries, self.claim(room, except, now)).await
+    }
+
+    async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+        if outcomes.is_empty() {
+            return Ok(0);
+        }
+        timed(&self.metrics, DbOperation::RecordOutcomes, self.record(outcomes)).await
+    }
+
+    async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
+                    created_at, finished_at
+             FROM deliveries WHERE id = ?1 AND org_id = ?2",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(rows::delivery).transpose()
+    }
+
+    async fn deliveries(
+        &self,
+        org: OrgId,
+        filter: &DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>, StoreError> {
+        let after = rows::place(page);
+        // A `+` keeps a condition from choosing the index.
+        let sql = match (filter.event_id, filter.endpoint_id) {
+            (Some(_), _) => {
+                list_by!("event_id = ?5 AND +org_id = ?1 AND (?6 IS NULL OR endpoint_id = ?6)")
+            }
+            (None, Some(_)) => list_by!("endpoint_id = ?6 AND +org_id = ?1 AND ?5 IS NULL"),
+            (None, None) => list_by!("org_id = ?1 AND ?5 IS NULL AND ?6 IS NULL"),
+        };
+        let found = sqlx::query(sql)
+            .bind(org.uuid())
+            .bind(after.at.micros())
+            .bind(after.id)
+            .bind(filter.status.map(DeliveryStatus::as_str))
+            .bind(filter.event_id.map(EventId::uuid))
+            .bind(filter.endpoint_id.map(EndpointId::uuid))
+            .bind(rows::fetch_limit(page))
+            .fetch_all(&self.readers)
+            .await?;
+        let deliveries = rows::all(&found, rows::delivery)?;
+        Ok(Page::from_rows(deliveries, page.limit, |delivery| Cursor {
+            at: delivery.created_at,
+            id: delivery.id.uuid(),
+        }))
+    }
+
+    async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+        let found = sqlx::query(
+            "SELECT number, started_at, duration_ms, status_code, error, response_excerpt
+             FROM delivery_attempts WHERE delivery_id = ?1 AND org_id = ?2
+             ORDER BY number",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_all(&self.readers)
+        .await?;
+        rows::all(&found, rows::attempt)
+    }
+
+    async fn retry_delivery(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Result<Delivery, RetryRefusal>, StoreError> {
+        let mut tx = self.write().await?;
+        let row = sqlx::query(
+            "SELECT d.lease_token, d.due_at, p.id, p.disabled_reason
+             FROM deliveries d LEFT JOIN endpoints p ON p.id = d.endpoint_id
+             WHERE d.id = ?1 AND d.org_id = ?2",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(Err(RetryRefusal::NotFound)) };
+        if let Some(refusal) = lease::retry_refusal(&row, now)? {
+            return Ok(Err(refusal));
+        }
+        sqlx::query("DELETE FROM dead_letters WHERE id = ?1")
+            .bind(id.uuid())
+            .execute(&mut *tx)
+            .await?;
+        let row = sqlx::query(
+            "UPDATE deliveries
+             SET status = 'pending', due_at = ?2, lease_token = NULL, finished_at = NULL
+             WHERE id = ?1
+             RETURNING id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
+                       created_at, finished_at",
+        )
+        .bind(id.uuid())
+        .bind(now.micros())
+        .fetch_one(&mut *tx)
+        .await?;
+        let delivery = rows::delivery(&row)?;
+        tx.commit().await?;
+        Ok(Ok(delivery))
+    }
+
+    async fn dead_letters(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<DeadLetter>, StoreError> {
+        let after = rows::place(page);
+        let found = sqlx::query(
+            "SELECT id, event_id, delivery_id, endpoint_id, reason, detail, created_at
+             FROM dead_letters
+             WHERE org_id = ?1 AND (created_at, id) < (?2, ?3)
+             ORDER BY created_at DESC, id DESC LIMIT ?4",
+        )
+        .bind(org.uuid())
+        .bind(after.at.micros())
+        .bind(after.id)
+        .bind(rows::fetch_limit(page))
+        .fetch_all(&self.readers)
+        .await?;
+        let letters = rows::all(&found, rows::dead_letter)?;
+        Ok(Page::from_rows(letters, page.limit, |letter| Cursor {
+            at: letter.created_at,
+            id: letter.id,
+        }))
+    }
+}
+
+impl SqliteStore {
+    async fn claim(
+        &self,
+        room: LeaseRoom,
+        except: &[EndpointId],
+        now: Timestamp,
+    ) -> Result<Vec<LeasedDelivery>, StoreError> {
+        let except = id_list(except.iter().copied().map(EndpointId::uuid));
+        if room.deliveries_max == 0 || !self.is_any_due(&except, now).await? {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.write().await?;
+        let due = due(&mut tx, room, &except, now).await?;
+        let (parked, due): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|delivery| delivery.endpoint.disabled_reason.is_some());
+        schedule(&mut tx, &parked, None, None).await?;
+        schedule(&mut tx, &due, Some(room.lease.until), Some(room.lease.token.uuid())).await?;
+        tx.commit().await?;
+        Ok(due)
+    }
+
+    /// Asks beside the writer, so that polling an idle store never waits for it.
+    async fn is_any_due(&self, except: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let found: Option<i64> = sqlx::query_scalar(
+            "SELECT 1 FROM deliveries INDEXED BY deliveries_due
+             WHERE status = 'pending' AND due_at <= ?1
+               AND endpoint_id NOT IN (SELECT unhex(value) FROM json_each(?2))
+             LIMIT 1",
+        )
+        .bind(now.micros())
+        .bind(except)
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(found.is_some())
+    }
+
+    async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+        let verdicts = outcome::verdicts(outcomes);
+        let attempts: Vec<_> = verdicts.iter().filter_map(Verdict::attempt).collect();
+        let deaths: Vec<_> = verdicts.iter().filter_map(Verdict::death).collect();
+        let writes = &self.outcome_writes;
+        let mut tx = self.write().await?;
+        writes.attempts.execute(&mut tx, &attempts, bind_attempt).await?;
+        writes.dead_letters.execute(&mut tx, &deaths, bind_dead_letter).await?;
+        let counted = writes.verdicts.execute(&mut tx, &verdicts, bind_verdict).await?;
+        tx.commit().await?;
+        Ok(counted)
+    }
+}
+
+/// What is due, the longest due first, with its event and endpoint. Disabled endpoints' deliveries
+/// are among them when their lease lapsed.
+async fn due(
+    connection: &mut SqliteConnection,
+    room: LeaseRoom,
+    except: &str,
+    now: Timestamp,
+) -> Result<Vec<LeasedDelivery>, StoreError> {
+    let found = sqlx::query(
+        "SELECT d.id, d.attempts,
+                e.id, e.org_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
+                e.occurred_at, e.received_at, e.trace_id,
+                p.id, p.org_id, p.url, p.event_types, p.description, p.secret, p.disabled_reason,
+                p.created_at, p.updated_at
+         FROM deliveries d INDEXED BY deliveries_due
+         CROSS JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
+         CROSS JOIN endpoints p ON p.id = d.endpoint_id
+         WHERE d.status = 'pending' AND d.due_at <= ?1
+           AND d.endpoint_id NOT IN (SELECT unhex(value) FROM json_each(?2))
+         ORDER BY d.due_at LIMIT ?3",
+    )
+    .bind(now.micros())
+    .bind(except)
+    .bind(i64::try_from(room.deliveries_max).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    lease::leased::<SqliteRow>(&found, room.lease)
+}
+
+async fn schedule(
+    connection: &mut SqliteConnection,
+    deliveries: &[LeasedDelivery],
+    due_at: Option<Timestamp>,
+    token: Option<Uuid>,
+) -> Result<(), StoreError> {
+    if deliveries.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE deliveries SET due_at = ?1, lease_token = ?2
+         WHERE id IN (SELECT unhex(value) FROM json_each(?3))",
+    )
+    .bind(due_at.map(Timestamp::micros))
+    .bind(token)
+    .bind(id_list(deliveries.iter().map(|delivery| delivery.id.uuid())))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn bind_attempt(
+    arguments: &mut SqliteArguments,
+    (verdict, attempt): &(&Verdict<'_>, &Attempt),
+) -> Result<(), BoxDynError> {
+    arguments.add(verdict.delivery_id)?;
+    arguments.add(verdict.token)?;
+    arguments.add(attempt.number)?;
+    arguments.add(attempt.started_at.micros())?;
+    arguments.add(attempt.duration_ms)?;
+    arguments.add(attempt.status_code)?;
+    arguments.add(attempt.error.as_deref().map(rows::storable))?;
+    arguments.add(attempt.response_excerpt.as_deref().map(rows::storable))
+}
+
+fn bind_dead_letter(
+    arguments: &mut SqliteArguments,
+    (verdict, reason): &(&Verdict<'_>, &'static str),
+) -> Result<(), BoxDynError> {
+    arguments.add(verdict.delivery_id)?;
+    arguments.add(verdict.token)?;
+    arguments.add(*reason)?;
+    arguments.add(verdict.detail().map(rows::storable))?;
+    arguments.add(verdict.decided_at.micros())
+}
+
+fn bind_verdict(arguments: &mut SqliteArguments, verdict: &Verdict<'_>) -> Result<(), BoxDynError> {
+    arguments.add(verdict.delivery_id)?;
+    arguments.add(verdict.token)?;
+    arguments.add(verdict.status)?;
+    arguments.add(verdict.attempts_made())?;
+    arguments.add(verdict.retry_at.map(Timestamp::micros))?;
+    arguments.add(verdict.finished_at().map(Timestamp::micros))
+}

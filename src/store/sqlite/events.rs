@@ -1,0 +1,321 @@
+//! Events, and the planning of their deliveries.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments, SqliteConnection};
+use uuid::Uuid;
+
+use super::{MultiRow, SqliteStore, arguments, id_list};
+use crate::domain::{
+    Cursor, DeadReason, Endpoint, Event, EventFilter, EventId, EventTypeFilter, LeasedDelivery,
+    OrgId, Page, PageRequest, Timestamp,
+};
+use crate::store::plan::{self, Candidate, Endpoints};
+use crate::store::{EventStore, LeaseRoom, Persisted, StoreError, rows, timed};
+use crate::telemetry::DbOperation;
+
+/// The statements of a batch.
+#[derive(Debug)]
+pub(super) struct Writes {
+    dedup_keys: MultiRow,
+    /// The same again, telling which events hold their key: running it twice changes nothing.
+    dedup_winners: MultiRow,
+    events: MultiRow,
+    deliveries: MultiRow,
+}
+
+impl Writes {
+    pub(super) fn new(dedup_window: Duration) -> Self {
+        let window_micros = i64::try_from(dedup_window.as_micros()).unwrap_or(i64::MAX);
+        let dedup_head = "INSERT INTO dedup_keys (org_id, event_id, received_at) VALUES ";
+        let dedup_tail = format!(
+            " ON CONFLICT (org_id, event_id) DO UPDATE SET received_at = excluded.received_at
+              WHERE dedup_keys.received_at = excluded.received_at
+                 OR dedup_keys.received_at <= excluded.received_at - {window_micros}"
+        );
+        Self {
+            dedup_keys: MultiRow::new(dedup_head, 3, &dedup_tail),
+            dedup_winners: MultiRow::new(
+                dedup_head,
+                3,
+                &format!("{dedup_tail} RETURNING event_id"),
+            ),
+            events: MultiRow::new(
+                "INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id,
+                                     user_id, occurred_at, received_at, trace_id) VALUES ",
+                10,
+                " ON CONFLICT DO NOTHING",
+            ),
+            deliveries: MultiRow::new(
+                "INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
+                                         due_at, lease_token, created_at) VALUES ",
+                8,
+                "",
+            ),
+        }
+    }
+
+    /// The events that hold their dedup key now, and those that have none.
+    async fn take_dedup_keys(
+        &self,
+        connection: &mut SqliteConnection,
+        mut round: plan::Round,
+    ) -> Result<plan::Round, StoreError> {
+        let named: Vec<Arc<Event>> =
+            round.iter().filter(|event| event.dedup_id.is_some()).map(Arc::clone).collect();
+        let taken = self.dedup_keys.execute(connection, &named, bind_dedup_key).await?;
+        if taken == named.len() {
+            return Ok(round);
+        }
+        let mut winners = HashSet::with_capacity(taken);
+        for (sql, chunk) in self.dedup_winners.chunks(&named) {
+            let query = sqlx::query_scalar_with(sql, arguments(chunk, bind_dedup_key)?);
+            let ids: Vec<Uuid> = query.fetch_all(&mut *connection).await?;
+            winners.extend(ids);
+        }
+        round.retain(|event| event.dedup_id.is_none() || winners.contains(&event.id.uuid()));
+        Ok(round)
+    }
+
+    /// Inserts events and returns those that were not there before.
+    async fn insert_events(
+        &self,
+        connection: &mut SqliteConnection,
+        events: &[Arc<Event>],
+    ) -> Result<Vec<Arc<Event>>, StoreError> {
+        let mut stored = Vec::with_capacity(events.len());
+        for (sql, chunk) in self.events.chunks(events) {
+            let query = sqlx::query_with(sql, arguments(chunk, bind_event)?);
+            let done = query.execute(&mut *connection).await?;
+            if done.rows_affected() == chunk.len() as u64 {
+                stored.extend(chunk.iter().map(Arc::clone));
+                continue;
+            }
+            if done.rows_affected() == 0 {
+                continue;
+            }
+            // The rows of one insert have consecutive rowids, so the new ones are the last so many.
+            let new: Vec<(Uuid, i64)> =
+                sqlx::query_as("SELECT id, received_at FROM events WHERE rowid > ?1 - ?2")
+                    .bind(done.last_insert_rowid())
+                    .bind(done.rows_affected().cast_signed())
+                    .fetch_all(&mut *connection)
+                    .await?;
+            let new: HashSet<(Uuid, i64)> = new.into_iter().collect();
+            let is_new =
+                |event: &&Arc<Event>| new.contains(&(event.id.uuid(), event.received_at.micros()));
+            stored.extend(chunk.iter().filter(is_new).map(Arc::clone));
+        }
+        Ok(stored)
+    }
+
+    /// Inserts deliveries, the first of them leased as far as there is room.
+    async fn insert_deliveries(
+        &self,
+        connection: &mut SqliteConnection,
+        candidates: &[Candidate<'_>],
+        room: Option<LeaseRoom>,
+        now: Timestamp,
+    ) -> Result<Vec<LeasedDelivery>, StoreError> {
+        let leased = room.map_or(0, |room| room.deliveries_max.min(candidates.len()));
+        let (first, rest) = candidates.split_at(leased);
+        let Some(room) = room.filter(|_| leased > 0) else {
+            self.insert_planned(connection, rest, now, None, now).await?;
+            return Ok(Vec::new());
+        };
+        let token = Some(room.lease.token.uuid());
+        self.insert_planned(connection, first, room.lease.until, token, now).await?;
+        self.insert_planned(connection, rest, now, None, now).await?;
+        Ok(first.iter().map(|candidate| candidate.leased(room)).collect())
+    }
+
+    async fn insert_planned(
+        &self,
+        connection: &mut SqliteConnection,
+        candidates: &[Candidate<'_>],
+        due_at: Timestamp,
+        token: Option<Uuid>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let bind = |arguments: &mut SqliteArguments, candidate: &Candidate<'_>| {
+            arguments.add(candidate.id.uuid())?;
+            arguments.add(candidate.event.org_id.uuid())?;
+            arguments.add(candidate.event.id.uuid())?;
+            arguments.add(candidate.event.received_at.micros())?;
+            arguments.add(candidate.endpoint.id.uuid())?;
+            arguments.add(due_at.micros())?;
+            arguments.add(token)?;
+            arguments.add(now.micros())
+        };
+        self.deliveries.execute(connection, candidates, bind).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl EventStore for SqliteStore {
+    async fn persist_events_across_orgs(
+        &self,
+        events: &[Arc<Event>],
+        room: Option<LeaseRoom>,
+        now: Timestamp,
+    ) -> Result<Persisted, StoreError> {
+        if events.is_empty() {
+            return Ok(Persisted::default());
+        }
+        timed(&self.metrics, DbOperation::PersistEvents, self.persist(events, room, now)).await
+    }
+
+    async fn bury_event(
+        &self,
+        org: OrgId,
+        event: EventId,
+        record: &[u8],
+        detail: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO dead_letters (id, org_id, event_id, reason, detail, record, created_at)
+             VALUES (?1, ?2, ?1, ?3, ?4, ?5, ?6)
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(event.uuid())
+        .bind(org.uuid())
+        .bind(DeadReason::Unstorable.as_str())
+        .bind(rows::storable(detail))
+        .bind(record)
+        .bind(now.micros())
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    async fn event(&self, org: OrgId, id: EventId) -> Result<Option<Event>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
+                    received_at, trace_id
+             FROM events WHERE id = ?1 AND org_id = ?2
+             ORDER BY received_at DESC LIMIT 1",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|row| rows::event(&row, 0)).transpose()
+    }
+
+    async fn events(
+        &self,
+        org: OrgId,
+        filter: &EventFilter,
+        page: PageRequest,
+    ) -> Result<Page<Event>, StoreError> {
+        let after = rows::place(page);
+        let (exact, prefix) = match &filter.event_type {
+            None | Some(EventTypeFilter::All) => (None, None),
+            Some(EventTypeFilter::Exact(exact)) => (Some(exact.as_str()), None),
+            Some(EventTypeFilter::Prefix(prefix)) => (None, Some(prefix.as_str())),
+        };
+        let found = sqlx::query(
+            "SELECT id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
+                    received_at, trace_id
+             FROM events
+             WHERE org_id = ?1 AND (received_at, id) < (?2, ?3)
+               AND received_at >= ?4 AND received_at < ?5
+               AND (?6 IS NULL OR event_type = ?6)
+               AND (?7 IS NULL OR substr(event_type, 1, length(?7)) = ?7)
+               AND (?8 IS NULL OR account_id = ?8)
+               AND (?9 IS NULL OR user_id = ?9)
+             ORDER BY received_at DESC, id DESC LIMIT ?10",
+        )
+        .bind(org.uuid())
+        .bind(after.at.micros())
+        .bind(after.id)
+        .bind(filter.since.unwrap_or(rows::START_OF_TIME).micros())
+        .bind(filter.until.unwrap_or(rows::END_OF_TIME).micros())
+        .bind(exact)
+        .bind(prefix)
+        .bind(filter.account_id.as_deref())
+        .bind(filter.user_id.as_deref())
+        .bind(rows::fetch_limit(page))
+        .fetch_all(&self.readers)
+        .await?;
+        let events = rows::all(&found, |row| rows::event(row, 0))?;
+        Ok(Page::from_rows(events, page.limit, |event| Cursor {
+            at: event.received_at,
+            id: event.id.uuid(),
+        }))
+    }
+}
+
+impl SqliteStore {
+    async fn persist(
+        &self,
+        events: &[Arc<Event>],
+        room: Option<LeaseRoom>,
+        now: Timestamp,
+    ) -> Result<Persisted, StoreError> {
+        let writes = &self.event_writes;
+        let rounds = plan::rounds(events, self.dedup_window);
+        let mut room = room;
+        let mut persisted = Persisted::default();
+        let mut tx = self.write().await?;
+        let endpoints = enabled_endpoints(&mut tx, &plan::orgs_of(events)).await?;
+        for round in rounds {
+            let held = writes.take_dedup_keys(&mut tx, round).await?;
+            let stored = writes.insert_events(&mut tx, &held).await?;
+            let candidates = plan::candidates(&stored, &endpoints, now);
+            let leased = writes.insert_deliveries(&mut tx, &candidates, room, now).await?;
+            if let Some(room) = &mut room {
+                room.deliveries_max -= leased.len();
+            }
+            persisted.stored += stored.len();
+            persisted.planned += candidates.len();
+            persisted.leased.extend(leased);
+        }
+        tx.commit().await?;
+        persisted.duplicates = events.len() - persisted.stored;
+        Ok(persisted)
+    }
+}
+
+async fn enabled_endpoints(
+    connection: &mut SqliteConnection,
+    orgs: &[OrgId],
+) -> Result<Endpoints, StoreError> {
+    let found = sqlx::query(
+        "SELECT id, org_id, url, event_types, description, secret, disabled_reason, created_at,
+                updated_at
+         FROM endpoints
+         WHERE org_id IN (SELECT unhex(value) FROM json_each(?1)) AND disabled_reason IS NULL",
+    )
+    .bind(id_list(orgs.iter().copied().map(OrgId::uuid)))
+    .fetch_all(connection)
+    .await?;
+    let endpoints: Vec<Endpoint> = rows::all(&found, |row| rows::endpoint(row, 0))?;
+    Ok(Endpoints::new(endpoints))
+}
+
+fn bind_dedup_key(arguments: &mut SqliteArguments, event: &Arc<Event>) -> Result<(), BoxDynError> {
+    arguments.add(event.org_id.uuid())?;
+    arguments.add(event.id.uuid())?;
+    arguments.add(event.received_at.micros())
+}
+
+fn bind_event(arguments: &mut SqliteArguments, event: &Arc<Event>) -> Result<(), BoxDynError> {
+    arguments.add(event.id.uuid())?;
+    arguments.add(event.org_id.uuid())?;
+    arguments.add(event.event_type.as_str())?;
+    arguments.add(&event.payload[..])?;
+    arguments.add(event.dedup_id.as_deref())?;
+    arguments.add(event.account_id.as_deref())?;
+    arguments.add(event.user_id.as_deref())?;
+    arguments.add(event.occurred_at.map(Timestamp::micros))?;
+    arguments.add(event.received_at.micros())?;
+    arguments.add(&event.trace_id.bytes()[..])
+}
