@@ -69,7 +69,8 @@ struct Checks {
 /// a store outage is what the journal is for.
 pub(in super::super) async fn report(State(app): State<AppState>) -> Result<Response, ApiError> {
     let journal = app.intake.status();
-    let queue = Queue { events: journal.events, bytes: journal.bytes, writable: journal.writable };
+    let queue =
+        Queue { events: journal.items_waiting, bytes: journal.bytes, writable: journal.writable };
     let store = Store { reachable: app.store_is_reachable().await };
     answer::ok(&Report {
         status: if queue.writable && store.reachable { "ok" } else { "degraded" },
