@@ -1,6 +1,7 @@
 //! What one request passes on its way in: parsing, the key, the limit; and the channel that hands
 //! leased deliveries over. `cargo bench --bench request_path`
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
+#![expect(clippy::unwrap_used, reason = "a bench that cannot set itself up has failed")]
 
 use std::hint::black_box;
 use std::num::NonZeroU32;

@@ -115,6 +115,11 @@ impl App {
             open_journal(&config.store, &config.journal, Arc::clone(&metrics)).await?;
 
         let lifecycle = Lifecycle::new();
+        let instance = journal.instance();
+        let released = store.release_leases_across_orgs(instance, clock.now()).await?;
+        if released > 0 {
+            tracing::info!(released, "took up deliveries that the last run left under way");
+        }
         let (deliveries, inbox) = delivery::hand_over(&config.delivery);
         let wake = Wake::new();
         delivery::start(
@@ -122,12 +127,11 @@ impl App {
             Arc::clone(&store),
             clock.clone(),
             Arc::clone(&metrics),
-            inbox,
-            wake.clone(),
+            delivery::Source { inbox, wake: wake.clone(), instance },
             &lifecycle,
         )?;
         let lease_span = delivery::lease_span(&config.delivery);
-        let hand_over = HandOver { deliveries, wake, lease_span };
+        let hand_over = HandOver { deliveries, wake, instance, lease_span };
         Workers::new(
             &config.ingest,
             (journal.clone(), reader),

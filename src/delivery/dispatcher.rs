@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::domain::{Lease, LeaseToken, LeasedDelivery, Timestamp};
+use crate::domain::{InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
 use crate::runtime::{Clock, Shutdown, Wake};
 use crate::store::{LeaseRoom, SharedStore, StoreError};
 use crate::telemetry::Metrics;
@@ -40,6 +40,8 @@ pub(super) struct Options {
     pub(super) limits: Limits,
     /// An attempt has ended by then.
     pub(super) timeout: Duration,
+    /// Whose leases claims are.
+    pub(super) instance: InstanceId,
     /// How long a claim leases for.
     pub(super) lease: Duration,
     /// How often to claim.
@@ -234,7 +236,10 @@ impl Dispatcher {
         self.claims.under_way = true;
         self.claims.hunger = Hunger::Sated;
         let now = self.clock.now();
-        let lease = Lease { token: LeaseToken::mint(), until: now.plus(self.options.lease) };
+        let lease = Lease {
+            token: LeaseToken::mint(self.options.instance),
+            until: now.plus(self.options.lease),
+        };
         let store = Arc::clone(&self.store);
         let claim = async move {
             let room = LeaseRoom { lease, deliveries_max };

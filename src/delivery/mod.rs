@@ -25,7 +25,9 @@
 //! anything waits in memory as a rule; what waited longer is not started (an attempt must end within its
 //! lease) but forgotten, and claimed again when the lease has lapsed. Each lease has a token, and an
 //! outcome counts only under the token its row still carries. So a receiver may get a webhook
-//! twice, with one `webhook-id`, but a stalled holder cannot undo what a later one recorded.
+//! twice, with one `webhook-id`, but a stalled holder cannot undo what a later one recorded. A
+//! server that starts again lets go at once of what it held when it died; other servers wait for the
+//! leases to lapse.
 //!
 //! # Failure
 //! - A receiver that is slow or down costs its own endpoint: it holds at most its slots and its
@@ -58,7 +60,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::DeliveryConfig;
-use crate::domain::LeasedDelivery;
+use crate::domain::{InstanceId, LeasedDelivery};
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
 use crate::store::{SharedStore, StoreError};
 use crate::telemetry::Metrics;
@@ -100,18 +102,28 @@ pub fn hand_over(
     mpsc::channel((config.delivery_queue_capacity as usize / 2).max(1))
 }
 
-/// Starts to deliver: what comes over `inbox`, and what is due in the store, looked for at every
-/// `wake` and poll.
+/// Where deliveries come from.
+#[derive(Debug)]
+pub struct Source {
+    /// Those handed over: the receiving end of [`hand_over`].
+    pub inbox: mpsc::Receiver<LeasedDelivery>,
+    /// Tells that there are others in the store.
+    pub wake: Wake,
+    /// Whose leases those are that are claimed from the store.
+    pub instance: InstanceId,
+}
+
+/// Starts to deliver: what is handed over, and what is due in the store, looked for at every wake
+/// and poll.
 pub fn start(
     config: &DeliveryConfig,
     store: SharedStore,
     clock: Clock,
     metrics: Arc<Metrics>,
-    inbox: mpsc::Receiver<LeasedDelivery>,
-    wake: Wake,
+    source: Source,
     lifecycle: &Lifecycle,
 ) -> Result<(), DeliveryError> {
-    Delivery::new(config, store, clock, metrics, inbox, wake)?.start(lifecycle);
+    Delivery::new(config, store, clock, metrics, source)?.start(lifecycle);
     Ok(())
 }
 
@@ -128,10 +140,10 @@ impl Delivery {
         store: SharedStore,
         clock: Clock,
         metrics: Arc<Metrics>,
-        inbox: mpsc::Receiver<LeasedDelivery>,
-        wake: Wake,
+        source: Source,
     ) -> Result<Self, DeliveryError> {
-        let options = options(config);
+        let Source { inbox, wake, instance } = source;
+        let options = options(config, instance);
         let guard = Guard::new(config.allow_private_endpoints);
         let sender = Sender::new(guard, options.timeout, options.limits.lane_slots)?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
@@ -182,7 +194,7 @@ impl Delivery {
     }
 }
 
-fn options(config: &DeliveryConfig) -> Options {
+fn options(config: &DeliveryConfig, instance: InstanceId) -> Options {
     let capacity = config.delivery_queue_capacity as usize;
     Options {
         limits: Limits {
@@ -192,6 +204,7 @@ fn options(config: &DeliveryConfig) -> Options {
             lane_slots: config.endpoint_concurrency as usize,
         },
         timeout: config.delivery_timeout,
+        instance,
         lease: lease_span(config),
         poll_interval: config.delivery_poll_interval,
     }

@@ -62,8 +62,8 @@ mod tests {
     use std::sync::Arc;
 
     use crate::domain::{
-        DeliveryId, Endpoint, EndpointId, EventId, EventTypeFilters, Lease, LeaseToken, OrgId,
-        SigningSecret, TraceId,
+        DeliveryId, Endpoint, EndpointId, EventId, EventTypeFilters, InstanceId, Lease, LeaseToken,
+        OrgId, SigningSecret, TraceId,
     };
 
     use super::*;
@@ -100,7 +100,7 @@ mod tests {
             event: Arc::new(event),
             endpoint: Arc::new(endpoint),
             attempts: 0,
-            lease: Lease { token: LeaseToken::mint(), until: AT },
+            lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until: AT },
         }
     }
 

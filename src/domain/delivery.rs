@@ -107,14 +107,36 @@ pub struct DeliveryFilter {
     pub event_id: Option<EventId>,
 }
 
+/// A server, by its data directory: the same after a restart, and never two at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InstanceId(u64);
+
+impl InstanceId {
+    /// Takes the number that the data directory keeps.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// Fences a lease: an outcome counts only while the row still carries the token it was leased with.
+///
+/// Its first eight bytes tell whose it is, so that a server that starts again can let go at once of
+/// what it held when it died.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LeaseToken(Uuid);
 
 impl LeaseToken {
-    /// A new token, like no other.
-    pub fn mint() -> Self {
-        Self(Uuid::new_v4())
+    /// A new token of a server, like no other.
+    pub fn mint(instance: InstanceId) -> Self {
+        let mut bytes = Uuid::new_v4().into_bytes();
+        bytes[..8].copy_from_slice(&instance.0.to_be_bytes());
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The least and the greatest token that a server can mint.
+    pub fn range_of(instance: InstanceId) -> (Self, Self) {
+        let half = u128::from(instance.0) << 64;
+        (Self(Uuid::from_u128(half)), Self(Uuid::from_u128(half | u128::from(u64::MAX))))
     }
 
     /// Takes a token that the store handed back.
@@ -228,4 +250,21 @@ pub struct DeadLetter {
     pub detail: Option<String>,
     /// When it was given up.
     pub created_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_lies_in_the_range_of_its_server_only() {
+        let token = LeaseToken::mint(InstanceId::new(7)).uuid();
+        let lies_in = |instance| {
+            let (least, greatest) = LeaseToken::range_of(InstanceId::new(instance));
+            (least.uuid()..=greatest.uuid()).contains(&token)
+        };
+        assert!(lies_in(7));
+        assert!(!lies_in(6) && !lies_in(8));
+        assert_ne!(token, LeaseToken::mint(InstanceId::new(7)).uuid());
+    }
 }

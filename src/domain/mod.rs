@@ -19,8 +19,8 @@ mod violation;
 
 pub use api_key::{ApiKey, KeyHash, Role};
 pub use delivery::{
-    Attempt, DeadLetter, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryStatus, Lease,
-    LeaseToken, LeasedDelivery, Outcome,
+    Attempt, DeadLetter, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryStatus,
+    InstanceId, Lease, LeaseToken, LeasedDelivery, Outcome,
 };
 pub use draft::{Draft, DraftError, DraftLimits, parse_batch, parse_event};
 pub use endpoint::{Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::config::IngestConfig;
-use crate::domain::{Event, Lease, LeaseToken, LeasedDelivery};
+use crate::domain::{Event, InstanceId, Lease, LeaseToken, LeasedDelivery};
 use crate::journal::{Journal, JournalReader, ReadError, Record, Seq};
 use crate::runtime::{Clock, Lifecycle, Wake};
 use crate::store::{LeaseRoom, Persisted, SharedStore, StoreError};
@@ -31,6 +31,8 @@ pub struct HandOver {
     pub deliveries: mpsc::Sender<LeasedDelivery>,
     /// Wakes them when there are deliveries that were not leased.
     pub wake: Wake,
+    /// Whose leases they are.
+    pub instance: InstanceId,
     /// How long a lease lasts.
     pub lease_span: Duration,
 }
@@ -165,7 +167,7 @@ impl Workers {
             let now = self.clock.now();
             let lease_room = permits.as_ref().map(|permits| LeaseRoom {
                 lease: Lease {
-                    token: LeaseToken::mint(),
+                    token: LeaseToken::mint(self.hand_over.instance),
                     until: now.plus(self.hand_over.lease_span),
                 },
                 deliveries_max: permits.len(),

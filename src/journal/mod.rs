@@ -60,6 +60,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use crate::domain::InstanceId;
 use crate::telemetry::Metrics;
 
 pub use damage::Damage;
@@ -205,6 +206,7 @@ struct Core {
     queue: Arc<Queue>,
     segments: Arc<Segments>,
     metrics: Arc<Metrics>,
+    instance: InstanceId,
     segment_bytes: u64,
     /// Taken when the journal is shut down.
     running: Mutex<Option<Running>>,
@@ -287,6 +289,7 @@ impl Journal {
             queue,
             segments,
             metrics: Arc::clone(metrics),
+            instance: InstanceId::new(recovered.id.0),
             segment_bytes,
             running: Mutex::new(Some(Running { writer, keeper, _lock: lock })),
         };
@@ -317,6 +320,12 @@ impl Journal {
     /// directory. Blocks, for about a sync. What is finished later is not noted.
     pub fn shut_down(&self) {
         self.0.shut_down();
+    }
+
+    /// Which server this is: drawn when the journal was first made, and kept with it. The lock on
+    /// the directory sees to it that no two run under one id.
+    pub fn instance(&self) -> InstanceId {
+        self.0.instance
     }
 
     /// How the journal is now.

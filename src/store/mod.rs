@@ -36,8 +36,8 @@ use async_trait::async_trait;
 
 use crate::domain::{
     ApiKey, ApiKeyId, Attempt, DeadLetter, Delivery, DeliveryFilter, DeliveryId, Endpoint,
-    EndpointChange, EndpointId, Event, EventFilter, EventId, Lease, LeasedDelivery, Org, OrgChange,
-    OrgId, Outcome, Page, PageRequest, Timestamp,
+    EndpointChange, EndpointId, Event, EventFilter, EventId, InstanceId, Lease, LeasedDelivery,
+    Org, OrgChange, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::runtime::Stopwatch;
 use crate::telemetry::{DbOperation, Metrics};
@@ -260,6 +260,13 @@ pub trait DeliveryStore: Send + Sync {
     /// for one that is given up. Outcomes whose lease was lost, or whose delivery was cancelled, change nothing; the
     /// number of those that counted is returned.
     async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError>;
+    /// Makes everything that a server has leased due at `now` and returns how much that was: for a
+    /// server that starts again, whose earlier leases nobody uses any more.
+    async fn release_leases_across_orgs(
+        &self,
+        instance: InstanceId,
+        now: Timestamp,
+    ) -> Result<u64, StoreError>;
     /// One delivery.
     async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
     /// The organisation's deliveries that pass the filter.

@@ -1,14 +1,17 @@
 //! The whole way, with the real binary: from `POST` to a verified webhook, through failures and restarts.
 
+#![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use hookgate::domain::SigningSecret;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::binary::Binary;
+use crate::support::binary::{Binary, client};
 use crate::support::postgres;
-use crate::support::receiver::Receiver;
+use crate::support::receiver::{Answer, Received, Receiver};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_accepted_event_is_stored_once_and_delivered_on_sqlite() {
@@ -19,20 +22,21 @@ async fn every_accepted_event_is_stored_once_and_delivered_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_accepted_event_is_stored_once_and_delivered_on_postgresql() {
     let data_dir = tempfile::tempdir().unwrap();
-    let url = postgres::fresh_database();
+    let url = postgres::fresh_database().await;
     the_whole_way(data_dir.path(), &[("DATABASE_URL", &url)]).await;
 }
 
 async fn the_whole_way(data_dir: &Path, settings: &[(&str, &str)]) {
     let good = Receiver::start().await;
     let failing = Receiver::start().await;
-    failing.answer_always(StatusCode::INTERNAL_SERVER_ERROR);
+    // More answers than attempts: it fails to the end.
+    failing.answer(vec![Answer::status(500); 100]);
 
     let mut server = Binary::start(data_dir, settings).await;
     let (key, _) = server.first_keys().await;
-    let tenant = Tenant { client: Client::new(), key };
-    good.verify_with(&tenant.add_endpoint(&server, &good.url(), json!([])).await);
-    failing.verify_with(&tenant.add_endpoint(&server, &failing.url(), json!(["github.*"])).await);
+    let tenant = Tenant { client: client(), key };
+    good.trust(&tenant.add_endpoint(&server, &good.url("/all"), json!([])).await);
+    failing.trust(&tenant.add_endpoint(&server, &failing.url("/"), json!(["github.*"])).await);
 
     // Each round of payloads meets a server that was stopped in another way.
     let mut posted = BTreeMap::new();
@@ -46,8 +50,9 @@ async fn the_whole_way(data_dir: &Path, settings: &[(&str, &str)]) {
     // Posted once more with the dedup ids of the last round: the same ids, no new events.
     tenant.post_all(&server, "third", &mut posted).await;
 
+    let webhooks = webhooks_of(&good, &posted).await;
     for (id, event) in &posted {
-        let webhook = good.webhook(id).await;
+        let webhook = &webhooks[id];
         let expected = format!(r#""data":{}}}"#, event.payload);
         let body = String::from_utf8_lossy(&webhook.body);
         assert!(
@@ -76,9 +81,29 @@ async fn the_whole_way(data_dir: &Path, settings: &[(&str, &str)]) {
     ids.sort_unstable();
     assert_eq!(ids, posted.keys().map(String::as_str).collect::<Vec<_>>());
 
+    assert_eq!((good.forged(), failing.forged()), (0, 0));
+
     let pending = tenant.list(&server, "/api/deliveries?status=pending").await;
     assert!(pending.is_empty(), "{pending:?}");
     server.stop().await;
+}
+
+/// Waits for a verified webhook of every posted event. Restarts may bring some twice.
+async fn webhooks_of(
+    receiver: &Receiver,
+    posted: &BTreeMap<String, Posted>,
+) -> BTreeMap<String, Received> {
+    let mut count = posted.len();
+    loop {
+        let all = receiver.received(count).await;
+        count = all.len() + 1;
+        let named =
+            all.into_iter().map(|webhook| (webhook.header("webhook-id").to_owned(), webhook));
+        let by_id: BTreeMap<String, Received> = named.collect();
+        if by_id.len() == posted.len() {
+            return by_id;
+        }
+    }
 }
 
 struct Posted {
@@ -108,10 +133,10 @@ struct Tenant {
 }
 
 impl Tenant {
-    async fn add_endpoint(&self, server: &Binary, url: &str, event_types: Value) -> String {
+    async fn add_endpoint(&self, server: &Binary, url: &str, event_types: Value) -> SigningSecret {
         let body = json!({ "url": url, "event_types": event_types });
         let endpoint = self.post(server, "/api/endpoints", body.to_string()).await;
-        endpoint["secret"].as_str().unwrap().to_owned()
+        endpoint["secret"].as_str().unwrap().parse().unwrap()
     }
 
     /// Posts every payload, half of them one by one and half as a batch.

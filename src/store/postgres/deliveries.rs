@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{PostgresStore, moment};
 use crate::domain::{
     Attempt, Cursor, DeadLetter, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    EventId, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
+    EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
 use crate::store::{DeliveryStore, LeaseRoom, RetryRefusal, StoreError, lease, rows, timed};
@@ -32,6 +32,24 @@ impl DeliveryStore for PostgresStore {
             return Ok(0);
         }
         timed(&self.metrics, DbOperation::RecordOutcomes, self.record(outcomes)).await
+    }
+
+    async fn release_leases_across_orgs(
+        &self,
+        instance: InstanceId,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let (least, greatest) = LeaseToken::range_of(instance);
+        let released = sqlx::query(
+            "UPDATE deliveries SET due_at = $1, lease_token = NULL
+             WHERE status = 'pending' AND due_at > $1 AND lease_token BETWEEN $2 AND $3",
+        )
+        .bind(moment(now))
+        .bind(least.uuid())
+        .bind(greatest.uuid())
+        .execute(&self.pool)
+        .await?;
+        Ok(released.rows_affected())
     }
 
     async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {

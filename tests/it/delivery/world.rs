@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, StoreConfig};
-use hookgate::delivery::{Delivery, hand_over, lease_span};
+use hookgate::delivery::{Delivery, Source, hand_over, lease_span};
 use hookgate::domain::{
-    Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, Lease, LeaseToken,
-    LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
+    Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, InstanceId, Lease,
+    LeaseToken, LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::sqlite::SqliteStore;
@@ -108,7 +108,7 @@ impl World {
     pub(crate) async fn lease(&self, event_type: &str, count: usize) -> Vec<LeasedDelivery> {
         let now = self.clock.now();
         let until = now.plus(lease_span(&self.config));
-        let lease = Lease { token: LeaseToken::mint(), until };
+        let lease = Lease { token: LeaseToken::mint(InstanceId::new(1)), until };
         let room = LeaseRoom { lease, deliveries_max: 1000 };
         let events = self.events(event_type, count);
         self.store.persist_events_across_orgs(&events, Some(room), now).await.unwrap().leased
@@ -138,7 +138,8 @@ impl World {
         let (handed_over, inbox) = hand_over(&self.config);
         let store = Arc::clone(&self.store);
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
-        let part = Delivery::new(&self.config, store, clock, metrics, inbox, Wake::new()).unwrap();
+        let source = Source { inbox, wake: Wake::new(), instance: InstanceId::new(1) };
+        let part = Delivery::new(&self.config, store, clock, metrics, source).unwrap();
         (part, handed_over)
     }
 

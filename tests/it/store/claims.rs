@@ -1,7 +1,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use hookgate::domain::DeliveryFilter;
+use hookgate::domain::{DeliveryFilter, InstanceId, Lease, LeaseToken};
+use hookgate::store::LeaseRoom;
 use tokio::task::JoinSet;
 
 use super::fixtures::{
@@ -14,6 +15,7 @@ on_both!(
     a_claim_brings_all_that_an_attempt_needs,
     deliveries_of_one_event_share_it,
     what_is_leased_is_claimed_again_only_when_the_lease_lapses,
+    a_server_that_starts_again_lets_go_of_its_own_leases_only,
     a_leased_delivery_shows_no_next_attempt,
     endpoints_left_out_keep_their_deliveries,
     claimers_at_once_never_share_a_delivery,
@@ -35,6 +37,24 @@ async fn a_claim_takes_the_longest_due_first_and_no_more_than_there_is_room_for(
     assert_eq!(events(claim(subject, 0, at(30)).await), []);
     assert_eq!(events(claim(subject, 2, at(30)).await), [planned[1], planned[2]]);
     assert_eq!(events(claim(subject, 2, at(30)).await), [planned[0]]);
+}
+
+async fn a_server_that_starts_again_lets_go_of_its_own_leases_only(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 2).await;
+    let lease_of = |instance| {
+        let token = LeaseToken::mint(InstanceId::new(instance));
+        LeaseRoom { lease: Lease { token, until: at(1000) }, deliveries_max: 1 }
+    };
+    let mine = subject.store.claim_deliveries_across_orgs(lease_of(7), &[], at(10)).await.unwrap();
+    let others =
+        subject.store.claim_deliveries_across_orgs(lease_of(8), &[], at(10)).await.unwrap();
+    assert_eq!((mine.len(), others.len()), (1, 1), "{org}");
+
+    let instance = InstanceId::new(7);
+    assert_eq!(subject.store.release_leases_across_orgs(instance, at(20)).await.unwrap(), 1);
+    assert_eq!(subject.store.release_leases_across_orgs(instance, at(20)).await.unwrap(), 0);
+    let again = claim(subject, 5, at(20)).await;
+    assert_eq!(again.iter().map(|l| l.id).collect::<Vec<_>>(), [mine[0].id]);
 }
 
 async fn a_claim_brings_all_that_an_attempt_needs(subject: &Subject) {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookgate::domain::{
-    ApiKey, ApiKeyId, Attempt, DeadReason, Decision, Endpoint, EndpointId, Event, EventId, KeyHash,
-    Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role, SigningSecret,
-    Timestamp, TraceId,
+    ApiKey, ApiKeyId, Attempt, DeadReason, Decision, Endpoint, EndpointId, Event, EventId,
+    InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role,
+    SigningSecret, Timestamp, TraceId,
 };
 use hookgate::store::{LeaseRoom, Persisted};
 
@@ -108,7 +108,10 @@ pub(crate) async fn org_with_deliveries(subject: &Subject, count: usize) -> (Org
 }
 
 pub(crate) fn room(deliveries_max: usize, until: Timestamp) -> LeaseRoom {
-    LeaseRoom { lease: Lease { token: LeaseToken::mint(), until }, deliveries_max }
+    LeaseRoom {
+        lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until },
+        deliveries_max,
+    }
 }
 
 /// Claims at `now`, under a lease of a minute.

@@ -1,18 +1,21 @@
 //! The real binary as a child process: started, stopped politely, or killed.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a broken helper is a failed test")]
+
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 /// A running `hookgate serve`. Killed when it is dropped.
-pub struct Binary {
+pub(crate) struct Binary {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
     /// Where it answers, such as `http://127.0.0.1:40123`.
-    pub base_url: String,
+    pub(crate) base_url: String,
     log: tokio::task::JoinHandle<Vec<String>>,
 }
 
@@ -30,7 +33,7 @@ const SETTINGS: &[(&str, &str)] = &[
 
 impl Binary {
     /// Starts a server and waits until it listens.
-    pub async fn start(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hookgate"))
             .arg("serve")
             // Away from any .env of whoever runs the tests.
@@ -47,7 +50,7 @@ impl Binary {
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let base_url = listening_at(&mut stderr).await;
-        let log = tokio::spawn(async move {
+        let log = tokio::task::spawn(async move {
             let mut lines = Vec::new();
             while let Ok(Some(line)) = stderr.next_line().await {
                 lines.push(line);
@@ -58,7 +61,7 @@ impl Binary {
     }
 
     /// The API key and the operator key that the very first start prints.
-    pub async fn first_keys(&mut self) -> (String, String) {
+    pub(crate) async fn first_keys(&mut self) -> (String, String) {
         (self.printed("API key").await, self.printed("operator key").await)
     }
 
@@ -72,7 +75,7 @@ impl Binary {
     }
 
     /// Asks it to stop and waits until it has. Panics when it does not end well.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let id = i32::try_from(self.child.id().unwrap()).unwrap();
         kill_process(Pid::from_raw(id).unwrap(), Signal::TERM).unwrap();
         let status = self.child.wait().await.unwrap();
@@ -81,9 +84,16 @@ impl Binary {
     }
 
     /// Kills it on the spot, as `kill -9` does.
-    pub async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
+}
+
+/// A client of the API, for servers on this machine only.
+pub(crate) fn client() -> reqwest::Client {
+    // Fails when it was installed before, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap()
 }
 
 async fn listening_at(stderr: &mut Lines<BufReader<ChildStderr>>) -> String {
