@@ -13,6 +13,7 @@ on_both!(
     a_change_touches_what_it_names_only,
     disabling_parks_what_waits_and_enabling_makes_it_due,
     a_lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery,
+    a_delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_and_on,
     removing_cancels_what_waits_and_what_is_under_way,
     removing_a_missing_endpoint_says_so,
 );
@@ -104,6 +105,18 @@ async fn a_lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery(s
     assert_eq!(claim(subject, 1, at(2_000)).await.len(), 1);
 }
 
+async fn a_delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_and_on(
+    subject: &Subject,
+) {
+    let (_, endpoint) = org_with_deliveries(subject, 1).await;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    switch(subject, &endpoint, Some("by its owner"), at(1)).await;
+    switch(subject, &endpoint, None, at(2)).await;
+    assert_eq!(claim(subject, 1, at(3)).await.len(), 0);
+    let delivered = outcome(&leased, hookgate::domain::Decision::Delivered, at(4));
+    assert_eq!(subject.store.record_outcomes_across_orgs(&[delivered]).await.unwrap(), 1);
+}
+
 async fn removing_cancels_what_waits_and_what_is_under_way(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 3).await;
     let mut leased = claim(subject, 2, at(0)).await;
@@ -132,4 +145,29 @@ async fn removing_cancels_what_waits_and_what_is_under_way(subject: &Subject) {
 async fn removing_a_missing_endpoint_says_so(subject: &Subject) {
     let org = add_org(subject).await;
     assert!(!subject.store.delete_endpoint(org, EndpointId::mint(at(0)), at(1)).await.unwrap());
+}
+
+/// A batch may plan deliveries while their endpoint is being removed or disabled; SQLite has one
+/// writer, so there it cannot.
+#[tokio::test]
+async fn a_claim_makes_good_what_slipped_past_a_change_of_its_endpoint() {
+    let subject = Subject::postgres().await;
+    let (org, removed) = org_with_deliveries(&subject, 1).await;
+    let (other_org, disabled) = org_with_deliveries(&subject, 1).await;
+    let sql = format!(
+        "DELETE FROM endpoints WHERE id = '{}';
+         UPDATE endpoints SET disabled_reason = 'x' WHERE id = '{}'",
+        removed.id, disabled.id
+    );
+    subject.raw("", &sql).await;
+    assert_eq!(claim(&subject, 10, at(10)).await.len(), 0);
+    let all = <_>::default();
+    let first =
+        async |org| subject.store.deliveries(org, &all, FIRST_PAGE).await.unwrap().data.remove(0);
+    let (cancelled, parked) = (first(org).await, first(other_org).await);
+    let is_final = (DeliveryStatus::Cancelled, Some(at(10)));
+    assert_eq!((cancelled.status, cancelled.finished_at), is_final);
+    assert_eq!((parked.status, parked.next_attempt_at), (DeliveryStatus::Pending, None));
+    switch(&subject, &disabled, None, at(20)).await;
+    assert_eq!(claim(&subject, 10, at(20)).await.len(), 1);
 }

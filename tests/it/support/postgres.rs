@@ -144,7 +144,7 @@ fn cluster_owner() -> Option<(u32, u32)> {
 /// The directory of PostgreSQL's programs: the one in `PATH`, or else the newest of Debian's.
 fn find_programs() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut in_path = std::env::split_paths(&path).map(|directory| directory.join("initdb"));
+    let in_path = std::env::split_paths(&path).map(|directory| directory.join("initdb"));
     if let Some(initdb) = in_path.map(fs::canonicalize).find_map(Result::ok) {
         return initdb.parent().expect(INSTALL).to_owned();
     }
