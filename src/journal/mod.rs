@@ -45,6 +45,7 @@ mod checkpoint;
 mod damage;
 mod disk;
 mod format;
+mod group;
 mod keeper;
 mod queue;
 mod reader;

@@ -1,20 +1,21 @@
-//! What waits for the writer, and how it is told of the end.
+//! What waits for the writer.
 //!
 //! Appenders copy their record, framed, to the end of one buffer under a mutex; the writer swaps
 //! that buffer for an empty one and writes it as it is. No message, no allocation and no wake-up of
 //! the writer while it is at work: an append costs one short lock and one copy, and the buffer is
 //! the group commit.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use super::AppendError;
 use super::format::{FRAME_HEADER_BYTES, push_frame};
-use super::{AppendError, Seq};
+use super::group::{Group, Outcome, Ticket};
 
 /// Capacity a buffer keeps between groups; one that a flood of large records grew is given back.
 const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
+/// How long a group may wait for its leader to wake it before a writer without work does.
+const LEADER_TIME: Duration = Duration::from_millis(1);
 
 /// How much may wait, at the most.
 #[derive(Clone, Copy, Debug)]
@@ -65,13 +66,40 @@ pub(super) struct Batch {
     /// How many they are.
     pub(super) appends: usize,
     group: Arc<Group>,
+    /// The group written before, whose leader has had a sync's time to wake it.
+    before: Option<Arc<Group>>,
 }
 
 impl Batch {
-    fn new(waiters_expected: usize) -> Self {
-        let wakers = Mutex::new(Vec::with_capacity(waiters_expected));
-        let group = Arc::new(Group { outcome: OnceLock::new(), wakers });
-        Self { frames: Vec::new(), appends: 0, group }
+    fn new(appends_expected: usize) -> Self {
+        let group = Arc::new(Group::new(appends_expected));
+        Self { frames: Vec::new(), appends: 0, group, before: None }
+    }
+
+    /// A batch to fill, with the buffer of one that is done.
+    fn reusing(used: Option<Self>) -> Self {
+        let Some(mut used) = used else { return Self::new(0) };
+        let mut next = Self::new(used.appends);
+        next.frames = std::mem::take(&mut used.frames);
+        next.frames.clear();
+        next.frames.shrink_to(BUFFER_KEPT_BYTES);
+        next
+    }
+
+    /// Tells every appender: the first `durable` appends got the seqs from `first_seq` on, the
+    /// others `failure`.
+    pub(super) fn complete(&self, first_seq: u64, durable: usize, failure: AppendError) {
+        self.group.complete(Outcome { first_seq, durable, failure });
+        if let Some(before) = &self.before {
+            before.wake_all();
+        }
+    }
+}
+
+impl Drop for Batch {
+    /// A batch that nobody completed was not written: its appenders must not wait for ever.
+    fn drop(&mut self) {
+        self.complete(0, 0, AppendError::Poisoned);
     }
 }
 
@@ -98,11 +126,7 @@ impl Queue {
         let mut state = self.lock();
         self.admit(&state, FRAME_HEADER_BYTES + record.len())?;
         push_frame(&mut state.batch.frames, record, crc, items);
-        let ticket = Ticket {
-            group: Arc::clone(&state.batch.group),
-            index: state.batch.appends,
-            slot: None,
-        };
+        let ticket = Ticket::new(&state.batch.group, state.batch.appends);
         state.batch.appends += 1;
         if std::mem::take(&mut state.writer_sleeps) {
             drop(state);
@@ -127,31 +151,50 @@ impl Queue {
     /// Waits for appends and takes them all, leaving `used`, the last batch, to be filled again.
     /// `None` when the queue is closed and empty.
     pub(super) fn take(&self, used: Option<Batch>) -> Option<Batch> {
-        let mut next = Self::emptied(used);
+        let mut before = used.as_ref().map(|batch| Arc::clone(&batch.group));
+        let mut next = Batch::reusing(used);
         let mut state = self.lock();
         state.writing_appends = 0;
         state.writing_bytes = 0;
         while state.batch.appends == 0 {
             if matches!(state.gate, Gate::Closed | Gate::Poisoned) {
+                drop(state);
+                if let Some(before) = before {
+                    before.wake_all();
+                }
                 return None;
             }
-            state.writer_sleeps = true;
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.sleep(state, &mut before);
         }
         state.writer_sleeps = false;
         state.writing_appends = state.batch.appends;
         state.writing_bytes = state.batch.frames.len();
         std::mem::swap(&mut state.batch, &mut next);
+        drop(state);
+        next.before = before;
         Some(next)
     }
 
-    fn emptied(used: Option<Batch>) -> Batch {
-        let Some(mut used) = used else { return Batch::new(0) };
-        let mut next = Batch::new(used.appends);
-        next.frames = std::mem::take(&mut used.frames);
-        next.frames.clear();
-        next.frames.shrink_to(BUFFER_KEPT_BYTES);
-        next
+    /// Sleeps until there may be appends; at first only as long as the group `before` may take to
+    /// be woken by its leader.
+    fn sleep<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        before: &mut Option<Arc<Group>>,
+    ) -> MutexGuard<'a, State> {
+        state.writer_sleeps = true;
+        let Some(group) = before.take_if(|group| !group.is_awake()) else {
+            return self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        let slept = self.filled.wait_timeout(state, LEADER_TIME);
+        let (state, slept) = slept.unwrap_or_else(PoisonError::into_inner);
+        if !slept.timed_out() {
+            *before = Some(group);
+            return state;
+        }
+        drop(state);
+        group.wake_all();
+        self.lock()
     }
 
     /// Shuts the gate for good; what waits is still written.
@@ -199,89 +242,5 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Batch {
-    /// Tells every appender: the first `durable` appends got the seqs from `first_seq` on, the
-    /// others `failure`.
-    pub(super) fn complete(&self, first_seq: u64, durable: usize, failure: AppendError) {
-        // A batch is completed once; a second time would change nothing.
-        let _ = self.group.outcome.set(Outcome { first_seq, durable, failure });
-        self.group.wake_all();
-    }
-}
-
-impl Drop for Batch {
-    /// A batch that nobody completed was not written: its appenders must not wait for ever.
-    fn drop(&mut self) {
-        self.complete(0, 0, AppendError::Poisoned);
-    }
-}
-
-struct Outcome {
-    first_seq: u64,
-    durable: usize,
-    failure: AppendError,
-}
-
-/// The appenders of one batch.
-struct Group {
-    outcome: OnceLock<Outcome>,
-    wakers: Mutex<Vec<Waker>>,
-}
-
-impl Group {
-    fn wake_all(&self) {
-        let wakers = std::mem::take(&mut *self.wakers());
-        for waker in wakers {
-            waker.wake();
-        }
-    }
-
-    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Resolves when its append is durable, or will never be. Dropping it takes nothing back.
-pub(super) struct Ticket {
-    group: Arc<Group>,
-    index: usize,
-    /// Where its waker stands in the group's list.
-    slot: Option<usize>,
-}
-
-impl Ticket {
-    fn result(&self, outcome: &Outcome) -> Result<Seq, AppendError> {
-        if self.index < outcome.durable {
-            Ok(Seq(outcome.first_seq + self.index as u64))
-        } else {
-            Err(outcome.failure)
-        }
-    }
-}
-
-impl Future for Ticket {
-    type Output = Result<Seq, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(outcome) = self.group.outcome.get() {
-            return Poll::Ready(self.result(outcome));
-        }
-        let group = Arc::clone(&self.group);
-        let mut wakers = group.wakers();
-        // The writer sets the outcome before it takes the wakers: looked at under the lock, either
-        // the outcome is seen here or the waker is seen there.
-        if let Some(outcome) = group.outcome.get() {
-            return Poll::Ready(self.result(outcome));
-        }
-        if let Some(slot) = self.slot {
-            wakers[slot].clone_from(context.waker());
-        } else {
-            self.slot = Some(wakers.len());
-            wakers.push(context.waker().clone());
-        }
-        Poll::Pending
     }
 }
