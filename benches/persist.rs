@@ -1,0 +1,166 @@
+//! How fast batches of 500 events, one delivery each, become rows of a SQLite file or a PostgreSQL
+//! database, and how fast their outcomes do.
+//!
+//! ```sh
+//! cargo bench --bench persist
+//! BENCH_DATABASE_URL=postgres://… cargo bench --bench persist   # PostgreSQL beside it, an empty database
+//! ```
+#![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use hookgate::config::StoreConfig;
+use hookgate::domain::{
+    Attempt, Decision, Endpoint, EndpointId, Event, EventId, Lease, LeaseToken, LeasedDelivery,
+    Org, OrgId, Outcome, SigningSecret, TraceId,
+};
+use hookgate::runtime::Clock;
+use hookgate::store::postgres::PostgresStore;
+use hookgate::store::sqlite::SqliteStore;
+use hookgate::store::{LeaseRoom, SharedStore};
+use hookgate::telemetry::Metrics;
+use tokio::runtime::Runtime;
+
+const BATCH: usize = 500;
+const ORGS: usize = 20;
+
+/// Half of the events carry a dedup id of their own.
+fn batch(orgs: &[OrgId], clock: &Clock) -> Vec<Arc<Event>> {
+    let received_at = clock.now();
+    let event = |place: usize| {
+        let org_id = orgs[place % orgs.len()];
+        let minted = EventId::mint(received_at);
+        let dedup_id = place.is_multiple_of(2).then(|| minted.to_string());
+        let id = dedup_id.as_deref().map_or(minted, |d| EventId::from_dedup_id(org_id, d));
+        Arc::new(Event {
+            id,
+            org_id,
+            event_type: "user.login".parse().unwrap(),
+            payload: Bytes::from(vec![b'7'; 100]),
+            dedup_id,
+            account_id: Some("acc_12345678".to_owned()),
+            user_id: None,
+            occurred_at: None,
+            received_at,
+            trace_id: TraceId::mint(),
+        })
+    };
+    (0..BATCH).map(event).collect()
+}
+
+async fn tenants(store: &SharedStore, clock: &Clock) -> Vec<OrgId> {
+    let created_at = clock.now();
+    let mut orgs = Vec::new();
+    for _ in 0..ORGS {
+        let id = OrgId::mint(created_at);
+        let name = "bench".to_owned();
+        let org = Org { id, name, rate_limit_per_minute: None, created_at };
+        store.insert_org_across_orgs(&org).await.unwrap();
+        let endpoint = Endpoint {
+            id: EndpointId::mint(created_at),
+            org_id: id,
+            url: "https://example.com/hooks".parse().unwrap(),
+            event_types: "*".parse().unwrap(),
+            description: None,
+            secret: SigningSecret::generate().unwrap(),
+            disabled_reason: None,
+            created_at,
+            updated_at: created_at,
+        };
+        store.insert_endpoint(id, &endpoint).await.unwrap();
+        orgs.push(id);
+    }
+    orgs
+}
+
+fn room(clock: &Clock) -> LeaseRoom {
+    let until = clock.now().plus(Duration::from_mins(1));
+    LeaseRoom { lease: Lease { token: LeaseToken::mint(), until }, deliveries_max: BATCH }
+}
+
+fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {
+    let decided_at = clock.now();
+    Outcome {
+        delivery_id: leased.id,
+        org_id: leased.event.org_id,
+        event_received_at: leased.event.received_at,
+        token: leased.lease.token,
+        attempt: Some(Attempt {
+            number: 1,
+            started_at: decided_at,
+            duration_ms: 3,
+            status_code: Some(200),
+            error: None,
+            response_excerpt: Some("ok".to_owned()),
+        }),
+        decision: Decision::Delivered,
+        decided_at,
+    }
+}
+
+fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, store: &SharedStore) {
+    let clock = Clock::system();
+    let orgs = runtime.block_on(async {
+        store.migrate_up().await.unwrap();
+        store.maintain_across_orgs(clock.now()).await.unwrap();
+        tenants(store, &clock).await
+    });
+    let mut group = criterion.benchmark_group(name);
+    group.sample_size(50).measurement_time(Duration::from_secs(8));
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function("persist_500", |bencher| {
+        bencher.to_async(runtime).iter_batched(
+            || batch(&orgs, &clock),
+            async |events| {
+                let room = Some(room(&clock));
+                store.persist_events_across_orgs(&events, room, clock.now()).await.unwrap()
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("record_500", |bencher| {
+        let planned = || {
+            let events = batch(&orgs, &clock);
+            let call = store.persist_events_across_orgs(&events, Some(room(&clock)), clock.now());
+            let persisted =
+                tokio::task::block_in_place(|| runtime.handle().block_on(call)).unwrap();
+            persisted.leased.iter().map(|leased| delivered(leased, &clock)).collect::<Vec<_>>()
+        };
+        bencher.to_async(runtime).iter_batched(
+            planned,
+            async |outcomes| store.record_outcomes_across_orgs(&outcomes).await.unwrap(),
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+fn config(directory: &Path) -> StoreConfig {
+    StoreConfig {
+        data_dir: directory.to_owned(),
+        database_url: None,
+        database_connections: 8,
+        database_timeout: Duration::from_secs(5),
+        dedup_window: Duration::from_hours(7 * 24),
+    }
+}
+
+fn persist(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let metrics = || Arc::new(Metrics::new().unwrap());
+    let store = runtime.block_on(SqliteStore::open(&config.sqlite_path(), &config, metrics()));
+    measure(criterion, "sqlite", &runtime, &(Arc::new(store.unwrap()) as SharedStore));
+    if let Ok(url) = std::env::var("BENCH_DATABASE_URL") {
+        let store = runtime.block_on(PostgresStore::connect(&url, &config, metrics()));
+        measure(criterion, "postgres", &runtime, &(Arc::new(store.unwrap()) as SharedStore));
+    }
+}
+
+criterion_group!(benches, persist);
+criterion_main!(benches);
