@@ -97,7 +97,8 @@ enum Hunger {
     /// Not before the next poll or wake.
     #[default]
     Sated,
-    /// The last claim came back full, so there is more: as soon as there is room worth a statement.
+    /// There is more in the store, since the last claim came back full or passed a lane by that has
+    /// run low since: as soon as there is room worth a statement.
     More,
     /// The time has come: with whatever room there is.
     Due,
@@ -214,6 +215,9 @@ impl Dispatcher {
     }
 
     fn start_claim(&mut self) {
+        if self.lanes.take_ran_low() && self.claims.hunger == Hunger::Sated {
+            self.claims.hunger = Hunger::More;
+        }
         let room = self.lanes.claimable();
         let wanted = match self.claims.hunger {
             Hunger::Sated => return,

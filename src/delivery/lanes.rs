@@ -35,16 +35,19 @@ pub(super) struct Lanes<T> {
     waiting: usize,
     under_way: usize,
     reserved: usize,
+    ran_low: bool,
 }
 
 #[derive(Debug)]
 struct Lane<T> {
     waiting: VecDeque<T>,
     under_way: usize,
+    /// Deliveries to it were turned away or passed by, and the store has more of them.
+    owed: bool,
 }
 
 impl<T> Lane<T> {
-    const EMPTY: Self = Self { waiting: VecDeque::new(), under_way: 0 };
+    const EMPTY: Self = Self { waiting: VecDeque::new(), under_way: 0, owed: false };
 
     fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.under_way == 0
@@ -61,6 +64,7 @@ impl<T> Lanes<T> {
             waiting: 0,
             under_way: 0,
             reserved: 0,
+            ran_low: false,
         }
     }
 
@@ -82,8 +86,13 @@ impl<T> Lanes<T> {
     /// Puts a delivery in its lane, or gives it back when that lane has its share already.
     pub(super) fn offer(&mut self, endpoint: EndpointId, delivery: T) -> Result<(), T> {
         let free = self.free();
-        let waits = self.by_endpoint.get(&endpoint).map_or(0, |lane| lane.waiting.len());
-        if free == 0 || waits >= share(free) {
+        if let Some(lane) = self.by_endpoint.get_mut(&endpoint)
+            && lane.waiting.len() >= share(free)
+        {
+            lane.owed = true;
+            return Err(delivery);
+        }
+        if free == 0 {
             return Err(delivery);
         }
         self.push(endpoint, delivery);
@@ -119,11 +128,21 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// The endpoints whose lanes have their share, at most `most` of them.
-    pub(super) fn full(&self, most: usize) -> Vec<EndpointId> {
+    /// The endpoints whose lanes have their share, at most `most` of them, for a claim to pass by.
+    pub(super) fn full(&mut self, most: usize) -> Vec<EndpointId> {
         let share = share(self.free());
-        let full = self.by_endpoint.iter().filter(|(_, lane)| lane.waiting.len() >= share);
-        full.map(|(endpoint, _)| *endpoint).take(most).collect()
+        let full = self.by_endpoint.iter_mut().filter(|(_, lane)| lane.waiting.len() >= share);
+        let pass_by = |(endpoint, lane): (&EndpointId, &mut Lane<T>)| {
+            lane.owed = true;
+            *endpoint
+        };
+        full.map(pass_by).take(most).collect()
+    }
+
+    /// Whether, since this was last asked, a lane that was passed by has come down to half its
+    /// share: the moment to claim for it, before it runs dry.
+    pub(super) fn take_ran_low(&mut self) -> bool {
+        std::mem::take(&mut self.ran_low)
     }
 
     /// Takes the next delivery to start, if a slot is free for any that waits. Its slot is taken
@@ -134,6 +153,7 @@ impl<T> Lanes<T> {
             return None;
         }
         let slots_each = self.limits.lane_slots.min(share(slots_free));
+        let low = share(self.free()) / 2;
         for _ in 0..self.turns.len() {
             let endpoint = self.turns.pop_front()?;
             let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { continue };
@@ -143,6 +163,10 @@ impl<T> Lanes<T> {
             }
             let Some(delivery) = lane.waiting.pop_front() else { continue };
             lane.under_way += 1;
+            if lane.owed && lane.waiting.len() <= low {
+                lane.owed = false;
+                self.ran_low = true;
+            }
             if !lane.waiting.is_empty() {
                 self.turns.push_back(endpoint);
             }
@@ -244,6 +268,24 @@ mod tests {
         assert_eq!(accepted, 33, "a third: half of what it leaves free");
         assert_eq!(lanes.full(10), [endpoint(1)]);
         lanes.offer(endpoint(2), 1).unwrap();
+    }
+
+    #[test]
+    fn a_lane_that_was_passed_by_says_so_when_half_of_its_share_is_left() {
+        let mut lanes = Lanes::new(LIMITS);
+        while lanes.offer(endpoint(1), ()).is_ok() {}
+        assert_eq!(lanes.full(10), [endpoint(1)]);
+        let mut left = 33;
+        while !lanes.take_ran_low() {
+            assert_eq!(lanes.next(), Some((endpoint(1), ())));
+            lanes.finish(endpoint(1));
+            left -= 1;
+        }
+        assert_eq!(left, 19, "less than half of its share of the 81 that are free");
+        while lanes.next().is_some() {
+            lanes.finish(endpoint(1));
+        }
+        assert!(!lanes.take_ran_low(), "once is enough");
     }
 
     #[test]

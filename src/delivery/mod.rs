@@ -145,7 +145,8 @@ impl Delivery {
         let Source { inbox, wake, instance } = source;
         let options = options(config, instance);
         let guard = Guard::new(config.allow_private_endpoints);
-        let sender = Sender::new(guard, options.timeout, options.limits.lane_slots)?;
+        // One host may serve the endpoints of many tenants, all the attempts under way among them.
+        let sender = Sender::new(guard, options.timeout, options.limits.slots)?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
         let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out);
         let attempter = Attempter {

@@ -39,6 +39,20 @@ async fn a_slow_endpoint_does_not_delay_a_fast_one() {
 }
 
 #[tokio::test]
+async fn a_backlog_larger_than_the_memory_is_claimed_without_waiting_for_the_poll() {
+    let world = World::with(&["--delivery-queue-capacity=64", "--delivery-poll-interval=1h"]).await;
+    let receiver = Receiver::start().await;
+    world.endpoint(&receiver, "").await;
+    world.publish("user.login", 500).await;
+    let lifecycle = Lifecycle::new();
+    let (part, _handed_over) = world.delivery();
+    part.start(&lifecycle);
+    receiver.received(500).await;
+    assert!(lifecycle.drain(Duration::from_secs(30)).await);
+    assert!(world.rows().await.iter().all(|row| row.status == DeliveryStatus::Delivered));
+}
+
+#[tokio::test]
 async fn what_is_handed_over_beyond_an_endpoints_share_comes_back_and_arrives() {
     let world = World::with(&[
         "--endpoint-concurrency=2",

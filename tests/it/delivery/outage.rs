@@ -13,7 +13,7 @@ use crate::support::receiver::{Answer, Receiver};
 
 #[tokio::test]
 async fn outcomes_outlast_an_outage_of_the_store() {
-    let world = World::new().await;
+    let world = World::with(&["--database-timeout=100ms"]).await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
     let leased = world.lease("user.login", 20).await;

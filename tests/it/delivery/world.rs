@@ -43,7 +43,7 @@ struct Settings {
 impl World {
     /// Private endpoints allowed, two retries (after 5 s and 5 min), and the settings in `flags`.
     pub(crate) async fn with(flags: &[&str]) -> Self {
-        let base = ["test", "--retry-schedule=5s,5m", "--database-timeout=100ms"];
+        let base = ["test", "--retry-schedule=5s,5m"];
         let allowed = (!flags.iter().any(|flag| flag.starts_with("--allow-private-endpoints")))
             .then_some("--allow-private-endpoints=true");
         let settings =
