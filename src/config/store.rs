@@ -12,19 +12,19 @@ use super::parse_duration;
 #[command(next_help_heading = "Store")]
 pub struct StoreConfig {
     /// Directory for the journal and, without DATABASE_URL, the SQLite file; created when missing
-    #[arg(long, env = "DATA_DIR", default_value = "./data", global = true)]
+    #[arg(long, env = "DATA_DIR", default_value = "./data")]
     pub data_dir: PathBuf,
     /// postgres://user:password@host/database; unset keeps everything in DATA_DIR/hookgate.db
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Connections to the store at the most
-    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1000), global = true)]
+    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
     /// A connection that cannot be had by then counts as a store outage
-    #[arg(long, env = "DATABASE_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = parse_duration, global = true)]
+    #[arg(long, env = "DATABASE_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub database_timeout: Duration,
     /// A dedup_id of an organisation makes one event within this time
-    #[arg(long, env = "DEDUP_WINDOW", value_name = "DURATION", default_value = "7d", value_parser = parse_duration, global = true)]
+    #[arg(long, env = "DEDUP_WINDOW", value_name = "DURATION", default_value = "7d", value_parser = parse_duration)]
     pub dedup_window: Duration,
 }
 

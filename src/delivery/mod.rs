@@ -1,1 +1,198 @@
-//! Delivery.
+//! Delivery: from leased deliveries to recorded outcomes.
+//!
+//! # Dramatis personae
+//! - An [`Event`](crate::domain::Event) happened; an [`Endpoint`](crate::domain::Endpoint) wants to
+//!   hear of it; the [`Delivery`](crate::domain::Delivery) is the one on its way to the other.
+//! - The **dispatcher** holds leased deliveries in **lanes**, one for each endpoint, and starts them in turn.
+//! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** make
+//!   of the event, the **guard** watches where it goes, **retry** decides what follows.
+//! - The **recorder** brings outcomes to the store, many at a time.
+//!
+//! # The way of one delivery
+//! ```text
+//! ingest ── hand-over ──┐                        ┌─ 2xx                 delivered
+//!                       ├─ lane ─ slot ─ attempt ┼─ failed, waits left   due again at T
+//! store ─── claim ──────┘                        └─ 410, or none left    dead letter
+//! ```
+//! A delivery comes in leased, either straight from the worker that planned it or by a claim of what is
+//! due: retries, what found no room at first, what another instance let lapse. Claims run at every
+//! poll, at every wake, and on and on while they come back full. Deliveries handed over are started
+//! without a query; claims are the guarantee.
+//!
+//! # Leases
+//! A lease is the sole right to attempt a delivery for some minutes ([`lease_span`]). It keeps two
+//! instances from doing the same work, and it ends by itself when its holder dies. It is longer than
+//! anything waits in memory as a rule; what waited longer is not started (an attempt must end within its
+//! lease) but forgotten, and claimed again when the lease has lapsed. Each lease has a token, and an
+//! outcome counts only under the token its row still carries. So a receiver may get a webhook
+//! twice, with one `webhook-id`, but a stalled holder cannot undo what a later one recorded.
+//!
+//! # Failure
+//! - A receiver that is slow or down costs its own endpoint: it holds at most its slots and its
+//!   share of the memory (`lanes.rs`), and the others are served in turn.
+//! - A store outage stops claims, then recording, then, as outcomes fill their queue, sending.
+//! - Soft stop: no more claims; what was not started is handed back, due at once; attempts under way
+//!   end; outcomes are recorded; then the tasks end. Hard stop, or a crash: leases lapse.
+//!
+//! **Invariant:** a delivery leaves memory only with its outcome in the store, or with its lease left to
+//! lapse. Nothing is acknowledged to anyone before.
+//!
+//! **Invariant:** memory is bounded: `DELIVERY_QUEUE_CAPACITY` deliveries, `DELIVERY_CONCURRENCY`
+//! attempts among them, and a fixed queue of outcomes.
+
+mod attempt;
+mod dispatcher;
+mod guard;
+mod lanes;
+mod outcomes;
+mod retry;
+mod sender;
+mod signer;
+mod webhook;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::config::DeliveryConfig;
+use crate::domain::LeasedDelivery;
+use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
+use crate::store::{SharedStore, StoreError};
+use crate::telemetry::Metrics;
+
+use attempt::Attempter;
+use dispatcher::{Claims, Dispatcher, Inbox, Options};
+use guard::Guard;
+use lanes::{Lanes, Limits};
+use outcomes::{QUEUE_OUTCOMES, Recorder};
+use sender::Sender;
+
+pub use signer::sign;
+
+/// The shortest lease: longer than a delivery waits in memory as a rule, and short enough that what
+/// a crashed instance held is attempted again soon.
+const LEASE_MIN: Duration = Duration::from_mins(5);
+
+/// Why delivery cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The HTTP client cannot be set up, say because the system has no root certificates.
+    #[error("cannot set up the webhook client: {0:?}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// How long deliveries are leased for: five minutes, or four attempts' time where that is longer.
+/// Whoever leases deliveries to hand them over leases them for this long.
+pub fn lease_span(config: &DeliveryConfig) -> Duration {
+    LEASE_MIN.max(config.delivery_timeout * 4)
+}
+
+/// The channel over which leased deliveries are handed to the dispatcher. Who leases reserves a
+/// permit first, so that nothing is leased that nobody has room for.
+///
+/// It holds half of `DELIVERY_QUEUE_CAPACITY` (the lanes hold the other half), and one at the least.
+pub fn hand_over(
+    config: &DeliveryConfig,
+) -> (mpsc::Sender<LeasedDelivery>, mpsc::Receiver<LeasedDelivery>) {
+    mpsc::channel((config.delivery_queue_capacity as usize / 2).max(1))
+}
+
+/// Starts to deliver: what comes over `inbox`, and what is due in the store, looked for at every
+/// `wake` and poll.
+pub fn start(
+    config: &DeliveryConfig,
+    store: SharedStore,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    inbox: mpsc::Receiver<LeasedDelivery>,
+    wake: Wake,
+    lifecycle: &Lifecycle,
+) -> Result<(), DeliveryError> {
+    Delivery::new(config, store, clock, metrics, inbox, wake)?.start(lifecycle);
+    Ok(())
+}
+
+/// The background part: a dispatcher and a recorder, with a channel of outcomes between them.
+pub struct Delivery {
+    dispatcher: Dispatcher,
+    recorder: Recorder,
+}
+
+impl Delivery {
+    /// Sets up the part; nothing runs yet.
+    pub fn new(
+        config: &DeliveryConfig,
+        store: SharedStore,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        inbox: mpsc::Receiver<LeasedDelivery>,
+        wake: Wake,
+    ) -> Result<Self, DeliveryError> {
+        let options = options(config);
+        let guard = Guard::new(config.allow_private_endpoints);
+        let sender = Sender::new(guard, options.timeout, options.limits.lane_slots)?;
+        let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
+        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out);
+        let attempter = Attempter {
+            sender,
+            schedule: config.retry_schedule.clone(),
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+            reports: reports_in,
+        };
+        let dispatcher = Dispatcher {
+            options,
+            store,
+            clock,
+            metrics,
+            attempter: Arc::new(attempter),
+            wake,
+            inbox: Inbox::new(inbox),
+            lanes: Lanes::new(options.limits),
+            claims: Claims::default(),
+            steps: JoinSet::new(),
+        };
+        Ok(Self { dispatcher, recorder })
+    }
+
+    /// Runs until the soft stop.
+    pub fn start(self, lifecycle: &Lifecycle) {
+        let shutdown: Shutdown = lifecycle.shutdown();
+        lifecycle.spawn("delivery dispatcher", self.dispatcher.run(shutdown));
+        // Ends when the dispatcher and the last attempt are gone, and with them all senders.
+        lifecycle.spawn("delivery recorder", self.recorder.run());
+    }
+
+    /// Claims once what is due, attempts it and what was handed over, records every outcome, and
+    /// returns how many were attempted. For tests, which have their own clock.
+    pub async fn run_once(&mut self) -> Result<usize, StoreError> {
+        let Self { dispatcher, recorder } = self;
+        let mut pass = pin!(dispatcher.run_once());
+        let attempted = loop {
+            tokio::select! {
+                attempted = &mut pass => break attempted,
+                _ = recorder.run_once() => {}
+            }
+        };
+        recorder.flush().await;
+        attempted
+    }
+}
+
+fn options(config: &DeliveryConfig) -> Options {
+    let capacity = config.delivery_queue_capacity as usize;
+    Options {
+        limits: Limits {
+            // What `hand_over` leaves.
+            capacity: capacity.div_ceil(2),
+            slots: config.delivery_concurrency as usize,
+            lane_slots: config.endpoint_concurrency as usize,
+        },
+        timeout: config.delivery_timeout,
+        lease: lease_span(config),
+        poll_interval: config.delivery_poll_interval,
+    }
+}

@@ -1,1 +1,39 @@
-//! Ingest.
+//! The way in: from a checked draft to a journaled record, and from the journal to the store.
+//!
+//! # Purpose
+//! [`Intake`] answers tenants as soon as their events are on stable storage; the worker pool moves
+//! what is in the journal to the store, whenever the store can take it.
+//!
+//! # Operation
+//! ```text
+//! Intake::accept ── one record for one request ── Journal::append ── 202
+//!                                                      │
+//!        workers (4 x CPUs) ── JournalReader::next_batch, in order of arrival
+//!             │  one transaction a batch                         store
+//!             ├─ leased deliveries ── hand-over channel ──> whoever delivers
+//!             └─ AckWindow ── Journal::finished: the checkpoint moves over what is contiguous
+//! ```
+//! The journal is the queue. Workers never get events from memory, so live work, catching up after
+//! an outage and recovery after a crash are one code path, and memory does not grow with the backlog.
+//!
+//! # Failure
+//! - The store is unavailable: a worker holds its batch and tries again, ever more slowly. Tenants
+//!   notice nothing until the journal is full.
+//! - The store refuses a batch: it is halved until the event at fault stands alone. That one
+//!   becomes a dead letter with the reason; the others are stored.
+//! - The process dies: the records behind the checkpoint are read again. Storing them twice changes
+//!   nothing.
+//! - A record cannot be decoded though its checksum holds: it was written by a newer version. The
+//!   process stops rather than skip what it acknowledged.
+//!
+//! **Invariant:** this module does not know how webhooks are sent. It hands leased deliveries to a
+//! channel and wakes whoever sleeps at the other end.
+
+mod ack_window;
+mod intake;
+mod record;
+mod workers;
+
+pub use intake::{AcceptError, Intake};
+pub use record::RecordError;
+pub use workers::{HandOver, Workers};

@@ -2,5 +2,6 @@
 
 mod delivery;
 mod http;
+mod spine;
 mod store;
 mod support;

@@ -1,0 +1,21 @@
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+COPY migrations migrations
+COPY benches benches
+RUN cargo build --release --locked --bin hookgate
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --create-home --home-dir /data hookgate
+COPY --from=build /src/target/release/hookgate /usr/local/bin/hookgate
+USER hookgate
+ENV HOST=0.0.0.0 DATA_DIR=/data
+VOLUME /data
+EXPOSE 3000
+# SIGTERM drains; give it longer than SHUTDOWN_TIMEOUT before killing.
+ENTRYPOINT ["hookgate"]
+CMD ["serve"]

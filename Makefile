@@ -1,0 +1,26 @@
+# What one does with this repository. `make` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench load-test clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+run: ## Start the server on SQLite, data in ./data
+	cargo run --release -- serve
+
+test: ## Run every test (PostgreSQL's programs must be installed)
+	cargo test
+
+lint: ## Formatting and clippy, warnings denied
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+bench: ## Run the micro-benchmarks
+	cargo bench
+
+load-test: ## Run load_test.js with k6 against a release build, on SQLite and on PostgreSQL
+	cargo build --release
+	bash tests/load/run target/release/hookgate
+
+clean: ## Remove what was built
+	cargo clean

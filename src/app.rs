@@ -1,0 +1,289 @@
+//! The composition root: builds every part from the settings, and runs them.
+//!
+//! The only place that knows a backend, and the only one that knows both ends of the hand-over
+//! between ingest and delivery.
+
+mod admin;
+mod first_start;
+mod upkeep;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+pub use admin::{Admin, AdminError};
+pub use first_start::FirstStart;
+
+use crate::auth::{Authenticator, watch_changed_keys};
+use crate::config::{Config, JournalConfig, StoreConfig};
+use crate::delivery::{self, DeliveryError};
+use crate::http::{self, AppState};
+use crate::ingest::{HandOver, Intake, Workers};
+use crate::journal::{
+    Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery, SystemDisk,
+};
+use crate::limit::RateLimiter;
+use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
+use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{MigrateError, SharedStore, StoreError};
+use crate::telemetry::Metrics;
+
+const MIB: u64 = 1024 * 1024;
+
+/// A server that is built and listening, and not yet running.
+pub struct App {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: axum::Router,
+    lifecycle: Lifecycle,
+    journal: Journal,
+    store: SharedStore,
+    first_start: Option<FirstStart>,
+    shutdown_timeout: Duration,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// `DATABASE_URL` names something that is not PostgreSQL.
+    #[error("DATABASE_URL must start with postgres:// or postgresql://; unset it for SQLite")]
+    Scheme,
+    /// It cannot be reached or opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Two metrics share a name.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Why a server could not be built, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The store could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed at the start.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The schema could not be brought up to date.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The first organisation and keys could not be made.
+    #[error(transparent)]
+    FirstStart(#[from] AdminError),
+    /// The journal could not be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The webhook client could not be built.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    /// The address could not be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// `HOST` and `PORT`.
+        address: SocketAddr,
+        /// The system's answer.
+        error: std::io::Error,
+    },
+    /// The blocking pool is shutting down.
+    #[error("the start was abandoned: {0}")]
+    Abandoned(#[from] tokio::task::JoinError),
+    /// A part ended by itself.
+    #[error("{0} ended unexpectedly; see the log")]
+    PartFailed(&'static str),
+}
+
+impl App {
+    /// Opens the store and the journal, builds every part and starts to listen. Nothing is answered
+    /// before [`Self::run`].
+    pub async fn build(config: &Config, clock: Clock) -> Result<Self, AppError> {
+        let metrics = new_metrics().map_err(OpenError::Metrics)?;
+        let store = open_store(&config.store, Arc::clone(&metrics)).await?;
+        let applied = store.migrate_up().await?;
+        if applied > 0 {
+            tracing::info!(applied, "brought the database schema up to date");
+        }
+        store.maintain_across_orgs(clock.now()).await?;
+        let (listener, address) = listen(config).await?;
+        let admin = Admin::new(Arc::clone(&store), clock.clone());
+        let first_start = FirstStart::prepare(&admin, format!("http://{address}")).await?;
+        let (journal, reader) =
+            open_journal(&config.store, &config.journal, Arc::clone(&metrics)).await?;
+
+        let lifecycle = Lifecycle::new();
+        let (deliveries, inbox) = delivery::hand_over(&config.delivery);
+        let wake = Wake::new();
+        delivery::start(
+            &config.delivery,
+            Arc::clone(&store),
+            clock.clone(),
+            Arc::clone(&metrics),
+            inbox,
+            wake.clone(),
+            &lifecycle,
+        )?;
+        let lease_span = delivery::lease_span(&config.delivery);
+        let hand_over = HandOver { deliveries, wake, lease_span };
+        Workers::new(
+            &config.ingest,
+            (journal.clone(), reader),
+            Arc::clone(&store),
+            hand_over,
+            clock.clone(),
+            Arc::clone(&metrics),
+        )
+        .start(config.ingest.worker_count(), &lifecycle);
+
+        let authenticator = Authenticator::new(
+            &config.auth,
+            Arc::clone(&store),
+            clock.clone(),
+            Arc::clone(&metrics),
+        );
+        lifecycle.spawn(
+            "key watch",
+            watch_changed_keys(
+                authenticator.clone(),
+                Arc::clone(&store),
+                clock.clone(),
+                config.auth.auth_poll_interval,
+                lifecycle.shutdown(),
+            ),
+        );
+        lifecycle
+            .spawn("upkeep", upkeep::run(Arc::clone(&store), clock.clone(), lifecycle.shutdown()));
+
+        let router = http::router(AppState::new(
+            config,
+            http::Parts {
+                store: Arc::clone(&store),
+                authenticator,
+                limiter: RateLimiter::new(&config.limit),
+                intake: Intake::new(journal.clone(), clock.clone()),
+                metrics,
+                clock,
+                shutdown: lifecycle.shutdown(),
+            },
+        ));
+        let shutdown_timeout = config.server.shutdown_timeout;
+        Ok(Self {
+            listener,
+            address,
+            router,
+            lifecycle,
+            journal,
+            store,
+            first_start,
+            shutdown_timeout,
+        })
+    }
+
+    /// Where it listens; with `PORT=0`, the port it was given.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the very first start made.
+    pub const fn first_start(&self) -> Option<&FirstStart> {
+        self.first_start.as_ref()
+    }
+
+    /// What stops it.
+    pub fn shutdown(&self) -> Shutdown {
+        self.lifecycle.shutdown()
+    }
+
+    /// Answers requests until the soft stop, then stops in the order of the way of one event: no new
+    /// connections, requests under way answered, the journal drained into the store, deliveries under
+    /// way finished. What is not done by `SHUTDOWN_TIMEOUT` stays in the journal and in the store.
+    pub async fn run(self) -> Result<(), AppError> {
+        tracing::info!(address = %self.address, "listening");
+        let shutdown = self.lifecycle.shutdown();
+        let journal = self.journal.clone();
+        let serving = http::serve(self.listener, self.router, shutdown.clone());
+        self.lifecycle.spawn("http", async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "cannot accept connections");
+            }
+            journal.close();
+        });
+
+        shutdown.requested().await;
+        let drained = self.lifecycle.drain(self.shutdown_timeout).await;
+        let journal = self.journal;
+        tokio::task::spawn_blocking(move || journal.shut_down()).await?;
+        self.store.close().await;
+        tracing::info!(drained, "stopped");
+        match self.lifecycle.failure() {
+            Some(part) => Err(AppError::PartFailed(part)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Opens the store the settings name, without touching its schema.
+pub(crate) async fn open_store(
+    config: &StoreConfig,
+    metrics: Arc<Metrics>,
+) -> Result<SharedStore, OpenError> {
+    match &config.database_url {
+        None => Ok(Arc::new(SqliteStore::open(&config.sqlite_path(), config, metrics).await?)),
+        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            Ok(Arc::new(PostgresStore::connect(url, config, metrics).await?))
+        }
+        Some(_) => Err(OpenError::Scheme),
+    }
+}
+
+fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {
+    Metrics::new().map(Arc::new)
+}
+
+async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {
+    let address = SocketAddr::new(config.server.host, config.server.port);
+    let failed = |error| AppError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Recovery reads the segments that are left, so it happens off the async threads.
+async fn open_journal(
+    store: &StoreConfig,
+    config: &JournalConfig,
+    metrics: Arc<Metrics>,
+) -> Result<(Journal, JournalReader), AppError> {
+    let options = JournalOptions {
+        dir: store.journal_dir(),
+        segment_bytes: config.journal_segment_mib * MIB,
+        bytes_max: config.journal_max_mib * MIB,
+        queue_capacity: config.queue_capacity as usize,
+        queue_bytes_max: QUEUE_BYTES_MAX,
+    };
+    let opening = move || {
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        Journal::open(&options, &disk, &metrics)
+    };
+    let (journal, reader, recovery) = tokio::task::spawn_blocking(opening).await??;
+    log_recovery(&recovery);
+    Ok((journal, reader))
+}
+
+/// Tells the operator what was found: nothing is lost in silence.
+fn log_recovery(recovery: &Recovery) {
+    if recovery.items > 0 {
+        tracing::info!(events = recovery.items, "events wait in the journal from the last run");
+    }
+    if recovery.torn_bytes > 0 {
+        tracing::info!(bytes = recovery.torn_bytes, "cut an unacknowledged tail off the journal");
+    }
+    for damage in &recovery.damage {
+        tracing::error!(?damage, "the journal is damaged: what was there was kept aside");
+    }
+    for file in &recovery.foreign {
+        tracing::warn!(file = %file.display(), "not a file of this journal; left alone");
+    }
+}

@@ -1,0 +1,217 @@
+//! What operators do with the store directly: organisations, keys and endpoints.
+//!
+//! The command line's way in, and the first start's. It works beside a running server, which notices
+//! changed keys by itself.
+
+use std::time::Duration;
+
+use crate::auth::{IssueError, IssuedKey, issue_key};
+use crate::config::StoreConfig;
+use crate::domain::{
+    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Page, PageRequest, Role,
+    SigningSecret, Violation,
+};
+use crate::runtime::Clock;
+use crate::store::{MigrateError, MigrationStatus, SharedStore, StoreError};
+
+use super::{OpenError, open_store};
+
+/// Manages what the store holds.
+pub struct Admin {
+    store: SharedStore,
+    clock: Clock,
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The store could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The schema could not be changed.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// No key could be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// No secret could be made.
+    #[error("no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+    /// A value breaks a rule.
+    #[error("{} {}", .0.field, .0.message)]
+    Invalid(Violation),
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    NotFound(String),
+}
+
+impl From<Violation> for AdminError {
+    fn from(violation: Violation) -> Self {
+        Self::Invalid(violation)
+    }
+}
+
+impl Admin {
+    /// Opens the store and brings its schema up to date.
+    pub async fn open(config: &StoreConfig) -> Result<Self, AdminError> {
+        let admin = Self::open_as_it_is(config).await?;
+        admin.migrate_up().await?;
+        Ok(admin)
+    }
+
+    /// Opens the store and leaves its schema alone.
+    pub async fn open_as_it_is(config: &StoreConfig) -> Result<Self, AdminError> {
+        let metrics = super::new_metrics()?;
+        Ok(Self::new(open_store(config, metrics).await?, Clock::system()))
+    }
+
+    /// Manages a store that is open.
+    pub fn new(store: SharedStore, clock: Clock) -> Self {
+        Self { store, clock }
+    }
+
+    /// Applies the migrations that are missing and returns how many that were.
+    pub async fn migrate_up(&self) -> Result<usize, AdminError> {
+        Ok(self.store.migrate_up().await?)
+    }
+
+    /// Takes the newest migration back and returns its version.
+    pub async fn migrate_down(&self) -> Result<Option<i64>, AdminError> {
+        Ok(self.store.migrate_down().await?)
+    }
+
+    /// Every migration, oldest first.
+    pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, AdminError> {
+        Ok(self.store.migration_status().await?)
+    }
+
+    /// Creates an organisation.
+    pub async fn create_org(
+        &self,
+        name: String,
+        rate_limit_per_minute: Option<u32>,
+    ) -> Result<Org, AdminError> {
+        Org::check_name(&name)?;
+        rate_limit_per_minute.map_or(Ok(()), Org::check_rate_limit)?;
+        let now = self.clock.now();
+        let org = Org { id: OrgId::mint(now), name, rate_limit_per_minute, created_at: now };
+        self.store.insert_org_across_orgs(&org).await?;
+        Ok(org)
+    }
+
+    /// A page of organisations, newest first.
+    pub async fn orgs(&self, page: PageRequest) -> Result<Page<Org>, AdminError> {
+        Ok(self.store.orgs_across_orgs(page).await?)
+    }
+
+    /// Creates a key.
+    pub async fn create_key(&self, role: Role, name: String) -> Result<IssuedKey, AdminError> {
+        Org::check_name(&name)?;
+        if let Some(org) = role.org_id() {
+            self.require_org(org).await?;
+        }
+        let issued = issue_key(role, name, self.clock.now()).await?;
+        self.store.insert_key_across_orgs(&issued.record).await?;
+        Ok(issued)
+    }
+
+    /// A page of keys, newest first: of one organisation, or all.
+    pub async fn keys(
+        &self,
+        org: Option<OrgId>,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, AdminError> {
+        match org {
+            Some(org) => {
+                self.require_org(org).await?;
+                Ok(self.store.keys(org, page).await?)
+            }
+            None => Ok(self.store.keys_across_orgs(page).await?),
+        }
+    }
+
+    /// Replaces a key by a new one of the same name and role. The old one goes on working for `grace`.
+    pub async fn rotate_key(&self, id: ApiKeyId, grace: Duration) -> Result<IssuedKey, AdminError> {
+        let now = self.clock.now();
+        let old = self.store.key_across_orgs(id).await?.ok_or_else(|| no_key(id))?;
+        if !old.is_active(now) {
+            return Err(AdminError::NotFound(format!("active key {id}: it has expired")));
+        }
+        let issued = issue_key(old.role, old.name, now).await?;
+        let rotated =
+            self.store.rotate_key_across_orgs(id, now.plus(grace), &issued.record).await?;
+        if rotated { Ok(issued) } else { Err(no_key(id)) }
+    }
+
+    /// Makes a key expire now.
+    pub async fn revoke_key(&self, id: ApiKeyId) -> Result<(), AdminError> {
+        let now = self.clock.now();
+        let found = self.store.expire_key_across_orgs(id, now, now).await?;
+        if found { Ok(()) } else { Err(no_key(id)) }
+    }
+
+    /// Adds an endpoint with a secret of its own.
+    pub async fn add_endpoint(
+        &self,
+        org_id: OrgId,
+        url: &str,
+        event_types: EventTypeFilters,
+        description: Option<String>,
+        allow_http: bool,
+    ) -> Result<Endpoint, AdminError> {
+        self.require_org(org_id).await?;
+        let url = Endpoint::parse_url(url, allow_http)?;
+        description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
+        let now = self.clock.now();
+        let endpoint = Endpoint {
+            id: EndpointId::mint(now),
+            org_id,
+            url,
+            event_types,
+            description,
+            secret: SigningSecret::generate()?,
+            disabled_reason: None,
+            created_at: now,
+            updated_at: now,
+        };
+        self.store.insert_endpoint(org_id, &endpoint).await?;
+        Ok(endpoint)
+    }
+
+    /// A page of an organisation's endpoints, newest first.
+    pub async fn endpoints(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<Endpoint>, AdminError> {
+        self.require_org(org).await?;
+        Ok(self.store.endpoints(org, page).await?)
+    }
+
+    /// Removes an endpoint and cancels its pending deliveries.
+    pub async fn remove_endpoint(&self, org: OrgId, id: EndpointId) -> Result<(), AdminError> {
+        if self.store.delete_endpoint(org, id, self.clock.now()).await? {
+            return Ok(());
+        }
+        Err(AdminError::NotFound(format!("endpoint {id} of organisation {org}")))
+    }
+
+    /// Closes the store.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+
+    async fn require_org(&self, id: OrgId) -> Result<(), AdminError> {
+        match self.store.org(id).await? {
+            Some(_) => Ok(()),
+            None => Err(AdminError::NotFound(format!("organisation {id}"))),
+        }
+    }
+}
+
+fn no_key(id: ApiKeyId) -> AdminError {
+    AdminError::NotFound(format!("key {id}"))
+}

@@ -1,0 +1,377 @@
+//! Commands on the store: `migrate`, `org`, `key`, `endpoint`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::CliError;
+use super::output::Output;
+use crate::app::{Admin, AdminError};
+use crate::auth::IssuedKey;
+use crate::config::{StoreConfig, parse_duration};
+use crate::domain::{
+    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Page, PageRequest, Role,
+    Timestamp,
+};
+
+/// What every command on the store takes.
+#[derive(Args, Debug)]
+pub(super) struct Common {
+    #[command(flatten)]
+    store: StoreConfig,
+    /// How the answer is written
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum MigrateCommand {
+    /// Apply every migration that is missing
+    Up(Common),
+    /// Take the newest migration back; data that only it can hold is lost
+    Down(Common),
+    /// List the migrations and whether each is applied
+    Status(Common),
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum OrgCommand {
+    /// Create an organisation
+    Create {
+        /// What people call it
+        #[arg(long)]
+        name: String,
+        /// Events a minute it may send; without it the server's RATE_LIMIT_PER_MINUTE counts
+        #[arg(long, value_name = "EVENTS")]
+        rate_limit_per_minute: Option<u32>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List all organisations, newest first
+    List(Common),
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum KeyCommand {
+    /// Create an API key; it is shown this once
+    Create {
+        /// The organisation it acts for
+        #[arg(long, value_name = "ID", required_unless_present = "operator")]
+        org: Option<OrgId>,
+        /// Make an operator's key: it manages organisations and keys and reads no tenant's events
+        #[arg(long, conflicts_with = "org")]
+        operator: bool,
+        /// What people call it
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List keys, newest first
+    List {
+        /// Of this organisation only
+        #[arg(long, value_name = "ID")]
+        org: Option<OrgId>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Replace a key by a new one, which is shown this once
+    Rotate {
+        /// The key's id: the 32 digits between its underscores, with or without hyphens
+        id: ApiKeyId,
+        /// How long the old key goes on working
+        #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+        grace: Duration,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Make a key expire now
+    Revoke {
+        /// The key's id: the 32 digits between its underscores, with or without hyphens
+        id: ApiKeyId,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum EndpointCommand {
+    /// Add an endpoint; the answer holds the secret its webhooks are signed with
+    Add {
+        /// The organisation whose events it gets
+        #[arg(long, value_name = "ID")]
+        org: OrgId,
+        /// Where webhooks are posted
+        #[arg(long)]
+        url: String,
+        /// Which events it gets, as in user.login,invoice.*; without it all
+        #[arg(long, value_name = "FILTERS", default_value = "", value_parser = parse_filters)]
+        event_types: EventTypeFilters,
+        /// What it is for
+        #[arg(long)]
+        description: Option<String>,
+        /// Allow an http:// URL, as the server must be told too
+        #[arg(long, env = "ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1, require_equals = true,
+              default_value_t = false, default_missing_value = "true", value_name = "BOOL",
+              action = clap::ArgAction::Set)]
+        allow_private_endpoints: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List an organisation's endpoints, newest first
+    List {
+        /// The organisation
+        #[arg(long, value_name = "ID")]
+        org: OrgId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove an endpoint and cancel its pending deliveries
+    Remove {
+        /// The organisation it belongs to
+        #[arg(long, value_name = "ID")]
+        org: OrgId,
+        /// The endpoint
+        id: EndpointId,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+fn parse_filters(text: &str) -> Result<EventTypeFilters, String> {
+    text.parse().map_err(|violation: crate::domain::Violation| violation.message)
+}
+
+pub(super) async fn migrate(command: MigrateCommand) -> Result<(), CliError> {
+    match command {
+        MigrateCommand::Up(common) => {
+            let admin = Admin::open_as_it_is(&common.store).await?;
+            let answer = Applied { applied: admin.migrate_up().await? };
+            common.output.write(&answer, |a| format!("{} migrations applied", a.applied))?;
+        }
+        MigrateCommand::Down(common) => {
+            let admin = Admin::open_as_it_is(&common.store).await?;
+            let answer = TakenBack { version: admin.migrate_down().await? };
+            common.output.write(&answer, |a| match a.version {
+                Some(version) => format!("migration {version} taken back"),
+                None => "no migration is applied".to_owned(),
+            })?;
+        }
+        MigrateCommand::Status(common) => {
+            let admin = Admin::open_as_it_is(&common.store).await?;
+            common.output.write(&admin.migration_status().await?, |all| {
+                lines(all, |m| {
+                    let mark = if m.applied { "applied" } else { "missing" };
+                    format!("{:>4}  {mark}  {}", m.version, m.name)
+                })
+            })?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn org(command: OrgCommand) -> Result<(), CliError> {
+    match command {
+        OrgCommand::Create { name, rate_limit_per_minute, common } => {
+            let admin = Admin::open(&common.store).await?;
+            let org = admin.create_org(name, rate_limit_per_minute).await?;
+            common.output.write(&org, org_line)?;
+        }
+        OrgCommand::List(common) => {
+            let admin = Admin::open(&common.store).await?;
+            let orgs = all(async |page| admin.orgs(page).await).await?;
+            common.output.write(&orgs, |orgs| lines(orgs, org_line))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn key(command: KeyCommand) -> Result<(), CliError> {
+    match command {
+        KeyCommand::Create { org, operator: _, name, common } => {
+            let admin = Admin::open(&common.store).await?;
+            let role = org.map_or(Role::Operator, Role::Tenant);
+            let issued = admin.create_key(role, name).await?;
+            common.output.write(&IssuedKeyView::new(&issued), issued_key_line)?;
+        }
+        KeyCommand::List { org, common } => {
+            let admin = Admin::open(&common.store).await?;
+            let keys = all(async |page| admin.keys(org, page).await).await?;
+            let keys: Vec<KeyView> = keys.iter().map(KeyView::new).collect();
+            common.output.write(&keys, |keys| lines(keys, key_line))?;
+        }
+        KeyCommand::Rotate { id, grace, common } => {
+            let admin = Admin::open(&common.store).await?;
+            let issued = admin.rotate_key(id, grace).await?;
+            common.output.write(&IssuedKeyView::new(&issued), issued_key_line)?;
+        }
+        KeyCommand::Revoke { id, common } => {
+            let admin = Admin::open(&common.store).await?;
+            admin.revoke_key(id).await?;
+            common.output.write(&Revoked { id, revoked: true }, |r| format!("{} revoked", r.id))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn endpoint(command: EndpointCommand) -> Result<(), CliError> {
+    match command {
+        EndpointCommand::Add {
+            org,
+            url,
+            event_types,
+            description,
+            allow_private_endpoints,
+            common,
+        } => {
+            let admin = Admin::open(&common.store).await?;
+            let endpoint = admin
+                .add_endpoint(org, &url, event_types, description, allow_private_endpoints)
+                .await?;
+            let secret = Some(endpoint.secret.reveal());
+            common.output.write(&EndpointView::new(&endpoint, secret), endpoint_line)?;
+        }
+        EndpointCommand::List { org, common } => {
+            let admin = Admin::open(&common.store).await?;
+            let endpoints = all(async |page| admin.endpoints(org, page).await).await?;
+            let views: Vec<_> = endpoints.iter().map(|e| EndpointView::new(e, None)).collect();
+            common.output.write(&views, |views| lines(views, endpoint_line))?;
+        }
+        EndpointCommand::Remove { org, id, common } => {
+            let admin = Admin::open(&common.store).await?;
+            admin.remove_endpoint(org, id).await?;
+            common.output.write(&Removed { id, removed: true }, |r| format!("{} removed", r.id))?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Applied {
+    applied: usize,
+}
+
+#[derive(Serialize)]
+struct TakenBack {
+    version: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    id: ApiKeyId,
+    revoked: bool,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    id: EndpointId,
+    removed: bool,
+}
+
+#[derive(Serialize)]
+struct KeyView<'a> {
+    id: ApiKeyId,
+    /// `null` for an operator's key.
+    org_id: Option<OrgId>,
+    name: &'a str,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct IssuedKeyView<'a> {
+    key: &'a str,
+    #[serde(flatten)]
+    record: KeyView<'a>,
+}
+
+#[derive(Serialize)]
+struct EndpointView<'a> {
+    id: EndpointId,
+    org_id: OrgId,
+    url: &'a str,
+    event_types: &'a EventTypeFilters,
+    description: Option<&'a str>,
+    disabled_reason: Option<&'a str>,
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+impl<'a> KeyView<'a> {
+    fn new(key: &'a ApiKey) -> Self {
+        Self {
+            id: key.id,
+            org_id: key.role.org_id(),
+            name: &key.name,
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+        }
+    }
+}
+
+impl<'a> IssuedKeyView<'a> {
+    fn new(issued: &'a IssuedKey) -> Self {
+        Self { key: issued.key.reveal(), record: KeyView::new(&issued.record) }
+    }
+}
+
+impl<'a> EndpointView<'a> {
+    fn new(endpoint: &'a Endpoint, secret: Option<String>) -> Self {
+        Self {
+            id: endpoint.id,
+            org_id: endpoint.org_id,
+            url: endpoint.url.as_str(),
+            event_types: &endpoint.event_types,
+            description: endpoint.description.as_deref(),
+            disabled_reason: endpoint.disabled_reason.as_deref(),
+            created_at: endpoint.created_at,
+            secret,
+        }
+    }
+}
+
+fn org_line(org: &Org) -> String {
+    let limit = org.rate_limit_per_minute.map_or("default".to_owned(), |limit| limit.to_string());
+    format!("{}  {}  events/minute: {limit}", org.id, org.name)
+}
+
+fn key_line(key: &KeyView<'_>) -> String {
+    let owner = key.org_id.map_or("operator".to_owned(), |org| format!("organisation {org}"));
+    let end = key.expires_at.map_or("never".to_owned(), |end| end.to_string());
+    format!("{}  {}  {owner}  expires: {end}", key.id, key.name)
+}
+
+fn issued_key_line(issued: &IssuedKeyView<'_>) -> String {
+    format!("{}\n\n  {}\n\nThe key is shown this once.", key_line(&issued.record), issued.key)
+}
+
+fn endpoint_line(endpoint: &EndpointView<'_>) -> String {
+    let events = endpoint.event_types.to_string();
+    let events = if events.is_empty() { "*" } else { &events };
+    let disabled =
+        endpoint.disabled_reason.map_or(String::new(), |why| format!("  disabled: {why}"));
+    let secret = endpoint.secret.as_ref().map_or(String::new(), |s| format!("\n\n  secret {s}"));
+    format!("{}  {}  events: {events}{disabled}{secret}", endpoint.id, endpoint.url)
+}
+
+fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
+    all.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Every row of a list, page by page.
+async fn all<T>(
+    page_of: impl AsyncFn(PageRequest) -> Result<Page<T>, AdminError>,
+) -> Result<Vec<T>, AdminError> {
+    let mut request = PageRequest { limit: PageRequest::LIMIT_MAX, after: None };
+    let mut rows = Vec::new();
+    loop {
+        let page = page_of(request).await?;
+        rows.extend(page.data);
+        if page.next_cursor.is_none() {
+            return Ok(rows);
+        }
+        request.after = page.next_cursor;
+    }
+}

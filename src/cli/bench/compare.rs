@@ -1,0 +1,65 @@
+//! `hookgate bench compare A B`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::super::CliError;
+use super::super::output::print_line;
+use super::report::{Report, Run};
+
+#[derive(Args, Debug)]
+pub(super) struct CompareArgs {
+    /// Results of the one to compare with, written by --json
+    a: PathBuf,
+    /// Results of the one that is compared
+    b: PathBuf,
+    /// How much slower B may be, in per cent of requests a second
+    #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
+    threshold: f64,
+}
+
+/// Prints the difference of every scenario that both files have.
+///
+/// # Errors
+/// When a file cannot be read, they share no scenario, or B is slower by more than the threshold.
+pub(super) fn run(args: &CompareArgs) -> Result<(), CliError> {
+    let (a, b) = (read(&args.a)?, read(&args.b)?);
+    let mut shared = 0;
+    let mut slower = Vec::new();
+    for old in &a {
+        let Some(new) = b.iter().find(|new| new.scenario == old.scenario) else {
+            continue;
+        };
+        shared += 1;
+        let change = rate_change_percent(&old.median, &new.median);
+        print_line(&format!(
+            "{:?}: {:.0} -> {:.0} req/s ({change:+.1} %), p99 {:.2} -> {:.2} ms",
+            old.scenario,
+            old.median.requests_per_second,
+            new.median.requests_per_second,
+            old.median.p99_ms,
+            new.median.p99_ms,
+        ))?;
+        if change < -args.threshold {
+            slower.push(format!("{:?} {change:+.1} %", old.scenario));
+        }
+    }
+    match (shared, slower.as_slice()) {
+        (0, _) => Err("the two files share no scenario".into()),
+        (_, []) => Ok(()),
+        (_, slower) => {
+            Err(format!("slower by more than {} %: {}", args.threshold, slower.join(", ")).into())
+        }
+    }
+}
+
+fn rate_change_percent(old: &Run, new: &Run) -> f64 {
+    100.0 * (new.requests_per_second / old.requests_per_second - 1.0)
+}
+
+fn read(file: &Path) -> Result<Vec<Report>, CliError> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
+    Ok(serde_json::from_str(&text).map_err(|error| named(&error))?)
+}

@@ -1,0 +1,256 @@
+//! What was measured, as a person and as a program reads it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use super::super::CliError;
+use super::{RunArgs, Scenario};
+
+/// Latencies from a microsecond to a minute are told apart to three digits.
+const LATENCY_MICROS_MAX: u64 = 60_000_000;
+/// Kinds of wrong answers that are told apart.
+const ERROR_KINDS_MAX: usize = 8;
+
+/// Answers as they come in.
+pub(super) struct Measured {
+    latencies: Histogram<u64>,
+    errors: BTreeMap<String, u64>,
+    pub(super) seconds: f64,
+}
+
+impl Measured {
+    pub(super) fn new() -> Result<Self, CliError> {
+        let latencies = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)?;
+        Ok(Self { latencies, errors: BTreeMap::new(), seconds: 0.0 })
+    }
+
+    /// Counts the right answer.
+    pub(super) fn right(&mut self, latency: Duration) {
+        self.latencies.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a wrong answer, or none.
+    pub(super) fn wrong(&mut self, what: &str) {
+        if self.errors.len() < ERROR_KINDS_MAX || self.errors.contains_key(what) {
+            *self.errors.entry(what.to_owned()).or_default() += 1;
+        } else {
+            *self.errors.entry("others".to_owned()).or_default() += 1;
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Self) -> Result<(), CliError> {
+        self.latencies.add(other.latencies)?;
+        for (what, count) in other.errors {
+            *self.errors.entry(what).or_default() += count;
+        }
+        Ok(())
+    }
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Run {
+    requests: u64,
+    errors: BTreeMap<String, u64>,
+    seconds: f64,
+    pub(super) requests_per_second: f64,
+    events_per_second: f64,
+    p50_ms: f64,
+    p95_ms: f64,
+    pub(super) p99_ms: f64,
+    p999_ms: f64,
+    /// The server's CPU time for one event, in microseconds; `null` for a server of another process tree.
+    cpu_us_per_event: Option<f64>,
+}
+
+impl Run {
+    #[expect(clippy::cast_precision_loss, reason = "counts of a run stay far below 2^52")]
+    pub(super) fn new(measured: Measured, events: u32, cpu_seconds: Option<f64>) -> Self {
+        let requests = measured.latencies.len();
+        let requests_per_second = requests as f64 / measured.seconds;
+        let ms = |quantile| measured.latencies.value_at_quantile(quantile) as f64 / 1e3;
+        let events = f64::from(events);
+        Self {
+            requests,
+            seconds: measured.seconds,
+            requests_per_second,
+            events_per_second: requests_per_second * events,
+            p50_ms: ms(0.5),
+            p95_ms: ms(0.95),
+            p99_ms: ms(0.99),
+            p999_ms: ms(0.999),
+            cpu_us_per_event: cpu_seconds.map(|cpu| cpu * 1e6 / (requests as f64 * events)),
+            errors: measured.errors,
+        }
+    }
+}
+
+/// All runs of a scenario.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Report {
+    pub(super) scenario: Scenario,
+    connections: u32,
+    /// Requests a second of the open loop; `null` for the closed loop.
+    rate: Option<u32>,
+    payload_bytes: u32,
+    /// The run with the median rate.
+    pub(super) median: Run,
+    runs: Vec<Run>,
+    bare: Option<BesideBare>,
+}
+
+/// The same beside the handler that only answers.
+#[derive(Debug, Serialize, Deserialize)]
+struct BesideBare {
+    median: Run,
+    runs: Vec<Run>,
+    /// Requests a second, ours by the bare handler's, pair by pair.
+    rate_ratio: Spread,
+    /// CPU time for one request, ours by the bare handler's, pair by pair.
+    cpu_ratio: Option<Spread>,
+}
+
+/// The middle and the ends of some figures.
+#[derive(Debug, Serialize, Deserialize)]
+struct Spread {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Report {
+    pub(super) fn new(scenario: Scenario, args: &RunArgs, runs: Vec<Run>) -> Self {
+        Self {
+            scenario,
+            connections: args.connections,
+            rate: args.rate,
+            payload_bytes: args.payload_bytes,
+            median: median_run(&runs),
+            runs,
+            bare: None,
+        }
+    }
+
+    pub(super) fn beside_bare(
+        scenario: Scenario,
+        args: &RunArgs,
+        ours: Vec<Run>,
+        theirs: Vec<Run>,
+    ) -> Self {
+        let pairs = || ours.iter().zip(&theirs);
+        let rate = pairs().map(|(a, b)| a.requests_per_second / b.requests_per_second).collect();
+        let cpu: Option<Vec<f64>> =
+            pairs().map(|(a, b)| Some(a.cpu_us_per_event? / b.cpu_us_per_event?)).collect();
+        let bare = BesideBare {
+            median: median_run(&theirs),
+            rate_ratio: Spread::of(rate),
+            cpu_ratio: cpu.map(Spread::of),
+            runs: theirs,
+        };
+        Self { bare: Some(bare), ..Self::new(scenario, args, ours) }
+    }
+}
+
+/// The run whose rate is the median. There is at least one run.
+fn median_run(runs: &[Run]) -> Run {
+    let mut by_rate: Vec<&Run> = runs.iter().collect();
+    by_rate.sort_by(|a, b| a.requests_per_second.total_cmp(&b.requests_per_second));
+    by_rate[by_rate.len() / 2].clone()
+}
+
+impl Spread {
+    fn of(mut figures: Vec<f64>) -> Self {
+        figures.sort_by(f64::total_cmp);
+        Self {
+            median: figures[figures.len() / 2],
+            least: figures[0],
+            most: figures[figures.len() - 1],
+        }
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.0} req/s  {:.0} events/s  p50 {:.2} ms  p95 {:.2}  p99 {:.2}  p99.9 {:.2}",
+            self.requests_per_second,
+            self.events_per_second,
+            self.p50_ms,
+            self.p95_ms,
+            self.p99_ms,
+            self.p999_ms
+        )?;
+        if let Some(cpu) = self.cpu_us_per_event {
+            write!(f, "  cpu {cpu:.1} us/event")?;
+        }
+        if self.errors.is_empty() { write!(f, "  no errors") } else { write!(f, "  errors {:?}", self.errors) }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} ({:.2} to {:.2})", self.median, self.least, self.most)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pace = self.rate.map_or("closed loop".to_owned(), |rate| format!("{rate} req/s"));
+        writeln!(
+            f,
+            "{:?}, {pace}, {} connections, {} B, median of {}:",
+            self.scenario,
+            self.connections,
+            self.payload_bytes,
+            self.runs.len()
+        )?;
+        write!(f, "  {}", self.median)?;
+        if let Some(bare) = &self.bare {
+            write!(f, "\n  bare: {}", bare.median)?;
+            write!(f, "\n  ours / bare: req/s {}", bare.rate_ratio)?;
+            if let Some(cpu) = &bare.cpu_ratio {
+                write!(f, ", cpu {cpu}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(requests: u32, latency_ms: u64) -> Run {
+        let mut measured = Measured::new().unwrap();
+        for _ in 0..requests {
+            measured.right(Duration::from_millis(latency_ms));
+        }
+        measured.seconds = 2.0;
+        Run::new(measured, 10, Some(1.0))
+    }
+
+    #[test]
+    fn a_run_tells_rates_latencies_and_cpu() {
+        let run = run(100, 5);
+        assert!((run.requests_per_second - 50.0).abs() < 1e-9);
+        assert!((run.events_per_second - 500.0).abs() < 1e-9);
+        assert!((run.p99_ms - 5.0).abs() < 0.01);
+        assert!((run.cpu_us_per_event.unwrap() - 1000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_median_run_is_the_one_in_the_middle() {
+        let runs = [run(300, 1), run(100, 2), run(200, 3)];
+        assert_eq!(median_run(&runs).requests, 200);
+    }
+
+    #[test]
+    fn a_spread_shows_the_middle_and_both_ends() {
+        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]).to_string(), "2.00 (1.00 to 3.00)");
+    }
+}

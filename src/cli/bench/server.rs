@@ -1,0 +1,181 @@
+//! The server that is measured: somebody's, or one of the bench's own.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use uuid::Uuid;
+
+use super::super::CliError;
+use super::RunArgs;
+use crate::app::Admin;
+use crate::config::StoreConfig;
+use crate::domain::{Org, Role};
+
+/// Between two looks at a queue that empties.
+const SETTLE_POLL: Duration = Duration::from_millis(50);
+/// Looks at a queue that does not empty, before the measurement goes on regardless: 60 s.
+const SETTLE_POLLS_MAX: u32 = 1200;
+
+/// A server under load. Its own process is stopped and its directory removed by [`Self::stop`].
+pub(super) struct Server {
+    authority: String,
+    api_key: String,
+    own: Option<Own>,
+}
+
+struct Own {
+    process: Child,
+    pid: u32,
+    dir: Option<WorkDir>,
+}
+
+/// A directory that goes when this goes.
+struct WorkDir(PathBuf);
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // What cannot be removed is left to whoever chose the place.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Server {
+    /// Takes the server that `--url` names, or starts one.
+    pub(super) async fn start(args: &RunArgs) -> Result<Self, CliError> {
+        match (&args.url, &args.api_key) {
+            (Some(url), Some(api_key)) => {
+                let authority = url
+                    .strip_prefix("http://")
+                    .ok_or("--url must start with http://")?
+                    .trim_end_matches('/')
+                    .to_owned();
+                Ok(Self { authority, api_key: api_key.clone(), own: None })
+            }
+            (None, _) | (_, None) => Self::start_own(args).await,
+        }
+    }
+
+    async fn start_own(args: &RunArgs) -> Result<Self, CliError> {
+        let parent = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let dir = WorkDir(parent.join(format!("hookgate-bench-{}", Uuid::new_v4().simple())));
+        std::fs::create_dir_all(&dir.0)?;
+        let api_key = prepare(&dir.0, args.database_url.clone()).await?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("serve").env_clear().current_dir(&dir.0);
+        command.args(["--port", "0", "--rate-limit-per-minute", "100000000"]);
+        command.args(["--log", "hookgate=info", "--log-format", "json"]);
+        command.arg("--allow-private-endpoints").arg("--data-dir").arg(&dir.0);
+        if let Some(url) = &args.database_url {
+            command.env("DATABASE_URL", url);
+        }
+        let mut process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stderr = process.stderr.take().ok_or("the server has no standard error")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let authority = loop {
+            let line = lines.next_line().await?.ok_or("the server ended before it listened")?;
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if let ("listening", Some(address)) =
+                (event["message"].as_str().unwrap_or_default(), event["address"].as_str())
+            {
+                break address.to_owned();
+            }
+        };
+        // The rest is read too, or the server would block once the pipe is full.
+        let mut rest = tokio::task::JoinSet::new();
+        rest.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        rest.detach_all();
+        let pid = process.id().ok_or("the server has ended")?;
+        Ok(Self { authority, api_key, own: Some(Own { process, pid, dir: Some(dir) }) })
+    }
+
+    /// Starts the handler that only answers, in a process of its own.
+    pub(super) async fn start_bare() -> Result<Self, CliError> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["bench", "bare"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = process.stdout.take().ok_or("the bare handler has no standard output")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let authority = lines.next_line().await?.ok_or("the bare handler did not start")?;
+        let pid = process.id().ok_or("the bare handler has ended")?;
+        let own = Some(Own { process, pid, dir: None });
+        Ok(Self { authority, api_key: "bare".to_owned(), own })
+    }
+
+    /// `host:port`.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    pub(super) fn api_key(&self) -> &str {
+        &self.api_key
+    }
+
+    /// CPU time the server's process has used; `None` for one that is not the bench's own, and
+    /// where the system has no `/proc`.
+    pub(super) fn cpu_seconds(&self) -> Option<f64> {
+        let pid = self.own.as_ref()?.pid;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold spaces; utime and stime are fields 14 and 15 of proc(5).
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_ascii_whitespace().collect();
+        let ticks: u32 = fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
+        #[expect(clippy::cast_precision_loss, reason = "100 on every Linux")]
+        let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+        Some(f64::from(ticks) / ticks_per_second)
+    }
+
+    /// Waits until the server has stored what it has accepted, so that the next run of a peer does
+    /// not share the machine with it.
+    pub(super) async fn settle(&self) {
+        for _ in 0..SETTLE_POLLS_MAX {
+            match self.health().await {
+                Ok(health) if health["queue"]["events"].as_u64() == Some(0) => return,
+                Ok(_) | Err(_) => tokio::time::sleep(SETTLE_POLL).await,
+            }
+        }
+    }
+
+    async fn health(&self) -> Result<serde_json::Value, CliError> {
+        let mut connection = super::connection::Connection::open(&self.authority).await?;
+        let request = hyper::Request::get("/api/health")
+            .header("host", &self.authority)
+            .body(http_body_util::Full::default())?;
+        let (_, body) = connection.send(request).await?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Stops a server of the bench's own and waits until it is gone.
+    pub(super) async fn stop(mut self) {
+        if let Some(mut own) = self.own.take() {
+            let _ = own.process.kill().await;
+            drop(own.dir.take());
+        }
+    }
+}
+
+/// Makes an organisation without a limit that matters, and a key of it.
+async fn prepare(dir: &Path, database_url: Option<String>) -> Result<String, CliError> {
+    let config = StoreConfig {
+        data_dir: dir.to_owned(),
+        database_url,
+        database_connections: 2,
+        database_timeout: Duration::from_secs(5),
+        dedup_window: Duration::from_hours(24),
+    };
+    let admin = Admin::open(&config).await?;
+    let limit = Some(Org::RATE_LIMIT_PER_MINUTE_MAX);
+    let org = admin.create_org("bench".to_owned(), limit).await?;
+    let issued = admin.create_key(Role::Tenant(org.id), "bench".to_owned()).await?;
+    admin.close().await;
+    Ok(issued.key.reveal().to_owned())
+}

@@ -1,0 +1,57 @@
+//! The command line: `serve`, and what operators do with the store directly.
+//!
+//! Answers go to standard output, as text for people or as one JSON value for programs; log lines
+//! and errors go to standard error. The exit code is 0 when it was done, 1 when it was not, 2 when the
+//! command was misspelt.
+
+mod admin;
+mod listen;
+mod output;
+mod serve;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+/// Self-hosted, multi-tenant event ingest and webhook delivery
+#[derive(Parser, Debug)]
+#[command(name = "hookgate", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the server; without DATABASE_URL it needs nothing but a directory
+    Serve(Box<Config>),
+    /// Bring the database schema up, take a step back, or show where it stands
+    #[command(subcommand)]
+    Migrate(admin::MigrateCommand),
+    /// Manage organisations
+    #[command(subcommand)]
+    Org(admin::OrgCommand),
+    /// Manage API keys
+    #[command(subcommand)]
+    Key(admin::KeyCommand),
+    /// Manage endpoints
+    #[command(subcommand)]
+    Endpoint(admin::EndpointCommand),
+    /// Receive webhooks, print each, and say whether its signature holds
+    Listen(listen::ListenArgs),
+}
+
+/// Why a command was not done, in words for the person who gave it.
+pub type CliError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Does what the command line asks.
+pub async fn run(cli: Cli) -> Result<(), CliError> {
+    match cli.command {
+        Command::Serve(config) => serve::run(&config).await,
+        Command::Migrate(command) => admin::migrate(command).await,
+        Command::Org(command) => admin::org(command).await,
+        Command::Key(command) => admin::key(command).await,
+        Command::Endpoint(command) => admin::endpoint(command).await,
+        Command::Listen(args) => listen::run(args).await,
+    }
+}

@@ -1,0 +1,46 @@
+//! `hookgate serve`.
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::CliError;
+use super::output::print_line;
+use crate::app::App;
+use crate::config::Config;
+use crate::runtime::{Clock, Shutdown};
+use crate::telemetry::init_logs;
+
+/// Runs the server until SIGTERM or SIGINT, or until a part of it fails.
+pub(super) async fn run(config: &Config) -> Result<(), CliError> {
+    init_logs(&config.telemetry)?;
+    let app = App::build(config, Clock::system()).await?;
+    stop_on_signals(app.shutdown())?;
+    if let Some(first_start) = app.first_start() {
+        print_line(&first_start.to_string())?;
+    }
+    app.run().await?;
+    Ok(())
+}
+
+/// SIGTERM and SIGINT ask for the soft stop. A second one ends the process on the spot: nothing that
+/// was acknowledged is lost by that.
+fn stop_on_signals(shutdown: Shutdown) -> Result<(), CliError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut next = async move || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "outlives every tracked part, to hear the second signal"
+    )]
+    tokio::spawn(async move {
+        tracing::info!(signal = next().await, "stopping; once more to stop at once");
+        shutdown.request();
+        tracing::warn!(signal = next().await, "stopping at once; the rest stays in the journal");
+        std::process::exit(130);
+    });
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! One attempt from start to end: send, decide, count, report.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::config::RetrySchedule;
+use crate::domain::{
+    Attempt, DeadReason, Decision, EndpointId, LeasedDelivery, Outcome, Timestamp,
+};
+use crate::runtime::{Clock, Stopwatch};
+use crate::telemetry::{Metrics, WebhookResult};
+
+use super::outcomes::Report;
+use super::retry;
+use super::sender::Sender;
+
+/// Makes attempts and reports their outcomes. Shared by all attempts under way.
+#[derive(Debug)]
+pub(super) struct Attempter {
+    pub(super) sender: Sender,
+    pub(super) schedule: RetrySchedule,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) reports: mpsc::Sender<Report>,
+}
+
+/// What the dispatcher must know of an attempt that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempted {
+    /// The endpoint whose slot is free again.
+    pub(super) endpoint: EndpointId,
+    /// Whether it answered 410 and is being disabled.
+    pub(super) gone: bool,
+}
+
+impl Attempter {
+    /// Attempts a delivery. Returns when its outcome has been handed to the recorder, which takes
+    /// as long as the recorder is behind.
+    pub(super) async fn attempt(&self, delivery: LeasedDelivery) -> Attempted {
+        let endpoint = delivery.endpoint.id;
+        let started_at = self.clock.now();
+        let watch = Stopwatch::start();
+        let answer = self.sender.send(&delivery, started_at).await;
+        let took = watch.elapsed();
+        let decided_at = self.clock.now();
+
+        let number = delivery.attempts.saturating_add(1);
+        let fraction = if answer.error.is_some() { random_fraction() } else { 0.0 };
+        let decision = retry::decide(&self.schedule, number, answer.reply(), decided_at, fraction);
+        let attempt = Attempt {
+            number,
+            started_at,
+            duration_ms: u32::try_from(took.as_millis()).unwrap_or(u32::MAX),
+            status_code: answer.status,
+            error: answer.error,
+            response_excerpt: answer.excerpt,
+        };
+        self.metrics.webhook_attempt_seconds.observe(took.as_secs_f64());
+        self.metrics.webhook_result(result(&decision)).inc();
+        log(&delivery, &attempt, &decision);
+
+        let gone = decision == Decision::Dead(DeadReason::Gone);
+        self.report(Report {
+            outcome: outcome(&delivery, Some(attempt), decision, decided_at),
+            gone: gone.then_some(endpoint),
+        })
+        .await;
+        Attempted { endpoint, gone }
+    }
+
+    /// Gives up the lease of a delivery that was not attempted: it is due at once, for whoever has
+    /// room for it.
+    pub(super) async fn hand_back(&self, delivery: &LeasedDelivery) {
+        let now = self.clock.now();
+        let outcome = outcome(delivery, None, Decision::RetryAt(now), now);
+        self.report(Report { outcome, gone: None }).await;
+    }
+
+    async fn report(&self, report: Report) {
+        // The recorder outlives every attempt but at the hard stop. There the lease lapses instead.
+        let _ = self.reports.send(report).await;
+    }
+}
+
+fn outcome(
+    delivery: &LeasedDelivery,
+    attempt: Option<Attempt>,
+    decision: Decision,
+    decided_at: Timestamp,
+) -> Outcome {
+    Outcome {
+        delivery_id: delivery.id,
+        org_id: delivery.event.org_id,
+        event_received_at: delivery.event.received_at,
+        token: delivery.lease.token,
+        attempt,
+        decision,
+        decided_at,
+    }
+}
+
+fn result(decision: &Decision) -> WebhookResult {
+    match decision {
+        Decision::Delivered => WebhookResult::Delivered,
+        Decision::RetryAt(_) => WebhookResult::Retried,
+        Decision::Dead(_) => WebhookResult::Dead,
+    }
+}
+
+/// Says what failed. Ids are all it takes to look the rest up: a URL may carry a secret in its query.
+fn log(delivery: &LeasedDelivery, attempt: &Attempt, decision: &Decision) {
+    let (org, endpoint) = (delivery.event.org_id, delivery.endpoint.id);
+    let id = delivery.id;
+    let number = attempt.number;
+    let status = attempt.status_code;
+    let error = attempt.error.as_deref();
+    match decision {
+        Decision::Delivered => {}
+        Decision::RetryAt(next) => {
+            tracing::debug!(%org, %endpoint, delivery = %id, number, status, error, %next,
+                "an attempt failed");
+        }
+        Decision::Dead(reason) => {
+            tracing::warn!(%org, %endpoint, delivery = %id, number, status, error, %reason,
+                "a delivery became a dead letter");
+        }
+    }
+}
+
+/// A number from 0 up to 1; 0 where the system has no random source, since a retry without jitter
+/// is better than none.
+fn random_fraction() -> f64 {
+    getrandom::u32().map_or(0.0, |random| f64::from(random) / f64::from(u32::MAX))
+}

@@ -1,0 +1,199 @@
+//! The journal's record: the events of one request, as bytes.
+//!
+//! One request is one record, so that a batch is taken whole or not at all, whatever dies when.
+//! The first byte is the format's version; the rest is postcard (its wire format is stable since
+//! 1.0), what the events share first, then the events one after the other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::{Draft, Event, EventId, EventType, OrgId, Timestamp, TraceId};
+
+const VERSION: u8 = 1;
+
+/// What the events of a record share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shared {
+    pub(super) org_id: OrgId,
+    pub(super) received_at: Timestamp,
+    pub(super) trace_id: TraceId,
+}
+
+/// Why a record is no list of events.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It was written by a version of the program that this one does not know.
+    #[error("record format {0} is not known to this version")]
+    Version(u8),
+    /// Its bytes are not what this version writes.
+    #[error("record cannot be decoded: {0}")]
+    Malformed(#[from] postcard::Error),
+    /// It holds an event type that is none.
+    #[error("record holds an event type that is none")]
+    EventType,
+    /// It is empty.
+    #[error("record is empty")]
+    Empty,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    org_id: [u8; 16],
+    received_at: i64,
+    trace_id: [u8; 16],
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry<'a> {
+    id: [u8; 16],
+    event_type: &'a str,
+    dedup_id: Option<&'a str>,
+    account_id: Option<&'a str>,
+    user_id: Option<&'a str>,
+    occurred_at: Option<i64>,
+    #[serde(with = "serde_bytes")]
+    payload: &'a [u8],
+}
+
+/// Bytes that an event takes beside its texts and its payload, at the most.
+const ENTRY_BYTES: usize = 64;
+
+/// Writes the events of one request as a record.
+pub(super) fn encode(
+    shared: &Shared,
+    drafts: &[Draft<'_>],
+    ids: &[EventId],
+) -> Result<Vec<u8>, RecordError> {
+    let payloads: usize = drafts.iter().map(|draft| draft.payload.len() + ENTRY_BYTES).sum();
+    let mut record = Vec::with_capacity(2 * ENTRY_BYTES + payloads);
+    record.push(VERSION);
+    let head = Head {
+        org_id: shared.org_id.uuid().into_bytes(),
+        received_at: shared.received_at.micros(),
+        trace_id: *shared.trace_id.bytes(),
+    };
+    record = postcard::to_extend(&head, record)?;
+    for (draft, id) in drafts.iter().zip(ids) {
+        let entry = Entry {
+            id: id.uuid().into_bytes(),
+            event_type: &draft.event_type,
+            dedup_id: draft.dedup_id.as_deref(),
+            account_id: draft.account_id.as_deref(),
+            user_id: draft.user_id.as_deref(),
+            occurred_at: draft.occurred_at.map(Timestamp::micros),
+            payload: draft.payload,
+        };
+        record = postcard::to_extend(&entry, record)?;
+    }
+    Ok(record)
+}
+
+/// Writes one stored event as a record of its own: what a dead letter keeps of it.
+pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
+    let draft = Draft {
+        event_type: event.event_type.as_str().into(),
+        payload: &event.payload,
+        dedup_id: event.dedup_id.as_deref().map(Into::into),
+        account_id: event.account_id.as_deref().map(Into::into),
+        user_id: event.user_id.as_deref().map(Into::into),
+        occurred_at: event.occurred_at,
+    };
+    let shared =
+        Shared { org_id: event.org_id, received_at: event.received_at, trace_id: event.trace_id };
+    encode(&shared, &[draft], &[event.id])
+}
+
+/// Reads a record's events. Payloads are slices of `record`, not copies.
+pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
+    let (version, rest) = record.split_first().ok_or(RecordError::Empty)?;
+    if *version != VERSION {
+        return Err(RecordError::Version(*version));
+    }
+    let (head, mut rest): (Head, &[u8]) = postcard::take_from_bytes(rest)?;
+    let mut events = Vec::new();
+    while !rest.is_empty() {
+        let (entry, tail): (Entry<'_>, &[u8]) = postcard::take_from_bytes(rest)?;
+        events.push(Arc::new(event(&head, &entry, record)?));
+        rest = tail;
+    }
+    Ok(events)
+}
+
+fn event(head: &Head, entry: &Entry<'_>, record: &Bytes) -> Result<Event, RecordError> {
+    let event_type: EventType = entry.event_type.parse().map_err(|_| RecordError::EventType)?;
+    Ok(Event {
+        id: EventId::from_uuid(Uuid::from_bytes(entry.id)),
+        org_id: OrgId::from_uuid(Uuid::from_bytes(head.org_id)),
+        event_type,
+        payload: record.slice_ref(entry.payload),
+        dedup_id: entry.dedup_id.map(str::to_owned),
+        account_id: entry.account_id.map(str::to_owned),
+        user_id: entry.user_id.map(str::to_owned),
+        occurred_at: entry.occurred_at.map(Timestamp::from_micros),
+        received_at: Timestamp::from_micros(head.received_at),
+        trace_id: TraceId::from_bytes(head.trace_id),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared() -> Shared {
+        Shared {
+            org_id: OrgId::mint(Timestamp::from_micros(1)),
+            received_at: Timestamp::from_micros(1_700_000_000_000_001),
+            trace_id: TraceId::mint(),
+        }
+    }
+
+    fn draft(payload: &str) -> Draft<'_> {
+        Draft {
+            event_type: "user.login".into(),
+            payload: payload.as_bytes(),
+            dedup_id: Some("d".into()),
+            account_id: None,
+            user_id: Some("ü".into()),
+            occurred_at: Some(Timestamp::from_micros(-5)),
+        }
+    }
+
+    #[test]
+    fn a_record_goes_there_and_back() {
+        let shared = shared();
+        let ids: Vec<EventId> = (0..2).map(|_| EventId::mint(shared.received_at)).collect();
+        let drafts = [draft("1e400"), draft(r#""\u0000""#)];
+        let record = Bytes::from(encode(&shared, &drafts, &ids).unwrap());
+        let events = decode(&record).unwrap();
+        assert_eq!(events.len(), 2);
+        for (index, event) in events.iter().enumerate() {
+            assert_eq!(event.id, ids[index]);
+            assert_eq!(event.payload, drafts[index].payload);
+            assert_eq!(event.user_id.as_deref(), Some("ü"));
+            assert_eq!(event.account_id, None);
+            assert_eq!(event.occurred_at, Some(Timestamp::from_micros(-5)));
+            assert_eq!((event.org_id, event.received_at), (shared.org_id, shared.received_at));
+        }
+        let again = Bytes::from(encode_event(&events[0]).unwrap());
+        assert_eq!(decode(&again).unwrap(), events[..1]);
+    }
+
+    #[test]
+    fn every_shortened_record_is_an_error_and_none_panics() {
+        let shared = shared();
+        let id = EventId::mint(shared.received_at);
+        let record = Bytes::from(encode(&shared, &[draft("[1,2]")], &[id]).unwrap());
+        let head_only = encode(&shared, &[], &[]).unwrap().len();
+        for length in (0..record.len()).filter(|length| *length != head_only) {
+            assert!(decode(&record.slice(..length)).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        assert!(matches!(decode(&Bytes::from_static(&[9, 0])), Err(RecordError::Version(9))));
+    }
+}

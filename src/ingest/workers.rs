@@ -1,0 +1,238 @@
+//! The worker pool: from the journal to the store.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::config::IngestConfig;
+use crate::domain::{Event, Lease, LeaseToken, LeasedDelivery};
+use crate::journal::{Journal, JournalReader, ReadError, Record, Seq};
+use crate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
+use crate::store::{LeaseRoom, Persisted, SharedStore, StoreError};
+use crate::telemetry::{DbOperation, Metrics};
+
+use super::ack_window::{AckWindow, BatchNumber};
+use super::record::{self, RecordError};
+
+/// Bytes of records a worker holds at the most, beyond its first record.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Deliveries leased with one batch at the most; more wait in the store.
+const LEASES_PER_BATCH_MAX: usize = 1_024;
+/// The first wait after the store was unavailable; doubled up to [`RETRY_WAIT_MAX`].
+const RETRY_WAIT: Duration = Duration::from_millis(50);
+/// The longest wait between two tries.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Where leased deliveries go: a bounded channel, whose room decides how many are leased.
+#[derive(Clone, Debug)]
+pub struct HandOver {
+    /// The channel to whoever delivers.
+    pub deliveries: mpsc::Sender<LeasedDelivery>,
+    /// Wakes them when there are deliveries that were not leased.
+    pub wake: Wake,
+    /// How long a lease lasts.
+    pub lease_span: Duration,
+}
+
+/// What the workers share.
+pub struct Workers {
+    journal: Journal,
+    reader: tokio::sync::Mutex<JournalReader>,
+    window: Mutex<AckWindow<Seq>>,
+    store: SharedStore,
+    hand_over: HandOver,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    batch_events_max: u32,
+}
+
+/// Why a worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    #[error("cannot read the journal: {0}")]
+    Read(#[from] ReadError),
+    #[error("journal record {seq}: {error}")]
+    Record { seq: u64, error: RecordError },
+}
+
+/// Events of records that were read together.
+struct Batch {
+    number: BatchNumber,
+    events: Vec<Arc<Event>>,
+}
+
+impl Workers {
+    /// Workers that will move what `reader` reads into `store`.
+    pub fn new(
+        config: &IngestConfig,
+        (journal, reader): (Journal, JournalReader),
+        store: SharedStore,
+        hand_over: HandOver,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            journal,
+            reader: tokio::sync::Mutex::new(reader),
+            window: Mutex::new(AckWindow::new()),
+            store,
+            hand_over,
+            clock,
+            metrics,
+            batch_events_max: config.store_batch_events,
+        }
+    }
+
+    /// Starts `count` workers. They end when the journal is closed and drained.
+    pub fn start(self, count: usize, lifecycle: &Lifecycle) {
+        let workers = Arc::new(self);
+        for _ in 0..count {
+            let workers = Arc::clone(&workers);
+            lifecycle.spawn("ingest worker", async move {
+                if let Err(error) = workers.run().await {
+                    tracing::error!(%error, "an ingest worker cannot go on");
+                }
+            });
+        }
+    }
+
+    async fn run(&self) -> Result<(), WorkerError> {
+        while self.run_once().await? {}
+        Ok(())
+    }
+
+    /// Moves one batch. `false` when the journal is closed and drained.
+    pub(super) async fn run_once(&self) -> Result<bool, WorkerError> {
+        let Some(batch) = self.next_batch().await? else {
+            return Ok(false);
+        };
+        self.store_all(&batch.events).await;
+        if let Some(end) = self.window().finish(batch.number) {
+            self.journal.finished(end);
+        }
+        Ok(true)
+    }
+
+    /// Reads a batch. One worker reads while the others store.
+    async fn next_batch(&self) -> Result<Option<Batch>, WorkerError> {
+        let mut reader = self.reader.lock().await;
+        let records = reader.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await?;
+        let Some(last) = records.as_ref().and_then(|records| records.last()) else {
+            return Ok(None);
+        };
+        // Numbered while the reader is locked, so that numbers follow the order of the records.
+        let number = self.window().add(last.seq.next());
+        drop(reader);
+        let events = decode(records.as_deref().unwrap_or_default())?;
+        Ok(Some(Batch { number, events }))
+    }
+
+    fn window(&self) -> MutexGuard<'_, AckWindow<Seq>> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores every event, however long the store is away, and splits what it refuses.
+    async fn store_all(&self, events: &[Arc<Event>]) {
+        let mut parts = vec![events];
+        while let Some(part) = parts.pop() {
+            match self.persist(part).await {
+                Ok(()) => {}
+                Err(refusal) => match part {
+                    [] => {}
+                    [event] => self.bury(event, &refusal).await,
+                    // The second half first: the stack hands out the first half next.
+                    many => {
+                        let (first, second) = many.split_at(many.len() / 2);
+                        parts.extend([second, first]);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Persists a batch, waiting while the store is unavailable.
+    ///
+    /// # Errors
+    /// When the store refuses the batch.
+    async fn persist(&self, events: &[Arc<Event>]) -> Result<(), StoreError> {
+        let mut wait = RETRY_WAIT;
+        loop {
+            let deliveries = &self.hand_over.deliveries;
+            // Room is reserved before it is leased against, so a leased delivery always fits.
+            let room = deliveries.capacity().min(LEASES_PER_BATCH_MAX);
+            let permits = deliveries.try_reserve_many(room).ok();
+            let now = self.clock.now();
+            let lease_room = permits.as_ref().map(|permits| LeaseRoom {
+                lease: Lease {
+                    token: LeaseToken::mint(),
+                    until: now.plus(self.hand_over.lease_span),
+                },
+                deliveries_max: permits.len(),
+            });
+            let watch = Stopwatch::start();
+            let result = self.store.persist_events_across_orgs(events, lease_room, now).await;
+            self.metrics.db_operation(DbOperation::PersistEvents).observe(watch.seconds());
+            match result {
+                Ok(persisted) => {
+                    self.count(&persisted);
+                    if persisted.planned > persisted.leased.len() {
+                        self.hand_over.wake.wake();
+                    }
+                    for (permit, leased) in permits.into_iter().flatten().zip(persisted.leased) {
+                        permit.send(leased);
+                    }
+                    return Ok(());
+                }
+                Err(refusal @ StoreError::Refused(_)) => return Err(refusal),
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) => {
+                    drop(permits);
+                    self.rest(&mut wait, &error).await;
+                }
+            }
+        }
+    }
+
+    /// Puts one event that the store refuses among the dead letters, waiting while it cannot.
+    async fn bury(&self, event: &Event, refusal: &StoreError) {
+        let detail = refusal.to_string();
+        let record = match record::encode_event(event) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(event = %event.id, %error, "cannot write a refused event as a record");
+                Vec::new()
+            }
+        };
+        let mut wait = RETRY_WAIT;
+        while let Err(error) =
+            self.store.bury_event(event.org_id, event.id, &record, &detail, self.clock.now()).await
+        {
+            self.rest(&mut wait, &error).await;
+        }
+        self.metrics.events_unstorable_total.inc();
+        tracing::warn!(org = %event.org_id, event = %event.id, detail, "the store refused an event; it is a dead letter");
+    }
+
+    async fn rest(&self, wait: &mut Duration, error: &StoreError) {
+        tracing::warn!(%error, wait_ms = wait.as_millis(), "the store did not take a batch; it stays in the journal");
+        tokio::time::sleep(*wait).await;
+        *wait = (*wait * 2).min(RETRY_WAIT_MAX);
+    }
+
+    fn count(&self, persisted: &Persisted) {
+        let count = |counter: &prometheus::IntCounter, n: usize| counter.inc_by(n as u64);
+        count(&self.metrics.events_stored_total, persisted.stored);
+        count(&self.metrics.events_duplicate_total, persisted.duplicates);
+        count(&self.metrics.deliveries_planned_total, persisted.planned);
+    }
+}
+
+fn decode(records: &[Record]) -> Result<Vec<Arc<Event>>, WorkerError> {
+    let mut events = Vec::with_capacity(records.len());
+    for record in records {
+        let seq = record.seq.get();
+        let decoded = record::decode(&record.payload);
+        events.extend(decoded.map_err(|error| WorkerError::Record { seq, error })?);
+    }
+    Ok(events)
+}

@@ -1,0 +1,188 @@
+//! The whole way, with the real binary: from `POST` to a verified webhook, through failures and restarts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::binary::Binary;
+use crate::support::postgres;
+use crate::support::receiver::Receiver;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_accepted_event_is_stored_once_and_delivered_on_sqlite() {
+    let data_dir = tempfile::tempdir().unwrap();
+    the_whole_way(data_dir.path(), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_accepted_event_is_stored_once_and_delivered_on_postgresql() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let url = postgres::fresh_database();
+    the_whole_way(data_dir.path(), &[("DATABASE_URL", &url)]).await;
+}
+
+async fn the_whole_way(data_dir: &Path, settings: &[(&str, &str)]) {
+    let good = Receiver::start().await;
+    let failing = Receiver::start().await;
+    failing.answer_always(StatusCode::INTERNAL_SERVER_ERROR);
+
+    let mut server = Binary::start(data_dir, settings).await;
+    let (key, _) = server.first_keys().await;
+    let tenant = Tenant { client: Client::new(), key };
+    good.verify_with(&tenant.add_endpoint(&server, &good.url(), json!([])).await);
+    failing.verify_with(&tenant.add_endpoint(&server, &failing.url(), json!(["github.*"])).await);
+
+    // Each round of payloads meets a server that was stopped in another way.
+    let mut posted = BTreeMap::new();
+    tenant.post_all(&server, "first", &mut posted).await;
+    server.stop().await;
+    let server = Binary::start(data_dir, settings).await;
+    tenant.post_all(&server, "second", &mut posted).await;
+    server.kill().await;
+    let server = Binary::start(data_dir, settings).await;
+    tenant.post_all(&server, "third", &mut posted).await;
+    // Posted once more with the dedup ids of the last round: the same ids, no new events.
+    tenant.post_all(&server, "third", &mut posted).await;
+
+    for (id, event) in &posted {
+        let webhook = good.webhook(id).await;
+        let expected = format!(r#""data":{}}}"#, event.payload);
+        let body = String::from_utf8_lossy(&webhook.body);
+        assert!(
+            body.ends_with(&expected),
+            "{}: {}",
+            event.event_type,
+            &body[..body.len().min(300)]
+        );
+    }
+
+    // The failing endpoint had its first attempt and two retries, and then a dead letter.
+    let pushes: Vec<&String> =
+        posted.iter().filter(|(_, e)| e.event_type == "github.push").map(|(id, _)| id).collect();
+    assert_eq!(pushes.len(), 3);
+    for id in &pushes {
+        let delivery = tenant.dead_delivery(&server, id).await;
+        let attempts = delivery["attempts"].as_array().unwrap();
+        assert_eq!(attempts.len(), 3, "{delivery}");
+        assert!(attempts.iter().all(|attempt| attempt["status_code"] == 500), "{delivery}");
+    }
+    let dead_letters = tenant.list(&server, "/api/dead-letters").await;
+    assert_eq!(dead_letters.len(), pushes.len());
+
+    let stored = tenant.list(&server, "/api/events").await;
+    let mut ids: Vec<&str> = stored.iter().map(|event| event["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, posted.keys().map(String::as_str).collect::<Vec<_>>());
+
+    let pending = tenant.list(&server, "/api/deliveries?status=pending").await;
+    assert!(pending.is_empty(), "{pending:?}");
+    server.stop().await;
+}
+
+struct Posted {
+    event_type: &'static str,
+    payload: String,
+}
+
+/// What real senders post, and what trips naive ones.
+fn payloads() -> Vec<(&'static str, String)> {
+    let long = format!(r#""{}""#, "x".repeat(200 * 1024));
+    vec![
+        ("github.push", include_str!("payloads/github_push.json").trim_end().to_owned()),
+        ("invoice.paid", include_str!("payloads/invoice.json").trim_end().to_owned()),
+        ("text.unicode", r#"{"text":"Grüße, 世界 🌍 \u00e9 \ud83d\ude00"}"#.to_owned()),
+        ("text.nul", r#"{"nul":"a\u0000b"}"#.to_owned()),
+        ("text.long", long),
+        ("number.huge", "1e400".to_owned()),
+        ("number.exact", "[0.1, 0.10, 1E+2, -0, 12345678901234567890123]".to_owned()),
+        ("value.null", "null".to_owned()),
+        ("space.kept", "{ \"a\" :\t[ 1 ,2 ] }".to_owned()),
+    ]
+}
+
+struct Tenant {
+    client: Client,
+    key: String,
+}
+
+impl Tenant {
+    async fn add_endpoint(&self, server: &Binary, url: &str, event_types: Value) -> String {
+        let body = json!({ "url": url, "event_types": event_types });
+        let endpoint = self.post(server, "/api/endpoints", body.to_string()).await;
+        endpoint["secret"].as_str().unwrap().to_owned()
+    }
+
+    /// Posts every payload, half of them one by one and half as a batch.
+    async fn post_all(&self, server: &Binary, round: &str, posted: &mut BTreeMap<String, Posted>) {
+        let payloads = payloads();
+        let event = |(event_type, payload): &(&str, String)| {
+            format!(
+                r#"{{"type":"{event_type}","dedup_id":"{round} {event_type}","payload":{payload}}}"#
+            )
+        };
+        let (single, batch) = payloads.split_at(payloads.len() / 2);
+        let mut ids = Vec::new();
+        for payload in single {
+            let answer = self.post(server, "/api/events", event(payload)).await;
+            ids.push(answer["id"].clone());
+        }
+        let body = format!("[{}]", batch.iter().map(event).collect::<Vec<_>>().join(","));
+        let answer = self.post(server, "/api/events/batch", body).await;
+        ids.extend(answer["ids"].as_array().unwrap().iter().cloned());
+        assert_eq!(ids.len(), payloads.len());
+        for (id, (event_type, payload)) in ids.iter().zip(payloads) {
+            posted.insert(id.as_str().unwrap().to_owned(), Posted { event_type, payload });
+        }
+    }
+
+    async fn post(&self, server: &Binary, path: &str, body: String) -> Value {
+        let request = self
+            .client
+            .post(format!("{}{path}", server.base_url))
+            .header("x-api-key", &self.key)
+            .header("content-type", "application/json")
+            .body(body);
+        let response = request.send().await.unwrap();
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn get(&self, server: &Binary, path: &str) -> Value {
+        let url = format!("{}{path}", server.base_url);
+        let request = self.client.get(url).header("x-api-key", &self.key);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        serde_json::from_str(&response.text().await.unwrap()).unwrap()
+    }
+
+    /// Every row of a list, page by page.
+    async fn list(&self, server: &Binary, path: &str) -> Vec<Value> {
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let mut rows = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(server, &format!("{path}{mark}limit=7{cursor}")).await;
+            rows.extend(page["data"].as_array().unwrap().iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return rows,
+            }
+        }
+    }
+
+    /// Waits until a delivery of the event is dead, and returns it with its attempts.
+    async fn dead_delivery(&self, server: &Binary, event: &str) -> Value {
+        loop {
+            let path = format!("/api/deliveries?status=dead&event_id={event}");
+            if let [delivery] = self.list(server, &path).await.as_slice() {
+                let id = delivery["id"].as_str().unwrap();
+                return self.get(server, &format!("/api/deliveries/{id}")).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Holds the code to the rules that no compiler knows: who may import whom, and that what is
+//! documented is all there is.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use hookgate::cli::Cli;
+
+/// A module, and the modules of the crate it may import. Arrows point down this list only.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("config", &["domain"]),
+    ("runtime", &["domain"]),
+    ("telemetry", &["domain", "config"]),
+    ("store", &["domain", "config", "runtime", "telemetry"]),
+    ("journal", &["domain", "config", "runtime", "telemetry"]),
+    ("limit", &["domain", "config", "runtime", "telemetry"]),
+    ("auth", &["domain", "config", "runtime", "telemetry", "store"]),
+    ("delivery", &["domain", "config", "runtime", "telemetry", "store"]),
+    ("ingest", &["domain", "config", "runtime", "telemetry", "store", "journal"]),
+    (
+        "http",
+        &[
+            "domain",
+            "config",
+            "runtime",
+            "telemetry",
+            "store",
+            "journal",
+            "limit",
+            "auth",
+            "delivery",
+            "ingest",
+        ],
+    ),
+    (
+        "app",
+        &[
+            "domain",
+            "config",
+            "runtime",
+            "telemetry",
+            "store",
+            "journal",
+            "limit",
+            "auth",
+            "delivery",
+            "ingest",
+            "http",
+        ],
+    ),
+    // Beside the app: what its arguments and answers are made of, and what checks a signature.
+    ("cli", &["app", "config", "domain", "runtime", "telemetry", "auth", "delivery"]),
+];
+
+#[test]
+fn modules_import_only_what_the_table_allows() {
+    let mut broken = Vec::new();
+    for file in sources() {
+        let module = module_of(&file);
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == module) else {
+            assert!(matches!(module.as_str(), "lib" | "main"), "{module} is not in the table");
+            continue;
+        };
+        for import in imports(&fs::read_to_string(&file).unwrap()) {
+            if import != module && !allowed.contains(&import.as_str()) {
+                broken.push(format!("{} imports {import}", file.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn only_the_app_names_a_backend() {
+    for file in sources() {
+        let text = fs::read_to_string(&file).unwrap();
+        let names = text.contains("store::sqlite::") || text.contains("store::postgres::");
+        let may = matches!(module_of(&file).as_str(), "app" | "store");
+        assert!(!names || may, "{} names a backend", file.display());
+    }
+}
+
+#[test]
+fn every_source_file_opens_with_what_it_is_for() {
+    for file in sources() {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("//! "), "{} has no //! line at its head", file.display());
+    }
+}
+
+#[test]
+fn both_backends_have_the_same_files() {
+    let names = |backend: &str| -> BTreeSet<PathBuf> {
+        let folder = root().join("src/store").join(backend);
+        files_below(&folder).iter().map(|f| f.strip_prefix(&folder).unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("sqlite"), names("postgres"));
+}
+
+#[test]
+fn every_setting_is_in_the_example_environment_and_no_other() {
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").unwrap();
+    let settings: BTreeSet<String> = serve
+        .get_arguments()
+        .filter_map(|argument| Some(argument.get_env()?.to_str().unwrap().to_owned()))
+        .collect();
+    let example = fs::read_to_string(root().join(".env.example")).unwrap();
+    let documented: BTreeSet<String> = example
+        .lines()
+        .filter_map(|line| line.trim_start_matches("# ").split_once('='))
+        .filter(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    assert_eq!(settings, documented);
+}
+
+#[test]
+fn every_setting_has_a_flag_a_variable_and_a_help_line() {
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").unwrap();
+    for argument in serve.get_arguments().filter(|a| a.get_id() != "help") {
+        let id = argument.get_id();
+        assert!(argument.get_long().is_some(), "{id} has no flag");
+        assert!(argument.get_env().is_some(), "{id} has no variable");
+        assert!(argument.get_help().is_some(), "{id} has no help");
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<PathBuf> {
+    files_below(&root().join("src"))
+        .into_iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "rs"))
+        .collect()
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The top-level module a file belongs to: `src/store/sqlite/mod.rs` to `store`.
+fn module_of(file: &Path) -> String {
+    let inside = file.strip_prefix(root().join("src")).unwrap();
+    let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The modules of the crate that a source text names, as `crate::module` or in `crate::{…}`.
+fn imports(text: &str) -> BTreeSet<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = code.collect::<Vec<_>>().join("\n");
+    let word = |rest: &str| -> String {
+        rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+    };
+    let mut found = BTreeSet::new();
+    for (place, _) in code.match_indices("crate::") {
+        let rest = &code[place + "crate::".len()..];
+        assert!(!rest.starts_with('{'), "write one `use crate::module` a line, not `crate::{{`");
+        found.insert(word(rest));
+    }
+    found
+}
+
+#[test]
+fn the_import_check_sees_imports() {
+    let text = "use crate::store::Store;\n// crate::http\nlet x = crate::domain::y();";
+    assert_eq!(imports(text), BTreeSet::from(["store".to_owned(), "domain".to_owned()]));
+}
