@@ -22,7 +22,8 @@ use crate::delivery::{self, DeliveryError};
 use crate::http::{self, AppState};
 use crate::ingest::{HandOver, Intake, Workers};
 use crate::journal::{
-    Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery, SystemDisk,
+    Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery,
+    SystemDisk,
 };
 use crate::limit::RateLimiter;
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};

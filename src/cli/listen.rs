@@ -127,6 +127,8 @@ mod tests {
         assert!(verify(&other, &headers, b"body", now).is_err());
         assert!(verify(&secret, &headers, b"bode", now).is_err());
         assert!(verify(&secret, &signed(&secret, 1_700_000_301, b"body"), b"body", now).is_err());
-        assert!(verify(&secret, &HeaderMap::new(), b"body", now).unwrap_err().contains("webhook-id"));
+        assert!(
+            verify(&secret, &HeaderMap::new(), b"body", now).unwrap_err().contains("webhook-id")
+        );
     }
 }

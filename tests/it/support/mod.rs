@@ -1,1 +1,3 @@
-//! What the tests stand on.
+//! What the tests share.
+
+pub mod server;
