@@ -64,7 +64,7 @@ impl Admin {
 
     /// Opens the store and leaves its schema alone.
     pub async fn open_as_it_is(config: &StoreConfig) -> Result<Self, AdminError> {
-        let metrics = super::new_metrics()?;
+        let metrics = super::new_metrics().map_err(OpenError::Metrics)?;
         Ok(Self::new(open_store(config, metrics).await?, Clock::system()))
     }
 

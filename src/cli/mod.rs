@@ -5,6 +5,7 @@
 //! command was misspelt.
 
 mod admin;
+mod bench;
 mod listen;
 mod output;
 mod serve;
@@ -37,6 +38,8 @@ enum Command {
     /// Manage endpoints
     #[command(subcommand)]
     Endpoint(admin::EndpointCommand),
+    /// Measure a running server, or one of its own
+    Bench(Box<bench::BenchArgs>),
     /// Receive webhooks, print each, and say whether its signature holds
     Listen(listen::ListenArgs),
 }
@@ -52,6 +55,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Org(command) => admin::org(command).await,
         Command::Key(command) => admin::key(command).await,
         Command::Endpoint(command) => admin::endpoint(command).await,
+        Command::Bench(args) => bench::run(*args).await,
         Command::Listen(args) => listen::run(args).await,
     }
 }

@@ -37,9 +37,11 @@ fn stop_on_signals(shutdown: Shutdown) -> Result<(), CliError> {
         reason = "outlives every tracked part, to hear the second signal"
     )]
     tokio::spawn(async move {
-        tracing::info!(signal = next().await, "stopping; once more to stop at once");
+        let signal = next().await;
+        tracing::info!(signal, "stopping; once more to stop at once");
         shutdown.request();
-        tracing::warn!(signal = next().await, "stopping at once; the rest stays in the journal");
+        let signal = next().await;
+        tracing::warn!(signal, "stopping at once; the rest stays in the journal");
         std::process::exit(130);
     });
     Ok(())

@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use crate::config::IngestConfig;
 use crate::domain::{Event, Lease, LeaseToken, LeasedDelivery};
 use crate::journal::{Journal, JournalReader, ReadError, Record, Seq};
-use crate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
+use crate::runtime::{Clock, Lifecycle, Wake};
 use crate::store::{LeaseRoom, Persisted, SharedStore, StoreError};
-use crate::telemetry::{DbOperation, Metrics};
+use crate::telemetry::Metrics;
 
 use super::ack_window::{AckWindow, BatchNumber};
 use super::record::{self, RecordError};
@@ -103,7 +103,7 @@ impl Workers {
     }
 
     /// Moves one batch. `false` when the journal is closed and drained.
-    pub(super) async fn run_once(&self) -> Result<bool, WorkerError> {
+    async fn run_once(&self) -> Result<bool, WorkerError> {
         let Some(batch) = self.next_batch().await? else {
             return Ok(false);
         };
@@ -170,9 +170,7 @@ impl Workers {
                 },
                 deliveries_max: permits.len(),
             });
-            let watch = Stopwatch::start();
             let result = self.store.persist_events_across_orgs(events, lease_room, now).await;
-            self.metrics.db_operation(DbOperation::PersistEvents).observe(watch.seconds());
             match result {
                 Ok(persisted) => {
                     self.count(&persisted);

@@ -37,11 +37,7 @@ struct Board {
 
 /// Posts events and waits for their webhooks. The rate is that of webhooks arriving, over the time
 /// from the first post to the last arrival; the latency is from post to arrival.
-pub(super) async fn run(
-    args: &RunArgs,
-    server: &Server,
-    load: Load,
-) -> Result<Measured, CliError> {
+pub(super) async fn run(args: &RunArgs, server: &Server, load: Load) -> Result<Measured, CliError> {
     let board = Arc::new(Board {
         watch: Stopwatch::start(),
         accepted: AtomicU64::new(0),

@@ -188,7 +188,11 @@ impl fmt::Display for Run {
         if let Some(cpu) = self.cpu_us_per_event {
             write!(f, "  cpu {cpu:.1} us/event")?;
         }
-        if self.errors.is_empty() { write!(f, "  no errors") } else { write!(f, "  errors {:?}", self.errors) }
+        if self.errors.is_empty() {
+            write!(f, "  no errors")
+        } else {
+            write!(f, "  errors {:?}", self.errors)
+        }
     }
 }
 

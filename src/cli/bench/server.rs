@@ -128,7 +128,8 @@ impl Server {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold spaces; utime and stime are fields 14 and 15 of proc(5).
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_ascii_whitespace().collect();
-        let ticks: u32 = fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
+        let ticks: u32 =
+            fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
         #[expect(clippy::cast_precision_loss, reason = "100 on every Linux")]
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
         Some(f64::from(ticks) / ticks_per_second)

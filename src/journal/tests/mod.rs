@@ -1,1 +1,113 @@
-//! Tests.
+//! The journal held to its promises, on a real disk and on one that fails on demand.
+
+mod damage;
+mod faults;
+mod model;
+mod sim_disk;
+mod use_cases;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::sim_disk::SimDisk;
+use super::format::{JournalId, push_frame, seal_frame, segment_header, segment_name};
+use super::{
+    Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Record, Recovery,
+    SEGMENT_HEADER_BYTES,
+};
+use crate::telemetry::Metrics;
+
+/// Small, so that tests cross from one segment to the next.
+const SEGMENT_BYTES: u64 = SEGMENT_HEADER_BYTES + 1024;
+const DIR: &str = "/data/journal";
+/// Of segments that tests write by hand.
+const ID: JournalId = JournalId(0x5eed);
+
+fn options(dir: &Path) -> JournalOptions {
+    JournalOptions {
+        dir: dir.to_owned(),
+        segment_bytes: SEGMENT_BYTES,
+        bytes_max: 64 * SEGMENT_BYTES,
+        queue_capacity: 1000,
+        queue_bytes_max: QUEUE_BYTES_MAX,
+    }
+}
+
+fn try_open(
+    disk: &SimDisk,
+    options: &JournalOptions,
+) -> Result<(Journal, JournalReader, Recovery), JournalError> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    Journal::open(options, &disk, &Arc::new(Metrics::new().unwrap()))
+}
+
+fn open(disk: &SimDisk) -> (Journal, JournalReader, Recovery) {
+    try_open(disk, &options(Path::new(DIR))).unwrap()
+}
+
+/// What a record says, for records that say text.
+fn text(record: &Record) -> String {
+    String::from_utf8(record.payload.to_vec()).unwrap()
+}
+
+/// Closes the journal and reads to its end.
+async fn drain(journal: &Journal, reader: &mut JournalReader) -> Vec<Record> {
+    journal.close();
+    let mut records = Vec::new();
+    while let Some(batch) = reader.next_batch(u32::MAX, usize::MAX).await.unwrap() {
+        records.extend(batch);
+    }
+    records
+}
+
+/// What the next process finds on the disk: the seqs, each with the text it was appended with.
+fn recover(disk: &SimDisk) -> (Vec<u64>, Recovery) {
+    let (journal, mut reader, recovery) = open(disk);
+    let records = block_on(drain(&journal, &mut reader));
+    assert_eq!(records.len() as u64, recovery.records);
+    assert_eq!(records.iter().map(|r| u64::from(r.items)).sum::<u64>(), recovery.items);
+    let seqs = records.iter().map(|record| {
+        assert_eq!(text(record), said(record.seq.get()));
+        record.seq.get()
+    });
+    (seqs.collect(), recovery)
+}
+
+/// What the hand-written record of a seq says.
+fn said(seq: u64) -> String {
+    format!("record {seq} {}", "x".repeat(usize::try_from(seq % 7).unwrap()))
+}
+
+/// A segment by hand: write groups of so many records each, then zeros.
+fn segment(first_seq: u64, groups: &[u64]) -> (PathBuf, Vec<u8>) {
+    let mut bytes = segment_header(first_seq, ID);
+    bytes.resize(usize::try_from(SEGMENT_HEADER_BYTES).unwrap(), 0);
+    let mut seq = first_seq;
+    for group in groups {
+        for back in 0..*group {
+            bytes.extend(frame(seq, u32::try_from(back).unwrap(), said(seq).as_bytes()));
+            seq += 1;
+        }
+    }
+    bytes.resize(usize::try_from(SEGMENT_BYTES).unwrap(), 0);
+    (Path::new(DIR).join(segment_name(first_seq, ID)), bytes)
+}
+
+fn frame(seq: u64, back: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    push_frame(&mut frame, payload, crc32c::crc32c(payload), 1);
+    seal_frame(&mut frame, ID, seq, back);
+    frame
+}
+
+/// Where the frame of `seq` lies in a segment by hand.
+fn frame_range(first_seq: u64, seq: u64) -> std::ops::Range<usize> {
+    let length = |seq| frame(seq, 0, said(seq).as_bytes()).len();
+    let start = usize::try_from(SEGMENT_HEADER_BYTES).unwrap()
+        + (first_seq..seq).map(length).sum::<usize>();
+    start..start + length(seq)
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}

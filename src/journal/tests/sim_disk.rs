@@ -21,7 +21,7 @@ pub(super) struct SimDisk(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    changed: Condvar,
+    grown: Condvar,
 }
 
 #[derive(Default)]
@@ -33,7 +33,7 @@ struct State {
     pending_names: Vec<NameChange>,
     faults: Faults,
     calls: u64,
-    spares_refused: u64,
+    growths: u64,
     syncs: u64,
 }
 
@@ -47,6 +47,7 @@ struct FileState {
 #[derive(Clone)]
 enum NameChange {
     Set(PathBuf, usize),
+    Rename(PathBuf, PathBuf, usize),
     Remove(PathBuf),
 }
 
@@ -83,12 +84,13 @@ impl SimDisk {
         self.lock().syncs
     }
 
-    /// Waits until one more attempt to grow a file has met `ENOSPC`.
-    pub(super) fn wait_refused(&self) {
+    /// Takes away all that goes wrong, and waits until a file has grown.
+    pub(super) fn heal_and_wait_for_growth(&self) {
         let mut state = self.lock();
-        let before = state.spares_refused;
-        while state.spares_refused == before {
-            state = self.0.changed.wait(state).unwrap();
+        state.faults = Faults::default();
+        let before = state.growths;
+        while state.growths == before {
+            state = self.0.grown.wait(state).unwrap();
         }
     }
 
@@ -108,11 +110,10 @@ impl SimDisk {
         Self::with_files(files, names)
     }
 
-    /// The disk as another process would find it now: nothing is lost.
+    /// The disk as another process would find it now: what was not synced may still be lost.
     pub(super) fn copy(&self) -> Self {
         let old = self.lock();
-        let files = old.files.iter().map(|file| FileState::synced(file.cached.clone())).collect();
-        Self::with_files(files, old.names.clone())
+        Self::with_files(old.files.clone(), old.names.clone())
     }
 
     fn with_files(files: Vec<FileState>, names: BTreeMap<PathBuf, usize>) -> Self {
@@ -193,9 +194,17 @@ impl FileState {
 impl NameChange {
     fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
         match self {
-            Self::Set(path, file) => names.insert(path.clone(), *file),
-            Self::Remove(path) => names.remove(path),
-        };
+            Self::Set(path, file) => {
+                names.insert(path.clone(), *file);
+            }
+            Self::Rename(from, to, file) => {
+                names.remove(from);
+                names.insert(to.clone(), *file);
+            }
+            Self::Remove(path) => {
+                names.remove(path);
+            }
+        }
     }
 }
 
@@ -238,10 +247,8 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.call()?;
         let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
-        // One change in two halves would let power loss leave both names or none.
         assert!(!state.names.contains_key(to), "a rename must not replace {}", to.display());
-        state.change_name(NameChange::Set(to.to_owned(), file));
-        state.change_name(NameChange::Remove(from.to_owned()));
+        state.change_name(NameChange::Rename(from.to_owned(), to.to_owned(), file));
         Ok(())
     }
 
@@ -264,7 +271,7 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self, _path: &Path) -> io::Result<Box<dyn DiskLock>> {
-        self.call()?;
+        self.call().map(drop)?;
         Ok(Box::new(SimLock))
     }
 }
@@ -303,14 +310,14 @@ impl DiskFile for SimFile {
         let start = usize::try_from(offset).unwrap();
         let end = start + count;
         if state.faults.no_space && end > state.files[self.file].cached.len() {
-            state.spares_refused += 1;
-            self.disk.0.changed.notify_all();
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let file = &mut state.files[self.file];
-        if file.cached.len() < end {
-            file.cached.resize(end, 0);
+        if end > state.files[self.file].cached.len() {
+            state.files[self.file].cached.resize(end, 0);
+            state.growths += 1;
+            self.disk.0.grown.notify_all();
         }
+        let file = &mut state.files[self.file];
         file.cached[start..end].copy_from_slice(&bytes[..count]);
         file.dirty.extend(start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
         Ok(count)

@@ -1,1 +1,83 @@
-//! PostgreSQL.
+//! PostgreSQL, version 15 or later: for more than one machine, or more than one disk can take.
+//!
+//! # Operation
+//! A pool of connections; every method is one statement where that is possible, and a batch is one
+//! statement over arrays (`unnest`) whatever its size. `events`, `deliveries` and
+//! `delivery_attempts` are partitioned by the day the event was accepted; a statement that knows
+//! that moment touches one partition. [`Maintenance`](super::Maintenance) makes the days to come.
+//!
+//! Instances share the tables without knowing each other. Claims pass over rows that another one
+//! has locked (`SKIP LOCKED`); batches lock shared rows in key order. Removing or disabling an
+//! endpoint does not wait for batches that are planning deliveries to it: what slips through is
+//! cancelled or parked by the claim that finds it.
+//!
+//! # Failure
+//! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost
+//! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
+
+mod deliveries;
+mod endpoints;
+mod events;
+mod keys;
+mod maintenance;
+mod orgs;
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use time::OffsetDateTime;
+
+use super::StoreError;
+use crate::config::StoreConfig;
+use crate::domain::Timestamp;
+use crate::telemetry::Metrics;
+
+/// The store in a PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresStore {
+    pool: PgPool,
+    dedup_window: Duration,
+    metrics: Arc<Metrics>,
+}
+
+/// What every connection is set to, whatever the server's or the role's defaults are.
+const SETTINGS: [(&str, &str); 5] = [
+    // An accepted event may leave the journal once it is committed here.
+    ("synchronous_commit", "on"),
+    // Far above any statement's share, and below the patience of whoever waits for it.
+    ("statement_timeout", "30s"),
+    ("lock_timeout", "10s"),
+    ("idle_in_transaction_session_timeout", "60s"),
+    // A plan made for arrays of unknown length joins them row by row, which is quadratic in the
+    // size of a batch; one made for the actual values costs a fraction of a millisecond.
+    ("plan_cache_mode", "force_custom_plan"),
+];
+
+impl PostgresStore {
+    /// Connects to a database. Does not migrate.
+    pub async fn connect(
+        url: &str,
+        config: &StoreConfig,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        // sqlx sets TimeZone to UTC by itself.
+        let options = PgConnectOptions::from_str(url)?
+            .application_name("hookgate")
+            .options(SETTINGS)
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(config.database_connections)
+            .acquire_timeout(config.database_timeout)
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool, dedup_window: config.dedup_window, metrics })
+    }
+}
+
+/// A moment as a parameter.
+fn moment(at: Timestamp) -> OffsetDateTime {
+    at.into()
+}

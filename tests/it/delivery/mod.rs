@@ -1,1 +1,8 @@
-//! Webhooks to real receivers.
+//! Webhooks to real receivers, out of a real store.
+
+mod attempts;
+mod guard;
+mod isolation;
+mod outage;
+mod stopping;
+mod world;

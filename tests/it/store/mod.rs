@@ -1,1 +1,26 @@
-//! The conformance suite of the store contract.
+//! The conformance suite of the store contract: every promise once, held by both backends.
+//!
+//! A test is a function of a [`Subject`]; [`on_both`] makes a test of it for each backend.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod claims;
+mod dedup;
+mod endpoints;
+mod events;
+mod fixtures;
+mod isolation;
+mod keys;
+mod maintenance;
+mod orgs;
+mod outage;
+mod outcomes;
+mod pages;
+mod retries;
+mod subject;
+
+use subject::{Subject, on_both};

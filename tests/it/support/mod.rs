@@ -1,3 +1,6 @@
-//! What the tests share.
+//! What the tests stand on.
 
-pub mod server;
+pub(crate) mod binary;
+pub(crate) mod postgres;
+pub(crate) mod receiver;
+pub(crate) mod server;

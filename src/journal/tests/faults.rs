@@ -1,0 +1,113 @@
+//! Disks that fail while the journal is open.
+
+use futures_util::future::join_all;
+
+use super::sim_disk::{Faults, SimDisk};
+use super::*;
+use crate::journal::{AppendError, JournalStatus};
+
+async fn append(journal: &Journal, seq: u64) -> Result<u64, AppendError> {
+    journal.append(said(seq).as_bytes(), 1).await.map(super::super::Seq::get)
+}
+
+/// Five appends; then the fault; then nothing more is taken, also when the fault is gone.
+fn poisoned_by(faults: Faults) -> SimDisk {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = open(&disk);
+    block_on(async {
+        for seq in 1..=5 {
+            assert_eq!(append(&journal, seq).await, Ok(seq));
+        }
+        disk.set_faults(faults);
+        let failed = join_all((6..=8).map(|seq| append(&journal, seq))).await;
+        assert_eq!(failed, vec![Err(AppendError::Poisoned); 3]);
+        disk.set_faults(Faults::default());
+        assert_eq!(append(&journal, 6).await, Err(AppendError::Poisoned));
+        let JournalStatus { poisoned, writable, items_waiting, .. } = journal.status();
+        assert_eq!((poisoned, writable, items_waiting), (true, false, 5));
+        let syncs = disk.syncs();
+        let records = drain(&journal, &mut reader).await;
+        assert_eq!(records.len(), 5, "what was synced is still handed out, and no more");
+        assert_eq!(disk.syncs(), syncs, "a failed sync is not repeated");
+    });
+    disk
+}
+
+#[test]
+fn a_failed_write_poisons_and_costs_nothing_that_was_acknowledged() {
+    let disk = poisoned_by(Faults { failing_writes: true, ..Faults::default() });
+    assert_eq!(recover(&disk.power_cycle(|| false)).0, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_failed_sync_poisons_and_costs_nothing_that_was_acknowledged() {
+    let disk = poisoned_by(Faults { failing_syncs: true, ..Faults::default() });
+    assert_eq!(recover(&disk.power_cycle(|| false)).0, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn what_a_restart_finds_after_a_failed_sync_survives_the_power_loss_after_it() {
+    let disk = poisoned_by(Faults { failing_syncs: true, ..Faults::default() }).copy();
+    let (seqs, _) = recover(&disk);
+    assert!(seqs.len() > 5, "the page cache still has them: {seqs:?}");
+    assert_eq!(recover(&disk.power_cycle(|| false)).0, seqs);
+}
+
+#[test]
+fn short_and_interrupted_calls_are_completed() {
+    let disk = SimDisk::default();
+    disk.set_faults(Faults { short: Some(7), interrupted: true, ..Faults::default() });
+    let (journal, mut reader, _) = open(&disk);
+    block_on(async {
+        for seq in 1..=40 {
+            assert_eq!(append(&journal, seq).await, Ok(seq));
+        }
+        assert_eq!(drain(&journal, &mut reader).await.len(), 40);
+    });
+    journal.shut_down();
+    assert_eq!(recover(&disk.power_cycle(|| false)).0, (1..=40).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_disk_refuses_appends_until_there_is_room() {
+    let disk = SimDisk::default();
+    // The checkpoint's file is there before the disk fills up.
+    drop(open(&disk));
+    for (path, _) in disk.files("spare-1") {
+        disk.put(&path, None);
+    }
+    disk.set_faults(Faults { no_space: true, ..Faults::default() });
+    let (journal, mut reader, _) = open(&disk);
+    block_on(async {
+        assert_eq!(append(&journal, 1).await, Err(AppendError::Full));
+        let JournalStatus { full, poisoned, .. } = journal.status();
+        assert_eq!((full, poisoned), (true, false));
+        disk.heal_and_wait_for_growth();
+        let mut result = append(&journal, 1).await;
+        while result == Err(AppendError::Full) {
+            std::thread::yield_now();
+            result = append(&journal, 1).await;
+        }
+        assert_eq!(result, Ok(1));
+        assert_eq!(drain(&journal, &mut reader).await.len(), 1);
+    });
+}
+
+#[test]
+fn an_append_that_is_abandoned_harms_no_other() {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = open(&disk);
+    block_on(async {
+        for seq in 1..=20 {
+            let abandoned = append(&journal, 0);
+            let kept = append(&journal, seq);
+            tokio::select! {
+                biased;
+                _ = abandoned => {}
+                () = std::future::ready(()) => {}
+            }
+            assert!(kept.await.is_ok());
+        }
+        assert_eq!(drain(&journal, &mut reader).await.len(), 40);
+    });
+}

@@ -1,0 +1,186 @@
+//! The journal as its callers use it.
+
+use futures_util::future::join_all;
+
+use super::sim_disk::SimDisk;
+use super::*;
+use crate::journal::queue::{Queue, QueueLimits};
+use crate::journal::{AppendError, SystemDisk};
+
+fn small(segments: u64) -> JournalOptions {
+    JournalOptions { bytes_max: segments * SEGMENT_BYTES, ..options(Path::new(DIR)) }
+}
+
+fn open_system(dir: &Path) -> Result<(Journal, JournalReader, Recovery), JournalError> {
+    let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+    Journal::open(&options(dir), &disk, &Arc::new(Metrics::new().unwrap()))
+}
+
+async fn append(journal: &Journal, text: &str) -> Result<u64, AppendError> {
+    journal.append(text.as_bytes(), 1).await.map(super::super::Seq::get)
+}
+
+#[test]
+fn what_is_appended_is_read_back_from_a_real_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("journal");
+    let (journal, mut reader, recovery) = open_system(&dir).unwrap();
+    assert_eq!(recovery, Recovery::default());
+    let texts: Vec<_> = (0..100).map(|n| format!("event {n}")).collect();
+    let seqs = block_on(join_all(texts.iter().map(|text| append(&journal, text))));
+    assert_eq!(seqs, (1..=100).map(Ok).collect::<Vec<_>>());
+    assert_eq!(journal.status().items_waiting, 100);
+    let records = block_on(drain(&journal, &mut reader));
+    assert_eq!(records.iter().map(text).collect::<Vec<_>>(), texts);
+    journal.finished(records[59].seq.next());
+    assert_eq!(journal.status().items_waiting, 40);
+    journal.shut_down();
+
+    let (journal, mut reader, recovery) = open_system(&dir).unwrap();
+    assert_eq!((recovery.records, recovery.torn_bytes), (40, 0));
+    let records = block_on(drain(&journal, &mut reader));
+    assert_eq!(records.iter().map(text).collect::<Vec<_>>(), texts[60..]);
+}
+
+#[test]
+fn two_processes_cannot_share_a_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open_system(dir.path()).unwrap();
+    let second = open_system(dir.path());
+    assert!(matches!(second, Err(JournalError::InUse { .. })));
+    drop(first);
+    open_system(dir.path()).unwrap();
+}
+
+#[test]
+fn a_batch_stays_within_its_limits_but_for_a_single_record() {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = open(&disk);
+    block_on(async {
+        for items in [2, 2, 2, 9, 1] {
+            journal.append(&[b'x'; 100], items).await.unwrap();
+        }
+        let mut sizes = Vec::new();
+        for (items_max, bytes_max) in [(5, 1000), (5, 1000), (5, 1000), (5, 10)] {
+            let batch = reader.next_batch(items_max, bytes_max).await.unwrap().unwrap();
+            sizes.push(batch.iter().map(|record| record.items).collect::<Vec<_>>());
+        }
+        assert_eq!(sizes, [vec![2, 2], vec![2], vec![9], vec![1]]);
+        journal.close();
+        assert_eq!(reader.next_batch(5, 1000).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn the_reader_waits_for_the_next_record() {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = open(&disk);
+    block_on(async {
+        let read = async { reader.next_batch(10, 1000).await.unwrap().unwrap() };
+        let (records, seq) = tokio::join!(read, append(&journal, "late"));
+        assert_eq!((records[0].seq.get(), seq), (1, Ok(1)));
+    });
+}
+
+#[test]
+fn a_closed_journal_takes_nothing_and_gives_all_it_has() {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = open(&disk);
+    block_on(async {
+        append(&journal, "one").await.unwrap();
+        journal.close();
+        assert_eq!(append(&journal, "two").await, Err(AppendError::Closed));
+        assert!(!journal.status().writable);
+        assert_eq!(drain(&journal, &mut reader).await.len(), 1);
+    });
+}
+
+#[test]
+fn a_full_journal_refuses_until_records_are_finished() {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = try_open(&disk, &small(2)).unwrap();
+    let big = "x".repeat(400);
+    block_on(async {
+        // Two records fit into a segment.
+        for seq in 1..=4 {
+            assert_eq!(append(&journal, &big).await, Ok(seq));
+        }
+        assert_eq!(append(&journal, &big).await, Err(AppendError::Full));
+        assert!(journal.status().full);
+        let read = reader.next_batch(10, 10_000).await.unwrap().unwrap();
+        journal.finished(read[1].seq.next());
+        let mut next = append(&journal, &big).await;
+        while next == Err(AppendError::Full) {
+            std::thread::yield_now();
+            next = append(&journal, &big).await;
+        }
+        assert_eq!(next, Ok(5));
+        assert!(journal.status().bytes <= 2 * SEGMENT_BYTES);
+    });
+}
+
+#[test]
+fn finished_segments_are_used_again_and_the_directory_does_not_grow() {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = try_open(&disk, &small(4)).unwrap();
+    let big = "x".repeat(400);
+    block_on(async {
+        for _ in 0..200 {
+            while append(&journal, &big).await == Err(AppendError::Full) {
+                std::thread::yield_now();
+            }
+            let read = reader.next_batch(1, 10_000).await.unwrap().unwrap();
+            journal.finished(read[0].seq.next());
+        }
+    });
+    journal.shut_down();
+    let files = disk.files("").len() - 1;
+    assert!(files <= 4, "{files} segment files");
+    let (_, _, recovery) = open(&disk);
+    assert_eq!((recovery.records, recovery.damage.len()), (0, 0));
+}
+
+#[test]
+fn what_was_not_handed_out_cannot_be_finished() {
+    let disk = SimDisk::default();
+    let (journal, _reader, _) = open(&disk);
+    let seq = block_on(journal.append(b"unread", 1)).unwrap();
+    journal.finished(seq.next());
+    assert_eq!(journal.status().items_waiting, 1);
+    journal.shut_down();
+    assert_eq!(open(&disk).2.records, 1);
+}
+
+#[test]
+fn a_record_that_fits_no_segment_is_refused() {
+    let disk = SimDisk::default();
+    let (journal, ..) = open(&disk);
+    block_on(async {
+        assert_eq!(journal.append(&[1; 1024 - 28], 1).await.map(|seq| seq.get()), Ok(1));
+        assert_eq!(journal.append(&[1; 1024 - 27], 1).await, Err(AppendError::TooLarge));
+    });
+}
+
+#[test]
+fn the_queue_is_bounded_by_count_and_by_bytes() {
+    let queue = Queue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
+    let first = queue.push(&[0; 2000], 1);
+    assert!(first.is_ok(), "one may always wait");
+    assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy));
+    let taken = queue.take(None).unwrap();
+    assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy), "until it is synced");
+    taken.complete(1, 1, AppendError::Poisoned);
+    queue.close();
+    assert!(queue.take(Some(taken)).is_none());
+    assert_eq!(block_on(first.unwrap_or_else(|_| unreachable!())).map(|seq| seq.get()), Ok(1));
+
+    let queue = Queue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
+    assert!(queue.push(b"x", 1).is_ok() && queue.push(b"x", 1).is_ok());
+    assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy));
+}
+
+#[test]
+fn a_journal_smaller_than_two_segments_is_refused() {
+    let error = try_open(&SimDisk::default(), &small(1)).err().unwrap();
+    assert!(matches!(error, JournalError::TooSmall));
+}

@@ -1,0 +1,368 @@
+//! Deliveries, their attempts, and dead letters.
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{PostgresStore, moment};
+use crate::domain::{
+    Attempt, Cursor, DeadLetter, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
+    EventId, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
+};
+use crate::store::outcome::{self, Verdict};
+use crate::store::{DeliveryStore, LeaseRoom, RetryRefusal, StoreError, lease, rows, timed};
+use crate::telemetry::DbOperation;
+
+#[async_trait]
+impl DeliveryStore for PostgresStore {
+    async fn claim_deliveries_across_orgs(
+        &self,
+        room: LeaseRoom,
+        except: &[EndpointId],
+        now: Timestamp,
+    ) -> Result<Vec<LeasedDelivery>, StoreError> {
+        if room.deliveries_max == 0 {
+            return Ok(Vec::new());
+        }
+        timed(&self.metrics, DbOperation::ClaimDeliveries, self.claim(room, except, now)).await
+    }
+
+    async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+        if outcomes.is_empty() {
+            return Ok(0);
+        }
+        timed(&self.metrics, DbOperation::RecordOutcomes, self.record(outcomes)).await
+    }
+
+    async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
+                    created_at, finished_at
+             FROM deliveries WHERE id = $1 AND org_id = $2",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map(rows::delivery).transpose()
+    }
+
+    async fn deliveries(
+        &self,
+        org: OrgId,
+        filter: &DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>, StoreError> {
+        let after = rows::place(page);
+        let found = sqlx::query(
+            "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
+                    created_at, finished_at
+             FROM deliveries
+             WHERE org_id = $1 AND (created_at, id) < ($2, $3)
+               AND ($4::text IS NULL OR status = $4)
+               AND ($5::uuid IS NULL OR event_id = $5)
+               AND ($6::uuid IS NULL OR endpoint_id = $6)
+             ORDER BY created_at DESC, id DESC LIMIT $7",
+        )
+        .bind(org.uuid())
+        .bind(moment(after.at))
+        .bind(after.id)
+        .bind(filter.status.map(DeliveryStatus::as_str))
+        .bind(filter.event_id.map(EventId::uuid))
+        .bind(filter.endpoint_id.map(EndpointId::uuid))
+        .bind(rows::fetch_limit(page))
+        .fetch_all(&self.pool)
+        .await?;
+        let deliveries = rows::all(&found, rows::delivery)?;
+        Ok(Page::from_rows(deliveries, page.limit, |delivery| Cursor {
+            at: delivery.created_at,
+            id: delivery.id.uuid(),
+        }))
+    }
+
+    async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+        let found = sqlx::query(
+            "SELECT number, started_at, duration_ms, status_code, error, response_excerpt
+             FROM delivery_attempts WHERE delivery_id = $1 AND org_id = $2
+             ORDER BY number",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_all(&self.pool)
+        .await?;
+        rows::all(&found, rows::attempt)
+    }
+
+    async fn retry_delivery(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Result<Delivery, RetryRefusal>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        // The endpoint first, as its removal takes its locks; shared, so that it stays until the end.
+        sqlx::query(
+            "SELECT 1 FROM endpoints
+             WHERE id IN (SELECT endpoint_id FROM deliveries WHERE id = $1 AND org_id = $2)
+             FOR SHARE",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .execute(&mut *tx)
+        .await?;
+        let row = sqlx::query(
+            "SELECT d.lease_token, d.due_at, p.id, p.disabled_reason
+             FROM deliveries d LEFT JOIN endpoints p ON p.id = d.endpoint_id
+             WHERE d.id = $1 AND d.org_id = $2
+             FOR UPDATE OF d",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(Err(RetryRefusal::NotFound)) };
+        if let Some(refusal) = lease::retry_refusal(&row, now)? {
+            return Ok(Err(refusal));
+        }
+        sqlx::query("DELETE FROM dead_letters WHERE id = $1")
+            .bind(id.uuid())
+            .execute(&mut *tx)
+            .await?;
+        let row = sqlx::query(
+            "UPDATE deliveries
+             SET status = 'pending', due_at = $2, lease_token = NULL, finished_at = NULL
+             WHERE id = $1
+             RETURNING id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
+                       created_at, finished_at",
+        )
+        .bind(id.uuid())
+        .bind(moment(now))
+        .fetch_one(&mut *tx)
+        .await?;
+        let delivery = rows::delivery(&row)?;
+        tx.commit().await?;
+        Ok(Ok(delivery))
+    }
+
+    async fn dead_letters(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<DeadLetter>, StoreError> {
+        let after = rows::place(page);
+        let found = sqlx::query(
+            "SELECT id, event_id, delivery_id, endpoint_id, reason, detail, created_at
+             FROM dead_letters
+             WHERE org_id = $1 AND (created_at, id) < ($2, $3)
+             ORDER BY created_at DESC, id DESC LIMIT $4",
+        )
+        .bind(org.uuid())
+        .bind(moment(after.at))
+        .bind(after.id)
+        .bind(rows::fetch_limit(page))
+        .fetch_all(&self.pool)
+        .await?;
+        let letters = rows::all(&found, rows::dead_letter)?;
+        Ok(Page::from_rows(letters, page.limit, |letter| Cursor {
+            at: letter.created_at,
+            id: letter.id,
+        }))
+    }
+}
+
+impl PostgresStore {
+    /// Settles what is due: leases what has an enabled endpoint, and makes good what slipped past
+    /// a change of its endpoint by parking or cancelling it.
+    async fn claim(
+        &self,
+        room: LeaseRoom,
+        except: &[EndpointId],
+        now: Timestamp,
+    ) -> Result<Vec<LeasedDelivery>, StoreError> {
+        let except: Vec<Uuid> = except.iter().copied().map(EndpointId::uuid).collect();
+        let found = sqlx::query(
+            "WITH due AS (
+                 SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at
+                 FROM deliveries d
+                 WHERE d.status = 'pending' AND d.due_at <= $1 AND d.endpoint_id <> ALL ($2)
+                 ORDER BY d.due_at LIMIT $3
+                 FOR UPDATE SKIP LOCKED
+             ), judged AS (
+                 SELECT due.*, p.id IS NULL AS removed,
+                        p.id IS NOT NULL AND p.disabled_reason IS NULL AS enabled
+                 FROM due LEFT JOIN endpoints p ON p.id = due.endpoint_id
+             ), settled AS (
+                 UPDATE deliveries d
+                 SET status = CASE WHEN j.removed THEN 'cancelled' ELSE d.status END,
+                     due_at = CASE WHEN j.enabled THEN $4::timestamptz END,
+                     lease_token = CASE WHEN j.enabled THEN $5::uuid END,
+                     finished_at = CASE WHEN j.removed THEN $1::timestamptz END
+                 FROM judged j
+                 WHERE d.id = j.id AND d.event_received_at = j.event_received_at
+                 RETURNING d.id, d.attempts, d.event_id, d.event_received_at, d.endpoint_id,
+                           j.due_at, j.enabled
+             )
+             SELECT s.id, s.attempts,
+                    e.id, e.org_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
+                    e.occurred_at, e.received_at, e.trace_id,
+                    p.id, p.org_id, p.url, p.event_types, p.description, p.secret,
+                    p.disabled_reason, p.created_at, p.updated_at
+             FROM settled s
+             JOIN events e ON e.id = s.event_id AND e.received_at = s.event_received_at
+             JOIN endpoints p ON p.id = s.endpoint_id
+             WHERE s.enabled
+             ORDER BY s.due_at",
+        )
+        .bind(moment(now))
+        .bind(except)
+        .bind(i64::try_from(room.deliveries_max).unwrap_or(i64::MAX))
+        .bind(moment(room.lease.until))
+        .bind(room.lease.token.uuid())
+        .fetch_all(&self.pool)
+        .await?;
+        lease::leased(&found, room.lease)
+    }
+
+    /// Locks the deliveries whose lease still holds, in key order, and then those of their
+    /// endpoints that are disabled: an enabling under way is thereby over, or sees what is parked here.
+    async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+        let verdicts = outcome::verdicts(outcomes);
+        let verdict = VerdictColumns::new(&verdicts);
+        let attempt = AttemptColumns::new(&verdicts);
+        let counted: i64 = sqlx::query_scalar(
+            "WITH held AS (
+                 SELECT d.id, d.event_received_at, d.org_id, d.event_id, d.endpoint_id,
+                        v.status, v.attempts_made, v.retry_at, v.finished_at, v.dead_reason,
+                        v.detail, v.decided_at
+                 FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::bigint[],
+                             $6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[],
+                             $10::timestamptz[])
+                     AS v (id, event_received_at, token, status, attempts_made, retry_at,
+                           finished_at, dead_reason, detail, decided_at)
+                 JOIN deliveries d ON d.id = v.id AND d.event_received_at = v.event_received_at
+                 WHERE d.lease_token = v.token AND d.status = 'pending'
+                 ORDER BY d.id
+                 FOR UPDATE OF d
+             ), disabled AS (
+                 SELECT p.id FROM endpoints p
+                 WHERE p.disabled_reason IS NOT NULL
+                   AND p.id IN (SELECT endpoint_id FROM held WHERE retry_at IS NOT NULL)
+                 ORDER BY p.id
+                 FOR SHARE
+             ), attempted AS (
+                 INSERT INTO delivery_attempts
+                     (delivery_id, org_id, event_received_at, number, started_at, duration_ms,
+                      status_code, error, response_excerpt)
+                 SELECT h.id, h.org_id, h.event_received_at, a.number, a.started_at,
+                        a.duration_ms, a.status_code, a.error, a.response_excerpt
+                 FROM unnest($11::uuid[], $12::bigint[], $13::timestamptz[], $14::bigint[],
+                             $15::bigint[], $16::text[], $17::text[])
+                     AS a (id, number, started_at, duration_ms, status_code, error,
+                           response_excerpt)
+                 JOIN held h ON h.id = a.id
+                 ON CONFLICT DO NOTHING
+             ), buried AS (
+                 INSERT INTO dead_letters
+                     (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at)
+                 SELECT id, org_id, event_id, id, endpoint_id, dead_reason, detail, decided_at
+                 FROM held WHERE dead_reason IS NOT NULL
+                 ON CONFLICT (id) DO NOTHING
+             ), done AS (
+                 UPDATE deliveries d
+                 SET status = h.status,
+                     attempts = d.attempts + h.attempts_made,
+                     due_at = CASE WHEN off.id IS NULL THEN h.retry_at END,
+                     lease_token = NULL,
+                     finished_at = h.finished_at
+                 FROM held h LEFT JOIN disabled off ON off.id = h.endpoint_id
+                 WHERE d.id = h.id AND d.event_received_at = h.event_received_at
+                 RETURNING 1
+             )
+             SELECT count(*) FROM done",
+        )
+        .bind(verdict.id)
+        .bind(verdict.event_received_at)
+        .bind(verdict.token)
+        .bind(verdict.status)
+        .bind(verdict.attempts_made)
+        .bind(verdict.retry_at)
+        .bind(verdict.finished_at)
+        .bind(verdict.dead_reason)
+        .bind(verdict.detail)
+        .bind(verdict.decided_at)
+        .bind(attempt.id)
+        .bind(attempt.number)
+        .bind(attempt.started_at)
+        .bind(attempt.duration_ms)
+        .bind(attempt.status_code)
+        .bind(attempt.error)
+        .bind(attempt.response_excerpt)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(usize::try_from(counted).unwrap_or(0))
+    }
+}
+
+/// Verdicts, column by column.
+struct VerdictColumns {
+    id: Vec<Uuid>,
+    event_received_at: Vec<OffsetDateTime>,
+    token: Vec<Uuid>,
+    status: Vec<&'static str>,
+    attempts_made: Vec<i64>,
+    retry_at: Vec<Option<OffsetDateTime>>,
+    finished_at: Vec<Option<OffsetDateTime>>,
+    dead_reason: Vec<Option<&'static str>>,
+    detail: Vec<Option<String>>,
+    decided_at: Vec<OffsetDateTime>,
+}
+
+impl VerdictColumns {
+    fn new(verdicts: &[Verdict<'_>]) -> Self {
+        Self {
+            id: verdicts.iter().map(|v| v.delivery_id).collect(),
+            event_received_at: verdicts.iter().map(|v| moment(v.event_received_at)).collect(),
+            token: verdicts.iter().map(|v| v.token).collect(),
+            status: verdicts.iter().map(|v| v.status).collect(),
+            attempts_made: verdicts.iter().map(Verdict::attempts_made).collect(),
+            retry_at: verdicts.iter().map(|v| v.retry_at.map(moment)).collect(),
+            finished_at: verdicts.iter().map(|v| v.finished_at().map(moment)).collect(),
+            dead_reason: verdicts.iter().map(|v| v.death().map(|(_, reason)| reason)).collect(),
+            detail: verdicts.iter().map(|v| text(v.detail())).collect(),
+            decided_at: verdicts.iter().map(|v| moment(v.decided_at)).collect(),
+        }
+    }
+}
+
+/// The attempts among them, column by column.
+struct AttemptColumns {
+    id: Vec<Uuid>,
+    number: Vec<i64>,
+    started_at: Vec<OffsetDateTime>,
+    duration_ms: Vec<i64>,
+    status_code: Vec<Option<i64>>,
+    error: Vec<Option<String>>,
+    response_excerpt: Vec<Option<String>>,
+}
+
+impl AttemptColumns {
+    fn new(verdicts: &[Verdict<'_>]) -> Self {
+        let made: Vec<_> = verdicts.iter().filter_map(Verdict::attempt).collect();
+        Self {
+            id: made.iter().map(|(verdict, _)| verdict.delivery_id).collect(),
+            number: made.iter().map(|(_, a)| i64::from(a.number)).collect(),
+            started_at: made.iter().map(|(_, a)| moment(a.started_at)).collect(),
+            duration_ms: made.iter().map(|(_, a)| i64::from(a.duration_ms)).collect(),
+            status_code: made.iter().map(|(_, a)| a.status_code.map(i64::from)).collect(),
+            error: made.iter().map(|(_, a)| text(a.error.as_deref())).collect(),
+            response_excerpt: made
+                .iter()
+                .map(|(_, a)| text(a.response_excerpt.as_deref()))
+                .collect(),
+        }
+    }
+}
+
+fn text(words: Option<&str>) -> Option<String> {
+    words.map(|words| rows::storable(words).into_owned())
+}

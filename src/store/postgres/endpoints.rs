@@ -1,0 +1,166 @@
+//! Endpoints.
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+
+use super::{PostgresStore, moment};
+use crate::domain::{
+    Cursor, Endpoint, EndpointChange, EndpointId, OrgId, Page, PageRequest, Timestamp,
+};
+use crate::store::{EndpointStore, StoreError, rows};
+
+#[async_trait]
+impl EndpointStore for PostgresStore {
+    async fn insert_endpoint(&self, org: OrgId, endpoint: &Endpoint) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO endpoints (id, org_id, url, event_types, description, secret,
+                                    disabled_reason, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(endpoint.id.uuid())
+        .bind(org.uuid())
+        .bind(endpoint.url.as_str())
+        .bind(endpoint.event_types.to_string())
+        .bind(endpoint.description.as_deref())
+        .bind(endpoint.secret.reveal())
+        .bind(endpoint.disabled_reason.as_deref().map(rows::storable))
+        .bind(moment(endpoint.created_at))
+        .bind(moment(endpoint.updated_at))
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, org_id, url, event_types, description, secret, disabled_reason,
+                    created_at, updated_at
+             FROM endpoints WHERE id = $1 AND org_id = $2",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| rows::endpoint(&row, 0)).transpose()
+    }
+
+    async fn endpoints(&self, org: OrgId, page: PageRequest) -> Result<Page<Endpoint>, StoreError> {
+        let after = rows::place(page);
+        let found = sqlx::query(
+            "SELECT id, org_id, url, event_types, description, secret, disabled_reason,
+                    created_at, updated_at
+             FROM endpoints WHERE org_id = $1 AND (created_at, id) < ($2, $3)
+             ORDER BY created_at DESC, id DESC LIMIT $4",
+        )
+        .bind(org.uuid())
+        .bind(moment(after.at))
+        .bind(after.id)
+        .bind(rows::fetch_limit(page))
+        .fetch_all(&self.pool)
+        .await?;
+        let endpoints = rows::all(&found, |row| rows::endpoint(row, 0))?;
+        Ok(Page::from_rows(endpoints, page.limit, |endpoint| Cursor {
+            at: endpoint.created_at,
+            id: endpoint.id.uuid(),
+        }))
+    }
+
+    async fn update_endpoint(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        change: &EndpointChange,
+        now: Timestamp,
+    ) -> Result<Option<Endpoint>, StoreError> {
+        let disabled_reason = change.disabled_reason.as_ref().and_then(Option::as_deref);
+        let mut tx = self.pool.begin().await?;
+        let row = sqlx::query(
+            "UPDATE endpoints
+             SET url = coalesce($3, url),
+                 event_types = coalesce($4, event_types),
+                 description = CASE WHEN $5 THEN $6 ELSE description END,
+                 disabled_reason = CASE WHEN $7 THEN $8 ELSE disabled_reason END,
+                 updated_at = $9
+             WHERE id = $1 AND org_id = $2
+             RETURNING id, org_id, url, event_types, description, secret, disabled_reason,
+                       created_at, updated_at",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .bind(change.url.as_ref().map(url::Url::as_str))
+        .bind(change.event_types.as_ref().map(ToString::to_string))
+        .bind(change.description.is_some())
+        .bind(change.description.as_ref().and_then(Option::as_deref))
+        .bind(change.disabled_reason.is_some())
+        .bind(disabled_reason.map(rows::storable))
+        .bind(moment(now))
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        match &change.disabled_reason {
+            Some(Some(_)) => park(&mut tx, id).await?,
+            Some(None) => unpark(&mut tx, id, now).await?,
+            None => {}
+        }
+        let endpoint = rows::endpoint(&row, 0)?;
+        tx.commit().await?;
+        Ok(Some(endpoint))
+    }
+
+    async fn delete_endpoint(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let done = sqlx::query("DELETE FROM endpoints WHERE id = $1 AND org_id = $2")
+            .bind(id.uuid())
+            .bind(org.uuid())
+            .execute(&mut *tx)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query(
+            "UPDATE deliveries
+             SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $2
+             WHERE endpoint_id = $1 AND status = 'pending'",
+        )
+        .bind(id.uuid())
+        .bind(moment(now))
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+/// Takes what waits out of the claims' sight. Leased deliveries are parked by their outcome, or by
+/// the claim that finds their lease lapsed.
+async fn park(connection: &mut PgConnection, endpoint: EndpointId) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE deliveries SET due_at = NULL
+         WHERE endpoint_id = $1 AND status = 'pending' AND lease_token IS NULL",
+    )
+    .bind(endpoint.uuid())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn unpark(
+    connection: &mut PgConnection,
+    endpoint: EndpointId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE deliveries SET due_at = $2
+         WHERE endpoint_id = $1 AND status = 'pending' AND due_at IS NULL",
+    )
+    .bind(endpoint.uuid())
+    .bind(moment(now))
+    .execute(connection)
+    .await?;
+    Ok(())
+}

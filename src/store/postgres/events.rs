@@ -1,0 +1,329 @@
+//! Events, and the planning of their deliveries.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+use sqlx::postgres::types::PgInterval;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{PostgresStore, moment};
+use crate::domain::{
+    Cursor, DeadReason, Event, EventFilter, EventId, EventTypeFilter, OrgId, Page, PageRequest,
+    Timestamp,
+};
+use crate::store::plan::{self, Candidate, Endpoints};
+use crate::store::{EventStore, LeaseRoom, Persisted, StoreError, rows, timed};
+use crate::telemetry::DbOperation;
+
+#[async_trait]
+impl EventStore for PostgresStore {
+    async fn persist_events_across_orgs(
+        &self,
+        events: &[Arc<Event>],
+        room: Option<LeaseRoom>,
+        now: Timestamp,
+    ) -> Result<Persisted, StoreError> {
+        if events.is_empty() {
+            return Ok(Persisted::default());
+        }
+        timed(&self.metrics, DbOperation::PersistEvents, self.persist(events, room, now)).await
+    }
+
+    async fn bury_event(
+        &self,
+        org: OrgId,
+        event: EventId,
+        record: &[u8],
+        detail: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO dead_letters (id, org_id, event_id, reason, detail, record, created_at)
+             VALUES ($1, $2, $1, $3, $4, $5, $6)
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(event.uuid())
+        .bind(org.uuid())
+        .bind(DeadReason::Unstorable.as_str())
+        .bind(rows::storable(detail))
+        .bind(record)
+        .bind(moment(now))
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn event(&self, org: OrgId, id: EventId) -> Result<Option<Event>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
+                    received_at, trace_id
+             FROM events WHERE id = $1 AND org_id = $2
+             ORDER BY received_at DESC LIMIT 1",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| rows::event(&row, 0)).transpose()
+    }
+
+    async fn events(
+        &self,
+        org: OrgId,
+        filter: &EventFilter,
+        page: PageRequest,
+    ) -> Result<Page<Event>, StoreError> {
+        let after = rows::place(page);
+        let (exact, prefix) = match &filter.event_type {
+            None | Some(EventTypeFilter::All) => (None, None),
+            Some(EventTypeFilter::Exact(exact)) => (Some(exact.as_str()), None),
+            Some(EventTypeFilter::Prefix(prefix)) => (None, Some(prefix.as_str())),
+        };
+        let found = sqlx::query(
+            "SELECT id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
+                    received_at, trace_id
+             FROM events
+             WHERE org_id = $1 AND (received_at, id) < ($2, $3)
+               AND received_at >= $4 AND received_at < $5
+               AND ($6::text IS NULL OR event_type = $6)
+               AND ($7::text IS NULL OR starts_with(event_type, $7))
+               AND ($8::bytea IS NULL OR convert_to(account_id, 'UTF8') = $8)
+               AND ($9::bytea IS NULL OR convert_to(user_id, 'UTF8') = $9)
+             ORDER BY received_at DESC, id DESC LIMIT $10",
+        )
+        .bind(org.uuid())
+        .bind(moment(after.at))
+        .bind(after.id)
+        .bind(moment(filter.since.unwrap_or(rows::START_OF_TIME)))
+        .bind(moment(filter.until.unwrap_or(rows::END_OF_TIME)))
+        .bind(exact)
+        .bind(prefix)
+        // As bytes: what a caller looks for may hold a NUL, which no text parameter can.
+        .bind(filter.account_id.as_deref().map(str::as_bytes))
+        .bind(filter.user_id.as_deref().map(str::as_bytes))
+        .bind(rows::fetch_limit(page))
+        .fetch_all(&self.pool)
+        .await?;
+        let events = rows::all(&found, |row| rows::event(row, 0))?;
+        Ok(Page::from_rows(events, page.limit, |event| Cursor {
+            at: event.received_at,
+            id: event.id.uuid(),
+        }))
+    }
+}
+
+impl PostgresStore {
+    /// Two round trips: the endpoints, then everything else. A second round of events, which a
+    /// dedup id used twice in one batch makes, brings a transaction around them.
+    async fn persist(
+        &self,
+        events: &[Arc<Event>],
+        room: Option<LeaseRoom>,
+        now: Timestamp,
+    ) -> Result<Persisted, StoreError> {
+        let rounds = plan::rounds(events, self.dedup_window);
+        let mut connection = self.pool.acquire().await?;
+        let endpoints = enabled_endpoints(&mut connection, &plan::orgs_of(events)).await?;
+        let mut persisted = Persisted::default();
+        if let [round] = &rounds[..] {
+            self.write_round(&mut connection, round, &endpoints, room, now, &mut persisted).await?;
+        } else {
+            let mut tx = sqlx::Connection::begin(&mut *connection).await?;
+            for round in &rounds {
+                self.write_round(&mut tx, round, &endpoints, room, now, &mut persisted).await?;
+            }
+            tx.commit().await?;
+        }
+        persisted.duplicates = events.len() - persisted.stored;
+        Ok(persisted)
+    }
+
+    async fn write_round(
+        &self,
+        connection: &mut PgConnection,
+        round: &plan::Round,
+        endpoints: &Endpoints,
+        room: Option<LeaseRoom>,
+        now: Timestamp,
+        persisted: &mut Persisted,
+    ) -> Result<(), StoreError> {
+        // Planned in the order of the batch, so that leases go to the oldest; written in key order.
+        let candidates = plan::candidates(round, endpoints, now);
+        let mut sorted: Vec<&Event> = round.iter().map(Arc::as_ref).collect();
+        sorted.sort_unstable_by_key(|event| (event.org_id, event.id));
+        let room_left =
+            room.map_or(0, |room| room.deliveries_max.saturating_sub(persisted.leased.len()));
+        let (stored, planned, leased) =
+            self.write(connection, &sorted, &candidates, room, room_left, now).await?;
+        persisted.stored += usize::try_from(stored).unwrap_or(0);
+        persisted.planned += usize::try_from(planned).unwrap_or(0);
+        if let Some(room) = room {
+            let mut by_id: HashMap<Uuid, &Candidate<'_>> =
+                candidates.iter().map(|candidate| (candidate.id.uuid(), candidate)).collect();
+            let taken = leased.iter().filter_map(|id| by_id.remove(id));
+            persisted.leased.extend(taken.map(|candidate| candidate.leased(room)));
+        }
+        Ok(())
+    }
+
+    /// Takes dedup keys, stores the events that hold theirs, and plans deliveries of those that
+    /// are new to endpoints that are still enabled. Answers how many events were stored, how many
+    /// deliveries were planned, and which of them are leased.
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        events: &[&Event],
+        candidates: &[Candidate<'_>],
+        room: Option<LeaseRoom>,
+        room_left: usize,
+        now: Timestamp,
+    ) -> Result<(i64, i64, Vec<Uuid>), StoreError> {
+        let event = EventColumns::new(events);
+        let delivery = DeliveryColumns::new(candidates);
+        let row = sqlx::query_as(
+            "WITH taken AS (
+                 INSERT INTO dedup_keys (org_id, event_id, received_at)
+                 SELECT org_id, id, received_at
+                 FROM unnest($1::uuid[], $2::uuid[], $5::text[], $9::timestamptz[])
+                     AS e (id, org_id, dedup_id, received_at)
+                 WHERE dedup_id IS NOT NULL
+                 ON CONFLICT (org_id, event_id) DO UPDATE SET received_at = excluded.received_at
+                     WHERE dedup_keys.received_at = excluded.received_at
+                        OR dedup_keys.received_at <= excluded.received_at - $11::interval
+                 RETURNING event_id
+             ), stored AS (
+                 INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id,
+                                     user_id, occurred_at, received_at, trace_id)
+                 SELECT e.*
+                 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[],
+                             $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
+                             $10::uuid[])
+                     AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id,
+                           occurred_at, received_at, trace_id)
+                 WHERE e.dedup_id IS NULL OR e.id IN (SELECT event_id FROM taken)
+                 ON CONFLICT DO NOTHING
+                 RETURNING id, received_at
+             ), planned AS (
+                 INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
+                                         due_at, lease_token, created_at)
+                 SELECT c.id, c.org_id, c.event_id, c.event_received_at, c.endpoint_id,
+                        CASE WHEN c.leased THEN $18::timestamptz ELSE $20::timestamptz END,
+                        CASE WHEN c.leased THEN $19::uuid END,
+                        $20::timestamptz
+                 FROM (
+                     SELECT c.*, row_number() OVER (ORDER BY c.place) <= $17::bigint AS leased
+                     FROM unnest($12::uuid[], $13::uuid[], $14::uuid[], $15::timestamptz[],
+                                 $16::uuid[])
+                         WITH ORDINALITY
+                         AS c (id, org_id, event_id, event_received_at, endpoint_id, place)
+                     JOIN stored s ON s.id = c.event_id AND s.received_at = c.event_received_at
+                     JOIN endpoints p ON p.id = c.endpoint_id AND p.disabled_reason IS NULL
+                 ) c
+                 RETURNING id, lease_token
+             )
+             SELECT (SELECT count(*) FROM stored),
+                    (SELECT count(*) FROM planned),
+                    ARRAY(SELECT id FROM planned WHERE lease_token IS NOT NULL)",
+        )
+        .bind(event.id)
+        .bind(event.org_id)
+        .bind(event.event_type)
+        .bind(event.payload)
+        .bind(event.dedup_id)
+        .bind(event.account_id)
+        .bind(event.user_id)
+        .bind(event.occurred_at)
+        .bind(event.received_at)
+        .bind(event.trace_id)
+        .bind(interval(self.dedup_window))
+        .bind(delivery.id)
+        .bind(delivery.org_id)
+        .bind(delivery.event_id)
+        .bind(delivery.event_received_at)
+        .bind(delivery.endpoint_id)
+        .bind(i64::try_from(room_left).unwrap_or(i64::MAX))
+        .bind(room.map(|room| moment(room.lease.until)))
+        .bind(room.map(|room| room.lease.token.uuid()))
+        .bind(moment(now))
+        .fetch_one(connection)
+        .await?;
+        Ok(row)
+    }
+}
+
+async fn enabled_endpoints(
+    connection: &mut PgConnection,
+    orgs: &[OrgId],
+) -> Result<Endpoints, StoreError> {
+    let orgs: Vec<Uuid> = orgs.iter().copied().map(OrgId::uuid).collect();
+    let found = sqlx::query(
+        "SELECT id, org_id, url, event_types, description, secret, disabled_reason, created_at,
+                updated_at
+         FROM endpoints WHERE org_id = ANY($1) AND disabled_reason IS NULL",
+    )
+    .bind(orgs)
+    .fetch_all(connection)
+    .await?;
+    Ok(Endpoints::new(rows::all(&found, |row| rows::endpoint(row, 0))?))
+}
+
+/// A batch of events, column by column.
+struct EventColumns<'a> {
+    id: Vec<Uuid>,
+    org_id: Vec<Uuid>,
+    event_type: Vec<&'a str>,
+    payload: Vec<&'a [u8]>,
+    dedup_id: Vec<Option<&'a str>>,
+    account_id: Vec<Option<&'a str>>,
+    user_id: Vec<Option<&'a str>>,
+    occurred_at: Vec<Option<OffsetDateTime>>,
+    received_at: Vec<OffsetDateTime>,
+    trace_id: Vec<Uuid>,
+}
+
+impl<'a> EventColumns<'a> {
+    fn new(events: &[&'a Event]) -> Self {
+        Self {
+            id: events.iter().map(|event| event.id.uuid()).collect(),
+            org_id: events.iter().map(|event| event.org_id.uuid()).collect(),
+            event_type: events.iter().map(|event| event.event_type.as_str()).collect(),
+            payload: events.iter().map(|event| &event.payload[..]).collect(),
+            dedup_id: events.iter().map(|event| event.dedup_id.as_deref()).collect(),
+            account_id: events.iter().map(|event| event.account_id.as_deref()).collect(),
+            user_id: events.iter().map(|event| event.user_id.as_deref()).collect(),
+            occurred_at: events.iter().map(|event| event.occurred_at.map(moment)).collect(),
+            received_at: events.iter().map(|event| moment(event.received_at)).collect(),
+            trace_id: events.iter().map(|e| Uuid::from_bytes(*e.trace_id.bytes())).collect(),
+        }
+    }
+}
+
+/// Candidates for deliveries, column by column.
+struct DeliveryColumns {
+    id: Vec<Uuid>,
+    org_id: Vec<Uuid>,
+    event_id: Vec<Uuid>,
+    event_received_at: Vec<OffsetDateTime>,
+    endpoint_id: Vec<Uuid>,
+}
+
+impl DeliveryColumns {
+    fn new(candidates: &[Candidate<'_>]) -> Self {
+        Self {
+            id: candidates.iter().map(|c| c.id.uuid()).collect(),
+            org_id: candidates.iter().map(|c| c.event.org_id.uuid()).collect(),
+            event_id: candidates.iter().map(|c| c.event.id.uuid()).collect(),
+            event_received_at: candidates.iter().map(|c| moment(c.event.received_at)).collect(),
+            endpoint_id: candidates.iter().map(|c| c.endpoint.id.uuid()).collect(),
+        }
+    }
+}
+
+fn interval(span: Duration) -> PgInterval {
+    let microseconds = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    PgInterval { months: 0, days: 0, microseconds }
+}

@@ -1,0 +1,80 @@
+//! One endpoint's trouble is not another's.
+
+use std::time::Duration;
+
+use hookgate::domain::DeliveryStatus;
+use hookgate::runtime::Lifecycle;
+
+use super::world::World;
+use crate::support::receiver::Receiver;
+
+#[tokio::test]
+async fn a_slow_endpoint_does_not_delay_a_fast_one() {
+    let world = World::with(&[
+        "--delivery-concurrency=8",
+        "--endpoint-concurrency=4",
+        "--delivery-queue-capacity=64",
+        "--delivery-poll-interval=10ms",
+    ])
+    .await;
+    let (slow, fast) = (Receiver::start().await, Receiver::start().await);
+    slow.hold();
+    world.endpoint(&slow, "slow.*").await;
+    world.endpoint(&fast, "fast.*").await;
+    // Everything for the slow one is due earlier, and is more than the memory holds.
+    world.publish("slow.event", 300).await;
+    world.publish("fast.event", 200).await;
+
+    let lifecycle = Lifecycle::new();
+    let (part, _handed_over) = world.delivery();
+    part.start(&lifecycle);
+
+    fast.received(200).await;
+    assert!(slow.so_far().len() <= 4, "no more than its own share is under way");
+    slow.release();
+    slow.received(300).await;
+    assert!(lifecycle.drain(Duration::from_secs(30)).await);
+    let rows = world.rows().await;
+    assert!(rows.iter().all(|row| row.status == DeliveryStatus::Delivered && row.attempts == 1));
+}
+
+#[tokio::test]
+async fn what_is_handed_over_beyond_an_endpoints_share_comes_back_and_arrives() {
+    let world = World::with(&[
+        "--endpoint-concurrency=2",
+        "--delivery-queue-capacity=32",
+        "--delivery-poll-interval=10ms",
+    ])
+    .await;
+    let receiver = Receiver::start().await;
+    world.endpoint(&receiver, "").await;
+    receiver.hold();
+    let lifecycle = Lifecycle::new();
+    let (part, handed_over) = world.delivery();
+    part.start(&lifecycle);
+    for delivery in world.lease("user.login", 100).await {
+        handed_over.send(delivery).await.unwrap();
+    }
+    receiver.release();
+    receiver.received(100).await;
+    assert!(lifecycle.drain(Duration::from_secs(30)).await);
+    let rows = world.rows().await;
+    assert!(rows.iter().all(|row| row.status == DeliveryStatus::Delivered && row.attempts == 1));
+    assert_eq!(receiver.so_far().len(), 100);
+}
+
+#[tokio::test]
+async fn a_delivery_whose_lease_would_lapse_under_way_is_left_to_the_next_claim() {
+    let (world, receiver) = (World::new().await, Receiver::start().await);
+    world.endpoint(&receiver, "").await;
+    let (mut part, handed_over) = world.delivery();
+    for delivery in world.lease("user.login", 1).await {
+        handed_over.send(delivery).await.unwrap();
+    }
+    world.clock.advance(Duration::from_secs(5 * 60 - 20));
+    assert_eq!(part.run_once().await.unwrap(), 0);
+    assert_eq!(receiver.so_far().len(), 0);
+    world.clock.advance(Duration::from_secs(20));
+    assert_eq!(part.run_once().await.unwrap(), 1, "the lease has lapsed");
+    assert_eq!(world.row().await.status, DeliveryStatus::Delivered);
+}

@@ -1,0 +1,69 @@
+//! A store that is away for a while.
+
+use std::time::Duration;
+
+use hookgate::domain::{Delivery, DeliveryStatus};
+use hookgate::runtime::Lifecycle;
+use hookgate::telemetry::DbOperation;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Executor};
+
+use super::world::World;
+use crate::support::receiver::{Answer, Receiver};
+
+#[tokio::test]
+async fn outcomes_outlast_an_outage_of_the_store() {
+    let world = World::new().await;
+    let receiver = Receiver::start().await;
+    world.endpoint(&receiver, "").await;
+    let leased = world.lease("user.login", 20).await;
+
+    // Another process that holds the write lock for longer than DATABASE_TIMEOUT.
+    let file = SqliteConnectOptions::new().filename(world.directory.path().join("hookgate.db"));
+    let mut other = file.connect().await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+
+    let lifecycle = Lifecycle::new();
+    let (part, handed_over) = world.delivery();
+    part.start(&lifecycle);
+    for delivery in leased {
+        handed_over.send(delivery).await.unwrap();
+    }
+    receiver.received(20).await;
+    let calls = world.metrics.db_operation(DbOperation::RecordOutcomes);
+    while calls.get_sample_count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(world.rows().await.iter().all(|row| row.status == DeliveryStatus::Pending));
+
+    other.execute("ROLLBACK").await.unwrap();
+    assert!(lifecycle.drain(Duration::from_secs(30)).await);
+    let rows = world.rows().await;
+    assert!(rows.iter().all(|row| row.status == DeliveryStatus::Delivered && row.attempts == 1));
+    assert_eq!(receiver.so_far().len(), 20, "and nothing was sent twice");
+}
+
+#[tokio::test]
+async fn an_outcome_that_the_store_refuses_holds_up_no_other() {
+    let world = World::new().await;
+    let receiver = Receiver::start().await;
+    world.endpoint(&receiver, "").await;
+    world.publish("user.login", 20).await;
+    let file = SqliteConnectOptions::new().filename(world.directory.path().join("hookgate.db"));
+    let mut other = file.connect().await.unwrap();
+    let trigger = "CREATE TRIGGER picky BEFORE INSERT ON delivery_attempts
+                   WHEN NEW.status_code = 418 BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    other.execute(trigger).await.unwrap();
+    receiver.answer([Answer::status(204), Answer::status(204), Answer::status(418)]);
+
+    assert_eq!(world.deliver().await, 20);
+
+    let delivered = |rows: Vec<Delivery>| {
+        rows.iter().filter(|row| row.status == DeliveryStatus::Delivered).count()
+    };
+    assert_eq!(delivered(world.rows().await), 19);
+    assert_eq!(world.deliver().await, 0, "the other one is leased");
+    world.clock.advance(Duration::from_mins(5));
+    assert_eq!(world.deliver().await, 1, "and attempted again when the lease has lapsed");
+    assert_eq!(delivered(world.rows().await), 20);
+}

@@ -1,0 +1,87 @@
+//! The soft stop and the hard one.
+
+use std::time::Duration;
+
+use hookgate::domain::DeliveryStatus;
+use hookgate::runtime::Lifecycle;
+
+use super::world::World;
+use crate::support::receiver::Receiver;
+
+#[tokio::test]
+async fn a_soft_stop_ends_what_is_under_way_and_hands_back_the_rest() {
+    let world = World::with(&["--endpoint-concurrency=1"]).await;
+    let receiver = Receiver::start().await;
+    receiver.hold();
+    world.endpoint(&receiver, "").await;
+    let lifecycle = Lifecycle::new();
+    let (part, handed_over) = world.delivery();
+    part.start(&lifecycle);
+    for delivery in world.lease("user.login", 5).await {
+        handed_over.send(delivery).await.unwrap();
+    }
+    receiver.received(1).await;
+    let stopped = async {
+        assert!(lifecycle.drain(Duration::from_secs(30)).await, "nothing had to be killed");
+    };
+    let handed_back = async {
+        loop {
+            let rows = world.rows().await;
+            if rows.iter().filter(|row| row.next_attempt_at.is_some()).count() == 4 {
+                break;
+            }
+        }
+        receiver.release();
+    };
+    tokio::join!(stopped, handed_back);
+
+    assert_eq!(receiver.so_far().len(), 1, "nothing was started after the stop");
+    let rows = world.rows().await;
+    let delivered = rows.iter().filter(|row| row.status == DeliveryStatus::Delivered).count();
+    assert_eq!(delivered, 1);
+    let due = rows.iter().filter(|row| row.next_attempt_at == Some(world.clock.now())).count();
+    assert_eq!(due, 4, "the rest is due at once");
+    assert!(rows.iter().map(|row| row.attempts).sum::<u32>() == 1);
+    assert_eq!(world.deliver().await, 4);
+}
+
+#[tokio::test]
+async fn who_holds_a_permit_at_the_soft_stop_may_still_hand_over() {
+    let world = World::new().await;
+    let receiver = Receiver::start().await;
+    world.endpoint(&receiver, "").await;
+    let lifecycle = Lifecycle::new();
+    let (part, handed_over) = world.delivery();
+    part.start(&lifecycle);
+    let permit = handed_over.reserve().await.unwrap();
+    lifecycle.shutdown().request();
+    let late = async {
+        handed_over.closed().await;
+        permit.send(world.lease("user.login", 1).await.remove(0));
+    };
+    let (stopped, ()) = tokio::join!(lifecycle.drain(Duration::from_secs(30)), late);
+    assert!(stopped);
+    assert_eq!(receiver.so_far().len(), 0);
+    assert_eq!(world.row().await.next_attempt_at, Some(world.clock.now()));
+}
+
+#[tokio::test]
+async fn a_hard_stop_leaves_the_rest_to_the_leases() {
+    let world = World::new().await;
+    let receiver = Receiver::start().await;
+    receiver.hold();
+    world.endpoint(&receiver, "").await;
+    world.publish("user.login", 1).await;
+    let lifecycle = Lifecycle::new();
+    let (part, _handed_over) = world.delivery();
+    part.start(&lifecycle);
+    receiver.received(1).await;
+    assert!(!lifecycle.drain(Duration::ZERO).await);
+    receiver.release();
+    assert_eq!(world.deliver().await, 0, "still leased");
+    world.clock.advance(Duration::from_mins(5));
+    assert_eq!(world.deliver().await, 1);
+    let webhooks = receiver.received(2).await;
+    assert_eq!(webhooks[0].header("webhook-id"), webhooks[1].header("webhook-id"));
+    assert_eq!(world.row().await.status, DeliveryStatus::Delivered);
+}

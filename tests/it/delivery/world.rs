@@ -1,0 +1,167 @@
+//! A tenant with a store, a clock to set, and the delivery part.
+
+#![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser;
+use hookgate::config::{DeliveryConfig, StoreConfig};
+use hookgate::delivery::{Delivery, hand_over, lease_span};
+use hookgate::domain::{
+    Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, Lease, LeaseToken,
+    LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
+};
+use hookgate::runtime::{Clock, Wake};
+use hookgate::store::sqlite::SqliteStore;
+use hookgate::store::{LeaseRoom, Maintenance, OrgStore, SharedStore};
+use hookgate::telemetry::Metrics;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::support::receiver::Receiver;
+
+/// What a delivery test lives in.
+pub(crate) struct World {
+    pub(crate) store: SharedStore,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) config: DeliveryConfig,
+    pub(crate) org: OrgId,
+    pub(crate) directory: TempDir,
+}
+
+#[derive(Parser)]
+struct Settings {
+    #[command(flatten)]
+    delivery: DeliveryConfig,
+    #[command(flatten)]
+    store: StoreConfig,
+}
+
+impl World {
+    /// Private endpoints allowed, two retries (after 5 s and 5 min), and the settings in `flags`.
+    pub(crate) async fn with(flags: &[&str]) -> Self {
+        let base = ["test", "--retry-schedule=5s,5m", "--database-timeout=100ms"];
+        let allowed = (!flags.iter().any(|flag| flag.starts_with("--allow-private-endpoints")))
+            .then_some("--allow-private-endpoints=true");
+        let settings =
+            Settings::parse_from(base.into_iter().chain(allowed).chain(flags.iter().copied()));
+        let directory = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let path = directory.path().join("hookgate.db");
+        let store = SqliteStore::open(&path, &settings.store, Arc::clone(&metrics)).await.unwrap();
+        store.migrate_up().await.unwrap();
+        let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
+        let now = clock.now();
+        let org = OrgId::mint(now);
+        let row =
+            Org { id: org, name: "tenant".into(), rate_limit_per_minute: None, created_at: now };
+        store.insert_org_across_orgs(&row).await.unwrap();
+        Self { store: Arc::new(store), clock, metrics, config: settings.delivery, org, directory }
+    }
+
+    pub(crate) async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// An endpoint at a receiver, which trusts its secret.
+    pub(crate) async fn endpoint(&self, receiver: &Receiver, event_types: &str) -> EndpointId {
+        let secret = SigningSecret::generate().unwrap();
+        receiver.trust(&secret);
+        self.endpoint_at(&receiver.url("/hook?token=1"), event_types, secret).await
+    }
+
+    /// An endpoint at any URL.
+    pub(crate) async fn endpoint_at(
+        &self,
+        url: &str,
+        event_types: &str,
+        secret: SigningSecret,
+    ) -> EndpointId {
+        let now = self.clock.now();
+        let endpoint = Endpoint {
+            id: EndpointId::mint(now),
+            org_id: self.org,
+            url: url.parse().unwrap(),
+            event_types: event_types.parse().unwrap(),
+            description: None,
+            secret,
+            disabled_reason: None,
+            created_at: now,
+            updated_at: now,
+        };
+        self.store.insert_endpoint(self.org, &endpoint).await.unwrap();
+        endpoint.id
+    }
+
+    /// Stores `count` events and leaves their deliveries to be claimed.
+    pub(crate) async fn publish(&self, event_type: &str, count: usize) -> Vec<EventId> {
+        let events = self.events(event_type, count);
+        let now = self.clock.now();
+        self.store.persist_events_across_orgs(&events, None, now).await.unwrap();
+        events.iter().map(|event| event.id).collect()
+    }
+
+    /// Stores `count` events and returns their deliveries, leased.
+    pub(crate) async fn lease(&self, event_type: &str, count: usize) -> Vec<LeasedDelivery> {
+        let now = self.clock.now();
+        let until = now.plus(lease_span(&self.config));
+        let lease = Lease { token: LeaseToken::mint(), until };
+        let room = LeaseRoom { lease, deliveries_max: 1000 };
+        let events = self.events(event_type, count);
+        self.store.persist_events_across_orgs(&events, Some(room), now).await.unwrap().leased
+    }
+
+    fn events(&self, event_type: &str, count: usize) -> Vec<Arc<Event>> {
+        let now = self.clock.now();
+        let event = |number| {
+            Arc::new(Event {
+                id: EventId::mint(now),
+                org_id: self.org,
+                event_type: event_type.parse().unwrap(),
+                payload: Bytes::from(format!("{{\"number\": {number}}}")),
+                dedup_id: None,
+                account_id: None,
+                user_id: None,
+                occurred_at: None,
+                received_at: now,
+                trace_id: TraceId::mint(),
+            })
+        };
+        (0..count).map(event).collect()
+    }
+
+    /// The delivery part, and the channel to hand deliveries over.
+    pub(crate) fn delivery(&self) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
+        let (handed_over, inbox) = hand_over(&self.config);
+        let store = Arc::clone(&self.store);
+        let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
+        let part = Delivery::new(&self.config, store, clock, metrics, inbox, Wake::new()).unwrap();
+        (part, handed_over)
+    }
+
+    /// Attempts once what is due and returns how many that were.
+    pub(crate) async fn deliver(&self) -> usize {
+        self.delivery().0.run_once().await.unwrap()
+    }
+
+    /// Moves the clock on by a wait and its jitter.
+    pub(crate) fn advance(&self, wait: Duration) {
+        self.clock.advance(wait + wait / 10);
+    }
+
+    /// The deliveries, newest first, at most 1000.
+    pub(crate) async fn rows(&self) -> Vec<Row> {
+        let page = PageRequest { limit: 1000, after: None };
+        self.store.deliveries(self.org, &DeliveryFilter::default(), page).await.unwrap().data
+    }
+
+    /// The only delivery.
+    pub(crate) async fn row(&self) -> Row {
+        let rows = self.rows().await;
+        assert_eq!(rows.len(), 1);
+        rows[0].clone()
+    }
+}

@@ -1,0 +1,117 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use hookgate::domain::DeliveryFilter;
+use tokio::task::JoinSet;
+
+use super::fixtures::{
+    FIRST_PAGE, add_endpoint, add_org, at, claim, org_with_deliveries, persist, room, some_event,
+};
+use super::{Subject, on_both};
+
+on_both!(
+    a_claim_takes_the_longest_due_first_and_no_more_than_there_is_room_for,
+    a_claim_brings_all_that_an_attempt_needs,
+    deliveries_of_one_event_share_it,
+    what_is_leased_is_claimed_again_only_when_the_lease_lapses,
+    a_leased_delivery_shows_no_next_attempt,
+    endpoints_left_out_keep_their_deliveries,
+    claimers_at_once_never_share_a_delivery,
+);
+
+async fn a_claim_takes_the_longest_due_first_and_no_more_than_there_is_room_for(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    let mut planned = Vec::new();
+    for due in [30, 10, 20] {
+        let event = some_event(org, "a.b", at(0));
+        persist(subject, std::slice::from_ref(&event), at(due)).await;
+        planned.push(event.id);
+    }
+    let events = |leased: Vec<hookgate::domain::LeasedDelivery>| {
+        leased.iter().map(|l| l.event.id).collect::<Vec<_>>()
+    };
+    assert_eq!(events(claim(subject, 5, at(9)).await), []);
+    assert_eq!(events(claim(subject, 0, at(30)).await), []);
+    assert_eq!(events(claim(subject, 2, at(30)).await), [planned[1], planned[2]]);
+    assert_eq!(events(claim(subject, 2, at(30)).await), [planned[0]]);
+}
+
+async fn a_claim_brings_all_that_an_attempt_needs(subject: &Subject) {
+    let org = add_org(subject).await;
+    let endpoint = add_endpoint(subject, org, "*").await;
+    let event = some_event(org, "a.b", at(0));
+    persist(subject, std::slice::from_ref(&event), at(0)).await;
+    let space = room(1, at(60));
+    let store = &subject.store;
+    let leased = store.claim_deliveries_across_orgs(space, &[], at(0)).await.unwrap().remove(0);
+    assert_eq!((&*leased.event, leased.attempts), (&event, 0));
+    assert_eq!((leased.endpoint.id, &leased.endpoint.url), (endpoint.id, &endpoint.url));
+    assert_eq!((leased.endpoint.org_id, &leased.endpoint.secret), (org, &endpoint.secret));
+    assert_eq!((leased.lease.token, leased.lease.until), (space.lease.token, at(60)));
+}
+
+async fn deliveries_of_one_event_share_it(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    add_endpoint(subject, org, "a.*").await;
+    persist(subject, &[some_event(org, "a.b", at(0))], at(0)).await;
+    let leased = claim(subject, 2, at(0)).await;
+    assert!(Arc::ptr_eq(&leased[0].event, &leased[1].event));
+    assert_ne!(leased[0].endpoint.id, leased[1].endpoint.id);
+}
+
+async fn what_is_leased_is_claimed_again_only_when_the_lease_lapses(subject: &Subject) {
+    org_with_deliveries(subject, 1).await;
+    let first = claim(subject, 1, at(0)).await.remove(0);
+    assert_eq!(claim(subject, 1, at(59)).await.len(), 0);
+    let second = claim(subject, 1, at(60)).await.remove(0);
+    assert_eq!((second.id, second.attempts), (first.id, 0));
+    assert_ne!(second.lease.token, first.lease.token);
+}
+
+async fn a_leased_delivery_shows_no_next_attempt(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let shown = async || {
+        let filter = DeliveryFilter::default();
+        let page = subject.store.deliveries(org, &filter, FIRST_PAGE).await.unwrap();
+        page.data[0].next_attempt_at
+    };
+    assert_eq!(shown().await, Some(at(0)));
+    claim(subject, 1, at(0)).await;
+    assert_eq!(shown().await, None);
+}
+
+async fn endpoints_left_out_keep_their_deliveries(subject: &Subject) {
+    let org = add_org(subject).await;
+    let slow = add_endpoint(subject, org, "*").await;
+    let stuck = add_endpoint(subject, org, "*").await;
+    let fast = add_endpoint(subject, org, "*").await;
+    persist(subject, &[some_event(org, "a.b", at(0))], at(0)).await;
+    let except = [slow.id, stuck.id];
+    let store = &subject.store;
+    let leased = store.claim_deliveries_across_orgs(room(9, at(60)), &except, at(0)).await.unwrap();
+    assert_eq!(leased.iter().map(|l| l.endpoint.id).collect::<Vec<_>>(), [fast.id]);
+    assert_eq!(claim(subject, 9, at(0)).await.len(), 2);
+}
+
+async fn claimers_at_once_never_share_a_delivery(subject: &Subject) {
+    org_with_deliveries(subject, 200).await;
+    let mut claimers = JoinSet::new();
+    for _ in 0..4 {
+        let store = subject.another().await;
+        claimers.spawn(async move {
+            let mut claimed = Vec::new();
+            // A claim that another one passes over may come back empty; more than enough rounds.
+            for _ in 0..60 {
+                let space = room(7, at(60));
+                let leased = store.claim_deliveries_across_orgs(space, &[], at(0)).await.unwrap();
+                claimed.extend(leased.iter().map(|l| l.id));
+            }
+            claimed
+        });
+    }
+    let claimed: Vec<_> = claimers.join_all().await.concat();
+    let distinct: HashSet<_> = claimed.iter().collect();
+    assert_eq!((claimed.len(), distinct.len()), (200, 200));
+}

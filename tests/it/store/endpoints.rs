@@ -1,0 +1,135 @@
+use hookgate::domain::{DeliveryStatus, Endpoint, EndpointChange, EndpointId, OrgId, Timestamp};
+use hookgate::store::StoreError;
+
+use super::fixtures::{
+    FIRST_PAGE, add_endpoint, add_org, at, claim, org_with_deliveries, outcome, persist,
+    some_endpoint, some_event,
+};
+use super::{Subject, on_both};
+
+on_both!(
+    an_endpoint_comes_back_as_it_was_added,
+    an_endpoint_of_no_organisation_is_refused,
+    a_change_touches_what_it_names_only,
+    disabling_parks_what_waits_and_enabling_makes_it_due,
+    a_lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery,
+    removing_cancels_what_waits_and_what_is_under_way,
+    removing_a_missing_endpoint_says_so,
+);
+
+/// Disables or enables an endpoint.
+async fn switch(subject: &Subject, endpoint: &Endpoint, reason: Option<&str>, now: Timestamp) {
+    let disabled_reason = Some(reason.map(str::to_owned));
+    let change = EndpointChange { disabled_reason, ..EndpointChange::default() };
+    let store = &subject.store;
+    let now = store.update_endpoint(endpoint.org_id, endpoint.id, &change, now).await.unwrap();
+    assert_eq!(now.unwrap().disabled_reason.as_deref(), reason);
+}
+
+async fn an_endpoint_comes_back_as_it_was_added(subject: &Subject) {
+    let org = add_org(subject).await;
+    let added = add_endpoint(subject, org, "user.*,invoice.paid").await;
+    let found = subject.store.endpoint(org, added.id).await.unwrap().unwrap();
+    assert_eq!((found.id, found.org_id, &found.url), (added.id, org, &added.url));
+    assert_eq!((&found.event_types, &found.secret), (&added.event_types, &added.secret));
+    assert_eq!((&found.description, &found.disabled_reason), (&added.description, &None));
+    assert_eq!((found.created_at, found.updated_at), (added.created_at, added.updated_at));
+    let page = subject.store.endpoints(org, FIRST_PAGE).await.unwrap();
+    assert_eq!(page.data.iter().map(|endpoint| endpoint.id).collect::<Vec<_>>(), [added.id]);
+    assert!(subject.store.endpoint(org, EndpointId::mint(at(0))).await.unwrap().is_none());
+}
+
+async fn an_endpoint_of_no_organisation_is_refused(subject: &Subject) {
+    let org = OrgId::mint(at(0));
+    let endpoint = some_endpoint(org, "*");
+    let refused = subject.store.insert_endpoint(org, &endpoint).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
+}
+
+async fn a_change_touches_what_it_names_only(subject: &Subject) {
+    let org = add_org(subject).await;
+    let added = add_endpoint(subject, org, "a.*").await;
+    let update = async |change| {
+        subject.store.update_endpoint(org, added.id, &change, at(9)).await.unwrap().unwrap()
+    };
+    let nothing = update(EndpointChange::default()).await;
+    assert_eq!((&nothing.url, &nothing.event_types), (&added.url, &added.event_types));
+    assert_eq!((nothing.description, nothing.updated_at), (added.description.clone(), at(9)));
+
+    let described = Some(None);
+    let bare = update(EndpointChange { description: described, ..EndpointChange::default() }).await;
+    assert_eq!((bare.description, &bare.secret), (None, &added.secret));
+    let moved = update(EndpointChange {
+        url: Some("https://example.org/".parse().unwrap()),
+        event_types: Some("b".parse().unwrap()),
+        ..EndpointChange::default()
+    });
+    let moved = moved.await;
+    assert_eq!(moved.url.as_str(), "https://example.org/");
+    assert_eq!(moved.event_types.to_string(), "b");
+    let found = subject.store.endpoint(org, added.id).await.unwrap().unwrap();
+    assert_eq!((found.url, found.description), (moved.url, None));
+
+    let missing = EndpointId::mint(at(0));
+    let change = EndpointChange::default();
+    let answer = subject.store.update_endpoint(org, missing, &change, at(9)).await.unwrap();
+    assert!(answer.is_none());
+}
+
+async fn disabling_parks_what_waits_and_enabling_makes_it_due(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 2).await;
+    switch(subject, &endpoint, Some("410 Gone"), at(10)).await;
+    assert_eq!(claim(subject, 10, at(20)).await.len(), 0);
+    let page = subject.store.deliveries(org, &<_>::default(), FIRST_PAGE).await.unwrap();
+    assert!(page.data.iter().all(|d| d.status == DeliveryStatus::Pending));
+    assert!(page.data.iter().all(|d| d.next_attempt_at.is_none()));
+    let planned = persist(subject, &[some_event(org, "a.b", at(20))], at(20)).await.planned;
+    assert_eq!(planned, 0, "a disabled endpoint gets no deliveries");
+
+    switch(subject, &endpoint, None, at(30)).await;
+    let page = subject.store.deliveries(org, &<_>::default(), FIRST_PAGE).await.unwrap();
+    assert!(page.data.iter().all(|d| d.next_attempt_at == Some(at(30))));
+    assert_eq!(claim(subject, 10, at(29)).await.len(), 0);
+    assert_eq!(claim(subject, 10, at(30)).await.len(), 2);
+}
+
+async fn a_lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 1).await;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    switch(subject, &endpoint, Some("by its owner"), at(1)).await;
+    assert_eq!(claim(subject, 1, at(1_000)).await.len(), 0);
+    let delivery = subject.store.delivery(org, leased.id).await.unwrap().unwrap();
+    assert_eq!((delivery.status, delivery.next_attempt_at), (DeliveryStatus::Pending, None));
+    switch(subject, &endpoint, None, at(2_000)).await;
+    assert_eq!(claim(subject, 1, at(2_000)).await.len(), 1);
+}
+
+async fn removing_cancels_what_waits_and_what_is_under_way(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 3).await;
+    let mut leased = claim(subject, 2, at(0)).await;
+    let done = leased.remove(0);
+    let delivered = outcome(&done, hookgate::domain::Decision::Delivered, at(1));
+    assert_eq!(subject.store.record_outcomes_across_orgs(&[delivered]).await.unwrap(), 1);
+
+    assert!(subject.store.delete_endpoint(org, endpoint.id, at(5)).await.unwrap());
+    assert!(subject.store.endpoint(org, endpoint.id).await.unwrap().is_none());
+    let page = subject.store.deliveries(org, &<_>::default(), FIRST_PAGE).await.unwrap();
+    for delivery in page.data {
+        let (status, at) = if delivery.id == done.id {
+            (DeliveryStatus::Delivered, at(1))
+        } else {
+            (DeliveryStatus::Cancelled, at(5))
+        };
+        assert_eq!((delivery.status, delivery.finished_at), (status, Some(at)));
+        assert_eq!(delivery.next_attempt_at, None);
+    }
+    let late = outcome(&leased[0], hookgate::domain::Decision::Delivered, at(6));
+    assert_eq!(subject.store.record_outcomes_across_orgs(&[late]).await.unwrap(), 0);
+    assert_eq!(subject.store.attempts(org, leased[0].id).await.unwrap(), []);
+    assert_eq!(claim(subject, 10, at(1_000)).await.len(), 0);
+}
+
+async fn removing_a_missing_endpoint_says_so(subject: &Subject) {
+    let org = add_org(subject).await;
+    assert!(!subject.store.delete_endpoint(org, EndpointId::mint(at(0)), at(1)).await.unwrap());
+}

@@ -1,0 +1,150 @@
+//! Things to store, and the few calls that most tests begin with.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hookgate::domain::{
+    ApiKey, ApiKeyId, Attempt, DeadReason, Decision, Endpoint, EndpointId, Event, EventId, KeyHash,
+    Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role, SigningSecret,
+    Timestamp, TraceId,
+};
+use hookgate::store::{LeaseRoom, Persisted};
+
+use super::Subject;
+
+/// The first page of any list.
+pub(crate) const FIRST_PAGE: PageRequest = PageRequest { limit: 100, after: None };
+
+/// So many seconds into the tests' time.
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(1_767_225_600_000_000 + seconds * 1_000_000)
+}
+
+pub(crate) fn some_org(created_at: Timestamp) -> Org {
+    Org {
+        id: OrgId::mint(created_at),
+        name: "Acme".to_owned(),
+        rate_limit_per_minute: None,
+        created_at,
+    }
+}
+
+pub(crate) fn some_key(role: Role, created_at: Timestamp) -> ApiKey {
+    ApiKey {
+        id: ApiKeyId::mint(created_at),
+        role,
+        name: "ci".to_owned(),
+        hash: KeyHash::new("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned()),
+        created_at,
+        expires_at: None,
+    }
+}
+
+pub(crate) fn some_endpoint(org: OrgId, filters: &str) -> Endpoint {
+    Endpoint {
+        id: EndpointId::mint(at(0)),
+        org_id: org,
+        url: "https://example.com/hooks?x=1".parse().unwrap(),
+        event_types: filters.parse().unwrap(),
+        description: Some("näme".to_owned()),
+        secret: SigningSecret::generate().unwrap(),
+        disabled_reason: None,
+        created_at: at(0),
+        updated_at: at(0),
+    }
+}
+
+pub(crate) fn some_event(org: OrgId, event_type: &str, received_at: Timestamp) -> Event {
+    Event {
+        id: EventId::mint(received_at),
+        org_id: org,
+        event_type: event_type.parse().unwrap(),
+        payload: Bytes::from_static(br#"{"a" : 1.0}"#),
+        dedup_id: None,
+        account_id: None,
+        user_id: None,
+        occurred_at: None,
+        received_at,
+        trace_id: TraceId::mint(),
+    }
+}
+
+/// An event that its tenant calls `dedup_id`.
+pub(crate) fn named_event(org: OrgId, dedup_id: &str, received_at: Timestamp) -> Event {
+    Event {
+        id: EventId::from_dedup_id(org, dedup_id),
+        dedup_id: Some(dedup_id.to_owned()),
+        ..some_event(org, "a.b", received_at)
+    }
+}
+
+/// Adds an organisation and returns its id.
+pub(crate) async fn add_org(subject: &Subject) -> OrgId {
+    let org = some_org(at(0));
+    subject.store.insert_org_across_orgs(&org).await.unwrap();
+    org.id
+}
+
+/// Adds an endpoint with these filters.
+pub(crate) async fn add_endpoint(subject: &Subject, org: OrgId, filters: &str) -> Endpoint {
+    let endpoint = some_endpoint(org, filters);
+    subject.store.insert_endpoint(org, &endpoint).await.unwrap();
+    endpoint
+}
+
+/// Persists without room for leases.
+pub(crate) async fn persist(subject: &Subject, events: &[Event], now: Timestamp) -> Persisted {
+    let events: Vec<Arc<Event>> = events.iter().cloned().map(Arc::new).collect();
+    subject.store.persist_events_across_orgs(&events, None, now).await.unwrap()
+}
+
+/// An organisation with one endpoint for everything and `count` deliveries due from `at(0)` on.
+pub(crate) async fn org_with_deliveries(subject: &Subject, count: usize) -> (OrgId, Endpoint) {
+    let org = add_org(subject).await;
+    let endpoint = add_endpoint(subject, org, "*").await;
+    let events: Vec<Event> = (0..count).map(|_| some_event(org, "a.b", at(0))).collect();
+    assert_eq!(persist(subject, &events, at(0)).await.planned, count);
+    (org, endpoint)
+}
+
+pub(crate) fn room(deliveries_max: usize, until: Timestamp) -> LeaseRoom {
+    LeaseRoom { lease: Lease { token: LeaseToken::mint(), until }, deliveries_max }
+}
+
+/// Claims at `now`, under a lease of a minute.
+pub(crate) async fn claim(subject: &Subject, max: usize, now: Timestamp) -> Vec<LeasedDelivery> {
+    let until = now.plus(std::time::Duration::from_mins(1));
+    let room = room(max, until);
+    subject.store.claim_deliveries_across_orgs(room, &[], now).await.unwrap()
+}
+
+/// The first attempt at a delivery, which failed.
+pub(crate) fn failed_attempt(number: u32, started_at: Timestamp) -> Attempt {
+    Attempt {
+        number,
+        started_at,
+        duration_ms: 12,
+        status_code: Some(500),
+        error: Some("status 500".to_owned()),
+        response_excerpt: Some("oops".to_owned()),
+    }
+}
+
+/// What became of a leased delivery.
+pub(crate) fn outcome(
+    leased: &LeasedDelivery,
+    decision: Decision,
+    decided_at: Timestamp,
+) -> Outcome {
+    Outcome {
+        delivery_id: leased.id,
+        org_id: leased.event.org_id,
+        event_received_at: leased.event.received_at,
+        token: leased.lease.token,
+        attempt: Some(failed_attempt(leased.attempts + 1, decided_at)),
+        decision,
+        decided_at,
+    }
+}
+
+pub(crate) const EXHAUSTED: Decision = Decision::Dead(DeadReason::Exhausted);

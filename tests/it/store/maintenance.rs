@@ -1,0 +1,116 @@
+use std::time::Duration;
+
+use hookgate::store::StoreError;
+use tokio::task::JoinSet;
+
+use super::fixtures::{add_org, at, named_event, persist, some_event};
+use super::subject::DEDUP_WINDOW;
+use super::{Subject, on_both};
+
+on_both!(
+    migrations_go_up_and_down,
+    instances_that_migrate_at_once_apply_each_step_once,
+    a_store_without_its_schema_is_unavailable,
+    old_dedup_keys_are_forgotten_and_younger_ones_kept,
+    upkeep_runs_on_several_instances_at_once,
+    a_closed_store_is_unavailable,
+);
+
+async fn migrations_go_up_and_down(subject: &Subject) {
+    let store = &subject.store;
+    let applied = async || {
+        let status = store.migration_status().await.unwrap();
+        assert!(status.is_sorted_by_key(|step| step.version));
+        status.iter().filter(|step| step.applied).count()
+    };
+    let all = store.migration_status().await.unwrap();
+    assert_eq!(all[0].name, "initial");
+    assert_eq!(applied().await, all.len());
+    assert_eq!(store.migrate_up().await.unwrap(), 0);
+
+    for step in all.iter().rev() {
+        assert_eq!(store.migrate_down().await.unwrap(), Some(step.version));
+    }
+    assert_eq!(applied().await, 0);
+    assert_eq!(store.migrate_down().await.unwrap(), None);
+    assert_eq!(store.migrate_up().await.unwrap(), all.len());
+    add_org(subject).await;
+}
+
+async fn instances_that_migrate_at_once_apply_each_step_once(subject: &Subject) {
+    let all = subject.store.migration_status().await.unwrap().len();
+    while subject.store.migrate_down().await.unwrap().is_some() {}
+    let mut instances = JoinSet::new();
+    for _ in 0..4 {
+        let store = subject.another().await;
+        instances.spawn(async move { store.migrate_up().await.unwrap() });
+    }
+    assert_eq!(instances.join_all().await.iter().sum::<usize>(), all);
+}
+
+async fn a_store_without_its_schema_is_unavailable(subject: &Subject) {
+    subject.store.ping().await.unwrap();
+    while subject.store.migrate_down().await.unwrap().is_some() {}
+    let error = subject.store.ping().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    let batch = [std::sync::Arc::new(some_event(super::fixtures::some_org(at(0)).id, "a", at(0)))];
+    let error = subject.store.persist_events_across_orgs(&batch, None, at(0)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+}
+
+async fn old_dedup_keys_are_forgotten_and_younger_ones_kept(subject: &Subject) {
+    let org = add_org(subject).await;
+    let now = at(10_000_000);
+    let ages = [Duration::ZERO, DEDUP_WINDOW, DEDUP_WINDOW + Duration::from_hours(48)];
+    let events: Vec<_> = ages
+        .iter()
+        .enumerate()
+        .map(|(name, age)| named_event(org, &name.to_string(), now.minus(*age)))
+        .collect();
+    persist(subject, &events, now).await;
+    subject.store.maintain_across_orgs(now).await.unwrap();
+    assert_eq!(subject.count("SELECT count(*) FROM dedup_keys").await, 2);
+    let replayed = persist(subject, &events, now).await;
+    assert_eq!(replayed.stored, 0, "a record is stored once though its key was forgotten");
+}
+
+async fn upkeep_runs_on_several_instances_at_once(subject: &Subject) {
+    let mut instances = JoinSet::new();
+    for _ in 0..4 {
+        let store = subject.another().await;
+        instances.spawn(async move {
+            for _ in 0..3 {
+                store.maintain_across_orgs(at(0)).await.unwrap();
+            }
+        });
+    }
+    instances.join_all().await;
+    if subject.is_postgres() {
+        let days = "SELECT count(*) FROM pg_class WHERE relname LIKE 'events\\_p________'
+                    AND relkind = 'r'";
+        assert_eq!(subject.count(days).await, 8);
+    }
+}
+
+async fn a_closed_store_is_unavailable(subject: &Subject) {
+    let store = subject.another().await;
+    store.close().await;
+    let error = store.ping().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+}
+
+#[tokio::test]
+async fn rows_go_to_the_partition_of_their_day_and_a_day_that_began_without_one_keeps_none() {
+    let subject = Subject::postgres().await;
+    let org = add_org(&subject).await;
+    persist(&subject, &[some_event(org, "a.b", at(0))], at(0)).await;
+    subject.store.maintain_across_orgs(at(0)).await.unwrap();
+    let tomorrow = at(86_400);
+    persist(&subject, &[some_event(org, "a.b", at(1)), some_event(org, "a.b", tomorrow)], at(0))
+        .await;
+    assert_eq!(subject.count("SELECT count(*) FROM events_default").await, 2);
+    assert_eq!(subject.count("SELECT count(*) FROM events_p20260102").await, 1);
+    let today = "SELECT count(*) FROM pg_class WHERE relname = 'events_p20260101'";
+    assert_eq!(subject.count(today).await, 0);
+    assert_eq!(subject.count("SELECT count(*) FROM events").await, 3);
+}

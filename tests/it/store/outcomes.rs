@@ -1,0 +1,177 @@
+use hookgate::domain::{
+    Attempt, DeadReason, Decision, DeliveryStatus, EndpointChange, Outcome, Timestamp,
+};
+
+use super::fixtures::{
+    EXHAUSTED, FIRST_PAGE, at, claim, failed_attempt, org_with_deliveries, outcome,
+};
+use super::{Subject, on_both};
+
+on_both!(
+    a_delivered_webhook_is_final,
+    a_failed_attempt_is_counted_and_tried_again_when_it_is_due,
+    a_delivery_that_is_handed_back_counts_no_attempt,
+    a_delivery_that_is_given_up_leaves_a_dead_letter,
+    an_outcome_of_a_lost_lease_changes_nothing,
+    an_outcome_counts_once,
+    an_outcome_repeated_in_a_batch_counts_once,
+    a_batch_of_outcomes_counts_each_for_itself,
+    a_retry_to_an_endpoint_that_was_disabled_is_parked,
+    words_with_a_nul_byte_are_recorded,
+);
+
+async fn record(subject: &Subject, outcomes: &[Outcome]) -> usize {
+    subject.store.record_outcomes_across_orgs(outcomes).await.unwrap()
+}
+
+async fn a_delivered_webhook_is_final(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    let attempt = Attempt {
+        number: 1,
+        started_at: at(1),
+        duration_ms: u32::MAX,
+        status_code: Some(204),
+        error: None,
+        response_excerpt: None,
+    };
+    let made = Some(attempt.clone());
+    let delivered = Outcome { attempt: made, ..outcome(&leased, Decision::Delivered, at(2)) };
+    assert_eq!(record(subject, &[delivered]).await, 1);
+
+    let delivery = subject.store.delivery(org, leased.id).await.unwrap().unwrap();
+    assert_eq!((delivery.status, delivery.attempts), (DeliveryStatus::Delivered, 1));
+    assert_eq!((delivery.next_attempt_at, delivery.finished_at), (None, Some(at(2))));
+    assert_eq!(subject.store.attempts(org, leased.id).await.unwrap(), [attempt]);
+    assert_eq!(claim(subject, 1, at(10_000)).await.len(), 0);
+    assert_eq!(record(subject, &[]).await, 0);
+}
+
+async fn a_failed_attempt_is_counted_and_tried_again_when_it_is_due(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let first = claim(subject, 1, at(0)).await.remove(0);
+    assert_eq!(record(subject, &[outcome(&first, Decision::RetryAt(at(100)), at(1))]).await, 1);
+    let delivery = subject.store.delivery(org, first.id).await.unwrap().unwrap();
+    assert_eq!((delivery.status, delivery.attempts), (DeliveryStatus::Pending, 1));
+    assert_eq!((delivery.next_attempt_at, delivery.finished_at), (Some(at(100)), None));
+
+    assert_eq!(claim(subject, 1, at(99)).await.len(), 0);
+    let second = claim(subject, 1, at(100)).await.remove(0);
+    assert_eq!((second.id, second.attempts), (first.id, 1));
+    assert_eq!(record(subject, &[outcome(&second, Decision::Delivered, at(101))]).await, 1);
+    let attempts = subject.store.attempts(org, first.id).await.unwrap();
+    assert_eq!(attempts, [failed_attempt(1, at(1)), failed_attempt(2, at(101))]);
+}
+
+async fn a_delivery_that_is_handed_back_counts_no_attempt(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    let back = Outcome { attempt: None, ..outcome(&leased, Decision::RetryAt(at(5)), at(1)) };
+    assert_eq!(record(subject, &[back]).await, 1);
+    assert_eq!(subject.store.attempts(org, leased.id).await.unwrap(), []);
+    assert_eq!(claim(subject, 1, at(5)).await[0].attempts, 0);
+}
+
+async fn a_delivery_that_is_given_up_leaves_a_dead_letter(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 2).await;
+    let leased = claim(subject, 2, at(0)).await;
+    let exhausted = outcome(&leased[0], EXHAUSTED, at(1));
+    let unattempted = Decision::Dead(DeadReason::Gone);
+    let gone = Outcome { attempt: None, ..outcome(&leased[1], unattempted, at(2)) };
+    assert_eq!(record(subject, &[exhausted, gone]).await, 2);
+
+    let page = subject.store.dead_letters(org, FIRST_PAGE).await.unwrap();
+    let told: Vec<_> = page.data.iter().map(|l| (l.reason.as_str(), l.detail.as_deref())).collect();
+    assert_eq!(told, [("gone", None), ("exhausted", Some("status 500"))]);
+    let letter = &page.data[1];
+    assert_eq!((letter.id, letter.delivery_id), (leased[0].id.uuid(), Some(leased[0].id)));
+    assert_eq!((letter.event_id, letter.endpoint_id), (leased[0].event.id, Some(endpoint.id)));
+    assert_eq!(letter.created_at, at(1));
+    let delivery = subject.store.delivery(org, leased[0].id).await.unwrap().unwrap();
+    assert_eq!((delivery.status, delivery.attempts), (DeliveryStatus::Dead, 1));
+    assert_eq!((delivery.finished_at, delivery.next_attempt_at), (Some(at(1)), None));
+    assert_eq!(claim(subject, 2, at(10_000)).await.len(), 0);
+}
+
+async fn an_outcome_of_a_lost_lease_changes_nothing(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let stalled = claim(subject, 1, at(0)).await.remove(0);
+    let current = claim(subject, 1, at(60)).await.remove(0);
+    for decision in [Decision::Delivered, Decision::RetryAt(at(70)), EXHAUSTED] {
+        assert_eq!(record(subject, &[outcome(&stalled, decision, at(61))]).await, 0);
+    }
+    assert_eq!(subject.store.attempts(org, stalled.id).await.unwrap(), []);
+    assert_eq!(subject.store.dead_letters(org, FIRST_PAGE).await.unwrap().data.len(), 0);
+    assert_eq!(record(subject, &[outcome(&current, Decision::Delivered, at(62))]).await, 1);
+}
+
+async fn an_outcome_counts_once(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    let retry = outcome(&leased, Decision::RetryAt(at(5)), at(1));
+    assert_eq!(record(subject, std::slice::from_ref(&retry)).await, 1);
+    assert_eq!(record(subject, &[retry]).await, 0);
+    assert_eq!(subject.store.delivery(org, leased.id).await.unwrap().unwrap().attempts, 1);
+}
+
+async fn an_outcome_repeated_in_a_batch_counts_once(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    let batch = [outcome(&leased, Decision::Delivered, at(1)), outcome(&leased, EXHAUSTED, at(2))];
+    assert_eq!(record(subject, &batch).await, 1);
+    let delivery = subject.store.delivery(org, leased.id).await.unwrap().unwrap();
+    assert_eq!((delivery.status, delivery.attempts), (DeliveryStatus::Delivered, 1));
+    assert_eq!(subject.store.dead_letters(org, FIRST_PAGE).await.unwrap().data.len(), 0);
+}
+
+async fn a_batch_of_outcomes_counts_each_for_itself(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 300).await;
+    let leased = claim(subject, 300, at(0)).await;
+    let decide = |place: usize| match place % 3 {
+        0 => Decision::Delivered,
+        1 => Decision::RetryAt(at(500)),
+        _ => EXHAUSTED,
+    };
+    let outcomes: Vec<Outcome> =
+        leased.iter().enumerate().map(|(place, l)| outcome(l, decide(place), at(1))).collect();
+    assert_eq!(record(subject, &outcomes).await, 300);
+    for status in ["delivered", "pending", "dead"] {
+        let sql = format!("SELECT count(*) FROM deliveries WHERE status = '{status}'");
+        assert_eq!(subject.count(&sql).await, 100, "{status}");
+    }
+    assert_eq!(subject.count("SELECT count(*) FROM delivery_attempts").await, 300);
+    assert_eq!(subject.count("SELECT count(*) FROM dead_letters").await, 100);
+    assert_eq!(subject.store.attempts(org, leased[7].id).await.unwrap().len(), 1);
+}
+
+async fn a_retry_to_an_endpoint_that_was_disabled_is_parked(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 1).await;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    let change = |reason: Option<&str>| EndpointChange {
+        disabled_reason: Some(reason.map(str::to_owned)),
+        ..EndpointChange::default()
+    };
+    let store = &subject.store;
+    store.update_endpoint(org, endpoint.id, &change(Some("gone")), at(1)).await.unwrap();
+    assert_eq!(record(subject, &[outcome(&leased, Decision::RetryAt(at(5)), at(2))]).await, 1);
+    let next = async || -> Option<Timestamp> {
+        store.delivery(org, leased.id).await.unwrap().unwrap().next_attempt_at
+    };
+    assert_eq!(next().await, None);
+    assert_eq!(claim(subject, 1, at(10)).await.len(), 0);
+    store.update_endpoint(org, endpoint.id, &change(None), at(20)).await.unwrap();
+    assert_eq!(next().await, Some(at(20)));
+}
+
+async fn words_with_a_nul_byte_are_recorded(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    let mut dead = outcome(&leased, EXHAUSTED, at(1));
+    let attempt = dead.attempt.as_mut().unwrap();
+    attempt.error = Some("bad\0".to_owned());
+    attempt.response_excerpt = Some("\0".to_owned());
+    assert_eq!(record(subject, &[dead]).await, 1);
+    let attempts = subject.store.attempts(org, leased.id).await.unwrap();
+    assert_eq!(attempts[0].error.as_deref(), Some("bad\u{fffd}"));
+    assert_eq!(attempts[0].response_excerpt.as_deref(), Some("\u{fffd}"));
+}

@@ -1,0 +1,152 @@
+use std::pin::Pin;
+
+use hookgate::domain::{
+    Cursor, DeliveryFilter, DeliveryStatus, Event, EventFilter, Page, PageRequest, Role,
+};
+use hookgate::store::StoreError;
+use uuid::Uuid;
+
+use super::fixtures::{
+    EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, outcome, persist, some_event,
+    some_key, some_org,
+};
+use super::{Subject, on_both};
+
+on_both!(
+    every_list_is_walked_whole_though_its_rows_share_a_moment,
+    a_list_is_stable_while_newer_rows_are_added,
+    deliveries_are_listed_by_what_the_filter_names,
+    a_cursor_from_nowhere_is_no_error,
+);
+
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<Page<Uuid>, StoreError>> + 'a>>;
+
+/// Walks a list in pages of three and returns every id on the way.
+async fn walk<'a>(list: impl Fn(PageRequest) -> Answer<'a>) -> Vec<Uuid> {
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = list(PageRequest { limit: 3, after }).await.unwrap();
+        assert!(page.data.len() <= 3);
+        seen.extend(page.data);
+        after = page.next_cursor;
+        if after.is_none() {
+            return seen;
+        }
+    }
+}
+
+async fn every_list_is_walked_whole_though_its_rows_share_a_moment(subject: &Subject) {
+    let store = &*subject.store;
+    let org = add_org(subject).await;
+    for _ in 0..6 {
+        store.insert_org_across_orgs(&some_org(at(0))).await.unwrap();
+        store.insert_key_across_orgs(&some_key(Role::Tenant(org), at(0))).await.unwrap();
+        add_endpoint(subject, org, "none").await;
+    }
+    store.insert_key_across_orgs(&some_key(Role::Tenant(org), at(0))).await.unwrap();
+    add_endpoint(subject, org, "*").await;
+    let events: Vec<Event> = (0..7).map(|_| some_event(org, "a.b", at(0))).collect();
+    persist(subject, &events, at(0)).await;
+    let leased = claim(subject, 7, at(0)).await;
+    let outcomes: Vec<_> = leased.iter().map(|l| outcome(l, EXHAUSTED, at(1))).collect();
+    store.record_outcomes_across_orgs(&outcomes).await.unwrap();
+
+    let all = DeliveryFilter::default();
+    let every = EventFilter::default();
+    let walks = [
+        walk(|p| {
+            Box::pin(async move { Ok(store.orgs_across_orgs(p).await?.map(|row| row.id.uuid())) })
+        })
+        .await,
+        walk(|p| Box::pin(async move { Ok(store.keys(org, p).await?.map(|row| row.id.uuid())) }))
+            .await,
+        walk(|p| {
+            Box::pin(async move { Ok(store.keys_across_orgs(p).await?.map(|row| row.id.uuid())) })
+        })
+        .await,
+        walk(|p| {
+            Box::pin(async move { Ok(store.endpoints(org, p).await?.map(|row| row.id.uuid())) })
+        })
+        .await,
+        walk(|p| {
+            let every = &every;
+            Box::pin(async move { Ok(store.events(org, every, p).await?.map(|row| row.id.uuid())) })
+        })
+        .await,
+        walk(|p| {
+            let all = &all;
+            Box::pin(async move { Ok(store.deliveries(org, all, p).await?.map(|r| r.id.uuid())) })
+        })
+        .await,
+        walk(|p| Box::pin(async move { Ok(store.dead_letters(org, p).await?.map(|row| row.id)) }))
+            .await,
+    ];
+    for (list, seen) in walks.into_iter().enumerate() {
+        assert_eq!(seen.len(), 7, "list {list}");
+        assert!(seen.is_sorted_by(|a, b| a > b), "list {list} runs down by id");
+    }
+}
+
+async fn a_list_is_stable_while_newer_rows_are_added(subject: &Subject) {
+    let org = add_org(subject).await;
+    let events: Vec<Event> = (1..=4).map(|second| some_event(org, "a.b", at(second))).collect();
+    persist(subject, &events, at(9)).await;
+    let filter = EventFilter::default();
+    let first = PageRequest { limit: 2, after: None };
+    let first = subject.store.events(org, &filter, first).await.unwrap();
+    assert_eq!(first.data, [events[3].clone(), events[2].clone()]);
+    persist(subject, &[some_event(org, "a.b", at(5))], at(9)).await;
+    let next = PageRequest { limit: 2, after: first.next_cursor };
+    let next = subject.store.events(org, &filter, next).await.unwrap();
+    assert_eq!(next.data, [events[1].clone(), events[0].clone()]);
+    assert_eq!(next.next_cursor, None);
+}
+
+async fn deliveries_are_listed_by_what_the_filter_names(subject: &Subject) {
+    let org = add_org(subject).await;
+    let (one, two) = (add_endpoint(subject, org, "*").await, add_endpoint(subject, org, "*").await);
+    let (first, second) = (some_event(org, "a.b", at(0)), some_event(org, "a.b", at(0)));
+    persist(subject, std::slice::from_ref(&first), at(1)).await;
+    persist(subject, std::slice::from_ref(&second), at(2)).await;
+    let leased = claim(subject, 4, at(2)).await;
+    let to_one = leased.iter().find(|l| l.endpoint.id == one.id && l.event.id == first.id);
+    let to_one = to_one.unwrap();
+    let delivered = outcome(to_one, hookgate::domain::Decision::Delivered, at(3));
+    subject.store.record_outcomes_across_orgs(&[delivered]).await.unwrap();
+
+    let all = DeliveryFilter::default();
+    let delivered = Some(DeliveryStatus::Delivered);
+    let cases = [
+        (all, 4),
+        (DeliveryFilter { endpoint_id: Some(one.id), ..all }, 2),
+        (DeliveryFilter { event_id: Some(second.id), ..all }, 2),
+        (DeliveryFilter { event_id: Some(second.id), endpoint_id: Some(two.id), ..all }, 1),
+        (DeliveryFilter { status: delivered, ..all }, 1),
+        (DeliveryFilter { status: delivered, endpoint_id: Some(one.id), ..all }, 1),
+        (DeliveryFilter { status: delivered, endpoint_id: Some(two.id), ..all }, 0),
+        (DeliveryFilter { status: delivered, event_id: Some(first.id), ..all }, 1),
+        (DeliveryFilter { status: Some(DeliveryStatus::Dead), ..all }, 0),
+    ];
+    for (filter, expected) in cases {
+        let page = subject.store.deliveries(org, &filter, FIRST_PAGE).await.unwrap();
+        assert_eq!(page.data.len(), expected, "{filter:?}");
+        for delivery in page.data {
+            assert!(filter.status.is_none_or(|status| delivery.status == status));
+            assert!(filter.endpoint_id.is_none_or(|id| delivery.endpoint_id == id));
+            assert!(filter.event_id.is_none_or(|id| delivery.event_id == id));
+        }
+    }
+}
+
+async fn a_cursor_from_nowhere_is_no_error(subject: &Subject) {
+    let org = add_org(subject).await;
+    persist(subject, &[some_event(org, "a.b", at(0))], at(0)).await;
+    for (micros, expected) in [(i64::MIN, 0), (i64::MAX, 1)] {
+        let at = hookgate::domain::Timestamp::from_micros(micros);
+        let after = Some(Cursor { at, id: Uuid::nil() });
+        let page = PageRequest { limit: 3, after };
+        let page = subject.store.events(org, &EventFilter::default(), page).await.unwrap();
+        assert_eq!(page.data.len(), expected);
+    }
+}

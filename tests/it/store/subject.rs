@@ -1,0 +1,137 @@
+//! A store under test.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookgate::config::StoreConfig;
+use hookgate::store::SharedStore;
+use hookgate::store::postgres::PostgresStore;
+use hookgate::store::sqlite::SqliteStore;
+use hookgate::telemetry::Metrics;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use tempfile::TempDir;
+
+use crate::support::postgres::fresh_database;
+
+/// Makes a test for each backend of every function named.
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(&super::super::Subject::sqlite().await).await;
+            })+
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(&super::super::Subject::postgres().await).await;
+            })+
+        }
+    };
+}
+pub(super) use on_both;
+
+/// The dedup window of the stores under test.
+pub(crate) const DEDUP_WINDOW: Duration = Duration::from_hours(1);
+
+/// A migrated, empty store, and a way around it.
+pub(crate) struct Subject {
+    pub(crate) store: SharedStore,
+    database: Database,
+    directory: TempDir,
+}
+
+enum Database {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl Subject {
+    pub(crate) async fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // Two levels down, to see that the directory is made.
+        let database = Database::Sqlite(directory.path().join("data").join("hookgate.db"));
+        Self::migrated(database, directory).await
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        let database = Database::Postgres(fresh_database().await);
+        Self::migrated(database, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn migrated(database: Database, directory: TempDir) -> Self {
+        let store = open(&database, &directory).await;
+        store.migrate_up().await.unwrap();
+        Self { store, database, directory }
+    }
+
+    /// Another instance on the same database.
+    pub(crate) async fn another(&self) -> SharedStore {
+        open(&self.database, &self.directory).await
+    }
+
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self.database, Database::Postgres(_))
+    }
+
+    /// Runs SQL behind the store's back.
+    pub(crate) async fn raw(&self, sqlite: &str, postgres: &str) {
+        match &self.database {
+            Database::Sqlite(path) => {
+                let url = format!("sqlite://{}", path.display());
+                let mut connection = SqliteConnection::connect(&url).await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(sqlite)).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Database::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(postgres)).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
+    }
+
+    /// The one number that a query answers with.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        match &self.database {
+            Database::Sqlite(path) => {
+                let url = format!("sqlite://{}", path.display());
+                let mut connection = SqliteConnection::connect(&url).await.unwrap();
+                let query = sqlx::query_scalar(AssertSqlSafe(sql));
+                query.fetch_one(&mut connection).await.unwrap()
+            }
+            Database::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                let query = sqlx::query_scalar(AssertSqlSafe(sql));
+                query.fetch_one(&mut connection).await.unwrap()
+            }
+        }
+    }
+}
+
+async fn open(database: &Database, directory: &TempDir) -> SharedStore {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let config = config(directory.path().to_owned());
+    match database {
+        Database::Sqlite(path) => {
+            Arc::new(SqliteStore::open(path, &config, metrics).await.unwrap())
+        }
+        Database::Postgres(url) => {
+            Arc::new(PostgresStore::connect(url, &config, metrics).await.unwrap())
+        }
+    }
+}
+
+/// Settings of a store for tests.
+pub(crate) fn config(data_dir: PathBuf) -> StoreConfig {
+    StoreConfig {
+        data_dir,
+        database_url: None,
+        database_connections: 8,
+        database_timeout: Duration::from_secs(10),
+        dedup_window: DEDUP_WINDOW,
+    }
+}

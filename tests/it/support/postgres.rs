@@ -1,0 +1,162 @@
+//! A PostgreSQL of the tests' own: a fresh cluster in a temporary directory on a free port.
+//!
+//! It is stopped and its directory removed when the test process ends, however it ends: a small
+//! shell waits on a pipe from this process and cleans up when the pipe closes.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+const INSTALL: &str = "the tests need PostgreSQL 15 or later: `apt-get install postgresql` on \
+                       Debian and Ubuntu, `brew install postgresql` on macOS";
+
+/// What the server is told: a tenth of its usual memory, and room for every test's pool.
+const SETTINGS: &str = "-c shared_buffers=32MB -c max_connections=400 -c fsync=on \
+                        -c listen_addresses=127.0.0.1 -c log_min_messages=error";
+
+/// A new empty database in the server that all tests share; its URL.
+pub(crate) async fn fresh_database() -> String {
+    static SHARED: OnceLock<PrivatePostgres> = OnceLock::new();
+    SHARED.get_or_init(PrivatePostgres::start).fresh_database().await
+}
+
+/// A running server.
+pub(crate) struct PrivatePostgres {
+    programs: PathBuf,
+    directory: PathBuf,
+    port: u16,
+    owner: Option<(u32, u32)>,
+    databases: AtomicU32,
+    /// Its standard input is the pipe that keeps the server alive.
+    _watchdog: Child,
+}
+
+impl PrivatePostgres {
+    /// Creates a cluster and starts it. Blocks for a few seconds.
+    pub(crate) fn start() -> Self {
+        let programs = find_programs();
+        let owner = cluster_owner();
+        let directory = tempfile::Builder::new().prefix("hookgate-pg-").tempdir().unwrap().keep();
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::chown(&directory, Some(uid), Some(gid)).unwrap();
+        }
+        let watchdog = watchdog(&programs, &directory, owner);
+        let databases = AtomicU32::new(0);
+        let server =
+            Self { programs, directory, port: free_port(), owner, databases, _watchdog: watchdog };
+        let data = server.data();
+        server.run("initdb", |initdb| {
+            initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]);
+            initdb.arg("--no-sync").arg("--pgdata").arg(&data)
+        });
+        server.start_again();
+        server
+    }
+
+    /// A new empty database; its URL.
+    pub(crate) async fn fresh_database(&self) -> String {
+        let name = format!("hookgate_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        let create = format!("CREATE DATABASE {name} TEMPLATE template0");
+        connection.execute(AssertSqlSafe(create)).await.unwrap();
+        connection.close().await.unwrap();
+        self.url(&name)
+    }
+
+    /// Stops the server at once, as a crash would: connections break.
+    pub(crate) fn stop(&self) {
+        let data = self.data();
+        self.run("pg_ctl", |stop| stop.args(["stop", "-w", "-m", "immediate", "-D"]).arg(&data));
+    }
+
+    /// Starts the server again after [`Self::stop`], on the same port, and waits until it answers.
+    pub(crate) fn start_again(&self) {
+        let (data, log) = (self.data(), self.directory.join("log"));
+        let options = format!("-p {} -k {} {SETTINGS}", self.port, self.directory.display());
+        self.run("pg_ctl", |start| {
+            start.args(["start", "-w", "-t", "60", "-D"]).arg(&data);
+            start.arg("-l").arg(&log).arg("-o").arg(&options)
+        });
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn run(&self, program: &str, arguments: impl FnOnce(&mut Command) -> &mut Command) {
+        let mut command = Command::new(self.programs.join(program));
+        as_owner(&mut command, self.owner);
+        // Files instead of pipes: the server inherits them and would hold a pipe open for ever.
+        let said = self.directory.join(format!("{program}.out"));
+        let file = fs::File::create(&said).unwrap();
+        command.current_dir(&self.directory).stdin(Stdio::null());
+        command.stdout(file.try_clone().unwrap()).stderr(file);
+        let status = arguments(&mut command).status().unwrap();
+        assert!(status.success(), "{program}: {}", fs::read_to_string(&said).unwrap_or_default());
+    }
+}
+
+fn watchdog(programs: &Path, directory: &Path, owner: Option<(u32, u32)>) -> Child {
+    let script = r#"trap '' INT TERM HUP; cat >/dev/null
+        "$0/pg_ctl" stop -w -m immediate -D "$1/data"; rm -rf "$1""#;
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).arg(programs).arg(directory);
+    as_owner(&mut command, owner);
+    // A group of its own, so that an interrupt meant for the tests does not end it.
+    command.process_group(0).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn as_owner(command: &mut Command, owner: Option<(u32, u32)>) {
+    if let Some((uid, gid)) = owner {
+        command.uid(uid).gid(gid);
+    }
+}
+
+/// Whom the cluster must belong to when the tests run as root, which PostgreSQL refuses to run as.
+fn cluster_owner() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let accounts = fs::read_to_string("/etc/passwd").unwrap();
+    let account = accounts.lines().find(|line| line.starts_with("postgres:")).expect(INSTALL);
+    let mut fields = account.split(':').skip(2).map(|field| field.parse::<u32>().unwrap());
+    Some((fields.next().unwrap(), fields.next().unwrap()))
+}
+
+/// The directory of PostgreSQL's programs: the one in `PATH`, or else the newest of Debian's.
+fn find_programs() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut in_path = std::env::split_paths(&path).map(|directory| directory.join("initdb"));
+    if let Some(initdb) = in_path.map(fs::canonicalize).find_map(Result::ok) {
+        return initdb.parent().expect(INSTALL).to_owned();
+    }
+    let installed = fs::read_dir("/usr/lib/postgresql").expect(INSTALL);
+    let newest = installed
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok())
+        .max();
+    let programs = format!("/usr/lib/postgresql/{}/bin", newest.expect(INSTALL));
+    assert!(Path::new(&programs).join("initdb").exists(), "{INSTALL}");
+    programs.into()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

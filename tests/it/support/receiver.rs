@@ -1,0 +1,196 @@
+//! A receiver of webhooks: a real server on a port of its own that verifies what it gets with the
+//! public Standard Webhooks library.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a broken helper is a failed test")]
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use hookgate::domain::SigningSecret;
+use standardwebhooks::Webhook;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Longer than anything takes that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A receiver, there until it is dropped.
+pub(crate) struct Receiver {
+    origin: String,
+    shared: Arc<Shared>,
+    _server: JoinSet<()>,
+}
+
+/// A webhook whose signature is right.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    /// The path and query it was posted to.
+    pub(crate) path: String,
+    /// All header fields.
+    pub(crate) headers: HeaderMap,
+    /// The body as it came.
+    pub(crate) body: Bytes,
+}
+
+impl Received {
+    /// A header field as text; panics when it is missing.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+/// How to answer one webhook.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    /// A status and nothing else.
+    pub(crate) fn status(status: u16) -> Self {
+        let status = StatusCode::from_u16(status).unwrap();
+        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    /// With a header field.
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        self
+    }
+
+    /// With a body.
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+}
+
+struct Shared {
+    state: Mutex<Recorded>,
+    arrivals: watch::Sender<usize>,
+    gate: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Recorded {
+    secrets: Vec<SigningSecret>,
+    script: VecDeque<Answer>,
+    received: Vec<Received>,
+    forged: usize,
+}
+
+impl Receiver {
+    /// Starts on a port that is free. It answers `204` until told otherwise.
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            arrivals: watch::channel(0).0,
+            gate: watch::channel(true).0,
+        });
+        let app = Router::new().fallback(receive).with_state(Arc::clone(&shared));
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { origin, shared, _server: server }
+    }
+
+    /// The URL of a path here.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
+    }
+
+    /// Takes webhooks signed with this secret. Others are answered `401` and counted as forged.
+    pub(crate) fn trust(&self, secret: &SigningSecret) {
+        self.lock().secrets.push(secret.clone());
+    }
+
+    /// Answers the next webhooks so, in this order.
+    pub(crate) fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.lock().script.extend(answers);
+    }
+
+    /// Answers nothing from now on until [`Self::release`]; webhooks still count as received.
+    pub(crate) fn hold(&self) {
+        self.shared.gate.send_replace(false);
+    }
+
+    /// Answers all that wait, and what comes.
+    pub(crate) fn release(&self) {
+        self.shared.gate.send_replace(true);
+    }
+
+    /// Waits until at least `count` webhooks have come and returns all that have.
+    pub(crate) async fn received(&self, count: usize) -> Vec<Received> {
+        let mut arrivals = self.shared.arrivals.subscribe();
+        let arrived = arrivals.wait_for(|arrived| *arrived >= count);
+        if tokio::time::timeout(PATIENCE, arrived).await.is_err() {
+            let lock = self.lock();
+            panic!("{} of {count} webhooks came, {} forged", lock.received.len(), lock.forged);
+        }
+        self.so_far()
+    }
+
+    /// What has come so far.
+    pub(crate) fn so_far(&self) -> Vec<Received> {
+        self.lock().received.clone()
+    }
+
+    /// How many requests came whose signature was wrong.
+    pub(crate) fn forged(&self) -> usize {
+        self.lock().forged
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recorded> {
+        self.shared.state.lock().unwrap()
+    }
+}
+
+async fn receive(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let answer = {
+        let mut recorded = shared.state.lock().unwrap();
+        if !recorded.secrets.iter().any(|secret| is_signed(secret, &headers, &body)) {
+            recorded.forged += 1;
+            return StatusCode::UNAUTHORIZED.into_response();
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        recorded.received.push(Received { path, headers, body });
+        shared.arrivals.send_replace(recorded.received.len());
+        recorded.script.pop_front().unwrap_or_else(|| Answer::status(204))
+    };
+    let mut gate = shared.gate.subscribe();
+    gate.wait_for(|open| *open).await.unwrap();
+    (answer.status, answer.headers, answer.body).into_response()
+}
+
+/// Compares with what the library signs. Its own `verify` also holds the timestamp against the
+/// system's clock, which tests with a clock of their own are ahead of.
+fn is_signed(secret: &SigningSecret, headers: &HeaderMap, body: &[u8]) -> bool {
+    let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let (Some(id), Some(timestamp), Some(signature)) =
+        (header("webhook-id"), header("webhook-timestamp"), header("webhook-signature"))
+    else {
+        return false;
+    };
+    let Ok(timestamp) = timestamp.parse() else { return false };
+    Webhook::new(&secret.reveal()).unwrap().sign(id, timestamp, body).unwrap() == signature
+}
