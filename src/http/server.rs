@@ -20,7 +20,9 @@ const CONNECTIONS_MAX: usize = 16_384;
 /// Time for the whole head of a request, the wait for it on an idle connection included, so that
 /// clients that send nothing, or a byte now and then, do not hold connections for ever.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// Bytes a connection buffers at the most; also the bound on a request's head.
+/// Bytes in the head of a request at the most; more get 431.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Bytes a connection buffers, each way; beyond them the peer waits.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// The pause after an accept failed, mostly for want of something such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -97,6 +99,7 @@ async fn converse(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::super::error::ApiError;
 use super::super::state::AppState;
 use super::answer;
+use crate::journal::JournalStatus;
 use crate::telemetry::{WebhookResult, process_memory_bytes};
 
 /// What `GET /api/health` reports.
@@ -90,18 +91,27 @@ pub(in super::super) async fn live() -> Response {
 
 /// `GET /health/ready`: 200 when requests should be sent here, else 503 with the check that failed.
 pub(in super::super) async fn ready(State(app): State<AppState>) -> Result<Response, ApiError> {
-    let (journal, process) = (app.intake.status().writable, !app.shutdown.is_requested());
+    let (journal, process) = (app.intake.status(), !app.shutdown.is_requested());
     let store = app.store_is_reachable().await;
     let told = |ok, wrong| if ok { "ok" } else { wrong };
     let checks = Checks {
-        journal: told(journal, "not writable"),
+        journal: journal_word(journal),
         store: told(store, "unreachable"),
         process: told(process, "shutting down"),
     };
-    if journal && store && process {
+    if journal.writable && store && process {
         return answer::ok(&Readiness { status: "ready", checks });
     }
     answer::json(StatusCode::SERVICE_UNAVAILABLE, &Readiness { status: "unready", checks })
+}
+
+const fn journal_word(journal: JournalStatus) -> &'static str {
+    match journal {
+        JournalStatus { writable: true, .. } => "ok",
+        JournalStatus { poisoned: true, .. } => "poisoned",
+        JournalStatus { full: true, .. } => "full",
+        JournalStatus { .. } => "closed",
+    }
 }
 
 fn totals(app: &AppState) -> Totals {

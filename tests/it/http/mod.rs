@@ -1,1 +1,12 @@
-//! The API over real sockets.
+//! The HTTP API over real sockets.
+
+mod admin;
+mod auth;
+mod deliveries;
+mod endpoints;
+mod events;
+mod health;
+mod ingest;
+mod isolation;
+mod problems;
+mod shutdown;

@@ -3,3 +3,4 @@
 pub(crate) mod binary;
 pub(crate) mod postgres;
 pub(crate) mod receiver;
+pub(crate) mod server;

@@ -1,0 +1,196 @@
+//! What operators do, and what tenants see of it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::server::Server;
+
+#[tokio::test]
+async fn organisations_are_created_listed_and_changed() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let body = r#"{"name":"Acme","rate_limit_per_minute":600}"#;
+    let answer = server.post("/api/admin/orgs", &operator, body).await;
+    let org = answer.expect(201);
+    let path = format!("/api/admin/orgs/{}", org["id"].as_str().unwrap());
+    assert_eq!(answer.header("location"), path);
+    assert_eq!(org["name"], "Acme");
+    assert_eq!(org["rate_limit_per_minute"], 600);
+    assert_eq!(server.get(&path, &operator).await.expect(200), org);
+    assert_eq!(server.list("/api/admin/orgs", &operator).await, [org]);
+
+    let change = async |body: &'static str| server.patch(&path, &operator, body).await;
+    let changed = change(r#"{"name":"Acme Ltd"}"#).await.expect(200);
+    assert_eq!(
+        (&changed["name"], &changed["rate_limit_per_minute"]),
+        (&json!("Acme Ltd"), &json!(600))
+    );
+    let changed = change(r#"{"rate_limit_per_minute":null}"#).await.expect(200);
+    assert_eq!(changed["rate_limit_per_minute"], Value::Null);
+    assert_eq!(changed["name"], "Acme Ltd");
+}
+
+#[tokio::test]
+async fn every_broken_rule_of_an_organisation_and_a_key_is_named() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let tenant = server.tenant("acme").await;
+    let org = format!("/api/admin/orgs/{}", tenant.org_id);
+    let post = async |path: &str, body: &'static str| server.post(path, &operator, body).await;
+    post("/api/admin/orgs", r#"{"rate_limit_per_minute":0,"plan":"gold"}"#).await.expect_faults(&[
+        ("name", "required"),
+        ("rate_limit_per_minute", "range"),
+        ("plan", "unknown"),
+    ]);
+    post("/api/admin/orgs", r#"{"name":" ","rate_limit_per_minute":1.5}"#)
+        .await
+        .expect_faults(&[("name", "length"), ("rate_limit_per_minute", "range")]);
+    server
+        .patch(&org, &operator, r#"{"name":null,"rate_limit_per_minute":"9"}"#)
+        .await
+        .expect_faults(&[("name", "type"), ("rate_limit_per_minute", "type")]);
+    let keys = format!("{org}/keys");
+    post(&keys, r#"{"name":"a\u0000b","role":"operator"}"#)
+        .await
+        .expect_faults(&[("name", "format"), ("role", "unknown")]);
+    post("/api/admin/keys", "{}").await.expect_faults(&[("name", "required")]);
+    let rotate = format!("/api/admin/keys/{}/rotate", tenant.key_id);
+    post(&rotate, r#"{"grace_seconds":604801}"#).await.expect_faults(&[("grace_seconds", "range")]);
+    post(&rotate, "nonsense").await.expect_problem(400, "malformed_json");
+    let request = server.request(reqwest::Method::POST, &rotate, &operator).body("{}");
+    let answer = crate::support::server::answer(request).await;
+    answer.expect_problem(415, "unsupported_media_type");
+    server.get("/api/org", &tenant.key).await.expect(200);
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_not_found() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let id = "019b0000-0000-7000-8000-000000000000";
+    let key = r#"{"name":"k"}"#;
+    server
+        .post(&format!("/api/admin/orgs/{id}/keys"), &operator, key)
+        .await
+        .expect_problem(404, "not_found");
+    server
+        .get(&format!("/api/admin/orgs/{id}/keys"), &operator)
+        .await
+        .expect_problem(404, "not_found");
+    server
+        .patch(&format!("/api/admin/orgs/{id}"), &operator, "{}")
+        .await
+        .expect_problem(404, "not_found");
+    let rotate = format!("/api/admin/keys/{id}/rotate");
+    server.post(&rotate, &operator, "{}").await.expect_problem(404, "not_found");
+    server
+        .delete(&format!("/api/admin/keys/{id}"), &operator)
+        .await
+        .expect_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_new_key_works_is_shown_once_and_never_with_its_hash() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    let path = format!("/api/admin/orgs/{}/keys", tenant.org_id);
+    let answer = server.post(&path, &operator, r#"{"name":"production"}"#).await;
+    let created = answer.expect(201);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let location = format!("/api/admin/keys/{}", created["id"].as_str().unwrap());
+    assert_eq!(answer.header("location"), location);
+    assert_eq!(created["role"], "tenant");
+    assert_eq!(created["org_id"], json!(tenant.org_id));
+    assert_eq!(created["active"], true);
+    let key = created["key"].as_str().unwrap();
+    let org = server.get("/api/org", key).await.expect(200);
+    assert_eq!(org["id"], json!(tenant.org_id));
+
+    let mut record = created.clone();
+    record.as_object_mut().unwrap().remove("key");
+    assert_eq!(server.get(&location, &operator).await.expect(200), record);
+    let listed = server.list(&path, &operator).await;
+    assert_eq!(listed.len(), 2);
+    assert!(listed.contains(&record));
+    assert_eq!(server.list("/api/keys", key).await, listed);
+    assert_eq!(server.list("/api/admin/keys", &operator).await.len(), 3);
+    let text = server.get("/api/admin/keys", &operator).await.text;
+    assert!(!text.contains("argon2") && !text.contains("hash"), "{text}");
+}
+
+#[tokio::test]
+async fn an_operator_makes_an_operator() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let created =
+        server.post("/api/admin/keys", &operator, r#"{"name":"second"}"#).await.expect(201);
+    assert_eq!((&created["role"], &created["org_id"]), (&json!("operator"), &Value::Null));
+    server.get("/api/admin/orgs", created["key"].as_str().unwrap()).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_revoked_key_stops_working_at_once() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    server.get("/api/org", &tenant.key).await.expect(200);
+    let path = format!("/api/admin/keys/{}", tenant.key_id);
+    assert_eq!(server.delete(&path, &operator).await.status, 204);
+    server.get("/api/org", &tenant.key).await.expect_problem(401, "unauthorized");
+    let shown = server.get(&path, &operator).await.expect(200);
+    assert_eq!(shown["active"], false);
+    assert_eq!(shown["expires_at"], "2026-01-31T12:00:00Z");
+    let answer = server.post(&format!("{path}/rotate"), &operator, "{}").await;
+    answer.expect_problem(409, "key_expired");
+}
+
+#[tokio::test]
+async fn a_rotated_key_works_through_its_grace_and_no_longer() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    server.get("/api/org", &tenant.key).await.expect(200);
+    let path = format!("/api/admin/keys/{}/rotate", tenant.key_id);
+    let answer = server.post(&path, &operator, r#"{"grace_seconds":60}"#).await;
+    let created = answer.expect(201);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(created["name"], "test key");
+    assert_ne!(created["id"], json!(tenant.key_id));
+    let new_key = created["key"].as_str().unwrap();
+    server.get("/api/org", new_key).await.expect(200);
+    server.get("/api/org", &tenant.key).await.expect(200);
+    server.clock.advance(Duration::from_secs(60));
+    server.get("/api/org", &tenant.key).await.expect_problem(401, "unauthorized");
+    server.get("/api/org", new_key).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_rotation_without_grace_needs_no_body_and_ends_the_old_key_at_once() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    server.get("/api/org", &tenant.key).await.expect(200);
+    let path = format!("/api/admin/keys/{}/rotate", tenant.key_id);
+    let request = server.request(reqwest::Method::POST, &path, &operator);
+    let created = crate::support::server::answer(request).await.expect(201);
+    server.get("/api/org", &tenant.key).await.expect_problem(401, "unauthorized");
+    server.get("/api/org", created["key"].as_str().unwrap()).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_tenant_sees_its_organisation_and_its_limits() {
+    let server = Server::start_with(&["--max-event-bytes=5000"]).await;
+    let acme = server.tenant("acme").await;
+    let org = server.get("/api/org", &acme.key).await.expect(200);
+    let expected = json!({
+        "id": acme.org_id, "name": "acme", "rate_limit_per_minute": null,
+        "created_at": "2026-01-31T12:00:00Z",
+        "limits": {
+            "events_per_minute": 1000, "event_bytes_max": 5000, "batch_events_max": 1000,
+            "batch_body_bytes_max": 5_242_880,
+        },
+    });
+    assert_eq!(org, expected);
+    let limited = server.tenant_limited("limited", Some(7)).await;
+    let org = server.get("/api/org", &limited.key).await.expect(200);
+    assert_eq!(org["rate_limit_per_minute"], 7);
+    assert_eq!(org["limits"]["events_per_minute"], 7);
+}

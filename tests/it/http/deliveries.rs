@@ -1,0 +1,130 @@
+//! Deliveries and dead letters over the API.
+
+use hookgate::domain::{Attempt, DeadReason, Decision, LeasedDelivery, Outcome};
+use serde_json::{Value, json};
+
+use crate::support::server::{Server, Tenant};
+
+async fn endpoint(server: &Server, tenant: &Tenant) -> String {
+    let body = json!({"url":"https://example.com/hooks"});
+    let created = server.post("/api/endpoints", &tenant.key, body.to_string()).await.expect(201);
+    created["id"].as_str().unwrap().to_owned()
+}
+
+/// Records what came of one leased delivery.
+async fn record(server: &Server, leased: &LeasedDelivery, code: u16, decision: Decision) {
+    let now = server.clock.now();
+    let attempt = Attempt {
+        number: leased.attempts + 1,
+        started_at: now,
+        duration_ms: 7,
+        status_code: Some(code),
+        error: (code != 200).then(|| format!("the receiver answered {code}")),
+        response_excerpt: Some("text".to_owned()),
+    };
+    let outcome = Outcome {
+        delivery_id: leased.id,
+        org_id: leased.event.org_id,
+        event_received_at: leased.event.received_at,
+        token: leased.lease.token,
+        attempt: Some(attempt),
+        decision,
+        decided_at: now,
+    };
+    assert_eq!(server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_delivery_is_shown_with_its_attempts() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let endpoint = endpoint(&server, &tenant).await;
+    let event = server.store_event(tenant.org_id, "a", "1").await;
+    let leased = server.claim().await.remove(0);
+    let path = format!("/api/deliveries/{}", leased.id);
+
+    let shown = server.get(&path, &tenant.key).await.expect(200);
+    assert_eq!(shown["status"], "pending");
+    assert_eq!(shown["attempt_count"], 0);
+    assert_eq!(shown["attempts"], json!([]));
+
+    record(&server, &leased, 200, Decision::Delivered).await;
+    let shown = server.get(&path, &tenant.key).await.expect(200);
+    let expected = json!({
+        "id": leased.id, "event_id": event.id, "endpoint_id": endpoint, "status": "delivered",
+        "attempt_count": 1, "next_attempt_at": null, "created_at": "2026-01-31T12:00:00Z",
+        "finished_at": "2026-01-31T12:00:00Z",
+        "attempts": [{
+            "number": 1, "started_at": "2026-01-31T12:00:00Z", "duration_ms": 7,
+            "status_code": 200, "error": null, "response_excerpt": "text",
+        }],
+    });
+    assert_eq!(shown, expected);
+}
+
+#[tokio::test]
+async fn deliveries_are_filtered() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let (one, other) = (endpoint(&server, &tenant).await, endpoint(&server, &tenant).await);
+    let event = server.store_event(tenant.org_id, "a", "1").await;
+    server.store_event(tenant.org_id, "a", "2").await;
+    let leased = server.claim().await;
+    assert_eq!(leased.len(), 4);
+    record(&server, &leased[0], 200, Decision::Delivered).await;
+    let count = async |query: &str| {
+        server.list(&format!("/api/deliveries?{query}"), &tenant.key).await.len()
+    };
+    assert_eq!(count("").await, 4);
+    assert_eq!(count("status=delivered").await, 1);
+    assert_eq!(count("status=pending").await, 3);
+    assert_eq!(count("status=dead").await, 0);
+    assert_eq!(count(&format!("endpoint_id={one}")).await, 2);
+    assert_eq!(count(&format!("endpoint_id={other}&event_id={}", event.id)).await, 1);
+}
+
+#[tokio::test]
+async fn a_dead_delivery_is_retried_and_its_dead_letter_is_taken_back() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let endpoint = endpoint(&server, &tenant).await;
+    let event = server.store_event(tenant.org_id, "a", "1").await;
+    let leased = server.claim().await.remove(0);
+    record(&server, &leased, 500, Decision::Dead(DeadReason::Exhausted)).await;
+
+    let letters = server.list("/api/dead-letters", &tenant.key).await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["event_id"], json!(event.id));
+    assert_eq!(letters[0]["delivery_id"], json!(leased.id));
+    assert_eq!(letters[0]["endpoint_id"], json!(endpoint));
+    assert_eq!(letters[0]["reason"], "exhausted");
+    assert_eq!(letters[0]["detail"], "the receiver answered 500");
+
+    let path = format!("/api/deliveries/{}/retry", leased.id);
+    let retried = server.post(&path, &tenant.key, "").await.expect(202);
+    assert_eq!(retried["id"], json!(leased.id));
+    assert_eq!(retried["status"], "pending");
+    assert_eq!(retried["next_attempt_at"], "2026-01-31T12:00:00Z");
+    assert!(server.list("/api/dead-letters", &tenant.key).await.is_empty());
+    assert_eq!(server.claim().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_retry_is_refused_while_it_makes_no_sense() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let endpoint = endpoint(&server, &tenant).await;
+    server.store_event(tenant.org_id, "a", "1").await;
+    let leased = server.claim().await.remove(0);
+    let path = format!("/api/deliveries/{}/retry", leased.id);
+    let retry = async || server.post(&path, &tenant.key, "").await;
+    retry().await.expect_problem(409, "in_progress");
+
+    record(&server, &leased, 500, Decision::Dead(DeadReason::Exhausted)).await;
+    let endpoint_path = format!("/api/endpoints/{endpoint}");
+    server.patch(&endpoint_path, &tenant.key, r#"{"enabled":false}"#).await.expect(200);
+    retry().await.expect_problem(409, "endpoint_disabled");
+
+    assert_eq!(server.delete(&endpoint_path, &tenant.key).await.expect(204), Value::Null);
+    retry().await.expect_problem(409, "endpoint_removed");
+}

@@ -1,0 +1,155 @@
+//! Endpoints over the API.
+
+use hookgate::domain::SigningSecret;
+use serde_json::{Value, json};
+
+use crate::support::server::{Server, Tenant};
+
+async fn create(server: &Server, tenant: &Tenant, body: Value) -> Value {
+    server.post("/api/endpoints", &tenant.key, body.to_string()).await.expect(201)
+}
+
+#[tokio::test]
+async fn an_endpoint_is_created_with_a_secret_that_is_shown_once_and_on_request() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let body = json!({"url":"https://example.com/hooks","event_types":["user.*","a"],"description":"ours"});
+    let answer = server.post("/api/endpoints", &tenant.key, body.to_string()).await;
+    let created = answer.expect(201);
+    let id = created["id"].as_str().unwrap();
+    assert_eq!(answer.header("location"), format!("/api/endpoints/{id}"));
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let secret = created["secret"].as_str().unwrap();
+    assert!(secret.parse::<SigningSecret>().is_ok());
+    assert_eq!(created["url"], "https://example.com/hooks");
+    assert_eq!(created["event_types"], json!(["user.*", "a"]));
+    assert_eq!(created["description"], "ours");
+    assert_eq!(created["enabled"], true);
+    assert_eq!(created["disabled_reason"], Value::Null);
+    assert_eq!(created["created_at"], "2026-01-31T12:00:00Z");
+
+    let answer = server.get(&format!("/api/endpoints/{id}/secret"), &tenant.key).await;
+    assert_eq!(answer.expect(200), json!({"id": id, "secret": secret}));
+    assert_eq!(answer.header("cache-control"), "no-store");
+
+    let mut without_secret = created.clone();
+    without_secret.as_object_mut().unwrap().remove("secret");
+    let one = server.get(&format!("/api/endpoints/{id}"), &tenant.key).await.expect(200);
+    assert_eq!(one, without_secret);
+    assert_eq!(server.list("/api/endpoints", &tenant.key).await, [without_secret]);
+}
+
+#[tokio::test]
+async fn an_endpoint_may_bring_its_secret_and_leave_out_the_rest() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let body = json!({"url":"https://example.com","secret":secret,"description":null});
+    let created = create(&server, &tenant, body).await;
+    assert_eq!(created["secret"], secret);
+    assert_eq!(created["event_types"], json!([]));
+    assert_eq!(created["description"], Value::Null);
+}
+
+#[tokio::test]
+async fn every_broken_rule_of_an_endpoint_is_named() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let body = json!({
+        "url": "http://example.com",
+        "event_types": ["ok", "not ok", 7],
+        "description": "x".repeat(513),
+        "secret": "whsec_short",
+        "enabled": true,
+    });
+    server.post("/api/endpoints", &tenant.key, body.to_string()).await.expect_faults(&[
+        ("url", "scheme"),
+        ("event_types[1]", "format"),
+        ("event_types[2]", "format"),
+        ("description", "length"),
+        ("secret", "format"),
+        ("enabled", "unknown"),
+    ]);
+    let post = async |body: &'static str| server.post("/api/endpoints", &tenant.key, body).await;
+    post("{}").await.expect_faults(&[("url", "required")]);
+    post(r#"{"url":7,"event_types":"a"}"#)
+        .await
+        .expect_faults(&[("url", "type"), ("event_types", "type")]);
+    post(r#"{"url":"https://a.example","url":"https://b.example"}"#)
+        .await
+        .expect_faults(&[("url", "repeated")]);
+    post("[]").await.expect_faults(&[("", "type")]);
+    post("{\n").await.expect_problem(400, "malformed_json");
+    assert!(server.list("/api/endpoints", &tenant.key).await.is_empty());
+}
+
+#[tokio::test]
+async fn private_endpoints_may_be_allowed() {
+    let server = Server::start_with(&["--allow-private-endpoints=true"]).await;
+    let tenant = server.tenant("acme").await;
+    let created = create(&server, &tenant, json!({"url":"http://127.0.0.1:9000/"})).await;
+    assert_eq!(created["url"], "http://127.0.0.1:9000/");
+}
+
+#[tokio::test]
+async fn only_the_fields_that_are_sent_are_changed() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let body = json!({"url":"https://example.com/a","event_types":["a"],"description":"one"});
+    let created = create(&server, &tenant, body).await;
+    let path = format!("/api/endpoints/{}", created["id"].as_str().unwrap());
+    let change = async |body: Value| server.patch(&path, &tenant.key, body.to_string()).await;
+
+    let changed = change(json!({"description":"two"})).await.expect(200);
+    assert_eq!(changed["description"], "two");
+    assert_eq!(changed["url"], created["url"]);
+    assert_eq!(changed["event_types"], created["event_types"]);
+    assert!(changed.get("secret").is_none());
+
+    let changed =
+        change(json!({"description":null,"event_types":[],"enabled":false})).await.expect(200);
+    assert_eq!(changed["description"], Value::Null);
+    assert_eq!(changed["event_types"], json!([]));
+    assert_eq!(changed["enabled"], false);
+    assert_eq!(changed["disabled_reason"], "disabled by its owner");
+
+    let changed = change(json!({"url":"https://example.com/b","enabled":true})).await.expect(200);
+    assert_eq!(changed["url"], "https://example.com/b");
+    assert_eq!(changed["disabled_reason"], Value::Null);
+
+    change(json!({"url":null,"enabled":"yes","secret":"x"})).await.expect_faults(&[
+        ("enabled", "type"),
+        ("url", "type"),
+        ("secret", "unknown"),
+    ]);
+    assert_eq!(server.get(&path, &tenant.key).await.expect(200), changed);
+}
+
+#[tokio::test]
+async fn a_removed_endpoint_is_gone() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let created = create(&server, &tenant, json!({"url":"https://example.com"})).await;
+    let path = format!("/api/endpoints/{}", created["id"].as_str().unwrap());
+    let answer = server.delete(&path, &tenant.key).await;
+    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
+    server.delete(&path, &tenant.key).await.expect_problem(404, "not_found");
+    server.get(&path, &tenant.key).await.expect_problem(404, "not_found");
+    server.get(&format!("{path}/secret"), &tenant.key).await.expect_problem(404, "not_found");
+    server.patch(&path, &tenant.key, "{}").await.expect_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn endpoints_are_listed_in_pages_from_newest_to_oldest() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let mut created = Vec::new();
+    for number in 0..5 {
+        let body = json!({"url": format!("https://example.com/{number}")});
+        created.insert(0, create(&server, &tenant, body).await["url"].clone());
+        server.clock.advance(std::time::Duration::from_secs(1));
+    }
+    let listed = server.list("/api/endpoints", &tenant.key).await;
+    let urls: Vec<_> = listed.iter().map(|endpoint| endpoint["url"].clone()).collect();
+    assert_eq!(urls, created);
+}

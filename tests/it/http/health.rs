@@ -1,0 +1,77 @@
+//! Probes, the report and the metrics: all without a key.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::server::{self, Answer, Server};
+
+async fn get(server: &Server, path: &str) -> Answer {
+    server::answer(server.bare(Method::GET, path)).await
+}
+
+#[tokio::test]
+async fn the_report_shows_what_waits_and_what_was_done() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let batch = r#"[{"type":"a","payload":1},{"type":"b","payload":2}]"#;
+    server.post("/api/events/batch", &tenant.key, batch).await.expect(202);
+    let report = get(&server, "/api/health").await.expect(200);
+    assert_eq!(report["status"], "ok");
+    assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+    assert!(report["uptime_seconds"].is_u64());
+    assert_eq!(report["queue"]["events"], 2);
+    assert_eq!(report["queue"]["writable"], true);
+    assert!(report["queue"]["bytes"].as_u64().unwrap() > 0);
+    assert_eq!(report["store"]["reachable"], true);
+    assert_eq!(report["totals"]["ingested"], 2);
+    for total in ["stored", "duplicates", "unstorable", "planned", "delivered", "retried", "dead"] {
+        assert_eq!(report["totals"][total], 0, "{total}");
+    }
+    assert!(report["memory_bytes"].as_u64().unwrap() > 1_000_000);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_degrades_the_report_and_turns_readiness_red() {
+    let server = Server::start().await;
+    let ready = json!({"status":"ready","checks":{"journal":"ok","store":"ok","process":"ok"}});
+    assert_eq!(get(&server, "/health/ready").await.expect(200), ready);
+
+    let server = Server::start().await;
+    server.store.close().await;
+    let report = get(&server, "/api/health").await.expect(200);
+    assert_eq!(
+        (&report["status"], &report["store"]["reachable"]),
+        (&json!("degraded"), &json!(false))
+    );
+    let unready = get(&server, "/health/ready").await.expect(503);
+    assert_eq!(unready["checks"], json!({"journal":"ok","store":"unreachable","process":"ok"}));
+    assert_eq!(get(&server, "/health/live").await.expect(200), json!({"status":"live"}));
+}
+
+#[tokio::test]
+async fn a_closed_journal_turns_readiness_red() {
+    let server = Server::start().await;
+    server.journal.close();
+    let unready = get(&server, "/health/ready").await.expect(503);
+    assert_eq!(unready["status"], "unready");
+    assert_eq!(unready["checks"]["journal"], "closed");
+}
+
+#[tokio::test]
+async fn metrics_are_in_prometheus_text_format() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    server.post("/api/events", &tenant.key, r#"{"type":"a","payload":1}"#).await.expect(202);
+    let answer = get(&server, "/metrics").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"));
+    for line in [
+        "events_ingested_total 1",
+        "event_ingestion_latency_seconds_count 1",
+        "auth_latency_seconds_count 1",
+        "rate_limit_check_latency_seconds_count 1",
+        "rejected_requests_total{reason=\"rate_limited\"} 0",
+    ] {
+        assert!(answer.text.contains(line), "{line} is missing in {}", answer.text);
+    }
+}

@@ -1,0 +1,105 @@
+//! No tenant reads, changes or learns of another: every route, asked by the wrong one.
+
+use hookgate::domain::{DeadReason, Decision, Outcome};
+use serde_json::{Value, json};
+
+use crate::support::server::{Answer, Server};
+
+/// Every route that names a thing, and every list, asked by a stranger for what is acme's.
+#[tokio::test]
+async fn a_stranger_finds_nothing_and_changes_nothing() {
+    let server = Server::start().await;
+    let (acme, stranger) = (server.tenant("acme").await, server.tenant("stranger").await);
+    let body = json!({"url":"https://example.com/hooks"}).to_string();
+    let endpoint = server.post("/api/endpoints", &acme.key, body).await.expect(201);
+    let endpoint = format!("/api/endpoints/{}", endpoint["id"].as_str().unwrap());
+    let event = server.store_event(acme.org_id, "a", r#""private""#).await;
+    let leased = server.claim().await.remove(0);
+    let outcome = Outcome {
+        delivery_id: leased.id,
+        org_id: acme.org_id,
+        event_received_at: event.received_at,
+        token: leased.lease.token,
+        attempt: None,
+        decision: Decision::Dead(DeadReason::Gone),
+        decided_at: server.clock.now(),
+    };
+    server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap();
+    let event_path = format!("/api/events/{}", event.id);
+    let delivery = format!("/api/deliveries/{}", leased.id);
+    let own =
+        ["/api/events", "/api/endpoints", "/api/deliveries", "/api/dead-letters", "/api/keys"];
+    let mut before = Vec::new();
+    for path in own.into_iter().chain([endpoint.as_str(), &event_path, &delivery]) {
+        before.push(server.get(path, &acme.key).await.expect(200));
+    }
+
+    let missing = "019b0000-0000-7000-8000-000000000000";
+    let same = async |theirs: Answer, nobodys: Answer| {
+        let body = |answer: Answer| {
+            let mut problem = answer.expect_problem(404, "not_found");
+            problem["trace_id"].take();
+            problem
+        };
+        assert_eq!(body(theirs), body(nobodys), "another tenant's thing can be told from none");
+    };
+    let get = async |path: &str| server.get(path, &stranger.key).await;
+    same(get(&event_path).await, get(&format!("/api/events/{missing}")).await).await;
+    same(get(&endpoint).await, get(&format!("/api/endpoints/{missing}")).await).await;
+    let no_endpoint = format!("/api/endpoints/{missing}");
+    same(get(&format!("{endpoint}/secret")).await, get(&format!("{no_endpoint}/secret")).await)
+        .await;
+    same(get(&delivery).await, get(&format!("/api/deliveries/{missing}")).await).await;
+    let retry = async |path: &str| server.post(&format!("{path}/retry"), &stranger.key, "").await;
+    same(retry(&delivery).await, retry(&format!("/api/deliveries/{missing}")).await).await;
+    let change = async |path: &str| server.patch(path, &stranger.key, r#"{"enabled":false}"#).await;
+    same(change(&endpoint).await, change(&no_endpoint).await).await;
+    let remove = async |path: &str| server.delete(path, &stranger.key).await;
+    same(remove(&endpoint).await, remove(&no_endpoint).await).await;
+
+    for path in &own[..4] {
+        assert!(server.list(path, &stranger.key).await.is_empty(), "{path}");
+    }
+    let filters = [
+        format!("/api/deliveries?event_id={}", event.id),
+        format!("/api/deliveries?endpoint_id={}", leased.endpoint.id),
+    ];
+    for path in filters {
+        assert!(server.list(&path, &stranger.key).await.is_empty(), "{path}");
+    }
+    let keys = server.list("/api/keys", &stranger.key).await;
+    assert_eq!(keys.len(), 1);
+    assert_eq!(keys[0]["id"], json!(stranger.key_id));
+    assert_eq!(get("/api/org").await.expect(200)["id"], json!(stranger.org_id));
+
+    let mut after = Vec::new();
+    for path in own.into_iter().chain([endpoint.as_str(), &event_path, &delivery]) {
+        after.push(server.get(path, &acme.key).await.expect(200));
+    }
+    assert_eq!(before, after);
+}
+
+#[tokio::test]
+async fn a_strangers_cursor_leads_nowhere_else() {
+    let server = Server::start().await;
+    let (acme, stranger) = (server.tenant("acme").await, server.tenant("stranger").await);
+    for _ in 0..3 {
+        server.store_event(acme.org_id, "a", "1").await;
+    }
+    let page = server.get("/api/events?limit=1", &acme.key).await.expect(200);
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let path = format!("/api/events?cursor={cursor}");
+    let page = server.get(&path, &stranger.key).await.expect(200);
+    assert_eq!(page, json!({"data": [], "next_cursor": Value::Null}));
+}
+
+#[tokio::test]
+async fn one_tenants_limit_leaves_the_other_alone() {
+    let server = Server::start().await;
+    let acme = server.tenant_limited("acme", Some(1)).await;
+    let other = server.tenant_limited("other", Some(1)).await;
+    let event = r#"{"type":"a","payload":1}"#;
+    server.post("/api/events", &acme.key, event).await.expect(202);
+    server.post("/api/events", &acme.key, event).await.expect_problem(429, "rate_limited");
+    server.post("/api/events", &other.key, event).await.expect(202);
+}

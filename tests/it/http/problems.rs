@@ -1,0 +1,119 @@
+//! What every answer has, and what is said of requests that fit no route.
+
+use reqwest::Method;
+
+use crate::support::server::{self, Server};
+
+#[tokio::test]
+async fn an_unknown_route_is_not_found() {
+    let server = Server::start().await;
+    for path in ["/", "/api", "/api/eventz", "/api/events/", "/api/events/x/y", "/%ff"] {
+        server::answer(server.bare(Method::GET, path)).await.expect_problem(404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_a_route_does_not_take_is_told_which_it_does() {
+    let server = Server::start().await;
+    let answer = server::answer(server.bare(Method::PUT, "/api/endpoints/x")).await;
+    answer.expect_problem(405, "method_not_allowed");
+    let mut allowed: Vec<_> = answer.header("allow").split(',').collect();
+    allowed.sort_unstable();
+    assert_eq!(allowed, ["DELETE", "GET", "HEAD", "PATCH"]);
+    for (method, path) in [
+        (Method::GET, "/api/events/batch/x"),
+        (Method::DELETE, "/api/events"),
+        (Method::POST, "/metrics"),
+        (Method::OPTIONS, "/api/org"),
+    ] {
+        let status = server::answer(server.bare(method, path)).await.status;
+        assert!(status == 404 || status == 405, "{path}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_id_is_not_found() {
+    let server = Server::start().await;
+    let (tenant, operator) = (server.tenant("acme").await, server.operator().await);
+    for path in
+        ["/api/events/7", "/api/endpoints/7", "/api/endpoints/7/secret", "/api/deliveries/7"]
+    {
+        server.get(path, &tenant.key).await.expect_problem(404, "not_found");
+    }
+    for path in ["/api/admin/orgs/7", "/api/admin/orgs/7/keys", "/api/admin/keys/%ff"] {
+        server.get(path, &operator).await.expect_problem(404, "not_found");
+    }
+    server.post("/api/deliveries/7/retry", &tenant.key, "").await.expect_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn the_callers_trace_is_echoed_and_a_new_one_is_made() {
+    let server = Server::start().await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let ask = async |name: &str, value: &str| {
+        server::answer(server.bare(Method::GET, "/health/live").header(name, value)).await
+    };
+    assert_eq!(ask("x-trace-id", trace).await.header("x-trace-id"), trace);
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    assert_eq!(ask("traceparent", &parent).await.header("x-trace-id"), trace);
+    let made = ask("x-trace-id", "nonsense").await.header("x-trace-id").to_owned();
+    assert_eq!(made.len(), 32);
+    assert_ne!(ask("x-trace-id", "nonsense").await.header("x-trace-id"), made);
+    // Errors have it, too, in the header and in the body.
+    let request = server.bare(Method::GET, "/nowhere").header("x-trace-id", trace);
+    let problem = server::answer(request).await.expect_problem(404, "not_found");
+    assert_eq!(problem["trace_id"], trace);
+}
+
+#[tokio::test]
+async fn unknown_and_malformed_parameters_are_all_named() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let faults = |path: &'static str| async { server.get(path, &tenant.key).await };
+    faults("/api/events?limit=0&cursor=x&type=a%20b&since=now&account_id=&user=u")
+        .await
+        .expect_faults(&[
+            ("limit", "format"),
+            ("cursor", "format"),
+            ("type", "format"),
+            ("account_id", "format"),
+            ("since", "format"),
+            ("user", "unknown"),
+        ]);
+    faults("/api/deliveries?status=lost&endpoint_id=7&event_id=8").await.expect_faults(&[
+        ("status", "format"),
+        ("endpoint_id", "format"),
+        ("event_id", "format"),
+    ]);
+    faults("/api/endpoints?limit=501").await.expect_faults(&[("limit", "format")]);
+    faults("/api/dead-letters?limit=1&limit=2").await.expect_faults(&[("limit", "repeated")]);
+    faults("/api/org?x=1").await.expect_faults(&[("x", "unknown")]);
+    let path = "/api/endpoints?dry_run=1";
+    server.post(path, &tenant.key, "{}").await.expect_faults(&[("dry_run", "unknown")]);
+}
+
+#[tokio::test]
+async fn a_head_request_is_answered_without_a_body() {
+    let server = Server::start().await;
+    let answer = server::answer(server.bare(Method::HEAD, "/health/live")).await;
+    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_a_503_with_retry_after() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    server.get("/api/org", &tenant.key).await.expect(200);
+    server.store.close().await;
+    let answer = server.get("/api/events", &tenant.key).await;
+    answer.expect_problem(503, "store_unavailable");
+    assert_eq!(answer.header("retry-after"), "5");
+    // A key that is known goes on working, and events are still taken in.
+    let event = r#"{"type":"a","payload":1}"#;
+    server.post("/api/events", &tenant.key, event).await.expect(202);
+    // A key that is not known cannot be looked up: that is no refusal of the key.
+    let elsewhere = Server::start().await.tenant("elsewhere").await;
+    let answer = server.get("/api/org", &elsewhere.key).await;
+    answer.expect_problem(503, "auth_unavailable");
+    assert_eq!(answer.header("retry-after"), "5");
+}

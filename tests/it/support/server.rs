@@ -1,0 +1,319 @@
+//! The HTTP API in this process: real sockets, a real SQLite file, a real journal, a clock that the
+//! test moves. Nothing is delivered, and nothing moves from the journal to the store, unless a test
+//! does it, so what a test finds is what it put there.
+
+use std::path::Path;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use clap::Parser;
+use hookgate::auth::{Authenticator, issue_key};
+use hookgate::config::Config;
+use hookgate::domain::{
+    ApiKeyId, Event, EventId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Role, Timestamp,
+    TraceId,
+};
+use hookgate::http::{AppState, Parts};
+use hookgate::ingest::Intake;
+use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
+use hookgate::limit::RateLimiter;
+use hookgate::runtime::{Clock, Lifecycle};
+use hookgate::store::sqlite::SqliteStore;
+use hookgate::store::{LeaseRoom, Maintenance, SharedStore};
+use hookgate::telemetry::Metrics;
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The moment every test starts at: 2026-01-31T12:00:00Z.
+pub const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
+const MIB: u64 = 1024 * 1024;
+
+/// A running API and the parts behind it.
+pub struct Server {
+    /// Such as `http://127.0.0.1:40123`.
+    pub base_url: String,
+    pub store: SharedStore,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    pub journal: Journal,
+    pub reader: JournalReader,
+    pub lifecycle: Lifecycle,
+    client: Client,
+    _dir: TempDir,
+}
+
+/// An organisation and a key of it.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    pub org_id: OrgId,
+    pub key_id: ApiKeyId,
+    pub key: String,
+}
+
+/// What the server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    config: Config,
+}
+
+impl Server {
+    /// Starts with the default settings and a small journal.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts with these flags, such as `--request-timeout=50ms`.
+    pub async fn start_with(flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path(), flags);
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let clock = Clock::manual(START);
+        let path = config.store.sqlite_path();
+        let store = SqliteStore::open(&path, &config.store, Arc::clone(&metrics)).await.unwrap();
+        store.migrate_up().await.unwrap();
+        let store: SharedStore = Arc::new(store);
+        let (journal, reader) = open_journal(&config, &metrics);
+        let lifecycle = Lifecycle::new();
+        let authenticator = Authenticator::new(
+            &config.auth,
+            Arc::clone(&store),
+            clock.clone(),
+            Arc::clone(&metrics),
+        );
+        let parts = Parts {
+            store: Arc::clone(&store),
+            authenticator,
+            limiter: RateLimiter::new(&config.limit),
+            intake: Intake::new(journal.clone(), clock.clone()),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+            shutdown: lifecycle.shutdown(),
+        };
+        let router = hookgate::http::router(AppState::new(&config, parts));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base_url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = hookgate::http::serve(listener, router, lifecycle.shutdown());
+        lifecycle.spawn("http", async move { serving.await.unwrap() });
+        let client = client();
+        Self { base_url, store, clock, metrics, journal, reader, lifecycle, client, _dir: dir }
+    }
+
+    /// Adds an organisation that follows the default limit, with a key.
+    pub async fn tenant(&self, name: &str) -> Tenant {
+        self.tenant_limited(name, None).await
+    }
+
+    /// Adds an organisation with a key.
+    pub async fn tenant_limited(&self, name: &str, per_minute: Option<u32>) -> Tenant {
+        let now = self.clock.now();
+        let org = Org {
+            id: OrgId::mint(now),
+            name: name.to_owned(),
+            rate_limit_per_minute: per_minute,
+            created_at: now,
+        };
+        self.store.insert_org_across_orgs(&org).await.unwrap();
+        let (key_id, key) = self.key(Role::Tenant(org.id)).await;
+        Tenant { org_id: org.id, key_id, key }
+    }
+
+    /// Adds an operator's key and returns its text.
+    pub async fn operator(&self) -> String {
+        self.key(Role::Operator).await.1
+    }
+
+    async fn key(&self, role: Role) -> (ApiKeyId, String) {
+        let issued = issue_key(role, "test key".to_owned(), self.clock.now()).await.unwrap();
+        self.store.insert_key_across_orgs(&issued.record).await.unwrap();
+        (issued.record.id, issued.key.reveal().to_owned())
+    }
+
+    /// Stores an event of this type, with what the tenant's endpoints make of it.
+    pub async fn store_event(&self, org_id: OrgId, event_type: &str, payload: &str) -> Event {
+        let now = self.clock.now();
+        let event = Event {
+            id: EventId::mint(now),
+            org_id,
+            event_type: event_type.parse().unwrap(),
+            payload: payload.to_owned().into(),
+            dedup_id: None,
+            account_id: None,
+            user_id: None,
+            occurred_at: None,
+            received_at: now,
+            trace_id: TraceId::mint(),
+        };
+        self.store_as_it_is(&event).await;
+        event
+    }
+
+    /// Stores an event.
+    pub async fn store_as_it_is(&self, event: &Event) {
+        let batch = [Arc::new(event.clone())];
+        let now = self.clock.now();
+        self.store.persist_events_across_orgs(&batch, None, now).await.unwrap();
+    }
+
+    /// Leases every delivery that is due.
+    pub async fn claim(&self) -> Vec<LeasedDelivery> {
+        let now = self.clock.now();
+        let lease = Lease { token: LeaseToken::mint(), until: now.plus(Duration::from_mins(1)) };
+        let room = LeaseRoom { lease, deliveries_max: 100 };
+        self.store.claim_deliveries_across_orgs(room, &[], now).await.unwrap()
+    }
+
+    /// A request with a key.
+    pub fn request(&self, method: Method, path: &str, key: &str) -> RequestBuilder {
+        self.bare(method, path).header("x-api-key", key)
+    }
+
+    /// A request without a key.
+    pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base_url))
+    }
+
+    /// `GET` with a key.
+    pub async fn get(&self, path: &str, key: &str) -> Answer {
+        answer(self.request(Method::GET, path, key)).await
+    }
+
+    /// `DELETE` with a key.
+    pub async fn delete(&self, path: &str, key: &str) -> Answer {
+        answer(self.request(Method::DELETE, path, key)).await
+    }
+
+    /// `POST` of a JSON body with a key.
+    pub async fn post(&self, path: &str, key: &str, body: impl Into<reqwest::Body>) -> Answer {
+        answer(json(self.request(Method::POST, path, key), body)).await
+    }
+
+    /// `PATCH` with a JSON body and a key.
+    pub async fn patch(&self, path: &str, key: &str, body: impl Into<reqwest::Body>) -> Answer {
+        answer(json(self.request(Method::PATCH, path, key), body)).await
+    }
+
+    /// Opens a connection.
+    pub async fn connect(&self) -> TcpStream {
+        let address = self.base_url.strip_prefix("http://").unwrap();
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    /// Sends these bytes and returns all that comes back until the server ends the connection.
+    pub async fn raw(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Every row of a list, in pages of two.
+    pub async fn list(&self, path: &str, key: &str) -> Vec<Value> {
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let mut next = format!("{path}{mark}limit=2");
+        let mut rows = Vec::new();
+        loop {
+            let page = self.get(&next, key).await.expect(200);
+            rows.extend(page["data"].as_array().unwrap().iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(cursor) => next = format!("{path}{mark}limit=2&cursor={cursor}"),
+                None => return rows,
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// The body as JSON, once the status is this one.
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        if self.text.is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    /// A problem with this status and code, in the form that every problem has. Returns its body.
+    pub fn expect_problem(&self, status: u16, code: &str) -> Value {
+        let problem = self.expect(status);
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["status"], status);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(problem["trace_id"], self.header("x-trace-id"));
+        for field in ["type", "title", "detail"] {
+            assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
+        }
+        problem
+    }
+
+    /// `validation_failed` with exactly these fields and codes. Returns the body.
+    pub fn expect_faults(&self, faults: &[(&str, &str)]) -> Value {
+        let problem = self.expect_problem(422, "validation_failed");
+        let errors = problem["errors"].as_array().unwrap();
+        let text = |error: &Value, name: &str| error[name].as_str().unwrap().to_owned();
+        let found: Vec<_> =
+            errors.iter().map(|error| (text(error, "field"), text(error, "code"))).collect();
+        let expected: Vec<_> =
+            faults.iter().map(|(field, code)| ((*field).to_owned(), (*code).to_owned())).collect();
+        assert_eq!(found, expected);
+        problem
+    }
+
+    /// A header's text.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.unwrap_or_else(|| panic!("no {name}: {:?}", self.headers)).to_str().unwrap()
+    }
+}
+
+/// Declares the body as JSON.
+pub fn json(request: RequestBuilder, body: impl Into<reqwest::Body>) -> RequestBuilder {
+    request.header("content-type", "application/json").body(body)
+}
+
+/// Sends a request and reads the answer to its end.
+pub async fn answer(request: RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    Answer { status, headers, text: response.text().await.unwrap() }
+}
+
+fn client() -> Client {
+    static PROVIDER: Once = Once::new();
+    // Nothing here speaks TLS, but the client is not built without a provider for it. Another test
+    // may have installed it.
+    PROVIDER.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
+}
+
+fn config(dir: &Path, flags: &[&str]) -> Config {
+    let data_dir = format!("--data-dir={}", dir.display());
+    let small = ["hookgate", "--journal-segment-mib=8", "--journal-max-mib=32", &data_dir];
+    Flags::parse_from(small.into_iter().chain(flags.iter().copied())).config
+}
+
+fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> (Journal, JournalReader) {
+    let options = JournalOptions {
+        dir: config.store.journal_dir(),
+        segment_bytes: config.journal.journal_segment_mib * MIB,
+        bytes_max: config.journal.journal_max_mib * MIB,
+        queue_capacity: config.journal.queue_capacity as usize,
+        queue_bytes_max: hookgate::journal::QUEUE_BYTES_MAX,
+    };
+    let disk: Arc<dyn hookgate::journal::Disk> = Arc::new(SystemDisk);
+    let (journal, reader, _) = Journal::open(&options, &disk, metrics).unwrap();
+    (journal, reader)
+}
