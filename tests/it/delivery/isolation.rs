@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hookgate::domain::DeliveryStatus;
 use hookgate::runtime::Lifecycle;
+use hookgate::telemetry::DbOperation;
 
 use super::world::World;
 use crate::support::receiver::Receiver;
@@ -46,7 +47,15 @@ async fn a_backlog_larger_than_the_memory_is_claimed_without_waiting_for_the_pol
     world.publish("user.login", 500).await;
     let lifecycle = Lifecycle::new();
     let (part, _handed_over) = world.delivery();
+    receiver.hold();
     part.start(&lifecycle);
+    receiver.received(16).await;
+    // Two claims fill the lane, and the third passes it by.
+    let claims = world.metrics.db_operation(DbOperation::ClaimDeliveries);
+    while claims.get_sample_count() < 3 {
+        tokio::task::yield_now().await;
+    }
+    receiver.release();
     receiver.received(500).await;
     assert!(lifecycle.drain(Duration::from_secs(30)).await);
     assert!(world.rows().await.iter().all(|row| row.status == DeliveryStatus::Delivered));
