@@ -15,8 +15,8 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hookgate::config::StoreConfig;
 use hookgate::domain::{
-    Attempt, Decision, Endpoint, EndpointId, Event, EventId, Lease, LeaseToken, LeasedDelivery,
-    Org, OrgId, Outcome, SigningSecret, TraceId,
+    Attempt, Decision, Endpoint, EndpointId, Event, EventId, InstanceId, Lease, LeaseToken,
+    LeasedDelivery, Org, OrgId, Outcome, SigningSecret, TraceId,
 };
 use hookgate::runtime::Clock;
 use hookgate::store::postgres::PostgresStore;
@@ -79,7 +79,10 @@ async fn tenants(store: &SharedStore, clock: &Clock) -> Vec<OrgId> {
 
 fn room(clock: &Clock) -> LeaseRoom {
     let until = clock.now().plus(Duration::from_mins(1));
-    LeaseRoom { lease: Lease { token: LeaseToken::mint(), until }, deliveries_max: BATCH }
+    LeaseRoom {
+        lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until },
+        deliveries_max: BATCH,
+    }
 }
 
 fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {

@@ -4,7 +4,6 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -87,13 +86,6 @@ impl Binary {
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
-}
-
-/// A client of the API, for servers on this machine only.
-pub(crate) fn client() -> reqwest::Client {
-    // Fails when it was installed before, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap()
 }
 
 async fn listening_at(stderr: &mut Lines<BufReader<ChildStderr>>) -> String {

@@ -3,15 +3,15 @@
 //! does it, so what a test finds is what it put there.
 
 use std::path::Path;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
 use hookgate::domain::{
-    ApiKeyId, Event, EventId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Role, Timestamp,
-    TraceId,
+    ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Role,
+    Timestamp, TraceId,
 };
 use hookgate::http::{AppState, Parts};
 use hookgate::ingest::Intake;
@@ -26,6 +26,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::client;
 
 /// The moment every test starts at: 2026-01-31T12:00:00Z.
 pub const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
@@ -168,7 +170,10 @@ impl Server {
     /// Leases every delivery that is due.
     pub async fn claim(&self) -> Vec<LeasedDelivery> {
         let now = self.clock.now();
-        let lease = Lease { token: LeaseToken::mint(), until: now.plus(Duration::from_mins(1)) };
+        let lease = Lease {
+            token: LeaseToken::mint(InstanceId::new(1)),
+            until: now.plus(Duration::from_mins(1)),
+        };
         let room = LeaseRoom { lease, deliveries_max: 100 };
         self.store.claim_deliveries_across_orgs(room, &[], now).await.unwrap()
     }
@@ -287,16 +292,6 @@ pub async fn answer(request: RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     Answer { status, headers, text: response.text().await.unwrap() }
-}
-
-fn client() -> Client {
-    static PROVIDER: Once = Once::new();
-    // Nothing here speaks TLS, but the client is not built without a provider for it. Another test
-    // may have installed it.
-    PROVIDER.call_once(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
-    Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
 }
 
 fn config(dir: &Path, flags: &[&str]) -> Config {
