@@ -2,7 +2,7 @@
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -26,8 +26,11 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
 /// Reads the body of at most `bytes_max` bytes.
 pub(super) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
     let declared = declared_length(request.headers());
-    let body = request.into_body();
-    read_stream(body, declared, bytes_max).await
+    // Who asks before sending has sent nothing that would have to be dropped.
+    if declared > bytes_max && request.headers().contains_key(EXPECT) {
+        return Err(ApiError::TooLarge { what: "the body", bytes_max });
+    }
+    read_stream(request.into_body(), declared, bytes_max).await
 }
 
 async fn read_stream(body: Body, declared: usize, bytes_max: usize) -> Result<Bytes, ApiError> {

@@ -196,6 +196,20 @@ async fn a_chunked_body_is_taken_and_bounded() {
 }
 
 #[tokio::test]
+async fn who_asks_before_sending_too_much_is_refused_at_once() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let answer = server
+        .raw(&format!(
+            "POST /api/events HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: 6000000\r\n\
+             content-type: application/json\r\nexpect: 100-continue\r\n\r\n",
+            tenant.key
+        ))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
 async fn a_body_that_ends_early_is_no_event() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
