@@ -71,6 +71,8 @@ impl Writer {
         };
         let durable = usize::try_from(self.next_seq - first_seq).unwrap_or(usize::MAX);
         batch.complete(first_seq, durable, failure.unwrap_or(AppendError::Poisoned));
+        // Behind the appenders: they wait for the sync, the reader only follows it.
+        self.segments.wake_reader();
     }
 
     /// Writes and syncs the frames: at once, or in two groups where a segment ends between them.
