@@ -1,5 +1,7 @@
 //! The journal as its callers use it.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
 use super::sim_disk::SimDisk;
@@ -167,11 +169,11 @@ fn the_queue_is_bounded_by_count_and_by_bytes() {
     let first = queue.push(&[0; 2000], 1);
     assert!(first.is_ok(), "one may always wait");
     assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy));
-    let taken = queue.take(None).unwrap();
+    let taken = queue.take(None, Duration::ZERO).unwrap();
     assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy), "until it is synced");
     taken.complete(1, 1, AppendError::Poisoned);
     queue.close();
-    assert!(queue.take(Some(taken)).is_none());
+    assert!(queue.take(Some(taken), Duration::ZERO).is_none());
     assert_eq!(block_on(first.unwrap_or_else(|_| unreachable!())).map(Seq::get), Ok(1));
 
     let queue = Queue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
