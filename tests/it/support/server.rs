@@ -30,7 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::client;
 
 /// The moment every test starts at: 2026-01-31T12:00:00Z.
-pub const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
+pub(crate) const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
 const MIB: u64 = 1024 * 1024;
 
 /// A running API and the parts behind it.
