@@ -1,5 +1,7 @@
 //! The HTTP API over real sockets.
 
+#![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
+
 mod admin;
 mod auth;
 mod deliveries;
@@ -8,5 +10,7 @@ mod events;
 mod health;
 mod ingest;
 mod isolation;
+mod ndjson;
 mod problems;
+mod raw;
 mod shutdown;

@@ -49,6 +49,7 @@ impl Binary {
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let base_url = listening_at(&mut stderr).await;
+        #[expect(clippy::disallowed_methods, reason = "ends with the child, whose log it reads")]
         let log = tokio::task::spawn(async move {
             let mut lines = Vec::new();
             while let Ok(Some(line)) = stderr.next_line().await {

@@ -16,5 +16,5 @@ pub(crate) fn client() -> Client {
     // Nothing here speaks TLS, but the client is not built without a provider for it. It fails when
     // there is one already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap()
+    Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().unwrap()
 }
