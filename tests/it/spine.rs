@@ -1,7 +1,5 @@
 //! The whole way, with the real binary: from `POST` to a verified webhook, through failures and restarts.
 
-#![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 

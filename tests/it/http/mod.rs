@@ -1,7 +1,5 @@
 //! The HTTP API over real sockets.
 
-#![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
-
 mod admin;
 mod auth;
 mod deliveries;

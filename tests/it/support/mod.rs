@@ -1,7 +1,5 @@
 //! What the tests stand on.
 
-#![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
-
 use std::time::Duration;
 
 use reqwest::Client;

@@ -2,8 +2,6 @@
 //! test moves. Nothing is delivered, and nothing moves from the journal to the store, unless a test
 //! does it, so what a test finds is what it put there.
 
-#![expect(clippy::panic, reason = "a broken helper is a failed test")]
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,13 +37,13 @@ const README: &str = include_str!("../../../README.md");
 /// A running API and the parts behind it.
 pub(crate) struct Server {
     /// Such as `http://127.0.0.1:40123`.
-    pub base_url: String,
-    pub store: SharedStore,
-    pub clock: Clock,
-    pub metrics: Arc<Metrics>,
-    pub journal: Journal,
-    pub reader: JournalReader,
-    pub lifecycle: Lifecycle,
+    pub(crate) base_url: String,
+    pub(crate) store: SharedStore,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) journal: Journal,
+    pub(crate) reader: JournalReader,
+    pub(crate) lifecycle: Lifecycle,
     client: Client,
     _dir: TempDir,
 }
@@ -53,17 +51,17 @@ pub(crate) struct Server {
 /// An organisation and a key of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Tenant {
-    pub org_id: OrgId,
-    pub key_id: ApiKeyId,
-    pub key: String,
+    pub(crate) org_id: OrgId,
+    pub(crate) key_id: ApiKeyId,
+    pub(crate) key: String,
 }
 
 /// What the server answered.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub status: StatusCode,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
 }
 
 #[derive(Parser)]
