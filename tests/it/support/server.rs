@@ -32,6 +32,7 @@ use super::client;
 /// The moment every test starts at: 2026-01-31T12:00:00Z.
 pub(crate) const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
 const MIB: u64 = 1024 * 1024;
+const README: &str = include_str!("../../../README.md");
 
 /// A running API and the parts behind it.
 pub(crate) struct Server {
@@ -238,6 +239,20 @@ impl Server {
         answer
     }
 
+    /// What has come to the journal since the last call, as text: records are not compressed, so
+    /// payloads are found in them.
+    pub(crate) async fn journaled(&mut self) -> String {
+        let records = self.reader.next_batch(1_000, 1 << 20).await.unwrap().unwrap();
+        records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()
+    }
+
+    /// The value of a metric's line, such as `validation_errors_total{type="length"}`; 0 without one.
+    pub(crate) fn metric(&self, line: &str) -> u64 {
+        let text = String::from_utf8(self.metrics.render().unwrap()).unwrap();
+        let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
     /// Every row of a list, in pages of two.
     pub(crate) async fn list(&self, path: &str, key: &str) -> Vec<Value> {
         let mark = if path.contains('?') { '&' } else { '?' };
@@ -264,14 +279,20 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap()
     }
 
-    /// A problem with this status and code, in the form that every problem has. Returns its body.
+    /// A problem with this status and code, in the form that every problem has and explained in the
+    /// README. Returns its body.
     pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {
         let problem = self.expect(status);
         assert_eq!(problem["code"], code, "{problem}");
         assert_eq!(problem["status"], status);
         assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(problem["type"], format!("urn:hookgate:problem:{code}"));
         assert_eq!(problem["trace_id"], self.header("x-trace-id"));
-        for field in ["type", "title", "detail"] {
+        let explained = README.lines().any(|line| {
+            line.starts_with(&format!("| {status} |")) && line.contains(&format!("`{code}`"))
+        });
+        assert!(explained, "README.md does not explain {status} {code}");
+        for field in ["title", "detail"] {
             assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
         }
         problem
