@@ -273,6 +273,7 @@ impl Shared {
             return Ok(false);
         }
         let turn = self.hash_turn().await?;
+        self.metrics.auth_hashes_total.inc();
         let matches = hasher::verify(key.reveal().to_owned(), record.hash.clone(), turn).await?;
         if matches {
             self.hashes.insert(record.id, (digest, record.hash.clone())).await;
