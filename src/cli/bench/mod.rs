@@ -212,7 +212,7 @@ async fn measure_beside_unnest(
         let run = one_run(args, scenario, server, args.duration).await?;
         server.settle().await;
         let peer = store::run_unnest(args, url, args.duration).await?;
-        let peer = Run::new(peer, store::unnest_rows(), None);
+        let peer = Run::new(peer, u32::from(store::ROWS), None);
         progress(&format!("{number}/{pairs} {run} | unnest {peer}"));
         ours.push(run);
         theirs.push(peer);
