@@ -5,3 +5,4 @@ mod http;
 mod spine;
 mod store;
 mod support;
+mod torture;
