@@ -23,6 +23,8 @@ pub(super) struct Ledger {
     accepted: watch::Sender<u64>,
     /// Requests that were answered with 503.
     refused: watch::Sender<u64>,
+    /// What a client was answered that it must not be, or how an answer was lost.
+    failure: watch::Sender<Option<String>>,
 }
 
 /// What became of all that was acknowledged.
@@ -48,6 +50,7 @@ impl Ledger {
             named: Mutex::default(),
             accepted: watch::Sender::new(0),
             refused: watch::Sender::new(0),
+            failure: watch::Sender::new(None),
         }
     }
 
@@ -88,6 +91,11 @@ impl Ledger {
         self.refused.send_modify(|count| *count += 1);
     }
 
+    /// Notes what must not be: whoever waits for the ledger fails with it.
+    pub(super) fn fail(&self, how: String) {
+        self.failure.send_replace(Some(how));
+    }
+
     /// Requests that were answered with 503 so far.
     pub(super) fn refusals(&self) -> u64 {
         *self.refused.borrow()
@@ -95,12 +103,27 @@ impl Ledger {
 
     /// Waits until so many more requests have been answered with 202.
     pub(super) async fn accepted(&self, more: u64) {
-        wait_for(&self.accepted, more, "accepted").await;
+        self.wait_for(&self.accepted, more, "accepted").await;
     }
 
     /// Waits until so many more requests have been answered with 503.
     pub(super) async fn refused(&self, more: u64) {
-        wait_for(&self.refused, more, "refused").await;
+        self.wait_for(&self.refused, more, "refused").await;
+    }
+
+    async fn wait_for(&self, count: &watch::Sender<u64>, more: u64, what: &str) {
+        let target = *count.borrow() + more;
+        let (mut count, mut failure) = (count.subscribe(), self.failure.subscribe());
+        tokio::select! {
+            _ = count.wait_for(|count| *count >= target) => {}
+            _ = failure.wait_for(Option::is_some) => self.assert_no_failure(),
+            () = tokio::time::sleep(PATIENCE) => panic!("{more} more requests were not {what}"),
+        }
+    }
+
+    fn assert_no_failure(&self) {
+        let failure = self.failure.borrow().clone();
+        assert_eq!(failure, None, "a client met what it must not meet");
     }
 
     /// The id that an acknowledged event was given.
@@ -119,6 +142,7 @@ impl Ledger {
 
     /// Holds the ledger against the rows.
     pub(super) fn settle(&self, stored: &[StoredEvent]) -> Verdict {
+        self.assert_no_failure();
         let lost = self.missing(stored).len();
         let mut rows: HashMap<u64, usize> = HashMap::new();
         for event in stored {
@@ -161,12 +185,4 @@ impl fmt::Display for Verdict {
              (stored but unacknowledged {unacknowledged})"
         )
     }
-}
-
-async fn wait_for(count: &watch::Sender<u64>, more: u64, what: &str) {
-    let target = *count.borrow() + more;
-    let mut count = count.subscribe();
-    let reached = count.wait_for(|count| *count >= target);
-    let reached = tokio::time::timeout(PATIENCE, reached).await;
-    reached.unwrap_or_else(|_| panic!("{more} more requests were not {what}")).unwrap();
 }

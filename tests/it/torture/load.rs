@@ -136,10 +136,14 @@ impl Client {
                 self.ledger.refuse();
                 tokio::time::sleep(PAUSE_AFTER_REFUSAL).await;
             }
-            Ok(reply) => panic!("not a 202: {reply:?}"),
+            Ok(reply) => {
+                self.ledger.fail(format!("{reply:?}"));
+            }
             Err(Lost::Unanswered) if !self.manners.kills => return false,
             Err(Lost::Unanswered | Lost::CutOff) if self.manners.kills => return !post.named,
-            Err(lost) => panic!("{lost:?}, though nobody was killed"),
+            Err(lost) => {
+                self.ledger.fail(format!("{lost:?}, though nobody was killed"));
+            }
         }
         true
     }
