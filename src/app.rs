@@ -26,7 +26,7 @@ use crate::journal::{
     SystemDisk,
 };
 use crate::limit::RateLimiter;
-use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
+use crate::runtime::{Background, Clock, Lifecycle, Shutdown, Wake};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MigrateError, SharedStore, StoreError};
@@ -44,6 +44,8 @@ pub struct App {
     store: SharedStore,
     first_start: Option<FirstStart>,
     shutdown_timeout: Duration,
+    /// Kept for as long as anything may run on it.
+    _background: Background,
 }
 
 /// Why a store could not be opened.
@@ -89,6 +91,9 @@ pub enum AppError {
         /// The system's answer.
         error: std::io::Error,
     },
+    /// The background threads could not be started.
+    #[error("cannot start threads: {0}")]
+    Threads(#[source] std::io::Error),
     /// The blocking pool is shutting down.
     #[error("the start was abandoned: {0}")]
     Abandoned(#[from] tokio::task::JoinError),
@@ -102,7 +107,8 @@ impl App {
     /// before [`Self::run`].
     pub async fn build(config: &Config, clock: Clock) -> Result<Self, AppError> {
         let metrics = new_metrics().map_err(OpenError::Metrics)?;
-        let store = open_store(&config.store, Arc::clone(&metrics)).await?;
+        let background = Background::start().map_err(AppError::Threads)?;
+        let store = open_store_on(&background, &config.store, Arc::clone(&metrics)).await?;
         let applied = store.migrate_up().await?;
         if applied > 0 {
             tracing::info!(applied, "brought the database schema up to date");
@@ -115,6 +121,7 @@ impl App {
             open_journal(&config.store, &config.journal, Arc::clone(&metrics)).await?;
 
         let lifecycle = Lifecycle::new();
+        let behind = lifecycle.in_background(&background);
         let instance = journal.instance();
         let released = store.release_leases_across_orgs(instance, clock.now()).await?;
         if released > 0 {
@@ -128,7 +135,7 @@ impl App {
             clock.clone(),
             Arc::clone(&metrics),
             delivery::Source { inbox, wake: wake.clone(), instance },
-            &lifecycle,
+            &behind,
         )?;
         let lease_span = delivery::lease_span(&config.delivery);
         let hand_over = HandOver { deliveries, wake, instance, lease_span };
@@ -140,7 +147,7 @@ impl App {
             clock.clone(),
             Arc::clone(&metrics),
         )
-        .start(config.ingest.worker_count(), &lifecycle);
+        .start(config.ingest.worker_count(), &behind);
 
         let authenticator = Authenticator::new(
             &config.auth,
@@ -183,6 +190,7 @@ impl App {
             store,
             first_start,
             shutdown_timeout,
+            _background: background,
         })
     }
 
@@ -241,6 +249,17 @@ pub(crate) async fn open_store(
         }
         Some(_) => Err(OpenError::Scheme),
     }
+}
+
+/// Opens the store where its threads and its connections' tasks are to run.
+async fn open_store_on(
+    background: &Background,
+    config: &StoreConfig,
+    metrics: Arc<Metrics>,
+) -> Result<SharedStore, AppError> {
+    let config = config.clone();
+    let opening = async move { open_store(&config, metrics).await };
+    Ok(background.handle().spawn(opening).await??)
 }
 
 fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {

@@ -7,6 +7,8 @@
 //! - Names are resolved here, as the HTTP client's own resolver, at every new connection. The client
 //!   connects to the addresses that were checked and to no others.
 //! - An address written as the host never reaches a resolver, so it is checked before sending.
+//!   [`parse_endpoint_url`] refuses it when the endpoint is registered, too, so that its owner learns of
+//!   it at once and not from deliveries that fail. That one is a courtesy; this one is the guard.
 //! - Redirects are not followed and no proxy is used (`sender.rs`): both would connect elsewhere.
 //!
 //! One forbidden address refuses the whole name. A name with public and private addresses is a mistake or
@@ -23,6 +25,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 use url::{Host, Url};
+
+use crate::domain::{Endpoint, Violation};
 
 /// Name look-ups under way at the most. They block a thread each, of a pool that hashing and other
 /// parts need too, for as long as a tenant's name server chooses.
@@ -41,6 +45,24 @@ pub(super) enum Refusal {
     /// A name without addresses, or a URL without a host.
     #[error("the endpoint's host has no address")]
     NoAddress,
+}
+
+/// Parses the URL of an endpoint that is created or changed and checks all that can be told before
+/// any delivery: what [`Endpoint::parse_url`] asks for, and that the host is not written as an address
+/// that is not public. Both are milder where private endpoints are allowed.
+pub fn parse_endpoint_url(text: &str, allow_private: bool) -> Result<Url, Violation> {
+    let url = Endpoint::parse_url(text, allow_private)?;
+    match Guard::new(allow_private).check_url(&url) {
+        Ok(()) => Ok(url),
+        Err(Refusal::Address) => {
+            let rule = "must lead to a public address; others need ALLOW_PRIVATE_ENDPOINTS=true";
+            Err(Violation::new("url", "address", rule))
+        }
+        // Never in practice: a URL that was parsed has a scheme that is allowed, and a host.
+        Err(refusal @ (Refusal::Scheme | Refusal::NoAddress)) => {
+            Err(Violation::new("url", "format", refusal.to_string()))
+        }
+    }
 }
 
 /// Decides where webhooks may go.
@@ -314,6 +336,21 @@ mod tests {
         let plain = "http://example.com/".parse().unwrap();
         assert_eq!(GUARD.check_url(&plain), Err(Refusal::Scheme));
         assert_eq!(Guard::new(true).check_url(&plain), Ok(()));
+    }
+
+    #[test]
+    fn an_endpoints_url_is_refused_by_the_same_table() {
+        let code = |url: &str| parse_endpoint_url(url, false).map_err(|violation| violation.code);
+        for host in ["127.0.0.1", "0x7f.1", "[::1]", "[::ffff:a00:1]", "169.254.169.254"] {
+            let url = format!("https://{host}/hook");
+            assert_eq!(code(&url), Err("address"), "{host}");
+            assert!(parse_endpoint_url(&url, true).is_ok(), "{host}");
+        }
+        for url in ["https://1.1.1.1/", "https://example.com/", "https://localhost/"] {
+            assert!(code(url).is_ok(), "{url}");
+        }
+        assert_eq!(code("http://10.0.0.1/"), Err("scheme"));
+        assert_eq!(code("https:///x y"), Err("format"));
     }
 
     #[test]

@@ -72,6 +72,7 @@ use lanes::{Lanes, Limits};
 use outcomes::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;
 
+pub use guard::parse_endpoint_url;
 pub use signer::sign;
 
 /// The shortest lease: longer than a delivery waits in memory as a rule, and short enough that what

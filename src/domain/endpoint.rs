@@ -60,7 +60,7 @@ impl Endpoint {
 
     /// Parses a URL and checks what its text alone can tell: an absolute `https` URL (`http` only
     /// where private endpoints are allowed), with a host, without a user name, password or
-    /// fragment. Where it may lead is checked again at every delivery, when its name is resolved.
+    /// fragment. Where it may lead is for `delivery` to judge.
     pub fn parse_url(text: &str, allow_http: bool) -> Result<Url, Violation> {
         let broken = |code, message: &str| Err(Violation::new("url", code, message));
         if text.len() > Self::URL_BYTES_MAX {

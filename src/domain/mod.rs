@@ -10,6 +10,7 @@ mod draft;
 mod endpoint;
 mod event;
 mod id;
+mod media_type;
 mod org;
 mod page;
 mod signing_secret;
@@ -22,10 +23,11 @@ pub use delivery::{
     Attempt, DeadLetter, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryStatus,
     InstanceId, Lease, LeaseToken, LeasedDelivery, Outcome,
 };
-pub use draft::{Draft, DraftError, DraftLimits, parse_batch, parse_event};
+pub use draft::{Draft, DraftError, DraftLimits, parse_batch, parse_event, parse_lines, parse_raw};
 pub use endpoint::{Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters};
 pub use event::{Event, EventFilter, EventType};
 pub use id::{ApiKeyId, DeliveryId, EndpointId, EventId, OrgId};
+pub use media_type::MediaType;
 pub use org::{Org, OrgChange};
 pub use page::{Cursor, Page, PageRequest};
 pub use signing_secret::SigningSecret;

@@ -18,8 +18,9 @@ use crate::ingest::AcceptError;
 use crate::limit::Quota;
 use crate::store::{RetryRefusal, StoreError};
 
-/// Where the codes are explained; a code is appended.
-const TYPE_PREFIX: &str = "https://github.com/hookgate/hookgate#";
+/// A code is appended. A name rather than a place: RFC 9457 takes any URI, and a name needs no web
+/// site that outlives every server.
+const TYPE_PREFIX: &str = "urn:hookgate:problem:";
 
 /// Why a request is not answered as it wished.
 #[derive(Debug)]
@@ -37,8 +38,11 @@ pub enum ApiError {
         /// The bytes it may have.
         bytes_max: usize,
     },
-    /// The body is not declared as JSON.
-    UnsupportedMediaType,
+    /// The body is not declared as what the route takes.
+    UnsupportedMediaType {
+        /// The media types that are taken.
+        taken: &'static str,
+    },
     /// No key was sent.
     KeyMissing,
     /// A key was sent that opens nothing. What is wrong with it is not told.

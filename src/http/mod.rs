@@ -16,8 +16,8 @@
 //! ```
 //! What callers send becomes a value of the domain here or is refused with every fault listed at
 //! once. Unknown fields and unknown query parameters are faults: a misspelt filter that is ignored
-//! shows the wrong rows, a misspelt field loses data. (Only the two routes that take events in do not
-//! look at their query string: they have no parameter that could be misspelt.)
+//! shows the wrong rows, a misspelt field loses data. (Only the routes that take events in do not look
+//! at their query string: they have no parameter that could be misspelt.)
 //!
 //! # Failure
 //! Every refusal is an [`ApiError`], and one exhaustive match gives each its status, `code` and

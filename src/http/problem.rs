@@ -79,11 +79,11 @@ impl Problem {
                 "The request is too large",
                 format!("{what} may have at most {bytes_max} bytes"),
             ),
-            ApiError::UnsupportedMediaType => Self::new(
+            ApiError::UnsupportedMediaType { taken } => Self::new(
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
                 "The body must be JSON",
-                "send the header Content-Type: application/json",
+                format!("send the header Content-Type: {taken}"),
             ),
             ApiError::KeyMissing => Self::new(
                 S::UNAUTHORIZED,

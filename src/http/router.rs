@@ -15,6 +15,8 @@ pub fn router(app: AppState) -> Router {
         // Tenants: events.
         .route("/api/events", post(events::post_one).get(events::list))
         .route("/api/events/batch", post(events::post_batch))
+        .route("/api/events/raw", post(events::post_raw))
+        .route("/api/v1/events", post(events::post_raw))
         .route("/api/events/{id}", get(events::one))
         // Tenants: webhooks.
         .route("/api/endpoints", post(endpoints::create).get(endpoints::list))

@@ -49,7 +49,7 @@ pub(super) struct Settings {
     pub(super) event_bytes_max: usize,
     /// Events a minute for an organisation without a limit of its own.
     pub(super) rate_limit_per_minute: u32,
-    /// Whether endpoints may have `http` URLs.
+    /// Whether endpoints may have `http` URLs and addresses that are not public.
     pub(super) allow_private_endpoints: bool,
     /// A request that is not answered by then gets 503.
     pub(super) request_timeout: Duration,

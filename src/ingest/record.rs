@@ -4,6 +4,7 @@
 //! The first byte is the format's version; the rest is postcard (its wire format is stable since
 //! 1.0), what the events share first, then the events one after the other.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -84,7 +85,7 @@ pub(super) fn encode(
             account_id: draft.account_id.as_deref(),
             user_id: draft.user_id.as_deref(),
             occurred_at: draft.occurred_at.map(Timestamp::micros),
-            payload: draft.payload,
+            payload: &draft.payload,
         };
         record = postcard::to_extend(&entry, record)?;
     }
@@ -95,7 +96,7 @@ pub(super) fn encode(
 pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
     let draft = Draft {
         event_type: event.event_type.as_str().into(),
-        payload: &event.payload,
+        payload: Cow::Borrowed(&event.payload),
         dedup_id: event.dedup_id.as_deref().map(Into::into),
         account_id: event.account_id.as_deref().map(Into::into),
         user_id: event.user_id.as_deref().map(Into::into),
@@ -153,7 +154,7 @@ mod tests {
     fn draft(payload: &str) -> Draft<'_> {
         Draft {
             event_type: "user.login".into(),
-            payload: payload.as_bytes(),
+            payload: Cow::Borrowed(payload.as_bytes()),
             dedup_id: Some("d".into()),
             account_id: None,
             user_id: Some("ü".into()),
@@ -171,7 +172,7 @@ mod tests {
         assert_eq!(events.len(), 2);
         for (index, event) in events.iter().enumerate() {
             assert_eq!(event.id, ids[index]);
-            assert_eq!(event.payload, drafts[index].payload);
+            assert_eq!(event.payload, *drafts[index].payload);
             assert_eq!(event.user_id.as_deref(), Some("ü"));
             assert_eq!(event.account_id, None);
             assert_eq!(event.occurred_at, Some(Timestamp::from_micros(-5)));

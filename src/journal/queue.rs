@@ -2,8 +2,7 @@
 //!
 //! Appenders copy their record, framed, to the end of one buffer under a mutex; the writer swaps
 //! that buffer for an empty one and writes it as it is. No message, no allocation and no wake-up of
-//! the writer while it is at work: an append costs one short lock and one copy, and the buffer is
-//! the group commit.
+//! the writer while it is at work: an append costs one short lock and one copy.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +13,8 @@ use super::group::{Group, Outcome, Ticket};
 
 /// Capacity a buffer keeps between groups; one that a flood of large records grew is given back.
 const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
+/// No number of appends wakes the writer.
+const AWAKE: usize = usize::MAX;
 /// How long a group may wait for its leader to wake it before a writer without work does.
 const LEADER_TIME: Duration = Duration::from_millis(1);
 
@@ -54,9 +55,9 @@ struct State {
     /// Of the batch in the writer's hands.
     writing_appends: usize,
     writing_bytes: usize,
-    /// Whether the writer sleeps. A `Condvar` makes a system call at every notification, so it is
-    /// notified only when somebody listens.
-    writer_sleeps: bool,
+    /// With how many appends the sleeping writer is to be woken; [`AWAKE`] while it is at work. A
+    /// `Condvar` makes a system call at every notification, so it is notified only when it matters.
+    wake_at: usize,
 }
 
 /// Appends that are written together.
@@ -111,7 +112,7 @@ impl Queue {
             batch: Batch::new(0),
             writing_appends: 0,
             writing_bytes: 0,
-            writer_sleeps: false,
+            wake_at: AWAKE,
         };
         Self { limits, state: Mutex::new(state), filled: Condvar::new() }
     }
@@ -128,7 +129,8 @@ impl Queue {
         push_frame(&mut state.batch.frames, record, crc, items);
         let ticket = Ticket::new(&state.batch.group, state.batch.appends);
         state.batch.appends += 1;
-        if std::mem::take(&mut state.writer_sleeps) {
+        if state.batch.appends >= state.wake_at {
+            state.wake_at = AWAKE;
             drop(state);
             self.filled.notify_one();
         }
@@ -149,8 +151,10 @@ impl Queue {
     }
 
     /// Waits for appends and takes them all, leaving `used`, the last batch, to be filled again.
-    /// `None` when the queue is closed and empty.
-    pub(super) fn take(&self, used: Option<Batch>) -> Option<Batch> {
+    /// While they are fewer than those of the last batch, it waits for `linger` more. `None` when
+    /// the queue is closed and empty.
+    pub(super) fn take(&self, used: Option<Batch>, linger: Duration) -> Option<Batch> {
+        let expected = used.as_ref().map_or(0, |batch| batch.appends);
         let mut before = used.as_ref().map(|batch| Arc::clone(&batch.group));
         let mut next = Batch::reusing(used);
         let mut state = self.lock();
@@ -166,7 +170,12 @@ impl Queue {
             }
             state = self.sleep(state, &mut before);
         }
-        state.writer_sleeps = false;
+        if state.batch.appends < expected {
+            state.wake_at = expected;
+            let waited = self.filled.wait_timeout(state, linger);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.wake_at = AWAKE;
         state.writing_appends = state.batch.appends;
         state.writing_bytes = state.batch.frames.len();
         std::mem::swap(&mut state.batch, &mut next);
@@ -182,7 +191,7 @@ impl Queue {
         mut state: MutexGuard<'a, State>,
         before: &mut Option<Arc<Group>>,
     ) -> MutexGuard<'a, State> {
-        state.writer_sleeps = true;
+        state.wake_at = 1;
         let Some(group) = before.take_if(|group| !group.is_awake()) else {
             return self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
@@ -203,7 +212,6 @@ impl Queue {
         if matches!(state.gate, Gate::Open | Gate::Full) {
             state.gate = Gate::Closed;
         }
-        state.writer_sleeps = false;
         drop(state);
         self.filled.notify_one();
     }

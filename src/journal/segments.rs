@@ -219,10 +219,12 @@ impl Segments {
         }
         state.synced = seq_end;
         state.items_waiting += items;
-        let waiting = state.items_waiting;
-        drop(state);
+        state.items_waiting
+    }
+
+    /// Wakes the reader, if it waits for what was published.
+    pub(super) fn wake_reader(&self) {
         self.for_reader.notify_one();
-        waiting
     }
 
     /// Notes that the writer has ended, so that the reader ends at the tail.

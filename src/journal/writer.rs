@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::AppendError;
 use super::disk::{Disk, DiskFile, write_all};
@@ -14,6 +15,14 @@ use super::queue::{Batch, Queue};
 use super::segments::{NoSegment, Segment, Segments};
 use crate::runtime::Stopwatch;
 use crate::telemetry::Metrics;
+
+/// How long the writer waits for a group to become as large as the last one, at the most; and no
+/// longer than the last group took to write.
+///
+/// The appenders of a group come back one after the other. Were the first of them synced at once,
+/// the others would wait a whole sync for nothing: on a disk that takes 3 ms, groups of 64 appenders
+/// grow from 35 appends to 60 by this, and where a sync takes 0.05 ms nothing changes.
+const LINGER_MAX: Duration = Duration::from_millis(1);
 
 /// The writer's state.
 pub(super) struct Writer {
@@ -50,8 +59,11 @@ impl Writer {
         let _guard =
             EndGuard { queue: Arc::clone(&self.queue), segments: Arc::clone(&self.segments) };
         let mut used = None;
-        while let Some(mut batch) = self.queue.take(used.take()) {
+        let mut linger = Duration::ZERO;
+        while let Some(mut batch) = self.queue.take(used.take(), linger) {
+            let watch = Stopwatch::start();
             self.append(&mut batch);
+            linger = watch.elapsed().min(LINGER_MAX);
             used = Some(batch);
         }
     }
@@ -71,6 +83,8 @@ impl Writer {
         };
         let durable = usize::try_from(self.next_seq - first_seq).unwrap_or(usize::MAX);
         batch.complete(first_seq, durable, failure.unwrap_or(AppendError::Poisoned));
+        // Behind the appenders: they wait for the sync, the reader only follows it.
+        self.segments.wake_reader();
     }
 
     /// Writes and syncs the frames: at once, or in two groups where a segment ends between them.

@@ -8,8 +8,11 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::Background;
 
 /// Tells a part when to stop. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ impl Shutdown {
 pub struct Lifecycle {
     shutdown: Shutdown,
     tasks: TaskTracker,
+    /// Where parts run; `None` is where they are spawned.
+    background: Option<Handle>,
     failure: Arc<Mutex<Option<&'static str>>>,
 }
 
@@ -53,7 +58,7 @@ impl Lifecycle {
     #[expect(clippy::new_without_default, reason = "starting a lifecycle is a decision")]
     pub fn new() -> Self {
         let shutdown = Shutdown { soft: CancellationToken::new(), hard: CancellationToken::new() };
-        Self { shutdown, tasks: TaskTracker::new(), failure: Arc::default() }
+        Self { shutdown, tasks: TaskTracker::new(), background: None, failure: Arc::default() }
     }
 
     /// What parts are told to stop by.
@@ -64,14 +69,31 @@ impl Lifecycle {
     /// Runs a part until it ends or the hard stop cancels it. One that ends before the soft stop,
     /// or panics, stops the process and is named by [`Self::failure`].
     pub fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let guarded = self.guarded(name, part);
+        match &self.background {
+            Some(background) => self.tasks.spawn_on(guarded, background),
+            None => self.tasks.spawn(guarded),
+        };
+    }
+
+    /// The same lifecycle, for parts that are to run on the background threads.
+    pub fn in_background(&self, background: &Background) -> Self {
+        Self { background: Some(background.handle()), ..self.clone() }
+    }
+
+    fn guarded(
+        &self,
+        name: &'static str,
+        part: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let guard = TaskGuard { name, lifecycle: self.clone() };
-        self.tasks.spawn(async move {
+        async move {
             let guard = guard;
             tokio::select! {
                 () = part => {}
                 () = guard.lifecycle.shutdown.forced() => {}
             }
-        });
+        }
     }
 
     /// The part that ended unexpectedly, if one did.

@@ -1,10 +1,12 @@
 //! What every background part needs and none should own: the time, the way to stop, the way to
 //! be woken.
 
+mod background;
 mod clock;
 mod lifecycle;
 mod wake;
 
+pub use background::Background;
 pub use clock::{Clock, Stopwatch};
 pub use lifecycle::{Lifecycle, Shutdown};
 pub use wake::Wake;

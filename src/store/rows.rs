@@ -1,8 +1,7 @@
 //! Turns rows into domain values, for both backends, and values into what both can store.
 //!
-//! Columns are read by place, in the order that the reader below
-//! names; every SELECT spells them in that order. A value that this program
-//! never wrote is [`StoreError::Corrupt`] and names its column.
+//! Columns are read by place, in the order that each reader below names; every SELECT spells them
+//! in that order. A value that this program never wrote is [`StoreError::Corrupt`].
 
 use std::borrow::Cow;
 use std::str::FromStr;

@@ -60,6 +60,8 @@ impl Server {
 
     async fn start_own(args: &RunArgs) -> Result<Self, CliError> {
         let parent = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+        // Absolute, since the server is started inside it.
+        let parent = std::path::absolute(parent)?;
         let dir = WorkDir(parent.join(format!("hookgate-bench-{}", Uuid::new_v4().simple())));
         std::fs::create_dir_all(&dir.0)?;
         let api_key = prepare(&dir.0, args.database_url.clone()).await?;

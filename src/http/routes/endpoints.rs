@@ -14,6 +14,7 @@ use super::super::fields::{self, Checked, Fields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
+use crate::delivery::parse_endpoint_url;
 use crate::domain::{
     Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters, SigningSecret,
     Timestamp, Violation,
@@ -150,19 +151,19 @@ pub(in super::super) async fn remove(
     if removed { Ok(answer::no_content()) } else { Err(ApiError::NotFound) }
 }
 
-fn new_endpoint(mut fields: Fields, allow_http: bool) -> Result<NewEndpoint, ApiError> {
-    let url = fields.required("url", |value| url(value, allow_http));
+fn new_endpoint(mut fields: Fields, allow_private: bool) -> Result<NewEndpoint, ApiError> {
+    let url = fields.required("url", |value| url(value, allow_private));
     let event_types = fields.nullable("event_types", event_types).flatten().unwrap_or_default();
     let description = fields.nullable("description", description).flatten();
     let secret = fields.nullable("secret", signing_secret).flatten();
     fields.finish(url.map(|url| NewEndpoint { url, event_types, description, secret }))
 }
 
-fn endpoint_change(mut fields: Fields, allow_http: bool) -> Result<EndpointChange, ApiError> {
+fn endpoint_change(mut fields: Fields, allow_private: bool) -> Result<EndpointChange, ApiError> {
     let enabled = fields.optional("enabled", |value| fields::boolean("enabled", value));
     let disabled_reason = |enabled| if enabled { None } else { Some(DISABLED_BY_OWNER.to_owned()) };
     let change = EndpointChange {
-        url: fields.optional("url", |value| url(value, allow_http)),
+        url: fields.optional("url", |value| url(value, allow_private)),
         event_types: fields.optional("event_types", event_types),
         description: fields.nullable("description", description),
         disabled_reason: enabled.map(disabled_reason),
@@ -170,8 +171,8 @@ fn endpoint_change(mut fields: Fields, allow_http: bool) -> Result<EndpointChang
     fields.finish(Some(change))
 }
 
-fn url(value: &Value, allow_http: bool) -> Checked<url::Url> {
-    fields::string("url", value, |text| Endpoint::parse_url(text, allow_http))
+fn url(value: &Value, allow_private: bool) -> Checked<url::Url> {
+    fields::string("url", value, |text| parse_endpoint_url(text, allow_private))
 }
 
 fn description(value: &Value) -> Checked<String> {

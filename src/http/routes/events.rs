@@ -17,7 +17,7 @@ use crate::domain::{
     DeliveryFilter, Event, EventFilter, EventId, Page, PageRequest, Timestamp, TraceId,
 };
 
-pub(in super::super) use super::ingest::{post_batch, post_one};
+pub(in super::super) use super::ingest::{post_batch, post_one, post_raw};
 
 /// Deliveries shown with an event at the most; `/api/deliveries?event_id=` lists them all.
 const DELIVERIES_SHOWN_MAX: u32 = 100;

@@ -1,4 +1,4 @@
-//! Taking events in: the two routes whose speed is the product's.
+//! Taking events in: the routes whose speed is the product's.
 //!
 //! Order: key, media type, rate limit, body, parse, journal. What a single event costs is known
 //! before its body is read, so a tenant over its limit makes the server neither buffer nor parse.
@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::slice;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -20,7 +20,10 @@ use super::super::state::{AppState, Settings};
 use super::super::trace::Arrival;
 use super::super::{body, quota};
 use super::answer;
-use crate::domain::{Draft, DraftError, EventId, Violation, parse_batch, parse_event};
+use crate::domain::{
+    Draft, DraftError, DraftLimits, EventId, MediaType, Violation, parse_batch, parse_event,
+    parse_lines, parse_raw,
+};
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::limit::Quota;
@@ -42,6 +45,22 @@ pub(in super::super) async fn post_one(
     Ok(accepted(one_accepted(&ids), quota))
 }
 
+/// `POST /api/events/raw`: any body, taken as it is; 202 once the event is on stable storage.
+pub(in super::super) async fn post_raw(
+    State(app): State<AppState>,
+    arrival: Arrival,
+    tenant: Tenant,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let quota = quota::take(&app, &tenant, NonZeroU32::MIN)?;
+    let (head, body) = request.into_parts();
+    let body = body::read_beside(&head.headers, body, app.settings().event_bytes_max).await?;
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let draft = parse_raw(headers, &body).map_err(|error| refuse(&app, error))?;
+    let ids = accept(&app, &arrival, &tenant, slice::from_ref(&draft)).await?;
+    Ok(accepted(one_accepted(&ids), quota))
+}
+
 /// `POST /api/events/batch`: 202 once every event is on stable storage. All or none are taken.
 pub(in super::super) async fn post_batch(
     State(app): State<AppState>,
@@ -49,15 +68,29 @@ pub(in super::super) async fn post_batch(
     tenant: Tenant,
     request: Request,
 ) -> Result<Response, ApiError> {
-    body::require_json(request.headers())?;
+    let parse = batch_parser(request.headers())?;
     let body = body::read(request, Settings::BATCH_BODY_BYTES_MAX).await?;
     let drafts =
-        parse_batch(&body, &app.settings().draft_limits()).map_err(|error| refuse(&app, error))?;
+        parse(&body, &app.settings().draft_limits()).map_err(|error| refuse(&app, error))?;
     let events = u32::try_from(drafts.len()).ok().and_then(NonZeroU32::new);
     let events = events.ok_or_else(|| ApiError::internal("a batch parsed to no events"))?;
     let quota = quota::take(&app, &tenant, events)?;
     let ids = accept(&app, &arrival, &tenant, &drafts).await?;
     Ok(accepted(many_accepted(&ids), quota))
+}
+
+type BatchParser = for<'a> fn(&'a [u8], &DraftLimits) -> Result<Vec<Draft<'a>>, DraftError>;
+
+/// What parses a batch of the declared form.
+fn batch_parser(headers: &HeaderMap) -> Result<BatchParser, ApiError> {
+    match body::media_type(headers) {
+        MediaType::Json => Ok(parse_batch),
+        MediaType::NdJson => Ok(parse_lines),
+        MediaType::Other => {
+            let taken = "application/json or application/x-ndjson";
+            Err(ApiError::UnsupportedMediaType { taken })
+        }
+    }
 }
 
 async fn accept(
@@ -102,7 +135,7 @@ fn refuse(app: &AppState, error: DraftError) -> ApiError {
     match error {
         DraftError::Malformed(error) => {
             app.metrics.count_violation("malformed_json");
-            ApiError::MalformedJson(error.to_string())
+            ApiError::MalformedJson(error)
         }
         DraftError::Invalid(violations) => {
             for violation in &violations {

@@ -4,10 +4,10 @@ use futures_util::future::join_all;
 
 use super::sim_disk::{Faults, SimDisk};
 use super::*;
-use crate::journal::{AppendError, JournalStatus};
+use crate::journal::{AppendError, JournalStatus, Seq};
 
 async fn append(journal: &Journal, seq: u64) -> Result<u64, AppendError> {
-    journal.append(said(seq).as_bytes(), 1).await.map(super::super::Seq::get)
+    journal.append(said(seq).as_bytes(), 1).await.map(Seq::get)
 }
 
 /// Five appends; then the fault; then nothing more is taken, also when the fault is gone.

@@ -53,6 +53,7 @@ enum NameChange {
 
 /// What goes wrong.
 #[derive(Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "faults come in any combination")]
 pub(super) struct Faults {
     /// No call takes or gives more bytes than this.
     pub(super) short: Option<usize>,

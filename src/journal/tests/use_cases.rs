@@ -1,11 +1,13 @@
 //! The journal as its callers use it.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
 use super::sim_disk::SimDisk;
 use super::*;
 use crate::journal::queue::{Queue, QueueLimits};
-use crate::journal::{AppendError, SystemDisk};
+use crate::journal::{AppendError, Seq, SystemDisk};
 
 fn small(segments: u64) -> JournalOptions {
     JournalOptions { bytes_max: segments * SEGMENT_BYTES, ..options(Path::new(DIR)) }
@@ -17,7 +19,7 @@ fn open_system(dir: &Path) -> Result<(Journal, JournalReader, Recovery), Journal
 }
 
 async fn append(journal: &Journal, text: &str) -> Result<u64, AppendError> {
-    journal.append(text.as_bytes(), 1).await.map(super::super::Seq::get)
+    journal.append(text.as_bytes(), 1).await.map(Seq::get)
 }
 
 #[test]
@@ -156,7 +158,7 @@ fn a_record_that_fits_no_segment_is_refused() {
     let disk = SimDisk::default();
     let (journal, ..) = open(&disk);
     block_on(async {
-        assert_eq!(journal.append(&[1; 1024 - 28], 1).await.map(|seq| seq.get()), Ok(1));
+        assert_eq!(journal.append(&[1; 1024 - 28], 1).await.map(Seq::get), Ok(1));
         assert_eq!(journal.append(&[1; 1024 - 27], 1).await, Err(AppendError::TooLarge));
     });
 }
@@ -167,12 +169,12 @@ fn the_queue_is_bounded_by_count_and_by_bytes() {
     let first = queue.push(&[0; 2000], 1);
     assert!(first.is_ok(), "one may always wait");
     assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy));
-    let taken = queue.take(None).unwrap();
+    let taken = queue.take(None, Duration::ZERO).unwrap();
     assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy), "until it is synced");
     taken.complete(1, 1, AppendError::Poisoned);
     queue.close();
-    assert!(queue.take(Some(taken)).is_none());
-    assert_eq!(block_on(first.unwrap_or_else(|_| unreachable!())).map(|seq| seq.get()), Ok(1));
+    assert!(queue.take(Some(taken), Duration::ZERO).is_none());
+    assert_eq!(block_on(first.unwrap_or_else(|_| unreachable!())).map(Seq::get), Ok(1));
 
     let queue = Queue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
     assert!(queue.push(b"x", 1).is_ok() && queue.push(b"x", 1).is_ok());

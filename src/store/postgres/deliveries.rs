@@ -1,5 +1,7 @@
 //! Deliveries, their attempts, and dead letters.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -242,25 +244,32 @@ impl PostgresStore {
     }
 
     /// Locks the deliveries whose lease still holds, in key order, and then those of their
-    /// endpoints that are disabled: an enabling under way is thereby over, or sees what is parked here.
+    /// endpoints that are disabled: an enabling under way is thereby over, or sees what is parked
+    /// here. Only pending deliveries carry a token, so the token alone tells.
     async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
         let verdicts = outcome::verdicts(outcomes);
         let verdict = VerdictColumns::new(&verdicts);
         let attempt = AttemptColumns::new(&verdicts);
+        // Known bounds leave all other days out of the plan.
+        let oldest = verdict.event_received_at.iter().min().copied();
+        let newest = verdict.event_received_at.iter().max().copied();
         let counted: i64 = sqlx::query_scalar(
             "WITH held AS (
-                 SELECT d.id, d.event_received_at, d.org_id, d.event_id, d.endpoint_id,
-                        v.status, v.attempts_made, v.retry_at, v.finished_at, v.dead_reason,
-                        v.detail, v.decided_at
+                 SELECT v.*, d.org_id, d.event_id, d.endpoint_id
                  FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::bigint[],
-                             $6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[],
-                             $10::timestamptz[])
+                             $6::timestamptz[], $7::timestamptz[], $8::text[],
+                             $9::timestamptz[], $10::bigint[], $11::timestamptz[],
+                             $12::bigint[], $13::bigint[], $14::text[], $15::text[])
                      AS v (id, event_received_at, token, status, attempts_made, retry_at,
-                           finished_at, dead_reason, detail, decided_at)
-                 JOIN deliveries d ON d.id = v.id AND d.event_received_at = v.event_received_at
-                 WHERE d.lease_token = v.token AND d.status = 'pending'
-                 ORDER BY d.id
-                 FOR UPDATE OF d
+                           finished_at, dead_reason, decided_at, number, started_at,
+                           duration_ms, status_code, error, response_excerpt)
+                 CROSS JOIN LATERAL (
+                     SELECT d.org_id, d.event_id, d.endpoint_id FROM deliveries d
+                     WHERE d.id = v.id AND d.event_received_at = v.event_received_at
+                       AND d.event_received_at BETWEEN $16 AND $17
+                       AND d.lease_token = v.token
+                     FOR UPDATE
+                 ) d
              ), disabled AS (
                  SELECT p.id FROM endpoints p
                  WHERE p.disabled_reason IS NOT NULL
@@ -271,18 +280,14 @@ impl PostgresStore {
                  INSERT INTO delivery_attempts
                      (delivery_id, org_id, event_received_at, number, started_at, duration_ms,
                       status_code, error, response_excerpt)
-                 SELECT h.id, h.org_id, h.event_received_at, a.number, a.started_at,
-                        a.duration_ms, a.status_code, a.error, a.response_excerpt
-                 FROM unnest($11::uuid[], $12::bigint[], $13::timestamptz[], $14::bigint[],
-                             $15::bigint[], $16::text[], $17::text[])
-                     AS a (id, number, started_at, duration_ms, status_code, error,
-                           response_excerpt)
-                 JOIN held h ON h.id = a.id
+                 SELECT id, org_id, event_received_at, number, started_at, duration_ms,
+                        status_code, error, response_excerpt
+                 FROM held WHERE number IS NOT NULL
                  ON CONFLICT DO NOTHING
              ), buried AS (
                  INSERT INTO dead_letters
                      (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at)
-                 SELECT id, org_id, event_id, id, endpoint_id, dead_reason, detail, decided_at
+                 SELECT id, org_id, event_id, id, endpoint_id, dead_reason, error, decided_at
                  FROM held WHERE dead_reason IS NOT NULL
                  ON CONFLICT (id) DO NOTHING
              ), done AS (
@@ -294,6 +299,7 @@ impl PostgresStore {
                      finished_at = h.finished_at
                  FROM held h LEFT JOIN disabled off ON off.id = h.endpoint_id
                  WHERE d.id = h.id AND d.event_received_at = h.event_received_at
+                   AND d.event_received_at BETWEEN $16 AND $17
                  RETURNING 1
              )
              SELECT count(*) FROM done",
@@ -306,15 +312,15 @@ impl PostgresStore {
         .bind(verdict.retry_at)
         .bind(verdict.finished_at)
         .bind(verdict.dead_reason)
-        .bind(verdict.detail)
         .bind(verdict.decided_at)
-        .bind(attempt.id)
         .bind(attempt.number)
         .bind(attempt.started_at)
         .bind(attempt.duration_ms)
         .bind(attempt.status_code)
         .bind(attempt.error)
         .bind(attempt.response_excerpt)
+        .bind(oldest)
+        .bind(newest)
         .fetch_one(&self.pool)
         .await?;
         Ok(usize::try_from(counted).unwrap_or(0))
@@ -331,7 +337,6 @@ struct VerdictColumns {
     retry_at: Vec<Option<OffsetDateTime>>,
     finished_at: Vec<Option<OffsetDateTime>>,
     dead_reason: Vec<Option<&'static str>>,
-    detail: Vec<Option<String>>,
     decided_at: Vec<OffsetDateTime>,
 }
 
@@ -346,41 +351,35 @@ impl VerdictColumns {
             retry_at: verdicts.iter().map(|v| v.retry_at.map(moment)).collect(),
             finished_at: verdicts.iter().map(|v| v.finished_at().map(moment)).collect(),
             dead_reason: verdicts.iter().map(|v| v.death().map(|(_, reason)| reason)).collect(),
-            detail: verdicts.iter().map(|v| text(v.detail())).collect(),
             decided_at: verdicts.iter().map(|v| moment(v.decided_at)).collect(),
         }
     }
 }
 
-/// The attempts among them, column by column.
-struct AttemptColumns {
-    id: Vec<Uuid>,
-    number: Vec<i64>,
-    started_at: Vec<OffsetDateTime>,
-    duration_ms: Vec<i64>,
+/// The attempt of each verdict, column by column; all NULL where there was none.
+struct AttemptColumns<'a> {
+    number: Vec<Option<i64>>,
+    started_at: Vec<Option<OffsetDateTime>>,
+    duration_ms: Vec<Option<i64>>,
     status_code: Vec<Option<i64>>,
-    error: Vec<Option<String>>,
-    response_excerpt: Vec<Option<String>>,
+    error: Vec<Option<Cow<'a, str>>>,
+    response_excerpt: Vec<Option<Cow<'a, str>>>,
 }
 
-impl AttemptColumns {
-    fn new(verdicts: &[Verdict<'_>]) -> Self {
-        let made: Vec<_> = verdicts.iter().filter_map(Verdict::attempt).collect();
+impl<'a> AttemptColumns<'a> {
+    fn new(verdicts: &[Verdict<'a>]) -> Self {
+        let made: Vec<Option<&'a Attempt>> =
+            verdicts.iter().map(|v| v.attempt().map(|(_, attempt)| attempt)).collect();
+        let column = || made.iter().copied();
         Self {
-            id: made.iter().map(|(verdict, _)| verdict.delivery_id).collect(),
-            number: made.iter().map(|(_, a)| i64::from(a.number)).collect(),
-            started_at: made.iter().map(|(_, a)| moment(a.started_at)).collect(),
-            duration_ms: made.iter().map(|(_, a)| i64::from(a.duration_ms)).collect(),
-            status_code: made.iter().map(|(_, a)| a.status_code.map(i64::from)).collect(),
-            error: made.iter().map(|(_, a)| text(a.error.as_deref())).collect(),
-            response_excerpt: made
-                .iter()
-                .map(|(_, a)| text(a.response_excerpt.as_deref()))
+            number: column().map(|a| Some(i64::from(a?.number))).collect(),
+            started_at: column().map(|a| Some(moment(a?.started_at))).collect(),
+            duration_ms: column().map(|a| Some(i64::from(a?.duration_ms))).collect(),
+            status_code: column().map(|a| a?.status_code.map(i64::from)).collect(),
+            error: column().map(|a| a?.error.as_deref().map(rows::storable)).collect(),
+            response_excerpt: column()
+                .map(|a| a?.response_excerpt.as_deref().map(rows::storable))
                 .collect(),
         }
     }
-}
-
-fn text(words: Option<&str>) -> Option<String> {
-    words.map(|words| rows::storable(words).into_owned())
 }

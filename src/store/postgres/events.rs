@@ -173,6 +173,9 @@ impl PostgresStore {
     /// Takes dedup keys, stores the events that hold theirs, and plans deliveries of those that
     /// are new to endpoints that are still enabled. Answers how many events were stored, how many
     /// deliveries were planned, and which of them are leased.
+    ///
+    /// Ids are unique in a round. The ORs, never true, keep PostgreSQL from turning each IN, a
+    /// look-up in a hash table, into a join row by row (see `SETTINGS`).
     async fn write(
         &self,
         connection: &mut PgConnection,
@@ -220,8 +223,10 @@ impl PostgresStore {
                                  $16::uuid[])
                          WITH ORDINALITY
                          AS c (id, org_id, event_id, event_received_at, endpoint_id, place)
-                     JOIN stored s ON s.id = c.event_id AND s.received_at = c.event_received_at
-                     JOIN endpoints p ON p.id = c.endpoint_id AND p.disabled_reason IS NULL
+                     WHERE (c.event_id IN (SELECT id FROM stored) OR c.event_id IS NULL)
+                       AND (c.endpoint_id IN (SELECT id FROM endpoints WHERE id = ANY ($16)
+                                              AND disabled_reason IS NULL)
+                            OR c.endpoint_id IS NULL)
                  ) c
                  RETURNING id, lease_token
              )

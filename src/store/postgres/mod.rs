@@ -44,16 +44,22 @@ pub struct PostgresStore {
 }
 
 /// What every connection is set to, whatever the server's or the role's defaults are.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 9] = [
     // An accepted event may leave the journal once it is committed here.
     ("synchronous_commit", "on"),
     // Far above any statement's share, and below the patience of whoever waits for it.
     ("statement_timeout", "30s"),
     ("lock_timeout", "10s"),
     ("idle_in_transaction_session_timeout", "60s"),
-    // A plan made for arrays of unknown length joins them row by row, which is quadratic in the
-    // size of a batch; one made for the actual values costs a fraction of a millisecond.
+    // A plan for the values at hand leaves out partitions and filters that do not matter to them.
     ("plan_cache_mode", "force_custom_plan"),
+    // Every join here looks up some hundred rows by their key, and every list is the start of an
+    // index. A planner that has no statistics of today's partition yet reads all pending rows
+    // instead, which grows with the backlog; so the ways that start by reading everything are shut.
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_bitmapscan", "off"),
+    ("random_page_cost", "1.1"),
 ];
 
 impl PostgresStore {

@@ -1,7 +1,5 @@
 //! Where webhooks must not go.
 
-#![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
-
 use hookgate::domain::{DeliveryStatus, SigningSecret};
 
 use super::world::World;

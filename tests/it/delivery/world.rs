@@ -1,7 +1,5 @@
 //! A tenant with a store, a clock to set, and the delivery part.
 
-#![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,6 +1,9 @@
 //! Endpoints over the API.
 
-use hookgate::domain::SigningSecret;
+use std::sync::Arc;
+
+use hookgate::app::{Admin, AdminError};
+use hookgate::domain::{EventTypeFilters, SigningSecret};
 use serde_json::{Value, json};
 
 use crate::support::server::{Server, Tenant};
@@ -152,4 +155,31 @@ async fn endpoints_are_listed_in_pages_from_newest_to_oldest() {
     let listed = server.list("/api/endpoints", &tenant.key).await;
     let urls: Vec<_> = listed.iter().map(|endpoint| endpoint["url"].clone()).collect();
     assert_eq!(urls, created);
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_public_is_refused_when_it_is_set() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let created = create(&server, &tenant, json!({"url":"https://1.1.1.1/"})).await;
+    let path = format!("/api/endpoints/{}", created["id"].as_str().unwrap());
+    let admin = Admin::new(Arc::clone(&server.store), server.clock.clone());
+    let add = async |url: &str, allow_private: bool| {
+        let filters = EventTypeFilters::default();
+        admin.add_endpoint(tenant.org_id, url, filters, None, allow_private).await
+    };
+    for host in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "2130706433", "[::1]", "[fd00::1]"] {
+        let url = format!("https://{host}/hook");
+        let body = json!({ "url": url }).to_string();
+        let answer = server.post("/api/endpoints", &tenant.key, body.clone()).await;
+        answer.expect_faults(&[("url", "address")]);
+        server.patch(&path, &tenant.key, body).await.expect_faults(&[("url", "address")]);
+        let Err(AdminError::Invalid(violation)) = add(&url, false).await else {
+            panic!("{url} is taken from operators");
+        };
+        assert_eq!((violation.field.as_str(), violation.code), ("url", "address"));
+    }
+    assert_eq!(server.get(&path, &tenant.key).await.expect(200)["url"], "https://1.1.1.1/");
+    assert_eq!(server.list("/api/endpoints", &tenant.key).await.len(), 1);
+    add("https://127.0.0.1/", true).await.unwrap();
 }

@@ -10,12 +10,6 @@ use crate::support::server::{self, Server};
 
 const EVENT: &str = r#"{"type":"user.login","payload":{"user":"ada"}}"#;
 
-/// What the journal holds, as text: records are not compressed, so payloads are found in them.
-async fn journaled(server: &mut Server) -> String {
-    let records = server.reader.next_batch(1_000, 1 << 20).await.unwrap().unwrap();
-    records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()
-}
-
 #[tokio::test]
 async fn an_event_is_accepted_once_it_is_journaled() {
     let mut server = Server::start().await;
@@ -25,7 +19,7 @@ async fn an_event_is_accepted_once_it_is_journaled() {
     let id = body["id"].as_str().unwrap();
     assert_eq!(answer.text, format!(r#"{{"id":"{id}","status":"accepted"}}"#));
     assert_eq!(answer.header("content-type"), "application/json");
-    assert!(journaled(&mut server).await.contains(r#"{"user":"ada"}"#));
+    assert!(server.journaled().await.contains(r#"{"user":"ada"}"#));
     assert_eq!(server.metrics.events_ingested_total.get(), 1);
     assert_eq!(server.metrics.event_ingestion_latency_seconds.get_sample_count(), 1);
 }
@@ -37,7 +31,7 @@ async fn payloads_reach_the_journal_byte_for_byte() {
     for payload in ["1e400", "[0.10, -0,\t1E+2]", r#""a\u0000 \ud83d\ude00""#, "{ \"ü\" :null }"] {
         let body = format!(r#"{{"type":"a.b","payload":{payload}}}"#);
         server.post("/api/events", &tenant.key, body).await.expect(202);
-        assert!(journaled(&mut server).await.contains(payload), "{payload}");
+        assert!(server.journaled().await.contains(payload), "{payload}");
     }
 }
 
@@ -50,7 +44,7 @@ async fn a_batch_is_accepted_in_both_forms() {
         let body = server.post("/api/events/batch", &tenant.key, body).await.expect(202);
         assert_eq!(body["accepted"], 2);
         assert_eq!(body["ids"].as_array().unwrap().len(), 2);
-        let records = journaled(&mut server).await;
+        let records = server.journaled().await;
         assert!(records.contains("first") && records.contains("second"));
     }
     assert_eq!(server.metrics.events_ingested_total.get(), 4);
@@ -337,8 +331,5 @@ async fn the_trace_travels_with_the_event() {
 }
 
 fn rejected(server: &Server, reason: &str) -> u64 {
-    let text = String::from_utf8(server.metrics.render().unwrap()).unwrap();
-    let line = format!("rejected_requests_total{{reason=\"{reason}\"}} ");
-    let value = text.lines().find_map(|candidate| candidate.strip_prefix(&line));
-    value.unwrap().parse().unwrap()
+    server.metric(&format!("rejected_requests_total{{reason=\"{reason}\"}}"))
 }

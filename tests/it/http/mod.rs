@@ -8,5 +8,7 @@ mod events;
 mod health;
 mod ingest;
 mod isolation;
+mod ndjson;
 mod problems;
+mod raw;
 mod shutdown;

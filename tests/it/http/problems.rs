@@ -1,6 +1,7 @@
 //! What every answer has, and what is said of requests that fit no route.
 
 use reqwest::Method;
+use serde_json::Value;
 
 use crate::support::server::{self, Server};
 
@@ -90,6 +91,24 @@ async fn unknown_and_malformed_parameters_are_all_named() {
     faults("/api/org?x=1").await.expect_faults(&[("x", "unknown")]);
     let path = "/api/endpoints?dry_run=1";
     server.post(path, &tenant.key, "{}").await.expect_faults(&[("dry_run", "unknown")]);
+}
+
+#[tokio::test]
+async fn the_readmes_example_is_a_real_answer() {
+    let readme = include_str!("../../../README.md");
+    let (_, errors) = readme.split_once("\n## Errors\n").unwrap();
+    let between = |start: &str, end: &str| {
+        let (_, rest) = errors.split_once(start).unwrap();
+        rest.split_once(end).unwrap().0
+    };
+    let mut example: Value = serde_json::from_str(between("```json", "```")).unwrap();
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let answer = server.post("/api/events", &tenant.key, between(" -d '", "'\n")).await;
+    let mut real = answer.expect_problem(422, "validation_failed");
+    assert_eq!(example["trace_id"].take().as_str().unwrap().len(), 32);
+    real["trace_id"].take();
+    assert_eq!(example, real);
 }
 
 #[tokio::test]

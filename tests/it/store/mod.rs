@@ -2,12 +2,6 @@
 //!
 //! A test is a function of a [`Subject`]; [`on_both`] makes a test of it for each backend.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking, in its helpers too"
-)]
-
 mod claims;
 mod dedup;
 mod endpoints;

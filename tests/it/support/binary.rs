@@ -1,7 +1,5 @@
 //! The real binary as a child process: started, stopped politely, or killed.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a broken helper is a failed test")]
-
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::task::JoinSet;
 
 /// A running `hookgate serve`. Killed when it is dropped.
 pub(crate) struct Binary {
@@ -16,7 +15,7 @@ pub(crate) struct Binary {
     stdout: Lines<BufReader<ChildStdout>>,
     /// Where it answers, such as `http://127.0.0.1:40123`.
     pub(crate) base_url: String,
-    log: tokio::task::JoinHandle<Vec<String>>,
+    log: JoinSet<Vec<String>>,
 }
 
 /// The settings every test server starts with; a test adds its own.
@@ -58,7 +57,8 @@ impl Binary {
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let (base_url, mut lines) = listening_at(&mut stderr).await;
-        let log = tokio::task::spawn(async move {
+        let mut log = JoinSet::new();
+        log.spawn(async move {
             while let Ok(Some(line)) = stderr.next_line().await {
                 lines.push(line);
             }
@@ -91,7 +91,7 @@ impl Binary {
     pub(crate) async fn stop(mut self) -> Vec<String> {
         kill_process(self.pid(), Signal::TERM).unwrap();
         let status = self.child.wait().await.unwrap();
-        let log = self.log.await.unwrap();
+        let log = self.log.join_next().await.unwrap().unwrap();
         assert!(status.success(), "{status}: {log:#?}");
         log
     }

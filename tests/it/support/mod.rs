@@ -1,7 +1,5 @@
 //! What the tests stand on.
 
-#![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
-
 use std::time::Duration;
 
 use reqwest::Client;
@@ -16,5 +14,5 @@ pub(crate) fn client() -> Client {
     // Nothing here speaks TLS, but the client is not built without a provider for it. It fails when
     // there is one already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap()
+    Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().unwrap()
 }

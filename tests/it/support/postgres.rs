@@ -3,12 +3,6 @@
 //! It is stopped and its directory removed when the test process ends, however it ends: a small
 //! shell waits on a pipe from this process and cleans up when the pipe closes.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking, in its helpers too"
-)]
-
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;

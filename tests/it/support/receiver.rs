@@ -1,8 +1,6 @@
 //! A receiver of webhooks: a real server on a port of its own that verifies what it gets with the
 //! public Standard Webhooks library.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a broken helper is a failed test")]
-
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;

@@ -30,37 +30,38 @@ use tokio::net::{TcpListener, TcpStream};
 use super::client;
 
 /// The moment every test starts at: 2026-01-31T12:00:00Z.
-pub const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
+pub(crate) const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
 const MIB: u64 = 1024 * 1024;
+const README: &str = include_str!("../../../README.md");
 
 /// A running API and the parts behind it.
-pub struct Server {
+pub(crate) struct Server {
     /// Such as `http://127.0.0.1:40123`.
-    pub base_url: String,
-    pub store: SharedStore,
-    pub clock: Clock,
-    pub metrics: Arc<Metrics>,
-    pub journal: Journal,
-    pub reader: JournalReader,
-    pub lifecycle: Lifecycle,
+    pub(crate) base_url: String,
+    pub(crate) store: SharedStore,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) journal: Journal,
+    pub(crate) reader: JournalReader,
+    pub(crate) lifecycle: Lifecycle,
     client: Client,
     _dir: TempDir,
 }
 
 /// An organisation and a key of it.
 #[derive(Clone, Debug)]
-pub struct Tenant {
-    pub org_id: OrgId,
-    pub key_id: ApiKeyId,
-    pub key: String,
+pub(crate) struct Tenant {
+    pub(crate) org_id: OrgId,
+    pub(crate) key_id: ApiKeyId,
+    pub(crate) key: String,
 }
 
 /// What the server answered.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
 }
 
 #[derive(Parser)]
@@ -71,12 +72,12 @@ struct Flags {
 
 impl Server {
     /// Starts with the default settings and a small journal.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
     /// Starts with these flags, such as `--request-timeout=50ms`.
-    pub async fn start_with(flags: &[&str]) -> Self {
+    pub(crate) async fn start_with(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path(), flags);
         let metrics = Arc::new(Metrics::new().unwrap());
@@ -112,12 +113,12 @@ impl Server {
     }
 
     /// Adds an organisation that follows the default limit, with a key.
-    pub async fn tenant(&self, name: &str) -> Tenant {
+    pub(crate) async fn tenant(&self, name: &str) -> Tenant {
         self.tenant_limited(name, None).await
     }
 
     /// Adds an organisation with a key.
-    pub async fn tenant_limited(&self, name: &str, per_minute: Option<u32>) -> Tenant {
+    pub(crate) async fn tenant_limited(&self, name: &str, per_minute: Option<u32>) -> Tenant {
         let now = self.clock.now();
         let org = Org {
             id: OrgId::mint(now),
@@ -131,7 +132,7 @@ impl Server {
     }
 
     /// Adds an operator's key and returns its text.
-    pub async fn operator(&self) -> String {
+    pub(crate) async fn operator(&self) -> String {
         self.key(Role::Operator).await.1
     }
 
@@ -142,7 +143,12 @@ impl Server {
     }
 
     /// Stores an event of this type, with what the tenant's endpoints make of it.
-    pub async fn store_event(&self, org_id: OrgId, event_type: &str, payload: &str) -> Event {
+    pub(crate) async fn store_event(
+        &self,
+        org_id: OrgId,
+        event_type: &str,
+        payload: &str,
+    ) -> Event {
         let now = self.clock.now();
         let event = Event {
             id: EventId::mint(now),
@@ -161,14 +167,14 @@ impl Server {
     }
 
     /// Stores an event.
-    pub async fn store_as_it_is(&self, event: &Event) {
+    pub(crate) async fn store_as_it_is(&self, event: &Event) {
         let batch = [Arc::new(event.clone())];
         let now = self.clock.now();
         self.store.persist_events_across_orgs(&batch, None, now).await.unwrap();
     }
 
     /// Leases every delivery that is due.
-    pub async fn claim(&self) -> Vec<LeasedDelivery> {
+    pub(crate) async fn claim(&self) -> Vec<LeasedDelivery> {
         let now = self.clock.now();
         let lease = Lease {
             token: LeaseToken::mint(InstanceId::new(1)),
@@ -179,43 +185,53 @@ impl Server {
     }
 
     /// A request with a key.
-    pub fn request(&self, method: Method, path: &str, key: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str, key: &str) -> RequestBuilder {
         self.bare(method, path).header("x-api-key", key)
     }
 
     /// A request without a key.
-    pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base_url))
     }
 
     /// `GET` with a key.
-    pub async fn get(&self, path: &str, key: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str, key: &str) -> Answer {
         answer(self.request(Method::GET, path, key)).await
     }
 
     /// `DELETE` with a key.
-    pub async fn delete(&self, path: &str, key: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str, key: &str) -> Answer {
         answer(self.request(Method::DELETE, path, key)).await
     }
 
     /// `POST` of a JSON body with a key.
-    pub async fn post(&self, path: &str, key: &str, body: impl Into<reqwest::Body>) -> Answer {
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        key: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
         answer(json(self.request(Method::POST, path, key), body)).await
     }
 
     /// `PATCH` with a JSON body and a key.
-    pub async fn patch(&self, path: &str, key: &str, body: impl Into<reqwest::Body>) -> Answer {
+    pub(crate) async fn patch(
+        &self,
+        path: &str,
+        key: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
         answer(json(self.request(Method::PATCH, path, key), body)).await
     }
 
     /// Opens a connection.
-    pub async fn connect(&self) -> TcpStream {
+    pub(crate) async fn connect(&self) -> TcpStream {
         let address = self.base_url.strip_prefix("http://").unwrap();
         TcpStream::connect(address).await.unwrap()
     }
 
     /// Sends these bytes and returns all that comes back until the server ends the connection.
-    pub async fn raw(&self, request: &str) -> String {
+    pub(crate) async fn raw(&self, request: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -223,8 +239,22 @@ impl Server {
         answer
     }
 
+    /// What has come to the journal since the last call, as text: records are not compressed, so
+    /// payloads are found in them.
+    pub(crate) async fn journaled(&mut self) -> String {
+        let records = self.reader.next_batch(1_000, 1 << 20).await.unwrap().unwrap();
+        records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()
+    }
+
+    /// The value of a metric's line, such as `validation_errors_total{type="length"}`; 0 without one.
+    pub(crate) fn metric(&self, line: &str) -> u64 {
+        let text = String::from_utf8(self.metrics.render().unwrap()).unwrap();
+        let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
     /// Every row of a list, in pages of two.
-    pub async fn list(&self, path: &str, key: &str) -> Vec<Value> {
+    pub(crate) async fn list(&self, path: &str, key: &str) -> Vec<Value> {
         let mark = if path.contains('?') { '&' } else { '?' };
         let mut next = format!("{path}{mark}limit=2");
         let mut rows = Vec::new();
@@ -241,7 +271,7 @@ impl Server {
 
 impl Answer {
     /// The body as JSON, once the status is this one.
-    pub fn expect(&self, status: u16) -> Value {
+    pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         if self.text.is_empty() {
             return Value::Null;
@@ -249,21 +279,27 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap()
     }
 
-    /// A problem with this status and code, in the form that every problem has. Returns its body.
-    pub fn expect_problem(&self, status: u16, code: &str) -> Value {
+    /// A problem with this status and code, in the form that every problem has and explained in the
+    /// README. Returns its body.
+    pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {
         let problem = self.expect(status);
         assert_eq!(problem["code"], code, "{problem}");
         assert_eq!(problem["status"], status);
         assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(problem["type"], format!("urn:hookgate:problem:{code}"));
         assert_eq!(problem["trace_id"], self.header("x-trace-id"));
-        for field in ["type", "title", "detail"] {
+        let explained = README.lines().any(|line| {
+            line.starts_with(&format!("| {status} |")) && line.contains(&format!("`{code}`"))
+        });
+        assert!(explained, "README.md does not explain {status} {code}");
+        for field in ["title", "detail"] {
             assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
         }
         problem
     }
 
     /// `validation_failed` with exactly these fields and codes. Returns the body.
-    pub fn expect_faults(&self, faults: &[(&str, &str)]) -> Value {
+    pub(crate) fn expect_faults(&self, faults: &[(&str, &str)]) -> Value {
         let problem = self.expect_problem(422, "validation_failed");
         let errors = problem["errors"].as_array().unwrap();
         let text = |error: &Value, name: &str| error[name].as_str().unwrap().to_owned();
@@ -276,19 +312,19 @@ impl Answer {
     }
 
     /// A header's text.
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value.unwrap_or_else(|| panic!("no {name}: {:?}", self.headers)).to_str().unwrap()
     }
 }
 
 /// Declares the body as JSON.
-pub fn json(request: RequestBuilder, body: impl Into<reqwest::Body>) -> RequestBuilder {
+pub(crate) fn json(request: RequestBuilder, body: impl Into<reqwest::Body>) -> RequestBuilder {
     request.header("content-type", "application/json").body(body)
 }
 
 /// Sends a request and reads the answer to its end.
-pub async fn answer(request: RequestBuilder) -> Answer {
+pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     Answer { status, headers, text: response.text().await.unwrap() }

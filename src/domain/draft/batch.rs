@@ -1,0 +1,242 @@
+//! Many events in one body: an array, an object around one, or a line for each. All or nothing.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::super::Violation;
+use super::envelope::{Envelope, Key};
+use super::{Draft, DraftError, DraftLimits, STRAY_FIELDS_MAX};
+
+/// Violations listed for one request at the most, so that an answer stays bounded.
+const VIOLATIONS_MAX: usize = 1_000;
+
+/// Parses the body of `POST /api/events/batch`: `{"events": […]}` or the bare array. All or nothing.
+///
+/// # Errors
+/// See [`DraftError`]; violations carry the event's index.
+pub fn parse_batch<'a>(body: &'a [u8], limits: &DraftLimits) -> Result<Vec<Draft<'a>>, DraftError> {
+    let shapeless = || {
+        let rule = "must be an array of events, or an object with that array as events";
+        DraftError::Invalid(vec![Violation::new("events", "type", rule)])
+    };
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let parsed = BatchSeed { events_max: limits.batch_events_max }.deserialize(&mut json);
+    let parsed = parsed.and_then(|batch| json.end().map(|()| batch));
+    let batch = parsed.map_err(|error| {
+        if error.is_data() { shapeless() } else { DraftError::malformed(&error) }
+    })?;
+    check(batch.events.ok_or_else(shapeless)?, batch.violations, limits)
+}
+
+/// Parses the body of `POST /api/events/batch` as newline-delimited JSON: an event a line. Lines of
+/// nothing but white space are left out. All or nothing.
+///
+/// # Errors
+/// See [`DraftError`]: what is malformed names the body's line; violations carry the event's index,
+/// which blank lines do not count in.
+pub fn parse_lines<'a>(body: &'a [u8], limits: &DraftLimits) -> Result<Vec<Draft<'a>>, DraftError> {
+    let mut envelopes = Vec::new();
+    for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        if envelopes.len() == limits.batch_events_max {
+            return Err(wrong_length(limits));
+        }
+        let malformed = |error| DraftError::malformed_in_line(index + 1, &error);
+        envelopes.push(serde_json::from_slice(line).map_err(malformed)?);
+    }
+    check(envelopes, Vec::new(), limits)
+}
+
+/// The drafts, unless anything is wrong: with the batch (`violations`) or with an event.
+fn check<'a>(
+    envelopes: Vec<Envelope<'a>>,
+    mut violations: Vec<Violation>,
+    limits: &DraftLimits,
+) -> Result<Vec<Draft<'a>>, DraftError> {
+    if envelopes.is_empty() || envelopes.len() > limits.batch_events_max {
+        return Err(wrong_length(limits));
+    }
+    let mut drafts = Vec::with_capacity(envelopes.len());
+    for (index, envelope) in envelopes.into_iter().enumerate() {
+        let before = violations.len();
+        drafts.extend(envelope.check(limits, &mut violations));
+        for violation in &mut violations[before..] {
+            violation.index = Some(index);
+        }
+        if violations.len() >= VIOLATIONS_MAX {
+            violations.truncate(VIOLATIONS_MAX);
+            break;
+        }
+    }
+    if violations.is_empty() { Ok(drafts) } else { Err(DraftError::Invalid(violations)) }
+}
+
+fn wrong_length(limits: &DraftLimits) -> DraftError {
+    let rule = format!("must hold 1 to {} events", limits.batch_events_max);
+    DraftError::Invalid(vec![Violation::new("events", "length", rule)])
+}
+
+/// A batch: `events` is `None` when the body holds no array of events at all.
+struct Batch<'a> {
+    events: Option<Vec<Envelope<'a>>>,
+    violations: Vec<Violation>,
+}
+
+/// Takes either form of a batch.
+struct BatchSeed {
+    events_max: usize,
+}
+
+/// Takes an array of events, and keeps one more than there may be: the others are only read over,
+/// since a body of a few megabytes can hold millions of them.
+struct EventsSeed {
+    events_max: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for BatchSeed {
+    type Value = Batch<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Batch<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for BatchSeed {
+    type Value = Batch<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of events, or an object with that array as events")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Batch<'de>, A::Error> {
+        let mut batch = Batch { events: None, violations: Vec::new() };
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+            if key == "events" {
+                let seed = EventsSeed { events_max: self.events_max };
+                batch.events = Some(map.next_value_seed(seed)?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                if batch.violations.len() < STRAY_FIELDS_MAX {
+                    let name: String = key.chars().take(64).collect();
+                    let rule = "is not a field of a batch";
+                    batch.violations.push(Violation::new(name, "unknown", rule));
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Batch<'de>, A::Error> {
+        let events = EventsSeed { events_max: self.events_max }.visit_seq(seq)?;
+        Ok(Batch { events: Some(events), violations: Vec::new() })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for EventsSeed {
+    type Value = Vec<Envelope<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EventsSeed {
+    type Value = Vec<Envelope<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut events = Vec::new();
+        while events.len() <= self.events_max {
+            match seq.next_element()? {
+                Some(event) => events.push(event),
+                None => return Ok(events),
+            }
+        }
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{LIMITS, violations};
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_batch_is_taken() {
+        for body in [
+            r#"[{"type":"a","payload":1},{"type":"b","payload":2}]"#,
+            r#"{"events":[{"type":"a","payload":1},{"type":"b","payload":2}]}"#,
+        ] {
+            let drafts = parse_batch(body.as_bytes(), &LIMITS).unwrap();
+            assert_eq!(payloads(&drafts), [b"1", b"2"]);
+        }
+        let lines = "\n{\"type\":\"a\",\"payload\":1}\r\n \t\r\n\n{\"type\":\"b\",\"payload\":2}";
+        for body in [lines.to_owned(), format!("{lines}\n")] {
+            let drafts = parse_lines(body.as_bytes(), &LIMITS).unwrap();
+            assert_eq!(payloads(&drafts), [b"1", b"2"]);
+        }
+    }
+
+    fn payloads<'a>(drafts: &'a [Draft<'_>]) -> Vec<&'a [u8]> {
+        drafts.iter().map(|draft| &*draft.payload).collect()
+    }
+
+    #[test]
+    fn a_batch_lists_every_invalid_event_by_index() {
+        let array = br#"[{"type":"a","payload":1}, 5, {"payload":1}]"#;
+        let lines = b"{\"type\":\"a\",\"payload\":1}\n\n5\n\n{\"payload\":1}\n";
+        let expected = [(Some(1), String::new(), "type"), (Some(2), "type".to_owned(), "required")];
+        assert_eq!(violations(parse_batch(array, &LIMITS).unwrap_err()), expected);
+        assert_eq!(violations(parse_lines(lines, &LIMITS).unwrap_err()), expected);
+    }
+
+    #[test]
+    fn empty_oversized_and_shapeless_batches_are_invalid() {
+        let four = "[0,0,0,0]";
+        let five = "{\"events\":[0,0,0,0,0]}";
+        for body in ["[]", "{\"events\":[]}", "{}", "{\"events\":7}", "7", four, five] {
+            let found = violations(parse_batch(body.as_bytes(), &LIMITS).unwrap_err());
+            assert_eq!(found[0].1, "events", "{body}");
+        }
+        for body in ["", "\n", " \r\n\t\n", "0\n0\n0\n0", "0\n0\n0\n\n0\nno JSON"] {
+            let found = violations(parse_lines(body.as_bytes(), &LIMITS).unwrap_err());
+            assert_eq!(found, [(None, "events".to_owned(), "length")], "{body:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_after_too_many_events_must_still_be_json() {
+        for body in ["[0,0,0,0,0,}", "[0,0,0,0,0", "[0,0,0,0,0] x", "{\"events\":[0,0,0,0,0]"] {
+            let error = parse_batch(body.as_bytes(), &LIMITS).unwrap_err();
+            assert!(matches!(error, DraftError::Malformed(_)), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_line_is_named_by_its_place_in_the_body() {
+        let good = r#"{"type":"a","payload":1}"#;
+        for (bad, place) in [
+            ("oops", "line 3 column 1"),
+            ("{\"type\": oops}", "line 3 column 10"),
+            ("{\"type\":", "line 3 column 8"),
+            ("{} {}", "line 3 column 4"),
+            ("\u{feff}{}", "line 3 column 1"),
+        ] {
+            let body = format!("{good}\n\n{bad}\n{good}\n");
+            let error = parse_lines(body.as_bytes(), &LIMITS).unwrap_err();
+            assert!(matches!(error, DraftError::Malformed(_)), "{bad}");
+            let text = error.to_string();
+            assert!(text.ends_with(place) && !text.contains("line 1"), "{bad}: {text}");
+        }
+        // One event may not run over several lines.
+        let error = parse_lines(b"{\"type\":\"a\",\n\"payload\":1}", &LIMITS).unwrap_err();
+        assert!(error.to_string().contains("line 1 column"), "{error}");
+    }
+}

@@ -1,0 +1,56 @@
+//! The rules for an event's texts, the same wherever they stand: in a JSON field or in a header.
+
+use std::borrow::Cow;
+
+use super::super::timestamp::TimestampError;
+use super::super::{EventType, Timestamp, Violation};
+
+/// Bytes in `dedup_id`, `account_id` and `user_id` at the most.
+const LABEL_BYTES_MAX: usize = 255;
+
+/// Takes an event type.
+pub(super) fn event_type<'a>(
+    field: &str,
+    text: Cow<'a, str>,
+    violations: &mut Vec<Violation>,
+) -> Option<Cow<'a, str>> {
+    if !EventType::is_valid(&text) {
+        let rule = "must be dot-separated words of letters, digits, '_' and '-', at most 128 bytes";
+        violations.push(Violation::new(field, "format", rule));
+        return None;
+    }
+    Some(text)
+}
+
+/// Takes a name that the tenant gives: of the event, of an account, of a user.
+pub(super) fn label<'a>(
+    field: &str,
+    text: Cow<'a, str>,
+    violations: &mut Vec<Violation>,
+) -> Option<Cow<'a, str>> {
+    if text.is_empty() || text.len() > LABEL_BYTES_MAX {
+        violations.push(Violation::new(field, "length", "must be 1 to 255 bytes"));
+        return None;
+    }
+    if text.chars().any(char::is_control) {
+        violations.push(Violation::new(field, "format", "must not contain control characters"));
+        return None;
+    }
+    Some(text)
+}
+
+/// Takes a moment.
+pub(super) fn timestamp(
+    field: &str,
+    text: &str,
+    violations: &mut Vec<Violation>,
+) -> Option<Timestamp> {
+    let parsed: Result<Timestamp, TimestampError> = text.parse();
+    match parsed {
+        Ok(timestamp) => Some(timestamp),
+        Err(rule) => {
+            violations.push(Violation::new(field, "format", rule.to_string()));
+            None
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! One posted event as JSON: its fields found in one pass, then checked.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::super::{Timestamp, Violation};
+use super::{Draft, DraftLimits, STRAY_FIELDS_MAX, checks};
+
+/// One posted event with its fields found but not yet checked.
+#[derive(Default)]
+pub(super) struct Envelope<'a> {
+    event_type: Option<&'a RawValue>,
+    payload: Option<&'a RawValue>,
+    dedup_id: Option<&'a RawValue>,
+    account_id: Option<&'a RawValue>,
+    user_id: Option<&'a RawValue>,
+    timestamp: Option<&'a RawValue>,
+    /// Faults in the shape itself: unknown and repeated fields, or no object at all.
+    violations: Vec<Violation>,
+}
+
+impl<'a> Envelope<'a> {
+    /// The draft, unless a rule is broken; what is broken is added to `violations`.
+    pub(super) fn check(
+        self,
+        limits: &DraftLimits,
+        violations: &mut Vec<Violation>,
+    ) -> Option<Draft<'a>> {
+        let not_an_object = self.violations.iter().any(|v| v.field.is_empty());
+        violations.extend(self.violations);
+        if not_an_object {
+            return None;
+        }
+        let event_type = event_type(self.event_type, violations);
+        let payload = payload(self.payload, limits, violations);
+        let dedup_id = label("dedup_id", self.dedup_id, violations);
+        let account_id = label("account_id", self.account_id, violations);
+        let user_id = label("user_id", self.user_id, violations);
+        let occurred_at = timestamp(self.timestamp, violations);
+        let (event_type, payload) = (event_type?, Cow::Borrowed(payload?));
+        Some(Draft { event_type, payload, dedup_id, account_id, user_id, occurred_at })
+    }
+}
+
+fn event_type<'a>(
+    raw: Option<&'a RawValue>,
+    violations: &mut Vec<Violation>,
+) -> Option<Cow<'a, str>> {
+    let Some(raw) = raw else {
+        violations.push(Violation::new("type", "required", "is required"));
+        return None;
+    };
+    let text = string("type", raw, violations)?;
+    checks::event_type("type", text, violations)
+}
+
+fn payload<'a>(
+    raw: Option<&'a RawValue>,
+    limits: &DraftLimits,
+    violations: &mut Vec<Violation>,
+) -> Option<&'a [u8]> {
+    let Some(raw) = raw else {
+        violations.push(Violation::new("payload", "required", "is required; null is a value"));
+        return None;
+    };
+    let payload = raw.get().as_bytes();
+    if payload.len() > limits.payload_bytes_max {
+        let rule = format!("must be at most {} bytes", limits.payload_bytes_max);
+        violations.push(Violation::new("payload", "too_large", rule));
+        return None;
+    }
+    Some(payload)
+}
+
+fn label<'a>(
+    field: &'static str,
+    raw: Option<&'a RawValue>,
+    violations: &mut Vec<Violation>,
+) -> Option<Cow<'a, str>> {
+    let text = string(field, given(raw)?, violations)?;
+    checks::label(field, text, violations)
+}
+
+fn timestamp(raw: Option<&RawValue>, violations: &mut Vec<Violation>) -> Option<Timestamp> {
+    let text = string("timestamp", given(raw)?, violations)?;
+    checks::timestamp("timestamp", &text, violations)
+}
+
+/// An optional field's value: null is as good as absent.
+fn given(raw: Option<&RawValue>) -> Option<&RawValue> {
+    raw.filter(|raw| raw.get() != "null")
+}
+
+/// The string behind `raw`, borrowed unless it holds an escape.
+fn string<'a>(
+    field: &'static str,
+    raw: &'a RawValue,
+    violations: &mut Vec<Violation>,
+) -> Option<Cow<'a, str>> {
+    let json = raw.get();
+    let Some(inner) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        violations.push(Violation::new(field, "type", "must be a string"));
+        return None;
+    };
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
+    }
+    let Ok(text) = serde_json::from_str(json) else {
+        let rule = "must not contain a lone surrogate escape";
+        violations.push(Violation::new(field, "format", rule));
+        return None;
+    };
+    Some(Cow::Owned(text))
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EnvelopeVisitor)
+    }
+}
+
+/// Takes any JSON value: what is no object becomes a violation, so that the rest is still checked.
+struct EnvelopeVisitor;
+
+impl EnvelopeVisitor {
+    fn not_an_object<'a>() -> Envelope<'a> {
+        let violation = Violation::new("", "type", "an event must be a JSON object");
+        Envelope { violations: vec![violation], ..Envelope::default() }
+    }
+}
+
+impl<'de> Visitor<'de> for EnvelopeVisitor {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+            let slot = match key.as_ref() {
+                "type" => &mut envelope.event_type,
+                "payload" => &mut envelope.payload,
+                "dedup_id" => &mut envelope.dedup_id,
+                "account_id" => &mut envelope.account_id,
+                "user_id" => &mut envelope.user_id,
+                "timestamp" => &mut envelope.timestamp,
+                unknown => {
+                    let rule = "is not a field of an event";
+                    let name: String = unknown.chars().take(64).collect();
+                    if envelope.violations.len() < STRAY_FIELDS_MAX {
+                        envelope.violations.push(Violation::new(name, "unknown", rule));
+                    }
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            let value = map.next_value()?;
+            if slot.replace(value).is_some() && envelope.violations.len() < STRAY_FIELDS_MAX {
+                let rule = "must not be given twice";
+                envelope.violations.push(Violation::new(key.into_owned(), "repeated", rule));
+            }
+        }
+        Ok(envelope)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self::not_an_object())
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Self::not_an_object())
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Self::not_an_object())
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Self::not_an_object())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Self::not_an_object())
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Self::not_an_object())
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(Self::not_an_object())
+    }
+}
+
+/// An object's key, borrowed unless it holds an escape.
+pub(super) struct Key<'a>(pub(super) Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Key<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Key(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Key(Cow::Owned(text.to_owned())))
+    }
+}

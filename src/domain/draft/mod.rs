@@ -1,0 +1,169 @@
+//! What a tenant posts, parsed once: one pass over the bytes, nothing copied, every fault found.
+
+mod batch;
+mod checks;
+mod envelope;
+mod raw;
+
+use std::borrow::Cow;
+
+use super::{Timestamp, Violation};
+use envelope::Envelope;
+
+pub use batch::{parse_batch, parse_lines};
+pub use raw::parse_raw;
+
+/// An event as it was posted, checked, borrowing from the request where it can.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Draft<'a> {
+    /// What happened; a valid [`EventType`](super::EventType).
+    pub event_type: Cow<'a, str>,
+    /// The payload's JSON text: byte for byte as posted, or made by [`parse_raw`] around what is
+    /// no JSON.
+    pub payload: Cow<'a, [u8]>,
+    /// The tenant's own name for the event.
+    pub dedup_id: Option<Cow<'a, str>>,
+    /// The tenant's account the event concerns.
+    pub account_id: Option<Cow<'a, str>>,
+    /// The tenant's user the event concerns.
+    pub user_id: Option<Cow<'a, str>>,
+    /// When it happened, as the tenant says.
+    pub occurred_at: Option<Timestamp>,
+}
+
+/// What an event may measure.
+#[derive(Clone, Copy, Debug)]
+pub struct DraftLimits {
+    /// Bytes in a payload at the most.
+    pub payload_bytes_max: usize,
+    /// Events in a batch at the most.
+    pub batch_events_max: usize,
+}
+
+/// Why a body gives no drafts.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftError {
+    /// It is no JSON: what is wrong, at which line and column of the body.
+    #[error("{0}")]
+    Malformed(String),
+    /// It is JSON that breaks rules: all of them.
+    #[error("{} broken rules", .0.len())]
+    Invalid(Vec<Violation>),
+}
+
+/// Unknown and repeated fields listed for one object at the most: enough to see the mistake.
+const STRAY_FIELDS_MAX: usize = 8;
+
+/// Parses the body of `POST /api/events`.
+///
+/// # Errors
+/// See [`DraftError`].
+pub fn parse_event<'a>(body: &'a [u8], limits: &DraftLimits) -> Result<Draft<'a>, DraftError> {
+    let envelope: Envelope<'a> =
+        serde_json::from_slice(body).map_err(|error| DraftError::malformed(&error))?;
+    let mut violations = Vec::new();
+    match envelope.check(limits, &mut violations) {
+        Some(draft) if violations.is_empty() => Ok(draft),
+        _ => Err(DraftError::Invalid(violations)),
+    }
+}
+
+impl DraftError {
+    fn malformed(error: &serde_json::Error) -> Self {
+        Self::Malformed(error.to_string())
+    }
+
+    /// For an error met when one line of the body was parsed alone: names its `line` in the body,
+    /// counted from 1.
+    fn malformed_in_line(line: usize, error: &serde_json::Error) -> Self {
+        let (text, column) = (error.to_string(), error.column());
+        let place = format!(" at line {} column {column}", error.line());
+        let what = text.strip_suffix(&place).unwrap_or(&text);
+        Self::Malformed(format!("{what} at line {line} column {column}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) const LIMITS: DraftLimits =
+        DraftLimits { payload_bytes_max: 64, batch_events_max: 3 };
+
+    pub(super) fn violations(error: DraftError) -> Vec<(Option<usize>, String, &'static str)> {
+        match error {
+            DraftError::Invalid(all) => {
+                all.into_iter().map(|v| (v.index, v.field, v.code)).collect()
+            }
+            DraftError::Malformed(error) => panic!("malformed: {error}"),
+        }
+    }
+
+    #[test]
+    fn payloads_are_kept_byte_for_byte() {
+        for payload in ["1e400", "0.10", r#""\u0000""#, r#"{"a" : [ 1 ]}"#, "null", r#""\ud800""#] {
+            let body = format!(r#"{{"type":"a.b","payload": {payload} }}"#);
+            let draft = parse_event(body.as_bytes(), &LIMITS).unwrap();
+            assert_eq!(&*draft.payload, payload.as_bytes());
+        }
+    }
+
+    #[test]
+    fn every_field_is_taken() {
+        let body =
+            br#"{"type":"a","payload":1,"dedup_id":"d\u0031","account_id":"acc","user_id":null,
+                        "timestamp":"1970-01-01T00:00:01Z"}"#;
+        let draft = parse_event(body, &LIMITS).unwrap();
+        assert_eq!(draft.dedup_id.as_deref(), Some("d1"));
+        assert_eq!(draft.account_id.as_deref(), Some("acc"));
+        assert_eq!(draft.user_id, None);
+        assert_eq!(draft.occurred_at, Some(Timestamp::from_micros(1_000_000)));
+    }
+
+    #[test]
+    fn every_broken_rule_is_found_at_once() {
+        let body =
+            br#"{"type":"a b","dedup_id":7,"account_id":"","user_id":"\u0000","timestamp":"now",
+                        "typ":1,"typ":2,"dedup_id":8}"#;
+        let found = violations(parse_event(body, &LIMITS).unwrap_err());
+        let expected = [
+            ("typ", "unknown"),
+            ("typ", "unknown"),
+            ("dedup_id", "repeated"),
+            ("type", "format"),
+            ("payload", "required"),
+            ("dedup_id", "type"),
+            ("account_id", "length"),
+            ("user_id", "format"),
+            ("timestamp", "format"),
+        ];
+        assert_eq!(found, expected.map(|(field, code)| (None, field.to_owned(), code)));
+    }
+
+    #[test]
+    fn malformed_json_names_line_and_column() {
+        let error = parse_event(b"{\"type\":\n oops}", &LIMITS).unwrap_err();
+        assert!(matches!(error, DraftError::Malformed(_)));
+        assert!(error.to_string().contains("line 2 column"), "{error}");
+        for body in ["", "{}x", "{\"a\"", "\u{feff}{}"] {
+            let error = parse_event(body.as_bytes(), &LIMITS).unwrap_err();
+            assert!(matches!(error, DraftError::Malformed(_)), "{body}");
+        }
+        assert!(matches!(parse_event(b"\"\xff\"", &LIMITS), Err(DraftError::Malformed(_))));
+    }
+
+    #[test]
+    fn what_is_no_object_is_invalid_not_malformed() {
+        for body in ["[]", "1", "-1", "1.5", "true", "null", "\"x\""] {
+            let found = violations(parse_event(body.as_bytes(), &LIMITS).unwrap_err());
+            assert_eq!(found, [(None, String::new(), "type")], "{body}");
+        }
+    }
+
+    #[test]
+    fn a_payload_over_the_limit_is_too_large() {
+        let body = format!(r#"{{"type":"a","payload":"{}"}}"#, "x".repeat(63));
+        let found = violations(parse_event(body.as_bytes(), &LIMITS).unwrap_err());
+        assert_eq!(found, [(None, "payload".to_owned(), "too_large")]);
+    }
+}

@@ -1,0 +1,225 @@
+//! Any body as an event: taken as it is, with the headers for what a JSON envelope would say.
+//!
+//! Everything behind the edge is JSON, so that receivers, lists and tools meet one form. A body that
+//! is declared as JSON and is JSON becomes the payload byte for byte; anything else is carried
+//! inside a JSON object, in base64. Nothing is lost, and nothing is refused for its content.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::super::{MediaType, Violation};
+use super::{Draft, DraftError, STRAY_FIELDS_MAX, checks};
+
+const EVENT_TYPE: &str = "X-Event-Type";
+const DEDUP_ID: &str = "X-Dedup-Id";
+const ACCOUNT_ID: &str = "X-Account-Id";
+const USER_ID: &str = "X-User-Id";
+const EVENT_TIMESTAMP: &str = "X-Event-Timestamp";
+
+/// The type of an event whose sender names none.
+const EVENT_TYPE_DEFAULT: &str = "raw";
+
+/// Makes an event of the body of `POST /api/events/raw` and the request's headers, whose names are
+/// in lower case. How large the body may be is for the caller to check.
+///
+/// # Errors
+/// When a header breaks a rule; never for the body. The violations name the headers.
+pub fn parse_raw<'a>(
+    headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    body: &'a [u8],
+) -> Result<Draft<'a>, DraftError> {
+    let mut violations = Vec::new();
+    let headers = Headers::find(headers, &mut violations);
+    let mut text = |name, value: Option<&'a [u8]>| text(name, value?, &mut violations);
+    let event_type = text(EVENT_TYPE, headers.event_type);
+    let dedup_id = text(DEDUP_ID, headers.dedup_id);
+    let account_id = text(ACCOUNT_ID, headers.account_id);
+    let user_id = text(USER_ID, headers.user_id);
+    let timestamp = text(EVENT_TIMESTAMP, headers.timestamp);
+
+    let faults = &mut violations;
+    let event_type = event_type.unwrap_or(Cow::Borrowed(EVENT_TYPE_DEFAULT));
+    let event_type = checks::event_type(EVENT_TYPE, event_type, faults);
+    let dedup_id = dedup_id.and_then(|text| checks::label(DEDUP_ID, text, faults));
+    let account_id = account_id.and_then(|text| checks::label(ACCOUNT_ID, text, faults));
+    let user_id = user_id.and_then(|text| checks::label(USER_ID, text, faults));
+    let occurred_at = timestamp.and_then(|text| checks::timestamp(EVENT_TIMESTAMP, &text, faults));
+    match event_type {
+        Some(event_type) if violations.is_empty() => {
+            let payload = payload(headers.content_type, body);
+            Ok(Draft { event_type, payload, dedup_id, account_id, user_id, occurred_at })
+        }
+        _ => Err(DraftError::Invalid(violations)),
+    }
+}
+
+/// The headers that say something of the event, as they came.
+#[derive(Default)]
+struct Headers<'a> {
+    content_type: Option<&'a [u8]>,
+    event_type: Option<&'a [u8]>,
+    dedup_id: Option<&'a [u8]>,
+    account_id: Option<&'a [u8]>,
+    user_id: Option<&'a [u8]>,
+    timestamp: Option<&'a [u8]>,
+}
+
+impl<'a> Headers<'a> {
+    fn find(
+        all: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        violations: &mut Vec<Violation>,
+    ) -> Self {
+        let mut found = Self::default();
+        for (name, value) in all {
+            let (slot, name) = match name {
+                "content-type" => {
+                    // It only says how to carry the body, so a second one is no fault.
+                    found.content_type.get_or_insert(value);
+                    continue;
+                }
+                "x-event-type" => (&mut found.event_type, EVENT_TYPE),
+                "x-dedup-id" => (&mut found.dedup_id, DEDUP_ID),
+                "x-account-id" => (&mut found.account_id, ACCOUNT_ID),
+                "x-user-id" => (&mut found.user_id, USER_ID),
+                "x-event-timestamp" => (&mut found.timestamp, EVENT_TIMESTAMP),
+                // Every request has headers that are not about the event.
+                _ => continue,
+            };
+            if slot.replace(value).is_some() && violations.len() < STRAY_FIELDS_MAX {
+                violations.push(Violation::new(name, "repeated", "must not be given twice"));
+            }
+        }
+        found
+    }
+}
+
+fn text<'a>(
+    name: &'static str,
+    value: &'a [u8],
+    violations: &mut Vec<Violation>,
+) -> Option<Cow<'a, str>> {
+    let Ok(text) = std::str::from_utf8(value) else {
+        violations.push(Violation::new(name, "format", "must be UTF-8"));
+        return None;
+    };
+    Some(Cow::Borrowed(text))
+}
+
+/// The body if it is JSON and says so, or else a JSON object that holds it.
+fn payload<'a>(content_type: Option<&[u8]>, body: &'a [u8]) -> Cow<'a, [u8]> {
+    let declared = content_type.is_some_and(|text| MediaType::of(text) == MediaType::Json);
+    if declared && serde_json::from_slice::<&RawValue>(body).is_ok() {
+        return Cow::Borrowed(body);
+    }
+    Cow::Owned(carried(content_type, body))
+}
+
+/// `{"content_type":"…","base64":"…"}`, the body's copy made in place: it may be large.
+fn carried(content_type: Option<&[u8]>, body: &[u8]) -> Vec<u8> {
+    let content_type = Value::from(content_type.map(String::from_utf8_lossy));
+    let mut json = format!(r#"{{"content_type":{content_type},"base64":""#);
+    json.reserve(body.len().div_ceil(3) * 4 + 2);
+    STANDARD.encode_string(body, &mut json);
+    json.push_str("\"}");
+    json.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::violations;
+    use super::*;
+    use crate::domain::Timestamp;
+
+    type Header = (&'static str, &'static [u8]);
+    const JSON: Header = ("content-type", b"application/json");
+
+    fn payload_of(headers: &[Header], body: &[u8]) -> String {
+        let draft = parse_raw(headers.iter().copied(), body).unwrap();
+        String::from_utf8(draft.payload.into_owned()).unwrap()
+    }
+
+    #[test]
+    fn json_that_is_declared_is_the_payload_byte_for_byte() {
+        for body in ["1e400", "{ \"a\" :\t1 }", " [0.10]\r\n", r#""\u0000""#, "null"] {
+            assert_eq!(payload_of(&[JSON], body.as_bytes()), body);
+        }
+        let built_on = ("content-type", &b"application/cloudevents+json; charset=utf-8"[..]);
+        assert_eq!(payload_of(&[built_on], b"{}"), "{}");
+    }
+
+    #[test]
+    fn anything_else_is_carried_in_base64() {
+        let text: Header = ("content-type", b"text/plain; x=\"y\"");
+        let odd: Header = ("content-type", b"a\xff");
+        let cases: [(&[Header], &[u8], &str); 9] = [
+            (&[], b"", r#"{"content_type":null,"base64":""}"#),
+            (&[], b"{}", r#"{"content_type":null,"base64":"e30="}"#),
+            (&[text], b"hi?", r#"{"content_type":"text/plain; x=\"y\"","base64":"aGk/"}"#),
+            (&[JSON], b"", r#"{"content_type":"application/json","base64":""}"#),
+            (&[JSON], b"{", r#"{"content_type":"application/json","base64":"ew=="}"#),
+            (&[JSON], b"1 2", r#"{"content_type":"application/json","base64":"MSAy"}"#),
+            (&[JSON], b"\"\xff\"", r#"{"content_type":"application/json","base64":"Iv8i"}"#),
+            (&[odd], b"\0", "{\"content_type\":\"a\u{fffd}\",\"base64\":\"AA==\"}"),
+            // The first of two is what counts.
+            (&[text, JSON], b"1", r#"{"content_type":"text/plain; x=\"y\"","base64":"MQ=="}"#),
+        ];
+        for (headers, body, expected) in cases {
+            let payload = payload_of(headers, body);
+            assert_eq!(payload, expected);
+            assert!(serde_json::from_str::<Value>(&payload).is_ok(), "{payload}");
+        }
+    }
+
+    #[test]
+    fn headers_say_what_fields_would() {
+        let headers: [Header; 7] = [
+            ("x-event-type", b"github.push"),
+            ("x-dedup-id", b"d1"),
+            ("x-account-id", "Grüße".as_bytes()),
+            ("x-user-id", b"u"),
+            ("x-event-timestamp", b"1970-01-01T00:00:01Z"),
+            ("x-github-event", b"push"),
+            JSON,
+        ];
+        let draft = parse_raw(headers, b"{}").unwrap();
+        let expected = Draft {
+            event_type: "github.push".into(),
+            payload: Cow::Borrowed(b"{}"),
+            dedup_id: Some("d1".into()),
+            account_id: Some("Grüße".into()),
+            user_id: Some("u".into()),
+            occurred_at: Some(Timestamp::from_micros(1_000_000)),
+        };
+        assert_eq!(draft, expected);
+        let bare = parse_raw([], b"").unwrap();
+        assert_eq!(bare.event_type, "raw");
+        assert_eq!((bare.dedup_id, bare.account_id, bare.user_id), (None, None, None));
+        assert_eq!(bare.occurred_at, None);
+    }
+
+    #[test]
+    fn every_header_that_breaks_a_rule_is_named() {
+        let headers: [Header; 6] = [
+            ("x-event-type", b"a b"),
+            ("x-dedup-id", b""),
+            ("x-account-id", b"a\tb"),
+            ("x-user-id", b"\xff"),
+            ("x-event-timestamp", b"now"),
+            ("x-dedup-id", &[b'x'; 256]),
+        ];
+        let found = violations(parse_raw(headers, b"{}").unwrap_err());
+        let expected = [
+            ("X-Dedup-Id", "repeated"),
+            ("X-User-Id", "format"),
+            ("X-Event-Type", "format"),
+            ("X-Dedup-Id", "length"),
+            ("X-Account-Id", "format"),
+            ("X-Event-Timestamp", "format"),
+        ];
+        assert_eq!(found, expected.map(|(field, code)| (None, field.to_owned(), code)));
+    }
+}

@@ -1,0 +1,80 @@
+//! What a body is declared to be, as far as it matters here.
+
+/// The kinds of bodies that are told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MediaType {
+    /// `application/json`, or a type built on it (`+json`, RFC 6839).
+    Json,
+    /// `application/x-ndjson`: a JSON text a line, <https://github.com/ndjson/ndjson-spec>.
+    NdJson,
+    /// Anything else, and what is no media type at all.
+    Other,
+}
+
+impl MediaType {
+    /// What a `Content-Type` header declares. Parameters such as `charset` are not looked at: JSON is
+    /// UTF-8 (RFC 8259, section 8.1), and what is not fails to parse.
+    pub fn of(content_type: &[u8]) -> Self {
+        // What nearly every client sends.
+        if content_type == b"application/json" {
+            return Self::Json;
+        }
+        let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+        let essence = essence.trim_ascii();
+        if essence.eq_ignore_ascii_case(b"application/json") || is_built_on_json(essence) {
+            Self::Json
+        } else if essence.eq_ignore_ascii_case(b"application/x-ndjson") {
+            Self::NdJson
+        } else {
+            Self::Other
+        }
+    }
+}
+
+fn is_built_on_json(essence: &[u8]) -> bool {
+    const SUFFIX: &[u8] = b"+json";
+    let Some(place) = essence.iter().position(|byte| *byte == b'/') else {
+        return false;
+    };
+    let (kind, subtype) = (&essence[..place], &essence[place + 1..]);
+    let suffix = subtype.len().checked_sub(SUFFIX.len()).map(|start| &subtype[start..]);
+    !kind.is_empty()
+        && subtype.len() > SUFFIX.len()
+        && suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(SUFFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_are_told_apart_whatever_their_case_and_parameters() {
+        let cases = [
+            ("application/json", MediaType::Json),
+            ("application/json; charset=utf-8", MediaType::Json),
+            ("Application/JSON ;x", MediaType::Json),
+            ("application/cloudevents+json", MediaType::Json),
+            ("model/gltf+JSON", MediaType::Json),
+            ("application/x-ndjson", MediaType::NdJson),
+            (" Application/X-NDJSON; charset=utf-8", MediaType::NdJson),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(MediaType::of(text.as_bytes()), expected, "{text}");
+        }
+        for text in [
+            "",
+            ";",
+            "text/plain",
+            "text/json",
+            "application/+json",
+            "/x+json",
+            "application/jsonp",
+            "json",
+            "+json",
+            "application/x-ndjsons",
+        ] {
+            assert_eq!(MediaType::of(text.as_bytes()), MediaType::Other, "{text}");
+        }
+        assert_eq!(MediaType::of(b"\xff/\xff"), MediaType::Other);
+    }
+}
