@@ -11,7 +11,9 @@
 //!
 //! # Failure
 //! A lock held longer than `DATABASE_TIMEOUT` by another process, a full disk and an I/O error are
-//! [`StoreError::Unavailable`]; a transaction under way is rolled back when it is dropped.
+//! [`StoreError::Unavailable`]; a transaction under way is rolled back when it is dropped. On a full
+//! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
+//! connection would refuse every transaction from then on, and is replaced.
 
 mod deliveries;
 mod endpoints;
@@ -30,7 +32,7 @@ use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Sqlite, SqliteConnection, Transaction};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -113,6 +115,10 @@ fn pool(connections: u32, config: &StoreConfig) -> PoolOptions<Sqlite> {
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
+        .before_acquire(|connection: &mut SqliteConnection, _| {
+            let usable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(usable) })
+        })
 }
 
 /// Rows in one statement, largest first. Any number of rows is a few of these.
@@ -189,6 +195,30 @@ fn id_list(ids: impl IntoIterator<Item = Uuid>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Flags;
+    use clap::Parser;
+
+    #[tokio::test]
+    async fn a_full_disk_leaves_no_connection_behind_that_refuses_every_transaction() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Flags::parse_from(["hookgate"]).config.store;
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let path = directory.path().join("hookgate.db");
+        let store = SqliteStore::open(&path, &config, metrics).await.unwrap();
+        let fill = "CREATE TABLE filled AS SELECT zeroblob(1000000) AS bytes";
+
+        // As full as a disk can be, for as long as this connection lives.
+        let full = sqlx::query("PRAGMA max_page_count = 10");
+        full.execute(&store.writer).await.unwrap();
+        let mut tx = store.write().await.unwrap();
+        let error: StoreError = sqlx::query(fill).execute(&mut *tx).await.unwrap_err().into();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        drop(tx);
+
+        let mut tx = store.write().await.expect("a connection that can begin");
+        sqlx::query(fill).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
 
     #[test]
     fn chunks_cover_all_rows_in_order() {
