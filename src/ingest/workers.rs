@@ -86,14 +86,18 @@ impl Workers {
         }
     }
 
-    /// Starts `count` workers. They end when the journal is closed and drained.
+    /// Starts `count` workers. They end when the journal is drained after the soft stop.
     pub fn start(self, count: usize, lifecycle: &Lifecycle) {
         let workers = Arc::new(self);
         for _ in 0..count {
             let workers = Arc::clone(&workers);
+            let shutdown = lifecycle.shutdown();
             lifecycle.spawn("ingest worker", async move {
-                if let Err(error) = workers.run().await {
-                    tracing::error!(%error, "an ingest worker cannot go on");
+                match workers.run().await {
+                    // A poisoned journal comes to its end before the process is asked to stop, which
+                    // goes on to say what is wrong.
+                    Ok(()) => shutdown.requested().await,
+                    Err(error) => tracing::error!(%error, "an ingest worker cannot go on"),
                 }
             });
         }
