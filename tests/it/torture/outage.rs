@@ -19,26 +19,26 @@ async fn tenants_do_not_notice_that_postgresql_is_away() {
     let url = server.fresh_database().await;
     let mut story = Story::begin("outages of PostgreSQL", Station::on_postgres(&url, &[]).await);
 
-    let load = story.load();
+    let load = story.load().await;
     block_in_place(|| server.stop());
     story.tenants_notice_nothing().await;
     block_in_place(|| server.start_again());
     story.ends(load).await;
 
-    let load = story.load();
+    let load = story.load().await;
     block_in_place(|| server.stop_politely());
     story.tenants_notice_nothing().await;
     block_in_place(|| server.start_again());
     story.ends(load).await;
 
-    let load = story.load();
+    let load = story.load().await;
     for _ in 0..Scale::read().restarts() {
         story.ledger.accepted(story.dice.of_any_size(8)).await;
         assert!(server.terminate_connections().await > 0, "nobody was connected");
     }
     story.ends(load).await;
 
-    let load = story.load();
+    let load = story.load().await;
     let hold = story.station.database.hold().await;
     story.tenants_notice_nothing().await;
     hold.release().await;
@@ -49,7 +49,7 @@ async fn tenants_do_not_notice_that_postgresql_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_do_not_notice_that_sqlite_is_locked() {
     let mut story = Story::begin("SQLite locked", Station::on_sqlite(&[]).await);
-    let load = story.load();
+    let load = story.load().await;
     let hold = story.station.database.hold().await;
     story.tenants_notice_nothing().await;
     hold.release().await;
@@ -73,8 +73,8 @@ async fn full_journal(station: Station) {
     let name = format!("full journal on {}", station.database.name());
     let mut story = Story::begin(&name, station);
     story.manners = Manners { padding_max: 100_000, refusals: true, ..story.manners };
+    let load = story.load().await;
     let hold = story.station.database.hold().await;
-    let load = story.load();
     story.ledger.refused(100).await;
     let (status, ready): (u16, serde_json::Value) = story.station.get("/health/ready").await;
     assert_eq!((status, &ready["checks"]["journal"]), (503, &"full".into()), "{ready}");
@@ -137,14 +137,15 @@ impl Story {
         Self { name: name.to_owned(), station, ledger, manners: Manners::DEMANDING, dice }
     }
 
-    fn load(&mut self) -> Load {
-        Load::start(&self.station, &self.ledger, self.manners, &mut self.dice)
+    /// Clients at work. Their key has been read from the store once when this returns.
+    async fn load(&mut self) -> Load {
+        let load = Load::start(&self.station, &self.ledger, self.manners, &mut self.dice);
+        self.ledger.accepted(100).await;
+        load
     }
 
     /// The outage, for its time: the load goes on, and clients fail at anything but a 202.
     async fn tenants_notice_nothing(&self) {
-        // What is read from the store for the first answers is in the cache now.
-        self.ledger.accepted(100).await;
         outage_lasts().await;
         self.ledger.accepted(100).await;
         assert!(self.station.health().await.queue.events > 0, "the store was not away");
