@@ -23,6 +23,7 @@ mod load;
 mod peer;
 mod report;
 mod server;
+mod store;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -97,6 +98,12 @@ struct RunArgs {
     #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "url",
           value_parser = clap::value_parser!(u32).range(1..=100))]
     peer_bare: Option<u32>,
+    /// Measure plain inserts of the same rows in turn with each scenario, this many pairs; needs
+    /// --database-url
+    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5",
+          requires = "database_url", conflicts_with = "peer_bare",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    peer_unnest: Option<u32>,
     /// Write the results there as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -113,6 +120,8 @@ enum Scenario {
     Health,
     /// GET /metrics
     Metrics,
+    /// POST /api/events/batch until everything is stored
+    Store,
     /// From POST to the webhook's arrival at a receiver of the bench's own
     EndToEnd,
 }
@@ -131,9 +140,10 @@ async fn measure(args: &RunArgs) -> Result<(), CliError> {
     for scenario in &args.scenario {
         // A server of its own for each scenario, so that none runs on what another has stored.
         let server = Server::start(args).await?;
-        let report = match args.peer_bare {
-            Some(pairs) => measure_beside_bare(args, *scenario, &server, pairs).await,
-            None => measure_scenario(args, *scenario, &server).await,
+        let report = match (args.peer_bare, args.peer_unnest) {
+            (Some(pairs), _) => measure_beside_bare(args, *scenario, &server, pairs).await,
+            (None, Some(pairs)) => measure_beside_unnest(args, *scenario, &server, pairs).await,
+            (None, None) => measure_scenario(args, *scenario, &server).await,
         };
         server.stop().await;
         let report = report?;
@@ -184,7 +194,30 @@ async fn measure_beside_bare(
         theirs.push(peer);
     }
     bare.stop().await;
-    Ok(Report::beside_bare(scenario, args, ours, theirs))
+    Ok(Report::beside("bare handler", scenario, args, ours, theirs))
+}
+
+/// Runs the scenario and plain inserts into the same database in turn.
+async fn measure_beside_unnest(
+    args: &RunArgs,
+    scenario: Scenario,
+    server: &Server,
+    pairs: u32,
+) -> Result<Report, CliError> {
+    let url = args.database_url.as_deref().ok_or("--peer-unnest needs --database-url")?;
+    one_run(args, scenario, server, args.warm_up).await?;
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
+    for number in 1..=pairs {
+        let run = one_run(args, scenario, server, args.duration).await?;
+        server.settle().await;
+        let peer = store::run_unnest(args, url, args.duration).await?;
+        let peer = Run::new(peer, store::unnest_rows(), None);
+        progress(&format!("{number}/{pairs} {run} | unnest {peer}"));
+        ours.push(run);
+        theirs.push(peer);
+    }
+    Ok(Report::beside("plain unnest", scenario, args, ours, theirs))
 }
 
 async fn one_run(
@@ -197,6 +230,7 @@ async fn one_run(
     let cpu_before = server.cpu_seconds();
     let (measured, events_per_request) = match scenario {
         Scenario::EndToEnd => (end_to_end::run(args, server, load).await?, 1),
+        Scenario::Store => (store::run(args, server, load).await?, args.batch),
         Scenario::IngestBatch => {
             (load.run(&Target::new(scenario, args, server)).await?, args.batch)
         }
