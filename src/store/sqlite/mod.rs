@@ -195,21 +195,24 @@ fn id_list(ids: impl IntoIterator<Item = Uuid>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Flags;
-    use clap::Parser;
 
     #[tokio::test]
     async fn a_full_disk_leaves_no_connection_behind_that_refuses_every_transaction() {
         let directory = tempfile::tempdir().unwrap();
-        let config = Flags::parse_from(["hookgate"]).config.store;
+        let config = StoreConfig {
+            data_dir: directory.path().to_owned(),
+            database_url: None,
+            database_connections: 2,
+            database_timeout: Duration::from_secs(5),
+            dedup_window: Duration::from_hours(1),
+        };
         let metrics = Arc::new(Metrics::new().unwrap());
-        let path = directory.path().join("hookgate.db");
-        let store = SqliteStore::open(&path, &config, metrics).await.unwrap();
+        let store = SqliteStore::open(&config.sqlite_path(), &config, metrics).await.unwrap();
         let fill = "CREATE TABLE filled AS SELECT zeroblob(1000000) AS bytes";
 
         // As full as a disk can be, for as long as this connection lives.
-        let full = sqlx::query("PRAGMA max_page_count = 10");
-        full.execute(&store.writer).await.unwrap();
+        let no_room = sqlx::query("PRAGMA max_page_count = 10");
+        no_room.execute(&store.writer).await.unwrap();
         let mut tx = store.write().await.unwrap();
         let error: StoreError = sqlx::query(fill).execute(&mut *tx).await.unwrap_err().into();
         assert!(matches!(error, StoreError::Unavailable(_)), "{error}");

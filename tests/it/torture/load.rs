@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -18,12 +18,6 @@ use super::wire::{Lost, Reply, Sender};
 /// A client that was refused asks again after this. Faster than `Retry-After` asks for: a load, not
 /// an example.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(20);
-
-/// What a payload says: which event it is of.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Numbered {
-    pub(super) n: u64,
-}
 
 /// How clients behave, and what they put up with.
 #[derive(Clone, Copy)]
@@ -188,6 +182,7 @@ impl Post {
     }
 }
 
+/// An event whose payload starts with its number.
 fn event(number: u64, named: bool, padding: u64) -> String {
     let dedup_id = if named { format!(r#""dedup_id":"{number}","#) } else { String::new() };
     let padding = "x".repeat(usize::try_from(padding).unwrap());

@@ -13,7 +13,7 @@ use crate::support::binary::Binary;
 use crate::support::client;
 
 /// Longer than anything takes that a test waits for.
-pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const PATIENCE: Duration = Duration::from_mins(5);
 
 /// How often a server is asked whether it is there yet: it has no way to tell by itself.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
