@@ -79,6 +79,9 @@ struct Shared {
     /// The hash each good key was verified against: outlives the TTL, so that a key in use is
     /// hashed once in a process.
     hashes: Cache<ApiKeyId, (KeyDigest, KeyHash)>,
+    /// Good keys as their rows were last read, while they are used: what counts while the store
+    /// cannot be asked.
+    last_known: Cache<ApiKeyId, Arc<VerifiedKey>>,
     /// Refusals; and the place where checks of one presented key wait for each other.
     refusals: Cache<KeyDigest, Refusal>,
     hash_places: Semaphore,
@@ -127,6 +130,7 @@ impl Authenticator {
                 .time_to_live(config.auth_cache_ttl)
                 .build(),
             hashes: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
+            last_known: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
             refusals: Cache::builder().max_capacity(REFUSALS_MAX).time_to_live(REFUSAL_TTL).build(),
             hash_places: Semaphore::new(HASHES_WAITING_MAX),
             hash_turns: Semaphore::new(num_cpus::get().div_ceil(2)),
@@ -160,6 +164,7 @@ impl Authenticator {
     /// Forgets what is known of a key, so that its row is read again: call it after changing one.
     pub async fn forget(&self, key: ApiKeyId) {
         self.shared.forgets.fetch_add(1, Ordering::SeqCst);
+        self.shared.last_known.invalidate(&key).await;
         self.shared.verified.invalidate(&key).await;
     }
 
@@ -205,25 +210,46 @@ impl Shared {
         digest: KeyDigest,
     ) -> Result<Result<Arc<VerifiedKey>, Refusal>, AuthError> {
         let forgets = self.forgets.load(Ordering::SeqCst);
-        let Some(record) = self.store.key_across_orgs(key.id()).await? else {
-            return Ok(Err(Refusal::Unknown));
+        let (record, principal) = match self.read(key.id()).await {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                self.last_known.invalidate(&key.id()).await;
+                return Ok(Err(Refusal::Unknown));
+            }
+            Err(error) => {
+                let known = self.last_known.get(&key.id()).await;
+                let known = known.filter(|known| known.digest == digest).ok_or(error)?;
+                self.keep(key.id(), &known, forgets).await;
+                return Ok(Ok(known));
+            }
         };
         if !record.is_active(self.clock.now()) {
+            self.last_known.invalidate(&key.id()).await;
             return Ok(Err(Refusal::Expired));
         }
-        let Some(principal) = self.principal(&record).await? else {
-            return Ok(Err(Refusal::Unknown));
-        };
         if !self.secret_matches(key, digest, &record).await? {
             return Ok(Err(Refusal::WrongSecret));
         }
         let verified = VerifiedKey { digest, principal, expires_at: record.expires_at };
         let verified = Arc::new(verified);
-        // A key that was changed while it was checked is answered for this once, but not cached.
-        if self.forgets.load(Ordering::SeqCst) == forgets {
-            self.verified.insert(key.id(), Arc::clone(&verified)).await;
-        }
+        self.keep(key.id(), &verified, forgets).await;
         Ok(Ok(verified))
+    }
+
+    /// Caches a good key. One that was changed while it was checked is answered for this once, but
+    /// not cached.
+    async fn keep(&self, id: ApiKeyId, verified: &Arc<VerifiedKey>, forgets: u64) {
+        if self.forgets.load(Ordering::SeqCst) == forgets {
+            self.last_known.insert(id, Arc::clone(verified)).await;
+            self.verified.insert(id, Arc::clone(verified)).await;
+        }
+    }
+
+    /// A key's row, and whom it stands for.
+    async fn read(&self, id: ApiKeyId) -> Result<Option<(ApiKey, Principal)>, StoreError> {
+        let Some(record) = self.store.key_across_orgs(id).await? else { return Ok(None) };
+        let principal = self.principal(&record).await?;
+        Ok(principal.map(|principal| (record, principal)))
     }
 
     async fn principal(&self, record: &ApiKey) -> Result<Option<Principal>, StoreError> {

@@ -20,8 +20,10 @@
 //! revoking a key is the removal of one entry.
 //!
 //! # Failure
-//! A store that cannot be asked is [`AuthError::Unavailable`], never a refusal: verified keys go on
-//! working from the cache until their TTL. A flood of well-formed wrong keys meets, in this order,
+//! A store that cannot be asked is [`AuthError::Unavailable`], never a refusal, and only for keys
+//! that this process does not know: those it has verified go on working, as their rows were last
+//! read, until the store is back, since an outage of the store must not stop ingest. What was revoked
+//! elsewhere meanwhile is noticed as soon as it is. A flood of well-formed wrong keys meets, in this order,
 //! the cache of refusals, the bound on hashes for one key id, and the bound on hashes at once;
 //! beyond them it is [`AuthError::Busy`], while keys in use need no hash at all.
 //!

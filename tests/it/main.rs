@@ -12,3 +12,4 @@ mod http;
 mod spine;
 mod store;
 mod support;
+mod torture;
