@@ -1,6 +1,6 @@
 # What one does with this repository. `make` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench load-test clean
+.PHONY: help run test torture lint bench load-test clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -10,6 +10,9 @@ run: ## Start the server on SQLite, data in ./data
 
 test: ## Run every test (PostgreSQL's programs must be installed)
 	cargo test
+
+torture: ## Kill, stop, starve and damage servers at length: TORTURE_ROUNDS, 300 unless set
+	TORTURE_ROUNDS=$${TORTURE_ROUNDS:-300} cargo test --test it torture:: -- --nocapture --test-threads 2
 
 lint: ## Formatting and clippy, warnings denied
 	cargo fmt --check

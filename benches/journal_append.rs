@@ -1,8 +1,11 @@
 //! The journal beside fjall, the fastest general-purpose library found for the purpose: durable
 //! appends of 100-byte records, so many to a sync. `cargo bench --bench journal_append`.
 //!
-//! Both write to a real directory under the target directory and sync with `fdatasync`. fjall gets
-//! one batch a sync, which is its best case. The journal gets as many appenders, each of which
+//! Both write to a real directory under the target directory, sync with `fdatasync`, and are called
+//! from a task of a runtime: fjall's commit through `spawn_blocking`, because it blocks for as long
+//! as the disk takes. (Called from a thread that may block, it saves that hand-over, which the
+//! journal cannot save: on a disk that syncs in 0.03 ms, single appends are then 1.15 times as fast
+//! as the journal's.) fjall gets one batch a sync, which is its best case. The journal gets as many appenders, each of which
 //! appends again when its last record is durable: that is how requests come, and it finds its groups
 //! by itself. What was appended is read back and finished behind each slice, so that segments are
 //! used again.
@@ -121,6 +124,7 @@ struct Theirs {
     database: Database,
     keyspace: Keyspace,
     seq: u64,
+    runtime: Runtime,
     _dir: TempDir,
 }
 
@@ -129,7 +133,8 @@ impl Theirs {
         let dir = dir();
         let database = Database::builder(dir.path()).open().unwrap();
         let keyspace = database.keyspace("journal", KeyspaceCreateOptions::default).unwrap();
-        Self { database, keyspace, seq: 0, _dir: dir }
+        let runtime = Builder::new_current_thread().build().unwrap();
+        Self { database, keyspace, seq: 0, runtime, _dir: dir }
     }
 
     /// Commits batches for the time of a slice and returns records a second.
@@ -142,7 +147,8 @@ impl Theirs {
                 self.seq += 1;
                 batch.insert(&self.keyspace, self.seq.to_be_bytes(), RECORD);
             }
-            batch.commit().unwrap();
+            let commit = async { tokio::task::spawn_blocking(move || batch.commit()).await };
+            self.runtime.block_on(commit).unwrap().unwrap();
         }
         (self.seq - before) as f64 / watch.seconds()
     }

@@ -76,6 +76,9 @@ struct Shared {
     /// The hash each good key was verified against: outlives the TTL, so that a key in use is
     /// hashed once in a process.
     hashes: Cache<ApiKeyId, (KeyDigest, KeyHash)>,
+    /// Good keys as their rows were last read, while they are used: what counts while the store
+    /// cannot be asked.
+    last_known: Cache<ApiKeyId, Arc<VerifiedKey>>,
     /// Refusals; and the place where checks of one presented key wait for each other.
     refusals: Cache<KeyDigest, Refusal>,
     hash_places: Semaphore,
@@ -122,6 +125,7 @@ impl Authenticator {
                 .time_to_live(config.auth_cache_ttl)
                 .build(),
             hashes: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
+            last_known: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
             refusals: Cache::builder().max_capacity(REFUSALS_MAX).time_to_live(REFUSAL_TTL).build(),
             hash_places: Semaphore::new(HASHES_WAITING_MAX),
             hash_turns: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),
@@ -164,7 +168,7 @@ impl Authenticator {
         // notices.
         self.shared.forgets.fetch_add(1, Ordering::SeqCst);
         for key in keys {
-            self.shared.verified.invalidate(key).await;
+            self.shared.forget(*key).await;
         }
     }
 
@@ -210,21 +214,40 @@ impl Shared {
         let mut reads = 1;
         loop {
             let forgets = self.forgets.load(Ordering::SeqCst);
-            let verified = match self.verify_once(key, digest).await? {
-                Ok(verified) => Arc::new(verified),
-                Err(refusal) => return Ok(Err(refusal)),
+            let verified = match self.verify_once(key, digest).await {
+                Ok(Ok(verified)) => Arc::new(verified),
+                Ok(Err(refusal)) => {
+                    // A wrong secret says nothing about the key it was guessed for.
+                    if matches!(refusal, Refusal::Unknown | Refusal::Expired) {
+                        self.forget(key.id()).await;
+                    }
+                    return Ok(Err(refusal));
+                }
+                // An outage of the store must not stop ingest for keys that were good before it.
+                Err(AuthError::Unavailable(cause)) => {
+                    let known = self.last_known.get(&key.id()).await;
+                    let known = known.filter(|known| known.digest == digest);
+                    known.ok_or(AuthError::Unavailable(cause))?
+                }
+                Err(error) => return Err(error),
             };
+            self.last_known.insert(key.id(), Arc::clone(&verified)).await;
             self.verified.insert(key.id(), Arc::clone(&verified)).await;
             if self.forgets.load(Ordering::SeqCst) == forgets {
                 return Ok(Ok(verified));
             }
-            self.verified.invalidate(&key.id()).await;
+            self.forget(key.id()).await;
             // While keys change all the time this one is answered for once, but not cached.
             if reads == READS_MAX {
                 return Ok(Ok(verified));
             }
             reads += 1;
         }
+    }
+
+    async fn forget(&self, key: ApiKeyId) {
+        self.last_known.invalidate(&key).await;
+        self.verified.invalidate(&key).await;
     }
 
     async fn verify_once(

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 /// Batches in the order they were read, and which of them are finished. Pure.
 ///
-/// Holds no more batches than there are workers, behind the oldest one that is not finished.
+/// While the oldest one is not finished, those behind it add up, finished or not: whoever reads must
+/// look at [`Self::len`] first.
 #[derive(Debug)]
 pub(super) struct AckWindow<P> {
     /// The number of the oldest batch in `batches`.
@@ -26,6 +27,11 @@ impl<P: Copy> AckWindow<P> {
     /// A window without batches.
     pub(super) const fn new() -> Self {
         Self { oldest: 0, batches: VecDeque::new() }
+    }
+
+    /// Batches from the oldest one that is not finished to the one that was read last.
+    pub(super) fn len(&self) -> usize {
+        self.batches.len()
     }
 
     /// Adds the batch that was read next; everything before `end` belongs to it or to one before it.
@@ -58,11 +64,13 @@ mod tests {
         let mut window = AckWindow::new();
         let [first, second, third] = [10, 20, 35].map(|end| window.add(end));
         assert_eq!(window.finish(second), None);
+        assert_eq!(window.len(), 3);
         assert_eq!(window.finish(first), Some(20));
         assert_eq!(window.finish(first), None);
         assert_eq!(window.finish(third), Some(35));
         let fourth = window.add(40);
         assert_eq!(window.finish(fourth), Some(40));
+        assert_eq!(window.len(), 0);
     }
 
     proptest! {

@@ -21,6 +21,8 @@
 //!   notice nothing until the journal is full.
 //! - The store refuses a batch: it is halved until the event at fault stands alone. That one
 //!   becomes a dead letter with the reason; the others are stored.
+//! - The journal is poisoned: what is durable in it is still stored. The process goes on answering
+//!   503, so that whoever asks is told why, until an operator restarts it.
 //! - The process dies: the records behind the checkpoint are read again. Storing them twice changes
 //!   nothing.
 //! - A record cannot be decoded though its checksum holds: it was written by a newer version. The

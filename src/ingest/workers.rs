@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::IngestConfig;
 use crate::domain::{Event, InstanceId, Lease, LeaseToken, LeasedDelivery};
@@ -17,6 +17,9 @@ use super::record::{self, RecordError};
 
 /// Bytes of records a worker holds at the most, beyond its first record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Batches read from the oldest one that is not finished: so much is noted in memory, and read again
+/// after a crash, when one batch takes long while others pass it by.
+const BATCHES_AHEAD_MAX: usize = 1_024;
 /// Deliveries leased with one batch at the most; more wait in the store.
 const LEASES_PER_BATCH_MAX: usize = 1_024;
 /// The first wait after the store was unavailable; doubled up to [`RETRY_WAIT_MAX`].
@@ -42,6 +45,8 @@ pub struct Workers {
     journal: Journal,
     reader: tokio::sync::Mutex<JournalReader>,
     window: Mutex<AckWindow<Seq>>,
+    /// Tells the worker that reads that the window has moved.
+    window_moved: Notify,
     store: SharedStore,
     hand_over: HandOver,
     clock: Clock,
@@ -78,6 +83,7 @@ impl Workers {
             journal,
             reader: tokio::sync::Mutex::new(reader),
             window: Mutex::new(AckWindow::new()),
+            window_moved: Notify::new(),
             store,
             hand_over,
             clock,
@@ -86,14 +92,18 @@ impl Workers {
         }
     }
 
-    /// Starts `count` workers. They end when the journal is closed and drained.
+    /// Starts `count` workers. They end when the journal is drained after the soft stop.
     pub fn start(self, count: usize, lifecycle: &Lifecycle) {
         let workers = Arc::new(self);
         for _ in 0..count {
             let workers = Arc::clone(&workers);
+            let shutdown = lifecycle.shutdown();
             lifecycle.spawn("ingest worker", async move {
-                if let Err(error) = workers.run().await {
-                    tracing::error!(%error, "an ingest worker cannot go on");
+                match workers.run().await {
+                    // A poisoned journal comes to its end before the process is asked to stop, which
+                    // goes on to say what is wrong.
+                    Ok(()) => shutdown.requested().await,
+                    Err(error) => tracing::error!(%error, "an ingest worker cannot go on"),
                 }
             });
         }
@@ -112,6 +122,7 @@ impl Workers {
         self.store_all(&batch.events).await;
         if let Some(end) = self.window().finish(batch.number) {
             self.journal.finished(end);
+            self.window_moved.notify_one();
         }
         Ok(true)
     }
@@ -119,6 +130,9 @@ impl Workers {
     /// Reads a batch. One worker reads while the others store.
     async fn next_batch(&self) -> Result<Option<Batch>, WorkerError> {
         let mut reader = self.reader.lock().await;
+        while self.window().len() >= BATCHES_AHEAD_MAX {
+            self.window_moved.notified().await;
+        }
         let records = reader.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await?;
         let Some(last) = records.as_ref().and_then(|records| records.last()) else {
             return Ok(None);

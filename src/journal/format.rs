@@ -33,7 +33,7 @@
 //!   segment's first.
 //! - The journal id is a random number that no tenant sees. A payload that imitates a frame does
 //!   not pass for one when a search runs across it.
-//! - The group tells a torn tail from damage: see [`super::recovery`].
+//! - The group tells a torn tail from damage: see [`super::segment_scan`].
 //!
 //! # Checkpoint
 //! The file `checkpoint` has two slots, at 0 and 4096, written in turn, so that one of them is

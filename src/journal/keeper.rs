@@ -43,7 +43,11 @@ pub(super) struct Keeper {
     /// Above that of every spare there is.
     pub(super) spare_number: u64,
     pub(super) last_checkpoint: Option<Stopwatch>,
-    pub(super) last_trouble: Option<Stopwatch>,
+    /// Since when the checkpoint could not be written, at the last attempt.
+    pub(super) checkpoint_failed: Option<Stopwatch>,
+    /// Since when no spare could be made, at the last attempt. Apart from the other, so that trouble
+    /// with the one never keeps the writer waiting for the other.
+    pub(super) spare_failed: Option<Stopwatch>,
 }
 
 enum Task {
@@ -103,11 +107,11 @@ impl Keeper {
         }
         let stops = state.phase == Phase::KeeperStops;
         let is_urgent = stops || state.is_oldest_below(state.finished);
-        match (self.last_trouble, is_urgent) {
+        match (self.checkpoint_failed, is_urgent) {
             (None, true) => Some(Duration::ZERO),
             (None, false) => Some(remaining(self.last_checkpoint, CHECKPOINT_INTERVAL)),
             (Some(_), _) if stops => None,
-            (Some(_), _) => Some(remaining(self.last_trouble, RETRY_INTERVAL)),
+            (Some(_), _) => Some(remaining(self.checkpoint_failed, RETRY_INTERVAL)),
         }
     }
 
@@ -116,7 +120,7 @@ impl Keeper {
         let wanted = state.spares.is_empty()
             && state.phase == Phase::Running
             && self.segments.may_grow(state);
-        wanted.then(|| remaining(self.last_trouble, RETRY_INTERVAL))
+        wanted.then(|| remaining(self.spare_failed, RETRY_INTERVAL))
     }
 
     fn prepare(&mut self) {
@@ -136,7 +140,7 @@ impl Keeper {
                 if error.kind() != io::ErrorKind::Interrupted {
                     tracing::error!(file = name, %error, "cannot prepare a journal segment");
                 }
-                self.last_trouble = Some(Stopwatch::start());
+                self.spare_failed = Some(Stopwatch::start());
                 let full = is_no_space(&error);
                 let trouble = if full { NoSegment::Full } else { NoSegment::Broken };
                 self.segments.settle_spare(Err(trouble));
@@ -186,7 +190,7 @@ impl Keeper {
     }
 
     fn settle(&mut self, spare: String) {
-        self.last_trouble = None;
+        self.spare_failed = None;
         self.segments.settle_spare(Ok(spare));
         self.queue.reopen();
     }
@@ -196,13 +200,13 @@ impl Keeper {
         self.last_checkpoint = Some(Stopwatch::start());
         match self.checkpoint.write(checkpoint) {
             Ok(()) => {
-                self.last_trouble = None;
+                self.checkpoint_failed = None;
                 self.segments.lock().persisted = finished;
             }
             // Nothing is lost by an old checkpoint but the time to store records again.
             Err(error) => {
                 tracing::error!(%error, "cannot write the journal's checkpoint; trying again");
-                self.last_trouble = Some(Stopwatch::start());
+                self.checkpoint_failed = Some(Stopwatch::start());
             }
         }
     }

@@ -51,6 +51,7 @@ mod queue;
 mod reader;
 mod recovery;
 mod scan;
+mod segment_scan;
 mod segments;
 #[cfg(test)]
 mod tests;
@@ -259,7 +260,8 @@ impl Journal {
             checkpoint: recovered.checkpoint,
             spare_number: recovered.spare_number,
             last_checkpoint: None,
-            last_trouble: None,
+            checkpoint_failed: None,
+            spare_failed: None,
         };
         let writer = Writer {
             disk: Arc::clone(disk),

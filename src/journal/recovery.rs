@@ -1,12 +1,6 @@
 //! Recovery: from what lies in the directory to a journal that can go on.
 //!
-//! # Torn tail or damage
-//! The writer starts a group only after the group before it was synced. A bad record with a record
-//! of a later group behind it, or with a later segment, or below the checkpoint's synced mark, was
-//! synced once: it is damage, and what is sound behind it is kept. A bad record without any of
-//! these was never acknowledged: it is the torn tail, and the segment is cut there. Nothing of a
-//! torn group that lies behind its first bad record is kept, so that what is recovered is always a
-//! prefix of what was appended.
+//! Each segment is looked through for what is sound, torn and damaged ([`super::segment_scan`]).
 //!
 //! # What is sound may still not be synced
 //! After a crash of the process, or a restart after a failed sync, the page cache may hold records
@@ -20,19 +14,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::CheckpointFile;
-use super::damage::{Damage, keep_aside};
+use super::damage::Damage;
 use super::disk::{Disk, DiskFile, read_full, write_all};
 use super::format::{
-    Checkpoint, FRAME_HEADER_BYTES, FrameHeader, JournalId, SEGMENT_HEADER_BYTES, SegmentHeader,
-    parse_segment_header, parse_segment_name,
+    Checkpoint, JournalId, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_header,
+    parse_segment_name,
 };
 use super::keeper::SPARES_MAX;
-use super::scan::{Found, Frames, end_of_bytes};
+use super::segment_scan::{HEADER_READ_BYTES, Scanned, SegmentFile, SegmentScan};
 use super::segments::{Position, Segment, State};
 use super::{CHECKPOINT_NAME, DAMAGED_DIR, JournalError, LOCK_NAME, SPARE_PREFIX};
 
-/// Bytes of a segment's start that are looked at.
-const HEADER_READ_BYTES: usize = 64;
 /// Bytes of the last group that are written again at once.
 const REWRITE_BYTES: usize = 1024 * 1024;
 
@@ -153,15 +145,6 @@ fn identity(
     most.map_or_else(|| getrandom::u64().map(JournalId), |(id, _)| Ok(id))
 }
 
-/// A segment file of this journal.
-struct SegmentFile {
-    first_seq: u64,
-    name: String,
-    file: Arc<dyn DiskFile>,
-    bytes: u64,
-    header_is_sound: bool,
-}
-
 /// What the segments come to.
 struct Replay {
     live: VecDeque<Segment>,
@@ -174,18 +157,6 @@ struct Recoverer<'a> {
     dir: &'a Path,
     id: JournalId,
     report: Recovery,
-}
-
-/// One segment, looked through.
-struct Scanned {
-    /// The offset behind the last sound record.
-    end: u64,
-    /// What the record behind it gets.
-    next_seq: u64,
-    /// The offset of the last group.
-    last_group_at: u64,
-    /// The place of the first record that waits.
-    first_waiting: Option<(u64, u64)>,
 }
 
 impl Recoverer<'_> {
@@ -247,7 +218,15 @@ impl Recoverer<'_> {
             let failed = |error| JournalError::io("recover", &self.dir.join(&segment.name), error);
             self.report_gap(&segment.name, next_seq..segment.first_seq);
             let behind = files.get(index + 1).map(|next| next.first_seq);
-            let mut scan = SegmentScan { segment, behind, known, recoverer: self };
+            let scan = SegmentScan {
+                disk: self.disk,
+                dir: self.dir,
+                id: self.id,
+                segment,
+                behind,
+                known,
+                report: &mut self.report,
+            };
             let scanned = scan.run().map_err(failed)?;
             next_seq = next_seq.max(scanned.next_seq);
             if start.is_none() {
@@ -317,145 +296,6 @@ fn rewrite(file: &dyn DiskFile, bytes: Range<u64>) -> io::Result<()> {
         at += read as u64;
     }
     Ok(())
-}
-
-impl SegmentFile {
-    fn whole(&self) -> Segment {
-        Segment {
-            first_seq: self.first_seq,
-            name: self.name.clone(),
-            end: self.bytes,
-            bytes: self.bytes,
-        }
-    }
-}
-
-/// Where the look goes on behind a bad record.
-enum Passed {
-    /// It was damage, and this is the next sound record.
-    To { offset: u64, seq: u64 },
-    /// There is nothing more in this segment.
-    End { next_seq: u64 },
-}
-
-/// The look through one segment.
-struct SegmentScan<'a, 'b> {
-    segment: &'a SegmentFile,
-    /// The first seq of the segment behind it: every record below was synced.
-    behind: Option<u64>,
-    known: Checkpoint,
-    recoverer: &'a mut Recoverer<'b>,
-}
-
-impl SegmentScan<'_, '_> {
-    fn run(&mut self) -> io::Result<Scanned> {
-        self.check_header()?;
-        let mut seq = self.segment.first_seq;
-        let mut frames =
-            Frames::new(Arc::clone(&self.segment.file), self.recoverer.id, SEGMENT_HEADER_BYTES);
-        let at = frames.position();
-        let mut scanned =
-            Scanned { end: at, next_seq: seq, last_group_at: at, first_waiting: None };
-        while self.behind != Some(seq) {
-            let at = frames.position();
-            match frames.read(seq, self.segment.bytes)? {
-                Found::Frame(header, _) => {
-                    self.count(&header, at, &mut scanned);
-                    seq += 1;
-                    scanned.end = frames.position();
-                }
-                bad => match self.pass(&frames, seq, at, bad.search_from(at))? {
-                    Passed::To { offset, seq: sound } => {
-                        frames.seek(offset);
-                        seq = sound;
-                    }
-                    Passed::End { next_seq } => {
-                        seq = next_seq;
-                        break;
-                    }
-                },
-            }
-        }
-        scanned.next_seq = seq;
-        Ok(scanned)
-    }
-
-    fn check_header(&mut self) -> io::Result<()> {
-        if self.segment.header_is_sound {
-            return Ok(());
-        }
-        let header = 0..self.segment.bytes.min(HEADER_READ_BYTES as u64);
-        self.report(header, self.segment.first_seq..self.segment.first_seq)
-    }
-
-    fn count(&mut self, header: &FrameHeader, at: u64, scanned: &mut Scanned) {
-        if header.group_back == 0 {
-            scanned.last_group_at = at;
-        }
-        if header.seq >= self.known.finished {
-            self.recoverer.report.records += 1;
-            self.recoverer.report.items += u64::from(header.items);
-            scanned.first_waiting.get_or_insert((at, header.seq));
-        }
-    }
-
-    /// Decides on a bad record of `seq` at offset `at`, with a look at what is behind offset `from`.
-    fn pass(&mut self, frames: &Frames, seq: u64, at: u64, from: u64) -> io::Result<Passed> {
-        let len = self.segment.bytes;
-        let most = seq + 1 + len.saturating_sub(from) / FRAME_HEADER_BYTES as u64;
-        let seqs = seq + 1..self.behind.unwrap_or(most).min(most + 1);
-        let sound = frames.find(from..len, &seqs)?;
-        let synced_below = self.behind.unwrap_or(self.known.synced);
-        let was_synced =
-            seq < synced_below || Self::has_later_group(frames, seq, sound, len, &seqs)?;
-        match sound {
-            Some((offset, header)) if was_synced => {
-                self.report(at..offset, seq..header.seq)?;
-                Ok(Passed::To { offset, seq: header.seq })
-            }
-            Some(_) | None => {
-                let end = end_of_bytes(&*self.segment.file, at.min(len)..len)?;
-                if was_synced {
-                    self.report(at..end.max(at), seq..synced_below)?;
-                    return Ok(Passed::End { next_seq: synced_below });
-                }
-                self.recoverer.report.torn_bytes += end.saturating_sub(at);
-                Ok(Passed::End { next_seq: seq })
-            }
-        }
-    }
-
-    /// Whether a record of a group that began after `seq` was written: the sync between them
-    /// proves that `seq` was whole once.
-    fn has_later_group(
-        frames: &Frames,
-        seq: u64,
-        first: Option<(u64, FrameHeader)>,
-        len: u64,
-        seqs: &Range<u64>,
-    ) -> io::Result<bool> {
-        let mut found = first;
-        while let Some((offset, header)) = found {
-            if header.group_first() > seq {
-                return Ok(true);
-            }
-            let behind = offset + header.frame_bytes() as u64;
-            found = frames.find(behind..len, &(header.seq + 1..seqs.end))?;
-        }
-        Ok(false)
-    }
-
-    fn report(&mut self, bytes: Range<u64>, seqs: Range<u64>) -> io::Result<()> {
-        // What is lost of finished records is no loss.
-        if !seqs.is_empty() && seqs.end <= self.known.finished {
-            return Ok(());
-        }
-        let recoverer = &mut *self.recoverer;
-        let file = (self.segment.name.as_str(), &*self.segment.file);
-        let damage = keep_aside(recoverer.disk, recoverer.dir, file, bytes, seqs)?;
-        recoverer.report.damage.push(damage);
-        Ok(())
-    }
 }
 
 /// Keeps the spares that are whole, and removes the others.

@@ -14,3 +14,4 @@ mod http;
 mod spine;
 mod store;
 mod support;
+mod torture;

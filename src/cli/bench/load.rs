@@ -44,7 +44,7 @@ impl Target {
             Scenario::Ingest | Scenario::EndToEnd => {
                 (Method::POST, "/api/events", event, StatusCode::ACCEPTED)
             }
-            Scenario::IngestBatch => {
+            Scenario::IngestBatch | Scenario::Store => {
                 let batch = format!("[{}]", vec![event; args.batch as usize].join(","));
                 (Method::POST, "/api/events/batch", batch, StatusCode::ACCEPTED)
             }
@@ -59,6 +59,7 @@ impl Target {
             Scenario::IngestRaw => "text/plain",
             Scenario::Ingest
             | Scenario::IngestBatch
+            | Scenario::Store
             | Scenario::EndToEnd
             | Scenario::Health
             | Scenario::Metrics => "application/json",
@@ -95,8 +96,12 @@ impl Target {
 
 /// An event whose payload is a JSON string of `payload_bytes`, starting with `mark`.
 pub(super) fn event_body(payload_bytes: usize, mark: &str) -> String {
-    let filling = "x".repeat(payload_bytes.saturating_sub(2 + mark.len()));
-    format!(r#"{{"type":"bench.event","payload":"{mark}{filling}"}}"#)
+    format!(r#"{{"type":"bench.event","payload":{}}}"#, event_payload(payload_bytes, mark))
+}
+
+/// A JSON string of `payload_bytes`, quotes included, starting with `mark`.
+pub(super) fn event_payload(payload_bytes: usize, mark: &str) -> String {
+    format!("\"{mark}{}\"", "x".repeat(payload_bytes.saturating_sub(2 + mark.len())))
 }
 
 impl Load {

@@ -24,6 +24,7 @@ mod load;
 mod peer;
 mod report;
 mod server;
+mod store;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -96,13 +97,19 @@ struct RunArgs {
     /// Bytes in an event's payload, or in the body of ingest-raw
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=262_144))]
     payload_bytes: u32,
-    /// Events in a request of ingest-batch
+    /// Events in a request of ingest-batch and store
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     batch: u32,
     /// Measure the bare handler in turn with each scenario, this many pairs
     #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "url",
           value_parser = clap::value_parser!(u32).range(1..=100))]
     peer_bare: Option<u32>,
+    /// Measure plain inserts of the same rows in turn with each scenario, this many pairs; needs
+    /// --database-url
+    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5",
+          requires = "database_url", conflicts_with = "peer_bare",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    peer_unnest: Option<u32>,
     /// Write the results there as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -121,6 +128,8 @@ enum Scenario {
     Health,
     /// GET /metrics
     Metrics,
+    /// POST /api/events/batch until everything is stored
+    Store,
     /// From POST to the webhook's arrival at a receiver of the bench's own
     EndToEnd,
 }
@@ -156,9 +165,12 @@ async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<(), CliErro
     for scenario in &args.scenario {
         // A server of its own for each scenario, so that none runs on what another has stored.
         let server = unless_stopped(stop, Server::start(args)).await?;
-        let report = match args.peer_bare {
-            Some(pairs) => measure_beside_bare(args, *scenario, &server, pairs, stop).await,
-            None => measure_scenario(args, *scenario, &server, stop).await,
+        let report = match (args.peer_bare, args.peer_unnest) {
+            (Some(pairs), _) => measure_beside_bare(args, *scenario, &server, pairs, stop).await,
+            (None, Some(pairs)) => {
+                measure_beside_unnest(args, *scenario, &server, pairs, stop).await
+            }
+            (None, None) => measure_scenario(args, *scenario, &server, stop).await,
         };
         server.stop().await;
         let report = report?;
@@ -241,7 +253,7 @@ async fn measure_beside_bare(
     let pairs = measure_pairs(args, scenario, (server, &bare), pairs, stop).await;
     bare.stop().await;
     let (ours, theirs) = pairs?;
-    Ok(Report::beside_bare(scenario, args, ours, theirs))
+    Ok(Report::beside("bare handler", scenario, args, ours, theirs))
 }
 
 async fn measure_pairs(
@@ -266,6 +278,30 @@ async fn measure_pairs(
     Ok((ours, theirs))
 }
 
+/// Runs the scenario and plain inserts into the same database in turn.
+async fn measure_beside_unnest(
+    args: &RunArgs,
+    scenario: Scenario,
+    server: &Server,
+    pairs: u32,
+    stop: &CancellationToken,
+) -> Result<Report, CliError> {
+    let url = args.database_url.as_deref().ok_or("--peer-unnest needs --database-url")?;
+    one_run(args, scenario, server, args.warm_up, stop).await?;
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
+    for number in 1..=pairs {
+        let run = one_run(args, scenario, server, args.duration, stop).await?;
+        unless_stopped(stop, server.settle()).await?;
+        let peer = store::run_unnest(args, url, stop).await?;
+        let peer = Run::new(peer, u32::from(store::ROWS), None);
+        progress(&format!("{number}/{pairs} {run} | unnest {peer}"));
+        ours.push(run);
+        theirs.push(peer);
+    }
+    Ok(Report::beside("plain unnest", scenario, args, ours, theirs))
+}
+
 async fn one_run(
     args: &RunArgs,
     scenario: Scenario,
@@ -277,6 +313,9 @@ async fn one_run(
     let cpu_before = server.cpu_seconds();
     let (measured, events_per_request) = match scenario {
         Scenario::EndToEnd => (end_to_end::run(args, server, load, stop).await?, 1),
+        Scenario::Store => {
+            (unless_stopped(stop, store::run(args, server, load)).await?, args.batch)
+        }
         Scenario::IngestBatch => {
             let target = Target::new(scenario, args, server);
             (unless_stopped(stop, load.run(&target)).await?, args.batch)

@@ -105,17 +105,18 @@ pub(super) struct Report {
     /// The run with the median rate.
     pub(super) median: Run,
     runs: Vec<Run>,
-    bare: Option<BesideBare>,
+    peer: Option<Peer>,
 }
 
-/// The same beside the handler that only answers.
+/// What was measured in turn with it.
 #[derive(Debug, Serialize, Deserialize)]
-struct BesideBare {
+struct Peer {
+    name: String,
     median: Run,
     runs: Vec<Run>,
-    /// Requests a second, ours by the bare handler's, pair by pair.
+    /// Events a second, ours by the peer's, pair by pair.
     rate_ratio: Spread,
-    /// CPU time for one request, ours by the bare handler's, pair by pair.
+    /// CPU time for one event, ours by the peer's, pair by pair.
     cpu_ratio: Option<Spread>,
 }
 
@@ -136,27 +137,29 @@ impl Report {
             payload_bytes: args.payload_bytes,
             median: median_run(&runs),
             runs,
-            bare: None,
+            peer: None,
         }
     }
 
-    pub(super) fn beside_bare(
+    pub(super) fn beside(
+        name: &str,
         scenario: Scenario,
         args: &RunArgs,
         ours: Vec<Run>,
         theirs: Vec<Run>,
     ) -> Self {
         let pairs = || ours.iter().zip(&theirs);
-        let rate = pairs().map(|(a, b)| a.requests_per_second / b.requests_per_second).collect();
+        let rate = pairs().map(|(a, b)| a.events_per_second / b.events_per_second).collect();
         let cpu: Option<Vec<f64>> =
             pairs().map(|(a, b)| Some(a.cpu_us_per_event? / b.cpu_us_per_event?)).collect();
-        let bare = BesideBare {
+        let peer = Peer {
+            name: name.to_owned(),
             median: median_run(&theirs),
             rate_ratio: Spread::of(rate),
             cpu_ratio: cpu.map(Spread::of),
             runs: theirs,
         };
-        Self { bare: Some(bare), ..Self::new(scenario, args, ours) }
+        Self { peer: Some(peer), ..Self::new(scenario, args, ours) }
     }
 }
 
@@ -226,10 +229,10 @@ impl fmt::Display for Report {
             self.runs.len()
         )?;
         write!(f, "  {}", self.median)?;
-        if let Some(bare) = &self.bare {
-            write!(f, "\n  bare: {}", bare.median)?;
-            write!(f, "\n  ours / bare: req/s {}", bare.rate_ratio)?;
-            if let Some(cpu) = &bare.cpu_ratio {
+        if let Some(peer) = &self.peer {
+            write!(f, "\n  {}: {}", peer.name, peer.median)?;
+            write!(f, "\n  ours / {}: events/s {}", peer.name, peer.rate_ratio)?;
+            if let Some(cpu) = &peer.cpu_ratio {
                 write!(f, ", cpu {cpu}")?;
             }
         }

@@ -256,3 +256,35 @@ fn without_a_checkpoint_everything_is_read_again() {
     disk.put(&path, Some(vec![0xff; 8192]));
     assert_eq!(recover(&disk).0, all_but(12, &[]));
 }
+
+#[test]
+fn a_segment_cut_before_the_tail_costs_only_what_was_cut_off() {
+    let (path, whole) = segment(5, &[1, 1, 1, 1]);
+    for length in 32..frame_range(5, 8).end {
+        let disk = three_segments();
+        disk.put(&path, Some(whole[..length].to_vec()));
+        let lost: Vec<_> = (5..=8).filter(|seq| frame_range(5, *seq).end > length).collect();
+        let (seqs, recovery) = recover(&disk);
+        assert_eq!(seqs, all_but(12, &lost), "cut at {length}");
+        assert_eq!(lost_seqs(&recovery), [(lost[0], 9)], "cut at {length}");
+    }
+}
+
+#[test]
+fn damage_that_comes_while_the_journal_is_open_is_passed_by_too() {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = open(&disk);
+    block_on(async {
+        for seq in 1..=4 {
+            journal.append(said(seq).as_bytes(), 1).await.unwrap();
+        }
+        let (path, _) = disk.files(".segment").remove(0);
+        for lost in [2, 4] {
+            disk.flip(&path, frame_range(1, lost).end - 1);
+        }
+        let seqs: Vec<_> =
+            drain(&journal, &mut reader).await.iter().map(|record| record.seq.get()).collect();
+        assert_eq!(seqs, [1, 3]);
+    });
+    assert_eq!(disk.files(&format!("-{}", frame_range(1, 2).start)).len(), 1, "kept aside");
+}

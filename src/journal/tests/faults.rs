@@ -94,6 +94,25 @@ fn a_full_disk_refuses_appends_until_there_is_room() {
 }
 
 #[test]
+fn a_checkpoint_that_cannot_be_written_stops_nothing() {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = open(&disk);
+    disk.set_faults(Faults { failing_checkpoints: true, ..Faults::default() });
+    let record = [b'x'; 400];
+    block_on(async {
+        // Two records fit into a segment; nothing is taken away, since nothing may be forgotten.
+        for _ in 0..20 {
+            journal.append(&record, 1).await.unwrap();
+            let read = reader.next_batch(1, 1000).await.unwrap().unwrap();
+            journal.finished(read[0].seq.next());
+        }
+    });
+    assert!(journal.status().bytes >= 10 * SEGMENT_BYTES);
+    journal.shut_down();
+    assert_eq!(open(&disk.copy()).2.records, 20);
+}
+
+#[test]
 fn an_append_that_is_abandoned_harms_no_other() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);

@@ -63,6 +63,8 @@ pub(super) struct Faults {
     pub(super) failing_writes: bool,
     /// Syncs of segments fail with `EIO`, and claim that nothing is left to sync.
     pub(super) failing_syncs: bool,
+    /// Writes to other files, that is to the checkpoint, fail with `EIO`.
+    pub(super) failing_checkpoints: bool,
     /// No file grows: `ENOSPC`.
     pub(super) no_space: bool,
     /// The number of the call, and of all behind it, that finds the power gone.
@@ -145,6 +147,14 @@ impl SimDisk {
             state.names.remove(path);
         }
         state.durable_names = state.names.clone();
+    }
+
+    /// Flips every bit of one byte, on the platter and in the cache.
+    pub(super) fn flip(&self, path: &Path, at: usize) {
+        let mut state = self.lock();
+        let file = state.names[path];
+        state.files[file].cached[at] ^= 0xff;
+        state.files[file].durable[at] ^= 0xff;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -305,7 +315,9 @@ impl DiskFile for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.call()?;
         let count = Self::moved(&state, bytes.len())?;
-        if self.is_segment && state.faults.failing_writes {
+        let Faults { failing_writes, failing_checkpoints, .. } = state.faults;
+        let fails = if self.is_segment { failing_writes } else { failing_checkpoints };
+        if fails {
             return Err(Self::eio());
         }
         let start = usize::try_from(offset).unwrap();

@@ -11,7 +11,9 @@
 //!
 //! # Failure
 //! A lock held longer than `DATABASE_TIMEOUT` by another process, a full disk and an I/O error are
-//! [`StoreError::Unavailable`]; a transaction under way is rolled back when it is dropped.
+//! [`StoreError::Unavailable`]; a transaction under way is rolled back when it is dropped. On a full
+//! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
+//! connection would refuse every transaction from then on, and is replaced.
 
 mod deliveries;
 mod endpoints;
@@ -30,7 +32,7 @@ use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Sqlite, SqliteConnection, Transaction};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 use uuid::Uuid;
 
 use super::{MigrationStatus, StoreError, migrations};
@@ -118,6 +120,10 @@ fn pool(connections: u32, config: &StoreConfig) -> PoolOptions<Sqlite> {
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
+        .before_acquire(|connection: &mut SqliteConnection, _| {
+            let usable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(usable) })
+        })
 }
 
 /// Rows in one statement, largest first. Any number of rows is a few of these.
@@ -194,6 +200,28 @@ fn id_list(ids: impl IntoIterator<Item = Uuid>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_took_back_leaves_no_connection_that_refuses_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = StoreConfig {
+            data_dir: directory.path().to_owned(),
+            database_url: None,
+            database_connections: 2,
+            database_timeout: Duration::from_secs(5),
+            dedup_window: Duration::from_hours(1),
+        };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let store = SqliteStore::open(&config.sqlite_path(), &config, metrics).await.unwrap();
+
+        let mut tx = store.write().await.unwrap();
+        // What SQLite does by itself on an I/O error; tests/it/torture/disk.rs has it do so.
+        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+        tx.commit().await.expect_err("nothing to commit");
+
+        let tx = store.write().await.expect("a connection that can begin");
+        tx.commit().await.unwrap();
+    }
 
     #[test]
     fn chunks_cover_all_rows_in_order() {

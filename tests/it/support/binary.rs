@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -32,25 +33,32 @@ const SETTINGS: &[(&str, &str)] = &[
 impl Binary {
     /// Starts a server and waits until it listens.
     pub(crate) async fn start(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hookgate"))
-            .arg("serve")
-            // Away from any .env of whoever runs the tests.
-            .current_dir(data_dir)
-            .env_clear()
-            .env("DATA_DIR", data_dir)
-            .envs(SETTINGS.iter().chain(settings).copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        Self::listen(spawn("exec \"$0\" serve", data_dir, settings)).await
+    }
+
+    /// Starts a server by a script for `sh`, in which `exec "$0" serve` is the server, and waits
+    /// until it listens.
+    pub(crate) async fn start_by(script: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::listen(spawn(script, data_dir, settings)).await
+    }
+
+    /// Starts a server and kills it after a while, which may be before it listens.
+    pub(crate) async fn start_and_kill(
+        data_dir: &Path,
+        settings: &[(&str, &str)],
+        after: Duration,
+    ) {
+        let mut child = spawn("exec \"$0\" serve", data_dir, settings);
+        tokio::time::sleep(after).await;
+        child.kill().await.unwrap();
+    }
+
+    async fn listen(mut child: Child) -> Self {
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-        let base_url = listening_at(&mut stderr).await;
+        let (base_url, mut lines) = listening_at(&mut stderr).await;
         let mut log = JoinSet::new();
         log.spawn(async move {
-            let mut lines = Vec::new();
             while let Ok(Some(line)) = stderr.next_line().await {
                 lines.push(line);
             }
@@ -73,13 +81,19 @@ impl Binary {
         panic!("the server printed no {name}");
     }
 
-    /// Asks it to stop and waits until it has. Panics when it does not end well.
-    pub(crate) async fn stop(mut self) {
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
         let id = i32::try_from(self.child.id().unwrap()).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), Signal::TERM).unwrap();
+        Pid::from_raw(id).unwrap()
+    }
+
+    /// Asks it to stop, waits until it has, and returns its log. Panics when it does not end well.
+    pub(crate) async fn stop(mut self) -> Vec<String> {
+        kill_process(self.pid(), Signal::TERM).unwrap();
         let status = self.child.wait().await.unwrap();
-        let log = self.log.join_next().await;
+        let log = self.log.join_next().await.unwrap().unwrap();
         assert!(status.success(), "{status}: {log:#?}");
+        log
     }
 
     /// Kills it on the spot, as `kill -9` does.
@@ -88,12 +102,30 @@ impl Binary {
     }
 }
 
-async fn listening_at(stderr: &mut Lines<BufReader<ChildStderr>>) -> String {
+fn spawn(script: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Child {
+    Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_hookgate")])
+        // Away from any .env of whoever runs the tests.
+        .current_dir(data_dir)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("DATA_DIR", data_dir)
+        .envs(SETTINGS.iter().chain(settings).copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// Where the server listens, and what it said before it did.
+async fn listening_at(stderr: &mut Lines<BufReader<ChildStderr>>) -> (String, Vec<String>) {
     let mut seen = Vec::new();
     while let Some(line) = stderr.next_line().await.unwrap() {
         let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
         if event["message"] == "listening" {
-            return format!("http://{}", event["address"].as_str().unwrap());
+            return (format!("http://{}", event["address"].as_str().unwrap()), seen);
         }
         seen.push(line);
     }

@@ -71,8 +71,29 @@ impl PrivatePostgres {
 
     /// Stops the server at once, as a crash would: connections break.
     pub(crate) fn stop(&self) {
+        self.stop_in_mode("immediate");
+    }
+
+    /// Stops the server as an operator would: transactions are rolled back, connections are closed.
+    pub(crate) fn stop_politely(&self) {
+        self.stop_in_mode("fast");
+    }
+
+    fn stop_in_mode(&self, mode: &str) {
         let data = self.data();
-        self.run("pg_ctl", |stop| stop.args(["stop", "-w", "-m", "immediate", "-D"]).arg(&data));
+        self.run("pg_ctl", |stop| stop.args(["stop", "-w", "-m", mode, "-D"]).arg(&data));
+    }
+
+    /// Ends every connection that Hookgate has to this server, whatever it is doing; how many.
+    pub(crate) async fn terminate_connections(&self) -> i64 {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        let ended = sqlx::query_scalar(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+             WHERE application_name = 'hookgate'",
+        );
+        let ended = ended.fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        ended
     }
 
     /// Starts the server again after [`Self::stop`], on the same port, and waits until it answers.

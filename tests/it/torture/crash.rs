@@ -1,0 +1,48 @@
+//! `kill -9`, again and again, under load.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ledger::Ledger;
+use super::load::{Load, Manners};
+use super::station::Station;
+use super::{Dice, Scale};
+use crate::support::postgres;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_or_doubled_by_kills_on_sqlite() {
+    crash_loop(Station::on_sqlite(&[]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_or_doubled_by_kills_on_postgresql() {
+    let url = postgres::fresh_database().await;
+    crash_loop(Station::on_postgres(&url, &[]).await).await;
+}
+
+/// Kills come after a random number of answers, so that they hit a server that has just started as
+/// well as one with a backlog. With sixteen clients, the other fifteen requests are anywhere between
+/// socket, journal and answer. Some servers are killed once more while they start, after a short
+/// while that is random too: in recovery, in a migration, or just when they listen.
+async fn crash_loop(mut station: Station) {
+    let test = format!("crash loop on {}", station.database.name());
+    let mut dice = Dice::new(&test);
+    let ledger = Arc::new(Ledger::new());
+    let manners = Manners { kills: true, ..Manners::DEMANDING };
+    let load = Load::start(&station, &ledger, manners, &mut dice);
+    let kills = Scale::read().kills();
+    for _ in 0..kills {
+        ledger.accepted(dice.of_any_size(11)).await;
+        station.kill().await;
+        if dice.below(3) == 0 {
+            station.start_and_kill(Duration::from_millis(dice.below(100))).await;
+        }
+        station.start_again().await;
+    }
+    ledger.accepted(100).await;
+    load.end().await;
+    station.drained().await;
+    let verdict = ledger.settle(&station.database.events().await);
+    verdict.report(&format!("{test}, {kills} kills"));
+    station.stop().await;
+}

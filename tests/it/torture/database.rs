@@ -1,0 +1,116 @@
+//! The database behind the server, reached past the server.
+
+use std::path::{Path, PathBuf};
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, SqliteConnection};
+use uuid::Uuid;
+
+/// Where a server keeps its events.
+#[derive(Clone, Debug)]
+pub(super) enum Database {
+    /// In this file.
+    Sqlite(PathBuf),
+    /// In the database with this URL.
+    Postgres(String),
+}
+
+/// An event as it is stored.
+pub(super) struct StoredEvent {
+    pub(super) id: Uuid,
+    /// Which of the load's events it is: its payload says so.
+    pub(super) number: u64,
+}
+
+/// A lock that keeps the server from storing anything until it is let go.
+pub(super) enum Hold {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Database {
+    /// The SQLite file of a server with this data directory.
+    pub(super) fn sqlite(data_dir: &Path) -> Self {
+        Self::Sqlite(data_dir.join("hookgate.db"))
+    }
+
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "SQLite",
+            Self::Postgres(_) => "PostgreSQL",
+        }
+    }
+
+    /// Every stored event, in the order of the transactions that stored them.
+    pub(super) async fn events(&self) -> Vec<StoredEvent> {
+        // The start of the payload holds the number; reading all of millions would take long.
+        let rows: Vec<(Uuid, Vec<u8>)> = match self {
+            Self::Sqlite(path) => {
+                let sql = "SELECT id, substr(payload, 1, 30) FROM events ORDER BY rowid";
+                sqlx::query_as(sql).fetch_all(&mut sqlite(path).await).await.unwrap()
+            }
+            Self::Postgres(url) => {
+                let sql = "SELECT id, substr(payload, 1, 30) FROM events \
+                           ORDER BY xmin::text::bigint";
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap()
+            }
+        };
+        let stored = |(id, start): (Uuid, Vec<u8>)| StoredEvent { id, number: number(&start) };
+        rows.into_iter().map(stored).collect()
+    }
+
+    /// Runs a statement.
+    pub(super) async fn execute(&self, sql: &'static str) {
+        match self {
+            Self::Sqlite(path) => {
+                sqlite(path).await.execute(sql).await.unwrap();
+            }
+            Self::Postgres(url) => {
+                PgConnection::connect(url).await.unwrap().execute(sql).await.unwrap();
+            }
+        }
+    }
+
+    /// Locks what events are written to.
+    pub(super) async fn hold(&self) -> Hold {
+        match self {
+            Self::Sqlite(path) => {
+                let mut connection = sqlite(path).await;
+                connection.execute("BEGIN EXCLUSIVE").await.unwrap();
+                Hold::Sqlite(connection)
+            }
+            Self::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                let lock = "BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE";
+                connection.execute(lock).await.unwrap();
+                Hold::Postgres(connection)
+            }
+        }
+    }
+}
+
+impl Hold {
+    pub(super) async fn release(self) {
+        match self {
+            Self::Sqlite(mut connection) => {
+                connection.execute("ROLLBACK").await.unwrap();
+            }
+            Self::Postgres(mut connection) => {
+                connection.execute("ROLLBACK").await.unwrap();
+            }
+        }
+    }
+}
+
+async fn sqlite(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(path);
+    options.busy_timeout(super::station::PATIENCE).connect().await.unwrap()
+}
+
+/// The number at the start of a payload that the load wrote.
+fn number(payload: &[u8]) -> u64 {
+    let text = std::str::from_utf8(payload).unwrap();
+    let (number, _) = text.strip_prefix(r#"{"n":"#).unwrap().split_once(',').unwrap();
+    number.parse().unwrap()
+}

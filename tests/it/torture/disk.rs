@@ -1,0 +1,130 @@
+//! Disks that take no more, or fail.
+//!
+//! A test cannot break a disk, but it can have the kernel refuse its writes: a limit on the length
+//! of files (`RLIMIT_FSIZE`), set on the running server from outside, fails every write beyond it
+//! with `EFBIG`. It needs no privilege and hits whichever file is longer than the limit. What it
+//! stands for depends on the file: the SQLite file and its log grow, so for them it is a disk
+//! without room; the journal's segments have their full length before they are used, so for them a
+//! write that fails is a disk that fails.
+//!
+//! A disk that is full for real, with `ENOSPC` for everybody, is a small `tmpfs` in a mount
+//! namespace of the server's own. Where the system lets nobody make one, that test says so and
+//! passes.
+
+use std::fs::{self, File};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit, prlimit};
+use serde_json::Value;
+
+use super::database::Database;
+use super::ledger::Ledger;
+use super::load::{Load, Manners, Post};
+use super::station::Station;
+use super::{Dice, Scale};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Writes beyond the limit fail instead of ending the process.
+const OUTLIVES_THE_LIMIT: &str = "trap '' XFSZ; exec \"$0\" serve";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sqlite_file_that_cannot_grow_is_an_outage_like_any_other() {
+    let mut station = Station::start(None, &[], OUTLIVES_THE_LIMIT).await;
+    let mut dice = Dice::new("no room for SQLite");
+    let ledger = Arc::new(Ledger::new());
+    let load = Load::start(&station, &ledger, Manners::DEMANDING, &mut dice);
+    ledger.accepted(100).await;
+    // The length of a segment: the journal never writes beyond it, and SQLite's log soon would.
+    limit(&station, Some(8 * MIB));
+    // More than fits below the limit.
+    let mut sender = station.sender();
+    for _ in 0..100 {
+        Post::one(ledger.number(1), false, 100_000).send(&mut sender, &ledger).await;
+    }
+    // The outage lasts, under load.
+    tokio::time::sleep(Scale::read().outage()).await;
+    ledger.accepted(100).await;
+    assert!(station.health().await.queue.events > 0, "SQLite took everything");
+    limit(&station, None);
+    ledger.accepted(100).await;
+    load.end().await;
+    station.drained().await;
+    ledger.settle(&station.database.events().await).report("no room for SQLite");
+    station.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_under_the_journal_poisons_it_until_a_restart() {
+    let mut station = Station::start(None, &[], OUTLIVES_THE_LIMIT).await;
+    let ledger = Ledger::new();
+    let mut sender = station.sender();
+    for _ in 0..100 {
+        Post::one(ledger.number(1), false, 1_000).send(&mut sender, &ledger).await;
+    }
+    limit(&station, Some(64 * 1024));
+    let refused = sender.post("/api/events", r#"{"type":"a","payload":1}"#).await.unwrap();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.body.contains("journal_unavailable"), "{refused:?}");
+
+    // Writes would work again, but what a failed one has left is not known before a restart.
+    limit(&station, None);
+    for _ in 0..10 {
+        let refused = sender.post("/api/events", r#"{"type":"a","payload":1}"#).await.unwrap();
+        assert_eq!(refused.status, 503, "{refused:?}");
+    }
+    let (status, ready): (u16, Value) = station.get("/health/ready").await;
+    assert_eq!((status, &ready["checks"]["journal"]), (503, &"poisoned".into()), "{ready}");
+
+    station.kill().await;
+    station.start_again().await;
+    Post::one(ledger.number(1), false, 10).send(&mut station.sender(), &ledger).await;
+    station.drained().await;
+    ledger.settle(&station.database.events().await).report("disk that fails under the journal");
+    station.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_costs_nothing() {
+    let enter = ["-Urm", "sh", "-c", "mount -t tmpfs tmpfs /mnt"];
+    if !Command::new("unshare").args(enter).status().is_ok_and(|status| status.success()) {
+        println!("SKIPPED full disk: this system lets nobody mount a tmpfs in a namespace");
+        return;
+    }
+    let script = "exec unshare -Urm sh -c 'mount -t tmpfs -o size=256m tmpfs \"$DATA_DIR\" && \
+                  cd \"$DATA_DIR\" && exec \"$0\" serve' \"$0\"";
+    let mut station = Station::start(None, &[("JOURNAL_MAX_MIB", "64")], script).await;
+    station.look_inside();
+    let mut dice = Dice::new("full disk");
+    let ledger = Arc::new(Ledger::new());
+    let manners = Manners { padding_max: 5_000, refusals: true, ..Manners::DEMANDING };
+    let load = Load::start(&station, &ledger, manners, &mut dice);
+    ledger.accepted(100).await;
+
+    let ballast = station.files().join("ballast");
+    let full = std::io::copy(&mut std::io::repeat(0), &mut File::create(&ballast).unwrap());
+    assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    ledger.refused(100).await;
+    let (status, ready): (u16, Value) = station.get("/health/ready").await;
+    assert_eq!((status, &ready["checks"]["journal"]), (503, &"full".into()), "{ready}");
+
+    fs::remove_file(&ballast).unwrap();
+    ledger.accepted(100).await;
+    load.end().await;
+    station.drained().await;
+    println!("full disk: refused {} requests", ledger.refusals());
+    // SQLite does not open files through /proc. Nothing is written now, so a copy is whole.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["hookgate.db", "hookgate.db-wal"] {
+        fs::copy(station.files().join(name), copy.path().join(name)).unwrap();
+    }
+    ledger.settle(&Database::sqlite(copy.path()).events().await).report("full disk");
+    station.stop().await;
+}
+
+/// Limits the length of the files that the running server writes.
+fn limit(station: &Station, bytes: Option<u64>) {
+    let limit = Rlimit { current: bytes, maximum: None };
+    prlimit(Some(station.server().pid()), Resource::Fsize, limit).unwrap();
+}

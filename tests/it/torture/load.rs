@@ -1,0 +1,192 @@
+//! Clients that post without a pause: single events, batches, and events with a `dedup_id` that are
+//! posted again, by several clients at a time, across whatever happens to the server.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::Dice;
+use super::ledger::Ledger;
+use super::station::Station;
+use super::wire::{Lost, Reply, Sender};
+
+/// A client that was refused asks again after this. Faster than `Retry-After` asks for: a load, not
+/// an example.
+const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(20);
+
+/// How clients behave, and what they put up with.
+#[derive(Clone, Copy)]
+pub(super) struct Manners {
+    pub(super) clients: usize,
+    /// Bytes that payloads are filled up with, at the most.
+    pub(super) padding_max: u64,
+    /// Whether servers are killed, so that answers get lost: then only what has a `dedup_id` is
+    /// posted again. Otherwise whatever was not answered is posted again, which must be safe: a
+    /// server that is not killed answers what it has taken.
+    pub(super) kills: bool,
+    /// Whether 503 is an answer to put up with.
+    pub(super) refusals: bool,
+}
+
+impl Manners {
+    /// Sixteen clients that expect 202 and nothing else.
+    pub(super) const DEMANDING: Self =
+        Self { clients: 16, padding_max: 1_000, kills: false, refusals: false };
+}
+
+/// Clients at work.
+pub(super) struct Load {
+    over: Arc<AtomicBool>,
+    clients: JoinSet<()>,
+}
+
+impl Load {
+    pub(super) fn start(
+        station: &Station,
+        ledger: &Arc<Ledger>,
+        manners: Manners,
+        dice: &mut Dice,
+    ) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for _ in 0..manners.clients {
+            let client = Client {
+                sender: station.sender(),
+                ledger: Arc::clone(ledger),
+                manners,
+                dice: dice.split(),
+            };
+            clients.spawn(client.run(Arc::clone(&over)));
+        }
+        Self { over, clients }
+    }
+
+    /// Lets the requests under way end, and fails if a client was answered as it must not be.
+    pub(super) async fn end(mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.clients.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+struct Client {
+    sender: Sender,
+    ledger: Arc<Ledger>,
+    manners: Manners,
+    dice: Dice,
+}
+
+/// What a client posts.
+pub(super) struct Post {
+    numbers: Range<u64>,
+    /// Whether the events have a `dedup_id`.
+    named: bool,
+    path: &'static str,
+    body: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Accepted {
+    One { id: Uuid },
+    Many { ids: Vec<Uuid> },
+}
+
+impl Client {
+    async fn run(mut self, over: Arc<AtomicBool>) {
+        while !over.load(Ordering::Relaxed) {
+            let post = self.draw();
+            while !self.settle(&post).await {}
+        }
+    }
+
+    fn draw(&mut self) -> Post {
+        let (ledger, dice) = (&self.ledger, &mut self.dice);
+        let padding = dice.below(self.manners.padding_max + 1);
+        match dice.below(8) {
+            0..=2 => Post::one(ledger.number(1), false, padding),
+            3 => Post::many(ledger.number(1 + dice.below(40)), false, padding / 10),
+            4 => Post::one(ledger.number_named(1), true, padding),
+            5 => Post::many(ledger.number_named(1 + dice.below(40)), true, padding / 10),
+            _ => match ledger.any_named(dice.next() >> 1) {
+                Some(number) => Post::one(number..number + 1, true, padding),
+                None => Post::one(ledger.number_named(1), true, padding),
+            },
+        }
+    }
+
+    /// Posts once. `false` when the same has to be posted again.
+    async fn settle(&mut self, post: &Post) -> bool {
+        match self.sender.post(post.path, &post.body).await {
+            Ok(reply) if reply.status == 202 => post.accepted(&reply, &self.ledger),
+            Ok(reply) if reply.status == 503 && self.manners.refusals => {
+                assert!(reply.retry_after.is_some_and(|seconds| seconds > 0), "{reply:?}");
+                self.ledger.refuse();
+                tokio::time::sleep(PAUSE_AFTER_REFUSAL).await;
+            }
+            Ok(reply) => {
+                self.ledger.fail(format!("{reply:?}"));
+            }
+            Err(Lost::Unanswered) if !self.manners.kills => return false,
+            Err(Lost::Unanswered | Lost::CutOff) if self.manners.kills => return !post.named,
+            Err(lost) => {
+                self.ledger.fail(format!("{lost:?}, though nobody was killed"));
+            }
+        }
+        true
+    }
+}
+
+impl Post {
+    /// One event.
+    pub(super) fn one(numbers: Range<u64>, named: bool, padding: u64) -> Self {
+        let body = event(numbers.start, named, padding);
+        Self { numbers, named, path: "/api/events", body }
+    }
+
+    /// A batch.
+    pub(super) fn many(numbers: Range<u64>, named: bool, padding: u64) -> Self {
+        let events: Vec<_> = numbers.clone().map(|number| event(number, named, padding)).collect();
+        let body = format!("[{}]", events.join(","));
+        Self { numbers, named, path: "/api/events/batch", body }
+    }
+
+    /// Has one of its events concern an account that no store here takes, and returns its number.
+    pub(super) fn poison(&mut self, place: u64) -> u64 {
+        let number = self.numbers.start + place;
+        let payload = format!(r#""payload":{{"n":{number},"#);
+        assert!(self.body.contains(&payload));
+        self.body = self.body.replace(&payload, &format!(r#""account_id":"poison",{payload}"#));
+        number
+    }
+
+    /// Posts it, and fails if the answer is not a 202.
+    pub(super) async fn send(&self, sender: &mut Sender, ledger: &Ledger) {
+        let reply = sender.post(self.path, &self.body).await.unwrap();
+        assert_eq!(reply.status, 202, "{reply:?}");
+        self.accepted(&reply, ledger);
+    }
+
+    fn accepted(&self, reply: &Reply, ledger: &Ledger) {
+        let ids = match serde_json::from_str(&reply.body).unwrap() {
+            Accepted::One { id } => vec![id],
+            Accepted::Many { ids } => ids,
+        };
+        ledger.accept(self.numbers.clone(), &ids);
+    }
+}
+
+/// An event whose payload starts with its number.
+fn event(number: u64, named: bool, padding: u64) -> String {
+    let dedup_id = if named { format!(r#""dedup_id":"{number}","#) } else { String::new() };
+    let padding = "x".repeat(usize::try_from(padding).unwrap());
+    format!(
+        r#"{{"type":"torture.test",{dedup_id}"payload":{{"n":{number},"padding":"{padding}"}}}}"#
+    )
+}

@@ -1,0 +1,43 @@
+//! SIGTERM under load, again and again.
+
+use std::sync::Arc;
+
+use super::ledger::Ledger;
+use super::load::{Load, Manners};
+use super::station::Station;
+use super::{Dice, Scale};
+use crate::support::postgres;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polite_restarts_cost_no_answer_and_no_event_on_sqlite() {
+    rolling_restart(Station::on_sqlite(&[]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polite_restarts_cost_no_answer_and_no_event_on_postgresql() {
+    let url = postgres::fresh_database().await;
+    rolling_restart(Station::on_postgres(&url, &[]).await).await;
+}
+
+/// Clients post again whatever was refused a connection, or lost it before any byte of an answer,
+/// events without a `dedup_id` too. So an answer that is not 202 fails the test, and so does one
+/// that a stopping server owes: its event would be there twice.
+async fn rolling_restart(mut station: Station) {
+    let test = format!("rolling restart on {}", station.database.name());
+    let mut dice = Dice::new(&test);
+    let ledger = Arc::new(Ledger::new());
+    let load = Load::start(&station, &ledger, Manners::DEMANDING, &mut dice);
+    let restarts = Scale::read().restarts();
+    for _ in 0..restarts {
+        ledger.accepted(dice.of_any_size(9)).await;
+        station.stop().await;
+        station.start_again().await;
+    }
+    ledger.accepted(100).await;
+    load.end().await;
+    station.drained().await;
+    let verdict = ledger.settle(&station.database.events().await);
+    verdict.report(&format!("{test}, {restarts} restarts"));
+    assert_eq!(verdict.unacknowledged, 0, "a server that was not killed owed answers");
+    station.stop().await;
+}

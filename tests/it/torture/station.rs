@@ -1,0 +1,164 @@
+//! A server that comes and goes, and the place where clients learn where it is.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::database::Database;
+use super::wire::Sender;
+use crate::support::binary::Binary;
+use crate::support::client;
+
+/// Longer than anything takes that a test waits for.
+pub(super) const PATIENCE: Duration = Duration::from_mins(5);
+
+/// How often a server is asked whether it is there yet: it has no way to tell by itself.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What every server here starts with.
+const SETTINGS: &[(&str, &str)] = &[
+    // Never in the way.
+    ("RATE_LIMIT_PER_MINUTE", "100000000"),
+    // Short, so that a store that is locked soon counts as away.
+    ("DATABASE_TIMEOUT", "500ms"),
+    // Shorter than any outage here: keys go on working all the same.
+    ("AUTH_CACHE_TTL", "500ms"),
+    ("RUST_LOG", "warn,hookgate=info"),
+];
+
+/// A data directory and the server that runs on it, if one does.
+pub(super) struct Station {
+    pub(super) database: Database,
+    pub(super) key: String,
+    data_dir: TempDir,
+    files: PathBuf,
+    settings: Vec<(String, String)>,
+    server: Option<Binary>,
+    address: watch::Sender<String>,
+}
+
+/// What `GET /api/health` says.
+#[derive(Deserialize, Debug)]
+pub(super) struct Health {
+    pub(super) queue: Queue,
+    pub(super) memory_bytes: u64,
+}
+
+#[derive(Deserialize, Debug)]
+pub(super) struct Queue {
+    pub(super) events: u64,
+}
+
+impl Station {
+    /// A server on SQLite.
+    pub(super) async fn on_sqlite(settings: &[(&str, &str)]) -> Self {
+        Self::start(None, settings, "exec \"$0\" serve").await
+    }
+
+    /// A server on a PostgreSQL database.
+    pub(super) async fn on_postgres(url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start(Some(url), settings, "exec \"$0\" serve").await
+    }
+
+    /// A server started by a script; see [`Binary::start_by`].
+    pub(super) async fn start(url: Option<&str>, settings: &[(&str, &str)], script: &str) -> Self {
+        let data_dir = tempfile::tempdir().unwrap();
+        let url = url.map(|url| ("DATABASE_URL", url));
+        let settings = SETTINGS.iter().copied().chain(url).chain(settings.iter().copied());
+        let settings: Vec<_> = settings.collect();
+        let database = match url {
+            None => Database::sqlite(data_dir.path()),
+            Some((_, url)) => Database::Postgres(url.to_owned()),
+        };
+        let mut server = Binary::start_by(script, data_dir.path(), &settings).await;
+        let (key, _) = server.first_keys().await;
+        let address = watch::Sender::new(address_of(&server));
+        let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let settings = settings.collect();
+        let files = data_dir.path().to_owned();
+        Self { database, key, data_dir, files, settings, server: Some(server), address }
+    }
+
+    /// Has this test see the server's files as the server does, which mounts of its own hide.
+    pub(super) fn look_inside(&mut self) {
+        let root = format!("/proc/{}/root", self.server().pid().as_raw_nonzero());
+        self.files = Path::new(&root).join(self.data_dir.path().strip_prefix("/").unwrap());
+    }
+
+    /// The data directory as seen from here.
+    pub(super) fn files(&self) -> &Path {
+        &self.files
+    }
+
+    /// A client with a connection of its own.
+    pub(super) fn sender(&self) -> Sender {
+        Sender::new(&self.key, self.address.subscribe())
+    }
+
+    /// The server that runs.
+    pub(super) fn server(&self) -> &Binary {
+        self.server.as_ref().unwrap()
+    }
+
+    /// `kill -9`.
+    pub(super) async fn kill(&mut self) {
+        self.server.take().unwrap().kill().await;
+    }
+
+    /// SIGTERM; the log, once it has ended well.
+    pub(super) async fn stop(&mut self) -> Vec<String> {
+        self.server.take().unwrap().stop().await
+    }
+
+    /// Starts a server on what the last one left, and tells the clients.
+    pub(super) async fn start_again(&mut self) {
+        let server = Binary::start(self.data_dir.path(), &self.settings()).await;
+        self.address.send_replace(address_of(&server));
+        self.server = Some(server);
+    }
+
+    /// Starts a server on what the last one left, and kills it while it starts.
+    pub(super) async fn start_and_kill(&self, after: Duration) {
+        Binary::start_and_kill(self.data_dir.path(), &self.settings(), after).await;
+    }
+
+    pub(super) async fn health(&self) -> Health {
+        self.get("/api/health").await.1
+    }
+
+    /// An answer's status and body.
+    pub(super) async fn get<T: for<'a> Deserialize<'a>>(&self, path: &str) -> (u16, T) {
+        let url = format!("{}{path}", self.server().base_url);
+        let answer = client().get(url).header("x-api-key", &self.key).send().await.unwrap();
+        (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+    }
+
+    /// Waits until nothing waits in the journal, and returns the most memory that was seen in use.
+    pub(super) async fn drained(&self) -> u64 {
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        let mut memory_bytes_max = 0;
+        let drained = async {
+            loop {
+                poll.tick().await;
+                let health = self.health().await;
+                memory_bytes_max = memory_bytes_max.max(health.memory_bytes);
+                if health.queue.events == 0 {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, drained).await.expect("the journal is drained");
+        memory_bytes_max
+    }
+
+    fn settings(&self) -> Vec<(&str, &str)> {
+        self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+}
+
+fn address_of(server: &Binary) -> String {
+    server.base_url.strip_prefix("http://").unwrap().to_owned()
+}
