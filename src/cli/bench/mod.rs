@@ -97,7 +97,7 @@ struct RunArgs {
     /// Bytes in an event's payload, or in the body of ingest-raw
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=262_144))]
     payload_bytes: u32,
-    /// Events in a request of ingest-batch and store
+    /// Events in a request of ingest-batch
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     batch: u32,
     /// Measure the bare handler in turn with each scenario, this many pairs
@@ -165,13 +165,7 @@ async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<(), CliErro
     for scenario in &args.scenario {
         // A server of its own for each scenario, so that none runs on what another has stored.
         let server = unless_stopped(stop, Server::start(args)).await?;
-        let report = match (args.peer_bare, args.peer_unnest) {
-            (Some(pairs), _) => measure_beside_bare(args, *scenario, &server, pairs, stop).await,
-            (None, Some(pairs)) => {
-                measure_beside_unnest(args, *scenario, &server, pairs, stop).await
-            }
-            (None, None) => measure_scenario(args, *scenario, &server, stop).await,
-        };
+        let report = measure_on(args, *scenario, &server, stop).await;
         server.stop().await;
         let report = report?;
         print_line(&report.to_string())?;
@@ -240,66 +234,86 @@ async fn measure_scenario(
     Ok(Report::new(scenario, args, runs))
 }
 
-/// Runs the scenario and the bare handler in turn: A B A B …, so that what the machine does beside
-/// this touches both alike.
-async fn measure_beside_bare(
+/// What a scenario is measured in turn with.
+enum Peer<'a> {
+    /// The handler that does nothing but answer.
+    Bare(Server),
+    /// Plain inserts into this database.
+    Unnest(&'a str),
+}
+
+impl Peer<'_> {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Bare(_) => "bare handler",
+            Self::Unnest(_) => "plain unnest",
+        }
+    }
+
+    async fn run(
+        &self,
+        args: &RunArgs,
+        scenario: Scenario,
+        duration: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Run, CliError> {
+        match self {
+            Self::Bare(server) => one_run(args, scenario, server, duration, stop).await,
+            Self::Unnest(url) => {
+                let measured = store::run_unnest(args, url, duration, stop).await?;
+                Ok(Run::new(measured, u32::from(store::ROWS), None))
+            }
+        }
+    }
+
+    async fn stop(self) {
+        match self {
+            Self::Bare(server) => server.stop().await,
+            Self::Unnest(_) => {}
+        }
+    }
+}
+
+async fn measure_on(
     args: &RunArgs,
     scenario: Scenario,
     server: &Server,
-    pairs: u32,
     stop: &CancellationToken,
 ) -> Result<Report, CliError> {
-    let bare = Server::start_bare().await?;
-    let pairs = measure_pairs(args, scenario, (server, &bare), pairs, stop).await;
-    bare.stop().await;
-    let (ours, theirs) = pairs?;
-    Ok(Report::beside("bare handler", scenario, args, ours, theirs))
+    let (peer, pairs) = match (args.peer_bare, args.peer_unnest, &args.database_url) {
+        (Some(pairs), _, _) => (Peer::Bare(Server::start_bare().await?), pairs),
+        (None, Some(pairs), Some(url)) => (Peer::Unnest(url), pairs),
+        (None, Some(_) | None, _) => return measure_scenario(args, scenario, server, stop).await,
+    };
+    let name = peer.name();
+    let measured = measure_pairs(args, scenario, (server, &peer), pairs, stop).await;
+    peer.stop().await;
+    let (ours, theirs) = measured?;
+    Ok(Report::beside(name, scenario, args, ours, theirs))
 }
 
+/// Runs the scenario and its peer in turn: A B A B …, so that what the machine does beside this
+/// touches both alike.
 async fn measure_pairs(
     args: &RunArgs,
     scenario: Scenario,
-    (server, bare): (&Server, &Server),
+    (server, peer): (&Server, &Peer<'_>),
     pairs: u32,
     stop: &CancellationToken,
 ) -> Result<(Vec<Run>, Vec<Run>), CliError> {
     one_run(args, scenario, server, args.warm_up, stop).await?;
-    one_run(args, scenario, bare, args.warm_up, stop).await?;
+    peer.run(args, scenario, args.warm_up, stop).await?;
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     for number in 1..=pairs {
         let run = one_run(args, scenario, server, args.duration, stop).await?;
         unless_stopped(stop, server.settle()).await?;
-        let peer = one_run(args, scenario, bare, args.duration, stop).await?;
-        progress(&format!("{number}/{pairs} {run} | bare {peer}"));
+        let beside = peer.run(args, scenario, args.duration, stop).await?;
+        progress(&format!("{number}/{pairs} {run} | {} {beside}", peer.name()));
         ours.push(run);
-        theirs.push(peer);
+        theirs.push(beside);
     }
     Ok((ours, theirs))
-}
-
-/// Runs the scenario and plain inserts into the same database in turn.
-async fn measure_beside_unnest(
-    args: &RunArgs,
-    scenario: Scenario,
-    server: &Server,
-    pairs: u32,
-    stop: &CancellationToken,
-) -> Result<Report, CliError> {
-    let url = args.database_url.as_deref().ok_or("--peer-unnest needs --database-url")?;
-    one_run(args, scenario, server, args.warm_up, stop).await?;
-    let mut ours = Vec::new();
-    let mut theirs = Vec::new();
-    for number in 1..=pairs {
-        let run = one_run(args, scenario, server, args.duration, stop).await?;
-        unless_stopped(stop, server.settle()).await?;
-        let peer = store::run_unnest(args, url, stop).await?;
-        let peer = Run::new(peer, u32::from(store::ROWS), None);
-        progress(&format!("{number}/{pairs} {run} | unnest {peer}"));
-        ours.push(run);
-        theirs.push(peer);
-    }
-    Ok(Report::beside("plain unnest", scenario, args, ours, theirs))
 }
 
 async fn one_run(
