@@ -18,11 +18,12 @@ use crate::domain::{
 /// What every command on the store takes.
 #[derive(Args, Debug)]
 pub(super) struct Common {
-    #[command(flatten)]
-    store: StoreConfig,
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    // Last, since its help heading holds for what comes after it.
+    #[command(flatten)]
+    store: StoreConfig,
 }
 
 #[derive(Subcommand, Debug)]

@@ -390,13 +390,13 @@ const SHORT: [&str; 9] =
 #[tokio::test(flavor = "multi_thread")]
 async fn bench_measures_every_scenario_and_compares() {
     let place = Place::new();
-    let scenarios = "ingest,ingest-batch,ingest-raw,health,metrics,end-to-end";
+    let scenarios = "ingest,ingest-batch,ingest-raw,store,health,metrics,end-to-end";
     let arguments = [&SHORT[..], &["--scenario", scenarios, "--json", "a.json"]].concat();
     let said = place.run(&arguments).await;
     assert_eq!(said.code, 0, "{}", said.err);
     let file = place.path().join("a.json");
     let mut reports: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    assert_eq!(reports.as_array().unwrap().len(), 6);
+    assert_eq!(reports.as_array().unwrap().len(), 7);
     for report in reports.as_array().unwrap() {
         assert!(said.out.contains(&format!("{}, closed loop", text(report, "scenario"))));
         assert_eq!(report["median"]["errors"], json!({}), "{report}");

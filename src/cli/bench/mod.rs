@@ -237,7 +237,7 @@ async fn measure_scenario(
 /// What a scenario is measured in turn with.
 enum Peer<'a> {
     /// The handler that does nothing but answer.
-    Bare(Server),
+    Bare(Box<Server>),
     /// Plain inserts into this database.
     Unnest(&'a str),
 }
@@ -281,7 +281,7 @@ async fn measure_on(
     stop: &CancellationToken,
 ) -> Result<Report, CliError> {
     let (peer, pairs) = match (args.peer_bare, args.peer_unnest, &args.database_url) {
-        (Some(pairs), _, _) => (Peer::Bare(Server::start_bare().await?), pairs),
+        (Some(pairs), _, _) => (Peer::Bare(Box::new(Server::start_bare().await?)), pairs),
         (None, Some(pairs), Some(url)) => (Peer::Unnest(url), pairs),
         (None, Some(_) | None, _) => return measure_scenario(args, scenario, server, stop).await,
     };
