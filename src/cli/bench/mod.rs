@@ -237,7 +237,7 @@ async fn measure_scenario(
 /// What a scenario is measured in turn with.
 enum Peer<'a> {
     /// The handler that does nothing but answer.
-    Bare(Server),
+    Bare(Box<Server>),
     /// Plain inserts into this database.
     Unnest(&'a str),
 }
@@ -282,7 +282,7 @@ async fn measure_on(
     stop: &CancellationToken,
 ) -> Result<Report, CliError> {
     let (peer, pairs) = match (args.peer_bare, args.peer_unnest, &args.database_url) {
-        (Some(pairs), _, _) => (Peer::Bare(Server::start_bare().await?), pairs),
+        (Some(pairs), _, _) => (Peer::Bare(Box::new(Server::start_bare().await?)), pairs),
         (None, Some(pairs), Some(url)) => (Peer::Unnest(url), pairs),
         (None, Some(_) | None, _) => return measure_scenario(args, scenario, server, stop).await,
     };
@@ -308,7 +308,7 @@ async fn measure_pairs(
     let mut theirs = Vec::new();
     for number in 1..=pairs {
         let run = one_run(args, scenario, server, args.duration, stop).await?;
-        server.settle().await;
+        unless_stopped(stop, server.settle()).await?;
         let beside = peer.run(args, scenario, args.duration, stop).await?;
         progress(&format!("{number}/{pairs} {run} | {} {beside}", peer.name()));
         ours.push(run);

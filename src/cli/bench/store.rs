@@ -23,7 +23,7 @@ const WRITERS: u32 = 8;
 pub(super) async fn run(args: &RunArgs, server: &Server, load: Load) -> Result<Measured, CliError> {
     let watch = Stopwatch::start();
     let mut measured = load.run(&Target::new(Scenario::IngestBatch, args, server)).await?;
-    server.settle().await;
+    server.settle().await?;
     measured.seconds = watch.seconds();
     Ok(measured)
 }
