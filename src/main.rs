@@ -31,11 +31,11 @@ fn read_env_file() -> Result<(), String> {
     match dotenvy::from_path(".env") {
         Ok(()) => Ok(()),
         Err(error) if error.not_found() => Ok(()),
-        // The line may hold a password, so only its name is told.
-        Err(dotenvy::Error::LineParse(line, _)) => {
-            let name = line.split_once('=').map_or("of no setting", |(name, _)| name.trim());
-            let help = "write NAME=value, a value with spaces or # in quotes";
-            Err(format!(".env: cannot read the line {name}; {help}"))
+        // What the line holds may be a password, so only its number is told.
+        Err(dotenvy::Error::LineParse(part, _)) => {
+            let text = std::fs::read_to_string(".env").unwrap_or_default();
+            let number = 1 + text.lines().take_while(|line| !line.contains(&part)).count();
+            Err(format!(".env: line {number} is not NAME=value; put spaces, # and $ in '…'"))
         }
         Err(error) => Err(format!(".env: {error}")),
     }

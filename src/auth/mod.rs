@@ -23,9 +23,11 @@
 //! # Failure
 //! A store that cannot be asked is [`AuthError::Unavailable`], never a refusal, and only for keys
 //! that this process does not know: those it has verified go on working, as their rows were last
-//! read, until the store is back. What was revoked elsewhere meanwhile is noticed then. A flood of well-formed wrong keys costs a look-up each,
-//! and a hash for one in 2^32, so it cannot keep a good key from its first hash. More good keys at
-//! once than can be hashed wait, and beyond a bound are [`AuthError::Busy`].
+//! read, until the store is back. What was revoked elsewhere meanwhile is noticed then.
+//!
+//! A flood of well-formed wrong keys costs a look-up each, and a hash for one in 2^32, so it cannot
+//! keep a good key from its first hash. More good keys at once than can be hashed wait, and beyond a
+//! bound are [`AuthError::Busy`].
 //!
 //! **Invariant:** no secret is stored, logged or kept in memory longer than its request; the caches
 //! hold SHA-256 digests.

@@ -147,9 +147,11 @@ fn parse_filters(text: &str) -> Result<EventTypeFilters, String> {
 pub(super) async fn migrate(command: MigrateCommand) -> Result<(), CliError> {
     match command {
         MigrateCommand::Up(common) => {
-            let admin = Admin::open_as_it_is(&common.store).await?;
-            let answer = Applied { applied: admin.migrate_up().await? };
-            admin.close().await;
+            let applied = closing(Admin::open_as_it_is(&common.store).await?, async |admin| {
+                admin.migrate_up().await
+            })
+            .await?;
+            let answer = Applied { applied };
             common.output.write(&answer, |a| format!("{} migrations applied", a.applied))?;
         }
         MigrateCommand::Down(common) => {
@@ -174,15 +176,14 @@ pub(super) async fn migrate(command: MigrateCommand) -> Result<(), CliError> {
 pub(super) async fn org(command: OrgCommand) -> Result<(), CliError> {
     match command {
         OrgCommand::Create { name, rate_limit_per_minute, common } => {
-            let admin = Admin::open(&common.store).await?;
-            let org = admin.create_org(name, rate_limit_per_minute).await?;
-            admin.close().await;
+            let create = async |admin: &Admin| admin.create_org(name, rate_limit_per_minute).await;
+            let org = set_up(&common, create).await?;
             common.output.write(&org, org_line)?;
         }
         OrgCommand::List(common) => {
-            let admin = Admin::open_existing(&common.store).await?;
-            let orgs = all(async |page| admin.orgs(page).await).await?;
-            admin.close().await;
+            let orgs =
+                existing(&common, async |admin| all(async |page| admin.orgs(page).await).await)
+                    .await?;
             common.output.write(&orgs, |orgs| lines(orgs, org_line))?;
         }
     }
@@ -192,30 +193,29 @@ pub(super) async fn org(command: OrgCommand) -> Result<(), CliError> {
 pub(super) async fn key(command: KeyCommand) -> Result<(), CliError> {
     match command {
         KeyCommand::Create { org, operator: _, name, common } => {
-            let admin = Admin::open(&common.store).await?;
-            // One of the two is given; clap sees to it.
-            let role = org.map_or(Role::Operator, Role::Tenant);
-            let issued = admin.create_key(role, name).await?;
-            admin.close().await;
+            let issued = if let Some(tenant) = org.map(Role::Tenant) {
+                existing(&common, async |admin| admin.create_key(tenant, name).await).await?
+            } else {
+                // Clap sees to it that --operator was given.
+                let operator = Role::Operator;
+                set_up(&common, async |admin| admin.create_key(operator, name).await).await?
+            };
             common.output.write(&IssuedKeyView::new(&issued), issued_key_line)?;
         }
         KeyCommand::List { org, common } => {
-            let admin = Admin::open_existing(&common.store).await?;
-            let keys = all(async |page| admin.keys(org, page).await).await?;
-            admin.close().await;
+            let keys = existing(&common, async |admin| {
+                all(async |page| admin.keys(org, page).await).await
+            })
+            .await?;
             let keys: Vec<KeyView> = keys.iter().map(KeyView::new).collect();
             common.output.write(&keys, |keys| lines(keys, key_line))?;
         }
         KeyCommand::Rotate { id, grace, common } => {
-            let admin = Admin::open_existing(&common.store).await?;
-            let issued = admin.rotate_key(id, grace).await?;
-            admin.close().await;
+            let issued = existing(&common, async |admin| admin.rotate_key(id, grace).await).await?;
             common.output.write(&IssuedKeyView::new(&issued), issued_key_line)?;
         }
         KeyCommand::Revoke { id, common } => {
-            let admin = Admin::open_existing(&common.store).await?;
-            admin.revoke_key(id).await?;
-            admin.close().await;
+            existing(&common, async |admin| admin.revoke_key(id).await).await?;
             common.output.write(&Revoked { id, revoked: true }, |r| format!("{} revoked", r.id))?;
         }
     }
@@ -232,25 +232,25 @@ pub(super) async fn endpoint(command: EndpointCommand) -> Result<(), CliError> {
             allow_private_endpoints,
             common,
         } => {
-            let admin = Admin::open_existing(&common.store).await?;
-            let endpoint = admin
-                .add_endpoint(org, &url, event_types, description, allow_private_endpoints)
-                .await?;
-            admin.close().await;
+            let endpoint = existing(&common, async |admin| {
+                admin
+                    .add_endpoint(org, &url, event_types, description, allow_private_endpoints)
+                    .await
+            })
+            .await?;
             let secret = Some(endpoint.secret.reveal());
             common.output.write(&EndpointView::new(&endpoint, secret), endpoint_line)?;
         }
         EndpointCommand::List { org, common } => {
-            let admin = Admin::open_existing(&common.store).await?;
-            let endpoints = all(async |page| admin.endpoints(org, page).await).await?;
-            admin.close().await;
+            let endpoints = existing(&common, async |admin| {
+                all(async |page| admin.endpoints(org, page).await).await
+            })
+            .await?;
             let views: Vec<_> = endpoints.iter().map(|e| EndpointView::new(e, None)).collect();
             common.output.write(&views, |views| lines(views, endpoint_line))?;
         }
         EndpointCommand::Remove { org, id, common } => {
-            let admin = Admin::open_existing(&common.store).await?;
-            admin.remove_endpoint(org, id).await?;
-            admin.close().await;
+            existing(&common, async |admin| admin.remove_endpoint(org, id).await).await?;
             common.output.write(&Removed { id, removed: true }, |r| format!("{} removed", r.id))?;
         }
     }
@@ -371,6 +371,32 @@ fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
         return "none".to_owned();
     }
     all.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Works with a store that is created and migrated when it has to be.
+async fn set_up<T>(
+    common: &Common,
+    work: impl AsyncFnOnce(&Admin) -> Result<T, AdminError>,
+) -> Result<T, AdminError> {
+    closing(Admin::open(&common.store).await?, work).await
+}
+
+/// Works with a store that somebody has set up.
+async fn existing<T>(
+    common: &Common,
+    work: impl AsyncFnOnce(&Admin) -> Result<T, AdminError>,
+) -> Result<T, AdminError> {
+    closing(Admin::open_existing(&common.store).await?, work).await
+}
+
+/// Closes the store, however the work ends, so that SQLite folds its WAL into the file.
+async fn closing<T>(
+    admin: Admin,
+    work: impl AsyncFnOnce(&Admin) -> Result<T, AdminError>,
+) -> Result<T, AdminError> {
+    let result = work(&admin).await;
+    admin.close().await;
+    result
 }
 
 /// Every row of a list, page by page.

@@ -1,6 +1,6 @@
 //! The command line, as people and scripts use it: the real binary in a directory of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -31,6 +31,13 @@ impl Place {
 
     fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// `./data`, made for a server that is started there.
+    fn data_dir(&self) -> PathBuf {
+        let directory = self.path().join("data");
+        std::fs::create_dir_all(&directory).unwrap();
+        directory
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -140,6 +147,7 @@ async fn what_is_not_there_is_named_and_nothing_is_created() {
     for command in [
         &["org", "list"][..],
         &["key", "list"],
+        &["key", "create", "--org", NOBODY, "--name", "x"],
         &["key", "revoke", NOBODY],
         &["key", "rotate", NOBODY],
         &["endpoint", "list", "--org", NOBODY],
@@ -222,15 +230,15 @@ async fn env_is_read_from_the_working_directory_only_and_not_repeated() {
     assert!(output.status.success());
     assert!(inside.join("data/hookgate.db").exists());
 
-    let broken = "DATABASE_URL=postgres://u:s3cret word@localhost/x\n";
+    let broken = "# Settings\nDATABASE_URL=postgres://u:s3cret word@localhost/x\n";
     std::fs::write(place.path().join(".env"), broken).unwrap();
-    place.run(&["org", "list"]).await.failed(1, ".env: cannot read the line DATABASE_URL");
+    place.run(&["org", "list"]).await.failed(1, ".env: line 2 is not NAME=value");
 }
 
 #[tokio::test]
 async fn a_second_server_on_one_data_directory_is_refused_and_makes_no_keys() {
     let place = Place::new();
-    let mut server = Binary::start(&place.path().join("data"), &[]).await;
+    let mut server = Binary::start(&place.data_dir(), &[]).await;
     server.first_keys().await;
     let second = place.run(&["serve", "--port", "0"]).await;
     assert_eq!(second.code, 1);
@@ -328,7 +336,7 @@ impl Lines {
 #[tokio::test]
 async fn listen_prints_webhooks_and_whether_their_signature_holds() {
     let place = Place::new();
-    let mut server = Binary::start(&place.path().join("data"), &[]).await;
+    let mut server = Binary::start(&place.data_dir(), &[]).await;
     let (key, _) = server.first_keys().await;
     let mut plain = Lines::of(place.command(&["listen", "--port", "0"]));
     let mut strict = {
@@ -413,7 +421,7 @@ async fn bench_measures_every_scenario_and_compares() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bench_paces_an_open_loop_and_takes_a_server_of_somebodys() {
     let place = Place::new();
-    let mut server = Binary::start(&place.path().join("data"), &[]).await;
+    let mut server = Binary::start(&place.data_dir(), &[]).await;
     let (key, _) = server.first_keys().await;
     let there = ["--url", &server.base_url, "--api-key", &key, "--json", "a.json"];
     // More connections than requests: the run ends with its duration all the same.

@@ -1,15 +1,14 @@
 //! From accepted to stored, and beside it the plainest way to put the same rows into PostgreSQL.
 
-use std::time::Duration;
-
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::super::CliError;
 use super::load::{Load, Target};
 use super::server::Server;
-use super::{Measured, RunArgs, Scenario};
+use super::{Measured, RunArgs, Scenario, unless_stopped};
 use crate::domain::{EventId, Timestamp, TraceId};
 use crate::runtime::{Clock, Stopwatch};
 
@@ -33,7 +32,7 @@ pub(super) async fn run(args: &RunArgs, server: &Server, load: Load) -> Result<M
 pub(super) async fn run_unnest(
     args: &RunArgs,
     database_url: &str,
-    duration: Duration,
+    stop: &CancellationToken,
 ) -> Result<Measured, CliError> {
     let pool = PgPoolOptions::new().max_connections(WRITERS).connect(database_url).await?;
     sqlx::query("DROP TABLE IF EXISTS bench_unnest").execute(&pool).await?;
@@ -48,7 +47,15 @@ pub(super) async fn run_unnest(
     .await?;
     sqlx::query("CREATE INDEX ON bench_unnest (org_id, received_at, id)").execute(&pool).await?;
 
-    let org = Uuid::new_v4();
+    let measured = unless_stopped(stop, insert_all(args, &pool)).await;
+    // However it ended, the table goes.
+    sqlx::query("DROP TABLE bench_unnest").execute(&pool).await?;
+    pool.close().await;
+    measured
+}
+
+async fn insert_all(args: &RunArgs, pool: &PgPool) -> Result<Measured, CliError> {
+    let (org, duration) = (Uuid::new_v4(), args.duration);
     let payload = super::load::event_payload(args.payload_bytes as usize, "").into_bytes();
     let watch = Stopwatch::start();
     let mut writers = JoinSet::new();
@@ -69,8 +76,6 @@ pub(super) async fn run_unnest(
         total.add(written??)?;
     }
     total.seconds = watch.seconds();
-    sqlx::query("DROP TABLE bench_unnest").execute(&pool).await?;
-    pool.close().await;
     Ok(total)
 }
 
