@@ -8,6 +8,7 @@ mod first_start;
 mod upkeep;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,9 +55,25 @@ pub enum OpenError {
     /// `DATABASE_URL` names something that is not PostgreSQL.
     #[error("DATABASE_URL must start with postgres:// or postgresql://; unset it for SQLite")]
     Scheme,
-    /// It cannot be reached or opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// `DATA_DIR` is not there and cannot be created.
+    #[error("cannot create the data directory {}: {error}", .path.display())]
+    DataDir {
+        /// `DATA_DIR`.
+        path: PathBuf,
+        /// The system's answer.
+        error: std::io::Error,
+    },
+    /// The SQLite file cannot be opened.
+    #[error("cannot open {}: {error}", .path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's answer.
+        error: StoreError,
+    },
+    /// PostgreSQL cannot be reached, or refuses.
+    #[error("cannot connect to the database that DATABASE_URL names: {0}")]
+    Postgres(#[source] StoreError),
     /// Two metrics share a name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -115,8 +132,6 @@ impl App {
         }
         store.maintain_across_orgs(clock.now()).await?;
         let (listener, address) = listen(config).await?;
-        let admin = Admin::new(Arc::clone(&store), clock.clone());
-        let first_start = FirstStart::prepare(&admin, format!("http://{address}")).await?;
         let (journal, reader) =
             open_journal(&config.store, &config.journal, Arc::clone(&metrics)).await?;
 
@@ -137,6 +152,9 @@ impl App {
             delivery::Source { inbox, wake: wake.clone(), instance },
             &behind,
         )?;
+        // Nothing can fail from here on, so keys that are made are shown.
+        let base_url = format!("http://{address}");
+        let first_start = FirstStart::prepare(&store, clock.now(), base_url).await?;
         let lease_span = delivery::lease_span(&config.delivery);
         let hand_over = HandOver { deliveries, wake, instance, lease_span };
         Workers::new(
@@ -229,7 +247,14 @@ impl App {
         let journal = self.journal;
         tokio::task::spawn_blocking(move || journal.shut_down()).await?;
         self.store.close().await;
-        tracing::info!(drained, "stopped");
+        if drained {
+            tracing::info!("stopped");
+        } else {
+            tracing::warn!(
+                timeout = ?self.shutdown_timeout,
+                "stopped at SHUTDOWN_TIMEOUT; the rest is taken up at the next start"
+            );
+        }
         match self.lifecycle.failure() {
             Some(part) => Err(AppError::PartFailed(part)),
             None => Ok(()),
@@ -243,12 +268,23 @@ pub(crate) async fn open_store(
     metrics: Arc<Metrics>,
 ) -> Result<SharedStore, OpenError> {
     match &config.database_url {
-        None => Ok(Arc::new(SqliteStore::open(&config.sqlite_path(), config, metrics).await?)),
+        None => {
+            create_data_dir(config)?;
+            let path = config.sqlite_path();
+            let opened = SqliteStore::open(&path, config, metrics).await;
+            Ok(Arc::new(opened.map_err(|error| OpenError::Sqlite { path, error })?))
+        }
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-            Ok(Arc::new(PostgresStore::connect(url, config, metrics).await?))
+            let connected = PostgresStore::connect(url, config, metrics).await;
+            Ok(Arc::new(connected.map_err(OpenError::Postgres)?))
         }
         Some(_) => Err(OpenError::Scheme),
     }
+}
+
+fn create_data_dir(config: &StoreConfig) -> Result<(), OpenError> {
+    let path = &config.data_dir;
+    std::fs::create_dir_all(path).map_err(|error| OpenError::DataDir { path: path.clone(), error })
 }
 
 /// Opens the store where its threads and its connections' tasks are to run.

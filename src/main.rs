@@ -12,10 +12,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // Before the arguments are parsed, since their defaults come from the environment.
-    match dotenvy::dotenv() {
-        Ok(_) => {}
-        Err(error) if error.not_found() => {}
-        Err(error) => return fail(&format!(".env: {error}")),
+    if let Err(message) = read_env_file() {
+        return fail(&message);
     }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -25,6 +23,21 @@ fn main() -> ExitCode {
     match runtime.block_on(cli::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// Reads `.env` of the working directory and of no other: one further up belongs to something else.
+fn read_env_file() -> Result<(), String> {
+    match dotenvy::from_path(".env") {
+        Ok(()) => Ok(()),
+        Err(error) if error.not_found() => Ok(()),
+        // The line may hold a password, so only its name is told.
+        Err(dotenvy::Error::LineParse(line, _)) => {
+            let name = line.split_once('=').map_or("of no setting", |(name, _)| name.trim());
+            let help = "write NAME=value, a value with spaces or # in quotes";
+            Err(format!(".env: cannot read the line {name}; {help}"))
+        }
+        Err(error) => Err(format!(".env: {error}")),
     }
 }
 

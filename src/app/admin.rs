@@ -3,6 +3,7 @@
 //! The command line's way in, and the first start's. It works beside a running server, which notices
 //! changed keys by itself.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::{IssueError, IssuedKey, issue_key};
@@ -13,6 +14,7 @@ use crate::domain::{
     SigningSecret, Violation,
 };
 use crate::runtime::Clock;
+use crate::store::sqlite::SqliteStore;
 use crate::store::{MigrateError, MigrationStatus, SharedStore, StoreError};
 
 use super::{OpenError, open_store};
@@ -47,6 +49,16 @@ pub enum AdminError {
     /// There is no such thing.
     #[error("there is no {0}")]
     NotFound(String),
+    /// There is no SQLite file.
+    #[error(
+        "there is no {}; name its directory with --data-dir or DATA_DIR, or a PostgreSQL database \
+         with DATABASE_URL",
+        .0.display()
+    )]
+    NotSetUp(PathBuf),
+    /// The schema is older than this program.
+    #[error("the database lacks migrations; apply them with `hookgate migrate up`")]
+    NotMigrated,
 }
 
 impl From<Violation> for AdminError {
@@ -56,14 +68,51 @@ impl From<Violation> for AdminError {
 }
 
 impl Admin {
-    /// Opens the store and brings its schema up to date.
+    /// Opens the store, created if there is none, and brings its schema up to date.
     pub async fn open(config: &StoreConfig) -> Result<Self, AdminError> {
         let admin = Self::open_as_it_is(config).await?;
         admin.migrate_up().await?;
         Ok(admin)
     }
 
-    /// Opens the store and leaves its schema alone.
+    /// Opens a store that somebody has set up, and neither creates nor migrates anything: whoever
+    /// asks in the wrong directory must not find an empty answer, and a new database, there.
+    pub async fn open_existing(config: &StoreConfig) -> Result<Self, AdminError> {
+        if let Some(file) = missing_file(config) {
+            return Err(AdminError::NotSetUp(file));
+        }
+        let admin = Self::open_as_it_is(config).await?;
+        if admin.migration_status().await?.iter().all(|migration| migration.applied) {
+            return Ok(admin);
+        }
+        admin.close().await;
+        Err(AdminError::NotMigrated)
+    }
+
+    /// Every migration, oldest first, of a store that may not be there yet.
+    pub async fn status(config: &StoreConfig) -> Result<Vec<MigrationStatus>, AdminError> {
+        if missing_file(config).is_some() {
+            return Ok(SqliteStore::migrations());
+        }
+        let admin = Self::open_as_it_is(config).await?;
+        let status = admin.migration_status().await;
+        admin.close().await;
+        status
+    }
+
+    /// Takes the newest migration of a store back and returns its version; `None` where none is
+    /// applied.
+    pub async fn migrate_down(config: &StoreConfig) -> Result<Option<i64>, AdminError> {
+        if missing_file(config).is_some() {
+            return Ok(None);
+        }
+        let admin = Self::open_as_it_is(config).await?;
+        let version = admin.store.migrate_down().await;
+        admin.close().await;
+        Ok(version?)
+    }
+
+    /// Opens the store, created if there is none, and leaves its schema alone.
     pub async fn open_as_it_is(config: &StoreConfig) -> Result<Self, AdminError> {
         let metrics = super::new_metrics().map_err(OpenError::Metrics)?;
         Ok(Self::new(open_store(config, metrics).await?, Clock::system()))
@@ -79,13 +128,7 @@ impl Admin {
         Ok(self.store.migrate_up().await?)
     }
 
-    /// Takes the newest migration back and returns its version.
-    pub async fn migrate_down(&self) -> Result<Option<i64>, AdminError> {
-        Ok(self.store.migrate_down().await?)
-    }
-
-    /// Every migration, oldest first.
-    pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, AdminError> {
+    async fn migration_status(&self) -> Result<Vec<MigrationStatus>, AdminError> {
         Ok(self.store.migration_status().await?)
     }
 
@@ -212,6 +255,12 @@ impl Admin {
             None => Err(AdminError::NotFound(format!("organisation {id}"))),
         }
     }
+}
+
+/// The SQLite file that the settings name, if it is not there.
+fn missing_file(config: &StoreConfig) -> Option<PathBuf> {
+    let file = config.sqlite_path();
+    (config.database_url.is_none() && !file.exists()).then_some(file)
 }
 
 fn no_key(id: ApiKeyId) -> AdminError {

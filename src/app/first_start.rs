@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use super::admin::{Admin, AdminError};
-use crate::auth::PresentedKey;
-use crate::domain::{Org, PageRequest, Role};
+use super::admin::AdminError;
+use crate::auth::{PresentedKey, issue_key};
+use crate::domain::{Org, OrgId, PageRequest, Role, Timestamp};
+use crate::store::{SharedStore, StoreError};
 
 /// What the first start made. Its `Display` is the one time the keys are shown.
 #[derive(Debug)]
@@ -20,17 +21,36 @@ pub struct FirstStart {
 }
 
 impl FirstStart {
-    /// Makes the first organisation and keys in a store that has neither; `None` in any other.
-    pub async fn prepare(admin: &Admin, base_url: String) -> Result<Option<Self>, AdminError> {
+    /// Makes the first organisation and keys in a store that has neither; `None` in any other. Of
+    /// servers that start on one store at once, one makes them.
+    pub async fn prepare(
+        store: &SharedStore,
+        now: Timestamp,
+        base_url: String,
+    ) -> Result<Option<Self>, AdminError> {
         let one = PageRequest { limit: 1, after: None };
-        let empty =
-            admin.orgs(one).await?.data.is_empty() && admin.keys(None, one).await?.data.is_empty();
+        let empty = store.orgs_across_orgs(one).await?.data.is_empty()
+            && store.keys_across_orgs(one).await?.data.is_empty();
         if !empty {
             return Ok(None);
         }
-        let org = admin.create_org("First organisation".to_owned(), None).await?;
-        let tenant = admin.create_key(Role::Tenant(org.id), "first key".to_owned()).await?;
-        let operator = admin.create_key(Role::Operator, "first operator key".to_owned()).await?;
+        let org = Org {
+            id: OrgId::FIRST,
+            name: "First organisation".to_owned(),
+            rate_limit_per_minute: None,
+            created_at: now,
+        };
+        // Hashing takes long, so it comes first: between the rows there is little time to die in.
+        let tenant = issue_key(Role::Tenant(org.id), "first key".to_owned(), now).await?;
+        let operator = issue_key(Role::Operator, "first operator key".to_owned(), now).await?;
+        match store.insert_org_across_orgs(&org).await {
+            Ok(()) => {}
+            // Its id is taken: another server was faster.
+            Err(StoreError::Refused(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        store.insert_key_across_orgs(&tenant.record).await?;
+        store.insert_key_across_orgs(&operator.record).await?;
         Ok(Some(Self { org, tenant_key: tenant.key, operator_key: operator.key, base_url }))
     }
 }

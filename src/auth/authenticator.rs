@@ -1,13 +1,11 @@
 //! From a presented key to a principal, through the caches.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::{DefaultKeyedRateLimiter, Quota};
 use moka::future::Cache;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::hasher::{self, HashError};
 use super::key::{KeyDigest, PresentedKey};
@@ -23,12 +21,11 @@ const REFUSAL_TTL: Duration = Duration::from_secs(10);
 const REFUSALS_MAX: u64 = 10_000;
 /// A hash that was verified is not verified again while its key is used at least this often.
 const VERIFIED_IDLE: Duration = Duration::from_hours(24);
-/// Checks that may wait for their turn to hash; the others are told to come back.
-const HASHES_WAITING_MAX: usize = 64;
-/// Hashes a second for one key id, so that a flood on one id leaves room for the others.
-const HASHES_PER_SECOND_AND_ID: NonZeroU32 = NonZeroU32::MIN;
-/// Hashes for one key id at once, before that rate applies.
-const HASHES_BURST_PER_ID: NonZeroU32 = NonZeroU32::new(5).unwrap();
+/// Checks that may wait for their turn to hash, which is ten seconds or so on a small machine; the
+/// others are told to come back.
+const HASHES_WAITING_MAX: usize = 512;
+/// Times a key's row is read in one check while keys are being changed.
+const READS_MAX: usize = 4;
 
 /// Who is asking.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,9 +82,8 @@ struct Shared {
     /// Refusals; and the place where checks of one presented key wait for each other.
     refusals: Cache<KeyDigest, Refusal>,
     hash_places: Semaphore,
-    hash_turns: Semaphore,
-    hash_rate: DefaultKeyedRateLimiter<ApiKeyId>,
-    /// Counts [`Authenticator::forget`], so that a check that began before one caches nothing.
+    hash_turns: Arc<Semaphore>,
+    /// Counts [`Authenticator::forget`], so that a check that began before one looks again.
     forgets: AtomicU64,
 }
 
@@ -120,7 +116,6 @@ impl Authenticator {
         metrics: Arc<Metrics>,
     ) -> Self {
         let capacity = config.auth_cache_capacity;
-        let quota = Quota::per_second(HASHES_PER_SECOND_AND_ID).allow_burst(HASHES_BURST_PER_ID);
         let shared = Shared {
             store,
             clock,
@@ -133,8 +128,7 @@ impl Authenticator {
             last_known: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
             refusals: Cache::builder().max_capacity(REFUSALS_MAX).time_to_live(REFUSAL_TTL).build(),
             hash_places: Semaphore::new(HASHES_WAITING_MAX),
-            hash_turns: Semaphore::new(num_cpus::get().div_ceil(2)),
-            hash_rate: DefaultKeyedRateLimiter::keyed(quota),
+            hash_turns: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),
             forgets: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
@@ -148,11 +142,13 @@ impl Authenticator {
         let verified = match shared.verified.get(&key.id()).await {
             // Comparing digests may stop early: what leaks is the digest of a guess, and digests
             // cannot be steered towards a secret.
-            Some(entry) if entry.digest == digest => {
+            Some(entry) => {
                 shared.metrics.cache_lookup(CacheLookup::Hit).inc();
+                if entry.digest != digest {
+                    return Err(AuthError::WrongSecret);
+                }
                 entry
             }
-            Some(_) => return Err(AuthError::WrongSecret),
             None => self.check(key, digest).await?,
         };
         if verified.expires_at.is_some_and(|end| end <= shared.clock.now()) {
@@ -163,14 +159,17 @@ impl Authenticator {
 
     /// Forgets what is known of a key, so that its row is read again: call it after changing one.
     pub async fn forget(&self, key: ApiKeyId) {
-        self.shared.forgets.fetch_add(1, Ordering::SeqCst);
-        self.shared.last_known.invalidate(&key).await;
-        self.shared.verified.invalidate(&key).await;
+        self.forget_all(&[key]).await;
     }
 
-    /// Drops what bounds floods on single keys for ids that have been quiet; call it now and then.
-    pub(super) fn tidy(&self) {
-        self.shared.hash_rate.retain_recent();
+    /// Forgets what is known of these keys.
+    pub(super) async fn forget_all(&self, keys: &[ApiKeyId]) {
+        // Counted first: a check that ends before the count is undone below, one that ends after it
+        // notices.
+        self.shared.forgets.fetch_add(1, Ordering::SeqCst);
+        for key in keys {
+            self.shared.forget(*key).await;
+        }
     }
 
     /// Verifies a key that is not in the cache. Callers that present the same key share one check.
@@ -204,52 +203,71 @@ impl Authenticator {
 }
 
 impl Shared {
+    /// Verifies a key and caches it. Somebody who began to wait for this check after the key was
+    /// revoked must not learn what was true before: so when keys were changed meanwhile, the row is
+    /// read again, without a second hash.
     async fn verify(
         &self,
         key: &PresentedKey,
         digest: KeyDigest,
     ) -> Result<Result<Arc<VerifiedKey>, Refusal>, AuthError> {
-        let forgets = self.forgets.load(Ordering::SeqCst);
-        let (record, principal) = match self.read(key.id()).await {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                self.last_known.invalidate(&key.id()).await;
-                return Ok(Err(Refusal::Unknown));
+        let mut reads = 1;
+        loop {
+            let forgets = self.forgets.load(Ordering::SeqCst);
+            let verified = match self.verify_once(key, digest).await {
+                Ok(Ok(verified)) => Arc::new(verified),
+                Ok(Err(refusal)) => {
+                    // A wrong secret says nothing about the key it was guessed for.
+                    if matches!(refusal, Refusal::Unknown | Refusal::Expired) {
+                        self.forget(key.id()).await;
+                    }
+                    return Ok(Err(refusal));
+                }
+                // An outage of the store must not stop ingest for keys that were good before it.
+                Err(AuthError::Unavailable(cause)) => {
+                    let known = self.last_known.get(&key.id()).await;
+                    let known = known.filter(|known| known.digest == digest);
+                    known.ok_or(AuthError::Unavailable(cause))?
+                }
+                Err(error) => return Err(error),
+            };
+            self.last_known.insert(key.id(), Arc::clone(&verified)).await;
+            self.verified.insert(key.id(), Arc::clone(&verified)).await;
+            if self.forgets.load(Ordering::SeqCst) == forgets {
+                return Ok(Ok(verified));
             }
-            Err(error) => {
-                let known = self.last_known.get(&key.id()).await;
-                let known = known.filter(|known| known.digest == digest).ok_or(error)?;
-                self.keep(key.id(), &known, forgets).await;
-                return Ok(Ok(known));
+            self.forget(key.id()).await;
+            // While keys change all the time this one is answered for once, but not cached.
+            if reads == READS_MAX {
+                return Ok(Ok(verified));
             }
+            reads += 1;
+        }
+    }
+
+    async fn forget(&self, key: ApiKeyId) {
+        self.last_known.invalidate(&key).await;
+        self.verified.invalidate(&key).await;
+    }
+
+    async fn verify_once(
+        &self,
+        key: &PresentedKey,
+        digest: KeyDigest,
+    ) -> Result<Result<VerifiedKey, Refusal>, AuthError> {
+        let Some(record) = self.store.key_across_orgs(key.id()).await? else {
+            return Ok(Err(Refusal::Unknown));
         };
         if !record.is_active(self.clock.now()) {
-            self.last_known.invalidate(&key.id()).await;
             return Ok(Err(Refusal::Expired));
         }
         if !self.secret_matches(key, digest, &record).await? {
             return Ok(Err(Refusal::WrongSecret));
         }
-        let verified = VerifiedKey { digest, principal, expires_at: record.expires_at };
-        let verified = Arc::new(verified);
-        self.keep(key.id(), &verified, forgets).await;
-        Ok(Ok(verified))
-    }
-
-    /// Caches a good key. One that was changed while it was checked is answered for this once, but
-    /// not cached.
-    async fn keep(&self, id: ApiKeyId, verified: &Arc<VerifiedKey>, forgets: u64) {
-        if self.forgets.load(Ordering::SeqCst) == forgets {
-            self.last_known.insert(id, Arc::clone(verified)).await;
-            self.verified.insert(id, Arc::clone(verified)).await;
-        }
-    }
-
-    /// A key's row, and whom it stands for.
-    async fn read(&self, id: ApiKeyId) -> Result<Option<(ApiKey, Principal)>, StoreError> {
-        let Some(record) = self.store.key_across_orgs(id).await? else { return Ok(None) };
-        let principal = self.principal(&record).await?;
-        Ok(principal.map(|principal| (record, principal)))
+        let Some(principal) = self.principal(&record).await? else {
+            return Ok(Err(Refusal::Unknown));
+        };
+        Ok(Ok(VerifiedKey { digest, principal, expires_at: record.expires_at }))
     }
 
     async fn principal(&self, record: &ApiKey) -> Result<Option<Principal>, StoreError> {
@@ -269,26 +287,28 @@ impl Shared {
         digest: KeyDigest,
         record: &ApiKey,
     ) -> Result<bool, AuthError> {
-        let seen = self.hashes.get(&record.id).await;
-        if seen.is_some_and(|(known, hash)| known == digest && hash == record.hash) {
-            return Ok(true);
+        if let Some((known, hash)) = self.hashes.get(&record.id).await
+            && hash == record.hash
+        {
+            return Ok(known == digest);
         }
-        self.hash_rate.check_key(&record.id).map_err(|_| AuthError::Busy)?;
-        let matches = {
-            let _turn = self.hash_turn().await?;
-            hasher::verify(key.reveal().to_owned(), record.hash.clone()).await?
-        };
+        if !hasher::may_match(key.reveal(), &record.hash) {
+            return Ok(false);
+        }
+        let turn = self.hash_turn().await?;
+        self.metrics.auth_hashes_total.inc();
+        let matches = hasher::verify(key.reveal().to_owned(), record.hash.clone(), turn).await?;
         if matches {
             self.hashes.insert(record.id, (digest, record.hash.clone())).await;
         }
         Ok(matches)
     }
 
-    /// A turn to hash. Few hash at once, so that hashing leaves CPU for everything else; few wait,
-    /// so that nobody waits long.
-    async fn hash_turn(&self) -> Result<SemaphorePermit<'_>, AuthError> {
+    /// A turn to hash. Few hash at once, so that hashing leaves CPU and memory for everything else;
+    /// few wait, so that nobody waits long.
+    async fn hash_turn(&self) -> Result<OwnedSemaphorePermit, AuthError> {
         let _place = self.hash_places.try_acquire().map_err(|_| AuthError::Busy)?;
-        self.hash_turns.acquire().await.map_err(|_| AuthError::Busy)
+        Arc::clone(&self.hash_turns).acquire_owned().await.map_err(|_| AuthError::Busy)
     }
 }
 

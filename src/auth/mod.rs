@@ -12,8 +12,9 @@
 //!       │ not there, or older than the TTL
 //!   one check at a time for one presented key
 //!       │  the key's row ── unknown, expired: refused, no hash
-//!       │  hash unchanged since it was last verified: no hash
-//!       └─ Argon2id in the blocking pool, a few at once, a few a second for one key id
+//!       │  hash unchanged since it was last verified: SHA-256 compared, no hash
+//!       │  the salt's check of the secret fails: refused, no hash
+//!       └─ Argon2id in the blocking pool, a few at once
 //! ```
 //! The cache is looked up by key id and compared by the SHA-256 of the presented key, rather than
 //! looked up by that SHA-256: so a wrong secret for a key in use is refused without a hash, and
@@ -22,10 +23,9 @@
 //! # Failure
 //! A store that cannot be asked is [`AuthError::Unavailable`], never a refusal, and only for keys
 //! that this process does not know: those it has verified go on working, as their rows were last
-//! read, until the store is back, since an outage of the store must not stop ingest. What was revoked
-//! elsewhere meanwhile is noticed as soon as it is. A flood of well-formed wrong keys meets, in this order,
-//! the cache of refusals, the bound on hashes for one key id, and the bound on hashes at once;
-//! beyond them it is [`AuthError::Busy`], while keys in use need no hash at all.
+//! read, until the store is back. What was revoked elsewhere meanwhile is noticed then. A flood of well-formed wrong keys costs a look-up each,
+//! and a hash for one in 2^32, so it cannot keep a good key from its first hash. More good keys at
+//! once than can be hashed wait, and beyond a bound are [`AuthError::Busy`].
 //!
 //! **Invariant:** no secret is stored, logged or kept in memory longer than its request; the caches
 //! hold SHA-256 digests.

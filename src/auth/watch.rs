@@ -41,7 +41,6 @@ pub async fn watch_changed_keys(
                 reachable = false;
             }
         }
-        authenticator.tidy();
     }
 }
 
@@ -50,8 +49,9 @@ async fn forget_changed(
     store: &SharedStore,
     since: Timestamp,
 ) -> Result<(), StoreError> {
-    for key in store.keys_changed_across_orgs(since.minus(OVERLAP)).await? {
-        authenticator.forget(key).await;
+    let changed = store.keys_changed_across_orgs(since.minus(OVERLAP)).await?;
+    if !changed.is_empty() {
+        authenticator.forget_all(&changed).await;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 use super::CliError;
@@ -55,12 +55,13 @@ pub(super) enum OrgCommand {
 #[derive(Subcommand, Debug)]
 pub(super) enum KeyCommand {
     /// Create an API key; it is shown this once
+    #[command(group = ArgGroup::new("owner").required(true))]
     Create {
         /// The organisation it acts for
-        #[arg(long, value_name = "ID", required_unless_present = "operator")]
+        #[arg(long, value_name = "ID", group = "owner")]
         org: Option<OrgId>,
         /// Make an operator's key: it manages organisations and keys and reads no tenant's events
-        #[arg(long, conflicts_with = "org")]
+        #[arg(long, group = "owner")]
         operator: bool,
         /// What people call it
         #[arg(long)]
@@ -148,19 +149,18 @@ pub(super) async fn migrate(command: MigrateCommand) -> Result<(), CliError> {
         MigrateCommand::Up(common) => {
             let admin = Admin::open_as_it_is(&common.store).await?;
             let answer = Applied { applied: admin.migrate_up().await? };
+            admin.close().await;
             common.output.write(&answer, |a| format!("{} migrations applied", a.applied))?;
         }
         MigrateCommand::Down(common) => {
-            let admin = Admin::open_as_it_is(&common.store).await?;
-            let answer = TakenBack { version: admin.migrate_down().await? };
+            let answer = TakenBack { version: Admin::migrate_down(&common.store).await? };
             common.output.write(&answer, |a| match a.version {
                 Some(version) => format!("migration {version} taken back"),
                 None => "no migration is applied".to_owned(),
             })?;
         }
         MigrateCommand::Status(common) => {
-            let admin = Admin::open_as_it_is(&common.store).await?;
-            common.output.write(&admin.migration_status().await?, |all| {
+            common.output.write(&Admin::status(&common.store).await?, |all| {
                 lines(all, |m| {
                     let mark = if m.applied { "applied" } else { "missing" };
                     format!("{:>4}  {mark}  {}", m.version, m.name)
@@ -176,11 +176,13 @@ pub(super) async fn org(command: OrgCommand) -> Result<(), CliError> {
         OrgCommand::Create { name, rate_limit_per_minute, common } => {
             let admin = Admin::open(&common.store).await?;
             let org = admin.create_org(name, rate_limit_per_minute).await?;
+            admin.close().await;
             common.output.write(&org, org_line)?;
         }
         OrgCommand::List(common) => {
-            let admin = Admin::open(&common.store).await?;
+            let admin = Admin::open_existing(&common.store).await?;
             let orgs = all(async |page| admin.orgs(page).await).await?;
+            admin.close().await;
             common.output.write(&orgs, |orgs| lines(orgs, org_line))?;
         }
     }
@@ -191,24 +193,29 @@ pub(super) async fn key(command: KeyCommand) -> Result<(), CliError> {
     match command {
         KeyCommand::Create { org, operator: _, name, common } => {
             let admin = Admin::open(&common.store).await?;
+            // One of the two is given; clap sees to it.
             let role = org.map_or(Role::Operator, Role::Tenant);
             let issued = admin.create_key(role, name).await?;
+            admin.close().await;
             common.output.write(&IssuedKeyView::new(&issued), issued_key_line)?;
         }
         KeyCommand::List { org, common } => {
-            let admin = Admin::open(&common.store).await?;
+            let admin = Admin::open_existing(&common.store).await?;
             let keys = all(async |page| admin.keys(org, page).await).await?;
+            admin.close().await;
             let keys: Vec<KeyView> = keys.iter().map(KeyView::new).collect();
             common.output.write(&keys, |keys| lines(keys, key_line))?;
         }
         KeyCommand::Rotate { id, grace, common } => {
-            let admin = Admin::open(&common.store).await?;
+            let admin = Admin::open_existing(&common.store).await?;
             let issued = admin.rotate_key(id, grace).await?;
+            admin.close().await;
             common.output.write(&IssuedKeyView::new(&issued), issued_key_line)?;
         }
         KeyCommand::Revoke { id, common } => {
-            let admin = Admin::open(&common.store).await?;
+            let admin = Admin::open_existing(&common.store).await?;
             admin.revoke_key(id).await?;
+            admin.close().await;
             common.output.write(&Revoked { id, revoked: true }, |r| format!("{} revoked", r.id))?;
         }
     }
@@ -225,22 +232,25 @@ pub(super) async fn endpoint(command: EndpointCommand) -> Result<(), CliError> {
             allow_private_endpoints,
             common,
         } => {
-            let admin = Admin::open(&common.store).await?;
+            let admin = Admin::open_existing(&common.store).await?;
             let endpoint = admin
                 .add_endpoint(org, &url, event_types, description, allow_private_endpoints)
                 .await?;
+            admin.close().await;
             let secret = Some(endpoint.secret.reveal());
             common.output.write(&EndpointView::new(&endpoint, secret), endpoint_line)?;
         }
         EndpointCommand::List { org, common } => {
-            let admin = Admin::open(&common.store).await?;
+            let admin = Admin::open_existing(&common.store).await?;
             let endpoints = all(async |page| admin.endpoints(org, page).await).await?;
+            admin.close().await;
             let views: Vec<_> = endpoints.iter().map(|e| EndpointView::new(e, None)).collect();
             common.output.write(&views, |views| lines(views, endpoint_line))?;
         }
         EndpointCommand::Remove { org, id, common } => {
-            let admin = Admin::open(&common.store).await?;
+            let admin = Admin::open_existing(&common.store).await?;
             admin.remove_endpoint(org, id).await?;
+            admin.close().await;
             common.output.write(&Removed { id, removed: true }, |r| format!("{} removed", r.id))?;
         }
     }
@@ -357,6 +367,9 @@ fn endpoint_line(endpoint: &EndpointView<'_>) -> String {
 }
 
 fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
+    if all.is_empty() {
+        return "none".to_owned();
+    }
     all.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 

@@ -15,14 +15,14 @@ use clap::{Parser, Subcommand};
 use crate::config::Config;
 
 /// Self-hosted, multi-tenant event ingest and webhook delivery
-#[derive(Parser, Debug)]
+#[derive(Parser)]
 #[command(name = "hookgate", version, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 enum Command {
     /// Run the server; without DATABASE_URL it needs nothing but a directory
     Serve(Box<Config>),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::parse_duration;
+use super::{parse_duration, parse_wait};
 
 /// How keys are verified.
 #[derive(Args, Clone, Debug)]
@@ -17,6 +17,6 @@ pub struct AuthConfig {
     #[arg(long, env = "AUTH_CACHE_CAPACITY", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub auth_cache_capacity: u64,
     /// How often changed keys are looked for: how long a revoked key may still work elsewhere
-    #[arg(long, env = "AUTH_POLL_INTERVAL", value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
+    #[arg(long, env = "AUTH_POLL_INTERVAL", value_name = "DURATION", default_value = "500ms", value_parser = parse_wait)]
     pub auth_poll_interval: Duration,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::parse_duration;
+use super::{parse_duration, parse_wait};
 
 /// How webhooks are sent.
 #[derive(Args, Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct DeliveryConfig {
     )]
     pub retry_schedule: RetrySchedule,
     /// A receiver that has not answered by then has failed
-    #[arg(long, env = "DELIVERY_TIMEOUT", value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
+    #[arg(long, env = "DELIVERY_TIMEOUT", value_name = "DURATION", default_value = "15s", value_parser = parse_wait)]
     pub delivery_timeout: Duration,
     /// Webhooks under way at once, all endpoints together
     #[arg(long, env = "DELIVERY_CONCURRENCY", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -36,7 +36,7 @@ pub struct DeliveryConfig {
     #[arg(long, env = "DELIVERY_QUEUE_CAPACITY", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub delivery_queue_capacity: u32,
     /// How often due retries are looked for
-    #[arg(long, env = "DELIVERY_POLL_INTERVAL", value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
+    #[arg(long, env = "DELIVERY_POLL_INTERVAL", value_name = "DURATION", default_value = "500ms", value_parser = parse_wait)]
     pub delivery_poll_interval: Duration,
 }
 

@@ -24,7 +24,7 @@ pub use limit::LimitConfig;
 pub use server::ServerConfig;
 pub use store::StoreConfig;
 pub use telemetry::{LogFormat, TelemetryConfig};
-pub use units::parse_duration;
+pub use units::{parse_duration, parse_wait};
 
 /// All that `hookgate serve` can be told.
 #[derive(Args, Clone, Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::parse_duration;
+use super::{parse_duration, parse_wait};
 
 /// Where the server listens, and its bounds on connections and time.
 #[derive(Args, Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct ServerConfig {
     #[arg(long, env = "PORT", default_value_t = 3000)]
     pub port: u16,
     /// A request that is not answered by then gets 503
-    #[arg(long, env = "REQUEST_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, env = "REQUEST_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = parse_wait)]
     pub request_timeout: Duration,
     /// Time for draining the journal and finishing deliveries after SIGTERM or SIGINT
     #[arg(long, env = "SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]

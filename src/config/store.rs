@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::parse_duration;
+use super::{parse_duration, parse_wait};
 
 /// Which store, and how it is reached. Every command takes this section.
 #[derive(Args, Clone)]
@@ -21,7 +21,7 @@ pub struct StoreConfig {
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
     /// A connection that cannot be had by then counts as a store outage
-    #[arg(long, env = "DATABASE_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, env = "DATABASE_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = parse_wait)]
     pub database_timeout: Duration,
     /// A dedup_id of an organisation makes one event within this time
     #[arg(long, env = "DEDUP_WINDOW", value_name = "DURATION", default_value = "7d", value_parser = parse_duration)]

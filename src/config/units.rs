@@ -2,8 +2,44 @@
 
 use std::time::Duration;
 
-/// Parses a duration such as `30s` or `1h 30m`; a bare number has no unit and is refused.
+/// The longest duration: ten years. Sums with the time stay far from any end.
+const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
+/// The shortest of those that something waits for again and again.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// Parses a duration such as `30s` or `1h 30m`, of ten years at the most; a bare number has no unit
+/// and is refused.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a duration such as 500ms, 30s, 5m, 2h or 7d"))
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write a duration such as 500ms, 30s, 5m, 2h or 7d"))?;
+    if duration > LONGEST {
+        return Err("must be ten years at the most".to_owned());
+    }
+    Ok(duration)
+}
+
+/// Parses the duration of an interval, a timeout or a run: a millisecond at the least, since one of
+/// nothing would be a loop without a pause, or no time to do anything.
+pub fn parse_wait(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if duration < SHORTEST_WAIT {
+        return Err("must be 1ms at the least".to_owned());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units_and_bounds() {
+        assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_mins(90)));
+        assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
+        for bad in ["5", "", "-1s", "11years", "99999999999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_wait("1ms"), Ok(SHORTEST_WAIT));
+        assert!(parse_wait("0s").is_err());
+    }
 }

@@ -76,6 +76,12 @@ entity_id!(
     DeliveryId
 );
 
+impl OrgId {
+    /// The organisation of the very first start. The same everywhere, so that of several servers that
+    /// start on one empty store only one can add it.
+    pub const FIRST: Self = Self(Uuid::from_u128(0x7000_8000_0000_0000_0001));
+}
+
 impl EventId {
     /// The id of the event that `org` calls `dedup_id`: the same on every instance and at every
     /// retry, with no look-up (UUIDv8, RFC 9562 section 5.8, from SHA-256 of both).

@@ -1,5 +1,7 @@
 //! Sets up log lines on standard error, which leaves standard output to answers.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, TelemetryConfig};
@@ -11,7 +13,12 @@ use crate::config::{LogFormat, TelemetryConfig};
 pub fn init_logs(config: &TelemetryConfig) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.log)
         .map_err(|error| format!("RUST_LOG: cannot parse {:?}: {error}", config.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people: in a file or a pipe they are noise.
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours);
     // The second call in a process fails, which is what was promised.
     let _ = match config.log_format {
         LogFormat::Text => builder.try_init(),

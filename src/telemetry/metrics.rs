@@ -16,6 +16,8 @@ pub struct Metrics {
     pub event_ingestion_latency_seconds: Histogram,
     /// Time to verify a key, in seconds.
     pub auth_latency_seconds: Histogram,
+    /// Argon2id hashes computed to verify keys: one for each good key of a process, or nearly so.
+    pub auth_hashes_total: IntCounter,
     /// Time to decide on a rate limit, in seconds.
     pub rate_limit_check_latency_seconds: Histogram,
     /// Events acknowledged with `202`.
@@ -143,6 +145,11 @@ impl Metrics {
                 "auth_latency_seconds",
                 "Time to verify an API key",
                 FAST_BUCKETS,
+            )?,
+            auth_hashes_total: counter(
+                &r,
+                "auth_hashes_total",
+                "Argon2id hashes computed to verify API keys",
             )?,
             rate_limit_check_latency_seconds: histogram(
                 &r,

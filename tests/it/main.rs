@@ -7,6 +7,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod auth;
+mod cli;
 mod delivery;
 mod http;
 mod spine;

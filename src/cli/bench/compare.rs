@@ -34,7 +34,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<(), CliError> {
         shared += 1;
         let change = rate_change_percent(&old.median, &new.median);
         print_line(&format!(
-            "{:?}: {:.0} -> {:.0} req/s ({change:+.1} %), p99 {:.2} -> {:.2} ms",
+            "{}: {:.0} -> {:.0} req/s ({change:+.1} %), p99 {:.2} -> {:.2} ms",
             old.scenario,
             old.median.requests_per_second,
             new.median.requests_per_second,
@@ -42,7 +42,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<(), CliError> {
             new.median.p99_ms,
         ))?;
         if change < -args.threshold {
-            slower.push(format!("{:?} {change:+.1} %", old.scenario));
+            slower.push(format!("{} {change:+.1} %", old.scenario));
         }
     }
     match (shared, slower.as_slice()) {
@@ -55,6 +55,9 @@ pub(super) fn run(args: &CompareArgs) -> Result<(), CliError> {
 }
 
 fn rate_change_percent(old: &Run, new: &Run) -> f64 {
+    if old.requests_per_second == 0.0 {
+        return 0.0;
+    }
     100.0 * (new.requests_per_second / old.requests_per_second - 1.0)
 }
 

@@ -12,12 +12,13 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::super::CliError;
 use super::connection::Connection;
 use super::load::{Load, Target, event_body};
 use super::server::Server;
-use super::{Measured, RunArgs, Scenario};
+use super::{Measured, RunArgs, Scenario, unless_stopped};
 use crate::runtime::Stopwatch;
 
 /// Receivers, each an endpoint of its own that takes every event of its type.
@@ -37,7 +38,12 @@ struct Board {
 
 /// Posts events and waits for their webhooks. The rate is that of webhooks arriving, over the time
 /// from the first post to the last arrival; the latency is from post to arrival.
-pub(super) async fn run(args: &RunArgs, server: &Server, load: Load) -> Result<Measured, CliError> {
+pub(super) async fn run(
+    args: &RunArgs,
+    server: &Server,
+    load: Load,
+    stop: &CancellationToken,
+) -> Result<Measured, CliError> {
     let board = Arc::new(Board {
         watch: Stopwatch::start(),
         accepted: AtomicU64::new(0),
@@ -56,19 +62,25 @@ pub(super) async fn run(args: &RunArgs, server: &Server, load: Load) -> Result<M
         endpoints.push(call(&mut connection, server, "POST", "/api/endpoints", body).await?);
     }
 
-    let sent = post_all(args, &target, load, &board).await?;
-    let all_arrived = async {
-        while board.arrived.load(Ordering::SeqCst) < board.accepted.load(Ordering::SeqCst) {
-            board.progress.notified().await;
-        }
+    let posted_and_arrived = async {
+        let sent = post_all(args, &target, load, &board).await?;
+        let all_arrived = async {
+            while board.arrived.load(Ordering::SeqCst) < board.accepted.load(Ordering::SeqCst) {
+                board.progress.notified().await;
+            }
+        };
+        let complete = tokio::time::timeout(LAST_WEBHOOK, all_arrived).await.is_ok();
+        Ok((sent, complete))
     };
-    let complete = tokio::time::timeout(LAST_WEBHOOK, all_arrived).await.is_ok();
+    let outcome = unless_stopped(stop, posted_and_arrived).await;
+    // However it ended: the server may be somebody's.
     for endpoint in endpoints {
         let id = endpoint["id"].as_str().ok_or("an endpoint has no id")?;
         let path = format!("/api/endpoints/{id}");
         call(&mut connection, server, "DELETE", &path, String::new()).await?;
     }
 
+    let (sent, complete) = outcome?;
     let mut measured = Measured::new()?;
     measured.add(std::mem::replace(&mut *board.latencies.lock().await, Measured::new()?))?;
     measured.add(sent)?;

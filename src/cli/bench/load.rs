@@ -25,19 +25,21 @@ pub(super) struct Load {
 }
 
 /// What is requested, and which answer is the right one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Target {
     pub(super) authority: String,
     method: Method,
     path: &'static str,
     api_key: String,
+    content_type: &'static str,
     body: Bytes,
     expected: StatusCode,
 }
 
 impl Target {
     pub(super) fn new(scenario: Scenario, args: &RunArgs, server: &Server) -> Self {
-        let event = event_body(args.payload_bytes as usize, "");
+        let payload_bytes = args.payload_bytes as usize;
+        let event = event_body(payload_bytes, "");
         let (method, path, body, expected) = match scenario {
             Scenario::Ingest | Scenario::EndToEnd => {
                 (Method::POST, "/api/events", event, StatusCode::ACCEPTED)
@@ -46,14 +48,28 @@ impl Target {
                 let batch = format!("[{}]", vec![event; args.batch as usize].join(","));
                 (Method::POST, "/api/events/batch", batch, StatusCode::ACCEPTED)
             }
+            Scenario::IngestRaw => {
+                let body = "x".repeat(payload_bytes);
+                (Method::POST, "/api/events/raw", body, StatusCode::ACCEPTED)
+            }
             Scenario::Health => (Method::GET, "/api/health", String::new(), StatusCode::OK),
             Scenario::Metrics => (Method::GET, "/metrics", String::new(), StatusCode::OK),
+        };
+        let content_type = match scenario {
+            Scenario::IngestRaw => "text/plain",
+            Scenario::Ingest
+            | Scenario::IngestBatch
+            | Scenario::Store
+            | Scenario::EndToEnd
+            | Scenario::Health
+            | Scenario::Metrics => "application/json",
         };
         Self {
             authority: server.authority().to_owned(),
             method,
             path,
             api_key: server.api_key().to_owned(),
+            content_type,
             body: body.into(),
             expected,
         }
@@ -67,7 +83,7 @@ impl Target {
             .uri(self.path)
             .header("host", &self.authority)
             .header("x-api-key", &self.api_key)
-            .header("content-type", "application/json")
+            .header("content-type", self.content_type)
             .body(Full::new(body))?;
         Ok(request)
     }
@@ -167,8 +183,10 @@ impl Pace {
 }
 
 impl Line {
-    /// Waits until the next request is due, and returns that moment as time since the start: in an
-    /// open loop the moment it was due, however late it is. `None` at the end of the run.
+    /// Waits until the next request is due, and returns the moment its latency counts from, as time
+    /// since the start: in an open loop the moment it was due if earlier answers held it up, else the
+    /// moment it is sent, so that nobody is charged for a timer that rings late. `None` at the end of
+    /// the run.
     pub(super) async fn next(&mut self) -> Option<Duration> {
         let now = self.watch.elapsed();
         let due = match &mut self.pace {
@@ -176,8 +194,12 @@ impl Line {
             Some(pace) => {
                 let due = pace.next;
                 pace.next += pace.step;
-                tokio::time::sleep(due.saturating_sub(now)).await;
-                due
+                if now < due {
+                    tokio::time::sleep(due.min(self.end).saturating_sub(now)).await;
+                    due.max(self.watch.elapsed())
+                } else {
+                    due
+                }
             }
         };
         (due < self.end).then_some(due)

@@ -14,7 +14,8 @@
 //!
 //! # Failure
 //! Answers other than the one a scenario expects are counted as errors and shown. Load goes where
-//! `--url` says, and nowhere else; every run ends by itself.
+//! `--url` says, and nowhere else; every run ends by itself. SIGINT and SIGTERM end it early, with the
+//! server stopped, its directory and the endpoints removed; a second one ends it on the spot.
 
 mod compare;
 mod connection;
@@ -25,20 +26,24 @@ mod report;
 mod server;
 mod store;
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::CliError;
 use super::output::print_line;
-use crate::config::parse_duration;
+use crate::config::{parse_duration, parse_wait};
 use load::{Load, Target};
 use report::{Measured, Report, Run};
 use server::Server;
 
 /// Measure a running server, or one of its own
-#[derive(Args, Debug)]
+#[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct BenchArgs {
     #[command(subcommand)]
@@ -47,7 +52,7 @@ pub(super) struct BenchArgs {
     run: RunArgs,
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 enum BenchCommand {
     /// Print how two result files differ; exit 1 when B is slower than A by more than the threshold
     Compare(compare::CompareArgs),
@@ -56,7 +61,7 @@ enum BenchCommand {
     Bare,
 }
 
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 struct RunArgs {
     /// What to measure; more than one may be given
     #[arg(long, value_enum, value_delimiter = ',', default_value = "ingest")]
@@ -67,8 +72,9 @@ struct RunArgs {
     /// A tenant's key of that server, with a rate limit above the load
     #[arg(long, env = "API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// The database of the own server; without it SQLite
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, conflicts_with = "url")]
+    /// The PostgreSQL database of the own server, where what is posted stays; without it SQLite.
+    /// DATABASE_URL is not read: it may be the one in production
+    #[arg(long, env = "BENCH_DATABASE_URL", hide_env_values = true, conflicts_with = "url")]
     database_url: Option<String>,
     /// Where the own server's directory is made and removed again; unset: the system's place
     #[arg(long, conflicts_with = "url")]
@@ -80,15 +86,15 @@ struct RunArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
     /// How long a run takes
-    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_wait)]
     duration: Duration,
     /// How long each scenario is run first, unmeasured
-    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     warm_up: Duration,
     /// Runs of each scenario, of which the median is reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
-    /// Bytes in an event's payload
+    /// Bytes in an event's payload, or in the body of ingest-raw
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=262_144))]
     payload_bytes: u32,
     /// Events in a request of ingest-batch
@@ -116,6 +122,8 @@ enum Scenario {
     Ingest,
     /// POST /api/events/batch, --batch events a request
     IngestBatch,
+    /// POST /api/events/raw, a body of --payload-bytes bytes that is not JSON
+    IngestRaw,
     /// GET /api/health
     Health,
     /// GET /metrics
@@ -126,25 +134,38 @@ enum Scenario {
     EndToEnd,
 }
 
+impl fmt::Display for Scenario {
+    /// As it is written on the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", clap::builder::PossibleValue::get_name))
+    }
+}
+
 /// Does what `hookgate bench` was asked.
 pub(super) async fn run(args: BenchArgs) -> Result<(), CliError> {
     match args.command {
         Some(BenchCommand::Compare(args)) => compare::run(&args),
         Some(BenchCommand::Bare) => peer::serve_bare().await,
-        None => measure(&args.run).await,
+        None => {
+            let mut signals = JoinSet::new();
+            let stop = CancellationToken::new();
+            signals.spawn(stop_on_signals(stop.clone())?);
+            measure(&args.run, &stop).await
+        }
     }
 }
 
-async fn measure(args: &RunArgs) -> Result<(), CliError> {
+async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<(), CliError> {
+    if let Some(file) = &args.json {
+        // Now rather than after the minutes that the measurement takes.
+        check_directory(file)?;
+    }
     let mut reports = Vec::new();
     for scenario in &args.scenario {
         // A server of its own for each scenario, so that none runs on what another has stored.
-        let server = Server::start(args).await?;
-        let report = match (args.peer_bare, args.peer_unnest) {
-            (Some(pairs), _) => measure_beside_bare(args, *scenario, &server, pairs).await,
-            (None, Some(pairs)) => measure_beside_unnest(args, *scenario, &server, pairs).await,
-            (None, None) => measure_scenario(args, *scenario, &server).await,
-        };
+        let server = unless_stopped(stop, Server::start(args)).await?;
+        let report = measure_on(args, *scenario, &server, stop).await;
         server.stop().await;
         let report = report?;
         print_line(&report.to_string())?;
@@ -154,70 +175,146 @@ async fn measure(args: &RunArgs) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(&reports)?;
         std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
     }
-    Ok(())
+    match reports.iter().find(|report| !report.has_right_answers()) {
+        None => Ok(()),
+        Some(report) => Err(format!("{}: no request got the right answer", report.scenario).into()),
+    }
+}
+
+fn check_directory(file: &Path) -> Result<(), CliError> {
+    let directory = std::path::absolute(file)?.parent().map(Path::to_owned).unwrap_or_default();
+    if directory.is_dir() {
+        return Ok(());
+    }
+    Err(format!("--json: there is no directory {}", directory.display()).into())
+}
+
+/// Cancels `stop` at SIGINT or SIGTERM, and ends the process at the second one.
+fn stop_on_signals(stop: CancellationToken) -> Result<impl Future<Output = ()> + Send, CliError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut next = async move || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ok(async move {
+        next().await;
+        stop.cancel();
+        next().await;
+        std::process::exit(130);
+    })
+}
+
+/// Waits for `work` and gives it up when the measurement is stopped.
+async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    tokio::select! {
+        done = work => done,
+        () = stop.cancelled() => Err("interrupted".into()),
+    }
 }
 
 async fn measure_scenario(
     args: &RunArgs,
     scenario: Scenario,
     server: &Server,
+    stop: &CancellationToken,
 ) -> Result<Report, CliError> {
-    one_run(args, scenario, server, args.warm_up).await?;
+    one_run(args, scenario, server, args.warm_up, stop).await?;
     let mut runs = Vec::new();
     for number in 1..=args.runs {
-        let run = one_run(args, scenario, server, args.duration).await?;
+        let run = one_run(args, scenario, server, args.duration, stop).await?;
         progress(&format!("{number}/{} {run}", args.runs));
         runs.push(run);
     }
     Ok(Report::new(scenario, args, runs))
 }
 
-/// Runs the scenario and the bare handler in turn: A B A B …, so that what the machine does beside
-/// this touches both alike.
-async fn measure_beside_bare(
-    args: &RunArgs,
-    scenario: Scenario,
-    server: &Server,
-    pairs: u32,
-) -> Result<Report, CliError> {
-    let bare = Server::start_bare().await?;
-    one_run(args, scenario, server, args.warm_up).await?;
-    one_run(args, scenario, &bare, args.warm_up).await?;
-    let mut ours = Vec::new();
-    let mut theirs = Vec::new();
-    for number in 1..=pairs {
-        let run = one_run(args, scenario, server, args.duration).await?;
-        server.settle().await;
-        let peer = one_run(args, scenario, &bare, args.duration).await?;
-        progress(&format!("{number}/{pairs} {run} | bare {peer}"));
-        ours.push(run);
-        theirs.push(peer);
-    }
-    bare.stop().await;
-    Ok(Report::beside("bare handler", scenario, args, ours, theirs))
+/// What a scenario is measured in turn with.
+enum Peer<'a> {
+    /// The handler that does nothing but answer.
+    Bare(Server),
+    /// Plain inserts into this database.
+    Unnest(&'a str),
 }
 
-/// Runs the scenario and plain inserts into the same database in turn.
-async fn measure_beside_unnest(
+impl Peer<'_> {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Bare(_) => "bare handler",
+            Self::Unnest(_) => "plain unnest",
+        }
+    }
+
+    async fn run(
+        &self,
+        args: &RunArgs,
+        scenario: Scenario,
+        duration: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Run, CliError> {
+        match self {
+            Self::Bare(server) => one_run(args, scenario, server, duration, stop).await,
+            Self::Unnest(url) => {
+                let inserting = store::run_unnest(args, url, duration);
+                let measured = unless_stopped(stop, inserting).await?;
+                Ok(Run::new(measured, u32::from(store::ROWS), None))
+            }
+        }
+    }
+
+    async fn stop(self) {
+        match self {
+            Self::Bare(server) => server.stop().await,
+            Self::Unnest(_) => {}
+        }
+    }
+}
+
+async fn measure_on(
     args: &RunArgs,
     scenario: Scenario,
     server: &Server,
-    pairs: u32,
+    stop: &CancellationToken,
 ) -> Result<Report, CliError> {
-    let url = args.database_url.as_deref().ok_or("--peer-unnest needs --database-url")?;
-    one_run(args, scenario, server, args.warm_up).await?;
+    let (peer, pairs) = match (args.peer_bare, args.peer_unnest, &args.database_url) {
+        (Some(pairs), _, _) => (Peer::Bare(Server::start_bare().await?), pairs),
+        (None, Some(pairs), Some(url)) => (Peer::Unnest(url), pairs),
+        (None, Some(_) | None, _) => return measure_scenario(args, scenario, server, stop).await,
+    };
+    let name = peer.name();
+    let measured = measure_pairs(args, scenario, (server, &peer), pairs, stop).await;
+    peer.stop().await;
+    let (ours, theirs) = measured?;
+    Ok(Report::beside(name, scenario, args, ours, theirs))
+}
+
+/// Runs the scenario and its peer in turn: A B A B …, so that what the machine does beside this
+/// touches both alike.
+async fn measure_pairs(
+    args: &RunArgs,
+    scenario: Scenario,
+    (server, peer): (&Server, &Peer<'_>),
+    pairs: u32,
+    stop: &CancellationToken,
+) -> Result<(Vec<Run>, Vec<Run>), CliError> {
+    one_run(args, scenario, server, args.warm_up, stop).await?;
+    peer.run(args, scenario, args.warm_up, stop).await?;
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     for number in 1..=pairs {
-        let run = one_run(args, scenario, server, args.duration).await?;
+        let run = one_run(args, scenario, server, args.duration, stop).await?;
         server.settle().await;
-        let peer = store::run_unnest(args, url, args.duration).await?;
-        let peer = Run::new(peer, store::unnest_rows(), None);
-        progress(&format!("{number}/{pairs} {run} | unnest {peer}"));
+        let beside = peer.run(args, scenario, args.duration, stop).await?;
+        progress(&format!("{number}/{pairs} {run} | {} {beside}", peer.name()));
         ours.push(run);
-        theirs.push(peer);
+        theirs.push(beside);
     }
-    Ok(Report::beside("plain unnest", scenario, args, ours, theirs))
+    Ok((ours, theirs))
 }
 
 async fn one_run(
@@ -225,17 +322,22 @@ async fn one_run(
     scenario: Scenario,
     server: &Server,
     duration: Duration,
+    stop: &CancellationToken,
 ) -> Result<Run, CliError> {
     let load = Load { connections: args.connections, rate: args.rate, duration };
     let cpu_before = server.cpu_seconds();
     let (measured, events_per_request) = match scenario {
-        Scenario::EndToEnd => (end_to_end::run(args, server, load).await?, 1),
-        Scenario::Store => (store::run(args, server, load).await?, args.batch),
-        Scenario::IngestBatch => {
-            (load.run(&Target::new(scenario, args, server)).await?, args.batch)
+        Scenario::EndToEnd => (end_to_end::run(args, server, load, stop).await?, 1),
+        Scenario::Store => {
+            (unless_stopped(stop, store::run(args, server, load)).await?, args.batch)
         }
-        Scenario::Ingest | Scenario::Health | Scenario::Metrics => {
-            (load.run(&Target::new(scenario, args, server)).await?, 1)
+        Scenario::IngestBatch => {
+            let target = Target::new(scenario, args, server);
+            (unless_stopped(stop, load.run(&target)).await?, args.batch)
+        }
+        Scenario::Ingest | Scenario::IngestRaw | Scenario::Health | Scenario::Metrics => {
+            let target = Target::new(scenario, args, server);
+            (unless_stopped(stop, load.run(&target)).await?, 1)
         }
     };
     let cpu_seconds = server.cpu_seconds().zip(cpu_before).map(|(after, before)| after - before);

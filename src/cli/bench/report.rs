@@ -63,7 +63,8 @@ pub(super) struct Run {
     p95_ms: f64,
     pub(super) p99_ms: f64,
     p999_ms: f64,
-    /// The server's CPU time for one event, in microseconds; `null` for a server of another process tree.
+    /// The server's CPU time for one event, in microseconds; `null` for a server that is not the
+    /// bench's own, and without events.
     cpu_us_per_event: Option<f64>,
 }
 
@@ -71,7 +72,9 @@ impl Run {
     #[expect(clippy::cast_precision_loss, reason = "counts of a run stay far below 2^52")]
     pub(super) fn new(measured: Measured, events: u32, cpu_seconds: Option<f64>) -> Self {
         let requests = measured.latencies.len();
-        let requests_per_second = requests as f64 / measured.seconds;
+        // Without a right answer there is no time to divide by in some scenarios.
+        let requests_per_second =
+            if requests == 0 { 0.0 } else { requests as f64 / measured.seconds };
         let ms = |quantile| measured.latencies.value_at_quantile(quantile) as f64 / 1e3;
         let events = f64::from(events);
         Self {
@@ -83,7 +86,9 @@ impl Run {
             p95_ms: ms(0.95),
             p99_ms: ms(0.99),
             p999_ms: ms(0.999),
-            cpu_us_per_event: cpu_seconds.map(|cpu| cpu * 1e6 / (requests as f64 * events)),
+            cpu_us_per_event: cpu_seconds
+                .filter(|_| requests > 0)
+                .map(|cpu| cpu * 1e6 / (requests as f64 * events)),
             errors: measured.errors,
         }
     }
@@ -176,6 +181,13 @@ impl Spread {
     }
 }
 
+impl Report {
+    /// Whether the reported run measured anything but errors.
+    pub(super) const fn has_right_answers(&self) -> bool {
+        self.median.requests > 0
+    }
+}
+
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -210,7 +222,7 @@ impl fmt::Display for Report {
         let pace = self.rate.map_or("closed loop".to_owned(), |rate| format!("{rate} req/s"));
         writeln!(
             f,
-            "{:?}, {pace}, {} connections, {} B, median of {}:",
+            "{}, {pace}, {} connections, {} B, median of {}:",
             self.scenario,
             self.connections,
             self.payload_bytes,
@@ -254,6 +266,14 @@ mod tests {
     fn the_median_run_is_the_one_in_the_middle() {
         let runs = [run(300, 1), run(100, 2), run(200, 3)];
         assert_eq!(median_run(&runs).requests, 200);
+    }
+
+    #[test]
+    fn a_run_without_a_right_answer_has_figures_that_are_numbers() {
+        let mut measured = Measured::new().unwrap();
+        measured.wrong("401");
+        let run = Run::new(measured, 1, Some(1.0));
+        assert!(run.requests_per_second == 0.0 && run.cpu_us_per_event.is_none());
     }
 
     #[test]

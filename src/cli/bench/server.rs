@@ -19,6 +19,10 @@ const SETTLE_POLL: Duration = Duration::from_millis(50);
 /// Looks at a queue that does not empty, before the measurement goes on regardless: 60 s.
 const SETTLE_POLLS_MAX: u32 = 1200;
 
+/// Tries to remove the directory, and the pause between two of them.
+const REMOVALS_MAX: u32 = 20;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
+
 /// A server under load. Its own process is stopped and its directory removed by [`Self::stop`].
 pub(super) struct Server {
     authority: String,
@@ -37,8 +41,14 @@ struct WorkDir(PathBuf);
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        // What cannot be removed is left to whoever chose the place.
-        let _ = std::fs::remove_dir_all(&self.0);
+        // A server that was killed a moment ago may still be writing. What cannot be removed in the
+        // end is left to whoever chose the place.
+        for _ in 0..REMOVALS_MAX {
+            if std::fs::remove_dir_all(&self.0).is_ok() || !self.0.exists() {
+                return;
+            }
+            std::thread::sleep(REMOVAL_PAUSE);
+        }
     }
 }
 
@@ -81,14 +91,19 @@ impl Server {
             .spawn()?;
         let stderr = process.stderr.take().ok_or("the server has no standard error")?;
         let mut lines = BufReader::new(stderr).lines();
+        let mut last = String::new();
         let authority = loop {
-            let line = lines.next_line().await?.ok_or("the server ended before it listened")?;
+            let line = lines
+                .next_line()
+                .await?
+                .ok_or_else(|| format!("the server ended before it listened: {last}"))?;
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if let ("listening", Some(address)) =
                 (event["message"].as_str().unwrap_or_default(), event["address"].as_str())
             {
                 break address.to_owned();
             }
+            last = line;
         };
         // The rest is read too, or the server would block once the pipe is full.
         let mut rest = tokio::task::JoinSet::new();
@@ -139,13 +154,17 @@ impl Server {
 
     /// Waits until the server has stored what it has accepted, so that the next run of a peer does
     /// not share the machine with it.
-    pub(super) async fn settle(&self) {
+    ///
+    /// # Errors
+    /// None: a queue that does not empty is left alone after a minute.
+    pub(super) async fn settle(&self) -> Result<(), CliError> {
         for _ in 0..SETTLE_POLLS_MAX {
             match self.health().await {
-                Ok(health) if health["queue"]["events"].as_u64() == Some(0) => return,
+                Ok(health) if health["queue"]["events"].as_u64() == Some(0) => return Ok(()),
                 Ok(_) | Err(_) => tokio::time::sleep(SETTLE_POLL).await,
             }
         }
+        Ok(())
     }
 
     async fn health(&self) -> Result<serde_json::Value, CliError> {

@@ -14,7 +14,7 @@ use crate::domain::{EventId, Timestamp, TraceId};
 use crate::runtime::{Clock, Stopwatch};
 
 /// Rows in a statement of the peer, as many as a worker stores at once.
-const ROWS: usize = 500;
+pub(super) const ROWS: u16 = 500;
 /// Connections of the peer: as many as there are workers on two cores.
 const WRITERS: u32 = 8;
 
@@ -74,17 +74,13 @@ pub(super) async fn run_unnest(
     Ok(total)
 }
 
-/// Rows that one request of [`run_unnest`] stands for.
-pub(super) const fn unnest_rows() -> u32 {
-    ROWS as u32
-}
-
 async fn insert(pool: &PgPool, org: Uuid, payload: &[u8]) -> Result<(), CliError> {
     let now: Timestamp = Clock::system().now();
-    let ids: Vec<Uuid> = (0..ROWS).map(|_| EventId::mint(now).uuid()).collect();
-    let traces: Vec<Uuid> = (0..ROWS).map(|_| Uuid::from_bytes(*TraceId::mint().bytes())).collect();
-    let nothing: Vec<Option<String>> = vec![None; ROWS];
-    let never: Vec<Option<time::OffsetDateTime>> = vec![None; ROWS];
+    let rows = usize::from(ROWS);
+    let ids: Vec<Uuid> = (0..rows).map(|_| EventId::mint(now).uuid()).collect();
+    let traces: Vec<Uuid> = (0..rows).map(|_| Uuid::from_bytes(*TraceId::mint().bytes())).collect();
+    let nothing: Vec<Option<String>> = vec![None; rows];
+    let never: Vec<Option<time::OffsetDateTime>> = vec![None; rows];
     sqlx::query(
         "INSERT INTO bench_unnest
          SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[],
@@ -92,14 +88,14 @@ async fn insert(pool: &PgPool, org: Uuid, payload: &[u8]) -> Result<(), CliError
                               $10::uuid[])",
     )
     .bind(ids)
-    .bind(vec![org; ROWS])
-    .bind(vec!["bench.event"; ROWS])
-    .bind(vec![payload; ROWS])
+    .bind(vec![org; rows])
+    .bind(vec!["bench.event"; rows])
+    .bind(vec![payload; rows])
     .bind(&nothing)
     .bind(&nothing)
     .bind(&nothing)
     .bind(never)
-    .bind(vec![time::OffsetDateTime::from(now); ROWS])
+    .bind(vec![time::OffsetDateTime::from(now); rows])
     .bind(traces)
     .execute(pool)
     .await?;

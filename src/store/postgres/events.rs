@@ -116,78 +116,10 @@ impl EventStore for PostgresStore {
     }
 }
 
-impl PostgresStore {
-    /// Two round trips: the endpoints, then everything else. A second round of events, which a
-    /// dedup id used twice in one batch makes, brings a transaction around them.
-    async fn persist(
-        &self,
-        events: &[Arc<Event>],
-        room: Option<LeaseRoom>,
-        now: Timestamp,
-    ) -> Result<Persisted, StoreError> {
-        let rounds = plan::rounds(events, self.dedup_window);
-        let mut connection = self.pool.acquire().await?;
-        let endpoints = enabled_endpoints(&mut connection, &plan::orgs_of(events)).await?;
-        let mut persisted = Persisted::default();
-        if let [round] = &rounds[..] {
-            self.write_round(&mut connection, round, &endpoints, room, now, &mut persisted).await?;
-        } else {
-            let mut tx = sqlx::Connection::begin(&mut *connection).await?;
-            for round in &rounds {
-                self.write_round(&mut tx, round, &endpoints, room, now, &mut persisted).await?;
-            }
-            tx.commit().await?;
-        }
-        persisted.duplicates = events.len() - persisted.stored;
-        Ok(persisted)
-    }
-
-    async fn write_round(
-        &self,
-        connection: &mut PgConnection,
-        round: &plan::Round,
-        endpoints: &Endpoints,
-        room: Option<LeaseRoom>,
-        now: Timestamp,
-        persisted: &mut Persisted,
-    ) -> Result<(), StoreError> {
-        // Planned in the order of the batch, so that leases go to the oldest; written in key order.
-        let candidates = plan::candidates(round, endpoints, now);
-        let mut sorted: Vec<&Event> = round.iter().map(Arc::as_ref).collect();
-        sorted.sort_unstable_by_key(|event| (event.org_id, event.id));
-        let room_left =
-            room.map_or(0, |room| room.deliveries_max.saturating_sub(persisted.leased.len()));
-        let (stored, planned, leased) =
-            self.write(connection, &sorted, &candidates, room, room_left, now).await?;
-        persisted.stored += usize::try_from(stored).unwrap_or(0);
-        persisted.planned += usize::try_from(planned).unwrap_or(0);
-        if let Some(room) = room {
-            let mut by_id: HashMap<Uuid, &Candidate<'_>> =
-                candidates.iter().map(|candidate| (candidate.id.uuid(), candidate)).collect();
-            let taken = leased.iter().filter_map(|id| by_id.remove(id));
-            persisted.leased.extend(taken.map(|candidate| candidate.leased(room)));
-        }
-        Ok(())
-    }
-
-    /// Takes dedup keys, stores the events that hold theirs, and plans deliveries of those that
-    /// are new to endpoints that are still enabled. Answers how many events were stored, how many
-    /// deliveries were planned, and which of them are leased.
-    ///
-    /// Ids are unique in a round. The ORs, never true, keep PostgreSQL from turning each IN, a
-    /// look-up in a hash table, into a join row by row (see `SETTINGS`).
-    async fn write(
-        &self,
-        connection: &mut PgConnection,
-        events: &[&Event],
-        candidates: &[Candidate<'_>],
-        room: Option<LeaseRoom>,
-        room_left: usize,
-        now: Timestamp,
-    ) -> Result<(i64, i64, Vec<Uuid>), StoreError> {
-        let event = EventColumns::new(events);
-        let delivery = DeliveryColumns::new(candidates);
-        let row = sqlx::query_as(
+/// The one statement of a round, with or without a clause for events that are there already.
+macro_rules! write_round {
+    ($on_conflict:literal) => {
+        concat!(
             "WITH taken AS (
                  INSERT INTO dedup_keys (org_id, event_id, received_at)
                  SELECT org_id, id, received_at
@@ -208,7 +140,9 @@ impl PostgresStore {
                      AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id,
                            occurred_at, received_at, trace_id)
                  WHERE e.dedup_id IS NULL OR e.id IN (SELECT event_id FROM taken)
-                 ON CONFLICT DO NOTHING
+",
+            $on_conflict,
+            "
                  RETURNING id, received_at
              ), planned AS (
                  INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
@@ -232,31 +166,169 @@ impl PostgresStore {
              )
              SELECT (SELECT count(*) FROM stored),
                     (SELECT count(*) FROM planned),
-                    ARRAY(SELECT id FROM planned WHERE lease_token IS NOT NULL)",
+                    ARRAY(SELECT id FROM planned WHERE lease_token IS NOT NULL)"
         )
-        .bind(event.id)
-        .bind(event.org_id)
-        .bind(event.event_type)
-        .bind(event.payload)
-        .bind(event.dedup_id)
-        .bind(event.account_id)
-        .bind(event.user_id)
-        .bind(event.occurred_at)
-        .bind(event.received_at)
-        .bind(event.trace_id)
-        .bind(interval(self.dedup_window))
-        .bind(delivery.id)
-        .bind(delivery.org_id)
-        .bind(delivery.event_id)
-        .bind(delivery.event_received_at)
-        .bind(delivery.endpoint_id)
-        .bind(i64::try_from(room_left).unwrap_or(i64::MAX))
-        .bind(room.map(|room| moment(room.lease.until)))
-        .bind(room.map(|room| room.lease.token.uuid()))
-        .bind(moment(now))
-        .fetch_one(connection)
-        .await?;
+    };
+}
+
+/// Whether events of a batch may have a row already, as after a crash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum StoredBefore {
+    /// They would be new to us: a row in the way fails the statement, which is then repeated.
+    /// Looking for rows that are not there makes an insert half as slow again.
+    Unlikely,
+    /// Their rows are passed over.
+    Possible,
+}
+
+impl PostgresStore {
+    /// Two round trips: the endpoints, then everything else. A second round of events, which a
+    /// dedup id used twice in one batch makes, brings a transaction around them.
+    async fn persist(
+        &self,
+        events: &[Arc<Event>],
+        room: Option<LeaseRoom>,
+        now: Timestamp,
+    ) -> Result<Persisted, StoreError> {
+        let rounds = plan::rounds(events, self.dedup_window);
+        let mut connection = self.pool.acquire().await?;
+        let endpoints = enabled_endpoints(&mut connection, &plan::orgs_of(events)).await?;
+        let mut persisted = Persisted::default();
+        let batch = Batch { endpoints: &endpoints, room, now };
+        if let [round] = &rounds[..] {
+            let unlikely = StoredBefore::Unlikely;
+            match self.write_round(&mut connection, round, batch, unlikely, &mut persisted).await {
+                Err(error) if is_stored_before(&error) => {
+                    let possible = StoredBefore::Possible;
+                    self.write_round(&mut connection, round, batch, possible, &mut persisted)
+                        .await?;
+                }
+                result => result?,
+            }
+        } else {
+            let possible = StoredBefore::Possible;
+            let mut tx = sqlx::Connection::begin(&mut *connection).await?;
+            for round in &rounds {
+                self.write_round(&mut tx, round, batch, possible, &mut persisted).await?;
+            }
+            tx.commit().await?;
+        }
+        persisted.duplicates = events.len() - persisted.stored;
+        Ok(persisted)
+    }
+
+    async fn write_round(
+        &self,
+        connection: &mut PgConnection,
+        round: &plan::Round,
+        Batch { endpoints, room, now }: Batch<'_>,
+        stored_before: StoredBefore,
+        persisted: &mut Persisted,
+    ) -> Result<(), StoreError> {
+        // Planned in the order of the batch, so that leases go to the oldest; written in key order.
+        let candidates = plan::candidates(round, endpoints, now);
+        let mut sorted: Vec<&Event> = round.iter().map(Arc::as_ref).collect();
+        sorted.sort_unstable_by_key(|event| (event.org_id, event.id));
+        let is_plain = candidates.is_empty() && sorted.iter().all(|e| e.dedup_id.is_none());
+        if is_plain && stored_before == StoredBefore::Unlikely {
+            persisted.stored += insert(connection, &sorted).await?;
+            return Ok(());
+        }
+        let room_left =
+            room.map_or(0, |room| room.deliveries_max.saturating_sub(persisted.leased.len()));
+        let (stored, planned, leased) = self
+            .write(connection, &sorted, &candidates, room.zip(Some(room_left)), now, stored_before)
+            .await?;
+        persisted.stored += usize::try_from(stored).unwrap_or(0);
+        persisted.planned += usize::try_from(planned).unwrap_or(0);
+        if let Some(room) = room {
+            let mut by_id: HashMap<Uuid, &Candidate<'_>> =
+                candidates.iter().map(|candidate| (candidate.id.uuid(), candidate)).collect();
+            let taken = leased.iter().filter_map(|id| by_id.remove(id));
+            persisted.leased.extend(taken.map(|candidate| candidate.leased(room)));
+        }
+        Ok(())
+    }
+
+    /// Takes dedup keys, stores the events that hold theirs, and plans deliveries of those that
+    /// are new to endpoints that are still enabled. Answers how many events were stored, how many
+    /// deliveries were planned, and which of them are leased.
+    ///
+    /// Ids are unique in a round. The ORs, never true, keep PostgreSQL from turning each IN, a
+    /// look-up in a hash table, into a join row by row (see `SETTINGS`).
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        events: &[&Event],
+        candidates: &[Candidate<'_>],
+        room: Option<(LeaseRoom, usize)>,
+        now: Timestamp,
+        stored_before: StoredBefore,
+    ) -> Result<(i64, i64, Vec<Uuid>), StoreError> {
+        let event = EventColumns::new(events);
+        let delivery = DeliveryColumns::new(candidates);
+        let statement = match stored_before {
+            StoredBefore::Unlikely => write_round!(""),
+            StoredBefore::Possible => write_round!("ON CONFLICT DO NOTHING"),
+        };
+        let row = sqlx::query_as(statement)
+            .bind(event.id)
+            .bind(event.org_id)
+            .bind(event.event_type)
+            .bind(event.payload)
+            .bind(event.dedup_id)
+            .bind(event.account_id)
+            .bind(event.user_id)
+            .bind(event.occurred_at)
+            .bind(event.received_at)
+            .bind(event.trace_id)
+            .bind(interval(self.dedup_window))
+            .bind(delivery.id)
+            .bind(delivery.org_id)
+            .bind(delivery.event_id)
+            .bind(delivery.event_received_at)
+            .bind(delivery.endpoint_id)
+            .bind(room.map_or(0, |(_, left)| i64::try_from(left).unwrap_or(i64::MAX)))
+            .bind(room.map(|(room, _)| moment(room.lease.until)))
+            .bind(room.map(|(room, _)| room.lease.token.uuid()))
+            .bind(moment(now))
+            .fetch_one(connection)
+            .await?;
         Ok(row)
+    }
+}
+
+/// Stores events that nobody wants delivered and that have no dedup ids: the plain insert that the
+/// whole statement is measured against.
+async fn insert(connection: &mut PgConnection, events: &[&Event]) -> Result<usize, StoreError> {
+    let event = EventColumns::new(events);
+    let stored = sqlx::query(
+        "INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id, user_id,
+                             occurred_at, received_at, trace_id)
+         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[],
+                              $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
+                              $10::uuid[])",
+    )
+    .bind(event.id)
+    .bind(event.org_id)
+    .bind(event.event_type)
+    .bind(event.payload)
+    .bind(event.dedup_id)
+    .bind(event.account_id)
+    .bind(event.user_id)
+    .bind(event.occurred_at)
+    .bind(event.received_at)
+    .bind(event.trace_id)
+    .execute(connection)
+    .await?;
+    Ok(usize::try_from(stored.rows_affected()).unwrap_or(usize::MAX))
+}
+
+/// Whether a statement failed on a row that is there already.
+fn is_stored_before(error: &StoreError) -> bool {
+    match error {
+        StoreError::Refused(sqlx::Error::Database(error)) => error.is_unique_violation(),
+        StoreError::Refused(_) | StoreError::Unavailable(_) | StoreError::Corrupt(_) => false,
     }
 }
 
@@ -276,7 +348,15 @@ async fn enabled_endpoints(
     Ok(Endpoints::new(rows::all(&found, |row| rows::endpoint(row, 0))?))
 }
 
-/// A batch of events, column by column.
+/// What the rounds of a batch share.
+#[derive(Clone, Copy)]
+struct Batch<'a> {
+    endpoints: &'a Endpoints,
+    room: Option<LeaseRoom>,
+    now: Timestamp,
+}
+
+/// Events, column by column.
 struct EventColumns<'a> {
     id: Vec<Uuid>,
     org_id: Vec<Uuid>,

@@ -74,13 +74,25 @@ impl PostgresStore {
             .application_name("hookgate")
             .options(SETTINGS)
             .disable_statement_logging();
-        let pool = PgPoolOptions::new()
+        let connecting = PgPoolOptions::new()
             .max_connections(config.database_connections)
             .acquire_timeout(config.database_timeout)
-            .connect_with(options)
-            .await?;
+            .connect_with(options.clone());
+        let pool = match connecting.await {
+            // A pool tries again until its time is up and then forgets why; one connection knows.
+            Err(sqlx::Error::PoolTimedOut) => return Err(why_unreachable(&options, config).await),
+            pool => pool?,
+        };
         Ok(Self { pool, dedup_window: config.dedup_window, metrics })
     }
+}
+
+async fn why_unreachable(options: &PgConnectOptions, config: &StoreConfig) -> StoreError {
+    let why = match tokio::time::timeout(config.database_timeout, options.connect()).await {
+        Ok(Err(why)) => why,
+        Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
+    };
+    why.into()
 }
 
 /// A moment as a parameter.

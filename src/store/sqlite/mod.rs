@@ -35,7 +35,7 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{MigrationStatus, StoreError, migrations};
 use crate::config::StoreConfig;
 use crate::telemetry::Metrics;
 
@@ -97,6 +97,11 @@ impl SqliteStore {
             outcome_writes: deliveries::Writes::new(),
             metrics,
         })
+    }
+
+    /// The migrations of a file that is not there yet.
+    pub fn migrations() -> Vec<MigrationStatus> {
+        migrations::status(migrations::SQLITE, &[])
     }
 
     /// Starts a transaction that holds the write lock, so that what it reads stays true.

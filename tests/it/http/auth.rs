@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hookgate::domain::ApiKeyId;
 use reqwest::Method;
 
+use crate::support::forged_key;
 use crate::support::server::{self, Server};
 
 #[tokio::test]
@@ -25,7 +23,7 @@ async fn what_is_wrong_with_a_key_is_not_told() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let elsewhere = Server::start().await.tenant("elsewhere").await;
-    let forged = with_another_secret(tenant.key_id);
+    let forged = forged_key(tenant.key_id, 7);
     let keys: [&[u8]; 5] = [
         b"nonsense",
         b"hg_\xff",
@@ -43,15 +41,6 @@ async fn what_is_wrong_with_a_key_is_not_told() {
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
     server.get("/api/org", &tenant.key).await.expect(200);
-}
-
-/// A key of the right form with this id and a secret that was made up.
-fn with_another_secret(id: ApiKeyId) -> String {
-    let public = format!("hg_{}_", id.uuid().simple());
-    let secret = [7; 32];
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(public.as_bytes()), &secret);
-    let tail = [&secret[..], &checksum.to_be_bytes()].concat();
-    format!("{public}{}", URL_SAFE_NO_PAD.encode(tail))
 }
 
 #[tokio::test]

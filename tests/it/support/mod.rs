@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hookgate::domain::ApiKeyId;
 use reqwest::Client;
 
 pub(crate) mod binary;
@@ -15,4 +18,14 @@ pub(crate) fn client() -> Client {
     // there is one already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().unwrap()
+}
+
+/// A key of the right form with this id and a secret that was made up of `seed`.
+pub(crate) fn forged_key(id: ApiKeyId, seed: u16) -> String {
+    let public = format!("hg_{}_", id.uuid().simple());
+    let mut secret = [7; 32];
+    secret[..2].copy_from_slice(&seed.to_be_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(public.as_bytes()), &secret);
+    let tail = [&secret[..], &checksum.to_be_bytes()].concat();
+    format!("{public}{}", URL_SAFE_NO_PAD.encode(tail))
 }

@@ -1,0 +1,272 @@
+//! Keys against a real SQLite store: what is cached, what is hashed, and what a change does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon2::password_hash::PasswordHasher;
+use argon2::{Algorithm, Argon2, Params, Version};
+use futures_util::future::join_all;
+use hookgate::auth::{AuthError, Authenticator, Principal, issue_key, watch_changed_keys};
+use hookgate::config::{AuthConfig, StoreConfig};
+use hookgate::domain::{ApiKeyId, KeyHash, Org, OrgChange, OrgId, Role, Timestamp};
+use hookgate::runtime::{Clock, Lifecycle};
+use hookgate::store::SharedStore;
+use hookgate::store::sqlite::SqliteStore;
+use hookgate::telemetry::{CacheLookup, Metrics};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use crate::support::forged_key;
+
+const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
+/// So short that every look finds the entry gone.
+const NO_TTL: Duration = Duration::from_nanos(1);
+
+struct World {
+    store: SharedStore,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    config: AuthConfig,
+    authenticator: Authenticator,
+    org: OrgId,
+    _dir: TempDir,
+}
+
+impl World {
+    async fn start() -> Self {
+        Self::with_ttl(Duration::from_hours(1)).await
+    }
+
+    async fn with_ttl(auth_cache_ttl: Duration) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig {
+            data_dir: dir.path().to_owned(),
+            database_url: None,
+            database_connections: 4,
+            database_timeout: Duration::from_secs(10),
+            dedup_window: Duration::from_hours(1),
+        };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let path = config.sqlite_path();
+        let store = SqliteStore::open(&path, &config, Arc::clone(&metrics)).await.unwrap();
+        let store: SharedStore = Arc::new(store);
+        store.migrate_up().await.unwrap();
+        let org = Org {
+            id: OrgId::mint(START),
+            name: "acme".to_owned(),
+            rate_limit_per_minute: Some(7),
+            created_at: START,
+        };
+        store.insert_org_across_orgs(&org).await.unwrap();
+        let config = AuthConfig {
+            auth_cache_ttl,
+            auth_cache_capacity: 100,
+            auth_poll_interval: Duration::from_millis(1),
+        };
+        let clock = Clock::manual(START);
+        let authenticator =
+            Authenticator::new(&config, Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
+        Self { store, clock, metrics, config, authenticator, org: org.id, _dir: dir }
+    }
+
+    async fn key(&self) -> (ApiKeyId, String) {
+        let role = Role::Tenant(self.org);
+        let issued = issue_key(role, "test".to_owned(), self.clock.now()).await.unwrap();
+        self.store.insert_key_across_orgs(&issued.record).await.unwrap();
+        (issued.record.id, issued.key.reveal().to_owned())
+    }
+
+    async fn ask(&self, key: &str) -> Result<Principal, AuthError> {
+        self.authenticator.authenticate(key).await
+    }
+
+    async fn revoke(&self, key: ApiKeyId) {
+        let now = self.clock.now();
+        assert!(self.store.expire_key_across_orgs(key, now, now).await.unwrap());
+    }
+
+    fn hashes(&self) -> u64 {
+        self.metrics.auth_hashes_total.get()
+    }
+
+    fn lookups(&self) -> (u64, u64) {
+        let count = |result| self.metrics.cache_lookup(result).get();
+        (count(CacheLookup::Hit), count(CacheLookup::Miss))
+    }
+
+    /// Watches for changes until the returned lifecycle drains.
+    fn watch(&self) -> Lifecycle {
+        let lifecycle = Lifecycle::new();
+        lifecycle.spawn(
+            "key watch",
+            watch_changed_keys(
+                self.authenticator.clone(),
+                Arc::clone(&self.store),
+                self.clock.clone(),
+                self.config.auth_poll_interval,
+                lifecycle.shutdown(),
+            ),
+        );
+        lifecycle
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_looked_up_and_hashed_once_and_then_known() {
+    let world = World::start().await;
+    let (key_id, key) = world.key().await;
+    let expected =
+        Principal { key_id, role: Role::Tenant(world.org), rate_limit_per_minute: Some(7) };
+    for _ in 0..3 {
+        assert_eq!(world.ask(&key).await.unwrap(), expected);
+    }
+    assert_eq!(world.lookups(), (2, 1));
+    assert_eq!(world.hashes(), 1);
+}
+
+#[tokio::test]
+async fn many_first_requests_at_once_share_one_hash() {
+    let world = World::start().await;
+    let (_, key) = world.key().await;
+    let answers = join_all((0..50).map(|_| world.ask(&key))).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(world.hashes(), 1);
+}
+
+#[tokio::test]
+async fn after_the_ttl_the_row_is_read_again_but_not_hashed() {
+    let world = World::with_ttl(NO_TTL).await;
+    let (id, key) = world.key().await;
+    for _ in 0..3 {
+        world.ask(&key).await.unwrap();
+    }
+    assert_eq!(world.lookups(), (0, 3));
+    assert_eq!(world.hashes(), 1);
+    // A wrong secret for a key in use needs no hash either.
+    assert!(matches!(world.ask(&forged_key(id, 1)).await, Err(AuthError::WrongSecret)));
+    assert_eq!(world.hashes(), 1);
+    // Without a word to the authenticator: the row is all it takes.
+    world.revoke(id).await;
+    assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
+}
+
+#[tokio::test]
+async fn a_flood_of_wrong_secrets_for_one_key_costs_no_hash_and_keeps_the_right_one_from_nothing() {
+    let world = World::start().await;
+    let (id, key) = world.key().await;
+    // Before the key was ever seen here, and after.
+    for _ in 0..2 {
+        for seed in 0..200 {
+            let refused = world.ask(&forged_key(id, seed)).await;
+            assert!(matches!(refused, Err(AuthError::WrongSecret)), "{refused:?}");
+        }
+        world.ask(&key).await.unwrap();
+    }
+    assert_eq!(world.hashes(), 1);
+}
+
+#[tokio::test]
+async fn unknown_and_malformed_keys_are_told_apart_here_and_cost_no_hash() {
+    let world = World::start().await;
+    let unknown = forged_key(ApiKeyId::mint(START), 1);
+    assert!(matches!(world.ask(&unknown).await, Err(AuthError::Unknown)));
+    assert!(matches!(world.ask(&unknown[..80]).await, Err(AuthError::Malformed)));
+    assert_eq!(world.hashes(), 0);
+}
+
+#[tokio::test]
+async fn a_key_that_expires_is_refused_from_that_moment_on() {
+    let world = World::start().await;
+    let (id, key) = world.key().await;
+    let end = START.plus(Duration::from_mins(1));
+    assert!(world.store.expire_key_across_orgs(id, end, START).await.unwrap());
+    world.ask(&key).await.unwrap();
+    world.clock.advance(Duration::from_millis(59_999));
+    world.ask(&key).await.unwrap();
+    world.clock.advance(Duration::from_millis(1));
+    assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
+}
+
+#[tokio::test]
+async fn a_key_revoked_here_is_refused_at_once_also_to_those_who_wait_for_its_check() {
+    let world = World::start().await;
+    let (id, key) = world.key().await;
+    world.ask(&key).await.unwrap();
+    world.revoke(id).await;
+    world.authenticator.forget(id).await;
+    assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
+
+    let (id, key) = world.key().await;
+    let mut waiting = JoinSet::new();
+    let authenticator = world.authenticator.clone();
+    waiting.spawn(async move { authenticator.authenticate(&key).await });
+    // The check has read the row and hashes, for many milliseconds.
+    while world.hashes() < 2 {
+        tokio::task::yield_now().await;
+    }
+    world.revoke(id).await;
+    world.authenticator.forget(id).await;
+    let answer = waiting.join_next().await.unwrap().unwrap();
+    assert!(matches!(answer, Err(AuthError::Expired)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn what_is_changed_elsewhere_is_noticed_by_the_watcher() {
+    let world = World::start().await;
+    let (id, key) = world.key().await;
+    world.ask(&key).await.unwrap();
+    let watch = world.watch();
+
+    let change = OrgChange { name: None, rate_limit_per_minute: Some(Some(9)) };
+    world.store.update_org(world.org, &change, world.clock.now()).await.unwrap();
+    while world.ask(&key).await.unwrap().rate_limit_per_minute != Some(9) {
+        tokio::task::yield_now().await;
+    }
+    world.revoke(id).await;
+    while world.ask(&key).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
+    assert_eq!(world.hashes(), 1);
+    assert!(watch.drain(Duration::from_secs(30)).await);
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_known_keys_work_and_others_are_not_refused() {
+    let world = World::start().await;
+    let ((_, known), (_, other)) = (world.key().await, world.key().await);
+    world.ask(&known).await.unwrap();
+    world.store.close().await;
+    world.ask(&known).await.unwrap();
+    // Twice: that it could not be verified is nothing to remember.
+    for _ in 0..2 {
+        assert!(matches!(world.ask(&other).await, Err(AuthError::Unavailable(_))));
+    }
+}
+
+/// Secrets that must be hashed to be told wrong exist only where a hash was stored by another
+/// program, without a check of the secret in its salt.
+#[tokio::test]
+async fn more_checks_than_may_wait_are_told_to_come_back_and_known_keys_do_not_notice() {
+    let world = World::start().await;
+    let (_, known) = world.key().await;
+    world.ask(&known).await.unwrap();
+
+    let slow = Params::new(19 * 1024, 100, 1, None).unwrap();
+    let slow = Argon2::new(Algorithm::Argon2id, Version::V0x13, slow);
+    let hash = slow.hash_password_with_salt(b"another secret", &[1; 16]).unwrap();
+    let role = Role::Tenant(world.org);
+    let mut record = issue_key(role, "slow".to_owned(), START).await.unwrap().record;
+    record.hash = KeyHash::new(hash.to_string());
+    world.store.insert_key_across_orgs(&record).await.unwrap();
+
+    let mut checks = JoinSet::new();
+    for seed in 0..700 {
+        let (authenticator, key) = (world.authenticator.clone(), forged_key(record.id, seed));
+        checks.spawn(async move { authenticator.authenticate(&key).await });
+    }
+    let first = checks.join_next().await.unwrap().unwrap();
+    assert!(matches!(first, Err(AuthError::Busy)), "{first:?}");
+    world.ask(&known).await.unwrap();
+    assert!(world.hashes() < 20, "few hash at once");
+}

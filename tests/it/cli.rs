@@ -1,0 +1,454 @@
+//! The command line, as people and scripts use it: the real binary in a directory of its own.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use crate::support::binary::Binary;
+use crate::support::{client, postgres};
+
+/// An empty working directory, with data in `./data`.
+struct Place(TempDir);
+
+/// What a command said.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hookgate"));
+        command.args(arguments).current_dir(self.path()).env_clear();
+        command.env("TMPDIR", self.path()).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Said {
+        self.run_with(arguments, &[]).await
+    }
+
+    async fn run_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Said {
+        let output = self.command(arguments).envs(settings.iter().copied()).output().await.unwrap();
+        Said {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Runs a command with `--output json` and reads the one value it must print.
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let arguments = [arguments, &["--output", "json"]].concat();
+        let said = self.run(&arguments).await;
+        assert_eq!(said.code, 0, "{arguments:?}: {}", said.err);
+        assert_eq!(said.out.lines().count(), 1, "{}", said.out);
+        serde_json::from_str(&said.out).unwrap()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = self.path().read_dir().unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+impl Said {
+    /// It failed with this exit code, said this, and answered nothing.
+    #[track_caller]
+    fn failed(&self, code: i32, with: &str) {
+        assert_eq!(self.code, code, "{}", self.err);
+        assert!(self.err.contains(with), "{}", self.err);
+        assert_eq!(self.out, "");
+        assert!(!self.err.contains("s3cret"), "{}", self.err);
+    }
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_else(|| panic!("no {field}: {value}"))
+}
+
+const NOBODY: &str = "019b0000-0000-7000-8000-000000000000";
+
+#[tokio::test]
+async fn every_command_answers_one_json_value() {
+    let place = Place::new();
+    let status = place.json(&["migrate", "status"]).await;
+    assert_eq!(status[0], json!({ "version": 1, "name": "initial", "applied": false }));
+    assert_eq!(place.files(), [""; 0], "a question creates nothing");
+    assert_eq!(place.json(&["migrate", "down"]).await, json!({ "version": null }));
+    let count = status.as_array().unwrap().len();
+    assert_eq!(place.json(&["migrate", "up"]).await, json!({ "applied": count }));
+    assert_eq!(place.json(&["migrate", "up"]).await, json!({ "applied": 0 }));
+    for list in ["org", "key"] {
+        assert_eq!(place.json(&[list, "list"]).await, json!([]));
+    }
+
+    let create = ["org", "create", "--name", "Acme", "--rate-limit-per-minute", "6000"];
+    let org = place.json(&create).await;
+    assert_eq!((text(&org, "name"), &org["rate_limit_per_minute"]), ("Acme", &json!(6000)));
+    assert_eq!(place.json(&["org", "list"]).await, json!([org]));
+    let org = text(&org, "id");
+    assert_eq!(place.json(&["endpoint", "list", "--org", org]).await, json!([]));
+
+    let mut key = place.json(&["key", "create", "--org", org, "--name", "ci"]).await;
+    assert!(text(&key, "key").starts_with("hg_"), "{key}");
+    assert_eq!(text(&key, "org_id"), org);
+    key.as_object_mut().unwrap().remove("key");
+    assert_eq!(place.json(&["key", "list", "--org", org]).await, json!([key]));
+    let operator = place.json(&["key", "create", "--operator", "--name", "ops"]).await;
+    assert_eq!(operator["org_id"], Value::Null);
+    let rotated = place.json(&["key", "rotate", text(&key, "id"), "--grace", "1h"]).await;
+    assert_eq!((text(&rotated, "name"), text(&rotated, "org_id")), ("ci", org));
+    let id = text(&rotated, "id");
+    let revoked = place.json(&["key", "revoke", id]).await;
+    assert_eq!(revoked, json!({ "id": id, "revoked": true }));
+    assert_eq!(place.json(&["key", "list"]).await.as_array().unwrap().len(), 3);
+
+    let url = "https://example.com/hooks";
+    let types = "user.login,invoice.*";
+    let add = ["endpoint", "add", "--org", org, "--url", url, "--event-types", types];
+    let mut endpoint = place.json(&add).await;
+    assert!(text(&endpoint, "secret").starts_with("whsec_"), "{endpoint}");
+    assert_eq!(endpoint["event_types"], json!(["user.login", "invoice.*"]));
+    endpoint.as_object_mut().unwrap().remove("secret");
+    assert_eq!(place.json(&["endpoint", "list", "--org", org]).await, json!([endpoint]));
+    let id = text(&endpoint, "id");
+    let removed = place.json(&["endpoint", "remove", "--org", org, id]).await;
+    assert_eq!(removed, json!({ "id": id, "removed": true }));
+    assert_eq!(place.json(&["migrate", "down"]).await, json!({ "version": count }));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_named_and_nothing_is_created() {
+    let place = Place::new();
+    for command in [
+        &["org", "list"][..],
+        &["key", "list"],
+        &["key", "revoke", NOBODY],
+        &["key", "rotate", NOBODY],
+        &["endpoint", "list", "--org", NOBODY],
+        &["endpoint", "add", "--org", NOBODY, "--url", "https://example.com/"],
+    ] {
+        place.run(command).await.failed(1, "there is no ./data/hookgate.db");
+    }
+    assert_eq!(place.files(), [""; 0]);
+
+    place.json(&["migrate", "up"]).await;
+    let organisation = format!("there is no organisation {NOBODY}");
+    place.run(&["key", "list", "--org", NOBODY]).await.failed(1, &organisation);
+    let create = ["key", "create", "--org", NOBODY, "--name", "x"];
+    place.run(&create).await.failed(1, &organisation);
+    place.run(&["endpoint", "list", "--org", NOBODY]).await.failed(1, &organisation);
+    place.run(&["key", "revoke", NOBODY]).await.failed(1, "there is no key");
+    let remove = ["endpoint", "remove", "--org", NOBODY, NOBODY];
+    place.run(&remove).await.failed(1, "there is no endpoint");
+    let files: Vec<_> = place.path().join("data").read_dir().unwrap().collect();
+    assert_eq!(files.len(), 1, "the WAL is folded into the file: {files:?}");
+
+    place.json(&["migrate", "down"]).await;
+    place.run(&["org", "list"]).await.failed(1, "hookgate migrate up");
+}
+
+#[tokio::test]
+async fn a_misspelt_command_is_told_from_one_that_failed() {
+    let place = Place::new();
+    place.run(&["org", "crate"]).await.failed(2, "unrecognized subcommand");
+    place.run(&["key", "create", "--name", "x"]).await.failed(2, "<--org <ID>|--operator>");
+    let both = ["key", "create", "--name", "x", "--operator", "--org", NOBODY];
+    place.run(&both).await.failed(2, "cannot be used with");
+    place.run(&["org", "create", "--name", " "]).await.failed(1, "name must be");
+    let limit = ["org", "create", "--name", "x", "--rate-limit-per-minute", "0"];
+    place.run(&limit).await.failed(1, "rate_limit_per_minute must be");
+    place.run(&["serve", "--auth-poll-interval", "0s"]).await.failed(2, "1ms at the least");
+    place.run(&["serve", "--auth-cache-ttl", "2000years"]).await.failed(2, "ten years");
+    place.run(&["serve", "--log", "a=b=c"]).await.failed(1, "RUST_LOG");
+    place.run(&["bench", "--duration", "0s"]).await.failed(2, "1ms at the least");
+    place.run(&["bench", "--url", "http://127.0.0.1:1"]).await.failed(2, "--api-key");
+    let elsewhere = ["bench", "--json", "nowhere/results.json"];
+    place.run(&elsewhere).await.failed(1, "there is no directory");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_tells_why_and_no_secret() {
+    let place = Place::new();
+    let serve = ["serve", "--port", "0", "--database-timeout", "1s"];
+    for (url, why) in [
+        ("mysql://u:s3cret@localhost/x", "must start with postgres://"),
+        ("postgres://u:s3cret@localhost:99999/x", "invalid port number"),
+        ("postgres://u:s3cret@127.0.0.1:1/x", "Connection refused"),
+        ("postgres://u:s3cret@nowhere.invalid/x", "failed to lookup address"),
+    ] {
+        place.run_with(&serve, &[("DATABASE_URL", url)]).await.failed(1, why);
+    }
+    std::fs::write(place.path().join("file"), "").unwrap();
+    let there = ["serve", "--port", "0", "--data-dir", "file/data"];
+    place.run(&there).await.failed(1, "cannot create the data directory file/data");
+    std::fs::create_dir_all(place.path().join("odd/hookgate.db")).unwrap();
+    let odd = ["serve", "--port", "0", "--data-dir", "odd"];
+    place.run(&odd).await.failed(1, "cannot open odd/hookgate.db");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let said = place.run(&["serve", "--port", &port]).await;
+    said.failed(1, "cannot listen on 127.0.0.1");
+    place.run(&["listen", "--port", &port]).await.failed(1, "cannot listen on 127.0.0.1");
+}
+
+#[tokio::test]
+async fn env_is_read_from_the_working_directory_only_and_not_repeated() {
+    let place = Place::new();
+    let inside = place.path().join("inside");
+    std::fs::create_dir(&inside).unwrap();
+    std::fs::write(place.path().join(".env"), "DATA_DIR=elsewhere\n").unwrap();
+    place.json(&["migrate", "up"]).await;
+    assert!(place.path().join("elsewhere/hookgate.db").exists());
+    let output = place.command(&["migrate", "up"]).current_dir(&inside).output().await.unwrap();
+    assert!(output.status.success());
+    assert!(inside.join("data/hookgate.db").exists());
+
+    let broken = "DATABASE_URL=postgres://u:s3cret word@localhost/x\n";
+    std::fs::write(place.path().join(".env"), broken).unwrap();
+    place.run(&["org", "list"]).await.failed(1, ".env: cannot read the line DATABASE_URL");
+}
+
+#[tokio::test]
+async fn a_second_server_on_one_data_directory_is_refused_and_makes_no_keys() {
+    let place = Place::new();
+    let mut server = Binary::start(&place.path().join("data"), &[]).await;
+    server.first_keys().await;
+    let second = place.run(&["serve", "--port", "0"]).await;
+    assert_eq!(second.code, 1);
+    assert!(second.err.contains("in use by another process"), "{}", second.err);
+    server.stop().await;
+
+    // Keys are made once all that can fail has not, also where the store is elsewhere.
+    let url = postgres::fresh_database().await;
+    std::fs::write(place.path().join("file"), "").unwrap();
+    let settings = [("DATABASE_URL", url.as_str()), ("DATA_DIR", "file/data"), ("PORT", "0")];
+    assert_eq!(place.run_with(&["serve"], &settings).await.code, 1);
+    let keys = place.run_with(&["key", "list"], &[("DATABASE_URL", &url)]).await;
+    assert_eq!((keys.code, keys.out.as_str()), (0, "none\n"), "{}", keys.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_servers_that_start_on_one_empty_database_one_makes_the_first_keys() {
+    let (one, other) = (Place::new(), Place::new());
+    let url = postgres::fresh_database().await;
+    let settings = [("DATABASE_URL", url.as_str())];
+    let (first, second) =
+        tokio::join!(Binary::start(one.path(), &settings), Binary::start(other.path(), &settings));
+    first.stop().await;
+    second.stop().await;
+    let list = |what| [what, "list", "--output", "json"];
+    for (what, count) in [("org", 1), ("key", 2)] {
+        let said = one.run_with(&list(what), &settings).await;
+        let rows: Vec<Value> = serde_json::from_str(&said.out).unwrap();
+        assert_eq!(rows.len(), count, "{}", said.out);
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_server_that_is_stopping() {
+    let place = Place::new();
+    let mut command = place.command(&["serve", "--port", "0", "--log-format", "json"]);
+    let mut server = Lines::of({
+        command.stderr(Stdio::piped());
+        command
+    });
+    let mut log = BufReader::new(server.child.stderr.take().unwrap()).lines();
+    let mut logged = async |message: &str| -> Value {
+        loop {
+            let line = log.next_line().await.unwrap().expect("another line");
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if text(&event, "message").starts_with(message) {
+                return event;
+            }
+        }
+    };
+    let listening = logged("listening").await;
+    let key = loop {
+        if let Some(key) = server.next().await.trim().strip_prefix("API key") {
+            break key.trim().to_owned();
+        }
+    };
+    // A request whose body does not come keeps the server waiting. That it is under way shows in
+    // the server's asking for the body.
+    let mut open = TcpStream::connect(text(&listening, "address")).await.unwrap();
+    let head = format!(
+        "POST /api/events HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-length: 9\r\n\
+         content-type: application/json\r\nexpect: 100-continue\r\n\r\n"
+    );
+    open.write_all(head.as_bytes()).await.unwrap();
+    let mut asked = [0; 12];
+    open.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100");
+
+    let id = Pid::from_raw(i32::try_from(server.child.id().unwrap()).unwrap()).unwrap();
+    kill_process(id, Signal::INT).unwrap();
+    logged("stopping; once more to stop at once").await;
+    kill_process(id, Signal::INT).unwrap();
+    logged("stopping at once").await;
+    assert_eq!(server.child.wait().await.unwrap().code(), Some(130));
+}
+
+/// A child that writes lines to standard output.
+struct Lines {
+    child: Child,
+    lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+}
+
+impl Lines {
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    async fn next(&mut self) -> String {
+        self.lines.next_line().await.unwrap().expect("another line")
+    }
+}
+
+#[tokio::test]
+async fn listen_prints_webhooks_and_whether_their_signature_holds() {
+    let place = Place::new();
+    let mut server = Binary::start(&place.path().join("data"), &[]).await;
+    let (key, _) = server.first_keys().await;
+    let mut plain = Lines::of(place.command(&["listen", "--port", "0"]));
+    let mut strict = {
+        let mut command = place.command(&["listen", "--port", "0"]);
+        // Any secret but the endpoint's.
+        command.env("WEBHOOK_SECRET", format!("whsec_{}", "AAAA".repeat(8)));
+        Lines::of(command)
+    };
+    let url = |line: String| line.strip_prefix("listening on ").unwrap().to_owned();
+    let (plain_url, strict_url) = (url(plain.next().await), url(strict.next().await));
+    let add = async |url: &str| -> Value {
+        post(&server, &key, "/api/endpoints", json!({ "url": url })).await
+    };
+    add(&plain_url).await;
+    add(&strict_url).await;
+    // An endpoint whose receiver knows its secret: its port must be known before it starts.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    let endpoint = add(&format!("http://127.0.0.1:{port}/")).await;
+    drop(free);
+    let (port, secret) = (port.to_string(), text(&endpoint, "secret"));
+    let mut knowing = Lines::of(place.command(&["listen", "--port", &port, "--secret", secret]));
+    knowing.next().await;
+
+    let event = json!({ "type": "user.login", "payload": { "user": "ada" } });
+    let accepted = post(&server, &key, "/api/events", event).await;
+    for (listener, verdict) in [
+        (&mut plain, "signature not checked"),
+        (&mut strict, "SIGNATURE DOES NOT HOLD: it was made with another secret"),
+        (&mut knowing, "signature holds"),
+    ] {
+        let line = listener.next().await;
+        assert!(line.starts_with(text(&accepted, "id")) && line.contains(verdict), "{line}");
+        let body: Value = serde_json::from_str(&listener.next().await).unwrap();
+        assert_eq!((&body["type"], &body["data"]), (&json!("user.login"), &json!({"user": "ada"})));
+    }
+    server.stop().await;
+}
+
+async fn post(server: &Binary, key: &str, path: &str, body: Value) -> Value {
+    let request = client().post(format!("{}{path}", server.base_url));
+    let request = request.header("x-api-key", key).header("content-type", "application/json");
+    let response = request.body(body.to_string()).send().await.unwrap();
+    assert!(response.status().is_success(), "{path}: {}", response.status());
+    serde_json::from_str(&response.text().await.unwrap()).unwrap()
+}
+
+const SHORT: [&str; 9] =
+    ["bench", "--duration", "100ms", "--warm-up", "10ms", "--runs", "1", "--connections", "4"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bench_measures_every_scenario_and_compares() {
+    let place = Place::new();
+    let scenarios = "ingest,ingest-batch,ingest-raw,health,metrics,end-to-end";
+    let arguments = [&SHORT[..], &["--scenario", scenarios, "--json", "a.json"]].concat();
+    let said = place.run(&arguments).await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    let file = place.path().join("a.json");
+    let mut reports: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(reports.as_array().unwrap().len(), 6);
+    for report in reports.as_array().unwrap() {
+        assert!(said.out.contains(&format!("{}, closed loop", text(report, "scenario"))));
+        assert_eq!(report["median"]["errors"], json!({}), "{report}");
+        assert!(report["median"]["requests"].as_u64().unwrap() > 0, "{report}");
+    }
+    assert_eq!(place.files(), ["a.json"], "the server's directory is gone");
+
+    let compare = ["bench", "compare", "a.json", "b.json"];
+    place.run(&compare).await.failed(1, "b.json: No such file");
+    for report in reports.as_array_mut().unwrap() {
+        let rate = report["median"]["requests_per_second"].as_f64().unwrap();
+        report["median"]["requests_per_second"] = json!(rate * 0.85);
+    }
+    std::fs::write(place.path().join("b.json"), reports.to_string()).unwrap();
+    let slower = place.run(&compare).await;
+    assert_eq!(slower.code, 1);
+    assert!(slower.err.contains("slower by more than 10 %: ingest -15.0 %"), "{}", slower.err);
+    let tolerant = [&compare[..], &["--threshold", "20"]].concat();
+    assert_eq!(place.run(&tolerant).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bench_paces_an_open_loop_and_takes_a_server_of_somebodys() {
+    let place = Place::new();
+    let mut server = Binary::start(&place.path().join("data"), &[]).await;
+    let (key, _) = server.first_keys().await;
+    let there = ["--url", &server.base_url, "--api-key", &key, "--json", "a.json"];
+    // More connections than requests: the run ends with its duration all the same.
+    let slow = ["bench", "--rate", "20", "--duration", "1s", "--warm-up", "0s", "--runs", "1"];
+    let said = place.run(&[&slow[..], &there].concat()).await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    let file = place.path().join("a.json");
+    let reports: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(reports[0]["median"]["requests"], 20);
+    let seconds = reports[0]["median"]["seconds"].as_f64().unwrap();
+    assert!((1.0..2.0).contains(&seconds), "{seconds}");
+
+    let wrong = [&SHORT[..], &["--url", &server.base_url, "--api-key", "nonsense"]].concat();
+    let said = place.run(&wrong).await;
+    assert_eq!(said.code, 1);
+    assert!(said.out.contains("\"401\""), "{}", said.out);
+    assert!(said.err.contains("no request got the right answer"), "{}", said.err);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_bench_leaves_nothing() {
+    let place = Place::new();
+    let long = ["bench", "--scenario", "end-to-end", "--duration", "10m", "--peer-bare", "1"];
+    let mut bench = place.command(&long).stderr(Stdio::null()).spawn().unwrap();
+    let id = Pid::from_raw(i32::try_from(bench.id().unwrap()).unwrap()).unwrap();
+    let journal = || {
+        let name = place.files().into_iter().find(|name| name.starts_with("hookgate-bench-"))?;
+        let journal = place.path().join(name).join("journal");
+        journal.exists().then_some(journal)
+    };
+    while journal().is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    kill_process(id, Signal::INT).unwrap();
+    assert_eq!(bench.wait().await.unwrap().code(), Some(1));
+    assert_eq!(place.files(), [""; 0]);
+}
