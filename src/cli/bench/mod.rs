@@ -260,8 +260,7 @@ impl Peer<'_> {
         match self {
             Self::Bare(server) => one_run(args, scenario, server, duration, stop).await,
             Self::Unnest(url) => {
-                let inserting = store::run_unnest(args, url, duration);
-                let measured = unless_stopped(stop, inserting).await?;
+                let measured = store::run_unnest(args, url, duration, stop).await?;
                 Ok(Run::new(measured, u32::from(store::ROWS), None))
             }
         }

@@ -1,5 +1,7 @@
 //! From accepted to stored, and beside it the plainest way to put the same rows into PostgreSQL.
 
+use std::time::Duration;
+
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,7 @@ pub(super) async fn run(args: &RunArgs, server: &Server, load: Load) -> Result<M
 pub(super) async fn run_unnest(
     args: &RunArgs,
     database_url: &str,
+    duration: Duration,
     stop: &CancellationToken,
 ) -> Result<Measured, CliError> {
     let pool = PgPoolOptions::new().max_connections(WRITERS).connect(database_url).await?;
@@ -47,15 +50,19 @@ pub(super) async fn run_unnest(
     .await?;
     sqlx::query("CREATE INDEX ON bench_unnest (org_id, received_at, id)").execute(&pool).await?;
 
-    let measured = unless_stopped(stop, insert_all(args, &pool)).await;
+    let measured = unless_stopped(stop, insert_all(args, &pool, duration)).await;
     // However it ended, the table goes.
     sqlx::query("DROP TABLE bench_unnest").execute(&pool).await?;
     pool.close().await;
     measured
 }
 
-async fn insert_all(args: &RunArgs, pool: &PgPool) -> Result<Measured, CliError> {
-    let (org, duration) = (Uuid::new_v4(), args.duration);
+async fn insert_all(
+    args: &RunArgs,
+    pool: &PgPool,
+    duration: Duration,
+) -> Result<Measured, CliError> {
+    let org = Uuid::new_v4();
     let payload = super::load::event_payload(args.payload_bytes as usize, "").into_bytes();
     let watch = Stopwatch::start();
     let mut writers = JoinSet::new();
