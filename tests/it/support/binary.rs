@@ -103,6 +103,7 @@ impl Binary {
 }
 
 fn spawn(script: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Child {
+    std::fs::create_dir_all(data_dir).unwrap();
     Command::new("sh")
         .args(["-c", script, env!("CARGO_BIN_EXE_hookgate")])
         // Away from any .env of whoever runs the tests.

@@ -66,16 +66,20 @@ impl Sender {
     async fn connect(&mut self) -> BufStream<TcpStream> {
         loop {
             let address = self.address.borrow_and_update().clone();
-            if let Ok(stream) = TcpStream::connect(&address).await
-                // A port that nobody listens on may be given to the very socket that calls it.
-                && stream.local_addr().unwrap() != stream.peer_addr().unwrap()
-            {
-                stream.set_nodelay(true).unwrap();
-                return BufStream::new(stream);
+            match TcpStream::connect(&address).await {
+                Ok(stream) if reaches_a_server(&stream) => return BufStream::new(stream),
+                Ok(_) | Err(_) => {}
             }
             self.address.changed().await.unwrap();
         }
     }
+}
+
+/// A port that nobody listens on may be given to the very socket that calls it. A server that was
+/// killed at once has no address any more.
+fn reaches_a_server(stream: &TcpStream) -> bool {
+    let ends = (stream.local_addr(), stream.peer_addr());
+    matches!(ends, (Ok(here), Ok(there)) if here != there) && stream.set_nodelay(true).is_ok()
 }
 
 async fn read(connection: &mut BufStream<TcpStream>) -> Option<Reply> {
