@@ -1,5 +1,6 @@
 //! The `hookgate` binary: parse, run, exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -41,8 +42,8 @@ fn read_env_file() -> Result<(), String> {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
+/// The last word of a command that failed. With nobody there to read it, the exit code must do.
 fn fail(message: &str) -> ExitCode {
-    eprintln!("hookgate: {message}");
+    let _ = writeln!(std::io::stderr(), "hookgate: {message}");
     ExitCode::FAILURE
 }

@@ -38,8 +38,8 @@ fn stop_on_signals(shutdown: Shutdown) -> Result<(), CliError> {
     )]
     tokio::spawn(async move {
         let signal = next().await;
-        tracing::info!(signal, "stopping; once more to stop at once");
         shutdown.request();
+        tracing::info!(signal, "stopping; once more to stop at once");
         let signal = next().await;
         tracing::warn!(signal, "stopping at once; the rest stays in the journal");
         std::process::exit(130);

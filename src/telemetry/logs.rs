@@ -18,6 +18,9 @@ pub fn init_logs(config: &TelemetryConfig) -> Result<(), String> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Whoever read the log may have gone. The fault would be told by `eprintln!`, which panics
+        // then, in whatever part wanted to say something; a lost line is the lesser evil.
+        .log_internal_errors(false)
         .with_ansi(colours);
     // The second call in a process fails, which is what was promised.
     let _ = match config.log_format {

@@ -315,6 +315,24 @@ async fn a_second_signal_ends_a_server_that_is_stopping() {
     assert_eq!(server.child.wait().await.unwrap().code(), Some(130));
 }
 
+#[tokio::test]
+async fn a_server_whose_log_nobody_reads_any_more_goes_on_and_stops_when_asked() {
+    let place = Place::new();
+    let mut command = place.command(&["serve", "--port", "0", "--log-format", "json"]);
+    let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+    while !log.next_line().await.unwrap().expect("another line").contains("listening") {}
+    drop(log);
+    let id = Pid::from_raw(i32::try_from(server.id().unwrap()).unwrap()).unwrap();
+    kill_process(id, Signal::TERM).unwrap();
+    assert_eq!(server.wait().await.unwrap().code(), Some(0));
+
+    let mut failing = place.command(&["org", "create", "--name", " "]);
+    let mut failing = failing.stderr(Stdio::piped()).spawn().unwrap();
+    drop(failing.stderr.take());
+    assert_eq!(failing.wait().await.unwrap().code(), Some(1));
+}
+
 /// A child that writes lines to standard output.
 struct Lines {
     child: Child,
