@@ -108,6 +108,14 @@ pub enum AppError {
         /// The system's answer.
         error: std::io::Error,
     },
+    /// The journal's settings contradict each other.
+    #[error("JOURNAL_MAX_MIB ({max}) must be at least twice JOURNAL_SEGMENT_MIB ({segment})")]
+    JournalSize {
+        /// `JOURNAL_MAX_MIB`.
+        max: u64,
+        /// `JOURNAL_SEGMENT_MIB`.
+        segment: u64,
+    },
     /// The background threads could not be started.
     #[error("cannot start threads: {0}")]
     Threads(#[source] std::io::Error),
@@ -316,6 +324,10 @@ async fn open_journal(
     config: &JournalConfig,
     metrics: Arc<Metrics>,
 ) -> Result<(Journal, JournalReader), AppError> {
+    let (max, segment) = (config.journal_max_mib, config.journal_segment_mib);
+    if max / 2 < segment {
+        return Err(AppError::JournalSize { max, segment });
+    }
     let options = JournalOptions {
         dir: store.journal_dir(),
         segment_bytes: config.journal_segment_mib * MIB,

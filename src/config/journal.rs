@@ -9,7 +9,7 @@ pub struct JournalConfig {
     /// Requests that may wait for the journal's next sync; more get 503
     #[arg(long, env = "QUEUE_CAPACITY", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub queue_capacity: u32,
-    /// Mebibytes on disk that may wait for the store; a full journal answers 503
+    /// Mebibytes on disk that may wait for the store, two segments at least; a full journal answers 503
     #[arg(long, env = "JOURNAL_MAX_MIB", default_value_t = 10_240, value_parser = clap::value_parser!(u64).range(32..=1_000_000_000))]
     pub journal_max_mib: u64,
     /// Mebibytes in one segment file, preallocated
