@@ -36,8 +36,12 @@ fn validation(criterion: &mut Criterion) {
     let limits = DraftLimits { payload_bytes_max: 262_144, batch_events_max: 1000 };
     let mut group = criterion.benchmark_group("validation");
     for kilobytes in [1_usize, 10, 100] {
-        let entry =
-            |n| format!(r#"{{"id":{n:08},"name":"some text of a field, or a little more"}}"#);
+        let entry = |n| {
+            format!(
+                r#"{{"id":{:08},"name":"some text of a field, or a little more"}}"#,
+                10_000_000 + n
+            )
+        };
         let payload = (0..kilobytes * 16).map(entry).collect::<Vec<_>>().join(",");
         let body = format!(r#"{{"type":"user.login","payload":[{payload}],"dedup_id":"d-1"}}"#);
         group.throughput(Throughput::Bytes(body.len() as u64));
