@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::PgConnection;
+use sqlx::postgres::PgArguments;
 use sqlx::postgres::types::PgInterval;
+use sqlx::{Arguments, Encode, PgConnection, Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -265,23 +266,12 @@ impl PostgresStore {
         now: Timestamp,
         stored_before: StoredBefore,
     ) -> Result<(i64, i64, Vec<Uuid>), StoreError> {
-        let event = EventColumns::new(events);
         let delivery = DeliveryColumns::new(candidates);
         let statement = match stored_before {
             StoredBefore::Unlikely => write_round!(""),
             StoredBefore::Possible => write_round!("ON CONFLICT DO NOTHING"),
         };
-        let row = sqlx::query_as(statement)
-            .bind(event.id)
-            .bind(event.org_id)
-            .bind(event.event_type)
-            .bind(event.payload)
-            .bind(event.dedup_id)
-            .bind(event.account_id)
-            .bind(event.user_id)
-            .bind(event.occurred_at)
-            .bind(event.received_at)
-            .bind(event.trace_id)
+        let row = sqlx::query_as_with(statement, event_arguments(events)?)
             .bind(interval(self.dedup_window))
             .bind(delivery.id)
             .bind(delivery.org_id)
@@ -301,24 +291,14 @@ impl PostgresStore {
 /// Stores events that nobody wants delivered and that have no dedup ids: the plain insert that the
 /// whole statement is measured against.
 async fn insert(connection: &mut PgConnection, events: &[&Event]) -> Result<usize, StoreError> {
-    let event = EventColumns::new(events);
-    let stored = sqlx::query(
+    let stored = sqlx::query_with(
         "INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id, user_id,
                              occurred_at, received_at, trace_id)
          SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[],
                               $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
                               $10::uuid[])",
+        event_arguments(events)?,
     )
-    .bind(event.id)
-    .bind(event.org_id)
-    .bind(event.event_type)
-    .bind(event.payload)
-    .bind(event.dedup_id)
-    .bind(event.account_id)
-    .bind(event.user_id)
-    .bind(event.occurred_at)
-    .bind(event.received_at)
-    .bind(event.trace_id)
     .execute(connection)
     .await?;
     Ok(usize::try_from(stored.rows_affected()).unwrap_or(usize::MAX))
@@ -356,35 +336,31 @@ struct Batch<'a> {
     now: Timestamp,
 }
 
-/// Events, column by column.
-struct EventColumns<'a> {
-    id: Vec<Uuid>,
-    org_id: Vec<Uuid>,
-    event_type: Vec<&'a str>,
-    payload: Vec<&'a [u8]>,
-    dedup_id: Vec<Option<&'a str>>,
-    account_id: Vec<Option<&'a str>>,
-    user_id: Vec<Option<&'a str>>,
-    occurred_at: Vec<Option<OffsetDateTime>>,
-    received_at: Vec<OffsetDateTime>,
-    trace_id: Vec<Uuid>,
+/// Events, column by column: the first ten parameters of a statement.
+fn event_arguments(events: &[&Event]) -> Result<PgArguments, StoreError> {
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, column(events, |event| event.id.uuid()))?;
+    add(&mut arguments, column(events, |event| event.org_id.uuid()))?;
+    add(&mut arguments, column(events, |event| event.event_type.as_str()))?;
+    add(&mut arguments, column(events, |event| &event.payload[..]))?;
+    add(&mut arguments, column(events, |event| event.dedup_id.as_deref()))?;
+    add(&mut arguments, column(events, |event| event.account_id.as_deref()))?;
+    add(&mut arguments, column(events, |event| event.user_id.as_deref()))?;
+    add(&mut arguments, column(events, |event| event.occurred_at.map(moment)))?;
+    add(&mut arguments, column(events, |event| moment(event.received_at)))?;
+    add(&mut arguments, column(events, |event| Uuid::from_bytes(*event.trace_id.bytes())))?;
+    Ok(arguments)
 }
 
-impl<'a> EventColumns<'a> {
-    fn new(events: &[&'a Event]) -> Self {
-        Self {
-            id: events.iter().map(|event| event.id.uuid()).collect(),
-            org_id: events.iter().map(|event| event.org_id.uuid()).collect(),
-            event_type: events.iter().map(|event| event.event_type.as_str()).collect(),
-            payload: events.iter().map(|event| &event.payload[..]).collect(),
-            dedup_id: events.iter().map(|event| event.dedup_id.as_deref()).collect(),
-            account_id: events.iter().map(|event| event.account_id.as_deref()).collect(),
-            user_id: events.iter().map(|event| event.user_id.as_deref()).collect(),
-            occurred_at: events.iter().map(|event| event.occurred_at.map(moment)).collect(),
-            received_at: events.iter().map(|event| moment(event.received_at)).collect(),
-            trace_id: events.iter().map(|e| Uuid::from_bytes(*e.trace_id.bytes())).collect(),
-        }
-    }
+fn column<'a, T>(events: &[&'a Event], value: impl Fn(&'a Event) -> T) -> Vec<T> {
+    events.iter().map(|event| value(event)).collect()
+}
+
+fn add<'q, T>(arguments: &mut PgArguments, column: T) -> Result<(), StoreError>
+where
+    T: Encode<'q, Postgres> + Type<Postgres> + 'q,
+{
+    arguments.add(column).map_err(|error| sqlx::Error::Encode(error).into())
 }
 
 /// Candidates for deliveries, column by column.
