@@ -9,6 +9,7 @@ mod bench;
 mod listen;
 mod output;
 mod serve;
+mod signals;
 
 use clap::{Parser, Subcommand};
 

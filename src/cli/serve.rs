@@ -1,9 +1,8 @@
 //! `hookgate serve`.
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::CliError;
 use super::output::print_line;
+use super::signals::Signals;
 use crate::app::App;
 use crate::config::Config;
 use crate::runtime::{Clock, Shutdown};
@@ -24,23 +23,16 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
 /// SIGTERM and SIGINT ask for the soft stop. A second one ends the process on the spot: nothing that
 /// was acknowledged is lost by that.
 fn stop_on_signals(shutdown: Shutdown) -> Result<(), CliError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut next = async move || {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    };
+    let mut signals = Signals::listen()?;
     #[expect(
         clippy::disallowed_methods,
         reason = "outlives every tracked part, to hear the second signal"
     )]
     tokio::spawn(async move {
-        let signal = next().await;
+        let signal = signals.next().await;
         shutdown.request();
         tracing::info!(signal, "stopping; once more to stop at once");
-        let signal = next().await;
+        let signal = signals.next().await;
         tracing::warn!(signal, "stopping at once; the rest stays in the journal");
         std::process::exit(130);
     });

@@ -31,12 +31,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::CliError;
 use super::output::print_line;
+use super::signals::Signals;
 use crate::config::{parse_duration, parse_wait};
 use load::{Load, Target};
 use report::{Measured, Report, Run};
@@ -191,18 +191,11 @@ fn check_directory(file: &Path) -> Result<(), CliError> {
 
 /// Cancels `stop` at SIGINT or SIGTERM, and ends the process at the second one.
 fn stop_on_signals(stop: CancellationToken) -> Result<impl Future<Output = ()> + Send, CliError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut next = async move || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    let mut signals = Signals::listen()?;
     Ok(async move {
-        next().await;
+        signals.next().await;
         stop.cancel();
-        next().await;
+        signals.next().await;
         std::process::exit(130);
     })
 }
