@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, InvalidHeaderValue, RETRY_AFTER};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, StatusCode};
 
 use crate::domain::{LeasedDelivery, Timestamp};
@@ -55,8 +55,8 @@ impl Answer {
 enum Failure {
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("cannot form the request: {0}")]
-    Header(#[from] InvalidHeaderValue),
+    #[error(transparent)]
+    Headers(#[from] webhook::HeadersError),
     #[error("{}", describe(.0))]
     Request(#[from] reqwest::Error),
 }

@@ -6,7 +6,10 @@ use axum::routing::{delete, get, post};
 
 use super::envelope::envelope;
 use super::error::ApiError;
-use super::routes::{dead_letters, deliveries, endpoints, events, health, keys, metrics, orgs};
+use super::routes::{
+    dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health, keys,
+    metrics, orgs,
+};
 use super::state::AppState;
 
 /// Every route, ready to be served.
@@ -24,7 +27,9 @@ pub fn router(app: AppState) -> Router {
             "/api/endpoints/{id}",
             get(endpoints::one).patch(endpoints::change).delete(endpoints::remove),
         )
-        .route("/api/endpoints/{id}/secret", get(endpoints::secret))
+        .route("/api/endpoints/{id}/secret", get(endpoint_secrets::show))
+        .route("/api/endpoints/{id}/secret/rotate", post(endpoint_secrets::rotate))
+        .route("/api/endpoints/{id}/test", post(endpoint_test::send))
         .route("/api/deliveries", get(deliveries::list))
         .route("/api/deliveries/{id}", get(deliveries::one))
         .route("/api/deliveries/{id}/retry", post(deliveries::retry))

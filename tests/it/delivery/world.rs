@@ -80,15 +80,8 @@ impl World {
     ) -> EndpointId {
         let now = self.clock.now();
         let endpoint = Endpoint {
-            id: EndpointId::mint(now),
-            org_id: self.org,
-            url: url.parse().unwrap(),
             event_types: event_types.parse().unwrap(),
-            description: None,
-            secret,
-            disabled_reason: None,
-            created_at: now,
-            updated_at: now,
+            ..Endpoint::new(self.org, url.parse().unwrap(), secret, now)
         };
         self.store.insert_endpoint(self.org, &endpoint).await.unwrap();
         endpoint.id

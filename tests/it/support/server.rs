@@ -17,7 +17,7 @@ use hookgate::http::{AppState, Parts};
 use hookgate::ingest::Intake;
 use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
 use hookgate::limit::RateLimiter;
-use hookgate::runtime::{Clock, Lifecycle};
+use hookgate::runtime::{Clock, Lifecycle, Wake};
 use hookgate::store::sqlite::SqliteStore;
 use hookgate::store::{LeaseRoom, Maintenance, SharedStore};
 use hookgate::telemetry::Metrics;
@@ -99,6 +99,7 @@ impl Server {
             authenticator,
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
+            wake: Wake::new(),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             shutdown: lifecycle.shutdown(),
