@@ -1,11 +1,12 @@
 //! A tenant with a store, a clock to set, and the delivery part.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use hookgate::config::{DeliveryConfig, StoreConfig};
+use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
 use hookgate::delivery::{Delivery, Source, hand_over, lease_span};
 use hookgate::domain::{
     Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, InstanceId, Lease,
@@ -62,6 +63,13 @@ impl World {
 
     pub(crate) async fn new() -> Self {
         Self::with(&[]).await
+    }
+
+    /// Where the store is, and settings to open it with these keys for secrets.
+    pub(crate) fn store_config(&self, secrets_key: Option<SecretsKeys>) -> (PathBuf, StoreConfig) {
+        let mut settings = Settings::parse_from(["test"]);
+        settings.store.secrets_key = secrets_key;
+        (self.directory.path().join("hookgate.db"), settings.store)
     }
 
     /// An endpoint at a receiver, which trusts its secret.
