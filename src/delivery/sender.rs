@@ -92,6 +92,10 @@ impl Sender {
         match self.request(delivery, at).await {
             Ok(response) => read(response).await,
             Err(failure) => {
+                if let Failure::Headers(error) = &failure {
+                    let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
+                    tracing::error!(%org, %endpoint, %error, "a webhook cannot be signed");
+                }
                 let error = match &failure {
                     Failure::Request(error) if is_timeout(error) => {
                         format!("no answer within {}", humantime::format_duration(self.timeout))

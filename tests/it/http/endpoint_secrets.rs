@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hookgate::domain::{PublicKey, SignatureScheme, SigningSecret};
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::support::server::{Answer, Server, Tenant};
 
@@ -216,4 +217,24 @@ async fn a_test_event_is_refused_where_it_cannot_be_sent() {
     let path = format!("/api/endpoints/{}/test", text(&created["id"]));
     acme.server.post(&path, &limited.key, "{}").await.expect(202);
     acme.server.post(&path, &limited.key, "{}").await.expect_problem(429, "rate_limited");
+}
+
+#[tokio::test]
+async fn what_this_server_cannot_read_is_said_and_not_guessed() {
+    let acme = Acme::start().await;
+    let (created, path) = acme.create(json!({ "headers": { "x-a": "b" } })).await;
+    let url = format!("sqlite://{}", acme.server.database().display());
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    let sealed = "UPDATE endpoints SET secret = 'enc1.0123456789ab.AAAA'";
+    connection.execute(sealed).await.unwrap();
+    connection.close().await.unwrap();
+
+    let get = async |path: &str| acme.server.get(path, &acme.tenant.key).await;
+    get(&format!("{path}/secret")).await.expect_problem(503, "secrets_unreadable");
+    let rotate = format!("{path}/secret/rotate");
+    acme.post(&rotate, &json!({})).await.expect_problem(503, "secrets_unreadable");
+    let one = acme.get(&path).await;
+    assert_eq!((&one["signature"], &one["headers"]), (&Value::Null, &created["headers"]));
+    let again = acme.post(&rotate, &json!({ "overlap_seconds": 0 })).await.expect(200);
+    assert_eq!((again["signature"].as_str(), &again["earlier"]), (Some("hmac-sha256"), &json!([])));
 }
