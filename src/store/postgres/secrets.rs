@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use super::{PostgresStore, moment};
 use crate::domain::{Endpoint, EndpointId, OrgId, RotationRefusal, SigningSecret, Timestamp};
@@ -58,11 +59,12 @@ impl SecretStore for PostgresStore {
         let mut tx = self.pool.begin().await?;
         let found = sqlx::query(
             "SELECT id, org_id, secret, earlier_secrets, headers
-             FROM endpoints WHERE $1::uuid IS NULL OR id > $1
+             FROM endpoints WHERE id > $1
              ORDER BY id LIMIT $2
              FOR UPDATE",
         )
-        .bind(after.map(EndpointId::uuid))
+        // No endpoint has the least id.
+        .bind(after.map_or(Uuid::nil(), EndpointId::uuid))
         .bind(RESEALED_PER_STEP)
         .fetch_all(&mut *tx)
         .await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use super::SqliteStore;
 use crate::domain::{Endpoint, EndpointId, OrgId, RotationRefusal, SigningSecret, Timestamp};
@@ -58,10 +59,11 @@ impl SecretStore for SqliteStore {
         let mut tx = self.write().await?;
         let found = sqlx::query(
             "SELECT id, org_id, secret, earlier_secrets, headers
-             FROM endpoints WHERE ?1 IS NULL OR id > ?1
+             FROM endpoints WHERE id > ?1
              ORDER BY id LIMIT ?2",
         )
-        .bind(after.map(EndpointId::uuid))
+        // No endpoint has the least id.
+        .bind(after.map_or(Uuid::nil(), EndpointId::uuid))
         .bind(RESEALED_PER_STEP)
         .fetch_all(&mut *tx)
         .await?;

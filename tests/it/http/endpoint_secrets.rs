@@ -127,13 +127,13 @@ async fn custom_headers_are_shown_to_their_owner_and_not_in_lists() {
     let list = acme.get("/api/endpoints").await.to_string();
     assert!(!list.contains("s3cret"), "{list}");
 
-    let patch = async |body: Value| {
+    let change = async |body: Value| {
         let answer = acme.server.patch(&path, &acme.tenant.key, body.to_string()).await;
         answer.expect(200)["headers"].clone()
     };
-    assert_eq!(patch(json!({ "description": "x" })).await, created["headers"]);
-    assert_eq!(patch(json!({ "headers": { "x-c": "" } })).await, json!({ "x-c": "" }));
-    assert_eq!(patch(json!({ "headers": null })).await, json!({}));
+    assert_eq!(change(json!({ "description": "x" })).await, created["headers"]);
+    assert_eq!(change(json!({ "headers": { "x-c": "" } })).await, json!({ "x-c": "" }));
+    assert_eq!(change(json!({ "headers": null })).await, json!({}));
 }
 
 #[tokio::test]
