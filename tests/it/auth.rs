@@ -45,6 +45,7 @@ impl World {
             database_connections: 4,
             database_timeout: Duration::from_secs(10),
             dedup_window: Duration::from_hours(1),
+            secrets_key: None,
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         let path = config.sqlite_path();
