@@ -5,6 +5,7 @@
 
 mod admin;
 mod first_start;
+mod tenancy;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -16,10 +17,11 @@ use tokio::net::TcpListener;
 
 pub use admin::{Admin, AdminError};
 pub use first_start::FirstStart;
+use tenancy::Tenancy;
 
-use crate::auth::{Authenticator, watch_changed_keys};
+use crate::auth::Authenticator;
 use crate::config::{Config, JournalConfig, StoreConfig};
-use crate::delivery::{self, DeliveryError};
+use crate::delivery::{self, DeliveryError, Paused};
 use crate::http::{self, Api, AppState};
 use crate::ingest::{HandOver, Intake, Workers};
 use crate::journal::{
@@ -40,6 +42,7 @@ pub struct App {
     listener: TcpListener,
     address: SocketAddr,
     api: Api,
+    authenticator: Authenticator,
     lifecycle: Lifecycle,
     journal: Journal,
     store: SharedStore,
@@ -175,12 +178,14 @@ impl App {
         }
         let (deliveries, inbox) = delivery::hand_over(&config.delivery);
         let wake = Wake::new();
+        let paused = Paused::default();
+        paused.set(store.paused_across_orgs().await?);
         delivery::start(
             &config.delivery,
             Arc::clone(&store),
             clock.clone(),
             Arc::clone(&metrics),
-            delivery::Source { inbox, wake: wake.clone(), instance },
+            delivery::Source { inbox, wake: wake.clone(), instance, paused: paused.clone() },
             &behind,
         )?;
         // Nothing can fail from here on, so keys that are made are shown.
@@ -204,16 +209,14 @@ impl App {
             clock.clone(),
             Arc::clone(&metrics),
         );
-        lifecycle.spawn(
-            "key watch",
-            watch_changed_keys(
-                authenticator.clone(),
-                Arc::clone(&store),
-                clock.clone(),
-                config.auth.auth_poll_interval,
-                lifecycle.shutdown(),
-            ),
-        );
+        let tenancy = Tenancy {
+            store: Arc::clone(&store),
+            clock: clock.clone(),
+            authenticator: authenticator.clone(),
+            paused,
+            poll_interval: config.auth.auth_poll_interval,
+        };
+        tenancy.start(&lifecycle, &behind);
         lifecycle
             .spawn("upkeep", upkeep::run(Arc::clone(&store), clock.clone(), lifecycle.shutdown()));
 
@@ -221,7 +224,7 @@ impl App {
             config,
             http::Parts {
                 store: Arc::clone(&store),
-                authenticator,
+                authenticator: authenticator.clone(),
                 limiter: RateLimiter::new(&config.limit),
                 intake: Intake::new(journal.clone(), clock.clone()),
                 wake,
@@ -235,6 +238,7 @@ impl App {
             listener,
             address,
             api,
+            authenticator,
             lifecycle,
             journal,
             store,
@@ -276,6 +280,9 @@ impl App {
 
         shutdown.requested().await;
         let drained = self.lifecycle.drain(self.shutdown_timeout).await;
+        if let Err(error) = self.authenticator.write_usage().await {
+            tracing::warn!(%error, "what was used in the last minute is not written down");
+        }
         let journal = self.journal;
         tokio::task::spawn_blocking(move || journal.shut_down()).await?;
         self.store.close().await;

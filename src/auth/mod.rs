@@ -38,9 +38,11 @@
 mod authenticator;
 mod hasher;
 mod key;
+mod usage;
 mod watch;
 
 pub use authenticator::{AuthError, Authenticator, LastKey, Principal};
 pub use hasher::{HashError, hash_blocking, verify_blocking};
 pub use key::{IssueError, IssuedKey, PresentedKey, issue_key};
+pub use usage::{OrgUsage, keep_usage};
 pub use watch::watch_changed_keys;

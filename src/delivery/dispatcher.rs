@@ -18,6 +18,7 @@ use crate::telemetry::Metrics;
 
 use super::attempt::{Attempted, Attempter};
 use super::lanes::{Lanes, Limits};
+use super::paused::Paused;
 
 /// Deliveries in one claim at the most.
 const CLAIM_DELIVERIES_MAX: usize = 512;
@@ -63,6 +64,7 @@ pub(super) struct Dispatcher {
     pub(super) metrics: Arc<Metrics>,
     pub(super) attempter: Arc<Attempter>,
     pub(super) wake: Wake,
+    pub(super) paused: Paused,
     pub(super) inbox: Inbox,
     pub(super) lanes: Lanes<LeasedDelivery>,
     pub(super) claims: Claims,
@@ -121,7 +123,7 @@ impl Dispatcher {
         let mut soft_stop = pin!(shutdown.requested());
         let mut nap = pin!(wake.sleep(Duration::ZERO));
         loop {
-            self.start_attempts();
+            self.start_attempts().await;
             self.start_claim();
             self.show();
             let inbox_room = self.inbox_room();
@@ -162,10 +164,10 @@ impl Dispatcher {
             self.inbox.batch.push(delivery);
         }
         self.take_in().await;
-        let mut attempted = self.start_attempts();
+        let mut attempted = self.start_attempts().await;
         while let Some(step) = self.steps.join_next().await {
             self.finish(step).await;
-            attempted += self.start_attempts();
+            attempted += self.start_attempts().await;
         }
         Ok(attempted)
     }
@@ -186,12 +188,18 @@ impl Dispatcher {
         }
     }
 
-    /// Starts what has a slot and returns how many that were.
-    fn start_attempts(&mut self) -> usize {
+    /// Starts what has a slot and returns how many that were. What belongs to an organisation that is
+    /// paused goes back to the store, which puts it aside.
+    async fn start_attempts(&mut self) -> usize {
         let mut started = 0;
         let mut lapsed = 0;
         let now = self.clock.now();
         while let Some((endpoint, delivery)) = self.lanes.next() {
+            if self.paused.contains(delivery.event.org_id) {
+                self.lanes.finish(endpoint);
+                self.attempter.hand_back(&delivery).await;
+                continue;
+            }
             if !self.may_start(delivery.lease, now) {
                 self.lanes.finish(endpoint);
                 lapsed += 1;

@@ -54,6 +54,7 @@ mod dispatcher;
 mod guard;
 mod lanes;
 mod outcomes;
+mod paused;
 mod retry;
 mod sender;
 mod signer;
@@ -80,6 +81,7 @@ use outcomes::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;
 
 pub use guard::parse_endpoint_url;
+pub use paused::Paused;
 pub use signer::{Verifier, sign};
 
 /// The shortest lease: longer than a delivery waits in memory as a rule, and short enough that what
@@ -119,6 +121,8 @@ pub struct Source {
     pub wake: Wake,
     /// Whose leases those are that are claimed from the store.
     pub instance: InstanceId,
+    /// For whom nothing is sent.
+    pub paused: Paused,
 }
 
 /// Starts to deliver: what is handed over, and what is due in the store, looked for at every wake
@@ -150,7 +154,7 @@ impl Delivery {
         metrics: Arc<Metrics>,
         source: Source,
     ) -> Result<Self, DeliveryError> {
-        let Source { inbox, wake, instance } = source;
+        let Source { inbox, wake, instance, paused } = source;
         let options = options(config, instance);
         let guard = Guard::new(config.allow_private_endpoints);
         // One host may serve the endpoints of many tenants, all the attempts under way among them.
@@ -171,6 +175,7 @@ impl Delivery {
             metrics,
             attempter: Arc::new(attempter),
             wake,
+            paused,
             inbox: Inbox::new(inbox),
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),

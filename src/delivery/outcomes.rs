@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::domain::{EndpointChange, EndpointId, OrgId, Outcome};
+use crate::domain::{Actor, EndpointChange, EndpointId, OrgId, Outcome};
 use crate::runtime::Clock;
 use crate::store::{SharedStore, StoreError};
 
@@ -167,7 +167,11 @@ impl Recorder {
         };
         let mut backoff = Backoff::new();
         let answer = loop {
-            match self.store.update_endpoint(org, endpoint, &change, self.clock.now()).await {
+            match self
+                .store
+                .update_endpoint(org, endpoint, &change, &Actor::SERVER, self.clock.now())
+                .await
+            {
                 Err(StoreError::Unavailable(error)) => backoff.wait(&error).await,
                 answer => break answer,
             }

@@ -5,6 +5,7 @@
 //! on a value of the type is valid by construction.
 
 mod api_key;
+mod audit;
 mod custom_headers;
 mod delivery;
 mod draft;
@@ -14,6 +15,7 @@ mod id;
 mod media_type;
 mod org;
 mod page;
+mod scope;
 mod secrets;
 mod signing_secret;
 mod timestamp;
@@ -21,6 +23,7 @@ mod trace;
 mod violation;
 
 pub use api_key::{ApiKey, KeyHash, Role};
+pub use audit::{Actor, AuditEntry, Who};
 pub use custom_headers::CustomHeaders;
 pub use delivery::{
     Attempt, DeadLetter, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryStatus,
@@ -34,12 +37,13 @@ pub use endpoint::{
 pub use event::{Event, EventFilter, EventType};
 pub use id::{ApiKeyId, DeliveryId, EndpointId, EventId, OrgId};
 pub use media_type::MediaType;
-pub use org::{Org, OrgChange};
+pub use org::{Deletion, Limit, Org, OrgChange, OrgLimits, OrgState};
 pub use page::{Cursor, Page, PageRequest};
+pub use scope::{Scope, Scopes, UnknownScope};
 pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};
 pub use signing_secret::{
     Ed25519Secret, HmacSecret, PublicKey, SignatureScheme, SigningSecret, SigningSecretError,
 };
-pub use timestamp::Timestamp;
+pub use timestamp::{Month, Timestamp};
 pub use trace::TraceId;
 pub use violation::Violation;

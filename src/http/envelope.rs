@@ -23,7 +23,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::error::ApiError;
-use super::extract::Tenant;
+use super::extract::{EventsWrite, Origin, Scoped};
 use super::line::Line;
 use super::router::{SINGLE_EVENTS, router};
 use super::routes::events;
@@ -73,6 +73,7 @@ impl Api {
             return self.post_one(request, arrival, line).await.into_response();
         }
         request.extensions_mut().insert(arrival);
+        request.extensions_mut().insert(Origin(line.peer));
         // Boxed, so that the future of a single event is not as large as that of any route.
         let Ok(response) = Box::pin(self.router.call(request)).await;
         response
@@ -84,7 +85,7 @@ impl Api {
         arrival: Arrival,
         line: &Line,
     ) -> Result<Response, ApiError> {
-        let tenant = Tenant::again(request.headers(), &self.app, &line.last_key).await?;
+        let tenant = Scoped::<EventsWrite>::again(request.headers(), &self.app, line).await?;
         events::post_one(State(self.app.clone()), arrival, tenant, request).await
     }
 }
@@ -109,6 +110,9 @@ mod tests {
 
     use super::super::line::{Bounds, Lines};
     use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn lines() -> Lines {
         Lines::new(Bounds { head: Duration::MAX, request: Duration::ZERO })
@@ -120,14 +124,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_internal_error() {
-        let response = bounded(async { panic!("on purpose") }, &lines().open()).await;
+        let response = bounded(async { panic!("on purpose") }, &lines().open(PEER)).await;
         assert!(matches!(*error(response), ApiError::Internal(_)));
     }
 
     #[tokio::test]
     async fn what_takes_too_long_is_answered_in_time() {
         let mut lines = lines();
-        let line = lines.open();
+        let line = lines.open(PEER);
         line.begin_request();
         let mut response = pin!(bounded(std::future::pending(), &line));
         assert!(futures_util::poll!(&mut response).is_pending());
@@ -138,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_ready_passes_as_it_is() {
         let response = async { Response::new(Body::empty()) };
-        let response = bounded(response, &lines().open()).await;
+        let response = bounded(response, &lines().open(PEER)).await;
         assert_eq!(response.status(), 200);
         assert!(response.extensions().is_empty());
     }

@@ -6,6 +6,7 @@
 //! writes one word, a wake reads two, and a sweep four times a second looks for lines that are late.
 //! Bounds are therefore kept to a quarter of a second, late and never early.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Context;
@@ -50,6 +51,8 @@ pub(super) struct Line {
     waker: AtomicWaker,
     /// The key that came last.
     pub(super) last_key: LastKey,
+    /// The other end's address.
+    pub(super) peer: IpAddr,
 }
 
 #[derive(Debug, Default)]
@@ -64,8 +67,8 @@ impl Lines {
         Self { shared: Arc::default(), open: Vec::new(), bounds }
     }
 
-    /// A new line, which waits for its first request.
-    pub(super) fn open(&mut self) -> Arc<Line> {
+    /// A new line from `peer`, which waits for its first request.
+    pub(super) fn open(&mut self, peer: IpAddr) -> Arc<Line> {
         let ticks = self.shared.ticks.load(Ordering::Relaxed);
         let line = Arc::new(Line {
             shared: Arc::clone(&self.shared),
@@ -73,6 +76,7 @@ impl Lines {
             overdue: AtomicU64::new(NEVER),
             waker: AtomicWaker::new(),
             last_key: LastKey::default(),
+            peer,
         });
         self.open.push(Arc::downgrade(&line));
         line
@@ -156,13 +160,16 @@ fn ticks_of(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     const BOUNDS: Bounds = Bounds { head: TICK.saturating_mul(5), request: TICK.saturating_mul(2) };
 
     #[test]
     fn each_phase_has_its_own_bound_and_is_late_but_never_early() {
         let mut lines = Lines::new(BOUNDS);
-        let line = lines.open();
+        let line = lines.open(PEER);
         let lateness = |lines: &mut Lines, ticks: usize| {
             (0..ticks).for_each(|_| lines.sweep());
             (line.head_is_overdue(), line.request_is_overdue())
@@ -179,8 +186,8 @@ mod tests {
     #[test]
     fn a_line_that_ended_is_forgotten_and_the_others_learn_of_the_stop() {
         let mut lines = Lines::new(BOUNDS);
-        let line = lines.open();
-        drop(lines.open());
+        let line = lines.open(PEER);
+        drop(lines.open(PEER));
         lines.sweep();
         assert_eq!(lines.open.len(), 1);
         assert!(!line.is_stopping());

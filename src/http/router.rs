@@ -5,8 +5,8 @@ use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
 use super::routes::{
-    dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health, keys,
-    metrics, orgs,
+    audit, dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health,
+    keys, metrics, orgs, own_keys, own_org,
 };
 use super::state::AppState;
 
@@ -37,15 +37,21 @@ pub(super) fn router(app: AppState) -> Router {
         .route("/api/deliveries/{id}/retry", post(deliveries::retry))
         .route("/api/dead-letters", get(dead_letters::list))
         // Tenants: themselves.
-        .route("/api/org", get(orgs::own))
-        .route("/api/keys", get(keys::own))
+        .route("/api/org", get(own_org::own))
+        .route("/api/keys", post(own_keys::create).get(own_keys::list))
+        .route("/api/keys/{id}", get(own_keys::one).merge(delete(own_keys::revoke)))
+        .route("/api/keys/{id}/rotate", post(own_keys::rotate))
+        .route("/api/audit", get(audit::own))
         // Operators.
         .route("/api/admin/orgs", post(orgs::create).get(orgs::list))
-        .route("/api/admin/orgs/{id}", get(orgs::one).patch(orgs::change))
+        .route("/api/admin/orgs/{id}", get(orgs::one).patch(orgs::change).delete(orgs::delete))
+        .route("/api/admin/orgs/{id}/suspend", post(orgs::suspend))
+        .route("/api/admin/orgs/{id}/resume", post(orgs::resume))
         .route("/api/admin/orgs/{id}/keys", post(keys::create_for_org).get(keys::list_of_org))
         .route("/api/admin/keys", post(keys::create_for_operator).get(keys::list))
         .route("/api/admin/keys/{id}", get(keys::one).merge(delete(keys::revoke)))
         .route("/api/admin/keys/{id}/rotate", post(keys::rotate))
+        .route("/api/admin/audit", get(audit::list))
         // Probes and scrapers: no key.
         .route("/api/health", get(health::report))
         .route("/health/live", get(health::live))

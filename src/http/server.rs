@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -46,8 +47,8 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: Shutdown) -> io::R
         tokio::select! {
             () = shutdown.requested() => break,
             accepted = accept(&listener, &places) => {
-                let (stream, place) = accepted?;
-                connections.spawn(converse(stream, api.clone(), lines.open(), place));
+                let (stream, peer, place) = accepted?;
+                connections.spawn(converse(stream, api.clone(), lines.open(peer), place));
             }
             _ = ticks.tick() => lines.sweep(),
             Some(ended) = connections.join_next() => report(ended),
@@ -70,15 +71,15 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: Shutdown) -> io::R
     Ok(())
 }
 
-/// The next connection, and its place among those at once.
+/// The next connection, where it comes from, and its place among those at once.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return Ok((stream, place)),
+            Ok((stream, peer)) => return Ok((stream, peer.ip().to_canonical(), place)),
             Err(error) if is_of_the_listener(&error) => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "cannot accept a connection");

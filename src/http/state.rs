@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::domain::DraftLimits;
+use crate::domain::{DraftLimits, Limit, OrgLimits};
 use crate::ingest::Intake;
 use crate::limit::RateLimiter;
 use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
@@ -49,8 +49,6 @@ pub struct Parts {
 pub(super) struct Settings {
     /// Bytes in one event's payload at the most.
     pub(super) event_bytes_max: usize,
-    /// Events a minute for an organisation without a limit of its own.
-    pub(super) rate_limit_per_minute: u32,
     /// Whether endpoints may have `http` URLs and addresses that are not public.
     pub(super) allow_private_endpoints: bool,
     /// A request that is not answered by then gets 503.
@@ -127,14 +125,15 @@ impl Settings {
     const ENVELOPE_BYTES_MAX: usize = 16 * 1024;
 
     /// Bytes in the body of a single event at the most.
-    pub(super) const fn event_body_bytes_max(&self) -> usize {
-        self.event_bytes_max + Self::ENVELOPE_BYTES_MAX
+    pub(super) const fn event_body_bytes_max(limits: &DraftLimits) -> usize {
+        limits.payload_bytes_max + Self::ENVELOPE_BYTES_MAX
     }
 
-    /// What an event may measure.
-    pub(super) const fn draft_limits(&self) -> DraftLimits {
+    /// What an event of an organisation with these limits may measure.
+    pub(super) fn draft_limits(&self, limits: &OrgLimits) -> DraftLimits {
+        let own = limits.get(Limit::PayloadBytes).map_or(usize::MAX, |bytes| bytes as usize);
         DraftLimits {
-            payload_bytes_max: self.event_bytes_max,
+            payload_bytes_max: self.event_bytes_max.min(own),
             batch_events_max: Self::BATCH_EVENTS_MAX,
         }
     }
@@ -144,7 +143,6 @@ impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
             event_bytes_max: config.ingest.max_event_bytes as usize,
-            rate_limit_per_minute: config.limit.rate_limit_per_minute,
             allow_private_endpoints: config.delivery.allow_private_endpoints,
             request_timeout: config.server.request_timeout,
         }

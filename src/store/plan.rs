@@ -101,6 +101,13 @@ pub(super) fn orgs_of(events: &[Arc<Event>]) -> Vec<OrgId> {
     orgs
 }
 
+/// Whether deliveries of a round may be handed over. Those of a suspended organisation may not: they
+/// wait in the store, where the claim that finds them puts them aside. It can post nothing, so few
+/// rounds have any, and those leave the other deliveries to the claims as well.
+pub(super) fn may_lease(candidates: &[Candidate<'_>]) -> bool {
+    candidates.iter().all(|candidate| candidate.endpoint.disabled_reason.is_none())
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

@@ -12,7 +12,7 @@ use super::super::CliError;
 use super::RunArgs;
 use crate::app::Admin;
 use crate::config::StoreConfig;
-use crate::domain::{Org, Role};
+use crate::domain::{Limit, Role};
 
 /// Between two looks at a queue that empties.
 const SETTLE_POLL: Duration = Duration::from_millis(50);
@@ -196,9 +196,9 @@ async fn prepare(dir: &Path, database_url: Option<String>) -> Result<String, Cli
         secrets_key: None,
     };
     let admin = Admin::open(&config).await?;
-    let limit = Some(Org::RATE_LIMIT_PER_MINUTE_MAX);
-    let org = admin.create_org("bench".to_owned(), limit).await?;
-    let issued = admin.create_key(Role::Tenant(org.id), "bench".to_owned()).await?;
+    let limit = (Limit::RatePerMinute, Some(100_000_000));
+    let org = admin.create_org("bench".to_owned(), vec![limit]).await?;
+    let issued = admin.create_key(Role::Tenant(org.id), "bench".to_owned(), None, None).await?;
     admin.close().await;
     Ok(issued.key.reveal().to_owned())
 }

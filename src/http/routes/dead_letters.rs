@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::super::error::ApiError;
-use super::super::extract::Tenant;
+use super::super::extract::{EventsRead, Scoped};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
@@ -12,7 +12,7 @@ use super::answer;
 /// `GET /api/dead-letters`.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();

@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Tenant};
+use super::super::extract::{EndpointsManage, EventsRead, Id, Scoped};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
@@ -39,7 +39,7 @@ struct DeliveryDetail {
 /// `GET /api/deliveries`.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
@@ -56,7 +56,7 @@ pub(in super::super) async fn list(
 /// `GET /api/deliveries/{id}`.
 pub(in super::super) async fn one(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     Id(id): Id<DeliveryId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -69,7 +69,7 @@ pub(in super::super) async fn one(
 /// `POST /api/deliveries/{id}/retry`: 202 with the delivery, due now.
 pub(in super::super) async fn retry(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
     query: Query,
 ) -> Result<Response, ApiError> {

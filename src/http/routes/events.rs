@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Tenant};
+use super::super::extract::{EventsRead, Id, Scoped};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
@@ -54,7 +54,7 @@ struct TraceText(TraceId);
 /// `GET /api/events`.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
@@ -68,7 +68,7 @@ pub(in super::super) async fn list(
 /// `GET /api/events/{id}`.
 pub(in super::super) async fn one(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     Id(id): Id<EventId>,
     query: Query,
 ) -> Result<Response, ApiError> {

@@ -3,18 +3,30 @@
 use async_trait::async_trait;
 use sqlx::PgConnection;
 
-use super::{PostgresStore, moment};
+use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{
-    Cursor, Endpoint, EndpointChange, EndpointId, OrgId, Page, PageRequest, Timestamp,
+    Actor, Cursor, Endpoint, EndpointChange, EndpointId, Limit, OrgId, Page, PageRequest, Timestamp,
 };
+use crate::store::audit::Note;
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::seal::Place;
-use crate::store::{EndpointStore, StoreError};
+use crate::store::{AddRefusal, EndpointStore, StoreError};
 
 #[async_trait]
 impl EndpointStore for PostgresStore {
-    async fn insert_endpoint(&self, org: OrgId, endpoint: &Endpoint) -> Result<(), StoreError> {
+    async fn insert_endpoint(
+        &self,
+        org: OrgId,
+        endpoint: &Endpoint,
+        by: &Actor,
+    ) -> Result<Result<(), AddRefusal>, StoreError> {
         let sealed = self.keyring.seal_endpoint(endpoint)?;
+        let mut tx = self.pool.begin().await?;
+        let count =
+            sqlx::query_scalar("SELECT count(*) FROM endpoints WHERE org_id = $1").bind(org.uuid());
+        if let Err(refusal) = orgs::room(&mut tx, org, Limit::Endpoints, count).await? {
+            return Ok(Err(refusal));
+        }
         sqlx::query(
             "INSERT INTO endpoints (id, org_id, url, event_types, description, secret,
                                     disabled_reason, created_at, updated_at, earlier_secrets,
@@ -32,9 +44,12 @@ impl EndpointStore for PostgresStore {
         .bind(moment(endpoint.updated_at))
         .bind(sealed.earlier_secrets)
         .bind(sealed.headers)
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        let note = Note::endpoint_created(endpoint);
+        audit::write(&mut tx, &note, by, endpoint.created_at).await?;
+        tx.commit().await?;
+        Ok(Ok(()))
     }
 
     async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError> {
@@ -78,6 +93,7 @@ impl EndpointStore for PostgresStore {
         org: OrgId,
         id: EndpointId,
         change: &EndpointChange,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Endpoint>, StoreError> {
         let place = Place { org, endpoint: id };
@@ -117,6 +133,8 @@ impl EndpointStore for PostgresStore {
             None => {}
         }
         let endpoint = rows::endpoint(&row, 0, &self.keyring)?;
+        let note = Note::endpoint_changed(org, id, change);
+        audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
         Ok(Some(endpoint))
     }
@@ -125,6 +143,7 @@ impl EndpointStore for PostgresStore {
         &self,
         org: OrgId,
         id: EndpointId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut tx = self.pool.begin().await?;
@@ -145,6 +164,7 @@ impl EndpointStore for PostgresStore {
         .bind(moment(now))
         .execute(&mut *tx)
         .await?;
+        audit::write(&mut tx, &Note::endpoint_deleted(org, id), by, now).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -152,7 +172,10 @@ impl EndpointStore for PostgresStore {
 
 /// Takes what waits out of the claims' sight. Leased deliveries are parked by their outcome, or by
 /// the claim that finds their lease lapsed.
-async fn park(connection: &mut PgConnection, endpoint: EndpointId) -> Result<(), StoreError> {
+pub(super) async fn park(
+    connection: &mut PgConnection,
+    endpoint: EndpointId,
+) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE deliveries SET due_at = NULL
          WHERE endpoint_id = $1 AND status = 'pending' AND lease_token IS NULL",
@@ -163,7 +186,8 @@ async fn park(connection: &mut PgConnection, endpoint: EndpointId) -> Result<(),
     Ok(())
 }
 
-async fn unpark(
+/// Makes what [`park`] parked due.
+pub(super) async fn unpark(
     connection: &mut PgConnection,
     endpoint: EndpointId,
     now: Timestamp,

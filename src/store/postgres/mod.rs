@@ -15,6 +15,8 @@
 //! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
 
+mod audit;
+mod deletion;
 mod deliveries;
 mod endpoints;
 mod events;
@@ -22,6 +24,7 @@ mod keys;
 mod maintenance;
 mod orgs;
 mod secrets;
+mod usage;
 
 use std::str::FromStr;
 use std::sync::Arc;

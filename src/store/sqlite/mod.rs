@@ -15,6 +15,8 @@
 //! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
 //! connection would refuse every transaction from then on, and is replaced.
 
+mod audit;
+mod deletion;
 mod deliveries;
 mod endpoints;
 mod events;
@@ -22,6 +24,7 @@ mod keys;
 mod maintenance;
 mod orgs;
 mod secrets;
+mod usage;
 
 use std::iter;
 use std::path::Path;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
-use hookgate::delivery::{Delivery, Source, hand_over, lease_span};
+use hookgate::delivery::{Delivery, Paused, Source, hand_over, lease_span};
 use hookgate::domain::{
-    Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, InstanceId, Lease,
-    LeaseToken, LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
+    Actor, Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, InstanceId,
+    Lease, LeaseToken, LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::sqlite::SqliteStore;
@@ -55,9 +55,8 @@ impl World {
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
         let now = clock.now();
         let org = OrgId::mint(now);
-        let row =
-            Org { id: org, name: "tenant".into(), rate_limit_per_minute: None, created_at: now };
-        store.insert_org_across_orgs(&row).await.unwrap();
+        let row = Org::new(org, "tenant", now);
+        store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
         Self { store: Arc::new(store), clock, metrics, config: settings.delivery, org, directory }
     }
 
@@ -91,7 +90,7 @@ impl World {
             event_types: event_types.parse().unwrap(),
             ..Endpoint::new(self.org, url.parse().unwrap(), secret, now)
         };
-        self.store.insert_endpoint(self.org, &endpoint).await.unwrap();
+        self.store.insert_endpoint(self.org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
         endpoint.id
     }
 
@@ -137,7 +136,12 @@ impl World {
         let (handed_over, inbox) = hand_over(&self.config);
         let store = Arc::clone(&self.store);
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
-        let source = Source { inbox, wake: Wake::new(), instance: InstanceId::new(1) };
+        let source = Source {
+            inbox,
+            wake: Wake::new(),
+            instance: InstanceId::new(1),
+            paused: Paused::default(),
+        };
         let part = Delivery::new(&self.config, store, clock, metrics, source).unwrap();
         (part, handed_over)
     }
