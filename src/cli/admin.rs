@@ -9,7 +9,8 @@ use super::CliError;
 use super::output::Output;
 use crate::app::{Admin, AdminError};
 use crate::auth::IssuedKey;
-use crate::config::{StoreConfig, parse_duration};
+use crate::config::{DestinationConfig, StoreConfig, parse_duration};
+use crate::delivery::Guard;
 use crate::domain::{
     ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Page, PageRequest, Role,
     Timestamp,
@@ -113,11 +114,9 @@ pub(super) enum EndpointCommand {
         /// What it is for
         #[arg(long)]
         description: Option<String>,
-        /// Allow an http:// URL, as the server must be told too
-        #[arg(long, env = "ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1, require_equals = true,
-              default_value_t = false, default_missing_value = "true", value_name = "BOOL",
-              action = clap::ArgAction::Set)]
-        allow_private_endpoints: bool,
+        // As the server must be told too.
+        #[command(flatten)]
+        destinations: DestinationConfig,
         #[command(flatten)]
         common: Common,
     },
@@ -225,18 +224,10 @@ pub(super) async fn key(command: KeyCommand) -> Result<(), CliError> {
 
 pub(super) async fn endpoint(command: EndpointCommand) -> Result<(), CliError> {
     match command {
-        EndpointCommand::Add {
-            org,
-            url,
-            event_types,
-            description,
-            allow_private_endpoints,
-            common,
-        } => {
+        EndpointCommand::Add { org, url, event_types, description, destinations, common } => {
+            let guard = Guard::new(&destinations);
             let endpoint = existing(&common, async |admin| {
-                admin
-                    .add_endpoint(org, &url, event_types, description, allow_private_endpoints)
-                    .await
+                admin.add_endpoint(org, &url, event_types, description, &guard).await
             })
             .await?;
             let secret = Some(endpoint.secret.reveal());

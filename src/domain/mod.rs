@@ -8,6 +8,7 @@ mod api_key;
 mod delivery;
 mod draft;
 mod endpoint;
+mod error_class;
 mod event;
 mod id;
 mod media_type;
@@ -25,6 +26,7 @@ pub use delivery::{
 };
 pub use draft::{Draft, DraftError, DraftLimits, parse_batch, parse_event, parse_lines, parse_raw};
 pub use endpoint::{Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters};
+pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventType};
 pub use id::{ApiKeyId, DeliveryId, EndpointId, EventId, OrgId};
 pub use media_type::MediaType;

@@ -14,7 +14,7 @@ use super::super::fields::{self, Checked, Fields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
-use crate::delivery::parse_endpoint_url;
+use crate::delivery::Guard;
 use crate::domain::{
     Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters, SigningSecret,
     Timestamp, Violation,
@@ -64,7 +64,7 @@ pub(in super::super) async fn create(
     tenant: Tenant,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let new = new_endpoint(fields, app.settings().allow_private_endpoints)?;
+    let new = new_endpoint(fields, &app.settings().guard)?;
     let secret = match new.secret {
         Some(secret) => secret,
         None => SigningSecret::generate().map_err(|error| ApiError::internal(error.to_string()))?,
@@ -133,7 +133,7 @@ pub(in super::super) async fn change(
     Id(id): Id<EndpointId>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let change = endpoint_change(fields, app.settings().allow_private_endpoints)?;
+    let change = endpoint_change(fields, &app.settings().guard)?;
     let now = app.clock.now();
     let changed = app.store.update_endpoint(tenant.org_id, id, &change, now).await?;
     answer::ok(&EndpointView::of(&changed.ok_or(ApiError::NotFound)?))
@@ -151,19 +151,19 @@ pub(in super::super) async fn remove(
     if removed { Ok(answer::no_content()) } else { Err(ApiError::NotFound) }
 }
 
-fn new_endpoint(mut fields: Fields, allow_private: bool) -> Result<NewEndpoint, ApiError> {
-    let url = fields.required("url", |value| url(value, allow_private));
+fn new_endpoint(mut fields: Fields, guard: &Guard) -> Result<NewEndpoint, ApiError> {
+    let url = fields.required("url", |value| url(value, guard));
     let event_types = fields.nullable("event_types", event_types).flatten().unwrap_or_default();
     let description = fields.nullable("description", description).flatten();
     let secret = fields.nullable("secret", signing_secret).flatten();
     fields.finish(url.map(|url| NewEndpoint { url, event_types, description, secret }))
 }
 
-fn endpoint_change(mut fields: Fields, allow_private: bool) -> Result<EndpointChange, ApiError> {
+fn endpoint_change(mut fields: Fields, guard: &Guard) -> Result<EndpointChange, ApiError> {
     let enabled = fields.optional("enabled", |value| fields::boolean("enabled", value));
     let disabled_reason = |enabled| if enabled { None } else { Some(DISABLED_BY_OWNER.to_owned()) };
     let change = EndpointChange {
-        url: fields.optional("url", |value| url(value, allow_private)),
+        url: fields.optional("url", |value| url(value, guard)),
         event_types: fields.optional("event_types", event_types),
         description: fields.nullable("description", description),
         disabled_reason: enabled.map(disabled_reason),
@@ -171,8 +171,8 @@ fn endpoint_change(mut fields: Fields, allow_private: bool) -> Result<EndpointCh
     fields.finish(Some(change))
 }
 
-fn url(value: &Value, allow_private: bool) -> Checked<url::Url> {
-    fields::string("url", value, |text| parse_endpoint_url(text, allow_private))
+fn url(value: &Value, guard: &Guard) -> Checked<url::Url> {
+    fields::string("url", value, |text| guard.parse_url(text))
 }
 
 fn description(value: &Value) -> Checked<String> {
