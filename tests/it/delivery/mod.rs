@@ -3,6 +3,8 @@
 mod attempts;
 mod guard;
 mod isolation;
+mod names;
 mod outage;
 mod stopping;
+mod tls;
 mod world;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, StoreConfig};
-use hookgate::delivery::{Delivery, Source, hand_over, lease_span};
+use hookgate::delivery::{Delivery, NameLookup, Source, SystemLookup, hand_over, lease_span};
 use hookgate::domain::{
-    Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, InstanceId, Lease,
-    LeaseToken, LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
+    Delivery as Row, DeliveryFilter, Endpoint, EndpointId, ErrorClass, Event, EventId, InstanceId,
+    Lease, LeaseToken, LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::sqlite::SqliteStore;
@@ -133,17 +133,33 @@ impl World {
 
     /// The delivery part, and the channel to hand deliveries over.
     pub(crate) fn delivery(&self) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
+        self.delivery_by(Arc::new(SystemLookup))
+    }
+
+    /// The same, with names looked up here.
+    pub(crate) fn delivery_by(
+        &self,
+        names: Arc<dyn NameLookup>,
+    ) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
         let (handed_over, inbox) = hand_over(&self.config);
         let store = Arc::clone(&self.store);
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
         let source = Source { inbox, wake: Wake::new(), instance: InstanceId::new(1) };
-        let part = Delivery::new(&self.config, store, clock, metrics, source).unwrap();
+        let part =
+            Delivery::looking_up(names, &self.config, store, clock, metrics, source).unwrap();
         (part, handed_over)
     }
 
     /// Attempts once what is due and returns how many that were.
     pub(crate) async fn deliver(&self) -> usize {
         self.delivery().0.run_once().await.unwrap()
+    }
+
+    /// The class and the words of what the last attempt at the only delivery failed at.
+    pub(crate) async fn last_failure(&self) -> (ErrorClass, String) {
+        let attempts = self.store.attempts(self.org, self.row().await.id).await.unwrap();
+        let last = attempts.last().unwrap();
+        (last.error_class.unwrap(), last.error.clone().unwrap())
     }
 
     /// Moves the clock on by a wait and its jitter.

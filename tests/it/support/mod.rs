@@ -11,6 +11,7 @@ pub(crate) mod binary;
 pub(crate) mod postgres;
 pub(crate) mod receiver;
 pub(crate) mod server;
+pub(crate) mod tls;
 
 /// A client for servers on this machine.
 pub(crate) fn client() -> Client {
