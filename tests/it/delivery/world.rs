@@ -41,11 +41,12 @@ struct Settings {
 impl World {
     /// Private endpoints allowed, two retries (after 5 s and 5 min), and the settings in `flags`.
     pub(crate) async fn with(flags: &[&str]) -> Self {
-        let base = ["test", "--retry-schedule=5s,5m"];
-        let allowed = (!flags.iter().any(|flag| flag.starts_with("--allow-private-endpoints")))
-            .then_some("--allow-private-endpoints=true");
+        let given =
+            |base: &str| flags.iter().any(|flag| flag.split('=').next() == base.split('=').next());
+        let base = ["--retry-schedule=5s,5m", "--allow-private-endpoints=true"];
+        let base = base.into_iter().filter(|base| !given(base));
         let settings =
-            Settings::parse_from(base.into_iter().chain(allowed).chain(flags.iter().copied()));
+            Settings::parse_from(std::iter::once("test").chain(base).chain(flags.iter().copied()));
         let directory = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let path = directory.path().join("hookgate.db");

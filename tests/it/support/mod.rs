@@ -8,6 +8,7 @@ use hookgate::domain::ApiKeyId;
 use reqwest::Client;
 
 pub(crate) mod binary;
+pub(crate) mod faulty;
 pub(crate) mod postgres;
 pub(crate) mod receiver;
 pub(crate) mod server;
