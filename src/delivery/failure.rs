@@ -38,7 +38,7 @@ impl Failure {
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Self {
-        if let Some(refusal) = causes(error).find_map(|cause| cause.downcast_ref::<Refusal>()) {
+        if let Some(refusal) = find::<Refusal>(error) {
             return (*refusal).into();
         }
         let class = classify(error);
@@ -90,26 +90,32 @@ pub(super) fn tidy(text: &str, bytes_max: usize) -> String {
 }
 
 fn classify(error: &reqwest::Error) -> ErrorClass {
-    let has = |is: fn(&(dyn Error + 'static)) -> bool| causes(error).any(is);
+    let not_http = find(error).is_some_and(hyper::Error::is_parse);
+    let ended = find(error).is_some_and(is_end);
     if error.is_dns() {
         ErrorClass::Dns
-    } else if has(|cause| cause.is::<rustls::Error>()) {
+    } else if find::<rustls::Error>(error).is_some() {
         ErrorClass::Tls
     } else if error.is_timeout() {
         ErrorClass::Timeout
     } else if error.is_connect() {
         // A connection that is there and ends is one that ends in the handshake.
-        if has(is_end) { ErrorClass::Tls } else { ErrorClass::Connect }
-    } else if has(|cause| cause.downcast_ref().is_some_and(hyper::Error::is_parse)) {
+        if ended { ErrorClass::Tls } else { ErrorClass::Connect }
+    } else if not_http {
         ErrorClass::Protocol
     } else {
         ErrorClass::Reset
     }
 }
 
-fn is_end(cause: &(dyn Error + 'static)) -> bool {
-    let ends = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
-    cause.downcast_ref::<io::Error>().is_some_and(|error| ends.contains(&error.kind()))
+fn is_end(error: &io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+/// The innermost cause of this type.
+fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+    causes(error).filter_map(|cause| cause.downcast_ref()).last()
 }
 
 /// What brought an error about, the innermost cause last. The error itself is left out: it names the

@@ -51,12 +51,12 @@ async fn no_fault_loses_an_event() {
     let drips_header = strikes("receiver drips its header for ever", |_| Act::DripHeader);
     let drips = strikes("receiver drips its body for ever", |_| Act::DripBody);
     let sends = strikes("receiver sends 10 MiB", |_| Act::Send(10 * 1024 * 1024));
-    let closes = strikes("receiver closes kept connections", |_| Act::Close);
+    let closes = strikes("receiver closes the connection instead of answering", |_| Act::Close);
     let babbles = strikes("receiver does not speak HTTP", |_| Act::Babble);
     let (resets, hangs, drips_header, drips, sends, closes, babbles) =
         tokio::join!(resets, hangs, drips_header, drips, sends, closes, babbles);
-    let (tls, dns, killed, stopped, taken_over) =
-        tokio::join!(bad_tls(), flapping_dns(), killed(), stopped(), taken_over());
+    let (kept, tls, dns) = tokio::join!(closes_kept(), bad_tls(), flapping_dns());
+    let (killed, stopped, taken_over) = tokio::join!(killed(), stopped(), taken_over());
 
     println!("| fault | events | attempts seen | recorded | lost | duplicated |");
     println!("|---|---|---|---|---|---|");
@@ -64,13 +64,19 @@ async fn no_fault_loses_an_event() {
     let answered = [drips, sends];
     let failed = [resets, hangs, drips_header, closes, babbles];
     let servers = [killed, stopped, taken_over];
-    for row in failed.iter().chain(&answered).chain(&refused).chain(&servers) {
+    let kept = [kept];
+    for row in failed.iter().chain(&kept).chain(&answered).chain(&refused).chain(&servers) {
         println!("{row}");
         assert_eq!(row.lost, 0, "{row:?}");
     }
     for row in &failed {
         // The receiver read it, failed it, and got it again: once, and on the record.
         assert_eq!((row.seen, row.recorded, row.duplicated), (20, 20, 10), "{row:?}");
+    }
+    for row in &kept {
+        // A request that goes into a connection just being closed is an attempt of its own.
+        assert_eq!((row.seen, row.duplicated), (10, 0), "{row:?}");
+        assert!(row.recorded >= 10, "{row:?}");
     }
     for row in &answered {
         assert_eq!((row.seen, row.recorded, row.duplicated), (10, 10, 0), "{row:?}");
@@ -97,6 +103,20 @@ async fn strikes(fault: &'static str, act: fn(usize) -> Act) -> Row {
     part.run_once().await.unwrap();
     let (seen, duplicated) = (receiver.requests(), receiver.repeated());
     Row { seen, duplicated, ..recorded(fault, &world).await }
+}
+
+/// A receiver that closes its connections after each answer and does not say so before.
+async fn closes_kept() -> Row {
+    let receiver = Faulty::start(|_| Act::AnswerAndClose).await;
+    let world = World::with(&["--endpoint-concurrency=1", "--retry-schedule=5s,5s,5s,5s"]).await;
+    world.endpoint_at(&receiver.url(), "", SigningSecret::generate().unwrap()).await;
+    world.publish("user.login", EVENTS).await;
+    let (mut part, _handed_over) = world.delivery();
+    while part.run_once().await.unwrap() > 0 {
+        world.advance(WAIT);
+    }
+    let (seen, duplicated) = (receiver.requests(), receiver.repeated());
+    Row { seen, duplicated, ..recorded("receiver closes kept connections", &world).await }
 }
 
 /// A name that leads to a receiver with an expired certificate, and then to one with a good one.

@@ -48,7 +48,7 @@ impl Authority {
 
     /// A certificate for this name, or address.
     pub(crate) fn identity(&self, name: &str) -> Identity {
-        self.sign(params(name))
+        self.sign(&params(name))
     }
 
     /// A certificate whose time is over.
@@ -56,10 +56,10 @@ impl Authority {
         let mut params = params(name);
         params.not_before = date_time_ymd(2019, 1, 1);
         params.not_after = date_time_ymd(2020, 1, 1);
-        self.sign(params)
+        self.sign(&params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Identity {
+    fn sign(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Identity::new(&certificate, &key)
