@@ -124,10 +124,8 @@ async fn bad_tls() -> Row {
     let authority = Authority::new();
     let file = format!("--webhook-ca-file={}", authority.file().display());
     let bad = Identity::self_signed("hooks.example");
-    let bad = Receiver::start_tls("127.0.0.2:0", bad, &["h2", "http/1.1"]).await;
-    let address = format!("127.0.0.1:{}", bad.port());
     let good = authority.identity("hooks.example");
-    let good = Receiver::start_tls(&address, good, &["h2", "http/1.1"]).await;
+    let (good, _bad) = Receiver::start_two_tls(good, bad).await;
     let world = World::with(&[&file]).await;
     let answers = std::iter::repeat_n(&["127.0.0.2"][..], EVENTS).chain([&["127.0.0.1"][..]]);
     flap("the certificate does not hold", &world, &good, answers).await

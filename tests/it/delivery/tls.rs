@@ -13,7 +13,6 @@ use super::world::World;
 use crate::support::receiver::Receiver;
 use crate::support::tls::{Authority, Identity};
 
-const ANY_PORT: &str = "127.0.0.1:0";
 const BOTH: &[&str] = &["h2", "http/1.1"];
 
 /// A world in which this authority is trusted, and the loopback network allowed to https only.
@@ -28,7 +27,7 @@ async fn a_certificate_of_a_private_authority_is_trusted_when_its_file_is_named(
     let authority = Authority::new();
     let world = world(&authority).await;
     let identity = authority.identity("localhost");
-    let receiver = Receiver::start_tls(ANY_PORT, identity, &["http/1.1"]).await;
+    let receiver = Receiver::start_tls(identity, &["http/1.1"]).await;
     world.endpoint(&receiver, "").await;
     world.publish("user.login", 1).await;
     assert_eq!(world.deliver().await, 1);
@@ -41,7 +40,7 @@ async fn http2_is_spoken_where_it_is_offered_over_one_connection() {
     let authority = Authority::new();
     let world = world(&authority).await;
     let identity = authority.identity("localhost");
-    let receiver = Receiver::start_tls(ANY_PORT, identity, BOTH).await;
+    let receiver = Receiver::start_tls(identity, BOTH).await;
     world.endpoint(&receiver, "").await;
     let (mut part, _handed_over) = world.delivery();
     for _ in 0..3 {
@@ -68,7 +67,7 @@ async fn a_certificate_that_does_not_hold_is_a_tls_error_and_retried() {
     ];
     for (identity, words) in cases {
         let world = world(&authority).await;
-        let receiver = Receiver::start_tls(ANY_PORT, identity, BOTH).await;
+        let receiver = Receiver::start_tls(identity, BOTH).await;
         world.endpoint(&receiver, "").await;
         world.publish("user.login", 1).await;
         assert_eq!(world.deliver().await, 1);
@@ -102,9 +101,7 @@ async fn a_name_that_turns_to_a_forbidden_address_between_two_attempts_is_blocke
     let guarded = ["--allow-endpoint-networks=127.0.0.2", "--allow-private-endpoints=false", &file];
     let world = World::with(&guarded).await;
     let identity = || authority.identity("hooks.example");
-    let allowed = Receiver::start_tls("127.0.0.2:0", identity(), BOTH).await;
-    let trap = format!("127.0.0.1:{}", allowed.port());
-    let trap = Receiver::start_tls(&trap, identity(), BOTH).await;
+    let (trap, allowed) = Receiver::start_two_tls(identity(), identity()).await;
     let secret = SigningSecret::generate().unwrap();
     allowed.trust(&secret);
     let url = allowed.url("/").replace("localhost", "hooks.example");

@@ -107,9 +107,26 @@ impl Receiver {
         Self::serve(origin, listener)
     }
 
-    /// Starts at this address with TLS, under the name `localhost`.
-    pub(crate) async fn start_tls(address: &str, identity: Identity, protocols: &[&str]) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+    /// Starts with TLS, under the name `localhost`.
+    pub(crate) async fn start_tls(identity: Identity, protocols: &[&str]) -> Self {
+        Self::over_tls(TcpListener::bind("127.0.0.1:0").await.unwrap(), identity, protocols)
+    }
+
+    /// Starts two with TLS on one port, at 127.0.0.1 and at 127.0.0.2: one name may lead to either.
+    pub(crate) async fn start_two_tls(first: Identity, second: Identity) -> (Self, Self) {
+        // The port that is free at one address may be taken at the other.
+        let (one, other) = loop {
+            let one = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = one.local_addr().unwrap().port();
+            if let Ok(other) = TcpListener::bind(("127.0.0.2", port)).await {
+                break (one, other);
+            }
+        };
+        let protocols = &["h2", "http/1.1"];
+        (Self::over_tls(one, first, protocols), Self::over_tls(other, second, protocols))
+    }
+
+    fn over_tls(listener: TcpListener, identity: Identity, protocols: &[&str]) -> Self {
         let origin = format!("https://localhost:{}", listener.local_addr().unwrap().port());
         Self::serve(origin, TlsListener::new(listener, identity, protocols))
     }
@@ -175,11 +192,6 @@ impl Receiver {
     /// How many connections were made.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
-    }
-
-    /// The port it listens on.
-    pub(crate) fn port(&self) -> u16 {
-        self.origin.rsplit_once(':').unwrap().1.parse().unwrap()
     }
 
     /// How many requests came whose signature was wrong.
