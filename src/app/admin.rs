@@ -11,13 +11,13 @@ use crate::config::StoreConfig;
 use crate::delivery::Guard;
 use crate::domain::{
     ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Page, PageRequest, Role,
-    SigningSecret, Violation,
+    RotationRefusal, SecretChoice, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{MigrateError, MigrationStatus, SharedStore, StoreError};
+use crate::store::{MigrateError, MigrationStatus, Resealed, SharedStore, StoreError};
 
-use super::{OpenError, open_store};
+use super::{MissingKeysError, OpenError, open_store, require_keys};
 
 /// Manages what the store holds.
 pub struct Admin {
@@ -49,6 +49,12 @@ pub enum AdminError {
     /// There is no such thing.
     #[error("there is no {0}")]
     NotFound(String),
+    /// Endpoints' secrets are encrypted by keys that are not there.
+    #[error(transparent)]
+    MissingKeys(#[from] MissingKeysError),
+    /// An endpoint's secret was not rotated.
+    #[error("{0}")]
+    Rotation(&'static str),
     /// There is no SQLite file.
     #[error(
         "there is no {}; name its directory with --data-dir or DATA_DIR, or a PostgreSQL database \
@@ -197,30 +203,27 @@ impl Admin {
         if found { Ok(()) } else { Err(no_key(id)) }
     }
 
-    /// Adds an endpoint with a secret of its own; `guard` as the server that will deliver to it has
-    /// it.
+    /// Adds an endpoint with a secret that is brought or made up; `guard` as the server that will
+    /// deliver to it has it.
     pub async fn add_endpoint(
         &self,
         org_id: OrgId,
         url: &str,
         event_types: EventTypeFilters,
         description: Option<String>,
+        secret: SecretChoice,
         guard: &Guard,
     ) -> Result<Endpoint, AdminError> {
         self.require_org(org_id).await?;
+        secret.check()?;
+        require_keys(&self.store).await?;
         let url = guard.parse_url(url)?;
         description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
-        let now = self.clock.now();
+        let secret = secret.secret(SignatureScheme::default())?;
         let endpoint = Endpoint {
-            id: EndpointId::mint(now),
-            org_id,
-            url,
             event_types,
             description,
-            secret: SigningSecret::generate()?,
-            disabled_reason: None,
-            created_at: now,
-            updated_at: now,
+            ..Endpoint::new(org_id, url, secret, self.clock.now())
         };
         self.store.insert_endpoint(org_id, &endpoint).await?;
         Ok(endpoint)
@@ -234,6 +237,52 @@ impl Admin {
     ) -> Result<Page<Endpoint>, AdminError> {
         self.require_org(org).await?;
         Ok(self.store.endpoints(org, page).await?)
+    }
+
+    /// Puts a secret that is brought or made up in the place of an endpoint's, which goes on signing
+    /// for `overlap`.
+    pub async fn rotate_secret(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        secret: SecretChoice,
+        overlap: Duration,
+    ) -> Result<Endpoint, AdminError> {
+        secret.check()?;
+        Secrets::check_overlap(overlap)?;
+        require_keys(&self.store).await?;
+        let missing = || AdminError::NotFound(format!("endpoint {id} of organisation {org}"));
+        let old = self.store.endpoint(org, id).await?.ok_or_else(missing)?;
+        let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
+        let new = secret.secret(scheme.unwrap_or_default())?;
+        let rotated = self.store.rotate_secret(org, id, &new, overlap, self.clock.now()).await?;
+        rotated.map_err(|refusal| match refusal {
+            RotationRefusal::NotFound => missing(),
+            RotationRefusal::TooManySecrets => AdminError::Rotation(
+                "three earlier secrets still sign; wait until one has ended, or end them all with \
+                 --overlap 0s",
+            ),
+            RotationRefusal::Unreadable => AdminError::Rotation(
+                "the secret in use cannot be read with SECRETS_KEY, so it cannot go on signing; \
+                 replace it with --overlap 0s",
+            ),
+        })
+    }
+
+    /// Encrypts every endpoint's secrets by the first key of `SECRETS_KEY`, step by step. It may be
+    /// broken off and begun anew; beside running servers that know the key already.
+    pub async fn reencrypt(&self) -> Result<Resealed, AdminError> {
+        let mut all = Resealed::default();
+        loop {
+            let step = self.store.reseal_secrets_across_orgs(all.next).await?;
+            all.endpoints += step.endpoints;
+            all.encrypted += step.encrypted;
+            all.unreadable.extend(step.unreadable);
+            all.next = step.next;
+            if all.next.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// Removes an endpoint and cancels its pending deliveries.

@@ -5,11 +5,11 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use reqwest::header::InvalidHeaderValue;
 
 use crate::domain::ErrorClass;
 
 use super::guard::Refusal;
+use super::webhook::HeadersError;
 
 /// Bytes of an error text that are kept.
 const ERROR_BYTES_MAX: usize = 256;
@@ -54,7 +54,7 @@ impl Failure {
             ErrorClass::Tls => format!("cannot set up TLS: {cause}"),
             ErrorClass::Connect => format!("cannot connect: {cause}"),
             ErrorClass::Protocol => format!("what came back is not HTTP: {cause}"),
-            ErrorClass::Reset | ErrorClass::Blocked | ErrorClass::Status => {
+            ErrorClass::Reset | ErrorClass::Blocked | ErrorClass::Signing | ErrorClass::Status => {
                 format!("the connection ended before an answer: {cause}")
             }
         };
@@ -76,9 +76,9 @@ impl From<Refusal> for Failure {
     }
 }
 
-impl From<InvalidHeaderValue> for Failure {
-    fn from(error: InvalidHeaderValue) -> Self {
-        Self::new(ErrorClass::Protocol, &format!("cannot form the request: {error}"))
+impl From<HeadersError> for Failure {
+    fn from(error: HeadersError) -> Self {
+        Self::new(ErrorClass::Signing, &error.to_string())
     }
 }
 

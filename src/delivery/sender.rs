@@ -18,7 +18,7 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, Method, Request, Response};
 
-use crate::domain::{LeasedDelivery, Timestamp};
+use crate::domain::{ErrorClass, LeasedDelivery, Timestamp};
 
 use super::DeliveryError;
 use super::failure::{Failure, tidy};
@@ -113,6 +113,10 @@ impl Sender {
         match self.request(delivery, at).await {
             Ok(response) => read(response).await,
             Err(failure) => {
+                if failure.class == ErrorClass::Signing {
+                    let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
+                    tracing::error!(%org, %endpoint, error = failure.text, "a webhook cannot be signed");
+                }
                 Answer { status: None, failure: Some(failure), excerpt: None, retry_after: None }
             }
         }

@@ -11,6 +11,8 @@ use serde::Serialize;
 pub enum ErrorClass {
     /// The guard let nothing be sent: the endpoint leads where webhooks must not go.
     Blocked,
+    /// The server could not sign it: it cannot read the endpoint's secret, say.
+    Signing,
     /// The name of the host could not be resolved.
     Dns,
     /// No connection: refused, or no way there.
@@ -34,8 +36,9 @@ pub struct ErrorClassError;
 
 impl ErrorClass {
     /// Every class, in the order an attempt can fail.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Blocked,
+        Self::Signing,
         Self::Dns,
         Self::Connect,
         Self::Tls,
@@ -49,6 +52,7 @@ impl ErrorClass {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Blocked => "blocked",
+            Self::Signing => "signing",
             Self::Dns => "dns",
             Self::Connect => "connect",
             Self::Tls => "tls",

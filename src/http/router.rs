@@ -4,7 +4,10 @@ use axum::Router;
 use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
-use super::routes::{dead_letters, deliveries, endpoints, events, health, keys, metrics, orgs};
+use super::routes::{
+    dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health, keys,
+    metrics, orgs,
+};
 use super::state::AppState;
 
 /// Where single events are posted. The envelope hands them to their handler without asking the
@@ -26,7 +29,9 @@ pub(super) fn router(app: AppState) -> Router {
             "/api/endpoints/{id}",
             get(endpoints::one).patch(endpoints::change).delete(endpoints::remove),
         )
-        .route("/api/endpoints/{id}/secret", get(endpoints::secret))
+        .route("/api/endpoints/{id}/secret", get(endpoint_secrets::show))
+        .route("/api/endpoints/{id}/secret/rotate", post(endpoint_secrets::rotate))
+        .route("/api/endpoints/{id}/test", post(endpoint_test::send))
         .route("/api/deliveries", get(deliveries::list))
         .route("/api/deliveries/{id}", get(deliveries::one))
         .route("/api/deliveries/{id}/retry", post(deliveries::retry))

@@ -12,7 +12,7 @@ use crate::delivery::Guard;
 use crate::domain::DraftLimits;
 use crate::ingest::Intake;
 use crate::limit::RateLimiter;
-use crate::runtime::{Clock, Shutdown, Stopwatch};
+use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
 use crate::store::SharedStore;
 use crate::telemetry::Metrics;
 
@@ -35,6 +35,8 @@ pub struct Parts {
     pub limiter: RateLimiter,
     /// Takes events in.
     pub intake: Intake,
+    /// Wakes whoever delivers.
+    pub wake: Wake,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
     /// The time.

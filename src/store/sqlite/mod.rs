@@ -21,6 +21,7 @@ mod events;
 mod keys;
 mod maintenance;
 mod orgs;
+mod secrets;
 
 use std::iter;
 use std::path::Path;
@@ -35,6 +36,7 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 use uuid::Uuid;
 
+use super::seal::Keyring;
 use super::{MigrationStatus, StoreError, migrations};
 use crate::config::StoreConfig;
 use crate::telemetry::Metrics;
@@ -47,6 +49,7 @@ pub struct SqliteStore {
     dedup_window: Duration,
     event_writes: events::Writes,
     outcome_writes: deliveries::Writes,
+    keyring: Keyring,
     metrics: Arc<Metrics>,
 }
 
@@ -95,6 +98,7 @@ impl SqliteStore {
             dedup_window: config.dedup_window,
             event_writes: events::Writes::new(config.dedup_window),
             outcome_writes: deliveries::Writes::new(),
+            keyring: Keyring::new(config.secrets_key.as_ref())?,
             metrics,
         })
     }
@@ -210,6 +214,7 @@ mod tests {
             database_connections: 2,
             database_timeout: Duration::from_secs(5),
             dedup_window: Duration::from_hours(1),
+            secrets_key: None,
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         let store = SqliteStore::open(&config.sqlite_path(), &config, metrics).await.unwrap();

@@ -9,6 +9,7 @@ mod names;
 mod outage;
 mod process;
 mod servers;
+mod signing;
 mod stopping;
 mod tls;
 mod world;

@@ -52,6 +52,11 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
     same(get(&delivery).await, get(&format!("/api/deliveries/{missing}")).await).await;
     let retry = async |path: &str| server.post(&format!("{path}/retry"), &stranger.key, "").await;
     same(retry(&delivery).await, retry(&format!("/api/deliveries/{missing}")).await).await;
+    for action in ["secret/rotate", "test"] {
+        let post =
+            async |path: &str| server.post(&format!("{path}/{action}"), &stranger.key, "{}").await;
+        same(post(&endpoint).await, post(&no_endpoint).await).await;
+    }
     let change = async |path: &str| server.patch(path, &stranger.key, r#"{"enabled":false}"#).await;
     same(change(&endpoint).await, change(&no_endpoint).await).await;
     let remove = async |path: &str| server.delete(path, &stranger.key).await;

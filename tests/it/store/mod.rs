@@ -15,6 +15,7 @@ mod outage;
 mod outcomes;
 mod pages;
 mod retries;
+mod secrets;
 mod subject;
 
 use subject::{Subject, on_both};

@@ -2,7 +2,7 @@
 //! test moves. Nothing is delivered, and nothing moves from the journal to the store, unless a test
 //! does it, so what a test finds is what it put there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use hookgate::http::{Api, AppState, Parts};
 use hookgate::ingest::Intake;
 use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
 use hookgate::limit::RateLimiter;
-use hookgate::runtime::{Clock, Lifecycle};
+use hookgate::runtime::{Clock, Lifecycle, Wake};
 use hookgate::store::sqlite::SqliteStore;
 use hookgate::store::{LeaseRoom, Maintenance, SharedStore};
 use hookgate::telemetry::Metrics;
@@ -45,7 +45,7 @@ pub(crate) struct Server {
     pub(crate) reader: JournalReader,
     pub(crate) lifecycle: Lifecycle,
     client: Client,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// An organisation and a key of it.
@@ -99,6 +99,7 @@ impl Server {
             authenticator,
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
+            wake: Wake::new(),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             shutdown: lifecycle.shutdown(),
@@ -109,7 +110,12 @@ impl Server {
         let serving = hookgate::http::serve(listener, api, lifecycle.shutdown());
         lifecycle.spawn("http", async move { serving.await.unwrap() });
         let client = client();
-        Self { base_url, store, clock, metrics, journal, reader, lifecycle, client, _dir: dir }
+        Self { base_url, store, clock, metrics, journal, reader, lifecycle, client, dir }
+    }
+
+    /// The SQLite file.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.dir.path().join("hookgate.db")
     }
 
     /// Adds an organisation that follows the default limit, with a key.
