@@ -50,6 +50,7 @@ mod outcomes;
 mod retry;
 mod sender;
 mod signer;
+mod vitals;
 mod webhook;
 
 use std::pin::pin;
@@ -74,6 +75,7 @@ use sender::Sender;
 
 pub use guard::parse_endpoint_url;
 pub use signer::sign;
+pub use vitals::Vitals;
 
 /// The shortest lease: longer than a delivery waits in memory as a rule, and short enough that what
 /// a crashed instance held is attempted again soon.
@@ -115,7 +117,7 @@ pub struct Source {
 }
 
 /// Starts to deliver: what is handed over, and what is due in the store, looked for at every wake
-/// and poll.
+/// and poll. Returns the signs of life to watch.
 pub fn start(
     config: &DeliveryConfig,
     store: SharedStore,
@@ -123,9 +125,11 @@ pub fn start(
     metrics: Arc<Metrics>,
     source: Source,
     lifecycle: &Lifecycle,
-) -> Result<(), DeliveryError> {
-    Delivery::new(config, store, clock, metrics, source)?.start(lifecycle);
-    Ok(())
+) -> Result<Vitals, DeliveryError> {
+    let delivery = Delivery::new(config, store, clock, metrics, source)?;
+    let vitals = delivery.dispatcher.vitals.clone();
+    delivery.start(lifecycle);
+    Ok(vitals)
 }
 
 /// The background part: a dispatcher and a recorder, with a channel of outcomes between them.
@@ -149,7 +153,9 @@ impl Delivery {
         // One host may serve the endpoints of many tenants, all the attempts under way among them.
         let sender = Sender::new(guard, options.timeout, options.limits.slots)?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
-        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out);
+        let vitals = Vitals::new(&clock);
+        let progress = vitals.progress.clone();
+        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out, progress);
         let attempter = Attempter {
             sender,
             schedule: config.retry_schedule.clone(),
@@ -168,6 +174,7 @@ impl Delivery {
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),
             steps: JoinSet::new(),
+            vitals,
         };
         Ok(Self { dispatcher, recorder })
     }

@@ -5,6 +5,7 @@
 //! on a value of the type is valid by construction.
 
 mod api_key;
+mod dead_letter;
 mod delivery;
 mod draft;
 mod endpoint;
@@ -13,23 +14,26 @@ mod id;
 mod media_type;
 mod org;
 mod page;
+mod replay;
 mod signing_secret;
 mod timestamp;
 mod trace;
 mod violation;
 
 pub use api_key::{ApiKey, KeyHash, Role};
+pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, DeadReasonError};
 pub use delivery::{
-    Attempt, DeadLetter, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryStatus,
-    InstanceId, Lease, LeaseToken, LeasedDelivery, Outcome,
+    Attempt, Decision, Delivery, DeliveryFilter, DeliveryStatus, InstanceId, Lease, LeaseToken,
+    LeasedDelivery, Outcome,
 };
 pub use draft::{Draft, DraftError, DraftLimits, parse_batch, parse_event, parse_lines, parse_raw};
 pub use endpoint::{Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters};
 pub use event::{Event, EventFilter, EventType};
-pub use id::{ApiKeyId, DeliveryId, EndpointId, EventId, OrgId};
+pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
 pub use media_type::MediaType;
 pub use org::{Org, OrgChange};
 pub use page::{Cursor, Page, PageRequest};
+pub use replay::{Replay, ReplayStatus};
 pub use signing_secret::SigningSecret;
 pub use timestamp::Timestamp;
 pub use trace::TraceId;

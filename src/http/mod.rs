@@ -41,6 +41,7 @@ mod routes;
 mod server;
 mod state;
 mod trace;
+mod vitals;
 
 pub use error::ApiError;
 pub use router::router;

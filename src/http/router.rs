@@ -6,7 +6,9 @@ use axum::routing::{delete, get, post};
 
 use super::envelope::envelope;
 use super::error::ApiError;
-use super::routes::{dead_letters, deliveries, endpoints, events, health, keys, metrics, orgs};
+use super::routes::{
+    dead_letters, deliveries, endpoints, events, health, keys, metrics, orgs, replays,
+};
 use super::state::AppState;
 
 /// Every route, ready to be served.
@@ -18,6 +20,7 @@ pub fn router(app: AppState) -> Router {
         .route("/api/events/raw", post(events::post_raw))
         .route("/api/v1/events", post(events::post_raw))
         .route("/api/events/{id}", get(events::one))
+        .route("/api/events/{id}/replay", post(events::replay))
         // Tenants: webhooks.
         .route("/api/endpoints", post(endpoints::create).get(endpoints::list))
         .route(
@@ -25,10 +28,20 @@ pub fn router(app: AppState) -> Router {
             get(endpoints::one).patch(endpoints::change).delete(endpoints::remove),
         )
         .route("/api/endpoints/{id}/secret", get(endpoints::secret))
+        .route("/api/endpoints/{id}/replay", post(replays::of_endpoint))
+        .route("/api/endpoints/{id}/cancel-pending", post(endpoints::cancel_pending))
         .route("/api/deliveries", get(deliveries::list))
         .route("/api/deliveries/{id}", get(deliveries::one))
         .route("/api/deliveries/{id}/retry", post(deliveries::retry))
+        .route("/api/deliveries/{id}/replay", post(deliveries::replay))
+        .route("/api/deliveries/{id}/cancel", post(deliveries::cancel))
         .route("/api/dead-letters", get(dead_letters::list))
+        .route("/api/dead-letters/replay", post(replays::of_dead_letters))
+        .route("/api/dead-letters/{id}", get(dead_letters::one).delete(dead_letters::remove))
+        .route("/api/dead-letters/{id}/replay", post(dead_letters::replay))
+        .route("/api/replays", get(replays::list))
+        .route("/api/replays/{id}", get(replays::one))
+        .route("/api/replays/{id}/cancel", post(replays::cancel))
         // Tenants: themselves.
         .route("/api/org", get(orgs::own))
         .route("/api/keys", get(keys::own))

@@ -19,6 +19,7 @@ use crate::domain::{
     Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters, SigningSecret,
     Timestamp, Violation,
 };
+use crate::store::CANCELS_PER_STEP;
 
 /// Why an endpoint is disabled that its owner disabled.
 const DISABLED_BY_OWNER: &str = "disabled by its owner";
@@ -48,6 +49,11 @@ struct NewEndpointView<'a> {
 struct SecretView {
     id: EndpointId,
     secret: String,
+}
+
+#[derive(Serialize)]
+struct Cancelled {
+    cancelled: u64,
 }
 
 /// What creates an endpoint.
@@ -149,6 +155,29 @@ pub(in super::super) async fn remove(
     query.finish()?;
     let removed = app.store.delete_endpoint(tenant.org_id, id, app.clock.now()).await?;
     if removed { Ok(answer::no_content()) } else { Err(ApiError::NotFound) }
+}
+
+/// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of deliveries that were cancelled.
+///
+/// Those planned while this runs stay. It takes bounded steps, so a caller whose time runs out asks
+/// again and it goes on.
+pub(in super::super) async fn cancel_pending(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<EndpointId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
+    let now = app.clock.now();
+    let mut cancelled = 0;
+    loop {
+        let step = app.store.cancel_pending(tenant.org_id, id, now, now).await?;
+        cancelled += step;
+        if step < CANCELS_PER_STEP {
+            return answer::ok(&Cancelled { cancelled });
+        }
+    }
 }
 
 fn new_endpoint(mut fields: Fields, allow_private: bool) -> Result<NewEndpoint, ApiError> {

@@ -9,15 +9,16 @@ use std::time::Duration;
 use clap::Parser;
 use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
+use hookgate::delivery::Vitals;
 use hookgate::domain::{
     ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Role,
     Timestamp, TraceId,
 };
 use hookgate::http::{AppState, Parts};
-use hookgate::ingest::Intake;
+use hookgate::ingest::{Backlog, Intake, Replayer};
 use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
 use hookgate::limit::RateLimiter;
-use hookgate::runtime::{Clock, Lifecycle};
+use hookgate::runtime::{Clock, Lifecycle, Wake};
 use hookgate::store::sqlite::SqliteStore;
 use hookgate::store::{LeaseRoom, Maintenance, SharedStore};
 use hookgate::telemetry::Metrics;
@@ -41,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) store: SharedStore,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of a delivery part that is not there: a test beats for it.
+    pub(crate) vitals: Vitals,
     pub(crate) journal: Journal,
     pub(crate) reader: JournalReader,
     pub(crate) lifecycle: Lifecycle,
@@ -94,11 +97,15 @@ impl Server {
             clock.clone(),
             Arc::clone(&metrics),
         );
+        let vitals = Vitals::new(&clock);
         let parts = Parts {
             store: Arc::clone(&store),
             authenticator,
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
+            replays: Wake::new(),
+            vitals: vitals.clone(),
+            backlog: Backlog::new(&clock),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             shutdown: lifecycle.shutdown(),
@@ -109,7 +116,18 @@ impl Server {
         let serving = hookgate::http::serve(listener, router, lifecycle.shutdown());
         lifecycle.spawn("http", async move { serving.await.unwrap() });
         let client = client();
-        Self { base_url, store, clock, metrics, journal, reader, lifecycle, client, _dir: dir }
+        Self {
+            base_url,
+            store,
+            clock,
+            metrics,
+            vitals,
+            journal,
+            reader,
+            lifecycle,
+            client,
+            _dir: dir,
+        }
     }
 
     /// Adds an organisation that follows the default limit, with a key.
@@ -182,6 +200,21 @@ impl Server {
         };
         let room = LeaseRoom { lease, deliveries_max: 100 };
         self.store.claim_deliveries_across_orgs(room, &[], now).await.unwrap()
+    }
+
+    /// Goes on with replays until nothing is left to do.
+    pub(crate) async fn run_replays(&self) {
+        while self.replayer().run_once().await.unwrap() {}
+    }
+
+    /// What goes on with replays.
+    pub(crate) fn replayer(&self) -> Replayer {
+        Replayer {
+            store: Arc::clone(&self.store),
+            clock: self.clock.clone(),
+            wake: Wake::new(),
+            planned: Wake::new(),
+        }
     }
 
     /// A request with a key.
