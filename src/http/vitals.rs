@@ -91,7 +91,7 @@ impl OldestDue {
 mod tests {
     use super::*;
 
-    const STALL: Duration = Duration::from_secs(60);
+    const STALL: Duration = Duration::from_mins(1);
     const LONG: Duration = Duration::from_secs(61);
     const FINE: Readings = Readings {
         oldest_unplanned: None,

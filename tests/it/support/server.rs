@@ -24,6 +24,8 @@ use hookgate::store::{LeaseRoom, Maintenance, SharedStore};
 use hookgate::telemetry::Metrics;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Executor};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,7 +50,7 @@ pub(crate) struct Server {
     pub(crate) reader: JournalReader,
     pub(crate) lifecycle: Lifecycle,
     client: Client,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// An organisation and a key of it.
@@ -116,18 +118,7 @@ impl Server {
         let serving = hookgate::http::serve(listener, router, lifecycle.shutdown());
         lifecycle.spawn("http", async move { serving.await.unwrap() });
         let client = client();
-        Self {
-            base_url,
-            store,
-            clock,
-            metrics,
-            vitals,
-            journal,
-            reader,
-            lifecycle,
-            client,
-            _dir: dir,
-        }
+        Self { base_url, store, clock, metrics, vitals, journal, reader, lifecycle, client, dir }
     }
 
     /// Adds an organisation that follows the default limit, with a key.
@@ -200,6 +191,25 @@ impl Server {
         };
         let room = LeaseRoom { lease, deliveries_max: 100 };
         self.store.claim_deliveries_across_orgs(room, &[], now).await.unwrap()
+    }
+
+    /// Has the store refuse events of the account `poison` from now on.
+    pub(crate) async fn trap_events(&self) {
+        self.execute(
+            "CREATE TRIGGER trap BEFORE INSERT ON events WHEN NEW.account_id = 'poison'
+             BEGIN SELECT RAISE(ABORT, 'no poison here'); END",
+        )
+        .await;
+    }
+
+    /// Has the store take them again.
+    pub(crate) async fn untrap_events(&self) {
+        self.execute("DROP TRIGGER trap").await;
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        let file = SqliteConnectOptions::new().filename(self.dir.path().join("hookgate.db"));
+        file.connect().await.unwrap().execute(sql).await.unwrap();
     }
 
     /// Goes on with replays until nothing is left to do.
