@@ -4,6 +4,7 @@
 //! between ingest and delivery.
 
 mod admin;
+mod deliveries;
 mod first_start;
 mod upkeep;
 
@@ -20,7 +21,7 @@ pub use first_start::FirstStart;
 use crate::auth::{Authenticator, watch_changed_keys};
 use crate::config::{Config, JournalConfig, StoreConfig};
 use crate::delivery::{self, DeliveryError};
-use crate::http::{self, AppState};
+use crate::http::{self, Api, AppState};
 use crate::ingest::{HandOver, Intake, Replayer, Workers};
 use crate::journal::{
     Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery,
@@ -39,7 +40,7 @@ const MIB: u64 = 1024 * 1024;
 pub struct App {
     listener: TcpListener,
     address: SocketAddr,
-    router: axum::Router,
+    api: Api,
     lifecycle: Lifecycle,
     journal: Journal,
     store: SharedStore,
@@ -203,7 +204,7 @@ impl App {
         lifecycle
             .spawn("upkeep", upkeep::run(Arc::clone(&store), clock.clone(), lifecycle.shutdown()));
 
-        let router = http::router(AppState::new(
+        let api = Api::new(AppState::new(
             config,
             http::Parts {
                 store: Arc::clone(&store),
@@ -222,7 +223,7 @@ impl App {
         Ok(Self {
             listener,
             address,
-            router,
+            api,
             lifecycle,
             journal,
             store,
@@ -254,7 +255,7 @@ impl App {
         tracing::info!(address = %self.address, "listening");
         let shutdown = self.lifecycle.shutdown();
         let journal = self.journal.clone();
-        let serving = http::serve(self.listener, self.router, shutdown.clone());
+        let serving = http::serve(self.listener, self.api, shutdown.clone());
         self.lifecycle.spawn("http", async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "cannot accept connections");

@@ -10,19 +10,22 @@ use crate::auth::{IssueError, IssuedKey, issue_key};
 use crate::config::StoreConfig;
 use crate::delivery::parse_endpoint_url;
 use crate::domain::{
-    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Page, PageRequest, Role,
-    SigningSecret, Violation,
+    ApiKey, ApiKeyId, Endpoint, EndpointChange, EndpointId, EventTypeFilters, Org, OrgId, Page,
+    PageRequest, Role, SigningSecret, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{MigrateError, MigrationStatus, SharedStore, StoreError};
+use crate::store::{DeliveryRefusal, MigrateError, MigrationStatus, SharedStore, StoreError};
 
 use super::{OpenError, open_store};
 
+/// Why an endpoint is disabled that was disabled on the command line.
+const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
+
 /// Manages what the store holds.
 pub struct Admin {
-    store: SharedStore,
-    clock: Clock,
+    pub(super) store: SharedStore,
+    pub(super) clock: Clock,
 }
 
 /// Why something was not done.
@@ -49,6 +52,9 @@ pub enum AdminError {
     /// There is no such thing.
     #[error("there is no {0}")]
     NotFound(String),
+    /// It cannot be done to that delivery.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryRefusal),
     /// There is no SQLite file.
     #[error(
         "there is no {}; name its directory with --data-dir or DATA_DIR, or a PostgreSQL database \
@@ -236,12 +242,25 @@ impl Admin {
         Ok(self.store.endpoints(org, page).await?)
     }
 
+    /// Enables an endpoint, which makes its parked deliveries due, or disables it, which parks them.
+    pub async fn switch_endpoint(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        enabled: bool,
+    ) -> Result<Endpoint, AdminError> {
+        let reason = (!enabled).then(|| DISABLED_BY_OPERATOR.to_owned());
+        let change = EndpointChange { disabled_reason: Some(reason), ..EndpointChange::default() };
+        let changed = self.store.update_endpoint(org, id, &change, self.clock.now()).await?;
+        changed.ok_or_else(|| no_endpoint(org, id))
+    }
+
     /// Removes an endpoint and cancels its pending deliveries.
     pub async fn remove_endpoint(&self, org: OrgId, id: EndpointId) -> Result<(), AdminError> {
         if self.store.delete_endpoint(org, id, self.clock.now()).await? {
             return Ok(());
         }
-        Err(AdminError::NotFound(format!("endpoint {id} of organisation {org}")))
+        Err(no_endpoint(org, id))
     }
 
     /// Closes the store.
@@ -249,7 +268,7 @@ impl Admin {
         self.store.close().await;
     }
 
-    async fn require_org(&self, id: OrgId) -> Result<(), AdminError> {
+    pub(super) async fn require_org(&self, id: OrgId) -> Result<(), AdminError> {
         match self.store.org(id).await? {
             Some(_) => Ok(()),
             None => Err(AdminError::NotFound(format!("organisation {id}"))),
@@ -261,6 +280,10 @@ impl Admin {
 fn missing_file(config: &StoreConfig) -> Option<PathBuf> {
     let file = config.sqlite_path();
     (config.database_url.is_none() && !file.exists()).then_some(file)
+}
+
+fn no_endpoint(org: OrgId, id: EndpointId) -> AdminError {
+    AdminError::NotFound(format!("endpoint {id} of organisation {org}"))
 }
 
 fn no_key(id: ApiKeyId) -> AdminError {

@@ -149,7 +149,8 @@ impl Authenticator {
                 }
                 entry
             }
-            None => self.check(key, digest).await?,
+            // Boxed: it is rare and large, and would be moved about with every request.
+            None => Box::pin(self.check(key, digest)).await?,
         };
         if verified.expires_at.is_some_and(|end| end <= shared.clock.now()) {
             return Err(AuthError::Expired);

@@ -20,7 +20,7 @@ use crate::domain::{
 pub(super) struct Common {
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    pub(super) output: Output,
     // Last, since its help heading holds for what comes after it.
     #[command(flatten)]
     store: StoreConfig,
@@ -129,16 +129,24 @@ pub(super) enum EndpointCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Enable an endpoint; its parked deliveries are due at once
+    Enable(OneEndpoint),
+    /// Disable an endpoint; its deliveries are parked until it is enabled
+    Disable(OneEndpoint),
     /// Remove an endpoint and cancel its pending deliveries
-    Remove {
-        /// The organisation it belongs to
-        #[arg(long, value_name = "ID")]
-        org: OrgId,
-        /// The endpoint
-        id: EndpointId,
-        #[command(flatten)]
-        common: Common,
-    },
+    Remove(OneEndpoint),
+}
+
+/// An endpoint of an organisation.
+#[derive(Args, Debug)]
+pub(super) struct OneEndpoint {
+    /// The organisation it belongs to
+    #[arg(long, value_name = "ID")]
+    org: OrgId,
+    /// The endpoint
+    id: EndpointId,
+    #[command(flatten)]
+    common: Common,
 }
 
 fn parse_filters(text: &str) -> Result<EventTypeFilters, String> {
@@ -250,11 +258,21 @@ pub(super) async fn endpoint(command: EndpointCommand) -> Result<(), CliError> {
             let views: Vec<_> = endpoints.iter().map(|e| EndpointView::new(e, None)).collect();
             common.output.write(&views, |views| lines(views, endpoint_line))?;
         }
-        EndpointCommand::Remove { org, id, common } => {
+        EndpointCommand::Enable(one) => switch_endpoint(one, true).await?,
+        EndpointCommand::Disable(one) => switch_endpoint(one, false).await?,
+        EndpointCommand::Remove(OneEndpoint { org, id, common }) => {
             existing(&common, async |admin| admin.remove_endpoint(org, id).await).await?;
             common.output.write(&Removed { id, removed: true }, |r| format!("{} removed", r.id))?;
         }
     }
+    Ok(())
+}
+
+async fn switch_endpoint(one: OneEndpoint, enabled: bool) -> Result<(), CliError> {
+    let OneEndpoint { org, id, common } = one;
+    let switch = async |admin: &Admin| admin.switch_endpoint(org, id, enabled).await;
+    let endpoint = existing(&common, switch).await?;
+    common.output.write(&EndpointView::new(&endpoint, None), endpoint_line)?;
     Ok(())
 }
 
@@ -367,7 +385,7 @@ fn endpoint_line(endpoint: &EndpointView<'_>) -> String {
     format!("{}  {}  events: {events}{disabled}{secret}", endpoint.id, endpoint.url)
 }
 
-fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
+pub(super) fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
     if all.is_empty() {
         return "none".to_owned();
     }
@@ -383,7 +401,7 @@ async fn set_up<T>(
 }
 
 /// Works with a store that somebody has set up.
-async fn existing<T>(
+pub(super) async fn existing<T>(
     common: &Common,
     work: impl AsyncFnOnce(&Admin) -> Result<T, AdminError>,
 ) -> Result<T, AdminError> {
@@ -401,7 +419,7 @@ async fn closing<T>(
 }
 
 /// Every row of a list, page by page.
-async fn all<T>(
+pub(super) async fn all<T>(
     page_of: impl AsyncFn(PageRequest) -> Result<Page<T>, AdminError>,
 ) -> Result<Vec<T>, AdminError> {
     let mut request = PageRequest { limit: PageRequest::LIMIT_MAX, after: None };

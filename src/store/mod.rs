@@ -455,17 +455,22 @@ pub struct BuriedEvent {
 }
 
 /// Why something cannot be done to a delivery.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DeliveryRefusal {
     /// There is no such delivery, or no such event.
+    #[error("there is no such delivery")]
     NotFound,
     /// Its endpoint was removed.
+    #[error("the delivery's endpoint was removed")]
     EndpointRemoved,
     /// Its endpoint is disabled.
+    #[error("the delivery's endpoint is disabled; enable it first")]
     EndpointDisabled,
     /// An attempt is under way.
+    #[error("an attempt is under way; wait for its outcome")]
     InProgress,
     /// It is delivered or dead: there is nothing to cancel.
+    #[error("the delivery is finished; only a pending one can be cancelled")]
     Finished,
 }
 

@@ -14,7 +14,7 @@ use hookgate::domain::{
     ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Role,
     Timestamp, TraceId,
 };
-use hookgate::http::{AppState, Parts};
+use hookgate::http::{Api, AppState, Parts};
 use hookgate::ingest::{Backlog, Intake, Replayer};
 use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
 use hookgate::limit::RateLimiter;
@@ -112,10 +112,10 @@ impl Server {
             clock: clock.clone(),
             shutdown: lifecycle.shutdown(),
         };
-        let router = hookgate::http::router(AppState::new(&config, parts));
+        let api = Api::new(AppState::new(&config, parts));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = hookgate::http::serve(listener, router, lifecycle.shutdown());
+        let serving = hookgate::http::serve(listener, api, lifecycle.shutdown());
         lifecycle.spawn("http", async move { serving.await.unwrap() });
         let client = client();
         Self { base_url, store, clock, metrics, vitals, journal, reader, lifecycle, client, dir }
