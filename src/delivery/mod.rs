@@ -7,6 +7,7 @@
 //! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** make
 //!   of the event, the **guard** watches where it goes, **retry** decides what follows.
 //! - The **recorder** brings outcomes to the store, many at a time.
+//! - The **vitals** tell probes that the dispatcher goes round and that something gets on.
 //!
 //! # The way of one delivery
 //! ```text

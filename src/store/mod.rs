@@ -2,8 +2,8 @@
 //!
 //! This file is the contract; `sqlite/` and `postgres/` keep it, each with what its engine does
 //! best, in files of the same names. One conformance suite (`tests/it/store/`) holds both to it.
-//! What needs no engine is shared: `plan` and `outcome` decide what is written, `rows` and `lease`
-//! read what comes back, `error` judges faults, `migrations` lists the steps of the schema.
+//! What needs no engine is shared: `plan`, `outcome` and `replay` decide what is written, `rows` and
+//! `lease` read what comes back, `error` judges faults, `migrations` lists the steps of the schema.
 //!
 //! # Rules
 //! - A method takes the `OrgId` first and touches that tenant's rows only. One that cannot is named
