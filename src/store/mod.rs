@@ -324,7 +324,7 @@ pub trait CancelStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError>;
     /// Cancels pending deliveries to an endpoint that were planned by `until`, at most
-    /// [`CANCELS_PER_STEP`] of them, and returns how many: the caller goes on while that is as many.
+    /// [`CANCELS_PER_STEP`] of them, and returns how many: the caller goes on until that is none.
     async fn cancel_pending(
         &self,
         org: OrgId,
@@ -474,7 +474,8 @@ pub enum DeliveryRefusal {
     Finished,
 }
 
-/// Dead letters that one step of a replay deals with at the most: some ten milliseconds of a store.
+/// Dead letters that one step of a replay deals with at the most: less than a tenth of a second of a
+/// store.
 pub const REPLAYS_PER_STEP: usize = 1_000;
 
 /// Deliveries cancelled by one step at the most.

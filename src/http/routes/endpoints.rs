@@ -19,7 +19,6 @@ use crate::domain::{
     Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters, SigningSecret,
     Timestamp, Violation,
 };
-use crate::store::CANCELS_PER_STEP;
 
 /// Why an endpoint is disabled that its owner disabled.
 const DISABLED_BY_OWNER: &str = "disabled by its owner";
@@ -174,7 +173,7 @@ pub(in super::super) async fn cancel_pending(
     loop {
         let step = app.store.cancel_pending(tenant.org_id, id, now, now).await?;
         cancelled += step;
-        if step < CANCELS_PER_STEP {
+        if step == 0 {
             return answer::ok(&Cancelled { cancelled });
         }
     }

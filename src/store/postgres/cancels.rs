@@ -45,16 +45,28 @@ impl CancelStore for PostgresStore {
         until: Timestamp,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        // In key order, as outcomes take them.
+        // Any so many, since sorting all that waits would cost every step as much; then locked in key
+        // order, as outcomes take them.
         let cancelled = sqlx::query(
-            "UPDATE deliveries d
+            "WITH chosen AS MATERIALIZED (
+                 SELECT id, event_received_at FROM deliveries
+                 WHERE endpoint_id = $1 AND status = 'pending' AND org_id = $2
+                   AND created_at <= $3
+                 LIMIT $5
+             ), held AS (
+                 SELECT d.id, d.event_received_at
+                 FROM (SELECT * FROM chosen ORDER BY id) s
+                 CROSS JOIN LATERAL (
+                     SELECT id, event_received_at FROM deliveries
+                     WHERE id = s.id AND event_received_at = s.event_received_at
+                       AND status = 'pending'
+                     FOR UPDATE
+                 ) d
+             )
+             UPDATE deliveries d
              SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $4
-             FROM (SELECT id, event_received_at FROM deliveries
-                   WHERE endpoint_id = $1 AND status = 'pending' AND org_id = $2
-                     AND created_at <= $3
-                   ORDER BY id LIMIT $5
-                   FOR UPDATE) p
-             WHERE d.id = p.id AND d.event_received_at = p.event_received_at",
+             FROM held h
+             WHERE d.id = h.id AND d.event_received_at = h.event_received_at",
         )
         .bind(endpoint.uuid())
         .bind(org.uuid())

@@ -380,7 +380,7 @@ async fn unreplayed(
     }
     sqlx::query(
         "SELECT 1 FROM endpoints
-         WHERE id IN (SELECT endpoint_id FROM dead_letters WHERE id = ANY ($1))
+         WHERE id = ANY (ARRAY(SELECT DISTINCT endpoint_id FROM dead_letters WHERE id = ANY ($1)))
          ORDER BY id FOR SHARE",
     )
     .bind(letters)
@@ -397,7 +397,8 @@ async fn unreplayed(
 }
 
 /// New deliveries for those of the old ones whose endpoint is enabled and whose event is there, in
-/// the order the events came.
+/// the order the events came. The limits keep each a look-up by its key: a planner without
+/// statistics would walk all deliveries of the organisation instead.
 async fn twins(
     connection: &mut PgConnection,
     org: OrgId,
@@ -410,9 +411,13 @@ async fn twins(
     let found = sqlx::query(
         "SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id
          FROM unnest($1::uuid[]) o (id)
-         JOIN deliveries d ON d.id = o.id AND d.org_id = $2
-         JOIN endpoints p ON p.id = d.endpoint_id AND p.disabled_reason IS NULL
-         JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
+         CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE id = o.id LIMIT 1) d
+         CROSS JOIN LATERAL (SELECT 1 FROM endpoints
+                             WHERE id = d.endpoint_id AND disabled_reason IS NULL LIMIT 1) p
+         CROSS JOIN LATERAL (SELECT 1 FROM events
+                             WHERE id = d.event_id AND received_at = d.event_received_at
+                             LIMIT 1) e
+         WHERE d.org_id = $2
          ORDER BY d.event_received_at, d.event_id, d.created_at, d.id",
     )
     .bind(old)
