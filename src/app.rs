@@ -80,6 +80,25 @@ pub enum OpenError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// Why it is not known that every secret in the store can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum MissingKeysError {
+    /// Some cannot: `SECRETS_KEY` is not set, or lacks a key.
+    #[error(
+        "SECRETS_KEY lacks what {texts} secrets in the store are encrypted by, keys {ids}; list those \
+         keys after the first one"
+    )]
+    Missing {
+        /// How many.
+        texts: i64,
+        /// The ids of the keys, with commas between them.
+        ids: String,
+    },
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why a server could not be built, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -89,6 +108,9 @@ pub enum AppError {
     /// The store failed at the start.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Endpoints' secrets are encrypted by keys that are not there.
+    #[error(transparent)]
+    MissingKeys(#[from] MissingKeysError),
     /// The schema could not be brought up to date.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
@@ -139,6 +161,7 @@ impl App {
         if applied > 0 {
             tracing::info!(applied, "brought the database schema up to date");
         }
+        require_keys(&store).await?;
         store.maintain_across_orgs(clock.now()).await?;
         let (listener, address) = listen(config).await?;
         let (journal, reader) =
@@ -173,7 +196,7 @@ impl App {
             planned: wake.clone(),
         };
         behind.spawn("replayer", replayer.run(lifecycle.shutdown()));
-        let hand_over = HandOver { deliveries, wake, instance, lease_span };
+        let hand_over = HandOver { deliveries, wake: wake.clone(), instance, lease_span };
         let workers = Workers::new(
             &config.ingest,
             (journal.clone(), reader),
@@ -211,6 +234,7 @@ impl App {
                 authenticator,
                 limiter: RateLimiter::new(&config.limit),
                 intake: Intake::new(journal.clone(), clock.clone()),
+                wake,
                 replays,
                 vitals,
                 backlog,
@@ -317,6 +341,18 @@ async fn open_store_on(
     let config = config.clone();
     let opening = async move { open_store(&config, metrics).await };
     Ok(background.handle().spawn(opening).await??)
+}
+
+/// Refuses to go on without all keys: a server would fail deliveries one by one instead, and the
+/// command line would write secrets that the server cannot read.
+async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
+    let missing = store.missing_keys_across_orgs().await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let texts = missing.iter().map(|key| key.texts).sum();
+    let ids: Vec<String> = missing.into_iter().map(|key| key.id).collect();
+    Err(MissingKeysError::Missing { texts, ids: ids.join(", ") })
 }
 
 fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {

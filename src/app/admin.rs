@@ -11,13 +11,15 @@ use crate::config::StoreConfig;
 use crate::delivery::parse_endpoint_url;
 use crate::domain::{
     ApiKey, ApiKeyId, Endpoint, EndpointChange, EndpointId, EventTypeFilters, Org, OrgId, Page,
-    PageRequest, Role, SigningSecret, Violation,
+    PageRequest, Role, RotationRefusal, SecretChoice, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{DeliveryRefusal, MigrateError, MigrationStatus, SharedStore, StoreError};
+use crate::store::{
+    DeliveryRefusal, MigrateError, MigrationStatus, Resealed, SharedStore, StoreError,
+};
 
-use super::{OpenError, open_store};
+use super::{MissingKeysError, OpenError, open_store, require_keys};
 
 /// Why an endpoint is disabled that was disabled on the command line.
 const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
@@ -55,6 +57,12 @@ pub enum AdminError {
     /// It cannot be done to that delivery.
     #[error(transparent)]
     Delivery(#[from] DeliveryRefusal),
+    /// Endpoints' secrets are encrypted by keys that are not there.
+    #[error(transparent)]
+    MissingKeys(#[from] MissingKeysError),
+    /// An endpoint's secret was not rotated.
+    #[error("{0}")]
+    Rotation(&'static str),
     /// There is no SQLite file.
     #[error(
         "there is no {}; name its directory with --data-dir or DATA_DIR, or a PostgreSQL database \
@@ -203,7 +211,7 @@ impl Admin {
         if found { Ok(()) } else { Err(no_key(id)) }
     }
 
-    /// Adds an endpoint with a secret of its own; `allow_private` as the server that will deliver to
+    /// Adds an endpoint with a secret that is brought or made up; `allow_private` as the server that will deliver to
     /// it has `ALLOW_PRIVATE_ENDPOINTS`.
     pub async fn add_endpoint(
         &self,
@@ -211,22 +219,19 @@ impl Admin {
         url: &str,
         event_types: EventTypeFilters,
         description: Option<String>,
+        secret: SecretChoice,
         allow_private: bool,
     ) -> Result<Endpoint, AdminError> {
         self.require_org(org_id).await?;
+        secret.check()?;
+        require_keys(&self.store).await?;
         let url = parse_endpoint_url(url, allow_private)?;
         description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
-        let now = self.clock.now();
+        let secret = secret.secret(SignatureScheme::default())?;
         let endpoint = Endpoint {
-            id: EndpointId::mint(now),
-            org_id,
-            url,
             event_types,
             description,
-            secret: SigningSecret::generate()?,
-            disabled_reason: None,
-            created_at: now,
-            updated_at: now,
+            ..Endpoint::new(org_id, url, secret, self.clock.now())
         };
         self.store.insert_endpoint(org_id, &endpoint).await?;
         Ok(endpoint)
@@ -253,6 +258,52 @@ impl Admin {
         let change = EndpointChange { disabled_reason: Some(reason), ..EndpointChange::default() };
         let changed = self.store.update_endpoint(org, id, &change, self.clock.now()).await?;
         changed.ok_or_else(|| no_endpoint(org, id))
+    }
+
+    /// Puts a secret that is brought or made up in the place of an endpoint's, which goes on signing
+    /// for `overlap`.
+    pub async fn rotate_secret(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        secret: SecretChoice,
+        overlap: Duration,
+    ) -> Result<Endpoint, AdminError> {
+        secret.check()?;
+        Secrets::check_overlap(overlap)?;
+        require_keys(&self.store).await?;
+        let missing = || no_endpoint(org, id);
+        let old = self.store.endpoint(org, id).await?.ok_or_else(missing)?;
+        let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
+        let new = secret.secret(scheme.unwrap_or_default())?;
+        let rotated = self.store.rotate_secret(org, id, &new, overlap, self.clock.now()).await?;
+        rotated.map_err(|refusal| match refusal {
+            RotationRefusal::NotFound => missing(),
+            RotationRefusal::TooManySecrets => AdminError::Rotation(
+                "three earlier secrets still sign; wait until one has ended, or end them all with \
+                 --overlap 0s",
+            ),
+            RotationRefusal::Unreadable => AdminError::Rotation(
+                "the secret in use cannot be read with SECRETS_KEY, so it cannot go on signing; \
+                 replace it with --overlap 0s",
+            ),
+        })
+    }
+
+    /// Encrypts every endpoint's secrets by the first key of `SECRETS_KEY`, step by step. It may be
+    /// broken off and begun anew; beside running servers that know the key already.
+    pub async fn reencrypt(&self) -> Result<Resealed, AdminError> {
+        let mut all = Resealed::default();
+        loop {
+            let step = self.store.reseal_secrets_across_orgs(all.next).await?;
+            all.endpoints += step.endpoints;
+            all.encrypted += step.encrypted;
+            all.unreadable.extend(step.unreadable);
+            all.next = step.next;
+            if all.next.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// Removes an endpoint and cancels its pending deliveries.

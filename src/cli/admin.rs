@@ -1,4 +1,4 @@
-//! Commands on the store: `migrate`, `org`, `key`, `endpoint`.
+//! Commands on the store: `migrate`, `org`, `key`; `endpoint` has a file of its own.
 
 use std::time::Duration;
 
@@ -10,10 +10,7 @@ use super::output::Output;
 use crate::app::{Admin, AdminError};
 use crate::auth::IssuedKey;
 use crate::config::{StoreConfig, parse_duration};
-use crate::domain::{
-    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Page, PageRequest, Role,
-    Timestamp,
-};
+use crate::domain::{ApiKey, ApiKeyId, Org, OrgId, Page, PageRequest, Role, Timestamp};
 
 /// What every command on the store takes.
 #[derive(Args, Debug)]
@@ -23,7 +20,7 @@ pub(super) struct Common {
     pub(super) output: Output,
     // Last, since its help heading holds for what comes after it.
     #[command(flatten)]
-    store: StoreConfig,
+    pub(super) store: StoreConfig,
 }
 
 #[derive(Subcommand, Debug)]
@@ -95,62 +92,6 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         common: Common,
     },
-}
-
-#[derive(Subcommand, Debug)]
-pub(super) enum EndpointCommand {
-    /// Add an endpoint; the answer holds the secret its webhooks are signed with
-    Add {
-        /// The organisation whose events it gets
-        #[arg(long, value_name = "ID")]
-        org: OrgId,
-        /// Where webhooks are posted
-        #[arg(long)]
-        url: String,
-        /// Which events it gets, as in user.login,invoice.*; without it all
-        #[arg(long, value_name = "FILTERS", default_value = "", value_parser = parse_filters)]
-        event_types: EventTypeFilters,
-        /// What it is for
-        #[arg(long)]
-        description: Option<String>,
-        /// Allow an http:// URL, as the server must be told too
-        #[arg(long, env = "ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1, require_equals = true,
-              default_value_t = false, default_missing_value = "true", value_name = "BOOL",
-              action = clap::ArgAction::Set)]
-        allow_private_endpoints: bool,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// List an organisation's endpoints, newest first
-    List {
-        /// The organisation
-        #[arg(long, value_name = "ID")]
-        org: OrgId,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Enable an endpoint; its parked deliveries are due at once
-    Enable(OneEndpoint),
-    /// Disable an endpoint; its deliveries are parked until it is enabled
-    Disable(OneEndpoint),
-    /// Remove an endpoint and cancel its pending deliveries
-    Remove(OneEndpoint),
-}
-
-/// An endpoint of an organisation.
-#[derive(Args, Debug)]
-pub(super) struct OneEndpoint {
-    /// The organisation it belongs to
-    #[arg(long, value_name = "ID")]
-    org: OrgId,
-    /// The endpoint
-    id: EndpointId,
-    #[command(flatten)]
-    common: Common,
-}
-
-fn parse_filters(text: &str) -> Result<EventTypeFilters, String> {
-    text.parse().map_err(|violation: crate::domain::Violation| violation.message)
 }
 
 pub(super) async fn migrate(command: MigrateCommand) -> Result<(), CliError> {
@@ -231,51 +172,6 @@ pub(super) async fn key(command: KeyCommand) -> Result<(), CliError> {
     Ok(())
 }
 
-pub(super) async fn endpoint(command: EndpointCommand) -> Result<(), CliError> {
-    match command {
-        EndpointCommand::Add {
-            org,
-            url,
-            event_types,
-            description,
-            allow_private_endpoints,
-            common,
-        } => {
-            let endpoint = existing(&common, async |admin| {
-                admin
-                    .add_endpoint(org, &url, event_types, description, allow_private_endpoints)
-                    .await
-            })
-            .await?;
-            let secret = Some(endpoint.secret.reveal());
-            common.output.write(&EndpointView::new(&endpoint, secret), endpoint_line)?;
-        }
-        EndpointCommand::List { org, common } => {
-            let endpoints = existing(&common, async |admin| {
-                all(async |page| admin.endpoints(org, page).await).await
-            })
-            .await?;
-            let views: Vec<_> = endpoints.iter().map(|e| EndpointView::new(e, None)).collect();
-            common.output.write(&views, |views| lines(views, endpoint_line))?;
-        }
-        EndpointCommand::Enable(one) => switch_endpoint(one, true).await?,
-        EndpointCommand::Disable(one) => switch_endpoint(one, false).await?,
-        EndpointCommand::Remove(OneEndpoint { org, id, common }) => {
-            existing(&common, async |admin| admin.remove_endpoint(org, id).await).await?;
-            common.output.write(&Removed { id, removed: true }, |r| format!("{} removed", r.id))?;
-        }
-    }
-    Ok(())
-}
-
-async fn switch_endpoint(one: OneEndpoint, enabled: bool) -> Result<(), CliError> {
-    let OneEndpoint { org, id, common } = one;
-    let switch = async |admin: &Admin| admin.switch_endpoint(org, id, enabled).await;
-    let endpoint = existing(&common, switch).await?;
-    common.output.write(&EndpointView::new(&endpoint, None), endpoint_line)?;
-    Ok(())
-}
-
 #[derive(Serialize)]
 struct Applied {
     applied: usize,
@@ -293,12 +189,6 @@ struct Revoked {
 }
 
 #[derive(Serialize)]
-struct Removed {
-    id: EndpointId,
-    removed: bool,
-}
-
-#[derive(Serialize)]
 struct KeyView<'a> {
     id: ApiKeyId,
     /// `null` for an operator's key.
@@ -313,19 +203,6 @@ struct IssuedKeyView<'a> {
     key: &'a str,
     #[serde(flatten)]
     record: KeyView<'a>,
-}
-
-#[derive(Serialize)]
-struct EndpointView<'a> {
-    id: EndpointId,
-    org_id: OrgId,
-    url: &'a str,
-    event_types: &'a EventTypeFilters,
-    description: Option<&'a str>,
-    disabled_reason: Option<&'a str>,
-    created_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
 }
 
 impl<'a> KeyView<'a> {
@@ -346,21 +223,6 @@ impl<'a> IssuedKeyView<'a> {
     }
 }
 
-impl<'a> EndpointView<'a> {
-    fn new(endpoint: &'a Endpoint, secret: Option<String>) -> Self {
-        Self {
-            id: endpoint.id,
-            org_id: endpoint.org_id,
-            url: endpoint.url.as_str(),
-            event_types: &endpoint.event_types,
-            description: endpoint.description.as_deref(),
-            disabled_reason: endpoint.disabled_reason.as_deref(),
-            created_at: endpoint.created_at,
-            secret,
-        }
-    }
-}
-
 fn org_line(org: &Org) -> String {
     let limit = org.rate_limit_per_minute.map_or("default".to_owned(), |limit| limit.to_string());
     format!("{}  {}  events/minute: {limit}", org.id, org.name)
@@ -374,15 +236,6 @@ fn key_line(key: &KeyView<'_>) -> String {
 
 fn issued_key_line(issued: &IssuedKeyView<'_>) -> String {
     format!("{}\n\n  {}\n\nThe key is shown this once.", key_line(&issued.record), issued.key)
-}
-
-fn endpoint_line(endpoint: &EndpointView<'_>) -> String {
-    let events = endpoint.event_types.to_string();
-    let events = if events.is_empty() { "*" } else { &events };
-    let disabled =
-        endpoint.disabled_reason.map_or(String::new(), |why| format!("  disabled: {why}"));
-    let secret = endpoint.secret.as_ref().map_or(String::new(), |s| format!("\n\n  secret {s}"));
-    format!("{}  {}  events: {events}{disabled}{secret}", endpoint.id, endpoint.url)
 }
 
 pub(super) fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {

@@ -7,6 +7,7 @@
 mod admin;
 mod bench;
 mod delivery;
+mod endpoint;
 mod listen;
 mod output;
 mod serve;
@@ -39,7 +40,7 @@ enum Command {
     Key(admin::KeyCommand),
     /// Manage endpoints
     #[command(subcommand)]
-    Endpoint(admin::EndpointCommand),
+    Endpoint(endpoint::EndpointCommand),
     /// Look into deliveries, and retry, replay or cancel one
     #[command(subcommand)]
     Delivery(delivery::DeliveryCommand),
@@ -62,7 +63,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Migrate(command) => admin::migrate(command).await,
         Command::Org(command) => admin::org(command).await,
         Command::Key(command) => admin::key(command).await,
-        Command::Endpoint(command) => admin::endpoint(command).await,
+        Command::Endpoint(command) => endpoint::run(command).await,
         Command::Delivery(command) => delivery::delivery(command).await,
         Command::Replay(command) => delivery::replay(command).await,
         Command::Bench(args) => bench::run(*args).await,

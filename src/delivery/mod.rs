@@ -30,6 +30,13 @@
 //! server that starts again lets go at once of what it held when it died; other servers wait for the
 //! leases to lapse.
 //!
+//! # Secrets
+//! An attempt is signed by every secret in use when it starts, as far as its endpoint was known when
+//! the lease was taken. So a rotation takes effect with the next lease: at once for what is claimed or
+//! planned from then on, and within [`lease_span`] for what waits in memory, which the old secret signs
+//! alone. Its receiver takes that, or refuses it and gets the retry, which is signed by both. A secret
+//! that cannot be read fails the attempt: nothing is sent unsigned.
+//!
 //! # Failure
 //! - A receiver that is slow or down costs its own endpoint: it holds at most its slots and its
 //!   share of the memory (`lanes.rs`), and the others are served in turn.
@@ -75,7 +82,7 @@ use outcomes::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;
 
 pub use guard::parse_endpoint_url;
-pub use signer::sign;
+pub use signer::{Verifier, sign};
 pub use vitals::Vitals;
 
 /// The shortest lease: longer than a delivery waits in memory as a rule, and short enough that what

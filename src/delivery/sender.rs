@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, InvalidHeaderValue, RETRY_AFTER};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, StatusCode};
 
 use crate::domain::{LeasedDelivery, Timestamp};
@@ -55,8 +55,8 @@ impl Answer {
 enum Failure {
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("cannot form the request: {0}")]
-    Header(#[from] InvalidHeaderValue),
+    #[error(transparent)]
+    Headers(#[from] webhook::HeadersError),
     #[error("{}", describe(.0))]
     Request(#[from] reqwest::Error),
 }
@@ -92,6 +92,10 @@ impl Sender {
         match self.request(delivery, at).await {
             Ok(response) => read(response).await,
             Err(failure) => {
+                if let Failure::Headers(error) = &failure {
+                    let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
+                    tracing::error!(%org, %endpoint, %error, "a webhook cannot be signed");
+                }
                 let error = match &failure {
                     Failure::Request(error) if is_timeout(error) => {
                         format!("no answer within {}", humantime::format_duration(self.timeout))

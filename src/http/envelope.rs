@@ -13,7 +13,7 @@ use std::task::Poll;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::http::header::ALLOW;
 use axum::response::{IntoResponse, Response};
@@ -56,7 +56,7 @@ impl Api {
     ) -> Result<Response, Infallible> {
         line.begin_request();
         let arrival = Arrival::note(request.headers());
-        let mut response = bounded(self.handle(request.map(Body::new), arrival), line).await;
+        let mut response = bounded(self.handle(request.map(Body::new), arrival, line), line).await;
         if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
             // The router alone knows which methods a route takes, and has noted them.
             let allow = response.headers_mut().remove(ALLOW);
@@ -68,9 +68,9 @@ impl Api {
         Ok(response)
     }
 
-    async fn handle(&self, mut request: Request, arrival: Arrival) -> Response {
+    async fn handle(&self, mut request: Request, arrival: Arrival, line: &Line) -> Response {
         if request.method() == Method::POST && request.uri().path() == SINGLE_EVENTS {
-            return self.post_one(request, arrival).await.into_response();
+            return self.post_one(request, arrival, line).await.into_response();
         }
         request.extensions_mut().insert(arrival);
         // Boxed, so that the future of a single event is not as large as that of any route.
@@ -78,10 +78,13 @@ impl Api {
         response
     }
 
-    async fn post_one(&self, request: Request, arrival: Arrival) -> Result<Response, ApiError> {
-        let (mut head, body) = request.into_parts();
-        let tenant = Tenant::from_request_parts(&mut head, &self.app).await?;
-        let request = Request::from_parts(head, body);
+    async fn post_one(
+        &self,
+        request: Request,
+        arrival: Arrival,
+        line: &Line,
+    ) -> Result<Response, ApiError> {
+        let tenant = Tenant::again(request.headers(), &self.app, &line.last_key).await?;
         events::post_one(State(self.app.clone()), arrival, tenant, request).await
     }
 }

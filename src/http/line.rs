@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 
+use crate::auth::LastKey;
+
 /// The time between two sweeps.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 
@@ -46,6 +48,8 @@ pub(super) struct Line {
     /// it cannot be taken for a verdict on the next one.
     overdue: AtomicU64,
     waker: AtomicWaker,
+    /// The key that came last.
+    pub(super) last_key: LastKey,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +72,7 @@ impl Lines {
             phase: AtomicU64::new(ticks << 1),
             overdue: AtomicU64::new(NEVER),
             waker: AtomicWaker::new(),
+            last_key: LastKey::default(),
         });
         self.open.push(Arc::downgrade(&line));
         line

@@ -8,10 +8,11 @@ use axum::http::StatusCode;
 use super::error::ApiError;
 use super::quota;
 use crate::auth::AuthError;
+use crate::domain::RotationRefusal;
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::limit::Quota;
-use crate::store::{DeliveryRefusal, StoreError};
+use crate::store::{DeliveryRefusal, PlanRefusal, StoreError};
 
 /// For what passes by itself in a moment.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -154,6 +155,25 @@ impl Problem {
                 "The event is refused still",
                 why.clone(),
             ),
+            ApiError::Plan(PlanRefusal::NotFound)
+            | ApiError::Rotation(RotationRefusal::NotFound) => Self::of(&ApiError::NotFound),
+            ApiError::Plan(PlanRefusal::EndpointDisabled) => {
+                delivery(DeliveryRefusal::EndpointDisabled)
+            }
+            ApiError::Rotation(RotationRefusal::TooManySecrets) => Self::new(
+                S::CONFLICT,
+                "too_many_secrets",
+                "Too many secrets are in use",
+                "three earlier secrets still sign; wait until one has ended, or send \
+                 overlap_seconds 0, which ends them all at once",
+            ),
+            ApiError::Rotation(RotationRefusal::Unreadable) => Self::new(
+                S::SERVICE_UNAVAILABLE,
+                "secrets_unreadable",
+                "The secrets cannot be read",
+                "this server's SECRETS_KEY lacks the key they are encrypted by; tell the operator",
+            )
+            .blame(Blame::Ourselves),
             ApiError::KeyExpired => Self::new(
                 S::CONFLICT,
                 "key_expired",

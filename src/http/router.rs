@@ -5,7 +5,8 @@ use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
 use super::routes::{
-    dead_letters, deliveries, endpoints, events, health, keys, metrics, orgs, replays,
+    dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health, keys,
+    metrics, orgs, replays,
 };
 use super::state::AppState;
 
@@ -29,7 +30,9 @@ pub(super) fn router(app: AppState) -> Router {
             "/api/endpoints/{id}",
             get(endpoints::one).patch(endpoints::change).delete(endpoints::remove),
         )
-        .route("/api/endpoints/{id}/secret", get(endpoints::secret))
+        .route("/api/endpoints/{id}/secret", get(endpoint_secrets::show))
+        .route("/api/endpoints/{id}/secret/rotate", post(endpoint_secrets::rotate))
+        .route("/api/endpoints/{id}/test", post(endpoint_test::send))
         .route("/api/endpoints/{id}/replay", post(replays::of_endpoint))
         .route("/api/endpoints/{id}/cancel-pending", post(endpoints::cancel_pending))
         .route("/api/deliveries", get(deliveries::list))

@@ -105,6 +105,7 @@ async fn converse(stream: TcpStream, api: Api, line: Arc<Line>, _place: OwnedSem
     let connection = http1::Builder::new()
         .header_read_timeout(None)
         .writev(false)
+        .half_close(true)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service_fn(|request| api.answer(request, &line)));

@@ -36,6 +36,8 @@ pub struct Parts {
     pub limiter: RateLimiter,
     /// Takes events in.
     pub intake: Intake,
+    /// Wakes whoever delivers.
+    pub wake: Wake,
     /// Tells whoever goes on with replays that there is a new one.
     pub replays: Wake,
     /// Signs of life of whoever delivers.

@@ -9,6 +9,7 @@ use crate::domain::{DeliveryId, Lease, LeasedDelivery, Timestamp};
 
 use super::replay::endpoint_refusal;
 use super::rows::{self, Columns};
+use super::seal::Keyring;
 use super::{DeliveryRefusal, StoreError};
 
 /// Reads claimed rows: `id, attempts`, then an event's columns, then an endpoint's. Deliveries of
@@ -16,6 +17,7 @@ use super::{DeliveryRefusal, StoreError};
 pub(super) fn leased<R: Columns>(
     found: &[R],
     lease: Lease,
+    keyring: &Keyring,
 ) -> Result<Vec<LeasedDelivery>, StoreError> {
     let mut events = HashMap::new();
     let mut endpoints = HashMap::new();
@@ -23,7 +25,7 @@ pub(super) fn leased<R: Columns>(
     for row in found {
         let event_key = (row.uuid(2)?, row.moment(10)?);
         let event = shared(&mut events, event_key, || rows::event(row, 2))?;
-        let endpoint = shared(&mut endpoints, row.uuid(12)?, || rows::endpoint(row, 12))?;
+        let endpoint = shared(&mut endpoints, row.uuid(12)?, || rows::endpoint(row, 12, keyring))?;
         leased.push(LeasedDelivery {
             id: DeliveryId::from_uuid(row.uuid(0)?),
             event,

@@ -3,7 +3,8 @@
 //! This file is the contract; `sqlite/` and `postgres/` keep it, each with what its engine does
 //! best, in files of the same names. One conformance suite (`tests/it/store/`) holds both to it.
 //! What needs no engine is shared: `plan`, `outcome` and `replay` decide what is written, `rows` and
-//! `lease` read what comes back, `error` judges faults, `migrations` lists the steps of the schema.
+//! `lease` read what comes back, `seal` encrypts secrets, `error` judges faults, `migrations` lists
+//! the steps of the schema.
 //!
 //! # Rules
 //! - A method takes the `OrgId` first and touches that tenant's rows only. One that cannot is named
@@ -30,6 +31,7 @@ mod plan;
 pub mod postgres;
 mod replay;
 mod rows;
+mod seal;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -41,7 +43,7 @@ use crate::domain::{
     ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, Delivery,
     DeliveryFilter, DeliveryId, Endpoint, EndpointChange, EndpointId, Event, EventFilter, EventId,
     InstanceId, Lease, LeasedDelivery, Org, OrgChange, OrgId, Outcome, Page, PageRequest, Replay,
-    ReplayId, Timestamp,
+    ReplayId, RotationRefusal, SigningSecret, Timestamp,
 };
 use crate::runtime::Stopwatch;
 use crate::telemetry::{DbOperation, Metrics};
@@ -54,6 +56,7 @@ pub trait Store:
     OrgStore
     + KeyStore
     + EndpointStore
+    + SecretStore
     + EventStore
     + DeliveryStore
     + CancelStore
@@ -67,6 +70,7 @@ impl<T> Store for T where
     T: OrgStore
         + KeyStore
         + EndpointStore
+        + SecretStore
         + EventStore
         + DeliveryStore
         + CancelStore
@@ -208,6 +212,60 @@ pub trait EndpointStore: Send + Sync {
     ) -> Result<bool, StoreError>;
 }
 
+/// Endpoints' secrets: what they sign with, and how the store keeps that.
+///
+/// Secrets and custom header fields are written in clear without `SECRETS_KEY`, and encrypted by its
+/// first key with it. Both are read, whatever the setting; what cannot be is
+/// [`Unreadable`](crate::domain::Unreadable) within its endpoint.
+#[async_trait]
+pub trait SecretStore: Send + Sync {
+    /// Puts `new` in the place of an endpoint's secret, which goes on signing for `overlap`, and
+    /// returns the endpoint as it is now. [`Endpoint::rotated_secrets`] has the rules.
+    async fn rotate_secret(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        new: &SigningSecret,
+        overlap: Duration,
+        now: Timestamp,
+    ) -> Result<Result<Endpoint, RotationRefusal>, StoreError>;
+    /// Encrypts what is in clear, or by another key, by the first key: one step, over some endpoints
+    /// after `after` in the order of their ids. Doing it again changes nothing, so it can be broken
+    /// off at any time and begun anew. Without keys it changes nothing.
+    async fn reseal_secrets_across_orgs(
+        &self,
+        after: Option<EndpointId>,
+    ) -> Result<Resealed, StoreError>;
+    /// The keys that something is encrypted by and that `SECRETS_KEY` does not list: a look at every
+    /// endpoint, for a server that starts.
+    async fn missing_keys_across_orgs(&self) -> Result<Vec<MissingKey>, StoreError>;
+}
+
+/// What a step of encrypting did.
+#[derive(Debug, Default)]
+pub struct Resealed {
+    /// Endpoints that were looked at.
+    pub endpoints: usize,
+    /// Those that were written anew.
+    pub encrypted: usize,
+    /// Those that cannot be read, which stay as they are.
+    pub unreadable: Vec<EndpointId>,
+    /// Where the next step goes on; `None` after the last one.
+    pub next: Option<EndpointId>,
+}
+
+/// A key that is needed and not there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MissingKey {
+    /// Its id, as sealed texts name it.
+    pub id: String,
+    /// How many texts are encrypted by it.
+    pub texts: i64,
+}
+
+/// Endpoints in one step of encrypting.
+const RESEALED_PER_STEP: i64 = 100;
+
 /// What became of a batch of events.
 #[derive(Debug, Default)]
 pub struct Persisted {
@@ -248,6 +306,15 @@ pub trait EventStore: Send + Sync {
         room: Option<LeaseRoom>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError>;
+    /// Stores an event that is new and plans one delivery of it, to this endpoint whatever its
+    /// filters say and to no other. It is due at `now`.
+    async fn plan_event(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        event: &Arc<Event>,
+        now: Timestamp,
+    ) -> Result<Result<DeliveryId, PlanRefusal>, StoreError>;
     /// Puts an event that the store refuses among the dead letters, `record` being the event in the
     /// journal's form. Doing it again changes nothing.
     async fn bury_event(
@@ -358,6 +425,15 @@ pub trait DeadLetterStore: Send + Sync {
     ) -> Result<Option<Vec<u8>>, StoreError>;
     /// Deletes a dead letter; its delivery stays as it is. `false` when there is none.
     async fn delete_dead_letter(&self, org: OrgId, id: DeadLetterId) -> Result<bool, StoreError>;
+}
+
+/// Why no delivery was planned to an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlanRefusal {
+    /// There is no such endpoint.
+    NotFound,
+    /// It is disabled.
+    EndpointDisabled,
 }
 
 /// Replays: new deliveries that repeat old ones. They are due at once, start with no attempts, and

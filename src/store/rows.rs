@@ -12,7 +12,8 @@ use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::seal::{self, Keyring, Place, SecretColumns};
+use super::{MissingKey, RESEALED_PER_STEP, Resealed, StoreError};
 use crate::domain::{
     ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, Delivery,
     DeliveryId, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash, Org, OrgId,
@@ -101,20 +102,101 @@ pub(super) fn key(row: &impl Columns) -> Result<ApiKey, StoreError> {
     })
 }
 
-/// Reads `id, org_id, url, event_types, description, secret, disabled_reason, created_at,
-/// updated_at`, starting at `at`.
-pub(super) fn endpoint(row: &impl Columns, at: usize) -> Result<Endpoint, StoreError> {
+/// The columns that [`endpoint`] reads, in its order, each after `$of` (as in `p.`).
+macro_rules! endpoint_columns {
+    () => {
+        $crate::store::rows::endpoint_columns!("")
+    };
+    ($of:literal) => {
+        $crate::store::rows::columns_of!(
+            $of;
+            id org_id url event_types description secret disabled_reason created_at updated_at
+            earlier_secrets headers
+        )
+    };
+}
+/// Names with commas between them, each after `$of`.
+macro_rules! columns_of {
+    ($of:literal; $first:ident $($name:ident)*) => {
+        concat!($of, stringify!($first) $(, ", ", $of, stringify!($name))*)
+    };
+}
+pub(super) use columns_of;
+pub(super) use endpoint_columns;
+
+/// Reads [`endpoint_columns`], starting at `at`. What the keyring does not open is left unreadable
+/// within the endpoint: it must not keep anybody from the other rows.
+pub(super) fn endpoint(
+    row: &impl Columns,
+    at: usize,
+    keyring: &Keyring,
+) -> Result<Endpoint, StoreError> {
+    let id = EndpointId::from_uuid(row.uuid(at)?);
+    let org_id = OrgId::from_uuid(row.uuid(at + 1)?);
+    let place = Place { org: org_id, endpoint: id };
+    let sealed = SecretColumns {
+        secret: row.text(at + 5)?,
+        earlier_secrets: row.text_opt(at + 9)?,
+        headers: row.text_opt(at + 10)?,
+    };
     Ok(Endpoint {
-        id: EndpointId::from_uuid(row.uuid(at)?),
-        org_id: OrgId::from_uuid(row.uuid(at + 1)?),
+        id,
+        org_id,
         url: parsed("url", &row.text(at + 2)?)?,
         event_types: parsed("event_types", &row.text(at + 3)?)?,
         description: row.text_opt(at + 4)?,
-        secret: parsed("secret", &row.text(at + 5)?)?,
+        secrets: keyring.open_secrets(place, &sealed),
+        headers: keyring.open_headers(place, &sealed),
         disabled_reason: row.text_opt(at + 6)?,
         created_at: row.moment(at + 7)?,
         updated_at: row.moment(at + 8)?,
     })
+}
+
+/// Reads `id, org_id, secret, earlier_secrets, headers` of a step of encrypting, and says what is to
+/// be written.
+pub(super) fn reseal(
+    rows: &[impl Columns],
+    keyring: &Keyring,
+) -> Result<(Resealed, Vec<(EndpointId, SecretColumns)>), StoreError> {
+    let mut resealed = Resealed { endpoints: rows.len(), ..Resealed::default() };
+    let mut changes = Vec::new();
+    for row in rows {
+        let id = EndpointId::from_uuid(row.uuid(0)?);
+        let place = Place { org: OrgId::from_uuid(row.uuid(1)?), endpoint: id };
+        let columns = SecretColumns {
+            secret: row.text(2)?,
+            earlier_secrets: row.text_opt(3)?,
+            headers: row.text_opt(4)?,
+        };
+        match keyring.reseal(place, &columns)? {
+            Ok(Some(columns)) => changes.push((id, columns)),
+            Ok(None) => {}
+            Err(_) => resealed.unreadable.push(id),
+        }
+        resealed.next = Some(id);
+    }
+    resealed.encrypted = changes.len();
+    if rows.len() < usize::try_from(RESEALED_PER_STEP).unwrap_or(usize::MAX) {
+        resealed.next = None;
+    }
+    Ok((resealed, changes))
+}
+
+/// Reads the start of sealed texts and how many there are, and keeps what the keyring lacks.
+pub(super) fn missing_keys(
+    rows: &[impl Columns],
+    keyring: &Keyring,
+) -> Result<Vec<MissingKey>, StoreError> {
+    let mut missing = Vec::new();
+    for row in rows {
+        let head = row.text(0)?;
+        if !keyring.knows(&head) {
+            missing
+                .push(MissingKey { id: seal::key_id_of(&head).to_owned(), texts: row.number(1)? });
+        }
+    }
+    Ok(missing)
 }
 
 /// Reads `id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at, received_at,

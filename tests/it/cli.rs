@@ -1,5 +1,7 @@
 //! The command line, as people and scripts use it: the real binary in a directory of its own.
 
+mod secrets;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;

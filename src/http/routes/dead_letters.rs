@@ -77,12 +77,14 @@ pub(in super::super) async fn replay(
     if let Some(delivery) = letter.delivery_id {
         let replayed = app.store.replay_delivery(org, delivery, app.clock.now()).await?;
         let delivery = replayed.map_err(ApiError::Delivery)?;
+        app.wake.wake();
         return answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery));
     }
     let record = app.store.buried_record(org, id).await?.ok_or(ApiError::NotFound)?;
     match revive(&app.store, record, app.clock.now()).await? {
         Revival::Stored => {
             app.store.delete_dead_letter(org, id).await?;
+            app.wake.wake();
             let stored = Stored { event_id: letter.event_id, status: "stored" };
             answer::json(StatusCode::ACCEPTED, &stored)
         }

@@ -94,6 +94,7 @@ pub(in super::super) async fn replay(
     query.finish()?;
     let replayed = app.store.replay_delivery(tenant.org_id, id, app.clock.now()).await?;
     let delivery = replayed.map_err(ApiError::Delivery)?;
+    app.wake.wake();
     answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
 }
 

@@ -103,6 +103,7 @@ pub(in super::super) async fn replay(
     fields.finish(Some(()))?;
     let replayed = app.store.replay_event(tenant.org_id, id, endpoint, app.clock.now()).await?;
     let replayed = replayed.map_err(ApiError::Delivery)?;
+    app.wake.wake();
     let data = replayed.deliveries.into_iter().map(DeliveryView::from).collect();
     answer::json(StatusCode::ACCEPTED, &Replayed { data, skipped: replayed.skipped })
 }

@@ -3,6 +3,8 @@
 
 pub(super) mod dead_letters;
 pub(super) mod deliveries;
+pub(super) mod endpoint_secrets;
+pub(super) mod endpoint_test;
 pub(super) mod endpoints;
 pub(super) mod events;
 pub(super) mod health;

@@ -12,7 +12,8 @@ use crate::domain::{
     InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
-use crate::store::{DeliveryRefusal, DeliveryStore, LeaseRoom, StoreError, lease, rows, timed};
+use crate::store::rows::{self, endpoint_columns};
+use crate::store::{DeliveryRefusal, DeliveryStore, LeaseRoom, StoreError, lease, timed};
 use crate::telemetry::DbOperation;
 
 #[async_trait]
@@ -178,7 +179,7 @@ impl PostgresStore {
         now: Timestamp,
     ) -> Result<Vec<LeasedDelivery>, StoreError> {
         let except: Vec<Uuid> = except.iter().copied().map(EndpointId::uuid).collect();
-        let found = sqlx::query(
+        let found = sqlx::query(concat!(
             "WITH due AS (
                  SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at
                  FROM deliveries d
@@ -202,15 +203,15 @@ impl PostgresStore {
              )
              SELECT s.id, s.attempts,
                     e.id, e.org_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
-                    e.occurred_at, e.received_at, e.trace_id,
-                    p.id, p.org_id, p.url, p.event_types, p.description, p.secret,
-                    p.disabled_reason, p.created_at, p.updated_at
+                    e.occurred_at, e.received_at, e.trace_id, ",
+            endpoint_columns!("p."),
+            "
              FROM settled s
              JOIN events e ON e.id = s.event_id AND e.received_at = s.event_received_at
              JOIN endpoints p ON p.id = s.endpoint_id
              WHERE s.enabled
-             ORDER BY s.due_at",
-        )
+             ORDER BY s.due_at"
+        ))
         .bind(moment(now))
         .bind(except)
         .bind(i64::try_from(room.deliveries_max).unwrap_or(i64::MAX))
@@ -218,7 +219,7 @@ impl PostgresStore {
         .bind(room.lease.token.uuid())
         .fetch_all(&self.pool)
         .await?;
-        lease::leased(&found, room.lease)
+        lease::leased(&found, room.lease, &self.keyring)
     }
 
     /// Locks the deliveries whose lease still holds, in key order, and then those of their

@@ -7,58 +7,66 @@ use super::{PostgresStore, moment};
 use crate::domain::{
     Cursor, Endpoint, EndpointChange, EndpointId, OrgId, Page, PageRequest, Timestamp,
 };
-use crate::store::{EndpointStore, StoreError, rows};
+use crate::store::rows::{self, endpoint_columns};
+use crate::store::seal::Place;
+use crate::store::{EndpointStore, StoreError};
 
 #[async_trait]
 impl EndpointStore for PostgresStore {
     async fn insert_endpoint(&self, org: OrgId, endpoint: &Endpoint) -> Result<(), StoreError> {
+        let sealed = self.keyring.seal_endpoint(endpoint)?;
         sqlx::query(
             "INSERT INTO endpoints (id, org_id, url, event_types, description, secret,
-                                    disabled_reason, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                                    disabled_reason, created_at, updated_at, earlier_secrets,
+                                    headers)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(endpoint.id.uuid())
         .bind(org.uuid())
         .bind(endpoint.url.as_str())
         .bind(endpoint.event_types.to_string())
         .bind(endpoint.description.as_deref())
-        .bind(endpoint.secret.reveal())
+        .bind(sealed.secret)
         .bind(endpoint.disabled_reason.as_deref().map(rows::storable))
         .bind(moment(endpoint.created_at))
         .bind(moment(endpoint.updated_at))
+        .bind(sealed.earlier_secrets)
+        .bind(sealed.headers)
         .execute(&self.pool)
         .await?;
         Ok(())
     }
 
     async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, org_id, url, event_types, description, secret, disabled_reason,
-                    created_at, updated_at
-             FROM endpoints WHERE id = $1 AND org_id = $2",
-        )
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            endpoint_columns!(),
+            "
+             FROM endpoints WHERE id = $1 AND org_id = $2"
+        ))
         .bind(id.uuid())
         .bind(org.uuid())
         .fetch_optional(&self.pool)
         .await?;
-        row.map(|row| rows::endpoint(&row, 0)).transpose()
+        row.map(|row| rows::endpoint(&row, 0, &self.keyring)).transpose()
     }
 
     async fn endpoints(&self, org: OrgId, page: PageRequest) -> Result<Page<Endpoint>, StoreError> {
         let after = rows::place(page);
-        let found = sqlx::query(
-            "SELECT id, org_id, url, event_types, description, secret, disabled_reason,
-                    created_at, updated_at
+        let found = sqlx::query(concat!(
+            "SELECT ",
+            endpoint_columns!(),
+            "
              FROM endpoints WHERE org_id = $1 AND (created_at, id) < ($2, $3)
-             ORDER BY created_at DESC, id DESC LIMIT $4",
-        )
+             ORDER BY created_at DESC, id DESC LIMIT $4"
+        ))
         .bind(org.uuid())
         .bind(moment(after.at))
         .bind(after.id)
         .bind(rows::fetch_limit(page))
         .fetch_all(&self.pool)
         .await?;
-        let endpoints = rows::all(&found, |row| rows::endpoint(row, 0))?;
+        let endpoints = rows::all(&found, |row| rows::endpoint(row, 0, &self.keyring))?;
         Ok(Page::from_rows(endpoints, page.limit, |endpoint| Cursor {
             at: endpoint.created_at,
             id: endpoint.id.uuid(),
@@ -72,19 +80,23 @@ impl EndpointStore for PostgresStore {
         change: &EndpointChange,
         now: Timestamp,
     ) -> Result<Option<Endpoint>, StoreError> {
+        let place = Place { org, endpoint: id };
+        let headers = change.headers.as_ref();
+        let headers = headers.map(|h| self.keyring.seal_headers(place, h)).transpose()?;
         let disabled_reason = change.disabled_reason.as_ref().and_then(Option::as_deref);
         let mut tx = self.pool.begin().await?;
-        let row = sqlx::query(
+        let row = sqlx::query(concat!(
             "UPDATE endpoints
              SET url = coalesce($3, url),
                  event_types = coalesce($4, event_types),
                  description = CASE WHEN $5 THEN $6 ELSE description END,
                  disabled_reason = CASE WHEN $7 THEN $8 ELSE disabled_reason END,
-                 updated_at = $9
+                 updated_at = $9,
+                 headers = CASE WHEN $10 THEN $11 ELSE headers END
              WHERE id = $1 AND org_id = $2
-             RETURNING id, org_id, url, event_types, description, secret, disabled_reason,
-                       created_at, updated_at",
-        )
+             RETURNING ",
+            endpoint_columns!()
+        ))
         .bind(id.uuid())
         .bind(org.uuid())
         .bind(change.url.as_ref().map(url::Url::as_str))
@@ -94,6 +106,8 @@ impl EndpointStore for PostgresStore {
         .bind(change.disabled_reason.is_some())
         .bind(disabled_reason.map(rows::storable))
         .bind(moment(now))
+        .bind(change.headers.is_some())
+        .bind(headers.flatten())
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row else { return Ok(None) };
@@ -102,7 +116,7 @@ impl EndpointStore for PostgresStore {
             Some(None) => unpark(&mut tx, id, now).await?,
             None => {}
         }
-        let endpoint = rows::endpoint(&row, 0)?;
+        let endpoint = rows::endpoint(&row, 0, &self.keyring)?;
         tx.commit().await?;
         Ok(Some(endpoint))
     }

@@ -24,6 +24,7 @@ mod keys;
 mod maintenance;
 mod orgs;
 mod replays;
+mod secrets;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use time::OffsetDateTime;
 
 use super::StoreError;
+use super::seal::Keyring;
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
 use crate::telemetry::Metrics;
@@ -43,6 +45,7 @@ use crate::telemetry::Metrics;
 pub struct PostgresStore {
     pool: PgPool,
     dedup_window: Duration,
+    keyring: Keyring,
     metrics: Arc<Metrics>,
 }
 
@@ -86,7 +89,8 @@ impl PostgresStore {
             Err(sqlx::Error::PoolTimedOut) => return Err(why_unreachable(&options, config).await),
             pool => pool?,
         };
-        Ok(Self { pool, dedup_window: config.dedup_window, metrics })
+        let keyring = Keyring::new(config.secrets_key.as_ref())?;
+        Ok(Self { pool, dedup_window: config.dedup_window, keyring, metrics })
     }
 }
 

@@ -12,7 +12,9 @@ use crate::domain::{
     InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
-use crate::store::{DeliveryRefusal, DeliveryStore, LeaseRoom, StoreError, lease, rows, timed};
+use crate::store::rows::{self, endpoint_columns};
+use crate::store::seal::Keyring;
+use crate::store::{DeliveryRefusal, DeliveryStore, LeaseRoom, StoreError, lease, timed};
 use crate::telemetry::DbOperation;
 
 /// The statements of a batch of outcomes. Each counts only rows that still carry the outcome's
@@ -240,7 +242,7 @@ impl SqliteStore {
             return Ok(Vec::new());
         }
         let mut tx = self.write().await?;
-        let due = due(&mut tx, room, &except, now).await?;
+        let due = due(&mut tx, room, &except, now, &self.keyring).await?;
         let (parked, due): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|delivery| delivery.endpoint.disabled_reason.is_some());
         schedule(&mut tx, &parked, None, None).await?;
@@ -285,26 +287,27 @@ async fn due(
     room: LeaseRoom,
     except: &str,
     now: Timestamp,
+    keyring: &Keyring,
 ) -> Result<Vec<LeasedDelivery>, StoreError> {
-    let found = sqlx::query(
+    let found = sqlx::query(concat!(
         "SELECT d.id, d.attempts,
                 e.id, e.org_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
-                e.occurred_at, e.received_at, e.trace_id,
-                p.id, p.org_id, p.url, p.event_types, p.description, p.secret, p.disabled_reason,
-                p.created_at, p.updated_at
+                e.occurred_at, e.received_at, e.trace_id, ",
+        endpoint_columns!("p."),
+        "
          FROM deliveries d INDEXED BY deliveries_due
          CROSS JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
          CROSS JOIN endpoints p ON p.id = d.endpoint_id
          WHERE d.status = 'pending' AND d.due_at <= ?1
            AND d.endpoint_id NOT IN (SELECT unhex(value) FROM json_each(?2))
-         ORDER BY d.due_at LIMIT ?3",
-    )
+         ORDER BY d.due_at LIMIT ?3"
+    ))
     .bind(now.micros())
     .bind(except)
     .bind(i64::try_from(room.deliveries_max).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await?;
-    lease::leased::<SqliteRow>(&found, room.lease)
+    lease::leased::<SqliteRow>(&found, room.lease, keyring)
 }
 
 async fn schedule(

@@ -24,6 +24,7 @@ mod keys;
 mod maintenance;
 mod orgs;
 mod replays;
+mod secrets;
 
 use std::iter;
 use std::path::Path;
@@ -38,6 +39,7 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 use uuid::Uuid;
 
+use super::seal::Keyring;
 use super::{MigrationStatus, StoreError, migrations};
 use crate::config::StoreConfig;
 use crate::telemetry::Metrics;
@@ -51,6 +53,7 @@ pub struct SqliteStore {
     event_writes: events::Writes,
     outcome_writes: deliveries::Writes,
     replay_writes: MultiRow,
+    keyring: Keyring,
     metrics: Arc<Metrics>,
 }
 
@@ -100,6 +103,7 @@ impl SqliteStore {
             event_writes: events::Writes::new(config.dedup_window),
             outcome_writes: deliveries::Writes::new(),
             replay_writes: replays::writes(),
+            keyring: Keyring::new(config.secrets_key.as_ref())?,
             metrics,
         })
     }
@@ -215,6 +219,7 @@ mod tests {
             database_connections: 2,
             database_timeout: Duration::from_secs(5),
             dedup_window: Duration::from_hours(1),
+            secrets_key: None,
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         let store = SqliteStore::open(&config.sqlite_path(), &config, metrics).await.unwrap();

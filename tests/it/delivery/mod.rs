@@ -4,5 +4,6 @@ mod attempts;
 mod guard;
 mod isolation;
 mod outage;
+mod signing;
 mod stopping;
 mod world;

@@ -1,11 +1,12 @@
 //! A tenant with a store, a clock to set, and the delivery part.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use hookgate::config::{DeliveryConfig, StoreConfig};
+use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
 use hookgate::delivery::{Delivery, Source, hand_over, lease_span};
 use hookgate::domain::{
     Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, InstanceId, Lease,
@@ -64,6 +65,13 @@ impl World {
         Self::with(&[]).await
     }
 
+    /// Where the store is, and settings to open it with these keys for secrets.
+    pub(crate) fn store_config(&self, secrets_key: Option<SecretsKeys>) -> (PathBuf, StoreConfig) {
+        let mut settings = Settings::parse_from(["test"]);
+        settings.store.secrets_key = secrets_key;
+        (self.directory.path().join("hookgate.db"), settings.store)
+    }
+
     /// An endpoint at a receiver, which trusts its secret.
     pub(crate) async fn endpoint(&self, receiver: &Receiver, event_types: &str) -> EndpointId {
         let secret = SigningSecret::generate().unwrap();
@@ -80,15 +88,8 @@ impl World {
     ) -> EndpointId {
         let now = self.clock.now();
         let endpoint = Endpoint {
-            id: EndpointId::mint(now),
-            org_id: self.org,
-            url: url.parse().unwrap(),
             event_types: event_types.parse().unwrap(),
-            description: None,
-            secret,
-            disabled_reason: None,
-            created_at: now,
-            updated_at: now,
+            ..Endpoint::new(self.org, url.parse().unwrap(), secret, now)
         };
         self.store.insert_endpoint(self.org, &endpoint).await.unwrap();
         endpoint.id

@@ -77,6 +77,11 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
     }
     let all = post("/api/dead-letters/replay", "{}").await.expect(202);
     assert_eq!(all["total"], 0, "a stranger's replay is for nothing of acme's");
+    for action in ["secret/rotate", "test"] {
+        let post =
+            async |path: &str| server.post(&format!("{path}/{action}"), &stranger.key, "{}").await;
+        same(post(&endpoint).await, post(&no_endpoint).await).await;
+    }
     let change = async |path: &str| server.patch(path, &stranger.key, r#"{"enabled":false}"#).await;
     same(change(&endpoint).await, change(&no_endpoint).await).await;
     same(remove(&endpoint).await, remove(&no_endpoint).await).await;

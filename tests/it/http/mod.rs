@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod deliveries;
+mod endpoint_secrets;
 mod endpoints;
 mod events;
 mod health;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookgate::domain::{
-    ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, EndpointId, Event,
-    EventId, InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome,
-    PageRequest, Role, SigningSecret, Timestamp, TraceId,
+    ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, Event, EventId,
+    InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role,
+    SigningSecret, Timestamp, TraceId,
 };
 use hookgate::store::{LeaseRoom, Persisted};
 
@@ -51,16 +51,11 @@ pub(crate) fn some_key(role: Role, created_at: Timestamp) -> ApiKey {
 }
 
 pub(crate) fn some_endpoint(org: OrgId, filters: &str) -> Endpoint {
+    let url = "https://example.com/hooks?x=1".parse().unwrap();
     Endpoint {
-        id: EndpointId::mint(at(0)),
-        org_id: org,
-        url: "https://example.com/hooks?x=1".parse().unwrap(),
         event_types: filters.parse().unwrap(),
         description: Some("näme".to_owned()),
-        secret: SigningSecret::generate().unwrap(),
-        disabled_reason: None,
-        created_at: at(0),
-        updated_at: at(0),
+        ..Endpoint::new(org, url, SigningSecret::generate().unwrap(), at(0))
     }
 }
 

@@ -17,6 +17,7 @@ mod outcomes;
 mod pages;
 mod replays;
 mod retries;
+mod secrets;
 mod subject;
 
 pub(crate) use fixtures::ALL_LETTERS;

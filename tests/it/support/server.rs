@@ -2,7 +2,7 @@
 //! test moves. Nothing is delivered, and nothing moves from the journal to the store, unless a test
 //! does it, so what a test finds is what it put there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,6 +105,7 @@ impl Server {
             authenticator,
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
+            wake: Wake::new(),
             replays: Wake::new(),
             vitals: vitals.clone(),
             backlog: Backlog::new(&clock),
@@ -119,6 +120,11 @@ impl Server {
         lifecycle.spawn("http", async move { serving.await.unwrap() });
         let client = client();
         Self { base_url, store, clock, metrics, vitals, journal, reader, lifecycle, client, dir }
+    }
+
+    /// The SQLite file.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.dir.path().join("hookgate.db")
     }
 
     /// Adds an organisation that follows the default limit, with a key.
