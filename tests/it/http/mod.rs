@@ -12,4 +12,5 @@ mod isolation;
 mod ndjson;
 mod problems;
 mod raw;
+mod replays;
 mod shutdown;
