@@ -8,22 +8,27 @@ use std::time::Duration;
 
 use crate::auth::{IssueError, IssuedKey, issue_key};
 use crate::config::StoreConfig;
-use crate::delivery::parse_endpoint_url;
+use crate::delivery::Guard;
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, AuditEntry, Endpoint, EndpointId, EventTypeFilters, Limit, Org,
-    OrgChange, OrgId, Page, PageRequest, Role, RotationRefusal, Scopes, SecretChoice, Secrets,
-    SignatureScheme, Violation,
+    Actor, ApiKey, ApiKeyId, AuditEntry, Endpoint, EndpointChange, EndpointId, EventTypeFilters,
+    Limit, Org, OrgChange, OrgId, Page, PageRequest, Role, RotationRefusal, Scopes, SecretChoice,
+    Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{AddRefusal, MigrateError, MigrationStatus, Resealed, SharedStore, StoreError};
+use crate::store::{
+    AddRefusal, DeliveryRefusal, MigrateError, MigrationStatus, Resealed, SharedStore, StoreError,
+};
 
 use super::{MissingKeysError, OpenError, open_store, require_keys};
 
+/// Why an endpoint is disabled that was disabled on the command line.
+const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
+
 /// Manages what the store holds.
 pub struct Admin {
-    store: SharedStore,
-    clock: Clock,
+    pub(super) store: SharedStore,
+    pub(super) clock: Clock,
 }
 
 /// Why something was not done.
@@ -50,6 +55,9 @@ pub enum AdminError {
     /// There is no such thing.
     #[error("there is no {0}")]
     NotFound(String),
+    /// It cannot be done to that delivery.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryRefusal),
     /// Endpoints' secrets are encrypted by keys that are not there.
     #[error(transparent)]
     MissingKeys(#[from] MissingKeysError),
@@ -273,8 +281,8 @@ impl Admin {
         if found { Ok(()) } else { Err(no_key(id)) }
     }
 
-    /// Adds an endpoint with a secret that is brought or made up; `allow_private` as the server that will deliver to
-    /// it has `ALLOW_PRIVATE_ENDPOINTS`.
+    /// Adds an endpoint with a secret that is brought or made up; `guard` as the server that will
+    /// deliver to it has it.
     pub async fn add_endpoint(
         &self,
         org_id: OrgId,
@@ -282,12 +290,12 @@ impl Admin {
         event_types: EventTypeFilters,
         description: Option<String>,
         secret: SecretChoice,
-        allow_private: bool,
+        guard: &Guard,
     ) -> Result<Endpoint, AdminError> {
         self.require_org(org_id).await?;
         secret.check()?;
         require_keys(&self.store).await?;
-        let url = parse_endpoint_url(url, allow_private)?;
+        let url = guard.parse_url(url)?;
         description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
         let secret = secret.secret(SignatureScheme::default())?;
         let endpoint = Endpoint {
@@ -310,6 +318,20 @@ impl Admin {
         Ok(self.store.endpoints(org, page).await?)
     }
 
+    /// Enables an endpoint, which makes its parked deliveries due, or disables it, which parks them.
+    pub async fn switch_endpoint(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        enabled: bool,
+    ) -> Result<Endpoint, AdminError> {
+        let reason = (!enabled).then(|| DISABLED_BY_OPERATOR.to_owned());
+        let change = EndpointChange { disabled_reason: Some(reason), ..EndpointChange::default() };
+        let changed =
+            self.store.update_endpoint(org, id, &change, &Actor::CLI, self.clock.now()).await?;
+        changed.ok_or_else(|| no_endpoint(org, id))
+    }
+
     /// Puts a secret that is brought or made up in the place of an endpoint's, which goes on signing
     /// for `overlap`.
     pub async fn rotate_secret(
@@ -322,7 +344,7 @@ impl Admin {
         secret.check()?;
         Secrets::check_overlap(overlap)?;
         require_keys(&self.store).await?;
-        let missing = || AdminError::NotFound(format!("endpoint {id} of organisation {org}"));
+        let missing = || no_endpoint(org, id);
         let old = self.store.endpoint(org, id).await?.ok_or_else(missing)?;
         let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
         let new = secret.secret(scheme.unwrap_or_default())?;
@@ -362,7 +384,7 @@ impl Admin {
         if self.store.delete_endpoint(org, id, &Actor::CLI, self.clock.now()).await? {
             return Ok(());
         }
-        Err(AdminError::NotFound(format!("endpoint {id} of organisation {org}")))
+        Err(no_endpoint(org, id))
     }
 
     /// Closes the store.
@@ -370,7 +392,7 @@ impl Admin {
         self.store.close().await;
     }
 
-    async fn require_org(&self, id: OrgId) -> Result<(), AdminError> {
+    pub(super) async fn require_org(&self, id: OrgId) -> Result<(), AdminError> {
         match self.store.org(id).await? {
             Some(org) if org.deletion.is_none() => Ok(()),
             Some(_) | None => Err(no_org(id)),
@@ -399,6 +421,10 @@ fn no_more(what: &'static str, refusal: AddRefusal) -> AdminError {
         AddRefusal::OverQuota(most) => AdminError::OverQuota { what, most },
         AddRefusal::OrgDeleted => AdminError::NotFound("such organisation any more".to_owned()),
     }
+}
+
+fn no_endpoint(org: OrgId, id: EndpointId) -> AdminError {
+    AdminError::NotFound(format!("endpoint {id} of organisation {org}"))
 }
 
 fn no_key(id: ApiKeyId) -> AdminError {

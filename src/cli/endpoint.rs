@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::CliError;
 use super::admin::{Common, all, existing, lines};
 use crate::app::AdminError;
-use crate::config::parse_duration;
+use crate::config::{DestinationConfig, parse_duration};
+use crate::delivery::Guard;
 use crate::domain::{
     Endpoint, EndpointId, EventTypeFilters, OrgId, PublicKey, SecretChoice, Secrets,
     SignatureScheme, SigningSecret, SigningSecretError, Timestamp, Violation,
@@ -32,11 +33,9 @@ pub(super) enum EndpointCommand {
         description: Option<String>,
         #[command(flatten)]
         secret: SecretArgs,
-        /// Allow an http:// URL, as the server must be told too
-        #[arg(long, env = "ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1, require_equals = true,
-              default_value_t = false, default_missing_value = "true", value_name = "BOOL",
-              action = clap::ArgAction::Set)]
-        allow_private_endpoints: bool,
+        // As the server must be told too.
+        #[command(flatten)]
+        destinations: DestinationConfig,
         #[command(flatten)]
         common: Common,
     },
@@ -65,16 +64,24 @@ pub(super) enum EndpointCommand {
     },
     /// Encrypt every endpoint's secrets and headers by the first key of SECRETS_KEY
     Reencrypt(Common),
+    /// Enable an endpoint; its parked deliveries are due at once
+    Enable(OneEndpoint),
+    /// Disable an endpoint; its deliveries are parked until it is enabled
+    Disable(OneEndpoint),
     /// Remove an endpoint and cancel its pending deliveries
-    Remove {
-        /// The organisation it belongs to
-        #[arg(long, value_name = "ID")]
-        org: OrgId,
-        /// The endpoint
-        id: EndpointId,
-        #[command(flatten)]
-        common: Common,
-    },
+    Remove(OneEndpoint),
+}
+
+/// An endpoint of an organisation.
+#[derive(Args, Debug)]
+pub(super) struct OneEndpoint {
+    /// The organisation it belongs to
+    #[arg(long, value_name = "ID")]
+    org: OrgId,
+    /// The endpoint
+    id: EndpointId,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// What a new secret is to be.
@@ -112,13 +119,13 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             event_types,
             description,
             secret,
-            allow_private_endpoints,
+            destinations,
             common,
         } => {
             let choice = secret.choice()?;
-            let allow = allow_private_endpoints;
+            let guard = Guard::new(&destinations);
             let endpoint = existing(&common, async |admin| {
-                admin.add_endpoint(org, &url, event_types, description, choice, allow).await
+                admin.add_endpoint(org, &url, event_types, description, choice, &guard).await
             })
             .await?;
             common.output.write(&EndpointView::with_secret(&endpoint), endpoint_line)?;
@@ -157,11 +164,20 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             let views: Vec<_> = endpoints.iter().map(EndpointView::new).collect();
             common.output.write(&views, |views| lines(views, endpoint_line))?;
         }
-        EndpointCommand::Remove { org, id, common } => {
+        EndpointCommand::Enable(one) => switch(one, true).await?,
+        EndpointCommand::Disable(one) => switch(one, false).await?,
+        EndpointCommand::Remove(OneEndpoint { org, id, common }) => {
             existing(&common, async |admin| admin.remove_endpoint(org, id).await).await?;
             common.output.write(&Removed { id, removed: true }, |r| format!("{} removed", r.id))?;
         }
     }
+    Ok(())
+}
+
+async fn switch(one: OneEndpoint, enabled: bool) -> Result<(), CliError> {
+    let OneEndpoint { org, id, common } = one;
+    let switched = existing(&common, async |admin| admin.switch_endpoint(org, id, enabled).await);
+    common.output.write(&EndpointView::new(&switched.await?), endpoint_line)?;
     Ok(())
 }
 

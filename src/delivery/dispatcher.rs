@@ -19,6 +19,7 @@ use crate::telemetry::Metrics;
 use super::attempt::{Attempted, Attempter};
 use super::lanes::{Lanes, Limits};
 use super::paused::Paused;
+use super::vitals::Vitals;
 
 /// Deliveries in one claim at the most.
 const CLAIM_DELIVERIES_MAX: usize = 512;
@@ -31,7 +32,7 @@ const EXCEPT_ENDPOINTS_MAX: usize = 256;
 /// over, due retries get in.
 const CLAIM_SHARE: usize = 8;
 /// How much of a lease must be left when its attempt times out, for recording the outcome and for
-/// clocks that are set meanwhile.
+/// clocks that are set meanwhile. Of a short lease, a quarter.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// How the dispatcher works.
@@ -69,6 +70,7 @@ pub(super) struct Dispatcher {
     pub(super) lanes: Lanes<LeasedDelivery>,
     pub(super) claims: Claims,
     pub(super) steps: JoinSet<Step>,
+    pub(super) vitals: Vitals,
 }
 
 /// Where deliveries are handed over that are leased already.
@@ -219,7 +221,8 @@ impl Dispatcher {
     /// somebody else may be attempting the delivery at the same time, and this attempt's outcome
     /// would not count. Giving it up costs nothing: the lapse itself makes it due.
     fn may_start(&self, lease: Lease, now: Timestamp) -> bool {
-        now.plus(self.options.timeout).plus(LEASE_MARGIN) <= lease.until
+        let margin = LEASE_MARGIN.min(self.options.lease / 4);
+        now.plus(self.options.timeout).plus(margin) <= lease.until
     }
 
     fn start_claim(&mut self) {
@@ -286,6 +289,7 @@ impl Dispatcher {
         match answer {
             Ok(claimed) => {
                 self.claims.failing = false;
+                self.vitals.progress.beat();
                 if claimed.len() == room && self.claims.hunger == Hunger::Sated {
                     self.claims.hunger = Hunger::More;
                 }
@@ -334,7 +338,9 @@ impl Dispatcher {
         }
     }
 
+    /// Shows those who watch how things stand, at every turn of the loop.
     fn show(&self) {
+        self.vitals.dispatcher.beat();
         let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.delivery_queue_size.set(gauge(self.lanes.waiting()));
         self.metrics.webhooks_in_flight.set(gauge(self.lanes.under_way()));

@@ -7,6 +7,7 @@
 //! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** make
 //!   of the event, the **guard** watches where it goes, **retry** decides what follows.
 //! - The **recorder** brings outcomes to the store, many at a time.
+//! - The **vitals** tell probes that the dispatcher goes round and that something gets on.
 //!
 //! # The way of one delivery
 //! ```text
@@ -51,15 +52,19 @@
 
 mod attempt;
 mod dispatcher;
+mod failure;
 mod guard;
 mod lanes;
 mod outcomes;
 mod paused;
+mod resolver;
 mod retry;
 mod sender;
 mod signer;
+mod vitals;
 mod webhook;
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,18 +80,15 @@ use crate::telemetry::Metrics;
 
 use attempt::Attempter;
 use dispatcher::{Claims, Dispatcher, Inbox, Options};
-use guard::Guard;
 use lanes::{Lanes, Limits};
 use outcomes::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;
 
-pub use guard::parse_endpoint_url;
+pub use guard::Guard;
 pub use paused::Paused;
+pub use resolver::{NameLookup, SystemLookup};
 pub use signer::{Verifier, sign};
-
-/// The shortest lease: longer than a delivery waits in memory as a rule, and short enough that what
-/// a crashed instance held is attempted again soon.
-const LEASE_MIN: Duration = Duration::from_mins(5);
+pub use vitals::Vitals;
 
 /// Why delivery cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -94,12 +96,20 @@ pub enum DeliveryError {
     /// The HTTP client cannot be set up, say because the system has no root certificates.
     #[error("cannot set up the webhook client: {0:?}")]
     Client(#[from] reqwest::Error),
+    /// `WEBHOOK_CA_FILE` cannot be used.
+    #[error("WEBHOOK_CA_FILE={}: {reason}", path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
-/// How long deliveries are leased for: five minutes, or four attempts' time where that is longer.
+/// How long deliveries are leased for: `DELIVERY_LEASE`, or four attempts' time where that is longer.
 /// Whoever leases deliveries to hand them over leases them for this long.
 pub fn lease_span(config: &DeliveryConfig) -> Duration {
-    LEASE_MIN.max(config.delivery_timeout * 4)
+    config.delivery_lease.max(config.delivery_timeout * 4)
 }
 
 /// The channel over which leased deliveries are handed to the dispatcher. Who leases reserves a
@@ -126,7 +136,7 @@ pub struct Source {
 }
 
 /// Starts to deliver: what is handed over, and what is due in the store, looked for at every wake
-/// and poll.
+/// and poll. Returns the signs of life to watch.
 pub fn start(
     config: &DeliveryConfig,
     store: SharedStore,
@@ -134,9 +144,11 @@ pub fn start(
     metrics: Arc<Metrics>,
     source: Source,
     lifecycle: &Lifecycle,
-) -> Result<(), DeliveryError> {
-    Delivery::new(config, store, clock, metrics, source)?.start(lifecycle);
-    Ok(())
+) -> Result<Vitals, DeliveryError> {
+    let delivery = Delivery::new(config, store, clock, metrics, source)?;
+    let vitals = delivery.dispatcher.vitals.clone();
+    delivery.start(lifecycle);
+    Ok(vitals)
 }
 
 /// The background part: a dispatcher and a recorder, with a channel of outcomes between them.
@@ -154,13 +166,34 @@ impl Delivery {
         metrics: Arc<Metrics>,
         source: Source,
     ) -> Result<Self, DeliveryError> {
+        Self::looking_up(Arc::new(SystemLookup), config, store, clock, metrics, source)
+    }
+
+    /// The same, with names of hosts looked up elsewhere. For tests, which have names of their own.
+    pub fn looking_up(
+        names: Arc<dyn NameLookup>,
+        config: &DeliveryConfig,
+        store: SharedStore,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        source: Source,
+    ) -> Result<Self, DeliveryError> {
         let Source { inbox, wake, instance, paused } = source;
         let options = options(config, instance);
-        let guard = Guard::new(config.allow_private_endpoints);
-        // One host may serve the endpoints of many tenants, all the attempts under way among them.
-        let sender = Sender::new(guard, options.timeout, options.limits.slots)?;
+        let sending = sender::Options {
+            connect_timeout: config.delivery_connect_timeout,
+            timeout: config.delivery_timeout,
+            // One host may serve the endpoints of many tenants, all the attempts under way among them.
+            idle_per_host: options.limits.slots,
+        };
+        let authorities =
+            config.webhook_ca_file.as_deref().map(sender::read_authorities).transpose()?;
+        let guard = Guard::new(&config.destinations);
+        let sender = Sender::new(guard, names, sending, authorities.unwrap_or_default())?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
-        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out);
+        let vitals = Vitals::new(&clock);
+        let progress = vitals.progress.clone();
+        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out, progress);
         let attempter = Attempter {
             sender,
             schedule: config.retry_schedule.clone(),
@@ -180,6 +213,7 @@ impl Delivery {
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),
             steps: JoinSet::new(),
+            vitals,
         };
         Ok(Self { dispatcher, recorder })
     }

@@ -7,14 +7,17 @@
 mod api_key;
 mod audit;
 mod custom_headers;
+mod dead_letter;
 mod delivery;
 mod draft;
 mod endpoint;
+mod error_class;
 mod event;
 mod id;
 mod media_type;
 mod org;
 mod page;
+mod replay;
 mod scope;
 mod secrets;
 mod signing_secret;
@@ -25,20 +28,23 @@ mod violation;
 pub use api_key::{ApiKey, KeyHash, Role};
 pub use audit::{Actor, AuditEntry, Who};
 pub use custom_headers::CustomHeaders;
+pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, DeadReasonError};
 pub use delivery::{
-    Attempt, DeadLetter, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryStatus,
-    InstanceId, Lease, LeaseToken, LeasedDelivery, Outcome,
+    Attempt, Decision, Delivery, DeliveryFilter, DeliveryStatus, InstanceId, Lease, LeaseToken,
+    LeasedDelivery, Outcome,
 };
 pub use draft::{Draft, DraftError, DraftLimits, parse_batch, parse_event, parse_lines, parse_raw};
 pub use endpoint::{
     Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters, Readable, RotationRefusal,
     Unreadable,
 };
+pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventType};
-pub use id::{ApiKeyId, DeliveryId, EndpointId, EventId, OrgId};
+pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
 pub use media_type::MediaType;
 pub use org::{Deletion, Limit, Org, OrgChange, OrgLimits, OrgState};
 pub use page::{Cursor, Page, PageRequest};
+pub use replay::{Replay, ReplayStatus};
 pub use scope::{Scope, Scopes, UnknownScope};
 pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};
 pub use signing_secret::{

@@ -42,6 +42,7 @@ mod routes;
 mod server;
 mod state;
 mod trace;
+mod vitals;
 
 pub use envelope::Api;
 pub use error::ApiError;

@@ -6,7 +6,7 @@ use axum::routing::{delete, get, post};
 use super::error::ApiError;
 use super::routes::{
     audit, dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health,
-    keys, metrics, orgs, own_keys, own_org,
+    keys, metrics, orgs, own_keys, own_org, replays,
 };
 use super::state::AppState;
 
@@ -23,6 +23,7 @@ pub(super) fn router(app: AppState) -> Router {
         .route("/api/events/raw", post(events::post_raw))
         .route("/api/v1/events", post(events::post_raw))
         .route("/api/events/{id}", get(events::one))
+        .route("/api/events/{id}/replay", post(events::replay))
         // Tenants: webhooks.
         .route("/api/endpoints", post(endpoints::create).get(endpoints::list))
         .route(
@@ -32,10 +33,20 @@ pub(super) fn router(app: AppState) -> Router {
         .route("/api/endpoints/{id}/secret", get(endpoint_secrets::show))
         .route("/api/endpoints/{id}/secret/rotate", post(endpoint_secrets::rotate))
         .route("/api/endpoints/{id}/test", post(endpoint_test::send))
+        .route("/api/endpoints/{id}/replay", post(replays::of_endpoint))
+        .route("/api/endpoints/{id}/cancel-pending", post(endpoints::cancel_pending))
         .route("/api/deliveries", get(deliveries::list))
         .route("/api/deliveries/{id}", get(deliveries::one))
         .route("/api/deliveries/{id}/retry", post(deliveries::retry))
+        .route("/api/deliveries/{id}/replay", post(deliveries::replay))
+        .route("/api/deliveries/{id}/cancel", post(deliveries::cancel))
         .route("/api/dead-letters", get(dead_letters::list))
+        .route("/api/dead-letters/replay", post(replays::of_dead_letters))
+        .route("/api/dead-letters/{id}", get(dead_letters::one).delete(dead_letters::remove))
+        .route("/api/dead-letters/{id}/replay", post(dead_letters::replay))
+        .route("/api/replays", get(replays::list))
+        .route("/api/replays/{id}", get(replays::one))
+        .route("/api/replays/{id}/cancel", post(replays::cancel))
         // Tenants: themselves.
         .route("/api/org", get(own_org::own))
         .route("/api/keys", post(own_keys::create).get(own_keys::list))

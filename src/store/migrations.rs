@@ -44,6 +44,8 @@ macro_rules! step {
 pub(super) const SQLITE: &[Step] = &[
     step!("sqlite", 1, "0001", "initial"),
     step!("sqlite", 2, "0002", "endpoint_secrets"),
+    step!("sqlite", 3, "0003", "error_class"),
+    step!("sqlite", 5, "0005", "replays"),
     step!("sqlite", 6, "0006", "tenants"),
 ];
 
@@ -51,6 +53,8 @@ pub(super) const SQLITE: &[Step] = &[
 pub(super) const POSTGRES: &[Step] = &[
     step!("postgres", 1, "0001", "initial"),
     step!("postgres", 2, "0002", "endpoint_secrets"),
+    step!("postgres", 3, "0003", "error_class"),
+    step!("postgres", 5, "0005", "replays"),
     step!("postgres", 6, "0006", "tenants"),
 ];
 

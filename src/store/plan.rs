@@ -54,7 +54,7 @@ impl Endpoints {
 
     fn wanting<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Arc<Endpoint>> {
         let of_org = self.0.get(&event.org_id).map_or(&[][..], Vec::as_slice);
-        of_org.iter().filter(|endpoint| endpoint.wants(event.event_type.as_str()))
+        of_org.iter().filter(|endpoint| endpoint.event_types.matches(event.event_type.as_str()))
     }
 }
 

@@ -15,4 +15,5 @@ mod spine;
 mod standard_webhooks;
 mod store;
 mod support;
+mod tenancy;
 mod torture;

@@ -14,6 +14,7 @@ pub(super) mod metrics;
 pub(super) mod orgs;
 pub(super) mod own_keys;
 pub(super) mod own_org;
+pub(super) mod replays;
 
 mod answer;
 mod ingest;

@@ -10,7 +10,9 @@ use crate::store::{DELETED_PER_STEP, StoreError};
 
 /// The tables that hold an organisation's rows, each with its key, in the order they are emptied:
 /// what others are found by comes last. Attempts go with their deliveries.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 8] = [
+    // First, so that they plan nothing any more.
+    ("replays", "id"),
     ("dead_letters", "id"),
     ("events", "id, received_at"),
     ("dedup_keys", "org_id, event_id"),
@@ -77,16 +79,16 @@ async fn delete_some(connection: &mut PgConnection, org: OrgId) -> Result<u64, S
 
 async fn delete_deliveries(connection: &mut PgConnection, org: OrgId) -> Result<u64, StoreError> {
     let deleted: i64 = sqlx::query_scalar(
-        "WITH some AS (
+        "WITH picked AS (
              SELECT id, event_received_at FROM deliveries WHERE org_id = $1 LIMIT $2
              FOR UPDATE
          ), attempts AS (
              DELETE FROM delivery_attempts
-             WHERE (delivery_id, event_received_at) IN (SELECT id, event_received_at FROM some)
+             WHERE (delivery_id, event_received_at) IN (SELECT id, event_received_at FROM picked)
              RETURNING 1
          ), gone AS (
              DELETE FROM deliveries
-             WHERE (id, event_received_at) IN (SELECT id, event_received_at FROM some)
+             WHERE (id, event_received_at) IN (SELECT id, event_received_at FROM picked)
              RETURNING 1
          )
          SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM attempts)",

@@ -16,6 +16,8 @@
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
 
 mod audit;
+mod cancels;
+mod dead_letters;
 mod deletion;
 mod deliveries;
 mod endpoints;
@@ -23,6 +25,7 @@ mod events;
 mod keys;
 mod maintenance;
 mod orgs;
+mod replays;
 mod secrets;
 mod usage;
 

@@ -10,7 +10,9 @@ use crate::store::{DELETED_PER_STEP, StoreError};
 
 /// The tables that hold an organisation's rows, each with its key, in the order they are emptied:
 /// what others are found by comes last. Attempts go with their deliveries.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 8] = [
+    // First, so that they plan nothing any more.
+    ("replays", "id"),
     ("dead_letters", "id"),
     ("events", "id, received_at"),
     ("dedup_keys", "org_id, event_id"),

@@ -16,6 +16,8 @@
 //! connection would refuse every transaction from then on, and is replaced.
 
 mod audit;
+mod cancels;
+mod dead_letters;
 mod deletion;
 mod deliveries;
 mod endpoints;
@@ -23,6 +25,7 @@ mod events;
 mod keys;
 mod maintenance;
 mod orgs;
+mod replays;
 mod secrets;
 mod usage;
 
@@ -52,6 +55,7 @@ pub struct SqliteStore {
     dedup_window: Duration,
     event_writes: events::Writes,
     outcome_writes: deliveries::Writes,
+    replay_writes: MultiRow,
     keyring: Keyring,
     metrics: Arc<Metrics>,
 }
@@ -101,6 +105,7 @@ impl SqliteStore {
             dedup_window: config.dedup_window,
             event_writes: events::Writes::new(config.dedup_window),
             outcome_writes: deliveries::Writes::new(),
+            replay_writes: replays::writes(),
             keyring: Keyring::new(config.secrets_key.as_ref())?,
             metrics,
         })

@@ -12,4 +12,6 @@ mod isolation;
 mod ndjson;
 mod problems;
 mod raw;
+mod replays;
 mod shutdown;
+mod tenancy;

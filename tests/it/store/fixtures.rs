@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookgate::domain::{
-    Actor, ApiKey, ApiKeyId, Attempt, DeadReason, Decision, Endpoint, Event, EventId, InstanceId,
-    KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role,
-    SigningSecret, Timestamp, TraceId,
+    Actor, ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, ErrorClass,
+    Event, EventId, InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome,
+    PageRequest, Role, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::store::{LeaseRoom, Persisted};
 
@@ -14,6 +14,16 @@ use super::Subject;
 
 /// The first page of any list.
 pub(crate) const FIRST_PAGE: PageRequest = PageRequest { limit: 100, after: None };
+
+/// Every dead letter.
+pub(crate) const ALL_LETTERS: DeadLetterFilter = DeadLetterFilter {
+    endpoint_id: None,
+    reason: None,
+    event_type: None,
+    since: None,
+    until: None,
+    replayed: None,
+};
 
 /// So many seconds into the tests' time.
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -121,6 +131,7 @@ pub(crate) fn failed_attempt(number: u32, started_at: Timestamp) -> Attempt {
         started_at,
         duration_ms: 12,
         status_code: Some(500),
+        error_class: Some(ErrorClass::Status),
         error: Some("status 500".to_owned()),
         response_excerpt: Some("oops".to_owned()),
     }
