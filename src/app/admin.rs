@@ -224,8 +224,8 @@ impl Admin {
         Org::check_name(&name)?;
         let scopes = scopes.unwrap_or(role.scopes());
         if !role.scopes().include(scopes) {
-            let rule = format!("must be some of {}", role.scopes());
-            return Err(Violation::new("scopes", "scope", rule).into());
+            let message = format!("must be some of {}", role.scopes());
+            return Err(Violation::new("scopes", "scope", message).into());
         }
         if let Some(org) = role.org_id() {
             self.require_org(org).await?;

@@ -143,7 +143,6 @@ impl Problem {
                 "The quota is reached",
                 format!("the organisation may have {most} {what}, and has them"),
             ),
-            ApiError::Add(_, AddRefusal::OrgDeleted) => Self::of(&ApiError::NotFound),
             ApiError::NotFound => Self::new(
                 S::NOT_FOUND,
                 "not_found",
@@ -188,7 +187,8 @@ impl Problem {
                 "The event is refused still",
                 why.clone(),
             ),
-            ApiError::Plan(PlanRefusal::NotFound)
+            ApiError::Add(_, AddRefusal::OrgDeleted)
+            | ApiError::Plan(PlanRefusal::NotFound)
             | ApiError::Rotation(RotationRefusal::NotFound) => Self::of(&ApiError::NotFound),
             ApiError::Plan(PlanRefusal::EndpointDisabled) => {
                 delivery(DeliveryRefusal::EndpointDisabled)

@@ -39,7 +39,7 @@ fn is_copy(event: &Event, kept_at: Timestamp, dedup_window: Duration) -> bool {
     apart.is_zero() || event.dedup_id.is_some() && apart < dedup_window
 }
 
-/// The enabled endpoints of the organisations of a batch.
+/// The endpoints of the organisations of a batch that are enabled, but for a suspension.
 #[derive(Default)]
 pub(super) struct Endpoints(HashMap<OrgId, Vec<Arc<Endpoint>>>);
 
