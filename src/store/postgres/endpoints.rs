@@ -10,7 +10,7 @@ use crate::domain::{
 use crate::store::audit::Note;
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::seal::Place;
-use crate::store::{AddRefusal, EndpointStore, StoreError};
+use crate::store::{AddRefusal, EndpointStore, SUSPENDED, StoreError};
 
 #[async_trait]
 impl EndpointStore for PostgresStore {
@@ -46,6 +46,7 @@ impl EndpointStore for PostgresStore {
         .bind(sealed.headers)
         .execute(&mut *tx)
         .await?;
+        orgs::keep_paused(&mut tx, org).await?;
         let note = Note::endpoint_created(endpoint);
         audit::write(&mut tx, &note, by, endpoint.created_at).await?;
         tx.commit().await?;
@@ -127,12 +128,18 @@ impl EndpointStore for PostgresStore {
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row else { return Ok(None) };
+        let enabled = change.disabled_reason == Some(None);
+        let paused = enabled && orgs::keep_paused(&mut tx, org).await?;
         match &change.disabled_reason {
             Some(Some(_)) => park(&mut tx, id).await?,
+            Some(None) if paused => {}
             Some(None) => unpark(&mut tx, id, now).await?,
             None => {}
         }
-        let endpoint = rows::endpoint(&row, 0, &self.keyring)?;
+        let mut endpoint = rows::endpoint(&row, 0, &self.keyring)?;
+        if paused {
+            endpoint.disabled_reason = Some(SUSPENDED.to_owned());
+        }
         let note = Note::endpoint_changed(org, id, change);
         audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;

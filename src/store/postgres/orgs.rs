@@ -248,6 +248,26 @@ async fn write(connection: &mut PgConnection, org: &Org, now: Timestamp) -> Resu
     Ok(())
 }
 
+/// Disables what was enabled or added within this transaction, if the organisation is paused; `true`
+/// when it is. A suspension waits for this transaction, or this one for it.
+pub(super) async fn keep_paused(
+    connection: &mut PgConnection,
+    org: OrgId,
+) -> Result<bool, StoreError> {
+    let paused: Option<bool> = sqlx::query_scalar(
+        "SELECT suspended_at IS NOT NULL OR deleting_since IS NOT NULL FROM orgs
+         WHERE id = $1 FOR SHARE",
+    )
+    .bind(org.uuid())
+    .fetch_optional(&mut *connection)
+    .await?;
+    if paused != Some(true) {
+        return Ok(false);
+    }
+    disable_endpoints(connection, org).await?;
+    Ok(true)
+}
+
 /// Disables what is not disabled, and notes that its owner did not do it.
 async fn disable_endpoints(connection: &mut PgConnection, org: OrgId) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = sqlx::query_scalar(

@@ -219,6 +219,26 @@ async fn write(
     Ok(())
 }
 
+/// Disables what was enabled or added within this transaction, if the organisation is paused; `true`
+/// when it is.
+pub(super) async fn keep_paused(
+    connection: &mut SqliteConnection,
+    org: OrgId,
+) -> Result<bool, StoreError> {
+    let paused: Option<bool> = sqlx::query_scalar(
+        "SELECT suspended_at IS NOT NULL OR deleting_since IS NOT NULL FROM orgs
+         WHERE id = ?1",
+    )
+    .bind(org.uuid())
+    .fetch_optional(&mut *connection)
+    .await?;
+    if paused != Some(true) {
+        return Ok(false);
+    }
+    disable_endpoints(connection, org).await?;
+    Ok(true)
+}
+
 /// Disables what is not disabled, and notes that its owner did not do it.
 async fn disable_endpoints(
     connection: &mut SqliteConnection,

@@ -26,6 +26,7 @@ on_both!(
     a_suspended_organisations_deliveries_wait_and_lose_no_attempt,
     events_of_a_suspended_organisation_are_stored_and_sent_after_it,
     an_endpoint_its_owner_disabled_stays_so_through_a_suspension,
+    an_endpoint_enabled_or_added_during_a_suspension_waits_for_its_end,
     a_deletion_leaves_no_row_with_the_organisations_id,
     nothing_of_a_deleted_organisation_is_stored_any_more,
     what_is_used_in_a_month_adds_up,
@@ -172,6 +173,26 @@ async fn an_endpoint_its_owner_disabled_stays_so_through_a_suspension(subject: &
         let endpoint = subject.store.endpoint(org, id).await.unwrap().unwrap();
         assert_eq!(endpoint.disabled_reason.as_deref(), Some("off"));
     }
+}
+
+async fn an_endpoint_enabled_or_added_during_a_suspension_waits_for_its_end(subject: &Subject) {
+    let org = add_org(subject).await;
+    let off = add_endpoint(subject, org, "*").await;
+    let switch = async |reason: Option<&str>, now| {
+        let disabled_reason = Some(reason.map(ToOwned::to_owned));
+        let change = EndpointChange { disabled_reason, ..EndpointChange::default() };
+        let changed = subject.store.update_endpoint(org, off.id, &change, &Actor::CLI, at(now));
+        changed.await.unwrap().unwrap().disabled_reason
+    };
+    switch(Some("off"), 1).await;
+    suspend(subject, org, true, 2).await;
+    let shown = switch(None, 3).await;
+    assert_eq!(shown.as_deref(), Some("the organisation is suspended"));
+    add_endpoint(subject, org, "*").await;
+    persist(subject, &[some_event(org, "a.b", at(0))], at(4)).await;
+    assert_eq!(claim(subject, 10, at(4)).await.len(), 0);
+    suspend(subject, org, false, 5).await;
+    assert_eq!(claim(subject, 10, at(5)).await.len(), 2);
 }
 
 /// Every table with a column `org_id`, whichever migration made it.
