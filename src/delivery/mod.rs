@@ -37,6 +37,10 @@
 //! alone. Its receiver takes that, or refuses it and gets the retry, which is signed by both. A secret
 //! that cannot be read fails the attempt: nothing is sent unsigned.
 //!
+//! # Suspensions
+//! Endpoints of a suspended organisation are disabled in the store, which parks their deliveries. What
+//! waits in memory is handed back when its turn comes (`paused`), and uses up no attempt.
+//!
 //! # Failure
 //! - A receiver that is slow or down costs its own endpoint: it holds at most its slots and its
 //!   share of the memory (`lanes.rs`), and the others are served in turn.

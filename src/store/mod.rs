@@ -2,7 +2,7 @@
 //!
 //! This file is the contract; `sqlite/` and `postgres/` keep it, each with what its engine does
 //! best, in files of the same names. One conformance suite (`tests/it/store/`) holds both to it.
-//! What needs no engine is shared: `plan`, `outcome` and `replay` decide what is written, `rows` and
+//! What needs no engine is shared: `audit` words the log, `plan`, `outcome` and `replay` decide what is written, `rows` and
 //! `lease` read what comes back, `seal` encrypts secrets, `error` judges faults, `migrations` lists
 //! the steps of the schema.
 //!
@@ -15,6 +15,10 @@
 //! - Lists run from newest to oldest by `(time, id)` and fetch at most `limit` rows.
 //! - Batches write rows that others may write too (dedup keys, events, deliveries) in key order, so that two
 //!   batches cannot wait for each other in a circle.
+//! - Whoever changes organisations, keys or endpoints says who it is (`by`), and the audit log gets its
+//!   line in the same transaction.
+//! - Nothing of an organisation that is being deleted is added: what stores events holds its row, so
+//!   that a deletion begins before or after a batch.
 //!
 //! # Failure
 //! [`StoreError`] says the one thing its caller must know: try again later ([`StoreError::Unavailable`])

@@ -7,6 +7,7 @@ mod guard;
 mod isolation;
 mod names;
 mod outage;
+mod paused;
 mod process;
 mod servers;
 mod signing;

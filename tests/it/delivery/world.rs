@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: DeliveryConfig,
     pub(crate) org: OrgId,
+    /// What the delivery part is told of suspensions.
+    pub(crate) paused: Paused,
     pub(crate) directory: TempDir,
 }
 
@@ -61,7 +63,9 @@ impl World {
         let org = OrgId::mint(now);
         let row = Org::new(org, "tenant", now);
         store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
-        Self { store: Arc::new(store), clock, metrics, config: settings.delivery, org, directory }
+        let paused = Paused::default();
+        let config = settings.delivery;
+        Self { store: Arc::new(store), clock, metrics, config, org, paused, directory }
     }
 
     pub(crate) async fn new() -> Self {
@@ -152,7 +156,7 @@ impl World {
             inbox,
             wake: Wake::new(),
             instance: InstanceId::new(1),
-            paused: Paused::default(),
+            paused: self.paused.clone(),
         };
         let part =
             Delivery::looking_up(names, &self.config, store, clock, metrics, source).unwrap();
