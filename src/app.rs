@@ -152,7 +152,7 @@ impl App {
         }
         let (deliveries, inbox) = delivery::hand_over(&config.delivery);
         let wake = Wake::new();
-        delivery::start(
+        let delivery = delivery::start(
             &config.delivery,
             Arc::clone(&store),
             clock.clone(),
@@ -201,6 +201,7 @@ impl App {
                 authenticator,
                 limiter: RateLimiter::new(&config.limit),
                 intake: Intake::new(journal.clone(), clock.clone()),
+                delivery,
                 metrics,
                 clock,
                 shutdown: lifecycle.shutdown(),

@@ -1,8 +1,8 @@
 //! The dispatcher: takes leased deliveries in, keeps the lanes, and starts attempts.
 //!
-//! It is one task, so the lanes need no lock. It waits for four things, a delivery handed over, an
-//! attempt that has ended, a claim that has been answered, and the time to claim again, and after
-//! each it starts whatever has a slot. Attempts and claims run as tasks of their own.
+//! It is one task, so the lanes need no lock. It waits for five things, a delivery handed over, an
+//! attempt that has ended, a claim that has been answered, word of what to let go of, and the time to
+//! claim again, and after each it starts whatever has a slot. Attempts and claims run as tasks of their own.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::store::{LeaseRoom, SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use super::attempt::{Attempted, Attempter};
+use super::control::{Control, Forgotten};
 use super::lanes::{Lanes, Limits};
 
 /// Deliveries in one claim at the most.
@@ -66,6 +67,8 @@ pub(super) struct Dispatcher {
     pub(super) inbox: Inbox,
     pub(super) lanes: Lanes<LeasedDelivery>,
     pub(super) claims: Claims,
+    pub(super) control: Control,
+    pub(super) letting_go: LettingGo,
     pub(super) steps: JoinSet<Step>,
 }
 
@@ -80,6 +83,30 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new(deliveries: mpsc::Receiver<LeasedDelivery>) -> Self {
         Self { deliveries, batch: Vec::with_capacity(INBOX_BATCH_MAX), open: true }
+    }
+}
+
+/// What must not be started although it may still come in: it was leased before it was named, and
+/// is on its way in a claim or in the inbox.
+#[derive(Debug, Default)]
+pub(super) struct LettingGo {
+    names: Forgotten,
+    /// Deliveries in the inbox that were there when something was last named.
+    inbox_left: usize,
+    /// Whether a claim was under way then.
+    claim_left: bool,
+}
+
+impl LettingGo {
+    fn is_over(&self) -> bool {
+        self.inbox_left == 0 && !self.claim_left
+    }
+
+    /// Forgets the names when nothing from before them can come in any more.
+    fn end_if_over(&mut self) {
+        if self.is_over() && !self.names.is_empty() {
+            self.names = Forgotten::default();
+        }
     }
 }
 
@@ -116,7 +143,7 @@ pub(super) enum Step {
 impl Dispatcher {
     /// Works until the soft stop; then hands back what was not started and waits for what was.
     pub(super) async fn run(mut self, shutdown: Shutdown) {
-        let wake = self.wake.clone();
+        let (wake, control) = (self.wake.clone(), self.control.clone());
         let poll_interval = self.options.poll_interval;
         let mut soft_stop = pin!(shutdown.requested());
         let mut nap = pin!(wake.sleep(Duration::ZERO));
@@ -124,10 +151,12 @@ impl Dispatcher {
             self.start_attempts();
             self.start_claim();
             self.show();
+            self.control.beat(self.clock.now());
             let inbox_room = self.inbox_room();
             tokio::select! {
                 () = &mut soft_stop => break,
                 Some(step) = self.steps.join_next() => self.finish(step).await,
+                () = control.named() => self.let_go().await,
                 taken = self.inbox.deliveries.recv_many(&mut self.inbox.batch, inbox_room),
                     if self.inbox.open && inbox_room > 0 =>
                 {
@@ -146,13 +175,14 @@ impl Dispatcher {
     /// Claims once, attempts all it got and whatever was handed over, and returns how many were
     /// attempted. For tests, which decide when it is time.
     pub(super) async fn run_once(&mut self) -> Result<usize, StoreError> {
+        self.let_go().await;
         let (room, claim) = self.claim();
         let claimed = claim.await;
         self.claims.under_way = false;
         match claimed {
-            Ok(claimed) => self.admit(room, claimed),
+            Ok(claimed) => self.admit(room, claimed).await,
             Err(error) => {
-                self.admit(room, Vec::new());
+                self.admit(room, Vec::new()).await;
                 return Err(error);
             }
         }
@@ -180,10 +210,28 @@ impl Dispatcher {
     /// the store, which has room for any number.
     async fn take_in(&mut self) {
         for delivery in std::mem::take(&mut self.inbox.batch) {
-            if let Err(delivery) = self.lanes.offer(delivery.endpoint.id, delivery) {
+            let named = self.letting_go.names.names(delivery.endpoint.id, delivery.id);
+            self.letting_go.inbox_left = self.letting_go.inbox_left.saturating_sub(1);
+            if named {
+                self.attempter.hand_back(&delivery).await;
+            } else if let Err(delivery) = self.lanes.offer(delivery.endpoint.id, delivery) {
                 self.attempter.hand_back(&delivery).await;
             }
         }
+        self.letting_go.end_if_over();
+    }
+
+    /// Hands back what waits of that which was named, and sees to it that what is on its way is
+    /// handed back when it comes.
+    async fn let_go(&mut self) {
+        let named = self.control.take();
+        for delivery in self.lanes.take_if(|d| named.names(d.endpoint.id, d.id)) {
+            self.attempter.hand_back(&delivery).await;
+        }
+        self.letting_go.names.add(named);
+        self.letting_go.inbox_left = self.inbox.deliveries.len() + self.inbox.batch.len();
+        self.letting_go.claim_left = self.claims.under_way;
+        self.letting_go.end_if_over();
     }
 
     /// Starts what has a slot and returns how many that were.
@@ -258,7 +306,7 @@ impl Dispatcher {
         while let Some(step) = next {
             match unwind(step) {
                 Step::Attempted(attempted) => self.attempted(attempted).await,
-                Step::Claimed { room, answer } => self.claimed(room, answer),
+                Step::Claimed { room, answer } => self.claimed(room, answer).await,
             }
             next = self.steps.try_join_next();
         }
@@ -273,7 +321,7 @@ impl Dispatcher {
         }
     }
 
-    fn claimed(&mut self, room: usize, answer: Result<Vec<LeasedDelivery>, StoreError>) {
+    async fn claimed(&mut self, room: usize, answer: Result<Vec<LeasedDelivery>, StoreError>) {
         self.claims.under_way = false;
         match answer {
             Ok(claimed) => {
@@ -281,10 +329,10 @@ impl Dispatcher {
                 if claimed.len() == room && self.claims.hunger == Hunger::Sated {
                     self.claims.hunger = Hunger::More;
                 }
-                self.admit(room, claimed);
+                self.admit(room, claimed).await;
             }
             Err(error) => {
-                self.admit(room, Vec::new());
+                self.admit(room, Vec::new()).await;
                 // Once an outage; the next poll tries again.
                 if !std::mem::replace(&mut self.claims.failing, true) {
                     tracing::warn!(%error, "due deliveries cannot be claimed");
@@ -293,9 +341,17 @@ impl Dispatcher {
         }
     }
 
-    fn admit(&mut self, room: usize, claimed: Vec<LeasedDelivery>) {
+    async fn admit(&mut self, room: usize, claimed: Vec<LeasedDelivery>) {
+        let names = &self.letting_go.names;
+        let (back, claimed): (Vec<_>, Vec<_>) =
+            claimed.into_iter().partition(|d| names.names(d.endpoint.id, d.id));
+        self.letting_go.claim_left = false;
+        self.letting_go.end_if_over();
         self.lanes
             .admit(room, claimed.into_iter().map(|delivery| (delivery.endpoint.id, delivery)));
+        for delivery in back {
+            self.attempter.hand_back(&delivery).await;
+        }
     }
 
     /// The soft stop: nothing new, everything back that has not been started.
@@ -311,7 +367,7 @@ impl Dispatcher {
                 Some(step) = self.steps.join_next() => match unwind(step) {
                     Step::Attempted(attempted) => self.lanes.finish(attempted.endpoint),
                     Step::Claimed { room, answer } => {
-                        self.admit(room, Vec::new());
+                        self.admit(room, Vec::new()).await;
                         for delivery in answer.unwrap_or_default() {
                             self.attempter.hand_back(&delivery).await;
                         }

@@ -199,6 +199,25 @@ impl<T> Lanes<T> {
         waiting
     }
 
+    /// Takes out what waits and `is_named`.
+    pub(super) fn take_if(&mut self, is_named: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut taken = Vec::new();
+        for lane in self.by_endpoint.values_mut() {
+            let waiting = std::mem::take(&mut lane.waiting);
+            let (named, kept): (Vec<T>, Vec<T>) = waiting.into_iter().partition(&is_named);
+            lane.waiting = kept.into();
+            taken.extend(named);
+        }
+        if !taken.is_empty() {
+            self.waiting -= taken.len();
+            self.by_endpoint.retain(|_, lane| !lane.is_idle());
+            let lanes = &self.by_endpoint;
+            let waits = |e: &EndpointId| lanes.get(e).is_some_and(|l| !l.waiting.is_empty());
+            self.turns.retain(waits);
+        }
+        taken
+    }
+
     /// Takes out all that waits.
     pub(super) fn empty_all(&mut self) -> Vec<T> {
         self.turns.clear();
@@ -337,6 +356,18 @@ mod tests {
         assert_eq!(lanes.next(), Some((endpoint(2), 10)));
         assert_eq!(lanes.empty_all(), [11, 12]);
         assert_eq!((lanes.waiting(), lanes.under_way(), lanes.next()), (0, 2, None));
+    }
+
+    #[test]
+    fn what_is_named_leaves_its_lane_and_the_rest_keeps_its_turn() {
+        let mut lanes = Lanes::new(LIMITS);
+        for (e, delivery) in [(1, 1), (2, 2), (2, 3), (3, 4)] {
+            lanes.offer(endpoint(e), delivery).unwrap();
+        }
+        assert_eq!(lanes.take_if(|delivery| [1, 2].contains(delivery)).len(), 2);
+        assert_eq!(lanes.waiting(), 2);
+        let order: Vec<_> = std::iter::from_fn(|| lanes.next()).map(|(_, d)| d).collect();
+        assert_eq!(order, [3, 4]);
     }
 
     #[derive(Clone, Debug)]

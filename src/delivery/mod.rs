@@ -43,6 +43,7 @@
 //! attempts among them, and a fixed queue of outcomes.
 
 mod attempt;
+mod control;
 mod dispatcher;
 mod guard;
 mod lanes;
@@ -66,12 +67,13 @@ use crate::store::{SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use attempt::Attempter;
-use dispatcher::{Claims, Dispatcher, Inbox, Options};
+use dispatcher::{Claims, Dispatcher, Inbox, LettingGo, Options};
 use guard::Guard;
 use lanes::{Lanes, Limits};
 use outcomes::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;
 
+pub use control::Control;
 pub use guard::parse_endpoint_url;
 pub use signer::sign;
 
@@ -115,7 +117,7 @@ pub struct Source {
 }
 
 /// Starts to deliver: what is handed over, and what is due in the store, looked for at every wake
-/// and poll.
+/// and poll. Returns the line to what was started.
 pub fn start(
     config: &DeliveryConfig,
     store: SharedStore,
@@ -123,9 +125,11 @@ pub fn start(
     metrics: Arc<Metrics>,
     source: Source,
     lifecycle: &Lifecycle,
-) -> Result<(), DeliveryError> {
-    Delivery::new(config, store, clock, metrics, source)?.start(lifecycle);
-    Ok(())
+) -> Result<Control, DeliveryError> {
+    let delivery = Delivery::new(config, store, clock, metrics, source)?;
+    let control = delivery.control();
+    delivery.start(lifecycle);
+    Ok(control)
 }
 
 /// The background part: a dispatcher and a recorder, with a channel of outcomes between them.
@@ -167,9 +171,16 @@ impl Delivery {
             inbox: Inbox::new(inbox),
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),
+            control: Control::new(),
+            letting_go: LettingGo::default(),
             steps: JoinSet::new(),
         };
         Ok(Self { dispatcher, recorder })
+    }
+
+    /// The line to it.
+    pub fn control(&self) -> Control {
+        self.dispatcher.control.clone()
     }
 
     /// Runs until the soft stop.

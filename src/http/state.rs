@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 
 use crate::auth::Authenticator;
 use crate::config::Config;
+use crate::delivery::Control;
 use crate::domain::DraftLimits;
 use crate::ingest::Intake;
 use crate::limit::RateLimiter;
@@ -34,6 +35,8 @@ pub struct Parts {
     pub limiter: RateLimiter,
     /// Takes events in.
     pub intake: Intake,
+    /// The line to the dispatcher.
+    pub delivery: Control,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
     /// The time.

@@ -136,7 +136,9 @@ pub(in super::super) async fn change(
     let change = endpoint_change(fields, app.settings().allow_private_endpoints)?;
     let now = app.clock.now();
     let changed = app.store.update_endpoint(tenant.org_id, id, &change, now).await?;
-    answer::ok(&EndpointView::of(&changed.ok_or(ApiError::NotFound)?))
+    let changed = changed.ok_or(ApiError::NotFound)?;
+    app.delivery.forget(id);
+    answer::ok(&EndpointView::of(&changed))
 }
 
 /// `DELETE /api/endpoints/{id}`: its pending deliveries are cancelled.
@@ -148,7 +150,11 @@ pub(in super::super) async fn remove(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let removed = app.store.delete_endpoint(tenant.org_id, id, app.clock.now()).await?;
-    if removed { Ok(answer::no_content()) } else { Err(ApiError::NotFound) }
+    if !removed {
+        return Err(ApiError::NotFound);
+    }
+    app.delivery.forget(id);
+    Ok(answer::no_content())
 }
 
 fn new_endpoint(mut fields: Fields, allow_private: bool) -> Result<NewEndpoint, ApiError> {

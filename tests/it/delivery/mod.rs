@@ -3,6 +3,7 @@
 mod attempts;
 mod guard;
 mod isolation;
+mod letting_go;
 mod outage;
 mod stopping;
 mod world;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Parser;
 use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
+use hookgate::delivery::Control;
 use hookgate::domain::{
     ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Role,
     Timestamp, TraceId,
@@ -99,6 +100,7 @@ impl Server {
             authenticator,
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
+            delivery: Control::new(),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             shutdown: lifecycle.shutdown(),

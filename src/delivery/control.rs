@@ -1,0 +1,151 @@
+//! A line to the dispatcher from the rest of the process: what it must let go of, and a sign of life.
+//!
+//! The store decides what may be attempted; this makes its decision felt at once by what is in
+//! memory already. On other instances it is felt when they claim next, or when their leases end.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::domain::{DeliveryId, EndpointId, Timestamp};
+
+/// Names that wait for the dispatcher at the most. Beyond that it lets go of all it holds, which is
+/// as right and only costs a claim.
+const NAMES_MAX: usize = 4096;
+
+/// Tells the dispatcher what has changed, and others whether it works. Cheap to clone.
+///
+/// Made by whoever starts delivery; one that no dispatcher listens to does nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Control(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    names: Mutex<Forgotten>,
+    named: Notify,
+    /// Microseconds; 0 before the first.
+    last_beat: AtomicI64,
+}
+
+/// What the dispatcher must not start, as far as it was leased before it was told.
+#[derive(Debug, Default)]
+pub(super) struct Forgotten {
+    endpoints: HashSet<EndpointId>,
+    deliveries: HashSet<DeliveryId>,
+    everything: bool,
+}
+
+impl Control {
+    /// A line without a listener.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Has the deliveries to an endpoint that wait in memory looked up in the store again, where
+    /// they may be parked, cancelled or due under new settings. For after an endpoint was changed
+    /// or removed; attempts under way end as they would have.
+    pub fn forget(&self, endpoint: EndpointId) {
+        self.names().endpoints.insert(endpoint);
+        self.0.named.notify_one();
+    }
+
+    /// The same for one delivery, for after it was cancelled.
+    pub fn forget_delivery(&self, delivery: DeliveryId) {
+        self.names().deliveries.insert(delivery);
+        self.0.named.notify_one();
+    }
+
+    /// When the dispatcher last went round; `None` before it has. It goes round once in every
+    /// `DELIVERY_POLL_INTERVAL` at the least, unless it is stuck or waits for the store.
+    pub fn last_beat(&self) -> Option<Timestamp> {
+        match self.0.last_beat.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Timestamp::from_micros(micros)),
+        }
+    }
+
+    pub(super) fn beat(&self, now: Timestamp) {
+        self.0.last_beat.store(now.micros(), Ordering::Relaxed);
+    }
+
+    /// Waits until there is something to [`Self::take`].
+    pub(super) async fn named(&self) {
+        self.0.named.notified().await;
+    }
+
+    /// What was named since this was last called.
+    pub(super) fn take(&self) -> Forgotten {
+        std::mem::take(&mut *self.names())
+    }
+
+    fn names(&self) -> MutexGuard<'_, Forgotten> {
+        let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.bound();
+        names
+    }
+}
+
+impl Forgotten {
+    /// Whether nothing is named.
+    pub(super) fn is_empty(&self) -> bool {
+        self.endpoints.is_empty() && self.deliveries.is_empty() && !self.everything
+    }
+
+    /// Whether this delivery to this endpoint is named.
+    pub(super) fn names(&self, endpoint: EndpointId, delivery: DeliveryId) -> bool {
+        self.everything || self.endpoints.contains(&endpoint) || self.deliveries.contains(&delivery)
+    }
+
+    /// Names what `other` does, too.
+    pub(super) fn add(&mut self, other: Self) {
+        self.endpoints.extend(other.endpoints);
+        self.deliveries.extend(other.deliveries);
+        self.everything |= other.everything;
+        self.bound();
+    }
+
+    fn bound(&mut self) {
+        if self.endpoints.len() + self.deliveries.len() >= NAMES_MAX {
+            *self = Self { everything: true, ..Self::default() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_micros(1);
+
+    #[test]
+    fn what_is_named_is_taken_once() {
+        let control = Control::new();
+        let (endpoint, delivery) = (EndpointId::mint(NOW), DeliveryId::mint(NOW));
+        control.forget(endpoint);
+        control.forget_delivery(delivery);
+        let named = control.take();
+        assert!(named.names(endpoint, DeliveryId::mint(NOW)));
+        assert!(named.names(EndpointId::mint(NOW), delivery));
+        assert!(!named.names(EndpointId::mint(NOW), DeliveryId::mint(NOW)));
+        assert!(control.take().is_empty());
+    }
+
+    #[test]
+    fn more_names_than_there_is_room_for_mean_everything() {
+        let control = Control::new();
+        for _ in 0..=NAMES_MAX {
+            control.forget(EndpointId::mint(NOW));
+        }
+        assert!(control.take().names(EndpointId::mint(NOW), DeliveryId::mint(NOW)));
+    }
+
+    #[test]
+    fn a_beat_is_seen_by_every_clone() {
+        let control = Control::new();
+        assert_eq!(control.last_beat(), None);
+        control.clone().beat(NOW);
+        assert_eq!(control.last_beat(), Some(NOW));
+    }
+}
