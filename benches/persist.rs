@@ -16,7 +16,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use hookgate::config::StoreConfig;
 use hookgate::domain::{
     Attempt, Decision, Endpoint, EndpointId, Event, EventId, InstanceId, Lease, LeaseToken,
-    LeasedDelivery, Org, OrgId, Outcome, SigningSecret, TraceId,
+    LeasedDelivery, Org, OrgId, Outcome, Pacing, SigningSecret, TraceId,
 };
 use hookgate::runtime::Clock;
 use hookgate::store::postgres::PostgresStore;
@@ -70,6 +70,8 @@ async fn tenants(store: &SharedStore, clock: &Clock) -> Vec<OrgId> {
             disabled_reason: None,
             created_at,
             updated_at: created_at,
+            pacing: Pacing::default(),
+            failing_since: None,
         };
         store.insert_endpoint(id, &endpoint).await.unwrap();
         orgs.push(id);
@@ -77,11 +79,12 @@ async fn tenants(store: &SharedStore, clock: &Clock) -> Vec<OrgId> {
     orgs
 }
 
-fn room(clock: &Clock) -> LeaseRoom {
+fn room(clock: &Clock) -> LeaseRoom<'static> {
     let until = clock.now().plus(Duration::from_mins(1));
     LeaseRoom {
         lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until },
         deliveries_max: BATCH,
+        except: &[],
     }
 }
 

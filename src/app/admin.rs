@@ -10,8 +10,8 @@ use crate::auth::{IssueError, IssuedKey, issue_key};
 use crate::config::StoreConfig;
 use crate::delivery::parse_endpoint_url;
 use crate::domain::{
-    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Page, PageRequest, Role,
-    SigningSecret, Violation,
+    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Pacing, Page,
+    PageRequest, Role, SigningSecret, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
@@ -205,11 +205,14 @@ impl Admin {
         url: &str,
         event_types: EventTypeFilters,
         description: Option<String>,
+        pacing: Pacing,
         allow_private: bool,
     ) -> Result<Endpoint, AdminError> {
         self.require_org(org_id).await?;
         let url = parse_endpoint_url(url, allow_private)?;
         description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
+        pacing.max_concurrency.map_or(Ok(()), Pacing::check_max_concurrency)?;
+        pacing.rate_limit_per_second.map_or(Ok(()), Pacing::check_rate_limit)?;
         let now = self.clock.now();
         let endpoint = Endpoint {
             id: EndpointId::mint(now),
@@ -221,6 +224,8 @@ impl Admin {
             disabled_reason: None,
             created_at: now,
             updated_at: now,
+            pacing,
+            failing_since: None,
         };
         self.store.insert_endpoint(org_id, &endpoint).await?;
         Ok(endpoint)

@@ -11,8 +11,8 @@ use crate::app::{Admin, AdminError};
 use crate::auth::IssuedKey;
 use crate::config::{StoreConfig, parse_duration};
 use crate::domain::{
-    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Page, PageRequest, Role,
-    Timestamp,
+    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Pacing, Page,
+    PageRequest, RetrySchedule, Role, Timestamp,
 };
 
 /// What every command on the store takes.
@@ -113,6 +113,8 @@ pub(super) enum EndpointCommand {
         /// What it is for
         #[arg(long)]
         description: Option<String>,
+        #[command(flatten)]
+        pacing: PacingArgs,
         /// Allow an http:// URL, as the server must be told too
         #[arg(long, env = "ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1, require_equals = true,
               default_value_t = false, default_missing_value = "true", value_name = "BOOL",
@@ -139,6 +141,37 @@ pub(super) enum EndpointCommand {
         #[command(flatten)]
         common: Common,
     },
+}
+
+/// How an endpoint's deliveries are made; what is left out follows the server's settings.
+#[derive(Args, Debug)]
+pub(super) struct PacingArgs {
+    /// Webhooks under way to it at once at the most, 1 to 1000
+    #[arg(long, value_name = "NUMBER")]
+    max_concurrency: Option<u32>,
+    /// Webhooks started in a second at the most, 1 to 10000
+    #[arg(long, value_name = "NUMBER")]
+    rate_limit_per_second: Option<u32>,
+    /// Waits between the attempts of a delivery, as in 5s,5m,1h; at most 32, of at most 30d each
+    #[arg(long, value_name = "DURATIONS", value_parser = parse_schedule)]
+    retry_schedule: Option<RetrySchedule>,
+    /// Deliver one at a time, in the order events were accepted
+    #[arg(long)]
+    ordered: bool,
+}
+
+impl From<PacingArgs> for Pacing {
+    fn from(args: PacingArgs) -> Self {
+        let PacingArgs { max_concurrency, rate_limit_per_second, retry_schedule, ordered } = args;
+        Self { max_concurrency, rate_limit_per_second, retry_schedule, ordered }
+    }
+}
+
+fn parse_schedule(text: &str) -> Result<RetrySchedule, String> {
+    let waits: Vec<&str> = text.split(',').map(str::trim).filter(|w| !w.is_empty()).collect();
+    RetrySchedule::parse_waits(&waits).map_err(|faults| {
+        faults.iter().map(|f| format!("{} {}", f.field, f.message)).collect::<Vec<_>>().join("; ")
+    })
 }
 
 fn parse_filters(text: &str) -> Result<EventTypeFilters, String> {
@@ -230,13 +263,14 @@ pub(super) async fn endpoint(command: EndpointCommand) -> Result<(), CliError> {
             url,
             event_types,
             description,
+            pacing,
             allow_private_endpoints,
             common,
         } => {
             let endpoint = existing(&common, async |admin| {
-                admin
-                    .add_endpoint(org, &url, event_types, description, allow_private_endpoints)
-                    .await
+                let allow_private = allow_private_endpoints;
+                let pacing = pacing.into();
+                admin.add_endpoint(org, &url, event_types, description, pacing, allow_private).await
             })
             .await?;
             let secret = Some(endpoint.secret.reveal());
@@ -305,6 +339,9 @@ struct EndpointView<'a> {
     event_types: &'a EventTypeFilters,
     description: Option<&'a str>,
     disabled_reason: Option<&'a str>,
+    #[serde(flatten)]
+    pacing: &'a Pacing,
+    failing_since: Option<Timestamp>,
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
@@ -337,6 +374,8 @@ impl<'a> EndpointView<'a> {
             event_types: &endpoint.event_types,
             description: endpoint.description.as_deref(),
             disabled_reason: endpoint.disabled_reason.as_deref(),
+            pacing: &endpoint.pacing,
+            failing_since: endpoint.failing_since,
             created_at: endpoint.created_at,
             secret,
         }

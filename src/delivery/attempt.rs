@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::config::RetrySchedule;
 use crate::domain::{
-    Attempt, DeadReason, Decision, EndpointId, LeasedDelivery, Outcome, Timestamp,
+    Attempt, DeadReason, Decision, EndpointId, LeasedDelivery, Outcome, RetrySchedule, Timestamp,
 };
 use crate::runtime::{Clock, Stopwatch};
 use crate::telemetry::{Metrics, WebhookResult};
@@ -19,6 +18,7 @@ use super::sender::Sender;
 #[derive(Debug)]
 pub(super) struct Attempter {
     pub(super) sender: Sender,
+    /// For endpoints without a schedule of their own.
     pub(super) schedule: RetrySchedule,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
@@ -47,7 +47,8 @@ impl Attempter {
 
         let number = delivery.attempts.saturating_add(1);
         let fraction = if answer.error.is_some() { random_fraction() } else { 0.0 };
-        let decision = retry::decide(&self.schedule, number, answer.reply(), decided_at, fraction);
+        let schedule = delivery.endpoint.pacing.retry_schedule.as_ref().unwrap_or(&self.schedule);
+        let decision = retry::decide(schedule, number, answer.reply(), decided_at, fraction);
         let attempt = Attempt {
             number,
             started_at,

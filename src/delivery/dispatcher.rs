@@ -4,6 +4,7 @@
 //! attempt that has ended, a claim that has been answered, word of what to let go of, and the time to
 //! claim again, and after each it starts whatever has a slot. Attempts and claims run as tasks of their own.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::domain::{InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
+use crate::domain::{EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
 use crate::runtime::{Clock, Shutdown, Wake};
-use crate::store::{LeaseRoom, SharedStore, StoreError};
+use crate::store::{ClaimCursor, ClaimRequest, Claimed, SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use super::attempt::{Attempted, Attempter};
@@ -114,6 +115,8 @@ impl LettingGo {
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     hunger: Hunger,
+    /// Where the next one goes on.
+    next: ClaimCursor,
     under_way: bool,
     failing: bool,
 }
@@ -137,7 +140,7 @@ pub(super) enum Step {
     /// An attempt.
     Attempted(Attempted),
     /// A claim for `room` deliveries.
-    Claimed { room: usize, answer: Result<Vec<LeasedDelivery>, StoreError> },
+    Claimed { room: usize, answer: Result<Claimed, StoreError> },
 }
 
 impl Dispatcher {
@@ -180,7 +183,7 @@ impl Dispatcher {
         let claimed = claim.await;
         self.claims.under_way = false;
         match claimed {
-            Ok(claimed) => self.admit(room, claimed).await,
+            Ok(claimed) => self.admit(room, claimed.leased).await,
             Err(error) => {
                 self.admit(room, Vec::new()).await;
                 return Err(error);
@@ -280,10 +283,10 @@ impl Dispatcher {
     }
 
     /// A claim, and the room that was reserved for it.
-    fn claim(
-        &mut self,
-    ) -> (usize, impl Future<Output = Result<Vec<LeasedDelivery>, StoreError>> + use<>) {
+    fn claim(&mut self) -> (usize, impl Future<Output = Result<Claimed, StoreError>> + use<>) {
+        let from = self.claims.next;
         let full = self.lanes.full(EXCEPT_ENDPOINTS_MAX);
+        let caps: HashMap<EndpointId, usize> = full.into_iter().map(|e| (e, 0)).collect();
         let deliveries_max = self.lanes.reserve(CLAIM_DELIVERIES_MAX);
         self.claims.under_way = true;
         self.claims.hunger = Hunger::Sated;
@@ -294,8 +297,8 @@ impl Dispatcher {
         };
         let store = Arc::clone(&self.store);
         let claim = async move {
-            let room = LeaseRoom { lease, deliveries_max };
-            store.claim_deliveries_across_orgs(room, &full, now).await
+            let request = ClaimRequest { lease, deliveries_max, caps: &caps, from, now };
+            store.claim_deliveries_across_orgs(request).await
         };
         (deliveries_max, claim)
     }
@@ -321,15 +324,16 @@ impl Dispatcher {
         }
     }
 
-    async fn claimed(&mut self, room: usize, answer: Result<Vec<LeasedDelivery>, StoreError>) {
+    async fn claimed(&mut self, room: usize, answer: Result<Claimed, StoreError>) {
         self.claims.under_way = false;
         match answer {
             Ok(claimed) => {
                 self.claims.failing = false;
-                if claimed.len() == room && self.claims.hunger == Hunger::Sated {
+                self.claims.next = claimed.next;
+                if claimed.more && self.claims.hunger == Hunger::Sated {
                     self.claims.hunger = Hunger::More;
                 }
-                self.admit(room, claimed).await;
+                self.admit(room, claimed.leased).await;
             }
             Err(error) => {
                 self.admit(room, Vec::new()).await;
@@ -368,7 +372,7 @@ impl Dispatcher {
                     Step::Attempted(attempted) => self.lanes.finish(attempted.endpoint),
                     Step::Claimed { room, answer } => {
                         self.admit(room, Vec::new()).await;
-                        for delivery in answer.unwrap_or_default() {
+                        for delivery in answer.unwrap_or_default().leased {
                             self.attempter.hand_back(&delivery).await;
                         }
                     }

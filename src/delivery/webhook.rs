@@ -63,7 +63,7 @@ mod tests {
 
     use crate::domain::{
         DeliveryId, Endpoint, EndpointId, EventId, EventTypeFilters, InstanceId, Lease, LeaseToken,
-        OrgId, SigningSecret, TraceId,
+        OrgId, Pacing, SigningSecret, TraceId,
     };
 
     use super::*;
@@ -94,6 +94,8 @@ mod tests {
             disabled_reason: None,
             created_at: AT,
             updated_at: AT,
+            pacing: Pacing::default(),
+            failing_since: None,
         };
         LeasedDelivery {
             id: DeliveryId::mint(AT),

@@ -185,6 +185,7 @@ impl Workers {
                     until: now.plus(self.hand_over.lease_span),
                 },
                 deliveries_max: permits.len(),
+                except: &[],
             });
             let result = self.store.persist_events_across_orgs(events, lease_room, now).await;
             match result {

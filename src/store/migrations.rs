@@ -41,10 +41,12 @@ macro_rules! step {
 }
 
 /// The steps of the SQLite schema, oldest first.
-pub(super) const SQLITE: &[Step] = &[step!("sqlite", 1, "0001", "initial")];
+pub(super) const SQLITE: &[Step] =
+    &[step!("sqlite", 1, "0001", "initial"), step!("sqlite", 4, "0004", "fairness")];
 
 /// The steps of the PostgreSQL schema, oldest first.
-pub(super) const POSTGRES: &[Step] = &[step!("postgres", 1, "0001", "initial")];
+pub(super) const POSTGRES: &[Step] =
+    &[step!("postgres", 1, "0001", "initial"), step!("postgres", 4, "0004", "fairness")];
 
 /// The table in which sqlx keeps what was applied.
 pub(super) const TABLE: &str = "_sqlx_migrations";

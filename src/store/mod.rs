@@ -22,6 +22,7 @@
 //! **Invariant:** an event row and its delivery rows commit together, so the presence of an event
 //! proves that it was planned. Nothing plans an event that is already there.
 
+mod claim;
 mod error;
 mod lease;
 mod migrations;
@@ -43,6 +44,8 @@ use crate::domain::{
 };
 use crate::runtime::Stopwatch;
 use crate::telemetry::{DbOperation, Metrics};
+
+pub use claim::{ClaimCursor, ClaimRequest, Claimed};
 
 /// A store as the rest of the crate sees it.
 pub type SharedStore = Arc<dyn Store>;
@@ -201,17 +204,20 @@ pub struct Persisted {
 
 /// Room for deliveries that the caller could start at once.
 #[derive(Clone, Copy, Debug)]
-pub struct LeaseRoom {
+pub struct LeaseRoom<'a> {
     /// The lease to plan them under.
     pub lease: Lease,
     /// How many at the most.
     pub deliveries_max: usize,
+    /// Endpoints whose deliveries are not leased, in ascending order.
+    pub except: &'a [EndpointId],
 }
 
 /// Events.
 #[async_trait]
 pub trait EventStore: Send + Sync {
-    /// Stores events and plans one delivery for every enabled endpoint that wants them.
+    /// Stores events and plans one delivery for every enabled endpoint that wants them, leased as far
+    /// as there is room; ordered ones never are.
     ///
     /// Storing an event again changes nothing. Of the events of one organisation with one
     /// `dedup_id` whose `received_at` lie less than the dedup window apart, the one that is stored
@@ -223,9 +229,12 @@ pub trait EventStore: Send + Sync {
     async fn persist_events_across_orgs(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom>,
+        room: Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError>;
+    /// Those of `orgs` that have an ordered endpoint, in ascending order. Their events are to be
+    /// persisted in the order they were accepted.
+    async fn ordered_orgs_across_orgs(&self, orgs: &[OrgId]) -> Result<Vec<OrgId>, StoreError>;
     /// Puts an event that the store refuses among the dead letters, `record` being the event in the
     /// journal's form. Doing it again changes nothing.
     async fn bury_event(
@@ -250,14 +259,13 @@ pub trait EventStore: Send + Sync {
 /// Deliveries, their attempts, and dead letters.
 #[async_trait]
 pub trait DeliveryStore: Send + Sync {
-    /// Leases deliveries that are due at `now`, the longest due first, and not to the endpoints
-    /// in `except`. Two callers never hold one delivery.
+    /// Leases deliveries that are due, shared out among the endpoints that have any; each gives
+    /// those that are due longest first. Two callers never hold one delivery. Of ordered
+    /// deliveries to one endpoint only the oldest is leased, and only while no other one is.
     async fn claim_deliveries_across_orgs(
         &self,
-        room: LeaseRoom,
-        except: &[EndpointId],
-        now: Timestamp,
-    ) -> Result<Vec<LeasedDelivery>, StoreError>;
+        request: ClaimRequest<'_>,
+    ) -> Result<Claimed, StoreError>;
     /// Records what became of leased deliveries: the attempt, the new standing, and a dead letter
     /// for one that is given up. Outcomes whose lease was lost, or whose delivery was cancelled, change nothing; the
     /// number of those that counted is returned.

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{DeliveryId, Endpoint, Event, EventId, LeasedDelivery, OrgId, Timestamp};
+use crate::domain::{
+    DeliveryId, Endpoint, Event, EventId, Lease, LeasedDelivery, OrgId, Timestamp,
+};
 
 use super::LeaseRoom;
 
@@ -66,14 +68,20 @@ pub(super) struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// The delivery in the hands of the caller, planned under the room's lease.
-    pub(super) fn leased(&self, room: LeaseRoom) -> LeasedDelivery {
+    /// Whether it may be planned leased, given the room there is.
+    pub(super) fn may_be_leased(&self, room: Option<LeaseRoom<'_>>) -> bool {
+        let is_in = |room: LeaseRoom<'_>| room.except.binary_search(&self.endpoint.id).is_err();
+        !self.endpoint.pacing.ordered && room.is_some_and(is_in)
+    }
+
+    /// The delivery in the hands of the caller, planned under this lease.
+    pub(super) fn leased(&self, lease: Lease) -> LeasedDelivery {
         LeasedDelivery {
             id: self.id,
             event: Arc::clone(self.event),
             endpoint: Arc::clone(self.endpoint),
             attempts: 0,
-            lease: room.lease,
+            lease,
         }
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::domain::{
     ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, Delivery, DeliveryId, Endpoint, EndpointId,
-    Event, EventId, KeyHash, Org, OrgId, PageRequest, Role, Timestamp, TraceId,
+    Event, EventId, KeyHash, Org, OrgId, Pacing, PageRequest, Role, Timestamp, TraceId,
 };
 
 /// A row of either driver, its columns read by place.
@@ -38,6 +38,8 @@ pub(super) trait Columns {
     fn number(&self, column: usize) -> Result<i64, StoreError>;
     /// A number or NULL.
     fn number_opt(&self, column: usize) -> Result<Option<i64>, StoreError>;
+    /// True or false.
+    fn flag(&self, column: usize) -> Result<bool, StoreError>;
 }
 
 macro_rules! columns {
@@ -68,6 +70,9 @@ macro_rules! columns {
                 Ok(self.try_get(column)?)
             }
             fn number_opt(&self, column: usize) -> Result<Option<i64>, StoreError> {
+                Ok(self.try_get(column)?)
+            }
+            fn flag(&self, column: usize) -> Result<bool, StoreError> {
                 Ok(self.try_get(column)?)
             }
         }
@@ -101,7 +106,8 @@ pub(super) fn key(row: &impl Columns) -> Result<ApiKey, StoreError> {
 }
 
 /// Reads `id, org_id, url, event_types, description, secret, disabled_reason, created_at,
-/// updated_at`, starting at `at`.
+/// updated_at, max_concurrency, rate_limit_per_second, retry_schedule, ordered, failing_since`,
+/// starting at `at`.
 pub(super) fn endpoint(row: &impl Columns, at: usize) -> Result<Endpoint, StoreError> {
     Ok(Endpoint {
         id: EndpointId::from_uuid(row.uuid(at)?),
@@ -113,6 +119,20 @@ pub(super) fn endpoint(row: &impl Columns, at: usize) -> Result<Endpoint, StoreE
         disabled_reason: row.text_opt(at + 6)?,
         created_at: row.moment(at + 7)?,
         updated_at: row.moment(at + 8)?,
+        pacing: pacing(row, at + 9)?,
+        failing_since: row.moment_opt(at + 13)?,
+    })
+}
+
+/// Reads `max_concurrency, rate_limit_per_second, retry_schedule, ordered`, starting at `at`.
+fn pacing(row: &impl Columns, at: usize) -> Result<Pacing, StoreError> {
+    let number = |column, name| row.number_opt(column)?.map(|n| fits(name, n)).transpose();
+    let schedule = row.text_opt(at + 2)?;
+    Ok(Pacing {
+        max_concurrency: number(at, "max_concurrency")?,
+        rate_limit_per_second: number(at + 1, "rate_limit_per_second")?,
+        retry_schedule: schedule.map(|text| parsed("retry_schedule", &text)).transpose()?,
+        ordered: row.flag(at + 3)?,
     })
 }
 

@@ -16,8 +16,8 @@ use super::super::state::AppState;
 use super::answer;
 use crate::delivery::parse_endpoint_url;
 use crate::domain::{
-    Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters, SigningSecret,
-    Timestamp, Violation,
+    Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters, Pacing, PacingChange,
+    RetrySchedule, SigningSecret, Timestamp, Violation,
 };
 
 /// Why an endpoint is disabled that its owner disabled.
@@ -32,6 +32,9 @@ struct EndpointView<'a> {
     description: Option<&'a str>,
     enabled: bool,
     disabled_reason: Option<&'a str>,
+    #[serde(flatten)]
+    pacing: &'a Pacing,
+    failing_since: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -56,6 +59,7 @@ struct NewEndpoint {
     event_types: EventTypeFilters,
     description: Option<String>,
     secret: Option<SigningSecret>,
+    pacing: Pacing,
 }
 
 /// `POST /api/endpoints`: 201 with the endpoint and its secret.
@@ -80,6 +84,8 @@ pub(in super::super) async fn create(
         disabled_reason: None,
         created_at: now,
         updated_at: now,
+        pacing: new.pacing,
+        failing_since: None,
     };
     app.store.insert_endpoint(tenant.org_id, &endpoint).await?;
     let secret = endpoint.secret.reveal();
@@ -162,7 +168,14 @@ fn new_endpoint(mut fields: Fields, allow_private: bool) -> Result<NewEndpoint, 
     let event_types = fields.nullable("event_types", event_types).flatten().unwrap_or_default();
     let description = fields.nullable("description", description).flatten();
     let secret = fields.nullable("secret", signing_secret).flatten();
-    fields.finish(url.map(|url| NewEndpoint { url, event_types, description, secret }))
+    let pacing = pacing_change(&mut fields);
+    let pacing = Pacing {
+        max_concurrency: pacing.max_concurrency.flatten(),
+        rate_limit_per_second: pacing.rate_limit_per_second.flatten(),
+        retry_schedule: pacing.retry_schedule.flatten(),
+        ordered: pacing.ordered.unwrap_or_default(),
+    };
+    fields.finish(url.map(|url| NewEndpoint { url, event_types, description, secret, pacing }))
 }
 
 fn endpoint_change(mut fields: Fields, allow_private: bool) -> Result<EndpointChange, ApiError> {
@@ -173,8 +186,31 @@ fn endpoint_change(mut fields: Fields, allow_private: bool) -> Result<EndpointCh
         event_types: fields.optional("event_types", event_types),
         description: fields.nullable("description", description),
         disabled_reason: enabled.map(disabled_reason),
+        pacing: pacing_change(&mut fields),
     };
     fields.finish(Some(change))
+}
+
+fn pacing_change(fields: &mut Fields) -> PacingChange {
+    PacingChange {
+        max_concurrency: fields.nullable("max_concurrency", |value| {
+            fields::number("max_concurrency", value, Pacing::check_max_concurrency)
+        }),
+        rate_limit_per_second: fields.nullable("rate_limit_per_second", |value| {
+            fields::number("rate_limit_per_second", value, Pacing::check_rate_limit)
+        }),
+        retry_schedule: fields.nullable("retry_schedule", retry_schedule),
+        ordered: fields.optional("ordered", |value| fields::boolean("ordered", value)),
+    }
+}
+
+fn retry_schedule(value: &Value) -> Checked<RetrySchedule> {
+    let Value::Array(items) = value else {
+        let rule = "must be an array of durations such as [\"5s\", \"5m\"]";
+        return Err(vec![Violation::new("retry_schedule", "type", rule)]);
+    };
+    let waits: Vec<&str> = items.iter().map(|item| item.as_str().unwrap_or_default()).collect();
+    RetrySchedule::parse_waits(&waits)
 }
 
 fn url(value: &Value, allow_private: bool) -> Checked<url::Url> {
@@ -219,6 +255,8 @@ impl<'a> EndpointView<'a> {
             description: endpoint.description.as_deref(),
             enabled: endpoint.disabled_reason.is_none(),
             disabled_reason: endpoint.disabled_reason.as_deref(),
+            pacing: &endpoint.pacing,
+            failing_since: endpoint.failing_since,
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
         }

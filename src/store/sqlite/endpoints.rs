@@ -12,10 +12,13 @@ use crate::store::{EndpointStore, StoreError, rows};
 #[async_trait]
 impl EndpointStore for SqliteStore {
     async fn insert_endpoint(&self, org: OrgId, endpoint: &Endpoint) -> Result<(), StoreError> {
+        let pacing = &endpoint.pacing;
         sqlx::query(
             "INSERT INTO endpoints (id, org_id, url, event_types, description, secret,
-                                    disabled_reason, created_at, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                                    disabled_reason, created_at, updated_at, max_concurrency,
+                                    rate_limit_per_second, retry_schedule, ordered,
+                                    failing_since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )
         .bind(endpoint.id.uuid())
         .bind(org.uuid())
@@ -26,6 +29,11 @@ impl EndpointStore for SqliteStore {
         .bind(endpoint.disabled_reason.as_deref().map(rows::storable))
         .bind(endpoint.created_at.micros())
         .bind(endpoint.updated_at.micros())
+        .bind(pacing.max_concurrency.map(i64::from))
+        .bind(pacing.rate_limit_per_second.map(i64::from))
+        .bind(pacing.retry_schedule.as_ref().map(ToString::to_string))
+        .bind(pacing.ordered)
+        .bind(endpoint.failing_since.map(Timestamp::micros))
         .execute(&self.writer)
         .await?;
         Ok(())
@@ -34,7 +42,8 @@ impl EndpointStore for SqliteStore {
     async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, url, event_types, description, secret, disabled_reason,
-                    created_at, updated_at
+                    created_at, updated_at, max_concurrency, rate_limit_per_second,
+                    retry_schedule, ordered, failing_since
              FROM endpoints WHERE id = ?1 AND org_id = ?2",
         )
         .bind(id.uuid())
@@ -48,7 +57,8 @@ impl EndpointStore for SqliteStore {
         let after = rows::place(page);
         let found = sqlx::query(
             "SELECT id, org_id, url, event_types, description, secret, disabled_reason,
-                    created_at, updated_at
+                    created_at, updated_at, max_concurrency, rate_limit_per_second,
+                    retry_schedule, ordered, failing_since
              FROM endpoints WHERE org_id = ?1 AND (created_at, id) < (?2, ?3)
              ORDER BY created_at DESC, id DESC LIMIT ?4",
         )
@@ -73,6 +83,9 @@ impl EndpointStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Option<Endpoint>, StoreError> {
         let disabled_reason = change.disabled_reason.as_ref().and_then(Option::as_deref);
+        let pacing = &change.pacing;
+        // What failed before it was enabled, or at another URL, is no longer held against it.
+        let starts_afresh = change.url.is_some() || change.disabled_reason == Some(None);
         let mut tx = self.write().await?;
         let row = sqlx::query(
             "UPDATE endpoints
@@ -80,10 +93,17 @@ impl EndpointStore for SqliteStore {
                  event_types = coalesce(?4, event_types),
                  description = CASE WHEN ?5 THEN ?6 ELSE description END,
                  disabled_reason = CASE WHEN ?7 THEN ?8 ELSE disabled_reason END,
-                 updated_at = ?9
+                 updated_at = ?9,
+                 max_concurrency = CASE WHEN ?10 THEN ?11 ELSE max_concurrency END,
+                 rate_limit_per_second =
+                     CASE WHEN ?12 THEN ?13 ELSE rate_limit_per_second END,
+                 retry_schedule = CASE WHEN ?14 THEN ?15 ELSE retry_schedule END,
+                 ordered = coalesce(?16, ordered),
+                 failing_since = CASE WHEN ?17 THEN NULL ELSE failing_since END
              WHERE id = ?1 AND org_id = ?2
              RETURNING id, org_id, url, event_types, description, secret, disabled_reason,
-                       created_at, updated_at",
+                       created_at, updated_at, max_concurrency, rate_limit_per_second,
+                       retry_schedule, ordered, failing_since",
         )
         .bind(id.uuid())
         .bind(org.uuid())
@@ -94,6 +114,14 @@ impl EndpointStore for SqliteStore {
         .bind(change.disabled_reason.is_some())
         .bind(disabled_reason.map(rows::storable))
         .bind(now.micros())
+        .bind(pacing.max_concurrency.is_some())
+        .bind(pacing.max_concurrency.flatten().map(i64::from))
+        .bind(pacing.rate_limit_per_second.is_some())
+        .bind(pacing.rate_limit_per_second.flatten().map(i64::from))
+        .bind(pacing.retry_schedule.is_some())
+        .bind(pacing.retry_schedule.as_ref().and_then(Option::as_ref).map(ToString::to_string))
+        .bind(pacing.ordered)
+        .bind(starts_afresh)
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row else { return Ok(None) };

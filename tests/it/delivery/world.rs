@@ -9,7 +9,7 @@ use hookgate::config::{DeliveryConfig, StoreConfig};
 use hookgate::delivery::{Delivery, Source, hand_over, lease_span};
 use hookgate::domain::{
     Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, InstanceId, Lease,
-    LeaseToken, LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
+    LeaseToken, LeasedDelivery, Org, OrgId, Pacing, PageRequest, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::sqlite::SqliteStore;
@@ -89,6 +89,8 @@ impl World {
             disabled_reason: None,
             created_at: now,
             updated_at: now,
+            pacing: Pacing::default(),
+            failing_since: None,
         };
         self.store.insert_endpoint(self.org, &endpoint).await.unwrap();
         endpoint.id
@@ -107,7 +109,7 @@ impl World {
         let now = self.clock.now();
         let until = now.plus(lease_span(&self.config));
         let lease = Lease { token: LeaseToken::mint(InstanceId::new(1)), until };
-        let room = LeaseRoom { lease, deliveries_max: 1000 };
+        let room = LeaseRoom { lease, deliveries_max: 1000, except: &[] };
         let events = self.events(event_type, count);
         self.store.persist_events_across_orgs(&events, Some(room), now).await.unwrap().leased
     }

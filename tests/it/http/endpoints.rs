@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hookgate::app::{Admin, AdminError};
-use hookgate::domain::{EventTypeFilters, SigningSecret};
+use hookgate::domain::{EventTypeFilters, Pacing, SigningSecret};
 use serde_json::{Value, json};
 
 use crate::support::server::{Server, Tenant};
@@ -166,7 +166,8 @@ async fn an_address_that_is_not_public_is_refused_when_it_is_set() {
     let admin = Admin::new(Arc::clone(&server.store), server.clock.clone());
     let add = async |url: &str, allow_private: bool| {
         let filters = EventTypeFilters::default();
-        admin.add_endpoint(tenant.org_id, url, filters, None, allow_private).await
+        let pacing = Pacing::default();
+        admin.add_endpoint(tenant.org_id, url, filters, None, pacing, allow_private).await
     };
     for host in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "2130706433", "[::1]", "[fd00::1]"] {
         let url = format!("https://{host}/hook");

@@ -6,7 +6,8 @@ use hookgate::store::LeaseRoom;
 use tokio::task::JoinSet;
 
 use super::fixtures::{
-    FIRST_PAGE, add_endpoint, add_org, at, claim, org_with_deliveries, persist, room, some_event,
+    FIRST_PAGE, add_endpoint, add_org, at, claim, claim_from, org_with_deliveries, persist, room,
+    some_event,
 };
 use super::{Subject, on_both};
 
@@ -43,11 +44,10 @@ async fn a_server_that_starts_again_lets_go_of_its_own_leases_only(subject: &Sub
     let (org, _) = org_with_deliveries(subject, 2).await;
     let lease_of = |instance| {
         let token = LeaseToken::mint(InstanceId::new(instance));
-        LeaseRoom { lease: Lease { token, until: at(1000) }, deliveries_max: 1 }
+        LeaseRoom { lease: Lease { token, until: at(1000) }, deliveries_max: 1, except: &[] }
     };
-    let mine = subject.store.claim_deliveries_across_orgs(lease_of(7), &[], at(10)).await.unwrap();
-    let others =
-        subject.store.claim_deliveries_across_orgs(lease_of(8), &[], at(10)).await.unwrap();
+    let mine = claim_from(&subject.store, lease_of(7), &[], at(10)).await;
+    let others = claim_from(&subject.store, lease_of(8), &[], at(10)).await;
     assert_eq!((mine.len(), others.len()), (1, 1), "{org}");
 
     let instance = InstanceId::new(7);
@@ -64,7 +64,7 @@ async fn a_claim_brings_all_that_an_attempt_needs(subject: &Subject) {
     persist(subject, std::slice::from_ref(&event), at(0)).await;
     let space = room(1, at(60));
     let store = &subject.store;
-    let leased = store.claim_deliveries_across_orgs(space, &[], at(0)).await.unwrap().remove(0);
+    let leased = claim_from(store, space, &[], at(0)).await.remove(0);
     assert_eq!((&*leased.event, leased.attempts), (&event, 0));
     assert_eq!((leased.endpoint.id, &leased.endpoint.url), (endpoint.id, &endpoint.url));
     assert_eq!((leased.endpoint.org_id, &leased.endpoint.secret), (org, &endpoint.secret));
@@ -110,7 +110,7 @@ async fn endpoints_left_out_keep_their_deliveries(subject: &Subject) {
     persist(subject, &[some_event(org, "a.b", at(0))], at(0)).await;
     let except = [slow.id, stuck.id];
     let store = &subject.store;
-    let leased = store.claim_deliveries_across_orgs(room(9, at(60)), &except, at(0)).await.unwrap();
+    let leased = claim_from(store, room(9, at(60)), &except, at(0)).await;
     assert_eq!(leased.iter().map(|l| l.endpoint.id).collect::<Vec<_>>(), [fast.id]);
     assert_eq!(claim(subject, 9, at(0)).await.len(), 2);
 }
@@ -125,7 +125,7 @@ async fn claimers_at_once_never_share_a_delivery(subject: &Subject) {
             // A claim that another one passes over may come back empty; more than enough rounds.
             for _ in 0..60 {
                 let space = room(7, at(60));
-                let leased = store.claim_deliveries_across_orgs(space, &[], at(0)).await.unwrap();
+                let leased = claim_from(&store, space, &[], at(0)).await;
                 claimed.extend(leased.iter().map(|l| l.id));
             }
             claimed

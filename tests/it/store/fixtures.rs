@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hookgate::domain::{
     ApiKey, ApiKeyId, Attempt, DeadReason, Decision, Endpoint, EndpointId, Event, EventId,
-    InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role,
-    SigningSecret, Timestamp, TraceId,
+    InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, Pacing,
+    PageRequest, Role, SigningSecret, Timestamp, TraceId,
 };
-use hookgate::store::{LeaseRoom, Persisted};
+use hookgate::store::{ClaimCursor, ClaimRequest, LeaseRoom, Persisted, SharedStore};
 
 use super::Subject;
 
@@ -51,6 +51,8 @@ pub(crate) fn some_endpoint(org: OrgId, filters: &str) -> Endpoint {
         disabled_reason: None,
         created_at: at(0),
         updated_at: at(0),
+        pacing: Pacing::default(),
+        failing_since: None,
     }
 }
 
@@ -107,18 +109,32 @@ pub(crate) async fn org_with_deliveries(subject: &Subject, count: usize) -> (Org
     (org, endpoint)
 }
 
-pub(crate) fn room(deliveries_max: usize, until: Timestamp) -> LeaseRoom {
+pub(crate) fn room(deliveries_max: usize, until: Timestamp) -> LeaseRoom<'static> {
     LeaseRoom {
         lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until },
         deliveries_max,
+        except: &[],
     }
 }
 
 /// Claims at `now`, under a lease of a minute.
 pub(crate) async fn claim(subject: &Subject, max: usize, now: Timestamp) -> Vec<LeasedDelivery> {
     let until = now.plus(std::time::Duration::from_mins(1));
-    let room = room(max, until);
-    subject.store.claim_deliveries_across_orgs(room, &[], now).await.unwrap()
+    claim_from(&subject.store, room(max, until), &[], now).await
+}
+
+/// Claims for a room, leaving out some endpoints.
+pub(crate) async fn claim_from(
+    store: &SharedStore,
+    room: LeaseRoom<'_>,
+    except: &[EndpointId],
+    now: Timestamp,
+) -> Vec<LeasedDelivery> {
+    let caps = except.iter().map(|endpoint| (*endpoint, 0)).collect();
+    let (lease, deliveries_max) = (room.lease, room.deliveries_max);
+    let request =
+        ClaimRequest { lease, deliveries_max, caps: &caps, from: ClaimCursor::default(), now };
+    store.claim_deliveries_across_orgs(request).await.unwrap().leased
 }
 
 /// The first attempt at a delivery, which failed.

@@ -2,6 +2,7 @@
 //! test moves. Nothing is delivered, and nothing moves from the journal to the store, unless a test
 //! does it, so what a test finds is what it put there.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
 use hookgate::limit::RateLimiter;
 use hookgate::runtime::{Clock, Lifecycle};
 use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{LeaseRoom, Maintenance, SharedStore};
+use hookgate::store::{ClaimCursor, ClaimRequest, Maintenance, SharedStore};
 use hookgate::telemetry::Metrics;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
@@ -182,8 +183,9 @@ impl Server {
             token: LeaseToken::mint(InstanceId::new(1)),
             until: now.plus(Duration::from_mins(1)),
         };
-        let room = LeaseRoom { lease, deliveries_max: 100 };
-        self.store.claim_deliveries_across_orgs(room, &[], now).await.unwrap()
+        let (caps, from) = (HashMap::new(), ClaimCursor::default());
+        let request = ClaimRequest { lease, deliveries_max: 100, caps: &caps, from, now };
+        self.store.claim_deliveries_across_orgs(request).await.unwrap().leased
     }
 
     /// A request with a key.
