@@ -164,7 +164,8 @@ impl App {
         let base_url = format!("http://{address}");
         let first_start = FirstStart::prepare(&store, clock.now(), base_url).await?;
         let lease_span = delivery::lease_span(&config.delivery);
-        let hand_over = HandOver { deliveries, wake, instance, lease_span };
+        let shut = delivery.shut();
+        let hand_over = HandOver { deliveries, shut, wake, instance, lease_span };
         Workers::new(
             &config.ingest,
             (journal.clone(), reader),

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::domain::{
-    Attempt, DeadReason, Decision, EndpointId, LeasedDelivery, Outcome, RetrySchedule, Timestamp,
+    Attempt, DeadReason, Decision, LeasedDelivery, Outcome, RetrySchedule, Timestamp,
 };
 use crate::runtime::{Clock, Stopwatch};
 use crate::telemetry::{Metrics, WebhookResult};
 
+use super::breaker::Health;
+use super::lanes::LaneKey;
 use super::outcomes::Report;
 use super::retry;
 use super::sender::Sender;
@@ -28,17 +30,19 @@ pub(super) struct Attempter {
 /// What the dispatcher must know of an attempt that has ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempted {
-    /// The endpoint whose slot is free again.
-    pub(super) endpoint: EndpointId,
-    /// Whether it answered 410 and is being disabled.
+    /// The lane whose slot is free again.
+    pub(super) key: LaneKey,
+    /// Whether the endpoint answered 410 and is being disabled.
     pub(super) gone: bool,
+    /// How the endpoint is.
+    pub(super) health: Health,
 }
 
 impl Attempter {
     /// Attempts a delivery. Returns when its outcome has been handed to the recorder, which takes
     /// as long as the recorder is behind.
     pub(super) async fn attempt(&self, delivery: LeasedDelivery) -> Attempted {
-        let endpoint = delivery.endpoint.id;
+        let key = LaneKey { org: delivery.event.org_id, endpoint: delivery.endpoint.id };
         let started_at = self.clock.now();
         let watch = Stopwatch::start();
         let answer = self.sender.send(&delivery, started_at).await;
@@ -61,21 +65,27 @@ impl Attempter {
         self.metrics.webhook_result(result(&decision)).inc();
         log(&delivery, &attempt, &decision);
 
+        let health = Health::of(attempt.status_code);
         let gone = decision == Decision::Dead(DeadReason::Gone);
         self.report(Report {
             outcome: outcome(&delivery, Some(attempt), decision, decided_at),
-            gone: gone.then_some(endpoint),
+            gone: gone.then_some(key.endpoint),
+            ordered: delivery.endpoint.pacing.ordered,
         })
         .await;
-        Attempted { endpoint, gone }
+        Attempted { key, gone, health }
     }
 
     /// Gives up the lease of a delivery that was not attempted: it is due at once, for whoever has
     /// room for it.
     pub(super) async fn hand_back(&self, delivery: &LeasedDelivery) {
-        let now = self.clock.now();
-        let outcome = outcome(delivery, None, Decision::RetryAt(now), now);
-        self.report(Report { outcome, gone: None }).await;
+        self.put_off(delivery, self.clock.now()).await;
+    }
+
+    /// The same, but it is not due before `until`. No attempt is counted.
+    pub(super) async fn put_off(&self, delivery: &LeasedDelivery, until: Timestamp) {
+        let outcome = outcome(delivery, None, Decision::RetryAt(until), self.clock.now());
+        self.report(Report { outcome, gone: None, ordered: false }).await;
     }
 
     async fn report(&self, report: Report) {

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::domain::{DeliveryId, EndpointId, Timestamp};
 
@@ -18,15 +18,16 @@ const NAMES_MAX: usize = 4096;
 /// Tells the dispatcher what has changed, and others whether it works. Cheap to clone.
 ///
 /// Made by whoever starts delivery; one that no dispatcher listens to does nothing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Control(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     names: Mutex<Forgotten>,
     named: Notify,
     /// Microseconds; 0 before the first.
     last_beat: AtomicI64,
+    shut: watch::Sender<Arc<[EndpointId]>>,
 }
 
 /// What the dispatcher must not start, as far as it was leased before it was told.
@@ -40,7 +41,9 @@ pub(super) struct Forgotten {
 impl Control {
     /// A line without a listener.
     pub fn new() -> Self {
-        Self::default()
+        let (names, named) = (Mutex::default(), Notify::new());
+        let shut = watch::Sender::new(Arc::from([]));
+        Self(Arc::new(Shared { names, named, last_beat: AtomicI64::new(0), shut }))
     }
 
     /// Has the deliveries to an endpoint that wait in memory looked up in the store again, where
@@ -66,6 +69,16 @@ impl Control {
         }
     }
 
+    /// The endpoints that take nothing for now, since their breakers are open, in ascending order.
+    /// What is planned for them is better left in the store.
+    pub fn shut(&self) -> watch::Receiver<Arc<[EndpointId]>> {
+        self.0.shut.subscribe()
+    }
+
+    pub(super) fn set_shut(&self, endpoints: Arc<[EndpointId]>) {
+        self.0.shut.send_replace(endpoints);
+    }
+
     pub(super) fn beat(&self, now: Timestamp) {
         self.0.last_beat.store(now.micros(), Ordering::Relaxed);
     }
@@ -84,6 +97,12 @@ impl Control {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.bound();
         names
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

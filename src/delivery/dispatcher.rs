@@ -18,19 +18,22 @@ use crate::store::{ClaimCursor, ClaimRequest, Claimed, SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use super::attempt::{Attempted, Attempter};
+use super::breaker::Passage;
 use super::control::{Control, Forgotten};
-use super::lanes::{Lanes, Limits};
+use super::gates::{Admission, Gates, Turn};
+use super::lanes::{LaneKey, Lanes, Limits};
 
 /// Deliveries in one claim at the most.
 const CLAIM_DELIVERIES_MAX: usize = 512;
 /// Deliveries taken off the hand-over channel at a time.
 const INBOX_BATCH_MAX: usize = 256;
-/// Endpoints that one claim leaves out at the most. More would make its statement slow; one too many
-/// claimed for costs nothing but room.
-const EXCEPT_ENDPOINTS_MAX: usize = 256;
 /// One part in so many of the lanes' room is kept for claims: however fast new deliveries are handed
 /// over, due retries get in.
 const CLAIM_SHARE: usize = 8;
+/// The shortest wait for a rate limit: what timers can tell apart.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+/// How long deliveries wait in the store that their organisation has no room for in memory.
+const CROWDED_WAIT: Duration = Duration::from_secs(1);
 /// How much of a lease must be left when its attempt times out, for recording the outcome and for
 /// clocks that are set meanwhile.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -68,6 +71,9 @@ pub(super) struct Dispatcher {
     pub(super) inbox: Inbox,
     pub(super) lanes: Lanes<LeasedDelivery>,
     pub(super) claims: Claims,
+    pub(super) gates: Gates,
+    /// When something that waits for its endpoint's rate limit may start.
+    pub(super) wait: Option<Timestamp>,
     pub(super) control: Control,
     pub(super) letting_go: LettingGo,
     pub(super) steps: JoinSet<Step>,
@@ -137,8 +143,8 @@ enum Hunger {
 /// What a task of the dispatcher's ended with.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// An attempt.
-    Attempted(Attempted),
+    /// An attempt, and whether it was the probe of a breaker.
+    Attempted { attempted: Attempted, probe: bool },
     /// A claim for `room` deliveries.
     Claimed { room: usize, answer: Result<Claimed, StoreError> },
 }
@@ -156,10 +162,12 @@ impl Dispatcher {
             self.show();
             self.control.beat(self.clock.now());
             let inbox_room = self.inbox_room();
+            let wait = self.wait.map(|at| at.since(self.clock.now()).max(WAIT_MIN));
             tokio::select! {
                 () = &mut soft_stop => break,
                 Some(step) = self.steps.join_next() => self.finish(step).await,
                 () = control.named() => self.let_go().await,
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 taken = self.inbox.deliveries.recv_many(&mut self.inbox.batch, inbox_room),
                     if self.inbox.open && inbox_room > 0 =>
                 {
@@ -213,15 +221,28 @@ impl Dispatcher {
     /// the store, which has room for any number.
     async fn take_in(&mut self) {
         for delivery in std::mem::take(&mut self.inbox.batch) {
-            let named = self.letting_go.names.names(delivery.endpoint.id, delivery.id);
             self.letting_go.inbox_left = self.letting_go.inbox_left.saturating_sub(1);
-            if named {
-                self.attempter.hand_back(&delivery).await;
-            } else if let Err(delivery) = self.lanes.offer(delivery.endpoint.id, delivery) {
+            if let Some(until) = self.kept_out(&delivery) {
+                self.attempter.put_off(&delivery, until).await;
+            } else if let Err(delivery) = self.lanes.offer(key(&delivery), delivery) {
                 self.attempter.hand_back(&delivery).await;
             }
         }
         self.letting_go.end_if_over();
+    }
+
+    /// When a delivery that comes in is due again, if it must not wait in memory.
+    fn kept_out(&self, delivery: &LeasedDelivery) -> Option<Timestamp> {
+        let (endpoint, now) = (&delivery.endpoint, self.clock.now());
+        if self.letting_go.names.names(endpoint.id, delivery.id) {
+            return Some(now);
+        }
+        if let Passage::ShutUntil(until) = self.gates.passage(endpoint.id, now) {
+            return Some(until);
+        }
+        let waiting = self.lanes.waiting_for(endpoint.id);
+        let is_paced_out = Gates::waiting_max(endpoint).is_some_and(|most| waiting >= most);
+        is_paced_out.then_some(now)
     }
 
     /// Hands back what waits of that which was named, and sees to it that what is on its way is
@@ -242,20 +263,40 @@ impl Dispatcher {
         let mut started = 0;
         let mut lapsed = 0;
         let now = self.clock.now();
-        while let Some((endpoint, delivery)) = self.lanes.next() {
+        self.wait = None;
+        while let Some((key, delivery)) = self.next(now) {
             if !self.may_start(delivery.lease, now) {
-                self.lanes.finish(endpoint);
+                self.lanes.finish(key);
                 lapsed += 1;
                 continue;
             }
+            let probe = self.gates.start(&delivery.endpoint, now);
             let attempter = Arc::clone(&self.attempter);
-            self.steps.spawn(async move { Step::Attempted(attempter.attempt(delivery).await) });
+            self.steps.spawn(async move {
+                let attempted = attempter.attempt(delivery).await;
+                Step::Attempted { attempted, probe }
+            });
             started += 1;
         }
         if lapsed > 0 {
             tracing::debug!(lapsed, "deliveries waited for too long and will be claimed anew");
         }
         started
+    }
+
+    /// The next delivery to start, and meanwhile when the earliest of those may that are too early.
+    fn next(&mut self, now: Timestamp) -> Option<(LaneKey, LeasedDelivery)> {
+        let Self { lanes, gates, wait, .. } = self;
+        lanes.next(|delivery, under_way| {
+            match gates.admission(&delivery.endpoint, under_way, now) {
+                Admission::Now => true,
+                Admission::At(at) => {
+                    *wait = Some(wait.map_or(at, |wait| wait.min(at)));
+                    false
+                }
+                Admission::Later => false,
+            }
+        })
     }
 
     /// Whether an attempt under this lease would end while the lease still holds. Beyond that,
@@ -285,12 +326,11 @@ impl Dispatcher {
     /// A claim, and the room that was reserved for it.
     fn claim(&mut self) -> (usize, impl Future<Output = Result<Claimed, StoreError>> + use<>) {
         let from = self.claims.next;
-        let full = self.lanes.full(EXCEPT_ENDPOINTS_MAX);
-        let caps: HashMap<EndpointId, usize> = full.into_iter().map(|e| (e, 0)).collect();
+        let now = self.clock.now();
+        let caps = self.caps(now);
         let deliveries_max = self.lanes.reserve(CLAIM_DELIVERIES_MAX);
         self.claims.under_way = true;
         self.claims.hunger = Hunger::Sated;
-        let now = self.clock.now();
         let lease = Lease {
             token: LeaseToken::mint(self.options.instance),
             until: now.plus(self.options.lease),
@@ -303,25 +343,61 @@ impl Dispatcher {
         (deliveries_max, claim)
     }
 
+    /// How many deliveries a claim may bring for endpoints that do not take what there is.
+    fn caps(&mut self, now: Timestamp) -> HashMap<EndpointId, usize> {
+        let paced = self.lanes.first_in_lanes().filter_map(|(first, waiting)| {
+            let most = Gates::waiting_max(&first.endpoint)?;
+            Some((first.endpoint.id, most.saturating_sub(waiting)))
+        });
+        let mut caps: HashMap<EndpointId, usize> = paced.collect();
+        caps.extend(self.lanes.full().into_iter().map(|endpoint| (endpoint, 0)));
+        for endpoint in self.gates.open().iter() {
+            let probe = self.gates.passage(*endpoint, now) == Passage::Probe
+                && self.lanes.waiting_for(*endpoint) == 0;
+            caps.insert(*endpoint, usize::from(probe));
+        }
+        caps
+    }
+
     /// Takes in the end of one task, and of those that have ended besides.
     async fn finish(&mut self, step: Result<Step, JoinError>) {
         let mut next = Some(step);
         while let Some(step) = next {
             match unwind(step) {
-                Step::Attempted(attempted) => self.attempted(attempted).await,
+                Step::Attempted { attempted, probe } => self.attempted(attempted, probe).await,
                 Step::Claimed { room, answer } => self.claimed(room, answer).await,
             }
             next = self.steps.try_join_next();
         }
     }
 
-    async fn attempted(&mut self, attempted: Attempted) {
-        self.lanes.finish(attempted.endpoint);
-        if attempted.gone {
-            for delivery in self.lanes.empty(attempted.endpoint) {
-                self.attempter.hand_back(&delivery).await;
+    async fn attempted(&mut self, Attempted { key, gone, health }: Attempted, probe: bool) {
+        self.lanes.finish(key);
+        let now = self.clock.now();
+        match self.gates.end(key.endpoint, probe, health, now) {
+            Turn::None => {}
+            Turn::Opened => self.breakers_turned(),
+            Turn::Closed => {
+                self.breakers_turned();
+                // All that waited for it may be claimed.
+                self.claims.hunger = Hunger::Due;
             }
         }
+        if gone {
+            for delivery in self.lanes.empty(key.endpoint) {
+                self.attempter.hand_back(&delivery).await;
+            }
+        } else if let Passage::ShutUntil(until) = self.gates.passage(key.endpoint, now) {
+            for delivery in self.lanes.empty(key.endpoint) {
+                self.attempter.put_off(&delivery, until).await;
+            }
+        }
+    }
+
+    fn breakers_turned(&self) {
+        let open = self.gates.open();
+        self.metrics.endpoint_breakers_open.set(gauge(open.len()));
+        self.control.set_shut(open);
     }
 
     async fn claimed(&mut self, room: usize, answer: Result<Claimed, StoreError>) {
@@ -346,15 +422,19 @@ impl Dispatcher {
     }
 
     async fn admit(&mut self, room: usize, claimed: Vec<LeasedDelivery>) {
-        let names = &self.letting_go.names;
-        let (back, claimed): (Vec<_>, Vec<_>) =
-            claimed.into_iter().partition(|d| names.names(d.endpoint.id, d.id));
+        let mut crowded = self.lanes.admit(room, []);
+        for delivery in claimed {
+            if let Some(until) = self.kept_out(&delivery) {
+                self.attempter.put_off(&delivery, until).await;
+            } else {
+                crowded.extend(self.lanes.admit(0, [(key(&delivery), delivery)]));
+            }
+        }
         self.letting_go.claim_left = false;
         self.letting_go.end_if_over();
-        self.lanes
-            .admit(room, claimed.into_iter().map(|delivery| (delivery.endpoint.id, delivery)));
-        for delivery in back {
-            self.attempter.hand_back(&delivery).await;
+        let until = self.clock.now().plus(CROWDED_WAIT);
+        for delivery in crowded {
+            self.attempter.put_off(&delivery, until).await;
         }
     }
 
@@ -369,7 +449,7 @@ impl Dispatcher {
             self.show();
             tokio::select! {
                 Some(step) = self.steps.join_next() => match unwind(step) {
-                    Step::Attempted(attempted) => self.lanes.finish(attempted.endpoint),
+                    Step::Attempted { attempted, .. } => self.lanes.finish(attempted.key),
                     Step::Claimed { room, answer } => {
                         self.admit(room, Vec::new()).await;
                         for delivery in answer.unwrap_or_default().leased {
@@ -387,10 +467,17 @@ impl Dispatcher {
     }
 
     fn show(&self) {
-        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.delivery_queue_size.set(gauge(self.lanes.waiting()));
         self.metrics.webhooks_in_flight.set(gauge(self.lanes.under_way()));
     }
+}
+
+fn key(delivery: &LeasedDelivery) -> LaneKey {
+    LaneKey { org: delivery.event.org_id, endpoint: delivery.endpoint.id }
+}
+
+fn gauge(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A task's end. One that panicked takes the dispatcher with it, and so the process: its slot and

@@ -43,11 +43,14 @@
 //! attempts among them, and a fixed queue of outcomes.
 
 mod attempt;
+mod breaker;
 mod control;
 mod dispatcher;
+mod gates;
 mod guard;
 mod lanes;
 mod outcomes;
+mod pace;
 mod retry;
 mod sender;
 mod signer;
@@ -68,6 +71,7 @@ use crate::telemetry::Metrics;
 
 use attempt::Attempter;
 use dispatcher::{Claims, Dispatcher, Inbox, LettingGo, Options};
+use gates::Gates;
 use guard::Guard;
 use lanes::{Lanes, Limits};
 use outcomes::{QUEUE_OUTCOMES, Recorder};
@@ -153,7 +157,7 @@ impl Delivery {
         // One host may serve the endpoints of many tenants, all the attempts under way among them.
         let sender = Sender::new(guard, options.timeout, options.limits.slots)?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
-        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out);
+        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out, wake.clone());
         let attempter = Attempter {
             sender,
             schedule: config.retry_schedule.clone(),
@@ -171,6 +175,8 @@ impl Delivery {
             inbox: Inbox::new(inbox),
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),
+            gates: Gates::new(config.endpoint_concurrency as usize),
+            wait: None,
             control: Control::new(),
             letting_go: LettingGo::default(),
             steps: JoinSet::new(),
@@ -214,7 +220,6 @@ fn options(config: &DeliveryConfig, instance: InstanceId) -> Options {
             // What `hand_over` leaves.
             capacity: capacity.div_ceil(2),
             slots: config.delivery_concurrency as usize,
-            lane_slots: config.endpoint_concurrency as usize,
         },
         timeout: config.delivery_timeout,
         instance,

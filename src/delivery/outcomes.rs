@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::domain::{EndpointChange, EndpointId, OrgId, Outcome};
-use crate::runtime::Clock;
+use crate::runtime::{Clock, Wake};
 use crate::store::{SharedStore, StoreError};
 
 /// Outcomes in one call at the most.
@@ -41,6 +41,8 @@ pub(super) struct Report {
     pub(super) outcome: Outcome,
     /// The endpoint, when it is to be disabled because it answered 410.
     pub(super) gone: Option<EndpointId>,
+    /// Whether the next delivery to its endpoint waits for this one.
+    pub(super) ordered: bool,
 }
 
 /// Takes reports off their channel and brings them to the store.
@@ -52,12 +54,21 @@ pub(super) struct Recorder {
     // What is being recorded. Kept here, so that a call that is cancelled and made again goes on with it.
     outcomes: Vec<Outcome>,
     gone: Vec<(OrgId, EndpointId)>,
+    ordered: bool,
+    /// Tells that an ordered endpoint's next delivery may be claimed.
+    wake: Wake,
 }
 
 impl Recorder {
-    pub(super) fn new(store: SharedStore, clock: Clock, reports: mpsc::Receiver<Report>) -> Self {
+    pub(super) fn new(
+        store: SharedStore,
+        clock: Clock,
+        reports: mpsc::Receiver<Report>,
+        wake: Wake,
+    ) -> Self {
         let gathered = Vec::with_capacity(BATCH_OUTCOMES_MAX);
-        Self { store, clock, reports, gathered, outcomes: Vec::new(), gone: Vec::new() }
+        let (outcomes, gone) = (Vec::new(), Vec::new());
+        Self { store, clock, reports, gathered, outcomes, gone, ordered: false, wake }
     }
 
     /// Records until every sender is gone and all they sent is recorded.
@@ -115,6 +126,7 @@ impl Recorder {
                     self.gone.push(gone);
                 }
             }
+            self.ordered |= report.ordered;
             self.outcomes.push(report.outcome);
         }
         // Endpoints first: what is handed back for one of them is then parked, not claimed again.
@@ -124,6 +136,9 @@ impl Recorder {
         }
         self.record_outcomes().await;
         self.outcomes.clear();
+        if std::mem::take(&mut self.ordered) {
+            self.wake.wake();
+        }
     }
 
     async fn record_outcomes(&self) {

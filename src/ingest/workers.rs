@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::IngestConfig;
-use crate::domain::{Event, InstanceId, Lease, LeaseToken, LeasedDelivery};
+use crate::domain::{EndpointId, Event, InstanceId, Lease, LeaseToken, LeasedDelivery};
 use crate::journal::{Journal, JournalReader, ReadError, Record, Seq};
 use crate::runtime::{Clock, Lifecycle, Wake};
 use crate::store::{LeaseRoom, Persisted, SharedStore, StoreError};
@@ -32,6 +32,8 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 pub struct HandOver {
     /// The channel to whoever delivers.
     pub deliveries: mpsc::Sender<LeasedDelivery>,
+    /// Endpoints whose deliveries they do not want for now, in ascending order.
+    pub shut: watch::Receiver<Arc<[EndpointId]>>,
     /// Wakes them when there are deliveries that were not leased.
     pub wake: Wake,
     /// Whose leases they are.
@@ -179,13 +181,14 @@ impl Workers {
             let room = deliveries.capacity().min(LEASES_PER_BATCH_MAX);
             let permits = deliveries.try_reserve_many(room).ok();
             let now = self.clock.now();
+            let shut = Arc::clone(&self.hand_over.shut.borrow());
             let lease_room = permits.as_ref().map(|permits| LeaseRoom {
                 lease: Lease {
                     token: LeaseToken::mint(self.hand_over.instance),
                     until: now.plus(self.hand_over.lease_span),
                 },
                 deliveries_max: permits.len(),
-                except: &[],
+                except: &shut,
             });
             let result = self.store.persist_events_across_orgs(events, lease_room, now).await;
             match result {
