@@ -34,6 +34,11 @@ impl<P: Copy> AckWindow<P> {
         self.batches.len()
     }
 
+    /// Whether every batch before this one is finished.
+    pub(super) const fn is_oldest(&self, number: BatchNumber) -> bool {
+        self.oldest == number.0
+    }
+
     /// Adds the batch that was read next; everything before `end` belongs to it or to one before it.
     pub(super) fn add(&mut self, end: P) -> BatchNumber {
         self.batches.push_back(Batch { end, finished: false });
@@ -63,9 +68,11 @@ mod tests {
     fn the_end_moves_only_over_what_is_finished() {
         let mut window = AckWindow::new();
         let [first, second, third] = [10, 20, 35].map(|end| window.add(end));
+        assert!(window.is_oldest(first) && !window.is_oldest(second));
         assert_eq!(window.finish(second), None);
         assert_eq!(window.len(), 3);
         assert_eq!(window.finish(first), Some(20));
+        assert!(window.is_oldest(third));
         assert_eq!(window.finish(first), None);
         assert_eq!(window.finish(third), Some(35));
         let fourth = window.add(40);

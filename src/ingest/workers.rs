@@ -1,12 +1,13 @@
 //! The worker pool: from the journal to the store.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::IngestConfig;
-use crate::domain::{EndpointId, Event, InstanceId, Lease, LeaseToken, LeasedDelivery};
+use crate::domain::{EndpointId, Event, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId};
 use crate::journal::{Journal, JournalReader, ReadError, Record, Seq};
 use crate::runtime::{Clock, Lifecycle, Wake};
 use crate::store::{LeaseRoom, Persisted, SharedStore, StoreError};
@@ -47,7 +48,7 @@ pub struct Workers {
     journal: Journal,
     reader: tokio::sync::Mutex<JournalReader>,
     window: Mutex<AckWindow<Seq>>,
-    /// Tells the worker that reads that the window has moved.
+    /// Tells those who wait for it that the window has moved.
     window_moved: Notify,
     store: SharedStore,
     hand_over: HandOver,
@@ -121,10 +122,11 @@ impl Workers {
         let Some(batch) = self.next_batch().await? else {
             return Ok(false);
         };
-        self.store_all(&batch.events).await;
-        if let Some(end) = self.window().finish(batch.number) {
+        self.store_in_order(&batch).await;
+        let moved = self.window().finish(batch.number);
+        if let Some(end) = moved {
             self.journal.finished(end);
-            self.window_moved.notify_one();
+            self.window_moved.notify_waiters();
         }
         Ok(true)
     }
@@ -132,9 +134,7 @@ impl Workers {
     /// Reads a batch. One worker reads while the others store.
     async fn next_batch(&self) -> Result<Option<Batch>, WorkerError> {
         let mut reader = self.reader.lock().await;
-        while self.window().len() >= BATCHES_AHEAD_MAX {
-            self.window_moved.notified().await;
-        }
+        self.window_until(|window| window.len() < BATCHES_AHEAD_MAX).await;
         let records = reader.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await?;
         let Some(last) = records.as_ref().and_then(|records| records.last()) else {
             return Ok(None);
@@ -148,6 +148,48 @@ impl Workers {
 
     fn window(&self) -> MutexGuard<'_, AckWindow<Seq>> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the window is as asked for.
+    async fn window_until(&self, is_so: impl Fn(&AckWindow<Seq>) -> bool) {
+        loop {
+            let mut moved = pin!(self.window_moved.notified());
+            // Registered before the look, so that no move in between is missed.
+            moved.as_mut().enable();
+            if is_so(&self.window()) {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Stores a batch. The events of organisations with ordered endpoints wait for the batches before
+    /// it: an ordered delivery that is there proves that all before it are.
+    async fn store_in_order(&self, batch: &Batch) {
+        let ordered = self.ordered_orgs(&batch.events).await;
+        if ordered.is_empty() {
+            return self.store_all(&batch.events).await;
+        }
+        let is_ordered = |event: &Arc<Event>| ordered.binary_search(&event.org_id).is_ok();
+        let (ordered, others): (Vec<_>, Vec<_>) =
+            batch.events.iter().map(Arc::clone).partition(is_ordered);
+        self.store_all(&others).await;
+        self.window_until(|window| window.is_oldest(batch.number)).await;
+        self.store_all(&ordered).await;
+    }
+
+    /// The organisations of some events that have ordered endpoints, in ascending order.
+    async fn ordered_orgs(&self, events: &[Arc<Event>]) -> Vec<OrgId> {
+        let mut orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
+        orgs.sort_unstable();
+        orgs.dedup();
+        let mut wait = RETRY_WAIT;
+        loop {
+            match self.store.ordered_orgs_across_orgs(&orgs).await {
+                Ok(ordered) => return ordered,
+                Err(error) => self.rest(&mut wait, &error).await,
+            }
+        }
     }
 
     /// Stores every event, however long the store is away, and splits what it refuses.
