@@ -15,6 +15,7 @@
 //! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
 
+mod claims;
 mod deliveries;
 mod endpoints;
 mod events;

@@ -15,6 +15,7 @@
 //! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
 //! connection would refuse every transaction from then on, and is replaced.
 
+mod claims;
 mod deliveries;
 mod endpoints;
 mod events;
