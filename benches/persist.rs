@@ -93,6 +93,7 @@ fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {
     Outcome {
         delivery_id: leased.id,
         org_id: leased.event.org_id,
+        endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
         token: leased.lease.token,
         attempt: Some(Attempt {
@@ -105,6 +106,7 @@ fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {
         }),
         decision: Decision::Delivered,
         decided_at,
+        disable_if_failing_since: decided_at,
     }
 }
 

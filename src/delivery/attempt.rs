@@ -1,6 +1,7 @@
 //! One attempt from start to end: send, decide, count, report.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -22,6 +23,8 @@ pub(super) struct Attempter {
     pub(super) sender: Sender,
     /// For endpoints without a schedule of their own.
     pub(super) schedule: RetrySchedule,
+    /// How long an endpoint may fail before it is disabled.
+    pub(super) disable_after: Duration,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) reports: mpsc::Sender<Report>,
@@ -68,8 +71,7 @@ impl Attempter {
         let health = Health::of(attempt.status_code);
         let gone = decision == Decision::Dead(DeadReason::Gone);
         self.report(Report {
-            outcome: outcome(&delivery, Some(attempt), decision, decided_at),
-            gone: gone.then_some(key.endpoint),
+            outcome: self.outcome(&delivery, Some(attempt), decision, decided_at),
             ordered: delivery.endpoint.pacing.ordered,
         })
         .await;
@@ -84,30 +86,34 @@ impl Attempter {
 
     /// The same, but it is not due before `until`. No attempt is counted.
     pub(super) async fn put_off(&self, delivery: &LeasedDelivery, until: Timestamp) {
-        let outcome = outcome(delivery, None, Decision::RetryAt(until), self.clock.now());
-        self.report(Report { outcome, gone: None, ordered: false }).await;
+        let decision = Decision::RetryAt(until);
+        let outcome = self.outcome(delivery, None, decision, self.clock.now());
+        self.report(Report { outcome, ordered: false }).await;
+    }
+
+    fn outcome(
+        &self,
+        delivery: &LeasedDelivery,
+        attempt: Option<Attempt>,
+        decision: Decision,
+        decided_at: Timestamp,
+    ) -> Outcome {
+        Outcome {
+            delivery_id: delivery.id,
+            org_id: delivery.event.org_id,
+            endpoint_id: delivery.endpoint.id,
+            event_received_at: delivery.event.received_at,
+            token: delivery.lease.token,
+            attempt,
+            decision,
+            decided_at,
+            disable_if_failing_since: decided_at.minus(self.disable_after),
+        }
     }
 
     async fn report(&self, report: Report) {
         // The recorder outlives every attempt but at the hard stop. There the lease lapses instead.
         let _ = self.reports.send(report).await;
-    }
-}
-
-fn outcome(
-    delivery: &LeasedDelivery,
-    attempt: Option<Attempt>,
-    decision: Decision,
-    decided_at: Timestamp,
-) -> Outcome {
-    Outcome {
-        delivery_id: delivery.id,
-        org_id: delivery.event.org_id,
-        event_received_at: delivery.event.received_at,
-        token: delivery.lease.token,
-        attempt,
-        decision,
-        decided_at,
     }
 }
 

@@ -41,9 +41,12 @@ pub(super) struct Forgotten {
 impl Control {
     /// A line without a listener.
     pub fn new() -> Self {
-        let (names, named) = (Mutex::default(), Notify::new());
-        let shut = watch::Sender::new(Arc::from([]));
-        Self(Arc::new(Shared { names, named, last_beat: AtomicI64::new(0), shut }))
+        Self(Arc::new(Shared {
+            names: Mutex::default(),
+            named: Notify::new(),
+            last_beat: AtomicI64::new(0),
+            shut: watch::Sender::new(Arc::from([])),
+        }))
     }
 
     /// Has the deliveries to an endpoint that wait in memory looked up in the store again, where

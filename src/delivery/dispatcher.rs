@@ -273,8 +273,7 @@ impl Dispatcher {
             let probe = self.gates.start(&delivery.endpoint, now);
             let attempter = Arc::clone(&self.attempter);
             self.steps.spawn(async move {
-                let attempted = attempter.attempt(delivery).await;
-                Step::Attempted { attempted, probe }
+                Step::Attempted { attempted: attempter.attempt(delivery).await, probe }
             });
             started += 1;
         }

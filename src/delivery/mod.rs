@@ -157,10 +157,11 @@ impl Delivery {
         // One host may serve the endpoints of many tenants, all the attempts under way among them.
         let sender = Sender::new(guard, options.timeout, options.limits.slots)?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
-        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out, wake.clone());
+        let recorder = Recorder::new(Arc::clone(&store), reports_out, wake.clone());
         let attempter = Attempter {
             sender,
             schedule: config.retry_schedule.clone(),
+            disable_after: config.disable_after,
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             reports: reports_in,

@@ -56,7 +56,7 @@ mod tests {
                     started.push(now);
                 }
             }
-            let most = per_second as usize + 1 + (f64::from(per_second) * 0.05).ceil() as usize;
+            let most = (per_second + 1 + per_second.div_ceil(20)) as usize;
             for (place, start) in started.iter().enumerate() {
                 let end = start.plus(Duration::from_secs(1));
                 let within = started[place..].iter().take_while(|at| **at < end).count();

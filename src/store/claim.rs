@@ -250,7 +250,7 @@ mod tests {
                 let seen = left.min(*count);
                 left -= seen;
                 if seen > 0 {
-                    due.push((id(number), seen as i64));
+                    due.push((id(number), i64::try_from(seen).unwrap()));
                 }
             }
             Ok(due)

@@ -31,6 +31,7 @@ mod plan;
 pub mod postgres;
 mod rows;
 pub mod sqlite;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -267,7 +268,9 @@ pub trait DeliveryStore: Send + Sync {
         request: ClaimRequest<'_>,
     ) -> Result<Claimed, StoreError>;
     /// Records what became of leased deliveries: the attempt, the new standing, and a dead letter
-    /// for one that is given up. Outcomes whose lease was lost, or whose delivery was cancelled, change nothing; the
+    /// for one that is given up; and what that says of their endpoints: since when one fails, and
+    /// that it is disabled, its pending deliveries parked, when it is gone or has failed for too
+    /// long. Whoever subscribes to the operational events of this gets them, planned here. Outcomes whose lease was lost, or whose delivery was cancelled, change nothing; the
     /// number of those that counted is returned.
     async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError>;
     /// Makes everything that a server has leased due at `now` and returns how much that was: for a

@@ -54,6 +54,11 @@ impl Endpoints {
         Self(by_org)
     }
 
+    /// Whether anyone wants an event.
+    pub(super) fn is_wanted(&self, event: &Event) -> bool {
+        self.wanting(event).next().is_some()
+    }
+
     fn wanting<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Arc<Endpoint>> {
         let of_org = self.0.get(&event.org_id).map_or(&[][..], Vec::as_slice);
         of_org.iter().filter(|endpoint| endpoint.wants(event.event_type.as_str()))

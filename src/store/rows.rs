@@ -234,7 +234,7 @@ pub(super) fn storable(text: &str) -> Cow<'_, str> {
     }
 }
 
-fn parsed<T: FromStr>(column: &str, text: &str) -> Result<T, StoreError> {
+pub(super) fn parsed<T: FromStr>(column: &str, text: &str) -> Result<T, StoreError> {
     text.parse().map_err(|_| StoreError::Corrupt(format!("the text of a column {column}")))
 }
 

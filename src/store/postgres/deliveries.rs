@@ -3,15 +3,17 @@
 use std::borrow::Cow;
 
 use async_trait::async_trait;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PostgresStore, moment};
+use super::{PostgresStore, moment, standings};
 use crate::domain::{
-    Attempt, Cursor, DeadLetter, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
+    Attempt, Cursor, DeadLetter, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus,
+    EndpointId, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
+use crate::store::standing::Standings;
 use crate::store::{
     ClaimRequest, Claimed, DeliveryStore, RetryRefusal, StoreError, lease, rows, timed,
 };
@@ -188,18 +190,44 @@ impl DeliveryStore for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Locks the deliveries whose lease still holds, in key order, and then those of their
-    /// endpoints that are disabled: an enabling under way is thereby over, or sees what is parked
-    /// here. Only pending deliveries carry a token, so the token alone tells.
+    /// One statement where every attempt succeeded. Otherwise endpoints come first: what is handed
+    /// back for one that is disabled is then parked.
     async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
-        let verdicts = outcome::verdicts(outcomes);
-        let verdict = VerdictColumns::new(&verdicts);
-        let attempt = AttemptColumns::new(&verdicts);
-        // Known bounds leave all other days out of the plan.
-        let oldest = verdict.event_received_at.iter().min().copied();
-        let newest = verdict.event_received_at.iter().max().copied();
-        let counted: i64 = sqlx::query_scalar(
-            "WITH held AS (
+        let standings = Standings::of(outcomes);
+        if standings.is_quiet() {
+            let connection = &mut *self.pool.acquire().await?;
+            return Ok(record(connection, outcomes, &standings).await?.0);
+        }
+        let mut tx = self.pool.begin().await?;
+        let mut news = standings::write(&mut tx, &standings).await?;
+        let (counted, exhausted) = record(&mut tx, outcomes, &standings).await?;
+        news.extend(standings::exhausted(&mut tx, &exhausted).await?);
+        if let Some(newest) = outcomes.iter().map(|outcome| outcome.decided_at).max() {
+            self.publish(&mut tx, news, newest).await?;
+        }
+        tx.commit().await?;
+        Ok(counted)
+    }
+}
+
+/// Locks the deliveries whose lease still holds, in key order, and then those of their
+/// endpoints that are disabled: an enabling under way is thereby over, or sees what is parked
+/// here. Only pending deliveries carry a token, so the token alone tells.
+///
+/// Returns how many outcomes counted, and the deliveries that have used up their attempts by them.
+async fn record(
+    connection: &mut PgConnection,
+    outcomes: &[Outcome],
+    standings: &Standings,
+) -> Result<(usize, Vec<Uuid>), StoreError> {
+    let verdicts = outcome::verdicts(outcomes);
+    let verdict = VerdictColumns::new(&verdicts);
+    let attempt = AttemptColumns::new(&verdicts);
+    // Known bounds leave all other days out of the plan.
+    let oldest = verdict.event_received_at.iter().min().copied();
+    let newest = verdict.event_received_at.iter().max().copied();
+    let (counted, exhausted): (i64, Vec<Uuid>) = sqlx::query_as(
+        "WITH held AS (
                  SELECT v.*, d.org_id, d.event_id, d.endpoint_id
                  FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::bigint[],
                              $6::timestamptz[], $7::timestamptz[], $8::text[],
@@ -235,6 +263,10 @@ impl PostgresStore {
                  SELECT id, org_id, event_id, id, endpoint_id, dead_reason, error, decided_at
                  FROM held WHERE dead_reason IS NOT NULL
                  ON CONFLICT (id) DO NOTHING
+                 RETURNING id, reason
+             ), recovered AS (
+                 UPDATE endpoints p SET failing_since = NULL
+                 WHERE p.id = ANY ($18) AND p.failing_since IS NOT NULL
              ), done AS (
                  UPDATE deliveries d
                  SET status = h.status,
@@ -247,29 +279,31 @@ impl PostgresStore {
                    AND d.event_received_at BETWEEN $16 AND $17
                  RETURNING 1
              )
-             SELECT count(*) FROM done",
-        )
-        .bind(verdict.id)
-        .bind(verdict.event_received_at)
-        .bind(verdict.token)
-        .bind(verdict.status)
-        .bind(verdict.attempts_made)
-        .bind(verdict.retry_at)
-        .bind(verdict.finished_at)
-        .bind(verdict.dead_reason)
-        .bind(verdict.decided_at)
-        .bind(attempt.number)
-        .bind(attempt.started_at)
-        .bind(attempt.duration_ms)
-        .bind(attempt.status_code)
-        .bind(attempt.error)
-        .bind(attempt.response_excerpt)
-        .bind(oldest)
-        .bind(newest)
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(usize::try_from(counted).unwrap_or(0))
-    }
+             SELECT (SELECT count(*) FROM done),
+                    ARRAY(SELECT id FROM buried WHERE reason = $19)",
+    )
+    .bind(verdict.id)
+    .bind(verdict.event_received_at)
+    .bind(verdict.token)
+    .bind(verdict.status)
+    .bind(verdict.attempts_made)
+    .bind(verdict.retry_at)
+    .bind(verdict.finished_at)
+    .bind(verdict.dead_reason)
+    .bind(verdict.decided_at)
+    .bind(attempt.number)
+    .bind(attempt.started_at)
+    .bind(attempt.duration_ms)
+    .bind(attempt.status_code)
+    .bind(attempt.error)
+    .bind(attempt.response_excerpt)
+    .bind(oldest)
+    .bind(newest)
+    .bind(&standings.working)
+    .bind(DeadReason::Exhausted.as_str())
+    .fetch_one(connection)
+    .await?;
+    Ok((usize::try_from(counted).unwrap_or(0), exhausted))
 }
 
 /// Verdicts, column by column.

@@ -166,7 +166,10 @@ impl EndpointStore for PostgresStore {
 
 /// Takes what waits out of the claims' sight. Leased deliveries are parked by their outcome, or by
 /// the claim that finds their lease lapsed.
-async fn park(connection: &mut PgConnection, endpoint: EndpointId) -> Result<(), StoreError> {
+pub(super) async fn park(
+    connection: &mut PgConnection,
+    endpoint: EndpointId,
+) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE deliveries SET due_at = NULL
          WHERE endpoint_id = $1 AND status = 'pending' AND lease_token IS NULL",

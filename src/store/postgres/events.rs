@@ -305,6 +305,28 @@ impl PostgresStore {
     }
 }
 
+impl PostgresStore {
+    /// Stores operational events that anyone subscribes to and plans their deliveries, in the
+    /// transaction of what they tell.
+    pub(super) async fn publish(
+        &self,
+        connection: &mut PgConnection,
+        mut news: plan::Round,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if news.is_empty() {
+            return Ok(());
+        }
+        let endpoints = enabled_endpoints(connection, &plan::orgs_of(&news)).await?;
+        news.retain(|event| endpoints.is_wanted(event));
+        let batch = Batch { endpoints: &endpoints, room: None, now };
+        let mut persisted = Persisted::default();
+        // A failed statement would take the whole transaction with it.
+        let possible = StoredBefore::Possible;
+        self.write_round(connection, &news, batch, possible, &mut persisted).await
+    }
+}
+
 /// Stores events that nobody wants delivered and that have no dedup ids: the plain insert that the
 /// whole statement is measured against.
 async fn insert(connection: &mut PgConnection, events: &[&Event]) -> Result<usize, StoreError> {

@@ -4,13 +4,15 @@ use async_trait::async_trait;
 use sqlx::Arguments;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
+use uuid::Uuid;
 
-use super::{MultiRow, SqliteStore};
+use super::{MultiRow, SqliteStore, arguments, standings};
 use crate::domain::{
-    Attempt, Cursor, DeadLetter, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
+    Attempt, Cursor, DeadLetter, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus,
+    EndpointId, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
+use crate::store::standing::Standings;
 use crate::store::{
     ClaimRequest, Claimed, DeliveryStore, RetryRefusal, StoreError, lease, rows, timed,
 };
@@ -52,7 +54,7 @@ impl Writes {
                 5,
                 ") o CROSS JOIN deliveries d
                  WHERE d.id = o.column1 AND d.lease_token = o.column2 AND d.status = 'pending'
-                 ON CONFLICT (id) DO NOTHING",
+                 ON CONFLICT (id) DO NOTHING RETURNING id, reason",
             ),
             verdicts: MultiRow::new(
                 "UPDATE deliveries
@@ -255,10 +257,23 @@ impl SqliteStore {
         let attempts: Vec<_> = verdicts.iter().filter_map(Verdict::attempt).collect();
         let deaths: Vec<_> = verdicts.iter().filter_map(Verdict::death).collect();
         let writes = &self.outcome_writes;
+        let standings = Standings::of(outcomes);
         let mut tx = self.write().await?;
+        // Endpoints first: what is handed back for a disabled one is then parked, not claimed again.
+        let mut news = standings::write(&mut tx, &standings).await?;
         writes.attempts.execute(&mut tx, &attempts, bind_attempt).await?;
-        writes.dead_letters.execute(&mut tx, &deaths, bind_dead_letter).await?;
+        let mut exhausted = Vec::new();
+        for (sql, chunk) in writes.dead_letters.chunks(&deaths) {
+            let query = sqlx::query_as_with(sql, arguments(chunk, bind_dead_letter)?);
+            let buried: Vec<(Uuid, String)> = query.fetch_all(&mut *tx).await?;
+            let ids = buried.into_iter().filter(|(_, why)| why == DeadReason::Exhausted.as_str());
+            exhausted.extend(ids.map(|(id, _)| id));
+        }
         let counted = writes.verdicts.execute(&mut tx, &verdicts, bind_verdict).await?;
+        news.extend(standings::exhausted(&mut tx, &exhausted).await?);
+        if let Some(newest) = outcomes.iter().map(|outcome| outcome.decided_at).max() {
+            self.publish(&mut tx, news, newest).await?;
+        }
         tx.commit().await?;
         Ok(counted)
     }

@@ -299,6 +299,27 @@ impl SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Stores operational events that anyone subscribes to and plans their deliveries, in the
+    /// transaction of what they tell.
+    pub(super) async fn publish(
+        &self,
+        connection: &mut SqliteConnection,
+        mut news: Vec<Arc<Event>>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if news.is_empty() {
+            return Ok(());
+        }
+        let endpoints = enabled_endpoints(connection, &plan::orgs_of(&news)).await?;
+        news.retain(|event| endpoints.is_wanted(event));
+        let stored = self.event_writes.insert_events(connection, &news).await?;
+        let candidates = plan::candidates(&stored, &endpoints, now);
+        self.event_writes.insert_deliveries(connection, &candidates, None, now).await?;
+        Ok(())
+    }
+}
+
 async fn enabled_endpoints(
     connection: &mut SqliteConnection,
     orgs: &[OrgId],

@@ -22,6 +22,7 @@ mod events;
 mod keys;
 mod maintenance;
 mod orgs;
+mod standings;
 
 use std::iter;
 use std::path::Path;

@@ -3,7 +3,7 @@
 use hookgate::domain::{Attempt, DeadReason, Decision, LeasedDelivery, Outcome};
 use serde_json::{Value, json};
 
-use crate::support::server::{Server, Tenant};
+use crate::support::server::{START, Server, Tenant};
 
 async fn endpoint(server: &Server, tenant: &Tenant) -> String {
     let body = json!({"url":"https://example.com/hooks"});
@@ -25,11 +25,13 @@ async fn record(server: &Server, leased: &LeasedDelivery, code: u16, decision: D
     let outcome = Outcome {
         delivery_id: leased.id,
         org_id: leased.event.org_id,
+        endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
         token: leased.lease.token,
         attempt: Some(attempt),
         decision,
         decided_at: now,
+        disable_if_failing_since: START,
     };
     assert_eq!(server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap(), 1);
 }

@@ -3,7 +3,7 @@
 use hookgate::domain::{DeadReason, Decision, Outcome};
 use serde_json::{Value, json};
 
-use crate::support::server::{Answer, Server};
+use crate::support::server::{Answer, START, Server};
 
 /// Every route that names a thing, and every list, asked by a stranger for what is acme's.
 #[tokio::test]
@@ -18,11 +18,13 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
     let outcome = Outcome {
         delivery_id: leased.id,
         org_id: acme.org_id,
+        endpoint_id: leased.endpoint.id,
         event_received_at: event.received_at,
         token: leased.lease.token,
         attempt: None,
         decision: Decision::Dead(DeadReason::Gone),
         decided_at: server.clock.now(),
+        disable_if_failing_since: START,
     };
     server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap();
     let event_path = format!("/api/events/{}", event.id);

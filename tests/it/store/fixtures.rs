@@ -15,6 +15,9 @@ use super::Subject;
 /// The first page of any list.
 pub(crate) const FIRST_PAGE: PageRequest = PageRequest { limit: 100, after: None };
 
+/// How long endpoints may fail.
+pub(crate) const DISABLE_AFTER: std::time::Duration = std::time::Duration::from_hours(24);
+
 /// So many seconds into the tests' time.
 pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(1_767_225_600_000_000 + seconds * 1_000_000)
@@ -158,11 +161,13 @@ pub(crate) fn outcome(
     Outcome {
         delivery_id: leased.id,
         org_id: leased.event.org_id,
+        endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
         token: leased.lease.token,
         attempt: Some(failed_attempt(leased.attempts + 1, decided_at)),
         decision,
         decided_at,
+        disable_if_failing_since: decided_at.minus(DISABLE_AFTER),
     }
 }
 
