@@ -8,8 +8,9 @@ use clap::Parser;
 use hookgate::config::{DeliveryConfig, StoreConfig};
 use hookgate::delivery::{Delivery, Source, hand_over, lease_span};
 use hookgate::domain::{
-    Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, InstanceId, Lease,
-    LeaseToken, LeasedDelivery, Org, OrgId, Pacing, PageRequest, SigningSecret, Timestamp, TraceId,
+    Delivery as Row, DeliveryFilter, Endpoint, EndpointChange, EndpointId, Event, EventId,
+    InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Pacing, PacingChange, PageRequest,
+    SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::sqlite::SqliteStore;
@@ -41,11 +42,14 @@ struct Settings {
 impl World {
     /// Private endpoints allowed, two retries (after 5 s and 5 min), and the settings in `flags`.
     pub(crate) async fn with(flags: &[&str]) -> Self {
-        let base = ["test", "--retry-schedule=5s,5m"];
-        let allowed = (!flags.iter().any(|flag| flag.starts_with("--allow-private-endpoints")))
-            .then_some("--allow-private-endpoints=true");
+        let defaults = ["--retry-schedule=5s,5m", "--allow-private-endpoints=true"];
+        let is_given = |default: &&str| {
+            let name = default.split_once('=').map(|(name, _)| name);
+            flags.iter().any(|flag| flag.split_once('=').map(|(name, _)| name) == name)
+        };
+        let defaults = defaults.into_iter().filter(|default| !is_given(default));
         let settings =
-            Settings::parse_from(base.into_iter().chain(allowed).chain(flags.iter().copied()));
+            Settings::parse_from(["test"].into_iter().chain(defaults).chain(flags.iter().copied()));
         let directory = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let path = directory.path().join("hookgate.db");
@@ -94,6 +98,18 @@ impl World {
         };
         self.store.insert_endpoint(self.org, &endpoint).await.unwrap();
         endpoint.id
+    }
+
+    /// Changes how an endpoint's deliveries are made.
+    pub(crate) async fn pace(&self, endpoint: EndpointId, pacing: PacingChange) {
+        let change = EndpointChange { pacing, ..EndpointChange::default() };
+        let now = self.clock.now();
+        self.store.update_endpoint(self.org, endpoint, &change, now).await.unwrap().unwrap();
+    }
+
+    /// The same with the time that it is.
+    pub(crate) fn with_system_clock(self) -> Self {
+        Self { clock: Clock::system(), ..self }
     }
 
     /// Stores `count` events and leaves their deliveries to be claimed.
