@@ -10,11 +10,13 @@ mod fixtures;
 mod isolation;
 mod keys;
 mod maintenance;
+mod ordered;
 mod orgs;
 mod outage;
 mod outcomes;
 mod pages;
 mod retries;
+mod standings;
 mod subject;
 
 use subject::{Subject, on_both};
