@@ -54,7 +54,8 @@ impl PostgresStore {
 /// Leases what has an enabled endpoint, and makes good what slipped past a change of its endpoint by
 /// parking or cancelling it. `locked` are those of the plan's ordered endpoints that are ours.
 ///
-/// The free deliveries are ordered by their index as a whole, which leaves no other one to choose.
+/// `status` and `finished_at` say the same; which one is asked for decides which index may be used
+/// (see the schema).
 async fn settle(
     connection: &mut PgConnection,
     plan: &Plan,
@@ -72,7 +73,7 @@ async fn settle(
                  SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at FROM deliveries d
                  WHERE d.status = 'pending' AND d.endpoint_id = t.endpoint_id
                    AND d.ordered = false AND d.due_at <= $1
-                 ORDER BY d.endpoint_id, d.ordered, d.due_at LIMIT t.most
+                 ORDER BY d.due_at LIMIT t.most
                  FOR UPDATE SKIP LOCKED
              ) d
              LIMIT $4
@@ -81,7 +82,7 @@ async fn settle(
              FROM unnest($5::uuid[]) AS t (endpoint_id)
              CROSS JOIN LATERAL (
                  SELECT h.id, h.event_received_at FROM deliveries h
-                 WHERE h.status = 'pending' AND h.ordered AND h.endpoint_id = t.endpoint_id
+                 WHERE h.finished_at IS NULL AND h.ordered AND h.endpoint_id = t.endpoint_id
                  ORDER BY h.event_received_at, h.id LIMIT 1
              ) h
              CROSS JOIN LATERAL (
@@ -169,7 +170,7 @@ impl Lookout for PostgresStore {
         let found = sqlx::query_as(
             "SELECT endpoint_id, count(*) FROM
                  (SELECT endpoint_id, due_at FROM deliveries
-                  WHERE status = 'pending' AND NOT ordered AND due_at <= $1
+                  WHERE finished_at IS NULL AND NOT ordered AND due_at <= $1
                   ORDER BY due_at LIMIT $2) due
              GROUP BY endpoint_id ORDER BY min(due_at)",
         )
@@ -192,9 +193,9 @@ impl Lookout for PostgresStore {
 
     async fn ordered_steps(&self, after: Uuid, now: Timestamp) -> Result<Vec<Stop>, StoreError> {
         let sql = steps!(
-            "d.status = 'pending' AND d.ordered",
+            "d.finished_at IS NULL AND d.ordered",
             "coalesce((SELECT d.due_at FROM deliveries d
-                       WHERE d.status = 'pending' AND d.ordered
+                       WHERE d.finished_at IS NULL AND d.ordered
                          AND d.endpoint_id = step.endpoint_id
                        ORDER BY d.event_received_at, d.id LIMIT 1) <= $2, false)"
         );

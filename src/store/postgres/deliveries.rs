@@ -41,16 +41,22 @@ impl DeliveryStore for PostgresStore {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let (least, greatest) = LeaseToken::range_of(instance);
-        let released = sqlx::query(
+        let mut released = 0;
+        let mut tx = self.pool.begin().await?;
+        // Each by the index of its kind.
+        for sql in [
             "UPDATE deliveries SET due_at = $1, lease_token = NULL
-             WHERE status = 'pending' AND due_at > $1 AND lease_token BETWEEN $2 AND $3",
-        )
-        .bind(moment(now))
-        .bind(least.uuid())
-        .bind(greatest.uuid())
-        .execute(&self.pool)
-        .await?;
-        Ok(released.rows_affected())
+             WHERE finished_at IS NULL AND NOT ordered AND due_at > $1
+               AND lease_token BETWEEN $2 AND $3",
+            "UPDATE deliveries SET due_at = $1, lease_token = NULL
+             WHERE finished_at IS NULL AND ordered AND due_at > $1
+               AND lease_token BETWEEN $2 AND $3",
+        ] {
+            let query = sqlx::query(sql).bind(moment(now)).bind(least.uuid());
+            released += query.bind(greatest.uuid()).execute(&mut *tx).await?.rows_affected();
+        }
+        tx.commit().await?;
+        Ok(released)
     }
 
     async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {

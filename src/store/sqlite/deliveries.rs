@@ -114,17 +114,21 @@ impl DeliveryStore for SqliteStore {
     ) -> Result<u64, StoreError> {
         let (least, greatest) = LeaseToken::range_of(instance);
         let mut tx = self.write().await?;
-        let released = sqlx::query(
-            "UPDATE deliveries SET due_at = ?1, lease_token = NULL
-             WHERE status = 'pending' AND due_at > ?1 AND lease_token BETWEEN ?2 AND ?3",
-        )
-        .bind(now.micros())
-        .bind(least.uuid())
-        .bind(greatest.uuid())
-        .execute(&mut *tx)
-        .await?;
+        let mut released = 0;
+        // Each by the index of its kind.
+        for sql in [
+            "UPDATE deliveries INDEXED BY deliveries_due SET due_at = ?1, lease_token = NULL
+             WHERE status = 'pending' AND ordered = 0 AND due_at > ?1
+               AND lease_token BETWEEN ?2 AND ?3",
+            "UPDATE deliveries INDEXED BY deliveries_ordered SET due_at = ?1, lease_token = NULL
+             WHERE status = 'pending' AND ordered = 1 AND due_at > ?1
+               AND lease_token BETWEEN ?2 AND ?3",
+        ] {
+            let query = sqlx::query(sql).bind(now.micros()).bind(least.uuid());
+            released += query.bind(greatest.uuid()).execute(&mut *tx).await?.rows_affected();
+        }
         tx.commit().await?;
-        Ok(released.rows_affected())
+        Ok(released)
     }
 
     async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use hookgate::domain::{
-    Decision, Endpoint, EndpointChange, EventId, LeasedDelivery, OrgId, Pacing, PacingChange,
+    Decision, Endpoint, EndpointChange, EventId, InstanceId, LeasedDelivery, OrgId, Pacing,
+    PacingChange,
 };
 use tokio::task::JoinSet;
 
@@ -19,6 +20,7 @@ on_both!(
     ordering_holds_for_what_is_planned_after_it_was_asked_for,
     organisations_with_ordered_endpoints_are_known,
     claimers_at_once_keep_the_order,
+    a_server_that_starts_again_lets_go_of_the_head_it_held,
 );
 
 async fn ordered_endpoint(subject: &Subject) -> (OrgId, Endpoint) {
@@ -135,6 +137,15 @@ async fn organisations_with_ordered_endpoints_are_known(subject: &Subject) {
     let found = subject.store.ordered_orgs_across_orgs(&orgs).await.unwrap();
     assert_eq!(found, [ordered]);
     assert_eq!(subject.store.ordered_orgs_across_orgs(&[]).await.unwrap(), []);
+}
+
+async fn a_server_that_starts_again_lets_go_of_the_head_it_held(subject: &Subject) {
+    let (org, _) = ordered_endpoint(subject).await;
+    let events = plan(subject, org, &[10, 20]).await;
+    assert_eq!(claim(subject, 10, at(100)).await.len(), 1);
+    let instance = InstanceId::new(1);
+    assert_eq!(subject.store.release_leases_across_orgs(instance, at(101)).await.unwrap(), 1);
+    assert_eq!(claim(subject, 10, at(101)).await[0].event.id, events[0]);
 }
 
 async fn claimers_at_once_keep_the_order(subject: &Subject) {
