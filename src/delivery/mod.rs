@@ -4,6 +4,8 @@
 //! - An [`Event`](crate::domain::Event) happened; an [`Endpoint`](crate::domain::Endpoint) wants to
 //!   hear of it; the [`Delivery`](crate::domain::Delivery) is the one on its way to the other.
 //! - The **dispatcher** holds leased deliveries in **lanes**, one for each endpoint, and starts them in turn.
+//! - The **gates** say what each endpoint lets through: its **breaker**, its **pace**, its concurrency.
+//! - The **control** is the line to the dispatcher: what to let go of, and whether it works.
 //! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** make
 //!   of the event, the **guard** watches where it goes, **retry** decides what follows.
 //! - The **recorder** brings outcomes to the store, many at a time.
@@ -18,6 +20,23 @@
 //! due: retries, what found no room at first, what another instance let lapse. Claims run at every
 //! poll, at every wake, and on and on while they come back full. Deliveries handed over are started
 //! without a query; claims are the guarantee.
+//!
+//! # Turns
+//! Organisations take turns, and inside each its endpoints (`lanes.rs`). An endpoint whose lane has its
+//! share, or whose breaker is open, is left out of the claims, and what is planned for it is not leased.
+//!
+//! # Breaker and schedule
+//! The schedule says when an attempt may be made at the earliest; an open breaker may put it off, to
+//! the end of its pause. Then one delivery is the probe, an attempt like any other; if it succeeds, all
+//! that waited is claimed at once. What waits under an open breaker is in the store, due, and counts no
+//! attempt. The longest pause bounds how long a receiver that works again goes unnoticed.
+//!
+//! # Order
+//! Ordered deliveries are never planned leased. A claim takes the oldest one of an endpoint and none
+//! while another is under way, so the next follows when the outcome is recorded, which wakes the
+//! dispatcher. Ingest stores the events of organisations with ordered endpoints in the order they
+//! were accepted, so what a claim sees is complete as far as it goes. A breaker, a disabled
+//! endpoint and a retry's wait hold the head up, and so all that is behind it.
 //!
 //! # Leases
 //! A lease is the sole right to attempt a delivery for some minutes ([`lease_span`]). It keeps two

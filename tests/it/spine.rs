@@ -188,18 +188,18 @@ async fn the_order_is_kept(data_dir: &Path, settings: &[(&str, &str)]) {
         server = Binary::start(data_dir, &settings).await;
     }
     let mut seen = 0;
-    let received = loop {
-        let received = receiver.received(seen + 1).await;
-        seen = received.len();
+    let all = loop {
+        let so_far = receiver.received(seen + 1).await;
+        seen = so_far.len();
         let last = accepted.last().unwrap();
         let arrived =
             |(n, webhook): (usize, &Received)| taken(n) && webhook.header("webhook-id") == last;
-        if received.iter().enumerate().any(arrived) {
-            break received;
+        if so_far.iter().enumerate().any(arrived) {
+            break so_far;
         }
     };
     let mut next = 0;
-    for (place, webhook) in received.iter().enumerate() {
+    for (place, webhook) in all.iter().enumerate() {
         let id = webhook.header("webhook-id");
         let position = accepted.iter().position(|accepted| accepted == id).unwrap();
         // The next one, or the one before it again: its outcome died with the server.

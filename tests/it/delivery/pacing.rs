@@ -122,8 +122,8 @@ async fn an_ordered_endpoint_gets_one_at_a_time_in_order_and_the_head_is_retried
             }
         }
     }
-    let received = receiver.received(expected.len()).await;
-    let order: Vec<_> = received.iter().map(|webhook| webhook.header("webhook-id")).collect();
+    let came = receiver.received(expected.len()).await;
+    let order: Vec<_> = came.iter().map(|webhook| webhook.header("webhook-id")).collect();
     assert_eq!(order, expected);
     assert!(lifecycle.drain(Duration::from_secs(30)).await);
     let rows = world.rows().await;

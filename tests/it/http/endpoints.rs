@@ -184,3 +184,47 @@ async fn an_address_that_is_not_public_is_refused_when_it_is_set() {
     assert_eq!(server.list("/api/endpoints", &tenant.key).await.len(), 1);
     add("https://127.0.0.1/", true).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_owner_says_how_deliveries_are_made_and_takes_it_back() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let created = create(&server, &tenant, json!({"url":"https://1.1.1.1/"})).await;
+    for field in ["max_concurrency", "rate_limit_per_second", "retry_schedule", "failing_since"] {
+        assert_eq!(created[field], Value::Null, "{field}");
+    }
+    assert_eq!(created["ordered"], false);
+    let path = format!("/api/endpoints/{}", created["id"].as_str().unwrap());
+    let own = json!({
+        "max_concurrency": 4,
+        "rate_limit_per_second": 50,
+        "retry_schedule": ["10s", "5m"],
+        "ordered": true,
+    });
+    let changed = server.patch(&path, &tenant.key, own.to_string()).await.expect(200);
+    for (field, value) in own.as_object().unwrap() {
+        assert_eq!(&changed[field], value, "{field}");
+    }
+    let back = json!({"max_concurrency":null,"rate_limit_per_second":null,"retry_schedule":null});
+    let changed = server.patch(&path, &tenant.key, back.to_string()).await.expect(200);
+    assert_eq!(
+        (&changed["max_concurrency"], &changed["retry_schedule"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(changed["ordered"], true, "what is not named stays");
+
+    let wrong = json!({
+        "max_concurrency": 0,
+        "rate_limit_per_second": 10_001,
+        "retry_schedule": ["5", "31d"],
+        "ordered": null,
+    });
+    let answer = server.patch(&path, &tenant.key, wrong.to_string()).await;
+    answer.expect_faults(&[
+        ("max_concurrency", "range"),
+        ("rate_limit_per_second", "range"),
+        ("retry_schedule[0]", "format"),
+        ("retry_schedule[1]", "range"),
+        ("ordered", "type"),
+    ]);
+}
