@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use hookgate::config::StoreConfig;
 use hookgate::domain::{
-    Endpoint, EndpointId, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, Pacing,
-    SigningSecret, TraceId,
+    Endpoint, EndpointId, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret,
+    TraceId,
 };
 use hookgate::runtime::{Clock, Stopwatch};
 use hookgate::store::postgres::PostgresStore;
@@ -41,20 +41,11 @@ struct Bench {
 
 impl Bench {
     async fn endpoint(&self, org: OrgId, event_types: &str) -> EndpointId {
-        let now = self.clock.now();
-        let endpoint = Endpoint {
-            id: EndpointId::mint(now),
-            org_id: org,
-            url: "https://example.com/hooks".parse().unwrap(),
-            event_types: event_types.parse().unwrap(),
-            description: None,
-            secret: SigningSecret::generate().unwrap(),
-            disabled_reason: None,
-            created_at: now,
-            updated_at: now,
-            pacing: Pacing::default(),
-            failing_since: None,
-        };
+        let url = "https://example.com/hooks".parse().unwrap();
+        let secret = SigningSecret::generate().unwrap();
+        let event_types = event_types.parse().unwrap();
+        let endpoint =
+            Endpoint { event_types, ..Endpoint::new(org, url, secret, self.clock.now()) };
         self.store.insert_endpoint(org, &endpoint).await.unwrap();
         endpoint.id
     }
@@ -165,6 +156,7 @@ fn config(directory: &Path) -> StoreConfig {
         database_connections: 8,
         database_timeout: Duration::from_mins(1),
         dedup_window: Duration::from_hours(7 * 24),
+        secrets_key: None,
     }
 }
 

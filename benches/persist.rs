@@ -15,8 +15,8 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hookgate::config::StoreConfig;
 use hookgate::domain::{
-    Attempt, Decision, Endpoint, EndpointId, Event, EventId, InstanceId, Lease, LeaseToken,
-    LeasedDelivery, Org, OrgId, Outcome, Pacing, SigningSecret, TraceId,
+    Attempt, Decision, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery,
+    Org, OrgId, Outcome, SigningSecret, TraceId,
 };
 use hookgate::runtime::Clock;
 use hookgate::store::postgres::PostgresStore;
@@ -60,19 +60,9 @@ async fn tenants(store: &SharedStore, clock: &Clock) -> Vec<OrgId> {
         let name = "bench".to_owned();
         let org = Org { id, name, rate_limit_per_minute: None, created_at };
         store.insert_org_across_orgs(&org).await.unwrap();
-        let endpoint = Endpoint {
-            id: EndpointId::mint(created_at),
-            org_id: id,
-            url: "https://example.com/hooks".parse().unwrap(),
-            event_types: "*".parse().unwrap(),
-            description: None,
-            secret: SigningSecret::generate().unwrap(),
-            disabled_reason: None,
-            created_at,
-            updated_at: created_at,
-            pacing: Pacing::default(),
-            failing_since: None,
-        };
+        let url = "https://example.com/hooks".parse().unwrap();
+        let secret = SigningSecret::generate().unwrap();
+        let endpoint = Endpoint::new(id, url, secret, created_at);
         store.insert_endpoint(id, &endpoint).await.unwrap();
         orgs.push(id);
     }
@@ -101,6 +91,7 @@ fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {
             started_at: decided_at,
             duration_ms: 3,
             status_code: Some(200),
+            error_class: None,
             error: None,
             response_excerpt: Some("ok".to_owned()),
         }),
@@ -154,6 +145,7 @@ fn config(directory: &Path) -> StoreConfig {
         database_connections: 8,
         database_timeout: Duration::from_secs(5),
         dedup_window: Duration::from_hours(7 * 24),
+        secrets_key: None,
     }
 }
 

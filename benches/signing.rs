@@ -1,4 +1,4 @@
-//! Time to sign a webhook, by the size of its body: `cargo bench --bench signing`.
+//! Time to sign a webhook, by the scheme and the size of its body: `cargo bench --bench signing`.
 
 #![expect(clippy::unwrap_used, reason = "a failure ends the run")]
 
@@ -6,22 +6,24 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hookgate::delivery::sign;
-use hookgate::domain::{EventId, SigningSecret, Timestamp};
+use hookgate::domain::{EventId, SignatureScheme, SigningSecret, Timestamp};
 
 const KB: usize = 1000;
 
 fn signing(criterion: &mut Criterion) {
-    let secret = SigningSecret::generate().unwrap();
     let id = EventId::mint(Timestamp::from_micros(0)).to_string();
-    let mut group = criterion.benchmark_group("signing");
-    for kilobytes in [1, 10, 100] {
-        let body = vec![b'x'; kilobytes * KB];
-        group.throughput(Throughput::Bytes(body.len() as u64));
-        group.bench_with_input(BenchmarkId::new("KB", kilobytes), &body, |bencher, body| {
-            bencher.iter(|| sign(&secret, &id, "1700000000", black_box(body)));
-        });
+    for scheme in [SignatureScheme::HmacSha256, SignatureScheme::Ed25519] {
+        let secret = SigningSecret::generate_for(scheme).unwrap();
+        let mut group = criterion.benchmark_group(scheme.as_str());
+        for kilobytes in [1, 10, 100] {
+            let body = vec![b'x'; kilobytes * KB];
+            group.throughput(Throughput::Bytes(body.len() as u64));
+            group.bench_with_input(BenchmarkId::new("KB", kilobytes), &body, |bencher, body| {
+                bencher.iter(|| sign(&secret, &id, "1700000000", black_box(body)));
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group!(benches, signing);

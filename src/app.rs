@@ -4,6 +4,7 @@
 //! between ingest and delivery.
 
 mod admin;
+mod deliveries;
 mod first_start;
 mod upkeep;
 
@@ -14,14 +15,14 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-pub use admin::{Admin, AdminError};
+pub use admin::{Admin, AdminError, NewEndpoint};
 pub use first_start::FirstStart;
 
 use crate::auth::{Authenticator, watch_changed_keys};
 use crate::config::{Config, JournalConfig, StoreConfig};
 use crate::delivery::{self, DeliveryError};
-use crate::http::{self, AppState};
-use crate::ingest::{HandOver, Intake, Workers};
+use crate::http::{self, Api, AppState};
+use crate::ingest::{HandOver, Intake, Replayer, Workers};
 use crate::journal::{
     Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery,
     SystemDisk,
@@ -39,7 +40,7 @@ const MIB: u64 = 1024 * 1024;
 pub struct App {
     listener: TcpListener,
     address: SocketAddr,
-    router: axum::Router,
+    api: Api,
     lifecycle: Lifecycle,
     journal: Journal,
     store: SharedStore,
@@ -79,6 +80,25 @@ pub enum OpenError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// Why it is not known that every secret in the store can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum MissingKeysError {
+    /// Some cannot: `SECRETS_KEY` is not set, or lacks a key.
+    #[error(
+        "SECRETS_KEY lacks what {texts} secrets in the store are encrypted by, keys {ids}; list those \
+         keys after the first one"
+    )]
+    Missing {
+        /// How many.
+        texts: i64,
+        /// The ids of the keys, with commas between them.
+        ids: String,
+    },
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why a server could not be built, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -88,6 +108,9 @@ pub enum AppError {
     /// The store failed at the start.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Endpoints' secrets are encrypted by keys that are not there.
+    #[error(transparent)]
+    MissingKeys(#[from] MissingKeysError),
     /// The schema could not be brought up to date.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
@@ -138,6 +161,7 @@ impl App {
         if applied > 0 {
             tracing::info!(applied, "brought the database schema up to date");
         }
+        require_keys(&store).await?;
         store.maintain_across_orgs(clock.now()).await?;
         let (listener, address) = listen(config).await?;
         let (journal, reader) =
@@ -151,8 +175,8 @@ impl App {
             tracing::info!(released, "took up deliveries that the last run left under way");
         }
         let (deliveries, inbox) = delivery::hand_over(&config.delivery);
-        let wake = Wake::new();
-        let delivery = delivery::start(
+        let (wake, replays) = (Wake::new(), Wake::new());
+        let running = delivery::start(
             &config.delivery,
             Arc::clone(&store),
             clock.clone(),
@@ -164,17 +188,25 @@ impl App {
         let base_url = format!("http://{address}");
         let first_start = FirstStart::prepare(&store, clock.now(), base_url).await?;
         let lease_span = delivery::lease_span(&config.delivery);
-        let shut = delivery.shut();
-        let hand_over = HandOver { deliveries, shut, wake, instance, lease_span };
-        Workers::new(
+        let replayer = Replayer {
+            store: Arc::clone(&store),
+            clock: clock.clone(),
+            wake: replays.clone(),
+            planned: wake.clone(),
+        };
+        behind.spawn("replayer", replayer.run(lifecycle.shutdown()));
+        let (shut, planned) = (running.control.shut(), wake.clone());
+        let hand_over = HandOver { deliveries, shut, wake: planned, instance, lease_span };
+        let workers = Workers::new(
             &config.ingest,
             (journal.clone(), reader),
             Arc::clone(&store),
             hand_over,
             clock.clone(),
             Arc::clone(&metrics),
-        )
-        .start(config.ingest.worker_count(), &behind);
+        );
+        let backlog = workers.backlog();
+        workers.start(config.ingest.worker_count(), &behind);
 
         let authenticator = Authenticator::new(
             &config.auth,
@@ -195,14 +227,18 @@ impl App {
         lifecycle
             .spawn("upkeep", upkeep::run(Arc::clone(&store), clock.clone(), lifecycle.shutdown()));
 
-        let router = http::router(AppState::new(
+        let api = Api::new(AppState::new(
             config,
             http::Parts {
                 store: Arc::clone(&store),
                 authenticator,
                 limiter: RateLimiter::new(&config.limit),
                 intake: Intake::new(journal.clone(), clock.clone()),
-                delivery,
+                delivery: running.control,
+                wake,
+                replays,
+                vitals: running.vitals,
+                backlog,
                 metrics,
                 clock,
                 shutdown: lifecycle.shutdown(),
@@ -212,7 +248,7 @@ impl App {
         Ok(Self {
             listener,
             address,
-            router,
+            api,
             lifecycle,
             journal,
             store,
@@ -244,7 +280,7 @@ impl App {
         tracing::info!(address = %self.address, "listening");
         let shutdown = self.lifecycle.shutdown();
         let journal = self.journal.clone();
-        let serving = http::serve(self.listener, self.router, shutdown.clone());
+        let serving = http::serve(self.listener, self.api, shutdown.clone());
         self.lifecycle.spawn("http", async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "cannot accept connections");
@@ -306,6 +342,18 @@ async fn open_store_on(
     let config = config.clone();
     let opening = async move { open_store(&config, metrics).await };
     Ok(background.handle().spawn(opening).await??)
+}
+
+/// Refuses to go on without all keys: a server would fail deliveries one by one instead, and the
+/// command line would write secrets that the server cannot read.
+async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
+    let missing = store.missing_keys_across_orgs().await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let texts = missing.iter().map(|key| key.texts).sum();
+    let ids: Vec<String> = missing.into_iter().map(|key| key.id).collect();
+    Err(MissingKeysError::Missing { texts, ids: ids.join(", ") })
 }
 
 fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {

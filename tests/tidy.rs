@@ -127,9 +127,13 @@ fn the_example_environment_shows_every_default_and_what_help_says() {
     let example = fs::read_to_string(root().join(".env.example")).unwrap();
     for argument in serve.get_arguments() {
         let Some(name) = argument.get_env().and_then(std::ffi::OsStr::to_str) else { continue };
-        // Those two have examples, for want of a default.
+        // Those have examples, for want of a default.
         let default = argument.get_default_values().first().map(|value| value.to_str().unwrap());
-        assert_eq!(default.is_none(), matches!(name, "DATABASE_URL" | "WORKERS"), "{name}");
+        assert_eq!(
+            default.is_none(),
+            matches!(name, "DATABASE_URL" | "SECRETS_KEY" | "WEBHOOK_CA_FILE" | "WORKERS"),
+            "{name}"
+        );
         if let Some(default) = default {
             let help = argument.get_help().unwrap().to_string();
             let shown = example.lines().zip(example.lines().skip(1)).any(|(above, line)| {

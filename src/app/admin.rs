@@ -8,21 +8,39 @@ use std::time::Duration;
 
 use crate::auth::{IssueError, IssuedKey, issue_key};
 use crate::config::StoreConfig;
-use crate::delivery::parse_endpoint_url;
+use crate::delivery::Guard;
 use crate::domain::{
-    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Pacing, Page,
-    PageRequest, Role, SigningSecret, Violation,
+    ApiKey, ApiKeyId, Endpoint, EndpointChange, EndpointId, EventTypeFilters, Org, OrgId, Pacing,
+    Page, PageRequest, Role, RotationRefusal, SecretChoice, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{MigrateError, MigrationStatus, SharedStore, StoreError};
+use crate::store::{
+    DeliveryRefusal, MigrateError, MigrationStatus, Resealed, SharedStore, StoreError,
+};
 
-use super::{OpenError, open_store};
+use super::{MissingKeysError, OpenError, open_store, require_keys};
+
+/// Why an endpoint is disabled that was disabled on the command line.
+const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
 
 /// Manages what the store holds.
 pub struct Admin {
-    store: SharedStore,
-    clock: Clock,
+    pub(super) store: SharedStore,
+    pub(super) clock: Clock,
+}
+
+/// What an endpoint is to be, beside where it is.
+#[derive(Debug, Default)]
+pub struct NewEndpoint {
+    /// Which events it gets.
+    pub event_types: EventTypeFilters,
+    /// What it is for.
+    pub description: Option<String>,
+    /// How its deliveries are made.
+    pub pacing: Pacing,
+    /// What its webhooks are signed with.
+    pub secret: SecretChoice,
 }
 
 /// Why something was not done.
@@ -49,6 +67,15 @@ pub enum AdminError {
     /// There is no such thing.
     #[error("there is no {0}")]
     NotFound(String),
+    /// It cannot be done to that delivery.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryRefusal),
+    /// Endpoints' secrets are encrypted by keys that are not there.
+    #[error(transparent)]
+    MissingKeys(#[from] MissingKeysError),
+    /// An endpoint's secret was not rotated.
+    #[error("{0}")]
+    Rotation(&'static str),
     /// There is no SQLite file.
     #[error(
         "there is no {}; name its directory with --data-dir or DATA_DIR, or a PostgreSQL database \
@@ -197,35 +224,28 @@ impl Admin {
         if found { Ok(()) } else { Err(no_key(id)) }
     }
 
-    /// Adds an endpoint with a secret of its own; `allow_private` as the server that will deliver to
-    /// it has `ALLOW_PRIVATE_ENDPOINTS`.
+    /// Adds an endpoint with a secret that is brought or made up; `guard` as the server that will
+    /// deliver to it has it.
     pub async fn add_endpoint(
         &self,
         org_id: OrgId,
         url: &str,
-        event_types: EventTypeFilters,
-        description: Option<String>,
-        pacing: Pacing,
-        allow_private: bool,
+        NewEndpoint { event_types, description, pacing, secret }: NewEndpoint,
+        guard: &Guard,
     ) -> Result<Endpoint, AdminError> {
         self.require_org(org_id).await?;
-        let url = parse_endpoint_url(url, allow_private)?;
+        secret.check()?;
+        require_keys(&self.store).await?;
+        let url = guard.parse_url(url)?;
         description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
         pacing.max_concurrency.map_or(Ok(()), Pacing::check_max_concurrency)?;
         pacing.rate_limit_per_second.map_or(Ok(()), Pacing::check_rate_limit)?;
-        let now = self.clock.now();
+        let secret = secret.secret(SignatureScheme::default())?;
         let endpoint = Endpoint {
-            id: EndpointId::mint(now),
-            org_id,
-            url,
             event_types,
             description,
-            secret: SigningSecret::generate()?,
-            disabled_reason: None,
-            created_at: now,
-            updated_at: now,
             pacing,
-            failing_since: None,
+            ..Endpoint::new(org_id, url, secret, self.clock.now())
         };
         self.store.insert_endpoint(org_id, &endpoint).await?;
         Ok(endpoint)
@@ -241,12 +261,71 @@ impl Admin {
         Ok(self.store.endpoints(org, page).await?)
     }
 
+    /// Enables an endpoint, which makes its parked deliveries due, or disables it, which parks them.
+    pub async fn switch_endpoint(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        enabled: bool,
+    ) -> Result<Endpoint, AdminError> {
+        let reason = (!enabled).then(|| DISABLED_BY_OPERATOR.to_owned());
+        let change = EndpointChange { disabled_reason: Some(reason), ..EndpointChange::default() };
+        let changed = self.store.update_endpoint(org, id, &change, self.clock.now()).await?;
+        changed.ok_or_else(|| no_endpoint(org, id))
+    }
+
+    /// Puts a secret that is brought or made up in the place of an endpoint's, which goes on signing
+    /// for `overlap`.
+    pub async fn rotate_secret(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        secret: SecretChoice,
+        overlap: Duration,
+    ) -> Result<Endpoint, AdminError> {
+        secret.check()?;
+        Secrets::check_overlap(overlap)?;
+        require_keys(&self.store).await?;
+        let missing = || no_endpoint(org, id);
+        let old = self.store.endpoint(org, id).await?.ok_or_else(missing)?;
+        let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
+        let new = secret.secret(scheme.unwrap_or_default())?;
+        let rotated = self.store.rotate_secret(org, id, &new, overlap, self.clock.now()).await?;
+        rotated.map_err(|refusal| match refusal {
+            RotationRefusal::NotFound => missing(),
+            RotationRefusal::TooManySecrets => AdminError::Rotation(
+                "three earlier secrets still sign; wait until one has ended, or end them all with \
+                 --overlap 0s",
+            ),
+            RotationRefusal::Unreadable => AdminError::Rotation(
+                "the secret in use cannot be read with SECRETS_KEY, so it cannot go on signing; \
+                 replace it with --overlap 0s",
+            ),
+        })
+    }
+
+    /// Encrypts every endpoint's secrets by the first key of `SECRETS_KEY`, step by step. It may be
+    /// broken off and begun anew; beside running servers that know the key already.
+    pub async fn reencrypt(&self) -> Result<Resealed, AdminError> {
+        let mut all = Resealed::default();
+        loop {
+            let step = self.store.reseal_secrets_across_orgs(all.next).await?;
+            all.endpoints += step.endpoints;
+            all.encrypted += step.encrypted;
+            all.unreadable.extend(step.unreadable);
+            all.next = step.next;
+            if all.next.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
     /// Removes an endpoint and cancels its pending deliveries.
     pub async fn remove_endpoint(&self, org: OrgId, id: EndpointId) -> Result<(), AdminError> {
         if self.store.delete_endpoint(org, id, self.clock.now()).await? {
             return Ok(());
         }
-        Err(AdminError::NotFound(format!("endpoint {id} of organisation {org}")))
+        Err(no_endpoint(org, id))
     }
 
     /// Closes the store.
@@ -254,7 +333,7 @@ impl Admin {
         self.store.close().await;
     }
 
-    async fn require_org(&self, id: OrgId) -> Result<(), AdminError> {
+    pub(super) async fn require_org(&self, id: OrgId) -> Result<(), AdminError> {
         match self.store.org(id).await? {
             Some(_) => Ok(()),
             None => Err(AdminError::NotFound(format!("organisation {id}"))),
@@ -266,6 +345,10 @@ impl Admin {
 fn missing_file(config: &StoreConfig) -> Option<PathBuf> {
     let file = config.sqlite_path();
     (config.database_url.is_none() && !file.exists()).then_some(file)
+}
+
+fn no_endpoint(org: OrgId, id: EndpointId) -> AdminError {
+    AdminError::NotFound(format!("endpoint {id} of organisation {org}"))
 }
 
 fn no_key(id: ApiKeyId) -> AdminError {

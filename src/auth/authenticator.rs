@@ -1,7 +1,7 @@
 //! From a presented key to a principal, through the caches.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -11,7 +11,7 @@ use super::hasher::{self, HashError};
 use super::key::{KeyDigest, PresentedKey};
 use crate::config::AuthConfig;
 use crate::domain::{ApiKey, ApiKeyId, KeyHash, Role, Timestamp};
-use crate::runtime::Clock;
+use crate::runtime::{Clock, Stopwatch};
 use crate::store::{SharedStore, StoreError};
 use crate::telemetry::{CacheLookup, Metrics};
 
@@ -81,16 +81,33 @@ struct Shared {
     last_known: Cache<ApiKeyId, Arc<VerifiedKey>>,
     /// Refusals; and the place where checks of one presented key wait for each other.
     refusals: Cache<KeyDigest, Refusal>,
+    /// How long a row may be gone by before it is read again.
+    ttl: Duration,
     hash_places: Semaphore,
     hash_turns: Arc<Semaphore>,
     /// Counts [`Authenticator::forget`], so that a check that began before one looks again.
     forgets: AtomicU64,
 }
 
+#[derive(Debug)]
 struct VerifiedKey {
     digest: KeyDigest,
+    /// When its row was read: from then on its TTL runs.
+    read: Stopwatch,
     principal: Principal,
     expires_at: Option<Timestamp>,
+}
+
+/// What a connection remembers of the key that it presented last, so that presenting it again costs
+/// neither parsing nor a look-up.
+#[derive(Debug, Default)]
+pub struct LastKey(Mutex<Option<Remembered>>);
+
+#[derive(Debug)]
+struct Remembered {
+    verified: Arc<VerifiedKey>,
+    /// The count of [`Authenticator::forget`] before it was verified.
+    forgets: u64,
 }
 
 /// A refusal that may be remembered: it is about the key, not about this moment.
@@ -127,6 +144,7 @@ impl Authenticator {
             hashes: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
             last_known: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
             refusals: Cache::builder().max_capacity(REFUSALS_MAX).time_to_live(REFUSAL_TTL).build(),
+            ttl: config.auth_cache_ttl,
             hash_places: Semaphore::new(HASHES_WAITING_MAX),
             hash_turns: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),
             forgets: AtomicU64::new(0),
@@ -136,25 +154,50 @@ impl Authenticator {
 
     /// Recognises a key.
     pub async fn authenticate(&self, presented: &str) -> Result<Principal, AuthError> {
-        let key: PresentedKey = presented.parse().map_err(|_| AuthError::Malformed)?;
-        let digest = key.digest();
-        let shared = &self.shared;
-        let verified = match shared.verified.get(&key.id()).await {
-            // Comparing digests may stop early: what leaks is the digest of a guess, and digests
-            // cannot be steered towards a secret.
-            Some(entry) => {
-                shared.metrics.cache_lookup(CacheLookup::Hit).inc();
-                if entry.digest != digest {
-                    return Err(AuthError::WrongSecret);
-                }
-                entry
-            }
-            None => self.check(key, digest).await?,
-        };
-        if verified.expires_at.is_some_and(|end| end <= shared.clock.now()) {
+        self.principal(&*self.verified(presented).await?)
+    }
+
+    /// Recognises a key, most likely the one that this connection presented last.
+    pub async fn authenticate_again(
+        &self,
+        presented: &str,
+        last: &LastKey,
+        now: Stopwatch,
+    ) -> Result<Principal, AuthError> {
+        let forgets = self.shared.forgets.load(Ordering::SeqCst);
+        let recalled = last.recall(|key| {
+            key.forgets == forgets
+                && key.verified.digest == KeyDigest::of(presented)
+                && key.verified.read.until(now) < self.shared.ttl
+        });
+        if let Some(verified) = recalled {
+            self.shared.metrics.cache_lookup(CacheLookup::Hit).inc();
+            return self.principal(&verified);
+        }
+        let verified = self.verified(presented).await?;
+        last.remember(Remembered { verified: Arc::clone(&verified), forgets });
+        self.principal(&verified)
+    }
+
+    fn principal(&self, verified: &VerifiedKey) -> Result<Principal, AuthError> {
+        if verified.expires_at.is_some_and(|end| end <= self.shared.clock.now()) {
             return Err(AuthError::Expired);
         }
         Ok(verified.principal)
+    }
+
+    async fn verified(&self, presented: &str) -> Result<Arc<VerifiedKey>, AuthError> {
+        let key: PresentedKey = presented.parse().map_err(|_| AuthError::Malformed)?;
+        let digest = key.digest();
+        let shared = &self.shared;
+        let Some(entry) = shared.verified.get(&key.id()).await else {
+            // Boxed: it is rare and large, and would be moved about with every request.
+            return Box::pin(self.check(key, digest)).await;
+        };
+        shared.metrics.cache_lookup(CacheLookup::Hit).inc();
+        // Comparing digests may stop early: what leaks is the digest of a guess, and digests
+        // cannot be steered towards a secret.
+        if entry.digest == digest { Ok(entry) } else { Err(AuthError::WrongSecret) }
     }
 
     /// Forgets what is known of a key, so that its row is read again: call it after changing one.
@@ -199,6 +242,18 @@ impl Authenticator {
                 Unrefused::Failed(failure) => Err(failure.clone()),
             },
         }
+    }
+}
+
+impl LastKey {
+    /// The key, if it still counts.
+    fn recall(&self, counts: impl FnOnce(&Remembered) -> bool) -> Option<Arc<VerifiedKey>> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|key| counts(key)).map(|key| Arc::clone(&key.verified))
+    }
+
+    fn remember(&self, key: Remembered) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
     }
 }
 
@@ -255,6 +310,7 @@ impl Shared {
         key: &PresentedKey,
         digest: KeyDigest,
     ) -> Result<Result<VerifiedKey, Refusal>, AuthError> {
+        let read = Stopwatch::start();
         let Some(record) = self.store.key_across_orgs(key.id()).await? else {
             return Ok(Err(Refusal::Unknown));
         };
@@ -267,7 +323,7 @@ impl Shared {
         let Some(principal) = self.principal(&record).await? else {
             return Ok(Err(Refusal::Unknown));
         };
-        Ok(Ok(VerifiedKey { digest, principal, expires_at: record.expires_at }))
+        Ok(Ok(VerifiedKey { digest, read, principal, expires_at: record.expires_at }))
     }
 
     async fn principal(&self, record: &ApiKey) -> Result<Option<Principal>, StoreError> {

@@ -89,13 +89,20 @@ impl PresentedKey {
 
     /// What the caches know it by.
     pub(super) fn digest(&self) -> KeyDigest {
-        KeyDigest(Sha256::digest(self.text.as_bytes()).into())
+        KeyDigest::of(&self.text)
     }
 }
 
 /// The SHA-256 of a presented key. The secret's 256 random bits make it impossible to reverse.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    /// The digest of a text that was presented as a key.
+    pub(super) fn of(presented: &str) -> Self {
+        Self(Sha256::digest(presented.as_bytes()).into())
+    }
+}
 
 impl FromStr for PresentedKey {
     type Err = MalformedKey;

@@ -20,6 +20,9 @@
 //! looked up by that SHA-256: so a wrong secret for a key in use is refused without a hash, and
 //! revoking a key is the removal of one entry.
 //!
+//! A connection that presents the same key again and again remembers its [`LastKey`]: the entry of
+//! the cache, good as long as the entry itself would be, which spares the parsing and the look-up.
+//!
 //! # Failure
 //! A store that cannot be asked is [`AuthError::Unavailable`], never a refusal, and only for keys
 //! that this process does not know: those it has verified go on working, as their rows were last
@@ -37,7 +40,7 @@ mod hasher;
 mod key;
 mod watch;
 
-pub use authenticator::{AuthError, Authenticator, Principal};
+pub use authenticator::{AuthError, Authenticator, LastKey, Principal};
 pub use hasher::{HashError, hash_blocking, verify_blocking};
 pub use key::{IssueError, IssuedKey, PresentedKey, issue_key};
 pub use watch::watch_changed_keys;

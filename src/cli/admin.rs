@@ -1,4 +1,4 @@
-//! Commands on the store: `migrate`, `org`, `key`, `endpoint`.
+//! Commands on the store: `migrate`, `org`, `key`; `endpoint` has a file of its own.
 
 use std::time::Duration;
 
@@ -10,20 +10,17 @@ use super::output::Output;
 use crate::app::{Admin, AdminError};
 use crate::auth::IssuedKey;
 use crate::config::{StoreConfig, parse_duration};
-use crate::domain::{
-    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Pacing, Page,
-    PageRequest, RetrySchedule, Role, Timestamp,
-};
+use crate::domain::{ApiKey, ApiKeyId, Org, OrgId, Page, PageRequest, Role, Timestamp};
 
 /// What every command on the store takes.
 #[derive(Args, Debug)]
 pub(super) struct Common {
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    pub(super) output: Output,
     // Last, since its help heading holds for what comes after it.
     #[command(flatten)]
-    store: StoreConfig,
+    pub(super) store: StoreConfig,
 }
 
 #[derive(Subcommand, Debug)]
@@ -95,87 +92,6 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         common: Common,
     },
-}
-
-#[derive(Subcommand, Debug)]
-pub(super) enum EndpointCommand {
-    /// Add an endpoint; the answer holds the secret its webhooks are signed with
-    Add {
-        /// The organisation whose events it gets
-        #[arg(long, value_name = "ID")]
-        org: OrgId,
-        /// Where webhooks are posted
-        #[arg(long)]
-        url: String,
-        /// Which events it gets, as in user.login,invoice.*; without it all
-        #[arg(long, value_name = "FILTERS", default_value = "", value_parser = parse_filters)]
-        event_types: EventTypeFilters,
-        /// What it is for
-        #[arg(long)]
-        description: Option<String>,
-        #[command(flatten)]
-        pacing: PacingArgs,
-        /// Allow an http:// URL, as the server must be told too
-        #[arg(long, env = "ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1, require_equals = true,
-              default_value_t = false, default_missing_value = "true", value_name = "BOOL",
-              action = clap::ArgAction::Set)]
-        allow_private_endpoints: bool,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// List an organisation's endpoints, newest first
-    List {
-        /// The organisation
-        #[arg(long, value_name = "ID")]
-        org: OrgId,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Remove an endpoint and cancel its pending deliveries
-    Remove {
-        /// The organisation it belongs to
-        #[arg(long, value_name = "ID")]
-        org: OrgId,
-        /// The endpoint
-        id: EndpointId,
-        #[command(flatten)]
-        common: Common,
-    },
-}
-
-/// How an endpoint's deliveries are made; what is left out follows the server's settings.
-#[derive(Args, Debug)]
-pub(super) struct PacingArgs {
-    /// Webhooks under way to it at once at the most, 1 to 1000
-    #[arg(long, value_name = "NUMBER")]
-    max_concurrency: Option<u32>,
-    /// Webhooks started in a second at the most, 1 to 10000
-    #[arg(long, value_name = "NUMBER")]
-    rate_limit_per_second: Option<u32>,
-    /// Waits between the attempts of a delivery, as in 5s,5m,1h; at most 32, of at most 30d each
-    #[arg(long, value_name = "DURATIONS", value_parser = parse_schedule)]
-    retry_schedule: Option<RetrySchedule>,
-    /// Deliver one at a time, in the order events were accepted
-    #[arg(long)]
-    ordered: bool,
-}
-
-impl From<PacingArgs> for Pacing {
-    fn from(args: PacingArgs) -> Self {
-        let PacingArgs { max_concurrency, rate_limit_per_second, retry_schedule, ordered } = args;
-        Self { max_concurrency, rate_limit_per_second, retry_schedule, ordered }
-    }
-}
-
-fn parse_schedule(text: &str) -> Result<RetrySchedule, String> {
-    let waits: Vec<&str> = text.split(',').map(str::trim).filter(|w| !w.is_empty()).collect();
-    RetrySchedule::parse_waits(&waits).map_err(|faults| {
-        faults.iter().map(|f| format!("{} {}", f.field, f.message)).collect::<Vec<_>>().join("; ")
-    })
-}
-
-fn parse_filters(text: &str) -> Result<EventTypeFilters, String> {
-    text.parse().map_err(|violation: crate::domain::Violation| violation.message)
 }
 
 pub(super) async fn migrate(command: MigrateCommand) -> Result<(), CliError> {
@@ -256,42 +172,6 @@ pub(super) async fn key(command: KeyCommand) -> Result<(), CliError> {
     Ok(())
 }
 
-pub(super) async fn endpoint(command: EndpointCommand) -> Result<(), CliError> {
-    match command {
-        EndpointCommand::Add {
-            org,
-            url,
-            event_types,
-            description,
-            pacing,
-            allow_private_endpoints,
-            common,
-        } => {
-            let endpoint = existing(&common, async |admin| {
-                let allow_private = allow_private_endpoints;
-                let pacing = pacing.into();
-                admin.add_endpoint(org, &url, event_types, description, pacing, allow_private).await
-            })
-            .await?;
-            let secret = Some(endpoint.secret.reveal());
-            common.output.write(&EndpointView::new(&endpoint, secret), endpoint_line)?;
-        }
-        EndpointCommand::List { org, common } => {
-            let endpoints = existing(&common, async |admin| {
-                all(async |page| admin.endpoints(org, page).await).await
-            })
-            .await?;
-            let views: Vec<_> = endpoints.iter().map(|e| EndpointView::new(e, None)).collect();
-            common.output.write(&views, |views| lines(views, endpoint_line))?;
-        }
-        EndpointCommand::Remove { org, id, common } => {
-            existing(&common, async |admin| admin.remove_endpoint(org, id).await).await?;
-            common.output.write(&Removed { id, removed: true }, |r| format!("{} removed", r.id))?;
-        }
-    }
-    Ok(())
-}
-
 #[derive(Serialize)]
 struct Applied {
     applied: usize,
@@ -309,12 +189,6 @@ struct Revoked {
 }
 
 #[derive(Serialize)]
-struct Removed {
-    id: EndpointId,
-    removed: bool,
-}
-
-#[derive(Serialize)]
 struct KeyView<'a> {
     id: ApiKeyId,
     /// `null` for an operator's key.
@@ -329,22 +203,6 @@ struct IssuedKeyView<'a> {
     key: &'a str,
     #[serde(flatten)]
     record: KeyView<'a>,
-}
-
-#[derive(Serialize)]
-struct EndpointView<'a> {
-    id: EndpointId,
-    org_id: OrgId,
-    url: &'a str,
-    event_types: &'a EventTypeFilters,
-    description: Option<&'a str>,
-    disabled_reason: Option<&'a str>,
-    #[serde(flatten)]
-    pacing: &'a Pacing,
-    failing_since: Option<Timestamp>,
-    created_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
 }
 
 impl<'a> KeyView<'a> {
@@ -365,23 +223,6 @@ impl<'a> IssuedKeyView<'a> {
     }
 }
 
-impl<'a> EndpointView<'a> {
-    fn new(endpoint: &'a Endpoint, secret: Option<String>) -> Self {
-        Self {
-            id: endpoint.id,
-            org_id: endpoint.org_id,
-            url: endpoint.url.as_str(),
-            event_types: &endpoint.event_types,
-            description: endpoint.description.as_deref(),
-            disabled_reason: endpoint.disabled_reason.as_deref(),
-            pacing: &endpoint.pacing,
-            failing_since: endpoint.failing_since,
-            created_at: endpoint.created_at,
-            secret,
-        }
-    }
-}
-
 fn org_line(org: &Org) -> String {
     let limit = org.rate_limit_per_minute.map_or("default".to_owned(), |limit| limit.to_string());
     format!("{}  {}  events/minute: {limit}", org.id, org.name)
@@ -397,16 +238,7 @@ fn issued_key_line(issued: &IssuedKeyView<'_>) -> String {
     format!("{}\n\n  {}\n\nThe key is shown this once.", key_line(&issued.record), issued.key)
 }
 
-fn endpoint_line(endpoint: &EndpointView<'_>) -> String {
-    let events = endpoint.event_types.to_string();
-    let events = if events.is_empty() { "*" } else { &events };
-    let disabled =
-        endpoint.disabled_reason.map_or(String::new(), |why| format!("  disabled: {why}"));
-    let secret = endpoint.secret.as_ref().map_or(String::new(), |s| format!("\n\n  secret {s}"));
-    format!("{}  {}  events: {events}{disabled}{secret}", endpoint.id, endpoint.url)
-}
-
-fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
+pub(super) fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
     if all.is_empty() {
         return "none".to_owned();
     }
@@ -422,7 +254,7 @@ async fn set_up<T>(
 }
 
 /// Works with a store that somebody has set up.
-async fn existing<T>(
+pub(super) async fn existing<T>(
     common: &Common,
     work: impl AsyncFnOnce(&Admin) -> Result<T, AdminError>,
 ) -> Result<T, AdminError> {
@@ -440,7 +272,7 @@ async fn closing<T>(
 }
 
 /// Every row of a list, page by page.
-async fn all<T>(
+pub(super) async fn all<T>(
     page_of: impl AsyncFn(PageRequest) -> Result<Page<T>, AdminError>,
 ) -> Result<Vec<T>, AdminError> {
     let mut request = PageRequest { limit: PageRequest::LIMIT_MAX, after: None };

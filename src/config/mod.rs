@@ -6,9 +6,11 @@
 
 mod auth;
 mod delivery;
+mod destination;
 mod ingest;
 mod journal;
 mod limit;
+mod secrets;
 mod server;
 mod store;
 mod telemetry;
@@ -18,9 +20,11 @@ use clap::Args;
 
 pub use auth::AuthConfig;
 pub use delivery::DeliveryConfig;
+pub use destination::{DestinationConfig, Networks};
 pub use ingest::IngestConfig;
 pub use journal::JournalConfig;
 pub use limit::LimitConfig;
+pub use secrets::SecretsKeys;
 pub use server::ServerConfig;
 pub use store::StoreConfig;
 pub use telemetry::{LogFormat, TelemetryConfig};

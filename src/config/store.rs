@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::secrets::{SecretsKeys, SecretsKeysParser};
 use super::{parse_duration, parse_wait};
 
 /// Which store, and how it is reached. Every command takes this section.
@@ -26,6 +27,9 @@ pub struct StoreConfig {
     /// A dedup_id of an organisation makes one event within this time
     #[arg(long, env = "DEDUP_WINDOW", value_name = "DURATION", default_value = "7d", value_parser = parse_duration)]
     pub dedup_window: Duration,
+    /// Keys (32 bytes as base64) that encrypt endpoints' secrets: the first encrypts, all decrypt
+    #[arg(long, env = "SECRETS_KEY", hide_env_values = true, value_name = "KEYS", value_parser = SecretsKeysParser)]
+    pub secrets_key: Option<SecretsKeys>,
 }
 
 impl StoreConfig {
@@ -40,7 +44,7 @@ impl StoreConfig {
     }
 }
 
-/// The database URL carries a password, so it is left out.
+/// The database URL carries a password, so it is left out; keys hide themselves.
 impl std::fmt::Debug for StoreConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoreConfig")
@@ -49,6 +53,7 @@ impl std::fmt::Debug for StoreConfig {
             .field("database_connections", &self.database_connections)
             .field("database_timeout", &self.database_timeout)
             .field("dedup_window", &self.dedup_window)
+            .field("secrets_key", &self.secrets_key)
             .finish()
     }
 }

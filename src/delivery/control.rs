@@ -1,21 +1,21 @@
-//! A line to the dispatcher from the rest of the process: what it must let go of, and a sign of life.
+//! A line between the dispatcher and the rest of the process: what it must let go of, and which
+//! endpoints take nothing for now.
 //!
 //! The store decides what may be attempted; this makes its decision felt at once by what is in
 //! memory already. On other instances it is felt when they claim next, or when their leases end.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
-use crate::domain::{DeliveryId, EndpointId, Timestamp};
+use crate::domain::{DeliveryId, EndpointId};
 
 /// Names that wait for the dispatcher at the most. Beyond that it lets go of all it holds, which is
 /// as right and only costs a claim.
 const NAMES_MAX: usize = 4096;
 
-/// Tells the dispatcher what has changed, and others whether it works. Cheap to clone.
+/// Tells the dispatcher what has changed, and others what it does not want. Cheap to clone.
 ///
 /// Made by whoever starts delivery; one that no dispatcher listens to does nothing.
 #[derive(Clone, Debug)]
@@ -25,8 +25,6 @@ pub struct Control(Arc<Shared>);
 struct Shared {
     names: Mutex<Forgotten>,
     named: Notify,
-    /// Microseconds; 0 before the first.
-    last_beat: AtomicI64,
     shut: watch::Sender<Arc<[EndpointId]>>,
 }
 
@@ -44,7 +42,6 @@ impl Control {
         Self(Arc::new(Shared {
             names: Mutex::default(),
             named: Notify::new(),
-            last_beat: AtomicI64::new(0),
             shut: watch::Sender::new(Arc::from([])),
         }))
     }
@@ -63,15 +60,6 @@ impl Control {
         self.0.named.notify_one();
     }
 
-    /// When the dispatcher last went round; `None` before it has. It goes round once in every
-    /// `DELIVERY_POLL_INTERVAL` at the least, unless it is stuck or waits for the store.
-    pub fn last_beat(&self) -> Option<Timestamp> {
-        match self.0.last_beat.load(Ordering::Relaxed) {
-            0 => None,
-            micros => Some(Timestamp::from_micros(micros)),
-        }
-    }
-
     /// The endpoints that take nothing for now, since their breakers are open, in ascending order.
     /// What is planned for them is better left in the store.
     pub fn shut(&self) -> watch::Receiver<Arc<[EndpointId]>> {
@@ -80,10 +68,6 @@ impl Control {
 
     pub(super) fn set_shut(&self, endpoints: Arc<[EndpointId]>) {
         self.0.shut.send_replace(endpoints);
-    }
-
-    pub(super) fn beat(&self, now: Timestamp) {
-        self.0.last_beat.store(now.micros(), Ordering::Relaxed);
     }
 
     /// Waits until there is something to [`Self::take`].
@@ -138,6 +122,7 @@ impl Forgotten {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Timestamp;
 
     const NOW: Timestamp = Timestamp::from_micros(1);
 
@@ -161,13 +146,5 @@ mod tests {
             control.forget(EndpointId::mint(NOW));
         }
         assert!(control.take().names(EndpointId::mint(NOW), DeliveryId::mint(NOW)));
-    }
-
-    #[test]
-    fn a_beat_is_seen_by_every_clone() {
-        let control = Control::new();
-        assert_eq!(control.last_beat(), None);
-        control.clone().beat(NOW);
-        assert_eq!(control.last_beat(), Some(NOW));
     }
 }

@@ -22,6 +22,7 @@ use super::breaker::Passage;
 use super::control::{Control, Forgotten};
 use super::gates::{Admission, Gates, Turn};
 use super::lanes::{LaneKey, Lanes, Limits};
+use super::vitals::Vitals;
 
 /// Deliveries in one claim at the most.
 const CLAIM_DELIVERIES_MAX: usize = 512;
@@ -35,7 +36,7 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 /// How long deliveries wait in the store that their organisation has no room for in memory.
 const CROWDED_WAIT: Duration = Duration::from_secs(1);
 /// How much of a lease must be left when its attempt times out, for recording the outcome and for
-/// clocks that are set meanwhile.
+/// clocks that are set meanwhile. Of a short lease, a quarter.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// How the dispatcher works.
@@ -77,6 +78,7 @@ pub(super) struct Dispatcher {
     pub(super) control: Control,
     pub(super) letting_go: LettingGo,
     pub(super) steps: JoinSet<Step>,
+    pub(super) vitals: Vitals,
 }
 
 /// Where deliveries are handed over that are leased already.
@@ -160,7 +162,6 @@ impl Dispatcher {
             self.start_attempts();
             self.start_claim();
             self.show();
-            self.control.beat(self.clock.now());
             let inbox_room = self.inbox_room();
             let wait = self.wait.map(|at| at.since(self.clock.now()).max(WAIT_MIN));
             tokio::select! {
@@ -302,7 +303,8 @@ impl Dispatcher {
     /// somebody else may be attempting the delivery at the same time, and this attempt's outcome
     /// would not count. Giving it up costs nothing: the lapse itself makes it due.
     fn may_start(&self, lease: Lease, now: Timestamp) -> bool {
-        now.plus(self.options.timeout).plus(LEASE_MARGIN) <= lease.until
+        let margin = LEASE_MARGIN.min(self.options.lease / 4);
+        now.plus(self.options.timeout).plus(margin) <= lease.until
     }
 
     fn start_claim(&mut self) {
@@ -404,6 +406,7 @@ impl Dispatcher {
         match answer {
             Ok(claimed) => {
                 self.claims.failing = false;
+                self.vitals.progress.beat();
                 self.claims.next = claimed.next;
                 if claimed.more && self.claims.hunger == Hunger::Sated {
                     self.claims.hunger = Hunger::More;
@@ -465,7 +468,9 @@ impl Dispatcher {
         }
     }
 
+    /// Shows those who watch how things stand, at every turn of the loop.
     fn show(&self) {
+        self.vitals.dispatcher.beat();
         self.metrics.delivery_queue_size.set(gauge(self.lanes.waiting()));
         self.metrics.webhooks_in_flight.set(gauge(self.lanes.under_way()));
     }

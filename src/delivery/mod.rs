@@ -9,6 +9,7 @@
 //! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** make
 //!   of the event, the **guard** watches where it goes, **retry** decides what follows.
 //! - The **recorder** brings outcomes to the store, many at a time.
+//! - The **vitals** tell probes that the dispatcher goes round and that something gets on.
 //!
 //! # The way of one delivery
 //! ```text
@@ -48,6 +49,13 @@
 //! server that starts again lets go at once of what it held when it died; other servers wait for the
 //! leases to lapse.
 //!
+//! # Secrets
+//! An attempt is signed by every secret in use when it starts, as far as its endpoint was known when
+//! the lease was taken. So a rotation takes effect with the next lease: at once for what is claimed or
+//! planned from then on, and within [`lease_span`] for what waits in memory, which the old secret signs
+//! alone. Its receiver takes that, or refuses it and gets the retry, which is signed by both. A secret
+//! that cannot be read fails the attempt: nothing is sent unsigned.
+//!
 //! # Failure
 //! - A receiver that is slow or down costs its own endpoint: it holds at most its slots and its
 //!   share of the memory (`lanes.rs`), and the others are served in turn.
@@ -65,16 +73,20 @@ mod attempt;
 mod breaker;
 mod control;
 mod dispatcher;
+mod failure;
 mod gates;
 mod guard;
 mod lanes;
 mod outcomes;
 mod pace;
+mod resolver;
 mod retry;
 mod sender;
 mod signer;
+mod vitals;
 mod webhook;
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,18 +103,15 @@ use crate::telemetry::Metrics;
 use attempt::Attempter;
 use dispatcher::{Claims, Dispatcher, Inbox, LettingGo, Options};
 use gates::Gates;
-use guard::Guard;
 use lanes::{Lanes, Limits};
 use outcomes::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;
 
 pub use control::Control;
-pub use guard::parse_endpoint_url;
-pub use signer::sign;
-
-/// The shortest lease: longer than a delivery waits in memory as a rule, and short enough that what
-/// a crashed instance held is attempted again soon.
-const LEASE_MIN: Duration = Duration::from_mins(5);
+pub use guard::Guard;
+pub use resolver::{NameLookup, SystemLookup};
+pub use signer::{Verifier, sign};
+pub use vitals::Vitals;
 
 /// Why delivery cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -110,12 +119,20 @@ pub enum DeliveryError {
     /// The HTTP client cannot be set up, say because the system has no root certificates.
     #[error("cannot set up the webhook client: {0:?}")]
     Client(#[from] reqwest::Error),
+    /// `WEBHOOK_CA_FILE` cannot be used.
+    #[error("WEBHOOK_CA_FILE={}: {reason}", path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
-/// How long deliveries are leased for: five minutes, or four attempts' time where that is longer.
+/// How long deliveries are leased for: `DELIVERY_LEASE`, or four attempts' time where that is longer.
 /// Whoever leases deliveries to hand them over leases them for this long.
 pub fn lease_span(config: &DeliveryConfig) -> Duration {
-    LEASE_MIN.max(config.delivery_timeout * 4)
+    config.delivery_lease.max(config.delivery_timeout * 4)
 }
 
 /// The channel over which leased deliveries are handed to the dispatcher. Who leases reserves a
@@ -139,8 +156,17 @@ pub struct Source {
     pub instance: InstanceId,
 }
 
+/// What was started.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// The line to it.
+    pub control: Control,
+    /// Its signs of life.
+    pub vitals: Vitals,
+}
+
 /// Starts to deliver: what is handed over, and what is due in the store, looked for at every wake
-/// and poll. Returns the line to what was started.
+/// and poll. Returns the line to what was started, and its signs of life.
 pub fn start(
     config: &DeliveryConfig,
     store: SharedStore,
@@ -148,11 +174,11 @@ pub fn start(
     metrics: Arc<Metrics>,
     source: Source,
     lifecycle: &Lifecycle,
-) -> Result<Control, DeliveryError> {
+) -> Result<Running, DeliveryError> {
     let delivery = Delivery::new(config, store, clock, metrics, source)?;
-    let control = delivery.control();
+    let (control, vitals) = (delivery.control(), delivery.dispatcher.vitals.clone());
     delivery.start(lifecycle);
-    Ok(control)
+    Ok(Running { control, vitals })
 }
 
 /// The background part: a dispatcher and a recorder, with a channel of outcomes between them.
@@ -170,13 +196,34 @@ impl Delivery {
         metrics: Arc<Metrics>,
         source: Source,
     ) -> Result<Self, DeliveryError> {
+        Self::looking_up(Arc::new(SystemLookup), config, store, clock, metrics, source)
+    }
+
+    /// The same, with names of hosts looked up elsewhere. For tests, which have names of their own.
+    pub fn looking_up(
+        names: Arc<dyn NameLookup>,
+        config: &DeliveryConfig,
+        store: SharedStore,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        source: Source,
+    ) -> Result<Self, DeliveryError> {
         let Source { inbox, wake, instance } = source;
         let options = options(config, instance);
-        let guard = Guard::new(config.allow_private_endpoints);
-        // One host may serve the endpoints of many tenants, all the attempts under way among them.
-        let sender = Sender::new(guard, options.timeout, options.limits.slots)?;
+        let sending = sender::Options {
+            connect_timeout: config.delivery_connect_timeout,
+            timeout: config.delivery_timeout,
+            // One host may serve the endpoints of many tenants, all the attempts under way among them.
+            idle_per_host: options.limits.slots,
+        };
+        let authorities =
+            config.webhook_ca_file.as_deref().map(sender::read_authorities).transpose()?;
+        let guard = Guard::new(&config.destinations);
+        let sender = Sender::new(guard, names, sending, authorities.unwrap_or_default())?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
-        let recorder = Recorder::new(Arc::clone(&store), reports_out, wake.clone());
+        let vitals = Vitals::new(&clock);
+        let progress = vitals.progress.clone();
+        let recorder = Recorder::new(Arc::clone(&store), reports_out, wake.clone(), progress);
         let attempter = Attempter {
             sender,
             schedule: config.retry_schedule.clone(),
@@ -200,6 +247,7 @@ impl Delivery {
             control: Control::new(),
             letting_go: LettingGo::default(),
             steps: JoinSet::new(),
+            vitals,
         };
         Ok(Self { dispatcher, recorder })
     }

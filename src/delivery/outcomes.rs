@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::domain::Outcome;
-use crate::runtime::Wake;
+use crate::runtime::{Pulse, Wake};
 use crate::store::{SharedStore, StoreError};
 
 /// Outcomes in one call at the most.
@@ -50,12 +50,19 @@ pub(super) struct Recorder {
     ordered: bool,
     /// Tells that an ordered endpoint's next delivery may be claimed.
     wake: Wake,
+    /// Beats when the store has taken outcomes.
+    progress: Pulse,
 }
 
 impl Recorder {
-    pub(super) fn new(store: SharedStore, reports: mpsc::Receiver<Report>, wake: Wake) -> Self {
+    pub(super) fn new(
+        store: SharedStore,
+        reports: mpsc::Receiver<Report>,
+        wake: Wake,
+        progress: Pulse,
+    ) -> Self {
         let gathered = Vec::with_capacity(BATCH_OUTCOMES_MAX);
-        Self { store, reports, gathered, outcomes: Vec::new(), ordered: false, wake }
+        Self { store, reports, gathered, outcomes: Vec::new(), ordered: false, wake, progress }
     }
 
     /// Records until every sender is gone and all they sent is recorded.
@@ -146,7 +153,10 @@ impl Recorder {
         loop {
             match self.store.record_outcomes_across_orgs(outcomes).await {
                 Err(StoreError::Unavailable(error)) => backoff.wait(&error).await,
-                answer => return answer,
+                answer => {
+                    self.progress.beat();
+                    return answer;
+                }
             }
         }
     }

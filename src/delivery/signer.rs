@@ -1,46 +1,124 @@
-//! Signs webhooks as Standard Webhooks lays down, symmetric scheme `v1`.
+//! Signs webhooks as Standard Webhooks lays down, and checks such signatures.
 //!
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
+
+use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use ring::signature::{ED25519, UnparsedPublicKey};
 use sha2::Sha256;
 
-use crate::domain::SigningSecret;
+use crate::domain::{Ed25519Secret, HmacSecret, PublicKey, SigningSecret};
 
-const SCHEME: &str = "v1,";
-/// The scheme and the base64 of 32 bytes.
-const SIGNATURE_BYTES: usize = SCHEME.len() + 44;
+const HMAC_SCHEME: &str = "v1,";
+const ED25519_SCHEME: &str = "v1a,";
+/// The longest signature: the scheme and the base64 of 64 bytes.
+const SIGNATURE_BYTES_MAX: usize = ED25519_SCHEME.len() + 88;
 /// The block of SHA-256, to which HMAC pads a shorter key with zeros (RFC 2104 section 2).
 const BLOCK_BYTES: usize = 64;
 
-/// The value of `webhook-signature`: `v1,` and the base64 of HMAC-SHA256 over
-/// `{webhook_id}.{timestamp}.{body}`. `timestamp` is in seconds since the epoch.
-///
-/// The key's schedule is computed anew each time: it is two blocks of hashing beside the five and
-/// more of the smallest webhook, less than a cache would cost to look up and to keep right when a
-/// secret changes.
+/// One signature of `webhook-signature`, over `{webhook_id}.{timestamp}.{body}`: `v1,` and the base64
+/// of the HMAC-SHA256, or `v1a,` and the base64 of the Ed25519 signature. `timestamp` is in seconds
+/// since the epoch.
 pub fn sign(secret: &SigningSecret, webhook_id: &str, timestamp: &str, body: &[u8]) -> String {
-    let mut mac = keyed(secret);
-    mac.update(webhook_id.as_bytes());
-    mac.update(b".");
-    mac.update(timestamp.as_bytes());
-    mac.update(b".");
-    mac.update(body);
-    let mut signature = String::with_capacity(SIGNATURE_BYTES);
-    signature.push_str(SCHEME);
-    STANDARD.encode_string(mac.finalize().into_bytes(), &mut signature);
+    let mut signature = String::with_capacity(SIGNATURE_BYTES_MAX);
+    let content = [webhook_id.as_bytes(), b".", timestamp.as_bytes(), b".", body];
+    match secret {
+        SigningSecret::HmacSha256(secret) => {
+            signature.push_str(HMAC_SCHEME);
+            STANDARD.encode_string(hmac(secret, content), &mut signature);
+        }
+        SigningSecret::Ed25519(secret) => {
+            signature.push_str(ED25519_SCHEME);
+            STANDARD.encode_string(ed25519(secret, content), &mut signature);
+        }
+    }
     signature
 }
 
-fn keyed(secret: &SigningSecret) -> Hmac<Sha256> {
+/// The value of `webhook-signature`: one signature for each secret, with spaces between them.
+pub(super) fn sign_with_all<'a>(
+    secrets: impl Iterator<Item = &'a SigningSecret>,
+    webhook_id: &str,
+    timestamp: &str,
+    body: &[u8],
+) -> String {
+    let mut signatures = String::new();
+    for secret in secrets {
+        let signature = sign(secret, webhook_id, timestamp, body);
+        if signatures.is_empty() {
+            signatures = signature;
+        } else {
+            signatures.push(' ');
+            signatures.push_str(&signature);
+        }
+    }
+    signatures
+}
+
+/// The key's schedule is computed anew each time: it is two blocks of hashing beside the five and
+/// more of the smallest webhook, less than a cache would cost to look up and to keep right when a
+/// secret changes.
+fn hmac(secret: &HmacSecret, content: [&[u8]; 5]) -> impl AsRef<[u8]> + use<> {
     // A secret has 64 bytes at the most, so that padding is all it takes and nothing can fail.
     let mut block = [0; BLOCK_BYTES];
     for (padded, byte) in block.iter_mut().zip(secret.bytes()) {
         *padded = *byte;
     }
-    Hmac::new(&block.into())
+    let mut mac = Hmac::<Sha256>::new(&block.into());
+    for part in content {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes()
+}
+
+/// Ed25519 reads what it signs twice, so it wants it in one piece.
+fn ed25519(secret: &Ed25519Secret, content: [&[u8]; 5]) -> impl AsRef<[u8]> + use<> {
+    secret.key_pair().sign(&content.concat())
+}
+
+/// What a receiver checks signatures with: the endpoint's secret, or the public key.
+#[derive(Clone, Debug)]
+pub enum Verifier {
+    /// `whsec_…`, or `whsk_…`: it signs itself and compares.
+    Secret(SigningSecret),
+    /// `whpk_…`
+    PublicKey(PublicKey),
+}
+
+impl Verifier {
+    /// Whether one of the signatures in `webhook-signature` is right.
+    pub fn holds(&self, signatures: &str, webhook_id: &str, timestamp: &str, body: &[u8]) -> bool {
+        match self {
+            Self::Secret(secret) => {
+                let expected = sign(secret, webhook_id, timestamp, body);
+                signatures.split(' ').any(|signature| signature == expected)
+            }
+            Self::PublicKey(key) => {
+                let key = UnparsedPublicKey::new(&ED25519, key.bytes());
+                let content = [webhook_id.as_bytes(), b".", timestamp.as_bytes(), b".", body];
+                let content = content.concat();
+                signatures
+                    .split(' ')
+                    .filter_map(|signature| signature.strip_prefix(ED25519_SCHEME))
+                    .filter_map(|encoded| STANDARD.decode(encoded).ok())
+                    .any(|signature| key.verify(&content, &signature).is_ok())
+            }
+        }
+    }
+}
+
+impl FromStr for Verifier {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let secret = text.parse().map(Self::Secret).ok();
+        secret
+            .or_else(|| text.parse().map(Self::PublicKey).ok())
+            .ok_or("must be the endpoint's secret (whsec_…) or its public key (whpk_…)")
+    }
 }
 
 #[cfg(test)]
@@ -49,6 +127,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::SignatureScheme;
 
     #[test]
     fn the_example_of_the_standard_is_reproduced() {
@@ -56,7 +135,40 @@ mod tests {
         let body = br#"{"email":"test@example.com","username":"test_user"}"#;
         let signature = sign(&secret, "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", "1649367553", body);
         assert_eq!(signature, "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=");
-        assert_eq!(signature.len(), SIGNATURE_BYTES);
+    }
+
+    /// A known answer of the standard's Go library.
+    #[test]
+    fn the_example_of_the_public_go_library_is_reproduced() {
+        let secret = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=";
+        let secret: SigningSecret = secret.parse().unwrap();
+        let body = br#"{"test": 2432232314}"#;
+        let signature = sign(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", body);
+        assert_eq!(
+            signature,
+            "v1a,tQ9V2XOqn7jL/DQenEFpqIugdBVtiMmER5mhSkXBNwM0mkATuDe6KYYUuxqtaiHeYGb7KaaBRdM5WqyeFiL8Ag=="
+        );
+        assert_eq!(signature.len(), SIGNATURE_BYTES_MAX);
+    }
+
+    #[test]
+    fn any_one_of_several_signatures_is_enough_for_a_receiver() {
+        let hmac = SigningSecret::generate().unwrap();
+        let key = SigningSecret::generate_for(SignatureScheme::Ed25519).unwrap();
+        let signatures = sign_with_all([&hmac, &key].into_iter(), "msg", "1", b"body");
+        assert_eq!(signatures.split(' ').count(), 2);
+        let public = key.public_key().unwrap();
+        for verifier in [hmac.reveal(), key.reveal(), public.to_string()] {
+            let verifier: Verifier = verifier.parse().unwrap();
+            assert!(verifier.holds(&signatures, "msg", "1", b"body"));
+            assert!(!verifier.holds(&signatures, "msg", "1", b"bode"));
+            assert!(!verifier.holds(&signatures, "msg", "2", b"body"));
+            assert!(!verifier.holds("v1,bm9uZQ== v1a,bm9uZQ== v1a,", "msg", "1", b"body"));
+        }
+        let other = SigningSecret::generate_for(SignatureScheme::Ed25519).unwrap();
+        let other = Verifier::PublicKey(other.public_key().unwrap());
+        assert!(!other.holds(&signatures, "msg", "1", b"body"));
+        assert!("whpk_AAAA".parse::<Verifier>().is_err());
     }
 
     proptest! {

@@ -1,11 +1,14 @@
 //! What goes over the wire: the body and the header fields of one webhook. Pure.
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, InvalidHeaderValue, USER_AGENT};
+use reqwest::header::{
+    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderName, InvalidHeaderValue,
+    USER_AGENT,
+};
 
-use crate::domain::{Event, LeasedDelivery, Timestamp};
+use crate::domain::{Event, LeasedDelivery, Timestamp, Unreadable};
 
-use super::signer::sign;
+use super::signer::sign_with_all;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HOOKGATE: HeaderValue =
@@ -31,23 +34,44 @@ pub(super) fn body(event: &Event) -> Bytes {
     parts.concat().into()
 }
 
-/// The header fields of an attempt that starts at `at`.
+/// Why a webhook has no header fields, and so is not sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HeadersError {
+    /// Without its secret it could not be signed, without its own fields it would not be taken.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// Never in practice: every field is checked where it comes in.
+    #[error("cannot form the request: {0}")]
+    Name(#[from] InvalidHeaderName),
+    /// Never in practice: every value is made of visible characters.
+    #[error("cannot form the request: {0}")]
+    Value(#[from] InvalidHeaderValue),
+}
+
+/// The header fields of an attempt that starts at `at`: the endpoint's own, and over them ours.
 ///
 /// # Errors
-/// Never in practice: every value is made of digits, letters and punctuation.
+/// When the endpoint's secrets or its own fields cannot be read.
 pub(super) fn headers(
     delivery: &LeasedDelivery,
     at: Timestamp,
     body: &[u8],
-) -> Result<HeaderMap, InvalidHeaderValue> {
-    let event = &delivery.event;
+) -> Result<HeaderMap, HeadersError> {
+    let (event, endpoint) = (&delivery.event, &delivery.endpoint);
+    let secrets = endpoint.secrets.as_ref().map_err(Unreadable::clone)?;
+    let custom = endpoint.headers.as_ref().map_err(Unreadable::clone)?;
     // The same on every attempt, which lets a receiver drop what it has seen.
     let id = event.id.to_string();
     let timestamp = at.seconds().to_string();
-    let signature = sign(&delivery.endpoint.secret, &id, &timestamp, body);
+    let signature = sign_with_all(secrets.signing_at(at), &id, &timestamp, body);
     let traceparent = event.trace_id.traceparent(delivery.id.uuid());
 
     let mut headers = HeaderMap::with_capacity(8);
+    for (name, value) in custom.iter() {
+        let mut value = HeaderValue::try_from(value)?;
+        value.set_sensitive(true);
+        headers.insert(HeaderName::try_from(name)?, value);
+    }
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(USER_AGENT, HOOKGATE);
     headers.insert("webhook-id", HeaderValue::try_from(id)?);
@@ -62,8 +86,8 @@ mod tests {
     use std::sync::Arc;
 
     use crate::domain::{
-        DeliveryId, Endpoint, EndpointId, EventId, EventTypeFilters, InstanceId, Lease, LeaseToken,
-        OrgId, Pacing, SigningSecret, TraceId,
+        CustomHeaders, DeliveryId, Endpoint, EventId, InstanceId, Lease, LeaseToken, OrgId,
+        Secrets, SigningSecret, TraceId,
     };
 
     use super::*;
@@ -84,19 +108,8 @@ mod tests {
             received_at: AT,
             trace_id: TraceId::mint(),
         };
-        let endpoint = Endpoint {
-            id: EndpointId::mint(AT),
-            org_id,
-            url: "https://example.com/".parse().unwrap(),
-            event_types: EventTypeFilters::default(),
-            description: None,
-            secret: SigningSecret::generate().unwrap(),
-            disabled_reason: None,
-            created_at: AT,
-            updated_at: AT,
-            pacing: Pacing::default(),
-            failing_since: None,
-        };
+        let url = "https://example.com/".parse().unwrap();
+        let endpoint = Endpoint::new(org_id, url, SigningSecret::generate().unwrap(), AT);
         LeasedDelivery {
             id: DeliveryId::mint(AT),
             event: Arc::new(event),
@@ -130,7 +143,8 @@ mod tests {
         let delivery = delivery();
         let body = body(&delivery.event);
         let headers = headers(&delivery, AT, &body).unwrap();
-        let secret = standardwebhooks::Webhook::new(&delivery.endpoint.secret.reveal()).unwrap();
+        let secret = delivery.endpoint.secrets.as_ref().unwrap().current().reveal();
+        let secret = standardwebhooks::Webhook::new(&secret).unwrap();
         let id = delivery.event.id.to_string();
         assert_eq!(headers["webhook-id"], id);
         assert_eq!(headers["webhook-timestamp"], "1700000000");
@@ -139,5 +153,54 @@ mod tests {
         assert_eq!(headers["user-agent"], concat!("Hookgate/", env!("CARGO_PKG_VERSION")));
         let traceparent = headers["traceparent"].to_str().unwrap();
         assert_eq!(TraceId::from_traceparent(traceparent).unwrap(), delivery.event.trace_id);
+    }
+
+    fn with(change: impl FnOnce(&mut Endpoint)) -> LeasedDelivery {
+        let mut delivery = delivery();
+        change(Arc::get_mut(&mut delivery.endpoint).unwrap());
+        delivery
+    }
+
+    #[test]
+    fn an_attempt_is_signed_with_every_secret_in_use_when_it_starts() {
+        let overlap = std::time::Duration::from_mins(1);
+        let (old, new) = (SigningSecret::generate().unwrap(), SigningSecret::generate().unwrap());
+        let secrets = Secrets::new(old.clone()).rotated(new.clone(), overlap, AT).unwrap();
+        let delivery = with(|endpoint| endpoint.secrets = Ok(secrets));
+        let signatures = |at: Timestamp| {
+            let headers = headers(&delivery, at, b"{}").unwrap();
+            headers["webhook-signature"].to_str().unwrap().to_owned()
+        };
+        let by = |secret: &SigningSecret, at: Timestamp| {
+            let secret = standardwebhooks::Webhook::new(&secret.reveal()).unwrap();
+            secret.sign(&delivery.event.id.to_string(), at.seconds(), b"{}").unwrap()
+        };
+        assert_eq!(signatures(AT), format!("{} {}", by(&new, AT), by(&old, AT)));
+        let after = AT.plus(overlap);
+        assert_eq!(signatures(after), by(&new, after));
+    }
+
+    #[test]
+    fn fields_of_the_endpoint_go_along_and_never_over_ours() {
+        // What came into the store some other way than through the check.
+        let text = r#"{"authorization":"Bearer s3cret","webhook-id":"forged","user-agent":"x"}"#;
+        let custom = CustomHeaders::from_text(text).unwrap();
+        let delivery = with(|endpoint| endpoint.headers = Ok(custom));
+        let headers = headers(&delivery, AT, b"{}").unwrap();
+        assert_eq!(headers["authorization"], "Bearer s3cret");
+        assert!(!format!("{headers:?}").contains("s3cret"));
+        assert_eq!(headers["webhook-id"], delivery.event.id.to_string());
+        assert!(headers["user-agent"].to_str().unwrap().starts_with("Hookgate/"));
+    }
+
+    #[test]
+    fn nothing_is_sent_unsigned_or_without_the_endpoints_fields() {
+        let unreadable = || Unreadable("see SECRETS_KEY".to_owned());
+        let without_secret = with(|endpoint| endpoint.secrets = Err(unreadable()));
+        let without_fields = with(|endpoint| endpoint.headers = Err(unreadable()));
+        for delivery in [without_secret, without_fields] {
+            let error = headers(&delivery, AT, b"{}").unwrap_err();
+            assert_eq!(error.to_string(), "see SECRETS_KEY");
+        }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Serialize;
 use url::Url;
 
 use super::event::EventTypeError;
 use super::{
-    EndpointId, EventType, OrgId, Pacing, PacingChange, SigningSecret, Timestamp, Violation,
+    CustomHeaders, EndpointId, EventType, OrgId, Pacing, PacingChange, Secrets, SigningSecret,
+    Timestamp, TooManySecrets, Violation,
 };
 
 /// A receiver of webhooks.
@@ -25,7 +27,9 @@ pub struct Endpoint {
     /// What its owner says of it.
     pub description: Option<String>,
     /// What its webhooks are signed with.
-    pub secret: SigningSecret,
+    pub secrets: Readable<Secrets>,
+    /// Header fields sent along with its webhooks.
+    pub headers: Readable<CustomHeaders>,
     /// Why no deliveries are made to it, if so; `None` while it is enabled.
     pub disabled_reason: Option<String>,
     /// When it was created.
@@ -39,6 +43,26 @@ pub struct Endpoint {
     pub failing_since: Option<Timestamp>,
 }
 
+/// Something that the store may hold encrypted, unless it cannot be read. An endpoint is itself all
+/// the same: it can be looked at and changed, and its deliveries wait.
+pub type Readable<T> = Result<T, Unreadable>;
+
+/// Why something encrypted cannot be read, in words that name the setting and show no secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(pub String);
+
+/// Why a secret was not rotated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RotationRefusal {
+    /// There is no such endpoint.
+    NotFound,
+    /// As many earlier secrets as there may be are still in use.
+    TooManySecrets,
+    /// The secret in use cannot be read, so it cannot go on signing.
+    Unreadable,
+}
+
 /// What to change of an endpoint; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointChange {
@@ -46,6 +70,8 @@ pub struct EndpointChange {
     pub url: Option<Url>,
     /// New filters.
     pub event_types: Option<EventTypeFilters>,
+    /// New header fields, in the place of all there were.
+    pub headers: Option<CustomHeaders>,
     /// A new description; `Some(None)` takes it away.
     pub description: Option<Option<String>>,
     /// `Some(None)` enables the endpoint, `Some(Some(reason))` disables it.
@@ -62,14 +88,53 @@ impl Endpoint {
     /// Filters at the most.
     pub const EVENT_TYPES_MAX: usize = 100;
 
+    /// A new endpoint for all events, enabled.
+    pub fn new(org_id: OrgId, url: Url, secret: SigningSecret, now: Timestamp) -> Self {
+        Self {
+            id: EndpointId::mint(now),
+            org_id,
+            url,
+            event_types: EventTypeFilters::default(),
+            description: None,
+            secrets: Ok(Secrets::new(secret)),
+            headers: Ok(CustomHeaders::default()),
+            disabled_reason: None,
+            created_at: now,
+            updated_at: now,
+            pacing: Pacing::default(),
+            failing_since: None,
+        }
+    }
+
+    /// Its secrets once `new` is in use and the one in use until now an earlier one; see
+    /// [`Secrets::rotated`]. Without an overlap the old ones need not be readable, so that a lost
+    /// key can be got over.
+    ///
+    /// # Errors
+    /// When there are too many, or those that are to go on signing cannot be read.
+    pub fn rotated_secrets(
+        &self,
+        new: SigningSecret,
+        overlap: Duration,
+        now: Timestamp,
+    ) -> Result<Secrets, RotationRefusal> {
+        match &self.secrets {
+            Ok(secrets) => secrets
+                .rotated(new, overlap, now)
+                .map_err(|TooManySecrets| RotationRefusal::TooManySecrets),
+            Err(_) if overlap.is_zero() => Ok(Secrets::new(new)),
+            Err(_) => Err(RotationRefusal::Unreadable),
+        }
+    }
+
     /// Whether it takes events of this type now.
     pub fn wants(&self, event_type: &str) -> bool {
         self.disabled_reason.is_none() && self.event_types.matches(event_type)
     }
 
     /// Parses a URL and checks what its text alone can tell: an absolute `https` URL (`http` only
-    /// where private endpoints are allowed), with a host, without a user name, password or
-    /// fragment. Where it may lead is for `delivery` to judge.
+    /// where private endpoints are allowed), with a host, without a user name, password, fragment or
+    /// port 0. Where it may lead is for `delivery` to judge.
     pub fn parse_url(text: &str, allow_http: bool) -> Result<Url, Violation> {
         let broken = |code, message: &str| Err(Violation::new("url", code, message));
         if text.len() > Self::URL_BYTES_MAX {
@@ -91,6 +156,9 @@ impl Endpoint {
         }
         if !url.username().is_empty() || url.password().is_some() {
             return broken("format", "must not carry a user name or password");
+        }
+        if url.port() == Some(0) {
+            return broken("port", "must not name port 0, which nothing can listen on");
         }
         if url.fragment().is_some() {
             return broken("format", "must not carry a fragment");

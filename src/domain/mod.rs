@@ -5,34 +5,49 @@
 //! on a value of the type is valid by construction.
 
 mod api_key;
+mod custom_headers;
+mod dead_letter;
 mod delivery;
 mod draft;
 mod endpoint;
+mod error_class;
 mod event;
 mod id;
 mod media_type;
 mod org;
 mod pacing;
 mod page;
+mod replay;
+mod secrets;
 mod signing_secret;
 mod timestamp;
 mod trace;
 mod violation;
 
 pub use api_key::{ApiKey, KeyHash, Role};
+pub use custom_headers::CustomHeaders;
+pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, DeadReasonError};
 pub use delivery::{
-    Attempt, DeadLetter, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryStatus,
-    InstanceId, Lease, LeaseToken, LeasedDelivery, Outcome,
+    Attempt, Decision, Delivery, DeliveryFilter, DeliveryStatus, InstanceId, Lease, LeaseToken,
+    LeasedDelivery, Outcome,
 };
 pub use draft::{Draft, DraftError, DraftLimits, parse_batch, parse_event, parse_lines, parse_raw};
-pub use endpoint::{Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters};
+pub use endpoint::{
+    Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters, Readable, RotationRefusal,
+    Unreadable,
+};
+pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventType};
-pub use id::{ApiKeyId, DeliveryId, EndpointId, EventId, OrgId};
+pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
 pub use media_type::MediaType;
 pub use org::{Org, OrgChange};
 pub use pacing::{Pacing, PacingChange, RetrySchedule, parse_duration};
 pub use page::{Cursor, Page, PageRequest};
-pub use signing_secret::SigningSecret;
+pub use replay::{Replay, ReplayStatus};
+pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};
+pub use signing_secret::{
+    Ed25519Secret, HmacSecret, PublicKey, SignatureScheme, SigningSecret, SigningSecretError,
+};
 pub use timestamp::Timestamp;
 pub use trace::TraceId;
 pub use violation::Violation;

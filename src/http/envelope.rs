@@ -1,55 +1,118 @@
 //! What surrounds every request: its trace, its time limit, and an answer whatever happens.
 //!
-//! One middleware rather than four, because each layer of the router costs a boxed future and a
-//! cloned service on every request.
+//! A plain function around the router rather than layers within it, because each layer costs a boxed
+//! future and a cloned service on every request. For the same reason a single event does not pass
+//! the router at all: `POST /api/events` is most of what a server is asked.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
 
+use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::http::Method;
+use axum::http::header::ALLOW;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 
 use super::error::ApiError;
+use super::extract::Tenant;
+use super::line::Line;
+use super::router::{SINGLE_EVENTS, router};
+use super::routes::events;
 use super::state::AppState;
 use super::trace::{self, Arrival, X_TRACE_ID};
 
-/// Runs the request inside its bounds and finishes its answer.
-pub(super) async fn envelope(
-    State(app): State<AppState>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let arrival = Arrival::note(request.headers());
-    request.extensions_mut().insert(arrival);
-    let mut response = bounded(next.run(request), app.settings().request_timeout).await;
-    if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
-        response = error.answer(arrival.trace_id);
+/// The whole API, ready to be served. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    app: AppState,
+    router: TowerToHyperService<Router>,
+}
+
+impl Api {
+    /// The API over these parts.
+    pub fn new(app: AppState) -> Self {
+        Self { router: TowerToHyperService::new(router(app.clone())), app }
     }
-    response.headers_mut().insert(X_TRACE_ID, trace::header_value(arrival.trace_id));
-    response
+
+    /// How long a request may take.
+    pub(super) fn request_timeout(&self) -> std::time::Duration {
+        self.app.settings().request_timeout
+    }
+
+    /// Answers a request that came on a line.
+    pub(super) async fn answer(
+        &self,
+        request: hyper::Request<Incoming>,
+        line: &Line,
+    ) -> Result<Response, Infallible> {
+        line.begin_request();
+        let arrival = Arrival::note(request.headers());
+        let mut response = bounded(self.handle(request.map(Body::new), arrival, line), line).await;
+        if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
+            // The router alone knows which methods a route takes, and has noted them.
+            let allow = response.headers_mut().remove(ALLOW);
+            response = error.answer(arrival.trace_id);
+            response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
+        }
+        response.headers_mut().insert(X_TRACE_ID, trace::header_value(arrival.trace_id));
+        line.end_request();
+        Ok(response)
+    }
+
+    async fn handle(&self, mut request: Request, arrival: Arrival, line: &Line) -> Response {
+        if request.method() == Method::POST && request.uri().path() == SINGLE_EVENTS {
+            return self.post_one(request, arrival, line).await.into_response();
+        }
+        request.extensions_mut().insert(arrival);
+        // Boxed, so that the future of a single event is not as large as that of any route.
+        let Ok(response) = Box::pin(self.router.call(request)).await;
+        response
+    }
+
+    async fn post_one(
+        &self,
+        request: Request,
+        arrival: Arrival,
+        line: &Line,
+    ) -> Result<Response, ApiError> {
+        let tenant = Tenant::again(request.headers(), &self.app, &line.last_key).await?;
+        events::post_one(State(self.app.clone()), arrival, tenant, request).await
+    }
 }
 
 /// The handler's response, or an error in its place when it panics or takes too long.
-async fn bounded(handled: impl Future<Output = Response>, timeout: Duration) -> Response {
+async fn bounded(handled: impl Future<Output = Response>, line: &Line) -> Response {
     // Handlers share nothing mutable but the parts below, which keep themselves whole.
-    let handled = AssertUnwindSafe(handled).catch_unwind();
-    match tokio::time::timeout(timeout, handled).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => ApiError::internal("a handler panicked").into_response(),
-        Err(_) => ApiError::TimedOut.into_response(),
-    }
+    let mut handled = pin!(AssertUnwindSafe(handled).catch_unwind());
+    poll_fn(|context| {
+        if line.request_is_overdue() {
+            return Poll::Ready(ApiError::TimedOut.into_response());
+        }
+        let panicked = |_| ApiError::internal("a handler panicked").into_response();
+        handled.as_mut().poll(context).map(|handled| handled.unwrap_or_else(panicked))
+    })
+    .await
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
+    use std::time::Duration;
 
+    use super::super::line::{Bounds, Lines};
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(30);
+    fn lines() -> Lines {
+        Lines::new(Bounds { head: Duration::MAX, request: Duration::ZERO })
+    }
 
     fn error(mut response: Response) -> Arc<ApiError> {
         response.extensions_mut().remove().unwrap()
@@ -57,19 +120,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_internal_error() {
-        let response = bounded(async { panic!("on purpose") }, LIMIT).await;
+        let response = bounded(async { panic!("on purpose") }, &lines().open()).await;
         assert!(matches!(*error(response), ApiError::Internal(_)));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_takes_too_long_is_answered_in_time() {
-        let response = bounded(std::future::pending(), LIMIT).await;
-        assert!(matches!(*error(response), ApiError::TimedOut));
+        let mut lines = lines();
+        let line = lines.open();
+        line.begin_request();
+        let mut response = pin!(bounded(std::future::pending(), &line));
+        assert!(futures_util::poll!(&mut response).is_pending());
+        lines.sweep();
+        assert!(matches!(*error(response.await), ApiError::TimedOut));
     }
 
     #[tokio::test]
     async fn what_is_ready_passes_as_it_is() {
-        let response = bounded(async { Response::new(Body::empty()) }, LIMIT).await;
+        let response = async { Response::new(Body::empty()) };
+        let response = bounded(response, &lines().open()).await;
         assert_eq!(response.status(), 200);
         assert!(response.extensions().is_empty());
     }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 use super::error::ApiError;
 use super::state::AppState;
-use crate::auth::Principal;
+use crate::auth::{LastKey, Principal};
 use crate::domain::{OrgId, Role};
 use crate::runtime::Stopwatch;
 use crate::telemetry::RejectedRequest;
@@ -35,7 +35,25 @@ impl FromRequestParts<AppState> for Tenant {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        let principal = principal(&parts.headers, app).await?;
+        principal(&parts.headers, app, None).await?.try_into()
+    }
+}
+
+impl Tenant {
+    /// The organisation whose key is in the headers, most likely the key that came last on its line.
+    pub(super) async fn again(
+        headers: &HeaderMap,
+        app: &AppState,
+        last: &LastKey,
+    ) -> Result<Self, ApiError> {
+        principal(headers, app, Some(last)).await?.try_into()
+    }
+}
+
+impl TryFrom<Principal> for Tenant {
+    type Error = ApiError;
+
+    fn try_from(principal: Principal) -> Result<Self, ApiError> {
         let rate_limit_per_minute = principal.rate_limit_per_minute;
         match principal.role {
             Role::Tenant(org_id) => Ok(Self { org_id, rate_limit_per_minute }),
@@ -48,7 +66,7 @@ impl FromRequestParts<AppState> for Operator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        match principal(&parts.headers, app).await?.role {
+        match principal(&parts.headers, app, None).await?.role {
             Role::Operator => Ok(Self),
             Role::Tenant(_) => Err(ApiError::OperatorKeyRequired),
         }
@@ -66,14 +84,21 @@ impl<T: FromStr> FromRequestParts<AppState> for Id<T> {
 }
 
 /// Recognises the key in the headers.
-async fn principal(headers: &HeaderMap, app: &AppState) -> Result<Principal, ApiError> {
+async fn principal(
+    headers: &HeaderMap,
+    app: &AppState,
+    last: Option<&LastKey>,
+) -> Result<Principal, ApiError> {
     let result = match headers.get(&X_API_KEY).map(|key| key.to_str()) {
         None => Err(ApiError::KeyMissing),
         // No key holds anything but ASCII.
         Some(Err(_)) => Err(ApiError::KeyInvalid),
         Some(Ok(key)) => {
             let watch = Stopwatch::start();
-            let result = app.authenticator.authenticate(key).await;
+            let result = match last {
+                Some(last) => app.authenticator.authenticate_again(key, last, watch).await,
+                None => app.authenticator.authenticate(key).await,
+            };
             app.metrics.auth_latency_seconds.observe(watch.seconds());
             result.map_err(ApiError::from)
         }

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::str::FromStr;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
@@ -95,6 +96,11 @@ impl Fields {
         })
     }
 
+    /// Notes a rule that several fields break together.
+    pub(super) fn note(&mut self, broken: Result<(), Violation>) {
+        self.violations.extend(broken.err());
+    }
+
     /// Ends the taking: `built`, unless a rule was broken.
     ///
     /// # Errors
@@ -138,6 +144,11 @@ pub(super) fn string<T>(
         return Err(vec![Violation::new(field, "type", "must be a string")]);
     };
     check(text).map_err(|violation| vec![violation])
+}
+
+/// Takes a word and has it parsed; `rule` says what it must be.
+pub(super) fn word<T: FromStr>(field: &str, value: &Value, rule: &str) -> Checked<T> {
+    string(field, value, |text| text.parse().map_err(|_| Violation::new(field, "format", rule)))
 }
 
 /// Takes a boolean.

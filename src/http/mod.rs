@@ -1,11 +1,11 @@
 //! The HTTP API: what tenants, operators and probes can ask, and nothing that decides.
 //!
 //! # Purpose
-//! Turn requests into calls of the parts below, and their outcomes into answers. [`router`] shows
-//! the whole API on one screen; [`serve`] runs it on a listener.
+//! Turn requests into calls of the parts below, and their outcomes into answers. `router` shows the
+//! whole API on one screen; [`serve`] runs it on a listener.
 //!
 //! # Constraints
-//! - The way of `POST /api/events` is the product's speed. It passes one middleware, opens no span,
+//! - The way of `POST /api/events` is the product's speed. It passes no router, opens no span,
 //!   looks up no metric label, builds no `serde_json::Value`, and writes its answer into one buffer.
 //! - Bodies, pages, connections and the time of a request are bounded by named constants or settings.
 //!
@@ -33,6 +33,7 @@ mod envelope;
 mod error;
 mod extract;
 mod fields;
+mod line;
 mod problem;
 mod query;
 mod quota;
@@ -41,8 +42,9 @@ mod routes;
 mod server;
 mod state;
 mod trace;
+mod vitals;
 
+pub use envelope::Api;
 pub use error::ApiError;
-pub use router::router;
 pub use server::serve;
 pub use state::{AppState, Parts};

@@ -3,7 +3,6 @@
 //! The fields are those of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy` with quota
 //! `q` and window `w`, `RateLimit` with what remains `r` and the seconds `t` until it is full again.
 
-use std::fmt::Write;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -19,6 +18,8 @@ use crate::telemetry::RejectedRequest;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// Limits are stated for a minute.
+const WINDOW_SECONDS: u64 = 60;
 /// Room for both fields with the largest numbers, so that they take one allocation.
 const FIELDS_BYTES: usize = 96;
 
@@ -39,17 +40,20 @@ pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Resul
 /// Writes both fields.
 pub(super) fn write_headers(headers: &mut HeaderMap, quota: Quota) {
     let mut text = BytesMut::with_capacity(FIELDS_BYTES);
-    let mut insert = |name, field: std::fmt::Arguments<'_>| {
-        // Writing into a growing buffer cannot fail, and ASCII is always a valid value.
-        if text.write_fmt(field).is_ok()
-            && let Ok(value) = HeaderValue::from_maybe_shared(text.split().freeze())
-        {
+    let mut insert = |name, first: &[u8], number: u32, second: &[u8], last: u64| {
+        let mut digits = itoa::Buffer::new();
+        text.extend_from_slice(first);
+        text.extend_from_slice(digits.format(number).as_bytes());
+        text.extend_from_slice(second);
+        text.extend_from_slice(digits.format(last).as_bytes());
+        // ASCII is always a valid value.
+        if let Ok(value) = HeaderValue::from_maybe_shared(text.split().freeze()) {
             headers.insert(name, value);
         }
     };
-    insert(RATELIMIT_POLICY, format_args!("\"default\";q={};w=60", quota.limit));
+    insert(RATELIMIT_POLICY, b"\"default\";q=", quota.limit, b";w=", WINDOW_SECONDS);
     let reset = whole_seconds(quota.reset);
-    insert(RATELIMIT, format_args!("\"default\";r={};t={reset}", quota.remaining));
+    insert(RATELIMIT, b"\"default\";r=", quota.remaining, b";t=", reset);
 }
 
 /// Rounded up, so that who waits this long does not come too early.

@@ -1,18 +1,22 @@
 //! Connections: taken, bounded in number and in idle time, and seen to their end.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::time::MissedTickBehavior;
 
+use super::envelope::Api;
+use super::line::{Bounds, Line, Lines, TICK};
 use crate::runtime::Shutdown;
 
 /// Connections at once; more wait in the listener's backlog.
@@ -27,35 +31,42 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// The pause after an accept failed, mostly for want of something such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` on `listener` until the soft stop. Then nothing more is accepted, idle
+/// Serves the API on `listener` until the soft stop. Then nothing more is accepted, idle
 /// connections are closed, and requests under way are finished, until the hard stop.
 ///
 /// # Errors
 /// When the listener itself fails, so that nothing can be accepted any more.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, api: Api, shutdown: Shutdown) -> io::Result<()> {
     let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    // One token a connection, since asking the process's own takes a lock that all would share.
-    let stop = CancellationToken::new();
+    let mut lines = Lines::new(Bounds { head: HEAD_TIMEOUT, request: api.request_timeout() });
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
             accepted = accept(&listener, &places) => {
                 let (stream, place) = accepted?;
-                connections.spawn(converse(stream, router.clone(), stop.child_token(), place));
+                connections.spawn(converse(stream, api.clone(), lines.open(), place));
             }
+            _ = ticks.tick() => lines.sweep(),
             Some(ended) = connections.join_next() => report(ended),
         }
     }
     drop(listener);
-    stop.cancel();
-    tokio::select! {
-        () = async { while let Some(ended) = connections.join_next().await { report(ended); } } => {}
-        () = shutdown.forced() => {
-            tracing::warn!(connections = connections.len(), "requests are cut off by the hard stop");
-            connections.shutdown().await;
+    lines.stop();
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => match ended {
+                Some(ended) => report(ended),
+                None => return Ok(()),
+            },
+            _ = ticks.tick() => lines.sweep(),
+            () = shutdown.forced() => break,
         }
     }
+    tracing::warn!(connections = connections.len(), "requests are cut off by the hard stop");
+    connections.shutdown().await;
     Ok(())
 }
 
@@ -86,30 +97,35 @@ fn is_of_the_listener(error: &io::Error) -> bool {
 }
 
 /// Answers one connection's requests, one after the other, until either side ends it.
-async fn converse(
-    stream: TcpStream,
-    router: Router,
-    stop: CancellationToken,
-    _place: OwnedSemaphorePermit,
-) {
+async fn converse(stream: TcpStream, api: Api, line: Arc<Line>, _place: OwnedSemaphorePermit) {
     // An answer is one small write; waiting to fill a packet would only delay it.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(None)
+        .writev(false)
+        .half_close(true)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        .serve_connection(TokioIo::new(stream), service_fn(|request| api.answer(request, &line)));
+    let mut connection = pin!(connection);
+    let (mut registered, mut stopping) = (false, false);
+    let ended = poll_fn(|context| {
+        if !registered {
+            registered = true;
+            line.register(context);
         }
-    };
+        if line.head_is_overdue() {
+            return Poll::Ready(Ok(()));
+        }
+        if !stopping && line.is_stopping() {
+            stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    })
+    .await;
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended badly");
     }

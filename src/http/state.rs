@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::vitals::{OldestDue, Readings};
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::delivery::Control;
-use crate::domain::DraftLimits;
-use crate::ingest::Intake;
+use crate::delivery::{Control, Guard, Vitals};
+use crate::domain::{DraftLimits, Timestamp};
+use crate::ingest::{Backlog, Intake};
 use crate::limit::RateLimiter;
-use crate::runtime::{Clock, Shutdown, Stopwatch};
+use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
 use crate::store::SharedStore;
 use crate::telemetry::Metrics;
 
@@ -37,6 +38,14 @@ pub struct Parts {
     pub intake: Intake,
     /// The line to the dispatcher.
     pub delivery: Control,
+    /// Wakes whoever delivers.
+    pub wake: Wake,
+    /// Tells whoever goes on with replays that there is a new one.
+    pub replays: Wake,
+    /// Signs of life of whoever delivers.
+    pub vitals: Vitals,
+    /// What is accepted and not planned yet.
+    pub backlog: Backlog,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -46,16 +55,18 @@ pub struct Parts {
 }
 
 /// What the configuration says to the API.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     /// Bytes in one event's payload at the most.
     pub(super) event_bytes_max: usize,
     /// Events a minute for an organisation without a limit of its own.
     pub(super) rate_limit_per_minute: u32,
-    /// Whether endpoints may have `http` URLs and addresses that are not public.
-    pub(super) allow_private_endpoints: bool,
+    /// Where endpoints may be.
+    pub(super) guard: Guard,
     /// A request that is not answered by then gets 503.
     pub(super) request_timeout: Duration,
+    /// Work that waits while nothing got on for so long is a stall.
+    pub(super) stall_after: Duration,
 }
 
 /// [`Parts`], and what the API keeps of its own.
@@ -64,7 +75,11 @@ struct Shared {
     settings: Settings,
     started: Stopwatch,
     last_ping: Mutex<Option<(Stopwatch, bool)>>,
+    last_due: Mutex<Option<(Stopwatch, DueAt)>>,
 }
+
+/// Since when the oldest due delivery waits; `Err` when the store does not say.
+type DueAt = Result<Option<Timestamp>, ()>;
 
 impl AppState {
     /// Wires the parts; the uptime counts from here.
@@ -74,6 +89,7 @@ impl AppState {
             settings: Settings::from(config),
             started: Stopwatch::start(),
             last_ping: Mutex::new(None),
+            last_due: Mutex::new(None),
         }))
     }
 
@@ -108,6 +124,43 @@ impl AppState {
         };
         *last = Some((Stopwatch::start(), reachable));
         reachable
+    }
+}
+
+impl AppState {
+    /// How events get through. Callers share what the store says, for a moment.
+    pub(super) async fn readings(&self) -> Readings {
+        let due_at = self.oldest_due().await;
+        let now = self.clock.now();
+        let age = |since: Timestamp| now.since(since);
+        Readings {
+            oldest_unplanned: self.backlog.oldest().map(age),
+            planning: self.backlog.progress.age(),
+            oldest_due: match due_at {
+                Ok(None) => OldestDue::None,
+                Ok(Some(due_at)) => OldestDue::Waits(age(due_at)),
+                Err(()) => OldestDue::Unknown,
+            },
+            delivering: self.vitals.progress.age(),
+            dispatcher: self.vitals.dispatcher.age(),
+        }
+    }
+
+    async fn oldest_due(&self) -> DueAt {
+        let mut last = self.0.last_due.lock().await;
+        if let Some((at, due_at)) = *last
+            && at.elapsed() < PING_INTERVAL
+        {
+            return due_at;
+        }
+        let asking = self.store.oldest_due_across_orgs(self.clock.now());
+        let due_at = match tokio::time::timeout(PING_TIMEOUT, asking).await {
+            Ok(Ok(due_at)) => Ok(due_at),
+            // The ping tells the operator.
+            Ok(Err(_)) | Err(_) => Err(()),
+        };
+        *last = Some((Stopwatch::start(), due_at));
+        due_at
     }
 }
 
@@ -146,8 +199,13 @@ impl From<&Config> for Settings {
         Self {
             event_bytes_max: config.ingest.max_event_bytes as usize,
             rate_limit_per_minute: config.limit.rate_limit_per_minute,
-            allow_private_endpoints: config.delivery.allow_private_endpoints,
+            guard: Guard::new(&config.delivery.destinations),
             request_timeout: config.server.request_timeout,
+            // While all slots hang, nothing gets on before attempts time out.
+            stall_after: config
+                .delivery
+                .delivery_stall_after
+                .max(config.delivery.delivery_timeout * 2),
         }
     }
 }

@@ -112,15 +112,15 @@ pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
     encode(&shared, &[draft], &[event.id])
 }
 
+/// When the first event of a record was accepted.
+pub(super) fn received_at(record: &[u8]) -> Result<Timestamp, RecordError> {
+    let (_, head, _) = head(record)?;
+    Ok(Timestamp::from_micros(head.received_at))
+}
+
 /// Reads a record's events. Payloads are slices of `record`, not copies.
 pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
-    let (version, rest) = record.split_first().ok_or(RecordError::Empty)?;
-    let apart_us = match *version {
-        VERSION => 1,
-        VERSION_ONE_MOMENT => 0,
-        newer => return Err(RecordError::Version(newer)),
-    };
-    let (mut head, mut rest): (Head, &[u8]) = postcard::take_from_bytes(rest)?;
+    let (apart_us, mut head, mut rest) = head(record)?;
     let mut events = Vec::new();
     while !rest.is_empty() {
         let (entry, tail): (Entry<'_>, &[u8]) = postcard::take_from_bytes(rest)?;
@@ -129,6 +129,18 @@ pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
         rest = tail;
     }
     Ok(events)
+}
+
+/// How many microseconds apart the events were accepted, what they share, and the bytes of them.
+fn head(record: &[u8]) -> Result<(i64, Head, &[u8]), RecordError> {
+    let (version, rest) = record.split_first().ok_or(RecordError::Empty)?;
+    let apart_us = match *version {
+        VERSION => 1,
+        VERSION_ONE_MOMENT => 0,
+        newer => return Err(RecordError::Version(newer)),
+    };
+    let (head, rest) = postcard::take_from_bytes(rest)?;
+    Ok((apart_us, head, rest))
 }
 
 fn event(head: &Head, entry: &Entry<'_>, record: &Bytes) -> Result<Event, RecordError> {

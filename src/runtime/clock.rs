@@ -63,6 +63,11 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
+    /// The time from this start to a later one; zero when it was not later.
+    pub fn until(self, later: Self) -> Duration {
+        later.0.saturating_duration_since(self.0)
+    }
+
     /// The time since the start in seconds, the unit of metrics.
     pub fn seconds(self) -> f64 {
         self.elapsed().as_secs_f64()

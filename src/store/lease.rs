@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use crate::domain::{DeliveryId, Lease, LeasedDelivery, Timestamp};
 
+use super::replay::endpoint_refusal;
 use super::rows::{self, Columns};
-use super::{RetryRefusal, StoreError};
+use super::seal::Keyring;
+use super::{DeliveryRefusal, StoreError};
 
 /// Reads claimed rows: `id, attempts`, then an event's columns, then an endpoint's. Deliveries of
 /// one event share it, and so do those of one endpoint: each is turned into a value once.
 pub(super) fn leased<R: Columns>(
     found: &[R],
     lease: Lease,
+    keyring: &Keyring,
 ) -> Result<Vec<LeasedDelivery>, StoreError> {
     let mut events = HashMap::new();
     let mut endpoints = HashMap::new();
@@ -22,7 +25,7 @@ pub(super) fn leased<R: Columns>(
     for row in found {
         let event_key = (row.uuid(2)?, row.moment(10)?);
         let event = shared(&mut events, event_key, || rows::event(row, 2))?;
-        let endpoint = shared(&mut endpoints, row.uuid(12)?, || rows::endpoint(row, 12))?;
+        let endpoint = shared(&mut endpoints, row.uuid(12)?, || rows::endpoint(row, 12, keyring))?;
         leased.push(LeasedDelivery {
             id: DeliveryId::from_uuid(row.uuid(0)?),
             event,
@@ -39,16 +42,13 @@ pub(super) fn leased<R: Columns>(
 pub(super) fn retry_refusal(
     row: &impl Columns,
     now: Timestamp,
-) -> Result<Option<RetryRefusal>, StoreError> {
-    if row.uuid_opt(2)?.is_none() {
-        return Ok(Some(RetryRefusal::EndpointRemoved));
-    }
-    if row.text_opt(3)?.is_some() {
-        return Ok(Some(RetryRefusal::EndpointDisabled));
+) -> Result<Option<DeliveryRefusal>, StoreError> {
+    if let Some(refusal) = endpoint_refusal(row, 2)? {
+        return Ok(Some(refusal));
     }
     let leased = row.uuid_opt(0)?.is_some();
     let lapsed = row.moment_opt(1)?.is_none_or(|until| until <= now);
-    Ok((leased && !lapsed).then_some(RetryRefusal::InProgress))
+    Ok((leased && !lapsed).then_some(DeliveryRefusal::InProgress))
 }
 
 fn shared<K: Eq + Hash, V>(

@@ -41,12 +41,22 @@ macro_rules! step {
 }
 
 /// The steps of the SQLite schema, oldest first.
-pub(super) const SQLITE: &[Step] =
-    &[step!("sqlite", 1, "0001", "initial"), step!("sqlite", 4, "0004", "fairness")];
+pub(super) const SQLITE: &[Step] = &[
+    step!("sqlite", 1, "0001", "initial"),
+    step!("sqlite", 2, "0002", "endpoint_secrets"),
+    step!("sqlite", 3, "0003", "error_class"),
+    step!("sqlite", 4, "0004", "fairness"),
+    step!("sqlite", 5, "0005", "replays"),
+];
 
 /// The steps of the PostgreSQL schema, oldest first.
-pub(super) const POSTGRES: &[Step] =
-    &[step!("postgres", 1, "0001", "initial"), step!("postgres", 4, "0004", "fairness")];
+pub(super) const POSTGRES: &[Step] = &[
+    step!("postgres", 1, "0001", "initial"),
+    step!("postgres", 2, "0002", "endpoint_secrets"),
+    step!("postgres", 3, "0003", "error_class"),
+    step!("postgres", 4, "0004", "fairness"),
+    step!("postgres", 5, "0005", "replays"),
+];
 
 /// The table in which sqlx keeps what was applied.
 pub(super) const TABLE: &str = "_sqlx_migrations";

@@ -12,10 +12,12 @@ use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::seal::{self, Keyring, Place, SecretColumns};
+use super::{MissingKey, RESEALED_PER_STEP, Resealed, StoreError};
 use crate::domain::{
-    ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, Delivery, DeliveryId, Endpoint, EndpointId,
-    Event, EventId, KeyHash, Org, OrgId, Pacing, PageRequest, Role, Timestamp, TraceId,
+    ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, Delivery,
+    DeliveryId, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash, Org, OrgId, Pacing,
+    PageRequest, Replay, ReplayId, Role, Timestamp, TraceId,
 };
 
 /// A row of either driver, its columns read by place.
@@ -105,22 +107,57 @@ pub(super) fn key(row: &impl Columns) -> Result<ApiKey, StoreError> {
     })
 }
 
-/// Reads `id, org_id, url, event_types, description, secret, disabled_reason, created_at,
-/// updated_at, max_concurrency, rate_limit_per_second, retry_schedule, ordered, failing_since`,
-/// starting at `at`.
-pub(super) fn endpoint(row: &impl Columns, at: usize) -> Result<Endpoint, StoreError> {
+/// The columns that [`endpoint`] reads, in its order, each after `$of` (as in `p.`).
+macro_rules! endpoint_columns {
+    () => {
+        $crate::store::rows::endpoint_columns!("")
+    };
+    ($of:literal) => {
+        $crate::store::rows::columns_of!(
+            $of;
+            id org_id url event_types description secret disabled_reason created_at updated_at
+            earlier_secrets headers max_concurrency rate_limit_per_second retry_schedule ordered
+            failing_since
+        )
+    };
+}
+/// Names with commas between them, each after `$of`.
+macro_rules! columns_of {
+    ($of:literal; $first:ident $($name:ident)*) => {
+        concat!($of, stringify!($first) $(, ", ", $of, stringify!($name))*)
+    };
+}
+pub(super) use columns_of;
+pub(super) use endpoint_columns;
+
+/// Reads [`endpoint_columns`], starting at `at`. What the keyring does not open is left unreadable
+/// within the endpoint: it must not keep anybody from the other rows.
+pub(super) fn endpoint(
+    row: &impl Columns,
+    at: usize,
+    keyring: &Keyring,
+) -> Result<Endpoint, StoreError> {
+    let id = EndpointId::from_uuid(row.uuid(at)?);
+    let org_id = OrgId::from_uuid(row.uuid(at + 1)?);
+    let place = Place { org: org_id, endpoint: id };
+    let sealed = SecretColumns {
+        secret: row.text(at + 5)?,
+        earlier_secrets: row.text_opt(at + 9)?,
+        headers: row.text_opt(at + 10)?,
+    };
     Ok(Endpoint {
-        id: EndpointId::from_uuid(row.uuid(at)?),
-        org_id: OrgId::from_uuid(row.uuid(at + 1)?),
+        id,
+        org_id,
         url: parsed("url", &row.text(at + 2)?)?,
         event_types: parsed("event_types", &row.text(at + 3)?)?,
         description: row.text_opt(at + 4)?,
-        secret: parsed("secret", &row.text(at + 5)?)?,
+        secrets: keyring.open_secrets(place, &sealed),
+        headers: keyring.open_headers(place, &sealed),
         disabled_reason: row.text_opt(at + 6)?,
         created_at: row.moment(at + 7)?,
         updated_at: row.moment(at + 8)?,
-        pacing: pacing(row, at + 9)?,
-        failing_since: row.moment_opt(at + 13)?,
+        pacing: pacing(row, at + 11)?,
+        failing_since: row.moment_opt(at + 15)?,
     })
 }
 
@@ -134,6 +171,52 @@ fn pacing(row: &impl Columns, at: usize) -> Result<Pacing, StoreError> {
         retry_schedule: schedule.map(|text| parsed("retry_schedule", &text)).transpose()?,
         ordered: row.flag(at + 3)?,
     })
+}
+
+/// Reads `id, org_id, secret, earlier_secrets, headers` of a step of encrypting, and says what is to
+/// be written.
+pub(super) fn reseal(
+    rows: &[impl Columns],
+    keyring: &Keyring,
+) -> Result<(Resealed, Vec<(EndpointId, SecretColumns)>), StoreError> {
+    let mut resealed = Resealed { endpoints: rows.len(), ..Resealed::default() };
+    let mut changes = Vec::new();
+    for row in rows {
+        let id = EndpointId::from_uuid(row.uuid(0)?);
+        let place = Place { org: OrgId::from_uuid(row.uuid(1)?), endpoint: id };
+        let columns = SecretColumns {
+            secret: row.text(2)?,
+            earlier_secrets: row.text_opt(3)?,
+            headers: row.text_opt(4)?,
+        };
+        match keyring.reseal(place, &columns)? {
+            Ok(Some(columns)) => changes.push((id, columns)),
+            Ok(None) => {}
+            Err(_) => resealed.unreadable.push(id),
+        }
+        resealed.next = Some(id);
+    }
+    resealed.encrypted = changes.len();
+    if rows.len() < usize::try_from(RESEALED_PER_STEP).unwrap_or(usize::MAX) {
+        resealed.next = None;
+    }
+    Ok((resealed, changes))
+}
+
+/// Reads the start of sealed texts and how many there are, and keeps what the keyring lacks.
+pub(super) fn missing_keys(
+    rows: &[impl Columns],
+    keyring: &Keyring,
+) -> Result<Vec<MissingKey>, StoreError> {
+    let mut missing = Vec::new();
+    for row in rows {
+        let head = row.text(0)?;
+        if !keyring.knows(&head) {
+            missing
+                .push(MissingKey { id: seal::key_id_of(&head).to_owned(), texts: row.number(1)? });
+        }
+    }
+    Ok(missing)
 }
 
 /// Reads `id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at, received_at,
@@ -154,7 +237,7 @@ pub(super) fn event(row: &impl Columns, at: usize) -> Result<Event, StoreError> 
 }
 
 /// Reads `id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token, created_at,
-/// finished_at`.
+/// finished_at, replay_of`.
 pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, StoreError> {
     // Under a lease, due_at is the lease's end and no promise of an attempt.
     let leased = row.uuid_opt(7)?.is_some();
@@ -168,32 +251,66 @@ pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, StoreError> {
         next_attempt_at: row.moment_opt(6)?.filter(|_| !leased),
         created_at: row.moment(8)?,
         finished_at: row.moment_opt(9)?,
+        replay_of: row.uuid_opt(10)?.map(DeliveryId::from_uuid),
     })
 }
 
-/// Reads `number, started_at, duration_ms, status_code, error, response_excerpt`.
+/// Reads `number, started_at, duration_ms, status_code, error_class, error, response_excerpt`.
 pub(super) fn attempt(row: &impl Columns) -> Result<Attempt, StoreError> {
     Ok(Attempt {
         number: fits("number", row.number(0)?)?,
         started_at: row.moment(1)?,
         duration_ms: fits("duration_ms", row.number(2)?)?,
         status_code: row.number_opt(3)?.map(|n| fits("status_code", n)).transpose()?,
-        error: row.text_opt(4)?,
-        response_excerpt: row.text_opt(5)?,
+        error_class: row.text_opt(4)?.map(|word| parsed("error_class", &word)).transpose()?,
+        error: row.text_opt(5)?,
+        response_excerpt: row.text_opt(6)?,
     })
 }
 
-/// Reads `id, event_id, delivery_id, endpoint_id, reason, detail, created_at`.
+/// Reads `id, event_id, delivery_id, endpoint_id, reason, detail, created_at, replayed_at`.
 pub(super) fn dead_letter(row: &impl Columns) -> Result<DeadLetter, StoreError> {
     Ok(DeadLetter {
-        id: row.uuid(0)?,
+        id: DeadLetterId::from_uuid(row.uuid(0)?),
         event_id: EventId::from_uuid(row.uuid(1)?),
         delivery_id: row.uuid_opt(2)?.map(DeliveryId::from_uuid),
         endpoint_id: row.uuid_opt(3)?.map(EndpointId::from_uuid),
         reason: row.text(4)?,
         detail: row.text_opt(5)?,
         created_at: row.moment(6)?,
+        replayed_at: row.moment_opt(7)?,
     })
+}
+
+/// Reads `id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped, status,
+/// detail, created_at, finished_at`.
+pub(super) fn replay(row: &impl Columns) -> Result<Replay, StoreError> {
+    let reason = row.text_opt(3)?.map(|text| parsed("reason", &text)).transpose()?;
+    let event_type = row.text_opt(4)?.map(|text| parsed("event_type", &text)).transpose()?;
+    Ok(Replay {
+        id: ReplayId::from_uuid(row.uuid(0)?),
+        org_id: OrgId::from_uuid(row.uuid(1)?),
+        filter: DeadLetterFilter {
+            endpoint_id: row.uuid_opt(2)?.map(EndpointId::from_uuid),
+            reason,
+            event_type,
+            since: row.moment_opt(5)?,
+            until: Some(row.moment(6)?),
+            replayed: None,
+        },
+        total: row.number_opt(7)?.map(|n| fits("total", n)).transpose()?,
+        done: fits("done", row.number(8)?)?,
+        skipped: fits("skipped", row.number(9)?)?,
+        status: parsed("status", &row.text(10)?)?,
+        detail: row.text_opt(11)?,
+        created_at: row.moment(12)?,
+        finished_at: row.moment_opt(13)?,
+    })
+}
+
+/// Reads `org_id, id` of a replay.
+pub(super) fn replay_key(row: &impl Columns) -> Result<(OrgId, ReplayId), StoreError> {
+    Ok((OrgId::from_uuid(row.uuid(0)?), ReplayId::from_uuid(row.uuid(1)?)))
 }
 
 /// Reads every row with `read`.
@@ -217,6 +334,15 @@ pub(super) fn place(page: PageRequest) -> Cursor {
     let newest = Cursor { at: END_OF_TIME, id: Uuid::max() };
     let cursor = page.after.unwrap_or(newest);
     Cursor { at: cursor.at.clamp(START_OF_TIME, END_OF_TIME), id: cursor.id }
+}
+
+/// What an event's type must be, and what it must start with, for a filter: two parameters.
+pub(super) fn type_wanted(filter: Option<&EventTypeFilter>) -> (Option<&str>, Option<&str>) {
+    match filter {
+        None | Some(EventTypeFilter::All) => (None, None),
+        Some(EventTypeFilter::Exact(exact)) => (Some(exact.as_str()), None),
+        Some(EventTypeFilter::Prefix(prefix)) => (None, Some(prefix.as_str())),
+    }
 }
 
 /// Rows to fetch for a page: one more than it shows proves that more follow.

@@ -206,6 +206,7 @@ mod tests {
                 started_at: at(1),
                 duration_ms: 1,
                 status_code: None,
+                error_class: None,
                 error: None,
                 response_excerpt: None,
             }),

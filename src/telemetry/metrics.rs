@@ -8,6 +8,8 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::domain::ErrorClass;
+
 /// The process's metrics. One per process; shared by reference.
 #[derive(Debug)]
 pub struct Metrics {
@@ -44,11 +46,20 @@ pub struct Metrics {
     pub endpoint_breakers_open: IntGauge,
     /// Deliveries held in memory.
     pub delivery_queue_size: IntGauge,
+    /// How long the oldest due delivery waits that nobody holds, in seconds; read at the scrape.
+    pub oldest_due_delivery_age_seconds: IntGauge,
+    /// How long the oldest accepted event waits to become deliveries, in seconds; read at the scrape.
+    pub oldest_unplanned_event_age_seconds: IntGauge,
+    /// Since the dispatcher last gave a sign of life, in seconds; read at the scrape.
+    pub dispatcher_heartbeat_age_seconds: IntGauge,
+    /// Since the store last answered a claim or took outcomes, in seconds; read at the scrape.
+    pub delivery_progress_age_seconds: IntGauge,
     /// Time from an attempt's start to the end of the answer, in seconds.
     pub webhook_attempt_seconds: Histogram,
     db_operations: Vec<Histogram>,
     cache_lookups: Vec<IntCounter>,
     webhook_deliveries: Vec<IntCounter>,
+    webhook_errors: Vec<IntCounter>,
     rejected_requests: Vec<IntCounter>,
     validation_errors: IntCounterVec,
 }
@@ -129,11 +140,14 @@ impl Metrics {
     ///
     /// # Errors
     /// When two metrics share a name, which a unit test rules out.
+    #[expect(clippy::too_many_lines, reason = "a list with an entry for each metric")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let r = Registry::new();
         let db = histogram_vec(&r, "db_operations_latency_seconds", "Store calls", "operation")?;
         let cache = counter_vec(&r, "cache_lookups_total", "Key cache look-ups", "result")?;
         let webhooks = counter_vec(&r, "webhook_deliveries_total", "Webhook attempts", "status")?;
+        let errors =
+            counter_vec(&r, "webhook_errors_total", "Webhook attempts that failed", "class")?;
         let rejected = counter_vec(&r, "rejected_requests_total", "Refused requests", "reason")?;
         Ok(Self {
             event_ingestion_latency_seconds: histogram(
@@ -197,6 +211,26 @@ impl Metrics {
                 "Endpoints left alone because they do not answer",
             )?,
             delivery_queue_size: gauge(&r, "delivery_queue_size", "Deliveries held in memory")?,
+            oldest_due_delivery_age_seconds: gauge(
+                &r,
+                "oldest_due_delivery_age_seconds",
+                "How long the oldest due delivery waits that nobody holds; 0 when none does",
+            )?,
+            oldest_unplanned_event_age_seconds: gauge(
+                &r,
+                "oldest_unplanned_event_age_seconds",
+                "How long the oldest accepted event waits to become deliveries; 0 when none does",
+            )?,
+            dispatcher_heartbeat_age_seconds: gauge(
+                &r,
+                "dispatcher_heartbeat_age_seconds",
+                "Since the dispatcher last gave a sign of life",
+            )?,
+            delivery_progress_age_seconds: gauge(
+                &r,
+                "delivery_progress_age_seconds",
+                "Since the store last answered a claim or took outcomes",
+            )?,
             webhook_attempt_seconds: histogram(
                 &r,
                 "webhook_attempt_seconds",
@@ -207,6 +241,9 @@ impl Metrics {
             cache_lookups: children(CacheLookup::VALUES, |v| cache.with_label_values(&[v])),
             webhook_deliveries: children(WebhookResult::VALUES, |v| {
                 webhooks.with_label_values(&[v])
+            }),
+            webhook_errors: children(&ErrorClass::ALL.map(ErrorClass::as_str), |v| {
+                errors.with_label_values(&[v])
             }),
             rejected_requests: children(RejectedRequest::VALUES, |v| {
                 rejected.with_label_values(&[v])
@@ -229,6 +266,11 @@ impl Metrics {
     /// The counter of look-ups that ended so.
     pub fn cache_lookup(&self, result: CacheLookup) -> &IntCounter {
         &self.cache_lookups[result as usize]
+    }
+
+    /// The counter of attempts that failed at this.
+    pub fn webhook_error(&self, class: ErrorClass) -> &IntCounter {
+        &self.webhook_errors[class as usize]
     }
 
     /// The counter of attempts that ended so.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use argon2::password_hash::PasswordHasher;
 use argon2::{Algorithm, Argon2, Params, Version};
 use futures_util::future::join_all;
-use hookgate::auth::{AuthError, Authenticator, Principal, issue_key, watch_changed_keys};
+use hookgate::auth::{AuthError, Authenticator, LastKey, Principal, issue_key, watch_changed_keys};
 use hookgate::config::{AuthConfig, StoreConfig};
 use hookgate::domain::{ApiKeyId, KeyHash, Org, OrgChange, OrgId, Role, Timestamp};
-use hookgate::runtime::{Clock, Lifecycle};
+use hookgate::runtime::{Clock, Lifecycle, Stopwatch};
 use hookgate::store::SharedStore;
 use hookgate::store::sqlite::SqliteStore;
 use hookgate::telemetry::{CacheLookup, Metrics};
@@ -45,6 +45,7 @@ impl World {
             database_connections: 4,
             database_timeout: Duration::from_secs(10),
             dedup_window: Duration::from_hours(1),
+            secrets_key: None,
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         let path = config.sqlite_path();
@@ -148,6 +149,38 @@ async fn after_the_ttl_the_row_is_read_again_but_not_hashed() {
     // Without a word to the authenticator: the row is all it takes.
     world.revoke(id).await;
     assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
+}
+
+#[tokio::test]
+async fn what_a_connection_remembers_of_its_key_counts_as_long_as_the_cache_would() {
+    let world = World::start().await;
+    let (key_id, key) = world.key().await;
+    let (_, other) = world.key().await;
+    let last = LastKey::default();
+    let ask = async |key: &str| {
+        world.authenticator.authenticate_again(key, &last, Stopwatch::start()).await
+    };
+    for presented in [&key, &key, &other, &key] {
+        ask(presented).await.unwrap();
+    }
+    assert_eq!(world.lookups(), (2, 2));
+    assert!(matches!(ask(&key[..40]).await, Err(AuthError::Malformed)));
+    world.revoke(key_id).await;
+    assert!(ask(&key).await.is_ok(), "nobody was told yet");
+    world.authenticator.forget(key_id).await;
+    assert!(matches!(ask(&key).await, Err(AuthError::Expired)));
+    ask(&other).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_reads_its_key_again_after_the_ttl() {
+    let world = World::with_ttl(NO_TTL).await;
+    let (key_id, key) = world.key().await;
+    let last = LastKey::default();
+    world.authenticator.authenticate_again(&key, &last, Stopwatch::start()).await.unwrap();
+    world.revoke(key_id).await;
+    let again = world.authenticator.authenticate_again(&key, &last, Stopwatch::start()).await;
+    assert!(matches!(again, Err(AuthError::Expired)));
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod cli;
 mod delivery;
 mod http;
 mod spine;
+mod standard_webhooks;
 mod store;
 mod support;
 mod torture;

@@ -193,6 +193,7 @@ async fn prepare(dir: &Path, database_url: Option<String>) -> Result<String, Cli
         database_connections: 2,
         database_timeout: Duration::from_secs(5),
         dedup_window: Duration::from_hours(24),
+        secrets_key: None,
     };
     let admin = Admin::open(&config).await?;
     let limit = Some(Org::RATE_LIMIT_PER_MINUTE_MAX);

@@ -29,7 +29,16 @@ pub(super) fn ok(body: &impl Serialize) -> Result<Response, ApiError> {
 
 /// 201 with a JSON body and the place of what was created.
 pub(super) fn created(location: &str, body: &impl Serialize) -> Result<Response, ApiError> {
-    let mut response = json(StatusCode::CREATED, body)?;
+    at(StatusCode::CREATED, location, body)
+}
+
+/// An answer with a JSON body and the place of what it is about.
+pub(super) fn at(
+    status: StatusCode,
+    location: &str,
+    body: &impl Serialize,
+) -> Result<Response, ApiError> {
+    let mut response = json(status, body)?;
     let location = HeaderValue::from_str(location).map_err(ApiError::internal)?;
     response.headers_mut().insert(LOCATION, location);
     Ok(response)

@@ -1,7 +1,10 @@
 //! Endpoints: where a tenant's webhooks go.
 //!
-//! The signing secret is shown when an endpoint is created and on a route of its own, so that lists
+//! The signing secret is shown when an endpoint is created and on a route of its own
+//! (`endpoint_secrets`), its custom header fields in answers about one endpoint only, so that lists
 //! can be logged and shared.
+
+use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -13,11 +16,12 @@ use super::super::extract::{Id, Tenant};
 use super::super::fields::{self, Checked, Fields};
 use super::super::query::Query;
 use super::super::state::AppState;
-use super::answer;
-use crate::delivery::parse_endpoint_url;
+use super::{answer, endpoint_secrets};
+use crate::delivery::Guard;
 use crate::domain::{
-    Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters, Pacing, PacingChange,
-    RetrySchedule, SigningSecret, Timestamp, Violation,
+    CustomHeaders, Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters, Pacing,
+    PacingChange, PublicKey, RetrySchedule, SecretChoice, Secrets, SignatureScheme, SigningSecret,
+    Timestamp, Violation,
 };
 
 /// Why an endpoint is disabled that its owner disabled.
@@ -30,6 +34,10 @@ struct EndpointView<'a> {
     url: &'a str,
     event_types: &'a EventTypeFilters,
     description: Option<&'a str>,
+    /// `null` where this server cannot read the endpoint's secret.
+    signature: Option<SignatureScheme>,
+    /// What receivers verify with; `null` for HMAC.
+    public_key: Option<PublicKey>,
     enabled: bool,
     disabled_reason: Option<&'a str>,
     #[serde(flatten)]
@@ -39,18 +47,28 @@ struct EndpointView<'a> {
     updated_at: Timestamp,
 }
 
-/// A new endpoint, with its secret.
+/// One endpoint, with what lists leave out.
+#[derive(Serialize)]
+struct EndpointDetail<'a> {
+    #[serde(flatten)]
+    endpoint: EndpointView<'a>,
+    /// `null` where this server cannot read them.
+    headers: Option<BTreeMap<&'a str, &'a str>>,
+}
+
+/// A new endpoint, with the secret that its receiver needs.
 #[derive(Serialize)]
 struct NewEndpointView<'a> {
     #[serde(flatten)]
-    endpoint: EndpointView<'a>,
-    secret: String,
+    endpoint: EndpointDetail<'a>,
+    /// Absent for Ed25519, where nobody else needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
 }
 
 #[derive(Serialize)]
-struct SecretView {
-    id: EndpointId,
-    secret: String,
+struct Cancelled {
+    cancelled: u64,
 }
 
 /// What creates an endpoint.
@@ -58,7 +76,8 @@ struct NewEndpoint {
     url: url::Url,
     event_types: EventTypeFilters,
     description: Option<String>,
-    secret: Option<SigningSecret>,
+    secret: SecretChoice,
+    headers: CustomHeaders,
     pacing: Pacing,
 }
 
@@ -68,28 +87,18 @@ pub(in super::super) async fn create(
     tenant: Tenant,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let new = new_endpoint(fields, app.settings().allow_private_endpoints)?;
-    let secret = match new.secret {
-        Some(secret) => secret,
-        None => SigningSecret::generate().map_err(|error| ApiError::internal(error.to_string()))?,
-    };
-    let now = app.clock.now();
+    let new = new_endpoint(fields, &app.settings().guard)?;
+    let secret = endpoint_secrets::chosen(new.secret, SignatureScheme::default())?;
+    let shown = endpoint_secrets::for_receivers(&secret);
     let endpoint = Endpoint {
-        id: EndpointId::mint(now),
-        org_id: tenant.org_id,
-        url: new.url,
         event_types: new.event_types,
         description: new.description,
-        secret,
-        disabled_reason: None,
-        created_at: now,
-        updated_at: now,
+        headers: Ok(new.headers),
         pacing: new.pacing,
-        failing_since: None,
+        ..Endpoint::new(tenant.org_id, new.url, secret, app.clock.now())
     };
     app.store.insert_endpoint(tenant.org_id, &endpoint).await?;
-    let secret = endpoint.secret.reveal();
-    let view = NewEndpointView { endpoint: EndpointView::of(&endpoint), secret };
+    let view = NewEndpointView { endpoint: EndpointDetail::of(&endpoint), secret: shown };
     let location = format!("/api/endpoints/{}", endpoint.id);
     Ok(answer::secret(answer::created(&location, &view)?))
 }
@@ -116,20 +125,7 @@ pub(in super::super) async fn one(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let endpoint = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    answer::ok(&EndpointView::of(&endpoint))
-}
-
-/// `GET /api/endpoints/{id}/secret`.
-pub(in super::super) async fn secret(
-    State(app): State<AppState>,
-    tenant: Tenant,
-    Id(id): Id<EndpointId>,
-    query: Query,
-) -> Result<Response, ApiError> {
-    query.finish()?;
-    let endpoint = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    let view = SecretView { id, secret: endpoint.secret.reveal() };
-    Ok(answer::secret(answer::ok(&view)?))
+    Ok(answer::secret(answer::ok(&EndpointDetail::of(&endpoint))?))
 }
 
 /// `PATCH /api/endpoints/{id}`: only the fields that are sent are changed.
@@ -139,12 +135,12 @@ pub(in super::super) async fn change(
     Id(id): Id<EndpointId>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let change = endpoint_change(fields, app.settings().allow_private_endpoints)?;
+    let change = endpoint_change(fields, &app.settings().guard)?;
     let now = app.clock.now();
     let changed = app.store.update_endpoint(tenant.org_id, id, &change, now).await?;
     let changed = changed.ok_or(ApiError::NotFound)?;
     app.delivery.forget(id);
-    answer::ok(&EndpointView::of(&changed))
+    Ok(answer::secret(answer::ok(&EndpointDetail::of(&changed))?))
 }
 
 /// `DELETE /api/endpoints/{id}`: its pending deliveries are cancelled.
@@ -163,11 +159,36 @@ pub(in super::super) async fn remove(
     Ok(answer::no_content())
 }
 
-fn new_endpoint(mut fields: Fields, allow_private: bool) -> Result<NewEndpoint, ApiError> {
-    let url = fields.required("url", |value| url(value, allow_private));
+/// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of deliveries that were cancelled.
+///
+/// Those planned while this runs stay. It takes bounded steps, so a caller whose time runs out asks
+/// again and it goes on.
+pub(in super::super) async fn cancel_pending(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<EndpointId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
+    let now = app.clock.now();
+    let mut cancelled = 0;
+    loop {
+        let step = app.store.cancel_pending(tenant.org_id, id, now, now).await?;
+        cancelled += step;
+        if step == 0 {
+            app.delivery.forget(id);
+            return answer::ok(&Cancelled { cancelled });
+        }
+    }
+}
+
+fn new_endpoint(mut fields: Fields, guard: &Guard) -> Result<NewEndpoint, ApiError> {
+    let url = fields.required("url", |value| url(value, guard));
     let event_types = fields.nullable("event_types", event_types).flatten().unwrap_or_default();
     let description = fields.nullable("description", description).flatten();
-    let secret = fields.nullable("secret", signing_secret).flatten();
+    let secret = endpoint_secrets::choice(&mut fields);
+    let headers = fields.nullable("headers", headers).flatten().unwrap_or_default();
     let pacing = pacing_change(&mut fields);
     let pacing = Pacing {
         max_concurrency: pacing.max_concurrency.flatten(),
@@ -175,16 +196,18 @@ fn new_endpoint(mut fields: Fields, allow_private: bool) -> Result<NewEndpoint, 
         retry_schedule: pacing.retry_schedule.flatten(),
         ordered: pacing.ordered.unwrap_or_default(),
     };
-    fields.finish(url.map(|url| NewEndpoint { url, event_types, description, secret, pacing }))
+    let new = |url| NewEndpoint { url, event_types, description, secret, headers, pacing };
+    fields.finish(url.map(new))
 }
 
-fn endpoint_change(mut fields: Fields, allow_private: bool) -> Result<EndpointChange, ApiError> {
+fn endpoint_change(mut fields: Fields, guard: &Guard) -> Result<EndpointChange, ApiError> {
     let enabled = fields.optional("enabled", |value| fields::boolean("enabled", value));
     let disabled_reason = |enabled| if enabled { None } else { Some(DISABLED_BY_OWNER.to_owned()) };
     let change = EndpointChange {
-        url: fields.optional("url", |value| url(value, allow_private)),
+        url: fields.optional("url", |value| url(value, guard)),
         event_types: fields.optional("event_types", event_types),
         description: fields.nullable("description", description),
+        headers: fields.nullable("headers", headers).map(Option::unwrap_or_default),
         disabled_reason: enabled.map(disabled_reason),
         pacing: pacing_change(&mut fields),
     };
@@ -213,8 +236,8 @@ fn retry_schedule(value: &Value) -> Checked<RetrySchedule> {
     RetrySchedule::parse_waits(&waits)
 }
 
-fn url(value: &Value, allow_private: bool) -> Checked<url::Url> {
-    fields::string("url", value, |text| parse_endpoint_url(text, allow_private))
+fn url(value: &Value, guard: &Guard) -> Checked<url::Url> {
+    fields::string("url", value, |text| guard.parse_url(text))
 }
 
 fn description(value: &Value) -> Checked<String> {
@@ -223,11 +246,13 @@ fn description(value: &Value) -> Checked<String> {
     })
 }
 
-fn signing_secret(value: &Value) -> Checked<SigningSecret> {
-    fields::string("secret", value, |text| {
-        let rule = "must be whsec_ followed by the base64 of 24 to 64 bytes";
-        text.parse().map_err(|_| Violation::new("secret", "format", rule))
-    })
+/// Custom header fields: names with values, `null` for none.
+fn headers(value: &Value) -> Checked<CustomHeaders> {
+    let rule = "must be an object of strings, as in {\"x-a\": \"b\"}";
+    let wrong = || vec![Violation::new("headers", "type", rule)];
+    let object = value.as_object().ok_or_else(wrong)?;
+    let fields = object.iter().map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+    CustomHeaders::parse(fields.collect::<Option<Vec<_>>>().ok_or_else(wrong)?)
 }
 
 /// Names every filter that is malformed, not only the first.
@@ -248,11 +273,14 @@ fn event_types(value: &Value) -> Checked<EventTypeFilters> {
 
 impl<'a> EndpointView<'a> {
     fn of(endpoint: &'a Endpoint) -> Self {
+        let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
         Self {
             id: endpoint.id,
             url: endpoint.url.as_str(),
             event_types: &endpoint.event_types,
             description: endpoint.description.as_deref(),
+            signature: secret.map(SigningSecret::scheme),
+            public_key: secret.and_then(SigningSecret::public_key),
             enabled: endpoint.disabled_reason.is_none(),
             disabled_reason: endpoint.disabled_reason.as_deref(),
             pacing: &endpoint.pacing,
@@ -260,6 +288,13 @@ impl<'a> EndpointView<'a> {
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
         }
+    }
+}
+
+impl<'a> EndpointDetail<'a> {
+    fn of(endpoint: &'a Endpoint) -> Self {
+        let headers = endpoint.headers.as_ref().ok().map(|headers| headers.iter().collect());
+        Self { endpoint: EndpointView::of(endpoint), headers }
     }
 }
 

@@ -3,12 +3,15 @@
 
 pub(super) mod dead_letters;
 pub(super) mod deliveries;
+pub(super) mod endpoint_secrets;
+pub(super) mod endpoint_test;
 pub(super) mod endpoints;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod keys;
 pub(super) mod metrics;
 pub(super) mod orgs;
+pub(super) mod replays;
 
 mod answer;
 mod ingest;

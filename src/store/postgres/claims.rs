@@ -7,6 +7,8 @@ use uuid::Uuid;
 use super::{PostgresStore, moment};
 use crate::domain::{LeasedDelivery, Timestamp};
 use crate::store::claim::{Lookout, Plan, STEPS_MAX, Stop, WINDOW};
+use crate::store::rows::endpoint_columns;
+use crate::store::seal::Keyring;
 use crate::store::{ClaimRequest, Claimed, StoreError, lease};
 
 impl PostgresStore {
@@ -17,7 +19,9 @@ impl PostgresStore {
             return Ok(plan.claimed(Vec::new()));
         }
         if plan.heads.is_empty() {
-            let leased = settle(&mut *self.pool.acquire().await?, &plan, &[], &request).await?;
+            let leased =
+                settle(&mut *self.pool.acquire().await?, &plan, &[], &request, &self.keyring)
+                    .await?;
             return Ok(plan.claimed(leased));
         }
         let mut tx = self.pool.begin().await?;
@@ -30,7 +34,7 @@ impl PostgresStore {
         .bind(&plan.heads)
         .fetch_all(&mut *tx)
         .await?;
-        let leased = settle(&mut tx, &plan, &locked, &request).await?;
+        let leased = settle(&mut tx, &plan, &locked, &request, &self.keyring).await?;
         tx.commit().await?;
         Ok(plan.claimed(leased))
     }
@@ -61,11 +65,12 @@ async fn settle(
     plan: &Plan,
     locked: &[Uuid],
     request: &ClaimRequest<'_>,
+    keyring: &Keyring,
 ) -> Result<Vec<LeasedDelivery>, StoreError> {
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let endpoints: Vec<Uuid> = plan.turns.iter().map(|(endpoint, _)| *endpoint).collect();
     let most: Vec<i64> = plan.turns.iter().map(|(_, most)| number(*most)).collect();
-    let found = sqlx::query(
+    let found = sqlx::query(concat!(
         "WITH free AS (
              SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at
              FROM unnest($2::uuid[], $3::bigint[]) AS t (endpoint_id, most)
@@ -116,16 +121,15 @@ async fn settle(
          )
          SELECT s.id, s.attempts,
                 e.id, e.org_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
-                e.occurred_at, e.received_at, e.trace_id,
-                p.id, p.org_id, p.url, p.event_types, p.description, p.secret,
-                p.disabled_reason, p.created_at, p.updated_at, p.max_concurrency,
-                p.rate_limit_per_second, p.retry_schedule, p.ordered, p.failing_since
+                e.occurred_at, e.received_at, e.trace_id, ",
+        endpoint_columns!("p."),
+        "
          FROM settled s
          JOIN events e ON e.id = s.event_id AND e.received_at = s.event_received_at
          JOIN endpoints p ON p.id = s.endpoint_id
          WHERE s.enabled
-         ORDER BY s.due_at",
-    )
+         ORDER BY s.due_at"
+    ))
     .bind(moment(request.now))
     .bind(endpoints)
     .bind(most)
@@ -136,7 +140,7 @@ async fn settle(
     .bind(request.lease.token.uuid())
     .fetch_all(connection)
     .await?;
-    lease::leased(&found, request.lease)
+    lease::leased(&found, request.lease, keyring)
 }
 
 /// One walk over the endpoints of an index: each step is a seek in every partition.

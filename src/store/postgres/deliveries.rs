@@ -1,4 +1,4 @@
-//! Deliveries, their attempts, and dead letters.
+//! Deliveries and their attempts.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::{PostgresStore, moment, standings};
 use crate::domain::{
-    Attempt, Cursor, DeadLetter, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus,
-    EndpointId, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
+    Attempt, Cursor, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
+    ErrorClass, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
 use crate::store::standing::Standings;
 use crate::store::{
-    ClaimRequest, Claimed, DeliveryStore, RetryRefusal, StoreError, lease, rows, timed,
+    ClaimRequest, Claimed, DeliveryRefusal, DeliveryStore, StoreError, lease, rows, timed,
 };
 use crate::telemetry::DbOperation;
 
@@ -62,7 +62,7 @@ impl DeliveryStore for PostgresStore {
     async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                    created_at, finished_at
+                    created_at, finished_at, replay_of
              FROM deliveries WHERE id = $1 AND org_id = $2",
         )
         .bind(id.uuid())
@@ -81,12 +81,13 @@ impl DeliveryStore for PostgresStore {
         let after = rows::place(page);
         let found = sqlx::query(
             "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                    created_at, finished_at
+                    created_at, finished_at, replay_of
              FROM deliveries
              WHERE org_id = $1 AND (created_at, id) < ($2, $3)
                AND ($4::text IS NULL OR status = $4)
                AND ($5::uuid IS NULL OR event_id = $5)
                AND ($6::uuid IS NULL OR endpoint_id = $6)
+               AND created_at >= $8 AND created_at < $9
              ORDER BY created_at DESC, id DESC LIMIT $7",
         )
         .bind(org.uuid())
@@ -96,6 +97,8 @@ impl DeliveryStore for PostgresStore {
         .bind(filter.event_id.map(EventId::uuid))
         .bind(filter.endpoint_id.map(EndpointId::uuid))
         .bind(rows::fetch_limit(page))
+        .bind(moment(filter.since.unwrap_or(rows::START_OF_TIME)))
+        .bind(moment(filter.until.unwrap_or(rows::END_OF_TIME)))
         .fetch_all(&self.pool)
         .await?;
         let deliveries = rows::all(&found, rows::delivery)?;
@@ -107,7 +110,8 @@ impl DeliveryStore for PostgresStore {
 
     async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
         let found = sqlx::query(
-            "SELECT number, started_at, duration_ms, status_code, error, response_excerpt
+            "SELECT number, started_at, duration_ms, status_code, error_class, error,
+                    response_excerpt
              FROM delivery_attempts WHERE delivery_id = $1 AND org_id = $2
              ORDER BY number",
         )
@@ -123,7 +127,7 @@ impl DeliveryStore for PostgresStore {
         org: OrgId,
         id: DeliveryId,
         now: Timestamp,
-    ) -> Result<Result<Delivery, RetryRefusal>, StoreError> {
+    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
         let mut tx = self.pool.begin().await?;
         // The endpoint first, as its removal takes its locks; shared, so that it stays until the end.
         sqlx::query(
@@ -145,7 +149,7 @@ impl DeliveryStore for PostgresStore {
         .bind(org.uuid())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(row) = row else { return Ok(Err(RetryRefusal::NotFound)) };
+        let Some(row) = row else { return Ok(Err(DeliveryRefusal::NotFound)) };
         if let Some(refusal) = lease::retry_refusal(&row, now)? {
             return Ok(Err(refusal));
         }
@@ -158,7 +162,7 @@ impl DeliveryStore for PostgresStore {
              SET status = 'pending', due_at = $2, lease_token = NULL, finished_at = NULL
              WHERE id = $1
              RETURNING id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                       created_at, finished_at",
+                       created_at, finished_at, replay_of",
         )
         .bind(id.uuid())
         .bind(moment(now))
@@ -167,31 +171,6 @@ impl DeliveryStore for PostgresStore {
         let delivery = rows::delivery(&row)?;
         tx.commit().await?;
         Ok(Ok(delivery))
-    }
-
-    async fn dead_letters(
-        &self,
-        org: OrgId,
-        page: PageRequest,
-    ) -> Result<Page<DeadLetter>, StoreError> {
-        let after = rows::place(page);
-        let found = sqlx::query(
-            "SELECT id, event_id, delivery_id, endpoint_id, reason, detail, created_at
-             FROM dead_letters
-             WHERE org_id = $1 AND (created_at, id) < ($2, $3)
-             ORDER BY created_at DESC, id DESC LIMIT $4",
-        )
-        .bind(org.uuid())
-        .bind(moment(after.at))
-        .bind(after.id)
-        .bind(rows::fetch_limit(page))
-        .fetch_all(&self.pool)
-        .await?;
-        let letters = rows::all(&found, rows::dead_letter)?;
-        Ok(Page::from_rows(letters, page.limit, |letter| Cursor {
-            at: letter.created_at,
-            id: letter.id,
-        }))
     }
 }
 
@@ -238,14 +217,15 @@ async fn record(
                  FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::bigint[],
                              $6::timestamptz[], $7::timestamptz[], $8::text[],
                              $9::timestamptz[], $10::bigint[], $11::timestamptz[],
-                             $12::bigint[], $13::bigint[], $14::text[], $15::text[])
+                             $12::bigint[], $13::bigint[], $14::text[], $15::text[],
+                             $16::text[])
                      AS v (id, event_received_at, token, status, attempts_made, retry_at,
                            finished_at, dead_reason, decided_at, number, started_at,
-                           duration_ms, status_code, error, response_excerpt)
+                           duration_ms, status_code, error_class, error, response_excerpt)
                  CROSS JOIN LATERAL (
                      SELECT d.org_id, d.event_id, d.endpoint_id FROM deliveries d
                      WHERE d.id = v.id AND d.event_received_at = v.event_received_at
-                       AND d.event_received_at BETWEEN $16 AND $17
+                       AND d.event_received_at BETWEEN $17 AND $18
                        AND d.lease_token = v.token
                      FOR UPDATE
                  ) d
@@ -258,9 +238,9 @@ async fn record(
              ), attempted AS (
                  INSERT INTO delivery_attempts
                      (delivery_id, org_id, event_received_at, number, started_at, duration_ms,
-                      status_code, error, response_excerpt)
+                      status_code, error_class, error, response_excerpt)
                  SELECT id, org_id, event_received_at, number, started_at, duration_ms,
-                        status_code, error, response_excerpt
+                        status_code, error_class, error, response_excerpt
                  FROM held WHERE number IS NOT NULL
                  ON CONFLICT DO NOTHING
              ), buried AS (
@@ -272,7 +252,7 @@ async fn record(
                  RETURNING id, reason
              ), recovered AS (
                  UPDATE endpoints p SET failing_since = NULL
-                 WHERE p.id = ANY ($18) AND p.failing_since IS NOT NULL
+                 WHERE p.id = ANY ($19) AND p.failing_since IS NOT NULL
              ), done AS (
                  UPDATE deliveries d
                  SET status = h.status,
@@ -282,11 +262,11 @@ async fn record(
                      finished_at = h.finished_at
                  FROM held h LEFT JOIN disabled off ON off.id = h.endpoint_id
                  WHERE d.id = h.id AND d.event_received_at = h.event_received_at
-                   AND d.event_received_at BETWEEN $16 AND $17
+                   AND d.event_received_at BETWEEN $17 AND $18
                  RETURNING 1
              )
              SELECT (SELECT count(*) FROM done),
-                    ARRAY(SELECT id FROM buried WHERE reason = $19)",
+                    ARRAY(SELECT id FROM buried WHERE reason = $20)",
     )
     .bind(verdict.id)
     .bind(verdict.event_received_at)
@@ -301,6 +281,7 @@ async fn record(
     .bind(attempt.started_at)
     .bind(attempt.duration_ms)
     .bind(attempt.status_code)
+    .bind(attempt.error_class)
     .bind(attempt.error)
     .bind(attempt.response_excerpt)
     .bind(oldest)
@@ -347,6 +328,7 @@ struct AttemptColumns<'a> {
     started_at: Vec<Option<OffsetDateTime>>,
     duration_ms: Vec<Option<i64>>,
     status_code: Vec<Option<i64>>,
+    error_class: Vec<Option<&'static str>>,
     error: Vec<Option<Cow<'a, str>>>,
     response_excerpt: Vec<Option<Cow<'a, str>>>,
 }
@@ -361,6 +343,7 @@ impl<'a> AttemptColumns<'a> {
             started_at: column().map(|a| Some(moment(a?.started_at))).collect(),
             duration_ms: column().map(|a| Some(i64::from(a?.duration_ms))).collect(),
             status_code: column().map(|a| a?.status_code.map(i64::from)).collect(),
+            error_class: column().map(|a| a?.error_class.map(ErrorClass::as_str)).collect(),
             error: column().map(|a| a?.error.as_deref().map(rows::storable)).collect(),
             response_excerpt: column()
                 .map(|a| a?.response_excerpt.as_deref().map(rows::storable))

@@ -7,28 +7,33 @@ use super::{PostgresStore, moment};
 use crate::domain::{
     Cursor, Endpoint, EndpointChange, EndpointId, OrgId, Page, PageRequest, Timestamp,
 };
-use crate::store::{EndpointStore, StoreError, rows};
+use crate::store::rows::{self, endpoint_columns};
+use crate::store::seal::Place;
+use crate::store::{EndpointStore, StoreError};
 
 #[async_trait]
 impl EndpointStore for PostgresStore {
     async fn insert_endpoint(&self, org: OrgId, endpoint: &Endpoint) -> Result<(), StoreError> {
-        let pacing = &endpoint.pacing;
+        let (sealed, pacing) = (self.keyring.seal_endpoint(endpoint)?, &endpoint.pacing);
         sqlx::query(
             "INSERT INTO endpoints (id, org_id, url, event_types, description, secret,
-                                    disabled_reason, created_at, updated_at, max_concurrency,
-                                    rate_limit_per_second, retry_schedule, ordered,
-                                    failing_since)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                                    disabled_reason, created_at, updated_at, earlier_secrets,
+                                    headers, max_concurrency, rate_limit_per_second,
+                                    retry_schedule, ordered, failing_since)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+                     $12, $13, $14, $15, $16)",
         )
         .bind(endpoint.id.uuid())
         .bind(org.uuid())
         .bind(endpoint.url.as_str())
         .bind(endpoint.event_types.to_string())
         .bind(endpoint.description.as_deref())
-        .bind(endpoint.secret.reveal())
+        .bind(sealed.secret)
         .bind(endpoint.disabled_reason.as_deref().map(rows::storable))
         .bind(moment(endpoint.created_at))
         .bind(moment(endpoint.updated_at))
+        .bind(sealed.earlier_secrets)
+        .bind(sealed.headers)
         .bind(pacing.max_concurrency.map(i64::from))
         .bind(pacing.rate_limit_per_second.map(i64::from))
         .bind(pacing.retry_schedule.as_ref().map(ToString::to_string))
@@ -40,35 +45,35 @@ impl EndpointStore for PostgresStore {
     }
 
     async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, org_id, url, event_types, description, secret, disabled_reason,
-                    created_at, updated_at, max_concurrency, rate_limit_per_second,
-                    retry_schedule, ordered, failing_since
-             FROM endpoints WHERE id = $1 AND org_id = $2",
-        )
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            endpoint_columns!(),
+            "
+             FROM endpoints WHERE id = $1 AND org_id = $2"
+        ))
         .bind(id.uuid())
         .bind(org.uuid())
         .fetch_optional(&self.pool)
         .await?;
-        row.map(|row| rows::endpoint(&row, 0)).transpose()
+        row.map(|row| rows::endpoint(&row, 0, &self.keyring)).transpose()
     }
 
     async fn endpoints(&self, org: OrgId, page: PageRequest) -> Result<Page<Endpoint>, StoreError> {
         let after = rows::place(page);
-        let found = sqlx::query(
-            "SELECT id, org_id, url, event_types, description, secret, disabled_reason,
-                    created_at, updated_at, max_concurrency, rate_limit_per_second,
-                    retry_schedule, ordered, failing_since
+        let found = sqlx::query(concat!(
+            "SELECT ",
+            endpoint_columns!(),
+            "
              FROM endpoints WHERE org_id = $1 AND (created_at, id) < ($2, $3)
-             ORDER BY created_at DESC, id DESC LIMIT $4",
-        )
+             ORDER BY created_at DESC, id DESC LIMIT $4"
+        ))
         .bind(org.uuid())
         .bind(moment(after.at))
         .bind(after.id)
         .bind(rows::fetch_limit(page))
         .fetch_all(&self.pool)
         .await?;
-        let endpoints = rows::all(&found, |row| rows::endpoint(row, 0))?;
+        let endpoints = rows::all(&found, |row| rows::endpoint(row, 0, &self.keyring))?;
         Ok(Page::from_rows(endpoints, page.limit, |endpoint| Cursor {
             at: endpoint.created_at,
             id: endpoint.id.uuid(),
@@ -82,29 +87,32 @@ impl EndpointStore for PostgresStore {
         change: &EndpointChange,
         now: Timestamp,
     ) -> Result<Option<Endpoint>, StoreError> {
+        let place = Place { org, endpoint: id };
+        let headers = change.headers.as_ref();
+        let headers = headers.map(|h| self.keyring.seal_headers(place, h)).transpose()?;
         let disabled_reason = change.disabled_reason.as_ref().and_then(Option::as_deref);
         let pacing = &change.pacing;
         // What failed before it was enabled, or at another URL, is no longer held against it.
         let starts_afresh = change.url.is_some() || change.disabled_reason == Some(None);
         let mut tx = self.pool.begin().await?;
-        let row = sqlx::query(
+        let row = sqlx::query(concat!(
             "UPDATE endpoints
              SET url = coalesce($3, url),
                  event_types = coalesce($4, event_types),
                  description = CASE WHEN $5 THEN $6 ELSE description END,
                  disabled_reason = CASE WHEN $7 THEN $8 ELSE disabled_reason END,
                  updated_at = $9,
-                 max_concurrency = CASE WHEN $10 THEN $11 ELSE max_concurrency END,
+                 headers = CASE WHEN $10 THEN $11 ELSE headers END,
+                 max_concurrency = CASE WHEN $12 THEN $13 ELSE max_concurrency END,
                  rate_limit_per_second =
-                     CASE WHEN $12 THEN $13 ELSE rate_limit_per_second END,
-                 retry_schedule = CASE WHEN $14 THEN $15 ELSE retry_schedule END,
-                 ordered = coalesce($16, ordered),
-                 failing_since = CASE WHEN $17 THEN NULL ELSE failing_since END
+                     CASE WHEN $14 THEN $15 ELSE rate_limit_per_second END,
+                 retry_schedule = CASE WHEN $16 THEN $17 ELSE retry_schedule END,
+                 ordered = coalesce($18, ordered),
+                 failing_since = CASE WHEN $19 THEN NULL ELSE failing_since END
              WHERE id = $1 AND org_id = $2
-             RETURNING id, org_id, url, event_types, description, secret, disabled_reason,
-                       created_at, updated_at, max_concurrency, rate_limit_per_second,
-                       retry_schedule, ordered, failing_since",
-        )
+             RETURNING ",
+            endpoint_columns!()
+        ))
         .bind(id.uuid())
         .bind(org.uuid())
         .bind(change.url.as_ref().map(url::Url::as_str))
@@ -114,6 +122,8 @@ impl EndpointStore for PostgresStore {
         .bind(change.disabled_reason.is_some())
         .bind(disabled_reason.map(rows::storable))
         .bind(moment(now))
+        .bind(change.headers.is_some())
+        .bind(headers.flatten())
         .bind(pacing.max_concurrency.is_some())
         .bind(pacing.max_concurrency.flatten().map(i64::from))
         .bind(pacing.rate_limit_per_second.is_some())
@@ -130,7 +140,7 @@ impl EndpointStore for PostgresStore {
             Some(None) => unpark(&mut tx, id, now).await?,
             None => {}
         }
-        let endpoint = rows::endpoint(&row, 0)?;
+        let endpoint = rows::endpoint(&row, 0, &self.keyring)?;
         tx.commit().await?;
         Ok(Some(endpoint))
     }

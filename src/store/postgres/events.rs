@@ -13,11 +13,13 @@ use uuid::Uuid;
 
 use super::{PostgresStore, moment};
 use crate::domain::{
-    Cursor, DeadReason, Event, EventFilter, EventId, EventTypeFilter, OrgId, Page, PageRequest,
-    Timestamp,
+    Cursor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, OrgId, Page,
+    PageRequest, Timestamp,
 };
 use crate::store::plan::{self, Candidate, Endpoints};
-use crate::store::{EventStore, LeaseRoom, Persisted, StoreError, rows, timed};
+use crate::store::rows::{self, endpoint_columns};
+use crate::store::seal::Keyring;
+use crate::store::{EventStore, LeaseRoom, Persisted, PlanRefusal, StoreError, timed};
 use crate::telemetry::DbOperation;
 
 #[async_trait]
@@ -44,6 +46,38 @@ impl EventStore for PostgresStore {
         .fetch_all(&self.pool)
         .await?;
         Ok(found.into_iter().map(OrgId::from_uuid).collect())
+    }
+
+    async fn plan_event(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        event: &Arc<Event>,
+        now: Timestamp,
+    ) -> Result<Result<DeliveryId, PlanRefusal>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let found = sqlx::query(concat!(
+            "SELECT ",
+            endpoint_columns!(),
+            "
+             FROM endpoints WHERE id = $1 AND org_id = $2
+             FOR SHARE"
+        ))
+        .bind(endpoint.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = found else { return Ok(Err(PlanRefusal::NotFound)) };
+        let endpoint = Arc::new(rows::endpoint(&row, 0, &self.keyring)?);
+        if endpoint.disabled_reason.is_some() {
+            return Ok(Err(PlanRefusal::EndpointDisabled));
+        }
+        let candidate = Candidate { id: DeliveryId::mint(now), event, endpoint: &endpoint };
+        let id = candidate.id;
+        let unlikely = StoredBefore::Unlikely;
+        self.write(&mut tx, &[event.as_ref()], &[candidate], None, now, unlikely).await?;
+        tx.commit().await?;
+        Ok(Ok(id))
     }
 
     async fn bury_event(
@@ -91,11 +125,7 @@ impl EventStore for PostgresStore {
         page: PageRequest,
     ) -> Result<Page<Event>, StoreError> {
         let after = rows::place(page);
-        let (exact, prefix) = match &filter.event_type {
-            None | Some(EventTypeFilter::All) => (None, None),
-            Some(EventTypeFilter::Exact(exact)) => (Some(exact.as_str()), None),
-            Some(EventTypeFilter::Prefix(prefix)) => (None, Some(prefix.as_str())),
-        };
+        let (exact, prefix) = rows::type_wanted(filter.event_type.as_ref());
         let found = sqlx::query(
             "SELECT id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
                     received_at, trace_id
@@ -208,7 +238,8 @@ impl PostgresStore {
     ) -> Result<Persisted, StoreError> {
         let rounds = plan::rounds(events, self.dedup_window);
         let mut connection = self.pool.acquire().await?;
-        let endpoints = enabled_endpoints(&mut connection, &plan::orgs_of(events)).await?;
+        let orgs = plan::orgs_of(events);
+        let endpoints = enabled_endpoints(&mut connection, &self.keyring, &orgs).await?;
         let mut persisted = Persisted::default();
         let batch = Batch { endpoints: &endpoints, room, now };
         if let [round] = &rounds[..] {
@@ -317,7 +348,7 @@ impl PostgresStore {
         if news.is_empty() {
             return Ok(());
         }
-        let endpoints = enabled_endpoints(connection, &plan::orgs_of(&news)).await?;
+        let endpoints = enabled_endpoints(connection, &self.keyring, &plan::orgs_of(&news)).await?;
         news.retain(|event| endpoints.is_wanted(event));
         let batch = Batch { endpoints: &endpoints, room: None, now };
         let mut persisted = Persisted::default();
@@ -353,19 +384,20 @@ fn is_stored_before(error: &StoreError) -> bool {
 
 async fn enabled_endpoints(
     connection: &mut PgConnection,
+    keyring: &Keyring,
     orgs: &[OrgId],
 ) -> Result<Endpoints, StoreError> {
     let orgs: Vec<Uuid> = orgs.iter().copied().map(OrgId::uuid).collect();
-    let found = sqlx::query(
-        "SELECT id, org_id, url, event_types, description, secret, disabled_reason, created_at,
-                updated_at, max_concurrency, rate_limit_per_second, retry_schedule, ordered,
-                failing_since
-         FROM endpoints WHERE org_id = ANY($1) AND disabled_reason IS NULL",
-    )
+    let found = sqlx::query(concat!(
+        "SELECT ",
+        endpoint_columns!(),
+        "
+         FROM endpoints WHERE org_id = ANY($1) AND disabled_reason IS NULL"
+    ))
     .bind(orgs)
     .fetch_all(connection)
     .await?;
-    Ok(Endpoints::new(rows::all(&found, |row| rows::endpoint(row, 0))?))
+    Ok(Endpoints::new(rows::all(&found, |row| rows::endpoint(row, 0, keyring))?))
 }
 
 /// What the rounds of a batch share.

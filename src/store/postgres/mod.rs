@@ -15,13 +15,17 @@
 //! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
 
+mod cancels;
 mod claims;
+mod dead_letters;
 mod deliveries;
 mod endpoints;
 mod events;
 mod keys;
 mod maintenance;
 mod orgs;
+mod replays;
+mod secrets;
 mod standings;
 
 use std::str::FromStr;
@@ -33,6 +37,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use time::OffsetDateTime;
 
 use super::StoreError;
+use super::seal::Keyring;
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
 use crate::telemetry::Metrics;
@@ -42,6 +47,7 @@ use crate::telemetry::Metrics;
 pub struct PostgresStore {
     pool: PgPool,
     dedup_window: Duration,
+    keyring: Keyring,
     metrics: Arc<Metrics>,
 }
 
@@ -85,7 +91,8 @@ impl PostgresStore {
             Err(sqlx::Error::PoolTimedOut) => return Err(why_unreachable(&options, config).await),
             pool => pool?,
         };
-        Ok(Self { pool, dedup_window: config.dedup_window, metrics })
+        let keyring = Keyring::new(config.secrets_key.as_ref())?;
+        Ok(Self { pool, dedup_window: config.dedup_window, keyring, metrics })
     }
 }
 

@@ -10,6 +10,8 @@ use uuid::Uuid;
 use super::{SqliteStore, id_list};
 use crate::domain::{Lease, LeasedDelivery, Timestamp};
 use crate::store::claim::{Lookout, Plan, STEPS_MAX, Stop, WINDOW};
+use crate::store::rows::endpoint_columns;
+use crate::store::seal::Keyring;
 use crate::store::{ClaimRequest, Claimed, StoreError, lease};
 
 impl SqliteStore {
@@ -24,7 +26,7 @@ impl SqliteStore {
         let mut ids = heads(&mut tx, &plan.heads, request.now).await?;
         ids.extend(next_in_turn(&mut tx, &plan, request.now).await?);
         ids.truncate(request.deliveries_max);
-        let due = leased(&mut tx, &ids, request.lease).await?;
+        let due = leased(&mut tx, &ids, request.lease, &self.keyring).await?;
         // A lease may have lapsed after its endpoint was disabled.
         let (parked, due): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|delivery| delivery.endpoint.disabled_reason.is_some());
@@ -187,24 +189,24 @@ async fn leased(
     connection: &mut SqliteConnection,
     ids: &[Uuid],
     lease: Lease,
+    keyring: &Keyring,
 ) -> Result<Vec<LeasedDelivery>, StoreError> {
-    let found = sqlx::query(
+    let found = sqlx::query(concat!(
         "SELECT d.id, d.attempts,
                 e.id, e.org_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
-                e.occurred_at, e.received_at, e.trace_id,
-                p.id, p.org_id, p.url, p.event_types, p.description, p.secret, p.disabled_reason,
-                p.created_at, p.updated_at, p.max_concurrency, p.rate_limit_per_second,
-                p.retry_schedule, p.ordered, p.failing_since
+                e.occurred_at, e.received_at, e.trace_id, ",
+        endpoint_columns!("p."),
+        "
          FROM (SELECT unhex(value) AS id FROM json_each(?1)) c
          CROSS JOIN deliveries d ON d.id = c.id
          CROSS JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
          CROSS JOIN endpoints p ON p.id = d.endpoint_id
-         ORDER BY d.due_at",
-    )
+         ORDER BY d.due_at"
+    ))
     .bind(id_list(ids.iter().copied()))
     .fetch_all(connection)
     .await?;
-    lease::leased::<SqliteRow>(&found, lease)
+    lease::leased::<SqliteRow>(&found, lease, keyring)
 }
 
 async fn schedule(

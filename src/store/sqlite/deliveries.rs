@@ -1,4 +1,4 @@
-//! Deliveries, their attempts, and dead letters.
+//! Deliveries and their attempts.
 
 use async_trait::async_trait;
 use sqlx::Arguments;
@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use super::{MultiRow, SqliteStore, arguments, standings};
 use crate::domain::{
-    Attempt, Cursor, DeadLetter, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus,
-    EndpointId, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
+    Attempt, Cursor, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
+    ErrorClass, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
 use crate::store::standing::Standings;
 use crate::store::{
-    ClaimRequest, Claimed, DeliveryStore, RetryRefusal, StoreError, lease, rows, timed,
+    ClaimRequest, Claimed, DeliveryRefusal, DeliveryStore, StoreError, lease, rows, timed,
 };
 use crate::telemetry::DbOperation;
 
@@ -36,11 +36,11 @@ impl Writes {
             attempts: MultiRow::new(
                 "INSERT INTO delivery_attempts
                      (delivery_id, org_id, event_received_at, number, started_at, duration_ms,
-                      status_code, error, response_excerpt)
+                      status_code, error_class, error, response_excerpt)
                  SELECT d.id, d.org_id, d.event_received_at, o.column3, o.column4, o.column5,
-                        o.column6, o.column7, o.column8
+                        o.column6, o.column7, o.column8, o.column9
                  FROM (VALUES ",
-                8,
+                9,
                 ") o CROSS JOIN deliveries d
                  WHERE d.id = o.column1 AND d.lease_token = o.column2 AND d.status = 'pending'
                  ON CONFLICT DO NOTHING",
@@ -81,11 +81,12 @@ macro_rules! list_by {
     ($anchor:literal) => {
         concat!(
             "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                    created_at, finished_at
+                    created_at, finished_at, replay_of
              FROM deliveries
              WHERE ",
             $anchor,
             " AND (created_at, id) < (?2, ?3) AND (?4 IS NULL OR status = ?4)
+               AND created_at >= ?8 AND created_at < ?9
              ORDER BY created_at DESC, id DESC LIMIT ?7"
         )
     };
@@ -134,7 +135,7 @@ impl DeliveryStore for SqliteStore {
     async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                    created_at, finished_at
+                    created_at, finished_at, replay_of
              FROM deliveries WHERE id = ?1 AND org_id = ?2",
         )
         .bind(id.uuid())
@@ -167,6 +168,8 @@ impl DeliveryStore for SqliteStore {
             .bind(filter.event_id.map(EventId::uuid))
             .bind(filter.endpoint_id.map(EndpointId::uuid))
             .bind(rows::fetch_limit(page))
+            .bind(filter.since.unwrap_or(rows::START_OF_TIME).micros())
+            .bind(filter.until.unwrap_or(rows::END_OF_TIME).micros())
             .fetch_all(&self.readers)
             .await?;
         let deliveries = rows::all(&found, rows::delivery)?;
@@ -178,7 +181,8 @@ impl DeliveryStore for SqliteStore {
 
     async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
         let found = sqlx::query(
-            "SELECT number, started_at, duration_ms, status_code, error, response_excerpt
+            "SELECT number, started_at, duration_ms, status_code, error_class, error,
+                    response_excerpt
              FROM delivery_attempts WHERE delivery_id = ?1 AND org_id = ?2
              ORDER BY number",
         )
@@ -194,7 +198,7 @@ impl DeliveryStore for SqliteStore {
         org: OrgId,
         id: DeliveryId,
         now: Timestamp,
-    ) -> Result<Result<Delivery, RetryRefusal>, StoreError> {
+    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
         let mut tx = self.write().await?;
         let row = sqlx::query(
             "SELECT d.lease_token, d.due_at, p.id, p.disabled_reason
@@ -205,7 +209,7 @@ impl DeliveryStore for SqliteStore {
         .bind(org.uuid())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(row) = row else { return Ok(Err(RetryRefusal::NotFound)) };
+        let Some(row) = row else { return Ok(Err(DeliveryRefusal::NotFound)) };
         if let Some(refusal) = lease::retry_refusal(&row, now)? {
             return Ok(Err(refusal));
         }
@@ -218,7 +222,7 @@ impl DeliveryStore for SqliteStore {
              SET status = 'pending', due_at = ?2, lease_token = NULL, finished_at = NULL
              WHERE id = ?1
              RETURNING id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                       created_at, finished_at",
+                       created_at, finished_at, replay_of",
         )
         .bind(id.uuid())
         .bind(now.micros())
@@ -227,31 +231,6 @@ impl DeliveryStore for SqliteStore {
         let delivery = rows::delivery(&row)?;
         tx.commit().await?;
         Ok(Ok(delivery))
-    }
-
-    async fn dead_letters(
-        &self,
-        org: OrgId,
-        page: PageRequest,
-    ) -> Result<Page<DeadLetter>, StoreError> {
-        let after = rows::place(page);
-        let found = sqlx::query(
-            "SELECT id, event_id, delivery_id, endpoint_id, reason, detail, created_at
-             FROM dead_letters
-             WHERE org_id = ?1 AND (created_at, id) < (?2, ?3)
-             ORDER BY created_at DESC, id DESC LIMIT ?4",
-        )
-        .bind(org.uuid())
-        .bind(after.at.micros())
-        .bind(after.id)
-        .bind(rows::fetch_limit(page))
-        .fetch_all(&self.readers)
-        .await?;
-        let letters = rows::all(&found, rows::dead_letter)?;
-        Ok(Page::from_rows(letters, page.limit, |letter| Cursor {
-            at: letter.created_at,
-            id: letter.id,
-        }))
     }
 }
 
@@ -293,6 +272,7 @@ fn bind_attempt(
     arguments.add(attempt.started_at.micros())?;
     arguments.add(attempt.duration_ms)?;
     arguments.add(attempt.status_code)?;
+    arguments.add(attempt.error_class.map(ErrorClass::as_str))?;
     arguments.add(attempt.error.as_deref().map(rows::storable))?;
     arguments.add(attempt.response_excerpt.as_deref().map(rows::storable))
 }

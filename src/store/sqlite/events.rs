@@ -12,11 +12,13 @@ use uuid::Uuid;
 
 use super::{MultiRow, SqliteStore, arguments, id_list};
 use crate::domain::{
-    Cursor, DeadReason, Endpoint, Event, EventFilter, EventId, EventTypeFilter, LeasedDelivery,
-    OrgId, Page, PageRequest, Timestamp,
+    Cursor, DeadReason, DeliveryId, Endpoint, EndpointId, Event, EventFilter, EventId,
+    LeasedDelivery, OrgId, Page, PageRequest, Timestamp,
 };
 use crate::store::plan::{self, Candidate, Endpoints};
-use crate::store::{EventStore, LeaseRoom, Persisted, StoreError, rows, timed};
+use crate::store::rows::{self, endpoint_columns};
+use crate::store::seal::Keyring;
+use crate::store::{EventStore, LeaseRoom, Persisted, PlanRefusal, StoreError, timed};
 use crate::telemetry::DbOperation;
 
 /// The statements of a batch.
@@ -186,6 +188,38 @@ impl EventStore for SqliteStore {
         Ok(found.into_iter().map(OrgId::from_uuid).collect())
     }
 
+    async fn plan_event(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        event: &Arc<Event>,
+        now: Timestamp,
+    ) -> Result<Result<DeliveryId, PlanRefusal>, StoreError> {
+        let writes = &self.event_writes;
+        let mut tx = self.write().await?;
+        let found = sqlx::query(concat!(
+            "SELECT ",
+            endpoint_columns!(),
+            "
+             FROM endpoints WHERE id = ?1 AND org_id = ?2"
+        ))
+        .bind(endpoint.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = found else { return Ok(Err(PlanRefusal::NotFound)) };
+        let endpoint = Arc::new(rows::endpoint(&row, 0, &self.keyring)?);
+        if endpoint.disabled_reason.is_some() {
+            return Ok(Err(PlanRefusal::EndpointDisabled));
+        }
+        writes.insert_events(&mut tx, std::slice::from_ref(event)).await?;
+        let candidate = Candidate { id: DeliveryId::mint(now), event, endpoint: &endpoint };
+        let id = candidate.id;
+        writes.insert_planned(&mut tx, &[&candidate], now, None, now).await?;
+        tx.commit().await?;
+        Ok(Ok(id))
+    }
+
     async fn bury_event(
         &self,
         org: OrgId,
@@ -231,11 +265,7 @@ impl EventStore for SqliteStore {
         page: PageRequest,
     ) -> Result<Page<Event>, StoreError> {
         let after = rows::place(page);
-        let (exact, prefix) = match &filter.event_type {
-            None | Some(EventTypeFilter::All) => (None, None),
-            Some(EventTypeFilter::Exact(exact)) => (Some(exact.as_str()), None),
-            Some(EventTypeFilter::Prefix(prefix)) => (None, Some(prefix.as_str())),
-        };
+        let (exact, prefix) = rows::type_wanted(filter.event_type.as_ref());
         let found = sqlx::query(
             "SELECT id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
                     received_at, trace_id
@@ -280,7 +310,7 @@ impl SqliteStore {
         let mut room = room;
         let mut persisted = Persisted::default();
         let mut tx = self.write().await?;
-        let endpoints = enabled_endpoints(&mut tx, &plan::orgs_of(events)).await?;
+        let endpoints = enabled_endpoints(&mut tx, &self.keyring, &plan::orgs_of(events)).await?;
         for round in rounds {
             let held = writes.take_dedup_keys(&mut tx, round).await?;
             let stored = writes.insert_events(&mut tx, &held).await?;
@@ -311,7 +341,7 @@ impl SqliteStore {
         if news.is_empty() {
             return Ok(());
         }
-        let endpoints = enabled_endpoints(connection, &plan::orgs_of(&news)).await?;
+        let endpoints = enabled_endpoints(connection, &self.keyring, &plan::orgs_of(&news)).await?;
         news.retain(|event| endpoints.is_wanted(event));
         let stored = self.event_writes.insert_events(connection, &news).await?;
         let candidates = plan::candidates(&stored, &endpoints, now);
@@ -322,19 +352,20 @@ impl SqliteStore {
 
 async fn enabled_endpoints(
     connection: &mut SqliteConnection,
+    keyring: &Keyring,
     orgs: &[OrgId],
 ) -> Result<Endpoints, StoreError> {
-    let found = sqlx::query(
-        "SELECT id, org_id, url, event_types, description, secret, disabled_reason, created_at,
-                updated_at, max_concurrency, rate_limit_per_second, retry_schedule, ordered,
-                failing_since
+    let found = sqlx::query(concat!(
+        "SELECT ",
+        endpoint_columns!(),
+        "
          FROM endpoints
-         WHERE org_id IN (SELECT unhex(value) FROM json_each(?1)) AND disabled_reason IS NULL",
-    )
+         WHERE org_id IN (SELECT unhex(value) FROM json_each(?1)) AND disabled_reason IS NULL"
+    ))
     .bind(id_list(orgs.iter().copied().map(OrgId::uuid)))
     .fetch_all(connection)
     .await?;
-    let endpoints: Vec<Endpoint> = rows::all(&found, |row| rows::endpoint(row, 0))?;
+    let endpoints: Vec<Endpoint> = rows::all(&found, |row| rows::endpoint(row, 0, keyring))?;
     Ok(Endpoints::new(endpoints))
 }
 

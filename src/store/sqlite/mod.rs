@@ -15,13 +15,17 @@
 //! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
 //! connection would refuse every transaction from then on, and is replaced.
 
+mod cancels;
 mod claims;
+mod dead_letters;
 mod deliveries;
 mod endpoints;
 mod events;
 mod keys;
 mod maintenance;
 mod orgs;
+mod replays;
+mod secrets;
 mod standings;
 
 use std::iter;
@@ -37,6 +41,7 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 use uuid::Uuid;
 
+use super::seal::Keyring;
 use super::{MigrationStatus, StoreError, migrations};
 use crate::config::StoreConfig;
 use crate::telemetry::Metrics;
@@ -49,6 +54,8 @@ pub struct SqliteStore {
     dedup_window: Duration,
     event_writes: events::Writes,
     outcome_writes: deliveries::Writes,
+    replay_writes: MultiRow,
+    keyring: Keyring,
     metrics: Arc<Metrics>,
 }
 
@@ -97,6 +104,8 @@ impl SqliteStore {
             dedup_window: config.dedup_window,
             event_writes: events::Writes::new(config.dedup_window),
             outcome_writes: deliveries::Writes::new(),
+            replay_writes: replays::writes(),
+            keyring: Keyring::new(config.secrets_key.as_ref())?,
             metrics,
         })
     }
@@ -212,6 +221,7 @@ mod tests {
             database_connections: 2,
             database_timeout: Duration::from_secs(5),
             dedup_window: Duration::from_hours(1),
+            secrets_key: None,
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         let store = SqliteStore::open(&config.sqlite_path(), &config, metrics).await.unwrap();

@@ -1,15 +1,16 @@
 //! A tenant with a store, a clock to set, and the delivery part.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use hookgate::config::{DeliveryConfig, StoreConfig};
-use hookgate::delivery::{Delivery, Source, hand_over, lease_span};
+use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
+use hookgate::delivery::{Delivery, NameLookup, Source, SystemLookup, hand_over, lease_span};
 use hookgate::domain::{
-    Delivery as Row, DeliveryFilter, Endpoint, EndpointChange, EndpointId, Event, EventId,
-    InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Pacing, PacingChange, PageRequest,
+    Delivery as Row, DeliveryFilter, Endpoint, EndpointChange, EndpointId, ErrorClass, Event,
+    EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, PacingChange, PageRequest,
     SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
@@ -42,14 +43,12 @@ struct Settings {
 impl World {
     /// Private endpoints allowed, two retries (after 5 s and 5 min), and the settings in `flags`.
     pub(crate) async fn with(flags: &[&str]) -> Self {
-        let defaults = ["--retry-schedule=5s,5m", "--allow-private-endpoints=true"];
-        let is_given = |default: &&str| {
-            let name = default.split_once('=').map(|(name, _)| name);
-            flags.iter().any(|flag| flag.split_once('=').map(|(name, _)| name) == name)
-        };
-        let defaults = defaults.into_iter().filter(|default| !is_given(default));
+        let given =
+            |base: &str| flags.iter().any(|flag| flag.split('=').next() == base.split('=').next());
+        let base = ["--retry-schedule=5s,5m", "--allow-private-endpoints=true"];
+        let base = base.into_iter().filter(|base| !given(base));
         let settings =
-            Settings::parse_from(["test"].into_iter().chain(defaults).chain(flags.iter().copied()));
+            Settings::parse_from(std::iter::once("test").chain(base).chain(flags.iter().copied()));
         let directory = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let path = directory.path().join("hookgate.db");
@@ -68,6 +67,13 @@ impl World {
         Self::with(&[]).await
     }
 
+    /// Where the store is, and settings to open it with these keys for secrets.
+    pub(crate) fn store_config(&self, secrets_key: Option<SecretsKeys>) -> (PathBuf, StoreConfig) {
+        let mut settings = Settings::parse_from(["test"]);
+        settings.store.secrets_key = secrets_key;
+        (self.directory.path().join("hookgate.db"), settings.store)
+    }
+
     /// An endpoint at a receiver, which trusts its secret.
     pub(crate) async fn endpoint(&self, receiver: &Receiver, event_types: &str) -> EndpointId {
         let secret = SigningSecret::generate().unwrap();
@@ -84,17 +90,8 @@ impl World {
     ) -> EndpointId {
         let now = self.clock.now();
         let endpoint = Endpoint {
-            id: EndpointId::mint(now),
-            org_id: self.org,
-            url: url.parse().unwrap(),
             event_types: event_types.parse().unwrap(),
-            description: None,
-            secret,
-            disabled_reason: None,
-            created_at: now,
-            updated_at: now,
-            pacing: Pacing::default(),
-            failing_since: None,
+            ..Endpoint::new(self.org, url.parse().unwrap(), secret, now)
         };
         self.store.insert_endpoint(self.org, &endpoint).await.unwrap();
         endpoint.id
@@ -151,17 +148,33 @@ impl World {
 
     /// The delivery part, and the channel to hand deliveries over.
     pub(crate) fn delivery(&self) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
+        self.delivery_by(Arc::new(SystemLookup))
+    }
+
+    /// The same, with names looked up here.
+    pub(crate) fn delivery_by(
+        &self,
+        names: Arc<dyn NameLookup>,
+    ) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
         let (handed_over, inbox) = hand_over(&self.config);
         let store = Arc::clone(&self.store);
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
         let source = Source { inbox, wake: Wake::new(), instance: InstanceId::new(1) };
-        let part = Delivery::new(&self.config, store, clock, metrics, source).unwrap();
+        let part =
+            Delivery::looking_up(names, &self.config, store, clock, metrics, source).unwrap();
         (part, handed_over)
     }
 
     /// Attempts once what is due and returns how many that were.
     pub(crate) async fn deliver(&self) -> usize {
         self.delivery().0.run_once().await.unwrap()
+    }
+
+    /// The class and the words of what the last attempt at the only delivery failed at.
+    pub(crate) async fn last_failure(&self) -> (ErrorClass, String) {
+        let attempts = self.store.attempts(self.org, self.row().await.id).await.unwrap();
+        let last = attempts.last().unwrap();
+        (last.error_class.unwrap(), last.error.clone().unwrap())
     }
 
     /// Moves the clock on by a wait and its jitter.

@@ -1,9 +1,11 @@
 //! Deliveries and dead letters over the API.
 
-use hookgate::domain::{Attempt, DeadReason, Decision, LeasedDelivery, Outcome};
+use hookgate::domain::{
+    Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, Timestamp,
+};
 use serde_json::{Value, json};
 
-use crate::support::server::{START, Server, Tenant};
+use crate::support::server::{Server, Tenant};
 
 async fn endpoint(server: &Server, tenant: &Tenant) -> String {
     let body = json!({"url":"https://example.com/hooks"});
@@ -19,6 +21,7 @@ async fn record(server: &Server, leased: &LeasedDelivery, code: u16, decision: D
         started_at: now,
         duration_ms: 7,
         status_code: Some(code),
+        error_class: (code != 200).then_some(ErrorClass::Status),
         error: (code != 200).then(|| format!("the receiver answered {code}")),
         response_excerpt: Some("text".to_owned()),
     };
@@ -31,7 +34,7 @@ async fn record(server: &Server, leased: &LeasedDelivery, code: u16, decision: D
         attempt: Some(attempt),
         decision,
         decided_at: now,
-        disable_if_failing_since: START,
+        disable_if_failing_since: Timestamp::from_micros(0),
     };
     assert_eq!(server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap(), 1);
 }
@@ -55,10 +58,10 @@ async fn a_delivery_is_shown_with_its_attempts() {
     let expected = json!({
         "id": leased.id, "event_id": event.id, "endpoint_id": endpoint, "status": "delivered",
         "attempt_count": 1, "next_attempt_at": null, "created_at": "2026-01-31T12:00:00Z",
-        "finished_at": "2026-01-31T12:00:00Z",
+        "finished_at": "2026-01-31T12:00:00Z", "replay_of": null,
         "attempts": [{
             "number": 1, "started_at": "2026-01-31T12:00:00Z", "duration_ms": 7,
-            "status_code": 200, "error": null, "response_excerpt": "text",
+            "status_code": 200, "error_class": null, "error": null, "response_excerpt": "text",
         }],
     });
     assert_eq!(shown, expected);

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use hookgate::app::{Admin, AdminError};
-use hookgate::domain::{EventTypeFilters, Pacing, SigningSecret};
+use hookgate::app::{Admin, AdminError, NewEndpoint};
+use hookgate::config::DestinationConfig;
+use hookgate::delivery::Guard;
+use hookgate::domain::SigningSecret;
 use serde_json::{Value, json};
 
 use crate::support::server::{Server, Tenant};
@@ -32,13 +34,15 @@ async fn an_endpoint_is_created_with_a_secret_that_is_shown_once_and_on_request(
     assert_eq!(created["created_at"], "2026-01-31T12:00:00Z");
 
     let answer = server.get(&format!("/api/endpoints/{id}/secret"), &tenant.key).await;
-    assert_eq!(answer.expect(200), json!({"id": id, "secret": secret}));
+    let shown = json!({"id": id, "signature": "hmac-sha256", "secret": secret, "earlier": []});
+    assert_eq!(answer.expect(200), shown);
     assert_eq!(answer.header("cache-control"), "no-store");
 
     let mut without_secret = created.clone();
     without_secret.as_object_mut().unwrap().remove("secret");
     let one = server.get(&format!("/api/endpoints/{id}"), &tenant.key).await.expect(200);
     assert_eq!(one, without_secret);
+    without_secret.as_object_mut().unwrap().remove("headers");
     assert_eq!(server.list("/api/endpoints", &tenant.key).await, [without_secret]);
 }
 
@@ -165,9 +169,10 @@ async fn an_address_that_is_not_public_is_refused_when_it_is_set() {
     let path = format!("/api/endpoints/{}", created["id"].as_str().unwrap());
     let admin = Admin::new(Arc::clone(&server.store), server.clock.clone());
     let add = async |url: &str, allow_private: bool| {
-        let filters = EventTypeFilters::default();
-        let pacing = Pacing::default();
-        admin.add_endpoint(tenant.org_id, url, filters, None, pacing, allow_private).await
+        let destinations =
+            DestinationConfig { allow_private_endpoints: allow_private, ..Default::default() };
+        let guard = Guard::new(&destinations);
+        admin.add_endpoint(tenant.org_id, url, NewEndpoint::default(), &guard).await
     };
     for host in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "2130706433", "[::1]", "[fd00::1]"] {
         let url = format!("https://{host}/hook");

@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod deliveries;
+mod endpoint_secrets;
 mod endpoints;
 mod events;
 mod health;
@@ -11,4 +12,5 @@ mod isolation;
 mod ndjson;
 mod problems;
 mod raw;
+mod replays;
 mod shutdown;

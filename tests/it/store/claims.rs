@@ -69,7 +69,7 @@ async fn a_claim_brings_all_that_an_attempt_needs(subject: &Subject) {
     let leased = claim_from(store, space, &[], at(0)).await.remove(0);
     assert_eq!((&*leased.event, leased.attempts), (&event, 0));
     assert_eq!((leased.endpoint.id, &leased.endpoint.url), (endpoint.id, &endpoint.url));
-    assert_eq!((leased.endpoint.org_id, &leased.endpoint.secret), (org, &endpoint.secret));
+    assert_eq!((leased.endpoint.org_id, &leased.endpoint.secrets), (org, &endpoint.secrets));
     assert_eq!((leased.lease.token, leased.lease.until), (space.lease.token, at(60)));
 }
 

@@ -34,7 +34,7 @@ async fn an_endpoint_comes_back_as_it_was_added(subject: &Subject) {
     let added = add_endpoint(subject, org, "user.*,invoice.paid").await;
     let found = subject.store.endpoint(org, added.id).await.unwrap().unwrap();
     assert_eq!((found.id, found.org_id, &found.url), (added.id, org, &added.url));
-    assert_eq!((&found.event_types, &found.secret), (&added.event_types, &added.secret));
+    assert_eq!((&found.event_types, &found.secrets), (&added.event_types, &added.secrets));
     assert_eq!((&found.description, &found.disabled_reason), (&added.description, &None));
     assert_eq!((found.created_at, found.updated_at), (added.created_at, added.updated_at));
     let page = subject.store.endpoints(org, FIRST_PAGE).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_change_touches_what_it_names_only(subject: &Subject) {
 
     let described = Some(None);
     let bare = update(EndpointChange { description: described, ..EndpointChange::default() }).await;
-    assert_eq!((bare.description, &bare.secret), (None, &added.secret));
+    assert_eq!((bare.description, &bare.secrets), (None, &added.secrets));
     let moved = update(EndpointChange {
         url: Some("https://example.org/".parse().unwrap()),
         event_types: Some("b".parse().unwrap()),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookgate::domain::{
-    ApiKey, ApiKeyId, Attempt, DeadReason, Decision, Endpoint, EndpointId, Event, EventId,
-    InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, Pacing,
-    PageRequest, Role, SigningSecret, Timestamp, TraceId,
+    ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, EndpointId,
+    ErrorClass, Event, EventId, InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
+    Outcome, PageRequest, Role, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::store::{ClaimCursor, ClaimRequest, LeaseRoom, Persisted, SharedStore};
 
@@ -17,6 +17,16 @@ pub(crate) const FIRST_PAGE: PageRequest = PageRequest { limit: 100, after: None
 
 /// How long endpoints may fail.
 pub(crate) const DISABLE_AFTER: std::time::Duration = std::time::Duration::from_hours(24);
+
+/// Every dead letter.
+pub(crate) const ALL_LETTERS: DeadLetterFilter = DeadLetterFilter {
+    endpoint_id: None,
+    reason: None,
+    event_type: None,
+    since: None,
+    until: None,
+    replayed: None,
+};
 
 /// So many seconds into the tests' time.
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -44,18 +54,11 @@ pub(crate) fn some_key(role: Role, created_at: Timestamp) -> ApiKey {
 }
 
 pub(crate) fn some_endpoint(org: OrgId, filters: &str) -> Endpoint {
+    let url = "https://example.com/hooks?x=1".parse().unwrap();
     Endpoint {
-        id: EndpointId::mint(at(0)),
-        org_id: org,
-        url: "https://example.com/hooks?x=1".parse().unwrap(),
         event_types: filters.parse().unwrap(),
         description: Some("näme".to_owned()),
-        secret: SigningSecret::generate().unwrap(),
-        disabled_reason: None,
-        created_at: at(0),
-        updated_at: at(0),
-        pacing: Pacing::default(),
-        failing_since: None,
+        ..Endpoint::new(org, url, SigningSecret::generate().unwrap(), at(0))
     }
 }
 
@@ -147,6 +150,7 @@ pub(crate) fn failed_attempt(number: u32, started_at: Timestamp) -> Attempt {
         started_at,
         duration_ms: 12,
         status_code: Some(500),
+        error_class: Some(ErrorClass::Status),
         error: Some("status 500".to_owned()),
         response_excerpt: Some("oops".to_owned()),
     }

@@ -3,12 +3,13 @@ use std::time::Duration;
 use hookgate::store::StoreError;
 use tokio::task::JoinSet;
 
-use super::fixtures::{add_org, at, named_event, persist, some_event};
+use super::fixtures::{add_endpoint, add_org, at, named_event, persist, some_event};
 use super::subject::DEDUP_WINDOW;
 use super::{Subject, on_both};
 
 on_both!(
     migrations_go_up_and_down,
+    endpoints_from_before_a_step_are_there_after_it,
     instances_that_migrate_at_once_apply_each_step_once,
     a_store_without_its_schema_is_unavailable,
     old_dedup_keys_are_forgotten_and_younger_ones_kept,
@@ -35,6 +36,17 @@ async fn migrations_go_up_and_down(subject: &Subject) {
     assert_eq!(store.migrate_down().await.unwrap(), None);
     assert_eq!(store.migrate_up().await.unwrap(), all.len());
     add_org(subject).await;
+}
+
+async fn endpoints_from_before_a_step_are_there_after_it(subject: &Subject) {
+    let store = &subject.store;
+    let org = add_org(subject).await;
+    let added = add_endpoint(subject, org, "user.*").await;
+    while store.migrate_down().await.unwrap() != Some(2) {}
+    store.migrate_up().await.unwrap();
+    let found = store.endpoint(org, added.id).await.unwrap().unwrap();
+    assert_eq!((&found.url, &found.event_types), (&added.url, &added.event_types));
+    assert_eq!((&found.secrets, &found.headers), (&added.secrets, &added.headers));
 }
 
 async fn instances_that_migrate_at_once_apply_each_step_once(subject: &Subject) {

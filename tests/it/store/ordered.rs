@@ -21,6 +21,7 @@ on_both!(
     organisations_with_ordered_endpoints_are_known,
     claimers_at_once_keep_the_order,
     a_server_that_starts_again_lets_go_of_the_head_it_held,
+    a_replay_to_an_ordered_endpoint_takes_its_events_place,
 );
 
 async fn ordered_endpoint(subject: &Subject) -> (OrgId, Endpoint) {
@@ -146,6 +147,28 @@ async fn a_server_that_starts_again_lets_go_of_the_head_it_held(subject: &Subjec
     let instance = InstanceId::new(1);
     assert_eq!(subject.store.release_leases_across_orgs(instance, at(101)).await.unwrap(), 1);
     assert_eq!(claim(subject, 10, at(101)).await[0].event.id, events[0]);
+}
+
+async fn a_replay_to_an_ordered_endpoint_takes_its_events_place(subject: &Subject) {
+    let (org, _) = ordered_endpoint(subject).await;
+    let events = plan(subject, org, &[10, 20, 30]).await;
+    let first = claim(subject, 10, at(100)).await.remove(0);
+    record(subject, &first, Decision::Delivered, 101).await;
+    let new = subject.store.replay_delivery(org, first.id, at(102)).await.unwrap().unwrap();
+    let next = claim(subject, 10, at(103)).await;
+    assert_eq!(next.iter().map(|leased| leased.id).collect::<Vec<_>>(), [new.id]);
+    record(subject, &next[0], Decision::Delivered, 104).await;
+    subject
+        .store
+        .cancel_delivery(org, claim(subject, 10, at(105)).await[0].id, at(106))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        claim(subject, 10, at(107)).await[0].event.id,
+        events[2],
+        "a cancelled head is gone"
+    );
 }
 
 async fn claimers_at_once_keep_the_order(subject: &Subject) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookgate::config::StoreConfig;
+use hookgate::config::{SecretsKeys, StoreConfig};
 use hookgate::store::SharedStore;
 use hookgate::store::postgres::PostgresStore;
 use hookgate::store::sqlite::SqliteStore;
@@ -63,14 +63,19 @@ impl Subject {
     }
 
     async fn migrated(database: Database, directory: TempDir) -> Self {
-        let store = open(&database, &directory).await;
+        let store = open(&database, &directory, None).await;
         store.migrate_up().await.unwrap();
         Self { store, database, directory }
     }
 
     /// Another instance on the same database.
     pub(crate) async fn another(&self) -> SharedStore {
-        open(&self.database, &self.directory).await
+        self.another_with(None).await
+    }
+
+    /// Another instance on the same database, with these keys for secrets.
+    pub(crate) async fn another_with(&self, secrets_key: Option<SecretsKeys>) -> SharedStore {
+        open(&self.database, &self.directory, secrets_key).await
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -112,9 +117,13 @@ impl Subject {
     }
 }
 
-async fn open(database: &Database, directory: &TempDir) -> SharedStore {
+async fn open(
+    database: &Database,
+    directory: &TempDir,
+    secrets_key: Option<SecretsKeys>,
+) -> SharedStore {
     let metrics = Arc::new(Metrics::new().unwrap());
-    let config = config(directory.path().to_owned());
+    let config = StoreConfig { secrets_key, ..config(directory.path().to_owned()) };
     match database {
         Database::Sqlite(path) => {
             Arc::new(SqliteStore::open(path, &config, metrics).await.unwrap())
@@ -133,5 +142,6 @@ pub(crate) fn config(data_dir: PathBuf) -> StoreConfig {
         database_connections: 8,
         database_timeout: Duration::from_secs(10),
         dedup_window: DEDUP_WINDOW,
+        secrets_key: None,
     }
 }

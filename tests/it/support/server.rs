@@ -3,28 +3,30 @@
 //! does it, so what a test finds is what it put there.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
-use hookgate::delivery::Control;
+use hookgate::delivery::{Control, Vitals};
 use hookgate::domain::{
     ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Role,
     Timestamp, TraceId,
 };
-use hookgate::http::{AppState, Parts};
-use hookgate::ingest::Intake;
+use hookgate::http::{Api, AppState, Parts};
+use hookgate::ingest::{Backlog, Intake, Replayer};
 use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
 use hookgate::limit::RateLimiter;
-use hookgate::runtime::{Clock, Lifecycle};
+use hookgate::runtime::{Clock, Lifecycle, Wake};
 use hookgate::store::sqlite::SqliteStore;
 use hookgate::store::{ClaimCursor, ClaimRequest, Maintenance, SharedStore};
 use hookgate::telemetry::Metrics;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Executor};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,11 +45,13 @@ pub(crate) struct Server {
     pub(crate) store: SharedStore,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of a delivery part that is not there: a test beats for it.
+    pub(crate) vitals: Vitals,
     pub(crate) journal: Journal,
     pub(crate) reader: JournalReader,
     pub(crate) lifecycle: Lifecycle,
     client: Client,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// An organisation and a key of it.
@@ -96,23 +100,33 @@ impl Server {
             clock.clone(),
             Arc::clone(&metrics),
         );
+        let vitals = Vitals::new(&clock);
         let parts = Parts {
             store: Arc::clone(&store),
             authenticator,
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
             delivery: Control::new(),
+            wake: Wake::new(),
+            replays: Wake::new(),
+            vitals: vitals.clone(),
+            backlog: Backlog::new(&clock),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             shutdown: lifecycle.shutdown(),
         };
-        let router = hookgate::http::router(AppState::new(&config, parts));
+        let api = Api::new(AppState::new(&config, parts));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = hookgate::http::serve(listener, router, lifecycle.shutdown());
+        let serving = hookgate::http::serve(listener, api, lifecycle.shutdown());
         lifecycle.spawn("http", async move { serving.await.unwrap() });
         let client = client();
-        Self { base_url, store, clock, metrics, journal, reader, lifecycle, client, _dir: dir }
+        Self { base_url, store, clock, metrics, vitals, journal, reader, lifecycle, client, dir }
+    }
+
+    /// The SQLite file.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.dir.path().join("hookgate.db")
     }
 
     /// Adds an organisation that follows the default limit, with a key.
@@ -186,6 +200,40 @@ impl Server {
         let (caps, from) = (HashMap::new(), ClaimCursor::default());
         let request = ClaimRequest { lease, deliveries_max: 100, caps: &caps, from, now };
         self.store.claim_deliveries_across_orgs(request).await.unwrap().leased
+    }
+
+    /// Has the store refuse events of the account `poison` from now on.
+    pub(crate) async fn trap_events(&self) {
+        self.execute(
+            "CREATE TRIGGER trap BEFORE INSERT ON events WHEN NEW.account_id = 'poison'
+             BEGIN SELECT RAISE(ABORT, 'no poison here'); END",
+        )
+        .await;
+    }
+
+    /// Has the store take them again.
+    pub(crate) async fn untrap_events(&self) {
+        self.execute("DROP TRIGGER trap").await;
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        let file = SqliteConnectOptions::new().filename(self.dir.path().join("hookgate.db"));
+        file.connect().await.unwrap().execute(sql).await.unwrap();
+    }
+
+    /// Goes on with replays until nothing is left to do.
+    pub(crate) async fn run_replays(&self) {
+        while self.replayer().run_once().await.unwrap() {}
+    }
+
+    /// What goes on with replays.
+    pub(crate) fn replayer(&self) -> Replayer {
+        Replayer {
+            store: Arc::clone(&self.store),
+            clock: self.clock.clone(),
+            wake: Wake::new(),
+            planned: Wake::new(),
+        }
     }
 
     /// A request with a key.

@@ -1,0 +1,4 @@
+-- secret, earlier_secrets and headers are in clear, or encrypted where SECRETS_KEY is set.
+-- earlier_secrets: those replaced that still sign beside it; headers: sent along, as a JSON object.
+ALTER TABLE endpoints ADD COLUMN earlier_secrets TEXT;
+ALTER TABLE endpoints ADD COLUMN headers TEXT;

@@ -1,0 +1,78 @@
+//! A test event to one endpoint.
+//!
+//! It is an event and a delivery like any other, stored before the answer and sent by the real path:
+//! the guard, the signature, the retries and the record are those of every webhook. Only its planning
+//! differs: it goes to this endpoint, whatever its filters say, and to no other.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::super::error::ApiError;
+use super::super::extract::{Id, Tenant};
+use super::super::fields::{self, OptionalFields};
+use super::super::quota;
+use super::super::state::AppState;
+use super::super::trace::Arrival;
+use super::answer;
+use crate::domain::{DeliveryId, EndpointId, Event, EventId, EventType};
+
+/// The type of a test event that is given none.
+const TYPE: &str = "hookgate.test";
+const PAYLOAD: &[u8] = br#"{"test":true}"#;
+
+/// Where to look for what became of it.
+#[derive(Serialize)]
+struct TestView {
+    event_id: EventId,
+    delivery_id: DeliveryId,
+    status: &'static str,
+}
+
+/// `POST /api/endpoints/{id}/test`: 202 with the delivery to look at. It costs one event of the rate
+/// limit.
+pub(in super::super) async fn send(
+    State(app): State<AppState>,
+    arrival: Arrival,
+    tenant: Tenant,
+    Id(id): Id<EndpointId>,
+    OptionalFields(mut fields): OptionalFields,
+) -> Result<Response, ApiError> {
+    let rule = "must be dot-separated words of letters, digits, '_' and '-', at most 128 bytes";
+    let named = fields.nullable("type", |value| fields::word("type", value, rule)).flatten();
+    fields.finish(Some(()))?;
+    let event_type: EventType = match named {
+        Some(named) => named,
+        None => TYPE.parse().map_err(ApiError::internal)?,
+    };
+    let quota = quota::take(&app, &tenant, NonZeroU32::MIN)?;
+    let now = app.clock.now();
+    let event = Arc::new(Event {
+        id: EventId::mint(now),
+        org_id: tenant.org_id,
+        event_type,
+        payload: Bytes::from_static(PAYLOAD),
+        dedup_id: None,
+        account_id: None,
+        user_id: None,
+        occurred_at: None,
+        received_at: now,
+        trace_id: arrival.trace_id,
+    });
+    let planned = app.store.plan_event(tenant.org_id, id, &event, now).await?;
+    let delivery_id = planned.map_err(ApiError::Plan)?;
+    app.wake.wake();
+    app.metrics.events_ingested_total.inc();
+    app.metrics.events_stored_total.inc();
+    app.metrics.deliveries_planned_total.inc();
+    let view = TestView { event_id: event.id, delivery_id, status: "accepted" };
+    let mut response =
+        answer::at(StatusCode::ACCEPTED, &format!("/api/deliveries/{delivery_id}"), &view)?;
+    quota::write_headers(response.headers_mut(), quota);
+    Ok(response)
+}

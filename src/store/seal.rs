@@ -1,0 +1,330 @@
+//! Encrypts what the store holds of secrets, where `SECRETS_KEY` is set.
+//!
+//! A sealed text is `enc1.<key id>.<base64 of nonce, ciphertext and tag>`: AES-256-GCM under a random
+//! nonce, bound by its associated data to its column and to the endpoint's organisation and id, so
+//! that it opens nowhere else. The key id is the start of a hash of the key. Every text that does not
+//! begin so is in clear: one from before there was a key.
+//!
+//! Nonces of 96 random bits are good for 2^32 texts under one key (NIST SP 800-38D section 8.3);
+//! endpoints' secrets are written when people change them.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use sha2::{Digest, Sha256};
+
+use crate::config::SecretsKeys;
+use crate::domain::{
+    CustomHeaders, Endpoint, EndpointId, OrgId, Readable, Secrets, SigningSecret, Unreadable,
+};
+
+use super::StoreError;
+
+/// How every sealed text begins: the version of its form.
+const HEAD: &str = "enc1.";
+/// Characters of a key id, hexadecimal.
+const KEY_ID_CHARS: usize = 12;
+/// Where the key id of a sealed text ends.
+pub(super) const SEALED_HEAD_CHARS: usize = HEAD.len() + KEY_ID_CHARS;
+
+/// The keys, ready for use. Without any, everything is written in clear.
+pub(super) struct Keyring(Vec<Key>);
+
+struct Key {
+    id: String,
+    key: LessSafeKey,
+}
+
+/// Whose secret a text is, and which: what a sealed text is bound to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) org: OrgId,
+    pub(super) endpoint: EndpointId,
+}
+
+/// The columns of an endpoint that may be sealed, as the store has them.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct SecretColumns {
+    pub(super) secret: String,
+    pub(super) earlier_secrets: Option<String>,
+    pub(super) headers: Option<String>,
+}
+
+const SECRET: &str = "secret";
+const EARLIER_SECRETS: &str = "earlier_secrets";
+const HEADERS: &str = "headers";
+
+impl Keyring {
+    /// # Errors
+    /// Never in practice: the keys have the length that the cipher asks for.
+    pub(super) fn new(keys: Option<&SecretsKeys>) -> Result<Self, StoreError> {
+        let key = |bytes: &[u8; 32]| {
+            let unbound = UnboundKey::new(&AES_256_GCM, bytes).ok()?;
+            Some(Key { id: key_id(bytes), key: LessSafeKey::new(unbound) })
+        };
+        let keys = keys.map_or(&[][..], SecretsKeys::keys).iter().map(key).collect::<Option<_>>();
+        keys.map(Self).ok_or_else(|| StoreError::Corrupt("SECRETS_KEY".to_owned()))
+    }
+
+    /// Whether a sealed text that begins so can be opened.
+    pub(super) fn knows(&self, sealed_head: &str) -> bool {
+        sealed_head.strip_prefix(HEAD).is_some_and(|id| self.0.iter().any(|key| key.id == id))
+    }
+
+    /// The columns of an endpoint.
+    ///
+    /// # Errors
+    /// When there is no source of random numbers, or the endpoint itself could not be read.
+    pub(super) fn seal_endpoint(&self, endpoint: &Endpoint) -> Result<SecretColumns, StoreError> {
+        let place = Place { org: endpoint.org_id, endpoint: endpoint.id };
+        let unreadable = |why: &Unreadable| StoreError::Corrupt(why.to_string());
+        let (secret, earlier_secrets) =
+            self.seal_secrets(place, endpoint.secrets.as_ref().map_err(unreadable)?)?;
+        let headers = self.seal_headers(place, endpoint.headers.as_ref().map_err(unreadable)?)?;
+        Ok(SecretColumns { secret, earlier_secrets, headers })
+    }
+
+    /// The columns `secret` and `earlier_secrets`.
+    pub(super) fn seal_secrets(
+        &self,
+        place: Place,
+        secrets: &Secrets,
+    ) -> Result<(String, Option<String>), StoreError> {
+        let secret = self.seal(place, SECRET, secrets.current().reveal())?;
+        let earlier = secrets.reveal_earlier();
+        let earlier = earlier.map(|text| self.seal(place, EARLIER_SECRETS, text)).transpose()?;
+        Ok((secret, earlier))
+    }
+
+    /// The column `headers`.
+    pub(super) fn seal_headers(
+        &self,
+        place: Place,
+        headers: &CustomHeaders,
+    ) -> Result<Option<String>, StoreError> {
+        let text = (!headers.is_empty()).then(|| headers.reveal());
+        text.map(|text| self.seal(place, HEADERS, text)).transpose()
+    }
+
+    /// Reads the columns `secret` and `earlier_secrets`.
+    pub(super) fn open_secrets(&self, place: Place, columns: &SecretColumns) -> Readable<Secrets> {
+        let malformed = || Unreadable("the signing secret is malformed".to_owned());
+        let secret = self.open(place, SECRET, &columns.secret)?;
+        let current: SigningSecret = secret.parse().map_err(|_| malformed())?;
+        let Some(earlier) = &columns.earlier_secrets else { return Ok(Secrets::new(current)) };
+        let earlier = self.open(place, EARLIER_SECRETS, earlier)?;
+        Secrets::with_earlier(current, &earlier).map_err(|_| malformed())
+    }
+
+    /// Reads the column `headers`.
+    pub(super) fn open_headers(
+        &self,
+        place: Place,
+        columns: &SecretColumns,
+    ) -> Readable<CustomHeaders> {
+        let Some(headers) = &columns.headers else { return Ok(CustomHeaders::default()) };
+        let text = self.open(place, HEADERS, headers)?;
+        let malformed = |_| Unreadable("the custom headers are malformed".to_owned());
+        CustomHeaders::from_text(&text).map_err(malformed)
+    }
+
+    /// The same columns sealed by the first key; `None` when they are, or when there is no key.
+    pub(super) fn reseal(
+        &self,
+        place: Place,
+        columns: &SecretColumns,
+    ) -> Result<Readable<Option<SecretColumns>>, StoreError> {
+        if self.0.is_empty() {
+            return Ok(Ok(None));
+        }
+        let texts = [
+            (SECRET, Some(&columns.secret)),
+            (EARLIER_SECRETS, columns.earlier_secrets.as_ref()),
+            (HEADERS, columns.headers.as_ref()),
+        ];
+        let mut sealed = [None, None, None];
+        for ((column, text), sealed) in texts.into_iter().zip(&mut sealed) {
+            let Some(text) = text else { continue };
+            *sealed = Some(if self.is_sealed_by_first(text) {
+                text.clone()
+            } else {
+                match self.open(place, column, text) {
+                    Ok(text) => self.seal(place, column, text)?,
+                    Err(unreadable) => return Ok(Err(unreadable)),
+                }
+            });
+        }
+        let [secret, earlier_secrets, headers] = sealed;
+        let secret = secret.unwrap_or_default();
+        let resealed = SecretColumns { secret, earlier_secrets, headers };
+        Ok(Ok((resealed != *columns).then_some(resealed)))
+    }
+
+    fn is_sealed_by_first(&self, text: &str) -> bool {
+        let by = text.strip_prefix(HEAD).and_then(|rest| rest.split_once('.'));
+        self.0.first().is_some_and(|first| by.is_some_and(|(id, _)| id == first.id))
+    }
+
+    fn seal(&self, place: Place, column: &str, text: String) -> Result<String, StoreError> {
+        let Some(first) = self.0.first() else { return Ok(text) };
+        let failed = |_| StoreError::Unavailable(sqlx::Error::Encode("no random bytes".into()));
+        let mut nonce = [0; NONCE_LEN];
+        getrandom::fill(&mut nonce).map_err(failed)?;
+        let mut sealed = text.into_bytes();
+        let by = Nonce::assume_unique_for_key(nonce);
+        first
+            .key
+            .seal_in_place_append_tag(by, place.bound_to(column), &mut sealed)
+            .map_err(|_| StoreError::Corrupt("a text too long to encrypt".to_owned()))?;
+        let bytes = [&nonce[..], &sealed].concat();
+        Ok(format!("{HEAD}{}.{}", first.id, STANDARD.encode(bytes)))
+    }
+
+    fn open(&self, place: Place, column: &str, text: &str) -> Readable<String> {
+        let Some(sealed) = text.strip_prefix(HEAD) else { return Ok(text.to_owned()) };
+        let unreadable = |why: String| {
+            Unreadable(format!("the endpoint's secrets cannot be read, see SECRETS_KEY: {why}"))
+        };
+        let (id, sealed) = sealed.split_once('.').unwrap_or((sealed, ""));
+        let key = self.0.iter().find(|key| key.id == id);
+        let key = key.ok_or_else(|| unreadable(format!("the key {id} is not among its keys")))?;
+        let opened = || {
+            let mut bytes = STANDARD.decode(sealed).ok()?;
+            let (nonce, sealed) = bytes.split_first_chunk_mut::<NONCE_LEN>()?;
+            let nonce = Nonce::assume_unique_for_key(*nonce);
+            let opened = key.key.open_in_place(nonce, place.bound_to(column), sealed).ok()?;
+            String::from_utf8(opened.to_vec()).ok()
+        };
+        let why = format!("the key {id} does not open what is stored, which was changed or moved");
+        opened().ok_or_else(|| unreadable(why))
+    }
+}
+
+impl Place {
+    fn bound_to(self, column: &str) -> Aad<Vec<u8>> {
+        let ids = [self.org.uuid().into_bytes(), self.endpoint.uuid().into_bytes()].concat();
+        Aad::from([&ids[..], column.as_bytes()].concat())
+    }
+}
+
+/// Whoever reads a row must be able to tell the key without having it.
+fn key_id(key: &[u8; 32]) -> String {
+    let hash = Sha256::new().chain_update(b"hookgate secrets key").chain_update(key).finalize();
+    let start =
+        hash.iter().take(KEY_ID_CHARS / 2).fold(0_u64, |id, byte| id << 8 | u64::from(*byte));
+    format!("{start:0KEY_ID_CHARS$x}")
+}
+
+/// The key id within the start of a sealed text.
+pub(super) fn key_id_of(sealed_head: &str) -> &str {
+    sealed_head.strip_prefix(HEAD).unwrap_or(sealed_head)
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|key| &key.id)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::Timestamp;
+
+    const NOW: Timestamp = Timestamp::from_micros(0);
+
+    fn keyring(bytes: &[u8]) -> Keyring {
+        let keys: Vec<String> = bytes.iter().map(|byte| STANDARD.encode([*byte; 32])).collect();
+        let keys = SecretsKeys::parse(&keys.join(",")).unwrap();
+        Keyring::new(Some(&keys)).unwrap()
+    }
+
+    fn endpoint() -> Endpoint {
+        let url = "https://example.com/".parse().unwrap();
+        let mut endpoint =
+            Endpoint::new(OrgId::mint(NOW), url, SigningSecret::generate().unwrap(), NOW);
+        let new = SigningSecret::generate().unwrap();
+        endpoint.secrets = Ok(endpoint.rotated_secrets(new, Duration::from_secs(9), NOW).unwrap());
+        endpoint.headers = Ok(CustomHeaders::parse([("x-a", "b")]).unwrap());
+        endpoint
+    }
+
+    fn place(endpoint: &Endpoint) -> Place {
+        Place { org: endpoint.org_id, endpoint: endpoint.id }
+    }
+
+    fn all_start_with(columns: &SecretColumns, head: &str) -> bool {
+        let rest = [&columns.earlier_secrets, &columns.headers].into_iter().flatten();
+        rest.chain([&columns.secret]).all(|text| text.starts_with(head))
+    }
+
+    #[test]
+    fn what_is_sealed_opens_in_its_place_only() {
+        let (keyring, endpoint) = (keyring(&[1]), endpoint());
+        let columns = keyring.seal_endpoint(&endpoint).unwrap();
+        assert!(all_start_with(&columns, "enc1."));
+        assert_eq!(keyring.open_secrets(place(&endpoint), &columns), endpoint.secrets);
+        assert_eq!(keyring.open_headers(place(&endpoint), &columns), endpoint.headers);
+
+        let other_org = Place { org: OrgId::mint(NOW), ..place(&endpoint) };
+        let other_endpoint = Place { endpoint: EndpointId::mint(NOW), ..place(&endpoint) };
+        for elsewhere in [other_org, other_endpoint] {
+            let why = keyring.open_secrets(elsewhere, &columns).unwrap_err().to_string();
+            assert!(why.contains("SECRETS_KEY") && why.contains("moved"), "{why}");
+            assert!(keyring.open_headers(elsewhere, &columns).is_err());
+        }
+        let other_column = SecretColumns { headers: Some(columns.secret.clone()), ..columns };
+        assert!(keyring.open_headers(place(&endpoint), &other_column).is_err());
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let (keyring, endpoint) = (keyring(&[1]), endpoint());
+        let columns = keyring.seal_endpoint(&endpoint).unwrap();
+        for index in 0..columns.secret.len() {
+            let mut bytes = columns.secret.clone().into_bytes();
+            bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
+            let changed =
+                SecretColumns { secret: String::from_utf8(bytes).unwrap(), ..columns.clone() };
+            assert!(keyring.open_secrets(place(&endpoint), &changed).is_err(), "{index}");
+        }
+    }
+
+    #[test]
+    fn the_first_key_seals_and_the_others_open() {
+        let (old, both, new) = (keyring(&[1]), keyring(&[2, 1]), keyring(&[2]));
+        let endpoint = endpoint();
+        let place = place(&endpoint);
+        let by_old = old.seal_endpoint(&endpoint).unwrap();
+        assert_eq!(both.open_secrets(place, &by_old), endpoint.secrets);
+        let why = new.open_secrets(place, &by_old).unwrap_err().to_string();
+        assert!(why.contains("is not among its keys"), "{why}");
+
+        let by_new = both.reseal(place, &by_old).unwrap().unwrap().unwrap();
+        assert!(all_start_with(&by_new, &format!("enc1.{}.", key_id(&[2; 32]))));
+        assert_eq!(new.open_secrets(place, &by_new), endpoint.secrets);
+        assert_eq!(new.open_headers(place, &by_new), endpoint.headers);
+        assert!(both.reseal(place, &by_new).unwrap().unwrap().is_none(), "done before");
+        assert!(new.reseal(place, &by_old).unwrap().is_err());
+    }
+
+    #[test]
+    fn without_a_key_texts_are_in_clear_and_with_one_those_are_read_and_can_be_sealed() {
+        let (none, some) = (Keyring::new(None).unwrap(), keyring(&[1]));
+        let endpoint = endpoint();
+        let place = place(&endpoint);
+        let clear = none.seal_endpoint(&endpoint).unwrap();
+        assert!(clear.secret.starts_with("whsec_"));
+        assert_eq!(some.open_secrets(place, &clear), endpoint.secrets);
+        assert_eq!(some.open_headers(place, &clear), endpoint.headers);
+        let sealed = some.reseal(place, &clear).unwrap().unwrap().unwrap();
+        assert!(all_start_with(&sealed, "enc1."));
+        assert!(none.open_secrets(place, &sealed).is_err());
+        assert!(some.knows(&sealed.secret[..SEALED_HEAD_CHARS]));
+        assert!(!none.knows(&sealed.secret[..SEALED_HEAD_CHARS]));
+    }
+}
