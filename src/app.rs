@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-pub use admin::{Admin, AdminError};
+pub use admin::{Admin, AdminError, NewEndpoint};
 pub use first_start::FirstStart;
 use tenancy::Tenancy;
 
@@ -178,10 +178,9 @@ impl App {
             tracing::info!(released, "took up deliveries that the last run left under way");
         }
         let (deliveries, inbox) = delivery::hand_over(&config.delivery);
-        let wake = Wake::new();
-        let paused = Paused::default();
-        paused.set(store.paused_across_orgs().await?);
-        let vitals = delivery::start(
+        let (wake, replays) = (Wake::new(), Wake::new());
+        let paused = who_is_paused(&store).await?;
+        let running = delivery::start(
             &config.delivery,
             Arc::clone(&store),
             clock.clone(),
@@ -193,7 +192,6 @@ impl App {
         let base_url = format!("http://{address}");
         let first_start = FirstStart::prepare(&store, clock.now(), base_url).await?;
         let lease_span = delivery::lease_span(&config.delivery);
-        let replays = Wake::new();
         let replayer = Replayer {
             store: Arc::clone(&store),
             clock: clock.clone(),
@@ -201,7 +199,8 @@ impl App {
             planned: wake.clone(),
         };
         behind.spawn("replayer", replayer.run(lifecycle.shutdown()));
-        let hand_over = HandOver { deliveries, wake: wake.clone(), instance, lease_span };
+        let (shut, planned) = (running.control.shut(), wake.clone());
+        let hand_over = HandOver { deliveries, shut, wake: planned, instance, lease_span };
         let workers = Workers::new(
             &config.ingest,
             (journal.clone(), reader),
@@ -237,9 +236,10 @@ impl App {
                 authenticator: authenticator.clone(),
                 limiter: RateLimiter::new(&config.limit),
                 intake: Intake::new(journal.clone(), clock.clone()),
+                delivery: running.control,
                 wake,
                 replays,
-                vitals,
+                vitals: running.vitals,
                 backlog,
                 metrics,
                 clock,
@@ -360,6 +360,13 @@ async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
     let texts = missing.iter().map(|key| key.texts).sum();
     let ids: Vec<String> = missing.into_iter().map(|key| key.id).collect();
     Err(MissingKeysError::Missing { texts, ids: ids.join(", ") })
+}
+
+/// For whom nothing is sent, before anything is.
+async fn who_is_paused(store: &SharedStore) -> Result<Paused, StoreError> {
+    let paused = Paused::default();
+    paused.set(store.paused_across_orgs().await?);
+    Ok(paused)
 }
 
 fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {

@@ -19,7 +19,7 @@ mod units;
 use clap::Args;
 
 pub use auth::AuthConfig;
-pub use delivery::{DeliveryConfig, RetrySchedule};
+pub use delivery::DeliveryConfig;
 pub use destination::{DestinationConfig, Networks};
 pub use ingest::IngestConfig;
 pub use journal::JournalConfig;

@@ -82,7 +82,9 @@ pub(in super::super) async fn rotate(
     let now = app.clock.now();
     let rotated =
         app.store.rotate_secret(tenant.org_id, id, &new, overlap, &tenant.actor(), now).await?;
-    shown(&rotated.map_err(ApiError::Rotation)?, now)
+    let rotated = rotated.map_err(ApiError::Rotation)?;
+    app.delivery.forget(id);
+    shown(&rotated, now)
 }
 
 /// Takes the fields that say what a new secret is to be.

@@ -17,6 +17,7 @@
 
 mod audit;
 mod cancels;
+mod claims;
 mod dead_letters;
 mod deletion;
 mod deliveries;
@@ -27,6 +28,7 @@ mod maintenance;
 mod orgs;
 mod replays;
 mod secrets;
+mod standings;
 mod usage;
 
 use std::str::FromStr;
