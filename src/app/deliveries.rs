@@ -4,7 +4,8 @@
 //! waits in its memory may still be sent once; that changes nothing any more.
 
 use crate::domain::{
-    Attempt, Delivery, DeliveryFilter, DeliveryId, OrgId, Page, PageRequest, Replay, ReplayId,
+    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, OrgId, Page, PageRequest, Replay,
+    ReplayId,
 };
 
 use super::{Admin, AdminError};
@@ -36,7 +37,7 @@ impl Admin {
 
     /// Makes a delivery due now.
     pub async fn retry_delivery(&self, org: OrgId, id: DeliveryId) -> Result<Delivery, AdminError> {
-        Ok(self.store.retry_delivery(org, id, self.clock.now()).await??)
+        Ok(self.store.retry_delivery(org, id, &Actor::CLI, self.clock.now()).await??)
     }
 
     /// Repeats a delivery as a new one.
@@ -45,7 +46,7 @@ impl Admin {
         org: OrgId,
         id: DeliveryId,
     ) -> Result<Delivery, AdminError> {
-        Ok(self.store.replay_delivery(org, id, self.clock.now()).await??)
+        Ok(self.store.replay_delivery(org, id, &Actor::CLI, self.clock.now()).await??)
     }
 
     /// Cancels a pending delivery.
@@ -54,7 +55,7 @@ impl Admin {
         org: OrgId,
         id: DeliveryId,
     ) -> Result<Delivery, AdminError> {
-        Ok(self.store.cancel_delivery(org, id, self.clock.now()).await??)
+        Ok(self.store.cancel_delivery(org, id, &Actor::CLI, self.clock.now()).await??)
     }
 
     /// A page of an organisation's replays, newest first.

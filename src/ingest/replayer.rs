@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use crate::domain::OrgId;
+use crate::domain::{Actor, OrgId};
 use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
 use crate::store::{BuriedEvent, ReplayStep, SharedStore, StoreError};
 
@@ -71,7 +71,9 @@ impl Replayer {
             Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
                 tracing::error!(%org, replay = %id, %error, "a replay failed");
                 let detail = error.to_string();
-                self.store.end_replay(org, id, Some(&detail), self.clock.now()).await?;
+                self.store
+                    .end_replay(org, id, Some(&detail), &Actor::SERVER, self.clock.now())
+                    .await?;
                 Ok(true)
             }
             stepped => stepped,

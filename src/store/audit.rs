@@ -3,7 +3,11 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::domain::{ApiKey, Endpoint, EndpointChange, EndpointId, Org, OrgId, SigningSecret};
+use super::{LetterDeletion, ReplayedEvent};
+use crate::domain::{
+    ApiKey, DeadLetterId, Delivery, DeliveryId, Endpoint, EndpointChange, EndpointId, Event,
+    EventId, Org, OrgId, Replay, ReplayStatus, SigningSecret,
+};
 
 /// A line that is about to be written.
 #[derive(Debug)]
@@ -95,6 +99,84 @@ impl Note {
     /// An endpoint's secret was shown.
     pub(super) fn secret_shown(org: OrgId, id: EndpointId) -> Self {
         Self::of_endpoint(org, "endpoint.secret.show", id, json!({}))
+    }
+
+    /// A test event was sent to an endpoint.
+    pub(super) fn endpoint_tested(id: EndpointId, event: &Event, delivery: DeliveryId) -> Self {
+        let changes = json!({ "event_id": event.id, "delivery_id": delivery });
+        Self::of_endpoint(event.org_id, "endpoint.test", id, changes)
+    }
+
+    /// So many pending deliveries of an endpoint were cancelled.
+    pub(super) fn pending_cancelled(org: OrgId, id: EndpointId, cancelled: u64) -> Self {
+        let changes = json!({ "cancelled": cancelled });
+        Self::of_endpoint(org, "endpoint.cancel_pending", id, changes)
+    }
+
+    /// A delivery was made due.
+    pub(super) fn delivery_retried(delivery: &Delivery) -> Self {
+        Self::of_delivery(delivery.org_id, "delivery.retry", delivery.id, json!({}))
+    }
+
+    /// A delivery was cancelled.
+    pub(super) fn delivery_cancelled(delivery: &Delivery) -> Self {
+        Self::of_delivery(delivery.org_id, "delivery.cancel", delivery.id, json!({}))
+    }
+
+    /// A delivery was repeated as `new`.
+    pub(super) fn delivery_replayed(old: DeliveryId, new: &Delivery) -> Self {
+        let changes = json!({ "delivery_id": new.id });
+        Self::of_delivery(new.org_id, "delivery.replay", old, changes)
+    }
+
+    /// An event was delivered once more, to `endpoint` alone if one was named.
+    pub(super) fn event_replayed(
+        org: OrgId,
+        id: EventId,
+        endpoint: Option<EndpointId>,
+        replayed: &ReplayedEvent,
+    ) -> Self {
+        let mut changes =
+            json!({ "deliveries": replayed.deliveries.len(), "skipped": replayed.skipped });
+        if let Some(endpoint) = endpoint {
+            changes["endpoint_id"] = json!(endpoint);
+        }
+        Self { org: Some(org), action: "event.replay", object: id.uuid(), changes }
+    }
+
+    /// A replay of dead letters was started, by these rules.
+    pub(super) fn replay_started(replay: &Replay) -> Self {
+        let mut changes = json!(replay.filter);
+        if let Some(fields) = changes.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        changes["total"] = json!(replay.total);
+        Self::of_replay("replay.create", replay, changes)
+    }
+
+    /// A replay was ended before its end, when it had come so far.
+    pub(super) fn replay_ended(replay: &Replay) -> Self {
+        let failed = replay.status == ReplayStatus::Failed;
+        let action = if failed { "replay.fail" } else { "replay.cancel" };
+        let changes = json!({ "done": replay.done, "skipped": replay.skipped });
+        Self::of_replay(action, replay, changes)
+    }
+
+    /// A dead letter was deleted.
+    pub(super) fn letter_deleted(org: OrgId, id: DeadLetterId, why: LetterDeletion) -> Self {
+        let action = match why {
+            LetterDeletion::Removed => "dead_letter.delete",
+            LetterDeletion::Stored => "dead_letter.replay",
+        };
+        Self { org: Some(org), action, object: id.uuid(), changes: json!({}) }
+    }
+
+    fn of_replay(action: &'static str, replay: &Replay, changes: Value) -> Self {
+        Self { org: Some(replay.org_id), action, object: replay.id.uuid(), changes }
+    }
+
+    fn of_delivery(org: OrgId, action: &'static str, id: DeliveryId, changes: Value) -> Self {
+        Self { org: Some(org), action, object: id.uuid(), changes }
     }
 
     fn of_endpoint(org: OrgId, action: &'static str, id: EndpointId, changes: Value) -> Self {

@@ -15,8 +15,8 @@
 //! - Lists run from newest to oldest by `(time, id)` and fetch at most `limit` rows.
 //! - Batches write rows that others may write too (dedup keys, events, deliveries) in key order, so that two
 //!   batches cannot wait for each other in a circle.
-//! - Whoever changes organisations, keys or endpoints says who it is (`by`), and the audit log gets its
-//!   line in the same transaction.
+//! - Whoever changes organisations, keys or endpoints, or what becomes of deliveries, says who it is
+//!   (`by`), and the audit log gets its line in the same transaction. What changes nothing gets none.
 //! - Nothing of an organisation that is being deleted is added: what stores events holds its row, so
 //!   that a deletion begins before or after a batch.
 //!
@@ -445,6 +445,7 @@ pub trait EventStore: Send + Sync {
         org: OrgId,
         endpoint: EndpointId,
         event: &Arc<Event>,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<DeliveryId, PlanRefusal>, StoreError>;
     /// Puts an event that the store refuses among the dead letters, `record` being the event in the
@@ -508,6 +509,7 @@ pub trait DeliveryStore: Send + Sync {
         &self,
         org: OrgId,
         id: DeliveryId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError>;
 }
@@ -521,15 +523,18 @@ pub trait CancelStore: Send + Sync {
         &self,
         org: OrgId,
         id: DeliveryId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError>;
     /// Cancels pending deliveries to an endpoint that were planned by `until`, at most
     /// [`CANCELS_PER_STEP`] of them, and returns how many: the caller goes on until that is none.
+    /// The audit log gets one line with that number.
     async fn cancel_pending(
         &self,
         org: OrgId,
         endpoint: EndpointId,
         until: Timestamp,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<u64, StoreError>;
 }
@@ -557,7 +562,23 @@ pub trait DeadLetterStore: Send + Sync {
         id: DeadLetterId,
     ) -> Result<Option<Vec<u8>>, StoreError>;
     /// Deletes a dead letter; its delivery stays as it is. `false` when there is none.
-    async fn delete_dead_letter(&self, org: OrgId, id: DeadLetterId) -> Result<bool, StoreError>;
+    async fn delete_dead_letter(
+        &self,
+        org: OrgId,
+        id: DeadLetterId,
+        why: LetterDeletion,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+}
+
+/// Why a dead letter is deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LetterDeletion {
+    /// Its owner puts it aside.
+    Removed,
+    /// The event that had been refused is stored now.
+    Stored,
 }
 
 /// Why no delivery was planned to an endpoint.
@@ -578,6 +599,7 @@ pub trait ReplayStore: Send + Sync {
         &self,
         org: OrgId,
         id: DeliveryId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError>;
     /// Delivers an event once more: to every endpoint that it was planned for, or to `endpoint`
@@ -588,16 +610,19 @@ pub trait ReplayStore: Send + Sync {
         org: OrgId,
         id: EventId,
         endpoint: Option<EndpointId>,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<ReplayedEvent, DeliveryRefusal>, StoreError>;
     /// Adds a replay of the dead letters that pass the filter, were given up by `now` and are not
-    /// replayed yet. Steps do the work. `filter.replayed` is not looked at.
+    /// replayed yet. Steps do the work. `filter.replayed` is not looked at. `None` when there is no
+    /// such organisation, or it is being deleted.
     async fn insert_replay(
         &self,
         org: OrgId,
         filter: &DeadLetterFilter,
+        by: &Actor,
         now: Timestamp,
-    ) -> Result<Replay, StoreError>;
+    ) -> Result<Option<Replay>, StoreError>;
     /// One replay.
     async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>, StoreError>;
     /// The organisation's replays.
@@ -609,6 +634,7 @@ pub trait ReplayStore: Send + Sync {
         org: OrgId,
         id: ReplayId,
         failure: Option<&str>,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Replay>, StoreError>;
     /// The running replay whose last step is the longest ago.

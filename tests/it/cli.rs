@@ -272,6 +272,12 @@ async fn deliveries_are_looked_into_and_sent_again_beside_a_running_server() {
     let retried = place.json(&["delivery", "retry", "--org", org, id]).await;
     assert_eq!((text(&retried, "id"), text(&retried, "status")), (id, "pending"));
     receiver.received(3).await;
+    let log = place.json(&["audit", "list", "--org", org]).await;
+    for (line, action) in log.as_array().unwrap().iter().zip(["delivery.retry", "delivery.replay"])
+    {
+        let told = (text(line, "action"), text(line, "actor"), text(line, "object"));
+        assert_eq!(told, (action, "cli", id));
+    }
     let replay = post(&server, &key, "/api/dead-letters/replay", json!({})).await;
     let replays = place.json(&["replay", "list", "--org", org]).await;
     assert_eq!(replays[0]["id"], replay["id"]);

@@ -6,13 +6,14 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::error::ApiError;
-use super::super::extract::{EndpointsManage, EventsRead, Id, Scoped};
+use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
 use super::deliveries::DeliveryView;
 use crate::domain::{DeadLetterFilter, DeadLetterId, EventId};
 use crate::ingest::{Revival, revive};
+use crate::store::LetterDeletion;
 
 /// An event that had been refused and is stored now.
 #[derive(Serialize)]
@@ -59,7 +60,8 @@ pub(in super::super) async fn remove(
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let deleted = app.store.delete_dead_letter(tenant.org_id, id).await?;
+    let (why, by, now) = (LetterDeletion::Removed, tenant.actor(), app.clock.now());
+    let deleted = app.store.delete_dead_letter(tenant.org_id, id, why, &by, now).await?;
     if deleted { Ok(answer::no_content()) } else { Err(ApiError::NotFound) }
 }
 
@@ -72,10 +74,10 @@ pub(in super::super) async fn replay(
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let org = tenant.org_id;
+    let (org, by) = (tenant.org_id, tenant.actor());
     let letter = app.store.dead_letter(org, id).await?.ok_or(ApiError::NotFound)?;
     if let Some(delivery) = letter.delivery_id {
-        let replayed = app.store.replay_delivery(org, delivery, app.clock.now()).await?;
+        let replayed = app.store.replay_delivery(org, delivery, &by, app.clock.now()).await?;
         let delivery = replayed.map_err(ApiError::Delivery)?;
         app.wake.wake();
         return answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery));
@@ -83,7 +85,8 @@ pub(in super::super) async fn replay(
     let record = app.store.buried_record(org, id).await?.ok_or(ApiError::NotFound)?;
     match revive(&app.store, record, app.clock.now()).await? {
         Revival::Stored => {
-            app.store.delete_dead_letter(org, id).await?;
+            let (why, now) = (LetterDeletion::Stored, app.clock.now());
+            app.store.delete_dead_letter(org, id, why, &by, now).await?;
             app.wake.wake();
             let stored = Stored { event_id: letter.event_id, status: "stored" };
             answer::json(StatusCode::ACCEPTED, &stored)

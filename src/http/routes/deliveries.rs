@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::error::ApiError;
-use super::super::extract::{EndpointsManage, EventsRead, Id, Scoped};
+use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
@@ -79,7 +79,8 @@ pub(in super::super) async fn retry(
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let retried = app.store.retry_delivery(tenant.org_id, id, app.clock.now()).await?;
+    let retried =
+        app.store.retry_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = retried.map_err(ApiError::Delivery)?;
     answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
 }
@@ -92,7 +93,8 @@ pub(in super::super) async fn replay(
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let replayed = app.store.replay_delivery(tenant.org_id, id, app.clock.now()).await?;
+    let replayed =
+        app.store.replay_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = replayed.map_err(ApiError::Delivery)?;
     app.wake.wake();
     answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
@@ -106,7 +108,8 @@ pub(in super::super) async fn cancel(
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let cancelled = app.store.cancel_delivery(tenant.org_id, id, app.clock.now()).await?;
+    let cancelled =
+        app.store.cancel_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = cancelled.map_err(ApiError::Delivery)?;
     app.delivery.forget_delivery(id);
     answer::ok(&DeliveryView::from(delivery))

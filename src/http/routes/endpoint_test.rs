@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::super::error::ApiError;
-use super::super::extract::{EndpointsManage, Id, Scoped};
+use super::super::extract::{Caller, EndpointsManage, Id, Scoped};
 use super::super::fields::{self, OptionalFields};
 use super::super::quota;
 use super::super::state::AppState;
@@ -64,7 +64,7 @@ pub(in super::super) async fn send(
         received_at: now,
         trace_id: arrival.trace_id,
     });
-    let planned = app.store.plan_event(tenant.org_id, id, &event, now).await?;
+    let planned = app.store.plan_event(tenant.org_id, id, &event, &tenant.actor(), now).await?;
     let delivery_id = planned.map_err(ApiError::Plan)?;
     app.wake.wake();
     app.metrics.events_ingested_total.inc();

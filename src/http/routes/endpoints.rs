@@ -165,7 +165,7 @@ pub(in super::super) async fn remove(
 /// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of deliveries that were cancelled.
 ///
 /// Those planned while this runs stay. It takes bounded steps, so a caller whose time runs out asks
-/// again and it goes on.
+/// again and it goes on; each step writes its own line in the audit log, together with what it did.
 pub(in super::super) async fn cancel_pending(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
@@ -174,10 +174,10 @@ pub(in super::super) async fn cancel_pending(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    let now = app.clock.now();
+    let (by, now) = (tenant.actor(), app.clock.now());
     let mut cancelled = 0;
     loop {
-        let step = app.store.cancel_pending(tenant.org_id, id, now, now).await?;
+        let step = app.store.cancel_pending(tenant.org_id, id, now, &by, now).await?;
         cancelled += step;
         if step == 0 {
             app.delivery.forget(id);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::error::ApiError;
-use super::super::extract::{EndpointsManage, EventsRead, Id, Scoped};
+use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use super::super::fields::OptionalFields;
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
@@ -101,7 +101,10 @@ pub(in super::super) async fn replay(
 ) -> Result<Response, ApiError> {
     let endpoint = fields.optional("endpoint_id", |v| parsed("endpoint_id", v, rule::ENDPOINT));
     fields.finish(Some(()))?;
-    let replayed = app.store.replay_event(tenant.org_id, id, endpoint, app.clock.now()).await?;
+    let replayed = app
+        .store
+        .replay_event(tenant.org_id, id, endpoint, &tenant.actor(), app.clock.now())
+        .await?;
     let replayed = replayed.map_err(ApiError::Delivery)?;
     app.wake.wake();
     let data = replayed.deliveries.into_iter().map(DeliveryView::from).collect();

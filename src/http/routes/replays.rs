@@ -6,12 +6,12 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::super::error::ApiError;
-use super::super::extract::{EndpointsManage, EventsRead, Id, Scoped};
+use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped, Tenant};
 use super::super::fields::{self, Checked, Fields, OptionalFields};
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
-use crate::domain::{DeadLetterFilter, EndpointId, OrgId, ReplayId, Timestamp, Violation};
+use crate::domain::{DeadLetterFilter, EndpointId, ReplayId, Timestamp, Violation};
 use crate::store::DeliveryRefusal;
 
 /// `POST /api/dead-letters/replay`: 202 with the replay.
@@ -29,7 +29,7 @@ pub(in super::super) async fn of_dead_letters(
         replayed: None,
     };
     let filter = fields.finish(Some(filter))?;
-    start(&app, tenant.org_id, &filter).await
+    start(&app, &tenant, &filter).await
 }
 
 /// `POST /api/endpoints/{id}/replay`: 202 with the replay.
@@ -48,7 +48,7 @@ pub(in super::super) async fn of_endpoint(
     if endpoint.disabled_reason.is_some() {
         return Err(ApiError::Delivery(DeliveryRefusal::EndpointDisabled));
     }
-    start(&app, tenant.org_id, &filter).await
+    start(&app, &tenant, &filter).await
 }
 
 /// `GET /api/replays`.
@@ -81,16 +81,19 @@ pub(in super::super) async fn cancel(
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let ended = app.store.end_replay(tenant.org_id, id, None, app.clock.now()).await?;
+    let ended =
+        app.store.end_replay(tenant.org_id, id, None, &tenant.actor(), app.clock.now()).await?;
     answer::ok(&ended.ok_or(ApiError::NotFound)?)
 }
 
 async fn start(
     app: &AppState,
-    org: OrgId,
+    tenant: &Tenant,
     filter: &DeadLetterFilter,
 ) -> Result<Response, ApiError> {
-    let replay = app.store.insert_replay(org, filter, app.clock.now()).await?;
+    let (by, now) = (tenant.actor(), app.clock.now());
+    let replay = app.store.insert_replay(tenant.org_id, filter, &by, now).await?;
+    let replay = replay.ok_or(ApiError::NotFound)?;
     app.replays.wake();
     answer::json(StatusCode::ACCEPTED, &replay)
 }

@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::{PostgresStore, moment};
-use crate::domain::{Delivery, DeliveryId, DeliveryStatus, EndpointId, OrgId, Timestamp};
+use super::{PostgresStore, audit, moment, orgs};
+use crate::domain::{Actor, Delivery, DeliveryId, DeliveryStatus, EndpointId, OrgId, Timestamp};
+use crate::store::audit::Note;
 use crate::store::{
     CANCELS_PER_STEP, CancelStore, DeliveryRefusal, DeliveryStore, StoreError, rows,
 };
@@ -14,8 +15,11 @@ impl CancelStore for PostgresStore {
         &self,
         org: OrgId,
         id: DeliveryId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
         let row = sqlx::query(
             "UPDATE deliveries
              SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $3
@@ -26,11 +30,15 @@ impl CancelStore for PostgresStore {
         .bind(id.uuid())
         .bind(org.uuid())
         .bind(moment(now))
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *tx)
         .await?;
         if let Some(row) = row {
-            return Ok(Ok(rows::delivery(&row)?));
+            let delivery = rows::delivery(&row)?;
+            audit::write(&mut tx, &Note::delivery_cancelled(&delivery), by, now).await?;
+            tx.commit().await?;
+            return Ok(Ok(delivery));
         }
+        tx.rollback().await?;
         Ok(match self.delivery(org, id).await? {
             None => Err(DeliveryRefusal::NotFound),
             Some(delivery) if delivery.status == DeliveryStatus::Cancelled => Ok(delivery),
@@ -43,8 +51,11 @@ impl CancelStore for PostgresStore {
         org: OrgId,
         endpoint: EndpointId,
         until: Timestamp,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
         // Any so many, since sorting all that waits would cost every step as much; then locked in key
         // order, as outcomes take them.
         let cancelled = sqlx::query(
@@ -73,8 +84,14 @@ impl CancelStore for PostgresStore {
         .bind(moment(until))
         .bind(moment(now))
         .bind(CANCELS_PER_STEP.cast_signed())
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        Ok(cancelled.rows_affected())
+        let cancelled = cancelled.rows_affected();
+        if cancelled > 0 {
+            let note = Note::pending_cancelled(org, endpoint, cancelled);
+            audit::write(&mut tx, &note, by, now).await?;
+        }
+        tx.commit().await?;
+        Ok(cancelled)
     }
 }

@@ -2,12 +2,13 @@
 
 use async_trait::async_trait;
 
-use super::{PostgresStore, moment};
+use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{
-    Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, OrgId, Page,
-    PageRequest,
+    Actor, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, OrgId, Page,
+    PageRequest, Timestamp,
 };
-use crate::store::{DeadLetterStore, StoreError, rows};
+use crate::store::audit::Note;
+use crate::store::{DeadLetterStore, LetterDeletion, StoreError, rows};
 
 #[async_trait]
 impl DeadLetterStore for PostgresStore {
@@ -84,12 +85,26 @@ impl DeadLetterStore for PostgresStore {
         Ok(record.flatten())
     }
 
-    async fn delete_dead_letter(&self, org: OrgId, id: DeadLetterId) -> Result<bool, StoreError> {
+    async fn delete_dead_letter(
+        &self,
+        org: OrgId,
+        id: DeadLetterId,
+        why: LetterDeletion,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
         let deleted = sqlx::query("DELETE FROM dead_letters WHERE id = $1 AND org_id = $2")
             .bind(id.uuid())
             .bind(org.uuid())
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(deleted.rows_affected() > 0)
+        if deleted.rows_affected() == 0 {
+            return Ok(false);
+        }
+        audit::write(&mut tx, &Note::letter_deleted(org, id, why), by, now).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 }

@@ -7,11 +7,13 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PostgresStore, moment, standings};
+use super::{PostgresStore, audit, moment, orgs, standings};
 use crate::domain::{
-    Attempt, Cursor, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    ErrorClass, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
+    Actor, Attempt, Cursor, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus,
+    EndpointId, ErrorClass, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest,
+    Timestamp,
 };
+use crate::store::audit::Note;
 use crate::store::outcome::{self, Verdict};
 use crate::store::standing::Standings;
 use crate::store::{
@@ -126,9 +128,11 @@ impl DeliveryStore for PostgresStore {
         &self,
         org: OrgId,
         id: DeliveryId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
         let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
         // The endpoint first, as its removal takes its locks; shared, so that it stays until the end.
         sqlx::query(
             "SELECT 1 FROM endpoints
@@ -169,6 +173,7 @@ impl DeliveryStore for PostgresStore {
         .fetch_one(&mut *tx)
         .await?;
         let delivery = rows::delivery(&row)?;
+        audit::write(&mut tx, &Note::delivery_retried(&delivery), by, now).await?;
         tx.commit().await?;
         Ok(Ok(delivery))
     }

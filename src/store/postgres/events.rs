@@ -11,11 +11,12 @@ use sqlx::{Arguments, Encode, PgConnection, Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PostgresStore, moment};
+use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{
-    Cursor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, OrgId, Page,
+    Actor, Cursor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, OrgId, Page,
     PageRequest, Timestamp,
 };
+use crate::store::audit::Note;
 use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::seal::Keyring;
@@ -53,9 +54,11 @@ impl EventStore for PostgresStore {
         org: OrgId,
         endpoint: EndpointId,
         event: &Arc<Event>,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<DeliveryId, PlanRefusal>, StoreError> {
         let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
         let found = sqlx::query(concat!(
             "SELECT ",
             endpoint_columns!(),
@@ -76,6 +79,8 @@ impl EventStore for PostgresStore {
         let id = candidate.id;
         let unlikely = StoredBefore::Unlikely;
         self.write(&mut tx, &[event.as_ref()], &[candidate], None, now, unlikely).await?;
+        let note = Note::endpoint_tested(endpoint.id, event, id);
+        audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
         Ok(Ok(id))
     }

@@ -196,6 +196,18 @@ pub(super) async fn locked(
     Ok(org.filter(|org| org.deletion.is_none()))
 }
 
+/// Holds an organisation until the end of the transaction, as batches that store events of it do: its
+/// deletion comes before or after. `false` where there is none, or it is being deleted. To be taken
+/// before locks on its endpoints and deliveries, as a deletion takes them.
+pub(super) async fn hold(connection: &mut PgConnection, org: OrgId) -> Result<bool, StoreError> {
+    let held: Option<bool> =
+        sqlx::query_scalar("SELECT deleting_since IS NULL FROM orgs WHERE id = $1 FOR KEY SHARE")
+            .bind(org.uuid())
+            .fetch_optional(connection)
+            .await?;
+    Ok(held == Some(true))
+}
+
 /// Whether there is room for one more of what `limit` limits and `count` counts. Whoever adds one
 /// holds the organisation until the end of its transaction, so that two cannot take the last place.
 pub(super) async fn room(

@@ -5,11 +5,12 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PostgresStore, moment};
+use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{
-    Cursor, DeadLetterFilter, DeadReason, Delivery, DeliveryId, EndpointId, EventId, OrgId, Page,
-    PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
+    Actor, Cursor, DeadLetterFilter, DeadReason, Delivery, DeliveryId, EndpointId, EventId, OrgId,
+    Page, PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
 };
+use crate::store::audit::Note;
 use crate::store::replay::{self, Letter, Stretch, Twin};
 use crate::store::rows::{self, Columns};
 use crate::store::{
@@ -23,9 +24,11 @@ impl ReplayStore for PostgresStore {
         &self,
         org: OrgId,
         id: DeliveryId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
         let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
         // The endpoint first, as its removal takes its locks; shared, so that it stays until the end.
         let row = sqlx::query(
             "SELECT p.id, p.disabled_reason FROM endpoints p
@@ -59,6 +62,7 @@ impl ReplayStore for PostgresStore {
         };
         plan(&mut tx, org, &twins, now).await?;
         let delivery = twin.delivery(org, now);
+        audit::write(&mut tx, &Note::delivery_replayed(id, &delivery), by, now).await?;
         tx.commit().await?;
         Ok(Ok(delivery))
     }
@@ -68,9 +72,11 @@ impl ReplayStore for PostgresStore {
         org: OrgId,
         id: EventId,
         endpoint: Option<EndpointId>,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<ReplayedEvent, DeliveryRefusal>, StoreError> {
         let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
         let received_at: Option<OffsetDateTime> = sqlx::query_scalar(
             "SELECT received_at FROM events WHERE id = $1 AND org_id = $2
              ORDER BY received_at DESC LIMIT 1",
@@ -127,19 +133,28 @@ impl ReplayStore for PostgresStore {
             });
         }
         plan(&mut tx, org, &twins, now).await?;
-        tx.commit().await?;
         let deliveries = twins.iter().map(|twin| twin.delivery(org, now)).collect();
-        Ok(Ok(ReplayedEvent { deliveries, skipped }))
+        let replayed = ReplayedEvent { deliveries, skipped };
+        if !twins.is_empty() {
+            let note = Note::event_replayed(org, id, endpoint, &replayed);
+            audit::write(&mut tx, &note, by, now).await?;
+        }
+        tx.commit().await?;
+        Ok(Ok(replayed))
     }
 
     async fn insert_replay(
         &self,
         org: OrgId,
         filter: &DeadLetterFilter,
+        by: &Actor,
         now: Timestamp,
-    ) -> Result<Replay, StoreError> {
+    ) -> Result<Option<Replay>, StoreError> {
         let until = replay::until(filter, now);
         let mut tx = self.pool.begin().await?;
+        if !orgs::hold(&mut tx, org).await? {
+            return Ok(None);
+        }
         let total: Option<i64> = if filter.event_type.is_some() {
             None
         } else {
@@ -184,8 +199,9 @@ impl ReplayStore for PostgresStore {
         .fetch_one(&mut *tx)
         .await?;
         let replay = rows::replay(&row)?;
+        audit::write(&mut tx, &Note::replay_started(&replay), by, now).await?;
         tx.commit().await?;
-        Ok(replay)
+        Ok(Some(replay))
     }
 
     async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>, StoreError> {
@@ -227,19 +243,31 @@ impl ReplayStore for PostgresStore {
         org: OrgId,
         id: ReplayId,
         failure: Option<&str>,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Replay>, StoreError> {
-        sqlx::query(
+        let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
+        let row = sqlx::query(
             "UPDATE replays SET status = $3, detail = $4, finished_at = $5
-             WHERE id = $1 AND org_id = $2 AND status = 'running'",
+             WHERE id = $1 AND org_id = $2 AND status = 'running'
+             RETURNING id, org_id, endpoint_id, reason, event_type, since, until, total, done,
+                       skipped, status, detail, created_at, finished_at",
         )
         .bind(id.uuid())
         .bind(org.uuid())
         .bind(replay::end(failure).as_str())
         .bind(failure.map(rows::storable))
         .bind(moment(now))
-        .execute(&self.pool)
+        .fetch_optional(&mut *tx)
         .await?;
+        if let Some(row) = row {
+            let ended = rows::replay(&row)?;
+            audit::write(&mut tx, &Note::replay_ended(&ended), by, now).await?;
+            tx.commit().await?;
+            return Ok(Some(ended));
+        }
+        tx.rollback().await?;
         self.replay(org, id).await
     }
 

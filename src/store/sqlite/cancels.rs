@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::SqliteStore;
-use crate::domain::{Delivery, DeliveryId, DeliveryStatus, EndpointId, OrgId, Timestamp};
+use super::{SqliteStore, audit};
+use crate::domain::{Actor, Delivery, DeliveryId, DeliveryStatus, EndpointId, OrgId, Timestamp};
+use crate::store::audit::Note;
 use crate::store::{
     CANCELS_PER_STEP, CancelStore, DeliveryRefusal, DeliveryStore, StoreError, rows,
 };
@@ -14,6 +15,7 @@ impl CancelStore for SqliteStore {
         &self,
         org: OrgId,
         id: DeliveryId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
         let mut tx = self.write().await?;
@@ -29,10 +31,13 @@ impl CancelStore for SqliteStore {
         .bind(now.micros())
         .fetch_optional(&mut *tx)
         .await?;
-        tx.commit().await?;
         if let Some(row) = row {
-            return Ok(Ok(rows::delivery(&row)?));
+            let delivery = rows::delivery(&row)?;
+            audit::write(&mut tx, &Note::delivery_cancelled(&delivery), by, now).await?;
+            tx.commit().await?;
+            return Ok(Ok(delivery));
         }
+        tx.rollback().await?;
         Ok(match self.delivery(org, id).await? {
             None => Err(DeliveryRefusal::NotFound),
             Some(delivery) if delivery.status == DeliveryStatus::Cancelled => Ok(delivery),
@@ -45,6 +50,7 @@ impl CancelStore for SqliteStore {
         org: OrgId,
         endpoint: EndpointId,
         until: Timestamp,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let mut tx = self.write().await?;
@@ -63,7 +69,12 @@ impl CancelStore for SqliteStore {
         .bind(CANCELS_PER_STEP.cast_signed())
         .execute(&mut *tx)
         .await?;
+        let cancelled = cancelled.rows_affected();
+        if cancelled > 0 {
+            let note = Note::pending_cancelled(org, endpoint, cancelled);
+            audit::write(&mut tx, &note, by, now).await?;
+        }
         tx.commit().await?;
-        Ok(cancelled.rows_affected())
+        Ok(cancelled)
     }
 }

@@ -6,11 +6,13 @@ use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
-use super::{MultiRow, SqliteStore, arguments, standings};
+use super::{MultiRow, SqliteStore, arguments, audit, standings};
 use crate::domain::{
-    Attempt, Cursor, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    ErrorClass, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
+    Actor, Attempt, Cursor, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus,
+    EndpointId, ErrorClass, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest,
+    Timestamp,
 };
+use crate::store::audit::Note;
 use crate::store::outcome::{self, Verdict};
 use crate::store::standing::Standings;
 use crate::store::{
@@ -197,6 +199,7 @@ impl DeliveryStore for SqliteStore {
         &self,
         org: OrgId,
         id: DeliveryId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
         let mut tx = self.write().await?;
@@ -229,6 +232,7 @@ impl DeliveryStore for SqliteStore {
         .fetch_one(&mut *tx)
         .await?;
         let delivery = rows::delivery(&row)?;
+        audit::write(&mut tx, &Note::delivery_retried(&delivery), by, now).await?;
         tx.commit().await?;
         Ok(Ok(delivery))
     }

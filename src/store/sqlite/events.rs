@@ -10,11 +10,12 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, SqliteConnection};
 use uuid::Uuid;
 
-use super::{MultiRow, SqliteStore, arguments, id_list};
+use super::{MultiRow, SqliteStore, arguments, audit, id_list};
 use crate::domain::{
-    Cursor, DeadReason, DeliveryId, Endpoint, EndpointId, Event, EventFilter, EventId,
+    Actor, Cursor, DeadReason, DeliveryId, Endpoint, EndpointId, Event, EventFilter, EventId,
     LeasedDelivery, OrgId, Page, PageRequest, Timestamp,
 };
+use crate::store::audit::Note;
 use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::seal::Keyring;
@@ -193,6 +194,7 @@ impl EventStore for SqliteStore {
         org: OrgId,
         endpoint: EndpointId,
         event: &Arc<Event>,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<DeliveryId, PlanRefusal>, StoreError> {
         let writes = &self.event_writes;
@@ -216,6 +218,8 @@ impl EventStore for SqliteStore {
         let candidate = Candidate { id: DeliveryId::mint(now), event, endpoint: &endpoint };
         let id = candidate.id;
         writes.insert_planned(&mut tx, &[&candidate], now, None, now).await?;
+        let note = Note::endpoint_tested(endpoint.id, event, id);
+        audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
         Ok(Ok(id))
     }

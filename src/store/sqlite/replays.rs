@@ -6,11 +6,12 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, SqliteConnection};
 use uuid::Uuid;
 
-use super::{MultiRow, SqliteStore, id_list};
+use super::{MultiRow, SqliteStore, audit, id_list};
 use crate::domain::{
-    Cursor, DeadLetterFilter, DeadReason, Delivery, DeliveryId, EndpointId, EventId, OrgId, Page,
-    PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
+    Actor, Cursor, DeadLetterFilter, DeadReason, Delivery, DeliveryId, EndpointId, EventId, OrgId,
+    Page, PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
 };
+use crate::store::audit::Note;
 use crate::store::replay::{self, Letter, Stretch, Twin};
 use crate::store::rows::{self, Columns};
 use crate::store::{
@@ -49,6 +50,7 @@ impl ReplayStore for SqliteStore {
         &self,
         org: OrgId,
         id: DeliveryId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
         let mut tx = self.write().await?;
@@ -83,6 +85,7 @@ impl ReplayStore for SqliteStore {
         };
         self.plan(&mut tx, org, &twins, now).await?;
         let delivery = twin.delivery(org, now);
+        audit::write(&mut tx, &Note::delivery_replayed(id, &delivery), by, now).await?;
         tx.commit().await?;
         Ok(Ok(delivery))
     }
@@ -92,6 +95,7 @@ impl ReplayStore for SqliteStore {
         org: OrgId,
         id: EventId,
         endpoint: Option<EndpointId>,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<ReplayedEvent, DeliveryRefusal>, StoreError> {
         let mut tx = self.write().await?;
@@ -151,17 +155,23 @@ impl ReplayStore for SqliteStore {
             });
         }
         self.plan(&mut tx, org, &twins, now).await?;
-        tx.commit().await?;
         let deliveries = twins.iter().map(|twin| twin.delivery(org, now)).collect();
-        Ok(Ok(ReplayedEvent { deliveries, skipped }))
+        let replayed = ReplayedEvent { deliveries, skipped };
+        if !twins.is_empty() {
+            let note = Note::event_replayed(org, id, endpoint, &replayed);
+            audit::write(&mut tx, &note, by, now).await?;
+        }
+        tx.commit().await?;
+        Ok(Ok(replayed))
     }
 
     async fn insert_replay(
         &self,
         org: OrgId,
         filter: &DeadLetterFilter,
+        by: &Actor,
         now: Timestamp,
-    ) -> Result<Replay, StoreError> {
+    ) -> Result<Option<Replay>, StoreError> {
         let until = replay::until(filter, now);
         let mut tx = self.write().await?;
         let total: Option<i64> = if filter.event_type.is_some() {
@@ -190,7 +200,8 @@ impl ReplayStore for SqliteStore {
         let row = sqlx::query(
             "INSERT INTO replays (id, org_id, endpoint_id, reason, event_type, since, until,
                                   cursor_at, cursor_id, total, stepped_at, created_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11
+             WHERE EXISTS (SELECT 1 FROM orgs WHERE id = ?2 AND deleting_since IS NULL)
              RETURNING id, org_id, endpoint_id, reason, event_type, since, until, total, done,
                        skipped, status, detail, created_at, finished_at",
         )
@@ -205,11 +216,13 @@ impl ReplayStore for SqliteStore {
         .bind(Uuid::nil())
         .bind(total)
         .bind(now.micros())
-        .fetch_one(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
+        let Some(row) = row else { return Ok(None) };
         let replay = rows::replay(&row)?;
+        audit::write(&mut tx, &Note::replay_started(&replay), by, now).await?;
         tx.commit().await?;
-        Ok(replay)
+        Ok(Some(replay))
     }
 
     async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>, StoreError> {
@@ -251,19 +264,30 @@ impl ReplayStore for SqliteStore {
         org: OrgId,
         id: ReplayId,
         failure: Option<&str>,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Replay>, StoreError> {
-        sqlx::query(
+        let mut tx = self.write().await?;
+        let row = sqlx::query(
             "UPDATE replays SET status = ?3, detail = ?4, finished_at = ?5
-             WHERE id = ?1 AND org_id = ?2 AND status = 'running'",
+             WHERE id = ?1 AND org_id = ?2 AND status = 'running'
+             RETURNING id, org_id, endpoint_id, reason, event_type, since, until, total, done,
+                       skipped, status, detail, created_at, finished_at",
         )
         .bind(id.uuid())
         .bind(org.uuid())
         .bind(replay::end(failure).as_str())
         .bind(failure.map(rows::storable))
         .bind(now.micros())
-        .execute(&self.writer)
+        .fetch_optional(&mut *tx)
         .await?;
+        if let Some(row) = row {
+            let ended = rows::replay(&row)?;
+            audit::write(&mut tx, &Note::replay_ended(&ended), by, now).await?;
+            tx.commit().await?;
+            return Ok(Some(ended));
+        }
+        tx.rollback().await?;
         self.replay(org, id).await
     }
 

@@ -258,3 +258,51 @@ async fn pending_deliveries_are_cancelled_one_by_one_and_all_together() {
     server.delete(&letter, &tenant.key).await.expect(204);
     server.delete(&letter, &tenant.key).await.expect_problem(404, "not_found");
 }
+
+#[tokio::test]
+async fn whoever_sends_again_cancels_or_puts_aside_is_in_the_audit_log() {
+    let server = Server::start().await;
+    let (tenant, endpoint, dead) = tenant_with_dead(&server, 1).await;
+    let (old, event) = (dead[0].id, dead[0].event.id);
+    let refused = EventId::mint(server.clock.now());
+    let record = b"not a record";
+    let now = server.clock.now();
+    server.store.bury_event(tenant.org_id, refused, record, "no", now).await.unwrap();
+    let post = async |path: &str, status| {
+        server.clock.advance(Duration::from_secs(1));
+        server.post(path, &tenant.key, "{}").await.expect(status)
+    };
+    post(&format!("/api/deliveries/{old}/replay"), 202).await;
+    post(&format!("/api/events/{event}/replay"), 202).await;
+    post(&format!("/api/dead-letters/{old}/replay"), 202).await;
+    let replay = post("/api/dead-letters/replay", 202).await;
+    post(&format!("/api/replays/{}/cancel", replay["id"].as_str().unwrap()), 200).await;
+    post(&format!("/api/deliveries/{old}/retry"), 202).await;
+    post(&format!("/api/deliveries/{old}/cancel"), 200).await;
+    post(&format!("/api/endpoints/{endpoint}/test"), 202).await;
+    post(&format!("/api/endpoints/{endpoint}/cancel-pending"), 200).await;
+    server.clock.advance(Duration::from_secs(1));
+    server.delete(&format!("/api/dead-letters/{refused}"), &tenant.key).await.expect(204);
+
+    let mut log = server.list("/api/audit", &tenant.key).await;
+    log.retain(|entry| entry["actor"] == json!(tenant.key_id));
+    assert!(log.iter().all(|entry| entry["address"] == "127.0.0.1"));
+    let told: Vec<_> =
+        log.iter().rev().map(|entry| (entry["action"].clone(), entry["object"].clone())).collect();
+    let expected = [
+        (json!("endpoint.create"), json!(endpoint)),
+        (json!("delivery.replay"), json!(old)),
+        (json!("event.replay"), json!(event)),
+        (json!("delivery.replay"), json!(old)),
+        (json!("replay.create"), replay["id"].clone()),
+        (json!("replay.cancel"), replay["id"].clone()),
+        (json!("delivery.retry"), json!(old)),
+        (json!("delivery.cancel"), json!(old)),
+        (json!("endpoint.test"), json!(endpoint)),
+        (json!("endpoint.cancel_pending"), json!(endpoint)),
+        (json!("dead_letter.delete"), json!(refused)),
+    ];
+    assert_eq!(told, expected);
+    // Three replays and the test event; the retried one was cancelled by itself.
+    assert_eq!(log[1]["changes"], json!({ "cancelled": 4 }));
+}

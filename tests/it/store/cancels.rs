@@ -1,4 +1,4 @@
-use hookgate::domain::{Decision, DeliveryId, DeliveryStatus};
+use hookgate::domain::{Actor, Decision, DeliveryId, DeliveryStatus};
 use hookgate::store::{CANCELS_PER_STEP, DeliveryRefusal};
 
 use super::fixtures::{
@@ -19,7 +19,8 @@ async fn a_cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing(s
     let retry = outcome(&waiting, Decision::RetryAt(at(5)), at(1));
     subject.store.record_outcomes_across_orgs(&[retry]).await.unwrap();
     for leased in [&under_way, &waiting] {
-        let cancelled = subject.store.cancel_delivery(org, leased.id, at(2)).await.unwrap();
+        let cancelled =
+            subject.store.cancel_delivery(org, leased.id, &Actor::CLI, at(2)).await.unwrap();
         let delivery = cancelled.unwrap();
         assert_eq!(delivery.status, DeliveryStatus::Cancelled);
         assert_eq!((delivery.next_attempt_at, delivery.finished_at), (None, Some(at(2))));
@@ -27,7 +28,12 @@ async fn a_cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing(s
     assert!(claim(subject, 9, at(1_000)).await.is_empty());
     let late = outcome(&under_way, Decision::Delivered, at(3));
     assert_eq!(subject.store.record_outcomes_across_orgs(&[late]).await.unwrap(), 0);
-    let again = subject.store.cancel_delivery(org, under_way.id, at(9)).await.unwrap().unwrap();
+    let again = subject
+        .store
+        .cancel_delivery(org, under_way.id, &Actor::CLI, at(9))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(again.finished_at, Some(at(2)), "it stays as it is");
 }
 
@@ -38,7 +44,8 @@ async fn only_a_pending_delivery_is_cancelled(subject: &Subject) {
     let outcomes =
         [outcome(&leased[0], Decision::Delivered, at(1)), outcome(&leased[1], EXHAUSTED, at(1))];
     subject.store.record_outcomes_across_orgs(&outcomes).await.unwrap();
-    let cancel = async |org, id| subject.store.cancel_delivery(org, id, at(2)).await.unwrap();
+    let cancel =
+        async |org, id| subject.store.cancel_delivery(org, id, &Actor::CLI, at(2)).await.unwrap();
     for leased in &leased {
         assert_eq!(cancel(org, leased.id).await.unwrap_err(), DeliveryRefusal::Finished);
         assert_eq!(cancel(stranger, leased.id).await.unwrap_err(), DeliveryRefusal::NotFound);
@@ -56,7 +63,9 @@ async fn all_pending_deliveries_of_an_endpoint_are_cancelled_in_bounded_steps(su
     persist(subject, &events, at(0)).await;
     persist(subject, &[some_event(org, "later", at(9))], at(9)).await;
     let stranger = add_org(subject).await;
-    let cancel = async |org| subject.store.cancel_pending(org, one.id, at(5), at(6)).await.unwrap();
+    let cancel = async |org| {
+        subject.store.cancel_pending(org, one.id, at(5), &Actor::CLI, at(6)).await.unwrap()
+    };
     assert_eq!(cancel(stranger).await, 0);
     assert_eq!(cancel(org).await, CANCELS_PER_STEP);
     assert_eq!(cancel(org).await, 10);

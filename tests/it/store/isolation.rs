@@ -70,7 +70,8 @@ async fn no_method_changes_for_one_organisation_what_another_owns(subject: &Subj
     let leased = claim(subject, 1, at(1)).await.remove(0);
     let dead = outcome(&leased, EXHAUSTED, at(2));
     store.record_outcomes_across_orgs(&[dead]).await.unwrap();
-    let refusal = store.retry_delivery(stranger, leased.id, at(3)).await.unwrap().unwrap_err();
+    let refusal =
+        store.retry_delivery(stranger, leased.id, &Actor::CLI, at(3)).await.unwrap().unwrap_err();
     assert_eq!(refusal, DeliveryRefusal::NotFound);
 
     let kept = store.endpoint(owner, endpoint.id).await.unwrap().unwrap();

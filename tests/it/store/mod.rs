@@ -2,6 +2,7 @@
 //!
 //! A test is a function of a [`Subject`]; [`on_both`] makes a test of it for each backend.
 
+mod auditing;
 mod cancels;
 mod claims;
 mod dedup;

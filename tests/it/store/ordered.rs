@@ -94,7 +94,7 @@ async fn an_older_delivery_that_comes_back_waits_for_the_one_under_way_and_then_
     let first = claim(subject, 10, at(100)).await.remove(0);
     record(subject, &first, EXHAUSTED, 101).await;
     let second = claim(subject, 10, at(102)).await.remove(0);
-    subject.store.retry_delivery(org, first.id, at(103)).await.unwrap().unwrap();
+    subject.store.retry_delivery(org, first.id, &Actor::CLI, at(103)).await.unwrap().unwrap();
     assert_eq!(claim(subject, 10, at(104)).await.len(), 0, "one is under way");
     record(subject, &second, Decision::Delivered, 105).await;
     assert_eq!(claim(subject, 10, at(106)).await[0].event.id, events[0]);
@@ -157,13 +157,14 @@ async fn a_replay_to_an_ordered_endpoint_takes_its_events_place(subject: &Subjec
     let events = plan(subject, org, &[10, 20, 30]).await;
     let first = claim(subject, 10, at(100)).await.remove(0);
     record(subject, &first, Decision::Delivered, 101).await;
-    let new = subject.store.replay_delivery(org, first.id, at(102)).await.unwrap().unwrap();
+    let new =
+        subject.store.replay_delivery(org, first.id, &Actor::CLI, at(102)).await.unwrap().unwrap();
     let next = claim(subject, 10, at(103)).await;
     assert_eq!(next.iter().map(|leased| leased.id).collect::<Vec<_>>(), [new.id]);
     record(subject, &next[0], Decision::Delivered, 104).await;
     subject
         .store
-        .cancel_delivery(org, claim(subject, 10, at(105)).await[0].id, at(106))
+        .cancel_delivery(org, claim(subject, 10, at(105)).await[0].id, &Actor::CLI, at(106))
         .await
         .unwrap()
         .unwrap();

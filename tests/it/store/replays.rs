@@ -6,7 +6,7 @@ use hookgate::domain::{
     DeliveryId, DeliveryStatus, EndpointChange, EndpointId, EventId, LeasedDelivery, OrgId,
     Outcome, PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
 };
-use hookgate::store::{DeliveryRefusal, REPLAYS_PER_STEP, SharedStore};
+use hookgate::store::{DeliveryRefusal, LetterDeletion, REPLAYS_PER_STEP, SharedStore};
 use tokio::task::JoinSet;
 
 use super::fixtures::{
@@ -54,7 +54,7 @@ async fn deliveries(subject: &Subject, org: OrgId) -> Vec<Delivery> {
 }
 
 async fn start(subject: &Subject, org: OrgId, filter: &DeadLetterFilter) -> Replay {
-    subject.store.insert_replay(org, filter, at(20)).await.unwrap()
+    subject.store.insert_replay(org, filter, &Actor::CLI, at(20)).await.unwrap().unwrap()
 }
 
 /// Does every step that is left and returns the replay as it is then.
@@ -87,7 +87,12 @@ async fn a_delivery_is_repeated_whatever_became_of_it_and_as_often_as_asked(subj
 
     for old in &leased {
         for _ in 0..2 {
-            let new = subject.store.replay_delivery(org, old.id, at(5)).await.unwrap().unwrap();
+            let new = subject
+                .store
+                .replay_delivery(org, old.id, &Actor::CLI, at(5))
+                .await
+                .unwrap()
+                .unwrap();
             assert_eq!((new.replay_of, new.event_id), (Some(old.id), old.event.id));
             assert_eq!((new.status, new.attempts), (DeliveryStatus::Pending, 0));
             assert_eq!(new.next_attempt_at, Some(at(5)));
@@ -108,9 +113,14 @@ async fn a_delivery_is_repeated_whatever_became_of_it_and_as_often_as_asked(subj
 async fn a_replay_to_a_disabled_or_removed_endpoint_is_refused(subject: &Subject) {
     let (org, endpoint) = org_with_dead(subject, 1).await;
     let old = deliveries(subject, org).await.remove(0);
-    let replay = async |org, id| subject.store.replay_delivery(org, id, at(20)).await.unwrap();
+    let replay =
+        async |org, id| subject.store.replay_delivery(org, id, &Actor::CLI, at(20)).await.unwrap();
     let event = async |endpoint| {
-        subject.store.replay_event(org, old.event_id, Some(endpoint), at(20)).await.unwrap()
+        subject
+            .store
+            .replay_event(org, old.event_id, Some(endpoint), &Actor::CLI, at(20))
+            .await
+            .unwrap()
     };
     let stranger = add_org(subject).await;
     assert_eq!(replay(stranger, old.id).await.unwrap_err(), DeliveryRefusal::NotFound);
@@ -139,8 +149,9 @@ async fn an_event_goes_once_more_to_every_endpoint_it_was_planned_for(subject: &
     subject.store.delete_endpoint(org, endpoints[3], &Actor::CLI, at(15)).await.unwrap();
     let first = deliveries(subject, org).await;
 
-    let replay =
-        async || subject.store.replay_event(org, event.id, None, at(20)).await.unwrap().unwrap();
+    let replay = async || {
+        subject.store.replay_event(org, event.id, None, &Actor::CLI, at(20)).await.unwrap().unwrap()
+    };
     let replayed = replay().await;
     assert_eq!((replayed.deliveries.len(), replayed.skipped), (2, 2));
     for new in &replayed.deliveries {
@@ -156,7 +167,12 @@ async fn an_event_goes_once_more_to_every_endpoint_it_was_planned_for(subject: &
 
     let stranger = add_org(subject).await;
     for (org, id) in [(stranger, event.id), (org, EventId::mint(at(0)))] {
-        let refusal = subject.store.replay_event(org, id, None, at(20)).await.unwrap().unwrap_err();
+        let refusal = subject
+            .store
+            .replay_event(org, id, None, &Actor::CLI, at(20))
+            .await
+            .unwrap()
+            .unwrap_err();
         assert_eq!(refusal, DeliveryRefusal::NotFound);
     }
 }
@@ -166,8 +182,11 @@ async fn an_event_goes_to_the_endpoint_that_is_named_and_to_no_other(subject: &S
     let new = add_endpoint(subject, org, "other").await;
     let old = deliveries(subject, org).await.remove(0);
     for (endpoint, replay_of) in [(endpoint, Some(old.id)), (new.id, None)] {
-        let replayed =
-            subject.store.replay_event(org, old.event_id, Some(endpoint), at(20)).await.unwrap();
+        let replayed = subject
+            .store
+            .replay_event(org, old.event_id, Some(endpoint), &Actor::CLI, at(20))
+            .await
+            .unwrap();
         let replayed = replayed.unwrap();
         assert_eq!((replayed.deliveries.len(), replayed.skipped), (1, 0));
         let delivery = &replayed.deliveries[0];
@@ -271,7 +290,7 @@ async fn a_replay_is_for_the_dead_letters_that_its_filter_names(subject: &Subjec
 async fn what_was_replayed_before_is_left_alone(subject: &Subject) {
     let (org, _) = org_with_dead(subject, 3).await;
     let one = deliveries(subject, org).await.remove(0);
-    subject.store.replay_delivery(org, one.id, at(19)).await.unwrap().unwrap();
+    subject.store.replay_delivery(org, one.id, &Actor::CLI, at(19)).await.unwrap().unwrap();
     let first = start(subject, org, &ALL_LETTERS).await;
     assert_eq!((first.total, finish(subject, &first).await.done), (Some(2), 2));
     let second = finish(subject, &start(subject, org, &ALL_LETTERS).await).await;
@@ -308,7 +327,9 @@ async fn a_cancelled_replay_goes_no_further(subject: &Subject) {
     let (org, _) = org_with_dead(subject, count).await;
     let replay = start(subject, org, &ALL_LETTERS).await;
     subject.store.step_replay(org, replay.id, at(25)).await.unwrap().unwrap();
-    let end = async |failure| subject.store.end_replay(org, replay.id, failure, at(26)).await;
+    let end = async |failure| {
+        subject.store.end_replay(org, replay.id, failure, &Actor::CLI, at(26)).await
+    };
     let ended = end(None).await.unwrap().unwrap();
     assert_eq!((ended.status, ended.finished_at), (ReplayStatus::Cancelled, Some(at(26))));
     assert!(subject.store.step_replay(org, replay.id, at(27)).await.unwrap().is_none());
@@ -318,7 +339,8 @@ async fn a_cancelled_replay_goes_no_further(subject: &Subject) {
     assert_eq!(deliveries(subject, org).await.len(), count + REPLAYS_PER_STEP);
 
     let failed = start(subject, org, &ALL_LETTERS).await;
-    let failed = subject.store.end_replay(org, failed.id, Some("no"), at(26)).await.unwrap();
+    let failed =
+        subject.store.end_replay(org, failed.id, Some("no"), &Actor::CLI, at(26)).await.unwrap();
     let failed = failed.unwrap();
     assert_eq!((failed.status, failed.detail.as_deref()), (ReplayStatus::Failed, Some("no")));
 }
@@ -409,12 +431,16 @@ async fn dead_letters_are_shown_and_deleted_one_by_one(subject: &Subject) {
     assert_eq!((shown.endpoint_id, shown.created_at), (Some(endpoint), at(10)));
     assert_eq!(store.buried_record(org, buried.id).await.unwrap().unwrap(), b"record");
     assert!(store.buried_record(org, dead.id).await.unwrap().is_none());
+    let delete = async |org, id| {
+        let why = LetterDeletion::Removed;
+        store.delete_dead_letter(org, id, why, &Actor::CLI, at(12)).await.unwrap()
+    };
     for letter in [buried, dead] {
         assert!(store.dead_letter(stranger, letter.id).await.unwrap().is_none());
         assert!(store.buried_record(stranger, letter.id).await.unwrap().is_none());
-        assert!(!store.delete_dead_letter(stranger, letter.id).await.unwrap());
-        assert!(store.delete_dead_letter(org, letter.id).await.unwrap());
-        assert!(!store.delete_dead_letter(org, letter.id).await.unwrap());
+        assert!(!delete(stranger, letter.id).await);
+        assert!(delete(org, letter.id).await);
+        assert!(!delete(org, letter.id).await);
     }
     assert_eq!(deliveries(subject, org).await[0].status, DeliveryStatus::Dead);
 }
@@ -425,7 +451,9 @@ async fn a_stranger_finds_no_replay(subject: &Subject) {
     let stranger = add_org(subject).await;
     let replay = start(subject, org, &ALL_LETTERS).await;
     assert!(store.replay(stranger, replay.id).await.unwrap().is_none());
-    assert!(store.end_replay(stranger, replay.id, None, at(21)).await.unwrap().is_none());
+    assert!(
+        store.end_replay(stranger, replay.id, None, &Actor::CLI, at(21)).await.unwrap().is_none()
+    );
     assert!(store.step_replay(stranger, replay.id, at(21)).await.unwrap().is_none());
     assert!(store.replays(stranger, FIRST_PAGE).await.unwrap().data.is_empty());
     assert_eq!(store.replays(org, FIRST_PAGE).await.unwrap().data.len(), 1);

@@ -18,7 +18,7 @@ on_both!(
 );
 
 async fn retry(subject: &Subject, org: OrgId, id: DeliveryId) -> Result<Delivery, DeliveryRefusal> {
-    subject.store.retry_delivery(org, id, at(30)).await.unwrap()
+    subject.store.retry_delivery(org, id, &Actor::CLI, at(30)).await.unwrap()
 }
 
 async fn a_dead_delivery_is_tried_again_and_its_dead_letter_taken_back(subject: &Subject) {
@@ -68,7 +68,8 @@ async fn a_delivery_under_way_is_left_alone_until_its_lease_lapses(subject: &Sub
     let (org, _) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     assert_eq!(retry(subject, org, leased.id).await.unwrap_err(), DeliveryRefusal::InProgress);
-    let lapsed = subject.store.retry_delivery(org, leased.id, at(60)).await.unwrap().unwrap();
+    let lapsed =
+        subject.store.retry_delivery(org, leased.id, &Actor::CLI, at(60)).await.unwrap().unwrap();
     assert_eq!(lapsed.next_attempt_at, Some(at(60)));
     let late = outcome(&leased, Decision::Delivered, at(61));
     assert_eq!(subject.store.record_outcomes_across_orgs(&[late]).await.unwrap(), 0);

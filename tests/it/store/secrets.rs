@@ -292,7 +292,12 @@ async fn an_event_can_be_planned_for_one_endpoint_whatever_its_filters(subject: 
     let endpoint = add_endpoint(subject, org, "invoice.*").await;
     add_endpoint(subject, org, "*").await;
     let event = std::sync::Arc::new(some_event(org, "hookgate.test", at(5)));
-    let id = subject.store.plan_event(org, endpoint.id, &event, at(5)).await.unwrap().unwrap();
+    let id = subject
+        .store
+        .plan_event(org, endpoint.id, &event, &Actor::CLI, at(5))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(subject.store.event(org, event.id).await.unwrap().as_ref(), Some(&*event));
     let page = subject.store.deliveries(org, &<_>::default(), FIRST_PAGE).await.unwrap();
     assert_eq!(page.data.len(), 1);
@@ -311,7 +316,12 @@ async fn an_event_is_planned_for_no_endpoint_that_is_missing_or_disabled(subject
     subject.store.update_endpoint(org, endpoint.id, &change, &Actor::CLI, at(1)).await.unwrap();
     let plan = async |org, id| {
         let event = std::sync::Arc::new(some_event(org, "a.b", at(5)));
-        let refusal = subject.store.plan_event(org, id, &event, at(5)).await.unwrap().unwrap_err();
+        let refusal = subject
+            .store
+            .plan_event(org, id, &event, &Actor::CLI, at(5))
+            .await
+            .unwrap()
+            .unwrap_err();
         assert!(subject.store.event(org, event.id).await.unwrap().is_none(), "nothing is stored");
         refusal
     };

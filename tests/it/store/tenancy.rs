@@ -14,8 +14,8 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::fixtures::{
-    EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event, org_with_deliveries,
-    outcome, persist, room, some_endpoint, some_event, some_key, some_org,
+    ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event,
+    org_with_deliveries, outcome, persist, room, some_endpoint, some_event, some_key, some_org,
 };
 use super::{Subject, on_both};
 
@@ -269,6 +269,8 @@ async fn nothing_of_a_deleted_organisation_is_stored_any_more(subject: &Subject)
     assert_eq!(refused, Err(AddRefusal::OrgDeleted));
     let refused = store.insert_endpoint(org, &some_endpoint(org, "*"), &Actor::CLI).await.unwrap();
     assert_eq!(refused, Err(AddRefusal::OrgDeleted));
+    let replay = store.insert_replay(org, &ALL_LETTERS, &Actor::CLI, at(52)).await.unwrap();
+    assert!(replay.is_none());
     assert_eq!(store.delete_org(org, &Actor::CLI, at(53)).await.unwrap(), None);
     assert_eq!(store.suspend_org(org, false, &Actor::CLI, at(53)).await.unwrap(), None);
     while store.delete_step_across_orgs(at(60)).await.unwrap().is_some() {}

@@ -1,0 +1,265 @@
+//! What the audit log says of deliveries, replays and dead letters that somebody changes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use hookgate::domain::{
+    Actor, ApiKeyId, AuditEntry, DeadLetterId, Decision, DeliveryId, DeliveryStatus, EndpointId,
+    EventId, LeasedDelivery, OrgId, ReplayStatus,
+};
+use hookgate::store::{CANCELS_PER_STEP, LetterDeletion};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::fixtures::{
+    ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, org_with_deliveries,
+    outcome, persist, some_event,
+};
+use super::{Subject, on_both};
+
+on_both!(
+    a_retry_is_in_the_log_with_who_and_where_from,
+    a_replayed_delivery_is_in_the_log_with_the_new_one,
+    a_replayed_event_is_one_line_with_how_many_deliveries,
+    a_replay_of_many_is_one_line_when_it_starts_and_one_when_it_is_ended,
+    a_cancelled_delivery_is_in_the_log_once,
+    all_that_a_call_cancels_is_one_line_with_the_number,
+    a_test_event_is_in_the_log_with_its_delivery,
+    a_deleted_dead_letter_is_in_the_log_with_why,
+    what_changes_nothing_is_not_in_the_log,
+    nothing_happens_whose_line_cannot_be_written,
+);
+
+fn somebody() -> Actor {
+    Actor::key(ApiKeyId::from_uuid(Uuid::from_u128(7)), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+}
+
+/// The lines of what [`somebody`] did, newest first.
+async fn lines(subject: &Subject, org: OrgId) -> Vec<AuditEntry> {
+    let mut log = subject.store.audit_log(org, FIRST_PAGE).await.unwrap().data;
+    log.retain(|entry| entry.actor == somebody().who.to_string());
+    assert!(log.iter().all(|entry| entry.address.as_deref() == Some("127.0.0.1")));
+    assert!(log.iter().all(|entry| entry.org_id == Some(org)));
+    log
+}
+
+/// The only line there is.
+async fn line(subject: &Subject, org: OrgId) -> (String, Uuid, Value) {
+    let mut log = lines(subject, org).await;
+    assert_eq!(log.len(), 1, "{log:#?}");
+    let entry = log.remove(0);
+    assert_eq!(entry.at, at(30));
+    (entry.action, entry.object, entry.changes)
+}
+
+/// An organisation, its endpoint, and a delivery that was given up.
+async fn dead(subject: &Subject) -> (OrgId, EndpointId, LeasedDelivery) {
+    let (org, endpoint) = org_with_deliveries(subject, 1).await;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    let outcomes = [outcome(&leased, EXHAUSTED, at(1))];
+    subject.store.record_outcomes_across_orgs(&outcomes).await.unwrap();
+    (org, endpoint.id, leased)
+}
+
+async fn a_retry_is_in_the_log_with_who_and_where_from(subject: &Subject) {
+    let (org, _, dead) = dead(subject).await;
+    subject.store.retry_delivery(org, dead.id, &somebody(), at(30)).await.unwrap().unwrap();
+    let expected = ("delivery.retry".to_owned(), dead.id.uuid(), json!({}));
+    assert_eq!(line(subject, org).await, expected);
+}
+
+async fn a_replayed_delivery_is_in_the_log_with_the_new_one(subject: &Subject) {
+    let (org, _, dead) = dead(subject).await;
+    let new = subject.store.replay_delivery(org, dead.id, &somebody(), at(30)).await;
+    let changes = json!({ "delivery_id": new.unwrap().unwrap().id });
+    let expected = ("delivery.replay".to_owned(), dead.id.uuid(), changes);
+    assert_eq!(line(subject, org).await, expected);
+}
+
+async fn a_replayed_event_is_one_line_with_how_many_deliveries(subject: &Subject) {
+    let org = add_org(subject).await;
+    let mut endpoints = Vec::new();
+    for _ in 0..3 {
+        endpoints.push(add_endpoint(subject, org, "*").await.id);
+    }
+    let event = some_event(org, "a.b", at(0));
+    persist(subject, std::slice::from_ref(&event), at(0)).await;
+    subject.store.delete_endpoint(org, endpoints[0], &Actor::CLI, at(1)).await.unwrap();
+    let replay = async |endpoint, now| {
+        let replayed =
+            subject.store.replay_event(org, event.id, endpoint, &somebody(), at(now)).await;
+        replayed.unwrap().unwrap()
+    };
+    replay(None, 30).await;
+    let changes = json!({ "deliveries": 2, "skipped": 1 });
+    let expected = ("event.replay".to_owned(), event.id.uuid(), changes);
+    assert_eq!(line(subject, org).await, expected);
+    replay(Some(endpoints[1]), 31).await;
+    let changes = json!({ "deliveries": 1, "skipped": 0, "endpoint_id": endpoints[1] });
+    assert_eq!(lines(subject, org).await[0].changes, changes);
+}
+
+async fn a_replay_of_many_is_one_line_when_it_starts_and_one_when_it_is_ended(subject: &Subject) {
+    let store = &subject.store;
+    let (org, endpoint, _) = dead(subject).await;
+    let filter = hookgate::domain::DeadLetterFilter { endpoint_id: Some(endpoint), ..ALL_LETTERS };
+    let start =
+        async |now| store.insert_replay(org, &filter, &somebody(), at(now)).await.unwrap().unwrap();
+    let replay = start(30).await;
+    let changes = json!({ "endpoint_id": endpoint, "until": replay.filter.until, "total": 1 });
+    let expected = ("replay.create".to_owned(), replay.id.uuid(), changes);
+    assert_eq!(line(subject, org).await, expected);
+    // The steps are not somebody's; what they plan is told by the replay.
+    let step = store.step_replay(org, replay.id, at(31)).await.unwrap().unwrap();
+    assert_eq!(step.planned, 1);
+    assert_eq!(lines(subject, org).await.len(), 1);
+
+    let (cancelled, failed) = (start(32).await, start(33).await);
+    for now in 34..36 {
+        store.end_replay(org, cancelled.id, None, &somebody(), at(now)).await.unwrap().unwrap();
+    }
+    store.end_replay(org, failed.id, Some("no"), &somebody(), at(36)).await.unwrap().unwrap();
+    let log = lines(subject, org).await;
+    assert_eq!(log.len(), 5, "once: {log:#?}");
+    let told = |entry: &AuditEntry| (entry.action.clone(), entry.object, entry.at);
+    assert_eq!(told(&log[0]), ("replay.fail".to_owned(), failed.id.uuid(), at(36)));
+    assert_eq!(told(&log[1]), ("replay.cancel".to_owned(), cancelled.id.uuid(), at(34)));
+    assert_eq!(log[1].changes, json!({ "done": 0, "skipped": 0 }));
+}
+
+async fn a_cancelled_delivery_is_in_the_log_once(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let id = claim(subject, 1, at(0)).await[0].id;
+    for now in [30, 31] {
+        subject.store.cancel_delivery(org, id, &somebody(), at(now)).await.unwrap().unwrap();
+    }
+    let expected = ("delivery.cancel".to_owned(), id.uuid(), json!({}));
+    assert_eq!(line(subject, org).await, expected);
+}
+
+async fn all_that_a_call_cancels_is_one_line_with_the_number(subject: &Subject) {
+    let count = usize::try_from(CANCELS_PER_STEP).unwrap() + 3;
+    let (org, endpoint) = org_with_deliveries(subject, count).await;
+    let cancel = async |now| {
+        let by = somebody();
+        subject.store.cancel_pending(org, endpoint.id, at(9), &by, at(now)).await.unwrap()
+    };
+    assert_eq!(cancel(30).await, CANCELS_PER_STEP);
+    let changes = json!({ "cancelled": CANCELS_PER_STEP });
+    let expected = ("endpoint.cancel_pending".to_owned(), endpoint.id.uuid(), changes);
+    assert_eq!(line(subject, org).await, expected);
+    assert_eq!((cancel(31).await, cancel(32).await), (3, 0));
+    let log = lines(subject, org).await;
+    assert_eq!((log.len(), &log[0].changes), (2, &json!({ "cancelled": 3 })));
+}
+
+async fn a_test_event_is_in_the_log_with_its_delivery(subject: &Subject) {
+    let org = add_org(subject).await;
+    let endpoint = add_endpoint(subject, org, "invoice.*").await.id;
+    let event = Arc::new(some_event(org, "hookgate.test", at(30)));
+    let planned = subject.store.plan_event(org, endpoint, &event, &somebody(), at(30)).await;
+    let changes = json!({ "event_id": event.id, "delivery_id": planned.unwrap().unwrap() });
+    let expected = ("endpoint.test".to_owned(), endpoint.uuid(), changes);
+    assert_eq!(line(subject, org).await, expected);
+}
+
+async fn a_deleted_dead_letter_is_in_the_log_with_why(subject: &Subject) {
+    let store = &subject.store;
+    for (why, action) in [
+        (LetterDeletion::Removed, "dead_letter.delete"),
+        (LetterDeletion::Stored, "dead_letter.replay"),
+    ] {
+        let org = add_org(subject).await;
+        let event = EventId::mint(at(0));
+        store.bury_event(org, event, b"record", "no", at(1)).await.unwrap();
+        let id = DeadLetterId::from_uuid(event.uuid());
+        assert!(store.delete_dead_letter(org, id, why, &somebody(), at(30)).await.unwrap());
+        assert_eq!(line(subject, org).await, (action.to_owned(), event.uuid(), json!({})));
+    }
+}
+
+async fn what_changes_nothing_is_not_in_the_log(subject: &Subject) {
+    let (store, by) = (&subject.store, somebody());
+    let (org, endpoint, dead) = dead(subject).await;
+    let event = dead.event.id;
+    store.cancel_delivery(org, dead.id, &by, at(30)).await.unwrap().unwrap_err();
+    store.delete_endpoint(org, endpoint, &Actor::CLI, at(30)).await.unwrap();
+    store.retry_delivery(org, dead.id, &by, at(30)).await.unwrap().unwrap_err();
+    store.replay_delivery(org, dead.id, &by, at(30)).await.unwrap().unwrap_err();
+    let none = store.replay_event(org, event, None, &by, at(30)).await.unwrap().unwrap();
+    assert_eq!((none.deliveries.len(), none.skipped), (0, 1));
+    store.replay_event(org, event, Some(endpoint), &by, at(30)).await.unwrap().unwrap_err();
+    let test = Arc::new(some_event(org, "a.b", at(30)));
+    store.plan_event(org, endpoint, &test, &by, at(30)).await.unwrap().unwrap_err();
+    assert_eq!(store.cancel_pending(org, endpoint, at(30), &by, at(30)).await.unwrap(), 0);
+    let (missing, why) = (DeadLetterId::mint(at(0)), LetterDeletion::Removed);
+    assert!(!store.delete_dead_letter(org, missing, why, &by, at(30)).await.unwrap());
+    assert_eq!(lines(subject, org).await, []);
+}
+
+async fn nothing_happens_whose_line_cannot_be_written(subject: &Subject) {
+    let (store, by) = (&subject.store, somebody());
+    let (org, endpoint) = org_with_deliveries(subject, 2).await;
+    let leased = claim(subject, 2, at(0)).await;
+    let outcomes = [
+        outcome(&leased[0], EXHAUSTED, at(1)),
+        outcome(&leased[1], Decision::RetryAt(at(5)), at(1)),
+    ];
+    store.record_outcomes_across_orgs(&outcomes).await.unwrap();
+    let (dead, waiting) = (leased[0].id, leased[1].id);
+    let replay = store.insert_replay(org, &ALL_LETTERS, &by, at(20)).await.unwrap().unwrap();
+    let away = "ALTER TABLE audit_log RENAME TO away";
+    subject.raw(away, away).await;
+
+    store.retry_delivery(org, dead, &by, at(30)).await.unwrap_err();
+    store.replay_delivery(org, dead, &by, at(30)).await.unwrap_err();
+    store.replay_event(org, leased[0].event.id, None, &by, at(30)).await.unwrap_err();
+    store.insert_replay(org, &ALL_LETTERS, &by, at(30)).await.unwrap_err();
+    store.end_replay(org, replay.id, None, &by, at(30)).await.unwrap_err();
+    store.cancel_delivery(org, waiting, &by, at(30)).await.unwrap_err();
+    store.cancel_pending(org, endpoint.id, at(30), &by, at(30)).await.unwrap_err();
+    let test = Arc::new(some_event(org, "a.b", at(30)));
+    store.plan_event(org, endpoint.id, &test, &by, at(30)).await.unwrap_err();
+    let (letter, why) = (DeadLetterId::from_uuid(dead.uuid()), LetterDeletion::Removed);
+    store.delete_dead_letter(org, letter, why, &by, at(30)).await.unwrap_err();
+
+    let status = async |id: DeliveryId| store.delivery(org, id).await.unwrap().unwrap().status;
+    assert_eq!(status(dead).await, DeliveryStatus::Dead);
+    assert_eq!(status(waiting).await, DeliveryStatus::Pending);
+    let deliveries = store.deliveries(org, &<_>::default(), FIRST_PAGE).await.unwrap().data;
+    assert_eq!(deliveries.len(), 2);
+    assert!(store.event(org, test.id).await.unwrap().is_none());
+    let replays = store.replays(org, FIRST_PAGE).await.unwrap().data;
+    assert_eq!((replays.len(), replays[0].status), (1, ReplayStatus::Running));
+    let letter = store.dead_letter(org, letter).await.unwrap().unwrap();
+    assert_eq!(letter.replayed_at, None);
+}
+
+/// One that waits for a deletion to begin finds the organisation gone.
+#[tokio::test]
+async fn a_replay_that_meets_a_deletion_leaves_no_row() {
+    use sqlx::{Connection, Executor};
+
+    let subject = Subject::postgres().await;
+    let (org, _, _) = dead(&subject).await;
+    let mut deleting = sqlx::PgConnection::connect(&subject.url()).await.unwrap();
+    let hold = format!(
+        "BEGIN; SELECT 1 FROM orgs WHERE id = '{id}' FOR UPDATE;
+         UPDATE orgs SET deleting_since = now() WHERE id = '{id}'",
+        id = org.uuid()
+    );
+    deleting.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(hold))).await.unwrap();
+    let mut starting = JoinSet::new();
+    let store = Arc::clone(&subject.store);
+    starting
+        .spawn(async move { store.insert_replay(org, &ALL_LETTERS, &somebody(), at(30)).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while subject.count(waits).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    deleting.execute("COMMIT").await.unwrap();
+    assert!(starting.join_next().await.unwrap().unwrap().unwrap().is_none());
+    assert_eq!(subject.count("SELECT count(*) FROM replays").await, 0);
+}
