@@ -45,5 +45,6 @@ mod trace;
 
 pub use envelope::Api;
 pub use error::ApiError;
+pub use router::{Access, Route, route_table};
 pub use server::serve;
 pub use state::{AppState, Parts};

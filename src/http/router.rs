@@ -1,7 +1,9 @@
 //! The whole API on one screen.
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::routing::{MethodFilter, on};
 
 use super::error::ApiError;
 use super::routes::{
@@ -14,44 +16,142 @@ use super::state::AppState;
 /// router, which has the route too, so that it is listed here and in the `Allow` field.
 pub(super) const SINGLE_EVENTS: &str = "/api/events";
 
-/// Every route.
+/// Whose key a route takes. Handlers ask for it by the extractor of the same name; that they do is
+/// what the matrix of the integration tests walks every route for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// An organisation's, which sees what is its own.
+    Tenant,
+    /// An operator's.
+    Operator,
+    /// None: probes and scrapers.
+    Anyone,
+}
+
+/// A route as the table lists it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Its method. A route that takes `GET` takes `HEAD`, too.
+    pub method: Method,
+    /// Its path, as in `/api/events/{id}`.
+    pub path: &'static str,
+    /// Whose key it takes.
+    pub access: Access,
+}
+
+/// Every route of the API, in the order of the table.
+pub fn route_table() -> Vec<Route> {
+    table().routes
+}
+
+/// Every route, ready to answer.
 pub(super) fn router(app: AppState) -> Router {
-    Router::new()
-        // Tenants: events.
-        .route(SINGLE_EVENTS, post(events::post_one).get(events::list))
-        .route("/api/events/batch", post(events::post_batch))
-        .route("/api/events/raw", post(events::post_raw))
-        .route("/api/v1/events", post(events::post_raw))
-        .route("/api/events/{id}", get(events::one))
-        // Tenants: webhooks.
-        .route("/api/endpoints", post(endpoints::create).get(endpoints::list))
-        .route(
-            "/api/endpoints/{id}",
-            get(endpoints::one).patch(endpoints::change).delete(endpoints::remove),
-        )
-        .route("/api/endpoints/{id}/secret", get(endpoint_secrets::show))
-        .route("/api/endpoints/{id}/secret/rotate", post(endpoint_secrets::rotate))
-        .route("/api/endpoints/{id}/test", post(endpoint_test::send))
-        .route("/api/deliveries", get(deliveries::list))
-        .route("/api/deliveries/{id}", get(deliveries::one))
-        .route("/api/deliveries/{id}/retry", post(deliveries::retry))
-        .route("/api/dead-letters", get(dead_letters::list))
-        // Tenants: themselves.
-        .route("/api/org", get(orgs::own))
-        .route("/api/keys", get(keys::own))
-        // Operators.
-        .route("/api/admin/orgs", post(orgs::create).get(orgs::list))
-        .route("/api/admin/orgs/{id}", get(orgs::one).patch(orgs::change))
-        .route("/api/admin/orgs/{id}/keys", post(keys::create_for_org).get(keys::list_of_org))
-        .route("/api/admin/keys", post(keys::create_for_operator).get(keys::list))
-        .route("/api/admin/keys/{id}", get(keys::one).merge(delete(keys::revoke)))
-        .route("/api/admin/keys/{id}/rotate", post(keys::rotate))
-        // Probes and scrapers: no key.
-        .route("/api/health", get(health::report))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(metrics::scrape))
+    table()
+        .router
         .fallback(async || ApiError::RouteNotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(app)
+}
+
+/// The one place where routes are added.
+fn table() -> Table {
+    use Access::{Anyone, Operator, Tenant};
+    Table::default()
+        // Events.
+        .post(Tenant, SINGLE_EVENTS, events::post_one)
+        .post(Tenant, "/api/events/batch", events::post_batch)
+        .post(Tenant, "/api/events/raw", events::post_raw)
+        .post(Tenant, "/api/v1/events", events::post_raw)
+        .get(Tenant, SINGLE_EVENTS, events::list)
+        .get(Tenant, "/api/events/{id}", events::one)
+        // Webhooks.
+        .post(Tenant, "/api/endpoints", endpoints::create)
+        .get(Tenant, "/api/endpoints", endpoints::list)
+        .get(Tenant, "/api/endpoints/{id}", endpoints::one)
+        .patch(Tenant, "/api/endpoints/{id}", endpoints::change)
+        .delete(Tenant, "/api/endpoints/{id}", endpoints::remove)
+        .get(Tenant, "/api/endpoints/{id}/secret", endpoint_secrets::show)
+        .post(Tenant, "/api/endpoints/{id}/secret/rotate", endpoint_secrets::rotate)
+        .post(Tenant, "/api/endpoints/{id}/test", endpoint_test::send)
+        .get(Tenant, "/api/deliveries", deliveries::list)
+        .get(Tenant, "/api/deliveries/{id}", deliveries::one)
+        .post(Tenant, "/api/deliveries/{id}/retry", deliveries::retry)
+        .get(Tenant, "/api/dead-letters", dead_letters::list)
+        // Themselves.
+        .get(Tenant, "/api/org", orgs::own)
+        .get(Tenant, "/api/keys", keys::own)
+        // Operators.
+        .post(Operator, "/api/admin/orgs", orgs::create)
+        .get(Operator, "/api/admin/orgs", orgs::list)
+        .get(Operator, "/api/admin/orgs/{id}", orgs::one)
+        .patch(Operator, "/api/admin/orgs/{id}", orgs::change)
+        .post(Operator, "/api/admin/orgs/{id}/keys", keys::create_for_org)
+        .get(Operator, "/api/admin/orgs/{id}/keys", keys::list_of_org)
+        .post(Operator, "/api/admin/keys", keys::create_for_operator)
+        .get(Operator, "/api/admin/keys", keys::list)
+        .get(Operator, "/api/admin/keys/{id}", keys::one)
+        .delete(Operator, "/api/admin/keys/{id}", keys::revoke)
+        .post(Operator, "/api/admin/keys/{id}/rotate", keys::rotate)
+        // Probes and scrapers.
+        .get(Anyone, "/api/health", health::report)
+        .get(Anyone, "/health/live", health::live)
+        .get(Anyone, "/health/ready", health::ready)
+        .get(Anyone, "/metrics", metrics::scrape)
+}
+
+/// Routes as they are listed and as they answer, kept together so that neither has one that the
+/// other has not.
+#[derive(Default)]
+struct Table {
+    routes: Vec<Route>,
+    router: Router<AppState>,
+}
+
+impl Table {
+    fn get<H: Handler<T, AppState>, T: 'static>(
+        self,
+        access: Access,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.row((Method::GET, MethodFilter::GET), access, path, handler)
+    }
+
+    fn post<H: Handler<T, AppState>, T: 'static>(
+        self,
+        access: Access,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.row((Method::POST, MethodFilter::POST), access, path, handler)
+    }
+
+    fn patch<H: Handler<T, AppState>, T: 'static>(
+        self,
+        access: Access,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.row((Method::PATCH, MethodFilter::PATCH), access, path, handler)
+    }
+
+    fn delete<H: Handler<T, AppState>, T: 'static>(
+        self,
+        access: Access,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.row((Method::DELETE, MethodFilter::DELETE), access, path, handler)
+    }
+
+    fn row<H: Handler<T, AppState>, T: 'static>(
+        mut self,
+        (method, filter): (Method, MethodFilter),
+        access: Access,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.routes.push(Route { method, path, access });
+        Self { router: self.router.route(path, on(filter, handler)), ..self }
+    }
 }
