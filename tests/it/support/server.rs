@@ -142,7 +142,8 @@ impl Server {
         self.key(Role::Operator).await.1
     }
 
-    async fn key(&self, role: Role) -> (ApiKeyId, String) {
+    /// Adds a key; its id and its text.
+    pub(crate) async fn key(&self, role: Role) -> (ApiKeyId, String) {
         let issued = issue_key(role, "test key".to_owned(), self.clock.now()).await.unwrap();
         self.store.insert_key_across_orgs(&issued.record).await.unwrap();
         (issued.record.id, issued.key.reveal().to_owned())
