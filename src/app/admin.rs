@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::auth::{IssueError, IssuedKey, issue_key};
 use crate::config::StoreConfig;
-use crate::delivery::parse_endpoint_url;
+use crate::delivery::Guard;
 use crate::domain::{
     ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Page, PageRequest, Role,
     RotationRefusal, SecretChoice, Secrets, SignatureScheme, Violation,
@@ -203,8 +203,8 @@ impl Admin {
         if found { Ok(()) } else { Err(no_key(id)) }
     }
 
-    /// Adds an endpoint with a secret that is brought or made up; `allow_private` as the server that will deliver to
-    /// it has `ALLOW_PRIVATE_ENDPOINTS`.
+    /// Adds an endpoint with a secret that is brought or made up; `guard` as the server that will
+    /// deliver to it has it.
     pub async fn add_endpoint(
         &self,
         org_id: OrgId,
@@ -212,12 +212,12 @@ impl Admin {
         event_types: EventTypeFilters,
         description: Option<String>,
         secret: SecretChoice,
-        allow_private: bool,
+        guard: &Guard,
     ) -> Result<Endpoint, AdminError> {
         self.require_org(org_id).await?;
         secret.check()?;
         require_keys(&self.store).await?;
-        let url = parse_endpoint_url(url, allow_private)?;
+        let url = guard.parse_url(url)?;
         description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
         let secret = secret.secret(SignatureScheme::default())?;
         let endpoint = Endpoint {

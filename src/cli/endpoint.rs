@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::CliError;
 use super::admin::{Common, all, existing, lines};
 use crate::app::AdminError;
-use crate::config::parse_duration;
+use crate::config::{DestinationConfig, parse_duration};
+use crate::delivery::Guard;
 use crate::domain::{
     Endpoint, EndpointId, EventTypeFilters, OrgId, PublicKey, SecretChoice, Secrets,
     SignatureScheme, SigningSecret, SigningSecretError, Timestamp, Violation,
@@ -32,11 +33,9 @@ pub(super) enum EndpointCommand {
         description: Option<String>,
         #[command(flatten)]
         secret: SecretArgs,
-        /// Allow an http:// URL, as the server must be told too
-        #[arg(long, env = "ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1, require_equals = true,
-              default_value_t = false, default_missing_value = "true", value_name = "BOOL",
-              action = clap::ArgAction::Set)]
-        allow_private_endpoints: bool,
+        // As the server must be told too.
+        #[command(flatten)]
+        destinations: DestinationConfig,
         #[command(flatten)]
         common: Common,
     },
@@ -112,13 +111,13 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             event_types,
             description,
             secret,
-            allow_private_endpoints,
+            destinations,
             common,
         } => {
             let choice = secret.choice()?;
-            let allow = allow_private_endpoints;
+            let guard = Guard::new(&destinations);
             let endpoint = existing(&common, async |admin| {
-                admin.add_endpoint(org, &url, event_types, description, choice, allow).await
+                admin.add_endpoint(org, &url, event_types, description, choice, &guard).await
             })
             .await?;
             common.output.write(&EndpointView::with_secret(&endpoint), endpoint_line)?;

@@ -1,20 +1,23 @@
 //! How webhooks are sent.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{parse_duration, parse_wait};
+use super::{DestinationConfig, parse_duration, parse_wait};
 
 /// How webhooks are sent.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Delivery")]
 pub struct DeliveryConfig {
-    /// Allow endpoints with http:// URLs and at private, loopback and link-local addresses
-    #[arg(long, env = "ALLOW_PRIVATE_ENDPOINTS", num_args = 0..=1, require_equals = true,
-          default_value_t = false, default_missing_value = "true", value_name = "BOOL", action = clap::ArgAction::Set)]
-    pub allow_private_endpoints: bool,
+    /// Where they may go.
+    #[command(flatten)]
+    pub destinations: DestinationConfig,
+    /// A PEM file of certificates that receivers are trusted by beside the system's, as of a private CA
+    #[arg(long, env = "WEBHOOK_CA_FILE", value_name = "FILE")]
+    pub webhook_ca_file: Option<PathBuf>,
     /// Waits between the attempts of a delivery; after the last one it becomes a dead letter
     #[arg(
         long,
@@ -23,6 +26,9 @@ pub struct DeliveryConfig {
         default_value = "5s,5m,30m,2h,5h,10h,14h,20h,24h"
     )]
     pub retry_schedule: RetrySchedule,
+    /// A receiver that is not connected by then, TLS included, has failed
+    #[arg(long, env = "DELIVERY_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = parse_wait)]
+    pub delivery_connect_timeout: Duration,
     /// A receiver that has not answered by then has failed
     #[arg(long, env = "DELIVERY_TIMEOUT", value_name = "DURATION", default_value = "15s", value_parser = parse_wait)]
     pub delivery_timeout: Duration,
@@ -35,6 +41,9 @@ pub struct DeliveryConfig {
     /// Deliveries held in memory at the most; the others wait in the store
     #[arg(long, env = "DELIVERY_QUEUE_CAPACITY", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub delivery_queue_capacity: u32,
+    /// How long before other servers take over what one that died held; at least four DELIVERY_TIMEOUTs
+    #[arg(long, env = "DELIVERY_LEASE", value_name = "DURATION", default_value = "5m", value_parser = parse_wait)]
+    pub delivery_lease: Duration,
     /// How often due retries are looked for
     #[arg(long, env = "DELIVERY_POLL_INTERVAL", value_name = "DURATION", default_value = "500ms", value_parser = parse_wait)]
     pub delivery_poll_interval: Duration,

@@ -6,6 +6,7 @@
 
 mod auth;
 mod delivery;
+mod destination;
 mod ingest;
 mod journal;
 mod limit;
@@ -19,6 +20,7 @@ use clap::Args;
 
 pub use auth::AuthConfig;
 pub use delivery::{DeliveryConfig, RetrySchedule};
+pub use destination::{DestinationConfig, Networks};
 pub use ingest::IngestConfig;
 pub use journal::JournalConfig;
 pub use limit::LimitConfig;

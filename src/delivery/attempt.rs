@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::config::RetrySchedule;
 use crate::domain::{
-    Attempt, DeadReason, Decision, EndpointId, LeasedDelivery, Outcome, Timestamp,
+    Attempt, DeadReason, Decision, EndpointId, ErrorClass, LeasedDelivery, Outcome, Timestamp,
 };
 use crate::runtime::{Clock, Stopwatch};
 use crate::telemetry::{Metrics, WebhookResult};
@@ -46,14 +46,20 @@ impl Attempter {
         let decided_at = self.clock.now();
 
         let number = delivery.attempts.saturating_add(1);
-        let fraction = if answer.error.is_some() { random_fraction() } else { 0.0 };
+        let fraction = if answer.failure.is_some() { random_fraction() } else { 0.0 };
         let decision = retry::decide(&self.schedule, number, answer.reply(), decided_at, fraction);
+        let (error_class, error) =
+            answer.failure.map(|failure| (failure.class, failure.text)).unzip();
+        if let Some(class) = error_class {
+            self.metrics.webhook_error(class).inc();
+        }
         let attempt = Attempt {
             number,
             started_at,
             duration_ms: u32::try_from(took.as_millis()).unwrap_or(u32::MAX),
             status_code: answer.status,
-            error: answer.error,
+            error_class,
+            error,
             response_excerpt: answer.excerpt,
         };
         self.metrics.webhook_attempt_seconds.observe(took.as_secs_f64());
@@ -114,15 +120,15 @@ fn log(delivery: &LeasedDelivery, attempt: &Attempt, decision: &Decision) {
     let id = delivery.id;
     let number = attempt.number;
     let status = attempt.status_code;
-    let error = attempt.error.as_deref();
+    let (class, error) = (attempt.error_class.map(ErrorClass::as_str), attempt.error.as_deref());
     match decision {
         Decision::Delivered => {}
         Decision::RetryAt(next) => {
-            tracing::debug!(%org, %endpoint, delivery = %id, number, status, error, %next,
+            tracing::debug!(%org, %endpoint, delivery = %id, number, status, class, error, %next,
                 "an attempt failed");
         }
         Decision::Dead(reason) => {
-            tracing::warn!(%org, %endpoint, delivery = %id, number, status, error, %reason,
+            tracing::warn!(%org, %endpoint, delivery = %id, number, status, class, error, %reason,
                 "a delivery became a dead letter");
         }
     }

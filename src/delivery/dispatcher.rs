@@ -30,7 +30,7 @@ const EXCEPT_ENDPOINTS_MAX: usize = 256;
 /// over, due retries get in.
 const CLAIM_SHARE: usize = 8;
 /// How much of a lease must be left when its attempt times out, for recording the outcome and for
-/// clocks that are set meanwhile.
+/// clocks that are set meanwhile. Of a short lease, a quarter.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// How the dispatcher works.
@@ -211,7 +211,8 @@ impl Dispatcher {
     /// somebody else may be attempting the delivery at the same time, and this attempt's outcome
     /// would not count. Giving it up costs nothing: the lapse itself makes it due.
     fn may_start(&self, lease: Lease, now: Timestamp) -> bool {
-        now.plus(self.options.timeout).plus(LEASE_MARGIN) <= lease.until
+        let margin = LEASE_MARGIN.min(self.options.lease / 4);
+        now.plus(self.options.timeout).plus(margin) <= lease.until
     }
 
     fn start_claim(&mut self) {

@@ -4,33 +4,34 @@
 //! name checked before the request may resolve elsewhere within it (DNS rebinding); and a name never
 //! comes up for an address written as the host. So:
 //!
-//! - Names are resolved here, as the HTTP client's own resolver, at every new connection. The client
-//!   connects to the addresses that were checked and to no others.
+//! - Names are resolved under its eyes (`resolver.rs`), at every new connection. The client connects to
+//!   the addresses that were checked and to no others.
 //! - An address written as the host never reaches a resolver, so it is checked before sending.
-//!   [`parse_endpoint_url`] refuses it when the endpoint is registered, too, so that its owner learns of
+//!   [`Guard::parse_url`] refuses it when the endpoint is registered, too, so that its owner learns of
 //!   it at once and not from deliveries that fail. That one is a courtesy; this one is the guard.
 //! - Redirects are not followed and no proxy is used (`sender.rs`): both would connect elsewhere.
+//! - How a host is written makes no difference: `0x7f.1`, `2130706433` and full-width digits are
+//!   addresses once the URL is parsed (<https://url.spec.whatwg.org/#host-parsing>), and it is the
+//!   parsed URL that is stored, checked and connected to.
 //!
 //! One forbidden address refuses the whole name. A name with public and private addresses is a mistake or
 //! an attack, and which of them a connection ends up at is chance.
+//!
+//! An operator may allow some networks (`ALLOW_ENDPOINT_NETWORKS`), which is the way to receivers
+//! inside: they still need https. `ALLOW_PRIVATE_ENDPOINTS` takes the guard away; it is for trying
+//! things out.
 //!
 //! What is not public follows the IANA registries of special-purpose addresses,
 //! <https://www.iana.org/assignments/iana-ipv4-special-registry> and
 //! <https://www.iana.org/assignments/iana-ipv6-special-registry>.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::sync::Semaphore;
 use url::{Host, Url};
 
+use crate::config::{DestinationConfig, Networks};
 use crate::domain::{Endpoint, Violation};
-
-/// Name look-ups under way at the most. They block a thread each, of a pool that hashing and other
-/// parts need too, for as long as a tenant's name server chooses.
-const LOOKUPS_MAX: usize = 128;
 
 /// Why a webhook was not sent. It goes to the tenant, so it tells no address: what a name inside the
 /// operator's network resolves to is nobody's business.
@@ -47,38 +48,44 @@ pub(super) enum Refusal {
     NoAddress,
 }
 
-/// Parses the URL of an endpoint that is created or changed and checks all that can be told before
-/// any delivery: what [`Endpoint::parse_url`] asks for, and that the host is not written as an address
-/// that is not public. Both are milder where private endpoints are allowed.
-pub fn parse_endpoint_url(text: &str, allow_private: bool) -> Result<Url, Violation> {
-    let url = Endpoint::parse_url(text, allow_private)?;
-    match Guard::new(allow_private).check_url(&url) {
-        Ok(()) => Ok(url),
-        Err(Refusal::Address) => {
-            let rule = "must lead to a public address; others need ALLOW_PRIVATE_ENDPOINTS=true";
-            Err(Violation::new("url", "address", rule))
-        }
-        // Never in practice: a URL that was parsed has a scheme that is allowed, and a host.
-        Err(refusal @ (Refusal::Scheme | Refusal::NoAddress)) => {
-            Err(Violation::new("url", "format", refusal.to_string()))
-        }
-    }
-}
-
 /// Decides where webhooks may go.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Guard {
+#[derive(Clone, Debug)]
+pub struct Guard {
     allow_private: bool,
+    networks: Networks,
 }
 
 impl Guard {
-    /// A guard that lets everything pass when `allow_private` is set.
-    pub(super) const fn new(allow_private: bool) -> Self {
-        Self { allow_private }
+    /// A guard that lets pass what is public and what these settings allow.
+    pub fn new(config: &DestinationConfig) -> Self {
+        Self {
+            allow_private: config.allow_private_endpoints,
+            networks: config.allow_endpoint_networks.clone(),
+        }
     }
 
-    /// Checks what the URL alone tells: its scheme, and its host where that is an address.
-    pub(super) fn check_url(self, url: &Url) -> Result<(), Refusal> {
+    /// Parses the URL of an endpoint that is created or changed and checks all that can be told
+    /// before any delivery: what [`Endpoint::parse_url`] asks for, and that the host is not written
+    /// as an address that webhooks must not go to.
+    pub fn parse_url(&self, text: &str) -> Result<Url, Violation> {
+        let url = Endpoint::parse_url(text, self.allow_private)?;
+        match self.check_url(&url) {
+            Ok(()) => Ok(url),
+            Err(Refusal::Address) => {
+                let rule = "must lead to a public address; others need ALLOW_ENDPOINT_NETWORKS or \
+                            ALLOW_PRIVATE_ENDPOINTS";
+                Err(Violation::new("url", "address", rule))
+            }
+            // Never in practice: a URL that was parsed has a scheme that is allowed, and a host.
+            Err(refusal @ (Refusal::Scheme | Refusal::NoAddress)) => {
+                Err(Violation::new("url", "format", refusal.to_string()))
+            }
+        }
+    }
+
+    /// Checks what the URL alone tells: its scheme, and its host where that is an address or a name
+    /// that stands for one.
+    pub(super) fn check_url(&self, url: &Url) -> Result<(), Refusal> {
         if self.allow_private {
             return Ok(());
         }
@@ -88,78 +95,53 @@ impl Guard {
         match url.host() {
             Some(Host::Ipv4(address)) => self.check(address.into()),
             Some(Host::Ipv6(address)) => self.check(address.into()),
+            Some(Host::Domain(name)) if is_localhost(name) => {
+                self.check(Ipv4Addr::LOCALHOST.into())
+            }
             Some(Host::Domain(_)) => Ok(()),
             None => Err(Refusal::NoAddress),
         }
     }
 
     /// Checks what a name resolved to.
-    fn check_all(self, addresses: &[SocketAddr]) -> Result<(), Refusal> {
+    pub(super) fn check_all(&self, addresses: &[SocketAddr]) -> Result<(), Refusal> {
         if addresses.is_empty() {
             return Err(Refusal::NoAddress);
         }
         addresses.iter().try_for_each(|address| self.check(address.ip()))
     }
 
-    fn check(self, address: IpAddr) -> Result<(), Refusal> {
-        let allowed = self.allow_private
-            || match address {
-                IpAddr::V4(v4) => is_public_v4(v4),
-                IpAddr::V6(v6) => is_public_v6(v6),
-            };
+    fn check(&self, address: IpAddr) -> Result<(), Refusal> {
+        let address = end_of(address);
+        let allowed = self.allow_private || is_public(address) || self.networks.contain(address);
         if allowed { Ok(()) } else { Err(Refusal::Address) }
     }
 }
 
-/// Resolves names for the HTTP client and hands on only what the guard lets pass.
-#[derive(Clone, Debug)]
-pub(super) struct GuardedResolver {
-    guard: Guard,
-    lookups: Arc<Semaphore>,
-}
-
-impl GuardedResolver {
-    pub(super) fn new(guard: Guard) -> Self {
-        Self { guard, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
-    }
-}
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let Self { guard, lookups } = self.clone();
-        Box::pin(async move {
-            let permit = lookups.acquire_owned().await?;
-            // Tokio's own `lookup_host` does the same but cannot hold the permit for as long as the
-            // thread is blocked, which is longer than this future when the attempt times out.
-            let lookup = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                // The client fills in the port.
-                (name.as_str(), 0).to_socket_addrs().map(Vec::from_iter)
-            });
-            let addresses = lookup.await??;
-            guard.check_all(&addresses)?;
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
+/// Names that mean this machine whatever a name server says (RFC 6761 section 6.3).
+fn is_localhost(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// IPv4 blocks that are not globally reachable, and the multicast and reserved ones.
-const FORBIDDEN_V4: [Ipv4Net; 16] = [
-    v4(0, 0, 0, 0, 8),       // this network, "unspecified"
-    v4(10, 0, 0, 0, 8),      // private
-    v4(100, 64, 0, 0, 10),   // shared by carrier-grade NAT
-    v4(127, 0, 0, 0, 8),     // loopback
-    v4(169, 254, 0, 0, 16),  // link-local, where clouds serve their metadata
-    v4(172, 16, 0, 0, 12),   // private
-    v4(192, 0, 0, 0, 24),    // IETF protocol assignments
-    v4(192, 0, 2, 0, 24),    // documentation
-    v4(192, 88, 99, 0, 24),  // 6to4 relays, deprecated
-    v4(192, 168, 0, 0, 16),  // private
-    v4(198, 18, 0, 0, 15),   // benchmarking
-    v4(198, 51, 100, 0, 24), // documentation
-    v4(203, 0, 113, 0, 24),  // documentation
-    v4(224, 0, 0, 0, 4),     // multicast
-    v4(240, 0, 0, 0, 4),     // reserved
+const FORBIDDEN_V4: [Ipv4Net; 17] = [
+    v4(0, 0, 0, 0, 8),        // this network, "unspecified"
+    v4(10, 0, 0, 0, 8),       // private
+    v4(100, 64, 0, 0, 10),    // shared by carrier-grade NAT; Alibaba's metadata
+    v4(127, 0, 0, 0, 8),      // loopback
+    v4(168, 63, 129, 16, 32), // public by its number, but where Azure serves its metadata
+    v4(169, 254, 0, 0, 16),   // link-local, where clouds serve their metadata
+    v4(172, 16, 0, 0, 12),    // private
+    v4(192, 0, 0, 0, 24),     // IETF protocol assignments
+    v4(192, 0, 2, 0, 24),     // documentation
+    v4(192, 88, 99, 0, 24),   // 6to4 relays, deprecated
+    v4(192, 168, 0, 0, 16),   // private
+    v4(198, 18, 0, 0, 15),    // benchmarking
+    v4(198, 51, 100, 0, 24),  // documentation
+    v4(203, 0, 113, 0, 24),   // documentation
+    v4(224, 0, 0, 0, 4),      // multicast
+    v4(240, 0, 0, 0, 4),      // reserved
     v4(255, 255, 255, 255, 32),
 ];
 
@@ -179,19 +161,24 @@ const FORBIDDEN_V6: [Ipv6Net; 4] = [
 /// a host with IPv6 alone reaches every IPv4 receiver, so it is as public as what it leads to.
 const NAT64: Ipv6Net = v6([0x64, 0xff9b, 0], 96);
 
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    !FORBIDDEN_V4.iter().any(|block| block.contains(&address))
+/// The address that a connection ends at: what is mapped or translated is judged as what it stands
+/// for.
+fn end_of(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    if NAT64.contains(&v6) {
+        let [.., a, b, c, d] = v6.octets();
+        return Ipv4Addr::new(a, b, c, d).into();
+    }
+    v6.to_ipv4_mapped().map_or(address, IpAddr::V4)
 }
 
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    if let Some(mapped) = address.to_ipv4_mapped() {
-        return is_public_v4(mapped);
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !FORBIDDEN_V4.iter().any(|block| block.contains(&v4)),
+        IpAddr::V6(v6) => {
+            GLOBAL_V6.contains(&v6) && !FORBIDDEN_V6.iter().any(|block| block.contains(&v6))
+        }
     }
-    if NAT64.contains(&address) {
-        let [.., a, b, c, d] = address.octets();
-        return is_public_v4(Ipv4Addr::new(a, b, c, d));
-    }
-    GLOBAL_V6.contains(&address) && !FORBIDDEN_V6.iter().any(|block| block.contains(&address))
 }
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, bits: u8) -> Ipv4Net {
@@ -203,173 +190,5 @@ const fn v6([a, b, c]: [u16; 3], bits: u8) -> Ipv6Net {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GUARD: Guard = Guard::new(false);
-
-    fn check(address: &str) -> Result<(), Refusal> {
-        GUARD.check(address.parse().unwrap())
-    }
-
-    #[test]
-    fn public_addresses_pass() {
-        let public = [
-            "1.1.1.1",
-            "8.8.8.8",
-            "9.255.255.255",
-            "11.0.0.0",
-            "100.63.255.255",
-            "100.128.0.0",
-            "126.255.255.255",
-            "128.0.0.0",
-            "169.253.255.255",
-            "169.255.0.0",
-            "172.15.255.255",
-            "172.32.0.0",
-            "192.0.1.0",
-            "192.0.3.0",
-            "192.167.255.255",
-            "192.169.0.0",
-            "198.17.255.255",
-            "198.20.0.0",
-            "223.255.255.255",
-            "2606:4700:4700::1111",
-            "2a00:1450:4001::1",
-            "2001:4860:4860::8888",
-            "2001:200::1",
-            "3ffe::1",
-            "::ffff:8.8.8.8",
-            "64:ff9b::8.8.8.8",
-        ];
-        for address in public {
-            assert_eq!(check(address), Ok(()), "{address}");
-        }
-    }
-
-    #[test]
-    fn everything_else_is_refused() {
-        let forbidden = [
-            "0.0.0.0",
-            "0.1.2.3",
-            "10.0.0.1",
-            "10.255.255.255",
-            "100.64.0.1",
-            "100.127.255.255",
-            "127.0.0.1",
-            "127.255.255.255",
-            "169.254.169.254",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.0.0.1",
-            "192.0.0.171",
-            "192.0.2.1",
-            "192.88.99.1",
-            "192.168.1.1",
-            "198.18.0.1",
-            "198.19.255.255",
-            "198.51.100.1",
-            "203.0.113.1",
-            "224.0.0.1",
-            "239.255.255.255",
-            "240.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::7f00:1",
-            "::127.0.0.1",
-            "::8.8.8.8",
-            "fc00::1",
-            "fd12:3456::1",
-            "fe80::1",
-            "febf::1",
-            "fec0::1",
-            "ff02::1",
-            "ff0e::1",
-            "100::1",
-            "5f00::1",
-            "2001::1",
-            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
-            "2001:2::1",
-            "2001:10::1",
-            "2001:20::1",
-            "2001:1ff:ffff::1",
-            "2001:db8::1",
-            "2002:7f00:1::",
-            "2002:808:808::1",
-            "3fff::1",
-            "3fff:fff::1",
-            "4000::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::ffff:169.254.169.254",
-            "::ffff:0:127.0.0.1",
-            "64:ff9b::127.0.0.1",
-            "64:ff9b::10.0.0.1",
-            "64:ff9b::169.254.169.254",
-            "64:ff9b:1::1",
-            "64:ff9b:1::8.8.8.8",
-        ];
-        for address in forbidden {
-            assert_eq!(check(address), Err(Refusal::Address), "{address}");
-        }
-    }
-
-    #[test]
-    fn hosts_written_as_addresses_are_checked_in_every_spelling() {
-        let loopback = [
-            "127.0.0.1",
-            "127.1",
-            "0x7f.1",
-            "2130706433",
-            "017700000001",
-            "[::1]",
-            "[::ffff:7f00:1]",
-        ];
-        for host in loopback {
-            let url: Url = format!("https://{host}:8443/hook").parse().unwrap();
-            assert_eq!(GUARD.check_url(&url), Err(Refusal::Address), "{host}");
-            assert_eq!(Guard::new(true).check_url(&url), Ok(()), "{host}");
-        }
-        assert_eq!(GUARD.check_url(&"https://1.1.1.1/".parse().unwrap()), Ok(()));
-        assert_eq!(GUARD.check_url(&"https://example.com/".parse().unwrap()), Ok(()));
-        let plain = "http://example.com/".parse().unwrap();
-        assert_eq!(GUARD.check_url(&plain), Err(Refusal::Scheme));
-        assert_eq!(Guard::new(true).check_url(&plain), Ok(()));
-    }
-
-    #[test]
-    fn an_endpoints_url_is_refused_by_the_same_table() {
-        let code = |url: &str| parse_endpoint_url(url, false).map_err(|violation| violation.code);
-        for host in ["127.0.0.1", "0x7f.1", "[::1]", "[::ffff:a00:1]", "169.254.169.254"] {
-            let url = format!("https://{host}/hook");
-            assert_eq!(code(&url), Err("address"), "{host}");
-            assert!(parse_endpoint_url(&url, true).is_ok(), "{host}");
-        }
-        for url in ["https://1.1.1.1/", "https://example.com/", "https://localhost/"] {
-            assert!(code(url).is_ok(), "{url}");
-        }
-        assert_eq!(code("http://10.0.0.1/"), Err("scheme"));
-        assert_eq!(code("https:///x y"), Err("format"));
-    }
-
-    #[test]
-    fn one_forbidden_address_refuses_the_whole_name() {
-        let public: SocketAddr = "8.8.8.8:0".parse().unwrap();
-        let private: SocketAddr = "10.0.0.1:0".parse().unwrap();
-        assert_eq!(GUARD.check_all(&[public]), Ok(()));
-        assert_eq!(GUARD.check_all(&[public, private]), Err(Refusal::Address));
-        assert_eq!(GUARD.check_all(&[]), Err(Refusal::NoAddress));
-    }
-
-    #[tokio::test]
-    async fn a_name_that_resolves_to_loopback_is_refused_unless_private_endpoints_are_allowed() {
-        let resolve = async |allow_private: bool| {
-            let name = "localhost".parse().unwrap();
-            GuardedResolver::new(Guard::new(allow_private)).resolve(name).await
-        };
-        assert!(resolve(true).await.unwrap().all(|address| address.ip().is_loopback()));
-        let Err(error) = resolve(false).await else { panic!("must be refused") };
-        assert_eq!(error.downcast_ref::<Refusal>(), Some(&Refusal::Address));
-    }
-}
+#[path = "guard_tests.rs"]
+mod tests;

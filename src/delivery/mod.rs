@@ -51,14 +51,17 @@
 
 mod attempt;
 mod dispatcher;
+mod failure;
 mod guard;
 mod lanes;
 mod outcomes;
+mod resolver;
 mod retry;
 mod sender;
 mod signer;
 mod webhook;
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,17 +77,13 @@ use crate::telemetry::Metrics;
 
 use attempt::Attempter;
 use dispatcher::{Claims, Dispatcher, Inbox, Options};
-use guard::Guard;
 use lanes::{Lanes, Limits};
 use outcomes::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;
 
-pub use guard::parse_endpoint_url;
+pub use guard::Guard;
+pub use resolver::{NameLookup, SystemLookup};
 pub use signer::{Verifier, sign};
-
-/// The shortest lease: longer than a delivery waits in memory as a rule, and short enough that what
-/// a crashed instance held is attempted again soon.
-const LEASE_MIN: Duration = Duration::from_mins(5);
 
 /// Why delivery cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -92,12 +91,20 @@ pub enum DeliveryError {
     /// The HTTP client cannot be set up, say because the system has no root certificates.
     #[error("cannot set up the webhook client: {0:?}")]
     Client(#[from] reqwest::Error),
+    /// `WEBHOOK_CA_FILE` cannot be used.
+    #[error("WEBHOOK_CA_FILE={}: {reason}", path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
-/// How long deliveries are leased for: five minutes, or four attempts' time where that is longer.
+/// How long deliveries are leased for: `DELIVERY_LEASE`, or four attempts' time where that is longer.
 /// Whoever leases deliveries to hand them over leases them for this long.
 pub fn lease_span(config: &DeliveryConfig) -> Duration {
-    LEASE_MIN.max(config.delivery_timeout * 4)
+    config.delivery_lease.max(config.delivery_timeout * 4)
 }
 
 /// The channel over which leased deliveries are handed to the dispatcher. Who leases reserves a
@@ -150,11 +157,30 @@ impl Delivery {
         metrics: Arc<Metrics>,
         source: Source,
     ) -> Result<Self, DeliveryError> {
+        Self::looking_up(Arc::new(SystemLookup), config, store, clock, metrics, source)
+    }
+
+    /// The same, with names of hosts looked up elsewhere. For tests, which have names of their own.
+    pub fn looking_up(
+        names: Arc<dyn NameLookup>,
+        config: &DeliveryConfig,
+        store: SharedStore,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        source: Source,
+    ) -> Result<Self, DeliveryError> {
         let Source { inbox, wake, instance } = source;
         let options = options(config, instance);
-        let guard = Guard::new(config.allow_private_endpoints);
-        // One host may serve the endpoints of many tenants, all the attempts under way among them.
-        let sender = Sender::new(guard, options.timeout, options.limits.slots)?;
+        let sending = sender::Options {
+            connect_timeout: config.delivery_connect_timeout,
+            timeout: config.delivery_timeout,
+            // One host may serve the endpoints of many tenants, all the attempts under way among them.
+            idle_per_host: options.limits.slots,
+        };
+        let authorities =
+            config.webhook_ca_file.as_deref().map(sender::read_authorities).transpose()?;
+        let guard = Guard::new(&config.destinations);
+        let sender = Sender::new(guard, names, sending, authorities.unwrap_or_default())?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
         let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out);
         let attempter = Attempter {

@@ -1,14 +1,29 @@
 //! Sends one webhook and reads the answer, as far as anybody wants it.
+//!
+//! # One attempt, one request
+//! The client follows no redirect and repeats no request. One thing it does by itself: a request for
+//! which it had picked an idle connection that turns out to be closed, before a byte of it was written,
+//! goes to another connection. Nothing was sent, so nothing was attempted; a request that was written is
+//! never written again, and its failure is the attempt's.
+//!
+//! # Bounds
+//! Of an answer 64 KiB of body are read at the most, and what HTTP/2 may send ahead is little more. A
+//! longer answer is judged by its status, and its connection is dropped. Idle connections are closed
+//! after half a minute.
 
-use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, Method, Request, Response, StatusCode};
+use reqwest::{Certificate, Client, Method, Request, Response};
 
-use crate::domain::{LeasedDelivery, Timestamp};
+use crate::domain::{ErrorClass, LeasedDelivery, Timestamp};
 
-use super::guard::{Guard, GuardedResolver, Refusal};
+use super::DeliveryError;
+use super::failure::{Failure, tidy};
+use super::guard::Guard;
+use super::resolver::{GuardedResolver, NameLookup};
 use super::retry::{Reply, is_success};
 use super::webhook;
 
@@ -17,10 +32,12 @@ const EXCERPT_BYTES_MAX: usize = 1024;
 /// Bytes of an answer that are read, so that its connection can be used again. A longer answer costs
 /// less to cut off, connection and all, than to read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of an error text that are kept.
-const ERROR_BYTES_MAX: usize = 256;
+/// What a receiver may send ahead on HTTP/2 before any of it is read, for one answer and for all on one
+/// connection.
+const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// An idle connection is closed after this: many receivers close theirs after a minute, and a request
-/// on a connection that is just being closed costs a second one.
+/// on a connection that is just being closed is a failed attempt.
 const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(30);
 
 /// Sends webhooks. Clones share their connections.
@@ -28,7 +45,18 @@ const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Sender {
     client: Client,
     guard: Guard,
-    timeout: Duration,
+    options: Options,
+}
+
+/// How webhooks are sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// A connection is there by then, TLS included.
+    pub(super) connect_timeout: Duration,
+    /// An attempt has ended by then, whatever the receiver does.
+    pub(super) timeout: Duration,
+    /// Idle connections kept open to one host at the most.
+    pub(super) idle_per_host: usize,
 }
 
 /// What came of sending.
@@ -36,8 +64,8 @@ pub(super) struct Sender {
 pub(super) struct Answer {
     /// The HTTP status; `None` when there was no answer.
     pub(super) status: Option<u16>,
-    /// Why it failed, in words for the tenant; `None` when it succeeded.
-    pub(super) error: Option<String>,
+    /// What it failed at; `None` when it succeeded.
+    pub(super) failure: Option<Failure>,
     /// The start of the answer's body; `None` when that was empty or was not read.
     pub(super) excerpt: Option<String>,
     retry_after: Option<String>,
@@ -50,41 +78,34 @@ impl Answer {
     }
 }
 
-/// Why there was no answer.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Headers(#[from] webhook::HeadersError),
-    #[error("{}", describe(.0))]
-    Request(#[from] reqwest::Error),
-}
-
 impl Sender {
-    /// A sender whose every attempt ends within `timeout`, keeping up to `idle_per_host` connections
-    /// open to one host.
+    /// A sender that goes where `guard` lets it, with names looked up in `names`, and trusts what the
+    /// system trusts and `authorities` besides.
     ///
     /// # Errors
     /// When TLS cannot be set up, say because the system has no root certificates.
     pub(super) fn new(
         guard: Guard,
-        timeout: Duration,
-        idle_per_host: usize,
+        names: Arc<dyn NameLookup>,
+        options: Options,
+        authorities: Vec<Certificate>,
     ) -> Result<Self, reqwest::Error> {
         // Fails when another part, or another instance in a test, was here before: just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
-            .dns_resolver(GuardedResolver::new(guard))
+            .dns_resolver(GuardedResolver::new(guard.clone(), names))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy()
-            .http1_only()
-            .timeout(timeout)
-            .pool_max_idle_per_host(idle_per_host)
+            .tls_certs_merge(authorities)
+            .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+            .connect_timeout(options.connect_timeout)
+            .timeout(options.timeout)
+            .pool_max_idle_per_host(options.idle_per_host)
             .pool_idle_timeout(IDLE_CONNECTION_MAX)
             .build()?;
-        Ok(Self { client, guard, timeout })
+        Ok(Self { client, guard, options })
     }
 
     /// Makes one attempt, which counts as started at `at`.
@@ -92,18 +113,11 @@ impl Sender {
         match self.request(delivery, at).await {
             Ok(response) => read(response).await,
             Err(failure) => {
-                if let Failure::Headers(error) = &failure {
+                if failure.class == ErrorClass::Signing {
                     let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
-                    tracing::error!(%org, %endpoint, %error, "a webhook cannot be signed");
+                    tracing::error!(%org, %endpoint, error = failure.text, "a webhook cannot be signed");
                 }
-                let error = match &failure {
-                    Failure::Request(error) if is_timeout(error) => {
-                        format!("no answer within {}", humantime::format_duration(self.timeout))
-                    }
-                    other => other.to_string(),
-                };
-                let error = Some(tidy(error, ERROR_BYTES_MAX));
-                Answer { status: None, error, excerpt: None, retry_after: None }
+                Answer { status: None, failure: Some(failure), excerpt: None, retry_after: None }
             }
         }
     }
@@ -115,29 +129,34 @@ impl Sender {
         let mut request = Request::new(Method::POST, url.clone());
         *request.headers_mut() = webhook::headers(delivery, at, &body)?;
         *request.body_mut() = Some(body.into());
-        Ok(self.client.execute(request).await?)
+        let Options { connect_timeout, timeout, .. } = self.options;
+        let sent = self.client.execute(request).await;
+        sent.map_err(|error| Failure::request(&error, connect_timeout, timeout))
     }
+}
+
+/// Reads the certificates in a PEM file.
+pub(super) fn read_authorities(path: &Path) -> Result<Vec<Certificate>, DeliveryError> {
+    let failed = |reason: String| DeliveryError::Authorities { path: path.to_owned(), reason };
+    let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let authorities =
+        Certificate::from_pem_bundle(&pem).map_err(|error| failed(format!("{error:?}")))?;
+    if authorities.is_empty() {
+        return Err(failed("it holds no certificate".to_owned()));
+    }
+    Ok(authorities)
 }
 
 async fn read(response: Response) -> Answer {
     let status = response.status();
     let code = status.as_u16();
-    let error = (!is_success(code)).then(|| explain(status));
+    let failure = (!is_success(code)).then(|| Failure::status(status));
     let retry_after = retry_after(response.headers());
-    Answer { status: Some(code), error, excerpt: excerpt(response).await, retry_after }
+    Answer { status: Some(code), failure, excerpt: excerpt(response).await, retry_after }
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<String> {
     Some(headers.get(RETRY_AFTER)?.to_str().ok()?.to_owned())
-}
-
-fn explain(status: StatusCode) -> String {
-    let redirect = if status.is_redirection() { "; redirects are not followed" } else { "" };
-    // A status without a reason of its own displays a placeholder.
-    match status.canonical_reason() {
-        Some(reason) => format!("the receiver answered {} {reason}{redirect}", status.as_u16()),
-        None => format!("the receiver answered {}{redirect}", status.as_u16()),
-    }
 }
 
 /// Reads the answer and keeps its start. The status has decided already, so an answer that breaks off,
@@ -153,67 +172,6 @@ async fn excerpt(mut response: Response) -> Option<String> {
             break;
         }
     }
-    let text = String::from_utf8_lossy(&kept).into_owned();
-    (!text.is_empty()).then(|| tidy(text, EXCERPT_BYTES_MAX))
-}
-
-/// Text that every store takes, which NUL is not in PostgreSQL, of at most `bytes_max` bytes.
-fn tidy(mut text: String, bytes_max: usize) -> String {
-    if text.contains('\0') {
-        text = text.replace('\0', "\u{fffd}");
-    }
-    text.truncate(text.floor_char_boundary(bytes_max));
-    text
-}
-
-/// Timeouts of the attempt as a whole, and of connecting, which the system may give up sooner.
-fn is_timeout(error: &reqwest::Error) -> bool {
-    error.is_timeout() && find::<Refusal>(error).is_none()
-}
-
-/// Says what went wrong in the words of the innermost cause, without the URL, whose query may carry
-/// a secret of the receiver.
-fn describe(error: &reqwest::Error) -> String {
-    if let Some(refusal) = find::<Refusal>(error) {
-        return refusal.to_string();
-    }
-    let cause = causes(error).last().map(ToString::to_string).unwrap_or_default();
-    let what = if error.is_connect() { "cannot connect" } else { "the exchange broke off" };
-    format!("{what}: {cause}")
-}
-
-fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
-    causes(error).find_map(|cause| cause.downcast_ref())
-}
-
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    let mut next = error.source();
-    std::iter::from_fn(move || {
-        let cause = next?;
-        next = cause.source();
-        Some(cause)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_cut_between_characters_and_freed_of_nul() {
-        assert_eq!(tidy("a\0b".to_owned(), 10), "a\u{fffd}b");
-        assert_eq!(tidy("aüü".to_owned(), 4), "aü");
-        assert_eq!(tidy("short".to_owned(), 10), "short");
-    }
-
-    #[test]
-    fn a_status_is_explained_in_words() {
-        let explained = |code| explain(StatusCode::from_u16(code).unwrap());
-        assert_eq!(explained(500), "the receiver answered 500 Internal Server Error");
-        assert_eq!(
-            explained(307),
-            "the receiver answered 307 Temporary Redirect; redirects are not followed"
-        );
-        assert_eq!(explained(599), "the receiver answered 599");
-    }
+    let text = String::from_utf8_lossy(&kept);
+    (!text.is_empty()).then(|| tidy(&text, EXCERPT_BYTES_MAX))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{DeliveryId, Endpoint, EndpointId, Event, EventId, OrgId, Timestamp};
+use super::{DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, OrgId, Timestamp};
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -90,6 +90,8 @@ pub struct Attempt {
     pub duration_ms: u32,
     /// The HTTP status; `None` when there was no answer.
     pub status_code: Option<u16>,
+    /// What it failed at; `None` when it succeeded, and of attempts older than the classes.
+    pub error_class: Option<ErrorClass>,
     /// Why it failed, in words; `None` when it succeeded.
     pub error: Option<String>,
     /// The start of the receiver's answer, as text, at most 1 KiB.

@@ -124,8 +124,8 @@ impl Endpoint {
     }
 
     /// Parses a URL and checks what its text alone can tell: an absolute `https` URL (`http` only
-    /// where private endpoints are allowed), with a host, without a user name, password or
-    /// fragment. Where it may lead is for `delivery` to judge.
+    /// where private endpoints are allowed), with a host, without a user name, password, fragment or
+    /// port 0. Where it may lead is for `delivery` to judge.
     pub fn parse_url(text: &str, allow_http: bool) -> Result<Url, Violation> {
         let broken = |code, message: &str| Err(Violation::new("url", code, message));
         if text.len() > Self::URL_BYTES_MAX {
@@ -147,6 +147,9 @@ impl Endpoint {
         }
         if !url.username().is_empty() || url.password().is_some() {
             return broken("format", "must not carry a user name or password");
+        }
+        if url.port() == Some(0) {
+            return broken("port", "must not name port 0, which nothing can listen on");
         }
         if url.fragment().is_some() {
             return broken("format", "must not carry a fragment");

@@ -9,6 +9,7 @@ mod custom_headers;
 mod delivery;
 mod draft;
 mod endpoint;
+mod error_class;
 mod event;
 mod id;
 mod media_type;
@@ -31,6 +32,7 @@ pub use endpoint::{
     Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters, Readable, RotationRefusal,
     Unreadable,
 };
+pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventType};
 pub use id::{ApiKeyId, DeliveryId, EndpointId, EventId, OrgId};
 pub use media_type::MediaType;

@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 
 use crate::auth::Authenticator;
 use crate::config::Config;
+use crate::delivery::Guard;
 use crate::domain::DraftLimits;
 use crate::ingest::Intake;
 use crate::limit::RateLimiter;
@@ -45,14 +46,14 @@ pub struct Parts {
 }
 
 /// What the configuration says to the API.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     /// Bytes in one event's payload at the most.
     pub(super) event_bytes_max: usize,
     /// Events a minute for an organisation without a limit of its own.
     pub(super) rate_limit_per_minute: u32,
-    /// Whether endpoints may have `http` URLs and addresses that are not public.
-    pub(super) allow_private_endpoints: bool,
+    /// Where endpoints may be.
+    pub(super) guard: Guard,
     /// A request that is not answered by then gets 503.
     pub(super) request_timeout: Duration,
 }
@@ -145,7 +146,7 @@ impl From<&Config> for Settings {
         Self {
             event_bytes_max: config.ingest.max_event_bytes as usize,
             rate_limit_per_minute: config.limit.rate_limit_per_minute,
-            allow_private_endpoints: config.delivery.allow_private_endpoints,
+            guard: Guard::new(&config.delivery.destinations),
             request_timeout: config.server.request_timeout,
         }
     }

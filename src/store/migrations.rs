@@ -41,12 +41,18 @@ macro_rules! step {
 }
 
 /// The steps of the SQLite schema, oldest first.
-pub(super) const SQLITE: &[Step] =
-    &[step!("sqlite", 1, "0001", "initial"), step!("sqlite", 2, "0002", "endpoint_secrets")];
+pub(super) const SQLITE: &[Step] = &[
+    step!("sqlite", 1, "0001", "initial"),
+    step!("sqlite", 2, "0002", "endpoint_secrets"),
+    step!("sqlite", 3, "0003", "error_class"),
+];
 
 /// The steps of the PostgreSQL schema, oldest first.
-pub(super) const POSTGRES: &[Step] =
-    &[step!("postgres", 1, "0001", "initial"), step!("postgres", 2, "0002", "endpoint_secrets")];
+pub(super) const POSTGRES: &[Step] = &[
+    step!("postgres", 1, "0001", "initial"),
+    step!("postgres", 2, "0002", "endpoint_secrets"),
+    step!("postgres", 3, "0003", "error_class"),
+];
 
 /// The table in which sqlx keeps what was applied.
 pub(super) const TABLE: &str = "_sqlx_migrations";

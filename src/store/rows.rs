@@ -233,15 +233,16 @@ pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, StoreError> {
     })
 }
 
-/// Reads `number, started_at, duration_ms, status_code, error, response_excerpt`.
+/// Reads `number, started_at, duration_ms, status_code, error_class, error, response_excerpt`.
 pub(super) fn attempt(row: &impl Columns) -> Result<Attempt, StoreError> {
     Ok(Attempt {
         number: fits("number", row.number(0)?)?,
         started_at: row.moment(1)?,
         duration_ms: fits("duration_ms", row.number(2)?)?,
         status_code: row.number_opt(3)?.map(|n| fits("status_code", n)).transpose()?,
-        error: row.text_opt(4)?,
-        response_excerpt: row.text_opt(5)?,
+        error_class: row.text_opt(4)?.map(|word| parsed("error_class", &word)).transpose()?,
+        error: row.text_opt(5)?,
+        response_excerpt: row.text_opt(6)?,
     })
 }
 

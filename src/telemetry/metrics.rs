@@ -8,6 +8,8 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::domain::ErrorClass;
+
 /// The process's metrics. One per process; shared by reference.
 #[derive(Debug)]
 pub struct Metrics {
@@ -47,6 +49,7 @@ pub struct Metrics {
     db_operations: Vec<Histogram>,
     cache_lookups: Vec<IntCounter>,
     webhook_deliveries: Vec<IntCounter>,
+    webhook_errors: Vec<IntCounter>,
     rejected_requests: Vec<IntCounter>,
     validation_errors: IntCounterVec,
 }
@@ -132,6 +135,8 @@ impl Metrics {
         let db = histogram_vec(&r, "db_operations_latency_seconds", "Store calls", "operation")?;
         let cache = counter_vec(&r, "cache_lookups_total", "Key cache look-ups", "result")?;
         let webhooks = counter_vec(&r, "webhook_deliveries_total", "Webhook attempts", "status")?;
+        let errors =
+            counter_vec(&r, "webhook_errors_total", "Webhook attempts that failed", "class")?;
         let rejected = counter_vec(&r, "rejected_requests_total", "Refused requests", "reason")?;
         Ok(Self {
             event_ingestion_latency_seconds: histogram(
@@ -201,6 +206,9 @@ impl Metrics {
             webhook_deliveries: children(WebhookResult::VALUES, |v| {
                 webhooks.with_label_values(&[v])
             }),
+            webhook_errors: children(&ErrorClass::ALL.map(ErrorClass::as_str), |v| {
+                errors.with_label_values(&[v])
+            }),
             rejected_requests: children(RejectedRequest::VALUES, |v| {
                 rejected.with_label_values(&[v])
             }),
@@ -222,6 +230,11 @@ impl Metrics {
     /// The counter of look-ups that ended so.
     pub fn cache_lookup(&self, result: CacheLookup) -> &IntCounter {
         &self.cache_lookups[result as usize]
+    }
+
+    /// The counter of attempts that failed at this.
+    pub fn webhook_error(&self, class: ErrorClass) -> &IntCounter {
+        &self.webhook_errors[class as usize]
     }
 
     /// The counter of attempts that ended so.

@@ -22,18 +22,31 @@ use super::{Measured, RunArgs, Scenario, unless_stopped};
 use crate::runtime::Stopwatch;
 
 /// Receivers, each an endpoint of its own that takes every event of its type.
-const RECEIVERS: u32 = 4;
+pub(super) const RECEIVERS: u32 = 4;
 /// How long webhooks may still arrive after the last event was accepted.
 const LAST_WEBHOOK: Duration = Duration::from_mins(2);
 
 /// What receivers and senders share: events carry when they were due, webhooks bring it back.
-struct Board {
+pub(super) struct Board {
     watch: Stopwatch,
     accepted: AtomicU64,
     arrived: AtomicU64,
     last_arrival_micros: AtomicU64,
     latencies: Mutex<Measured>,
     progress: Notify,
+}
+
+impl Board {
+    pub(super) fn new() -> Result<Self, CliError> {
+        Ok(Self {
+            watch: Stopwatch::start(),
+            accepted: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
+            last_arrival_micros: AtomicU64::new(0),
+            latencies: Mutex::new(Measured::new()?),
+            progress: Notify::new(),
+        })
+    }
 }
 
 /// Posts events and waits for their webhooks. The rate is that of webhooks arriving, over the time
@@ -44,14 +57,7 @@ pub(super) async fn run(
     load: Load,
     stop: &CancellationToken,
 ) -> Result<Measured, CliError> {
-    let board = Arc::new(Board {
-        watch: Stopwatch::start(),
-        accepted: AtomicU64::new(0),
-        arrived: AtomicU64::new(0),
-        last_arrival_micros: AtomicU64::new(0),
-        latencies: Mutex::new(Measured::new()?),
-        progress: Notify::new(),
-    });
+    let board = Arc::new(Board::new()?);
     let target = Target::new(Scenario::EndToEnd, args, server);
     let mut connection = Connection::open(server.authority()).await?;
     let mut receivers = JoinSet::new();
@@ -131,7 +137,10 @@ async fn post_all(
 }
 
 /// Starts a receiver and returns its URL.
-async fn receive(tasks: &mut JoinSet<()>, board: Arc<Board>) -> Result<String, CliError> {
+pub(super) async fn receive(
+    tasks: &mut JoinSet<()>,
+    board: Arc<Board>,
+) -> Result<String, CliError> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = format!("http://{}/", listener.local_addr()?);
     let listener = listener.tap_io(|stream| {

@@ -23,6 +23,7 @@ mod end_to_end;
 mod load;
 mod peer;
 mod report;
+mod reqwest_loop;
 mod server;
 mod store;
 
@@ -110,6 +111,12 @@ struct RunArgs {
           requires = "database_url", conflicts_with = "peer_bare",
           value_parser = clap::value_parser!(u32).range(1..=100))]
     peer_unnest: Option<u32>,
+    /// Measure a loop that posts with reqwest to receivers of the same kind, in turn with end-to-end,
+    /// this many pairs
+    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5",
+          conflicts_with_all = ["peer_bare", "peer_unnest"],
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    peer_reqwest: Option<u32>,
     /// Write the results there as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -160,6 +167,9 @@ async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<(), CliErro
     if let Some(file) = &args.json {
         // Now rather than after the minutes that the measurement takes.
         check_directory(file)?;
+    }
+    if args.peer_reqwest.is_some() && args.scenario.iter().any(|one| *one != Scenario::EndToEnd) {
+        return Err("--peer-reqwest is the peer of --scenario end-to-end only".into());
     }
     let mut reports = Vec::new();
     for scenario in &args.scenario {
@@ -233,6 +243,8 @@ enum Peer<'a> {
     Bare(Box<Server>),
     /// Plain inserts into this database.
     Unnest(&'a str),
+    /// A loop that posts with reqwest.
+    Reqwest,
 }
 
 impl Peer<'_> {
@@ -240,6 +252,7 @@ impl Peer<'_> {
         match self {
             Self::Bare(_) => "bare handler",
             Self::Unnest(_) => "plain unnest",
+            Self::Reqwest => "bare reqwest loop",
         }
     }
 
@@ -256,13 +269,14 @@ impl Peer<'_> {
                 let measured = store::run_unnest(args, url, duration, stop).await?;
                 Ok(Run::new(measured, u32::from(store::ROWS), None))
             }
+            Self::Reqwest => Ok(Run::new(reqwest_loop::run(args, duration, stop).await?, 1, None)),
         }
     }
 
     async fn stop(self) {
         match self {
             Self::Bare(server) => server.stop().await,
-            Self::Unnest(_) => {}
+            Self::Unnest(_) | Self::Reqwest => {}
         }
     }
 }
@@ -273,10 +287,16 @@ async fn measure_on(
     server: &Server,
     stop: &CancellationToken,
 ) -> Result<Report, CliError> {
-    let (peer, pairs) = match (args.peer_bare, args.peer_unnest, &args.database_url) {
-        (Some(pairs), _, _) => (Peer::Bare(Box::new(Server::start_bare().await?)), pairs),
-        (None, Some(pairs), Some(url)) => (Peer::Unnest(url), pairs),
-        (None, Some(_) | None, _) => return measure_scenario(args, scenario, server, stop).await,
+    let peer = match (args.peer_bare, args.peer_unnest, args.peer_reqwest) {
+        (Some(pairs), _, _) => Some((Peer::Bare(Box::new(Server::start_bare().await?)), pairs)),
+        (None, Some(pairs), _) => {
+            args.database_url.as_deref().map(|url| (Peer::Unnest(url), pairs))
+        }
+        (None, None, Some(pairs)) => Some((Peer::Reqwest, pairs)),
+        (None, None, None) => None,
+    };
+    let Some((peer, pairs)) = peer else {
+        return measure_scenario(args, scenario, server, stop).await;
     };
     let name = peer.name();
     let measured = measure_pairs(args, scenario, (server, &peer), pairs, stop).await;

@@ -17,7 +17,7 @@ use super::super::fields::{self, Checked, Fields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::{answer, endpoint_secrets};
-use crate::delivery::parse_endpoint_url;
+use crate::delivery::Guard;
 use crate::domain::{
     CustomHeaders, Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters,
     PublicKey, SecretChoice, Secrets, SignatureScheme, SigningSecret, Timestamp, Violation,
@@ -77,7 +77,7 @@ pub(in super::super) async fn create(
     tenant: Tenant,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let new = new_endpoint(fields, app.settings().allow_private_endpoints)?;
+    let new = new_endpoint(fields, &app.settings().guard)?;
     let secret = endpoint_secrets::chosen(new.secret, SignatureScheme::default())?;
     let shown = endpoint_secrets::for_receivers(&secret);
     let endpoint = Endpoint {
@@ -124,7 +124,7 @@ pub(in super::super) async fn change(
     Id(id): Id<EndpointId>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let change = endpoint_change(fields, app.settings().allow_private_endpoints)?;
+    let change = endpoint_change(fields, &app.settings().guard)?;
     let now = app.clock.now();
     let changed = app.store.update_endpoint(tenant.org_id, id, &change, now).await?;
     let changed = changed.ok_or(ApiError::NotFound)?;
@@ -143,8 +143,8 @@ pub(in super::super) async fn remove(
     if removed { Ok(answer::no_content()) } else { Err(ApiError::NotFound) }
 }
 
-fn new_endpoint(mut fields: Fields, allow_private: bool) -> Result<NewEndpoint, ApiError> {
-    let url = fields.required("url", |value| url(value, allow_private));
+fn new_endpoint(mut fields: Fields, guard: &Guard) -> Result<NewEndpoint, ApiError> {
+    let url = fields.required("url", |value| url(value, guard));
     let event_types = fields.nullable("event_types", event_types).flatten().unwrap_or_default();
     let description = fields.nullable("description", description).flatten();
     let secret = endpoint_secrets::choice(&mut fields);
@@ -152,11 +152,11 @@ fn new_endpoint(mut fields: Fields, allow_private: bool) -> Result<NewEndpoint, 
     fields.finish(url.map(|url| NewEndpoint { url, event_types, description, secret, headers }))
 }
 
-fn endpoint_change(mut fields: Fields, allow_private: bool) -> Result<EndpointChange, ApiError> {
+fn endpoint_change(mut fields: Fields, guard: &Guard) -> Result<EndpointChange, ApiError> {
     let enabled = fields.optional("enabled", |value| fields::boolean("enabled", value));
     let disabled_reason = |enabled| if enabled { None } else { Some(DISABLED_BY_OWNER.to_owned()) };
     let change = EndpointChange {
-        url: fields.optional("url", |value| url(value, allow_private)),
+        url: fields.optional("url", |value| url(value, guard)),
         event_types: fields.optional("event_types", event_types),
         description: fields.nullable("description", description),
         headers: fields.nullable("headers", headers).map(Option::unwrap_or_default),
@@ -165,8 +165,8 @@ fn endpoint_change(mut fields: Fields, allow_private: bool) -> Result<EndpointCh
     fields.finish(Some(change))
 }
 
-fn url(value: &Value, allow_private: bool) -> Checked<url::Url> {
-    fields::string("url", value, |text| parse_endpoint_url(text, allow_private))
+fn url(value: &Value, guard: &Guard) -> Checked<url::Url> {
+    fields::string("url", value, |text| guard.parse_url(text))
 }
 
 fn description(value: &Value) -> Checked<String> {

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::{PostgresStore, moment};
 use crate::domain::{
     Attempt, Cursor, DeadLetter, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
+    ErrorClass, EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest,
+    Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
 use crate::store::rows::{self, endpoint_columns};
@@ -103,7 +104,8 @@ impl DeliveryStore for PostgresStore {
 
     async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
         let found = sqlx::query(
-            "SELECT number, started_at, duration_ms, status_code, error, response_excerpt
+            "SELECT number, started_at, duration_ms, status_code, error_class, error,
+                    response_excerpt
              FROM delivery_attempts WHERE delivery_id = $1 AND org_id = $2
              ORDER BY number",
         )
@@ -260,14 +262,15 @@ impl PostgresStore {
                  FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::bigint[],
                              $6::timestamptz[], $7::timestamptz[], $8::text[],
                              $9::timestamptz[], $10::bigint[], $11::timestamptz[],
-                             $12::bigint[], $13::bigint[], $14::text[], $15::text[])
+                             $12::bigint[], $13::bigint[], $14::text[], $15::text[],
+                             $16::text[])
                      AS v (id, event_received_at, token, status, attempts_made, retry_at,
                            finished_at, dead_reason, decided_at, number, started_at,
-                           duration_ms, status_code, error, response_excerpt)
+                           duration_ms, status_code, error_class, error, response_excerpt)
                  CROSS JOIN LATERAL (
                      SELECT d.org_id, d.event_id, d.endpoint_id FROM deliveries d
                      WHERE d.id = v.id AND d.event_received_at = v.event_received_at
-                       AND d.event_received_at BETWEEN $16 AND $17
+                       AND d.event_received_at BETWEEN $17 AND $18
                        AND d.lease_token = v.token
                      FOR UPDATE
                  ) d
@@ -280,9 +283,9 @@ impl PostgresStore {
              ), attempted AS (
                  INSERT INTO delivery_attempts
                      (delivery_id, org_id, event_received_at, number, started_at, duration_ms,
-                      status_code, error, response_excerpt)
+                      status_code, error_class, error, response_excerpt)
                  SELECT id, org_id, event_received_at, number, started_at, duration_ms,
-                        status_code, error, response_excerpt
+                        status_code, error_class, error, response_excerpt
                  FROM held WHERE number IS NOT NULL
                  ON CONFLICT DO NOTHING
              ), buried AS (
@@ -300,7 +303,7 @@ impl PostgresStore {
                      finished_at = h.finished_at
                  FROM held h LEFT JOIN disabled off ON off.id = h.endpoint_id
                  WHERE d.id = h.id AND d.event_received_at = h.event_received_at
-                   AND d.event_received_at BETWEEN $16 AND $17
+                   AND d.event_received_at BETWEEN $17 AND $18
                  RETURNING 1
              )
              SELECT count(*) FROM done",
@@ -318,6 +321,7 @@ impl PostgresStore {
         .bind(attempt.started_at)
         .bind(attempt.duration_ms)
         .bind(attempt.status_code)
+        .bind(attempt.error_class)
         .bind(attempt.error)
         .bind(attempt.response_excerpt)
         .bind(oldest)
@@ -363,6 +367,7 @@ struct AttemptColumns<'a> {
     started_at: Vec<Option<OffsetDateTime>>,
     duration_ms: Vec<Option<i64>>,
     status_code: Vec<Option<i64>>,
+    error_class: Vec<Option<&'static str>>,
     error: Vec<Option<Cow<'a, str>>>,
     response_excerpt: Vec<Option<Cow<'a, str>>>,
 }
@@ -377,6 +382,7 @@ impl<'a> AttemptColumns<'a> {
             started_at: column().map(|a| Some(moment(a?.started_at))).collect(),
             duration_ms: column().map(|a| Some(i64::from(a?.duration_ms))).collect(),
             status_code: column().map(|a| a?.status_code.map(i64::from)).collect(),
+            error_class: column().map(|a| a?.error_class.map(ErrorClass::as_str)).collect(),
             error: column().map(|a| a?.error.as_deref().map(rows::storable)).collect(),
             response_excerpt: column()
                 .map(|a| a?.response_excerpt.as_deref().map(rows::storable))

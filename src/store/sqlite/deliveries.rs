@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::{MultiRow, SqliteStore, id_list};
 use crate::domain::{
     Attempt, Cursor, DeadLetter, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
+    ErrorClass, EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest,
+    Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
 use crate::store::rows::{self, endpoint_columns};
@@ -35,11 +36,11 @@ impl Writes {
             attempts: MultiRow::new(
                 "INSERT INTO delivery_attempts
                      (delivery_id, org_id, event_received_at, number, started_at, duration_ms,
-                      status_code, error, response_excerpt)
+                      status_code, error_class, error, response_excerpt)
                  SELECT d.id, d.org_id, d.event_received_at, o.column3, o.column4, o.column5,
-                        o.column6, o.column7, o.column8
+                        o.column6, o.column7, o.column8, o.column9
                  FROM (VALUES ",
-                8,
+                9,
                 ") o CROSS JOIN deliveries d
                  WHERE d.id = o.column1 AND d.lease_token = o.column2 AND d.status = 'pending'
                  ON CONFLICT DO NOTHING",
@@ -175,7 +176,8 @@ impl DeliveryStore for SqliteStore {
 
     async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
         let found = sqlx::query(
-            "SELECT number, started_at, duration_ms, status_code, error, response_excerpt
+            "SELECT number, started_at, duration_ms, status_code, error_class, error,
+                    response_excerpt
              FROM delivery_attempts WHERE delivery_id = ?1 AND org_id = ?2
              ORDER BY number",
         )
@@ -363,6 +365,7 @@ fn bind_attempt(
     arguments.add(attempt.started_at.micros())?;
     arguments.add(attempt.duration_ms)?;
     arguments.add(attempt.status_code)?;
+    arguments.add(attempt.error_class.map(ErrorClass::as_str))?;
     arguments.add(attempt.error.as_deref().map(rows::storable))?;
     arguments.add(attempt.response_excerpt.as_deref().map(rows::storable))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hookgate::config::SecretsKeys;
 use hookgate::domain::{
-    CustomHeaders, DeliveryStatus, EndpointChange, SignatureScheme, SigningSecret,
+    CustomHeaders, DeliveryStatus, EndpointChange, ErrorClass, SignatureScheme, SigningSecret,
 };
 use hookgate::store::sqlite::SqliteStore;
 
@@ -113,6 +113,7 @@ async fn a_webhook_whose_secret_cannot_be_read_is_neither_sent_nor_lost() {
     let attempts = world.store.attempts(world.org, waiting.id).await.unwrap();
     let error = attempts[0].error.as_deref().unwrap();
     assert!(error.contains("SECRETS_KEY"), "{error}");
+    assert_eq!(attempts[0].error_class, Some(ErrorClass::Signing));
 
     world.store = keyed;
     world.advance(Duration::from_secs(5));

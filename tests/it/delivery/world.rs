@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
-use hookgate::delivery::{Delivery, Source, hand_over, lease_span};
+use hookgate::delivery::{Delivery, NameLookup, Source, SystemLookup, hand_over, lease_span};
 use hookgate::domain::{
-    Delivery as Row, DeliveryFilter, Endpoint, EndpointId, Event, EventId, InstanceId, Lease,
-    LeaseToken, LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
+    Delivery as Row, DeliveryFilter, Endpoint, EndpointId, ErrorClass, Event, EventId, InstanceId,
+    Lease, LeaseToken, LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::sqlite::SqliteStore;
@@ -42,11 +42,12 @@ struct Settings {
 impl World {
     /// Private endpoints allowed, two retries (after 5 s and 5 min), and the settings in `flags`.
     pub(crate) async fn with(flags: &[&str]) -> Self {
-        let base = ["test", "--retry-schedule=5s,5m"];
-        let allowed = (!flags.iter().any(|flag| flag.starts_with("--allow-private-endpoints")))
-            .then_some("--allow-private-endpoints=true");
+        let given =
+            |base: &str| flags.iter().any(|flag| flag.split('=').next() == base.split('=').next());
+        let base = ["--retry-schedule=5s,5m", "--allow-private-endpoints=true"];
+        let base = base.into_iter().filter(|base| !given(base));
         let settings =
-            Settings::parse_from(base.into_iter().chain(allowed).chain(flags.iter().copied()));
+            Settings::parse_from(std::iter::once("test").chain(base).chain(flags.iter().copied()));
         let directory = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let path = directory.path().join("hookgate.db");
@@ -134,17 +135,33 @@ impl World {
 
     /// The delivery part, and the channel to hand deliveries over.
     pub(crate) fn delivery(&self) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
+        self.delivery_by(Arc::new(SystemLookup))
+    }
+
+    /// The same, with names looked up here.
+    pub(crate) fn delivery_by(
+        &self,
+        names: Arc<dyn NameLookup>,
+    ) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
         let (handed_over, inbox) = hand_over(&self.config);
         let store = Arc::clone(&self.store);
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
         let source = Source { inbox, wake: Wake::new(), instance: InstanceId::new(1) };
-        let part = Delivery::new(&self.config, store, clock, metrics, source).unwrap();
+        let part =
+            Delivery::looking_up(names, &self.config, store, clock, metrics, source).unwrap();
         (part, handed_over)
     }
 
     /// Attempts once what is due and returns how many that were.
     pub(crate) async fn deliver(&self) -> usize {
         self.delivery().0.run_once().await.unwrap()
+    }
+
+    /// The class and the words of what the last attempt at the only delivery failed at.
+    pub(crate) async fn last_failure(&self) -> (ErrorClass, String) {
+        let attempts = self.store.attempts(self.org, self.row().await.id).await.unwrap();
+        let last = attempts.last().unwrap();
+        (last.error_class.unwrap(), last.error.clone().unwrap())
     }
 
     /// Moves the clock on by a wait and its jitter.

@@ -1,6 +1,6 @@
 //! Deliveries and dead letters over the API.
 
-use hookgate::domain::{Attempt, DeadReason, Decision, LeasedDelivery, Outcome};
+use hookgate::domain::{Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome};
 use serde_json::{Value, json};
 
 use crate::support::server::{Server, Tenant};
@@ -19,6 +19,7 @@ async fn record(server: &Server, leased: &LeasedDelivery, code: u16, decision: D
         started_at: now,
         duration_ms: 7,
         status_code: Some(code),
+        error_class: (code != 200).then_some(ErrorClass::Status),
         error: (code != 200).then(|| format!("the receiver answered {code}")),
         response_excerpt: Some("text".to_owned()),
     };
@@ -56,7 +57,7 @@ async fn a_delivery_is_shown_with_its_attempts() {
         "finished_at": "2026-01-31T12:00:00Z",
         "attempts": [{
             "number": 1, "started_at": "2026-01-31T12:00:00Z", "duration_ms": 7,
-            "status_code": 200, "error": null, "response_excerpt": "text",
+            "status_code": 200, "error_class": null, "error": null, "response_excerpt": "text",
         }],
     });
     assert_eq!(shown, expected);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use hookgate::app::{Admin, AdminError};
+use hookgate::config::DestinationConfig;
+use hookgate::delivery::Guard;
 use hookgate::domain::{EventTypeFilters, SecretChoice, SigningSecret};
 use serde_json::{Value, json};
 
@@ -168,8 +170,10 @@ async fn an_address_that_is_not_public_is_refused_when_it_is_set() {
     let admin = Admin::new(Arc::clone(&server.store), server.clock.clone());
     let add = async |url: &str, allow_private: bool| {
         let filters = EventTypeFilters::default();
-        let secret = SecretChoice::default();
-        admin.add_endpoint(tenant.org_id, url, filters, None, secret, allow_private).await
+        let destinations =
+            DestinationConfig { allow_private_endpoints: allow_private, ..Default::default() };
+        let (guard, secret) = (Guard::new(&destinations), SecretChoice::default());
+        admin.add_endpoint(tenant.org_id, url, filters, None, secret, &guard).await
     };
     for host in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "2130706433", "[::1]", "[fd00::1]"] {
         let url = format!("https://{host}/hook");

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookgate::domain::{
-    ApiKey, ApiKeyId, Attempt, DeadReason, Decision, Endpoint, Event, EventId, InstanceId, KeyHash,
-    Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role, SigningSecret,
-    Timestamp, TraceId,
+    ApiKey, ApiKeyId, Attempt, DeadReason, Decision, Endpoint, ErrorClass, Event, EventId,
+    InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role,
+    SigningSecret, Timestamp, TraceId,
 };
 use hookgate::store::{LeaseRoom, Persisted};
 
@@ -123,6 +123,7 @@ pub(crate) fn failed_attempt(number: u32, started_at: Timestamp) -> Attempt {
         started_at,
         duration_ms: 12,
         status_code: Some(500),
+        error_class: Some(ErrorClass::Status),
         error: Some("status 500".to_owned()),
         response_excerpt: Some("oops".to_owned()),
     }

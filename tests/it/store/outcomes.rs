@@ -32,6 +32,7 @@ async fn a_delivered_webhook_is_final(subject: &Subject) {
         started_at: at(1),
         duration_ms: u32::MAX,
         status_code: Some(204),
+        error_class: None,
         error: None,
         response_excerpt: None,
     };

@@ -87,6 +87,16 @@ impl Binary {
         Pid::from_raw(id).unwrap()
     }
 
+    /// Stops it where it stands (SIGSTOP) until [`Self::go_on`].
+    pub(crate) fn freeze(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn go_on(&self) {
+        kill_process(self.pid(), Signal::CONT).unwrap();
+    }
+
     /// Asks it to stop, waits until it has, and returns its log. Panics when it does not end well.
     pub(crate) async fn stop(mut self) -> Vec<String> {
         kill_process(self.pid(), Signal::TERM).unwrap();

@@ -8,9 +8,11 @@ use hookgate::domain::ApiKeyId;
 use reqwest::Client;
 
 pub(crate) mod binary;
+pub(crate) mod faulty;
 pub(crate) mod postgres;
 pub(crate) mod receiver;
 pub(crate) mod server;
+pub(crate) mod tls;
 
 /// A client for servers on this machine.
 pub(crate) fn client() -> Client {

@@ -2,20 +2,25 @@
 //! public Standard Webhooks library.
 
 use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
+use axum::serve::{Listener, ListenerExt};
 use hookgate::delivery::Verifier;
 use hookgate::domain::SigningSecret;
 use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use super::tls::{Identity, TlsListener};
 
 /// Longer than anything takes that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,6 +37,8 @@ pub(crate) struct Receiver {
 pub(crate) struct Received {
     /// The path and query it was posted to.
     pub(crate) path: String,
+    /// The version it came in.
+    pub(crate) version: Version,
     /// All header fields.
     pub(crate) headers: HeaderMap,
     /// The body as it came.
@@ -82,6 +89,7 @@ struct Shared {
     state: Mutex<Recorded>,
     arrivals: watch::Sender<usize>,
     gate: watch::Sender<bool>,
+    connections: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -97,10 +105,43 @@ impl Receiver {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
+        Self::serve(origin, listener)
+    }
+
+    /// Starts with TLS, under the name `localhost`.
+    pub(crate) async fn start_tls(identity: Identity, protocols: &[&str]) -> Self {
+        Self::over_tls(TcpListener::bind("127.0.0.1:0").await.unwrap(), identity, protocols)
+    }
+
+    /// Starts two with TLS on one port, at 127.0.0.1 and at 127.0.0.2: one name may lead to either.
+    pub(crate) async fn start_two_tls(first: Identity, second: Identity) -> (Self, Self) {
+        // The port that is free at one address may be taken at the other.
+        let (one, other) = loop {
+            let one = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = one.local_addr().unwrap().port();
+            if let Ok(other) = TcpListener::bind(("127.0.0.2", port)).await {
+                break (one, other);
+            }
+        };
+        let protocols = &["h2", "http/1.1"];
+        (Self::over_tls(one, first, protocols), Self::over_tls(other, second, protocols))
+    }
+
+    fn over_tls(listener: TcpListener, identity: Identity, protocols: &[&str]) -> Self {
+        let origin = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        Self::serve(origin, TlsListener::new(listener, identity, protocols))
+    }
+
+    fn serve<L: Listener<Addr: Debug>>(origin: String, listener: L) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             arrivals: watch::channel(0).0,
             gate: watch::channel(true).0,
+            connections: AtomicUsize::new(0),
+        });
+        let counted = Arc::clone(&shared);
+        let listener = listener.tap_io(move |_| {
+            counted.connections.fetch_add(1, Ordering::SeqCst);
         });
         let app = Router::new().fallback(receive).with_state(Arc::clone(&shared));
         let mut server = JoinSet::new();
@@ -149,6 +190,11 @@ impl Receiver {
         self.lock().received.clone()
     }
 
+    /// How many connections were made.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
     /// How many requests came whose signature was wrong.
     pub(crate) fn forged(&self) -> usize {
         self.lock().forged
@@ -162,6 +208,7 @@ impl Receiver {
 async fn receive(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
+    version: Version,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
@@ -172,7 +219,7 @@ async fn receive(
             return StatusCode::UNAUTHORIZED.into_response();
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        recorded.received.push(Received { path, headers, body });
+        recorded.received.push(Received { path, version, headers, body });
         shared.arrivals.send_replace(recorded.received.len());
         recorded.script.pop_front().unwrap_or_else(|| Answer::status(204))
     };

@@ -1,0 +1,169 @@
+//! What an attempt failed at: its class for scripts and graphs, and words for people.
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use crate::domain::ErrorClass;
+
+use super::guard::Refusal;
+use super::webhook::HeadersError;
+
+/// Bytes of an error text that are kept.
+const ERROR_BYTES_MAX: usize = 256;
+
+/// What an attempt failed at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Failure {
+    pub(super) class: ErrorClass,
+    /// In words for the tenant, of at most 256 bytes.
+    pub(super) text: String,
+}
+
+impl Failure {
+    /// An answer other than 2xx.
+    pub(super) fn status(status: StatusCode) -> Self {
+        let redirect = if status.is_redirection() { "; redirects are not followed" } else { "" };
+        // A status without a reason of its own displays a placeholder.
+        let reason = status.canonical_reason().map(|reason| format!(" {reason}"));
+        let (code, reason) = (status.as_u16(), reason.unwrap_or_default());
+        Self::new(ErrorClass::Status, &format!("the receiver answered {code}{reason}{redirect}"))
+    }
+
+    /// No answer. `connect_timeout` and `timeout` are those of the client.
+    pub(super) fn request(
+        error: &reqwest::Error,
+        connect_timeout: Duration,
+        timeout: Duration,
+    ) -> Self {
+        if let Some(refusal) = find::<Refusal>(error) {
+            return (*refusal).into();
+        }
+        let class = classify(error);
+        let cause = causes(error).last().map(ToString::to_string).unwrap_or_default();
+        let text = match class {
+            ErrorClass::Timeout if error.is_connect() => {
+                format!("no connection within {}", humantime::format_duration(connect_timeout))
+            }
+            ErrorClass::Timeout => {
+                format!("no answer within {}", humantime::format_duration(timeout))
+            }
+            ErrorClass::Dns => format!("cannot resolve the host: {cause}"),
+            ErrorClass::Tls => format!("cannot set up TLS: {cause}"),
+            ErrorClass::Connect => format!("cannot connect: {cause}"),
+            ErrorClass::Protocol => format!("what came back is not HTTP: {cause}"),
+            ErrorClass::Reset | ErrorClass::Blocked | ErrorClass::Signing | ErrorClass::Status => {
+                format!("the connection ended before an answer: {cause}")
+            }
+        };
+        Self::new(class, &text)
+    }
+
+    fn new(class: ErrorClass, text: &str) -> Self {
+        Self { class, text: tidy(text, ERROR_BYTES_MAX) }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let class = match refusal {
+            Refusal::Scheme | Refusal::Address => ErrorClass::Blocked,
+            Refusal::NoAddress => ErrorClass::Dns,
+        };
+        Self::new(class, &refusal.to_string())
+    }
+}
+
+impl From<HeadersError> for Failure {
+    fn from(error: HeadersError) -> Self {
+        Self::new(ErrorClass::Signing, &error.to_string())
+    }
+}
+
+/// Text that every store takes, which NUL is not in PostgreSQL, of at most `bytes_max` bytes.
+pub(super) fn tidy(text: &str, bytes_max: usize) -> String {
+    let mut text = text.replace('\0', "\u{fffd}");
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
+}
+
+fn classify(error: &reqwest::Error) -> ErrorClass {
+    let not_http = find(error).is_some_and(hyper::Error::is_parse);
+    let ended = find(error).is_some_and(is_end);
+    if error.is_dns() {
+        ErrorClass::Dns
+    } else if find::<rustls::Error>(error).is_some() {
+        ErrorClass::Tls
+    } else if error.is_timeout() {
+        ErrorClass::Timeout
+    } else if error.is_connect() {
+        // A connection that is there and ends is one that ends in the handshake.
+        if ended { ErrorClass::Tls } else { ErrorClass::Connect }
+    } else if not_http {
+        ErrorClass::Protocol
+    } else {
+        ErrorClass::Reset
+    }
+}
+
+fn is_end(error: &io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+/// The innermost cause of this type.
+fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+    causes(error).filter_map(|cause| cause.downcast_ref()).last()
+}
+
+/// What brought an error about, the innermost cause last. The error itself is left out: it names the
+/// URL, whose query may carry a secret of the receiver.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        // An I/O error speaks for what it wraps, and passes over it where it tells its source.
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => cause.source(),
+        };
+        Some(cause)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_between_characters_and_freed_of_nul() {
+        assert_eq!(tidy("a\0b", 10), "a\u{fffd}b");
+        assert_eq!(tidy("aüü", 4), "aü");
+        assert_eq!(tidy("short", 10), "short");
+    }
+
+    #[test]
+    fn a_status_is_explained_in_words() {
+        let explained = |code| Failure::status(StatusCode::from_u16(code).unwrap()).text;
+        assert_eq!(explained(500), "the receiver answered 500 Internal Server Error");
+        assert_eq!(
+            explained(307),
+            "the receiver answered 307 Temporary Redirect; redirects are not followed"
+        );
+        assert_eq!(explained(599), "the receiver answered 599");
+    }
+
+    #[test]
+    fn what_the_guard_refuses_is_blocked_and_a_name_without_addresses_is_not() {
+        for (refusal, class) in [
+            (Refusal::Scheme, ErrorClass::Blocked),
+            (Refusal::Address, ErrorClass::Blocked),
+            (Refusal::NoAddress, ErrorClass::Dns),
+        ] {
+            assert_eq!(Failure::from(refusal).class, class);
+        }
+    }
+}

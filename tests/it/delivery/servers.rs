@@ -1,0 +1,146 @@
+//! Real servers that deliver, and what a tenant does with them.
+
+use std::time::Duration;
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::binary::Binary;
+use crate::support::client;
+
+/// Longer than anything takes that a test waits for.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How often a server is asked for what it cannot tell by itself.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A server, its directory and a tenant's key.
+pub(crate) struct Delivering {
+    pub(crate) binary: Binary,
+    pub(crate) directory: TempDir,
+    pub(crate) tenant: Tenant,
+}
+
+/// A key, and where it is used.
+#[derive(Clone)]
+pub(crate) struct Tenant {
+    client: Client,
+    base_url: String,
+    key: String,
+}
+
+impl Delivering {
+    /// A server of its own, with a tenant.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut binary = Binary::start(directory.path(), settings).await;
+        let (key, _) = binary.first_keys().await;
+        let tenant = Tenant { client: client(), base_url: binary.base_url.clone(), key };
+        Self { binary, directory, tenant }
+    }
+
+    /// Another server on the same database, for the same tenant.
+    pub(crate) async fn beside(&self, settings: &[(&str, &str)]) -> Self {
+        Self::at(tempfile::tempdir().unwrap(), &self.tenant.key, settings).await
+    }
+
+    /// Kills it (`kill -9`).
+    pub(crate) async fn kill(self) -> (TempDir, Tenant) {
+        self.binary.kill().await;
+        (self.directory, self.tenant)
+    }
+
+    /// A server on what another one left.
+    pub(crate) async fn again(
+        (directory, tenant): (TempDir, Tenant),
+        settings: &[(&str, &str)],
+    ) -> Self {
+        Self::at(directory, &tenant.key, settings).await
+    }
+
+    async fn at(directory: TempDir, key: &str, settings: &[(&str, &str)]) -> Self {
+        let binary = Binary::start(directory.path(), settings).await;
+        let base_url = binary.base_url.clone();
+        let tenant = Tenant { client: client(), base_url, key: key.to_owned() };
+        Self { binary, directory, tenant }
+    }
+
+    /// Adds an endpoint for everything at this URL.
+    pub(crate) async fn endpoint(&self, url: &str) {
+        let created = self.tenant.post("/api/endpoints", &json!({ "url": url })).await;
+        assert!(created["id"].is_string(), "{created}");
+    }
+
+    /// Posts so many events.
+    pub(crate) async fn publish(&self, count: usize) {
+        for number in 0..count {
+            let event = json!({"type": "a", "payload": number});
+            assert_eq!(self.tenant.post("/api/events", &event).await["status"], "accepted");
+        }
+    }
+
+    /// The deliveries as the API shows them, with their attempts.
+    pub(crate) async fn deliveries(&self) -> Vec<Value> {
+        let list = self.tenant.get("/api/deliveries?limit=100").await;
+        let mut deliveries = Vec::new();
+        for delivery in list["data"].as_array().unwrap() {
+            let path = format!("/api/deliveries/{}", delivery["id"].as_str().unwrap());
+            deliveries.push(self.tenant.get(&path).await);
+        }
+        deliveries
+    }
+
+    /// Waits until so many deliveries have arrived.
+    pub(crate) async fn delivered(&self, count: usize) {
+        let what = format!("{count} deliveries");
+        self.until(&what, async || {
+            let path = "/api/deliveries?status=delivered&limit=100";
+            self.tenant.get(path).await["data"].as_array().unwrap().len() == count
+        })
+        .await;
+    }
+
+    /// Waits until a metric is at least so much.
+    pub(crate) async fn metric(&self, line: &str, least: u64) {
+        self.until(line, async || {
+            let text = self.tenant.text("/metrics").await;
+            let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+            value.is_some_and(|value| value.parse::<u64>().unwrap() >= least)
+        })
+        .await;
+    }
+
+    /// Bytes of memory that it uses.
+    pub(crate) async fn memory_bytes(&self) -> u64 {
+        self.tenant.get("/api/health").await["memory_bytes"].as_u64().unwrap()
+    }
+
+    async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        let held = async {
+            while !holds().await {
+                poll.tick().await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, held).await.is_ok(), "never: {what}");
+    }
+}
+
+impl Tenant {
+    async fn post(&self, path: &str, body: &Value) -> Value {
+        let url = format!("{}{path}", self.base_url);
+        let request = self.client.post(url).header("x-api-key", &self.key);
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        serde_json::from_str(&self.text(path).await).unwrap()
+    }
+
+    async fn text(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.base_url);
+        let request = self.client.get(url).header("x-api-key", &self.key);
+        request.send().await.unwrap().text().await.unwrap()
+    }
+}

@@ -1,0 +1,146 @@
+//! Receivers with certificates, good ones and bad ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::Version;
+use hookgate::delivery::{Delivery, Source, hand_over};
+use hookgate::domain::{DeliveryStatus, ErrorClass, InstanceId, SigningSecret};
+use hookgate::runtime::Wake;
+
+use super::names::Names;
+use super::world::World;
+use crate::support::receiver::Receiver;
+use crate::support::tls::{Authority, Identity};
+
+const BOTH: &[&str] = &["h2", "http/1.1"];
+
+/// A world in which this authority is trusted, and the loopback network allowed to https only.
+async fn world(authority: &Authority) -> World {
+    let file = format!("--webhook-ca-file={}", authority.file().display());
+    let loopback = "--allow-endpoint-networks=127.0.0.0/8,::1";
+    World::with(&[&file, loopback, "--allow-private-endpoints=false"]).await
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_private_authority_is_trusted_when_its_file_is_named() {
+    let authority = Authority::new();
+    let world = world(&authority).await;
+    let identity = authority.identity("localhost");
+    let receiver = Receiver::start_tls(identity, &["http/1.1"]).await;
+    world.endpoint(&receiver, "").await;
+    world.publish("user.login", 1).await;
+    assert_eq!(world.deliver().await, 1);
+    assert_eq!(world.row().await.status, DeliveryStatus::Delivered);
+    assert_eq!(receiver.received(1).await[0].version, Version::HTTP_11);
+}
+
+#[tokio::test]
+async fn http2_is_spoken_where_it_is_offered_over_one_connection() {
+    let authority = Authority::new();
+    let world = world(&authority).await;
+    let identity = authority.identity("localhost");
+    let receiver = Receiver::start_tls(identity, BOTH).await;
+    world.endpoint(&receiver, "").await;
+    let (mut part, _handed_over) = world.delivery();
+    for _ in 0..3 {
+        // One first: several at once would each begin to connect.
+        world.publish("user.login", 1).await;
+        assert_eq!(part.run_once().await.unwrap(), 1);
+        world.publish("user.login", 30).await;
+        assert_eq!(part.run_once().await.unwrap(), 30);
+    }
+    let webhooks = receiver.received(93).await;
+    assert!(webhooks.iter().all(|webhook| webhook.version == Version::HTTP_2));
+    assert_eq!(receiver.connections(), 1);
+    assert!(world.rows().await.iter().all(|row| row.status == DeliveryStatus::Delivered));
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_hold_is_a_tls_error_and_retried() {
+    let authority = Authority::new();
+    let cases = [
+        (Identity::self_signed("localhost"), "UnknownIssuer"),
+        (Authority::new().identity("localhost"), "BadSignature"),
+        (authority.expired("localhost"), "expired"),
+        (authority.identity("other.example"), "not valid for name"),
+    ];
+    for (identity, words) in cases {
+        let world = world(&authority).await;
+        let receiver = Receiver::start_tls(identity, BOTH).await;
+        world.endpoint(&receiver, "").await;
+        world.publish("user.login", 1).await;
+        assert_eq!(world.deliver().await, 1);
+        let (class, error) = world.last_failure().await;
+        assert_eq!(class, ErrorClass::Tls, "{error}");
+        assert!(error.starts_with("cannot set up TLS: ") && error.contains(words), "{error}");
+        assert_eq!(receiver.connections(), 0);
+        world.advance(Duration::from_secs(5));
+        assert_eq!(world.deliver().await, 1, "retried");
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_speaks_no_tls_is_a_tls_error() {
+    let authority = Authority::new();
+    let world = world(&authority).await;
+    let receiver = Receiver::start().await;
+    let url = receiver.url("/").replace("http://127.0.0.1", "https://localhost");
+    world.endpoint_at(&url, "", SigningSecret::generate().unwrap()).await;
+    world.publish("user.login", 1).await;
+    assert_eq!(world.deliver().await, 1);
+    let (class, error) = world.last_failure().await;
+    assert_eq!(class, ErrorClass::Tls, "{error}");
+    assert_eq!(receiver.so_far().len(), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_turns_to_a_forbidden_address_between_two_attempts_is_blocked() {
+    let authority = Authority::new();
+    let file = format!("--webhook-ca-file={}", authority.file().display());
+    let guarded = ["--allow-endpoint-networks=127.0.0.2", "--allow-private-endpoints=false", &file];
+    let world = World::with(&guarded).await;
+    let identity = || authority.identity("hooks.example");
+    let (trap, allowed) = Receiver::start_two_tls(identity(), identity()).await;
+    let secret = SigningSecret::generate().unwrap();
+    allowed.trust(&secret);
+    let url = allowed.url("/").replace("localhost", "hooks.example");
+    world.endpoint_at(&url, "", secret).await;
+    let answers: [&[&str]; 4] =
+        [&["127.0.0.2"], &["127.0.0.1"], &["127.0.0.2", "127.0.0.1"], &["127.0.0.1", "127.0.0.2"]];
+    let names = Names::script(answers);
+    let blocked = Some(ErrorClass::Blocked);
+    for class in [None, blocked, blocked, blocked] {
+        world.publish("user.login", 1).await;
+        world.clock.advance(Duration::from_millis(1));
+        // New connections each time: one that is kept leads where it led when it was checked.
+        let (mut part, _handed_over) = world.delivery_by(names.clone());
+        assert_eq!(part.run_once().await.unwrap(), 1);
+        let newest = world.rows().await.remove(0);
+        let attempts = world.store.attempts(world.org, newest.id).await.unwrap();
+        assert_eq!(attempts[0].error_class, class, "{:?}", attempts[0].error);
+    }
+    assert_eq!(allowed.so_far().len(), 1);
+    assert_eq!((trap.connections(), trap.forged()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_file_of_authorities_that_cannot_be_used_is_told_at_the_start() {
+    let world = World::new().await;
+    let mut config = world.config.clone();
+    for (file, words) in [("missing.pem", "No such file"), ("empty.pem", "no certificate")] {
+        let path = world.directory.path().join(file);
+        std::fs::write(world.directory.path().join("empty.pem"), "").unwrap();
+        config.webhook_ca_file = Some(path.clone());
+        let (store, clock) = (Arc::clone(&world.store), world.clock.clone());
+        let source =
+            Source { inbox: hand_over(&config).1, wake: Wake::new(), instance: InstanceId::new(1) };
+        let metrics = Arc::clone(&world.metrics);
+        let Err(error) = Delivery::new(&config, store, clock, metrics, source) else {
+            panic!("{file} is taken");
+        };
+        let start = format!("WEBHOOK_CA_FILE={}: ", path.display());
+        assert!(error.to_string().starts_with(&start), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
