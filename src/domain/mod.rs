@@ -4,6 +4,7 @@
 //! module of the crate. Text from outside becomes one of these types once, at the edge; from there
 //! on a value of the type is valid by construction.
 
+mod address;
 mod api_key;
 mod custom_headers;
 mod delivery;
@@ -21,6 +22,7 @@ mod timestamp;
 mod trace;
 mod violation;
 
+pub use address::AddressBlock;
 pub use api_key::{ApiKey, KeyHash, Role};
 pub use custom_headers::CustomHeaders;
 pub use delivery::{

@@ -27,7 +27,7 @@ use super::extract::Tenant;
 use super::line::Line;
 use super::router::{SINGLE_EVENTS, router};
 use super::routes::events;
-use super::state::AppState;
+use super::state::{AppState, Settings};
 use super::trace::{self, Arrival, X_TRACE_ID};
 
 /// The whole API, ready to be served. Cheap to clone.
@@ -43,9 +43,9 @@ impl Api {
         Self { router: TowerToHyperService::new(router(app.clone())), app }
     }
 
-    /// How long a request may take.
-    pub(super) fn request_timeout(&self) -> std::time::Duration {
-        self.app.settings().request_timeout
+    /// What the configuration says to the API.
+    pub(super) fn settings(&self) -> &Settings {
+        self.app.settings()
     }
 
     /// Answers a request that came on a line.
@@ -55,7 +55,7 @@ impl Api {
         line: &Line,
     ) -> Result<Response, Infallible> {
         line.begin_request();
-        let arrival = Arrival::note(request.headers());
+        let arrival = Arrival::note(request.headers(), line.peer);
         let mut response = bounded(self.handle(request.map(Body::new), arrival, line), line).await;
         if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
             // The router alone knows which methods a route takes, and has noted them.
@@ -84,7 +84,8 @@ impl Api {
         arrival: Arrival,
         line: &Line,
     ) -> Result<Response, ApiError> {
-        let tenant = Tenant::again(request.headers(), &self.app, &line.last_key).await?;
+        let tenant =
+            Tenant::again(request.headers(), &self.app, arrival.peer, &line.last_key).await?;
         events::post_one(State(self.app.clone()), arrival, tenant, request).await
     }
 }
@@ -105,10 +106,13 @@ async fn bounded(handled: impl Future<Output = Response>, line: &Line) -> Respon
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
     use super::super::line::{Bounds, Lines};
     use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn lines() -> Lines {
         Lines::new(Bounds { head: Duration::MAX, request: Duration::ZERO })
@@ -120,14 +124,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_internal_error() {
-        let response = bounded(async { panic!("on purpose") }, &lines().open()).await;
+        let response = bounded(async { panic!("on purpose") }, &lines().open(PEER)).await;
         assert!(matches!(*error(response), ApiError::Internal(_)));
     }
 
     #[tokio::test]
     async fn what_takes_too_long_is_answered_in_time() {
         let mut lines = lines();
-        let line = lines.open();
+        let line = lines.open(PEER);
         line.begin_request();
         let mut response = pin!(bounded(std::future::pending(), &line));
         assert!(futures_util::poll!(&mut response).is_pending());
@@ -138,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_ready_passes_as_it_is() {
         let response = async { Response::new(Body::empty()) };
-        let response = bounded(response, &lines().open()).await;
+        let response = bounded(response, &lines().open(PEER)).await;
         assert_eq!(response.status(), 200);
         assert!(response.extensions().is_empty());
     }

@@ -1,14 +1,17 @@
 //! What handlers take from a request's head: who is asking, and for which thing.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 
+use super::client;
 use super::error::ApiError;
 use super::state::AppState;
-use crate::auth::{LastKey, Principal};
+use super::trace::Arrival;
+use crate::auth::{AuthError, LastKey, Principal};
 use crate::domain::{OrgId, Role};
 use crate::runtime::Stopwatch;
 use crate::telemetry::RejectedRequest;
@@ -35,7 +38,8 @@ impl FromRequestParts<AppState> for Tenant {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        principal(&parts.headers, app, None).await?.try_into()
+        let peer = Arrival::from_request_parts(parts, app).await?.peer;
+        principal(&parts.headers, app, peer, None).await?.try_into()
     }
 }
 
@@ -44,9 +48,10 @@ impl Tenant {
     pub(super) async fn again(
         headers: &HeaderMap,
         app: &AppState,
+        peer: IpAddr,
         last: &LastKey,
     ) -> Result<Self, ApiError> {
-        principal(headers, app, Some(last)).await?.try_into()
+        principal(headers, app, peer, Some(last)).await?.try_into()
     }
 }
 
@@ -66,7 +71,8 @@ impl FromRequestParts<AppState> for Operator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        match principal(&parts.headers, app, None).await?.role {
+        let peer = Arrival::from_request_parts(parts, app).await?.peer;
+        match principal(&parts.headers, app, peer, None).await?.role {
             Role::Operator => Ok(Self),
             Role::Tenant(_) => Err(ApiError::OperatorKeyRequired),
         }
@@ -87,8 +93,10 @@ impl<T: FromStr> FromRequestParts<AppState> for Id<T> {
 async fn principal(
     headers: &HeaderMap,
     app: &AppState,
+    peer: IpAddr,
     last: Option<&LastKey>,
 ) -> Result<Principal, ApiError> {
+    let client = || client::address(peer, headers, &app.settings().trusted_proxies);
     let result = match headers.get(&X_API_KEY).map(|key| key.to_str()) {
         None => Err(ApiError::KeyMissing),
         // No key holds anything but ASCII.
@@ -96,15 +104,20 @@ async fn principal(
         Some(Ok(key)) => {
             let watch = Stopwatch::start();
             let result = match last {
-                Some(last) => app.authenticator.authenticate_again(key, last, watch).await,
-                None => app.authenticator.authenticate(key).await,
+                Some(last) => app.authenticator.authenticate_again(key, last, watch, client).await,
+                None => app.authenticator.authenticate(key, client).await,
             };
             app.metrics.auth_latency_seconds.observe(watch.seconds());
             result.map_err(ApiError::from)
         }
     };
-    if let Err(ApiError::KeyMissing | ApiError::KeyInvalid) = result {
-        app.metrics.rejected_request(RejectedRequest::Unauthorized).inc();
+    let rejected = match result {
+        Err(ApiError::KeyMissing | ApiError::KeyInvalid) => Some(RejectedRequest::Unauthorized),
+        Err(ApiError::Auth(AuthError::Throttled { .. })) => Some(RejectedRequest::Throttled),
+        _ => None,
+    };
+    if let Some(reason) = rejected {
+        app.metrics.rejected_request(reason).inc();
     }
     result
 }

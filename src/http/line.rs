@@ -6,6 +6,7 @@
 //! writes one word, a wake reads two, and a sweep four times a second looks for lines that are late.
 //! Bounds are therefore kept to a quarter of a second, late and never early.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Context;
@@ -48,6 +49,8 @@ pub(super) struct Line {
     /// it cannot be taken for a verdict on the next one.
     overdue: AtomicU64,
     waker: AtomicWaker,
+    /// Whoever is connected.
+    pub(super) peer: IpAddr,
     /// The key that came last.
     pub(super) last_key: LastKey,
 }
@@ -64,14 +67,15 @@ impl Lines {
         Self { shared: Arc::default(), open: Vec::new(), bounds }
     }
 
-    /// A new line, which waits for its first request.
-    pub(super) fn open(&mut self) -> Arc<Line> {
+    /// A new line to `peer`, which waits for its first request.
+    pub(super) fn open(&mut self, peer: IpAddr) -> Arc<Line> {
         let ticks = self.shared.ticks.load(Ordering::Relaxed);
         let line = Arc::new(Line {
             shared: Arc::clone(&self.shared),
             phase: AtomicU64::new(ticks << 1),
             overdue: AtomicU64::new(NEVER),
             waker: AtomicWaker::new(),
+            peer,
             last_key: LastKey::default(),
         });
         self.open.push(Arc::downgrade(&line));
@@ -157,12 +161,13 @@ fn ticks_of(span: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const BOUNDS: Bounds = Bounds { head: TICK.saturating_mul(5), request: TICK.saturating_mul(2) };
 
     #[test]
     fn each_phase_has_its_own_bound_and_is_late_but_never_early() {
         let mut lines = Lines::new(BOUNDS);
-        let line = lines.open();
+        let line = lines.open(PEER);
         let lateness = |lines: &mut Lines, ticks: usize| {
             (0..ticks).for_each(|_| lines.sweep());
             (line.head_is_overdue(), line.request_is_overdue())
@@ -179,8 +184,8 @@ mod tests {
     #[test]
     fn a_line_that_ended_is_forgotten_and_the_others_learn_of_the_stop() {
         let mut lines = Lines::new(BOUNDS);
-        let line = lines.open();
-        drop(lines.open());
+        let line = lines.open(PEER);
+        drop(lines.open(PEER));
         lines.sweep();
         assert_eq!(lines.open.len(), 1);
         assert!(!line.is_stopping());

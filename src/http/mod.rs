@@ -29,11 +29,13 @@
 //! here names a store backend or reads the journal.
 
 mod body;
+mod client;
 mod envelope;
 mod error;
 mod extract;
 mod fields;
 mod line;
+mod places;
 mod problem;
 mod query;
 mod quota;

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -11,19 +12,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::envelope::Api;
 use super::line::{Bounds, Line, Lines, TICK};
+use super::places::{Place, Places};
 use crate::runtime::Shutdown;
 
-/// Connections at once; more wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 16_384;
-/// Time for the whole head of a request, the wait for it on an idle connection included, so that
-/// clients that send nothing, or a byte now and then, do not hold connections for ever.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes in the head of a request at the most; more get 431.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Bytes a connection buffers, each way; beyond them the peer waits.
@@ -38,16 +34,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// When the listener itself fails, so that nothing can be accepted any more.
 pub async fn serve(listener: TcpListener, api: Api, shutdown: Shutdown) -> io::Result<()> {
     let mut connections = JoinSet::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut lines = Lines::new(Bounds { head: HEAD_TIMEOUT, request: api.request_timeout() });
+    let settings = api.settings();
+    let places = Places::new(settings.connections_per_address, settings.trusted_proxies.clone());
+    let mut lines =
+        Lines::new(Bounds { head: settings.head_timeout, request: settings.request_timeout });
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
             accepted = accept(&listener, &places) => {
-                let (stream, place) = accepted?;
-                connections.spawn(converse(stream, api.clone(), lines.open(), place));
+                let (stream, peer, place) = accepted?;
+                connections.spawn(converse(stream, api.clone(), lines.open(peer), place));
             }
             _ = ticks.tick() => lines.sweep(),
             Some(ended) = connections.join_next() => report(ended),
@@ -71,14 +69,14 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: Shutdown) -> io::R
 }
 
 /// The next connection, and its place among those at once.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStream, IpAddr, Place)> {
     loop {
+        let one_of_all = places.one_of_all().await.map_err(io::Error::other)?;
         match listener.accept().await {
-            Ok((stream, _)) => return Ok((stream, place)),
+            Ok((stream, peer)) => match places.take(one_of_all, peer.ip()) {
+                Some(place) => return Ok((stream, peer.ip(), place)),
+                None => tracing::debug!(%peer, "closed: CONNECTIONS_PER_ADDRESS are open already"),
+            },
             Err(error) if is_of_the_listener(&error) => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "cannot accept a connection");
@@ -97,7 +95,7 @@ fn is_of_the_listener(error: &io::Error) -> bool {
 }
 
 /// Answers one connection's requests, one after the other, until either side ends it.
-async fn converse(stream: TcpStream, api: Api, line: Arc<Line>, _place: OwnedSemaphorePermit) {
+async fn converse(stream: TcpStream, api: Api, line: Arc<Line>, _place: Place) {
     // An answer is one small write; waiting to fill a packet would only delay it.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");

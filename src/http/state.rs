@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::auth::Authenticator;
-use crate::config::Config;
+use crate::config::{Config, Networks};
 use crate::delivery::Guard;
 use crate::domain::DraftLimits;
 use crate::ingest::Intake;
@@ -56,6 +56,12 @@ pub(super) struct Settings {
     pub(super) guard: Guard,
     /// A request that is not answered by then gets 503.
     pub(super) request_timeout: Duration,
+    /// The wait for a request's head, and for an answer to be read, ends then.
+    pub(super) head_timeout: Duration,
+    /// Connections at once from one address.
+    pub(super) connections_per_address: u32,
+    /// Whose word counts on whom a request came from.
+    pub(super) trusted_proxies: Networks,
 }
 
 /// [`Parts`], and what the API keeps of its own.
@@ -148,6 +154,9 @@ impl From<&Config> for Settings {
             rate_limit_per_minute: config.limit.rate_limit_per_minute,
             guard: Guard::new(&config.delivery.destinations),
             request_timeout: config.server.request_timeout,
+            head_timeout: config.server.head_timeout,
+            connections_per_address: config.server.connections_per_address,
+            trusted_proxies: config.server.trusted_proxies.clone(),
         }
     }
 }
