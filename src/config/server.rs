@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Networks, parse_duration, parse_wait};
+use super::{Networks, Origins, parse_duration, parse_wait};
 
 /// Where the server listens, and its bounds on connections and time.
 #[derive(Args, Clone, Debug)]
@@ -26,6 +26,15 @@ pub struct ServerConfig {
         hide_default_value = true
     )]
     pub trusted_proxies: Networks,
+    /// Origins whose web pages may call the API, as in https://app.example.com, or * for all
+    #[arg(
+        long,
+        env = "CORS_ORIGINS",
+        value_name = "ORIGINS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub cors_origins: Origins,
     /// Connections at once from one address; those of TRUSTED_PROXIES are not counted
     #[arg(long, env = "CONNECTIONS_PER_ADDRESS", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_per_address: u32,

@@ -14,14 +14,15 @@ use std::task::Poll;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::Method;
-use axum::http::header::ALLOW;
+use axum::http::header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use super::cors;
 use super::error::ApiError;
 use super::extract::Tenant;
 use super::line::Line;
@@ -56,14 +57,20 @@ impl Api {
     ) -> Result<Response, Infallible> {
         line.begin_request();
         let arrival = Arrival::note(request.headers(), line.peer);
+        let origin = self.allowed_origin(request.headers());
         let mut response = bounded(self.handle(request.map(Body::new), arrival, line), line).await;
         if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
             // The router alone knows which methods a route takes, and has noted them.
             let allow = response.headers_mut().remove(ALLOW);
             response = error.answer(arrival.trace_id);
             response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
+            guard(response.headers_mut());
         }
-        response.headers_mut().insert(X_TRACE_ID, trace::header_value(arrival.trace_id));
+        let headers = response.headers_mut();
+        headers.insert(X_TRACE_ID, trace::header_value(arrival.trace_id));
+        if let Some(origin) = origin {
+            cors::allow(headers, origin);
+        }
         line.end_request();
         Ok(response)
     }
@@ -72,10 +79,22 @@ impl Api {
         if request.method() == Method::POST && request.uri().path() == SINGLE_EVENTS {
             return self.post_one(request, arrival, line).await.into_response();
         }
+        if cors::is_preflight(request.method(), request.headers())
+            && self.allowed_origin(request.headers()).is_some()
+        {
+            return cors::preflight();
+        }
         request.extensions_mut().insert(arrival);
         // Boxed, so that the future of a single event is not as large as that of any route.
-        let Ok(response) = Box::pin(self.router.call(request)).await;
+        let Ok(mut response) = Box::pin(self.router.call(request)).await;
+        guard(response.headers_mut());
         response
+    }
+
+    /// The origin of a web page that may call; `None` too when no page may, which costs nothing.
+    fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origins = &self.app.settings().cors_origins;
+        if origins.are_none() { None } else { cors::allowed_origin(origins, headers) }
     }
 
     async fn post_one(
@@ -88,6 +107,14 @@ impl Api {
             Tenant::again(request.headers(), &self.app, arrival.peer, &line.last_key).await?;
         events::post_one(State(self.app.clone()), arrival, tenant, request).await
     }
+}
+
+/// Keeps an answer out of caches, since none knows whose key it was for, and browsers from taking
+/// it for anything but what it says it is. The `202` of a single event goes without: nobody caches
+/// the answer to a `POST`, and there is nothing in it but an id.
+fn guard(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// The handler's response, or an error in its place when it panics or takes too long.

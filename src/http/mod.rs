@@ -30,6 +30,7 @@
 
 mod body;
 mod client;
+mod cors;
 mod envelope;
 mod error;
 mod extract;

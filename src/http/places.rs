@@ -50,12 +50,10 @@ impl Places {
 
     /// The place of a connection from `peer`; `None` when it has as many as one may have.
     pub(super) fn take(&self, one_of_all: OwnedSemaphorePermit, peer: IpAddr) -> Option<Place> {
-        let _one_of_a_block = if self.uncounted.contain(peer.to_canonical()) {
-            None
-        } else {
-            Some(self.one_of_a_block(AddressBlock::of(peer))?)
-        };
-        Some(Place { _one_of_all: one_of_all, _one_of_a_block })
+        let counted = !self.uncounted.contain(peer.to_canonical());
+        let block = AddressBlock::of(peer);
+        let one_of_a_block = if counted { Some(self.one_of_a_block(block)?) } else { None };
+        Some(Place { _one_of_all: one_of_all, _one_of_a_block: one_of_a_block })
     }
 
     fn one_of_a_block(&self, block: AddressBlock) -> Option<BlockPlace> {

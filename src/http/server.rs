@@ -73,10 +73,12 @@ async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStrea
     loop {
         let one_of_all = places.one_of_all().await.map_err(io::Error::other)?;
         match listener.accept().await {
-            Ok((stream, peer)) => match places.take(one_of_all, peer.ip()) {
-                Some(place) => return Ok((stream, peer.ip(), place)),
-                None => tracing::debug!(%peer, "closed: CONNECTIONS_PER_ADDRESS are open already"),
-            },
+            Ok((stream, peer)) => {
+                if let Some(place) = places.take(one_of_all, peer.ip()) {
+                    return Ok((stream, peer.ip(), place));
+                }
+                tracing::debug!(%peer, "closed: CONNECTIONS_PER_ADDRESS are open already");
+            }
             Err(error) if is_of_the_listener(&error) => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "cannot accept a connection");

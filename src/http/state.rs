@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::auth::Authenticator;
-use crate::config::{Config, Networks};
+use crate::config::{Config, Networks, Origins};
 use crate::delivery::Guard;
 use crate::domain::DraftLimits;
 use crate::ingest::Intake;
@@ -60,6 +60,8 @@ pub(super) struct Settings {
     pub(super) head_timeout: Duration,
     /// Connections at once from one address.
     pub(super) connections_per_address: u32,
+    /// Whose web pages may call.
+    pub(super) cors_origins: Origins,
     /// Whose word counts on whom a request came from.
     pub(super) trusted_proxies: Networks,
 }
@@ -156,6 +158,7 @@ impl From<&Config> for Settings {
             request_timeout: config.server.request_timeout,
             head_timeout: config.server.head_timeout,
             connections_per_address: config.server.connections_per_address,
+            cors_origins: config.server.cors_origins.clone(),
             trusted_proxies: config.server.trusted_proxies.clone(),
         }
     }
