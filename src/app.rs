@@ -20,7 +20,7 @@ pub use first_start::FirstStart;
 use crate::auth::{Authenticator, watch_changed_keys};
 use crate::config::{Config, JournalConfig, StoreConfig};
 use crate::delivery::{self, DeliveryError};
-use crate::http::{self, Api, AppState};
+use crate::http::{self, Api, AppState, Tls, TlsError};
 use crate::ingest::{HandOver, Intake, Workers};
 use crate::journal::{
     Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery,
@@ -39,6 +39,7 @@ const MIB: u64 = 1024 * 1024;
 pub struct App {
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
     api: Api,
     lifecycle: Lifecycle,
     journal: Journal,
@@ -122,6 +123,9 @@ pub enum AppError {
     /// The webhook client could not be built.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address could not be listened on.
     #[error("cannot listen on {address}: {error}")]
     Listen {
@@ -154,6 +158,7 @@ impl App {
     /// before [`Self::run`].
     pub async fn build(config: &Config, clock: Clock) -> Result<Self, AppError> {
         let metrics = new_metrics().map_err(OpenError::Metrics)?;
+        let tls = read_certificate(config).await?;
         let background = Background::start().map_err(AppError::Threads)?;
         let store = open_store_on(&background, &config.store, Arc::clone(&metrics)).await?;
         let applied = store.migrate_up().await?;
@@ -184,7 +189,8 @@ impl App {
             &behind,
         )?;
         // Nothing can fail from here on, so keys that are made are shown.
-        let base_url = format!("http://{address}");
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let base_url = format!("{scheme}://{address}");
         let first_start = FirstStart::prepare(&store, clock.now(), base_url).await?;
         let lease_span = delivery::lease_span(&config.delivery);
         let hand_over = HandOver { deliveries, wake: wake.clone(), instance, lease_span };
@@ -234,6 +240,7 @@ impl App {
         Ok(Self {
             listener,
             address,
+            tls,
             api,
             lifecycle,
             journal,
@@ -254,6 +261,15 @@ impl App {
         self.first_start.as_ref()
     }
 
+    /// Reads the certificate again, and logs whether that went well; `None` without TLS. Blocks.
+    pub fn certificate_reload(&self) -> Option<impl Fn() + Clone + Send + use<>> {
+        let tls = Arc::clone(self.tls.as_ref()?);
+        Some(move || match tls.reload() {
+            Ok(()) => tracing::info!("the certificate was read again"),
+            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+        })
+    }
+
     /// What stops it.
     pub fn shutdown(&self) -> Shutdown {
         self.lifecycle.shutdown()
@@ -266,7 +282,7 @@ impl App {
         tracing::info!(address = %self.address, "listening");
         let shutdown = self.lifecycle.shutdown();
         let journal = self.journal.clone();
-        let serving = http::serve(self.listener, self.api, shutdown.clone());
+        let serving = http::serve(self.listener, self.tls, self.api, shutdown.clone());
         self.lifecycle.spawn("http", async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "cannot accept connections");
@@ -344,6 +360,16 @@ async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
 
 fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {
     Metrics::new().map(Arc::new)
+}
+
+/// Reads the certificate, if the settings name one.
+async fn read_certificate(config: &Config) -> Result<Option<Arc<Tls>>, AppError> {
+    let (Some(cert), Some(key)) = (&config.server.tls_cert, &config.server.tls_key) else {
+        return Ok(None);
+    };
+    let (cert, key) = (cert.clone(), key.clone());
+    let tls = tokio::task::spawn_blocking(move || Tls::read(&cert, &key)).await??;
+    Ok(Some(Arc::new(tls)))
 }
 
 async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {

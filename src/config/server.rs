@@ -1,6 +1,7 @@
 //! Where the server listens, and its bounds on connections and time.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -17,6 +18,12 @@ pub struct ServerConfig {
     /// Port to listen on; 0 takes any free one
     #[arg(long, env = "PORT", default_value_t = 3000)]
     pub port: u16,
+    /// PEM file of a certificate and its chain: with it the server speaks HTTPS; SIGHUP reads it again
+    #[arg(long, env = "TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key
+    #[arg(long, env = "TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// Networks of proxies whose X-Forwarded-For is believed, as in 10.0.0.0/8,fd00::/8
     #[arg(
         long,

@@ -6,10 +6,12 @@
 //! writes one word, a wake reads two, and a sweep four times a second looks for lines that are late.
 //! Bounds are therefore kept to a quarter of a second, late and never early.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -109,6 +111,20 @@ impl Line {
     /// it lives, so once is enough.
     pub(super) fn register(&self, context: &Context<'_>) {
         self.waker.register(context.waker());
+    }
+
+    /// Waits for something before the first head, within the time for one; `None` when it takes
+    /// longer, or the server stops.
+    pub(super) async fn before_first_head<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            self.register(context);
+            if self.head_is_overdue() || self.is_stopping() {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
     }
 
     /// A request's head is there.

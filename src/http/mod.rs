@@ -44,6 +44,7 @@ mod router;
 mod routes;
 mod server;
 mod state;
+mod tls;
 mod trace;
 
 pub use envelope::Api;
@@ -51,3 +52,4 @@ pub use error::ApiError;
 pub use router::{Access, Route, route_table};
 pub use server::serve;
 pub use state::{AppState, Parts};
+pub use tls::{Tls, TlsError};

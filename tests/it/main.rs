@@ -11,6 +11,7 @@ mod auth;
 mod cli;
 mod delivery;
 mod http;
+mod https;
 mod matrix;
 mod spine;
 mod standard_webhooks;

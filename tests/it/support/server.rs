@@ -107,7 +107,7 @@ impl Server {
         let api = Api::new(AppState::new(&config, parts));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = hookgate::http::serve(listener, api, lifecycle.shutdown());
+        let serving = hookgate::http::serve(listener, None, api, lifecycle.shutdown());
         lifecycle.spawn("http", async move { serving.await.unwrap() });
         let client = client();
         Self { base_url, store, clock, metrics, journal, reader, lifecycle, client, dir }
