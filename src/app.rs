@@ -4,6 +4,7 @@
 //! between ingest and delivery.
 
 mod admin;
+mod deliveries;
 mod first_start;
 mod upkeep;
 
@@ -21,7 +22,7 @@ use crate::auth::{Authenticator, watch_changed_keys};
 use crate::config::{Config, JournalConfig, StoreConfig};
 use crate::delivery::{self, DeliveryError};
 use crate::http::{self, Api, AppState, Tls, TlsError};
-use crate::ingest::{HandOver, Intake, Workers};
+use crate::ingest::{HandOver, Intake, Replayer, Workers};
 use crate::journal::{
     Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery,
     SystemDisk,
@@ -180,7 +181,7 @@ impl App {
         }
         let (deliveries, inbox) = delivery::hand_over(&config.delivery);
         let wake = Wake::new();
-        delivery::start(
+        let vitals = delivery::start(
             &config.delivery,
             Arc::clone(&store),
             clock.clone(),
@@ -193,16 +194,25 @@ impl App {
         let base_url = format!("{scheme}://{address}");
         let first_start = FirstStart::prepare(&store, clock.now(), base_url).await?;
         let lease_span = delivery::lease_span(&config.delivery);
+        let replays = Wake::new();
+        let replayer = Replayer {
+            store: Arc::clone(&store),
+            clock: clock.clone(),
+            wake: replays.clone(),
+            planned: wake.clone(),
+        };
+        behind.spawn("replayer", replayer.run(lifecycle.shutdown()));
         let hand_over = HandOver { deliveries, wake: wake.clone(), instance, lease_span };
-        Workers::new(
+        let workers = Workers::new(
             &config.ingest,
             (journal.clone(), reader),
             Arc::clone(&store),
             hand_over,
             clock.clone(),
             Arc::clone(&metrics),
-        )
-        .start(config.ingest.worker_count(), &behind);
+        );
+        let backlog = workers.backlog();
+        workers.start(config.ingest.worker_count(), &behind);
 
         let authenticator = Authenticator::new(
             &config.auth,
@@ -231,6 +241,9 @@ impl App {
                 limiter: RateLimiter::new(&config.limit),
                 intake: Intake::new(journal.clone(), clock.clone()),
                 wake,
+                replays,
+                vitals,
+                backlog,
                 metrics,
                 clock,
                 shutdown: lifecycle.shutdown(),

@@ -10,19 +10,24 @@ use crate::auth::{IssueError, IssuedKey, issue_key};
 use crate::config::StoreConfig;
 use crate::delivery::Guard;
 use crate::domain::{
-    ApiKey, ApiKeyId, Endpoint, EndpointId, EventTypeFilters, Org, OrgId, Page, PageRequest, Role,
-    RotationRefusal, SecretChoice, Secrets, SignatureScheme, Violation,
+    ApiKey, ApiKeyId, Endpoint, EndpointChange, EndpointId, EventTypeFilters, Org, OrgId, Page,
+    PageRequest, Role, RotationRefusal, SecretChoice, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{MigrateError, MigrationStatus, Resealed, SharedStore, StoreError};
+use crate::store::{
+    DeliveryRefusal, MigrateError, MigrationStatus, Resealed, SharedStore, StoreError,
+};
 
 use super::{MissingKeysError, OpenError, open_store, require_keys};
 
+/// Why an endpoint is disabled that was disabled on the command line.
+const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
+
 /// Manages what the store holds.
 pub struct Admin {
-    store: SharedStore,
-    clock: Clock,
+    pub(super) store: SharedStore,
+    pub(super) clock: Clock,
 }
 
 /// Why something was not done.
@@ -49,6 +54,9 @@ pub enum AdminError {
     /// There is no such thing.
     #[error("there is no {0}")]
     NotFound(String),
+    /// It cannot be done to that delivery.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryRefusal),
     /// Endpoints' secrets are encrypted by keys that are not there.
     #[error(transparent)]
     MissingKeys(#[from] MissingKeysError),
@@ -239,6 +247,19 @@ impl Admin {
         Ok(self.store.endpoints(org, page).await?)
     }
 
+    /// Enables an endpoint, which makes its parked deliveries due, or disables it, which parks them.
+    pub async fn switch_endpoint(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        enabled: bool,
+    ) -> Result<Endpoint, AdminError> {
+        let reason = (!enabled).then(|| DISABLED_BY_OPERATOR.to_owned());
+        let change = EndpointChange { disabled_reason: Some(reason), ..EndpointChange::default() };
+        let changed = self.store.update_endpoint(org, id, &change, self.clock.now()).await?;
+        changed.ok_or_else(|| no_endpoint(org, id))
+    }
+
     /// Puts a secret that is brought or made up in the place of an endpoint's, which goes on signing
     /// for `overlap`.
     pub async fn rotate_secret(
@@ -251,7 +272,7 @@ impl Admin {
         secret.check()?;
         Secrets::check_overlap(overlap)?;
         require_keys(&self.store).await?;
-        let missing = || AdminError::NotFound(format!("endpoint {id} of organisation {org}"));
+        let missing = || no_endpoint(org, id);
         let old = self.store.endpoint(org, id).await?.ok_or_else(missing)?;
         let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
         let new = secret.secret(scheme.unwrap_or_default())?;
@@ -290,7 +311,7 @@ impl Admin {
         if self.store.delete_endpoint(org, id, self.clock.now()).await? {
             return Ok(());
         }
-        Err(AdminError::NotFound(format!("endpoint {id} of organisation {org}")))
+        Err(no_endpoint(org, id))
     }
 
     /// Closes the store.
@@ -298,7 +319,7 @@ impl Admin {
         self.store.close().await;
     }
 
-    async fn require_org(&self, id: OrgId) -> Result<(), AdminError> {
+    pub(super) async fn require_org(&self, id: OrgId) -> Result<(), AdminError> {
         match self.store.org(id).await? {
             Some(_) => Ok(()),
             None => Err(AdminError::NotFound(format!("organisation {id}"))),
@@ -310,6 +331,10 @@ impl Admin {
 fn missing_file(config: &StoreConfig) -> Option<PathBuf> {
     let file = config.sqlite_path();
     (config.database_url.is_none() && !file.exists()).then_some(file)
+}
+
+fn no_endpoint(org: OrgId, id: EndpointId) -> AdminError {
+    AdminError::NotFound(format!("endpoint {id} of organisation {org}"))
 }
 
 fn no_key(id: ApiKeyId) -> AdminError {

@@ -64,16 +64,24 @@ pub(super) enum EndpointCommand {
     },
     /// Encrypt every endpoint's secrets and headers by the first key of SECRETS_KEY
     Reencrypt(Common),
+    /// Enable an endpoint; its parked deliveries are due at once
+    Enable(OneEndpoint),
+    /// Disable an endpoint; its deliveries are parked until it is enabled
+    Disable(OneEndpoint),
     /// Remove an endpoint and cancel its pending deliveries
-    Remove {
-        /// The organisation it belongs to
-        #[arg(long, value_name = "ID")]
-        org: OrgId,
-        /// The endpoint
-        id: EndpointId,
-        #[command(flatten)]
-        common: Common,
-    },
+    Remove(OneEndpoint),
+}
+
+/// An endpoint of an organisation.
+#[derive(Args, Debug)]
+pub(super) struct OneEndpoint {
+    /// The organisation it belongs to
+    #[arg(long, value_name = "ID")]
+    org: OrgId,
+    /// The endpoint
+    id: EndpointId,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// What a new secret is to be.
@@ -156,11 +164,20 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             let views: Vec<_> = endpoints.iter().map(EndpointView::new).collect();
             common.output.write(&views, |views| lines(views, endpoint_line))?;
         }
-        EndpointCommand::Remove { org, id, common } => {
+        EndpointCommand::Enable(one) => switch(one, true).await?,
+        EndpointCommand::Disable(one) => switch(one, false).await?,
+        EndpointCommand::Remove(OneEndpoint { org, id, common }) => {
             existing(&common, async |admin| admin.remove_endpoint(org, id).await).await?;
             common.output.write(&Removed { id, removed: true }, |r| format!("{} removed", r.id))?;
         }
     }
+    Ok(())
+}
+
+async fn switch(one: OneEndpoint, enabled: bool) -> Result<(), CliError> {
+    let OneEndpoint { org, id, common } = one;
+    let switched = existing(&common, async |admin| admin.switch_endpoint(org, id, enabled).await);
+    common.output.write(&EndpointView::new(&switched.await?), endpoint_line)?;
     Ok(())
 }
 

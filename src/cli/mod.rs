@@ -6,6 +6,7 @@
 
 mod admin;
 mod bench;
+mod delivery;
 mod endpoint;
 mod listen;
 mod output;
@@ -40,6 +41,12 @@ enum Command {
     /// Manage endpoints
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
+    /// Look into deliveries, and retry, replay or cancel one
+    #[command(subcommand)]
+    Delivery(delivery::DeliveryCommand),
+    /// Watch replays of dead letters
+    #[command(subcommand)]
+    Replay(delivery::ReplayCommand),
     /// Measure a running server, or one of its own
     Bench(Box<bench::BenchArgs>),
     /// Receive webhooks, print each, and say whether its signature holds
@@ -57,6 +64,8 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Org(command) => admin::org(command).await,
         Command::Key(command) => admin::key(command).await,
         Command::Endpoint(command) => endpoint::run(command).await,
+        Command::Delivery(command) => delivery::delivery(command).await,
+        Command::Replay(command) => delivery::replay(command).await,
         Command::Bench(args) => bench::run(*args).await,
         Command::Listen(args) => listen::run(args).await,
     }

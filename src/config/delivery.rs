@@ -47,6 +47,9 @@ pub struct DeliveryConfig {
     /// How often due retries are looked for
     #[arg(long, env = "DELIVERY_POLL_INTERVAL", value_name = "DURATION", default_value = "500ms", value_parser = parse_wait)]
     pub delivery_poll_interval: Duration,
+    /// Readiness turns red when due deliveries or accepted events wait and nothing got on for so long
+    #[arg(long, env = "DELIVERY_STALL_AFTER", value_name = "DURATION", default_value = "1m", value_parser = parse_wait)]
+    pub delivery_stall_after: Duration,
 }
 
 /// The waits between attempts, at most 32 of them: one more attempt than there are waits.

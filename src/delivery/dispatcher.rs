@@ -18,6 +18,7 @@ use crate::telemetry::Metrics;
 
 use super::attempt::{Attempted, Attempter};
 use super::lanes::{Lanes, Limits};
+use super::vitals::Vitals;
 
 /// Deliveries in one claim at the most.
 const CLAIM_DELIVERIES_MAX: usize = 512;
@@ -67,6 +68,7 @@ pub(super) struct Dispatcher {
     pub(super) lanes: Lanes<LeasedDelivery>,
     pub(super) claims: Claims,
     pub(super) steps: JoinSet<Step>,
+    pub(super) vitals: Vitals,
 }
 
 /// Where deliveries are handed over that are leased already.
@@ -279,6 +281,7 @@ impl Dispatcher {
         match answer {
             Ok(claimed) => {
                 self.claims.failing = false;
+                self.vitals.progress.beat();
                 if claimed.len() == room && self.claims.hunger == Hunger::Sated {
                     self.claims.hunger = Hunger::More;
                 }
@@ -327,7 +330,9 @@ impl Dispatcher {
         }
     }
 
+    /// Shows those who watch how things stand, at every turn of the loop.
     fn show(&self) {
+        self.vitals.dispatcher.beat();
         let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.delivery_queue_size.set(gauge(self.lanes.waiting()));
         self.metrics.webhooks_in_flight.set(gauge(self.lanes.under_way()));

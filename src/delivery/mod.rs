@@ -7,6 +7,7 @@
 //! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** make
 //!   of the event, the **guard** watches where it goes, **retry** decides what follows.
 //! - The **recorder** brings outcomes to the store, many at a time.
+//! - The **vitals** tell probes that the dispatcher goes round and that something gets on.
 //!
 //! # The way of one delivery
 //! ```text
@@ -59,6 +60,7 @@ mod resolver;
 mod retry;
 mod sender;
 mod signer;
+mod vitals;
 mod webhook;
 
 use std::path::PathBuf;
@@ -84,6 +86,7 @@ use sender::Sender;
 pub use guard::Guard;
 pub use resolver::{NameLookup, SystemLookup};
 pub use signer::{Verifier, sign};
+pub use vitals::Vitals;
 
 /// Why delivery cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +132,7 @@ pub struct Source {
 }
 
 /// Starts to deliver: what is handed over, and what is due in the store, looked for at every wake
-/// and poll.
+/// and poll. Returns the signs of life to watch.
 pub fn start(
     config: &DeliveryConfig,
     store: SharedStore,
@@ -137,9 +140,11 @@ pub fn start(
     metrics: Arc<Metrics>,
     source: Source,
     lifecycle: &Lifecycle,
-) -> Result<(), DeliveryError> {
-    Delivery::new(config, store, clock, metrics, source)?.start(lifecycle);
-    Ok(())
+) -> Result<Vitals, DeliveryError> {
+    let delivery = Delivery::new(config, store, clock, metrics, source)?;
+    let vitals = delivery.dispatcher.vitals.clone();
+    delivery.start(lifecycle);
+    Ok(vitals)
 }
 
 /// The background part: a dispatcher and a recorder, with a channel of outcomes between them.
@@ -182,7 +187,9 @@ impl Delivery {
         let guard = Guard::new(&config.destinations);
         let sender = Sender::new(guard, names, sending, authorities.unwrap_or_default())?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
-        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out);
+        let vitals = Vitals::new(&clock);
+        let progress = vitals.progress.clone();
+        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out, progress);
         let attempter = Attempter {
             sender,
             schedule: config.retry_schedule.clone(),
@@ -201,6 +208,7 @@ impl Delivery {
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),
             steps: JoinSet::new(),
+            vitals,
         };
         Ok(Self { dispatcher, recorder })
     }

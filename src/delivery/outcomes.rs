@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::domain::{EndpointChange, EndpointId, OrgId, Outcome};
-use crate::runtime::Clock;
+use crate::runtime::{Clock, Pulse};
 use crate::store::{SharedStore, StoreError};
 
 /// Outcomes in one call at the most.
@@ -52,12 +52,19 @@ pub(super) struct Recorder {
     // What is being recorded. Kept here, so that a call that is cancelled and made again goes on with it.
     outcomes: Vec<Outcome>,
     gone: Vec<(OrgId, EndpointId)>,
+    /// Beats when the store has taken outcomes.
+    progress: Pulse,
 }
 
 impl Recorder {
-    pub(super) fn new(store: SharedStore, clock: Clock, reports: mpsc::Receiver<Report>) -> Self {
+    pub(super) fn new(
+        store: SharedStore,
+        clock: Clock,
+        reports: mpsc::Receiver<Report>,
+        progress: Pulse,
+    ) -> Self {
         let gathered = Vec::with_capacity(BATCH_OUTCOMES_MAX);
-        Self { store, clock, reports, gathered, outcomes: Vec::new(), gone: Vec::new() }
+        Self { store, clock, reports, gathered, outcomes: Vec::new(), gone: Vec::new(), progress }
     }
 
     /// Records until every sender is gone and all they sent is recorded.
@@ -155,7 +162,10 @@ impl Recorder {
         loop {
             match self.store.record_outcomes_across_orgs(outcomes).await {
                 Err(StoreError::Unavailable(error)) => backoff.wait(&error).await,
-                answer => return answer,
+                answer => {
+                    self.progress.beat();
+                    return answer;
+                }
             }
         }
     }

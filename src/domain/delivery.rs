@@ -1,13 +1,14 @@
 //! Deliveries: one event on its way to one endpoint, and what became of each attempt.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, OrgId, Timestamp};
+use super::{
+    DeadReason, DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, OrgId, Timestamp,
+};
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -19,7 +20,7 @@ pub enum DeliveryStatus {
     Delivered,
     /// Given up; it has a dead letter.
     Dead,
-    /// Its owner removed the endpoint before it was delivered.
+    /// Its owner called it off, or removed its endpoint, before it was delivered.
     Cancelled,
 }
 
@@ -77,6 +78,8 @@ pub struct Delivery {
     pub created_at: Timestamp,
     /// When its status became final; `None` while it is pending.
     pub finished_at: Option<Timestamp>,
+    /// The delivery that it repeats, when it is a replay.
+    pub replay_of: Option<DeliveryId>,
 }
 
 /// One try at a delivery.
@@ -107,6 +110,10 @@ pub struct DeliveryFilter {
     pub endpoint_id: Option<EndpointId>,
     /// Of this event.
     pub event_id: Option<EventId>,
+    /// Planned at this moment or later.
+    pub since: Option<Timestamp>,
+    /// Planned before this moment.
+    pub until: Option<Timestamp>,
 }
 
 /// A server, by its data directory: the same after a restart, and never two at once.
@@ -204,54 +211,6 @@ pub enum Decision {
     RetryAt(Timestamp),
     /// Nothing: it is given up and becomes a dead letter.
     Dead(DeadReason),
-}
-
-/// Why something became a dead letter.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DeadReason {
-    /// Every attempt of the schedule failed.
-    Exhausted,
-    /// The receiver answered 410 Gone; its endpoint was disabled.
-    Gone,
-    /// The store refused the event's content.
-    Unstorable,
-}
-
-impl DeadReason {
-    /// The word used in the store and in answers.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Exhausted => "exhausted",
-            Self::Gone => "gone",
-            Self::Unstorable => "unstorable",
-        }
-    }
-}
-
-impl fmt::Display for DeadReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Something that was given up, kept for its owner: a delivery that ran out of attempts, or an
-/// event that the store refused.
-#[derive(Clone, Debug, Serialize)]
-pub struct DeadLetter {
-    /// Its id: the delivery's, or the event's where there is no delivery.
-    pub id: Uuid,
-    /// The event.
-    pub event_id: EventId,
-    /// The delivery; `None` for an event that the store refused.
-    pub delivery_id: Option<DeliveryId>,
-    /// The endpoint; `None` for an event that the store refused.
-    pub endpoint_id: Option<EndpointId>,
-    /// Why: `exhausted`, `gone` or `unstorable`.
-    pub reason: String,
-    /// The last error in words.
-    pub detail: Option<String>,
-    /// When it was given up.
-    pub created_at: Timestamp,
 }
 
 #[cfg(test)]

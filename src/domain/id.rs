@@ -75,6 +75,14 @@ entity_id!(
     /// One event on its way to one endpoint.
     DeliveryId
 );
+entity_id!(
+    /// A replay of dead letters.
+    ReplayId
+);
+entity_id!(
+    /// A dead letter: the delivery's id, or the event's where there is no delivery.
+    DeadLetterId
+);
 
 impl OrgId {
     /// The organisation of the very first start. The same everywhere, so that of several servers that

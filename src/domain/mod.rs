@@ -7,6 +7,7 @@
 mod address;
 mod api_key;
 mod custom_headers;
+mod dead_letter;
 mod delivery;
 mod draft;
 mod endpoint;
@@ -16,6 +17,7 @@ mod id;
 mod media_type;
 mod org;
 mod page;
+mod replay;
 mod secrets;
 mod signing_secret;
 mod timestamp;
@@ -25,9 +27,10 @@ mod violation;
 pub use address::AddressBlock;
 pub use api_key::{ApiKey, KeyHash, Role};
 pub use custom_headers::CustomHeaders;
+pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, DeadReasonError};
 pub use delivery::{
-    Attempt, DeadLetter, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryStatus,
-    InstanceId, Lease, LeaseToken, LeasedDelivery, Outcome,
+    Attempt, Decision, Delivery, DeliveryFilter, DeliveryStatus, InstanceId, Lease, LeaseToken,
+    LeasedDelivery, Outcome,
 };
 pub use draft::{Draft, DraftError, DraftLimits, parse_batch, parse_event, parse_lines, parse_raw};
 pub use endpoint::{
@@ -36,10 +39,11 @@ pub use endpoint::{
 };
 pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventType};
-pub use id::{ApiKeyId, DeliveryId, EndpointId, EventId, OrgId};
+pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
 pub use media_type::MediaType;
 pub use org::{Org, OrgChange};
 pub use page::{Cursor, Page, PageRequest};
+pub use replay::{Replay, ReplayStatus};
 pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};
 pub use signing_secret::{
     Ed25519Secret, HmacSecret, PublicKey, SignatureScheme, SigningSecret, SigningSecretError,

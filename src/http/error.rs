@@ -16,7 +16,7 @@ use crate::auth::{AuthError, IssueError};
 use crate::domain::{RotationRefusal, TraceId, Violation};
 use crate::ingest::AcceptError;
 use crate::limit::Quota;
-use crate::store::{PlanRefusal, RetryRefusal, StoreError};
+use crate::store::{DeliveryRefusal, PlanRefusal, StoreError};
 
 /// A code is appended. A name rather than a place: RFC 9457 takes any URI, and a name needs no web
 /// site that outlives every server.
@@ -75,8 +75,10 @@ pub enum ApiError {
     },
     /// Events were not taken in.
     Accept(AcceptError),
-    /// A delivery cannot be retried.
-    Retry(RetryRefusal),
+    /// A delivery cannot be retried, replayed or cancelled.
+    Delivery(DeliveryRefusal),
+    /// An event that the store refused is refused again; the text says why.
+    StillRefused(String),
     /// No event was planned for an endpoint.
     Plan(PlanRefusal),
     /// An endpoint's secret was not rotated.

@@ -46,6 +46,7 @@ mod server;
 mod state;
 mod tls;
 mod trace;
+mod vitals;
 
 pub use envelope::Api;
 pub use error::ApiError;

@@ -12,7 +12,7 @@ use crate::domain::RotationRefusal;
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::limit::Quota;
-use crate::store::{PlanRefusal, RetryRefusal, StoreError};
+use crate::store::{DeliveryRefusal, PlanRefusal, StoreError};
 
 /// For what passes by itself in a moment.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -148,10 +148,18 @@ impl Problem {
             )
             .quota(*quota),
             ApiError::Accept(error) => accept(error),
-            ApiError::Retry(refusal) => retry(*refusal),
+            ApiError::Delivery(refusal) => delivery(*refusal),
+            ApiError::StillRefused(why) => Self::new(
+                S::CONFLICT,
+                "event_unstorable",
+                "The event is refused still",
+                why.clone(),
+            ),
             ApiError::Plan(PlanRefusal::NotFound)
             | ApiError::Rotation(RotationRefusal::NotFound) => Self::of(&ApiError::NotFound),
-            ApiError::Plan(PlanRefusal::EndpointDisabled) => retry(RetryRefusal::EndpointDisabled),
+            ApiError::Plan(PlanRefusal::EndpointDisabled) => {
+                delivery(DeliveryRefusal::EndpointDisabled)
+            }
             ApiError::Rotation(RotationRefusal::TooManySecrets) => Self::new(
                 S::CONFLICT,
                 "too_many_secrets",
@@ -291,24 +299,29 @@ fn accept(error: &AcceptError) -> Problem {
     }
 }
 
-fn retry(refusal: RetryRefusal) -> Problem {
+fn delivery(refusal: DeliveryRefusal) -> Problem {
     let conflict = |code, title, detail| Problem::new(StatusCode::CONFLICT, code, title, detail);
     match refusal {
-        RetryRefusal::NotFound => Problem::of(&ApiError::NotFound),
-        RetryRefusal::EndpointRemoved => conflict(
+        DeliveryRefusal::NotFound => Problem::of(&ApiError::NotFound),
+        DeliveryRefusal::EndpointRemoved => conflict(
             "endpoint_removed",
             "The endpoint was removed",
-            "the delivery's endpoint no longer exists",
+            "there is no such endpoint any more",
         ),
-        RetryRefusal::EndpointDisabled => conflict(
+        DeliveryRefusal::EndpointDisabled => conflict(
             "endpoint_disabled",
             "The endpoint is disabled",
             "enable the endpoint first; that makes its pending deliveries due, too",
         ),
-        RetryRefusal::InProgress => conflict(
+        DeliveryRefusal::InProgress => conflict(
             "in_progress",
             "An attempt is under way",
             "wait for the attempt that is under way",
+        ),
+        DeliveryRefusal::Finished => conflict(
+            "delivery_finished",
+            "The delivery is finished",
+            "only a pending delivery can be cancelled",
         ),
     }
 }

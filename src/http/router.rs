@@ -8,7 +8,7 @@ use axum::routing::{MethodFilter, on};
 use super::error::ApiError;
 use super::routes::{
     dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health, keys,
-    metrics, orgs,
+    metrics, orgs, replays,
 };
 use super::state::AppState;
 
@@ -64,6 +64,7 @@ fn table() -> Table {
         .post(Tenant, "/api/v1/events", events::post_raw)
         .get(Tenant, SINGLE_EVENTS, events::list)
         .get(Tenant, "/api/events/{id}", events::one)
+        .post(Tenant, "/api/events/{id}/replay", events::replay)
         // Webhooks.
         .post(Tenant, "/api/endpoints", endpoints::create)
         .get(Tenant, "/api/endpoints", endpoints::list)
@@ -73,10 +74,21 @@ fn table() -> Table {
         .get(Tenant, "/api/endpoints/{id}/secret", endpoint_secrets::show)
         .post(Tenant, "/api/endpoints/{id}/secret/rotate", endpoint_secrets::rotate)
         .post(Tenant, "/api/endpoints/{id}/test", endpoint_test::send)
+        .post(Tenant, "/api/endpoints/{id}/replay", replays::of_endpoint)
+        .post(Tenant, "/api/endpoints/{id}/cancel-pending", endpoints::cancel_pending)
         .get(Tenant, "/api/deliveries", deliveries::list)
         .get(Tenant, "/api/deliveries/{id}", deliveries::one)
         .post(Tenant, "/api/deliveries/{id}/retry", deliveries::retry)
+        .post(Tenant, "/api/deliveries/{id}/replay", deliveries::replay)
+        .post(Tenant, "/api/deliveries/{id}/cancel", deliveries::cancel)
         .get(Tenant, "/api/dead-letters", dead_letters::list)
+        .post(Tenant, "/api/dead-letters/replay", replays::of_dead_letters)
+        .get(Tenant, "/api/dead-letters/{id}", dead_letters::one)
+        .delete(Tenant, "/api/dead-letters/{id}", dead_letters::remove)
+        .post(Tenant, "/api/dead-letters/{id}/replay", dead_letters::replay)
+        .get(Tenant, "/api/replays", replays::list)
+        .get(Tenant, "/api/replays/{id}", replays::one)
+        .post(Tenant, "/api/replays/{id}/cancel", replays::cancel)
         // Themselves.
         .get(Tenant, "/api/org", orgs::own)
         .get(Tenant, "/api/keys", keys::own)

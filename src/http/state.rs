@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::vitals::{OldestDue, Readings};
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
-use crate::delivery::Guard;
-use crate::domain::DraftLimits;
-use crate::ingest::Intake;
+use crate::delivery::{Guard, Vitals};
+use crate::domain::{DraftLimits, Timestamp};
+use crate::ingest::{Backlog, Intake};
 use crate::limit::RateLimiter;
 use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
 use crate::store::SharedStore;
@@ -37,6 +38,12 @@ pub struct Parts {
     pub intake: Intake,
     /// Wakes whoever delivers.
     pub wake: Wake,
+    /// Tells whoever goes on with replays that there is a new one.
+    pub replays: Wake,
+    /// Signs of life of whoever delivers.
+    pub vitals: Vitals,
+    /// What is accepted and not planned yet.
+    pub backlog: Backlog,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -64,6 +71,8 @@ pub(super) struct Settings {
     pub(super) cors_origins: Origins,
     /// Whose word counts on whom a request came from.
     pub(super) trusted_proxies: Networks,
+    /// Work that waits while nothing got on for so long is a stall.
+    pub(super) stall_after: Duration,
 }
 
 /// [`Parts`], and what the API keeps of its own.
@@ -72,7 +81,11 @@ struct Shared {
     settings: Settings,
     started: Stopwatch,
     last_ping: Mutex<Option<(Stopwatch, bool)>>,
+    last_due: Mutex<Option<(Stopwatch, DueAt)>>,
 }
+
+/// Since when the oldest due delivery waits; `Err` when the store does not say.
+type DueAt = Result<Option<Timestamp>, ()>;
 
 impl AppState {
     /// Wires the parts; the uptime counts from here.
@@ -82,6 +95,7 @@ impl AppState {
             settings: Settings::from(config),
             started: Stopwatch::start(),
             last_ping: Mutex::new(None),
+            last_due: Mutex::new(None),
         }))
     }
 
@@ -116,6 +130,43 @@ impl AppState {
         };
         *last = Some((Stopwatch::start(), reachable));
         reachable
+    }
+}
+
+impl AppState {
+    /// How events get through. Callers share what the store says, for a moment.
+    pub(super) async fn readings(&self) -> Readings {
+        let due_at = self.oldest_due().await;
+        let now = self.clock.now();
+        let age = |since: Timestamp| now.since(since);
+        Readings {
+            oldest_unplanned: self.backlog.oldest().map(age),
+            planning: self.backlog.progress.age(),
+            oldest_due: match due_at {
+                Ok(None) => OldestDue::None,
+                Ok(Some(due_at)) => OldestDue::Waits(age(due_at)),
+                Err(()) => OldestDue::Unknown,
+            },
+            delivering: self.vitals.progress.age(),
+            dispatcher: self.vitals.dispatcher.age(),
+        }
+    }
+
+    async fn oldest_due(&self) -> DueAt {
+        let mut last = self.0.last_due.lock().await;
+        if let Some((at, due_at)) = *last
+            && at.elapsed() < PING_INTERVAL
+        {
+            return due_at;
+        }
+        let asking = self.store.oldest_due_across_orgs(self.clock.now());
+        let due_at = match tokio::time::timeout(PING_TIMEOUT, asking).await {
+            Ok(Ok(due_at)) => Ok(due_at),
+            // The ping tells the operator.
+            Ok(Err(_)) | Err(_) => Err(()),
+        };
+        *last = Some((Stopwatch::start(), due_at));
+        due_at
     }
 }
 
@@ -160,6 +211,11 @@ impl From<&Config> for Settings {
             connections_per_address: config.server.connections_per_address,
             cors_origins: config.server.cors_origins.clone(),
             trusted_proxies: config.server.trusted_proxies.clone(),
+            // While all slots hang, nothing gets on before attempts time out.
+            stall_after: config
+                .delivery
+                .delivery_stall_after
+                .max(config.delivery.delivery_timeout * 2),
         }
     }
 }

@@ -34,6 +34,11 @@ impl<P: Copy> AckWindow<P> {
         self.batches.len()
     }
 
+    /// The end of the oldest batch that is not finished; `None` when all are.
+    pub(super) fn oldest(&self) -> Option<P> {
+        self.batches.front().map(|batch| batch.end)
+    }
+
     /// Adds the batch that was read next; everything before `end` belongs to it or to one before it.
     pub(super) fn add(&mut self, end: P) -> BatchNumber {
         self.batches.push_back(Batch { end, finished: false });

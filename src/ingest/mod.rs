@@ -2,7 +2,8 @@
 //!
 //! # Purpose
 //! [`Intake`] answers tenants as soon as their events are on stable storage; the worker pool moves
-//! what is in the journal to the store, whenever the store can take it.
+//! what is in the journal to the store, whenever the store can take it. [`Replayer`] brings what was
+//! given up on its way once more.
 //!
 //! # Operation
 //! ```text
@@ -32,10 +33,16 @@
 //! channel and wakes whoever sleeps at the other end.
 
 mod ack_window;
+mod backlog;
+mod buried;
 mod intake;
 mod record;
+mod replayer;
 mod workers;
 
+pub use backlog::Backlog;
+pub use buried::{Revival, revive};
 pub use intake::{AcceptError, Intake};
 pub use record::RecordError;
+pub use replayer::Replayer;
 pub use workers::{HandOver, Workers};

@@ -107,13 +107,15 @@ pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
     encode(&shared, &[draft], &[event.id])
 }
 
+/// When the events of a record were accepted.
+pub(super) fn received_at(record: &[u8]) -> Result<Timestamp, RecordError> {
+    let (head, _) = head(record)?;
+    Ok(Timestamp::from_micros(head.received_at))
+}
+
 /// Reads a record's events. Payloads are slices of `record`, not copies.
 pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
-    let (version, rest) = record.split_first().ok_or(RecordError::Empty)?;
-    if *version != VERSION {
-        return Err(RecordError::Version(*version));
-    }
-    let (head, mut rest): (Head, &[u8]) = postcard::take_from_bytes(rest)?;
+    let (head, mut rest) = head(record)?;
     let mut events = Vec::new();
     while !rest.is_empty() {
         let (entry, tail): (Entry<'_>, &[u8]) = postcard::take_from_bytes(rest)?;
@@ -121,6 +123,15 @@ pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
         rest = tail;
     }
     Ok(events)
+}
+
+/// What the events share, and the bytes of the events.
+fn head(record: &[u8]) -> Result<(Head, &[u8]), RecordError> {
+    let (version, rest) = record.split_first().ok_or(RecordError::Empty)?;
+    if *version != VERSION {
+        return Err(RecordError::Version(*version));
+    }
+    Ok(postcard::take_from_bytes(rest)?)
 }
 
 fn event(head: &Head, entry: &Entry<'_>, record: &Bytes) -> Result<Event, RecordError> {

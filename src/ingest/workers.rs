@@ -1,18 +1,19 @@
 //! The worker pool: from the journal to the store.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::IngestConfig;
-use crate::domain::{Event, InstanceId, Lease, LeaseToken, LeasedDelivery};
-use crate::journal::{Journal, JournalReader, ReadError, Record, Seq};
+use crate::domain::{Event, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
+use crate::journal::{Journal, JournalReader, ReadError, Record};
 use crate::runtime::{Clock, Lifecycle, Wake};
 use crate::store::{LeaseRoom, Persisted, SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
-use super::ack_window::{AckWindow, BatchNumber};
+use super::ack_window::BatchNumber;
+use super::backlog::{Backlog, Mark};
 use super::record::{self, RecordError};
 
 /// Bytes of records a worker holds at the most, beyond its first record.
@@ -44,7 +45,7 @@ pub struct HandOver {
 pub struct Workers {
     journal: Journal,
     reader: tokio::sync::Mutex<JournalReader>,
-    window: Mutex<AckWindow<Seq>>,
+    backlog: Backlog,
     /// Tells the worker that reads that the window has moved.
     window_moved: Notify,
     store: SharedStore,
@@ -82,7 +83,7 @@ impl Workers {
         Self {
             journal,
             reader: tokio::sync::Mutex::new(reader),
-            window: Mutex::new(AckWindow::new()),
+            backlog: Backlog::new(&clock),
             window_moved: Notify::new(),
             store,
             hand_over,
@@ -90,6 +91,11 @@ impl Workers {
             metrics,
             batch_events_max: config.store_batch_events,
         }
+    }
+
+    /// What they have read and not stored yet.
+    pub fn backlog(&self) -> Backlog {
+        self.backlog.clone()
     }
 
     /// Starts `count` workers. They end when the journal is drained after the soft stop.
@@ -120,8 +126,10 @@ impl Workers {
             return Ok(false);
         };
         self.store_all(&batch.events).await;
-        if let Some(end) = self.window().finish(batch.number) {
-            self.journal.finished(end);
+        self.backlog.progress.beat();
+        let moved = self.backlog.window().finish(batch.number);
+        if let Some(mark) = moved {
+            self.journal.finished(mark.end);
             self.window_moved.notify_one();
         }
         Ok(true)
@@ -130,22 +138,19 @@ impl Workers {
     /// Reads a batch. One worker reads while the others store.
     async fn next_batch(&self) -> Result<Option<Batch>, WorkerError> {
         let mut reader = self.reader.lock().await;
-        while self.window().len() >= BATCHES_AHEAD_MAX {
+        while self.backlog.window().len() >= BATCHES_AHEAD_MAX {
             self.window_moved.notified().await;
         }
         let records = reader.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await?;
-        let Some(last) = records.as_ref().and_then(|records| records.last()) else {
+        let Some([first, .., last] | [first @ last]) = records.as_deref() else {
             return Ok(None);
         };
+        let mark = Mark { end: last.seq.next(), received_at: received_at(first)? };
         // Numbered while the reader is locked, so that numbers follow the order of the records.
-        let number = self.window().add(last.seq.next());
+        let number = self.backlog.window().add(mark);
         drop(reader);
         let events = decode(records.as_deref().unwrap_or_default())?;
         Ok(Some(Batch { number, events }))
-    }
-
-    fn window(&self) -> MutexGuard<'_, AckWindow<Seq>> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores every event, however long the store is away, and splits what it refuses.
@@ -239,6 +244,11 @@ impl Workers {
         count(&self.metrics.events_duplicate_total, persisted.duplicates);
         count(&self.metrics.deliveries_planned_total, persisted.planned);
     }
+}
+
+fn received_at(record: &Record) -> Result<Timestamp, WorkerError> {
+    let seq = record.seq.get();
+    record::received_at(&record.payload).map_err(|error| WorkerError::Record { seq, error })
 }
 
 fn decode(records: &[Record]) -> Result<Vec<Arc<Event>>, WorkerError> {

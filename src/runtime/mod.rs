@@ -4,9 +4,11 @@
 mod background;
 mod clock;
 mod lifecycle;
+mod pulse;
 mod wake;
 
 pub use background::Background;
 pub use clock::{Clock, Stopwatch};
 pub use lifecycle::{Lifecycle, Shutdown};
+pub use pulse::Pulse;
 pub use wake::Wake;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use crate::domain::{DeliveryId, Lease, LeasedDelivery, Timestamp};
 
+use super::replay::endpoint_refusal;
 use super::rows::{self, Columns};
 use super::seal::Keyring;
-use super::{RetryRefusal, StoreError};
+use super::{DeliveryRefusal, StoreError};
 
 /// Reads claimed rows: `id, attempts`, then an event's columns, then an endpoint's. Deliveries of
 /// one event share it, and so do those of one endpoint: each is turned into a value once.
@@ -41,16 +42,13 @@ pub(super) fn leased<R: Columns>(
 pub(super) fn retry_refusal(
     row: &impl Columns,
     now: Timestamp,
-) -> Result<Option<RetryRefusal>, StoreError> {
-    if row.uuid_opt(2)?.is_none() {
-        return Ok(Some(RetryRefusal::EndpointRemoved));
-    }
-    if row.text_opt(3)?.is_some() {
-        return Ok(Some(RetryRefusal::EndpointDisabled));
+) -> Result<Option<DeliveryRefusal>, StoreError> {
+    if let Some(refusal) = endpoint_refusal(row, 2)? {
+        return Ok(Some(refusal));
     }
     let leased = row.uuid_opt(0)?.is_some();
     let lapsed = row.moment_opt(1)?.is_none_or(|until| until <= now);
-    Ok((leased && !lapsed).then_some(RetryRefusal::InProgress))
+    Ok((leased && !lapsed).then_some(DeliveryRefusal::InProgress))
 }
 
 fn shared<K: Eq + Hash, V>(

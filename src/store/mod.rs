@@ -2,9 +2,9 @@
 //!
 //! This file is the contract; `sqlite/` and `postgres/` keep it, each with what its engine does
 //! best, in files of the same names. One conformance suite (`tests/it/store/`) holds both to it.
-//! What needs no engine is shared: `plan` and `outcome` decide what is written, `rows` and `lease`
-//! read what comes back, `seal` encrypts secrets, `error` judges faults, `migrations` lists the
-//! steps of the schema.
+//! What needs no engine is shared: `plan`, `outcome` and `replay` decide what is written, `rows` and
+//! `lease` read what comes back, `seal` encrypts secrets, `error` judges faults, `migrations` lists
+//! the steps of the schema.
 //!
 //! # Rules
 //! - A method takes the `OrgId` first and touches that tenant's rows only. One that cannot is named
@@ -29,6 +29,7 @@ mod migrations;
 mod outcome;
 mod plan;
 pub mod postgres;
+mod replay;
 mod rows;
 mod seal;
 pub mod sqlite;
@@ -39,9 +40,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::{
-    ApiKey, ApiKeyId, Attempt, DeadLetter, Delivery, DeliveryFilter, DeliveryId, Endpoint,
-    EndpointChange, EndpointId, Event, EventFilter, EventId, InstanceId, Lease, LeasedDelivery,
-    Org, OrgChange, OrgId, Outcome, Page, PageRequest, RotationRefusal, SigningSecret, Timestamp,
+    ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, Delivery,
+    DeliveryFilter, DeliveryId, Endpoint, EndpointChange, EndpointId, Event, EventFilter, EventId,
+    InstanceId, Lease, LeasedDelivery, Org, OrgChange, OrgId, Outcome, Page, PageRequest, Replay,
+    ReplayId, RotationRefusal, SigningSecret, Timestamp,
 };
 use crate::runtime::Stopwatch;
 use crate::telemetry::{DbOperation, Metrics};
@@ -51,12 +53,30 @@ pub type SharedStore = Arc<dyn Store>;
 
 /// Everything the product asks of a store.
 pub trait Store:
-    OrgStore + KeyStore + EndpointStore + SecretStore + EventStore + DeliveryStore + Maintenance
+    OrgStore
+    + KeyStore
+    + EndpointStore
+    + SecretStore
+    + EventStore
+    + DeliveryStore
+    + CancelStore
+    + DeadLetterStore
+    + ReplayStore
+    + Maintenance
 {
 }
 
 impl<T> Store for T where
-    T: OrgStore + KeyStore + EndpointStore + SecretStore + EventStore + DeliveryStore + Maintenance
+    T: OrgStore
+        + KeyStore
+        + EndpointStore
+        + SecretStore
+        + EventStore
+        + DeliveryStore
+        + CancelStore
+        + DeadLetterStore
+        + ReplayStore
+        + Maintenance
 {
 }
 
@@ -101,6 +121,10 @@ pub trait Maintenance: Send + Sync {
     /// Upkeep that must happen every few hours at least: partitions for the coming days where the
     /// backend has them, and dedup keys older than the window deleted in bounded steps.
     async fn maintain_across_orgs(&self, now: Timestamp) -> Result<(), StoreError>;
+    /// Since when the delivery waits that has been due for longest and that nobody holds; `None`
+    /// when none is due at `now`. Those of disabled endpoints are not due.
+    async fn oldest_due_across_orgs(&self, now: Timestamp)
+    -> Result<Option<Timestamp>, StoreError>;
     /// Closes every connection, waiting for calls under way.
     async fn close(&self);
 }
@@ -312,7 +336,7 @@ pub trait EventStore: Send + Sync {
     ) -> Result<Page<Event>, StoreError>;
 }
 
-/// Deliveries, their attempts, and dead letters.
+/// Deliveries and their attempts.
 #[async_trait]
 pub trait DeliveryStore: Send + Sync {
     /// Leases deliveries that are due at `now`, the longest due first, and not to the endpoints
@@ -352,13 +376,55 @@ pub trait DeliveryStore: Send + Sync {
         org: OrgId,
         id: DeliveryId,
         now: Timestamp,
-    ) -> Result<Result<Delivery, RetryRefusal>, StoreError>;
-    /// The organisation's dead letters.
+    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError>;
+}
+
+/// Calling deliveries off.
+#[async_trait]
+pub trait CancelStore: Send + Sync {
+    /// Cancels a pending delivery. An attempt under way ends, and its outcome counts no more. One
+    /// that is cancelled already stays as it is.
+    async fn cancel_delivery(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError>;
+    /// Cancels pending deliveries to an endpoint that were planned by `until`, at most
+    /// [`CANCELS_PER_STEP`] of them, and returns how many: the caller goes on until that is none.
+    async fn cancel_pending(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, StoreError>;
+}
+
+/// Dead letters.
+#[async_trait]
+pub trait DeadLetterStore: Send + Sync {
+    /// The organisation's dead letters that pass the filter.
     async fn dead_letters(
         &self,
         org: OrgId,
+        filter: &DeadLetterFilter,
         page: PageRequest,
     ) -> Result<Page<DeadLetter>, StoreError>;
+    /// One dead letter.
+    async fn dead_letter(
+        &self,
+        org: OrgId,
+        id: DeadLetterId,
+    ) -> Result<Option<DeadLetter>, StoreError>;
+    /// The record of an event that the store refused, as [`EventStore::bury_event`] was given it.
+    async fn buried_record(
+        &self,
+        org: OrgId,
+        id: DeadLetterId,
+    ) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Deletes a dead letter; its delivery stays as it is. `false` when there is none.
+    async fn delete_dead_letter(&self, org: OrgId, id: DeadLetterId) -> Result<bool, StoreError>;
 }
 
 /// Why no delivery was planned to an endpoint.
@@ -370,18 +436,129 @@ pub enum PlanRefusal {
     EndpointDisabled,
 }
 
-/// Why a delivery cannot be retried.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RetryRefusal {
-    /// There is no such delivery.
+/// Replays: new deliveries that repeat old ones. They are due at once, start with no attempts, and
+/// name the delivery they repeat. A dead letter of what was repeated is marked as replayed.
+#[async_trait]
+pub trait ReplayStore: Send + Sync {
+    /// Repeats one delivery, whatever became of it.
+    async fn replay_delivery(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError>;
+    /// Delivers an event once more: to every endpoint that it was planned for, or to `endpoint`
+    /// alone, whether it was planned for that or not. Endpoints that are disabled or removed are
+    /// passed over and counted, unless `endpoint` is one, which is refused.
+    async fn replay_event(
+        &self,
+        org: OrgId,
+        id: EventId,
+        endpoint: Option<EndpointId>,
+        now: Timestamp,
+    ) -> Result<Result<ReplayedEvent, DeliveryRefusal>, StoreError>;
+    /// Adds a replay of the dead letters that pass the filter, were given up by `now` and are not
+    /// replayed yet. Steps do the work. `filter.replayed` is not looked at.
+    async fn insert_replay(
+        &self,
+        org: OrgId,
+        filter: &DeadLetterFilter,
+        now: Timestamp,
+    ) -> Result<Replay, StoreError>;
+    /// One replay.
+    async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>, StoreError>;
+    /// The organisation's replays.
+    async fn replays(&self, org: OrgId, page: PageRequest) -> Result<Page<Replay>, StoreError>;
+    /// Ends a running replay and returns it as it is now; one that is over stays as it is.
+    /// `failure` says why it failed; without it, it was cancelled.
+    async fn end_replay(
+        &self,
+        org: OrgId,
+        id: ReplayId,
+        failure: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Option<Replay>, StoreError>;
+    /// The running replay whose last step is the longest ago.
+    async fn next_replay_across_orgs(&self) -> Result<Option<(OrgId, ReplayId)>, StoreError>;
+    /// Deals with the next dead letters of a running replay, at most [`REPLAYS_PER_STEP`], in the
+    /// order they were given up. Whoever does it, however often the process dies, each is dealt with
+    /// once. `None` when the replay is not running, or somebody else does a step of it right now.
+    async fn step_replay(
+        &self,
+        org: OrgId,
+        id: ReplayId,
+        now: Timestamp,
+    ) -> Result<Option<ReplayStep>, StoreError>;
+    /// Goes past a dead letter that a step stopped at, which is deleted when its event is `stored`
+    /// and skipped when it is not. Doing it again changes nothing.
+    async fn pass_buried_event(
+        &self,
+        org: OrgId,
+        buried: &BuriedEvent,
+        stored: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+}
+
+/// An event that is delivered once more.
+#[derive(Clone, Debug)]
+pub struct ReplayedEvent {
+    /// The new deliveries.
+    pub deliveries: Vec<Delivery>,
+    /// Endpoints that get none: disabled, removed, or beyond the [`REPLAYS_PER_STEP`]th.
+    pub skipped: usize,
+}
+
+/// What a step of a replay did.
+#[derive(Clone, Debug)]
+pub struct ReplayStep {
+    /// New deliveries.
+    pub planned: usize,
+    /// Where it stopped: an event that was refused before, which the caller tries to store again and
+    /// then passes by.
+    pub stopped_at: Option<BuriedEvent>,
+}
+
+/// An event that the store refused, in the way of a replay.
+#[derive(Clone, Debug)]
+pub struct BuriedEvent {
+    /// The replay.
+    pub replay: ReplayId,
+    /// Its dead letter's place in the order of the replay.
+    pub place: Cursor,
+    /// The event in the journal's form.
+    pub record: Vec<u8>,
+}
+
+/// Why something cannot be done to a delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DeliveryRefusal {
+    /// There is no such delivery, or no such event.
+    #[error("there is no such delivery")]
     NotFound,
     /// Its endpoint was removed.
+    #[error("the delivery's endpoint was removed")]
     EndpointRemoved,
     /// Its endpoint is disabled.
+    #[error("the delivery's endpoint is disabled; enable it first")]
     EndpointDisabled,
     /// An attempt is under way.
+    #[error("an attempt is under way; wait for its outcome")]
     InProgress,
+    /// It is delivered or dead: there is nothing to cancel.
+    #[error("the delivery is finished; only a pending one can be cancelled")]
+    Finished,
 }
+
+/// Dead letters that one step of a replay deals with at the most: less than a tenth of a second of a
+/// store.
+pub const REPLAYS_PER_STEP: usize = 1_000;
+
+/// Deliveries cancelled by one step at the most.
+pub const CANCELS_PER_STEP: u64 = 5_000;
+
+/// Dead letters counted for the total of a replay at the most: beyond, nobody waits for a number.
+const COUNTED_MAX: i64 = 100_000;
 
 /// A dedup key is kept this much longer than the window: events wait in the journal for a while,
 /// and a key must outlast every event that it could still turn away.

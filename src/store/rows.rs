@@ -15,8 +15,9 @@ use uuid::Uuid;
 use super::seal::{self, Keyring, Place, SecretColumns};
 use super::{MissingKey, RESEALED_PER_STEP, Resealed, StoreError};
 use crate::domain::{
-    ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, Delivery, DeliveryId, Endpoint, EndpointId,
-    Event, EventId, KeyHash, Org, OrgId, PageRequest, Role, Timestamp, TraceId,
+    ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, Delivery,
+    DeliveryId, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash, Org, OrgId,
+    PageRequest, Replay, ReplayId, Role, Timestamp, TraceId,
 };
 
 /// A row of either driver, its columns read by place.
@@ -216,7 +217,7 @@ pub(super) fn event(row: &impl Columns, at: usize) -> Result<Event, StoreError> 
 }
 
 /// Reads `id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token, created_at,
-/// finished_at`.
+/// finished_at, replay_of`.
 pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, StoreError> {
     // Under a lease, due_at is the lease's end and no promise of an attempt.
     let leased = row.uuid_opt(7)?.is_some();
@@ -230,6 +231,7 @@ pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, StoreError> {
         next_attempt_at: row.moment_opt(6)?.filter(|_| !leased),
         created_at: row.moment(8)?,
         finished_at: row.moment_opt(9)?,
+        replay_of: row.uuid_opt(10)?.map(DeliveryId::from_uuid),
     })
 }
 
@@ -246,17 +248,49 @@ pub(super) fn attempt(row: &impl Columns) -> Result<Attempt, StoreError> {
     })
 }
 
-/// Reads `id, event_id, delivery_id, endpoint_id, reason, detail, created_at`.
+/// Reads `id, event_id, delivery_id, endpoint_id, reason, detail, created_at, replayed_at`.
 pub(super) fn dead_letter(row: &impl Columns) -> Result<DeadLetter, StoreError> {
     Ok(DeadLetter {
-        id: row.uuid(0)?,
+        id: DeadLetterId::from_uuid(row.uuid(0)?),
         event_id: EventId::from_uuid(row.uuid(1)?),
         delivery_id: row.uuid_opt(2)?.map(DeliveryId::from_uuid),
         endpoint_id: row.uuid_opt(3)?.map(EndpointId::from_uuid),
         reason: row.text(4)?,
         detail: row.text_opt(5)?,
         created_at: row.moment(6)?,
+        replayed_at: row.moment_opt(7)?,
     })
+}
+
+/// Reads `id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped, status,
+/// detail, created_at, finished_at`.
+pub(super) fn replay(row: &impl Columns) -> Result<Replay, StoreError> {
+    let reason = row.text_opt(3)?.map(|text| parsed("reason", &text)).transpose()?;
+    let event_type = row.text_opt(4)?.map(|text| parsed("event_type", &text)).transpose()?;
+    Ok(Replay {
+        id: ReplayId::from_uuid(row.uuid(0)?),
+        org_id: OrgId::from_uuid(row.uuid(1)?),
+        filter: DeadLetterFilter {
+            endpoint_id: row.uuid_opt(2)?.map(EndpointId::from_uuid),
+            reason,
+            event_type,
+            since: row.moment_opt(5)?,
+            until: Some(row.moment(6)?),
+            replayed: None,
+        },
+        total: row.number_opt(7)?.map(|n| fits("total", n)).transpose()?,
+        done: fits("done", row.number(8)?)?,
+        skipped: fits("skipped", row.number(9)?)?,
+        status: parsed("status", &row.text(10)?)?,
+        detail: row.text_opt(11)?,
+        created_at: row.moment(12)?,
+        finished_at: row.moment_opt(13)?,
+    })
+}
+
+/// Reads `org_id, id` of a replay.
+pub(super) fn replay_key(row: &impl Columns) -> Result<(OrgId, ReplayId), StoreError> {
+    Ok((OrgId::from_uuid(row.uuid(0)?), ReplayId::from_uuid(row.uuid(1)?)))
 }
 
 /// Reads every row with `read`.
@@ -280,6 +314,15 @@ pub(super) fn place(page: PageRequest) -> Cursor {
     let newest = Cursor { at: END_OF_TIME, id: Uuid::max() };
     let cursor = page.after.unwrap_or(newest);
     Cursor { at: cursor.at.clamp(START_OF_TIME, END_OF_TIME), id: cursor.id }
+}
+
+/// What an event's type must be, and what it must start with, for a filter: two parameters.
+pub(super) fn type_wanted(filter: Option<&EventTypeFilter>) -> (Option<&str>, Option<&str>) {
+    match filter {
+        None | Some(EventTypeFilter::All) => (None, None),
+        Some(EventTypeFilter::Exact(exact)) => (Some(exact.as_str()), None),
+        Some(EventTypeFilter::Prefix(prefix)) => (None, Some(prefix.as_str())),
+    }
 }
 
 /// Rows to fetch for a page: one more than it shows proves that more follow.

@@ -44,6 +44,14 @@ pub struct Metrics {
     pub webhooks_in_flight: IntGauge,
     /// Deliveries held in memory.
     pub delivery_queue_size: IntGauge,
+    /// How long the oldest due delivery waits that nobody holds, in seconds; read at the scrape.
+    pub oldest_due_delivery_age_seconds: IntGauge,
+    /// How long the oldest accepted event waits to become deliveries, in seconds; read at the scrape.
+    pub oldest_unplanned_event_age_seconds: IntGauge,
+    /// Since the dispatcher last gave a sign of life, in seconds; read at the scrape.
+    pub dispatcher_heartbeat_age_seconds: IntGauge,
+    /// Since the store last answered a claim or took outcomes, in seconds; read at the scrape.
+    pub delivery_progress_age_seconds: IntGauge,
     /// Time from an attempt's start to the end of the answer, in seconds.
     pub webhook_attempt_seconds: Histogram,
     db_operations: Vec<Histogram>,
@@ -132,6 +140,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When two metrics share a name, which a unit test rules out.
+    #[expect(clippy::too_many_lines, reason = "a list with an entry for each metric")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let r = Registry::new();
         let db = histogram_vec(&r, "db_operations_latency_seconds", "Store calls", "operation")?;
@@ -197,6 +206,26 @@ impl Metrics {
             )?,
             webhooks_in_flight: gauge(&r, "webhooks_in_flight", "Webhooks under way")?,
             delivery_queue_size: gauge(&r, "delivery_queue_size", "Deliveries held in memory")?,
+            oldest_due_delivery_age_seconds: gauge(
+                &r,
+                "oldest_due_delivery_age_seconds",
+                "How long the oldest due delivery waits that nobody holds; 0 when none does",
+            )?,
+            oldest_unplanned_event_age_seconds: gauge(
+                &r,
+                "oldest_unplanned_event_age_seconds",
+                "How long the oldest accepted event waits to become deliveries; 0 when none does",
+            )?,
+            dispatcher_heartbeat_age_seconds: gauge(
+                &r,
+                "dispatcher_heartbeat_age_seconds",
+                "Since the dispatcher last gave a sign of life",
+            )?,
+            delivery_progress_age_seconds: gauge(
+                &r,
+                "delivery_progress_age_seconds",
+                "Since the store last answered a claim or took outcomes",
+            )?,
             webhook_attempt_seconds: histogram(
                 &r,
                 "webhook_attempt_seconds",

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::support::binary::Binary;
+use crate::support::receiver::{Answer, Receiver};
 use crate::support::{client, postgres};
 
 /// An empty working directory, with data in `./data`.
@@ -138,6 +139,10 @@ async fn every_command_answers_one_json_value() {
     endpoint.as_object_mut().unwrap().remove("secret");
     assert_eq!(place.json(&["endpoint", "list", "--org", org]).await, json!([endpoint]));
     let id = text(&endpoint, "id");
+    let disabled = place.json(&["endpoint", "disable", "--org", org, id]).await;
+    assert_eq!(text(&disabled, "disabled_reason"), "disabled by the operator");
+    let enabled = place.json(&["endpoint", "enable", "--org", org, id]).await;
+    assert_eq!(enabled["disabled_reason"], Value::Null);
     let removed = place.json(&["endpoint", "remove", "--org", org, id]).await;
     assert_eq!(removed, json!({ "id": id, "removed": true }));
     let newest = status.as_array().unwrap().last().unwrap();
@@ -156,6 +161,8 @@ async fn what_is_not_there_is_named_and_nothing_is_created() {
         &["key", "rotate", NOBODY],
         &["endpoint", "list", "--org", NOBODY],
         &["endpoint", "add", "--org", NOBODY, "--url", "https://example.com/"],
+        &["delivery", "list", "--org", NOBODY],
+        &["replay", "list", "--org", NOBODY],
     ] {
         place.run(command).await.failed(1, "there is no ./data/hookgate.db");
     }
@@ -170,11 +177,59 @@ async fn what_is_not_there_is_named_and_nothing_is_created() {
     place.run(&["key", "revoke", NOBODY]).await.failed(1, "there is no key");
     let remove = ["endpoint", "remove", "--org", NOBODY, NOBODY];
     place.run(&remove).await.failed(1, "there is no endpoint");
+    for verb in ["retry", "replay", "cancel", "show"] {
+        let command = ["delivery", verb, "--org", NOBODY, NOBODY];
+        place.run(&command).await.failed(1, "delivery");
+    }
+    for list in ["delivery", "replay"] {
+        place.run(&[list, "list", "--org", NOBODY]).await.failed(1, &organisation);
+    }
+    place.run(&["replay", "show", "--org", NOBODY, NOBODY]).await.failed(1, "there is no replay");
+    let since = ["delivery", "list", "--org", NOBODY, "--since", "noon"];
+    place.run(&since).await.failed(2, "RFC 3339");
     let files: Vec<_> = place.path().join("data").read_dir().unwrap().collect();
     assert_eq!(files.len(), 1, "the WAL is folded into the file: {files:?}");
 
     place.json(&["migrate", "down"]).await;
     place.run(&["org", "list"]).await.failed(1, "hookgate migrate up");
+}
+
+#[tokio::test]
+async fn deliveries_are_looked_into_and_sent_again_beside_a_running_server() {
+    let place = Place::new();
+    let mut server = Binary::start(&place.data_dir(), &[("RETRY_SCHEDULE", "")]).await;
+    let (key, _) = server.first_keys().await;
+    let receiver = Receiver::start().await;
+    receiver.answer([Answer::status(500)]);
+    let endpoint = post(&server, &key, "/api/endpoints", json!({ "url": receiver.url("/") })).await;
+    receiver.trust(&text(&endpoint, "secret").parse().unwrap());
+    post(&server, &key, "/api/events", json!({ "type": "a", "payload": 1 })).await;
+    let org = place.json(&["org", "list"]).await;
+    let org = text(&org[0], "id");
+    let dead = loop {
+        let dead = place.json(&["delivery", "list", "--org", org, "--status", "dead"]).await;
+        if dead != json!([]) {
+            break dead;
+        }
+    };
+    let id = text(&dead[0], "id");
+    let shown = place.json(&["delivery", "show", "--org", org, id]).await;
+    assert_eq!(shown["attempts"][0]["status_code"], 500);
+    let new = place.json(&["delivery", "replay", "--org", org, id]).await;
+    assert_eq!((text(&new, "replay_of"), text(&new, "status")), (id, "pending"));
+    receiver.received(2).await;
+    let cancel = ["delivery", "cancel", "--org", org, id];
+    place.run(&cancel).await.failed(1, "only a pending one");
+    let retried = place.json(&["delivery", "retry", "--org", org, id]).await;
+    assert_eq!((text(&retried, "id"), text(&retried, "status")), (id, "pending"));
+    receiver.received(3).await;
+    let replay = post(&server, &key, "/api/dead-letters/replay", json!({})).await;
+    let replays = place.json(&["replay", "list", "--org", org]).await;
+    assert_eq!(replays[0]["id"], replay["id"]);
+    let show = ["replay", "show", "--org", org, text(&replay, "id")];
+    let said = place.run(&show).await;
+    assert!(said.code == 0 && said.out.contains("done: 0 of 0"), "{} {}", said.out, said.err);
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -1,13 +1,25 @@
-//! Dead letters: what was given up, and why.
+//! Dead letters: what was given up, and why; replaying one, and putting one aside.
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
+use serde::Serialize;
 
 use super::super::error::ApiError;
-use super::super::extract::Tenant;
-use super::super::query::Query;
+use super::super::extract::{Id, Tenant};
+use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
+use super::deliveries::DeliveryView;
+use crate::domain::{DeadLetterFilter, DeadLetterId, EventId};
+use crate::ingest::{Revival, revive};
+
+/// An event that had been refused and is stored now.
+#[derive(Serialize)]
+struct Stored {
+    event_id: EventId,
+    status: &'static str,
+}
 
 /// `GET /api/dead-letters`.
 pub(in super::super) async fn list(
@@ -16,6 +28,66 @@ pub(in super::super) async fn list(
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
+    let filter = DeadLetterFilter {
+        endpoint_id: query.take("endpoint_id", rule::ENDPOINT),
+        reason: query.take("reason", rule::REASON),
+        event_type: query.take("type", rule::EVENT_TYPE),
+        since: query.take("since", rule::MOMENT),
+        until: query.take("until", rule::MOMENT),
+        replayed: query.take("replayed", "must be true or false"),
+    };
     query.finish()?;
-    answer::ok(&app.store.dead_letters(tenant.org_id, page).await?)
+    answer::ok(&app.store.dead_letters(tenant.org_id, &filter, page).await?)
+}
+
+/// `GET /api/dead-letters/{id}`.
+pub(in super::super) async fn one(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<DeadLetterId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    answer::ok(&app.store.dead_letter(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?)
+}
+
+/// `DELETE /api/dead-letters/{id}`: its delivery stays dead.
+pub(in super::super) async fn remove(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<DeadLetterId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let deleted = app.store.delete_dead_letter(tenant.org_id, id).await?;
+    if deleted { Ok(answer::no_content()) } else { Err(ApiError::NotFound) }
+}
+
+/// `POST /api/dead-letters/{id}/replay`: 202 with the new delivery, or with the event that could be
+/// stored this time.
+pub(in super::super) async fn replay(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<DeadLetterId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let org = tenant.org_id;
+    let letter = app.store.dead_letter(org, id).await?.ok_or(ApiError::NotFound)?;
+    if let Some(delivery) = letter.delivery_id {
+        let replayed = app.store.replay_delivery(org, delivery, app.clock.now()).await?;
+        let delivery = replayed.map_err(ApiError::Delivery)?;
+        app.wake.wake();
+        return answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery));
+    }
+    let record = app.store.buried_record(org, id).await?.ok_or(ApiError::NotFound)?;
+    match revive(&app.store, record, app.clock.now()).await? {
+        Revival::Stored => {
+            app.store.delete_dead_letter(org, id).await?;
+            app.wake.wake();
+            let stored = Stored { event_id: letter.event_id, status: "stored" };
+            answer::json(StatusCode::ACCEPTED, &stored)
+        }
+        Revival::Refused(why) => Err(ApiError::StillRefused(why)),
+    }
 }

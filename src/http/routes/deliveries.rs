@@ -1,4 +1,5 @@
-//! Deliveries: where events stand on their way to endpoints, and trying one again.
+//! Deliveries: where events stand on their way to endpoints; trying one again, repeating one, calling
+//! one off.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use super::super::error::ApiError;
 use super::super::extract::{Id, Tenant};
-use super::super::query::Query;
+use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
 use crate::domain::{
@@ -26,6 +27,8 @@ pub(super) struct DeliveryView {
     next_attempt_at: Option<Timestamp>,
     created_at: Timestamp,
     finished_at: Option<Timestamp>,
+    /// The delivery that it repeats.
+    replay_of: Option<DeliveryId>,
 }
 
 /// A delivery with what came of each attempt, first to last.
@@ -45,8 +48,10 @@ pub(in super::super) async fn list(
     let page = query.page();
     let filter = DeliveryFilter {
         status: query.take("status", "must be pending, delivered, dead or cancelled"),
-        endpoint_id: query.take("endpoint_id", "must be the id of an endpoint"),
+        endpoint_id: query.take("endpoint_id", rule::ENDPOINT),
         event_id: query.take("event_id", "must be the id of an event"),
+        since: query.take("since", rule::MOMENT),
+        until: query.take("until", rule::MOMENT),
     };
     query.finish()?;
     let deliveries = app.store.deliveries(tenant.org_id, &filter, page).await?;
@@ -75,8 +80,35 @@ pub(in super::super) async fn retry(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let retried = app.store.retry_delivery(tenant.org_id, id, app.clock.now()).await?;
-    let delivery = retried.map_err(ApiError::Retry)?;
+    let delivery = retried.map_err(ApiError::Delivery)?;
     answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
+}
+
+/// `POST /api/deliveries/{id}/replay`: 202 with the new delivery.
+pub(in super::super) async fn replay(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<DeliveryId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let replayed = app.store.replay_delivery(tenant.org_id, id, app.clock.now()).await?;
+    let delivery = replayed.map_err(ApiError::Delivery)?;
+    app.wake.wake();
+    answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
+}
+
+/// `POST /api/deliveries/{id}/cancel`: 200 with the delivery as it is now.
+pub(in super::super) async fn cancel(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<DeliveryId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let cancelled = app.store.cancel_delivery(tenant.org_id, id, app.clock.now()).await?;
+    let delivery = cancelled.map_err(ApiError::Delivery)?;
+    answer::ok(&DeliveryView::from(delivery))
 }
 
 impl From<Delivery> for DeliveryView {
@@ -90,6 +122,7 @@ impl From<Delivery> for DeliveryView {
             next_attempt_at: delivery.next_attempt_at,
             created_at: delivery.created_at,
             finished_at: delivery.finished_at,
+            replay_of: delivery.replay_of,
         }
     }
 }

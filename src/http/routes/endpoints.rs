@@ -62,6 +62,11 @@ struct NewEndpointView<'a> {
     secret: Option<String>,
 }
 
+#[derive(Serialize)]
+struct Cancelled {
+    cancelled: u64,
+}
+
 /// What creates an endpoint.
 struct NewEndpoint {
     url: url::Url,
@@ -141,6 +146,29 @@ pub(in super::super) async fn remove(
     query.finish()?;
     let removed = app.store.delete_endpoint(tenant.org_id, id, app.clock.now()).await?;
     if removed { Ok(answer::no_content()) } else { Err(ApiError::NotFound) }
+}
+
+/// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of deliveries that were cancelled.
+///
+/// Those planned while this runs stay. It takes bounded steps, so a caller whose time runs out asks
+/// again and it goes on.
+pub(in super::super) async fn cancel_pending(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<EndpointId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
+    let now = app.clock.now();
+    let mut cancelled = 0;
+    loop {
+        let step = app.store.cancel_pending(tenant.org_id, id, now, now).await?;
+        cancelled += step;
+        if step == 0 {
+            return answer::ok(&Cancelled { cancelled });
+        }
+    }
 }
 
 fn new_endpoint(mut fields: Fields, guard: &Guard) -> Result<NewEndpoint, ApiError> {

@@ -3,16 +3,19 @@
 //! An event can be read once it is stored, usually milliseconds after its `202`.
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::error::ApiError;
 use super::super::extract::{Id, Tenant};
-use super::super::query::Query;
+use super::super::fields::OptionalFields;
+use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
 use super::deliveries::DeliveryView;
+use super::replays::parsed;
 use crate::domain::{
     DeliveryFilter, Event, EventFilter, EventId, Page, PageRequest, Timestamp, TraceId,
 };
@@ -48,6 +51,14 @@ struct EventDetail<'a> {
     deliveries: Vec<DeliveryView>,
 }
 
+/// What a replay of an event answers.
+#[derive(Serialize)]
+struct Replayed {
+    data: Vec<DeliveryView>,
+    /// Endpoints it was planned for that get it no more: disabled or removed.
+    skipped: usize,
+}
+
 /// A trace id, written as text.
 struct TraceText(TraceId);
 
@@ -81,16 +92,30 @@ pub(in super::super) async fn one(
     answer::ok(&EventDetail { event: EventView::of(&event)?, deliveries })
 }
 
+/// `POST /api/events/{id}/replay`: 202 with the new deliveries.
+pub(in super::super) async fn replay(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<EventId>,
+    OptionalFields(mut fields): OptionalFields,
+) -> Result<Response, ApiError> {
+    let endpoint = fields.optional("endpoint_id", |v| parsed("endpoint_id", v, rule::ENDPOINT));
+    fields.finish(Some(()))?;
+    let replayed = app.store.replay_event(tenant.org_id, id, endpoint, app.clock.now()).await?;
+    let replayed = replayed.map_err(ApiError::Delivery)?;
+    app.wake.wake();
+    let data = replayed.deliveries.into_iter().map(DeliveryView::from).collect();
+    answer::json(StatusCode::ACCEPTED, &Replayed { data, skipped: replayed.skipped })
+}
+
 fn filter(query: &mut Query) -> EventFilter {
-    let type_rule = "must be an event type such as user.login, a prefix such as user.*, or *";
-    let time_rule = "must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z";
     let label_rule = "must be 1 to 255 bytes without control characters";
     EventFilter {
-        event_type: query.take("type", type_rule),
+        event_type: query.take("type", rule::EVENT_TYPE),
         account_id: query.take_if("account_id", label_rule, |id: &String| is_label(id)),
         user_id: query.take_if("user_id", label_rule, |id: &String| is_label(id)),
-        since: query.take("since", time_rule),
-        until: query.take("until", time_rule),
+        since: query.take("since", rule::MOMENT),
+        until: query.take("until", rule::MOMENT),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::super::error::ApiError;
 use super::super::state::AppState;
+use super::super::vitals::Flow;
 use super::answer;
 use crate::journal::JournalStatus;
 use crate::telemetry::{WebhookResult, process_memory_bytes};
@@ -14,12 +15,14 @@ use crate::telemetry::{WebhookResult, process_memory_bytes};
 /// What `GET /api/health` reports.
 #[derive(Serialize)]
 struct Report {
-    /// `ok`, or `degraded` when the journal takes nothing or the store does not answer.
+    /// `ok`, or `degraded` when the journal takes nothing, the store does not answer, or events do
+    /// not get through.
     status: &'static str,
     version: &'static str,
     uptime_seconds: u64,
     queue: Queue,
     store: Store,
+    delivery: Delivery,
     totals: Totals,
     /// Resident memory; null where the system does not tell.
     memory_bytes: Option<u64>,
@@ -32,6 +35,22 @@ struct Queue {
     bytes: u64,
     /// Whether the journal takes more.
     writable: bool,
+    /// How long the oldest event waits to become deliveries, in seconds; null when none waits.
+    oldest_seconds: Option<u64>,
+    /// `ok`, or what is wrong.
+    planning: Flow,
+}
+
+/// How deliveries get on.
+#[derive(Serialize)]
+struct Delivery {
+    /// `ok`, or what is wrong.
+    status: Flow,
+    /// How long the oldest due delivery waits that nobody holds, in seconds; null when none does,
+    /// or the store does not say.
+    oldest_due_seconds: Option<u64>,
+    /// Since the dispatcher last gave a sign of life, in seconds.
+    dispatcher_seconds: u64,
 }
 
 #[derive(Serialize)]
@@ -64,21 +83,37 @@ struct Checks {
     journal: &'static str,
     store: &'static str,
     process: &'static str,
+    planning: Flow,
+    delivery: Flow,
 }
 
 /// `GET /api/health`: always 200, since it is a report. A degraded process may still take events:
 /// a store outage is what the journal is for.
 pub(in super::super) async fn report(State(app): State<AppState>) -> Result<Response, ApiError> {
     let journal = app.intake.status();
-    let queue =
-        Queue { events: journal.items_waiting, bytes: journal.bytes, writable: journal.writable };
+    let readings = app.readings().await;
+    let stall_after = app.settings().stall_after;
+    let queue = Queue {
+        events: journal.items_waiting,
+        bytes: journal.bytes,
+        writable: journal.writable,
+        oldest_seconds: readings.oldest_unplanned.map(|age| age.as_secs()),
+        planning: readings.planning(stall_after),
+    };
     let store = Store { reachable: app.store_is_reachable().await };
+    let delivery = Delivery {
+        status: readings.delivery(stall_after),
+        oldest_due_seconds: readings.oldest_due.age().map(|age| age.as_secs()),
+        dispatcher_seconds: readings.dispatcher.as_secs(),
+    };
+    let flows = queue.planning == Flow::Ok && delivery.status == Flow::Ok;
     answer::ok(&Report {
-        status: if queue.writable && store.reachable { "ok" } else { "degraded" },
+        status: if queue.writable && store.reachable && flows { "ok" } else { "degraded" },
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: app.uptime().as_secs(),
         queue,
         store,
+        delivery,
         totals: totals(&app),
         memory_bytes: process_memory_bytes(),
     })
@@ -93,13 +128,18 @@ pub(in super::super) async fn live() -> Response {
 pub(in super::super) async fn ready(State(app): State<AppState>) -> Result<Response, ApiError> {
     let (journal, process) = (app.intake.status(), !app.shutdown.is_requested());
     let store = app.store_is_reachable().await;
+    let readings = app.readings().await;
+    let stall_after = app.settings().stall_after;
     let told = |ok, wrong| if ok { "ok" } else { wrong };
     let checks = Checks {
         journal: journal_word(journal),
         store: told(store, "unreachable"),
         process: told(process, "shutting down"),
+        planning: readings.planning(stall_after),
+        delivery: readings.delivery(stall_after),
     };
-    if journal.writable && store && process {
+    let flows = checks.planning == Flow::Ok && checks.delivery == Flow::Ok;
+    if journal.writable && store && process && flows {
         return answer::ok(&Readiness { status: "ready", checks });
     }
     answer::json(StatusCode::SERVICE_UNAVAILABLE, &Readiness { status: "unready", checks })

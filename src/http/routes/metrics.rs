@@ -1,5 +1,7 @@
 //! `GET /metrics`, for Prometheus.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderValue;
@@ -11,6 +13,15 @@ use super::super::state::AppState;
 
 /// All metrics in Prometheus' text format, version 0.0.4.
 pub(in super::super) async fn scrape(State(app): State<AppState>) -> Result<Response, ApiError> {
+    let readings = app.readings().await;
+    let seconds = |age: Duration| i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+    let metrics = &app.metrics;
+    let oldest_due = readings.oldest_due.age().unwrap_or_default();
+    metrics.oldest_due_delivery_age_seconds.set(seconds(oldest_due));
+    let oldest_unplanned = readings.oldest_unplanned.unwrap_or_default();
+    metrics.oldest_unplanned_event_age_seconds.set(seconds(oldest_unplanned));
+    metrics.dispatcher_heartbeat_age_seconds.set(seconds(readings.dispatcher));
+    metrics.delivery_progress_age_seconds.set(seconds(readings.delivering));
     let text = app.metrics.render().map_err(ApiError::internal)?;
     let mut response = Response::new(Body::from(text));
     let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

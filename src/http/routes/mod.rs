@@ -11,6 +11,7 @@ pub(super) mod health;
 pub(super) mod keys;
 pub(super) mod metrics;
 pub(super) mod orgs;
+pub(super) mod replays;
 
 mod answer;
 mod ingest;

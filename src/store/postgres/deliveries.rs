@@ -1,4 +1,4 @@
-//! Deliveries, their attempts, and dead letters.
+//! Deliveries and their attempts.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,12 @@ use uuid::Uuid;
 
 use super::{PostgresStore, moment};
 use crate::domain::{
-    Attempt, Cursor, DeadLetter, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    ErrorClass, EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest,
-    Timestamp,
+    Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, ErrorClass,
+    EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
 use crate::store::rows::{self, endpoint_columns};
-use crate::store::{DeliveryStore, LeaseRoom, RetryRefusal, StoreError, lease, timed};
+use crate::store::{DeliveryRefusal, DeliveryStore, LeaseRoom, StoreError, lease, timed};
 use crate::telemetry::DbOperation;
 
 #[async_trait]
@@ -59,7 +58,7 @@ impl DeliveryStore for PostgresStore {
     async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                    created_at, finished_at
+                    created_at, finished_at, replay_of
              FROM deliveries WHERE id = $1 AND org_id = $2",
         )
         .bind(id.uuid())
@@ -78,12 +77,13 @@ impl DeliveryStore for PostgresStore {
         let after = rows::place(page);
         let found = sqlx::query(
             "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                    created_at, finished_at
+                    created_at, finished_at, replay_of
              FROM deliveries
              WHERE org_id = $1 AND (created_at, id) < ($2, $3)
                AND ($4::text IS NULL OR status = $4)
                AND ($5::uuid IS NULL OR event_id = $5)
                AND ($6::uuid IS NULL OR endpoint_id = $6)
+               AND created_at >= $8 AND created_at < $9
              ORDER BY created_at DESC, id DESC LIMIT $7",
         )
         .bind(org.uuid())
@@ -93,6 +93,8 @@ impl DeliveryStore for PostgresStore {
         .bind(filter.event_id.map(EventId::uuid))
         .bind(filter.endpoint_id.map(EndpointId::uuid))
         .bind(rows::fetch_limit(page))
+        .bind(moment(filter.since.unwrap_or(rows::START_OF_TIME)))
+        .bind(moment(filter.until.unwrap_or(rows::END_OF_TIME)))
         .fetch_all(&self.pool)
         .await?;
         let deliveries = rows::all(&found, rows::delivery)?;
@@ -121,7 +123,7 @@ impl DeliveryStore for PostgresStore {
         org: OrgId,
         id: DeliveryId,
         now: Timestamp,
-    ) -> Result<Result<Delivery, RetryRefusal>, StoreError> {
+    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
         let mut tx = self.pool.begin().await?;
         // The endpoint first, as its removal takes its locks; shared, so that it stays until the end.
         sqlx::query(
@@ -143,7 +145,7 @@ impl DeliveryStore for PostgresStore {
         .bind(org.uuid())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(row) = row else { return Ok(Err(RetryRefusal::NotFound)) };
+        let Some(row) = row else { return Ok(Err(DeliveryRefusal::NotFound)) };
         if let Some(refusal) = lease::retry_refusal(&row, now)? {
             return Ok(Err(refusal));
         }
@@ -156,7 +158,7 @@ impl DeliveryStore for PostgresStore {
              SET status = 'pending', due_at = $2, lease_token = NULL, finished_at = NULL
              WHERE id = $1
              RETURNING id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                       created_at, finished_at",
+                       created_at, finished_at, replay_of",
         )
         .bind(id.uuid())
         .bind(moment(now))
@@ -165,31 +167,6 @@ impl DeliveryStore for PostgresStore {
         let delivery = rows::delivery(&row)?;
         tx.commit().await?;
         Ok(Ok(delivery))
-    }
-
-    async fn dead_letters(
-        &self,
-        org: OrgId,
-        page: PageRequest,
-    ) -> Result<Page<DeadLetter>, StoreError> {
-        let after = rows::place(page);
-        let found = sqlx::query(
-            "SELECT id, event_id, delivery_id, endpoint_id, reason, detail, created_at
-             FROM dead_letters
-             WHERE org_id = $1 AND (created_at, id) < ($2, $3)
-             ORDER BY created_at DESC, id DESC LIMIT $4",
-        )
-        .bind(org.uuid())
-        .bind(moment(after.at))
-        .bind(after.id)
-        .bind(rows::fetch_limit(page))
-        .fetch_all(&self.pool)
-        .await?;
-        let letters = rows::all(&found, rows::dead_letter)?;
-        Ok(Page::from_rows(letters, page.limit, |letter| Cursor {
-            at: letter.created_at,
-            id: letter.id,
-        }))
     }
 }
 

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::{PostgresStore, moment};
 use crate::domain::{
-    Cursor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, EventTypeFilter,
-    OrgId, Page, PageRequest, Timestamp,
+    Cursor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, OrgId, Page,
+    PageRequest, Timestamp,
 };
 use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
@@ -113,11 +113,7 @@ impl EventStore for PostgresStore {
         page: PageRequest,
     ) -> Result<Page<Event>, StoreError> {
         let after = rows::place(page);
-        let (exact, prefix) = match &filter.event_type {
-            None | Some(EventTypeFilter::All) => (None, None),
-            Some(EventTypeFilter::Exact(exact)) => (Some(exact.as_str()), None),
-            Some(EventTypeFilter::Prefix(prefix)) => (None, Some(prefix.as_str())),
-        };
+        let (exact, prefix) = rows::type_wanted(filter.event_type.as_ref());
         let found = sqlx::query(
             "SELECT id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
                     received_at, trace_id

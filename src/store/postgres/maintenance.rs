@@ -64,6 +64,21 @@ impl Maintenance for PostgresStore {
         self.forget_dedup_keys(now).await
     }
 
+    async fn oldest_due_across_orgs(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let oldest: Option<OffsetDateTime> = sqlx::query_scalar(
+            "SELECT due_at FROM deliveries
+             WHERE status = 'pending' AND due_at <= $1
+             ORDER BY due_at LIMIT 1",
+        )
+        .bind(moment(now))
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(oldest.map(Timestamp::from))
+    }
+
     async fn close(&self) {
         self.pool.close().await;
     }

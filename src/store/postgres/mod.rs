@@ -15,12 +15,15 @@
 //! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
 
+mod cancels;
+mod dead_letters;
 mod deliveries;
 mod endpoints;
 mod events;
 mod keys;
 mod maintenance;
 mod orgs;
+mod replays;
 mod secrets;
 
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Deliveries, their attempts, and dead letters.
+//! Deliveries and their attempts.
 
 use async_trait::async_trait;
 use sqlx::error::BoxDynError;
@@ -8,14 +8,13 @@ use uuid::Uuid;
 
 use super::{MultiRow, SqliteStore, id_list};
 use crate::domain::{
-    Attempt, Cursor, DeadLetter, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    ErrorClass, EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest,
-    Timestamp,
+    Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, ErrorClass,
+    EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::seal::Keyring;
-use crate::store::{DeliveryStore, LeaseRoom, RetryRefusal, StoreError, lease, timed};
+use crate::store::{DeliveryRefusal, DeliveryStore, LeaseRoom, StoreError, lease, timed};
 use crate::telemetry::DbOperation;
 
 /// The statements of a batch of outcomes. Each counts only rows that still carry the outcome's
@@ -81,11 +80,12 @@ macro_rules! list_by {
     ($anchor:literal) => {
         concat!(
             "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                    created_at, finished_at
+                    created_at, finished_at, replay_of
              FROM deliveries
              WHERE ",
             $anchor,
             " AND (created_at, id) < (?2, ?3) AND (?4 IS NULL OR status = ?4)
+               AND created_at >= ?8 AND created_at < ?9
              ORDER BY created_at DESC, id DESC LIMIT ?7"
         )
     };
@@ -132,7 +132,7 @@ impl DeliveryStore for SqliteStore {
     async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                    created_at, finished_at
+                    created_at, finished_at, replay_of
              FROM deliveries WHERE id = ?1 AND org_id = ?2",
         )
         .bind(id.uuid())
@@ -165,6 +165,8 @@ impl DeliveryStore for SqliteStore {
             .bind(filter.event_id.map(EventId::uuid))
             .bind(filter.endpoint_id.map(EndpointId::uuid))
             .bind(rows::fetch_limit(page))
+            .bind(filter.since.unwrap_or(rows::START_OF_TIME).micros())
+            .bind(filter.until.unwrap_or(rows::END_OF_TIME).micros())
             .fetch_all(&self.readers)
             .await?;
         let deliveries = rows::all(&found, rows::delivery)?;
@@ -193,7 +195,7 @@ impl DeliveryStore for SqliteStore {
         org: OrgId,
         id: DeliveryId,
         now: Timestamp,
-    ) -> Result<Result<Delivery, RetryRefusal>, StoreError> {
+    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
         let mut tx = self.write().await?;
         let row = sqlx::query(
             "SELECT d.lease_token, d.due_at, p.id, p.disabled_reason
@@ -204,7 +206,7 @@ impl DeliveryStore for SqliteStore {
         .bind(org.uuid())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(row) = row else { return Ok(Err(RetryRefusal::NotFound)) };
+        let Some(row) = row else { return Ok(Err(DeliveryRefusal::NotFound)) };
         if let Some(refusal) = lease::retry_refusal(&row, now)? {
             return Ok(Err(refusal));
         }
@@ -217,7 +219,7 @@ impl DeliveryStore for SqliteStore {
              SET status = 'pending', due_at = ?2, lease_token = NULL, finished_at = NULL
              WHERE id = ?1
              RETURNING id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
-                       created_at, finished_at",
+                       created_at, finished_at, replay_of",
         )
         .bind(id.uuid())
         .bind(now.micros())
@@ -226,31 +228,6 @@ impl DeliveryStore for SqliteStore {
         let delivery = rows::delivery(&row)?;
         tx.commit().await?;
         Ok(Ok(delivery))
-    }
-
-    async fn dead_letters(
-        &self,
-        org: OrgId,
-        page: PageRequest,
-    ) -> Result<Page<DeadLetter>, StoreError> {
-        let after = rows::place(page);
-        let found = sqlx::query(
-            "SELECT id, event_id, delivery_id, endpoint_id, reason, detail, created_at
-             FROM dead_letters
-             WHERE org_id = ?1 AND (created_at, id) < (?2, ?3)
-             ORDER BY created_at DESC, id DESC LIMIT ?4",
-        )
-        .bind(org.uuid())
-        .bind(after.at.micros())
-        .bind(after.id)
-        .bind(rows::fetch_limit(page))
-        .fetch_all(&self.readers)
-        .await?;
-        let letters = rows::all(&found, rows::dead_letter)?;
-        Ok(Page::from_rows(letters, page.limit, |letter| Cursor {
-            at: letter.created_at,
-            id: letter.id,
-        }))
     }
 }
 

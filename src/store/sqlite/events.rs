@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{MultiRow, SqliteStore, arguments, id_list};
 use crate::domain::{
     Cursor, DeadReason, DeliveryId, Endpoint, EndpointId, Event, EventFilter, EventId,
-    EventTypeFilter, LeasedDelivery, OrgId, Page, PageRequest, Timestamp,
+    LeasedDelivery, OrgId, Page, PageRequest, Timestamp,
 };
 use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
@@ -250,11 +250,7 @@ impl EventStore for SqliteStore {
         page: PageRequest,
     ) -> Result<Page<Event>, StoreError> {
         let after = rows::place(page);
-        let (exact, prefix) = match &filter.event_type {
-            None | Some(EventTypeFilter::All) => (None, None),
-            Some(EventTypeFilter::Exact(exact)) => (Some(exact.as_str()), None),
-            Some(EventTypeFilter::Prefix(prefix)) => (None, Some(prefix.as_str())),
-        };
+        let (exact, prefix) = rows::type_wanted(filter.event_type.as_ref());
         let found = sqlx::query(
             "SELECT id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
                     received_at, trace_id

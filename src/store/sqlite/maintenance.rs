@@ -62,6 +62,21 @@ impl Maintenance for SqliteStore {
         }
     }
 
+    async fn oldest_due_across_orgs(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let oldest: Option<i64> = sqlx::query_scalar(
+            "SELECT due_at FROM deliveries INDEXED BY deliveries_due
+             WHERE status = 'pending' AND due_at <= ?1
+             ORDER BY due_at LIMIT 1",
+        )
+        .bind(now.micros())
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(oldest.map(Timestamp::from_micros))
+    }
+
     async fn close(&self) {
         // The writer last: the last connection to go folds the WAL into the file.
         self.readers.close().await;

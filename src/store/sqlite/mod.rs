@@ -15,12 +15,15 @@
 //! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
 //! connection would refuse every transaction from then on, and is replaced.
 
+mod cancels;
+mod dead_letters;
 mod deliveries;
 mod endpoints;
 mod events;
 mod keys;
 mod maintenance;
 mod orgs;
+mod replays;
 mod secrets;
 
 use std::iter;
@@ -49,6 +52,7 @@ pub struct SqliteStore {
     dedup_window: Duration,
     event_writes: events::Writes,
     outcome_writes: deliveries::Writes,
+    replay_writes: MultiRow,
     keyring: Keyring,
     metrics: Arc<Metrics>,
 }
@@ -98,6 +102,7 @@ impl SqliteStore {
             dedup_window: config.dedup_window,
             event_writes: events::Writes::new(config.dedup_window),
             outcome_writes: deliveries::Writes::new(),
+            replay_writes: replays::writes(),
             keyring: Keyring::new(config.secrets_key.as_ref())?,
             metrics,
         })

@@ -6,6 +6,7 @@ use hookgate::domain::{DeliveryStatus, PageRequest, TraceId};
 use hookgate::telemetry::WebhookResult;
 
 use super::world::World;
+use crate::store::ALL_LETTERS;
 use crate::support::receiver::{Answer, Receiver};
 
 const PAGE: PageRequest = PageRequest { limit: 10, after: None };
@@ -71,7 +72,7 @@ async fn a_delivery_that_keeps_failing_is_retried_by_the_schedule_and_then_a_dea
         attempts[0].error.as_deref(),
         Some("the receiver answered 500 Internal Server Error")
     );
-    let letters = world.store.dead_letters(world.org, PAGE).await.unwrap().data;
+    let letters = world.store.dead_letters(world.org, &ALL_LETTERS, PAGE).await.unwrap().data;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].reason, "exhausted");
     assert_eq!(letters[0].delivery_id, Some(row.id));
@@ -130,7 +131,7 @@ async fn gone_disables_the_endpoint_and_ends_the_delivery() {
     let dead = rows.iter().filter(|row| row.status == DeliveryStatus::Dead).count();
     assert_eq!(dead, 1);
     assert!(rows.iter().all(|row| row.next_attempt_at.is_none()), "parked");
-    let letters = world.store.dead_letters(world.org, PAGE).await.unwrap().data;
+    let letters = world.store.dead_letters(world.org, &ALL_LETTERS, PAGE).await.unwrap().data;
     assert_eq!(letters[0].reason, "gone");
     world.advance(SECOND_WAIT);
     assert_eq!(world.deliver().await, 0);

@@ -54,7 +54,7 @@ async fn a_delivery_is_shown_with_its_attempts() {
     let expected = json!({
         "id": leased.id, "event_id": event.id, "endpoint_id": endpoint, "status": "delivered",
         "attempt_count": 1, "next_attempt_at": null, "created_at": "2026-01-31T12:00:00Z",
-        "finished_at": "2026-01-31T12:00:00Z",
+        "finished_at": "2026-01-31T12:00:00Z", "replay_of": null,
         "attempts": [{
             "number": 1, "started_at": "2026-01-31T12:00:00Z", "duration_ms": 7,
             "status_code": 200, "error_class": null, "error": null, "response_excerpt": "text",

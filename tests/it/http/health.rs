@@ -1,5 +1,7 @@
 //! Probes, the report and the metrics: all without a key.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::json;
 
@@ -33,7 +35,8 @@ async fn the_report_shows_what_waits_and_what_was_done() {
 #[tokio::test]
 async fn a_store_that_is_away_degrades_the_report_and_turns_readiness_red() {
     let server = Server::start().await;
-    let ready = json!({"status":"ready","checks":{"journal":"ok","store":"ok","process":"ok"}});
+    let ready = json!({"status":"ready","checks":{
+        "journal":"ok","store":"ok","process":"ok","planning":"ok","delivery":"ok"}});
     assert_eq!(get(&server, "/health/ready").await.expect(200), ready);
 
     let server = Server::start().await;
@@ -44,7 +47,9 @@ async fn a_store_that_is_away_degrades_the_report_and_turns_readiness_red() {
         (&json!("degraded"), &json!(false))
     );
     let unready = get(&server, "/health/ready").await.expect(503);
-    assert_eq!(unready["checks"], json!({"journal":"ok","store":"unreachable","process":"ok"}));
+    let checks = json!({
+        "journal":"ok","store":"unreachable","process":"ok","planning":"ok","delivery":"ok"});
+    assert_eq!(unready["checks"], checks);
     assert_eq!(get(&server, "/health/live").await.expect(200), json!({"status":"live"}));
 }
 
@@ -55,6 +60,50 @@ async fn a_closed_journal_turns_readiness_red() {
     let unready = get(&server, "/health/ready").await.expect(503);
     assert_eq!(unready["status"], "unready");
     assert_eq!(unready["checks"]["journal"], "closed");
+}
+
+#[tokio::test]
+async fn a_dispatcher_that_gives_no_sign_of_life_turns_readiness_red_until_it_does() {
+    let server = Server::start_with(&["--delivery-stall-after=40s"]).await;
+    server.clock.advance(Duration::from_secs(40));
+    get(&server, "/health/ready").await.expect(200);
+    server.clock.advance(Duration::from_secs(1));
+    let unready = get(&server, "/health/ready").await.expect(503);
+    assert_eq!(unready["checks"]["delivery"], "dispatcher stalled");
+    let report = get(&server, "/api/health").await.expect(200);
+    assert_eq!(report["status"], "degraded");
+    assert_eq!(report["delivery"]["dispatcher_seconds"], 41);
+    server.vitals.dispatcher.beat();
+    get(&server, "/health/ready").await.expect(200);
+}
+
+#[tokio::test]
+async fn due_deliveries_that_nobody_claims_turn_readiness_red_until_something_gets_on() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let endpoint = json!({"url":"https://example.com/hooks"}).to_string();
+    let endpoint = server.post("/api/endpoints", &tenant.key, endpoint).await.expect(201);
+    server.store_event(tenant.org_id, "a", "1").await;
+    server.clock.advance(Duration::from_secs(61));
+    server.vitals.dispatcher.beat();
+
+    let unready = get(&server, "/health/ready").await.expect(503);
+    assert_eq!(unready["checks"]["delivery"], "nothing is delivered");
+    let report = get(&server, "/api/health").await.expect(200);
+    assert_eq!(report["delivery"]["status"], "nothing is delivered");
+    assert_eq!(report["delivery"]["oldest_due_seconds"], 61);
+    let metrics = get(&server, "/metrics").await.text;
+    for line in ["oldest_due_delivery_age_seconds 61", "dispatcher_heartbeat_age_seconds 0"] {
+        assert!(metrics.contains(line), "{line} is missing in {metrics}");
+    }
+    // Claims that leave it alone, as for an open breaker, are progress.
+    server.vitals.progress.beat();
+    get(&server, "/health/ready").await.expect(200);
+
+    let path = format!("/api/endpoints/{}", endpoint["id"].as_str().unwrap());
+    server.patch(&path, &tenant.key, r#"{"enabled":false}"#).await.expect(200);
+    let parked = server.store.oldest_due_across_orgs(server.clock.now()).await.unwrap();
+    assert_eq!(parked, None, "what is parked is not due");
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
     }
 
     let missing = "019b0000-0000-7000-8000-000000000000";
+    let no_endpoint = format!("/api/endpoints/{missing}");
     let same = async |theirs: Answer, nobodys: Answer| {
         let body = |answer: Answer| {
             let mut problem = answer.expect_problem(404, "not_found");
@@ -46,12 +47,36 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
     let get = async |path: &str| server.get(path, &stranger.key).await;
     same(get(&event_path).await, get(&format!("/api/events/{missing}")).await).await;
     same(get(&endpoint).await, get(&format!("/api/endpoints/{missing}")).await).await;
-    let no_endpoint = format!("/api/endpoints/{missing}");
     same(get(&format!("{endpoint}/secret")).await, get(&format!("{no_endpoint}/secret")).await)
         .await;
     same(get(&delivery).await, get(&format!("/api/deliveries/{missing}")).await).await;
-    let retry = async |path: &str| server.post(&format!("{path}/retry"), &stranger.key, "").await;
-    same(retry(&delivery).await, retry(&format!("/api/deliveries/{missing}")).await).await;
+    let post = async |path: &str, body: &'static str| server.post(path, &stranger.key, body).await;
+    for verb in ["retry", "replay", "cancel"] {
+        let theirs = post(&format!("{delivery}/{verb}"), "").await;
+        same(theirs, post(&format!("/api/deliveries/{missing}/{verb}"), "").await).await;
+    }
+    let letter = format!("/api/dead-letters/{}", leased.id);
+    let no_letter = format!("/api/dead-letters/{missing}");
+    same(get(&letter).await, get(&no_letter).await).await;
+    let remove = async |path: &str| server.delete(path, &stranger.key).await;
+    same(remove(&letter).await, remove(&no_letter).await).await;
+    let replays = server.post("/api/dead-letters/replay", &acme.key, r#"{"reason":"unstorable"}"#);
+    let replay = format!("/api/replays/{}", replays.await.expect(202)["id"].as_str().unwrap());
+    let no_replay = format!("/api/replays/{missing}");
+    same(get(&replay).await, get(&no_replay).await).await;
+    let since = r#"{"since":"2026-01-31T12:00:00Z"}"#;
+    for (theirs, nobodys, verb, body) in [
+        (&event_path, &format!("/api/events/{missing}"), "replay", "{}"),
+        (&endpoint, &no_endpoint, "replay", since),
+        (&endpoint, &no_endpoint, "cancel-pending", ""),
+        (&letter, &no_letter, "replay", ""),
+        (&replay, &no_replay, "cancel", ""),
+    ] {
+        let theirs = post(&format!("{theirs}/{verb}"), body).await;
+        same(theirs, post(&format!("{nobodys}/{verb}"), body).await).await;
+    }
+    let all = post("/api/dead-letters/replay", "{}").await.expect(202);
+    assert_eq!(all["total"], 0, "a stranger's replay is for nothing of acme's");
     for action in ["secret/rotate", "test"] {
         let post =
             async |path: &str| server.post(&format!("{path}/{action}"), &stranger.key, "{}").await;
@@ -59,7 +84,6 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
     }
     let change = async |path: &str| server.patch(path, &stranger.key, r#"{"enabled":false}"#).await;
     same(change(&endpoint).await, change(&no_endpoint).await).await;
-    let remove = async |path: &str| server.delete(path, &stranger.key).await;
     same(remove(&endpoint).await, remove(&no_endpoint).await).await;
 
     for path in &own[..4] {

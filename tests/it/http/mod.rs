@@ -13,5 +13,6 @@ mod isolation;
 mod ndjson;
 mod problems;
 mod raw;
+mod replays;
 mod shutdown;
 mod wire;

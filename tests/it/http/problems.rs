@@ -44,7 +44,9 @@ async fn a_malformed_id_is_not_found() {
     for path in ["/api/admin/orgs/7", "/api/admin/orgs/7/keys", "/api/admin/keys/%ff"] {
         server.get(path, &operator).await.expect_problem(404, "not_found");
     }
-    server.post("/api/deliveries/7/retry", &tenant.key, "").await.expect_problem(404, "not_found");
+    for path in ["/api/deliveries/7/retry", "/api/dead-letters/7/replay", "/api/replays/7/cancel"] {
+        server.post(path, &tenant.key, "").await.expect_problem(404, "not_found");
+    }
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ pub(super) const ROWS: &[Row] = &[
     with("POST", "/api/v1/events", &[r#"{"id":"{event}"}"#]),
     row("GET", "/api/events"),
     row("GET", "/api/events/{id}"),
+    with("POST", "/api/events/{id}/replay", &["{}", r#"{"endpoint_id":"{endpoint}"}"#]),
     with("POST", "/api/endpoints", &[r#"{"url":"https://example.com/"}"#]),
     row("GET", "/api/endpoints"),
     row("GET", "/api/endpoints/{id}"),
@@ -59,10 +60,21 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/endpoints/{id}/secret"),
     with("POST", "/api/endpoints/{id}/secret/rotate", &["{}", r#"{"overlap_seconds":0}"#]),
     with("POST", "/api/endpoints/{id}/test", &["{}"]),
+    with("POST", "/api/endpoints/{id}/replay", &[r#"{"since":"2026-01-01T00:00:00Z"}"#]),
+    row("POST", "/api/endpoints/{id}/cancel-pending"),
     row("GET", "/api/deliveries"),
     row("GET", "/api/deliveries/{id}"),
     row("POST", "/api/deliveries/{id}/retry"),
+    row("POST", "/api/deliveries/{id}/replay"),
+    row("POST", "/api/deliveries/{id}/cancel"),
     row("GET", "/api/dead-letters"),
+    with("POST", "/api/dead-letters/replay", &["{}", r#"{"endpoint_id":"{endpoint}"}"#]),
+    row("GET", "/api/dead-letters/{id}"),
+    row("DELETE", "/api/dead-letters/{id}"),
+    row("POST", "/api/dead-letters/{id}/replay"),
+    row("GET", "/api/replays"),
+    row("GET", "/api/replays/{id}"),
+    row("POST", "/api/replays/{id}/cancel"),
     row("GET", "/api/org"),
     row("GET", "/api/keys"),
     with("POST", "/api/admin/orgs", &[r#"{"name":"{org}"}"#]),
@@ -83,7 +95,8 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// Ids that may stand in a path.
-const IDS: &[&str] = &["{event}", "{endpoint}", "{delivery}", "{org}", "{key}"];
+const IDS: &[&str] =
+    &["{event}", "{endpoint}", "{delivery}", "{pending}", "{replay}", "{org}", "{key}"];
 
 /// Queries that name something, on whatever route. Those that a route does not know are refused.
 const QUERIES: &[&str] = &[
@@ -91,6 +104,7 @@ const QUERIES: &[&str] = &[
     "event_id={event}",
     "endpoint_id={endpoint}",
     "delivery_id={delivery}",
+    "replay_of={delivery}",
     "org_id={org}",
     "key_id={key}",
     "account_id={account}",
@@ -144,10 +158,14 @@ pub(super) fn bodies_of(method: &Method, path: &str) -> impl Iterator<Item = &'s
 
 /// What the id in a path stands for.
 pub(super) fn own_id(path: &str) -> &'static str {
+    if path == "/api/deliveries/{id}/cancel" {
+        return "{pending}";
+    }
     match path.trim_start_matches("/api/").trim_start_matches("admin/").split('/').next() {
         Some("events") => "{event}",
         Some("endpoints") => "{endpoint}",
-        Some("deliveries") => "{delivery}",
+        Some("deliveries" | "dead-letters") => "{delivery}",
+        Some("replays") => "{replay}",
         Some("orgs") => "{org}",
         Some("keys") => "{key}",
         other => panic!("{path}: what is {other:?}?"),

@@ -6,7 +6,9 @@ use hookgate::domain::{
 };
 use hookgate::store::StoreError;
 
-use super::fixtures::{FIRST_PAGE, add_endpoint, add_org, at, claim, persist, room, some_event};
+use super::fixtures::{
+    ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, claim, persist, room, some_event,
+};
 use super::{Subject, on_both};
 
 on_both!(
@@ -184,9 +186,9 @@ async fn an_event_is_buried_once(subject: &Subject) {
     for now in [at(1), at(2)] {
         subject.store.bury_event(org, event, b"\0record", "no\0good", now).await.unwrap();
     }
-    let page = subject.store.dead_letters(org, FIRST_PAGE).await.unwrap();
+    let page = subject.store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap();
     let [letter] = &page.data[..] else { panic!("{page:?}") };
-    assert_eq!((letter.id, letter.event_id), (event.uuid(), event));
+    assert_eq!((letter.id.uuid(), letter.event_id), (event.uuid(), event));
     assert_eq!((letter.delivery_id, letter.endpoint_id), (None, None));
     assert_eq!((letter.reason.as_str(), letter.created_at), ("unstorable", at(1)));
     assert_eq!(letter.detail.as_deref(), Some("no\u{fffd}good"));

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookgate::domain::{
-    ApiKey, ApiKeyId, Attempt, DeadReason, Decision, Endpoint, ErrorClass, Event, EventId,
-    InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role,
-    SigningSecret, Timestamp, TraceId,
+    ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, ErrorClass, Event,
+    EventId, InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome,
+    PageRequest, Role, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::store::{LeaseRoom, Persisted};
 
@@ -14,6 +14,16 @@ use super::Subject;
 
 /// The first page of any list.
 pub(crate) const FIRST_PAGE: PageRequest = PageRequest { limit: 100, after: None };
+
+/// Every dead letter.
+pub(crate) const ALL_LETTERS: DeadLetterFilter = DeadLetterFilter {
+    endpoint_id: None,
+    reason: None,
+    event_type: None,
+    since: None,
+    until: None,
+    replayed: None,
+};
 
 /// So many seconds into the tests' time.
 pub(crate) fn at(seconds: i64) -> Timestamp {

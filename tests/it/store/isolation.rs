@@ -1,10 +1,10 @@
 use hookgate::domain::{
     DeliveryFilter, DeliveryStatus, EndpointChange, EventFilter, EventId, Role,
 };
-use hookgate::store::RetryRefusal;
+use hookgate::store::DeliveryRefusal;
 
 use super::fixtures::{
-    EXHAUSTED, FIRST_PAGE, add_org, at, claim, org_with_deliveries, outcome, some_key,
+    ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_org, at, claim, org_with_deliveries, outcome, some_key,
 };
 use super::{Subject, on_both};
 
@@ -45,7 +45,10 @@ async fn no_method_shows_one_organisation_what_another_owns(subject: &Subject) {
             assert_eq!(page.data.len(), owned, "{filter:?}");
         }
         assert_eq!(store.attempts(org, leased.id).await.unwrap().len(), owned);
-        assert_eq!(store.dead_letters(org, FIRST_PAGE).await.unwrap().data.len(), 2 * owned);
+        assert_eq!(
+            store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data.len(),
+            2 * owned
+        );
     }
 }
 
@@ -63,11 +66,11 @@ async fn no_method_changes_for_one_organisation_what_another_owns(subject: &Subj
     let dead = outcome(&leased, EXHAUSTED, at(2));
     store.record_outcomes_across_orgs(&[dead]).await.unwrap();
     let refusal = store.retry_delivery(stranger, leased.id, at(3)).await.unwrap().unwrap_err();
-    assert_eq!(refusal, RetryRefusal::NotFound);
+    assert_eq!(refusal, DeliveryRefusal::NotFound);
 
     let kept = store.endpoint(owner, endpoint.id).await.unwrap().unwrap();
     assert_eq!((kept.disabled_reason, kept.updated_at), (None, at(0)));
     let delivery = store.delivery(owner, leased.id).await.unwrap().unwrap();
     assert_eq!(delivery.status, DeliveryStatus::Dead);
-    assert_eq!(store.dead_letters(owner, FIRST_PAGE).await.unwrap().data.len(), 1);
+    assert_eq!(store.dead_letters(owner, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data.len(), 1);
 }

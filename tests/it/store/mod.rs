@@ -2,6 +2,7 @@
 //!
 //! A test is a function of a [`Subject`]; [`on_both`] makes a test of it for each backend.
 
+mod cancels;
 mod claims;
 mod dedup;
 mod endpoints;
@@ -14,8 +15,10 @@ mod orgs;
 mod outage;
 mod outcomes;
 mod pages;
+mod replays;
 mod retries;
 mod secrets;
 mod subject;
 
+pub(crate) use fixtures::ALL_LETTERS;
 use subject::{Subject, on_both};

@@ -3,7 +3,7 @@ use hookgate::domain::{
 };
 
 use super::fixtures::{
-    EXHAUSTED, FIRST_PAGE, at, claim, failed_attempt, org_with_deliveries, outcome,
+    ALL_LETTERS, EXHAUSTED, FIRST_PAGE, at, claim, failed_attempt, org_with_deliveries, outcome,
 };
 use super::{Subject, on_both};
 
@@ -81,11 +81,11 @@ async fn a_delivery_that_is_given_up_leaves_a_dead_letter(subject: &Subject) {
     let gone = Outcome { attempt: None, ..outcome(&leased[1], unattempted, at(2)) };
     assert_eq!(record(subject, &[exhausted, gone]).await, 2);
 
-    let page = subject.store.dead_letters(org, FIRST_PAGE).await.unwrap();
+    let page = subject.store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap();
     let told: Vec<_> = page.data.iter().map(|l| (l.reason.as_str(), l.detail.as_deref())).collect();
     assert_eq!(told, [("gone", None), ("exhausted", Some("status 500"))]);
     let letter = &page.data[1];
-    assert_eq!((letter.id, letter.delivery_id), (leased[0].id.uuid(), Some(leased[0].id)));
+    assert_eq!((letter.id.uuid(), letter.delivery_id), (leased[0].id.uuid(), Some(leased[0].id)));
     assert_eq!((letter.event_id, letter.endpoint_id), (leased[0].event.id, Some(endpoint.id)));
     assert_eq!(letter.created_at, at(1));
     let delivery = subject.store.delivery(org, leased[0].id).await.unwrap().unwrap();
@@ -102,7 +102,10 @@ async fn an_outcome_of_a_lost_lease_changes_nothing(subject: &Subject) {
         assert_eq!(record(subject, &[outcome(&stalled, decision, at(61))]).await, 0);
     }
     assert_eq!(subject.store.attempts(org, stalled.id).await.unwrap(), []);
-    assert_eq!(subject.store.dead_letters(org, FIRST_PAGE).await.unwrap().data.len(), 0);
+    assert_eq!(
+        subject.store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data.len(),
+        0
+    );
     assert_eq!(record(subject, &[outcome(&current, Decision::Delivered, at(62))]).await, 1);
 }
 
@@ -122,7 +125,10 @@ async fn an_outcome_repeated_in_a_batch_counts_once(subject: &Subject) {
     assert_eq!(record(subject, &batch).await, 1);
     let delivery = subject.store.delivery(org, leased.id).await.unwrap().unwrap();
     assert_eq!((delivery.status, delivery.attempts), (DeliveryStatus::Delivered, 1));
-    assert_eq!(subject.store.dead_letters(org, FIRST_PAGE).await.unwrap().data.len(), 0);
+    assert_eq!(
+        subject.store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data.len(),
+        0
+    );
 }
 
 async fn a_batch_of_outcomes_counts_each_for_itself(subject: &Subject) {

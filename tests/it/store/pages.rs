@@ -7,8 +7,8 @@ use hookgate::store::StoreError;
 use uuid::Uuid;
 
 use super::fixtures::{
-    EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, outcome, persist, some_event,
-    some_key, some_org,
+    ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, outcome, persist,
+    some_event, some_key, some_org,
 };
 use super::{Subject, on_both};
 
@@ -79,8 +79,12 @@ async fn every_list_is_walked_whole_though_its_rows_share_a_moment(subject: &Sub
             Box::pin(async move { Ok(store.deliveries(org, all, p).await?.map(|r| r.id.uuid())) })
         })
         .await,
-        walk(|p| Box::pin(async move { Ok(store.dead_letters(org, p).await?.map(|row| row.id)) }))
-            .await,
+        walk(|p| {
+            Box::pin(async move {
+                Ok(store.dead_letters(org, &ALL_LETTERS, p).await?.map(|row| row.id.uuid()))
+            })
+        })
+        .await,
     ];
     for (list, seen) in walks.into_iter().enumerate() {
         assert_eq!(seen.len(), 7, "list {list}");

@@ -1,8 +1,8 @@
 use hookgate::domain::{Decision, Delivery, DeliveryId, DeliveryStatus, EndpointChange, OrgId};
-use hookgate::store::RetryRefusal;
+use hookgate::store::DeliveryRefusal;
 
 use super::fixtures::{
-    EXHAUSTED, FIRST_PAGE, at, claim, failed_attempt, org_with_deliveries, outcome,
+    ALL_LETTERS, EXHAUSTED, FIRST_PAGE, at, claim, failed_attempt, org_with_deliveries, outcome,
 };
 use super::{Subject, on_both};
 
@@ -15,7 +15,7 @@ on_both!(
     a_missing_delivery_is_not_found,
 );
 
-async fn retry(subject: &Subject, org: OrgId, id: DeliveryId) -> Result<Delivery, RetryRefusal> {
+async fn retry(subject: &Subject, org: OrgId, id: DeliveryId) -> Result<Delivery, DeliveryRefusal> {
     subject.store.retry_delivery(org, id, at(30)).await.unwrap()
 }
 
@@ -29,13 +29,19 @@ async fn a_dead_delivery_is_tried_again_and_its_dead_letter_taken_back(subject: 
     assert_eq!((delivery.id, delivery.status), (leased.id, DeliveryStatus::Pending));
     assert_eq!((delivery.attempts, delivery.next_attempt_at), (1, Some(at(30))));
     assert_eq!(delivery.finished_at, None);
-    assert_eq!(subject.store.dead_letters(org, FIRST_PAGE).await.unwrap().data.len(), 0);
+    assert_eq!(
+        subject.store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data.len(),
+        0
+    );
     let again = claim(subject, 1, at(30)).await.remove(0);
     assert_eq!((again.id, again.attempts), (leased.id, 1));
 
     let dead = outcome(&again, EXHAUSTED, at(31));
     assert_eq!(subject.store.record_outcomes_across_orgs(&[dead]).await.unwrap(), 1);
-    assert_eq!(subject.store.dead_letters(org, FIRST_PAGE).await.unwrap().data.len(), 1);
+    assert_eq!(
+        subject.store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data.len(),
+        1
+    );
     let attempts = subject.store.attempts(org, leased.id).await.unwrap();
     assert_eq!(attempts, [failed_attempt(1, at(1)), failed_attempt(2, at(31))]);
 }
@@ -59,7 +65,7 @@ async fn a_delivered_and_a_waiting_delivery_may_be_sent_again(subject: &Subject)
 async fn a_delivery_under_way_is_left_alone_until_its_lease_lapses(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
-    assert_eq!(retry(subject, org, leased.id).await.unwrap_err(), RetryRefusal::InProgress);
+    assert_eq!(retry(subject, org, leased.id).await.unwrap_err(), DeliveryRefusal::InProgress);
     let lapsed = subject.store.retry_delivery(org, leased.id, at(60)).await.unwrap().unwrap();
     assert_eq!(lapsed.next_attempt_at, Some(at(60)));
     let late = outcome(&leased, Decision::Delivered, at(61));
@@ -74,14 +80,14 @@ async fn a_delivery_of_a_disabled_endpoint_is_refused(subject: &Subject) {
     };
     let id = claim(subject, 1, at(0)).await[0].id;
     subject.store.update_endpoint(org, endpoint.id, &change, at(1)).await.unwrap();
-    assert_eq!(retry(subject, org, id).await.unwrap_err(), RetryRefusal::EndpointDisabled);
+    assert_eq!(retry(subject, org, id).await.unwrap_err(), DeliveryRefusal::EndpointDisabled);
 }
 
 async fn a_delivery_of_a_removed_endpoint_is_refused(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
     let id = claim(subject, 1, at(0)).await[0].id;
     subject.store.delete_endpoint(org, endpoint.id, at(1)).await.unwrap();
-    assert_eq!(retry(subject, org, id).await.unwrap_err(), RetryRefusal::EndpointRemoved);
+    assert_eq!(retry(subject, org, id).await.unwrap_err(), DeliveryRefusal::EndpointRemoved);
     let delivery = subject.store.delivery(org, id).await.unwrap().unwrap();
     assert_eq!(delivery.status, DeliveryStatus::Cancelled);
 }
@@ -89,5 +95,5 @@ async fn a_delivery_of_a_removed_endpoint_is_refused(subject: &Subject) {
 async fn a_missing_delivery_is_not_found(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let missing = DeliveryId::mint(at(0));
-    assert_eq!(retry(subject, org, missing).await.unwrap_err(), RetryRefusal::NotFound);
+    assert_eq!(retry(subject, org, missing).await.unwrap_err(), DeliveryRefusal::NotFound);
 }

@@ -9,12 +9,13 @@ use std::time::Duration;
 use clap::Parser;
 use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
+use hookgate::delivery::Vitals;
 use hookgate::domain::{
     ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Role,
     Timestamp, TraceId,
 };
 use hookgate::http::{Api, AppState, Parts};
-use hookgate::ingest::Intake;
+use hookgate::ingest::{Backlog, Intake, Replayer};
 use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
 use hookgate::limit::RateLimiter;
 use hookgate::runtime::{Clock, Lifecycle, Wake};
@@ -23,6 +24,8 @@ use hookgate::store::{LeaseRoom, Maintenance, SharedStore};
 use hookgate::telemetry::Metrics;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Executor};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,6 +44,8 @@ pub(crate) struct Server {
     pub(crate) store: SharedStore,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of a delivery part that is not there: a test beats for it.
+    pub(crate) vitals: Vitals,
     pub(crate) journal: Journal,
     pub(crate) reader: JournalReader,
     pub(crate) lifecycle: Lifecycle,
@@ -94,12 +99,16 @@ impl Server {
             clock.clone(),
             Arc::clone(&metrics),
         );
+        let vitals = Vitals::new(&clock);
         let parts = Parts {
             store: Arc::clone(&store),
             authenticator,
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
             wake: Wake::new(),
+            replays: Wake::new(),
+            vitals: vitals.clone(),
+            backlog: Backlog::new(&clock),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             shutdown: lifecycle.shutdown(),
@@ -110,7 +119,7 @@ impl Server {
         let serving = hookgate::http::serve(listener, None, api, lifecycle.shutdown());
         lifecycle.spawn("http", async move { serving.await.unwrap() });
         let client = client();
-        Self { base_url, store, clock, metrics, journal, reader, lifecycle, client, dir }
+        Self { base_url, store, clock, metrics, vitals, journal, reader, lifecycle, client, dir }
     }
 
     /// The SQLite file.
@@ -189,6 +198,40 @@ impl Server {
         };
         let room = LeaseRoom { lease, deliveries_max: 100 };
         self.store.claim_deliveries_across_orgs(room, &[], now).await.unwrap()
+    }
+
+    /// Has the store refuse events of the account `poison` from now on.
+    pub(crate) async fn trap_events(&self) {
+        self.execute(
+            "CREATE TRIGGER trap BEFORE INSERT ON events WHEN NEW.account_id = 'poison'
+             BEGIN SELECT RAISE(ABORT, 'no poison here'); END",
+        )
+        .await;
+    }
+
+    /// Has the store take them again.
+    pub(crate) async fn untrap_events(&self) {
+        self.execute("DROP TRIGGER trap").await;
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        let file = SqliteConnectOptions::new().filename(self.dir.path().join("hookgate.db"));
+        file.connect().await.unwrap().execute(sql).await.unwrap();
+    }
+
+    /// Goes on with replays until nothing is left to do.
+    pub(crate) async fn run_replays(&self) {
+        while self.replayer().run_once().await.unwrap() {}
+    }
+
+    /// What goes on with replays.
+    pub(crate) fn replayer(&self) -> Replayer {
+        Replayer {
+            store: Arc::clone(&self.store),
+            clock: self.clock.clone(),
+            wake: Wake::new(),
+            planned: Wake::new(),
+        }
     }
 
     /// A request with a key.

@@ -60,6 +60,19 @@ impl Database {
         rows.into_iter().map(stored).collect()
     }
 
+    /// The one number that a query answers with.
+    pub(super) async fn count(&self, sql: &'static str) -> i64 {
+        match self {
+            Self::Sqlite(path) => {
+                sqlx::query_scalar(sql).fetch_one(&mut sqlite(path).await).await.unwrap()
+            }
+            Self::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+            }
+        }
+    }
+
     /// Runs a statement.
     pub(super) async fn execute(&self, sql: &'static str) {
         match self {

@@ -20,7 +20,10 @@ mod load;
 mod memory;
 mod outage;
 mod poison;
+mod replays;
 mod restart;
+mod retries;
+mod stall;
 mod station;
 mod wire;
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -11,12 +12,13 @@ use super::database::Database;
 use super::wire::Sender;
 use crate::support::binary::Binary;
 use crate::support::client;
+use crate::support::receiver::Receiver;
 
 /// Longer than anything takes that a test waits for.
 pub(super) const PATIENCE: Duration = Duration::from_mins(5);
 
 /// How often a server is asked whether it is there yet: it has no way to tell by itself.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What every server here starts with.
 const SETTINGS: &[(&str, &str)] = &[
@@ -134,6 +136,35 @@ impl Station {
         let url = format!("{}{path}", self.server().base_url);
         let answer = client().get(url).header("x-api-key", &self.key).send().await.unwrap();
         (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+    }
+
+    /// Posts a body, which must be taken, and returns the answer.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Value {
+        let url = format!("{}{path}", self.server().base_url);
+        let request = client().post(url).header("x-api-key", &self.key);
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        let answer = request.send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Adds an endpoint at a receiver, which trusts its secret, and returns its id.
+    pub(super) async fn add_endpoint(&self, receiver: &Receiver) -> String {
+        let endpoint = self.post("/api/endpoints", &json!({ "url": receiver.url("/") })).await;
+        receiver.trust(&endpoint["secret"].as_str().unwrap().parse().unwrap());
+        endpoint["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks the database again and again until a count is this.
+    pub(super) async fn counted(&self, sql: &'static str, count: i64) {
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        let counting = async {
+            while self.database.count(sql).await != count {
+                poll.tick().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, counting).await.expect(sql);
     }
 
     /// Waits until nothing waits in the journal, and returns the most memory that was seen in use.

@@ -1,0 +1,20 @@
+//! Signs of life of the delivery part, for probes.
+
+use crate::runtime::{Clock, Pulse};
+
+/// Signs of life. Clones are the same signs.
+#[derive(Clone, Debug)]
+pub struct Vitals {
+    /// The dispatcher has gone through its loop: every poll at the latest.
+    pub dispatcher: Pulse,
+    /// Something got on: the store answered a claim, also one that found nothing due, or took
+    /// outcomes. At the latest every poll, or every attempt's timeout while all slots are taken.
+    pub progress: Pulse,
+}
+
+impl Vitals {
+    /// Signs of a part that is alive now.
+    pub fn new(clock: &Clock) -> Self {
+        Self { dispatcher: Pulse::new(clock.clone()), progress: Pulse::new(clock.clone()) }
+    }
+}

@@ -1,0 +1,107 @@
+//! Replays of many: making one, watching it, calling it off. The work is done in the background.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::Value;
+
+use super::super::error::ApiError;
+use super::super::extract::{Id, Tenant};
+use super::super::fields::{self, Checked, Fields, OptionalFields};
+use super::super::query::{Query, rule};
+use super::super::state::AppState;
+use super::answer;
+use crate::domain::{DeadLetterFilter, EndpointId, OrgId, ReplayId, Timestamp, Violation};
+use crate::store::DeliveryRefusal;
+
+/// `POST /api/dead-letters/replay`: 202 with the replay.
+pub(in super::super) async fn of_dead_letters(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    OptionalFields(mut fields): OptionalFields,
+) -> Result<Response, ApiError> {
+    let filter = DeadLetterFilter {
+        endpoint_id: fields.optional("endpoint_id", |v| parsed("endpoint_id", v, rule::ENDPOINT)),
+        reason: fields.optional("reason", |v| parsed("reason", v, rule::REASON)),
+        event_type: fields.optional("type", |v| parsed("type", v, rule::EVENT_TYPE)),
+        since: fields.optional("since", |v| moment("since", v)),
+        until: fields.optional("until", |v| moment("until", v)),
+        replayed: None,
+    };
+    let filter = fields.finish(Some(filter))?;
+    start(&app, tenant.org_id, &filter).await
+}
+
+/// `POST /api/endpoints/{id}/replay`: 202 with the replay.
+pub(in super::super) async fn of_endpoint(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<EndpointId>,
+    mut fields: Fields,
+) -> Result<Response, ApiError> {
+    let since = fields.required("since", |v| moment("since", v));
+    let until = fields.optional("until", |v| moment("until", v));
+    let filter =
+        DeadLetterFilter { endpoint_id: Some(id), since, until, ..DeadLetterFilter::default() };
+    let filter = fields.finish(Some(filter))?;
+    let endpoint = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
+    if endpoint.disabled_reason.is_some() {
+        return Err(ApiError::Delivery(DeliveryRefusal::EndpointDisabled));
+    }
+    start(&app, tenant.org_id, &filter).await
+}
+
+/// `GET /api/replays`.
+pub(in super::super) async fn list(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let page = query.page();
+    query.finish()?;
+    answer::ok(&app.store.replays(tenant.org_id, page).await?)
+}
+
+/// `GET /api/replays/{id}`.
+pub(in super::super) async fn one(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<ReplayId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    answer::ok(&app.store.replay(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?)
+}
+
+/// `POST /api/replays/{id}/cancel`: what it has planned by then stays.
+pub(in super::super) async fn cancel(
+    State(app): State<AppState>,
+    tenant: Tenant,
+    Id(id): Id<ReplayId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let ended = app.store.end_replay(tenant.org_id, id, None, app.clock.now()).await?;
+    answer::ok(&ended.ok_or(ApiError::NotFound)?)
+}
+
+async fn start(
+    app: &AppState,
+    org: OrgId,
+    filter: &DeadLetterFilter,
+) -> Result<Response, ApiError> {
+    let replay = app.store.insert_replay(org, filter, app.clock.now()).await?;
+    app.replays.wake();
+    answer::json(StatusCode::ACCEPTED, &replay)
+}
+
+/// Takes a string that is a value's text.
+pub(super) fn parsed<T: std::str::FromStr>(field: &str, value: &Value, rule: &str) -> Checked<T> {
+    fields::string(field, value, |text| {
+        text.parse().map_err(|_| Violation::new(field, "format", rule))
+    })
+}
+
+fn moment(field: &str, value: &Value) -> Checked<Timestamp> {
+    parsed(field, value, rule::MOMENT)
+}

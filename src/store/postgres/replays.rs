@@ -1,0 +1,489 @@
+//! Replays: new deliveries that repeat old ones.
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{PostgresStore, moment};
+use crate::domain::{
+    Cursor, DeadLetterFilter, DeadReason, Delivery, DeliveryId, EndpointId, EventId, OrgId, Page,
+    PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
+};
+use crate::store::replay::{self, Letter, Stretch, Twin};
+use crate::store::rows::{self, Columns};
+use crate::store::{
+    BuriedEvent, COUNTED_MAX, DeliveryRefusal, REPLAYS_PER_STEP, ReplayStep, ReplayStore,
+    ReplayedEvent, StoreError,
+};
+
+#[async_trait]
+impl ReplayStore for PostgresStore {
+    async fn replay_delivery(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        // The endpoint first, as its removal takes its locks; shared, so that it stays until the end.
+        let row = sqlx::query(
+            "SELECT p.id, p.disabled_reason FROM endpoints p
+             WHERE p.id IN (SELECT endpoint_id FROM deliveries WHERE id = $1 AND org_id = $2)
+             FOR SHARE",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let refusal = row.map(|row| replay::endpoint_refusal(&row, 0)).transpose()?;
+        if let Some(Some(refusal)) = refusal {
+            return Ok(Err(refusal));
+        }
+        let twins = twins(&mut tx, org, &[id.uuid()], now).await?;
+        let Some(twin) = twins.first() else {
+            // Of what is there, only the endpoint can be missing.
+            let exists: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT 1 FROM deliveries WHERE id = $1 AND org_id = $2)",
+            )
+            .bind(id.uuid())
+            .bind(org.uuid())
+            .fetch_one(&mut *tx)
+            .await?;
+            let removed = exists && refusal.is_none();
+            return Ok(Err(if removed {
+                DeliveryRefusal::EndpointRemoved
+            } else {
+                DeliveryRefusal::NotFound
+            }));
+        };
+        plan(&mut tx, org, &twins, now).await?;
+        let delivery = twin.delivery(org, now);
+        tx.commit().await?;
+        Ok(Ok(delivery))
+    }
+
+    async fn replay_event(
+        &self,
+        org: OrgId,
+        id: EventId,
+        endpoint: Option<EndpointId>,
+        now: Timestamp,
+    ) -> Result<Result<ReplayedEvent, DeliveryRefusal>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let received_at: Option<OffsetDateTime> = sqlx::query_scalar(
+            "SELECT received_at FROM events WHERE id = $1 AND org_id = $2
+             ORDER BY received_at DESC LIMIT 1",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(received_at) = received_at else { return Ok(Err(DeliveryRefusal::NotFound)) };
+        if let Some(endpoint) = endpoint {
+            let row = sqlx::query(
+                "SELECT id, disabled_reason FROM endpoints WHERE id = $1 AND org_id = $2 FOR SHARE",
+            )
+            .bind(endpoint.uuid())
+            .bind(org.uuid())
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some(row) = row else { return Ok(Err(DeliveryRefusal::EndpointRemoved)) };
+            if let Some(refusal) = replay::endpoint_refusal(&row, 0)? {
+                return Ok(Err(refusal));
+            }
+        }
+        let found = sqlx::query(
+            "SELECT id, count(*) OVER () FROM (
+                 SELECT id, row_number() OVER
+                     (PARTITION BY endpoint_id ORDER BY created_at DESC, id DESC) AS place
+                 FROM deliveries
+                 WHERE event_id = $1 AND event_received_at = $2 AND org_id = $3
+                   AND ($4::uuid IS NULL OR endpoint_id = $4)
+             ) d
+             WHERE place = 1 LIMIT $5",
+        )
+        .bind(id.uuid())
+        .bind(received_at)
+        .bind(org.uuid())
+        .bind(endpoint.map(EndpointId::uuid))
+        .bind(i64::try_from(REPLAYS_PER_STEP).unwrap_or(i64::MAX))
+        .fetch_all(&mut *tx)
+        .await?;
+        let newest = rows::all(&found, |row| row.uuid(0))?;
+        let planned_for: usize = match found.first() {
+            Some(row) => rows::fits("count", row.number(1)?)?,
+            None => 0,
+        };
+        let mut twins = twins(&mut tx, org, &newest, now).await?;
+        let skipped = planned_for - twins.len();
+        if let Some(endpoint) = endpoint.filter(|_| twins.is_empty()) {
+            twins.push(Twin {
+                id: DeliveryId::mint(now),
+                event_id: id.uuid(),
+                event_received_at: received_at.into(),
+                endpoint_id: endpoint.uuid(),
+                replay_of: None,
+            });
+        }
+        plan(&mut tx, org, &twins, now).await?;
+        tx.commit().await?;
+        let deliveries = twins.iter().map(|twin| twin.delivery(org, now)).collect();
+        Ok(Ok(ReplayedEvent { deliveries, skipped }))
+    }
+
+    async fn insert_replay(
+        &self,
+        org: OrgId,
+        filter: &DeadLetterFilter,
+        now: Timestamp,
+    ) -> Result<Replay, StoreError> {
+        let until = replay::until(filter, now);
+        let mut tx = self.pool.begin().await?;
+        let total: Option<i64> = if filter.event_type.is_some() {
+            None
+        } else {
+            let counted: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM (
+                     SELECT 1 FROM dead_letters
+                     WHERE org_id = $1 AND ($2::uuid IS NULL OR endpoint_id = $2)
+                       AND created_at >= $3 AND created_at < $4
+                       AND ($5::text IS NULL OR reason = $5)
+                       AND replayed_at IS NULL
+                     LIMIT $6
+                 ) l",
+            )
+            .bind(org.uuid())
+            .bind(filter.endpoint_id.map(EndpointId::uuid))
+            .bind(moment(filter.since.unwrap_or(rows::START_OF_TIME)))
+            .bind(moment(until))
+            .bind(filter.reason.map(DeadReason::as_str))
+            .bind(COUNTED_MAX + 1)
+            .fetch_one(&mut *tx)
+            .await?;
+            Some(counted).filter(|counted| *counted <= COUNTED_MAX)
+        };
+        let row = sqlx::query(
+            "INSERT INTO replays (id, org_id, endpoint_id, reason, event_type, since, until,
+                                  cursor_at, cursor_id, total, stepped_at, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
+             RETURNING id, org_id, endpoint_id, reason, event_type, since, until, total, done,
+                       skipped, status, detail, created_at, finished_at",
+        )
+        .bind(ReplayId::mint(now).uuid())
+        .bind(org.uuid())
+        .bind(filter.endpoint_id.map(EndpointId::uuid))
+        .bind(filter.reason.map(DeadReason::as_str))
+        .bind(filter.event_type.as_ref().map(ToString::to_string))
+        .bind(filter.since.map(moment))
+        .bind(moment(until))
+        .bind(moment(filter.since.unwrap_or(rows::START_OF_TIME)))
+        .bind(Uuid::nil())
+        .bind(total)
+        .bind(moment(now))
+        .fetch_one(&mut *tx)
+        .await?;
+        let replay = rows::replay(&row)?;
+        tx.commit().await?;
+        Ok(replay)
+    }
+
+    async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped,
+                    status, detail, created_at, finished_at
+             FROM replays WHERE id = $1 AND org_id = $2",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map(rows::replay).transpose()
+    }
+
+    async fn replays(&self, org: OrgId, page: PageRequest) -> Result<Page<Replay>, StoreError> {
+        let after = rows::place(page);
+        let found = sqlx::query(
+            "SELECT id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped,
+                    status, detail, created_at, finished_at
+             FROM replays WHERE org_id = $1 AND (created_at, id) < ($2, $3)
+             ORDER BY created_at DESC, id DESC LIMIT $4",
+        )
+        .bind(org.uuid())
+        .bind(moment(after.at))
+        .bind(after.id)
+        .bind(rows::fetch_limit(page))
+        .fetch_all(&self.pool)
+        .await?;
+        let replays = rows::all(&found, rows::replay)?;
+        Ok(Page::from_rows(replays, page.limit, |replay| Cursor {
+            at: replay.created_at,
+            id: replay.id.uuid(),
+        }))
+    }
+
+    async fn end_replay(
+        &self,
+        org: OrgId,
+        id: ReplayId,
+        failure: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Option<Replay>, StoreError> {
+        sqlx::query(
+            "UPDATE replays SET status = $3, detail = $4, finished_at = $5
+             WHERE id = $1 AND org_id = $2 AND status = 'running'",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .bind(replay::end(failure).as_str())
+        .bind(failure.map(rows::storable))
+        .bind(moment(now))
+        .execute(&self.pool)
+        .await?;
+        self.replay(org, id).await
+    }
+
+    async fn next_replay_across_orgs(&self) -> Result<Option<(OrgId, ReplayId)>, StoreError> {
+        let row = sqlx::query(
+            "SELECT org_id, id FROM replays WHERE status = 'running' ORDER BY stepped_at LIMIT 1",
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map(rows::replay_key).transpose()
+    }
+
+    async fn step_replay(
+        &self,
+        org: OrgId,
+        id: ReplayId,
+        now: Timestamp,
+    ) -> Result<Option<ReplayStep>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let row = sqlx::query(
+            "SELECT id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped,
+                    status, detail, created_at, finished_at, cursor_at, cursor_id
+             FROM replays WHERE id = $1 AND org_id = $2 AND status = 'running'
+             FOR UPDATE SKIP LOCKED",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let filter = rows::replay(&row)?.filter;
+        let cursor = Cursor { at: row.moment(14)?, id: row.uuid(15)? };
+        let letters = letters_after(&mut tx, org, &filter, cursor).await?;
+        let stretch = replay::stretch(&letters);
+        let wanted = unreplayed(&mut tx, &stretch.deliveries).await?;
+        let twins = twins(&mut tx, org, &wanted, now).await?;
+        plan(&mut tx, org, &twins, now).await?;
+        let skipped = wanted.len() - twins.len();
+        move_on(&mut tx, id, &stretch, (twins.len(), skipped), now).await?;
+        let stopped_at = match stretch.stopped_at {
+            None => None,
+            Some(place) => {
+                let record = "SELECT record FROM dead_letters WHERE id = $1";
+                let record: Option<Option<Vec<u8>>> =
+                    sqlx::query_scalar(record).bind(place.id).fetch_optional(&mut *tx).await?;
+                let record = record.flatten().unwrap_or_default();
+                Some(BuriedEvent { replay: id, place, record })
+            }
+        };
+        tx.commit().await?;
+        Ok(Some(ReplayStep { planned: twins.len(), stopped_at }))
+    }
+
+    async fn pass_buried_event(
+        &self,
+        org: OrgId,
+        buried: &BuriedEvent,
+        stored: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let passed = sqlx::query(
+            "UPDATE replays
+             SET cursor_at = $3, cursor_id = $4, done = done + $5, skipped = skipped + 1 - $5,
+                 stepped_at = $6
+             WHERE id = $1 AND org_id = $2 AND status = 'running'
+               AND (cursor_at, cursor_id) < ($3, $4)",
+        )
+        .bind(buried.replay.uuid())
+        .bind(org.uuid())
+        .bind(moment(buried.place.at))
+        .bind(buried.place.id)
+        .bind(i64::from(stored))
+        .bind(moment(now))
+        .execute(&mut *tx)
+        .await?;
+        if stored && passed.rows_affected() > 0 {
+            sqlx::query("DELETE FROM dead_letters WHERE id = $1 AND org_id = $2")
+                .bind(buried.place.id)
+                .bind(org.uuid())
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// The next dead letters of a replay, whether it is for them or not: looking at a bounded number
+/// bounds the step.
+async fn letters_after(
+    connection: &mut PgConnection,
+    org: OrgId,
+    filter: &DeadLetterFilter,
+    cursor: Cursor,
+) -> Result<Vec<Letter>, StoreError> {
+    let (exact, prefix) = rows::type_wanted(filter.event_type.as_ref());
+    let found = sqlx::query(
+        "SELECT l.id, l.created_at, l.delivery_id,
+                CASE WHEN l.replayed_at IS NULL
+                      AND ($7::text IS NULL OR l.reason = $7)
+                      AND ($8::text IS NULL AND $9::text IS NULL OR EXISTS
+                           (SELECT 1 FROM events e
+                            WHERE e.id = l.event_id AND e.org_id = l.org_id
+                              AND ($8::text IS NULL OR e.event_type = $8)
+                              AND ($9::text IS NULL OR starts_with(e.event_type, $9))))
+                     THEN 1::bigint ELSE 0::bigint END
+         FROM (SELECT id, org_id, created_at, delivery_id, event_id, reason, replayed_at
+               FROM dead_letters
+               WHERE org_id = $1 AND ($2::uuid IS NULL OR endpoint_id = $2)
+                 AND (created_at, id) > ($3, $4) AND created_at < $5
+               ORDER BY created_at, id LIMIT $6) l
+         ORDER BY l.created_at, l.id",
+    )
+    .bind(org.uuid())
+    .bind(filter.endpoint_id.map(EndpointId::uuid))
+    .bind(moment(cursor.at))
+    .bind(cursor.id)
+    .bind(moment(filter.until.unwrap_or(rows::END_OF_TIME)))
+    .bind(i64::try_from(REPLAYS_PER_STEP).unwrap_or(i64::MAX))
+    .bind(filter.reason.map(DeadReason::as_str))
+    .bind(exact)
+    .bind(prefix)
+    .fetch_all(connection)
+    .await?;
+    rows::all(&found, Letter::read)
+}
+
+/// Those of the dead letters that nobody has replayed meanwhile, locked until the end. Endpoints
+/// come first and both in key order, so that replays, retries and removals cannot wait for each
+/// other in a circle.
+async fn unreplayed(
+    connection: &mut PgConnection,
+    letters: &[Uuid],
+) -> Result<Vec<Uuid>, StoreError> {
+    if letters.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query(
+        "SELECT 1 FROM endpoints
+         WHERE id = ANY (ARRAY(SELECT DISTINCT endpoint_id FROM dead_letters WHERE id = ANY ($1)))
+         ORDER BY id FOR SHARE",
+    )
+    .bind(letters)
+    .execute(&mut *connection)
+    .await?;
+    let wanted = sqlx::query_scalar(
+        "SELECT id FROM dead_letters WHERE id = ANY ($1) AND replayed_at IS NULL
+         ORDER BY id FOR UPDATE",
+    )
+    .bind(letters)
+    .fetch_all(connection)
+    .await?;
+    Ok(wanted)
+}
+
+/// New deliveries for those of the old ones whose endpoint is enabled and whose event is there, in
+/// the order the events came. The limits keep each a look-up by its key: a planner without
+/// statistics would walk all deliveries of the organisation instead.
+async fn twins(
+    connection: &mut PgConnection,
+    org: OrgId,
+    old: &[Uuid],
+    now: Timestamp,
+) -> Result<Vec<Twin>, StoreError> {
+    if old.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = sqlx::query(
+        "SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id
+         FROM unnest($1::uuid[]) o (id)
+         CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE id = o.id LIMIT 1) d
+         CROSS JOIN LATERAL (SELECT 1 FROM endpoints
+                             WHERE id = d.endpoint_id AND disabled_reason IS NULL LIMIT 1) p
+         CROSS JOIN LATERAL (SELECT 1 FROM events
+                             WHERE id = d.event_id AND received_at = d.event_received_at
+                             LIMIT 1) e
+         WHERE d.org_id = $2
+         ORDER BY d.event_received_at, d.event_id, d.created_at, d.id",
+    )
+    .bind(old)
+    .bind(org.uuid())
+    .fetch_all(connection)
+    .await?;
+    replay::twins(&found, now)
+}
+
+/// Inserts the new deliveries, due at once, and marks the dead letters of what they repeat.
+async fn plan(
+    connection: &mut PgConnection,
+    org: OrgId,
+    twins: &[Twin],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if twins.is_empty() {
+        return Ok(());
+    }
+    let column = |of: fn(&Twin) -> Uuid| twins.iter().map(of).collect::<Vec<_>>();
+    sqlx::query(
+        "WITH planned AS (
+             INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id, due_at,
+                                     created_at, replay_of)
+             SELECT t.id, $1, t.event_id, t.event_received_at, t.endpoint_id, $2, $2, t.replay_of
+             FROM unnest($3::uuid[], $4::uuid[], $5::timestamptz[], $6::uuid[], $7::uuid[])
+                 AS t (id, event_id, event_received_at, endpoint_id, replay_of)
+         )
+         UPDATE dead_letters SET replayed_at = $2 WHERE id = ANY ($7)",
+    )
+    .bind(org.uuid())
+    .bind(moment(now))
+    .bind(column(|twin| twin.id.uuid()))
+    .bind(column(|twin| twin.event_id))
+    .bind(twins.iter().map(|twin| moment(twin.event_received_at)).collect::<Vec<_>>())
+    .bind(column(|twin| twin.endpoint_id))
+    .bind(twins.iter().map(|twin| twin.replay_of).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn move_on(
+    connection: &mut PgConnection,
+    id: ReplayId,
+    stretch: &Stretch,
+    (done, skipped): (usize, usize),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE replays
+         SET cursor_at = coalesce($2, cursor_at), cursor_id = coalesce($3, cursor_id),
+             done = done + $4, skipped = skipped + $5, stepped_at = $6,
+             status = CASE WHEN $7 THEN $8 ELSE status END,
+             finished_at = CASE WHEN $7 THEN $6 END
+         WHERE id = $1",
+    )
+    .bind(id.uuid())
+    .bind(stretch.reached.map(|place| moment(place.at)))
+    .bind(stretch.reached.map(|place| place.id))
+    .bind(i64::try_from(done).unwrap_or(i64::MAX))
+    .bind(i64::try_from(skipped).unwrap_or(i64::MAX))
+    .bind(moment(now))
+    .bind(stretch.at_end)
+    .bind(ReplayStatus::Finished.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Dead letters.
+
+use async_trait::async_trait;
+
+use super::SqliteStore;
+use crate::domain::{
+    Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, OrgId, Page,
+    PageRequest,
+};
+use crate::store::{DeadLetterStore, StoreError, rows};
+
+/// A page of dead letters by way of the index that its filter makes the shortest.
+macro_rules! list_by {
+    ($anchor:literal) => {
+        concat!(
+            "SELECT id, event_id, delivery_id, endpoint_id, reason, detail, created_at, replayed_at
+             FROM dead_letters l
+             WHERE ",
+            $anchor,
+            " AND (created_at, id) < (?2, ?3)
+               AND created_at >= ?6 AND created_at < ?7
+               AND (?8 IS NULL OR reason = ?8)
+               AND (?9 IS NULL AND ?10 IS NULL OR EXISTS
+                    (SELECT 1 FROM events e
+                     WHERE e.id = l.event_id AND e.org_id = l.org_id
+                       AND (?9 IS NULL OR e.event_type = ?9)
+                       AND (?10 IS NULL OR substr(e.event_type, 1, length(?10)) = ?10)))
+               AND (?11 IS NULL OR (replayed_at IS NOT NULL) = ?11)
+             ORDER BY created_at DESC, id DESC LIMIT ?4"
+        )
+    };
+}
+
+#[async_trait]
+impl DeadLetterStore for SqliteStore {
+    async fn dead_letters(
+        &self,
+        org: OrgId,
+        filter: &DeadLetterFilter,
+        page: PageRequest,
+    ) -> Result<Page<DeadLetter>, StoreError> {
+        let after = rows::place(page);
+        let (exact, prefix) = rows::type_wanted(filter.event_type.as_ref());
+        // A `+` keeps a condition from choosing the index.
+        let sql = match filter.endpoint_id {
+            Some(_) => list_by!("endpoint_id = ?5 AND +org_id = ?1"),
+            None => list_by!("org_id = ?1 AND ?5 IS NULL"),
+        };
+        let found = sqlx::query(sql)
+            .bind(org.uuid())
+            .bind(after.at.micros())
+            .bind(after.id)
+            .bind(rows::fetch_limit(page))
+            .bind(filter.endpoint_id.map(EndpointId::uuid))
+            .bind(filter.since.unwrap_or(rows::START_OF_TIME).micros())
+            .bind(filter.until.unwrap_or(rows::END_OF_TIME).micros())
+            .bind(filter.reason.map(DeadReason::as_str))
+            .bind(exact)
+            .bind(prefix)
+            .bind(filter.replayed)
+            .fetch_all(&self.readers)
+            .await?;
+        let letters = rows::all(&found, rows::dead_letter)?;
+        Ok(Page::from_rows(letters, page.limit, |letter| Cursor {
+            at: letter.created_at,
+            id: letter.id.uuid(),
+        }))
+    }
+
+    async fn dead_letter(
+        &self,
+        org: OrgId,
+        id: DeadLetterId,
+    ) -> Result<Option<DeadLetter>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, event_id, delivery_id, endpoint_id, reason, detail, created_at, replayed_at
+             FROM dead_letters WHERE id = ?1 AND org_id = ?2",
+        )
+        .bind(id.uuid())
+        .bind(org.uuid())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(rows::dead_letter).transpose()
+    }
+
+    async fn buried_record(
+        &self,
+        org: OrgId,
+        id: DeadLetterId,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let record: Option<Option<Vec<u8>>> =
+            sqlx::query_scalar("SELECT record FROM dead_letters WHERE id = ?1 AND org_id = ?2")
+                .bind(id.uuid())
+                .bind(org.uuid())
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(record.flatten())
+    }
+
+    async fn delete_dead_letter(&self, org: OrgId, id: DeadLetterId) -> Result<bool, StoreError> {
+        let deleted = sqlx::query("DELETE FROM dead_letters WHERE id = ?1 AND org_id = ?2")
+            .bind(id.uuid())
+            .bind(org.uuid())
+            .execute(&self.writer)
+            .await?;
+        Ok(deleted.rows_affected() > 0)
+    }
+}
