@@ -190,9 +190,8 @@ impl App {
             &behind,
         )?;
         // Nothing can fail from here on, so keys that are made are shown.
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let base_url = format!("{scheme}://{address}");
-        let first_start = FirstStart::prepare(&store, clock.now(), base_url).await?;
+        let url = base_url(tls.as_deref(), address);
+        let first_start = FirstStart::prepare(&store, clock.now(), url).await?;
         let lease_span = delivery::lease_span(&config.delivery);
         let replays = Wake::new();
         let replayer = Replayer {
@@ -249,7 +248,6 @@ impl App {
                 shutdown: lifecycle.shutdown(),
             },
         ));
-        let shutdown_timeout = config.server.shutdown_timeout;
         Ok(Self {
             listener,
             address,
@@ -259,7 +257,7 @@ impl App {
             journal,
             store,
             first_start,
-            shutdown_timeout,
+            shutdown_timeout: config.server.shutdown_timeout,
             _background: background,
         })
     }
@@ -373,6 +371,12 @@ async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
 
 fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {
     Metrics::new().map(Arc::new)
+}
+
+/// What clients on this machine call.
+fn base_url(tls: Option<&Tls>, address: SocketAddr) -> String {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{address}")
 }
 
 /// Reads the certificate, if the settings name one.

@@ -119,7 +119,7 @@ proptest! {
             match parse(&body, &LIMITS) {
                 Ok(drafts) => {
                     prop_assert!((1..=LIMITS.batch_events_max).contains(&drafts.len()));
-                    drafts.iter().for_each(|draft| assert_sound(draft, LIMITS.payload_bytes_max));
+                    for draft in &drafts { assert_sound(draft, LIMITS.payload_bytes_max); }
                 }
                 Err(error) => assert_refusal(&error),
             }
