@@ -69,11 +69,12 @@ async fn tenants(store: &SharedStore, clock: &Clock) -> Vec<OrgId> {
     orgs
 }
 
-fn room(clock: &Clock) -> LeaseRoom {
+fn room(clock: &Clock) -> LeaseRoom<'static> {
     let until = clock.now().plus(Duration::from_mins(1));
     LeaseRoom {
         lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until },
         deliveries_max: BATCH,
+        except: &[],
     }
 }
 
@@ -82,6 +83,7 @@ fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {
     Outcome {
         delivery_id: leased.id,
         org_id: leased.event.org_id,
+        endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
         token: leased.lease.token,
         attempt: Some(Attempt {
@@ -95,6 +97,7 @@ fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {
         }),
         decision: Decision::Delivered,
         decided_at,
+        disable_if_failing_since: decided_at,
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-pub use admin::{Admin, AdminError};
+pub use admin::{Admin, AdminError, NewEndpoint};
 pub use first_start::FirstStart;
 
 use crate::auth::{Authenticator, watch_changed_keys};
@@ -162,12 +162,7 @@ impl App {
         let tls = read_certificate(config).await?;
         let background = Background::start().map_err(AppError::Threads)?;
         let store = open_store_on(&background, &config.store, Arc::clone(&metrics)).await?;
-        let applied = store.migrate_up().await?;
-        if applied > 0 {
-            tracing::info!(applied, "brought the database schema up to date");
-        }
-        require_keys(&store).await?;
-        store.maintain_across_orgs(clock.now()).await?;
+        bring_up_to_date(&store, &clock).await?;
         let (listener, address) = listen(config).await?;
         let (journal, reader) =
             open_journal(&config.store, &config.journal, Arc::clone(&metrics)).await?;
@@ -180,8 +175,8 @@ impl App {
             tracing::info!(released, "took up deliveries that the last run left under way");
         }
         let (deliveries, inbox) = delivery::hand_over(&config.delivery);
-        let wake = Wake::new();
-        let vitals = delivery::start(
+        let (wake, replays) = (Wake::new(), Wake::new());
+        let running = delivery::start(
             &config.delivery,
             Arc::clone(&store),
             clock.clone(),
@@ -190,10 +185,9 @@ impl App {
             &behind,
         )?;
         // Nothing can fail from here on, so keys that are made are shown.
-        let url = base_url(tls.as_deref(), address);
-        let first_start = FirstStart::prepare(&store, clock.now(), url).await?;
+        let first_start =
+            FirstStart::prepare(&store, clock.now(), base_url(tls.as_deref(), address)).await?;
         let lease_span = delivery::lease_span(&config.delivery);
-        let replays = Wake::new();
         let replayer = Replayer {
             store: Arc::clone(&store),
             clock: clock.clone(),
@@ -201,7 +195,8 @@ impl App {
             planned: wake.clone(),
         };
         behind.spawn("replayer", replayer.run(lifecycle.shutdown()));
-        let hand_over = HandOver { deliveries, wake: wake.clone(), instance, lease_span };
+        let (shut, planned) = (running.control.shut(), wake.clone());
+        let hand_over = HandOver { deliveries, shut, wake: planned, instance, lease_span };
         let workers = Workers::new(
             &config.ingest,
             (journal.clone(), reader),
@@ -239,9 +234,10 @@ impl App {
                 authenticator,
                 limiter: RateLimiter::new(&config.limit),
                 intake: Intake::new(journal.clone(), clock.clone()),
+                delivery: running.control,
                 wake,
                 replays,
-                vitals,
+                vitals: running.vitals,
                 backlog,
                 metrics,
                 clock,
@@ -355,6 +351,17 @@ async fn open_store_on(
     let config = config.clone();
     let opening = async move { open_store(&config, metrics).await };
     Ok(background.handle().spawn(opening).await??)
+}
+
+/// Makes the store ready for this version: its schema, its keys, its partitions.
+async fn bring_up_to_date(store: &SharedStore, clock: &Clock) -> Result<(), AppError> {
+    let applied = store.migrate_up().await?;
+    if applied > 0 {
+        tracing::info!(applied, "brought the database schema up to date");
+    }
+    require_keys(store).await?;
+    store.maintain_across_orgs(clock.now()).await?;
+    Ok(())
 }
 
 /// Refuses to go on without all keys: a server would fail deliveries one by one instead, and the

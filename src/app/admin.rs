@@ -10,8 +10,8 @@ use crate::auth::{IssueError, IssuedKey, issue_key};
 use crate::config::StoreConfig;
 use crate::delivery::Guard;
 use crate::domain::{
-    ApiKey, ApiKeyId, Endpoint, EndpointChange, EndpointId, EventTypeFilters, Org, OrgId, Page,
-    PageRequest, Role, RotationRefusal, SecretChoice, Secrets, SignatureScheme, Violation,
+    ApiKey, ApiKeyId, Endpoint, EndpointChange, EndpointId, EventTypeFilters, Org, OrgId, Pacing,
+    Page, PageRequest, Role, RotationRefusal, SecretChoice, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
@@ -28,6 +28,19 @@ const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
 pub struct Admin {
     pub(super) store: SharedStore,
     pub(super) clock: Clock,
+}
+
+/// What an endpoint is to be, beside where it is.
+#[derive(Debug, Default)]
+pub struct NewEndpoint {
+    /// Which events it gets.
+    pub event_types: EventTypeFilters,
+    /// What it is for.
+    pub description: Option<String>,
+    /// How its deliveries are made.
+    pub pacing: Pacing,
+    /// What its webhooks are signed with.
+    pub secret: SecretChoice,
 }
 
 /// Why something was not done.
@@ -217,9 +230,7 @@ impl Admin {
         &self,
         org_id: OrgId,
         url: &str,
-        event_types: EventTypeFilters,
-        description: Option<String>,
-        secret: SecretChoice,
+        NewEndpoint { event_types, description, pacing, secret }: NewEndpoint,
         guard: &Guard,
     ) -> Result<Endpoint, AdminError> {
         self.require_org(org_id).await?;
@@ -227,10 +238,13 @@ impl Admin {
         require_keys(&self.store).await?;
         let url = guard.parse_url(url)?;
         description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
+        pacing.max_concurrency.map_or(Ok(()), Pacing::check_max_concurrency)?;
+        pacing.rate_limit_per_second.map_or(Ok(()), Pacing::check_rate_limit)?;
         let secret = secret.secret(SignatureScheme::default())?;
         let endpoint = Endpoint {
             event_types,
             description,
+            pacing,
             ..Endpoint::new(org_id, url, secret, self.clock.now())
         };
         self.store.insert_endpoint(org_id, &endpoint).await?;

@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use super::CliError;
 use super::admin::{Common, all, existing, lines};
-use crate::app::AdminError;
+use crate::app::{AdminError, NewEndpoint};
 use crate::config::{DestinationConfig, parse_duration};
 use crate::delivery::Guard;
 use crate::domain::{
-    Endpoint, EndpointId, EventTypeFilters, OrgId, PublicKey, SecretChoice, Secrets,
-    SignatureScheme, SigningSecret, SigningSecretError, Timestamp, Violation,
+    Endpoint, EndpointId, EventTypeFilters, OrgId, Pacing, PublicKey, RetrySchedule, SecretChoice,
+    Secrets, SignatureScheme, SigningSecret, SigningSecretError, Timestamp, Violation,
 };
 
 #[derive(Subcommand, Debug)]
@@ -31,6 +31,8 @@ pub(super) enum EndpointCommand {
         /// What it is for
         #[arg(long)]
         description: Option<String>,
+        #[command(flatten)]
+        pacing: PacingArgs,
         #[command(flatten)]
         secret: SecretArgs,
         // As the server must be told too.
@@ -84,6 +86,37 @@ pub(super) struct OneEndpoint {
     common: Common,
 }
 
+/// How an endpoint's deliveries are made; what is left out follows the server's settings.
+#[derive(Args, Debug)]
+pub(super) struct PacingArgs {
+    /// Webhooks under way to it at once at the most, 1 to 1000
+    #[arg(long, value_name = "NUMBER")]
+    max_concurrency: Option<u32>,
+    /// Webhooks started in a second at the most, 1 to 10000
+    #[arg(long, value_name = "NUMBER")]
+    rate_limit_per_second: Option<u32>,
+    /// Waits between the attempts of a delivery, as in 5s,5m,1h; at most 32, of at most 30d each
+    #[arg(long, value_name = "DURATIONS", value_parser = parse_schedule)]
+    retry_schedule: Option<RetrySchedule>,
+    /// Deliver one at a time, in the order events were accepted
+    #[arg(long)]
+    ordered: bool,
+}
+
+impl From<PacingArgs> for Pacing {
+    fn from(args: PacingArgs) -> Self {
+        let PacingArgs { max_concurrency, rate_limit_per_second, retry_schedule, ordered } = args;
+        Self { max_concurrency, rate_limit_per_second, retry_schedule, ordered }
+    }
+}
+
+fn parse_schedule(text: &str) -> Result<RetrySchedule, String> {
+    let waits: Vec<&str> = text.split(',').map(str::trim).filter(|w| !w.is_empty()).collect();
+    RetrySchedule::parse_waits(&waits).map_err(|faults| {
+        faults.iter().map(|f| format!("{} {}", f.field, f.message)).collect::<Vec<_>>().join("; ")
+    })
+}
+
 /// What a new secret is to be.
 #[derive(Args, Debug)]
 pub(super) struct SecretArgs {
@@ -118,16 +151,18 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             url,
             event_types,
             description,
+            pacing,
             secret,
             destinations,
             common,
         } => {
             let choice = secret.choice()?;
             let guard = Guard::new(&destinations);
-            let endpoint = existing(&common, async |admin| {
-                admin.add_endpoint(org, &url, event_types, description, choice, &guard).await
-            })
-            .await?;
+            let (pacing, secret) = (pacing.into(), choice);
+            let new = NewEndpoint { event_types, description, pacing, secret };
+            let endpoint =
+                existing(&common, async |admin| admin.add_endpoint(org, &url, new, &guard).await)
+                    .await?;
             common.output.write(&EndpointView::with_secret(&endpoint), endpoint_line)?;
         }
         EndpointCommand::RotateSecret { org, id, overlap, secret, common } => {
@@ -206,6 +241,9 @@ struct EndpointView<'a> {
     /// `null` for HMAC.
     public_key: Option<PublicKey>,
     disabled_reason: Option<&'a str>,
+    #[serde(flatten)]
+    pacing: &'a Pacing,
+    failing_since: Option<Timestamp>,
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
@@ -223,6 +261,8 @@ impl<'a> EndpointView<'a> {
             disabled_reason: endpoint.disabled_reason.as_deref(),
             signature: secret.map(SigningSecret::scheme),
             public_key: secret.and_then(SigningSecret::public_key),
+            pacing: &endpoint.pacing,
+            failing_since: endpoint.failing_since,
             created_at: endpoint.created_at,
             secret: None,
         }

@@ -21,7 +21,7 @@ mod units;
 use clap::Args;
 
 pub use auth::AuthConfig;
-pub use delivery::{DeliveryConfig, RetrySchedule};
+pub use delivery::DeliveryConfig;
 pub use destination::DestinationConfig;
 pub use ingest::IngestConfig;
 pub use journal::JournalConfig;

@@ -2,21 +2,10 @@
 
 use std::time::Duration;
 
-/// The longest duration: ten years. Sums with the time stay far from any end.
-const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
+pub use crate::domain::parse_duration;
+
 /// The shortest of those that something waits for again and again.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
-
-/// Parses a duration such as `30s` or `1h 30m`, of ten years at the most; a bare number has no unit
-/// and is refused.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a duration such as 500ms, 30s, 5m, 2h or 7d"))?;
-    if duration > LONGEST {
-        return Err("must be ten years at the most".to_owned());
-    }
-    Ok(duration)
-}
 
 /// Parses the duration of an interval, a timeout or a run: a millisecond at the least, since one of
 /// nothing would be a loop without a pause, or no time to do anything.

@@ -1,16 +1,18 @@
 //! One attempt from start to end: send, decide, count, report.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::config::RetrySchedule;
 use crate::domain::{
-    Attempt, DeadReason, Decision, EndpointId, ErrorClass, LeasedDelivery, Outcome, Timestamp,
+    Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, RetrySchedule, Timestamp,
 };
 use crate::runtime::{Clock, Stopwatch};
 use crate::telemetry::{Metrics, WebhookResult};
 
+use super::breaker::Health;
+use super::lanes::LaneKey;
 use super::outcomes::Report;
 use super::retry;
 use super::sender::Sender;
@@ -19,7 +21,10 @@ use super::sender::Sender;
 #[derive(Debug)]
 pub(super) struct Attempter {
     pub(super) sender: Sender,
+    /// For endpoints without a schedule of their own.
     pub(super) schedule: RetrySchedule,
+    /// How long an endpoint may fail before it is disabled.
+    pub(super) disable_after: Duration,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) reports: mpsc::Sender<Report>,
@@ -28,17 +33,19 @@ pub(super) struct Attempter {
 /// What the dispatcher must know of an attempt that has ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempted {
-    /// The endpoint whose slot is free again.
-    pub(super) endpoint: EndpointId,
-    /// Whether it answered 410 and is being disabled.
+    /// The lane whose slot is free again.
+    pub(super) key: LaneKey,
+    /// Whether the endpoint answered 410 and is being disabled.
     pub(super) gone: bool,
+    /// How the endpoint is.
+    pub(super) health: Health,
 }
 
 impl Attempter {
     /// Attempts a delivery. Returns when its outcome has been handed to the recorder, which takes
     /// as long as the recorder is behind.
     pub(super) async fn attempt(&self, delivery: LeasedDelivery) -> Attempted {
-        let endpoint = delivery.endpoint.id;
+        let key = LaneKey { org: delivery.event.org_id, endpoint: delivery.endpoint.id };
         let started_at = self.clock.now();
         let watch = Stopwatch::start();
         let answer = self.sender.send(&delivery, started_at).await;
@@ -47,7 +54,8 @@ impl Attempter {
 
         let number = delivery.attempts.saturating_add(1);
         let fraction = if answer.failure.is_some() { random_fraction() } else { 0.0 };
-        let decision = retry::decide(&self.schedule, number, answer.reply(), decided_at, fraction);
+        let schedule = delivery.endpoint.pacing.retry_schedule.as_ref().unwrap_or(&self.schedule);
+        let decision = retry::decide(schedule, number, answer.reply(), decided_at, fraction);
         let (error_class, error) =
             answer.failure.map(|failure| (failure.class, failure.text)).unzip();
         if let Some(class) = error_class {
@@ -66,43 +74,52 @@ impl Attempter {
         self.metrics.webhook_result(result(&decision)).inc();
         log(&delivery, &attempt, &decision);
 
+        let health = Health::of(attempt.status_code);
         let gone = decision == Decision::Dead(DeadReason::Gone);
         self.report(Report {
-            outcome: outcome(&delivery, Some(attempt), decision, decided_at),
-            gone: gone.then_some(endpoint),
+            outcome: self.outcome(&delivery, Some(attempt), decision, decided_at),
+            ordered: delivery.endpoint.pacing.ordered,
         })
         .await;
-        Attempted { endpoint, gone }
+        Attempted { key, gone, health }
     }
 
     /// Gives up the lease of a delivery that was not attempted: it is due at once, for whoever has
     /// room for it.
     pub(super) async fn hand_back(&self, delivery: &LeasedDelivery) {
-        let now = self.clock.now();
-        let outcome = outcome(delivery, None, Decision::RetryAt(now), now);
-        self.report(Report { outcome, gone: None }).await;
+        self.put_off(delivery, self.clock.now()).await;
+    }
+
+    /// The same, but it is not due before `until`. No attempt is counted.
+    pub(super) async fn put_off(&self, delivery: &LeasedDelivery, until: Timestamp) {
+        let decision = Decision::RetryAt(until);
+        let outcome = self.outcome(delivery, None, decision, self.clock.now());
+        self.report(Report { outcome, ordered: false }).await;
+    }
+
+    fn outcome(
+        &self,
+        delivery: &LeasedDelivery,
+        attempt: Option<Attempt>,
+        decision: Decision,
+        decided_at: Timestamp,
+    ) -> Outcome {
+        Outcome {
+            delivery_id: delivery.id,
+            org_id: delivery.event.org_id,
+            endpoint_id: delivery.endpoint.id,
+            event_received_at: delivery.event.received_at,
+            token: delivery.lease.token,
+            attempt,
+            decision,
+            decided_at,
+            disable_if_failing_since: decided_at.minus(self.disable_after),
+        }
     }
 
     async fn report(&self, report: Report) {
         // The recorder outlives every attempt but at the hard stop. There the lease lapses instead.
         let _ = self.reports.send(report).await;
-    }
-}
-
-fn outcome(
-    delivery: &LeasedDelivery,
-    attempt: Option<Attempt>,
-    decision: Decision,
-    decided_at: Timestamp,
-) -> Outcome {
-    Outcome {
-        delivery_id: delivery.id,
-        org_id: delivery.event.org_id,
-        event_received_at: delivery.event.received_at,
-        token: delivery.lease.token,
-        attempt,
-        decision,
-        decided_at,
     }
 }
 

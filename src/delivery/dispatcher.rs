@@ -1,9 +1,10 @@
 //! The dispatcher: takes leased deliveries in, keeps the lanes, and starts attempts.
 //!
-//! It is one task, so the lanes need no lock. It waits for four things, a delivery handed over, an
-//! attempt that has ended, a claim that has been answered, and the time to claim again, and after
-//! each it starts whatever has a slot. Attempts and claims run as tasks of their own.
+//! It is one task, so the lanes need no lock. It waits for five things, a delivery handed over, an
+//! attempt that has ended, a claim that has been answered, word of what to let go of, and the time to
+//! claim again, and after each it starts whatever has a slot. Attempts and claims run as tasks of their own.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,25 +12,29 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::domain::{InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
+use crate::domain::{EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
 use crate::runtime::{Clock, Shutdown, Wake};
-use crate::store::{LeaseRoom, SharedStore, StoreError};
+use crate::store::{ClaimCursor, ClaimRequest, Claimed, SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use super::attempt::{Attempted, Attempter};
-use super::lanes::{Lanes, Limits};
+use super::breaker::Passage;
+use super::control::{Control, Forgotten};
+use super::gates::{Admission, Gates, Turn};
+use super::lanes::{LaneKey, Lanes, Limits};
 use super::vitals::Vitals;
 
 /// Deliveries in one claim at the most.
 const CLAIM_DELIVERIES_MAX: usize = 512;
 /// Deliveries taken off the hand-over channel at a time.
 const INBOX_BATCH_MAX: usize = 256;
-/// Endpoints that one claim leaves out at the most. More would make its statement slow; one too many
-/// claimed for costs nothing but room.
-const EXCEPT_ENDPOINTS_MAX: usize = 256;
 /// One part in so many of the lanes' room is kept for claims: however fast new deliveries are handed
 /// over, due retries get in.
 const CLAIM_SHARE: usize = 8;
+/// The shortest wait for a rate limit: what timers can tell apart.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+/// How long deliveries wait in the store that their organisation has no room for in memory.
+const CROWDED_WAIT: Duration = Duration::from_secs(1);
 /// How much of a lease must be left when its attempt times out, for recording the outcome and for
 /// clocks that are set meanwhile. Of a short lease, a quarter.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -67,6 +72,11 @@ pub(super) struct Dispatcher {
     pub(super) inbox: Inbox,
     pub(super) lanes: Lanes<LeasedDelivery>,
     pub(super) claims: Claims,
+    pub(super) gates: Gates,
+    /// When something that waits for its endpoint's rate limit may start.
+    pub(super) wait: Option<Timestamp>,
+    pub(super) control: Control,
+    pub(super) letting_go: LettingGo,
     pub(super) steps: JoinSet<Step>,
     pub(super) vitals: Vitals,
 }
@@ -85,10 +95,36 @@ impl Inbox {
     }
 }
 
+/// What must not be started although it may still come in: it was leased before it was named, and
+/// is on its way in a claim or in the inbox.
+#[derive(Debug, Default)]
+pub(super) struct LettingGo {
+    names: Forgotten,
+    /// Deliveries in the inbox that were there when something was last named.
+    inbox_left: usize,
+    /// Whether a claim was under way then.
+    claim_left: bool,
+}
+
+impl LettingGo {
+    fn is_over(&self) -> bool {
+        self.inbox_left == 0 && !self.claim_left
+    }
+
+    /// Forgets the names when nothing from before them can come in any more.
+    fn end_if_over(&mut self) {
+        if self.is_over() && !self.names.is_empty() {
+            self.names = Forgotten::default();
+        }
+    }
+}
+
 /// Where the claiming stands.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     hunger: Hunger,
+    /// Where the next one goes on.
+    next: ClaimCursor,
     under_way: bool,
     failing: bool,
 }
@@ -109,16 +145,16 @@ enum Hunger {
 /// What a task of the dispatcher's ended with.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// An attempt.
-    Attempted(Attempted),
+    /// An attempt, and whether it was the probe of a breaker.
+    Attempted { attempted: Attempted, probe: bool },
     /// A claim for `room` deliveries.
-    Claimed { room: usize, answer: Result<Vec<LeasedDelivery>, StoreError> },
+    Claimed { room: usize, answer: Result<Claimed, StoreError> },
 }
 
 impl Dispatcher {
     /// Works until the soft stop; then hands back what was not started and waits for what was.
     pub(super) async fn run(mut self, shutdown: Shutdown) {
-        let wake = self.wake.clone();
+        let (wake, control) = (self.wake.clone(), self.control.clone());
         let poll_interval = self.options.poll_interval;
         let mut soft_stop = pin!(shutdown.requested());
         let mut nap = pin!(wake.sleep(Duration::ZERO));
@@ -127,9 +163,12 @@ impl Dispatcher {
             self.start_claim();
             self.show();
             let inbox_room = self.inbox_room();
+            let wait = self.wait.map(|at| at.since(self.clock.now()).max(WAIT_MIN));
             tokio::select! {
                 () = &mut soft_stop => break,
                 Some(step) = self.steps.join_next() => self.finish(step).await,
+                () = control.named() => self.let_go().await,
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 taken = self.inbox.deliveries.recv_many(&mut self.inbox.batch, inbox_room),
                     if self.inbox.open && inbox_room > 0 =>
                 {
@@ -148,13 +187,14 @@ impl Dispatcher {
     /// Claims once, attempts all it got and whatever was handed over, and returns how many were
     /// attempted. For tests, which decide when it is time.
     pub(super) async fn run_once(&mut self) -> Result<usize, StoreError> {
+        self.let_go().await;
         let (room, claim) = self.claim();
         let claimed = claim.await;
         self.claims.under_way = false;
         match claimed {
-            Ok(claimed) => self.admit(room, claimed),
+            Ok(claimed) => self.admit(room, claimed.leased).await,
             Err(error) => {
-                self.admit(room, Vec::new());
+                self.admit(room, Vec::new()).await;
                 return Err(error);
             }
         }
@@ -182,10 +222,41 @@ impl Dispatcher {
     /// the store, which has room for any number.
     async fn take_in(&mut self) {
         for delivery in std::mem::take(&mut self.inbox.batch) {
-            if let Err(delivery) = self.lanes.offer(delivery.endpoint.id, delivery) {
+            self.letting_go.inbox_left = self.letting_go.inbox_left.saturating_sub(1);
+            if let Some(until) = self.kept_out(&delivery) {
+                self.attempter.put_off(&delivery, until).await;
+            } else if let Err(delivery) = self.lanes.offer(key(&delivery), delivery) {
                 self.attempter.hand_back(&delivery).await;
             }
         }
+        self.letting_go.end_if_over();
+    }
+
+    /// When a delivery that comes in is due again, if it must not wait in memory.
+    fn kept_out(&self, delivery: &LeasedDelivery) -> Option<Timestamp> {
+        let (endpoint, now) = (&delivery.endpoint, self.clock.now());
+        if self.letting_go.names.names(endpoint.id, delivery.id) {
+            return Some(now);
+        }
+        if let Passage::ShutUntil(until) = self.gates.passage(endpoint.id, now) {
+            return Some(until);
+        }
+        let waiting = self.lanes.waiting_for(endpoint.id);
+        let is_paced_out = Gates::waiting_max(endpoint).is_some_and(|most| waiting >= most);
+        is_paced_out.then_some(now)
+    }
+
+    /// Hands back what waits of that which was named, and sees to it that what is on its way is
+    /// handed back when it comes.
+    async fn let_go(&mut self) {
+        let named = self.control.take();
+        for delivery in self.lanes.take_if(|d| named.names(d.endpoint.id, d.id)) {
+            self.attempter.hand_back(&delivery).await;
+        }
+        self.letting_go.names.add(named);
+        self.letting_go.inbox_left = self.inbox.deliveries.len() + self.inbox.batch.len();
+        self.letting_go.claim_left = self.claims.under_way;
+        self.letting_go.end_if_over();
     }
 
     /// Starts what has a slot and returns how many that were.
@@ -193,20 +264,39 @@ impl Dispatcher {
         let mut started = 0;
         let mut lapsed = 0;
         let now = self.clock.now();
-        while let Some((endpoint, delivery)) = self.lanes.next() {
+        self.wait = None;
+        while let Some((key, delivery)) = self.next(now) {
             if !self.may_start(delivery.lease, now) {
-                self.lanes.finish(endpoint);
+                self.lanes.finish(key);
                 lapsed += 1;
                 continue;
             }
+            let probe = self.gates.start(&delivery.endpoint, now);
             let attempter = Arc::clone(&self.attempter);
-            self.steps.spawn(async move { Step::Attempted(attempter.attempt(delivery).await) });
+            self.steps.spawn(async move {
+                Step::Attempted { attempted: attempter.attempt(delivery).await, probe }
+            });
             started += 1;
         }
         if lapsed > 0 {
             tracing::debug!(lapsed, "deliveries waited for too long and will be claimed anew");
         }
         started
+    }
+
+    /// The next delivery to start, and meanwhile when the earliest of those may that are too early.
+    fn next(&mut self, now: Timestamp) -> Option<(LaneKey, LeasedDelivery)> {
+        let Self { lanes, gates, wait, .. } = self;
+        lanes.next(|delivery, under_way| {
+            match gates.admission(&delivery.endpoint, under_way, now) {
+                Admission::Now => true,
+                Admission::At(at) => {
+                    *wait = Some(wait.map_or(at, |wait| wait.min(at)));
+                    false
+                }
+                Admission::Later => false,
+            }
+        })
     }
 
     /// Whether an attempt under this lease would end while the lease still holds. Beyond that,
@@ -235,24 +325,39 @@ impl Dispatcher {
     }
 
     /// A claim, and the room that was reserved for it.
-    fn claim(
-        &mut self,
-    ) -> (usize, impl Future<Output = Result<Vec<LeasedDelivery>, StoreError>> + use<>) {
-        let full = self.lanes.full(EXCEPT_ENDPOINTS_MAX);
+    fn claim(&mut self) -> (usize, impl Future<Output = Result<Claimed, StoreError>> + use<>) {
+        let from = self.claims.next;
+        let now = self.clock.now();
+        let caps = self.caps(now);
         let deliveries_max = self.lanes.reserve(CLAIM_DELIVERIES_MAX);
         self.claims.under_way = true;
         self.claims.hunger = Hunger::Sated;
-        let now = self.clock.now();
         let lease = Lease {
             token: LeaseToken::mint(self.options.instance),
             until: now.plus(self.options.lease),
         };
         let store = Arc::clone(&self.store);
         let claim = async move {
-            let room = LeaseRoom { lease, deliveries_max };
-            store.claim_deliveries_across_orgs(room, &full, now).await
+            let request = ClaimRequest { lease, deliveries_max, caps: &caps, from, now };
+            store.claim_deliveries_across_orgs(request).await
         };
         (deliveries_max, claim)
+    }
+
+    /// How many deliveries a claim may bring for endpoints that do not take what there is.
+    fn caps(&mut self, now: Timestamp) -> HashMap<EndpointId, usize> {
+        let paced = self.lanes.first_in_lanes().filter_map(|(first, waiting)| {
+            let most = Gates::waiting_max(&first.endpoint)?;
+            Some((first.endpoint.id, most.saturating_sub(waiting)))
+        });
+        let mut caps: HashMap<EndpointId, usize> = paced.collect();
+        caps.extend(self.lanes.full().into_iter().map(|endpoint| (endpoint, 0)));
+        for endpoint in self.gates.open().iter() {
+            let probe = self.gates.passage(*endpoint, now) == Passage::Probe
+                && self.lanes.waiting_for(*endpoint) == 0;
+            caps.insert(*endpoint, usize::from(probe));
+        }
+        caps
     }
 
     /// Takes in the end of one task, and of those that have ended besides.
@@ -260,35 +365,56 @@ impl Dispatcher {
         let mut next = Some(step);
         while let Some(step) = next {
             match unwind(step) {
-                Step::Attempted(attempted) => self.attempted(attempted).await,
-                Step::Claimed { room, answer } => self.claimed(room, answer),
+                Step::Attempted { attempted, probe } => self.attempted(attempted, probe).await,
+                Step::Claimed { room, answer } => self.claimed(room, answer).await,
             }
             next = self.steps.try_join_next();
         }
     }
 
-    async fn attempted(&mut self, attempted: Attempted) {
-        self.lanes.finish(attempted.endpoint);
-        if attempted.gone {
-            for delivery in self.lanes.empty(attempted.endpoint) {
+    async fn attempted(&mut self, Attempted { key, gone, health }: Attempted, probe: bool) {
+        self.lanes.finish(key);
+        let now = self.clock.now();
+        match self.gates.end(key.endpoint, probe, health, now) {
+            Turn::None => {}
+            Turn::Opened => self.breakers_turned(),
+            Turn::Closed => {
+                self.breakers_turned();
+                // All that waited for it may be claimed.
+                self.claims.hunger = Hunger::Due;
+            }
+        }
+        if gone {
+            for delivery in self.lanes.empty(key.endpoint) {
                 self.attempter.hand_back(&delivery).await;
+            }
+        } else if let Passage::ShutUntil(until) = self.gates.passage(key.endpoint, now) {
+            for delivery in self.lanes.empty(key.endpoint) {
+                self.attempter.put_off(&delivery, until).await;
             }
         }
     }
 
-    fn claimed(&mut self, room: usize, answer: Result<Vec<LeasedDelivery>, StoreError>) {
+    fn breakers_turned(&self) {
+        let open = self.gates.open();
+        self.metrics.endpoint_breakers_open.set(gauge(open.len()));
+        self.control.set_shut(open);
+    }
+
+    async fn claimed(&mut self, room: usize, answer: Result<Claimed, StoreError>) {
         self.claims.under_way = false;
         match answer {
             Ok(claimed) => {
                 self.claims.failing = false;
                 self.vitals.progress.beat();
-                if claimed.len() == room && self.claims.hunger == Hunger::Sated {
+                self.claims.next = claimed.next;
+                if claimed.more && self.claims.hunger == Hunger::Sated {
                     self.claims.hunger = Hunger::More;
                 }
-                self.admit(room, claimed);
+                self.admit(room, claimed.leased).await;
             }
             Err(error) => {
-                self.admit(room, Vec::new());
+                self.admit(room, Vec::new()).await;
                 // Once an outage; the next poll tries again.
                 if !std::mem::replace(&mut self.claims.failing, true) {
                     tracing::warn!(%error, "due deliveries cannot be claimed");
@@ -297,9 +423,21 @@ impl Dispatcher {
         }
     }
 
-    fn admit(&mut self, room: usize, claimed: Vec<LeasedDelivery>) {
-        self.lanes
-            .admit(room, claimed.into_iter().map(|delivery| (delivery.endpoint.id, delivery)));
+    async fn admit(&mut self, room: usize, claimed: Vec<LeasedDelivery>) {
+        let mut crowded = self.lanes.admit(room, []);
+        for delivery in claimed {
+            if let Some(until) = self.kept_out(&delivery) {
+                self.attempter.put_off(&delivery, until).await;
+            } else {
+                crowded.extend(self.lanes.admit(0, [(key(&delivery), delivery)]));
+            }
+        }
+        self.letting_go.claim_left = false;
+        self.letting_go.end_if_over();
+        let until = self.clock.now().plus(CROWDED_WAIT);
+        for delivery in crowded {
+            self.attempter.put_off(&delivery, until).await;
+        }
     }
 
     /// The soft stop: nothing new, everything back that has not been started.
@@ -313,10 +451,10 @@ impl Dispatcher {
             self.show();
             tokio::select! {
                 Some(step) = self.steps.join_next() => match unwind(step) {
-                    Step::Attempted(attempted) => self.lanes.finish(attempted.endpoint),
+                    Step::Attempted { attempted, .. } => self.lanes.finish(attempted.key),
                     Step::Claimed { room, answer } => {
-                        self.admit(room, Vec::new());
-                        for delivery in answer.unwrap_or_default() {
+                        self.admit(room, Vec::new()).await;
+                        for delivery in answer.unwrap_or_default().leased {
                             self.attempter.hand_back(&delivery).await;
                         }
                     }
@@ -333,10 +471,17 @@ impl Dispatcher {
     /// Shows those who watch how things stand, at every turn of the loop.
     fn show(&self) {
         self.vitals.dispatcher.beat();
-        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.delivery_queue_size.set(gauge(self.lanes.waiting()));
         self.metrics.webhooks_in_flight.set(gauge(self.lanes.under_way()));
     }
+}
+
+fn key(delivery: &LeasedDelivery) -> LaneKey {
+    LaneKey { org: delivery.event.org_id, endpoint: delivery.endpoint.id }
+}
+
+fn gauge(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A task's end. One that panicked takes the dispatcher with it, and so the process: its slot and

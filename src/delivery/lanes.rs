@@ -1,18 +1,24 @@
 //! Lanes: one queue for every endpoint that has something waiting, served in turn.
 //!
-//! Two things are scarce, room in memory and attempts under way ("slots"), and one rule shares out
-//! both: an endpoint may take more only while it holds less than half of what is still free. A lone
-//! endpoint then gets what it can use, and however many slow ones pile up, each gets less than the
-//! one before it and something is left for the next (dynamic thresholds, Choudhury and Hahne, IEEE/ACM
-//! Transactions on Networking 6(2), 1998). A fixed share would either starve the lone endpoint or
-//! let a few slow ones take everything.
+//! Turns go round the organisations, and inside each round its endpoints, so that an organisation
+//! with a thousand busy endpoints gets no more turns than one with a single endpoint.
 //!
-//! **Invariant:** never more than `capacity` held, `slots` under way, `lane_slots` under way to one
-//! endpoint. What is waiting leaves its lane in the order it came.
+//! Two things are scarce, room in memory and attempts under way ("slots"), and one rule shares out
+//! both: an endpoint may take more only while it holds less than half of what is still free, and an
+//! organisation while it holds less than four times that. A lone endpoint then gets what it can use,
+//! and however many slow ones pile up, each gets less than the one before it and something is left
+//! for the next (dynamic thresholds, Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2),
+//! 1998). A fixed share would either starve the lone endpoint or let a few slow ones take everything.
+//!
+//! **Invariant:** never more than `capacity` held, `slots` under way. What is waiting leaves its lane
+//! in the order it came.
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::domain::EndpointId;
+use crate::domain::{EndpointId, OrgId};
+
+/// An organisation may hold so many times what is free: four fifths of everything where it is alone.
+const ORG_SHARE: usize = 4;
 
 /// What the lanes may hold.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +27,13 @@ pub(super) struct Limits {
     pub(super) capacity: usize,
     /// Deliveries under way.
     pub(super) slots: usize,
-    /// Deliveries under way to one endpoint.
-    pub(super) lane_slots: usize,
+}
+
+/// Whose lane it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LaneKey {
+    pub(super) org: OrgId,
+    pub(super) endpoint: EndpointId,
 }
 
 /// The lanes. `T` is what waits in them.
@@ -30,8 +41,9 @@ pub(super) struct Limits {
 pub(super) struct Lanes<T> {
     limits: Limits,
     by_endpoint: HashMap<EndpointId, Lane<T>>,
-    /// The endpoints with something waiting, the next to be served first.
-    turns: VecDeque<EndpointId>,
+    by_org: HashMap<OrgId, Tenant>,
+    /// The organisations with something waiting, the next to be served first.
+    turns: VecDeque<OrgId>,
     waiting: usize,
     under_way: usize,
     reserved: usize,
@@ -40,6 +52,7 @@ pub(super) struct Lanes<T> {
 
 #[derive(Debug)]
 struct Lane<T> {
+    org: OrgId,
     waiting: VecDeque<T>,
     under_way: usize,
     /// Deliveries to it were turned away or passed by, and the store has more of them.
@@ -47,11 +60,22 @@ struct Lane<T> {
 }
 
 impl<T> Lane<T> {
-    const EMPTY: Self = Self { waiting: VecDeque::new(), under_way: 0, owed: false };
+    const fn new(org: OrgId) -> Self {
+        Self { org, waiting: VecDeque::new(), under_way: 0, owed: false }
+    }
 
     fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.under_way == 0
     }
+}
+
+/// An organisation's part of the lanes.
+#[derive(Debug, Default)]
+struct Tenant {
+    /// Its endpoints with something waiting, the next to be served first.
+    turns: VecDeque<EndpointId>,
+    waiting: usize,
+    under_way: usize,
 }
 
 impl<T> Lanes<T> {
@@ -60,6 +84,7 @@ impl<T> Lanes<T> {
         Self {
             limits,
             by_endpoint: HashMap::new(),
+            by_org: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
             under_way: 0,
@@ -83,19 +108,20 @@ impl<T> Lanes<T> {
         self.limits.capacity.saturating_sub(self.waiting + self.under_way + self.reserved)
     }
 
-    /// Puts a delivery in its lane, or gives it back when that lane has its share already.
-    pub(super) fn offer(&mut self, endpoint: EndpointId, delivery: T) -> Result<(), T> {
+    /// Puts a delivery in its lane, or gives it back when that lane or its organisation has its
+    /// share already.
+    pub(super) fn offer(&mut self, key: LaneKey, delivery: T) -> Result<(), T> {
         let free = self.free();
-        if let Some(lane) = self.by_endpoint.get_mut(&endpoint)
+        if let Some(lane) = self.by_endpoint.get_mut(&key.endpoint)
             && lane.waiting.len() >= share(free)
         {
             lane.owed = true;
             return Err(delivery);
         }
-        if free == 0 {
+        if free == 0 || self.has_its_share(key.org) {
             return Err(delivery);
         }
-        self.push(endpoint, delivery);
+        self.push(key, delivery);
         Ok(())
     }
 
@@ -113,30 +139,52 @@ impl<T> Lanes<T> {
         share(free).min(free)
     }
 
-    /// Puts what was claimed into the lanes, against a reservation of `room`, and ends the reservation.
+    /// Puts what was claimed into the lanes, against a reservation of `room`, ends the reservation,
+    /// and gives back what an organisation would hold beyond its share.
     ///
     /// Here a lane may exceed its share: giving back what was just claimed would cost two writes.
-    /// The lane is then among [`Self::full`] and the next claim passes it by.
+    /// The lane is then among [`Self::full`] and the next claim passes it by. An organisation may
+    /// not, for its endpoints that are not here yet cannot be passed by.
     pub(super) fn admit(
         &mut self,
         room: usize,
-        claimed: impl IntoIterator<Item = (EndpointId, T)>,
-    ) {
+        claimed: impl IntoIterator<Item = (LaneKey, T)>,
+    ) -> Vec<T> {
         self.reserved = self.reserved.saturating_sub(room);
-        for (endpoint, delivery) in claimed {
-            self.push(endpoint, delivery);
+        let mut back = Vec::new();
+        for (key, delivery) in claimed {
+            if self.has_its_share(key.org) {
+                back.push(delivery);
+            } else {
+                self.push(key, delivery);
+            }
         }
+        back
     }
 
-    /// The endpoints whose lanes have their share, at most `most` of them, for a claim to pass by.
-    pub(super) fn full(&mut self, most: usize) -> Vec<EndpointId> {
+    /// The endpoints whose lanes, or whose organisations, have their share, for a claim to pass by.
+    pub(super) fn full(&mut self) -> Vec<EndpointId> {
         let share = share(self.free());
-        let full = self.by_endpoint.iter_mut().filter(|(_, lane)| lane.waiting.len() >= share);
+        let orgs: Vec<OrgId> =
+            self.by_org.keys().copied().filter(|org| self.has_its_share(*org)).collect();
+        let is_full = |lane: &Lane<T>| lane.waiting.len() >= share || orgs.contains(&lane.org);
+        let full = self.by_endpoint.iter_mut().filter(|(_, lane)| is_full(lane));
         let pass_by = |(endpoint, lane): (&EndpointId, &mut Lane<T>)| {
             lane.owed = true;
             *endpoint
         };
-        full.map(pass_by).take(most).collect()
+        full.map(pass_by).collect()
+    }
+
+    /// Deliveries that wait for one endpoint.
+    pub(super) fn waiting_for(&self, endpoint: EndpointId) -> usize {
+        self.by_endpoint.get(&endpoint).map_or(0, |lane| lane.waiting.len())
+    }
+
+    /// The first delivery of every lane in which one waits, with how many do.
+    pub(super) fn first_in_lanes(&self) -> impl Iterator<Item = (&T, usize)> {
+        let lanes = self.by_endpoint.values();
+        lanes.filter_map(|lane| Some((lane.waiting.front()?, lane.waiting.len())))
     }
 
     /// Whether, since this was last asked, a lane that was passed by has come down to half its
@@ -145,77 +193,153 @@ impl<T> Lanes<T> {
         std::mem::take(&mut self.ran_low)
     }
 
-    /// Takes the next delivery to start, if a slot is free for any that waits. Its slot is taken
-    /// until [`Self::finish`].
-    pub(super) fn next(&mut self) -> Option<(EndpointId, T)> {
+    /// Takes the next delivery to start, if a slot is free for any that waits and `may_start`, told
+    /// how many are under way to its endpoint, does not object. Its slot is taken until
+    /// [`Self::finish`].
+    pub(super) fn next(
+        &mut self,
+        mut may_start: impl FnMut(&T, usize) -> bool,
+    ) -> Option<(LaneKey, T)> {
         let slots_free = self.limits.slots.saturating_sub(self.under_way);
         if slots_free == 0 {
             return None;
         }
-        let slots_each = self.limits.lane_slots.min(share(slots_free));
-        let low = share(self.free()) / 2;
         for _ in 0..self.turns.len() {
-            let endpoint = self.turns.pop_front()?;
+            let org = self.turns.pop_front()?;
+            self.turns.push_back(org);
+            let under_way = self.by_org.get(&org).map_or(0, |tenant| tenant.under_way);
+            let left = org_left(under_way, slots_free);
+            if left > 0
+                && let Some(next) = self.next_of(org, share(left), &mut may_start)
+            {
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    /// The same for one organisation, whose endpoints may have `slots_each` under way.
+    fn next_of(
+        &mut self,
+        org: OrgId,
+        slots_each: usize,
+        may_start: &mut impl FnMut(&T, usize) -> bool,
+    ) -> Option<(LaneKey, T)> {
+        let low = share(self.free()) / 2;
+        let tenant = self.by_org.get_mut(&org)?;
+        for _ in 0..tenant.turns.len() {
+            let endpoint = tenant.turns.pop_front()?;
             let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { continue };
-            if lane.under_way >= slots_each {
-                self.turns.push_back(endpoint);
+            let startable =
+                |first: &T| lane.under_way < slots_each && may_start(first, lane.under_way);
+            if !lane.waiting.front().is_some_and(startable) {
+                tenant.turns.push_back(endpoint);
                 continue;
             }
-            let Some(delivery) = lane.waiting.pop_front() else { continue };
+            let delivery = lane.waiting.pop_front()?;
             lane.under_way += 1;
             if lane.owed && lane.waiting.len() <= low {
                 lane.owed = false;
                 self.ran_low = true;
             }
             if !lane.waiting.is_empty() {
-                self.turns.push_back(endpoint);
+                tenant.turns.push_back(endpoint);
             }
+            tenant.waiting -= 1;
+            tenant.under_way += 1;
             self.waiting -= 1;
             self.under_way += 1;
-            return Some((endpoint, delivery));
+            if tenant.turns.is_empty() {
+                self.turns.retain(|turn| *turn != org);
+            }
+            return Some((LaneKey { org, endpoint }, delivery));
         }
         None
     }
 
     /// Gives back the slot of a delivery that [`Self::next`] handed out.
-    pub(super) fn finish(&mut self, endpoint: EndpointId) {
-        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return };
+    pub(super) fn finish(&mut self, key: LaneKey) {
+        let Some(lane) = self.by_endpoint.get_mut(&key.endpoint) else { return };
         lane.under_way = lane.under_way.saturating_sub(1);
         self.under_way = self.under_way.saturating_sub(1);
-        if lane.is_idle() {
-            self.by_endpoint.remove(&endpoint);
+        if let Some(tenant) = self.by_org.get_mut(&key.org) {
+            tenant.under_way = tenant.under_way.saturating_sub(1);
         }
+        self.remove_if_idle(key.endpoint);
     }
 
     /// Takes out all that waits for one endpoint.
-    pub(super) fn empty(&mut self, endpoint: EndpointId) -> VecDeque<T> {
-        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return VecDeque::new() };
-        let waiting = std::mem::take(&mut lane.waiting);
-        if lane.is_idle() {
-            self.by_endpoint.remove(&endpoint);
-        }
-        self.waiting -= waiting.len();
-        self.turns.retain(|turn| *turn != endpoint);
-        waiting
+    pub(super) fn empty(&mut self, endpoint: EndpointId) -> Vec<T> {
+        self.empty_if(endpoint, |_| true)
+    }
+
+    /// Takes out what waits and `is_named`.
+    pub(super) fn take_if(&mut self, is_named: impl Fn(&T) -> bool) -> Vec<T> {
+        let endpoints: Vec<EndpointId> = self.by_endpoint.keys().copied().collect();
+        endpoints.into_iter().flat_map(|endpoint| self.empty_if(endpoint, &is_named)).collect()
     }
 
     /// Takes out all that waits.
     pub(super) fn empty_all(&mut self) -> Vec<T> {
-        self.turns.clear();
-        self.waiting = 0;
-        let all = self.by_endpoint.values_mut().flat_map(|lane| lane.waiting.drain(..)).collect();
-        self.by_endpoint.retain(|_, lane| !lane.is_idle());
-        all
+        self.take_if(|_| true)
     }
 
-    fn push(&mut self, endpoint: EndpointId, delivery: T) {
-        let lane = self.by_endpoint.entry(endpoint).or_insert(Lane::EMPTY);
+    fn empty_if(&mut self, endpoint: EndpointId, is_named: impl Fn(&T) -> bool) -> Vec<T> {
+        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return Vec::new() };
+        let waiting = std::mem::take(&mut lane.waiting);
+        let (named, kept): (Vec<T>, Vec<T>) = waiting.into_iter().partition(is_named);
+        lane.waiting = kept.into();
+        let (org, is_empty) = (lane.org, lane.waiting.is_empty());
+        self.waiting -= named.len();
+        if let Some(tenant) = self.by_org.get_mut(&org) {
+            tenant.waiting -= named.len();
+            if is_empty {
+                tenant.turns.retain(|turn| *turn != endpoint);
+            }
+            if tenant.turns.is_empty() {
+                self.turns.retain(|turn| *turn != org);
+            }
+        }
+        self.remove_if_idle(endpoint);
+        named
+    }
+
+    fn remove_if_idle(&mut self, endpoint: EndpointId) {
+        let Some(lane) = self.by_endpoint.get(&endpoint).filter(|lane| lane.is_idle()) else {
+            return;
+        };
+        let org = lane.org;
+        self.by_endpoint.remove(&endpoint);
+        if self.by_org.get(&org).is_some_and(|t| t.waiting == 0 && t.under_way == 0) {
+            self.by_org.remove(&org);
+        }
+    }
+
+    /// Whether an organisation may take no more room.
+    fn has_its_share(&self, org: OrgId) -> bool {
+        org_left(self.by_org.get(&org).map_or(0, |tenant| tenant.waiting), self.free()) == 0
+    }
+
+    fn push(&mut self, key: LaneKey, delivery: T) {
+        let tenant = self.by_org.entry(key.org).or_default();
+        if tenant.turns.is_empty() {
+            self.turns.push_back(key.org);
+        }
+        let lane = self.by_endpoint.entry(key.endpoint).or_insert(Lane::new(key.org));
         if lane.waiting.is_empty() {
-            self.turns.push_back(endpoint);
+            tenant.turns.push_back(key.endpoint);
         }
         lane.waiting.push_back(delivery);
+        tenant.waiting += 1;
         self.waiting += 1;
     }
+}
+
+/// What an organisation may still take of a thing of which `free` is left: until it holds four times
+/// what is then free, but one at the least where it holds nothing.
+const fn org_left(held: usize, free: usize) -> usize {
+    let left = (ORG_SHARE * free).saturating_sub(held).div_ceil(ORG_SHARE + 1);
+    if held == 0 && free > 0 && left == 0 { 1 } else { left }
 }
 
 /// What one endpoint may hold of a thing of which `free` is left.
@@ -231,19 +355,31 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { capacity: 100, slots: 20, lane_slots: 4 };
+    const LIMITS: Limits = Limits { capacity: 100, slots: 20 };
+    /// Under way to one endpoint at the most, in these tests.
+    const LANE_SLOTS: usize = 4;
 
     fn endpoint(number: u128) -> EndpointId {
         EndpointId::from_uuid(Uuid::from_u128(number))
+    }
+
+    /// Endpoints below a hundred belong to the first organisation, and so on.
+    fn key(number: u128) -> LaneKey {
+        LaneKey { org: OrgId::from_uuid(Uuid::from_u128(number / 100)), endpoint: endpoint(number) }
+    }
+
+    fn next<T>(lanes: &mut Lanes<T>) -> Option<(u128, T)> {
+        let (key, delivery) = lanes.next(|_, under_way| under_way < LANE_SLOTS)?;
+        Some((key.endpoint.uuid().as_u128(), delivery))
     }
 
     #[test]
     fn endpoints_take_turns() {
         let mut lanes = Lanes::new(LIMITS);
         for (e, delivery) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1"), (2, "b2")] {
-            lanes.offer(endpoint(e), delivery).unwrap();
+            lanes.offer(key(e), delivery).unwrap();
         }
-        let order: Vec<_> = std::iter::from_fn(|| lanes.next()).map(|(_, d)| d).collect();
+        let order: Vec<_> = std::iter::from_fn(|| next(&mut lanes)).map(|(_, d)| d).collect();
         assert_eq!(order, ["a1", "b1", "c1", "a2", "b2", "a3"]);
     }
 
@@ -251,39 +387,39 @@ mod tests {
     fn an_endpoint_at_its_limit_is_passed_by_and_comes_back_when_a_slot_is_free() {
         let mut lanes = Lanes::new(LIMITS);
         for delivery in 0..6 {
-            lanes.offer(endpoint(1), delivery).unwrap();
+            lanes.offer(key(1), delivery).unwrap();
         }
-        lanes.offer(endpoint(2), 9).unwrap();
-        let started: Vec<_> = std::iter::from_fn(|| lanes.next()).map(|(_, d)| d).collect();
+        lanes.offer(key(2), 9).unwrap();
+        let started: Vec<_> = std::iter::from_fn(|| next(&mut lanes)).map(|(_, d)| d).collect();
         assert_eq!(started, [0, 9, 1, 2, 3]);
-        assert_eq!(lanes.next(), None);
-        lanes.finish(endpoint(1));
-        assert_eq!(lanes.next(), Some((endpoint(1), 4)));
+        assert_eq!(next(&mut lanes), None);
+        lanes.finish(key(1));
+        assert_eq!(next(&mut lanes), Some((1, 4)));
     }
 
     #[test]
     fn a_slow_endpoint_cannot_fill_the_memory_and_counts_as_full() {
         let mut lanes = Lanes::new(LIMITS);
-        let accepted = (0..100).take_while(|n| lanes.offer(endpoint(1), *n).is_ok()).count();
+        let accepted = (0..100).take_while(|n| lanes.offer(key(1), *n).is_ok()).count();
         assert_eq!(accepted, 33, "a third: half of what it leaves free");
-        assert_eq!(lanes.full(10), [endpoint(1)]);
-        lanes.offer(endpoint(2), 1).unwrap();
+        assert_eq!(lanes.full(), [endpoint(1)]);
+        lanes.offer(key(2), 1).unwrap();
     }
 
     #[test]
     fn a_lane_that_was_passed_by_says_so_when_half_of_its_share_is_left() {
         let mut lanes = Lanes::new(LIMITS);
-        while lanes.offer(endpoint(1), ()).is_ok() {}
-        assert_eq!(lanes.full(10), [endpoint(1)]);
+        while lanes.offer(key(1), ()).is_ok() {}
+        assert_eq!(lanes.full(), [endpoint(1)]);
         let mut left = 33;
         while !lanes.take_ran_low() {
-            assert_eq!(lanes.next(), Some((endpoint(1), ())));
-            lanes.finish(endpoint(1));
+            assert_eq!(next(&mut lanes), Some((1, ())));
+            lanes.finish(key(1));
             left -= 1;
         }
         assert_eq!(left, 19, "less than half of its share of the 81 that are free");
-        while lanes.next().is_some() {
-            lanes.finish(endpoint(1));
+        while next(&mut lanes).is_some() {
+            lanes.finish(key(1));
         }
         assert!(!lanes.take_ran_low(), "once is enough");
     }
@@ -293,12 +429,12 @@ mod tests {
         let mut lanes = Lanes::new(Limits { capacity: 1000, ..LIMITS });
         for e in 0..15 {
             for delivery in 0..4 {
-                lanes.offer(endpoint(e), delivery).unwrap();
+                lanes.offer(key(e), delivery).unwrap();
             }
         }
-        while lanes.next().is_some() {}
-        lanes.offer(endpoint(99), 7).unwrap();
-        assert_eq!(lanes.next(), Some((endpoint(99), 7)));
+        while next(&mut lanes).is_some() {}
+        lanes.offer(key(99), 7).unwrap();
+        assert_eq!(next(&mut lanes), Some((99, 7)));
     }
 
     #[test]
@@ -307,20 +443,20 @@ mod tests {
         assert_eq!(lanes.reserve(1000), 50);
         assert_eq!(lanes.reserve(10), 10);
         assert_eq!(lanes.free(), 40);
-        lanes.admit(50, [(endpoint(1), 1)]);
-        lanes.admit(10, []);
+        assert!(lanes.admit(50, [(key(1), 1)]).is_empty());
+        assert!(lanes.admit(10, []).is_empty());
         assert_eq!(lanes.free(), 99);
     }
 
     #[test]
     fn the_smallest_memory_still_works() {
-        let mut lanes = Lanes::new(Limits { capacity: 1, slots: 1, lane_slots: 1 });
+        let mut lanes = Lanes::new(Limits { capacity: 1, slots: 1 });
         assert_eq!(lanes.reserve(5), 1);
         assert_eq!(lanes.reserve(5), 0);
-        assert_eq!(lanes.offer(endpoint(1), 1), Err(1));
-        lanes.admit(1, [(endpoint(1), 1)]);
-        assert_eq!(lanes.next(), Some((endpoint(1), 1)));
-        lanes.finish(endpoint(1));
+        assert_eq!(lanes.offer(key(1), 1), Err(1));
+        assert!(lanes.admit(1, [(key(1), 1)]).is_empty());
+        assert_eq!(next(&mut lanes), Some((1, 1)));
+        lanes.finish(key(1));
         assert_eq!(lanes.free(), 1);
     }
 
@@ -328,15 +464,79 @@ mod tests {
     fn a_lane_can_be_emptied_without_touching_the_others() {
         let mut lanes = Lanes::new(LIMITS);
         for delivery in 0..3 {
-            lanes.offer(endpoint(1), delivery).unwrap();
-            lanes.offer(endpoint(2), delivery + 10).unwrap();
+            lanes.offer(key(1), delivery).unwrap();
+            lanes.offer(key(2), delivery + 10).unwrap();
         }
-        assert_eq!(lanes.next(), Some((endpoint(1), 0)));
+        assert_eq!(next(&mut lanes), Some((1, 0)));
         assert_eq!(lanes.empty(endpoint(1)), [1, 2]);
         assert_eq!(lanes.waiting(), 3);
-        assert_eq!(lanes.next(), Some((endpoint(2), 10)));
+        assert_eq!(next(&mut lanes), Some((2, 10)));
         assert_eq!(lanes.empty_all(), [11, 12]);
-        assert_eq!((lanes.waiting(), lanes.under_way(), lanes.next()), (0, 2, None));
+        assert_eq!((lanes.waiting(), lanes.under_way(), next(&mut lanes)), (0, 2, None));
+    }
+
+    #[test]
+    fn what_is_named_leaves_its_lane_and_the_rest_keeps_its_turn() {
+        let mut lanes = Lanes::new(LIMITS);
+        for (e, delivery) in [(1, 1), (2, 2), (2, 3), (3, 4)] {
+            lanes.offer(key(e), delivery).unwrap();
+        }
+        assert_eq!(lanes.take_if(|delivery| [1, 2].contains(delivery)).len(), 2);
+        assert_eq!(lanes.waiting(), 2);
+        let order: Vec<_> = std::iter::from_fn(|| next(&mut lanes)).map(|(_, d)| d).collect();
+        assert_eq!(order, [3, 4]);
+    }
+
+    #[test]
+    fn organisations_take_turns_and_inside_each_its_endpoints_do() {
+        let mut lanes = Lanes::new(LIMITS);
+        for e in [1, 2, 3, 1, 2, 3, 101, 101, 101] {
+            lanes.offer(key(e), e).unwrap();
+        }
+        let order: Vec<_> = std::iter::from_fn(|| next(&mut lanes)).map(|(_, d)| d).collect();
+        assert_eq!(order, [1, 101, 2, 101, 3, 101, 1, 2, 3]);
+    }
+
+    #[test]
+    fn an_organisation_with_many_slow_endpoints_leaves_slots_and_room_to_the_next() {
+        let mut lanes = Lanes::new(Limits { capacity: 1000, ..LIMITS });
+        for e in 0..99 {
+            lanes.offer(key(e), 0).unwrap();
+        }
+        let started = std::iter::from_fn(|| next(&mut lanes)).count();
+        assert_eq!(started, 16, "four fifths of the slots");
+        for e in 101..=104 {
+            lanes.offer(key(e), 7).unwrap();
+            assert_eq!(next(&mut lanes), Some((e, 7)));
+        }
+
+        let mut lanes = Lanes::new(LIMITS);
+        let all = (0..100).map(|e| (key(e % 99), e));
+        let room = lanes.reserve(50);
+        assert!(lanes.admit(room, all.clone().take(50)).is_empty());
+        let back = lanes.admit(0, all.skip(50));
+        assert_eq!(back.len(), 20, "four fifths of the memory");
+        assert_eq!(lanes.offer(key(1), 1), Err(1));
+        assert!(lanes.full().contains(&endpoint(1)), "its endpoints are passed by");
+        lanes.offer(key(101), 1).unwrap();
+        assert!(!lanes.full().contains(&endpoint(101)));
+    }
+
+    #[test]
+    fn what_may_not_start_keeps_its_place_and_holds_up_no_other() {
+        let mut lanes = Lanes::new(LIMITS);
+        for e in [1, 2, 101] {
+            lanes.offer(key(e), e).unwrap();
+        }
+        let mut asked = Vec::new();
+        let found = lanes.next(|delivery, under_way| {
+            asked.push((*delivery, under_way));
+            *delivery == 101
+        });
+        assert_eq!(found.unwrap().1, 101);
+        assert_eq!(asked, [(1, 0), (2, 0), (101, 0)]);
+        assert_eq!(lanes.waiting_for(endpoint(1)), 1);
+        assert_eq!((next(&mut lanes), next(&mut lanes)), (Some((1, 1)), Some((2, 2))));
     }
 
     #[derive(Clone, Debug)]
@@ -346,17 +546,44 @@ mod tests {
         Next,
         Finish(usize),
         Empty(u128),
+        Name(usize),
     }
 
+    /// Three organisations of two endpoints each.
+    const ENDPOINTS: [u128; 6] = [1, 2, 101, 102, 201, 202];
+
     fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let endpoint = || prop::sample::select(ENDPOINTS.to_vec());
         let step = prop_oneof![
-            6 => (0..6_u128).prop_map(Step::Offer),
-            1 => prop::collection::vec(0..6_u128, 0..8).prop_map(Step::Claim),
+            6 => endpoint().prop_map(Step::Offer),
+            1 => prop::collection::vec(endpoint(), 0..8).prop_map(Step::Claim),
             6 => Just(Step::Next),
             4 => any::<usize>().prop_map(Step::Finish),
-            1 => (0..6_u128).prop_map(Step::Empty),
+            1 => endpoint().prop_map(Step::Empty),
+            1 => (1..5_usize).prop_map(Step::Name),
         ];
         prop::collection::vec(step, 0..200)
+    }
+
+    /// Counts how often one was served while another could have been: more than once is overtaking.
+    #[derive(Default)]
+    struct Turns(HashMap<u128, Vec<u128>>);
+
+    impl Turns {
+        fn served(&mut self, who: u128, could_be_served: impl Fn(u128) -> bool) -> Option<u128> {
+            self.0.entry(who).or_default();
+            let mut overtaken = None;
+            for (other, served) in &mut self.0 {
+                if *other == who || !could_be_served(*other) {
+                    served.clear();
+                } else if served.contains(&who) {
+                    overtaken = Some(*other);
+                } else {
+                    served.push(who);
+                }
+            }
+            overtaken
+        }
     }
 
     proptest! {
@@ -365,50 +592,56 @@ mod tests {
         fn bounds_order_and_turns_hold_whatever_happens(
             steps in steps(), capacity in 1..40_usize, slots in 1..10_usize, lane_slots in 1..5_usize,
         ) {
-            let mut lanes = Lanes::new(Limits { capacity, slots, lane_slots });
+            let mut lanes = Lanes::new(Limits { capacity, slots });
             let mut waiting: Vec<(u128, usize)> = Vec::new();
             let mut under_way: Vec<u128> = Vec::new();
-            let mut served_since: HashMap<u128, Vec<u128>> = HashMap::new();
+            let (mut endpoint_turns, mut org_turns) = (Turns::default(), Turns::default());
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
-                    Step::Offer(e) => match lanes.offer(endpoint(e), number) {
+                    Step::Offer(e) => match lanes.offer(key(e), number) {
                         Ok(()) => waiting.push((e, number)),
-                        Err(back) => prop_assert_eq!(back, number),
+                        Err(back) => {
+                            prop_assert_eq!(back, number);
+                            let fresh = !waiting.iter().any(|(w, _)| w / 100 == e / 100);
+                            prop_assert!(!fresh || lanes.free() == 0, "an idle organisation has a share");
+                        }
                     },
                     Step::Claim(endpoints) => {
                         let room = lanes.reserve(endpoints.len());
-                        let claimed = &endpoints[..room];
-                        waiting.extend(claimed.iter().map(|e| (*e, number)));
-                        lanes.admit(room, claimed.iter().map(|e| (endpoint(*e), number)));
+                        let claimed = endpoints[..room].iter().map(|e| (*e, number * 10));
+                        let claimed: Vec<_> =
+                            claimed.enumerate().map(|(n, (e, d))| (e, d + n)).collect();
+                        let back = lanes.admit(room, claimed.iter().map(|(e, d)| (key(*e), *d)));
+                        waiting.extend(claimed.iter().filter(|(_, d)| !back.contains(d)));
                     }
                     Step::Next => {
-                        let Some((id, delivery)) = lanes.next() else {
+                        let next = lanes.next(|_, under_way| under_way < lane_slots);
+                        let idle = |e: u128| !under_way.contains(&e);
+                        let org_idle = |o: u128| !under_way.iter().any(|u| u / 100 == o);
+                        let Some((LaneKey { endpoint, .. }, delivery)) = next else {
                             let startable = under_way.len() < slots
-                                && waiting.iter().any(|(w, _)| !under_way.contains(w));
-                            prop_assert!(!startable, "a slot is free and an idle endpoint waits");
+                                && waiting.iter().any(|(w, _)| org_idle(w / 100));
+                            prop_assert!(!startable, "a slot is free and an idle organisation waits");
                             continue;
                         };
-                        let e = id.uuid().as_u128();
+                        let e = endpoint.uuid().as_u128();
                         let first = waiting.iter().position(|(w, _)| *w == e);
                         prop_assert!(first.is_some(), "out of nothing");
                         let (_, expected) = waiting.remove(first.unwrap_or(0));
                         prop_assert_eq!(delivery, expected, "in order within its lane");
+                        // Nobody is served twice while another waits with nothing under way: no
+                        // organisation, and inside one no endpoint.
+                        let waits = |o: u128| waiting.iter().any(|(w, _)| w / 100 == o);
+                        let could = |o: u128| waits(o) && org_idle(o);
+                        prop_assert_eq!(org_turns.served(e / 100, could), None);
+                        let waits = |other: u128| waiting.iter().any(|(w, _)| *w == other);
+                        let could = |o: u128| o / 100 == e / 100 && waits(o) && idle(o);
+                        prop_assert_eq!(endpoint_turns.served(e, could), None);
                         under_way.push(e);
-                        // Nobody is served twice while another waits with nothing under way.
-                        for (other, served) in &mut served_since {
-                            let idle = !under_way.contains(other);
-                            let waits = waiting.iter().any(|(w, _)| w == other);
-                            if idle && waits && *other != e {
-                                prop_assert!(!served.contains(&e), "{e} overtook {other}");
-                                served.push(e);
-                            } else {
-                                served.clear();
-                            }
-                        }
                     }
                     Step::Finish(pick) if !under_way.is_empty() => {
                         let e = under_way.swap_remove(pick % under_way.len());
-                        lanes.finish(endpoint(e));
+                        lanes.finish(key(e));
                     }
                     Step::Finish(_) => {}
                     Step::Empty(e) => {
@@ -416,12 +649,22 @@ mod tests {
                         let expected = waiting.iter().filter(|(w, _)| *w == e).count();
                         prop_assert_eq!(out.len(), expected);
                         waiting.retain(|(w, _)| *w != e);
-                        served_since.remove(&e);
+                        // Who comes back queues up again.
+                        (endpoint_turns, org_turns) = (Turns::default(), Turns::default());
+                    }
+                    Step::Name(divisor) => {
+                        let named = |delivery: &usize| delivery.is_multiple_of(divisor);
+                        let out = lanes.take_if(named).len();
+                        let before = waiting.len();
+                        waiting.retain(|(_, delivery)| !named(delivery));
+                        prop_assert_eq!(out, before - waiting.len());
+                        (endpoint_turns, org_turns) = (Turns::default(), Turns::default());
                     }
                 }
-                for e in 0..6 {
-                    served_since.entry(e).or_default();
+                for e in ENDPOINTS {
                     prop_assert!(under_way.iter().filter(|u| **u == e).count() <= lane_slots);
+                    let expected = waiting.iter().filter(|(w, _)| *w == e).count();
+                    prop_assert_eq!(lanes.waiting_for(endpoint(e)), expected);
                 }
                 prop_assert!(under_way.len() <= slots);
                 prop_assert!(waiting.len() + under_way.len() <= capacity);

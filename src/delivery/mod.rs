@@ -4,6 +4,8 @@
 //! - An [`Event`](crate::domain::Event) happened; an [`Endpoint`](crate::domain::Endpoint) wants to
 //!   hear of it; the [`Delivery`](crate::domain::Delivery) is the one on its way to the other.
 //! - The **dispatcher** holds leased deliveries in **lanes**, one for each endpoint, and starts them in turn.
+//! - The **gates** say what each endpoint lets through: its **breaker**, its **pace**, its concurrency.
+//! - The **control** is the line to the dispatcher: what to let go of, and whether it works.
 //! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** make
 //!   of the event, the **guard** watches where it goes, **retry** decides what follows.
 //! - The **recorder** brings outcomes to the store, many at a time.
@@ -19,6 +21,23 @@
 //! due: retries, what found no room at first, what another instance let lapse. Claims run at every
 //! poll, at every wake, and on and on while they come back full. Deliveries handed over are started
 //! without a query; claims are the guarantee.
+//!
+//! # Turns
+//! Organisations take turns, and inside each its endpoints (`lanes.rs`). An endpoint whose lane has its
+//! share, or whose breaker is open, is left out of the claims, and what is planned for it is not leased.
+//!
+//! # Breaker and schedule
+//! The schedule says when an attempt may be made at the earliest; an open breaker may put it off, to
+//! the end of its pause. Then one delivery is the probe, an attempt like any other; if it succeeds, all
+//! that waited is claimed at once. What waits under an open breaker is in the store, due, and counts no
+//! attempt. The longest pause bounds how long a receiver that works again goes unnoticed.
+//!
+//! # Order
+//! Ordered deliveries are never planned leased. A claim takes the oldest one of an endpoint and none
+//! while another is under way, so the next follows when the outcome is recorded, which wakes the
+//! dispatcher. Ingest stores the events of organisations with ordered endpoints in the order they
+//! were accepted, so what a claim sees is complete as far as it goes. A breaker, a disabled
+//! endpoint and a retry's wait hold the head up, and so all that is behind it.
 //!
 //! # Leases
 //! A lease is the sole right to attempt a delivery for some minutes ([`lease_span`]). It keeps two
@@ -51,11 +70,15 @@
 //! attempts among them, and a fixed queue of outcomes.
 
 mod attempt;
+mod breaker;
+mod control;
 mod dispatcher;
 mod failure;
+mod gates;
 mod guard;
 mod lanes;
 mod outcomes;
+mod pace;
 mod resolver;
 mod retry;
 mod sender;
@@ -78,11 +101,13 @@ use crate::store::{SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use attempt::Attempter;
-use dispatcher::{Claims, Dispatcher, Inbox, Options};
+use dispatcher::{Claims, Dispatcher, Inbox, LettingGo, Options};
+use gates::Gates;
 use lanes::{Lanes, Limits};
 use outcomes::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;
 
+pub use control::Control;
 pub use guard::Guard;
 pub use resolver::{NameLookup, SystemLookup};
 pub use signer::{Verifier, sign};
@@ -131,8 +156,17 @@ pub struct Source {
     pub instance: InstanceId,
 }
 
+/// What was started.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// The line to it.
+    pub control: Control,
+    /// Its signs of life.
+    pub vitals: Vitals,
+}
+
 /// Starts to deliver: what is handed over, and what is due in the store, looked for at every wake
-/// and poll. Returns the signs of life to watch.
+/// and poll. Returns the line to what was started, and its signs of life.
 pub fn start(
     config: &DeliveryConfig,
     store: SharedStore,
@@ -140,11 +174,11 @@ pub fn start(
     metrics: Arc<Metrics>,
     source: Source,
     lifecycle: &Lifecycle,
-) -> Result<Vitals, DeliveryError> {
+) -> Result<Running, DeliveryError> {
     let delivery = Delivery::new(config, store, clock, metrics, source)?;
-    let vitals = delivery.dispatcher.vitals.clone();
+    let (control, vitals) = (delivery.control(), delivery.dispatcher.vitals.clone());
     delivery.start(lifecycle);
-    Ok(vitals)
+    Ok(Running { control, vitals })
 }
 
 /// The background part: a dispatcher and a recorder, with a channel of outcomes between them.
@@ -189,10 +223,11 @@ impl Delivery {
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
         let vitals = Vitals::new(&clock);
         let progress = vitals.progress.clone();
-        let recorder = Recorder::new(Arc::clone(&store), clock.clone(), reports_out, progress);
+        let recorder = Recorder::new(Arc::clone(&store), reports_out, wake.clone(), progress);
         let attempter = Attempter {
             sender,
             schedule: config.retry_schedule.clone(),
+            disable_after: config.disable_after,
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             reports: reports_in,
@@ -207,10 +242,19 @@ impl Delivery {
             inbox: Inbox::new(inbox),
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),
+            gates: Gates::new(config.endpoint_concurrency as usize),
+            wait: None,
+            control: Control::new(),
+            letting_go: LettingGo::default(),
             steps: JoinSet::new(),
             vitals,
         };
         Ok(Self { dispatcher, recorder })
+    }
+
+    /// The line to it.
+    pub fn control(&self) -> Control {
+        self.dispatcher.control.clone()
     }
 
     /// Runs until the soft stop.
@@ -244,7 +288,6 @@ fn options(config: &DeliveryConfig, instance: InstanceId) -> Options {
             // What `hand_over` leaves.
             capacity: capacity.div_ceil(2),
             slots: config.delivery_concurrency as usize,
-            lane_slots: config.endpoint_concurrency as usize,
         },
         timeout: config.delivery_timeout,
         instance,

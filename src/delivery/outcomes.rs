@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::domain::{EndpointChange, EndpointId, OrgId, Outcome};
-use crate::runtime::{Clock, Pulse};
+use crate::domain::Outcome;
+use crate::runtime::{Pulse, Wake};
 use crate::store::{SharedStore, StoreError};
 
 /// Outcomes in one call at the most.
@@ -31,27 +31,25 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between calls.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// What an endpoint that answered 410 is disabled with.
-const GONE_REASON: &str = "the receiver answered 410 Gone";
-
 /// One outcome on its way to the store.
 #[derive(Debug)]
 pub(super) struct Report {
     /// What to record.
     pub(super) outcome: Outcome,
-    /// The endpoint, when it is to be disabled because it answered 410.
-    pub(super) gone: Option<EndpointId>,
+    /// Whether the next delivery to its endpoint waits for this one.
+    pub(super) ordered: bool,
 }
 
 /// Takes reports off their channel and brings them to the store.
 pub(super) struct Recorder {
     store: SharedStore,
-    clock: Clock,
     reports: mpsc::Receiver<Report>,
     gathered: Vec<Report>,
     // What is being recorded. Kept here, so that a call that is cancelled and made again goes on with it.
     outcomes: Vec<Outcome>,
-    gone: Vec<(OrgId, EndpointId)>,
+    ordered: bool,
+    /// Tells that an ordered endpoint's next delivery may be claimed.
+    wake: Wake,
     /// Beats when the store has taken outcomes.
     progress: Pulse,
 }
@@ -59,12 +57,12 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn new(
         store: SharedStore,
-        clock: Clock,
         reports: mpsc::Receiver<Report>,
+        wake: Wake,
         progress: Pulse,
     ) -> Self {
         let gathered = Vec::with_capacity(BATCH_OUTCOMES_MAX);
-        Self { store, clock, reports, gathered, outcomes: Vec::new(), gone: Vec::new(), progress }
+        Self { store, reports, gathered, outcomes: Vec::new(), ordered: false, wake, progress }
     }
 
     /// Records until every sender is gone and all they sent is recorded.
@@ -116,21 +114,14 @@ impl Recorder {
 
     async fn record(&mut self) {
         for report in self.gathered.drain(..) {
-            if let Some(endpoint) = report.gone {
-                let gone = (report.outcome.org_id, endpoint);
-                if !self.gone.contains(&gone) {
-                    self.gone.push(gone);
-                }
-            }
+            self.ordered |= report.ordered;
             self.outcomes.push(report.outcome);
-        }
-        // Endpoints first: what is handed back for one of them is then parked, not claimed again.
-        while let Some((org, endpoint)) = self.gone.last().copied() {
-            self.disable(org, endpoint).await;
-            self.gone.pop();
         }
         self.record_outcomes().await;
         self.outcomes.clear();
+        if std::mem::take(&mut self.ordered) {
+            self.wake.wake();
+        }
     }
 
     async fn record_outcomes(&self) {
@@ -167,26 +158,6 @@ impl Recorder {
                     return answer;
                 }
             }
-        }
-    }
-
-    async fn disable(&self, org: OrgId, endpoint: EndpointId) {
-        let change = EndpointChange {
-            disabled_reason: Some(Some(GONE_REASON.to_owned())),
-            ..EndpointChange::default()
-        };
-        let mut backoff = Backoff::new();
-        let answer = loop {
-            match self.store.update_endpoint(org, endpoint, &change, self.clock.now()).await {
-                Err(StoreError::Unavailable(error)) => backoff.wait(&error).await,
-                answer => break answer,
-            }
-        };
-        match answer {
-            Ok(Some(_)) => tracing::warn!(%org, %endpoint, "endpoint disabled: {GONE_REASON}"),
-            // Its owner removed it meanwhile.
-            Ok(None) => {}
-            Err(error) => tracing::error!(%org, %endpoint, %error, "cannot disable an endpoint"),
         }
     }
 }

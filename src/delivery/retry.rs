@@ -6,8 +6,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use crate::config::RetrySchedule;
-use crate::domain::{DeadReason, Decision, Timestamp};
+use crate::domain::{DeadReason, Decision, RetrySchedule, Timestamp};
 
 /// A receiver may ask for a later attempt, but not for one later than this: the longest wait of the
 /// default schedule.

@@ -190,6 +190,8 @@ pub struct Outcome {
     pub delivery_id: DeliveryId,
     /// The tenant it belongs to.
     pub org_id: OrgId,
+    /// The endpoint it goes to.
+    pub endpoint_id: EndpointId,
     /// When its event was accepted: with the id, the key of its row.
     pub event_received_at: Timestamp,
     /// The token it was leased with.
@@ -200,6 +202,8 @@ pub struct Outcome {
     pub decision: Decision,
     /// When this was decided.
     pub decided_at: Timestamp,
+    /// If the attempt failed, as all have since this moment or earlier, the endpoint is disabled.
+    pub disable_if_failing_since: Timestamp,
 }
 
 /// What happens next to a delivery.

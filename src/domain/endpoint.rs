@@ -9,8 +9,8 @@ use url::Url;
 
 use super::event::EventTypeError;
 use super::{
-    CustomHeaders, EndpointId, EventType, OrgId, Secrets, SigningSecret, Timestamp, TooManySecrets,
-    Violation,
+    CustomHeaders, EndpointId, EventType, OrgId, Pacing, PacingChange, Secrets, SigningSecret,
+    Timestamp, TooManySecrets, Violation,
 };
 
 /// A receiver of webhooks.
@@ -22,7 +22,7 @@ pub struct Endpoint {
     pub org_id: OrgId,
     /// Where webhooks are posted.
     pub url: Url,
-    /// Which events it wants; none listed means all.
+    /// Which events it wants; none listed means all that tenants post.
     pub event_types: EventTypeFilters,
     /// What its owner says of it.
     pub description: Option<String>,
@@ -36,6 +36,11 @@ pub struct Endpoint {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+    /// How its deliveries are made.
+    pub pacing: Pacing,
+    /// Since when every attempt has failed; `None` while the last one that ended succeeded, or
+    /// before the first.
+    pub failing_since: Option<Timestamp>,
 }
 
 /// Something that the store may hold encrypted, unless it cannot be read. An endpoint is itself all
@@ -71,6 +76,8 @@ pub struct EndpointChange {
     pub description: Option<Option<String>>,
     /// `Some(None)` enables the endpoint, `Some(Some(reason))` disables it.
     pub disabled_reason: Option<Option<String>>,
+    /// How its deliveries are made.
+    pub pacing: PacingChange,
 }
 
 impl Endpoint {
@@ -94,6 +101,8 @@ impl Endpoint {
             disabled_reason: None,
             created_at: now,
             updated_at: now,
+            pacing: Pacing::default(),
+            failing_since: None,
         }
     }
 
@@ -173,7 +182,7 @@ impl Endpoint {
 /// One entry of an endpoint's filter: `user.login`, `user.*` or `*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventTypeFilter {
-    /// Every event.
+    /// Every event that tenants post.
     All,
     /// Events whose type starts with this text, which ends in a dot.
     Prefix(String),
@@ -182,10 +191,11 @@ pub enum EventTypeFilter {
 }
 
 impl EventTypeFilter {
-    /// Whether events of this type pass.
+    /// Whether events of this type pass. `*` means every event that tenants post; operational
+    /// events pass only a filter that names them.
     pub fn matches(&self, event_type: &str) -> bool {
         match self {
-            Self::All => true,
+            Self::All => !EventType::is_operational(event_type),
             Self::Prefix(prefix) => event_type.starts_with(prefix.as_str()),
             Self::Exact(exact) => exact.as_str() == event_type,
         }
@@ -222,7 +232,8 @@ impl Serialize for EventTypeFilter {
     }
 }
 
-/// An endpoint's filters. An event passes when any of them matches, or when there are none.
+/// An endpoint's filters. An event passes when any of them matches; when there are none, every
+/// event passes that tenants post.
 ///
 /// Written for the store as one text with commas between the entries, which no entry can contain.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
@@ -250,7 +261,9 @@ impl EventTypeFilters {
 
     /// Whether events of this type pass.
     pub fn matches(&self, event_type: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|filter| filter.matches(event_type))
+        let all = [EventTypeFilter::All];
+        let filters = if self.0.is_empty() { &all[..] } else { &self.0 };
+        filters.iter().any(|filter| filter.matches(event_type))
     }
 }
 
@@ -291,6 +304,18 @@ mod tests {
         assert!(EventTypeFilters::default().matches("anything"));
         assert!("*".parse::<EventTypeFilters>().unwrap().matches("anything"));
         assert_eq!(filters.to_string(), "user.login,invoice.*");
+    }
+
+    #[test]
+    fn operational_events_pass_only_filters_that_name_them() {
+        let disabled = "hookgate.endpoint.disabled";
+        for named in ["hookgate.*", "*,hookgate.endpoint.*", disabled] {
+            assert!(named.parse::<EventTypeFilters>().unwrap().matches(disabled), "{named}");
+        }
+        for other in ["", "*", "endpoint.*", "hookgate.delivery.exhausted"] {
+            assert!(!other.parse::<EventTypeFilters>().unwrap().matches(disabled), "{other}");
+        }
+        assert!(EventTypeFilters::default().matches("hookgates.own"));
     }
 
     #[test]

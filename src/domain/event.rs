@@ -67,6 +67,11 @@ impl EventType {
         previous != b'.' && text.len() <= Self::BYTES_MAX
     }
 
+    /// Whether a type is one of the server's own events, whose types start with `hookgate.`.
+    pub fn is_operational(text: &str) -> bool {
+        text.starts_with("hookgate.")
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::vitals::{OldestDue, Readings};
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
-use crate::delivery::{Guard, Vitals};
+use crate::delivery::{Control, Guard, Vitals};
 use crate::domain::{DraftLimits, Timestamp};
 use crate::ingest::{Backlog, Intake};
 use crate::limit::RateLimiter;
@@ -36,6 +36,8 @@ pub struct Parts {
     pub limiter: RateLimiter,
     /// Takes events in.
     pub intake: Intake,
+    /// The line to the dispatcher.
+    pub delivery: Control,
     /// Wakes whoever delivers.
     pub wake: Wake,
     /// Tells whoever goes on with replays that there is a new one.

@@ -34,6 +34,11 @@ impl<P: Copy> AckWindow<P> {
         self.batches.len()
     }
 
+    /// Whether every batch before this one is finished.
+    pub(super) const fn is_oldest(&self, number: BatchNumber) -> bool {
+        self.oldest == number.0
+    }
+
     /// The end of the oldest batch that is not finished; `None` when all are.
     pub(super) fn oldest(&self) -> Option<P> {
         self.batches.front().map(|batch| batch.end)
@@ -68,9 +73,11 @@ mod tests {
     fn the_end_moves_only_over_what_is_finished() {
         let mut window = AckWindow::new();
         let [first, second, third] = [10, 20, 35].map(|end| window.add(end));
+        assert!(window.is_oldest(first) && !window.is_oldest(second));
         assert_eq!(window.finish(second), None);
         assert_eq!(window.len(), 3);
         assert_eq!(window.finish(first), Some(20));
+        assert!(window.is_oldest(third));
         assert_eq!(window.finish(first), None);
         assert_eq!(window.finish(third), Some(35));
         let fourth = window.add(40);

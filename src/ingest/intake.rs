@@ -1,6 +1,9 @@
 //! Accepting events: the part of the way in that a tenant waits for.
 
-use crate::domain::{Draft, EventId, OrgId, TraceId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::domain::{Draft, EventId, OrgId, Timestamp, TraceId};
 use crate::journal::{AppendError, Journal, JournalStatus};
 use crate::runtime::Clock;
 
@@ -11,6 +14,7 @@ use super::record::{self, RecordError, Shared};
 pub struct Intake {
     journal: Journal,
     clock: Clock,
+    order: Order,
 }
 
 /// Why events were not taken. None of them was.
@@ -26,8 +30,8 @@ pub enum AcceptError {
 
 impl Intake {
     /// Takes events into `journal`.
-    pub const fn new(journal: Journal, clock: Clock) -> Self {
-        Self { journal, clock }
+    pub fn new(journal: Journal, clock: Clock) -> Self {
+        Self { journal, clock, order: Order::default() }
     }
 
     /// Takes the events of one request, all or none. They are on stable storage when this returns
@@ -38,7 +42,7 @@ impl Intake {
         drafts: &[Draft<'_>],
         trace_id: TraceId,
     ) -> Result<Vec<EventId>, AcceptError> {
-        let received_at = self.clock.now();
+        let received_at = self.order.next(self.clock.now(), drafts.len());
         let mint = |draft: &Draft<'_>| match &draft.dedup_id {
             Some(dedup_id) => EventId::from_dedup_id(org_id, dedup_id),
             None => EventId::mint(received_at),
@@ -54,5 +58,38 @@ impl Intake {
     /// How the journal stands.
     pub fn status(&self) -> JournalStatus {
         self.journal.status()
+    }
+}
+
+/// Hands out the moments at which events are accepted: each once, and ever later ones, whatever the
+/// clock does. So these moments tell the order of events, for endpoints that want it.
+#[derive(Clone, Debug, Default)]
+struct Order(Arc<AtomicI64>);
+
+impl Order {
+    /// The first of `events` moments, a microsecond apart: `now`, or as soon after it as one is free.
+    fn next(&self, now: Timestamp, events: usize) -> Timestamp {
+        let events = i64::try_from(events).unwrap_or(i64::MAX);
+        let after = |free: i64| free.max(now.micros()).saturating_add(events);
+        // Which requests this puts in order is decided by the value alone, so no other is guarded.
+        let free =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| Some(after(free)));
+        let free = free.unwrap_or_else(|free| free);
+        Timestamp::from_micros(free.max(now.micros()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_handed_out_once_and_in_order_though_the_clock_is_set_back() {
+        let order = Order::default();
+        let next = |now, events| order.next(Timestamp::from_micros(now), events).micros();
+        assert_eq!(next(100, 3), 100);
+        assert_eq!(next(100, 1), 103);
+        assert_eq!(next(50, 1), 104);
+        assert_eq!(next(200, 1), 200);
     }
 }

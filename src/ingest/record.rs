@@ -1,6 +1,9 @@
 //! The journal's record: the events of one request, as bytes.
 //!
 //! One request is one record, so that a batch is taken whole or not at all, whatever dies when.
+//! Its events were accepted one after the other, a microsecond apart, so that their times tell their
+//! order.
+//!
 //! The first byte is the format's version; the rest is postcard (its wire format is stable since
 //! 1.0), what the events share first, then the events one after the other.
 
@@ -13,9 +16,11 @@ use uuid::Uuid;
 
 use crate::domain::{Draft, Event, EventId, EventType, OrgId, Timestamp, TraceId};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version before: all events of a record were accepted at the same moment.
+const VERSION_ONE_MOMENT: u8 = 1;
 
-/// What the events of a record share.
+/// What the events of a record share; `received_at` is the first one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shared {
     pub(super) org_id: OrgId,
@@ -107,31 +112,35 @@ pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
     encode(&shared, &[draft], &[event.id])
 }
 
-/// When the events of a record were accepted.
+/// When the first event of a record was accepted.
 pub(super) fn received_at(record: &[u8]) -> Result<Timestamp, RecordError> {
-    let (head, _) = head(record)?;
+    let (_, head, _) = head(record)?;
     Ok(Timestamp::from_micros(head.received_at))
 }
 
 /// Reads a record's events. Payloads are slices of `record`, not copies.
 pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
-    let (head, mut rest) = head(record)?;
+    let (apart_us, mut head, mut rest) = head(record)?;
     let mut events = Vec::new();
     while !rest.is_empty() {
         let (entry, tail): (Entry<'_>, &[u8]) = postcard::take_from_bytes(rest)?;
         events.push(Arc::new(event(&head, &entry, record)?));
+        head.received_at = head.received_at.saturating_add(apart_us);
         rest = tail;
     }
     Ok(events)
 }
 
-/// What the events share, and the bytes of the events.
-fn head(record: &[u8]) -> Result<(Head, &[u8]), RecordError> {
+/// How many microseconds apart the events were accepted, what they share, and the bytes of them.
+fn head(record: &[u8]) -> Result<(i64, Head, &[u8]), RecordError> {
     let (version, rest) = record.split_first().ok_or(RecordError::Empty)?;
-    if *version != VERSION {
-        return Err(RecordError::Version(*version));
-    }
-    Ok(postcard::take_from_bytes(rest)?)
+    let apart_us = match *version {
+        VERSION => 1,
+        VERSION_ONE_MOMENT => 0,
+        newer => return Err(RecordError::Version(newer)),
+    };
+    let (head, rest) = postcard::take_from_bytes(rest)?;
+    Ok((apart_us, head, rest))
 }
 
 fn event(head: &Head, entry: &Entry<'_>, record: &Bytes) -> Result<Event, RecordError> {
@@ -152,6 +161,8 @@ fn event(head: &Head, entry: &Entry<'_>, record: &Bytes) -> Result<Event, Record
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -189,7 +200,8 @@ mod tests {
             assert_eq!(event.user_id.as_deref(), Some("ü"));
             assert_eq!(event.account_id, None);
             assert_eq!(event.occurred_at, Some(Timestamp::from_micros(-5)));
-            assert_eq!((event.org_id, event.received_at), (shared.org_id, shared.received_at));
+            let received_at = shared.received_at.plus(Duration::from_micros(index as u64));
+            assert_eq!((event.org_id, event.received_at), (shared.org_id, received_at));
         }
         let again = Bytes::from(encode_event(&events[0]).unwrap());
         assert_eq!(decode(&again).unwrap(), events[..1]);
@@ -239,6 +251,16 @@ mod tests {
             // The journal's checksums keep it from coming to this; it must not panic all the same.
             let _ = decode(&Bytes::from(record));
         }
+    }
+
+    #[test]
+    fn a_record_of_the_version_before_is_read_as_it_was_meant() {
+        let shared = shared();
+        let ids: Vec<EventId> = (0..2).map(|_| EventId::mint(shared.received_at)).collect();
+        let mut record = encode(&shared, &[draft("1"), draft("2")], &ids).unwrap();
+        record[0] = VERSION_ONE_MOMENT;
+        let events = decode(&Bytes::from(record)).unwrap();
+        assert!(events.iter().all(|event| event.received_at == shared.received_at));
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! The worker pool: from the journal to the store.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::IngestConfig;
-use crate::domain::{Event, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
+use crate::domain::{
+    EndpointId, Event, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId, Timestamp,
+};
 use crate::journal::{Journal, JournalReader, ReadError, Record};
 use crate::runtime::{Clock, Lifecycle, Wake};
 use crate::store::{LeaseRoom, Persisted, SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
-use super::ack_window::BatchNumber;
+use super::ack_window::{AckWindow, BatchNumber};
 use super::backlog::{Backlog, Mark};
 use super::record::{self, RecordError};
 
@@ -33,6 +36,8 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 pub struct HandOver {
     /// The channel to whoever delivers.
     pub deliveries: mpsc::Sender<LeasedDelivery>,
+    /// Endpoints whose deliveries they do not want for now, in ascending order.
+    pub shut: watch::Receiver<Arc<[EndpointId]>>,
     /// Wakes them when there are deliveries that were not leased.
     pub wake: Wake,
     /// Whose leases they are.
@@ -46,7 +51,7 @@ pub struct Workers {
     journal: Journal,
     reader: tokio::sync::Mutex<JournalReader>,
     backlog: Backlog,
-    /// Tells the worker that reads that the window has moved.
+    /// Tells those who wait for it that the window has moved.
     window_moved: Notify,
     store: SharedStore,
     hand_over: HandOver,
@@ -125,12 +130,12 @@ impl Workers {
         let Some(batch) = self.next_batch().await? else {
             return Ok(false);
         };
-        self.store_all(&batch.events).await;
+        self.store_in_order(&batch).await;
         self.backlog.progress.beat();
         let moved = self.backlog.window().finish(batch.number);
         if let Some(mark) = moved {
             self.journal.finished(mark.end);
-            self.window_moved.notify_one();
+            self.window_moved.notify_waiters();
         }
         Ok(true)
     }
@@ -138,9 +143,7 @@ impl Workers {
     /// Reads a batch. One worker reads while the others store.
     async fn next_batch(&self) -> Result<Option<Batch>, WorkerError> {
         let mut reader = self.reader.lock().await;
-        while self.backlog.window().len() >= BATCHES_AHEAD_MAX {
-            self.window_moved.notified().await;
-        }
+        self.window_until(|window| window.len() < BATCHES_AHEAD_MAX).await;
         let records = reader.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await?;
         let Some([first, .., last] | [first @ last]) = records.as_deref() else {
             return Ok(None);
@@ -151,6 +154,48 @@ impl Workers {
         drop(reader);
         let events = decode(records.as_deref().unwrap_or_default())?;
         Ok(Some(Batch { number, events }))
+    }
+
+    /// Waits until the window is as asked for.
+    async fn window_until(&self, is_so: impl Fn(&AckWindow<Mark>) -> bool) {
+        loop {
+            let mut moved = pin!(self.window_moved.notified());
+            // Registered before the look, so that no move in between is missed.
+            moved.as_mut().enable();
+            if is_so(&self.backlog.window()) {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Stores a batch. The events of organisations with ordered endpoints wait for the batches before
+    /// it: an ordered delivery that is there proves that all before it are.
+    async fn store_in_order(&self, batch: &Batch) {
+        let ordered = self.ordered_orgs(&batch.events).await;
+        if ordered.is_empty() {
+            return self.store_all(&batch.events).await;
+        }
+        let is_ordered = |event: &Arc<Event>| ordered.binary_search(&event.org_id).is_ok();
+        let (ordered, others): (Vec<_>, Vec<_>) =
+            batch.events.iter().map(Arc::clone).partition(is_ordered);
+        self.store_all(&others).await;
+        self.window_until(|window| window.is_oldest(batch.number)).await;
+        self.store_all(&ordered).await;
+    }
+
+    /// The organisations of some events that have ordered endpoints, in ascending order.
+    async fn ordered_orgs(&self, events: &[Arc<Event>]) -> Vec<OrgId> {
+        let mut orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
+        orgs.sort_unstable();
+        orgs.dedup();
+        let mut wait = RETRY_WAIT;
+        loop {
+            match self.store.ordered_orgs_across_orgs(&orgs).await {
+                Ok(ordered) => return ordered,
+                Err(error) => self.rest(&mut wait, &error).await,
+            }
+        }
     }
 
     /// Stores every event, however long the store is away, and splits what it refuses.
@@ -184,12 +229,14 @@ impl Workers {
             let room = deliveries.capacity().min(LEASES_PER_BATCH_MAX);
             let permits = deliveries.try_reserve_many(room).ok();
             let now = self.clock.now();
+            let shut = Arc::clone(&self.hand_over.shut.borrow());
             let lease_room = permits.as_ref().map(|permits| LeaseRoom {
                 lease: Lease {
                     token: LeaseToken::mint(self.hand_over.instance),
                     until: now.plus(self.hand_over.lease_span),
                 },
                 deliveries_max: permits.len(),
+                except: &shut,
             });
             let result = self.store.persist_events_across_orgs(events, lease_room, now).await;
             match result {

@@ -45,6 +45,7 @@ pub(super) const SQLITE: &[Step] = &[
     step!("sqlite", 1, "0001", "initial"),
     step!("sqlite", 2, "0002", "endpoint_secrets"),
     step!("sqlite", 3, "0003", "error_class"),
+    step!("sqlite", 4, "0004", "fairness"),
     step!("sqlite", 5, "0005", "replays"),
 ];
 
@@ -53,6 +54,7 @@ pub(super) const POSTGRES: &[Step] = &[
     step!("postgres", 1, "0001", "initial"),
     step!("postgres", 2, "0002", "endpoint_secrets"),
     step!("postgres", 3, "0003", "error_class"),
+    step!("postgres", 4, "0004", "fairness"),
     step!("postgres", 5, "0005", "replays"),
 ];
 

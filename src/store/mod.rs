@@ -23,6 +23,7 @@
 //! **Invariant:** an event row and its delivery rows commit together, so the presence of an event
 //! proves that it was planned. Nothing plans an event that is already there.
 
+mod claim;
 mod error;
 mod lease;
 mod migrations;
@@ -33,6 +34,7 @@ mod replay;
 mod rows;
 mod seal;
 pub mod sqlite;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,8 @@ use crate::domain::{
 };
 use crate::runtime::Stopwatch;
 use crate::telemetry::{DbOperation, Metrics};
+
+pub use claim::{ClaimCursor, ClaimRequest, Claimed};
 
 /// A store as the rest of the crate sees it.
 pub type SharedStore = Arc<dyn Store>;
@@ -281,17 +285,20 @@ pub struct Persisted {
 
 /// Room for deliveries that the caller could start at once.
 #[derive(Clone, Copy, Debug)]
-pub struct LeaseRoom {
+pub struct LeaseRoom<'a> {
     /// The lease to plan them under.
     pub lease: Lease,
     /// How many at the most.
     pub deliveries_max: usize,
+    /// Endpoints whose deliveries are not leased, in ascending order.
+    pub except: &'a [EndpointId],
 }
 
 /// Events.
 #[async_trait]
 pub trait EventStore: Send + Sync {
-    /// Stores events and plans one delivery for every enabled endpoint that wants them.
+    /// Stores events and plans one delivery for every enabled endpoint that wants them, leased as far
+    /// as there is room; ordered ones never are.
     ///
     /// Storing an event again changes nothing. Of the events of one organisation with one
     /// `dedup_id` whose `received_at` lie less than the dedup window apart, the one that is stored
@@ -303,9 +310,12 @@ pub trait EventStore: Send + Sync {
     async fn persist_events_across_orgs(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom>,
+        room: Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError>;
+    /// Those of `orgs` that have an ordered endpoint, in ascending order. Their events are to be
+    /// persisted in the order they were accepted.
+    async fn ordered_orgs_across_orgs(&self, orgs: &[OrgId]) -> Result<Vec<OrgId>, StoreError>;
     /// Stores an event that is new and plans one delivery of it, to this endpoint whatever its
     /// filters say and to no other. It is due at `now`.
     async fn plan_event(
@@ -339,16 +349,17 @@ pub trait EventStore: Send + Sync {
 /// Deliveries and their attempts.
 #[async_trait]
 pub trait DeliveryStore: Send + Sync {
-    /// Leases deliveries that are due at `now`, the longest due first, and not to the endpoints
-    /// in `except`. Two callers never hold one delivery.
+    /// Leases deliveries that are due, shared out among the endpoints that have any; each gives
+    /// those that are due longest first. Two callers never hold one delivery. Of ordered
+    /// deliveries to one endpoint only the oldest is leased, and only while no other one is.
     async fn claim_deliveries_across_orgs(
         &self,
-        room: LeaseRoom,
-        except: &[EndpointId],
-        now: Timestamp,
-    ) -> Result<Vec<LeasedDelivery>, StoreError>;
+        request: ClaimRequest<'_>,
+    ) -> Result<Claimed, StoreError>;
     /// Records what became of leased deliveries: the attempt, the new standing, and a dead letter
-    /// for one that is given up. Outcomes whose lease was lost, or whose delivery was cancelled, change nothing; the
+    /// for one that is given up; and what that says of their endpoints: since when one fails, and
+    /// that it is disabled, its pending deliveries parked, when it is gone or has failed for too
+    /// long. Whoever subscribes to the operational events of this gets them, planned here. Outcomes whose lease was lost, or whose delivery was cancelled, change nothing; the
     /// number of those that counted is returned.
     async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError>;
     /// Makes everything that a server has leased due at `now` and returns how much that was: for a

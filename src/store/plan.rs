@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{DeliveryId, Endpoint, Event, EventId, LeasedDelivery, OrgId, Timestamp};
+use crate::domain::{
+    DeliveryId, Endpoint, Event, EventId, Lease, LeasedDelivery, OrgId, Timestamp,
+};
 
 use super::LeaseRoom;
 
@@ -52,6 +54,11 @@ impl Endpoints {
         Self(by_org)
     }
 
+    /// Whether anyone wants an event.
+    pub(super) fn is_wanted(&self, event: &Event) -> bool {
+        self.wanting(event).next().is_some()
+    }
+
     fn wanting<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Arc<Endpoint>> {
         let of_org = self.0.get(&event.org_id).map_or(&[][..], Vec::as_slice);
         of_org.iter().filter(|endpoint| endpoint.wants(event.event_type.as_str()))
@@ -66,14 +73,20 @@ pub(super) struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// The delivery in the hands of the caller, planned under the room's lease.
-    pub(super) fn leased(&self, room: LeaseRoom) -> LeasedDelivery {
+    /// Whether it may be planned leased, given the room there is.
+    pub(super) fn may_be_leased(&self, room: Option<LeaseRoom<'_>>) -> bool {
+        let is_in = |room: LeaseRoom<'_>| room.except.binary_search(&self.endpoint.id).is_err();
+        !self.endpoint.pacing.ordered && room.is_some_and(is_in)
+    }
+
+    /// The delivery in the hands of the caller, planned under this lease.
+    pub(super) fn leased(&self, lease: Lease) -> LeasedDelivery {
         LeasedDelivery {
             id: self.id,
             event: Arc::clone(self.event),
             endpoint: Arc::clone(self.endpoint),
             attempts: 0,
-            lease: room.lease,
+            lease,
         }
     }
 }

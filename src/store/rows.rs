@@ -16,7 +16,7 @@ use super::seal::{self, Keyring, Place, SecretColumns};
 use super::{MissingKey, RESEALED_PER_STEP, Resealed, StoreError};
 use crate::domain::{
     ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, Delivery,
-    DeliveryId, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash, Org, OrgId,
+    DeliveryId, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash, Org, OrgId, Pacing,
     PageRequest, Replay, ReplayId, Role, Timestamp, TraceId,
 };
 
@@ -40,6 +40,8 @@ pub(super) trait Columns {
     fn number(&self, column: usize) -> Result<i64, StoreError>;
     /// A number or NULL.
     fn number_opt(&self, column: usize) -> Result<Option<i64>, StoreError>;
+    /// True or false.
+    fn flag(&self, column: usize) -> Result<bool, StoreError>;
 }
 
 macro_rules! columns {
@@ -70,6 +72,9 @@ macro_rules! columns {
                 Ok(self.try_get(column)?)
             }
             fn number_opt(&self, column: usize) -> Result<Option<i64>, StoreError> {
+                Ok(self.try_get(column)?)
+            }
+            fn flag(&self, column: usize) -> Result<bool, StoreError> {
                 Ok(self.try_get(column)?)
             }
         }
@@ -111,7 +116,8 @@ macro_rules! endpoint_columns {
         $crate::store::rows::columns_of!(
             $of;
             id org_id url event_types description secret disabled_reason created_at updated_at
-            earlier_secrets headers
+            earlier_secrets headers max_concurrency rate_limit_per_second retry_schedule ordered
+            failing_since
         )
     };
 }
@@ -150,6 +156,20 @@ pub(super) fn endpoint(
         disabled_reason: row.text_opt(at + 6)?,
         created_at: row.moment(at + 7)?,
         updated_at: row.moment(at + 8)?,
+        pacing: pacing(row, at + 11)?,
+        failing_since: row.moment_opt(at + 15)?,
+    })
+}
+
+/// Reads `max_concurrency, rate_limit_per_second, retry_schedule, ordered`, starting at `at`.
+fn pacing(row: &impl Columns, at: usize) -> Result<Pacing, StoreError> {
+    let number = |column, name| row.number_opt(column)?.map(|n| fits(name, n)).transpose();
+    let schedule = row.text_opt(at + 2)?;
+    Ok(Pacing {
+        max_concurrency: number(at, "max_concurrency")?,
+        rate_limit_per_second: number(at + 1, "rate_limit_per_second")?,
+        retry_schedule: schedule.map(|text| parsed("retry_schedule", &text)).transpose()?,
+        ordered: row.flag(at + 3)?,
     })
 }
 
@@ -340,7 +360,7 @@ pub(super) fn storable(text: &str) -> Cow<'_, str> {
     }
 }
 
-fn parsed<T: FromStr>(column: &str, text: &str) -> Result<T, StoreError> {
+pub(super) fn parsed<T: FromStr>(column: &str, text: &str) -> Result<T, StoreError> {
     text.parse().map_err(|_| StoreError::Corrupt(format!("the text of a column {column}")))
 }
 

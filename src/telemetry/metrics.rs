@@ -42,6 +42,8 @@ pub struct Metrics {
     pub journal_sync_seconds: Histogram,
     /// Webhooks under way.
     pub webhooks_in_flight: IntGauge,
+    /// Endpoints whose circuit breakers are open on this server.
+    pub endpoint_breakers_open: IntGauge,
     /// Deliveries held in memory.
     pub delivery_queue_size: IntGauge,
     /// How long the oldest due delivery waits that nobody holds, in seconds; read at the scrape.
@@ -205,6 +207,11 @@ impl Metrics {
                 SLOW_BUCKETS,
             )?,
             webhooks_in_flight: gauge(&r, "webhooks_in_flight", "Webhooks under way")?,
+            endpoint_breakers_open: gauge(
+                &r,
+                "endpoint_breakers_open",
+                "Endpoints left alone because they do not answer",
+            )?,
             delivery_queue_size: gauge(&r, "delivery_queue_size", "Deliveries held in memory")?,
             oldest_due_delivery_age_seconds: gauge(
                 &r,

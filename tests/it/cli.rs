@@ -133,7 +133,11 @@ async fn every_command_answers_one_json_value() {
     let url = "https://example.com/hooks";
     let types = "user.login,invoice.*";
     let add = ["endpoint", "add", "--org", org, "--url", url, "--event-types", types];
-    let mut endpoint = place.json(&add).await;
+    let pacing = ["--max-concurrency", "4", "--retry-schedule", "5s,90m", "--ordered"];
+    let mut endpoint = place.json(&[&add[..], &pacing].concat()).await;
+    assert_eq!((&endpoint["max_concurrency"], &endpoint["ordered"]), (&json!(4), &json!(true)));
+    assert_eq!(endpoint["retry_schedule"], json!(["5s", "1h 30m"]));
+    assert_eq!(endpoint["rate_limit_per_second"], Value::Null);
     assert!(text(&endpoint, "secret").starts_with("whsec_"), "{endpoint}");
     assert_eq!(endpoint["event_types"], json!(["user.login", "invoice.*"]));
     endpoint.as_object_mut().unwrap().remove("secret");

@@ -139,6 +139,79 @@ async fn raw_bodies_are_delivered_and_read_back_as_json() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordered_endpoint_keeps_its_order_through_refusals_and_kills_on_sqlite() {
+    let data_dir = tempfile::tempdir().unwrap();
+    the_order_is_kept(data_dir.path(), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordered_endpoint_keeps_its_order_through_refusals_and_kills_on_postgresql() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let url = postgres::fresh_database().await;
+    the_order_is_kept(data_dir.path(), &[("DATABASE_URL", &url)]).await;
+}
+
+/// Posts one by one and in batches while the receiver refuses every other webhook or so and the
+/// server is killed again and again. Nothing may arrive before all that was accepted earlier has
+/// been taken; a webhook that was under way at a kill may come twice.
+async fn the_order_is_kept(data_dir: &Path, settings: &[(&str, &str)]) {
+    let receiver = Receiver::start().await;
+    // About half of them, as the bits of an odd number fall.
+    let refuses = |place: u64| place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63 == 1;
+    let taken = |place: usize| !refuses(place as u64);
+    receiver.answer((0..4_000).map(|n| Answer::status(if taken(n) { 204 } else { 400 })));
+    let many_retries = ["10ms"; 30].join(",");
+    let retries = ("RETRY_SCHEDULE", many_retries.as_str());
+    let settings: Vec<_> = settings.iter().copied().chain([retries]).collect();
+    let mut server = Binary::start(data_dir, &settings).await;
+    let (key, _) = server.first_keys().await;
+    let tenant = Tenant { client: client(), key };
+    let body = json!({ "url": receiver.url("/"), "ordered": true }).to_string();
+    let endpoint = tenant.post(&server, "/api/endpoints", body).await;
+    receiver.trust(&endpoint["secret"].as_str().unwrap().parse().unwrap());
+
+    let mut accepted: Vec<String> = Vec::new();
+    for round in 0..4 {
+        for number in 0..8 {
+            let event = |n: usize| json!({ "type": "a", "payload": [round, number, n] });
+            let one = tenant.post(&server, "/api/events", event(0).to_string()).await;
+            accepted.push(one["id"].as_str().unwrap().to_owned());
+            let batch = json!([event(1), event(2), event(3)]).to_string();
+            let many = tenant.post(&server, "/api/events/batch", batch).await;
+            let ids = many["ids"].as_array().unwrap();
+            accepted.extend(ids.iter().map(|id| id.as_str().unwrap().to_owned()));
+        }
+        // Somewhere within the backlog.
+        receiver.received(accepted.len() / 2).await;
+        server.kill().await;
+        server = Binary::start(data_dir, &settings).await;
+    }
+    let mut seen = 0;
+    let all = loop {
+        let so_far = receiver.received(seen + 1).await;
+        seen = so_far.len();
+        let last = accepted.last().unwrap();
+        let arrived =
+            |(n, webhook): (usize, &Received)| taken(n) && webhook.header("webhook-id") == last;
+        if so_far.iter().enumerate().any(arrived) {
+            break so_far;
+        }
+    };
+    let mut next = 0;
+    for (place, webhook) in all.iter().enumerate() {
+        let id = webhook.header("webhook-id");
+        let position = accepted.iter().position(|accepted| accepted == id).unwrap();
+        // The next one, or the one before it again: its outcome died with the server.
+        assert!(position == next || position + 1 == next, "{position} came, {next} is next");
+        if position == next && taken(place) {
+            next += 1;
+        }
+    }
+    assert_eq!(next, accepted.len());
+    server.stop().await;
+}
+
 /// Waits for a verified webhook of every posted event. Restarts may bring some twice.
 async fn webhooks_of(
     receiver: &Receiver,

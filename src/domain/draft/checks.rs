@@ -19,6 +19,11 @@ pub(super) fn event_type<'a>(
         violations.push(Violation::new(field, "format", rule));
         return None;
     }
+    if EventType::is_operational(&text) {
+        let rule = "must not start with hookgate., which the server's own events do";
+        violations.push(Violation::new(field, "reserved", rule));
+        return None;
+    }
     Some(text)
 }
 

@@ -141,6 +141,14 @@ mod tests {
     }
 
     #[test]
+    fn the_servers_own_event_types_are_not_for_tenants() {
+        let body = br#"{"type":"hookgate.endpoint.disabled","payload":1}"#;
+        let found = violations(parse_event(body, &LIMITS).unwrap_err());
+        assert_eq!(found, [(None, "type".to_owned(), "reserved")]);
+        assert!(parse_event(br#"{"type":"hookgate","payload":1}"#, &LIMITS).is_ok());
+    }
+
+    #[test]
     fn malformed_json_names_line_and_column() {
         let error = parse_event(b"{\"type\":\n oops}", &LIMITS).unwrap_err();
         assert!(matches!(error, DraftError::Malformed(_)));

@@ -108,6 +108,7 @@ pub(in super::super) async fn cancel(
     query.finish()?;
     let cancelled = app.store.cancel_delivery(tenant.org_id, id, app.clock.now()).await?;
     let delivery = cancelled.map_err(ApiError::Delivery)?;
+    app.delivery.forget_delivery(id);
     answer::ok(&DeliveryView::from(delivery))
 }
 

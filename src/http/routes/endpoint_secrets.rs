@@ -78,7 +78,9 @@ pub(in super::super) async fn rotate(
     let overlap = overlap.unwrap_or(Secrets::OVERLAP_DEFAULT);
     let now = app.clock.now();
     let rotated = app.store.rotate_secret(tenant.org_id, id, &new, overlap, now).await?;
-    shown(&rotated.map_err(ApiError::Rotation)?, now)
+    let rotated = rotated.map_err(ApiError::Rotation)?;
+    app.delivery.forget(id);
+    shown(&rotated, now)
 }
 
 /// Takes the fields that say what a new secret is to be.

@@ -19,8 +19,9 @@ use super::super::state::AppState;
 use super::{answer, endpoint_secrets};
 use crate::delivery::Guard;
 use crate::domain::{
-    CustomHeaders, Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters,
-    PublicKey, SecretChoice, Secrets, SignatureScheme, SigningSecret, Timestamp, Violation,
+    CustomHeaders, Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters, Pacing,
+    PacingChange, PublicKey, RetrySchedule, SecretChoice, Secrets, SignatureScheme, SigningSecret,
+    Timestamp, Violation,
 };
 
 /// Why an endpoint is disabled that its owner disabled.
@@ -39,6 +40,9 @@ struct EndpointView<'a> {
     public_key: Option<PublicKey>,
     enabled: bool,
     disabled_reason: Option<&'a str>,
+    #[serde(flatten)]
+    pacing: &'a Pacing,
+    failing_since: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -74,6 +78,7 @@ struct NewEndpoint {
     description: Option<String>,
     secret: SecretChoice,
     headers: CustomHeaders,
+    pacing: Pacing,
 }
 
 /// `POST /api/endpoints`: 201 with the endpoint and its secret.
@@ -89,6 +94,7 @@ pub(in super::super) async fn create(
         event_types: new.event_types,
         description: new.description,
         headers: Ok(new.headers),
+        pacing: new.pacing,
         ..Endpoint::new(tenant.org_id, new.url, secret, app.clock.now())
     };
     app.store.insert_endpoint(tenant.org_id, &endpoint).await?;
@@ -133,6 +139,7 @@ pub(in super::super) async fn change(
     let now = app.clock.now();
     let changed = app.store.update_endpoint(tenant.org_id, id, &change, now).await?;
     let changed = changed.ok_or(ApiError::NotFound)?;
+    app.delivery.forget(id);
     Ok(answer::secret(answer::ok(&EndpointDetail::of(&changed))?))
 }
 
@@ -145,7 +152,11 @@ pub(in super::super) async fn remove(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let removed = app.store.delete_endpoint(tenant.org_id, id, app.clock.now()).await?;
-    if removed { Ok(answer::no_content()) } else { Err(ApiError::NotFound) }
+    if !removed {
+        return Err(ApiError::NotFound);
+    }
+    app.delivery.forget(id);
+    Ok(answer::no_content())
 }
 
 /// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of deliveries that were cancelled.
@@ -166,6 +177,7 @@ pub(in super::super) async fn cancel_pending(
         let step = app.store.cancel_pending(tenant.org_id, id, now, now).await?;
         cancelled += step;
         if step == 0 {
+            app.delivery.forget(id);
             return answer::ok(&Cancelled { cancelled });
         }
     }
@@ -177,7 +189,15 @@ fn new_endpoint(mut fields: Fields, guard: &Guard) -> Result<NewEndpoint, ApiErr
     let description = fields.nullable("description", description).flatten();
     let secret = endpoint_secrets::choice(&mut fields);
     let headers = fields.nullable("headers", headers).flatten().unwrap_or_default();
-    fields.finish(url.map(|url| NewEndpoint { url, event_types, description, secret, headers }))
+    let pacing = pacing_change(&mut fields);
+    let pacing = Pacing {
+        max_concurrency: pacing.max_concurrency.flatten(),
+        rate_limit_per_second: pacing.rate_limit_per_second.flatten(),
+        retry_schedule: pacing.retry_schedule.flatten(),
+        ordered: pacing.ordered.unwrap_or_default(),
+    };
+    let new = |url| NewEndpoint { url, event_types, description, secret, headers, pacing };
+    fields.finish(url.map(new))
 }
 
 fn endpoint_change(mut fields: Fields, guard: &Guard) -> Result<EndpointChange, ApiError> {
@@ -189,8 +209,31 @@ fn endpoint_change(mut fields: Fields, guard: &Guard) -> Result<EndpointChange, 
         description: fields.nullable("description", description),
         headers: fields.nullable("headers", headers).map(Option::unwrap_or_default),
         disabled_reason: enabled.map(disabled_reason),
+        pacing: pacing_change(&mut fields),
     };
     fields.finish(Some(change))
+}
+
+fn pacing_change(fields: &mut Fields) -> PacingChange {
+    PacingChange {
+        max_concurrency: fields.nullable("max_concurrency", |value| {
+            fields::number("max_concurrency", value, Pacing::check_max_concurrency)
+        }),
+        rate_limit_per_second: fields.nullable("rate_limit_per_second", |value| {
+            fields::number("rate_limit_per_second", value, Pacing::check_rate_limit)
+        }),
+        retry_schedule: fields.nullable("retry_schedule", retry_schedule),
+        ordered: fields.optional("ordered", |value| fields::boolean("ordered", value)),
+    }
+}
+
+fn retry_schedule(value: &Value) -> Checked<RetrySchedule> {
+    let Value::Array(items) = value else {
+        let rule = "must be an array of durations such as [\"5s\", \"5m\"]";
+        return Err(vec![Violation::new("retry_schedule", "type", rule)]);
+    };
+    let waits: Vec<&str> = items.iter().map(|item| item.as_str().unwrap_or_default()).collect();
+    RetrySchedule::parse_waits(&waits)
 }
 
 fn url(value: &Value, guard: &Guard) -> Checked<url::Url> {
@@ -240,6 +283,8 @@ impl<'a> EndpointView<'a> {
             public_key: secret.and_then(SigningSecret::public_key),
             enabled: endpoint.disabled_reason.is_none(),
             disabled_reason: endpoint.disabled_reason.as_deref(),
+            pacing: &endpoint.pacing,
+            failing_since: endpoint.failing_since,
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
         }

@@ -3,31 +3,29 @@
 use std::borrow::Cow;
 
 use async_trait::async_trait;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PostgresStore, moment};
+use super::{PostgresStore, moment, standings};
 use crate::domain::{
-    Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, ErrorClass,
-    EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
+    Attempt, Cursor, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
+    ErrorClass, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
-use crate::store::rows::{self, endpoint_columns};
-use crate::store::{DeliveryRefusal, DeliveryStore, LeaseRoom, StoreError, lease, timed};
+use crate::store::standing::Standings;
+use crate::store::{
+    ClaimRequest, Claimed, DeliveryRefusal, DeliveryStore, StoreError, lease, rows, timed,
+};
 use crate::telemetry::DbOperation;
 
 #[async_trait]
 impl DeliveryStore for PostgresStore {
     async fn claim_deliveries_across_orgs(
         &self,
-        room: LeaseRoom,
-        except: &[EndpointId],
-        now: Timestamp,
-    ) -> Result<Vec<LeasedDelivery>, StoreError> {
-        if room.deliveries_max == 0 {
-            return Ok(Vec::new());
-        }
-        timed(&self.metrics, DbOperation::ClaimDeliveries, self.claim(room, except, now)).await
+        request: ClaimRequest<'_>,
+    ) -> Result<Claimed, StoreError> {
+        timed(&self.metrics, DbOperation::ClaimDeliveries, self.claim(request)).await
     }
 
     async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
@@ -43,16 +41,22 @@ impl DeliveryStore for PostgresStore {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let (least, greatest) = LeaseToken::range_of(instance);
-        let released = sqlx::query(
+        let mut released = 0;
+        let mut tx = self.pool.begin().await?;
+        // Each by the index of its kind.
+        for sql in [
             "UPDATE deliveries SET due_at = $1, lease_token = NULL
-             WHERE status = 'pending' AND due_at > $1 AND lease_token BETWEEN $2 AND $3",
-        )
-        .bind(moment(now))
-        .bind(least.uuid())
-        .bind(greatest.uuid())
-        .execute(&self.pool)
-        .await?;
-        Ok(released.rows_affected())
+             WHERE finished_at IS NULL AND NOT ordered AND due_at > $1
+               AND lease_token BETWEEN $2 AND $3",
+            "UPDATE deliveries SET due_at = $1, lease_token = NULL
+             WHERE finished_at IS NULL AND ordered AND due_at > $1
+               AND lease_token BETWEEN $2 AND $3",
+        ] {
+            let query = sqlx::query(sql).bind(moment(now)).bind(least.uuid());
+            released += query.bind(greatest.uuid()).execute(&mut *tx).await?.rows_affected();
+        }
+        tx.commit().await?;
+        Ok(released)
     }
 
     async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
@@ -171,70 +175,44 @@ impl DeliveryStore for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Settles what is due: leases what has an enabled endpoint, and makes good what slipped past
-    /// a change of its endpoint by parking or cancelling it.
-    async fn claim(
-        &self,
-        room: LeaseRoom,
-        except: &[EndpointId],
-        now: Timestamp,
-    ) -> Result<Vec<LeasedDelivery>, StoreError> {
-        let except: Vec<Uuid> = except.iter().copied().map(EndpointId::uuid).collect();
-        let found = sqlx::query(concat!(
-            "WITH due AS (
-                 SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at
-                 FROM deliveries d
-                 WHERE d.status = 'pending' AND d.due_at <= $1 AND d.endpoint_id <> ALL ($2)
-                 ORDER BY d.due_at LIMIT $3
-                 FOR UPDATE SKIP LOCKED
-             ), judged AS (
-                 SELECT due.*, p.id IS NULL AS removed,
-                        p.id IS NOT NULL AND p.disabled_reason IS NULL AS enabled
-                 FROM due LEFT JOIN endpoints p ON p.id = due.endpoint_id
-             ), settled AS (
-                 UPDATE deliveries d
-                 SET status = CASE WHEN j.removed THEN 'cancelled' ELSE d.status END,
-                     due_at = CASE WHEN j.enabled THEN $4::timestamptz END,
-                     lease_token = CASE WHEN j.enabled THEN $5::uuid END,
-                     finished_at = CASE WHEN j.removed THEN $1::timestamptz END
-                 FROM judged j
-                 WHERE d.id = j.id AND d.event_received_at = j.event_received_at
-                 RETURNING d.id, d.attempts, d.event_id, d.event_received_at, d.endpoint_id,
-                           j.due_at, j.enabled
-             )
-             SELECT s.id, s.attempts,
-                    e.id, e.org_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
-                    e.occurred_at, e.received_at, e.trace_id, ",
-            endpoint_columns!("p."),
-            "
-             FROM settled s
-             JOIN events e ON e.id = s.event_id AND e.received_at = s.event_received_at
-             JOIN endpoints p ON p.id = s.endpoint_id
-             WHERE s.enabled
-             ORDER BY s.due_at"
-        ))
-        .bind(moment(now))
-        .bind(except)
-        .bind(i64::try_from(room.deliveries_max).unwrap_or(i64::MAX))
-        .bind(moment(room.lease.until))
-        .bind(room.lease.token.uuid())
-        .fetch_all(&self.pool)
-        .await?;
-        lease::leased(&found, room.lease, &self.keyring)
-    }
-
-    /// Locks the deliveries whose lease still holds, in key order, and then those of their
-    /// endpoints that are disabled: an enabling under way is thereby over, or sees what is parked
-    /// here. Only pending deliveries carry a token, so the token alone tells.
+    /// One statement where every attempt succeeded. Otherwise endpoints come first: what is handed
+    /// back for one that is disabled is then parked.
     async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
-        let verdicts = outcome::verdicts(outcomes);
-        let verdict = VerdictColumns::new(&verdicts);
-        let attempt = AttemptColumns::new(&verdicts);
-        // Known bounds leave all other days out of the plan.
-        let oldest = verdict.event_received_at.iter().min().copied();
-        let newest = verdict.event_received_at.iter().max().copied();
-        let counted: i64 = sqlx::query_scalar(
-            "WITH held AS (
+        let standings = Standings::of(outcomes);
+        if standings.is_quiet() {
+            let connection = &mut *self.pool.acquire().await?;
+            return Ok(record(connection, outcomes, &standings).await?.0);
+        }
+        let mut tx = self.pool.begin().await?;
+        let mut news = standings::write(&mut tx, &standings).await?;
+        let (counted, exhausted) = record(&mut tx, outcomes, &standings).await?;
+        news.extend(standings::exhausted(&mut tx, &exhausted).await?);
+        if let Some(newest) = outcomes.iter().map(|outcome| outcome.decided_at).max() {
+            self.publish(&mut tx, news, newest).await?;
+        }
+        tx.commit().await?;
+        Ok(counted)
+    }
+}
+
+/// Locks the deliveries whose lease still holds, in key order, and then those of their
+/// endpoints that are disabled: an enabling under way is thereby over, or sees what is parked
+/// here. Only pending deliveries carry a token, so the token alone tells.
+///
+/// Returns how many outcomes counted, and the deliveries that have used up their attempts by them.
+async fn record(
+    connection: &mut PgConnection,
+    outcomes: &[Outcome],
+    standings: &Standings,
+) -> Result<(usize, Vec<Uuid>), StoreError> {
+    let verdicts = outcome::verdicts(outcomes);
+    let verdict = VerdictColumns::new(&verdicts);
+    let attempt = AttemptColumns::new(&verdicts);
+    // Known bounds leave all other days out of the plan.
+    let oldest = verdict.event_received_at.iter().min().copied();
+    let newest = verdict.event_received_at.iter().max().copied();
+    let (counted, exhausted): (i64, Vec<Uuid>) = sqlx::query_as(
+        "WITH held AS (
                  SELECT v.*, d.org_id, d.event_id, d.endpoint_id
                  FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::bigint[],
                              $6::timestamptz[], $7::timestamptz[], $8::text[],
@@ -271,6 +249,10 @@ impl PostgresStore {
                  SELECT id, org_id, event_id, id, endpoint_id, dead_reason, error, decided_at
                  FROM held WHERE dead_reason IS NOT NULL
                  ON CONFLICT (id) DO NOTHING
+                 RETURNING id, reason
+             ), recovered AS (
+                 UPDATE endpoints p SET failing_since = NULL
+                 WHERE p.id = ANY ($19) AND p.failing_since IS NOT NULL
              ), done AS (
                  UPDATE deliveries d
                  SET status = h.status,
@@ -283,30 +265,32 @@ impl PostgresStore {
                    AND d.event_received_at BETWEEN $17 AND $18
                  RETURNING 1
              )
-             SELECT count(*) FROM done",
-        )
-        .bind(verdict.id)
-        .bind(verdict.event_received_at)
-        .bind(verdict.token)
-        .bind(verdict.status)
-        .bind(verdict.attempts_made)
-        .bind(verdict.retry_at)
-        .bind(verdict.finished_at)
-        .bind(verdict.dead_reason)
-        .bind(verdict.decided_at)
-        .bind(attempt.number)
-        .bind(attempt.started_at)
-        .bind(attempt.duration_ms)
-        .bind(attempt.status_code)
-        .bind(attempt.error_class)
-        .bind(attempt.error)
-        .bind(attempt.response_excerpt)
-        .bind(oldest)
-        .bind(newest)
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(usize::try_from(counted).unwrap_or(0))
-    }
+             SELECT (SELECT count(*) FROM done),
+                    ARRAY(SELECT id FROM buried WHERE reason = $20)",
+    )
+    .bind(verdict.id)
+    .bind(verdict.event_received_at)
+    .bind(verdict.token)
+    .bind(verdict.status)
+    .bind(verdict.attempts_made)
+    .bind(verdict.retry_at)
+    .bind(verdict.finished_at)
+    .bind(verdict.dead_reason)
+    .bind(verdict.decided_at)
+    .bind(attempt.number)
+    .bind(attempt.started_at)
+    .bind(attempt.duration_ms)
+    .bind(attempt.status_code)
+    .bind(attempt.error_class)
+    .bind(attempt.error)
+    .bind(attempt.response_excerpt)
+    .bind(oldest)
+    .bind(newest)
+    .bind(&standings.working)
+    .bind(DeadReason::Exhausted.as_str())
+    .fetch_one(connection)
+    .await?;
+    Ok((usize::try_from(counted).unwrap_or(0), exhausted))
 }
 
 /// Verdicts, column by column.

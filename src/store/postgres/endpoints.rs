@@ -14,12 +14,14 @@ use crate::store::{EndpointStore, StoreError};
 #[async_trait]
 impl EndpointStore for PostgresStore {
     async fn insert_endpoint(&self, org: OrgId, endpoint: &Endpoint) -> Result<(), StoreError> {
-        let sealed = self.keyring.seal_endpoint(endpoint)?;
+        let (sealed, pacing) = (self.keyring.seal_endpoint(endpoint)?, &endpoint.pacing);
         sqlx::query(
             "INSERT INTO endpoints (id, org_id, url, event_types, description, secret,
                                     disabled_reason, created_at, updated_at, earlier_secrets,
-                                    headers)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                                    headers, max_concurrency, rate_limit_per_second,
+                                    retry_schedule, ordered, failing_since)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+                     $12, $13, $14, $15, $16)",
         )
         .bind(endpoint.id.uuid())
         .bind(org.uuid())
@@ -32,6 +34,11 @@ impl EndpointStore for PostgresStore {
         .bind(moment(endpoint.updated_at))
         .bind(sealed.earlier_secrets)
         .bind(sealed.headers)
+        .bind(pacing.max_concurrency.map(i64::from))
+        .bind(pacing.rate_limit_per_second.map(i64::from))
+        .bind(pacing.retry_schedule.as_ref().map(ToString::to_string))
+        .bind(pacing.ordered)
+        .bind(endpoint.failing_since.map(moment))
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -84,6 +91,9 @@ impl EndpointStore for PostgresStore {
         let headers = change.headers.as_ref();
         let headers = headers.map(|h| self.keyring.seal_headers(place, h)).transpose()?;
         let disabled_reason = change.disabled_reason.as_ref().and_then(Option::as_deref);
+        let pacing = &change.pacing;
+        // What failed before it was enabled, or at another URL, is no longer held against it.
+        let starts_afresh = change.url.is_some() || change.disabled_reason == Some(None);
         let mut tx = self.pool.begin().await?;
         let row = sqlx::query(concat!(
             "UPDATE endpoints
@@ -92,7 +102,13 @@ impl EndpointStore for PostgresStore {
                  description = CASE WHEN $5 THEN $6 ELSE description END,
                  disabled_reason = CASE WHEN $7 THEN $8 ELSE disabled_reason END,
                  updated_at = $9,
-                 headers = CASE WHEN $10 THEN $11 ELSE headers END
+                 headers = CASE WHEN $10 THEN $11 ELSE headers END,
+                 max_concurrency = CASE WHEN $12 THEN $13 ELSE max_concurrency END,
+                 rate_limit_per_second =
+                     CASE WHEN $14 THEN $15 ELSE rate_limit_per_second END,
+                 retry_schedule = CASE WHEN $16 THEN $17 ELSE retry_schedule END,
+                 ordered = coalesce($18, ordered),
+                 failing_since = CASE WHEN $19 THEN NULL ELSE failing_since END
              WHERE id = $1 AND org_id = $2
              RETURNING ",
             endpoint_columns!()
@@ -108,6 +124,14 @@ impl EndpointStore for PostgresStore {
         .bind(moment(now))
         .bind(change.headers.is_some())
         .bind(headers.flatten())
+        .bind(pacing.max_concurrency.is_some())
+        .bind(pacing.max_concurrency.flatten().map(i64::from))
+        .bind(pacing.rate_limit_per_second.is_some())
+        .bind(pacing.rate_limit_per_second.flatten().map(i64::from))
+        .bind(pacing.retry_schedule.is_some())
+        .bind(pacing.retry_schedule.as_ref().and_then(Option::as_ref).map(ToString::to_string))
+        .bind(pacing.ordered)
+        .bind(starts_afresh)
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row else { return Ok(None) };
@@ -152,7 +176,10 @@ impl EndpointStore for PostgresStore {
 
 /// Takes what waits out of the claims' sight. Leased deliveries are parked by their outcome, or by
 /// the claim that finds their lease lapsed.
-async fn park(connection: &mut PgConnection, endpoint: EndpointId) -> Result<(), StoreError> {
+pub(super) async fn park(
+    connection: &mut PgConnection,
+    endpoint: EndpointId,
+) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE deliveries SET due_at = NULL
          WHERE endpoint_id = $1 AND status = 'pending' AND lease_token IS NULL",

@@ -27,13 +27,25 @@ impl EventStore for PostgresStore {
     async fn persist_events_across_orgs(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom>,
+        room: Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         if events.is_empty() {
             return Ok(Persisted::default());
         }
         timed(&self.metrics, DbOperation::PersistEvents, self.persist(events, room, now)).await
+    }
+
+    async fn ordered_orgs_across_orgs(&self, orgs: &[OrgId]) -> Result<Vec<OrgId>, StoreError> {
+        let orgs: Vec<Uuid> = orgs.iter().copied().map(OrgId::uuid).collect();
+        let found: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT DISTINCT org_id FROM endpoints WHERE ordered AND org_id = ANY ($1)
+             ORDER BY org_id",
+        )
+        .bind(orgs)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(found.into_iter().map(OrgId::from_uuid).collect())
     }
 
     async fn plan_event(
@@ -177,17 +189,20 @@ macro_rules! write_round {
                  RETURNING id, received_at
              ), planned AS (
                  INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
-                                         due_at, lease_token, created_at)
+                                         due_at, lease_token, created_at, ordered)
                  SELECT c.id, c.org_id, c.event_id, c.event_received_at, c.endpoint_id,
                         CASE WHEN c.leased THEN $18::timestamptz ELSE $20::timestamptz END,
                         CASE WHEN c.leased THEN $19::uuid END,
-                        $20::timestamptz
+                        $20::timestamptz, c.ordered
                  FROM (
-                     SELECT c.*, row_number() OVER (ORDER BY c.place) <= $17::bigint AS leased
+                     SELECT c.*,
+                            c.leasable AND count(*) FILTER (WHERE c.leasable)
+                                OVER (ORDER BY c.place) <= $17::bigint AS leased
                      FROM unnest($12::uuid[], $13::uuid[], $14::uuid[], $15::timestamptz[],
-                                 $16::uuid[])
+                                 $16::uuid[], $21::boolean[], $22::boolean[])
                          WITH ORDINALITY
-                         AS c (id, org_id, event_id, event_received_at, endpoint_id, place)
+                         AS c (id, org_id, event_id, event_received_at, endpoint_id, leasable,
+                               ordered, place)
                      WHERE (c.event_id IN (SELECT id FROM stored) OR c.event_id IS NULL)
                        AND (c.endpoint_id IN (SELECT id FROM endpoints WHERE id = ANY ($16)
                                               AND disabled_reason IS NULL)
@@ -218,7 +233,7 @@ impl PostgresStore {
     async fn persist(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom>,
+        room: Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         let rounds = plan::rounds(events, self.dedup_window);
@@ -277,7 +292,7 @@ impl PostgresStore {
             let mut by_id: HashMap<Uuid, &Candidate<'_>> =
                 candidates.iter().map(|candidate| (candidate.id.uuid(), candidate)).collect();
             let taken = leased.iter().filter_map(|id| by_id.remove(id));
-            persisted.leased.extend(taken.map(|candidate| candidate.leased(room)));
+            persisted.leased.extend(taken.map(|candidate| candidate.leased(room.lease)));
         }
         Ok(())
     }
@@ -293,11 +308,11 @@ impl PostgresStore {
         connection: &mut PgConnection,
         events: &[&Event],
         candidates: &[Candidate<'_>],
-        room: Option<(LeaseRoom, usize)>,
+        room: Option<(LeaseRoom<'_>, usize)>,
         now: Timestamp,
         stored_before: StoredBefore,
     ) -> Result<(i64, i64, Vec<Uuid>), StoreError> {
-        let delivery = DeliveryColumns::new(candidates);
+        let delivery = DeliveryColumns::new(candidates, room.map(|(room, _)| room));
         let statement = match stored_before {
             StoredBefore::Unlikely => write_round!(""),
             StoredBefore::Possible => write_round!("ON CONFLICT DO NOTHING"),
@@ -313,9 +328,33 @@ impl PostgresStore {
             .bind(room.map(|(room, _)| moment(room.lease.until)))
             .bind(room.map(|(room, _)| room.lease.token.uuid()))
             .bind(moment(now))
+            .bind(delivery.leasable)
+            .bind(delivery.ordered)
             .fetch_one(connection)
             .await?;
         Ok(row)
+    }
+}
+
+impl PostgresStore {
+    /// Stores operational events that anyone subscribes to and plans their deliveries, in the
+    /// transaction of what they tell.
+    pub(super) async fn publish(
+        &self,
+        connection: &mut PgConnection,
+        mut news: plan::Round,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if news.is_empty() {
+            return Ok(());
+        }
+        let endpoints = enabled_endpoints(connection, &self.keyring, &plan::orgs_of(&news)).await?;
+        news.retain(|event| endpoints.is_wanted(event));
+        let batch = Batch { endpoints: &endpoints, room: None, now };
+        let mut persisted = Persisted::default();
+        // A failed statement would take the whole transaction with it.
+        let possible = StoredBefore::Possible;
+        self.write_round(connection, &news, batch, possible, &mut persisted).await
     }
 }
 
@@ -365,7 +404,7 @@ async fn enabled_endpoints(
 #[derive(Clone, Copy)]
 struct Batch<'a> {
     endpoints: &'a Endpoints,
-    room: Option<LeaseRoom>,
+    room: Option<LeaseRoom<'a>>,
     now: Timestamp,
 }
 
@@ -403,16 +442,20 @@ struct DeliveryColumns {
     event_id: Vec<Uuid>,
     event_received_at: Vec<OffsetDateTime>,
     endpoint_id: Vec<Uuid>,
+    leasable: Vec<bool>,
+    ordered: Vec<bool>,
 }
 
 impl DeliveryColumns {
-    fn new(candidates: &[Candidate<'_>]) -> Self {
+    fn new(candidates: &[Candidate<'_>], room: Option<LeaseRoom<'_>>) -> Self {
         Self {
             id: candidates.iter().map(|c| c.id.uuid()).collect(),
             org_id: candidates.iter().map(|c| c.event.org_id.uuid()).collect(),
             event_id: candidates.iter().map(|c| c.event.id.uuid()).collect(),
             event_received_at: candidates.iter().map(|c| moment(c.event.received_at)).collect(),
             endpoint_id: candidates.iter().map(|c| c.endpoint.id.uuid()).collect(),
+            leasable: candidates.iter().map(|c| c.may_be_leased(room)).collect(),
+            ordered: candidates.iter().map(|c| c.endpoint.pacing.ordered).collect(),
         }
     }
 }

@@ -70,7 +70,7 @@ impl Maintenance for PostgresStore {
     ) -> Result<Option<Timestamp>, StoreError> {
         let oldest: Option<OffsetDateTime> = sqlx::query_scalar(
             "SELECT due_at FROM deliveries
-             WHERE status = 'pending' AND due_at <= $1
+             WHERE finished_at IS NULL AND NOT ordered AND due_at <= $1
              ORDER BY due_at LIMIT 1",
         )
         .bind(moment(now))

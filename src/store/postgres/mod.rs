@@ -16,6 +16,7 @@
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
 
 mod cancels;
+mod claims;
 mod dead_letters;
 mod deliveries;
 mod endpoints;
@@ -25,6 +26,7 @@ mod maintenance;
 mod orgs;
 mod replays;
 mod secrets;
+mod standings;
 
 use std::str::FromStr;
 use std::sync::Arc;

@@ -441,8 +441,9 @@ async fn plan(
     sqlx::query(
         "WITH planned AS (
              INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id, due_at,
-                                     created_at, replay_of)
-             SELECT t.id, $1, t.event_id, t.event_received_at, t.endpoint_id, $2, $2, t.replay_of
+                                     created_at, replay_of, ordered)
+             SELECT t.id, $1, t.event_id, t.event_received_at, t.endpoint_id, $2, $2, t.replay_of,
+                    coalesce((SELECT p.ordered FROM endpoints p WHERE p.id = t.endpoint_id), false)
              FROM unnest($3::uuid[], $4::uuid[], $5::timestamptz[], $6::uuid[], $7::uuid[])
                  AS t (id, event_id, event_received_at, endpoint_id, replay_of)
          )

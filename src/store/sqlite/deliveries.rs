@@ -1,20 +1,21 @@
 //! Deliveries and their attempts.
 
 use async_trait::async_trait;
+use sqlx::Arguments;
 use sqlx::error::BoxDynError;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Arguments, SqliteConnection};
+use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
-use super::{MultiRow, SqliteStore, id_list};
+use super::{MultiRow, SqliteStore, arguments, standings};
 use crate::domain::{
-    Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, ErrorClass,
-    EventId, InstanceId, LeaseToken, LeasedDelivery, OrgId, Outcome, Page, PageRequest, Timestamp,
+    Attempt, Cursor, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
+    ErrorClass, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest, Timestamp,
 };
 use crate::store::outcome::{self, Verdict};
-use crate::store::rows::{self, endpoint_columns};
-use crate::store::seal::Keyring;
-use crate::store::{DeliveryRefusal, DeliveryStore, LeaseRoom, StoreError, lease, timed};
+use crate::store::standing::Standings;
+use crate::store::{
+    ClaimRequest, Claimed, DeliveryRefusal, DeliveryStore, StoreError, lease, rows, timed,
+};
 use crate::telemetry::DbOperation;
 
 /// The statements of a batch of outcomes. Each counts only rows that still carry the outcome's
@@ -53,7 +54,7 @@ impl Writes {
                 5,
                 ") o CROSS JOIN deliveries d
                  WHERE d.id = o.column1 AND d.lease_token = o.column2 AND d.status = 'pending'
-                 ON CONFLICT (id) DO NOTHING",
+                 ON CONFLICT (id) DO NOTHING RETURNING id, reason",
             ),
             verdicts: MultiRow::new(
                 "UPDATE deliveries
@@ -95,11 +96,9 @@ macro_rules! list_by {
 impl DeliveryStore for SqliteStore {
     async fn claim_deliveries_across_orgs(
         &self,
-        room: LeaseRoom,
-        except: &[EndpointId],
-        now: Timestamp,
-    ) -> Result<Vec<LeasedDelivery>, StoreError> {
-        timed(&self.metrics, DbOperation::ClaimDeliveries, self.claim(room, except, now)).await
+        request: ClaimRequest<'_>,
+    ) -> Result<Claimed, StoreError> {
+        timed(&self.metrics, DbOperation::ClaimDeliveries, self.claim(request)).await
     }
 
     async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
@@ -116,17 +115,21 @@ impl DeliveryStore for SqliteStore {
     ) -> Result<u64, StoreError> {
         let (least, greatest) = LeaseToken::range_of(instance);
         let mut tx = self.write().await?;
-        let released = sqlx::query(
-            "UPDATE deliveries SET due_at = ?1, lease_token = NULL
-             WHERE status = 'pending' AND due_at > ?1 AND lease_token BETWEEN ?2 AND ?3",
-        )
-        .bind(now.micros())
-        .bind(least.uuid())
-        .bind(greatest.uuid())
-        .execute(&mut *tx)
-        .await?;
+        let mut released = 0;
+        // Each by the index of its kind.
+        for sql in [
+            "UPDATE deliveries INDEXED BY deliveries_due SET due_at = ?1, lease_token = NULL
+             WHERE status = 'pending' AND ordered = 0 AND due_at > ?1
+               AND lease_token BETWEEN ?2 AND ?3",
+            "UPDATE deliveries INDEXED BY deliveries_ordered SET due_at = ?1, lease_token = NULL
+             WHERE status = 'pending' AND ordered = 1 AND due_at > ?1
+               AND lease_token BETWEEN ?2 AND ?3",
+        ] {
+            let query = sqlx::query(sql).bind(now.micros()).bind(least.uuid());
+            released += query.bind(greatest.uuid()).execute(&mut *tx).await?.rows_affected();
+        }
         tx.commit().await?;
-        Ok(released.rows_affected())
+        Ok(released)
     }
 
     async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
@@ -232,104 +235,31 @@ impl DeliveryStore for SqliteStore {
 }
 
 impl SqliteStore {
-    async fn claim(
-        &self,
-        room: LeaseRoom,
-        except: &[EndpointId],
-        now: Timestamp,
-    ) -> Result<Vec<LeasedDelivery>, StoreError> {
-        let except = id_list(except.iter().copied().map(EndpointId::uuid));
-        if room.deliveries_max == 0 || !self.is_any_due(&except, now).await? {
-            return Ok(Vec::new());
-        }
-        let mut tx = self.write().await?;
-        let due = due(&mut tx, room, &except, now, &self.keyring).await?;
-        let (parked, due): (Vec<_>, Vec<_>) =
-            due.into_iter().partition(|delivery| delivery.endpoint.disabled_reason.is_some());
-        schedule(&mut tx, &parked, None, None).await?;
-        schedule(&mut tx, &due, Some(room.lease.until), Some(room.lease.token.uuid())).await?;
-        tx.commit().await?;
-        Ok(due)
-    }
-
-    /// Asks beside the writer, so that polling an idle store never waits for it.
-    async fn is_any_due(&self, except: &str, now: Timestamp) -> Result<bool, StoreError> {
-        let found: Option<i64> = sqlx::query_scalar(
-            "SELECT 1 FROM deliveries INDEXED BY deliveries_due
-             WHERE status = 'pending' AND due_at <= ?1
-               AND endpoint_id NOT IN (SELECT unhex(value) FROM json_each(?2))
-             LIMIT 1",
-        )
-        .bind(now.micros())
-        .bind(except)
-        .fetch_optional(&self.readers)
-        .await?;
-        Ok(found.is_some())
-    }
-
     async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
         let verdicts = outcome::verdicts(outcomes);
         let attempts: Vec<_> = verdicts.iter().filter_map(Verdict::attempt).collect();
         let deaths: Vec<_> = verdicts.iter().filter_map(Verdict::death).collect();
         let writes = &self.outcome_writes;
+        let standings = Standings::of(outcomes);
         let mut tx = self.write().await?;
+        // Endpoints first: what is handed back for a disabled one is then parked, not claimed again.
+        let mut news = standings::write(&mut tx, &standings).await?;
         writes.attempts.execute(&mut tx, &attempts, bind_attempt).await?;
-        writes.dead_letters.execute(&mut tx, &deaths, bind_dead_letter).await?;
+        let mut exhausted = Vec::new();
+        for (sql, chunk) in writes.dead_letters.chunks(&deaths) {
+            let query = sqlx::query_as_with(sql, arguments(chunk, bind_dead_letter)?);
+            let buried: Vec<(Uuid, String)> = query.fetch_all(&mut *tx).await?;
+            let ids = buried.into_iter().filter(|(_, why)| why == DeadReason::Exhausted.as_str());
+            exhausted.extend(ids.map(|(id, _)| id));
+        }
         let counted = writes.verdicts.execute(&mut tx, &verdicts, bind_verdict).await?;
+        news.extend(standings::exhausted(&mut tx, &exhausted).await?);
+        if let Some(newest) = outcomes.iter().map(|outcome| outcome.decided_at).max() {
+            self.publish(&mut tx, news, newest).await?;
+        }
         tx.commit().await?;
         Ok(counted)
     }
-}
-
-/// What is due, the longest due first, with its event and endpoint. Disabled endpoints' deliveries
-/// are among them when their lease lapsed.
-async fn due(
-    connection: &mut SqliteConnection,
-    room: LeaseRoom,
-    except: &str,
-    now: Timestamp,
-    keyring: &Keyring,
-) -> Result<Vec<LeasedDelivery>, StoreError> {
-    let found = sqlx::query(concat!(
-        "SELECT d.id, d.attempts,
-                e.id, e.org_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
-                e.occurred_at, e.received_at, e.trace_id, ",
-        endpoint_columns!("p."),
-        "
-         FROM deliveries d INDEXED BY deliveries_due
-         CROSS JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
-         CROSS JOIN endpoints p ON p.id = d.endpoint_id
-         WHERE d.status = 'pending' AND d.due_at <= ?1
-           AND d.endpoint_id NOT IN (SELECT unhex(value) FROM json_each(?2))
-         ORDER BY d.due_at LIMIT ?3"
-    ))
-    .bind(now.micros())
-    .bind(except)
-    .bind(i64::try_from(room.deliveries_max).unwrap_or(i64::MAX))
-    .fetch_all(connection)
-    .await?;
-    lease::leased::<SqliteRow>(&found, room.lease, keyring)
-}
-
-async fn schedule(
-    connection: &mut SqliteConnection,
-    deliveries: &[LeasedDelivery],
-    due_at: Option<Timestamp>,
-    token: Option<Uuid>,
-) -> Result<(), StoreError> {
-    if deliveries.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "UPDATE deliveries SET due_at = ?1, lease_token = ?2
-         WHERE id IN (SELECT unhex(value) FROM json_each(?3))",
-    )
-    .bind(due_at.map(Timestamp::micros))
-    .bind(token)
-    .bind(id_list(deliveries.iter().map(|delivery| delivery.id.uuid())))
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 fn bind_attempt(

@@ -55,8 +55,9 @@ impl Writes {
             ),
             deliveries: MultiRow::new(
                 "INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
-                                         due_at, lease_token, created_at) VALUES ",
-                8,
+                                         due_at, lease_token, created_at, ordered)
+                 VALUES ",
+                9,
                 "",
             ),
         }
@@ -121,30 +122,31 @@ impl Writes {
         &self,
         connection: &mut SqliteConnection,
         candidates: &[Candidate<'_>],
-        room: Option<LeaseRoom>,
+        room: Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Vec<LeasedDelivery>, StoreError> {
-        let leased = room.map_or(0, |room| room.deliveries_max.min(candidates.len()));
-        let (first, rest) = candidates.split_at(leased);
-        let Some(room) = room.filter(|_| leased > 0) else {
-            self.insert_planned(connection, rest, now, None, now).await?;
-            return Ok(Vec::new());
-        };
-        let token = Some(room.lease.token.uuid());
-        self.insert_planned(connection, first, room.lease.until, token, now).await?;
-        self.insert_planned(connection, rest, now, None, now).await?;
-        Ok(first.iter().map(|candidate| candidate.leased(room)).collect())
+        let mut left = room.map_or(0, |room| room.deliveries_max);
+        let (first, rest): (Vec<_>, Vec<_>) = candidates.iter().partition(|candidate| {
+            let leased = left > 0 && candidate.may_be_leased(room);
+            left -= usize::from(leased);
+            leased
+        });
+        self.insert_planned(connection, &rest, now, None, now).await?;
+        let Some(LeaseRoom { lease, .. }) = room else { return Ok(Vec::new()) };
+        let token = Some(lease.token.uuid());
+        self.insert_planned(connection, &first, lease.until, token, now).await?;
+        Ok(first.iter().map(|candidate| candidate.leased(lease)).collect())
     }
 
     async fn insert_planned(
         &self,
         connection: &mut SqliteConnection,
-        candidates: &[Candidate<'_>],
+        candidates: &[&Candidate<'_>],
         due_at: Timestamp,
         token: Option<Uuid>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let bind = |arguments: &mut SqliteArguments, candidate: &Candidate<'_>| {
+        let bind = |arguments: &mut SqliteArguments, candidate: &&Candidate<'_>| {
             arguments.add(candidate.id.uuid())?;
             arguments.add(candidate.event.org_id.uuid())?;
             arguments.add(candidate.event.id.uuid())?;
@@ -152,7 +154,8 @@ impl Writes {
             arguments.add(candidate.endpoint.id.uuid())?;
             arguments.add(due_at.micros())?;
             arguments.add(token)?;
-            arguments.add(now.micros())
+            arguments.add(now.micros())?;
+            arguments.add(candidate.endpoint.pacing.ordered)
         };
         self.deliveries.execute(connection, candidates, bind).await?;
         Ok(())
@@ -164,13 +167,25 @@ impl EventStore for SqliteStore {
     async fn persist_events_across_orgs(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom>,
+        room: Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         if events.is_empty() {
             return Ok(Persisted::default());
         }
         timed(&self.metrics, DbOperation::PersistEvents, self.persist(events, room, now)).await
+    }
+
+    async fn ordered_orgs_across_orgs(&self, orgs: &[OrgId]) -> Result<Vec<OrgId>, StoreError> {
+        let found: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT DISTINCT org_id FROM endpoints INDEXED BY endpoints_ordered
+             WHERE ordered = 1 AND org_id IN (SELECT unhex(value) FROM json_each(?1))
+             ORDER BY org_id",
+        )
+        .bind(id_list(orgs.iter().copied().map(OrgId::uuid)))
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(found.into_iter().map(OrgId::from_uuid).collect())
     }
 
     async fn plan_event(
@@ -200,7 +215,7 @@ impl EventStore for SqliteStore {
         writes.insert_events(&mut tx, std::slice::from_ref(event)).await?;
         let candidate = Candidate { id: DeliveryId::mint(now), event, endpoint: &endpoint };
         let id = candidate.id;
-        writes.insert_planned(&mut tx, &[candidate], now, None, now).await?;
+        writes.insert_planned(&mut tx, &[&candidate], now, None, now).await?;
         tx.commit().await?;
         Ok(Ok(id))
     }
@@ -287,7 +302,7 @@ impl SqliteStore {
     async fn persist(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom>,
+        room: Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         let writes = &self.event_writes;
@@ -311,6 +326,27 @@ impl SqliteStore {
         tx.commit().await?;
         persisted.duplicates = events.len() - persisted.stored;
         Ok(persisted)
+    }
+}
+
+impl SqliteStore {
+    /// Stores operational events that anyone subscribes to and plans their deliveries, in the
+    /// transaction of what they tell.
+    pub(super) async fn publish(
+        &self,
+        connection: &mut SqliteConnection,
+        mut news: Vec<Arc<Event>>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if news.is_empty() {
+            return Ok(());
+        }
+        let endpoints = enabled_endpoints(connection, &self.keyring, &plan::orgs_of(&news)).await?;
+        news.retain(|event| endpoints.is_wanted(event));
+        let stored = self.event_writes.insert_events(connection, &news).await?;
+        let candidates = plan::candidates(&stored, &endpoints, now);
+        self.event_writes.insert_deliveries(connection, &candidates, None, now).await?;
+        Ok(())
     }
 }
 

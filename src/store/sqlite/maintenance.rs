@@ -68,7 +68,7 @@ impl Maintenance for SqliteStore {
     ) -> Result<Option<Timestamp>, StoreError> {
         let oldest: Option<i64> = sqlx::query_scalar(
             "SELECT due_at FROM deliveries INDEXED BY deliveries_due
-             WHERE status = 'pending' AND due_at <= ?1
+             WHERE status = 'pending' AND ordered = 0 AND due_at <= ?1
              ORDER BY due_at LIMIT 1",
         )
         .bind(now.micros())

@@ -16,6 +16,7 @@
 //! connection would refuse every transaction from then on, and is replaced.
 
 mod cancels;
+mod claims;
 mod dead_letters;
 mod deliveries;
 mod endpoints;
@@ -25,6 +26,7 @@ mod maintenance;
 mod orgs;
 mod replays;
 mod secrets;
+mod standings;
 
 use std::iter;
 use std::path::Path;

@@ -442,9 +442,12 @@ impl SqliteStore {
 pub(super) fn writes() -> MultiRow {
     MultiRow::new(
         "INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id, due_at,
-                                 created_at, replay_of) VALUES ",
+                                 created_at, replay_of, ordered)
+         SELECT column1, column2, column3, column4, column5, column6, column7, column8,
+                coalesce((SELECT p.ordered FROM endpoints p WHERE p.id = column5), 0)
+         FROM (VALUES ",
         8,
-        "",
+        ")",
     )
 }
 

@@ -1,12 +1,16 @@
 //! Webhooks to real receivers, out of a real store.
 
 mod attempts;
+mod breaker;
 mod connections;
+mod failing;
 mod faults;
 mod guard;
 mod isolation;
+mod letting_go;
 mod names;
 mod outage;
+mod pacing;
 mod process;
 mod servers;
 mod signing;

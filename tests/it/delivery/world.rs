@@ -9,8 +9,9 @@ use clap::Parser;
 use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
 use hookgate::delivery::{Delivery, NameLookup, Source, SystemLookup, hand_over, lease_span};
 use hookgate::domain::{
-    Delivery as Row, DeliveryFilter, Endpoint, EndpointId, ErrorClass, Event, EventId, InstanceId,
-    Lease, LeaseToken, LeasedDelivery, Org, OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
+    Delivery as Row, DeliveryFilter, Endpoint, EndpointChange, EndpointId, ErrorClass, Event,
+    EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, PacingChange, PageRequest,
+    SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::sqlite::SqliteStore;
@@ -96,6 +97,18 @@ impl World {
         endpoint.id
     }
 
+    /// Changes how an endpoint's deliveries are made.
+    pub(crate) async fn pace(&self, endpoint: EndpointId, pacing: PacingChange) {
+        let change = EndpointChange { pacing, ..EndpointChange::default() };
+        let now = self.clock.now();
+        self.store.update_endpoint(self.org, endpoint, &change, now).await.unwrap().unwrap();
+    }
+
+    /// The same with the time that it is.
+    pub(crate) fn with_system_clock(self) -> Self {
+        Self { clock: Clock::system(), ..self }
+    }
+
     /// Stores `count` events and leaves their deliveries to be claimed.
     pub(crate) async fn publish(&self, event_type: &str, count: usize) -> Vec<EventId> {
         let events = self.events(event_type, count);
@@ -109,7 +122,7 @@ impl World {
         let now = self.clock.now();
         let until = now.plus(lease_span(&self.config));
         let lease = Lease { token: LeaseToken::mint(InstanceId::new(1)), until };
-        let room = LeaseRoom { lease, deliveries_max: 1000 };
+        let room = LeaseRoom { lease, deliveries_max: 1000, except: &[] };
         let events = self.events(event_type, count);
         self.store.persist_events_across_orgs(&events, Some(room), now).await.unwrap().leased
     }

@@ -1,6 +1,8 @@
 //! Deliveries and dead letters over the API.
 
-use hookgate::domain::{Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome};
+use hookgate::domain::{
+    Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, Timestamp,
+};
 use serde_json::{Value, json};
 
 use crate::support::server::{Server, Tenant};
@@ -26,11 +28,13 @@ async fn record(server: &Server, leased: &LeasedDelivery, code: u16, decision: D
     let outcome = Outcome {
         delivery_id: leased.id,
         org_id: leased.event.org_id,
+        endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
         token: leased.lease.token,
         attempt: Some(attempt),
         decision,
         decided_at: now,
+        disable_if_failing_since: Timestamp::from_micros(0),
     };
     assert_eq!(server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap(), 1);
 }

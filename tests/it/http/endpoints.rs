@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use hookgate::app::{Admin, AdminError};
+use hookgate::app::{Admin, AdminError, NewEndpoint};
 use hookgate::config::DestinationConfig;
 use hookgate::delivery::Guard;
-use hookgate::domain::{EventTypeFilters, SecretChoice, SigningSecret};
+use hookgate::domain::SigningSecret;
 use serde_json::{Value, json};
 
 use crate::support::server::{Server, Tenant};
@@ -169,11 +169,10 @@ async fn an_address_that_is_not_public_is_refused_when_it_is_set() {
     let path = format!("/api/endpoints/{}", created["id"].as_str().unwrap());
     let admin = Admin::new(Arc::clone(&server.store), server.clock.clone());
     let add = async |url: &str, allow_private: bool| {
-        let filters = EventTypeFilters::default();
         let destinations =
             DestinationConfig { allow_private_endpoints: allow_private, ..Default::default() };
-        let (guard, secret) = (Guard::new(&destinations), SecretChoice::default());
-        admin.add_endpoint(tenant.org_id, url, filters, None, secret, &guard).await
+        let guard = Guard::new(&destinations);
+        admin.add_endpoint(tenant.org_id, url, NewEndpoint::default(), &guard).await
     };
     for host in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "2130706433", "[::1]", "[fd00::1]"] {
         let url = format!("https://{host}/hook");
@@ -189,4 +188,48 @@ async fn an_address_that_is_not_public_is_refused_when_it_is_set() {
     assert_eq!(server.get(&path, &tenant.key).await.expect(200)["url"], "https://1.1.1.1/");
     assert_eq!(server.list("/api/endpoints", &tenant.key).await.len(), 1);
     add("https://127.0.0.1/", true).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_owner_says_how_deliveries_are_made_and_takes_it_back() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let created = create(&server, &tenant, json!({"url":"https://1.1.1.1/"})).await;
+    for field in ["max_concurrency", "rate_limit_per_second", "retry_schedule", "failing_since"] {
+        assert_eq!(created[field], Value::Null, "{field}");
+    }
+    assert_eq!(created["ordered"], false);
+    let path = format!("/api/endpoints/{}", created["id"].as_str().unwrap());
+    let own = json!({
+        "max_concurrency": 4,
+        "rate_limit_per_second": 50,
+        "retry_schedule": ["10s", "5m"],
+        "ordered": true,
+    });
+    let changed = server.patch(&path, &tenant.key, own.to_string()).await.expect(200);
+    for (field, value) in own.as_object().unwrap() {
+        assert_eq!(&changed[field], value, "{field}");
+    }
+    let back = json!({"max_concurrency":null,"rate_limit_per_second":null,"retry_schedule":null});
+    let changed = server.patch(&path, &tenant.key, back.to_string()).await.expect(200);
+    assert_eq!(
+        (&changed["max_concurrency"], &changed["retry_schedule"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(changed["ordered"], true, "what is not named stays");
+
+    let wrong = json!({
+        "max_concurrency": 0,
+        "rate_limit_per_second": 10_001,
+        "retry_schedule": ["5", "31d"],
+        "ordered": null,
+    });
+    let answer = server.patch(&path, &tenant.key, wrong.to_string()).await;
+    answer.expect_faults(&[
+        ("max_concurrency", "range"),
+        ("rate_limit_per_second", "range"),
+        ("retry_schedule[0]", "format"),
+        ("retry_schedule[1]", "range"),
+        ("ordered", "type"),
+    ]);
 }

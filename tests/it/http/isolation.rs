@@ -1,6 +1,6 @@
 //! No tenant reads, changes or learns of another: every route, asked by the wrong one.
 
-use hookgate::domain::{DeadReason, Decision, Outcome};
+use hookgate::domain::{DeadReason, Decision, Outcome, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::server::{Answer, Server};
@@ -18,11 +18,13 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
     let outcome = Outcome {
         delivery_id: leased.id,
         org_id: acme.org_id,
+        endpoint_id: leased.endpoint.id,
         event_received_at: event.received_at,
         token: leased.lease.token,
         attempt: None,
         decision: Decision::Dead(DeadReason::Gone),
         decided_at: server.clock.now(),
+        disable_if_failing_since: Timestamp::from_micros(0),
     };
     server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap();
     let event_path = format!("/api/events/{}", event.id);

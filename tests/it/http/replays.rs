@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookgate::domain::{
-    Attempt, DeadReason, Decision, ErrorClass, EventId, LeasedDelivery, Outcome,
+    Attempt, DeadReason, Decision, ErrorClass, EventId, LeasedDelivery, Outcome, Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -30,11 +30,13 @@ async fn bury(server: &Server, leased: &LeasedDelivery) {
     let outcome = Outcome {
         delivery_id: leased.id,
         org_id: leased.event.org_id,
+        endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
         token: leased.lease.token,
         attempt: Some(attempt),
         decision: Decision::Dead(DeadReason::Exhausted),
         decided_at: now,
+        disable_if_failing_since: Timestamp::from_micros(0),
     };
     assert_eq!(server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap(), 1);
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hookgate::domain::{DeadReason, Decision, Event, EventId, Outcome, TraceId};
+use hookgate::domain::{DeadReason, Decision, Event, EventId, Outcome, Timestamp, TraceId};
 use serde_json::Value;
 
 use crate::support::server::{Answer, Server, Tenant};
@@ -39,11 +39,13 @@ impl Victim {
         let outcome = Outcome {
             delivery_id: leased.id,
             org_id: victim.tenant.org_id,
+            endpoint_id: leased.endpoint.id,
             event_received_at: first.received_at,
             token: leased.lease.token,
             attempt: None,
             decision: Decision::Dead(DeadReason::Gone),
             decided_at: server.clock.now(),
+            disable_if_failing_since: Timestamp::from_micros(0),
         };
         server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap();
         victim.store_event(server).await;

@@ -1,12 +1,13 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hookgate::domain::{DeliveryFilter, InstanceId, Lease, LeaseToken};
-use hookgate::store::LeaseRoom;
+use hookgate::store::{ClaimCursor, ClaimRequest, LeaseRoom};
 use tokio::task::JoinSet;
 
 use super::fixtures::{
-    FIRST_PAGE, add_endpoint, add_org, at, claim, org_with_deliveries, persist, room, some_event,
+    FIRST_PAGE, add_endpoint, add_org, at, claim, claim_from, org_with_deliveries, persist, room,
+    some_event,
 };
 use super::{Subject, on_both};
 
@@ -19,6 +20,8 @@ on_both!(
     a_leased_delivery_shows_no_next_attempt,
     endpoints_left_out_keep_their_deliveries,
     claimers_at_once_never_share_a_delivery,
+    a_claim_is_shared_out_among_the_endpoints_that_have_something_due,
+    a_backlog_of_one_endpoint_hides_no_other,
 );
 
 async fn a_claim_takes_the_longest_due_first_and_no_more_than_there_is_room_for(subject: &Subject) {
@@ -43,11 +46,10 @@ async fn a_server_that_starts_again_lets_go_of_its_own_leases_only(subject: &Sub
     let (org, _) = org_with_deliveries(subject, 2).await;
     let lease_of = |instance| {
         let token = LeaseToken::mint(InstanceId::new(instance));
-        LeaseRoom { lease: Lease { token, until: at(1000) }, deliveries_max: 1 }
+        LeaseRoom { lease: Lease { token, until: at(1000) }, deliveries_max: 1, except: &[] }
     };
-    let mine = subject.store.claim_deliveries_across_orgs(lease_of(7), &[], at(10)).await.unwrap();
-    let others =
-        subject.store.claim_deliveries_across_orgs(lease_of(8), &[], at(10)).await.unwrap();
+    let mine = claim_from(&subject.store, lease_of(7), &[], at(10)).await;
+    let others = claim_from(&subject.store, lease_of(8), &[], at(10)).await;
     assert_eq!((mine.len(), others.len()), (1, 1), "{org}");
 
     let instance = InstanceId::new(7);
@@ -64,7 +66,7 @@ async fn a_claim_brings_all_that_an_attempt_needs(subject: &Subject) {
     persist(subject, std::slice::from_ref(&event), at(0)).await;
     let space = room(1, at(60));
     let store = &subject.store;
-    let leased = store.claim_deliveries_across_orgs(space, &[], at(0)).await.unwrap().remove(0);
+    let leased = claim_from(store, space, &[], at(0)).await.remove(0);
     assert_eq!((&*leased.event, leased.attempts), (&event, 0));
     assert_eq!((leased.endpoint.id, &leased.endpoint.url), (endpoint.id, &endpoint.url));
     assert_eq!((leased.endpoint.org_id, &leased.endpoint.secrets), (org, &endpoint.secrets));
@@ -110,7 +112,7 @@ async fn endpoints_left_out_keep_their_deliveries(subject: &Subject) {
     persist(subject, &[some_event(org, "a.b", at(0))], at(0)).await;
     let except = [slow.id, stuck.id];
     let store = &subject.store;
-    let leased = store.claim_deliveries_across_orgs(room(9, at(60)), &except, at(0)).await.unwrap();
+    let leased = claim_from(store, room(9, at(60)), &except, at(0)).await;
     assert_eq!(leased.iter().map(|l| l.endpoint.id).collect::<Vec<_>>(), [fast.id]);
     assert_eq!(claim(subject, 9, at(0)).await.len(), 2);
 }
@@ -125,7 +127,7 @@ async fn claimers_at_once_never_share_a_delivery(subject: &Subject) {
             // A claim that another one passes over may come back empty; more than enough rounds.
             for _ in 0..60 {
                 let space = room(7, at(60));
-                let leased = store.claim_deliveries_across_orgs(space, &[], at(0)).await.unwrap();
+                let leased = claim_from(&store, space, &[], at(0)).await;
                 claimed.extend(leased.iter().map(|l| l.id));
             }
             claimed
@@ -134,4 +136,34 @@ async fn claimers_at_once_never_share_a_delivery(subject: &Subject) {
     let claimed: Vec<_> = claimers.join_all().await.concat();
     let distinct: HashSet<_> = claimed.iter().collect();
     assert_eq!((claimed.len(), distinct.len()), (200, 200));
+}
+
+async fn a_claim_is_shared_out_among_the_endpoints_that_have_something_due(subject: &Subject) {
+    let (_, busy) = org_with_deliveries(subject, 50).await;
+    let (_, quiet) = org_with_deliveries(subject, 2).await;
+    let (caps, from) = (HashMap::from([(busy.id, 3)]), ClaimCursor::default());
+    let lease = room(0, at(60)).lease;
+    let request = ClaimRequest { lease, deliveries_max: 10, caps: &caps, from, now: at(0) };
+    let claimed = subject.store.claim_deliveries_across_orgs(request).await.unwrap();
+    let of = |id| claimed.leased.iter().filter(|leased| leased.endpoint.id == id).count();
+    assert_eq!((of(busy.id), of(quiet.id)), (3, 2), "a cap holds");
+    let claimed = claim(subject, 10, at(0)).await;
+    assert_eq!(claimed.len(), 10, "and alone it gets all");
+}
+
+async fn a_backlog_of_one_endpoint_hides_no_other(subject: &Subject) {
+    // Due before the others, and more than the window that a claim looks at first.
+    let (_, dead) = org_with_deliveries(subject, 3_000).await;
+    let mut others = HashSet::new();
+    for _ in 0..5 {
+        let (org, endpoint) = org_with_deliveries(subject, 0).await;
+        persist(subject, &[some_event(org, "a.b", at(0))], at(50)).await;
+        others.insert(endpoint.id);
+    }
+    let claimed = claim_from(&subject.store, room(100, at(160)), &[dead.id], at(60)).await;
+    assert_eq!(claimed.iter().map(|l| l.endpoint.id).collect::<HashSet<_>>(), others);
+    // With a share each, the backlog does not take it all.
+    let claimed = claim(subject, 100, at(200)).await;
+    let dead_ones = claimed.iter().filter(|leased| leased.endpoint.id == dead.id).count();
+    assert_eq!((claimed.len() - dead_ones, dead_ones <= 17), (5, true), "{dead_ones}");
 }

@@ -1,4 +1,6 @@
-use hookgate::domain::{DeliveryStatus, Endpoint, EndpointChange, EndpointId, OrgId, Timestamp};
+use hookgate::domain::{
+    DeliveryStatus, Endpoint, EndpointChange, EndpointId, OrgId, Pacing, PacingChange, Timestamp,
+};
 use hookgate::store::StoreError;
 
 use super::fixtures::{
@@ -53,7 +55,33 @@ async fn a_change_touches_what_it_names_only(subject: &Subject) {
     let update = async |change| {
         subject.store.update_endpoint(org, added.id, &change, at(9)).await.unwrap().unwrap()
     };
+    let schedule = |text: &str| Some(Some(text.parse().unwrap()));
+    let paced = update(EndpointChange {
+        pacing: PacingChange {
+            max_concurrency: Some(Some(3)),
+            rate_limit_per_second: Some(Some(7)),
+            retry_schedule: schedule(""),
+            ordered: Some(true),
+        },
+        ..EndpointChange::default()
+    });
+    let expected = Pacing {
+        max_concurrency: Some(3),
+        rate_limit_per_second: Some(7),
+        retry_schedule: schedule("").flatten(),
+        ordered: true,
+    };
+    assert_eq!(paced.await.pacing, expected);
     let nothing = update(EndpointChange::default()).await;
+    assert_eq!(nothing.pacing, expected);
+    let pacing = PacingChange {
+        max_concurrency: Some(None),
+        rate_limit_per_second: Some(None),
+        retry_schedule: Some(None),
+        ordered: Some(false),
+    };
+    let unpaced = update(EndpointChange { pacing, ..EndpointChange::default() }).await;
+    assert_eq!(unpaced.pacing, Pacing::default());
     assert_eq!((&nothing.url, &nothing.event_types), (&added.url, &added.event_types));
     assert_eq!((nothing.description, nothing.updated_at), (added.description.clone(), at(9)));
 

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookgate::domain::{
-    ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, ErrorClass, Event,
-    EventId, InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Outcome,
-    PageRequest, Role, SigningSecret, Timestamp, TraceId,
+    ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, EndpointId,
+    ErrorClass, Event, EventId, InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
+    Outcome, PageRequest, Role, SigningSecret, Timestamp, TraceId,
 };
-use hookgate::store::{LeaseRoom, Persisted};
+use hookgate::store::{ClaimCursor, ClaimRequest, LeaseRoom, Persisted, SharedStore};
 
 use super::Subject;
 
 /// The first page of any list.
 pub(crate) const FIRST_PAGE: PageRequest = PageRequest { limit: 100, after: None };
+
+/// How long endpoints may fail.
+pub(crate) const DISABLE_AFTER: std::time::Duration = std::time::Duration::from_hours(24);
 
 /// Every dead letter.
 pub(crate) const ALL_LETTERS: DeadLetterFilter = DeadLetterFilter {
@@ -112,18 +115,32 @@ pub(crate) async fn org_with_deliveries(subject: &Subject, count: usize) -> (Org
     (org, endpoint)
 }
 
-pub(crate) fn room(deliveries_max: usize, until: Timestamp) -> LeaseRoom {
+pub(crate) fn room(deliveries_max: usize, until: Timestamp) -> LeaseRoom<'static> {
     LeaseRoom {
         lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until },
         deliveries_max,
+        except: &[],
     }
 }
 
 /// Claims at `now`, under a lease of a minute.
 pub(crate) async fn claim(subject: &Subject, max: usize, now: Timestamp) -> Vec<LeasedDelivery> {
     let until = now.plus(std::time::Duration::from_mins(1));
-    let room = room(max, until);
-    subject.store.claim_deliveries_across_orgs(room, &[], now).await.unwrap()
+    claim_from(&subject.store, room(max, until), &[], now).await
+}
+
+/// Claims for a room, leaving out some endpoints.
+pub(crate) async fn claim_from(
+    store: &SharedStore,
+    room: LeaseRoom<'_>,
+    except: &[EndpointId],
+    now: Timestamp,
+) -> Vec<LeasedDelivery> {
+    let caps = except.iter().map(|endpoint| (*endpoint, 0)).collect();
+    let (lease, deliveries_max) = (room.lease, room.deliveries_max);
+    let request =
+        ClaimRequest { lease, deliveries_max, caps: &caps, from: ClaimCursor::default(), now };
+    store.claim_deliveries_across_orgs(request).await.unwrap().leased
 }
 
 /// The first attempt at a delivery, which failed.
@@ -148,11 +165,13 @@ pub(crate) fn outcome(
     Outcome {
         delivery_id: leased.id,
         org_id: leased.event.org_id,
+        endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
         token: leased.lease.token,
         attempt: Some(failed_attempt(leased.attempts + 1, decided_at)),
         decision,
         decided_at,
+        disable_if_failing_since: decided_at.minus(DISABLE_AFTER),
     }
 }
 

@@ -11,6 +11,7 @@ mod fixtures;
 mod isolation;
 mod keys;
 mod maintenance;
+mod ordered;
 mod orgs;
 mod outage;
 mod outcomes;
@@ -18,6 +19,7 @@ mod pages;
 mod replays;
 mod retries;
 mod secrets;
+mod standings;
 mod subject;
 
 pub(crate) use fixtures::ALL_LETTERS;

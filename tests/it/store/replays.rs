@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use hookgate::domain::{
     DeadLetterFilter, DeadLetterId, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryId,
-    DeliveryStatus, EndpointChange, EndpointId, EventId, LeasedDelivery, OrgId, PageRequest,
-    Replay, ReplayId, ReplayStatus, Timestamp,
+    DeliveryStatus, EndpointChange, EndpointId, EventId, LeasedDelivery, OrgId, Outcome,
+    PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
 };
 use hookgate::store::{DeliveryRefusal, REPLAYS_PER_STEP, SharedStore};
 use tokio::task::JoinSet;
@@ -213,7 +213,9 @@ async fn a_replay_is_for_the_dead_letters_that_its_filter_names(subject: &Subjec
         persist(subject, &[event], at(second)).await;
         let leased = claim(subject, 9, at(second)).await;
         let reason = if second == 4 { DeadReason::Gone } else { DeadReason::Exhausted };
+        // Without an attempt it disables no endpoint.
         let dead = outcome(&leased[0], Decision::Dead(reason), at(second));
+        let dead = Outcome { attempt: None, ..dead };
         subject.store.record_outcomes_across_orgs(&[dead]).await.unwrap();
         of_type.insert(leased[0].id.uuid(), second);
     }

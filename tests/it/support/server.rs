@@ -2,6 +2,7 @@
 //! test moves. Nothing is delivered, and nothing moves from the journal to the store, unless a test
 //! does it, so what a test finds is what it put there.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
-use hookgate::delivery::Vitals;
+use hookgate::delivery::{Control, Vitals};
 use hookgate::domain::{
     ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Role,
     Timestamp, TraceId,
@@ -20,7 +21,7 @@ use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
 use hookgate::limit::RateLimiter;
 use hookgate::runtime::{Clock, Lifecycle, Wake};
 use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{LeaseRoom, Maintenance, SharedStore};
+use hookgate::store::{ClaimCursor, ClaimRequest, Maintenance, SharedStore};
 use hookgate::telemetry::Metrics;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
@@ -105,6 +106,7 @@ impl Server {
             authenticator,
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
+            delivery: Control::new(),
             wake: Wake::new(),
             replays: Wake::new(),
             vitals: vitals.clone(),
@@ -196,8 +198,9 @@ impl Server {
             token: LeaseToken::mint(InstanceId::new(1)),
             until: now.plus(Duration::from_mins(1)),
         };
-        let room = LeaseRoom { lease, deliveries_max: 100 };
-        self.store.claim_deliveries_across_orgs(room, &[], now).await.unwrap()
+        let (caps, from) = (HashMap::new(), ClaimCursor::default());
+        let request = ClaimRequest { lease, deliveries_max: 100, caps: &caps, from, now };
+        self.store.claim_deliveries_across_orgs(request).await.unwrap().leased
     }
 
     /// Has the store refuse events of the account `poison` from now on.

@@ -32,7 +32,8 @@ async fn killed(mut station: Station) {
     let test = format!("killed replay on {}", station.database.name());
     let mut dice = Dice::new(&test);
     let receiver = Receiver::start().await;
-    receiver.answer(vec![Answer::status(500); EVENTS]);
+    // Refusals, so that nothing is put off by a breaker.
+    receiver.answer(vec![Answer::status(400); EVENTS]);
     station.add_endpoint(&receiver).await;
     let batch: Vec<_> = (0..1_000).map(|n| json!({ "type": "a", "payload": n })).collect();
     for _ in 0..EVENTS / batch.len() {

@@ -93,7 +93,8 @@ async fn killed_with_retries_waiting(mut station: Station) {
     const EVENTS: usize = 20;
     let (failing, well) = (Receiver::start().await, Receiver::start().await);
     // Of the three attempts at each event the last one succeeds.
-    failing.answer(vec![Answer::status(500); 2 * EVENTS]);
+    // Refusals, so that nothing is put off by a breaker.
+    failing.answer(vec![Answer::status(400); 2 * EVENTS]);
     let failing_id = station.add_endpoint(&failing).await;
     let well_id = station.add_endpoint(&well).await;
     for group in 1..=2 {

@@ -1,0 +1,178 @@
+//! How long a claim takes, with nothing else in the store and with a million deliveries waiting for
+//! one dead endpoint, on a SQLite file and in a PostgreSQL database.
+//!
+//! ```sh
+//! cargo bench --bench claims
+//! BENCH_DATABASE_URL=postgres://… cargo bench --bench claims   # PostgreSQL beside it, an empty database
+//! ```
+//! `BENCH_WAITING` sets how many wait. Each figure is the median of 50 claims, the slowest behind it.
+#![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
+#![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookgate::config::StoreConfig;
+use hookgate::domain::{
+    Endpoint, EndpointId, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret,
+    TraceId,
+};
+use hookgate::runtime::{Clock, Stopwatch};
+use hookgate::store::postgres::PostgresStore;
+use hookgate::store::sqlite::SqliteStore;
+use hookgate::store::{ClaimCursor, ClaimRequest, SharedStore};
+use hookgate::telemetry::Metrics;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+
+const CLAIMS: usize = 50;
+const ROOM: usize = 512;
+/// Endpoints that work, each with something due.
+const ENDPOINTS: usize = 100;
+
+/// A store, and how rows get into it behind its back.
+struct Bench {
+    name: &'static str,
+    store: SharedStore,
+    url: String,
+    clock: Clock,
+}
+
+impl Bench {
+    async fn endpoint(&self, org: OrgId, event_types: &str) -> EndpointId {
+        let url = "https://example.com/hooks".parse().unwrap();
+        let secret = SigningSecret::generate().unwrap();
+        let event_types = event_types.parse().unwrap();
+        let endpoint =
+            Endpoint { event_types, ..Endpoint::new(org, url, secret, self.clock.now()) };
+        self.store.insert_endpoint(org, &endpoint).await.unwrap();
+        endpoint.id
+    }
+
+    /// Stores an event of a type, with a delivery for each endpoint that wants it.
+    async fn publish(&self, org: OrgId, event_type: &str, count: usize) {
+        let now = self.clock.now();
+        let event = |_| {
+            Arc::new(Event {
+                id: EventId::mint(now),
+                org_id: org,
+                event_type: event_type.parse().unwrap(),
+                payload: vec![b'7'; 100].into(),
+                dedup_id: None,
+                account_id: None,
+                user_id: None,
+                occurred_at: None,
+                received_at: now,
+                trace_id: TraceId::mint(),
+            })
+        };
+        let events: Vec<_> = (0..count).map(event).collect();
+        self.store.persist_events_across_orgs(&events, None, now).await.unwrap();
+    }
+
+    /// Multiplies the only delivery of an endpoint, all due before it, over some minutes.
+    async fn multiply(&self, endpoint: EndpointId, count: usize) {
+        let id = endpoint.uuid().simple().to_string();
+        if self.url.starts_with("postgres") {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            let sql = format!(
+                "INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
+                                         due_at, created_at)
+                 SELECT gen_random_uuid(), org_id, event_id, event_received_at, endpoint_id,
+                        due_at - n * interval '100 microseconds', created_at
+                 FROM deliveries, generate_series(1, {count}) n WHERE endpoint_id = '{id}'"
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        } else {
+            let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+            let sql = format!(
+                "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
+                 INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
+                                         due_at, created_at)
+                 SELECT randomblob(16), org_id, event_id, event_received_at, endpoint_id,
+                        due_at - n * 100, created_at
+                 FROM deliveries, n WHERE endpoint_id = x'{id}'"
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        }
+    }
+
+    /// Claims that leave the dead endpoint out, every other endpoint having something due.
+    async fn measure(&self, what: &str, org: OrgId, dead: EndpointId) {
+        let caps = HashMap::from([(dead, 0)]);
+        let mut times = Vec::new();
+        let mut claimed = 0;
+        for _ in 0..CLAIMS {
+            self.publish(org, "live", 1).await;
+            let now = self.clock.now();
+            let lease = Lease {
+                token: LeaseToken::mint(InstanceId::new(1)),
+                until: now.plus(Duration::from_hours(1)),
+            };
+            let mut from = ClaimCursor::default();
+            loop {
+                let request = ClaimRequest { lease, deliveries_max: ROOM, caps: &caps, from, now };
+                let watch = Stopwatch::start();
+                let brought = self.store.claim_deliveries_across_orgs(request).await.unwrap();
+                times.push(watch.elapsed());
+                claimed += brought.leased.len();
+                from = brought.next;
+                if !brought.more {
+                    break;
+                }
+            }
+        }
+        assert_eq!(claimed, CLAIMS * ENDPOINTS, "every other endpoint's deliveries are claimed");
+        times.sort_unstable();
+        let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+        let name = self.name;
+        println!("{name:<10} {what:<34} median {median:>10.1?}  slowest {slowest:>10.1?}");
+    }
+
+    async fn run(&self, waiting: usize) {
+        self.store.migrate_up().await.unwrap();
+        let now = self.clock.now();
+        self.store.maintain_across_orgs(now).await.unwrap();
+        let org = OrgId::mint(now);
+        let row =
+            Org { id: org, name: "bench".to_owned(), rate_limit_per_minute: None, created_at: now };
+        self.store.insert_org_across_orgs(&row).await.unwrap();
+        let dead = self.endpoint(org, "dead").await;
+        for _ in 0..ENDPOINTS {
+            self.endpoint(org, "live").await;
+        }
+        self.publish(org, "dead", 1).await;
+        self.measure("nothing waits", org, dead).await;
+        self.multiply(dead, waiting).await;
+        self.measure(&format!("{waiting} wait for a dead one"), org, dead).await;
+    }
+}
+
+fn config(directory: &Path) -> StoreConfig {
+    StoreConfig {
+        data_dir: directory.to_owned(),
+        database_url: None,
+        database_connections: 8,
+        database_timeout: Duration::from_mins(1),
+        dedup_window: Duration::from_hours(7 * 24),
+        secrets_key: None,
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let waiting = std::env::var("BENCH_WAITING").map_or(1_000_000, |count| count.parse().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let metrics = || Arc::new(Metrics::new().unwrap());
+    let path = config.sqlite_path();
+    let store: SharedStore = Arc::new(SqliteStore::open(&path, &config, metrics()).await.unwrap());
+    let url = format!("sqlite://{}", path.display());
+    Bench { name: "sqlite", store, url, clock: Clock::system() }.run(waiting).await;
+    if let Ok(url) = std::env::var("BENCH_DATABASE_URL") {
+        let store: SharedStore =
+            Arc::new(PostgresStore::connect(&url, &config, metrics()).await.unwrap());
+        Bench { name: "postgres", store, url, clock: Clock::system() }.run(waiting).await;
+    }
+}

@@ -1,0 +1,166 @@
+//! What one endpoint that never answers costs ninety-nine others: the time from storing an event to
+//! its webhook's arrival at them, with and without it, in turn.
+//!
+//! ```sh
+//! cargo bench --bench isolation
+//! ```
+#![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
+#![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::routing::post;
+use clap::Parser;
+use hookgate::config::{DeliveryConfig, StoreConfig};
+use hookgate::delivery::{Source, hand_over, lease_span};
+use hookgate::domain::{
+    Endpoint, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret, TraceId,
+};
+use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
+use hookgate::store::sqlite::SqliteStore;
+use hookgate::store::{LeaseRoom, SharedStore};
+use hookgate::telemetry::Metrics;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+const ENDPOINTS: usize = 100;
+/// Rounds of one event to every endpoint, and how far they are apart: 1000 webhooks a second.
+const ROUNDS: usize = 30;
+const APART: Duration = Duration::from_millis(100);
+const PAIRS: usize = 3;
+
+#[derive(Parser)]
+struct Settings {
+    #[command(flatten)]
+    delivery: DeliveryConfig,
+    #[command(flatten)]
+    store: StoreConfig,
+}
+
+/// When each event was stored, and how long its webhook took.
+#[derive(Default)]
+struct Board {
+    stored: Mutex<HashMap<String, Stopwatch>>,
+    took: Mutex<Vec<Duration>>,
+}
+
+async fn receive(
+    Path((hangs, number)): Path<(bool, usize)>,
+    State(board): State<Arc<Board>>,
+    headers: HeaderMap,
+) {
+    if number == 0 {
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        return;
+    }
+    let id = headers["webhook-id"].to_str().unwrap();
+    let stored = board.stored.lock().unwrap().get(id).copied();
+    board.took.lock().unwrap().push(stored.unwrap().elapsed());
+}
+
+/// The median and the 99th percentile, in milliseconds.
+async fn measure(hangs: bool) -> (f64, f64) {
+    let board = Arc::new(Board::default());
+    let app =
+        Router::new().route("/{hangs}/{number}", post(receive)).with_state(Arc::clone(&board));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { axum::serve(listener, app).await.unwrap() });
+
+    let settings = Settings::parse_from(["bench", "--allow-private-endpoints=true"]);
+    let directory = tempfile::tempdir().unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let path = directory.path().join("hookgate.db");
+    let store = SqliteStore::open(&path, &settings.store, Arc::clone(&metrics)).await.unwrap();
+    let store: SharedStore = Arc::new(store);
+    store.migrate_up().await.unwrap();
+    let clock = Clock::system();
+    let now = clock.now();
+    let org = OrgId::mint(now);
+    let row = Org { id: org, name: "bench".into(), rate_limit_per_minute: None, created_at: now };
+    store.insert_org_across_orgs(&row).await.unwrap();
+    for number in 0..ENDPOINTS {
+        let url = format!("http://{address}/{hangs}/{number}").parse().unwrap();
+        let endpoint = Endpoint::new(org, url, SigningSecret::generate().unwrap(), now);
+        store.insert_endpoint(org, &endpoint).await.unwrap();
+    }
+
+    let (handed_over, inbox) = hand_over(&settings.delivery);
+    let (wake, lifecycle, instance) = (Wake::new(), Lifecycle::new(), InstanceId::new(1));
+    let source = Source { inbox, wake: wake.clone(), instance };
+    let config = &settings.delivery;
+    let running = hookgate::delivery::start(
+        config,
+        Arc::clone(&store),
+        clock.clone(),
+        metrics,
+        source,
+        &lifecycle,
+    )
+    .unwrap();
+    let shut = running.control.shut();
+    let mut rounds = tokio::time::interval(APART);
+    for _ in 0..ROUNDS {
+        rounds.tick().await;
+        let now = clock.now();
+        let event = Arc::new(Event {
+            id: EventId::mint(now),
+            org_id: org,
+            event_type: "user.login".parse().unwrap(),
+            payload: vec![b'7'; 100].into(),
+            dedup_id: None,
+            account_id: None,
+            user_id: None,
+            occurred_at: None,
+            received_at: now,
+            trace_id: TraceId::mint(),
+        });
+        board.stored.lock().unwrap().insert(event.id.to_string(), Stopwatch::start());
+        // As ingest does it.
+        let permits = handed_over.try_reserve_many(handed_over.capacity()).unwrap();
+        let except = Arc::clone(&shut.borrow());
+        let lease =
+            Lease { token: LeaseToken::mint(instance), until: now.plus(lease_span(config)) };
+        let room = LeaseRoom { lease, deliveries_max: permits.len(), except: &except };
+        let persisted = store.persist_events_across_orgs(&[event], Some(room), now).await.unwrap();
+        if persisted.planned > persisted.leased.len() {
+            wake.wake();
+        }
+        for (permit, leased) in permits.zip(persisted.leased) {
+            permit.send(leased);
+        }
+    }
+    let expected = ROUNDS * (ENDPOINTS - 1);
+    while board.took.lock().unwrap().len() < expected {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    lifecycle.drain(Duration::ZERO).await;
+    serving.shutdown().await;
+    let mut took = std::mem::take(&mut *board.took.lock().unwrap());
+    took.sort_unstable();
+    let at = |place: usize| took[place.min(took.len() - 1)].as_secs_f64() * 1e3;
+    (at(took.len() / 2), at(took.len() * 99 / 100))
+}
+
+#[tokio::main]
+async fn main() {
+    println!(
+        "{:<10}{:>24}{:>24}{:>10}",
+        "pair", "all answer p50/p99 ms", "one hangs p50/p99 ms", "p99 x"
+    );
+    measure(false).await;
+    for pair in 1..=PAIRS {
+        let (calm, hanging) = (measure(false).await, measure(true).await);
+        let show = |(p50, p99): (f64, f64)| format!("{p50:.1} / {p99:.1}");
+        let ratio = hanging.1 / calm.1;
+        println!("{pair:<10}{:>24}{:>24}{ratio:>10.2}", show(calm), show(hanging));
+    }
+}

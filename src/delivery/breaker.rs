@@ -1,0 +1,244 @@
+//! A circuit breaker: keeps an endpoint that does not answer from holding slots and memory. Pure: it
+//! is told the time.
+//!
+//! ```text
+//! closed ── FAILURES_MAX failures in a row ──▶ open ── its pause is over ──▶ half-open: one probe
+//!    ▲                                          ▲                               │
+//!    └──────────────── a success ───────────────┼────────── the probe succeeds ─┤
+//!                                 a longer pause └─────────── the probe fails ───┘
+//! ```
+//! A failure is no answer at all, 429, or 5xx: the endpoint is away or has too much to do. Any other
+//! answer, a refusal too, shows that it works, and costs it a slot for a moment only.
+
+use std::time::Duration;
+
+use crate::domain::Timestamp;
+
+/// Failures in a row that open a breaker: as many as the default schedule has attempts, and fewer than
+/// an endpoint's slots.
+const FAILURES_MAX: u32 = 10;
+/// The first pause: the first wait of the default schedule.
+const PAUSE_FIRST: Duration = Duration::from_secs(5);
+/// The longest pause; each is twice the one before. How late a receiver that works again is noticed.
+const PAUSE_MAX: Duration = Duration::from_mins(5);
+
+const TOO_MANY_REQUESTS: u16 = 429;
+const SERVER_ERRORS: u16 = 500;
+
+/// How an attempt ended, as far as a breaker cares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Health {
+    /// The endpoint answers.
+    Works,
+    /// It is away or overloaded.
+    Fails,
+}
+
+impl Health {
+    /// Judges by the status; `None` when there was no answer.
+    pub(super) const fn of(status: Option<u16>) -> Self {
+        match status {
+            None | Some(TOO_MANY_REQUESTS | SERVER_ERRORS..) => Self::Fails,
+            Some(_) => Self::Works,
+        }
+    }
+}
+
+/// What a breaker lets through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Passage {
+    /// Everything.
+    Open,
+    /// One attempt, as a probe.
+    Probe,
+    /// Nothing before this moment.
+    ShutUntil(Timestamp),
+    /// Nothing before the probe under way has ended.
+    Probing,
+}
+
+/// The breaker of one endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Breaker {
+    /// Closed, after so many failures in a row.
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Timestamp,
+        pause: Duration,
+    },
+    HalfOpen {
+        pause: Duration,
+    },
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::Closed { failures: 0 }
+    }
+}
+
+impl Breaker {
+    /// What may be started now.
+    pub(super) fn passage(self, now: Timestamp) -> Passage {
+        match self {
+            Self::Closed { .. } => Passage::Open,
+            Self::Open { until, .. } if now < until => Passage::ShutUntil(until),
+            Self::Open { .. } => Passage::Probe,
+            Self::HalfOpen { .. } => Passage::Probing,
+        }
+    }
+
+    /// An attempt starts. `true` when it is the probe: its end must be told as such.
+    pub(super) fn start(&mut self, now: Timestamp) -> bool {
+        match *self {
+            Self::Open { until, pause } if now >= until => {
+                *self = Self::HalfOpen { pause };
+                true
+            }
+            Self::Closed { .. } | Self::Open { .. } | Self::HalfOpen { .. } => false,
+        }
+    }
+
+    /// An attempt has ended. Failures of those that were under way when the breaker opened say
+    /// nothing new; a success always does.
+    pub(super) fn end(&mut self, probe: bool, health: Health, now: Timestamp) {
+        *self = match (*self, health) {
+            (_, Health::Works) => Self::default(),
+            (Self::Closed { failures }, Health::Fails) if failures + 1 < FAILURES_MAX => {
+                Self::Closed { failures: failures + 1 }
+            }
+            (Self::Closed { .. }, Health::Fails) => Self::shut(PAUSE_FIRST, now),
+            (Self::HalfOpen { pause }, Health::Fails) if probe => {
+                Self::shut((pause * 2).min(PAUSE_MAX), now)
+            }
+            (shut @ (Self::Open { .. } | Self::HalfOpen { .. }), Health::Fails) => shut,
+        };
+    }
+
+    /// Whether it holds anything back.
+    pub(super) const fn is_open(self) -> bool {
+        matches!(self, Self::Open { .. } | Self::HalfOpen { .. })
+    }
+
+    fn shut(pause: Duration, now: Timestamp) -> Self {
+        Self::Open { until: now.plus(pause), pause }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_000_000);
+
+    fn later(seconds: u64) -> Timestamp {
+        NOW.plus(Duration::from_secs(seconds))
+    }
+
+    fn opened() -> Breaker {
+        let mut breaker = Breaker::default();
+        for _ in 0..FAILURES_MAX {
+            assert_eq!(breaker.passage(NOW), Passage::Open);
+            assert!(!breaker.start(NOW));
+            breaker.end(false, Health::Fails, NOW);
+        }
+        breaker
+    }
+
+    #[test]
+    fn no_answer_429_and_5xx_are_failures_and_everything_else_shows_that_it_works() {
+        for status in [None, Some(429), Some(500), Some(503), Some(599)] {
+            assert_eq!(Health::of(status), Health::Fails, "{status:?}");
+        }
+        for status in [200, 204, 301, 400, 404, 410, 428] {
+            assert_eq!(Health::of(Some(status)), Health::Works, "{status}");
+        }
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_one_success_between_them_does_not() {
+        assert_eq!(opened().passage(NOW), Passage::ShutUntil(later(5)));
+        let mut breaker = Breaker::default();
+        for number in 0..100 {
+            let health = if number % 10 == 9 { Health::Works } else { Health::Fails };
+            breaker.end(false, health, NOW);
+            assert!(!breaker.is_open());
+        }
+    }
+
+    #[test]
+    fn one_probe_goes_through_when_the_pause_is_over_and_its_success_closes_it() {
+        let mut breaker = opened();
+        assert_eq!(breaker.passage(later(4)), Passage::ShutUntil(later(5)));
+        assert_eq!(breaker.passage(later(5)), Passage::Probe);
+        assert!(breaker.start(later(5)));
+        assert_eq!(breaker.passage(later(6)), Passage::Probing);
+        breaker.end(true, Health::Works, later(7));
+        assert_eq!(breaker, Breaker::default());
+    }
+
+    #[test]
+    fn each_probe_that_fails_doubles_the_pause_up_to_five_minutes() {
+        let mut breaker = opened();
+        let mut now = NOW;
+        for pause in [5, 10, 20, 40, 80, 160, 300, 300] {
+            assert_eq!(
+                breaker.passage(now),
+                Passage::ShutUntil(now.plus(Duration::from_secs(pause)))
+            );
+            now = now.plus(Duration::from_secs(pause));
+            assert!(breaker.start(now));
+            breaker.end(true, Health::Fails, now);
+        }
+    }
+
+    #[test]
+    fn what_was_under_way_when_it_opened_neither_prolongs_it_nor_counts_as_the_probe() {
+        let mut breaker = opened();
+        breaker.end(false, Health::Fails, later(1));
+        assert_eq!(breaker.passage(later(1)), Passage::ShutUntil(later(5)));
+        assert!(breaker.start(later(5)));
+        breaker.end(false, Health::Fails, later(6));
+        assert_eq!(breaker.passage(later(6)), Passage::Probing);
+        breaker.end(false, Health::Works, later(6));
+        assert_eq!(breaker.passage(later(6)), Passage::Open, "it works, whoever found out");
+    }
+
+    proptest! {
+        /// Whatever happens, an endpoint that fails is probed again within the longest pause, and one
+        /// probe at a time is under way.
+        #[test]
+        fn it_always_lets_a_probe_through_in_the_end(
+            steps in prop::collection::vec((0..400_u64, any::<bool>(), any::<bool>()), 0..200),
+        ) {
+            let (mut breaker, mut now, mut probing) = (Breaker::default(), NOW, false);
+            for (seconds, starts, works) in steps {
+                now = now.plus(Duration::from_secs(seconds));
+                match breaker.passage(now) {
+                    Passage::Probe if starts => {
+                        prop_assert!(!probing);
+                        probing = breaker.start(now);
+                        prop_assert!(probing);
+                    }
+                    Passage::ShutUntil(until) => {
+                        prop_assert!(until > now && until <= now.plus(PAUSE_MAX));
+                    }
+                    Passage::Probing => {
+                        prop_assert!(probing);
+                        let health = if works { Health::Works } else { Health::Fails };
+                        breaker.end(true, health, now);
+                        probing = false;
+                    }
+                    Passage::Open | Passage::Probe => {
+                        let health = if works { Health::Works } else { Health::Fails };
+                        breaker.end(false, health, now);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What each endpoint lets through now: its breaker, its rate limit and its concurrency in one place.
+//!
+//! Kept in memory only. A server that starts again, and each of several servers, finds out for
+//! itself that an endpoint is away.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::domain::{Endpoint, EndpointId, Timestamp};
+
+use super::breaker::{Breaker, Health, Passage};
+use super::pace::Pace;
+
+/// Endpoints that something is remembered of at the most: those that fail, and those that were sent
+/// something under a rate limit within the last second. Of more, only the rate limits are kept.
+const GATES_MAX: usize = 16_384;
+/// How many seconds' worth of deliveries may wait in memory for an endpoint with a rate limit.
+const PACED_SECONDS: u32 = 10;
+
+/// The gates of all endpoints.
+#[derive(Debug)]
+pub(super) struct Gates {
+    /// For endpoints without a `max_concurrency` of their own.
+    concurrency: usize,
+    by_endpoint: HashMap<EndpointId, Gate>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gate {
+    breaker: Breaker,
+    pace: Option<Pace>,
+}
+
+/// Whether an attempt may start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Admission {
+    /// It may.
+    Now,
+    /// Not before this moment.
+    At(Timestamp),
+    /// Not before another one has ended, or the store was asked again.
+    Later,
+}
+
+impl Gates {
+    /// Gates that let everything through.
+    pub(super) fn new(concurrency: usize) -> Self {
+        Self { concurrency, by_endpoint: HashMap::new() }
+    }
+
+    /// Whether an attempt may start at `endpoint`, to which so many are under way.
+    pub(super) fn admission(
+        &self,
+        endpoint: &Endpoint,
+        under_way: usize,
+        now: Timestamp,
+    ) -> Admission {
+        if under_way >= self.concurrency_of(endpoint) {
+            return Admission::Later;
+        }
+        match self.passage(endpoint.id, now) {
+            Passage::ShutUntil(_) | Passage::Probing => return Admission::Later,
+            Passage::Probe | Passage::Open => {}
+        }
+        let pace = self.by_endpoint.get(&endpoint.id).and_then(|gate| gate.pace);
+        match pace.filter(|_| endpoint.pacing.rate_limit_per_second.is_some()) {
+            Some(pace) if pace.ready_at() > now => Admission::At(pace.ready_at()),
+            Some(_) | None => Admission::Now,
+        }
+    }
+
+    /// An attempt starts. `true` when it is the probe of a breaker.
+    pub(super) fn start(&mut self, endpoint: &Endpoint, now: Timestamp) -> bool {
+        if let Some(per_second) = endpoint.pacing.rate_limit_per_second {
+            let gate = self.remember(endpoint.id);
+            gate.pace.get_or_insert(Pace::new(now)).start(per_second, now);
+        }
+        self.by_endpoint.get_mut(&endpoint.id).is_some_and(|gate| gate.breaker.start(now))
+    }
+
+    /// An attempt has ended. Says whether the breaker has opened or closed by it.
+    pub(super) fn end(
+        &mut self,
+        endpoint: EndpointId,
+        probe: bool,
+        health: Health,
+        now: Timestamp,
+    ) -> Turn {
+        if health == Health::Works && !self.by_endpoint.contains_key(&endpoint) {
+            return Turn::None;
+        }
+        if self.is_full_without(endpoint, now) {
+            return Turn::None;
+        }
+        let gate = self.remember(endpoint);
+        let was_open = gate.breaker.is_open();
+        gate.breaker.end(probe, health, now);
+        let is_open = gate.breaker.is_open();
+        let gate = *gate;
+        if !gate.is_needed(now) {
+            self.by_endpoint.remove(&endpoint);
+        }
+        match (was_open, is_open) {
+            (false, true) => Turn::Opened,
+            (true, true) if probe => Turn::Opened,
+            (true, false) => Turn::Closed,
+            (false, false) | (true, true) => Turn::None,
+        }
+    }
+
+    /// What the breaker of an endpoint lets through.
+    pub(super) fn passage(&self, endpoint: EndpointId, now: Timestamp) -> Passage {
+        self.by_endpoint.get(&endpoint).map_or(Passage::Open, |gate| gate.breaker.passage(now))
+    }
+
+    /// The endpoints whose breakers are open, in ascending order.
+    pub(super) fn open(&self) -> Arc<[EndpointId]> {
+        let open = self.by_endpoint.iter().filter(|(_, gate)| gate.breaker.is_open());
+        let mut open: Vec<EndpointId> = open.map(|(endpoint, _)| *endpoint).collect();
+        open.sort_unstable();
+        open.into()
+    }
+
+    /// How many deliveries may wait in memory for an endpoint with a rate limit.
+    pub(super) fn waiting_max(endpoint: &Endpoint) -> Option<usize> {
+        let per_second = endpoint.pacing.rate_limit_per_second?;
+        usize::try_from(per_second.saturating_mul(PACED_SECONDS)).ok()
+    }
+
+    fn concurrency_of(&self, endpoint: &Endpoint) -> usize {
+        if endpoint.pacing.ordered {
+            return 1;
+        }
+        let own = endpoint.pacing.max_concurrency;
+        own.and_then(|own| usize::try_from(own).ok()).unwrap_or(self.concurrency)
+    }
+
+    /// Whether there is no room to remember another one, not even when all that matters least is
+    /// forgotten.
+    fn is_full_without(&mut self, endpoint: EndpointId, now: Timestamp) -> bool {
+        if self.by_endpoint.len() < GATES_MAX || self.by_endpoint.contains_key(&endpoint) {
+            return false;
+        }
+        self.by_endpoint.retain(|_, gate| gate.breaker.is_open() || gate.is_paced(now));
+        self.by_endpoint.len() >= GATES_MAX
+    }
+
+    fn remember(&mut self, endpoint: EndpointId) -> &mut Gate {
+        let new = Gate { breaker: Breaker::default(), pace: None };
+        self.by_endpoint.entry(endpoint).or_insert(new)
+    }
+}
+
+/// How a breaker has turned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    /// It has not.
+    None,
+    /// It holds everything back from now on, or does so for longer.
+    Opened,
+    /// It lets everything through again.
+    Closed,
+}
+
+impl Gate {
+    fn is_needed(&self, now: Timestamp) -> bool {
+        self.breaker != Breaker::default() || self.is_paced(now)
+    }
+
+    fn is_paced(&self, now: Timestamp) -> bool {
+        self.pace.is_some_and(|pace| pace.ready_at() > now)
+    }
+}

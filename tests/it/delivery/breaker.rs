@@ -1,0 +1,89 @@
+//! An endpoint that does not answer is left alone, probed, and loses nothing by it.
+
+use std::time::Duration;
+
+use hookgate::domain::DeliveryStatus;
+
+use super::world::World;
+use crate::support::receiver::{Answer, Receiver};
+
+/// Failures in a row that open a breaker.
+const FAILURES: usize = 10;
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// A world without retries' waits, whose receiver fails `failures` times and then works.
+async fn failing(failures: usize, deliveries: usize) -> (World, Receiver) {
+    let world = World::with(&["--endpoint-concurrency=10", "--retry-schedule=1s,1s,1s"]).await;
+    let receiver = Receiver::start().await;
+    receiver.answer(vec![Answer::status(503); failures]);
+    world.endpoint(&receiver, "").await;
+    world.publish("user.login", deliveries).await;
+    (world, receiver)
+}
+
+#[tokio::test]
+async fn what_waits_goes_back_to_the_store_uncounted_and_all_of_it_arrives_after_the_probe() {
+    let (world, receiver) = failing(FAILURES, 30).await;
+    let (mut part, _handed_over) = world.delivery();
+    let control = part.control();
+    assert_eq!(part.run_once().await.unwrap(), FAILURES, "then it opens");
+    assert_eq!(world.metrics.endpoint_breakers_open.get(), 1);
+    assert_eq!(control.shut().borrow().len(), 1, "nothing is planned leased for it");
+    let waiting = |row: &&hookgate::domain::Delivery| row.attempts == 0;
+    let rows = world.rows().await;
+    assert_eq!(rows.iter().filter(waiting).count(), 20);
+    let probe_at = world.clock.now().plus(PAUSE);
+    assert!(rows.iter().filter(waiting).all(|row| row.next_attempt_at == Some(probe_at)));
+
+    world.clock.advance(Duration::from_secs(4));
+    assert_eq!(part.run_once().await.unwrap(), 0, "retries are due, but it is left alone");
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(part.run_once().await.unwrap(), 1, "the probe");
+    assert_eq!(world.metrics.endpoint_breakers_open.get(), 0);
+    assert_eq!(control.shut().borrow().len(), 0);
+    assert_eq!(part.run_once().await.unwrap(), 29, "and everything that waited for it");
+
+    let rows = world.rows().await;
+    assert!(rows.iter().all(|row| row.status == DeliveryStatus::Delivered));
+    let counted: u32 = rows.iter().map(|row| row.attempts).sum();
+    assert_eq!(counted as usize, receiver.so_far().len(), "every attempt made is one recorded");
+}
+
+#[tokio::test]
+async fn each_probe_that_fails_makes_the_next_pause_longer_and_counts_as_an_attempt() {
+    let (world, receiver) = failing(FAILURES + 2, 30).await;
+    let (mut part, _handed_over) = world.delivery();
+    assert_eq!(part.run_once().await.unwrap(), FAILURES);
+    for pause in [5, 10] {
+        world.clock.advance(Duration::from_secs(pause - 1));
+        assert_eq!(part.run_once().await.unwrap(), 0, "{pause}");
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!(part.run_once().await.unwrap(), 1, "{pause}");
+    }
+    world.clock.advance(Duration::from_secs(20));
+    assert_eq!(part.run_once().await.unwrap(), 1);
+    while part.run_once().await.unwrap() > 0 {}
+    let rows = world.rows().await;
+    assert!(rows.iter().all(|row| row.status == DeliveryStatus::Delivered));
+    let counted: u32 = rows.iter().map(|row| row.attempts).sum();
+    assert_eq!(counted as usize, receiver.so_far().len());
+}
+
+#[tokio::test]
+async fn a_server_that_starts_again_finds_out_for_itself() {
+    let (world, _receiver) = failing(FAILURES, 30).await;
+    assert_eq!(world.delivery().0.run_once().await.unwrap(), FAILURES);
+    world.clock.advance(PAUSE);
+    assert_eq!(world.delivery().0.run_once().await.unwrap(), 30, "nothing was forgotten");
+}
+
+#[tokio::test]
+async fn refusals_open_nothing_for_the_endpoint_answers() {
+    let world = World::new().await;
+    let receiver = Receiver::start().await;
+    receiver.answer(vec![Answer::status(400); 100]);
+    world.endpoint(&receiver, "").await;
+    world.publish("user.login", 40).await;
+    assert_eq!(world.deliver().await, 40);
+    assert_eq!(world.metrics.endpoint_breakers_open.get(), 0);
+}

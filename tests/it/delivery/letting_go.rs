@@ -1,0 +1,111 @@
+//! What is cancelled, disabled or removed is not started any more, though it waits in memory.
+
+use std::time::Duration;
+
+use hookgate::delivery::Control;
+use hookgate::domain::{DeliveryStatus, EndpointChange, EndpointId};
+use hookgate::runtime::Lifecycle;
+use tokio::sync::mpsc;
+
+use super::world::World;
+use crate::support::receiver::Receiver;
+
+/// A running part with one webhook under way at a receiver that holds it, and nine that wait.
+struct Held {
+    world: World,
+    receiver: Receiver,
+    endpoint: EndpointId,
+    control: Control,
+    lifecycle: Lifecycle,
+    _handed_over: mpsc::Sender<hookgate::domain::LeasedDelivery>,
+}
+
+impl Held {
+    async fn start() -> Self {
+        let world = World::with(&["--endpoint-concurrency=1"]).await;
+        let receiver = Receiver::start().await;
+        let endpoint = world.endpoint(&receiver, "").await;
+        receiver.hold();
+        world.publish("user.login", 10).await;
+        let lifecycle = Lifecycle::new();
+        let (part, handed_over) = world.delivery();
+        let control = part.control();
+        part.start(&lifecycle);
+        receiver.received(1).await;
+        Self { world, receiver, endpoint, control, lifecycle, _handed_over: handed_over }
+    }
+
+    async fn until_waiting(&self, count: i64) {
+        while self.world.metrics.delivery_queue_size.get() != count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lets the receiver answer, stops, and returns how many webhooks came in all.
+    async fn end(&self) -> usize {
+        self.receiver.release();
+        assert!(self.lifecycle.drain(Duration::from_secs(30)).await);
+        self.receiver.so_far().len()
+    }
+}
+
+#[tokio::test]
+async fn a_removed_endpoint_gets_nothing_of_what_waited_in_memory() {
+    let held = Held::start().await;
+    held.until_waiting(9).await;
+    let world = &held.world;
+    assert!(
+        world.store.delete_endpoint(world.org, held.endpoint, world.clock.now()).await.unwrap()
+    );
+    held.control.forget(held.endpoint);
+    held.until_waiting(0).await;
+    assert_eq!(held.end().await, 1);
+    let rows = held.world.rows().await;
+    assert!(rows.iter().all(|row| row.status == DeliveryStatus::Cancelled));
+}
+
+#[tokio::test]
+async fn a_disabled_endpoint_gets_nothing_of_what_waited_and_all_of_it_once_enabled() {
+    let held = Held::start().await;
+    held.until_waiting(9).await;
+    let world = &held.world;
+    let switch = async |reason: Option<&str>| {
+        let change = EndpointChange {
+            disabled_reason: Some(reason.map(str::to_owned)),
+            ..EndpointChange::default()
+        };
+        let now = world.clock.now();
+        world.store.update_endpoint(world.org, held.endpoint, &change, now).await.unwrap();
+        held.control.forget(held.endpoint);
+    };
+    switch(Some("by its owner")).await;
+    held.until_waiting(0).await;
+    held.receiver.release();
+    // The one under way is delivered; the others are parked once they are handed back.
+    loop {
+        let rows = world.rows().await;
+        let parked = rows.iter().filter(|row| row.next_attempt_at.is_none());
+        if parked.filter(|row| row.status == DeliveryStatus::Pending).count() == 9
+            && rows.iter().any(|row| row.status == DeliveryStatus::Delivered)
+        {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(held.receiver.so_far().len(), 1);
+    switch(None).await;
+    held.receiver.received(10).await;
+    assert_eq!(held.end().await, 10);
+}
+
+#[tokio::test]
+async fn one_delivery_is_let_go_of_and_the_others_stay() {
+    let held = Held::start().await;
+    held.until_waiting(9).await;
+    let under_way = held.receiver.so_far()[0].header("webhook-id").to_owned();
+    let rows = held.world.rows().await;
+    let other = rows.iter().find(|row| row.event_id.to_string() != under_way).unwrap();
+    held.control.forget_delivery(other.id);
+    held.until_waiting(8).await;
+    assert_eq!(held.end().await, 1, "the soft stop hands the rest back");
+}
