@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use hookgate::config::StoreConfig;
 use hookgate::domain::{
-    Endpoint, EndpointId, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret,
-    TraceId,
+    Actor, Endpoint, EndpointId, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId,
+    SigningSecret, TraceId,
 };
 use hookgate::runtime::{Clock, Stopwatch};
 use hookgate::store::postgres::PostgresStore;
@@ -46,7 +46,7 @@ impl Bench {
         let event_types = event_types.parse().unwrap();
         let endpoint =
             Endpoint { event_types, ..Endpoint::new(org, url, secret, self.clock.now()) };
-        self.store.insert_endpoint(org, &endpoint).await.unwrap();
+        self.store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
         endpoint.id
     }
 
@@ -135,9 +135,8 @@ impl Bench {
         let now = self.clock.now();
         self.store.maintain_across_orgs(now).await.unwrap();
         let org = OrgId::mint(now);
-        let row =
-            Org { id: org, name: "bench".to_owned(), rate_limit_per_minute: None, created_at: now };
-        self.store.insert_org_across_orgs(&row).await.unwrap();
+        let row = Org::new(org, "bench", now);
+        self.store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
         let dead = self.endpoint(org, "dead").await;
         for _ in 0..ENDPOINTS {
             self.endpoint(org, "live").await;

@@ -17,9 +17,10 @@ use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, StoreConfig};
-use hookgate::delivery::{Source, hand_over, lease_span};
+use hookgate::delivery::{Paused, Source, hand_over, lease_span};
 use hookgate::domain::{
-    Endpoint, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret, TraceId,
+    Actor, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret,
+    TraceId,
 };
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
 use hookgate::store::sqlite::SqliteStore;
@@ -85,17 +86,17 @@ async fn measure(hangs: bool) -> (f64, f64) {
     let clock = Clock::system();
     let now = clock.now();
     let org = OrgId::mint(now);
-    let row = Org { id: org, name: "bench".into(), rate_limit_per_minute: None, created_at: now };
-    store.insert_org_across_orgs(&row).await.unwrap();
+    let row = Org::new(org, "bench", now);
+    store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
     for number in 0..ENDPOINTS {
         let url = format!("http://{address}/{hangs}/{number}").parse().unwrap();
         let endpoint = Endpoint::new(org, url, SigningSecret::generate().unwrap(), now);
-        store.insert_endpoint(org, &endpoint).await.unwrap();
+        store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     }
 
     let (handed_over, inbox) = hand_over(&settings.delivery);
     let (wake, lifecycle, instance) = (Wake::new(), Lifecycle::new(), InstanceId::new(1));
-    let source = Source { inbox, wake: wake.clone(), instance };
+    let source = Source { inbox, wake: wake.clone(), instance, paused: Paused::default() };
     let config = &settings.delivery;
     let running = hookgate::delivery::start(
         config,

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hookgate::config::StoreConfig;
 use hookgate::domain::{
-    Attempt, Decision, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery,
-    Org, OrgId, Outcome, SigningSecret, TraceId,
+    Actor, Attempt, Decision, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken,
+    LeasedDelivery, Org, OrgId, Outcome, SigningSecret, TraceId,
 };
 use hookgate::runtime::Clock;
 use hookgate::store::postgres::PostgresStore;
@@ -58,12 +58,12 @@ async fn tenants(store: &SharedStore, clock: &Clock) -> Vec<OrgId> {
     for _ in 0..ORGS {
         let id = OrgId::mint(created_at);
         let name = "bench".to_owned();
-        let org = Org { id, name, rate_limit_per_minute: None, created_at };
-        store.insert_org_across_orgs(&org).await.unwrap();
+        let org = Org::new(id, name, created_at);
+        store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
         let url = "https://example.com/hooks".parse().unwrap();
         let secret = SigningSecret::generate().unwrap();
         let endpoint = Endpoint::new(id, url, secret, created_at);
-        store.insert_endpoint(id, &endpoint).await.unwrap();
+        store.insert_endpoint(id, &endpoint, &Actor::CLI).await.unwrap().unwrap();
         orgs.push(id);
     }
     orgs

@@ -12,8 +12,8 @@ use clap::Parser;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hookgate::auth::{Authenticator, hash_blocking, issue_key, verify_blocking};
 use hookgate::config::Config;
-use hookgate::domain::{DraftLimits, Org, OrgId, Role, Timestamp, parse_event};
-use hookgate::limit::RateLimiter;
+use hookgate::domain::{Actor, DraftLimits, Org, OrgId, Role, Timestamp, parse_event};
+use hookgate::limit::{Rate, RateLimiter};
 use hookgate::runtime::Clock;
 use hookgate::store::SharedStore;
 use hookgate::store::sqlite::SqliteStore;
@@ -74,10 +74,10 @@ fn cached_auth(criterion: &mut Criterion) {
         store.migrate_up().await.unwrap();
         let now = Clock::system().now();
         let name = "bench".to_owned();
-        let org = Org { id: OrgId::mint(now), name, rate_limit_per_minute: None, created_at: now };
-        store.insert_org_across_orgs(&org).await.unwrap();
+        let org = Org::new(OrgId::mint(now), name, now);
+        store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
         let issued = issue_key(Role::Tenant(org.id), "bench".to_owned(), now).await.unwrap();
-        store.insert_key_across_orgs(&issued.record).await.unwrap();
+        store.insert_key_across_orgs(&issued.record, &Actor::CLI).await.unwrap().unwrap();
         let authenticator = Authenticator::new(&config.auth, store, Clock::system(), metrics);
         (authenticator, issued.key)
     });
@@ -92,7 +92,8 @@ fn limit_check(criterion: &mut Criterion) {
     let limiter = RateLimiter::new(&settings().limit);
     let org = OrgId::mint(Timestamp::from_micros(1));
     criterion.bench_function("limit/check", |b| {
-        b.iter(|| limiter.check(black_box(org), Some(100_000_000), NonZeroU32::MIN));
+        let rate = Rate { per_minute: Some(100_000_000), burst: None };
+        b.iter(|| limiter.check(black_box(org), rate, NonZeroU32::MIN));
     });
 }
 

@@ -6,6 +6,7 @@
 mod admin;
 mod deliveries;
 mod first_start;
+mod tenancy;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -17,10 +18,11 @@ use tokio::net::TcpListener;
 
 pub use admin::{Admin, AdminError, NewEndpoint};
 pub use first_start::FirstStart;
+use tenancy::Tenancy;
 
-use crate::auth::{Authenticator, watch_changed_keys};
+use crate::auth::Authenticator;
 use crate::config::{Config, JournalConfig, StoreConfig};
-use crate::delivery::{self, DeliveryError};
+use crate::delivery::{self, DeliveryError, Paused};
 use crate::http::{self, Api, AppState, Tls, TlsError};
 use crate::ingest::{HandOver, Intake, Replayer, Workers};
 use crate::journal::{
@@ -42,6 +44,7 @@ pub struct App {
     address: SocketAddr,
     tls: Option<Arc<Tls>>,
     api: Api,
+    authenticator: Authenticator,
     lifecycle: Lifecycle,
     journal: Journal,
     store: SharedStore,
@@ -176,12 +179,13 @@ impl App {
         }
         let (deliveries, inbox) = delivery::hand_over(&config.delivery);
         let (wake, replays) = (Wake::new(), Wake::new());
+        let paused = who_is_paused(&store).await?;
         let running = delivery::start(
             &config.delivery,
             Arc::clone(&store),
             clock.clone(),
             Arc::clone(&metrics),
-            delivery::Source { inbox, wake: wake.clone(), instance },
+            delivery::Source { inbox, wake: wake.clone(), instance, paused: paused.clone() },
             &behind,
         )?;
         // Nothing can fail from here on, so keys that are made are shown.
@@ -214,16 +218,14 @@ impl App {
             clock.clone(),
             Arc::clone(&metrics),
         );
-        lifecycle.spawn(
-            "key watch",
-            watch_changed_keys(
-                authenticator.clone(),
-                Arc::clone(&store),
-                clock.clone(),
-                config.auth.auth_poll_interval,
-                lifecycle.shutdown(),
-            ),
-        );
+        let tenancy = Tenancy {
+            store: Arc::clone(&store),
+            clock: clock.clone(),
+            authenticator: authenticator.clone(),
+            paused,
+            poll_interval: config.auth.auth_poll_interval,
+        };
+        tenancy.start(&lifecycle, &behind);
         lifecycle
             .spawn("upkeep", upkeep::run(Arc::clone(&store), clock.clone(), lifecycle.shutdown()));
 
@@ -231,7 +233,7 @@ impl App {
             config,
             http::Parts {
                 store: Arc::clone(&store),
-                authenticator,
+                authenticator: authenticator.clone(),
                 limiter: RateLimiter::new(&config.limit),
                 intake: Intake::new(journal.clone(), clock.clone()),
                 delivery: running.control,
@@ -249,6 +251,7 @@ impl App {
             address,
             tls,
             api,
+            authenticator,
             lifecycle,
             journal,
             store,
@@ -299,6 +302,9 @@ impl App {
 
         shutdown.requested().await;
         let drained = self.lifecycle.drain(self.shutdown_timeout).await;
+        if let Err(error) = self.authenticator.write_usage().await {
+            tracing::warn!(%error, "what was used in the last minute is not written down");
+        }
         let journal = self.journal;
         tokio::task::spawn_blocking(move || journal.shut_down()).await?;
         self.store.close().await;
@@ -374,6 +380,13 @@ async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
     let texts = missing.iter().map(|key| key.texts).sum();
     let ids: Vec<String> = missing.into_iter().map(|key| key.id).collect();
     Err(MissingKeysError::Missing { texts, ids: ids.join(", ") })
+}
+
+/// For whom nothing is sent, before anything is.
+async fn who_is_paused(store: &SharedStore) -> Result<Paused, StoreError> {
+    let paused = Paused::default();
+    paused.set(store.paused_across_orgs().await?);
+    Ok(paused)
 }
 
 fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {

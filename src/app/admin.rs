@@ -10,13 +10,14 @@ use crate::auth::{IssueError, IssuedKey, issue_key};
 use crate::config::StoreConfig;
 use crate::delivery::Guard;
 use crate::domain::{
-    ApiKey, ApiKeyId, Endpoint, EndpointChange, EndpointId, EventTypeFilters, Org, OrgId, Pacing,
-    Page, PageRequest, Role, RotationRefusal, SecretChoice, Secrets, SignatureScheme, Violation,
+    Actor, ApiKey, ApiKeyId, AuditEntry, Endpoint, EndpointChange, EndpointId, EventTypeFilters,
+    Limit, Org, OrgChange, OrgId, Pacing, Page, PageRequest, Role, RotationRefusal, Scopes,
+    SecretChoice, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
-    DeliveryRefusal, MigrateError, MigrationStatus, Resealed, SharedStore, StoreError,
+    AddRefusal, DeliveryRefusal, MigrateError, MigrationStatus, Resealed, SharedStore, StoreError,
 };
 
 use super::{MissingKeysError, OpenError, open_store, require_keys};
@@ -76,6 +77,14 @@ pub enum AdminError {
     /// An endpoint's secret was not rotated.
     #[error("{0}")]
     Rotation(&'static str),
+    /// The organisation has all it may have.
+    #[error("the organisation may have {most} {what}, and has them; see `hookgate org update`")]
+    OverQuota {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        most: u32,
+    },
     /// There is no SQLite file.
     #[error(
         "there is no {}; name its directory with --data-dir or DATA_DIR, or a PostgreSQL database \
@@ -163,14 +172,52 @@ impl Admin {
     pub async fn create_org(
         &self,
         name: String,
-        rate_limit_per_minute: Option<u32>,
+        limits: Vec<(Limit, Option<u32>)>,
     ) -> Result<Org, AdminError> {
-        Org::check_name(&name)?;
-        rate_limit_per_minute.map_or(Ok(()), Org::check_rate_limit)?;
         let now = self.clock.now();
-        let org = Org { id: OrgId::mint(now), name, rate_limit_per_minute, created_at: now };
-        self.store.insert_org_across_orgs(&org).await?;
+        let mut org = Org::new(OrgId::mint(now), "", now);
+        let change = OrgChange { name: Some(name), limits };
+        check(&change)?;
+        change.apply(&mut org);
+        self.store.insert_org_across_orgs(&org, &Actor::CLI).await?;
         Ok(org)
+    }
+
+    /// Changes an organisation's name and limits.
+    pub async fn update_org(&self, id: OrgId, change: &OrgChange) -> Result<Org, AdminError> {
+        check(change)?;
+        let changed = self.store.update_org(id, change, &Actor::CLI, self.clock.now()).await?;
+        changed.ok_or_else(|| no_org(id))
+    }
+
+    /// Suspends an organisation, or ends that.
+    pub async fn suspend_org(&self, id: OrgId, suspended: bool) -> Result<Org, AdminError> {
+        let now = self.clock.now();
+        let changed = self.store.suspend_org(id, suspended, &Actor::CLI, now).await?;
+        changed.ok_or_else(|| no_org(id))
+    }
+
+    /// Has an organisation deleted by the servers that run, or that run next.
+    pub async fn delete_org(&self, id: OrgId) -> Result<Org, AdminError> {
+        let changed = self.store.delete_org(id, &Actor::CLI, self.clock.now()).await?;
+        changed.ok_or_else(|| no_org(id))
+    }
+
+    /// One organisation, also one that is being deleted, or was.
+    pub async fn org(&self, id: OrgId) -> Result<Org, AdminError> {
+        self.store.org(id).await?.ok_or_else(|| no_org(id))
+    }
+
+    /// A page of the audit log, newest first: of one organisation, or all.
+    pub async fn audit_log(
+        &self,
+        org: Option<OrgId>,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, AdminError> {
+        Ok(match org {
+            Some(org) => self.store.audit_log(org, page).await?,
+            None => self.store.audit_log_across_orgs(page).await?,
+        })
     }
 
     /// A page of organisations, newest first.
@@ -178,15 +225,36 @@ impl Admin {
         Ok(self.store.orgs_across_orgs(page).await?)
     }
 
-    /// Creates a key.
-    pub async fn create_key(&self, role: Role, name: String) -> Result<IssuedKey, AdminError> {
+    /// Creates a key, with all scopes of its role unless some are named, and for ever unless it has a
+    /// time.
+    pub async fn create_key(
+        &self,
+        role: Role,
+        name: String,
+        scopes: Option<Scopes>,
+        expires_in: Option<Duration>,
+    ) -> Result<IssuedKey, AdminError> {
         Org::check_name(&name)?;
+        let scopes = scopes.unwrap_or(role.scopes());
+        if !role.scopes().include(scopes) {
+            let message = format!("must be some of {}", role.scopes());
+            return Err(Violation::new("scopes", "scope", message).into());
+        }
         if let Some(org) = role.org_id() {
             self.require_org(org).await?;
         }
-        let issued = issue_key(role, name, self.clock.now()).await?;
-        self.store.insert_key_across_orgs(&issued.record).await?;
+        let now = self.clock.now();
+        let mut issued = issue_key(role, name, now).await?;
+        issued.record.scopes = scopes;
+        issued.record.expires_at = expires_in.map(|span| now.plus(span));
+        let added = self.store.insert_key_across_orgs(&issued.record, &Actor::CLI).await?;
+        added.map_err(|refusal| no_more("keys", refusal))?;
         Ok(issued)
+    }
+
+    /// One key.
+    pub async fn key(&self, id: ApiKeyId) -> Result<ApiKey, AdminError> {
+        self.store.key_across_orgs(id).await?.ok_or_else(|| no_key(id))
     }
 
     /// A page of keys, newest first: of one organisation, or all.
@@ -211,16 +279,18 @@ impl Admin {
         if !old.is_active(now) {
             return Err(AdminError::NotFound(format!("active key {id}: it has expired")));
         }
-        let issued = issue_key(old.role, old.name, now).await?;
-        let rotated =
-            self.store.rotate_key_across_orgs(id, now.plus(grace), &issued.record).await?;
+        let mut issued = issue_key(old.role, old.name, now).await?;
+        issued.record.scopes = old.scopes;
+        issued.record.expires_at = old.expires_at;
+        let (ends, new) = (now.plus(grace), &issued.record);
+        let rotated = self.store.rotate_key_across_orgs(id, ends, new, &Actor::CLI).await?;
         if rotated { Ok(issued) } else { Err(no_key(id)) }
     }
 
     /// Makes a key expire now.
     pub async fn revoke_key(&self, id: ApiKeyId) -> Result<(), AdminError> {
         let now = self.clock.now();
-        let found = self.store.expire_key_across_orgs(id, now, now).await?;
+        let found = self.store.expire_key_across_orgs(id, now, &Actor::CLI, now).await?;
         if found { Ok(()) } else { Err(no_key(id)) }
     }
 
@@ -247,7 +317,8 @@ impl Admin {
             pacing,
             ..Endpoint::new(org_id, url, secret, self.clock.now())
         };
-        self.store.insert_endpoint(org_id, &endpoint).await?;
+        let added = self.store.insert_endpoint(org_id, &endpoint, &Actor::CLI).await?;
+        added.map_err(|refusal| no_more("endpoints", refusal))?;
         Ok(endpoint)
     }
 
@@ -270,7 +341,8 @@ impl Admin {
     ) -> Result<Endpoint, AdminError> {
         let reason = (!enabled).then(|| DISABLED_BY_OPERATOR.to_owned());
         let change = EndpointChange { disabled_reason: Some(reason), ..EndpointChange::default() };
-        let changed = self.store.update_endpoint(org, id, &change, self.clock.now()).await?;
+        let changed =
+            self.store.update_endpoint(org, id, &change, &Actor::CLI, self.clock.now()).await?;
         changed.ok_or_else(|| no_endpoint(org, id))
     }
 
@@ -290,7 +362,8 @@ impl Admin {
         let old = self.store.endpoint(org, id).await?.ok_or_else(missing)?;
         let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
         let new = secret.secret(scheme.unwrap_or_default())?;
-        let rotated = self.store.rotate_secret(org, id, &new, overlap, self.clock.now()).await?;
+        let now = self.clock.now();
+        let rotated = self.store.rotate_secret(org, id, &new, overlap, &Actor::CLI, now).await?;
         rotated.map_err(|refusal| match refusal {
             RotationRefusal::NotFound => missing(),
             RotationRefusal::TooManySecrets => AdminError::Rotation(
@@ -322,7 +395,7 @@ impl Admin {
 
     /// Removes an endpoint and cancels its pending deliveries.
     pub async fn remove_endpoint(&self, org: OrgId, id: EndpointId) -> Result<(), AdminError> {
-        if self.store.delete_endpoint(org, id, self.clock.now()).await? {
+        if self.store.delete_endpoint(org, id, &Actor::CLI, self.clock.now()).await? {
             return Ok(());
         }
         Err(no_endpoint(org, id))
@@ -335,8 +408,8 @@ impl Admin {
 
     pub(super) async fn require_org(&self, id: OrgId) -> Result<(), AdminError> {
         match self.store.org(id).await? {
-            Some(_) => Ok(()),
-            None => Err(AdminError::NotFound(format!("organisation {id}"))),
+            Some(org) if org.deletion.is_none() => Ok(()),
+            Some(_) | None => Err(no_org(id)),
         }
     }
 }
@@ -345,6 +418,23 @@ impl Admin {
 fn missing_file(config: &StoreConfig) -> Option<PathBuf> {
     let file = config.sqlite_path();
     (config.database_url.is_none() && !file.exists()).then_some(file)
+}
+
+fn check(change: &OrgChange) -> Result<(), Violation> {
+    change.name.as_deref().map_or(Ok(()), Org::check_name)?;
+    let mut set = change.limits.iter().filter_map(|(limit, value)| Some((limit, (*value)?)));
+    set.try_for_each(|(limit, value)| limit.check(value))
+}
+
+fn no_org(id: OrgId) -> AdminError {
+    AdminError::NotFound(format!("organisation {id}"))
+}
+
+fn no_more(what: &'static str, refusal: AddRefusal) -> AdminError {
+    match refusal {
+        AddRefusal::OverQuota(most) => AdminError::OverQuota { what, most },
+        AddRefusal::OrgDeleted => AdminError::NotFound("such organisation any more".to_owned()),
+    }
 }
 
 fn no_endpoint(org: OrgId, id: EndpointId) -> AdminError {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::admin::AdminError;
 use crate::auth::{PresentedKey, issue_key};
-use crate::domain::{Org, OrgId, PageRequest, Role, Timestamp};
+use crate::domain::{Actor, Org, OrgId, PageRequest, Role, Timestamp};
 use crate::store::{SharedStore, StoreError};
 
 /// What the first start made. Its `Display` is the one time the keys are shown.
@@ -34,23 +34,20 @@ impl FirstStart {
         if !empty {
             return Ok(None);
         }
-        let org = Org {
-            id: OrgId::FIRST,
-            name: "First organisation".to_owned(),
-            rate_limit_per_minute: None,
-            created_at: now,
-        };
+        let org = Org::new(OrgId::FIRST, "First organisation", now);
         // Hashing takes long, so it comes first: between the rows there is little time to die in.
         let tenant = issue_key(Role::Tenant(org.id), "first key".to_owned(), now).await?;
         let operator = issue_key(Role::Operator, "first operator key".to_owned(), now).await?;
-        match store.insert_org_across_orgs(&org).await {
+        match store.insert_org_across_orgs(&org, &Actor::SERVER).await {
             Ok(()) => {}
             // Its id is taken: another server was faster.
             Err(StoreError::Refused(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        store.insert_key_across_orgs(&tenant.record).await?;
-        store.insert_key_across_orgs(&operator.record).await?;
+        for key in [&tenant.record, &operator.record] {
+            // Nobody has set a quota yet.
+            let _ = store.insert_key_across_orgs(key, &Actor::SERVER).await?;
+        }
         Ok(Some(Self { org, tenant_key: tenant.key, operator_key: operator.key, base_url }))
     }
 }

@@ -1,7 +1,7 @@
 //! From a presented key to a principal, through the caches.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::failures::Failures;
 use super::hasher::{self, HashError};
 use super::key::{KeyDigest, PresentedKey};
+use super::usage::{Ledger, OrgUsage};
 use crate::config::AuthConfig;
-use crate::domain::{ApiKey, ApiKeyId, KeyHash, Role, Timestamp};
+use crate::domain::{ApiKey, ApiKeyId, KeyHash, OrgLimits, OrgState, Role, Scopes, Timestamp};
 use crate::runtime::{Clock, Stopwatch};
 use crate::store::{SharedStore, StoreError};
 use crate::telemetry::{CacheLookup, Metrics};
@@ -30,15 +31,21 @@ const HASHES_WAITING_MAX: usize = 512;
 /// Times a key's row is read in one check while keys are being changed.
 const READS_MAX: usize = 4;
 
-/// Who is asking.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Who is asking, with all that a request is judged by, so that nothing is looked up for it.
+#[derive(Clone, Debug)]
 pub struct Principal {
     /// The key that was presented.
     pub key_id: ApiKeyId,
-    /// What it may do.
+    /// Whom it acts for.
     pub role: Role,
-    /// Its organisation's own rate limit; `None` follows the server's default.
-    pub rate_limit_per_minute: Option<u32>,
+    /// What it may be used for.
+    pub scopes: Scopes,
+    /// Whether its organisation is suspended.
+    pub suspended: bool,
+    /// What its organisation may use; nothing is set for an operator.
+    pub limits: OrgLimits,
+    /// What its organisation uses; counts nothing for an operator.
+    pub usage: Arc<OrgUsage>,
 }
 
 /// Why nobody was recognised. Callers outside learn no more than "invalid" of the first four.
@@ -98,6 +105,7 @@ struct Shared {
     hash_turns: Arc<Semaphore>,
     /// Counts [`Authenticator::forget`], so that a check that began before one looks again.
     forgets: AtomicU64,
+    ledger: Ledger,
 }
 
 #[derive(Debug)]
@@ -105,8 +113,10 @@ struct VerifiedKey {
     digest: KeyDigest,
     /// When its row was read: from then on its TTL runs.
     read: Stopwatch,
-    principal: Principal,
+    principal: Arc<Principal>,
     expires_at: Option<Timestamp>,
+    /// Set when it is used, until that is written down.
+    used: Arc<AtomicBool>,
 }
 
 /// What a connection remembers of the key that it presented last, so that presenting it again costs
@@ -144,6 +154,7 @@ impl Authenticator {
         metrics: Arc<Metrics>,
     ) -> Self {
         let capacity = config.auth_cache_capacity;
+        let ledger = Ledger::new(clock.now());
         let shared = Shared {
             store,
             clock,
@@ -160,6 +171,7 @@ impl Authenticator {
             hash_places: Semaphore::new(HASHES_WAITING_MAX),
             hash_turns: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),
             forgets: AtomicU64::new(0),
+            ledger,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -170,7 +182,7 @@ impl Authenticator {
         &self,
         presented: &str,
         client: impl FnOnce() -> IpAddr,
-    ) -> Result<Principal, AuthError> {
+    ) -> Result<Arc<Principal>, AuthError> {
         self.principal(&*self.verified(presented, client).await?)
     }
 
@@ -181,7 +193,7 @@ impl Authenticator {
         last: &LastKey,
         now: Stopwatch,
         client: impl FnOnce() -> IpAddr,
-    ) -> Result<Principal, AuthError> {
+    ) -> Result<Arc<Principal>, AuthError> {
         let forgets = self.shared.forgets.load(Ordering::SeqCst);
         let recalled = last.recall(|key| {
             key.forgets == forgets
@@ -197,11 +209,20 @@ impl Authenticator {
         self.principal(&verified)
     }
 
-    fn principal(&self, verified: &VerifiedKey) -> Result<Principal, AuthError> {
+    fn principal(&self, verified: &VerifiedKey) -> Result<Arc<Principal>, AuthError> {
         if verified.expires_at.is_some_and(|end| end <= self.shared.clock.now()) {
             return Err(AuthError::Expired);
         }
-        Ok(verified.principal)
+        // Read first: the word is then written once a minute, and not fought for by every request.
+        if !verified.used.load(Ordering::Relaxed) {
+            verified.used.store(true, Ordering::Relaxed);
+        }
+        Ok(Arc::clone(&verified.principal))
+    }
+
+    /// Writes down what keys and organisations have used since the last time.
+    pub async fn write_usage(&self) -> Result<(), StoreError> {
+        self.shared.ledger.write(&self.shared.store, self.shared.clock.now()).await
     }
 
     async fn verified(
@@ -227,8 +248,18 @@ impl Authenticator {
         self.forget_all(&[key]).await;
     }
 
+    /// Forgets what is known of keys that were changed at `since` or later, and of those of
+    /// organisations that were.
+    pub async fn forget_changed(&self, since: Timestamp) -> Result<(), StoreError> {
+        let changed = self.shared.store.keys_changed_across_orgs(since).await?;
+        if !changed.is_empty() {
+            self.forget_all(&changed).await;
+        }
+        Ok(())
+    }
+
     /// Forgets what is known of these keys.
-    pub(super) async fn forget_all(&self, keys: &[ApiKeyId]) {
+    async fn forget_all(&self, keys: &[ApiKeyId]) {
         // Counted first: a check that ends before the count is undone below, one that ends after it
         // notices.
         self.shared.forgets.fetch_add(1, Ordering::SeqCst);
@@ -361,18 +392,36 @@ impl Shared {
         let Some(principal) = self.principal(&record).await? else {
             return Ok(Err(Refusal::Unknown));
         };
-        Ok(Ok(VerifiedKey { digest, read, principal, expires_at: record.expires_at }))
+        Ok(Ok(VerifiedKey {
+            digest,
+            read,
+            principal: Arc::new(principal),
+            expires_at: record.expires_at,
+            used: self.ledger.key(record.id),
+        }))
     }
 
+    /// Who a good key speaks for; nobody, when its organisation is being deleted.
     async fn principal(&self, record: &ApiKey) -> Result<Option<Principal>, StoreError> {
-        let rate_limit_per_minute = match record.role {
-            Role::Operator => None,
-            Role::Tenant(org) => match self.store.org(org).await? {
-                Some(org) => org.rate_limit_per_minute,
-                None => return Ok(None),
-            },
+        let mut principal = Principal {
+            key_id: record.id,
+            role: record.role,
+            scopes: record.scopes,
+            suspended: false,
+            limits: OrgLimits::default(),
+            usage: Arc::default(),
         };
-        Ok(Some(Principal { key_id: record.id, role: record.role, rate_limit_per_minute }))
+        if let Role::Tenant(id) = record.role {
+            let Some(org) = self.store.org(id).await? else { return Ok(None) };
+            match org.state() {
+                OrgState::Active => {}
+                OrgState::Suspended => principal.suspended = true,
+                OrgState::Deleting | OrgState::Deleted => return Ok(None),
+            }
+            principal.limits = org.limits;
+            principal.usage = self.ledger.org(id, &self.store).await?;
+        }
+        Ok(Some(principal))
     }
 
     async fn secret_matches(

@@ -53,11 +53,21 @@ pub enum IssueError {
     Hash(#[from] HashError),
 }
 
-/// Makes a key. Takes the time of one Argon2id hash, in the blocking pool.
+/// Makes a key for all that its role may do, and for ever. Takes the time of one Argon2id hash, in the blocking pool.
 pub async fn issue_key(role: Role, name: String, now: Timestamp) -> Result<IssuedKey, IssueError> {
     let key = PresentedKey::generate(ApiKeyId::mint(now))?;
     let hash = hasher::hash(key.reveal().to_owned()).await?;
-    let record = ApiKey { id: key.id, role, name, hash, created_at: now, expires_at: None };
+    let record = ApiKey {
+        id: key.id,
+        role,
+        name,
+        scopes: role.scopes(),
+        hash,
+        created_at: now,
+        expires_at: None,
+        revoked_at: None,
+        last_used_at: None,
+    };
     Ok(IssuedKey { record, key })
 }
 

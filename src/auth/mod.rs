@@ -25,6 +25,15 @@
 //! A connection that presents the same key again and again remembers its [`LastKey`]: the entry of
 //! the cache, good as long as the entry itself would be, which spares the parsing and the look-up.
 //!
+//! A [`Principal`] carries all that a request is judged by: scopes, suspension, limits, and the month's
+//! count, so that nothing is looked up for a request. What keys and organisations use is noted in
+//! words that the principal points at, and written down once a minute (`usage`).
+//!
+//! # Changes
+//! Whoever changes a key or an organisation here makes this process forget it before answering.
+//! Other processes' changes are looked for every `AUTH_POLL_INTERVAL`, and at every hint of the
+//! store's; a hint may be missed, the looking is the guarantee.
+//!
 //! # Failure
 //! A store that cannot be asked is [`AuthError::Unavailable`], never a refusal, and only for keys
 //! that this process does not know: those it has verified go on working, as their rows were last
@@ -41,9 +50,11 @@ mod authenticator;
 mod failures;
 mod hasher;
 mod key;
+mod usage;
 mod watch;
 
 pub use authenticator::{AuthError, Authenticator, LastKey, Principal};
 pub use hasher::{HashError, hash_blocking, verify_blocking};
 pub use key::{IssueError, IssuedKey, PresentedKey, issue_key};
+pub use usage::{OrgUsage, keep_usage};
 pub use watch::watch_changed_keys;

@@ -3,20 +3,18 @@
 use std::time::Duration;
 
 use super::Authenticator;
-use crate::domain::Timestamp;
-use crate::runtime::{Clock, Shutdown};
-use crate::store::{SharedStore, StoreError};
+use crate::runtime::{Clock, Shutdown, Wake};
 
 /// How far each look goes back beyond the one before it: covers clocks that differ between machines
 /// and changes that commit a while after they were stamped. Forgetting a key twice costs one read.
 const OVERLAP: Duration = Duration::from_secs(10);
 
-/// Forgets changed keys until the soft stop, looking every `interval`. That is how long a revoked
-/// key may still work here when it was revoked elsewhere.
+/// Forgets changed keys until the soft stop, looking at every wake and every `interval`. That is how
+/// long a revoked key may still work here when it was revoked elsewhere.
 pub async fn watch_changed_keys(
     authenticator: Authenticator,
-    store: SharedStore,
     clock: Clock,
+    wake: Wake,
     interval: Duration,
     shutdown: Shutdown,
 ) {
@@ -25,10 +23,10 @@ pub async fn watch_changed_keys(
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
-            () = tokio::time::sleep(interval) => {}
+            () = wake.sleep(interval) => {}
         }
         let started = clock.now();
-        match forget_changed(&authenticator, &store, since).await {
+        match authenticator.forget_changed(since.minus(OVERLAP)).await {
             Ok(()) => {
                 since = started;
                 reachable = true;
@@ -42,16 +40,4 @@ pub async fn watch_changed_keys(
             }
         }
     }
-}
-
-async fn forget_changed(
-    authenticator: &Authenticator,
-    store: &SharedStore,
-    since: Timestamp,
-) -> Result<(), StoreError> {
-    let changed = store.keys_changed_across_orgs(since.minus(OVERLAP)).await?;
-    if !changed.is_empty() {
-        authenticator.forget_all(&changed).await;
-    }
-    Ok(())
 }

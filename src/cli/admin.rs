@@ -1,5 +1,6 @@
-//! Commands on the store: `migrate`, `org`, `key`; `endpoint` has a file of its own.
+//! Commands on the store: `migrate`, `org`, `key`, `audit`; `endpoint` has a file of its own.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -10,7 +11,10 @@ use super::output::Output;
 use crate::app::{Admin, AdminError};
 use crate::auth::IssuedKey;
 use crate::config::{StoreConfig, parse_duration};
-use crate::domain::{ApiKey, ApiKeyId, Org, OrgId, Page, PageRequest, Role, Timestamp};
+use crate::domain::{
+    ApiKey, ApiKeyId, AuditEntry, Limit, Org, OrgChange, OrgId, Page, PageRequest, Role, Scopes,
+    Timestamp,
+};
 
 /// What every command on the store takes.
 #[derive(Args, Debug)]
@@ -40,14 +44,126 @@ pub(super) enum OrgCommand {
         /// What people call it
         #[arg(long)]
         name: String,
-        /// Events a minute it may send; without it the server's RATE_LIMIT_PER_MINUTE counts
-        #[arg(long, value_name = "EVENTS")]
-        rate_limit_per_minute: Option<u32>,
+        #[command(flatten)]
+        limits: LimitArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change an organisation's name and limits; running servers follow within a second
+    Update {
+        /// The organisation
+        id: OrgId,
+        /// What people call it
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        limits: LimitArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show an organisation, and how far its deletion is
+    Show {
+        /// The organisation
+        id: OrgId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Refuse an organisation's keys and have its deliveries wait; nothing is lost
+    Suspend {
+        /// The organisation
+        id: OrgId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// End a suspension
+    Resume {
+        /// The organisation
+        id: OrgId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Delete an organisation with all it has, for good; a running server does it in the background
+    Delete {
+        /// The organisation
+        id: OrgId,
         #[command(flatten)]
         common: Common,
     },
     /// List all organisations, newest first
     List(Common),
+}
+
+/// What an organisation may use.
+#[derive(Args, Debug)]
+pub(super) struct LimitArgs {
+    /// Events a minute; without it, or none, the server's RATE_LIMIT_PER_MINUTE counts
+    #[arg(long, value_name = "EVENTS")]
+    rate_limit_per_minute: Option<LimitArg>,
+    /// Events at once; as many as a minute's unless it is set
+    #[arg(long, value_name = "EVENTS")]
+    burst: Option<LimitArg>,
+    /// Bytes of bodies a minute
+    #[arg(long, value_name = "BYTES")]
+    bytes_per_minute: Option<LimitArg>,
+    /// Events a calendar month, UTC
+    #[arg(long, value_name = "EVENTS")]
+    events_per_month: Option<LimitArg>,
+    /// Endpoints it may have
+    #[arg(long, value_name = "COUNT")]
+    endpoints_max: Option<LimitArg>,
+    /// Good keys it may have
+    #[arg(long, value_name = "COUNT")]
+    keys_max: Option<LimitArg>,
+    /// Bytes in one event's payload; never more than the server's MAX_EVENT_BYTES
+    #[arg(long, value_name = "BYTES")]
+    payload_bytes_max: Option<LimitArg>,
+}
+
+/// A number, or `none`.
+#[derive(Clone, Copy, Debug)]
+struct LimitArg(Option<u32>);
+
+impl FromStr for LimitArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let number = text.parse().map_err(|_| "must be a whole number, or none")?;
+        Ok(Self(Some(number)))
+    }
+}
+
+impl LimitArgs {
+    fn changes(&self) -> Vec<(Limit, Option<u32>)> {
+        let given = |limit| match limit {
+            Limit::RatePerMinute => self.rate_limit_per_minute,
+            Limit::Burst => self.burst,
+            Limit::BytesPerMinute => self.bytes_per_minute,
+            Limit::EventsPerMonth => self.events_per_month,
+            Limit::Endpoints => self.endpoints_max,
+            Limit::Keys => self.keys_max,
+            Limit::PayloadBytes => self.payload_bytes_max,
+        };
+        let change = |limit| given(limit).map(|LimitArg(value)| (limit, value));
+        Limit::ALL.into_iter().filter_map(change).collect()
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum AuditCommand {
+    /// List who changed what, newest first
+    List {
+        /// Of this organisation only
+        #[arg(long, value_name = "ID")]
+        org: Option<OrgId>,
+        /// Lines at the most
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -64,6 +180,19 @@ pub(super) enum KeyCommand {
         /// What people call it
         #[arg(long)]
         name: String,
+        /// What it may be used for, as in events:write,events:read; without it everything
+        #[arg(long)]
+        scopes: Option<Scopes>,
+        /// How long it works; without it for ever
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        expires_in: Option<Duration>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show a key, without its text
+    Show {
+        /// The key's id: the 32 digits between its underscores, with or without hyphens
+        id: ApiKeyId,
         #[command(flatten)]
         common: Common,
     },
@@ -125,9 +254,31 @@ pub(super) async fn migrate(command: MigrateCommand) -> Result<(), CliError> {
 
 pub(super) async fn org(command: OrgCommand) -> Result<(), CliError> {
     match command {
-        OrgCommand::Create { name, rate_limit_per_minute, common } => {
-            let create = async |admin: &Admin| admin.create_org(name, rate_limit_per_minute).await;
+        OrgCommand::Create { name, limits, common } => {
+            let limits = limits.changes();
+            let create = async |admin: &Admin| admin.create_org(name, limits).await;
             let org = set_up(&common, create).await?;
+            common.output.write(&org, org_line)?;
+        }
+        OrgCommand::Update { id, name, limits, common } => {
+            let change = OrgChange { name, limits: limits.changes() };
+            let org = existing(&common, async |admin| admin.update_org(id, &change).await).await?;
+            common.output.write(&org, org_line)?;
+        }
+        OrgCommand::Show { id, common } => {
+            let org = existing(&common, async |admin| admin.org(id).await).await?;
+            common.output.write(&org, org_line)?;
+        }
+        OrgCommand::Suspend { id, common } => {
+            let org = existing(&common, async |admin| admin.suspend_org(id, true).await).await?;
+            common.output.write(&org, org_line)?;
+        }
+        OrgCommand::Resume { id, common } => {
+            let org = existing(&common, async |admin| admin.suspend_org(id, false).await).await?;
+            common.output.write(&org, org_line)?;
+        }
+        OrgCommand::Delete { id, common } => {
+            let org = existing(&common, async |admin| admin.delete_org(id).await).await?;
             common.output.write(&org, org_line)?;
         }
         OrgCommand::List(common) => {
@@ -142,15 +293,25 @@ pub(super) async fn org(command: OrgCommand) -> Result<(), CliError> {
 
 pub(super) async fn key(command: KeyCommand) -> Result<(), CliError> {
     match command {
-        KeyCommand::Create { org, operator: _, name, common } => {
+        KeyCommand::Create { org, operator: _, name, scopes, expires_in, common } => {
             let issued = if let Some(tenant) = org.map(Role::Tenant) {
-                existing(&common, async |admin| admin.create_key(tenant, name).await).await?
+                existing(&common, async |admin| {
+                    admin.create_key(tenant, name, scopes, expires_in).await
+                })
+                .await?
             } else {
                 // Clap sees to it that --operator was given.
                 let operator = Role::Operator;
-                set_up(&common, async |admin| admin.create_key(operator, name).await).await?
+                set_up(&common, async |admin| {
+                    admin.create_key(operator, name, scopes, expires_in).await
+                })
+                .await?
             };
             common.output.write(&IssuedKeyView::new(&issued), issued_key_line)?;
+        }
+        KeyCommand::Show { id, common } => {
+            let key = existing(&common, async |admin| admin.key(id).await).await?;
+            common.output.write(&KeyView::new(&key), key_line)?;
         }
         KeyCommand::List { org, common } => {
             let keys = existing(&common, async |admin| {
@@ -169,6 +330,14 @@ pub(super) async fn key(command: KeyCommand) -> Result<(), CliError> {
             common.output.write(&Revoked { id, revoked: true }, |r| format!("{} revoked", r.id))?;
         }
     }
+    Ok(())
+}
+
+pub(super) async fn audit(command: AuditCommand) -> Result<(), CliError> {
+    let AuditCommand::List { org, limit, common } = command;
+    let page = PageRequest { limit, after: None };
+    let log = existing(&common, async |admin| admin.audit_log(org, page).await).await?;
+    common.output.write(&log.data, |entries| lines(entries, audit_line))?;
     Ok(())
 }
 
@@ -194,8 +363,11 @@ struct KeyView<'a> {
     /// `null` for an operator's key.
     org_id: Option<OrgId>,
     name: &'a str,
+    scopes: Scopes,
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    last_used_at: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -211,8 +383,11 @@ impl<'a> KeyView<'a> {
             id: key.id,
             org_id: key.role.org_id(),
             name: &key.name,
+            scopes: key.scopes,
             created_at: key.created_at,
             expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+            last_used_at: key.last_used_at,
         }
     }
 }
@@ -224,14 +399,28 @@ impl<'a> IssuedKeyView<'a> {
 }
 
 fn org_line(org: &Org) -> String {
-    let limit = org.rate_limit_per_minute.map_or("default".to_owned(), |limit| limit.to_string());
-    format!("{}  {}  events/minute: {limit}", org.id, org.name)
+    let limits: Vec<String> = org
+        .limits
+        .iter()
+        .filter_map(|(limit, value)| Some(format!("{}: {}", limit.name(), value?)))
+        .collect();
+    let limits = if limits.is_empty() { "default limits".to_owned() } else { limits.join(", ") };
+    let rows = org.deletion.map_or(String::new(), |d| format!("  rows deleted: {}", d.rows));
+    format!("{}  {}  {}  {limits}{rows}", org.id, org.name, org.state())
 }
 
 fn key_line(key: &KeyView<'_>) -> String {
     let owner = key.org_id.map_or("operator".to_owned(), |org| format!("organisation {org}"));
-    let end = key.expires_at.map_or("never".to_owned(), |end| end.to_string());
-    format!("{}  {}  {owner}  expires: {end}", key.id, key.name)
+    let moment = |at: Option<Timestamp>| at.map_or("never".to_owned(), |at| at.to_string());
+    let (end, used) = (moment(key.expires_at), moment(key.last_used_at));
+    format!("{}  {}  {owner}  {}  expires: {end}  last used: {used}", key.id, key.name, key.scopes)
+}
+
+fn audit_line(entry: &AuditEntry) -> String {
+    let org = entry.org_id.map_or(String::new(), |org| format!("  organisation {org}"));
+    let from = entry.address.as_deref().map_or(String::new(), |from| format!(" from {from}"));
+    let AuditEntry { at, actor, action, object, changes, .. } = entry;
+    format!("{at}  {actor}{from}  {action} {object}{org}  {changes}")
 }
 
 fn issued_key_line(issued: &IssuedKeyView<'_>) -> String {

@@ -38,6 +38,9 @@ enum Command {
     /// Manage API keys
     #[command(subcommand)]
     Key(admin::KeyCommand),
+    /// Show who changed what
+    #[command(subcommand)]
+    Audit(admin::AuditCommand),
     /// Manage endpoints
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
@@ -63,6 +66,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Migrate(command) => admin::migrate(command).await,
         Command::Org(command) => admin::org(command).await,
         Command::Key(command) => admin::key(command).await,
+        Command::Audit(command) => admin::audit(command).await,
         Command::Endpoint(command) => endpoint::run(command).await,
         Command::Delivery(command) => delivery::delivery(command).await,
         Command::Replay(command) => delivery::replay(command).await,

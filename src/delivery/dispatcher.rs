@@ -22,6 +22,7 @@ use super::breaker::Passage;
 use super::control::{Control, Forgotten};
 use super::gates::{Admission, Gates, Turn};
 use super::lanes::{LaneKey, Lanes, Limits};
+use super::paused::Paused;
 use super::vitals::Vitals;
 
 /// Deliveries in one claim at the most.
@@ -69,6 +70,7 @@ pub(super) struct Dispatcher {
     pub(super) metrics: Arc<Metrics>,
     pub(super) attempter: Arc<Attempter>,
     pub(super) wake: Wake,
+    pub(super) paused: Paused,
     pub(super) inbox: Inbox,
     pub(super) lanes: Lanes<LeasedDelivery>,
     pub(super) claims: Claims,
@@ -159,7 +161,7 @@ impl Dispatcher {
         let mut soft_stop = pin!(shutdown.requested());
         let mut nap = pin!(wake.sleep(Duration::ZERO));
         loop {
-            self.start_attempts();
+            self.start_attempts().await;
             self.start_claim();
             self.show();
             let inbox_room = self.inbox_room();
@@ -204,10 +206,10 @@ impl Dispatcher {
             self.inbox.batch.push(delivery);
         }
         self.take_in().await;
-        let mut attempted = self.start_attempts();
+        let mut attempted = self.start_attempts().await;
         while let Some(step) = self.steps.join_next().await {
             self.finish(step).await;
-            attempted += self.start_attempts();
+            attempted += self.start_attempts().await;
         }
         Ok(attempted)
     }
@@ -259,13 +261,19 @@ impl Dispatcher {
         self.letting_go.end_if_over();
     }
 
-    /// Starts what has a slot and returns how many that were.
-    fn start_attempts(&mut self) -> usize {
+    /// Starts what has a slot and returns how many that were. What belongs to an organisation that is
+    /// paused goes back to the store, which puts it aside.
+    async fn start_attempts(&mut self) -> usize {
         let mut started = 0;
         let mut lapsed = 0;
         let now = self.clock.now();
         self.wait = None;
         while let Some((key, delivery)) = self.next(now) {
+            if self.paused.contains(delivery.event.org_id) {
+                self.lanes.finish(key);
+                self.attempter.hand_back(&delivery).await;
+                continue;
+            }
             if !self.may_start(delivery.lease, now) {
                 self.lanes.finish(key);
                 lapsed += 1;

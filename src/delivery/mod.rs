@@ -56,6 +56,10 @@
 //! alone. Its receiver takes that, or refuses it and gets the retry, which is signed by both. A secret
 //! that cannot be read fails the attempt: nothing is sent unsigned.
 //!
+//! # Suspensions
+//! Endpoints of a suspended organisation are disabled in the store, which parks their deliveries. What
+//! waits in memory is handed back when its turn comes (`paused`), and uses up no attempt.
+//!
 //! # Failure
 //! - A receiver that is slow or down costs its own endpoint: it holds at most its slots and its
 //!   share of the memory (`lanes.rs`), and the others are served in turn.
@@ -79,6 +83,7 @@ mod guard;
 mod lanes;
 mod outcomes;
 mod pace;
+mod paused;
 mod resolver;
 mod retry;
 mod sender;
@@ -109,6 +114,7 @@ use sender::Sender;
 
 pub use control::Control;
 pub use guard::Guard;
+pub use paused::Paused;
 pub use resolver::{NameLookup, SystemLookup};
 pub use signer::{Verifier, sign};
 pub use vitals::Vitals;
@@ -154,6 +160,8 @@ pub struct Source {
     pub wake: Wake,
     /// Whose leases those are that are claimed from the store.
     pub instance: InstanceId,
+    /// For whom nothing is sent.
+    pub paused: Paused,
 }
 
 /// What was started.
@@ -208,7 +216,7 @@ impl Delivery {
         metrics: Arc<Metrics>,
         source: Source,
     ) -> Result<Self, DeliveryError> {
-        let Source { inbox, wake, instance } = source;
+        let Source { inbox, wake, instance, paused } = source;
         let options = options(config, instance);
         let sending = sender::Options {
             connect_timeout: config.delivery_connect_timeout,
@@ -239,6 +247,7 @@ impl Delivery {
             metrics,
             attempter: Arc::new(attempter),
             wake,
+            paused,
             inbox: Inbox::new(inbox),
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ApiKeyId, OrgId, Timestamp};
+use super::{ApiKeyId, OrgId, Scopes, Timestamp};
 
 /// What a key may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,8 @@ pub struct ApiKey {
     pub role: Role,
     /// What people call it; not unique.
     pub name: String,
+    /// What it may be used for: some of [`Role::scopes`].
+    pub scopes: Scopes,
     /// The hash of its secret.
     pub hash: KeyHash,
     /// When it was created.
@@ -29,6 +31,10 @@ pub struct ApiKey {
     /// From this moment on it is refused; `None` never. Revoking a key sets it to now, rotating
     /// one may set it to a little later.
     pub expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// The minute in which it was last used, as far as that was written down yet.
+    pub last_used_at: Option<Timestamp>,
 }
 
 impl ApiKey {
@@ -39,6 +45,14 @@ impl ApiKey {
 }
 
 impl Role {
+    /// All that a key of this role may be used for.
+    pub const fn scopes(self) -> Scopes {
+        match self {
+            Self::Tenant(_) => Scopes::TENANT,
+            Self::Operator => Scopes::OPERATOR,
+        }
+    }
+
     /// The organisation a tenant's key acts for.
     pub const fn org_id(self) -> Option<OrgId> {
         match self {

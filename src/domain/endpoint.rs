@@ -127,11 +127,6 @@ impl Endpoint {
         }
     }
 
-    /// Whether it takes events of this type now.
-    pub fn wants(&self, event_type: &str) -> bool {
-        self.disabled_reason.is_none() && self.event_types.matches(event_type)
-    }
-
     /// Parses a URL and checks what its text alone can tell: an absolute `https` URL (`http` only
     /// where private endpoints are allowed), with a host, without a user name, password, fragment or
     /// port 0. Where it may lead is for `delivery` to judge.

@@ -6,6 +6,7 @@
 
 mod address;
 mod api_key;
+mod audit;
 mod custom_headers;
 mod dead_letter;
 mod delivery;
@@ -19,6 +20,7 @@ mod org;
 mod pacing;
 mod page;
 mod replay;
+mod scope;
 mod secrets;
 mod signing_secret;
 mod timestamp;
@@ -27,6 +29,7 @@ mod violation;
 
 pub use address::AddressBlock;
 pub use api_key::{ApiKey, KeyHash, Role};
+pub use audit::{Actor, AuditEntry, Who};
 pub use custom_headers::CustomHeaders;
 pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, DeadReasonError};
 pub use delivery::{
@@ -42,14 +45,15 @@ pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventType};
 pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
 pub use media_type::MediaType;
-pub use org::{Org, OrgChange};
+pub use org::{Deletion, Limit, Org, OrgChange, OrgLimits, OrgState};
 pub use pacing::{Pacing, PacingChange, RetrySchedule, parse_duration};
 pub use page::{Cursor, Page, PageRequest};
 pub use replay::{Replay, ReplayStatus};
+pub use scope::{Scope, Scopes, UnknownScope};
 pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};
 pub use signing_secret::{
     Ed25519Secret, HmacSecret, PublicKey, SignatureScheme, SigningSecret, SigningSecretError,
 };
-pub use timestamp::Timestamp;
+pub use timestamp::{Month, Timestamp};
 pub use trace::TraceId;
 pub use violation::Violation;

@@ -1,36 +1,172 @@
-//! Organisations: the tenants.
+//! Organisations: the tenants, and what each of them may use.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use super::{OrgId, Timestamp, Violation};
 
 /// A tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Org {
     /// Its id.
     pub id: OrgId,
-    /// What people call it; not unique.
+    /// What people call it; not unique. Empty once it is deleted.
     pub name: String,
-    /// Events a minute it may send; `None` follows the server's default.
-    pub rate_limit_per_minute: Option<u32>,
+    /// What it may use.
+    pub limits: OrgLimits,
     /// When it was created.
     pub created_at: Timestamp,
+    /// Since when it is suspended: its keys are refused and its deliveries wait.
+    pub suspended_at: Option<Timestamp>,
+    /// Its deletion, under way or done.
+    pub deletion: Option<Deletion>,
 }
+
+/// How the deletion of an organisation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Deletion {
+    /// Since when nothing of the organisation can be used.
+    pub since: Timestamp,
+    /// Rows that were deleted so far.
+    pub rows: u64,
+    /// When nothing was left; `None` while there is.
+    pub done_at: Option<Timestamp>,
+}
+
+/// What can be limited for each organisation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// Events a minute.
+    RatePerMinute,
+    /// Events at once.
+    Burst,
+    /// Bytes of request bodies a minute.
+    BytesPerMinute,
+    /// Events a calendar month, UTC.
+    EventsPerMonth,
+    /// Endpoints.
+    Endpoints,
+    /// Keys that are good.
+    Keys,
+    /// Bytes in one event's payload.
+    PayloadBytes,
+}
+
+/// What an organisation may use; what is not set follows the server's setting, or has no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OrgLimits([Option<u32>; Limit::ALL.len()]);
 
 /// What to change of an organisation; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct OrgChange {
     /// A new name.
     pub name: Option<String>,
-    /// A new limit; `Some(None)` goes back to the server's default.
-    pub rate_limit_per_minute: Option<Option<u32>>,
+    /// New limits; `None` beside one takes it away.
+    pub limits: Vec<(Limit, Option<u32>)>,
+}
+
+impl Limit {
+    /// Every limit, in the order of the store's columns.
+    pub const ALL: [Self; 7] = [
+        Self::RatePerMinute,
+        Self::Burst,
+        Self::BytesPerMinute,
+        Self::EventsPerMonth,
+        Self::Endpoints,
+        Self::Keys,
+        Self::PayloadBytes,
+    ];
+
+    /// The field that sets it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RatePerMinute => "rate_limit_per_minute",
+            Self::Burst => "burst",
+            Self::BytesPerMinute => "bytes_per_minute",
+            Self::EventsPerMonth => "events_per_month",
+            Self::Endpoints => "endpoints_max",
+            Self::Keys => "keys_max",
+            Self::PayloadBytes => "payload_bytes_max",
+        }
+    }
+
+    /// The most it can be set to; 1 is the least of what is counted by the minute or in bytes, 0 of
+    /// what is not.
+    const fn range(self) -> (u32, u32) {
+        match self {
+            // What one process could ever take in.
+            Self::RatePerMinute | Self::Burst => (1, 100_000_000),
+            Self::BytesPerMinute | Self::PayloadBytes => (1, u32::MAX),
+            Self::EventsPerMonth => (0, u32::MAX),
+            Self::Endpoints | Self::Keys => (0, 1_000_000),
+        }
+    }
+
+    /// The rule for its value.
+    pub fn check(self, value: u32) -> Result<(), Violation> {
+        let (least, most) = self.range();
+        if (least..=most).contains(&value) {
+            return Ok(());
+        }
+        Err(Violation::new(self.name(), "range", format!("must be {least} to {most}")))
+    }
+}
+
+impl OrgLimits {
+    /// The limit, if it is set.
+    pub const fn get(&self, limit: Limit) -> Option<u32> {
+        self.0[limit as usize]
+    }
+
+    /// The same with this limit set, or taken away.
+    pub fn with(mut self, limit: Limit, value: Option<u32>) -> Self {
+        self.0[limit as usize] = value;
+        self
+    }
+
+    /// Every limit with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (Limit, Option<u32>)> {
+        Limit::ALL.into_iter().zip(self.0)
+    }
+}
+
+impl Serialize for OrgLimits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(Limit::ALL.len()))?;
+        for (limit, value) in self.iter() {
+            map.serialize_entry(limit.name(), &value)?;
+        }
+        map.end()
+    }
 }
 
 impl Org {
     /// Bytes in a name at the most.
     pub const NAME_BYTES_MAX: usize = 128;
-    /// Events a minute at the most; what one process could ever take in.
-    pub const RATE_LIMIT_PER_MINUTE_MAX: u32 = 100_000_000;
+
+    /// A new organisation, which follows the server's limits.
+    pub fn new(id: OrgId, name: impl Into<String>, created_at: Timestamp) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            limits: OrgLimits::default(),
+            created_at,
+            suspended_at: None,
+            deletion: None,
+        }
+    }
+
+    /// Whether its keys open anything.
+    pub fn state(&self) -> OrgState {
+        match (&self.deletion, self.suspended_at) {
+            (Some(Deletion { done_at: Some(_), .. }), _) => OrgState::Deleted,
+            (Some(_), _) => OrgState::Deleting,
+            (None, Some(_)) => OrgState::Suspended,
+            (None, None) => OrgState::Active,
+        }
+    }
 
     /// The rules for a name, of organisations and of keys alike.
     pub fn check_name(name: &str) -> Result<(), Violation> {
@@ -43,16 +179,76 @@ impl Org {
         }
         Ok(())
     }
+}
 
-    /// The rule for a limit: 1 to 100,000,000 events a minute.
-    pub fn check_rate_limit(per_minute: u32) -> Result<(), Violation> {
-        if (1..=Self::RATE_LIMIT_PER_MINUTE_MAX).contains(&per_minute) {
-            return Ok(());
+/// What an organisation is good for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrgState {
+    /// Everything.
+    Active,
+    /// Nothing for now.
+    Suspended,
+    /// Nothing any more; what it had is being deleted.
+    Deleting,
+    /// Nothing is left but its id.
+    Deleted,
+}
+
+impl fmt::Display for OrgState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Deleting => "deleting",
+            Self::Deleted => "deleted",
+        })
+    }
+}
+
+/// As operators see it.
+impl Serialize for Org {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("state", &self.state())?;
+        for (limit, value) in self.limits.iter() {
+            map.serialize_entry(limit.name(), &value)?;
         }
-        Err(Violation::new(
-            "rate_limit_per_minute",
-            "range",
-            "must be 1 to 100000000 events a minute",
-        ))
+        map.serialize_entry("created_at", &self.created_at)?;
+        map.serialize_entry("suspended_at", &self.suspended_at)?;
+        map.serialize_entry("deletion", &self.deletion)?;
+        map.end()
+    }
+}
+
+impl OrgChange {
+    /// Applies the change.
+    pub fn apply(&self, org: &mut Org) {
+        if let Some(name) = &self.name {
+            org.name.clone_from(name);
+        }
+        for (limit, value) in &self.limits {
+            org.limits = org.limits.with(*limit, *value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_keep_their_places_and_have_ranges() {
+        let limits = OrgLimits::default().with(Limit::Keys, Some(3)).with(Limit::Burst, Some(7));
+        assert_eq!((limits.get(Limit::Keys), limits.get(Limit::Burst)), (Some(3), Some(7)));
+        assert_eq!(limits.with(Limit::Keys, None).get(Limit::Keys), None);
+        for (place, limit) in Limit::ALL.into_iter().enumerate() {
+            assert_eq!(limit as usize, place);
+        }
+        assert!(Limit::RatePerMinute.check(0).is_err());
+        assert!(Limit::EventsPerMonth.check(0).is_ok());
+        assert_eq!(Limit::Keys.check(1_000_001).unwrap_err().message, "must be 0 to 1000000");
     }
 }

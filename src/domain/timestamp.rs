@@ -52,6 +52,32 @@ impl Timestamp {
     }
 }
 
+/// A calendar month, UTC, as a number such as 202601.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Month(u32);
+
+impl Month {
+    /// The month that a moment is in.
+    pub fn of(moment: Timestamp) -> Self {
+        let date = OffsetDateTime::from(moment).date();
+        Self(u32::try_from(date.year()).unwrap_or(0) * 100 + u32::from(u8::from(date.month())))
+    }
+
+    /// As a number such as 202601.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The moment at which the month that `moment` is in ends.
+    pub fn end(moment: Timestamp) -> Timestamp {
+        let date = OffsetDateTime::from(moment).date();
+        let length = date.month().length(date.year());
+        let last = date.replace_day(length).unwrap_or(date);
+        let first = last.next_day().unwrap_or(last);
+        first.midnight().assume_utc().into()
+    }
+}
+
 impl From<OffsetDateTime> for Timestamp {
     fn from(moment: OffsetDateTime) -> Self {
         Self(i64::try_from(moment.unix_timestamp_nanos().div_euclid(1_000)).unwrap_or(i64::MAX))
@@ -90,6 +116,19 @@ impl Serialize for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn months_have_numbers_and_ends() {
+        for (moment, number, end) in [
+            ("2026-01-31T23:59:59.999999Z", 202_601, "2026-02-01T00:00:00Z"),
+            ("2026-02-01T00:00:00Z", 202_602, "2026-03-01T00:00:00Z"),
+            ("2027-12-05T00:00:00Z", 202_712, "2028-01-01T00:00:00Z"),
+        ] {
+            let moment: Timestamp = moment.parse().unwrap();
+            assert_eq!(Month::of(moment).number(), number);
+            assert_eq!(Month::end(moment).to_string(), end);
+        }
+    }
 
     #[test]
     fn text_goes_there_and_back() {

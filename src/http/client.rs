@@ -15,9 +15,10 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// not a trusted proxy's, anybody may have written.
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut client = peer.to_canonical();
-    let lines = headers.get_all(X_FORWARDED_FOR);
-    let lines: Vec<&HeaderValue> =
-        if trusted.contain(client) { lines.iter().collect() } else { Vec::new() };
+    if !trusted.contain(client) {
+        return client;
+    }
+    let lines: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
     let words = lines.into_iter().rev().flat_map(|line| line.as_bytes().rsplit(|b| *b == b','));
     for word in words {
         // What is no address was not written by a proxy that can be relied on.

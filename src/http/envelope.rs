@@ -24,7 +24,7 @@ use hyper_util::service::TowerToHyperService;
 
 use super::cors;
 use super::error::ApiError;
-use super::extract::Tenant;
+use super::extract::{EventsWrite, Scoped};
 use super::line::Line;
 use super::router::{SINGLE_EVENTS, router};
 use super::routes::events;
@@ -103,8 +103,7 @@ impl Api {
         arrival: Arrival,
         line: &Line,
     ) -> Result<Response, ApiError> {
-        let tenant =
-            Tenant::again(request.headers(), &self.app, arrival.peer, &line.last_key).await?;
+        let tenant = Scoped::<EventsWrite>::again(request.headers(), &self.app, line).await?;
         events::post_one(State(self.app.clone()), arrival, tenant, request).await
     }
 }

@@ -13,10 +13,10 @@ use serde::Serialize;
 use super::problem::{Blame, Problem};
 use super::quota;
 use crate::auth::{AuthError, IssueError};
-use crate::domain::{RotationRefusal, TraceId, Violation};
+use crate::domain::{RotationRefusal, Scopes, TraceId, Violation};
 use crate::ingest::AcceptError;
 use crate::limit::Quota;
-use crate::store::{DeliveryRefusal, PlanRefusal, StoreError};
+use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
 
 /// A code is appended. A name rather than a place: RFC 9457 takes any URI, and a name needs no web
 /// site that outlives every server.
@@ -53,6 +53,26 @@ pub enum ApiError {
     OperatorKeyRequired,
     /// The route is for tenants.
     TenantKeyRequired,
+    /// The key lacks these scopes.
+    ScopeRequired(Scopes),
+    /// The organisation is suspended.
+    OrgSuspended,
+    /// The organisation has had as many events accepted in this month as it may.
+    MonthUsedUp {
+        /// Its quota.
+        events_per_month: u32,
+        /// When the next month begins.
+        retry_after: Duration,
+    },
+    /// The organisation has sent as many bytes as it may.
+    ByteRateLimited {
+        /// Bytes a minute.
+        bytes_per_minute: u32,
+        /// When the same request can pass.
+        retry_after: Duration,
+    },
+    /// The organisation gets no more of these, and why.
+    Add(&'static str, AddRefusal),
     /// There is no such thing, or none that the caller may know of.
     NotFound,
     /// There is no such route.

@@ -1,7 +1,9 @@
 //! What handlers take from a request's head: who is asking, and for which thing.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -9,74 +11,177 @@ use axum::http::{HeaderMap, HeaderName};
 
 use super::client;
 use super::error::ApiError;
+use super::line::Line;
 use super::state::AppState;
 use super::trace::Arrival;
-use crate::auth::{AuthError, LastKey, Principal};
-use crate::domain::{OrgId, Role};
+use crate::auth::{AuthError, Principal};
+use crate::domain::{Actor, OrgId, Role, Scope, Scopes};
 use crate::runtime::Stopwatch;
 use crate::telemetry::RejectedRequest;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// The organisation whose key was presented. An operator's key is refused.
-#[derive(Clone, Copy, Debug)]
+/// The organisation whose key was presented, whatever the key may be used for. An operator's key is
+/// refused, and so is a suspended organisation's.
+#[derive(Clone, Debug)]
 pub(super) struct Tenant {
     pub(super) org_id: OrgId,
-    /// The organisation's own limit; `None` follows the default.
-    pub(super) rate_limit_per_minute: Option<u32>,
+    /// Who is asking, and what it may use.
+    pub(super) principal: Arc<Principal>,
+    address: IpAddr,
 }
 
-/// Proof that an operator's key was presented. A tenant's key is refused.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Operator;
+/// Whoever presented an operator's key. A tenant's key is refused.
+#[derive(Clone, Debug)]
+pub(super) struct Operator {
+    pub(super) principal: Arc<Principal>,
+    address: IpAddr,
+}
+
+/// A caller whose key has the scope that a route needs.
+#[derive(Debug)]
+pub(super) struct Scoped<N: Needs>(N::Caller);
+
+/// What a route needs of a key: whose it is, and for what.
+pub(super) trait Needs {
+    type Caller: Caller;
+    const SCOPE: Scope;
+}
+
+/// Somebody with a key.
+pub(super) trait Caller: Sized {
+    /// Judges whose key it is.
+    fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError>;
+    fn principal(&self) -> &Principal;
+    fn address(&self) -> IpAddr;
+
+    /// As the audit log names it.
+    fn actor(&self) -> Actor {
+        Actor::key(self.principal().key_id, Some(self.address()))
+    }
+}
+
+macro_rules! needs {
+    ($($(#[$doc:meta])* $name:ident: $caller:ty, $scope:ident;)+) => {
+        $($(#[$doc])*
+        #[derive(Debug)]
+        pub(super) struct $name;
+
+        impl Needs for $name {
+            type Caller = $caller;
+            const SCOPE: Scope = Scope::$scope;
+        })+
+    };
+}
+
+needs! {
+    /// To post events.
+    EventsWrite: Tenant, EventsWrite;
+    /// To read events and what became of them.
+    EventsRead: Tenant, EventsRead;
+    /// To read and change endpoints, and to have webhooks sent again.
+    EndpointsManage: Tenant, EndpointsManage;
+    /// To read and change the organisation's keys, and to read its audit log.
+    KeysManage: Tenant, KeysManage;
+    /// To read what operators see.
+    OperatorRead: Operator, OperatorRead;
+    /// To change what operators manage.
+    OperatorWrite: Operator, OperatorWrite;
+}
 
 /// The id in the path. One that is malformed names nothing, so it is not found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Id<T>(pub(super) T);
 
+impl Caller for Tenant {
+    fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError> {
+        match principal.role {
+            Role::Tenant(_) if principal.suspended => Err(ApiError::OrgSuspended),
+            Role::Tenant(org_id) => Ok(Self { org_id, principal, address }),
+            Role::Operator => Err(ApiError::TenantKeyRequired),
+        }
+    }
+
+    fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
+impl Caller for Operator {
+    fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError> {
+        match principal.role {
+            Role::Operator => Ok(Self { principal, address }),
+            Role::Tenant(_) => Err(ApiError::OperatorKeyRequired),
+        }
+    }
+
+    fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
+impl<N: Needs> Scoped<N> {
+    /// The caller whose key is in the headers, most likely the key that came last on its line.
+    pub(super) async fn again(
+        headers: &HeaderMap,
+        app: &AppState,
+        line: &Line,
+    ) -> Result<Self, ApiError> {
+        let address = client::address(line.peer, headers, &app.settings().trusted_proxies);
+        Self::of(principal(headers, app, address, Some(line)).await?, address)
+    }
+
+    fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError> {
+        let caller = N::Caller::of(principal, address)?;
+        if caller.principal().scopes.include(Scopes::of(N::SCOPE)) {
+            return Ok(Self(caller));
+        }
+        Err(ApiError::ScopeRequired(Scopes::of(N::SCOPE)))
+    }
+}
+
+impl<N: Needs> Deref for Scoped<N> {
+    type Target = N::Caller;
+
+    fn deref(&self) -> &N::Caller {
+        &self.0
+    }
+}
+
+impl<N: Needs> FromRequestParts<AppState> for Scoped<N> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let (principal, address) = recognised(parts, app).await?;
+        Self::of(principal, address)
+    }
+}
+
 impl FromRequestParts<AppState> for Tenant {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        let peer = Arrival::from_request_parts(parts, app).await?.peer;
-        principal(&parts.headers, app, peer, None).await?.try_into()
+        let (principal, address) = recognised(parts, app).await?;
+        Self::of(principal, address)
     }
 }
 
-impl Tenant {
-    /// The organisation whose key is in the headers, most likely the key that came last on its line.
-    pub(super) async fn again(
-        headers: &HeaderMap,
-        app: &AppState,
-        peer: IpAddr,
-        last: &LastKey,
-    ) -> Result<Self, ApiError> {
-        principal(headers, app, peer, Some(last)).await?.try_into()
-    }
-}
-
-impl TryFrom<Principal> for Tenant {
-    type Error = ApiError;
-
-    fn try_from(principal: Principal) -> Result<Self, ApiError> {
-        let rate_limit_per_minute = principal.rate_limit_per_minute;
-        match principal.role {
-            Role::Tenant(org_id) => Ok(Self { org_id, rate_limit_per_minute }),
-            Role::Operator => Err(ApiError::TenantKeyRequired),
-        }
-    }
-}
-
-impl FromRequestParts<AppState> for Operator {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        let peer = Arrival::from_request_parts(parts, app).await?.peer;
-        match principal(&parts.headers, app, peer, None).await?.role {
-            Role::Operator => Ok(Self),
-            Role::Tenant(_) => Err(ApiError::OperatorKeyRequired),
-        }
-    }
+/// Whoever asks a route that the router found, and from where.
+async fn recognised(
+    parts: &mut Parts,
+    app: &AppState,
+) -> Result<(Arc<Principal>, IpAddr), ApiError> {
+    let peer = Arrival::from_request_parts(parts, app).await?.peer;
+    let address = client::address(peer, &parts.headers, &app.settings().trusted_proxies);
+    Ok((principal(&parts.headers, app, address, None).await?, address))
 }
 
 impl<T: FromStr> FromRequestParts<AppState> for Id<T> {
@@ -93,10 +198,10 @@ impl<T: FromStr> FromRequestParts<AppState> for Id<T> {
 async fn principal(
     headers: &HeaderMap,
     app: &AppState,
-    peer: IpAddr,
-    last: Option<&LastKey>,
-) -> Result<Principal, ApiError> {
-    let client = || client::address(peer, headers, &app.settings().trusted_proxies);
+    address: IpAddr,
+    last: Option<&Line>,
+) -> Result<Arc<Principal>, ApiError> {
+    let client = || address;
     let result = match headers.get(&X_API_KEY).map(|key| key.to_str()) {
         None => Err(ApiError::KeyMissing),
         // No key holds anything but ASCII.
@@ -104,7 +209,9 @@ async fn principal(
         Some(Ok(key)) => {
             let watch = Stopwatch::start();
             let result = match last {
-                Some(last) => app.authenticator.authenticate_again(key, last, watch, client).await,
+                Some(last) => {
+                    app.authenticator.authenticate_again(key, &last.last_key, watch, client).await
+                }
                 None => app.authenticator.authenticate(key, client).await,
             };
             app.metrics.auth_latency_seconds.observe(watch.seconds());

@@ -12,7 +12,7 @@ use crate::domain::RotationRefusal;
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::limit::Quota;
-use crate::store::{DeliveryRefusal, PlanRefusal, StoreError};
+use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
 
 /// For what passes by itself in a moment.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -111,6 +111,38 @@ impl Problem {
                 "An organisation's key is required",
                 "this route is for organisations; the key belongs to an operator",
             ),
+            ApiError::ScopeRequired(scopes) => Self::new(
+                S::FORBIDDEN,
+                "scope_required",
+                "The key lacks a scope",
+                format!("this needs a key with the scope {scopes}"),
+            ),
+            ApiError::OrgSuspended => Self::new(
+                S::FORBIDDEN,
+                "organisation_suspended",
+                "The organisation is suspended",
+                "the operator has suspended the organisation; nothing of it is lost",
+            ),
+            ApiError::MonthUsedUp { events_per_month, retry_after } => Self::new(
+                S::TOO_MANY_REQUESTS,
+                "month_used_up",
+                "The month's events are used up",
+                format!("the quota of {events_per_month} events a month (UTC) is used up"),
+            )
+            .retry(*retry_after),
+            ApiError::ByteRateLimited { bytes_per_minute, retry_after } => Self::new(
+                S::TOO_MANY_REQUESTS,
+                "byte_rate_limited",
+                "Too many bytes",
+                format!("the limit of {bytes_per_minute} bytes a minute is reached"),
+            )
+            .retry(*retry_after),
+            ApiError::Add(what, AddRefusal::OverQuota(most)) => Self::new(
+                S::CONFLICT,
+                "quota_reached",
+                "The quota is reached",
+                format!("the organisation may have {most} {what}, and has them"),
+            ),
             ApiError::NotFound => Self::new(
                 S::NOT_FOUND,
                 "not_found",
@@ -143,7 +175,7 @@ impl Problem {
                 format!(
                     "{events} events are more than the {} that may ever be sent at once; send \
                      smaller batches",
-                    quota.limit
+                    quota.burst
                 ),
             )
             .quota(*quota),
@@ -155,7 +187,8 @@ impl Problem {
                 "The event is refused still",
                 why.clone(),
             ),
-            ApiError::Plan(PlanRefusal::NotFound)
+            ApiError::Add(_, AddRefusal::OrgDeleted)
+            | ApiError::Plan(PlanRefusal::NotFound)
             | ApiError::Rotation(RotationRefusal::NotFound) => Self::of(&ApiError::NotFound),
             ApiError::Plan(PlanRefusal::EndpointDisabled) => {
                 delivery(DeliveryRefusal::EndpointDisabled)

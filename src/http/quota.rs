@@ -12,7 +12,8 @@ use bytes::BytesMut;
 use super::error::ApiError;
 use super::extract::Tenant;
 use super::state::AppState;
-use crate::limit::{Quota, Verdict};
+use crate::domain::{Limit, Month, OrgLimits};
+use crate::limit::{Quota, Rate, Verdict};
 use crate::runtime::Stopwatch;
 use crate::telemetry::RejectedRequest;
 
@@ -26,7 +27,16 @@ const FIELDS_BYTES: usize = 96;
 /// Takes `events` from what the tenant may send, and tells what is left.
 pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Result<Quota, ApiError> {
     let watch = Stopwatch::start();
-    let verdict = app.limiter.check(tenant.org_id, tenant.rate_limit_per_minute, events);
+    let principal = &tenant.principal;
+    if let Some(events_per_month) = principal.limits.get(Limit::EventsPerMonth)
+        && !principal.usage.allows(events_per_month, events.get())
+    {
+        app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
+        let now = app.clock.now();
+        let retry_after = Month::end(now).since(now);
+        return Err(ApiError::MonthUsedUp { events_per_month, retry_after });
+    }
+    let verdict = app.limiter.check(tenant.org_id, rate(&principal.limits), events);
     app.metrics.rate_limit_check_latency_seconds.observe(watch.seconds());
     let refusal = match verdict {
         Verdict::Allowed(quota) => return Ok(quota),
@@ -35,6 +45,31 @@ pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Resul
     };
     app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
     Err(refusal)
+}
+
+/// Takes a body from the bytes that the tenant may send, if they are limited.
+pub(super) fn take_bytes(app: &AppState, tenant: &Tenant, body: &[u8]) -> Result<(), ApiError> {
+    let Some(per_minute) = tenant.principal.limits.get(Limit::BytesPerMinute) else {
+        return Ok(());
+    };
+    let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let Some(bytes) = NonZeroU32::new(bytes) else { return Ok(()) };
+    let refusal = match app.limiter.check_bytes(tenant.org_id, per_minute, bytes) {
+        Verdict::Allowed(_) => return Ok(()),
+        Verdict::Denied { retry_after, .. } => {
+            ApiError::ByteRateLimited { bytes_per_minute: per_minute, retry_after }
+        }
+        Verdict::TooCostly(_) => {
+            ApiError::TooLarge { what: "a request", bytes_max: per_minute as usize }
+        }
+    };
+    app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
+    Err(refusal)
+}
+
+/// How fast an organisation with these limits may send.
+pub(super) fn rate(limits: &OrgLimits) -> Rate {
+    Rate { per_minute: limits.get(Limit::RatePerMinute), burst: limits.get(Limit::Burst) }
 }
 
 /// Writes both fields.
@@ -69,7 +104,7 @@ mod tests {
     fn the_fields_tell_policy_rest_and_reset() {
         let mut headers = HeaderMap::new();
         let reset = Duration::from_millis(11_001);
-        write_headers(&mut headers, Quota { limit: 1000, remaining: 999, reset });
+        write_headers(&mut headers, Quota { limit: 1000, burst: 1000, remaining: 999, reset });
         assert_eq!(headers["ratelimit-policy"], "\"default\";q=1000;w=60");
         assert_eq!(headers["ratelimit"], "\"default\";r=999;t=12");
     }

@@ -7,23 +7,24 @@ use axum::routing::{MethodFilter, on};
 
 use super::error::ApiError;
 use super::routes::{
-    dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health, keys,
-    metrics, orgs, replays,
+    audit, dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health,
+    keys, metrics, orgs, own_keys, own_org, replays,
 };
 use super::state::AppState;
+use crate::domain::Scope;
 
 /// Where single events are posted. The envelope hands them to their handler without asking the
 /// router, which has the route too, so that it is listed here and in the `Allow` field.
 pub(super) const SINGLE_EVENTS: &str = "/api/events";
 
-/// Whose key a route takes. Handlers ask for it by the extractor of the same name; that they do is
-/// what the matrix of the integration tests walks every route for.
+/// Whose key a route takes. Handlers ask for it by their extractor; that they do is what the matrix
+/// of the integration tests walks every route for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// An organisation's, which sees what is its own.
-    Tenant,
-    /// An operator's.
-    Operator,
+    /// An organisation's with this scope, which sees what is its own; `None` takes any.
+    Tenant(Option<Scope>),
+    /// An operator's with this scope.
+    Operator(Scope),
     /// None: probes and scrapers.
     Anyone,
 }
@@ -53,62 +54,78 @@ pub(super) fn router(app: AppState) -> Router {
         .with_state(app)
 }
 
+const POST_EVENTS: Access = Access::Tenant(Some(Scope::EventsWrite));
+const READ_EVENTS: Access = Access::Tenant(Some(Scope::EventsRead));
+const ENDPOINTS: Access = Access::Tenant(Some(Scope::EndpointsManage));
+const KEYS: Access = Access::Tenant(Some(Scope::KeysManage));
+const ANY_TENANT: Access = Access::Tenant(None);
+const READ_ALL: Access = Access::Operator(Scope::OperatorRead);
+const CHANGE_ALL: Access = Access::Operator(Scope::OperatorWrite);
+
 /// The one place where routes are added.
 fn table() -> Table {
-    use Access::{Anyone, Operator, Tenant};
     Table::default()
         // Events.
-        .post(Tenant, SINGLE_EVENTS, events::post_one)
-        .post(Tenant, "/api/events/batch", events::post_batch)
-        .post(Tenant, "/api/events/raw", events::post_raw)
-        .post(Tenant, "/api/v1/events", events::post_raw)
-        .get(Tenant, SINGLE_EVENTS, events::list)
-        .get(Tenant, "/api/events/{id}", events::one)
-        .post(Tenant, "/api/events/{id}/replay", events::replay)
+        .post(POST_EVENTS, SINGLE_EVENTS, events::post_one)
+        .post(POST_EVENTS, "/api/events/batch", events::post_batch)
+        .post(POST_EVENTS, "/api/events/raw", events::post_raw)
+        .post(POST_EVENTS, "/api/v1/events", events::post_raw)
+        .get(READ_EVENTS, SINGLE_EVENTS, events::list)
+        .get(READ_EVENTS, "/api/events/{id}", events::one)
+        .post(ENDPOINTS, "/api/events/{id}/replay", events::replay)
         // Webhooks.
-        .post(Tenant, "/api/endpoints", endpoints::create)
-        .get(Tenant, "/api/endpoints", endpoints::list)
-        .get(Tenant, "/api/endpoints/{id}", endpoints::one)
-        .patch(Tenant, "/api/endpoints/{id}", endpoints::change)
-        .delete(Tenant, "/api/endpoints/{id}", endpoints::remove)
-        .get(Tenant, "/api/endpoints/{id}/secret", endpoint_secrets::show)
-        .post(Tenant, "/api/endpoints/{id}/secret/rotate", endpoint_secrets::rotate)
-        .post(Tenant, "/api/endpoints/{id}/test", endpoint_test::send)
-        .post(Tenant, "/api/endpoints/{id}/replay", replays::of_endpoint)
-        .post(Tenant, "/api/endpoints/{id}/cancel-pending", endpoints::cancel_pending)
-        .get(Tenant, "/api/deliveries", deliveries::list)
-        .get(Tenant, "/api/deliveries/{id}", deliveries::one)
-        .post(Tenant, "/api/deliveries/{id}/retry", deliveries::retry)
-        .post(Tenant, "/api/deliveries/{id}/replay", deliveries::replay)
-        .post(Tenant, "/api/deliveries/{id}/cancel", deliveries::cancel)
-        .get(Tenant, "/api/dead-letters", dead_letters::list)
-        .post(Tenant, "/api/dead-letters/replay", replays::of_dead_letters)
-        .get(Tenant, "/api/dead-letters/{id}", dead_letters::one)
-        .delete(Tenant, "/api/dead-letters/{id}", dead_letters::remove)
-        .post(Tenant, "/api/dead-letters/{id}/replay", dead_letters::replay)
-        .get(Tenant, "/api/replays", replays::list)
-        .get(Tenant, "/api/replays/{id}", replays::one)
-        .post(Tenant, "/api/replays/{id}/cancel", replays::cancel)
+        .post(ENDPOINTS, "/api/endpoints", endpoints::create)
+        .get(ENDPOINTS, "/api/endpoints", endpoints::list)
+        .get(ENDPOINTS, "/api/endpoints/{id}", endpoints::one)
+        .patch(ENDPOINTS, "/api/endpoints/{id}", endpoints::change)
+        .delete(ENDPOINTS, "/api/endpoints/{id}", endpoints::remove)
+        .get(ENDPOINTS, "/api/endpoints/{id}/secret", endpoint_secrets::show)
+        .post(ENDPOINTS, "/api/endpoints/{id}/secret/rotate", endpoint_secrets::rotate)
+        .post(ENDPOINTS, "/api/endpoints/{id}/test", endpoint_test::send)
+        .post(ENDPOINTS, "/api/endpoints/{id}/replay", replays::of_endpoint)
+        .post(ENDPOINTS, "/api/endpoints/{id}/cancel-pending", endpoints::cancel_pending)
+        .get(READ_EVENTS, "/api/deliveries", deliveries::list)
+        .get(READ_EVENTS, "/api/deliveries/{id}", deliveries::one)
+        .post(ENDPOINTS, "/api/deliveries/{id}/retry", deliveries::retry)
+        .post(ENDPOINTS, "/api/deliveries/{id}/replay", deliveries::replay)
+        .post(ENDPOINTS, "/api/deliveries/{id}/cancel", deliveries::cancel)
+        .get(READ_EVENTS, "/api/dead-letters", dead_letters::list)
+        .post(ENDPOINTS, "/api/dead-letters/replay", replays::of_dead_letters)
+        .get(READ_EVENTS, "/api/dead-letters/{id}", dead_letters::one)
+        .delete(ENDPOINTS, "/api/dead-letters/{id}", dead_letters::remove)
+        .post(ENDPOINTS, "/api/dead-letters/{id}/replay", dead_letters::replay)
+        .get(READ_EVENTS, "/api/replays", replays::list)
+        .get(READ_EVENTS, "/api/replays/{id}", replays::one)
+        .post(ENDPOINTS, "/api/replays/{id}/cancel", replays::cancel)
         // Themselves.
-        .get(Tenant, "/api/org", orgs::own)
-        .get(Tenant, "/api/keys", keys::own)
+        .get(ANY_TENANT, "/api/org", own_org::own)
+        .post(KEYS, "/api/keys", own_keys::create)
+        .get(KEYS, "/api/keys", own_keys::list)
+        .get(KEYS, "/api/keys/{id}", own_keys::one)
+        .delete(KEYS, "/api/keys/{id}", own_keys::revoke)
+        .post(KEYS, "/api/keys/{id}/rotate", own_keys::rotate)
+        .get(KEYS, "/api/audit", audit::own)
         // Operators.
-        .post(Operator, "/api/admin/orgs", orgs::create)
-        .get(Operator, "/api/admin/orgs", orgs::list)
-        .get(Operator, "/api/admin/orgs/{id}", orgs::one)
-        .patch(Operator, "/api/admin/orgs/{id}", orgs::change)
-        .post(Operator, "/api/admin/orgs/{id}/keys", keys::create_for_org)
-        .get(Operator, "/api/admin/orgs/{id}/keys", keys::list_of_org)
-        .post(Operator, "/api/admin/keys", keys::create_for_operator)
-        .get(Operator, "/api/admin/keys", keys::list)
-        .get(Operator, "/api/admin/keys/{id}", keys::one)
-        .delete(Operator, "/api/admin/keys/{id}", keys::revoke)
-        .post(Operator, "/api/admin/keys/{id}/rotate", keys::rotate)
+        .post(CHANGE_ALL, "/api/admin/orgs", orgs::create)
+        .get(READ_ALL, "/api/admin/orgs", orgs::list)
+        .get(READ_ALL, "/api/admin/orgs/{id}", orgs::one)
+        .patch(CHANGE_ALL, "/api/admin/orgs/{id}", orgs::change)
+        .delete(CHANGE_ALL, "/api/admin/orgs/{id}", orgs::delete)
+        .post(CHANGE_ALL, "/api/admin/orgs/{id}/suspend", orgs::suspend)
+        .post(CHANGE_ALL, "/api/admin/orgs/{id}/resume", orgs::resume)
+        .post(CHANGE_ALL, "/api/admin/orgs/{id}/keys", keys::create_for_org)
+        .get(READ_ALL, "/api/admin/orgs/{id}/keys", keys::list_of_org)
+        .post(CHANGE_ALL, "/api/admin/keys", keys::create_for_operator)
+        .get(READ_ALL, "/api/admin/keys", keys::list)
+        .get(READ_ALL, "/api/admin/keys/{id}", keys::one)
+        .delete(CHANGE_ALL, "/api/admin/keys/{id}", keys::revoke)
+        .post(CHANGE_ALL, "/api/admin/keys/{id}/rotate", keys::rotate)
+        .get(READ_ALL, "/api/admin/audit", audit::list)
         // Probes and scrapers.
-        .get(Anyone, "/api/health", health::report)
-        .get(Anyone, "/health/live", health::live)
-        .get(Anyone, "/health/ready", health::ready)
-        .get(Anyone, "/metrics", metrics::scrape)
+        .get(Access::Anyone, "/api/health", health::report)
+        .get(Access::Anyone, "/health/live", health::live)
+        .get(Access::Anyone, "/health/ready", health::ready)
+        .get(Access::Anyone, "/metrics", metrics::scrape)
 }
 
 /// Routes as they are listed and as they answer, kept together so that neither has one that the

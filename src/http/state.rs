@@ -10,7 +10,7 @@ use super::vitals::{OldestDue, Readings};
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
 use crate::delivery::{Control, Guard, Vitals};
-use crate::domain::{DraftLimits, Timestamp};
+use crate::domain::{DraftLimits, Limit, OrgLimits, Timestamp};
 use crate::ingest::{Backlog, Intake};
 use crate::limit::RateLimiter;
 use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
@@ -59,8 +59,6 @@ pub struct Parts {
 pub(super) struct Settings {
     /// Bytes in one event's payload at the most.
     pub(super) event_bytes_max: usize,
-    /// Events a minute for an organisation without a limit of its own.
-    pub(super) rate_limit_per_minute: u32,
     /// Where endpoints may be.
     pub(super) guard: Guard,
     /// A request that is not answered by then gets 503.
@@ -189,14 +187,15 @@ impl Settings {
     const ENVELOPE_BYTES_MAX: usize = 16 * 1024;
 
     /// Bytes in the body of a single event at the most.
-    pub(super) const fn event_body_bytes_max(&self) -> usize {
-        self.event_bytes_max + Self::ENVELOPE_BYTES_MAX
+    pub(super) const fn event_body_bytes_max(limits: &DraftLimits) -> usize {
+        limits.payload_bytes_max + Self::ENVELOPE_BYTES_MAX
     }
 
-    /// What an event may measure.
-    pub(super) const fn draft_limits(&self) -> DraftLimits {
+    /// What an event of an organisation with these limits may measure.
+    pub(super) fn draft_limits(&self, limits: &OrgLimits) -> DraftLimits {
+        let own = limits.get(Limit::PayloadBytes).map_or(usize::MAX, |bytes| bytes as usize);
         DraftLimits {
-            payload_bytes_max: self.event_bytes_max,
+            payload_bytes_max: self.event_bytes_max.min(own),
             batch_events_max: Self::BATCH_EVENTS_MAX,
         }
     }
@@ -206,7 +205,6 @@ impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
             event_bytes_max: config.ingest.max_event_bytes as usize,
-            rate_limit_per_minute: config.limit.rate_limit_per_minute,
             guard: Guard::new(&config.delivery.destinations),
             request_timeout: config.server.request_timeout,
             head_timeout: config.server.head_timeout,

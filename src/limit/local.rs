@@ -2,9 +2,10 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
+use governor::clock::{Clock as _, DefaultClock, QuantaInstant, Reference as _};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use moka::sync::Cache;
@@ -26,24 +27,49 @@ type Gcra =
 #[derive(Clone, Debug)]
 pub struct RateLimiter {
     per_minute_default: NonZeroU32,
-    orgs: Cache<OrgId, Arc<OrgLimiter>>,
+    events: Limiters,
+    /// Of those organisations only whose bytes are limited.
+    bytes: Limiters,
     clock: DefaultClock,
 }
 
+type Limiters = Cache<OrgId, Arc<OrgLimiter>>;
+
 #[derive(Debug)]
 struct OrgLimiter {
-    per_minute: NonZeroU32,
+    rate: FullRate,
     gcra: Gcra,
+    began: QuantaInstant,
+    /// What was left after the last cost that passed, and the milliseconds from the beginning to it:
+    /// GCRA itself tells only those who pay.
+    seen: AtomicU64,
+}
+
+/// What an organisation may send of its own; what is not set follows the default.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Rate {
+    /// Events a minute.
+    pub per_minute: Option<u32>,
+    /// Events at once; as many as a minute's unless it is set.
+    pub burst: Option<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct FullRate {
+    per_minute: NonZeroU32,
+    burst: NonZeroU32,
 }
 
 /// What an organisation may send, and how much of it is left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quota {
-    /// Events a minute, and at once.
+    /// Events a minute.
     pub limit: u32,
+    /// Events at once.
+    pub burst: u32,
     /// Events that may be sent now.
     pub remaining: u32,
-    /// Time until all of `limit` may be sent again.
+    /// Time until all of `burst` may be sent again.
     pub reset: Duration,
 }
 
@@ -68,49 +94,98 @@ impl RateLimiter {
     pub fn new(config: &LimitConfig) -> Self {
         Self {
             per_minute_default: at_least_one(config.rate_limit_per_minute),
-            orgs: Cache::builder().max_capacity(LIMITERS_MAX).time_to_idle(IDLE).build(),
+            events: limiters(),
+            bytes: limiters(),
             clock: DefaultClock::default(),
         }
     }
 
-    /// Takes `cost` events from what `org` may send, or takes nothing and says why. `per_minute` is
-    /// the organisation's own limit; `None` follows the default. A changed limit starts afresh.
-    pub fn check(&self, org: OrgId, per_minute: Option<u32>, cost: NonZeroU32) -> Verdict {
-        let per_minute = per_minute.map_or(self.per_minute_default, at_least_one);
-        let limiter = self.limiter(org, per_minute);
-        let limit = per_minute.get();
-        match limiter.gcra.check_n(cost) {
-            Ok(Ok(state)) => Verdict::Allowed(quota(limit, state.remaining_burst_capacity())),
-            Ok(Err(not_until)) => {
-                let retry_after = not_until.wait_time_from(self.clock.now());
-                // What is left is `cost` less what the wait will refill.
-                let missing = events_in(retry_after, limit);
-                let remaining = cost.get().saturating_sub(missing.max(1));
-                Verdict::Denied { quota: quota(limit, remaining), retry_after }
-            }
-            Err(_) => Verdict::TooCostly(quota(limit, limit)),
-        }
+    /// Takes `cost` events from what `org` may send, or takes nothing and says why. A changed rate
+    /// starts afresh.
+    pub fn check(&self, org: OrgId, rate: Rate, cost: NonZeroU32) -> Verdict {
+        let per_minute = rate.per_minute.map_or(self.per_minute_default, at_least_one);
+        let burst = rate.burst.map_or(per_minute, at_least_one);
+        self.take(&self.events, org, FullRate { per_minute, burst }, cost)
     }
 
-    fn limiter(&self, org: OrgId, per_minute: NonZeroU32) -> Arc<OrgLimiter> {
-        if let Some(limiter) = self.orgs.get(&org)
-            && limiter.per_minute == per_minute
+    /// The same for bytes, of which `org` may send so many a minute, and at once.
+    pub fn check_bytes(&self, org: OrgId, per_minute: u32, cost: NonZeroU32) -> Verdict {
+        let per_minute = at_least_one(per_minute);
+        self.take(&self.bytes, org, FullRate { per_minute, burst: per_minute }, cost)
+    }
+
+    /// What `org` may send now. Takes nothing.
+    pub fn quota(&self, org: OrgId, rate: Rate) -> Quota {
+        let per_minute = rate.per_minute.map_or(self.per_minute_default, at_least_one);
+        let rate = FullRate { per_minute, burst: rate.burst.map_or(per_minute, at_least_one) };
+        let Some(limiter) = self.events.get(&org).filter(|limiter| limiter.rate == rate) else {
+            return quota(rate, rate.burst.get());
+        };
+        let (at, remaining) = limiter.seen();
+        let since = self.since(limiter.began).saturating_sub(at);
+        let refilled = since.as_micros() * u128::from(rate.per_minute.get()) / WINDOW.as_micros();
+        let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
+        quota(rate, remaining.saturating_add(refilled).min(rate.burst.get()))
+    }
+
+    fn limiter(&self, limiters: &Limiters, org: OrgId, rate: FullRate) -> Arc<OrgLimiter> {
+        if let Some(limiter) = limiters.get(&org)
+            && limiter.rate == rate
         {
             return limiter;
         }
-        let entry = self.orgs.entry(org).and_upsert_with(|current| match current {
-            Some(entry) if entry.value().per_minute == per_minute => entry.into_value(),
-            Some(_) | None => Arc::new(OrgLimiter::new(per_minute)),
+        let entry = limiters.entry(org).and_upsert_with(|current| match current {
+            Some(entry) if entry.value().rate == rate => entry.into_value(),
+            Some(_) | None => Arc::new(OrgLimiter::new(rate, self.clock.now())),
         });
         entry.into_value()
     }
+
+    fn since(&self, earlier: QuantaInstant) -> Duration {
+        self.clock.now().duration_since(earlier).into()
+    }
+
+    fn take(&self, limiters: &Limiters, org: OrgId, rate: FullRate, cost: NonZeroU32) -> Verdict {
+        let limiter = self.limiter(limiters, org, rate);
+        match limiter.gcra.check_n(cost) {
+            Ok(Ok(state)) => {
+                let remaining = state.remaining_burst_capacity();
+                limiter.see(self.since(limiter.began), remaining);
+                Verdict::Allowed(quota(rate, remaining))
+            }
+            Ok(Err(not_until)) => {
+                let retry_after = not_until.wait_time_from(self.clock.now());
+                // What is left is `cost` less what the wait will refill.
+                let missing = events_in(retry_after, rate.per_minute.get());
+                let remaining = cost.get().saturating_sub(missing.max(1));
+                Verdict::Denied { quota: quota(rate, remaining), retry_after }
+            }
+            Err(_) => Verdict::TooCostly(quota(rate, rate.burst.get())),
+        }
+    }
+}
+
+fn limiters() -> Limiters {
+    Cache::builder().max_capacity(LIMITERS_MAX).time_to_idle(IDLE).build()
 }
 
 impl OrgLimiter {
-    fn new(per_minute: NonZeroU32) -> Self {
-        let quota = governor::Quota::per_minute(per_minute);
+    fn new(rate: FullRate, now: QuantaInstant) -> Self {
+        let quota = governor::Quota::per_minute(rate.per_minute).allow_burst(rate.burst);
         let gcra = governor::RateLimiter::direct(quota).with_middleware();
-        Self { per_minute, gcra }
+        let seen = AtomicU64::new(u64::from(rate.burst.get()));
+        Self { rate, gcra, began: now, seen }
+    }
+
+    fn see(&self, at: Duration, remaining: u32) {
+        let millis = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        self.seen.store(millis << 32 | u64::from(remaining), Ordering::Relaxed);
+    }
+
+    fn seen(&self) -> (Duration, u32) {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let remaining = u32::try_from(seen & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        (Duration::from_millis(seen >> 32), remaining)
     }
 }
 
@@ -118,9 +193,10 @@ fn at_least_one(per_minute: u32) -> NonZeroU32 {
     NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN)
 }
 
-fn quota(limit: u32, remaining: u32) -> Quota {
-    let used = limit.saturating_sub(remaining);
-    Quota { limit, remaining, reset: WINDOW * used / limit.max(1) }
+fn quota(rate: FullRate, remaining: u32) -> Quota {
+    let (limit, burst) = (rate.per_minute.get(), rate.burst.get());
+    let used = burst.saturating_sub(remaining);
+    Quota { limit, burst, remaining, reset: WINDOW.mul_f64(f64::from(used) / f64::from(limit)) }
 }
 
 /// Events that a limit refills in `span`, rounded up.
@@ -133,6 +209,9 @@ fn events_in(span: Duration, limit: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::domain::Timestamp;
+
+    const DEFAULT: Rate = Rate { per_minute: None, burst: None };
+    const OWN: Rate = Rate { per_minute: Some(5), burst: None };
 
     fn limiter(per_minute: u32) -> RateLimiter {
         RateLimiter::new(&LimitConfig { rate_limit_per_minute: per_minute })
@@ -150,12 +229,12 @@ mod tests {
     fn an_organisation_may_send_its_limit_at_once_and_no_more() {
         let (limiter, org) = (limiter(3), org(1));
         for left in [2, 1, 0] {
-            let Verdict::Allowed(quota) = limiter.check(org, None, cost(1)) else {
+            let Verdict::Allowed(quota) = limiter.check(org, DEFAULT, cost(1)) else {
                 panic!("refused with {left} left")
             };
             assert_eq!((quota.limit, quota.remaining), (3, left));
         }
-        let Verdict::Denied { quota, retry_after } = limiter.check(org, None, cost(1)) else {
+        let Verdict::Denied { quota, retry_after } = limiter.check(org, DEFAULT, cost(1)) else {
             panic!("allowed a fourth")
         };
         assert_eq!(quota.remaining, 0);
@@ -166,26 +245,26 @@ mod tests {
     fn one_organisation_leaves_the_others_alone() {
         let limiter = limiter(1);
         let (one, other) = (org(1), org(2));
-        assert!(matches!(limiter.check(one, None, cost(1)), Verdict::Allowed(_)));
-        assert!(matches!(limiter.check(one, None, cost(1)), Verdict::Denied { .. }));
-        assert!(matches!(limiter.check(other, None, cost(1)), Verdict::Allowed(_)));
+        assert!(matches!(limiter.check(one, DEFAULT, cost(1)), Verdict::Allowed(_)));
+        assert!(matches!(limiter.check(one, DEFAULT, cost(1)), Verdict::Denied { .. }));
+        assert!(matches!(limiter.check(other, DEFAULT, cost(1)), Verdict::Allowed(_)));
     }
 
     #[test]
     fn a_batch_costs_its_length_and_takes_all_or_nothing() {
         let (limiter, org) = (limiter(10), org(1));
-        assert!(matches!(limiter.check(org, None, cost(8)), Verdict::Allowed(_)));
-        let Verdict::Denied { quota, .. } = limiter.check(org, None, cost(3)) else {
+        assert!(matches!(limiter.check(org, DEFAULT, cost(8)), Verdict::Allowed(_)));
+        let Verdict::Denied { quota, .. } = limiter.check(org, DEFAULT, cost(3)) else {
             panic!("allowed eleven")
         };
         assert_eq!(quota.remaining, 2);
-        assert!(matches!(limiter.check(org, None, cost(2)), Verdict::Allowed(_)));
+        assert!(matches!(limiter.check(org, DEFAULT, cost(2)), Verdict::Allowed(_)));
     }
 
     #[test]
     fn a_cost_above_the_limit_can_never_pass() {
         let (limiter, org) = (limiter(10), org(1));
-        let Verdict::TooCostly(quota) = limiter.check(org, None, cost(11)) else {
+        let Verdict::TooCostly(quota) = limiter.check(org, DEFAULT, cost(11)) else {
             panic!("expected TooCostly")
         };
         assert_eq!(quota.remaining, 10);
@@ -194,9 +273,44 @@ mod tests {
     #[test]
     fn an_organisations_own_limit_replaces_the_default_at_once() {
         let (limiter, org) = (limiter(1), org(1));
-        assert!(matches!(limiter.check(org, None, cost(1)), Verdict::Allowed(_)));
-        assert!(matches!(limiter.check(org, None, cost(1)), Verdict::Denied { .. }));
-        assert!(matches!(limiter.check(org, Some(5), cost(5)), Verdict::Allowed(_)));
-        assert!(matches!(limiter.check(org, Some(5), cost(1)), Verdict::Denied { .. }));
+        assert!(matches!(limiter.check(org, DEFAULT, cost(1)), Verdict::Allowed(_)));
+        assert!(matches!(limiter.check(org, DEFAULT, cost(1)), Verdict::Denied { .. }));
+        assert!(matches!(limiter.check(org, OWN, cost(5)), Verdict::Allowed(_)));
+        assert!(matches!(limiter.check(org, OWN, cost(1)), Verdict::Denied { .. }));
+    }
+
+    #[test]
+    fn a_burst_is_what_may_be_sent_at_once_and_may_be_more_or_less_than_a_minutes() {
+        let (limiter, org) = (limiter(1), org(1));
+        let small = Rate { per_minute: Some(600), burst: Some(2) };
+        assert!(matches!(limiter.check(org, small, cost(3)), Verdict::TooCostly(_)));
+        assert!(matches!(limiter.check(org, small, cost(2)), Verdict::Allowed(_)));
+        let Verdict::Denied { retry_after, .. } = limiter.check(org, small, cost(1)) else {
+            panic!("allowed a third")
+        };
+        assert!(retry_after <= Duration::from_millis(100));
+        let large = Rate { per_minute: Some(2), burst: Some(50) };
+        assert!(matches!(limiter.check(org, large, cost(50)), Verdict::Allowed(_)));
+    }
+
+    #[test]
+    fn what_is_left_is_told_without_taking_any() {
+        let (limiter, org) = (limiter(10), org(1));
+        for _ in 0..2 {
+            assert_eq!(limiter.quota(org, DEFAULT).remaining, 10);
+        }
+        limiter.check(org, DEFAULT, cost(4));
+        for _ in 0..2 {
+            assert_eq!(limiter.quota(org, DEFAULT).remaining, 6);
+        }
+    }
+
+    #[test]
+    fn bytes_have_a_limit_of_their_own() {
+        let (limiter, org) = (limiter(1), org(1));
+        assert!(matches!(limiter.check_bytes(org, 100, cost(80)), Verdict::Allowed(_)));
+        assert!(matches!(limiter.check_bytes(org, 100, cost(80)), Verdict::Denied { .. }));
+        assert!(matches!(limiter.check_bytes(org, 100, cost(101)), Verdict::TooCostly(_)));
+        assert!(matches!(limiter.check(org, DEFAULT, cost(1)), Verdict::Allowed(_)));
     }
 }

@@ -3,7 +3,8 @@
 //! # Purpose
 //! Keep one tenant from taking the others' share, and tell it how much is left before it hits the
 //! wall. GCRA by `governor`: an organisation with a limit of N a minute may send N at once, and N
-//! more spread over the next minute. A batch costs its length.
+//! more spread over the next minute; with a burst of its own, it may send that many at once instead. A
+//! batch costs its length. Bytes are limited besides, for organisations that have such a limit.
 //!
 //! # Constraints
 //! A check is asked for on every request and stays below a microsecond: no lock that other tenants
@@ -15,4 +16,4 @@
 
 mod local;
 
-pub use local::{Quota, RateLimiter, Verdict};
+pub use local::{Quota, Rate, RateLimiter, Verdict};

@@ -47,6 +47,7 @@ pub(super) const SQLITE: &[Step] = &[
     step!("sqlite", 3, "0003", "error_class"),
     step!("sqlite", 4, "0004", "fairness"),
     step!("sqlite", 5, "0005", "replays"),
+    step!("sqlite", 6, "0006", "tenants"),
 ];
 
 /// The steps of the PostgreSQL schema, oldest first.
@@ -56,6 +57,7 @@ pub(super) const POSTGRES: &[Step] = &[
     step!("postgres", 3, "0003", "error_class"),
     step!("postgres", 4, "0004", "fairness"),
     step!("postgres", 5, "0005", "replays"),
+    step!("postgres", 6, "0006", "tenants"),
 ];
 
 /// The table in which sqlx keeps what was applied.

@@ -2,7 +2,7 @@
 //!
 //! This file is the contract; `sqlite/` and `postgres/` keep it, each with what its engine does
 //! best, in files of the same names. One conformance suite (`tests/it/store/`) holds both to it.
-//! What needs no engine is shared: `plan`, `outcome` and `replay` decide what is written, `rows` and
+//! What needs no engine is shared: `audit` words the log, `plan`, `outcome` and `replay` decide what is written, `rows` and
 //! `lease` read what comes back, `seal` encrypts secrets, `error` judges faults, `migrations` lists
 //! the steps of the schema.
 //!
@@ -15,6 +15,10 @@
 //! - Lists run from newest to oldest by `(time, id)` and fetch at most `limit` rows.
 //! - Batches write rows that others may write too (dedup keys, events, deliveries) in key order, so that two
 //!   batches cannot wait for each other in a circle.
+//! - Whoever changes organisations, keys or endpoints says who it is (`by`), and the audit log gets its
+//!   line in the same transaction.
+//! - Nothing of an organisation that is being deleted is added: what stores events holds its row, so
+//!   that a deletion begins before or after a batch.
 //!
 //! # Failure
 //! [`StoreError`] says the one thing its caller must know: try again later ([`StoreError::Unavailable`])
@@ -23,6 +27,7 @@
 //! **Invariant:** an event row and its delivery rows commit together, so the presence of an event
 //! proves that it was planned. Nothing plans an event that is already there.
 
+mod audit;
 mod claim;
 mod error;
 mod lease;
@@ -42,12 +47,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::{
-    ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, Delivery,
-    DeliveryFilter, DeliveryId, Endpoint, EndpointChange, EndpointId, Event, EventFilter, EventId,
-    InstanceId, Lease, LeasedDelivery, Org, OrgChange, OrgId, Outcome, Page, PageRequest, Replay,
-    ReplayId, RotationRefusal, SigningSecret, Timestamp,
+    Actor, ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter,
+    DeadLetterId, Delivery, DeliveryFilter, DeliveryId, Endpoint, EndpointChange, EndpointId,
+    Event, EventFilter, EventId, InstanceId, Lease, LeasedDelivery, Month, Org, OrgChange, OrgId,
+    Outcome, Page, PageRequest, Replay, ReplayId, RotationRefusal, SigningSecret, Timestamp,
 };
-use crate::runtime::Stopwatch;
+use crate::runtime::{Stopwatch, Wake};
 use crate::telemetry::{DbOperation, Metrics};
 
 pub use claim::{ClaimCursor, ClaimRequest, Claimed};
@@ -59,6 +64,8 @@ pub type SharedStore = Arc<dyn Store>;
 pub trait Store:
     OrgStore
     + KeyStore
+    + UsageStore
+    + AuditStore
     + EndpointStore
     + SecretStore
     + EventStore
@@ -73,6 +80,8 @@ pub trait Store:
 impl<T> Store for T where
     T: OrgStore
         + KeyStore
+        + UsageStore
+        + AuditStore
         + EndpointStore
         + SecretStore
         + EventStore
@@ -139,61 +148,169 @@ pub trait Maintenance: Send + Sync {
 pub struct MigrateError(#[from] pub sqlx::migrate::MigrateError);
 
 /// Organisations.
+///
+/// Whoever changes something is named, and the audit log gets its line in the same transaction.
 #[async_trait]
 pub trait OrgStore: Send + Sync {
     /// Adds an organisation.
-    async fn insert_org_across_orgs(&self, org: &Org) -> Result<(), StoreError>;
-    /// One organisation.
+    async fn insert_org_across_orgs(&self, org: &Org, by: &Actor) -> Result<(), StoreError>;
+    /// One organisation, also one that was deleted.
     async fn org(&self, org: OrgId) -> Result<Option<Org>, StoreError>;
-    /// Changes an organisation and returns it as it is now. `now` is written as the time of the
-    /// change.
+    /// Changes an organisation and returns it as it is now; `None` when there is none, or it is being
+    /// deleted. `now` is written as the time of the change.
     async fn update_org(
         &self,
         org: OrgId,
         change: &OrgChange,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Org>, StoreError>;
-    /// All organisations.
+    /// Suspends an organisation, or ends that, and returns it as it is now; `None` as with
+    /// [`Self::update_org`]. While it is suspended its endpoints are disabled, whose deliveries wait
+    /// without using up attempts; what it had accepted is stored and planned, and waits, too.
+    async fn suspend_org(
+        &self,
+        org: OrgId,
+        suspended: bool,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<Org>, StoreError>;
+    /// Begins the deletion of an organisation and returns it as it is now; `None` as with
+    /// [`Self::update_org`]. From then on nothing of it is stored any more: events of it that come
+    /// out of a journal are dropped.
+    async fn delete_org(
+        &self,
+        org: OrgId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<Org>, StoreError>;
+    /// Does one bounded step of the deletion that was begun first, and returns that organisation as it
+    /// is now: with [`Deletion::done_at`](crate::domain::Deletion) when nothing of it is left but its
+    /// row. `None` when there is nothing to delete, or another instance is at it.
+    async fn delete_step_across_orgs(&self, now: Timestamp) -> Result<Option<Org>, StoreError>;
+    /// All organisations but those whose deletion is done.
     async fn orgs_across_orgs(&self, page: PageRequest) -> Result<Page<Org>, StoreError>;
+    /// The organisations that are suspended or being deleted: nothing is sent for them.
+    async fn paused_across_orgs(&self) -> Result<Vec<OrgId>, StoreError>;
+    /// Wakes each of `wakes` when keys or organisations may have been changed by other processes.
+    /// Only a hint, which may be missed: whoever sleeps polls. Ends with the connection it listens
+    /// on; never where a backend has no such hints.
+    async fn hint_changes_across_orgs(&self, wakes: &[Wake]) -> Result<(), StoreError>;
 }
 
 /// API keys. Operators' keys belong to no organisation, so most methods look across.
 #[async_trait]
 pub trait KeyStore: Send + Sync {
     /// Adds a key. Refused when its organisation does not exist.
-    async fn insert_key_across_orgs(&self, key: &ApiKey) -> Result<(), StoreError>;
+    async fn insert_key_across_orgs(
+        &self,
+        key: &ApiKey,
+        by: &Actor,
+    ) -> Result<Result<(), AddRefusal>, StoreError>;
     /// The key with this public id, also when it has expired.
     async fn key_across_orgs(&self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError>;
     /// The keys of one organisation.
     async fn keys(&self, org: OrgId, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
     /// All keys, operators' too.
     async fn keys_across_orgs(&self, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
-    /// Makes a key expire at `at`, unless it expires earlier anyway. `now` is written as the time
-    /// of the change. `false` when there is no such key.
+    /// Makes a key expire at `at`, unless it expires earlier anyway; one that is still good and
+    /// thereby ends `now` is revoked. `false` when there is no such key.
     async fn expire_key_across_orgs(
         &self,
         id: ApiKeyId,
         at: Timestamp,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
     /// Adds `replacement` and makes `old` expire at `old_expires_at` (unless it expires earlier
-    /// anyway), together. `false`, with nothing added, when there is no such old key.
+    /// anyway), together. `false`, with nothing added, when there is no such old key. It counts
+    /// against no quota: an organisation with all the keys it may have can rotate them.
     async fn rotate_key_across_orgs(
         &self,
         old: ApiKeyId,
         old_expires_at: Timestamp,
         replacement: &ApiKey,
+        by: &Actor,
     ) -> Result<bool, StoreError>;
     /// Keys that were added or changed at `since` or later, and keys of organisations that were.
     async fn keys_changed_across_orgs(&self, since: Timestamp)
     -> Result<Vec<ApiKeyId>, StoreError>;
 }
 
+/// What was used: written down now and then, and not with every request.
+#[async_trait]
+pub trait UsageStore: Send + Sync {
+    /// Events that an organisation had accepted in a month, as far as they were added here.
+    async fn month_events(&self, org: OrgId, month: Month) -> Result<u64, StoreError>;
+    /// Adds what organisations had accepted in a month, and returns what that makes for each. Nothing
+    /// is added to those that are being deleted.
+    async fn add_month_events_across_orgs(
+        &self,
+        month: Month,
+        events: &[(OrgId, u64)],
+    ) -> Result<Vec<(OrgId, u64)>, StoreError>;
+    /// Writes `at` as the time that keys were last used.
+    async fn touch_keys_across_orgs(
+        &self,
+        keys: &[ApiKeyId],
+        at: Timestamp,
+    ) -> Result<(), StoreError>;
+    /// How many endpoints and good keys an organisation has.
+    async fn holdings(&self, org: OrgId, now: Timestamp) -> Result<Holdings, StoreError>;
+}
+
+/// The audit log. Nothing changes a line of it; an organisation's own are deleted with it.
+#[async_trait]
+pub trait AuditStore: Send + Sync {
+    /// Writes down that an endpoint's secret was shown.
+    async fn note_secret_shown(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+    /// What was changed of one organisation's.
+    async fn audit_log(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError>;
+    /// All that was changed.
+    async fn audit_log_across_orgs(
+        &self,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError>;
+}
+
+/// Why an organisation does not get one more of something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddRefusal {
+    /// It has as many as it may have, which is this many.
+    OverQuota(u32),
+    /// It is being deleted.
+    OrgDeleted,
+}
+
+/// How many things an organisation has that are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holdings {
+    /// Endpoints, disabled ones among them.
+    pub endpoints: u64,
+    /// Keys that are good.
+    pub keys: u64,
+}
+
 /// Endpoints.
 #[async_trait]
 pub trait EndpointStore: Send + Sync {
     /// Adds an endpoint. Refused when its organisation does not exist.
-    async fn insert_endpoint(&self, org: OrgId, endpoint: &Endpoint) -> Result<(), StoreError>;
+    async fn insert_endpoint(
+        &self,
+        org: OrgId,
+        endpoint: &Endpoint,
+        by: &Actor,
+    ) -> Result<Result<(), AddRefusal>, StoreError>;
     /// One endpoint, its secret with it.
     async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError>;
     /// The organisation's endpoints.
@@ -205,6 +322,7 @@ pub trait EndpointStore: Send + Sync {
         org: OrgId,
         id: EndpointId,
         change: &EndpointChange,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Endpoint>, StoreError>;
     /// Removes an endpoint and cancels its pending deliveries. `false` when there is none.
@@ -212,6 +330,7 @@ pub trait EndpointStore: Send + Sync {
         &self,
         org: OrgId,
         id: EndpointId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 }
@@ -231,6 +350,7 @@ pub trait SecretStore: Send + Sync {
         id: EndpointId,
         new: &SigningSecret,
         overlap: Duration,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Endpoint, RotationRefusal>, StoreError>;
     /// Encrypts what is in clear, or by another key, by the first key: one step, over some endpoints
@@ -277,6 +397,8 @@ pub struct Persisted {
     pub stored: usize,
     /// Events that were dropped: their `dedup_id` was taken by another one, or they were stored before.
     pub duplicates: usize,
+    /// Events that were dropped: their organisation is being deleted.
+    pub dropped: usize,
     /// Deliveries that were planned, leased ones included.
     pub planned: usize,
     /// The planned deliveries that the caller holds the lease of, at most as many as it had room for.
@@ -577,6 +699,12 @@ const DEDUP_KEYS_KEPT_LONGER: Duration = Duration::from_hours(24);
 
 /// Dedup keys deleted by one statement at the most, so that none holds its locks for long.
 const DEDUP_KEYS_PER_STEP: i64 = 10_000;
+
+/// Why the endpoints of a suspended organisation are disabled.
+const SUSPENDED: &str = "the organisation is suspended";
+
+/// Rows of one kind that a step of a deletion deletes at the most, so that none holds its locks for long.
+const DELETED_PER_STEP: i64 = 2_000;
 
 /// Runs a store call and adds its time to the histogram of its kind.
 async fn timed<T>(metrics: &Metrics, operation: DbOperation, call: impl Future<Output = T>) -> T {

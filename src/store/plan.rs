@@ -41,7 +41,7 @@ fn is_copy(event: &Event, kept_at: Timestamp, dedup_window: Duration) -> bool {
     apart.is_zero() || event.dedup_id.is_some() && apart < dedup_window
 }
 
-/// The enabled endpoints of the organisations of a batch.
+/// The endpoints of the organisations of a batch that are enabled, but for a suspension.
 #[derive(Default)]
 pub(super) struct Endpoints(HashMap<OrgId, Vec<Arc<Endpoint>>>);
 
@@ -61,7 +61,7 @@ impl Endpoints {
 
     fn wanting<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Arc<Endpoint>> {
         let of_org = self.0.get(&event.org_id).map_or(&[][..], Vec::as_slice);
-        of_org.iter().filter(|endpoint| endpoint.wants(event.event_type.as_str()))
+        of_org.iter().filter(|endpoint| endpoint.event_types.matches(event.event_type.as_str()))
     }
 }
 
@@ -112,6 +112,13 @@ pub(super) fn orgs_of(events: &[Arc<Event>]) -> Vec<OrgId> {
     orgs.sort_unstable();
     orgs.dedup();
     orgs
+}
+
+/// Whether deliveries of a round may be handed over. Those of a suspended organisation may not: they
+/// wait in the store, where the claim that finds them puts them aside. It can post nothing, so few
+/// rounds have any, and those leave the other deliveries to the claims as well.
+pub(super) fn may_lease(candidates: &[Candidate<'_>]) -> bool {
+    candidates.iter().all(|candidate| candidate.endpoint.disabled_reason.is_none())
 }
 
 #[cfg(test)]

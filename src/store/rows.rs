@@ -15,9 +15,9 @@ use uuid::Uuid;
 use super::seal::{self, Keyring, Place, SecretColumns};
 use super::{MissingKey, RESEALED_PER_STEP, Resealed, StoreError};
 use crate::domain::{
-    ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, Delivery,
-    DeliveryId, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash, Org, OrgId, Pacing,
-    PageRequest, Replay, ReplayId, Role, Timestamp, TraceId,
+    ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId,
+    Deletion, Delivery, DeliveryId, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash,
+    Limit, Org, OrgId, OrgLimits, Pacing, PageRequest, Replay, ReplayId, Role, Timestamp, TraceId,
 };
 
 /// A row of either driver, its columns read by place.
@@ -84,26 +84,87 @@ macro_rules! columns {
 columns!(SqliteRow, i64, Timestamp::from_micros);
 columns!(PgRow, OffsetDateTime, Timestamp::from);
 
-/// Reads `id, name, rate_limit_per_minute, created_at`.
+/// The columns that [`org`] reads, in its order.
+macro_rules! org_columns {
+    () => {
+        "id, name, rate_limit_per_minute, burst, bytes_per_minute, events_per_month, endpoints_max, \
+         keys_max, payload_bytes_max, created_at, suspended_at, deleting_since, deleted_rows, \
+         deleted_at"
+    };
+}
+pub(super) use org_columns;
+
+/// Reads [`org_columns`].
 pub(super) fn org(row: &impl Columns) -> Result<Org, StoreError> {
+    let mut limits = OrgLimits::default();
+    for (place, limit) in Limit::ALL.into_iter().enumerate() {
+        let value = row.number_opt(2 + place)?.map(|n| fits(limit.name(), n)).transpose()?;
+        limits = limits.with(limit, value);
+    }
+    let after = 2 + Limit::ALL.len();
+    let deletion = match row.moment_opt(after + 2)? {
+        Some(since) => Some(Deletion {
+            since,
+            rows: fits("deleted_rows", row.number(after + 3)?)?,
+            done_at: row.moment_opt(after + 4)?,
+        }),
+        None => None,
+    };
     Ok(Org {
         id: OrgId::from_uuid(row.uuid(0)?),
         name: row.text(1)?,
-        rate_limit_per_minute: row.number_opt(2)?.map(|n| fits("rate_limit", n)).transpose()?,
-        created_at: row.moment(3)?,
+        limits,
+        created_at: row.moment(after)?,
+        suspended_at: row.moment_opt(after + 1)?,
+        deletion,
     })
 }
 
-/// Reads `id, org_id, name, hash, created_at, expires_at`.
+/// The columns that [`key`] reads, in its order.
+macro_rules! key_columns {
+    () => {
+        "id, org_id, name, hash, created_at, expires_at, scopes, revoked_at, last_used_at"
+    };
+}
+pub(super) use key_columns;
+
+/// Reads [`key_columns`].
 pub(super) fn key(row: &impl Columns) -> Result<ApiKey, StoreError> {
-    let org = row.uuid_opt(1)?.map(OrgId::from_uuid);
+    let role = row.uuid_opt(1)?.map_or(Role::Operator, |org| Role::Tenant(OrgId::from_uuid(org)));
+    let scopes = row.text_opt(6)?.map(|text| parsed("scopes", &text)).transpose()?;
     Ok(ApiKey {
         id: ApiKeyId::from_uuid(row.uuid(0)?),
-        role: org.map_or(Role::Operator, Role::Tenant),
+        role,
         name: row.text(2)?,
+        scopes: scopes.unwrap_or(role.scopes()),
         hash: KeyHash::new(row.text(3)?),
         created_at: row.moment(4)?,
         expires_at: row.moment_opt(5)?,
+        revoked_at: row.moment_opt(7)?,
+        last_used_at: row.moment_opt(8)?,
+    })
+}
+
+/// The columns that [`audit_entry`] reads, in its order.
+macro_rules! audit_columns {
+    () => {
+        "id, at, org_id, actor, address, action, object, changes"
+    };
+}
+pub(super) use audit_columns;
+
+/// Reads [`audit_columns`].
+pub(super) fn audit_entry(row: &impl Columns) -> Result<AuditEntry, StoreError> {
+    let changes = serde_json::from_str(&row.text(7)?);
+    Ok(AuditEntry {
+        id: row.uuid(0)?,
+        at: row.moment(1)?,
+        org_id: row.uuid_opt(2)?.map(OrgId::from_uuid),
+        actor: row.text(3)?,
+        address: row.text_opt(4)?,
+        action: row.text(5)?,
+        object: row.uuid(6)?,
+        changes: changes.map_err(|_| StoreError::Corrupt("a line of the audit log".to_owned()))?,
     })
 }
 

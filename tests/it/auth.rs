@@ -9,8 +9,10 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use futures_util::future::join_all;
 use hookgate::auth::{AuthError, Authenticator, LastKey, Principal, issue_key, watch_changed_keys};
 use hookgate::config::{AuthConfig, StoreConfig};
-use hookgate::domain::{ApiKeyId, KeyHash, Org, OrgChange, OrgId, Role, Timestamp};
-use hookgate::runtime::{Clock, Lifecycle, Stopwatch};
+use hookgate::domain::{
+    Actor, ApiKeyId, KeyHash, Limit, Org, OrgChange, OrgId, Role, Scopes, Timestamp,
+};
+use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
 use hookgate::store::SharedStore;
 use hookgate::store::sqlite::SqliteStore;
 use hookgate::telemetry::{CacheLookup, Metrics};
@@ -58,13 +60,9 @@ impl World {
         let store = SqliteStore::open(&path, &config, Arc::clone(&metrics)).await.unwrap();
         let store: SharedStore = Arc::new(store);
         store.migrate_up().await.unwrap();
-        let org = Org {
-            id: OrgId::mint(START),
-            name: "acme".to_owned(),
-            rate_limit_per_minute: Some(7),
-            created_at: START,
-        };
-        store.insert_org_across_orgs(&org).await.unwrap();
+        let mut org = Org::new(OrgId::mint(START), "acme", START);
+        org.limits = org.limits.with(Limit::RatePerMinute, Some(7));
+        store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
         let config = AuthConfig {
             auth_cache_ttl,
             auth_cache_capacity: 100,
@@ -80,17 +78,17 @@ impl World {
     async fn key(&self) -> (ApiKeyId, String) {
         let role = Role::Tenant(self.org);
         let issued = issue_key(role, "test".to_owned(), self.clock.now()).await.unwrap();
-        self.store.insert_key_across_orgs(&issued.record).await.unwrap();
+        self.store.insert_key_across_orgs(&issued.record, &Actor::CLI).await.unwrap().unwrap();
         (issued.record.id, issued.key.reveal().to_owned())
     }
 
-    async fn ask(&self, key: &str) -> Result<Principal, AuthError> {
+    async fn ask(&self, key: &str) -> Result<Arc<Principal>, AuthError> {
         self.authenticator.authenticate(key, client).await
     }
 
     async fn revoke(&self, key: ApiKeyId) {
         let now = self.clock.now();
-        assert!(self.store.expire_key_across_orgs(key, now, now).await.unwrap());
+        assert!(self.store.expire_key_across_orgs(key, now, &Actor::CLI, now).await.unwrap());
     }
 
     fn hashes(&self) -> u64 {
@@ -109,8 +107,8 @@ impl World {
             "key watch",
             watch_changed_keys(
                 self.authenticator.clone(),
-                Arc::clone(&self.store),
                 self.clock.clone(),
+                Wake::new(),
                 self.config.auth_poll_interval,
                 lifecycle.shutdown(),
             ),
@@ -123,10 +121,11 @@ impl World {
 async fn a_key_is_looked_up_and_hashed_once_and_then_known() {
     let world = World::start().await;
     let (key_id, key) = world.key().await;
-    let expected =
-        Principal { key_id, role: Role::Tenant(world.org), rate_limit_per_minute: Some(7) };
     for _ in 0..3 {
-        assert_eq!(world.ask(&key).await.unwrap(), expected);
+        let principal = world.ask(&key).await.unwrap();
+        assert_eq!((principal.key_id, principal.role), (key_id, Role::Tenant(world.org)));
+        assert_eq!(principal.limits.get(Limit::RatePerMinute), Some(7));
+        assert_eq!((principal.scopes, principal.suspended), (Scopes::TENANT, false));
     }
     assert_eq!(world.lookups(), (2, 1));
     assert_eq!(world.hashes(), 1);
@@ -220,7 +219,7 @@ async fn a_key_that_expires_is_refused_from_that_moment_on() {
     let world = World::start().await;
     let (id, key) = world.key().await;
     let end = START.plus(Duration::from_mins(1));
-    assert!(world.store.expire_key_across_orgs(id, end, START).await.unwrap());
+    assert!(world.store.expire_key_across_orgs(id, end, &Actor::CLI, START).await.unwrap());
     world.ask(&key).await.unwrap();
     world.clock.advance(Duration::from_millis(59_999));
     world.ask(&key).await.unwrap();
@@ -258,9 +257,10 @@ async fn what_is_changed_elsewhere_is_noticed_by_the_watcher() {
     world.ask(&key).await.unwrap();
     let watch = world.watch();
 
-    let change = OrgChange { name: None, rate_limit_per_minute: Some(Some(9)) };
-    world.store.update_org(world.org, &change, world.clock.now()).await.unwrap();
-    while world.ask(&key).await.unwrap().rate_limit_per_minute != Some(9) {
+    let limit = Limit::RatePerMinute;
+    let change = OrgChange { name: None, limits: vec![(limit, Some(9))] };
+    world.store.update_org(world.org, &change, &Actor::CLI, world.clock.now()).await.unwrap();
+    while world.ask(&key).await.unwrap().limits.get(limit) != Some(9) {
         tokio::task::yield_now().await;
     }
     world.revoke(id).await;
@@ -299,7 +299,7 @@ async fn more_checks_than_may_wait_are_told_to_come_back_and_known_keys_do_not_n
     let role = Role::Tenant(world.org);
     let mut record = issue_key(role, "slow".to_owned(), START).await.unwrap().record;
     record.hash = KeyHash::new(hash.to_string());
-    world.store.insert_key_across_orgs(&record).await.unwrap();
+    world.store.insert_key_across_orgs(&record, &Actor::CLI).await.unwrap().unwrap();
 
     let mut checks = JoinSet::new();
     for seed in 0..700 {

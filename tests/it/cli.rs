@@ -155,6 +155,51 @@ async fn every_command_answers_one_json_value() {
 }
 
 #[tokio::test]
+async fn organisations_and_keys_have_limits_scopes_and_an_end_and_the_log_tells_who_did_it() {
+    let place = Place::new();
+    let created = place.json(&["org", "create", "--name", "Acme", "--keys-max", "2"]).await;
+    let org = text(&created, "id");
+    let update = ["org", "update", org, "--name", "Ltd", "--burst", "5", "--keys-max", "none"];
+    let updated = place.json(&update).await;
+    assert_eq!((text(&updated, "name"), &updated["burst"]), ("Ltd", &json!(5)));
+    assert_eq!(updated["keys_max"], Value::Null);
+    place.run(&["org", "update", org, "--burst", "0"]).await.failed(1, "burst must be 1 to");
+    place.run(&["org", "update", org, "--burst", "few"]).await.failed(2, "or none");
+
+    let scopes = ["--scopes", "events:read,events:write", "--expires-in", "1h"];
+    let create = [&["key", "create", "--org", org, "--name", "ci"], &scopes[..]].concat();
+    let mut key = place.json(&create).await;
+    assert_eq!(key["scopes"], json!(["events:write", "events:read"]));
+    assert!(key["expires_at"].is_string());
+    key.as_object_mut().unwrap().remove("key");
+    let id = text(&key, "id");
+    assert_eq!(place.json(&["key", "show", id]).await, key);
+    let wrong = ["key", "create", "--org", org, "--name", "x", "--scopes", "operator:read"];
+    place.run(&wrong).await.failed(1, "scopes must be some of events:write");
+    let full = ["org", "update", org, "--keys-max", "1", "--endpoints-max", "0"];
+    place.json(&full).await;
+    let more = ["key", "create", "--org", org, "--name", "x"];
+    place.run(&more).await.failed(1, "may have 1 keys, and has them");
+    let add = ["endpoint", "add", "--org", org, "--url", "https://example.com/"];
+    place.run(&add).await.failed(1, "may have 0 endpoints, and has them");
+
+    for (verb, state) in [("suspend", "suspended"), ("resume", "active"), ("delete", "deleting")] {
+        assert_eq!(text(&place.json(&["org", verb, org]).await, "state"), state);
+        assert_eq!(text(&place.json(&["org", "show", org]).await, "state"), state);
+    }
+    place.run(&["org", "resume", org]).await.failed(1, "there is no organisation");
+    let log = place.json(&["audit", "list"]).await;
+    let actions: Vec<&str> =
+        log.as_array().unwrap().iter().map(|entry| text(entry, "action")).collect();
+    assert_eq!(actions.first(), Some(&"org.delete"));
+    assert_eq!(actions.last(), Some(&"org.create"));
+    assert_eq!(actions.len(), 7, "{actions:?}");
+    assert!(log.as_array().unwrap().iter().all(|entry| entry["actor"] == "cli"));
+    let own = place.json(&["audit", "list", "--org", org, "--limit", "2"]).await;
+    assert_eq!(own.as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_named_and_nothing_is_created() {
     let place = Place::new();
     for command in [

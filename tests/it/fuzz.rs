@@ -96,7 +96,13 @@ fn assert_sound(draft: &Draft<'_>, payload_bytes_max: usize) {
     );
     let limits = DraftLimits { payload_bytes_max, ..LIMITS };
     let again = parse_event(event.as_bytes(), &limits).unwrap();
-    assert_eq!(format!("{again:?}"), format!("{draft:?}"), "{event}");
+    // A raw body keeps the white space around it, which an envelope's value has not.
+    assert_eq!(*again.payload, *draft.payload.trim_ascii(), "{event}");
+    let rest = |draft: &Draft<'_>| {
+        let Draft { event_type, dedup_id, account_id, user_id, occurred_at, .. } = draft;
+        format!("{event_type:?} {dedup_id:?} {account_id:?} {user_id:?} {occurred_at:?}")
+    };
+    assert_eq!(rest(&again), rest(draft), "{event}");
 }
 
 fn assert_refusal(error: &DraftError) {

@@ -19,4 +19,5 @@ mod spine;
 mod standard_webhooks;
 mod store;
 mod support;
+mod tenancy;
 mod torture;

@@ -12,13 +12,15 @@ use super::super::CliError;
 use super::RunArgs;
 use crate::app::Admin;
 use crate::config::StoreConfig;
-use crate::domain::{Org, Role};
+use crate::domain::{Limit, Role};
 
 /// Between two looks at a queue that empties.
 const SETTLE_POLL: Duration = Duration::from_millis(50);
 /// Looks at a queue that does not empty, before the measurement goes on regardless: 60 s.
 const SETTLE_POLLS_MAX: u32 = 1200;
 
+/// What the tenant that is measured may send: more than anybody can.
+const EVENTS_PER_MINUTE: u32 = 100_000_000;
 /// What the troublesome neighbour may send.
 pub(super) const NEIGHBOUR_EVENTS_PER_MINUTE: u32 = 60_000;
 
@@ -225,9 +227,11 @@ async fn prepare(dir: &Path, database_url: Option<String>) -> Result<(String, St
     };
     let admin = Admin::open(&config).await?;
     let mut keys = Vec::new();
-    for limit in [Org::RATE_LIMIT_PER_MINUTE_MAX, NEIGHBOUR_EVENTS_PER_MINUTE] {
-        let org = admin.create_org("bench".to_owned(), Some(limit)).await?;
-        let issued = admin.create_key(Role::Tenant(org.id), "bench".to_owned()).await?;
+    for limit in [EVENTS_PER_MINUTE, NEIGHBOUR_EVENTS_PER_MINUTE] {
+        let limit = (Limit::RatePerMinute, Some(limit));
+        let org = admin.create_org("bench".to_owned(), vec![limit]).await?;
+        let role = Role::Tenant(org.id);
+        let issued = admin.create_key(role, "bench".to_owned(), None, None).await?;
         keys.push(issued.key.reveal().to_owned());
     }
     admin.close().await;

@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Tenant};
+use super::super::extract::{EndpointsManage, EventsRead, Id, Scoped};
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
@@ -24,7 +24,7 @@ struct Stored {
 /// `GET /api/dead-letters`.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
@@ -43,7 +43,7 @@ pub(in super::super) async fn list(
 /// `GET /api/dead-letters/{id}`.
 pub(in super::super) async fn one(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     Id(id): Id<DeadLetterId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -54,7 +54,7 @@ pub(in super::super) async fn one(
 /// `DELETE /api/dead-letters/{id}`: its delivery stays dead.
 pub(in super::super) async fn remove(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeadLetterId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -67,7 +67,7 @@ pub(in super::super) async fn remove(
 /// stored this time.
 pub(in super::super) async fn replay(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeadLetterId>,
     query: Query,
 ) -> Result<Response, ApiError> {

@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Tenant};
+use super::super::extract::{EndpointsManage, EventsRead, Id, Scoped};
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
@@ -42,7 +42,7 @@ struct DeliveryDetail {
 /// `GET /api/deliveries`.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
@@ -61,7 +61,7 @@ pub(in super::super) async fn list(
 /// `GET /api/deliveries/{id}`.
 pub(in super::super) async fn one(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     Id(id): Id<DeliveryId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -74,7 +74,7 @@ pub(in super::super) async fn one(
 /// `POST /api/deliveries/{id}/retry`: 202 with the delivery, due now.
 pub(in super::super) async fn retry(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -87,7 +87,7 @@ pub(in super::super) async fn retry(
 /// `POST /api/deliveries/{id}/replay`: 202 with the new delivery.
 pub(in super::super) async fn replay(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -101,7 +101,7 @@ pub(in super::super) async fn replay(
 /// `POST /api/deliveries/{id}/cancel`: 200 with the delivery as it is now.
 pub(in super::super) async fn cancel(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
     query: Query,
 ) -> Result<Response, ApiError> {

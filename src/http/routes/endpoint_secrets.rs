@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Tenant};
+use super::super::extract::{Caller, EndpointsManage, Id, Scoped};
 use super::super::fields::{self, Checked, Fields, OptionalFields};
 use super::super::query::Query;
 use super::super::state::AppState;
@@ -51,20 +51,23 @@ struct EarlierView {
 /// `GET /api/endpoints/{id}/secret`.
 pub(in super::super) async fn show(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let endpoint = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    shown(&endpoint, app.clock.now())
+    let now = app.clock.now();
+    let answer = shown(&endpoint, now)?;
+    app.store.note_secret_shown(tenant.org_id, id, &tenant.actor(), now).await?;
+    Ok(answer)
 }
 
 /// `POST /api/endpoints/{id}/secret/rotate`: 200 with the new secret, and the old one beside it for
 /// `overlap_seconds`, a day unless it is named.
 pub(in super::super) async fn rotate(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     OptionalFields(mut fields): OptionalFields,
 ) -> Result<Response, ApiError> {
@@ -77,7 +80,8 @@ pub(in super::super) async fn rotate(
     let new = chosen(choice, scheme.unwrap_or_default())?;
     let overlap = overlap.unwrap_or(Secrets::OVERLAP_DEFAULT);
     let now = app.clock.now();
-    let rotated = app.store.rotate_secret(tenant.org_id, id, &new, overlap, now).await?;
+    let rotated =
+        app.store.rotate_secret(tenant.org_id, id, &new, overlap, &tenant.actor(), now).await?;
     let rotated = rotated.map_err(ApiError::Rotation)?;
     app.delivery.forget(id);
     shown(&rotated, now)

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Tenant};
+use super::super::extract::{EndpointsManage, Id, Scoped};
 use super::super::fields::{self, OptionalFields};
 use super::super::quota;
 use super::super::state::AppState;
@@ -39,7 +39,7 @@ struct TestView {
 pub(in super::super) async fn send(
     State(app): State<AppState>,
     arrival: Arrival,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     OptionalFields(mut fields): OptionalFields,
 ) -> Result<Response, ApiError> {
@@ -68,6 +68,7 @@ pub(in super::super) async fn send(
     let delivery_id = planned.map_err(ApiError::Plan)?;
     app.wake.wake();
     app.metrics.events_ingested_total.inc();
+    tenant.principal.usage.add(1);
     app.metrics.events_stored_total.inc();
     app.metrics.deliveries_planned_total.inc();
     let view = TestView { event_id: event.id, delivery_id, status: "accepted" };

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Tenant};
+use super::super::extract::{Caller, EndpointsManage, Id, Scoped};
 use super::super::fields::{self, Checked, Fields};
 use super::super::query::Query;
 use super::super::state::AppState;
@@ -84,7 +84,7 @@ struct NewEndpoint {
 /// `POST /api/endpoints`: 201 with the endpoint and its secret.
 pub(in super::super) async fn create(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let new = new_endpoint(fields, &app.settings().guard)?;
@@ -97,7 +97,8 @@ pub(in super::super) async fn create(
         pacing: new.pacing,
         ..Endpoint::new(tenant.org_id, new.url, secret, app.clock.now())
     };
-    app.store.insert_endpoint(tenant.org_id, &endpoint).await?;
+    let added = app.store.insert_endpoint(tenant.org_id, &endpoint, &tenant.actor()).await?;
+    added.map_err(|refusal| ApiError::Add("endpoints", refusal))?;
     let view = NewEndpointView { endpoint: EndpointDetail::of(&endpoint), secret: shown };
     let location = format!("/api/endpoints/{}", endpoint.id);
     Ok(answer::secret(answer::created(&location, &view)?))
@@ -106,7 +107,7 @@ pub(in super::super) async fn create(
 /// `GET /api/endpoints`.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
@@ -119,7 +120,7 @@ pub(in super::super) async fn list(
 /// `GET /api/endpoints/{id}`.
 pub(in super::super) async fn one(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -131,13 +132,14 @@ pub(in super::super) async fn one(
 /// `PATCH /api/endpoints/{id}`: only the fields that are sent are changed.
 pub(in super::super) async fn change(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let change = endpoint_change(fields, &app.settings().guard)?;
     let now = app.clock.now();
-    let changed = app.store.update_endpoint(tenant.org_id, id, &change, now).await?;
+    let changed =
+        app.store.update_endpoint(tenant.org_id, id, &change, &tenant.actor(), now).await?;
     let changed = changed.ok_or(ApiError::NotFound)?;
     app.delivery.forget(id);
     Ok(answer::secret(answer::ok(&EndpointDetail::of(&changed))?))
@@ -146,12 +148,13 @@ pub(in super::super) async fn change(
 /// `DELETE /api/endpoints/{id}`: its pending deliveries are cancelled.
 pub(in super::super) async fn remove(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let removed = app.store.delete_endpoint(tenant.org_id, id, app.clock.now()).await?;
+    let removed =
+        app.store.delete_endpoint(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     if !removed {
         return Err(ApiError::NotFound);
     }
@@ -165,7 +168,7 @@ pub(in super::super) async fn remove(
 /// again and it goes on.
 pub(in super::super) async fn cancel_pending(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     query: Query,
 ) -> Result<Response, ApiError> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Tenant};
+use super::super::extract::{EndpointsManage, EventsRead, Id, Scoped};
 use super::super::fields::OptionalFields;
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
@@ -65,7 +65,7 @@ struct TraceText(TraceId);
 /// `GET /api/events`.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
@@ -79,7 +79,7 @@ pub(in super::super) async fn list(
 /// `GET /api/events/{id}`.
 pub(in super::super) async fn one(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     Id(id): Id<EventId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -95,7 +95,7 @@ pub(in super::super) async fn one(
 /// `POST /api/events/{id}/replay`: 202 with the new deliveries.
 pub(in super::super) async fn replay(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<EventId>,
     OptionalFields(mut fields): OptionalFields,
 ) -> Result<Response, ApiError> {

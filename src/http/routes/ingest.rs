@@ -15,7 +15,7 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::super::error::ApiError;
-use super::super::extract::Tenant;
+use super::super::extract::{EventsWrite, Scoped, Tenant};
 use super::super::state::{AppState, Settings};
 use super::super::trace::Arrival;
 use super::super::{body, quota};
@@ -33,14 +33,15 @@ use crate::telemetry::RejectedRequest;
 pub(in super::super) async fn post_one(
     State(app): State<AppState>,
     arrival: Arrival,
-    tenant: Tenant,
+    tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
     body::require_json(request.headers())?;
     let quota = quota::take(&app, &tenant, NonZeroU32::MIN)?;
-    let body = body::read(request, app.settings().event_body_bytes_max()).await?;
-    let draft = parse_event(&body, &app.settings().draft_limits())
-        .map_err(|error| refuse_event(&app, error))?;
+    let limits = app.settings().draft_limits(&tenant.principal.limits);
+    let body = body::read(request, Settings::event_body_bytes_max(&limits)).await?;
+    quota::take_bytes(&app, &tenant, &body)?;
+    let draft = parse_event(&body, &limits).map_err(|error| refuse_event(&app, &limits, error))?;
     let ids = accept(&app, &arrival, &tenant, slice::from_ref(&draft)).await?;
     Ok(accepted(one_accepted(&ids), quota))
 }
@@ -49,12 +50,14 @@ pub(in super::super) async fn post_one(
 pub(in super::super) async fn post_raw(
     State(app): State<AppState>,
     arrival: Arrival,
-    tenant: Tenant,
+    tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let quota = quota::take(&app, &tenant, NonZeroU32::MIN)?;
     let (head, body) = request.into_parts();
-    let body = body::read_beside(&head.headers, body, app.settings().event_bytes_max).await?;
+    let limits = app.settings().draft_limits(&tenant.principal.limits);
+    let body = body::read_beside(&head.headers, body, limits.payload_bytes_max).await?;
+    quota::take_bytes(&app, &tenant, &body)?;
     let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let draft = parse_raw(headers, &body).map_err(|error| refuse(&app, error))?;
     let ids = accept(&app, &arrival, &tenant, slice::from_ref(&draft)).await?;
@@ -65,13 +68,14 @@ pub(in super::super) async fn post_raw(
 pub(in super::super) async fn post_batch(
     State(app): State<AppState>,
     arrival: Arrival,
-    tenant: Tenant,
+    tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let parse = batch_parser(request.headers())?;
     let body = body::read(request, Settings::BATCH_BODY_BYTES_MAX).await?;
-    let drafts =
-        parse(&body, &app.settings().draft_limits()).map_err(|error| refuse(&app, error))?;
+    quota::take_bytes(&app, &tenant, &body)?;
+    let limits = app.settings().draft_limits(&tenant.principal.limits);
+    let drafts = parse(&body, &limits).map_err(|error| refuse(&app, error))?;
     let events = u32::try_from(drafts.len()).ok().and_then(NonZeroU32::new);
     let events = events.ok_or_else(|| ApiError::internal("a batch parsed to no events"))?;
     let quota = quota::take(&app, &tenant, events)?;
@@ -102,6 +106,7 @@ async fn accept(
     match app.intake.accept(tenant.org_id, drafts, arrival.trace_id).await {
         Ok(ids) => {
             app.metrics.events_ingested_total.inc_by(ids.len() as u64);
+            tenant.principal.usage.add(ids.len() as u64);
             app.metrics.event_ingestion_latency_seconds.observe(arrival.watch.seconds());
             Ok(ids)
         }
@@ -118,7 +123,7 @@ async fn accept(
 }
 
 /// Tells a payload over its cap like a body over its cap, if that is all that is wrong.
-fn refuse_event(app: &AppState, error: DraftError) -> ApiError {
+fn refuse_event(app: &AppState, limits: &DraftLimits, error: DraftError) -> ApiError {
     let too_large = |violation: &Violation| violation.code == "too_large";
     let only_too_large = match &error {
         DraftError::Invalid(violations) => violations.iter().all(too_large),
@@ -126,7 +131,7 @@ fn refuse_event(app: &AppState, error: DraftError) -> ApiError {
     };
     let refusal = refuse(app, error);
     if only_too_large {
-        return ApiError::TooLarge { what: "a payload", bytes_max: app.settings().event_bytes_max };
+        return ApiError::TooLarge { what: "a payload", bytes_max: limits.payload_bytes_max };
     }
     refusal
 }

@@ -1,7 +1,8 @@
-//! API keys: a tenant's own to look at, and all of them for operators to manage.
+//! API keys, for operators; `own_keys` has the tenants' routes.
 //!
 //! A key's text is in one answer only, that of its creation. A change is forgotten by this process's
-//! caches before it is answered; other instances notice it within `AUTH_POLL_INTERVAL`.
+//! caches before it is answered; other instances hear of it, or notice it within
+//! `AUTH_POLL_INTERVAL`.
 
 use std::time::Duration;
 
@@ -11,29 +12,37 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Operator, Tenant};
+use super::super::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
 use super::super::fields::{self, Checked, Fields, OptionalFields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
 use crate::auth::{IssuedKey, issue_key};
-use crate::domain::{ApiKey, ApiKeyId, Org, OrgId, Page, Role, Timestamp, Violation};
+use crate::domain::{
+    Actor, ApiKey, ApiKeyId, Org, OrgId, Page, Role, Scope, Scopes, Timestamp, Violation,
+};
 
 /// The longest time that a rotated key may go on working: seven days.
 const GRACE_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 
+const PLACE: &str = "/api/admin/keys";
+
 /// A key as people see it: never its hash.
 #[derive(Serialize)]
-struct KeyView<'a> {
+pub(super) struct KeyView<'a> {
     id: ApiKeyId,
     /// `tenant` or `operator`.
     role: &'static str,
     org_id: Option<OrgId>,
     name: &'a str,
+    scopes: Scopes,
     /// Whether it works now.
     active: bool,
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    /// To the minute, and known a minute later.
+    last_used_at: Option<Timestamp>,
 }
 
 /// A new key, its text with it.
@@ -44,21 +53,17 @@ struct NewKeyView<'a> {
     key: &'a str,
 }
 
-/// `GET /api/keys`.
-pub(in super::super) async fn own(
-    State(app): State<AppState>,
-    tenant: Tenant,
-    mut query: Query,
-) -> Result<Response, ApiError> {
-    let page = query.page();
-    query.finish()?;
-    page_of(&app, &app.store.keys(tenant.org_id, page).await?)
+/// What a key is to be.
+pub(super) struct NewKey {
+    name: String,
+    scopes: Scopes,
+    expires_at: Option<Timestamp>,
 }
 
 /// `GET /api/admin/keys`.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
-    _: Operator,
+    _: Scoped<OperatorRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
@@ -69,7 +74,7 @@ pub(in super::super) async fn list(
 /// `GET /api/admin/orgs/{id}/keys`.
 pub(in super::super) async fn list_of_org(
     State(app): State<AppState>,
-    _: Operator,
+    _: Scoped<OperatorRead>,
     Id(org): Id<OrgId>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
@@ -82,7 +87,7 @@ pub(in super::super) async fn list_of_org(
 /// `GET /api/admin/keys/{id}`.
 pub(in super::super) async fn one(
     State(app): State<AppState>,
-    _: Operator,
+    _: Scoped<OperatorRead>,
     Id(id): Id<ApiKeyId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -94,89 +99,135 @@ pub(in super::super) async fn one(
 /// `POST /api/admin/orgs/{id}/keys`: 201 with the key's text.
 pub(in super::super) async fn create_for_org(
     State(app): State<AppState>,
-    _: Operator,
+    operator: Scoped<OperatorWrite>,
     Id(org): Id<OrgId>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let name = name(fields)?;
+    let new = new_key(fields, Scopes::TENANT, app.clock.now())?;
     app.store.org(org).await?.ok_or(ApiError::NotFound)?;
-    create(&app, Role::Tenant(org), name).await
+    create(&app, Role::Tenant(org), new, &operator.actor(), PLACE).await
 }
 
 /// `POST /api/admin/keys`: 201 with the text of a key for operators.
 pub(in super::super) async fn create_for_operator(
     State(app): State<AppState>,
-    _: Operator,
+    operator: Scoped<OperatorWrite>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    create(&app, Role::Operator, name(fields)?).await
+    let new = new_key(fields, operator.principal.scopes, app.clock.now())?;
+    create(&app, Role::Operator, new, &operator.actor(), PLACE).await
 }
 
 /// `DELETE /api/admin/keys/{id}`: the key stops working now. It stays listed.
 pub(in super::super) async fn revoke(
     State(app): State<AppState>,
-    _: Operator,
+    operator: Scoped<OperatorWrite>,
     Id(id): Id<ApiKeyId>,
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let now = app.clock.now();
-    if !app.store.expire_key_across_orgs(id, now, now).await? {
-        return Err(ApiError::NotFound);
-    }
-    app.authenticator.forget(id).await;
-    Ok(answer::no_content())
+    end(&app, id, &operator.actor()).await
 }
 
 /// `POST /api/admin/keys/{id}/rotate`: 201 with the text of a key like the old one, which goes on
 /// working for `grace_seconds`, 0 unless it is named.
 pub(in super::super) async fn rotate(
     State(app): State<AppState>,
-    _: Operator,
+    operator: Scoped<OperatorWrite>,
     Id(id): Id<ApiKeyId>,
-    OptionalFields(mut fields): OptionalFields,
+    OptionalFields(fields): OptionalFields,
 ) -> Result<Response, ApiError> {
-    let grace_seconds = fields.nullable("grace_seconds", grace_seconds).flatten().unwrap_or(0);
-    fields.finish(Some(()))?;
+    let grace = grace(fields)?;
     let old = app.store.key_across_orgs(id).await?.ok_or(ApiError::NotFound)?;
+    if old.role == Role::Operator && !operator.principal.scopes.include(old.scopes) {
+        return Err(ApiError::ScopeRequired(old.scopes));
+    }
+    replace(&app, old, grace, &operator.actor(), PLACE).await
+}
+
+/// Takes what a key is to be, with scopes of `grantable`: all of them unless some are named.
+pub(super) fn new_key(
+    mut fields: Fields,
+    grantable: Scopes,
+    now: Timestamp,
+) -> Result<NewKey, ApiError> {
+    let name = fields.required("name", |value| {
+        fields::string("name", value, |text| Org::check_name(text).map(|()| text.to_owned()))
+    });
+    let scopes = fields.nullable("scopes", |value| scopes(value, grantable)).flatten();
+    let expires_at = fields.nullable("expires_at", |value| expires_at(value, now)).flatten();
+    let scopes = scopes.unwrap_or(grantable);
+    fields.finish(name.map(|name| NewKey { name, scopes, expires_at }))
+}
+
+/// Makes a key: 201 with its text.
+pub(super) async fn create(
+    app: &AppState,
+    role: Role,
+    new: NewKey,
+    by: &Actor,
+    place: &str,
+) -> Result<Response, ApiError> {
+    let now = app.clock.now();
+    let mut issued = issue_key(role, new.name, now).await?;
+    issued.record.scopes = new.scopes;
+    issued.record.expires_at = new.expires_at;
+    let added = app.store.insert_key_across_orgs(&issued.record, by).await?;
+    added.map_err(|refusal| ApiError::Add("keys", refusal))?;
+    created(&issued, now, place)
+}
+
+/// Ends a key now.
+pub(super) async fn end(app: &AppState, id: ApiKeyId, by: &Actor) -> Result<Response, ApiError> {
+    let now = app.clock.now();
+    if !app.store.expire_key_across_orgs(id, now, by, now).await? {
+        return Err(ApiError::NotFound);
+    }
+    app.authenticator.forget(id).await;
+    Ok(answer::no_content())
+}
+
+/// Puts a key like it in the place of `old`, which goes on working for `grace`.
+pub(super) async fn replace(
+    app: &AppState,
+    old: ApiKey,
+    grace: Duration,
+    by: &Actor,
+    place: &str,
+) -> Result<Response, ApiError> {
     let now = app.clock.now();
     if !old.is_active(now) {
         return Err(ApiError::KeyExpired);
     }
-    let issued = issue_key(old.role, old.name, now).await?;
-    let old_expires_at = now.plus(Duration::from_secs(u64::from(grace_seconds)));
-    if !app.store.rotate_key_across_orgs(id, old_expires_at, &issued.record).await? {
+    let mut issued = issue_key(old.role, old.name, now).await?;
+    issued.record.scopes = old.scopes;
+    issued.record.expires_at = old.expires_at;
+    let ends = now.plus(grace);
+    if !app.store.rotate_key_across_orgs(old.id, ends, &issued.record, by).await? {
         return Err(ApiError::NotFound);
     }
-    app.authenticator.forget(id).await;
-    created(&issued, now)
+    app.authenticator.forget(old.id).await;
+    created(&issued, now, place)
 }
 
-async fn create(app: &AppState, role: Role, name: String) -> Result<Response, ApiError> {
-    let now = app.clock.now();
-    let issued = issue_key(role, name, now).await?;
-    app.store.insert_key_across_orgs(&issued.record).await?;
-    created(&issued, now)
-}
-
-fn created(issued: &IssuedKey, now: Timestamp) -> Result<Response, ApiError> {
+fn created(issued: &IssuedKey, now: Timestamp, place: &str) -> Result<Response, ApiError> {
     let record = KeyView::of(&issued.record, now);
-    let location = format!("/api/admin/keys/{}", issued.record.id);
+    let location = format!("{place}/{}", issued.record.id);
     let view = NewKeyView { record, key: issued.key.reveal() };
     Ok(answer::secret(answer::created(&location, &view)?))
 }
 
-fn page_of(app: &AppState, keys: &Page<ApiKey>) -> Result<Response, ApiError> {
+/// Answers with a page of keys.
+pub(super) fn page_of(app: &AppState, keys: &Page<ApiKey>) -> Result<Response, ApiError> {
     let now = app.clock.now();
     let data: Vec<_> = keys.data.iter().map(|key| KeyView::of(key, now)).collect();
     answer::ok(&Page { data, next_cursor: keys.next_cursor })
 }
 
-fn name(mut fields: Fields) -> Result<String, ApiError> {
-    let name = fields.required("name", |value| {
-        fields::string("name", value, |text| Org::check_name(text).map(|()| text.to_owned()))
-    });
-    fields.finish(name)
+/// Takes `grace_seconds`.
+pub(super) fn grace(mut fields: Fields) -> Result<Duration, ApiError> {
+    let seconds = fields.nullable("grace_seconds", grace_seconds).flatten().unwrap_or(0);
+    fields.finish(Some(Duration::from_secs(u64::from(seconds))))
 }
 
 fn grace_seconds(value: &Value) -> Checked<u32> {
@@ -188,8 +239,39 @@ fn grace_seconds(value: &Value) -> Checked<u32> {
     })
 }
 
+/// Names every scope that is none, or that may not be granted.
+fn scopes(value: &Value, grantable: Scopes) -> Checked<Scopes> {
+    let items =
+        value.as_array().filter(|items| !items.is_empty() && items.len() <= Scope::ALL.len());
+    let Some(items) = items else {
+        let rule = "must be an array of one or more scopes";
+        return Err(vec![Violation::new("scopes", "type", rule)]);
+    };
+    let mut all = Scopes::NONE;
+    let mut faults = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let scope = item.as_str().and_then(|text| text.parse::<Scope>().ok());
+        match scope.filter(|scope| grantable.include(Scopes::of(*scope))) {
+            Some(scope) => all = all.with(scope),
+            None => faults.push(Violation::new(
+                format!("scopes[{index}]"),
+                "scope",
+                format!("must be a scope that the key which asks may grant: {grantable}"),
+            )),
+        }
+    }
+    if faults.is_empty() { Ok(all) } else { Err(faults) }
+}
+
+fn expires_at(value: &Value, now: Timestamp) -> Checked<Timestamp> {
+    let rule = "must be an RFC 3339 date and time such as 2027-01-31T12:00:00Z, in the future";
+    let at: Timestamp = fields::word("expires_at", value, rule)?;
+    if at > now { Ok(at) } else { Err(vec![Violation::new("expires_at", "range", rule)]) }
+}
+
 impl<'a> KeyView<'a> {
-    fn of(key: &'a ApiKey, now: Timestamp) -> Self {
+    /// A key as it is at `now`.
+    pub(super) fn of(key: &'a ApiKey, now: Timestamp) -> Self {
         Self {
             id: key.id,
             role: match key.role {
@@ -198,9 +280,12 @@ impl<'a> KeyView<'a> {
             },
             org_id: key.role.org_id(),
             name: &key.name,
+            scopes: key.scopes,
             active: key.is_active(now),
             created_at: key.created_at,
             expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+            last_used_at: key.last_used_at,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The handlers, one file a resource. Handlers read top to bottom: who asks, what is asked, which
 //! part is called, how its outcome is told.
 
+pub(super) mod audit;
 pub(super) mod dead_letters;
 pub(super) mod deliveries;
 pub(super) mod endpoint_secrets;
@@ -11,6 +12,8 @@ pub(super) mod health;
 pub(super) mod keys;
 pub(super) mod metrics;
 pub(super) mod orgs;
+pub(super) mod own_keys;
+pub(super) mod own_org;
 pub(super) mod replays;
 
 mod answer;

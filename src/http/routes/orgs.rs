@@ -1,76 +1,42 @@
-//! Organisations: a tenant's own, and all of them for operators.
+//! Organisations, for operators; `own_org` has the tenants' route.
+//!
+//! A change is forgotten by this process's caches before it is answered, so that a suspended or
+//! deleted organisation's keys open nothing from then on; other instances hear of it, or notice it
+//! within `AUTH_POLL_INTERVAL`.
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Serialize;
 use serde_json::Value;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Operator, Tenant};
+use super::super::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
 use super::super::fields::{self, Checked, Fields};
 use super::super::query::Query;
-use super::super::state::{AppState, Settings};
+use super::super::state::AppState;
 use super::answer;
-use crate::domain::{Org, OrgChange, OrgId};
-
-/// An organisation as its own keys see it.
-#[derive(Serialize)]
-struct OwnOrgView {
-    #[serde(flatten)]
-    org: Org,
-    limits: Limits,
-}
-
-/// What an organisation may send.
-#[derive(Serialize)]
-struct Limits {
-    /// Events a minute, its own limit or the default.
-    events_per_minute: u32,
-    /// Bytes in a payload.
-    event_bytes_max: usize,
-    /// Events in a batch.
-    batch_events_max: usize,
-    /// Bytes in the body of a batch.
-    batch_body_bytes_max: usize,
-}
-
-/// `GET /api/org`.
-pub(in super::super) async fn own(
-    State(app): State<AppState>,
-    tenant: Tenant,
-    query: Query,
-) -> Result<Response, ApiError> {
-    query.finish()?;
-    let org = app.store.org(tenant.org_id).await?.ok_or(ApiError::NotFound)?;
-    let default = app.settings().rate_limit_per_minute;
-    let limits = Limits {
-        events_per_minute: org.rate_limit_per_minute.unwrap_or(default),
-        event_bytes_max: app.settings().event_bytes_max,
-        batch_events_max: Settings::BATCH_EVENTS_MAX,
-        batch_body_bytes_max: Settings::BATCH_BODY_BYTES_MAX,
-    };
-    answer::ok(&OwnOrgView { org, limits })
-}
+use crate::domain::{Limit, Org, OrgChange, OrgId, Timestamp};
 
 /// `POST /api/admin/orgs`.
 pub(in super::super) async fn create(
     State(app): State<AppState>,
-    _: Operator,
+    operator: Scoped<OperatorWrite>,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     let name = fields.required("name", name);
-    let rate_limit_per_minute = fields.nullable("rate_limit_per_minute", rate_limit).flatten();
+    let limits = limits(&mut fields);
     let name = fields.finish(name)?;
     let now = app.clock.now();
-    let org = Org { id: OrgId::mint(now), name, rate_limit_per_minute, created_at: now };
-    app.store.insert_org_across_orgs(&org).await?;
+    let mut org = Org::new(OrgId::mint(now), name, now);
+    OrgChange { name: None, limits }.apply(&mut org);
+    app.store.insert_org_across_orgs(&org, &operator.actor()).await?;
     answer::created(&format!("/api/admin/orgs/{}", org.id), &org)
 }
 
 /// `GET /api/admin/orgs`.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
-    _: Operator,
+    _: Scoped<OperatorRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
@@ -78,10 +44,10 @@ pub(in super::super) async fn list(
     answer::ok(&app.store.orgs_across_orgs(page).await?)
 }
 
-/// `GET /api/admin/orgs/{id}`.
+/// `GET /api/admin/orgs/{id}`: also one that is being deleted, or was, with how far that is.
 pub(in super::super) async fn one(
     State(app): State<AppState>,
-    _: Operator,
+    _: Scoped<OperatorRead>,
     Id(id): Id<OrgId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -89,28 +55,84 @@ pub(in super::super) async fn one(
     answer::ok(&app.store.org(id).await?.ok_or(ApiError::NotFound)?)
 }
 
-/// `PATCH /api/admin/orgs/{id}`. A new limit holds as soon as the change is noticed, which is within
-/// `AUTH_POLL_INTERVAL` on every instance.
+/// `PATCH /api/admin/orgs/{id}`: only the fields that are sent are changed.
 pub(in super::super) async fn change(
     State(app): State<AppState>,
-    _: Operator,
+    operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
-    let change = OrgChange {
-        name: fields.optional("name", name),
-        rate_limit_per_minute: fields.nullable("rate_limit_per_minute", rate_limit),
-    };
+    let change = OrgChange { name: fields.optional("name", name), limits: limits(&mut fields) };
     let change = fields.finish(Some(change))?;
-    answer::ok(
-        &app.store.update_org(id, &change, app.clock.now()).await?.ok_or(ApiError::NotFound)?,
-    )
+    let now = app.clock.now();
+    let changed = app.store.update_org(id, &change, &operator.actor(), now).await?;
+    changed_at(&app, now, changed, StatusCode::OK).await
+}
+
+/// `POST /api/admin/orgs/{id}/suspend`.
+pub(in super::super) async fn suspend(
+    State(app): State<AppState>,
+    operator: Scoped<OperatorWrite>,
+    Id(id): Id<OrgId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let now = app.clock.now();
+    let changed = app.store.suspend_org(id, true, &operator.actor(), now).await?;
+    changed_at(&app, now, changed, StatusCode::OK).await
+}
+
+/// `POST /api/admin/orgs/{id}/resume`.
+pub(in super::super) async fn resume(
+    State(app): State<AppState>,
+    operator: Scoped<OperatorWrite>,
+    Id(id): Id<OrgId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let now = app.clock.now();
+    let changed = app.store.suspend_org(id, false, &operator.actor(), now).await?;
+    app.wake.wake();
+    changed_at(&app, now, changed, StatusCode::OK).await
+}
+
+/// `DELETE /api/admin/orgs/{id}`: 202; nothing of it can be used any more, and what it has is deleted
+/// in the background.
+pub(in super::super) async fn delete(
+    State(app): State<AppState>,
+    operator: Scoped<OperatorWrite>,
+    Id(id): Id<OrgId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let now = app.clock.now();
+    let changed = app.store.delete_org(id, &operator.actor(), now).await?;
+    changed_at(&app, now, changed, StatusCode::ACCEPTED).await
+}
+
+/// Answers with an organisation that was changed at `now`, once nobody here goes by what it was.
+async fn changed_at(
+    app: &AppState,
+    now: Timestamp,
+    changed: Option<Org>,
+    status: StatusCode,
+) -> Result<Response, ApiError> {
+    let org = changed.ok_or(ApiError::NotFound)?;
+    app.authenticator.forget_changed(now).await?;
+    answer::json(status, &org)
 }
 
 fn name(value: &Value) -> Checked<String> {
     fields::string("name", value, |text| Org::check_name(text).map(|()| text.to_owned()))
 }
 
-fn rate_limit(value: &Value) -> Checked<u32> {
-    fields::number("rate_limit_per_minute", value, Org::check_rate_limit)
+/// Takes the limits that are named; `null` takes one away.
+fn limits(fields: &mut Fields) -> Vec<(Limit, Option<u32>)> {
+    let take = |limit: Limit| {
+        let value = fields.nullable(limit.name(), |value| {
+            fields::number(limit.name(), value, |value| limit.check(value))
+        });
+        value.map(|value| (limit, value))
+    };
+    Limit::ALL.into_iter().filter_map(take).collect()
 }

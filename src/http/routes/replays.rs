@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::super::error::ApiError;
-use super::super::extract::{Id, Tenant};
+use super::super::extract::{EndpointsManage, EventsRead, Id, Scoped};
 use super::super::fields::{self, Checked, Fields, OptionalFields};
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
@@ -17,7 +17,7 @@ use crate::store::DeliveryRefusal;
 /// `POST /api/dead-letters/replay`: 202 with the replay.
 pub(in super::super) async fn of_dead_letters(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     OptionalFields(mut fields): OptionalFields,
 ) -> Result<Response, ApiError> {
     let filter = DeadLetterFilter {
@@ -35,7 +35,7 @@ pub(in super::super) async fn of_dead_letters(
 /// `POST /api/endpoints/{id}/replay`: 202 with the replay.
 pub(in super::super) async fn of_endpoint(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
@@ -54,7 +54,7 @@ pub(in super::super) async fn of_endpoint(
 /// `GET /api/replays`.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
@@ -65,7 +65,7 @@ pub(in super::super) async fn list(
 /// `GET /api/replays/{id}`.
 pub(in super::super) async fn one(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EventsRead>,
     Id(id): Id<ReplayId>,
     query: Query,
 ) -> Result<Response, ApiError> {
@@ -76,7 +76,7 @@ pub(in super::super) async fn one(
 /// `POST /api/replays/{id}/cancel`: what it has planned by then stays.
 pub(in super::super) async fn cancel(
     State(app): State<AppState>,
-    tenant: Tenant,
+    tenant: Scoped<EndpointsManage>,
     Id(id): Id<ReplayId>,
     query: Query,
 ) -> Result<Response, ApiError> {

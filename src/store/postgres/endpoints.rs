@@ -3,18 +3,30 @@
 use async_trait::async_trait;
 use sqlx::PgConnection;
 
-use super::{PostgresStore, moment};
+use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{
-    Cursor, Endpoint, EndpointChange, EndpointId, OrgId, Page, PageRequest, Timestamp,
+    Actor, Cursor, Endpoint, EndpointChange, EndpointId, Limit, OrgId, Page, PageRequest, Timestamp,
 };
+use crate::store::audit::Note;
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::seal::Place;
-use crate::store::{EndpointStore, StoreError};
+use crate::store::{AddRefusal, EndpointStore, SUSPENDED, StoreError};
 
 #[async_trait]
 impl EndpointStore for PostgresStore {
-    async fn insert_endpoint(&self, org: OrgId, endpoint: &Endpoint) -> Result<(), StoreError> {
+    async fn insert_endpoint(
+        &self,
+        org: OrgId,
+        endpoint: &Endpoint,
+        by: &Actor,
+    ) -> Result<Result<(), AddRefusal>, StoreError> {
         let (sealed, pacing) = (self.keyring.seal_endpoint(endpoint)?, &endpoint.pacing);
+        let mut tx = self.pool.begin().await?;
+        let count =
+            sqlx::query_scalar("SELECT count(*) FROM endpoints WHERE org_id = $1").bind(org.uuid());
+        if let Err(refusal) = orgs::room(&mut tx, org, Limit::Endpoints, count).await? {
+            return Ok(Err(refusal));
+        }
         sqlx::query(
             "INSERT INTO endpoints (id, org_id, url, event_types, description, secret,
                                     disabled_reason, created_at, updated_at, earlier_secrets,
@@ -39,9 +51,13 @@ impl EndpointStore for PostgresStore {
         .bind(pacing.retry_schedule.as_ref().map(ToString::to_string))
         .bind(pacing.ordered)
         .bind(endpoint.failing_since.map(moment))
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        orgs::keep_paused(&mut tx, org).await?;
+        let note = Note::endpoint_created(endpoint);
+        audit::write(&mut tx, &note, by, endpoint.created_at).await?;
+        tx.commit().await?;
+        Ok(Ok(()))
     }
 
     async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError> {
@@ -85,6 +101,7 @@ impl EndpointStore for PostgresStore {
         org: OrgId,
         id: EndpointId,
         change: &EndpointChange,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Endpoint>, StoreError> {
         let place = Place { org, endpoint: id };
@@ -135,12 +152,20 @@ impl EndpointStore for PostgresStore {
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row else { return Ok(None) };
+        let enabled = change.disabled_reason == Some(None);
+        let paused = enabled && orgs::keep_paused(&mut tx, org).await?;
         match &change.disabled_reason {
             Some(Some(_)) => park(&mut tx, id).await?,
+            Some(None) if paused => {}
             Some(None) => unpark(&mut tx, id, now).await?,
             None => {}
         }
-        let endpoint = rows::endpoint(&row, 0, &self.keyring)?;
+        let mut endpoint = rows::endpoint(&row, 0, &self.keyring)?;
+        if paused {
+            endpoint.disabled_reason = Some(SUSPENDED.to_owned());
+        }
+        let note = Note::endpoint_changed(org, id, change);
+        audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
         Ok(Some(endpoint))
     }
@@ -149,6 +174,7 @@ impl EndpointStore for PostgresStore {
         &self,
         org: OrgId,
         id: EndpointId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut tx = self.pool.begin().await?;
@@ -169,6 +195,7 @@ impl EndpointStore for PostgresStore {
         .bind(moment(now))
         .execute(&mut *tx)
         .await?;
+        audit::write(&mut tx, &Note::endpoint_deleted(org, id), by, now).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -190,7 +217,8 @@ pub(super) async fn park(
     Ok(())
 }
 
-async fn unpark(
+/// Makes what [`park`] parked due.
+pub(super) async fn unpark(
     connection: &mut PgConnection,
     endpoint: EndpointId,
     now: Timestamp,

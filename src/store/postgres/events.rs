@@ -89,8 +89,11 @@ impl EventStore for PostgresStore {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO dead_letters (id, org_id, event_id, reason, detail, record, created_at)
-             VALUES ($1, $2, $1, $3, $4, $5, $6)
+            "WITH held AS (
+                 SELECT deleting_since FROM orgs WHERE id = $2 FOR KEY SHARE
+             )
+             INSERT INTO dead_letters (id, org_id, event_id, reason, detail, record, created_at)
+             SELECT $1, $2, $1, $3, $4, $5, $6 WHERE NOT EXISTS (SELECT 1 FROM held WHERE deleting_since IS NOT NULL)
              ON CONFLICT (id) DO NOTHING",
         )
         .bind(event.uuid())
@@ -159,16 +162,30 @@ impl EventStore for PostgresStore {
     }
 }
 
+/// Which of the organisations in `$2` are being deleted. They are held until the batch is stored, so
+/// that a deletion begins before it or after it.
+macro_rules! gone {
+    () => {
+        "held AS (
+             SELECT id, deleting_since FROM orgs WHERE id = ANY ($2) FOR KEY SHARE
+         ), gone AS (
+             SELECT id FROM held WHERE deleting_since IS NOT NULL
+         )"
+    };
+}
+
 /// The one statement of a round, with or without a clause for events that are there already.
 macro_rules! write_round {
     ($on_conflict:literal) => {
         concat!(
-            "WITH taken AS (
+            "WITH ",
+            gone!(),
+            ", taken AS (
                  INSERT INTO dedup_keys (org_id, event_id, received_at)
                  SELECT org_id, id, received_at
                  FROM unnest($1::uuid[], $2::uuid[], $5::text[], $9::timestamptz[])
                      AS e (id, org_id, dedup_id, received_at)
-                 WHERE dedup_id IS NOT NULL
+                 WHERE dedup_id IS NOT NULL AND org_id NOT IN (SELECT id FROM gone)
                  ON CONFLICT (org_id, event_id) DO UPDATE SET received_at = excluded.received_at
                      WHERE dedup_keys.received_at = excluded.received_at
                         OR dedup_keys.received_at <= excluded.received_at - $11::interval
@@ -182,7 +199,8 @@ macro_rules! write_round {
                              $10::uuid[])
                      AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id,
                            occurred_at, received_at, trace_id)
-                 WHERE e.dedup_id IS NULL OR e.id IN (SELECT event_id FROM taken)
+                 WHERE (e.dedup_id IS NULL OR e.id IN (SELECT event_id FROM taken))
+                   AND e.org_id NOT IN (SELECT id FROM gone)
 ",
             $on_conflict,
             "
@@ -205,13 +223,15 @@ macro_rules! write_round {
                                ordered, place)
                      WHERE (c.event_id IN (SELECT id FROM stored) OR c.event_id IS NULL)
                        AND (c.endpoint_id IN (SELECT id FROM endpoints WHERE id = ANY ($16)
-                                              AND disabled_reason IS NULL)
+                                              AND (disabled_reason IS NULL OR suspended))
                             OR c.endpoint_id IS NULL)
                  ) c
                  RETURNING id, lease_token
              )
              SELECT (SELECT count(*) FROM stored),
                     (SELECT count(*) FROM planned),
+                    (SELECT count(*) FROM unnest($2::uuid[]) AS e (org_id)
+                     WHERE e.org_id IN (SELECT id FROM gone)),
                     ARRAY(SELECT id FROM planned WHERE lease_token IS NOT NULL)"
         )
     };
@@ -260,7 +280,7 @@ impl PostgresStore {
             }
             tx.commit().await?;
         }
-        persisted.duplicates = events.len() - persisted.stored;
+        persisted.duplicates = events.len() - persisted.stored - persisted.dropped;
         Ok(persisted)
     }
 
@@ -278,16 +298,21 @@ impl PostgresStore {
         sorted.sort_unstable_by_key(|event| (event.org_id, event.id));
         let is_plain = candidates.is_empty() && sorted.iter().all(|e| e.dedup_id.is_none());
         if is_plain && stored_before == StoredBefore::Unlikely {
-            persisted.stored += insert(connection, &sorted).await?;
+            let stored = insert(connection, &sorted).await?;
+            persisted.stored += stored;
+            // No row was in the way, or the statement had failed.
+            persisted.dropped += sorted.len() - stored;
             return Ok(());
         }
+        let room = room.filter(|_| plan::may_lease(&candidates));
         let room_left =
             room.map_or(0, |room| room.deliveries_max.saturating_sub(persisted.leased.len()));
-        let (stored, planned, leased) = self
+        let (stored, planned, dropped, leased) = self
             .write(connection, &sorted, &candidates, room.zip(Some(room_left)), now, stored_before)
             .await?;
         persisted.stored += usize::try_from(stored).unwrap_or(0);
         persisted.planned += usize::try_from(planned).unwrap_or(0);
+        persisted.dropped += usize::try_from(dropped).unwrap_or(0);
         if let Some(room) = room {
             let mut by_id: HashMap<Uuid, &Candidate<'_>> =
                 candidates.iter().map(|candidate| (candidate.id.uuid(), candidate)).collect();
@@ -299,7 +324,7 @@ impl PostgresStore {
 
     /// Takes dedup keys, stores the events that hold theirs, and plans deliveries of those that
     /// are new to endpoints that are still enabled. Answers how many events were stored, how many
-    /// deliveries were planned, and which of them are leased.
+    /// deliveries were planned, how many events were dropped, and which deliveries are leased.
     ///
     /// Ids are unique in a round. The ORs, never true, keep PostgreSQL from turning each IN, a
     /// look-up in a hash table, into a join row by row (see `SETTINGS`).
@@ -311,7 +336,7 @@ impl PostgresStore {
         room: Option<(LeaseRoom<'_>, usize)>,
         now: Timestamp,
         stored_before: StoredBefore,
-    ) -> Result<(i64, i64, Vec<Uuid>), StoreError> {
+    ) -> Result<(i64, i64, i64, Vec<Uuid>), StoreError> {
         let delivery = DeliveryColumns::new(candidates, room.map(|(room, _)| room));
         let statement = match stored_before {
             StoredBefore::Unlikely => write_round!(""),
@@ -362,11 +387,18 @@ impl PostgresStore {
 /// whole statement is measured against.
 async fn insert(connection: &mut PgConnection, events: &[&Event]) -> Result<usize, StoreError> {
     let stored = sqlx::query_with(
-        "INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id, user_id,
-                             occurred_at, received_at, trace_id)
-         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[],
-                              $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
-                              $10::uuid[])",
+        concat!(
+            "WITH ",
+            gone!(),
+            " INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id, user_id,
+                                  occurred_at, received_at, trace_id)
+              SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[],
+                                   $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
+                                   $10::uuid[])
+                  AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id,
+                        occurred_at, received_at, trace_id)
+              WHERE e.org_id NOT IN (SELECT id FROM gone)"
+        ),
         event_arguments(events)?,
     )
     .execute(connection)
@@ -392,7 +424,7 @@ async fn enabled_endpoints(
         "SELECT ",
         endpoint_columns!(),
         "
-         FROM endpoints WHERE org_id = ANY($1) AND disabled_reason IS NULL"
+         FROM endpoints WHERE org_id = ANY($1) AND (disabled_reason IS NULL OR suspended)"
     ))
     .bind(orgs)
     .fetch_all(connection)

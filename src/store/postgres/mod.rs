@@ -15,9 +15,11 @@
 //! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
 
+mod audit;
 mod cancels;
 mod claims;
 mod dead_letters;
+mod deletion;
 mod deliveries;
 mod endpoints;
 mod events;
@@ -27,6 +29,7 @@ mod orgs;
 mod replays;
 mod secrets;
 mod standings;
+mod usage;
 
 use std::str::FromStr;
 use std::sync::Arc;

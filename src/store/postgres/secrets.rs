@@ -5,8 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{PostgresStore, moment};
-use crate::domain::{Endpoint, EndpointId, OrgId, RotationRefusal, SigningSecret, Timestamp};
+use super::{PostgresStore, audit, moment};
+use crate::domain::{
+    Actor, Endpoint, EndpointId, OrgId, RotationRefusal, SigningSecret, Timestamp,
+};
+use crate::store::audit::Note;
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::seal::{Place, SEALED_HEAD_CHARS};
 use crate::store::{MissingKey, RESEALED_PER_STEP, Resealed, SecretStore, StoreError};
@@ -19,6 +22,7 @@ impl SecretStore for PostgresStore {
         id: EndpointId,
         new: &SigningSecret,
         overlap: Duration,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Endpoint, RotationRefusal>, StoreError> {
         let mut tx = self.pool.begin().await?;
@@ -48,6 +52,7 @@ impl SecretStore for PostgresStore {
         .bind(moment(now))
         .execute(&mut *tx)
         .await?;
+        audit::write(&mut tx, &Note::secret_rotated(org, id, new), by, now).await?;
         tx.commit().await?;
         Ok(Ok(Endpoint { secrets: Ok(secrets), updated_at: now, ..endpoint }))
     }

@@ -230,7 +230,8 @@ impl EventStore for SqliteStore {
     ) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO dead_letters (id, org_id, event_id, reason, detail, record, created_at)
-             VALUES (?1, ?2, ?1, ?3, ?4, ?5, ?6)
+             SELECT ?1, ?2, ?1, ?3, ?4, ?5, ?6
+             WHERE NOT EXISTS (SELECT 1 FROM orgs WHERE id = ?2 AND deleting_since IS NOT NULL)
              ON CONFLICT (id) DO NOTHING",
         )
         .bind(event.uuid())
@@ -306,16 +307,28 @@ impl SqliteStore {
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         let writes = &self.event_writes;
-        let rounds = plan::rounds(events, self.dedup_window);
         let mut room = room;
         let mut persisted = Persisted::default();
         let mut tx = self.write().await?;
-        let endpoints = enabled_endpoints(&mut tx, &self.keyring, &plan::orgs_of(events)).await?;
+        let orgs = plan::orgs_of(events);
+        let gone = gone(&mut tx, &orgs).await?;
+        let alive: Vec<Arc<Event>>;
+        let events = if gone.is_empty() {
+            events
+        } else {
+            let is_alive = |event: &&Arc<Event>| !gone.contains(&event.org_id);
+            alive = events.iter().filter(is_alive).cloned().collect();
+            persisted.dropped = events.len() - alive.len();
+            &alive[..]
+        };
+        let rounds = plan::rounds(events, self.dedup_window);
+        let endpoints = enabled_endpoints(&mut tx, &self.keyring, &orgs).await?;
         for round in rounds {
             let held = writes.take_dedup_keys(&mut tx, round).await?;
             let stored = writes.insert_events(&mut tx, &held).await?;
             let candidates = plan::candidates(&stored, &endpoints, now);
-            let leased = writes.insert_deliveries(&mut tx, &candidates, room, now).await?;
+            let lease_room = room.filter(|_| plan::may_lease(&candidates));
+            let leased = writes.insert_deliveries(&mut tx, &candidates, lease_room, now).await?;
             if let Some(room) = &mut room {
                 room.deliveries_max -= leased.len();
             }
@@ -327,6 +340,18 @@ impl SqliteStore {
         persisted.duplicates = events.len() - persisted.stored;
         Ok(persisted)
     }
+}
+
+/// Those that are being deleted.
+async fn gone(connection: &mut SqliteConnection, orgs: &[OrgId]) -> Result<Vec<OrgId>, StoreError> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM orgs
+         WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND deleting_since IS NOT NULL",
+    )
+    .bind(id_list(orgs.iter().copied().map(OrgId::uuid)))
+    .fetch_all(connection)
+    .await?;
+    Ok(ids.into_iter().map(OrgId::from_uuid).collect())
 }
 
 impl SqliteStore {
@@ -341,6 +366,8 @@ impl SqliteStore {
         if news.is_empty() {
             return Ok(());
         }
+        let gone = gone(connection, &plan::orgs_of(&news)).await?;
+        news.retain(|event| !gone.contains(&event.org_id));
         let endpoints = enabled_endpoints(connection, &self.keyring, &plan::orgs_of(&news)).await?;
         news.retain(|event| endpoints.is_wanted(event));
         let stored = self.event_writes.insert_events(connection, &news).await?;
@@ -360,7 +387,8 @@ async fn enabled_endpoints(
         endpoint_columns!(),
         "
          FROM endpoints
-         WHERE org_id IN (SELECT unhex(value) FROM json_each(?1)) AND disabled_reason IS NULL"
+         WHERE org_id IN (SELECT unhex(value) FROM json_each(?1))
+           AND (disabled_reason IS NULL OR suspended)"
     ))
     .bind(id_list(orgs.iter().copied().map(OrgId::uuid)))
     .fetch_all(connection)

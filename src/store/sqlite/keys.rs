@@ -4,35 +4,55 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::SqliteStore;
-use crate::domain::{ApiKey, ApiKeyId, Cursor, OrgId, Page, PageRequest, Timestamp};
-use crate::store::{KeyStore, StoreError, rows, timed};
+use super::{SqliteStore, audit, orgs};
+use crate::domain::{Actor, ApiKey, ApiKeyId, Cursor, Limit, OrgId, Page, PageRequest, Timestamp};
+use crate::store::audit::Note;
+use crate::store::rows::{self, key_columns};
+use crate::store::{AddRefusal, KeyStore, StoreError, timed};
 use crate::telemetry::DbOperation;
 
 #[async_trait]
 impl KeyStore for SqliteStore {
-    async fn insert_key_across_orgs(&self, key: &ApiKey) -> Result<(), StoreError> {
-        let mut writer = self.writer.acquire().await?;
-        insert(&mut writer, key).await
+    async fn insert_key_across_orgs(
+        &self,
+        key: &ApiKey,
+        by: &Actor,
+    ) -> Result<Result<(), AddRefusal>, StoreError> {
+        let mut tx = self.write().await?;
+        if let Some(org) = key.role.org_id() {
+            let count = sqlx::query_scalar(
+                "SELECT count(*) FROM api_keys
+                 WHERE org_id = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
+            )
+            .bind(org.uuid())
+            .bind(key.created_at.micros());
+            if let Err(refusal) = orgs::room(&mut tx, org, Limit::Keys, count).await? {
+                return Ok(Err(refusal));
+            }
+        }
+        insert(&mut tx, key).await?;
+        audit::write(&mut tx, &Note::key_created(key, None), by, key.created_at).await?;
+        tx.commit().await?;
+        Ok(Ok(()))
     }
 
     async fn key_across_orgs(&self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
-        let query = sqlx::query(
-            "SELECT id, org_id, name, hash, created_at, expires_at FROM api_keys WHERE id = ?1",
-        )
-        .bind(id.uuid())
-        .fetch_optional(&self.readers);
+        let query = sqlx::query(concat!("SELECT ", key_columns!(), " FROM api_keys WHERE id = ?1"))
+            .bind(id.uuid())
+            .fetch_optional(&self.readers);
         let row = timed(&self.metrics, DbOperation::FindKey, query).await?;
         row.as_ref().map(rows::key).transpose()
     }
 
     async fn keys(&self, org: OrgId, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
         let after = rows::place(page);
-        let found = sqlx::query(
-            "SELECT id, org_id, name, hash, created_at, expires_at FROM api_keys
+        let found = sqlx::query(concat!(
+            "SELECT ",
+            key_columns!(),
+            " FROM api_keys
              WHERE org_id = ?1 AND (created_at, id) < (?2, ?3)
-             ORDER BY created_at DESC, id DESC LIMIT ?4",
-        )
+             ORDER BY created_at DESC, id DESC LIMIT ?4"
+        ))
         .bind(org.uuid())
         .bind(after.at.micros())
         .bind(after.id)
@@ -44,11 +64,13 @@ impl KeyStore for SqliteStore {
 
     async fn keys_across_orgs(&self, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
         let after = rows::place(page);
-        let found = sqlx::query(
-            "SELECT id, org_id, name, hash, created_at, expires_at FROM api_keys
+        let found = sqlx::query(concat!(
+            "SELECT ",
+            key_columns!(),
+            " FROM api_keys
              WHERE (created_at, id) < (?1, ?2)
-             ORDER BY created_at DESC, id DESC LIMIT ?3",
-        )
+             ORDER BY created_at DESC, id DESC LIMIT ?3"
+        ))
         .bind(after.at.micros())
         .bind(after.id)
         .bind(rows::fetch_limit(page))
@@ -61,10 +83,14 @@ impl KeyStore for SqliteStore {
         &self,
         id: ApiKeyId,
         at: Timestamp,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut writer = self.writer.acquire().await?;
-        expire(&mut writer, id, at, now).await
+        let mut tx = self.write().await?;
+        let Some(key) = expire(&mut tx, id, at, Some(now), now).await? else { return Ok(false) };
+        audit::write(&mut tx, &Note::key_expired(&key), by, now).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     async fn rotate_key_across_orgs(
@@ -72,12 +98,16 @@ impl KeyStore for SqliteStore {
         old: ApiKeyId,
         old_expires_at: Timestamp,
         replacement: &ApiKey,
+        by: &Actor,
     ) -> Result<bool, StoreError> {
         let mut tx = self.write().await?;
-        if !expire(&mut tx, old, old_expires_at, replacement.created_at).await? {
+        let now = replacement.created_at;
+        if expire(&mut tx, old, old_expires_at, None, now).await?.is_none() {
             return Ok(false);
         }
         insert(&mut tx, replacement).await?;
+        let note = Note::key_created(replacement, Some(old.uuid()));
+        audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -100,8 +130,8 @@ impl KeyStore for SqliteStore {
 
 async fn insert(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO api_keys (id, org_id, name, hash, created_at, expires_at, changed_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5)",
+        "INSERT INTO api_keys (id, org_id, name, hash, created_at, expires_at, changed_at, scopes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5, ?7)",
     )
     .bind(key.id.uuid())
     .bind(key.role.org_id().map(OrgId::uuid))
@@ -109,27 +139,37 @@ async fn insert(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), S
     .bind(key.hash.phc())
     .bind(key.created_at.micros())
     .bind(key.expires_at.map(Timestamp::micros))
+    .bind(key.scopes.to_string())
     .execute(connection)
     .await?;
     Ok(())
 }
 
+/// Brings a key's end forward to `at`, and notes that it was revoked at `revoked` when that ends it
+/// before its time.
 async fn expire(
     connection: &mut SqliteConnection,
     id: ApiKeyId,
     at: Timestamp,
+    revoked: Option<Timestamp>,
     now: Timestamp,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE api_keys SET expires_at = min(coalesce(expires_at, ?2), ?2), changed_at = ?3
-         WHERE id = ?1",
-    )
+) -> Result<Option<ApiKey>, StoreError> {
+    let row = sqlx::query(concat!(
+        "UPDATE api_keys
+         SET revoked_at = CASE WHEN ?2 <= ?4 AND (expires_at IS NULL OR expires_at > ?4)
+                          THEN coalesce(revoked_at, ?3) ELSE revoked_at END,
+             expires_at = min(coalesce(expires_at, ?2), ?2), changed_at = ?4
+         WHERE id = ?1
+         RETURNING ",
+        key_columns!()
+    ))
     .bind(id.uuid())
     .bind(at.micros())
+    .bind(revoked.map(Timestamp::micros))
     .bind(now.micros())
-    .execute(connection)
+    .fetch_optional(connection)
     .await?;
-    Ok(done.rows_affected() > 0)
+    row.as_ref().map(rows::key).transpose()
 }
 
 fn position(key: &ApiKey) -> Cursor {

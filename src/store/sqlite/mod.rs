@@ -15,9 +15,11 @@
 //! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
 //! connection would refuse every transaction from then on, and is replaced.
 
+mod audit;
 mod cancels;
 mod claims;
 mod dead_letters;
+mod deletion;
 mod deliveries;
 mod endpoints;
 mod events;
@@ -27,6 +29,7 @@ mod orgs;
 mod replays;
 mod secrets;
 mod standings;
+mod usage;
 
 use std::iter;
 use std::path::Path;

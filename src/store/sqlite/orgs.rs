@@ -1,34 +1,53 @@
 //! Organisations.
 
 use async_trait::async_trait;
+use sqlx::query::QueryScalar;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Sqlite, SqliteConnection};
+use uuid::Uuid;
 
-use super::SqliteStore;
-use crate::domain::{Cursor, Org, OrgChange, OrgId, Page, PageRequest, Timestamp};
-use crate::store::{OrgStore, StoreError, rows};
+use super::{SqliteStore, audit, endpoints};
+use crate::domain::{
+    Actor, Cursor, Deletion, EndpointId, Limit, Org, OrgChange, OrgId, Page, PageRequest, Timestamp,
+};
+use crate::runtime::Wake;
+use crate::store::audit::Note;
+use crate::store::rows::{self, org_columns};
+use crate::store::{AddRefusal, OrgStore, SUSPENDED, StoreError};
 
 #[async_trait]
 impl OrgStore for SqliteStore {
-    async fn insert_org_across_orgs(&self, org: &Org) -> Result<(), StoreError> {
+    async fn insert_org_across_orgs(&self, org: &Org, by: &Actor) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let limit = |limit| org.limits.get(limit).map(i64::from);
         sqlx::query(
-            "INSERT INTO orgs (id, name, rate_limit_per_minute, created_at, changed_at)
-             VALUES (?1, ?2, ?3, ?4, ?4)",
+            "INSERT INTO orgs (id, name, rate_limit_per_minute, burst, bytes_per_minute,
+                               events_per_month, endpoints_max, keys_max, payload_bytes_max,
+                               created_at, changed_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
         )
         .bind(org.id.uuid())
         .bind(&org.name)
-        .bind(org.rate_limit_per_minute)
+        .bind(limit(Limit::RatePerMinute))
+        .bind(limit(Limit::Burst))
+        .bind(limit(Limit::BytesPerMinute))
+        .bind(limit(Limit::EventsPerMonth))
+        .bind(limit(Limit::Endpoints))
+        .bind(limit(Limit::Keys))
+        .bind(limit(Limit::PayloadBytes))
         .bind(org.created_at.micros())
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await?;
+        audit::write(&mut tx, &Note::org_created(org), by, org.created_at).await?;
+        tx.commit().await?;
         Ok(())
     }
 
     async fn org(&self, org: OrgId) -> Result<Option<Org>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, name, rate_limit_per_minute, created_at FROM orgs WHERE id = ?1",
-        )
-        .bind(org.uuid())
-        .fetch_optional(&self.readers)
-        .await?;
+        let row = sqlx::query(concat!("SELECT ", org_columns!(), " FROM orgs WHERE id = ?1"))
+            .bind(org.uuid())
+            .fetch_optional(&self.readers)
+            .await?;
         row.as_ref().map(rows::org).transpose()
     }
 
@@ -36,33 +55,78 @@ impl OrgStore for SqliteStore {
         &self,
         org: OrgId,
         change: &OrgChange,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Org>, StoreError> {
-        let row = sqlx::query(
-            "UPDATE orgs
-             SET name = coalesce(?2, name),
-                 rate_limit_per_minute = CASE WHEN ?3 THEN ?4 ELSE rate_limit_per_minute END,
-                 changed_at = ?5
-             WHERE id = ?1
-             RETURNING id, name, rate_limit_per_minute, created_at",
-        )
-        .bind(org.uuid())
-        .bind(change.name.as_deref())
-        .bind(change.rate_limit_per_minute.is_some())
-        .bind(change.rate_limit_per_minute.flatten())
-        .bind(now.micros())
-        .fetch_optional(&self.writer)
-        .await?;
-        row.as_ref().map(rows::org).transpose()
+        let mut tx = self.write().await?;
+        let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
+        let mut after = before.clone();
+        change.apply(&mut after);
+        write(&mut tx, &after, now).await?;
+        let note = Note::org_changed("org.update", &before, &after);
+        audit::write(&mut tx, &note, by, now).await?;
+        tx.commit().await?;
+        Ok(Some(after))
+    }
+
+    async fn suspend_org(
+        &self,
+        org: OrgId,
+        suspended: bool,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<Org>, StoreError> {
+        let mut tx = self.write().await?;
+        let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
+        if before.suspended_at.is_some() == suspended {
+            return Ok(Some(before));
+        }
+        let after = Org { suspended_at: suspended.then_some(now), ..before.clone() };
+        write(&mut tx, &after, now).await?;
+        let action = if suspended {
+            disable_endpoints(&mut tx, org).await?;
+            "org.suspend"
+        } else {
+            enable_endpoints(&mut tx, org, now).await?;
+            "org.resume"
+        };
+        let note = Note::org_changed(action, &before, &after);
+        audit::write(&mut tx, &note, by, now).await?;
+        tx.commit().await?;
+        Ok(Some(after))
+    }
+
+    async fn delete_org(
+        &self,
+        org: OrgId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<Org>, StoreError> {
+        let mut tx = self.write().await?;
+        let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
+        let deletion = Deletion { since: now, rows: 0, done_at: None };
+        let after = Org { deletion: Some(deletion), ..before.clone() };
+        write(&mut tx, &after, now).await?;
+        disable_endpoints(&mut tx, org).await?;
+        let note = Note::org_changed("org.delete", &before, &after);
+        audit::write(&mut tx, &note, by, now).await?;
+        tx.commit().await?;
+        Ok(Some(after))
+    }
+
+    async fn delete_step_across_orgs(&self, now: Timestamp) -> Result<Option<Org>, StoreError> {
+        self.delete_step(now).await
     }
 
     async fn orgs_across_orgs(&self, page: PageRequest) -> Result<Page<Org>, StoreError> {
         let after = rows::place(page);
-        let found = sqlx::query(
-            "SELECT id, name, rate_limit_per_minute, created_at FROM orgs
-             WHERE (created_at, id) < (?1, ?2)
-             ORDER BY created_at DESC, id DESC LIMIT ?3",
-        )
+        let found = sqlx::query(concat!(
+            "SELECT ",
+            org_columns!(),
+            " FROM orgs
+             WHERE (created_at, id) < (?1, ?2) AND deleted_at IS NULL
+             ORDER BY created_at DESC, id DESC LIMIT ?3"
+        ))
         .bind(after.at.micros())
         .bind(after.id)
         .bind(rows::fetch_limit(page))
@@ -74,4 +138,148 @@ impl OrgStore for SqliteStore {
             id: org.id.uuid(),
         }))
     }
+
+    async fn paused_across_orgs(&self) -> Result<Vec<OrgId>, StoreError> {
+        let ids: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT id FROM orgs
+             WHERE (suspended_at IS NOT NULL OR deleting_since IS NOT NULL) AND deleted_at IS NULL",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(ids.into_iter().map(OrgId::from_uuid).collect())
+    }
+
+    async fn hint_changes_across_orgs(&self, _: &[Wake]) -> Result<(), StoreError> {
+        // Other processes are the command line at most; polling finds what it did.
+        std::future::pending().await
+    }
+}
+
+/// An organisation as it is within a transaction; `None` where there is none, or it is being deleted.
+pub(super) async fn locked(
+    connection: &mut SqliteConnection,
+    org: OrgId,
+) -> Result<Option<Org>, StoreError> {
+    let row = sqlx::query(concat!("SELECT ", org_columns!(), " FROM orgs WHERE id = ?1"))
+        .bind(org.uuid())
+        .fetch_optional(connection)
+        .await?;
+    let org = row.as_ref().map(rows::org).transpose()?;
+    Ok(org.filter(|org| org.deletion.is_none()))
+}
+
+/// Whether there is room for one more of what `limit` limits and `count` counts.
+pub(super) async fn room(
+    connection: &mut SqliteConnection,
+    org: OrgId,
+    limit: Limit,
+    count: QueryScalar<'_, Sqlite, i64, SqliteArguments>,
+) -> Result<Result<(), AddRefusal>, StoreError> {
+    let row = sqlx::query(concat!("SELECT ", org_columns!(), " FROM orgs WHERE id = ?1"))
+        .bind(org.uuid())
+        .fetch_optional(&mut *connection)
+        .await?;
+    // What belongs to no organisation is refused by its foreign key.
+    let Some(org) = row.as_ref().map(rows::org).transpose()? else { return Ok(Ok(())) };
+    if org.deletion.is_some() {
+        return Ok(Err(AddRefusal::OrgDeleted));
+    }
+    let Some(most) = org.limits.get(limit) else { return Ok(Ok(())) };
+    let full = count.fetch_one(connection).await? >= i64::from(most);
+    Ok(if full { Err(AddRefusal::OverQuota(most)) } else { Ok(()) })
+}
+
+async fn write(
+    connection: &mut SqliteConnection,
+    org: &Org,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let limit = |limit| org.limits.get(limit).map(i64::from);
+    sqlx::query(
+        "UPDATE orgs
+         SET name = ?2, rate_limit_per_minute = ?3, burst = ?4, bytes_per_minute = ?5,
+             events_per_month = ?6, endpoints_max = ?7, keys_max = ?8, payload_bytes_max = ?9,
+             suspended_at = ?10, deleting_since = ?11, changed_at = ?12
+         WHERE id = ?1",
+    )
+    .bind(org.id.uuid())
+    .bind(&org.name)
+    .bind(limit(Limit::RatePerMinute))
+    .bind(limit(Limit::Burst))
+    .bind(limit(Limit::BytesPerMinute))
+    .bind(limit(Limit::EventsPerMonth))
+    .bind(limit(Limit::Endpoints))
+    .bind(limit(Limit::Keys))
+    .bind(limit(Limit::PayloadBytes))
+    .bind(org.suspended_at.map(Timestamp::micros))
+    .bind(org.deletion.map(|deletion| deletion.since.micros()))
+    .bind(now.micros())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Disables what was enabled or added within this transaction, if the organisation is paused; `true`
+/// when it is.
+pub(super) async fn keep_paused(
+    connection: &mut SqliteConnection,
+    org: OrgId,
+) -> Result<bool, StoreError> {
+    let paused: Option<bool> = sqlx::query_scalar(
+        "SELECT suspended_at IS NOT NULL OR deleting_since IS NOT NULL FROM orgs
+         WHERE id = ?1",
+    )
+    .bind(org.uuid())
+    .fetch_optional(&mut *connection)
+    .await?;
+    if paused != Some(true) {
+        return Ok(false);
+    }
+    disable_endpoints(connection, org).await?;
+    Ok(true)
+}
+
+/// Disables what is not disabled, and notes that its owner did not do it.
+async fn disable_endpoints(
+    connection: &mut SqliteConnection,
+    org: OrgId,
+) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE endpoints SET suspended = true, disabled_reason = ?2
+         WHERE org_id = ?1 AND disabled_reason IS NULL
+         RETURNING id",
+    )
+    .bind(org.uuid())
+    .bind(SUSPENDED)
+    .fetch_all(&mut *connection)
+    .await?;
+    for id in ids {
+        endpoints::park(connection, EndpointId::from_uuid(id)).await?;
+    }
+    Ok(())
+}
+
+/// Enables what [`disable_endpoints`] disabled, but for what has been disabled otherwise since.
+async fn enable_endpoints(
+    connection: &mut SqliteConnection,
+    org: OrgId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE endpoints SET disabled_reason = NULL
+         WHERE org_id = ?1 AND suspended AND disabled_reason = ?2
+         RETURNING id",
+    )
+    .bind(org.uuid())
+    .bind(SUSPENDED)
+    .fetch_all(&mut *connection)
+    .await?;
+    sqlx::query("UPDATE endpoints SET suspended = false WHERE org_id = ?1 AND suspended")
+        .bind(org.uuid())
+        .execute(&mut *connection)
+        .await?;
+    for id in ids {
+        endpoints::unpark(connection, EndpointId::from_uuid(id), now).await?;
+    }
+    Ok(())
 }

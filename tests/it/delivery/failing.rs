@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookgate::domain::{DeliveryStatus, EndpointChange};
+use hookgate::domain::{Actor, DeliveryStatus, EndpointChange};
 
 use super::world::World;
 use crate::support::receiver::{Answer, Receiver};
@@ -41,7 +41,8 @@ async fn an_endpoint_without_one_success_for_disable_after_is_disabled_and_its_o
 
     let enable = EndpointChange { disabled_reason: Some(None), ..EndpointChange::default() };
     let now = world.clock.now();
-    let enabled = world.store.update_endpoint(world.org, endpoint, &enable, now).await.unwrap();
+    let enabled =
+        world.store.update_endpoint(world.org, endpoint, &enable, &Actor::CLI, now).await.unwrap();
     assert_eq!(enabled.unwrap().failing_since, None, "it starts afresh");
 }
 

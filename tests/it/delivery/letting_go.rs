@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookgate::delivery::Control;
-use hookgate::domain::{DeliveryStatus, EndpointChange, EndpointId};
+use hookgate::domain::{Actor, DeliveryStatus, EndpointChange, EndpointId};
 use hookgate::runtime::Lifecycle;
 use tokio::sync::mpsc;
 
@@ -55,7 +55,11 @@ async fn a_removed_endpoint_gets_nothing_of_what_waited_in_memory() {
     held.until_waiting(9).await;
     let world = &held.world;
     assert!(
-        world.store.delete_endpoint(world.org, held.endpoint, world.clock.now()).await.unwrap()
+        world
+            .store
+            .delete_endpoint(world.org, held.endpoint, &Actor::CLI, world.clock.now())
+            .await
+            .unwrap()
     );
     held.control.forget(held.endpoint);
     held.until_waiting(0).await;
@@ -75,7 +79,11 @@ async fn a_disabled_endpoint_gets_nothing_of_what_waited_and_all_of_it_once_enab
             ..EndpointChange::default()
         };
         let now = world.clock.now();
-        world.store.update_endpoint(world.org, held.endpoint, &change, now).await.unwrap();
+        world
+            .store
+            .update_endpoint(world.org, held.endpoint, &change, &Actor::CLI, now)
+            .await
+            .unwrap();
         held.control.forget(held.endpoint);
     };
     switch(Some("by its owner")).await;

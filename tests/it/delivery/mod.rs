@@ -11,6 +11,7 @@ mod letting_go;
 mod names;
 mod outage;
 mod pacing;
+mod paused;
 mod process;
 mod servers;
 mod signing;

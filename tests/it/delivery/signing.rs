@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hookgate::config::SecretsKeys;
 use hookgate::domain::{
-    CustomHeaders, DeliveryStatus, EndpointChange, ErrorClass, SignatureScheme, SigningSecret,
+    Actor, CustomHeaders, DeliveryStatus, EndpointChange, ErrorClass, SignatureScheme,
+    SigningSecret,
 };
 use hookgate::store::sqlite::SqliteStore;
 
@@ -34,7 +35,8 @@ async fn old_and_new_receivers_both_verify_during_an_overlap_and_only_new_ones_a
     let receiver = Receiver::start().await;
     receiver.trust(&old);
     let endpoint = world.endpoint_at(&receiver.url("/"), "", old).await;
-    let rotated = world.store.rotate_secret(world.org, endpoint, &new, DAY, world.clock.now());
+    let rotated =
+        world.store.rotate_secret(world.org, endpoint, &new, DAY, &Actor::CLI, world.clock.now());
     rotated.await.unwrap().unwrap();
 
     world.publish("user.login", 1).await;
@@ -57,8 +59,14 @@ async fn what_was_leased_before_a_rotation_is_accepted_at_its_retry_at_the_lates
     let (old, new) = (SigningSecret::generate().unwrap(), SigningSecret::generate().unwrap());
     let endpoint = world.endpoint_at(&receiver.url("/"), "", old).await;
     let leased = world.lease("user.login", 1).await;
-    let rotated =
-        world.store.rotate_secret(world.org, endpoint, &new, Duration::ZERO, world.clock.now());
+    let rotated = world.store.rotate_secret(
+        world.org,
+        endpoint,
+        &new,
+        Duration::ZERO,
+        &Actor::CLI,
+        world.clock.now(),
+    );
     rotated.await.unwrap().unwrap();
     receiver.trust(&new);
 
@@ -81,7 +89,12 @@ async fn custom_fields_go_along_with_every_webhook() {
     let headers = Some(CustomHeaders::parse(headers).unwrap());
     let change = EndpointChange { headers, ..EndpointChange::default() };
     let now = world.clock.now();
-    world.store.update_endpoint(world.org, endpoint, &change, now).await.unwrap().unwrap();
+    world
+        .store
+        .update_endpoint(world.org, endpoint, &change, &Actor::CLI, now)
+        .await
+        .unwrap()
+        .unwrap();
     world.publish("user.login", 1).await;
     assert_eq!(world.deliver().await, 1);
     let webhook = &receiver.received(1).await[0];

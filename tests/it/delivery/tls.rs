@@ -133,8 +133,12 @@ async fn a_file_of_authorities_that_cannot_be_used_is_told_at_the_start() {
         std::fs::write(world.directory.path().join("empty.pem"), "").unwrap();
         config.webhook_ca_file = Some(path.clone());
         let (store, clock) = (Arc::clone(&world.store), world.clock.clone());
-        let source =
-            Source { inbox: hand_over(&config).1, wake: Wake::new(), instance: InstanceId::new(1) };
+        let source = Source {
+            inbox: hand_over(&config).1,
+            wake: Wake::new(),
+            instance: InstanceId::new(1),
+            paused: hookgate::delivery::Paused::default(),
+        };
         let metrics = Arc::clone(&world.metrics);
         let Err(error) = Delivery::new(&config, store, clock, metrics, source) else {
             panic!("{file} is taken");

@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
-use hookgate::delivery::{Delivery, NameLookup, Source, SystemLookup, hand_over, lease_span};
+use hookgate::delivery::{
+    Delivery, NameLookup, Paused, Source, SystemLookup, hand_over, lease_span,
+};
 use hookgate::domain::{
-    Delivery as Row, DeliveryFilter, Endpoint, EndpointChange, EndpointId, ErrorClass, Event,
-    EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, PacingChange, PageRequest,
-    SigningSecret, Timestamp, TraceId,
+    Actor, Delivery as Row, DeliveryFilter, Endpoint, EndpointChange, EndpointId, ErrorClass,
+    Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, PacingChange,
+    PageRequest, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::sqlite::SqliteStore;
@@ -29,6 +31,8 @@ pub(crate) struct World {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: DeliveryConfig,
     pub(crate) org: OrgId,
+    /// What the delivery part is told of suspensions.
+    pub(crate) paused: Paused,
     pub(crate) directory: TempDir,
 }
 
@@ -57,10 +61,11 @@ impl World {
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
         let now = clock.now();
         let org = OrgId::mint(now);
-        let row =
-            Org { id: org, name: "tenant".into(), rate_limit_per_minute: None, created_at: now };
-        store.insert_org_across_orgs(&row).await.unwrap();
-        Self { store: Arc::new(store), clock, metrics, config: settings.delivery, org, directory }
+        let row = Org::new(org, "tenant", now);
+        store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
+        let paused = Paused::default();
+        let config = settings.delivery;
+        Self { store: Arc::new(store), clock, metrics, config, org, paused, directory }
     }
 
     pub(crate) async fn new() -> Self {
@@ -93,7 +98,7 @@ impl World {
             event_types: event_types.parse().unwrap(),
             ..Endpoint::new(self.org, url.parse().unwrap(), secret, now)
         };
-        self.store.insert_endpoint(self.org, &endpoint).await.unwrap();
+        self.store.insert_endpoint(self.org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
         endpoint.id
     }
 
@@ -101,7 +106,11 @@ impl World {
     pub(crate) async fn pace(&self, endpoint: EndpointId, pacing: PacingChange) {
         let change = EndpointChange { pacing, ..EndpointChange::default() };
         let now = self.clock.now();
-        self.store.update_endpoint(self.org, endpoint, &change, now).await.unwrap().unwrap();
+        self.store
+            .update_endpoint(self.org, endpoint, &change, &Actor::CLI, now)
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     /// The same with the time that it is.
@@ -159,7 +168,12 @@ impl World {
         let (handed_over, inbox) = hand_over(&self.config);
         let store = Arc::clone(&self.store);
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
-        let source = Source { inbox, wake: Wake::new(), instance: InstanceId::new(1) };
+        let source = Source {
+            inbox,
+            wake: Wake::new(),
+            instance: InstanceId::new(1),
+            paused: self.paused.clone(),
+        };
         let part =
             Delivery::looking_up(names, &self.config, store, clock, metrics, source).unwrap();
         (part, handed_over)

@@ -180,17 +180,25 @@ async fn a_tenant_sees_its_organisation_and_its_limits() {
     let server = Server::start_with(&["--max-event-bytes=5000"]).await;
     let acme = server.tenant("acme").await;
     let org = server.get("/api/org", &acme.key).await.expect(200);
+    let no_quota = |used| json!({ "limit": null, "used": used, "left": null });
     let expected = json!({
-        "id": acme.org_id, "name": "acme", "rate_limit_per_minute": null,
-        "created_at": "2026-01-31T12:00:00Z",
+        "id": acme.org_id, "name": "acme", "created_at": "2026-01-31T12:00:00Z",
+        "key": {
+            "id": acme.key_id, "name": "test key", "expires_at": null,
+            "scopes": ["events:write", "events:read", "endpoints:manage", "keys:manage"],
+        },
         "limits": {
-            "events_per_minute": 1000, "event_bytes_max": 5000, "batch_events_max": 1000,
+            "events_per_minute": 1000, "burst": 1000, "events_left_now": 1000,
+            "bytes_per_minute": null, "event_bytes_max": 5000, "batch_events_max": 1000,
             "batch_body_bytes_max": 5_242_880,
+        },
+        "quotas": {
+            "events_this_month": no_quota(0), "month_ends_at": "2026-02-01T00:00:00Z",
+            "endpoints": no_quota(0), "keys": no_quota(1),
         },
     });
     assert_eq!(org, expected);
     let limited = server.tenant_limited("limited", Some(7)).await;
     let org = server.get("/api/org", &limited.key).await.expect(200);
-    assert_eq!(org["rate_limit_per_minute"], 7);
     assert_eq!(org["limits"]["events_per_minute"], 7);
 }

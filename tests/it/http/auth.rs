@@ -50,7 +50,13 @@ async fn an_expired_key_is_invalid() {
     let tenant = server.tenant("acme").await;
     let end = server.clock.now().plus(Duration::from_mins(1));
     let now = server.clock.now();
-    assert!(server.store.expire_key_across_orgs(tenant.key_id, end, now).await.unwrap());
+    assert!(
+        server
+            .store
+            .expire_key_across_orgs(tenant.key_id, end, &hookgate::domain::Actor::CLI, now)
+            .await
+            .unwrap()
+    );
     server.get("/api/org", &tenant.key).await.expect(200);
     server.clock.advance(Duration::from_mins(1));
     server.get("/api/org", &tenant.key).await.expect_problem(401, "unauthorized");

@@ -15,4 +15,5 @@ mod problems;
 mod raw;
 mod replays;
 mod shutdown;
+mod tenancy;
 mod wire;

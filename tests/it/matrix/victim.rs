@@ -108,6 +108,7 @@ impl Victim {
             "/api/deliveries/{delivery}",
             "/api/dead-letters/{delivery}",
             "/api/replays/{replay}",
+            "/api/keys/{key}",
         ];
         let mut view = Vec::new();
         for path in lists.into_iter().chain(ones) {

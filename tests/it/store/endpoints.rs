@@ -1,5 +1,6 @@
 use hookgate::domain::{
-    DeliveryStatus, Endpoint, EndpointChange, EndpointId, OrgId, Pacing, PacingChange, Timestamp,
+    Actor, DeliveryStatus, Endpoint, EndpointChange, EndpointId, OrgId, Pacing, PacingChange,
+    Timestamp,
 };
 use hookgate::store::StoreError;
 
@@ -25,7 +26,10 @@ async fn switch(subject: &Subject, endpoint: &Endpoint, reason: Option<&str>, no
     let disabled_reason = Some(reason.map(str::to_owned));
     let change = EndpointChange { disabled_reason, ..EndpointChange::default() };
     let store = &subject.store;
-    let now = store.update_endpoint(endpoint.org_id, endpoint.id, &change, now).await.unwrap();
+    let now = store
+        .update_endpoint(endpoint.org_id, endpoint.id, &change, &Actor::CLI, now)
+        .await
+        .unwrap();
     assert_eq!(now.unwrap().disabled_reason.as_deref(), reason);
 }
 
@@ -45,7 +49,7 @@ async fn an_endpoint_comes_back_as_it_was_added(subject: &Subject) {
 async fn an_endpoint_of_no_organisation_is_refused(subject: &Subject) {
     let org = OrgId::mint(at(0));
     let endpoint = some_endpoint(org, "*");
-    let refused = subject.store.insert_endpoint(org, &endpoint).await.unwrap_err();
+    let refused = subject.store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
 }
 
@@ -53,7 +57,12 @@ async fn a_change_touches_what_it_names_only(subject: &Subject) {
     let org = add_org(subject).await;
     let added = add_endpoint(subject, org, "a.*").await;
     let update = async |change| {
-        subject.store.update_endpoint(org, added.id, &change, at(9)).await.unwrap().unwrap()
+        subject
+            .store
+            .update_endpoint(org, added.id, &change, &Actor::CLI, at(9))
+            .await
+            .unwrap()
+            .unwrap()
     };
     let schedule = |text: &str| Some(Some(text.parse().unwrap()));
     let paced = update(EndpointChange {
@@ -101,7 +110,8 @@ async fn a_change_touches_what_it_names_only(subject: &Subject) {
 
     let missing = EndpointId::mint(at(0));
     let change = EndpointChange::default();
-    let answer = subject.store.update_endpoint(org, missing, &change, at(9)).await.unwrap();
+    let answer =
+        subject.store.update_endpoint(org, missing, &change, &Actor::CLI, at(9)).await.unwrap();
     assert!(answer.is_none());
 }
 
@@ -152,7 +162,7 @@ async fn removing_cancels_what_waits_and_what_is_under_way(subject: &Subject) {
     let delivered = outcome(&done, hookgate::domain::Decision::Delivered, at(1));
     assert_eq!(subject.store.record_outcomes_across_orgs(&[delivered]).await.unwrap(), 1);
 
-    assert!(subject.store.delete_endpoint(org, endpoint.id, at(5)).await.unwrap());
+    assert!(subject.store.delete_endpoint(org, endpoint.id, &Actor::CLI, at(5)).await.unwrap());
     assert!(subject.store.endpoint(org, endpoint.id).await.unwrap().is_none());
     let page = subject.store.deliveries(org, &<_>::default(), FIRST_PAGE).await.unwrap();
     for delivery in page.data {
@@ -172,7 +182,13 @@ async fn removing_cancels_what_waits_and_what_is_under_way(subject: &Subject) {
 
 async fn removing_a_missing_endpoint_says_so(subject: &Subject) {
     let org = add_org(subject).await;
-    assert!(!subject.store.delete_endpoint(org, EndpointId::mint(at(0)), at(1)).await.unwrap());
+    assert!(
+        !subject
+            .store
+            .delete_endpoint(org, EndpointId::mint(at(0)), &Actor::CLI, at(1))
+            .await
+            .unwrap()
+    );
 }
 
 /// A batch may plan deliveries while their endpoint is being removed or disabled; SQLite has one

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookgate::domain::{
-    ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, EndpointId,
+    Actor, ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, EndpointId,
     ErrorClass, Event, EventId, InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
     Outcome, PageRequest, Role, SigningSecret, Timestamp, TraceId,
 };
@@ -34,12 +34,7 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
 }
 
 pub(crate) fn some_org(created_at: Timestamp) -> Org {
-    Org {
-        id: OrgId::mint(created_at),
-        name: "Acme".to_owned(),
-        rate_limit_per_minute: None,
-        created_at,
-    }
+    Org::new(OrgId::mint(created_at), "Acme", created_at)
 }
 
 pub(crate) fn some_key(role: Role, created_at: Timestamp) -> ApiKey {
@@ -47,9 +42,12 @@ pub(crate) fn some_key(role: Role, created_at: Timestamp) -> ApiKey {
         id: ApiKeyId::mint(created_at),
         role,
         name: "ci".to_owned(),
+        scopes: role.scopes(),
         hash: KeyHash::new("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned()),
         created_at,
         expires_at: None,
+        revoked_at: None,
+        last_used_at: None,
     }
 }
 
@@ -89,14 +87,14 @@ pub(crate) fn named_event(org: OrgId, dedup_id: &str, received_at: Timestamp) ->
 /// Adds an organisation and returns its id.
 pub(crate) async fn add_org(subject: &Subject) -> OrgId {
     let org = some_org(at(0));
-    subject.store.insert_org_across_orgs(&org).await.unwrap();
+    subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
     org.id
 }
 
 /// Adds an endpoint with these filters.
 pub(crate) async fn add_endpoint(subject: &Subject, org: OrgId, filters: &str) -> Endpoint {
     let endpoint = some_endpoint(org, filters);
-    subject.store.insert_endpoint(org, &endpoint).await.unwrap();
+    subject.store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     endpoint
 }
 

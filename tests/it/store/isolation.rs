@@ -1,5 +1,5 @@
 use hookgate::domain::{
-    DeliveryFilter, DeliveryStatus, EndpointChange, EventFilter, EventId, Role,
+    Actor, DeliveryFilter, DeliveryStatus, EndpointChange, EventFilter, EventId, Role,
 };
 use hookgate::store::DeliveryRefusal;
 
@@ -17,7 +17,11 @@ async fn no_method_shows_one_organisation_what_another_owns(subject: &Subject) {
     let store = &subject.store;
     let stranger = add_org(subject).await;
     let (owner, endpoint) = org_with_deliveries(subject, 1).await;
-    store.insert_key_across_orgs(&some_key(Role::Tenant(owner), at(0))).await.unwrap();
+    store
+        .insert_key_across_orgs(&some_key(Role::Tenant(owner), at(0)), &Actor::CLI)
+        .await
+        .unwrap()
+        .unwrap();
     store.bury_event(owner, EventId::mint(at(0)), b"r", "d", at(0)).await.unwrap();
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let dead = outcome(&leased, EXHAUSTED, at(1));
@@ -59,9 +63,10 @@ async fn no_method_changes_for_one_organisation_what_another_owns(subject: &Subj
 
     let disabled_reason = Some(Some("mine now".to_owned()));
     let change = EndpointChange { disabled_reason, ..EndpointChange::default() };
-    let answer = store.update_endpoint(stranger, endpoint.id, &change, at(1)).await.unwrap();
+    let answer =
+        store.update_endpoint(stranger, endpoint.id, &change, &Actor::CLI, at(1)).await.unwrap();
     assert!(answer.is_none());
-    assert!(!store.delete_endpoint(stranger, endpoint.id, at(1)).await.unwrap());
+    assert!(!store.delete_endpoint(stranger, endpoint.id, &Actor::CLI, at(1)).await.unwrap());
     let leased = claim(subject, 1, at(1)).await.remove(0);
     let dead = outcome(&leased, EXHAUSTED, at(2));
     store.record_outcomes_across_orgs(&[dead]).await.unwrap();

@@ -1,4 +1,4 @@
-use hookgate::domain::{ApiKey, ApiKeyId, OrgChange, OrgId, Role, Timestamp};
+use hookgate::domain::{Actor, ApiKey, ApiKeyId, Limit, OrgChange, OrgId, Role, Timestamp};
 use hookgate::store::StoreError;
 
 use super::fixtures::{FIRST_PAGE, add_org, at, some_key, some_org};
@@ -17,7 +17,7 @@ on_both!(
 
 async fn add_key(subject: &Subject, role: Role, created_at: Timestamp) -> ApiKey {
     let key = some_key(role, created_at);
-    subject.store.insert_key_across_orgs(&key).await.unwrap();
+    subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
     key
 }
 
@@ -28,7 +28,7 @@ async fn stored(subject: &Subject, id: ApiKeyId) -> Option<ApiKey> {
 async fn a_key_comes_back_as_it_was_added(subject: &Subject) {
     let mut key = some_key(Role::Tenant(add_org(subject).await), at(1));
     key.expires_at = Some(at(2));
-    subject.store.insert_key_across_orgs(&key).await.unwrap();
+    subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
     let found = stored(subject, key.id).await.unwrap();
     assert_eq!((found.id, found.role, &found.name), (key.id, key.role, &key.name));
     assert_eq!((found.created_at, found.expires_at), (key.created_at, key.expires_at));
@@ -41,7 +41,7 @@ async fn a_key_comes_back_as_it_was_added(subject: &Subject) {
 
 async fn a_key_of_no_organisation_is_refused(subject: &Subject) {
     let key = some_key(Role::Tenant(OrgId::mint(at(1))), at(1));
-    let refused = subject.store.insert_key_across_orgs(&key).await.unwrap_err();
+    let refused = subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
 }
 
@@ -62,18 +62,22 @@ async fn an_organisation_lists_its_own_keys_and_operators_list_all(subject: &Sub
 async fn a_key_expires_at_the_earlier_of_two_moments(subject: &Subject) {
     let key = add_key(subject, Role::Operator, at(1)).await;
     for (asked, kept) in [(at(50), at(50)), (at(60), at(50)), (at(40), at(40))] {
-        assert!(subject.store.expire_key_across_orgs(key.id, asked, at(30)).await.unwrap());
+        assert!(
+            subject.store.expire_key_across_orgs(key.id, asked, &Actor::CLI, at(30)).await.unwrap()
+        );
         assert_eq!(stored(subject, key.id).await.unwrap().expires_at, Some(kept));
     }
     let missing = ApiKeyId::mint(at(1));
-    assert!(!subject.store.expire_key_across_orgs(missing, at(50), at(30)).await.unwrap());
+    assert!(
+        !subject.store.expire_key_across_orgs(missing, at(50), &Actor::CLI, at(30)).await.unwrap()
+    );
 }
 
 async fn rotating_a_key_adds_the_new_one_and_expires_the_old(subject: &Subject) {
     let role = Role::Tenant(add_org(subject).await);
     let old = add_key(subject, role, at(1)).await;
     let new = some_key(role, at(10));
-    assert!(subject.store.rotate_key_across_orgs(old.id, at(70), &new).await.unwrap());
+    assert!(subject.store.rotate_key_across_orgs(old.id, at(70), &new, &Actor::CLI).await.unwrap());
     assert_eq!(stored(subject, old.id).await.unwrap().expires_at, Some(at(70)));
     assert_eq!(stored(subject, new.id).await.unwrap().expires_at, None);
 }
@@ -81,14 +85,17 @@ async fn rotating_a_key_adds_the_new_one_and_expires_the_old(subject: &Subject) 
 async fn rotating_a_missing_key_adds_nothing(subject: &Subject) {
     let new = some_key(Role::Operator, at(10));
     let missing = ApiKeyId::mint(at(1));
-    assert!(!subject.store.rotate_key_across_orgs(missing, at(70), &new).await.unwrap());
+    assert!(
+        !subject.store.rotate_key_across_orgs(missing, at(70), &new, &Actor::CLI).await.unwrap()
+    );
     assert!(stored(subject, new.id).await.is_none());
 }
 
 async fn a_refused_replacement_leaves_the_old_key_alone(subject: &Subject) {
     let old = add_key(subject, Role::Operator, at(1)).await;
     let new = some_key(Role::Tenant(some_org(at(1)).id), at(10));
-    let refused = subject.store.rotate_key_across_orgs(old.id, at(70), &new).await.unwrap_err();
+    let refused =
+        subject.store.rotate_key_across_orgs(old.id, at(70), &new, &Actor::CLI).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
     assert_eq!(stored(subject, old.id).await.unwrap().expires_at, None);
 }
@@ -106,12 +113,12 @@ async fn changes_name_keys_and_keys_of_changed_organisations(subject: &Subject) 
     assert_eq!(changed(at(20)).await, [operator]);
     assert_eq!(changed(at(21)).await, []);
 
-    let limit = OrgChange { name: None, rate_limit_per_minute: Some(Some(5)) };
-    subject.store.update_org(org, &limit, at(30)).await.unwrap();
+    let limit = OrgChange { name: None, limits: vec![(Limit::RatePerMinute, Some(5))] };
+    subject.store.update_org(org, &limit, &Actor::CLI, at(30)).await.unwrap();
     assert_eq!(changed(at(30)).await, [tenant]);
-    subject.store.expire_key_across_orgs(operator, at(99), at(40)).await.unwrap();
+    subject.store.expire_key_across_orgs(operator, at(99), &Actor::CLI, at(40)).await.unwrap();
     assert_eq!(changed(at(40)).await, [operator]);
     let new = some_key(Role::Tenant(org), at(50));
-    subject.store.rotate_key_across_orgs(tenant, at(99), &new).await.unwrap();
+    subject.store.rotate_key_across_orgs(tenant, at(99), &new, &Actor::CLI).await.unwrap();
     assert_eq!(changed(at(50)).await, [tenant, new.id]);
 }

@@ -21,6 +21,7 @@ mod retries;
 mod secrets;
 mod standings;
 mod subject;
+mod tenancy;
 
 pub(crate) use fixtures::ALL_LETTERS;
 use subject::{Subject, on_both};

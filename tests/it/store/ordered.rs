@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use hookgate::domain::{
-    Decision, Endpoint, EndpointChange, EventId, InstanceId, LeasedDelivery, OrgId, Pacing,
+    Actor, Decision, Endpoint, EndpointChange, EventId, InstanceId, LeasedDelivery, OrgId, Pacing,
     PacingChange,
 };
 use tokio::task::JoinSet;
@@ -28,7 +28,7 @@ async fn ordered_endpoint(subject: &Subject) -> (OrgId, Endpoint) {
     let org = add_org(subject).await;
     let pacing = Pacing { ordered: true, ..Pacing::default() };
     let endpoint = Endpoint { pacing, ..some_endpoint(org, "*") };
-    subject.store.insert_endpoint(org, &endpoint).await.unwrap();
+    subject.store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     (org, endpoint)
 }
 
@@ -74,9 +74,12 @@ async fn the_head_of_an_ordered_endpoint_holds_up_the_rest_until_it_is_settled(s
         ..EndpointChange::default()
     };
     let store = &subject.store;
-    store.update_endpoint(org, endpoint.id, &switch(Some("x")), at(300)).await.unwrap();
+    store
+        .update_endpoint(org, endpoint.id, &switch(Some("x")), &Actor::CLI, at(300))
+        .await
+        .unwrap();
     assert_eq!(claim(subject, 10, at(400)).await.len(), 0);
-    store.update_endpoint(org, endpoint.id, &switch(None), at(500)).await.unwrap();
+    store.update_endpoint(org, endpoint.id, &switch(None), &Actor::CLI, at(500)).await.unwrap();
     let next = claim(subject, 10, at(500)).await.remove(0);
     assert_eq!(next.event.id, events[1]);
     record(subject, &next, Decision::Delivered, 501).await;
@@ -119,7 +122,7 @@ async fn ordering_holds_for_what_is_planned_after_it_was_asked_for(subject: &Sub
         let pacing = PacingChange { ordered: Some(ordered), ..PacingChange::default() };
         let change = EndpointChange { pacing, ..EndpointChange::default() };
         let store = &subject.store;
-        store.update_endpoint(org, endpoint.id, &change, at(0)).await.unwrap().unwrap()
+        store.update_endpoint(org, endpoint.id, &change, &Actor::CLI, at(0)).await.unwrap().unwrap()
     };
     plan(subject, org, &[1, 2]).await;
     assert!(switch(true).await.pacing.ordered);

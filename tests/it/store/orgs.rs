@@ -1,4 +1,4 @@
-use hookgate::domain::OrgChange;
+use hookgate::domain::{Actor, Limit, Org, OrgChange};
 
 use super::fixtures::{FIRST_PAGE, add_org, at, some_org};
 use super::{Subject, on_both};
@@ -12,43 +12,55 @@ on_both!(
 
 async fn an_organisation_comes_back_as_it_was_added(subject: &Subject) {
     let mut org = some_org(at(1));
-    org.rate_limit_per_minute = Some(100_000_000);
-    subject.store.insert_org_across_orgs(&org).await.unwrap();
+    for (place, limit) in (7..).zip(Limit::ALL) {
+        org.limits = org.limits.with(limit, Some(place));
+    }
+    subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
     assert_eq!(subject.store.org(org.id).await.unwrap(), Some(org));
     assert_eq!(subject.store.org(some_org(at(1)).id).await.unwrap(), None);
 }
 
 async fn an_organisation_is_added_once(subject: &Subject) {
     let org = some_org(at(1));
-    subject.store.insert_org_across_orgs(&org).await.unwrap();
-    let again = subject.store.insert_org_across_orgs(&org).await.unwrap_err();
+    subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
+    let again = subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap_err();
     assert!(matches!(again, hookgate::store::StoreError::Refused(_)), "{again}");
 }
 
 async fn a_change_touches_what_it_names_only(subject: &Subject) {
     let id = add_org(subject).await;
-    let update =
-        async |change| subject.store.update_org(id, &change, at(5)).await.unwrap().unwrap();
+    let update = async |change| {
+        subject.store.update_org(id, &change, &Actor::CLI, at(5)).await.unwrap().unwrap()
+    };
 
-    let limit = Some(Some(7));
-    let limited = update(OrgChange { name: None, rate_limit_per_minute: limit }).await;
-    assert_eq!((limited.name.as_str(), limited.rate_limit_per_minute), ("Acme", Some(7)));
+    let told = |org: &Org| {
+        let limit = |limit| org.limits.get(limit);
+        (org.name.clone(), limit(Limit::RatePerMinute), limit(Limit::Keys))
+    };
+    let limits = vec![(Limit::RatePerMinute, Some(7)), (Limit::Keys, Some(0))];
+    let limited = update(OrgChange { name: None, limits }).await;
+    assert_eq!(told(&limited), ("Acme".to_owned(), Some(7), Some(0)));
     let name = Some("Other".to_owned());
-    let renamed = update(OrgChange { name, rate_limit_per_minute: None }).await;
-    assert_eq!((renamed.name.as_str(), renamed.rate_limit_per_minute), ("Other", Some(7)));
-    let unlimited = update(OrgChange { name: None, rate_limit_per_minute: Some(None) }).await;
-    assert_eq!((unlimited.name.as_str(), unlimited.rate_limit_per_minute), ("Other", None));
+    let renamed = update(OrgChange { name, limits: Vec::new() }).await;
+    assert_eq!(told(&renamed), ("Other".to_owned(), Some(7), Some(0)));
+    let limits = vec![(Limit::RatePerMinute, None)];
+    let unlimited = update(OrgChange { name: None, limits }).await;
+    assert_eq!(told(&unlimited), ("Other".to_owned(), None, Some(0)));
     assert_eq!(subject.store.org(id).await.unwrap(), Some(unlimited));
 
     let stranger = some_org(at(1)).id;
-    let missing = subject.store.update_org(stranger, &OrgChange::default(), at(5)).await.unwrap();
+    let missing = subject
+        .store
+        .update_org(stranger, &OrgChange::default(), &Actor::CLI, at(5))
+        .await
+        .unwrap();
     assert_eq!(missing, None);
 }
 
 async fn organisations_are_listed_from_newest_to_oldest(subject: &Subject) {
     let orgs = [some_org(at(1)), some_org(at(3)), some_org(at(2))];
     for org in &orgs {
-        subject.store.insert_org_across_orgs(org).await.unwrap();
+        subject.store.insert_org_across_orgs(org, &Actor::CLI).await.unwrap();
     }
     let page = subject.store.orgs_across_orgs(FIRST_PAGE).await.unwrap();
     let ids: Vec<_> = page.data.iter().map(|org| org.id).collect();

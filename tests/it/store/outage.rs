@@ -28,7 +28,7 @@ async fn a_stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
     let store = PostgresStore::connect(&url, &impatient(&directory), metrics).await.unwrap();
     store.migrate_up().await.unwrap();
     let org = some_org(at(0));
-    store.insert_org_across_orgs(&org).await.unwrap();
+    store.insert_org_across_orgs(&org, &hookgate::domain::Actor::CLI).await.unwrap();
     let batch = [Arc::new(some_event(org.id, "a.b", at(0)))];
 
     server.stop();

@@ -1,5 +1,5 @@
 use hookgate::domain::{
-    Attempt, DeadReason, Decision, DeliveryStatus, EndpointChange, Outcome, Timestamp,
+    Actor, Attempt, DeadReason, Decision, DeliveryStatus, EndpointChange, Outcome, Timestamp,
 };
 
 use super::fixtures::{
@@ -159,14 +159,17 @@ async fn a_retry_to_an_endpoint_that_was_disabled_is_parked(subject: &Subject) {
         ..EndpointChange::default()
     };
     let store = &subject.store;
-    store.update_endpoint(org, endpoint.id, &change(Some("gone")), at(1)).await.unwrap();
+    store
+        .update_endpoint(org, endpoint.id, &change(Some("gone")), &Actor::CLI, at(1))
+        .await
+        .unwrap();
     assert_eq!(record(subject, &[outcome(&leased, Decision::RetryAt(at(5)), at(2))]).await, 1);
     let next = async || -> Option<Timestamp> {
         store.delivery(org, leased.id).await.unwrap().unwrap().next_attempt_at
     };
     assert_eq!(next().await, None);
     assert_eq!(claim(subject, 1, at(10)).await.len(), 0);
-    store.update_endpoint(org, endpoint.id, &change(None), at(20)).await.unwrap();
+    store.update_endpoint(org, endpoint.id, &change(None), &Actor::CLI, at(20)).await.unwrap();
     assert_eq!(next().await, Some(at(20)));
 }
 

@@ -1,7 +1,7 @@
 use std::pin::Pin;
 
 use hookgate::domain::{
-    Cursor, DeliveryFilter, DeliveryStatus, Event, EventFilter, Page, PageRequest, Role,
+    Actor, Cursor, DeliveryFilter, DeliveryStatus, Event, EventFilter, Page, PageRequest, Role,
 };
 use hookgate::store::StoreError;
 use uuid::Uuid;
@@ -40,11 +40,19 @@ async fn every_list_is_walked_whole_though_its_rows_share_a_moment(subject: &Sub
     let store = &*subject.store;
     let org = add_org(subject).await;
     for _ in 0..6 {
-        store.insert_org_across_orgs(&some_org(at(0))).await.unwrap();
-        store.insert_key_across_orgs(&some_key(Role::Tenant(org), at(0))).await.unwrap();
+        store.insert_org_across_orgs(&some_org(at(0)), &Actor::CLI).await.unwrap();
+        store
+            .insert_key_across_orgs(&some_key(Role::Tenant(org), at(0)), &Actor::CLI)
+            .await
+            .unwrap()
+            .unwrap();
         add_endpoint(subject, org, "none").await;
     }
-    store.insert_key_across_orgs(&some_key(Role::Tenant(org), at(0))).await.unwrap();
+    store
+        .insert_key_across_orgs(&some_key(Role::Tenant(org), at(0)), &Actor::CLI)
+        .await
+        .unwrap()
+        .unwrap();
     add_endpoint(subject, org, "*").await;
     let events: Vec<Event> = (0..7).map(|_| some_event(org, "a.b", at(0))).collect();
     persist(subject, &events, at(0)).await;

@@ -2,9 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hookgate::domain::{
-    DeadLetterFilter, DeadLetterId, DeadReason, Decision, Delivery, DeliveryFilter, DeliveryId,
-    DeliveryStatus, EndpointChange, EndpointId, EventId, LeasedDelivery, OrgId, Outcome,
-    PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
+    Actor, DeadLetterFilter, DeadLetterId, DeadReason, Decision, Delivery, DeliveryFilter,
+    DeliveryId, DeliveryStatus, EndpointChange, EndpointId, EventId, LeasedDelivery, OrgId,
+    Outcome, PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
 };
 use hookgate::store::{DeliveryRefusal, REPLAYS_PER_STEP, SharedStore};
 use tokio::task::JoinSet;
@@ -70,7 +70,12 @@ async fn finish(subject: &Subject, replay: &Replay) -> Replay {
 async fn disable(subject: &Subject, org: OrgId, endpoint: EndpointId) {
     let disabled_reason = Some(Some("off".to_owned()));
     let change = EndpointChange { disabled_reason, ..EndpointChange::default() };
-    subject.store.update_endpoint(org, endpoint, &change, at(15)).await.unwrap().unwrap();
+    subject
+        .store
+        .update_endpoint(org, endpoint, &change, &Actor::CLI, at(15))
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 async fn a_delivery_is_repeated_whatever_became_of_it_and_as_often_as_asked(subject: &Subject) {
@@ -114,7 +119,7 @@ async fn a_replay_to_a_disabled_or_removed_endpoint_is_refused(subject: &Subject
     disable(subject, org, endpoint).await;
     assert_eq!(replay(org, old.id).await.unwrap_err(), DeliveryRefusal::EndpointDisabled);
     assert_eq!(event(endpoint).await.unwrap_err(), DeliveryRefusal::EndpointDisabled);
-    subject.store.delete_endpoint(org, endpoint, at(16)).await.unwrap();
+    subject.store.delete_endpoint(org, endpoint, &Actor::CLI, at(16)).await.unwrap();
     assert_eq!(replay(org, old.id).await.unwrap_err(), DeliveryRefusal::EndpointRemoved);
     assert_eq!(event(endpoint).await.unwrap_err(), DeliveryRefusal::EndpointRemoved);
     let theirs = add_endpoint(subject, stranger, "*").await;
@@ -131,7 +136,7 @@ async fn an_event_goes_once_more_to_every_endpoint_it_was_planned_for(subject: &
     let event = some_event(org, "a.b", at(0));
     persist(subject, &[event.clone(), some_event(org, "a.b", at(0))], at(0)).await;
     disable(subject, org, endpoints[2]).await;
-    subject.store.delete_endpoint(org, endpoints[3], at(15)).await.unwrap();
+    subject.store.delete_endpoint(org, endpoints[3], &Actor::CLI, at(15)).await.unwrap();
     let first = deliveries(subject, org).await;
 
     let replay =
@@ -285,7 +290,7 @@ async fn a_replay_skips_and_counts_endpoints_that_are_off(subject: &Subject) {
     persist(subject, &events, at(0)).await;
     bury(subject, &claim(subject, 99, at(0)).await, at(10)).await;
     disable(subject, org, disabled.id).await;
-    subject.store.delete_endpoint(org, removed.id, at(15)).await.unwrap();
+    subject.store.delete_endpoint(org, removed.id, &Actor::CLI, at(15)).await.unwrap();
 
     let replay = start(subject, org, &ALL_LETTERS).await;
     let finished = finish(subject, &replay).await;

@@ -1,4 +1,6 @@
-use hookgate::domain::{Decision, Delivery, DeliveryId, DeliveryStatus, EndpointChange, OrgId};
+use hookgate::domain::{
+    Actor, Decision, Delivery, DeliveryId, DeliveryStatus, EndpointChange, OrgId,
+};
 use hookgate::store::DeliveryRefusal;
 
 use super::fixtures::{
@@ -79,14 +81,14 @@ async fn a_delivery_of_a_disabled_endpoint_is_refused(subject: &Subject) {
         ..EndpointChange::default()
     };
     let id = claim(subject, 1, at(0)).await[0].id;
-    subject.store.update_endpoint(org, endpoint.id, &change, at(1)).await.unwrap();
+    subject.store.update_endpoint(org, endpoint.id, &change, &Actor::CLI, at(1)).await.unwrap();
     assert_eq!(retry(subject, org, id).await.unwrap_err(), DeliveryRefusal::EndpointDisabled);
 }
 
 async fn a_delivery_of_a_removed_endpoint_is_refused(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
     let id = claim(subject, 1, at(0)).await[0].id;
-    subject.store.delete_endpoint(org, endpoint.id, at(1)).await.unwrap();
+    subject.store.delete_endpoint(org, endpoint.id, &Actor::CLI, at(1)).await.unwrap();
     assert_eq!(retry(subject, org, id).await.unwrap_err(), DeliveryRefusal::EndpointRemoved);
     let delivery = subject.store.delivery(org, id).await.unwrap().unwrap();
     assert_eq!(delivery.status, DeliveryStatus::Cancelled);

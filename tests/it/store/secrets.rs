@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use hookgate::config::SecretsKeys;
 use hookgate::domain::{
-    CustomHeaders, DeliveryStatus, Endpoint, EndpointChange, EndpointId, OrgId, RotationRefusal,
-    Secrets, SignatureScheme, SigningSecret,
+    Actor, CustomHeaders, DeliveryStatus, Endpoint, EndpointChange, EndpointId, OrgId,
+    RotationRefusal, Secrets, SignatureScheme, SigningSecret,
 };
 use hookgate::store::{PlanRefusal, SharedStore};
 
@@ -52,13 +52,13 @@ async fn read(store: &SharedStore, endpoint: &Endpoint) -> Endpoint {
 
 async fn rotate(store: &SharedStore, endpoint: &Endpoint, overlap: Duration) -> Endpoint {
     let (org, id) = (endpoint.org_id, endpoint.id);
-    store.rotate_secret(org, id, &new_secret(), overlap, at(1)).await.unwrap().unwrap()
+    store.rotate_secret(org, id, &new_secret(), overlap, &Actor::CLI, at(1)).await.unwrap().unwrap()
 }
 
 /// An endpoint with an earlier secret and headers, written by this store.
 async fn add_full(store: &SharedStore, org: OrgId) -> Endpoint {
     let endpoint = Endpoint { headers: Ok(custom()), ..some_endpoint(org, "*") };
-    store.insert_endpoint(org, &endpoint).await.unwrap();
+    store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     rotate(store, &endpoint, DAY).await
 }
 
@@ -80,13 +80,18 @@ async fn secrets_and_headers_come_back_as_they_were_added(subject: &Subject) {
         headers: Ok(custom()),
         ..some_endpoint(org, "*")
     };
-    subject.store.insert_endpoint(org, &added).await.unwrap();
+    subject.store.insert_endpoint(org, &added, &Actor::CLI).await.unwrap().unwrap();
     let found = read(&subject.store, &added).await;
     assert_eq!((&found.secrets, &found.headers), (&added.secrets, &added.headers));
 
     let update = async |headers| {
         let change = EndpointChange { headers, ..EndpointChange::default() };
-        subject.store.update_endpoint(org, added.id, &change, at(9)).await.unwrap().unwrap()
+        subject
+            .store
+            .update_endpoint(org, added.id, &change, &Actor::CLI, at(9))
+            .await
+            .unwrap()
+            .unwrap()
     };
     assert_eq!(update(None).await.headers, added.headers);
     assert_eq!(update(Some(CustomHeaders::default())).await.headers, Ok(CustomHeaders::default()));
@@ -98,7 +103,8 @@ async fn a_rotation_keeps_the_old_secret_for_the_overlap(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
     let old = endpoint.secrets.as_ref().unwrap().current().clone();
     let new = new_secret();
-    let rotated = subject.store.rotate_secret(org, endpoint.id, &new, DAY, at(10)).await;
+    let rotated =
+        subject.store.rotate_secret(org, endpoint.id, &new, DAY, &Actor::CLI, at(10)).await;
     let rotated = rotated.unwrap().unwrap();
     assert_eq!((rotated.updated_at, &rotated.url), (at(10), &endpoint.url));
     assert_eq!(read(&subject.store, &endpoint).await.secrets, rotated.secrets);
@@ -114,7 +120,8 @@ async fn a_rotation_of_no_endpoint_of_the_organisation_is_refused(subject: &Subj
     let (org, other) = (add_org(subject).await, add_org(subject).await);
     let endpoint = add_endpoint(subject, org, "*").await;
     for (org, id) in [(other, endpoint.id), (org, EndpointId::mint(at(0)))] {
-        let answer = subject.store.rotate_secret(org, id, &new_secret(), DAY, at(1)).await;
+        let answer =
+            subject.store.rotate_secret(org, id, &new_secret(), DAY, &Actor::CLI, at(1)).await;
         assert_eq!(answer.unwrap().unwrap_err(), RotationRefusal::NotFound);
     }
     assert_eq!(read(&subject.store, &endpoint).await.secrets, endpoint.secrets);
@@ -126,7 +133,8 @@ async fn a_rotation_beyond_the_bound_is_refused_and_changes_nothing(subject: &Su
     for _ in 0..Secrets::EARLIER_MAX {
         endpoint = rotate(&subject.store, &endpoint, DAY).await;
     }
-    let answer = subject.store.rotate_secret(org, endpoint.id, &new_secret(), DAY, at(2)).await;
+    let answer =
+        subject.store.rotate_secret(org, endpoint.id, &new_secret(), DAY, &Actor::CLI, at(2)).await;
     assert_eq!(answer.unwrap().unwrap_err(), RotationRefusal::TooManySecrets);
     assert_eq!(read(&subject.store, &endpoint).await.secrets, endpoint.secrets);
     let alone = rotate(&subject.store, &endpoint, Duration::ZERO).await;
@@ -171,7 +179,8 @@ async fn with_a_key_nothing_secret_is_in_clear_and_without_it_the_rest_is_still_
     assert!(why.contains(&missing[0].id), "{why}");
     let page = subject.store.endpoints(org, FIRST_PAGE).await.unwrap();
     assert_eq!((page.data.len(), &page.data[0].url), (1, &endpoint.url));
-    let answer = subject.store.rotate_secret(org, endpoint.id, &new_secret(), DAY, at(2)).await;
+    let answer =
+        subject.store.rotate_secret(org, endpoint.id, &new_secret(), DAY, &Actor::CLI, at(2)).await;
     assert_eq!(answer.unwrap().unwrap_err(), RotationRefusal::Unreadable);
     store.close().await;
 }
@@ -270,7 +279,7 @@ async fn a_lost_key_can_be_got_over(subject: &Subject) {
     let rotated = rotate(&store, &endpoint, Duration::ZERO).await;
     let headers = Some(custom());
     let change = EndpointChange { headers, ..EndpointChange::default() };
-    store.update_endpoint(org, endpoint.id, &change, at(2)).await.unwrap().unwrap();
+    store.update_endpoint(org, endpoint.id, &change, &Actor::CLI, at(2)).await.unwrap().unwrap();
     let found = read(&store, &endpoint).await;
     assert_eq!((found.secrets, found.headers), (rotated.secrets, Ok(custom())));
     assert_eq!(store.missing_keys_across_orgs().await.unwrap(), []);
@@ -299,7 +308,7 @@ async fn an_event_is_planned_for_no_endpoint_that_is_missing_or_disabled(subject
     let endpoint = add_endpoint(subject, org, "*").await;
     let disabled_reason = Some(Some("by its owner".to_owned()));
     let change = EndpointChange { disabled_reason, ..EndpointChange::default() };
-    subject.store.update_endpoint(org, endpoint.id, &change, at(1)).await.unwrap();
+    subject.store.update_endpoint(org, endpoint.id, &change, &Actor::CLI, at(1)).await.unwrap();
     let plan = async |org, id| {
         let event = std::sync::Arc::new(some_event(org, "a.b", at(5)));
         let refusal = subject.store.plan_event(org, id, &event, at(5)).await.unwrap().unwrap_err();

@@ -1,5 +1,5 @@
 use hookgate::domain::{
-    DeadReason, Decision, EndpointChange, EndpointId, EventFilter, OrgId, Outcome, Timestamp,
+    Actor, DeadReason, Decision, EndpointChange, EndpointId, EventFilter, OrgId, Outcome, Timestamp,
 };
 
 use super::fixtures::{
@@ -110,7 +110,11 @@ async fn enabling_an_endpoint_or_moving_it_starts_afresh(subject: &Subject) {
         let leased = claim(subject, 1, at(0)).await.remove(0);
         record(subject, &[outcome(&leased, Decision::RetryAt(at(500)), at(10))]).await;
         assert!(failing_since(subject, org, endpoint.id).await.is_some());
-        subject.store.update_endpoint(org, endpoint.id, &change, at(20)).await.unwrap();
+        subject
+            .store
+            .update_endpoint(org, endpoint.id, &change, &Actor::CLI, at(20))
+            .await
+            .unwrap();
         assert_eq!(failing_since(subject, org, endpoint.id).await, None);
     }
 }

@@ -99,6 +99,37 @@ impl Subject {
         }
     }
 
+    /// Where the PostgreSQL database is.
+    pub(crate) fn url(&self) -> String {
+        match &self.database {
+            Database::Sqlite(_) => panic!("not in PostgreSQL"),
+            Database::Postgres(url) => url.clone(),
+        }
+    }
+
+    /// The tables that have this column, partitions left out.
+    pub(crate) async fn tables_with(&self, column: &str) -> Vec<String> {
+        match &self.database {
+            Database::Sqlite(path) => {
+                let url = format!("sqlite://{}", path.display());
+                let mut connection = SqliteConnection::connect(&url).await.unwrap();
+                let query = sqlx::query_scalar(
+                    "SELECT t.name FROM sqlite_schema t JOIN pragma_table_info(t.name) c
+                     WHERE t.type = 'table' AND c.name = ?1",
+                );
+                query.bind(column).fetch_all(&mut connection).await.unwrap()
+            }
+            Database::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                let query = sqlx::query_scalar(
+                    "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+                     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attname = $1",
+                );
+                query.bind(column).fetch_all(&mut connection).await.unwrap()
+            }
+        }
+    }
+
     /// The one number that a query answers with.
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         match &self.database {

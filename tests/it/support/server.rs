@@ -12,8 +12,8 @@ use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
 use hookgate::delivery::{Control, Vitals};
 use hookgate::domain::{
-    ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, Role,
-    Timestamp, TraceId,
+    Actor, ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Limit, Org,
+    OrgId, Role, Scopes, Timestamp, TraceId,
 };
 use hookgate::http::{Api, AppState, Parts};
 use hookgate::ingest::{Backlog, Intake, Replayer};
@@ -43,6 +43,7 @@ pub(crate) struct Server {
     /// Such as `http://127.0.0.1:40123`.
     pub(crate) base_url: String,
     pub(crate) store: SharedStore,
+    pub(crate) authenticator: Authenticator,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     /// Of a delivery part that is not there: a test beats for it.
@@ -103,7 +104,7 @@ impl Server {
         let vitals = Vitals::new(&clock);
         let parts = Parts {
             store: Arc::clone(&store),
-            authenticator,
+            authenticator: authenticator.clone(),
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
             delivery: Control::new(),
@@ -121,7 +122,19 @@ impl Server {
         let serving = hookgate::http::serve(listener, None, api, lifecycle.shutdown());
         lifecycle.spawn("http", async move { serving.await.unwrap() });
         let client = client();
-        Self { base_url, store, clock, metrics, vitals, journal, reader, lifecycle, client, dir }
+        Self {
+            base_url,
+            store,
+            authenticator,
+            clock,
+            metrics,
+            vitals,
+            journal,
+            reader,
+            lifecycle,
+            client,
+            dir,
+        }
     }
 
     /// The SQLite file.
@@ -137,13 +150,9 @@ impl Server {
     /// Adds an organisation with a key.
     pub(crate) async fn tenant_limited(&self, name: &str, per_minute: Option<u32>) -> Tenant {
         let now = self.clock.now();
-        let org = Org {
-            id: OrgId::mint(now),
-            name: name.to_owned(),
-            rate_limit_per_minute: per_minute,
-            created_at: now,
-        };
-        self.store.insert_org_across_orgs(&org).await.unwrap();
+        let mut org = Org::new(OrgId::mint(now), name, now);
+        org.limits = org.limits.with(Limit::RatePerMinute, per_minute);
+        self.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
         let (key_id, key) = self.key(Role::Tenant(org.id)).await;
         Tenant { org_id: org.id, key_id, key }
     }
@@ -155,8 +164,14 @@ impl Server {
 
     /// Adds a key; its id and its text.
     pub(crate) async fn key(&self, role: Role) -> (ApiKeyId, String) {
-        let issued = issue_key(role, "test key".to_owned(), self.clock.now()).await.unwrap();
-        self.store.insert_key_across_orgs(&issued.record).await.unwrap();
+        self.key_for(role, role.scopes()).await
+    }
+
+    /// Adds a key with these scopes; its id and its text.
+    pub(crate) async fn key_for(&self, role: Role, scopes: Scopes) -> (ApiKeyId, String) {
+        let mut issued = issue_key(role, "test key".to_owned(), self.clock.now()).await.unwrap();
+        issued.record.scopes = scopes;
+        self.store.insert_key_across_orgs(&issued.record, &Actor::CLI).await.unwrap().unwrap();
         (issued.record.id, issued.key.reveal().to_owned())
     }
 

@@ -1,0 +1,18 @@
+DROP TABLE audit_log;
+DROP TABLE org_usage;
+UPDATE endpoints SET disabled_reason = NULL WHERE suspended;
+ALTER TABLE endpoints DROP COLUMN suspended;
+ALTER TABLE api_keys DROP COLUMN last_used_at;
+ALTER TABLE api_keys DROP COLUMN revoked_at;
+ALTER TABLE api_keys DROP COLUMN scopes;
+DROP INDEX orgs_paused;
+ALTER TABLE orgs DROP COLUMN deleted_at;
+ALTER TABLE orgs DROP COLUMN deleted_rows;
+ALTER TABLE orgs DROP COLUMN deleting_since;
+ALTER TABLE orgs DROP COLUMN suspended_at;
+ALTER TABLE orgs DROP COLUMN payload_bytes_max;
+ALTER TABLE orgs DROP COLUMN keys_max;
+ALTER TABLE orgs DROP COLUMN endpoints_max;
+ALTER TABLE orgs DROP COLUMN events_per_month;
+ALTER TABLE orgs DROP COLUMN bytes_per_minute;
+ALTER TABLE orgs DROP COLUMN burst;

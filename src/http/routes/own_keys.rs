@@ -1,0 +1,85 @@
+//! A tenant's own keys: what operators can do with all keys, within one organisation and within what
+//! the key that asks may do itself.
+//!
+//! A key of another organisation is not found. A key may give no scope away that it lacks: not to a
+//! new key, and not by rotating one that has more, which would show that one's successor. It may
+//! revoke any key of its organisation, since that takes away only.
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::super::error::ApiError;
+use super::super::extract::{Caller, Id, KeysManage, Scoped, Tenant};
+use super::super::fields::{Fields, OptionalFields};
+use super::super::query::Query;
+use super::super::state::AppState;
+use super::answer;
+use super::keys::{self, KeyView};
+use crate::domain::{ApiKey, ApiKeyId, Role};
+
+const PLACE: &str = "/api/keys";
+
+/// `GET /api/keys`.
+pub(in super::super) async fn list(
+    State(app): State<AppState>,
+    tenant: Scoped<KeysManage>,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let page = query.page();
+    query.finish()?;
+    keys::page_of(&app, &app.store.keys(tenant.org_id, page).await?)
+}
+
+/// `POST /api/keys`: 201 with the key's text.
+pub(in super::super) async fn create(
+    State(app): State<AppState>,
+    tenant: Scoped<KeysManage>,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    let now = app.clock.now();
+    let new = keys::new_key(fields, tenant.principal.scopes, now)?;
+    keys::create(&app, Role::Tenant(tenant.org_id), new, &tenant.actor(), PLACE).await
+}
+
+/// `GET /api/keys/{id}`.
+pub(in super::super) async fn one(
+    State(app): State<AppState>,
+    tenant: Scoped<KeysManage>,
+    Id(id): Id<ApiKeyId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    answer::ok(&KeyView::of(&own(&app, &tenant, id).await?, app.clock.now()))
+}
+
+/// `DELETE /api/keys/{id}`: the key stops working now. It stays listed.
+pub(in super::super) async fn revoke(
+    State(app): State<AppState>,
+    tenant: Scoped<KeysManage>,
+    Id(id): Id<ApiKeyId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    own(&app, &tenant, id).await?;
+    keys::end(&app, id, &tenant.actor()).await
+}
+
+/// `POST /api/keys/{id}/rotate`: 201 with the text of a key like the old one.
+pub(in super::super) async fn rotate(
+    State(app): State<AppState>,
+    tenant: Scoped<KeysManage>,
+    Id(id): Id<ApiKeyId>,
+    OptionalFields(fields): OptionalFields,
+) -> Result<Response, ApiError> {
+    let grace = keys::grace(fields)?;
+    let old = own(&app, &tenant, id).await?;
+    if !tenant.principal.scopes.include(old.scopes) {
+        return Err(ApiError::ScopeRequired(old.scopes));
+    }
+    keys::replace(&app, old, grace, &tenant.actor(), PLACE).await
+}
+
+async fn own(app: &AppState, tenant: &Tenant, id: ApiKeyId) -> Result<ApiKey, ApiError> {
+    let key = app.store.key_across_orgs(id).await?;
+    key.filter(|key| key.role == Role::Tenant(tenant.org_id)).ok_or(ApiError::NotFound)
+}

@@ -1,0 +1,146 @@
+//! What the audit log says of each change. Both backends write it in the change's own transaction.
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::domain::{ApiKey, Endpoint, EndpointChange, EndpointId, Org, OrgId, SigningSecret};
+
+/// A line that is about to be written.
+#[derive(Debug)]
+pub(super) struct Note {
+    /// Whose it is; an organisation's lines are deleted with it.
+    pub(super) org: Option<OrgId>,
+    pub(super) action: &'static str,
+    pub(super) object: Uuid,
+    pub(super) changes: Value,
+}
+
+impl Note {
+    /// An organisation was added. Like its deletion, this is the operators' to remember.
+    pub(super) fn org_created(org: &Org) -> Self {
+        let mut changes = org_changes(&Org::new(org.id, "", org.created_at), org);
+        changes.insert("name".to_owned(), json!(org.name));
+        Self {
+            org: None,
+            action: "org.create",
+            object: org.id.uuid(),
+            changes: Value::Object(changes),
+        }
+    }
+
+    /// An organisation was changed.
+    pub(super) fn org_changed(action: &'static str, before: &Org, after: &Org) -> Self {
+        let org = after.deletion.is_none().then_some(after.id);
+        let changes = Value::Object(org_changes(before, after));
+        Self { org, action, object: after.id.uuid(), changes }
+    }
+
+    /// A key was added, in the place of `replaced` if there is one.
+    pub(super) fn key_created(key: &ApiKey, replaced: Option<Uuid>) -> Self {
+        let mut changes = json!({ "name": key.name, "scopes": key.scopes });
+        if let Some(end) = key.expires_at {
+            changes["expires_at"] = json!(end);
+        }
+        if let Some(replaced) = replaced {
+            changes["replaces"] = json!(replaced);
+        }
+        let action = if replaced.is_some() { "key.rotate" } else { "key.create" };
+        Self { org: key.role.org_id(), action, object: key.id.uuid(), changes }
+    }
+
+    /// A key was made to expire.
+    pub(super) fn key_expired(key: &ApiKey) -> Self {
+        let action = if key.revoked_at.is_some() { "key.revoke" } else { "key.expire" };
+        let changes = json!({ "expires_at": key.expires_at });
+        Self { org: key.role.org_id(), action, object: key.id.uuid(), changes }
+    }
+
+    /// An endpoint was added.
+    pub(super) fn endpoint_created(endpoint: &Endpoint) -> Self {
+        let changes = json!({
+            "url": place(&endpoint.url),
+            "event_types": endpoint.event_types.to_string(),
+        });
+        Self::of_endpoint(endpoint.org_id, "endpoint.create", endpoint.id, changes)
+    }
+
+    /// An endpoint was changed.
+    pub(super) fn endpoint_changed(org: OrgId, id: EndpointId, change: &EndpointChange) -> Self {
+        let mut changes = Map::new();
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                changes.insert(name.to_owned(), value);
+            }
+        };
+        set("url", change.url.as_ref().map(|url| json!(place(url))));
+        set("event_types", change.event_types.as_ref().map(|types| json!(types.to_string())));
+        set("description", change.description.as_ref().map(|text| json!(text)));
+        // Their values may be credentials.
+        set("headers", change.headers.as_ref().map(|_| json!("changed")));
+        set("disabled_reason", change.disabled_reason.as_ref().map(|why| json!(why)));
+        Self::of_endpoint(org, "endpoint.update", id, Value::Object(changes))
+    }
+
+    /// An endpoint was removed.
+    pub(super) fn endpoint_deleted(org: OrgId, id: EndpointId) -> Self {
+        Self::of_endpoint(org, "endpoint.delete", id, json!({}))
+    }
+
+    /// An endpoint's secret was replaced.
+    pub(super) fn secret_rotated(org: OrgId, id: EndpointId, new: &SigningSecret) -> Self {
+        let changes = json!({ "signature": new.scheme() });
+        Self::of_endpoint(org, "endpoint.secret.rotate", id, changes)
+    }
+
+    /// An endpoint's secret was shown.
+    pub(super) fn secret_shown(org: OrgId, id: EndpointId) -> Self {
+        Self::of_endpoint(org, "endpoint.secret.show", id, json!({}))
+    }
+
+    fn of_endpoint(org: OrgId, action: &'static str, id: EndpointId, changes: Value) -> Self {
+        Self { org: Some(org), action, object: id.uuid(), changes }
+    }
+}
+
+/// The new values of what differs.
+fn org_changes(before: &Org, after: &Org) -> Map<String, Value> {
+    let mut changes = Map::new();
+    if before.name != after.name {
+        changes.insert("name".to_owned(), json!(after.name));
+    }
+    for ((limit, old), (_, new)) in before.limits.iter().zip(after.limits.iter()) {
+        if old != new {
+            changes.insert(limit.name().to_owned(), json!(new));
+        }
+    }
+    if before.state() != after.state() {
+        changes.insert("state".to_owned(), json!(after.state()));
+    }
+    changes
+}
+
+/// Where a URL leads, without path and query: those are often secrets of the receiver's.
+fn place(url: &url::Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Limit, Timestamp};
+
+    #[test]
+    fn only_what_differs_is_named_and_no_path_of_a_url() {
+        let at = Timestamp::from_micros(1);
+        let before = Org::new(OrgId::mint(at), "a", at);
+        let mut after = before.clone();
+        after.limits = after.limits.with(Limit::Keys, Some(3));
+        after.suspended_at = Some(at);
+        let note = Note::org_changed("org.update", &before, &after);
+        assert_eq!(note.changes, json!({ "keys_max": 3, "state": "suspended" }));
+        assert_eq!(
+            place(&"https://u:p@a.example:8/T0/s3cret?x=1".parse().unwrap()),
+            "https://a.example:8"
+        );
+    }
+}

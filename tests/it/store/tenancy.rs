@@ -1,0 +1,402 @@
+//! Limits, suspension, deletion, usage, hints and the audit log.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookgate::domain::{
+    Actor, ApiKeyId, EndpointChange, Event, Limit, Month, Org, OrgChange, OrgId, Role, Scope,
+    Scopes,
+};
+use hookgate::runtime::Wake;
+use hookgate::store::AddRefusal;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::fixtures::{
+    EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event, org_with_deliveries,
+    outcome, persist, room, some_endpoint, some_event, some_key, some_org,
+};
+use super::{Subject, on_both};
+
+on_both!(
+    scopes_revocation_and_last_use_come_back,
+    keys_from_before_there_were_scopes_have_all_of_their_role,
+    a_quota_of_keys_and_endpoints_holds_against_many_at_once,
+    a_suspended_organisations_deliveries_wait_and_lose_no_attempt,
+    events_of_a_suspended_organisation_are_stored_and_sent_after_it,
+    an_endpoint_its_owner_disabled_stays_so_through_a_suspension,
+    an_endpoint_enabled_or_added_during_a_suspension_waits_for_its_end,
+    a_deletion_leaves_no_row_with_the_organisations_id,
+    nothing_of_a_deleted_organisation_is_stored_any_more,
+    what_is_used_in_a_month_adds_up,
+    every_change_is_in_the_log_with_who_and_where_from_and_no_secret,
+    a_change_that_is_refused_is_not_in_the_log,
+);
+
+async fn set(subject: &Subject, org: OrgId, limit: Limit, value: u32) {
+    let change = OrgChange { name: None, limits: vec![(limit, Some(value))] };
+    subject.store.update_org(org, &change, &Actor::CLI, at(1)).await.unwrap().unwrap();
+}
+
+async fn suspend(subject: &Subject, org: OrgId, suspended: bool, now: i64) -> Org {
+    subject.store.suspend_org(org, suspended, &Actor::CLI, at(now)).await.unwrap().unwrap()
+}
+
+/// Deletes until there is nothing to delete, and returns how many steps that took.
+async fn delete(subject: &Subject, org: OrgId) -> usize {
+    subject.store.delete_org(org, &Actor::CLI, at(50)).await.unwrap().unwrap();
+    let mut steps = 0;
+    while subject.store.delete_step_across_orgs(at(60)).await.unwrap().is_some() {
+        steps += 1;
+    }
+    steps
+}
+
+async fn scopes_revocation_and_last_use_come_back(subject: &Subject) {
+    let store = &subject.store;
+    let mut key = some_key(Role::Tenant(add_org(subject).await), at(1));
+    key.scopes = Scopes::of(Scope::EventsRead);
+    store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
+    store.touch_keys_across_orgs(&[key.id, ApiKeyId::mint(at(1))], at(120)).await.unwrap();
+    // An instance that is late takes nothing back.
+    store.touch_keys_across_orgs(&[key.id], at(60)).await.unwrap();
+    let found = store.key_across_orgs(key.id).await.unwrap().unwrap();
+    assert_eq!((found.scopes, found.last_used_at), (key.scopes, Some(at(120))));
+    assert_eq!(found.revoked_at, None);
+    store.expire_key_across_orgs(key.id, at(130), &Actor::CLI, at(130)).await.unwrap();
+    let found = store.key_across_orgs(key.id).await.unwrap().unwrap();
+    assert_eq!((found.revoked_at, found.expires_at), (Some(at(130)), Some(at(130))));
+    assert_eq!(store.keys_changed_across_orgs(at(131)).await.unwrap(), []);
+}
+
+async fn keys_from_before_there_were_scopes_have_all_of_their_role(subject: &Subject) {
+    let role = Role::Tenant(add_org(subject).await);
+    let (tenant, operator) = (some_key(role, at(1)), some_key(Role::Operator, at(1)));
+    for key in [&tenant, &operator] {
+        subject.store.insert_key_across_orgs(key, &Actor::CLI).await.unwrap().unwrap();
+    }
+    let before = "UPDATE api_keys SET scopes = NULL";
+    subject.raw(before, before).await;
+    for (key, scopes) in [(tenant, Scopes::TENANT), (operator, Scopes::OPERATOR)] {
+        let found = subject.store.key_across_orgs(key.id).await.unwrap().unwrap();
+        assert_eq!(found.scopes, scopes);
+    }
+}
+
+async fn a_quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subject) {
+    let org = add_org(subject).await;
+    set(subject, org, Limit::Keys, 3).await;
+    set(subject, org, Limit::Endpoints, 3).await;
+    let mut adds = JoinSet::new();
+    for place in 0..16 {
+        let store = Arc::clone(&subject.store);
+        adds.spawn(async move {
+            if place % 2 == 0 {
+                let key = some_key(Role::Tenant(org), at(2));
+                store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap()
+            } else {
+                let endpoint = some_endpoint(org, "*");
+                store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap()
+            }
+        });
+    }
+    let ends = adds.join_all().await;
+    assert_eq!(ends.iter().filter(|end| end.is_ok()).count(), 6, "{ends:?}");
+    assert!(ends.iter().all(|end| matches!(end, Ok(()) | Err(AddRefusal::OverQuota(3)))));
+    let held = subject.store.holdings(org, at(3)).await.unwrap();
+    assert_eq!((held.keys, held.endpoints), (3, 3));
+
+    // A key that is no longer good makes room; a rotation needs none.
+    let keys = subject.store.keys(org, FIRST_PAGE).await.unwrap().data;
+    let new = some_key(Role::Tenant(org), at(4));
+    let store = &subject.store;
+    assert!(store.rotate_key_across_orgs(keys[0].id, at(99), &new, &Actor::CLI).await.unwrap());
+    for key in &keys {
+        store.expire_key_across_orgs(key.id, at(5), &Actor::CLI, at(5)).await.unwrap();
+    }
+    let another = some_key(Role::Tenant(org), at(6));
+    assert_eq!(store.insert_key_across_orgs(&another, &Actor::CLI).await.unwrap(), Ok(()));
+}
+
+async fn a_suspended_organisations_deliveries_wait_and_lose_no_attempt(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 3).await;
+    let under_way = claim(subject, 1, at(1)).await;
+    let suspended = suspend(subject, org, true, 2).await;
+    assert_eq!(suspended.suspended_at, Some(at(2)));
+    assert_eq!(subject.store.paused_across_orgs().await.unwrap(), [org]);
+    assert_eq!(claim(subject, 10, at(3)).await.len(), 0);
+    // One that was not started is handed back.
+    let back = outcome(&under_way[0], hookgate::domain::Decision::RetryAt(at(3)), at(3));
+    let back = hookgate::domain::Outcome { attempt: None, ..back };
+    assert_eq!(subject.store.record_outcomes_across_orgs(&[back]).await.unwrap(), 1);
+    assert_eq!(claim(subject, 10, at(1_000)).await.len(), 0);
+    let shown = subject.store.endpoint(org, endpoint.id).await.unwrap().unwrap();
+    assert_eq!(shown.disabled_reason.as_deref(), Some("the organisation is suspended"));
+
+    assert_eq!(suspend(subject, org, false, 2_000).await.suspended_at, None);
+    assert_eq!(subject.store.paused_across_orgs().await.unwrap(), []);
+    let claimed = claim(subject, 10, at(2_000)).await;
+    assert_eq!(claimed.len(), 3);
+    assert!(claimed.iter().all(|delivery| delivery.attempts == 0));
+}
+
+async fn events_of_a_suspended_organisation_are_stored_and_sent_after_it(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    suspend(subject, org, true, 1).await;
+    let batch: Vec<Arc<Event>> = (0..2).map(|_| Arc::new(some_event(org, "a.b", at(0)))).collect();
+    let room = Some(room(10, at(60)));
+    let persisted = subject.store.persist_events_across_orgs(&batch, room, at(2)).await.unwrap();
+    assert_eq!((persisted.stored, persisted.planned, persisted.leased.len()), (2, 2, 0));
+    assert_eq!(claim(subject, 10, at(3)).await.len(), 0);
+    suspend(subject, org, false, 4).await;
+    assert_eq!(claim(subject, 10, at(4)).await.len(), 2);
+}
+
+async fn an_endpoint_its_owner_disabled_stays_so_through_a_suspension(subject: &Subject) {
+    let org = add_org(subject).await;
+    let (before, during) =
+        (add_endpoint(subject, org, "*").await, add_endpoint(subject, org, "*").await);
+    let off = EndpointChange {
+        disabled_reason: Some(Some("off".to_owned())),
+        ..EndpointChange::default()
+    };
+    let disable = async |id| {
+        subject.store.update_endpoint(org, id, &off, &Actor::SERVER, at(1)).await.unwrap();
+    };
+    disable(before.id).await;
+    suspend(subject, org, true, 2).await;
+    disable(during.id).await;
+    suspend(subject, org, false, 3).await;
+    for id in [before.id, during.id] {
+        let endpoint = subject.store.endpoint(org, id).await.unwrap().unwrap();
+        assert_eq!(endpoint.disabled_reason.as_deref(), Some("off"));
+    }
+}
+
+async fn an_endpoint_enabled_or_added_during_a_suspension_waits_for_its_end(subject: &Subject) {
+    let org = add_org(subject).await;
+    let off = add_endpoint(subject, org, "*").await;
+    let switch = async |reason: Option<&str>, now| {
+        let disabled_reason = Some(reason.map(ToOwned::to_owned));
+        let change = EndpointChange { disabled_reason, ..EndpointChange::default() };
+        let changed = subject.store.update_endpoint(org, off.id, &change, &Actor::CLI, at(now));
+        changed.await.unwrap().unwrap().disabled_reason
+    };
+    switch(Some("off"), 1).await;
+    suspend(subject, org, true, 2).await;
+    let shown = switch(None, 3).await;
+    assert_eq!(shown.as_deref(), Some("the organisation is suspended"));
+    add_endpoint(subject, org, "*").await;
+    persist(subject, &[some_event(org, "a.b", at(0))], at(4)).await;
+    assert_eq!(claim(subject, 10, at(4)).await.len(), 0);
+    suspend(subject, org, false, 5).await;
+    assert_eq!(claim(subject, 10, at(5)).await.len(), 2);
+}
+
+/// Every table with a column `org_id`, whichever migration made it.
+async fn rows_of(subject: &Subject, org: OrgId) -> i64 {
+    let id = org.uuid().simple();
+    let tables = subject.tables_with("org_id").await;
+    assert!(tables.len() >= 9, "{tables:?}");
+    let mut rows = 0;
+    for table in tables {
+        let own = if subject.is_postgres() { format!("'{id}'::uuid") } else { format!("x'{id}'") };
+        let sql = format!("SELECT count(*) FROM {table} WHERE org_id = {own}");
+        rows += subject.count(&sql).await;
+    }
+    rows
+}
+
+async fn a_deletion_leaves_no_row_with_the_organisations_id(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 5).await;
+    let (other, _) = org_with_deliveries(subject, 2).await;
+    let key = some_key(Role::Tenant(org), at(1));
+    subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
+    persist(subject, &[named_event(org, "d", at(1))], at(1)).await;
+    let claimed = claim(subject, 2, at(2)).await;
+    let ours = claimed.iter().filter(|delivery| delivery.event.org_id == org);
+    let dead: Vec<_> = ours.map(|delivery| outcome(delivery, EXHAUSTED, at(3))).collect();
+    subject.store.record_outcomes_across_orgs(&dead).await.unwrap();
+    subject
+        .store
+        .bury_event(org, named_event(org, "x", at(1)).id, b"x", "why", at(3))
+        .await
+        .unwrap();
+    let month = Month::of(at(1));
+    subject.store.add_month_events_across_orgs(month, &[(org, 5)]).await.unwrap();
+    set(subject, org, Limit::Keys, 9).await;
+    let others = rows_of(subject, other).await;
+    assert!(rows_of(subject, org).await > 12);
+
+    assert!(delete(subject, org).await > 5, "one kind of rows a step");
+    assert_eq!(rows_of(subject, org).await, 0);
+    assert_eq!(rows_of(subject, other).await, others);
+    let deletion = subject.store.org(org).await.unwrap().unwrap();
+    assert_eq!(deletion.name, "");
+    let deletion = deletion.deletion.unwrap();
+    assert_eq!((deletion.since, deletion.done_at), (at(50), Some(at(60))));
+    assert!(deletion.rows > 12);
+    let listed = subject.store.orgs_across_orgs(FIRST_PAGE).await.unwrap().data;
+    assert_eq!(listed.iter().map(|org| org.id).collect::<Vec<_>>(), [other]);
+    // That it was, and that it was deleted, operators still know.
+    let log = subject.store.audit_log_across_orgs(FIRST_PAGE).await.unwrap().data;
+    let kept: Vec<_> = log.iter().filter(|entry| entry.object == org.uuid()).collect();
+    let kept: Vec<_> = kept.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(kept, ["org.delete", "org.create"]);
+}
+
+async fn nothing_of_a_deleted_organisation_is_stored_any_more(subject: &Subject) {
+    let (org, other) = (add_org(subject).await, add_org(subject).await);
+    add_endpoint(subject, org, "*").await;
+    let store = &subject.store;
+    store.delete_org(org, &Actor::CLI, at(50)).await.unwrap().unwrap();
+    let late = [
+        some_event(org, "a.b", at(51)),
+        named_event(org, "d", at(51)),
+        some_event(other, "a.b", at(51)),
+    ];
+    // With dedup ids, and without, which is another statement.
+    let persisted = persist(subject, &late, at(51)).await;
+    assert_eq!((persisted.stored, persisted.dropped, persisted.duplicates), (1, 2, 0));
+    let persisted = persist(subject, &late[..1], at(51)).await;
+    assert_eq!((persisted.stored, persisted.dropped, persisted.duplicates), (0, 1, 0));
+    store.bury_event(org, late[0].id, b"x", "why", at(52)).await.unwrap();
+    store.add_month_events_across_orgs(Month::of(at(1)), &[(org, 5)]).await.unwrap();
+    let key = some_key(Role::Tenant(org), at(52));
+    let refused = store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap();
+    assert_eq!(refused, Err(AddRefusal::OrgDeleted));
+    let refused = store.insert_endpoint(org, &some_endpoint(org, "*"), &Actor::CLI).await.unwrap();
+    assert_eq!(refused, Err(AddRefusal::OrgDeleted));
+    assert_eq!(store.delete_org(org, &Actor::CLI, at(53)).await.unwrap(), None);
+    assert_eq!(store.suspend_org(org, false, &Actor::CLI, at(53)).await.unwrap(), None);
+    while store.delete_step_across_orgs(at(60)).await.unwrap().is_some() {}
+    persist(subject, &late[..2], at(61)).await;
+    assert_eq!(rows_of(subject, org).await, 0);
+}
+
+async fn what_is_used_in_a_month_adds_up(subject: &Subject) {
+    let (one, other) = (add_org(subject).await, add_org(subject).await);
+    let (month, next) = (Month::of(at(0)), Month::of(at(40 * 86_400)));
+    let add = async |month, events: &[(OrgId, u64)]| {
+        let mut written = subject.store.add_month_events_across_orgs(month, events).await.unwrap();
+        written.sort_unstable_by_key(|(_, events)| *events);
+        written
+    };
+    assert_eq!(add(month, &[(other, 2), (one, 1)]).await, [(one, 1), (other, 2)]);
+    assert_eq!(add(month, &[(one, 10), (some_org(at(0)).id, 5)]).await, [(one, 11)]);
+    assert_eq!(add(next, &[(one, 3)]).await, [(one, 3)]);
+    assert_eq!(subject.store.month_events(one, month).await.unwrap(), 11);
+    assert_eq!(subject.store.month_events(other, next).await.unwrap(), 0);
+}
+
+async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subject: &Subject) {
+    let store = &subject.store;
+    let org = add_org(subject).await;
+    let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+    let by = Actor::key(ApiKeyId::mint(at(0)), Some(address));
+    let key = some_key(Role::Tenant(org), at(1));
+    store.insert_key_across_orgs(&key, &by).await.unwrap().unwrap();
+    let new = some_key(Role::Tenant(org), at(2));
+    store.rotate_key_across_orgs(key.id, at(2), &new, &by).await.unwrap();
+    store.expire_key_across_orgs(new.id, at(3), &by, at(3)).await.unwrap();
+    let mut endpoint = some_endpoint(org, "a.*");
+    endpoint.created_at = at(4);
+    store.insert_endpoint(org, &endpoint, &by).await.unwrap().unwrap();
+    let secret = hookgate::domain::SigningSecret::generate().unwrap();
+    let day = Duration::from_hours(24);
+    store.rotate_secret(org, endpoint.id, &secret, day, &by, at(5)).await.unwrap().unwrap();
+    store.note_secret_shown(org, endpoint.id, &by, at(6)).await.unwrap();
+    let headers = hookgate::domain::CustomHeaders::parse([("x-token", "hush")]).unwrap();
+    let change = EndpointChange { headers: Some(headers), ..EndpointChange::default() };
+    store.update_endpoint(org, endpoint.id, &change, &by, at(7)).await.unwrap();
+    store.delete_endpoint(org, endpoint.id, &by, at(8)).await.unwrap();
+    set(subject, org, Limit::Burst, 5).await;
+
+    let log = store.audit_log(org, FIRST_PAGE).await.unwrap().data;
+    let actions: Vec<_> = log.iter().map(|entry| entry.action.as_str()).collect();
+    let expected = [
+        "endpoint.delete",
+        "endpoint.update",
+        "endpoint.secret.show",
+        "endpoint.secret.rotate",
+        "endpoint.create",
+        "key.revoke",
+        "key.rotate",
+    ];
+    assert_eq!(actions[..7], expected);
+    assert!(actions[7..].contains(&"key.create") && actions[7..].contains(&"org.update"));
+    assert_eq!((log[0].actor.clone(), log[0].at), (by.who.to_string(), at(8)));
+    assert_eq!(log[0].address.as_deref(), Some("192.0.2.7"));
+    assert_eq!(log[1].changes, json!({ "headers": "changed" }));
+    assert_eq!(log[4].changes, json!({ "url": "https://example.com", "event_types": "a.*" }));
+    assert_eq!(log[6].changes["replaces"], json!(key.id.uuid()));
+    let text = serde_json::to_string(&log).unwrap();
+    for secret in ["hush", &secret.reveal(), "argon2", "hooks"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    let stranger = add_org(subject).await;
+    assert_eq!(store.audit_log(stranger, FIRST_PAGE).await.unwrap().data, []);
+    let all = store.audit_log_across_orgs(FIRST_PAGE).await.unwrap().data;
+    assert_eq!(all.len(), log.len() + 2, "and two organisations were created");
+}
+
+async fn a_change_that_is_refused_is_not_in_the_log(subject: &Subject) {
+    let org = add_org(subject).await;
+    set(subject, org, Limit::Keys, 0).await;
+    let lines = "SELECT count(*) FROM audit_log";
+    let before = subject.count(lines).await;
+    let store = &subject.store;
+    let key = some_key(Role::Tenant(org), at(2));
+    store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap_err();
+    assert!(!store.expire_key_across_orgs(key.id, at(3), &Actor::CLI, at(3)).await.unwrap());
+    let endpoint = some_endpoint(org, "*").id;
+    assert!(!store.delete_endpoint(org, endpoint, &Actor::CLI, at(3)).await.unwrap());
+    // Suspended already is no change.
+    suspend(subject, org, false, 3).await;
+    assert_eq!(subject.count(lines).await, before);
+}
+
+#[tokio::test]
+async fn a_change_on_one_instance_is_hinted_at_on_another_until_the_connection_is_gone() {
+    let subject = Subject::postgres().await;
+    let org = add_org(&subject).await;
+    let other = subject.another().await;
+    let wake = Wake::new();
+    let (told, hour) = (wake.clone(), Duration::from_hours(1));
+    let mut hearing = JoinSet::new();
+    hearing.spawn(async move { other.hint_changes_across_orgs(&[told]).await });
+    // The first tells that it listens.
+    wake.sleep(hour).await;
+    set(&subject, org, Limit::Burst, 5).await;
+    wake.sleep(hour).await;
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    subject.raw("", kill).await;
+    let ended = hearing.join_next().await.unwrap().unwrap();
+    assert!(ended.is_ok() || ended.is_err(), "it ended, and its caller listens anew");
+}
+
+/// A batch that looked the organisation up before its deletion began is stored before it.
+#[tokio::test]
+async fn a_deletion_waits_for_batches_that_are_being_stored() {
+    use sqlx::{Connection, Executor};
+
+    let subject = Subject::postgres().await;
+    let org = add_org(&subject).await;
+    let mut batch = sqlx::PgConnection::connect(&subject.url()).await.unwrap();
+    let hold = format!("BEGIN; SELECT 1 FROM orgs WHERE id = '{}' FOR KEY SHARE", org.uuid());
+    batch.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(hold))).await.unwrap();
+    let mut deleting = JoinSet::new();
+    let store = Arc::clone(&subject.store);
+    deleting.spawn(async move { store.delete_org(org, &Actor::CLI, at(50)).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while subject.count(waits).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(deleting.try_join_next().is_none());
+    batch.execute("COMMIT").await.unwrap();
+    assert!(deleting.join_next().await.unwrap().unwrap().unwrap().is_some());
+}
