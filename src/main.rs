@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use hookgate::cli::{self, Cli};
 
-/// The system's allocator took an eighth of the server's CPU time under load; see
-/// PERFORMANCE_OPTIMIZATIONS.md.
+/// The system's allocator took an eighth of the server's CPU time under load, and a tenth of SQLite's,
+/// whose C code calls this one too (the crate's feature `override`); see PERFORMANCE_OPTIMIZATIONS.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 /// Keeps the system from backing the allocator's memory with pages of 2 MiB, of which an idle server
-/// would use a part: it holds 22 MB with small ones and 34 MB with large ones.
+/// would use a part: it holds 25 MB with small ones and a third more with large ones.
 fn use_small_pages() {
     // Where it cannot be had the server is larger, and nothing else.
     #[cfg(target_os = "linux")]
