@@ -1,6 +1,6 @@
 # What one does with this repository. `make` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test torture lint bench load-test clean
+.PHONY: help run test torture lint deny bench load-test clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -17,6 +17,10 @@ torture: ## Kill, stop, starve and damage servers at length: TORTURE_ROUNDS, 300
 lint: ## Formatting and clippy, warnings denied
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+deny: ## Check dependencies by deny.toml (cargo install cargo-deny); advisories need the network
+	cargo deny check bans licenses sources
+	cargo deny check advisories
 
 bench: ## Run the micro-benchmarks
 	cargo bench

@@ -23,7 +23,7 @@ use tenancy::Tenancy;
 use crate::auth::Authenticator;
 use crate::config::{Config, JournalConfig, StoreConfig};
 use crate::delivery::{self, DeliveryError, Paused};
-use crate::http::{self, Api, AppState};
+use crate::http::{self, Api, AppState, Tls, TlsError};
 use crate::ingest::{HandOver, Intake, Replayer, Workers};
 use crate::journal::{
     Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery,
@@ -42,6 +42,7 @@ const MIB: u64 = 1024 * 1024;
 pub struct App {
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
     api: Api,
     authenticator: Authenticator,
     lifecycle: Lifecycle,
@@ -126,6 +127,9 @@ pub enum AppError {
     /// The webhook client could not be built.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address could not be listened on.
     #[error("cannot listen on {address}: {error}")]
     Listen {
@@ -158,14 +162,10 @@ impl App {
     /// before [`Self::run`].
     pub async fn build(config: &Config, clock: Clock) -> Result<Self, AppError> {
         let metrics = new_metrics().map_err(OpenError::Metrics)?;
+        let tls = read_certificate(config).await?;
         let background = Background::start().map_err(AppError::Threads)?;
         let store = open_store_on(&background, &config.store, Arc::clone(&metrics)).await?;
-        let applied = store.migrate_up().await?;
-        if applied > 0 {
-            tracing::info!(applied, "brought the database schema up to date");
-        }
-        require_keys(&store).await?;
-        store.maintain_across_orgs(clock.now()).await?;
+        bring_up_to_date(&store, &clock).await?;
         let (listener, address) = listen(config).await?;
         let (journal, reader) =
             open_journal(&config.store, &config.journal, Arc::clone(&metrics)).await?;
@@ -189,8 +189,8 @@ impl App {
             &behind,
         )?;
         // Nothing can fail from here on, so keys that are made are shown.
-        let base_url = format!("http://{address}");
-        let first_start = FirstStart::prepare(&store, clock.now(), base_url).await?;
+        let first_start =
+            FirstStart::prepare(&store, clock.now(), base_url(tls.as_deref(), address)).await?;
         let lease_span = delivery::lease_span(&config.delivery);
         let replayer = Replayer {
             store: Arc::clone(&store),
@@ -246,17 +246,17 @@ impl App {
                 shutdown: lifecycle.shutdown(),
             },
         ));
-        let shutdown_timeout = config.server.shutdown_timeout;
         Ok(Self {
             listener,
             address,
+            tls,
             api,
             authenticator,
             lifecycle,
             journal,
             store,
             first_start,
-            shutdown_timeout,
+            shutdown_timeout: config.server.shutdown_timeout,
             _background: background,
         })
     }
@@ -271,6 +271,15 @@ impl App {
         self.first_start.as_ref()
     }
 
+    /// Reads the certificate again, and logs whether that went well; `None` without TLS. Blocks.
+    pub fn certificate_reload(&self) -> Option<impl Fn() + Clone + Send + use<>> {
+        let tls = Arc::clone(self.tls.as_ref()?);
+        Some(move || match tls.reload() {
+            Ok(()) => tracing::info!("the certificate was read again"),
+            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+        })
+    }
+
     /// What stops it.
     pub fn shutdown(&self) -> Shutdown {
         self.lifecycle.shutdown()
@@ -283,7 +292,7 @@ impl App {
         tracing::info!(address = %self.address, "listening");
         let shutdown = self.lifecycle.shutdown();
         let journal = self.journal.clone();
-        let serving = http::serve(self.listener, self.api, shutdown.clone());
+        let serving = http::serve(self.listener, self.tls, self.api, shutdown.clone());
         self.lifecycle.spawn("http", async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "cannot accept connections");
@@ -350,6 +359,17 @@ async fn open_store_on(
     Ok(background.handle().spawn(opening).await??)
 }
 
+/// Makes the store ready for this version: its schema, its keys, its partitions.
+async fn bring_up_to_date(store: &SharedStore, clock: &Clock) -> Result<(), AppError> {
+    let applied = store.migrate_up().await?;
+    if applied > 0 {
+        tracing::info!(applied, "brought the database schema up to date");
+    }
+    require_keys(store).await?;
+    store.maintain_across_orgs(clock.now()).await?;
+    Ok(())
+}
+
 /// Refuses to go on without all keys: a server would fail deliveries one by one instead, and the
 /// command line would write secrets that the server cannot read.
 async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
@@ -371,6 +391,22 @@ async fn who_is_paused(store: &SharedStore) -> Result<Paused, StoreError> {
 
 fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {
     Metrics::new().map(Arc::new)
+}
+
+/// What clients on this machine call.
+fn base_url(tls: Option<&Tls>, address: SocketAddr) -> String {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{address}")
+}
+
+/// Reads the certificate, if the settings name one.
+async fn read_certificate(config: &Config) -> Result<Option<Arc<Tls>>, AppError> {
+    let (Some(cert), Some(key)) = (&config.server.tls_cert, &config.server.tls_key) else {
+        return Ok(None);
+    };
+    let (cert, key) = (cert.clone(), key.clone());
+    let tls = tokio::task::spawn_blocking(move || Tls::read(&cert, &key)).await??;
+    Ok(Some(Arc::new(tls)))
 }
 
 async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {

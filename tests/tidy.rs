@@ -131,7 +131,15 @@ fn the_example_environment_shows_every_default_and_what_help_says() {
         let default = argument.get_default_values().first().map(|value| value.to_str().unwrap());
         assert_eq!(
             default.is_none(),
-            matches!(name, "DATABASE_URL" | "SECRETS_KEY" | "WEBHOOK_CA_FILE" | "WORKERS"),
+            matches!(
+                name,
+                "DATABASE_URL"
+                    | "SECRETS_KEY"
+                    | "TLS_CERT"
+                    | "TLS_KEY"
+                    | "WEBHOOK_CA_FILE"
+                    | "WORKERS"
+            ),
             "{name}"
         );
         if let Some(default) = default {

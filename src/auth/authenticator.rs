@@ -1,12 +1,15 @@
 //! From a presented key to a principal, through the caches.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use governor::clock::DefaultClock;
 use moka::future::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::failures::Failures;
 use super::hasher::{self, HashError};
 use super::key::{KeyDigest, PresentedKey};
 use super::usage::{Ledger, OrgUsage};
@@ -66,6 +69,12 @@ pub enum AuthError {
     /// Too many keys are being verified for the first time.
     #[error("too many keys are being verified")]
     Busy,
+    /// Too many keys from this address were no good.
+    #[error("too many keys from this address were no good")]
+    Throttled {
+        /// When the address may present another.
+        retry_after: Duration,
+    },
 }
 
 /// Verifies keys. Cheap to clone.
@@ -88,6 +97,8 @@ struct Shared {
     last_known: Cache<ApiKeyId, Arc<VerifiedKey>>,
     /// Refusals; and the place where checks of one presented key wait for each other.
     refusals: Cache<KeyDigest, Refusal>,
+    /// Which addresses were refused too often.
+    failures: Failures,
     /// How long a row may be gone by before it is read again.
     ttl: Duration,
     hash_places: Semaphore,
@@ -155,6 +166,7 @@ impl Authenticator {
             hashes: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
             last_known: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
             refusals: Cache::builder().max_capacity(REFUSALS_MAX).time_to_live(REFUSAL_TTL).build(),
+            failures: Failures::new(config.failed_keys_per_minute, DefaultClock::default()),
             ttl: config.auth_cache_ttl,
             hash_places: Semaphore::new(HASHES_WAITING_MAX),
             hash_turns: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),
@@ -164,9 +176,14 @@ impl Authenticator {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Recognises a key.
-    pub async fn authenticate(&self, presented: &str) -> Result<Arc<Principal>, AuthError> {
-        self.principal(&*self.verified(presented).await?)
+    /// Recognises a key. `client` tells the address it came from, and is asked only when the key is
+    /// not known.
+    pub async fn authenticate(
+        &self,
+        presented: &str,
+        client: impl FnOnce() -> IpAddr,
+    ) -> Result<Arc<Principal>, AuthError> {
+        self.principal(&*self.verified(presented, client).await?)
     }
 
     /// Recognises a key, most likely the one that this connection presented last.
@@ -175,6 +192,7 @@ impl Authenticator {
         presented: &str,
         last: &LastKey,
         now: Stopwatch,
+        client: impl FnOnce() -> IpAddr,
     ) -> Result<Arc<Principal>, AuthError> {
         let forgets = self.shared.forgets.load(Ordering::SeqCst);
         let recalled = last.recall(|key| {
@@ -186,7 +204,7 @@ impl Authenticator {
             self.shared.metrics.cache_lookup(CacheLookup::Hit).inc();
             return self.principal(&verified);
         }
-        let verified = self.verified(presented).await?;
+        let verified = self.verified(presented, client).await?;
         last.remember(Remembered { verified: Arc::clone(&verified), forgets });
         self.principal(&verified)
     }
@@ -207,13 +225,17 @@ impl Authenticator {
         self.shared.ledger.write(&self.shared.store, self.shared.clock.now()).await
     }
 
-    async fn verified(&self, presented: &str) -> Result<Arc<VerifiedKey>, AuthError> {
+    async fn verified(
+        &self,
+        presented: &str,
+        client: impl FnOnce() -> IpAddr,
+    ) -> Result<Arc<VerifiedKey>, AuthError> {
         let key: PresentedKey = presented.parse().map_err(|_| AuthError::Malformed)?;
         let digest = key.digest();
         let shared = &self.shared;
         let Some(entry) = shared.verified.get(&key.id()).await else {
             // Boxed: it is rare and large, and would be moved about with every request.
-            return Box::pin(self.check(key, digest)).await;
+            return Box::pin(self.check(key, digest, client())).await;
         };
         shared.metrics.cache_lookup(CacheLookup::Hit).inc();
         // Comparing digests may stop early: what leaks is the digest of a guess, and digests
@@ -251,8 +273,16 @@ impl Authenticator {
         &self,
         key: PresentedKey,
         digest: KeyDigest,
+        client: IpAddr,
     ) -> Result<Arc<VerifiedKey>, AuthError> {
         self.shared.metrics.cache_lookup(CacheLookup::Miss).inc();
+        if let Some(refusal) = self.shared.refusals.get(&digest).await {
+            return Err(refusal.into());
+        }
+        if !self.shared.was_verified(&key, digest).await {
+            let admitted = self.shared.failures.admit(client);
+            admitted.map_err(|retry_after| AuthError::Throttled { retry_after })?;
+        }
         // The cache keeps what `Ok` carries, so the good end travels as `Err` and is shared by the
         // callers that wait, but not kept here: good keys have their own cache.
         let checked = self
@@ -261,7 +291,10 @@ impl Authenticator {
             .try_get_with(digest, async {
                 match self.shared.verify(&key, digest).await {
                     Ok(Ok(verified)) => Err(Unrefused::Verified(verified)),
-                    Ok(Err(refusal)) => Ok(refusal),
+                    Ok(Err(refusal)) => {
+                        self.shared.failures.count(client);
+                        Ok(refusal)
+                    }
                     Err(failure) => Err(Unrefused::Failed(failure)),
                 }
             })
@@ -329,6 +362,11 @@ impl Shared {
             }
             reads += 1;
         }
+    }
+
+    /// Whether this very key was good here, whatever became of it since.
+    async fn was_verified(&self, key: &PresentedKey, digest: KeyDigest) -> bool {
+        self.hashes.get(&key.id()).await.is_some_and(|(known, _)| known == digest)
     }
 
     async fn forget(&self, key: ApiKeyId) {

@@ -62,10 +62,13 @@ pub(super) async fn verify(
 pub(super) fn may_match(secret: &str, hash: &KeyHash) -> bool {
     // $argon2id$v=19$m=…$salt$hash
     let salt = hash.phc().split('$').nth(4).and_then(|salt| STANDARD_NO_PAD.decode(salt).ok());
-    match salt.as_deref().and_then(|salt| salt.split_at_checked(RANDOM_BYTES)) {
-        Some((random, found)) if found.len() == CHECK_BYTES => found == check(random, secret),
-        Some(_) | None => true,
-    }
+    let Some((random, found)) = salt.as_deref().and_then(|s| s.split_at_checked(RANDOM_BYTES))
+    else {
+        return true;
+    };
+    let Ok(found) = found.try_into() else { return true };
+    // As numbers, which are compared in one go and so always in the same time.
+    u32::from_ne_bytes(found) == u32::from_ne_bytes(check(random, secret))
 }
 
 fn check(random: &[u8], secret: &str) -> [u8; CHECK_BYTES] {

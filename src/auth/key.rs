@@ -72,7 +72,8 @@ pub async fn issue_key(role: Role, name: String, now: Timestamp) -> Result<Issue
 }
 
 impl PresentedKey {
-    fn generate(id: ApiKeyId) -> Result<Self, getrandom::Error> {
+    /// A well-formed key with this id and a secret of random bytes, which nobody has hashed yet.
+    pub fn generate(id: ApiKeyId) -> Result<Self, getrandom::Error> {
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut secret)?;
         Ok(Self { id, text: Self::compose(id, &secret) })

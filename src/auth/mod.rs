@@ -10,6 +10,8 @@
 //!       │
 //!   verified keys, by key id ── same SHA-256: the principal ── other SHA-256: refused, no hash
 //!       │ not there, or older than the TTL
+//!   too many unknown and wrong keys from this address: refused, no look-up
+//!       │
 //!   one check at a time for one presented key
 //!       │  the key's row ── unknown, expired: refused, no hash
 //!       │  hash unchanged since it was last verified: SHA-256 compared, no hash
@@ -38,13 +40,14 @@
 //! read, until the store is back. What was revoked elsewhere meanwhile is noticed then.
 //!
 //! A flood of well-formed wrong keys costs a look-up each, and a hash for one in 2^32, so it cannot
-//! keep a good key from its first hash. More good keys at once than can be hashed wait, and beyond a
+//! keep a good key from its first hash; and after the first few an address's wrong keys cost nothing. More good keys at once than can be hashed wait, and beyond a
 //! bound are [`AuthError::Busy`].
 //!
 //! **Invariant:** no secret is stored, logged or kept in memory longer than its request; the caches
 //! hold SHA-256 digests.
 
 mod authenticator;
+mod failures;
 mod hasher;
 mod key;
 mod usage;

@@ -1,5 +1,7 @@
 //! `hookgate serve`.
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::CliError;
 use super::output::print_line;
 use super::signals::Signals;
@@ -13,10 +15,27 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     init_logs(&config.telemetry)?;
     let app = App::build(config, Clock::system()).await?;
     stop_on_signals(app.shutdown())?;
+    if let Some(reload) = app.certificate_reload() {
+        reload_on_hangup(reload)?;
+    }
     if let Some(first_start) = app.first_start() {
         print_line(&first_start.to_string())?;
     }
     app.run().await?;
+    Ok(())
+}
+
+/// SIGHUP reads the certificate again. Without one it ends the process, as it does by itself.
+fn reload_on_hangup(reload: impl Fn() + Clone + Send + 'static) -> Result<(), CliError> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    #[expect(clippy::disallowed_methods, reason = "ends with the process, and holds nothing up")]
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            if tokio::task::spawn_blocking(reload.clone()).await.is_err() {
+                tracing::error!("the certificate could not be read again");
+            }
+        }
+    });
     Ok(())
 }
 

@@ -19,4 +19,8 @@ pub struct AuthConfig {
     /// How often changed keys are looked for: how long a revoked key may still work elsewhere
     #[arg(long, env = "AUTH_POLL_INTERVAL", value_name = "DURATION", default_value = "500ms", value_parser = parse_wait)]
     pub auth_poll_interval: Duration,
+    /// Unknown or wrong keys that an address may present in a minute; more get 429 unless they are
+    /// known to be good
+    #[arg(long, env = "FAILED_KEYS_PER_MINUTE", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub failed_keys_per_minute: u32,
 }

@@ -14,20 +14,21 @@ use std::task::Poll;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::Method;
-use axum::http::header::ALLOW;
+use axum::http::header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use super::cors;
 use super::error::ApiError;
-use super::extract::{EventsWrite, Origin, Scoped};
+use super::extract::{EventsWrite, Scoped};
 use super::line::Line;
 use super::router::{SINGLE_EVENTS, router};
 use super::routes::events;
-use super::state::AppState;
+use super::state::{AppState, Settings};
 use super::trace::{self, Arrival, X_TRACE_ID};
 
 /// The whole API, ready to be served. Cheap to clone.
@@ -43,9 +44,9 @@ impl Api {
         Self { router: TowerToHyperService::new(router(app.clone())), app }
     }
 
-    /// How long a request may take.
-    pub(super) fn request_timeout(&self) -> std::time::Duration {
-        self.app.settings().request_timeout
+    /// What the configuration says to the API.
+    pub(super) fn settings(&self) -> &Settings {
+        self.app.settings()
     }
 
     /// Answers a request that came on a line.
@@ -55,15 +56,21 @@ impl Api {
         line: &Line,
     ) -> Result<Response, Infallible> {
         line.begin_request();
-        let arrival = Arrival::note(request.headers());
+        let arrival = Arrival::note(request.headers(), line.peer);
+        let origin = self.allowed_origin(request.headers());
         let mut response = bounded(self.handle(request.map(Body::new), arrival, line), line).await;
         if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
             // The router alone knows which methods a route takes, and has noted them.
             let allow = response.headers_mut().remove(ALLOW);
             response = error.answer(arrival.trace_id);
             response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
+            guard(response.headers_mut());
         }
-        response.headers_mut().insert(X_TRACE_ID, trace::header_value(arrival.trace_id));
+        let headers = response.headers_mut();
+        headers.insert(X_TRACE_ID, trace::header_value(arrival.trace_id));
+        if let Some(origin) = origin {
+            cors::allow(headers, origin);
+        }
         line.end_request();
         Ok(response)
     }
@@ -72,11 +79,22 @@ impl Api {
         if request.method() == Method::POST && request.uri().path() == SINGLE_EVENTS {
             return self.post_one(request, arrival, line).await.into_response();
         }
+        if cors::is_preflight(request.method(), request.headers())
+            && self.allowed_origin(request.headers()).is_some()
+        {
+            return cors::preflight();
+        }
         request.extensions_mut().insert(arrival);
-        request.extensions_mut().insert(Origin(line.peer));
         // Boxed, so that the future of a single event is not as large as that of any route.
-        let Ok(response) = Box::pin(self.router.call(request)).await;
+        let Ok(mut response) = Box::pin(self.router.call(request)).await;
+        guard(response.headers_mut());
         response
+    }
+
+    /// The origin of a web page that may call; `None` too when no page may, which costs nothing.
+    fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origins = &self.app.settings().cors_origins;
+        if origins.are_none() { None } else { cors::allowed_origin(origins, headers) }
     }
 
     async fn post_one(
@@ -88,6 +106,14 @@ impl Api {
         let tenant = Scoped::<EventsWrite>::again(request.headers(), &self.app, line).await?;
         events::post_one(State(self.app.clone()), arrival, tenant, request).await
     }
+}
+
+/// Keeps an answer out of caches, since none knows whose key it was for, and browsers from taking
+/// it for anything but what it says it is. The `202` of a single event goes without: nobody caches
+/// the answer to a `POST`, and there is nothing in it but an id.
+fn guard(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// The handler's response, or an error in its place when it panics or takes too long.
@@ -106,11 +132,11 @@ async fn bounded(handled: impl Future<Output = Response>, line: &Line) -> Respon
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
     use super::super::line::{Bounds, Lines};
     use super::*;
-    use std::net::{IpAddr, Ipv4Addr};
 
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

@@ -197,7 +197,9 @@ impl From<AuthError> for ApiError {
             | AuthError::Unknown
             | AuthError::WrongSecret
             | AuthError::Expired => Self::KeyInvalid,
-            AuthError::Unavailable(_) | AuthError::Busy => Self::Auth(error),
+            AuthError::Unavailable(_) | AuthError::Busy | AuthError::Throttled { .. } => {
+                Self::Auth(error)
+            }
         }
     }
 }

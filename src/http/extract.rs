@@ -9,17 +9,15 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 
+use super::client;
 use super::error::ApiError;
 use super::line::Line;
 use super::state::AppState;
-use crate::auth::{LastKey, Principal};
+use super::trace::Arrival;
+use crate::auth::{AuthError, Principal};
 use crate::domain::{Actor, OrgId, Role, Scope, Scopes};
 use crate::runtime::Stopwatch;
 use crate::telemetry::RejectedRequest;
-
-/// The address a request came from, among its extensions.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Origin(pub(super) IpAddr);
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -30,14 +28,14 @@ pub(super) struct Tenant {
     pub(super) org_id: OrgId,
     /// Who is asking, and what it may use.
     pub(super) principal: Arc<Principal>,
-    address: Option<IpAddr>,
+    address: IpAddr,
 }
 
 /// Whoever presented an operator's key. A tenant's key is refused.
 #[derive(Clone, Debug)]
 pub(super) struct Operator {
     pub(super) principal: Arc<Principal>,
-    address: Option<IpAddr>,
+    address: IpAddr,
 }
 
 /// A caller whose key has the scope that a route needs.
@@ -53,13 +51,13 @@ pub(super) trait Needs {
 /// Somebody with a key.
 pub(super) trait Caller: Sized {
     /// Judges whose key it is.
-    fn of(principal: Arc<Principal>, address: Option<IpAddr>) -> Result<Self, ApiError>;
+    fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError>;
     fn principal(&self) -> &Principal;
-    fn address(&self) -> Option<IpAddr>;
+    fn address(&self) -> IpAddr;
 
     /// As the audit log names it.
     fn actor(&self) -> Actor {
-        Actor::key(self.principal().key_id, self.address())
+        Actor::key(self.principal().key_id, Some(self.address()))
     }
 }
 
@@ -96,7 +94,7 @@ needs! {
 pub(super) struct Id<T>(pub(super) T);
 
 impl Caller for Tenant {
-    fn of(principal: Arc<Principal>, address: Option<IpAddr>) -> Result<Self, ApiError> {
+    fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError> {
         match principal.role {
             Role::Tenant(_) if principal.suspended => Err(ApiError::OrgSuspended),
             Role::Tenant(org_id) => Ok(Self { org_id, principal, address }),
@@ -108,13 +106,13 @@ impl Caller for Tenant {
         &self.principal
     }
 
-    fn address(&self) -> Option<IpAddr> {
+    fn address(&self) -> IpAddr {
         self.address
     }
 }
 
 impl Caller for Operator {
-    fn of(principal: Arc<Principal>, address: Option<IpAddr>) -> Result<Self, ApiError> {
+    fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError> {
         match principal.role {
             Role::Operator => Ok(Self { principal, address }),
             Role::Tenant(_) => Err(ApiError::OperatorKeyRequired),
@@ -125,7 +123,7 @@ impl Caller for Operator {
         &self.principal
     }
 
-    fn address(&self) -> Option<IpAddr> {
+    fn address(&self) -> IpAddr {
         self.address
     }
 }
@@ -137,10 +135,11 @@ impl<N: Needs> Scoped<N> {
         app: &AppState,
         line: &Line,
     ) -> Result<Self, ApiError> {
-        Self::of(principal(headers, app, Some(&line.last_key)).await?, Some(line.peer))
+        let address = client::address(line.peer, headers, &app.settings().trusted_proxies);
+        Self::of(principal(headers, app, address, Some(line)).await?, address)
     }
 
-    fn of(principal: Arc<Principal>, address: Option<IpAddr>) -> Result<Self, ApiError> {
+    fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError> {
         let caller = N::Caller::of(principal, address)?;
         if caller.principal().scopes.include(Scopes::of(N::SCOPE)) {
             return Ok(Self(caller));
@@ -161,7 +160,8 @@ impl<N: Needs> FromRequestParts<AppState> for Scoped<N> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        Self::of(principal(&parts.headers, app, None).await?, origin(parts))
+        let (principal, address) = recognised(parts, app).await?;
+        Self::of(principal, address)
     }
 }
 
@@ -169,13 +169,19 @@ impl FromRequestParts<AppState> for Tenant {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        Self::of(principal(&parts.headers, app, None).await?, origin(parts))
+        let (principal, address) = recognised(parts, app).await?;
+        Self::of(principal, address)
     }
 }
 
-/// Where the request came from, as the envelope noted it.
-fn origin(parts: &Parts) -> Option<IpAddr> {
-    parts.extensions.get::<Origin>().map(|Origin(address)| *address)
+/// Whoever asks a route that the router found, and from where.
+async fn recognised(
+    parts: &mut Parts,
+    app: &AppState,
+) -> Result<(Arc<Principal>, IpAddr), ApiError> {
+    let peer = Arrival::from_request_parts(parts, app).await?.peer;
+    let address = client::address(peer, &parts.headers, &app.settings().trusted_proxies);
+    Ok((principal(&parts.headers, app, address, None).await?, address))
 }
 
 impl<T: FromStr> FromRequestParts<AppState> for Id<T> {
@@ -192,8 +198,10 @@ impl<T: FromStr> FromRequestParts<AppState> for Id<T> {
 async fn principal(
     headers: &HeaderMap,
     app: &AppState,
-    last: Option<&LastKey>,
+    address: IpAddr,
+    last: Option<&Line>,
 ) -> Result<Arc<Principal>, ApiError> {
+    let client = || address;
     let result = match headers.get(&X_API_KEY).map(|key| key.to_str()) {
         None => Err(ApiError::KeyMissing),
         // No key holds anything but ASCII.
@@ -201,15 +209,22 @@ async fn principal(
         Some(Ok(key)) => {
             let watch = Stopwatch::start();
             let result = match last {
-                Some(last) => app.authenticator.authenticate_again(key, last, watch).await,
-                None => app.authenticator.authenticate(key).await,
+                Some(last) => {
+                    app.authenticator.authenticate_again(key, &last.last_key, watch, client).await
+                }
+                None => app.authenticator.authenticate(key, client).await,
             };
             app.metrics.auth_latency_seconds.observe(watch.seconds());
             result.map_err(ApiError::from)
         }
     };
-    if let Err(ApiError::KeyMissing | ApiError::KeyInvalid) = result {
-        app.metrics.rejected_request(RejectedRequest::Unauthorized).inc();
+    let rejected = match result {
+        Err(ApiError::KeyMissing | ApiError::KeyInvalid) => Some(RejectedRequest::Unauthorized),
+        Err(ApiError::Auth(AuthError::Throttled { .. })) => Some(RejectedRequest::Throttled),
+        _ => None,
+    };
+    if let Some(reason) = rejected {
+        app.metrics.rejected_request(reason).inc();
     }
     result
 }

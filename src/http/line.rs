@@ -6,10 +6,12 @@
 //! writes one word, a wake reads two, and a sweep four times a second looks for lines that are late.
 //! Bounds are therefore kept to a quarter of a second, late and never early.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -49,10 +51,10 @@ pub(super) struct Line {
     /// it cannot be taken for a verdict on the next one.
     overdue: AtomicU64,
     waker: AtomicWaker,
+    /// Whoever is connected.
+    pub(super) peer: IpAddr,
     /// The key that came last.
     pub(super) last_key: LastKey,
-    /// The other end's address.
-    pub(super) peer: IpAddr,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +69,7 @@ impl Lines {
         Self { shared: Arc::default(), open: Vec::new(), bounds }
     }
 
-    /// A new line from `peer`, which waits for its first request.
+    /// A new line to `peer`, which waits for its first request.
     pub(super) fn open(&mut self, peer: IpAddr) -> Arc<Line> {
         let ticks = self.shared.ticks.load(Ordering::Relaxed);
         let line = Arc::new(Line {
@@ -75,8 +77,8 @@ impl Lines {
             phase: AtomicU64::new(ticks << 1),
             overdue: AtomicU64::new(NEVER),
             waker: AtomicWaker::new(),
-            last_key: LastKey::default(),
             peer,
+            last_key: LastKey::default(),
         });
         self.open.push(Arc::downgrade(&line));
         line
@@ -109,6 +111,20 @@ impl Line {
     /// it lives, so once is enough.
     pub(super) fn register(&self, context: &Context<'_>) {
         self.waker.register(context.waker());
+    }
+
+    /// Waits for something before the first head, within the time for one; `None` when it takes
+    /// longer, or the server stops.
+    pub(super) async fn before_first_head<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            self.register(context);
+            if self.head_is_overdue() || self.is_stopping() {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
     }
 
     /// A request's head is there.
@@ -160,10 +176,8 @@ fn ticks_of(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
-    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const BOUNDS: Bounds = Bounds { head: TICK.saturating_mul(5), request: TICK.saturating_mul(2) };
 
     #[test]

@@ -29,11 +29,14 @@
 //! here names a store backend or reads the journal.
 
 mod body;
+mod client;
+mod cors;
 mod envelope;
 mod error;
 mod extract;
 mod fields;
 mod line;
+mod places;
 mod problem;
 mod query;
 mod quota;
@@ -41,10 +44,13 @@ mod router;
 mod routes;
 mod server;
 mod state;
+mod tls;
 mod trace;
 mod vitals;
 
 pub use envelope::Api;
 pub use error::ApiError;
+pub use router::{Access, Route, route_table};
 pub use server::serve;
 pub use state::{AppState, Parts};
+pub use tls::{Tls, TlsError};

@@ -282,6 +282,14 @@ fn auth(error: &AuthError) -> Problem {
             busy("keys cannot be verified now; try again").retry(RETRY_LATER)
         }
         AuthError::Busy => busy("too many keys are being verified; try again").retry(RETRY_SOON),
+        AuthError::Throttled { retry_after } => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_failed_keys",
+            "Too many keys were not valid",
+            "too many keys from your address were not valid; only those that have been used here \
+             before are taken now",
+        )
+        .retry(*retry_after),
     }
 }
 

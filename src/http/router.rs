@@ -1,7 +1,9 @@
 //! The whole API on one screen.
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::routing::{MethodFilter, on};
 
 use super::error::ApiError;
 use super::routes::{
@@ -9,66 +11,176 @@ use super::routes::{
     keys, metrics, orgs, own_keys, own_org, replays,
 };
 use super::state::AppState;
+use crate::domain::Scope;
 
 /// Where single events are posted. The envelope hands them to their handler without asking the
 /// router, which has the route too, so that it is listed here and in the `Allow` field.
 pub(super) const SINGLE_EVENTS: &str = "/api/events";
 
-/// Every route.
+/// Whose key a route takes. Handlers ask for it by their extractor; that they do is what the matrix
+/// of the integration tests walks every route for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// An organisation's with this scope, which sees what is its own; `None` takes any.
+    Tenant(Option<Scope>),
+    /// An operator's with this scope.
+    Operator(Scope),
+    /// None: probes and scrapers.
+    Anyone,
+}
+
+/// A route as the table lists it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Its method. A route that takes `GET` takes `HEAD`, too.
+    pub method: Method,
+    /// Its path, as in `/api/events/{id}`.
+    pub path: &'static str,
+    /// Whose key it takes.
+    pub access: Access,
+}
+
+/// Every route of the API, in the order of the table.
+pub fn route_table() -> Vec<Route> {
+    table().routes
+}
+
+/// Every route, ready to answer.
 pub(super) fn router(app: AppState) -> Router {
-    Router::new()
-        // Tenants: events.
-        .route(SINGLE_EVENTS, post(events::post_one).get(events::list))
-        .route("/api/events/batch", post(events::post_batch))
-        .route("/api/events/raw", post(events::post_raw))
-        .route("/api/v1/events", post(events::post_raw))
-        .route("/api/events/{id}", get(events::one))
-        .route("/api/events/{id}/replay", post(events::replay))
-        // Tenants: webhooks.
-        .route("/api/endpoints", post(endpoints::create).get(endpoints::list))
-        .route(
-            "/api/endpoints/{id}",
-            get(endpoints::one).patch(endpoints::change).delete(endpoints::remove),
-        )
-        .route("/api/endpoints/{id}/secret", get(endpoint_secrets::show))
-        .route("/api/endpoints/{id}/secret/rotate", post(endpoint_secrets::rotate))
-        .route("/api/endpoints/{id}/test", post(endpoint_test::send))
-        .route("/api/endpoints/{id}/replay", post(replays::of_endpoint))
-        .route("/api/endpoints/{id}/cancel-pending", post(endpoints::cancel_pending))
-        .route("/api/deliveries", get(deliveries::list))
-        .route("/api/deliveries/{id}", get(deliveries::one))
-        .route("/api/deliveries/{id}/retry", post(deliveries::retry))
-        .route("/api/deliveries/{id}/replay", post(deliveries::replay))
-        .route("/api/deliveries/{id}/cancel", post(deliveries::cancel))
-        .route("/api/dead-letters", get(dead_letters::list))
-        .route("/api/dead-letters/replay", post(replays::of_dead_letters))
-        .route("/api/dead-letters/{id}", get(dead_letters::one).delete(dead_letters::remove))
-        .route("/api/dead-letters/{id}/replay", post(dead_letters::replay))
-        .route("/api/replays", get(replays::list))
-        .route("/api/replays/{id}", get(replays::one))
-        .route("/api/replays/{id}/cancel", post(replays::cancel))
-        // Tenants: themselves.
-        .route("/api/org", get(own_org::own))
-        .route("/api/keys", post(own_keys::create).get(own_keys::list))
-        .route("/api/keys/{id}", get(own_keys::one).merge(delete(own_keys::revoke)))
-        .route("/api/keys/{id}/rotate", post(own_keys::rotate))
-        .route("/api/audit", get(audit::own))
-        // Operators.
-        .route("/api/admin/orgs", post(orgs::create).get(orgs::list))
-        .route("/api/admin/orgs/{id}", get(orgs::one).patch(orgs::change).delete(orgs::delete))
-        .route("/api/admin/orgs/{id}/suspend", post(orgs::suspend))
-        .route("/api/admin/orgs/{id}/resume", post(orgs::resume))
-        .route("/api/admin/orgs/{id}/keys", post(keys::create_for_org).get(keys::list_of_org))
-        .route("/api/admin/keys", post(keys::create_for_operator).get(keys::list))
-        .route("/api/admin/keys/{id}", get(keys::one).merge(delete(keys::revoke)))
-        .route("/api/admin/keys/{id}/rotate", post(keys::rotate))
-        .route("/api/admin/audit", get(audit::list))
-        // Probes and scrapers: no key.
-        .route("/api/health", get(health::report))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(metrics::scrape))
+    table()
+        .router
         .fallback(async || ApiError::RouteNotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(app)
+}
+
+const POST_EVENTS: Access = Access::Tenant(Some(Scope::EventsWrite));
+const READ_EVENTS: Access = Access::Tenant(Some(Scope::EventsRead));
+const ENDPOINTS: Access = Access::Tenant(Some(Scope::EndpointsManage));
+const KEYS: Access = Access::Tenant(Some(Scope::KeysManage));
+const ANY_TENANT: Access = Access::Tenant(None);
+const READ_ALL: Access = Access::Operator(Scope::OperatorRead);
+const CHANGE_ALL: Access = Access::Operator(Scope::OperatorWrite);
+
+/// The one place where routes are added.
+fn table() -> Table {
+    Table::default()
+        // Events.
+        .post(POST_EVENTS, SINGLE_EVENTS, events::post_one)
+        .post(POST_EVENTS, "/api/events/batch", events::post_batch)
+        .post(POST_EVENTS, "/api/events/raw", events::post_raw)
+        .post(POST_EVENTS, "/api/v1/events", events::post_raw)
+        .get(READ_EVENTS, SINGLE_EVENTS, events::list)
+        .get(READ_EVENTS, "/api/events/{id}", events::one)
+        .post(ENDPOINTS, "/api/events/{id}/replay", events::replay)
+        // Webhooks.
+        .post(ENDPOINTS, "/api/endpoints", endpoints::create)
+        .get(ENDPOINTS, "/api/endpoints", endpoints::list)
+        .get(ENDPOINTS, "/api/endpoints/{id}", endpoints::one)
+        .patch(ENDPOINTS, "/api/endpoints/{id}", endpoints::change)
+        .delete(ENDPOINTS, "/api/endpoints/{id}", endpoints::remove)
+        .get(ENDPOINTS, "/api/endpoints/{id}/secret", endpoint_secrets::show)
+        .post(ENDPOINTS, "/api/endpoints/{id}/secret/rotate", endpoint_secrets::rotate)
+        .post(ENDPOINTS, "/api/endpoints/{id}/test", endpoint_test::send)
+        .post(ENDPOINTS, "/api/endpoints/{id}/replay", replays::of_endpoint)
+        .post(ENDPOINTS, "/api/endpoints/{id}/cancel-pending", endpoints::cancel_pending)
+        .get(READ_EVENTS, "/api/deliveries", deliveries::list)
+        .get(READ_EVENTS, "/api/deliveries/{id}", deliveries::one)
+        .post(ENDPOINTS, "/api/deliveries/{id}/retry", deliveries::retry)
+        .post(ENDPOINTS, "/api/deliveries/{id}/replay", deliveries::replay)
+        .post(ENDPOINTS, "/api/deliveries/{id}/cancel", deliveries::cancel)
+        .get(READ_EVENTS, "/api/dead-letters", dead_letters::list)
+        .post(ENDPOINTS, "/api/dead-letters/replay", replays::of_dead_letters)
+        .get(READ_EVENTS, "/api/dead-letters/{id}", dead_letters::one)
+        .delete(ENDPOINTS, "/api/dead-letters/{id}", dead_letters::remove)
+        .post(ENDPOINTS, "/api/dead-letters/{id}/replay", dead_letters::replay)
+        .get(READ_EVENTS, "/api/replays", replays::list)
+        .get(READ_EVENTS, "/api/replays/{id}", replays::one)
+        .post(ENDPOINTS, "/api/replays/{id}/cancel", replays::cancel)
+        // Themselves.
+        .get(ANY_TENANT, "/api/org", own_org::own)
+        .post(KEYS, "/api/keys", own_keys::create)
+        .get(KEYS, "/api/keys", own_keys::list)
+        .get(KEYS, "/api/keys/{id}", own_keys::one)
+        .delete(KEYS, "/api/keys/{id}", own_keys::revoke)
+        .post(KEYS, "/api/keys/{id}/rotate", own_keys::rotate)
+        .get(KEYS, "/api/audit", audit::own)
+        // Operators.
+        .post(CHANGE_ALL, "/api/admin/orgs", orgs::create)
+        .get(READ_ALL, "/api/admin/orgs", orgs::list)
+        .get(READ_ALL, "/api/admin/orgs/{id}", orgs::one)
+        .patch(CHANGE_ALL, "/api/admin/orgs/{id}", orgs::change)
+        .delete(CHANGE_ALL, "/api/admin/orgs/{id}", orgs::delete)
+        .post(CHANGE_ALL, "/api/admin/orgs/{id}/suspend", orgs::suspend)
+        .post(CHANGE_ALL, "/api/admin/orgs/{id}/resume", orgs::resume)
+        .post(CHANGE_ALL, "/api/admin/orgs/{id}/keys", keys::create_for_org)
+        .get(READ_ALL, "/api/admin/orgs/{id}/keys", keys::list_of_org)
+        .post(CHANGE_ALL, "/api/admin/keys", keys::create_for_operator)
+        .get(READ_ALL, "/api/admin/keys", keys::list)
+        .get(READ_ALL, "/api/admin/keys/{id}", keys::one)
+        .delete(CHANGE_ALL, "/api/admin/keys/{id}", keys::revoke)
+        .post(CHANGE_ALL, "/api/admin/keys/{id}/rotate", keys::rotate)
+        .get(READ_ALL, "/api/admin/audit", audit::list)
+        // Probes and scrapers.
+        .get(Access::Anyone, "/api/health", health::report)
+        .get(Access::Anyone, "/health/live", health::live)
+        .get(Access::Anyone, "/health/ready", health::ready)
+        .get(Access::Anyone, "/metrics", metrics::scrape)
+}
+
+/// Routes as they are listed and as they answer, kept together so that neither has one that the
+/// other has not.
+#[derive(Default)]
+struct Table {
+    routes: Vec<Route>,
+    router: Router<AppState>,
+}
+
+impl Table {
+    fn get<H: Handler<T, AppState>, T: 'static>(
+        self,
+        access: Access,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.row((Method::GET, MethodFilter::GET), access, path, handler)
+    }
+
+    fn post<H: Handler<T, AppState>, T: 'static>(
+        self,
+        access: Access,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.row((Method::POST, MethodFilter::POST), access, path, handler)
+    }
+
+    fn patch<H: Handler<T, AppState>, T: 'static>(
+        self,
+        access: Access,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.row((Method::PATCH, MethodFilter::PATCH), access, path, handler)
+    }
+
+    fn delete<H: Handler<T, AppState>, T: 'static>(
+        self,
+        access: Access,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.row((Method::DELETE, MethodFilter::DELETE), access, path, handler)
+    }
+
+    fn row<H: Handler<T, AppState>, T: 'static>(
+        mut self,
+        (method, filter): (Method, MethodFilter),
+        access: Access,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.routes.push(Route { method, path, access });
+        Self { router: self.router.route(path, on(filter, handler)), ..self }
+    }
 }

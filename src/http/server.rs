@@ -11,20 +11,17 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::envelope::Api;
 use super::line::{Bounds, Line, Lines, TICK};
+use super::places::{Place, Places};
+use super::tls::Tls;
 use crate::runtime::Shutdown;
 
-/// Connections at once; more wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 16_384;
-/// Time for the whole head of a request, the wait for it on an idle connection included, so that
-/// clients that send nothing, or a byte now and then, do not hold connections for ever.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes in the head of a request at the most; more get 431.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Bytes a connection buffers, each way; beyond them the peer waits.
@@ -32,15 +29,22 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// The pause after an accept failed, mostly for want of something such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the API on `listener` until the soft stop. Then nothing more is accepted, idle
+/// Serves the API on `listener`, over TLS if there is a certificate, until the soft stop. Then nothing more is accepted, idle
 /// connections are closed, and requests under way are finished, until the hard stop.
 ///
 /// # Errors
 /// When the listener itself fails, so that nothing can be accepted any more.
-pub async fn serve(listener: TcpListener, api: Api, shutdown: Shutdown) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    api: Api,
+    shutdown: Shutdown,
+) -> io::Result<()> {
     let mut connections = JoinSet::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut lines = Lines::new(Bounds { head: HEAD_TIMEOUT, request: api.request_timeout() });
+    let settings = api.settings();
+    let places = Places::new(settings.connections_per_address, settings.trusted_proxies.clone());
+    let mut lines =
+        Lines::new(Bounds { head: settings.head_timeout, request: settings.request_timeout });
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -48,7 +52,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: Shutdown) -> io::R
             () = shutdown.requested() => break,
             accepted = accept(&listener, &places) => {
                 let (stream, peer, place) = accepted?;
-                connections.spawn(converse(stream, api.clone(), lines.open(peer), place));
+                connections.spawn(greet(stream, tls.clone(), api.clone(), lines.open(peer), place));
             }
             _ = ticks.tick() => lines.sweep(),
             Some(ended) = connections.join_next() => report(ended),
@@ -71,15 +75,17 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: Shutdown) -> io::R
     Ok(())
 }
 
-/// The next connection, where it comes from, and its place among those at once.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+/// The next connection, and its place among those at once.
+async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStream, IpAddr, Place)> {
     loop {
+        let one_of_all = places.one_of_all().await.map_err(io::Error::other)?;
         match listener.accept().await {
-            Ok((stream, peer)) => return Ok((stream, peer.ip().to_canonical(), place)),
+            Ok((stream, peer)) => {
+                if let Some(place) = places.take(one_of_all, peer.ip()) {
+                    return Ok((stream, peer.ip(), place));
+                }
+                tracing::debug!(%peer, "closed: CONNECTIONS_PER_ADDRESS are open already");
+            }
             Err(error) if is_of_the_listener(&error) => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "cannot accept a connection");
@@ -97,12 +103,22 @@ fn is_of_the_listener(error: &io::Error) -> bool {
     of_the_listener.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Answers one connection's requests, one after the other, until either side ends it.
-async fn converse(stream: TcpStream, api: Api, line: Arc<Line>, _place: OwnedSemaphorePermit) {
+/// Takes a connection from its first byte to its end.
+async fn greet(stream: TcpStream, tls: Option<Arc<Tls>>, api: Api, line: Arc<Line>, _place: Place) {
     // An answer is one small write; waiting to fill a packet would only delay it.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
+    let Some(tls) = tls else { return converse(stream, api, line).await };
+    match line.before_first_head(tls.acceptor().accept(stream)).await {
+        Some(Ok(stream)) => Box::pin(converse(stream, api, line)).await,
+        Some(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        None => {}
+    }
+}
+
+/// Answers one connection's requests, one after the other, until either side ends it.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, api: Api, line: Arc<Line>) {
     let connection = http1::Builder::new()
         .header_read_timeout(None)
         .writev(false)

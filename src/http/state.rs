@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use super::vitals::{OldestDue, Readings};
 use crate::auth::Authenticator;
-use crate::config::Config;
+use crate::config::{Config, Networks, Origins};
 use crate::delivery::{Control, Guard, Vitals};
 use crate::domain::{DraftLimits, Limit, OrgLimits, Timestamp};
 use crate::ingest::{Backlog, Intake};
@@ -63,6 +63,14 @@ pub(super) struct Settings {
     pub(super) guard: Guard,
     /// A request that is not answered by then gets 503.
     pub(super) request_timeout: Duration,
+    /// The wait for a request's head, and for an answer to be read, ends then.
+    pub(super) head_timeout: Duration,
+    /// Connections at once from one address.
+    pub(super) connections_per_address: u32,
+    /// Whose web pages may call.
+    pub(super) cors_origins: Origins,
+    /// Whose word counts on whom a request came from.
+    pub(super) trusted_proxies: Networks,
     /// Work that waits while nothing got on for so long is a stall.
     pub(super) stall_after: Duration,
 }
@@ -199,6 +207,10 @@ impl From<&Config> for Settings {
             event_bytes_max: config.ingest.max_event_bytes as usize,
             guard: Guard::new(&config.delivery.destinations),
             request_timeout: config.server.request_timeout,
+            head_timeout: config.server.head_timeout,
+            connections_per_address: config.server.connections_per_address,
+            cors_origins: config.server.cors_origins.clone(),
+            trusted_proxies: config.server.trusted_proxies.clone(),
             // While all slots hang, nothing gets on before attempts time out.
             stall_after: config
                 .delivery

@@ -1,4 +1,6 @@
-//! Which trace a request belongs to: the caller's, or a new one.
+//! Which trace a request belongs to, the caller's or a new one, and whom it came from.
+
+use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -13,17 +15,19 @@ use crate::runtime::Stopwatch;
 pub(super) const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// When a request came and which trace it belongs to. The envelope notes it for the handlers.
+/// When and from whom a request came, and which trace it belongs to. The envelope notes it for the handlers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) trace_id: TraceId,
     pub(super) watch: Stopwatch,
+    /// Whoever is connected: the client, or a proxy; `client` knows.
+    pub(super) peer: IpAddr,
 }
 
 impl Arrival {
     /// Notes the arrival of a request with these headers.
-    pub(super) fn note(headers: &HeaderMap) -> Self {
-        Self { trace_id: trace_id(headers), watch: Stopwatch::start() }
+    pub(super) fn note(headers: &HeaderMap, peer: IpAddr) -> Self {
+        Self { trace_id: trace_id(headers), watch: Stopwatch::start(), peer }
     }
 }
 

@@ -262,6 +262,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ID: JournalId = JournalId(0x0123_4567_89ab_cdef);
@@ -289,6 +291,41 @@ mod tests {
             assert_eq!(FrameHeader::decode(&frame, ID), None, "bit {bit}");
         }
         assert_eq!(FrameHeader::decode(&[0; FRAME_HEADER_BYTES], ID), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_bytes_are_a_frame_a_header_a_checkpoint_or_none(
+            bytes in proptest::collection::vec(any::<u8>(), FRAME_HEADER_BYTES..256),
+            name in "\\PC{0,60}",
+        ) {
+            // Each has a checksum that random bytes do not hit.
+            prop_assert_eq!(FrameHeader::decode(&bytes, ID), None);
+            prop_assert_eq!(Checkpoint::decode(&bytes), None);
+            prop_assert!(!matches!(parse_segment_header(&bytes), SegmentHeader::Sound(..)));
+            prop_assert_eq!(parse_segment_name(&name), None);
+        }
+
+        #[test]
+        fn a_frame_of_any_payload_goes_there_and_back(
+            payload in proptest::collection::vec(any::<u8>(), 0..300),
+            seq in 1_000..u64::MAX,
+            items in 1..1_000_u32,
+            back in 0..1_000_u32,
+        ) {
+            let mut frame = Vec::new();
+            push_frame(&mut frame, &payload, crc32c::crc32c(&payload), items);
+            seal_frame(&mut frame, ID, seq, back);
+            let header = FrameHeader::decode(&frame, ID).unwrap();
+            prop_assert_eq!(
+                (header.seq, header.group_first(), header.items),
+                (seq, seq - u64::from(back), items)
+            );
+            prop_assert_eq!(header.frame_bytes(), frame.len());
+            prop_assert_eq!(&frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload.len()], &payload);
+        }
     }
 
     #[test]

@@ -118,6 +118,8 @@ label!(
     RejectedRequest {
         /// No key, or one that does not hold.
         Unauthorized = "unauthorized",
+        /// From an address that presented too many keys that do not hold.
+        Throttled = "throttled",
         /// Over the organisation's rate limit.
         RateLimited = "rate_limited",
         /// The journal is full, poisoned or busy.

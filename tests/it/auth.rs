@@ -1,5 +1,6 @@
 //! Keys against a real SQLite store: what is cached, what is hashed, and what a change does.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,11 @@ use tokio::task::JoinSet;
 use crate::support::forged_key;
 
 const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
+/// Where keys come from.
+fn client() -> IpAddr {
+    IpAddr::V4(Ipv4Addr::LOCALHOST)
+}
+
 /// So short that every look finds the entry gone.
 const NO_TTL: Duration = Duration::from_nanos(1);
 
@@ -61,6 +67,7 @@ impl World {
             auth_cache_ttl,
             auth_cache_capacity: 100,
             auth_poll_interval: Duration::from_millis(1),
+            failed_keys_per_minute: 10_000,
         };
         let clock = Clock::manual(START);
         let authenticator =
@@ -76,7 +83,7 @@ impl World {
     }
 
     async fn ask(&self, key: &str) -> Result<Arc<Principal>, AuthError> {
-        self.authenticator.authenticate(key).await
+        self.authenticator.authenticate(key, client).await
     }
 
     async fn revoke(&self, key: ApiKeyId) {
@@ -157,7 +164,7 @@ async fn what_a_connection_remembers_of_its_key_counts_as_long_as_the_cache_woul
     let (_, other) = world.key().await;
     let last = LastKey::default();
     let ask = async |key: &str| {
-        world.authenticator.authenticate_again(key, &last, Stopwatch::start()).await
+        world.authenticator.authenticate_again(key, &last, Stopwatch::start(), client).await
     };
     for presented in [&key, &key, &other, &key] {
         ask(presented).await.unwrap();
@@ -176,9 +183,10 @@ async fn a_connection_reads_its_key_again_after_the_ttl() {
     let world = World::with_ttl(NO_TTL).await;
     let (key_id, key) = world.key().await;
     let last = LastKey::default();
-    world.authenticator.authenticate_again(&key, &last, Stopwatch::start()).await.unwrap();
+    world.authenticator.authenticate_again(&key, &last, Stopwatch::start(), client).await.unwrap();
     world.revoke(key_id).await;
-    let again = world.authenticator.authenticate_again(&key, &last, Stopwatch::start()).await;
+    let again =
+        world.authenticator.authenticate_again(&key, &last, Stopwatch::start(), client).await;
     assert!(matches!(again, Err(AuthError::Expired)));
 }
 
@@ -231,7 +239,7 @@ async fn a_key_revoked_here_is_refused_at_once_also_to_those_who_wait_for_its_ch
     let (id, key) = world.key().await;
     let mut waiting = JoinSet::new();
     let authenticator = world.authenticator.clone();
-    waiting.spawn(async move { authenticator.authenticate(&key).await });
+    waiting.spawn(async move { authenticator.authenticate(&key, client).await });
     // The check has read the row and hashes, for many milliseconds.
     while world.hashes() < 2 {
         tokio::task::yield_now().await;
@@ -296,7 +304,7 @@ async fn more_checks_than_may_wait_are_told_to_come_back_and_known_keys_do_not_n
     let mut checks = JoinSet::new();
     for seed in 0..700 {
         let (authenticator, key) = (world.authenticator.clone(), forged_key(record.id, seed));
-        checks.spawn(async move { authenticator.authenticate(&key).await });
+        checks.spawn(async move { authenticator.authenticate(&key, client).await });
     }
     let first = checks.join_next().await.unwrap().unwrap();
     assert!(matches!(first, Err(AuthError::Busy)), "{first:?}");

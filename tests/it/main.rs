@@ -10,7 +10,11 @@
 mod auth;
 mod cli;
 mod delivery;
+mod fuzz;
 mod http;
+mod https;
+mod leaks;
+mod matrix;
 mod spine;
 mod standard_webhooks;
 mod store;

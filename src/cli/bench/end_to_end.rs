@@ -172,7 +172,8 @@ async fn arrive(State(board): State<Arc<Board>>, body: Bytes) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-async fn call(
+/// Asks the API as the tenant that is measured.
+pub(super) async fn call(
     connection: &mut Connection,
     server: &Server,
     method: &str,

@@ -88,6 +88,11 @@ impl Target {
         Ok(request)
     }
 
+    /// The same request with another key.
+    pub(super) fn with_key(&self, key: &str) -> Self {
+        Self { api_key: key.to_owned(), ..self.clone() }
+    }
+
     pub(super) fn is_right(&self, status: StatusCode) -> bool {
         // The bare handler answers 202 to everything.
         status == self.expected || status == StatusCode::ACCEPTED

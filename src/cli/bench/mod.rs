@@ -21,6 +21,7 @@ mod compare;
 mod connection;
 mod end_to_end;
 mod load;
+mod neighbour;
 mod peer;
 mod report;
 mod reqwest_loop;
@@ -40,6 +41,7 @@ use super::output::print_line;
 use super::signals::Signals;
 use crate::config::{parse_duration, parse_wait};
 use load::{Load, Target};
+use neighbour::Neighbour;
 use report::{Measured, Report, Run};
 use server::Server;
 
@@ -117,6 +119,10 @@ struct RunArgs {
           conflicts_with_all = ["peer_bare", "peer_unnest"],
           value_parser = clap::value_parser!(u32).range(1..=100))]
     peer_reqwest: Option<u32>,
+    /// Measure each scenario beside a bad neighbour and, in turn with it, alone, --runs pairs. Give
+    /// a --rate, so that both have the same load
+    #[arg(long, value_enum, conflicts_with_all = ["url", "peer_bare", "peer_unnest", "peer_reqwest"])]
+    beside: Option<Neighbour>,
     /// Write the results there as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -287,6 +293,9 @@ async fn measure_on(
     server: &Server,
     stop: &CancellationToken,
 ) -> Result<Report, CliError> {
+    if let Some(neighbour) = args.beside {
+        return measure_beside(args, scenario, server, neighbour, stop).await;
+    }
     let peer = match (args.peer_bare, args.peer_unnest, args.peer_reqwest) {
         (Some(pairs), _, _) => Some((Peer::Bare(Box::new(Server::start_bare().await?)), pairs)),
         (None, Some(pairs), _) => {
@@ -303,6 +312,32 @@ async fn measure_on(
     peer.stop().await;
     let (ours, theirs) = measured?;
     Ok(Report::beside(name, scenario, args, ours, theirs))
+}
+
+/// Runs the scenario beside a bad neighbour and alone, in turn.
+async fn measure_beside(
+    args: &RunArgs,
+    scenario: Scenario,
+    server: &Server,
+    neighbour: Neighbour,
+    stop: &CancellationToken,
+) -> Result<Report, CliError> {
+    one_run(args, scenario, server, args.warm_up, stop).await?;
+    let hashes_before = server.metric("auth_hashes_total").await?;
+    let (mut beside, mut alone) = (Vec::new(), Vec::new());
+    for number in 1..=args.runs {
+        unless_stopped(stop, server.settle()).await?;
+        alone.push(one_run(args, scenario, server, args.duration, stop).await?);
+        unless_stopped(stop, server.settle()).await?;
+        let trouble = neighbour.trouble(args, server).await?;
+        let run = one_run(args, scenario, server, args.duration, stop).await?;
+        drop(trouble);
+        progress(&format!("{number}/{} {run}", args.runs));
+        beside.push(run);
+    }
+    let hashes = server.metric("auth_hashes_total").await? - hashes_before;
+    print_line(&format!("beside the {neighbour:?}: {hashes} keys were hashed"))?;
+    Ok(Report::beside("alone", scenario, args, beside, alone))
 }
 
 /// Runs the scenario and its peer in turn: A B A B …, so that what the machine does beside this

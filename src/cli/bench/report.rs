@@ -118,6 +118,9 @@ struct Peer {
     rate_ratio: Spread,
     /// CPU time for one event, ours by the peer's, pair by pair.
     cpu_ratio: Option<Spread>,
+    /// The latencies that 99 of 100 answers stay below, ours by the peer's, pair by pair; none in
+    /// files of earlier versions.
+    p99_ratio: Option<Spread>,
 }
 
 /// The middle and the ends of some figures.
@@ -157,6 +160,7 @@ impl Report {
             median: median_run(&theirs),
             rate_ratio: Spread::of(rate),
             cpu_ratio: cpu.map(Spread::of),
+            p99_ratio: Some(Spread::of(pairs().map(|(a, b)| a.p99_ms / b.p99_ms).collect())),
             runs: theirs,
         };
         Self { peer: Some(peer), ..Self::new(scenario, args, ours) }
@@ -234,6 +238,9 @@ impl fmt::Display for Report {
             write!(f, "\n  ours / {}: events/s {}", peer.name, peer.rate_ratio)?;
             if let Some(cpu) = &peer.cpu_ratio {
                 write!(f, ", cpu {cpu}")?;
+            }
+            if let Some(p99) = &peer.p99_ratio {
+                write!(f, ", p99 {p99}")?;
             }
         }
         Ok(())

@@ -19,6 +19,11 @@ const SETTLE_POLL: Duration = Duration::from_millis(50);
 /// Looks at a queue that does not empty, before the measurement goes on regardless: 60 s.
 const SETTLE_POLLS_MAX: u32 = 1200;
 
+/// What the tenant that is measured may send: more than anybody can.
+const EVENTS_PER_MINUTE: u32 = 100_000_000;
+/// What the troublesome neighbour may send.
+pub(super) const NEIGHBOUR_EVENTS_PER_MINUTE: u32 = 60_000;
+
 /// Tries to remove the directory, and the pause between two of them.
 const REMOVALS_MAX: u32 = 20;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
@@ -27,6 +32,8 @@ const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Server {
     authority: String,
     api_key: String,
+    /// The key of another tenant; none on a server that is somebody's.
+    neighbour_key: Option<String>,
     own: Option<Own>,
 }
 
@@ -62,7 +69,7 @@ impl Server {
                     .ok_or("--url must start with http://")?
                     .trim_end_matches('/')
                     .to_owned();
-                Ok(Self { authority, api_key: api_key.clone(), own: None })
+                Ok(Self { authority, api_key: api_key.clone(), neighbour_key: None, own: None })
             }
             (None, _) | (_, None) => Self::start_own(args).await,
         }
@@ -74,7 +81,7 @@ impl Server {
         let parent = std::path::absolute(parent)?;
         let dir = WorkDir(parent.join(format!("hookgate-bench-{}", Uuid::new_v4().simple())));
         std::fs::create_dir_all(&dir.0)?;
-        let api_key = prepare(&dir.0, args.database_url.clone()).await?;
+        let (api_key, neighbour_key) = prepare(&dir.0, args.database_url.clone()).await?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve").env_clear().current_dir(&dir.0);
         command.args(["--port", "0", "--rate-limit-per-minute", "100000000"]);
@@ -110,7 +117,8 @@ impl Server {
         rest.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         rest.detach_all();
         let pid = process.id().ok_or("the server has ended")?;
-        Ok(Self { authority, api_key, own: Some(Own { process, pid, dir: Some(dir) }) })
+        let own = Some(Own { process, pid, dir: Some(dir) });
+        Ok(Self { authority, api_key, neighbour_key: Some(neighbour_key), own })
     }
 
     /// Starts the handler that only answers, in a process of its own.
@@ -126,7 +134,7 @@ impl Server {
         let authority = lines.next_line().await?.ok_or("the bare handler did not start")?;
         let pid = process.id().ok_or("the bare handler has ended")?;
         let own = Some(Own { process, pid, dir: None });
-        Ok(Self { authority, api_key: "bare".to_owned(), own })
+        Ok(Self { authority, api_key: "bare".to_owned(), neighbour_key: None, own })
     }
 
     /// `host:port`.
@@ -136,6 +144,16 @@ impl Server {
 
     pub(super) fn api_key(&self) -> &str {
         &self.api_key
+    }
+
+    pub(super) fn neighbour_key(&self) -> Option<&str> {
+        self.neighbour_key.as_deref()
+    }
+
+    /// The same server as the tenant of this key sees it. It is stopped by the one it was made of.
+    pub(super) fn as_neighbour(&self, key: &str) -> Self {
+        let (authority, api_key) = (self.authority.clone(), key.to_owned());
+        Self { authority, api_key, neighbour_key: None, own: None }
     }
 
     /// CPU time the server's process has used; `None` for one that is not the bench's own, and
@@ -176,6 +194,18 @@ impl Server {
         Ok(serde_json::from_slice(&body)?)
     }
 
+    /// The value of a metric without labels, as `/metrics` tells it; 0 when it is not there.
+    pub(super) async fn metric(&self, name: &str) -> Result<u64, CliError> {
+        let mut connection = super::connection::Connection::open(&self.authority).await?;
+        let request = hyper::Request::get("/metrics")
+            .header("host", &self.authority)
+            .body(http_body_util::Full::default())?;
+        let (_, text) = connection.send(request).await?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.map_or(Ok(0), str::parse)?)
+    }
+
     /// Stops a server of the bench's own and waits until it is gone.
     pub(super) async fn stop(mut self) {
         if let Some(mut own) = self.own.take() {
@@ -185,8 +215,8 @@ impl Server {
     }
 }
 
-/// Makes an organisation without a limit that matters, and a key of it.
-async fn prepare(dir: &Path, database_url: Option<String>) -> Result<String, CliError> {
+/// Makes an organisation without a limit that matters, and its neighbour with one; a key of each.
+async fn prepare(dir: &Path, database_url: Option<String>) -> Result<(String, String), CliError> {
     let config = StoreConfig {
         data_dir: dir.to_owned(),
         database_url,
@@ -196,9 +226,14 @@ async fn prepare(dir: &Path, database_url: Option<String>) -> Result<String, Cli
         secrets_key: None,
     };
     let admin = Admin::open(&config).await?;
-    let limit = (Limit::RatePerMinute, Some(100_000_000));
-    let org = admin.create_org("bench".to_owned(), vec![limit]).await?;
-    let issued = admin.create_key(Role::Tenant(org.id), "bench".to_owned(), None, None).await?;
+    let mut keys = Vec::new();
+    for limit in [EVENTS_PER_MINUTE, NEIGHBOUR_EVENTS_PER_MINUTE] {
+        let limit = (Limit::RatePerMinute, Some(limit));
+        let org = admin.create_org("bench".to_owned(), vec![limit]).await?;
+        let role = Role::Tenant(org.id);
+        let issued = admin.create_key(role, "bench".to_owned(), None, None).await?;
+        keys.push(issued.key.reveal().to_owned());
+    }
     admin.close().await;
-    Ok(issued.key.reveal().to_owned())
+    keys.pop().zip(keys.pop()).map(|(second, first)| (first, second)).ok_or("no keys".into())
 }

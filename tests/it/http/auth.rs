@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hookgate::domain::ApiKeyId;
 use reqwest::Method;
 
 use crate::support::forged_key;
@@ -61,89 +62,6 @@ async fn an_expired_key_is_invalid() {
     server.get("/api/org", &tenant.key).await.expect_problem(401, "unauthorized");
 }
 
-const TENANT_ROUTES: &[(&str, &str)] = &[
-    ("GET", "/api/events"),
-    ("POST", "/api/events"),
-    ("POST", "/api/events/batch"),
-    ("POST", "/api/events/raw"),
-    ("POST", "/api/v1/events"),
-    ("GET", "/api/events/{id}"),
-    ("POST", "/api/endpoints"),
-    ("GET", "/api/endpoints"),
-    ("GET", "/api/endpoints/{id}"),
-    ("PATCH", "/api/endpoints/{id}"),
-    ("DELETE", "/api/endpoints/{id}"),
-    ("GET", "/api/endpoints/{id}/secret"),
-    ("GET", "/api/deliveries"),
-    ("GET", "/api/deliveries/{id}"),
-    ("POST", "/api/deliveries/{id}/retry"),
-    ("GET", "/api/dead-letters"),
-    ("GET", "/api/org"),
-    ("GET", "/api/keys"),
-];
-
-const OPERATOR_ROUTES: &[(&str, &str)] = &[
-    ("POST", "/api/admin/orgs"),
-    ("GET", "/api/admin/orgs"),
-    ("GET", "/api/admin/orgs/{id}"),
-    ("PATCH", "/api/admin/orgs/{id}"),
-    ("POST", "/api/admin/orgs/{id}/keys"),
-    ("GET", "/api/admin/orgs/{id}/keys"),
-    ("GET", "/api/admin/keys"),
-    ("POST", "/api/admin/keys"),
-    ("GET", "/api/admin/keys/{id}"),
-    ("DELETE", "/api/admin/keys/{id}"),
-    ("POST", "/api/admin/keys/{id}/rotate"),
-];
-
-/// Every route, asked with `key` or with none, for an id that nobody has and with an empty object.
-async fn ask(server: &Server, route: (&str, &str), key: Option<&str>) -> server::Answer {
-    let (method, path) = route;
-    let path = path.replace("{id}", "019b0000-0000-7000-8000-000000000000");
-    let request = server.bare(method.parse().unwrap(), &path);
-    let request = match key {
-        Some(key) => request.header("x-api-key", key),
-        None => request,
-    };
-    let request =
-        if matches!(method, "POST" | "PATCH") { server::json(request, "{}") } else { request };
-    server::answer(request).await
-}
-
-#[tokio::test]
-async fn every_route_needs_a_key_of_the_right_kind() {
-    let server = Server::start().await;
-    let (tenant, operator) = (server.tenant("acme").await, server.operator().await);
-    for route in TENANT_ROUTES {
-        ask(&server, *route, None).await.expect_problem(401, "unauthorized");
-        ask(&server, *route, Some("nonsense")).await.expect_problem(401, "unauthorized");
-        ask(&server, *route, Some(&operator)).await.expect_problem(403, "tenant_key_required");
-    }
-    for route in OPERATOR_ROUTES {
-        ask(&server, *route, None).await.expect_problem(401, "unauthorized");
-        ask(&server, *route, Some("nonsense")).await.expect_problem(401, "unauthorized");
-        ask(&server, *route, Some(&tenant.key)).await.expect_problem(403, "operator_key_required");
-    }
-}
-
-#[tokio::test]
-async fn every_route_is_reached_with_the_right_key() {
-    let server = Server::start().await;
-    let (tenant, operator) = (server.tenant("acme").await, server.operator().await);
-    let routes = TENANT_ROUTES.iter().map(|route| (route, &tenant.key));
-    for (route, key) in routes.chain(OPERATOR_ROUTES.iter().map(|route| (route, &operator))) {
-        let answer = ask(&server, *route, Some(key)).await;
-        // An empty object breaks rules (but is a raw event like any other), an unknown id is not
-        // found: the handler has looked at both.
-        let expected: &[u16] = &[200, 201, 202, 404, 422];
-        assert!(expected.contains(&answer.status.as_u16()), "{route:?}: {answer:?}");
-        if answer.status == 404 {
-            let problem = answer.expect_problem(404, "not_found");
-            assert!(problem["detail"].as_str().unwrap().contains("id"), "{route:?}: {problem}");
-        }
-    }
-}
-
 #[tokio::test]
 async fn refused_keys_are_counted() {
     let server = Server::start().await;
@@ -152,4 +70,63 @@ async fn refused_keys_are_counted() {
     let text = String::from_utf8(server.metrics.render().unwrap()).unwrap();
     assert!(text.contains("rejected_requests_total{reason=\"unauthorized\"} 2"), "{text}");
     assert_eq!(server.metrics.auth_latency_seconds.get_sample_count(), 1);
+}
+
+const FEW: &str = "--failed-keys-per-minute=5";
+
+/// Asks with a well-formed key that nobody has, another one for each `seed`.
+async fn guess(server: &Server, seed: u16, forwarded_for: &str) -> server::Answer {
+    let key = forged_key(ApiKeyId::mint(server.clock.now()), seed);
+    let request = server.request(Method::GET, "/api/org", &key);
+    server::answer(request.header("x-forwarded-for", forwarded_for)).await
+}
+
+#[tokio::test]
+async fn an_address_that_guesses_is_sent_away_and_who_works_from_there_goes_on() {
+    let server = Server::start_with(&[FEW]).await;
+    let (known, fresh) = (server.tenant("known").await, server.tenant("fresh").await);
+    server.get("/api/org", &known.key).await.expect(200);
+    for seed in 0..5 {
+        // What is not believed: this peer is no proxy.
+        guess(&server, seed, &format!("198.51.100.{seed}"))
+            .await
+            .expect_problem(401, "unauthorized");
+    }
+    let refused = guess(&server, 5, "198.51.100.5").await;
+    refused.expect_problem(429, "too_many_failed_keys");
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=12).contains(&wait), "{wait}");
+    // A key that has been used here is known, on a new connection too.
+    server.get("/api/org", &known.key).await.expect(200);
+    let request = server.request(Method::GET, "/api/org", &known.key);
+    server::answer(request.header("connection", "close")).await.expect(200);
+    // One that is good, and is not known yet, has to wait.
+    server.get("/api/org", &fresh.key).await.expect_problem(429, "too_many_failed_keys");
+    // What costs no look-up is answered as ever.
+    server.get("/api/org", "nonsense").await.expect_problem(401, "unauthorized");
+    assert_eq!(server.metric(r#"rejected_requests_total{reason="throttled"}"#), 2);
+    assert_eq!(server.metrics.auth_hashes_total.get(), 1);
+}
+
+#[tokio::test]
+async fn one_wrong_key_that_is_sent_again_and_again_counts_once() {
+    let server = Server::start_with(&[FEW]).await;
+    let fresh = server.tenant("fresh").await;
+    let key = forged_key(ApiKeyId::mint(server.clock.now()), 1);
+    for _ in 0..50 {
+        server.get("/api/org", &key).await.expect_problem(401, "unauthorized");
+    }
+    server.get("/api/org", &fresh.key).await.expect(200);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_is_counted_for_itself() {
+    let server = Server::start_with(&[FEW, "--trusted-proxies=127.0.0.0/8"]).await;
+    for seed in 0..5 {
+        guess(&server, seed, "203.0.113.9, 198.51.100.1").await.expect_problem(401, "unauthorized");
+    }
+    let refused = guess(&server, 5, "203.0.113.8, 198.51.100.1").await;
+    refused.expect_problem(429, "too_many_failed_keys");
+    guess(&server, 6, "198.51.100.1, 203.0.113.9").await.expect_problem(401, "unauthorized");
+    guess(&server, 7, "").await.expect_problem(401, "unauthorized");
 }

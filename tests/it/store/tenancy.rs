@@ -273,7 +273,10 @@ async fn nothing_of_a_deleted_organisation_is_stored_any_more(subject: &Subject)
     assert!(replay.is_none());
     assert_eq!(store.delete_org(org, &Actor::CLI, at(53)).await.unwrap(), None);
     assert_eq!(store.suspend_org(org, false, &Actor::CLI, at(53)).await.unwrap(), None);
-    while store.delete_step_across_orgs(at(60)).await.unwrap().is_some() {}
+    // A step passes by an organisation whose row is locked, as what was just refused may still do.
+    while store.org(org).await.unwrap().unwrap().deletion.unwrap().done_at.is_none() {
+        store.delete_step_across_orgs(at(60)).await.unwrap();
+    }
     persist(subject, &late[..2], at(61)).await;
     assert_eq!(rows_of(subject, org).await, 0);
 }

@@ -13,7 +13,7 @@ use hookgate::config::Config;
 use hookgate::delivery::{Control, Vitals};
 use hookgate::domain::{
     Actor, ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Limit, Org,
-    OrgId, Role, Timestamp, TraceId,
+    OrgId, Role, Scopes, Timestamp, TraceId,
 };
 use hookgate::http::{Api, AppState, Parts};
 use hookgate::ingest::{Backlog, Intake, Replayer};
@@ -119,7 +119,7 @@ impl Server {
         let api = Api::new(AppState::new(&config, parts));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = hookgate::http::serve(listener, api, lifecycle.shutdown());
+        let serving = hookgate::http::serve(listener, None, api, lifecycle.shutdown());
         lifecycle.spawn("http", async move { serving.await.unwrap() });
         let client = client();
         Self {
@@ -162,8 +162,15 @@ impl Server {
         self.key(Role::Operator).await.1
     }
 
-    async fn key(&self, role: Role) -> (ApiKeyId, String) {
-        let issued = issue_key(role, "test key".to_owned(), self.clock.now()).await.unwrap();
+    /// Adds a key; its id and its text.
+    pub(crate) async fn key(&self, role: Role) -> (ApiKeyId, String) {
+        self.key_for(role, role.scopes()).await
+    }
+
+    /// Adds a key with these scopes; its id and its text.
+    pub(crate) async fn key_for(&self, role: Role, scopes: Scopes) -> (ApiKeyId, String) {
+        let mut issued = issue_key(role, "test key".to_owned(), self.clock.now()).await.unwrap();
+        issued.record.scopes = scopes;
         self.store.insert_key_across_orgs(&issued.record, &Actor::CLI).await.unwrap().unwrap();
         (issued.record.id, issued.key.reveal().to_owned())
     }

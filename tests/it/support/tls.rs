@@ -1,7 +1,7 @@
 //! TLS for receivers: an authority, certificates of it, and a listener that shows one.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::serve::Listener;
@@ -26,6 +26,7 @@ pub(crate) struct Authority {
 pub(crate) struct Identity {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
+    pem: (String, String),
 }
 
 impl Authority {
@@ -44,6 +45,11 @@ impl Authority {
         let file = self.directory.path().join("ca.pem");
         std::fs::write(&file, self.issuer.pem()).unwrap();
         file
+    }
+
+    /// Its certificate.
+    pub(crate) fn certificate(&self) -> CertificateDer<'static> {
+        self.issuer.der().clone()
     }
 
     /// A certificate for this name, or address.
@@ -74,8 +80,15 @@ impl Identity {
     }
 
     fn new(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
+        let pem = (certificate.pem(), key.serialize_pem());
         let certificate = certificate.der().clone();
-        Self { certificate, key: PrivateKeyDer::try_from(key.serialize_der()).unwrap() }
+        Self { certificate, key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(), pem }
+    }
+
+    /// Writes the certificate and its key where a server reads them.
+    pub(crate) fn write(&self, certificate: &Path, key: &Path) {
+        std::fs::write(certificate, &self.pem.0).unwrap();
+        std::fs::write(key, &self.pem.1).unwrap();
     }
 }
 

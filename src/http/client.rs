@@ -1,0 +1,73 @@
+//! Whom a request came from: the peer, or whom proxies say they pass it on for.
+
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::config::Networks;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The address of the client whose request came from `peer`.
+///
+/// Each proxy adds whom it got the request from at the end of `X-Forwarded-For`. So the list is read
+/// from its end, as long as trusted proxies wrote it: what stands before the first address that is
+/// not a trusted proxy's, anybody may have written.
+pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
+    let mut client = peer.to_canonical();
+    if !trusted.contain(client) {
+        return client;
+    }
+    let lines: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+    let words = lines.into_iter().rev().flat_map(|line| line.as_bytes().rsplit(|b| *b == b','));
+    for word in words {
+        // What is no address was not written by a proxy that can be relied on.
+        let Some(before) = parse(word) else { break };
+        client = before;
+        if !trusted.contain(client) {
+            break;
+        }
+    }
+    client
+}
+
+fn parse(word: &[u8]) -> Option<IpAddr> {
+    let address: IpAddr = std::str::from_utf8(word).ok()?.trim().parse().ok()?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&'static str]) -> String {
+        let trusted: Networks = "10.0.0.0/8,::1".parse().unwrap();
+        let lines = forwarded.iter().map(|line| (X_FORWARDED_FOR, HeaderValue::from_static(line)));
+        let headers: HeaderMap = lines.collect::<Vec<_>>().into_iter().fold(
+            HeaderMap::new(),
+            |mut headers, (name, value)| {
+                headers.append(name, value);
+                headers
+            },
+        );
+        address(peer.parse().unwrap(), &headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn only_a_trusted_proxys_word_counts() {
+        assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("::1", &["2001:db8::7"]), "2001:db8::7");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn the_list_is_read_from_its_end_as_far_as_it_can_be_trusted() {
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1", "198.51.100.7", "10.0.0.2"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["10.0.0.3,10.0.0.2"]), "10.0.0.3");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7, unknown"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7, unknown, 10.0.0.2"]), "10.0.0.2");
+    }
+}
