@@ -146,11 +146,11 @@ impl Note {
 
     /// A replay of dead letters was started, by these rules.
     pub(super) fn replay_started(replay: &Replay) -> Self {
-        let mut changes = json!(replay.filter);
-        if let Some(fields) = changes.as_object_mut() {
+        let mut filter = json!(replay.filter);
+        if let Some(fields) = filter.as_object_mut() {
             fields.retain(|_, value| !value.is_null());
         }
-        changes["total"] = json!(replay.total);
+        let changes = json!({ "filter": filter, "total": replay.total });
         Self::of_replay("replay.create", replay, changes)
     }
 

@@ -107,7 +107,8 @@ async fn a_replay_of_many_is_one_line_when_it_starts_and_one_when_it_is_ended(su
     let start =
         async |now| store.insert_replay(org, &filter, &somebody(), at(now)).await.unwrap().unwrap();
     let replay = start(30).await;
-    let changes = json!({ "endpoint_id": endpoint, "until": replay.filter.until, "total": 1 });
+    let filter = json!({ "endpoint_id": endpoint, "until": replay.filter.until });
+    let changes = json!({ "filter": filter, "total": 1 });
     let expected = ("replay.create".to_owned(), replay.id.uuid(), changes);
     assert_eq!(line(subject, org).await, expected);
     // The steps are not somebody's; what they plan is told by the replay.
