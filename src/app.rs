@@ -243,6 +243,7 @@ impl App {
                 backlog,
                 metrics,
                 clock,
+                background: background.handle(),
                 shutdown: lifecycle.shutdown(),
             },
         ));

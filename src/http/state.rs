@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use super::vitals::{OldestDue, Readings};
@@ -50,6 +51,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
+    /// Threads for what may wait when there is much to do.
+    pub background: Handle,
     /// Tells when the process stops.
     pub shutdown: Shutdown,
 }

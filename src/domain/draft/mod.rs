@@ -31,6 +31,23 @@ pub struct Draft<'a> {
     pub occurred_at: Option<Timestamp>,
 }
 
+impl Draft<'_> {
+    /// The same, without the body it was parsed from.
+    pub fn into_owned(self) -> Draft<'static> {
+        fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
+            Cow::Owned(text.into_owned())
+        }
+        Draft {
+            event_type: owned(self.event_type),
+            payload: Cow::Owned(self.payload.into_owned()),
+            dedup_id: self.dedup_id.map(owned),
+            account_id: self.account_id.map(owned),
+            user_id: self.user_id.map(owned),
+            occurred_at: self.occurred_at,
+        }
+    }
+}
+
 /// What an event may measure.
 #[derive(Clone, Copy, Debug)]
 pub struct DraftLimits {

@@ -114,6 +114,7 @@ impl Server {
             backlog: Backlog::new(&clock),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
+            background: tokio::runtime::Handle::current(),
             shutdown: lifecycle.shutdown(),
         };
         let api = Api::new(AppState::new(&config, parts));
