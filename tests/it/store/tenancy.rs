@@ -314,7 +314,13 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     store.rotate_secret(org, endpoint.id, &secret, day, &by, at(5)).await.unwrap().unwrap();
     store.note_secret_shown(org, endpoint.id, &by, at(6)).await.unwrap();
     let headers = hookgate::domain::CustomHeaders::parse([("x-token", "hush")]).unwrap();
-    let change = EndpointChange { headers: Some(headers), ..EndpointChange::default() };
+    let pacing = hookgate::domain::PacingChange {
+        max_concurrency: Some(Some(3)),
+        rate_limit_per_second: Some(None),
+        retry_schedule: Some(Some("5s, 5m".parse().unwrap())),
+        ordered: Some(true),
+    };
+    let change = EndpointChange { headers: Some(headers), pacing, ..EndpointChange::default() };
     store.update_endpoint(org, endpoint.id, &change, &by, at(7)).await.unwrap();
     store.delete_endpoint(org, endpoint.id, &by, at(8)).await.unwrap();
     set(subject, org, Limit::Burst, 5).await;
@@ -334,7 +340,14 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     assert!(actions[7..].contains(&"key.create") && actions[7..].contains(&"org.update"));
     assert_eq!((log[0].actor.clone(), log[0].at), (by.who.to_string(), at(8)));
     assert_eq!(log[0].address.as_deref(), Some("192.0.2.7"));
-    assert_eq!(log[1].changes, json!({ "headers": "changed" }));
+    let changed = json!({
+        "headers": "changed",
+        "max_concurrency": 3,
+        "rate_limit_per_second": null,
+        "retry_schedule": "5s,5m",
+        "ordered": true,
+    });
+    assert_eq!(log[1].changes, changed);
     assert_eq!(log[4].changes, json!({ "url": "https://example.com", "event_types": "a.*" }));
     assert_eq!(log[6].changes["replaces"], json!(key.id.uuid()));
     let text = serde_json::to_string(&log).unwrap();
