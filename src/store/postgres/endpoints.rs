@@ -112,6 +112,7 @@ impl EndpointStore for PostgresStore {
         // What failed before it was enabled, or at another URL, is no longer held against it.
         let starts_afresh = change.url.is_some() || change.disabled_reason == Some(None);
         let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
         let row = sqlx::query(concat!(
             "UPDATE endpoints
              SET url = coalesce($3, url),
@@ -178,6 +179,7 @@ impl EndpointStore for PostgresStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
         let done = sqlx::query("DELETE FROM endpoints WHERE id = $1 AND org_id = $2")
             .bind(id.uuid())
             .bind(org.uuid())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{PostgresStore, audit, moment};
+use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{
     Actor, Endpoint, EndpointId, OrgId, RotationRefusal, SigningSecret, Timestamp,
 };
@@ -26,6 +26,7 @@ impl SecretStore for PostgresStore {
         now: Timestamp,
     ) -> Result<Result<Endpoint, RotationRefusal>, StoreError> {
         let mut tx = self.pool.begin().await?;
+        orgs::hold(&mut tx, org).await?;
         let found = sqlx::query(concat!(
             "SELECT ",
             endpoint_columns!(),
