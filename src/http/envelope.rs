@@ -108,9 +108,9 @@ impl Api {
     }
 }
 
-/// Keeps an answer out of caches, since none knows whose key it was for, and browsers from taking
-/// it for anything but what it says it is. The `202` of a single event goes without: nobody caches
-/// the answer to a `POST`, and there is nothing in it but an id.
+/// Keeps an answer out of caches, since it may show a secret and none knows whose key it was for, and
+/// browsers from taking it for anything but what it says it is. The `202` of a single event goes
+/// without: nobody caches the answer to a `POST`, and there is nothing in it but an id.
 fn guard(headers: &mut HeaderMap) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

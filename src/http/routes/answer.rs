@@ -1,7 +1,7 @@
 //! How successful answers are written.
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
@@ -42,12 +42,6 @@ pub(super) fn at(
     let location = HeaderValue::from_str(location).map_err(ApiError::internal)?;
     response.headers_mut().insert(LOCATION, location);
     Ok(response)
-}
-
-/// Keeps an answer that shows a secret out of every cache on its way.
-pub(super) fn secret(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// 204.

@@ -134,7 +134,7 @@ fn shown(endpoint: &Endpoint, now: Timestamp) -> Result<Response, ApiError> {
         current: SecretView::of(secrets.current()),
         earlier: earlier.collect(),
     };
-    Ok(answer::secret(answer::ok(&view)?))
+    answer::ok(&view)
 }
 
 impl SecretView {

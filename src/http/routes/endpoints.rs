@@ -101,7 +101,7 @@ pub(in super::super) async fn create(
     added.map_err(|refusal| ApiError::Add("endpoints", refusal))?;
     let view = NewEndpointView { endpoint: EndpointDetail::of(&endpoint), secret: shown };
     let location = format!("/api/endpoints/{}", endpoint.id);
-    Ok(answer::secret(answer::created(&location, &view)?))
+    answer::created(&location, &view)
 }
 
 /// `GET /api/endpoints`.
@@ -126,7 +126,7 @@ pub(in super::super) async fn one(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let endpoint = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    Ok(answer::secret(answer::ok(&EndpointDetail::of(&endpoint))?))
+    answer::ok(&EndpointDetail::of(&endpoint))
 }
 
 /// `PATCH /api/endpoints/{id}`: only the fields that are sent are changed.
@@ -142,7 +142,7 @@ pub(in super::super) async fn change(
         app.store.update_endpoint(tenant.org_id, id, &change, &tenant.actor(), now).await?;
     let changed = changed.ok_or(ApiError::NotFound)?;
     app.delivery.forget(id);
-    Ok(answer::secret(answer::ok(&EndpointDetail::of(&changed))?))
+    answer::ok(&EndpointDetail::of(&changed))
 }
 
 /// `DELETE /api/endpoints/{id}`: its pending deliveries are cancelled.

@@ -214,7 +214,7 @@ fn created(issued: &IssuedKey, now: Timestamp, place: &str) -> Result<Response, 
     let record = KeyView::of(&issued.record, now);
     let location = format!("{place}/{}", issued.record.id);
     let view = NewKeyView { record, key: issued.key.reveal() };
-    Ok(answer::secret(answer::created(&location, &view)?))
+    answer::created(&location, &view)
 }
 
 /// Answers with a page of keys.
