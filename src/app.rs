@@ -30,7 +30,7 @@ use crate::journal::{
     SystemDisk,
 };
 use crate::limit::RateLimiter;
-use crate::runtime::{Background, Clock, Lifecycle, Shutdown, Wake};
+use crate::runtime::{Background, Clock, Lifecycle, Load, Shutdown, Wake};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MigrateError, SharedStore, StoreError};
@@ -204,6 +204,7 @@ impl App {
         let workers = Workers::new(
             &config.ingest,
             (journal.clone(), reader),
+            Load::of_this_runtime(),
             Arc::clone(&store),
             hand_over,
             clock.clone(),

@@ -39,6 +39,7 @@ mod ack_window;
 mod backlog;
 mod buried;
 mod intake;
+mod pace;
 mod record;
 mod replayer;
 mod workers;

@@ -11,12 +11,13 @@ use crate::domain::{
     EndpointId, Event, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId, Timestamp,
 };
 use crate::journal::{Journal, JournalReader, ReadError, Record};
-use crate::runtime::{Clock, Lifecycle, Wake};
+use crate::runtime::{Clock, Lifecycle, Load, Wake};
 use crate::store::{LeaseRoom, Persisted, SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use super::ack_window::{AckWindow, BatchNumber};
 use super::backlog::{Backlog, Mark};
+use super::pace::{Last, Pace};
 use super::record::{self, RecordError};
 
 /// Bytes of records a worker holds at the most, beyond its first record.
@@ -49,7 +50,7 @@ pub struct HandOver {
 /// What the workers share.
 pub struct Workers {
     journal: Journal,
-    reader: tokio::sync::Mutex<JournalReader>,
+    source: tokio::sync::Mutex<Source>,
     backlog: Backlog,
     /// Tells those who wait for it that the window has moved.
     window_moved: Notify,
@@ -58,6 +59,12 @@ pub struct Workers {
     clock: Clock,
     metrics: Arc<Metrics>,
     batch_events_max: u32,
+}
+
+/// Where batches come from. One worker at a time has it.
+struct Source {
+    journal: JournalReader,
+    pace: Pace,
 }
 
 /// Why a worker cannot go on.
@@ -76,18 +83,20 @@ struct Batch {
 }
 
 impl Workers {
-    /// Workers that will move what `reader` reads into `store`.
+    /// Workers that will move what `reader` reads into `store`, and give way to what `answering` does.
     pub fn new(
         config: &IngestConfig,
         (journal, reader): (Journal, JournalReader),
+        answering: Load,
         store: SharedStore,
         hand_over: HandOver,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let pace = Pace::new(answering, clock.clone());
         Self {
             journal,
-            reader: tokio::sync::Mutex::new(reader),
+            source: tokio::sync::Mutex::new(Source { journal: reader, pace }),
             backlog: Backlog::new(&clock),
             window_moved: Notify::new(),
             store,
@@ -142,17 +151,24 @@ impl Workers {
 
     /// Reads a batch. One worker reads while the others store.
     async fn next_batch(&self) -> Result<Option<Batch>, WorkerError> {
-        let mut reader = self.reader.lock().await;
+        let mut source = self.source.lock().await;
         self.window_until(|window| window.len() < BATCHES_AHEAD_MAX).await;
-        let records = reader.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await?;
-        let Some([first, .., last] | [first @ last]) = records.as_deref() else {
+        let wait = source.pace.wait();
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let records = source.journal.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await?;
+        let Some(records @ ([first, .., last] | [first @ last])) = records.as_deref() else {
             return Ok(None);
         };
         let mark = Mark { end: last.seq.next(), received_at: received_at(first)? };
-        // Numbered while the reader is locked, so that numbers follow the order of the records.
+        let items = records.iter().map(|record| record.items).sum();
+        source.pace.last =
+            Last { items, was_full: source.journal.has_more(), accepted_at: mark.received_at };
+        // Numbered while the source is locked, so that numbers follow the order of the records.
         let number = self.backlog.window().add(mark);
-        drop(reader);
-        let events = decode(records.as_deref().unwrap_or_default())?;
+        drop(source);
+        let events = decode(records)?;
         Ok(Some(Batch { number, events }))
     }
 

@@ -281,6 +281,7 @@ impl Journal {
             segments: Arc::clone(&segments),
             position: recovered.start,
             reading: None,
+            has_more: false,
         };
         let failed = |error| JournalError::io("start a thread for", &dir, error);
         let writer = spawn("journal-writer", move || writer.run()).map_err(failed)?;

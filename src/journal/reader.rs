@@ -38,6 +38,8 @@ pub struct JournalReader {
     pub(super) position: Position,
     /// The segment of the position, once it is open.
     pub(super) reading: Option<Reading>,
+    /// Whether the last batch left something behind.
+    pub(super) has_more: bool,
 }
 
 /// An open segment. Clones share the file and what was read of it.
@@ -88,6 +90,11 @@ impl JournalReader {
         }
     }
 
+    /// Whether a limit ended the last batch: records behind it were durable already.
+    pub const fn has_more(&self) -> bool {
+        self.has_more
+    }
+
     fn enter(&mut self, segment: &Segment) {
         self.reading = None;
         self.position = Position {
@@ -118,6 +125,7 @@ impl JournalReader {
         let records = read.map_err(failed)?;
         self.position.offset = reading.frames.position();
         self.position.seq = reading.seq;
+        self.has_more = self.position.offset < limits.end;
         self.reading = Some(reading);
         let handed_out = records.iter().map(|record| (record.seq.0, record.items));
         self.segments.hand_out(handed_out, self.position.seq);

@@ -4,11 +4,13 @@
 mod background;
 mod clock;
 mod lifecycle;
+mod load;
 mod pulse;
 mod wake;
 
 pub use background::Background;
 pub use clock::{Clock, Stopwatch};
 pub use lifecycle::{Lifecycle, Shutdown};
+pub use load::Load;
 pub use pulse::Pulse;
 pub use wake::Wake;

@@ -1,0 +1,76 @@
+//! How much of their time the threads of a runtime work.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::Stopwatch;
+
+/// Over how long it is measured at the least: a thread tells what it worked when it runs out of work.
+const WINDOW: Duration = Duration::from_millis(10);
+
+/// The load of a runtime's threads.
+pub struct Load {
+    runtime: Handle,
+    since: Stopwatch,
+    busy: Duration,
+    share: f64,
+}
+
+impl Load {
+    /// The load of the runtime that this is called on.
+    ///
+    /// # Panics
+    /// When it is not called on a runtime.
+    pub fn of_this_runtime() -> Self {
+        let runtime = Handle::current();
+        let busy = busy(&runtime);
+        Self { runtime, since: Stopwatch::start(), busy, share: 0.0 }
+    }
+
+    /// The share of their time that the threads worked or wanted to, on average, since this was asked
+    /// 10 ms ago or longer: from 0, none, to about 1, all of it.
+    pub fn share(&mut self) -> f64 {
+        let now = Stopwatch::start();
+        let span = self.since.until(now);
+        if span >= WINDOW {
+            let before = std::mem::replace(&mut self.busy, busy(&self.runtime));
+            let threads = u32::try_from(self.runtime.metrics().num_workers()).unwrap_or(u32::MAX);
+            self.share = self.busy.saturating_sub(before).div_duration_f64(span * threads);
+            self.since = now;
+        }
+        self.share
+    }
+}
+
+impl fmt::Debug for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Load").field("share", &self.share).finish_non_exhaustive()
+    }
+}
+
+fn busy(runtime: &Handle) -> Duration {
+    let metrics = runtime.metrics();
+    (0..metrics.num_workers()).map(|worker| metrics.worker_total_busy_duration(worker)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_makes_load() {
+        let mut load = Load::of_this_runtime();
+        let work = tokio::spawn(async {
+            let watch = Stopwatch::start();
+            while watch.elapsed() < 2 * WINDOW {
+                std::hint::spin_loop();
+            }
+        });
+        assert!(work.await.is_ok());
+        // The thread tells what it worked once it has nothing left to do.
+        tokio::time::sleep(WINDOW).await;
+        assert!(load.share() > 0.0);
+    }
+}
