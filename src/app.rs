@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 
 pub use admin::{Admin, AdminError, NewEndpoint};
 pub use first_start::FirstStart;
@@ -204,7 +205,7 @@ impl App {
         let workers = Workers::new(
             &config.ingest,
             (journal.clone(), reader),
-            Load::of_this_runtime(),
+            Load::of(Handle::current()),
             Arc::clone(&store),
             hand_over,
             clock.clone(),

@@ -19,12 +19,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// The load of the runtime that this is called on.
-    ///
-    /// # Panics
-    /// When it is not called on a runtime.
-    pub fn of_this_runtime() -> Self {
-        let runtime = Handle::current();
+    /// The load of a runtime's threads from now on.
+    pub fn of(runtime: Handle) -> Self {
         let busy = busy(&runtime);
         Self { runtime, since: Stopwatch::start(), busy, share: 0.0 }
     }
@@ -61,8 +57,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn work_makes_load() {
-        let mut load = Load::of_this_runtime();
-        let work = tokio::spawn(async {
+        let runtime = Handle::current();
+        let mut load = Load::of(runtime.clone());
+        let work = runtime.spawn(async {
             let watch = Stopwatch::start();
             while watch.elapsed() < 2 * WINDOW {
                 std::hint::spin_loop();
