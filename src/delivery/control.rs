@@ -60,8 +60,8 @@ impl Control {
         self.0.named.notify_one();
     }
 
-    /// The endpoints that take nothing for now, since their breakers are open, in ascending order.
-    /// What is planned for them is better left in the store.
+    /// The endpoints that take nothing for now, in ascending order, since their breakers are open or they
+    /// have got more than they get on with. What is planned for them is better left in the store.
     pub fn shut(&self) -> watch::Receiver<Arc<[EndpointId]>> {
         self.0.shut.subscribe()
     }

@@ -9,7 +9,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::domain::{EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
@@ -21,14 +20,13 @@ use super::attempt::{Attempted, Attempter};
 use super::breaker::Passage;
 use super::control::{Control, Forgotten};
 use super::gates::{Admission, Gates, Turn};
+use super::inbox::Inbox;
 use super::lanes::{LaneKey, Lanes, Limits};
 use super::paused::Paused;
 use super::vitals::Vitals;
 
 /// Deliveries in one claim at the most.
 const CLAIM_DELIVERIES_MAX: usize = 512;
-/// Deliveries taken off the hand-over channel at a time.
-const INBOX_BATCH_MAX: usize = 256;
 /// One part in so many of the lanes' room is kept for claims: however fast new deliveries are handed
 /// over, due retries get in.
 const CLAIM_SHARE: usize = 8;
@@ -81,20 +79,6 @@ pub(super) struct Dispatcher {
     pub(super) letting_go: LettingGo,
     pub(super) steps: JoinSet<Step>,
     pub(super) vitals: Vitals,
-}
-
-/// Where deliveries are handed over that are leased already.
-#[derive(Debug)]
-pub(super) struct Inbox {
-    deliveries: mpsc::Receiver<LeasedDelivery>,
-    batch: Vec<LeasedDelivery>,
-    open: bool,
-}
-
-impl Inbox {
-    pub(super) fn new(deliveries: mpsc::Receiver<LeasedDelivery>) -> Self {
-        Self { deliveries, batch: Vec::with_capacity(INBOX_BATCH_MAX), open: true }
-    }
 }
 
 /// What must not be started although it may still come in: it was leased before it was named, and
@@ -161,24 +145,24 @@ impl Dispatcher {
         let mut soft_stop = pin!(shutdown.requested());
         let mut nap = pin!(wake.sleep(Duration::ZERO));
         loop {
+            self.take_in(true).await;
             self.start_attempts().await;
             self.start_claim();
             self.show();
             let inbox_room = self.inbox_room();
             let wait = self.wait.map(|at| at.since(self.clock.now()).max(WAIT_MIN));
+            let hold = self.inbox.is_holding().then(|| self.inbox.hold_left());
             tokio::select! {
                 () = &mut soft_stop => break,
                 Some(step) = self.steps.join_next() => self.finish(step).await,
                 () = control.named() => self.let_go().await,
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
-                taken = self.inbox.deliveries.recv_many(&mut self.inbox.batch, inbox_room),
-                    if self.inbox.open && inbox_room > 0 =>
-                {
-                    self.inbox.open = taken > 0;
-                    self.take_in().await;
-                }
+                () = tokio::time::sleep(hold.unwrap_or_default()), if hold.is_some() => {}
+                () = self.inbox.receive(inbox_room),
+                    if hold.is_none() && inbox_room > 0 && self.inbox.is_open() => {}
                 () = &mut nap => {
                     self.claims.hunger = Hunger::Due;
+                    self.end_crowding();
                     nap.set(wake.sleep(poll_interval));
                 }
             }
@@ -200,12 +184,8 @@ impl Dispatcher {
                 return Err(error);
             }
         }
-        while self.inbox.batch.len() < self.inbox_room().min(INBOX_BATCH_MAX)
-            && let Ok(delivery) = self.inbox.deliveries.try_recv()
-        {
-            self.inbox.batch.push(delivery);
-        }
-        self.take_in().await;
+        self.inbox.receive_now(self.inbox_room());
+        self.take_in(false).await;
         let mut attempted = self.start_attempts().await;
         while let Some(step) = self.steps.join_next().await {
             self.finish(step).await;
@@ -216,22 +196,52 @@ impl Dispatcher {
 
     /// How many handed-over deliveries may be taken in.
     fn inbox_room(&self) -> usize {
-        let room = self.lanes.free().saturating_sub(self.options.claim_reserve());
-        room.min(INBOX_BATCH_MAX)
+        self.lanes.free().saturating_sub(self.options.claim_reserve())
     }
 
-    /// Puts what was handed over into the lanes. A delivery whose lane has its share goes back to
-    /// the store, which has room for any number.
-    async fn take_in(&mut self) {
-        for delivery in std::mem::take(&mut self.inbox.batch) {
-            self.letting_go.inbox_left = self.letting_go.inbox_left.saturating_sub(1);
+    /// Puts what was handed over into the lanes. A delivery whose lane has its share is held, if
+    /// `may_hold`, or else goes back to the store, which has room for any number.
+    async fn take_in(&mut self, may_hold: bool) {
+        while let Some(delivery) = self.inbox.next() {
             if let Some(until) = self.kept_out(&delivery) {
                 self.attempter.put_off(&delivery, until).await;
+            } else if self.is_paced_out(&delivery) {
+                self.crowd_out(&delivery).await;
             } else if let Err(delivery) = self.lanes.offer(key(&delivery), delivery) {
-                self.attempter.hand_back(&delivery).await;
+                let held = if may_hold { self.inbox.hold(delivery) } else { Err(delivery) };
+                let Err(delivery) = held else { return };
+                self.crowd_out(&delivery).await;
+            } else {
+                self.inbox.has_moved();
             }
+            self.letting_go.inbox_left = self.letting_go.inbox_left.saturating_sub(1);
         }
         self.letting_go.end_if_over();
+    }
+
+    /// Hands back what found no room, and has others leave its like in the store.
+    async fn crowd_out(&mut self, delivery: &LeasedDelivery) {
+        if self.inbox.crowd(delivery.endpoint.id) {
+            self.show_shut();
+        }
+        self.attempter.hand_back(delivery).await;
+    }
+
+    /// Lets endpoints have their deliveries handed over again for which nothing waits any more.
+    fn end_crowding(&mut self) {
+        let Self { inbox, lanes, .. } = self;
+        if inbox.keep_crowded(|endpoint| lanes.waiting_for(endpoint) > 0) {
+            self.show_shut();
+        }
+    }
+
+    /// Tells others which endpoints take nothing for now.
+    fn show_shut(&self) {
+        let open = self.gates.open();
+        let mut shut: Vec<EndpointId> = open.iter().copied().chain(self.inbox.crowded()).collect();
+        shut.sort_unstable();
+        shut.dedup();
+        self.control.set_shut(shut.into());
     }
 
     /// When a delivery that comes in is due again, if it must not wait in memory.
@@ -243,9 +253,13 @@ impl Dispatcher {
         if let Passage::ShutUntil(until) = self.gates.passage(endpoint.id, now) {
             return Some(until);
         }
-        let waiting = self.lanes.waiting_for(endpoint.id);
-        let is_paced_out = Gates::waiting_max(endpoint).is_some_and(|most| waiting >= most);
-        is_paced_out.then_some(now)
+        None
+    }
+
+    /// Whether as much waits for an endpoint as its rate limit lets through in a while.
+    fn is_paced_out(&self, delivery: &LeasedDelivery) -> bool {
+        let waiting = self.lanes.waiting_for(delivery.endpoint.id);
+        Gates::waiting_max(&delivery.endpoint).is_some_and(|most| waiting >= most)
     }
 
     /// Hands back what waits of that which was named, and sees to it that what is on its way is
@@ -256,7 +270,7 @@ impl Dispatcher {
             self.attempter.hand_back(&delivery).await;
         }
         self.letting_go.names.add(named);
-        self.letting_go.inbox_left = self.inbox.deliveries.len() + self.inbox.batch.len();
+        self.letting_go.inbox_left = self.inbox.len();
         self.letting_go.claim_left = self.claims.under_way;
         self.letting_go.end_if_over();
     }
@@ -404,9 +418,8 @@ impl Dispatcher {
     }
 
     fn breakers_turned(&self) {
-        let open = self.gates.open();
-        self.metrics.endpoint_breakers_open.set(gauge(open.len()));
-        self.control.set_shut(open);
+        self.metrics.endpoint_breakers_open.set(gauge(self.gates.open().len()));
+        self.show_shut();
     }
 
     async fn claimed(&mut self, room: usize, answer: Result<Claimed, StoreError>) {
@@ -436,6 +449,8 @@ impl Dispatcher {
         for delivery in claimed {
             if let Some(until) = self.kept_out(&delivery) {
                 self.attempter.put_off(&delivery, until).await;
+            } else if self.is_paced_out(&delivery) {
+                self.attempter.hand_back(&delivery).await;
             } else {
                 crowded.extend(self.lanes.admit(0, [(key(&delivery), delivery)]));
             }
@@ -450,9 +465,8 @@ impl Dispatcher {
 
     /// The soft stop: nothing new, everything back that has not been started.
     async fn stop(mut self) {
-        // Who holds a permit may still hand over; the channel ends when the last one is used or given up.
-        self.inbox.deliveries.close();
-        for delivery in self.lanes.empty_all() {
+        let held = self.inbox.close();
+        for delivery in self.lanes.empty_all().into_iter().chain(held) {
             self.attempter.hand_back(&delivery).await;
         }
         loop {
@@ -467,10 +481,9 @@ impl Dispatcher {
                         }
                     }
                 },
-                handed_over = self.inbox.deliveries.recv(), if self.inbox.open => match handed_over {
-                    Some(delivery) => self.attempter.hand_back(&delivery).await,
-                    None => self.inbox.open = false,
-                },
+                Some(delivery) = self.inbox.rest(), if self.inbox.is_open() => {
+                    self.attempter.hand_back(&delivery).await;
+                }
                 else => break,
             }
         }

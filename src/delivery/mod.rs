@@ -24,7 +24,8 @@
 //!
 //! # Turns
 //! Organisations take turns, and inside each its endpoints (`lanes.rs`). An endpoint whose lane has its
-//! share, or whose breaker is open, is left out of the claims, and what is planned for it is not leased.
+//! share, or whose breaker is open, is left out of the claims. What is handed over for a full lane is held for
+//! a moment (`inbox.rs`); while a lane does not get on, or a breaker is open, what is planned is not leased.
 //!
 //! # Breaker and schedule
 //! The schedule says when an attempt may be made at the earliest; an open breaker may put it off, to
@@ -80,6 +81,7 @@ mod dispatcher;
 mod failure;
 mod gates;
 mod guard;
+mod inbox;
 mod lanes;
 mod outcomes;
 mod pace;
@@ -106,8 +108,9 @@ use crate::store::{SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use attempt::Attempter;
-use dispatcher::{Claims, Dispatcher, Inbox, LettingGo, Options};
+use dispatcher::{Claims, Dispatcher, LettingGo, Options};
 use gates::Gates;
+use inbox::Inbox;
 use lanes::{Lanes, Limits};
 use outcomes::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;

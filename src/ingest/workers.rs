@@ -2,8 +2,10 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::mpsc::PermitIterator;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::IngestConfig;
@@ -27,6 +29,9 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 const BATCHES_AHEAD_MAX: usize = 1_024;
 /// Deliveries leased with one batch at the most; more wait in the store.
 const LEASES_PER_BATCH_MAX: usize = 1_024;
+/// How long a batch waits for room in the hand-over: long enough for those before it, were each of the
+/// workers on two cores to hand over one.
+const ROOM_WAIT: Duration = Duration::from_millis(250);
 /// The first wait after the store was unavailable; doubled up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT: Duration = Duration::from_millis(50);
 /// The longest wait between two tries.
@@ -59,6 +64,8 @@ pub struct Workers {
     clock: Clock,
     metrics: Arc<Metrics>,
     batch_events_max: u32,
+    /// Deliveries planned for an event of the last batch.
+    fan_out: AtomicUsize,
 }
 
 /// Where batches come from. One worker at a time has it.
@@ -104,6 +111,7 @@ impl Workers {
             clock,
             metrics,
             batch_events_max: config.store_batch_events,
+            fan_out: AtomicUsize::new(1),
         }
     }
 
@@ -240,10 +248,7 @@ impl Workers {
     async fn persist(&self, events: &[Arc<Event>]) -> Result<(), StoreError> {
         let mut wait = RETRY_WAIT;
         loop {
-            let deliveries = &self.hand_over.deliveries;
-            // Room is reserved before it is leased against, so a leased delivery always fits.
-            let room = deliveries.capacity().min(LEASES_PER_BATCH_MAX);
-            let permits = deliveries.try_reserve_many(room).ok();
+            let permits = self.room_for(events.len()).await;
             let now = self.clock.now();
             let shut = Arc::clone(&self.hand_over.shut.borrow());
             let lease_room = permits.as_ref().map(|permits| LeaseRoom {
@@ -272,6 +277,20 @@ impl Workers {
                     self.rest(&mut wait, &error).await;
                 }
             }
+        }
+    }
+
+    /// Room for the deliveries of a batch, reserved before it is leased against, so that a leased delivery
+    /// always fits. Waits for it up to [`ROOM_WAIT`]: the journal keeps events for less than the store
+    /// keeps deliveries that nobody takes yet, and what takes longer is left to the store.
+    async fn room_for(&self, events: usize) -> Option<PermitIterator<'_, LeasedDelivery>> {
+        let deliveries = &self.hand_over.deliveries;
+        let fan_out = self.fan_out.load(Ordering::Relaxed).max(1);
+        let wanted = events.saturating_mul(fan_out);
+        let wanted = wanted.min(LEASES_PER_BATCH_MAX).min(deliveries.max_capacity());
+        match tokio::time::timeout(ROOM_WAIT, deliveries.reserve_many(wanted)).await {
+            Ok(permits) => permits.ok(),
+            Err(_) => deliveries.try_reserve_many(deliveries.capacity().min(wanted)).ok(),
         }
     }
 
@@ -306,6 +325,9 @@ impl Workers {
         count(&self.metrics.events_stored_total, persisted.stored);
         count(&self.metrics.events_duplicate_total, persisted.duplicates);
         count(&self.metrics.deliveries_planned_total, persisted.planned);
+        if persisted.stored > 0 {
+            self.fan_out.store(persisted.planned.div_ceil(persisted.stored), Ordering::Relaxed);
+        }
     }
 }
 

@@ -313,6 +313,7 @@ impl SqliteStore {
         let writes = &self.event_writes;
         let mut room = room;
         let mut persisted = Persisted::default();
+        let _turn = self.persisting.lock().await;
         let mut tx = self.write().await?;
         let orgs = plan::orgs_of(events);
         let gone = gone(&mut tx, &orgs).await?;

@@ -42,6 +42,7 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::seal::Keyring;
@@ -53,6 +54,9 @@ use crate::telemetry::Metrics;
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: SqlitePool,
+    /// Held by the one batch of events that waits for the writer or has it: the pool serves in the order
+    /// of asking, and the recorder of outcomes would get one turn for every worker's.
+    persisting: Mutex<()>,
     readers: SqlitePool,
     dedup_window: Duration,
     event_writes: events::Writes,
@@ -103,6 +107,7 @@ impl SqliteStore {
         Ok(Self {
             // The writer first: it creates the file that the readers open.
             writer: pool(1, config).connect_with(writer).await?,
+            persisting: Mutex::new(()),
             readers: pool(readers, config).connect_with(shared.read_only(true)).await?,
             dedup_window: config.dedup_window,
             event_writes: events::Writes::new(config.dedup_window),

@@ -87,6 +87,31 @@ async fn what_is_handed_over_beyond_an_endpoints_share_comes_back_and_arrives() 
 }
 
 #[tokio::test]
+async fn what_is_planned_for_a_receiver_that_does_not_get_on_is_left_in_the_store_until_it_does() {
+    let world = World::with(&[
+        "--endpoint-concurrency=2",
+        "--delivery-queue-capacity=32",
+        "--delivery-poll-interval=10ms",
+    ])
+    .await;
+    let receiver = Receiver::start().await;
+    let endpoint = world.endpoint(&receiver, "").await;
+    receiver.hold();
+    let lifecycle = Lifecycle::new();
+    let (part, handed_over) = world.delivery();
+    let mut shut = part.control().shut();
+    part.start(&lifecycle);
+    for delivery in world.lease("user.login", 100).await {
+        handed_over.send(delivery).await.unwrap();
+    }
+    shut.wait_for(|shut| **shut == [endpoint]).await.unwrap();
+    receiver.release();
+    receiver.received(100).await;
+    shut.wait_for(|shut| shut.is_empty()).await.unwrap();
+    assert!(lifecycle.drain(Duration::from_secs(30)).await);
+}
+
+#[tokio::test]
 async fn a_delivery_whose_lease_would_lapse_under_way_is_left_to_the_next_claim() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
