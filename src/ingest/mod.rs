@@ -15,8 +15,8 @@
 //!             └─ AckWindow ── Journal::finished: the checkpoint moves over what is contiguous
 //! ```
 //! Batches that come fast are gathered, storing gives way to answering (`pace.rs`), and a batch waits a moment
-//! for room in the hand-over. Batches are stored side by side, but for the events of organisations with ordered endpoints: those wait
-//! until all batches before theirs are stored.
+//! for room in the hand-over. Batches are stored side by side, but for the events of organisations with
+//! ordered endpoints: those wait until all batches before theirs are stored.
 //!
 //! The journal is the queue. Workers never get events from memory, so live work, catching up after
 //! an outage and recovery after a crash are one code path, and memory does not grow with the backlog.
