@@ -28,7 +28,7 @@ pub enum Who {
     Key(ApiKeyId),
     /// Somebody at the command line.
     Cli,
-    /// The server by itself, such as at its first start, or when a receiver says that it is gone.
+    /// The server by itself, such as at its first start, or when it disables an endpoint that fails.
     Server,
 }
 

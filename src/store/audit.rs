@@ -91,6 +91,13 @@ impl Note {
         Self::of_endpoint(org, "endpoint.update", id, Value::Object(changes))
     }
 
+    /// The server disabled an endpoint, for this reason.
+    pub(super) fn endpoint_disabled(org: OrgId, id: EndpointId, reason: &str) -> Self {
+        let disabled_reason = Some(Some(reason.to_owned()));
+        let change = EndpointChange { disabled_reason, ..EndpointChange::default() };
+        Self::endpoint_changed(org, id, &change)
+    }
+
     /// An endpoint was removed.
     pub(super) fn endpoint_deleted(org: OrgId, id: EndpointId) -> Self {
         Self::of_endpoint(org, "endpoint.delete", id, json!({}))

@@ -482,8 +482,9 @@ pub trait DeliveryStore: Send + Sync {
     /// Records what became of leased deliveries: the attempt, the new standing, and a dead letter
     /// for one that is given up; and what that says of their endpoints: since when one fails, and
     /// that it is disabled, its pending deliveries parked, when it is gone or has failed for too
-    /// long. Whoever subscribes to the operational events of this gets them, planned here. Outcomes whose lease was lost, or whose delivery was cancelled, change nothing; the
-    /// number of those that counted is returned.
+    /// long, which the audit log tells, too. Whoever subscribes to the operational events of this
+    /// gets them, planned here. Outcomes whose lease was lost, or whose delivery was cancelled,
+    /// change nothing; the number of those that counted is returned.
     async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError>;
     /// Makes everything that a server has leased due at `now` and returns how much that was: for a
     /// server that starts again, whose earlier leases nobody uses any more.

@@ -11,7 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::domain::{
-    DeadReason, Decision, Event, EventId, EventType, OrgId, Outcome, Timestamp, TraceId,
+    DeadReason, Decision, EndpointId, Event, EventId, EventType, OrgId, Outcome, Timestamp, TraceId,
 };
 
 use super::StoreError;
@@ -51,7 +51,7 @@ pub(super) enum Sentence {
     /// It is noted that it fails, from this moment on.
     FailsSince(Timestamp),
     /// It is disabled, for this reason.
-    Disabled { org: Uuid, reason: String, at: Timestamp },
+    Disabled { org: OrgId, reason: String, at: Timestamp },
 }
 
 impl Standings {
@@ -102,7 +102,7 @@ impl Standings {
     pub(super) fn sentences<R: Columns>(
         &self,
         found: &[R],
-    ) -> Result<Vec<(Uuid, Sentence)>, StoreError> {
+    ) -> Result<Vec<(EndpointId, Sentence)>, StoreError> {
         let mut sentences = Vec::new();
         for row in found {
             let (endpoint, org, since) = (row.uuid(0)?, row.uuid(1)?, row.moment_opt(2)?);
@@ -110,8 +110,8 @@ impl Standings {
             let Some(failing) = place.ok().and_then(|place| self.failing.get(place)) else {
                 continue;
             };
-            if let Some(sentence) = failing.sentence(org, since) {
-                sentences.push((endpoint, sentence));
+            if let Some(sentence) = failing.sentence(OrgId::from_uuid(org), since) {
+                sentences.push((EndpointId::from_uuid(endpoint), sentence));
             }
         }
         Ok(sentences)
@@ -119,7 +119,7 @@ impl Standings {
 }
 
 impl Failing {
-    fn sentence(&self, org: Uuid, since: Option<Timestamp>) -> Option<Sentence> {
+    fn sentence(&self, org: OrgId, since: Option<Timestamp>) -> Option<Sentence> {
         let disabled = |reason| Some(Sentence::Disabled { org, reason, at: self.at });
         match since {
             _ if self.gone => disabled(GONE.to_owned()),
@@ -134,8 +134,8 @@ impl Failing {
 
 /// Tells that an endpoint was disabled.
 pub(super) fn endpoint_disabled(
-    endpoint: Uuid,
-    org: Uuid,
+    endpoint: EndpointId,
+    org: OrgId,
     reason: &str,
     at: Timestamp,
 ) -> Result<Arc<Event>, StoreError> {
@@ -160,18 +160,19 @@ pub(super) fn delivery_exhausted(row: &impl Columns) -> Result<Option<Arc<Event>
         "attempts": row.number(4)?,
         "error": row.text_opt(5)?,
     });
-    operational(DELIVERY_EXHAUSTED, row.uuid(1)?, &payload, row.moment(6)?).map(Some)
+    let org = OrgId::from_uuid(row.uuid(1)?);
+    operational(DELIVERY_EXHAUSTED, org, &payload, row.moment(6)?).map(Some)
 }
 
 fn operational(
     event_type: &str,
-    org: Uuid,
+    org_id: OrgId,
     payload: &serde_json::Value,
     at: Timestamp,
 ) -> Result<Arc<Event>, StoreError> {
     Ok(Arc::new(Event {
         id: EventId::mint(at),
-        org_id: OrgId::from_uuid(org),
+        org_id,
         event_type: rows::parsed("event_type", event_type)?,
         payload: payload.to_string().into(),
         dedup_id: None,
@@ -186,7 +187,7 @@ fn operational(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Attempt, DeliveryId, EndpointId, InstanceId, LeaseToken};
+    use crate::domain::{Attempt, DeliveryId, InstanceId, LeaseToken};
 
     const LIMIT: Timestamp = Timestamp::from_micros(50);
 
@@ -234,7 +235,7 @@ mod tests {
     #[test]
     fn an_endpoint_is_disabled_when_it_is_gone_or_has_failed_for_too_long() {
         let sentence = |decision, since| {
-            let org = Uuid::nil();
+            let org = OrgId::from_uuid(Uuid::nil());
             Standings::of(&[outcome(1, decision, 100)]).failing[0].sentence(org, since)
         };
         let retry = || Decision::RetryAt(at(200));

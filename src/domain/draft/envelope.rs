@@ -7,6 +7,7 @@ use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAcces
 use serde_json::value::RawValue;
 
 use super::super::{Timestamp, Violation};
+use super::depth::{self, DEPTH_MAX};
 use super::{Draft, DraftLimits, STRAY_FIELDS_MAX, checks};
 
 /// One posted event with its fields found but not yet checked.
@@ -70,6 +71,11 @@ fn payload<'a>(
     if payload.len() > limits.payload_bytes_max {
         let rule = format!("must be at most {} bytes", limits.payload_bytes_max);
         violations.push(Violation::new("payload", "too_large", rule));
+        return None;
+    }
+    if depth::nests_too_deep(payload) {
+        let rule = format!("must nest at most {DEPTH_MAX} levels of arrays and objects");
+        violations.push(Violation::new("payload", "too_deep", rule));
         return None;
     }
     Some(payload)

@@ -2,6 +2,7 @@
 
 mod batch;
 mod checks;
+mod depth;
 mod envelope;
 mod raw;
 

@@ -1,8 +1,9 @@
 //! Any body as an event: taken as it is, with the headers for what a JSON envelope would say.
 //!
 //! Everything behind the edge is JSON, so that receivers, lists and tools meet one form. A body that
-//! is declared as JSON and is JSON becomes the payload byte for byte; anything else is carried
-//! inside a JSON object, in base64. Nothing is lost, and nothing is refused for its content.
+//! is declared as JSON and is JSON becomes the payload byte for byte; anything else, and what nests
+//! deeper than a payload may, is carried inside a JSON object, in base64. Nothing is lost, and nothing
+//! is refused for its content.
 
 use std::borrow::Cow;
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::{MediaType, Violation};
-use super::{Draft, DraftError, STRAY_FIELDS_MAX, checks};
+use super::{Draft, DraftError, STRAY_FIELDS_MAX, checks, depth};
 
 const EVENT_TYPE: &str = "X-Event-Type";
 const DEDUP_ID: &str = "X-Dedup-Id";
@@ -109,10 +110,11 @@ fn text<'a>(
     Some(Cow::Borrowed(text))
 }
 
-/// The body if it is JSON and says so, or else a JSON object that holds it.
+/// The body if it is JSON that a payload may be and says so, or else a JSON object that holds it.
 fn payload<'a>(content_type: Option<&[u8]>, body: &'a [u8]) -> Cow<'a, [u8]> {
     let declared = content_type.is_some_and(|text| MediaType::of(text) == MediaType::Json);
-    if declared && serde_json::from_slice::<&RawValue>(body).is_ok() {
+    let is_json = || serde_json::from_slice::<&RawValue>(body).is_ok();
+    if declared && is_json() && !depth::nests_too_deep(body) {
         return Cow::Borrowed(body);
     }
     Cow::Owned(carried(content_type, body))
@@ -172,6 +174,15 @@ mod tests {
             assert_eq!(payload, expected);
             assert!(serde_json::from_str::<Value>(&payload).is_ok(), "{payload}");
         }
+    }
+
+    #[test]
+    fn json_that_nests_too_deep_is_carried_in_base64() {
+        let nested = |depth| format!(" {}{}", "[".repeat(depth), "]".repeat(depth));
+        let (good, bad) = (nested(depth::DEPTH_MAX), nested(depth::DEPTH_MAX + 1));
+        assert_eq!(payload_of(&[JSON], good.as_bytes()), good);
+        let carried = payload_of(&[JSON], bad.as_bytes());
+        assert!(carried.contains(&STANDARD.encode(bad)), "{carried}");
     }
 
     #[test]

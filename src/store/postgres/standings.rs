@@ -6,13 +6,16 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use super::{endpoints, moment};
-use crate::domain::{EndpointId, Event, Timestamp};
+use super::{audit, endpoints, moment};
+use crate::domain::{Actor, EndpointId, Event, Timestamp};
+use crate::store::audit::Note;
 use crate::store::standing::{self, Sentence, Standings};
 use crate::store::{StoreError, rows};
 
 /// Notes which endpoints fail, disables those that are gone or have failed for too long, and returns
-/// the news of that. Endpoints are locked in key order, and only where something changes.
+/// the news of that. Endpoints are locked in key order, and only where something changes; before
+/// them their organisations are held, as [`orgs::hold`](super::orgs::hold) says: audit log and
+/// news refer to them.
 pub(super) async fn write(
     connection: &mut PgConnection,
     standings: &Standings,
@@ -26,6 +29,7 @@ pub(super) async fn write(
         "SELECT p.id, p.org_id, p.failing_since
          FROM unnest($1::uuid[], $2::timestamptz[], $3::boolean[]) AS f (id, failing_limit, gone)
          JOIN endpoints p ON p.id = f.id
+         CROSS JOIN LATERAL (SELECT 1 FROM orgs o WHERE o.id = p.org_id FOR KEY SHARE) o
          WHERE p.disabled_reason IS NULL
            AND (p.failing_since IS NULL OR p.failing_since <= f.failing_limit OR f.gone)
          ORDER BY p.id
@@ -41,13 +45,15 @@ pub(super) async fn write(
         match sentence {
             Sentence::FailsSince(since) => {
                 sqlx::query("UPDATE endpoints SET failing_since = $2 WHERE id = $1")
-                    .bind(endpoint)
+                    .bind(endpoint.uuid())
                     .bind(moment(since))
                     .execute(&mut *connection)
                     .await?;
             }
             Sentence::Disabled { org, reason, at } => {
                 disable(connection, endpoint, &reason, at).await?;
+                let note = Note::endpoint_disabled(org, endpoint, &reason);
+                audit::write(connection, &note, &Actor::SERVER, at).await?;
                 news.push(standing::endpoint_disabled(endpoint, org, &reason, at)?);
             }
         }
@@ -57,17 +63,17 @@ pub(super) async fn write(
 
 async fn disable(
     connection: &mut PgConnection,
-    endpoint: Uuid,
+    endpoint: EndpointId,
     reason: &str,
     at: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query("UPDATE endpoints SET disabled_reason = $2, updated_at = $3 WHERE id = $1")
-        .bind(endpoint)
+        .bind(endpoint.uuid())
         .bind(reason)
         .bind(moment(at))
         .execute(&mut *connection)
         .await?;
-    endpoints::park(connection, EndpointId::from_uuid(endpoint)).await
+    endpoints::park(connection, endpoint).await
 }
 
 /// The news of deliveries that were given up.

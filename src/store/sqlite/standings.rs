@@ -6,8 +6,9 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::{endpoints, id_list};
-use crate::domain::{EndpointId, Event, Timestamp};
+use super::{audit, endpoints, id_list};
+use crate::domain::{Actor, EndpointId, Event, Timestamp};
+use crate::store::audit::Note;
 use crate::store::standing::{self, Sentence, Standings};
 use crate::store::{StoreError, rows};
 
@@ -41,13 +42,15 @@ pub(super) async fn write(
         match sentence {
             Sentence::FailsSince(since) => {
                 sqlx::query("UPDATE endpoints SET failing_since = ?2 WHERE id = ?1")
-                    .bind(endpoint)
+                    .bind(endpoint.uuid())
                     .bind(since.micros())
                     .execute(&mut *connection)
                     .await?;
             }
             Sentence::Disabled { org, reason, at } => {
                 disable(connection, endpoint, &reason, at).await?;
+                let note = Note::endpoint_disabled(org, endpoint, &reason);
+                audit::write(connection, &note, &Actor::SERVER, at).await?;
                 news.push(standing::endpoint_disabled(endpoint, org, &reason, at)?);
             }
         }
@@ -57,17 +60,17 @@ pub(super) async fn write(
 
 async fn disable(
     connection: &mut SqliteConnection,
-    endpoint: Uuid,
+    endpoint: EndpointId,
     reason: &str,
     at: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query("UPDATE endpoints SET disabled_reason = ?2, updated_at = ?3 WHERE id = ?1")
-        .bind(endpoint)
+        .bind(endpoint.uuid())
         .bind(reason)
         .bind(at.micros())
         .execute(&mut *connection)
         .await?;
-    endpoints::park(connection, EndpointId::from_uuid(endpoint)).await
+    endpoints::park(connection, endpoint).await
 }
 
 /// The news of deliveries that were given up.

@@ -148,6 +148,29 @@ async fn a_too_large_payload_beside_other_faults_is_one_of_them() {
 }
 
 #[tokio::test]
+async fn what_nests_too_deep_is_refused_and_what_just_does_not_is_taken() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let event = |depth: usize| {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        format!(r#"{{"type":"a","payload":{open}{close}}}"#)
+    };
+    server.post("/api/events", &tenant.key, event(127)).await.expect(202);
+    for depth in [128, 100_000] {
+        let answer = server.post("/api/events", &tenant.key, event(depth)).await;
+        let problem = answer.expect_faults(&[("payload", "too_deep")]);
+        let rule = "must nest at most 127 levels of arrays and objects";
+        assert_eq!(problem["errors"][0]["message"], rule);
+    }
+    let batch = format!("[{},{}]", event(127), event(128));
+    let answer = server.post("/api/events/batch", &tenant.key, batch).await;
+    let problem = answer.expect_faults(&[("payload", "too_deep")]);
+    assert_eq!(problem["errors"][0]["index"], 1);
+    assert_eq!(server.metric("validation_errors_total{type=\"too_deep\"}"), 3);
+    assert_eq!(server.metrics.events_ingested_total.get(), 1);
+}
+
+#[tokio::test]
 async fn only_json_is_taken() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;

@@ -53,6 +53,10 @@ async fn every_broken_rule_names_the_events_place_among_the_events() {
         (&problem["errors"][0]["index"], &problem["errors"][1]["index"]),
         (&1.into(), &2.into())
     );
+    let (open, close) = ("[".repeat(128), "]".repeat(128));
+    let deep = format!("\n{{\"type\":\"a\",\"payload\":{open}{close}}}");
+    let problem = post(&server, &tenant.key, deep).await.expect_faults(&[("payload", "too_deep")]);
+    assert_eq!(problem["errors"][0]["index"], 0);
     assert_eq!(server.metrics.events_ingested_total.get(), 0);
 }
 

@@ -82,6 +82,20 @@ async fn what_is_no_json_is_carried_in_base64_and_never_refused() {
 }
 
 #[tokio::test]
+async fn json_that_nests_too_deep_is_carried_in_base64() {
+    let mut server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let json = [("content-type", "application/json")];
+    let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+    post(&server, &tenant.key, &json, nested(127)).await.expect(202);
+    assert!(server.journaled().await.contains(&nested(127)));
+    post(&server, &tenant.key, &json, nested(129)).await.expect(202);
+    let carried = format!("\"base64\":\"{}{}\"}}", "W1tb".repeat(43), "XV1d".repeat(43));
+    let record = server.journaled().await;
+    assert!(record.contains(&carried), "{record}");
+}
+
+#[tokio::test]
 async fn headers_say_what_fields_would() {
     let mut server = Server::start().await;
     let tenant = server.tenant("acme").await;

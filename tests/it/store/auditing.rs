@@ -4,17 +4,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use hookgate::domain::{
-    Actor, ApiKeyId, AuditEntry, DeadLetterId, Decision, DeliveryId, DeliveryStatus, EndpointId,
-    EventId, LeasedDelivery, OrgId, ReplayStatus,
+    Actor, ApiKeyId, AuditEntry, DeadLetterId, DeadReason, Decision, DeliveryId, DeliveryStatus,
+    EndpointChange, EndpointId, EventId, LeasedDelivery, OrgId, ReplayStatus,
 };
 use hookgate::store::{CANCELS_PER_STEP, LetterDeletion};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::fixtures::{
-    ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, org_with_deliveries,
-    outcome, persist, some_event,
+    ALL_LETTERS, DISABLE_AFTER, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim,
+    org_with_deliveries, outcome, persist, some_event,
 };
 use super::{Subject, on_both};
 
@@ -29,6 +30,8 @@ on_both!(
     a_deleted_dead_letter_is_in_the_log_with_why,
     what_changes_nothing_is_not_in_the_log,
     nothing_happens_whose_line_cannot_be_written,
+    an_endpoint_that_the_server_disables_is_in_the_log_once_with_the_reason,
+    no_endpoint_is_disabled_whose_line_cannot_be_written,
 );
 
 fn somebody() -> Actor {
@@ -237,29 +240,110 @@ async fn nothing_happens_whose_line_cannot_be_written(subject: &Subject) {
     assert_eq!(letter.replayed_at, None);
 }
 
-/// One that waits for a deletion to begin finds the organisation gone.
-#[tokio::test]
-async fn a_replay_that_meets_a_deletion_leaves_no_row() {
-    use sqlx::{Connection, Executor};
+async fn an_endpoint_that_the_server_disables_is_in_the_log_once_with_the_reason(
+    subject: &Subject,
+) {
+    let (store, late) = (&subject.store, 10 + i64::try_from(DISABLE_AFTER.as_secs()).unwrap());
+    let (org, endpoint) = org_with_deliveries(subject, 4).await;
+    let record = async |leased: &LeasedDelivery, decision, now| {
+        let outcomes = [outcome(leased, decision, at(now))];
+        assert_eq!(store.record_outcomes_across_orgs(&outcomes).await.unwrap(), 1);
+    };
+    let enabled = EndpointChange { disabled_reason: Some(None), ..EndpointChange::default() };
+    let enable = async |now| {
+        store.update_endpoint(org, endpoint.id, &enabled, &somebody(), at(now)).await.unwrap();
+    };
+    let leased = claim(subject, 3, at(0)).await;
+    record(&leased[0], Decision::Dead(DeadReason::Gone), 5).await;
+    record(&leased[1], Decision::Dead(DeadReason::Gone), 6).await;
+    enable(7).await;
+    record(&leased[2], Decision::RetryAt(at(late)), 10).await;
+    let leased = claim(subject, 1, at(10)).await;
+    record(&leased[0], Decision::RetryAt(at(late + 9)), late).await;
 
-    let subject = Subject::postgres().await;
-    let (org, _, _) = dead(&subject).await;
-    let mut deleting = sqlx::PgConnection::connect(&subject.url()).await.unwrap();
+    let mut log = store.audit_log(org, FIRST_PAGE).await.unwrap().data;
+    log.retain(|entry| entry.actor == "server");
+    let told: Vec<_> = log.iter().map(|entry| (entry.at, entry.changes.clone())).collect();
+    let reason = |text: &str| json!({ "disabled_reason": text });
+    let expected = [
+        (at(late), reason(&format!("every attempt has failed since {}", at(10)))),
+        (at(5), reason("the receiver answered 410 Gone")),
+    ];
+    assert_eq!(told, expected);
+    for entry in log {
+        assert_eq!((entry.action.as_str(), entry.object), ("endpoint.update", endpoint.id.uuid()));
+        assert_eq!((entry.org_id, entry.address), (Some(org), None));
+    }
+}
+
+async fn no_endpoint_is_disabled_whose_line_cannot_be_written(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 1).await;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    let gone = [outcome(&leased, Decision::Dead(DeadReason::Gone), at(10))];
+    subject
+        .raw("ALTER TABLE audit_log RENAME TO away", "ALTER TABLE audit_log RENAME TO away")
+        .await;
+    subject.store.record_outcomes_across_orgs(&gone).await.unwrap_err();
+    let endpoint = subject.store.endpoint(org, endpoint.id).await.unwrap().unwrap();
+    assert_eq!(endpoint.disabled_reason, None);
+    let delivery = subject.store.delivery(org, leased.id).await.unwrap().unwrap();
+    assert_eq!(delivery.status, DeliveryStatus::Pending);
+}
+
+/// Begins a deletion as the store does, and leaves it open.
+async fn begin_deletion(subject: &Subject, org: OrgId) -> PgConnection {
+    let mut deleting = PgConnection::connect(&subject.url()).await.unwrap();
     let hold = format!(
         "BEGIN; SELECT 1 FROM orgs WHERE id = '{id}' FOR UPDATE;
          UPDATE orgs SET deleting_since = now() WHERE id = '{id}'",
         id = org.uuid()
     );
-    deleting.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(hold))).await.unwrap();
-    let mut starting = JoinSet::new();
-    let store = Arc::clone(&subject.store);
-    starting
-        .spawn(async move { store.insert_replay(org, &ALL_LETTERS, &somebody(), at(30)).await });
+    deleting.execute(sqlx::raw_sql(AssertSqlSafe(hold))).await.unwrap();
+    deleting
+}
+
+async fn until_somebody_waits(subject: &Subject) {
     let waits = "SELECT count(*) FROM pg_stat_activity
                  WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while subject.count(waits).await == 0 {
         tokio::task::yield_now().await;
     }
+}
+
+/// It waits before it has locked the endpoint, which the deletion locks, too.
+#[tokio::test]
+async fn an_outcome_that_disables_an_endpoint_and_meets_a_deletion_locks_nobody_out() {
+    let subject = Subject::postgres().await;
+    let (org, endpoint) = org_with_deliveries(&subject, 1).await;
+    let leased = claim(&subject, 1, at(0)).await.remove(0);
+    let gone = outcome(&leased, Decision::Dead(DeadReason::Gone), at(10));
+    let mut deleting = begin_deletion(&subject, org).await;
+    let mut recording = JoinSet::new();
+    let store = Arc::clone(&subject.store);
+    recording.spawn(async move { store.record_outcomes_across_orgs(&[gone]).await });
+    until_somebody_waits(&subject).await;
+    let disable = format!(
+        "UPDATE endpoints SET disabled_reason = 'deleted' WHERE org_id = '{}'; COMMIT",
+        org.uuid()
+    );
+    deleting.execute(sqlx::raw_sql(AssertSqlSafe(disable))).await.unwrap();
+    assert_eq!(recording.join_next().await.unwrap().unwrap().unwrap(), 1);
+    let endpoint = subject.store.endpoint(org, endpoint.id).await.unwrap().unwrap();
+    assert_eq!(endpoint.disabled_reason.as_deref(), Some("deleted"));
+    assert_eq!(subject.count("SELECT count(*) FROM audit_log WHERE actor = 'server'").await, 0);
+}
+
+/// One that waits for a deletion to begin finds the organisation gone.
+#[tokio::test]
+async fn a_replay_that_meets_a_deletion_leaves_no_row() {
+    let subject = Subject::postgres().await;
+    let (org, _, _) = dead(&subject).await;
+    let mut deleting = begin_deletion(&subject, org).await;
+    let mut starting = JoinSet::new();
+    let store = Arc::clone(&subject.store);
+    starting
+        .spawn(async move { store.insert_replay(org, &ALL_LETTERS, &somebody(), at(30)).await });
+    until_somebody_waits(&subject).await;
     deleting.execute("COMMIT").await.unwrap();
     assert!(starting.join_next().await.unwrap().unwrap().unwrap().is_none());
     assert_eq!(subject.count("SELECT count(*) FROM replays").await, 0);

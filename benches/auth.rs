@@ -1,0 +1,237 @@
+//! What asking "who is it?" takes: a key that is cached, one that is not, and those that are no good;
+//! how many of many requests find their key in the cache; and how long a key that another server has
+//! revoked still works.
+//!
+//! ```sh
+//! cargo bench --bench auth
+//! BENCH_DATABASE_URL=postgres://… cargo bench --bench auth   # revocation beside it, an empty database
+//! ```
+//! Keys are in a SQLite file; each figure is of single look-ups, one after the other, the reading of
+//! the clock included. Between two servers keys are in PostgreSQL, and polling is as good as off, so
+//! that the figure is that of `LISTEN` and `NOTIFY`.
+#![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
+#![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
+
+use std::iter;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookgate::auth::{
+    AuthError, Authenticator, PresentedKey, Principal, issue_key, watch_changed_keys,
+};
+use hookgate::config::{AuthConfig, StoreConfig};
+use hookgate::domain::{Actor, ApiKeyId, Org, OrgId, Role};
+use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
+use hookgate::store::SharedStore;
+use hookgate::store::postgres::PostgresStore;
+use hookgate::store::sqlite::SqliteStore;
+use hookgate::telemetry::{CacheLookup, Metrics};
+use tokio::time::{sleep, timeout};
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const KEYS: usize = 300;
+const HITS: usize = 100_000;
+/// Requests with keys drawn from all of them.
+const DRAWS: usize = 20_000;
+const REVOCATIONS: usize = 20;
+/// The pause before a revocation, so that the look for the one before it is over.
+const SETTLED_AFTER: Duration = Duration::from_millis(50);
+/// No notice has come, and none will.
+const UNNOTICED_AFTER: Duration = Duration::from_mins(1);
+
+/// A store with keys, all of one organisation.
+struct Bench {
+    store: SharedStore,
+    clock: Clock,
+    keys: Vec<PresentedKey>,
+}
+
+impl Bench {
+    async fn fill(store: SharedStore, keys: usize) -> Self {
+        store.migrate_up().await.unwrap();
+        let mut bench = Self { store, clock: Clock::system(), keys: Vec::new() };
+        let now = bench.clock.now();
+        let org = Org::new(OrgId::mint(now), "bench", now);
+        bench.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
+        for _ in 0..keys {
+            let issued = issue_key(Role::Tenant(org.id), "bench".to_owned(), now).await.unwrap();
+            let record = &issued.record;
+            bench.store.insert_key_across_orgs(record, &Actor::CLI).await.unwrap().unwrap();
+            bench.keys.push(issued.key);
+        }
+        bench
+    }
+
+    /// Keys that nobody has, with the ids of those that somebody has.
+    fn forged(&self) -> Vec<PresentedKey> {
+        self.keys.iter().map(|key| PresentedKey::generate(key.id()).unwrap()).collect()
+    }
+
+    /// Keys whose ids nobody has.
+    fn unknown(&self) -> Vec<PresentedKey> {
+        let id = || ApiKeyId::mint(self.clock.now());
+        self.keys.iter().map(|_| PresentedKey::generate(id()).unwrap()).collect()
+    }
+
+    async fn latencies(&self) {
+        let authenticator = self.authenticator(&metrics());
+        let known: Vec<_> = self.keys.iter().cycle().take(HITS).collect();
+        println!("{:<40} {:>9} {:>12} {:>12}", "", "look-ups", "median", "p99");
+        let wrong = |answer: &Answer| matches!(answer, Err(AuthError::WrongSecret));
+        let unknown = |answer: &Answer| matches!(answer, Err(AuthError::Unknown));
+        measure("wrong secret of a key not cached", &authenticator, &self.forged(), wrong).await;
+        measure("unknown id", &authenticator, &self.unknown(), unknown).await;
+        measure("good key, first look-up", &authenticator, &self.keys, Result::is_ok).await;
+        measure("good key, cached", &authenticator, known, Result::is_ok).await;
+        measure("wrong secret of a cached key", &authenticator, &self.forged(), wrong).await;
+    }
+
+    async fn hit_ratio(&self) {
+        let metrics = metrics();
+        let authenticator = self.authenticator(&metrics);
+        for place in draw(DRAWS, self.keys.len()) {
+            ask(&authenticator, &self.keys[place]).await.unwrap();
+        }
+        let count = |result| u32::try_from(metrics.cache_lookup(result).get()).unwrap();
+        let (hits, misses) = (count(CacheLookup::Hit), count(CacheLookup::Miss));
+        let (lookups, keys) = (hits + misses, self.keys.len());
+        let percent = 100.0 * f64::from(hits) / f64::from(lookups);
+        println!(
+            "{keys} keys in turns by chance: {hits} hits of {lookups} look-ups, {percent:.2} %"
+        );
+    }
+
+    /// Revokes keys here, and asks a server that uses `elsewhere` for them until it refuses.
+    async fn revocations(&self, elsewhere: SharedStore) {
+        let authenticator =
+            Authenticator::new(&config(), Arc::clone(&elsewhere), self.clock.clone(), metrics());
+        let (keys, listening) = (Wake::new(), Wake::new());
+        let lifecycle = Lifecycle::new();
+        let watch = watch_changed_keys(
+            authenticator.clone(),
+            self.clock.clone(),
+            keys.clone(),
+            UNNOTICED_AFTER,
+            lifecycle.shutdown(),
+        );
+        lifecycle.spawn("key watch", watch);
+        let (wakes, stop) = ([keys, listening.clone()], lifecycle.shutdown());
+        lifecycle.spawn("change hints", async move {
+            tokio::select! {
+                () = stop.requested() => {}
+                heard = elsewhere.hint_changes_across_orgs(&wakes) => heard.unwrap(),
+            }
+        });
+        listening.sleep(UNNOTICED_AFTER).await;
+
+        let mut times = Vec::new();
+        for key in &self.keys {
+            sleep(SETTLED_AFTER).await;
+            ask(&authenticator, key).await.unwrap();
+            let now = self.clock.now();
+            let by = &Actor::CLI;
+            assert!(self.store.expire_key_across_orgs(key.id(), now, by, now).await.unwrap());
+            let answered = Stopwatch::start();
+            timeout(UNNOTICED_AFTER / 2, refusal(&authenticator, key)).await.unwrap();
+            times.push(answered.elapsed());
+        }
+        lifecycle.shutdown().request();
+        times.sort_unstable();
+        let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+        let count = times.len();
+        println!("{count} keys revoked elsewhere: median {median:.1?}, slowest {slowest:.1?}");
+    }
+
+    fn authenticator(&self, metrics: &Arc<Metrics>) -> Authenticator {
+        let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
+        Authenticator::new(&config(), store, clock, Arc::clone(metrics))
+    }
+}
+
+type Answer = Result<Arc<Principal>, AuthError>;
+
+async fn ask(authenticator: &Authenticator, key: &PresentedKey) -> Answer {
+    authenticator.authenticate(key.reveal(), || CLIENT).await
+}
+
+/// Asks until the key is refused, at every turn that the runtime gives.
+async fn refusal(authenticator: &Authenticator, key: &PresentedKey) {
+    while ask(authenticator, key).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Looks keys up, each of which must be answered as `expected`, and prints how long one takes.
+async fn measure(
+    what: &str,
+    authenticator: &Authenticator,
+    keys: impl IntoIterator<Item = &PresentedKey>,
+    expected: impl Fn(&Answer) -> bool,
+) {
+    let mut times = Vec::new();
+    for key in keys {
+        let watch = Stopwatch::start();
+        let answer = ask(authenticator, key).await;
+        times.push(watch.elapsed());
+        assert!(expected(&answer), "{what}: {answer:?}");
+    }
+    times.sort_unstable();
+    let (count, median, p99) = (times.len(), times[times.len() / 2], times[times.len() * 99 / 100]);
+    println!("{what:<40} {count:>9} {median:>12.2?} {p99:>12.2?}");
+}
+
+/// Numbers below `below` by chance, the same in every run: the upper bits of Knuth's MMIX generator.
+fn draw(count: usize, below: usize) -> impl Iterator<Item = usize> {
+    let mut state = 1_u64;
+    let next = move || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    iter::repeat_with(next).take(count)
+}
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new().unwrap())
+}
+
+/// The defaults, but for the wrong keys that an address may present.
+fn config() -> AuthConfig {
+    AuthConfig {
+        auth_cache_ttl: Duration::from_mins(5),
+        auth_cache_capacity: 100_000,
+        auth_poll_interval: Duration::from_millis(500),
+        failed_keys_per_minute: 1_000_000,
+    }
+}
+
+fn store_config(directory: &Path) -> StoreConfig {
+    StoreConfig {
+        data_dir: directory.to_owned(),
+        database_url: None,
+        database_connections: 8,
+        database_timeout: Duration::from_mins(1),
+        dedup_window: Duration::from_hours(7 * 24),
+        secrets_key: None,
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = store_config(directory.path());
+    let store = SqliteStore::open(&config.sqlite_path(), &config, metrics()).await.unwrap();
+    let bench = Bench::fill(Arc::new(store), KEYS).await;
+    bench.latencies().await;
+    bench.hit_ratio().await;
+    if let Ok(url) = std::env::var("BENCH_DATABASE_URL") {
+        let connect = || async {
+            let store = PostgresStore::connect(&url, &config, metrics()).await.unwrap();
+            Arc::new(store) as SharedStore
+        };
+        let bench = Bench::fill(connect().await, REVOCATIONS).await;
+        bench.revocations(connect().await).await;
+    }
+}

@@ -1,0 +1,131 @@
+//! How deeply a payload nests. Receivers parse what they are sent, and many parsers recurse.
+
+use std::slice;
+
+/// Arrays and objects in one another at the most: as many as serde_json reads into a value, whose
+/// default recursion limit of 128 is reached by the 128th.
+///
+/// <https://docs.rs/serde_json/1/serde_json/struct.Deserializer.html#method.disable_recursion_limit>
+pub(super) const DEPTH_MAX: usize = 127;
+
+/// Whether valid JSON nests deeper than [`DEPTH_MAX`].
+pub(super) fn nests_too_deep(json: &[u8]) -> bool {
+    // What nests deeper opens more, and closes as much. Telling so takes no look at what is a string,
+    // runs at many bytes a cycle, and settles it for nearly all payloads.
+    json.len() > 2 * DEPTH_MAX && brackets_opened(json) > DEPTH_MAX && depth(json) > DEPTH_MAX
+}
+
+/// The bytes that open an array or object, or would outside a string.
+fn brackets_opened(json: &[u8]) -> usize {
+    // '[' and '{' differ in this bit only. Each sum fits a byte, in which the most are added at once.
+    let opens = |byte: &u8| u8::from(byte | 0x20 == b'{');
+    let sums = json.chunks(usize::from(u8::MAX)).map(|bytes| bytes.iter().map(opens).sum::<u8>());
+    sums.map(usize::from).sum()
+}
+
+/// Arrays and objects in one another at the most.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Goes on behind the string that `rest` begins within.
+fn skip_string(rest: &mut slice::Iter<'_, u8>) {
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => _ = rest.next(),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A value in so many arrays and objects, by turns.
+    fn nested(depth: usize, value: &str) -> String {
+        let open = |level| if level % 2 == 0 { "[" } else { "{\"a\": " };
+        let close = |level| if level % 2 == 0 { "]" } else { "}" };
+        let (opened, closed): (String, String) =
+            ((0..depth).map(open).collect(), (0..depth).rev().map(close).collect());
+        format!("{opened}{value}{closed}")
+    }
+
+    #[test]
+    fn what_serde_json_reads_passes_and_one_level_more_does_not() {
+        for value in ["1", r#""]]}}\"]]""#] {
+            let (good, bad) = (nested(DEPTH_MAX, value), nested(DEPTH_MAX + 1, value));
+            assert!(!nests_too_deep(good.as_bytes()) && nests_too_deep(bad.as_bytes()), "{value}");
+            assert!(serde_json::from_str::<Value>(&good).is_ok(), "{value}");
+            let error = serde_json::from_str::<Value>(&bad).unwrap_err();
+            assert!(error.to_string().starts_with("recursion limit exceeded"), "{error}");
+        }
+        assert!(nests_too_deep(&"[".repeat(1_000_000).into_bytes()));
+    }
+
+    #[test]
+    fn brackets_count_where_they_nest_and_not_in_strings() {
+        let text = "[{".repeat(500);
+        let broad = vec!["[{}]"; 1000].join(",");
+        for good in [
+            format!(r#""{text}""#),
+            format!(r#"["\"{text}", "{text}\\", "\\\"{text}"]"#),
+            format!(r#"{{"{text}\"": 1}}"#),
+            format!("[{broad}]"),
+        ] {
+            assert!(serde_json::from_str::<Value>(&good).is_ok(), "{good}");
+            assert!(!nests_too_deep(good.as_bytes()), "{good}");
+        }
+        // The string ends before what nests.
+        let deep = nested(DEPTH_MAX, "1");
+        assert!(nests_too_deep(format!(r#"["\\", {deep}]"#).as_bytes()));
+    }
+
+    /// What stands beside and inside of what nests.
+    const VALUES: &[&str] = &[
+        "null",
+        "[]",
+        "[{}, {}]",
+        r#""""#,
+        r#""[[{{""#,
+        r#""\"[[""#,
+        r#""\\""#,
+        r#""]}\\\"]}""#,
+        r#"{"\"{": "}"}"#,
+    ];
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_serde_json(
+            levels in proptest::collection::vec((any::<bool>(), proptest::sample::select(VALUES)), 110..140),
+            inner in proptest::sample::select(VALUES),
+        ) {
+            let json = levels.iter().fold(inner.to_owned(), |inside, (array, beside)| {
+                if *array {
+                    format!("[{beside}, {inside}, {beside}]")
+                } else {
+                    format!(r#"{{"[": {beside}, "\"{{": {inside}}}"#)
+                }
+            });
+            let refused = serde_json::from_slice::<Value>(json.as_bytes()).is_err();
+            prop_assert_eq!(nests_too_deep(json.as_bytes()), refused, "{}", json);
+        }
+    }
+}
