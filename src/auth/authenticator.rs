@@ -1,5 +1,6 @@
 //! From a presented key to a principal, through the caches.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,7 @@ use super::usage::{Ledger, OrgUsage};
 use crate::config::AuthConfig;
 use crate::domain::{ApiKey, ApiKeyId, KeyHash, OrgLimits, OrgState, Role, Scopes, Timestamp};
 use crate::runtime::{Clock, Stopwatch};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{KeyChange, SharedStore, StoreError};
 use crate::telemetry::{CacheLookup, Metrics};
 
 /// Refusals are remembered this long: enough to blunt a flood of one wrong key.
@@ -249,12 +250,20 @@ impl Authenticator {
     }
 
     /// Forgets what is known of keys that were changed at `since` or later, and of those of
-    /// organisations that were.
-    pub async fn forget_changed(&self, since: Timestamp) -> Result<(), StoreError> {
-        let changed = self.shared.store.keys_changed_across_orgs(since).await?;
-        if !changed.is_empty() {
-            self.forget_all(&changed).await;
+    /// organisations that were, but for the changes in `seen`: they become those that were found. What
+    /// was read since a change counts, above all when the store cannot be asked again.
+    pub async fn forget_changed(
+        &self,
+        since: Timestamp,
+        seen: &mut HashSet<KeyChange>,
+    ) -> Result<(), StoreError> {
+        let found = self.shared.store.keys_changed_across_orgs(since).await?;
+        let found: HashSet<KeyChange> = found.into_iter().collect();
+        let keys: Vec<ApiKeyId> = found.difference(seen).map(|change| change.key).collect();
+        if !keys.is_empty() {
+            self.forget_all(&keys).await;
         }
+        *seen = found;
         Ok(())
     }
 

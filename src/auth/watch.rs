@@ -1,12 +1,13 @@
 //! Notices keys that were changed elsewhere: by another instance, or by the command line.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Authenticator;
 use crate::runtime::{Clock, Shutdown, Wake};
 
 /// How far each look goes back beyond the one before it: covers clocks that differ between machines
-/// and changes that commit a while after they were stamped. Forgetting a key twice costs one read.
+/// and changes that commit a while after they were stamped.
 const OVERLAP: Duration = Duration::from_secs(10);
 
 /// Forgets changed keys until the soft stop, looking at every wake and every `interval`. That is how
@@ -19,6 +20,7 @@ pub async fn watch_changed_keys(
     shutdown: Shutdown,
 ) {
     let mut since = clock.now();
+    let mut seen = HashSet::new();
     let mut reachable = true;
     loop {
         tokio::select! {
@@ -26,7 +28,7 @@ pub async fn watch_changed_keys(
             () = wake.sleep(interval) => {}
         }
         let started = clock.now();
-        match authenticator.forget_changed(since.minus(OVERLAP)).await {
+        match authenticator.forget_changed(since.minus(OVERLAP), &mut seen).await {
             Ok(()) => {
                 since = started;
                 reachable = true;

@@ -198,6 +198,15 @@ pub trait OrgStore: Send + Sync {
     async fn hint_changes_across_orgs(&self, wakes: &[Wake]) -> Result<(), StoreError>;
 }
 
+/// That a key, or the organisation it belongs to, was added or changed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KeyChange {
+    /// The key.
+    pub key: ApiKeyId,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// API keys. Operators' keys belong to no organisation, so most methods look across.
 #[async_trait]
 pub trait KeyStore: Send + Sync {
@@ -232,9 +241,11 @@ pub trait KeyStore: Send + Sync {
         replacement: &ApiKey,
         by: &Actor,
     ) -> Result<bool, StoreError>;
-    /// Keys that were added or changed at `since` or later, and keys of organisations that were.
-    async fn keys_changed_across_orgs(&self, since: Timestamp)
-    -> Result<Vec<ApiKeyId>, StoreError>;
+    /// Which keys were added or changed at `since` or later, and which belong to organisations that were.
+    async fn keys_changed_across_orgs(
+        &self,
+        since: Timestamp,
+    ) -> Result<Vec<KeyChange>, StoreError>;
 }
 
 /// What was used: written down now and then, and not with every request.

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::seal::{self, Keyring, Place, SecretColumns};
-use super::{MissingKey, RESEALED_PER_STEP, Resealed, StoreError};
+use super::{KeyChange, MissingKey, RESEALED_PER_STEP, Resealed, StoreError};
 use crate::domain::{
     ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId,
     Deletion, Delivery, DeliveryId, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash,
@@ -372,6 +372,11 @@ pub(super) fn replay(row: &impl Columns) -> Result<Replay, StoreError> {
 /// Reads `org_id, id` of a replay.
 pub(super) fn replay_key(row: &impl Columns) -> Result<(OrgId, ReplayId), StoreError> {
     Ok((OrgId::from_uuid(row.uuid(0)?), ReplayId::from_uuid(row.uuid(1)?)))
+}
+
+/// Reads `id, changed_at`.
+pub(super) fn key_change(row: &impl Columns) -> Result<KeyChange, StoreError> {
+    Ok(KeyChange { key: ApiKeyId::from_uuid(row.uuid(0)?), at: row.moment(1)? })
 }
 
 /// Reads every row with `read`.

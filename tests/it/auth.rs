@@ -1,5 +1,6 @@
 //! Keys against a real SQLite store: what is cached, what is hashed, and what a change does.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,8 +87,14 @@ impl World {
         self.authenticator.authenticate(key, client).await
     }
 
+    /// The next moment: no two changes have the same.
+    fn moment(&self) -> Timestamp {
+        self.clock.advance(Duration::from_micros(1));
+        self.clock.now()
+    }
+
     async fn revoke(&self, key: ApiKeyId) {
-        let now = self.clock.now();
+        let now = self.moment();
         assert!(self.store.expire_key_across_orgs(key, now, &Actor::CLI, now).await.unwrap());
     }
 
@@ -154,6 +161,21 @@ async fn after_the_ttl_the_row_is_read_again_but_not_hashed() {
     assert_eq!(world.hashes(), 1);
     // Without a word to the authenticator: the row is all it takes.
     world.revoke(id).await;
+    assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
+}
+
+#[tokio::test]
+async fn a_change_is_forgotten_for_once() {
+    let world = World::start().await;
+    let (key_id, key) = world.key().await;
+    let (since, mut seen) = (world.clock.now(), HashSet::new());
+    for _ in 0..3 {
+        world.ask(&key).await.unwrap();
+        world.authenticator.forget_changed(since, &mut seen).await.unwrap();
+    }
+    assert_eq!(world.lookups(), (1, 2), "what was read since the change counts");
+    world.revoke(key_id).await;
+    world.authenticator.forget_changed(since, &mut seen).await.unwrap();
     assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
 }
 
@@ -259,7 +281,7 @@ async fn what_is_changed_elsewhere_is_noticed_by_the_watcher() {
 
     let limit = Limit::RatePerMinute;
     let change = OrgChange { name: None, limits: vec![(limit, Some(9))] };
-    world.store.update_org(world.org, &change, &Actor::CLI, world.clock.now()).await.unwrap();
+    world.store.update_org(world.org, &change, &Actor::CLI, world.moment()).await.unwrap();
     while world.ask(&key).await.unwrap().limits.get(limit) != Some(9) {
         tokio::task::yield_now().await;
     }

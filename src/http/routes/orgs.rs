@@ -4,6 +4,8 @@
 //! deleted organisation's keys open nothing from then on; other instances hear of it, or notice it
 //! within `AUTH_POLL_INTERVAL`.
 
+use std::collections::HashSet;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -118,7 +120,7 @@ async fn changed_at(
     status: StatusCode,
 ) -> Result<Response, ApiError> {
     let org = changed.ok_or(ApiError::NotFound)?;
-    app.authenticator.forget_changed(now).await?;
+    app.authenticator.forget_changed(now, &mut HashSet::new()).await?;
     answer::json(status, &org)
 }
 

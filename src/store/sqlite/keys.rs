@@ -2,13 +2,12 @@
 
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
-use uuid::Uuid;
 
 use super::{SqliteStore, audit, orgs};
 use crate::domain::{Actor, ApiKey, ApiKeyId, Cursor, Limit, OrgId, Page, PageRequest, Timestamp};
 use crate::store::audit::Note;
 use crate::store::rows::{self, key_columns};
-use crate::store::{AddRefusal, KeyStore, StoreError, timed};
+use crate::store::{AddRefusal, KeyChange, KeyStore, StoreError, timed};
 use crate::telemetry::DbOperation;
 
 #[async_trait]
@@ -115,16 +114,17 @@ impl KeyStore for SqliteStore {
     async fn keys_changed_across_orgs(
         &self,
         since: Timestamp,
-    ) -> Result<Vec<ApiKeyId>, StoreError> {
-        let ids: Vec<Uuid> = sqlx::query_scalar(
-            "SELECT id FROM api_keys WHERE changed_at >= ?1
+    ) -> Result<Vec<KeyChange>, StoreError> {
+        let found = sqlx::query(
+            "SELECT id, changed_at FROM api_keys WHERE changed_at >= ?1
              UNION
-             SELECT k.id FROM orgs o JOIN api_keys k ON k.org_id = o.id WHERE o.changed_at >= ?1",
+             SELECT k.id, o.changed_at FROM orgs o JOIN api_keys k ON k.org_id = o.id
+             WHERE o.changed_at >= ?1",
         )
         .bind(since.micros())
         .fetch_all(&self.readers)
         .await?;
-        Ok(ids.into_iter().map(ApiKeyId::from_uuid).collect())
+        rows::all(&found, rows::key_change)
     }
 }
 

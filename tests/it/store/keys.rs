@@ -105,20 +105,20 @@ async fn changes_name_keys_and_keys_of_changed_organisations(subject: &Subject) 
     let tenant = add_key(subject, Role::Tenant(org), at(10)).await.id;
     let operator = add_key(subject, Role::Operator, at(20)).await.id;
     let changed = async |since| {
-        let mut ids = subject.store.keys_changed_across_orgs(since).await.unwrap();
-        ids.sort_unstable();
-        ids
+        let mut found = subject.store.keys_changed_across_orgs(since).await.unwrap();
+        found.sort_unstable_by_key(|change| (change.at, change.key));
+        found.into_iter().map(|change| (change.key, change.at)).collect::<Vec<_>>()
     };
-    assert_eq!(changed(at(10)).await, [tenant, operator]);
-    assert_eq!(changed(at(20)).await, [operator]);
+    assert_eq!(changed(at(10)).await, [(tenant, at(10)), (operator, at(20))]);
+    assert_eq!(changed(at(20)).await, [(operator, at(20))]);
     assert_eq!(changed(at(21)).await, []);
 
     let limit = OrgChange { name: None, limits: vec![(Limit::RatePerMinute, Some(5))] };
     subject.store.update_org(org, &limit, &Actor::CLI, at(30)).await.unwrap();
-    assert_eq!(changed(at(30)).await, [tenant]);
+    assert_eq!(changed(at(30)).await, [(tenant, at(30))]);
     subject.store.expire_key_across_orgs(operator, at(99), &Actor::CLI, at(40)).await.unwrap();
-    assert_eq!(changed(at(40)).await, [operator]);
+    assert_eq!(changed(at(40)).await, [(operator, at(40))]);
     let new = some_key(Role::Tenant(org), at(50));
     subject.store.rotate_key_across_orgs(tenant, at(99), &new, &Actor::CLI).await.unwrap();
-    assert_eq!(changed(at(50)).await, [tenant, new.id]);
+    assert_eq!(changed(at(50)).await, [(tenant, at(50)), (new.id, at(50))]);
 }
