@@ -19,8 +19,8 @@ const FAST_FROM: u32 = 32;
 /// How long a batch is given to fill. Below some 6,000 events a second batches are smaller than
 /// [`FAST_FROM`], and none waits.
 const GATHER: Duration = Duration::from_millis(5);
-/// The share of the answering threads' time from which on they are said to have their hands full. Not
-/// more, since a database server beside them keeps them from it: two of two cores then.
+/// The share of the answering threads' time from which on they are said to have their hands full. No
+/// more than that: beside a busy database server on two cores they do not get a larger one.
 const BUSY_FROM: f64 = 0.25;
 /// The space between batches then: with the default of 500 events a batch, 25,000 events a second are
 /// stored all the same.

@@ -29,6 +29,8 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 const BATCHES_AHEAD_MAX: usize = 1_024;
 /// Deliveries leased with one batch at the most; more wait in the store.
 const LEASES_PER_BATCH_MAX: usize = 1_024;
+/// One part in so many of the free room is for a batch whose events have more deliveries than expected.
+const SPARE_ROOM_SHARE: usize = 8;
 /// How long a batch waits for room in the hand-over: long enough for those before it, were each of the
 /// workers on two cores to hand over one.
 const ROOM_WAIT: Duration = Duration::from_millis(250);
@@ -281,12 +283,14 @@ impl Workers {
     }
 
     /// Room for the deliveries of a batch, reserved before it is leased against, so that a leased delivery
-    /// always fits. Waits for it up to [`ROOM_WAIT`]: the journal keeps events for less than the store
-    /// keeps deliveries that nobody takes yet, and what takes longer is left to the store.
+    /// always fits: for as many as the last batch's events had, and part of what is free, should these have
+    /// more. Waits for it up to [`ROOM_WAIT`]: the journal keeps events for less than the store keeps
+    /// deliveries that nobody takes yet, and what takes longer is left to the store.
     async fn room_for(&self, events: usize) -> Option<PermitIterator<'_, LeasedDelivery>> {
         let deliveries = &self.hand_over.deliveries;
         let fan_out = self.fan_out.load(Ordering::Relaxed).max(1);
-        let wanted = events.saturating_mul(fan_out);
+        let spare = deliveries.capacity() / SPARE_ROOM_SHARE;
+        let wanted = events.saturating_mul(fan_out).max(spare);
         let wanted = wanted.min(LEASES_PER_BATCH_MAX).min(deliveries.max_capacity());
         match tokio::time::timeout(ROOM_WAIT, deliveries.reserve_many(wanted)).await {
             Ok(permits) => permits.ok(),
