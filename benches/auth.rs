@@ -12,16 +12,17 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 #![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
 
+mod support;
+
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::auth::{
     AuthError, Authenticator, PresentedKey, Principal, issue_key, watch_changed_keys,
 };
-use hookgate::config::{AuthConfig, StoreConfig};
+use hookgate::config::AuthConfig;
 use hookgate::domain::{Actor, ApiKeyId, Org, OrgId, Role};
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
 use hookgate::store::SharedStore;
@@ -29,6 +30,8 @@ use hookgate::store::postgres::PostgresStore;
 use hookgate::store::sqlite::SqliteStore;
 use hookgate::telemetry::{CacheLookup, Metrics};
 use tokio::time::{sleep, timeout};
+
+use support::store_config;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const KEYS: usize = 300;
@@ -204,17 +207,6 @@ fn config() -> AuthConfig {
         auth_cache_capacity: 100_000,
         auth_poll_interval: Duration::from_millis(500),
         failed_keys_per_minute: 1_000_000,
-    }
-}
-
-fn store_config(directory: &Path) -> StoreConfig {
-    StoreConfig {
-        data_dir: directory.to_owned(),
-        database_url: None,
-        database_connections: 8,
-        database_timeout: Duration::from_mins(1),
-        dedup_window: Duration::from_hours(7 * 24),
-        secrets_key: None,
     }
 }
 

@@ -9,12 +9,12 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 #![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
 
+mod support;
+
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookgate::config::StoreConfig;
 use hookgate::domain::{
     Actor, Endpoint, EndpointId, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId,
     SigningSecret, TraceId,
@@ -25,6 +25,8 @@ use hookgate::store::sqlite::SqliteStore;
 use hookgate::store::{ClaimCursor, ClaimRequest, SharedStore};
 use hookgate::telemetry::Metrics;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+
+use support::store_config;
 
 const CLAIMS: usize = 50;
 const ROOM: usize = 512;
@@ -148,22 +150,11 @@ impl Bench {
     }
 }
 
-fn config(directory: &Path) -> StoreConfig {
-    StoreConfig {
-        data_dir: directory.to_owned(),
-        database_url: None,
-        database_connections: 8,
-        database_timeout: Duration::from_mins(1),
-        dedup_window: Duration::from_hours(7 * 24),
-        secrets_key: None,
-    }
-}
-
 #[tokio::main]
 async fn main() {
     let waiting = std::env::var("BENCH_WAITING").map_or(1_000_000, |count| count.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
-    let config = config(directory.path());
+    let config = store_config(directory.path());
     let metrics = || Arc::new(Metrics::new().unwrap());
     let path = config.sqlite_path();
     let store: SharedStore = Arc::new(SqliteStore::open(&path, &config, metrics()).await.unwrap());

@@ -7,13 +7,13 @@
 //! ```
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
-use std::path::Path;
+mod support;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use hookgate::config::StoreConfig;
 use hookgate::domain::{
     Actor, Attempt, Decision, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken,
     LeasedDelivery, Org, OrgId, Outcome, SigningSecret, TraceId,
@@ -24,6 +24,8 @@ use hookgate::store::sqlite::SqliteStore;
 use hookgate::store::{LeaseRoom, SharedStore};
 use hookgate::telemetry::Metrics;
 use tokio::runtime::Runtime;
+
+use support::store_config;
 
 const BATCH: usize = 500;
 const ORGS: usize = 20;
@@ -138,21 +140,10 @@ fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, store: &Sha
     group.finish();
 }
 
-fn config(directory: &Path) -> StoreConfig {
-    StoreConfig {
-        data_dir: directory.to_owned(),
-        database_url: None,
-        database_connections: 8,
-        database_timeout: Duration::from_secs(5),
-        dedup_window: Duration::from_hours(7 * 24),
-        secrets_key: None,
-    }
-}
-
 fn persist(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let config = config(directory.path());
+    let config = store_config(directory.path());
     let metrics = || Arc::new(Metrics::new().unwrap());
     let store = runtime.block_on(SqliteStore::open(&config.sqlite_path(), &config, metrics()));
     measure(criterion, "sqlite", &runtime, &(Arc::new(store.unwrap()) as SharedStore));

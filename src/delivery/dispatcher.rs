@@ -235,10 +235,11 @@ impl Dispatcher {
         }
     }
 
-    /// Tells others which endpoints take nothing for now.
+    /// Tells others which endpoints take nothing for now, and who watches how many breakers are open.
     fn show_shut(&self) {
-        let open = self.gates.open();
-        let mut shut: Vec<EndpointId> = open.iter().copied().chain(self.inbox.crowded()).collect();
+        let mut shut: Vec<EndpointId> = self.gates.open().collect();
+        self.metrics.endpoint_breakers_open.set(gauge(shut.len()));
+        shut.extend(self.inbox.crowded());
         shut.sort_unstable();
         shut.dedup();
         self.control.set_shut(shut.into());
@@ -250,10 +251,10 @@ impl Dispatcher {
         if self.letting_go.names.names(endpoint.id, delivery.id) {
             return Some(now);
         }
-        if let Passage::ShutUntil(until) = self.gates.passage(endpoint.id, now) {
-            return Some(until);
+        match self.gates.passage(endpoint.id, now) {
+            Passage::ShutUntil(until) => Some(until),
+            Passage::Open | Passage::Probe | Passage::Probing => None,
         }
-        None
     }
 
     /// Whether as much waits for an endpoint as its rate limit lets through in a while.
@@ -374,10 +375,10 @@ impl Dispatcher {
         });
         let mut caps: HashMap<EndpointId, usize> = paced.collect();
         caps.extend(self.lanes.full().into_iter().map(|endpoint| (endpoint, 0)));
-        for endpoint in self.gates.open().iter() {
-            let probe = self.gates.passage(*endpoint, now) == Passage::Probe
-                && self.lanes.waiting_for(*endpoint) == 0;
-            caps.insert(*endpoint, usize::from(probe));
+        for endpoint in self.gates.open() {
+            let probe = self.gates.passage(endpoint, now) == Passage::Probe
+                && self.lanes.waiting_for(endpoint) == 0;
+            caps.insert(endpoint, usize::from(probe));
         }
         caps
     }
@@ -399,9 +400,9 @@ impl Dispatcher {
         let now = self.clock.now();
         match self.gates.end(key.endpoint, probe, health, now) {
             Turn::None => {}
-            Turn::Opened => self.breakers_turned(),
+            Turn::Opened => self.show_shut(),
             Turn::Closed => {
-                self.breakers_turned();
+                self.show_shut();
                 // All that waited for it may be claimed.
                 self.claims.hunger = Hunger::Due;
             }
@@ -415,11 +416,6 @@ impl Dispatcher {
                 self.attempter.put_off(&delivery, until).await;
             }
         }
-    }
-
-    fn breakers_turned(&self) {
-        self.metrics.endpoint_breakers_open.set(gauge(self.gates.open().len()));
-        self.show_shut();
     }
 
     async fn claimed(&mut self, room: usize, answer: Result<Claimed, StoreError>) {

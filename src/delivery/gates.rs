@@ -4,7 +4,6 @@
 //! itself that an endpoint is away.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use crate::domain::{Endpoint, EndpointId, Timestamp};
 
@@ -113,12 +112,10 @@ impl Gates {
         self.by_endpoint.get(&endpoint).map_or(Passage::Open, |gate| gate.breaker.passage(now))
     }
 
-    /// The endpoints whose breakers are open, in ascending order.
-    pub(super) fn open(&self) -> Arc<[EndpointId]> {
+    /// The endpoints whose breakers are open.
+    pub(super) fn open(&self) -> impl Iterator<Item = EndpointId> {
         let open = self.by_endpoint.iter().filter(|(_, gate)| gate.breaker.is_open());
-        let mut open: Vec<EndpointId> = open.map(|(endpoint, _)| *endpoint).collect();
-        open.sort_unstable();
-        open.into()
+        open.map(|(endpoint, _)| *endpoint)
     }
 
     /// How many deliveries may wait in memory for an endpoint with a rate limit.

@@ -14,7 +14,7 @@ use crate::domain::{EndpointId, LeasedDelivery};
 use crate::runtime::Stopwatch;
 
 /// Deliveries taken off the hand-over channel at a time.
-pub(super) const BATCH_MAX: usize = 256;
+const BATCH_MAX: usize = 256;
 /// How long a delivery is held: longer than a busy store takes to record what makes the room.
 const HOLD_MAX: Duration = Duration::from_millis(100);
 /// How long nothing is held after that was in vain: slow receivers take a tenth of the others' time at
