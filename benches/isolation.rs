@@ -94,7 +94,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
         store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     }
 
-    let (handed_over, inbox) = hand_over(&settings.delivery);
+    let (channels, inbox) = hand_over(&settings.delivery);
     let (wake, lifecycle, instance) = (Wake::new(), Lifecycle::new(), InstanceId::new(1));
     let source = Source { inbox, wake: wake.clone(), instance, paused: Paused::default() };
     let config = &settings.delivery;
@@ -126,7 +126,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
         });
         board.stored.lock().unwrap().insert(event.id.to_string(), Stopwatch::start());
         // As ingest does it.
-        let permits = handed_over.try_reserve_many(handed_over.capacity()).unwrap();
+        let permits = channels.bulk.try_reserve_many(channels.bulk.capacity()).unwrap();
         let except = Arc::clone(&shut.borrow());
         let lease =
             Lease { token: LeaseToken::mint(instance), until: now.plus(lease_span(config)) };

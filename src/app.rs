@@ -178,7 +178,7 @@ impl App {
         if released > 0 {
             tracing::info!(released, "took up deliveries that the last run left under way");
         }
-        let (deliveries, inbox) = delivery::hand_over(&config.delivery);
+        let (channels, inbox) = delivery::hand_over(&config.delivery);
         let (wake, replays) = (Wake::new(), Wake::new());
         let paused = who_is_paused(&store).await?;
         let running = delivery::start(
@@ -201,7 +201,8 @@ impl App {
         };
         behind.spawn("replayer", replayer.run(lifecycle.shutdown()));
         let (shut, planned) = (running.control.shut(), wake.clone());
-        let hand_over = HandOver { deliveries, shut, wake: planned, instance, lease_span };
+        let delivery::Channels { express, bulk } = channels;
+        let hand_over = HandOver { express, bulk, shut, wake: planned, instance, lease_span };
         let workers = Workers::new(
             &config.ingest,
             (journal.clone(), reader),
@@ -230,6 +231,7 @@ impl App {
         tenancy.start(&lifecycle, &behind);
         lifecycle
             .spawn("upkeep", upkeep::run(Arc::clone(&store), clock.clone(), lifecycle.shutdown()));
+        behind.spawn("checkpoints", upkeep::checkpoint(Arc::clone(&store), lifecycle.shutdown()));
 
         let api = Api::new(AppState::new(
             config,

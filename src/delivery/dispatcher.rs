@@ -20,7 +20,7 @@ use super::attempt::{Attempted, Attempter};
 use super::breaker::Passage;
 use super::control::{Control, Forgotten};
 use super::gates::{Admission, Gates, Turn};
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Way};
 use super::lanes::{LaneKey, Lanes, Limits};
 use super::paused::Paused;
 use super::vitals::Vitals;
@@ -86,15 +86,22 @@ pub(super) struct Dispatcher {
 #[derive(Debug, Default)]
 pub(super) struct LettingGo {
     names: Forgotten,
-    /// Deliveries in the inbox that were there when something was last named.
-    inbox_left: usize,
+    /// Deliveries in the inbox that were there when something was last named, by the way they came.
+    inbox_left: [usize; Way::ALL.len()],
     /// Whether a claim was under way then.
     claim_left: bool,
 }
 
 impl LettingGo {
     fn is_over(&self) -> bool {
-        self.inbox_left == 0 && !self.claim_left
+        self.inbox_left.iter().all(|left| *left == 0) && !self.claim_left
+    }
+
+    /// Notes that the first delivery in the inbox by this way has left it.
+    fn has_come(&mut self, way: Way) {
+        for (left, of) in self.inbox_left.iter_mut().zip(Way::ALL) {
+            *left = left.saturating_sub(usize::from(of == way));
+        }
     }
 
     /// Forgets the names when nothing from before them can come in any more.
@@ -151,15 +158,14 @@ impl Dispatcher {
             self.show();
             let inbox_room = self.inbox_room();
             let wait = self.wait.map(|at| at.since(self.clock.now()).max(WAIT_MIN));
-            let hold = self.inbox.is_holding().then(|| self.inbox.hold_left());
+            let hold = self.inbox.hold_left();
             tokio::select! {
                 () = &mut soft_stop => break,
                 Some(step) = self.steps.join_next() => self.finish(step).await,
                 () = control.named() => self.let_go().await,
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = tokio::time::sleep(hold.unwrap_or_default()), if hold.is_some() => {}
-                () = self.inbox.receive(inbox_room),
-                    if hold.is_none() && inbox_room > 0 && self.inbox.is_open() => {}
+                () = self.inbox.receive(inbox_room), if inbox_room > 0 && self.inbox.receives() => {}
                 () = &mut nap => {
                     self.claims.hunger = Hunger::Due;
                     self.end_crowding();
@@ -202,21 +208,27 @@ impl Dispatcher {
     /// Puts what was handed over into the lanes. A delivery whose lane has its share is held, if
     /// `may_hold`, or else goes back to the store, which has room for any number.
     async fn take_in(&mut self, may_hold: bool) {
-        while let Some(delivery) = self.inbox.next() {
+        for way in Way::ALL {
+            self.take_in_by(way, may_hold).await;
+        }
+        self.letting_go.end_if_over();
+    }
+
+    async fn take_in_by(&mut self, way: Way, may_hold: bool) {
+        while let Some(delivery) = self.inbox.next(way) {
             if let Some(until) = self.kept_out(&delivery) {
                 self.attempter.put_off(&delivery, until).await;
             } else if self.is_paced_out(&delivery) {
                 self.crowd_out(&delivery).await;
             } else if let Err(delivery) = self.lanes.offer(key(&delivery), delivery) {
-                let held = if may_hold { self.inbox.hold(delivery) } else { Err(delivery) };
+                let held = if may_hold { self.inbox.hold(way, delivery) } else { Err(delivery) };
                 let Err(delivery) = held else { return };
                 self.crowd_out(&delivery).await;
             } else {
-                self.inbox.has_moved();
+                self.inbox.has_moved(way);
             }
-            self.letting_go.inbox_left = self.letting_go.inbox_left.saturating_sub(1);
+            self.letting_go.has_come(way);
         }
-        self.letting_go.end_if_over();
     }
 
     /// Hands back what found no room, and has others leave its like in the store.
@@ -271,7 +283,7 @@ impl Dispatcher {
             self.attempter.hand_back(&delivery).await;
         }
         self.letting_go.names.add(named);
-        self.letting_go.inbox_left = self.inbox.len();
+        self.letting_go.inbox_left = Way::ALL.map(|way| self.inbox.len(way));
         self.letting_go.claim_left = self.claims.under_way;
         self.letting_go.end_if_over();
     }

@@ -21,82 +21,165 @@ const HOLD_MAX: Duration = Duration::from_millis(100);
 /// the most.
 const HOLD_AGAIN: Duration = Duration::from_secs(1);
 
+/// One part in so many of the room is for what comes by [`Way::Express`].
+const EXPRESS_SHARE: usize = 8;
+
+/// How deliveries are handed over: what comes by one way waits for nothing that came by the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// A few for an organisation, looked at first.
+    Express,
+    /// Any number.
+    Bulk,
+}
+
+impl Way {
+    /// Both, in the order they are looked at.
+    pub(super) const ALL: [Self; 2] = [Self::Express, Self::Bulk];
+}
+
+/// Where to hand deliveries over. Who leases reserves a permit first, so that nothing is leased that
+/// nobody has room for.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    /// For organisations with few events in a batch.
+    pub express: mpsc::Sender<LeasedDelivery>,
+    /// For the others.
+    pub bulk: mpsc::Sender<LeasedDelivery>,
+}
+
 /// Deliveries that were handed over and are in no lane yet.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub struct Inbox {
+    queues: [Queue; Way::ALL.len()],
+    crowded: HashSet<EndpointId>,
+}
+
+/// What came by one way.
+#[derive(Debug)]
+struct Queue {
     deliveries: mpsc::Receiver<LeasedDelivery>,
     batch: Vec<LeasedDelivery>,
     held: VecDeque<LeasedDelivery>,
     patience: Patience,
-    crowded: HashSet<EndpointId>,
     open: bool,
 }
 
-impl Inbox {
-    pub(super) fn new(deliveries: mpsc::Receiver<LeasedDelivery>) -> Self {
+impl Queue {
+    fn new(deliveries: mpsc::Receiver<LeasedDelivery>) -> Self {
         Self {
             deliveries,
             batch: Vec::with_capacity(BATCH_MAX),
             held: VecDeque::with_capacity(BATCH_MAX),
             patience: Patience::default(),
-            crowded: HashSet::new(),
             open: true,
         }
     }
 
-    /// Whether anything may still come.
-    pub(super) const fn is_open(&self) -> bool {
-        self.open
+    /// Whether it may receive: nothing is held, and something may still come.
+    fn receives(&self) -> bool {
+        self.open && self.held.is_empty()
     }
 
-    /// Deliveries in it.
-    pub(super) fn len(&self) -> usize {
-        self.deliveries.len() + self.held.len()
-    }
-
-    /// Whether deliveries are held: none are received meanwhile.
-    pub(super) fn is_holding(&self) -> bool {
-        !self.held.is_empty()
-    }
-
-    /// How much longer the first one may be held.
-    pub(super) fn hold_left(&self) -> Duration {
-        self.patience.left()
-    }
-
-    /// Waits for some of what is handed over, at most `room`, for [`Self::next`]. May be cancelled.
-    pub(super) async fn receive(&mut self, room: usize) {
+    async fn receive(&mut self, room: usize) {
         self.open = self.deliveries.recv_many(&mut self.batch, room.min(BATCH_MAX)).await > 0;
         self.held.extend(self.batch.drain(..));
     }
 
-    /// The same without waiting.
-    pub(super) fn receive_now(&mut self, room: usize) {
-        while self.held.len() < room.min(BATCH_MAX)
-            && let Ok(delivery) = self.deliveries.try_recv()
-        {
-            self.held.push_back(delivery);
+    async fn rest(&mut self) -> Option<LeasedDelivery> {
+        let delivery = self.deliveries.recv().await;
+        self.open = delivery.is_some();
+        delivery
+    }
+}
+
+impl Inbox {
+    /// An inbox for `capacity` deliveries, two at the least, and where to hand them over.
+    pub(super) fn with_capacity(capacity: usize) -> (Channels, Self) {
+        let for_express = (capacity / EXPRESS_SHARE).max(1);
+        let (express, from_express) = mpsc::channel(for_express);
+        let (bulk, from_bulk) = mpsc::channel(capacity.saturating_sub(for_express).max(1));
+        let queues = [Queue::new(from_express), Queue::new(from_bulk)];
+        (Channels { express, bulk }, Self { queues, crowded: HashSet::new() })
+    }
+
+    fn queue(&mut self, way: Way) -> &mut Queue {
+        let [express, bulk] = &mut self.queues;
+        match way {
+            Way::Express => express,
+            Way::Bulk => bulk,
         }
     }
 
-    /// The next delivery, until there is none.
-    pub(super) fn next(&mut self) -> Option<LeasedDelivery> {
-        self.held.pop_front()
+    /// Whether anything may still come.
+    pub(super) fn is_open(&self) -> bool {
+        self.queues.iter().any(|queue| queue.open)
+    }
+
+    /// Whether [`Self::receive`] has something to wait for.
+    pub(super) fn receives(&self) -> bool {
+        self.queues.iter().any(Queue::receives)
+    }
+
+    /// Deliveries that came by one way and are in it.
+    pub(super) fn len(&mut self, way: Way) -> usize {
+        let queue = self.queue(way);
+        queue.deliveries.len() + queue.held.len()
+    }
+
+    /// How much longer the first of those that are held may be; `None` when none is.
+    pub(super) fn hold_left(&self) -> Option<Duration> {
+        let holding = self.queues.iter().filter(|queue| !queue.held.is_empty());
+        holding.map(|queue| queue.patience.left()).min()
+    }
+
+    /// Waits for some of what is handed over, at most `room`, for [`Self::next`]. Nothing is received by a
+    /// way on which something is held. May be cancelled.
+    pub(super) async fn receive(&mut self, room: usize) {
+        let [express, bulk] = &mut self.queues;
+        tokio::select! {
+            biased;
+            () = express.receive(room), if express.receives() => {}
+            () = bulk.receive(room), if bulk.receives() => {}
+            else => {}
+        }
+    }
+
+    /// The same without waiting.
+    pub(super) fn receive_now(&mut self, room: usize) {
+        for queue in &mut self.queues {
+            while queue.held.len() < room.min(BATCH_MAX)
+                && let Ok(delivery) = queue.deliveries.try_recv()
+            {
+                queue.held.push_back(delivery);
+            }
+        }
+    }
+
+    /// The next delivery that came by this way, until there is none.
+    pub(super) fn next(&mut self, way: Way) -> Option<LeasedDelivery> {
+        self.queue(way).held.pop_front()
     }
 
     /// Holds a delivery that was the next, or gives it back if it is not to be held.
-    pub(super) fn hold(&mut self, delivery: LeasedDelivery) -> Result<(), LeasedDelivery> {
-        if self.crowded.contains(&delivery.endpoint.id) || self.patience.left().is_zero() {
+    pub(super) fn hold(
+        &mut self,
+        way: Way,
+        delivery: LeasedDelivery,
+    ) -> Result<(), LeasedDelivery> {
+        let is_crowded = self.crowded.contains(&delivery.endpoint.id);
+        let queue = self.queue(way);
+        if is_crowded || queue.patience.left().is_zero() {
             return Err(delivery);
         }
-        self.patience.begin();
-        self.held.push_front(delivery);
+        queue.patience.begin();
+        queue.held.push_front(delivery);
         Ok(())
     }
 
     /// Notes that a lane had room for what was the next.
-    pub(super) fn has_moved(&mut self) {
-        self.patience.succeed();
+    pub(super) fn has_moved(&mut self, way: Way) {
+        self.queue(way).patience.succeed();
     }
 
     /// Notes that something for this endpoint goes back to the store. `true` if nothing had before.
@@ -117,16 +200,27 @@ impl Inbox {
     }
 
     /// Lets nobody hand over any more, and returns what is held. Who has reserved room may still use it.
-    pub(super) fn close(&mut self) -> VecDeque<LeasedDelivery> {
-        self.deliveries.close();
-        std::mem::take(&mut self.held)
+    pub(super) fn close(&mut self) -> Vec<LeasedDelivery> {
+        let close = |queue: &mut Queue| {
+            queue.deliveries.close();
+            std::mem::take(&mut queue.held)
+        };
+        self.queues.iter_mut().flat_map(close).collect()
     }
 
     /// What is handed over after [`Self::close`]; `None` when all room was used or given up.
     pub(super) async fn rest(&mut self) -> Option<LeasedDelivery> {
-        let delivery = self.deliveries.recv().await;
-        self.open = delivery.is_some();
-        delivery
+        let [express, bulk] = &mut self.queues;
+        while express.open || bulk.open {
+            let delivery = tokio::select! {
+                delivery = express.rest(), if express.open => delivery,
+                delivery = bulk.rest(), if bulk.open => delivery,
+            };
+            if delivery.is_some() {
+                return delivery;
+            }
+        }
+        None
     }
 }
 

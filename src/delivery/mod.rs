@@ -24,8 +24,8 @@
 //!
 //! # Turns
 //! Organisations take turns, and inside each its endpoints (`lanes.rs`). An endpoint whose lane has its
-//! share, or whose breaker is open, is left out of the claims. What is handed over for a full lane is held for
-//! a moment (`inbox.rs`); while a lane does not get on, or a breaker is open, what is planned is not leased.
+//! share, or whose breaker is open, is left out of the claims. What comes for an organisation with few events
+//! overtakes what comes for one with many. What is handed over for a full lane is held for a moment (`inbox.rs`); while a lane does not get on, or a breaker is open, what is planned is not leased.
 //!
 //! # Breaker and schedule
 //! The schedule says when an attempt may be made at the earliest; an open breaker may put it off, to
@@ -102,7 +102,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::DeliveryConfig;
-use crate::domain::{InstanceId, LeasedDelivery};
+use crate::domain::InstanceId;
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
 use crate::store::{SharedStore, StoreError};
 use crate::telemetry::Metrics;
@@ -110,13 +110,13 @@ use crate::telemetry::Metrics;
 use attempt::Attempter;
 use dispatcher::{Claims, Dispatcher, LettingGo, Options};
 use gates::Gates;
-use inbox::Inbox;
 use lanes::{Lanes, Limits};
 use outcomes::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;
 
 pub use control::Control;
 pub use guard::Guard;
+pub use inbox::{Channels, Inbox};
 pub use paused::Paused;
 pub use resolver::{NameLookup, SystemLookup};
 pub use signer::{Verifier, sign};
@@ -144,21 +144,18 @@ pub fn lease_span(config: &DeliveryConfig) -> Duration {
     config.delivery_lease.max(config.delivery_timeout * 4)
 }
 
-/// The channel over which leased deliveries are handed to the dispatcher. Who leases reserves a
-/// permit first, so that nothing is leased that nobody has room for.
+/// The channels over which leased deliveries are handed to the dispatcher, and the end it has.
 ///
-/// It holds half of `DELIVERY_QUEUE_CAPACITY` (the lanes hold the other half), and one at the least.
-pub fn hand_over(
-    config: &DeliveryConfig,
-) -> (mpsc::Sender<LeasedDelivery>, mpsc::Receiver<LeasedDelivery>) {
-    mpsc::channel((config.delivery_queue_capacity as usize / 2).max(1))
+/// They hold half of `DELIVERY_QUEUE_CAPACITY` (the lanes hold the other half), and two at the least.
+pub fn hand_over(config: &DeliveryConfig) -> (Channels, Inbox) {
+    Inbox::with_capacity(config.delivery_queue_capacity as usize / 2)
 }
 
 /// Where deliveries come from.
 #[derive(Debug)]
 pub struct Source {
     /// Those handed over: the receiving end of [`hand_over`].
-    pub inbox: mpsc::Receiver<LeasedDelivery>,
+    pub inbox: Inbox,
     /// Tells that there are others in the store.
     pub wake: Wake,
     /// Whose leases those are that are claimed from the store.
@@ -251,7 +248,7 @@ impl Delivery {
             attempter: Arc::new(attempter),
             wake,
             paused,
-            inbox: Inbox::new(inbox),
+            inbox,
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),
             gates: Gates::new(config.endpoint_concurrency as usize),

@@ -23,9 +23,10 @@ use crate::store::{SharedStore, StoreError};
 const BATCH_OUTCOMES_MAX: usize = 512;
 /// Outcomes that wait for the recorder at the most. Attempts that end meanwhile wait in their slots.
 pub(super) const QUEUE_OUTCOMES: usize = 1024;
-/// How long the first outcome of a batch waits for others: little beside a retry's wait, and enough
-/// to keep a busy store from committing for every few of them.
-const GATHER_TIME: Duration = Duration::from_millis(3);
+/// How long the first outcome of a batch waits for others, unless the next delivery to an ordered endpoint
+/// waits for one of them: little beside a retry's wait, and enough to keep a busy store from committing
+/// for every few of them.
+const GATHER_TIME: Duration = Duration::from_millis(10);
 /// The wait after the first call that failed; it doubles from there on.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between calls.
@@ -100,7 +101,9 @@ impl Recorder {
         }
         let Self { reports, gathered, .. } = self;
         let fill = async {
-            while gathered.len() < BATCH_OUTCOMES_MAX {
+            while gathered.len() < BATCH_OUTCOMES_MAX
+                && !gathered.iter().any(|report| report.ordered)
+            {
                 let room = BATCH_OUTCOMES_MAX - gathered.len();
                 if reports.recv_many(gathered, room).await == 0 {
                     break;

@@ -43,6 +43,7 @@ mod intake;
 mod pace;
 mod record;
 mod replayer;
+mod ways;
 mod workers;
 
 pub use backlog::Backlog;

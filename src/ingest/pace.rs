@@ -4,19 +4,24 @@
 //! ones, the most on PostgreSQL, where each is three round trips; and the background threads' low
 //! priority binds SQLite, but not a database server on the same machine. So two waits, one at a time:
 //!
-//! - Batches that come fast and are not full are given [`GATHER`] to fill.
-//! - While those who answer tenants have their hands full, batches are spaced by [`GIVE_WAY`]: what is
-//!   accepted is safe in the journal, and is stored when there is less to do, or after [`WAIT_MAX`] at
-//!   the full rate all the same.
+//! - Batches of many requests that are not full are given [`GATHER`] to fill.
+//! - While those who answer tenants have their hands full, batches that come one after the other are spaced
+//!   by [`GIVE_WAY`]: what is accepted is safe in the journal, and is stored when there is less to do, or
+//!   after [`WAIT_MAX`] at the full rate all the same.
+//!
+//! What counts is requests, not events: behind one large request of somebody's the next one's events
+//! wait for nothing.
 
 use std::time::Duration;
 
 use crate::domain::Timestamp;
 use crate::runtime::{Clock, Load};
 
-/// Events of a batch from which on the next one is worth waiting for.
-const FAST_FROM: u32 = 32;
-/// How long a batch is given to fill. Below some 6,000 events a second batches are smaller than
+/// Requests in a batch from which on the next one is worth waiting for.
+const FAST_FROM: usize = 32;
+/// Batches in a row that were full, or of so many requests, from which on they are a flood.
+const FLOOD_FROM: u32 = 4;
+/// How long a batch is given to fill. Below some 6,000 requests a second batches are smaller than
 /// [`FAST_FROM`], and none waits.
 const GATHER: Duration = Duration::from_millis(5);
 /// The share of the answering threads' time from which on they are said to have their hands full. No
@@ -33,14 +38,16 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Pace {
     answering: Load,
     clock: Clock,
-    pub(super) last: Last,
+    last: Last,
+    /// Batches in a row after which another was expected.
+    in_a_row: u32,
 }
 
 /// The batch that was read last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Last {
-    /// Events in it.
-    pub(super) items: u32,
+    /// Requests in it.
+    pub(super) requests: usize,
     /// Whether a limit ended it.
     pub(super) was_full: bool,
     /// When the first of them was accepted.
@@ -50,25 +57,34 @@ pub(super) struct Last {
 impl Pace {
     /// A pace that gives way to what `answering` does.
     pub(super) fn new(answering: Load, clock: Clock) -> Self {
-        let last = Last { items: 0, was_full: false, accepted_at: clock.now() };
-        Self { answering, clock, last }
+        let last = Last { requests: 0, was_full: false, accepted_at: clock.now() };
+        Self { answering, clock, last, in_a_row: 0 }
+    }
+
+    /// Notes the batch that was read.
+    pub(super) fn has_read(&mut self, last: Last) {
+        self.in_a_row = if last.is_fast() { self.in_a_row.saturating_add(1) } else { 0 };
+        self.last = last;
     }
 
     /// How long to wait before the next one is read.
     pub(super) fn wait(&mut self) -> Duration {
         let age = self.clock.now().since(self.last.accepted_at);
-        wait(self.last.items, self.last.was_full, age, self.answering.share())
+        wait(self.last, self.in_a_row, age, self.answering.share())
     }
 }
 
-fn wait(items: u32, was_full: bool, age: Duration, busy: f64) -> Duration {
-    if items < FAST_FROM {
-        return Duration::ZERO;
+impl Last {
+    const fn is_fast(self) -> bool {
+        self.was_full || self.requests >= FAST_FROM
     }
-    if busy >= BUSY_FROM && age < WAIT_MAX {
+}
+
+fn wait(last: Last, in_a_row: u32, age: Duration, busy: f64) -> Duration {
+    if in_a_row >= FLOOD_FROM && busy >= BUSY_FROM && age < WAIT_MAX {
         return GIVE_WAY;
     }
-    if was_full { Duration::ZERO } else { GATHER }
+    if last.is_fast() && !last.was_full { GATHER } else { Duration::ZERO }
 }
 
 #[cfg(test)]
@@ -77,31 +93,48 @@ mod tests {
 
     const YOUNG: Duration = Duration::from_secs(1);
 
-    #[test]
-    fn a_few_events_wait_for_nothing() {
-        assert_eq!(wait(0, false, Duration::ZERO, 1.0), Duration::ZERO);
-        assert_eq!(wait(FAST_FROM - 1, false, YOUNG, 1.0), Duration::ZERO);
+    fn last(requests: usize, was_full: bool) -> Last {
+        Last { requests, was_full, accepted_at: Timestamp::from_micros(0) }
     }
 
     #[test]
-    fn batches_that_come_fast_are_given_time_to_fill() {
-        assert_eq!(wait(FAST_FROM, false, YOUNG, 0.0), GATHER);
+    fn a_few_requests_wait_for_nothing() {
+        assert_eq!(wait(last(0, false), 0, Duration::ZERO, 1.0), Duration::ZERO);
+        assert_eq!(wait(last(FAST_FROM - 1, false), 0, YOUNG, 1.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn batches_of_many_requests_are_given_time_to_fill() {
+        assert_eq!(wait(last(FAST_FROM, false), 1, YOUNG, 0.0), GATHER);
     }
 
     #[test]
     fn a_backlog_is_stored_at_once_while_nobody_is_answered() {
-        assert_eq!(wait(500, true, YOUNG, 0.0), Duration::ZERO);
+        assert_eq!(wait(last(500, true), FLOOD_FROM, YOUNG, 0.0), Duration::ZERO);
     }
 
     #[test]
-    fn storing_gives_way_to_answering() {
-        assert_eq!(wait(500, true, YOUNG, BUSY_FROM), GIVE_WAY);
-        assert_eq!(wait(FAST_FROM, false, YOUNG, BUSY_FROM), GIVE_WAY);
+    fn a_flood_gives_way_to_answering() {
+        assert_eq!(wait(last(500, true), FLOOD_FROM, YOUNG, BUSY_FROM), GIVE_WAY);
+        assert_eq!(wait(last(FAST_FROM, false), FLOOD_FROM, YOUNG, BUSY_FROM), GIVE_WAY);
     }
 
     #[test]
-    fn storing_gives_way_for_so_long_only() {
-        assert_eq!(wait(500, true, WAIT_MAX, 1.0), Duration::ZERO);
-        assert_eq!(wait(FAST_FROM, false, WAIT_MAX, 1.0), GATHER);
+    fn what_comes_behind_a_large_request_does_not() {
+        let clock = Clock::manual(Timestamp::from_micros(0));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut pace = Pace::new(Load::of(runtime.handle().clone()), clock);
+        for _ in 0..2 * FLOOD_FROM {
+            pace.has_read(last(1, true));
+            pace.has_read(last(3, false));
+            assert_eq!((pace.in_a_row, pace.wait()), (0, Duration::ZERO));
+        }
+        assert_eq!(wait(last(1, true), 1, YOUNG, 1.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_flood_gives_way_for_so_long_only() {
+        assert_eq!(wait(last(500, true), FLOOD_FROM, WAIT_MAX, 1.0), Duration::ZERO);
+        assert_eq!(wait(last(FAST_FROM, false), FLOOD_FROM, WAIT_MAX, 1.0), GATHER);
     }
 }

@@ -2,11 +2,9 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc::PermitIterator;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
 
 use crate::config::IngestConfig;
 use crate::domain::{
@@ -21,29 +19,28 @@ use super::ack_window::{AckWindow, BatchNumber};
 use super::backlog::{Backlog, Mark};
 use super::pace::{Last, Pace};
 use super::record::{self, RecordError};
+use super::ways::{self, Way};
 
 /// Bytes of records a worker holds at the most, beyond its first record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Batches read from the oldest one that is not finished: so much is noted in memory, and read again
 /// after a crash, when one batch takes long while others pass it by.
 const BATCHES_AHEAD_MAX: usize = 1_024;
-/// Deliveries leased with one batch at the most; more wait in the store.
-const LEASES_PER_BATCH_MAX: usize = 1_024;
-/// One part in so many of the free room is for a batch whose events have more deliveries than expected.
-const SPARE_ROOM_SHARE: usize = 8;
-/// How long a batch waits for room in the hand-over: long enough for those before it, were each of the
-/// workers on two cores to hand over one.
-const ROOM_WAIT: Duration = Duration::from_millis(250);
+/// Batches on their way by express, from which on the next one is not read yet: what comes meanwhile is
+/// stored together, instead of by every worker apart.
+const EXPRESS_BATCHES_MAX: usize = 2;
 /// The first wait after the store was unavailable; doubled up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT: Duration = Duration::from_millis(50);
 /// The longest wait between two tries.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Where leased deliveries go: a bounded channel, whose room decides how many are leased.
+/// Where leased deliveries go: two bounded channels, whose room decides how many are leased.
 #[derive(Clone, Debug)]
 pub struct HandOver {
-    /// The channel to whoever delivers.
-    pub deliveries: mpsc::Sender<LeasedDelivery>,
+    /// The channel for organisations with few events in a batch, which is looked at first.
+    pub express: mpsc::Sender<LeasedDelivery>,
+    /// The channel for the others.
+    pub bulk: mpsc::Sender<LeasedDelivery>,
     /// Endpoints whose deliveries they do not want for now, in ascending order.
     pub shut: watch::Receiver<Arc<[EndpointId]>>,
     /// Wakes them when there are deliveries that were not leased.
@@ -62,12 +59,13 @@ pub struct Workers {
     /// Tells those who wait for it that the window has moved.
     window_moved: Notify,
     store: SharedStore,
+    express: Way,
+    express_turns: Semaphore,
+    bulk: Way,
     hand_over: HandOver,
     clock: Clock,
     metrics: Arc<Metrics>,
     batch_events_max: u32,
-    /// Deliveries planned for an event of the last batch.
-    fan_out: AtomicUsize,
 }
 
 /// Where batches come from. One worker at a time has it.
@@ -86,9 +84,11 @@ enum WorkerError {
 }
 
 /// Events of records that were read together.
-struct Batch {
+struct Batch<'a> {
     number: BatchNumber,
     events: Vec<Arc<Event>>,
+    /// Given back when what goes by express is stored. None in a backlog.
+    express_turn: Option<SemaphorePermit<'a>>,
 }
 
 impl Workers {
@@ -109,11 +109,13 @@ impl Workers {
             backlog: Backlog::new(&clock),
             window_moved: Notify::new(),
             store,
+            express: Way::new(hand_over.express.clone()),
+            express_turns: Semaphore::new(EXPRESS_BATCHES_MAX),
+            bulk: Way::new(hand_over.bulk.clone()),
             hand_over,
             clock,
             metrics,
             batch_events_max: config.store_batch_events,
-            fan_out: AtomicUsize::new(1),
         }
     }
 
@@ -149,9 +151,10 @@ impl Workers {
         let Some(batch) = self.next_batch().await? else {
             return Ok(false);
         };
-        self.store_in_order(&batch).await;
+        let number = batch.number;
+        self.store_in_order(batch).await;
         self.backlog.progress.beat();
-        let moved = self.backlog.window().finish(batch.number);
+        let moved = self.backlog.window().finish(number);
         if let Some(mark) = moved {
             self.journal.finished(mark.end);
             self.window_moved.notify_waiters();
@@ -160,9 +163,11 @@ impl Workers {
     }
 
     /// Reads a batch. One worker reads while the others store.
-    async fn next_batch(&self) -> Result<Option<Batch>, WorkerError> {
+    async fn next_batch(&self) -> Result<Option<Batch<'_>>, WorkerError> {
         let mut source = self.source.lock().await;
         self.window_until(|window| window.len() < BATCHES_AHEAD_MAX).await;
+        let express_turn =
+            if source.journal.has_more() { None } else { self.express_turns.acquire().await.ok() };
         let wait = source.pace.wait();
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
@@ -172,14 +177,17 @@ impl Workers {
             return Ok(None);
         };
         let mark = Mark { end: last.seq.next(), received_at: received_at(first)? };
-        let items = records.iter().map(|record| record.items).sum();
-        source.pace.last =
-            Last { items, was_full: source.journal.has_more(), accepted_at: mark.received_at };
+        let was_full = source.journal.has_more();
+        source.pace.has_read(Last {
+            requests: records.len(),
+            was_full,
+            accepted_at: mark.received_at,
+        });
         // Numbered while the source is locked, so that numbers follow the order of the records.
         let number = self.backlog.window().add(mark);
         drop(source);
         let events = decode(records)?;
-        Ok(Some(Batch { number, events }))
+        Ok(Some(Batch { number, events, express_turn }))
     }
 
     /// Waits until the window is as asked for.
@@ -197,17 +205,15 @@ impl Workers {
 
     /// Stores a batch. The events of organisations with ordered endpoints wait for the batches before
     /// it: an ordered delivery that is there proves that all before it are.
-    async fn store_in_order(&self, batch: &Batch) {
+    async fn store_in_order(&self, batch: Batch<'_>) {
         let ordered = self.ordered_orgs(&batch.events).await;
-        if ordered.is_empty() {
-            return self.store_all(&batch.events).await;
-        }
         let is_ordered = |event: &Arc<Event>| ordered.binary_search(&event.org_id).is_ok();
-        let (ordered, others): (Vec<_>, Vec<_>) =
-            batch.events.iter().map(Arc::clone).partition(is_ordered);
-        self.store_all(&others).await;
-        self.window_until(|window| window.is_oldest(batch.number)).await;
-        self.store_all(&ordered).await;
+        let (ordered, others): (Vec<_>, Vec<_>) = batch.events.into_iter().partition(is_ordered);
+        self.store_all(others, batch.express_turn).await;
+        if !ordered.is_empty() {
+            self.window_until(|window| window.is_oldest(batch.number)).await;
+            self.store_all(ordered, None).await;
+        }
     }
 
     /// The organisations of some events that have ordered endpoints, in ascending order.
@@ -224,14 +230,24 @@ impl Workers {
         }
     }
 
+    /// Stores every event, those first of which an organisation has few.
+    async fn store_all(&self, events: Vec<Arc<Event>>, express_turn: Option<SemaphorePermit<'_>>) {
+        let (few, many) = ways::split(events);
+        self.store_by(&self.express, &few).await;
+        drop(express_turn);
+        self.store_by(&self.bulk, &many).await;
+    }
+
     /// Stores every event, however long the store is away, and splits what it refuses.
-    async fn store_all(&self, events: &[Arc<Event>]) {
+    async fn store_by(&self, way: &Way, events: &[Arc<Event>]) {
         let mut parts = vec![events];
         while let Some(part) = parts.pop() {
-            match self.persist(part).await {
-                Ok(()) => {}
+            if part.is_empty() {
+                continue;
+            }
+            match self.persist(way, part).await {
+                Ok(taken) => parts.extend(part.get(taken..)),
                 Err(refusal) => match part {
-                    [] => {}
                     [event] => self.bury(event, &refusal).await,
                     // The second half first: the stack hands out the first half next.
                     many => {
@@ -243,14 +259,15 @@ impl Workers {
         }
     }
 
-    /// Persists a batch, waiting while the store is unavailable.
+    /// Persists a batch, waiting while the store is unavailable, and returns how many events it took from
+    /// the first on.
     ///
     /// # Errors
     /// When the store refuses the batch.
-    async fn persist(&self, events: &[Arc<Event>]) -> Result<(), StoreError> {
+    async fn persist(&self, way: &Way, events: &[Arc<Event>]) -> Result<usize, StoreError> {
         let mut wait = RETRY_WAIT;
         loop {
-            let permits = self.room_for(events.len()).await;
+            let permits = way.room_for(events.len()).await;
             let now = self.clock.now();
             let shut = Arc::clone(&self.hand_over.shut.borrow());
             let lease_room = permits.as_ref().map(|permits| LeaseRoom {
@@ -265,13 +282,14 @@ impl Workers {
             match result {
                 Ok(persisted) => {
                     self.count(&persisted);
+                    way.learn(&persisted);
                     if persisted.planned > persisted.leased.len() {
                         self.hand_over.wake.wake();
                     }
                     for (permit, leased) in permits.into_iter().flatten().zip(persisted.leased) {
                         permit.send(leased);
                     }
-                    return Ok(());
+                    return Ok(persisted.taken);
                 }
                 Err(refusal @ StoreError::Refused(_)) => return Err(refusal),
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) => {
@@ -279,22 +297,6 @@ impl Workers {
                     self.rest(&mut wait, &error).await;
                 }
             }
-        }
-    }
-
-    /// Room for the deliveries of a batch, reserved before it is leased against, so that a leased delivery
-    /// always fits: for as many as the last batch's events had, and part of what is free, should these have
-    /// more. Waits for it up to [`ROOM_WAIT`]: the journal keeps events for less than the store keeps
-    /// deliveries that nobody takes yet, and what takes longer is left to the store.
-    async fn room_for(&self, events: usize) -> Option<PermitIterator<'_, LeasedDelivery>> {
-        let deliveries = &self.hand_over.deliveries;
-        let fan_out = self.fan_out.load(Ordering::Relaxed).max(1);
-        let spare = deliveries.capacity() / SPARE_ROOM_SHARE;
-        let wanted = events.saturating_mul(fan_out).max(spare);
-        let wanted = wanted.min(LEASES_PER_BATCH_MAX).min(deliveries.max_capacity());
-        match tokio::time::timeout(ROOM_WAIT, deliveries.reserve_many(wanted)).await {
-            Ok(permits) => permits.ok(),
-            Err(_) => deliveries.try_reserve_many(deliveries.capacity().min(wanted)).ok(),
         }
     }
 
@@ -329,9 +331,6 @@ impl Workers {
         count(&self.metrics.events_stored_total, persisted.stored);
         count(&self.metrics.events_duplicate_total, persisted.duplicates);
         count(&self.metrics.deliveries_planned_total, persisted.planned);
-        if persisted.stored > 0 {
-            self.fan_out.store(persisted.planned.div_ceil(persisted.stored), Ordering::Relaxed);
-        }
     }
 }
 

@@ -31,6 +31,7 @@ mod audit;
 mod claim;
 mod error;
 mod lease;
+mod line;
 mod migrations;
 mod outcome;
 mod plan;
@@ -134,6 +135,9 @@ pub trait Maintenance: Send + Sync {
     /// Upkeep that must happen every few hours at least: partitions for the coming days where the
     /// backend has them, and dedup keys older than the window deleted in bounded steps.
     async fn maintain_across_orgs(&self, now: Timestamp) -> Result<(), StoreError>;
+    /// Moves what was committed from the log to its place, where the backend leaves that to us. To be
+    /// called every second or so; who writes has to wait less then.
+    async fn checkpoint(&self) -> Result<(), StoreError>;
     /// Since when the delivery waits that has been due for longest and that nobody holds; `None`
     /// when none is due at `now`. Those of disabled endpoints are not due.
     async fn oldest_due_across_orgs(&self, now: Timestamp)
@@ -404,6 +408,9 @@ const RESEALED_PER_STEP: i64 = 100;
 /// What became of a batch of events.
 #[derive(Debug, Default)]
 pub struct Persisted {
+    /// Events from the first on that this is about. Fewer than the batch has when a store with one writer
+    /// broke off for somebody who waits for it: the others are as they were, to be given again.
+    pub taken: usize,
     /// Events that became a row now.
     pub stored: usize,
     /// Events that were dropped: their `dedup_id` was taken by another one, or they were stored before.
@@ -414,6 +421,18 @@ pub struct Persisted {
     pub planned: usize,
     /// The planned deliveries that the caller holds the lease of, at most as many as it had room for.
     pub leased: Vec<LeasedDelivery>,
+}
+
+impl Persisted {
+    /// Counts in what became of the events behind.
+    fn add(&mut self, more: Self) {
+        self.taken += more.taken;
+        self.stored += more.stored;
+        self.duplicates += more.duplicates;
+        self.dropped += more.dropped;
+        self.planned += more.planned;
+        self.leased.extend(more.leased);
+    }
 }
 
 /// Room for deliveries that the caller could start at once.

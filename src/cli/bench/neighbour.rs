@@ -13,7 +13,7 @@ use super::super::CliError;
 use super::connection::Connection;
 use super::end_to_end::call;
 use super::load::{Load, Target};
-use super::server::{NEIGHBOUR_EVENTS_PER_MINUTE, Server};
+use super::server::{NEIGHBOUR_EVENTS_AT_ONCE, NEIGHBOUR_EVENTS_PER_MINUTE, Server};
 use super::{Measured, RunArgs, Scenario};
 use crate::auth::PresentedKey;
 use crate::domain::ApiKeyId;
@@ -26,7 +26,7 @@ const CONNECTIONS: u32 = 16;
 /// How many times its limit the whale sends.
 const TIMES_ITS_LIMIT: u32 = 10;
 /// Events in each of the whale's batches: as many as a batch may have.
-const BATCH_EVENTS: u32 = 1_000;
+const BATCH_EVENTS: u32 = NEIGHBOUR_EVENTS_AT_ONCE;
 /// Longer than any run: neighbours end with it.
 const FOR_EVER: Duration = Duration::from_hours(1);
 

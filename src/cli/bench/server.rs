@@ -23,6 +23,8 @@ const SETTLE_POLLS_MAX: u32 = 1200;
 const EVENTS_PER_MINUTE: u32 = 100_000_000;
 /// What the troublesome neighbour may send.
 pub(super) const NEIGHBOUR_EVENTS_PER_MINUTE: u32 = 60_000;
+/// And at once: one batch, so that it is at its limit from the start.
+pub(super) const NEIGHBOUR_EVENTS_AT_ONCE: u32 = 1_000;
 
 /// Tries to remove the directory, and the pause between two of them.
 const REMOVALS_MAX: u32 = 20;
@@ -227,9 +229,12 @@ async fn prepare(dir: &Path, database_url: Option<String>) -> Result<(String, St
     };
     let admin = Admin::open(&config).await?;
     let mut keys = Vec::new();
-    for limit in [EVENTS_PER_MINUTE, NEIGHBOUR_EVENTS_PER_MINUTE] {
-        let limit = (Limit::RatePerMinute, Some(limit));
-        let org = admin.create_org("bench".to_owned(), vec![limit]).await?;
+    for (rate, burst) in [
+        (EVENTS_PER_MINUTE, EVENTS_PER_MINUTE),
+        (NEIGHBOUR_EVENTS_PER_MINUTE, NEIGHBOUR_EVENTS_AT_ONCE),
+    ] {
+        let limits = vec![(Limit::RatePerMinute, Some(rate)), (Limit::Burst, Some(burst))];
+        let org = admin.create_org("bench".to_owned(), limits).await?;
         let role = Role::Tenant(org.id);
         let issued = admin.create_key(role, "bench".to_owned(), None, None).await?;
         keys.push(issued.key.reveal().to_owned());

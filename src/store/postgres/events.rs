@@ -285,6 +285,7 @@ impl PostgresStore {
             }
             tx.commit().await?;
         }
+        persisted.taken = events.len();
         persisted.duplicates = events.len() - persisted.stored - persisted.dropped;
         Ok(persisted)
     }

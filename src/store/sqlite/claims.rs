@@ -22,7 +22,7 @@ impl SqliteStore {
         if plan.is_empty() {
             return Ok(plan.claimed(Vec::new()));
         }
-        let mut tx = self.write().await?;
+        let (_turn, mut tx) = self.write_long().await?;
         let mut ids = heads(&mut tx, &plan.heads, request.now).await?;
         ids.extend(next_in_turn(&mut tx, &plan, request.now).await?);
         ids.truncate(request.deliveries_max);

@@ -1,9 +1,9 @@
 //! Deliveries and their attempts.
 
 use async_trait::async_trait;
-use sqlx::Arguments;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments, SqliteConnection};
 use uuid::Uuid;
 
 use super::{MultiRow, SqliteStore, arguments, audit, standings};
@@ -240,28 +240,46 @@ impl DeliveryStore for SqliteStore {
 
 impl SqliteStore {
     async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+        let (mut left, mut counted) = (outcomes, 0);
+        while !left.is_empty() {
+            let (turn, mut tx) = self.write_long().await?;
+            let mut written = 0;
+            while written < left.len() && (written == 0 || !turn.ends_after(written)) {
+                let end = left.len().min(written + turn.rows_between_looks());
+                counted += self.record_part(&mut tx, &left[written..end]).await?;
+                written = end;
+            }
+            tx.commit().await?;
+            left = &left[written..];
+        }
+        Ok(counted)
+    }
+
+    async fn record_part(
+        &self,
+        connection: &mut SqliteConnection,
+        outcomes: &[Outcome],
+    ) -> Result<usize, StoreError> {
         let verdicts = outcome::verdicts(outcomes);
         let attempts: Vec<_> = verdicts.iter().filter_map(Verdict::attempt).collect();
         let deaths: Vec<_> = verdicts.iter().filter_map(Verdict::death).collect();
         let writes = &self.outcome_writes;
         let standings = Standings::of(outcomes);
-        let mut tx = self.write().await?;
         // Endpoints first: what is handed back for a disabled one is then parked, not claimed again.
-        let mut news = standings::write(&mut tx, &standings).await?;
-        writes.attempts.execute(&mut tx, &attempts, bind_attempt).await?;
+        let mut news = standings::write(connection, &standings).await?;
+        writes.attempts.execute(connection, &attempts, bind_attempt).await?;
         let mut exhausted = Vec::new();
         for (sql, chunk) in writes.dead_letters.chunks(&deaths) {
             let query = sqlx::query_as_with(sql, arguments(chunk, bind_dead_letter)?);
-            let buried: Vec<(Uuid, String)> = query.fetch_all(&mut *tx).await?;
+            let buried: Vec<(Uuid, String)> = query.fetch_all(&mut *connection).await?;
             let ids = buried.into_iter().filter(|(_, why)| why == DeadReason::Exhausted.as_str());
             exhausted.extend(ids.map(|(id, _)| id));
         }
-        let counted = writes.verdicts.execute(&mut tx, &verdicts, bind_verdict).await?;
-        news.extend(standings::exhausted(&mut tx, &exhausted).await?);
+        let counted = writes.verdicts.execute(connection, &verdicts, bind_verdict).await?;
+        news.extend(standings::exhausted(connection, &exhausted).await?);
         if let Some(newest) = outcomes.iter().map(|outcome| outcome.decided_at).max() {
-            self.publish(&mut tx, news, newest).await?;
+            self.publish(connection, news, newest).await?;
         }
-        tx.commit().await?;
         Ok(counted)
     }
 }

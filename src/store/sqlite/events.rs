@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, SqliteConnection};
 use uuid::Uuid;
 
-use super::{MultiRow, SqliteStore, arguments, audit, id_list};
+use super::{MultiRow, SHORT_EVENTS_MAX, SqliteStore, arguments, audit, id_list};
 use crate::domain::{
     Actor, Cursor, DeadReason, DeliveryId, Endpoint, EndpointId, Event, EventFilter, EventId,
     LeasedDelivery, OrgId, Page, PageRequest, Timestamp,
@@ -310,13 +310,53 @@ impl SqliteStore {
         room: Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
-        let writes = &self.event_writes;
+        if events.len() <= SHORT_EVENTS_MAX {
+            let mut tx = self.write().await?;
+            let orgs = self.orgs_of(&mut tx, events).await?;
+            let persisted = self.persist_part(&mut tx, events, &orgs, room, now).await?;
+            tx.commit().await?;
+            return Ok(persisted);
+        }
+        let _only = self.line.events().await;
+        let (turn, mut tx) = self.write_long().await?;
+        let orgs = self.orgs_of(&mut tx, events).await?;
         let mut room = room;
         let mut persisted = Persisted::default();
-        let _turn = self.persisting.lock().await;
-        let mut tx = self.write().await?;
+        let mut left = events;
+        while !left.is_empty() && (persisted.taken == 0 || !turn.ends_after(persisted.taken)) {
+            let (next, others) = left.split_at(left.len().min(turn.rows_between_looks()));
+            let part = self.persist_part(&mut tx, next, &orgs, room, now).await?;
+            if let Some(room) = &mut room {
+                room.deliveries_max -= part.leased.len();
+            }
+            persisted.add(part);
+            left = others;
+        }
+        tx.commit().await?;
+        Ok(persisted)
+    }
+
+    async fn orgs_of(
+        &self,
+        connection: &mut SqliteConnection,
+        events: &[Arc<Event>],
+    ) -> Result<Orgs, StoreError> {
         let orgs = plan::orgs_of(events);
-        let gone = gone(&mut tx, &orgs).await?;
+        let gone = gone(connection, &orgs).await?;
+        let endpoints = enabled_endpoints(connection, &self.keyring, &orgs).await?;
+        Ok(Orgs { gone, endpoints })
+    }
+
+    async fn persist_part(
+        &self,
+        connection: &mut SqliteConnection,
+        events: &[Arc<Event>],
+        Orgs { gone, endpoints }: &Orgs,
+        mut room: Option<LeaseRoom<'_>>,
+        now: Timestamp,
+    ) -> Result<Persisted, StoreError> {
+        let writes = &self.event_writes;
+        let mut persisted = Persisted { taken: events.len(), ..Persisted::default() };
         let alive: Vec<Arc<Event>>;
         let events = if gone.is_empty() {
             events
@@ -326,14 +366,12 @@ impl SqliteStore {
             persisted.dropped = events.len() - alive.len();
             &alive[..]
         };
-        let rounds = plan::rounds(events, self.dedup_window);
-        let endpoints = enabled_endpoints(&mut tx, &self.keyring, &orgs).await?;
-        for round in rounds {
-            let held = writes.take_dedup_keys(&mut tx, round).await?;
-            let stored = writes.insert_events(&mut tx, &held).await?;
-            let candidates = plan::candidates(&stored, &endpoints, now);
+        for round in plan::rounds(events, self.dedup_window) {
+            let held = writes.take_dedup_keys(connection, round).await?;
+            let stored = writes.insert_events(connection, &held).await?;
+            let candidates = plan::candidates(&stored, endpoints, now);
             let lease_room = room.filter(|_| plan::may_lease(&candidates));
-            let leased = writes.insert_deliveries(&mut tx, &candidates, lease_room, now).await?;
+            let leased = writes.insert_deliveries(connection, &candidates, lease_room, now).await?;
             if let Some(room) = &mut room {
                 room.deliveries_max -= leased.len();
             }
@@ -341,10 +379,16 @@ impl SqliteStore {
             persisted.planned += candidates.len();
             persisted.leased.extend(leased);
         }
-        tx.commit().await?;
         persisted.duplicates = events.len() - persisted.stored;
         Ok(persisted)
     }
+}
+
+/// What must be known of the organisations of a batch.
+struct Orgs {
+    /// Those that are being deleted.
+    gone: Vec<OrgId>,
+    endpoints: Endpoints,
 }
 
 /// Those that are being deleted.

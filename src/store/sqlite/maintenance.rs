@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use sqlx::migrate::Migrate;
 
-use super::SqliteStore;
+use super::{CHECKPOINT_PASSES_MAX, SqliteStore};
 use crate::domain::Timestamp;
 use crate::store::{
     DEDUP_KEYS_KEPT_LONGER, DEDUP_KEYS_PER_STEP, Maintenance, MigrateError, MigrationStatus,
@@ -62,6 +62,21 @@ impl Maintenance for SqliteStore {
         }
     }
 
+    /// `PASSIVE` waits for nobody and holds nobody up. What is written meanwhile is left for the next
+    /// pass, and the WAL starts anew once a pass has left nothing.
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        for _ in 0..CHECKPOINT_PASSES_MAX {
+            let (_, pages, copied): (i64, i64, i64) =
+                sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
+                    .fetch_one(&self.checkpointer)
+                    .await?;
+            if copied == pages {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn oldest_due_across_orgs(
         &self,
         now: Timestamp,
@@ -79,6 +94,7 @@ impl Maintenance for SqliteStore {
 
     async fn close(&self) {
         // The writer last: the last connection to go folds the WAL into the file.
+        self.checkpointer.close().await;
         self.readers.close().await;
         self.writer.close().await;
     }

@@ -42,9 +42,9 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
-use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::line::{Line, Long};
 use super::seal::Keyring;
 use super::{MigrationStatus, StoreError, migrations};
 use crate::config::StoreConfig;
@@ -54,9 +54,9 @@ use crate::telemetry::Metrics;
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: SqlitePool,
-    /// Held by the one batch of events that waits for the writer or has it: the pool serves in the order
-    /// of asking, and the recorder of outcomes would get one turn for every worker's.
-    persisting: Mutex<()>,
+    /// The line for it.
+    line: Line,
+    checkpointer: SqlitePool,
     readers: SqlitePool,
     dedup_window: Duration,
     event_writes: events::Writes,
@@ -72,9 +72,15 @@ const READERS_MAX: u32 = 8;
 /// Page cache of the writer, in KiB: the upper levels of every index at ten million events.
 const WRITER_CACHE_KIB: u32 = 16 * 1024;
 
-/// Pages in the WAL that start a checkpoint (4 KiB each). Longer than SQLite's 1000, since a page
-/// that several batches touch is then copied to the file once.
-const CHECKPOINT_PAGES: u32 = 4_000;
+/// Pages in the WAL (4 KiB each) at which the writer itself makes a checkpoint, as SQLite does from
+/// 1000 on: everybody waits for it meanwhile. It is for floods, in which checkpoints beside the writer
+/// ([`SqliteStore::checkpoint`]) never catch up; the WAL can start anew only when one has.
+const CHECKPOINT_PAGES: u32 = 16_000;
+/// Times a checkpoint is made again to catch up with what was written meanwhile.
+const CHECKPOINT_PASSES_MAX: usize = 4;
+
+/// Events in a short transaction at the most.
+const SHORT_EVENTS_MAX: usize = 64;
 
 /// Rows that wait between the connection's thread and its caller.
 const ROWS_BUFFERED: usize = 512;
@@ -107,7 +113,8 @@ impl SqliteStore {
         Ok(Self {
             // The writer first: it creates the file that the readers open.
             writer: pool(1, config).connect_with(writer).await?,
-            persisting: Mutex::new(()),
+            line: Line::new(),
+            checkpointer: pool(1, config).min_connections(0).connect_lazy_with(shared.clone()),
             readers: pool(readers, config).connect_with(shared.read_only(true)).await?,
             dedup_window: config.dedup_window,
             event_writes: events::Writes::new(config.dedup_window),
@@ -123,8 +130,20 @@ impl SqliteStore {
         migrations::status(migrations::SQLITE, &[])
     }
 
-    /// Starts a transaction that holds the write lock, so that what it reads stays true.
+    /// Starts a short transaction that holds the write lock, so that what it reads stays true.
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        let _place = self.line.short();
+        self.begin().await
+    }
+
+    /// Starts one that may take long, and is to end early when its turn says so.
+    async fn write_long(&self) -> Result<(Long<'_>, Transaction<'static, Sqlite>), StoreError> {
+        let turn = self.line.long().await;
+        let tx = self.begin().await?;
+        Ok((turn, tx))
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 }

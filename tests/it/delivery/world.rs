@@ -165,7 +165,7 @@ impl World {
         &self,
         names: Arc<dyn NameLookup>,
     ) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
-        let (handed_over, inbox) = hand_over(&self.config);
+        let (channels, inbox) = hand_over(&self.config);
         let store = Arc::clone(&self.store);
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
         let source = Source {
@@ -176,7 +176,7 @@ impl World {
         };
         let part =
             Delivery::looking_up(names, &self.config, store, clock, metrics, source).unwrap();
-        (part, handed_over)
+        (part, channels.bulk)
     }
 
     /// Attempts once what is due and returns how many that were.

@@ -1,0 +1,79 @@
+//! The two ways from a batch to the store and on to whoever delivers.
+//!
+//! An organisation with many events in a batch has a backlog, and one moment more matters little to it.
+//! One with few waits for just these. They go first, in a transaction and over a channel of their own, so
+//! that they wait for nothing that a large batch of somebody else's waits for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::PermitIterator;
+
+use crate::domain::{Event, LeasedDelivery, OrgId};
+use crate::store::Persisted;
+
+/// Events of one organisation in a batch that still are few.
+const FEW_EVENTS: usize = 32;
+/// Deliveries leased with one batch at the most; more wait in the store.
+const LEASES_PER_BATCH_MAX: usize = 1_024;
+/// One part in so many of the free room is for a batch whose events have more deliveries than expected.
+const SPARE_ROOM_SHARE: usize = 8;
+/// How long a batch waits for room in the hand-over: long enough for those before it, were each of the
+/// workers on two cores to hand over one.
+const ROOM_WAIT: Duration = Duration::from_millis(250);
+
+/// A way.
+#[derive(Debug)]
+pub(super) struct Way {
+    deliveries: mpsc::Sender<LeasedDelivery>,
+    /// Deliveries planned for an event of the last batch.
+    fan_out: AtomicUsize,
+}
+
+impl Way {
+    pub(super) const fn new(deliveries: mpsc::Sender<LeasedDelivery>) -> Self {
+        Self { deliveries, fan_out: AtomicUsize::new(1) }
+    }
+
+    /// Room for the deliveries of a batch, reserved before it is leased against, so that a leased delivery
+    /// always fits: for as many as the last batch's events had, and part of what is free, should these have
+    /// more. Waits for it up to [`ROOM_WAIT`]: the journal keeps events for less than the store keeps
+    /// deliveries that nobody takes yet, and what takes longer is left to the store.
+    pub(super) async fn room_for(
+        &self,
+        events: usize,
+    ) -> Option<PermitIterator<'_, LeasedDelivery>> {
+        let deliveries = &self.deliveries;
+        let fan_out = self.fan_out.load(Ordering::Relaxed).max(1);
+        let spare = deliveries.capacity() / SPARE_ROOM_SHARE;
+        let wanted = events.saturating_mul(fan_out).max(spare);
+        let wanted = wanted.min(LEASES_PER_BATCH_MAX).min(deliveries.max_capacity());
+        match tokio::time::timeout(ROOM_WAIT, deliveries.reserve_many(wanted)).await {
+            Ok(permits) => permits.ok(),
+            Err(_) => deliveries.try_reserve_many(deliveries.capacity().min(wanted)).ok(),
+        }
+    }
+
+    /// Notes what became of a batch.
+    pub(super) fn learn(&self, persisted: &Persisted) {
+        if persisted.stored > 0 {
+            self.fan_out.store(persisted.planned.div_ceil(persisted.stored), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The events of organisations that have few of these, and those of the others, each in the order they
+/// came.
+pub(super) fn split(events: Vec<Arc<Event>>) -> (Vec<Arc<Event>>, Vec<Arc<Event>>) {
+    if events.len() <= FEW_EVENTS {
+        return (events, Vec::new());
+    }
+    let mut counts: HashMap<OrgId, usize> = HashMap::new();
+    for event in &events {
+        *counts.entry(event.org_id).or_default() += 1;
+    }
+    events.into_iter().partition(|event| counts.get(&event.org_id) <= Some(&FEW_EVENTS))
+}
