@@ -250,3 +250,62 @@ impl Patience {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::webhook::tests::delivery;
+    use super::*;
+
+    /// More than any test hands over.
+    const ROOM: usize = 100;
+
+    #[tokio::test]
+    async fn what_is_held_on_one_way_holds_up_nothing_on_the_other() {
+        let (channels, mut inbox) = Inbox::with_capacity(ROOM);
+        channels.bulk.send(delivery()).await.unwrap();
+        inbox.receive(ROOM).await;
+        let head = inbox.next(Way::Bulk).unwrap();
+        let head_id = head.id;
+        inbox.hold(Way::Bulk, head).unwrap();
+
+        channels.bulk.send(delivery()).await.unwrap();
+        let few = delivery();
+        let few_id = few.id;
+        channels.express.send(few).await.unwrap();
+        assert!(inbox.receives());
+        inbox.receive(ROOM).await;
+        assert_eq!(inbox.next(Way::Express).map(|delivery| delivery.id), Some(few_id));
+        assert_eq!(inbox.len(Way::Bulk), 2, "nothing is received behind what is held");
+        assert_eq!(inbox.next(Way::Bulk).map(|delivery| delivery.id), Some(head_id));
+    }
+
+    #[tokio::test]
+    async fn what_is_for_few_is_received_first() {
+        let (channels, mut inbox) = Inbox::with_capacity(ROOM);
+        channels.bulk.send(delivery()).await.unwrap();
+        channels.express.send(delivery()).await.unwrap();
+        inbox.receive(ROOM).await;
+        assert!(inbox.next(Way::Express).is_some());
+        assert!(inbox.next(Way::Bulk).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_closed_inbox_gives_out_what_was_still_handed_over_by_either_way() {
+        let (channels, mut inbox) = Inbox::with_capacity(ROOM);
+        let permits = [channels.express.reserve_owned().await, channels.bulk.reserve_owned().await];
+        assert!(inbox.close().is_empty());
+        for permit in permits {
+            permit.unwrap().send(delivery());
+        }
+        assert!(inbox.rest().await.is_some());
+        assert!(inbox.rest().await.is_some());
+        assert!(inbox.rest().await.is_none());
+        assert!(!inbox.is_open());
+    }
+
+    #[tokio::test]
+    async fn the_smallest_inbox_has_room_on_both_ways() {
+        let (channels, _inbox) = Inbox::with_capacity(0);
+        assert_eq!((channels.express.capacity(), channels.bulk.capacity()), (1, 1));
+    }
+}

@@ -101,9 +101,11 @@ impl Recorder {
         }
         let Self { reports, gathered, .. } = self;
         let fill = async {
+            let mut seen = 0;
             while gathered.len() < BATCH_OUTCOMES_MAX
-                && !gathered.iter().any(|report| report.ordered)
+                && !gathered.iter().skip(seen).any(|report| report.ordered)
             {
+                seen = gathered.len();
                 let room = BATCH_OUTCOMES_MAX - gathered.len();
                 if reports.recv_many(gathered, room).await == 0 {
                     break;

@@ -82,7 +82,7 @@ pub(super) fn headers(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use crate::domain::{
@@ -94,7 +94,7 @@ mod tests {
 
     const AT: Timestamp = Timestamp::from_micros(1_700_000_000_999_999);
 
-    fn delivery() -> LeasedDelivery {
+    pub(in crate::delivery) fn delivery() -> LeasedDelivery {
         let org_id = OrgId::mint(AT);
         let event = Event {
             id: EventId::mint(AT),

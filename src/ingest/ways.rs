@@ -77,3 +77,48 @@ pub(super) fn split(events: Vec<Arc<Event>>) -> (Vec<Arc<Event>>, Vec<Arc<Event>
     }
     events.into_iter().partition(|event| counts.get(&event.org_id) <= Some(&FEW_EVENTS))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EventId, Timestamp, TraceId};
+
+    fn event(org_id: OrgId) -> Arc<Event> {
+        let at = Timestamp::from_micros(0);
+        Arc::new(Event {
+            id: EventId::mint(at),
+            org_id,
+            event_type: "a.b".parse().unwrap(),
+            payload: bytes::Bytes::from_static(b"1"),
+            dedup_id: None,
+            account_id: None,
+            user_id: None,
+            occurred_at: None,
+            received_at: at,
+            trace_id: TraceId::mint(),
+        })
+    }
+
+    #[test]
+    fn organisations_with_few_events_are_told_from_those_with_many() {
+        let at = Timestamp::from_micros(0);
+        let (few, many) = (OrgId::mint(at), OrgId::mint(at));
+        let events: Vec<_> = (0..=2 * FEW_EVENTS)
+            .map(|index| event(if index % 2 == 0 { many } else { few }))
+            .collect();
+        let (express, bulk) = split(events.clone());
+        assert!(express.iter().all(|event| event.org_id == few));
+        assert!(bulk.iter().all(|event| event.org_id == many));
+        assert_eq!((express.len(), bulk.len()), (FEW_EVENTS, FEW_EVENTS + 1));
+        let in_order = bulk.iter().eq(events.iter().filter(|event| event.org_id == many));
+        assert!(in_order, "each in the order they came");
+    }
+
+    #[test]
+    fn a_small_batch_is_of_organisations_with_few() {
+        let org = OrgId::mint(Timestamp::from_micros(0));
+        let (express, bulk) = split((0..FEW_EVENTS).map(|_| event(org)).collect());
+        assert_eq!((express.len(), bulk.len()), (FEW_EVENTS, 0));
+        assert!(split(Vec::new()).0.is_empty());
+    }
+}

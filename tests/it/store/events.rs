@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hookgate::domain::{
     DeliveryFilter, DeliveryStatus, Event, EventFilter, EventId, EventTypeFilter, OrgId,
 };
-use hookgate::store::StoreError;
+use hookgate::store::{Persisted, StoreError};
 
 use super::fixtures::{
     ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, claim, persist, room, some_event,
@@ -19,6 +19,7 @@ on_both!(
     as_many_deliveries_are_leased_as_there_is_room,
     only_new_events_are_leased_out,
     batches_of_any_size_are_stored_whole,
+    a_large_batch_that_is_broken_off_loses_and_repeats_nothing,
     a_batch_with_a_refused_event_leaves_nothing,
     a_refused_delivery_takes_its_event_back,
     an_event_is_buried_once,
@@ -147,6 +148,30 @@ async fn batches_of_any_size_are_stored_whole(subject: &Subject) {
     }
     assert_eq!(subject.count("SELECT count(*) FROM events").await, total);
     assert_eq!(subject.count("SELECT count(DISTINCT event_id) FROM deliveries").await, total);
+}
+
+/// A few events of somebody else's come while a large batch is being stored: SQLite's one writer breaks it off for
+/// them, and is given the others again.
+async fn a_large_batch_that_is_broken_off_loses_and_repeats_nothing(subject: &Subject) {
+    let (org, other) = (add_org(subject).await, add_org(subject).await);
+    add_endpoint(subject, org, "*").await;
+    let large: Vec<Event> = (0..600).map(|_| some_event(org, "a.b", at(0))).collect();
+    let few = [some_event(other, "a.b", at(0))];
+    let mut events = &large[..];
+    let (mut calls, mut persisted) = (0, Persisted::default());
+    while !events.is_empty() {
+        let (part, _) =
+            tokio::join!(persist(subject, events, at(1)), persist(subject, &few, at(1)));
+        assert!(part.taken > 0, "it gets on");
+        events = &events[part.taken..];
+        calls += 1;
+        persisted.stored += part.stored;
+        persisted.planned += part.planned;
+    }
+    assert_eq!(calls > 1, subject.is_sqlite(), "{calls} calls");
+    assert_eq!((persisted.stored, persisted.planned), (large.len(), large.len()));
+    let stored = subject.count("SELECT count(DISTINCT event_id) FROM deliveries").await;
+    assert_eq!(stored, 600);
 }
 
 async fn a_batch_with_a_refused_event_leaves_nothing(subject: &Subject) {

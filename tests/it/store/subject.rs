@@ -68,6 +68,10 @@ impl Subject {
         Self { store, database, directory }
     }
 
+    pub(crate) const fn is_sqlite(&self) -> bool {
+        matches!(self.database, Database::Sqlite(_))
+    }
+
     /// Another instance on the same database.
     pub(crate) async fn another(&self) -> SharedStore {
         self.another_with(None).await
