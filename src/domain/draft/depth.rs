@@ -2,11 +2,12 @@
 
 use std::slice;
 
-/// Arrays and objects in one another at the most: as many as serde_json reads into a value, whose
-/// default recursion limit of 128 is reached by the 128th.
+/// Arrays and objects in one another at the most. A webhook puts one more around them and a list of events
+/// three, and then common parsers still read it by default: Ruby's to 100, serde_json to 127.
 ///
+/// <https://docs.ruby-lang.org/en/3.4/JSON.html#module-JSON-label-Input+Options>,
 /// <https://docs.rs/serde_json/1/serde_json/struct.Deserializer.html#method.disable_recursion_limit>
-pub(super) const DEPTH_MAX: usize = 127;
+pub(super) const DEPTH_MAX: usize = 96;
 
 /// Whether valid JSON nests deeper than [`DEPTH_MAX`].
 pub(super) fn nests_too_deep(json: &[u8]) -> bool {
@@ -68,14 +69,19 @@ mod tests {
         format!("{opened}{value}{closed}")
     }
 
+    /// Whether serde_json reads it with so much around it that it refuses one level more than we.
+    fn reads(json: &str) -> bool {
+        const READ_MAX: usize = 127;
+        let (open, close) = ("[".repeat(READ_MAX - DEPTH_MAX), "]".repeat(READ_MAX - DEPTH_MAX));
+        serde_json::from_str::<Value>(&format!("{open}{json}{close}")).is_ok()
+    }
+
     #[test]
-    fn what_serde_json_reads_passes_and_one_level_more_does_not() {
+    fn the_deepest_passes_and_one_level_more_does_not() {
         for value in ["1", r#""]]}}\"]]""#] {
             let (good, bad) = (nested(DEPTH_MAX, value), nested(DEPTH_MAX + 1, value));
             assert!(!nests_too_deep(good.as_bytes()) && nests_too_deep(bad.as_bytes()), "{value}");
-            assert!(serde_json::from_str::<Value>(&good).is_ok(), "{value}");
-            let error = serde_json::from_str::<Value>(&bad).unwrap_err();
-            assert!(error.to_string().starts_with("recursion limit exceeded"), "{error}");
+            assert!(reads(&good) && !reads(&bad), "{value}");
         }
         assert!(nests_too_deep(&"[".repeat(1_000_000).into_bytes()));
     }
@@ -114,7 +120,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_agrees_with_serde_json(
-            levels in proptest::collection::vec((any::<bool>(), proptest::sample::select(VALUES)), 110..140),
+            levels in proptest::collection::vec((any::<bool>(), proptest::sample::select(VALUES)), 80..110),
             inner in proptest::sample::select(VALUES),
         ) {
             let json = levels.iter().fold(inner.to_owned(), |inside, (array, beside)| {
@@ -124,8 +130,7 @@ mod tests {
                     format!(r#"{{"[": {beside}, "\"{{": {inside}}}"#)
                 }
             });
-            let refused = serde_json::from_slice::<Value>(json.as_bytes()).is_err();
-            prop_assert_eq!(nests_too_deep(json.as_bytes()), refused, "{}", json);
+            prop_assert_eq!(nests_too_deep(json.as_bytes()), !reads(&json), "{}", json);
         }
     }
 }

@@ -155,14 +155,14 @@ async fn what_nests_too_deep_is_refused_and_what_just_does_not_is_taken() {
         let (open, close) = ("[".repeat(depth), "]".repeat(depth));
         format!(r#"{{"type":"a","payload":{open}{close}}}"#)
     };
-    server.post("/api/events", &tenant.key, event(127)).await.expect(202);
-    for depth in [128, 100_000] {
+    server.post("/api/events", &tenant.key, event(96)).await.expect(202);
+    for depth in [97, 100_000] {
         let answer = server.post("/api/events", &tenant.key, event(depth)).await;
         let problem = answer.expect_faults(&[("payload", "too_deep")]);
-        let rule = "must nest at most 127 levels of arrays and objects";
+        let rule = "must nest at most 96 levels of arrays and objects";
         assert_eq!(problem["errors"][0]["message"], rule);
     }
-    let batch = format!("[{},{}]", event(127), event(128));
+    let batch = format!("[{},{}]", event(96), event(97));
     let answer = server.post("/api/events/batch", &tenant.key, batch).await;
     let problem = answer.expect_faults(&[("payload", "too_deep")]);
     assert_eq!(problem["errors"][0]["index"], 1);

@@ -87,10 +87,10 @@ async fn json_that_nests_too_deep_is_carried_in_base64() {
     let tenant = server.tenant("acme").await;
     let json = [("content-type", "application/json")];
     let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
-    post(&server, &tenant.key, &json, nested(127)).await.expect(202);
-    assert!(server.journaled().await.contains(&nested(127)));
-    post(&server, &tenant.key, &json, nested(129)).await.expect(202);
-    let carried = format!("\"base64\":\"{}{}\"}}", "W1tb".repeat(43), "XV1d".repeat(43));
+    post(&server, &tenant.key, &json, nested(96)).await.expect(202);
+    assert!(server.journaled().await.contains(&nested(96)));
+    post(&server, &tenant.key, &json, nested(99)).await.expect(202);
+    let carried = format!("\"base64\":\"{}{}\"}}", "W1tb".repeat(33), "XV1d".repeat(33));
     let record = server.journaled().await;
     assert!(record.contains(&carried), "{record}");
 }
