@@ -24,8 +24,10 @@
 //!
 //! # Turns
 //! Organisations take turns, and inside each its endpoints (`lanes.rs`). An endpoint whose lane has its
-//! share, or whose breaker is open, is left out of the claims. What comes for an organisation with few events
-//! overtakes what comes for one with many. What is handed over for a full lane is held for a moment (`inbox.rs`); while a lane does not get on, or a breaker is open, what is planned is not leased.
+//! share, or whose breaker is open, is left out of the claims. What is handed over comes by two ways, so
+//! that deliveries for an organisation with few events wait behind nobody's thousands, and what is for a full
+//! lane is held for a moment (`inbox.rs`). While a lane does not get on, or a breaker is open, what is planned
+//! is not leased.
 //!
 //! # Breaker and schedule
 //! The schedule says when an attempt may be made at the earliest; an open breaker may put it off, to

@@ -10,13 +10,15 @@
 //! Intake::accept ── one record for one request ── Journal::append ── 202
 //!                                                      │
 //!        workers (4 x CPUs) ── JournalReader::next_batch, in order of arrival
-//!             │  one transaction a batch                         store
-//!             ├─ leased deliveries ── hand-over channel ──> whoever delivers
+//!             ├─ express: who has few events in the batch ── one transaction ── store
+//!             ├─ bulk: the others ── one transaction or more ────────────────── store
+//!             │     └─ leased deliveries of each way ── a channel of its own ──> whoever delivers
 //!             └─ AckWindow ── Journal::finished: the checkpoint moves over what is contiguous
 //! ```
-//! Batches that come fast are gathered, storing gives way to answering (`pace.rs`), and a batch waits a moment
-//! for room in the hand-over. Batches are stored side by side, but for the events of organisations with
-//! ordered endpoints: those wait until all batches before theirs are stored.
+//! Batches that come fast are gathered, a flood gives way to answering (`pace.rs`), and a batch waits a moment
+//! for room in the hand-over. Of the batches that no backlog is behind, two are on their way by express at a
+//! time: what comes meanwhile is read together. Batches are stored side by side, but for the events of
+//! organisations with ordered endpoints: those wait until all batches before theirs are stored.
 //!
 //! The journal is the queue. Workers never get events from memory, so live work, catching up after
 //! an outage and recovery after a crash are one code path, and memory does not grow with the backlog.

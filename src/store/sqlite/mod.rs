@@ -5,6 +5,9 @@
 //! connection writes, in `BEGIN IMMEDIATE` transactions; a pool of read-only ones reads beside it.
 //! Other processes, such as the command line, write to the same file; whoever finds it locked waits.
 //!
+//! Large batches of events and outcomes, and claims, have one place among them in the line for the writer, and
+//! end early when a short transaction waits ([`Line`]). Checkpoints are made beside the writer, every second.
+//!
 //! A statement costs a round trip to the connection's own thread, so batches go as multi-row
 //! statements of fixed sizes ([`MultiRow`]), whose prepared forms are used again. Short lists go in
 //! as one JSON text of hexadecimal ids.

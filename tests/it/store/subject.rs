@@ -68,10 +68,6 @@ impl Subject {
         Self { store, database, directory }
     }
 
-    pub(crate) const fn is_sqlite(&self) -> bool {
-        matches!(self.database, Database::Sqlite(_))
-    }
-
     /// Another instance on the same database.
     pub(crate) async fn another(&self) -> SharedStore {
         self.another_with(None).await
@@ -100,6 +96,17 @@ impl Subject {
                 sqlx::raw_sql(AssertSqlSafe(postgres)).execute(&mut connection).await.unwrap();
                 connection.close().await.unwrap();
             }
+        }
+    }
+
+    /// The length of SQLite's write-ahead log.
+    pub(crate) fn wal_bytes(&self) -> Option<u64> {
+        match &self.database {
+            Database::Sqlite(path) => {
+                let wal = path.with_file_name("hookgate.db-wal");
+                Some(std::fs::metadata(wal).unwrap().len())
+            }
+            Database::Postgres(_) => None,
         }
     }
 
