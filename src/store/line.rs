@@ -1,9 +1,9 @@
 //! The line for the one connection that writes, in a store that has just one.
 //!
 //! The pool serves in the order of asking. Most transactions are short: a few events, a change of an
-//! endpoint. Two kinds may be long, batches of events and of outcomes, and a short one would wait for
-//! those behind which it came. So there is one long one in the line at a time; it lets those pass that wait,
-//! looks every few rows whether another one does, and ends early then.
+//! endpoint. Some may be long, batches of events, batches of outcomes and claims, and a short one would wait
+//! for those behind which it came. So there is one long one in the line at a time; it lets those pass that
+//! wait. A batch looks every few rows whether another one does, and ends early then.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
