@@ -54,11 +54,18 @@ impl Failure {
             ErrorClass::Tls => format!("cannot set up TLS: {cause}"),
             ErrorClass::Connect => format!("cannot connect: {cause}"),
             ErrorClass::Protocol => format!("what came back is not HTTP: {cause}"),
-            ErrorClass::Reset | ErrorClass::Blocked | ErrorClass::Signing | ErrorClass::Status => {
-                format!("the connection ended before an answer: {cause}")
-            }
+            ErrorClass::Reset
+            | ErrorClass::Blocked
+            | ErrorClass::Signing
+            | ErrorClass::Internal
+            | ErrorClass::Status => format!("the connection ended before an answer: {cause}"),
         };
         Self::new(class, &text)
+    }
+
+    /// The attempt panicked.
+    pub(super) fn panicked() -> Self {
+        Self::new(ErrorClass::Internal, "the server failed at sending it; its log says why")
     }
 
     fn new(class: ErrorClass, text: &str) -> Self {

@@ -11,10 +11,12 @@
 //! longer answer is judged by its status, and its connection is dropped. Idle connections are closed
 //! after half a minute.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, Method, Request, Response};
 
@@ -108,18 +110,18 @@ impl Sender {
         Ok(Self { client, guard, options })
     }
 
-    /// Makes one attempt, which counts as started at `at`.
+    /// Makes one attempt, which counts as started at `at`. One that panics has failed like any other: what is
+    /// wrong with one delivery must not end the process, and every one after it that makes the same attempt.
     pub(super) async fn send(&self, delivery: &LeasedDelivery, at: Timestamp) -> Answer {
-        match self.request(delivery, at).await {
-            Ok(response) => read(response).await,
-            Err(failure) => {
-                if failure.class == ErrorClass::Signing {
-                    let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
-                    tracing::error!(%org, %endpoint, error = failure.text, "a webhook cannot be signed");
-                }
-                Answer { status: None, failure: Some(failure), excerpt: None, retry_after: None }
+        let answer = async { Ok(read(self.request(delivery, at).await?).await) };
+        contained(answer).await.unwrap_or_else(|failure| {
+            if matches!(failure.class, ErrorClass::Signing | ErrorClass::Internal) {
+                let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
+                let (id, error) = (delivery.id, failure.text.as_str());
+                tracing::error!(%org, %endpoint, delivery = %id, error, "a webhook cannot be made");
             }
-        }
+            Answer { status: None, failure: Some(failure), excerpt: None, retry_after: None }
+        })
     }
 
     async fn request(&self, delivery: &LeasedDelivery, at: Timestamp) -> Result<Response, Failure> {
@@ -145,6 +147,13 @@ pub(super) fn read_authorities(path: &Path) -> Result<Vec<Certificate>, Delivery
         return Err(failed("it holds no certificate".to_owned()));
     }
     Ok(authorities)
+}
+
+/// What an attempt comes to, which is a failure when it panics.
+async fn contained<T>(attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    // It shares nothing mutable but the client, whose parts keep themselves whole.
+    let panicked = |_| Err(Failure::panicked());
+    AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(panicked)
 }
 
 async fn read(response: Response) -> Answer {
@@ -174,4 +183,16 @@ async fn excerpt(mut response: Response) -> Option<String> {
     }
     let text = String::from_utf8_lossy(&kept);
     (!text.is_empty()).then(|| tidy(&text, EXCERPT_BYTES_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_attempt_that_panics_has_failed() {
+        let failure = contained::<()>(async { panic!("on purpose") }).await.unwrap_err();
+        assert_eq!(failure, Failure::panicked());
+        assert_eq!(contained(async { Ok(1) }).await, Ok(1));
+    }
 }

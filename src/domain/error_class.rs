@@ -13,6 +13,8 @@ pub enum ErrorClass {
     Blocked,
     /// The server could not sign it: it cannot read the endpoint's secret, say.
     Signing,
+    /// The server failed at making or sending it.
+    Internal,
     /// The name of the host could not be resolved.
     Dns,
     /// No connection: refused, or no way there.
@@ -36,9 +38,10 @@ pub struct ErrorClassError;
 
 impl ErrorClass {
     /// Every class, in the order an attempt can fail.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Blocked,
         Self::Signing,
+        Self::Internal,
         Self::Dns,
         Self::Connect,
         Self::Tls,
@@ -53,6 +56,7 @@ impl ErrorClass {
         match self {
             Self::Blocked => "blocked",
             Self::Signing => "signing",
+            Self::Internal => "internal",
             Self::Dns => "dns",
             Self::Connect => "connect",
             Self::Tls => "tls",

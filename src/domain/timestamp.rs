@@ -8,11 +8,17 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// A moment, in whole microseconds since 1970-01-01T00:00:00Z. Written as RFC 3339, in UTC.
+/// The first moment that RFC 3339 can write, 0000-01-01T00:00:00Z.
+const FIRST: i64 = -62_167_219_200_000_000;
+/// The last one, 9999-12-31T23:59:59.999999Z.
+const LAST: i64 = 253_402_300_799_999_999;
+
+/// A moment, in whole microseconds since 1970-01-01T00:00:00Z. Written as RFC 3339, in UTC: what lies outside
+/// the years 0000 to 9999, as neither clocks nor texts do, is written as the nearest moment in them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Timestamp(i64);
 
-/// The text was no RFC 3339 date and time.
+/// The text was no RFC 3339 date and time, or its offset takes it out of the years 0000 to 9999, UTC.
 #[derive(Debug, thiserror::Error)]
 #[error("must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z")]
 pub struct TimestampError;
@@ -85,9 +91,9 @@ impl From<OffsetDateTime> for Timestamp {
 }
 
 impl From<Timestamp> for OffsetDateTime {
-    /// Moments outside the years that `time` can hold become the epoch; none is minted or parsed.
+    /// Moments outside the years 0000 to 9999 become the nearest in them.
     fn from(moment: Timestamp) -> Self {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment.0) * 1_000)
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment.0.clamp(FIRST, LAST)) * 1_000)
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 }
@@ -103,7 +109,9 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        OffsetDateTime::parse(text, &Rfc3339).map(Self::from).map_err(|_| TimestampError)
+        let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| TimestampError)?;
+        let micros = Self::from(moment).0;
+        if (FIRST..=LAST).contains(&micros) { Ok(Self(micros)) } else { Err(TimestampError) }
     }
 }
 
@@ -136,6 +144,31 @@ mod tests {
         assert_eq!(moment.to_string(), "2026-11-21T00:02:03.000004Z");
         assert_eq!(moment.to_string().parse::<Timestamp>().unwrap(), moment);
         assert!("2026-11-21".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn the_years_are_those_that_can_be_written() {
+        for good in ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"] {
+            let moment: Timestamp = good.parse().unwrap();
+            assert_eq!(moment.to_string(), good);
+        }
+        for bad in ["0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"] {
+            assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_moment_can_be_written() {
+        for (micros, text) in [
+            (i64::MIN, "0000-01-01T00:00:00Z"),
+            (FIRST - 1, "0000-01-01T00:00:00Z"),
+            (LAST + 1, "9999-12-31T23:59:59.999999Z"),
+            (i64::MAX, "9999-12-31T23:59:59.999999Z"),
+        ] {
+            let moment = Timestamp::from_micros(micros);
+            assert_eq!(moment.to_string(), text);
+            assert!(Month::end(moment) >= Month::end(Timestamp::from_micros(FIRST)));
+        }
     }
 
     #[test]

@@ -202,6 +202,22 @@ proptest! {
     }
 
     #[test]
+    fn a_moment_that_is_read_can_be_written(
+        year in prop_oneof![Just(0), Just(9999), 0..=9999_u16],
+        (month, day) in prop_oneof![Just((1, 1)), Just((12, 31)), (1..=12_u8, 1..=31_u8)],
+        time in prop_oneof![Just((0, 0, 0)), Just((23, 59, 60)), (0..=24_u8, 0..=60_u8, 0..=60_u8)],
+        fraction in "(\\.[0-9]{1,9})?",
+        offset in prop_oneof![Just("Z".to_owned()), "[+-][0-2][0-9]:[0-5][0-9]"],
+    ) {
+        let (hour, minute, second) = time;
+        let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{offset}");
+        if let Ok(moment) = text.parse::<Timestamp>() {
+            prop_assert_eq!(moment.to_string().parse::<Timestamp>().unwrap(), moment);
+            prop_assert_eq!(serde_json::to_value(moment).unwrap(), moment.to_string());
+        }
+    }
+
+    #[test]
     fn an_endpoints_url_is_one_that_may_be_called_however_it_is_written(
         scheme in prop_oneof![
             proptest::sample::select(vec!["https://", "http://", "HTTPS:\\\\", "file:///"])

@@ -139,6 +139,20 @@ async fn what_is_too_large_is_refused_and_what_just_fits_is_taken() {
 }
 
 #[tokio::test]
+async fn a_moment_that_no_utc_year_holds_is_refused_and_the_last_ones_are_taken() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let event = |at: &str| format!(r#"{{"type":"a","payload":1,"timestamp":"{at}"}}"#);
+    for good in ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"] {
+        server.post("/api/events", &tenant.key, event(good)).await.expect(202);
+    }
+    for bad in ["0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59-23:59"] {
+        let answer = server.post("/api/events", &tenant.key, event(bad)).await;
+        answer.expect_faults(&[("timestamp", "format")]);
+    }
+}
+
+#[tokio::test]
 async fn a_too_large_payload_beside_other_faults_is_one_of_them() {
     let server = Server::start_with(&["--max-event-bytes=10"]).await;
     let tenant = server.tenant("acme").await;
