@@ -20,7 +20,7 @@ use super::attempt::{Attempted, Attempter};
 use super::breaker::Passage;
 use super::control::{Control, Forgotten};
 use super::gates::{Admission, Gates, Turn};
-use super::inbox::{Inbox, Way};
+use super::inbox::{Entry, Inbox};
 use super::lanes::{LaneKey, Lanes, Limits};
 use super::paused::Paused;
 use super::vitals::Vitals;
@@ -86,8 +86,8 @@ pub(super) struct Dispatcher {
 #[derive(Debug, Default)]
 pub(super) struct LettingGo {
     names: Forgotten,
-    /// Deliveries in the inbox that were there when something was last named, by the way they came.
-    inbox_left: [usize; Way::ALL.len()],
+    /// Deliveries in the inbox that were there when something was last named, by the entry they came by.
+    inbox_left: [usize; Entry::ALL.len()],
     /// Whether a claim was under way then.
     claim_left: bool,
 }
@@ -97,11 +97,21 @@ impl LettingGo {
         self.inbox_left.iter().all(|left| *left == 0) && !self.claim_left
     }
 
-    /// Notes that the first delivery in the inbox by this way has left it.
-    fn has_come(&mut self, way: Way) {
-        for (left, of) in self.inbox_left.iter_mut().zip(Way::ALL) {
-            *left = left.saturating_sub(usize::from(of == way));
+    /// Notes that the first delivery in the inbox by this entry has left it.
+    fn has_come(&mut self, entry: Entry) {
+        let left = &mut self.inbox_left[entry as usize];
+        *left = left.saturating_sub(1);
+    }
+
+    /// Notes that the first delivery that came by express has got this place among the bulk.
+    fn has_gone_behind(&mut self, place: usize) {
+        let [express, bulk] = &mut self.inbox_left;
+        if place <= *bulk {
+            *bulk += 1;
+        } else if *express > 0 {
+            *bulk = place;
         }
+        *express = express.saturating_sub(1);
     }
 
     /// Forgets the names when nothing from before them can come in any more.
@@ -202,32 +212,36 @@ impl Dispatcher {
 
     /// How many handed-over deliveries may be taken in.
     fn inbox_room(&self) -> usize {
-        self.lanes.free().saturating_sub(self.options.claim_reserve())
+        self.lanes.free().saturating_sub(self.options.claim_reserve() + self.inbox.held())
     }
 
-    /// Puts what was handed over into the lanes. A delivery whose lane has its share is held, if
-    /// `may_hold`, or else goes back to the store, which has room for any number.
+    /// Puts what was handed over into the lanes. A delivery whose lane has its share is held among the bulk,
+    /// if `may_hold`, or else goes back to the store, which has room for any number.
     async fn take_in(&mut self, may_hold: bool) {
-        for way in Way::ALL {
-            self.take_in_by(way, may_hold).await;
+        for entry in Entry::ALL {
+            self.take_in_by(entry, may_hold).await;
         }
         self.letting_go.end_if_over();
     }
 
-    async fn take_in_by(&mut self, way: Way, may_hold: bool) {
-        while let Some(delivery) = self.inbox.next(way) {
+    async fn take_in_by(&mut self, entry: Entry, may_hold: bool) {
+        while let Some(delivery) = self.inbox.next(entry) {
             if let Some(until) = self.kept_out(&delivery) {
                 self.attempter.put_off(&delivery, until).await;
             } else if self.is_paced_out(&delivery) {
                 self.crowd_out(&delivery).await;
             } else if let Err(delivery) = self.lanes.offer(key(&delivery), delivery) {
-                let held = if may_hold { self.inbox.hold(way, delivery) } else { Err(delivery) };
+                if entry == Entry::Express {
+                    self.letting_go.has_gone_behind(self.inbox.put_behind(delivery));
+                    continue;
+                }
+                let held = if may_hold { self.inbox.hold(delivery) } else { Err(delivery) };
                 let Err(delivery) = held else { return };
                 self.crowd_out(&delivery).await;
-            } else {
-                self.inbox.has_moved(way);
+            } else if entry == Entry::Bulk {
+                self.inbox.has_moved();
             }
-            self.letting_go.has_come(way);
+            self.letting_go.has_come(entry);
         }
     }
 
@@ -283,7 +297,7 @@ impl Dispatcher {
             self.attempter.hand_back(&delivery).await;
         }
         self.letting_go.names.add(named);
-        self.letting_go.inbox_left = Way::ALL.map(|way| self.inbox.len(way));
+        self.letting_go.inbox_left = Entry::ALL.map(|entry| self.inbox.len(entry));
         self.letting_go.claim_left = self.claims.under_way;
         self.letting_go.end_if_over();
     }
@@ -519,5 +533,28 @@ fn unwind(step: Result<Step, JoinError>) -> Step {
     match step {
         Ok(step) => step,
         Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_behind_the_bulk_is_still_waited_for() {
+        let left = |inbox_left| LettingGo { inbox_left, ..LettingGo::default() };
+        for (before, place, after) in [
+            // An old one among old ones, and behind them all.
+            ([2, 5], 3, [1, 6]),
+            ([1, 2], 4, [0, 4]),
+            ([1, 0], 1, [0, 1]),
+            // A new one, which keeps old ones from their places or does not.
+            ([0, 5], 3, [0, 6]),
+            ([0, 2], 3, [0, 2]),
+        ] {
+            let mut letting_go = left(before);
+            letting_go.has_gone_behind(place);
+            assert_eq!(letting_go.inbox_left, after, "{before:?} {place}");
+        }
     }
 }

@@ -21,20 +21,20 @@ const HOLD_MAX: Duration = Duration::from_millis(100);
 /// the most.
 const HOLD_AGAIN: Duration = Duration::from_secs(1);
 
-/// One part in so many of the room is for what comes by [`Way::Express`].
+/// One part in so many of the room is for what comes by [`Entry::Express`].
 const EXPRESS_SHARE: usize = 8;
 
-/// How deliveries are handed over: what comes by one way waits for nothing that came by the other.
+/// How deliveries are handed over: what comes by one entry waits for nothing that came by the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
-    /// A few for an organisation, looked at first.
+pub(super) enum Entry {
+    /// A few for an organisation. What finds its lane full goes behind the bulk, so that nothing is held here.
     Express,
     /// Any number.
     Bulk,
 }
 
-impl Way {
-    /// Both, in the order they are looked at.
+impl Entry {
+    /// Both.
     pub(super) const ALL: [Self; 2] = [Self::Express, Self::Bulk];
 }
 
@@ -51,17 +51,17 @@ pub struct Channels {
 /// Deliveries that were handed over and are in no lane yet.
 #[derive(Debug)]
 pub struct Inbox {
-    queues: [Queue; Way::ALL.len()],
+    queues: [Queue; Entry::ALL.len()],
+    patience: Patience,
     crowded: HashSet<EndpointId>,
 }
 
-/// What came by one way.
+/// What came by one entry.
 #[derive(Debug)]
 struct Queue {
     deliveries: mpsc::Receiver<LeasedDelivery>,
     batch: Vec<LeasedDelivery>,
     held: VecDeque<LeasedDelivery>,
-    patience: Patience,
     open: bool,
 }
 
@@ -71,7 +71,6 @@ impl Queue {
             deliveries,
             batch: Vec::with_capacity(BATCH_MAX),
             held: VecDeque::with_capacity(BATCH_MAX),
-            patience: Patience::default(),
             open: true,
         }
     }
@@ -100,15 +99,12 @@ impl Inbox {
         let (express, from_express) = mpsc::channel(for_express);
         let (bulk, from_bulk) = mpsc::channel(capacity.saturating_sub(for_express).max(1));
         let queues = [Queue::new(from_express), Queue::new(from_bulk)];
-        (Channels { express, bulk }, Self { queues, crowded: HashSet::new() })
+        let inbox = Self { queues, patience: Patience::default(), crowded: HashSet::new() };
+        (Channels { express, bulk }, inbox)
     }
 
-    fn queue(&mut self, way: Way) -> &mut Queue {
-        let [express, bulk] = &mut self.queues;
-        match way {
-            Way::Express => express,
-            Way::Bulk => bulk,
-        }
+    fn queue(&mut self, entry: Entry) -> &mut Queue {
+        &mut self.queues[entry as usize]
     }
 
     /// Whether anything may still come.
@@ -121,24 +117,27 @@ impl Inbox {
         self.queues.iter().any(Queue::receives)
     }
 
-    /// Deliveries that came by one way and are in it.
-    pub(super) fn len(&mut self, way: Way) -> usize {
-        let queue = self.queue(way);
+    /// Deliveries that came by one entry and are in it.
+    pub(super) fn len(&self, entry: Entry) -> usize {
+        let queue = &self.queues[entry as usize];
         queue.deliveries.len() + queue.held.len()
+    }
+
+    /// Deliveries that were received and are held.
+    pub(super) fn held(&self) -> usize {
+        self.queues.iter().map(|queue| queue.held.len()).sum()
     }
 
     /// How much longer the first of those that are held may be; `None` when none is.
     pub(super) fn hold_left(&self) -> Option<Duration> {
-        let holding = self.queues.iter().filter(|queue| !queue.held.is_empty());
-        holding.map(|queue| queue.patience.left()).min()
+        (self.held() > 0).then(|| self.patience.left())
     }
 
-    /// Waits for some of what is handed over, at most `room`, for [`Self::next`]. Nothing is received by a
-    /// way on which something is held. May be cancelled.
+    /// Waits for some of what is handed over, at most `room`, for [`Self::next`]; neither entry keeps the
+    /// other from its turn. Nothing is received where something is held. May be cancelled.
     pub(super) async fn receive(&mut self, room: usize) {
         let [express, bulk] = &mut self.queues;
         tokio::select! {
-            biased;
             () = express.receive(room), if express.receives() => {}
             () = bulk.receive(room), if bulk.receives() => {}
             else => {}
@@ -156,30 +155,32 @@ impl Inbox {
         }
     }
 
-    /// The next delivery that came by this way, until there is none.
-    pub(super) fn next(&mut self, way: Way) -> Option<LeasedDelivery> {
-        self.queue(way).held.pop_front()
+    /// The next delivery that came by this entry, until there is none.
+    pub(super) fn next(&mut self, entry: Entry) -> Option<LeasedDelivery> {
+        self.queue(entry).held.pop_front()
     }
 
-    /// Holds a delivery that was the next, or gives it back if it is not to be held.
-    pub(super) fn hold(
-        &mut self,
-        way: Way,
-        delivery: LeasedDelivery,
-    ) -> Result<(), LeasedDelivery> {
+    /// Holds a delivery that was the next of the bulk, or gives it back if it is not to be held.
+    pub(super) fn hold(&mut self, delivery: LeasedDelivery) -> Result<(), LeasedDelivery> {
         let is_crowded = self.crowded.contains(&delivery.endpoint.id);
-        let queue = self.queue(way);
-        if is_crowded || queue.patience.left().is_zero() {
+        if is_crowded || self.patience.left().is_zero() {
             return Err(delivery);
         }
-        queue.patience.begin();
-        queue.held.push_front(delivery);
+        self.patience.begin();
+        self.queue(Entry::Bulk).held.push_front(delivery);
         Ok(())
     }
 
-    /// Notes that a lane had room for what was the next.
-    pub(super) fn has_moved(&mut self, way: Way) {
-        self.queue(way).patience.succeed();
+    /// Puts what came by express behind what is held of the bulk, and returns its place there, from 1 on.
+    pub(super) fn put_behind(&mut self, delivery: LeasedDelivery) -> usize {
+        let held = &mut self.queue(Entry::Bulk).held;
+        held.push_back(delivery);
+        held.len()
+    }
+
+    /// Notes that a lane had room for what was the next of the bulk.
+    pub(super) fn has_moved(&mut self) {
+        self.patience.succeed();
     }
 
     /// Notes that something for this endpoint goes back to the store. `true` if nothing had before.
@@ -260,13 +261,13 @@ mod tests {
     const ROOM: usize = 100;
 
     #[tokio::test]
-    async fn what_is_held_on_one_way_holds_up_nothing_on_the_other() {
+    async fn what_is_held_of_the_bulk_holds_up_nothing_else() {
         let (channels, mut inbox) = Inbox::with_capacity(ROOM);
         channels.bulk.send(delivery()).await.unwrap();
         inbox.receive(ROOM).await;
-        let head = inbox.next(Way::Bulk).unwrap();
+        let head = inbox.next(Entry::Bulk).unwrap();
         let head_id = head.id;
-        inbox.hold(Way::Bulk, head).unwrap();
+        inbox.hold(head).unwrap();
 
         channels.bulk.send(delivery()).await.unwrap();
         let few = delivery();
@@ -274,23 +275,13 @@ mod tests {
         channels.express.send(few).await.unwrap();
         assert!(inbox.receives());
         inbox.receive(ROOM).await;
-        assert_eq!(inbox.next(Way::Express).map(|delivery| delivery.id), Some(few_id));
-        assert_eq!(inbox.len(Way::Bulk), 2, "nothing is received behind what is held");
-        assert_eq!(inbox.next(Way::Bulk).map(|delivery| delivery.id), Some(head_id));
+        assert_eq!(inbox.next(Entry::Express).map(|delivery| delivery.id), Some(few_id));
+        assert_eq!(inbox.len(Entry::Bulk), 2, "nothing is received behind what is held");
+        assert_eq!(inbox.next(Entry::Bulk).map(|delivery| delivery.id), Some(head_id));
     }
 
     #[tokio::test]
-    async fn what_is_for_few_is_received_first() {
-        let (channels, mut inbox) = Inbox::with_capacity(ROOM);
-        channels.bulk.send(delivery()).await.unwrap();
-        channels.express.send(delivery()).await.unwrap();
-        inbox.receive(ROOM).await;
-        assert!(inbox.next(Way::Express).is_some());
-        assert!(inbox.next(Way::Bulk).is_none());
-    }
-
-    #[tokio::test]
-    async fn a_closed_inbox_gives_out_what_was_still_handed_over_by_either_way() {
+    async fn a_closed_inbox_gives_out_what_was_still_handed_over_by_either_entry() {
         let (channels, mut inbox) = Inbox::with_capacity(ROOM);
         let permits = [channels.express.reserve_owned().await, channels.bulk.reserve_owned().await];
         assert!(inbox.close().is_empty());
@@ -304,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_smallest_inbox_has_room_on_both_ways() {
+    async fn the_smallest_inbox_has_room_at_both_entries() {
         let (channels, _inbox) = Inbox::with_capacity(0);
         assert_eq!((channels.express.capacity(), channels.bulk.capacity()), (1, 1));
     }

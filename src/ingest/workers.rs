@@ -29,6 +29,8 @@ const BATCHES_AHEAD_MAX: usize = 1_024;
 /// Batches on their way by express, from which on the next one is not read yet: what comes meanwhile is
 /// stored together, instead of by every worker apart.
 const EXPRESS_BATCHES_MAX: usize = 2;
+/// How long the next one waits for those: they may be stuck where it is not.
+const EXPRESS_WAIT: Duration = Duration::from_millis(20);
 /// The first wait after the store was unavailable; doubled up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT: Duration = Duration::from_millis(50);
 /// The longest wait between two tries.
@@ -37,7 +39,7 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Where leased deliveries go: two bounded channels, whose room decides how many are leased.
 #[derive(Clone, Debug)]
 pub struct HandOver {
-    /// The channel for organisations with few events in a batch, which is looked at first.
+    /// The channel for organisations with few events in a batch.
     pub express: mpsc::Sender<LeasedDelivery>,
     /// The channel for the others.
     pub bulk: mpsc::Sender<LeasedDelivery>,
@@ -87,7 +89,7 @@ enum WorkerError {
 struct Batch<'a> {
     number: BatchNumber,
     events: Vec<Arc<Event>>,
-    /// Given back when what goes by express is stored. None in a backlog.
+    /// Given back when what goes by express is stored. None in a backlog, or when there was none in time.
     express_turn: Option<SemaphorePermit<'a>>,
 }
 
@@ -166,8 +168,7 @@ impl Workers {
     async fn next_batch(&self) -> Result<Option<Batch<'_>>, WorkerError> {
         let mut source = self.source.lock().await;
         self.window_until(|window| window.len() < BATCHES_AHEAD_MAX).await;
-        let express_turn =
-            if source.journal.has_more() { None } else { self.express_turns.acquire().await.ok() };
+        let express_turn = if source.journal.has_more() { None } else { self.express_turn().await };
         let wait = source.pace.wait();
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
@@ -188,6 +189,12 @@ impl Workers {
         drop(source);
         let events = decode(records)?;
         Ok(Some(Batch { number, events, express_turn }))
+    }
+
+    /// Waits for a turn by express, if not for ever.
+    async fn express_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let turn = tokio::time::timeout(EXPRESS_WAIT, self.express_turns.acquire()).await;
+        turn.ok()?.ok()
     }
 
     /// Waits until the window is as asked for.

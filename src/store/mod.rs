@@ -9,7 +9,9 @@
 //! # Rules
 //! - A method takes the `OrgId` first and touches that tenant's rows only. One that cannot is named
 //!   `*_across_orgs`.
-//! - A method is one transaction: it happens as a whole or not at all.
+//! - A method is one transaction: it happens as a whole or not at all. Two take their batches in parts where
+//!   one connection writes: what [`EventStore::persist_events_across_orgs`] has taken it says
+//!   ([`Persisted::taken`]), and outcomes may be recorded again.
 //! - What an `Ok` reports survives power loss.
 //! - Not found is `Ok(None)` or `Ok(false)`.
 //! - Lists run from newest to oldest by `(time, id)` and fetch at most `limit` rows.
@@ -405,6 +407,16 @@ pub struct MissingKey {
 /// Endpoints in one step of encrypting.
 const RESEALED_PER_STEP: i64 = 100;
 
+/// Events that are stored in a transaction which others need not mind, weighed by [`weight`].
+pub const SHORT_WEIGHT_MAX: usize = 64;
+/// Bytes of payload that take as long to store as an event's rows, about.
+const PAYLOAD_BYTES_WEIGHED: usize = 4 * 1024;
+
+/// How long it takes to store some events, in events with small payloads.
+pub fn weight<'a>(events: impl IntoIterator<Item = &'a Arc<Event>>) -> usize {
+    events.into_iter().map(|event| 1 + event.payload.len() / PAYLOAD_BYTES_WEIGHED).sum()
+}
+
 /// What became of a batch of events.
 #[derive(Debug, Default)]
 pub struct Persisted {
@@ -454,7 +466,8 @@ pub trait EventStore: Send + Sync {
     ///
     /// Storing an event again changes nothing. Of the events of one organisation with one
     /// `dedup_id` whose `received_at` lie less than the dedup window apart, the one that is stored
-    /// first is kept. `now` is written as the time the deliveries were planned.
+    /// first is kept. `now` is written as the time the deliveries were planned. It may take the first of
+    /// the events only, one at the least ([`Persisted::taken`]).
     ///
     /// # Errors
     /// [`StoreError::Refused`] when one of the events is at fault; then none is stored, and the
@@ -514,7 +527,8 @@ pub trait DeliveryStore: Send + Sync {
     /// that it is disabled, its pending deliveries parked, when it is gone or has failed for too
     /// long, which the audit log tells, too. Whoever subscribes to the operational events of this
     /// gets them, planned here. Outcomes whose lease was lost, or whose delivery was cancelled,
-    /// change nothing; the number of those that counted is returned.
+    /// change nothing; the number of those that counted is returned. After an error some may be recorded;
+    /// recording them again changes nothing.
     async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError>;
     /// Makes everything that a server has leased due at `now` and returns how much that was: for a
     /// server that starts again, whose earlier leases nobody uses any more.

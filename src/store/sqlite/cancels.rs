@@ -53,7 +53,7 @@ impl CancelStore for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        let mut tx = self.write().await?;
+        let (_turn, mut tx) = self.write_long().await?;
         let cancelled = sqlx::query(
             "UPDATE deliveries
              SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = ?4

@@ -24,7 +24,7 @@ const TABLES: [(&str, &str); 8] = [
 
 impl SqliteStore {
     pub(super) async fn delete_step(&self, now: Timestamp) -> Result<Option<Org>, StoreError> {
-        let mut tx = self.write().await?;
+        let (_turn, mut tx) = self.write_long().await?;
         let found: Option<Uuid> = sqlx::query_scalar(
             "SELECT id FROM orgs
              WHERE deleting_since IS NOT NULL AND deleted_at IS NULL

@@ -240,16 +240,22 @@ impl DeliveryStore for SqliteStore {
 
 impl SqliteStore {
     async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+        let newest = outcomes.iter().map(|outcome| outcome.decided_at).max();
+        let mut standings = Some(Standings::of(outcomes));
         let (mut left, mut counted) = (outcomes, 0);
-        while !left.is_empty() {
+        while let (false, Some(newest)) = (left.is_empty(), newest) {
             let (turn, mut tx) = self.write_long().await?;
-            let mut written = 0;
-            while written < left.len() && (written == 0 || !turn.ends_after(written)) {
-                let end = left.len().min(written + turn.rows_between_looks());
-                counted += self.record_part(&mut tx, &left[written..end]).await?;
-                written = end;
+            // Endpoints first: what is handed back for a disabled one is then parked, not claimed again.
+            if let Some(standings) = standings.take() {
+                let news = standings::write(&mut tx, &standings).await?;
+                self.publish(&mut tx, news, newest).await?;
             }
-            tx.commit().await?;
+            let mut written = 0;
+            while let part @ [_, ..] = turn.next_part(left, written) {
+                counted += self.record_part(&mut tx, part, newest).await?;
+                written += part.len();
+            }
+            turn.end(tx.commit()).await?;
             left = &left[written..];
         }
         Ok(counted)
@@ -259,14 +265,12 @@ impl SqliteStore {
         &self,
         connection: &mut SqliteConnection,
         outcomes: &[Outcome],
+        now: Timestamp,
     ) -> Result<usize, StoreError> {
         let verdicts = outcome::verdicts(outcomes);
         let attempts: Vec<_> = verdicts.iter().filter_map(Verdict::attempt).collect();
         let deaths: Vec<_> = verdicts.iter().filter_map(Verdict::death).collect();
         let writes = &self.outcome_writes;
-        let standings = Standings::of(outcomes);
-        // Endpoints first: what is handed back for a disabled one is then parked, not claimed again.
-        let mut news = standings::write(connection, &standings).await?;
         writes.attempts.execute(connection, &attempts, bind_attempt).await?;
         let mut exhausted = Vec::new();
         for (sql, chunk) in writes.dead_letters.chunks(&deaths) {
@@ -276,10 +280,8 @@ impl SqliteStore {
             exhausted.extend(ids.map(|(id, _)| id));
         }
         let counted = writes.verdicts.execute(connection, &verdicts, bind_verdict).await?;
-        news.extend(standings::exhausted(connection, &exhausted).await?);
-        if let Some(newest) = outcomes.iter().map(|outcome| outcome.decided_at).max() {
-            self.publish(connection, news, newest).await?;
-        }
+        let news = standings::exhausted(connection, &exhausted).await?;
+        self.publish(connection, news, now).await?;
         Ok(counted)
     }
 }

@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, SqliteConnection};
 use uuid::Uuid;
 
-use super::{MultiRow, SHORT_EVENTS_MAX, SqliteStore, arguments, audit, id_list};
+use super::{MultiRow, SqliteStore, arguments, audit, id_list};
 use crate::domain::{
     Actor, Cursor, DeadReason, DeliveryId, Endpoint, EndpointId, Event, EventFilter, EventId,
     LeasedDelivery, OrgId, Page, PageRequest, Timestamp,
@@ -19,7 +19,9 @@ use crate::store::audit::Note;
 use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::seal::Keyring;
-use crate::store::{EventStore, LeaseRoom, Persisted, PlanRefusal, StoreError, timed};
+use crate::store::{
+    EventStore, LeaseRoom, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, StoreError, timed, weight,
+};
 use crate::telemetry::DbOperation;
 
 /// The statements of a batch.
@@ -232,6 +234,7 @@ impl EventStore for SqliteStore {
         detail: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
         sqlx::query(
             "INSERT INTO dead_letters (id, org_id, event_id, reason, detail, record, created_at)
              SELECT ?1, ?2, ?1, ?3, ?4, ?5, ?6
@@ -244,9 +247,9 @@ impl EventStore for SqliteStore {
         .bind(rows::storable(detail))
         .bind(record)
         .bind(now.micros())
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        Ok(tx.commit().await?)
     }
 
     async fn event(&self, org: OrgId, id: EventId) -> Result<Option<Event>, StoreError> {
@@ -310,7 +313,7 @@ impl SqliteStore {
         room: Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
-        if events.len() <= SHORT_EVENTS_MAX {
+        if weight(events) <= SHORT_WEIGHT_MAX {
             let mut tx = self.write().await?;
             let orgs = self.orgs_of(&mut tx, events).await?;
             let persisted = self.persist_part(&mut tx, events, &orgs, room, now).await?;
@@ -322,17 +325,14 @@ impl SqliteStore {
         let orgs = self.orgs_of(&mut tx, events).await?;
         let mut room = room;
         let mut persisted = Persisted::default();
-        let mut left = events;
-        while !left.is_empty() && (persisted.taken == 0 || !turn.ends_after(persisted.taken)) {
-            let (next, others) = left.split_at(left.len().min(turn.rows_between_looks()));
-            let part = self.persist_part(&mut tx, next, &orgs, room, now).await?;
+        while let part @ [_, ..] = turn.next_part(events, persisted.taken) {
+            let part = self.persist_part(&mut tx, part, &orgs, room, now).await?;
             if let Some(room) = &mut room {
                 room.deliveries_max -= part.leased.len();
             }
             persisted.add(part);
-            left = others;
         }
-        tx.commit().await?;
+        turn.end(tx.commit()).await?;
         Ok(persisted)
     }
 

@@ -5,8 +5,9 @@
 //! connection writes, in `BEGIN IMMEDIATE` transactions; a pool of read-only ones reads beside it.
 //! Other processes, such as the command line, write to the same file; whoever finds it locked waits.
 //!
-//! Large batches of events and outcomes, and claims, have one place among them in the line for the writer, and
-//! end early when a short transaction waits ([`Line`]). Checkpoints are made beside the writer, every second.
+//! Large batches of events and outcomes, claims and steps of what is done in many have one place among them in
+//! the line for the writer, and the batches end early when a short transaction waits ([`Line`]). Checkpoints
+//! are made beside the writer, every second.
 //!
 //! A statement costs a round trip to the connection's own thread, so batches go as multi-row
 //! statements of fixed sizes ([`MultiRow`]), whose prepared forms are used again. Short lists go in
@@ -82,9 +83,6 @@ const CHECKPOINT_PAGES: u32 = 16_000;
 /// Times a checkpoint is made again to catch up with what was written meanwhile.
 const CHECKPOINT_PASSES_MAX: usize = 4;
 
-/// Events in a short transaction at the most.
-const SHORT_EVENTS_MAX: usize = 64;
-
 /// Rows that wait between the connection's thread and its caller.
 const ROWS_BUFFERED: usize = 512;
 
@@ -117,7 +115,10 @@ impl SqliteStore {
             // The writer first: it creates the file that the readers open.
             writer: pool(1, config).connect_with(writer).await?,
             line: Line::new(),
-            checkpointer: pool(1, config).min_connections(0).connect_lazy_with(shared.clone()),
+            // It syncs the log before it copies, and the file before the log starts anew.
+            checkpointer: pool(1, config)
+                .min_connections(0)
+                .connect_lazy_with(shared.clone().synchronous(SqliteSynchronous::Full)),
             readers: pool(readers, config).connect_with(shared.read_only(true)).await?,
             dedup_window: config.dedup_window,
             event_writes: events::Writes::new(config.dedup_window),
@@ -139,10 +140,11 @@ impl SqliteStore {
         self.begin().await
     }
 
-    /// Starts one that may take long, and is to end early when its turn says so.
+    /// Starts one that may take long. What can end early asks its turn when.
     async fn write_long(&self) -> Result<(Long<'_>, Transaction<'static, Sqlite>), StoreError> {
-        let turn = self.line.long().await;
+        let mut turn = self.line.long().await;
         let tx = self.begin().await?;
+        turn.begin();
         Ok((turn, tx))
     }
 

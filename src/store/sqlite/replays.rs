@@ -306,7 +306,7 @@ impl ReplayStore for SqliteStore {
         id: ReplayId,
         now: Timestamp,
     ) -> Result<Option<ReplayStep>, StoreError> {
-        let mut tx = self.write().await?;
+        let (_turn, mut tx) = self.write_long().await?;
         let row = sqlx::query(
             "SELECT id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped,
                     status, detail, created_at, finished_at, cursor_at, cursor_id
