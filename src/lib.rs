@@ -8,7 +8,7 @@
 //! 5. [`ingest`] mints ids and writes one record into the [`journal`], which syncs many requests'
 //!    records at once. Then, and only then, the tenant reads `202`.
 //! 6. The worker pool of [`ingest`] reads the journal back in batches and has the [`store`] write
-//!    events and deliveries in one transaction. The journal's checkpoint follows.
+//!    events with their deliveries, those first of who has few. The journal's checkpoint follows.
 //! 7. [`delivery`] signs and sends, endpoint by endpoint, and records what became of it.
 //!
 //! [`app`] builds all of it from [`config`] and runs it; [`cli`] is the door for people. [`runtime`]

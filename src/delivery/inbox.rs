@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::domain::{EndpointId, LeasedDelivery};
 use crate::runtime::Stopwatch;
 
-/// Deliveries taken off the hand-over channel at a time.
+/// Deliveries taken off a channel at a time.
 const BATCH_MAX: usize = 256;
 /// How long a delivery is held: longer than a busy store takes to record what makes the room.
 const HOLD_MAX: Duration = Duration::from_millis(100);
