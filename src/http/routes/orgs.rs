@@ -4,8 +4,6 @@
 //! deleted organisation's keys open nothing from then on; other instances hear of it, or notice it
 //! within `AUTH_POLL_INTERVAL`.
 
-use std::collections::HashSet;
-
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -17,7 +15,7 @@ use super::super::fields::{self, Checked, Fields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
-use crate::domain::{Limit, Org, OrgChange, OrgId, Timestamp};
+use crate::domain::{Limit, Org, OrgChange, OrgId};
 
 /// `POST /api/admin/orgs`.
 pub(in super::super) async fn create(
@@ -68,7 +66,7 @@ pub(in super::super) async fn change(
     let change = fields.finish(Some(change))?;
     let now = app.clock.now();
     let changed = app.store.update_org(id, &change, &operator.actor(), now).await?;
-    changed_at(&app, now, changed, StatusCode::OK).await
+    answer_change(&app, changed, StatusCode::OK).await
 }
 
 /// `POST /api/admin/orgs/{id}/suspend`.
@@ -81,7 +79,7 @@ pub(in super::super) async fn suspend(
     query.finish()?;
     let now = app.clock.now();
     let changed = app.store.suspend_org(id, true, &operator.actor(), now).await?;
-    changed_at(&app, now, changed, StatusCode::OK).await
+    answer_change(&app, changed, StatusCode::OK).await
 }
 
 /// `POST /api/admin/orgs/{id}/resume`.
@@ -95,7 +93,7 @@ pub(in super::super) async fn resume(
     let now = app.clock.now();
     let changed = app.store.suspend_org(id, false, &operator.actor(), now).await?;
     app.wake.wake();
-    changed_at(&app, now, changed, StatusCode::OK).await
+    answer_change(&app, changed, StatusCode::OK).await
 }
 
 /// `DELETE /api/admin/orgs/{id}`: 202; nothing of it can be used any more, and what it has is deleted
@@ -109,18 +107,17 @@ pub(in super::super) async fn delete(
     query.finish()?;
     let now = app.clock.now();
     let changed = app.store.delete_org(id, &operator.actor(), now).await?;
-    changed_at(&app, now, changed, StatusCode::ACCEPTED).await
+    answer_change(&app, changed, StatusCode::ACCEPTED).await
 }
 
-/// Answers with an organisation that was changed at `now`, once nobody here goes by what it was.
-async fn changed_at(
+/// Answers with an organisation that was changed, once nobody here goes by what it was.
+async fn answer_change(
     app: &AppState,
-    now: Timestamp,
     changed: Option<Org>,
     status: StatusCode,
 ) -> Result<Response, ApiError> {
     let org = changed.ok_or(ApiError::NotFound)?;
-    app.authenticator.forget_changed(now, &mut HashSet::new()).await?;
+    app.authenticator.forget_changed().await?;
     answer::json(status, &org)
 }
 
