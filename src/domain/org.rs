@@ -1,6 +1,7 @@
 //! Organisations: the tenants, and what each of them may use.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -92,25 +93,22 @@ impl Limit {
         }
     }
 
-    /// The most it can be set to; 1 is the least of what is counted by the minute or in bytes, 0 of
-    /// what is not.
-    const fn range(self) -> (u32, u32) {
+    /// What it can be set to; 1 is the least of what is counted by the minute or in bytes, 0 of what is
+    /// not.
+    pub const fn range(self) -> RangeInclusive<u32> {
         match self {
             // What one process could ever take in.
-            Self::RatePerMinute | Self::Burst => (1, 100_000_000),
-            Self::BytesPerMinute | Self::PayloadBytes => (1, u32::MAX),
-            Self::EventsPerMonth => (0, u32::MAX),
-            Self::Endpoints | Self::Keys => (0, 1_000_000),
+            Self::RatePerMinute | Self::Burst => 1..=100_000_000,
+            Self::BytesPerMinute | Self::PayloadBytes => 1..=u32::MAX,
+            Self::EventsPerMonth => 0..=u32::MAX,
+            Self::Endpoints | Self::Keys => 0..=1_000_000,
         }
     }
 
     /// The rule for its value.
     pub fn check(self, value: u32) -> Result<(), Violation> {
-        let (least, most) = self.range();
-        if (least..=most).contains(&value) {
-            return Ok(());
-        }
-        Err(Violation::new(self.name(), "range", format!("must be {least} to {most}")))
+        let range = self.range();
+        if range.contains(&value) { Ok(()) } else { Err(Violation::range(self.name(), &range)) }
     }
 }
 
@@ -249,6 +247,7 @@ mod tests {
         }
         assert!(Limit::RatePerMinute.check(0).is_err());
         assert!(Limit::EventsPerMonth.check(0).is_ok());
-        assert_eq!(Limit::Keys.check(1_000_001).unwrap_err().message, "must be 0 to 1000000");
+        let rule = "must be a whole number from 0 to 1000000, in digits";
+        assert_eq!(Limit::Keys.check(1_000_001).unwrap_err().message, rule);
     }
 }

@@ -220,10 +220,10 @@ fn endpoint_change(mut fields: Fields, guard: &Guard) -> Result<EndpointChange, 
 fn pacing_change(fields: &mut Fields) -> PacingChange {
     PacingChange {
         max_concurrency: fields.nullable("max_concurrency", |value| {
-            fields::number("max_concurrency", value, Pacing::check_max_concurrency)
+            fields::number("max_concurrency", value, &Pacing::CONCURRENCY)
         }),
         rate_limit_per_second: fields.nullable("rate_limit_per_second", |value| {
-            fields::number("rate_limit_per_second", value, Pacing::check_rate_limit)
+            fields::number("rate_limit_per_second", value, &Pacing::RATE_LIMIT)
         }),
         retry_schedule: fields.nullable("retry_schedule", retry_schedule),
         ordered: fields.optional("ordered", |value| fields::boolean("ordered", value)),

@@ -128,9 +128,8 @@ fn name(value: &Value) -> Checked<String> {
 /// Takes the limits that are named; `null` takes one away.
 fn limits(fields: &mut Fields) -> Vec<(Limit, Option<u32>)> {
     let take = |limit: Limit| {
-        let value = fields.nullable(limit.name(), |value| {
-            fields::number(limit.name(), value, |value| limit.check(value))
-        });
+        let value = fields
+            .nullable(limit.name(), |value| fields::number(limit.name(), value, &limit.range()));
         value.map(|value| (limit, value))
     };
     Limit::ALL.into_iter().filter_map(take).collect()
