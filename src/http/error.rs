@@ -64,6 +64,17 @@ pub enum ApiError {
         /// When the next month begins.
         retry_after: Duration,
     },
+    /// A batch holds more events than are left of the month's.
+    BatchOverMonth {
+        /// The organisation's quota.
+        events_per_month: u32,
+        /// What is left of it.
+        left: u32,
+        /// Events in the batch.
+        events: u32,
+        /// When the next month begins; `None` where the batch is more than a whole month's.
+        retry_after: Option<Duration>,
+    },
     /// The organisation has sent as many bytes as it may.
     ByteRateLimited {
         /// Bytes a minute.

@@ -130,6 +130,15 @@ impl Problem {
                 format!("the quota of {events_per_month} events a month (UTC) is used up"),
             )
             .retry(*retry_after),
+            ApiError::BatchOverMonth { events_per_month, left, events, retry_after } => Self {
+                retry_after: *retry_after,
+                ..Self::new(
+                    S::TOO_MANY_REQUESTS,
+                    "batch_over_month",
+                    "The batch is above the month's quota",
+                    over_month(*events_per_month, *left, *events),
+                )
+            },
             ApiError::ByteRateLimited { bytes_per_minute, retry_after } => Self::new(
                 S::TOO_MANY_REQUESTS,
                 "byte_rate_limited",
@@ -255,6 +264,17 @@ impl Problem {
 
     fn blame(self, blame: Blame) -> Self {
         Self { blame, ..self }
+    }
+}
+
+fn over_month(events_per_month: u32, left: u32, events: u32) -> String {
+    let quota = format!("the quota of {events_per_month} a month (UTC)");
+    if events > events_per_month {
+        format!(
+            "{events} events are more than {quota}, of which {left} are left; send smaller batches"
+        )
+    } else {
+        format!("{events} events are more than the {left} left of {quota}; send smaller batches")
     }
 }
 

@@ -29,12 +29,11 @@ pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Resul
     let watch = Stopwatch::start();
     let principal = &tenant.principal;
     if let Some(events_per_month) = principal.limits.get(Limit::EventsPerMonth)
-        && !principal.usage.allows(events_per_month, events.get())
+        && let left = principal.usage.left(events_per_month)
+        && left < events.get()
     {
         app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
-        let now = app.clock.now();
-        let retry_after = Month::end(now).since(now);
-        return Err(ApiError::MonthUsedUp { events_per_month, retry_after });
+        return Err(over_month(app, events_per_month, left, events.get()));
     }
     let verdict = app.limiter.check(tenant.org_id, rate(&principal.limits), events);
     app.metrics.rate_limit_check_latency_seconds.observe(watch.seconds());
@@ -45,6 +44,19 @@ pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Resul
     };
     app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
     Err(refusal)
+}
+
+/// Refuses more events than are left of the month's. Waiting helps where the next month takes them.
+fn over_month(app: &AppState, events_per_month: u32, left: u32, events: u32) -> ApiError {
+    let now = app.clock.now();
+    let next_month = Month::end(now).since(now);
+    let fits_next_month = events <= events_per_month;
+    // A batch of one cannot be smaller.
+    if left == 0 && (fits_next_month || events == 1) {
+        return ApiError::MonthUsedUp { events_per_month, retry_after: next_month };
+    }
+    let retry_after = fits_next_month.then_some(next_month);
+    ApiError::BatchOverMonth { events_per_month, left, events, retry_after }
 }
 
 /// Takes a body from the bytes that the tenant may send, if they are limited.

@@ -196,11 +196,28 @@ async fn a_months_events_run_out_and_come_back_with_the_next_month() {
     let two = format!("[{EVENT},{EVENT}]");
     server.post("/api/events/batch", &tenant.key, two.clone()).await.expect(202);
     let answer = server.post("/api/events/batch", &tenant.key, two).await;
-    answer.expect_problem(429, "month_used_up");
+    let problem = answer.expect_problem(429, "batch_over_month");
+    let told =
+        "2 events are more than the 1 left of the quota of 3 a month (UTC); send smaller batches";
+    assert_eq!(problem["detail"], told);
     // Twelve hours of January are left.
     assert_eq!(answer.header("retry-after"), "43200");
+    let four = format!("[{EVENT},{EVENT},{EVENT},{EVENT}]");
+    let answer = server.post("/api/events/batch", &tenant.key, four.clone()).await;
+    let problem = answer.expect_problem(429, "batch_over_month");
+    let told = "4 events are more than the quota of 3 a month (UTC), of which 1 are left; send smaller \
+                batches";
+    assert_eq!(problem["detail"], told);
+    assert!(!answer.headers.contains_key("retry-after"), "it would not pass then either");
     server.post("/api/events", &tenant.key, EVENT).await.expect(202);
-    server.post("/api/events", &tenant.key, EVENT).await.expect_problem(429, "month_used_up");
+    let answer = server.post("/api/events/batch", &tenant.key, four).await;
+    answer.expect_problem(429, "batch_over_month");
+    let three = format!("[{EVENT},{EVENT},{EVENT}]");
+    for (path, body) in [("/api/events", EVENT), ("/api/events/batch", &three)] {
+        let answer = server.post(path, &tenant.key, body.to_owned()).await;
+        answer.expect_problem(429, "month_used_up");
+        assert_eq!(answer.header("retry-after"), "43200");
+    }
     let org = server.get("/api/org", &tenant.key).await.expect(200);
     let expected = json!({ "limit": 3, "used": 3, "left": 0 });
     assert_eq!(org["quotas"]["events_this_month"], expected);
