@@ -77,8 +77,8 @@ pub enum ApiError {
     },
     /// The organisation has sent as many bytes as it may.
     ByteRateLimited {
-        /// Bytes a minute.
-        bytes_per_minute: u32,
+        /// What is left: bytes.
+        quota: Quota,
         /// When the same request can pass.
         retry_after: Duration,
     },
@@ -163,8 +163,8 @@ impl ApiError {
         if let Some(wait) = problem.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(quota::whole_seconds(wait)));
         }
-        if let Some(quota) = problem.quota {
-            quota::write_headers(headers, quota);
+        if let Some((counted, quota)) = problem.quota {
+            quota::write_headers(headers, counted, quota);
         }
         if problem.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("ApiKey realm=\"hookgate\"");

@@ -219,7 +219,7 @@ async fn a_tenant_sees_its_organisation_and_its_limits() {
         },
         "limits": {
             "events_per_minute": 1000, "burst": 1000, "events_left_now": 1000,
-            "bytes_per_minute": null, "event_bytes_max": 5000, "batch_events_max": 1000,
+            "bytes_per_minute": null, "bytes_left_now": null, "event_bytes_max": 5000, "batch_events_max": 1000,
             "batch_body_bytes_max": 5_242_880,
         },
         "quotas": {

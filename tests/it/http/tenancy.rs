@@ -258,10 +258,22 @@ async fn limits_change_while_running_and_hold_from_the_next_request() {
     .await;
     server.post("/api/events", &tenant.key, EVENT).await.expect_problem(413, "payload_too_large");
     limit(&server, &tenant, r#"{"payload_bytes_max":null,"bytes_per_minute":80}"#).await;
+    let bytes_left = async || {
+        let org = server.get("/api/org", &tenant.key).await.expect(200);
+        org["limits"]["bytes_left_now"].as_u64()
+    };
+    assert_eq!(bytes_left().await, Some(80));
     server.post("/api/events", &tenant.key, EVENT).await.expect(202);
+    // What is sent flows back, a byte in 750 ms.
+    let most = 80 - EVENT.len() as u64 + 20;
+    assert!(bytes_left().await.is_some_and(|left| left < most));
     let answer = server.post("/api/events", &tenant.key, EVENT).await;
-    answer.expect_problem(429, "byte_rate_limited");
+    let problem = answer.expect_problem(429, "byte_rate_limited");
+    assert_eq!(problem["detail"], "the limit of 80 bytes a minute is reached");
     assert_ne!(answer.header("retry-after"), "0");
+    let policy = "\"bytes\";q=80;w=60;qu=\"content-bytes\"";
+    assert_eq!(answer.header("ratelimit-policy"), policy);
+    assert!(answer.header("ratelimit").starts_with("\"bytes\";r="), "{answer:?}");
     let large = format!(r#"{{"type":"a","payload":"{}"}}"#, "x".repeat(100));
     server.post("/api/events", &tenant.key, large).await.expect_problem(413, "payload_too_large");
 }
