@@ -40,6 +40,11 @@ pub(super) struct Fields {
 #[derive(Debug)]
 pub(super) struct OptionalFields(pub(super) Fields);
 
+/// A request that says all it has to say by its path: it has no query, and no body but an object without
+/// fields.
+#[derive(Debug)]
+pub(super) struct NoFields;
+
 impl Fields {
     fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let Entries(entries) = serde_json::from_slice(body).map_err(|error| {
@@ -193,6 +198,15 @@ impl FromRequest<AppState> for OptionalFields {
         }
         json?;
         Fields::parse(&body).map(Self)
+    }
+}
+
+impl FromRequest<AppState> for NoFields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
+        let OptionalFields(fields) = OptionalFields::from_request(request, app).await?;
+        fields.finish(Some(Self))
     }
 }
 

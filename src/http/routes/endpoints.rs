@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::super::error::ApiError;
 use super::super::extract::{Caller, EndpointsManage, Id, Scoped};
-use super::super::fields::{self, Checked, Fields};
+use super::super::fields::{self, Checked, Fields, NoFields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::{answer, endpoint_secrets};
@@ -170,9 +170,8 @@ pub(in super::super) async fn cancel_pending(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
     let (by, now) = (tenant.actor(), app.clock.now());
     let mut cancelled = 0;

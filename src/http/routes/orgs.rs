@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::super::error::ApiError;
 use super::super::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
-use super::super::fields::{self, Checked, Fields};
+use super::super::fields::{self, Checked, Fields, NoFields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
@@ -74,9 +74,8 @@ pub(in super::super) async fn suspend(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     let now = app.clock.now();
     let changed = app.store.suspend_org(id, true, &operator.actor(), now).await?;
     answer_change(&app, changed, StatusCode::OK).await
@@ -87,9 +86,8 @@ pub(in super::super) async fn resume(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     let now = app.clock.now();
     let changed = app.store.suspend_org(id, false, &operator.actor(), now).await?;
     app.wake.wake();
