@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::{OrgId, Timestamp, Violation};
 
@@ -166,17 +167,27 @@ impl Org {
         }
     }
 
-    /// The rules for a name, of organisations and of keys alike.
+    /// The rules for a name, of organisations and of keys alike. One that looks like another, or like
+    /// none, misleads whoever reads a list.
     pub fn check_name(name: &str) -> Result<(), Violation> {
-        let rule = "must be 1 to 128 bytes without control characters";
+        let rule = "must be 1 to 128 bytes, not blanks alone, without control, bidirectional and \
+                    zero-width characters";
         if name.trim().is_empty() || name.len() > Self::NAME_BYTES_MAX {
             return Err(Violation::new("name", "length", rule));
         }
-        if name.chars().any(char::is_control) {
+        if name.chars().any(is_unseen) {
             return Err(Violation::new("name", "format", rule));
         }
         Ok(())
     }
+}
+
+/// Whether a character is a control or format character, or ends a line or paragraph: categories Cc,
+/// Cf, Zl and Zp of the Unicode Standard, section 4.5. It shows nothing, or moves what stands around it.
+fn is_unseen(character: char) -> bool {
+    use GeneralCategory as C;
+    let category = character.general_category();
+    matches!(category, C::Control | C::Format | C::LineSeparator | C::ParagraphSeparator)
 }
 
 /// What an organisation is good for.
@@ -236,6 +247,29 @@ impl OrgChange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_what_they_look_like() {
+        for good in
+            ["a", "Acme Ltd", "Café Ωmega 株式会社", "شركة", "a\u{301} \u{1f680}", &"x".repeat(128)]
+        {
+            assert_eq!(Org::check_name(good), Ok(()), "{good:?}");
+        }
+        let code = |name: &str| Org::check_name(name).unwrap_err().code;
+        for none in ["", "   ", "\u{3000}\u{a0}", "\t", &"x".repeat(129)] {
+            assert_eq!(code(none), "length", "{none:?}");
+        }
+        for unseen in
+            ['\0', '\n', '\u{7f}', '\u{ad}', '\u{200b}', '\u{200d}', '\u{200f}', '\u{2028}']
+        {
+            assert_eq!(code(&format!("a{unseen}b")), "format", "{unseen:?}");
+        }
+        for unseen in ['\u{202a}', '\u{202e}', '\u{2060}', '\u{2069}', '\u{feff}', '\u{e0041}'] {
+            assert_eq!(code(&format!("a{unseen}b")), "format", "{unseen:?}");
+        }
+        let rule = Org::check_name(" ").unwrap_err().message;
+        assert!(rule.contains("not blanks alone") && rule.contains("zero-width"), "{rule}");
+    }
 
     #[test]
     fn limits_keep_their_places_and_have_ranges() {

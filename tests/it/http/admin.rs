@@ -84,6 +84,13 @@ async fn every_broken_rule_of_an_organisation_and_a_key_is_named() {
     post(&keys, r#"{"name":"a\u0000b","role":"operator"}"#)
         .await
         .expect_faults(&[("name", "format"), ("role", "unknown")]);
+    for name in ["pay\u{202e}lac", "ac\u{200b}me"] {
+        let body = json!({ "name": name }).to_string();
+        for path in ["/api/admin/orgs", &keys] {
+            let answer = server.post(path, &operator, body.clone()).await;
+            answer.expect_faults(&[("name", "format")]);
+        }
+    }
     post("/api/admin/keys", "{}").await.expect_faults(&[("name", "required")]);
     let rotate = format!("/api/admin/keys/{}/rotate", tenant.key_id);
     post(&rotate, r#"{"grace_seconds":604801}"#).await.expect_faults(&[("grace_seconds", "range")]);
