@@ -114,7 +114,6 @@ impl Bench {
         let lifecycle = Lifecycle::new();
         let watch = watch_changed_keys(
             authenticator.clone(),
-            self.clock.clone(),
             keys.clone(),
             UNNOTICED_AFTER,
             lifecycle.shutdown(),

@@ -308,8 +308,7 @@ impl Admin {
         require_keys(&self.store).await?;
         let url = guard.parse_url(url)?;
         description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
-        pacing.max_concurrency.map_or(Ok(()), Pacing::check_max_concurrency)?;
-        pacing.rate_limit_per_second.map_or(Ok(()), Pacing::check_rate_limit)?;
+        pacing.check()?;
         let secret = secret.secret(SignatureScheme::default())?;
         let endpoint = Endpoint {
             event_types,

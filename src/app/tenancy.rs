@@ -35,7 +35,7 @@ impl Tenancy {
         );
         lifecycle.spawn(
             "key watch",
-            watch_changed_keys(authenticator.clone(), clock.clone(), keys, poll_interval, stop()),
+            watch_changed_keys(authenticator.clone(), keys, poll_interval, stop()),
         );
         lifecycle
             .spawn("pause watch", paused.watch(Arc::clone(&store), pauses, poll_interval, stop()));

@@ -17,7 +17,7 @@ use super::usage::{Ledger, OrgUsage};
 use crate::config::AuthConfig;
 use crate::domain::{ApiKey, ApiKeyId, KeyHash, OrgLimits, OrgState, Role, Scopes, Timestamp};
 use crate::runtime::{Clock, Stopwatch};
-use crate::store::{KeyChange, SharedStore, StoreError};
+use crate::store::{ChangeMark, KeyChange, SharedStore, StoreError};
 use crate::telemetry::{CacheLookup, Metrics};
 
 /// Refusals are remembered this long: enough to blunt a flood of one wrong key.
@@ -106,6 +106,8 @@ struct Shared {
     hash_turns: Arc<Semaphore>,
     /// Counts [`Authenticator::forget`], so that a check that began before one looks again.
     forgets: AtomicU64,
+    /// One look at a time, so that all go on where the one before ended.
+    looked: tokio::sync::Mutex<Looked>,
     ledger: Ledger,
 }
 
@@ -118,6 +120,14 @@ struct VerifiedKey {
     expires_at: Option<Timestamp>,
     /// Set when it is used, until that is written down.
     used: Arc<AtomicBool>,
+}
+
+/// How far the looks for changed keys got.
+#[derive(Debug, Default)]
+struct Looked {
+    mark: Option<ChangeMark>,
+    /// What the last one found, and the next one may find again.
+    seen: HashSet<KeyChange>,
 }
 
 /// What a connection remembers of the key that it presented last, so that presenting it again costs
@@ -172,6 +182,7 @@ impl Authenticator {
             hash_places: Semaphore::new(HASHES_WAITING_MAX),
             hash_turns: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),
             forgets: AtomicU64::new(0),
+            looked: tokio::sync::Mutex::default(),
             ledger,
         };
         Self { shared: Arc::new(shared) }
@@ -249,22 +260,31 @@ impl Authenticator {
         self.forget_all(&[key]).await;
     }
 
-    /// Forgets what is known of keys that were changed at `since` or later, and of those of
-    /// organisations that were, but for the changes in `seen`: they become those that were found. What
-    /// was read since a change counts, above all when the store cannot be asked again.
-    pub async fn forget_changed(
-        &self,
-        since: Timestamp,
-        seen: &mut HashSet<KeyChange>,
-    ) -> Result<(), StoreError> {
-        let found = self.shared.store.keys_changed_across_orgs(since).await?;
-        let found: HashSet<KeyChange> = found.into_iter().collect();
-        let keys: Vec<ApiKeyId> = found.difference(seen).map(|change| change.key).collect();
-        if !keys.is_empty() {
-            self.forget_all(&keys).await;
+    /// Forgets what is known of keys that were changed since the last look, and of those of
+    /// organisations that were; at the first look, and when the store was put back, all that is known.
+    /// A change that was seen is not forgotten for again: what was read since counts, above all when
+    /// the store cannot be asked again.
+    pub async fn forget_changed(&self) -> Result<(), StoreError> {
+        let mut looked = self.shared.looked.lock().await;
+        let found = self.shared.store.keys_changed_across_orgs(looked.mark).await?;
+        let changes: HashSet<KeyChange> = found.changes.into_iter().collect();
+        if looked.mark.is_none_or(|mark| found.mark < mark) {
+            self.forget_everything();
+        } else {
+            let new = changes.difference(&looked.seen);
+            let keys: Vec<ApiKeyId> = new.map(|change| change.key).collect();
+            if !keys.is_empty() {
+                self.forget_all(&keys).await;
+            }
         }
-        *seen = found;
+        *looked = Looked { mark: Some(found.mark), seen: changes };
         Ok(())
+    }
+
+    fn forget_everything(&self) {
+        self.shared.forgets.fetch_add(1, Ordering::SeqCst);
+        self.shared.last_known.invalidate_all();
+        self.shared.verified.invalidate_all();
     }
 
     /// Forgets what is known of these keys.

@@ -32,7 +32,8 @@
 //! # Changes
 //! Whoever changes a key or an organisation here makes this process forget it before answering.
 //! Other processes' changes are looked for every `AUTH_POLL_INTERVAL`, and at every hint of the
-//! store's; a hint may be missed, the looking is the guarantee.
+//! store's; a hint may be missed, the looking is the guarantee. Changes are counted by the database:
+//! it does not matter what time another process takes it for.
 //!
 //! # Failure
 //! A store that cannot be asked is [`AuthError::Unavailable`], never a refusal, and only for keys

@@ -40,9 +40,9 @@ pub(super) struct Ledger {
 }
 
 impl OrgUsage {
-    /// Whether so many more events stay within a month's quota.
-    pub fn allows(&self, quota: u32, events: u32) -> bool {
-        self.events().saturating_add(u64::from(events)) <= u64::from(quota)
+    /// How many more events stay within a month's quota.
+    pub fn left(&self, quota: u32) -> u32 {
+        quota.saturating_sub(u32::try_from(self.events()).unwrap_or(u32::MAX))
     }
 
     /// Notes events that were accepted.

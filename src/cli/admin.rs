@@ -1,6 +1,5 @@
 //! Commands on the store: `migrate`, `org`, `key`, `audit`; `endpoint` has a file of its own.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -13,7 +12,7 @@ use crate::auth::IssuedKey;
 use crate::config::{StoreConfig, parse_duration};
 use crate::domain::{
     ApiKey, ApiKeyId, AuditEntry, Limit, Org, OrgChange, OrgId, Page, PageRequest, Role, Scopes,
-    Timestamp,
+    Timestamp, Violation,
 };
 
 /// What every command on the store takes.
@@ -97,25 +96,25 @@ pub(super) enum OrgCommand {
 #[derive(Args, Debug)]
 pub(super) struct LimitArgs {
     /// Events a minute; without it, or none, the server's RATE_LIMIT_PER_MINUTE counts
-    #[arg(long, value_name = "EVENTS")]
+    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(Limit::RatePerMinute))]
     rate_limit_per_minute: Option<LimitArg>,
     /// Events at once; as many as a minute's unless it is set
-    #[arg(long, value_name = "EVENTS")]
+    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(Limit::Burst))]
     burst: Option<LimitArg>,
     /// Bytes of bodies a minute
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = parse_limit(Limit::BytesPerMinute))]
     bytes_per_minute: Option<LimitArg>,
     /// Events a calendar month, UTC
-    #[arg(long, value_name = "EVENTS")]
+    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(Limit::EventsPerMonth))]
     events_per_month: Option<LimitArg>,
     /// Endpoints it may have
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = parse_limit(Limit::Endpoints))]
     endpoints_max: Option<LimitArg>,
     /// Good keys it may have
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = parse_limit(Limit::Keys))]
     keys_max: Option<LimitArg>,
     /// Bytes in one event's payload; never more than the server's MAX_EVENT_BYTES
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = parse_limit(Limit::PayloadBytes))]
     payload_bytes_max: Option<LimitArg>,
 }
 
@@ -123,15 +122,16 @@ pub(super) struct LimitArgs {
 #[derive(Clone, Copy, Debug)]
 struct LimitArg(Option<u32>);
 
-impl FromStr for LimitArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
+/// Parses what a limit is set to.
+fn parse_limit(limit: Limit) -> impl Fn(&str) -> Result<LimitArg, String> + Clone {
+    move |text| {
         if text == "none" {
-            return Ok(Self(None));
+            return Ok(LimitArg(None));
         }
-        let number = text.parse().map_err(|_| "must be a whole number, or none")?;
-        Ok(Self(Some(number)))
+        let range = limit.range();
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        let number = number.ok_or_else(|| format!("{}, or none", Violation::range_rule(&range)))?;
+        Ok(LimitArg(Some(number)))
     }
 }
 

@@ -1,8 +1,10 @@
 //! Commands on endpoints and their secrets.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::builder::RangedI64ValueParser;
+use clap::{Args, Subcommand, value_parser};
 use serde::Serialize;
 
 use super::CliError;
@@ -90,10 +92,10 @@ pub(super) struct OneEndpoint {
 #[derive(Args, Debug)]
 pub(super) struct PacingArgs {
     /// Webhooks under way to it at once at the most, 1 to 1000
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_number(&Pacing::CONCURRENCY))]
     max_concurrency: Option<u32>,
     /// Webhooks started in a second at the most, 1 to 10000
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_number(&Pacing::RATE_LIMIT))]
     rate_limit_per_second: Option<u32>,
     /// Waits between the attempts of a delivery, as in 5s,5m,1h; at most 32, of at most 30d each
     #[arg(long, value_name = "DURATIONS", value_parser = parse_schedule)]
@@ -108,6 +110,10 @@ impl From<PacingArgs> for Pacing {
         let PacingArgs { max_concurrency, rate_limit_per_second, retry_schedule, ordered } = args;
         Self { max_concurrency, rate_limit_per_second, retry_schedule, ordered }
     }
+}
+
+fn parse_number(range: &RangeInclusive<u32>) -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(i64::from(*range.start())..=i64::from(*range.end()))
 }
 
 fn parse_schedule(text: &str) -> Result<RetrySchedule, String> {

@@ -1,9 +1,11 @@
 //! Organisations: the tenants, and what each of them may use.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::{OrgId, Timestamp, Violation};
 
@@ -92,25 +94,22 @@ impl Limit {
         }
     }
 
-    /// The most it can be set to; 1 is the least of what is counted by the minute or in bytes, 0 of
-    /// what is not.
-    const fn range(self) -> (u32, u32) {
+    /// What it can be set to; 1 is the least of what is counted by the minute or in bytes, 0 of what is
+    /// not.
+    pub const fn range(self) -> RangeInclusive<u32> {
         match self {
             // What one process could ever take in.
-            Self::RatePerMinute | Self::Burst => (1, 100_000_000),
-            Self::BytesPerMinute | Self::PayloadBytes => (1, u32::MAX),
-            Self::EventsPerMonth => (0, u32::MAX),
-            Self::Endpoints | Self::Keys => (0, 1_000_000),
+            Self::RatePerMinute | Self::Burst => 1..=100_000_000,
+            Self::BytesPerMinute | Self::PayloadBytes => 1..=u32::MAX,
+            Self::EventsPerMonth => 0..=u32::MAX,
+            Self::Endpoints | Self::Keys => 0..=1_000_000,
         }
     }
 
     /// The rule for its value.
     pub fn check(self, value: u32) -> Result<(), Violation> {
-        let (least, most) = self.range();
-        if (least..=most).contains(&value) {
-            return Ok(());
-        }
-        Err(Violation::new(self.name(), "range", format!("must be {least} to {most}")))
+        let range = self.range();
+        if range.contains(&value) { Ok(()) } else { Err(Violation::range(self.name(), &range)) }
     }
 }
 
@@ -168,17 +167,27 @@ impl Org {
         }
     }
 
-    /// The rules for a name, of organisations and of keys alike.
+    /// The rules for a name, of organisations and of keys alike. One that looks like another, or like
+    /// none, misleads whoever reads a list.
     pub fn check_name(name: &str) -> Result<(), Violation> {
-        let rule = "must be 1 to 128 bytes without control characters";
+        let rule = "must be 1 to 128 bytes, not blanks alone, without control, bidirectional and \
+                    zero-width characters";
         if name.trim().is_empty() || name.len() > Self::NAME_BYTES_MAX {
             return Err(Violation::new("name", "length", rule));
         }
-        if name.chars().any(char::is_control) {
+        if name.chars().any(is_unseen) {
             return Err(Violation::new("name", "format", rule));
         }
         Ok(())
     }
+}
+
+/// Whether a character is a control or format character, or ends a line or paragraph: categories Cc,
+/// Cf, Zl and Zp of the Unicode Standard, section 4.5. It shows nothing, or moves what stands around it.
+fn is_unseen(character: char) -> bool {
+    use GeneralCategory as C;
+    let category = character.general_category();
+    matches!(category, C::Control | C::Format | C::LineSeparator | C::ParagraphSeparator)
 }
 
 /// What an organisation is good for.
@@ -240,6 +249,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_are_what_they_look_like() {
+        for good in
+            ["a", "Acme Ltd", "Café Ωmega 株式会社", "شركة", "a\u{301} \u{1f680}", &"x".repeat(128)]
+        {
+            assert_eq!(Org::check_name(good), Ok(()), "{good:?}");
+        }
+        let code = |name: &str| Org::check_name(name).unwrap_err().code;
+        for none in ["", "   ", "\u{3000}\u{a0}", "\t", &"x".repeat(129)] {
+            assert_eq!(code(none), "length", "{none:?}");
+        }
+        for unseen in
+            ['\0', '\n', '\u{7f}', '\u{ad}', '\u{200b}', '\u{200d}', '\u{200f}', '\u{2028}']
+        {
+            assert_eq!(code(&format!("a{unseen}b")), "format", "{unseen:?}");
+        }
+        for unseen in ['\u{202a}', '\u{202e}', '\u{2060}', '\u{2069}', '\u{feff}', '\u{e0041}'] {
+            assert_eq!(code(&format!("a{unseen}b")), "format", "{unseen:?}");
+        }
+        let rule = Org::check_name(" ").unwrap_err().message;
+        assert!(rule.contains("not blanks alone") && rule.contains("zero-width"), "{rule}");
+    }
+
+    #[test]
     fn limits_keep_their_places_and_have_ranges() {
         let limits = OrgLimits::default().with(Limit::Keys, Some(3)).with(Limit::Burst, Some(7));
         assert_eq!((limits.get(Limit::Keys), limits.get(Limit::Burst)), (Some(3), Some(7)));
@@ -249,6 +281,7 @@ mod tests {
         }
         assert!(Limit::RatePerMinute.check(0).is_err());
         assert!(Limit::EventsPerMonth.check(0).is_ok());
-        assert_eq!(Limit::Keys.check(1_000_001).unwrap_err().message, "must be 0 to 1000000");
+        let rule = "must be a whole number from 0 to 1000000, in digits";
+        assert_eq!(Limit::Keys.check(1_000_001).unwrap_err().message, rule);
     }
 }

@@ -1,6 +1,7 @@
 //! How fast, how often and in what order an endpoint gets its deliveries.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -124,29 +125,24 @@ pub struct PacingChange {
 }
 
 impl Pacing {
-    /// The greatest `max_concurrency`.
-    pub const CONCURRENCY_MAX: u32 = 1000;
-    /// The greatest `rate_limit_per_second`.
-    pub const RATE_LIMIT_MAX: u32 = 10_000;
+    /// What `max_concurrency` may be.
+    pub const CONCURRENCY: RangeInclusive<u32> = 1..=1000;
+    /// What `rate_limit_per_second` may be.
+    pub const RATE_LIMIT: RangeInclusive<u32> = 1..=10_000;
 
-    /// The rule for `max_concurrency`: 1 to 1000.
-    pub fn check_max_concurrency(number: u32) -> Result<(), Violation> {
-        let rule = "must be from 1 to 1000";
-        check(number, Self::CONCURRENCY_MAX, "max_concurrency", rule)
+    /// The rules for its numbers.
+    pub fn check(&self) -> Result<(), Violation> {
+        let numbers = [
+            ("max_concurrency", self.max_concurrency, Self::CONCURRENCY),
+            ("rate_limit_per_second", self.rate_limit_per_second, Self::RATE_LIMIT),
+        ];
+        for (field, number, range) in numbers {
+            if number.is_some_and(|number| !range.contains(&number)) {
+                return Err(Violation::range(field, &range));
+            }
+        }
+        Ok(())
     }
-
-    /// The rule for `rate_limit_per_second`: 1 to 10,000.
-    pub fn check_rate_limit(number: u32) -> Result<(), Violation> {
-        let rule = "must be from 1 to 10000";
-        check(number, Self::RATE_LIMIT_MAX, "rate_limit_per_second", rule)
-    }
-}
-
-fn check(number: u32, most: u32, field: &str, rule: &str) -> Result<(), Violation> {
-    if (1..=most).contains(&number) {
-        return Ok(());
-    }
-    Err(Violation::new(field, "range", rule))
 }
 
 #[cfg(test)]
@@ -182,10 +178,13 @@ mod tests {
 
     #[test]
     fn numbers_have_bounds() {
-        assert!(Pacing::check_max_concurrency(1000).is_ok());
-        assert!(Pacing::check_max_concurrency(0).is_err());
-        assert!(Pacing::check_max_concurrency(1001).is_err());
-        assert!(Pacing::check_rate_limit(10_000).is_ok());
-        assert!(Pacing::check_rate_limit(0).is_err());
+        let concurrency = |number| Pacing { max_concurrency: Some(number), ..Pacing::default() };
+        let rate = |number| Pacing { rate_limit_per_second: Some(number), ..Pacing::default() };
+        for good in [Pacing::default(), concurrency(1), concurrency(1000), rate(10_000)] {
+            assert_eq!(good.check(), Ok(()), "{good:?}");
+        }
+        for bad in [concurrency(0), concurrency(1001), rate(0), rate(10_001)] {
+            assert_eq!(bad.check().unwrap_err().code, "range", "{bad:?}");
+        }
     }
 }

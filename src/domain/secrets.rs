@@ -69,16 +69,15 @@ impl Secrets {
     pub const EARLIER_MAX: usize = 3;
     /// How long an earlier secret lasts unless its owner says otherwise: 24 hours.
     pub const OVERLAP_DEFAULT: Duration = Duration::from_hours(24);
-    /// How long an earlier secret lasts at the most: seven days.
-    pub const OVERLAP_MAX: Duration = Duration::from_hours(7 * 24);
+    /// How many seconds an earlier secret lasts at the most: seven days.
+    pub const OVERLAP_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 
     /// The rule for an overlap: at most seven days.
     pub fn check_overlap(overlap: Duration) -> Result<(), Violation> {
-        if overlap <= Self::OVERLAP_MAX {
+        if overlap <= Duration::from_secs(u64::from(Self::OVERLAP_SECONDS_MAX)) {
             return Ok(());
         }
-        let rule = "must be at most 604800 seconds, seven days";
-        Err(Violation::new("overlap_seconds", "range", rule))
+        Err(Violation::new("overlap", "range", "must be at most 7d"))
     }
 
     /// A secret without earlier ones.

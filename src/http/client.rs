@@ -1,6 +1,6 @@
 //! Whom a request came from: the peer, or whom proxies say they pass it on for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -31,9 +31,14 @@ pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> 
     client
 }
 
+/// Reads an address, with or without a port, which some proxies add, and an IPv6 address with or
+/// without brackets.
 fn parse(word: &[u8]) -> Option<IpAddr> {
-    let address: IpAddr = std::str::from_utf8(word).ok()?.trim().parse().ok()?;
-    Some(address.to_canonical())
+    let text = std::str::from_utf8(word).ok()?.trim();
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let address = text.parse::<IpAddr>().ok();
+    let address = address.or_else(|| text.parse().ok().map(|with_port: SocketAddr| with_port.ip()));
+    Some(address.or_else(|| bracketed().map(IpAddr::V6))?.to_canonical())
 }
 
 #[cfg(test)]
@@ -60,6 +65,25 @@ mod tests {
         assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
         assert_eq!(client("::1", &["2001:db8::7"]), "2001:db8::7");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn ports_and_brackets_are_passed_over() {
+        for (written, address) in [
+            ("203.0.113.7:4711", "203.0.113.7"),
+            ("1.1.1.1:80, 203.0.113.7:4711, 10.0.0.2:9", "203.0.113.7"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:4711", "2001:db8::1"),
+            ("[::ffff:203.0.113.7]:4711", "203.0.113.7"),
+            ("2001:db8::1:4711", "2001:db8::1:4711"),
+        ] {
+            assert_eq!(client("10.0.0.1", &[written]), address, "{written}");
+        }
+        for wrong in
+            ["203.0.113.7:", "203.0.113.7:x", "[203.0.113.7]", "[2001:db8::1", "[]:1", ":1"]
+        {
+            assert_eq!(client("10.0.0.1", &[wrong]), "10.0.0.1", "{wrong}");
+        }
     }
 
     #[test]

@@ -64,10 +64,21 @@ pub enum ApiError {
         /// When the next month begins.
         retry_after: Duration,
     },
+    /// A batch holds more events than are left of the month's.
+    BatchOverMonth {
+        /// The organisation's quota.
+        events_per_month: u32,
+        /// What is left of it.
+        left: u32,
+        /// Events in the batch.
+        events: u32,
+        /// When the next month begins; `None` where the batch is more than a whole month's.
+        retry_after: Option<Duration>,
+    },
     /// The organisation has sent as many bytes as it may.
     ByteRateLimited {
-        /// Bytes a minute.
-        bytes_per_minute: u32,
+        /// What is left: bytes.
+        quota: Quota,
         /// When the same request can pass.
         retry_after: Duration,
     },
@@ -152,8 +163,8 @@ impl ApiError {
         if let Some(wait) = problem.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(quota::whole_seconds(wait)));
         }
-        if let Some(quota) = problem.quota {
-            quota::write_headers(headers, quota);
+        if let Some((counted, quota)) = problem.quota {
+            quota::write_headers(headers, counted, quota);
         }
         if problem.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("ApiKey realm=\"hookgate\"");

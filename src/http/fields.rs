@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use axum::extract::{FromRequest, Request};
@@ -38,6 +39,11 @@ pub(super) struct Fields {
 /// The fields of a body that may be left out altogether, and is then an object without fields.
 #[derive(Debug)]
 pub(super) struct OptionalFields(pub(super) Fields);
+
+/// A request that says all it has to say by its path: it has no query, and no body but an object without
+/// fields.
+#[derive(Debug)]
+pub(super) struct NoFields;
 
 impl Fields {
     fn parse(body: &[u8]) -> Result<Self, ApiError> {
@@ -155,20 +161,14 @@ pub(super) fn boolean(field: &str, value: &Value) -> Checked<bool> {
     value.as_bool().ok_or_else(|| vec![Violation::new(field, "type", "must be true or false")])
 }
 
-/// Takes a whole number from 0 to 2^32 - 1 and has it checked by a rule of the domain.
-pub(super) fn number(
-    field: &str,
-    value: &Value,
-    check: impl FnOnce(u32) -> Result<(), Violation>,
-) -> Checked<u32> {
+/// Takes a whole number of this range.
+pub(super) fn number(field: &str, value: &Value, range: &RangeInclusive<u32>) -> Checked<u32> {
     let Value::Number(number) = value else {
-        return Err(vec![Violation::new(field, "type", "must be a number")]);
+        return Err(vec![Violation::new(field, "type", Violation::range_rule(range))]);
     };
     let whole = number.as_u64().and_then(|number| u32::try_from(number).ok());
-    let number = whole.ok_or_else(|| {
-        vec![Violation::new(field, "range", "must be a whole number from 0 to 4294967295")]
-    })?;
-    check(number).map(|()| number).map_err(|violation| vec![violation])
+    let number = whole.filter(|number| range.contains(number));
+    number.ok_or_else(|| vec![Violation::range(field, range)])
 }
 
 fn shortened(name: &str) -> String {
@@ -198,6 +198,15 @@ impl FromRequest<AppState> for OptionalFields {
         }
         json?;
         Fields::parse(&body).map(Self)
+    }
+}
+
+impl FromRequest<AppState> for NoFields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
+        let OptionalFields(fields) = OptionalFields::from_request(request, app).await?;
+        fields.finish(Some(Self))
     }
 }
 
@@ -260,7 +269,7 @@ mod tests {
         fields.required("a", text("a"));
         fields.optional("b", text("b"));
         fields.required("c", text("c"));
-        fields.optional("n", |value| number("n", value, |_| Ok(())));
+        fields.optional("n", |value| number("n", value, &(1..=9)));
         fields.optional("flag", |value| boolean("flag", value));
         let expected = [
             ("b", "repeated"),
@@ -272,6 +281,16 @@ mod tests {
         ];
         let expected = expected.map(|(field, code)| (field.to_owned(), code));
         assert_eq!(faults(fields.finish(Some(()))), expected);
+    }
+
+    #[test]
+    fn a_number_that_is_wrong_in_whatever_way_is_told_the_fields_own_range() {
+        let take = |text: &str| number("n", &serde_json::from_str(text).unwrap(), &(1..=9));
+        assert_eq!((take("1"), take("9")), (Ok(1), Ok(9)));
+        for wrong in ["0", "10", "-1", "1.0", "1e0", "5000000000", "\"5\"", "true", "[]"] {
+            let fault = &take(wrong).unwrap_err()[0];
+            assert_eq!(fault.message, "must be a whole number from 1 to 9, in digits", "{wrong}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::error::ApiError;
-use super::quota;
+use super::quota::{self, Counted};
 use crate::auth::AuthError;
 use crate::domain::RotationRefusal;
 use crate::ingest::AcceptError;
@@ -31,7 +31,7 @@ pub(super) struct Problem {
     /// When the same request may succeed.
     pub(super) retry_after: Option<Duration>,
     /// What the caller may send.
-    pub(super) quota: Option<Quota>,
+    pub(super) quota: Option<(Counted, Quota)>,
     pub(super) blame: Blame,
 }
 
@@ -130,13 +130,23 @@ impl Problem {
                 format!("the quota of {events_per_month} events a month (UTC) is used up"),
             )
             .retry(*retry_after),
-            ApiError::ByteRateLimited { bytes_per_minute, retry_after } => Self::new(
+            ApiError::BatchOverMonth { events_per_month, left, events, retry_after } => Self {
+                retry_after: *retry_after,
+                ..Self::new(
+                    S::TOO_MANY_REQUESTS,
+                    "batch_over_month",
+                    "The batch is above the month's quota",
+                    over_month(*events_per_month, *left, *events),
+                )
+            },
+            ApiError::ByteRateLimited { quota, retry_after } => Self::new(
                 S::TOO_MANY_REQUESTS,
                 "byte_rate_limited",
                 "Too many bytes",
-                format!("the limit of {bytes_per_minute} bytes a minute is reached"),
+                format!("the limit of {} bytes a minute is reached", quota.limit),
             )
-            .retry(*retry_after),
+            .retry(*retry_after)
+            .quota(Counted::Bytes, *quota),
             ApiError::Add(what, AddRefusal::OverQuota(most)) => Self::new(
                 S::CONFLICT,
                 "quota_reached",
@@ -166,7 +176,7 @@ impl Problem {
                 );
                 Self::new(S::TOO_MANY_REQUESTS, "rate_limited", "Too many events", detail)
                     .retry(*retry_after)
-                    .quota(*quota)
+                    .quota(Counted::Events, *quota)
             }
             ApiError::BatchOverRateLimit { quota, events } => Self::new(
                 S::TOO_MANY_REQUESTS,
@@ -178,7 +188,7 @@ impl Problem {
                     quota.burst
                 ),
             )
-            .quota(*quota),
+            .quota(Counted::Events, *quota),
             ApiError::Accept(error) => accept(error),
             ApiError::Delivery(refusal) => delivery(*refusal),
             ApiError::StillRefused(why) => Self::new(
@@ -249,12 +259,23 @@ impl Problem {
         Self { retry_after: Some(after), ..self }
     }
 
-    fn quota(self, quota: Quota) -> Self {
-        Self { quota: Some(quota), ..self }
+    fn quota(self, counted: Counted, quota: Quota) -> Self {
+        Self { quota: Some((counted, quota)), ..self }
     }
 
     fn blame(self, blame: Blame) -> Self {
         Self { blame, ..self }
+    }
+}
+
+fn over_month(events_per_month: u32, left: u32, events: u32) -> String {
+    let quota = format!("the quota of {events_per_month} a month (UTC)");
+    if events > events_per_month {
+        format!(
+            "{events} events are more than {quota}, of which {left} are left; send smaller batches"
+        )
+    } else {
+        format!("{events} events are more than the {left} left of {quota}; send smaller batches")
     }
 }
 

@@ -117,8 +117,18 @@ impl RateLimiter {
     /// What `org` may send now. Takes nothing.
     pub fn quota(&self, org: OrgId, rate: Rate) -> Quota {
         let per_minute = rate.per_minute.map_or(self.per_minute_default, at_least_one);
-        let rate = FullRate { per_minute, burst: rate.burst.map_or(per_minute, at_least_one) };
-        let Some(limiter) = self.events.get(&org).filter(|limiter| limiter.rate == rate) else {
+        let burst = rate.burst.map_or(per_minute, at_least_one);
+        self.left(&self.events, org, FullRate { per_minute, burst })
+    }
+
+    /// The same for bytes.
+    pub fn quota_of_bytes(&self, org: OrgId, per_minute: u32) -> Quota {
+        let per_minute = at_least_one(per_minute);
+        self.left(&self.bytes, org, FullRate { per_minute, burst: per_minute })
+    }
+
+    fn left(&self, limiters: &Limiters, org: OrgId, rate: FullRate) -> Quota {
+        let Some(limiter) = limiters.get(&org).filter(|limiter| limiter.rate == rate) else {
             return quota(rate, rate.burst.get());
         };
         let (at, remaining) = limiter.seen();
@@ -308,8 +318,13 @@ mod tests {
     #[test]
     fn bytes_have_a_limit_of_their_own() {
         let (limiter, org) = (limiter(1), org(1));
+        assert_eq!(limiter.quota_of_bytes(org, 100).remaining, 100);
         assert!(matches!(limiter.check_bytes(org, 100, cost(80)), Verdict::Allowed(_)));
-        assert!(matches!(limiter.check_bytes(org, 100, cost(80)), Verdict::Denied { .. }));
+        assert_eq!(limiter.quota_of_bytes(org, 100).remaining, 20);
+        let Verdict::Denied { quota, .. } = limiter.check_bytes(org, 100, cost(80)) else {
+            panic!("allowed 160")
+        };
+        assert_eq!((quota.limit, quota.remaining), (100, 20));
         assert!(matches!(limiter.check_bytes(org, 100, cost(101)), Verdict::TooCostly(_)));
         assert!(matches!(limiter.check(org, DEFAULT, cost(1)), Verdict::Allowed(_)));
     }

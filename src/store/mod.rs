@@ -209,8 +209,22 @@ pub trait OrgStore: Send + Sync {
 pub struct KeyChange {
     /// The key.
     pub key: ApiKeyId,
-    /// When.
-    pub at: Timestamp,
+    /// The change's number in its database. A key's later changes have higher ones.
+    pub number: i64,
+}
+
+/// How far a look for changes got, and where the next one goes on. Counted by the database, so that it
+/// does not matter what clocks say. Lower than one before only when the database was put back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ChangeMark(i64);
+
+/// What a look for changes found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyChanges {
+    /// The changes, in no order.
+    pub changes: Vec<KeyChange>,
+    /// Where the next look goes on.
+    pub mark: ChangeMark,
 }
 
 /// API keys. Operators' keys belong to no organisation, so most methods look across.
@@ -247,11 +261,13 @@ pub trait KeyStore: Send + Sync {
         replacement: &ApiKey,
         by: &Actor,
     ) -> Result<bool, StoreError>;
-    /// Which keys were added or changed at `since` or later, and which belong to organisations that were.
+    /// Which keys were added or changed since the look that ended at `since`, and which belong to
+    /// organisations that were: by whichever process, and whatever time it took it for. Some that the
+    /// look before named may be named again. Without `since` only where to begin.
     async fn keys_changed_across_orgs(
         &self,
-        since: Timestamp,
-    ) -> Result<Vec<KeyChange>, StoreError>;
+        since: Option<ChangeMark>,
+    ) -> Result<KeyChanges, StoreError>;
 }
 
 /// What was used: written down now and then, and not with every request.

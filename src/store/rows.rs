@@ -13,7 +13,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::seal::{self, Keyring, Place, SecretColumns};
-use super::{KeyChange, MissingKey, RESEALED_PER_STEP, Resealed, StoreError};
+use super::{
+    ChangeMark, KeyChange, KeyChanges, MissingKey, RESEALED_PER_STEP, Resealed, StoreError,
+};
 use crate::domain::{
     ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId,
     Deletion, Delivery, DeliveryId, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash,
@@ -374,9 +376,18 @@ pub(super) fn replay_key(row: &impl Columns) -> Result<(OrgId, ReplayId), StoreE
     Ok((OrgId::from_uuid(row.uuid(0)?), ReplayId::from_uuid(row.uuid(1)?)))
 }
 
-/// Reads `id, changed_at`.
-pub(super) fn key_change(row: &impl Columns) -> Result<KeyChange, StoreError> {
-    Ok(KeyChange { key: ApiKeyId::from_uuid(row.uuid(0)?), at: row.moment(1)? })
+/// Reads rows of `id, change_number`, one of which has no id and tells where the next look goes on.
+pub(super) fn key_changes(rows: &[impl Columns]) -> Result<KeyChanges, StoreError> {
+    let (mut changes, mut mark) = (Vec::new(), None);
+    for row in rows {
+        let number = row.number(1)?;
+        match row.uuid_opt(0)? {
+            Some(id) => changes.push(KeyChange { key: ApiKeyId::from_uuid(id), number }),
+            None => mark = Some(ChangeMark(number)),
+        }
+    }
+    let mark = mark.ok_or_else(|| StoreError::Corrupt("changes are not counted".to_owned()))?;
+    Ok(KeyChanges { changes, mark })
 }
 
 /// Reads every row with `read`.

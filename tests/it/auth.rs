@@ -1,6 +1,5 @@
 //! Keys against a real SQLite store: what is cached, what is hashed, and what a change does.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,7 +113,6 @@ impl World {
             "key watch",
             watch_changed_keys(
                 self.authenticator.clone(),
-                self.clock.clone(),
                 Wake::new(),
                 self.config.auth_poll_interval,
                 lifecycle.shutdown(),
@@ -168,14 +166,21 @@ async fn after_the_ttl_the_row_is_read_again_but_not_hashed() {
 async fn a_change_is_forgotten_for_once() {
     let world = World::start().await;
     let (key_id, key) = world.key().await;
-    let (since, mut seen) = (world.clock.now(), HashSet::new());
     for _ in 0..3 {
         world.ask(&key).await.unwrap();
-        world.authenticator.forget_changed(since, &mut seen).await.unwrap();
+        world.authenticator.forget_changed().await.unwrap();
     }
-    assert_eq!(world.lookups(), (1, 2), "what was read since the change counts");
+    assert_eq!(world.lookups(), (1, 2), "the first look may have come after a change");
+    let change = OrgChange { name: None, limits: vec![(Limit::RatePerMinute, Some(9))] };
+    world.store.update_org(world.org, &change, &Actor::CLI, START).await.unwrap();
+    for _ in 0..3 {
+        world.authenticator.forget_changed().await.unwrap();
+        let principal = world.ask(&key).await.unwrap();
+        assert_eq!(principal.limits.get(Limit::RatePerMinute), Some(9));
+    }
+    assert_eq!(world.lookups(), (3, 3), "what was read since the change counts");
     world.revoke(key_id).await;
-    world.authenticator.forget_changed(since, &mut seen).await.unwrap();
+    world.authenticator.forget_changed().await.unwrap();
     assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
 }
 
@@ -292,6 +297,28 @@ async fn what_is_changed_elsewhere_is_noticed_by_the_watcher() {
     assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
     assert_eq!(world.hashes(), 1);
     assert!(watch.drain(Duration::from_secs(30)).await);
+}
+
+#[tokio::test]
+async fn what_a_process_with_another_clock_changed_is_noticed_too() {
+    for ahead in [false, true] {
+        let world = World::start().await;
+        let (id, key) = world.key().await;
+        let watch = world.watch();
+        world.ask(&key).await.unwrap();
+        world.clock.advance(Duration::from_hours(2));
+        let hours = if ahead { 4 } else { 0 };
+        let theirs = START.plus(Duration::from_hours(hours));
+        world.store.suspend_org(world.org, true, &Actor::CLI, theirs).await.unwrap();
+        while !world.ask(&key).await.unwrap().suspended {
+            tokio::task::yield_now().await;
+        }
+        world.store.expire_key_across_orgs(id, START, &Actor::CLI, theirs).await.unwrap();
+        while world.ask(&key).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert!(watch.drain(Duration::from_secs(30)).await);
+    }
 }
 
 #[tokio::test]

@@ -163,8 +163,15 @@ async fn organisations_and_keys_have_limits_scopes_and_an_end_and_the_log_tells_
     let updated = place.json(&update).await;
     assert_eq!((text(&updated, "name"), &updated["burst"]), ("Ltd", &json!(5)));
     assert_eq!(updated["keys_max"], Value::Null);
-    place.run(&["org", "update", org, "--burst", "0"]).await.failed(1, "burst must be 1 to");
-    place.run(&["org", "update", org, "--burst", "few"]).await.failed(2, "or none");
+    for wrong in ["0", "few", "1.0", "1e3", "100000001", "5000000000"] {
+        let rule = "must be a whole number from 1 to 100000000, in digits, or none";
+        place.run(&["org", "update", org, "--burst", wrong]).await.failed(2, rule);
+    }
+    let add = ["endpoint", "add", "--org", org, "--url", "https://example.com/hooks"];
+    for wrong in ["0", "1001", "5000000000"] {
+        let add = [&add[..], &["--max-concurrency", wrong]].concat();
+        place.run(&add).await.failed(2, "is not in 1..=1000");
+    }
 
     let scopes = ["--scopes", "events:read,events:write", "--expires-in", "1h"];
     let create = [&["key", "create", "--org", org, "--name", "ci"], &scopes[..]].concat();
@@ -296,7 +303,7 @@ async fn a_misspelt_command_is_told_from_one_that_failed() {
     place.run(&both).await.failed(2, "cannot be used with");
     place.run(&["org", "create", "--name", " "]).await.failed(1, "name must be");
     let limit = ["org", "create", "--name", "x", "--rate-limit-per-minute", "0"];
-    place.run(&limit).await.failed(1, "rate_limit_per_minute must be");
+    place.run(&limit).await.failed(2, "must be a whole number from 1 to");
     place.run(&["serve", "--auth-poll-interval", "0s"]).await.failed(2, "1ms at the least");
     place.run(&["serve", "--auth-cache-ttl", "2000years"]).await.failed(2, "ten years");
     place.run(&["serve", "--log", "a=b=c"]).await.failed(1, "RUST_LOG");

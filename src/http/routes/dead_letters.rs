@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::super::error::ApiError;
 use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
+use super::super::fields::NoFields;
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
@@ -71,9 +72,8 @@ pub(in super::super) async fn replay(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeadLetterId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     let (org, by) = (tenant.org_id, tenant.actor());
     let letter = app.store.dead_letter(org, id).await?.ok_or(ApiError::NotFound)?;
     if let Some(delivery) = letter.delivery_id {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::super::error::ApiError;
 use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
+use super::super::fields::NoFields;
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
@@ -76,9 +77,8 @@ pub(in super::super) async fn retry(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     let retried =
         app.store.retry_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = retried.map_err(ApiError::Delivery)?;
@@ -90,9 +90,8 @@ pub(in super::super) async fn replay(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     let replayed =
         app.store.replay_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = replayed.map_err(ApiError::Delivery)?;
@@ -105,9 +104,8 @@ pub(in super::super) async fn cancel(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     let cancelled =
         app.store.cancel_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = cancelled.map_err(ApiError::Delivery)?;

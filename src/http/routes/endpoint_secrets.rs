@@ -117,9 +117,8 @@ pub(super) fn for_receivers(secret: &SigningSecret) -> Option<String> {
 }
 
 fn overlap_seconds(value: &Value) -> Checked<Duration> {
-    let span = |seconds| Duration::from_secs(u64::from(seconds));
-    fields::number("overlap_seconds", value, |seconds| Secrets::check_overlap(span(seconds)))
-        .map(span)
+    let seconds = fields::number("overlap_seconds", value, &(0..=Secrets::OVERLAP_SECONDS_MAX))?;
+    Ok(Duration::from_secs(u64::from(seconds)))
 }
 
 fn shown(endpoint: &Endpoint, now: Timestamp) -> Result<Response, ApiError> {

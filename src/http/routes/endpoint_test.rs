@@ -74,6 +74,6 @@ pub(in super::super) async fn send(
     let view = TestView { event_id: event.id, delivery_id, status: "accepted" };
     let mut response =
         answer::at(StatusCode::ACCEPTED, &format!("/api/deliveries/{delivery_id}"), &view)?;
-    quota::write_headers(response.headers_mut(), quota);
+    quota::write_headers(response.headers_mut(), quota::Counted::Events, quota);
     Ok(response)
 }

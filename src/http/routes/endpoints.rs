@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::super::error::ApiError;
 use super::super::extract::{Caller, EndpointsManage, Id, Scoped};
-use super::super::fields::{self, Checked, Fields};
+use super::super::fields::{self, Checked, Fields, NoFields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::{answer, endpoint_secrets};
@@ -170,9 +170,8 @@ pub(in super::super) async fn cancel_pending(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
     let (by, now) = (tenant.actor(), app.clock.now());
     let mut cancelled = 0;
@@ -220,10 +219,10 @@ fn endpoint_change(mut fields: Fields, guard: &Guard) -> Result<EndpointChange, 
 fn pacing_change(fields: &mut Fields) -> PacingChange {
     PacingChange {
         max_concurrency: fields.nullable("max_concurrency", |value| {
-            fields::number("max_concurrency", value, Pacing::check_max_concurrency)
+            fields::number("max_concurrency", value, &Pacing::CONCURRENCY)
         }),
         rate_limit_per_second: fields.nullable("rate_limit_per_second", |value| {
-            fields::number("rate_limit_per_second", value, Pacing::check_rate_limit)
+            fields::number("rate_limit_per_second", value, &Pacing::RATE_LIMIT)
         }),
         retry_schedule: fields.nullable("retry_schedule", retry_schedule),
         ordered: fields.optional("ordered", |value| fields::boolean("ordered", value)),

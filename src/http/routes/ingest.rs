@@ -178,7 +178,7 @@ fn refuse(app: &AppState, error: DraftError) -> ApiError {
 
 fn accepted(body: Vec<u8>, quota: Quota) -> Response {
     let mut response = answer::json_bytes(StatusCode::ACCEPTED, body);
-    quota::write_headers(response.headers_mut(), quota);
+    quota::write_headers(response.headers_mut(), quota::Counted::Events, quota);
     response
 }
 

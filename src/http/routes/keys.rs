@@ -231,20 +231,15 @@ pub(super) fn grace(mut fields: Fields) -> Result<Duration, ApiError> {
 }
 
 fn grace_seconds(value: &Value) -> Checked<u32> {
-    fields::number("grace_seconds", value, |seconds| {
-        if seconds <= GRACE_SECONDS_MAX {
-            return Ok(());
-        }
-        Err(Violation::new("grace_seconds", "range", "must be at most 604800 seconds, seven days"))
-    })
+    fields::number("grace_seconds", value, &(0..=GRACE_SECONDS_MAX))
 }
 
 /// Names every scope that is none, or that may not be granted.
 fn scopes(value: &Value, grantable: Scopes) -> Checked<Scopes> {
-    let items =
-        value.as_array().filter(|items| !items.is_empty() && items.len() <= Scope::ALL.len());
+    let most = Scope::ALL.len();
+    let items = value.as_array().filter(|items| (1..=most).contains(&items.len()));
     let Some(items) = items else {
-        let rule = "must be an array of one or more scopes";
+        let rule = format!("must be an array of 1 to {most} scopes");
         return Err(vec![Violation::new("scopes", "type", rule)]);
     };
     let mut all = Scopes::NONE;

@@ -4,8 +4,6 @@
 //! deleted organisation's keys open nothing from then on; other instances hear of it, or notice it
 //! within `AUTH_POLL_INTERVAL`.
 
-use std::collections::HashSet;
-
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -13,11 +11,11 @@ use serde_json::Value;
 
 use super::super::error::ApiError;
 use super::super::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
-use super::super::fields::{self, Checked, Fields};
+use super::super::fields::{self, Checked, Fields, NoFields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
-use crate::domain::{Limit, Org, OrgChange, OrgId, Timestamp};
+use crate::domain::{Limit, Org, OrgChange, OrgId};
 
 /// `POST /api/admin/orgs`.
 pub(in super::super) async fn create(
@@ -68,7 +66,7 @@ pub(in super::super) async fn change(
     let change = fields.finish(Some(change))?;
     let now = app.clock.now();
     let changed = app.store.update_org(id, &change, &operator.actor(), now).await?;
-    changed_at(&app, now, changed, StatusCode::OK).await
+    answer_change(&app, changed, StatusCode::OK).await
 }
 
 /// `POST /api/admin/orgs/{id}/suspend`.
@@ -76,12 +74,11 @@ pub(in super::super) async fn suspend(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     let now = app.clock.now();
     let changed = app.store.suspend_org(id, true, &operator.actor(), now).await?;
-    changed_at(&app, now, changed, StatusCode::OK).await
+    answer_change(&app, changed, StatusCode::OK).await
 }
 
 /// `POST /api/admin/orgs/{id}/resume`.
@@ -89,13 +86,12 @@ pub(in super::super) async fn resume(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     let now = app.clock.now();
     let changed = app.store.suspend_org(id, false, &operator.actor(), now).await?;
     app.wake.wake();
-    changed_at(&app, now, changed, StatusCode::OK).await
+    answer_change(&app, changed, StatusCode::OK).await
 }
 
 /// `DELETE /api/admin/orgs/{id}`: 202; nothing of it can be used any more, and what it has is deleted
@@ -109,18 +105,17 @@ pub(in super::super) async fn delete(
     query.finish()?;
     let now = app.clock.now();
     let changed = app.store.delete_org(id, &operator.actor(), now).await?;
-    changed_at(&app, now, changed, StatusCode::ACCEPTED).await
+    answer_change(&app, changed, StatusCode::ACCEPTED).await
 }
 
-/// Answers with an organisation that was changed at `now`, once nobody here goes by what it was.
-async fn changed_at(
+/// Answers with an organisation that was changed, once nobody here goes by what it was.
+async fn answer_change(
     app: &AppState,
-    now: Timestamp,
     changed: Option<Org>,
     status: StatusCode,
 ) -> Result<Response, ApiError> {
     let org = changed.ok_or(ApiError::NotFound)?;
-    app.authenticator.forget_changed(now, &mut HashSet::new()).await?;
+    app.authenticator.forget_changed().await?;
     answer::json(status, &org)
 }
 
@@ -131,9 +126,8 @@ fn name(value: &Value) -> Checked<String> {
 /// Takes the limits that are named; `null` takes one away.
 fn limits(fields: &mut Fields) -> Vec<(Limit, Option<u32>)> {
     let take = |limit: Limit| {
-        let value = fields.nullable(limit.name(), |value| {
-            fields::number(limit.name(), value, |value| limit.check(value))
-        });
+        let value = fields
+            .nullable(limit.name(), |value| fields::number(limit.name(), value, &limit.range()));
         value.map(|value| (limit, value))
     };
     Limit::ALL.into_iter().filter_map(take).collect()

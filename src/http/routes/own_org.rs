@@ -43,6 +43,8 @@ struct Limits {
     events_left_now: u32,
     /// Bytes of bodies a minute; `null` for no limit.
     bytes_per_minute: Option<u32>,
+    /// Bytes that may be sent now, as far as this server knows; `null` for no limit.
+    bytes_left_now: Option<u32>,
     /// Bytes in a payload.
     event_bytes_max: usize,
     /// Events in a batch.
@@ -84,6 +86,9 @@ pub(in super::super) async fn own(
     let holdings = app.store.holdings(tenant.org_id, now).await?;
     let (rate, draft) = (quota::rate(&org.limits), app.settings().draft_limits(&org.limits));
     let left = app.limiter.quota(tenant.org_id, rate);
+    let bytes_per_minute = org.limits.get(Limit::BytesPerMinute);
+    let bytes_left = |limit| app.limiter.quota_of_bytes(tenant.org_id, limit).remaining;
+    let bytes_left_now = bytes_per_minute.map(bytes_left);
     answer::ok(&OwnOrgView {
         id: org.id,
         name: org.name,
@@ -98,7 +103,8 @@ pub(in super::super) async fn own(
             events_per_minute: left.limit,
             burst: left.burst,
             events_left_now: left.remaining,
-            bytes_per_minute: org.limits.get(Limit::BytesPerMinute),
+            bytes_per_minute,
+            bytes_left_now,
             event_bytes_max: draft.payload_bytes_max,
             batch_events_max: Settings::BATCH_EVENTS_MAX,
             batch_body_bytes_max: Settings::BATCH_BODY_BYTES_MAX,

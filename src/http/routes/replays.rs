@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::super::error::ApiError;
 use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped, Tenant};
-use super::super::fields::{self, Checked, Fields, OptionalFields};
+use super::super::fields::{self, Checked, Fields, NoFields, OptionalFields};
 use super::super::query::{Query, rule};
 use super::super::state::AppState;
 use super::answer;
@@ -78,9 +78,8 @@ pub(in super::super) async fn cancel(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<ReplayId>,
-    query: Query,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    query.finish()?;
     let ended =
         app.store.end_replay(tenant.org_id, id, None, &tenant.actor(), app.clock.now()).await?;
     answer::ok(&ended.ok_or(ApiError::NotFound)?)

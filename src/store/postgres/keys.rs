@@ -7,7 +7,7 @@ use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{Actor, ApiKey, ApiKeyId, Cursor, Limit, OrgId, Page, PageRequest, Timestamp};
 use crate::store::audit::Note;
 use crate::store::rows::{self, key_columns};
-use crate::store::{AddRefusal, KeyChange, KeyStore, StoreError, timed};
+use crate::store::{AddRefusal, ChangeMark, KeyChanges, KeyStore, StoreError, timed};
 use crate::telemetry::DbOperation;
 
 #[async_trait]
@@ -113,18 +113,26 @@ impl KeyStore for PostgresStore {
 
     async fn keys_changed_across_orgs(
         &self,
-        since: Timestamp,
-    ) -> Result<Vec<KeyChange>, StoreError> {
+        since: Option<ChangeMark>,
+    ) -> Result<KeyChanges, StoreError> {
+        // Transactions below xmin have ended, and what they did is seen here; all others are looked at
+        // again. Those from xmax on come later: only rows of another database, which were loaded into
+        // this one, have such numbers.
         let found = sqlx::query(
-            "SELECT id, changed_at FROM api_keys WHERE changed_at >= $1
+            "SELECT NULL::uuid, pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+             UNION ALL
+             SELECT id, change_number FROM api_keys
+             WHERE change_number >= $1
+                 AND change_number < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
              UNION
-             SELECT k.id, o.changed_at FROM orgs o JOIN api_keys k ON k.org_id = o.id
-             WHERE o.changed_at >= $1",
+             SELECT k.id, o.change_number FROM orgs o JOIN api_keys k ON k.org_id = o.id
+             WHERE o.change_number >= $1
+                 AND o.change_number < pg_snapshot_xmax(pg_current_snapshot())::text::bigint",
         )
-        .bind(moment(since))
+        .bind(since.map(|mark| mark.0))
         .fetch_all(&self.pool)
         .await?;
-        rows::all(&found, rows::key_change)
+        rows::key_changes(&found)
     }
 }
 

@@ -7,7 +7,7 @@ use super::{SqliteStore, audit, orgs};
 use crate::domain::{Actor, ApiKey, ApiKeyId, Cursor, Limit, OrgId, Page, PageRequest, Timestamp};
 use crate::store::audit::Note;
 use crate::store::rows::{self, key_columns};
-use crate::store::{AddRefusal, KeyChange, KeyStore, StoreError, timed};
+use crate::store::{AddRefusal, ChangeMark, KeyChanges, KeyStore, StoreError, timed};
 use crate::telemetry::DbOperation;
 
 #[async_trait]
@@ -113,18 +113,21 @@ impl KeyStore for SqliteStore {
 
     async fn keys_changed_across_orgs(
         &self,
-        since: Timestamp,
-    ) -> Result<Vec<KeyChange>, StoreError> {
+        since: Option<ChangeMark>,
+    ) -> Result<KeyChanges, StoreError> {
+        // What commits next has the counter's next number: transactions are one after the other.
         let found = sqlx::query(
-            "SELECT id, changed_at FROM api_keys WHERE changed_at >= ?1
+            "SELECT NULL, number + 1 FROM change_counter
+             UNION ALL
+             SELECT id, change_number FROM api_keys WHERE change_number >= ?1
              UNION
-             SELECT k.id, o.changed_at FROM orgs o JOIN api_keys k ON k.org_id = o.id
-             WHERE o.changed_at >= ?1",
+             SELECT k.id, o.change_number FROM orgs o JOIN api_keys k ON k.org_id = o.id
+             WHERE o.change_number >= ?1",
         )
-        .bind(since.micros())
+        .bind(since.map(|mark| mark.0))
         .fetch_all(&self.readers)
         .await?;
-        rows::all(&found, rows::key_change)
+        rows::key_changes(&found)
     }
 }
 

@@ -58,7 +58,7 @@ async fn endpoints_are_added_and_rotated_with_either_scheme() {
     let fails = async |command: Vec<&str>, with: &str| {
         acme.place.run(&command).await.failed(1, with);
     };
-    fails(acme.rotate(id, &["--overlap", "8d"]), "overlap_seconds must be at most").await;
+    fails(acme.rotate(id, &["--overlap", "8d"]), "overlap must be at most 7d").await;
     fails(acme.rotate(super::NOBODY, &[]), "there is no endpoint").await;
     fails(acme.add(&["--secret", "whsec_s3cret"]), "secret must be whsec_").await;
     let contradiction = ["--secret", brought, "--signature", "ed25519"];

@@ -32,6 +32,36 @@ async fn organisations_are_created_listed_and_changed() {
 }
 
 #[tokio::test]
+async fn a_number_that_is_wrong_in_whatever_way_is_told_the_fields_own_range() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let tenant = server.tenant("acme").await;
+    let rotate = format!("/api/admin/keys/{}/rotate", tenant.key_id);
+    let orgs = "/api/admin/orgs";
+    for (path, key, field, range) in [
+        (orgs, &operator, "rate_limit_per_minute", "1 to 100000000"),
+        (orgs, &operator, "burst", "1 to 100000000"),
+        (orgs, &operator, "bytes_per_minute", "1 to 4294967295"),
+        (orgs, &operator, "events_per_month", "0 to 4294967295"),
+        (orgs, &operator, "endpoints_max", "0 to 1000000"),
+        (orgs, &operator, "keys_max", "0 to 1000000"),
+        (orgs, &operator, "payload_bytes_max", "1 to 4294967295"),
+        (&rotate, &operator, "grace_seconds", "0 to 604800"),
+        ("/api/endpoints", &tenant.key, "max_concurrency", "1 to 1000"),
+        ("/api/endpoints", &tenant.key, "rate_limit_per_second", "1 to 10000"),
+    ] {
+        for number in ["-1", "1e3", "1.0", "5000000000"] {
+            let body = format!(r#"{{"name":"a","url":"https://example.com","{field}":{number}}}"#);
+            let problem = server.post(path, key, body).await.expect(422);
+            let errors = problem["errors"].as_array().unwrap();
+            let fault = errors.iter().find(|fault| fault["field"] == field).unwrap();
+            let rule = format!("must be a whole number from {range}, in digits");
+            assert_eq!((&fault["code"], &fault["message"]), (&json!("range"), &json!(rule)));
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_broken_rule_of_an_organisation_and_a_key_is_named() {
     let server = Server::start().await;
     let operator = server.operator().await;
@@ -54,6 +84,13 @@ async fn every_broken_rule_of_an_organisation_and_a_key_is_named() {
     post(&keys, r#"{"name":"a\u0000b","role":"operator"}"#)
         .await
         .expect_faults(&[("name", "format"), ("role", "unknown")]);
+    for name in ["pay\u{202e}lac", "ac\u{200b}me"] {
+        let body = json!({ "name": name }).to_string();
+        for path in ["/api/admin/orgs", &keys] {
+            let answer = server.post(path, &operator, body.clone()).await;
+            answer.expect_faults(&[("name", "format")]);
+        }
+    }
     post("/api/admin/keys", "{}").await.expect_faults(&[("name", "required")]);
     let rotate = format!("/api/admin/keys/{}/rotate", tenant.key_id);
     post(&rotate, r#"{"grace_seconds":604801}"#).await.expect_faults(&[("grace_seconds", "range")]);
@@ -189,7 +226,7 @@ async fn a_tenant_sees_its_organisation_and_its_limits() {
         },
         "limits": {
             "events_per_minute": 1000, "burst": 1000, "events_left_now": 1000,
-            "bytes_per_minute": null, "event_bytes_max": 5000, "batch_events_max": 1000,
+            "bytes_per_minute": null, "bytes_left_now": null, "event_bytes_max": 5000, "batch_events_max": 1000,
             "batch_body_bytes_max": 5_242_880,
         },
         "quotas": {

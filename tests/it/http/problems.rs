@@ -50,6 +50,37 @@ async fn a_malformed_id_is_not_found() {
 }
 
 #[tokio::test]
+async fn what_needs_no_body_takes_an_empty_object_and_refuses_fields() {
+    let server = Server::start().await;
+    let (tenant, operator) = (server.tenant("acme").await, server.operator().await);
+    let nobody = "019b0000-0000-7000-8000-000000000000";
+    let org = format!("/api/admin/orgs/{nobody}");
+    let requests = [
+        (format!("{org}/suspend"), &operator),
+        (format!("{org}/resume"), &operator),
+        (format!("/api/endpoints/{nobody}/cancel-pending"), &tenant.key),
+        (format!("/api/deliveries/{nobody}/retry"), &tenant.key),
+        (format!("/api/deliveries/{nobody}/replay"), &tenant.key),
+        (format!("/api/deliveries/{nobody}/cancel"), &tenant.key),
+        (format!("/api/dead-letters/{nobody}/replay"), &tenant.key),
+        (format!("/api/replays/{nobody}/cancel"), &tenant.key),
+    ];
+    for (path, key) in &requests {
+        for body in ["", "{}"] {
+            server.post(path, key, body).await.expect_problem(404, "not_found");
+        }
+        let reason = r#"{"reason":"unpaid"}"#;
+        server.post(path, key, reason).await.expect_faults(&[("reason", "unknown")]);
+        server.post(path, key, "now").await.expect_problem(400, "malformed_json");
+        let queried = format!("{path}?reason=unpaid");
+        server.post(&queried, key, "").await.expect_problem(422, "validation_failed");
+    }
+    let path = format!("/api/admin/orgs/{}/suspend", tenant.org_id);
+    server.post(&path, &operator, r#"{"until":"tomorrow"}"#).await.expect(422);
+    server.get("/api/events", &tenant.key).await.expect(200);
+}
+
+#[tokio::test]
 async fn the_callers_trace_is_echoed_and_a_new_one_is_made() {
     let server = Server::start().await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";

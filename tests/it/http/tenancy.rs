@@ -131,6 +131,10 @@ async fn a_key_gives_away_no_scope_that_it_lacks() {
     ] {
         server.post("/api/keys", manager, body).await.expect_faults(&[fault]);
     }
+    let many = json!({ "name": "x", "scopes": vec!["events:read"; 7] }).to_string();
+    let problem =
+        server.post("/api/keys", manager, many).await.expect_faults(&[("scopes", "type")]);
+    assert_eq!(problem["errors"][0]["message"], "must be an array of 1 to 6 scopes");
 }
 
 #[tokio::test]
@@ -192,11 +196,28 @@ async fn a_months_events_run_out_and_come_back_with_the_next_month() {
     let two = format!("[{EVENT},{EVENT}]");
     server.post("/api/events/batch", &tenant.key, two.clone()).await.expect(202);
     let answer = server.post("/api/events/batch", &tenant.key, two).await;
-    answer.expect_problem(429, "month_used_up");
+    let problem = answer.expect_problem(429, "batch_over_month");
+    let told =
+        "2 events are more than the 1 left of the quota of 3 a month (UTC); send smaller batches";
+    assert_eq!(problem["detail"], told);
     // Twelve hours of January are left.
     assert_eq!(answer.header("retry-after"), "43200");
+    let four = format!("[{EVENT},{EVENT},{EVENT},{EVENT}]");
+    let answer = server.post("/api/events/batch", &tenant.key, four.clone()).await;
+    let problem = answer.expect_problem(429, "batch_over_month");
+    let told = "4 events are more than the quota of 3 a month (UTC), of which 1 are left; send smaller \
+                batches";
+    assert_eq!(problem["detail"], told);
+    assert!(!answer.headers.contains_key("retry-after"), "it would not pass then either");
     server.post("/api/events", &tenant.key, EVENT).await.expect(202);
-    server.post("/api/events", &tenant.key, EVENT).await.expect_problem(429, "month_used_up");
+    let answer = server.post("/api/events/batch", &tenant.key, four).await;
+    answer.expect_problem(429, "batch_over_month");
+    let three = format!("[{EVENT},{EVENT},{EVENT}]");
+    for (path, body) in [("/api/events", EVENT), ("/api/events/batch", &three)] {
+        let answer = server.post(path, &tenant.key, body.to_owned()).await;
+        answer.expect_problem(429, "month_used_up");
+        assert_eq!(answer.header("retry-after"), "43200");
+    }
     let org = server.get("/api/org", &tenant.key).await.expect(200);
     let expected = json!({ "limit": 3, "used": 3, "left": 0 });
     assert_eq!(org["quotas"]["events_this_month"], expected);
@@ -237,10 +258,22 @@ async fn limits_change_while_running_and_hold_from_the_next_request() {
     .await;
     server.post("/api/events", &tenant.key, EVENT).await.expect_problem(413, "payload_too_large");
     limit(&server, &tenant, r#"{"payload_bytes_max":null,"bytes_per_minute":80}"#).await;
+    let bytes_left = async || {
+        let org = server.get("/api/org", &tenant.key).await.expect(200);
+        org["limits"]["bytes_left_now"].as_u64()
+    };
+    assert_eq!(bytes_left().await, Some(80));
     server.post("/api/events", &tenant.key, EVENT).await.expect(202);
+    // What is sent flows back, a byte in 750 ms.
+    let most = 80 - EVENT.len() as u64 + 20;
+    assert!(bytes_left().await.is_some_and(|left| left < most));
     let answer = server.post("/api/events", &tenant.key, EVENT).await;
-    answer.expect_problem(429, "byte_rate_limited");
+    let problem = answer.expect_problem(429, "byte_rate_limited");
+    assert_eq!(problem["detail"], "the limit of 80 bytes a minute is reached");
     assert_ne!(answer.header("retry-after"), "0");
+    let policy = "\"bytes\";q=80;w=60;qu=\"content-bytes\"";
+    assert_eq!(answer.header("ratelimit-policy"), policy);
+    assert!(answer.header("ratelimit").starts_with("\"bytes\";r="), "{answer:?}");
     let large = format!(r#"{{"type":"a","payload":"{}"}}"#, "x".repeat(100));
     server.post("/api/events", &tenant.key, large).await.expect_problem(413, "payload_too_large");
 }
