@@ -172,7 +172,8 @@ impl Org {
     pub fn check_name(name: &str) -> Result<(), Violation> {
         let rule = "must be 1 to 128 bytes, not blanks alone, without control, bidirectional and \
                     zero-width characters";
-        if name.trim().is_empty() || name.len() > Self::NAME_BYTES_MAX {
+        let is_blank = |c: char| c.is_whitespace() || JOINERS.contains(&c);
+        if name.chars().all(is_blank) || name.len() > Self::NAME_BYTES_MAX {
             return Err(Violation::new("name", "length", rule));
         }
         if name.chars().any(is_unseen) {
@@ -182,16 +183,16 @@ impl Org {
     }
 }
 
+/// Format characters that Persian and Indic names, and joined emoji, are not written without.
+const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
+
 /// Whether a character is a control or format character, or ends a line or paragraph: categories Cc,
 /// Cf, Zl and Zp of the Unicode Standard, section 4.5. It shows nothing, or moves what stands around it.
-/// The two joiners are let through: Persian and Indic names, and joined emoji, are not written without.
 fn is_unseen(character: char) -> bool {
     use GeneralCategory as C;
-    if matches!(character, '\u{200c}' | '\u{200d}') {
-        return false;
-    }
     let category = character.general_category();
     matches!(category, C::Control | C::Format | C::LineSeparator | C::ParagraphSeparator)
+        && !JOINERS.contains(&character)
 }
 
 /// What an organisation is good for.
@@ -266,7 +267,7 @@ mod tests {
             assert_eq!(Org::check_name(good), Ok(()), "{good:?}");
         }
         let code = |name: &str| Org::check_name(name).unwrap_err().code;
-        for none in ["", "   ", "\u{3000}\u{a0}", "\t", &"x".repeat(129)] {
+        for none in ["", "   ", "\u{200c}", "\u{3000}\u{a0}", "\t", &"x".repeat(129)] {
             assert_eq!(code(none), "length", "{none:?}");
         }
         for unseen in
