@@ -103,6 +103,8 @@ pub enum ApiError {
     Plan(PlanRefusal),
     /// An endpoint's secret was not rotated.
     Rotation(RotationRefusal),
+    /// Too many keys are being made.
+    IssueBusy,
     /// A key that is no longer good cannot be rotated.
     KeyExpired,
     /// The store did not do what it was asked.
@@ -206,7 +208,10 @@ impl From<AuthError> for ApiError {
 
 impl From<IssueError> for ApiError {
     fn from(error: IssueError) -> Self {
-        Self::internal(error)
+        match error {
+            IssueError::Busy => Self::IssueBusy,
+            IssueError::Random(_) | IssueError::Hash(_) => Self::internal(error),
+        }
     }
 }
 

@@ -207,6 +207,14 @@ impl Problem {
                 "this server's SECRETS_KEY lacks the key they are encrypted by; tell the operator",
             )
             .blame(Blame::Ourselves),
+            ApiError::IssueBusy => Self::new(
+                S::SERVICE_UNAVAILABLE,
+                "auth_unavailable",
+                "No key can be made now",
+                "too many keys are being made; nothing was done, try again",
+            )
+            .retry(RETRY_SOON)
+            .blame(Blame::Surroundings),
             ApiError::KeyExpired => Self::new(
                 S::CONFLICT,
                 "key_expired",

@@ -17,10 +17,11 @@ use super::super::fields::{self, Checked, Fields, OptionalFields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
-use crate::auth::{IssuedKey, issue_key};
+use crate::auth::IssuedKey;
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, Org, OrgId, Page, Role, Scope, Scopes, Timestamp, Violation,
+    Actor, ApiKey, ApiKeyId, Limit, Org, OrgId, Page, Role, Scope, Scopes, Timestamp, Violation,
 };
+use crate::store::AddRefusal;
 
 /// The longest time that a rotated key may go on working: seven days.
 const GRACE_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
@@ -104,7 +105,6 @@ pub(in super::super) async fn create_for_org(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let new = new_key(fields, Scopes::TENANT, app.clock.now())?;
-    app.store.org(org).await?.ok_or(ApiError::NotFound)?;
     create(&app, Role::Tenant(org), new, &operator.actor(), PLACE).await
 }
 
@@ -169,12 +169,27 @@ pub(super) async fn create(
     place: &str,
 ) -> Result<Response, ApiError> {
     let now = app.clock.now();
-    let mut issued = issue_key(role, new.name, now).await?;
+    if let Some(org) = role.org_id() {
+        require_room(app, org, now).await?;
+    }
+    let mut issued = app.authenticator.issue_key(role, new.name, now).await?;
     issued.record.scopes = new.scopes;
     issued.record.expires_at = new.expires_at;
     let added = app.store.insert_key_across_orgs(&issued.record, by).await?;
     added.map_err(|refusal| ApiError::Add("keys", refusal))?;
     created(&issued, now, place)
+}
+
+/// Refuses a key that its organisation has no room for, before it costs a hash. Only the store's own
+/// look, which comes as it adds the key, is sure.
+async fn require_room(app: &AppState, org: OrgId, now: Timestamp) -> Result<(), ApiError> {
+    let found = app.store.org(org).await?.filter(|org| org.deletion.is_none());
+    let org = found.ok_or(ApiError::NotFound)?;
+    let Some(most) = org.limits.get(Limit::Keys) else { return Ok(()) };
+    if app.store.holdings(org.id, now).await?.keys < u64::from(most) {
+        return Ok(());
+    }
+    Err(ApiError::Add("keys", AddRefusal::OverQuota(most)))
 }
 
 /// Ends a key now.
@@ -199,7 +214,7 @@ pub(super) async fn replace(
     if !old.is_active(now) {
         return Err(ApiError::KeyExpired);
     }
-    let mut issued = issue_key(old.role, old.name, now).await?;
+    let mut issued = app.authenticator.issue_key(old.role, old.name, now).await?;
     issued.record.scopes = old.scopes;
     issued.record.expires_at = old.expires_at;
     let ends = now.plus(grace);

@@ -262,6 +262,28 @@ async fn quotas_of_keys_and_endpoints_are_told_and_held() {
 }
 
 #[tokio::test]
+async fn a_key_that_there_is_no_room_for_costs_no_hash() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    limit(&server, &tenant, r#"{"keys_max":1}"#).await;
+    server.get("/api/org", &tenant.key).await.expect(200);
+    server.get("/api/admin/orgs", &operator).await.expect(200);
+    let hashes = server.metrics.auth_hashes_total.get();
+    let of_org = format!("/api/admin/orgs/{}/keys", tenant.org_id);
+    let body = r#"{"name":"x"}"#;
+    let asked = (0..24).map(|_| server.post("/api/keys", &tenant.key, body));
+    for answer in futures_util::future::join_all(asked).await {
+        answer.expect_problem(409, "quota_reached");
+    }
+    server.post(&of_org, &operator, body).await.expect_problem(409, "quota_reached");
+    assert_eq!(server.metrics.auth_hashes_total.get(), hashes);
+    limit(&server, &tenant, r#"{"keys_max":2}"#).await;
+    let before = server.metrics.auth_hashes_total.get();
+    server.post("/api/keys", &tenant.key, body).await.expect(201);
+    assert_eq!(server.metrics.auth_hashes_total.get(), before + 1, "one that is made is counted");
+}
+
+#[tokio::test]
 async fn the_last_use_of_a_key_is_known_to_the_minute_also_on_one_connection() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
