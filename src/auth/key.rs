@@ -82,6 +82,7 @@ pub(super) async fn issue_in_turn(
         expires_at: None,
         revoked_at: None,
         last_used_at: None,
+        replaced_by: None,
     };
     Ok(IssuedKey { record, key })
 }

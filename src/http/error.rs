@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::problem::{Blame, Problem};
 use super::quota;
 use crate::auth::{AuthError, IssueError};
-use crate::domain::{RotationRefusal, Scopes, TraceId, Violation};
+use crate::domain::{KeyRotationRefusal, RotationRefusal, Scopes, TraceId, Violation};
 use crate::ingest::AcceptError;
 use crate::limit::Quota;
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
@@ -105,8 +105,8 @@ pub enum ApiError {
     Rotation(RotationRefusal),
     /// Too many keys are being made.
     IssueBusy,
-    /// A key that is no longer good cannot be rotated.
-    KeyExpired,
+    /// A key was not rotated.
+    KeyRotation(KeyRotationRefusal),
     /// The store did not do what it was asked.
     Store(StoreError),
     /// The answer was not ready in time.

@@ -48,6 +48,7 @@ pub(super) const SQLITE: &[Step] = &[
     step!("sqlite", 4, "0004", "fairness"),
     step!("sqlite", 5, "0005", "replays"),
     step!("sqlite", 6, "0006", "tenants"),
+    step!("sqlite", 7, "0007", "key_rotation"),
 ];
 
 /// The steps of the PostgreSQL schema, oldest first.
@@ -58,6 +59,7 @@ pub(super) const POSTGRES: &[Step] = &[
     step!("postgres", 4, "0004", "fairness"),
     step!("postgres", 5, "0005", "replays"),
     step!("postgres", 6, "0006", "tenants"),
+    step!("postgres", 7, "0007", "key_rotation"),
 ];
 
 /// The table in which sqlx keeps what was applied.

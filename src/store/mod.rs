@@ -50,8 +50,9 @@ use async_trait::async_trait;
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter,
     DeadLetterId, Delivery, DeliveryFilter, DeliveryId, Endpoint, EndpointChange, EndpointId,
-    Event, EventFilter, EventId, InstanceId, Lease, LeasedDelivery, Month, Org, OrgChange, OrgId,
-    Outcome, Page, PageRequest, Replay, ReplayId, RotationRefusal, SigningSecret, Timestamp,
+    Event, EventFilter, EventId, InstanceId, KeyRotationRefusal, Lease, LeasedDelivery, Month, Org,
+    OrgChange, OrgId, Outcome, Page, PageRequest, Replay, ReplayId, RotationRefusal, SigningSecret,
+    Timestamp,
 };
 use crate::runtime::{Stopwatch, Wake};
 use crate::telemetry::{DbOperation, Metrics};
@@ -235,16 +236,19 @@ pub trait KeyStore: Send + Sync {
         by: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
-    /// Adds `replacement` and makes `old` expire at `old_expires_at` (unless it expires earlier
-    /// anyway), together. `false`, with nothing added, when there is no such old key. It counts
-    /// against no quota: an organisation with all the keys it may have can rotate them.
+    /// Adds `replacement`, a key of the same organisation, and makes `old` expire `grace` after `now`
+    /// (unless it expires earlier anyway), together. Nothing is added when the old key may not be
+    /// rotated any more; [`ApiKey::check_rotation`] has the rules. Rotating takes no room of the
+    /// quota, so that an organisation with all the keys it may have can rotate them; with a grace as
+    /// many may be in theirs, so that it has twice its quota at the most.
     async fn rotate_key_across_orgs(
         &self,
         old: ApiKeyId,
-        old_expires_at: Timestamp,
+        grace: Duration,
         replacement: &ApiKey,
         by: &Actor,
-    ) -> Result<bool, StoreError>;
+        now: Timestamp,
+    ) -> Result<Result<(), KeyRotationRefusal>, StoreError>;
     /// Which keys were added or changed at `since` or later, and which belong to organisations that were.
     async fn keys_changed_across_orgs(
         &self,
@@ -307,13 +311,24 @@ pub enum AddRefusal {
     OrgDeleted,
 }
 
+impl From<AddRefusal> for KeyRotationRefusal {
+    fn from(refusal: AddRefusal) -> Self {
+        match refusal {
+            AddRefusal::OverQuota(most) => Self::OverQuota(most),
+            AddRefusal::OrgDeleted => Self::NotFound,
+        }
+    }
+}
+
 /// How many things an organisation has that are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holdings {
     /// Endpoints, disabled ones among them.
     pub endpoints: u64,
-    /// Keys that are good.
+    /// Keys that are good, those in their grace among them.
     pub keys: u64,
+    /// Keys that were rotated and are good still.
+    pub keys_in_grace: u64,
 }
 
 /// Endpoints.

@@ -284,6 +284,28 @@ async fn a_key_that_there_is_no_room_for_costs_no_hash() {
 }
 
 #[tokio::test]
+async fn rotating_with_grace_gives_no_more_keys_than_twice_the_quota() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    limit(&server, &tenant, r#"{"keys_max":2}"#).await;
+    let mut id = text(&key(&server, &tenant, r#"["events:read"]"#).await["id"]).to_owned();
+    let rotate = async |id: &str, body: &'static str| {
+        server.post(&format!("/api/keys/{id}/rotate"), &tenant.key, body).await
+    };
+    for _ in 0..2 {
+        let new = rotate(&id, r#"{"grace_seconds":60}"#).await.expect(201);
+        text(&new["id"]).clone_into(&mut id);
+    }
+    let hashes = server.metrics.auth_hashes_total.get();
+    let problem = rotate(&id, r#"{"grace_seconds":60}"#).await.expect_problem(409, "quota_reached");
+    assert!(text(&problem["detail"]).contains("2 keys in their grace"), "{problem}");
+    assert_eq!(server.metrics.auth_hashes_total.get(), hashes);
+    let new = rotate(&id, "{}").await.expect(201);
+    server.clock.advance(Duration::from_mins(1));
+    rotate(text(&new["id"]), r#"{"grace_seconds":60}"#).await.expect(201);
+}
+
+#[tokio::test]
 async fn the_last_use_of_a_key_is_known_to_the_minute_also_on_one_connection() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;

@@ -111,7 +111,9 @@ async fn a_quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subj
     let keys = subject.store.keys(org, FIRST_PAGE).await.unwrap().data;
     let new = some_key(Role::Tenant(org), at(4));
     let store = &subject.store;
-    assert!(store.rotate_key_across_orgs(keys[0].id, at(99), &new, &Actor::CLI).await.unwrap());
+    let minute = Duration::from_mins(1);
+    let rotated = store.rotate_key_across_orgs(keys[0].id, minute, &new, &Actor::CLI, at(4)).await;
+    assert_eq!(rotated.unwrap(), Ok(()));
     for key in &keys {
         store.expire_key_across_orgs(key.id, at(5), &Actor::CLI, at(5)).await.unwrap();
     }
@@ -304,7 +306,8 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     let key = some_key(Role::Tenant(org), at(1));
     store.insert_key_across_orgs(&key, &by).await.unwrap().unwrap();
     let new = some_key(Role::Tenant(org), at(2));
-    store.rotate_key_across_orgs(key.id, at(2), &new, &by).await.unwrap();
+    let minute = Duration::from_mins(1);
+    store.rotate_key_across_orgs(key.id, minute, &new, &by, at(2)).await.unwrap().unwrap();
     store.expire_key_across_orgs(new.id, at(3), &by, at(3)).await.unwrap();
     let mut endpoint = some_endpoint(org, "a.*");
     endpoint.created_at = at(4);
