@@ -227,8 +227,8 @@ pub trait KeyStore: Send + Sync {
     async fn keys(&self, org: OrgId, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
     /// All keys, operators' too.
     async fn keys_across_orgs(&self, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
-    /// Makes a key expire at `at`, unless it expires earlier anyway; one that is still good and
-    /// thereby ends `now` is revoked. `false` when there is no such key.
+    /// Makes a key expire at `at`; one that is still good and thereby ends `now` is revoked. Nothing
+    /// is changed when it expires earlier anyway. `false` when there is no such key.
     async fn expire_key_across_orgs(
         &self,
         id: ApiKeyId,
@@ -345,7 +345,8 @@ pub trait EndpointStore: Send + Sync {
     async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError>;
     /// The organisation's endpoints.
     async fn endpoints(&self, org: OrgId, page: PageRequest) -> Result<Page<Endpoint>, StoreError>;
-    /// Changes an endpoint and returns it as it is now. Disabling one parks its pending deliveries
+    /// Changes an endpoint and returns it as it is now; `updated_at` is `now` also when nothing else
+    /// is changed, which the audit log does not tell. Disabling one parks its pending deliveries
     /// (they are claimed no more), enabling it makes the parked ones due at `now`.
     async fn update_endpoint(
         &self,

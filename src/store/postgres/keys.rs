@@ -92,6 +92,10 @@ impl KeyStore for PostgresStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut tx = self.pool.begin().await?;
+        let Some(before) = locked(&mut tx, id).await? else { return Ok(false) };
+        if before.expires_at.is_some_and(|end| end <= at) {
+            return Ok(true);
+        }
         let Some(key) = expire(&mut tx, id, at, None, now).await? else { return Ok(false) };
         audit::write(&mut tx, &Note::key_expired(&key), by, now).await?;
         tx.commit().await?;

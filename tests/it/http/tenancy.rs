@@ -326,6 +326,26 @@ async fn the_last_use_of_a_key_is_known_to_the_minute_also_on_one_connection() {
 }
 
 #[tokio::test]
+async fn what_changes_nothing_is_answered_as_ever_and_has_no_line() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    let body = r#"{"url":"https://example.com/"}"#;
+    let endpoint = server.post("/api/endpoints", &tenant.key, body).await.expect(201);
+    let made = key(&server, &tenant, r#"["events:read"]"#).await;
+    let made = format!("/api/keys/{}", text(&made["id"]));
+    assert_eq!(server.delete(&made, &tenant.key).await.status, 204);
+    let log = server.list("/api/audit", &tenant.key).await;
+    let org = format!("/api/admin/orgs/{}", tenant.org_id);
+    let endpoint = format!("/api/endpoints/{}", text(&endpoint["id"]));
+    for body in ["{}", r#"{"name":"acme"}"#] {
+        server.patch(&org, &operator, body).await.expect(200);
+    }
+    server.patch(&endpoint, &tenant.key, "{}").await.expect(200);
+    assert_eq!(server.delete(&made, &tenant.key).await.status, 204);
+    assert_eq!(server.list("/api/audit", &tenant.key).await, log);
+}
+
+#[tokio::test]
 async fn tenants_read_their_own_audit_log_and_operators_all() {
     let server = Server::start().await;
     let (tenant, other) = (server.tenant("acme").await, server.tenant("other").await);
