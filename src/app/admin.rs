@@ -216,14 +216,15 @@ impl Admin {
         self.store.org(id).await?.ok_or_else(|| no_org(id))
     }
 
-    /// A page of the audit log, newest first: of one organisation, or all.
+    /// A page of the audit log, newest first: of one organisation, its creation and deletion with it,
+    /// or all.
     pub async fn audit_log(
         &self,
         org: Option<OrgId>,
         page: PageRequest,
     ) -> Result<Page<AuditEntry>, AdminError> {
         Ok(match org {
-            Some(org) => self.store.audit_log(org, page).await?,
+            Some(org) => self.store.org_log_across_orgs(org, page).await?,
             None => self.store.audit_log_across_orgs(page).await?,
         })
     }

@@ -295,6 +295,12 @@ pub trait AuditStore: Send + Sync {
         org: OrgId,
         page: PageRequest,
     ) -> Result<Page<AuditEntry>, StoreError>;
+    /// What was changed of one organisation's, and its creation and deletion, whose lines outlive it.
+    async fn org_log_across_orgs(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError>;
     /// All that was changed.
     async fn audit_log_across_orgs(
         &self,

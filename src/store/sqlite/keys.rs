@@ -36,7 +36,7 @@ impl KeyStore for SqliteStore {
             }
         }
         insert(&mut tx, key).await?;
-        audit::write(&mut tx, &Note::key_created(key, None), by, key.created_at).await?;
+        audit::write(&mut tx, &Note::key_created(key), by, key.created_at).await?;
         tx.commit().await?;
         Ok(Ok(()))
     }
@@ -127,9 +127,10 @@ impl KeyStore for SqliteStore {
             Err(AddRefusal::OverQuota(_)) if grace.is_zero() => {}
             Err(refusal) => return Ok(Err(refusal.into())),
         }
-        expire(&mut tx, old, now.plus(grace), Some(replacement.id), now).await?;
+        let expired = expire(&mut tx, old, now.plus(grace), Some(replacement.id), now).await?;
+        let Some(key) = expired else { return Ok(Err(KeyRotationRefusal::NotFound)) };
         insert(&mut tx, replacement).await?;
-        let note = Note::key_created(replacement, Some(old.uuid()));
+        let note = Note::key_rotated(replacement, &key, grace);
         audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
         Ok(Ok(()))

@@ -372,7 +372,10 @@ async fn tenants_read_their_own_audit_log_and_operators_all() {
     let all = server.list("/api/admin/audit", &operator).await;
     assert!(all.len() > log.len());
     let filtered = format!("/api/admin/audit?org_id={}", tenant.org_id);
-    assert_eq!(server.list(&filtered, &operator).await, log);
+    let filtered = server.list(&filtered, &operator).await;
+    assert_eq!(filtered[..log.len()], log);
+    assert_eq!(filtered.len(), log.len() + 1, "tenants do not see that they were created");
+    assert_eq!(filtered[log.len()]["action"], "org.create");
     let bad = server.get("/api/admin/audit?org_id=7", &operator).await;
     bad.expect_faults(&[("org_id", "format")]);
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, ApiKeyId, EndpointChange, Event, Limit, Month, Org, OrgChange, OrgId, Role, Scope,
-    Scopes,
+    Actor, ApiKeyId, EndpointChange, Event, Limit, Month, Org, OrgChange, OrgId, PageRequest, Role,
+    Scope, Scopes,
 };
 use hookgate::runtime::Wake;
 use hookgate::store::AddRefusal;
@@ -31,6 +31,7 @@ on_both!(
     nothing_of_a_deleted_organisation_is_stored_any_more,
     what_is_used_in_a_month_adds_up,
     every_change_is_in_the_log_with_who_and_where_from_and_no_secret,
+    operators_read_an_organisations_log_from_its_creation_on,
     a_change_that_is_refused_is_not_in_the_log,
 );
 
@@ -247,6 +248,9 @@ async fn a_deletion_leaves_no_row_with_the_organisations_id(subject: &Subject) {
     let kept: Vec<_> = log.iter().filter(|entry| entry.object == org.uuid()).collect();
     let kept: Vec<_> = kept.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(kept, ["org.delete", "org.create"]);
+    assert!(!serde_json::to_string(&log).unwrap().contains("Acme"), "{log:?}");
+    let own = subject.store.org_log_across_orgs(org, FIRST_PAGE).await.unwrap().data;
+    assert_eq!(own.iter().map(|entry| entry.object).collect::<Vec<_>>(), [org.uuid(); 2]);
 }
 
 async fn nothing_of_a_deleted_organisation_is_stored_any_more(subject: &Subject) {
@@ -352,7 +356,14 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     });
     assert_eq!(log[1].changes, changed);
     assert_eq!(log[4].changes, json!({ "url": "https://example.com", "event_types": "a.*" }));
-    assert_eq!(log[6].changes["replaces"], json!(key.id.uuid()));
+    let rotated = json!({
+        "name": "ci",
+        "scopes": key.scopes,
+        "replaces": key.id,
+        "grace_seconds": 60,
+        "replaced_expires_at": at(62),
+    });
+    assert_eq!(log[6].changes, rotated);
     let text = serde_json::to_string(&log).unwrap();
     for secret in ["hush", &secret.reveal(), "argon2", "hooks"] {
         assert!(!text.contains(secret), "{secret} in {text}");
@@ -361,6 +372,39 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     assert_eq!(store.audit_log(stranger, FIRST_PAGE).await.unwrap().data, []);
     let all = store.audit_log_across_orgs(FIRST_PAGE).await.unwrap().data;
     assert_eq!(all.len(), log.len() + 2, "and two organisations were created");
+}
+
+async fn operators_read_an_organisations_log_from_its_creation_on(subject: &Subject) {
+    let store = &subject.store;
+    // Made at the same moment, and one after the other.
+    let (org, other) = (add_org(subject).await, add_org(subject).await);
+    let operator = some_key(Role::Operator, at(0));
+    store.insert_key_across_orgs(&operator, &Actor::CLI).await.unwrap().unwrap();
+    for key in [Role::Tenant(org), Role::Tenant(other)].map(|role| some_key(role, at(0))) {
+        store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
+    }
+    for burst in 2..5 {
+        let change = OrgChange { name: None, limits: vec![(Limit::Burst, Some(burst))] };
+        store.update_org(org, &change, &Actor::CLI, at(burst.into())).await.unwrap();
+    }
+    store.delete_org(org, &Actor::CLI, at(9)).await.unwrap();
+    let mut actions = Vec::new();
+    let mut page = PageRequest { limit: 2, after: None };
+    loop {
+        let found = store.org_log_across_orgs(org, page).await.unwrap();
+        actions.extend(found.data.into_iter().map(|entry| entry.action));
+        page.after = found.next_cursor;
+        if page.after.is_none() {
+            break;
+        }
+    }
+    let expected =
+        ["org.delete", "org.update", "org.update", "org.update", "key.create", "org.create"];
+    assert_eq!(actions, expected);
+    let log = store.org_log_across_orgs(other, FIRST_PAGE).await.unwrap().data;
+    assert_eq!(log.len(), 2, "{log:?}");
+    // Tenants do not see the operators' lines.
+    assert_eq!(store.audit_log(other, FIRST_PAGE).await.unwrap().data, log[..1]);
 }
 
 async fn a_change_that_is_refused_is_not_in_the_log(subject: &Subject) {
