@@ -11,8 +11,8 @@ use crate::config::StoreConfig;
 use crate::delivery::Guard;
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, AuditEntry, Endpoint, EndpointChange, EndpointId, EventTypeFilters,
-    Limit, Org, OrgChange, OrgId, Pacing, Page, PageRequest, Role, RotationRefusal, Scopes,
-    SecretChoice, Secrets, SignatureScheme, Violation,
+    KeyRotationRefusal, Limit, Org, OrgChange, OrgId, Pacing, Page, PageRequest, Role,
+    RotationRefusal, Scopes, SecretChoice, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
@@ -77,6 +77,14 @@ pub enum AdminError {
     /// An endpoint's secret was not rotated.
     #[error("{0}")]
     Rotation(&'static str),
+    /// A key is in the grace of its rotation.
+    #[error("key {id} was rotated already and is in its grace; rotate its successor {new}")]
+    KeyRotated {
+        /// The key.
+        id: ApiKeyId,
+        /// The key it was rotated to.
+        new: ApiKeyId,
+    },
     /// The organisation has all it may have.
     #[error("the organisation may have {most} {what}, and has them; see `hookgate org update`")]
     OverQuota {
@@ -208,14 +216,15 @@ impl Admin {
         self.store.org(id).await?.ok_or_else(|| no_org(id))
     }
 
-    /// A page of the audit log, newest first: of one organisation, or all.
+    /// A page of the audit log, newest first: of one organisation, its creation and deletion with it,
+    /// or all.
     pub async fn audit_log(
         &self,
         org: Option<OrgId>,
         page: PageRequest,
     ) -> Result<Page<AuditEntry>, AdminError> {
         Ok(match org {
-            Some(org) => self.store.audit_log(org, page).await?,
+            Some(org) => self.store.org_log_across_orgs(org, page).await?,
             None => self.store.audit_log_across_orgs(page).await?,
         })
     }
@@ -276,15 +285,15 @@ impl Admin {
     pub async fn rotate_key(&self, id: ApiKeyId, grace: Duration) -> Result<IssuedKey, AdminError> {
         let now = self.clock.now();
         let old = self.store.key_across_orgs(id).await?.ok_or_else(|| no_key(id))?;
-        if !old.is_active(now) {
-            return Err(AdminError::NotFound(format!("active key {id}: it has expired")));
-        }
+        old.check_rotation(now).map_err(|refusal| not_rotated(id, refusal))?;
         let mut issued = issue_key(old.role, old.name, now).await?;
         issued.record.scopes = old.scopes;
         issued.record.expires_at = old.expires_at;
-        let (ends, new) = (now.plus(grace), &issued.record);
-        let rotated = self.store.rotate_key_across_orgs(id, ends, new, &Actor::CLI).await?;
-        if rotated { Ok(issued) } else { Err(no_key(id)) }
+        // The hash took its time: the grace begins, and the old key must be good, now.
+        let (new, now) = (&issued.record, self.clock.now());
+        let rotated = self.store.rotate_key_across_orgs(id, grace, new, &Actor::CLI, now).await?;
+        rotated.map_err(|refusal| not_rotated(id, refusal))?;
+        Ok(issued)
     }
 
     /// Makes a key expire now.
@@ -433,6 +442,19 @@ fn no_more(what: &'static str, refusal: AddRefusal) -> AdminError {
     match refusal {
         AddRefusal::OverQuota(most) => AdminError::OverQuota { what, most },
         AddRefusal::OrgDeleted => AdminError::NotFound("such organisation any more".to_owned()),
+    }
+}
+
+fn not_rotated(id: ApiKeyId, refusal: KeyRotationRefusal) -> AdminError {
+    match refusal {
+        KeyRotationRefusal::NotFound => no_key(id),
+        KeyRotationRefusal::Ended => {
+            AdminError::NotFound(format!("active key {id}: it was revoked or has expired"))
+        }
+        KeyRotationRefusal::Replaced(new) => AdminError::KeyRotated { id, new },
+        KeyRotationRefusal::OverQuota(most) => {
+            AdminError::OverQuota { what: "keys in their grace", most }
+        }
     }
 }
 

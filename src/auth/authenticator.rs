@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::failures::Failures;
 use super::hasher::{self, HashError};
-use super::key::{KeyDigest, PresentedKey};
+use super::key::{self, IssueError, IssuedKey, KeyDigest, PresentedKey};
 use super::usage::{Ledger, OrgUsage};
 use crate::config::AuthConfig;
 use crate::domain::{ApiKey, ApiKeyId, KeyHash, OrgLimits, OrgState, Role, Scopes, Timestamp};
@@ -29,6 +29,8 @@ const VERIFIED_IDLE: Duration = Duration::from_hours(24);
 /// Checks that may wait for their turn to hash, which is ten seconds or so on a small machine; the
 /// others are told to come back.
 const HASHES_WAITING_MAX: usize = 512;
+/// Keys that may be made or wait for it at once; whoever asks for more is told to come back.
+const ISSUES_MAX: usize = 64;
 /// Times a key's row is read in one check while keys are being changed.
 const READS_MAX: usize = 4;
 
@@ -104,6 +106,10 @@ struct Shared {
     ttl: Duration,
     hash_places: Semaphore,
     hash_turns: Arc<Semaphore>,
+    issue_places: Semaphore,
+    /// One: of those who make keys a single one at a time asks for a turn to hash, so that whoever
+    /// waits for a key to be verified has one of them before him at the most.
+    issue_turn: Arc<Semaphore>,
     /// Counts [`Authenticator::forget`], so that a check that began before one looks again.
     forgets: AtomicU64,
     /// One look at a time, so that all go on where the one before ended.
@@ -181,6 +187,8 @@ impl Authenticator {
             ttl: config.auth_cache_ttl,
             hash_places: Semaphore::new(HASHES_WAITING_MAX),
             hash_turns: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),
+            issue_places: Semaphore::new(ISSUES_MAX),
+            issue_turn: Arc::new(Semaphore::new(1)),
             forgets: AtomicU64::new(0),
             looked: tokio::sync::Mutex::default(),
             ledger,
@@ -219,6 +227,26 @@ impl Authenticator {
         let verified = self.verified(presented, client).await?;
         last.remember(Remembered { verified: Arc::clone(&verified), forgets });
         self.principal(&verified)
+    }
+
+    /// Makes a key for all that its role may do, and for ever. Its hash takes turns with those that
+    /// verify keys, so that making keys costs no more memory and CPU than they may.
+    ///
+    /// # Errors
+    /// [`IssueError::Busy`] when 64 are being made already.
+    pub async fn issue_key(
+        &self,
+        role: Role,
+        name: String,
+        now: Timestamp,
+    ) -> Result<IssuedKey, IssueError> {
+        let shared = &self.shared;
+        let _place = shared.issue_places.try_acquire().map_err(|_| IssueError::Busy)?;
+        let issue_turn = Arc::clone(&shared.issue_turn);
+        let issue_turn = issue_turn.acquire_owned().await.map_err(|_| IssueError::Busy)?;
+        let hash_turn = shared.hash_turn().await.map_err(|_| IssueError::Busy)?;
+        shared.metrics.auth_hashes_total.inc();
+        key::issue_in_turn(role, name, now, (issue_turn, hash_turn)).await
     }
 
     fn principal(&self, verified: &VerifiedKey) -> Result<Arc<Principal>, AuthError> {

@@ -38,13 +38,18 @@ pub enum HashError {
     Abandoned(#[from] tokio::task::JoinError),
 }
 
-/// Hashes a secret with a fresh salt, in the blocking pool.
-pub(super) async fn hash(secret: String) -> Result<KeyHash, HashError> {
-    tokio::task::spawn_blocking(move || hash_blocking(&secret)).await?
+/// Hashes a secret with a fresh salt, in the blocking pool. The turn is over when the hash is: a
+/// caller that goes away meanwhile does not stop it.
+pub(super) async fn hash(secret: String, turn: impl Send + 'static) -> Result<KeyHash, HashError> {
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        hash_blocking(&secret)
+    })
+    .await?
 }
 
 /// Whether `secret` is what `hash` was made from, found in the blocking pool. The turn is over when
-/// the hash is: a caller that goes away meanwhile does not stop it.
+/// the hash is, as with [`hash`].
 pub(super) async fn verify(
     secret: String,
     hash: KeyHash,

@@ -51,12 +51,27 @@ pub enum IssueError {
     /// The secret could not be hashed.
     #[error(transparent)]
     Hash(#[from] HashError),
+    /// Too many keys are being made at once.
+    #[error("too many keys are being made")]
+    Busy,
 }
 
-/// Makes a key for all that its role may do, and for ever. Takes the time of one Argon2id hash, in the blocking pool.
+/// Makes a key for all that its role may do, and for ever. Takes the time of one Argon2id hash, in
+/// the blocking pool. For whoever makes a few keys one by one: what requests can ask for goes through
+/// [`Authenticator::issue_key`](super::Authenticator::issue_key), which is bounded.
 pub async fn issue_key(role: Role, name: String, now: Timestamp) -> Result<IssuedKey, IssueError> {
+    issue_in_turn(role, name, now, ()).await
+}
+
+/// Makes a key, and holds on to `turn` until its hash is computed.
+pub(super) async fn issue_in_turn(
+    role: Role,
+    name: String,
+    now: Timestamp,
+    turn: impl Send + 'static,
+) -> Result<IssuedKey, IssueError> {
     let key = PresentedKey::generate(ApiKeyId::mint(now))?;
-    let hash = hasher::hash(key.reveal().to_owned()).await?;
+    let hash = hasher::hash(key.reveal().to_owned(), turn).await?;
     let record = ApiKey {
         id: key.id,
         role,
@@ -67,6 +82,7 @@ pub async fn issue_key(role: Role, name: String, now: Timestamp) -> Result<Issue
         expires_at: None,
         revoked_at: None,
         last_used_at: None,
+        replaced_by: None,
     };
     Ok(IssuedKey { record, key })
 }

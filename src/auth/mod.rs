@@ -44,6 +44,9 @@
 //! keep a good key from its first hash; and after the first few an address's wrong keys cost nothing. More good keys at once than can be hashed wait, and beyond a
 //! bound are [`AuthError::Busy`].
 //!
+//! Whoever may make keys makes the server hash, too. Those hashes take the same turns, one of them at
+//! a time; beyond a bound they are [`IssueError::Busy`], and who has no room for a key gets no hash.
+//!
 //! **Invariant:** no secret is stored, logged or kept in memory longer than its request; the caches
 //! hold SHA-256 digests.
 

@@ -368,6 +368,8 @@ struct KeyView<'a> {
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
     last_used_at: Option<Timestamp>,
+    /// The key that it was rotated to.
+    replaced_by: Option<ApiKeyId>,
 }
 
 #[derive(Serialize)]
@@ -388,6 +390,7 @@ impl<'a> KeyView<'a> {
             expires_at: key.expires_at,
             revoked_at: key.revoked_at,
             last_used_at: key.last_used_at,
+            replaced_by: key.replaced_by,
         }
     }
 }

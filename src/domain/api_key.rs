@@ -35,12 +35,40 @@ pub struct ApiKey {
     pub revoked_at: Option<Timestamp>,
     /// The minute in which it was last used, as far as that was written down yet.
     pub last_used_at: Option<Timestamp>,
+    /// The key that it was rotated to. While it works still it is in its grace.
+    pub replaced_by: Option<ApiKeyId>,
+}
+
+/// Why a key was not rotated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyRotationRefusal {
+    /// There is no such key, or its organisation is being deleted.
+    NotFound,
+    /// It was revoked, or has expired.
+    Ended,
+    /// It was rotated to this key before, and is in its grace.
+    Replaced(ApiKeyId),
+    /// So many keys of its organisation are in their grace, which is as many as it may have keys.
+    OverQuota(u32),
 }
 
 impl ApiKey {
     /// Whether the key is good at `now`.
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// Whether the key may be rotated at `now`. Once, since its end is then that of its grace: a
+    /// second new key would take that end for its own, and a third and fourth would be good at once.
+    ///
+    /// # Errors
+    /// [`KeyRotationRefusal::Ended`] or [`KeyRotationRefusal::Replaced`].
+    pub fn check_rotation(&self, now: Timestamp) -> Result<(), KeyRotationRefusal> {
+        // A key that was revoked is not good, whatever another server's clock says of its end.
+        if self.revoked_at.is_some() || !self.is_active(now) {
+            return Err(KeyRotationRefusal::Ended);
+        }
+        self.replaced_by.map_or(Ok(()), |new| Err(KeyRotationRefusal::Replaced(new)))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// A receiver of webhooks.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint {
     /// Its id.
     pub id: EndpointId,

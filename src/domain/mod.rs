@@ -28,7 +28,7 @@ mod trace;
 mod violation;
 
 pub use address::AddressBlock;
-pub use api_key::{ApiKey, KeyHash, Role};
+pub use api_key::{ApiKey, KeyHash, KeyRotationRefusal, Role};
 pub use audit::{Actor, AuditEntry, Who};
 pub use custom_headers::CustomHeaders;
 pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, DeadReasonError};

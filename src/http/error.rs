@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::problem::{Blame, Problem};
 use super::quota;
 use crate::auth::{AuthError, IssueError};
-use crate::domain::{RotationRefusal, Scopes, TraceId, Violation};
+use crate::domain::{KeyRotationRefusal, RotationRefusal, Scopes, TraceId, Violation};
 use crate::ingest::AcceptError;
 use crate::limit::Quota;
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
@@ -114,8 +114,10 @@ pub enum ApiError {
     Plan(PlanRefusal),
     /// An endpoint's secret was not rotated.
     Rotation(RotationRefusal),
-    /// A key that is no longer good cannot be rotated.
-    KeyExpired,
+    /// Too many keys are being made.
+    IssueBusy,
+    /// A key was not rotated.
+    KeyRotation(KeyRotationRefusal),
     /// The store did not do what it was asked.
     Store(StoreError),
     /// The answer was not ready in time.
@@ -217,7 +219,10 @@ impl From<AuthError> for ApiError {
 
 impl From<IssueError> for ApiError {
     fn from(error: IssueError) -> Self {
-        Self::internal(error)
+        match error {
+            IssueError::Busy => Self::IssueBusy,
+            IssueError::Random(_) | IssueError::Hash(_) => Self::internal(error),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use super::error::ApiError;
 use super::quota::{self, Counted};
 use crate::auth::AuthError;
-use crate::domain::RotationRefusal;
+use crate::domain::{KeyRotationRefusal, RotationRefusal};
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::limit::Quota;
@@ -199,7 +199,8 @@ impl Problem {
             ),
             ApiError::Add(_, AddRefusal::OrgDeleted)
             | ApiError::Plan(PlanRefusal::NotFound)
-            | ApiError::Rotation(RotationRefusal::NotFound) => Self::of(&ApiError::NotFound),
+            | ApiError::Rotation(RotationRefusal::NotFound)
+            | ApiError::KeyRotation(KeyRotationRefusal::NotFound) => Self::of(&ApiError::NotFound),
             ApiError::Plan(PlanRefusal::EndpointDisabled) => {
                 delivery(DeliveryRefusal::EndpointDisabled)
             }
@@ -217,7 +218,30 @@ impl Problem {
                 "this server's SECRETS_KEY lacks the key they are encrypted by; tell the operator",
             )
             .blame(Blame::Ourselves),
-            ApiError::KeyExpired => Self::new(
+            ApiError::IssueBusy => Self::new(
+                S::SERVICE_UNAVAILABLE,
+                "auth_unavailable",
+                "No key can be made now",
+                "too many keys are being made; nothing was done, try again",
+            )
+            .retry(RETRY_SOON)
+            .blame(Blame::Surroundings),
+            ApiError::KeyRotation(KeyRotationRefusal::Replaced(new)) => Self::new(
+                S::CONFLICT,
+                "key_rotated",
+                "The key was rotated already",
+                format!("the key is in the grace of its rotation; rotate its successor {new}"),
+            ),
+            ApiError::KeyRotation(KeyRotationRefusal::OverQuota(most)) => Self::new(
+                S::CONFLICT,
+                "quota_reached",
+                "The quota is reached",
+                format!(
+                    "the organisation may have {most} keys in their grace at once, and has them; \
+                     revoke one, or rotate without grace_seconds"
+                ),
+            ),
+            ApiError::KeyRotation(KeyRotationRefusal::Ended) => Self::new(
                 S::CONFLICT,
                 "key_expired",
                 "The key has expired",

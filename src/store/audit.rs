@@ -1,5 +1,7 @@
 //! What the audit log says of each change. Both backends write it in the change's own transaction.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -20,10 +22,10 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// An organisation was added. Like its deletion, this is the operators' to remember.
+    /// An organisation was added. Like its deletion, this is the operators' to remember, also when
+    /// the organisation is gone; so it does not tell the name, of which nothing is to be left then.
     pub(super) fn org_created(org: &Org) -> Self {
-        let mut changes = org_changes(&Org::new(org.id, "", org.created_at), org);
-        changes.insert("name".to_owned(), json!(org.name));
+        let changes = org_changes(&Org::new(org.id, &org.name, org.created_at), org);
         Self {
             org: None,
             action: "org.create",
@@ -39,17 +41,22 @@ impl Note {
         Self { org, action, object: after.id.uuid(), changes }
     }
 
-    /// A key was added, in the place of `replaced` if there is one.
-    pub(super) fn key_created(key: &ApiKey, replaced: Option<Uuid>) -> Self {
+    /// A key was added.
+    pub(super) fn key_created(key: &ApiKey) -> Self {
         let mut changes = json!({ "name": key.name, "scopes": key.scopes });
         if let Some(end) = key.expires_at {
             changes["expires_at"] = json!(end);
         }
-        if let Some(replaced) = replaced {
-            changes["replaces"] = json!(replaced);
-        }
-        let action = if replaced.is_some() { "key.rotate" } else { "key.create" };
-        Self { org: key.role.org_id(), action, object: key.id.uuid(), changes }
+        Self { org: key.role.org_id(), action: "key.create", object: key.id.uuid(), changes }
+    }
+
+    /// A key was added in the place of `old`, which goes on working for `grace` unless it ends before.
+    pub(super) fn key_rotated(new: &ApiKey, old: &ApiKey, grace: Duration) -> Self {
+        let mut note = Self { action: "key.rotate", ..Self::key_created(new) };
+        note.changes["replaces"] = json!(old.id);
+        note.changes["grace_seconds"] = json!(grace.as_secs());
+        note.changes["replaced_expires_at"] = json!(old.expires_at);
+        note
     }
 
     /// A key was made to expire.

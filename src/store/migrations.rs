@@ -48,6 +48,7 @@ pub(super) const SQLITE: &[Step] = &[
     step!("sqlite", 4, "0004", "fairness"),
     step!("sqlite", 5, "0005", "replays"),
     step!("sqlite", 6, "0006", "tenants"),
+    step!("sqlite", 7, "0007", "key_rotation"),
     step!("sqlite", 8, "0008", "change_numbers"),
 ];
 
@@ -59,6 +60,7 @@ pub(super) const POSTGRES: &[Step] = &[
     step!("postgres", 4, "0004", "fairness"),
     step!("postgres", 5, "0005", "replays"),
     step!("postgres", 6, "0006", "tenants"),
+    step!("postgres", 7, "0007", "key_rotation"),
     step!("postgres", 8, "0008", "change_numbers"),
 ];
 

@@ -52,8 +52,9 @@ use async_trait::async_trait;
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter,
     DeadLetterId, Delivery, DeliveryFilter, DeliveryId, Endpoint, EndpointChange, EndpointId,
-    Event, EventFilter, EventId, InstanceId, Lease, LeasedDelivery, Month, Org, OrgChange, OrgId,
-    Outcome, Page, PageRequest, Replay, ReplayId, RotationRefusal, SigningSecret, Timestamp,
+    Event, EventFilter, EventId, InstanceId, KeyRotationRefusal, Lease, LeasedDelivery, Month, Org,
+    OrgChange, OrgId, Outcome, Page, PageRequest, Replay, ReplayId, RotationRefusal, SigningSecret,
+    Timestamp,
 };
 use crate::runtime::{Stopwatch, Wake};
 use crate::telemetry::{DbOperation, Metrics};
@@ -242,8 +243,8 @@ pub trait KeyStore: Send + Sync {
     async fn keys(&self, org: OrgId, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
     /// All keys, operators' too.
     async fn keys_across_orgs(&self, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
-    /// Makes a key expire at `at`, unless it expires earlier anyway; one that is still good and
-    /// thereby ends `now` is revoked. `false` when there is no such key.
+    /// Makes a key expire at `at`; one that is still good and thereby ends `now` is revoked. Nothing
+    /// is changed when it expires earlier anyway. `false` when there is no such key.
     async fn expire_key_across_orgs(
         &self,
         id: ApiKeyId,
@@ -251,16 +252,19 @@ pub trait KeyStore: Send + Sync {
         by: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
-    /// Adds `replacement` and makes `old` expire at `old_expires_at` (unless it expires earlier
-    /// anyway), together. `false`, with nothing added, when there is no such old key. It counts
-    /// against no quota: an organisation with all the keys it may have can rotate them.
+    /// Adds `replacement`, a key of the same organisation, and makes `old` expire `grace` after `now`
+    /// (unless it expires earlier anyway), together. Nothing is added when the old key may not be
+    /// rotated any more; [`ApiKey::check_rotation`] has the rules. Rotating takes no room of the
+    /// quota, so that an organisation with all the keys it may have can rotate them; with a grace as
+    /// many may be in theirs, so that it has twice its quota at the most.
     async fn rotate_key_across_orgs(
         &self,
         old: ApiKeyId,
-        old_expires_at: Timestamp,
+        grace: Duration,
         replacement: &ApiKey,
         by: &Actor,
-    ) -> Result<bool, StoreError>;
+        now: Timestamp,
+    ) -> Result<Result<(), KeyRotationRefusal>, StoreError>;
     /// Which keys were added or changed since the look that ended at `since`, and which belong to
     /// organisations that were: by whichever process, and whatever time it took it for. Some that the
     /// look before named may be named again. Without `since` only where to begin.
@@ -309,6 +313,12 @@ pub trait AuditStore: Send + Sync {
         org: OrgId,
         page: PageRequest,
     ) -> Result<Page<AuditEntry>, StoreError>;
+    /// What was changed of one organisation's, and its creation and deletion, whose lines outlive it.
+    async fn org_log_across_orgs(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError>;
     /// All that was changed.
     async fn audit_log_across_orgs(
         &self,
@@ -325,13 +335,24 @@ pub enum AddRefusal {
     OrgDeleted,
 }
 
+impl From<AddRefusal> for KeyRotationRefusal {
+    fn from(refusal: AddRefusal) -> Self {
+        match refusal {
+            AddRefusal::OverQuota(most) => Self::OverQuota(most),
+            AddRefusal::OrgDeleted => Self::NotFound,
+        }
+    }
+}
+
 /// How many things an organisation has that are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holdings {
     /// Endpoints, disabled ones among them.
     pub endpoints: u64,
-    /// Keys that are good.
+    /// Keys that are good, those in their grace among them.
     pub keys: u64,
+    /// Keys that were rotated and are good still.
+    pub keys_in_grace: u64,
 }
 
 /// Endpoints.
@@ -348,7 +369,8 @@ pub trait EndpointStore: Send + Sync {
     async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError>;
     /// The organisation's endpoints.
     async fn endpoints(&self, org: OrgId, page: PageRequest) -> Result<Page<Endpoint>, StoreError>;
-    /// Changes an endpoint and returns it as it is now. Disabling one parks its pending deliveries
+    /// Changes an endpoint and returns it as it is now; `updated_at` is `now` also when nothing else
+    /// is changed, which the audit log does not tell. Disabling one parks its pending deliveries
     /// (they are claimed no more), enabling it makes the parked ones due at `now`.
     async fn update_endpoint(
         &self,

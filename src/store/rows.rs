@@ -125,7 +125,8 @@ pub(super) fn org(row: &impl Columns) -> Result<Org, StoreError> {
 /// The columns that [`key`] reads, in its order.
 macro_rules! key_columns {
     () => {
-        "id, org_id, name, hash, created_at, expires_at, scopes, revoked_at, last_used_at"
+        "id, org_id, name, hash, created_at, expires_at, scopes, revoked_at, last_used_at, \
+         replaced_by"
     };
 }
 pub(super) use key_columns;
@@ -144,6 +145,7 @@ pub(super) fn key(row: &impl Columns) -> Result<ApiKey, StoreError> {
         expires_at: row.moment_opt(5)?,
         revoked_at: row.moment_opt(7)?,
         last_used_at: row.moment_opt(8)?,
+        replaced_by: row.uuid_opt(9)?.map(ApiKeyId::from_uuid),
     })
 }
 

@@ -167,7 +167,7 @@ impl Metrics {
             auth_hashes_total: counter(
                 &r,
                 "auth_hashes_total",
-                "Argon2id hashes computed to verify API keys",
+                "Argon2id hashes computed to verify and to make API keys",
             )?,
             rate_limit_check_latency_seconds: histogram(
                 &r,

@@ -7,7 +7,9 @@ use std::time::Duration;
 use argon2::password_hash::PasswordHasher;
 use argon2::{Algorithm, Argon2, Params, Version};
 use futures_util::future::join_all;
-use hookgate::auth::{AuthError, Authenticator, LastKey, Principal, issue_key, watch_changed_keys};
+use hookgate::auth::{
+    AuthError, Authenticator, IssueError, LastKey, Principal, issue_key, watch_changed_keys,
+};
 use hookgate::config::{AuthConfig, StoreConfig};
 use hookgate::domain::{
     Actor, ApiKeyId, KeyHash, Limit, Org, OrgChange, OrgId, Role, Scopes, Timestamp,
@@ -359,4 +361,28 @@ async fn more_checks_than_may_wait_are_told_to_come_back_and_known_keys_do_not_n
     assert!(matches!(first, Err(AuthError::Busy)), "{first:?}");
     world.ask(&known).await.unwrap();
     assert!(world.hashes() < 20, "few hash at once");
+}
+
+#[tokio::test]
+async fn keys_are_made_in_turn_and_nobody_waits_for_them_to_be_verified() {
+    let world = World::start().await;
+    let (_, key) = world.key().await;
+    let role = Role::Tenant(world.org);
+    let mut making = JoinSet::new();
+    for _ in 0..70 {
+        let authenticator = world.authenticator.clone();
+        making.spawn(async move { authenticator.issue_key(role, "made".to_owned(), START).await });
+    }
+    while world.hashes() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.ask(&key).await.unwrap();
+    assert!(world.hashes() < 10, "one key is made at a time: {}", world.hashes());
+    let made = making.join_all().await;
+    let refused = made.iter().filter(|end| matches!(end, Err(IssueError::Busy))).count();
+    assert_eq!((made.iter().filter(|end| end.is_ok()).count(), refused), (64, 6));
+    assert_eq!(world.hashes(), 65);
+    let issued = made.into_iter().flatten().next().unwrap();
+    world.store.insert_key_across_orgs(&issued.record, &Actor::CLI).await.unwrap().unwrap();
+    world.ask(issued.key.reveal()).await.unwrap();
 }

@@ -126,6 +126,8 @@ async fn every_command_answers_one_json_value() {
     let rotated = place.json(&["key", "rotate", text(&key, "id"), "--grace", "1h"]).await;
     assert_eq!((text(&rotated, "name"), text(&rotated, "org_id")), ("ci", org));
     let id = text(&rotated, "id");
+    let again = ["key", "rotate", text(&key, "id")];
+    place.run(&again).await.failed(1, &format!("rotate its successor {id}"));
     let revoked = place.json(&["key", "revoke", id]).await;
     assert_eq!(revoked, json!({ "id": id, "revoked": true }));
     assert_eq!(place.json(&["key", "list"]).await.as_array().unwrap().len(), 3);

@@ -20,7 +20,7 @@ pub(in super::super) async fn own(
     answer::ok(&app.store.audit_log(tenant.org_id, page).await?)
 }
 
-/// `GET /api/admin/audit`: everything, or one organisation's.
+/// `GET /api/admin/audit`: everything, or one organisation's, its creation and deletion with it.
 pub(in super::super) async fn list(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
@@ -30,7 +30,7 @@ pub(in super::super) async fn list(
     let org = query.take("org_id", "must be the id of an organisation");
     query.finish()?;
     answer::ok(&match org {
-        Some(org) => app.store.audit_log(org, page).await?,
+        Some(org) => app.store.org_log_across_orgs(org, page).await?,
         None => app.store.audit_log_across_orgs(page).await?,
     })
 }

@@ -17,10 +17,11 @@ use super::super::fields::{self, Checked, Fields, OptionalFields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
-use crate::auth::{IssuedKey, issue_key};
+use crate::auth::IssuedKey;
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, Org, OrgId, Page, Role, Scope, Scopes, Timestamp, Violation,
+    Actor, ApiKey, ApiKeyId, Limit, Org, OrgId, Page, Role, Scope, Scopes, Timestamp, Violation,
 };
+use crate::store::{AddRefusal, Holdings};
 
 /// The longest time that a rotated key may go on working: seven days.
 const GRACE_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
@@ -43,6 +44,8 @@ pub(super) struct KeyView<'a> {
     revoked_at: Option<Timestamp>,
     /// To the minute, and known a minute later.
     last_used_at: Option<Timestamp>,
+    /// The key that it was rotated to.
+    replaced_by: Option<ApiKeyId>,
 }
 
 /// A new key, its text with it.
@@ -104,7 +107,6 @@ pub(in super::super) async fn create_for_org(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let new = new_key(fields, Scopes::TENANT, app.clock.now())?;
-    app.store.org(org).await?.ok_or(ApiError::NotFound)?;
     create(&app, Role::Tenant(org), new, &operator.actor(), PLACE).await
 }
 
@@ -169,12 +171,30 @@ pub(super) async fn create(
     place: &str,
 ) -> Result<Response, ApiError> {
     let now = app.clock.now();
-    let mut issued = issue_key(role, new.name, now).await?;
+    let room = room(app, role, now, |held| held.keys).await?;
+    room.map_err(|refusal| ApiError::Add("keys", refusal))?;
+    let mut issued = app.authenticator.issue_key(role, new.name, now).await?;
     issued.record.scopes = new.scopes;
     issued.record.expires_at = new.expires_at;
     let added = app.store.insert_key_across_orgs(&issued.record, by).await?;
     added.map_err(|refusal| ApiError::Add("keys", refusal))?;
     created(&issued, now, place)
+}
+
+/// Looks whether an organisation has room for one more of the keys that `used` picks, before it costs
+/// a hash. Only the store's own look, which comes as it adds the key, is sure.
+async fn room(
+    app: &AppState,
+    role: Role,
+    now: Timestamp,
+    used: impl FnOnce(Holdings) -> u64,
+) -> Result<Result<(), AddRefusal>, ApiError> {
+    let Role::Tenant(org) = role else { return Ok(Ok(())) };
+    let found = app.store.org(org).await?.filter(|org| org.deletion.is_none());
+    let org = found.ok_or(ApiError::NotFound)?;
+    let Some(most) = org.limits.get(Limit::Keys) else { return Ok(Ok(())) };
+    let used = used(app.store.holdings(org.id, now).await?);
+    Ok(if used < u64::from(most) { Ok(()) } else { Err(AddRefusal::OverQuota(most)) })
 }
 
 /// Ends a key now.
@@ -196,16 +216,18 @@ pub(super) async fn replace(
     place: &str,
 ) -> Result<Response, ApiError> {
     let now = app.clock.now();
-    if !old.is_active(now) {
-        return Err(ApiError::KeyExpired);
+    old.check_rotation(now).map_err(ApiError::KeyRotation)?;
+    if !grace.is_zero() {
+        let room = room(app, old.role, now, |held| held.keys_in_grace).await?;
+        room.map_err(|refusal| ApiError::KeyRotation(refusal.into()))?;
     }
-    let mut issued = issue_key(old.role, old.name, now).await?;
+    let mut issued = app.authenticator.issue_key(old.role, old.name, now).await?;
     issued.record.scopes = old.scopes;
     issued.record.expires_at = old.expires_at;
-    let ends = now.plus(grace);
-    if !app.store.rotate_key_across_orgs(old.id, ends, &issued.record, by).await? {
-        return Err(ApiError::NotFound);
-    }
+    // The hash took its time: the grace begins, and the old key must be good, now.
+    let now = app.clock.now();
+    let rotated = app.store.rotate_key_across_orgs(old.id, grace, &issued.record, by, now).await?;
+    rotated.map_err(ApiError::KeyRotation)?;
     app.authenticator.forget(old.id).await;
     created(&issued, now, place)
 }
@@ -281,6 +303,7 @@ impl<'a> KeyView<'a> {
             expires_at: key.expires_at,
             revoked_at: key.revoked_at,
             last_used_at: key.last_used_at,
+            replaced_by: key.replaced_by,
         }
     }
 }

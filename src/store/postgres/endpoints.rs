@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
 
 use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{
@@ -113,6 +114,8 @@ impl EndpointStore for PostgresStore {
         let starts_afresh = change.url.is_some() || change.disabled_reason == Some(None);
         let mut tx = self.pool.begin().await?;
         orgs::hold(&mut tx, org).await?;
+        let Some(before) = locked(&mut tx, org, id).await? else { return Ok(None) };
+        let before = rows::endpoint(&before, 0, &self.keyring)?;
         let row = sqlx::query(concat!(
             "UPDATE endpoints
              SET url = coalesce($3, url),
@@ -165,8 +168,10 @@ impl EndpointStore for PostgresStore {
         if paused {
             endpoint.disabled_reason = Some(SUSPENDED.to_owned());
         }
-        let note = Note::endpoint_changed(org, id, change);
-        audit::write(&mut tx, &note, by, now).await?;
+        if endpoint != (Endpoint { updated_at: now, ..before }) {
+            let note = Note::endpoint_changed(org, id, change);
+            audit::write(&mut tx, &note, by, now).await?;
+        }
         tx.commit().await?;
         Ok(Some(endpoint))
     }
@@ -201,6 +206,24 @@ impl EndpointStore for PostgresStore {
         tx.commit().await?;
         Ok(true)
     }
+}
+
+/// An endpoint as it is within a transaction, which nobody else changes until its end.
+async fn locked(
+    connection: &mut PgConnection,
+    org: OrgId,
+    id: EndpointId,
+) -> Result<Option<PgRow>, StoreError> {
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        endpoint_columns!(),
+        " FROM endpoints WHERE id = $1 AND org_id = $2 FOR NO KEY UPDATE"
+    ))
+    .bind(id.uuid())
+    .bind(org.uuid())
+    .fetch_optional(connection)
+    .await?;
+    Ok(row)
 }
 
 /// Takes what waits out of the claims' sight. Leased deliveries are parked by their outcome, or by

@@ -69,15 +69,21 @@ impl UsageStore for PostgresStore {
     }
 
     async fn holdings(&self, org: OrgId, now: Timestamp) -> Result<Holdings, StoreError> {
-        let (endpoints, keys): (i64, i64) = sqlx::query_as(
+        let (endpoints, keys, in_grace): (i64, i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM endpoints WHERE org_id = $1),
                     (SELECT count(*) FROM api_keys
-                     WHERE org_id = $1 AND (expires_at IS NULL OR expires_at > $2))",
+                     WHERE org_id = $1 AND (expires_at IS NULL OR expires_at > $2)),
+                    (SELECT count(*) FROM api_keys
+                     WHERE org_id = $1 AND replaced_by IS NOT NULL AND expires_at > $2)",
         )
         .bind(org.uuid())
         .bind(moment(now))
         .fetch_one(&self.pool)
         .await?;
-        Ok(Holdings { endpoints: endpoints.unsigned_abs(), keys: keys.unsigned_abs() })
+        Ok(Holdings {
+            endpoints: endpoints.unsigned_abs(),
+            keys: keys.unsigned_abs(),
+            keys_in_grace: in_grace.unsigned_abs(),
+        })
     }
 }

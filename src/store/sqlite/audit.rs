@@ -44,6 +44,39 @@ impl AuditStore for SqliteStore {
         Ok(Page::from_rows(rows::all(&found, rows::audit_entry)?, page.limit, position))
     }
 
+    async fn org_log_across_orgs(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError> {
+        let after = rows::place(page);
+        // The lines of its creation and deletion belong to none. Their times, which its own row keeps,
+        // lead to them by the same index.
+        let found = sqlx::query(concat!(
+            "SELECT * FROM (
+                 SELECT ",
+            audit_columns!(),
+            "    FROM audit_log WHERE org_id = ?1 AND (at, id) < (?2, ?3)
+                 ORDER BY at DESC, id DESC LIMIT ?4
+             ) own
+             UNION ALL
+             SELECT ",
+            audit_columns!(),
+            " FROM audit_log
+             WHERE org_id IS NULL AND object = ?1 AND (at, id) < (?2, ?3)
+               AND at IN (SELECT created_at FROM orgs WHERE id = ?1
+                          UNION ALL SELECT deleting_since FROM orgs WHERE id = ?1)
+             ORDER BY at DESC, id DESC LIMIT ?4"
+        ))
+        .bind(org.uuid())
+        .bind(after.at.micros())
+        .bind(after.id)
+        .bind(rows::fetch_limit(page))
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(Page::from_rows(rows::all(&found, rows::audit_entry)?, page.limit, position))
+    }
+
     async fn audit_log_across_orgs(
         &self,
         page: PageRequest,

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::{SqliteStore, audit, orgs};
 use crate::domain::{
@@ -112,6 +113,8 @@ impl EndpointStore for SqliteStore {
         // What failed before it was enabled, or at another URL, is no longer held against it.
         let starts_afresh = change.url.is_some() || change.disabled_reason == Some(None);
         let mut tx = self.write().await?;
+        let Some(before) = locked(&mut tx, org, id).await? else { return Ok(None) };
+        let before = rows::endpoint(&before, 0, &self.keyring)?;
         let row = sqlx::query(concat!(
             "UPDATE endpoints
              SET url = coalesce(?3, url),
@@ -164,8 +167,10 @@ impl EndpointStore for SqliteStore {
         if paused {
             endpoint.disabled_reason = Some(SUSPENDED.to_owned());
         }
-        let note = Note::endpoint_changed(org, id, change);
-        audit::write(&mut tx, &note, by, now).await?;
+        if endpoint != (Endpoint { updated_at: now, ..before }) {
+            let note = Note::endpoint_changed(org, id, change);
+            audit::write(&mut tx, &note, by, now).await?;
+        }
         tx.commit().await?;
         Ok(Some(endpoint))
     }
@@ -199,6 +204,24 @@ impl EndpointStore for SqliteStore {
         tx.commit().await?;
         Ok(true)
     }
+}
+
+/// An endpoint as it is within a transaction.
+async fn locked(
+    connection: &mut SqliteConnection,
+    org: OrgId,
+    id: EndpointId,
+) -> Result<Option<SqliteRow>, StoreError> {
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        endpoint_columns!(),
+        " FROM endpoints WHERE id = ?1 AND org_id = ?2"
+    ))
+    .bind(id.uuid())
+    .bind(org.uuid())
+    .fetch_optional(connection)
+    .await?;
+    Ok(row)
 }
 
 /// Takes what waits out of the claims' sight. Leased deliveries are parked by their outcome, or by

@@ -1,10 +1,16 @@
 //! API keys.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
-use sqlx::SqliteConnection;
+use sqlx::query::QueryScalar;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Sqlite, SqliteConnection};
 
 use super::{SqliteStore, audit, orgs};
-use crate::domain::{Actor, ApiKey, ApiKeyId, Cursor, Limit, OrgId, Page, PageRequest, Timestamp};
+use crate::domain::{
+    Actor, ApiKey, ApiKeyId, Cursor, KeyRotationRefusal, Limit, OrgId, Page, PageRequest, Timestamp,
+};
 use crate::store::audit::Note;
 use crate::store::rows::{self, key_columns};
 use crate::store::{AddRefusal, ChangeMark, KeyChanges, KeyStore, StoreError, timed};
@@ -30,7 +36,7 @@ impl KeyStore for SqliteStore {
             }
         }
         insert(&mut tx, key).await?;
-        audit::write(&mut tx, &Note::key_created(key, None), by, key.created_at).await?;
+        audit::write(&mut tx, &Note::key_created(key), by, key.created_at).await?;
         tx.commit().await?;
         Ok(Ok(()))
     }
@@ -86,7 +92,11 @@ impl KeyStore for SqliteStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut tx = self.write().await?;
-        let Some(key) = expire(&mut tx, id, at, Some(now), now).await? else { return Ok(false) };
+        let Some(before) = locked(&mut tx, id).await? else { return Ok(false) };
+        if before.expires_at.is_some_and(|end| end <= at) {
+            return Ok(true);
+        }
+        let Some(key) = expire(&mut tx, id, at, None, now).await? else { return Ok(false) };
         audit::write(&mut tx, &Note::key_expired(&key), by, now).await?;
         tx.commit().await?;
         Ok(true)
@@ -95,20 +105,35 @@ impl KeyStore for SqliteStore {
     async fn rotate_key_across_orgs(
         &self,
         old: ApiKeyId,
-        old_expires_at: Timestamp,
+        grace: Duration,
         replacement: &ApiKey,
         by: &Actor,
-    ) -> Result<bool, StoreError> {
+        now: Timestamp,
+    ) -> Result<Result<(), KeyRotationRefusal>, StoreError> {
         let mut tx = self.write().await?;
-        let now = replacement.created_at;
-        if expire(&mut tx, old, old_expires_at, None, now).await?.is_none() {
-            return Ok(false);
+        let room = match replacement.role.org_id() {
+            Some(org) => orgs::room(&mut tx, org, Limit::Keys, in_grace(org, now)).await?,
+            None => Ok(()),
+        };
+        let Some(key) = locked(&mut tx, old).await? else {
+            return Ok(Err(KeyRotationRefusal::NotFound));
+        };
+        if let Err(refusal) = key.check_rotation(now) {
+            return Ok(Err(refusal));
         }
+        match room {
+            Ok(()) => {}
+            // Whoever leaves no key in its grace needs no room.
+            Err(AddRefusal::OverQuota(_)) if grace.is_zero() => {}
+            Err(refusal) => return Ok(Err(refusal.into())),
+        }
+        let expired = expire(&mut tx, old, now.plus(grace), Some(replacement.id), now).await?;
+        let Some(key) = expired else { return Ok(Err(KeyRotationRefusal::NotFound)) };
         insert(&mut tx, replacement).await?;
-        let note = Note::key_created(replacement, Some(old.uuid()));
+        let note = Note::key_rotated(replacement, &key, grace);
         audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(Ok(()))
     }
 
     async fn keys_changed_across_orgs(
@@ -131,6 +156,16 @@ impl KeyStore for SqliteStore {
     }
 }
 
+/// Counts an organisation's keys that were rotated and are good still.
+fn in_grace<'q>(org: OrgId, now: Timestamp) -> QueryScalar<'q, Sqlite, i64, SqliteArguments> {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM api_keys
+         WHERE org_id = ?1 AND replaced_by IS NOT NULL AND expires_at > ?2",
+    )
+    .bind(org.uuid())
+    .bind(now.micros())
+}
+
 async fn insert(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO api_keys (id, org_id, name, hash, created_at, expires_at, changed_at, scopes)
@@ -148,27 +183,40 @@ async fn insert(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), S
     Ok(())
 }
 
-/// Brings a key's end forward to `at`, and notes that it was revoked at `revoked` when that ends it
-/// before its time.
+/// A key as it is within a transaction.
+async fn locked(
+    connection: &mut SqliteConnection,
+    id: ApiKeyId,
+) -> Result<Option<ApiKey>, StoreError> {
+    let row = sqlx::query(concat!("SELECT ", key_columns!(), " FROM api_keys WHERE id = ?1"))
+        .bind(id.uuid())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(rows::key).transpose()
+}
+
+/// Brings a key's end forward to `at`, which revokes it if that is not after `now` and before its
+/// time, and notes the key that it was rotated to.
 async fn expire(
     connection: &mut SqliteConnection,
     id: ApiKeyId,
     at: Timestamp,
-    revoked: Option<Timestamp>,
+    replaced_by: Option<ApiKeyId>,
     now: Timestamp,
 ) -> Result<Option<ApiKey>, StoreError> {
     let row = sqlx::query(concat!(
         "UPDATE api_keys
          SET revoked_at = CASE WHEN ?2 <= ?4 AND (expires_at IS NULL OR expires_at > ?4)
-                          THEN coalesce(revoked_at, ?3) ELSE revoked_at END,
-             expires_at = min(coalesce(expires_at, ?2), ?2), changed_at = ?4
+                          THEN coalesce(revoked_at, ?4) ELSE revoked_at END,
+             expires_at = min(coalesce(expires_at, ?2), ?2), changed_at = ?4,
+             replaced_by = coalesce(?3, replaced_by)
          WHERE id = ?1
          RETURNING ",
         key_columns!()
     ))
     .bind(id.uuid())
     .bind(at.micros())
-    .bind(revoked.map(Timestamp::micros))
+    .bind(replaced_by.map(ApiKeyId::uuid))
     .bind(now.micros())
     .fetch_optional(connection)
     .await?;

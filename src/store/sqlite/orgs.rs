@@ -62,6 +62,9 @@ impl OrgStore for SqliteStore {
         let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
         let mut after = before.clone();
         change.apply(&mut after);
+        if after == before {
+            return Ok(Some(before));
+        }
         write(&mut tx, &after, now).await?;
         let note = Note::org_changed("org.update", &before, &after);
         audit::write(&mut tx, &note, by, now).await?;

@@ -201,6 +201,73 @@ async fn a_rotated_key_works_through_its_grace_and_no_longer() {
 }
 
 #[tokio::test]
+async fn a_key_in_its_grace_is_not_rotated_again_and_its_successor_has_its_own_end() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    let body = r#"{"name":"x","expires_at":"2027-01-31T12:00:00Z"}"#;
+    let old = server.post("/api/keys", &tenant.key, body).await.expect(201);
+    let path = format!("/api/admin/keys/{}", old["id"].as_str().unwrap());
+    let rotate = async |path: &str, body: &'static str| {
+        server.post(&format!("{path}/rotate"), &operator, body).await
+    };
+    let new = rotate(&path, r#"{"grace_seconds":60}"#).await.expect(201);
+    assert_eq!(new["expires_at"], old["expires_at"]);
+    let shown = server.get(&path, &operator).await.expect(200);
+    assert_eq!((&shown["replaced_by"], &shown["active"]), (&new["id"], &json!(true)));
+    let hashes = server.metrics.auth_hashes_total.get();
+    for body in [r#"{"grace_seconds":60}"#, "{}"] {
+        let problem = rotate(&path, body).await.expect_problem(409, "key_rotated");
+        assert!(problem["detail"].as_str().unwrap().contains(new["id"].as_str().unwrap()));
+    }
+    assert_eq!(server.metrics.auth_hashes_total.get(), hashes);
+    let successor = format!("/api/admin/keys/{}", new["id"].as_str().unwrap());
+    let third = rotate(&successor, "{}").await.expect(201);
+    assert_eq!(third["expires_at"], old["expires_at"]);
+    server.clock.advance(Duration::from_mins(1));
+    rotate(&path, "{}").await.expect_problem(409, "key_expired");
+    server.get("/api/org", third["key"].as_str().unwrap()).await.expect(200);
+}
+
+#[tokio::test]
+async fn of_rotations_at_once_one_gives_a_key() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    let path = format!("/api/admin/keys/{}/rotate", tenant.key_id);
+    let asked = (0..3).map(|_| server.post(&path, &operator, "{}"));
+    let answers = futures_util::future::join_all(asked).await;
+    let made = answers.iter().filter(|answer| answer.status == 201).count();
+    assert_eq!(made, 1, "{answers:?}");
+    for answer in answers.iter().filter(|answer| answer.status != 201) {
+        answer.expect_problem(409, "key_expired");
+    }
+    let keys = format!("/api/admin/orgs/{}/keys", tenant.org_id);
+    let keys = server.list(&keys, &operator).await;
+    assert_eq!(keys.iter().filter(|key| key["active"] == true).count(), 1);
+}
+
+/// The key is revoked while its successor is being hashed.
+#[tokio::test]
+async fn a_key_that_is_revoked_during_its_rotation_has_no_successor() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    server.get("/api/admin/orgs", &operator).await.expect(200);
+    let hashes = server.metrics.auth_hashes_total.get();
+    let path = format!("/api/admin/keys/{}/rotate", tenant.key_id);
+    let rotating = server.post(&path, &operator, r#"{"grace_seconds":60}"#);
+    let revoking = async {
+        while server.metrics.auth_hashes_total.get() == hashes {
+            tokio::task::yield_now().await;
+        }
+        let (now, by) = (server.clock.now(), hookgate::domain::Actor::CLI);
+        server.store.expire_key_across_orgs(tenant.key_id, now, &by, now).await.unwrap();
+    };
+    let (answer, ()) = futures_util::future::join(rotating, revoking).await;
+    answer.expect_problem(409, "key_expired");
+    let keys = format!("/api/admin/orgs/{}/keys", tenant.org_id);
+    assert_eq!(server.list(&keys, &operator).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_rotation_without_grace_needs_no_body_and_ends_the_old_key_at_once() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
@@ -210,6 +277,11 @@ async fn a_rotation_without_grace_needs_no_body_and_ends_the_old_key_at_once() {
     let created = crate::support::server::answer(request).await.expect(201);
     server.get("/api/org", &tenant.key).await.expect_problem(401, "unauthorized");
     server.get("/api/org", created["key"].as_str().unwrap()).await.expect(200);
+    let old = format!("/api/admin/keys/{}", tenant.key_id);
+    let old = server.get(&old, &operator).await.expect(200);
+    let now = json!("2026-01-31T12:00:00Z");
+    assert_eq!((&old["revoked_at"], &old["expires_at"]), (&now, &now));
+    assert_eq!(old["replaced_by"], created["id"]);
 }
 
 #[tokio::test]

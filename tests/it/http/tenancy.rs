@@ -295,6 +295,50 @@ async fn quotas_of_keys_and_endpoints_are_told_and_held() {
 }
 
 #[tokio::test]
+async fn a_key_that_there_is_no_room_for_costs_no_hash() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    limit(&server, &tenant, r#"{"keys_max":1}"#).await;
+    server.get("/api/org", &tenant.key).await.expect(200);
+    server.get("/api/admin/orgs", &operator).await.expect(200);
+    let hashes = server.metrics.auth_hashes_total.get();
+    let of_org = format!("/api/admin/orgs/{}/keys", tenant.org_id);
+    let body = r#"{"name":"x"}"#;
+    let asked = (0..24).map(|_| server.post("/api/keys", &tenant.key, body));
+    for answer in futures_util::future::join_all(asked).await {
+        answer.expect_problem(409, "quota_reached");
+    }
+    server.post(&of_org, &operator, body).await.expect_problem(409, "quota_reached");
+    assert_eq!(server.metrics.auth_hashes_total.get(), hashes);
+    limit(&server, &tenant, r#"{"keys_max":2}"#).await;
+    let before = server.metrics.auth_hashes_total.get();
+    server.post("/api/keys", &tenant.key, body).await.expect(201);
+    assert_eq!(server.metrics.auth_hashes_total.get(), before + 1, "one that is made is counted");
+}
+
+#[tokio::test]
+async fn rotating_with_grace_gives_no_more_keys_than_twice_the_quota() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    limit(&server, &tenant, r#"{"keys_max":2}"#).await;
+    let mut id = text(&key(&server, &tenant, r#"["events:read"]"#).await["id"]).to_owned();
+    let rotate = async |id: &str, body: &'static str| {
+        server.post(&format!("/api/keys/{id}/rotate"), &tenant.key, body).await
+    };
+    for _ in 0..2 {
+        let new = rotate(&id, r#"{"grace_seconds":60}"#).await.expect(201);
+        text(&new["id"]).clone_into(&mut id);
+    }
+    let hashes = server.metrics.auth_hashes_total.get();
+    let problem = rotate(&id, r#"{"grace_seconds":60}"#).await.expect_problem(409, "quota_reached");
+    assert!(text(&problem["detail"]).contains("2 keys in their grace"), "{problem}");
+    assert_eq!(server.metrics.auth_hashes_total.get(), hashes);
+    let new = rotate(&id, "{}").await.expect(201);
+    server.clock.advance(Duration::from_mins(1));
+    rotate(text(&new["id"]), r#"{"grace_seconds":60}"#).await.expect(201);
+}
+
+#[tokio::test]
 async fn the_last_use_of_a_key_is_known_to_the_minute_also_on_one_connection() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
@@ -312,6 +356,26 @@ async fn the_last_use_of_a_key_is_known_to_the_minute_also_on_one_connection() {
     }
     server.authenticator.write_usage().await.unwrap();
     assert_eq!(last_used().await, "2026-01-31T12:02:00Z");
+}
+
+#[tokio::test]
+async fn what_changes_nothing_is_answered_as_ever_and_has_no_line() {
+    let server = Server::start().await;
+    let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
+    let body = r#"{"url":"https://example.com/"}"#;
+    let endpoint = server.post("/api/endpoints", &tenant.key, body).await.expect(201);
+    let made = key(&server, &tenant, r#"["events:read"]"#).await;
+    let made = format!("/api/keys/{}", text(&made["id"]));
+    assert_eq!(server.delete(&made, &tenant.key).await.status, 204);
+    let log = server.list("/api/audit", &tenant.key).await;
+    let org = format!("/api/admin/orgs/{}", tenant.org_id);
+    let endpoint = format!("/api/endpoints/{}", text(&endpoint["id"]));
+    for body in ["{}", r#"{"name":"acme"}"#] {
+        server.patch(&org, &operator, body).await.expect(200);
+    }
+    server.patch(&endpoint, &tenant.key, "{}").await.expect(200);
+    assert_eq!(server.delete(&made, &tenant.key).await.status, 204);
+    assert_eq!(server.list("/api/audit", &tenant.key).await, log);
 }
 
 #[tokio::test]
@@ -341,7 +405,10 @@ async fn tenants_read_their_own_audit_log_and_operators_all() {
     let all = server.list("/api/admin/audit", &operator).await;
     assert!(all.len() > log.len());
     let filtered = format!("/api/admin/audit?org_id={}", tenant.org_id);
-    assert_eq!(server.list(&filtered, &operator).await, log);
+    let filtered = server.list(&filtered, &operator).await;
+    assert_eq!(filtered[..log.len()], log);
+    assert_eq!(filtered.len(), log.len() + 1, "tenants do not see that they were created");
+    assert_eq!(filtered[log.len()]["action"], "org.create");
     let bad = server.get("/api/admin/audit?org_id=7", &operator).await;
     bad.expect_faults(&[("org_id", "format")]);
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use hookgate::domain::{
     Actor, ApiKeyId, AuditEntry, DeadLetterId, DeadReason, Decision, DeliveryId, DeliveryStatus,
-    EndpointChange, EndpointId, EventId, LeasedDelivery, OrgId, ReplayStatus,
+    Endpoint, EndpointChange, EndpointId, EventId, LeasedDelivery, Limit, OrgChange, OrgId,
+    PacingChange, ReplayStatus, Role,
 };
 use hookgate::store::{CANCELS_PER_STEP, LetterDeletion};
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use super::fixtures::{
     ALL_LETTERS, DISABLE_AFTER, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim,
-    org_with_deliveries, outcome, persist, some_event,
+    org_with_deliveries, outcome, persist, some_event, some_key,
 };
 use super::{Subject, on_both};
 
@@ -29,6 +30,9 @@ on_both!(
     a_test_event_is_in_the_log_with_its_delivery,
     a_deleted_dead_letter_is_in_the_log_with_why,
     what_changes_nothing_is_not_in_the_log,
+    an_organisation_that_stays_as_it_is_has_no_line,
+    an_endpoint_that_stays_as_it_is_has_no_line,
+    a_key_that_has_ended_has_no_further_line,
     nothing_happens_whose_line_cannot_be_written,
     an_endpoint_that_the_server_disables_is_in_the_log_once_with_the_reason,
     no_endpoint_is_disabled_whose_line_cannot_be_written,
@@ -200,6 +204,66 @@ async fn what_changes_nothing_is_not_in_the_log(subject: &Subject) {
     let (missing, why) = (DeadLetterId::mint(at(0)), LetterDeletion::Removed);
     assert!(!store.delete_dead_letter(org, missing, why, &by, at(30)).await.unwrap());
     assert_eq!(lines(subject, org).await, []);
+}
+
+async fn an_organisation_that_stays_as_it_is_has_no_line(subject: &Subject) {
+    let (store, by) = (&subject.store, somebody());
+    let org = add_org(subject).await;
+    let before = store.org(org).await.unwrap().unwrap();
+    let own = OrgChange {
+        name: Some(before.name.clone()),
+        limits: vec![(Limit::Burst, before.limits.get(Limit::Burst))],
+    };
+    for change in [OrgChange::default(), own] {
+        let after = store.update_org(org, &change, &by, at(30)).await.unwrap();
+        assert_eq!(after.as_ref(), Some(&before));
+    }
+    assert_eq!(lines(subject, org).await, []);
+    let new = OrgChange { name: Some("new".to_owned()), limits: Vec::new() };
+    store.update_org(org, &new, &by, at(30)).await.unwrap();
+    assert_eq!(line(subject, org).await.2, json!({ "name": "new" }));
+}
+
+async fn an_endpoint_that_stays_as_it_is_has_no_line(subject: &Subject) {
+    let (store, by) = (&subject.store, somebody());
+    let org = add_org(subject).await;
+    let endpoint = add_endpoint(subject, org, "a.*").await;
+    let own = EndpointChange {
+        url: Some(endpoint.url.clone()),
+        event_types: Some(endpoint.event_types.clone()),
+        headers: endpoint.headers.clone().ok(),
+        description: Some(endpoint.description.clone()),
+        disabled_reason: Some(None),
+        pacing: PacingChange { ordered: Some(false), ..PacingChange::default() },
+    };
+    for change in [EndpointChange::default(), own] {
+        let after = store.update_endpoint(org, endpoint.id, &change, &by, at(30)).await.unwrap();
+        assert_eq!(after.unwrap(), Endpoint { updated_at: at(30), ..endpoint.clone() });
+    }
+    assert_eq!(lines(subject, org).await, []);
+    let off = Some(Some("off".to_owned()));
+    let off = EndpointChange { disabled_reason: off, ..EndpointChange::default() };
+    for _ in 0..2 {
+        store.update_endpoint(org, endpoint.id, &off, &by, at(30)).await.unwrap();
+    }
+    assert_eq!(line(subject, org).await.2, json!({ "disabled_reason": "off" }));
+    let nobody = store.update_endpoint(org, EndpointId::mint(at(0)), &off, &by, at(30)).await;
+    assert_eq!(nobody.unwrap(), None);
+}
+
+async fn a_key_that_has_ended_has_no_further_line(subject: &Subject) {
+    let (store, by) = (&subject.store, somebody());
+    let org = add_org(subject).await;
+    let key = some_key(Role::Tenant(org), at(1));
+    store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
+    for seconds in [30, 31] {
+        let now = at(seconds);
+        assert!(store.expire_key_across_orgs(key.id, now, &by, now).await.unwrap());
+    }
+    let (action, object, _) = line(subject, org).await;
+    assert_eq!((action.as_str(), object), ("key.revoke", key.id.uuid()));
+    let found = store.key_across_orgs(key.id).await.unwrap().unwrap();
+    assert_eq!((found.revoked_at, found.expires_at), (Some(at(30)), Some(at(30))));
 }
 
 async fn nothing_happens_whose_line_cannot_be_written(subject: &Subject) {

@@ -48,6 +48,7 @@ pub(crate) fn some_key(role: Role, created_at: Timestamp) -> ApiKey {
         expires_at: None,
         revoked_at: None,
         last_used_at: None,
+        replaced_by: None,
     }
 }
 

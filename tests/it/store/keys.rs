@@ -1,8 +1,13 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
-use hookgate::domain::{Actor, ApiKey, ApiKeyId, Limit, OrgChange, OrgId, Role, Timestamp};
+use hookgate::domain::{
+    Actor, ApiKey, ApiKeyId, KeyRotationRefusal, Limit, OrgChange, OrgId, Role, Timestamp,
+};
 use hookgate::store::{ChangeMark, SharedStore, StoreError};
 use sqlx::{Connection, PgConnection};
+use tokio::task::JoinSet;
 
 use super::fixtures::{FIRST_PAGE, add_org, at, some_key, some_org};
 use super::{Subject, on_both};
@@ -14,6 +19,10 @@ on_both!(
     a_key_expires_at_the_earlier_of_two_moments,
     rotating_a_key_adds_the_new_one_and_expires_the_old,
     rotating_a_missing_key_adds_nothing,
+    a_key_that_is_no_longer_good_is_not_rotated,
+    a_key_is_rotated_once_however_many_ask,
+    as_many_keys_are_in_their_grace_as_there_may_be_keys,
+    nothing_is_rotated_of_an_organisation_that_is_being_deleted,
     a_refused_replacement_leaves_the_old_key_alone,
     changes_name_keys_and_keys_of_changed_organisations,
     a_change_is_found_whatever_the_clock_said_of_those_who_made_it,
@@ -25,6 +34,21 @@ async fn add_key(subject: &Subject, role: Role, created_at: Timestamp) -> ApiKey
     let key = some_key(role, created_at);
     subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
     key
+}
+
+/// Rotates a key at this moment; the new one was made a second before.
+async fn rotate(
+    subject: &Subject,
+    old: &ApiKey,
+    grace_seconds: u64,
+    now: i64,
+) -> Result<ApiKey, KeyRotationRefusal> {
+    let new = some_key(old.role, at(now - 1));
+    let grace = Duration::from_secs(grace_seconds);
+    let rotated = subject.store.rotate_key_across_orgs(old.id, grace, &new, &Actor::CLI, at(now));
+    let rotated = rotated.await.unwrap();
+    assert_eq!(stored(subject, new.id).await.is_some(), rotated.is_ok());
+    rotated.map(|()| new)
 }
 
 async fn stored(subject: &Subject, id: ApiKeyId) -> Option<ApiKey> {
@@ -82,28 +106,117 @@ async fn a_key_expires_at_the_earlier_of_two_moments(subject: &Subject) {
 async fn rotating_a_key_adds_the_new_one_and_expires_the_old(subject: &Subject) {
     let role = Role::Tenant(add_org(subject).await);
     let old = add_key(subject, role, at(1)).await;
-    let new = some_key(role, at(10));
-    assert!(subject.store.rotate_key_across_orgs(old.id, at(70), &new, &Actor::CLI).await.unwrap());
-    assert_eq!(stored(subject, old.id).await.unwrap().expires_at, Some(at(70)));
-    assert_eq!(stored(subject, new.id).await.unwrap().expires_at, None);
+    let new = rotate(subject, &old, 60, 10).await.unwrap();
+    let found = stored(subject, old.id).await.unwrap();
+    assert_eq!((found.expires_at, found.revoked_at), (Some(at(70)), None));
+    assert_eq!(found.replaced_by, Some(new.id));
+    let found = stored(subject, new.id).await.unwrap();
+    assert_eq!((found.expires_at, found.replaced_by), (None, None));
+
+    // Without a grace the old one is revoked, and none lengthens a life.
+    rotate(subject, &new, 0, 20).await.unwrap();
+    let found = stored(subject, new.id).await.unwrap();
+    assert_eq!((found.expires_at, found.revoked_at), (Some(at(20)), Some(at(20))));
+    let mut short = some_key(role, at(1));
+    short.expires_at = Some(at(30));
+    subject.store.insert_key_across_orgs(&short, &Actor::CLI).await.unwrap().unwrap();
+    rotate(subject, &short, 60, 20).await.unwrap();
+    assert_eq!(stored(subject, short.id).await.unwrap().expires_at, Some(at(30)));
+}
+
+async fn a_key_that_is_no_longer_good_is_not_rotated(subject: &Subject) {
+    let role = Role::Tenant(add_org(subject).await);
+    let mut expired = some_key(role, at(1));
+    expired.expires_at = Some(at(10));
+    subject.store.insert_key_across_orgs(&expired, &Actor::CLI).await.unwrap().unwrap();
+    assert_eq!(rotate(subject, &expired, 60, 10).await.unwrap_err(), KeyRotationRefusal::Ended);
+
+    // While the new key was made; also by a server whose clock is ahead.
+    let revoked = add_key(subject, role, at(1)).await;
+    let ahead = at(15);
+    subject.store.expire_key_across_orgs(revoked.id, ahead, &Actor::CLI, ahead).await.unwrap();
+    assert_eq!(rotate(subject, &revoked, 60, 10).await.unwrap_err(), KeyRotationRefusal::Ended);
+    assert_eq!(rotate(subject, &revoked, 0, 20).await.unwrap_err(), KeyRotationRefusal::Ended);
+    assert_eq!(stored(subject, revoked.id).await.unwrap().replaced_by, None);
+}
+
+async fn a_key_is_rotated_once_however_many_ask(subject: &Subject) {
+    let role = Role::Tenant(add_org(subject).await);
+    for grace in [Duration::ZERO, Duration::from_mins(1)] {
+        let old = add_key(subject, role, at(1)).await;
+        let mut asking = JoinSet::new();
+        for _ in 0..8 {
+            let (store, new) = (Arc::clone(&subject.store), some_key(role, at(9)));
+            asking.spawn(async move {
+                let by = Actor::CLI;
+                let end = store.rotate_key_across_orgs(old.id, grace, &new, &by, at(10)).await;
+                end.unwrap().map(|()| new.id)
+            });
+        }
+        let ends = asking.join_all().await;
+        let new: Vec<ApiKeyId> = ends.iter().filter_map(|end| end.ok()).collect();
+        let found = stored(subject, old.id).await.unwrap().replaced_by.unwrap();
+        assert_eq!(new, [found]);
+        let refusal = match grace {
+            Duration::ZERO => KeyRotationRefusal::Ended,
+            _ => KeyRotationRefusal::Replaced(found),
+        };
+        assert_eq!(ends.iter().filter(|end| **end == Err(refusal)).count(), 7, "{ends:?}");
+    }
+}
+
+async fn as_many_keys_are_in_their_grace_as_there_may_be_keys(subject: &Subject) {
+    let org = add_org(subject).await;
+    let limits = vec![(Limit::Keys, Some(2))];
+    let change = OrgChange { name: None, limits };
+    subject.store.update_org(org, &change, &Actor::CLI, at(1)).await.unwrap();
+    let old = [
+        add_key(subject, Role::Tenant(org), at(1)).await,
+        add_key(subject, Role::Tenant(org), at(1)).await,
+    ];
+    let first = rotate(subject, &old[0], 60, 10).await.unwrap();
+    let second = rotate(subject, &first, 60, 11).await.unwrap();
+    let held = subject.store.holdings(org, at(12)).await.unwrap();
+    assert_eq!((held.keys, held.keys_in_grace), (4, 2));
+    let full = KeyRotationRefusal::OverQuota(2);
+    assert_eq!(rotate(subject, &second, 60, 12).await.unwrap_err(), full);
+    assert_eq!(rotate(subject, &old[1], 60, 12).await.unwrap_err(), full);
+    // A key that is in its grace already is told so, also then.
+    let again = rotate(subject, &first, 60, 12).await.unwrap_err();
+    assert_eq!(again, KeyRotationRefusal::Replaced(second.id));
+    let third = rotate(subject, &second, 0, 12).await.unwrap();
+    // A grace that ended, or was ended, makes room.
+    rotate(subject, &third, 60, 70).await.unwrap();
+    assert_eq!(rotate(subject, &old[1], 60, 70).await.unwrap_err(), full);
+    subject.store.expire_key_across_orgs(first.id, at(70), &Actor::CLI, at(70)).await.unwrap();
+    rotate(subject, &old[1], 60, 70).await.unwrap();
+}
+
+async fn nothing_is_rotated_of_an_organisation_that_is_being_deleted(subject: &Subject) {
+    let org = add_org(subject).await;
+    let key = add_key(subject, Role::Tenant(org), at(1)).await;
+    subject.store.delete_org(org, &Actor::CLI, at(5)).await.unwrap().unwrap();
+    for grace in [0, 60] {
+        let refusal = rotate(subject, &key, grace, 10).await.unwrap_err();
+        assert_eq!(refusal, KeyRotationRefusal::NotFound);
+    }
 }
 
 async fn rotating_a_missing_key_adds_nothing(subject: &Subject) {
-    let new = some_key(Role::Operator, at(10));
-    let missing = ApiKeyId::mint(at(1));
-    assert!(
-        !subject.store.rotate_key_across_orgs(missing, at(70), &new, &Actor::CLI).await.unwrap()
-    );
-    assert!(stored(subject, new.id).await.is_none());
+    let missing = some_key(Role::Operator, at(10));
+    let refusal = rotate(subject, &missing, 60, 10).await.unwrap_err();
+    assert_eq!(refusal, KeyRotationRefusal::NotFound);
 }
 
 async fn a_refused_replacement_leaves_the_old_key_alone(subject: &Subject) {
     let old = add_key(subject, Role::Operator, at(1)).await;
     let new = some_key(Role::Tenant(some_org(at(1)).id), at(10));
+    let minute = Duration::from_mins(1);
     let refused =
-        subject.store.rotate_key_across_orgs(old.id, at(70), &new, &Actor::CLI).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
-    assert_eq!(stored(subject, old.id).await.unwrap().expires_at, None);
+        subject.store.rotate_key_across_orgs(old.id, minute, &new, &Actor::CLI, at(10)).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    let found = stored(subject, old.id).await.unwrap();
+    assert_eq!((found.expires_at, found.replaced_by), (None, None));
 }
 
 /// Looks for changes, and returns the keys that were named, in order.
@@ -133,7 +246,8 @@ async fn changes_name_keys_and_keys_of_changed_organisations(subject: &Subject) 
     let org = add_org(subject).await;
     let earlier = add_key(subject, Role::Operator, at(5)).await.id;
     assert_eq!(look(store, &mut mark).await, [], "the first look tells where to begin");
-    let tenant = add_key(subject, Role::Tenant(org), at(10)).await.id;
+    let key = add_key(subject, Role::Tenant(org), at(10)).await;
+    let tenant = key.id;
     let operator = add_key(subject, Role::Operator, at(20)).await.id;
     look_until(store, &mut mark, &[tenant, operator]).await;
 
@@ -144,8 +258,7 @@ async fn changes_name_keys_and_keys_of_changed_organisations(subject: &Subject) 
     look_until(store, &mut mark, &[tenant]).await;
     store.expire_key_across_orgs(operator, at(99), &Actor::CLI, at(40)).await.unwrap();
     look_until(store, &mut mark, &[operator]).await;
-    let new = some_key(Role::Tenant(org), at(50));
-    store.rotate_key_across_orgs(tenant, at(99), &new, &Actor::CLI).await.unwrap();
+    let new = rotate(subject, &key, 60, 51).await.unwrap();
     look_until(store, &mut mark, &[tenant, new.id]).await;
     store.touch_keys_across_orgs(&[earlier], at(120)).await.unwrap();
     while !look(store, &mut mark).await.is_empty() {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, ApiKeyId, EndpointChange, Event, Limit, Month, Org, OrgChange, OrgId, Role, Scope,
-    Scopes,
+    Actor, ApiKeyId, EndpointChange, Event, Limit, Month, Org, OrgChange, OrgId, PageRequest, Role,
+    Scope, Scopes,
 };
 use hookgate::runtime::Wake;
 use hookgate::store::AddRefusal;
@@ -31,6 +31,7 @@ on_both!(
     nothing_of_a_deleted_organisation_is_stored_any_more,
     what_is_used_in_a_month_adds_up,
     every_change_is_in_the_log_with_who_and_where_from_and_no_secret,
+    operators_read_an_organisations_log_from_its_creation_on,
     a_change_that_is_refused_is_not_in_the_log,
 );
 
@@ -110,7 +111,9 @@ async fn a_quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subj
     let keys = subject.store.keys(org, FIRST_PAGE).await.unwrap().data;
     let new = some_key(Role::Tenant(org), at(4));
     let store = &subject.store;
-    assert!(store.rotate_key_across_orgs(keys[0].id, at(99), &new, &Actor::CLI).await.unwrap());
+    let minute = Duration::from_mins(1);
+    let rotated = store.rotate_key_across_orgs(keys[0].id, minute, &new, &Actor::CLI, at(4)).await;
+    assert_eq!(rotated.unwrap(), Ok(()));
     for key in &keys {
         store.expire_key_across_orgs(key.id, at(5), &Actor::CLI, at(5)).await.unwrap();
     }
@@ -244,6 +247,9 @@ async fn a_deletion_leaves_no_row_with_the_organisations_id(subject: &Subject) {
     let kept: Vec<_> = log.iter().filter(|entry| entry.object == org.uuid()).collect();
     let kept: Vec<_> = kept.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(kept, ["org.delete", "org.create"]);
+    assert!(!serde_json::to_string(&log).unwrap().contains("Acme"), "{log:?}");
+    let own = subject.store.org_log_across_orgs(org, FIRST_PAGE).await.unwrap().data;
+    assert_eq!(own.iter().map(|entry| entry.object).collect::<Vec<_>>(), [org.uuid(); 2]);
 }
 
 async fn nothing_of_a_deleted_organisation_is_stored_any_more(subject: &Subject) {
@@ -303,7 +309,8 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     let key = some_key(Role::Tenant(org), at(1));
     store.insert_key_across_orgs(&key, &by).await.unwrap().unwrap();
     let new = some_key(Role::Tenant(org), at(2));
-    store.rotate_key_across_orgs(key.id, at(2), &new, &by).await.unwrap();
+    let minute = Duration::from_mins(1);
+    store.rotate_key_across_orgs(key.id, minute, &new, &by, at(2)).await.unwrap().unwrap();
     store.expire_key_across_orgs(new.id, at(3), &by, at(3)).await.unwrap();
     let mut endpoint = some_endpoint(org, "a.*");
     endpoint.created_at = at(4);
@@ -348,7 +355,14 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     });
     assert_eq!(log[1].changes, changed);
     assert_eq!(log[4].changes, json!({ "url": "https://example.com", "event_types": "a.*" }));
-    assert_eq!(log[6].changes["replaces"], json!(key.id.uuid()));
+    let rotated = json!({
+        "name": "ci",
+        "scopes": key.scopes,
+        "replaces": key.id,
+        "grace_seconds": 60,
+        "replaced_expires_at": at(62),
+    });
+    assert_eq!(log[6].changes, rotated);
     let text = serde_json::to_string(&log).unwrap();
     for secret in ["hush", &secret.reveal(), "argon2", "hooks"] {
         assert!(!text.contains(secret), "{secret} in {text}");
@@ -357,6 +371,39 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     assert_eq!(store.audit_log(stranger, FIRST_PAGE).await.unwrap().data, []);
     let all = store.audit_log_across_orgs(FIRST_PAGE).await.unwrap().data;
     assert_eq!(all.len(), log.len() + 2, "and two organisations were created");
+}
+
+async fn operators_read_an_organisations_log_from_its_creation_on(subject: &Subject) {
+    let store = &subject.store;
+    // Made at the same moment, and one after the other.
+    let (org, other) = (add_org(subject).await, add_org(subject).await);
+    let operator = some_key(Role::Operator, at(0));
+    store.insert_key_across_orgs(&operator, &Actor::CLI).await.unwrap().unwrap();
+    for key in [Role::Tenant(org), Role::Tenant(other)].map(|role| some_key(role, at(0))) {
+        store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
+    }
+    for burst in 2..5 {
+        let change = OrgChange { name: None, limits: vec![(Limit::Burst, Some(burst))] };
+        store.update_org(org, &change, &Actor::CLI, at(burst.into())).await.unwrap();
+    }
+    store.delete_org(org, &Actor::CLI, at(9)).await.unwrap();
+    let mut actions = Vec::new();
+    let mut page = PageRequest { limit: 2, after: None };
+    loop {
+        let found = store.org_log_across_orgs(org, page).await.unwrap();
+        actions.extend(found.data.into_iter().map(|entry| entry.action));
+        page.after = found.next_cursor;
+        if page.after.is_none() {
+            break;
+        }
+    }
+    let expected =
+        ["org.delete", "org.update", "org.update", "org.update", "key.create", "org.create"];
+    assert_eq!(actions, expected);
+    let log = store.org_log_across_orgs(other, FIRST_PAGE).await.unwrap().data;
+    assert_eq!(log.len(), 2, "{log:?}");
+    // Tenants do not see the operators' lines.
+    assert_eq!(store.audit_log(other, FIRST_PAGE).await.unwrap().data, log[..1]);
 }
 
 async fn a_change_that_is_refused_is_not_in_the_log(subject: &Subject) {
