@@ -23,9 +23,6 @@ use crate::domain::{
 };
 use crate::store::{AddRefusal, Holdings};
 
-/// The longest time that a rotated key may go on working: seven days.
-const GRACE_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
-
 const PLACE: &str = "/api/admin/keys";
 
 /// A key as people see it: never its hash.
@@ -254,10 +251,7 @@ pub(super) fn grace(mut fields: Fields) -> Result<Duration, ApiError> {
 
 fn grace_seconds(value: &Value) -> Checked<u32> {
     fields::number("grace_seconds", value, |seconds| {
-        if seconds <= GRACE_SECONDS_MAX {
-            return Ok(());
-        }
-        Err(Violation::new("grace_seconds", "range", "must be at most 604800 seconds, seven days"))
+        ApiKey::check_grace(Duration::from_secs(seconds.into()))
     })
 }
 
