@@ -25,6 +25,9 @@ use super::{MissingKeysError, OpenError, open_store, require_keys};
 /// Why an endpoint is disabled that was disabled on the command line.
 const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
 
+/// The shortest life of a key: while its hash is computed, one with less may end.
+const KEY_LIFE_MIN: Duration = Duration::from_secs(1);
+
 /// Manages what the store holds.
 pub struct Admin {
     pub(super) store: SharedStore,
@@ -235,7 +238,7 @@ impl Admin {
     }
 
     /// Creates a key, with all scopes of its role unless some are named, and for ever unless it has a
-    /// time.
+    /// time, of a second at the least.
     pub async fn create_key(
         &self,
         role: Role,
@@ -244,6 +247,9 @@ impl Admin {
         expires_in: Option<Duration>,
     ) -> Result<IssuedKey, AdminError> {
         Org::check_name(&name)?;
+        if expires_in.is_some_and(|span| span < KEY_LIFE_MIN) {
+            return Err(Violation::new("expires_in", "range", "must be 1s at the least").into());
+        }
         let scopes = scopes.unwrap_or(role.scopes());
         if !role.scopes().include(scopes) {
             let message = format!("must be some of {}", role.scopes());
@@ -281,8 +287,10 @@ impl Admin {
         }
     }
 
-    /// Replaces a key by a new one of the same name and role. The old one goes on working for `grace`.
+    /// Replaces a key by a new one of the same name and role. The old one goes on working for `grace`,
+    /// at most [`ApiKey::GRACE_SECONDS_MAX`].
     pub async fn rotate_key(&self, id: ApiKeyId, grace: Duration) -> Result<IssuedKey, AdminError> {
+        ApiKey::check_grace(grace)?;
         let now = self.clock.now();
         let old = self.store.key_across_orgs(id).await?.ok_or_else(|| no_key(id))?;
         old.check_rotation(now).map_err(|refusal| not_rotated(id, refusal))?;

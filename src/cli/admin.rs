@@ -183,7 +183,7 @@ pub(super) enum KeyCommand {
         /// What it may be used for, as in events:write,events:read; without it everything
         #[arg(long)]
         scopes: Option<Scopes>,
-        /// How long it works; without it for ever
+        /// How long it works, a second at the least; without it for ever
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         expires_in: Option<Duration>,
         #[command(flatten)]
@@ -208,7 +208,7 @@ pub(super) enum KeyCommand {
     Rotate {
         /// The key's id: the 32 digits between its underscores, with or without hyphens
         id: ApiKeyId,
-        /// How long the old key goes on working
+        /// How long the old key goes on working; seven days at the most
         #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
         grace: Duration,
         #[command(flatten)]

@@ -1,8 +1,9 @@
 //! API keys as the store knows them: never the secret, only its Argon2id hash.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::{ApiKeyId, OrgId, Scopes, Timestamp};
+use super::{ApiKeyId, OrgId, Scopes, Timestamp, Violation};
 
 /// What a key may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +54,18 @@ pub enum KeyRotationRefusal {
 }
 
 impl ApiKey {
+    /// The longest time that a rotated key may go on working, in seconds: a week.
+    pub const GRACE_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
+
+    /// The rule for a grace: at most seven days.
+    pub fn check_grace(grace: Duration) -> Result<(), Violation> {
+        if grace <= Duration::from_secs(Self::GRACE_SECONDS_MAX.into()) {
+            return Ok(());
+        }
+        let rule = "must be at most 604800 seconds, seven days";
+        Err(Violation::new("grace_seconds", "range", rule))
+    }
+
     /// Whether the key is good at `now`.
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)

@@ -126,6 +126,8 @@ async fn every_command_answers_one_json_value() {
     let rotated = place.json(&["key", "rotate", text(&key, "id"), "--grace", "1h"]).await;
     assert_eq!((text(&rotated, "name"), text(&rotated, "org_id")), ("ci", org));
     let id = text(&rotated, "id");
+    let rotate = ["key", "rotate", text(&key, "id"), "--grace", "3650d"];
+    place.run(&rotate).await.failed(1, "grace_seconds must be at most 604800 seconds");
     let again = ["key", "rotate", text(&key, "id")];
     place.run(&again).await.failed(1, &format!("rotate its successor {id}"));
     let revoked = place.json(&["key", "revoke", id]).await;
@@ -185,6 +187,10 @@ async fn organisations_and_keys_have_limits_scopes_and_an_end_and_the_log_tells_
     assert_eq!(place.json(&["key", "show", id]).await, key);
     let wrong = ["key", "create", "--org", org, "--name", "x", "--scopes", "operator:read"];
     place.run(&wrong).await.failed(1, "scopes must be some of events:write");
+    for span in ["0s", "999ms"] {
+        let dead = ["key", "create", "--org", org, "--name", "x", "--expires-in", span];
+        place.run(&dead).await.failed(1, "expires_in must be 1s at the least");
+    }
     let full = ["org", "update", org, "--keys-max", "1", "--endpoints-max", "0"];
     place.json(&full).await;
     let more = ["key", "create", "--org", org, "--name", "x"];

@@ -23,9 +23,6 @@ use crate::domain::{
 };
 use crate::store::{AddRefusal, Holdings};
 
-/// The longest time that a rotated key may go on working: seven days.
-const GRACE_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
-
 const PLACE: &str = "/api/admin/keys";
 
 /// A key as people see it: never its hash.
@@ -253,7 +250,7 @@ pub(super) fn grace(mut fields: Fields) -> Result<Duration, ApiError> {
 }
 
 fn grace_seconds(value: &Value) -> Checked<u32> {
-    fields::number("grace_seconds", value, &(0..=GRACE_SECONDS_MAX))
+    fields::number("grace_seconds", value, &(0..=ApiKey::GRACE_SECONDS_MAX))
 }
 
 /// Names every scope that is none, or that may not be granted.

@@ -62,10 +62,10 @@ impl AuditStore for PostgresStore {
              UNION ALL
              SELECT ",
             audit_columns!(),
-            " FROM audit_log
-             WHERE org_id IS NULL AND object = $1 AND (at, id) < ($2, $3)
-               AND at IN (SELECT created_at FROM orgs WHERE id = $1
-                          UNION ALL SELECT deleting_since FROM orgs WHERE id = $1)
+            " FROM (SELECT created_at AS moment FROM orgs WHERE id = $1
+                   UNION ALL SELECT deleting_since FROM orgs WHERE id = $1) moments
+             CROSS JOIN audit_log
+             WHERE org_id IS NULL AND at = moment AND object = $1 AND (at, id) < ($2, $3)
              ORDER BY at DESC, id DESC LIMIT $4"
         ))
         .bind(org.uuid())
