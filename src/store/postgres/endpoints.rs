@@ -193,10 +193,17 @@ impl EndpointStore for PostgresStore {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
+        // In key order, as outcomes are recorded: each would wait for the other's rows otherwise.
         sqlx::query(
-            "UPDATE deliveries
+            "WITH held AS MATERIALIZED (
+                 SELECT id, event_received_at FROM deliveries
+                 WHERE endpoint_id = $1 AND status = 'pending'
+                 ORDER BY id FOR UPDATE
+             )
+             UPDATE deliveries d
              SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $2
-             WHERE endpoint_id = $1 AND status = 'pending'",
+             FROM held h
+             WHERE d.id = h.id AND d.event_received_at = h.event_received_at",
         )
         .bind(id.uuid())
         .bind(moment(now))
