@@ -1,6 +1,7 @@
 //! Where deliveries are handed over that are leased already.
 //!
-//! One whose lane has its share is held for a moment, with those behind it: a receiver that gets on makes
+//! They come by two entries, so that a few for one organisation wait behind nobody's thousands. One whose lane
+//! has its share is held for a moment, with the bulk behind it: a receiver that gets on makes
 //! room by then, and a way through the store costs several writes. Behind a slow receiver that is in vain;
 //! what is for it goes back to the store, it counts as crowded as long as something waits for it here,
 //! and whoever plans deliveries leaves its in the store.
