@@ -20,7 +20,9 @@ pub struct Timestamp(i64);
 
 /// The text was no RFC 3339 date and time, or its offset takes it out of the years 0000 to 9999, UTC.
 #[derive(Debug, thiserror::Error)]
-#[error("must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z")]
+#[error(
+    "must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z, in the years 0000 to 9999 of UTC"
+)]
 pub struct TimestampError;
 
 impl Timestamp {

@@ -148,7 +148,9 @@ async fn a_moment_that_no_utc_year_holds_is_refused_and_the_last_ones_are_taken(
     }
     for bad in ["0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59-23:59"] {
         let answer = server.post("/api/events", &tenant.key, event(bad)).await;
-        answer.expect_faults(&[("timestamp", "format")]);
+        let problem = answer.expect_faults(&[("timestamp", "format")]);
+        let rule = problem["errors"][0]["message"].as_str().unwrap();
+        assert!(rule.ends_with("in the years 0000 to 9999 of UTC"), "{rule}");
     }
 }
 
