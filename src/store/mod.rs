@@ -344,6 +344,22 @@ impl From<AddRefusal> for KeyRotationRefusal {
     }
 }
 
+/// The rules for rotating a key, of which the store has looked up what `room` its organisation has for
+/// another one in its grace.
+fn check_rotation(
+    old: &ApiKey,
+    room: Result<(), AddRefusal>,
+    grace: Duration,
+    now: Timestamp,
+) -> Result<(), KeyRotationRefusal> {
+    old.check_rotation(now)?;
+    match room {
+        // Whoever leaves no key in its grace needs no room.
+        Err(AddRefusal::OverQuota(_)) if grace.is_zero() => Ok(()),
+        room => Ok(room?),
+    }
+}
+
 /// How many things an organisation has that are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holdings {

@@ -13,7 +13,9 @@ use crate::domain::{
 };
 use crate::store::audit::Note;
 use crate::store::rows::{self, key_columns};
-use crate::store::{AddRefusal, ChangeMark, KeyChanges, KeyStore, StoreError, timed};
+use crate::store::{
+    AddRefusal, ChangeMark, KeyChanges, KeyStore, StoreError, check_rotation, timed,
+};
 use crate::telemetry::DbOperation;
 
 #[async_trait]
@@ -96,7 +98,7 @@ impl KeyStore for PostgresStore {
         if before.expires_at.is_some_and(|end| end <= at) {
             return Ok(true);
         }
-        let Some(key) = expire(&mut tx, id, at, None, now).await? else { return Ok(false) };
+        let key = expire(&mut tx, id, at, None, now).await?;
         audit::write(&mut tx, &Note::key_expired(&key), by, now).await?;
         tx.commit().await?;
         Ok(true)
@@ -119,17 +121,10 @@ impl KeyStore for PostgresStore {
         let Some(key) = locked(&mut tx, old).await? else {
             return Ok(Err(KeyRotationRefusal::NotFound));
         };
-        if let Err(refusal) = key.check_rotation(now) {
+        if let Err(refusal) = check_rotation(&key, room, grace, now) {
             return Ok(Err(refusal));
         }
-        match room {
-            Ok(()) => {}
-            // Whoever leaves no key in its grace needs no room.
-            Err(AddRefusal::OverQuota(_)) if grace.is_zero() => {}
-            Err(refusal) => return Ok(Err(refusal.into())),
-        }
-        let expired = expire(&mut tx, old, now.plus(grace), Some(replacement.id), now).await?;
-        let Some(key) = expired else { return Ok(Err(KeyRotationRefusal::NotFound)) };
+        let key = expire(&mut tx, old, now.plus(grace), Some(replacement.id), now).await?;
         insert(&mut tx, replacement).await?;
         let note = Note::key_rotated(replacement, &key, grace);
         audit::write(&mut tx, &note, by, now).await?;
@@ -202,7 +197,7 @@ async fn locked(connection: &mut PgConnection, id: ApiKeyId) -> Result<Option<Ap
     row.as_ref().map(rows::key).transpose()
 }
 
-/// Brings a key's end forward to `at`, which revokes it if that is not after `now` and before its
+/// Brings the end of a key that is [`locked`] forward to `at`, which revokes it if that is not after `now` and before its
 /// time, and notes the key that it was rotated to.
 async fn expire(
     connection: &mut PgConnection,
@@ -210,7 +205,7 @@ async fn expire(
     at: Timestamp,
     replaced_by: Option<ApiKeyId>,
     now: Timestamp,
-) -> Result<Option<ApiKey>, StoreError> {
+) -> Result<ApiKey, StoreError> {
     let row = sqlx::query(concat!(
         "UPDATE api_keys
          SET revoked_at = CASE WHEN $2 <= $4 AND (expires_at IS NULL OR expires_at > $4)
@@ -225,9 +220,9 @@ async fn expire(
     .bind(moment(at))
     .bind(replaced_by.map(ApiKeyId::uuid))
     .bind(moment(now))
-    .fetch_optional(connection)
+    .fetch_one(connection)
     .await?;
-    row.as_ref().map(rows::key).transpose()
+    rows::key(&row)
 }
 
 fn position(key: &ApiKey) -> Cursor {

@@ -310,27 +310,22 @@ impl SqliteStore {
     async fn persist(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom<'_>>,
+        mut room: Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         if weight(events) <= SHORT_WEIGHT_MAX {
             let mut tx = self.write().await?;
             let orgs = self.orgs_of(&mut tx, events).await?;
-            let persisted = self.persist_part(&mut tx, events, &orgs, room, now).await?;
+            let persisted = self.persist_part(&mut tx, events, &orgs, &mut room, now).await?;
             tx.commit().await?;
             return Ok(persisted);
         }
         let _only = self.line.events().await;
         let (turn, mut tx) = self.write_long().await?;
         let orgs = self.orgs_of(&mut tx, events).await?;
-        let mut room = room;
         let mut persisted = Persisted::default();
         while let part @ [_, ..] = turn.next_part(events, persisted.taken) {
-            let part = self.persist_part(&mut tx, part, &orgs, room, now).await?;
-            if let Some(room) = &mut room {
-                room.deliveries_max -= part.leased.len();
-            }
-            persisted.add(part);
+            persisted.add(self.persist_part(&mut tx, part, &orgs, &mut room, now).await?);
         }
         turn.end(tx.commit()).await?;
         Ok(persisted)
@@ -352,7 +347,7 @@ impl SqliteStore {
         connection: &mut SqliteConnection,
         events: &[Arc<Event>],
         Orgs { gone, endpoints }: &Orgs,
-        mut room: Option<LeaseRoom<'_>>,
+        room: &mut Option<LeaseRoom<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         let writes = &self.event_writes;
@@ -372,7 +367,7 @@ impl SqliteStore {
             let candidates = plan::candidates(&stored, endpoints, now);
             let lease_room = room.filter(|_| plan::may_lease(&candidates));
             let leased = writes.insert_deliveries(connection, &candidates, lease_room, now).await?;
-            if let Some(room) = &mut room {
+            if let Some(room) = room {
                 room.deliveries_max -= leased.len();
             }
             persisted.stored += stored.len();
