@@ -17,14 +17,14 @@ use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, StoreConfig};
-use hookgate::delivery::{Paused, Source, hand_over, lease_span};
+use hookgate::delivery::{Source, SuspendedOrgs, handoff, lease_span};
 use hookgate::domain::{
     Actor, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret,
     TraceId,
 };
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
 use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{LeaseRoom, SharedStore};
+use hookgate::store::{LeaseBudget, SharedStore};
 use hookgate::telemetry::Metrics;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -94,9 +94,9 @@ async fn measure(hangs: bool) -> (f64, f64) {
         store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     }
 
-    let (channels, inbox) = hand_over(&settings.delivery);
+    let (channels, inbox) = handoff(&settings.delivery);
     let (wake, lifecycle, instance) = (Wake::new(), Lifecycle::new(), InstanceId::new(1));
-    let source = Source { inbox, wake: wake.clone(), instance, paused: Paused::default() };
+    let source = Source { inbox, wake: wake.clone(), instance, paused: SuspendedOrgs::default() };
     let config = &settings.delivery;
     let running = hookgate::delivery::start(
         config,
@@ -130,7 +130,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
         let except = Arc::clone(&shut.borrow());
         let lease =
             Lease { token: LeaseToken::mint(instance), until: now.plus(lease_span(config)) };
-        let room = LeaseRoom { lease, deliveries_max: permits.len(), except: &except };
+        let room = LeaseBudget { lease, deliveries_max: permits.len(), except: &except };
         let persisted = store.persist_events_across_orgs(&[event], Some(room), now).await.unwrap();
         if persisted.planned > persisted.leased.len() {
             wake.wake();

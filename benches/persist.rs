@@ -21,7 +21,7 @@ use hookgate::domain::{
 use hookgate::runtime::Clock;
 use hookgate::store::postgres::PostgresStore;
 use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{LeaseRoom, SharedStore};
+use hookgate::store::{LeaseBudget, SharedStore};
 use hookgate::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
@@ -71,9 +71,9 @@ async fn tenants(store: &SharedStore, clock: &Clock) -> Vec<OrgId> {
     orgs
 }
 
-fn room(clock: &Clock) -> LeaseRoom<'static> {
+fn room(clock: &Clock) -> LeaseBudget<'static> {
     let until = clock.now().plus(Duration::from_mins(1));
-    LeaseRoom {
+    LeaseBudget {
         lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until },
         deliveries_max: BATCH,
         except: &[],

@@ -12,7 +12,7 @@ use clap::Parser;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hookgate::auth::{Authenticator, hash_blocking, issue_key, verify_blocking};
 use hookgate::config::Config;
-use hookgate::domain::{Actor, DraftLimits, Org, OrgId, Role, Timestamp, parse_event};
+use hookgate::domain::{Actor, NewEventLimits, Org, OrgId, Role, Timestamp, parse_event};
 use hookgate::limit::{Rate, RateLimiter};
 use hookgate::runtime::Clock;
 use hookgate::store::SharedStore;
@@ -36,7 +36,7 @@ fn settings() -> Config {
 }
 
 fn validation(criterion: &mut Criterion) {
-    let limits = DraftLimits { payload_bytes_max: 262_144, batch_events_max: 1000 };
+    let limits = NewEventLimits { payload_bytes_max: 262_144, batch_events_max: 1000 };
     let mut group = criterion.benchmark_group("validation");
     for kilobytes in [1_usize, 10, 100] {
         let entry = |n| {

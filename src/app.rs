@@ -23,15 +23,15 @@ use tenancy::Tenancy;
 
 use crate::auth::Authenticator;
 use crate::config::{Config, JournalConfig, StoreConfig};
-use crate::delivery::{self, DeliveryError, Paused};
+use crate::delivery::{self, DeliveryError, SuspendedOrgs};
 use crate::http::{self, Api, AppState, Tls, TlsError};
-use crate::ingest::{HandOver, Intake, Replayer, Workers};
+use crate::ingest::{Handoff, Intake, Replayer, Workers};
 use crate::journal::{
     Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery,
     SystemDisk,
 };
 use crate::limit::RateLimiter;
-use crate::runtime::{Background, Clock, Lifecycle, Load, Shutdown, Wake};
+use crate::runtime::{Background, Clock, CpuLoad, Lifecycle, Shutdown, Wake};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MigrateError, SharedStore, StoreError};
@@ -176,9 +176,9 @@ impl App {
         let instance = journal.instance();
         let released = store.release_leases_across_orgs(instance, clock.now()).await?;
         if released > 0 {
-            tracing::info!(released, "took up deliveries that the last run left under way");
+            tracing::info!(released, "took up deliveries that the last run left in flight");
         }
-        let (channels, inbox) = delivery::hand_over(&config.delivery);
+        let (channels, inbox) = delivery::handoff(&config.delivery);
         let (wake, replays) = (Wake::new(), Wake::new());
         let paused = who_is_paused(&store).await?;
         let running = delivery::start(
@@ -201,14 +201,14 @@ impl App {
         };
         behind.spawn("replayer", replayer.run(lifecycle.shutdown()));
         let (shut, planned) = (running.control.shut(), wake.clone());
-        let delivery::Channels { express, bulk } = channels;
-        let hand_over = HandOver { express, bulk, shut, wake: planned, instance, lease_span };
+        let delivery::HandoffSenders { express, bulk } = channels;
+        let handoff = Handoff { express, bulk, shut, wake: planned, instance, lease_span };
         let workers = Workers::new(
             &config.ingest,
             (journal.clone(), reader),
-            Load::of(Handle::current()),
+            CpuLoad::of(Handle::current()),
             Arc::clone(&store),
-            hand_over,
+            handoff,
             clock.clone(),
             Arc::clone(&metrics),
         );
@@ -291,7 +291,7 @@ impl App {
     }
 
     /// Answers requests until the soft stop, then stops in the order of the way of one event: no new
-    /// connections, requests under way answered, the journal drained into the store, deliveries under
+    /// connections, requests in flight answered, the journal drained into the store, deliveries under
     /// way finished. What is not done by `SHUTDOWN_TIMEOUT` stays in the journal and in the store.
     pub async fn run(self) -> Result<(), AppError> {
         tracing::info!(address = %self.address, "listening");
@@ -388,8 +388,8 @@ async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
 }
 
 /// For whom nothing is sent, before anything is.
-async fn who_is_paused(store: &SharedStore) -> Result<Paused, StoreError> {
-    let paused = Paused::default();
+async fn who_is_paused(store: &SharedStore) -> Result<SuspendedOrgs, StoreError> {
+    let paused = SuspendedOrgs::default();
     paused.set(store.paused_across_orgs().await?);
     Ok(paused)
 }

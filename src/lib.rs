@@ -3,7 +3,7 @@
 //! # The way of one event
 //! 1. [`http`] takes a `POST`, gives it a trace id, and caps its body.
 //! 2. [`auth`] turns its `X-API-Key` into a principal, from a cache.
-//! 3. [`domain`] parses the body once: a checked draft, or every fault it has.
+//! 3. [`domain`] parses the body once: a checked new event, or every fault it has.
 //! 4. [`limit`] takes the events from what the organisation may send.
 //! 5. [`ingest`] mints ids and writes one record into the [`journal`], which syncs many requests'
 //!    records at once. Then, and only then, the tenant reads `202`.

@@ -121,7 +121,7 @@ fn every_setting_is_in_the_example_environment_and_no_other() {
 }
 
 #[test]
-fn the_example_environment_shows_every_default_and_what_help_says() {
+fn example_environment_shows_every_default_and_what_help_says() {
     let command = Cli::command();
     let serve = command.find_subcommand("serve").unwrap();
     let example = fs::read_to_string(root().join(".env.example")).unwrap();
@@ -235,7 +235,7 @@ fn imports(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_import_check_sees_imports() {
+fn import_check_sees_imports() {
     let text = "use crate::store::Store;\n// crate::http\nlet x = crate::domain::y();";
     assert_eq!(imports(text), BTreeSet::from(["store".to_owned(), "domain".to_owned()]));
 }

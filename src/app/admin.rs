@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::auth::{IssueError, IssuedKey, issue_key};
 use crate::config::StoreConfig;
-use crate::delivery::Guard;
+use crate::delivery::SsrfGuard;
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, AuditEntry, Endpoint, EndpointChange, EndpointId, EventTypeFilters,
-    KeyRotationRefusal, Limit, Org, OrgChange, OrgId, Pacing, Page, PageRequest, Role,
+    Actor, ApiKey, ApiKeyId, AuditEntry, DeliveryPolicy, Endpoint, EndpointChange, EndpointId,
+    EventTypeFilters, KeyRotationRefusal, Limit, Org, OrgChange, OrgId, Page, PageRequest, Role,
     RotationRefusal, Scopes, SecretChoice, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
@@ -42,7 +42,7 @@ pub struct NewEndpoint {
     /// What it is for.
     pub description: Option<String>,
     /// How its deliveries are made.
-    pub pacing: Pacing,
+    pub policy: DeliveryPolicy,
     /// What its webhooks are signed with.
     pub secret: SecretChoice,
 }
@@ -238,7 +238,7 @@ impl Admin {
     }
 
     /// Creates a key, with all scopes of its role unless some are named, and for ever unless it has a
-    /// time, of a second at the least.
+    /// time, of a second at least.
     pub async fn create_key(
         &self,
         role: Role,
@@ -248,7 +248,7 @@ impl Admin {
     ) -> Result<IssuedKey, AdminError> {
         Org::check_name(&name)?;
         if expires_in.is_some_and(|span| span < KEY_LIFE_MIN) {
-            return Err(Violation::new("expires_in", "range", "must be 1s at the least").into());
+            return Err(Violation::new("expires_in", "range", "must be 1s at least").into());
         }
         let scopes = scopes.unwrap_or(role.scopes());
         if !role.scopes().include(scopes) {
@@ -317,20 +317,20 @@ impl Admin {
         &self,
         org_id: OrgId,
         url: &str,
-        NewEndpoint { event_types, description, pacing, secret }: NewEndpoint,
-        guard: &Guard,
+        NewEndpoint { event_types, description, policy, secret }: NewEndpoint,
+        guard: &SsrfGuard,
     ) -> Result<Endpoint, AdminError> {
         self.require_org(org_id).await?;
         secret.check()?;
         require_keys(&self.store).await?;
         let url = guard.parse_url(url)?;
         description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
-        pacing.check()?;
+        policy.check()?;
         let secret = secret.secret(SignatureScheme::default())?;
         let endpoint = Endpoint {
             event_types,
             description,
-            pacing,
+            policy,
             ..Endpoint::new(org_id, url, secret, self.clock.now())
         };
         let added = self.store.insert_endpoint(org_id, &endpoint, &Actor::CLI).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Authenticator, keep_usage, watch_changed_keys};
-use crate::delivery::Paused;
+use crate::delivery::SuspendedOrgs;
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
 use crate::store::{SharedStore, StoreError};
 
@@ -19,7 +19,7 @@ pub(super) struct Tenancy {
     pub(super) store: SharedStore,
     pub(super) clock: Clock,
     pub(super) authenticator: Authenticator,
-    pub(super) paused: Paused,
+    pub(super) paused: SuspendedOrgs,
     pub(super) poll_interval: Duration,
 }
 

@@ -10,9 +10,9 @@ use governor::clock::DefaultClock;
 use moka::future::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::failures::Failures;
 use super::hasher::{self, HashError};
 use super::key::{self, IssueError, IssuedKey, KeyDigest, PresentedKey};
+use super::throttle::FailedKeyThrottle;
 use super::usage::{Ledger, OrgUsage};
 use crate::config::AuthConfig;
 use crate::domain::{ApiKey, ApiKeyId, KeyHash, OrgLimits, OrgState, Role, Scopes, Timestamp};
@@ -22,7 +22,7 @@ use crate::telemetry::{CacheLookup, Metrics};
 
 /// Refusals are remembered this long: enough to blunt a flood of one wrong key.
 const REFUSAL_TTL: Duration = Duration::from_secs(10);
-/// Refusals remembered at the most.
+/// Refusals remembered at most.
 const REFUSALS_MAX: u64 = 10_000;
 /// A hash that was verified is not verified again while its key is used at least this often.
 const VERIFIED_IDLE: Duration = Duration::from_hours(24);
@@ -101,14 +101,14 @@ struct Shared {
     /// Refusals; and the place where checks of one presented key wait for each other.
     refusals: Cache<KeyDigest, Refusal>,
     /// Which addresses were refused too often.
-    failures: Failures,
+    failures: FailedKeyThrottle,
     /// How long a row may be gone by before it is read again.
     ttl: Duration,
     hash_places: Semaphore,
     hash_turns: Arc<Semaphore>,
     issue_places: Semaphore,
     /// One: of those who make keys a single one at a time asks for a turn to hash, so that whoever
-    /// waits for a key to be verified has one of them before him at the most.
+    /// waits for a key to be verified has one of them before him at most.
     issue_turn: Arc<Semaphore>,
     /// Counts [`Authenticator::forget`], so that a check that began before one looks again.
     forgets: AtomicU64,
@@ -183,7 +183,10 @@ impl Authenticator {
             hashes: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
             last_known: Cache::builder().max_capacity(capacity).time_to_idle(VERIFIED_IDLE).build(),
             refusals: Cache::builder().max_capacity(REFUSALS_MAX).time_to_live(REFUSAL_TTL).build(),
-            failures: Failures::new(config.failed_keys_per_minute, DefaultClock::default()),
+            failures: FailedKeyThrottle::new(
+                config.failed_keys_per_minute,
+                DefaultClock::default(),
+            ),
             ttl: config.auth_cache_ttl,
             hash_places: Semaphore::new(HASHES_WAITING_MAX),
             hash_turns: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_verifies_its_secret_and_no_other() {
+    fn hash_verifies_its_secret_and_no_other() {
         let hash = hash_blocking("secret").unwrap();
         assert!(hash.phc().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.phc());
         assert!(verify_blocking("secret", &hash).unwrap());
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_secret_fails_on_the_salt_and_a_salt_without_a_check_says_nothing() {
+    fn wrong_secret_fails_on_the_salt_and_a_salt_without_a_check_says_nothing() {
         let hash = hash_blocking("secret").unwrap();
         assert!(may_match("secret", &hash));
         assert!(!may_match("Secret", &hash));

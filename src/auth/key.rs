@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_goes_there_and_back() {
+    fn key_goes_there_and_back() {
         let key = key();
         let parsed: PresentedKey = key.reveal().parse().unwrap();
         assert_eq!(parsed.id(), key.id());

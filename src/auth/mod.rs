@@ -51,9 +51,9 @@
 //! hold SHA-256 digests.
 
 mod authenticator;
-mod failures;
 mod hasher;
 mod key;
+mod throttle;
 mod usage;
 mod watch;
 

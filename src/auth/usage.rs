@@ -17,7 +17,7 @@ use crate::store::{SharedStore, StoreError};
 
 /// The time between two writings.
 const INTERVAL: Duration = Duration::from_mins(1);
-/// Keys, or organisations, in one statement at the most.
+/// Keys, or organisations, in one statement at most.
 const ROWS_MAX: usize = 5_000;
 const MINUTE_MICROS: i64 = 60_000_000;
 
@@ -56,7 +56,7 @@ impl OrgUsage {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Learns what is written down. Never less than was known: a writing may be under way.
+    /// Learns what is written down. Never less than was known: a writing may be in flight.
     fn learn(&self, written: u64) {
         let total = written.saturating_add(self.added.load(Ordering::Relaxed));
         self.total.fetch_max(total, Ordering::Relaxed);

@@ -158,7 +158,7 @@ pub(super) enum AuditCommand {
         /// Of this organisation only
         #[arg(long, value_name = "ID")]
         org: Option<OrgId>,
-        /// Lines at the most
+        /// Lines at most
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
         #[command(flatten)]
@@ -183,7 +183,7 @@ pub(super) enum KeyCommand {
         /// What it may be used for, as in events:write,events:read; without it everything
         #[arg(long)]
         scopes: Option<Scopes>,
-        /// How long it works, a second at the least; without it for ever
+        /// How long it works, a second at least; without it for ever
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         expires_in: Option<Duration>,
         #[command(flatten)]
@@ -208,7 +208,7 @@ pub(super) enum KeyCommand {
     Rotate {
         /// The key's id: the 32 digits between its underscores, with or without hyphens
         id: ApiKeyId,
-        /// How long the old key goes on working; seven days at the most
+        /// How long the old key goes on working; seven days at most
         #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
         grace: Duration,
         #[command(flatten)]

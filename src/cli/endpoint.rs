@@ -11,10 +11,11 @@ use super::CliError;
 use super::admin::{Common, all, existing, lines};
 use crate::app::{AdminError, NewEndpoint};
 use crate::config::{DestinationConfig, parse_duration};
-use crate::delivery::Guard;
+use crate::delivery::SsrfGuard;
 use crate::domain::{
-    Endpoint, EndpointId, EventTypeFilters, OrgId, Pacing, PublicKey, RetrySchedule, SecretChoice,
-    Secrets, SignatureScheme, SigningSecret, SigningSecretError, Timestamp, Violation,
+    DeliveryPolicy, Endpoint, EndpointId, EventTypeFilters, OrgId, PublicKey, RetrySchedule,
+    SecretChoice, Secrets, SignatureScheme, SigningSecret, SigningSecretError, Timestamp,
+    Violation,
 };
 
 #[derive(Subcommand, Debug)]
@@ -34,7 +35,7 @@ pub(super) enum EndpointCommand {
         #[arg(long)]
         description: Option<String>,
         #[command(flatten)]
-        pacing: PacingArgs,
+        policy: DeliveryPolicyArgs,
         #[command(flatten)]
         secret: SecretArgs,
         // As the server must be told too.
@@ -58,7 +59,7 @@ pub(super) enum EndpointCommand {
         org: OrgId,
         /// The endpoint
         id: EndpointId,
-        /// How long the old secret goes on signing, 7d at the most; 0s ends earlier ones, too
+        /// How long the old secret goes on signing, 7d at most; 0s ends earlier ones, too
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
         overlap: Duration,
         #[command(flatten)]
@@ -90,12 +91,12 @@ pub(super) struct OneEndpoint {
 
 /// How an endpoint's deliveries are made; what is left out follows the server's settings.
 #[derive(Args, Debug)]
-pub(super) struct PacingArgs {
-    /// Webhooks under way to it at once at the most, 1 to 1000
-    #[arg(long, value_name = "NUMBER", value_parser = parse_number(&Pacing::CONCURRENCY))]
+pub(super) struct DeliveryPolicyArgs {
+    /// Webhooks in flight to it at once at most, 1 to 1000
+    #[arg(long, value_name = "NUMBER", value_parser = parse_number(&DeliveryPolicy::CONCURRENCY))]
     max_concurrency: Option<u32>,
-    /// Webhooks started in a second at the most, 1 to 10000
-    #[arg(long, value_name = "NUMBER", value_parser = parse_number(&Pacing::RATE_LIMIT))]
+    /// Webhooks started in a second at most, 1 to 10000
+    #[arg(long, value_name = "NUMBER", value_parser = parse_number(&DeliveryPolicy::RATE_LIMIT))]
     rate_limit_per_second: Option<u32>,
     /// Waits between the attempts of a delivery, as in 5s,5m,1h; at most 32, of at most 30d each
     #[arg(long, value_name = "DURATIONS", value_parser = parse_schedule)]
@@ -105,9 +106,10 @@ pub(super) struct PacingArgs {
     ordered: bool,
 }
 
-impl From<PacingArgs> for Pacing {
-    fn from(args: PacingArgs) -> Self {
-        let PacingArgs { max_concurrency, rate_limit_per_second, retry_schedule, ordered } = args;
+impl From<DeliveryPolicyArgs> for DeliveryPolicy {
+    fn from(args: DeliveryPolicyArgs) -> Self {
+        let DeliveryPolicyArgs { max_concurrency, rate_limit_per_second, retry_schedule, ordered } =
+            args;
         Self { max_concurrency, rate_limit_per_second, retry_schedule, ordered }
     }
 }
@@ -157,15 +159,15 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             url,
             event_types,
             description,
-            pacing,
+            policy,
             secret,
             destinations,
             common,
         } => {
             let choice = secret.choice()?;
-            let guard = Guard::new(&destinations);
-            let (pacing, secret) = (pacing.into(), choice);
-            let new = NewEndpoint { event_types, description, pacing, secret };
+            let guard = SsrfGuard::new(&destinations);
+            let (policy, secret) = (policy.into(), choice);
+            let new = NewEndpoint { event_types, description, policy, secret };
             let endpoint =
                 existing(&common, async |admin| admin.add_endpoint(org, &url, new, &guard).await)
                     .await?;
@@ -248,7 +250,7 @@ struct EndpointView<'a> {
     public_key: Option<PublicKey>,
     disabled_reason: Option<&'a str>,
     #[serde(flatten)]
-    pacing: &'a Pacing,
+    policy: &'a DeliveryPolicy,
     failing_since: Option<Timestamp>,
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -267,7 +269,7 @@ impl<'a> EndpointView<'a> {
             disabled_reason: endpoint.disabled_reason.as_deref(),
             signature: secret.map(SigningSecret::scheme),
             public_key: secret.and_then(SigningSecret::public_key),
-            pacing: &endpoint.pacing,
+            policy: &endpoint.policy,
             failing_since: endpoint.failing_since,
             created_at: endpoint.created_at,
             secret: None,

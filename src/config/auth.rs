@@ -13,7 +13,7 @@ pub struct AuthConfig {
     /// A verified key is taken from the cache for this long before its row is read again
     #[arg(long, env = "AUTH_CACHE_TTL", value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub auth_cache_ttl: Duration,
-    /// Keys in the cache at the most
+    /// Keys in the cache at most
     #[arg(long, env = "AUTH_CACHE_CAPACITY", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub auth_cache_capacity: u64,
     /// How often changed keys are looked for: how long a revoked key may still work elsewhere

@@ -32,16 +32,16 @@ pub struct DeliveryConfig {
     /// A receiver that has not answered by then has failed
     #[arg(long, env = "DELIVERY_TIMEOUT", value_name = "DURATION", default_value = "15s", value_parser = parse_wait)]
     pub delivery_timeout: Duration,
-    /// Webhooks under way at once, all endpoints together
+    /// Webhooks in flight at once, all endpoints together
     #[arg(long, env = "DELIVERY_CONCURRENCY", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub delivery_concurrency: u32,
-    /// Webhooks under way at once to one endpoint, unless it has a max_concurrency of its own
+    /// Webhooks in flight at once to one endpoint, unless it has a max_concurrency of its own
     #[arg(long, env = "ENDPOINT_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub endpoint_concurrency: u32,
     /// An endpoint whose attempts have all failed for so long is disabled
     #[arg(long, env = "DISABLE_AFTER", value_name = "DURATION", default_value = "5d", value_parser = parse_wait)]
     pub disable_after: Duration,
-    /// Deliveries held in memory at the most; the others wait in the store
+    /// Deliveries held in memory at most; the others wait in the store
     #[arg(long, env = "DELIVERY_QUEUE_CAPACITY", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub delivery_queue_capacity: u32,
     /// How long before other servers take over what one that died held; at least four DELIVERY_TIMEOUTs

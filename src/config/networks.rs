@@ -12,7 +12,7 @@ use ipnet::IpNet;
 pub struct Networks(Arc<[IpNet]>);
 
 impl Networks {
-    /// Networks at the most: each is looked at for every address that is checked.
+    /// Networks at most: each is looked at for every address that is checked.
     const COUNT_MAX: usize = 64;
 
     /// Whether any of them holds this address.

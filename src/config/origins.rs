@@ -14,7 +14,7 @@ pub enum Origins {
     All,
 }
 
-/// Origins at the most: each is compared with that of a request.
+/// Origins at most: each is compared with that of a request.
 const COUNT_MAX: usize = 64;
 
 impl Origins {

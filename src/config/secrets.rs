@@ -13,7 +13,7 @@ use clap::{Arg, Command, Error};
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretsKeys(Vec<[u8; 32]>);
 
-/// Keys at the most: each is a step of rotating them that was not finished.
+/// Keys at most: each is a step of rotating them that was not finished.
 const KEYS_MAX: usize = 16;
 
 impl SecretsKeys {

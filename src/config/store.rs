@@ -18,7 +18,7 @@ pub struct StoreConfig {
     /// postgres://user:password@host/database; unset keeps everything in DATA_DIR/hookgate.db
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Connections to the store at the most
+    /// Connections to the store at most
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
     /// A connection that cannot be had by then counts as a store outage

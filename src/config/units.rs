@@ -7,12 +7,12 @@ pub use crate::domain::parse_duration;
 /// The shortest of those that something waits for again and again.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// Parses the duration of an interval, a timeout or a run: a millisecond at the least, since one of
+/// Parses the duration of an interval, a timeout or a run: a millisecond at least, since one of
 /// nothing would be a loop without a pause, or no time to do anything.
 pub fn parse_wait(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if duration < SHORTEST_WAIT {
-        return Err("must be 1ms at the least".to_owned());
+        return Err("must be 1ms at least".to_owned());
     }
     Ok(duration)
 }

@@ -13,11 +13,11 @@ use crate::telemetry::{Metrics, WebhookResult};
 
 use super::breaker::Health;
 use super::lanes::LaneKey;
-use super::outcomes::Report;
+use super::recorder::Report;
 use super::retry;
 use super::sender::Sender;
 
-/// Makes attempts and reports their outcomes. Shared by all attempts under way.
+/// Makes attempts and reports their outcomes. Shared by all attempts in flight.
 #[derive(Debug)]
 pub(super) struct Attempter {
     pub(super) sender: Sender,
@@ -54,7 +54,7 @@ impl Attempter {
 
         let number = delivery.attempts.saturating_add(1);
         let fraction = if answer.failure.is_some() { random_fraction() } else { 0.0 };
-        let schedule = delivery.endpoint.pacing.retry_schedule.as_ref().unwrap_or(&self.schedule);
+        let schedule = delivery.endpoint.policy.retry_schedule.as_ref().unwrap_or(&self.schedule);
         let decision = retry::decide(schedule, number, answer.reply(), decided_at, fraction);
         let (error_class, error) =
             answer.failure.map(|failure| (failure.class, failure.text)).unzip();
@@ -78,7 +78,7 @@ impl Attempter {
         let gone = decision == Decision::Dead(DeadReason::Gone);
         self.report(Report {
             outcome: self.outcome(&delivery, Some(attempt), decision, decided_at),
-            ordered: delivery.endpoint.pacing.ordered,
+            ordered: delivery.endpoint.policy.ordered,
         })
         .await;
         Attempted { key, gone, health }

@@ -46,14 +46,14 @@ impl Health {
 
 /// What a breaker lets through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Passage {
+pub(super) enum Permit {
     /// Everything.
     Open,
     /// One attempt, as a probe.
     Probe,
     /// Nothing before this moment.
     ShutUntil(Timestamp),
-    /// Nothing before the probe under way has ended.
+    /// Nothing before the probe in flight has ended.
     Probing,
 }
 
@@ -81,12 +81,12 @@ impl Default for Breaker {
 
 impl Breaker {
     /// What may be started now.
-    pub(super) fn passage(self, now: Timestamp) -> Passage {
+    pub(super) fn passage(self, now: Timestamp) -> Permit {
         match self {
-            Self::Closed { .. } => Passage::Open,
-            Self::Open { until, .. } if now < until => Passage::ShutUntil(until),
-            Self::Open { .. } => Passage::Probe,
-            Self::HalfOpen { .. } => Passage::Probing,
+            Self::Closed { .. } => Permit::Open,
+            Self::Open { until, .. } if now < until => Permit::ShutUntil(until),
+            Self::Open { .. } => Permit::Probe,
+            Self::HalfOpen { .. } => Permit::Probing,
         }
     }
 
@@ -101,7 +101,7 @@ impl Breaker {
         }
     }
 
-    /// An attempt has ended. Failures of those that were under way when the breaker opened say
+    /// An attempt has ended. Failures of those that were in flight when the breaker opened say
     /// nothing new; a success always does.
     pub(super) fn end(&mut self, probe: bool, health: Health, now: Timestamp) {
         *self = match (*self, health) {
@@ -142,7 +142,7 @@ mod tests {
     fn opened() -> Breaker {
         let mut breaker = Breaker::default();
         for _ in 0..FAILURES_MAX {
-            assert_eq!(breaker.passage(NOW), Passage::Open);
+            assert_eq!(breaker.passage(NOW), Permit::Open);
             assert!(!breaker.start(NOW));
             breaker.end(false, Health::Fails, NOW);
         }
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_open_it_and_one_success_between_them_does_not() {
-        assert_eq!(opened().passage(NOW), Passage::ShutUntil(later(5)));
+        assert_eq!(opened().passage(NOW), Permit::ShutUntil(later(5)));
         let mut breaker = Breaker::default();
         for number in 0..100 {
             let health = if number % 10 == 9 { Health::Works } else { Health::Fails };
@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn one_probe_goes_through_when_the_pause_is_over_and_its_success_closes_it() {
         let mut breaker = opened();
-        assert_eq!(breaker.passage(later(4)), Passage::ShutUntil(later(5)));
-        assert_eq!(breaker.passage(later(5)), Passage::Probe);
+        assert_eq!(breaker.passage(later(4)), Permit::ShutUntil(later(5)));
+        assert_eq!(breaker.passage(later(5)), Permit::Probe);
         assert!(breaker.start(later(5)));
-        assert_eq!(breaker.passage(later(6)), Passage::Probing);
+        assert_eq!(breaker.passage(later(6)), Permit::Probing);
         breaker.end(true, Health::Works, later(7));
         assert_eq!(breaker, Breaker::default());
     }
@@ -188,7 +188,7 @@ mod tests {
         for pause in [5, 10, 20, 40, 80, 160, 300, 300] {
             assert_eq!(
                 breaker.passage(now),
-                Passage::ShutUntil(now.plus(Duration::from_secs(pause)))
+                Permit::ShutUntil(now.plus(Duration::from_secs(pause)))
             );
             now = now.plus(Duration::from_secs(pause));
             assert!(breaker.start(now));
@@ -200,17 +200,17 @@ mod tests {
     fn what_was_under_way_when_it_opened_neither_prolongs_it_nor_counts_as_the_probe() {
         let mut breaker = opened();
         breaker.end(false, Health::Fails, later(1));
-        assert_eq!(breaker.passage(later(1)), Passage::ShutUntil(later(5)));
+        assert_eq!(breaker.passage(later(1)), Permit::ShutUntil(later(5)));
         assert!(breaker.start(later(5)));
         breaker.end(false, Health::Fails, later(6));
-        assert_eq!(breaker.passage(later(6)), Passage::Probing);
+        assert_eq!(breaker.passage(later(6)), Permit::Probing);
         breaker.end(false, Health::Works, later(6));
-        assert_eq!(breaker.passage(later(6)), Passage::Open, "it works, whoever found out");
+        assert_eq!(breaker.passage(later(6)), Permit::Open, "it works, whoever found out");
     }
 
     proptest! {
         /// Whatever happens, an endpoint that fails is probed again within the longest pause, and one
-        /// probe at a time is under way.
+        /// probe at a time is in flight.
         #[test]
         fn it_always_lets_a_probe_through_in_the_end(
             steps in prop::collection::vec((0..400_u64, any::<bool>(), any::<bool>()), 0..200),
@@ -219,21 +219,21 @@ mod tests {
             for (seconds, starts, works) in steps {
                 now = now.plus(Duration::from_secs(seconds));
                 match breaker.passage(now) {
-                    Passage::Probe if starts => {
+                    Permit::Probe if starts => {
                         prop_assert!(!probing);
                         probing = breaker.start(now);
                         prop_assert!(probing);
                     }
-                    Passage::ShutUntil(until) => {
+                    Permit::ShutUntil(until) => {
                         prop_assert!(until > now && until <= now.plus(PAUSE_MAX));
                     }
-                    Passage::Probing => {
+                    Permit::Probing => {
                         prop_assert!(probing);
                         let health = if works { Health::Works } else { Health::Fails };
                         breaker.end(true, health, now);
                         probing = false;
                     }
-                    Passage::Open | Passage::Probe => {
+                    Permit::Open | Permit::Probe => {
                         let health = if works { Health::Works } else { Health::Fails };
                         breaker.end(false, health, now);
                     }

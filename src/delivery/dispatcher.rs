@@ -17,15 +17,15 @@ use crate::store::{ClaimCursor, ClaimRequest, Claimed, SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use super::attempt::{Attempted, Attempter};
-use super::breaker::Passage;
-use super::control::{Control, Forgotten};
-use super::gates::{Admission, Gates, Turn};
-use super::inbox::{Entry, Inbox};
+use super::breaker::Permit;
+use super::handle::{DeliveryHandle, Forgotten};
+use super::handoff::{Entry, HandoffReceiver};
+use super::health::DeliveryHealth;
 use super::lanes::{LaneKey, Lanes, Limits};
-use super::paused::Paused;
-use super::vitals::Vitals;
+use super::suspended_orgs::SuspendedOrgs;
+use super::throttle::{BreakerTransition, EndpointThrottles, StartDecision};
 
-/// Deliveries in one claim at the most.
+/// Deliveries in one claim at most.
 const CLAIM_DELIVERIES_MAX: usize = 512;
 /// One part in so many of the lanes' room is kept for claims: however fast new deliveries are handed
 /// over, due retries get in.
@@ -68,31 +68,31 @@ pub(super) struct Dispatcher {
     pub(super) metrics: Arc<Metrics>,
     pub(super) attempter: Arc<Attempter>,
     pub(super) wake: Wake,
-    pub(super) paused: Paused,
-    pub(super) inbox: Inbox,
+    pub(super) paused: SuspendedOrgs,
+    pub(super) inbox: HandoffReceiver,
     pub(super) lanes: Lanes<LeasedDelivery>,
     pub(super) claims: Claims,
-    pub(super) gates: Gates,
+    pub(super) gates: EndpointThrottles,
     /// When something that waits for its endpoint's rate limit may start.
     pub(super) wait: Option<Timestamp>,
-    pub(super) control: Control,
-    pub(super) letting_go: LettingGo,
+    pub(super) control: DeliveryHandle,
+    pub(super) letting_go: Evictions,
     pub(super) steps: JoinSet<Step>,
-    pub(super) vitals: Vitals,
+    pub(super) vitals: DeliveryHealth,
 }
 
 /// What must not be started although it may still come in: it was leased before it was named, and
 /// is on its way in a claim or in the inbox.
 #[derive(Debug, Default)]
-pub(super) struct LettingGo {
+pub(super) struct Evictions {
     names: Forgotten,
     /// Deliveries in the inbox that were there when something was last named, by the entry they came by.
     inbox_left: [usize; Entry::ALL.len()],
-    /// Whether a claim was under way then.
+    /// Whether a claim was in flight then.
     claim_left: bool,
 }
 
-impl LettingGo {
+impl Evictions {
     fn is_over(&self) -> bool {
         self.inbox_left.iter().all(|left| *left == 0) && !self.claim_left
     }
@@ -125,7 +125,7 @@ impl LettingGo {
 /// Where the claiming stands.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    hunger: Hunger,
+    hunger: ClaimDemand,
     /// Where the next one goes on.
     next: ClaimCursor,
     under_way: bool,
@@ -134,10 +134,10 @@ pub(super) struct Claims {
 
 /// Whether to claim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Hunger {
+enum ClaimDemand {
     /// Not before the next poll or wake.
     #[default]
-    Sated,
+    Idle,
     /// There is more in the store, since the last claim came back full or passed a lane by that has
     /// run low since: as soon as there is room worth a statement.
     More,
@@ -177,7 +177,7 @@ impl Dispatcher {
                 () = tokio::time::sleep(hold.unwrap_or_default()), if hold.is_some() => {}
                 () = self.inbox.receive(inbox_room), if inbox_room > 0 && self.inbox.receives() => {}
                 () = &mut nap => {
-                    self.claims.hunger = Hunger::Due;
+                    self.claims.hunger = ClaimDemand::Due;
                     self.end_crowding();
                     nap.set(wake.sleep(poll_interval));
                 }
@@ -278,15 +278,15 @@ impl Dispatcher {
             return Some(now);
         }
         match self.gates.passage(endpoint.id, now) {
-            Passage::ShutUntil(until) => Some(until),
-            Passage::Open | Passage::Probe | Passage::Probing => None,
+            Permit::ShutUntil(until) => Some(until),
+            Permit::Open | Permit::Probe | Permit::Probing => None,
         }
     }
 
     /// Whether as much waits for an endpoint as its rate limit lets through in a while.
     fn is_paced_out(&self, delivery: &LeasedDelivery) -> bool {
         let waiting = self.lanes.waiting_for(delivery.endpoint.id);
-        Gates::waiting_max(&delivery.endpoint).is_some_and(|most| waiting >= most)
+        EndpointThrottles::waiting_max(&delivery.endpoint).is_some_and(|most| waiting >= most)
     }
 
     /// Hands back what waits of that which was named, and sees to it that what is on its way is
@@ -338,12 +338,12 @@ impl Dispatcher {
         let Self { lanes, gates, wait, .. } = self;
         lanes.next(|delivery, under_way| {
             match gates.admission(&delivery.endpoint, under_way, now) {
-                Admission::Now => true,
-                Admission::At(at) => {
+                StartDecision::Now => true,
+                StartDecision::At(at) => {
                     *wait = Some(wait.map_or(at, |wait| wait.min(at)));
                     false
                 }
-                Admission::Later => false,
+                StartDecision::Later => false,
             }
         })
     }
@@ -357,14 +357,14 @@ impl Dispatcher {
     }
 
     fn start_claim(&mut self) {
-        if self.lanes.take_ran_low() && self.claims.hunger == Hunger::Sated {
-            self.claims.hunger = Hunger::More;
+        if self.lanes.take_ran_low() && self.claims.hunger == ClaimDemand::Idle {
+            self.claims.hunger = ClaimDemand::More;
         }
         let room = self.lanes.claimable();
         let wanted = match self.claims.hunger {
-            Hunger::Sated => return,
-            Hunger::More => self.options.claim_reserve().clamp(1, CLAIM_DELIVERIES_MAX / 2),
-            Hunger::Due => 1,
+            ClaimDemand::Idle => return,
+            ClaimDemand::More => self.options.claim_reserve().clamp(1, CLAIM_DELIVERIES_MAX / 2),
+            ClaimDemand::Due => 1,
         };
         if self.claims.under_way || room < wanted {
             return;
@@ -380,7 +380,7 @@ impl Dispatcher {
         let caps = self.caps(now);
         let deliveries_max = self.lanes.reserve(CLAIM_DELIVERIES_MAX);
         self.claims.under_way = true;
-        self.claims.hunger = Hunger::Sated;
+        self.claims.hunger = ClaimDemand::Idle;
         let lease = Lease {
             token: LeaseToken::mint(self.options.instance),
             until: now.plus(self.options.lease),
@@ -396,13 +396,13 @@ impl Dispatcher {
     /// How many deliveries a claim may bring for endpoints that do not take what there is.
     fn caps(&mut self, now: Timestamp) -> HashMap<EndpointId, usize> {
         let paced = self.lanes.first_in_lanes().filter_map(|(first, waiting)| {
-            let most = Gates::waiting_max(&first.endpoint)?;
+            let most = EndpointThrottles::waiting_max(&first.endpoint)?;
             Some((first.endpoint.id, most.saturating_sub(waiting)))
         });
         let mut caps: HashMap<EndpointId, usize> = paced.collect();
         caps.extend(self.lanes.full().into_iter().map(|endpoint| (endpoint, 0)));
         for endpoint in self.gates.open() {
-            let probe = self.gates.passage(endpoint, now) == Passage::Probe
+            let probe = self.gates.passage(endpoint, now) == Permit::Probe
                 && self.lanes.waiting_for(endpoint) == 0;
             caps.insert(endpoint, usize::from(probe));
         }
@@ -425,19 +425,19 @@ impl Dispatcher {
         self.lanes.finish(key);
         let now = self.clock.now();
         match self.gates.end(key.endpoint, probe, health, now) {
-            Turn::None => {}
-            Turn::Opened => self.show_shut(),
-            Turn::Closed => {
+            BreakerTransition::None => {}
+            BreakerTransition::Opened => self.show_shut(),
+            BreakerTransition::Closed => {
                 self.show_shut();
                 // All that waited for it may be claimed.
-                self.claims.hunger = Hunger::Due;
+                self.claims.hunger = ClaimDemand::Due;
             }
         }
         if gone {
             for delivery in self.lanes.empty(key.endpoint) {
                 self.attempter.hand_back(&delivery).await;
             }
-        } else if let Passage::ShutUntil(until) = self.gates.passage(key.endpoint, now) {
+        } else if let Permit::ShutUntil(until) = self.gates.passage(key.endpoint, now) {
             for delivery in self.lanes.empty(key.endpoint) {
                 self.attempter.put_off(&delivery, until).await;
             }
@@ -451,8 +451,8 @@ impl Dispatcher {
                 self.claims.failing = false;
                 self.vitals.progress.beat();
                 self.claims.next = claimed.next;
-                if claimed.more && self.claims.hunger == Hunger::Sated {
-                    self.claims.hunger = Hunger::More;
+                if claimed.more && self.claims.hunger == ClaimDemand::Idle {
+                    self.claims.hunger = ClaimDemand::More;
                 }
                 self.admit(room, claimed.leased).await;
             }
@@ -542,7 +542,7 @@ mod tests {
 
     #[test]
     fn what_goes_behind_the_bulk_is_still_waited_for() {
-        let left = |inbox_left| LettingGo { inbox_left, ..LettingGo::default() };
+        let left = |inbox_left| Evictions { inbox_left, ..Evictions::default() };
         for (before, place, after) in [
             // An old one among old ones, and behind them all.
             ([2, 5], 3, [1, 6]),

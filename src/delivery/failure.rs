@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 
 use crate::domain::ErrorClass;
 
-use super::guard::Refusal;
+use super::ssrf_guard::Refusal;
 use super::webhook::HeadersError;
 
 /// Bytes of an error text that are kept.
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_explained_in_words() {
+    fn status_is_explained_in_words() {
         let explained = |code| Failure::status(StatusCode::from_u16(code).unwrap()).text;
         assert_eq!(explained(500), "the receiver answered 500 Internal Server Error");
         assert_eq!(

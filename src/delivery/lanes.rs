@@ -3,14 +3,14 @@
 //! Turns go round the organisations, and inside each round its endpoints, so that an organisation
 //! with a thousand busy endpoints gets no more turns than one with a single endpoint.
 //!
-//! Two things are scarce, room in memory and attempts under way ("slots"), and one rule shares out
+//! Two things are scarce, room in memory and attempts in flight ("slots"), and one rule shares out
 //! both: an endpoint may take more only while it holds less than half of what is still free, and an
 //! organisation while it holds less than four times that. A lone endpoint then gets what it can use,
 //! and however many slow ones pile up, each gets less than the one before it and something is left
 //! for the next (dynamic thresholds, Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2),
 //! 1998). A fixed share would either starve the lone endpoint or let a few slow ones take everything.
 //!
-//! **Invariant:** never more than `capacity` held, `slots` under way. What is waiting leaves its lane
+//! **Invariant:** never more than `capacity` held, `slots` in flight. What is waiting leaves its lane
 //! in the order it came.
 
 use std::collections::{HashMap, VecDeque};
@@ -23,9 +23,9 @@ const ORG_SHARE: usize = 4;
 /// What the lanes may hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Deliveries in memory, those under way included.
+    /// Deliveries in memory, those in flight included.
     pub(super) capacity: usize,
-    /// Deliveries under way.
+    /// Deliveries in flight.
     pub(super) slots: usize,
 }
 
@@ -98,7 +98,7 @@ impl<T> Lanes<T> {
         self.waiting
     }
 
-    /// Deliveries under way.
+    /// Deliveries in flight.
     pub(super) fn under_way(&self) -> usize {
         self.under_way
     }
@@ -194,7 +194,7 @@ impl<T> Lanes<T> {
     }
 
     /// Takes the next delivery to start, if a slot is free for any that waits and `may_start`, told
-    /// how many are under way to its endpoint, does not object. Its slot is taken until
+    /// how many are in flight to its endpoint, does not object. Its slot is taken until
     /// [`Self::finish`].
     pub(super) fn next(
         &mut self,
@@ -218,7 +218,7 @@ impl<T> Lanes<T> {
         None
     }
 
-    /// The same for one organisation, whose endpoints may have `slots_each` under way.
+    /// The same for one organisation, whose endpoints may have `slots_each` in flight.
     fn next_of(
         &mut self,
         org: OrgId,
@@ -336,7 +336,7 @@ impl<T> Lanes<T> {
 }
 
 /// What an organisation may still take of a thing of which `free` is left: until it holds four times
-/// what is then free, but one at the least where it holds nothing.
+/// what is then free, but one at least where it holds nothing.
 const fn org_left(held: usize, free: usize) -> usize {
     let left = (ORG_SHARE * free).saturating_sub(held).div_ceil(ORG_SHARE + 1);
     if held == 0 && free > 0 && left == 0 { 1 } else { left }
@@ -356,7 +356,7 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits { capacity: 100, slots: 20 };
-    /// Under way to one endpoint at the most, in these tests.
+    /// Under way to one endpoint at most, in these tests.
     const LANE_SLOTS: usize = 4;
 
     fn endpoint(number: u128) -> EndpointId {
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_at_its_limit_is_passed_by_and_comes_back_when_a_slot_is_free() {
+    fn endpoint_at_its_limit_is_passed_by_and_comes_back_when_a_slot_is_free() {
         let mut lanes = Lanes::new(LIMITS);
         for delivery in 0..6 {
             lanes.offer(key(1), delivery).unwrap();
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_endpoint_cannot_fill_the_memory_and_counts_as_full() {
+    fn slow_endpoint_cannot_fill_the_memory_and_counts_as_full() {
         let mut lanes = Lanes::new(LIMITS);
         let accepted = (0..100).take_while(|n| lanes.offer(key(1), *n).is_ok()).count();
         assert_eq!(accepted, 33, "a third: half of what it leaves free");
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_was_passed_by_says_so_when_half_of_its_share_is_left() {
+    fn lane_that_was_passed_by_says_so_when_half_of_its_share_is_left() {
         let mut lanes = Lanes::new(LIMITS);
         while lanes.offer(key(1), ()).is_ok() {}
         assert_eq!(lanes.full(), [endpoint(1)]);
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_takes_part_of_the_free_room_and_returns_what_it_did_not_fill() {
+    fn claim_takes_part_of_the_free_room_and_returns_what_it_did_not_fill() {
         let mut lanes = Lanes::new(LIMITS);
         assert_eq!(lanes.reserve(1000), 50);
         assert_eq!(lanes.reserve(10), 10);
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_memory_still_works() {
+    fn smallest_memory_still_works() {
         let mut lanes = Lanes::new(Limits { capacity: 1, slots: 1 });
         assert_eq!(lanes.reserve(5), 1);
         assert_eq!(lanes.reserve(5), 0);
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_can_be_emptied_without_touching_the_others() {
+    fn lane_can_be_emptied_without_touching_the_others() {
         let mut lanes = Lanes::new(LIMITS);
         for delivery in 0..3 {
             lanes.offer(key(1), delivery).unwrap();
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organisation_with_many_slow_endpoints_leaves_slots_and_room_to_the_next() {
+    fn organisation_with_many_slow_endpoints_leaves_slots_and_room_to_the_next() {
         let mut lanes = Lanes::new(Limits { capacity: 1000, ..LIMITS });
         for e in 0..99 {
             lanes.offer(key(e), 0).unwrap();
@@ -587,7 +587,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the plainest model: a list of what waits and a list of what is under way.
+        /// Against the plainest model: a list of what waits and a list of what is in flight.
         #[test]
         fn bounds_order_and_turns_hold_whatever_happens(
             steps in steps(), capacity in 1..40_usize, slots in 1..10_usize, lane_slots in 1..5_usize,
@@ -629,7 +629,7 @@ mod tests {
                         prop_assert!(first.is_some(), "out of nothing");
                         let (_, expected) = waiting.remove(first.unwrap_or(0));
                         prop_assert_eq!(delivery, expected, "in order within its lane");
-                        // Nobody is served twice while another waits with nothing under way: no
+                        // Nobody is served twice while another waits with nothing in flight: no
                         // organisation, and inside one no endpoint.
                         let waits = |o: u128| waiting.iter().any(|(w, _)| w / 100 == o);
                         let could = |o: u128| waits(o) && org_idle(o);

@@ -37,7 +37,7 @@
 //!
 //! # Order
 //! Ordered deliveries are never planned leased. A claim takes the oldest one of an endpoint and none
-//! while another is under way, so the next follows when the outcome is recorded, which wakes the
+//! while another is in flight, so the next follows when the outcome is recorded, which wakes the
 //! dispatcher. Ingest stores the events of organisations with ordered endpoints in the order they
 //! were accepted, so what a claim sees is complete as far as it goes. A breaker, a disabled
 //! endpoint and a retry's wait hold the head up, and so all that is behind it.
@@ -67,7 +67,7 @@
 //! - A receiver that is slow or down costs its own endpoint: it holds at most its slots and its
 //!   share of the memory (`lanes.rs`), and the others are served in turn.
 //! - A store outage stops claims, then recording, then, as outcomes fill their queue, sending.
-//! - Soft stop: no more claims; what was not started is handed back, due at once; attempts under way
+//! - Soft stop: no more claims; what was not started is handed back, due at once; attempts in flight
 //!   end; outcomes are recorded; then the tasks end. Hard stop, or a crash: leases lapse.
 //!
 //! **Invariant:** a delivery leaves memory only with its outcome in the store, or with its lease left to
@@ -78,21 +78,21 @@
 
 mod attempt;
 mod breaker;
-mod control;
 mod dispatcher;
+mod endpoint_rate;
 mod failure;
-mod gates;
-mod guard;
-mod inbox;
+mod handle;
+mod handoff;
+mod health;
 mod lanes;
-mod outcomes;
-mod pace;
-mod paused;
+mod recorder;
 mod resolver;
 mod retry;
 mod sender;
 mod signer;
-mod vitals;
+mod ssrf_guard;
+mod suspended_orgs;
+mod throttle;
 mod webhook;
 
 use std::path::PathBuf;
@@ -110,19 +110,19 @@ use crate::store::{SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use attempt::Attempter;
-use dispatcher::{Claims, Dispatcher, LettingGo, Options};
-use gates::Gates;
+use dispatcher::{Claims, Dispatcher, Evictions, Options};
 use lanes::{Lanes, Limits};
-use outcomes::{QUEUE_OUTCOMES, Recorder};
+use recorder::{QUEUE_OUTCOMES, Recorder};
 use sender::Sender;
+use throttle::EndpointThrottles;
 
-pub use control::Control;
-pub use guard::Guard;
-pub use inbox::{Channels, Inbox};
-pub use paused::Paused;
+pub use handle::DeliveryHandle;
+pub use handoff::{HandoffReceiver, HandoffSenders};
+pub use health::DeliveryHealth;
 pub use resolver::{NameLookup, SystemLookup};
 pub use signer::{Verifier, sign};
-pub use vitals::Vitals;
+pub use ssrf_guard::SsrfGuard;
+pub use suspended_orgs::SuspendedOrgs;
 
 /// Why delivery cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -148,31 +148,31 @@ pub fn lease_span(config: &DeliveryConfig) -> Duration {
 
 /// The channels over which leased deliveries are handed to the dispatcher, and the end it has.
 ///
-/// They hold half of `DELIVERY_QUEUE_CAPACITY` (the lanes hold the other half), and two at the least.
-pub fn hand_over(config: &DeliveryConfig) -> (Channels, Inbox) {
-    Inbox::with_capacity(config.delivery_queue_capacity as usize / 2)
+/// They hold half of `DELIVERY_QUEUE_CAPACITY` (the lanes hold the other half), and two at least.
+pub fn handoff(config: &DeliveryConfig) -> (HandoffSenders, HandoffReceiver) {
+    HandoffReceiver::with_capacity(config.delivery_queue_capacity as usize / 2)
 }
 
 /// Where deliveries come from.
 #[derive(Debug)]
 pub struct Source {
-    /// Those handed over: the receiving end of [`hand_over`].
-    pub inbox: Inbox,
+    /// Those handed over: the receiving end of [`handoff`].
+    pub inbox: HandoffReceiver,
     /// Tells that there are others in the store.
     pub wake: Wake,
     /// Whose leases those are that are claimed from the store.
     pub instance: InstanceId,
     /// For whom nothing is sent.
-    pub paused: Paused,
+    pub paused: SuspendedOrgs,
 }
 
 /// What was started.
 #[derive(Clone, Debug)]
 pub struct Running {
     /// The line to it.
-    pub control: Control,
+    pub control: DeliveryHandle,
     /// Its signs of life.
-    pub vitals: Vitals,
+    pub vitals: DeliveryHealth,
 }
 
 /// Starts to deliver: what is handed over, and what is due in the store, looked for at every wake
@@ -223,15 +223,15 @@ impl Delivery {
         let sending = sender::Options {
             connect_timeout: config.delivery_connect_timeout,
             timeout: config.delivery_timeout,
-            // One host may serve the endpoints of many tenants, all the attempts under way among them.
+            // One host may serve the endpoints of many tenants, all the attempts in flight among them.
             idle_per_host: options.limits.slots,
         };
         let authorities =
             config.webhook_ca_file.as_deref().map(sender::read_authorities).transpose()?;
-        let guard = Guard::new(&config.destinations);
+        let guard = SsrfGuard::new(&config.destinations);
         let sender = Sender::new(guard, names, sending, authorities.unwrap_or_default())?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
-        let vitals = Vitals::new(&clock);
+        let vitals = DeliveryHealth::new(&clock);
         let progress = vitals.progress.clone();
         let recorder = Recorder::new(Arc::clone(&store), reports_out, wake.clone(), progress);
         let attempter = Attempter {
@@ -253,10 +253,10 @@ impl Delivery {
             inbox,
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),
-            gates: Gates::new(config.endpoint_concurrency as usize),
+            gates: EndpointThrottles::new(config.endpoint_concurrency as usize),
             wait: None,
-            control: Control::new(),
-            letting_go: LettingGo::default(),
+            control: DeliveryHandle::new(),
+            letting_go: Evictions::default(),
             steps: JoinSet::new(),
             vitals,
         };
@@ -264,7 +264,7 @@ impl Delivery {
     }
 
     /// The line to it.
-    pub fn control(&self) -> Control {
+    pub fn control(&self) -> DeliveryHandle {
         self.dispatcher.control.clone()
     }
 
@@ -296,7 +296,7 @@ fn options(config: &DeliveryConfig, instance: InstanceId) -> Options {
     let capacity = config.delivery_queue_capacity as usize;
     Options {
         limits: Limits {
-            // What `hand_over` leaves.
+            // What `handoff` leaves.
             capacity: capacity.div_ceil(2),
             slots: config.delivery_concurrency as usize,
         },

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 
-use super::guard::Guard;
+use super::ssrf_guard::SsrfGuard;
 
-/// Name look-ups under way at the most. They block a thread each, of a pool that hashing and other
+/// Name look-ups in flight at most. They block a thread each, of a pool that hashing and other
 /// parts need too, for as long as a tenant's name server chooses.
 const LOOKUPS_MAX: usize = 128;
 
@@ -33,13 +33,13 @@ impl NameLookup for SystemLookup {
 /// The HTTP client's resolver.
 #[derive(Clone, Debug)]
 pub(super) struct GuardedResolver {
-    guard: Guard,
+    guard: SsrfGuard,
     names: Arc<dyn NameLookup>,
     lookups: Arc<Semaphore>,
 }
 
 impl GuardedResolver {
-    pub(super) fn new(guard: Guard, names: Arc<dyn NameLookup>) -> Self {
+    pub(super) fn new(guard: SsrfGuard, names: Arc<dyn NameLookup>) -> Self {
         Self { guard, names, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
 }
@@ -69,7 +69,7 @@ mod tests {
 
     use crate::config::DestinationConfig;
 
-    use super::super::guard::Refusal;
+    use super::super::ssrf_guard::Refusal;
     use super::*;
 
     /// Answers one look-up after the other.
@@ -101,7 +101,7 @@ mod tests {
             &["1.1.1.1", "2606:4700::1111"],
         ];
         let names = Arc::new(Script(Mutex::new(script.into())));
-        let resolver = GuardedResolver::new(Guard::new(&DestinationConfig::default()), names);
+        let resolver = GuardedResolver::new(SsrfGuard::new(&DestinationConfig::default()), names);
         let mut answers = Vec::new();
         for _ in 0..script.len() {
             answers.push(resolve(&resolver, "rebinding.example").await);
@@ -119,10 +119,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_of_this_machine_is_refused_unless_private_endpoints_are_allowed() {
+    async fn name_of_this_machine_is_refused_unless_private_endpoints_are_allowed() {
         let of_this_machine = async |allow_private_endpoints: bool| {
             let config = DestinationConfig { allow_private_endpoints, ..Default::default() };
-            let resolver = GuardedResolver::new(Guard::new(&config), Arc::new(SystemLookup));
+            let resolver = GuardedResolver::new(SsrfGuard::new(&config), Arc::new(SystemLookup));
             resolve(&resolver, "localhost").await
         };
         assert!(!of_this_machine(true).await.unwrap().is_empty());

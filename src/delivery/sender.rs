@@ -7,7 +7,7 @@
 //! never written again, and its failure is the attempt's.
 //!
 //! # Bounds
-//! Of an answer 64 KiB of body are read at the most, and what HTTP/2 may send ahead is little more. A
+//! Of an answer 64 KiB of body are read at most, and what HTTP/2 may send ahead is little more. A
 //! longer answer is judged by its status, and its connection is dropped. Idle connections are closed
 //! after half a minute.
 
@@ -24,9 +24,9 @@ use crate::domain::{ErrorClass, LeasedDelivery, Timestamp};
 
 use super::DeliveryError;
 use super::failure::{Failure, tidy};
-use super::guard::Guard;
 use super::resolver::{GuardedResolver, NameLookup};
 use super::retry::{Reply, is_success};
+use super::ssrf_guard::SsrfGuard;
 use super::webhook;
 
 /// Bytes of an answer that are kept.
@@ -46,7 +46,7 @@ const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(super) struct Sender {
     client: Client,
-    guard: Guard,
+    guard: SsrfGuard,
     options: Options,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Options {
     pub(super) connect_timeout: Duration,
     /// An attempt has ended by then, whatever the receiver does.
     pub(super) timeout: Duration,
-    /// Idle connections kept open to one host at the most.
+    /// Idle connections kept open to one host at most.
     pub(super) idle_per_host: usize,
 }
 
@@ -87,7 +87,7 @@ impl Sender {
     /// # Errors
     /// When TLS cannot be set up, say because the system has no root certificates.
     pub(super) fn new(
-        guard: Guard,
+        guard: SsrfGuard,
         names: Arc<dyn NameLookup>,
         options: Options,
         authorities: Vec<Certificate>,
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_attempt_that_panics_has_failed() {
+    async fn attempt_that_panics_has_failed() {
         let failure = contained::<()>(async { panic!("on purpose") }).await.unwrap_err();
         assert_eq!(failure, Failure::panicked());
         assert_eq!(contained(async { Ok(1) }).await, Ok(1));

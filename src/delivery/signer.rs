@@ -62,7 +62,7 @@ pub(super) fn sign_with_all<'a>(
 /// more of the smallest webhook, less than a cache would cost to look up and to keep right when a
 /// secret changes.
 fn hmac(secret: &HmacSecret, content: [&[u8]; 5]) -> impl AsRef<[u8]> + use<> {
-    // A secret has 64 bytes at the most, so that padding is all it takes and nothing can fail.
+    // A secret has 64 bytes at most, so that padding is all it takes and nothing can fail.
     let mut block = [0; BLOCK_BYTES];
     for (padded, byte) in block.iter_mut().zip(secret.bytes()) {
         *padded = *byte;
@@ -130,7 +130,7 @@ mod tests {
     use crate::domain::SignatureScheme;
 
     #[test]
-    fn the_example_of_the_standard_is_reproduced() {
+    fn example_of_the_standard_is_reproduced() {
         let secret: SigningSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".parse().unwrap();
         let body = br#"{"email":"test@example.com","username":"test_user"}"#;
         let signature = sign(&secret, "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", "1649367553", body);
@@ -139,7 +139,7 @@ mod tests {
 
     /// A known answer of the standard's Go library.
     #[test]
-    fn the_example_of_the_public_go_library_is_reproduced() {
+    fn example_of_the_public_go_library_is_reproduced() {
         let secret = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=";
         let secret: SigningSecret = secret.parse().unwrap();
         let body = br#"{"test": 2432232314}"#;
@@ -173,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_public_library_signs_the_same(
+        fn public_library_signs_the_same(
             key in prop::collection::vec(any::<u8>(), 24..=64),
             id in "[a-z0-9-]{1,40}",
             timestamp in 0..4_000_000_000_i64,

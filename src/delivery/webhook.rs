@@ -120,7 +120,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_payload_travels_byte_for_byte() {
+    fn payload_travels_byte_for_byte() {
         let delivery = delivery();
         assert_eq!(
             body(&delivery.event),
@@ -130,7 +130,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_tenants_own_time_is_what_receivers_are_told() {
+    fn tenants_own_time_is_what_receivers_are_told() {
         let mut event = Arc::unwrap_or_clone(delivery().event);
         event.occurred_at = Some(Timestamp::from_micros(0));
         let body = body(&event);
@@ -139,7 +139,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_headers_identify_time_sign_and_trace_the_attempt() {
+    fn headers_identify_time_sign_and_trace_the_attempt() {
         let delivery = delivery();
         let body = body(&delivery.event);
         let headers = headers(&delivery, AT, &body).unwrap();
@@ -162,7 +162,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_attempt_is_signed_with_every_secret_in_use_when_it_starts() {
+    fn attempt_is_signed_with_every_secret_in_use_when_it_starts() {
         let overlap = std::time::Duration::from_mins(1);
         let (old, new) = (SigningSecret::generate().unwrap(), SigningSecret::generate().unwrap());
         let secrets = Secrets::new(old.clone()).rotated(new.clone(), overlap, AT).unwrap();

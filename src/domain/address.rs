@@ -31,7 +31,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_is_one_client_and_so_is_an_ipv4_address_however_it_is_written() {
+    fn ipv6_network_is_one_client_and_so_is_an_ipv4_address_however_it_is_written() {
         assert_eq!(block("2001:db8:1:2:3:4:5:6"), block("2001:db8:1:2::"));
         assert_ne!(block("2001:db8:1:2::"), block("2001:db8:1:3::"));
         assert_eq!(block("::ffff:192.0.2.1"), block("192.0.2.1"));

@@ -40,13 +40,13 @@ const RESERVED_PREFIXES: [&str; 3] = ["webhook-", "content-", "proxy-"];
 const NAME_CHARS_SHOWN: usize = 64;
 
 impl CustomHeaders {
-    /// Fields at the most.
+    /// Fields at most.
     pub const FIELDS_MAX: usize = 16;
-    /// Bytes in a name at the most.
+    /// Bytes in a name at most.
     pub const NAME_BYTES_MAX: usize = 64;
-    /// Bytes in a value at the most.
+    /// Bytes in a value at most.
     pub const VALUE_BYTES_MAX: usize = 1024;
-    /// Bytes in all names and values together at the most: half of what servers take as a rule.
+    /// Bytes in all names and values together at most: half of what servers take as a rule.
     pub const BYTES_MAX: usize = 4096;
 
     /// Takes names and values.

@@ -71,7 +71,7 @@ pub struct Delivery {
     pub status: DeliveryStatus,
     /// Attempts that have been recorded.
     pub attempts: u32,
-    /// When the next attempt may start; `None` when none will, when one is under way, and while
+    /// When the next attempt may start; `None` when none will, when one is in flight, and while
     /// the endpoint is disabled.
     pub next_attempt_at: Option<Timestamp>,
     /// When it was planned.
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_lies_in_the_range_of_its_server_only() {
+    fn token_lies_in_the_range_of_its_server_only() {
         let token = LeaseToken::mint(InstanceId::new(7)).uuid();
         let lies_in = |instance| {
             let (least, greatest) = LeaseToken::range_of(InstanceId::new(instance));

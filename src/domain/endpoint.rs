@@ -9,8 +9,8 @@ use url::Url;
 
 use super::event::EventTypeError;
 use super::{
-    CustomHeaders, EndpointId, EventType, OrgId, Pacing, PacingChange, Secrets, SigningSecret,
-    Timestamp, TooManySecrets, Violation,
+    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointId, EventType, OrgId, Secrets,
+    SigningSecret, Timestamp, TooManySecrets, Violation,
 };
 
 /// A receiver of webhooks.
@@ -37,7 +37,7 @@ pub struct Endpoint {
     /// When it was last changed.
     pub updated_at: Timestamp,
     /// How its deliveries are made.
-    pub pacing: Pacing,
+    pub policy: DeliveryPolicy,
     /// Since when every attempt has failed; `None` while the last one that ended succeeded, or
     /// before the first.
     pub failing_since: Option<Timestamp>,
@@ -77,15 +77,15 @@ pub struct EndpointChange {
     /// `Some(None)` enables the endpoint, `Some(Some(reason))` disables it.
     pub disabled_reason: Option<Option<String>>,
     /// How its deliveries are made.
-    pub pacing: PacingChange,
+    pub policy: DeliveryPolicyChange,
 }
 
 impl Endpoint {
-    /// Bytes in a URL at the most.
+    /// Bytes in a URL at most.
     pub const URL_BYTES_MAX: usize = 2048;
-    /// Bytes in a description at the most.
+    /// Bytes in a description at most.
     pub const DESCRIPTION_BYTES_MAX: usize = 512;
-    /// Filters at the most.
+    /// Filters at most.
     pub const EVENT_TYPES_MAX: usize = 100;
 
     /// A new endpoint for all events, enabled.
@@ -101,7 +101,7 @@ impl Endpoint {
             disabled_reason: None,
             created_at: now,
             updated_at: now,
-            pacing: Pacing::default(),
+            policy: DeliveryPolicy::default(),
             failing_since: None,
         }
     }
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_filter_is_named_by_its_place() {
+    fn malformed_filter_is_named_by_its_place() {
         let violation = EventTypeFilters::parse(&["ok", "not ok"]).unwrap_err();
         assert_eq!(violation.field, "event_types[1]");
     }

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_class_is_one_word_everywhere() {
+    fn class_is_one_word_everywhere() {
         for class in ErrorClass::ALL {
             assert_eq!(class.as_str().parse::<ErrorClass>().unwrap(), class);
             assert_eq!(serde_json::to_value(class).unwrap(), class.as_str());

@@ -51,7 +51,7 @@ pub struct EventType(String);
 pub struct EventTypeError;
 
 impl EventType {
-    /// Bytes at the most.
+    /// Bytes at most.
     pub const BYTES_MAX: usize = 128;
 
     /// Whether `text` is an event type; parsing without the copy.

@@ -10,14 +10,14 @@ mod audit;
 mod custom_headers;
 mod dead_letter;
 mod delivery;
-mod draft;
+mod delivery_policy;
 mod endpoint;
 mod error_class;
 mod event;
 mod id;
 mod media_type;
+mod new_event;
 mod org;
-mod pacing;
 mod page;
 mod replay;
 mod scope;
@@ -36,7 +36,7 @@ pub use delivery::{
     Attempt, Decision, Delivery, DeliveryFilter, DeliveryStatus, InstanceId, Lease, LeaseToken,
     LeasedDelivery, Outcome,
 };
-pub use draft::{Draft, DraftError, DraftLimits, parse_batch, parse_event, parse_lines, parse_raw};
+pub use delivery_policy::{DeliveryPolicy, DeliveryPolicyChange, RetrySchedule, parse_duration};
 pub use endpoint::{
     Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters, Readable, RotationRefusal,
     Unreadable,
@@ -45,8 +45,10 @@ pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventType};
 pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
 pub use media_type::MediaType;
+pub use new_event::{
+    NewEvent, NewEventError, NewEventLimits, parse_batch, parse_event, parse_lines, parse_raw,
+};
 pub use org::{Deletion, Limit, Org, OrgChange, OrgLimits, OrgState};
-pub use pacing::{Pacing, PacingChange, RetrySchedule, parse_duration};
 pub use page::{Cursor, Page, PageRequest};
 pub use replay::{Replay, ReplayStatus};
 pub use scope::{Scope, Scopes, UnknownScope};

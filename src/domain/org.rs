@@ -22,7 +22,7 @@ pub struct Org {
     pub created_at: Timestamp,
     /// Since when it is suspended: its keys are refused and its deliveries wait.
     pub suspended_at: Option<Timestamp>,
-    /// Its deletion, under way or done.
+    /// Its deletion, in flight or done.
     pub deletion: Option<Deletion>,
 }
 
@@ -142,7 +142,7 @@ impl Serialize for OrgLimits {
 }
 
 impl Org {
-    /// Bytes in a name at the most.
+    /// Bytes in a name at most.
     pub const NAME_BYTES_MAX: usize = 128;
 
     /// A new organisation, which follows the server's limits.

@@ -45,7 +45,7 @@ pub struct Page<T> {
 impl PageRequest {
     /// Rows in a page when the caller names no number.
     pub const LIMIT_DEFAULT: u32 = 50;
-    /// Rows in a page at the most.
+    /// Rows in a page at most.
     pub const LIMIT_MAX: u32 = 500;
 }
 
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_goes_there_and_back() {
+    fn cursor_goes_there_and_back() {
         let cursor = Cursor { at: Timestamp::from_micros(7), id: Uuid::from_u128(9) };
         assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
         assert!("zzz".parse::<Cursor>().is_err());

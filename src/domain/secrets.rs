@@ -65,11 +65,11 @@ impl SecretChoice {
 }
 
 impl Secrets {
-    /// Earlier secrets in use at once at the most: each adds a signature to every webhook.
+    /// Earlier secrets in use at once at most: each adds a signature to every webhook.
     pub const EARLIER_MAX: usize = 3;
     /// How long an earlier secret lasts unless its owner says otherwise: 24 hours.
     pub const OVERLAP_DEFAULT: Duration = Duration::from_hours(24);
-    /// How many seconds an earlier secret lasts at the most: seven days.
+    /// How many seconds an earlier secret lasts at most: seven days.
     pub const OVERLAP_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 
     /// The rule for an overlap: at most seven days.
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_comes_back_signs_once() {
+    fn secret_that_comes_back_signs_once() {
         let (a, b) = (secret(), secret());
         let secrets = Secrets::new(a.clone()).rotated(b.clone(), HOUR, at(0)).unwrap();
         let back = secrets.rotated(a.clone(), HOUR, at(0)).unwrap();

@@ -130,9 +130,9 @@ impl SigningSecret {
 }
 
 impl HmacSecret {
-    /// Bytes at the least: 192 bits, says the standard.
+    /// Bytes at least: 192 bits, says the standard.
     pub const BYTES_MIN: usize = 24;
-    /// Bytes at the most: 512 bits, says the standard.
+    /// Bytes at most: 512 bits, says the standard.
     pub const BYTES_MAX: usize = 64;
 
     /// The key bytes.
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_goes_there_and_back_and_hides_in_debug() {
+    fn secret_goes_there_and_back_and_hides_in_debug() {
         for scheme in [SignatureScheme::HmacSha256, SignatureScheme::Ed25519] {
             let secret = SigningSecret::generate_for(scheme).unwrap();
             let back: SigningSecret = secret.reveal().parse().unwrap();
@@ -300,7 +300,7 @@ mod tests {
 
     /// RFC 8032 section 7.1, test 1.
     #[test]
-    fn a_private_key_comes_as_its_seed_or_with_its_public_key() {
+    fn private_key_comes_as_its_seed_or_with_its_public_key() {
         let hex = |text: &str| u128::from_str_radix(text, 16).unwrap().to_be_bytes();
         let seed =
             [hex("9d61b19deffd5a60ba844af492ec2cc4"), hex("4449c5697b326919703bac031cae7f60")];

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_years_are_those_that_can_be_written() {
+    fn years_are_those_that_can_be_written() {
         for good in ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"] {
             let moment: Timestamp = good.parse().unwrap();
             assert_eq!(moment.to_string(), good);

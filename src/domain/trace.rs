@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_traceparent_yields_its_trace_id_and_goes_back() {
+    fn traceparent_yields_its_trace_id_and_goes_back() {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let trace = TraceId::from_traceparent(header).unwrap();
         assert_eq!(trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_declared_length_over_the_cap_is_refused_and_one_that_lies_gains_nothing() {
+    async fn declared_length_over_the_cap_is_refused_and_one_that_lies_gains_nothing() {
         let over = read_stream(pieces(&["abcde"]), 5, 4).await;
         assert!(matches!(over, Err(ApiError::TooLarge { .. })));
         let lie = read_stream(pieces(&["abcde"]), 2, 4).await;

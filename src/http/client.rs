@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_read_from_its_end_as_far_as_it_can_be_trusted() {
+    fn list_is_read_from_its_end_as_far_as_it_can_be_trusted() {
         assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
         assert_eq!(client("10.0.0.1", &["1.1.1.1", "198.51.100.7", "10.0.0.2"]), "198.51.100.7");
         assert_eq!(client("10.0.0.1", &["10.0.0.3,10.0.0.2"]), "10.0.0.3");

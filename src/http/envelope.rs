@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_becomes_an_internal_error() {
+    async fn panic_becomes_an_internal_error() {
         let response = bounded(async { panic!("on purpose") }, &lines().open(PEER)).await;
         assert!(matches!(*error(response), ApiError::Internal(_)));
     }

@@ -19,9 +19,9 @@ use super::query::Query;
 use super::state::AppState;
 use crate::domain::Violation;
 
-/// Bytes in such a body at the most: a URL, a description and a hundred filters fit well.
+/// Bytes in such a body at most: a URL, a description and a hundred filters fit well.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Unknown and repeated fields listed at the most: enough to see the mistake.
+/// Unknown and repeated fields listed at most: enough to see the mistake.
 const STRAY_FIELDS_MAX: usize = 8;
 /// Characters of an unknown field's name that are repeated to the caller.
 const NAME_CHARS_MAX: usize = 64;
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_wrong_in_whatever_way_is_told_the_fields_own_range() {
+    fn number_that_is_wrong_in_whatever_way_is_told_the_fields_own_range() {
         let take = |text: &str| number("n", &serde_json::from_str(text).unwrap(), &(1..=9));
         assert_eq!((take("1"), take("9")), (Ok(1), Ok(9)));
         for wrong in ["0", "10", "-1", "1.0", "1e0", "5000000000", "\"5\"", "true", "[]"] {

@@ -99,7 +99,7 @@ impl Lines {
         });
     }
 
-    /// Tells every line to end after the request that is under way.
+    /// Tells every line to end after the request that is in flight.
     pub(super) fn stop(&self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.open.iter().filter_map(Weak::upgrade).for_each(|line| line.waker.wake());
@@ -147,7 +147,7 @@ impl Line {
         self.overdue().is_some_and(|phase| !is_request(phase))
     }
 
-    /// Whether to end after the request that is under way.
+    /// Whether to end after the request that is in flight.
     pub(super) fn is_stopping(&self) -> bool {
         self.shared.stopping.load(Ordering::SeqCst)
     }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_ended_is_forgotten_and_the_others_learn_of_the_stop() {
+    fn line_that_ended_is_forgotten_and_the_others_learn_of_the_stop() {
         let mut lines = Lines::new(BOUNDS);
         let line = lines.open(PEER);
         drop(lines.open(PEER));

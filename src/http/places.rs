@@ -16,7 +16,7 @@ const CONNECTIONS_MAX: usize = 16_384;
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     all: Arc<Semaphore>,
-    /// As many entries as there are connections, at the most.
+    /// As many entries as there are connections, at most.
     blocks: Arc<Mutex<HashMap<AddressBlock, u32>>>,
     per_block: u32,
     /// Proxies pass on many clients, and are not counted.

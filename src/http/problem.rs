@@ -393,8 +393,8 @@ fn delivery(refusal: DeliveryRefusal) -> Problem {
         ),
         DeliveryRefusal::InProgress => conflict(
             "in_progress",
-            "An attempt is under way",
-            "wait for the attempt that is under way",
+            "An attempt is in flight",
+            "wait for the attempt that is in flight",
         ),
         DeliveryRefusal::Finished => conflict(
             "delivery_finished",
@@ -409,7 +409,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_secret_is_told_like_an_unknown_key() {
+    fn wrong_secret_is_told_like_an_unknown_key() {
         let told = |error: AuthError| {
             let problem = Problem::of(&error.into());
             (problem.status, problem.code, problem.detail)
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journals_refusals_say_when_to_come_back() {
+    fn journals_refusals_say_when_to_come_back() {
         for error in
             [AppendError::Full, AppendError::Busy, AppendError::Poisoned, AppendError::Closed]
         {

@@ -13,7 +13,7 @@ use url::form_urlencoded;
 use super::error::ApiError;
 use crate::domain::{PageRequest, Violation};
 
-/// Unknown parameters listed at the most: enough to see the mistake.
+/// Unknown parameters listed at most: enough to see the mistake.
 const STRAY_PARAMETERS_MAX: usize = 8;
 /// Characters of an unknown parameter's name that are repeated to the caller.
 const NAME_CHARS_MAX: usize = 64;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_unknown_parameters_is_answered_shortly() {
+    fn flood_of_unknown_parameters_is_answered_shortly() {
         let query = Query::new(&"x=1&".repeat(1000));
         assert_eq!(faults(query).len(), STRAY_PARAMETERS_MAX);
     }

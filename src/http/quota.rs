@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_tell_policy_rest_and_reset() {
+    fn fields_tell_policy_rest_and_reset() {
         let mut headers = HeaderMap::new();
         let reset = Duration::from_millis(11_001);
         let quota = Quota { limit: 1000, burst: 1000, remaining: 999, reset };

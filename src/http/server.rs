@@ -22,7 +22,7 @@ use super::places::{Place, Places};
 use super::tls::Tls;
 use crate::runtime::Shutdown;
 
-/// Bytes in the head of a request at the most; more get 431.
+/// Bytes in the head of a request at most; more get 431.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Bytes a connection buffers, each way; beyond them the peer waits.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -30,7 +30,7 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the API on `listener`, over TLS if there is a certificate, until the soft stop. Then nothing more is accepted, idle
-/// connections are closed, and requests under way are finished, until the hard stop.
+/// connections are closed, and requests in flight are finished, until the hard stop.
 ///
 /// # Errors
 /// When the listener itself fails, so that nothing can be accepted any more.

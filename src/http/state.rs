@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 use super::vitals::{OldestDue, Readings};
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
-use crate::delivery::{Control, Guard, Vitals};
-use crate::domain::{DraftLimits, Limit, OrgLimits, Timestamp};
+use crate::delivery::{DeliveryHandle, DeliveryHealth, SsrfGuard};
+use crate::domain::{Limit, NewEventLimits, OrgLimits, Timestamp};
 use crate::ingest::{Backlog, Intake};
 use crate::limit::RateLimiter;
 use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
@@ -20,7 +20,7 @@ use crate::telemetry::Metrics;
 
 /// A ping that takes longer counts as an outage: a probe must answer before its caller gives up.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-/// The store is pinged once in this time at the most, since probes need no key.
+/// The store is pinged once in this time at most, since probes need no key.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The parts of the process, for handlers. Cheap to clone.
@@ -38,13 +38,13 @@ pub struct Parts {
     /// Takes events in.
     pub intake: Intake,
     /// The line to the dispatcher.
-    pub delivery: Control,
+    pub delivery: DeliveryHandle,
     /// Wakes whoever delivers.
     pub wake: Wake,
     /// Tells whoever goes on with replays that there is a new one.
     pub replays: Wake,
     /// Signs of life of whoever delivers.
-    pub vitals: Vitals,
+    pub vitals: DeliveryHealth,
     /// What is accepted and not planned yet.
     pub backlog: Backlog,
     /// The process's metrics.
@@ -60,10 +60,10 @@ pub struct Parts {
 /// What the configuration says to the API.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// Bytes in one event's payload at the most.
+    /// Bytes in one event's payload at most.
     pub(super) event_bytes_max: usize,
     /// Where endpoints may be.
-    pub(super) guard: Guard,
+    pub(super) guard: SsrfGuard,
     /// A request that is not answered by then gets 503.
     pub(super) request_timeout: Duration,
     /// The wait for a request's head, and for an answer to be read, ends then.
@@ -182,22 +182,22 @@ impl Deref for AppState {
 }
 
 impl Settings {
-    /// Events in a batch at the most.
+    /// Events in a batch at most.
     pub(super) const BATCH_EVENTS_MAX: usize = 1_000;
-    /// Bytes in the body of a batch at the most.
+    /// Bytes in the body of a batch at most.
     pub(super) const BATCH_BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
     /// Bytes that an event's body may have beside its payload.
     const ENVELOPE_BYTES_MAX: usize = 16 * 1024;
 
-    /// Bytes in the body of a single event at the most.
-    pub(super) const fn event_body_bytes_max(limits: &DraftLimits) -> usize {
+    /// Bytes in the body of a single event at most.
+    pub(super) const fn event_body_bytes_max(limits: &NewEventLimits) -> usize {
         limits.payload_bytes_max + Self::ENVELOPE_BYTES_MAX
     }
 
     /// What an event of an organisation with these limits may measure.
-    pub(super) fn draft_limits(&self, limits: &OrgLimits) -> DraftLimits {
+    pub(super) fn draft_limits(&self, limits: &OrgLimits) -> NewEventLimits {
         let own = limits.get(Limit::PayloadBytes).map_or(usize::MAX, |bytes| bytes as usize);
-        DraftLimits {
+        NewEventLimits {
             payload_bytes_max: self.event_bytes_max.min(own),
             batch_events_max: Self::BATCH_EVENTS_MAX,
         }
@@ -208,7 +208,7 @@ impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
             event_bytes_max: config.ingest.max_event_bytes as usize,
-            guard: Guard::new(&config.delivery.destinations),
+            guard: SsrfGuard::new(&config.delivery.destinations),
             request_timeout: config.server.request_timeout,
             head_timeout: config.server.head_timeout,
             connections_per_address: config.server.connections_per_address,

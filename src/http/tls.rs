@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_is_named_and_a_bad_reload_changes_nothing() {
+    fn bad_file_is_named_and_a_bad_reload_changes_nothing() {
         let (_dir, cert, key) = files();
         let tls = Tls::read(&cert, &key).unwrap();
         let first = current(&tls);

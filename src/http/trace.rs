@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_callers_trace_is_taken_from_either_header() {
+    fn callers_trace_is_taken_from_either_header() {
         let traceparent = format!("00-{ID}-00f067aa0ba902b7-01");
         assert_eq!(trace_id(&headers(&[("x-trace-id", ID.to_owned())])).to_string(), ID);
         assert_eq!(trace_id(&headers(&[("traceparent", traceparent.clone())])).to_string(), ID);
@@ -81,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_trace_id_is_replaced() {
+    fn malformed_trace_id_is_replaced() {
         let minted = trace_id(&headers(&[("x-trace-id", "nonsense".to_owned())]));
         assert_eq!(minted.to_string().len(), 32);
         assert_ne!(minted, trace_id(&HeaderMap::new()));
     }
 
     #[test]
-    fn the_header_holds_the_id_as_it_is_written() {
+    fn header_holds_the_id_as_it_is_written() {
         let trace_id = TraceId::mint();
         assert_eq!(header_value(trace_id), trace_id.to_string());
     }

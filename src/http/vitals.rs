@@ -102,13 +102,13 @@ mod tests {
     };
 
     #[test]
-    fn an_idle_process_is_fine_however_long_it_idles() {
+    fn idle_process_is_fine_however_long_it_idles() {
         let idle = Readings { planning: LONG, ..FINE };
         assert_eq!((idle.planning(STALL), idle.delivery(STALL)), (Flow::Ok, Flow::Ok));
     }
 
     #[test]
-    fn a_backlog_is_fine_while_something_gets_on() {
+    fn backlog_is_fine_while_something_gets_on() {
         let behind = Readings {
             oldest_unplanned: Some(LONG),
             oldest_due: OldestDue::Waits(LONG),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dispatcher_without_a_sign_of_life_is_told_even_when_nothing_is_due() {
+    fn dispatcher_without_a_sign_of_life_is_told_even_when_nothing_is_due() {
         let dead = Readings { dispatcher: LONG, ..FINE };
         assert_eq!(dead.delivery(STALL), Flow::DispatcherStalled);
     }

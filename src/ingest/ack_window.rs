@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_moves_only_over_what_is_finished() {
+    fn end_moves_only_over_what_is_finished() {
         let mut window = AckWindow::new();
         let [first, second, third] = [10, 20, 35].map(|end| window.add(end));
         assert!(window.is_oldest(first) && !window.is_oldest(second));

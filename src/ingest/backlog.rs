@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::Timestamp;
 use crate::journal::Seq;
-use crate::runtime::{Clock, Pulse};
+use crate::runtime::{Clock, Heartbeat};
 
 use super::ack_window::AckWindow;
 
@@ -20,14 +20,14 @@ pub(super) struct Mark {
 pub struct Backlog {
     window: Arc<Mutex<AckWindow<Mark>>>,
     /// A batch was stored.
-    pub progress: Pulse,
+    pub progress: Heartbeat,
 }
 
 impl Backlog {
     /// A backlog without batches.
     pub fn new(clock: &Clock) -> Self {
         let window = Arc::new(Mutex::new(AckWindow::new()));
-        Self { window, progress: Pulse::new(clock.clone()) }
+        Self { window, progress: Heartbeat::new(clock.clone()) }
     }
 
     /// When the oldest event was accepted whose deliveries are not planned yet; `None` when there is

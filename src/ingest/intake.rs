@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::domain::{Draft, EventId, OrgId, Timestamp, TraceId};
+use crate::domain::{EventId, NewEvent, OrgId, Timestamp, TraceId};
 use crate::journal::{AppendError, Journal, JournalStatus};
 use crate::runtime::Clock;
 
@@ -39,11 +39,11 @@ impl Intake {
     pub async fn accept(
         &self,
         org_id: OrgId,
-        drafts: &[Draft<'_>],
+        drafts: &[NewEvent<'_>],
         trace_id: TraceId,
     ) -> Result<Vec<EventId>, AcceptError> {
         let received_at = self.order.next(self.clock.now(), drafts.len());
-        let mint = |draft: &Draft<'_>| match &draft.dedup_id {
+        let mint = |new_event: &NewEvent<'_>| match &new_event.dedup_id {
             Some(dedup_id) => EventId::from_dedup_id(org_id, dedup_id),
             None => EventId::mint(received_at),
         };

@@ -1,4 +1,4 @@
-//! The way in: from a checked draft to a journaled record, and from the journal to the store.
+//! The way in: from a checked new event to a journaled record, and from the journal to the store.
 //!
 //! # Purpose
 //! [`Intake`] answers tenants as soon as their events are on stable storage; the worker pool moves
@@ -40,17 +40,17 @@
 
 mod ack_window;
 mod backlog;
-mod buried;
+mod batch_pacer;
 mod intake;
-mod pace;
+mod priority;
+mod quarantine;
 mod record;
 mod replayer;
-mod ways;
 mod workers;
 
 pub use backlog::Backlog;
-pub use buried::{Revival, revive};
 pub use intake::{AcceptError, Intake};
+pub use quarantine::{Requeued, requeue};
 pub use record::RecordError;
 pub use replayer::Replayer;
-pub use workers::{HandOver, Workers};
+pub use workers::{Handoff, Workers};

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{Draft, Event, EventId, EventType, OrgId, Timestamp, TraceId};
+use crate::domain::{Event, EventId, EventType, NewEvent, OrgId, Timestamp, TraceId};
 
 const VERSION: u8 = 2;
 /// The version before: all events of a record were accepted at the same moment.
@@ -64,16 +64,17 @@ struct Entry<'a> {
     payload: &'a [u8],
 }
 
-/// Bytes that an event takes beside its texts and its payload, at the most.
+/// Bytes that an event takes beside its texts and its payload, at most.
 const ENTRY_BYTES: usize = 64;
 
 /// Writes the events of one request as a record.
 pub(super) fn encode(
     shared: &Shared,
-    drafts: &[Draft<'_>],
+    drafts: &[NewEvent<'_>],
     ids: &[EventId],
 ) -> Result<Vec<u8>, RecordError> {
-    let payloads: usize = drafts.iter().map(|draft| draft.payload.len() + ENTRY_BYTES).sum();
+    let payloads: usize =
+        drafts.iter().map(|new_event| new_event.payload.len() + ENTRY_BYTES).sum();
     let mut record = Vec::with_capacity(2 * ENTRY_BYTES + payloads);
     record.push(VERSION);
     let head = Head {
@@ -82,15 +83,15 @@ pub(super) fn encode(
         trace_id: *shared.trace_id.bytes(),
     };
     record = postcard::to_extend(&head, record)?;
-    for (draft, id) in drafts.iter().zip(ids) {
+    for (new_event, id) in drafts.iter().zip(ids) {
         let entry = Entry {
             id: id.uuid().into_bytes(),
-            event_type: &draft.event_type,
-            dedup_id: draft.dedup_id.as_deref(),
-            account_id: draft.account_id.as_deref(),
-            user_id: draft.user_id.as_deref(),
-            occurred_at: draft.occurred_at.map(Timestamp::micros),
-            payload: &draft.payload,
+            event_type: &new_event.event_type,
+            dedup_id: new_event.dedup_id.as_deref(),
+            account_id: new_event.account_id.as_deref(),
+            user_id: new_event.user_id.as_deref(),
+            occurred_at: new_event.occurred_at.map(Timestamp::micros),
+            payload: &new_event.payload,
         };
         record = postcard::to_extend(&entry, record)?;
     }
@@ -99,7 +100,7 @@ pub(super) fn encode(
 
 /// Writes one stored event as a record of its own: what a dead letter keeps of it.
 pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
-    let draft = Draft {
+    let new_event = NewEvent {
         event_type: event.event_type.as_str().into(),
         payload: Cow::Borrowed(&event.payload),
         dedup_id: event.dedup_id.as_deref().map(Into::into),
@@ -109,7 +110,7 @@ pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
     };
     let shared =
         Shared { org_id: event.org_id, received_at: event.received_at, trace_id: event.trace_id };
-    encode(&shared, &[draft], &[event.id])
+    encode(&shared, &[new_event], &[event.id])
 }
 
 /// When the first event of a record was accepted.
@@ -175,8 +176,8 @@ mod tests {
         }
     }
 
-    fn draft(payload: &str) -> Draft<'_> {
-        Draft {
+    fn new_event(payload: &str) -> NewEvent<'_> {
+        NewEvent {
             event_type: "user.login".into(),
             payload: Cow::Borrowed(payload.as_bytes()),
             dedup_id: Some("d".into()),
@@ -187,10 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_goes_there_and_back() {
+    fn record_goes_there_and_back() {
         let shared = shared();
         let ids: Vec<EventId> = (0..2).map(|_| EventId::mint(shared.received_at)).collect();
-        let drafts = [draft("1e400"), draft(r#""\u0000""#)];
+        let drafts = [new_event("1e400"), new_event(r#""\u0000""#)];
         let record = Bytes::from(encode(&shared, &drafts, &ids).unwrap());
         let events = decode(&record).unwrap();
         assert_eq!(events.len(), 2);
@@ -211,7 +212,7 @@ mod tests {
     fn every_shortened_record_is_an_error_and_none_panics() {
         let shared = shared();
         let id = EventId::mint(shared.received_at);
-        let record = Bytes::from(encode(&shared, &[draft("[1,2]")], &[id]).unwrap());
+        let record = Bytes::from(encode(&shared, &[new_event("[1,2]")], &[id]).unwrap());
         let head_only = encode(&shared, &[], &[]).unwrap().len();
         for length in (0..record.len()).filter(|length| *length != head_only) {
             assert!(decode(&record.slice(..length)).is_err(), "{length}");
@@ -239,13 +240,13 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_record_is_other_events_or_an_error(
+        fn damaged_record_is_other_events_or_an_error(
             place in any::<prop::sample::Index>(),
             with in any::<u8>(),
         ) {
             let shared = shared();
             let ids = [EventId::mint(shared.received_at), EventId::mint(shared.received_at)];
-            let mut record = encode(&shared, &[draft("[1]"), draft("2")], &ids).unwrap();
+            let mut record = encode(&shared, &[new_event("[1]"), new_event("2")], &ids).unwrap();
             let place = place.index(record.len());
             record[place] = with;
             // The journal's checksums keep it from coming to this; it must not panic all the same.
@@ -254,17 +255,17 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_the_version_before_is_read_as_it_was_meant() {
+    fn record_of_the_version_before_is_read_as_it_was_meant() {
         let shared = shared();
         let ids: Vec<EventId> = (0..2).map(|_| EventId::mint(shared.received_at)).collect();
-        let mut record = encode(&shared, &[draft("1"), draft("2")], &ids).unwrap();
+        let mut record = encode(&shared, &[new_event("1"), new_event("2")], &ids).unwrap();
         record[0] = VERSION_ONE_MOMENT;
         let events = decode(&Bytes::from(record)).unwrap();
         assert!(events.iter().all(|event| event.received_at == shared.received_at));
     }
 
     #[test]
-    fn a_newer_format_is_named() {
+    fn newer_format_is_named() {
         assert!(matches!(decode(&Bytes::from_static(&[9, 0])), Err(RecordError::Version(9))));
     }
 }

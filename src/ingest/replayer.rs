@@ -7,16 +7,16 @@
 //!
 //! # Fairness
 //! Between two steps the part rests for as long as the step took, so that it asks of the store half
-//! its time at the most. The new deliveries wait in the store like all others; live ones do not queue
+//! its time at most. The new deliveries wait in the store like all others; live ones do not queue
 //! behind them, since they are handed over in memory and endpoints are served in turn.
 
 use std::time::Duration;
 
 use crate::domain::{Actor, OrgId};
 use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
-use crate::store::{BuriedEvent, ReplayStep, SharedStore, StoreError};
+use crate::store::{QuarantinedEvent, ReplayStep, SharedStore, StoreError};
 
-use super::buried::{Revival, revive};
+use super::quarantine::{Requeued, requeue};
 
 /// How often running replays are looked for, beside being told of new ones: some may be another
 /// instance's that died.
@@ -91,13 +91,13 @@ impl Replayer {
         Ok(true)
     }
 
-    async fn pass(&self, org: OrgId, mut buried: BuriedEvent) -> Result<(), StoreError> {
+    async fn pass(&self, org: OrgId, mut buried: QuarantinedEvent) -> Result<(), StoreError> {
         let now = self.clock.now();
         let record = std::mem::take(&mut buried.record);
-        let stored = revive(&self.store, record, now).await? == Revival::Stored;
+        let stored = requeue(&self.store, record, now).await? == Requeued::Stored;
         if stored {
             self.planned.wake();
         }
-        self.store.pass_buried_event(org, &buried, stored, now).await
+        self.store.pass_quarantined_event(org, &buried, stored, now).await
     }
 }

@@ -11,17 +11,17 @@ use crate::domain::{
     EndpointId, Event, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId, Timestamp,
 };
 use crate::journal::{Journal, JournalReader, ReadError, Record};
-use crate::runtime::{Clock, Lifecycle, Load, Wake};
-use crate::store::{LeaseRoom, Persisted, SharedStore, StoreError};
+use crate::runtime::{Clock, CpuLoad, Lifecycle, Wake};
+use crate::store::{LeaseBudget, Persisted, SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use super::ack_window::{AckWindow, BatchNumber};
 use super::backlog::{Backlog, Mark};
-use super::pace::{Last, Pace};
+use super::batch_pacer::{BatchPacer, Last};
+use super::priority::{self, PriorityPath};
 use super::record::{self, RecordError};
-use super::ways::{self, Way};
 
-/// Bytes of records a worker holds at the most, beyond its first record.
+/// Bytes of records a worker holds at most, beyond its first record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Batches read from the oldest one that is not finished: so much is noted in memory, and read again
 /// after a crash, when one batch takes long while others pass it by.
@@ -38,7 +38,7 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Where leased deliveries go: two bounded channels, whose room decides how many are leased.
 #[derive(Clone, Debug)]
-pub struct HandOver {
+pub struct Handoff {
     /// The channel for organisations with few events in a batch.
     pub express: mpsc::Sender<LeasedDelivery>,
     /// The channel for the others.
@@ -61,10 +61,10 @@ pub struct Workers {
     /// Tells those who wait for it that the window has moved.
     window_moved: Notify,
     store: SharedStore,
-    express: Way,
+    express: PriorityPath,
     express_turns: Semaphore,
-    bulk: Way,
-    hand_over: HandOver,
+    bulk: PriorityPath,
+    handoff: Handoff,
     clock: Clock,
     metrics: Arc<Metrics>,
     batch_events_max: u32,
@@ -73,7 +73,7 @@ pub struct Workers {
 /// Where batches come from. One worker at a time has it.
 struct Source {
     journal: JournalReader,
-    pace: Pace,
+    pace: BatchPacer,
 }
 
 /// Why a worker cannot go on.
@@ -98,23 +98,23 @@ impl Workers {
     pub fn new(
         config: &IngestConfig,
         (journal, reader): (Journal, JournalReader),
-        answering: Load,
+        answering: CpuLoad,
         store: SharedStore,
-        hand_over: HandOver,
+        handoff: Handoff,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let pace = Pace::new(answering, clock.clone());
+        let pace = BatchPacer::new(answering, clock.clone());
         Self {
             journal,
             source: tokio::sync::Mutex::new(Source { journal: reader, pace }),
             backlog: Backlog::new(&clock),
             window_moved: Notify::new(),
             store,
-            express: Way::new(hand_over.express.clone()),
+            express: PriorityPath::new(handoff.express.clone()),
             express_turns: Semaphore::new(EXPRESS_BATCHES_MAX),
-            bulk: Way::new(hand_over.bulk.clone()),
-            hand_over,
+            bulk: PriorityPath::new(handoff.bulk.clone()),
+            handoff,
             clock,
             metrics,
             batch_events_max: config.store_batch_events,
@@ -239,14 +239,14 @@ impl Workers {
 
     /// Stores every event, those first of which an organisation has few.
     async fn store_all(&self, events: Vec<Arc<Event>>, express_turn: Option<SemaphorePermit<'_>>) {
-        let (few, many) = ways::split(events);
+        let (few, many) = priority::split(events);
         self.store_by(&self.express, &few).await;
         drop(express_turn);
         self.store_by(&self.bulk, &many).await;
     }
 
     /// Stores every event, however long the store is away, and splits what it refuses.
-    async fn store_by(&self, way: &Way, events: &[Arc<Event>]) {
+    async fn store_by(&self, way: &PriorityPath, events: &[Arc<Event>]) {
         let mut parts = vec![events];
         while let Some(part) = parts.pop() {
             if part.is_empty() {
@@ -271,27 +271,31 @@ impl Workers {
     ///
     /// # Errors
     /// When the store refuses the batch.
-    async fn persist(&self, way: &Way, events: &[Arc<Event>]) -> Result<usize, StoreError> {
+    async fn persist(
+        &self,
+        way: &PriorityPath,
+        events: &[Arc<Event>],
+    ) -> Result<usize, StoreError> {
         let mut wait = RETRY_WAIT;
         loop {
             let permits = way.room_for(events.len()).await;
             let now = self.clock.now();
-            let shut = Arc::clone(&self.hand_over.shut.borrow());
-            let lease_room = permits.as_ref().map(|permits| LeaseRoom {
+            let shut = Arc::clone(&self.handoff.shut.borrow());
+            let lease_budget = permits.as_ref().map(|permits| LeaseBudget {
                 lease: Lease {
-                    token: LeaseToken::mint(self.hand_over.instance),
-                    until: now.plus(self.hand_over.lease_span),
+                    token: LeaseToken::mint(self.handoff.instance),
+                    until: now.plus(self.handoff.lease_span),
                 },
                 deliveries_max: permits.len(),
                 except: &shut,
             });
-            let result = self.store.persist_events_across_orgs(events, lease_room, now).await;
+            let result = self.store.persist_events_across_orgs(events, lease_budget, now).await;
             match result {
                 Ok(persisted) => {
                     self.count(&persisted);
                     way.learn(&persisted);
                     if persisted.planned > persisted.leased.len() {
-                        self.hand_over.wake.wake();
+                        self.handoff.wake.wake();
                     }
                     for (permit, leased) in permits.into_iter().flatten().zip(persisted.leased) {
                         permit.send(leased);
@@ -318,8 +322,10 @@ impl Workers {
             }
         };
         let mut wait = RETRY_WAIT;
-        while let Err(error) =
-            self.store.bury_event(event.org_id, event.id, &record, &detail, self.clock.now()).await
+        while let Err(error) = self
+            .store
+            .quarantine_event(event.org_id, event.id, &record, &detail, self.clock.now())
+            .await
         {
             self.rest(&mut wait, &error).await;
         }

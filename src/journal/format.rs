@@ -276,14 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_says_what_was_put_in() {
+    fn frame_says_what_was_put_in() {
         let header = FrameHeader::decode(&frame(), ID).unwrap();
         assert_eq!((header.seq, header.group_first(), header.items), (42, 40, 3));
         assert_eq!(header.frame_bytes(), frame().len());
     }
 
     #[test]
-    fn a_header_of_another_journal_or_with_one_bit_flipped_is_none() {
+    fn header_of_another_journal_or_with_one_bit_flipped_is_none() {
         assert_eq!(FrameHeader::decode(&frame(), JournalId(1)), None);
         for bit in 0..FRAME_HEADER_BYTES * 8 {
             let mut frame = frame();
@@ -309,7 +309,7 @@ mod tests {
         }
 
         #[test]
-        fn a_frame_of_any_payload_goes_there_and_back(
+        fn frame_of_any_payload_goes_there_and_back(
             payload in proptest::collection::vec(any::<u8>(), 0..300),
             seq in 1_000..u64::MAX,
             items in 1..1_000_u32,
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_name_has_one_spelling() {
+    fn segment_name_has_one_spelling() {
         let name = segment_name(7, ID);
         assert_eq!(parse_segment_name(&name), Some((7, ID)));
         for other in [format!("{name}.bak"), name.to_uppercase(), name.replacen('0', "+", 1)] {

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_writer_wakes_one_and_that_one_wakes_the_others() {
+    fn writer_wakes_one_and_that_one_wakes_the_others() {
         let group = Arc::new(Group::new(0));
         let woken = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&woken));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_is_dropped_wakes_the_others() {
+    fn leader_that_is_dropped_wakes_the_others() {
         for dropped_before_the_outcome in [true, false] {
             let group = Arc::new(Group::new(0));
             let woken = Arc::new(Count::default());

@@ -84,7 +84,7 @@ const SPARE_PREFIX: &str = "spare-";
 
 /// Bytes of appends that may wait for a sync, unless set otherwise.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Segments at the least: one to write to while another is read.
+/// Segments at least: one to write to while another is read.
 const SEGMENTS_MIN: u64 = 2;
 
 /// How a journal is to be.
@@ -94,7 +94,7 @@ pub struct JournalOptions {
     pub dir: PathBuf,
     /// Bytes in one segment file; no record is longer.
     pub segment_bytes: u64,
-    /// Bytes of segments on disk at the most, and two segments at the least.
+    /// Bytes of segments on disk at most, and two segments at least.
     pub bytes_max: u64,
     /// Appends that may wait for a sync.
     pub queue_capacity: usize,
@@ -315,7 +315,7 @@ impl Journal {
         self.0.metrics.event_queue_size.set(clamped(waiting));
     }
 
-    /// Lets no more appends in. Those under way are finished, and the reader ends at the tail.
+    /// Lets no more appends in. Those in flight are finished, and the reader ends at the tail.
     pub fn close(&self) {
         self.0.queue.close();
     }

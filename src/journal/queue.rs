@@ -18,7 +18,7 @@ const AWAKE: usize = usize::MAX;
 /// How long a group may wait for its leader to wake it before a writer without work does.
 const LEADER_TIME: Duration = Duration::from_millis(1);
 
-/// How much may wait, at the most.
+/// How much may wait, at most.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueLimits {
     /// Appends not yet synced.

@@ -16,7 +16,7 @@ use super::segments::{NoSegment, Segment, Segments};
 use crate::runtime::Stopwatch;
 use crate::telemetry::Metrics;
 
-/// How long the writer waits for a group to become as large as the last one, at the most; and no
+/// How long the writer waits for a group to become as large as the last one, at most; and no
 /// longer than the last group took to write.
 ///
 /// The appenders of a group come back one after the other. Were the first of them synced at once,

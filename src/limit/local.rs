@@ -17,7 +17,7 @@ use crate::domain::OrgId;
 const WINDOW: Duration = Duration::from_mins(1);
 /// A state that was not asked for this long has refilled and may be forgotten.
 const IDLE: Duration = Duration::from_mins(2);
-/// Organisations whose state is kept at the most; each takes about 200 bytes.
+/// Organisations whose state is kept at most; each takes about 200 bytes.
 const LIMITERS_MAX: u64 = 1_000_000;
 
 type Gcra =
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organisation_may_send_its_limit_at_once_and_no_more() {
+    fn organisation_may_send_its_limit_at_once_and_no_more() {
         let (limiter, org) = (limiter(3), org(1));
         for left in [2, 1, 0] {
             let Verdict::Allowed(quota) = limiter.check(org, DEFAULT, cost(1)) else {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_costs_its_length_and_takes_all_or_nothing() {
+    fn batch_costs_its_length_and_takes_all_or_nothing() {
         let (limiter, org) = (limiter(10), org(1));
         assert!(matches!(limiter.check(org, DEFAULT, cost(8)), Verdict::Allowed(_)));
         let Verdict::Denied { quota, .. } = limiter.check(org, DEFAULT, cost(3)) else {
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_above_the_limit_can_never_pass() {
+    fn cost_above_the_limit_can_never_pass() {
         let (limiter, org) = (limiter(10), org(1));
         let Verdict::TooCostly(quota) = limiter.check(org, DEFAULT, cost(11)) else {
             panic!("expected TooCostly")
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organisations_own_limit_replaces_the_default_at_once() {
+    fn organisations_own_limit_replaces_the_default_at_once() {
         let (limiter, org) = (limiter(1), org(1));
         assert!(matches!(limiter.check(org, DEFAULT, cost(1)), Verdict::Allowed(_)));
         assert!(matches!(limiter.check(org, DEFAULT, cost(1)), Verdict::Denied { .. }));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_what_may_be_sent_at_once_and_may_be_more_or_less_than_a_minutes() {
+    fn burst_is_what_may_be_sent_at_once_and_may_be_more_or_less_than_a_minutes() {
         let (limiter, org) = (limiter(1), org(1));
         let small = Rate { per_minute: Some(600), burst: Some(2) };
         assert!(matches!(limiter.check(org, small, cost(3)), Verdict::TooCostly(_)));

@@ -1,6 +1,6 @@
 //! Stopping: first softly, then hard, with every task accounted for.
 //!
-//! Soft stop: no new work is taken, what is under way goes on. Hard stop: whatever still runs is
+//! Soft stop: no new work is taken, what is in flight goes on. Hard stop: whatever still runs is
 //! cancelled at its next await. A task that panics, or ends before the soft stop, stops the whole
 //! process: half a server is worse than none, and its supervisor will start a whole one.
 
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_part_that_ends_by_itself_stops_the_process() {
+    async fn part_that_ends_by_itself_stops_the_process() {
         let lifecycle = Lifecycle::new();
         lifecycle.spawn("short-lived", async {});
         lifecycle.shutdown().requested().await;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_part_that_panics_stops_the_process() {
+    async fn part_that_panics_stops_the_process() {
         let lifecycle = Lifecycle::new();
         lifecycle.spawn("clumsy", async { panic!("on purpose") });
         lifecycle.shutdown().requested().await;

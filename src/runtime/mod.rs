@@ -3,14 +3,14 @@
 
 mod background;
 mod clock;
+mod cpu_load;
+mod heartbeat;
 mod lifecycle;
-mod load;
-mod pulse;
 mod wake;
 
 pub use background::Background;
 pub use clock::{Clock, Stopwatch};
+pub use cpu_load::CpuLoad;
+pub use heartbeat::Heartbeat;
 pub use lifecycle::{Lifecycle, Shutdown};
-pub use load::Load;
-pub use pulse::Pulse;
 pub use wake::Wake;

@@ -89,12 +89,12 @@ impl Note {
         // Their values may be credentials.
         set("headers", change.headers.as_ref().map(|_| json!("changed")));
         set("disabled_reason", change.disabled_reason.as_ref().map(|why| json!(why)));
-        let pacing = &change.pacing;
-        set("max_concurrency", pacing.max_concurrency.map(|most| json!(most)));
-        set("rate_limit_per_second", pacing.rate_limit_per_second.map(|most| json!(most)));
-        let schedule = pacing.retry_schedule.as_ref();
+        let policy = &change.policy;
+        set("max_concurrency", policy.max_concurrency.map(|most| json!(most)));
+        set("rate_limit_per_second", policy.rate_limit_per_second.map(|most| json!(most)));
+        let schedule = policy.retry_schedule.as_ref();
         set("retry_schedule", schedule.map(|own| json!(own.as_ref().map(ToString::to_string))));
-        set("ordered", pacing.ordered.map(|ordered| json!(ordered)));
+        set("ordered", policy.ordered.map(|ordered| json!(ordered)));
         Self::of_endpoint(org, "endpoint.update", id, Value::Object(changes))
     }
 

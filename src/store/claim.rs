@@ -16,9 +16,9 @@ use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
 
 use super::StoreError;
 
-/// Due deliveries that the first look takes in at the most.
+/// Due deliveries that the first look takes in at most.
 pub(super) const WINDOW: usize = 1_024;
-/// Endpoints that one claim steps to at the most.
+/// Endpoints that one claim steps to at most.
 pub(super) const STEPS_MAX: usize = 128;
 
 /// What to claim.
@@ -26,9 +26,9 @@ pub(super) const STEPS_MAX: usize = 128;
 pub struct ClaimRequest<'a> {
     /// The lease to hold them under.
     pub lease: Lease,
-    /// How many at the most.
+    /// How many at most.
     pub deliveries_max: usize,
-    /// Endpoints that take so many at the most; 0 leaves one out.
+    /// Endpoints that take so many at most; 0 leaves one out.
     pub caps: &'a HashMap<EndpointId, usize>,
     /// Where the last claim stopped.
     pub from: ClaimCursor,
@@ -83,7 +83,7 @@ pub(super) trait Lookout: Sync {
     async fn due_longest(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>, StoreError>;
     /// The [`STEPS_MAX`] endpoints after `after`, by id, that have pending deliveries.
     async fn steps(&self, after: Uuid, now: Timestamp) -> Result<Vec<Stop>, StoreError>;
-    /// The same for ordered deliveries: ready is who has none under way, and the oldest due.
+    /// The same for ordered deliveries: ready is who has none in flight, and the oldest due.
     async fn ordered_steps(&self, after: Uuid, now: Timestamp) -> Result<Vec<Stop>, StoreError>;
 }
 
@@ -108,7 +108,7 @@ impl ClaimRequest<'_> {
         }
         let (heads, ordered) = match self.from.ordered.place() {
             None => (Vec::new(), Walk::Done),
-            // Half for them at the most: the others have a turn in every claim, too.
+            // Half for them at most: the others have a turn in every claim, too.
             Some(after) => {
                 let stops = lookout.ordered_steps(after, self.now).await?;
                 self.pick(&stops, room.div_ceil(2))
@@ -175,7 +175,7 @@ impl Plan {
     /// What the claim answers, given what was leased.
     pub(super) fn claimed(self, leased: Vec<LeasedDelivery>) -> Claimed {
         let mut taken: HashMap<Uuid, usize> = HashMap::new();
-        for delivery in leased.iter().filter(|delivery| !delivery.endpoint.pacing.ordered) {
+        for delivery in leased.iter().filter(|delivery| !delivery.endpoint.policy.ordered) {
             *taken.entry(delivery.endpoint.id.uuid()).or_default() += 1;
         }
         let again = self.next.again || taken.values().any(|count| *count >= self.each);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_backlog_that_hides_the_others_is_stepped_over_and_every_one_gets_its_turn() {
+    async fn backlog_that_hides_the_others_is_stepped_over_and_every_one_gets_its_turn() {
         let mut due = vec![1; 500];
         due[0] = 1_000_000;
         let sea = Sea::new(due);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_round_without_anything_ready_ends() {
+    async fn round_without_anything_ready_ends() {
         let mut due = vec![0; 300];
         due[0] = 1_000_000;
         let sea = Sea::new(due);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_claim_without_room_asks_nobody() {
+    async fn claim_without_room_asks_nobody() {
         assert!(plan(&Sea::new(vec![1]), 0, &[], ClaimCursor::default()).await.is_empty());
     }
 }

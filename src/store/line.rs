@@ -147,7 +147,7 @@ mod tests {
     const ROWS: [(); 1_000] = [(); 1_000];
 
     #[tokio::test]
-    async fn a_long_one_that_nobody_waits_for_goes_on() {
+    async fn long_one_that_nobody_waits_for_goes_on() {
         let line = Line::new();
         let long = line.long().await;
         assert_eq!(long.next_part(&ROWS, 0).len(), ROWS_UNDISTURBED);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_one_ends_early_for_a_short_one_but_not_without_a_row() {
+    async fn long_one_ends_early_for_a_short_one_but_not_without_a_row() {
         let line = Line::new();
         let long = line.long().await;
         let short = line.short();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_one_lets_short_ones_pass_but_not_for_ever() {
+    async fn long_one_lets_short_ones_pass_but_not_for_ever() {
         let line = Line::new();
         let short = line.short();
         let (long, ()) = tokio::join!(line.long(), async {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_one_takes_as_long_as_its_commit() {
+    async fn long_one_takes_as_long_as_its_commit() {
         let line = Line::new();
         line.long().await.end(tokio::time::sleep(LET_PASS_MAX / 2)).await;
         assert!(line.long().await.least >= LET_PASS_MAX / 2);

@@ -145,7 +145,7 @@ pub trait Maintenance: Send + Sync {
     /// when none is due at `now`. Those of disabled endpoints are not due.
     async fn oldest_due_across_orgs(&self, now: Timestamp)
     -> Result<Option<Timestamp>, StoreError>;
-    /// Closes every connection, waiting for calls under way.
+    /// Closes every connection, waiting for calls in flight.
     async fn close(&self);
 }
 
@@ -256,7 +256,7 @@ pub trait KeyStore: Send + Sync {
     /// (unless it expires earlier anyway), together. Nothing is added when the old key may not be
     /// rotated any more; [`ApiKey::check_rotation`] has the rules. Rotating takes no room of the
     /// quota, so that an organisation with all the keys it may have can rotate them; with a grace as
-    /// many may be in theirs, so that it has twice its quota at the most.
+    /// many may be in theirs, so that it has twice its quota at most.
     async fn rotate_key_across_orgs(
         &self,
         old: ApiKeyId,
@@ -503,10 +503,10 @@ impl Persisted {
 
 /// Room for deliveries that the caller could start at once.
 #[derive(Clone, Copy, Debug)]
-pub struct LeaseRoom<'a> {
+pub struct LeaseBudget<'a> {
     /// The lease to plan them under.
     pub lease: Lease,
-    /// How many at the most.
+    /// How many at most.
     pub deliveries_max: usize,
     /// Endpoints whose deliveries are not leased, in ascending order.
     pub except: &'a [EndpointId],
@@ -521,7 +521,7 @@ pub trait EventStore: Send + Sync {
     /// Storing an event again changes nothing. Of the events of one organisation with one
     /// `dedup_id` whose `received_at` lie less than the dedup window apart, the one that is stored
     /// first is kept. `now` is written as the time the deliveries were planned. It may take the first of
-    /// the events only, one at the least ([`Persisted::taken`]).
+    /// the events only, one at least ([`Persisted::taken`]).
     ///
     /// # Errors
     /// [`StoreError::Refused`] when one of the events is at fault; then none is stored, and the
@@ -529,7 +529,7 @@ pub trait EventStore: Send + Sync {
     async fn persist_events_across_orgs(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom<'_>>,
+        room: Option<LeaseBudget<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError>;
     /// Those of `orgs` that have an ordered endpoint, in ascending order. Their events are to be
@@ -547,7 +547,7 @@ pub trait EventStore: Send + Sync {
     ) -> Result<Result<DeliveryId, PlanRefusal>, StoreError>;
     /// Puts an event that the store refuses among the dead letters, `record` being the event in the
     /// journal's form. Doing it again changes nothing.
-    async fn bury_event(
+    async fn quarantine_event(
         &self,
         org: OrgId,
         event: EventId,
@@ -616,7 +616,7 @@ pub trait DeliveryStore: Send + Sync {
 /// Calling deliveries off.
 #[async_trait]
 pub trait CancelStore: Send + Sync {
-    /// Cancels a pending delivery. An attempt under way ends, and its outcome counts no more. One
+    /// Cancels a pending delivery. An attempt in flight ends, and its outcome counts no more. One
     /// that is cancelled already stays as it is.
     async fn cancel_delivery(
         &self,
@@ -654,8 +654,8 @@ pub trait DeadLetterStore: Send + Sync {
         org: OrgId,
         id: DeadLetterId,
     ) -> Result<Option<DeadLetter>, StoreError>;
-    /// The record of an event that the store refused, as [`EventStore::bury_event`] was given it.
-    async fn buried_record(
+    /// The record of an event that the store refused, as [`EventStore::quarantine_event`] was given it.
+    async fn quarantined_record(
         &self,
         org: OrgId,
         id: DeadLetterId,
@@ -749,10 +749,10 @@ pub trait ReplayStore: Send + Sync {
     ) -> Result<Option<ReplayStep>, StoreError>;
     /// Goes past a dead letter that a step stopped at, which is deleted when its event is `stored`
     /// and skipped when it is not. Doing it again changes nothing.
-    async fn pass_buried_event(
+    async fn pass_quarantined_event(
         &self,
         org: OrgId,
-        buried: &BuriedEvent,
+        buried: &QuarantinedEvent,
         stored: bool,
         now: Timestamp,
     ) -> Result<(), StoreError>;
@@ -774,12 +774,12 @@ pub struct ReplayStep {
     pub planned: usize,
     /// Where it stopped: an event that was refused before, which the caller tries to store again and
     /// then passes by.
-    pub stopped_at: Option<BuriedEvent>,
+    pub stopped_at: Option<QuarantinedEvent>,
 }
 
 /// An event that the store refused, in the way of a replay.
 #[derive(Clone, Debug)]
-pub struct BuriedEvent {
+pub struct QuarantinedEvent {
     /// The replay.
     pub replay: ReplayId,
     /// Its dead letter's place in the order of the replay.
@@ -800,35 +800,35 @@ pub enum DeliveryRefusal {
     /// Its endpoint is disabled.
     #[error("the delivery's endpoint is disabled; enable it first")]
     EndpointDisabled,
-    /// An attempt is under way.
-    #[error("an attempt is under way; wait for its outcome")]
+    /// An attempt is in flight.
+    #[error("an attempt is in flight; wait for its outcome")]
     InProgress,
     /// It is delivered or dead: there is nothing to cancel.
     #[error("the delivery is finished; only a pending one can be cancelled")]
     Finished,
 }
 
-/// Dead letters that one step of a replay deals with at the most: less than a tenth of a second of a
+/// Dead letters that one step of a replay deals with at most: less than a tenth of a second of a
 /// store.
 pub const REPLAYS_PER_STEP: usize = 1_000;
 
-/// Deliveries cancelled by one step at the most.
+/// Deliveries cancelled by one step at most.
 pub const CANCELS_PER_STEP: u64 = 5_000;
 
-/// Dead letters counted for the total of a replay at the most: beyond, nobody waits for a number.
+/// Dead letters counted for the total of a replay at most: beyond, nobody waits for a number.
 const COUNTED_MAX: i64 = 100_000;
 
 /// A dedup key is kept this much longer than the window: events wait in the journal for a while,
 /// and a key must outlast every event that it could still turn away.
 const DEDUP_KEYS_KEPT_LONGER: Duration = Duration::from_hours(24);
 
-/// Dedup keys deleted by one statement at the most, so that none holds its locks for long.
+/// Dedup keys deleted by one statement at most, so that none holds its locks for long.
 const DEDUP_KEYS_PER_STEP: i64 = 10_000;
 
 /// Why the endpoints of a suspended organisation are disabled.
 const SUSPENDED: &str = "the organisation is suspended";
 
-/// Rows of one kind that a step of a deletion deletes at the most, so that none holds its locks for long.
+/// Rows of one kind that a step of a deletion deletes at most, so that none holds its locks for long.
 const DELETED_PER_STEP: i64 = 2_000;
 
 /// Runs a store call and adds its time to the histogram of its kind.

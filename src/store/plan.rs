@@ -9,7 +9,7 @@ use crate::domain::{
     DeliveryId, Endpoint, Event, EventId, Lease, LeasedDelivery, OrgId, Timestamp,
 };
 
-use super::LeaseRoom;
+use super::LeaseBudget;
 
 /// Events with no two of one key, in the order they came.
 pub(super) type Round = Vec<Arc<Event>>;
@@ -74,9 +74,9 @@ pub(super) struct Candidate<'a> {
 
 impl Candidate<'_> {
     /// Whether it may be planned leased, given the room there is.
-    pub(super) fn may_be_leased(&self, room: Option<LeaseRoom<'_>>) -> bool {
-        let is_in = |room: LeaseRoom<'_>| room.except.binary_search(&self.endpoint.id).is_err();
-        !self.endpoint.pacing.ordered && room.is_some_and(is_in)
+    pub(super) fn may_be_leased(&self, room: Option<LeaseBudget<'_>>) -> bool {
+        let is_in = |room: LeaseBudget<'_>| room.except.binary_search(&self.endpoint.id).is_err();
+        !self.endpoint.policy.ordered && room.is_some_and(is_in)
     }
 
     /// The delivery in the hands of the caller, planned under this lease.

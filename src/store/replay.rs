@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_passes_by_what_it_is_not_for_and_ends_with_the_last() {
+    fn step_passes_by_what_it_is_not_for_and_ends_with_the_last() {
         let letters = [letter(1, true, true), letter(2, true, false), letter(3, false, false)];
         let expected = Stretch {
             deliveries: vec![Uuid::from_u128(1)],
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_stops_before_an_event_that_was_refused() {
+    fn step_stops_before_an_event_that_was_refused() {
         let letters = [letter(1, true, true), letter(2, false, true), letter(3, true, true)];
         let expected = Stretch {
             deliveries: vec![Uuid::from_u128(1)],
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_step_is_not_the_last() {
+    fn full_step_is_not_the_last() {
         let letters: Vec<_> =
             (0..REPLAYS_PER_STEP as u128).map(|n| letter(n, true, true)).collect();
         let stretch = stretch(&letters);

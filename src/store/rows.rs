@@ -18,8 +18,9 @@ use super::{
 };
 use crate::domain::{
     ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId,
-    Deletion, Delivery, DeliveryId, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash,
-    Limit, Org, OrgId, OrgLimits, Pacing, PageRequest, Replay, ReplayId, Role, Timestamp, TraceId,
+    Deletion, Delivery, DeliveryId, DeliveryPolicy, Endpoint, EndpointId, Event, EventId,
+    EventTypeFilter, KeyHash, Limit, Org, OrgId, OrgLimits, PageRequest, Replay, ReplayId, Role,
+    Timestamp, TraceId,
 };
 
 /// A row of either driver, its columns read by place.
@@ -221,16 +222,16 @@ pub(super) fn endpoint(
         disabled_reason: row.text_opt(at + 6)?,
         created_at: row.moment(at + 7)?,
         updated_at: row.moment(at + 8)?,
-        pacing: pacing(row, at + 11)?,
+        policy: policy(row, at + 11)?,
         failing_since: row.moment_opt(at + 15)?,
     })
 }
 
 /// Reads `max_concurrency, rate_limit_per_second, retry_schedule, ordered`, starting at `at`.
-fn pacing(row: &impl Columns, at: usize) -> Result<Pacing, StoreError> {
+fn policy(row: &impl Columns, at: usize) -> Result<DeliveryPolicy, StoreError> {
     let number = |column, name| row.number_opt(column)?.map(|n| fits(name, n)).transpose();
     let schedule = row.text_opt(at + 2)?;
-    Ok(Pacing {
+    Ok(DeliveryPolicy {
         max_concurrency: number(at, "max_concurrency")?,
         rate_limit_per_second: number(at + 1, "rate_limit_per_second")?,
         retry_schedule: schedule.map(|text| parsed("retry_schedule", &text)).transpose()?,
@@ -452,7 +453,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ends_of_time_are_what_they_say() {
+    fn ends_of_time_are_what_they_say() {
         assert_eq!(END_OF_TIME.to_string(), "9999-12-31T23:59:59Z");
         assert_eq!(START_OF_TIME.to_string(), "0000-01-01T00:00:00Z");
     }

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_seals_and_the_others_open() {
+    fn first_key_seals_and_the_others_open() {
         let (old, both, new) = (keyring(&[1]), keyring(&[2, 1]), keyring(&[2]));
         let endpoint = endpoint();
         let place = place(&endpoint);

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_disabled_when_it_is_gone_or_has_failed_for_too_long() {
+    fn endpoint_is_disabled_when_it_is_gone_or_has_failed_for_too_long() {
         let sentence = |decision, since| {
             let org = OrgId::from_uuid(Uuid::nil());
             Standings::of(&[outcome(1, decision, 100)]).failing[0].sentence(org, since)

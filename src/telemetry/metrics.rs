@@ -40,7 +40,7 @@ pub struct Metrics {
     pub journal_group_appends: Histogram,
     /// Time of one write and sync of the journal, in seconds.
     pub journal_sync_seconds: Histogram,
-    /// Webhooks under way.
+    /// Webhooks in flight.
     pub webhooks_in_flight: IntGauge,
     /// Endpoints whose circuit breakers are open on this server.
     pub endpoint_breakers_open: IntGauge,
@@ -206,7 +206,7 @@ impl Metrics {
                 "Time of one write and sync of the journal",
                 SLOW_BUCKETS,
             )?,
-            webhooks_in_flight: gauge(&r, "webhooks_in_flight", "Webhooks under way")?,
+            webhooks_in_flight: gauge(&r, "webhooks_in_flight", "Webhooks in flight")?,
             endpoint_breakers_open: gauge(
                 &r,
                 "endpoint_breakers_open",

@@ -125,7 +125,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_key_is_looked_up_and_hashed_once_and_then_known() {
+async fn key_is_looked_up_and_hashed_once_and_then_known() {
     let world = World::start().await;
     let (key_id, key) = world.key().await;
     for _ in 0..3 {
@@ -165,7 +165,7 @@ async fn after_the_ttl_the_row_is_read_again_but_not_hashed() {
 }
 
 #[tokio::test]
-async fn a_change_is_forgotten_for_once() {
+async fn change_is_forgotten_for_once() {
     let world = World::start().await;
     let (key_id, key) = world.key().await;
     for _ in 0..3 {
@@ -208,7 +208,7 @@ async fn what_a_connection_remembers_of_its_key_counts_as_long_as_the_cache_woul
 }
 
 #[tokio::test]
-async fn a_connection_reads_its_key_again_after_the_ttl() {
+async fn connection_reads_its_key_again_after_the_ttl() {
     let world = World::with_ttl(NO_TTL).await;
     let (key_id, key) = world.key().await;
     let last = LastKey::default();
@@ -220,7 +220,7 @@ async fn a_connection_reads_its_key_again_after_the_ttl() {
 }
 
 #[tokio::test]
-async fn a_flood_of_wrong_secrets_for_one_key_costs_no_hash_and_keeps_the_right_one_from_nothing() {
+async fn flood_of_wrong_secrets_for_one_key_costs_no_hash_and_keeps_the_right_one_from_nothing() {
     let world = World::start().await;
     let (id, key) = world.key().await;
     // Before the key was ever seen here, and after.
@@ -244,7 +244,7 @@ async fn unknown_and_malformed_keys_are_told_apart_here_and_cost_no_hash() {
 }
 
 #[tokio::test]
-async fn a_key_that_expires_is_refused_from_that_moment_on() {
+async fn key_that_expires_is_refused_from_that_moment_on() {
     let world = World::start().await;
     let (id, key) = world.key().await;
     let end = START.plus(Duration::from_mins(1));
@@ -257,7 +257,7 @@ async fn a_key_that_expires_is_refused_from_that_moment_on() {
 }
 
 #[tokio::test]
-async fn a_key_revoked_here_is_refused_at_once_also_to_those_who_wait_for_its_check() {
+async fn key_revoked_here_is_refused_at_once_also_to_those_who_wait_for_its_check() {
     let world = World::start().await;
     let (id, key) = world.key().await;
     world.ask(&key).await.unwrap();

@@ -137,8 +137,8 @@ async fn every_command_answers_one_json_value() {
     let url = "https://example.com/hooks";
     let types = "user.login,invoice.*";
     let add = ["endpoint", "add", "--org", org, "--url", url, "--event-types", types];
-    let pacing = ["--max-concurrency", "4", "--retry-schedule", "5s,90m", "--ordered"];
-    let mut endpoint = place.json(&[&add[..], &pacing].concat()).await;
+    let policy = ["--max-concurrency", "4", "--retry-schedule", "5s,90m", "--ordered"];
+    let mut endpoint = place.json(&[&add[..], &policy].concat()).await;
     assert_eq!((&endpoint["max_concurrency"], &endpoint["ordered"]), (&json!(4), &json!(true)));
     assert_eq!(endpoint["retry_schedule"], json!(["5s", "1h 30m"]));
     assert_eq!(endpoint["rate_limit_per_second"], Value::Null);
@@ -189,7 +189,7 @@ async fn organisations_and_keys_have_limits_scopes_and_an_end_and_the_log_tells_
     place.run(&wrong).await.failed(1, "scopes must be some of events:write");
     for span in ["0s", "999ms"] {
         let dead = ["key", "create", "--org", org, "--name", "x", "--expires-in", span];
-        place.run(&dead).await.failed(1, "expires_in must be 1s at the least");
+        place.run(&dead).await.failed(1, "expires_in must be 1s at least");
     }
     let full = ["org", "update", org, "--keys-max", "1", "--endpoints-max", "0"];
     place.json(&full).await;
@@ -303,7 +303,7 @@ async fn deliveries_are_looked_into_and_sent_again_beside_a_running_server() {
 }
 
 #[tokio::test]
-async fn a_misspelt_command_is_told_from_one_that_failed() {
+async fn misspelt_command_is_told_from_one_that_failed() {
     let place = Place::new();
     place.run(&["org", "crate"]).await.failed(2, "unrecognized subcommand");
     place.run(&["key", "create", "--name", "x"]).await.failed(2, "<--org <ID>|--operator>");
@@ -312,17 +312,17 @@ async fn a_misspelt_command_is_told_from_one_that_failed() {
     place.run(&["org", "create", "--name", " "]).await.failed(1, "name must be");
     let limit = ["org", "create", "--name", "x", "--rate-limit-per-minute", "0"];
     place.run(&limit).await.failed(2, "must be a whole number from 1 to");
-    place.run(&["serve", "--auth-poll-interval", "0s"]).await.failed(2, "1ms at the least");
+    place.run(&["serve", "--auth-poll-interval", "0s"]).await.failed(2, "1ms at least");
     place.run(&["serve", "--auth-cache-ttl", "2000years"]).await.failed(2, "ten years");
     place.run(&["serve", "--log", "a=b=c"]).await.failed(1, "RUST_LOG");
-    place.run(&["bench", "--duration", "0s"]).await.failed(2, "1ms at the least");
+    place.run(&["bench", "--duration", "0s"]).await.failed(2, "1ms at least");
     place.run(&["bench", "--url", "http://127.0.0.1:1"]).await.failed(2, "--api-key");
     let elsewhere = ["bench", "--json", "nowhere/results.json"];
     place.run(&elsewhere).await.failed(1, "there is no directory");
 }
 
 #[tokio::test]
-async fn a_start_that_fails_tells_why_and_no_secret() {
+async fn start_that_fails_tells_why_and_no_secret() {
     let place = Place::new();
     let serve = ["serve", "--port", "0", "--database-timeout", "1s"];
     for (url, why) in [
@@ -365,7 +365,7 @@ async fn env_is_read_from_the_working_directory_only_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_second_server_on_one_data_directory_is_refused_and_makes_no_keys() {
+async fn second_server_on_one_data_directory_is_refused_and_makes_no_keys() {
     let place = Place::new();
     let mut server = Binary::start(&place.data_dir(), &[]).await;
     server.first_keys().await;
@@ -401,7 +401,7 @@ async fn of_two_servers_that_start_on_one_empty_database_one_makes_the_first_key
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_a_server_that_is_stopping() {
+async fn second_signal_ends_a_server_that_is_stopping() {
     let place = Place::new();
     let mut command = place.command(&["serve", "--port", "0", "--log-format", "json"]);
     let mut server = Lines::of({
@@ -424,7 +424,7 @@ async fn a_second_signal_ends_a_server_that_is_stopping() {
             break key.trim().to_owned();
         }
     };
-    // A request whose body does not come keeps the server waiting. That it is under way shows in
+    // A request whose body does not come keeps the server waiting. That it is in flight shows in
     // the server's asking for the body.
     let mut open = TcpStream::connect(text(&listening, "address")).await.unwrap();
     let head = format!(
@@ -445,7 +445,7 @@ async fn a_second_signal_ends_a_server_that_is_stopping() {
 }
 
 #[tokio::test]
-async fn a_server_whose_log_nobody_reads_any_more_goes_on_and_stops_when_asked() {
+async fn server_whose_log_nobody_reads_any_more_goes_on_and_stops_when_asked() {
     let place = Place::new();
     let mut command = place.command(&["serve", "--port", "0", "--log-format", "json"]);
     let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -587,7 +587,7 @@ async fn bench_paces_an_open_loop_and_takes_a_server_of_somebodys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_bench_leaves_nothing() {
+async fn interrupted_bench_leaves_nothing() {
     let place = Place::new();
     let long = ["bench", "--scenario", "end-to-end", "--duration", "10m", "--peer-bare", "1"];
     let mut bench = place.command(&long).stderr(Stdio::null()).spawn().unwrap();

@@ -5,10 +5,10 @@
 
 use hookgate::auth::PresentedKey;
 use hookgate::config::{DestinationConfig, Networks, Origins};
-use hookgate::delivery::Guard;
+use hookgate::delivery::SsrfGuard;
 use hookgate::domain::{
-    ApiKeyId, Cursor, Draft, DraftError, DraftLimits, EventType, Timestamp, TraceId, parse_batch,
-    parse_event, parse_lines, parse_raw,
+    ApiKeyId, Cursor, EventType, NewEvent, NewEventError, NewEventLimits, Timestamp, TraceId,
+    parse_batch, parse_event, parse_lines, parse_raw,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::support::forged_key;
 
-const LIMITS: DraftLimits = DraftLimits { payload_bytes_max: 200, batch_events_max: 5 };
+const LIMITS: NewEventLimits = NewEventLimits { payload_bytes_max: 200, batch_events_max: 5 };
 
 /// Pieces of events, of JSON and of what is nearly both.
 const PIECES: &[&[u8]] = &[
@@ -76,39 +76,39 @@ fn json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// That a draft keeps the rules it was checked for, and is found again in an event made of it.
-fn assert_sound(draft: &Draft<'_>, payload_bytes_max: usize) {
-    assert!(draft.event_type.parse::<EventType>().is_ok(), "{draft:?}");
-    assert!(serde_json::from_slice::<&serde_json::value::RawValue>(&draft.payload).is_ok());
-    assert!(draft.payload.len() <= payload_bytes_max, "{draft:?}");
+/// That a new event keeps the rules it was checked for, and is found again in an event made of it.
+fn assert_sound(new_event: &NewEvent<'_>, payload_bytes_max: usize) {
+    assert!(new_event.event_type.parse::<EventType>().is_ok(), "{new_event:?}");
+    assert!(serde_json::from_slice::<&serde_json::value::RawValue>(&new_event.payload).is_ok());
+    assert!(new_event.payload.len() <= payload_bytes_max, "{new_event:?}");
     let text = |name: &str, value: Option<String>| {
         value.map_or(String::new(), |value| format!(",\"{name}\":{}", Value::from(value)))
     };
     let label = |label: &Option<std::borrow::Cow<'_, str>>| label.as_deref().map(str::to_owned);
     let event = format!(
         r#"{{"type":"{}","payload":{}{}{}{}{}}}"#,
-        draft.event_type,
-        String::from_utf8_lossy(&draft.payload),
-        text("dedup_id", label(&draft.dedup_id)),
-        text("account_id", label(&draft.account_id)),
-        text("user_id", label(&draft.user_id)),
-        text("timestamp", draft.occurred_at.map(|moment| moment.to_string())),
+        new_event.event_type,
+        String::from_utf8_lossy(&new_event.payload),
+        text("dedup_id", label(&new_event.dedup_id)),
+        text("account_id", label(&new_event.account_id)),
+        text("user_id", label(&new_event.user_id)),
+        text("timestamp", new_event.occurred_at.map(|moment| moment.to_string())),
     );
-    let limits = DraftLimits { payload_bytes_max, ..LIMITS };
+    let limits = NewEventLimits { payload_bytes_max, ..LIMITS };
     let again = parse_event(event.as_bytes(), &limits).unwrap();
     // A raw body keeps the white space around it, which an envelope's value has not.
-    assert_eq!(*again.payload, *draft.payload.trim_ascii(), "{event}");
-    let rest = |draft: &Draft<'_>| {
-        let Draft { event_type, dedup_id, account_id, user_id, occurred_at, .. } = draft;
+    assert_eq!(*again.payload, *new_event.payload.trim_ascii(), "{event}");
+    let rest = |new_event: &NewEvent<'_>| {
+        let NewEvent { event_type, dedup_id, account_id, user_id, occurred_at, .. } = new_event;
         format!("{event_type:?} {dedup_id:?} {account_id:?} {user_id:?} {occurred_at:?}")
     };
-    assert_eq!(rest(&again), rest(draft), "{event}");
+    assert_eq!(rest(&again), rest(new_event), "{event}");
 }
 
-fn assert_refusal(error: &DraftError) {
+fn assert_refusal(error: &NewEventError) {
     match error {
-        DraftError::Malformed(text) => assert!(!text.is_empty()),
-        DraftError::Invalid(violations) => assert!(!violations.is_empty()),
+        NewEventError::Malformed(text) => assert!(!text.is_empty()),
+        NewEventError::Invalid(violations) => assert!(!violations.is_empty()),
     }
 }
 
@@ -118,14 +118,14 @@ proptest! {
     #[test]
     fn events_and_batches_are_parsed_or_refused(body in pieces()) {
         match parse_event(&body, &LIMITS) {
-            Ok(draft) => assert_sound(&draft, LIMITS.payload_bytes_max),
+            Ok(new_event) => assert_sound(&new_event, LIMITS.payload_bytes_max),
             Err(error) => assert_refusal(&error),
         }
         for parse in [parse_batch, parse_lines] {
             match parse(&body, &LIMITS) {
                 Ok(drafts) => {
                     prop_assert!((1..=LIMITS.batch_events_max).contains(&drafts.len()));
-                    for draft in &drafts { assert_sound(draft, LIMITS.payload_bytes_max); }
+                    for new_event in &drafts { assert_sound(new_event, LIMITS.payload_bytes_max); }
                 }
                 Err(error) => assert_refusal(&error),
             }
@@ -133,20 +133,20 @@ proptest! {
     }
 
     #[test]
-    fn a_list_and_lines_of_the_same_events_are_the_same_batch(
+    fn list_and_lines_of_the_same_events_are_the_same_batch(
         payloads in proptest::collection::vec(json(), 1..4)
     ) {
         let event = |payload: &Value| format!(r#"{{"type":"a","payload":{payload}}}"#);
         let events: Vec<String> = payloads.iter().map(event).collect();
-        let limits = DraftLimits { payload_bytes_max: 10_000, ..LIMITS };
+        let limits = NewEventLimits { payload_bytes_max: 10_000, ..LIMITS };
         let list = format!("[{}]", events.join(","));
         let list = parse_batch(list.as_bytes(), &limits).unwrap();
         let lines = events.join("\n");
         let lines = parse_lines(lines.as_bytes(), &limits).unwrap();
         prop_assert_eq!(format!("{list:?}"), format!("{lines:?}"));
-        for (draft, payload) in list.iter().zip(&payloads) {
+        for (new_event, payload) in list.iter().zip(&payloads) {
             let payload = payload.to_string();
-            prop_assert_eq!(&*draft.payload, payload.as_bytes());
+            prop_assert_eq!(&*new_event.payload, payload.as_bytes());
         }
     }
 
@@ -156,10 +156,10 @@ proptest! {
         media_type in prop_oneof![Just("application/json"), Just("text/plain"), Just("")],
     ) {
         let headers = [("content-type", media_type.as_bytes())];
-        let draft = parse_raw(headers, &body).unwrap();
-        assert_sound(&draft, usize::MAX);
-        let value: Value = serde_json::from_slice(&draft.payload).unwrap_or_default();
-        if *draft.payload != *body {
+        let new_event = parse_raw(headers, &body).unwrap();
+        assert_sound(&new_event, usize::MAX);
+        let value: Value = serde_json::from_slice(&new_event.payload).unwrap_or_default();
+        if *new_event.payload != *body {
             use base64::Engine;
             let text = value["base64"].as_str().unwrap();
             prop_assert_eq!(base64::engine::general_purpose::STANDARD.decode(text).unwrap(), body);
@@ -174,13 +174,13 @@ proptest! {
         value in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
         match parse_raw([(name, value.as_slice())], b"x") {
-            Ok(draft) => assert_sound(&draft, usize::MAX),
+            Ok(new_event) => assert_sound(&new_event, usize::MAX),
             Err(error) => assert_refusal(&error),
         }
     }
 
     #[test]
-    fn a_key_is_itself_or_none(seed in any::<u16>(), id in any::<u128>(), place in 0..84_usize, c in any::<char>()) {
+    fn key_is_itself_or_none(seed in any::<u16>(), id in any::<u128>(), place in 0..84_usize, c in any::<char>()) {
         let key = forged_key(ApiKeyId::from_uuid(Uuid::from_u128(id)), seed);
         let parsed: PresentedKey = key.parse().unwrap();
         prop_assert_eq!(parsed.reveal(), &key);
@@ -202,7 +202,7 @@ proptest! {
     }
 
     #[test]
-    fn a_moment_that_is_read_can_be_written(
+    fn moment_that_is_read_can_be_written(
         year in prop_oneof![Just(0), Just(9999), 0..=9999_u16],
         (month, day) in prop_oneof![Just((1, 1)), Just((12, 31)), (1..=12_u8, 1..=31_u8)],
         time in prop_oneof![Just((0, 0, 0)), Just((23, 59, 60)), (0..=24_u8, 0..=60_u8, 0..=60_u8)],
@@ -218,7 +218,7 @@ proptest! {
     }
 
     #[test]
-    fn an_endpoints_url_is_one_that_may_be_called_however_it_is_written(
+    fn endpoints_url_is_one_that_may_be_called_however_it_is_written(
         scheme in prop_oneof![
             proptest::sample::select(vec!["https://", "http://", "HTTPS:\\\\", "file:///"])
                 .prop_map(str::to_owned),
@@ -239,7 +239,7 @@ proptest! {
         ],
         rest in "(:[0-9]{0,6})?(/\\PC{0,20})?",
     ) {
-        let guard = Guard::new(&DestinationConfig::default());
+        let guard = SsrfGuard::new(&DestinationConfig::default());
         let text = format!("{scheme}{user}{host}{rest}");
         if let Ok(url) = guard.parse_url(&text) {
             prop_assert_eq!(url.scheme(), "https");

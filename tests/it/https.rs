@@ -108,7 +108,7 @@ async fn with_a_certificate_the_server_speaks_https_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_changed_under_load_and_no_request_fails() {
+async fn certificate_is_changed_under_load_and_no_request_fails() {
     let (old, new) = (Authority::new(), Authority::new());
     let https = Https::start(&old).await;
     let mut open = https.connect(&old).await.unwrap();
@@ -165,7 +165,7 @@ fn client_of_both(old: &Authority, new: &Authority) -> Client {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_come_is_given_up() {
+async fn handshake_that_does_not_come_is_given_up() {
     let authority = Authority::new();
     let dir = tempfile::tempdir().unwrap();
     let (cert, key) = files(dir.path());

@@ -140,22 +140,22 @@ async fn raw_bodies_are_delivered_and_read_back_as_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ordered_endpoint_keeps_its_order_through_refusals_and_kills_on_sqlite() {
+async fn ordered_endpoint_keeps_its_order_through_refusals_and_kills_on_sqlite() {
     let data_dir = tempfile::tempdir().unwrap();
-    the_order_is_kept(data_dir.path(), &[]).await;
+    order_is_kept(data_dir.path(), &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ordered_endpoint_keeps_its_order_through_refusals_and_kills_on_postgresql() {
+async fn ordered_endpoint_keeps_its_order_through_refusals_and_kills_on_postgresql() {
     let data_dir = tempfile::tempdir().unwrap();
     let url = postgres::fresh_database().await;
-    the_order_is_kept(data_dir.path(), &[("DATABASE_URL", &url)]).await;
+    order_is_kept(data_dir.path(), &[("DATABASE_URL", &url)]).await;
 }
 
 /// Posts one by one and in batches while the receiver refuses every other webhook or so and the
 /// server is killed again and again. Nothing may arrive before all that was accepted earlier has
-/// been taken; a webhook that was under way at a kill may come twice.
-async fn the_order_is_kept(data_dir: &Path, settings: &[(&str, &str)]) {
+/// been taken; a webhook that was in flight at a kill may come twice.
+async fn order_is_kept(data_dir: &Path, settings: &[(&str, &str)]) {
     let receiver = Receiver::start().await;
     // About half of them, as the bits of an odd number fall.
     let refuses = |place: u64| place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63 == 1;

@@ -88,7 +88,7 @@ async fn what_one_server_revokes_suspends_and_deletes_another_refuses_by_the_hin
 }
 
 #[tokio::test]
-async fn a_server_that_lost_its_listening_connection_notices_a_revocation_all_the_same() {
+async fn server_that_lost_its_listening_connection_notices_a_revocation_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let url = fresh_database().await;
     let (mut first, second) = two_servers(dir.path(), &url, &[]).await;
@@ -114,7 +114,7 @@ async fn a_server_that_lost_its_listening_connection_notices_a_revocation_all_th
 
 /// Posts events, has their organisation deleted, kills the server when it is at it, and lets another
 /// one go on.
-async fn a_killed_deletion_goes_on(settings: &[(&str, &str)]) -> (tempfile::TempDir, Value) {
+async fn killed_deletion_goes_on(settings: &[(&str, &str)]) -> (tempfile::TempDir, Value) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let mut server = Binary::start(&data, settings).await;
@@ -149,8 +149,8 @@ async fn a_killed_deletion_goes_on(settings: &[(&str, &str)]) -> (tempfile::Temp
 const LEFT: [&str; 4] = ["events", "api_keys", "dedup_keys", "org_usage"];
 
 #[tokio::test]
-async fn a_deletion_in_sqlite_that_is_killed_midway_goes_on() {
-    let (dir, gone) = a_killed_deletion_goes_on(&[]).await;
+async fn deletion_in_sqlite_that_is_killed_midway_goes_on() {
+    let (dir, gone) = killed_deletion_goes_on(&[]).await;
     assert!(gone["deletion"]["rows"].as_u64().unwrap() > 0);
     let file = dir.path().join("data").join("hookgate.db");
     let mut database =
@@ -163,9 +163,9 @@ async fn a_deletion_in_sqlite_that_is_killed_midway_goes_on() {
 }
 
 #[tokio::test]
-async fn a_deletion_in_postgres_that_is_killed_midway_goes_on() {
+async fn deletion_in_postgres_that_is_killed_midway_goes_on() {
     let url = fresh_database().await;
-    let (_dir, gone) = a_killed_deletion_goes_on(&[("DATABASE_URL", &url)]).await;
+    let (_dir, gone) = killed_deletion_goes_on(&[("DATABASE_URL", &url)]).await;
     assert!(gone["deletion"]["rows"].as_u64().unwrap() > 0);
     let mut database = PgConnection::connect(&url).await.unwrap();
     for table in LEFT {

@@ -26,7 +26,7 @@ impl Connection {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
-            // A connection that breaks is noticed by the request that was under way.
+            // A connection that breaks is noticed by the request that was in flight.
             let _ = connection.await;
         });
         Ok(Self { sender, _driver: driver })

@@ -16,7 +16,7 @@ use crate::runtime::Stopwatch;
 /// How a server is loaded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
-    /// Connections, each with one request under way.
+    /// Connections, each with one request in flight.
     pub(super) connections: u32,
     /// Requests a second over all connections; `None` closes the loop.
     pub(super) rate: Option<u32>,

@@ -82,7 +82,7 @@ struct RunArgs {
     /// Where the own server's directory is made and removed again; unset: the system's place
     #[arg(long, conflicts_with = "url")]
     work_dir: Option<PathBuf>,
-    /// Connections, each with one request under way at a time
+    /// Connections, each with one request in flight at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
     /// Requests a second, evenly spaced (open loop); without it as many as are answered (closed loop)

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_tells_rates_latencies_and_cpu() {
+    fn run_tells_rates_latencies_and_cpu() {
         let run = run(100, 5);
         assert!((run.requests_per_second - 50.0).abs() < 1e-9);
         assert!((run.events_per_second - 500.0).abs() < 1e-9);
@@ -270,13 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn the_median_run_is_the_one_in_the_middle() {
+    fn median_run_is_the_one_in_the_middle() {
         let runs = [run(300, 1), run(100, 2), run(200, 3)];
         assert_eq!(median_run(&runs).requests, 200);
     }
 
     #[test]
-    fn a_run_without_a_right_answer_has_figures_that_are_numbers() {
+    fn run_without_a_right_answer_has_figures_that_are_numbers() {
         let mut measured = Measured::new().unwrap();
         measured.wrong("401");
         let run = Run::new(measured, 1, Some(1.0));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spread_shows_the_middle_and_both_ends() {
+    fn spread_shows_the_middle_and_both_ends() {
         assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]).to_string(), "2.00 (1.00 to 3.00)");
     }
 }

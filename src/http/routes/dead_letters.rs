@@ -13,7 +13,7 @@ use super::super::state::AppState;
 use super::answer;
 use super::deliveries::DeliveryView;
 use crate::domain::{DeadLetterFilter, DeadLetterId, EventId};
-use crate::ingest::{Revival, revive};
+use crate::ingest::{Requeued, requeue};
 use crate::store::LetterDeletion;
 
 /// An event that had been refused and is stored now.
@@ -82,15 +82,15 @@ pub(in super::super) async fn replay(
         app.wake.wake();
         return answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery));
     }
-    let record = app.store.buried_record(org, id).await?.ok_or(ApiError::NotFound)?;
-    match revive(&app.store, record, app.clock.now()).await? {
-        Revival::Stored => {
+    let record = app.store.quarantined_record(org, id).await?.ok_or(ApiError::NotFound)?;
+    match requeue(&app.store, record, app.clock.now()).await? {
+        Requeued::Stored => {
             let (why, now) = (LetterDeletion::Stored, app.clock.now());
             app.store.delete_dead_letter(org, id, why, &by, now).await?;
             app.wake.wake();
             let stored = Stored { event_id: letter.event_id, status: "stored" };
             answer::json(StatusCode::ACCEPTED, &stored)
         }
-        Revival::Refused(why) => Err(ApiError::StillRefused(why)),
+        Requeued::Refused(why) => Err(ApiError::StillRefused(why)),
     }
 }

@@ -17,11 +17,11 @@ use super::super::fields::{self, Checked, Fields, NoFields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::{answer, endpoint_secrets};
-use crate::delivery::Guard;
+use crate::delivery::SsrfGuard;
 use crate::domain::{
-    CustomHeaders, Endpoint, EndpointChange, EndpointId, EventTypeFilter, EventTypeFilters, Pacing,
-    PacingChange, PublicKey, RetrySchedule, SecretChoice, Secrets, SignatureScheme, SigningSecret,
-    Timestamp, Violation,
+    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId,
+    EventTypeFilter, EventTypeFilters, PublicKey, RetrySchedule, SecretChoice, Secrets,
+    SignatureScheme, SigningSecret, Timestamp, Violation,
 };
 
 /// Why an endpoint is disabled that its owner disabled.
@@ -41,7 +41,7 @@ struct EndpointView<'a> {
     enabled: bool,
     disabled_reason: Option<&'a str>,
     #[serde(flatten)]
-    pacing: &'a Pacing,
+    policy: &'a DeliveryPolicy,
     failing_since: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -78,7 +78,7 @@ struct NewEndpoint {
     description: Option<String>,
     secret: SecretChoice,
     headers: CustomHeaders,
-    pacing: Pacing,
+    policy: DeliveryPolicy,
 }
 
 /// `POST /api/endpoints`: 201 with the endpoint and its secret.
@@ -94,7 +94,7 @@ pub(in super::super) async fn create(
         event_types: new.event_types,
         description: new.description,
         headers: Ok(new.headers),
-        pacing: new.pacing,
+        policy: new.policy,
         ..Endpoint::new(tenant.org_id, new.url, secret, app.clock.now())
     };
     let added = app.store.insert_endpoint(tenant.org_id, &endpoint, &tenant.actor()).await?;
@@ -185,24 +185,24 @@ pub(in super::super) async fn cancel_pending(
     }
 }
 
-fn new_endpoint(mut fields: Fields, guard: &Guard) -> Result<NewEndpoint, ApiError> {
+fn new_endpoint(mut fields: Fields, guard: &SsrfGuard) -> Result<NewEndpoint, ApiError> {
     let url = fields.required("url", |value| url(value, guard));
     let event_types = fields.nullable("event_types", event_types).flatten().unwrap_or_default();
     let description = fields.nullable("description", description).flatten();
     let secret = endpoint_secrets::choice(&mut fields);
     let headers = fields.nullable("headers", headers).flatten().unwrap_or_default();
-    let pacing = pacing_change(&mut fields);
-    let pacing = Pacing {
-        max_concurrency: pacing.max_concurrency.flatten(),
-        rate_limit_per_second: pacing.rate_limit_per_second.flatten(),
-        retry_schedule: pacing.retry_schedule.flatten(),
-        ordered: pacing.ordered.unwrap_or_default(),
+    let policy = pacing_change(&mut fields);
+    let policy = DeliveryPolicy {
+        max_concurrency: policy.max_concurrency.flatten(),
+        rate_limit_per_second: policy.rate_limit_per_second.flatten(),
+        retry_schedule: policy.retry_schedule.flatten(),
+        ordered: policy.ordered.unwrap_or_default(),
     };
-    let new = |url| NewEndpoint { url, event_types, description, secret, headers, pacing };
+    let new = |url| NewEndpoint { url, event_types, description, secret, headers, policy };
     fields.finish(url.map(new))
 }
 
-fn endpoint_change(mut fields: Fields, guard: &Guard) -> Result<EndpointChange, ApiError> {
+fn endpoint_change(mut fields: Fields, guard: &SsrfGuard) -> Result<EndpointChange, ApiError> {
     let enabled = fields.optional("enabled", |value| fields::boolean("enabled", value));
     let disabled_reason = |enabled| if enabled { None } else { Some(DISABLED_BY_OWNER.to_owned()) };
     let change = EndpointChange {
@@ -211,18 +211,18 @@ fn endpoint_change(mut fields: Fields, guard: &Guard) -> Result<EndpointChange, 
         description: fields.nullable("description", description),
         headers: fields.nullable("headers", headers).map(Option::unwrap_or_default),
         disabled_reason: enabled.map(disabled_reason),
-        pacing: pacing_change(&mut fields),
+        policy: pacing_change(&mut fields),
     };
     fields.finish(Some(change))
 }
 
-fn pacing_change(fields: &mut Fields) -> PacingChange {
-    PacingChange {
+fn pacing_change(fields: &mut Fields) -> DeliveryPolicyChange {
+    DeliveryPolicyChange {
         max_concurrency: fields.nullable("max_concurrency", |value| {
-            fields::number("max_concurrency", value, &Pacing::CONCURRENCY)
+            fields::number("max_concurrency", value, &DeliveryPolicy::CONCURRENCY)
         }),
         rate_limit_per_second: fields.nullable("rate_limit_per_second", |value| {
-            fields::number("rate_limit_per_second", value, &Pacing::RATE_LIMIT)
+            fields::number("rate_limit_per_second", value, &DeliveryPolicy::RATE_LIMIT)
         }),
         retry_schedule: fields.nullable("retry_schedule", retry_schedule),
         ordered: fields.optional("ordered", |value| fields::boolean("ordered", value)),
@@ -238,7 +238,7 @@ fn retry_schedule(value: &Value) -> Checked<RetrySchedule> {
     RetrySchedule::parse_waits(&waits)
 }
 
-fn url(value: &Value, guard: &Guard) -> Checked<url::Url> {
+fn url(value: &Value, guard: &SsrfGuard) -> Checked<url::Url> {
     fields::string("url", value, |text| guard.parse_url(text))
 }
 
@@ -285,7 +285,7 @@ impl<'a> EndpointView<'a> {
             public_key: secret.and_then(SigningSecret::public_key),
             enabled: endpoint.disabled_reason.is_none(),
             disabled_reason: endpoint.disabled_reason.as_deref(),
-            pacing: &endpoint.pacing,
+            policy: &endpoint.policy,
             failing_since: endpoint.failing_since,
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,

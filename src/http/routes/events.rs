@@ -22,9 +22,9 @@ use crate::domain::{
 
 pub(in super::super) use super::ingest::{post_batch, post_one, post_raw};
 
-/// Deliveries shown with an event at the most; `/api/deliveries?event_id=` lists them all.
+/// Deliveries shown with an event at most; `/api/deliveries?event_id=` lists them all.
 const DELIVERIES_SHOWN_MAX: u32 = 100;
-/// Bytes in an account's or user's id at the most, as when events are posted.
+/// Bytes in an account's or user's id at most, as when events are posted.
 const LABEL_BYTES_MAX: usize = 255;
 
 /// An event as its owner sees it.

@@ -21,8 +21,8 @@ use super::super::trace::Arrival;
 use super::super::{body, quota};
 use super::answer;
 use crate::domain::{
-    Draft, DraftError, DraftLimits, EventId, MediaType, Violation, parse_batch, parse_event,
-    parse_lines, parse_raw,
+    EventId, MediaType, NewEvent, NewEventError, NewEventLimits, Violation, parse_batch,
+    parse_event, parse_lines, parse_raw,
 };
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
@@ -45,8 +45,9 @@ pub(in super::super) async fn post_one(
     let limits = app.settings().draft_limits(&tenant.principal.limits);
     let body = body::read(request, Settings::event_body_bytes_max(&limits)).await?;
     quota::take_bytes(&app, &tenant, &body)?;
-    let draft = parse_event(&body, &limits).map_err(|error| refuse_event(&app, &limits, error))?;
-    let ids = accept(&app, &arrival, &tenant, slice::from_ref(&draft)).await?;
+    let new_event =
+        parse_event(&body, &limits).map_err(|error| refuse_event(&app, &limits, error))?;
+    let ids = accept(&app, &arrival, &tenant, slice::from_ref(&new_event)).await?;
     Ok(accepted(one_accepted(&ids), quota))
 }
 
@@ -63,8 +64,8 @@ pub(in super::super) async fn post_raw(
     let body = body::read_beside(&head.headers, body, limits.payload_bytes_max).await?;
     quota::take_bytes(&app, &tenant, &body)?;
     let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let draft = parse_raw(headers, &body).map_err(|error| refuse(&app, error))?;
-    let ids = accept(&app, &arrival, &tenant, slice::from_ref(&draft)).await?;
+    let new_event = parse_raw(headers, &body).map_err(|error| refuse(&app, error))?;
+    let ids = accept(&app, &arrival, &tenant, slice::from_ref(&new_event)).await?;
     Ok(accepted(one_accepted(&ids), quota))
 }
 
@@ -84,8 +85,8 @@ pub(in super::super) async fn post_batch(
         let (app_there, tenant_there) = (app.clone(), tenant.clone());
         let parsing = async move {
             let (drafts, quota) = parse_and_take(&app_there, &tenant_there, parse, &body)?;
-            let drafts = drafts.into_iter().map(Draft::into_owned).collect();
-            Ok::<(Vec<Draft<'_>>, Quota), ApiError>((drafts, quota))
+            let drafts = drafts.into_iter().map(NewEvent::into_owned).collect();
+            Ok::<(Vec<NewEvent<'_>>, Quota), ApiError>((drafts, quota))
         };
         app.background.spawn(parsing).await.map_err(ApiError::internal)??
     };
@@ -99,7 +100,7 @@ fn parse_and_take<'a>(
     tenant: &Tenant,
     parse: BatchParser,
     body: &'a [u8],
-) -> Result<(Vec<Draft<'a>>, Quota), ApiError> {
+) -> Result<(Vec<NewEvent<'a>>, Quota), ApiError> {
     let limits = app.settings().draft_limits(&tenant.principal.limits);
     let drafts = parse(body, &limits).map_err(|error| refuse(app, error))?;
     let events = u32::try_from(drafts.len()).ok().and_then(NonZeroU32::new);
@@ -108,7 +109,8 @@ fn parse_and_take<'a>(
     Ok((drafts, quota))
 }
 
-type BatchParser = for<'a> fn(&'a [u8], &DraftLimits) -> Result<Vec<Draft<'a>>, DraftError>;
+type BatchParser =
+    for<'a> fn(&'a [u8], &NewEventLimits) -> Result<Vec<NewEvent<'a>>, NewEventError>;
 
 /// What parses a batch of the declared form.
 fn batch_parser(headers: &HeaderMap) -> Result<BatchParser, ApiError> {
@@ -126,7 +128,7 @@ async fn accept(
     app: &AppState,
     arrival: &Arrival,
     tenant: &Tenant,
-    drafts: &[Draft<'_>],
+    drafts: &[NewEvent<'_>],
 ) -> Result<Vec<EventId>, ApiError> {
     match app.intake.accept(tenant.org_id, drafts, arrival.trace_id).await {
         Ok(ids) => {
@@ -148,11 +150,11 @@ async fn accept(
 }
 
 /// Tells a payload over its cap like a body over its cap, if that is all that is wrong.
-fn refuse_event(app: &AppState, limits: &DraftLimits, error: DraftError) -> ApiError {
+fn refuse_event(app: &AppState, limits: &NewEventLimits, error: NewEventError) -> ApiError {
     let too_large = |violation: &Violation| violation.code == "too_large";
     let only_too_large = match &error {
-        DraftError::Invalid(violations) => violations.iter().all(too_large),
-        DraftError::Malformed(_) => false,
+        NewEventError::Invalid(violations) => violations.iter().all(too_large),
+        NewEventError::Malformed(_) => false,
     };
     let refusal = refuse(app, error);
     if only_too_large {
@@ -161,13 +163,13 @@ fn refuse_event(app: &AppState, limits: &DraftLimits, error: DraftError) -> ApiE
     refusal
 }
 
-fn refuse(app: &AppState, error: DraftError) -> ApiError {
+fn refuse(app: &AppState, error: NewEventError) -> ApiError {
     match error {
-        DraftError::Malformed(error) => {
+        NewEventError::Malformed(error) => {
             app.metrics.count_violation("malformed_json");
             ApiError::MalformedJson(error)
         }
-        DraftError::Invalid(violations) => {
+        NewEventError::Invalid(violations) => {
             for violation in &violations {
                 app.metrics.count_violation(violation.code);
             }

@@ -84,7 +84,7 @@ pub(in super::super) async fn own(
     let org = app.store.org(tenant.org_id).await?.ok_or(ApiError::NotFound)?;
     let key = app.store.key_across_orgs(principal.key_id).await?.ok_or(ApiError::NotFound)?;
     let holdings = app.store.holdings(tenant.org_id, now).await?;
-    let (rate, draft) = (quota::rate(&org.limits), app.settings().draft_limits(&org.limits));
+    let (rate, new_event) = (quota::rate(&org.limits), app.settings().draft_limits(&org.limits));
     let left = app.limiter.quota(tenant.org_id, rate);
     let bytes_per_minute = org.limits.get(Limit::BytesPerMinute);
     let bytes_left = |limit| app.limiter.quota_of_bytes(tenant.org_id, limit).remaining;
@@ -105,7 +105,7 @@ pub(in super::super) async fn own(
             events_left_now: left.remaining,
             bytes_per_minute,
             bytes_left_now,
-            event_bytes_max: draft.payload_bytes_max,
+            event_bytes_max: new_event.payload_bytes_max,
             batch_events_max: Settings::BATCH_EVENTS_MAX,
             batch_body_bytes_max: Settings::BATCH_BODY_BYTES_MAX,
         },

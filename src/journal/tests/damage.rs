@@ -34,7 +34,7 @@ fn lost_seqs(recovery: &Recovery) -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn a_tail_segment_cut_at_any_offset_leaves_a_prefix() {
+fn tail_segment_cut_at_any_offset_leaves_a_prefix() {
     let (path, whole) = segment(9, &[1, 2, 1]);
     for length in 0..frame_range(9, 12).end {
         let disk = three_segments();
@@ -91,7 +91,7 @@ fn any_byte_flipped_before_the_tail_costs_its_record_and_no_other() {
 }
 
 #[test]
-fn a_bad_record_with_a_later_group_behind_it_is_damage_and_not_the_tail() {
+fn bad_record_with_a_later_group_behind_it_is_damage_and_not_the_tail() {
     let (path, mut bytes) = segment(1, &[1, 2, 1]);
     bytes[frame_range(1, 2).start] ^= 1;
     let disk = SimDisk::default();
@@ -121,7 +121,7 @@ fn nothing_of_a_torn_group_behind_its_first_bad_record_comes_back() {
 }
 
 #[test]
-fn a_tail_that_the_checkpoint_knows_to_be_synced_is_damage() {
+fn tail_that_the_checkpoint_knows_to_be_synced_is_damage() {
     let disk = SimDisk::default();
     let (path, mut bytes) = segment(1, &[1, 1, 1]);
     bytes[frame_range(1, 3).end - 1] ^= 1;
@@ -138,7 +138,7 @@ fn a_tail_that_the_checkpoint_knows_to_be_synced_is_damage() {
 }
 
 #[test]
-fn a_missing_segment_is_reported_and_passed_by() {
+fn missing_segment_is_reported_and_passed_by() {
     for (missing, lost) in [(1, vec![1, 2, 3, 4]), (5, vec![5, 6, 7, 8])] {
         let disk = three_segments();
         put_checkpoint(&disk, 1, 13);
@@ -156,7 +156,7 @@ fn a_missing_segment_is_reported_and_passed_by() {
 }
 
 #[test]
-fn a_damaged_segment_header_costs_no_record() {
+fn damaged_segment_header_costs_no_record() {
     let disk = three_segments();
     let (path, mut bytes) = segment(5, &[1, 1, 1, 1]);
     bytes[3] ^= 1;
@@ -185,7 +185,7 @@ fn files_of_others_are_reported_and_left_alone() {
 }
 
 #[test]
-fn a_segment_under_anothers_name_is_moved_aside() {
+fn segment_under_anothers_name_is_moved_aside() {
     let disk = three_segments();
     put_checkpoint(&disk, 1, 13);
     let impostor = segment(13, &[]).0;
@@ -198,7 +198,7 @@ fn a_segment_under_anothers_name_is_moved_aside() {
 }
 
 #[test]
-fn a_segment_of_a_newer_format_stops_the_start() {
+fn segment_of_a_newer_format_stops_the_start() {
     let disk = three_segments();
     let (path, mut bytes) = segment(9, &[1]);
     bytes[8] = 2;
@@ -230,7 +230,7 @@ fn leftovers_in_a_segment_used_again_are_never_records() {
 }
 
 #[test]
-fn a_payload_that_imitates_a_frame_does_not_become_a_record() {
+fn payload_that_imitates_a_frame_does_not_become_a_record() {
     let mut imitation = frame(2, 0, b"not appended");
     // A tenant knows everything about a frame but the journal's id.
     seal_frame(&mut imitation, JournalId(1), 2, 0);
@@ -258,7 +258,7 @@ fn without_a_checkpoint_everything_is_read_again() {
 }
 
 #[test]
-fn a_segment_cut_before_the_tail_costs_only_what_was_cut_off() {
+fn segment_cut_before_the_tail_costs_only_what_was_cut_off() {
     let (path, whole) = segment(5, &[1, 1, 1, 1]);
     for length in 32..frame_range(5, 8).end {
         let disk = three_segments();

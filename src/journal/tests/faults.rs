@@ -34,13 +34,13 @@ fn poisoned_by(faults: Faults) -> SimDisk {
 }
 
 #[test]
-fn a_failed_write_poisons_and_costs_nothing_that_was_acknowledged() {
+fn failed_write_poisons_and_costs_nothing_that_was_acknowledged() {
     let disk = poisoned_by(Faults { failing_writes: true, ..Faults::default() });
     assert_eq!(recover(&disk.power_cycle(|| false)).0, [1, 2, 3, 4, 5]);
 }
 
 #[test]
-fn a_failed_sync_poisons_and_costs_nothing_that_was_acknowledged() {
+fn failed_sync_poisons_and_costs_nothing_that_was_acknowledged() {
     let disk = poisoned_by(Faults { failing_syncs: true, ..Faults::default() });
     assert_eq!(recover(&disk.power_cycle(|| false)).0, [1, 2, 3, 4, 5]);
 }
@@ -69,7 +69,7 @@ fn short_and_interrupted_calls_are_completed() {
 }
 
 #[test]
-fn a_full_disk_refuses_appends_until_there_is_room() {
+fn full_disk_refuses_appends_until_there_is_room() {
     let disk = SimDisk::default();
     // The checkpoint's file is there before the disk fills up.
     drop(open(&disk));
@@ -94,7 +94,7 @@ fn a_full_disk_refuses_appends_until_there_is_room() {
 }
 
 #[test]
-fn a_checkpoint_that_cannot_be_written_stops_nothing() {
+fn checkpoint_that_cannot_be_written_stops_nothing() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
     disk.set_faults(Faults { failing_checkpoints: true, ..Faults::default() });
@@ -113,7 +113,7 @@ fn a_checkpoint_that_cannot_be_written_stops_nothing() {
 }
 
 #[test]
-fn an_append_that_is_abandoned_harms_no_other() {
+fn append_that_is_abandoned_harms_no_other() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
     block_on(async {

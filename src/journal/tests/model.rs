@@ -34,7 +34,7 @@ struct Life {
     power_fails_after: Option<u64>,
     /// How much of what was not synced survives that, in percent.
     survives_percent: u32,
-    /// Bytes that one call moves at the most.
+    /// Bytes that one call moves at most.
     short: Option<usize>,
 }
 

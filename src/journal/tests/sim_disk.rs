@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::journal::{Disk, DiskFile, DiskLock};
 
-/// What a disk tears at the least.
+/// What a disk tears at least.
 const SECTOR_BYTES: usize = 512;
 
 /// The disk. Clones are the same disk.

@@ -55,7 +55,7 @@ fn two_processes_cannot_share_a_journal() {
 }
 
 #[test]
-fn a_batch_stays_within_its_limits_but_for_a_single_record() {
+fn batch_stays_within_its_limits_but_for_a_single_record() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
     block_on(async {
@@ -74,7 +74,7 @@ fn a_batch_stays_within_its_limits_but_for_a_single_record() {
 }
 
 #[test]
-fn the_reader_waits_for_the_next_record() {
+fn reader_waits_for_the_next_record() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
     block_on(async {
@@ -85,7 +85,7 @@ fn the_reader_waits_for_the_next_record() {
 }
 
 #[test]
-fn a_closed_journal_takes_nothing_and_gives_all_it_has() {
+fn closed_journal_takes_nothing_and_gives_all_it_has() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
     block_on(async {
@@ -98,7 +98,7 @@ fn a_closed_journal_takes_nothing_and_gives_all_it_has() {
 }
 
 #[test]
-fn a_full_journal_refuses_until_records_are_finished() {
+fn full_journal_refuses_until_records_are_finished() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = try_open(&disk, &small(2)).unwrap();
     let big = "x".repeat(400);
@@ -154,7 +154,7 @@ fn what_was_not_handed_out_cannot_be_finished() {
 }
 
 #[test]
-fn a_record_that_fits_no_segment_is_refused() {
+fn record_that_fits_no_segment_is_refused() {
     let disk = SimDisk::default();
     let (journal, ..) = open(&disk);
     block_on(async {
@@ -164,7 +164,7 @@ fn a_record_that_fits_no_segment_is_refused() {
 }
 
 #[test]
-fn the_queue_is_bounded_by_count_and_by_bytes() {
+fn queue_is_bounded_by_count_and_by_bytes() {
     let queue = Queue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
     let first = queue.push(&[0; 2000], 1);
     assert!(first.is_ok(), "one may always wait");
@@ -182,7 +182,7 @@ fn the_queue_is_bounded_by_count_and_by_bytes() {
 }
 
 #[test]
-fn a_journal_smaller_than_two_segments_is_refused() {
+fn journal_smaller_than_two_segments_is_refused() {
     let error = try_open(&SimDisk::default(), &small(1)).err().unwrap();
     assert!(matches!(error, JournalError::TooSmall));
 }

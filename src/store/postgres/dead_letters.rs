@@ -71,7 +71,7 @@ impl DeadLetterStore for PostgresStore {
         row.as_ref().map(rows::dead_letter).transpose()
     }
 
-    async fn buried_record(
+    async fn quarantined_record(
         &self,
         org: OrgId,
         id: DeadLetterId,

@@ -201,7 +201,7 @@ impl PostgresStore {
 }
 
 /// Locks the deliveries whose lease still holds, in key order, and then those of their
-/// endpoints that are disabled: an enabling under way is thereby over, or sees what is parked
+/// endpoints that are disabled: an enabling in flight is thereby over, or sees what is parked
 /// here. Only pending deliveries carry a token, so the token alone tells.
 ///
 /// Returns how many outcomes counted, and the deliveries that have used up their attempts by them.

@@ -20,7 +20,7 @@ use crate::store::audit::Note;
 use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::seal::Keyring;
-use crate::store::{EventStore, LeaseRoom, Persisted, PlanRefusal, StoreError, timed};
+use crate::store::{EventStore, LeaseBudget, Persisted, PlanRefusal, StoreError, timed};
 use crate::telemetry::DbOperation;
 
 #[async_trait]
@@ -28,7 +28,7 @@ impl EventStore for PostgresStore {
     async fn persist_events_across_orgs(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom<'_>>,
+        room: Option<LeaseBudget<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         if events.is_empty() {
@@ -85,7 +85,7 @@ impl EventStore for PostgresStore {
         Ok(Ok(id))
     }
 
-    async fn bury_event(
+    async fn quarantine_event(
         &self,
         org: OrgId,
         event: EventId,
@@ -258,7 +258,7 @@ impl PostgresStore {
     async fn persist(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom<'_>>,
+        room: Option<LeaseBudget<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         let rounds = plan::rounds(events, self.dedup_window);
@@ -339,7 +339,7 @@ impl PostgresStore {
         connection: &mut PgConnection,
         events: &[&Event],
         candidates: &[Candidate<'_>],
-        room: Option<(LeaseRoom<'_>, usize)>,
+        room: Option<(LeaseBudget<'_>, usize)>,
         now: Timestamp,
         stored_before: StoredBefore,
     ) -> Result<(i64, i64, i64, Vec<Uuid>), StoreError> {
@@ -442,7 +442,7 @@ async fn enabled_endpoints(
 #[derive(Clone, Copy)]
 struct Batch<'a> {
     endpoints: &'a Endpoints,
-    room: Option<LeaseRoom<'a>>,
+    room: Option<LeaseBudget<'a>>,
     now: Timestamp,
 }
 
@@ -485,7 +485,7 @@ struct DeliveryColumns {
 }
 
 impl DeliveryColumns {
-    fn new(candidates: &[Candidate<'_>], room: Option<LeaseRoom<'_>>) -> Self {
+    fn new(candidates: &[Candidate<'_>], room: Option<LeaseBudget<'_>>) -> Self {
         Self {
             id: candidates.iter().map(|c| c.id.uuid()).collect(),
             org_id: candidates.iter().map(|c| c.event.org_id.uuid()).collect(),
@@ -493,7 +493,7 @@ impl DeliveryColumns {
             event_received_at: candidates.iter().map(|c| moment(c.event.received_at)).collect(),
             endpoint_id: candidates.iter().map(|c| c.endpoint.id.uuid()).collect(),
             leasable: candidates.iter().map(|c| c.may_be_leased(room)).collect(),
-            ordered: candidates.iter().map(|c| c.endpoint.pacing.ordered).collect(),
+            ordered: candidates.iter().map(|c| c.endpoint.policy.ordered).collect(),
         }
     }
 }

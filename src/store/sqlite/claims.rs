@@ -121,7 +121,7 @@ impl Lookout for SqliteStore {
     }
 }
 
-/// The oldest ordered delivery to each endpoint, where it is due and no other is under way.
+/// The oldest ordered delivery to each endpoint, where it is due and no other is in flight.
 async fn heads(
     connection: &mut SqliteConnection,
     endpoints: &[Uuid],

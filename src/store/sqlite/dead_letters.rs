@@ -84,7 +84,7 @@ impl DeadLetterStore for SqliteStore {
         row.as_ref().map(rows::dead_letter).transpose()
     }
 
-    async fn buried_record(
+    async fn quarantined_record(
         &self,
         org: OrgId,
         id: DeadLetterId,

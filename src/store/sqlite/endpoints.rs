@@ -21,7 +21,7 @@ impl EndpointStore for SqliteStore {
         endpoint: &Endpoint,
         by: &Actor,
     ) -> Result<Result<(), AddRefusal>, StoreError> {
-        let (sealed, pacing) = (self.keyring.seal_endpoint(endpoint)?, &endpoint.pacing);
+        let (sealed, policy) = (self.keyring.seal_endpoint(endpoint)?, &endpoint.policy);
         let mut tx = self.write().await?;
         let count =
             sqlx::query_scalar("SELECT count(*) FROM endpoints WHERE org_id = ?1").bind(org.uuid());
@@ -47,10 +47,10 @@ impl EndpointStore for SqliteStore {
         .bind(endpoint.updated_at.micros())
         .bind(sealed.earlier_secrets)
         .bind(sealed.headers)
-        .bind(pacing.max_concurrency.map(i64::from))
-        .bind(pacing.rate_limit_per_second.map(i64::from))
-        .bind(pacing.retry_schedule.as_ref().map(ToString::to_string))
-        .bind(pacing.ordered)
+        .bind(policy.max_concurrency.map(i64::from))
+        .bind(policy.rate_limit_per_second.map(i64::from))
+        .bind(policy.retry_schedule.as_ref().map(ToString::to_string))
+        .bind(policy.ordered)
         .bind(endpoint.failing_since.map(Timestamp::micros))
         .execute(&mut *tx)
         .await?;
@@ -109,7 +109,7 @@ impl EndpointStore for SqliteStore {
         let headers = change.headers.as_ref();
         let headers = headers.map(|h| self.keyring.seal_headers(place, h)).transpose()?;
         let disabled_reason = change.disabled_reason.as_ref().and_then(Option::as_deref);
-        let pacing = &change.pacing;
+        let policy = &change.policy;
         // What failed before it was enabled, or at another URL, is no longer held against it.
         let starts_afresh = change.url.is_some() || change.disabled_reason == Some(None);
         let mut tx = self.write().await?;
@@ -144,13 +144,13 @@ impl EndpointStore for SqliteStore {
         .bind(now.micros())
         .bind(change.headers.is_some())
         .bind(headers.flatten())
-        .bind(pacing.max_concurrency.is_some())
-        .bind(pacing.max_concurrency.flatten().map(i64::from))
-        .bind(pacing.rate_limit_per_second.is_some())
-        .bind(pacing.rate_limit_per_second.flatten().map(i64::from))
-        .bind(pacing.retry_schedule.is_some())
-        .bind(pacing.retry_schedule.as_ref().and_then(Option::as_ref).map(ToString::to_string))
-        .bind(pacing.ordered)
+        .bind(policy.max_concurrency.is_some())
+        .bind(policy.max_concurrency.flatten().map(i64::from))
+        .bind(policy.rate_limit_per_second.is_some())
+        .bind(policy.rate_limit_per_second.flatten().map(i64::from))
+        .bind(policy.retry_schedule.is_some())
+        .bind(policy.retry_schedule.as_ref().and_then(Option::as_ref).map(ToString::to_string))
+        .bind(policy.ordered)
         .bind(starts_afresh)
         .fetch_optional(&mut *tx)
         .await?;

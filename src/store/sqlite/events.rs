@@ -20,7 +20,7 @@ use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::seal::Keyring;
 use crate::store::{
-    EventStore, LeaseRoom, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, StoreError, timed, weight,
+    EventStore, LeaseBudget, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, StoreError, timed, weight,
 };
 use crate::telemetry::DbOperation;
 
@@ -125,7 +125,7 @@ impl Writes {
         &self,
         connection: &mut SqliteConnection,
         candidates: &[Candidate<'_>],
-        room: Option<LeaseRoom<'_>>,
+        room: Option<LeaseBudget<'_>>,
         now: Timestamp,
     ) -> Result<Vec<LeasedDelivery>, StoreError> {
         let mut left = room.map_or(0, |room| room.deliveries_max);
@@ -135,7 +135,7 @@ impl Writes {
             leased
         });
         self.insert_planned(connection, &rest, now, None, now).await?;
-        let Some(LeaseRoom { lease, .. }) = room else { return Ok(Vec::new()) };
+        let Some(LeaseBudget { lease, .. }) = room else { return Ok(Vec::new()) };
         let token = Some(lease.token.uuid());
         self.insert_planned(connection, &first, lease.until, token, now).await?;
         Ok(first.iter().map(|candidate| candidate.leased(lease)).collect())
@@ -158,7 +158,7 @@ impl Writes {
             arguments.add(due_at.micros())?;
             arguments.add(token)?;
             arguments.add(now.micros())?;
-            arguments.add(candidate.endpoint.pacing.ordered)
+            arguments.add(candidate.endpoint.policy.ordered)
         };
         self.deliveries.execute(connection, candidates, bind).await?;
         Ok(())
@@ -170,7 +170,7 @@ impl EventStore for SqliteStore {
     async fn persist_events_across_orgs(
         &self,
         events: &[Arc<Event>],
-        room: Option<LeaseRoom<'_>>,
+        room: Option<LeaseBudget<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         if events.is_empty() {
@@ -226,7 +226,7 @@ impl EventStore for SqliteStore {
         Ok(Ok(id))
     }
 
-    async fn bury_event(
+    async fn quarantine_event(
         &self,
         org: OrgId,
         event: EventId,
@@ -310,7 +310,7 @@ impl SqliteStore {
     async fn persist(
         &self,
         events: &[Arc<Event>],
-        mut room: Option<LeaseRoom<'_>>,
+        mut room: Option<LeaseBudget<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         if weight(events) <= SHORT_WEIGHT_MAX {
@@ -347,7 +347,7 @@ impl SqliteStore {
         connection: &mut SqliteConnection,
         events: &[Arc<Event>],
         Orgs { gone, endpoints }: &Orgs,
-        room: &mut Option<LeaseRoom<'_>>,
+        room: &mut Option<LeaseBudget<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         let writes = &self.event_writes;
@@ -365,8 +365,9 @@ impl SqliteStore {
             let held = writes.take_dedup_keys(connection, round).await?;
             let stored = writes.insert_events(connection, &held).await?;
             let candidates = plan::candidates(&stored, endpoints, now);
-            let lease_room = room.filter(|_| plan::may_lease(&candidates));
-            let leased = writes.insert_deliveries(connection, &candidates, lease_room, now).await?;
+            let lease_budget = room.filter(|_| plan::may_lease(&candidates));
+            let leased =
+                writes.insert_deliveries(connection, &candidates, lease_budget, now).await?;
             if let Some(room) = room {
                 room.deliveries_max -= leased.len();
             }

@@ -15,7 +15,7 @@
 //!
 //! # Failure
 //! A lock held longer than `DATABASE_TIMEOUT` by another process, a full disk and an I/O error are
-//! [`StoreError::Unavailable`]; a transaction under way is rolled back when it is dropped. On a full
+//! [`StoreError::Unavailable`]; a transaction in flight is rolled back when it is dropped. On a full
 //! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
 //! connection would refuse every transaction from then on, and is replaced.
 
@@ -70,7 +70,7 @@ pub struct SqliteStore {
     metrics: Arc<Metrics>,
 }
 
-/// Readers at the most: each has a thread and a cache of its own, and reads are short.
+/// Readers at most: each has a thread and a cache of its own, and reads are short.
 const READERS_MAX: u32 = 8;
 
 /// Page cache of the writer, in KiB: the upper levels of every index at ten million events.
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_transaction_that_sqlite_took_back_leaves_no_connection_that_refuses_the_next() {
+    async fn transaction_that_sqlite_took_back_leaves_no_connection_that_refuses_the_next() {
         let directory = tempfile::tempdir().unwrap();
         let config = StoreConfig {
             data_dir: directory.path().to_owned(),

@@ -15,7 +15,7 @@ use crate::store::audit::Note;
 use crate::store::replay::{self, Letter, Stretch, Twin};
 use crate::store::rows::{self, Columns};
 use crate::store::{
-    BuriedEvent, COUNTED_MAX, DeliveryRefusal, REPLAYS_PER_STEP, ReplayStep, ReplayStore,
+    COUNTED_MAX, DeliveryRefusal, QuarantinedEvent, REPLAYS_PER_STEP, ReplayStep, ReplayStore,
     ReplayedEvent, StoreError,
 };
 
@@ -333,17 +333,17 @@ impl ReplayStore for SqliteStore {
                 let record: Option<Option<Vec<u8>>> =
                     sqlx::query_scalar(record).bind(place.id).fetch_optional(&mut *tx).await?;
                 let record = record.flatten().unwrap_or_default();
-                Some(BuriedEvent { replay: id, place, record })
+                Some(QuarantinedEvent { replay: id, place, record })
             }
         };
         tx.commit().await?;
         Ok(Some(ReplayStep { planned: twins.len(), stopped_at }))
     }
 
-    async fn pass_buried_event(
+    async fn pass_quarantined_event(
         &self,
         org: OrgId,
-        buried: &BuriedEvent,
+        buried: &QuarantinedEvent,
         stored: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {

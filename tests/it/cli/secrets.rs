@@ -67,7 +67,7 @@ async fn endpoints_are_added_and_rotated_with_either_scheme() {
 }
 
 #[tokio::test]
-async fn a_malformed_key_is_refused_and_not_repeated() {
+async fn malformed_key_is_refused_and_not_repeated() {
     let place = Place::new();
     for keys in ["s3cret", "", "AAAA,s3cret"] {
         let said = place.run_with(&["serve", "--port", "0"], &[("SECRETS_KEY", keys)]).await;

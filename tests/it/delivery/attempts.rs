@@ -14,7 +14,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(5);
 const SECOND_WAIT: Duration = Duration::from_mins(5);
 
 #[tokio::test]
-async fn a_webhook_arrives_signed_and_is_recorded_as_delivered() {
+async fn webhook_arrives_signed_and_is_recorded_as_delivered() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
     let [event] = world.publish("user.login", 1).await[..] else { panic!("one event") };
@@ -45,7 +45,7 @@ async fn a_webhook_arrives_signed_and_is_recorded_as_delivered() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_keeps_failing_is_retried_by_the_schedule_and_then_a_dead_letter() {
+async fn delivery_that_keeps_failing_is_retried_by_the_schedule_and_then_a_dead_letter() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
     world.publish("user.login", 1).await;
@@ -87,7 +87,7 @@ async fn a_delivery_that_keeps_failing_is_retried_by_the_schedule_and_then_a_dea
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_not_there_is_a_failure_that_says_so() {
+async fn receiver_that_is_not_there_is_a_failure_that_says_so() {
     let world = World::new().await;
     let gone = Receiver::start().await;
     world.endpoint(&gone, "").await;
@@ -102,7 +102,7 @@ async fn a_receiver_that_is_not_there_is_a_failure_that_says_so() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_does_not_answer_in_time_has_failed() {
+async fn receiver_that_does_not_answer_in_time_has_failed() {
     let world = World::with(&["--delivery-timeout=50ms"]).await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;

@@ -70,7 +70,7 @@ async fn each_probe_that_fails_makes_the_next_pause_longer_and_counts_as_an_atte
 }
 
 #[tokio::test]
-async fn a_server_that_starts_again_finds_out_for_itself() {
+async fn server_that_starts_again_finds_out_for_itself() {
     let (world, _receiver) = failing(FAILURES, 30).await;
     assert_eq!(world.delivery().0.run_once().await.unwrap(), FAILURES);
     world.clock.advance(PAUSE);

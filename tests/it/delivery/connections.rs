@@ -33,7 +33,7 @@ async fn connections_are_kept_and_used_again() {
 }
 
 #[tokio::test]
-async fn an_endpoint_gets_no_more_connections_than_it_gets_webhooks_at_once() {
+async fn endpoint_gets_no_more_connections_than_it_gets_webhooks_at_once() {
     let world = World::with(&["--endpoint-concurrency=4"]).await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
@@ -94,7 +94,7 @@ async fn each_way_to_fail_has_its_class() {
 }
 
 #[tokio::test]
-async fn a_name_that_cannot_be_resolved_is_tried_again() {
+async fn name_that_cannot_be_resolved_is_tried_again() {
     let world = World::new().await;
     let receiver = Receiver::start().await;
     let secret = SigningSecret::generate().unwrap();
@@ -114,7 +114,7 @@ async fn a_name_that_cannot_be_resolved_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_cannot_be_connected_to_in_time_has_failed() {
+async fn receiver_that_cannot_be_connected_to_in_time_has_failed() {
     let world = World::with(&["--delivery-connect-timeout=50ms"]).await;
     // Its queue of connections is full and nobody accepts them.
     let full = tokio::net::TcpSocket::new_v4().unwrap();
@@ -135,7 +135,7 @@ async fn a_receiver_that_cannot_be_connected_to_in_time_has_failed() {
 }
 
 #[tokio::test]
-async fn an_endless_answer_is_cut_off_and_judged_by_its_status() {
+async fn endless_answer_is_cut_off_and_judged_by_its_status() {
     let receiver = Faulty::start(|_| Act::Send(300_000_000)).await;
     let world = world(&receiver, &[]).await;
     world.publish("user.login", 1).await;
@@ -148,7 +148,7 @@ async fn an_endless_answer_is_cut_off_and_judged_by_its_status() {
 }
 
 #[tokio::test]
-async fn a_dripping_answer_ends_with_the_attempt_and_never_overlaps_with_the_next() {
+async fn dripping_answer_ends_with_the_attempt_and_never_overlaps_with_the_next() {
     let receiver = Faulty::start(|_| Act::DripHeader).await;
     let flags = ["--delivery-timeout=200ms", "--retry-schedule=5s,5s,5s"];
     let world = world(&receiver, &flags).await;

@@ -173,7 +173,7 @@ async fn hanging_once() -> Faulty {
     Faulty::start(|number| if number == 0 { Act::Hang } else { Act::Answer }).await
 }
 
-/// `kill -9` while a webhook is under way, and a start on what was left.
+/// `kill -9` while a webhook is in flight, and a start on what was left.
 async fn killed() -> Row {
     let receiver = hanging_once().await;
     let server = Delivering::start(&[]).await;

@@ -34,7 +34,7 @@ async fn plain_http_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refused_webhook_never_reaches_the_receiver() {
+async fn refused_webhook_never_reaches_the_receiver() {
     let (world, receiver) = (World::with(GUARDED).await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
     let tls = receiver.url("/").replace("http://127.0.0.1", "https://localhost");

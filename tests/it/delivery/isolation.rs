@@ -10,7 +10,7 @@ use super::world::World;
 use crate::support::receiver::Receiver;
 
 #[tokio::test]
-async fn a_slow_endpoint_does_not_delay_a_fast_one() {
+async fn slow_endpoint_does_not_delay_a_fast_one() {
     let world = World::with(&[
         "--delivery-concurrency=8",
         "--endpoint-concurrency=4",
@@ -31,7 +31,7 @@ async fn a_slow_endpoint_does_not_delay_a_fast_one() {
     part.start(&lifecycle);
 
     fast.received(200).await;
-    assert!(slow.so_far().len() <= 4, "no more than its own share is under way");
+    assert!(slow.so_far().len() <= 4, "no more than its own share is in flight");
     slow.release();
     slow.received(300).await;
     assert!(lifecycle.drain(Duration::from_secs(30)).await);
@@ -40,7 +40,7 @@ async fn a_slow_endpoint_does_not_delay_a_fast_one() {
 }
 
 #[tokio::test]
-async fn a_backlog_larger_than_the_memory_is_claimed_without_waiting_for_the_poll() {
+async fn backlog_larger_than_the_memory_is_claimed_without_waiting_for_the_poll() {
     let world = World::with(&["--delivery-queue-capacity=64", "--delivery-poll-interval=1h"]).await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
@@ -112,7 +112,7 @@ async fn what_is_planned_for_a_receiver_that_does_not_get_on_is_left_in_the_stor
 }
 
 #[tokio::test]
-async fn a_delivery_whose_lease_would_lapse_under_way_is_left_to_the_next_claim() {
+async fn delivery_whose_lease_would_lapse_under_way_is_left_to_the_next_claim() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
     let (mut part, handed_over) = world.delivery();

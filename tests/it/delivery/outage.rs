@@ -44,7 +44,7 @@ async fn outcomes_outlast_an_outage_of_the_store() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_the_store_refuses_holds_up_no_other() {
+async fn outcome_that_the_store_refuses_holds_up_no_other() {
     let world = World::new().await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;

@@ -43,7 +43,7 @@ async fn endless_answers_do_not_move_the_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_server_stops_without_waiting_for_anything() {
+async fn idle_server_stops_without_waiting_for_anything() {
     let receiver = Faulty::start(|_| Act::Answer).await;
     let server = Delivering::start(&[("SHUTDOWN_TIMEOUT", "1h")]).await;
     server.endpoint(&receiver.url()).await;
@@ -54,7 +54,7 @@ async fn an_idle_server_stops_without_waiting_for_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dripping_receiver_holds_up_no_stop_beyond_its_timeout() {
+async fn dripping_receiver_holds_up_no_stop_beyond_its_timeout() {
     let receiver = Faulty::start(|number| if number == 0 { Act::DripBody } else { Act::Answer });
     let receiver = receiver.await;
     let patient = [("SHUTDOWN_TIMEOUT", "1s"), ("DELIVERY_TIMEOUT", "1h")];
@@ -73,7 +73,7 @@ async fn a_dripping_receiver_holds_up_no_stop_beyond_its_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_drips_is_over_at_its_timeout_and_a_stop_waits_for_it() {
+async fn attempt_that_drips_is_over_at_its_timeout_and_a_stop_waits_for_it() {
     let receiver = Faulty::start(|_| Act::DripBody).await;
     let server =
         Delivering::start(&[("SHUTDOWN_TIMEOUT", "1h"), ("DELIVERY_TIMEOUT", "500ms")]).await;

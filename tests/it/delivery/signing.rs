@@ -16,7 +16,7 @@ use crate::support::receiver::Receiver;
 const DAY: Duration = Duration::from_hours(24);
 
 #[tokio::test]
-async fn an_endpoint_may_be_signed_for_by_ed25519() {
+async fn endpoint_may_be_signed_for_by_ed25519() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let secret = SigningSecret::generate_for(SignatureScheme::Ed25519).unwrap();
     receiver.trust(&secret);
@@ -103,7 +103,7 @@ async fn custom_fields_go_along_with_every_webhook() {
 }
 
 #[tokio::test]
-async fn a_webhook_whose_secret_cannot_be_read_is_neither_sent_nor_lost() {
+async fn webhook_whose_secret_cannot_be_read_is_neither_sent_nor_lost() {
     let mut world = World::new().await;
     let (dark, bright) = (Receiver::start().await, Receiver::start().await);
     // Written by a server that has a key, then read by one that has not.

@@ -8,16 +8,16 @@ use bytes::Bytes;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
 use hookgate::delivery::{
-    Delivery, NameLookup, Paused, Source, SystemLookup, hand_over, lease_span,
+    Delivery, NameLookup, Source, SuspendedOrgs, SystemLookup, handoff, lease_span,
 };
 use hookgate::domain::{
-    Actor, Delivery as Row, DeliveryFilter, Endpoint, EndpointChange, EndpointId, ErrorClass,
-    Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId, PacingChange,
-    PageRequest, SigningSecret, Timestamp, TraceId,
+    Actor, Delivery as Row, DeliveryFilter, DeliveryPolicyChange, Endpoint, EndpointChange,
+    EndpointId, ErrorClass, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org,
+    OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{LeaseRoom, Maintenance, OrgStore, SharedStore};
+use hookgate::store::{LeaseBudget, Maintenance, OrgStore, SharedStore};
 use hookgate::telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -32,7 +32,7 @@ pub(crate) struct World {
     pub(crate) config: DeliveryConfig,
     pub(crate) org: OrgId,
     /// What the delivery part is told of suspensions.
-    pub(crate) paused: Paused,
+    pub(crate) paused: SuspendedOrgs,
     pub(crate) directory: TempDir,
 }
 
@@ -63,7 +63,7 @@ impl World {
         let org = OrgId::mint(now);
         let row = Org::new(org, "tenant", now);
         store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
-        let paused = Paused::default();
+        let paused = SuspendedOrgs::default();
         let config = settings.delivery;
         Self { store: Arc::new(store), clock, metrics, config, org, paused, directory }
     }
@@ -103,8 +103,8 @@ impl World {
     }
 
     /// Changes how an endpoint's deliveries are made.
-    pub(crate) async fn pace(&self, endpoint: EndpointId, pacing: PacingChange) {
-        let change = EndpointChange { pacing, ..EndpointChange::default() };
+    pub(crate) async fn pace(&self, endpoint: EndpointId, policy: DeliveryPolicyChange) {
+        let change = EndpointChange { policy, ..EndpointChange::default() };
         let now = self.clock.now();
         self.store
             .update_endpoint(self.org, endpoint, &change, &Actor::CLI, now)
@@ -131,7 +131,7 @@ impl World {
         let now = self.clock.now();
         let until = now.plus(lease_span(&self.config));
         let lease = Lease { token: LeaseToken::mint(InstanceId::new(1)), until };
-        let room = LeaseRoom { lease, deliveries_max: 1000, except: &[] };
+        let room = LeaseBudget { lease, deliveries_max: 1000, except: &[] };
         let events = self.events(event_type, count);
         self.store.persist_events_across_orgs(&events, Some(room), now).await.unwrap().leased
     }
@@ -165,7 +165,7 @@ impl World {
         &self,
         names: Arc<dyn NameLookup>,
     ) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
-        let (channels, inbox) = hand_over(&self.config);
+        let (channels, inbox) = handoff(&self.config);
         let store = Arc::clone(&self.store);
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
         let source = Source {

@@ -32,7 +32,7 @@ async fn organisations_are_created_listed_and_changed() {
 }
 
 #[tokio::test]
-async fn a_number_that_is_wrong_in_whatever_way_is_told_the_fields_own_range() {
+async fn number_that_is_wrong_in_whatever_way_is_told_the_fields_own_range() {
     let server = Server::start().await;
     let operator = server.operator().await;
     let tenant = server.tenant("acme").await;
@@ -128,7 +128,7 @@ async fn what_does_not_exist_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_new_key_works_is_shown_once_and_never_with_its_hash() {
+async fn new_key_works_is_shown_once_and_never_with_its_hash() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     let path = format!("/api/admin/orgs/{}/keys", tenant.org_id);
@@ -157,7 +157,7 @@ async fn a_new_key_works_is_shown_once_and_never_with_its_hash() {
 }
 
 #[tokio::test]
-async fn an_operator_makes_an_operator() {
+async fn operator_makes_an_operator() {
     let server = Server::start().await;
     let operator = server.operator().await;
     let created =
@@ -167,7 +167,7 @@ async fn an_operator_makes_an_operator() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_stops_working_at_once() {
+async fn revoked_key_stops_working_at_once() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     server.get("/api/org", &tenant.key).await.expect(200);
@@ -182,7 +182,7 @@ async fn a_revoked_key_stops_working_at_once() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_works_through_its_grace_and_no_longer() {
+async fn rotated_key_works_through_its_grace_and_no_longer() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     server.get("/api/org", &tenant.key).await.expect(200);
@@ -201,7 +201,7 @@ async fn a_rotated_key_works_through_its_grace_and_no_longer() {
 }
 
 #[tokio::test]
-async fn a_key_in_its_grace_is_not_rotated_again_and_its_successor_has_its_own_end() {
+async fn key_in_its_grace_is_not_rotated_again_and_its_successor_has_its_own_end() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     let body = r#"{"name":"x","expires_at":"2027-01-31T12:00:00Z"}"#;
@@ -247,7 +247,7 @@ async fn of_rotations_at_once_one_gives_a_key() {
 
 /// The key is revoked while its successor is being hashed.
 #[tokio::test]
-async fn a_key_that_is_revoked_during_its_rotation_has_no_successor() {
+async fn key_that_is_revoked_during_its_rotation_has_no_successor() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     server.get("/api/admin/orgs", &operator).await.expect(200);
@@ -268,7 +268,7 @@ async fn a_key_that_is_revoked_during_its_rotation_has_no_successor() {
 }
 
 #[tokio::test]
-async fn a_rotation_without_grace_needs_no_body_and_ends_the_old_key_at_once() {
+async fn rotation_without_grace_needs_no_body_and_ends_the_old_key_at_once() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     server.get("/api/org", &tenant.key).await.expect(200);
@@ -285,7 +285,7 @@ async fn a_rotation_without_grace_needs_no_body_and_ends_the_old_key_at_once() {
 }
 
 #[tokio::test]
-async fn a_tenant_sees_its_organisation_and_its_limits() {
+async fn tenant_sees_its_organisation_and_its_limits() {
     let server = Server::start_with(&["--max-event-bytes=5000"]).await;
     let acme = server.tenant("acme").await;
     let org = server.get("/api/org", &acme.key).await.expect(200);

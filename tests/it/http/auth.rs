@@ -9,7 +9,7 @@ use crate::support::forged_key;
 use crate::support::server::{self, Server};
 
 #[tokio::test]
-async fn a_missing_key_is_told_from_an_invalid_one() {
+async fn missing_key_is_told_from_an_invalid_one() {
     let server = Server::start().await;
     let answer = server::answer(server.bare(Method::GET, "/api/org")).await;
     let missing = answer.expect_problem(401, "unauthorized");
@@ -45,7 +45,7 @@ async fn what_is_wrong_with_a_key_is_not_told() {
 }
 
 #[tokio::test]
-async fn an_expired_key_is_invalid() {
+async fn expired_key_is_invalid() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let end = server.clock.now().plus(Duration::from_mins(1));
@@ -82,7 +82,7 @@ async fn guess(server: &Server, seed: u16, forwarded_for: &str) -> server::Answe
 }
 
 #[tokio::test]
-async fn an_address_that_guesses_is_sent_away_and_who_works_from_there_goes_on() {
+async fn address_that_guesses_is_sent_away_and_who_works_from_there_goes_on() {
     let server = Server::start_with(&[FEW]).await;
     let (known, fresh) = (server.tenant("known").await, server.tenant("fresh").await);
     server.get("/api/org", &known.key).await.expect(200);

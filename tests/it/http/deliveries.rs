@@ -40,7 +40,7 @@ async fn record(server: &Server, leased: &LeasedDelivery, code: u16, decision: D
 }
 
 #[tokio::test]
-async fn a_delivery_is_shown_with_its_attempts() {
+async fn delivery_is_shown_with_its_attempts() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let endpoint = endpoint(&server, &tenant).await;
@@ -89,7 +89,7 @@ async fn deliveries_are_filtered() {
 }
 
 #[tokio::test]
-async fn a_dead_delivery_is_retried_and_its_dead_letter_is_taken_back() {
+async fn dead_delivery_is_retried_and_its_dead_letter_is_taken_back() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let endpoint = endpoint(&server, &tenant).await;
@@ -115,7 +115,7 @@ async fn a_dead_delivery_is_retried_and_its_dead_letter_is_taken_back() {
 }
 
 #[tokio::test]
-async fn a_retry_is_refused_while_it_makes_no_sense() {
+async fn retry_is_refused_while_it_makes_no_sense() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let endpoint = endpoint(&server, &tenant).await;

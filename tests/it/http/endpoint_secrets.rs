@@ -58,7 +58,7 @@ async fn of_an_ed25519_endpoint_only_the_public_key_is_shown() {
 }
 
 #[tokio::test]
-async fn a_tenant_may_bring_a_secret_of_either_scheme() {
+async fn tenant_may_bring_a_secret_of_either_scheme() {
     let acme = Acme::start().await;
     let key = SigningSecret::generate_for(SignatureScheme::Ed25519).unwrap();
     let public = key.public_key().unwrap();
@@ -137,7 +137,7 @@ async fn custom_headers_are_shown_to_their_owner_and_not_in_lists() {
 }
 
 #[tokio::test]
-async fn a_rotation_shows_the_new_secret_and_until_when_the_old_one_signs() {
+async fn rotation_shows_the_new_secret_and_until_when_the_old_one_signs() {
     let acme = Acme::start().await;
     let (created, path) = acme.create(json!({})).await;
     let rotate = async |body: Value| acme.post(&format!("{path}/secret/rotate"), &body).await;
@@ -171,7 +171,7 @@ async fn a_rotation_shows_the_new_secret_and_until_when_the_old_one_signs() {
 }
 
 #[tokio::test]
-async fn a_test_event_is_a_delivery_to_one_endpoint_whatever_its_filters() {
+async fn test_event_is_a_delivery_to_one_endpoint_whatever_its_filters() {
     let acme = Acme::start().await;
     let (created, path) = acme.create(json!({ "event_types": ["invoice.*"] })).await;
     acme.create(json!({})).await;
@@ -202,7 +202,7 @@ async fn a_test_event_is_a_delivery_to_one_endpoint_whatever_its_filters() {
 }
 
 #[tokio::test]
-async fn a_test_event_is_refused_where_it_cannot_be_sent() {
+async fn test_event_is_refused_where_it_cannot_be_sent() {
     let acme = Acme::start().await;
     let (_, path) = acme.create(json!({})).await;
     let disable = r#"{"enabled":false}"#;

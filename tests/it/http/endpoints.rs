@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hookgate::app::{Admin, AdminError, NewEndpoint};
 use hookgate::config::DestinationConfig;
-use hookgate::delivery::Guard;
+use hookgate::delivery::SsrfGuard;
 use hookgate::domain::SigningSecret;
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ async fn create(server: &Server, tenant: &Tenant, body: Value) -> Value {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_created_with_a_secret_that_is_shown_once_and_on_request() {
+async fn endpoint_is_created_with_a_secret_that_is_shown_once_and_on_request() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let body = json!({"url":"https://example.com/hooks","event_types":["user.*","a"],"description":"ours"});
@@ -47,7 +47,7 @@ async fn an_endpoint_is_created_with_a_secret_that_is_shown_once_and_on_request(
 }
 
 #[tokio::test]
-async fn an_endpoint_may_bring_its_secret_and_leave_out_the_rest() {
+async fn endpoint_may_bring_its_secret_and_leave_out_the_rest() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -133,7 +133,7 @@ async fn only_the_fields_that_are_sent_are_changed() {
 }
 
 #[tokio::test]
-async fn a_removed_endpoint_is_gone() {
+async fn removed_endpoint_is_gone() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let created = create(&server, &tenant, json!({"url":"https://example.com"})).await;
@@ -162,7 +162,7 @@ async fn endpoints_are_listed_in_pages_from_newest_to_oldest() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_not_public_is_refused_when_it_is_set() {
+async fn address_that_is_not_public_is_refused_when_it_is_set() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let created = create(&server, &tenant, json!({"url":"https://1.1.1.1/"})).await;
@@ -171,7 +171,7 @@ async fn an_address_that_is_not_public_is_refused_when_it_is_set() {
     let add = async |url: &str, allow_private: bool| {
         let destinations =
             DestinationConfig { allow_private_endpoints: allow_private, ..Default::default() };
-        let guard = Guard::new(&destinations);
+        let guard = SsrfGuard::new(&destinations);
         admin.add_endpoint(tenant.org_id, url, NewEndpoint::default(), &guard).await
     };
     for host in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "2130706433", "[::1]", "[fd00::1]"] {
@@ -191,7 +191,7 @@ async fn an_address_that_is_not_public_is_refused_when_it_is_set() {
 }
 
 #[tokio::test]
-async fn an_owner_says_how_deliveries_are_made_and_takes_it_back() {
+async fn owner_says_how_deliveries_are_made_and_takes_it_back() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let created = create(&server, &tenant, json!({"url":"https://1.1.1.1/"})).await;

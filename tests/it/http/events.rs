@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::server::Server;
 
 #[tokio::test]
-async fn an_event_is_shown_with_its_payload_as_it_came() {
+async fn event_is_shown_with_its_payload_as_it_came() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     for payload in [
@@ -60,7 +60,7 @@ async fn every_field_is_shown_and_what_was_not_given_is_null() {
 }
 
 #[tokio::test]
-async fn an_event_shows_its_deliveries() {
+async fn event_shows_its_deliveries() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     for path in ["a", "b"] {

@@ -12,7 +12,7 @@ async fn get(server: &Server, path: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn the_report_shows_what_waits_and_what_was_done() {
+async fn report_shows_what_waits_and_what_was_done() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let batch = r#"[{"type":"a","payload":1},{"type":"b","payload":2}]"#;
@@ -33,7 +33,7 @@ async fn the_report_shows_what_waits_and_what_was_done() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_degrades_the_report_and_turns_readiness_red() {
+async fn store_that_is_away_degrades_the_report_and_turns_readiness_red() {
     let server = Server::start().await;
     let ready = json!({"status":"ready","checks":{
         "journal":"ok","store":"ok","process":"ok","planning":"ok","delivery":"ok"}});
@@ -54,7 +54,7 @@ async fn a_store_that_is_away_degrades_the_report_and_turns_readiness_red() {
 }
 
 #[tokio::test]
-async fn a_closed_journal_turns_readiness_red() {
+async fn closed_journal_turns_readiness_red() {
     let server = Server::start().await;
     server.journal.close();
     let unready = get(&server, "/health/ready").await.expect(503);
@@ -63,7 +63,7 @@ async fn a_closed_journal_turns_readiness_red() {
 }
 
 #[tokio::test]
-async fn a_dispatcher_that_gives_no_sign_of_life_turns_readiness_red_until_it_does() {
+async fn dispatcher_that_gives_no_sign_of_life_turns_readiness_red_until_it_does() {
     let server = Server::start_with(&["--delivery-stall-after=40s"]).await;
     server.clock.advance(Duration::from_secs(40));
     get(&server, "/health/ready").await.expect(200);

@@ -11,7 +11,7 @@ use crate::support::server::{self, Server};
 const EVENT: &str = r#"{"type":"user.login","payload":{"user":"ada"}}"#;
 
 #[tokio::test]
-async fn an_event_is_accepted_once_it_is_journaled() {
+async fn event_is_accepted_once_it_is_journaled() {
     let mut server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let answer = server.post("/api/events", &tenant.key, EVENT).await;
@@ -36,7 +36,7 @@ async fn payloads_reach_the_journal_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_batch_is_accepted_in_both_forms() {
+async fn batch_is_accepted_in_both_forms() {
     let mut server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let events = r#"[{"type":"a","payload":"first"},{"type":"b","payload":"second"}]"#;
@@ -63,7 +63,7 @@ async fn one_dedup_id_gets_one_id_and_another_tenants_gets_another() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_names_line_and_column() {
+async fn body_that_is_no_json_names_line_and_column() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     for path in ["/api/events", "/api/events/batch"] {
@@ -139,7 +139,7 @@ async fn what_is_too_large_is_refused_and_what_just_fits_is_taken() {
 }
 
 #[tokio::test]
-async fn a_moment_that_no_utc_year_holds_is_refused_and_the_last_ones_are_taken() {
+async fn moment_that_no_utc_year_holds_is_refused_and_the_last_ones_are_taken() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let event = |at: &str| format!(r#"{{"type":"a","payload":1,"timestamp":"{at}"}}"#);
@@ -155,7 +155,7 @@ async fn a_moment_that_no_utc_year_holds_is_refused_and_the_last_ones_are_taken(
 }
 
 #[tokio::test]
-async fn a_too_large_payload_beside_other_faults_is_one_of_them() {
+async fn too_large_payload_beside_other_faults_is_one_of_them() {
     let server = Server::start_with(&["--max-event-bytes=10"]).await;
     let tenant = server.tenant("acme").await;
     let body = r#"{"type":"a b","payload":"0123456789"}"#;
@@ -207,7 +207,7 @@ async fn only_json_is_taken() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_is_taken_and_bounded() {
+async fn chunked_body_is_taken_and_bounded() {
     let server = Server::start_with(&["--max-event-bytes=1000"]).await;
     let tenant = server.tenant("acme").await;
     let chunked = async |pieces: &[&str]| {
@@ -243,7 +243,7 @@ async fn who_asks_before_sending_too_much_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_early_is_no_event() {
+async fn body_that_ends_early_is_no_event() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let mut stream = server.connect().await;
@@ -262,7 +262,7 @@ async fn a_body_that_ends_early_is_no_event() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_given_up() {
+async fn body_that_does_not_come_is_given_up() {
     let server = Server::start_with(&["--request-timeout=100ms"]).await;
     let tenant = server.tenant("acme").await;
     // Verified once, so that the time goes into waiting for the body.
@@ -280,7 +280,7 @@ async fn a_body_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test]
-async fn the_rate_limit_is_told_and_kept() {
+async fn rate_limit_is_told_and_kept() {
     let server = Server::start().await;
     let tenant = server.tenant_limited("acme", Some(3)).await;
     for left in [2, 1, 0] {
@@ -299,7 +299,7 @@ async fn the_rate_limit_is_told_and_kept() {
 }
 
 #[tokio::test]
-async fn a_batch_costs_its_length_and_one_above_the_limit_never_passes() {
+async fn batch_costs_its_length_and_one_above_the_limit_never_passes() {
     let server = Server::start().await;
     let tenant = server.tenant_limited("acme", Some(3)).await;
     let batch =
@@ -321,7 +321,7 @@ async fn a_batch_costs_its_length_and_one_above_the_limit_never_passes() {
 }
 
 #[tokio::test]
-async fn a_full_journal_says_when_to_come_back() {
+async fn full_journal_says_when_to_come_back() {
     let server =
         Server::start_with(&["--rate-limit-per-minute=100000000", "--max-event-bytes=4194304"])
             .await;
@@ -345,7 +345,7 @@ async fn a_full_journal_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_closed_journal_takes_nothing() {
+async fn closed_journal_takes_nothing() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     server.journal.close();
@@ -355,7 +355,7 @@ async fn a_closed_journal_takes_nothing() {
 }
 
 #[tokio::test]
-async fn the_trace_travels_with_the_event() {
+async fn trace_travels_with_the_event() {
     let mut server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";

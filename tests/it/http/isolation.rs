@@ -7,7 +7,7 @@ use crate::support::server::{Answer, Server};
 
 /// Every route that names a thing, and every list, asked by a stranger for what is acme's.
 #[tokio::test]
-async fn a_stranger_finds_nothing_and_changes_nothing() {
+async fn stranger_finds_nothing_and_changes_nothing() {
     let server = Server::start().await;
     let (acme, stranger) = (server.tenant("acme").await, server.tenant("stranger").await);
     let body = json!({"url":"https://example.com/hooks"}).to_string();
@@ -111,7 +111,7 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_strangers_cursor_leads_nowhere_else() {
+async fn strangers_cursor_leads_nowhere_else() {
     let server = Server::start().await;
     let (acme, stranger) = (server.tenant("acme").await, server.tenant("stranger").await);
     for _ in 0..3 {

@@ -29,7 +29,7 @@ async fn every_line_is_an_event_and_blank_lines_are_none() {
 }
 
 #[tokio::test]
-async fn a_malformed_line_is_named_and_nothing_is_taken() {
+async fn malformed_line_is_named_and_nothing_is_taken() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let body = "{\"type\":\"a\",\"payload\":1}\n\n{\"type\":\"a\", oops}\n[";
@@ -61,7 +61,7 @@ async fn every_broken_rule_names_the_events_place_among_the_events() {
 }
 
 #[tokio::test]
-async fn a_batch_of_lines_has_the_limits_of_any_batch() {
+async fn batch_of_lines_has_the_limits_of_any_batch() {
     let server = Server::start_with(&["--rate-limit-per-minute=100000"]).await;
     let tenant = server.tenant("acme").await;
     let lines = |events: usize| "{\"type\":\"a\",\"payload\":1}\n".repeat(events);

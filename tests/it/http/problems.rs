@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::support::server::{self, Server};
 
 #[tokio::test]
-async fn an_unknown_route_is_not_found() {
+async fn unknown_route_is_not_found() {
     let server = Server::start().await;
     for path in ["/", "/api", "/api/eventz", "/api/events/", "/api/events/x/y", "/%ff"] {
         server::answer(server.bare(Method::GET, path)).await.expect_problem(404, "not_found");
@@ -14,7 +14,7 @@ async fn an_unknown_route_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_method_that_a_route_does_not_take_is_told_which_it_does() {
+async fn method_that_a_route_does_not_take_is_told_which_it_does() {
     let server = Server::start().await;
     let answer = server::answer(server.bare(Method::PUT, "/api/endpoints/x")).await;
     answer.expect_problem(405, "method_not_allowed");
@@ -33,7 +33,7 @@ async fn a_method_that_a_route_does_not_take_is_told_which_it_does() {
 }
 
 #[tokio::test]
-async fn a_malformed_id_is_not_found() {
+async fn malformed_id_is_not_found() {
     let server = Server::start().await;
     let (tenant, operator) = (server.tenant("acme").await, server.operator().await);
     for path in
@@ -81,7 +81,7 @@ async fn what_needs_no_body_takes_an_empty_object_and_refuses_fields() {
 }
 
 #[tokio::test]
-async fn the_callers_trace_is_echoed_and_a_new_one_is_made() {
+async fn callers_trace_is_echoed_and_a_new_one_is_made() {
     let server = Server::start().await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let ask = async |name: &str, value: &str| {
@@ -127,7 +127,7 @@ async fn unknown_and_malformed_parameters_are_all_named() {
 }
 
 #[tokio::test]
-async fn the_readmes_example_is_a_real_answer() {
+async fn readmes_example_is_a_real_answer() {
     let readme = include_str!("../../../README.md");
     let (_, errors) = readme.split_once("\n## Errors\n").unwrap();
     let between = |start: &str, end: &str| {
@@ -145,14 +145,14 @@ async fn the_readmes_example_is_a_real_answer() {
 }
 
 #[tokio::test]
-async fn a_head_request_is_answered_without_a_body() {
+async fn head_request_is_answered_without_a_body() {
     let server = Server::start().await;
     let answer = server::answer(server.bare(Method::HEAD, "/health/live")).await;
     assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
 }
 
 #[tokio::test]
-async fn a_store_that_does_not_answer_is_a_503_with_retry_after() {
+async fn store_that_does_not_answer_is_a_503_with_retry_after() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     server.get("/api/org", &tenant.key).await.expect(200);

@@ -129,7 +129,7 @@ async fn headers_say_what_fields_would() {
 }
 
 #[tokio::test]
-async fn a_header_that_breaks_a_rule_is_named() {
+async fn header_that_breaks_a_rule_is_named() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let long = "x".repeat(256);
@@ -156,7 +156,7 @@ async fn a_header_that_breaks_a_rule_is_named() {
 }
 
 #[tokio::test]
-async fn the_cap_is_on_the_body_as_it_is_posted() {
+async fn cap_is_on_the_body_as_it_is_posted() {
     let mut server = Server::start_with(&["--max-event-bytes=1000"]).await;
     let tenant = server.tenant("acme").await;
     // In base64 it is larger than the cap, which is no matter of the sender's.
@@ -170,7 +170,7 @@ async fn the_cap_is_on_the_body_as_it_is_posted() {
 }
 
 #[tokio::test]
-async fn the_largest_body_that_a_server_may_take_is_taken() {
+async fn largest_body_that_a_server_may_take_is_taken() {
     let mut server = Server::start_with(&["--max-event-bytes=4194304"]).await;
     let tenant = server.tenant("acme").await;
     post(&server, &tenant.key, &[], vec![0xff; 4_194_304]).await.expect(202);
@@ -178,7 +178,7 @@ async fn the_largest_body_that_a_server_may_take_is_taken() {
 }
 
 #[tokio::test]
-async fn a_raw_event_costs_one_and_is_not_read_beyond_the_limit() {
+async fn raw_event_costs_one_and_is_not_read_beyond_the_limit() {
     let server = Server::start().await;
     let tenant = server.tenant_limited("acme", Some(1)).await;
     post(&server, &tenant.key, &[], "x").await.expect(202);

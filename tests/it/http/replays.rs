@@ -57,7 +57,7 @@ async fn tenant_with_dead(server: &Server, count: usize) -> (Tenant, String, Vec
 }
 
 #[tokio::test]
-async fn a_delivery_an_event_and_a_dead_letter_are_replayed_as_new_deliveries() {
+async fn delivery_an_event_and_a_dead_letter_are_replayed_as_new_deliveries() {
     let server = Server::start().await;
     let (tenant, endpoint, dead) = tenant_with_dead(&server, 1).await;
     let (old, event) = (dead[0].id, dead[0].event.id);
@@ -91,7 +91,7 @@ async fn a_delivery_an_event_and_a_dead_letter_are_replayed_as_new_deliveries() 
 }
 
 #[tokio::test]
-async fn the_failures_of_an_endpoint_are_replayed_in_the_background() {
+async fn failures_of_an_endpoint_are_replayed_in_the_background() {
     let server = Server::start().await;
     let (tenant, endpoint, _) = tenant_with_dead(&server, 3).await;
     let path = format!("/api/endpoints/{endpoint}/replay");
@@ -192,7 +192,7 @@ async fn every_fault_of_a_replay_is_named() {
 }
 
 #[tokio::test]
-async fn an_event_that_the_store_refused_is_stored_once_it_takes_it() {
+async fn event_that_the_store_refused_is_stored_once_it_takes_it() {
     let mut server = Server::start().await;
     let tenant = server.tenant("acme").await;
     endpoint(&server, &tenant).await;
@@ -204,7 +204,11 @@ async fn an_event_that_the_store_refused_is_stored_once_it_takes_it() {
         let id = accepted["id"].as_str().unwrap().parse().unwrap();
         let records = server.reader.next_batch(1, 1 << 20).await.unwrap().unwrap();
         let (record, now) = (&records[0].payload, server.clock.now());
-        server.store.bury_event(tenant.org_id, id, record, "no poison here", now).await.unwrap();
+        server
+            .store
+            .quarantine_event(tenant.org_id, id, record, "no poison here", now)
+            .await
+            .unwrap();
     }
     let letters = server.list("/api/dead-letters", &tenant.key).await;
     assert_eq!(letters.len(), 2);
@@ -267,7 +271,7 @@ async fn whoever_sends_again_cancels_or_puts_aside_is_in_the_audit_log() {
     let refused = EventId::mint(server.clock.now());
     let record = b"not a record";
     let now = server.clock.now();
-    server.store.bury_event(tenant.org_id, refused, record, "no", now).await.unwrap();
+    server.store.quarantine_event(tenant.org_id, refused, record, "no", now).await.unwrap();
     let post = async |path: &str, status| {
         server.clock.advance(Duration::from_secs(1));
         server.post(path, &tenant.key, "{}").await.expect(status)

@@ -50,11 +50,11 @@ async fn requests_under_way_are_finished_and_idle_connections_are_closed() {
 }
 
 #[tokio::test]
-async fn the_hard_stop_cuts_off_what_is_left() {
+async fn hard_stop_cuts_off_what_is_left() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let mut busy = half_a_request(&server, &tenant.key).await;
-    assert!(!server.lifecycle.drain(Duration::from_millis(1)).await, "nothing was under way");
+    assert!(!server.lifecycle.drain(Duration::from_millis(1)).await, "nothing was in flight");
     let mut rest = Vec::new();
     // Closed or reset: either way without an answer.
     let _ = busy.read_to_end(&mut rest).await;
@@ -62,7 +62,7 @@ async fn the_hard_stop_cuts_off_what_is_left() {
 }
 
 #[tokio::test]
-async fn an_oversized_head_is_refused_and_the_server_goes_on() {
+async fn oversized_head_is_refused_and_the_server_goes_on() {
     let server = Server::start().await;
     let head = |bytes: usize| {
         let long = "x".repeat(bytes);

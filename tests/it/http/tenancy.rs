@@ -26,7 +26,7 @@ async fn limit(server: &Server, tenant: &Tenant, body: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_key_opens_what_its_scopes_name_and_nothing_else() {
+async fn key_opens_what_its_scopes_name_and_nothing_else() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let routes = [
@@ -73,7 +73,7 @@ async fn a_key_opens_what_its_scopes_name_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_tenant_makes_reads_rotates_and_revokes_its_own_keys() {
+async fn tenant_makes_reads_rotates_and_revokes_its_own_keys() {
     let server = Server::start().await;
     let (tenant, other) = (server.tenant("acme").await, server.tenant("other").await);
     let made = key(&server, &tenant, r#"["events:read"]"#).await;
@@ -106,7 +106,7 @@ async fn a_tenant_makes_reads_rotates_and_revokes_its_own_keys() {
 }
 
 #[tokio::test]
-async fn a_key_gives_away_no_scope_that_it_lacks() {
+async fn key_gives_away_no_scope_that_it_lacks() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let manager = key(&server, &tenant, r#"["keys:manage","events:read"]"#).await;
@@ -138,7 +138,7 @@ async fn a_key_gives_away_no_scope_that_it_lacks() {
 }
 
 #[tokio::test]
-async fn a_key_expires_at_its_time() {
+async fn key_expires_at_its_time() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let body = r#"{"name":"x","expires_at":"2026-01-31T12:05:00Z"}"#;
@@ -149,7 +149,7 @@ async fn a_key_expires_at_its_time() {
 }
 
 #[tokio::test]
-async fn a_suspended_organisation_is_refused_at_once_and_comes_back_whole() {
+async fn suspended_organisation_is_refused_at_once_and_comes_back_whole() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     server.post("/api/events", &tenant.key, EVENT).await.expect(202);
@@ -169,7 +169,7 @@ async fn a_suspended_organisation_is_refused_at_once_and_comes_back_whole() {
 }
 
 #[tokio::test]
-async fn a_deleted_organisation_is_gone_from_the_answer_on() {
+async fn deleted_organisation_is_gone_from_the_answer_on() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     server.get("/api/org", &tenant.key).await.expect(200);
@@ -189,7 +189,7 @@ async fn a_deleted_organisation_is_gone_from_the_answer_on() {
 }
 
 #[tokio::test]
-async fn a_months_events_run_out_and_come_back_with_the_next_month() {
+async fn months_events_run_out_and_come_back_with_the_next_month() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     limit(&server, &tenant, r#"{"events_per_month":3}"#).await;
@@ -295,7 +295,7 @@ async fn quotas_of_keys_and_endpoints_are_told_and_held() {
 }
 
 #[tokio::test]
-async fn a_key_that_there_is_no_room_for_costs_no_hash() {
+async fn key_that_there_is_no_room_for_costs_no_hash() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     limit(&server, &tenant, r#"{"keys_max":1}"#).await;
@@ -339,7 +339,7 @@ async fn rotating_with_grace_gives_no_more_keys_than_twice_the_quota() {
 }
 
 #[tokio::test]
-async fn the_last_use_of_a_key_is_known_to_the_minute_also_on_one_connection() {
+async fn last_use_of_a_key_is_known_to_the_minute_also_on_one_connection() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let path = format!("/api/keys/{}", tenant.key_id);

@@ -120,7 +120,7 @@ async fn lines_that_end_in_a_bare_line_feed_are_lines_and_hide_nothing() {
 }
 
 #[tokio::test]
-async fn a_head_has_bounds_in_bytes_and_in_fields() {
+async fn head_has_bounds_in_bytes_and_in_fields() {
     let server = Server::start().await;
     let fields = |count: usize| "x-a: b\r\n".repeat(count);
     let head = |path: &str, fields: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n{fields}\r\n");
@@ -158,7 +158,7 @@ async fn trickle(mut stream: TcpStream, bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_head_that_comes_byte_by_byte_is_given_up() {
+async fn head_that_comes_byte_by_byte_is_given_up() {
     let server = Server::start_with(&["--head-timeout=250ms"]).await;
     let mut stream = server.connect().await;
     stream.write_all(b"GET /health/live HTTP/1.1\r\nx-slow: ").await.unwrap();
@@ -171,7 +171,7 @@ async fn a_head_that_comes_byte_by_byte_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_body_that_comes_byte_by_byte_is_given_up() {
+async fn body_that_comes_byte_by_byte_is_given_up() {
     let server = Server::start_with(&["--request-timeout=250ms"]).await;
     let tenant = server.tenant("acme").await;
     server.get("/api/org", &tenant.key).await;
@@ -188,7 +188,7 @@ async fn a_body_that_comes_byte_by_byte_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_its_answers_is_let_go() {
+async fn client_that_never_reads_its_answers_is_let_go() {
     let server = Server::start_with(&["--head-timeout=250ms"]).await;
     let mut stream = server.connect().await;
     let requests = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);

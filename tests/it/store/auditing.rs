@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use hookgate::domain::{
-    Actor, ApiKeyId, AuditEntry, DeadLetterId, DeadReason, Decision, DeliveryId, DeliveryStatus,
-    Endpoint, EndpointChange, EndpointId, EventId, LeasedDelivery, Limit, OrgChange, OrgId,
-    PacingChange, ReplayStatus, Role,
+    Actor, ApiKeyId, AuditEntry, DeadLetterId, DeadReason, Decision, DeliveryId,
+    DeliveryPolicyChange, DeliveryStatus, Endpoint, EndpointChange, EndpointId, EventId,
+    LeasedDelivery, Limit, OrgChange, OrgId, ReplayStatus, Role,
 };
 use hookgate::store::{CANCELS_PER_STEP, LetterDeletion};
 use serde_json::{Value, json};
@@ -21,20 +21,20 @@ use super::fixtures::{
 use super::{Subject, on_both};
 
 on_both!(
-    a_retry_is_in_the_log_with_who_and_where_from,
-    a_replayed_delivery_is_in_the_log_with_the_new_one,
-    a_replayed_event_is_one_line_with_how_many_deliveries,
-    a_replay_of_many_is_one_line_when_it_starts_and_one_when_it_is_ended,
-    a_cancelled_delivery_is_in_the_log_once,
+    retry_is_in_the_log_with_who_and_where_from,
+    replayed_delivery_is_in_the_log_with_the_new_one,
+    replayed_event_is_one_line_with_how_many_deliveries,
+    replay_of_many_is_one_line_when_it_starts_and_one_when_it_is_ended,
+    cancelled_delivery_is_in_the_log_once,
     all_that_a_call_cancels_is_one_line_with_the_number,
-    a_test_event_is_in_the_log_with_its_delivery,
-    a_deleted_dead_letter_is_in_the_log_with_why,
+    test_event_is_in_the_log_with_its_delivery,
+    deleted_dead_letter_is_in_the_log_with_why,
     what_changes_nothing_is_not_in_the_log,
-    an_organisation_that_stays_as_it_is_has_no_line,
-    an_endpoint_that_stays_as_it_is_has_no_line,
-    a_key_that_has_ended_has_no_further_line,
+    organisation_that_stays_as_it_is_has_no_line,
+    endpoint_that_stays_as_it_is_has_no_line,
+    key_that_has_ended_has_no_further_line,
     nothing_happens_whose_line_cannot_be_written,
-    an_endpoint_that_the_server_disables_is_in_the_log_once_with_the_reason,
+    endpoint_that_the_server_disables_is_in_the_log_once_with_the_reason,
     no_endpoint_is_disabled_whose_line_cannot_be_written,
 );
 
@@ -69,14 +69,14 @@ async fn dead(subject: &Subject) -> (OrgId, EndpointId, LeasedDelivery) {
     (org, endpoint.id, leased)
 }
 
-async fn a_retry_is_in_the_log_with_who_and_where_from(subject: &Subject) {
+async fn retry_is_in_the_log_with_who_and_where_from(subject: &Subject) {
     let (org, _, dead) = dead(subject).await;
     subject.store.retry_delivery(org, dead.id, &somebody(), at(30)).await.unwrap().unwrap();
     let expected = ("delivery.retry".to_owned(), dead.id.uuid(), json!({}));
     assert_eq!(line(subject, org).await, expected);
 }
 
-async fn a_replayed_delivery_is_in_the_log_with_the_new_one(subject: &Subject) {
+async fn replayed_delivery_is_in_the_log_with_the_new_one(subject: &Subject) {
     let (org, _, dead) = dead(subject).await;
     let new = subject.store.replay_delivery(org, dead.id, &somebody(), at(30)).await;
     let changes = json!({ "delivery_id": new.unwrap().unwrap().id });
@@ -84,7 +84,7 @@ async fn a_replayed_delivery_is_in_the_log_with_the_new_one(subject: &Subject) {
     assert_eq!(line(subject, org).await, expected);
 }
 
-async fn a_replayed_event_is_one_line_with_how_many_deliveries(subject: &Subject) {
+async fn replayed_event_is_one_line_with_how_many_deliveries(subject: &Subject) {
     let org = add_org(subject).await;
     let mut endpoints = Vec::new();
     for _ in 0..3 {
@@ -107,7 +107,7 @@ async fn a_replayed_event_is_one_line_with_how_many_deliveries(subject: &Subject
     assert_eq!(lines(subject, org).await[0].changes, changes);
 }
 
-async fn a_replay_of_many_is_one_line_when_it_starts_and_one_when_it_is_ended(subject: &Subject) {
+async fn replay_of_many_is_one_line_when_it_starts_and_one_when_it_is_ended(subject: &Subject) {
     let store = &subject.store;
     let (org, endpoint, _) = dead(subject).await;
     let filter = hookgate::domain::DeadLetterFilter { endpoint_id: Some(endpoint), ..ALL_LETTERS };
@@ -136,7 +136,7 @@ async fn a_replay_of_many_is_one_line_when_it_starts_and_one_when_it_is_ended(su
     assert_eq!(log[1].changes, json!({ "done": 0, "skipped": 0 }));
 }
 
-async fn a_cancelled_delivery_is_in_the_log_once(subject: &Subject) {
+async fn cancelled_delivery_is_in_the_log_once(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let id = claim(subject, 1, at(0)).await[0].id;
     for now in [30, 31] {
@@ -162,7 +162,7 @@ async fn all_that_a_call_cancels_is_one_line_with_the_number(subject: &Subject) 
     assert_eq!((log.len(), &log[0].changes), (2, &json!({ "cancelled": 3 })));
 }
 
-async fn a_test_event_is_in_the_log_with_its_delivery(subject: &Subject) {
+async fn test_event_is_in_the_log_with_its_delivery(subject: &Subject) {
     let org = add_org(subject).await;
     let endpoint = add_endpoint(subject, org, "invoice.*").await.id;
     let event = Arc::new(some_event(org, "hookgate.test", at(30)));
@@ -172,7 +172,7 @@ async fn a_test_event_is_in_the_log_with_its_delivery(subject: &Subject) {
     assert_eq!(line(subject, org).await, expected);
 }
 
-async fn a_deleted_dead_letter_is_in_the_log_with_why(subject: &Subject) {
+async fn deleted_dead_letter_is_in_the_log_with_why(subject: &Subject) {
     let store = &subject.store;
     for (why, action) in [
         (LetterDeletion::Removed, "dead_letter.delete"),
@@ -180,7 +180,7 @@ async fn a_deleted_dead_letter_is_in_the_log_with_why(subject: &Subject) {
     ] {
         let org = add_org(subject).await;
         let event = EventId::mint(at(0));
-        store.bury_event(org, event, b"record", "no", at(1)).await.unwrap();
+        store.quarantine_event(org, event, b"record", "no", at(1)).await.unwrap();
         let id = DeadLetterId::from_uuid(event.uuid());
         assert!(store.delete_dead_letter(org, id, why, &somebody(), at(30)).await.unwrap());
         assert_eq!(line(subject, org).await, (action.to_owned(), event.uuid(), json!({})));
@@ -206,7 +206,7 @@ async fn what_changes_nothing_is_not_in_the_log(subject: &Subject) {
     assert_eq!(lines(subject, org).await, []);
 }
 
-async fn an_organisation_that_stays_as_it_is_has_no_line(subject: &Subject) {
+async fn organisation_that_stays_as_it_is_has_no_line(subject: &Subject) {
     let (store, by) = (&subject.store, somebody());
     let org = add_org(subject).await;
     let before = store.org(org).await.unwrap().unwrap();
@@ -224,7 +224,7 @@ async fn an_organisation_that_stays_as_it_is_has_no_line(subject: &Subject) {
     assert_eq!(line(subject, org).await.2, json!({ "name": "new" }));
 }
 
-async fn an_endpoint_that_stays_as_it_is_has_no_line(subject: &Subject) {
+async fn endpoint_that_stays_as_it_is_has_no_line(subject: &Subject) {
     let (store, by) = (&subject.store, somebody());
     let org = add_org(subject).await;
     let endpoint = add_endpoint(subject, org, "a.*").await;
@@ -234,7 +234,7 @@ async fn an_endpoint_that_stays_as_it_is_has_no_line(subject: &Subject) {
         headers: endpoint.headers.clone().ok(),
         description: Some(endpoint.description.clone()),
         disabled_reason: Some(None),
-        pacing: PacingChange { ordered: Some(false), ..PacingChange::default() },
+        policy: DeliveryPolicyChange { ordered: Some(false), ..DeliveryPolicyChange::default() },
     };
     for change in [EndpointChange::default(), own] {
         let after = store.update_endpoint(org, endpoint.id, &change, &by, at(30)).await.unwrap();
@@ -251,7 +251,7 @@ async fn an_endpoint_that_stays_as_it_is_has_no_line(subject: &Subject) {
     assert_eq!(nobody.unwrap(), None);
 }
 
-async fn a_key_that_has_ended_has_no_further_line(subject: &Subject) {
+async fn key_that_has_ended_has_no_further_line(subject: &Subject) {
     let (store, by) = (&subject.store, somebody());
     let org = add_org(subject).await;
     let key = some_key(Role::Tenant(org), at(1));
@@ -304,9 +304,7 @@ async fn nothing_happens_whose_line_cannot_be_written(subject: &Subject) {
     assert_eq!(letter.replayed_at, None);
 }
 
-async fn an_endpoint_that_the_server_disables_is_in_the_log_once_with_the_reason(
-    subject: &Subject,
-) {
+async fn endpoint_that_the_server_disables_is_in_the_log_once_with_the_reason(subject: &Subject) {
     let (store, late) = (&subject.store, 10 + i64::try_from(DISABLE_AFTER.as_secs()).unwrap());
     let (org, endpoint) = org_with_deliveries(subject, 4).await;
     let record = async |leased: &LeasedDelivery, decision, now| {
@@ -376,7 +374,7 @@ async fn until_somebody_waits(subject: &Subject) {
 
 /// It waits before it has locked the endpoint, which the deletion locks, too.
 #[tokio::test]
-async fn an_outcome_that_disables_an_endpoint_and_meets_a_deletion_locks_nobody_out() {
+async fn outcome_that_disables_an_endpoint_and_meets_a_deletion_locks_nobody_out() {
     let subject = Subject::postgres().await;
     let (org, endpoint) = org_with_deliveries(&subject, 1).await;
     let leased = claim(&subject, 1, at(0)).await.remove(0);
@@ -399,7 +397,7 @@ async fn an_outcome_that_disables_an_endpoint_and_meets_a_deletion_locks_nobody_
 
 /// One that waits for a deletion to begin finds the organisation gone.
 #[tokio::test]
-async fn a_replay_that_meets_a_deletion_leaves_no_row() {
+async fn replay_that_meets_a_deletion_leaves_no_row() {
     let subject = Subject::postgres().await;
     let (org, _, _) = dead(&subject).await;
     let mut deleting = begin_deletion(&subject, org).await;

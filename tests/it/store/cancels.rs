@@ -7,12 +7,12 @@ use super::fixtures::{
 use super::{Subject, on_both};
 
 on_both!(
-    a_cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing,
+    cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing,
     only_a_pending_delivery_is_cancelled,
     all_pending_deliveries_of_an_endpoint_are_cancelled_in_bounded_steps,
 );
 
-async fn a_cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing(subject: &Subject) {
+async fn cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 2).await;
     let under_way = claim(subject, 1, at(0)).await.remove(0);
     let waiting = claim(subject, 1, at(0)).await.remove(0);

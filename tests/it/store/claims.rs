@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hookgate::domain::{DeliveryFilter, InstanceId, Lease, LeaseToken};
-use hookgate::store::{ClaimCursor, ClaimRequest, LeaseRoom};
+use hookgate::store::{ClaimCursor, ClaimRequest, LeaseBudget};
 use tokio::task::JoinSet;
 
 use super::fixtures::{
@@ -12,19 +12,19 @@ use super::fixtures::{
 use super::{Subject, on_both};
 
 on_both!(
-    a_claim_takes_the_longest_due_first_and_no_more_than_there_is_room_for,
-    a_claim_brings_all_that_an_attempt_needs,
+    claim_takes_the_longest_due_first_and_no_more_than_there_is_room_for,
+    claim_brings_all_that_an_attempt_needs,
     deliveries_of_one_event_share_it,
     what_is_leased_is_claimed_again_only_when_the_lease_lapses,
-    a_server_that_starts_again_lets_go_of_its_own_leases_only,
-    a_leased_delivery_shows_no_next_attempt,
+    server_that_starts_again_lets_go_of_its_own_leases_only,
+    leased_delivery_shows_no_next_attempt,
     endpoints_left_out_keep_their_deliveries,
     claimers_at_once_never_share_a_delivery,
-    a_claim_is_shared_out_among_the_endpoints_that_have_something_due,
-    a_backlog_of_one_endpoint_hides_no_other,
+    claim_is_shared_out_among_the_endpoints_that_have_something_due,
+    backlog_of_one_endpoint_hides_no_other,
 );
 
-async fn a_claim_takes_the_longest_due_first_and_no_more_than_there_is_room_for(subject: &Subject) {
+async fn claim_takes_the_longest_due_first_and_no_more_than_there_is_room_for(subject: &Subject) {
     let org = add_org(subject).await;
     add_endpoint(subject, org, "*").await;
     let mut planned = Vec::new();
@@ -42,11 +42,11 @@ async fn a_claim_takes_the_longest_due_first_and_no_more_than_there_is_room_for(
     assert_eq!(events(claim(subject, 2, at(30)).await), [planned[0]]);
 }
 
-async fn a_server_that_starts_again_lets_go_of_its_own_leases_only(subject: &Subject) {
+async fn server_that_starts_again_lets_go_of_its_own_leases_only(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 2).await;
     let lease_of = |instance| {
         let token = LeaseToken::mint(InstanceId::new(instance));
-        LeaseRoom { lease: Lease { token, until: at(1000) }, deliveries_max: 1, except: &[] }
+        LeaseBudget { lease: Lease { token, until: at(1000) }, deliveries_max: 1, except: &[] }
     };
     let mine = claim_from(&subject.store, lease_of(7), &[], at(10)).await;
     let others = claim_from(&subject.store, lease_of(8), &[], at(10)).await;
@@ -59,7 +59,7 @@ async fn a_server_that_starts_again_lets_go_of_its_own_leases_only(subject: &Sub
     assert_eq!(again.iter().map(|l| l.id).collect::<Vec<_>>(), [mine[0].id]);
 }
 
-async fn a_claim_brings_all_that_an_attempt_needs(subject: &Subject) {
+async fn claim_brings_all_that_an_attempt_needs(subject: &Subject) {
     let org = add_org(subject).await;
     let endpoint = add_endpoint(subject, org, "*").await;
     let event = some_event(org, "a.b", at(0));
@@ -92,7 +92,7 @@ async fn what_is_leased_is_claimed_again_only_when_the_lease_lapses(subject: &Su
     assert_ne!(second.lease.token, first.lease.token);
 }
 
-async fn a_leased_delivery_shows_no_next_attempt(subject: &Subject) {
+async fn leased_delivery_shows_no_next_attempt(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let shown = async || {
         let filter = DeliveryFilter::default();
@@ -138,7 +138,7 @@ async fn claimers_at_once_never_share_a_delivery(subject: &Subject) {
     assert_eq!((claimed.len(), distinct.len()), (200, 200));
 }
 
-async fn a_claim_is_shared_out_among_the_endpoints_that_have_something_due(subject: &Subject) {
+async fn claim_is_shared_out_among_the_endpoints_that_have_something_due(subject: &Subject) {
     let (_, busy) = org_with_deliveries(subject, 50).await;
     let (_, quiet) = org_with_deliveries(subject, 2).await;
     let (caps, from) = (HashMap::from([(busy.id, 3)]), ClaimCursor::default());
@@ -151,7 +151,7 @@ async fn a_claim_is_shared_out_among_the_endpoints_that_have_something_due(subje
     assert_eq!(claimed.len(), 10, "and alone it gets all");
 }
 
-async fn a_backlog_of_one_endpoint_hides_no_other(subject: &Subject) {
+async fn backlog_of_one_endpoint_hides_no_other(subject: &Subject) {
     // Due before the others, and more than the window that a claim looks at first.
     let (_, dead) = org_with_deliveries(subject, 3_000).await;
     let mut others = HashSet::new();

@@ -8,11 +8,11 @@ use super::subject::DEDUP_WINDOW;
 use super::{Subject, on_both};
 
 on_both!(
-    a_second_event_inside_the_window_is_dropped,
-    the_first_of_one_batch_is_kept,
-    a_dedup_id_may_be_used_again_after_the_window,
-    a_dedup_id_used_twice_in_one_batch_makes_two_events_when_the_window_lies_between,
-    the_same_record_is_no_duplicate_of_itself,
+    second_event_inside_the_window_is_dropped,
+    first_of_one_batch_is_kept,
+    dedup_id_may_be_used_again_after_the_window,
+    dedup_id_used_twice_in_one_batch_makes_two_events_when_the_window_lies_between,
+    same_record_is_no_duplicate_of_itself,
     dedup_ids_of_two_organisations_have_nothing_to_do_with_each_other,
     instances_that_store_the_same_dedup_ids_at_once_agree_on_one_event_each,
 );
@@ -25,7 +25,7 @@ fn just_before(moment: Timestamp) -> Timestamp {
     Timestamp::from_micros(moment.micros() - 1)
 }
 
-async fn a_second_event_inside_the_window_is_dropped(subject: &Subject) {
+async fn second_event_inside_the_window_is_dropped(subject: &Subject) {
     let org = add_org(subject).await;
     add_endpoint(subject, org, "*").await;
     let first = named_event(org, "d", at(0));
@@ -37,7 +37,7 @@ async fn a_second_event_inside_the_window_is_dropped(subject: &Subject) {
     assert_eq!(subject.store.event(org, first.id).await.unwrap(), Some(first));
 }
 
-async fn the_first_of_one_batch_is_kept(subject: &Subject) {
+async fn first_of_one_batch_is_kept(subject: &Subject) {
     let org = add_org(subject).await;
     add_endpoint(subject, org, "*").await;
     let batch = [named_event(org, "d", at(5)), named_event(org, "d", at(4))];
@@ -47,7 +47,7 @@ async fn the_first_of_one_batch_is_kept(subject: &Subject) {
     assert_eq!(subject.store.event(org, first.id).await.unwrap(), Some(first));
 }
 
-async fn a_dedup_id_may_be_used_again_after_the_window(subject: &Subject) {
+async fn dedup_id_may_be_used_again_after_the_window(subject: &Subject) {
     let org = add_org(subject).await;
     add_endpoint(subject, org, "*").await;
     let first = named_event(org, "d", at(0));
@@ -61,7 +61,7 @@ async fn a_dedup_id_may_be_used_again_after_the_window(subject: &Subject) {
     assert_eq!(newest, Some(again), "the newest of one id is the one that is found");
 }
 
-async fn a_dedup_id_used_twice_in_one_batch_makes_two_events_when_the_window_lies_between(
+async fn dedup_id_used_twice_in_one_batch_makes_two_events_when_the_window_lies_between(
     subject: &Subject,
 ) {
     let org = add_org(subject).await;
@@ -71,7 +71,7 @@ async fn a_dedup_id_used_twice_in_one_batch_makes_two_events_when_the_window_lie
     assert_eq!((persisted.stored, persisted.duplicates, persisted.planned), (2, 0, 2));
 }
 
-async fn the_same_record_is_no_duplicate_of_itself(subject: &Subject) {
+async fn same_record_is_no_duplicate_of_itself(subject: &Subject) {
     let org = add_org(subject).await;
     let event = named_event(org, "d", at(0));
     persist(subject, std::slice::from_ref(&event), at(1)).await;

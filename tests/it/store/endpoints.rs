@@ -1,6 +1,6 @@
 use hookgate::domain::{
-    Actor, DeliveryStatus, Endpoint, EndpointChange, EndpointId, OrgId, Pacing, PacingChange,
-    Timestamp,
+    Actor, DeliveryPolicy, DeliveryPolicyChange, DeliveryStatus, Endpoint, EndpointChange,
+    EndpointId, OrgId, Timestamp,
 };
 use hookgate::store::StoreError;
 
@@ -11,12 +11,12 @@ use super::fixtures::{
 use super::{Subject, on_both};
 
 on_both!(
-    an_endpoint_comes_back_as_it_was_added,
-    an_endpoint_of_no_organisation_is_refused,
-    a_change_touches_what_it_names_only,
+    endpoint_comes_back_as_it_was_added,
+    endpoint_of_no_organisation_is_refused,
+    change_touches_what_it_names_only,
     disabling_parks_what_waits_and_enabling_makes_it_due,
-    a_lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery,
-    a_delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_and_on,
+    lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery,
+    delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_and_on,
     removing_cancels_what_waits_and_what_is_under_way,
     removing_a_missing_endpoint_says_so,
 );
@@ -33,7 +33,7 @@ async fn switch(subject: &Subject, endpoint: &Endpoint, reason: Option<&str>, no
     assert_eq!(now.unwrap().disabled_reason.as_deref(), reason);
 }
 
-async fn an_endpoint_comes_back_as_it_was_added(subject: &Subject) {
+async fn endpoint_comes_back_as_it_was_added(subject: &Subject) {
     let org = add_org(subject).await;
     let added = add_endpoint(subject, org, "user.*,invoice.paid").await;
     let found = subject.store.endpoint(org, added.id).await.unwrap().unwrap();
@@ -46,14 +46,14 @@ async fn an_endpoint_comes_back_as_it_was_added(subject: &Subject) {
     assert!(subject.store.endpoint(org, EndpointId::mint(at(0))).await.unwrap().is_none());
 }
 
-async fn an_endpoint_of_no_organisation_is_refused(subject: &Subject) {
+async fn endpoint_of_no_organisation_is_refused(subject: &Subject) {
     let org = OrgId::mint(at(0));
     let endpoint = some_endpoint(org, "*");
     let refused = subject.store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
 }
 
-async fn a_change_touches_what_it_names_only(subject: &Subject) {
+async fn change_touches_what_it_names_only(subject: &Subject) {
     let org = add_org(subject).await;
     let added = add_endpoint(subject, org, "a.*").await;
     let update = async |change| {
@@ -66,7 +66,7 @@ async fn a_change_touches_what_it_names_only(subject: &Subject) {
     };
     let schedule = |text: &str| Some(Some(text.parse().unwrap()));
     let paced = update(EndpointChange {
-        pacing: PacingChange {
+        policy: DeliveryPolicyChange {
             max_concurrency: Some(Some(3)),
             rate_limit_per_second: Some(Some(7)),
             retry_schedule: schedule(""),
@@ -74,23 +74,23 @@ async fn a_change_touches_what_it_names_only(subject: &Subject) {
         },
         ..EndpointChange::default()
     });
-    let expected = Pacing {
+    let expected = DeliveryPolicy {
         max_concurrency: Some(3),
         rate_limit_per_second: Some(7),
         retry_schedule: schedule("").flatten(),
         ordered: true,
     };
-    assert_eq!(paced.await.pacing, expected);
+    assert_eq!(paced.await.policy, expected);
     let nothing = update(EndpointChange::default()).await;
-    assert_eq!(nothing.pacing, expected);
-    let pacing = PacingChange {
+    assert_eq!(nothing.policy, expected);
+    let policy = DeliveryPolicyChange {
         max_concurrency: Some(None),
         rate_limit_per_second: Some(None),
         retry_schedule: Some(None),
         ordered: Some(false),
     };
-    let unpaced = update(EndpointChange { pacing, ..EndpointChange::default() }).await;
-    assert_eq!(unpaced.pacing, Pacing::default());
+    let unpaced = update(EndpointChange { policy, ..EndpointChange::default() }).await;
+    assert_eq!(unpaced.policy, DeliveryPolicy::default());
     assert_eq!((&nothing.url, &nothing.event_types), (&added.url, &added.event_types));
     assert_eq!((nothing.description, nothing.updated_at), (added.description.clone(), at(9)));
 
@@ -132,7 +132,7 @@ async fn disabling_parks_what_waits_and_enabling_makes_it_due(subject: &Subject)
     assert_eq!(claim(subject, 10, at(30)).await.len(), 2);
 }
 
-async fn a_lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery(subject: &Subject) {
+async fn lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     switch(subject, &endpoint, Some("by its owner"), at(1)).await;
@@ -143,7 +143,7 @@ async fn a_lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery(s
     assert_eq!(claim(subject, 1, at(2_000)).await.len(), 1);
 }
 
-async fn a_delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_and_on(
+async fn delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_and_on(
     subject: &Subject,
 ) {
     let (_, endpoint) = org_with_deliveries(subject, 1).await;
@@ -194,7 +194,7 @@ async fn removing_a_missing_endpoint_says_so(subject: &Subject) {
 /// A batch may plan deliveries while their endpoint is being removed or disabled; SQLite has one
 /// writer, so there it cannot.
 #[tokio::test]
-async fn a_claim_makes_good_what_slipped_past_a_change_of_its_endpoint() {
+async fn claim_makes_good_what_slipped_past_a_change_of_its_endpoint() {
     let subject = Subject::postgres().await;
     let (org, removed) = org_with_deliveries(&subject, 1).await;
     let (other_org, disabled) = org_with_deliveries(&subject, 1).await;

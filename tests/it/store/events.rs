@@ -12,17 +12,17 @@ use super::fixtures::{
 use super::{Subject, on_both};
 
 on_both!(
-    an_event_comes_back_byte_for_byte,
+    event_comes_back_byte_for_byte,
     storing_events_again_changes_nothing,
-    a_record_twice_in_one_batch_is_stored_once,
+    record_twice_in_one_batch_is_stored_once,
     one_delivery_is_planned_for_every_endpoint_that_wants_the_event,
     as_many_deliveries_are_leased_as_there_is_room,
     only_new_events_are_leased_out,
     batches_of_any_size_are_stored_whole,
-    a_large_batch_that_is_broken_off_loses_and_repeats_nothing,
-    a_batch_with_a_refused_event_leaves_nothing,
-    a_refused_delivery_takes_its_event_back,
-    an_event_is_buried_once,
+    large_batch_that_is_broken_off_loses_and_repeats_nothing,
+    batch_with_a_refused_event_leaves_nothing,
+    refused_delivery_takes_its_event_back,
+    event_is_buried_once,
     lists_show_what_passes_every_filter,
 );
 
@@ -30,7 +30,7 @@ fn shared(events: &[Event]) -> Vec<Arc<Event>> {
     events.iter().cloned().map(Arc::new).collect()
 }
 
-async fn an_event_comes_back_byte_for_byte(subject: &Subject) {
+async fn event_comes_back_byte_for_byte(subject: &Subject) {
     let org = add_org(subject).await;
     let every_byte: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let payloads = [
@@ -71,7 +71,7 @@ async fn storing_events_again_changes_nothing(subject: &Subject) {
     assert_eq!(subject.count("SELECT count(*) FROM deliveries").await, 6);
 }
 
-async fn a_record_twice_in_one_batch_is_stored_once(subject: &Subject) {
+async fn record_twice_in_one_batch_is_stored_once(subject: &Subject) {
     let org = add_org(subject).await;
     add_endpoint(subject, org, "*").await;
     let event = some_event(org, "a.b", at(0));
@@ -152,7 +152,7 @@ async fn batches_of_any_size_are_stored_whole(subject: &Subject) {
 
 /// A few events of somebody else's come while a large batch is being stored: SQLite's one writer breaks it off for
 /// them, and is given the others again.
-async fn a_large_batch_that_is_broken_off_loses_and_repeats_nothing(subject: &Subject) {
+async fn large_batch_that_is_broken_off_loses_and_repeats_nothing(subject: &Subject) {
     let (org, other) = (add_org(subject).await, add_org(subject).await);
     add_endpoint(subject, org, "*").await;
     let large: Vec<Event> = (0..600).map(|_| some_event(org, "a.b", at(0))).collect();
@@ -174,7 +174,7 @@ async fn a_large_batch_that_is_broken_off_loses_and_repeats_nothing(subject: &Su
     assert_eq!(stored, 600);
 }
 
-async fn a_batch_with_a_refused_event_leaves_nothing(subject: &Subject) {
+async fn batch_with_a_refused_event_leaves_nothing(subject: &Subject) {
     let org = add_org(subject).await;
     add_endpoint(subject, org, "*").await;
     let refuse = "ALTER TABLE events ADD CONSTRAINT c CHECK (event_type <> 'poison')";
@@ -193,7 +193,7 @@ async fn a_batch_with_a_refused_event_leaves_nothing(subject: &Subject) {
     assert_eq!((rest.stored, rest.planned), (2, 2), "its neighbours are stored without it");
 }
 
-async fn a_refused_delivery_takes_its_event_back(subject: &Subject) {
+async fn refused_delivery_takes_its_event_back(subject: &Subject) {
     let org = add_org(subject).await;
     add_endpoint(subject, org, "*").await;
     let refuse = "ALTER TABLE deliveries ADD CONSTRAINT c CHECK (attempts > 0)";
@@ -205,11 +205,11 @@ async fn a_refused_delivery_takes_its_event_back(subject: &Subject) {
     assert_eq!(subject.count("SELECT count(*) FROM events").await, 0);
 }
 
-async fn an_event_is_buried_once(subject: &Subject) {
+async fn event_is_buried_once(subject: &Subject) {
     let org = add_org(subject).await;
     let event = EventId::mint(at(0));
     for now in [at(1), at(2)] {
-        subject.store.bury_event(org, event, b"\0record", "no\0good", now).await.unwrap();
+        subject.store.quarantine_event(org, event, b"\0record", "no\0good", now).await.unwrap();
     }
     let page = subject.store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap();
     let [letter] = &page.data[..] else { panic!("{page:?}") };

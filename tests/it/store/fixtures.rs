@@ -8,7 +8,7 @@ use hookgate::domain::{
     ErrorClass, Event, EventId, InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
     Outcome, PageRequest, Role, SigningSecret, Timestamp, TraceId,
 };
-use hookgate::store::{ClaimCursor, ClaimRequest, LeaseRoom, Persisted, SharedStore};
+use hookgate::store::{ClaimCursor, ClaimRequest, LeaseBudget, Persisted, SharedStore};
 
 use super::Subject;
 
@@ -114,8 +114,8 @@ pub(crate) async fn org_with_deliveries(subject: &Subject, count: usize) -> (Org
     (org, endpoint)
 }
 
-pub(crate) fn room(deliveries_max: usize, until: Timestamp) -> LeaseRoom<'static> {
-    LeaseRoom {
+pub(crate) fn room(deliveries_max: usize, until: Timestamp) -> LeaseBudget<'static> {
+    LeaseBudget {
         lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until },
         deliveries_max,
         except: &[],
@@ -131,7 +131,7 @@ pub(crate) async fn claim(subject: &Subject, max: usize, now: Timestamp) -> Vec<
 /// Claims for a room, leaving out some endpoints.
 pub(crate) async fn claim_from(
     store: &SharedStore,
-    room: LeaseRoom<'_>,
+    room: LeaseBudget<'_>,
     except: &[EndpointId],
     now: Timestamp,
 ) -> Vec<LeasedDelivery> {

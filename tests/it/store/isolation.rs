@@ -22,7 +22,7 @@ async fn no_method_shows_one_organisation_what_another_owns(subject: &Subject) {
         .await
         .unwrap()
         .unwrap();
-    store.bury_event(owner, EventId::mint(at(0)), b"r", "d", at(0)).await.unwrap();
+    store.quarantine_event(owner, EventId::mint(at(0)), b"r", "d", at(0)).await.unwrap();
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let dead = outcome(&leased, EXHAUSTED, at(1));
     store.record_outcomes_across_orgs(&[dead]).await.unwrap();

@@ -13,20 +13,20 @@ use super::fixtures::{FIRST_PAGE, add_org, at, some_key, some_org};
 use super::{Subject, on_both};
 
 on_both!(
-    a_key_comes_back_as_it_was_added,
-    a_key_of_no_organisation_is_refused,
-    an_organisation_lists_its_own_keys_and_operators_list_all,
-    a_key_expires_at_the_earlier_of_two_moments,
+    key_comes_back_as_it_was_added,
+    key_of_no_organisation_is_refused,
+    organisation_lists_its_own_keys_and_operators_list_all,
+    key_expires_at_the_earlier_of_two_moments,
     rotating_a_key_adds_the_new_one_and_expires_the_old,
     rotating_a_missing_key_adds_nothing,
-    a_key_that_is_no_longer_good_is_not_rotated,
-    a_key_is_rotated_once_however_many_ask,
+    key_that_is_no_longer_good_is_not_rotated,
+    key_is_rotated_once_however_many_ask,
     as_many_keys_are_in_their_grace_as_there_may_be_keys,
     nothing_is_rotated_of_an_organisation_that_is_being_deleted,
-    a_refused_replacement_leaves_the_old_key_alone,
+    refused_replacement_leaves_the_old_key_alone,
     changes_name_keys_and_keys_of_changed_organisations,
-    a_change_is_found_whatever_the_clock_said_of_those_who_made_it,
-    a_change_that_commits_after_younger_ones_is_found,
+    change_is_found_whatever_the_clock_said_of_those_who_made_it,
+    change_that_commits_after_younger_ones_is_found,
     numbers_of_another_database_name_no_keys_again_and_again,
 );
 
@@ -55,7 +55,7 @@ async fn stored(subject: &Subject, id: ApiKeyId) -> Option<ApiKey> {
     subject.store.key_across_orgs(id).await.unwrap()
 }
 
-async fn a_key_comes_back_as_it_was_added(subject: &Subject) {
+async fn key_comes_back_as_it_was_added(subject: &Subject) {
     let mut key = some_key(Role::Tenant(add_org(subject).await), at(1));
     key.expires_at = Some(at(2));
     subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
@@ -69,13 +69,13 @@ async fn a_key_comes_back_as_it_was_added(subject: &Subject) {
     assert!(stored(subject, ApiKeyId::mint(at(1))).await.is_none());
 }
 
-async fn a_key_of_no_organisation_is_refused(subject: &Subject) {
+async fn key_of_no_organisation_is_refused(subject: &Subject) {
     let key = some_key(Role::Tenant(OrgId::mint(at(1))), at(1));
     let refused = subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
 }
 
-async fn an_organisation_lists_its_own_keys_and_operators_list_all(subject: &Subject) {
+async fn organisation_lists_its_own_keys_and_operators_list_all(subject: &Subject) {
     let (ours, theirs) = (add_org(subject).await, add_org(subject).await);
     let first = add_key(subject, Role::Tenant(ours), at(1)).await;
     let second = add_key(subject, Role::Tenant(ours), at(2)).await;
@@ -89,7 +89,7 @@ async fn an_organisation_lists_its_own_keys_and_operators_list_all(subject: &Sub
     assert_eq!(all, [operator.id, other.id, second.id, first.id]);
 }
 
-async fn a_key_expires_at_the_earlier_of_two_moments(subject: &Subject) {
+async fn key_expires_at_the_earlier_of_two_moments(subject: &Subject) {
     let key = add_key(subject, Role::Operator, at(1)).await;
     for (asked, kept) in [(at(50), at(50)), (at(60), at(50)), (at(40), at(40))] {
         assert!(
@@ -124,7 +124,7 @@ async fn rotating_a_key_adds_the_new_one_and_expires_the_old(subject: &Subject) 
     assert_eq!(stored(subject, short.id).await.unwrap().expires_at, Some(at(30)));
 }
 
-async fn a_key_that_is_no_longer_good_is_not_rotated(subject: &Subject) {
+async fn key_that_is_no_longer_good_is_not_rotated(subject: &Subject) {
     let role = Role::Tenant(add_org(subject).await);
     let mut expired = some_key(role, at(1));
     expired.expires_at = Some(at(10));
@@ -140,7 +140,7 @@ async fn a_key_that_is_no_longer_good_is_not_rotated(subject: &Subject) {
     assert_eq!(stored(subject, revoked.id).await.unwrap().replaced_by, None);
 }
 
-async fn a_key_is_rotated_once_however_many_ask(subject: &Subject) {
+async fn key_is_rotated_once_however_many_ask(subject: &Subject) {
     let role = Role::Tenant(add_org(subject).await);
     for grace in [Duration::ZERO, Duration::from_mins(1)] {
         let old = add_key(subject, role, at(1)).await;
@@ -208,7 +208,7 @@ async fn rotating_a_missing_key_adds_nothing(subject: &Subject) {
     assert_eq!(refusal, KeyRotationRefusal::NotFound);
 }
 
-async fn a_refused_replacement_leaves_the_old_key_alone(subject: &Subject) {
+async fn refused_replacement_leaves_the_old_key_alone(subject: &Subject) {
     let old = add_key(subject, Role::Operator, at(1)).await;
     let new = some_key(Role::Tenant(some_org(at(1)).id), at(10));
     let minute = Duration::from_mins(1);
@@ -266,7 +266,7 @@ async fn changes_name_keys_and_keys_of_changed_organisations(subject: &Subject) 
     }
 }
 
-async fn a_change_is_found_whatever_the_clock_said_of_those_who_made_it(subject: &Subject) {
+async fn change_is_found_whatever_the_clock_said_of_those_who_made_it(subject: &Subject) {
     let org = add_org(subject).await;
     let tenant = add_key(subject, Role::Tenant(org), at(1_000_000)).await.id;
     let operator = add_key(subject, Role::Operator, at(1_000_000)).await.id;
@@ -283,7 +283,7 @@ async fn a_change_is_found_whatever_the_clock_said_of_those_who_made_it(subject:
 }
 
 /// SQLite has one transaction that writes at a time.
-async fn a_change_that_commits_after_younger_ones_is_found(subject: &Subject) {
+async fn change_that_commits_after_younger_ones_is_found(subject: &Subject) {
     if !subject.is_postgres() {
         return;
     }

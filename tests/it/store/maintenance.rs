@@ -11,11 +11,11 @@ on_both!(
     migrations_go_up_and_down,
     endpoints_from_before_a_step_are_there_after_it,
     instances_that_migrate_at_once_apply_each_step_once,
-    a_store_without_its_schema_is_unavailable,
+    store_without_its_schema_is_unavailable,
     old_dedup_keys_are_forgotten_and_younger_ones_kept,
     upkeep_runs_on_several_instances_at_once,
-    a_checkpoint_lets_the_log_start_anew,
-    a_closed_store_is_unavailable,
+    checkpoint_lets_the_log_start_anew,
+    closed_store_is_unavailable,
 );
 
 async fn migrations_go_up_and_down(subject: &Subject) {
@@ -61,7 +61,7 @@ async fn instances_that_migrate_at_once_apply_each_step_once(subject: &Subject) 
     assert_eq!(instances.join_all().await.iter().sum::<usize>(), all);
 }
 
-async fn a_store_without_its_schema_is_unavailable(subject: &Subject) {
+async fn store_without_its_schema_is_unavailable(subject: &Subject) {
     subject.store.ping().await.unwrap();
     while subject.store.migrate_down().await.unwrap().is_some() {}
     let error = subject.store.ping().await.unwrap_err();
@@ -105,7 +105,7 @@ async fn upkeep_runs_on_several_instances_at_once(subject: &Subject) {
     }
 }
 
-async fn a_checkpoint_lets_the_log_start_anew(subject: &Subject) {
+async fn checkpoint_lets_the_log_start_anew(subject: &Subject) {
     let org = add_org(subject).await;
     add_endpoint(subject, org, "*").await;
     let write = async || {
@@ -124,7 +124,7 @@ async fn a_checkpoint_lets_the_log_start_anew(subject: &Subject) {
     assert_eq!(subject.count("SELECT count(*) FROM events").await, 21 * 50);
 }
 
-async fn a_closed_store_is_unavailable(subject: &Subject) {
+async fn closed_store_is_unavailable(subject: &Subject) {
     let store = subject.another().await;
     store.close().await;
     let error = store.ping().await.unwrap_err();

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use hookgate::domain::{
-    Actor, Decision, Endpoint, EndpointChange, EventId, InstanceId, LeasedDelivery, OrgId, Pacing,
-    PacingChange,
+    Actor, Decision, DeliveryPolicy, DeliveryPolicyChange, Endpoint, EndpointChange, EventId,
+    InstanceId, LeasedDelivery, OrgId,
 };
 use tokio::task::JoinSet;
 
@@ -14,20 +14,20 @@ use super::{Subject, on_both};
 
 on_both!(
     of_ordered_deliveries_only_the_oldest_is_claimed,
-    the_head_of_an_ordered_endpoint_holds_up_the_rest_until_it_is_settled,
-    an_older_delivery_that_comes_back_waits_for_the_one_under_way_and_then_goes_first,
+    head_of_an_ordered_endpoint_holds_up_the_rest_until_it_is_settled,
+    older_delivery_that_comes_back_waits_for_the_one_under_way_and_then_goes_first,
     ordered_deliveries_are_never_planned_leased,
     ordering_holds_for_what_is_planned_after_it_was_asked_for,
     organisations_with_ordered_endpoints_are_known,
     claimers_at_once_keep_the_order,
-    a_server_that_starts_again_lets_go_of_the_head_it_held,
-    a_replay_to_an_ordered_endpoint_takes_its_events_place,
+    server_that_starts_again_lets_go_of_the_head_it_held,
+    replay_to_an_ordered_endpoint_takes_its_events_place,
 );
 
 async fn ordered_endpoint(subject: &Subject) -> (OrgId, Endpoint) {
     let org = add_org(subject).await;
-    let pacing = Pacing { ordered: true, ..Pacing::default() };
-    let endpoint = Endpoint { pacing, ..some_endpoint(org, "*") };
+    let policy = DeliveryPolicy { ordered: true, ..DeliveryPolicy::default() };
+    let endpoint = Endpoint { policy, ..some_endpoint(org, "*") };
     subject.store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     (org, endpoint)
 }
@@ -55,7 +55,7 @@ async fn of_ordered_deliveries_only_the_oldest_is_claimed(subject: &Subject) {
     }
 }
 
-async fn the_head_of_an_ordered_endpoint_holds_up_the_rest_until_it_is_settled(subject: &Subject) {
+async fn head_of_an_ordered_endpoint_holds_up_the_rest_until_it_is_settled(subject: &Subject) {
     let (org, endpoint) = ordered_endpoint(subject).await;
     let events = plan(subject, org, &[10, 20, 30]).await;
     let head = claim(subject, 10, at(100)).await.remove(0);
@@ -86,7 +86,7 @@ async fn the_head_of_an_ordered_endpoint_holds_up_the_rest_until_it_is_settled(s
     assert_eq!(claim(subject, 10, at(501)).await[0].event.id, events[2]);
 }
 
-async fn an_older_delivery_that_comes_back_waits_for_the_one_under_way_and_then_goes_first(
+async fn older_delivery_that_comes_back_waits_for_the_one_under_way_and_then_goes_first(
     subject: &Subject,
 ) {
     let (org, _) = ordered_endpoint(subject).await;
@@ -95,7 +95,7 @@ async fn an_older_delivery_that_comes_back_waits_for_the_one_under_way_and_then_
     record(subject, &first, EXHAUSTED, 101).await;
     let second = claim(subject, 10, at(102)).await.remove(0);
     subject.store.retry_delivery(org, first.id, &Actor::CLI, at(103)).await.unwrap().unwrap();
-    assert_eq!(claim(subject, 10, at(104)).await.len(), 0, "one is under way");
+    assert_eq!(claim(subject, 10, at(104)).await.len(), 0, "one is in flight");
     record(subject, &second, Decision::Delivered, 105).await;
     assert_eq!(claim(subject, 10, at(106)).await[0].event.id, events[0]);
 }
@@ -119,15 +119,16 @@ async fn ordering_holds_for_what_is_planned_after_it_was_asked_for(subject: &Sub
     let org = add_org(subject).await;
     let endpoint = add_endpoint(subject, org, "*").await;
     let switch = async |ordered| {
-        let pacing = PacingChange { ordered: Some(ordered), ..PacingChange::default() };
-        let change = EndpointChange { pacing, ..EndpointChange::default() };
+        let policy =
+            DeliveryPolicyChange { ordered: Some(ordered), ..DeliveryPolicyChange::default() };
+        let change = EndpointChange { policy, ..EndpointChange::default() };
         let store = &subject.store;
         store.update_endpoint(org, endpoint.id, &change, &Actor::CLI, at(0)).await.unwrap().unwrap()
     };
     plan(subject, org, &[1, 2]).await;
-    assert!(switch(true).await.pacing.ordered);
+    assert!(switch(true).await.policy.ordered);
     plan(subject, org, &[3, 4]).await;
-    assert!(!switch(false).await.pacing.ordered);
+    assert!(!switch(false).await.policy.ordered);
     plan(subject, org, &[5, 6]).await;
     assert_eq!(claim(subject, 10, at(100)).await.len(), 5, "all but the second ordered one");
 }
@@ -143,7 +144,7 @@ async fn organisations_with_ordered_endpoints_are_known(subject: &Subject) {
     assert_eq!(subject.store.ordered_orgs_across_orgs(&[]).await.unwrap(), []);
 }
 
-async fn a_server_that_starts_again_lets_go_of_the_head_it_held(subject: &Subject) {
+async fn server_that_starts_again_lets_go_of_the_head_it_held(subject: &Subject) {
     let (org, _) = ordered_endpoint(subject).await;
     let events = plan(subject, org, &[10, 20]).await;
     assert_eq!(claim(subject, 10, at(100)).await.len(), 1);
@@ -152,7 +153,7 @@ async fn a_server_that_starts_again_lets_go_of_the_head_it_held(subject: &Subjec
     assert_eq!(claim(subject, 10, at(101)).await[0].event.id, events[0]);
 }
 
-async fn a_replay_to_an_ordered_endpoint_takes_its_events_place(subject: &Subject) {
+async fn replay_to_an_ordered_endpoint_takes_its_events_place(subject: &Subject) {
     let (org, _) = ordered_endpoint(subject).await;
     let events = plan(subject, org, &[10, 20, 30]).await;
     let first = claim(subject, 10, at(100)).await.remove(0);

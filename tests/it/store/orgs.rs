@@ -4,13 +4,13 @@ use super::fixtures::{FIRST_PAGE, add_org, at, some_org};
 use super::{Subject, on_both};
 
 on_both!(
-    an_organisation_comes_back_as_it_was_added,
-    an_organisation_is_added_once,
-    a_change_touches_what_it_names_only,
+    organisation_comes_back_as_it_was_added,
+    organisation_is_added_once,
+    change_touches_what_it_names_only,
     organisations_are_listed_from_newest_to_oldest,
 );
 
-async fn an_organisation_comes_back_as_it_was_added(subject: &Subject) {
+async fn organisation_comes_back_as_it_was_added(subject: &Subject) {
     let mut org = some_org(at(1));
     for (place, limit) in (7..).zip(Limit::ALL) {
         org.limits = org.limits.with(limit, Some(place));
@@ -20,14 +20,14 @@ async fn an_organisation_comes_back_as_it_was_added(subject: &Subject) {
     assert_eq!(subject.store.org(some_org(at(1)).id).await.unwrap(), None);
 }
 
-async fn an_organisation_is_added_once(subject: &Subject) {
+async fn organisation_is_added_once(subject: &Subject) {
     let org = some_org(at(1));
     subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
     let again = subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap_err();
     assert!(matches!(again, hookgate::store::StoreError::Refused(_)), "{again}");
 }
 
-async fn a_change_touches_what_it_names_only(subject: &Subject) {
+async fn change_touches_what_it_names_only(subject: &Subject) {
     let id = add_org(subject).await;
     let update = async |change| {
         subject.store.update_org(id, &change, &Actor::CLI, at(5)).await.unwrap().unwrap()

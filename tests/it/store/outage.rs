@@ -20,7 +20,7 @@ fn impatient(directory: &tempfile::TempDir) -> StoreConfig {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
+async fn stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
     let server = PrivatePostgres::start();
     let directory = tempfile::tempdir().unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
@@ -43,7 +43,7 @@ async fn a_stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_another_process_keeps_locked_is_an_outage_until_it_is_let_go() {
+async fn file_that_another_process_keeps_locked_is_an_outage_until_it_is_let_go() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("hookgate.db");
     let metrics = Arc::new(Metrics::new().unwrap());

@@ -8,15 +8,15 @@ use super::fixtures::{
 use super::{Subject, on_both};
 
 on_both!(
-    a_delivered_webhook_is_final,
-    a_failed_attempt_is_counted_and_tried_again_when_it_is_due,
-    a_delivery_that_is_handed_back_counts_no_attempt,
-    a_delivery_that_is_given_up_leaves_a_dead_letter,
-    an_outcome_of_a_lost_lease_changes_nothing,
-    an_outcome_counts_once,
-    an_outcome_repeated_in_a_batch_counts_once,
-    a_batch_of_outcomes_counts_each_for_itself,
-    a_retry_to_an_endpoint_that_was_disabled_is_parked,
+    delivered_webhook_is_final,
+    failed_attempt_is_counted_and_tried_again_when_it_is_due,
+    delivery_that_is_handed_back_counts_no_attempt,
+    delivery_that_is_given_up_leaves_a_dead_letter,
+    outcome_of_a_lost_lease_changes_nothing,
+    outcome_counts_once,
+    outcome_repeated_in_a_batch_counts_once,
+    batch_of_outcomes_counts_each_for_itself,
+    retry_to_an_endpoint_that_was_disabled_is_parked,
     words_with_a_nul_byte_are_recorded,
 );
 
@@ -24,7 +24,7 @@ async fn record(subject: &Subject, outcomes: &[Outcome]) -> usize {
     subject.store.record_outcomes_across_orgs(outcomes).await.unwrap()
 }
 
-async fn a_delivered_webhook_is_final(subject: &Subject) {
+async fn delivered_webhook_is_final(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let attempt = Attempt {
@@ -48,7 +48,7 @@ async fn a_delivered_webhook_is_final(subject: &Subject) {
     assert_eq!(record(subject, &[]).await, 0);
 }
 
-async fn a_failed_attempt_is_counted_and_tried_again_when_it_is_due(subject: &Subject) {
+async fn failed_attempt_is_counted_and_tried_again_when_it_is_due(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let first = claim(subject, 1, at(0)).await.remove(0);
     assert_eq!(record(subject, &[outcome(&first, Decision::RetryAt(at(100)), at(1))]).await, 1);
@@ -64,7 +64,7 @@ async fn a_failed_attempt_is_counted_and_tried_again_when_it_is_due(subject: &Su
     assert_eq!(attempts, [failed_attempt(1, at(1)), failed_attempt(2, at(101))]);
 }
 
-async fn a_delivery_that_is_handed_back_counts_no_attempt(subject: &Subject) {
+async fn delivery_that_is_handed_back_counts_no_attempt(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let back = Outcome { attempt: None, ..outcome(&leased, Decision::RetryAt(at(5)), at(1)) };
@@ -73,7 +73,7 @@ async fn a_delivery_that_is_handed_back_counts_no_attempt(subject: &Subject) {
     assert_eq!(claim(subject, 1, at(5)).await[0].attempts, 0);
 }
 
-async fn a_delivery_that_is_given_up_leaves_a_dead_letter(subject: &Subject) {
+async fn delivery_that_is_given_up_leaves_a_dead_letter(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 2).await;
     let leased = claim(subject, 2, at(0)).await;
     let exhausted = outcome(&leased[0], EXHAUSTED, at(1));
@@ -94,7 +94,7 @@ async fn a_delivery_that_is_given_up_leaves_a_dead_letter(subject: &Subject) {
     assert_eq!(claim(subject, 2, at(10_000)).await.len(), 0);
 }
 
-async fn an_outcome_of_a_lost_lease_changes_nothing(subject: &Subject) {
+async fn outcome_of_a_lost_lease_changes_nothing(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let stalled = claim(subject, 1, at(0)).await.remove(0);
     let current = claim(subject, 1, at(60)).await.remove(0);
@@ -109,7 +109,7 @@ async fn an_outcome_of_a_lost_lease_changes_nothing(subject: &Subject) {
     assert_eq!(record(subject, &[outcome(&current, Decision::Delivered, at(62))]).await, 1);
 }
 
-async fn an_outcome_counts_once(subject: &Subject) {
+async fn outcome_counts_once(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let retry = outcome(&leased, Decision::RetryAt(at(5)), at(1));
@@ -118,7 +118,7 @@ async fn an_outcome_counts_once(subject: &Subject) {
     assert_eq!(subject.store.delivery(org, leased.id).await.unwrap().unwrap().attempts, 1);
 }
 
-async fn an_outcome_repeated_in_a_batch_counts_once(subject: &Subject) {
+async fn outcome_repeated_in_a_batch_counts_once(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let batch = [outcome(&leased, Decision::Delivered, at(1)), outcome(&leased, EXHAUSTED, at(2))];
@@ -131,7 +131,7 @@ async fn an_outcome_repeated_in_a_batch_counts_once(subject: &Subject) {
     );
 }
 
-async fn a_batch_of_outcomes_counts_each_for_itself(subject: &Subject) {
+async fn batch_of_outcomes_counts_each_for_itself(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 300).await;
     let leased = claim(subject, 300, at(0)).await;
     let decide = |place: usize| match place % 3 {
@@ -151,7 +151,7 @@ async fn a_batch_of_outcomes_counts_each_for_itself(subject: &Subject) {
     assert_eq!(subject.store.attempts(org, leased[7].id).await.unwrap().len(), 1);
 }
 
-async fn a_retry_to_an_endpoint_that_was_disabled_is_parked(subject: &Subject) {
+async fn retry_to_an_endpoint_that_was_disabled_is_parked(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let change = |reason: Option<&str>| EndpointChange {

@@ -14,9 +14,9 @@ use super::{Subject, on_both};
 
 on_both!(
     every_list_is_walked_whole_though_its_rows_share_a_moment,
-    a_list_is_stable_while_newer_rows_are_added,
+    list_is_stable_while_newer_rows_are_added,
     deliveries_are_listed_by_what_the_filter_names,
-    a_cursor_from_nowhere_is_no_error,
+    cursor_from_nowhere_is_no_error,
 );
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Page<Uuid>, StoreError>> + 'a>>;
@@ -100,7 +100,7 @@ async fn every_list_is_walked_whole_though_its_rows_share_a_moment(subject: &Sub
     }
 }
 
-async fn a_list_is_stable_while_newer_rows_are_added(subject: &Subject) {
+async fn list_is_stable_while_newer_rows_are_added(subject: &Subject) {
     let org = add_org(subject).await;
     let events: Vec<Event> = (1..=4).map(|second| some_event(org, "a.b", at(second))).collect();
     persist(subject, &events, at(9)).await;
@@ -151,7 +151,7 @@ async fn deliveries_are_listed_by_what_the_filter_names(subject: &Subject) {
     }
 }
 
-async fn a_cursor_from_nowhere_is_no_error(subject: &Subject) {
+async fn cursor_from_nowhere_is_no_error(subject: &Subject) {
     let org = add_org(subject).await;
     persist(subject, &[some_event(org, "a.b", at(0))], at(0)).await;
     for (micros, expected) in [(i64::MIN, 0), (i64::MAX, 1)] {

@@ -16,20 +16,20 @@ use super::fixtures::{
 use super::{Subject, on_both};
 
 on_both!(
-    a_delivery_is_repeated_whatever_became_of_it_and_as_often_as_asked,
-    a_replay_to_a_disabled_or_removed_endpoint_is_refused,
-    an_event_goes_once_more_to_every_endpoint_it_was_planned_for,
-    an_event_goes_to_the_endpoint_that_is_named_and_to_no_other,
-    a_replay_of_dead_letters_repeats_each_once_in_the_order_of_the_events,
-    a_replay_is_for_the_dead_letters_that_its_filter_names,
+    delivery_is_repeated_whatever_became_of_it_and_as_often_as_asked,
+    replay_to_a_disabled_or_removed_endpoint_is_refused,
+    event_goes_once_more_to_every_endpoint_it_was_planned_for,
+    event_goes_to_the_endpoint_that_is_named_and_to_no_other,
+    replay_of_dead_letters_repeats_each_once_in_the_order_of_the_events,
+    replay_is_for_the_dead_letters_that_its_filter_names,
     what_was_replayed_before_is_left_alone,
-    a_replay_skips_and_counts_endpoints_that_are_off,
-    a_cancelled_replay_goes_no_further,
+    replay_skips_and_counts_endpoints_that_are_off,
+    cancelled_replay_goes_no_further,
     several_instances_repeat_each_dead_letter_once,
-    a_refused_event_stops_the_step_and_is_passed_by_once,
+    refused_event_stops_the_step_and_is_passed_by_once,
     replays_take_turns,
     dead_letters_are_shown_and_deleted_one_by_one,
-    a_stranger_finds_no_replay,
+    stranger_finds_no_replay,
 );
 
 /// Gives up what is leased.
@@ -78,7 +78,7 @@ async fn disable(subject: &Subject, org: OrgId, endpoint: EndpointId) {
         .unwrap();
 }
 
-async fn a_delivery_is_repeated_whatever_became_of_it_and_as_often_as_asked(subject: &Subject) {
+async fn delivery_is_repeated_whatever_became_of_it_and_as_often_as_asked(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 3).await;
     let leased = claim(subject, 3, at(0)).await;
     bury(subject, &leased[..1], at(1)).await;
@@ -110,7 +110,7 @@ async fn a_delivery_is_repeated_whatever_became_of_it_and_as_often_as_asked(subj
     assert_eq!((old.status, old.replay_of), (DeliveryStatus::Dead, None));
 }
 
-async fn a_replay_to_a_disabled_or_removed_endpoint_is_refused(subject: &Subject) {
+async fn replay_to_a_disabled_or_removed_endpoint_is_refused(subject: &Subject) {
     let (org, endpoint) = org_with_dead(subject, 1).await;
     let old = deliveries(subject, org).await.remove(0);
     let replay =
@@ -137,7 +137,7 @@ async fn a_replay_to_a_disabled_or_removed_endpoint_is_refused(subject: &Subject
     assert_eq!(deliveries(subject, org).await.len(), 1);
 }
 
-async fn an_event_goes_once_more_to_every_endpoint_it_was_planned_for(subject: &Subject) {
+async fn event_goes_once_more_to_every_endpoint_it_was_planned_for(subject: &Subject) {
     let org = add_org(subject).await;
     let mut endpoints = Vec::new();
     for filters in ["a.*", "a.b", "a.*", "a.*", "other"] {
@@ -177,7 +177,7 @@ async fn an_event_goes_once_more_to_every_endpoint_it_was_planned_for(subject: &
     }
 }
 
-async fn an_event_goes_to_the_endpoint_that_is_named_and_to_no_other(subject: &Subject) {
+async fn event_goes_to_the_endpoint_that_is_named_and_to_no_other(subject: &Subject) {
     let (org, endpoint) = org_with_dead(subject, 1).await;
     let new = add_endpoint(subject, org, "other").await;
     let old = deliveries(subject, org).await.remove(0);
@@ -195,7 +195,7 @@ async fn an_event_goes_to_the_endpoint_that_is_named_and_to_no_other(subject: &S
     assert_eq!(claim(subject, 9, at(20)).await.len(), 2);
 }
 
-async fn a_replay_of_dead_letters_repeats_each_once_in_the_order_of_the_events(subject: &Subject) {
+async fn replay_of_dead_letters_repeats_each_once_in_the_order_of_the_events(subject: &Subject) {
     let count = REPLAYS_PER_STEP + 500;
     let (org, _) = org_with_dead(subject, count).await;
     let old: BTreeSet<_> = deliveries(subject, org).await.iter().map(|old| old.id.uuid()).collect();
@@ -227,7 +227,7 @@ async fn a_replay_of_dead_letters_repeats_each_once_in_the_order_of_the_events(s
     }
 }
 
-async fn a_replay_is_for_the_dead_letters_that_its_filter_names(subject: &Subject) {
+async fn replay_is_for_the_dead_letters_that_its_filter_names(subject: &Subject) {
     let org = add_org(subject).await;
     let (one, other) =
         (add_endpoint(subject, org, "a.*").await, add_endpoint(subject, org, "b").await);
@@ -301,7 +301,7 @@ async fn what_was_replayed_before_is_left_alone(subject: &Subject) {
     assert!(letters.is_empty());
 }
 
-async fn a_replay_skips_and_counts_endpoints_that_are_off(subject: &Subject) {
+async fn replay_skips_and_counts_endpoints_that_are_off(subject: &Subject) {
     let (org, on) = org_with_deliveries(subject, 0).await;
     let (disabled, removed) =
         (add_endpoint(subject, org, "*").await, add_endpoint(subject, org, "*").await);
@@ -322,7 +322,7 @@ async fn a_replay_skips_and_counts_endpoints_that_are_off(subject: &Subject) {
     assert_eq!(letters.len(), 8, "what was skipped can be replayed later");
 }
 
-async fn a_cancelled_replay_goes_no_further(subject: &Subject) {
+async fn cancelled_replay_goes_no_further(subject: &Subject) {
     let count = REPLAYS_PER_STEP + 1;
     let (org, _) = org_with_dead(subject, count).await;
     let replay = start(subject, org, &ALL_LETTERS).await;
@@ -371,12 +371,12 @@ async fn is_running(store: &SharedStore, org: OrgId, id: ReplayId) -> bool {
     store.replay(org, id).await.unwrap().unwrap().status == ReplayStatus::Running
 }
 
-async fn a_refused_event_stops_the_step_and_is_passed_by_once(subject: &Subject) {
+async fn refused_event_stops_the_step_and_is_passed_by_once(subject: &Subject) {
     let store = &subject.store;
     let (org, _) = org_with_dead(subject, 2).await;
     let refused = [EventId::mint(at(11)), EventId::mint(at(12))];
     for (second, event) in (11..).zip(refused) {
-        store.bury_event(org, event, b"record", "no", at(second)).await.unwrap();
+        store.quarantine_event(org, event, b"record", "no", at(second)).await.unwrap();
     }
     let replay = start(subject, org, &ALL_LETTERS).await;
     assert_eq!(replay.total, Some(4));
@@ -388,12 +388,12 @@ async fn a_refused_event_stops_the_step_and_is_passed_by_once(subject: &Subject)
     let again = step().await;
     assert_eq!((again.planned, again.stopped_at.unwrap().place.id), (0, refused[0].uuid()));
     for _ in 0..2 {
-        store.pass_buried_event(org, &buried, true, at(31)).await.unwrap();
+        store.pass_quarantined_event(org, &buried, true, at(31)).await.unwrap();
     }
     let second = step().await.stopped_at.unwrap();
     assert_eq!(second.place.id, refused[1].uuid());
     for stored in [false, true] {
-        store.pass_buried_event(org, &second, stored, at(32)).await.unwrap();
+        store.pass_quarantined_event(org, &second, stored, at(32)).await.unwrap();
     }
     let finished = finish(subject, &replay).await;
     assert_eq!((finished.done, finished.skipped), (3, 1));
@@ -424,20 +424,20 @@ async fn dead_letters_are_shown_and_deleted_one_by_one(subject: &Subject) {
     let (org, endpoint) = org_with_dead(subject, 1).await;
     let stranger = add_org(subject).await;
     let event = EventId::mint(at(0));
-    store.bury_event(org, event, b"record", "no", at(11)).await.unwrap();
+    store.quarantine_event(org, event, b"record", "no", at(11)).await.unwrap();
     let letters = store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data;
     let [buried, dead] = &letters[..] else { panic!("{letters:?}") };
     let shown = store.dead_letter(org, dead.id).await.unwrap().unwrap();
     assert_eq!((shown.endpoint_id, shown.created_at), (Some(endpoint), at(10)));
-    assert_eq!(store.buried_record(org, buried.id).await.unwrap().unwrap(), b"record");
-    assert!(store.buried_record(org, dead.id).await.unwrap().is_none());
+    assert_eq!(store.quarantined_record(org, buried.id).await.unwrap().unwrap(), b"record");
+    assert!(store.quarantined_record(org, dead.id).await.unwrap().is_none());
     let delete = async |org, id| {
         let why = LetterDeletion::Removed;
         store.delete_dead_letter(org, id, why, &Actor::CLI, at(12)).await.unwrap()
     };
     for letter in [buried, dead] {
         assert!(store.dead_letter(stranger, letter.id).await.unwrap().is_none());
-        assert!(store.buried_record(stranger, letter.id).await.unwrap().is_none());
+        assert!(store.quarantined_record(stranger, letter.id).await.unwrap().is_none());
         assert!(!delete(stranger, letter.id).await);
         assert!(delete(org, letter.id).await);
         assert!(!delete(org, letter.id).await);
@@ -445,7 +445,7 @@ async fn dead_letters_are_shown_and_deleted_one_by_one(subject: &Subject) {
     assert_eq!(deliveries(subject, org).await[0].status, DeliveryStatus::Dead);
 }
 
-async fn a_stranger_finds_no_replay(subject: &Subject) {
+async fn stranger_finds_no_replay(subject: &Subject) {
     let store = Arc::clone(&subject.store);
     let (org, endpoint) = org_with_dead(subject, 1).await;
     let stranger = add_org(subject).await;

@@ -9,19 +9,19 @@ use super::fixtures::{
 use super::{Subject, on_both};
 
 on_both!(
-    a_dead_delivery_is_tried_again_and_its_dead_letter_taken_back,
-    a_delivered_and_a_waiting_delivery_may_be_sent_again,
-    a_delivery_under_way_is_left_alone_until_its_lease_lapses,
-    a_delivery_of_a_disabled_endpoint_is_refused,
-    a_delivery_of_a_removed_endpoint_is_refused,
-    a_missing_delivery_is_not_found,
+    dead_delivery_is_tried_again_and_its_dead_letter_taken_back,
+    delivered_and_a_waiting_delivery_may_be_sent_again,
+    delivery_under_way_is_left_alone_until_its_lease_lapses,
+    delivery_of_a_disabled_endpoint_is_refused,
+    delivery_of_a_removed_endpoint_is_refused,
+    missing_delivery_is_not_found,
 );
 
 async fn retry(subject: &Subject, org: OrgId, id: DeliveryId) -> Result<Delivery, DeliveryRefusal> {
     subject.store.retry_delivery(org, id, &Actor::CLI, at(30)).await.unwrap()
 }
 
-async fn a_dead_delivery_is_tried_again_and_its_dead_letter_taken_back(subject: &Subject) {
+async fn dead_delivery_is_tried_again_and_its_dead_letter_taken_back(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let dead = outcome(&leased, EXHAUSTED, at(1));
@@ -48,7 +48,7 @@ async fn a_dead_delivery_is_tried_again_and_its_dead_letter_taken_back(subject: 
     assert_eq!(attempts, [failed_attempt(1, at(1)), failed_attempt(2, at(31))]);
 }
 
-async fn a_delivered_and_a_waiting_delivery_may_be_sent_again(subject: &Subject) {
+async fn delivered_and_a_waiting_delivery_may_be_sent_again(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 2).await;
     let leased = claim(subject, 2, at(0)).await;
     let outcomes = [
@@ -64,7 +64,7 @@ async fn a_delivered_and_a_waiting_delivery_may_be_sent_again(subject: &Subject)
     assert_eq!(claim(subject, 9, at(30)).await.len(), 2);
 }
 
-async fn a_delivery_under_way_is_left_alone_until_its_lease_lapses(subject: &Subject) {
+async fn delivery_under_way_is_left_alone_until_its_lease_lapses(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     assert_eq!(retry(subject, org, leased.id).await.unwrap_err(), DeliveryRefusal::InProgress);
@@ -75,7 +75,7 @@ async fn a_delivery_under_way_is_left_alone_until_its_lease_lapses(subject: &Sub
     assert_eq!(subject.store.record_outcomes_across_orgs(&[late]).await.unwrap(), 0);
 }
 
-async fn a_delivery_of_a_disabled_endpoint_is_refused(subject: &Subject) {
+async fn delivery_of_a_disabled_endpoint_is_refused(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
     let change = EndpointChange {
         disabled_reason: Some(Some("gone".to_owned())),
@@ -86,7 +86,7 @@ async fn a_delivery_of_a_disabled_endpoint_is_refused(subject: &Subject) {
     assert_eq!(retry(subject, org, id).await.unwrap_err(), DeliveryRefusal::EndpointDisabled);
 }
 
-async fn a_delivery_of_a_removed_endpoint_is_refused(subject: &Subject) {
+async fn delivery_of_a_removed_endpoint_is_refused(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
     let id = claim(subject, 1, at(0)).await[0].id;
     subject.store.delete_endpoint(org, endpoint.id, &Actor::CLI, at(1)).await.unwrap();
@@ -95,7 +95,7 @@ async fn a_delivery_of_a_removed_endpoint_is_refused(subject: &Subject) {
     assert_eq!(delivery.status, DeliveryStatus::Cancelled);
 }
 
-async fn a_missing_delivery_is_not_found(subject: &Subject) {
+async fn missing_delivery_is_not_found(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let missing = DeliveryId::mint(at(0));
     assert_eq!(retry(subject, org, missing).await.unwrap_err(), DeliveryRefusal::NotFound);

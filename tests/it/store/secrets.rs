@@ -15,18 +15,18 @@ use super::{Subject, on_both};
 
 on_both!(
     secrets_and_headers_come_back_as_they_were_added,
-    a_rotation_keeps_the_old_secret_for_the_overlap,
-    a_rotation_of_no_endpoint_of_the_organisation_is_refused,
-    a_rotation_beyond_the_bound_is_refused_and_changes_nothing,
+    rotation_keeps_the_old_secret_for_the_overlap,
+    rotation_of_no_endpoint_of_the_organisation_is_refused,
+    rotation_beyond_the_bound_is_refused_and_changes_nothing,
     rotations_at_once_lose_no_secret,
     with_a_key_nothing_secret_is_in_clear_and_without_it_the_rest_is_still_read,
     rows_in_clear_are_read_and_encrypted_step_by_step,
     keys_are_changed_by_listing_both,
-    a_secret_moved_to_another_row_is_unreadable_there,
-    an_unreadable_secret_stops_nobody_elses_claim,
-    a_lost_key_can_be_got_over,
-    an_event_can_be_planned_for_one_endpoint_whatever_its_filters,
-    an_event_is_planned_for_no_endpoint_that_is_missing_or_disabled,
+    secret_moved_to_another_row_is_unreadable_there,
+    unreadable_secret_stops_nobody_elses_claim,
+    lost_key_can_be_got_over,
+    event_can_be_planned_for_one_endpoint_whatever_its_filters,
+    event_is_planned_for_no_endpoint_that_is_missing_or_disabled,
 );
 
 const OLD: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
@@ -99,7 +99,7 @@ async fn secrets_and_headers_come_back_as_they_were_added(subject: &Subject) {
     assert_eq!((again.headers, again.secrets), (Ok(custom()), added.secrets));
 }
 
-async fn a_rotation_keeps_the_old_secret_for_the_overlap(subject: &Subject) {
+async fn rotation_keeps_the_old_secret_for_the_overlap(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
     let old = endpoint.secrets.as_ref().unwrap().current().clone();
     let new = new_secret();
@@ -116,7 +116,7 @@ async fn a_rotation_keeps_the_old_secret_for_the_overlap(subject: &Subject) {
     assert_eq!(signing(at(10).plus(DAY)), [new]);
 }
 
-async fn a_rotation_of_no_endpoint_of_the_organisation_is_refused(subject: &Subject) {
+async fn rotation_of_no_endpoint_of_the_organisation_is_refused(subject: &Subject) {
     let (org, other) = (add_org(subject).await, add_org(subject).await);
     let endpoint = add_endpoint(subject, org, "*").await;
     for (org, id) in [(other, endpoint.id), (org, EndpointId::mint(at(0)))] {
@@ -127,7 +127,7 @@ async fn a_rotation_of_no_endpoint_of_the_organisation_is_refused(subject: &Subj
     assert_eq!(read(&subject.store, &endpoint).await.secrets, endpoint.secrets);
 }
 
-async fn a_rotation_beyond_the_bound_is_refused_and_changes_nothing(subject: &Subject) {
+async fn rotation_beyond_the_bound_is_refused_and_changes_nothing(subject: &Subject) {
     let org = add_org(subject).await;
     let mut endpoint = add_endpoint(subject, org, "*").await;
     for _ in 0..Secrets::EARLIER_MAX {
@@ -230,7 +230,7 @@ async fn keys_are_changed_by_listing_both(subject: &Subject) {
     }
 }
 
-async fn a_secret_moved_to_another_row_is_unreadable_there(subject: &Subject) {
+async fn secret_moved_to_another_row_is_unreadable_there(subject: &Subject) {
     let store = keyed(subject, OLD).await;
     let org = add_org(subject).await;
     let (victim, thief) = (add_full(&store, org).await, add_full(&store, org).await);
@@ -250,7 +250,7 @@ async fn a_secret_moved_to_another_row_is_unreadable_there(subject: &Subject) {
     store.close().await;
 }
 
-async fn an_unreadable_secret_stops_nobody_elses_claim(subject: &Subject) {
+async fn unreadable_secret_stops_nobody_elses_claim(subject: &Subject) {
     let org = add_org(subject).await;
     let store = keyed(subject, OLD).await;
     let unreadable = add_full(&store, org).await;
@@ -272,7 +272,7 @@ async fn an_unreadable_secret_stops_nobody_elses_claim(subject: &Subject) {
     store.close().await;
 }
 
-async fn a_lost_key_can_be_got_over(subject: &Subject) {
+async fn lost_key_can_be_got_over(subject: &Subject) {
     let org = add_org(subject).await;
     let (lost, store) = (keyed(subject, OLD).await, keyed(subject, NEW).await);
     let endpoint = add_full(&lost, org).await;
@@ -287,7 +287,7 @@ async fn a_lost_key_can_be_got_over(subject: &Subject) {
     store.close().await;
 }
 
-async fn an_event_can_be_planned_for_one_endpoint_whatever_its_filters(subject: &Subject) {
+async fn event_can_be_planned_for_one_endpoint_whatever_its_filters(subject: &Subject) {
     let org = add_org(subject).await;
     let endpoint = add_endpoint(subject, org, "invoice.*").await;
     add_endpoint(subject, org, "*").await;
@@ -308,7 +308,7 @@ async fn an_event_can_be_planned_for_one_endpoint_whatever_its_filters(subject: 
     assert_eq!(claim(subject, 10, at(5)).await.len(), 1);
 }
 
-async fn an_event_is_planned_for_no_endpoint_that_is_missing_or_disabled(subject: &Subject) {
+async fn event_is_planned_for_no_endpoint_that_is_missing_or_disabled(subject: &Subject) {
     let (org, other) = (add_org(subject).await, add_org(subject).await);
     let endpoint = add_endpoint(subject, org, "*").await;
     let disabled_reason = Some(Some("by its owner".to_owned()));

@@ -9,7 +9,7 @@ use super::{Subject, on_both};
 
 on_both!(
     since_when_an_endpoint_fails_is_kept_until_an_attempt_succeeds,
-    an_endpoint_that_has_failed_for_too_long_is_disabled_with_its_deliveries_parked,
+    endpoint_that_has_failed_for_too_long_is_disabled_with_its_deliveries_parked,
     gone_disables_the_endpoint_with_the_outcome,
     what_is_told_is_stored_once_and_only_for_those_who_asked,
     enabling_an_endpoint_or_moving_it_starts_afresh,
@@ -47,7 +47,7 @@ async fn since_when_an_endpoint_fails_is_kept_until_an_attempt_succeeds(subject:
     assert_eq!(failing_since(subject, org, endpoint.id).await, None);
 }
 
-async fn an_endpoint_that_has_failed_for_too_long_is_disabled_with_its_deliveries_parked(
+async fn endpoint_that_has_failed_for_too_long_is_disabled_with_its_deliveries_parked(
     subject: &Subject,
 ) {
     let (org, endpoint) = org_with_deliveries(subject, 3).await;

@@ -22,17 +22,17 @@ use super::{Subject, on_both};
 on_both!(
     scopes_revocation_and_last_use_come_back,
     keys_from_before_there_were_scopes_have_all_of_their_role,
-    a_quota_of_keys_and_endpoints_holds_against_many_at_once,
-    a_suspended_organisations_deliveries_wait_and_lose_no_attempt,
+    quota_of_keys_and_endpoints_holds_against_many_at_once,
+    suspended_organisations_deliveries_wait_and_lose_no_attempt,
     events_of_a_suspended_organisation_are_stored_and_sent_after_it,
-    an_endpoint_its_owner_disabled_stays_so_through_a_suspension,
-    an_endpoint_enabled_or_added_during_a_suspension_waits_for_its_end,
-    a_deletion_leaves_no_row_with_the_organisations_id,
+    endpoint_its_owner_disabled_stays_so_through_a_suspension,
+    endpoint_enabled_or_added_during_a_suspension_waits_for_its_end,
+    deletion_leaves_no_row_with_the_organisations_id,
     nothing_of_a_deleted_organisation_is_stored_any_more,
     what_is_used_in_a_month_adds_up,
     every_change_is_in_the_log_with_who_and_where_from_and_no_secret,
     operators_read_an_organisations_log_from_its_creation_on,
-    a_change_that_is_refused_is_not_in_the_log,
+    change_that_is_refused_is_not_in_the_log,
 );
 
 async fn set(subject: &Subject, org: OrgId, limit: Limit, value: u32) {
@@ -84,7 +84,7 @@ async fn keys_from_before_there_were_scopes_have_all_of_their_role(subject: &Sub
     }
 }
 
-async fn a_quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subject) {
+async fn quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subject) {
     let org = add_org(subject).await;
     set(subject, org, Limit::Keys, 3).await;
     set(subject, org, Limit::Endpoints, 3).await;
@@ -121,7 +121,7 @@ async fn a_quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subj
     assert_eq!(store.insert_key_across_orgs(&another, &Actor::CLI).await.unwrap(), Ok(()));
 }
 
-async fn a_suspended_organisations_deliveries_wait_and_lose_no_attempt(subject: &Subject) {
+async fn suspended_organisations_deliveries_wait_and_lose_no_attempt(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 3).await;
     let under_way = claim(subject, 1, at(1)).await;
     let suspended = suspend(subject, org, true, 2).await;
@@ -156,7 +156,7 @@ async fn events_of_a_suspended_organisation_are_stored_and_sent_after_it(subject
     assert_eq!(claim(subject, 10, at(4)).await.len(), 2);
 }
 
-async fn an_endpoint_its_owner_disabled_stays_so_through_a_suspension(subject: &Subject) {
+async fn endpoint_its_owner_disabled_stays_so_through_a_suspension(subject: &Subject) {
     let org = add_org(subject).await;
     let (before, during) =
         (add_endpoint(subject, org, "*").await, add_endpoint(subject, org, "*").await);
@@ -177,7 +177,7 @@ async fn an_endpoint_its_owner_disabled_stays_so_through_a_suspension(subject: &
     }
 }
 
-async fn an_endpoint_enabled_or_added_during_a_suspension_waits_for_its_end(subject: &Subject) {
+async fn endpoint_enabled_or_added_during_a_suspension_waits_for_its_end(subject: &Subject) {
     let org = add_org(subject).await;
     let off = add_endpoint(subject, org, "*").await;
     let switch = async |reason: Option<&str>, now| {
@@ -211,7 +211,7 @@ async fn rows_of(subject: &Subject, org: OrgId) -> i64 {
     rows
 }
 
-async fn a_deletion_leaves_no_row_with_the_organisations_id(subject: &Subject) {
+async fn deletion_leaves_no_row_with_the_organisations_id(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 5).await;
     let (other, _) = org_with_deliveries(subject, 2).await;
     let key = some_key(Role::Tenant(org), at(1));
@@ -223,7 +223,7 @@ async fn a_deletion_leaves_no_row_with_the_organisations_id(subject: &Subject) {
     subject.store.record_outcomes_across_orgs(&dead).await.unwrap();
     subject
         .store
-        .bury_event(org, named_event(org, "x", at(1)).id, b"x", "why", at(3))
+        .quarantine_event(org, named_event(org, "x", at(1)).id, b"x", "why", at(3))
         .await
         .unwrap();
     let month = Month::of(at(1));
@@ -267,7 +267,7 @@ async fn nothing_of_a_deleted_organisation_is_stored_any_more(subject: &Subject)
     assert_eq!((persisted.stored, persisted.dropped, persisted.duplicates), (1, 2, 0));
     let persisted = persist(subject, &late[..1], at(51)).await;
     assert_eq!((persisted.stored, persisted.dropped, persisted.duplicates), (0, 1, 0));
-    store.bury_event(org, late[0].id, b"x", "why", at(52)).await.unwrap();
+    store.quarantine_event(org, late[0].id, b"x", "why", at(52)).await.unwrap();
     store.add_month_events_across_orgs(Month::of(at(1)), &[(org, 5)]).await.unwrap();
     let key = some_key(Role::Tenant(org), at(52));
     let refused = store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap();
@@ -320,13 +320,13 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     store.rotate_secret(org, endpoint.id, &secret, day, &by, at(5)).await.unwrap().unwrap();
     store.note_secret_shown(org, endpoint.id, &by, at(6)).await.unwrap();
     let headers = hookgate::domain::CustomHeaders::parse([("x-token", "hush")]).unwrap();
-    let pacing = hookgate::domain::PacingChange {
+    let policy = hookgate::domain::DeliveryPolicyChange {
         max_concurrency: Some(Some(3)),
         rate_limit_per_second: Some(None),
         retry_schedule: Some(Some("5s, 5m".parse().unwrap())),
         ordered: Some(true),
     };
-    let change = EndpointChange { headers: Some(headers), pacing, ..EndpointChange::default() };
+    let change = EndpointChange { headers: Some(headers), policy, ..EndpointChange::default() };
     store.update_endpoint(org, endpoint.id, &change, &by, at(7)).await.unwrap();
     store.delete_endpoint(org, endpoint.id, &by, at(8)).await.unwrap();
     set(subject, org, Limit::Burst, 5).await;
@@ -406,7 +406,7 @@ async fn operators_read_an_organisations_log_from_its_creation_on(subject: &Subj
     assert_eq!(store.audit_log(other, FIRST_PAGE).await.unwrap().data, log[..1]);
 }
 
-async fn a_change_that_is_refused_is_not_in_the_log(subject: &Subject) {
+async fn change_that_is_refused_is_not_in_the_log(subject: &Subject) {
     let org = add_org(subject).await;
     set(subject, org, Limit::Keys, 0).await;
     let lines = "SELECT count(*) FROM audit_log";
@@ -423,7 +423,7 @@ async fn a_change_that_is_refused_is_not_in_the_log(subject: &Subject) {
 }
 
 #[tokio::test]
-async fn a_change_on_one_instance_is_hinted_at_on_another_until_the_connection_is_gone() {
+async fn change_on_one_instance_is_hinted_at_on_another_until_the_connection_is_gone() {
     let subject = Subject::postgres().await;
     let org = add_org(&subject).await;
     let other = subject.another().await;
@@ -444,7 +444,7 @@ async fn a_change_on_one_instance_is_hinted_at_on_another_until_the_connection_i
 
 /// A batch that looked the organisation up before its deletion began is stored before it.
 #[tokio::test]
-async fn a_deletion_waits_for_batches_that_are_being_stored() {
+async fn deletion_waits_for_batches_that_are_being_stored() {
     use sqlx::{Connection, Executor};
 
     let subject = Subject::postgres().await;

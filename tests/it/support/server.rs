@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
-use hookgate::delivery::{Control, Vitals};
+use hookgate::delivery::{DeliveryHandle, DeliveryHealth};
 use hookgate::domain::{
     Actor, ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Limit, Org,
     OrgId, Role, Scopes, Timestamp, TraceId,
@@ -47,7 +47,7 @@ pub(crate) struct Server {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     /// Of a delivery part that is not there: a test beats for it.
-    pub(crate) vitals: Vitals,
+    pub(crate) vitals: DeliveryHealth,
     pub(crate) journal: Journal,
     pub(crate) reader: JournalReader,
     pub(crate) lifecycle: Lifecycle,
@@ -101,13 +101,13 @@ impl Server {
             clock.clone(),
             Arc::clone(&metrics),
         );
-        let vitals = Vitals::new(&clock);
+        let vitals = DeliveryHealth::new(&clock);
         let parts = Parts {
             store: Arc::clone(&store),
             authenticator: authenticator.clone(),
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
-            delivery: Control::new(),
+            delivery: DeliveryHandle::new(),
             wake: Wake::new(),
             replays: Wake::new(),
             vitals: vitals.clone(),

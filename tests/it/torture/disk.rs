@@ -30,7 +30,7 @@ const MIB: u64 = 1024 * 1024;
 const OUTLIVES_THE_LIMIT: &str = "trap '' XFSZ; exec \"$0\" serve";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sqlite_file_that_cannot_grow_is_an_outage_like_any_other() {
+async fn sqlite_file_that_cannot_grow_is_an_outage_like_any_other() {
     let mut station = Station::start(None, &[], OUTLIVES_THE_LIMIT).await;
     let mut dice = Dice::new("no room for SQLite");
     let ledger = Arc::new(Ledger::new());
@@ -56,7 +56,7 @@ async fn a_sqlite_file_that_cannot_grow_is_an_outage_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_fails_under_the_journal_poisons_it_until_a_restart() {
+async fn disk_that_fails_under_the_journal_poisons_it_until_a_restart() {
     let mut station = Station::start(None, &[], OUTLIVES_THE_LIMIT).await;
     let ledger = Ledger::new();
     let mut sender = station.sender();
@@ -86,7 +86,7 @@ async fn a_disk_that_fails_under_the_journal_poisons_it_until_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_and_costs_nothing() {
+async fn full_disk_refuses_and_costs_nothing() {
     let enter = ["-Urm", "sh", "-c", "mount -t tmpfs tmpfs /mnt"];
     if !Command::new("unshare").args(enter).status().is_ok_and(|status| status.success()) {
         println!("SKIPPED full disk: this system lets nobody mount a tmpfs in a namespace");

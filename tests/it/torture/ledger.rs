@@ -67,7 +67,7 @@ impl Ledger {
         numbers
     }
 
-    /// One of the numbers that have a `dedup_id`, whether it is under way, answered or stored.
+    /// One of the numbers that have a `dedup_id`, whether it is in flight, answered or stored.
     pub(super) fn any_named(&self, draw: u64) -> Option<u64> {
         let named = self.named.lock().unwrap();
         let place = usize::try_from(draw).unwrap().checked_rem(named.len())?;

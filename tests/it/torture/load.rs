@@ -23,7 +23,7 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy)]
 pub(super) struct Manners {
     pub(super) clients: usize,
-    /// Bytes that payloads are filled up with, at the most.
+    /// Bytes that payloads are filled up with, at most.
     pub(super) padding_max: u64,
     /// Whether servers are killed, so that answers get lost: then only what has a `dedup_id` is
     /// posted again. Otherwise whatever was not answered is posted again, which must be safe: a
@@ -66,7 +66,7 @@ impl Load {
         Self { over, clients }
     }
 
-    /// Lets the requests under way end, and fails if a client was answered as it must not be.
+    /// Lets the requests in flight end, and fails if a client was answered as it must not be.
     pub(super) async fn end(mut self) {
         self.over.store(true, Ordering::Relaxed);
         while let Some(ended) = self.clients.join_next().await {

@@ -60,12 +60,12 @@ async fn tenants_do_not_notice_that_sqlite_is_locked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_journal_refuses_until_sqlite_is_back() {
+async fn full_journal_refuses_until_sqlite_is_back() {
     full_journal(Station::on_sqlite(&[SMALL_JOURNAL]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_journal_refuses_until_postgresql_is_back() {
+async fn full_journal_refuses_until_postgresql_is_back() {
     let url = postgres::fresh_database().await;
     full_journal(Station::on_postgres(&url, &[SMALL_JOURNAL]).await).await;
 }
@@ -91,12 +91,12 @@ async fn full_journal(station: Station) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_is_stored_in_order_of_arrival_on_sqlite() {
+async fn backlog_is_stored_in_order_of_arrival_on_sqlite() {
     order_of_arrival(Station::on_sqlite(&ONE_AFTER_THE_OTHER).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_is_stored_in_order_of_arrival_on_postgresql() {
+async fn backlog_is_stored_in_order_of_arrival_on_postgresql() {
     let url = postgres::fresh_database().await;
     order_of_arrival(Station::on_postgres(&url, &ONE_AFTER_THE_OTHER).await).await;
 }

@@ -10,7 +10,7 @@ use crate::support::postgres;
 const NEIGHBOURS: u64 = 400;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_sqlite_refuses_is_a_dead_letter_and_blocks_nobody() {
+async fn event_that_sqlite_refuses_is_a_dead_letter_and_blocks_nobody() {
     let station = Station::on_sqlite(&[]).await;
     let trap = "CREATE TRIGGER trap BEFORE INSERT ON events WHEN NEW.account_id = 'poison' \
                 BEGIN SELECT RAISE(ABORT, 'no poison here'); END";
@@ -19,7 +19,7 @@ async fn an_event_that_sqlite_refuses_is_a_dead_letter_and_blocks_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_postgresql_refuses_is_a_dead_letter_and_blocks_nobody() {
+async fn event_that_postgresql_refuses_is_a_dead_letter_and_blocks_nobody() {
     let url = postgres::fresh_database().await;
     let station = Station::on_postgres(&url, &[]).await;
     let trap = "ALTER TABLE events ADD CONSTRAINT no_poison_here \

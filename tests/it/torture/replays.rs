@@ -18,12 +18,12 @@ const REPEATED: &str = "SELECT count(DISTINCT replay_of) FROM deliveries";
 const WAITING: &str = "SELECT count(*) FROM deliveries WHERE status = 'pending'";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_that_is_killed_repeats_each_dead_letter_once_on_sqlite() {
+async fn replay_that_is_killed_repeats_each_dead_letter_once_on_sqlite() {
     killed(Station::on_sqlite(&SETTINGS).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_that_is_killed_repeats_each_dead_letter_once_on_postgresql() {
+async fn replay_that_is_killed_repeats_each_dead_letter_once_on_postgresql() {
     let url = postgres::fresh_database().await;
     killed(Station::on_postgres(&url, &SETTINGS).await).await;
 }

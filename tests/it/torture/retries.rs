@@ -19,12 +19,12 @@ const SCHEDULE: (&str, &str) = ("RETRY_SCHEDULE", "3s,5s");
 const ATTEMPTS: &str = "SELECT count(*) FROM delivery_attempts";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_accepted_while_sqlite_is_away_is_delivered_once_when_it_is_back() {
+async fn event_accepted_while_sqlite_is_away_is_delivered_once_when_it_is_back() {
     away_before_planning(Station::on_sqlite(&[]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_accepted_while_postgresql_is_away_is_delivered_once_when_it_is_back() {
+async fn event_accepted_while_postgresql_is_away_is_delivered_once_when_it_is_back() {
     let url = postgres::fresh_database().await;
     away_before_planning(Station::on_postgres(&url, &[]).await).await;
 }
@@ -104,7 +104,7 @@ async fn killed_with_retries_waiting(mut station: Station) {
         failing.received(group * EVENTS / 2).await;
         station.counted(ATTEMPTS, i64::try_from(group * EVENTS).unwrap()).await;
     }
-    // Everything has been tried once, everything is recorded, nothing is under way.
+    // Everything has been tried once, everything is recorded, nothing is in flight.
     station.kill().await;
     station.start_again().await;
     // And again, when the second retries wait.

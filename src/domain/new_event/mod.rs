@@ -16,7 +16,7 @@ pub use raw::parse_raw;
 
 /// An event as it was posted, checked, borrowing from the request where it can.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Draft<'a> {
+pub struct NewEvent<'a> {
     /// What happened; a valid [`EventType`](super::EventType).
     pub event_type: Cow<'a, str>,
     /// The payload's JSON text: byte for byte as posted, or made by [`parse_raw`] around what is
@@ -32,13 +32,13 @@ pub struct Draft<'a> {
     pub occurred_at: Option<Timestamp>,
 }
 
-impl Draft<'_> {
+impl NewEvent<'_> {
     /// The same, without the body it was parsed from.
-    pub fn into_owned(self) -> Draft<'static> {
+    pub fn into_owned(self) -> NewEvent<'static> {
         fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
             Cow::Owned(text.into_owned())
         }
-        Draft {
+        NewEvent {
             event_type: owned(self.event_type),
             payload: Cow::Owned(self.payload.into_owned()),
             dedup_id: self.dedup_id.map(owned),
@@ -51,16 +51,16 @@ impl Draft<'_> {
 
 /// What an event may measure.
 #[derive(Clone, Copy, Debug)]
-pub struct DraftLimits {
-    /// Bytes in a payload at the most.
+pub struct NewEventLimits {
+    /// Bytes in a payload at most.
     pub payload_bytes_max: usize,
-    /// Events in a batch at the most.
+    /// Events in a batch at most.
     pub batch_events_max: usize,
 }
 
 /// Why a body gives no drafts.
 #[derive(Debug, thiserror::Error)]
-pub enum DraftError {
+pub enum NewEventError {
     /// It is no JSON: what is wrong, at which line and column of the body.
     #[error("{0}")]
     Malformed(String),
@@ -69,24 +69,27 @@ pub enum DraftError {
     Invalid(Vec<Violation>),
 }
 
-/// Unknown and repeated fields listed for one object at the most: enough to see the mistake.
+/// Unknown and repeated fields listed for one object at most: enough to see the mistake.
 const STRAY_FIELDS_MAX: usize = 8;
 
 /// Parses the body of `POST /api/events`.
 ///
 /// # Errors
-/// See [`DraftError`].
-pub fn parse_event<'a>(body: &'a [u8], limits: &DraftLimits) -> Result<Draft<'a>, DraftError> {
+/// See [`NewEventError`].
+pub fn parse_event<'a>(
+    body: &'a [u8],
+    limits: &NewEventLimits,
+) -> Result<NewEvent<'a>, NewEventError> {
     let envelope: Envelope<'a> =
-        serde_json::from_slice(body).map_err(|error| DraftError::malformed(&error))?;
+        serde_json::from_slice(body).map_err(|error| NewEventError::malformed(&error))?;
     let mut violations = Vec::new();
     match envelope.check(limits, &mut violations) {
-        Some(draft) if violations.is_empty() => Ok(draft),
-        _ => Err(DraftError::Invalid(violations)),
+        Some(new_event) if violations.is_empty() => Ok(new_event),
+        _ => Err(NewEventError::Invalid(violations)),
     }
 }
 
-impl DraftError {
+impl NewEventError {
     fn malformed(error: &serde_json::Error) -> Self {
         Self::Malformed(error.to_string())
     }
@@ -105,15 +108,15 @@ impl DraftError {
 mod tests {
     use super::*;
 
-    pub(super) const LIMITS: DraftLimits =
-        DraftLimits { payload_bytes_max: 64, batch_events_max: 3 };
+    pub(super) const LIMITS: NewEventLimits =
+        NewEventLimits { payload_bytes_max: 64, batch_events_max: 3 };
 
-    pub(super) fn violations(error: DraftError) -> Vec<(Option<usize>, String, &'static str)> {
+    pub(super) fn violations(error: NewEventError) -> Vec<(Option<usize>, String, &'static str)> {
         match error {
-            DraftError::Invalid(all) => {
+            NewEventError::Invalid(all) => {
                 all.into_iter().map(|v| (v.index, v.field, v.code)).collect()
             }
-            DraftError::Malformed(error) => panic!("malformed: {error}"),
+            NewEventError::Malformed(error) => panic!("malformed: {error}"),
         }
     }
 
@@ -121,8 +124,8 @@ mod tests {
     fn payloads_are_kept_byte_for_byte() {
         for payload in ["1e400", "0.10", r#""\u0000""#, r#"{"a" : [ 1 ]}"#, "null", r#""\ud800""#] {
             let body = format!(r#"{{"type":"a.b","payload": {payload} }}"#);
-            let draft = parse_event(body.as_bytes(), &LIMITS).unwrap();
-            assert_eq!(&*draft.payload, payload.as_bytes());
+            let new_event = parse_event(body.as_bytes(), &LIMITS).unwrap();
+            assert_eq!(&*new_event.payload, payload.as_bytes());
         }
     }
 
@@ -131,11 +134,11 @@ mod tests {
         let body =
             br#"{"type":"a","payload":1,"dedup_id":"d\u0031","account_id":"acc","user_id":null,
                         "timestamp":"1970-01-01T00:00:01Z"}"#;
-        let draft = parse_event(body, &LIMITS).unwrap();
-        assert_eq!(draft.dedup_id.as_deref(), Some("d1"));
-        assert_eq!(draft.account_id.as_deref(), Some("acc"));
-        assert_eq!(draft.user_id, None);
-        assert_eq!(draft.occurred_at, Some(Timestamp::from_micros(1_000_000)));
+        let new_event = parse_event(body, &LIMITS).unwrap();
+        assert_eq!(new_event.dedup_id.as_deref(), Some("d1"));
+        assert_eq!(new_event.account_id.as_deref(), Some("acc"));
+        assert_eq!(new_event.user_id, None);
+        assert_eq!(new_event.occurred_at, Some(Timestamp::from_micros(1_000_000)));
     }
 
     #[test]
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_own_event_types_are_not_for_tenants() {
+    fn servers_own_event_types_are_not_for_tenants() {
         let body = br#"{"type":"hookgate.endpoint.disabled","payload":1}"#;
         let found = violations(parse_event(body, &LIMITS).unwrap_err());
         assert_eq!(found, [(None, "type".to_owned(), "reserved")]);
@@ -169,13 +172,13 @@ mod tests {
     #[test]
     fn malformed_json_names_line_and_column() {
         let error = parse_event(b"{\"type\":\n oops}", &LIMITS).unwrap_err();
-        assert!(matches!(error, DraftError::Malformed(_)));
+        assert!(matches!(error, NewEventError::Malformed(_)));
         assert!(error.to_string().contains("line 2 column"), "{error}");
         for body in ["", "{}x", "{\"a\"", "\u{feff}{}"] {
             let error = parse_event(body.as_bytes(), &LIMITS).unwrap_err();
-            assert!(matches!(error, DraftError::Malformed(_)), "{body}");
+            assert!(matches!(error, NewEventError::Malformed(_)), "{body}");
         }
-        assert!(matches!(parse_event(b"\"\xff\"", &LIMITS), Err(DraftError::Malformed(_))));
+        assert!(matches!(parse_event(b"\"\xff\"", &LIMITS), Err(NewEventError::Malformed(_))));
     }
 
     #[test]
@@ -187,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_over_the_limit_is_too_large() {
+    fn payload_over_the_limit_is_too_large() {
         let body = format!(r#"{{"type":"a","payload":"{}"}}"#, "x".repeat(63));
         let found = violations(parse_event(body.as_bytes(), &LIMITS).unwrap_err());
         assert_eq!(found, [(None, "payload".to_owned(), "too_large")]);

@@ -7,18 +7,18 @@ use tokio::runtime::Handle;
 
 use super::Stopwatch;
 
-/// Over how long it is measured at the least: a thread tells what it worked when it runs out of work.
+/// Over how long it is measured at least: a thread tells what it worked when it runs out of work.
 const WINDOW: Duration = Duration::from_millis(10);
 
 /// The load of a runtime's threads.
-pub struct Load {
+pub struct CpuLoad {
     runtime: Handle,
     since: Stopwatch,
     busy: Duration,
     share: f64,
 }
 
-impl Load {
+impl CpuLoad {
     /// The load of a runtime's threads from now on.
     pub fn of(runtime: Handle) -> Self {
         let busy = busy(&runtime);
@@ -40,9 +40,9 @@ impl Load {
     }
 }
 
-impl fmt::Debug for Load {
+impl fmt::Debug for CpuLoad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Load").field("share", &self.share).finish_non_exhaustive()
+        f.debug_struct("CpuLoad").field("share", &self.share).finish_non_exhaustive()
     }
 }
 
@@ -58,7 +58,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn work_makes_load() {
         let runtime = Handle::current();
-        let mut load = Load::of(runtime.clone());
+        let mut load = CpuLoad::of(runtime.clone());
         let work = runtime.spawn(async {
             let watch = Stopwatch::start();
             while watch.elapsed() < 2 * WINDOW {

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::domain::{DeliveryId, EndpointId};
 
-/// Names that wait for the dispatcher at the most. Beyond that it lets go of all it holds, which is
+/// Names that wait for the dispatcher at most. Beyond that it lets go of all it holds, which is
 /// as right and only costs a claim.
 const NAMES_MAX: usize = 4096;
 
@@ -19,7 +19,7 @@ const NAMES_MAX: usize = 4096;
 ///
 /// Made by whoever starts delivery; one that no dispatcher listens to does nothing.
 #[derive(Clone, Debug)]
-pub struct Control(Arc<Shared>);
+pub struct DeliveryHandle(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -36,7 +36,7 @@ pub(super) struct Forgotten {
     everything: bool,
 }
 
-impl Control {
+impl DeliveryHandle {
     /// A line without a listener.
     pub fn new() -> Self {
         Self(Arc::new(Shared {
@@ -48,7 +48,7 @@ impl Control {
 
     /// Has the deliveries to an endpoint that wait in memory looked up in the store again, where
     /// they may be parked, cancelled or due under new settings. For after an endpoint was changed
-    /// or removed; attempts under way end as they would have.
+    /// or removed; attempts in flight end as they would have.
     pub fn forget(&self, endpoint: EndpointId) {
         self.names().endpoints.insert(endpoint);
         self.0.named.notify_one();
@@ -87,7 +87,7 @@ impl Control {
     }
 }
 
-impl Default for Control {
+impl Default for DeliveryHandle {
     fn default() -> Self {
         Self::new()
     }
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_named_is_taken_once() {
-        let control = Control::new();
+        let control = DeliveryHandle::new();
         let (endpoint, delivery) = (EndpointId::mint(NOW), DeliveryId::mint(NOW));
         control.forget(endpoint);
         control.forget_delivery(delivery);
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn more_names_than_there_is_room_for_mean_everything() {
-        let control = Control::new();
+        let control = DeliveryHandle::new();
         for _ in 0..=NAMES_MAX {
             control.forget(EndpointId::mint(NOW));
         }

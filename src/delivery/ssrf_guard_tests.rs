@@ -2,9 +2,9 @@
 
 use super::*;
 
-fn guard(allow_private_endpoints: bool, networks: &str) -> Guard {
+fn guard(allow_private_endpoints: bool, networks: &str) -> SsrfGuard {
     let allow_endpoint_networks = networks.parse().unwrap();
-    Guard::new(&DestinationConfig { allow_private_endpoints, allow_endpoint_networks })
+    SsrfGuard::new(&DestinationConfig { allow_private_endpoints, allow_endpoint_networks })
 }
 
 fn check(address: &str) -> Result<(), Refusal> {
@@ -206,7 +206,7 @@ const HOSTS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn a_host_is_judged_by_what_it_means_and_not_by_how_it_is_written() {
+fn host_is_judged_by_what_it_means_and_not_by_how_it_is_written() {
     let guard = guard(false, "");
     let judged = |host: &'static str| match guard.parse_url(&format!("https://{host}/hook")) {
         Ok(_) => (host, "ok"),
@@ -236,7 +236,7 @@ fn only_https_is_taken() {
 }
 
 #[test]
-fn an_operator_may_allow_networks_and_they_still_need_https() {
+fn operator_may_allow_networks_and_they_still_need_https() {
     let guard = guard(false, "10.1.0.0/16,127.0.0.2,fd00:1::/32");
     let inside = ["10.1.0.1", "10.1.255.255", "127.0.0.2", "fd00:1::7"];
     let written = ["::ffff:10.1.0.1", "64:ff9b::10.1.0.1"];

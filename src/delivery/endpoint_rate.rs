@@ -12,12 +12,12 @@ const LEEWAY: Duration = Duration::from_millis(50);
 
 /// When an endpoint may next be sent something, under its rate limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Pace {
+pub(super) struct EndpointRate {
     /// When the next attempt would start if all were spread evenly.
     next: Timestamp,
 }
 
-impl Pace {
+impl EndpointRate {
     /// That of an endpoint nothing was sent to.
     pub(super) const fn new(now: Timestamp) -> Self {
         Self { next: now }
@@ -48,7 +48,7 @@ mod tests {
         fn no_second_holds_more_than_the_rate_and_its_leeway(
             per_second in 1..500_u32, gaps in prop::collection::vec(0..30_000_u64, 1..800),
         ) {
-            let (mut pace, mut now, mut started) = (Pace::new(NOW), NOW, Vec::new());
+            let (mut pace, mut now, mut started) = (EndpointRate::new(NOW), NOW, Vec::new());
             for gap in gaps {
                 now = now.plus(Duration::from_micros(gap));
                 while pace.ready_at() <= now {
@@ -66,7 +66,7 @@ mod tests {
 
         #[test]
         fn who_comes_round_often_enough_gets_the_whole_rate(per_second in 1..500_u32) {
-            let (mut pace, mut now, mut started) = (Pace::new(NOW), NOW, 0);
+            let (mut pace, mut now, mut started) = (EndpointRate::new(NOW), NOW, 0);
             for _ in 0..100 {
                 now = now.plus(Duration::from_millis(40));
                 while pace.ready_at() <= now {

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 
 use crate::domain::{Endpoint, EndpointId, Timestamp};
 
-use super::breaker::{Breaker, Health, Passage};
-use super::pace::Pace;
+use super::breaker::{Breaker, Health, Permit};
+use super::endpoint_rate::EndpointRate;
 
-/// Endpoints that something is remembered of at the most: those that fail, and those that were sent
+/// Endpoints that something is remembered of at most: those that fail, and those that were sent
 /// something under a rate limit within the last second. Of more, only the rate limits are kept.
 const GATES_MAX: usize = 16_384;
 /// How many seconds' worth of deliveries may wait in memory for an endpoint with a rate limit.
@@ -18,7 +18,7 @@ const PACED_SECONDS: u32 = 10;
 
 /// The gates of all endpoints.
 #[derive(Debug)]
-pub(super) struct Gates {
+pub(super) struct EndpointThrottles {
     /// For endpoints without a `max_concurrency` of their own.
     concurrency: usize,
     by_endpoint: HashMap<EndpointId, Gate>,
@@ -27,12 +27,12 @@ pub(super) struct Gates {
 #[derive(Clone, Copy, Debug)]
 struct Gate {
     breaker: Breaker,
-    pace: Option<Pace>,
+    pace: Option<EndpointRate>,
 }
 
 /// Whether an attempt may start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Admission {
+pub(super) enum StartDecision {
     /// It may.
     Now,
     /// Not before this moment.
@@ -41,38 +41,38 @@ pub(super) enum Admission {
     Later,
 }
 
-impl Gates {
-    /// Gates that let everything through.
+impl EndpointThrottles {
+    /// EndpointThrottles that let everything through.
     pub(super) fn new(concurrency: usize) -> Self {
         Self { concurrency, by_endpoint: HashMap::new() }
     }
 
-    /// Whether an attempt may start at `endpoint`, to which so many are under way.
+    /// Whether an attempt may start at `endpoint`, to which so many are in flight.
     pub(super) fn admission(
         &self,
         endpoint: &Endpoint,
         under_way: usize,
         now: Timestamp,
-    ) -> Admission {
+    ) -> StartDecision {
         if under_way >= self.concurrency_of(endpoint) {
-            return Admission::Later;
+            return StartDecision::Later;
         }
         match self.passage(endpoint.id, now) {
-            Passage::ShutUntil(_) | Passage::Probing => return Admission::Later,
-            Passage::Probe | Passage::Open => {}
+            Permit::ShutUntil(_) | Permit::Probing => return StartDecision::Later,
+            Permit::Probe | Permit::Open => {}
         }
         let pace = self.by_endpoint.get(&endpoint.id).and_then(|gate| gate.pace);
-        match pace.filter(|_| endpoint.pacing.rate_limit_per_second.is_some()) {
-            Some(pace) if pace.ready_at() > now => Admission::At(pace.ready_at()),
-            Some(_) | None => Admission::Now,
+        match pace.filter(|_| endpoint.policy.rate_limit_per_second.is_some()) {
+            Some(pace) if pace.ready_at() > now => StartDecision::At(pace.ready_at()),
+            Some(_) | None => StartDecision::Now,
         }
     }
 
     /// An attempt starts. `true` when it is the probe of a breaker.
     pub(super) fn start(&mut self, endpoint: &Endpoint, now: Timestamp) -> bool {
-        if let Some(per_second) = endpoint.pacing.rate_limit_per_second {
+        if let Some(per_second) = endpoint.policy.rate_limit_per_second {
             let gate = self.remember(endpoint.id);
-            gate.pace.get_or_insert(Pace::new(now)).start(per_second, now);
+            gate.pace.get_or_insert(EndpointRate::new(now)).start(per_second, now);
         }
         self.by_endpoint.get_mut(&endpoint.id).is_some_and(|gate| gate.breaker.start(now))
     }
@@ -84,12 +84,12 @@ impl Gates {
         probe: bool,
         health: Health,
         now: Timestamp,
-    ) -> Turn {
+    ) -> BreakerTransition {
         if health == Health::Works && !self.by_endpoint.contains_key(&endpoint) {
-            return Turn::None;
+            return BreakerTransition::None;
         }
         if self.is_full_without(endpoint, now) {
-            return Turn::None;
+            return BreakerTransition::None;
         }
         let gate = self.remember(endpoint);
         let was_open = gate.breaker.is_open();
@@ -100,16 +100,16 @@ impl Gates {
             self.by_endpoint.remove(&endpoint);
         }
         match (was_open, is_open) {
-            (false, true) => Turn::Opened,
-            (true, true) if probe => Turn::Opened,
-            (true, false) => Turn::Closed,
-            (false, false) | (true, true) => Turn::None,
+            (false, true) => BreakerTransition::Opened,
+            (true, true) if probe => BreakerTransition::Opened,
+            (true, false) => BreakerTransition::Closed,
+            (false, false) | (true, true) => BreakerTransition::None,
         }
     }
 
     /// What the breaker of an endpoint lets through.
-    pub(super) fn passage(&self, endpoint: EndpointId, now: Timestamp) -> Passage {
-        self.by_endpoint.get(&endpoint).map_or(Passage::Open, |gate| gate.breaker.passage(now))
+    pub(super) fn passage(&self, endpoint: EndpointId, now: Timestamp) -> Permit {
+        self.by_endpoint.get(&endpoint).map_or(Permit::Open, |gate| gate.breaker.passage(now))
     }
 
     /// The endpoints whose breakers are open.
@@ -120,15 +120,15 @@ impl Gates {
 
     /// How many deliveries may wait in memory for an endpoint with a rate limit.
     pub(super) fn waiting_max(endpoint: &Endpoint) -> Option<usize> {
-        let per_second = endpoint.pacing.rate_limit_per_second?;
+        let per_second = endpoint.policy.rate_limit_per_second?;
         usize::try_from(per_second.saturating_mul(PACED_SECONDS)).ok()
     }
 
     fn concurrency_of(&self, endpoint: &Endpoint) -> usize {
-        if endpoint.pacing.ordered {
+        if endpoint.policy.ordered {
             return 1;
         }
-        let own = endpoint.pacing.max_concurrency;
+        let own = endpoint.policy.max_concurrency;
         own.and_then(|own| usize::try_from(own).ok()).unwrap_or(self.concurrency)
     }
 
@@ -150,7 +150,7 @@ impl Gates {
 
 /// How a breaker has turned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Turn {
+pub(super) enum BreakerTransition {
     /// It has not.
     None,
     /// It holds everything back from now on, or does so for longer.

@@ -7,7 +7,7 @@
 //! - Names are resolved under its eyes (`resolver.rs`), at every new connection. The client connects to
 //!   the addresses that were checked and to no others.
 //! - An address written as the host never reaches a resolver, so it is checked before sending.
-//!   [`Guard::parse_url`] refuses it when the endpoint is registered, too, so that its owner learns of
+//!   [`SsrfGuard::parse_url`] refuses it when the endpoint is registered, too, so that its owner learns of
 //!   it at once and not from deliveries that fail. That one is a courtesy; this one is the guard.
 //! - Redirects are not followed and no proxy is used (`sender.rs`): both would connect elsewhere.
 //! - How a host is written makes no difference: `0x7f.1`, `2130706433` and full-width digits are
@@ -50,12 +50,12 @@ pub(super) enum Refusal {
 
 /// Decides where webhooks may go.
 #[derive(Clone, Debug)]
-pub struct Guard {
+pub struct SsrfGuard {
     allow_private: bool,
     networks: Networks,
 }
 
-impl Guard {
+impl SsrfGuard {
     /// A guard that lets pass what is public and what these settings allow.
     pub fn new(config: &DestinationConfig) -> Self {
         Self {
@@ -190,5 +190,5 @@ const fn v6([a, b, c]: [u16; 3], bits: u8) -> Ipv6Net {
 }
 
 #[cfg(test)]
-#[path = "guard_tests.rs"]
+#[path = "ssrf_guard_tests.rs"]
 mod tests;

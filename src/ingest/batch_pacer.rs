@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use crate::domain::Timestamp;
-use crate::runtime::{Clock, Load};
+use crate::runtime::{Clock, CpuLoad};
 
 /// Requests in a batch from which on the next one is worth waiting for.
 const FAST_FROM: usize = 32;
@@ -35,8 +35,8 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Decides how long to wait from one batch to the next.
 #[derive(Debug)]
-pub(super) struct Pace {
-    answering: Load,
+pub(super) struct BatchPacer {
+    answering: CpuLoad,
     clock: Clock,
     last: Last,
     /// Batches in a row after which another was expected.
@@ -54,9 +54,9 @@ pub(super) struct Last {
     pub(super) accepted_at: Timestamp,
 }
 
-impl Pace {
+impl BatchPacer {
     /// A pace that gives way to what `answering` does.
-    pub(super) fn new(answering: Load, clock: Clock) -> Self {
+    pub(super) fn new(answering: CpuLoad, clock: Clock) -> Self {
         let last = Last { requests: 0, was_full: false, accepted_at: clock.now() };
         Self { answering, clock, last, in_a_row: 0 }
     }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_requests_wait_for_nothing() {
+    fn few_requests_wait_for_nothing() {
         assert_eq!(wait(last(0, false), 0, Duration::ZERO, 1.0), Duration::ZERO);
         assert_eq!(wait(last(FAST_FROM - 1, false), 0, YOUNG, 1.0), Duration::ZERO);
     }
@@ -109,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_is_stored_at_once_while_nobody_is_answered() {
+    fn backlog_is_stored_at_once_while_nobody_is_answered() {
         assert_eq!(wait(last(500, true), FLOOD_FROM, YOUNG, 0.0), Duration::ZERO);
     }
 
     #[test]
-    fn a_flood_gives_way_to_answering() {
+    fn flood_gives_way_to_answering() {
         assert_eq!(wait(last(500, true), FLOOD_FROM, YOUNG, BUSY_FROM), GIVE_WAY);
         assert_eq!(wait(last(FAST_FROM, false), FLOOD_FROM, YOUNG, BUSY_FROM), GIVE_WAY);
     }
@@ -123,7 +123,7 @@ mod tests {
     fn what_comes_behind_a_large_request_does_not() {
         let clock = Clock::manual(Timestamp::from_micros(0));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut pace = Pace::new(Load::of(runtime.handle().clone()), clock);
+        let mut pace = BatchPacer::new(CpuLoad::of(runtime.handle().clone()), clock);
         for _ in 0..2 * FLOOD_FROM {
             pace.has_read(last(1, true));
             pace.has_read(last(3, false));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_gives_way_for_so_long_only() {
+    fn flood_gives_way_for_so_long_only() {
         assert_eq!(wait(last(500, true), FLOOD_FROM, WAIT_MAX, 1.0), Duration::ZERO);
         assert_eq!(wait(last(FAST_FROM, false), FLOOD_FROM, WAIT_MAX, 1.0), GATHER);
     }

@@ -42,7 +42,7 @@ impl Entry {
 /// Where to hand deliveries over. Who leases reserves a permit first, so that nothing is leased that
 /// nobody has room for.
 #[derive(Clone, Debug)]
-pub struct Channels {
+pub struct HandoffSenders {
     /// For organisations with few events in a batch.
     pub express: mpsc::Sender<LeasedDelivery>,
     /// For the others.
@@ -51,7 +51,7 @@ pub struct Channels {
 
 /// Deliveries that were handed over and are in no lane yet.
 #[derive(Debug)]
-pub struct Inbox {
+pub struct HandoffReceiver {
     queues: [Queue; Entry::ALL.len()],
     patience: Patience,
     crowded: HashSet<EndpointId>,
@@ -93,15 +93,15 @@ impl Queue {
     }
 }
 
-impl Inbox {
-    /// An inbox for `capacity` deliveries, two at the least, and where to hand them over.
-    pub(super) fn with_capacity(capacity: usize) -> (Channels, Self) {
+impl HandoffReceiver {
+    /// An inbox for `capacity` deliveries, two at least, and where to hand them over.
+    pub(super) fn with_capacity(capacity: usize) -> (HandoffSenders, Self) {
         let for_express = (capacity / EXPRESS_SHARE).max(1);
         let (express, from_express) = mpsc::channel(for_express);
         let (bulk, from_bulk) = mpsc::channel(capacity.saturating_sub(for_express).max(1));
         let queues = [Queue::new(from_express), Queue::new(from_bulk)];
         let inbox = Self { queues, patience: Patience::default(), crowded: HashSet::new() };
-        (Channels { express, bulk }, inbox)
+        (HandoffSenders { express, bulk }, inbox)
     }
 
     fn queue(&mut self, entry: Entry) -> &mut Queue {
@@ -263,7 +263,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_held_of_the_bulk_holds_up_nothing_else() {
-        let (channels, mut inbox) = Inbox::with_capacity(ROOM);
+        let (channels, mut inbox) = HandoffReceiver::with_capacity(ROOM);
         channels.bulk.send(delivery()).await.unwrap();
         inbox.receive(ROOM).await;
         let head = inbox.next(Entry::Bulk).unwrap();
@@ -282,8 +282,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_inbox_gives_out_what_was_still_handed_over_by_either_entry() {
-        let (channels, mut inbox) = Inbox::with_capacity(ROOM);
+    async fn closed_inbox_gives_out_what_was_still_handed_over_by_either_entry() {
+        let (channels, mut inbox) = HandoffReceiver::with_capacity(ROOM);
         let permits = [channels.express.reserve_owned().await, channels.bulk.reserve_owned().await];
         assert!(inbox.close().is_empty());
         for permit in permits {
@@ -296,8 +296,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_smallest_inbox_has_room_at_both_entries() {
-        let (channels, _inbox) = Inbox::with_capacity(0);
+    async fn smallest_inbox_has_room_at_both_entries() {
+        let (channels, _inbox) = HandoffReceiver::with_capacity(0);
         assert_eq!((channels.express.capacity(), channels.bulk.capacity()), (1, 1));
     }
 }

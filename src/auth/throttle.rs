@@ -19,7 +19,7 @@ use moka::sync::Cache;
 
 use crate::domain::AddressBlock;
 
-/// Blocks of addresses that are remembered at the most; each takes about 300 bytes. An attacker with
+/// Blocks of addresses that are remembered at most; each takes about 300 bytes. An attacker with
 /// more of them than this is one that no limit by address stops.
 const BLOCKS_MAX: u64 = 50_000;
 /// A block that presented no wrong key for this long may present all of them again anyway.
@@ -27,7 +27,7 @@ const IDLE: Duration = Duration::from_mins(2);
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// Counts the failures of each block of addresses.
-pub(super) struct Failures<C: Clock = DefaultClock> {
+pub(super) struct FailedKeyThrottle<C: Clock = DefaultClock> {
     per_minute: NonZeroU32,
     blocks: Cache<AddressBlock, Arc<Block<C>>>,
     clock: C,
@@ -39,7 +39,7 @@ struct Block<C: Clock> {
     closed_until: Mutex<Option<C::Instant>>,
 }
 
-impl<C: Clock + Clone + Send + Sync + 'static> Failures<C> {
+impl<C: Clock + Clone + Send + Sync + 'static> FailedKeyThrottle<C> {
     /// Lets each block fail `per_minute` times, at once or spread over a minute.
     pub(super) fn new(per_minute: u32, clock: C) -> Self {
         let per_minute = NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN);
@@ -88,9 +88,9 @@ mod tests {
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     #[test]
-    fn an_address_that_failed_too_often_waits_and_the_others_do_not() {
+    fn address_that_failed_too_often_waits_and_the_others_do_not() {
         let clock = FakeRelativeClock::default();
-        let failures = Failures::new(3, clock.clone());
+        let failures = FailedKeyThrottle::new(3, clock.clone());
         for _ in 0..3 {
             assert_eq!(failures.admit(ONE), Ok(()));
             failures.count(ONE);
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn failures_that_were_under_way_together_close_the_door_for_no_longer() {
         let clock = FakeRelativeClock::default();
-        let failures = Failures::new(1, clock.clone());
+        let failures = FailedKeyThrottle::new(1, clock.clone());
         for _ in 0..100 {
             failures.count(ONE);
         }

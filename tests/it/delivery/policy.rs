@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hookgate::domain::{DeliveryStatus, PacingChange, RetrySchedule};
+use hookgate::domain::{DeliveryPolicyChange, DeliveryStatus, RetrySchedule};
 use hookgate::runtime::Lifecycle;
 
 use super::world::World;
@@ -13,7 +13,10 @@ use crate::support::receiver::{Answer, Receiver};
 async fn no_more_than_max_concurrency_are_under_way_and_a_change_applies_while_running() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let endpoint = world.endpoint(&receiver, "").await;
-    let most = |number| PacingChange { max_concurrency: Some(number), ..PacingChange::default() };
+    let most = |number| DeliveryPolicyChange {
+        max_concurrency: Some(number),
+        ..DeliveryPolicyChange::default()
+    };
     world.pace(endpoint, most(Some(2))).await;
     receiver.hold();
     world.publish("user.login", 30).await;
@@ -39,7 +42,10 @@ async fn no_more_than_max_concurrency_are_under_way_and_a_change_applies_while_r
 async fn no_second_brings_more_than_the_rate_limit() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let endpoint = world.endpoint(&receiver, "").await;
-    let rate = PacingChange { rate_limit_per_second: Some(Some(10)), ..PacingChange::default() };
+    let rate = DeliveryPolicyChange {
+        rate_limit_per_second: Some(Some(10)),
+        ..DeliveryPolicyChange::default()
+    };
     world.pace(endpoint, rate).await;
     world.publish("user.login", 300).await;
     let (mut part, _handed_over) = world.delivery();
@@ -55,11 +61,14 @@ async fn no_second_brings_more_than_the_rate_limit() {
 }
 
 #[tokio::test]
-async fn a_rate_limit_is_kept_up_without_waiting_for_the_poll() {
+async fn rate_limit_is_kept_up_without_waiting_for_the_poll() {
     let world = World::with(&["--delivery-poll-interval=1h"]).await.with_system_clock();
     let receiver = Receiver::start().await;
     let endpoint = world.endpoint(&receiver, "").await;
-    let rate = PacingChange { rate_limit_per_second: Some(Some(100)), ..PacingChange::default() };
+    let rate = DeliveryPolicyChange {
+        rate_limit_per_second: Some(Some(100)),
+        ..DeliveryPolicyChange::default()
+    };
     world.pace(endpoint, rate).await;
     world.publish("user.login", 20).await;
     let lifecycle = Lifecycle::new();
@@ -70,11 +79,14 @@ async fn a_rate_limit_is_kept_up_without_waiting_for_the_poll() {
 }
 
 #[tokio::test]
-async fn an_endpoints_own_schedule_takes_the_place_of_the_servers() {
+async fn endpoints_own_schedule_takes_the_place_of_the_servers() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let endpoint = world.endpoint(&receiver, "").await;
     let schedule = RetrySchedule::parse_waits(&["1s"]).unwrap();
-    let own = PacingChange { retry_schedule: Some(Some(schedule)), ..PacingChange::default() };
+    let own = DeliveryPolicyChange {
+        retry_schedule: Some(Some(schedule)),
+        ..DeliveryPolicyChange::default()
+    };
     world.pace(endpoint, own).await;
     world.publish("user.login", 1).await;
     receiver.answer(vec![Answer::status(500); 2]);
@@ -96,11 +108,16 @@ fn dice(count: usize) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn an_ordered_endpoint_gets_one_at_a_time_in_order_and_the_head_is_retried_first() {
+async fn ordered_endpoint_gets_one_at_a_time_in_order_and_the_head_is_retried_first() {
     let world = World::with(&["--retry-schedule=0s,0s,0s", "--delivery-poll-interval=1ms"]).await;
     let receiver = Receiver::start().await;
     let endpoint = world.endpoint(&receiver, "").await;
-    world.pace(endpoint, PacingChange { ordered: Some(true), ..PacingChange::default() }).await;
+    world
+        .pace(
+            endpoint,
+            DeliveryPolicyChange { ordered: Some(true), ..DeliveryPolicyChange::default() },
+        )
+        .await;
     let refused = dice(400);
     let answer = |refuse: &bool| Answer::status(if *refuse { 400 } else { 204 });
     receiver.answer(refused.iter().map(answer));
@@ -112,7 +129,7 @@ async fn an_ordered_endpoint_gets_one_at_a_time_in_order_and_the_head_is_retried
     let lifecycle = Lifecycle::new();
     let (part, _handed_over) = world.delivery();
     part.start(&lifecycle);
-    // Four attempts each at the most; the model says how many that makes.
+    // Four attempts each at most; the model says how many that makes.
     let mut expected = Vec::new();
     for event in &events {
         for _ in 0..4 {

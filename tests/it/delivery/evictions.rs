@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookgate::delivery::Control;
+use hookgate::delivery::DeliveryHandle;
 use hookgate::domain::{Actor, DeliveryStatus, EndpointChange, EndpointId};
 use hookgate::runtime::Lifecycle;
 use tokio::sync::mpsc;
@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 use super::world::World;
 use crate::support::receiver::Receiver;
 
-/// A running part with one webhook under way at a receiver that holds it, and nine that wait.
+/// A running part with one webhook in flight at a receiver that holds it, and nine that wait.
 struct Held {
     world: World,
     receiver: Receiver,
     endpoint: EndpointId,
-    control: Control,
+    control: DeliveryHandle,
     lifecycle: Lifecycle,
     _handed_over: mpsc::Sender<hookgate::domain::LeasedDelivery>,
 }
@@ -50,7 +50,7 @@ impl Held {
 }
 
 #[tokio::test]
-async fn a_removed_endpoint_gets_nothing_of_what_waited_in_memory() {
+async fn removed_endpoint_gets_nothing_of_what_waited_in_memory() {
     let held = Held::start().await;
     held.until_waiting(9).await;
     let world = &held.world;
@@ -69,7 +69,7 @@ async fn a_removed_endpoint_gets_nothing_of_what_waited_in_memory() {
 }
 
 #[tokio::test]
-async fn a_disabled_endpoint_gets_nothing_of_what_waited_and_all_of_it_once_enabled() {
+async fn disabled_endpoint_gets_nothing_of_what_waited_and_all_of_it_once_enabled() {
     let held = Held::start().await;
     held.until_waiting(9).await;
     let world = &held.world;
@@ -89,7 +89,7 @@ async fn a_disabled_endpoint_gets_nothing_of_what_waited_and_all_of_it_once_enab
     switch(Some("by its owner")).await;
     held.until_waiting(0).await;
     held.receiver.release();
-    // The one under way is delivered; the others are parked once they are handed back.
+    // The one in flight is delivered; the others are parked once they are handed back.
     loop {
         let rows = world.rows().await;
         let parked = rows.iter().filter(|row| row.next_attempt_at.is_none());

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::super::{Timestamp, Violation};
 use super::depth::{self, DEPTH_MAX};
-use super::{Draft, DraftLimits, STRAY_FIELDS_MAX, checks};
+use super::{NewEvent, NewEventLimits, STRAY_FIELDS_MAX, checks};
 
 /// One posted event with its fields found but not yet checked.
 #[derive(Default)]
@@ -24,12 +24,12 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// The draft, unless a rule is broken; what is broken is added to `violations`.
+    /// The new event, unless a rule is broken; what is broken is added to `violations`.
     pub(super) fn check(
         self,
-        limits: &DraftLimits,
+        limits: &NewEventLimits,
         violations: &mut Vec<Violation>,
-    ) -> Option<Draft<'a>> {
+    ) -> Option<NewEvent<'a>> {
         let not_an_object = self.violations.iter().any(|v| v.field.is_empty());
         violations.extend(self.violations);
         if not_an_object {
@@ -42,7 +42,7 @@ impl<'a> Envelope<'a> {
         let user_id = label("user_id", self.user_id, violations);
         let occurred_at = timestamp(self.timestamp, violations);
         let (event_type, payload) = (event_type?, Cow::Borrowed(payload?));
-        Some(Draft { event_type, payload, dedup_id, account_id, user_id, occurred_at })
+        Some(NewEvent { event_type, payload, dedup_id, account_id, user_id, occurred_at })
     }
 }
 
@@ -60,7 +60,7 @@ fn event_type<'a>(
 
 fn payload<'a>(
     raw: Option<&'a RawValue>,
-    limits: &DraftLimits,
+    limits: &NewEventLimits,
     violations: &mut Vec<Violation>,
 ) -> Option<&'a [u8]> {
     let Some(raw) = raw else {

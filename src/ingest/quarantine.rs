@@ -9,7 +9,7 @@ use super::record;
 
 /// What became of a refused event.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Revival {
+pub enum Requeued {
     /// It is stored and its deliveries are planned, or it had been stored before.
     Stored,
     /// It is refused still; in words, why.
@@ -20,18 +20,18 @@ pub enum Revival {
 ///
 /// # Errors
 /// When the store cannot be asked now.
-pub async fn revive(
+pub async fn requeue(
     store: &SharedStore,
     record: Vec<u8>,
     now: Timestamp,
-) -> Result<Revival, StoreError> {
+) -> Result<Requeued, StoreError> {
     let events = match record::decode(&Bytes::from(record)) {
         Ok(events) => events,
-        Err(error) => return Ok(Revival::Refused(error.to_string())),
+        Err(error) => return Ok(Requeued::Refused(error.to_string())),
     };
     match store.persist_events_across_orgs(&events, None, now).await {
-        Ok(_) => Ok(Revival::Stored),
-        Err(refusal @ StoreError::Refused(_)) => Ok(Revival::Refused(refusal.to_string())),
+        Ok(_) => Ok(Requeued::Stored),
+        Err(refusal @ StoreError::Refused(_)) => Ok(Requeued::Refused(refusal.to_string())),
         Err(error) => Err(error),
     }
 }

@@ -12,13 +12,13 @@ use super::Violation;
 /// The longest duration: ten years. Sums with the time stay far from any end.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
-/// Parses a duration such as `30s` or `1h 30m`, of ten years at the most; a bare number has no unit
+/// Parses a duration such as `30s` or `1h 30m`, of ten years at most; a bare number has no unit
 /// and is refused.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write a duration such as 500ms, 30s, 5m, 2h or 7d"))?;
     if duration > LONGEST {
-        return Err("must be ten years at the most".to_owned());
+        return Err("must be ten years at most".to_owned());
     }
     Ok(duration)
 }
@@ -30,7 +30,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 pub struct RetrySchedule(Vec<Duration>);
 
 impl RetrySchedule {
-    /// Waits at the most.
+    /// Waits at most.
     pub const WAITS_MAX: usize = 32;
     /// The longest wait of an endpoint's own schedule.
     pub const WAIT_MAX: Duration = Duration::from_hours(30 * 24);
@@ -99,10 +99,10 @@ impl Serialize for RetrySchedule {
 
 /// What an endpoint's owner wants of its deliveries; `None` follows the server's setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Pacing {
-    /// Attempts under way at once at the most; 1 to 1000.
+pub struct DeliveryPolicy {
+    /// Attempts in flight at once at most; 1 to 1000.
     pub max_concurrency: Option<u32>,
-    /// Attempts started in a second at the most; 1 to 10,000. `None` means as many as there are.
+    /// Attempts started in a second at most; 1 to 10,000. `None` means as many as there are.
     pub rate_limit_per_second: Option<u32>,
     /// The waits between attempts.
     pub retry_schedule: Option<RetrySchedule>,
@@ -110,21 +110,21 @@ pub struct Pacing {
     pub ordered: bool,
 }
 
-/// What to change of a [`Pacing`]; `None` leaves a field as it is, `Some(None)` follows the
+/// What to change of a [`DeliveryPolicy`]; `None` leaves a field as it is, `Some(None)` follows the
 /// server's setting again.
 #[derive(Clone, Debug, Default)]
-pub struct PacingChange {
-    /// See [`Pacing::max_concurrency`].
+pub struct DeliveryPolicyChange {
+    /// See [`DeliveryPolicy::max_concurrency`].
     pub max_concurrency: Option<Option<u32>>,
-    /// See [`Pacing::rate_limit_per_second`].
+    /// See [`DeliveryPolicy::rate_limit_per_second`].
     pub rate_limit_per_second: Option<Option<u32>>,
-    /// See [`Pacing::retry_schedule`].
+    /// See [`DeliveryPolicy::retry_schedule`].
     pub retry_schedule: Option<Option<RetrySchedule>>,
-    /// See [`Pacing::ordered`]. Holds for events that are accepted from then on.
+    /// See [`DeliveryPolicy::ordered`]. Holds for events that are accepted from then on.
     pub ordered: Option<bool>,
 }
 
-impl Pacing {
+impl DeliveryPolicy {
     /// What `max_concurrency` may be.
     pub const CONCURRENCY: RangeInclusive<u32> = 1..=1000;
     /// What `rate_limit_per_second` may be.
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_schedule_gives_the_wait_after_each_attempt() {
+    fn schedule_gives_the_wait_after_each_attempt() {
         let schedule: RetrySchedule = "5s, 5m".parse().unwrap();
         assert_eq!(schedule.wait_after(1), Some(Duration::from_secs(5)));
         assert_eq!(schedule.wait_after(2), Some(Duration::from_mins(5)));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_goes_there_and_back_as_text() {
+    fn schedule_goes_there_and_back_as_text() {
         for text in ["5s,5m", "", "1h 30m,1day,1500ms"] {
             let schedule: RetrySchedule = text.parse().unwrap();
             assert_eq!(schedule.to_string().parse::<RetrySchedule>().unwrap(), schedule, "{text}");
@@ -178,9 +178,13 @@ mod tests {
 
     #[test]
     fn numbers_have_bounds() {
-        let concurrency = |number| Pacing { max_concurrency: Some(number), ..Pacing::default() };
-        let rate = |number| Pacing { rate_limit_per_second: Some(number), ..Pacing::default() };
-        for good in [Pacing::default(), concurrency(1), concurrency(1000), rate(10_000)] {
+        let concurrency =
+            |number| DeliveryPolicy { max_concurrency: Some(number), ..DeliveryPolicy::default() };
+        let rate = |number| DeliveryPolicy {
+            rate_limit_per_second: Some(number),
+            ..DeliveryPolicy::default()
+        };
+        for good in [DeliveryPolicy::default(), concurrency(1), concurrency(1000), rate(10_000)] {
             assert_eq!(good.check(), Ok(()), "{good:?}");
         }
         for bad in [concurrency(0), concurrency(1001), rate(0), rate(10_001)] {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::{MediaType, Violation};
-use super::{Draft, DraftError, STRAY_FIELDS_MAX, checks, depth};
+use super::{NewEvent, NewEventError, STRAY_FIELDS_MAX, checks, depth};
 
 const EVENT_TYPE: &str = "X-Event-Type";
 const DEDUP_ID: &str = "X-Dedup-Id";
@@ -32,7 +32,7 @@ const EVENT_TYPE_DEFAULT: &str = "raw";
 pub fn parse_raw<'a>(
     headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     body: &'a [u8],
-) -> Result<Draft<'a>, DraftError> {
+) -> Result<NewEvent<'a>, NewEventError> {
     let mut violations = Vec::new();
     let headers = Headers::find(headers, &mut violations);
     let mut text = |name, value: Option<&'a [u8]>| text(name, value?, &mut violations);
@@ -52,9 +52,9 @@ pub fn parse_raw<'a>(
     match event_type {
         Some(event_type) if violations.is_empty() => {
             let payload = payload(headers.content_type, body);
-            Ok(Draft { event_type, payload, dedup_id, account_id, user_id, occurred_at })
+            Ok(NewEvent { event_type, payload, dedup_id, account_id, user_id, occurred_at })
         }
-        _ => Err(DraftError::Invalid(violations)),
+        _ => Err(NewEventError::Invalid(violations)),
     }
 }
 
@@ -140,8 +140,8 @@ mod tests {
     const JSON: Header = ("content-type", b"application/json");
 
     fn payload_of(headers: &[Header], body: &[u8]) -> String {
-        let draft = parse_raw(headers.iter().copied(), body).unwrap();
-        String::from_utf8(draft.payload.into_owned()).unwrap()
+        let new_event = parse_raw(headers.iter().copied(), body).unwrap();
+        String::from_utf8(new_event.payload.into_owned()).unwrap()
     }
 
     #[test]
@@ -196,8 +196,8 @@ mod tests {
             ("x-github-event", b"push"),
             JSON,
         ];
-        let draft = parse_raw(headers, b"{}").unwrap();
-        let expected = Draft {
+        let new_event = parse_raw(headers, b"{}").unwrap();
+        let expected = NewEvent {
             event_type: "github.push".into(),
             payload: Cow::Borrowed(b"{}"),
             dedup_id: Some("d1".into()),
@@ -205,7 +205,7 @@ mod tests {
             user_id: Some("u".into()),
             occurred_at: Some(Timestamp::from_micros(1_000_000)),
         };
-        assert_eq!(draft, expected);
+        assert_eq!(new_event, expected);
         let bare = parse_raw([], b"").unwrap();
         assert_eq!(bare.event_type, "raw");
         assert_eq!((bare.dedup_id, bare.account_id, bare.user_id), (None, None, None));

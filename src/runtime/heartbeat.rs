@@ -7,15 +7,15 @@ use std::time::Duration;
 use super::Clock;
 use crate::domain::Timestamp;
 
-/// Tells how long ago something last happened. Clones are one pulse.
+/// Tells how long ago something last happened. Clones are one heartbeat.
 #[derive(Clone, Debug)]
-pub struct Pulse {
+pub struct Heartbeat {
     clock: Clock,
     last_micros: Arc<AtomicI64>,
 }
 
-impl Pulse {
-    /// A pulse that beats once now.
+impl Heartbeat {
+    /// A heartbeat that beats once now.
     pub fn new(clock: Clock) -> Self {
         let last_micros = Arc::new(AtomicI64::new(clock.now().micros()));
         Self { clock, last_micros }
@@ -38,12 +38,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pulse_ages_until_it_beats() {
+    fn pulse_ages_until_it_beats() {
         let clock = Clock::manual(Timestamp::from_micros(7));
-        let pulse = Pulse::new(clock.clone());
+        let heartbeat = Heartbeat::new(clock.clone());
         clock.advance(Duration::from_secs(3));
-        assert_eq!(pulse.clone().age(), Duration::from_secs(3));
-        pulse.beat();
-        assert_eq!(pulse.age(), Duration::ZERO);
+        assert_eq!(heartbeat.clone().age(), Duration::from_secs(3));
+        heartbeat.beat();
+        assert_eq!(heartbeat.age(), Duration::ZERO);
     }
 }

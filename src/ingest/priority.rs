@@ -18,7 +18,7 @@ use crate::store::{Persisted, SHORT_WEIGHT_MAX, weight};
 
 /// What one organisation may have in a batch to have few events, in events with small payloads.
 const FEW: usize = SHORT_WEIGHT_MAX / 2;
-/// Deliveries leased with one batch at the most; more wait in the store.
+/// Deliveries leased with one batch at most; more wait in the store.
 const LEASES_PER_BATCH_MAX: usize = 1_024;
 /// One part in so many of all the room is what a batch may have, so that none waits for all of it.
 const ROOM_SHARE: usize = 2;
@@ -30,13 +30,13 @@ const ROOM_WAIT: Duration = Duration::from_millis(250);
 
 /// A way.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct PriorityPath {
     deliveries: mpsc::Sender<LeasedDelivery>,
     /// Deliveries planned for an event of the last batch.
     fan_out: AtomicUsize,
 }
 
-impl Way {
+impl PriorityPath {
     pub(super) const fn new(deliveries: mpsc::Sender<LeasedDelivery>) -> Self {
         Self { deliveries, fan_out: AtomicUsize::new(1) }
     }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_batch_is_of_organisations_with_few() {
+    fn small_batch_is_of_organisations_with_few() {
         let org = OrgId::mint(Timestamp::from_micros(0));
         let (express, bulk) = split((0..FEW).map(|_| event(org)).collect());
         assert_eq!((express.len(), bulk.len()), (FEW, 0));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_batch_in_which_nobody_has_many_is_everybodys() {
+    fn large_batch_in_which_nobody_has_many_is_everybodys() {
         let orgs = [(); 2].map(|()| OrgId::mint(Timestamp::from_micros(0)));
         let events = orgs.iter().flat_map(|org| (0..FEW).map(|_| event(*org))).collect();
         let (express, bulk) = split(events);

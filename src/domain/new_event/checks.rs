@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::super::timestamp::TimestampError;
 use super::super::{EventType, Timestamp, Violation};
 
-/// Bytes in `dedup_id`, `account_id` and `user_id` at the most.
+/// Bytes in `dedup_id`, `account_id` and `user_id` at most.
 const LABEL_BYTES_MAX: usize = 255;
 
 /// Takes an event type.

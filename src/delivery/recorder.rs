@@ -16,12 +16,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::domain::Outcome;
-use crate::runtime::{Pulse, Wake};
+use crate::runtime::{Heartbeat, Wake};
 use crate::store::{SharedStore, StoreError};
 
-/// Outcomes in one call at the most.
+/// Outcomes in one call at most.
 const BATCH_OUTCOMES_MAX: usize = 512;
-/// Outcomes that wait for the recorder at the most. Attempts that end meanwhile wait in their slots.
+/// Outcomes that wait for the recorder at most. Attempts that end meanwhile wait in their slots.
 pub(super) const QUEUE_OUTCOMES: usize = 1024;
 /// How long the first outcome of a batch waits for others, unless the next delivery to an ordered endpoint
 /// waits for one of them: little beside a retry's wait, and enough to keep a busy store from committing
@@ -52,7 +52,7 @@ pub(super) struct Recorder {
     /// Tells that an ordered endpoint's next delivery may be claimed.
     wake: Wake,
     /// Beats when the store has taken outcomes.
-    progress: Pulse,
+    progress: Heartbeat,
 }
 
 impl Recorder {
@@ -60,7 +60,7 @@ impl Recorder {
         store: SharedStore,
         reports: mpsc::Receiver<Report>,
         wake: Wake,
-        progress: Pulse,
+        progress: Heartbeat,
     ) -> Self {
         let gathered = Vec::with_capacity(BATCH_OUTCOMES_MAX);
         Self { store, reports, gathered, outcomes: Vec::new(), ordered: false, wake, progress }

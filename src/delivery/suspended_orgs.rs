@@ -13,9 +13,9 @@ use crate::store::SharedStore;
 
 /// Who is paused. Cheap to clone; clones know the same.
 #[derive(Clone, Debug, Default)]
-pub struct Paused(Arc<RwLock<HashSet<OrgId>>>);
+pub struct SuspendedOrgs(Arc<RwLock<HashSet<OrgId>>>);
 
-impl Paused {
+impl SuspendedOrgs {
     /// Whether nothing is sent for this organisation.
     pub fn contains(&self, org: OrgId) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&org)

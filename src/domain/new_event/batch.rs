@@ -6,25 +6,28 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::super::Violation;
 use super::envelope::{Envelope, Key};
-use super::{Draft, DraftError, DraftLimits, STRAY_FIELDS_MAX};
+use super::{NewEvent, NewEventError, NewEventLimits, STRAY_FIELDS_MAX};
 
-/// Violations listed for one request at the most, so that an answer stays bounded.
+/// Violations listed for one request at most, so that an answer stays bounded.
 const VIOLATIONS_MAX: usize = 1_000;
 
 /// Parses the body of `POST /api/events/batch`: `{"events": […]}` or the bare array. All or nothing.
 ///
 /// # Errors
-/// See [`DraftError`]; violations carry the event's index.
-pub fn parse_batch<'a>(body: &'a [u8], limits: &DraftLimits) -> Result<Vec<Draft<'a>>, DraftError> {
+/// See [`NewEventError`]; violations carry the event's index.
+pub fn parse_batch<'a>(
+    body: &'a [u8],
+    limits: &NewEventLimits,
+) -> Result<Vec<NewEvent<'a>>, NewEventError> {
     let shapeless = || {
         let rule = "must be an array of events, or an object with that array as events";
-        DraftError::Invalid(vec![Violation::new("events", "type", rule)])
+        NewEventError::Invalid(vec![Violation::new("events", "type", rule)])
     };
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = BatchSeed { events_max: limits.batch_events_max }.deserialize(&mut json);
     let parsed = parsed.and_then(|batch| json.end().map(|()| batch));
     let batch = parsed.map_err(|error| {
-        if error.is_data() { shapeless() } else { DraftError::malformed(&error) }
+        if error.is_data() { shapeless() } else { NewEventError::malformed(&error) }
     })?;
     check(batch.events.ok_or_else(shapeless)?, batch.violations, limits)
 }
@@ -33,9 +36,12 @@ pub fn parse_batch<'a>(body: &'a [u8], limits: &DraftLimits) -> Result<Vec<Draft
 /// nothing but white space are left out. All or nothing.
 ///
 /// # Errors
-/// See [`DraftError`]: what is malformed names the body's line; violations carry the event's index,
+/// See [`NewEventError`]: what is malformed names the body's line; violations carry the event's index,
 /// which blank lines do not count in.
-pub fn parse_lines<'a>(body: &'a [u8], limits: &DraftLimits) -> Result<Vec<Draft<'a>>, DraftError> {
+pub fn parse_lines<'a>(
+    body: &'a [u8],
+    limits: &NewEventLimits,
+) -> Result<Vec<NewEvent<'a>>, NewEventError> {
     let mut envelopes = Vec::new();
     for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
@@ -44,7 +50,7 @@ pub fn parse_lines<'a>(body: &'a [u8], limits: &DraftLimits) -> Result<Vec<Draft
         if envelopes.len() == limits.batch_events_max {
             return Err(wrong_length(limits));
         }
-        let malformed = |error| DraftError::malformed_in_line(index + 1, &error);
+        let malformed = |error| NewEventError::malformed_in_line(index + 1, &error);
         envelopes.push(serde_json::from_slice(line).map_err(malformed)?);
     }
     check(envelopes, Vec::new(), limits)
@@ -54,8 +60,8 @@ pub fn parse_lines<'a>(body: &'a [u8], limits: &DraftLimits) -> Result<Vec<Draft
 fn check<'a>(
     envelopes: Vec<Envelope<'a>>,
     mut violations: Vec<Violation>,
-    limits: &DraftLimits,
-) -> Result<Vec<Draft<'a>>, DraftError> {
+    limits: &NewEventLimits,
+) -> Result<Vec<NewEvent<'a>>, NewEventError> {
     if envelopes.is_empty() || envelopes.len() > limits.batch_events_max {
         return Err(wrong_length(limits));
     }
@@ -71,12 +77,12 @@ fn check<'a>(
             break;
         }
     }
-    if violations.is_empty() { Ok(drafts) } else { Err(DraftError::Invalid(violations)) }
+    if violations.is_empty() { Ok(drafts) } else { Err(NewEventError::Invalid(violations)) }
 }
 
-fn wrong_length(limits: &DraftLimits) -> DraftError {
+fn wrong_length(limits: &NewEventLimits) -> NewEventError {
     let rule = format!("must hold 1 to {} events", limits.batch_events_max);
-    DraftError::Invalid(vec![Violation::new("events", "length", rule)])
+    NewEventError::Invalid(vec![Violation::new("events", "length", rule)])
 }
 
 /// A batch: `events` is `None` when the body holds no array of events at all.
@@ -184,12 +190,12 @@ mod tests {
         }
     }
 
-    fn payloads<'a>(drafts: &'a [Draft<'_>]) -> Vec<&'a [u8]> {
-        drafts.iter().map(|draft| &*draft.payload).collect()
+    fn payloads<'a>(drafts: &'a [NewEvent<'_>]) -> Vec<&'a [u8]> {
+        drafts.iter().map(|new_event| &*new_event.payload).collect()
     }
 
     #[test]
-    fn a_batch_lists_every_invalid_event_by_index() {
+    fn batch_lists_every_invalid_event_by_index() {
         let array = br#"[{"type":"a","payload":1}, 5, {"payload":1}]"#;
         let lines = b"{\"type\":\"a\",\"payload\":1}\n\n5\n\n{\"payload\":1}\n";
         let expected = [(Some(1), String::new(), "type"), (Some(2), "type".to_owned(), "required")];
@@ -215,12 +221,12 @@ mod tests {
     fn what_comes_after_too_many_events_must_still_be_json() {
         for body in ["[0,0,0,0,0,}", "[0,0,0,0,0", "[0,0,0,0,0] x", "{\"events\":[0,0,0,0,0]"] {
             let error = parse_batch(body.as_bytes(), &LIMITS).unwrap_err();
-            assert!(matches!(error, DraftError::Malformed(_)), "{body}");
+            assert!(matches!(error, NewEventError::Malformed(_)), "{body}");
         }
     }
 
     #[test]
-    fn a_malformed_line_is_named_by_its_place_in_the_body() {
+    fn malformed_line_is_named_by_its_place_in_the_body() {
         let good = r#"{"type":"a","payload":1}"#;
         for (bad, place) in [
             ("oops", "line 3 column 1"),
@@ -231,7 +237,7 @@ mod tests {
         ] {
             let body = format!("{good}\n\n{bad}\n{good}\n");
             let error = parse_lines(body.as_bytes(), &LIMITS).unwrap_err();
-            assert!(matches!(error, DraftError::Malformed(_)), "{bad}");
+            assert!(matches!(error, NewEventError::Malformed(_)), "{bad}");
             let text = error.to_string();
             assert!(text.ends_with(place) && !text.contains("line 1"), "{bad}: {text}");
         }

@@ -2,7 +2,7 @@
 
 use std::slice;
 
-/// Arrays and objects in one another at the most. A webhook puts one more around them and a list of events
+/// Arrays and objects in one another at most. A webhook puts one more around them and a list of events
 /// three, and then common parsers still read it by default: Ruby's to 100, serde_json to 127.
 ///
 /// <https://docs.ruby-lang.org/en/3.4/JSON.html#module-JSON-label-Input+Options>,
@@ -24,7 +24,7 @@ fn brackets_opened(json: &[u8]) -> usize {
     sums.map(usize::from).sum()
 }
 
-/// Arrays and objects in one another at the most.
+/// Arrays and objects in one another at most.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let mut bytes = json.iter();
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deepest_passes_and_one_level_more_does_not() {
+    fn deepest_passes_and_one_level_more_does_not() {
         for value in ["1", r#""]]}}\"]]""#] {
             let (good, bad) = (nested(DEPTH_MAX, value), nested(DEPTH_MAX + 1, value));
             assert!(!nests_too_deep(good.as_bytes()) && nests_too_deep(bad.as_bytes()), "{value}");
