@@ -190,8 +190,13 @@ impl App {
             &behind,
         )?;
         // Nothing can fail from here on, so keys that are made are shown.
-        let first_start =
-            FirstStart::prepare(&store, clock.now(), base_url(tls.as_deref(), address)).await?;
+        let first_start = FirstStart::prepare(
+            &store,
+            clock.now(),
+            base_url(tls.as_deref(), address),
+            config.limit.rate_limit_per_minute,
+        );
+        let first_start = first_start.await?;
         let lease_span = delivery::lease_span(&config.delivery);
         let replayer = Replayer {
             store: Arc::clone(&store),

@@ -18,6 +18,8 @@ pub struct FirstStart {
     pub operator_key: PresentedKey,
     /// Where the server answers, such as `http://127.0.0.1:3000`.
     pub base_url: String,
+    /// The server's default rate limit, which applies to the organisation.
+    pub events_per_minute: u32,
 }
 
 impl FirstStart {
@@ -27,6 +29,7 @@ impl FirstStart {
         store: &SharedStore,
         now: Timestamp,
         base_url: String,
+        events_per_minute: u32,
     ) -> Result<Option<Self>, AdminError> {
         let one = PageRequest { limit: 1, after: None };
         let empty = store.orgs_across_orgs(one).await?.data.is_empty()
@@ -48,17 +51,18 @@ impl FirstStart {
             // Nobody has set a quota yet.
             let _ = store.insert_key_across_orgs(key, &Actor::SERVER).await?;
         }
-        Ok(Some(Self { org, tenant_key: tenant.key, operator_key: operator.key, base_url }))
+        let (tenant_key, operator_key) = (tenant.key, operator.key);
+        Ok(Some(Self { org, tenant_key, operator_key, base_url, events_per_minute }))
     }
 }
 
 impl fmt::Display for FirstStart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { org, tenant_key, operator_key, base_url } = self;
+        let Self { org, tenant_key, operator_key, base_url, events_per_minute } = self;
         let (tenant_key, operator_key) = (tenant_key.reveal(), operator_key.reveal());
         write!(
             f,
-            "Hookgate's first start. These keys are shown this once; keep them.
+            "Hookgate started for the first time. These keys are shown only now; keep them.
 
   organisation   {id}
   API key        {tenant_key}
@@ -70,8 +74,32 @@ Post an event:
     -H 'X-API-Key: {tenant_key}' \\
     -H 'Content-Type: application/json' \\
     -d '{{\"type\":\"user.login\",\"payload\":{{\"user\":\"ada\"}}}}'
+
+The organisation may post {events_per_minute} events per minute; above that the answer is 429. Whoever operates
+this server can raise the limit:
+
+  hookgate org update {id} --rate-limit-per-minute 60000
 ",
             id = org.id,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn banner_names_the_rate_limit_and_the_command_that_raises_it() {
+        let now = Timestamp::from_micros(1);
+        let org = Org::new(OrgId::FIRST, "First organisation", now);
+        let key = async || issue_key(Role::Operator, "key".to_owned(), now).await.unwrap().key;
+        let base_url = "http://127.0.0.1:3000".to_owned();
+        let (tenant_key, operator_key) = (key().await, key().await);
+        let start = FirstStart { org, tenant_key, operator_key, base_url, events_per_minute: 1234 };
+        let banner = start.to_string();
+        assert!(banner.contains("1234 events per minute"), "{banner}");
+        let command = format!("hookgate org update {} --rate-limit-per-minute", OrgId::FIRST);
+        assert!(banner.contains(&command), "{banner}");
     }
 }
