@@ -14,10 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Recovery;
-use super::damage::keep_aside;
-use super::disk::{Disk, DiskFile};
+use super::file_system::{Disk, DiskFile};
 use super::format::{Checkpoint, FRAME_HEADER_BYTES, FrameHeader, JournalId, SEGMENT_HEADER_BYTES};
-use super::scan::{Found, Frames, end_of_bytes};
+use super::frame_scan::{Found, Frames, end_of_bytes};
+use super::quarantine::keep_aside;
 use super::segments::Segment;
 
 /// Bytes of a segment's start that its header may take.

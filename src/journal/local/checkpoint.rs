@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::CHECKPOINT_NAME;
-use super::disk::{Disk, DiskFile, read_full, write_all};
+use super::file_system::{Disk, DiskFile, read_full, write_all};
 use super::format::{CHECKPOINT_SLOT_BYTES, Checkpoint};
 
 /// The open checkpoint file.

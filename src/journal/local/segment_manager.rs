@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::append_queue::Queue;
 use super::checkpoint::CheckpointFile;
-use super::disk::{Disk, is_no_space, write_all};
+use super::file_system::{Disk, is_no_space, write_all};
 use super::format::{Checkpoint, JournalId};
-use super::queue::Queue;
 use super::segments::{NoSegment, Phase, Segment, Segments, State};
 use super::{SPARE_PREFIX, journal_bytes};
 use crate::runtime::Stopwatch;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::DAMAGED_DIR;
-use super::disk::{Disk, DiskFile, read_full, write_all};
+use super::file_system::{Disk, DiskFile, read_full, write_all};
 
 /// Bytes copied at once.
 const COPY_BYTES: u64 = 1024 * 1024;

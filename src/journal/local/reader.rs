@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::damage::keep_aside;
-use super::disk::{Disk, DiskFile};
+use super::file_system::{Disk, DiskFile};
 use super::format::{JournalId, SEGMENT_HEADER_BYTES};
-use super::scan::{Found, Frames};
+use super::frame_scan::{Found, Frames};
+use super::quarantine::keep_aside;
 use super::segments::{Position, Readable, Segment, Segments};
 use super::{ReadError, Seq};
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AppendError;
-use super::disk::{Disk, DiskFile, write_all};
+use super::append_queue::{Batch, Queue};
+use super::file_system::{Disk, DiskFile, write_all};
 use super::format::{
     JournalId, SEGMENT_HEADER_BYTES, pushed_frame, seal_frame, segment_header, segment_name,
 };
-use super::queue::{Batch, Queue};
 use super::segments::{NoSegment, Segment, Segments};
 use crate::runtime::Stopwatch;
 use crate::telemetry::Metrics;

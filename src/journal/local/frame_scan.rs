@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::disk::{DiskFile, read_full};
+use super::file_system::{DiskFile, read_full};
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, JournalId, seq_at};
 
 /// Bytes read from the file at once; more only for a record that is longer.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::sim_disk::SimDisk;
 use super::*;
 use crate::journal::Damage;
-use crate::journal::format::Checkpoint;
+use crate::journal::local::format::Checkpoint;
 
 /// Segments 1 to 4, 5 to 8 and 9 to 12; every record a group of its own.
 fn three_segments() -> SimDisk {

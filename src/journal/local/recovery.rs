@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::CheckpointFile;
-use super::damage::Damage;
-use super::disk::{Disk, DiskFile, read_full, write_all};
+use super::file_system::{Disk, DiskFile, read_full, write_all};
 use super::format::{
     Checkpoint, JournalId, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_header,
     parse_segment_name,
 };
-use super::keeper::SPARES_MAX;
+use super::quarantine::Damage;
+use super::segment_manager::SPARES_MAX;
 use super::segment_scan::{HEADER_READ_BYTES, Scanned, SegmentFile, SegmentScan};
 use super::segments::{Position, Segment, State};
 use super::{CHECKPOINT_NAME, DAMAGED_DIR, JournalError, LOCK_NAME, SPARE_PREFIX};

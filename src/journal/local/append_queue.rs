@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::AppendError;
 use super::format::{FRAME_HEADER_BYTES, push_frame};
-use super::group::{Group, Outcome, Ticket};
+use super::group_commit::{Group, Outcome, Ticket};
 
 /// Capacity a buffer keeps between groups; one that a flood of large records grew is given back.
 const BUFFER_KEPT_BYTES: usize = 1024 * 1024;

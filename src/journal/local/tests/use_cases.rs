@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::sim_disk::SimDisk;
 use super::*;
-use crate::journal::queue::{Queue, QueueLimits};
+use crate::journal::local::append_queue::{Queue, QueueLimits};
 use crate::journal::{AppendError, Seq, SystemDisk};
 
 fn small(segments: u64) -> JournalOptions {
