@@ -11,7 +11,7 @@ use crate::config::StoreConfig;
 use crate::delivery::SsrfGuard;
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, AuditEntry, DeliveryPolicy, Endpoint, EndpointChange, EndpointId,
-    EventTypeFilters, KeyRotationRefusal, Limit, Org, OrgChange, OrgId, Page, PageRequest, Role,
+    EventTypeFilters, KeyRotationRefusal, OrgLimit, Org, OrgChange, OrgId, Page, PageRequest, Role,
     RotationRefusal, Scopes, SecretChoice, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
@@ -183,7 +183,7 @@ impl Admin {
     pub async fn create_org(
         &self,
         name: String,
-        limits: Vec<(Limit, Option<u32>)>,
+        limits: Vec<(OrgLimit, Option<u32>)>,
     ) -> Result<Org, AdminError> {
         let now = self.clock.now();
         let mut org = Org::new(OrgId::mint(now), "", now);

@@ -11,7 +11,7 @@ use crate::app::{Admin, AdminError};
 use crate::auth::IssuedKey;
 use crate::config::{StoreConfig, parse_duration};
 use crate::domain::{
-    ApiKey, ApiKeyId, AuditEntry, Limit, Org, OrgChange, OrgId, Page, PageRequest, Role, Scopes,
+    ApiKey, ApiKeyId, AuditEntry, OrgLimit, Org, OrgChange, OrgId, Page, PageRequest, Role, Scopes,
     Timestamp, Violation,
 };
 
@@ -96,25 +96,25 @@ pub(super) enum OrgCommand {
 #[derive(Args, Debug)]
 pub(super) struct LimitArgs {
     /// Events a minute; without it, or none, the server's RATE_LIMIT_PER_MINUTE counts
-    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(Limit::RatePerMinute))]
+    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(OrgLimit::RatePerMinute))]
     rate_limit_per_minute: Option<LimitArg>,
     /// Events at once; as many as a minute's unless it is set
-    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(Limit::Burst))]
+    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(OrgLimit::Burst))]
     burst: Option<LimitArg>,
     /// Bytes of bodies a minute
-    #[arg(long, value_name = "BYTES", value_parser = parse_limit(Limit::BytesPerMinute))]
+    #[arg(long, value_name = "BYTES", value_parser = parse_limit(OrgLimit::BytesPerMinute))]
     bytes_per_minute: Option<LimitArg>,
     /// Events a calendar month, UTC
-    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(Limit::EventsPerMonth))]
+    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(OrgLimit::EventsPerMonth))]
     events_per_month: Option<LimitArg>,
     /// Endpoints it may have
-    #[arg(long, value_name = "COUNT", value_parser = parse_limit(Limit::Endpoints))]
+    #[arg(long, value_name = "COUNT", value_parser = parse_limit(OrgLimit::Endpoints))]
     endpoints_max: Option<LimitArg>,
     /// Good keys it may have
-    #[arg(long, value_name = "COUNT", value_parser = parse_limit(Limit::Keys))]
+    #[arg(long, value_name = "COUNT", value_parser = parse_limit(OrgLimit::Keys))]
     keys_max: Option<LimitArg>,
     /// Bytes in one event's payload; never more than the server's MAX_EVENT_BYTES
-    #[arg(long, value_name = "BYTES", value_parser = parse_limit(Limit::PayloadBytes))]
+    #[arg(long, value_name = "BYTES", value_parser = parse_limit(OrgLimit::PayloadBytes))]
     payload_bytes_max: Option<LimitArg>,
 }
 
@@ -123,7 +123,7 @@ pub(super) struct LimitArgs {
 struct LimitArg(Option<u32>);
 
 /// Parses what a limit is set to.
-fn parse_limit(limit: Limit) -> impl Fn(&str) -> Result<LimitArg, String> + Clone {
+fn parse_limit(limit: OrgLimit) -> impl Fn(&str) -> Result<LimitArg, String> + Clone {
     move |text| {
         if text == "none" {
             return Ok(LimitArg(None));
@@ -136,18 +136,18 @@ fn parse_limit(limit: Limit) -> impl Fn(&str) -> Result<LimitArg, String> + Clon
 }
 
 impl LimitArgs {
-    fn changes(&self) -> Vec<(Limit, Option<u32>)> {
+    fn changes(&self) -> Vec<(OrgLimit, Option<u32>)> {
         let given = |limit| match limit {
-            Limit::RatePerMinute => self.rate_limit_per_minute,
-            Limit::Burst => self.burst,
-            Limit::BytesPerMinute => self.bytes_per_minute,
-            Limit::EventsPerMonth => self.events_per_month,
-            Limit::Endpoints => self.endpoints_max,
-            Limit::Keys => self.keys_max,
-            Limit::PayloadBytes => self.payload_bytes_max,
+            OrgLimit::RatePerMinute => self.rate_limit_per_minute,
+            OrgLimit::Burst => self.burst,
+            OrgLimit::BytesPerMinute => self.bytes_per_minute,
+            OrgLimit::EventsPerMonth => self.events_per_month,
+            OrgLimit::Endpoints => self.endpoints_max,
+            OrgLimit::Keys => self.keys_max,
+            OrgLimit::PayloadBytes => self.payload_bytes_max,
         };
         let change = |limit| given(limit).map(|LimitArg(value)| (limit, value));
-        Limit::ALL.into_iter().filter_map(change).collect()
+        OrgLimit::ALL.into_iter().filter_map(change).collect()
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Deletion {
 
 /// What can be limited for each organisation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Limit {
+pub enum OrgLimit {
     /// Events a minute.
     RatePerMinute,
     /// Events at once.
@@ -58,7 +58,7 @@ pub enum Limit {
 
 /// What an organisation may use; what is not set follows the server's setting, or has no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OrgLimits([Option<u32>; Limit::ALL.len()]);
+pub struct OrgLimits([Option<u32>; OrgLimit::ALL.len()]);
 
 /// What to change of an organisation; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
@@ -66,10 +66,10 @@ pub struct OrgChange {
     /// A new name.
     pub name: Option<String>,
     /// New limits; `None` beside one takes it away.
-    pub limits: Vec<(Limit, Option<u32>)>,
+    pub limits: Vec<(OrgLimit, Option<u32>)>,
 }
 
-impl Limit {
+impl OrgLimit {
     /// Every limit, in the order of the store's columns.
     pub const ALL: [Self; 7] = [
         Self::RatePerMinute,
@@ -115,25 +115,25 @@ impl Limit {
 
 impl OrgLimits {
     /// The limit, if it is set.
-    pub const fn get(&self, limit: Limit) -> Option<u32> {
+    pub const fn get(&self, limit: OrgLimit) -> Option<u32> {
         self.0[limit as usize]
     }
 
     /// The same with this limit set, or taken away.
-    pub fn with(mut self, limit: Limit, value: Option<u32>) -> Self {
+    pub fn with(mut self, limit: OrgLimit, value: Option<u32>) -> Self {
         self.0[limit as usize] = value;
         self
     }
 
     /// Every limit with its value.
-    pub fn iter(&self) -> impl Iterator<Item = (Limit, Option<u32>)> {
-        Limit::ALL.into_iter().zip(self.0)
+    pub fn iter(&self) -> impl Iterator<Item = (OrgLimit, Option<u32>)> {
+        OrgLimit::ALL.into_iter().zip(self.0)
     }
 }
 
 impl Serialize for OrgLimits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(Limit::ALL.len()))?;
+        let mut map = serializer.serialize_map(Some(OrgLimit::ALL.len()))?;
         for (limit, value) in self.iter() {
             map.serialize_entry(limit.name(), &value)?;
         }
@@ -284,15 +284,15 @@ mod tests {
 
     #[test]
     fn limits_keep_their_places_and_have_ranges() {
-        let limits = OrgLimits::default().with(Limit::Keys, Some(3)).with(Limit::Burst, Some(7));
-        assert_eq!((limits.get(Limit::Keys), limits.get(Limit::Burst)), (Some(3), Some(7)));
-        assert_eq!(limits.with(Limit::Keys, None).get(Limit::Keys), None);
-        for (place, limit) in Limit::ALL.into_iter().enumerate() {
+        let limits = OrgLimits::default().with(OrgLimit::Keys, Some(3)).with(OrgLimit::Burst, Some(7));
+        assert_eq!((limits.get(OrgLimit::Keys), limits.get(OrgLimit::Burst)), (Some(3), Some(7)));
+        assert_eq!(limits.with(OrgLimit::Keys, None).get(OrgLimit::Keys), None);
+        for (place, limit) in OrgLimit::ALL.into_iter().enumerate() {
             assert_eq!(limit as usize, place);
         }
-        assert!(Limit::RatePerMinute.check(0).is_err());
-        assert!(Limit::EventsPerMonth.check(0).is_ok());
+        assert!(OrgLimit::RatePerMinute.check(0).is_err());
+        assert!(OrgLimit::EventsPerMonth.check(0).is_ok());
         let rule = "must be a whole number from 0 to 1000000, in digits";
-        assert_eq!(Limit::Keys.check(1_000_001).unwrap_err().message, rule);
+        assert_eq!(OrgLimit::Keys.check(1_000_001).unwrap_err().message, rule);
     }
 }

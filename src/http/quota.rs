@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use super::error::ApiError;
 use super::extract::Tenant;
 use super::state::AppState;
-use crate::domain::{Limit, Month, OrgLimits};
+use crate::domain::{OrgLimit, Month, OrgLimits};
 use crate::limit::{Quota, Rate, Verdict};
 use crate::runtime::Stopwatch;
 use crate::telemetry::RejectedRequest;
@@ -36,7 +36,7 @@ pub(super) enum Counted {
 pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Result<Quota, ApiError> {
     let watch = Stopwatch::start();
     let principal = &tenant.principal;
-    if let Some(events_per_month) = principal.limits.get(Limit::EventsPerMonth)
+    if let Some(events_per_month) = principal.limits.get(OrgLimit::EventsPerMonth)
         && let left = principal.usage.left(events_per_month)
         && left < events.get()
     {
@@ -69,7 +69,7 @@ fn over_month(app: &AppState, events_per_month: u32, left: u32, events: u32) -> 
 
 /// Takes a body from the bytes that the tenant may send, if they are limited.
 pub(super) fn take_bytes(app: &AppState, tenant: &Tenant, body: &[u8]) -> Result<(), ApiError> {
-    let Some(per_minute) = tenant.principal.limits.get(Limit::BytesPerMinute) else {
+    let Some(per_minute) = tenant.principal.limits.get(OrgLimit::BytesPerMinute) else {
         return Ok(());
     };
     let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
@@ -87,7 +87,7 @@ pub(super) fn take_bytes(app: &AppState, tenant: &Tenant, body: &[u8]) -> Result
 
 /// How fast an organisation with these limits may send.
 pub(super) fn rate(limits: &OrgLimits) -> Rate {
-    Rate { per_minute: limits.get(Limit::RatePerMinute), burst: limits.get(Limit::Burst) }
+    Rate { per_minute: limits.get(OrgLimit::RatePerMinute), burst: limits.get(OrgLimit::Burst) }
 }
 
 /// Writes both fields.

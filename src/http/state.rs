@@ -11,7 +11,7 @@ use super::vitals::{OldestDue, Readings};
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
 use crate::delivery::{DeliveryHandle, DeliveryHealth, SsrfGuard};
-use crate::domain::{Limit, NewEventLimits, OrgLimits, Timestamp};
+use crate::domain::{OrgLimit, NewEventLimits, OrgLimits, Timestamp};
 use crate::ingest::{Backlog, Intake};
 use crate::limit::RateLimiter;
 use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
@@ -196,7 +196,7 @@ impl Settings {
 
     /// What an event of an organisation with these limits may measure.
     pub(super) fn draft_limits(&self, limits: &OrgLimits) -> NewEventLimits {
-        let own = limits.get(Limit::PayloadBytes).map_or(usize::MAX, |bytes| bytes as usize);
+        let own = limits.get(OrgLimit::PayloadBytes).map_or(usize::MAX, |bytes| bytes as usize);
         NewEventLimits {
             payload_bytes_max: self.event_bytes_max.min(own),
             batch_events_max: Self::BATCH_EVENTS_MAX,

@@ -229,14 +229,14 @@ fn place(url: &url::Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Limit, Timestamp};
+    use crate::domain::{OrgLimit, Timestamp};
 
     #[test]
     fn only_what_differs_is_named_and_no_path_of_a_url() {
         let at = Timestamp::from_micros(1);
         let before = Org::new(OrgId::mint(at), "a", at);
         let mut after = before.clone();
-        after.limits = after.limits.with(Limit::Keys, Some(3));
+        after.limits = after.limits.with(OrgLimit::Keys, Some(3));
         after.suspended_at = Some(at);
         let note = Note::org_changed("org.update", &before, &after);
         assert_eq!(note.changes, json!({ "keys_max": 3, "state": "suspended" }));

@@ -19,7 +19,7 @@ use super::{
 use crate::domain::{
     ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId,
     Deletion, Delivery, DeliveryId, DeliveryPolicy, Endpoint, EndpointId, Event, EventId,
-    EventTypeFilter, KeyHash, Limit, Org, OrgId, OrgLimits, PageRequest, Replay, ReplayId, Role,
+    EventTypeFilter, KeyHash, OrgLimit, Org, OrgId, OrgLimits, PageRequest, Replay, ReplayId, Role,
     Timestamp, TraceId,
 };
 
@@ -100,11 +100,11 @@ pub(super) use org_columns;
 /// Reads [`org_columns`].
 pub(super) fn org(row: &impl Columns) -> Result<Org, StoreError> {
     let mut limits = OrgLimits::default();
-    for (place, limit) in Limit::ALL.into_iter().enumerate() {
+    for (place, limit) in OrgLimit::ALL.into_iter().enumerate() {
         let value = row.number_opt(2 + place)?.map(|n| fits(limit.name(), n)).transpose()?;
         limits = limits.with(limit, value);
     }
-    let after = 2 + Limit::ALL.len();
+    let after = 2 + OrgLimit::ALL.len();
     let deletion = match row.moment_opt(after + 2)? {
         Some(since) => Some(Deletion {
             since,

@@ -12,7 +12,7 @@ use hookgate::auth::{
 };
 use hookgate::config::{AuthConfig, StoreConfig};
 use hookgate::domain::{
-    Actor, ApiKeyId, KeyHash, Limit, Org, OrgChange, OrgId, Role, Scopes, Timestamp,
+    Actor, ApiKeyId, KeyHash, OrgLimit, Org, OrgChange, OrgId, Role, Scopes, Timestamp,
 };
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
 use hookgate::store::SharedStore;
@@ -63,7 +63,7 @@ impl World {
         let store: SharedStore = Arc::new(store);
         store.migrate_up().await.unwrap();
         let mut org = Org::new(OrgId::mint(START), "acme", START);
-        org.limits = org.limits.with(Limit::RatePerMinute, Some(7));
+        org.limits = org.limits.with(OrgLimit::RatePerMinute, Some(7));
         store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
         let config = AuthConfig {
             auth_cache_ttl,
@@ -131,7 +131,7 @@ async fn key_is_looked_up_and_hashed_once_and_then_known() {
     for _ in 0..3 {
         let principal = world.ask(&key).await.unwrap();
         assert_eq!((principal.key_id, principal.role), (key_id, Role::Tenant(world.org)));
-        assert_eq!(principal.limits.get(Limit::RatePerMinute), Some(7));
+        assert_eq!(principal.limits.get(OrgLimit::RatePerMinute), Some(7));
         assert_eq!((principal.scopes, principal.suspended), (Scopes::TENANT, false));
     }
     assert_eq!(world.lookups(), (2, 1));
@@ -173,12 +173,12 @@ async fn change_is_forgotten_for_once() {
         world.authenticator.forget_changed().await.unwrap();
     }
     assert_eq!(world.lookups(), (1, 2), "the first look may have come after a change");
-    let change = OrgChange { name: None, limits: vec![(Limit::RatePerMinute, Some(9))] };
+    let change = OrgChange { name: None, limits: vec![(OrgLimit::RatePerMinute, Some(9))] };
     world.store.update_org(world.org, &change, &Actor::CLI, START).await.unwrap();
     for _ in 0..3 {
         world.authenticator.forget_changed().await.unwrap();
         let principal = world.ask(&key).await.unwrap();
-        assert_eq!(principal.limits.get(Limit::RatePerMinute), Some(9));
+        assert_eq!(principal.limits.get(OrgLimit::RatePerMinute), Some(9));
     }
     assert_eq!(world.lookups(), (3, 3), "what was read since the change counts");
     world.revoke(key_id).await;
@@ -286,7 +286,7 @@ async fn what_is_changed_elsewhere_is_noticed_by_the_watcher() {
     world.ask(&key).await.unwrap();
     let watch = world.watch();
 
-    let limit = Limit::RatePerMinute;
+    let limit = OrgLimit::RatePerMinute;
     let change = OrgChange { name: None, limits: vec![(limit, Some(9))] };
     world.store.update_org(world.org, &change, &Actor::CLI, world.moment()).await.unwrap();
     while world.ask(&key).await.unwrap().limits.get(limit) != Some(9) {

@@ -12,7 +12,7 @@ use super::super::CliError;
 use super::RunArgs;
 use crate::app::Admin;
 use crate::config::StoreConfig;
-use crate::domain::{Limit, Role};
+use crate::domain::{OrgLimit, Role};
 
 /// Between two looks at a queue that empties.
 const SETTLE_POLL: Duration = Duration::from_millis(50);
@@ -233,7 +233,7 @@ async fn prepare(dir: &Path, database_url: Option<String>) -> Result<(String, St
         (EVENTS_PER_MINUTE, EVENTS_PER_MINUTE),
         (NEIGHBOUR_EVENTS_PER_MINUTE, NEIGHBOUR_EVENTS_AT_ONCE),
     ] {
-        let limits = vec![(Limit::RatePerMinute, Some(rate)), (Limit::Burst, Some(burst))];
+        let limits = vec![(OrgLimit::RatePerMinute, Some(rate)), (OrgLimit::Burst, Some(burst))];
         let org = admin.create_org("bench".to_owned(), limits).await?;
         let role = Role::Tenant(org.id);
         let issued = admin.create_key(role, "bench".to_owned(), None, None).await?;

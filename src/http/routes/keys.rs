@@ -19,7 +19,7 @@ use super::super::state::AppState;
 use super::answer;
 use crate::auth::IssuedKey;
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, Limit, Org, OrgId, Page, Role, Scope, Scopes, Timestamp, Violation,
+    Actor, ApiKey, ApiKeyId, OrgLimit, Org, OrgId, Page, Role, Scope, Scopes, Timestamp, Violation,
 };
 use crate::store::{AddRefusal, Holdings};
 
@@ -189,7 +189,7 @@ async fn room(
     let Role::Tenant(org) = role else { return Ok(Ok(())) };
     let found = app.store.org(org).await?.filter(|org| org.deletion.is_none());
     let org = found.ok_or(ApiError::NotFound)?;
-    let Some(most) = org.limits.get(Limit::Keys) else { return Ok(Ok(())) };
+    let Some(most) = org.limits.get(OrgLimit::Keys) else { return Ok(Ok(())) };
     let used = used(app.store.holdings(org.id, now).await?);
     Ok(if used < u64::from(most) { Ok(()) } else { Err(AddRefusal::OverQuota(most)) })
 }

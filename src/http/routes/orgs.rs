@@ -15,7 +15,7 @@ use super::super::fields::{self, Checked, Fields, NoFields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
-use crate::domain::{Limit, Org, OrgChange, OrgId};
+use crate::domain::{OrgLimit, Org, OrgChange, OrgId};
 
 /// `POST /api/admin/orgs`.
 pub(in super::super) async fn create(
@@ -124,11 +124,11 @@ fn name(value: &Value) -> Checked<String> {
 }
 
 /// Takes the limits that are named; `null` takes one away.
-fn limits(fields: &mut Fields) -> Vec<(Limit, Option<u32>)> {
-    let take = |limit: Limit| {
+fn limits(fields: &mut Fields) -> Vec<(OrgLimit, Option<u32>)> {
+    let take = |limit: OrgLimit| {
         let value = fields
             .nullable(limit.name(), |value| fields::number(limit.name(), value, &limit.range()));
         value.map(|value| (limit, value))
     };
-    Limit::ALL.into_iter().filter_map(take).collect()
+    OrgLimit::ALL.into_iter().filter_map(take).collect()
 }

@@ -10,7 +10,7 @@ use super::super::query::Query;
 use super::super::quota;
 use super::super::state::{AppState, Settings};
 use super::answer;
-use crate::domain::{ApiKeyId, Limit, Month, OrgId, OrgLimits, Scopes, Timestamp};
+use crate::domain::{ApiKeyId, OrgLimit, Month, OrgId, OrgLimits, Scopes, Timestamp};
 
 /// An organisation as its own keys see it.
 #[derive(Serialize)]
@@ -86,7 +86,7 @@ pub(in super::super) async fn own(
     let holdings = app.store.holdings(tenant.org_id, now).await?;
     let (rate, new_event) = (quota::rate(&org.limits), app.settings().draft_limits(&org.limits));
     let left = app.limiter.quota(tenant.org_id, rate);
-    let bytes_per_minute = org.limits.get(Limit::BytesPerMinute);
+    let bytes_per_minute = org.limits.get(OrgLimit::BytesPerMinute);
     let bytes_left = |limit| app.limiter.quota_of_bytes(tenant.org_id, limit).remaining;
     let bytes_left_now = bytes_per_minute.map(bytes_left);
     answer::ok(&OwnOrgView {
@@ -112,18 +112,18 @@ pub(in super::super) async fn own(
         quotas: Quotas {
             events_this_month: Quota::of(
                 &org.limits,
-                Limit::EventsPerMonth,
+                OrgLimit::EventsPerMonth,
                 principal.usage.events(),
             ),
             month_ends_at: Month::end(now),
-            endpoints: Quota::of(&org.limits, Limit::Endpoints, holdings.endpoints),
-            keys: Quota::of(&org.limits, Limit::Keys, holdings.keys),
+            endpoints: Quota::of(&org.limits, OrgLimit::Endpoints, holdings.endpoints),
+            keys: Quota::of(&org.limits, OrgLimit::Keys, holdings.keys),
         },
     })
 }
 
 impl Quota {
-    fn of(limits: &OrgLimits, limit: Limit, used: u64) -> Self {
+    fn of(limits: &OrgLimits, limit: OrgLimit, used: u64) -> Self {
         let limit = limits.get(limit);
         Self { limit, used, left: limit.map(|limit| u64::from(limit).saturating_sub(used)) }
     }

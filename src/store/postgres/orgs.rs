@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{PostgresStore, audit, endpoints, moment};
 use crate::domain::{
-    Actor, Cursor, Deletion, EndpointId, Limit, Org, OrgChange, OrgId, Page, PageRequest, Timestamp,
+    Actor, Cursor, Deletion, EndpointId, OrgLimit, Org, OrgChange, OrgId, Page, PageRequest, Timestamp,
 };
 use crate::runtime::Wake;
 use crate::store::audit::Note;
@@ -31,13 +31,13 @@ impl OrgStore for PostgresStore {
         )
         .bind(org.id.uuid())
         .bind(&org.name)
-        .bind(limit(Limit::RatePerMinute))
-        .bind(limit(Limit::Burst))
-        .bind(limit(Limit::BytesPerMinute))
-        .bind(limit(Limit::EventsPerMonth))
-        .bind(limit(Limit::Endpoints))
-        .bind(limit(Limit::Keys))
-        .bind(limit(Limit::PayloadBytes))
+        .bind(limit(OrgLimit::RatePerMinute))
+        .bind(limit(OrgLimit::Burst))
+        .bind(limit(OrgLimit::BytesPerMinute))
+        .bind(limit(OrgLimit::EventsPerMonth))
+        .bind(limit(OrgLimit::Endpoints))
+        .bind(limit(OrgLimit::Keys))
+        .bind(limit(OrgLimit::PayloadBytes))
         .bind(moment(org.created_at))
         .execute(&mut *tx)
         .await?;
@@ -216,7 +216,7 @@ pub(super) async fn hold(connection: &mut PgConnection, org: OrgId) -> Result<bo
 pub(super) async fn room(
     connection: &mut PgConnection,
     org: OrgId,
-    limit: Limit,
+    limit: OrgLimit,
     count: QueryScalar<'_, Postgres, i64, PgArguments>,
 ) -> Result<Result<(), AddRefusal>, StoreError> {
     let row = sqlx::query(concat!(
@@ -248,13 +248,13 @@ async fn write(connection: &mut PgConnection, org: &Org, now: Timestamp) -> Resu
     )
     .bind(org.id.uuid())
     .bind(&org.name)
-    .bind(limit(Limit::RatePerMinute))
-    .bind(limit(Limit::Burst))
-    .bind(limit(Limit::BytesPerMinute))
-    .bind(limit(Limit::EventsPerMonth))
-    .bind(limit(Limit::Endpoints))
-    .bind(limit(Limit::Keys))
-    .bind(limit(Limit::PayloadBytes))
+    .bind(limit(OrgLimit::RatePerMinute))
+    .bind(limit(OrgLimit::Burst))
+    .bind(limit(OrgLimit::BytesPerMinute))
+    .bind(limit(OrgLimit::EventsPerMonth))
+    .bind(limit(OrgLimit::Endpoints))
+    .bind(limit(OrgLimit::Keys))
+    .bind(limit(OrgLimit::PayloadBytes))
     .bind(org.suspended_at.map(moment))
     .bind(org.deletion.map(|deletion| moment(deletion.since)))
     .bind(moment(now))

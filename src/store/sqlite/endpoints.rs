@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::{SqliteStore, audit, orgs};
 use crate::domain::{
-    Actor, Cursor, Endpoint, EndpointChange, EndpointId, Limit, OrgId, Page, PageRequest, Timestamp,
+    Actor, Cursor, Endpoint, EndpointChange, EndpointId, OrgLimit, OrgId, Page, PageRequest, Timestamp,
 };
 use crate::store::audit::Note;
 use crate::store::rows::{self, endpoint_columns};
@@ -25,7 +25,7 @@ impl EndpointStore for SqliteStore {
         let mut tx = self.write().await?;
         let count =
             sqlx::query_scalar("SELECT count(*) FROM endpoints WHERE org_id = ?1").bind(org.uuid());
-        if let Err(refusal) = orgs::room(&mut tx, org, Limit::Endpoints, count).await? {
+        if let Err(refusal) = orgs::room(&mut tx, org, OrgLimit::Endpoints, count).await? {
             return Ok(Err(refusal));
         }
         sqlx::query(

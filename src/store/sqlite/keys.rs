@@ -9,7 +9,7 @@ use sqlx::{Sqlite, SqliteConnection};
 
 use super::{SqliteStore, audit, orgs};
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, Cursor, KeyRotationRefusal, Limit, OrgId, Page, PageRequest, Timestamp,
+    Actor, ApiKey, ApiKeyId, Cursor, KeyRotationRefusal, OrgLimit, OrgId, Page, PageRequest, Timestamp,
 };
 use crate::store::audit::Note;
 use crate::store::rows::{self, key_columns};
@@ -33,7 +33,7 @@ impl KeyStore for SqliteStore {
             )
             .bind(org.uuid())
             .bind(key.created_at.micros());
-            if let Err(refusal) = orgs::room(&mut tx, org, Limit::Keys, count).await? {
+            if let Err(refusal) = orgs::room(&mut tx, org, OrgLimit::Keys, count).await? {
                 return Ok(Err(refusal));
             }
         }
@@ -114,7 +114,7 @@ impl KeyStore for SqliteStore {
     ) -> Result<Result<(), KeyRotationRefusal>, StoreError> {
         let mut tx = self.write().await?;
         let room = match replacement.role.org_id() {
-            Some(org) => orgs::room(&mut tx, org, Limit::Keys, in_grace(org, now)).await?,
+            Some(org) => orgs::room(&mut tx, org, OrgLimit::Keys, in_grace(org, now)).await?,
             None => Ok(()),
         };
         let Some(key) = locked(&mut tx, old).await? else {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{SqliteStore, audit, endpoints};
 use crate::domain::{
-    Actor, Cursor, Deletion, EndpointId, Limit, Org, OrgChange, OrgId, Page, PageRequest, Timestamp,
+    Actor, Cursor, Deletion, EndpointId, OrgLimit, Org, OrgChange, OrgId, Page, PageRequest, Timestamp,
 };
 use crate::runtime::Wake;
 use crate::store::audit::Note;
@@ -28,13 +28,13 @@ impl OrgStore for SqliteStore {
         )
         .bind(org.id.uuid())
         .bind(&org.name)
-        .bind(limit(Limit::RatePerMinute))
-        .bind(limit(Limit::Burst))
-        .bind(limit(Limit::BytesPerMinute))
-        .bind(limit(Limit::EventsPerMonth))
-        .bind(limit(Limit::Endpoints))
-        .bind(limit(Limit::Keys))
-        .bind(limit(Limit::PayloadBytes))
+        .bind(limit(OrgLimit::RatePerMinute))
+        .bind(limit(OrgLimit::Burst))
+        .bind(limit(OrgLimit::BytesPerMinute))
+        .bind(limit(OrgLimit::EventsPerMonth))
+        .bind(limit(OrgLimit::Endpoints))
+        .bind(limit(OrgLimit::Keys))
+        .bind(limit(OrgLimit::PayloadBytes))
         .bind(org.created_at.micros())
         .execute(&mut *tx)
         .await?;
@@ -175,7 +175,7 @@ pub(super) async fn locked(
 pub(super) async fn room(
     connection: &mut SqliteConnection,
     org: OrgId,
-    limit: Limit,
+    limit: OrgLimit,
     count: QueryScalar<'_, Sqlite, i64, SqliteArguments>,
 ) -> Result<Result<(), AddRefusal>, StoreError> {
     let row = sqlx::query(concat!("SELECT ", org_columns!(), " FROM orgs WHERE id = ?1"))
@@ -207,13 +207,13 @@ async fn write(
     )
     .bind(org.id.uuid())
     .bind(&org.name)
-    .bind(limit(Limit::RatePerMinute))
-    .bind(limit(Limit::Burst))
-    .bind(limit(Limit::BytesPerMinute))
-    .bind(limit(Limit::EventsPerMonth))
-    .bind(limit(Limit::Endpoints))
-    .bind(limit(Limit::Keys))
-    .bind(limit(Limit::PayloadBytes))
+    .bind(limit(OrgLimit::RatePerMinute))
+    .bind(limit(OrgLimit::Burst))
+    .bind(limit(OrgLimit::BytesPerMinute))
+    .bind(limit(OrgLimit::EventsPerMonth))
+    .bind(limit(OrgLimit::Endpoints))
+    .bind(limit(OrgLimit::Keys))
+    .bind(limit(OrgLimit::PayloadBytes))
     .bind(org.suspended_at.map(Timestamp::micros))
     .bind(org.deletion.map(|deletion| deletion.since.micros()))
     .bind(now.micros())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hookgate::domain::{
     Actor, ApiKeyId, AuditEntry, DeadLetterId, DeadReason, Decision, DeliveryId,
     DeliveryPolicyChange, DeliveryStatus, Endpoint, EndpointChange, EndpointId, EventId,
-    LeasedDelivery, Limit, OrgChange, OrgId, ReplayStatus, Role,
+    LeasedDelivery, OrgLimit, OrgChange, OrgId, ReplayStatus, Role,
 };
 use hookgate::store::{CANCELS_PER_STEP, LetterDeletion};
 use serde_json::{Value, json};
@@ -212,7 +212,7 @@ async fn organisation_that_stays_as_it_is_has_no_line(subject: &Subject) {
     let before = store.org(org).await.unwrap().unwrap();
     let own = OrgChange {
         name: Some(before.name.clone()),
-        limits: vec![(Limit::Burst, before.limits.get(Limit::Burst))],
+        limits: vec![(OrgLimit::Burst, before.limits.get(OrgLimit::Burst))],
     };
     for change in [OrgChange::default(), own] {
         let after = store.update_org(org, &change, &by, at(30)).await.unwrap();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, ApiKey, ApiKeyId, KeyRotationRefusal, Limit, OrgChange, OrgId, Role, Timestamp,
+    Actor, ApiKey, ApiKeyId, KeyRotationRefusal, OrgLimit, OrgChange, OrgId, Role, Timestamp,
 };
 use hookgate::store::{ChangeMark, SharedStore, StoreError};
 use sqlx::{Connection, PgConnection};
@@ -167,7 +167,7 @@ async fn key_is_rotated_once_however_many_ask(subject: &Subject) {
 
 async fn as_many_keys_are_in_their_grace_as_there_may_be_keys(subject: &Subject) {
     let org = add_org(subject).await;
-    let limits = vec![(Limit::Keys, Some(2))];
+    let limits = vec![(OrgLimit::Keys, Some(2))];
     let change = OrgChange { name: None, limits };
     subject.store.update_org(org, &change, &Actor::CLI, at(1)).await.unwrap();
     let old = [
@@ -251,7 +251,7 @@ async fn changes_name_keys_and_keys_of_changed_organisations(subject: &Subject) 
     let operator = add_key(subject, Role::Operator, at(20)).await.id;
     look_until(store, &mut mark, &[tenant, operator]).await;
 
-    let limit = OrgChange { name: None, limits: vec![(Limit::RatePerMinute, Some(5))] };
+    let limit = OrgChange { name: None, limits: vec![(OrgLimit::RatePerMinute, Some(5))] };
     store.update_org(org, &limit, &Actor::CLI, at(30)).await.unwrap();
     look_until(store, &mut mark, &[tenant]).await;
     store.suspend_org(org, true, &Actor::CLI, at(31)).await.unwrap();

@@ -1,4 +1,4 @@
-use hookgate::domain::{Actor, Limit, Org, OrgChange};
+use hookgate::domain::{Actor, OrgLimit, Org, OrgChange};
 
 use super::fixtures::{FIRST_PAGE, add_org, at, some_org};
 use super::{Subject, on_both};
@@ -12,7 +12,7 @@ on_both!(
 
 async fn organisation_comes_back_as_it_was_added(subject: &Subject) {
     let mut org = some_org(at(1));
-    for (place, limit) in (7..).zip(Limit::ALL) {
+    for (place, limit) in (7..).zip(OrgLimit::ALL) {
         org.limits = org.limits.with(limit, Some(place));
     }
     subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
@@ -35,15 +35,15 @@ async fn change_touches_what_it_names_only(subject: &Subject) {
 
     let told = |org: &Org| {
         let limit = |limit| org.limits.get(limit);
-        (org.name.clone(), limit(Limit::RatePerMinute), limit(Limit::Keys))
+        (org.name.clone(), limit(OrgLimit::RatePerMinute), limit(OrgLimit::Keys))
     };
-    let limits = vec![(Limit::RatePerMinute, Some(7)), (Limit::Keys, Some(0))];
+    let limits = vec![(OrgLimit::RatePerMinute, Some(7)), (OrgLimit::Keys, Some(0))];
     let limited = update(OrgChange { name: None, limits }).await;
     assert_eq!(told(&limited), ("Acme".to_owned(), Some(7), Some(0)));
     let name = Some("Other".to_owned());
     let renamed = update(OrgChange { name, limits: Vec::new() }).await;
     assert_eq!(told(&renamed), ("Other".to_owned(), Some(7), Some(0)));
-    let limits = vec![(Limit::RatePerMinute, None)];
+    let limits = vec![(OrgLimit::RatePerMinute, None)];
     let unlimited = update(OrgChange { name: None, limits }).await;
     assert_eq!(told(&unlimited), ("Other".to_owned(), None, Some(0)));
     assert_eq!(subject.store.org(id).await.unwrap(), Some(unlimited));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, ApiKeyId, EndpointChange, Event, Limit, Month, Org, OrgChange, OrgId, PageRequest, Role,
+    Actor, ApiKeyId, EndpointChange, Event, OrgLimit, Month, Org, OrgChange, OrgId, PageRequest, Role,
     Scope, Scopes,
 };
 use hookgate::runtime::Wake;
@@ -35,7 +35,7 @@ on_both!(
     change_that_is_refused_is_not_in_the_log,
 );
 
-async fn set(subject: &Subject, org: OrgId, limit: Limit, value: u32) {
+async fn set(subject: &Subject, org: OrgId, limit: OrgLimit, value: u32) {
     let change = OrgChange { name: None, limits: vec![(limit, Some(value))] };
     subject.store.update_org(org, &change, &Actor::CLI, at(1)).await.unwrap().unwrap();
 }
@@ -86,8 +86,8 @@ async fn keys_from_before_there_were_scopes_have_all_of_their_role(subject: &Sub
 
 async fn quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subject) {
     let org = add_org(subject).await;
-    set(subject, org, Limit::Keys, 3).await;
-    set(subject, org, Limit::Endpoints, 3).await;
+    set(subject, org, OrgLimit::Keys, 3).await;
+    set(subject, org, OrgLimit::Endpoints, 3).await;
     let mut adds = JoinSet::new();
     for place in 0..16 {
         let store = Arc::clone(&subject.store);
@@ -228,7 +228,7 @@ async fn deletion_leaves_no_row_with_the_organisations_id(subject: &Subject) {
         .unwrap();
     let month = Month::of(at(1));
     subject.store.add_month_events_across_orgs(month, &[(org, 5)]).await.unwrap();
-    set(subject, org, Limit::Keys, 9).await;
+    set(subject, org, OrgLimit::Keys, 9).await;
     let others = rows_of(subject, other).await;
     assert!(rows_of(subject, org).await > 12);
 
@@ -329,7 +329,7 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     let change = EndpointChange { headers: Some(headers), policy, ..EndpointChange::default() };
     store.update_endpoint(org, endpoint.id, &change, &by, at(7)).await.unwrap();
     store.delete_endpoint(org, endpoint.id, &by, at(8)).await.unwrap();
-    set(subject, org, Limit::Burst, 5).await;
+    set(subject, org, OrgLimit::Burst, 5).await;
 
     let log = store.audit_log(org, FIRST_PAGE).await.unwrap().data;
     let actions: Vec<_> = log.iter().map(|entry| entry.action.as_str()).collect();
@@ -383,7 +383,7 @@ async fn operators_read_an_organisations_log_from_its_creation_on(subject: &Subj
         store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
     }
     for burst in 2..5 {
-        let change = OrgChange { name: None, limits: vec![(Limit::Burst, Some(burst))] };
+        let change = OrgChange { name: None, limits: vec![(OrgLimit::Burst, Some(burst))] };
         store.update_org(org, &change, &Actor::CLI, at(burst.into())).await.unwrap();
     }
     store.delete_org(org, &Actor::CLI, at(9)).await.unwrap();
@@ -408,7 +408,7 @@ async fn operators_read_an_organisations_log_from_its_creation_on(subject: &Subj
 
 async fn change_that_is_refused_is_not_in_the_log(subject: &Subject) {
     let org = add_org(subject).await;
-    set(subject, org, Limit::Keys, 0).await;
+    set(subject, org, OrgLimit::Keys, 0).await;
     let lines = "SELECT count(*) FROM audit_log";
     let before = subject.count(lines).await;
     let store = &subject.store;
@@ -433,7 +433,7 @@ async fn change_on_one_instance_is_hinted_at_on_another_until_the_connection_is_
     hearing.spawn(async move { other.hint_changes_across_orgs(&[told]).await });
     // The first tells that it listens.
     wake.sleep(hour).await;
-    set(&subject, org, Limit::Burst, 5).await;
+    set(&subject, org, OrgLimit::Burst, 5).await;
     wake.sleep(hour).await;
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                 WHERE datname = current_database() AND query LIKE 'LISTEN%'";

@@ -12,7 +12,7 @@ use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
 use hookgate::delivery::{DeliveryHandle, DeliveryHealth};
 use hookgate::domain::{
-    Actor, ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Limit, Org,
+    Actor, ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgLimit, Org,
     OrgId, Role, Scopes, Timestamp, TraceId,
 };
 use hookgate::http::{Api, AppState, Parts};
@@ -152,7 +152,7 @@ impl Server {
     pub(crate) async fn tenant_limited(&self, name: &str, per_minute: Option<u32>) -> Tenant {
         let now = self.clock.now();
         let mut org = Org::new(OrgId::mint(now), name, now);
-        org.limits = org.limits.with(Limit::RatePerMinute, per_minute);
+        org.limits = org.limits.with(OrgLimit::RatePerMinute, per_minute);
         self.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
         let (key_id, key) = self.key(Role::Tenant(org.id)).await;
         Tenant { org_id: org.id, key_id, key }
