@@ -12,7 +12,7 @@ use crate::delivery::SsrfGuard;
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, AuditEntry, DeliveryPolicy, Endpoint, EndpointChange, EndpointId,
     EventTypeFilters, KeyRotationRefusal, OrgLimit, Org, OrgChange, OrgId, Page, PageRequest, Role,
-    RotationRefusal, Scopes, SecretChoice, Secrets, SignatureScheme, Violation,
+    SecretRotationRefusal, Scopes, SecretChoice, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;
@@ -381,12 +381,12 @@ impl Admin {
         let now = self.clock.now();
         let rotated = self.store.rotate_secret(org, id, &new, overlap, &Actor::CLI, now).await?;
         rotated.map_err(|refusal| match refusal {
-            RotationRefusal::NotFound => missing(),
-            RotationRefusal::TooManySecrets => AdminError::Rotation(
+            SecretRotationRefusal::NotFound => missing(),
+            SecretRotationRefusal::TooManySecrets => AdminError::Rotation(
                 "three earlier secrets still sign; wait until one has ended, or end them all with \
                  --overlap 0s",
             ),
-            RotationRefusal::Unreadable => AdminError::Rotation(
+            SecretRotationRefusal::Unreadable => AdminError::Rotation(
                 "the secret in use cannot be read with SECRETS_KEY, so it cannot go on signing; \
                  replace it with --overlap 0s",
             ),
@@ -456,10 +456,10 @@ fn no_more(what: &'static str, refusal: AddRefusal) -> AdminError {
 fn not_rotated(id: ApiKeyId, refusal: KeyRotationRefusal) -> AdminError {
     match refusal {
         KeyRotationRefusal::NotFound => no_key(id),
-        KeyRotationRefusal::Ended => {
+        KeyRotationRefusal::Inactive => {
             AdminError::NotFound(format!("active key {id}: it was revoked or has expired"))
         }
-        KeyRotationRefusal::Replaced(new) => AdminError::KeyRotated { id, new },
+        KeyRotationRefusal::AlreadyRotated(new) => AdminError::KeyRotated { id, new },
         KeyRotationRefusal::OverQuota(most) => {
             AdminError::OverQuota { what: "keys in their grace", most }
         }

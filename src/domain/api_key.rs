@@ -46,9 +46,9 @@ pub enum KeyRotationRefusal {
     /// There is no such key, or its organisation is being deleted.
     NotFound,
     /// It was revoked, or has expired.
-    Ended,
+    Inactive,
     /// It was rotated to this key before, and is in its grace.
-    Replaced(ApiKeyId),
+    AlreadyRotated(ApiKeyId),
     /// So many keys of its organisation are in their grace, which is as many as it may have keys.
     OverQuota(u32),
 }
@@ -75,13 +75,13 @@ impl ApiKey {
     /// second new key would take that end for its own, and a third and fourth would be good at once.
     ///
     /// # Errors
-    /// [`KeyRotationRefusal::Ended`] or [`KeyRotationRefusal::Replaced`].
+    /// [`KeyRotationRefusal::Inactive`] or [`KeyRotationRefusal::AlreadyRotated`].
     pub fn check_rotation(&self, now: Timestamp) -> Result<(), KeyRotationRefusal> {
         // A key that was revoked is not good, whatever another server's clock says of its end.
         if self.revoked_at.is_some() || !self.is_active(now) {
-            return Err(KeyRotationRefusal::Ended);
+            return Err(KeyRotationRefusal::Inactive);
         }
-        self.replaced_by.map_or(Ok(()), |new| Err(KeyRotationRefusal::Replaced(new)))
+        self.replaced_by.map_or(Ok(()), |new| Err(KeyRotationRefusal::AlreadyRotated(new)))
     }
 }
 

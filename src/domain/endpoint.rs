@@ -54,7 +54,7 @@ pub struct Unreadable(pub String);
 
 /// Why a secret was not rotated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RotationRefusal {
+pub enum SecretRotationRefusal {
     /// There is no such endpoint.
     NotFound,
     /// As many earlier secrets as there may be are still in use.
@@ -117,13 +117,13 @@ impl Endpoint {
         new: SigningSecret,
         overlap: Duration,
         now: Timestamp,
-    ) -> Result<Secrets, RotationRefusal> {
+    ) -> Result<Secrets, SecretRotationRefusal> {
         match &self.secrets {
             Ok(secrets) => secrets
                 .rotated(new, overlap, now)
-                .map_err(|TooManySecrets| RotationRefusal::TooManySecrets),
+                .map_err(|TooManySecrets| SecretRotationRefusal::TooManySecrets),
             Err(_) if overlap.is_zero() => Ok(Secrets::new(new)),
-            Err(_) => Err(RotationRefusal::Unreadable),
+            Err(_) => Err(SecretRotationRefusal::Unreadable),
         }
     }
 

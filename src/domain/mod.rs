@@ -38,7 +38,7 @@ pub use delivery::{
 };
 pub use delivery_policy::{DeliveryPolicy, DeliveryPolicyChange, RetrySchedule, parse_duration};
 pub use endpoint::{
-    Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters, Readable, RotationRefusal,
+    Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters, Readable, SecretRotationRefusal,
     Unreadable,
 };
 pub use error_class::ErrorClass;

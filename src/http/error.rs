@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::problem::{Blame, Problem};
 use super::quota;
 use crate::auth::{AuthError, IssueError};
-use crate::domain::{KeyRotationRefusal, RotationRefusal, Scopes, TraceId, Violation};
+use crate::domain::{KeyRotationRefusal, SecretRotationRefusal, Scopes, TraceId, Violation};
 use crate::ingest::AcceptError;
 use crate::limit::Quota;
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
@@ -113,7 +113,7 @@ pub enum ApiError {
     /// No event was planned for an endpoint.
     Plan(PlanRefusal),
     /// An endpoint's secret was not rotated.
-    Rotation(RotationRefusal),
+    Rotation(SecretRotationRefusal),
     /// Too many keys are being made.
     IssueBusy,
     /// A key was not rotated.

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use super::error::ApiError;
 use super::quota::{self, Counted};
 use crate::auth::AuthError;
-use crate::domain::{KeyRotationRefusal, RotationRefusal};
+use crate::domain::{KeyRotationRefusal, SecretRotationRefusal};
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::limit::Quota;
@@ -199,19 +199,19 @@ impl Problem {
             ),
             ApiError::Add(_, AddRefusal::OrgDeleted)
             | ApiError::Plan(PlanRefusal::NotFound)
-            | ApiError::Rotation(RotationRefusal::NotFound)
+            | ApiError::Rotation(SecretRotationRefusal::NotFound)
             | ApiError::KeyRotation(KeyRotationRefusal::NotFound) => Self::of(&ApiError::NotFound),
             ApiError::Plan(PlanRefusal::EndpointDisabled) => {
                 delivery(DeliveryRefusal::EndpointDisabled)
             }
-            ApiError::Rotation(RotationRefusal::TooManySecrets) => Self::new(
+            ApiError::Rotation(SecretRotationRefusal::TooManySecrets) => Self::new(
                 S::CONFLICT,
                 "too_many_secrets",
                 "Too many secrets are in use",
                 "three earlier secrets still sign; wait until one has ended, or send \
                  overlap_seconds 0, which ends them all at once",
             ),
-            ApiError::Rotation(RotationRefusal::Unreadable) => Self::new(
+            ApiError::Rotation(SecretRotationRefusal::Unreadable) => Self::new(
                 S::SERVICE_UNAVAILABLE,
                 "secrets_unreadable",
                 "The secrets cannot be read",
@@ -226,7 +226,7 @@ impl Problem {
             )
             .retry(RETRY_SOON)
             .blame(Blame::Surroundings),
-            ApiError::KeyRotation(KeyRotationRefusal::Replaced(new)) => Self::new(
+            ApiError::KeyRotation(KeyRotationRefusal::AlreadyRotated(new)) => Self::new(
                 S::CONFLICT,
                 "key_rotated",
                 "The key was rotated already",
@@ -241,7 +241,7 @@ impl Problem {
                      revoke one, or rotate without grace_seconds"
                 ),
             ),
-            ApiError::KeyRotation(KeyRotationRefusal::Ended) => Self::new(
+            ApiError::KeyRotation(KeyRotationRefusal::Inactive) => Self::new(
                 S::CONFLICT,
                 "key_expired",
                 "The key has expired",

@@ -53,7 +53,7 @@ use crate::domain::{
     Actor, ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter,
     DeadLetterId, Delivery, DeliveryFilter, DeliveryId, Endpoint, EndpointChange, EndpointId,
     Event, EventFilter, EventId, InstanceId, KeyRotationRefusal, Lease, LeasedDelivery, Month, Org,
-    OrgChange, OrgId, Outcome, Page, PageRequest, Replay, ReplayId, RotationRefusal, SigningSecret,
+    OrgChange, OrgId, Outcome, Page, PageRequest, Replay, ReplayId, SecretRotationRefusal, SigningSecret,
     Timestamp,
 };
 use crate::runtime::{Stopwatch, Wake};
@@ -423,7 +423,7 @@ pub trait SecretStore: Send + Sync {
         overlap: Duration,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Result<Endpoint, RotationRefusal>, StoreError>;
+    ) -> Result<Result<Endpoint, SecretRotationRefusal>, StoreError>;
     /// Encrypts what is in clear, or by another key, by the first key: one step, over some endpoints
     /// after `after` in the order of their ids. Doing it again changes nothing, so it can be broken
     /// off at any time and begun anew. Without keys it changes nothing.

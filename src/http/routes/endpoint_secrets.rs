@@ -17,7 +17,7 @@ use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
 use crate::domain::{
-    Endpoint, EndpointId, PublicKey, RotationRefusal, SecretChoice, Secrets, SignatureScheme,
+    Endpoint, EndpointId, PublicKey, SecretRotationRefusal, SecretChoice, Secrets, SignatureScheme,
     SigningSecret, Timestamp,
 };
 
@@ -122,7 +122,7 @@ fn overlap_seconds(value: &Value) -> Checked<Duration> {
 }
 
 fn shown(endpoint: &Endpoint, now: Timestamp) -> Result<Response, ApiError> {
-    let unreadable = |_| ApiError::Rotation(RotationRefusal::Unreadable);
+    let unreadable = |_| ApiError::Rotation(SecretRotationRefusal::Unreadable);
     let secrets = endpoint.secrets.as_ref().map_err(unreadable)?;
     let earlier = secrets.earlier_at(now).map(|earlier| EarlierView {
         secret: SecretView::of(&earlier.secret),

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{
-    Actor, Endpoint, EndpointId, OrgId, RotationRefusal, SigningSecret, Timestamp,
+    Actor, Endpoint, EndpointId, OrgId, SecretRotationRefusal, SigningSecret, Timestamp,
 };
 use crate::store::audit::Note;
 use crate::store::rows::{self, endpoint_columns};
@@ -24,7 +24,7 @@ impl SecretStore for PostgresStore {
         overlap: Duration,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Result<Endpoint, RotationRefusal>, StoreError> {
+    ) -> Result<Result<Endpoint, SecretRotationRefusal>, StoreError> {
         let mut tx = self.pool.begin().await?;
         orgs::hold(&mut tx, org).await?;
         let found = sqlx::query(concat!(
@@ -36,7 +36,7 @@ impl SecretStore for PostgresStore {
         .bind(org.uuid())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(row) = found else { return Ok(Err(RotationRefusal::NotFound)) };
+        let Some(row) = found else { return Ok(Err(SecretRotationRefusal::NotFound)) };
         let endpoint = rows::endpoint(&row, 0, &self.keyring)?;
         let secrets = match endpoint.rotated_secrets(new.clone(), overlap, now) {
             Ok(secrets) => secrets,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{SqliteStore, audit};
 use crate::domain::{
-    Actor, Endpoint, EndpointId, OrgId, RotationRefusal, SigningSecret, Timestamp,
+    Actor, Endpoint, EndpointId, OrgId, SecretRotationRefusal, SigningSecret, Timestamp,
 };
 use crate::store::audit::Note;
 use crate::store::rows::{self, endpoint_columns};
@@ -24,7 +24,7 @@ impl SecretStore for SqliteStore {
         overlap: Duration,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Result<Endpoint, RotationRefusal>, StoreError> {
+    ) -> Result<Result<Endpoint, SecretRotationRefusal>, StoreError> {
         let mut tx = self.write().await?;
         let found = sqlx::query(concat!(
             "SELECT ",
@@ -35,7 +35,7 @@ impl SecretStore for SqliteStore {
         .bind(org.uuid())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(row) = found else { return Ok(Err(RotationRefusal::NotFound)) };
+        let Some(row) = found else { return Ok(Err(SecretRotationRefusal::NotFound)) };
         let endpoint = rows::endpoint(&row, 0, &self.keyring)?;
         let secrets = match endpoint.rotated_secrets(new.clone(), overlap, now) {
             Ok(secrets) => secrets,

@@ -129,14 +129,14 @@ async fn key_that_is_no_longer_good_is_not_rotated(subject: &Subject) {
     let mut expired = some_key(role, at(1));
     expired.expires_at = Some(at(10));
     subject.store.insert_key_across_orgs(&expired, &Actor::CLI).await.unwrap().unwrap();
-    assert_eq!(rotate(subject, &expired, 60, 10).await.unwrap_err(), KeyRotationRefusal::Ended);
+    assert_eq!(rotate(subject, &expired, 60, 10).await.unwrap_err(), KeyRotationRefusal::Inactive);
 
     // While the new key was made; also by a server whose clock is ahead.
     let revoked = add_key(subject, role, at(1)).await;
     let ahead = at(15);
     subject.store.expire_key_across_orgs(revoked.id, ahead, &Actor::CLI, ahead).await.unwrap();
-    assert_eq!(rotate(subject, &revoked, 60, 10).await.unwrap_err(), KeyRotationRefusal::Ended);
-    assert_eq!(rotate(subject, &revoked, 0, 20).await.unwrap_err(), KeyRotationRefusal::Ended);
+    assert_eq!(rotate(subject, &revoked, 60, 10).await.unwrap_err(), KeyRotationRefusal::Inactive);
+    assert_eq!(rotate(subject, &revoked, 0, 20).await.unwrap_err(), KeyRotationRefusal::Inactive);
     assert_eq!(stored(subject, revoked.id).await.unwrap().replaced_by, None);
 }
 
@@ -158,8 +158,8 @@ async fn key_is_rotated_once_however_many_ask(subject: &Subject) {
         let found = stored(subject, old.id).await.unwrap().replaced_by.unwrap();
         assert_eq!(new, [found]);
         let refusal = match grace {
-            Duration::ZERO => KeyRotationRefusal::Ended,
-            _ => KeyRotationRefusal::Replaced(found),
+            Duration::ZERO => KeyRotationRefusal::Inactive,
+            _ => KeyRotationRefusal::AlreadyRotated(found),
         };
         assert_eq!(ends.iter().filter(|end| **end == Err(refusal)).count(), 7, "{ends:?}");
     }
@@ -183,7 +183,7 @@ async fn as_many_keys_are_in_their_grace_as_there_may_be_keys(subject: &Subject)
     assert_eq!(rotate(subject, &old[1], 60, 12).await.unwrap_err(), full);
     // A key that is in its grace already is told so, also then.
     let again = rotate(subject, &first, 60, 12).await.unwrap_err();
-    assert_eq!(again, KeyRotationRefusal::Replaced(second.id));
+    assert_eq!(again, KeyRotationRefusal::AlreadyRotated(second.id));
     let third = rotate(subject, &second, 0, 12).await.unwrap();
     // A grace that ended, or was ended, makes room.
     rotate(subject, &third, 60, 70).await.unwrap();

@@ -3,7 +3,7 @@ use std::time::Duration;
 use hookgate::config::SecretsKeys;
 use hookgate::domain::{
     Actor, CustomHeaders, DeliveryStatus, Endpoint, EndpointChange, EndpointId, OrgId,
-    RotationRefusal, Secrets, SignatureScheme, SigningSecret,
+    SecretRotationRefusal, Secrets, SignatureScheme, SigningSecret,
 };
 use hookgate::store::{PlanRefusal, SharedStore};
 
@@ -122,7 +122,7 @@ async fn rotation_of_no_endpoint_of_the_organisation_is_refused(subject: &Subjec
     for (org, id) in [(other, endpoint.id), (org, EndpointId::mint(at(0)))] {
         let answer =
             subject.store.rotate_secret(org, id, &new_secret(), DAY, &Actor::CLI, at(1)).await;
-        assert_eq!(answer.unwrap().unwrap_err(), RotationRefusal::NotFound);
+        assert_eq!(answer.unwrap().unwrap_err(), SecretRotationRefusal::NotFound);
     }
     assert_eq!(read(&subject.store, &endpoint).await.secrets, endpoint.secrets);
 }
@@ -135,7 +135,7 @@ async fn rotation_beyond_the_bound_is_refused_and_changes_nothing(subject: &Subj
     }
     let answer =
         subject.store.rotate_secret(org, endpoint.id, &new_secret(), DAY, &Actor::CLI, at(2)).await;
-    assert_eq!(answer.unwrap().unwrap_err(), RotationRefusal::TooManySecrets);
+    assert_eq!(answer.unwrap().unwrap_err(), SecretRotationRefusal::TooManySecrets);
     assert_eq!(read(&subject.store, &endpoint).await.secrets, endpoint.secrets);
     let alone = rotate(&subject.store, &endpoint, Duration::ZERO).await;
     assert_eq!(alone.secrets.unwrap().signing_at(at(1)).count(), 1);
@@ -181,7 +181,7 @@ async fn with_a_key_nothing_secret_is_in_clear_and_without_it_the_rest_is_still_
     assert_eq!((page.data.len(), &page.data[0].url), (1, &endpoint.url));
     let answer =
         subject.store.rotate_secret(org, endpoint.id, &new_secret(), DAY, &Actor::CLI, at(2)).await;
-    assert_eq!(answer.unwrap().unwrap_err(), RotationRefusal::Unreadable);
+    assert_eq!(answer.unwrap().unwrap_err(), SecretRotationRefusal::Unreadable);
     store.close().await;
 }
 
