@@ -48,7 +48,7 @@ pub use media_type::MediaType;
 pub use new_event::{
     NewEvent, NewEventError, NewEventLimits, parse_batch, parse_event, parse_lines, parse_raw,
 };
-pub use org::{Deletion, OrgLimit, Org, OrgChange, OrgLimits, OrgState};
+pub use org::{OrgDeletion, OrgLimit, Org, OrgChange, OrgLimits, OrgState};
 pub use page::{Cursor, Page, PageRequest};
 pub use replay::{Replay, ReplayStatus};
 pub use scope::{Scope, Scopes, UnknownScope};

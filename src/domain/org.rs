@@ -23,12 +23,12 @@ pub struct Org {
     /// Since when it is suspended: its keys are refused and its deliveries wait.
     pub suspended_at: Option<Timestamp>,
     /// Its deletion, in flight or done.
-    pub deletion: Option<Deletion>,
+    pub deletion: Option<OrgDeletion>,
 }
 
 /// How the deletion of an organisation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Deletion {
+pub struct OrgDeletion {
     /// Since when nothing of the organisation can be used.
     pub since: Timestamp,
     /// Rows that were deleted so far.
@@ -160,7 +160,7 @@ impl Org {
     /// Whether its keys open anything.
     pub fn state(&self) -> OrgState {
         match (&self.deletion, self.suspended_at) {
-            (Some(Deletion { done_at: Some(_), .. }), _) => OrgState::Deleted,
+            (Some(OrgDeletion { done_at: Some(_), .. }), _) => OrgState::Deleted,
             (Some(_), _) => OrgState::Deleting,
             (None, Some(_)) => OrgState::Suspended,
             (None, None) => OrgState::Active,

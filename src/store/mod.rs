@@ -192,7 +192,7 @@ pub trait OrgStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Org>, StoreError>;
     /// Does one bounded step of the deletion that was begun first, and returns that organisation as it
-    /// is now: with [`Deletion::done_at`](crate::domain::Deletion) when nothing of it is left but its
+    /// is now: with [`OrgDeletion::done_at`](crate::domain::OrgDeletion) when nothing of it is left but its
     /// row. `None` when there is nothing to delete, or another instance is at it.
     async fn delete_step_across_orgs(&self, now: Timestamp) -> Result<Option<Org>, StoreError>;
     /// All organisations but those whose deletion is done.

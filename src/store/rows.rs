@@ -18,7 +18,7 @@ use super::{
 };
 use crate::domain::{
     ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId,
-    Deletion, Delivery, DeliveryId, DeliveryPolicy, Endpoint, EndpointId, Event, EventId,
+    OrgDeletion, Delivery, DeliveryId, DeliveryPolicy, Endpoint, EndpointId, Event, EventId,
     EventTypeFilter, KeyHash, OrgLimit, Org, OrgId, OrgLimits, PageRequest, Replay, ReplayId, Role,
     Timestamp, TraceId,
 };
@@ -106,7 +106,7 @@ pub(super) fn org(row: &impl Columns) -> Result<Org, StoreError> {
     }
     let after = 2 + OrgLimit::ALL.len();
     let deletion = match row.moment_opt(after + 2)? {
-        Some(since) => Some(Deletion {
+        Some(since) => Some(OrgDeletion {
             since,
             rows: fits("deleted_rows", row.number(after + 3)?)?,
             done_at: row.moment_opt(after + 4)?,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{PostgresStore, audit, endpoints, moment};
 use crate::domain::{
-    Actor, Cursor, Deletion, EndpointId, OrgLimit, Org, OrgChange, OrgId, Page, PageRequest, Timestamp,
+    Actor, Cursor, OrgDeletion, EndpointId, OrgLimit, Org, OrgChange, OrgId, Page, PageRequest, Timestamp,
 };
 use crate::runtime::Wake;
 use crate::store::audit::Note;
@@ -115,7 +115,7 @@ impl OrgStore for PostgresStore {
             .execute(&mut *tx)
             .await?;
         let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
-        let deletion = Deletion { since: now, rows: 0, done_at: None };
+        let deletion = OrgDeletion { since: now, rows: 0, done_at: None };
         let after = Org { deletion: Some(deletion), ..before.clone() };
         write(&mut tx, &after, now).await?;
         disable_endpoints(&mut tx, org).await?;
