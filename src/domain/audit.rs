@@ -16,14 +16,14 @@ use super::{ApiKeyId, OrgId, Timestamp};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Actor {
     /// Who it is.
-    pub who: Who,
+    pub kind: ActorKind,
     /// The address the request came from; `None` for what came by no connection.
     pub address: Option<IpAddr>,
 }
 
 /// Who changes something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Who {
+pub enum ActorKind {
     /// Whoever holds this key.
     Key(ApiKeyId),
     /// Somebody at the command line.
@@ -34,18 +34,18 @@ pub enum Who {
 
 impl Actor {
     /// Somebody at the command line.
-    pub const CLI: Self = Self { who: Who::Cli, address: None };
+    pub const CLI: Self = Self { kind: ActorKind::Cli, address: None };
     /// The server by itself.
-    pub const SERVER: Self = Self { who: Who::Server, address: None };
+    pub const SERVER: Self = Self { kind: ActorKind::Server, address: None };
 
     /// Whoever holds a key, at an address.
     pub const fn key(key: ApiKeyId, address: Option<IpAddr>) -> Self {
-        Self { who: Who::Key(key), address }
+        Self { kind: ActorKind::Key(key), address }
     }
 }
 
 /// A key's id, `cli` or `server`.
-impl fmt::Display for Who {
+impl fmt::Display for ActorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(key) => key.fmt(f),

@@ -29,7 +29,7 @@ mod violation;
 
 pub use address::AddressBlock;
 pub use api_key::{ApiKey, KeyHash, KeyRotationRefusal, Role};
-pub use audit::{Actor, AuditEntry, Who};
+pub use audit::{Actor, AuditEntry, ActorKind};
 pub use custom_headers::CustomHeaders;
 pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, DeadReasonError};
 pub use delivery::{

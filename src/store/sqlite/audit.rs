@@ -111,7 +111,7 @@ pub(super) async fn write(
     .bind(Uuid::now_v7())
     .bind(note.org.map(OrgId::uuid))
     .bind(now.micros())
-    .bind(by.who.to_string())
+    .bind(by.kind.to_string())
     .bind(by.address.map(|address| address.to_string()))
     .bind(note.action)
     .bind(note.object)

@@ -45,7 +45,7 @@ fn somebody() -> Actor {
 /// The lines of what [`somebody`] did, newest first.
 async fn lines(subject: &Subject, org: OrgId) -> Vec<AuditEntry> {
     let mut log = subject.store.audit_log(org, FIRST_PAGE).await.unwrap().data;
-    log.retain(|entry| entry.actor == somebody().who.to_string());
+    log.retain(|entry| entry.actor == somebody().kind.to_string());
     assert!(log.iter().all(|entry| entry.address.as_deref() == Some("127.0.0.1")));
     assert!(log.iter().all(|entry| entry.org_id == Some(org)));
     log

@@ -344,7 +344,7 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     ];
     assert_eq!(actions[..7], expected);
     assert!(actions[7..].contains(&"key.create") && actions[7..].contains(&"org.update"));
-    assert_eq!((log[0].actor.clone(), log[0].at), (by.who.to_string(), at(8)));
+    assert_eq!((log[0].actor.clone(), log[0].at), (by.kind.to_string(), at(8)));
     assert_eq!(log[0].address.as_deref(), Some("192.0.2.7"));
     let changed = json!({
         "headers": "changed",
