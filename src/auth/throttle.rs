@@ -17,7 +17,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use moka::sync::Cache;
 
-use crate::domain::AddressBlock;
+use crate::domain::ClientNetwork;
 
 /// Blocks of addresses that are remembered at most; each takes about 300 bytes. An attacker with
 /// more of them than this is one that no limit by address stops.
@@ -29,7 +29,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// Counts the failures of each block of addresses.
 pub(super) struct FailedKeyThrottle<C: Clock = DefaultClock> {
     per_minute: NonZeroU32,
-    blocks: Cache<AddressBlock, Arc<Block<C>>>,
+    blocks: Cache<ClientNetwork, Arc<Block<C>>>,
     clock: C,
 }
 
@@ -49,7 +49,7 @@ impl<C: Clock + Clone + Send + Sync + 'static> FailedKeyThrottle<C> {
 
     /// Whether this address may present a key that is not known, or else how long it must wait.
     pub(super) fn admit(&self, address: IpAddr) -> Result<(), Duration> {
-        let Some(block) = self.blocks.get(&AddressBlock::of(address)) else {
+        let Some(block) = self.blocks.get(&ClientNetwork::of(address)) else {
             return Ok(());
         };
         let closed_until = *block.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +62,7 @@ impl<C: Clock + Clone + Send + Sync + 'static> FailedKeyThrottle<C> {
 
     /// Notes that this address has presented a key that was no good.
     pub(super) fn count(&self, address: IpAddr) {
-        let block = self.blocks.get_with(AddressBlock::of(address), || {
+        let block = self.blocks.get_with(ClientNetwork::of(address), || {
             let quota = Quota::per_minute(self.per_minute);
             let gcra = RateLimiter::direct_with_clock(quota, self.clock.clone());
             let gcra = gcra.with_middleware();

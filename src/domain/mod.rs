@@ -4,7 +4,7 @@
 //! module of the crate. Text from outside becomes one of these types once, at the edge; from there
 //! on a value of the type is valid by construction.
 
-mod address;
+mod client_network;
 mod api_key;
 mod audit;
 mod custom_headers;
@@ -27,7 +27,7 @@ mod timestamp;
 mod trace;
 mod violation;
 
-pub use address::AddressBlock;
+pub use client_network::ClientNetwork;
 pub use api_key::{ApiKey, KeyHash, KeyRotationRefusal, Role};
 pub use audit::{Actor, AuditEntry, ActorKind};
 pub use custom_headers::CustomHeaders;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Networks;
-use crate::domain::AddressBlock;
+use crate::domain::ClientNetwork;
 
 /// Connections at once; more wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -17,7 +17,7 @@ const CONNECTIONS_MAX: usize = 16_384;
 pub(super) struct Places {
     all: Arc<Semaphore>,
     /// As many entries as there are connections, at most.
-    blocks: Arc<Mutex<HashMap<AddressBlock, u32>>>,
+    blocks: Arc<Mutex<HashMap<ClientNetwork, u32>>>,
     per_block: u32,
     /// Proxies pass on many clients, and are not counted.
     uncounted: Networks,
@@ -32,8 +32,8 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 struct BlockPlace {
-    blocks: Arc<Mutex<HashMap<AddressBlock, u32>>>,
-    block: AddressBlock,
+    blocks: Arc<Mutex<HashMap<ClientNetwork, u32>>>,
+    block: ClientNetwork,
 }
 
 impl Places {
@@ -51,12 +51,12 @@ impl Places {
     /// The place of a connection from `peer`; `None` when it has as many as one may have.
     pub(super) fn take(&self, one_of_all: OwnedSemaphorePermit, peer: IpAddr) -> Option<Place> {
         let counted = !self.uncounted.contain(peer.to_canonical());
-        let block = AddressBlock::of(peer);
+        let block = ClientNetwork::of(peer);
         let one_of_a_block = if counted { Some(self.one_of_a_block(block)?) } else { None };
         Some(Place { _one_of_all: one_of_all, _one_of_a_block: one_of_a_block })
     }
 
-    fn one_of_a_block(&self, block: AddressBlock) -> Option<BlockPlace> {
+    fn one_of_a_block(&self, block: ClientNetwork) -> Option<BlockPlace> {
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = blocks.entry(block).or_insert(0);
         if *taken >= self.per_block {

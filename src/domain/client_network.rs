@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv6Addr};
 /// What is counted against one client: an IPv4 address, or the 64 bits of an IPv6 address that name
 /// a network, since whoever has one address in it has them all.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct AddressBlock(IpAddr);
+pub struct ClientNetwork(IpAddr);
 
 /// Leaves the network part of an IPv6 address (RFC 4291 section 2.5.4).
 const NETWORK_BITS: u128 = !0 << 64;
 
-impl AddressBlock {
+impl ClientNetwork {
     /// The block of an address. IPv4 in IPv6's clothes counts as IPv4.
     pub const fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -26,8 +26,8 @@ impl AddressBlock {
 mod tests {
     use super::*;
 
-    fn block(text: &str) -> AddressBlock {
-        AddressBlock::of(text.parse().unwrap())
+    fn block(text: &str) -> ClientNetwork {
+        ClientNetwork::of(text.parse().unwrap())
     }
 
     #[test]
