@@ -6,7 +6,7 @@ use reqwest::header::{
     USER_AGENT,
 };
 
-use crate::domain::{Event, LeasedDelivery, Timestamp, Unreadable};
+use crate::domain::{Event, LeasedDelivery, Timestamp, DecryptionError};
 
 use super::signer::sign_with_all;
 
@@ -39,7 +39,7 @@ pub(super) fn body(event: &Event) -> Bytes {
 pub(super) enum HeadersError {
     /// Without its secret it could not be signed, without its own fields it would not be taken.
     #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    DecryptionError(#[from] DecryptionError),
     /// Never in practice: every field is checked where it comes in.
     #[error("cannot form the request: {0}")]
     Name(#[from] InvalidHeaderName),
@@ -58,8 +58,8 @@ pub(super) fn headers(
     body: &[u8],
 ) -> Result<HeaderMap, HeadersError> {
     let (event, endpoint) = (&delivery.event, &delivery.endpoint);
-    let secrets = endpoint.secrets.as_ref().map_err(Unreadable::clone)?;
-    let custom = endpoint.headers.as_ref().map_err(Unreadable::clone)?;
+    let secrets = endpoint.secrets.as_ref().map_err(DecryptionError::clone)?;
+    let custom = endpoint.headers.as_ref().map_err(DecryptionError::clone)?;
     // The same on every attempt, which lets a receiver drop what it has seen.
     let id = event.id.to_string();
     let timestamp = at.seconds().to_string();
@@ -195,7 +195,7 @@ pub(super) mod tests {
 
     #[test]
     fn nothing_is_sent_unsigned_or_without_the_endpoints_fields() {
-        let unreadable = || Unreadable("see SECRETS_KEY".to_owned());
+        let unreadable = || DecryptionError("see SECRETS_KEY".to_owned());
         let without_secret = with(|endpoint| endpoint.secrets = Err(unreadable()));
         let without_fields = with(|endpoint| endpoint.headers = Err(unreadable()));
         for delivery in [without_secret, without_fields] {

@@ -27,9 +27,9 @@ pub struct Endpoint {
     /// What its owner says of it.
     pub description: Option<String>,
     /// What its webhooks are signed with.
-    pub secrets: Readable<Secrets>,
+    pub secrets: Decrypted<Secrets>,
     /// Header fields sent along with its webhooks.
-    pub headers: Readable<CustomHeaders>,
+    pub headers: Decrypted<CustomHeaders>,
     /// Why no deliveries are made to it, if so; `None` while it is enabled.
     pub disabled_reason: Option<String>,
     /// When it was created.
@@ -45,12 +45,12 @@ pub struct Endpoint {
 
 /// Something that the store may hold encrypted, unless it cannot be read. An endpoint is itself all
 /// the same: it can be looked at and changed, and its deliveries wait.
-pub type Readable<T> = Result<T, Unreadable>;
+pub type Decrypted<T> = Result<T, DecryptionError>;
 
 /// Why something encrypted cannot be read, in words that name the setting and show no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unreadable(pub String);
+pub struct DecryptionError(pub String);
 
 /// Why a secret was not rotated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -38,8 +38,8 @@ pub use delivery::{
 };
 pub use delivery_policy::{DeliveryPolicy, DeliveryPolicyChange, RetrySchedule, parse_duration};
 pub use endpoint::{
-    Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters, Readable, SecretRotationRefusal,
-    Unreadable,
+    Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters, Decrypted, SecretRotationRefusal,
+    DecryptionError,
 };
 pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventType};

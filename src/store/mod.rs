@@ -410,7 +410,7 @@ pub trait EndpointStore: Send + Sync {
 ///
 /// Secrets and custom header fields are written in clear without `SECRETS_KEY`, and encrypted by its
 /// first key with it. Both are read, whatever the setting; what cannot be is
-/// [`Unreadable`](crate::domain::Unreadable) within its endpoint.
+/// [`DecryptionError`](crate::domain::DecryptionError) within its endpoint.
 #[async_trait]
 pub trait SecretStore: Send + Sync {
     /// Puts `new` in the place of an endpoint's secret, which goes on signing for `overlap`, and

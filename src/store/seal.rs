@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::SecretsKeys;
 use crate::domain::{
-    CustomHeaders, Endpoint, EndpointId, OrgId, Readable, Secrets, SigningSecret, Unreadable,
+    CustomHeaders, Endpoint, EndpointId, OrgId, Decrypted, Secrets, SigningSecret, DecryptionError,
 };
 
 use super::StoreError;
@@ -79,7 +79,7 @@ impl Keyring {
     /// When there is no source of random numbers, or the endpoint itself could not be read.
     pub(super) fn seal_endpoint(&self, endpoint: &Endpoint) -> Result<SecretColumns, StoreError> {
         let place = Place { org: endpoint.org_id, endpoint: endpoint.id };
-        let unreadable = |why: &Unreadable| StoreError::Corrupt(why.to_string());
+        let unreadable = |why: &DecryptionError| StoreError::Corrupt(why.to_string());
         let (secret, earlier_secrets) =
             self.seal_secrets(place, endpoint.secrets.as_ref().map_err(unreadable)?)?;
         let headers = self.seal_headers(place, endpoint.headers.as_ref().map_err(unreadable)?)?;
@@ -109,8 +109,8 @@ impl Keyring {
     }
 
     /// Reads the columns `secret` and `earlier_secrets`.
-    pub(super) fn open_secrets(&self, place: Place, columns: &SecretColumns) -> Readable<Secrets> {
-        let malformed = || Unreadable("the signing secret is malformed".to_owned());
+    pub(super) fn open_secrets(&self, place: Place, columns: &SecretColumns) -> Decrypted<Secrets> {
+        let malformed = || DecryptionError("the signing secret is malformed".to_owned());
         let secret = self.open(place, SECRET, &columns.secret)?;
         let current: SigningSecret = secret.parse().map_err(|_| malformed())?;
         let Some(earlier) = &columns.earlier_secrets else { return Ok(Secrets::new(current)) };
@@ -123,10 +123,10 @@ impl Keyring {
         &self,
         place: Place,
         columns: &SecretColumns,
-    ) -> Readable<CustomHeaders> {
+    ) -> Decrypted<CustomHeaders> {
         let Some(headers) = &columns.headers else { return Ok(CustomHeaders::default()) };
         let text = self.open(place, HEADERS, headers)?;
-        let malformed = |_| Unreadable("the custom headers are malformed".to_owned());
+        let malformed = |_| DecryptionError("the custom headers are malformed".to_owned());
         CustomHeaders::from_text(&text).map_err(malformed)
     }
 
@@ -135,7 +135,7 @@ impl Keyring {
         &self,
         place: Place,
         columns: &SecretColumns,
-    ) -> Result<Readable<Option<SecretColumns>>, StoreError> {
+    ) -> Result<Decrypted<Option<SecretColumns>>, StoreError> {
         if self.0.is_empty() {
             return Ok(Ok(None));
         }
@@ -182,10 +182,10 @@ impl Keyring {
         Ok(format!("{HEAD}{}.{}", first.id, STANDARD.encode(bytes)))
     }
 
-    fn open(&self, place: Place, column: &str, text: &str) -> Readable<String> {
+    fn open(&self, place: Place, column: &str, text: &str) -> Decrypted<String> {
         let Some(sealed) = text.strip_prefix(HEAD) else { return Ok(text.to_owned()) };
         let unreadable = |why: String| {
-            Unreadable(format!("the endpoint's secrets cannot be read, see SECRETS_KEY: {why}"))
+            DecryptionError(format!("the endpoint's secrets cannot be read, see SECRETS_KEY: {why}"))
         };
         let (id, sealed) = sealed.split_once('.').unwrap_or((sealed, ""));
         let key = self.0.iter().find(|key| key.id == id);
