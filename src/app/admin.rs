@@ -311,7 +311,7 @@ impl Admin {
         if found { Ok(()) } else { Err(no_key(id)) }
     }
 
-    /// Adds an endpoint with a secret that is brought or made up; `guard` as the server that will
+    /// Adds an endpoint with a secret that is provided or made up; `guard` as the server that will
     /// deliver to it has it.
     pub async fn add_endpoint(
         &self,
@@ -362,7 +362,7 @@ impl Admin {
         changed.ok_or_else(|| no_endpoint(org, id))
     }
 
-    /// Puts a secret that is brought or made up in the place of an endpoint's, which goes on signing
+    /// Puts a secret that is provided or made up in the place of an endpoint's, which goes on signing
     /// for `overlap`.
     pub async fn rotate_secret(
         &self,

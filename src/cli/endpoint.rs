@@ -142,8 +142,8 @@ impl SecretArgs {
         let malformed = |error: SigningSecretError| {
             AdminError::Invalid(Violation::new("secret", "format", error.to_string()))
         };
-        let brought = self.secret.as_deref().map(str::parse).transpose().map_err(malformed)?;
-        Ok(SecretChoice { scheme: self.signature, brought })
+        let provided = self.secret.as_deref().map(str::parse).transpose().map_err(malformed)?;
+        Ok(SecretChoice { scheme: self.signature, provided })
     }
 }
 

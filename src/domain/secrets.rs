@@ -32,8 +32,8 @@ pub struct TooManySecrets;
 pub struct SecretChoice {
     /// The scheme it signs by.
     pub scheme: Option<SignatureScheme>,
-    /// The secret; made up where it is not brought.
-    pub brought: Option<SigningSecret>,
+    /// The secret; made up where it is not provided.
+    pub provided: Option<SigningSecret>,
 }
 
 /// The text was no list of earlier secrets.
@@ -42,22 +42,22 @@ pub struct SecretChoice {
 pub struct EarlierSecretsError;
 
 impl SecretChoice {
-    /// The rule for both together: a secret that is brought is one of the scheme that is named.
+    /// The rule for both together: a secret that is provided is one of the scheme that is named.
     pub fn check(&self) -> Result<(), Violation> {
-        let named = self.scheme.zip(self.brought.as_ref());
-        if named.is_none_or(|(scheme, brought)| scheme == brought.scheme()) {
+        let named = self.scheme.zip(self.provided.as_ref());
+        if named.is_none_or(|(scheme, provided)| scheme == provided.scheme()) {
             return Ok(());
         }
         let rule = "must be whsec_… with the signature hmac-sha256, and whsk_… with ed25519";
         Err(Violation::new("secret", "scheme", rule))
     }
 
-    /// The secret: what was brought, or else a new one, of `default` where no scheme is named.
+    /// The secret: what was provided, or else a new one, of `default` where no scheme is named.
     ///
     /// # Errors
     /// When the system has no random source.
     pub fn secret(self, default: SignatureScheme) -> Result<SigningSecret, getrandom::Error> {
-        match self.brought {
+        match self.provided {
             Some(secret) => Ok(secret),
             None => SigningSecret::generate_for(self.scheme.unwrap_or(default)),
         }

@@ -97,7 +97,7 @@ pub(super) fn choice(fields: &mut Fields) -> SecretChoice {
     };
     let choice = SecretChoice {
         scheme: fields.nullable("signature", scheme).flatten(),
-        brought: fields.nullable("secret", secret).flatten(),
+        provided: fields.nullable("secret", secret).flatten(),
     };
     fields.note(choice.check());
     choice
