@@ -13,7 +13,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use hookgate::auth::{Authenticator, hash_blocking, issue_key, verify_blocking};
 use hookgate::config::Config;
 use hookgate::domain::{Actor, NewEventLimits, Org, OrgId, Role, Timestamp, parse_event};
-use hookgate::limit::{Rate, RateLimiter};
+use hookgate::limit::{OrgRate, RateLimiter};
 use hookgate::runtime::Clock;
 use hookgate::store::SharedStore;
 use hookgate::store::sqlite::SqliteStore;
@@ -92,7 +92,7 @@ fn limit_check(criterion: &mut Criterion) {
     let limiter = RateLimiter::new(&settings().limit);
     let org = OrgId::mint(Timestamp::from_micros(1));
     criterion.bench_function("limit/check", |b| {
-        let rate = Rate { per_minute: Some(100_000_000), burst: None };
+        let rate = OrgRate { per_minute: Some(100_000_000), burst: None };
         b.iter(|| limiter.check(black_box(org), rate, NonZeroU32::MIN));
     });
 }

@@ -15,7 +15,7 @@ use super::quota;
 use crate::auth::{AuthError, IssueError};
 use crate::domain::{KeyRotationRefusal, SecretRotationRefusal, Scopes, TraceId, Violation};
 use crate::ingest::AcceptError;
-use crate::limit::Quota;
+use crate::limit::RateLimitState;
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
 
 /// A code is appended. A name rather than a place: RFC 9457 takes any URI, and a name needs no web
@@ -78,7 +78,7 @@ pub enum ApiError {
     /// The organisation has sent as many bytes as it may.
     ByteRateLimited {
         /// What is left: bytes.
-        quota: Quota,
+        quota: RateLimitState,
         /// When the same request can pass.
         retry_after: Duration,
     },
@@ -93,14 +93,14 @@ pub enum ApiError {
     /// The organisation has sent what it may.
     RateLimited {
         /// What is left.
-        quota: Quota,
+        quota: RateLimitState,
         /// When the same request can pass.
         retry_after: Duration,
     },
     /// A batch holds more events than the organisation may ever send at once.
     BatchOverRateLimit {
         /// What may be sent.
-        quota: Quota,
+        quota: RateLimitState,
         /// Events in the batch.
         events: u32,
     },

@@ -11,7 +11,7 @@ use crate::auth::AuthError;
 use crate::domain::{KeyRotationRefusal, SecretRotationRefusal};
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
-use crate::limit::Quota;
+use crate::limit::RateLimitState;
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
 
 /// For what passes by itself in a moment.
@@ -31,7 +31,7 @@ pub(super) struct Problem {
     /// When the same request may succeed.
     pub(super) retry_after: Option<Duration>,
     /// What the caller may send.
-    pub(super) quota: Option<(Counted, Quota)>,
+    pub(super) quota: Option<(Counted, RateLimitState)>,
     pub(super) blame: Blame,
 }
 
@@ -283,7 +283,7 @@ impl Problem {
         Self { retry_after: Some(after), ..self }
     }
 
-    fn quota(self, counted: Counted, quota: Quota) -> Self {
+    fn quota(self, counted: Counted, quota: RateLimitState) -> Self {
         Self { quota: Some((counted, quota)), ..self }
     }
 

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::extract::Tenant;
 use super::state::AppState;
 use crate::domain::{OrgLimit, Month, OrgLimits};
-use crate::limit::{Quota, Rate, Verdict};
+use crate::limit::{RateLimitState, OrgRate, RateDecision};
 use crate::runtime::Stopwatch;
 use crate::telemetry::RejectedRequest;
 
@@ -33,7 +33,7 @@ pub(super) enum Counted {
 }
 
 /// Takes `events` from what the tenant may send, and tells what is left.
-pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Result<Quota, ApiError> {
+pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Result<RateLimitState, ApiError> {
     let watch = Stopwatch::start();
     let principal = &tenant.principal;
     if let Some(events_per_month) = principal.limits.get(OrgLimit::EventsPerMonth)
@@ -46,9 +46,9 @@ pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Resul
     let verdict = app.limiter.check(tenant.org_id, rate(&principal.limits), events);
     app.metrics.rate_limit_check_latency_seconds.observe(watch.seconds());
     let refusal = match verdict {
-        Verdict::Allowed(quota) => return Ok(quota),
-        Verdict::Denied { quota, retry_after } => ApiError::RateLimited { quota, retry_after },
-        Verdict::TooCostly(quota) => ApiError::BatchOverRateLimit { quota, events: events.get() },
+        RateDecision::Allowed(quota) => return Ok(quota),
+        RateDecision::Denied { state: quota, retry_after } => ApiError::RateLimited { quota, retry_after },
+        RateDecision::ExceedsBurst(quota) => ApiError::BatchOverRateLimit { quota, events: events.get() },
     };
     app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
     Err(refusal)
@@ -75,9 +75,9 @@ pub(super) fn take_bytes(app: &AppState, tenant: &Tenant, body: &[u8]) -> Result
     let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
     let Some(bytes) = NonZeroU32::new(bytes) else { return Ok(()) };
     let refusal = match app.limiter.check_bytes(tenant.org_id, per_minute, bytes) {
-        Verdict::Allowed(_) => return Ok(()),
-        Verdict::Denied { quota, retry_after } => ApiError::ByteRateLimited { quota, retry_after },
-        Verdict::TooCostly(_) => {
+        RateDecision::Allowed(_) => return Ok(()),
+        RateDecision::Denied { state: quota, retry_after } => ApiError::ByteRateLimited { quota, retry_after },
+        RateDecision::ExceedsBurst(_) => {
             ApiError::TooLarge { what: "a request", bytes_max: per_minute as usize }
         }
     };
@@ -86,12 +86,12 @@ pub(super) fn take_bytes(app: &AppState, tenant: &Tenant, body: &[u8]) -> Result
 }
 
 /// How fast an organisation with these limits may send.
-pub(super) fn rate(limits: &OrgLimits) -> Rate {
-    Rate { per_minute: limits.get(OrgLimit::RatePerMinute), burst: limits.get(OrgLimit::Burst) }
+pub(super) fn rate(limits: &OrgLimits) -> OrgRate {
+    OrgRate { per_minute: limits.get(OrgLimit::RatePerMinute), burst: limits.get(OrgLimit::Burst) }
 }
 
 /// Writes both fields.
-pub(super) fn write_headers(headers: &mut HeaderMap, counted: Counted, quota: Quota) {
+pub(super) fn write_headers(headers: &mut HeaderMap, counted: Counted, quota: RateLimitState) {
     let (policy, rest, unit) = counted.words();
     let mut text = BytesMut::with_capacity(FIELDS_BYTES);
     let mut insert = |name, first: &[u8], number: u32, second: &[u8], last: u64, end: &[u8]| {
@@ -133,7 +133,7 @@ mod tests {
     fn fields_tell_policy_rest_and_reset() {
         let mut headers = HeaderMap::new();
         let reset = Duration::from_millis(11_001);
-        let quota = Quota { limit: 1000, burst: 1000, remaining: 999, reset };
+        let quota = RateLimitState { limit: 1000, burst: 1000, remaining: 999, reset };
         write_headers(&mut headers, Counted::Events, quota);
         assert_eq!(headers["ratelimit-policy"], "\"default\";q=1000;w=60");
         assert_eq!(headers["ratelimit"], "\"default\";r=999;t=12");

@@ -37,7 +37,7 @@ type Limiters = Cache<OrgId, Arc<OrgLimiter>>;
 
 #[derive(Debug)]
 struct OrgLimiter {
-    rate: FullRate,
+    rate: EffectiveRate,
     gcra: Gcra,
     began: QuantaInstant,
     /// What was left after the last cost that passed, and the milliseconds from the beginning to it:
@@ -47,7 +47,7 @@ struct OrgLimiter {
 
 /// What an organisation may send of its own; what is not set follows the default.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Rate {
+pub struct OrgRate {
     /// Events a minute.
     pub per_minute: Option<u32>,
     /// Events at once; as many as a minute's unless it is set.
@@ -55,14 +55,14 @@ pub struct Rate {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct FullRate {
+struct EffectiveRate {
     per_minute: NonZeroU32,
     burst: NonZeroU32,
 }
 
 /// What an organisation may send, and how much of it is left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Quota {
+pub struct RateLimitState {
     /// Events a minute.
     pub limit: u32,
     /// Events at once.
@@ -75,18 +75,18 @@ pub struct Quota {
 
 /// The answer to a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum RateDecision {
     /// Go on.
-    Allowed(Quota),
+    Allowed(RateLimitState),
     /// Not now, but after `retry_after` if nothing else is sent.
     Denied {
         /// What is left.
-        quota: Quota,
+        state: RateLimitState,
         /// The earliest time the same cost can pass.
         retry_after: Duration,
     },
     /// Never: the cost is more than may be sent at once.
-    TooCostly(Quota),
+    ExceedsBurst(RateLimitState),
 }
 
 impl RateLimiter {
@@ -102,43 +102,43 @@ impl RateLimiter {
 
     /// Takes `cost` events from what `org` may send, or takes nothing and says why. A changed rate
     /// starts afresh.
-    pub fn check(&self, org: OrgId, rate: Rate, cost: NonZeroU32) -> Verdict {
+    pub fn check(&self, org: OrgId, rate: OrgRate, cost: NonZeroU32) -> RateDecision {
         let per_minute = rate.per_minute.map_or(self.per_minute_default, at_least_one);
         let burst = rate.burst.map_or(per_minute, at_least_one);
-        self.take(&self.events, org, FullRate { per_minute, burst }, cost)
+        self.take(&self.events, org, EffectiveRate { per_minute, burst }, cost)
     }
 
     /// The same for bytes, of which `org` may send so many a minute, and at once.
-    pub fn check_bytes(&self, org: OrgId, per_minute: u32, cost: NonZeroU32) -> Verdict {
+    pub fn check_bytes(&self, org: OrgId, per_minute: u32, cost: NonZeroU32) -> RateDecision {
         let per_minute = at_least_one(per_minute);
-        self.take(&self.bytes, org, FullRate { per_minute, burst: per_minute }, cost)
+        self.take(&self.bytes, org, EffectiveRate { per_minute, burst: per_minute }, cost)
     }
 
     /// What `org` may send now. Takes nothing.
-    pub fn quota(&self, org: OrgId, rate: Rate) -> Quota {
+    pub fn state(&self, org: OrgId, rate: OrgRate) -> RateLimitState {
         let per_minute = rate.per_minute.map_or(self.per_minute_default, at_least_one);
         let burst = rate.burst.map_or(per_minute, at_least_one);
-        self.left(&self.events, org, FullRate { per_minute, burst })
+        self.left(&self.events, org, EffectiveRate { per_minute, burst })
     }
 
     /// The same for bytes.
-    pub fn quota_of_bytes(&self, org: OrgId, per_minute: u32) -> Quota {
+    pub fn bytes_state(&self, org: OrgId, per_minute: u32) -> RateLimitState {
         let per_minute = at_least_one(per_minute);
-        self.left(&self.bytes, org, FullRate { per_minute, burst: per_minute })
+        self.left(&self.bytes, org, EffectiveRate { per_minute, burst: per_minute })
     }
 
-    fn left(&self, limiters: &Limiters, org: OrgId, rate: FullRate) -> Quota {
+    fn left(&self, limiters: &Limiters, org: OrgId, rate: EffectiveRate) -> RateLimitState {
         let Some(limiter) = limiters.get(&org).filter(|limiter| limiter.rate == rate) else {
-            return quota(rate, rate.burst.get());
+            return state_of(rate, rate.burst.get());
         };
         let (at, remaining) = limiter.seen();
         let since = self.since(limiter.began).saturating_sub(at);
         let refilled = since.as_micros() * u128::from(rate.per_minute.get()) / WINDOW.as_micros();
         let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
-        quota(rate, remaining.saturating_add(refilled).min(rate.burst.get()))
+        state_of(rate, remaining.saturating_add(refilled).min(rate.burst.get()))
     }
 
-    fn limiter(&self, limiters: &Limiters, org: OrgId, rate: FullRate) -> Arc<OrgLimiter> {
+    fn limiter(&self, limiters: &Limiters, org: OrgId, rate: EffectiveRate) -> Arc<OrgLimiter> {
         if let Some(limiter) = limiters.get(&org)
             && limiter.rate == rate
         {
@@ -155,22 +155,22 @@ impl RateLimiter {
         self.clock.now().duration_since(earlier).into()
     }
 
-    fn take(&self, limiters: &Limiters, org: OrgId, rate: FullRate, cost: NonZeroU32) -> Verdict {
+    fn take(&self, limiters: &Limiters, org: OrgId, rate: EffectiveRate, cost: NonZeroU32) -> RateDecision {
         let limiter = self.limiter(limiters, org, rate);
         match limiter.gcra.check_n(cost) {
             Ok(Ok(state)) => {
                 let remaining = state.remaining_burst_capacity();
                 limiter.see(self.since(limiter.began), remaining);
-                Verdict::Allowed(quota(rate, remaining))
+                RateDecision::Allowed(state_of(rate, remaining))
             }
             Ok(Err(not_until)) => {
                 let retry_after = not_until.wait_time_from(self.clock.now());
                 // What is left is `cost` less what the wait will refill.
                 let missing = events_in(retry_after, rate.per_minute.get());
                 let remaining = cost.get().saturating_sub(missing.max(1));
-                Verdict::Denied { quota: quota(rate, remaining), retry_after }
+                RateDecision::Denied { state: state_of(rate, remaining), retry_after }
             }
-            Err(_) => Verdict::TooCostly(quota(rate, rate.burst.get())),
+            Err(_) => RateDecision::ExceedsBurst(state_of(rate, rate.burst.get())),
         }
     }
 }
@@ -180,7 +180,7 @@ fn limiters() -> Limiters {
 }
 
 impl OrgLimiter {
-    fn new(rate: FullRate, now: QuantaInstant) -> Self {
+    fn new(rate: EffectiveRate, now: QuantaInstant) -> Self {
         let quota = governor::Quota::per_minute(rate.per_minute).allow_burst(rate.burst);
         let gcra = governor::RateLimiter::direct(quota).with_middleware();
         let seen = AtomicU64::new(u64::from(rate.burst.get()));
@@ -203,10 +203,10 @@ fn at_least_one(per_minute: u32) -> NonZeroU32 {
     NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN)
 }
 
-fn quota(rate: FullRate, remaining: u32) -> Quota {
+fn state_of(rate: EffectiveRate, remaining: u32) -> RateLimitState {
     let (limit, burst) = (rate.per_minute.get(), rate.burst.get());
     let used = burst.saturating_sub(remaining);
-    Quota { limit, burst, remaining, reset: WINDOW.mul_f64(f64::from(used) / f64::from(limit)) }
+    RateLimitState { limit, burst, remaining, reset: WINDOW.mul_f64(f64::from(used) / f64::from(limit)) }
 }
 
 /// Events that a limit refills in `span`, rounded up.
@@ -220,8 +220,8 @@ mod tests {
     use super::*;
     use crate::domain::Timestamp;
 
-    const DEFAULT: Rate = Rate { per_minute: None, burst: None };
-    const OWN: Rate = Rate { per_minute: Some(5), burst: None };
+    const DEFAULT: OrgRate = OrgRate { per_minute: None, burst: None };
+    const OWN: OrgRate = OrgRate { per_minute: Some(5), burst: None };
 
     fn limiter(per_minute: u32) -> RateLimiter {
         RateLimiter::new(&LimitConfig { rate_limit_per_minute: per_minute })
@@ -239,15 +239,15 @@ mod tests {
     fn organisation_may_send_its_limit_at_once_and_no_more() {
         let (limiter, org) = (limiter(3), org(1));
         for left in [2, 1, 0] {
-            let Verdict::Allowed(quota) = limiter.check(org, DEFAULT, cost(1)) else {
+            let RateDecision::Allowed(state) = limiter.check(org, DEFAULT, cost(1)) else {
                 panic!("refused with {left} left")
             };
-            assert_eq!((quota.limit, quota.remaining), (3, left));
+            assert_eq!((state.limit, state.remaining), (3, left));
         }
-        let Verdict::Denied { quota, retry_after } = limiter.check(org, DEFAULT, cost(1)) else {
+        let RateDecision::Denied { state, retry_after } = limiter.check(org, DEFAULT, cost(1)) else {
             panic!("allowed a fourth")
         };
-        assert_eq!(quota.remaining, 0);
+        assert_eq!(state.remaining, 0);
         assert!(retry_after > Duration::from_secs(19) && retry_after <= Duration::from_secs(20));
     }
 
@@ -255,77 +255,77 @@ mod tests {
     fn one_organisation_leaves_the_others_alone() {
         let limiter = limiter(1);
         let (one, other) = (org(1), org(2));
-        assert!(matches!(limiter.check(one, DEFAULT, cost(1)), Verdict::Allowed(_)));
-        assert!(matches!(limiter.check(one, DEFAULT, cost(1)), Verdict::Denied { .. }));
-        assert!(matches!(limiter.check(other, DEFAULT, cost(1)), Verdict::Allowed(_)));
+        assert!(matches!(limiter.check(one, DEFAULT, cost(1)), RateDecision::Allowed(_)));
+        assert!(matches!(limiter.check(one, DEFAULT, cost(1)), RateDecision::Denied { .. }));
+        assert!(matches!(limiter.check(other, DEFAULT, cost(1)), RateDecision::Allowed(_)));
     }
 
     #[test]
     fn batch_costs_its_length_and_takes_all_or_nothing() {
         let (limiter, org) = (limiter(10), org(1));
-        assert!(matches!(limiter.check(org, DEFAULT, cost(8)), Verdict::Allowed(_)));
-        let Verdict::Denied { quota, .. } = limiter.check(org, DEFAULT, cost(3)) else {
+        assert!(matches!(limiter.check(org, DEFAULT, cost(8)), RateDecision::Allowed(_)));
+        let RateDecision::Denied { state, .. } = limiter.check(org, DEFAULT, cost(3)) else {
             panic!("allowed eleven")
         };
-        assert_eq!(quota.remaining, 2);
-        assert!(matches!(limiter.check(org, DEFAULT, cost(2)), Verdict::Allowed(_)));
+        assert_eq!(state.remaining, 2);
+        assert!(matches!(limiter.check(org, DEFAULT, cost(2)), RateDecision::Allowed(_)));
     }
 
     #[test]
     fn cost_above_the_limit_can_never_pass() {
         let (limiter, org) = (limiter(10), org(1));
-        let Verdict::TooCostly(quota) = limiter.check(org, DEFAULT, cost(11)) else {
-            panic!("expected TooCostly")
+        let RateDecision::ExceedsBurst(state) = limiter.check(org, DEFAULT, cost(11)) else {
+            panic!("expected ExceedsBurst")
         };
-        assert_eq!(quota.remaining, 10);
+        assert_eq!(state.remaining, 10);
     }
 
     #[test]
     fn organisations_own_limit_replaces_the_default_at_once() {
         let (limiter, org) = (limiter(1), org(1));
-        assert!(matches!(limiter.check(org, DEFAULT, cost(1)), Verdict::Allowed(_)));
-        assert!(matches!(limiter.check(org, DEFAULT, cost(1)), Verdict::Denied { .. }));
-        assert!(matches!(limiter.check(org, OWN, cost(5)), Verdict::Allowed(_)));
-        assert!(matches!(limiter.check(org, OWN, cost(1)), Verdict::Denied { .. }));
+        assert!(matches!(limiter.check(org, DEFAULT, cost(1)), RateDecision::Allowed(_)));
+        assert!(matches!(limiter.check(org, DEFAULT, cost(1)), RateDecision::Denied { .. }));
+        assert!(matches!(limiter.check(org, OWN, cost(5)), RateDecision::Allowed(_)));
+        assert!(matches!(limiter.check(org, OWN, cost(1)), RateDecision::Denied { .. }));
     }
 
     #[test]
     fn burst_is_what_may_be_sent_at_once_and_may_be_more_or_less_than_a_minutes() {
         let (limiter, org) = (limiter(1), org(1));
-        let small = Rate { per_minute: Some(600), burst: Some(2) };
-        assert!(matches!(limiter.check(org, small, cost(3)), Verdict::TooCostly(_)));
-        assert!(matches!(limiter.check(org, small, cost(2)), Verdict::Allowed(_)));
-        let Verdict::Denied { retry_after, .. } = limiter.check(org, small, cost(1)) else {
+        let small = OrgRate { per_minute: Some(600), burst: Some(2) };
+        assert!(matches!(limiter.check(org, small, cost(3)), RateDecision::ExceedsBurst(_)));
+        assert!(matches!(limiter.check(org, small, cost(2)), RateDecision::Allowed(_)));
+        let RateDecision::Denied { retry_after, .. } = limiter.check(org, small, cost(1)) else {
             panic!("allowed a third")
         };
         assert!(retry_after <= Duration::from_millis(100));
-        let large = Rate { per_minute: Some(2), burst: Some(50) };
-        assert!(matches!(limiter.check(org, large, cost(50)), Verdict::Allowed(_)));
+        let large = OrgRate { per_minute: Some(2), burst: Some(50) };
+        assert!(matches!(limiter.check(org, large, cost(50)), RateDecision::Allowed(_)));
     }
 
     #[test]
     fn what_is_left_is_told_without_taking_any() {
         let (limiter, org) = (limiter(10), org(1));
         for _ in 0..2 {
-            assert_eq!(limiter.quota(org, DEFAULT).remaining, 10);
+            assert_eq!(limiter.state(org, DEFAULT).remaining, 10);
         }
         limiter.check(org, DEFAULT, cost(4));
         for _ in 0..2 {
-            assert_eq!(limiter.quota(org, DEFAULT).remaining, 6);
+            assert_eq!(limiter.state(org, DEFAULT).remaining, 6);
         }
     }
 
     #[test]
     fn bytes_have_a_limit_of_their_own() {
         let (limiter, org) = (limiter(1), org(1));
-        assert_eq!(limiter.quota_of_bytes(org, 100).remaining, 100);
-        assert!(matches!(limiter.check_bytes(org, 100, cost(80)), Verdict::Allowed(_)));
-        assert_eq!(limiter.quota_of_bytes(org, 100).remaining, 20);
-        let Verdict::Denied { quota, .. } = limiter.check_bytes(org, 100, cost(80)) else {
+        assert_eq!(limiter.bytes_state(org, 100).remaining, 100);
+        assert!(matches!(limiter.check_bytes(org, 100, cost(80)), RateDecision::Allowed(_)));
+        assert_eq!(limiter.bytes_state(org, 100).remaining, 20);
+        let RateDecision::Denied { state, .. } = limiter.check_bytes(org, 100, cost(80)) else {
             panic!("allowed 160")
         };
-        assert_eq!((quota.limit, quota.remaining), (100, 20));
-        assert!(matches!(limiter.check_bytes(org, 100, cost(101)), Verdict::TooCostly(_)));
-        assert!(matches!(limiter.check(org, DEFAULT, cost(1)), Verdict::Allowed(_)));
+        assert_eq!((state.limit, state.remaining), (100, 20));
+        assert!(matches!(limiter.check_bytes(org, 100, cost(101)), RateDecision::ExceedsBurst(_)));
+        assert!(matches!(limiter.check(org, DEFAULT, cost(1)), RateDecision::Allowed(_)));
     }
 }

@@ -16,4 +16,4 @@
 
 mod local;
 
-pub use local::{Quota, Rate, RateLimiter, Verdict};
+pub use local::{RateLimitState, OrgRate, RateLimiter, RateDecision};

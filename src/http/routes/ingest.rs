@@ -26,7 +26,7 @@ use crate::domain::{
 };
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
-use crate::limit::Quota;
+use crate::limit::RateLimitState;
 use crate::telemetry::RejectedRequest;
 
 /// A batch of more bytes than this is parsed on the background threads. A hundred small events stay
@@ -86,7 +86,7 @@ pub(in super::super) async fn post_batch(
         let parsing = async move {
             let (drafts, quota) = parse_and_take(&app_there, &tenant_there, parse, &body)?;
             let drafts = drafts.into_iter().map(NewEvent::into_owned).collect();
-            Ok::<(Vec<NewEvent<'_>>, Quota), ApiError>((drafts, quota))
+            Ok::<(Vec<NewEvent<'_>>, RateLimitState), ApiError>((drafts, quota))
         };
         app.background.spawn(parsing).await.map_err(ApiError::internal)??
     };
@@ -100,7 +100,7 @@ fn parse_and_take<'a>(
     tenant: &Tenant,
     parse: BatchParser,
     body: &'a [u8],
-) -> Result<(Vec<NewEvent<'a>>, Quota), ApiError> {
+) -> Result<(Vec<NewEvent<'a>>, RateLimitState), ApiError> {
     let limits = app.settings().draft_limits(&tenant.principal.limits);
     let drafts = parse(body, &limits).map_err(|error| refuse(app, error))?;
     let events = u32::try_from(drafts.len()).ok().and_then(NonZeroU32::new);
@@ -178,7 +178,7 @@ fn refuse(app: &AppState, error: NewEventError) -> ApiError {
     }
 }
 
-fn accepted(body: Vec<u8>, quota: Quota) -> Response {
+fn accepted(body: Vec<u8>, quota: RateLimitState) -> Response {
     let mut response = answer::json_bytes(StatusCode::ACCEPTED, body);
     quota::write_headers(response.headers_mut(), quota::Counted::Events, quota);
     response

@@ -85,9 +85,9 @@ pub(in super::super) async fn own(
     let key = app.store.key_across_orgs(principal.key_id).await?.ok_or(ApiError::NotFound)?;
     let holdings = app.store.holdings(tenant.org_id, now).await?;
     let (rate, new_event) = (quota::rate(&org.limits), app.settings().draft_limits(&org.limits));
-    let left = app.limiter.quota(tenant.org_id, rate);
+    let left = app.limiter.state(tenant.org_id, rate);
     let bytes_per_minute = org.limits.get(OrgLimit::BytesPerMinute);
-    let bytes_left = |limit| app.limiter.quota_of_bytes(tenant.org_id, limit).remaining;
+    let bytes_left = |limit| app.limiter.bytes_state(tenant.org_id, limit).remaining;
     let bytes_left_now = bytes_per_minute.map(bytes_left);
     answer::ok(&OwnOrgView {
         id: org.id,
