@@ -312,7 +312,7 @@ impl App {
 
         shutdown.requested().await;
         let drained = self.lifecycle.drain(self.shutdown_timeout).await;
-        if let Err(error) = self.authenticator.write_usage().await {
+        if let Err(error) = self.authenticator.flush_usage().await {
             tracing::warn!(%error, "what was used in the last minute is not written down");
         }
         let journal = self.journal;

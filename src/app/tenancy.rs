@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Authenticator, keep_usage, watch_changed_keys};
+use crate::auth::{Authenticator, flush_usage_periodically, watch_changed_keys};
 use crate::delivery::SuspendedOrgs;
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
 use crate::store::{SharedStore, StoreError};
@@ -39,7 +39,7 @@ impl Tenancy {
         );
         lifecycle
             .spawn("pause watch", paused.watch(Arc::clone(&store), pauses, poll_interval, stop()));
-        lifecycle.spawn("usage", keep_usage(authenticator, clock.clone(), stop()));
+        lifecycle.spawn("usage", flush_usage_periodically(authenticator, clock.clone(), stop()));
         behind.spawn("deletion", delete(store, clock, stop()));
     }
 }

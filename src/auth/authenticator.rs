@@ -110,8 +110,8 @@ struct Shared {
     /// One: of those who make keys a single one at a time asks for a turn to hash, so that whoever
     /// waits for a key to be verified has one of them before him at most.
     issue_turn: Arc<Semaphore>,
-    /// Counts [`Authenticator::forget`], so that a check that began before one looks again.
-    forgets: AtomicU64,
+    /// Counts [`Authenticator::invalidate`], so that a check that began before one looks again.
+    invalidations: AtomicU64,
     /// One look at a time, so that all go on where the one before ended.
     looked: tokio::sync::Mutex<Looked>,
     ledger: Ledger,
@@ -139,13 +139,13 @@ struct Looked {
 /// What a connection remembers of the key that it presented last, so that presenting it again costs
 /// neither parsing nor a look-up.
 #[derive(Debug, Default)]
-pub struct LastKey(Mutex<Option<Remembered>>);
+pub struct ConnectionKeyCache(Mutex<Option<Remembered>>);
 
 #[derive(Debug)]
 struct Remembered {
     verified: Arc<VerifiedKey>,
-    /// The count of [`Authenticator::forget`] before it was verified.
-    forgets: u64,
+    /// The count of [`Authenticator::invalidate`] before it was verified.
+    invalidations: u64,
 }
 
 /// A refusal that may be remembered: it is about the key, not about this moment.
@@ -192,7 +192,7 @@ impl Authenticator {
             hash_turns: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),
             issue_places: Semaphore::new(ISSUES_MAX),
             issue_turn: Arc::new(Semaphore::new(1)),
-            forgets: AtomicU64::new(0),
+            invalidations: AtomicU64::new(0),
             looked: tokio::sync::Mutex::default(),
             ledger,
         };
@@ -210,16 +210,16 @@ impl Authenticator {
     }
 
     /// Recognises a key, most likely the one that this connection presented last.
-    pub async fn authenticate_again(
+    pub async fn authenticate_on_connection(
         &self,
         presented: &str,
-        last: &LastKey,
+        last: &ConnectionKeyCache,
         now: Stopwatch,
         client: impl FnOnce() -> IpAddr,
     ) -> Result<Arc<Principal>, AuthError> {
-        let forgets = self.shared.forgets.load(Ordering::SeqCst);
+        let invalidations = self.shared.invalidations.load(Ordering::SeqCst);
         let recalled = last.recall(|key| {
-            key.forgets == forgets
+            key.invalidations == invalidations
                 && key.verified.digest == KeyDigest::of(presented)
                 && key.verified.read.until(now) < self.shared.ttl
         });
@@ -228,7 +228,7 @@ impl Authenticator {
             return self.principal(&verified);
         }
         let verified = self.verified(presented, client).await?;
-        last.remember(Remembered { verified: Arc::clone(&verified), forgets });
+        last.remember(Remembered { verified: Arc::clone(&verified), invalidations });
         self.principal(&verified)
     }
 
@@ -264,7 +264,7 @@ impl Authenticator {
     }
 
     /// Writes down what keys and organisations have used since the last time.
-    pub async fn write_usage(&self) -> Result<(), StoreError> {
+    pub async fn flush_usage(&self) -> Result<(), StoreError> {
         self.shared.ledger.write(&self.shared.store, self.shared.clock.now()).await
     }
 
@@ -287,44 +287,44 @@ impl Authenticator {
     }
 
     /// Forgets what is known of a key, so that its row is read again: call it after changing one.
-    pub async fn forget(&self, key: ApiKeyId) {
-        self.forget_all(&[key]).await;
+    pub async fn invalidate(&self, key: ApiKeyId) {
+        self.invalidate_keys(&[key]).await;
     }
 
     /// Forgets what is known of keys that were changed since the last look, and of those of
     /// organisations that were; at the first look, and when the store was put back, all that is known.
     /// A change that was seen is not forgotten for again: what was read since counts, above all when
     /// the store cannot be asked again.
-    pub async fn forget_changed(&self) -> Result<(), StoreError> {
+    pub async fn invalidate_changed(&self) -> Result<(), StoreError> {
         let mut looked = self.shared.looked.lock().await;
         let found = self.shared.store.keys_changed_across_orgs(looked.mark).await?;
         let changes: HashSet<KeyChange> = found.changes.into_iter().collect();
         if looked.mark.is_none_or(|mark| found.mark < mark) {
-            self.forget_everything();
+            self.invalidate_all();
         } else {
             let new = changes.difference(&looked.seen);
             let keys: Vec<ApiKeyId> = new.map(|change| change.key).collect();
             if !keys.is_empty() {
-                self.forget_all(&keys).await;
+                self.invalidate_keys(&keys).await;
             }
         }
         *looked = Looked { mark: Some(found.mark), seen: changes };
         Ok(())
     }
 
-    fn forget_everything(&self) {
-        self.shared.forgets.fetch_add(1, Ordering::SeqCst);
+    fn invalidate_all(&self) {
+        self.shared.invalidations.fetch_add(1, Ordering::SeqCst);
         self.shared.last_known.invalidate_all();
         self.shared.verified.invalidate_all();
     }
 
     /// Forgets what is known of these keys.
-    async fn forget_all(&self, keys: &[ApiKeyId]) {
+    async fn invalidate_keys(&self, keys: &[ApiKeyId]) {
         // Counted first: a check that ends before the count is undone below, one that ends after it
         // notices.
-        self.shared.forgets.fetch_add(1, Ordering::SeqCst);
+        self.shared.invalidations.fetch_add(1, Ordering::SeqCst);
         for key in keys {
-            self.shared.forget(*key).await;
+            self.shared.invalidate(*key).await;
         }
     }
 
@@ -369,7 +369,7 @@ impl Authenticator {
     }
 }
 
-impl LastKey {
+impl ConnectionKeyCache {
     /// The key, if it still counts.
     fn recall(&self, counts: impl FnOnce(&Remembered) -> bool) -> Option<Arc<VerifiedKey>> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -392,13 +392,13 @@ impl Shared {
     ) -> Result<Result<Arc<VerifiedKey>, Refusal>, AuthError> {
         let mut reads = 1;
         loop {
-            let forgets = self.forgets.load(Ordering::SeqCst);
+            let invalidations = self.invalidations.load(Ordering::SeqCst);
             let verified = match self.verify_once(key, digest).await {
                 Ok(Ok(verified)) => Arc::new(verified),
                 Ok(Err(refusal)) => {
                     // A wrong secret says nothing about the key it was guessed for.
                     if matches!(refusal, Refusal::Unknown | Refusal::Expired) {
-                        self.forget(key.id()).await;
+                        self.invalidate(key.id()).await;
                     }
                     return Ok(Err(refusal));
                 }
@@ -412,10 +412,10 @@ impl Shared {
             };
             self.last_known.insert(key.id(), Arc::clone(&verified)).await;
             self.verified.insert(key.id(), Arc::clone(&verified)).await;
-            if self.forgets.load(Ordering::SeqCst) == forgets {
+            if self.invalidations.load(Ordering::SeqCst) == invalidations {
                 return Ok(Ok(verified));
             }
-            self.forget(key.id()).await;
+            self.invalidate(key.id()).await;
             // While keys change all the time this one is answered for once, but not cached.
             if reads == READS_MAX {
                 return Ok(Ok(verified));
@@ -429,7 +429,7 @@ impl Shared {
         self.hashes.get(&key.id()).await.is_some_and(|(known, _)| known == digest)
     }
 
-    async fn forget(&self, key: ApiKeyId) {
+    async fn invalidate(&self, key: ApiKeyId) {
         self.last_known.invalidate(&key).await;
         self.verified.invalidate(&key).await;
     }

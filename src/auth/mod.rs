@@ -22,7 +22,7 @@
 //! looked up by that SHA-256: so a wrong secret for a key in use is refused without a hash, and
 //! revoking a key is the removal of one entry.
 //!
-//! A connection that presents the same key again and again remembers its [`LastKey`]: the entry of
+//! A connection that presents the same key again and again remembers its [`ConnectionKeyCache`]: the entry of
 //! the cache, good as long as the entry itself would be, which spares the parsing and the look-up.
 //!
 //! A [`Principal`] carries all that a request is judged by: scopes, suspension, limits, and the month's
@@ -57,8 +57,8 @@ mod throttle;
 mod usage;
 mod watch;
 
-pub use authenticator::{AuthError, Authenticator, LastKey, Principal};
+pub use authenticator::{AuthError, Authenticator, ConnectionKeyCache, Principal};
 pub use hasher::{HashError, hash_blocking, verify_blocking};
 pub use key::{IssueError, IssuedKey, PresentedKey, issue_key};
-pub use usage::{OrgUsage, keep_usage};
+pub use usage::{OrgUsage, flush_usage_periodically};
 pub use watch::watch_changed_keys;

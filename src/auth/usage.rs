@@ -177,7 +177,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Writes down what is used, every minute and at the end of a month, until the soft stop. What is
 /// noted after that is written by whoever stops the process.
-pub async fn keep_usage(authenticator: Authenticator, clock: Clock, shutdown: Shutdown) {
+pub async fn flush_usage_periodically(authenticator: Authenticator, clock: Clock, shutdown: Shutdown) {
     loop {
         let now = clock.now();
         let wait = INTERVAL.min(Month::end(now).since(now)).max(Duration::from_millis(1));
@@ -185,7 +185,7 @@ pub async fn keep_usage(authenticator: Authenticator, clock: Clock, shutdown: Sh
             () = shutdown.requested() => return,
             () = tokio::time::sleep(wait) => {}
         }
-        if let Err(error) = authenticator.write_usage().await {
+        if let Err(error) = authenticator.flush_usage().await {
             tracing::warn!(%error, "what was used cannot be written down; it is tried again");
         }
     }

@@ -15,7 +15,7 @@ pub async fn watch_changed_keys(
 ) {
     let mut reachable = true;
     loop {
-        match authenticator.forget_changed().await {
+        match authenticator.invalidate_changed().await {
             Ok(()) => reachable = true,
             Err(error) => {
                 // Once an outage, not once a look; the next look goes on where the last good one

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 
-use crate::auth::LastKey;
+use crate::auth::ConnectionKeyCache;
 
 /// The time between two sweeps.
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -54,7 +54,7 @@ pub(super) struct Line {
     /// Whoever is connected.
     pub(super) peer: IpAddr,
     /// The key that came last.
-    pub(super) last_key: LastKey,
+    pub(super) key_cache: ConnectionKeyCache,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ impl Lines {
             overdue: AtomicU64::new(NEVER),
             waker: AtomicWaker::new(),
             peer,
-            last_key: LastKey::default(),
+            key_cache: ConnectionKeyCache::default(),
         });
         self.open.push(Arc::downgrade(&line));
         line

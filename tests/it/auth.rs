@@ -8,7 +8,7 @@ use argon2::password_hash::PasswordHasher;
 use argon2::{Algorithm, Argon2, Params, Version};
 use futures_util::future::join_all;
 use hookgate::auth::{
-    AuthError, Authenticator, IssueError, LastKey, Principal, issue_key, watch_changed_keys,
+    AuthError, Authenticator, IssueError, ConnectionKeyCache, Principal, issue_key, watch_changed_keys,
 };
 use hookgate::config::{AuthConfig, StoreConfig};
 use hookgate::domain::{
@@ -170,19 +170,19 @@ async fn change_is_forgotten_for_once() {
     let (key_id, key) = world.key().await;
     for _ in 0..3 {
         world.ask(&key).await.unwrap();
-        world.authenticator.forget_changed().await.unwrap();
+        world.authenticator.invalidate_changed().await.unwrap();
     }
     assert_eq!(world.lookups(), (1, 2), "the first look may have come after a change");
     let change = OrgChange { name: None, limits: vec![(OrgLimit::RatePerMinute, Some(9))] };
     world.store.update_org(world.org, &change, &Actor::CLI, START).await.unwrap();
     for _ in 0..3 {
-        world.authenticator.forget_changed().await.unwrap();
+        world.authenticator.invalidate_changed().await.unwrap();
         let principal = world.ask(&key).await.unwrap();
         assert_eq!(principal.limits.get(OrgLimit::RatePerMinute), Some(9));
     }
     assert_eq!(world.lookups(), (3, 3), "what was read since the change counts");
     world.revoke(key_id).await;
-    world.authenticator.forget_changed().await.unwrap();
+    world.authenticator.invalidate_changed().await.unwrap();
     assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
 }
 
@@ -191,9 +191,9 @@ async fn what_a_connection_remembers_of_its_key_counts_as_long_as_the_cache_woul
     let world = World::start().await;
     let (key_id, key) = world.key().await;
     let (_, other) = world.key().await;
-    let last = LastKey::default();
+    let last = ConnectionKeyCache::default();
     let ask = async |key: &str| {
-        world.authenticator.authenticate_again(key, &last, Stopwatch::start(), client).await
+        world.authenticator.authenticate_on_connection(key, &last, Stopwatch::start(), client).await
     };
     for presented in [&key, &key, &other, &key] {
         ask(presented).await.unwrap();
@@ -202,7 +202,7 @@ async fn what_a_connection_remembers_of_its_key_counts_as_long_as_the_cache_woul
     assert!(matches!(ask(&key[..40]).await, Err(AuthError::Malformed)));
     world.revoke(key_id).await;
     assert!(ask(&key).await.is_ok(), "nobody was told yet");
-    world.authenticator.forget(key_id).await;
+    world.authenticator.invalidate(key_id).await;
     assert!(matches!(ask(&key).await, Err(AuthError::Expired)));
     ask(&other).await.unwrap();
 }
@@ -211,11 +211,11 @@ async fn what_a_connection_remembers_of_its_key_counts_as_long_as_the_cache_woul
 async fn connection_reads_its_key_again_after_the_ttl() {
     let world = World::with_ttl(NO_TTL).await;
     let (key_id, key) = world.key().await;
-    let last = LastKey::default();
-    world.authenticator.authenticate_again(&key, &last, Stopwatch::start(), client).await.unwrap();
+    let last = ConnectionKeyCache::default();
+    world.authenticator.authenticate_on_connection(&key, &last, Stopwatch::start(), client).await.unwrap();
     world.revoke(key_id).await;
     let again =
-        world.authenticator.authenticate_again(&key, &last, Stopwatch::start(), client).await;
+        world.authenticator.authenticate_on_connection(&key, &last, Stopwatch::start(), client).await;
     assert!(matches!(again, Err(AuthError::Expired)));
 }
 
@@ -262,7 +262,7 @@ async fn key_revoked_here_is_refused_at_once_also_to_those_who_wait_for_its_chec
     let (id, key) = world.key().await;
     world.ask(&key).await.unwrap();
     world.revoke(id).await;
-    world.authenticator.forget(id).await;
+    world.authenticator.invalidate(id).await;
     assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
 
     let (id, key) = world.key().await;
@@ -274,7 +274,7 @@ async fn key_revoked_here_is_refused_at_once_also_to_those_who_wait_for_its_chec
         tokio::task::yield_now().await;
     }
     world.revoke(id).await;
-    world.authenticator.forget(id).await;
+    world.authenticator.invalidate(id).await;
     let answer = waiting.join_next().await.unwrap().unwrap();
     assert!(matches!(answer, Err(AuthError::Expired)), "{answer:?}");
 }

@@ -200,7 +200,7 @@ pub(super) async fn end(app: &AppState, id: ApiKeyId, by: &Actor) -> Result<Resp
     if !app.store.expire_key_across_orgs(id, now, by, now).await? {
         return Err(ApiError::NotFound);
     }
-    app.authenticator.forget(id).await;
+    app.authenticator.invalidate(id).await;
     Ok(answer::no_content())
 }
 
@@ -225,7 +225,7 @@ pub(super) async fn replace(
     let now = app.clock.now();
     let rotated = app.store.rotate_key_across_orgs(old.id, grace, &issued.record, by, now).await?;
     rotated.map_err(ApiError::KeyRotation)?;
-    app.authenticator.forget(old.id).await;
+    app.authenticator.invalidate(old.id).await;
     created(&issued, now, place)
 }
 

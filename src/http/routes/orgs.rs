@@ -115,7 +115,7 @@ async fn answer_change(
     status: StatusCode,
 ) -> Result<Response, ApiError> {
     let org = changed.ok_or(ApiError::NotFound)?;
-    app.authenticator.forget_changed().await?;
+    app.authenticator.invalidate_changed().await?;
     answer::json(status, &org)
 }
 
