@@ -17,7 +17,7 @@ use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, StoreConfig};
-use hookgate::delivery::{Source, SuspendedOrgs, handoff, lease_span};
+use hookgate::delivery::{DeliveryInputs, SuspendedOrgs, SystemResolver, handoff, lease_span};
 use hookgate::domain::{
     Actor, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret,
     TraceId,
@@ -94,20 +94,26 @@ async fn measure(hangs: bool) -> (f64, f64) {
         store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     }
 
-    let (channels, inbox) = handoff(&settings.delivery);
+    let (channels, handoff) = handoff(&settings.delivery);
     let (wake, lifecycle, instance) = (Wake::new(), Lifecycle::new(), InstanceId::new(1));
-    let source = Source { inbox, wake: wake.clone(), instance, paused: SuspendedOrgs::default() };
+    let inputs = DeliveryInputs {
+        handoff,
+        wake: wake.clone(),
+        instance,
+        suspended: SuspendedOrgs::default(),
+        resolver: Arc::new(SystemResolver),
+    };
     let config = &settings.delivery;
     let running = hookgate::delivery::start(
         config,
         Arc::clone(&store),
         clock.clone(),
         metrics,
-        source,
+        inputs,
         &lifecycle,
     )
     .unwrap();
-    let shut = running.control.shut();
+    let backpressured = running.handle.backpressured();
     let mut rounds = tokio::time::interval(APART);
     for _ in 0..ROUNDS {
         rounds.tick().await;
@@ -127,7 +133,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
         board.stored.lock().unwrap().insert(event.id.to_string(), Stopwatch::start());
         // As ingest does it.
         let permits = channels.bulk.try_reserve_many(channels.bulk.capacity()).unwrap();
-        let except = Arc::clone(&shut.borrow());
+        let except = Arc::clone(&backpressured.borrow());
         let lease =
             Lease { token: LeaseToken::mint(instance), until: now.plus(lease_span(config)) };
         let room = LeaseBudget { lease, deliveries_max: permits.len(), except: &except };

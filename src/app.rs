@@ -178,15 +178,21 @@ impl App {
         if released > 0 {
             tracing::info!(released, "took up deliveries that the last run left in flight");
         }
-        let (channels, inbox) = delivery::handoff(&config.delivery);
+        let (channels, handoff) = delivery::handoff(&config.delivery);
         let (wake, replays) = (Wake::new(), Wake::new());
-        let paused = who_is_paused(&store).await?;
+        let suspended = suspended_orgs(&store).await?;
         let running = delivery::start(
             &config.delivery,
             Arc::clone(&store),
             clock.clone(),
             Arc::clone(&metrics),
-            delivery::Source { inbox, wake: wake.clone(), instance, paused: paused.clone() },
+            delivery::DeliveryInputs {
+                handoff,
+                wake: wake.clone(),
+                instance,
+                suspended: suspended.clone(),
+                resolver: Arc::new(delivery::SystemResolver),
+            },
             &behind,
         )?;
         // Nothing can fail from here on, so keys that are made are shown.
@@ -205,7 +211,7 @@ impl App {
             planned: wake.clone(),
         };
         behind.spawn("replayer", replayer.run(lifecycle.shutdown()));
-        let (shut, planned) = (running.control.shut(), wake.clone());
+        let (shut, planned) = (running.handle.backpressured(), wake.clone());
         let delivery::HandoffSenders { express, bulk } = channels;
         let handoff = Handoff { express, bulk, shut, wake: planned, instance, lease_span };
         let workers = Workers::new(
@@ -230,7 +236,7 @@ impl App {
             store: Arc::clone(&store),
             clock: clock.clone(),
             authenticator: authenticator.clone(),
-            paused,
+            suspended,
             poll_interval: config.auth.auth_poll_interval,
         };
         tenancy.start(&lifecycle, &behind);
@@ -245,10 +251,10 @@ impl App {
                 authenticator: authenticator.clone(),
                 limiter: RateLimiter::new(&config.limit),
                 intake: Intake::new(journal.clone(), clock.clone()),
-                delivery: running.control,
+                delivery: running.handle,
                 wake,
                 replays,
-                vitals: running.vitals,
+                vitals: running.health,
                 backlog,
                 metrics,
                 clock,
@@ -393,10 +399,10 @@ async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
 }
 
 /// For whom nothing is sent, before anything is.
-async fn who_is_paused(store: &SharedStore) -> Result<SuspendedOrgs, StoreError> {
-    let paused = SuspendedOrgs::default();
-    paused.set(store.paused_across_orgs().await?);
-    Ok(paused)
+async fn suspended_orgs(store: &SharedStore) -> Result<SuspendedOrgs, StoreError> {
+    let suspended = SuspendedOrgs::default();
+    suspended.set(store.paused_across_orgs().await?);
+    Ok(suspended)
 }
 
 fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {

@@ -11,8 +11,8 @@ use crate::config::StoreConfig;
 use crate::delivery::SsrfGuard;
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, AuditEntry, DeliveryPolicy, Endpoint, EndpointChange, EndpointId,
-    EventTypeFilters, KeyRotationRefusal, OrgLimit, Org, OrgChange, OrgId, Page, PageRequest, Role,
-    SecretRotationRefusal, Scopes, SecretChoice, Secrets, SignatureScheme, Violation,
+    EventTypeFilters, KeyRotationRefusal, Org, OrgChange, OrgId, OrgLimit, Page, PageRequest, Role,
+    Scopes, SecretChoice, SecretRotationRefusal, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::sqlite::SqliteStore;

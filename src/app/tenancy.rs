@@ -19,14 +19,14 @@ pub(super) struct Tenancy {
     pub(super) store: SharedStore,
     pub(super) clock: Clock,
     pub(super) authenticator: Authenticator,
-    pub(super) paused: SuspendedOrgs,
+    pub(super) suspended: SuspendedOrgs,
     pub(super) poll_interval: Duration,
 }
 
 impl Tenancy {
     /// Starts the parts: what others wait for on `lifecycle`, deleting on `behind`.
     pub(super) fn start(self, lifecycle: &Lifecycle, behind: &Lifecycle) {
-        let Self { store, clock, authenticator, paused, poll_interval } = self;
+        let Self { store, clock, authenticator, suspended, poll_interval } = self;
         let (keys, pauses) = (Wake::new(), Wake::new());
         let stop = || lifecycle.shutdown();
         lifecycle.spawn(
@@ -37,8 +37,10 @@ impl Tenancy {
             "key watch",
             watch_changed_keys(authenticator.clone(), keys, poll_interval, stop()),
         );
-        lifecycle
-            .spawn("pause watch", paused.watch(Arc::clone(&store), pauses, poll_interval, stop()));
+        lifecycle.spawn(
+            "pause watch",
+            suspended.watch(Arc::clone(&store), pauses, poll_interval, stop()),
+        );
         lifecycle.spawn("usage", flush_usage_periodically(authenticator, clock.clone(), stop()));
         behind.spawn("deletion", delete(store, clock, stop()));
     }

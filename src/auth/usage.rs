@@ -177,7 +177,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Writes down what is used, every minute and at the end of a month, until the soft stop. What is
 /// noted after that is written by whoever stops the process.
-pub async fn flush_usage_periodically(authenticator: Authenticator, clock: Clock, shutdown: Shutdown) {
+pub async fn flush_usage_periodically(
+    authenticator: Authenticator,
+    clock: Clock,
+    shutdown: Shutdown,
+) {
     loop {
         let now = clock.now();
         let wait = INTERVAL.min(Month::end(now).since(now)).max(Duration::from_millis(1));

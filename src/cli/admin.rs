@@ -11,7 +11,7 @@ use crate::app::{Admin, AdminError};
 use crate::auth::IssuedKey;
 use crate::config::{StoreConfig, parse_duration};
 use crate::domain::{
-    ApiKey, ApiKeyId, AuditEntry, OrgLimit, Org, OrgChange, OrgId, Page, PageRequest, Role, Scopes,
+    ApiKey, ApiKeyId, AuditEntry, Org, OrgChange, OrgId, OrgLimit, Page, PageRequest, Role, Scopes,
     Timestamp, Violation,
 };
 

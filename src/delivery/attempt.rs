@@ -11,9 +11,9 @@ use crate::domain::{
 use crate::runtime::{Clock, Stopwatch};
 use crate::telemetry::{Metrics, WebhookResult};
 
-use super::breaker::Health;
+use super::breaker::AttemptSignal;
 use super::lanes::LaneKey;
-use super::recorder::Report;
+use super::recorder::OutcomeReport;
 use super::retry;
 use super::sender::Sender;
 
@@ -27,24 +27,24 @@ pub(super) struct Attempter {
     pub(super) disable_after: Duration,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) reports: mpsc::Sender<OutcomeReport>,
 }
 
 /// What the dispatcher must know of an attempt that has ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attempted {
+pub(super) struct FinishedAttempt {
     /// The lane whose slot is free again.
     pub(super) key: LaneKey,
     /// Whether the endpoint answered 410 and is being disabled.
     pub(super) gone: bool,
     /// How the endpoint is.
-    pub(super) health: Health,
+    pub(super) signal: AttemptSignal,
 }
 
 impl Attempter {
     /// Attempts a delivery. Returns when its outcome has been handed to the recorder, which takes
     /// as long as the recorder is behind.
-    pub(super) async fn attempt(&self, delivery: LeasedDelivery) -> Attempted {
+    pub(super) async fn attempt(&self, delivery: LeasedDelivery) -> FinishedAttempt {
         let key = LaneKey { org: delivery.event.org_id, endpoint: delivery.endpoint.id };
         let started_at = self.clock.now();
         let watch = Stopwatch::start();
@@ -74,27 +74,27 @@ impl Attempter {
         self.metrics.webhook_result(result(&decision)).inc();
         log(&delivery, &attempt, &decision);
 
-        let health = Health::of(attempt.status_code);
+        let signal = AttemptSignal::of(attempt.status_code);
         let gone = decision == Decision::Dead(DeadReason::Gone);
-        self.report(Report {
+        self.report(OutcomeReport {
             outcome: self.outcome(&delivery, Some(attempt), decision, decided_at),
             ordered: delivery.endpoint.policy.ordered,
         })
         .await;
-        Attempted { key, gone, health }
+        FinishedAttempt { key, gone, signal }
     }
 
     /// Gives up the lease of a delivery that was not attempted: it is due at once, for whoever has
     /// room for it.
-    pub(super) async fn hand_back(&self, delivery: &LeasedDelivery) {
-        self.put_off(delivery, self.clock.now()).await;
+    pub(super) async fn release(&self, delivery: &LeasedDelivery) {
+        self.defer(delivery, self.clock.now()).await;
     }
 
     /// The same, but it is not due before `until`. No attempt is counted.
-    pub(super) async fn put_off(&self, delivery: &LeasedDelivery, until: Timestamp) {
+    pub(super) async fn defer(&self, delivery: &LeasedDelivery, until: Timestamp) {
         let decision = Decision::RetryAt(until);
         let outcome = self.outcome(delivery, None, decision, self.clock.now());
-        self.report(Report { outcome, ordered: false }).await;
+        self.report(OutcomeReport { outcome, ordered: false }).await;
     }
 
     fn outcome(
@@ -117,7 +117,7 @@ impl Attempter {
         }
     }
 
-    async fn report(&self, report: Report) {
+    async fn report(&self, report: OutcomeReport) {
         // The recorder outlives every attempt but at the hard stop. There the lease lapses instead.
         let _ = self.reports.send(report).await;
     }

@@ -27,19 +27,19 @@ const SERVER_ERRORS: u16 = 500;
 
 /// How an attempt ended, as far as a breaker cares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Health {
+pub(super) enum AttemptSignal {
     /// The endpoint answers.
-    Works,
+    Success,
     /// It is away or overloaded.
-    Fails,
+    Failure,
 }
 
-impl Health {
+impl AttemptSignal {
     /// Judges by the status; `None` when there was no answer.
     pub(super) const fn of(status: Option<u16>) -> Self {
         match status {
-            None | Some(TOO_MANY_REQUESTS | SERVER_ERRORS..) => Self::Fails,
-            Some(_) => Self::Works,
+            None | Some(TOO_MANY_REQUESTS | SERVER_ERRORS..) => Self::Failure,
+            Some(_) => Self::Success,
         }
     }
 }
@@ -48,13 +48,13 @@ impl Health {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Permit {
     /// Everything.
-    Open,
+    Allow,
     /// One attempt, as a probe.
     Probe,
     /// Nothing before this moment.
-    ShutUntil(Timestamp),
+    DenyUntil(Timestamp),
     /// Nothing before the probe in flight has ended.
-    Probing,
+    DenyWhileProbing,
 }
 
 /// The breaker of one endpoint.
@@ -81,12 +81,12 @@ impl Default for Breaker {
 
 impl Breaker {
     /// What may be started now.
-    pub(super) fn passage(self, now: Timestamp) -> Permit {
+    pub(super) fn permit(self, now: Timestamp) -> Permit {
         match self {
-            Self::Closed { .. } => Permit::Open,
-            Self::Open { until, .. } if now < until => Permit::ShutUntil(until),
+            Self::Closed { .. } => Permit::Allow,
+            Self::Open { until, .. } if now < until => Permit::DenyUntil(until),
             Self::Open { .. } => Permit::Probe,
-            Self::HalfOpen { .. } => Permit::Probing,
+            Self::HalfOpen { .. } => Permit::DenyWhileProbing,
         }
     }
 
@@ -103,17 +103,17 @@ impl Breaker {
 
     /// An attempt has ended. Failures of those that were in flight when the breaker opened say
     /// nothing new; a success always does.
-    pub(super) fn end(&mut self, probe: bool, health: Health, now: Timestamp) {
-        *self = match (*self, health) {
-            (_, Health::Works) => Self::default(),
-            (Self::Closed { failures }, Health::Fails) if failures + 1 < FAILURES_MAX => {
+    pub(super) fn end(&mut self, probe: bool, signal: AttemptSignal, now: Timestamp) {
+        *self = match (*self, signal) {
+            (_, AttemptSignal::Success) => Self::default(),
+            (Self::Closed { failures }, AttemptSignal::Failure) if failures + 1 < FAILURES_MAX => {
                 Self::Closed { failures: failures + 1 }
             }
-            (Self::Closed { .. }, Health::Fails) => Self::shut(PAUSE_FIRST, now),
-            (Self::HalfOpen { pause }, Health::Fails) if probe => {
-                Self::shut((pause * 2).min(PAUSE_MAX), now)
+            (Self::Closed { .. }, AttemptSignal::Failure) => Self::open_for(PAUSE_FIRST, now),
+            (Self::HalfOpen { pause }, AttemptSignal::Failure) if probe => {
+                Self::open_for((pause * 2).min(PAUSE_MAX), now)
             }
-            (shut @ (Self::Open { .. } | Self::HalfOpen { .. }), Health::Fails) => shut,
+            (open @ (Self::Open { .. } | Self::HalfOpen { .. }), AttemptSignal::Failure) => open,
         };
     }
 
@@ -122,7 +122,7 @@ impl Breaker {
         matches!(self, Self::Open { .. } | Self::HalfOpen { .. })
     }
 
-    fn shut(pause: Duration, now: Timestamp) -> Self {
+    fn open_for(pause: Duration, now: Timestamp) -> Self {
         Self::Open { until: now.plus(pause), pause }
     }
 }
@@ -142,9 +142,9 @@ mod tests {
     fn opened() -> Breaker {
         let mut breaker = Breaker::default();
         for _ in 0..FAILURES_MAX {
-            assert_eq!(breaker.passage(NOW), Permit::Open);
+            assert_eq!(breaker.permit(NOW), Permit::Allow);
             assert!(!breaker.start(NOW));
-            breaker.end(false, Health::Fails, NOW);
+            breaker.end(false, AttemptSignal::Failure, NOW);
         }
         breaker
     }
@@ -152,20 +152,21 @@ mod tests {
     #[test]
     fn no_answer_429_and_5xx_are_failures_and_everything_else_shows_that_it_works() {
         for status in [None, Some(429), Some(500), Some(503), Some(599)] {
-            assert_eq!(Health::of(status), Health::Fails, "{status:?}");
+            assert_eq!(AttemptSignal::of(status), AttemptSignal::Failure, "{status:?}");
         }
         for status in [200, 204, 301, 400, 404, 410, 428] {
-            assert_eq!(Health::of(Some(status)), Health::Works, "{status}");
+            assert_eq!(AttemptSignal::of(Some(status)), AttemptSignal::Success, "{status}");
         }
     }
 
     #[test]
     fn failures_in_a_row_open_it_and_one_success_between_them_does_not() {
-        assert_eq!(opened().passage(NOW), Permit::ShutUntil(later(5)));
+        assert_eq!(opened().permit(NOW), Permit::DenyUntil(later(5)));
         let mut breaker = Breaker::default();
         for number in 0..100 {
-            let health = if number % 10 == 9 { Health::Works } else { Health::Fails };
-            breaker.end(false, health, NOW);
+            let signal =
+                if number % 10 == 9 { AttemptSignal::Success } else { AttemptSignal::Failure };
+            breaker.end(false, signal, NOW);
             assert!(!breaker.is_open());
         }
     }
@@ -173,11 +174,11 @@ mod tests {
     #[test]
     fn one_probe_goes_through_when_the_pause_is_over_and_its_success_closes_it() {
         let mut breaker = opened();
-        assert_eq!(breaker.passage(later(4)), Permit::ShutUntil(later(5)));
-        assert_eq!(breaker.passage(later(5)), Permit::Probe);
+        assert_eq!(breaker.permit(later(4)), Permit::DenyUntil(later(5)));
+        assert_eq!(breaker.permit(later(5)), Permit::Probe);
         assert!(breaker.start(later(5)));
-        assert_eq!(breaker.passage(later(6)), Permit::Probing);
-        breaker.end(true, Health::Works, later(7));
+        assert_eq!(breaker.permit(later(6)), Permit::DenyWhileProbing);
+        breaker.end(true, AttemptSignal::Success, later(7));
         assert_eq!(breaker, Breaker::default());
     }
 
@@ -187,25 +188,25 @@ mod tests {
         let mut now = NOW;
         for pause in [5, 10, 20, 40, 80, 160, 300, 300] {
             assert_eq!(
-                breaker.passage(now),
-                Permit::ShutUntil(now.plus(Duration::from_secs(pause)))
+                breaker.permit(now),
+                Permit::DenyUntil(now.plus(Duration::from_secs(pause)))
             );
             now = now.plus(Duration::from_secs(pause));
             assert!(breaker.start(now));
-            breaker.end(true, Health::Fails, now);
+            breaker.end(true, AttemptSignal::Failure, now);
         }
     }
 
     #[test]
     fn what_was_under_way_when_it_opened_neither_prolongs_it_nor_counts_as_the_probe() {
         let mut breaker = opened();
-        breaker.end(false, Health::Fails, later(1));
-        assert_eq!(breaker.passage(later(1)), Permit::ShutUntil(later(5)));
+        breaker.end(false, AttemptSignal::Failure, later(1));
+        assert_eq!(breaker.permit(later(1)), Permit::DenyUntil(later(5)));
         assert!(breaker.start(later(5)));
-        breaker.end(false, Health::Fails, later(6));
-        assert_eq!(breaker.passage(later(6)), Permit::Probing);
-        breaker.end(false, Health::Works, later(6));
-        assert_eq!(breaker.passage(later(6)), Permit::Open, "it works, whoever found out");
+        breaker.end(false, AttemptSignal::Failure, later(6));
+        assert_eq!(breaker.permit(later(6)), Permit::DenyWhileProbing);
+        breaker.end(false, AttemptSignal::Success, later(6));
+        assert_eq!(breaker.permit(later(6)), Permit::Allow, "it works, whoever found out");
     }
 
     proptest! {
@@ -218,24 +219,24 @@ mod tests {
             let (mut breaker, mut now, mut probing) = (Breaker::default(), NOW, false);
             for (seconds, starts, works) in steps {
                 now = now.plus(Duration::from_secs(seconds));
-                match breaker.passage(now) {
+                match breaker.permit(now) {
                     Permit::Probe if starts => {
                         prop_assert!(!probing);
                         probing = breaker.start(now);
                         prop_assert!(probing);
                     }
-                    Permit::ShutUntil(until) => {
+                    Permit::DenyUntil(until) => {
                         prop_assert!(until > now && until <= now.plus(PAUSE_MAX));
                     }
-                    Permit::Probing => {
+                    Permit::DenyWhileProbing => {
                         prop_assert!(probing);
-                        let health = if works { Health::Works } else { Health::Fails };
-                        breaker.end(true, health, now);
+                        let signal = if works { AttemptSignal::Success } else { AttemptSignal::Failure };
+                        breaker.end(true, signal, now);
                         probing = false;
                     }
-                    Permit::Open | Permit::Probe => {
-                        let health = if works { Health::Works } else { Health::Fails };
-                        breaker.end(false, health, now);
+                    Permit::Allow | Permit::Probe => {
+                        let signal = if works { AttemptSignal::Success } else { AttemptSignal::Failure };
+                        breaker.end(false, signal, now);
                     }
                 }
             }

@@ -16,12 +16,12 @@ use crate::runtime::{Clock, Shutdown, Wake};
 use crate::store::{ClaimCursor, ClaimRequest, Claimed, SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
-use super::attempt::{Attempted, Attempter};
+use super::attempt::{Attempter, FinishedAttempt};
 use super::breaker::Permit;
-use super::handle::{DeliveryHandle, Forgotten};
-use super::handoff::{Entry, HandoffReceiver};
+use super::handle::{DeliveryHandle, EvictionSet};
+use super::handoff::{HandoffReceiver, Priority};
 use super::health::DeliveryHealth;
-use super::lanes::{LaneKey, Lanes, Limits};
+use super::lanes::{LaneKey, LaneLimits, Lanes};
 use super::suspended_orgs::SuspendedOrgs;
 use super::throttle::{BreakerTransition, EndpointThrottles, StartDecision};
 
@@ -40,9 +40,9 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// How the dispatcher works.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
+pub(super) struct DispatcherOptions {
     /// What the lanes may hold.
-    pub(super) limits: Limits,
+    pub(super) limits: LaneLimits,
     /// An attempt has ended by then.
     pub(super) timeout: Duration,
     /// Whose leases claims are.
@@ -53,7 +53,7 @@ pub(super) struct Options {
     pub(super) poll_interval: Duration,
 }
 
-impl Options {
+impl DispatcherOptions {
     /// Room that only claims may take.
     fn claim_reserve(&self) -> usize {
         self.limits.capacity / CLAIM_SHARE
@@ -62,50 +62,50 @@ impl Options {
 
 /// The dispatcher and all it holds in memory.
 pub(super) struct Dispatcher {
-    pub(super) options: Options,
+    pub(super) options: DispatcherOptions,
     pub(super) store: SharedStore,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) attempter: Arc<Attempter>,
     pub(super) wake: Wake,
-    pub(super) paused: SuspendedOrgs,
-    pub(super) inbox: HandoffReceiver,
+    pub(super) suspended: SuspendedOrgs,
+    pub(super) handoff: HandoffReceiver,
     pub(super) lanes: Lanes<LeasedDelivery>,
     pub(super) claims: Claims,
-    pub(super) gates: EndpointThrottles,
+    pub(super) throttles: EndpointThrottles,
     /// When something that waits for its endpoint's rate limit may start.
     pub(super) wait: Option<Timestamp>,
-    pub(super) control: DeliveryHandle,
-    pub(super) letting_go: Evictions,
-    pub(super) steps: JoinSet<Step>,
-    pub(super) vitals: DeliveryHealth,
+    pub(super) handle: DeliveryHandle,
+    pub(super) evictions: Evictions,
+    pub(super) steps: JoinSet<TaskEnd>,
+    pub(super) health: DeliveryHealth,
 }
 
 /// What must not be started although it may still come in: it was leased before it was named, and
 /// is on its way in a claim or in the inbox.
 #[derive(Debug, Default)]
 pub(super) struct Evictions {
-    names: Forgotten,
+    set: EvictionSet,
     /// Deliveries in the inbox that were there when something was last named, by the entry they came by.
-    inbox_left: [usize; Entry::ALL.len()],
+    handoff_left: [usize; Priority::ALL.len()],
     /// Whether a claim was in flight then.
     claim_left: bool,
 }
 
 impl Evictions {
     fn is_over(&self) -> bool {
-        self.inbox_left.iter().all(|left| *left == 0) && !self.claim_left
+        self.handoff_left.iter().all(|left| *left == 0) && !self.claim_left
     }
 
     /// Notes that the first delivery in the inbox by this entry has left it.
-    fn has_come(&mut self, entry: Entry) {
-        let left = &mut self.inbox_left[entry as usize];
+    fn has_come(&mut self, priority: Priority) {
+        let left = &mut self.handoff_left[priority as usize];
         *left = left.saturating_sub(1);
     }
 
     /// Notes that the first delivery that came by express has got this place among the bulk.
     fn has_gone_behind(&mut self, place: usize) {
-        let [express, bulk] = &mut self.inbox_left;
+        let [express, bulk] = &mut self.handoff_left;
         if place <= *bulk {
             *bulk += 1;
         } else if *express > 0 {
@@ -116,8 +116,8 @@ impl Evictions {
 
     /// Forgets the names when nothing from before them can come in any more.
     fn end_if_over(&mut self) {
-        if self.is_over() && !self.names.is_empty() {
-            self.names = Forgotten::default();
+        if self.is_over() && !self.set.is_empty() {
+            self.set = EvictionSet::default();
         }
     }
 }
@@ -125,10 +125,10 @@ impl Evictions {
 /// Where the claiming stands.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    hunger: ClaimDemand,
+    demand: ClaimDemand,
     /// Where the next one goes on.
     next: ClaimCursor,
-    under_way: bool,
+    in_flight: bool,
     failing: bool,
 }
 
@@ -147,39 +147,39 @@ enum ClaimDemand {
 
 /// What a task of the dispatcher's ended with.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum TaskEnd {
     /// An attempt, and whether it was the probe of a breaker.
-    Attempted { attempted: Attempted, probe: bool },
+    Attempt { attempted: FinishedAttempt, probe: bool },
     /// A claim for `room` deliveries.
-    Claimed { room: usize, answer: Result<Claimed, StoreError> },
+    Claim { room: usize, answer: Result<Claimed, StoreError> },
 }
 
 impl Dispatcher {
     /// Works until the soft stop; then hands back what was not started and waits for what was.
     pub(super) async fn run(mut self, shutdown: Shutdown) {
-        let (wake, control) = (self.wake.clone(), self.control.clone());
+        let (wake, handle) = (self.wake.clone(), self.handle.clone());
         let poll_interval = self.options.poll_interval;
         let mut soft_stop = pin!(shutdown.requested());
-        let mut nap = pin!(wake.sleep(Duration::ZERO));
+        let mut poll_timer = pin!(wake.sleep(Duration::ZERO));
         loop {
-            self.take_in(true).await;
+            self.accept_handoffs(true).await;
             self.start_attempts().await;
             self.start_claim();
             self.show();
-            let inbox_room = self.inbox_room();
+            let handoff_room = self.handoff_room();
             let wait = self.wait.map(|at| at.since(self.clock.now()).max(WAIT_MIN));
-            let hold = self.inbox.hold_left();
+            let hold = self.handoff.hold_left();
             tokio::select! {
                 () = &mut soft_stop => break,
                 Some(step) = self.steps.join_next() => self.finish(step).await,
-                () = control.named() => self.let_go().await,
+                () = handle.evictions_requested() => self.evict().await,
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = tokio::time::sleep(hold.unwrap_or_default()), if hold.is_some() => {}
-                () = self.inbox.receive(inbox_room), if inbox_room > 0 && self.inbox.receives() => {}
-                () = &mut nap => {
-                    self.claims.hunger = ClaimDemand::Due;
-                    self.end_crowding();
-                    nap.set(wake.sleep(poll_interval));
+                () = self.handoff.receive(handoff_room), if handoff_room > 0 && self.handoff.receives() => {}
+                () = &mut poll_timer => {
+                    self.claims.demand = ClaimDemand::Due;
+                    self.clear_overflowed();
+                    poll_timer.set(wake.sleep(poll_interval));
                 }
             }
         }
@@ -189,10 +189,10 @@ impl Dispatcher {
     /// Claims once, attempts all it got and whatever was handed over, and returns how many were
     /// attempted. For tests, which decide when it is time.
     pub(super) async fn run_once(&mut self) -> Result<usize, StoreError> {
-        self.let_go().await;
+        self.evict().await;
         let (room, claim) = self.claim();
         let claimed = claim.await;
-        self.claims.under_way = false;
+        self.claims.in_flight = false;
         match claimed {
             Ok(claimed) => self.admit(room, claimed.leased).await,
             Err(error) => {
@@ -200,8 +200,8 @@ impl Dispatcher {
                 return Err(error);
             }
         }
-        self.inbox.receive_now(self.inbox_room());
-        self.take_in(false).await;
+        self.handoff.receive_now(self.handoff_room());
+        self.accept_handoffs(false).await;
         let mut attempted = self.start_attempts().await;
         while let Some(step) = self.steps.join_next().await {
             self.finish(step).await;
@@ -211,95 +211,95 @@ impl Dispatcher {
     }
 
     /// How many handed-over deliveries may be taken in.
-    fn inbox_room(&self) -> usize {
-        self.lanes.free().saturating_sub(self.options.claim_reserve() + self.inbox.held())
+    fn handoff_room(&self) -> usize {
+        self.lanes.free().saturating_sub(self.options.claim_reserve() + self.handoff.held())
     }
 
     /// Puts what was handed over into the lanes. A delivery whose lane has its share is held among the bulk,
     /// if `may_hold`, or else goes back to the store, which has room for any number.
-    async fn take_in(&mut self, may_hold: bool) {
-        for entry in Entry::ALL {
-            self.take_in_by(entry, may_hold).await;
+    async fn accept_handoffs(&mut self, may_hold: bool) {
+        for priority in Priority::ALL {
+            self.accept_from(priority, may_hold).await;
         }
-        self.letting_go.end_if_over();
+        self.evictions.end_if_over();
     }
 
-    async fn take_in_by(&mut self, entry: Entry, may_hold: bool) {
-        while let Some(delivery) = self.inbox.next(entry) {
-            if let Some(until) = self.kept_out(&delivery) {
-                self.attempter.put_off(&delivery, until).await;
-            } else if self.is_paced_out(&delivery) {
-                self.crowd_out(&delivery).await;
+    async fn accept_from(&mut self, priority: Priority, may_hold: bool) {
+        while let Some(delivery) = self.handoff.next(priority) {
+            if let Some(until) = self.deferred_until(&delivery) {
+                self.attempter.defer(&delivery, until).await;
+            } else if self.is_over_rate_backlog(&delivery) {
+                self.spill(&delivery).await;
             } else if let Err(delivery) = self.lanes.offer(key(&delivery), delivery) {
-                if entry == Entry::Express {
-                    self.letting_go.has_gone_behind(self.inbox.put_behind(delivery));
+                if priority == Priority::Express {
+                    self.evictions.has_gone_behind(self.handoff.put_behind(delivery));
                     continue;
                 }
-                let held = if may_hold { self.inbox.hold(delivery) } else { Err(delivery) };
+                let held = if may_hold { self.handoff.hold(delivery) } else { Err(delivery) };
                 let Err(delivery) = held else { return };
-                self.crowd_out(&delivery).await;
-            } else if entry == Entry::Bulk {
-                self.inbox.has_moved();
+                self.spill(&delivery).await;
+            } else if priority == Priority::Bulk {
+                self.handoff.has_moved();
             }
-            self.letting_go.has_come(entry);
+            self.evictions.has_come(priority);
         }
     }
 
     /// Hands back what found no room, and has others leave its like in the store.
-    async fn crowd_out(&mut self, delivery: &LeasedDelivery) {
-        if self.inbox.crowd(delivery.endpoint.id) {
-            self.show_shut();
+    async fn spill(&mut self, delivery: &LeasedDelivery) {
+        if self.handoff.crowd(delivery.endpoint.id) {
+            self.publish_backpressured();
         }
-        self.attempter.hand_back(delivery).await;
+        self.attempter.release(delivery).await;
     }
 
     /// Lets endpoints have their deliveries handed over again for which nothing waits any more.
-    fn end_crowding(&mut self) {
-        let Self { inbox, lanes, .. } = self;
-        if inbox.keep_crowded(|endpoint| lanes.waiting_for(endpoint) > 0) {
-            self.show_shut();
+    fn clear_overflowed(&mut self) {
+        let Self { handoff, lanes, .. } = self;
+        if handoff.keep_crowded(|endpoint| lanes.waiting_for(endpoint) > 0) {
+            self.publish_backpressured();
         }
     }
 
     /// Tells others which endpoints take nothing for now, and who watches how many breakers are open.
-    fn show_shut(&self) {
-        let mut shut: Vec<EndpointId> = self.gates.open().collect();
-        self.metrics.endpoint_breakers_open.set(gauge(shut.len()));
-        shut.extend(self.inbox.crowded());
-        shut.sort_unstable();
-        shut.dedup();
-        self.control.set_shut(shut.into());
+    fn publish_backpressured(&self) {
+        let mut backpressured: Vec<EndpointId> = self.throttles.open().collect();
+        self.metrics.endpoint_breakers_open.set(gauge(backpressured.len()));
+        backpressured.extend(self.handoff.crowded());
+        backpressured.sort_unstable();
+        backpressured.dedup();
+        self.handle.set_backpressured(backpressured.into());
     }
 
     /// When a delivery that comes in is due again, if it must not wait in memory.
-    fn kept_out(&self, delivery: &LeasedDelivery) -> Option<Timestamp> {
+    fn deferred_until(&self, delivery: &LeasedDelivery) -> Option<Timestamp> {
         let (endpoint, now) = (&delivery.endpoint, self.clock.now());
-        if self.letting_go.names.names(endpoint.id, delivery.id) {
+        if self.evictions.set.contains(endpoint.id, delivery.id) {
             return Some(now);
         }
-        match self.gates.passage(endpoint.id, now) {
-            Permit::ShutUntil(until) => Some(until),
-            Permit::Open | Permit::Probe | Permit::Probing => None,
+        match self.throttles.permit(endpoint.id, now) {
+            Permit::DenyUntil(until) => Some(until),
+            Permit::Allow | Permit::Probe | Permit::DenyWhileProbing => None,
         }
     }
 
     /// Whether as much waits for an endpoint as its rate limit lets through in a while.
-    fn is_paced_out(&self, delivery: &LeasedDelivery) -> bool {
+    fn is_over_rate_backlog(&self, delivery: &LeasedDelivery) -> bool {
         let waiting = self.lanes.waiting_for(delivery.endpoint.id);
         EndpointThrottles::waiting_max(&delivery.endpoint).is_some_and(|most| waiting >= most)
     }
 
     /// Hands back what waits of that which was named, and sees to it that what is on its way is
     /// handed back when it comes.
-    async fn let_go(&mut self) {
-        let named = self.control.take();
-        for delivery in self.lanes.take_if(|d| named.names(d.endpoint.id, d.id)) {
-            self.attempter.hand_back(&delivery).await;
+    async fn evict(&mut self) {
+        let requested = self.handle.take();
+        for delivery in self.lanes.take_if(|d| requested.contains(d.endpoint.id, d.id)) {
+            self.attempter.release(&delivery).await;
         }
-        self.letting_go.names.add(named);
-        self.letting_go.inbox_left = Entry::ALL.map(|entry| self.inbox.len(entry));
-        self.letting_go.claim_left = self.claims.under_way;
-        self.letting_go.end_if_over();
+        self.evictions.set.extend(requested);
+        self.evictions.handoff_left = Priority::ALL.map(|priority| self.handoff.len(priority));
+        self.evictions.claim_left = self.claims.in_flight;
+        self.evictions.end_if_over();
     }
 
     /// Starts what has a slot and returns how many that were. What belongs to an organisation that is
@@ -310,9 +310,9 @@ impl Dispatcher {
         let now = self.clock.now();
         self.wait = None;
         while let Some((key, delivery)) = self.next(now) {
-            if self.paused.contains(delivery.event.org_id) {
+            if self.suspended.contains(delivery.event.org_id) {
                 self.lanes.finish(key);
-                self.attempter.hand_back(&delivery).await;
+                self.attempter.release(&delivery).await;
                 continue;
             }
             if !self.may_start(delivery.lease, now) {
@@ -320,10 +320,10 @@ impl Dispatcher {
                 lapsed += 1;
                 continue;
             }
-            let probe = self.gates.start(&delivery.endpoint, now);
+            let probe = self.throttles.start(&delivery.endpoint, now);
             let attempter = Arc::clone(&self.attempter);
             self.steps.spawn(async move {
-                Step::Attempted { attempted: attempter.attempt(delivery).await, probe }
+                TaskEnd::Attempt { attempted: attempter.attempt(delivery).await, probe }
             });
             started += 1;
         }
@@ -335,9 +335,9 @@ impl Dispatcher {
 
     /// The next delivery to start, and meanwhile when the earliest of those may that are too early.
     fn next(&mut self, now: Timestamp) -> Option<(LaneKey, LeasedDelivery)> {
-        let Self { lanes, gates, wait, .. } = self;
-        lanes.next(|delivery, under_way| {
-            match gates.admission(&delivery.endpoint, under_way, now) {
+        let Self { lanes, throttles, wait, .. } = self;
+        lanes.next(|delivery, in_flight| {
+            match throttles.start_decision(&delivery.endpoint, in_flight, now) {
                 StartDecision::Now => true,
                 StartDecision::At(at) => {
                     *wait = Some(wait.map_or(at, |wait| wait.min(at)));
@@ -357,20 +357,20 @@ impl Dispatcher {
     }
 
     fn start_claim(&mut self) {
-        if self.lanes.take_ran_low() && self.claims.hunger == ClaimDemand::Idle {
-            self.claims.hunger = ClaimDemand::More;
+        if self.lanes.take_ran_low() && self.claims.demand == ClaimDemand::Idle {
+            self.claims.demand = ClaimDemand::More;
         }
         let room = self.lanes.claimable();
-        let wanted = match self.claims.hunger {
+        let wanted = match self.claims.demand {
             ClaimDemand::Idle => return,
             ClaimDemand::More => self.options.claim_reserve().clamp(1, CLAIM_DELIVERIES_MAX / 2),
             ClaimDemand::Due => 1,
         };
-        if self.claims.under_way || room < wanted {
+        if self.claims.in_flight || room < wanted {
             return;
         }
         let (room, claim) = self.claim();
-        self.steps.spawn(async move { Step::Claimed { room, answer: claim.await } });
+        self.steps.spawn(async move { TaskEnd::Claim { room, answer: claim.await } });
     }
 
     /// A claim, and the room that was reserved for it.
@@ -379,8 +379,8 @@ impl Dispatcher {
         let now = self.clock.now();
         let caps = self.caps(now);
         let deliveries_max = self.lanes.reserve(CLAIM_DELIVERIES_MAX);
-        self.claims.under_way = true;
-        self.claims.hunger = ClaimDemand::Idle;
+        self.claims.in_flight = true;
+        self.claims.demand = ClaimDemand::Idle;
         let lease = Lease {
             token: LeaseToken::mint(self.options.instance),
             until: now.plus(self.options.lease),
@@ -401,8 +401,8 @@ impl Dispatcher {
         });
         let mut caps: HashMap<EndpointId, usize> = paced.collect();
         caps.extend(self.lanes.full().into_iter().map(|endpoint| (endpoint, 0)));
-        for endpoint in self.gates.open() {
-            let probe = self.gates.passage(endpoint, now) == Permit::Probe
+        for endpoint in self.throttles.open() {
+            let probe = self.throttles.permit(endpoint, now) == Permit::Probe
                 && self.lanes.waiting_for(endpoint) == 0;
             caps.insert(endpoint, usize::from(probe));
         }
@@ -410,49 +410,55 @@ impl Dispatcher {
     }
 
     /// Takes in the end of one task, and of those that have ended besides.
-    async fn finish(&mut self, step: Result<Step, JoinError>) {
+    async fn finish(&mut self, step: Result<TaskEnd, JoinError>) {
         let mut next = Some(step);
         while let Some(step) = next {
             match unwind(step) {
-                Step::Attempted { attempted, probe } => self.attempted(attempted, probe).await,
-                Step::Claimed { room, answer } => self.claimed(room, answer).await,
+                TaskEnd::Attempt { attempted, probe } => {
+                    self.attempted(attempted, probe).await
+                }
+                TaskEnd::Claim { room, answer } => self.claimed(room, answer).await,
             }
             next = self.steps.try_join_next();
         }
     }
 
-    async fn attempted(&mut self, Attempted { key, gone, health }: Attempted, probe: bool) {
+    async fn attempted(
+        &mut self,
+        FinishedAttempt { key, gone, signal }: FinishedAttempt,
+        probe: bool,
+    ) {
         self.lanes.finish(key);
         let now = self.clock.now();
-        match self.gates.end(key.endpoint, probe, health, now) {
+        match self.throttles.end(key.endpoint, probe, signal, now) {
             BreakerTransition::None => {}
-            BreakerTransition::Opened => self.show_shut(),
+            BreakerTransition::Opened => self.publish_backpressured(),
             BreakerTransition::Closed => {
-                self.show_shut();
+                self.publish_backpressured();
                 // All that waited for it may be claimed.
-                self.claims.hunger = ClaimDemand::Due;
+                self.claims.demand = ClaimDemand::Due;
             }
         }
         if gone {
             for delivery in self.lanes.empty(key.endpoint) {
-                self.attempter.hand_back(&delivery).await;
+                self.attempter.release(&delivery).await;
             }
-        } else if let Permit::ShutUntil(until) = self.gates.passage(key.endpoint, now) {
+        } else if let Permit::DenyUntil(until) = self.throttles.permit(key.endpoint, now) {
             for delivery in self.lanes.empty(key.endpoint) {
-                self.attempter.put_off(&delivery, until).await;
+                self.attempter.defer(&delivery, until).await;
             }
         }
     }
 
     async fn claimed(&mut self, room: usize, answer: Result<Claimed, StoreError>) {
-        self.claims.under_way = false;
+        self.claims.in_flight = false;
         match answer {
             Ok(claimed) => {
                 self.claims.failing = false;
-                self.vitals.progress.beat();
+                self.health.progress.beat();
                 self.claims.next = claimed.next;
-                if claimed.more && self.claims.hunger == ClaimDemand::Idle {
-                    self.claims.hunger = ClaimDemand::More;
+                if claimed.more && self.claims.demand == ClaimDemand::Idle {
+                    self.claims.demand = ClaimDemand::More;
                 }
                 self.admit(room, claimed.leased).await;
             }
@@ -469,42 +475,42 @@ impl Dispatcher {
     async fn admit(&mut self, room: usize, claimed: Vec<LeasedDelivery>) {
         let mut crowded = self.lanes.admit(room, []);
         for delivery in claimed {
-            if let Some(until) = self.kept_out(&delivery) {
-                self.attempter.put_off(&delivery, until).await;
-            } else if self.is_paced_out(&delivery) {
-                self.attempter.hand_back(&delivery).await;
+            if let Some(until) = self.deferred_until(&delivery) {
+                self.attempter.defer(&delivery, until).await;
+            } else if self.is_over_rate_backlog(&delivery) {
+                self.attempter.release(&delivery).await;
             } else {
                 crowded.extend(self.lanes.admit(0, [(key(&delivery), delivery)]));
             }
         }
-        self.letting_go.claim_left = false;
-        self.letting_go.end_if_over();
+        self.evictions.claim_left = false;
+        self.evictions.end_if_over();
         let until = self.clock.now().plus(CROWDED_WAIT);
         for delivery in crowded {
-            self.attempter.put_off(&delivery, until).await;
+            self.attempter.defer(&delivery, until).await;
         }
     }
 
     /// The soft stop: nothing new, everything back that has not been started.
     async fn stop(mut self) {
-        let held = self.inbox.close();
+        let held = self.handoff.close();
         for delivery in self.lanes.empty_all().into_iter().chain(held) {
-            self.attempter.hand_back(&delivery).await;
+            self.attempter.release(&delivery).await;
         }
         loop {
             self.show();
             tokio::select! {
                 Some(step) = self.steps.join_next() => match unwind(step) {
-                    Step::Attempted { attempted, .. } => self.lanes.finish(attempted.key),
-                    Step::Claimed { room, answer } => {
+                    TaskEnd::Attempt { attempted, .. } => self.lanes.finish(attempted.key),
+                    TaskEnd::Claim { room, answer } => {
                         self.admit(room, Vec::new()).await;
                         for delivery in answer.unwrap_or_default().leased {
-                            self.attempter.hand_back(&delivery).await;
+                            self.attempter.release(&delivery).await;
                         }
                     }
                 },
-                Some(delivery) = self.inbox.rest(), if self.inbox.is_open() => {
-                    self.attempter.hand_back(&delivery).await;
+                Some(delivery) = self.handoff.rest(), if self.handoff.is_open() => {
+                    self.attempter.release(&delivery).await;
                 }
                 else => break,
             }
@@ -513,9 +519,9 @@ impl Dispatcher {
 
     /// Shows those who watch how things stand, at every turn of the loop.
     fn show(&self) {
-        self.vitals.dispatcher.beat();
+        self.health.dispatcher.beat();
         self.metrics.delivery_queue_size.set(gauge(self.lanes.waiting()));
-        self.metrics.webhooks_in_flight.set(gauge(self.lanes.under_way()));
+        self.metrics.webhooks_in_flight.set(gauge(self.lanes.in_flight()));
     }
 }
 
@@ -529,7 +535,7 @@ fn gauge(number: usize) -> i64 {
 
 /// A task's end. One that panicked takes the dispatcher with it, and so the process: its slot and
 /// its delivery would be lost to this one.
-fn unwind(step: Result<Step, JoinError>) -> Step {
+fn unwind(step: Result<TaskEnd, JoinError>) -> TaskEnd {
     match step {
         Ok(step) => step,
         Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
@@ -542,7 +548,7 @@ mod tests {
 
     #[test]
     fn what_goes_behind_the_bulk_is_still_waited_for() {
-        let left = |inbox_left| Evictions { inbox_left, ..Evictions::default() };
+        let left = |handoff_left| Evictions { handoff_left, ..Evictions::default() };
         for (before, place, after) in [
             // An old one among old ones, and behind them all.
             ([2, 5], 3, [1, 6]),
@@ -552,9 +558,9 @@ mod tests {
             ([0, 5], 3, [0, 6]),
             ([0, 2], 3, [0, 2]),
         ] {
-            let mut letting_go = left(before);
-            letting_go.has_gone_behind(place);
-            assert_eq!(letting_go.inbox_left, after, "{before:?} {place}");
+            let mut evictions = left(before);
+            evictions.has_gone_behind(place);
+            assert_eq!(evictions.handoff_left, after, "{before:?} {place}");
         }
     }
 }

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 
 use crate::domain::ErrorClass;
 
-use super::ssrf_guard::Refusal;
+use super::ssrf_guard::SsrfRefusal;
 use super::webhook::HeadersError;
 
 /// Bytes of an error text that are kept.
@@ -38,7 +38,7 @@ impl Failure {
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Self {
-        if let Some(refusal) = find::<Refusal>(error) {
+        if let Some(refusal) = find::<SsrfRefusal>(error) {
             return (*refusal).into();
         }
         let class = classify(error);
@@ -73,11 +73,11 @@ impl Failure {
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
+impl From<SsrfRefusal> for Failure {
+    fn from(refusal: SsrfRefusal) -> Self {
         let class = match refusal {
-            Refusal::Scheme | Refusal::Address => ErrorClass::Blocked,
-            Refusal::NoAddress => ErrorClass::Dns,
+            SsrfRefusal::Scheme | SsrfRefusal::Address => ErrorClass::Blocked,
+            SsrfRefusal::NoAddress => ErrorClass::Dns,
         };
         Self::new(class, &refusal.to_string())
     }
@@ -166,9 +166,9 @@ mod tests {
     #[test]
     fn what_the_guard_refuses_is_blocked_and_a_name_without_addresses_is_not() {
         for (refusal, class) in [
-            (Refusal::Scheme, ErrorClass::Blocked),
-            (Refusal::Address, ErrorClass::Blocked),
-            (Refusal::NoAddress, ErrorClass::Dns),
+            (SsrfRefusal::Scheme, ErrorClass::Blocked),
+            (SsrfRefusal::Address, ErrorClass::Blocked),
+            (SsrfRefusal::NoAddress, ErrorClass::Dns),
         ] {
             assert_eq!(Failure::from(refusal).class, class);
         }

@@ -1,8 +1,8 @@
-//! A line between the dispatcher and the rest of the process: what it must let go of, and which
-//! endpoints take nothing for now.
+//! The handle to the dispatcher: evicts deliveries from its memory, and tells which endpoints are
+//! backpressured.
 //!
-//! The store decides what may be attempted; this makes its decision felt at once by what is in
-//! memory already. On other instances it is felt when they claim next, or when their leases end.
+//! The store decides what may be attempted. The handle applies a decision at once to the deliveries that
+//! this process holds in memory; other instances apply it at their next claim, or when their leases lapse.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,79 +11,78 @@ use tokio::sync::{Notify, watch};
 
 use crate::domain::{DeliveryId, EndpointId};
 
-/// Names that wait for the dispatcher at most. Beyond that it lets go of all it holds, which is
-/// as right and only costs a claim.
-const NAMES_MAX: usize = 4096;
+/// Maximum ids in one eviction request. Beyond it the dispatcher evicts everything, which is as correct
+/// and costs one claim.
+const EVICTED_IDS_MAX: usize = 4096;
 
-/// Tells the dispatcher what has changed, and others what it does not want. Cheap to clone.
-///
-/// Made by whoever starts delivery; one that no dispatcher listens to does nothing.
+/// Asks the dispatcher to evict deliveries, and shows which endpoints it refuses. Cheap to clone; without
+/// a dispatcher it does nothing.
 #[derive(Clone, Debug)]
-pub struct DeliveryHandle(Arc<Shared>);
+pub struct DeliveryHandle(Arc<HandleState>);
 
 #[derive(Debug)]
-struct Shared {
-    names: Mutex<Forgotten>,
-    named: Notify,
-    shut: watch::Sender<Arc<[EndpointId]>>,
+struct HandleState {
+    requested: Mutex<EvictionSet>,
+    notify: Notify,
+    backpressured: watch::Sender<Arc<[EndpointId]>>,
 }
 
-/// What the dispatcher must not start, as far as it was leased before it was told.
+/// Leased deliveries that the dispatcher must release instead of starting.
 #[derive(Debug, Default)]
-pub(super) struct Forgotten {
+pub(super) struct EvictionSet {
     endpoints: HashSet<EndpointId>,
     deliveries: HashSet<DeliveryId>,
     everything: bool,
 }
 
 impl DeliveryHandle {
-    /// A line without a listener.
+    /// A handle that no dispatcher listens to yet.
     pub fn new() -> Self {
-        Self(Arc::new(Shared {
-            names: Mutex::default(),
-            named: Notify::new(),
-            shut: watch::Sender::new(Arc::from([])),
+        Self(Arc::new(HandleState {
+            requested: Mutex::default(),
+            notify: Notify::new(),
+            backpressured: watch::Sender::new(Arc::from([])),
         }))
     }
 
-    /// Has the deliveries to an endpoint that wait in memory looked up in the store again, where
-    /// they may be parked, cancelled or due under new settings. For after an endpoint was changed
-    /// or removed; attempts in flight end as they would have.
-    pub fn forget(&self, endpoint: EndpointId) {
-        self.names().endpoints.insert(endpoint);
-        self.0.named.notify_one();
+    /// Releases the deliveries to an endpoint that wait in memory, so that the store applies its current
+    /// state: they may be parked, cancelled, or due under new settings. Call it after an endpoint was
+    /// changed or removed. Attempts in flight complete.
+    pub fn evict_endpoint(&self, endpoint: EndpointId) {
+        self.requested().endpoints.insert(endpoint);
+        self.0.notify.notify_one();
     }
 
-    /// The same for one delivery, for after it was cancelled.
-    pub fn forget_delivery(&self, delivery: DeliveryId) {
-        self.names().deliveries.insert(delivery);
-        self.0.named.notify_one();
+    /// Releases one delivery that waits in memory. Call it after the delivery was cancelled.
+    pub fn evict_delivery(&self, delivery: DeliveryId) {
+        self.requested().deliveries.insert(delivery);
+        self.0.notify.notify_one();
     }
 
-    /// The endpoints that take nothing for now, in ascending order, since their breakers are open or they
-    /// have got more than they get on with. What is planned for them is better left in the store.
-    pub fn shut(&self) -> watch::Receiver<Arc<[EndpointId]>> {
-        self.0.shut.subscribe()
+    /// The endpoints, in ascending order, whose new deliveries should stay in the store for now: their
+    /// breaker is open, or they receive deliveries faster than they complete them.
+    pub fn backpressured(&self) -> watch::Receiver<Arc<[EndpointId]>> {
+        self.0.backpressured.subscribe()
     }
 
-    pub(super) fn set_shut(&self, endpoints: Arc<[EndpointId]>) {
-        self.0.shut.send_replace(endpoints);
+    pub(super) fn set_backpressured(&self, endpoints: Arc<[EndpointId]>) {
+        self.0.backpressured.send_replace(endpoints);
     }
 
-    /// Waits until there is something to [`Self::take`].
-    pub(super) async fn named(&self) {
-        self.0.named.notified().await;
+    /// Waits until [`Self::take`] has something to return.
+    pub(super) async fn evictions_requested(&self) {
+        self.0.notify.notified().await;
     }
 
-    /// What was named since this was last called.
-    pub(super) fn take(&self) -> Forgotten {
-        std::mem::take(&mut *self.names())
+    /// The evictions requested since the last call.
+    pub(super) fn take(&self) -> EvictionSet {
+        std::mem::take(&mut *self.requested())
     }
 
-    fn names(&self) -> MutexGuard<'_, Forgotten> {
-        let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.bound();
-        names
+    fn requested(&self) -> MutexGuard<'_, EvictionSet> {
+        let mut requested = self.0.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        requested.bound();
+        requested
     }
 }
 
@@ -93,19 +92,19 @@ impl Default for DeliveryHandle {
     }
 }
 
-impl Forgotten {
-    /// Whether nothing is named.
+impl EvictionSet {
+    /// Whether nothing is to be evicted.
     pub(super) fn is_empty(&self) -> bool {
         self.endpoints.is_empty() && self.deliveries.is_empty() && !self.everything
     }
 
-    /// Whether this delivery to this endpoint is named.
-    pub(super) fn names(&self, endpoint: EndpointId, delivery: DeliveryId) -> bool {
+    /// Whether this delivery to this endpoint is to be evicted.
+    pub(super) fn contains(&self, endpoint: EndpointId, delivery: DeliveryId) -> bool {
         self.everything || self.endpoints.contains(&endpoint) || self.deliveries.contains(&delivery)
     }
 
-    /// Names what `other` does, too.
-    pub(super) fn add(&mut self, other: Self) {
+    /// Adds the evictions of `other`.
+    pub(super) fn extend(&mut self, other: Self) {
         self.endpoints.extend(other.endpoints);
         self.deliveries.extend(other.deliveries);
         self.everything |= other.everything;
@@ -113,7 +112,7 @@ impl Forgotten {
     }
 
     fn bound(&mut self) {
-        if self.endpoints.len() + self.deliveries.len() >= NAMES_MAX {
+        if self.endpoints.len() + self.deliveries.len() >= EVICTED_IDS_MAX {
             *self = Self { everything: true, ..Self::default() };
         }
     }
@@ -127,24 +126,24 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_micros(1);
 
     #[test]
-    fn what_is_named_is_taken_once() {
-        let control = DeliveryHandle::new();
+    fn requested_evictions_are_taken_once() {
+        let handle = DeliveryHandle::new();
         let (endpoint, delivery) = (EndpointId::mint(NOW), DeliveryId::mint(NOW));
-        control.forget(endpoint);
-        control.forget_delivery(delivery);
-        let named = control.take();
-        assert!(named.names(endpoint, DeliveryId::mint(NOW)));
-        assert!(named.names(EndpointId::mint(NOW), delivery));
-        assert!(!named.names(EndpointId::mint(NOW), DeliveryId::mint(NOW)));
-        assert!(control.take().is_empty());
+        handle.evict_endpoint(endpoint);
+        handle.evict_delivery(delivery);
+        let requested = handle.take();
+        assert!(requested.contains(endpoint, DeliveryId::mint(NOW)));
+        assert!(requested.contains(EndpointId::mint(NOW), delivery));
+        assert!(!requested.contains(EndpointId::mint(NOW), DeliveryId::mint(NOW)));
+        assert!(handle.take().is_empty());
     }
 
     #[test]
-    fn more_names_than_there_is_room_for_mean_everything() {
-        let control = DeliveryHandle::new();
-        for _ in 0..=NAMES_MAX {
-            control.forget(EndpointId::mint(NOW));
+    fn evictions_beyond_the_maximum_evict_everything() {
+        let handle = DeliveryHandle::new();
+        for _ in 0..=EVICTED_IDS_MAX {
+            handle.evict_endpoint(EndpointId::mint(NOW));
         }
-        assert!(control.take().names(EndpointId::mint(NOW), DeliveryId::mint(NOW)));
+        assert!(handle.take().contains(EndpointId::mint(NOW), DeliveryId::mint(NOW)));
     }
 }

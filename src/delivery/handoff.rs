@@ -22,19 +22,19 @@ const HOLD_MAX: Duration = Duration::from_millis(100);
 /// the most.
 const HOLD_AGAIN: Duration = Duration::from_secs(1);
 
-/// One part in so many of the room is for what comes by [`Entry::Express`].
+/// One part in so many of the room is for what comes by [`Priority::Express`].
 const EXPRESS_SHARE: usize = 8;
 
 /// How deliveries are handed over: what comes by one entry waits for nothing that came by the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Entry {
+pub(super) enum Priority {
     /// A few for an organisation. What finds its lane full goes behind the bulk, so that nothing is held here.
     Express,
     /// Any number.
     Bulk,
 }
 
-impl Entry {
+impl Priority {
     /// Both.
     pub(super) const ALL: [Self; 2] = [Self::Express, Self::Bulk];
 }
@@ -52,21 +52,21 @@ pub struct HandoffSenders {
 /// Deliveries that were handed over and are in no lane yet.
 #[derive(Debug)]
 pub struct HandoffReceiver {
-    queues: [Queue; Entry::ALL.len()],
-    patience: Patience,
+    queues: [HandoffQueue; Priority::ALL.len()],
+    hold_timer: HoldTimer,
     crowded: HashSet<EndpointId>,
 }
 
 /// What came by one entry.
 #[derive(Debug)]
-struct Queue {
+struct HandoffQueue {
     deliveries: mpsc::Receiver<LeasedDelivery>,
     batch: Vec<LeasedDelivery>,
     held: VecDeque<LeasedDelivery>,
     open: bool,
 }
 
-impl Queue {
+impl HandoffQueue {
     fn new(deliveries: mpsc::Receiver<LeasedDelivery>) -> Self {
         Self {
             deliveries,
@@ -99,13 +99,13 @@ impl HandoffReceiver {
         let for_express = (capacity / EXPRESS_SHARE).max(1);
         let (express, from_express) = mpsc::channel(for_express);
         let (bulk, from_bulk) = mpsc::channel(capacity.saturating_sub(for_express).max(1));
-        let queues = [Queue::new(from_express), Queue::new(from_bulk)];
-        let inbox = Self { queues, patience: Patience::default(), crowded: HashSet::new() };
+        let queues = [HandoffQueue::new(from_express), HandoffQueue::new(from_bulk)];
+        let inbox = Self { queues, hold_timer: HoldTimer::default(), crowded: HashSet::new() };
         (HandoffSenders { express, bulk }, inbox)
     }
 
-    fn queue(&mut self, entry: Entry) -> &mut Queue {
-        &mut self.queues[entry as usize]
+    fn queue(&mut self, priority: Priority) -> &mut HandoffQueue {
+        &mut self.queues[priority as usize]
     }
 
     /// Whether anything may still come.
@@ -115,12 +115,12 @@ impl HandoffReceiver {
 
     /// Whether [`Self::receive`] has something to wait for.
     pub(super) fn receives(&self) -> bool {
-        self.queues.iter().any(Queue::receives)
+        self.queues.iter().any(HandoffQueue::receives)
     }
 
     /// Deliveries that came by one entry and are in it.
-    pub(super) fn len(&self, entry: Entry) -> usize {
-        let queue = &self.queues[entry as usize];
+    pub(super) fn len(&self, priority: Priority) -> usize {
+        let queue = &self.queues[priority as usize];
         queue.deliveries.len() + queue.held.len()
     }
 
@@ -131,7 +131,7 @@ impl HandoffReceiver {
 
     /// How much longer the first of those that are held may be; `None` when none is.
     pub(super) fn hold_left(&self) -> Option<Duration> {
-        (self.held() > 0).then(|| self.patience.left())
+        (self.held() > 0).then(|| self.hold_timer.left())
     }
 
     /// Waits for some of what is handed over, at most `room`, for [`Self::next`]; neither entry keeps the
@@ -157,31 +157,31 @@ impl HandoffReceiver {
     }
 
     /// The next delivery that came by this entry, until there is none.
-    pub(super) fn next(&mut self, entry: Entry) -> Option<LeasedDelivery> {
-        self.queue(entry).held.pop_front()
+    pub(super) fn next(&mut self, priority: Priority) -> Option<LeasedDelivery> {
+        self.queue(priority).held.pop_front()
     }
 
     /// Holds a delivery that was the next of the bulk, or gives it back if it is not to be held.
     pub(super) fn hold(&mut self, delivery: LeasedDelivery) -> Result<(), LeasedDelivery> {
         let is_crowded = self.crowded.contains(&delivery.endpoint.id);
-        if is_crowded || self.patience.left().is_zero() {
+        if is_crowded || self.hold_timer.left().is_zero() {
             return Err(delivery);
         }
-        self.patience.begin();
-        self.queue(Entry::Bulk).held.push_front(delivery);
+        self.hold_timer.begin();
+        self.queue(Priority::Bulk).held.push_front(delivery);
         Ok(())
     }
 
     /// Puts what came by express behind what is held of the bulk, and returns its place there, from 1 on.
     pub(super) fn put_behind(&mut self, delivery: LeasedDelivery) -> usize {
-        let held = &mut self.queue(Entry::Bulk).held;
+        let held = &mut self.queue(Priority::Bulk).held;
         held.push_back(delivery);
         held.len()
     }
 
     /// Notes that a lane had room for what was the next of the bulk.
     pub(super) fn has_moved(&mut self) {
-        self.patience.succeed();
+        self.hold_timer.succeed();
     }
 
     /// Notes that something for this endpoint goes back to the store. `true` if nothing had before.
@@ -203,7 +203,7 @@ impl HandoffReceiver {
 
     /// Lets nobody hand over any more, and returns what is held. Who has reserved room may still use it.
     pub(super) fn close(&mut self) -> Vec<LeasedDelivery> {
-        let close = |queue: &mut Queue| {
+        let close = |queue: &mut HandoffQueue| {
             queue.deliveries.close();
             std::mem::take(&mut queue.held)
         };
@@ -228,9 +228,9 @@ impl HandoffReceiver {
 
 /// How long deliveries may be held: since when they are, or were the last time.
 #[derive(Clone, Copy, Debug, Default)]
-struct Patience(Option<Stopwatch>);
+struct HoldTimer(Option<Stopwatch>);
 
-impl Patience {
+impl HoldTimer {
     fn left(self) -> Duration {
         match self.0.map(Stopwatch::elapsed) {
             Some(held) if held < HOLD_AGAIN => HOLD_MAX.saturating_sub(held),
@@ -266,7 +266,7 @@ mod tests {
         let (channels, mut inbox) = HandoffReceiver::with_capacity(ROOM);
         channels.bulk.send(delivery()).await.unwrap();
         inbox.receive(ROOM).await;
-        let head = inbox.next(Entry::Bulk).unwrap();
+        let head = inbox.next(Priority::Bulk).unwrap();
         let head_id = head.id;
         inbox.hold(head).unwrap();
 
@@ -276,9 +276,9 @@ mod tests {
         channels.express.send(few).await.unwrap();
         assert!(inbox.receives());
         inbox.receive(ROOM).await;
-        assert_eq!(inbox.next(Entry::Express).map(|delivery| delivery.id), Some(few_id));
-        assert_eq!(inbox.len(Entry::Bulk), 2, "nothing is received behind what is held");
-        assert_eq!(inbox.next(Entry::Bulk).map(|delivery| delivery.id), Some(head_id));
+        assert_eq!(inbox.next(Priority::Express).map(|delivery| delivery.id), Some(few_id));
+        assert_eq!(inbox.len(Priority::Bulk), 2, "nothing is received behind what is held");
+        assert_eq!(inbox.next(Priority::Bulk).map(|delivery| delivery.id), Some(head_id));
     }
 
     #[tokio::test]

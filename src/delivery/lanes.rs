@@ -22,7 +22,7 @@ const ORG_SHARE: usize = 4;
 
 /// What the lanes may hold.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct LaneLimits {
     /// Deliveries in memory, those in flight included.
     pub(super) capacity: usize,
     /// Deliveries in flight.
@@ -39,13 +39,13 @@ pub(super) struct LaneKey {
 /// The lanes. `T` is what waits in them.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
-    limits: Limits,
+    limits: LaneLimits,
     by_endpoint: HashMap<EndpointId, Lane<T>>,
-    by_org: HashMap<OrgId, Tenant>,
+    by_org: HashMap<OrgId, OrgQueue>,
     /// The organisations with something waiting, the next to be served first.
     turns: VecDeque<OrgId>,
     waiting: usize,
-    under_way: usize,
+    in_flight: usize,
     reserved: usize,
     ran_low: bool,
 }
@@ -54,40 +54,40 @@ pub(super) struct Lanes<T> {
 struct Lane<T> {
     org: OrgId,
     waiting: VecDeque<T>,
-    under_way: usize,
+    in_flight: usize,
     /// Deliveries to it were turned away or passed by, and the store has more of them.
     owed: bool,
 }
 
 impl<T> Lane<T> {
     const fn new(org: OrgId) -> Self {
-        Self { org, waiting: VecDeque::new(), under_way: 0, owed: false }
+        Self { org, waiting: VecDeque::new(), in_flight: 0, owed: false }
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.under_way == 0
+        self.waiting.is_empty() && self.in_flight == 0
     }
 }
 
 /// An organisation's part of the lanes.
 #[derive(Debug, Default)]
-struct Tenant {
+struct OrgQueue {
     /// Its endpoints with something waiting, the next to be served first.
     turns: VecDeque<EndpointId>,
     waiting: usize,
-    under_way: usize,
+    in_flight: usize,
 }
 
 impl<T> Lanes<T> {
     /// Lanes without deliveries.
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: LaneLimits) -> Self {
         Self {
             limits,
             by_endpoint: HashMap::new(),
             by_org: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
-            under_way: 0,
+            in_flight: 0,
             reserved: 0,
             ran_low: false,
         }
@@ -99,13 +99,13 @@ impl<T> Lanes<T> {
     }
 
     /// Deliveries in flight.
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Room for deliveries that is neither taken nor reserved.
     pub(super) fn free(&self) -> usize {
-        self.limits.capacity.saturating_sub(self.waiting + self.under_way + self.reserved)
+        self.limits.capacity.saturating_sub(self.waiting + self.in_flight + self.reserved)
     }
 
     /// Puts a delivery in its lane, or gives it back when that lane or its organisation has its
@@ -200,15 +200,15 @@ impl<T> Lanes<T> {
         &mut self,
         mut may_start: impl FnMut(&T, usize) -> bool,
     ) -> Option<(LaneKey, T)> {
-        let slots_free = self.limits.slots.saturating_sub(self.under_way);
+        let slots_free = self.limits.slots.saturating_sub(self.in_flight);
         if slots_free == 0 {
             return None;
         }
         for _ in 0..self.turns.len() {
             let org = self.turns.pop_front()?;
             self.turns.push_back(org);
-            let under_way = self.by_org.get(&org).map_or(0, |tenant| tenant.under_way);
-            let left = org_left(under_way, slots_free);
+            let in_flight = self.by_org.get(&org).map_or(0, |queue| queue.in_flight);
+            let left = org_left(in_flight, slots_free);
             if left > 0
                 && let Some(next) = self.next_of(org, share(left), &mut may_start)
             {
@@ -226,30 +226,30 @@ impl<T> Lanes<T> {
         may_start: &mut impl FnMut(&T, usize) -> bool,
     ) -> Option<(LaneKey, T)> {
         let low = share(self.free()) / 2;
-        let tenant = self.by_org.get_mut(&org)?;
-        for _ in 0..tenant.turns.len() {
-            let endpoint = tenant.turns.pop_front()?;
+        let queue = self.by_org.get_mut(&org)?;
+        for _ in 0..queue.turns.len() {
+            let endpoint = queue.turns.pop_front()?;
             let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { continue };
             let startable =
-                |first: &T| lane.under_way < slots_each && may_start(first, lane.under_way);
+                |first: &T| lane.in_flight < slots_each && may_start(first, lane.in_flight);
             if !lane.waiting.front().is_some_and(startable) {
-                tenant.turns.push_back(endpoint);
+                queue.turns.push_back(endpoint);
                 continue;
             }
             let delivery = lane.waiting.pop_front()?;
-            lane.under_way += 1;
+            lane.in_flight += 1;
             if lane.owed && lane.waiting.len() <= low {
                 lane.owed = false;
                 self.ran_low = true;
             }
             if !lane.waiting.is_empty() {
-                tenant.turns.push_back(endpoint);
+                queue.turns.push_back(endpoint);
             }
-            tenant.waiting -= 1;
-            tenant.under_way += 1;
+            queue.waiting -= 1;
+            queue.in_flight += 1;
             self.waiting -= 1;
-            self.under_way += 1;
-            if tenant.turns.is_empty() {
+            self.in_flight += 1;
+            if queue.turns.is_empty() {
                 self.turns.retain(|turn| *turn != org);
             }
             return Some((LaneKey { org, endpoint }, delivery));
@@ -260,10 +260,10 @@ impl<T> Lanes<T> {
     /// Gives back the slot of a delivery that [`Self::next`] handed out.
     pub(super) fn finish(&mut self, key: LaneKey) {
         let Some(lane) = self.by_endpoint.get_mut(&key.endpoint) else { return };
-        lane.under_way = lane.under_way.saturating_sub(1);
-        self.under_way = self.under_way.saturating_sub(1);
-        if let Some(tenant) = self.by_org.get_mut(&key.org) {
-            tenant.under_way = tenant.under_way.saturating_sub(1);
+        lane.in_flight = lane.in_flight.saturating_sub(1);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(queue) = self.by_org.get_mut(&key.org) {
+            queue.in_flight = queue.in_flight.saturating_sub(1);
         }
         self.remove_if_idle(key.endpoint);
     }
@@ -291,12 +291,12 @@ impl<T> Lanes<T> {
         lane.waiting = kept.into();
         let (org, is_empty) = (lane.org, lane.waiting.is_empty());
         self.waiting -= named.len();
-        if let Some(tenant) = self.by_org.get_mut(&org) {
-            tenant.waiting -= named.len();
+        if let Some(queue) = self.by_org.get_mut(&org) {
+            queue.waiting -= named.len();
             if is_empty {
-                tenant.turns.retain(|turn| *turn != endpoint);
+                queue.turns.retain(|turn| *turn != endpoint);
             }
-            if tenant.turns.is_empty() {
+            if queue.turns.is_empty() {
                 self.turns.retain(|turn| *turn != org);
             }
         }
@@ -310,27 +310,27 @@ impl<T> Lanes<T> {
         };
         let org = lane.org;
         self.by_endpoint.remove(&endpoint);
-        if self.by_org.get(&org).is_some_and(|t| t.waiting == 0 && t.under_way == 0) {
+        if self.by_org.get(&org).is_some_and(|t| t.waiting == 0 && t.in_flight == 0) {
             self.by_org.remove(&org);
         }
     }
 
     /// Whether an organisation may take no more room.
     fn has_its_share(&self, org: OrgId) -> bool {
-        org_left(self.by_org.get(&org).map_or(0, |tenant| tenant.waiting), self.free()) == 0
+        org_left(self.by_org.get(&org).map_or(0, |queue| queue.waiting), self.free()) == 0
     }
 
     fn push(&mut self, key: LaneKey, delivery: T) {
-        let tenant = self.by_org.entry(key.org).or_default();
-        if tenant.turns.is_empty() {
+        let queue = self.by_org.entry(key.org).or_default();
+        if queue.turns.is_empty() {
             self.turns.push_back(key.org);
         }
         let lane = self.by_endpoint.entry(key.endpoint).or_insert(Lane::new(key.org));
         if lane.waiting.is_empty() {
-            tenant.turns.push_back(key.endpoint);
+            queue.turns.push_back(key.endpoint);
         }
         lane.waiting.push_back(delivery);
-        tenant.waiting += 1;
+        queue.waiting += 1;
         self.waiting += 1;
     }
 }
@@ -355,7 +355,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { capacity: 100, slots: 20 };
+    const LIMITS: LaneLimits = LaneLimits { capacity: 100, slots: 20 };
     /// Under way to one endpoint at most, in these tests.
     const LANE_SLOTS: usize = 4;
 
@@ -369,7 +369,7 @@ mod tests {
     }
 
     fn next<T>(lanes: &mut Lanes<T>) -> Option<(u128, T)> {
-        let (key, delivery) = lanes.next(|_, under_way| under_way < LANE_SLOTS)?;
+        let (key, delivery) = lanes.next(|_, in_flight| in_flight < LANE_SLOTS)?;
         Some((key.endpoint.uuid().as_u128(), delivery))
     }
 
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn many_slow_endpoints_leave_a_slot_for_the_next() {
-        let mut lanes = Lanes::new(Limits { capacity: 1000, ..LIMITS });
+        let mut lanes = Lanes::new(LaneLimits { capacity: 1000, ..LIMITS });
         for e in 0..15 {
             for delivery in 0..4 {
                 lanes.offer(key(e), delivery).unwrap();
@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn smallest_memory_still_works() {
-        let mut lanes = Lanes::new(Limits { capacity: 1, slots: 1 });
+        let mut lanes = Lanes::new(LaneLimits { capacity: 1, slots: 1 });
         assert_eq!(lanes.reserve(5), 1);
         assert_eq!(lanes.reserve(5), 0);
         assert_eq!(lanes.offer(key(1), 1), Err(1));
@@ -472,7 +472,7 @@ mod tests {
         assert_eq!(lanes.waiting(), 3);
         assert_eq!(next(&mut lanes), Some((2, 10)));
         assert_eq!(lanes.empty_all(), [11, 12]);
-        assert_eq!((lanes.waiting(), lanes.under_way(), next(&mut lanes)), (0, 2, None));
+        assert_eq!((lanes.waiting(), lanes.in_flight(), next(&mut lanes)), (0, 2, None));
     }
 
     #[test]
@@ -499,7 +499,7 @@ mod tests {
 
     #[test]
     fn organisation_with_many_slow_endpoints_leaves_slots_and_room_to_the_next() {
-        let mut lanes = Lanes::new(Limits { capacity: 1000, ..LIMITS });
+        let mut lanes = Lanes::new(LaneLimits { capacity: 1000, ..LIMITS });
         for e in 0..99 {
             lanes.offer(key(e), 0).unwrap();
         }
@@ -529,8 +529,8 @@ mod tests {
             lanes.offer(key(e), e).unwrap();
         }
         let mut asked = Vec::new();
-        let found = lanes.next(|delivery, under_way| {
-            asked.push((*delivery, under_way));
+        let found = lanes.next(|delivery, in_flight| {
+            asked.push((*delivery, in_flight));
             *delivery == 101
         });
         assert_eq!(found.unwrap().1, 101);
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum LaneStep {
         Offer(u128),
         Claim(Vec<u128>),
         Next,
@@ -552,15 +552,15 @@ mod tests {
     /// Three organisations of two endpoints each.
     const ENDPOINTS: [u128; 6] = [1, 2, 101, 102, 201, 202];
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
+    fn steps() -> impl Strategy<Value = Vec<LaneStep>> {
         let endpoint = || prop::sample::select(ENDPOINTS.to_vec());
         let step = prop_oneof![
-            6 => endpoint().prop_map(Step::Offer),
-            1 => prop::collection::vec(endpoint(), 0..8).prop_map(Step::Claim),
-            6 => Just(Step::Next),
-            4 => any::<usize>().prop_map(Step::Finish),
-            1 => endpoint().prop_map(Step::Empty),
-            1 => (1..5_usize).prop_map(Step::Name),
+            6 => endpoint().prop_map(LaneStep::Offer),
+            1 => prop::collection::vec(endpoint(), 0..8).prop_map(LaneStep::Claim),
+            6 => Just(LaneStep::Next),
+            4 => any::<usize>().prop_map(LaneStep::Finish),
+            1 => endpoint().prop_map(LaneStep::Empty),
+            1 => (1..5_usize).prop_map(LaneStep::Name),
         ];
         prop::collection::vec(step, 0..200)
     }
@@ -592,13 +592,13 @@ mod tests {
         fn bounds_order_and_turns_hold_whatever_happens(
             steps in steps(), capacity in 1..40_usize, slots in 1..10_usize, lane_slots in 1..5_usize,
         ) {
-            let mut lanes = Lanes::new(Limits { capacity, slots });
+            let mut lanes = Lanes::new(LaneLimits { capacity, slots });
             let mut waiting: Vec<(u128, usize)> = Vec::new();
-            let mut under_way: Vec<u128> = Vec::new();
+            let mut in_flight: Vec<u128> = Vec::new();
             let (mut endpoint_turns, mut org_turns) = (Turns::default(), Turns::default());
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
-                    Step::Offer(e) => match lanes.offer(key(e), number) {
+                    LaneStep::Offer(e) => match lanes.offer(key(e), number) {
                         Ok(()) => waiting.push((e, number)),
                         Err(back) => {
                             prop_assert_eq!(back, number);
@@ -606,7 +606,7 @@ mod tests {
                             prop_assert!(!fresh || lanes.free() == 0, "an idle organisation has a share");
                         }
                     },
-                    Step::Claim(endpoints) => {
+                    LaneStep::Claim(endpoints) => {
                         let room = lanes.reserve(endpoints.len());
                         let claimed = endpoints[..room].iter().map(|e| (*e, number * 10));
                         let claimed: Vec<_> =
@@ -614,12 +614,12 @@ mod tests {
                         let back = lanes.admit(room, claimed.iter().map(|(e, d)| (key(*e), *d)));
                         waiting.extend(claimed.iter().filter(|(_, d)| !back.contains(d)));
                     }
-                    Step::Next => {
-                        let next = lanes.next(|_, under_way| under_way < lane_slots);
-                        let idle = |e: u128| !under_way.contains(&e);
-                        let org_idle = |o: u128| !under_way.iter().any(|u| u / 100 == o);
+                    LaneStep::Next => {
+                        let next = lanes.next(|_, in_flight| in_flight < lane_slots);
+                        let idle = |e: u128| !in_flight.contains(&e);
+                        let org_idle = |o: u128| !in_flight.iter().any(|u| u / 100 == o);
                         let Some((LaneKey { endpoint, .. }, delivery)) = next else {
-                            let startable = under_way.len() < slots
+                            let startable = in_flight.len() < slots
                                 && waiting.iter().any(|(w, _)| org_idle(w / 100));
                             prop_assert!(!startable, "a slot is free and an idle organisation waits");
                             continue;
@@ -637,14 +637,14 @@ mod tests {
                         let waits = |other: u128| waiting.iter().any(|(w, _)| *w == other);
                         let could = |o: u128| o / 100 == e / 100 && waits(o) && idle(o);
                         prop_assert_eq!(endpoint_turns.served(e, could), None);
-                        under_way.push(e);
+                        in_flight.push(e);
                     }
-                    Step::Finish(pick) if !under_way.is_empty() => {
-                        let e = under_way.swap_remove(pick % under_way.len());
+                    LaneStep::Finish(pick) if !in_flight.is_empty() => {
+                        let e = in_flight.swap_remove(pick % in_flight.len());
                         lanes.finish(key(e));
                     }
-                    Step::Finish(_) => {}
-                    Step::Empty(e) => {
+                    LaneStep::Finish(_) => {}
+                    LaneStep::Empty(e) => {
                         let out = lanes.empty(endpoint(e));
                         let expected = waiting.iter().filter(|(w, _)| *w == e).count();
                         prop_assert_eq!(out.len(), expected);
@@ -652,7 +652,7 @@ mod tests {
                         // Who comes back queues up again.
                         (endpoint_turns, org_turns) = (Turns::default(), Turns::default());
                     }
-                    Step::Name(divisor) => {
+                    LaneStep::Name(divisor) => {
                         let named = |delivery: &usize| delivery.is_multiple_of(divisor);
                         let out = lanes.take_if(named).len();
                         let before = waiting.len();
@@ -662,14 +662,14 @@ mod tests {
                     }
                 }
                 for e in ENDPOINTS {
-                    prop_assert!(under_way.iter().filter(|u| **u == e).count() <= lane_slots);
+                    prop_assert!(in_flight.iter().filter(|u| **u == e).count() <= lane_slots);
                     let expected = waiting.iter().filter(|(w, _)| *w == e).count();
                     prop_assert_eq!(lanes.waiting_for(endpoint(e)), expected);
                 }
-                prop_assert!(under_way.len() <= slots);
-                prop_assert!(waiting.len() + under_way.len() <= capacity);
+                prop_assert!(in_flight.len() <= slots);
+                prop_assert!(waiting.len() + in_flight.len() <= capacity);
                 prop_assert_eq!(lanes.waiting(), waiting.len());
-                prop_assert_eq!(lanes.under_way(), under_way.len());
+                prop_assert_eq!(lanes.in_flight(), in_flight.len());
             }
         }
     }

@@ -110,16 +110,16 @@ use crate::store::{SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
 use attempt::Attempter;
-use dispatcher::{Claims, Dispatcher, Evictions, Options};
-use lanes::{Lanes, Limits};
+use dispatcher::{Claims, Dispatcher, DispatcherOptions, Evictions};
+use lanes::{LaneLimits, Lanes};
 use recorder::{QUEUE_OUTCOMES, Recorder};
-use sender::Sender;
+use sender::{Sender, SenderOptions};
 use throttle::EndpointThrottles;
 
 pub use handle::DeliveryHandle;
 pub use handoff::{HandoffReceiver, HandoffSenders};
 pub use health::DeliveryHealth;
-pub use resolver::{NameLookup, SystemLookup};
+pub use resolver::{DnsResolver, SystemResolver};
 pub use signer::{Verifier, sign};
 pub use ssrf_guard::SsrfGuard;
 pub use suspended_orgs::SuspendedOrgs;
@@ -153,74 +153,64 @@ pub fn handoff(config: &DeliveryConfig) -> (HandoffSenders, HandoffReceiver) {
     HandoffReceiver::with_capacity(config.delivery_queue_capacity as usize / 2)
 }
 
-/// Where deliveries come from.
+/// What the service is given by the rest of the process.
 #[derive(Debug)]
-pub struct Source {
-    /// Those handed over: the receiving end of [`handoff`].
-    pub inbox: HandoffReceiver,
-    /// Tells that there are others in the store.
+pub struct DeliveryInputs {
+    /// Leased deliveries from the ingest workers: the receiving end of [`handoff`].
+    pub handoff: HandoffReceiver,
+    /// Hints that the store has due deliveries.
     pub wake: Wake,
-    /// Whose leases those are that are claimed from the store.
+    /// The server that claimed deliveries are leased to.
     pub instance: InstanceId,
-    /// For whom nothing is sent.
-    pub paused: SuspendedOrgs,
+    /// Organisations whose deliveries are not attempted.
+    pub suspended: SuspendedOrgs,
+    /// Resolves the names of receivers.
+    pub resolver: Arc<dyn DnsResolver>,
 }
 
-/// What was started.
+/// What [`start`] returns.
 #[derive(Clone, Debug)]
-pub struct Running {
-    /// The line to it.
-    pub control: DeliveryHandle,
-    /// Its signs of life.
-    pub vitals: DeliveryHealth,
+pub struct RunningDelivery {
+    /// Evicts deliveries from memory, and tells which endpoints are backpressured.
+    pub handle: DeliveryHandle,
+    /// Heartbeats for the health check.
+    pub health: DeliveryHealth,
 }
 
-/// Starts to deliver: what is handed over, and what is due in the store, looked for at every wake
-/// and poll. Returns the line to what was started, and its signs of life.
+/// Starts delivery: attempts handed-off deliveries, and claims due ones from the store at every wake and
+/// every poll.
 pub fn start(
     config: &DeliveryConfig,
     store: SharedStore,
     clock: Clock,
     metrics: Arc<Metrics>,
-    source: Source,
+    inputs: DeliveryInputs,
     lifecycle: &Lifecycle,
-) -> Result<Running, DeliveryError> {
-    let delivery = Delivery::new(config, store, clock, metrics, source)?;
-    let (control, vitals) = (delivery.control(), delivery.dispatcher.vitals.clone());
-    delivery.start(lifecycle);
-    Ok(Running { control, vitals })
+) -> Result<RunningDelivery, DeliveryError> {
+    let service = DeliveryService::new(config, store, clock, metrics, inputs)?;
+    let (handle, health) = (service.handle(), service.dispatcher.health.clone());
+    service.start(lifecycle);
+    Ok(RunningDelivery { handle, health })
 }
 
-/// The background part: a dispatcher and a recorder, with a channel of outcomes between them.
-pub struct Delivery {
+/// The background service: a dispatcher and a recorder, with a channel of outcomes between them.
+pub struct DeliveryService {
     dispatcher: Dispatcher,
     recorder: Recorder,
 }
 
-impl Delivery {
-    /// Sets up the part; nothing runs yet.
+impl DeliveryService {
+    /// Sets up the service; nothing runs yet.
     pub fn new(
         config: &DeliveryConfig,
         store: SharedStore,
         clock: Clock,
         metrics: Arc<Metrics>,
-        source: Source,
+        inputs: DeliveryInputs,
     ) -> Result<Self, DeliveryError> {
-        Self::looking_up(Arc::new(SystemLookup), config, store, clock, metrics, source)
-    }
-
-    /// The same, with names of hosts looked up elsewhere. For tests, which have names of their own.
-    pub fn looking_up(
-        names: Arc<dyn NameLookup>,
-        config: &DeliveryConfig,
-        store: SharedStore,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-        source: Source,
-    ) -> Result<Self, DeliveryError> {
-        let Source { inbox, wake, instance, paused } = source;
+        let DeliveryInputs { handoff, wake, instance, suspended, resolver } = inputs;
         let options = options(config, instance);
-        let sending = sender::Options {
+        let sending = SenderOptions {
             connect_timeout: config.delivery_connect_timeout,
             timeout: config.delivery_timeout,
             // One host may serve the endpoints of many tenants, all the attempts in flight among them.
@@ -229,10 +219,10 @@ impl Delivery {
         let authorities =
             config.webhook_ca_file.as_deref().map(sender::read_authorities).transpose()?;
         let guard = SsrfGuard::new(&config.destinations);
-        let sender = Sender::new(guard, names, sending, authorities.unwrap_or_default())?;
+        let sender = Sender::new(guard, resolver, sending, authorities.unwrap_or_default())?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
-        let vitals = DeliveryHealth::new(&clock);
-        let progress = vitals.progress.clone();
+        let health = DeliveryHealth::new(&clock);
+        let progress = health.progress.clone();
         let recorder = Recorder::new(Arc::clone(&store), reports_out, wake.clone(), progress);
         let attempter = Attempter {
             sender,
@@ -249,23 +239,23 @@ impl Delivery {
             metrics,
             attempter: Arc::new(attempter),
             wake,
-            paused,
-            inbox,
+            suspended,
+            handoff,
             lanes: Lanes::new(options.limits),
             claims: Claims::default(),
-            gates: EndpointThrottles::new(config.endpoint_concurrency as usize),
+            throttles: EndpointThrottles::new(config.endpoint_concurrency as usize),
             wait: None,
-            control: DeliveryHandle::new(),
-            letting_go: Evictions::default(),
+            handle: DeliveryHandle::new(),
+            evictions: Evictions::default(),
             steps: JoinSet::new(),
-            vitals,
+            health,
         };
         Ok(Self { dispatcher, recorder })
     }
 
-    /// The line to it.
-    pub fn control(&self) -> DeliveryHandle {
-        self.dispatcher.control.clone()
+    /// The handle that the rest of the process holds.
+    pub fn handle(&self) -> DeliveryHandle {
+        self.dispatcher.handle.clone()
     }
 
     /// Runs until the soft stop.
@@ -292,10 +282,10 @@ impl Delivery {
     }
 }
 
-fn options(config: &DeliveryConfig, instance: InstanceId) -> Options {
+fn options(config: &DeliveryConfig, instance: InstanceId) -> DispatcherOptions {
     let capacity = config.delivery_queue_capacity as usize;
-    Options {
-        limits: Limits {
+    DispatcherOptions {
+        limits: LaneLimits {
             // What `handoff` leaves.
             capacity: capacity.div_ceil(2),
             slots: config.delivery_concurrency as usize,

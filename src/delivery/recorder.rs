@@ -34,7 +34,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// One outcome on its way to the store.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct OutcomeReport {
     /// What to record.
     pub(super) outcome: Outcome,
     /// Whether the next delivery to its endpoint waits for this one.
@@ -44,8 +44,8 @@ pub(super) struct Report {
 /// Takes reports off their channel and brings them to the store.
 pub(super) struct Recorder {
     store: SharedStore,
-    reports: mpsc::Receiver<Report>,
-    gathered: Vec<Report>,
+    reports: mpsc::Receiver<OutcomeReport>,
+    gathered: Vec<OutcomeReport>,
     // What is being recorded. Kept here, so that a call that is cancelled and made again goes on with it.
     outcomes: Vec<Outcome>,
     ordered: bool,
@@ -58,7 +58,7 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn new(
         store: SharedStore,
-        reports: mpsc::Receiver<Report>,
+        reports: mpsc::Receiver<OutcomeReport>,
         wake: Wake,
         progress: Heartbeat,
     ) -> Self {

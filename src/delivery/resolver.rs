@@ -15,16 +15,16 @@ use super::ssrf_guard::SsrfGuard;
 const LOOKUPS_MAX: usize = 128;
 
 /// Where names are looked up. Called on a thread that may block.
-pub trait NameLookup: Debug + Send + Sync {
+pub trait DnsResolver: Debug + Send + Sync {
     /// The addresses of a name; their ports say nothing.
     fn addresses(&self, name: &str) -> io::Result<Vec<SocketAddr>>;
 }
 
 /// Looks names up as every program of this system does.
 #[derive(Debug)]
-pub struct SystemLookup;
+pub struct SystemResolver;
 
-impl NameLookup for SystemLookup {
+impl DnsResolver for SystemResolver {
     fn addresses(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
         (name, 0).to_socket_addrs().map(Vec::from_iter)
     }
@@ -34,26 +34,26 @@ impl NameLookup for SystemLookup {
 #[derive(Clone, Debug)]
 pub(super) struct GuardedResolver {
     guard: SsrfGuard,
-    names: Arc<dyn NameLookup>,
+    resolver: Arc<dyn DnsResolver>,
     lookups: Arc<Semaphore>,
 }
 
 impl GuardedResolver {
-    pub(super) fn new(guard: SsrfGuard, names: Arc<dyn NameLookup>) -> Self {
-        Self { guard, names, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+    pub(super) fn new(guard: SsrfGuard, resolver: Arc<dyn DnsResolver>) -> Self {
+        Self { guard, resolver, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let Self { guard, names, lookups } = self.clone();
+        let Self { guard, resolver, lookups } = self.clone();
         Box::pin(async move {
             let permit = lookups.acquire_owned().await?;
             // Tokio's own `lookup_host` cannot hold the permit for as long as the thread is blocked,
             // which is longer than this future when the attempt times out.
             let lookup = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
-                names.addresses(name.as_str())
+                resolver.addresses(name.as_str())
             });
             let addresses = lookup.await??;
             guard.check_all(&addresses)?;
@@ -69,21 +69,21 @@ mod tests {
 
     use crate::config::DestinationConfig;
 
-    use super::super::ssrf_guard::Refusal;
+    use super::super::ssrf_guard::SsrfRefusal;
     use super::*;
 
     /// Answers one look-up after the other.
     #[derive(Debug)]
     struct Script(Mutex<VecDeque<&'static [&'static str]>>);
 
-    impl NameLookup for Script {
+    impl DnsResolver for Script {
         fn addresses(&self, _name: &str) -> io::Result<Vec<SocketAddr>> {
             let next = self.0.lock().unwrap().pop_front().unwrap();
             Ok(next.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect())
         }
     }
 
-    async fn resolve(resolver: &GuardedResolver, name: &str) -> Result<Vec<String>, Refusal> {
+    async fn resolve(resolver: &GuardedResolver, name: &str) -> Result<Vec<String>, SsrfRefusal> {
         match resolver.resolve(name.parse().unwrap()).await {
             Ok(addresses) => Ok(addresses.map(|address| address.ip().to_string()).collect()),
             Err(error) => Err(*error.downcast_ref().unwrap()),
@@ -100,8 +100,8 @@ mod tests {
             &[],
             &["1.1.1.1", "2606:4700::1111"],
         ];
-        let names = Arc::new(Script(Mutex::new(script.into())));
-        let resolver = GuardedResolver::new(SsrfGuard::new(&DestinationConfig::default()), names);
+        let resolver = Arc::new(Script(Mutex::new(script.into())));
+        let resolver = GuardedResolver::new(SsrfGuard::new(&DestinationConfig::default()), resolver);
         let mut answers = Vec::new();
         for _ in 0..script.len() {
             answers.push(resolve(&resolver, "rebinding.example").await);
@@ -109,10 +109,10 @@ mod tests {
         let ok = |addresses: &[&str]| Ok(addresses.iter().map(ToString::to_string).collect());
         let expected = [
             ok(&["1.1.1.1"]),
-            Err(Refusal::Address),
-            Err(Refusal::Address),
-            Err(Refusal::Address),
-            Err(Refusal::NoAddress),
+            Err(SsrfRefusal::Address),
+            Err(SsrfRefusal::Address),
+            Err(SsrfRefusal::Address),
+            Err(SsrfRefusal::NoAddress),
             ok(&["1.1.1.1", "2606:4700::1111"]),
         ];
         assert_eq!(answers, expected);
@@ -122,10 +122,10 @@ mod tests {
     async fn name_of_this_machine_is_refused_unless_private_endpoints_are_allowed() {
         let of_this_machine = async |allow_private_endpoints: bool| {
             let config = DestinationConfig { allow_private_endpoints, ..Default::default() };
-            let resolver = GuardedResolver::new(SsrfGuard::new(&config), Arc::new(SystemLookup));
+            let resolver = GuardedResolver::new(SsrfGuard::new(&config), Arc::new(SystemResolver));
             resolve(&resolver, "localhost").await
         };
         assert!(!of_this_machine(true).await.unwrap().is_empty());
-        assert_eq!(of_this_machine(false).await, Err(Refusal::Address));
+        assert_eq!(of_this_machine(false).await, Err(SsrfRefusal::Address));
     }
 }

@@ -22,7 +22,7 @@ const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// How a receiver answered, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reply<'a> {
+pub(super) struct ResponseSummary<'a> {
     /// The HTTP status; `None` when there was no answer.
     pub(super) status: Option<u16>,
     /// The `Retry-After` field.
@@ -40,7 +40,7 @@ pub(super) const fn is_success(status: u16) -> bool {
 pub(super) fn decide(
     schedule: &RetrySchedule,
     number: u32,
-    reply: Reply<'_>,
+    reply: ResponseSummary<'_>,
     now: Timestamp,
     fraction: f64,
 ) -> Decision {
@@ -84,7 +84,7 @@ mod tests {
 
     fn decided(number: u32, status: Option<u16>, retry_after: Option<&str>) -> Decision {
         let schedule: RetrySchedule = "5s, 5m".parse().unwrap();
-        decide(&schedule, number, Reply { status, retry_after }, NOW, 0.0)
+        decide(&schedule, number, ResponseSummary { status, retry_after }, NOW, 0.0)
     }
 
     fn retry_in(seconds: u64) -> Decision {
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn jitter_adds_a_tenth_at_most() {
         let schedule: RetrySchedule = "100s".parse().unwrap();
-        let reply = Reply { status: None, retry_after: None };
+        let reply = ResponseSummary { status: None, retry_after: None };
         for (fraction, seconds) in [(0.0, 100), (0.5, 105), (1.0, 110), (7.0, 110), (-1.0, 100)] {
             assert_eq!(decide(&schedule, 1, reply, NOW, fraction), retry_in(seconds));
         }

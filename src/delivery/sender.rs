@@ -24,8 +24,8 @@ use crate::domain::{ErrorClass, LeasedDelivery, Timestamp};
 
 use super::DeliveryError;
 use super::failure::{Failure, tidy};
-use super::resolver::{GuardedResolver, NameLookup};
-use super::retry::{Reply, is_success};
+use super::resolver::{DnsResolver, GuardedResolver};
+use super::retry::{ResponseSummary, is_success};
 use super::ssrf_guard::SsrfGuard;
 use super::webhook;
 
@@ -47,12 +47,12 @@ const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Sender {
     client: Client,
     guard: SsrfGuard,
-    options: Options,
+    options: SenderOptions,
 }
 
 /// How webhooks are sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
+pub(super) struct SenderOptions {
     /// A connection is there by then, TLS included.
     pub(super) connect_timeout: Duration,
     /// An attempt has ended by then, whatever the receiver does.
@@ -63,7 +63,7 @@ pub(super) struct Options {
 
 /// What came of sending.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct SendResult {
     /// The HTTP status; `None` when there was no answer.
     pub(super) status: Option<u16>,
     /// What it failed at; `None` when it succeeded.
@@ -73,29 +73,29 @@ pub(super) struct Answer {
     retry_after: Option<String>,
 }
 
-impl Answer {
+impl SendResult {
     /// What the decision about the next attempt is taken from.
-    pub(super) fn reply(&self) -> Reply<'_> {
-        Reply { status: self.status, retry_after: self.retry_after.as_deref() }
+    pub(super) fn reply(&self) -> ResponseSummary<'_> {
+        ResponseSummary { status: self.status, retry_after: self.retry_after.as_deref() }
     }
 }
 
 impl Sender {
-    /// A sender that goes where `guard` lets it, with names looked up in `names`, and trusts what the
+    /// A sender that goes where `guard` lets it, which resolves names with `resolver`, and trusts what the
     /// system trusts and `authorities` besides.
     ///
     /// # Errors
     /// When TLS cannot be set up, say because the system has no root certificates.
     pub(super) fn new(
         guard: SsrfGuard,
-        names: Arc<dyn NameLookup>,
-        options: Options,
+        resolver: Arc<dyn DnsResolver>,
+        options: SenderOptions,
         authorities: Vec<Certificate>,
     ) -> Result<Self, reqwest::Error> {
         // Fails when another part, or another instance in a test, was here before: just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
-            .dns_resolver(GuardedResolver::new(guard.clone(), names))
+            .dns_resolver(GuardedResolver::new(guard.clone(), resolver))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy()
@@ -112,7 +112,7 @@ impl Sender {
 
     /// Makes one attempt, which counts as started at `at`. One that panics has failed like any other: what is
     /// wrong with one delivery must not end the process, and every one after it that makes the same attempt.
-    pub(super) async fn send(&self, delivery: &LeasedDelivery, at: Timestamp) -> Answer {
+    pub(super) async fn send(&self, delivery: &LeasedDelivery, at: Timestamp) -> SendResult {
         let answer = async { Ok(read(self.request(delivery, at).await?).await) };
         contained(answer).await.unwrap_or_else(|failure| {
             if matches!(failure.class, ErrorClass::Signing | ErrorClass::Internal) {
@@ -120,7 +120,7 @@ impl Sender {
                 let (id, error) = (delivery.id, failure.text.as_str());
                 tracing::error!(%org, %endpoint, delivery = %id, error, "a webhook cannot be made");
             }
-            Answer { status: None, failure: Some(failure), excerpt: None, retry_after: None }
+            SendResult { status: None, failure: Some(failure), excerpt: None, retry_after: None }
         })
     }
 
@@ -131,7 +131,7 @@ impl Sender {
         let mut request = Request::new(Method::POST, url.clone());
         *request.headers_mut() = webhook::headers(delivery, at, &body)?;
         *request.body_mut() = Some(body.into());
-        let Options { connect_timeout, timeout, .. } = self.options;
+        let SenderOptions { connect_timeout, timeout, .. } = self.options;
         let sent = self.client.execute(request).await;
         sent.map_err(|error| Failure::request(&error, connect_timeout, timeout))
     }
@@ -156,12 +156,12 @@ async fn contained<T>(attempt: impl Future<Output = Result<T, Failure>>) -> Resu
     AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(panicked)
 }
 
-async fn read(response: Response) -> Answer {
+async fn read(response: Response) -> SendResult {
     let status = response.status();
     let code = status.as_u16();
     let failure = (!is_success(code)).then(|| Failure::status(status));
     let retry_after = retry_after(response.headers());
-    Answer { status: Some(code), failure, excerpt: excerpt(response).await, retry_after }
+    SendResult { status: Some(code), failure, excerpt: excerpt(response).await, retry_after }
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<String> {

@@ -36,7 +36,7 @@ use crate::domain::{Endpoint, Violation};
 /// Why a webhook was not sent. It goes to the tenant, so it tells no address: what a name inside the
 /// operator's network resolves to is nobody's business.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum SsrfRefusal {
     /// Plain HTTP.
     #[error("the endpoint's URL must be https")]
     Scheme,
@@ -71,13 +71,13 @@ impl SsrfGuard {
         let url = Endpoint::parse_url(text, self.allow_private)?;
         match self.check_url(&url) {
             Ok(()) => Ok(url),
-            Err(Refusal::Address) => {
+            Err(SsrfRefusal::Address) => {
                 let rule = "must lead to a public address; others need ALLOW_ENDPOINT_NETWORKS or \
                             ALLOW_PRIVATE_ENDPOINTS";
                 Err(Violation::new("url", "address", rule))
             }
             // Never in practice: a URL that was parsed has a scheme that is allowed, and a host.
-            Err(refusal @ (Refusal::Scheme | Refusal::NoAddress)) => {
+            Err(refusal @ (SsrfRefusal::Scheme | SsrfRefusal::NoAddress)) => {
                 Err(Violation::new("url", "format", refusal.to_string()))
             }
         }
@@ -85,12 +85,12 @@ impl SsrfGuard {
 
     /// Checks what the URL alone tells: its scheme, and its host where that is an address or a name
     /// that stands for one.
-    pub(super) fn check_url(&self, url: &Url) -> Result<(), Refusal> {
+    pub(super) fn check_url(&self, url: &Url) -> Result<(), SsrfRefusal> {
         if self.allow_private {
             return Ok(());
         }
         if url.scheme() != "https" {
-            return Err(Refusal::Scheme);
+            return Err(SsrfRefusal::Scheme);
         }
         match url.host() {
             Some(Host::Ipv4(address)) => self.check(address.into()),
@@ -99,22 +99,22 @@ impl SsrfGuard {
                 self.check(Ipv4Addr::LOCALHOST.into())
             }
             Some(Host::Domain(_)) => Ok(()),
-            None => Err(Refusal::NoAddress),
+            None => Err(SsrfRefusal::NoAddress),
         }
     }
 
     /// Checks what a name resolved to.
-    pub(super) fn check_all(&self, addresses: &[SocketAddr]) -> Result<(), Refusal> {
+    pub(super) fn check_all(&self, addresses: &[SocketAddr]) -> Result<(), SsrfRefusal> {
         if addresses.is_empty() {
-            return Err(Refusal::NoAddress);
+            return Err(SsrfRefusal::NoAddress);
         }
         addresses.iter().try_for_each(|address| self.check(address.ip()))
     }
 
-    fn check(&self, address: IpAddr) -> Result<(), Refusal> {
+    fn check(&self, address: IpAddr) -> Result<(), SsrfRefusal> {
         let address = end_of(address);
         let allowed = self.allow_private || is_public(address) || self.networks.contain(address);
-        if allowed { Ok(()) } else { Err(Refusal::Address) }
+        if allowed { Ok(()) } else { Err(SsrfRefusal::Address) }
     }
 }
 

@@ -7,7 +7,7 @@ fn guard(allow_private_endpoints: bool, networks: &str) -> SsrfGuard {
     SsrfGuard::new(&DestinationConfig { allow_private_endpoints, allow_endpoint_networks })
 }
 
-fn check(address: &str) -> Result<(), Refusal> {
+fn check(address: &str) -> Result<(), SsrfRefusal> {
     guard(false, "").check(address.parse().unwrap())
 }
 
@@ -133,7 +133,7 @@ fn public_addresses_pass() {
 fn everything_else_is_refused() {
     for (kind, addresses) in FORBIDDEN {
         for address in *addresses {
-            assert_eq!(check(address), Err(Refusal::Address), "{kind}: {address}");
+            assert_eq!(check(address), Err(SsrfRefusal::Address), "{kind}: {address}");
         }
     }
 }
@@ -222,9 +222,9 @@ fn what_is_refused_when_it_is_set_is_refused_when_it_is_sent() {
     let guard = guard(false, "");
     for (host, _) in HOSTS.iter().filter(|(_, expected)| *expected == "address") {
         let url = format!("https://{host}/hook").parse().unwrap();
-        assert_eq!(guard.check_url(&url), Err(Refusal::Address), "{host}");
+        assert_eq!(guard.check_url(&url), Err(SsrfRefusal::Address), "{host}");
     }
-    assert_eq!(guard.check_url(&"http://1.1.1.1/".parse().unwrap()), Err(Refusal::Scheme));
+    assert_eq!(guard.check_url(&"http://1.1.1.1/".parse().unwrap()), Err(SsrfRefusal::Scheme));
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn operator_may_allow_networks_and_they_still_need_https() {
         assert_eq!(guard.check(address.parse().unwrap()), Ok(()), "{address}");
     }
     for address in ["10.2.0.1", "127.0.0.1", "fd00:2::7", "::10.1.0.1", "2002:a01:1::"] {
-        assert_eq!(guard.check(address.parse().unwrap()), Err(Refusal::Address), "{address}");
+        assert_eq!(guard.check(address.parse().unwrap()), Err(SsrfRefusal::Address), "{address}");
     }
     assert!(guard.parse_url("https://10.1.0.1/").is_ok());
     assert_eq!(guard.parse_url("http://10.1.0.1/").unwrap_err().code, "scheme");
@@ -267,7 +267,7 @@ fn one_forbidden_address_refuses_the_whole_name() {
     let public: SocketAddr = "8.8.8.8:0".parse().unwrap();
     let private: SocketAddr = "10.0.0.1:0".parse().unwrap();
     assert_eq!(guard.check_all(&[public]), Ok(()));
-    assert_eq!(guard.check_all(&[public, private]), Err(Refusal::Address));
-    assert_eq!(guard.check_all(&[private, public]), Err(Refusal::Address));
-    assert_eq!(guard.check_all(&[]), Err(Refusal::NoAddress));
+    assert_eq!(guard.check_all(&[public, private]), Err(SsrfRefusal::Address));
+    assert_eq!(guard.check_all(&[private, public]), Err(SsrfRefusal::Address));
+    assert_eq!(guard.check_all(&[]), Err(SsrfRefusal::NoAddress));
 }

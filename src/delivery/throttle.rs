@@ -7,27 +7,27 @@ use std::collections::HashMap;
 
 use crate::domain::{Endpoint, EndpointId, Timestamp};
 
-use super::breaker::{Breaker, Health, Permit};
+use super::breaker::{AttemptSignal, Breaker, Permit};
 use super::endpoint_rate::EndpointRate;
 
 /// Endpoints that something is remembered of at most: those that fail, and those that were sent
 /// something under a rate limit within the last second. Of more, only the rate limits are kept.
-const GATES_MAX: usize = 16_384;
+const THROTTLES_MAX: usize = 16_384;
 /// How many seconds' worth of deliveries may wait in memory for an endpoint with a rate limit.
-const PACED_SECONDS: u32 = 10;
+const RATE_BACKLOG_SECONDS: u32 = 10;
 
 /// The gates of all endpoints.
 #[derive(Debug)]
 pub(super) struct EndpointThrottles {
     /// For endpoints without a `max_concurrency` of their own.
     concurrency: usize,
-    by_endpoint: HashMap<EndpointId, Gate>,
+    by_endpoint: HashMap<EndpointId, EndpointThrottle>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Gate {
+struct EndpointThrottle {
     breaker: Breaker,
-    pace: Option<EndpointRate>,
+    rate: Option<EndpointRate>,
 }
 
 /// Whether an attempt may start.
@@ -48,22 +48,22 @@ impl EndpointThrottles {
     }
 
     /// Whether an attempt may start at `endpoint`, to which so many are in flight.
-    pub(super) fn admission(
+    pub(super) fn start_decision(
         &self,
         endpoint: &Endpoint,
-        under_way: usize,
+        in_flight: usize,
         now: Timestamp,
     ) -> StartDecision {
-        if under_way >= self.concurrency_of(endpoint) {
+        if in_flight >= self.concurrency_of(endpoint) {
             return StartDecision::Later;
         }
-        match self.passage(endpoint.id, now) {
-            Permit::ShutUntil(_) | Permit::Probing => return StartDecision::Later,
-            Permit::Probe | Permit::Open => {}
+        match self.permit(endpoint.id, now) {
+            Permit::DenyUntil(_) | Permit::DenyWhileProbing => return StartDecision::Later,
+            Permit::Probe | Permit::Allow => {}
         }
-        let pace = self.by_endpoint.get(&endpoint.id).and_then(|gate| gate.pace);
-        match pace.filter(|_| endpoint.policy.rate_limit_per_second.is_some()) {
-            Some(pace) if pace.ready_at() > now => StartDecision::At(pace.ready_at()),
+        let rate = self.by_endpoint.get(&endpoint.id).and_then(|throttle| throttle.rate);
+        match rate.filter(|_| endpoint.policy.rate_limit_per_second.is_some()) {
+            Some(rate) if rate.ready_at() > now => StartDecision::At(rate.ready_at()),
             Some(_) | None => StartDecision::Now,
         }
     }
@@ -71,10 +71,10 @@ impl EndpointThrottles {
     /// An attempt starts. `true` when it is the probe of a breaker.
     pub(super) fn start(&mut self, endpoint: &Endpoint, now: Timestamp) -> bool {
         if let Some(per_second) = endpoint.policy.rate_limit_per_second {
-            let gate = self.remember(endpoint.id);
-            gate.pace.get_or_insert(EndpointRate::new(now)).start(per_second, now);
+            let throttle = self.remember(endpoint.id);
+            throttle.rate.get_or_insert(EndpointRate::new(now)).start(per_second, now);
         }
-        self.by_endpoint.get_mut(&endpoint.id).is_some_and(|gate| gate.breaker.start(now))
+        self.by_endpoint.get_mut(&endpoint.id).is_some_and(|throttle| throttle.breaker.start(now))
     }
 
     /// An attempt has ended. Says whether the breaker has opened or closed by it.
@@ -82,21 +82,21 @@ impl EndpointThrottles {
         &mut self,
         endpoint: EndpointId,
         probe: bool,
-        health: Health,
+        signal: AttemptSignal,
         now: Timestamp,
     ) -> BreakerTransition {
-        if health == Health::Works && !self.by_endpoint.contains_key(&endpoint) {
+        if signal == AttemptSignal::Success && !self.by_endpoint.contains_key(&endpoint) {
             return BreakerTransition::None;
         }
         if self.is_full_without(endpoint, now) {
             return BreakerTransition::None;
         }
-        let gate = self.remember(endpoint);
-        let was_open = gate.breaker.is_open();
-        gate.breaker.end(probe, health, now);
-        let is_open = gate.breaker.is_open();
-        let gate = *gate;
-        if !gate.is_needed(now) {
+        let throttle = self.remember(endpoint);
+        let was_open = throttle.breaker.is_open();
+        throttle.breaker.end(probe, signal, now);
+        let is_open = throttle.breaker.is_open();
+        let throttle = *throttle;
+        if !throttle.is_needed(now) {
             self.by_endpoint.remove(&endpoint);
         }
         match (was_open, is_open) {
@@ -108,20 +108,22 @@ impl EndpointThrottles {
     }
 
     /// What the breaker of an endpoint lets through.
-    pub(super) fn passage(&self, endpoint: EndpointId, now: Timestamp) -> Permit {
-        self.by_endpoint.get(&endpoint).map_or(Permit::Open, |gate| gate.breaker.passage(now))
+    pub(super) fn permit(&self, endpoint: EndpointId, now: Timestamp) -> Permit {
+        self.by_endpoint
+            .get(&endpoint)
+            .map_or(Permit::Allow, |throttle| throttle.breaker.permit(now))
     }
 
     /// The endpoints whose breakers are open.
     pub(super) fn open(&self) -> impl Iterator<Item = EndpointId> {
-        let open = self.by_endpoint.iter().filter(|(_, gate)| gate.breaker.is_open());
+        let open = self.by_endpoint.iter().filter(|(_, throttle)| throttle.breaker.is_open());
         open.map(|(endpoint, _)| *endpoint)
     }
 
     /// How many deliveries may wait in memory for an endpoint with a rate limit.
     pub(super) fn waiting_max(endpoint: &Endpoint) -> Option<usize> {
         let per_second = endpoint.policy.rate_limit_per_second?;
-        usize::try_from(per_second.saturating_mul(PACED_SECONDS)).ok()
+        usize::try_from(per_second.saturating_mul(RATE_BACKLOG_SECONDS)).ok()
     }
 
     fn concurrency_of(&self, endpoint: &Endpoint) -> usize {
@@ -135,15 +137,16 @@ impl EndpointThrottles {
     /// Whether there is no room to remember another one, not even when all that matters least is
     /// forgotten.
     fn is_full_without(&mut self, endpoint: EndpointId, now: Timestamp) -> bool {
-        if self.by_endpoint.len() < GATES_MAX || self.by_endpoint.contains_key(&endpoint) {
+        if self.by_endpoint.len() < THROTTLES_MAX || self.by_endpoint.contains_key(&endpoint) {
             return false;
         }
-        self.by_endpoint.retain(|_, gate| gate.breaker.is_open() || gate.is_paced(now));
-        self.by_endpoint.len() >= GATES_MAX
+        self.by_endpoint
+            .retain(|_, throttle| throttle.breaker.is_open() || throttle.is_rate_limited(now));
+        self.by_endpoint.len() >= THROTTLES_MAX
     }
 
-    fn remember(&mut self, endpoint: EndpointId) -> &mut Gate {
-        let new = Gate { breaker: Breaker::default(), pace: None };
+    fn remember(&mut self, endpoint: EndpointId) -> &mut EndpointThrottle {
+        let new = EndpointThrottle { breaker: Breaker::default(), rate: None };
         self.by_endpoint.entry(endpoint).or_insert(new)
     }
 }
@@ -159,12 +162,12 @@ pub(super) enum BreakerTransition {
     Closed,
 }
 
-impl Gate {
+impl EndpointThrottle {
     fn is_needed(&self, now: Timestamp) -> bool {
-        self.breaker != Breaker::default() || self.is_paced(now)
+        self.breaker != Breaker::default() || self.is_rate_limited(now)
     }
 
-    fn is_paced(&self, now: Timestamp) -> bool {
-        self.pace.is_some_and(|pace| pace.ready_at() > now)
+    fn is_rate_limited(&self, now: Timestamp) -> bool {
+        self.rate.is_some_and(|rate| rate.ready_at() > now)
     }
 }

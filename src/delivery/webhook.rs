@@ -6,7 +6,7 @@ use reqwest::header::{
     USER_AGENT,
 };
 
-use crate::domain::{Event, LeasedDelivery, Timestamp, DecryptionError};
+use crate::domain::{DecryptionError, Event, LeasedDelivery, Timestamp};
 
 use super::signer::sign_with_all;
 

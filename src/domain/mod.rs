@@ -4,9 +4,9 @@
 //! module of the crate. Text from outside becomes one of these types once, at the edge; from there
 //! on a value of the type is valid by construction.
 
-mod client_network;
 mod api_key;
 mod audit;
+mod client_network;
 mod custom_headers;
 mod dead_letter;
 mod delivery;
@@ -27,9 +27,9 @@ mod timestamp;
 mod trace;
 mod violation;
 
-pub use client_network::ClientNetwork;
 pub use api_key::{ApiKey, KeyHash, KeyRotationRefusal, Role};
-pub use audit::{Actor, AuditEntry, ActorKind};
+pub use audit::{Actor, ActorKind, AuditEntry};
+pub use client_network::ClientNetwork;
 pub use custom_headers::CustomHeaders;
 pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, DeadReasonError};
 pub use delivery::{
@@ -38,8 +38,8 @@ pub use delivery::{
 };
 pub use delivery_policy::{DeliveryPolicy, DeliveryPolicyChange, RetrySchedule, parse_duration};
 pub use endpoint::{
-    Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters, Decrypted, SecretRotationRefusal,
-    DecryptionError,
+    Decrypted, DecryptionError, Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters,
+    SecretRotationRefusal,
 };
 pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventType};
@@ -48,7 +48,7 @@ pub use media_type::MediaType;
 pub use new_event::{
     NewEvent, NewEventError, NewEventLimits, parse_batch, parse_event, parse_lines, parse_raw,
 };
-pub use org::{OrgDeletion, OrgLimit, Org, OrgChange, OrgLimits, OrgState};
+pub use org::{Org, OrgChange, OrgDeletion, OrgLimit, OrgLimits, OrgState};
 pub use page::{Cursor, Page, PageRequest};
 pub use replay::{Replay, ReplayStatus};
 pub use scope::{Scope, Scopes, UnknownScope};

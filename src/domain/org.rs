@@ -284,7 +284,8 @@ mod tests {
 
     #[test]
     fn limits_keep_their_places_and_have_ranges() {
-        let limits = OrgLimits::default().with(OrgLimit::Keys, Some(3)).with(OrgLimit::Burst, Some(7));
+        let limits =
+            OrgLimits::default().with(OrgLimit::Keys, Some(3)).with(OrgLimit::Burst, Some(7));
         assert_eq!((limits.get(OrgLimit::Keys), limits.get(OrgLimit::Burst)), (Some(3), Some(7)));
         assert_eq!(limits.with(OrgLimit::Keys, None).get(OrgLimit::Keys), None);
         for (place, limit) in OrgLimit::ALL.into_iter().enumerate() {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::problem::{Blame, Problem};
 use super::quota;
 use crate::auth::{AuthError, IssueError};
-use crate::domain::{KeyRotationRefusal, SecretRotationRefusal, Scopes, TraceId, Violation};
+use crate::domain::{KeyRotationRefusal, Scopes, SecretRotationRefusal, TraceId, Violation};
 use crate::ingest::AcceptError;
 use crate::limit::RateLimitState;
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};

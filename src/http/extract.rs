@@ -210,7 +210,9 @@ async fn principal(
             let watch = Stopwatch::start();
             let result = match last {
                 Some(last) => {
-                    app.authenticator.authenticate_on_connection(key, &last.key_cache, watch, client).await
+                    app.authenticator
+                        .authenticate_on_connection(key, &last.key_cache, watch, client)
+                        .await
                 }
                 None => app.authenticator.authenticate(key, client).await,
             };

@@ -13,8 +13,8 @@ use bytes::BytesMut;
 use super::error::ApiError;
 use super::extract::Tenant;
 use super::state::AppState;
-use crate::domain::{OrgLimit, Month, OrgLimits};
-use crate::limit::{RateLimitState, OrgRate, RateDecision};
+use crate::domain::{Month, OrgLimit, OrgLimits};
+use crate::limit::{OrgRate, RateDecision, RateLimitState};
 use crate::runtime::Stopwatch;
 use crate::telemetry::RejectedRequest;
 
@@ -33,7 +33,11 @@ pub(super) enum Counted {
 }
 
 /// Takes `events` from what the tenant may send, and tells what is left.
-pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Result<RateLimitState, ApiError> {
+pub(super) fn take(
+    app: &AppState,
+    tenant: &Tenant,
+    events: NonZeroU32,
+) -> Result<RateLimitState, ApiError> {
     let watch = Stopwatch::start();
     let principal = &tenant.principal;
     if let Some(events_per_month) = principal.limits.get(OrgLimit::EventsPerMonth)
@@ -47,8 +51,12 @@ pub(super) fn take(app: &AppState, tenant: &Tenant, events: NonZeroU32) -> Resul
     app.metrics.rate_limit_check_latency_seconds.observe(watch.seconds());
     let refusal = match verdict {
         RateDecision::Allowed(quota) => return Ok(quota),
-        RateDecision::Denied { state: quota, retry_after } => ApiError::RateLimited { quota, retry_after },
-        RateDecision::ExceedsBurst(quota) => ApiError::BatchOverRateLimit { quota, events: events.get() },
+        RateDecision::Denied { state: quota, retry_after } => {
+            ApiError::RateLimited { quota, retry_after }
+        }
+        RateDecision::ExceedsBurst(quota) => {
+            ApiError::BatchOverRateLimit { quota, events: events.get() }
+        }
     };
     app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
     Err(refusal)
@@ -76,7 +84,9 @@ pub(super) fn take_bytes(app: &AppState, tenant: &Tenant, body: &[u8]) -> Result
     let Some(bytes) = NonZeroU32::new(bytes) else { return Ok(()) };
     let refusal = match app.limiter.check_bytes(tenant.org_id, per_minute, bytes) {
         RateDecision::Allowed(_) => return Ok(()),
-        RateDecision::Denied { state: quota, retry_after } => ApiError::ByteRateLimited { quota, retry_after },
+        RateDecision::Denied { state: quota, retry_after } => {
+            ApiError::ByteRateLimited { quota, retry_after }
+        }
         RateDecision::ExceedsBurst(_) => {
             ApiError::TooLarge { what: "a request", bytes_max: per_minute as usize }
         }

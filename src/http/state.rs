@@ -11,7 +11,7 @@ use super::vitals::{OldestDue, Readings};
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
 use crate::delivery::{DeliveryHandle, DeliveryHealth, SsrfGuard};
-use crate::domain::{OrgLimit, NewEventLimits, OrgLimits, Timestamp};
+use crate::domain::{NewEventLimits, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::{Backlog, Intake};
 use crate::limit::RateLimiter;
 use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};

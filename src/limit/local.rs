@@ -155,7 +155,13 @@ impl RateLimiter {
         self.clock.now().duration_since(earlier).into()
     }
 
-    fn take(&self, limiters: &Limiters, org: OrgId, rate: EffectiveRate, cost: NonZeroU32) -> RateDecision {
+    fn take(
+        &self,
+        limiters: &Limiters,
+        org: OrgId,
+        rate: EffectiveRate,
+        cost: NonZeroU32,
+    ) -> RateDecision {
         let limiter = self.limiter(limiters, org, rate);
         match limiter.gcra.check_n(cost) {
             Ok(Ok(state)) => {
@@ -206,7 +212,12 @@ fn at_least_one(per_minute: u32) -> NonZeroU32 {
 fn state_of(rate: EffectiveRate, remaining: u32) -> RateLimitState {
     let (limit, burst) = (rate.per_minute.get(), rate.burst.get());
     let used = burst.saturating_sub(remaining);
-    RateLimitState { limit, burst, remaining, reset: WINDOW.mul_f64(f64::from(used) / f64::from(limit)) }
+    RateLimitState {
+        limit,
+        burst,
+        remaining,
+        reset: WINDOW.mul_f64(f64::from(used) / f64::from(limit)),
+    }
 }
 
 /// Events that a limit refills in `span`, rounded up.
@@ -244,7 +255,8 @@ mod tests {
             };
             assert_eq!((state.limit, state.remaining), (3, left));
         }
-        let RateDecision::Denied { state, retry_after } = limiter.check(org, DEFAULT, cost(1)) else {
+        let RateDecision::Denied { state, retry_after } = limiter.check(org, DEFAULT, cost(1))
+        else {
             panic!("allowed a fourth")
         };
         assert_eq!(state.remaining, 0);

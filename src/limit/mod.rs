@@ -16,4 +16,4 @@
 
 mod local;
 
-pub use local::{RateLimitState, OrgRate, RateLimiter, RateDecision};
+pub use local::{OrgRate, RateDecision, RateLimitState, RateLimiter};

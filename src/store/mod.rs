@@ -53,8 +53,8 @@ use crate::domain::{
     Actor, ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter,
     DeadLetterId, Delivery, DeliveryFilter, DeliveryId, Endpoint, EndpointChange, EndpointId,
     Event, EventFilter, EventId, InstanceId, KeyRotationRefusal, Lease, LeasedDelivery, Month, Org,
-    OrgChange, OrgId, Outcome, Page, PageRequest, Replay, ReplayId, SecretRotationRefusal, SigningSecret,
-    Timestamp,
+    OrgChange, OrgId, Outcome, Page, PageRequest, Replay, ReplayId, SecretRotationRefusal,
+    SigningSecret, Timestamp,
 };
 use crate::runtime::{Stopwatch, Wake};
 use crate::telemetry::{DbOperation, Metrics};

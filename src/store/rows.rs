@@ -18,8 +18,8 @@ use super::{
 };
 use crate::domain::{
     ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId,
-    OrgDeletion, Delivery, DeliveryId, DeliveryPolicy, Endpoint, EndpointId, Event, EventId,
-    EventTypeFilter, KeyHash, OrgLimit, Org, OrgId, OrgLimits, PageRequest, Replay, ReplayId, Role,
+    Delivery, DeliveryId, DeliveryPolicy, Endpoint, EndpointId, Event, EventId, EventTypeFilter,
+    KeyHash, Org, OrgDeletion, OrgId, OrgLimit, OrgLimits, PageRequest, Replay, ReplayId, Role,
     Timestamp, TraceId,
 };
 

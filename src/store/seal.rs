@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::SecretsKeys;
 use crate::domain::{
-    CustomHeaders, Endpoint, EndpointId, OrgId, Decrypted, Secrets, SigningSecret, DecryptionError,
+    CustomHeaders, Decrypted, DecryptionError, Endpoint, EndpointId, OrgId, Secrets, SigningSecret,
 };
 
 use super::StoreError;
@@ -185,7 +185,9 @@ impl Keyring {
     fn open(&self, place: Place, column: &str, text: &str) -> Decrypted<String> {
         let Some(sealed) = text.strip_prefix(HEAD) else { return Ok(text.to_owned()) };
         let unreadable = |why: String| {
-            DecryptionError(format!("the endpoint's secrets cannot be read, see SECRETS_KEY: {why}"))
+            DecryptionError(format!(
+                "the endpoint's secrets cannot be read, see SECRETS_KEY: {why}"
+            ))
         };
         let (id, sealed) = sealed.split_once('.').unwrap_or((sealed, ""));
         let key = self.0.iter().find(|key| key.id == id);

@@ -8,11 +8,12 @@ use argon2::password_hash::PasswordHasher;
 use argon2::{Algorithm, Argon2, Params, Version};
 use futures_util::future::join_all;
 use hookgate::auth::{
-    AuthError, Authenticator, IssueError, ConnectionKeyCache, Principal, issue_key, watch_changed_keys,
+    AuthError, Authenticator, ConnectionKeyCache, IssueError, Principal, issue_key,
+    watch_changed_keys,
 };
 use hookgate::config::{AuthConfig, StoreConfig};
 use hookgate::domain::{
-    Actor, ApiKeyId, KeyHash, OrgLimit, Org, OrgChange, OrgId, Role, Scopes, Timestamp,
+    Actor, ApiKeyId, KeyHash, Org, OrgChange, OrgId, OrgLimit, Role, Scopes, Timestamp,
 };
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
 use hookgate::store::SharedStore;
@@ -212,10 +213,16 @@ async fn connection_reads_its_key_again_after_the_ttl() {
     let world = World::with_ttl(NO_TTL).await;
     let (key_id, key) = world.key().await;
     let last = ConnectionKeyCache::default();
-    world.authenticator.authenticate_on_connection(&key, &last, Stopwatch::start(), client).await.unwrap();
+    world
+        .authenticator
+        .authenticate_on_connection(&key, &last, Stopwatch::start(), client)
+        .await
+        .unwrap();
     world.revoke(key_id).await;
-    let again =
-        world.authenticator.authenticate_on_connection(&key, &last, Stopwatch::start(), client).await;
+    let again = world
+        .authenticator
+        .authenticate_on_connection(&key, &last, Stopwatch::start(), client)
+        .await;
     assert!(matches!(again, Err(AuthError::Expired)));
 }
 

@@ -109,7 +109,7 @@ pub(in super::super) async fn cancel(
     let cancelled =
         app.store.cancel_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = cancelled.map_err(ApiError::Delivery)?;
-    app.delivery.forget_delivery(id);
+    app.delivery.evict_delivery(id);
     answer::ok(&DeliveryView::from(delivery))
 }
 

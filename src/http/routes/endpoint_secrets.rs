@@ -17,7 +17,7 @@ use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
 use crate::domain::{
-    Endpoint, EndpointId, PublicKey, SecretRotationRefusal, SecretChoice, Secrets, SignatureScheme,
+    Endpoint, EndpointId, PublicKey, SecretChoice, SecretRotationRefusal, Secrets, SignatureScheme,
     SigningSecret, Timestamp,
 };
 
@@ -83,7 +83,7 @@ pub(in super::super) async fn rotate(
     let rotated =
         app.store.rotate_secret(tenant.org_id, id, &new, overlap, &tenant.actor(), now).await?;
     let rotated = rotated.map_err(ApiError::Rotation)?;
-    app.delivery.forget(id);
+    app.delivery.evict_endpoint(id);
     shown(&rotated, now)
 }
 

@@ -141,7 +141,7 @@ pub(in super::super) async fn change(
     let changed =
         app.store.update_endpoint(tenant.org_id, id, &change, &tenant.actor(), now).await?;
     let changed = changed.ok_or(ApiError::NotFound)?;
-    app.delivery.forget(id);
+    app.delivery.evict_endpoint(id);
     answer::ok(&EndpointDetail::of(&changed))
 }
 
@@ -158,7 +158,7 @@ pub(in super::super) async fn remove(
     if !removed {
         return Err(ApiError::NotFound);
     }
-    app.delivery.forget(id);
+    app.delivery.evict_endpoint(id);
     Ok(answer::no_content())
 }
 
@@ -179,7 +179,7 @@ pub(in super::super) async fn cancel_pending(
         let step = app.store.cancel_pending(tenant.org_id, id, now, &by, now).await?;
         cancelled += step;
         if step == 0 {
-            app.delivery.forget(id);
+            app.delivery.evict_endpoint(id);
             return answer::ok(&Cancelled { cancelled });
         }
     }

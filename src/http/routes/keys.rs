@@ -19,7 +19,7 @@ use super::super::state::AppState;
 use super::answer;
 use crate::auth::IssuedKey;
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, OrgLimit, Org, OrgId, Page, Role, Scope, Scopes, Timestamp, Violation,
+    Actor, ApiKey, ApiKeyId, Org, OrgId, OrgLimit, Page, Role, Scope, Scopes, Timestamp, Violation,
 };
 use crate::store::{AddRefusal, Holdings};
 

@@ -15,7 +15,7 @@ use super::super::fields::{self, Checked, Fields, NoFields};
 use super::super::query::Query;
 use super::super::state::AppState;
 use super::answer;
-use crate::domain::{OrgLimit, Org, OrgChange, OrgId};
+use crate::domain::{Org, OrgChange, OrgId, OrgLimit};
 
 /// `POST /api/admin/orgs`.
 pub(in super::super) async fn create(

@@ -10,7 +10,7 @@ use super::super::query::Query;
 use super::super::quota;
 use super::super::state::{AppState, Settings};
 use super::answer;
-use crate::domain::{ApiKeyId, OrgLimit, Month, OrgId, OrgLimits, Scopes, Timestamp};
+use crate::domain::{ApiKeyId, Month, OrgId, OrgLimit, OrgLimits, Scopes, Timestamp};
 
 /// An organisation as its own keys see it.
 #[derive(Serialize)]

@@ -6,7 +6,8 @@ use sqlx::postgres::PgRow;
 
 use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{
-    Actor, Cursor, Endpoint, EndpointChange, EndpointId, OrgLimit, OrgId, Page, PageRequest, Timestamp,
+    Actor, Cursor, Endpoint, EndpointChange, EndpointId, OrgId, OrgLimit, Page, PageRequest,
+    Timestamp,
 };
 use crate::store::audit::Note;
 use crate::store::rows::{self, endpoint_columns};

@@ -9,7 +9,8 @@ use sqlx::{PgConnection, Postgres};
 
 use super::{PostgresStore, audit, moment, orgs};
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, Cursor, KeyRotationRefusal, OrgLimit, OrgId, Page, PageRequest, Timestamp,
+    Actor, ApiKey, ApiKeyId, Cursor, KeyRotationRefusal, OrgId, OrgLimit, Page, PageRequest,
+    Timestamp,
 };
 use crate::store::audit::Note;
 use crate::store::rows::{self, key_columns};

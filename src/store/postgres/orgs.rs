@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::{PostgresStore, audit, endpoints, moment};
 use crate::domain::{
-    Actor, Cursor, OrgDeletion, EndpointId, OrgLimit, Org, OrgChange, OrgId, Page, PageRequest, Timestamp,
+    Actor, Cursor, EndpointId, Org, OrgChange, OrgDeletion, OrgId, OrgLimit, Page, PageRequest,
+    Timestamp,
 };
 use crate::runtime::Wake;
 use crate::store::audit::Note;

@@ -24,11 +24,11 @@ async fn failing(failures: usize, deliveries: usize) -> (World, Receiver) {
 #[tokio::test]
 async fn what_waits_goes_back_to_the_store_uncounted_and_all_of_it_arrives_after_the_probe() {
     let (world, receiver) = failing(FAILURES, 30).await;
-    let (mut part, _handed_over) = world.delivery();
-    let control = part.control();
-    assert_eq!(part.run_once().await.unwrap(), FAILURES, "then it opens");
+    let (mut service, _handed_over) = world.delivery();
+    let handle = service.handle();
+    assert_eq!(service.run_once().await.unwrap(), FAILURES, "then it opens");
     assert_eq!(world.metrics.endpoint_breakers_open.get(), 1);
-    assert_eq!(control.shut().borrow().len(), 1, "nothing is planned leased for it");
+    assert_eq!(handle.backpressured().borrow().len(), 1, "nothing is planned leased for it");
     let waiting = |row: &&hookgate::domain::Delivery| row.attempts == 0;
     let rows = world.rows().await;
     assert_eq!(rows.iter().filter(waiting).count(), 20);
@@ -36,12 +36,12 @@ async fn what_waits_goes_back_to_the_store_uncounted_and_all_of_it_arrives_after
     assert!(rows.iter().filter(waiting).all(|row| row.next_attempt_at == Some(probe_at)));
 
     world.clock.advance(Duration::from_secs(4));
-    assert_eq!(part.run_once().await.unwrap(), 0, "retries are due, but it is left alone");
+    assert_eq!(service.run_once().await.unwrap(), 0, "retries are due, but it is left alone");
     world.clock.advance(Duration::from_secs(1));
-    assert_eq!(part.run_once().await.unwrap(), 1, "the probe");
+    assert_eq!(service.run_once().await.unwrap(), 1, "the probe");
     assert_eq!(world.metrics.endpoint_breakers_open.get(), 0);
-    assert_eq!(control.shut().borrow().len(), 0);
-    assert_eq!(part.run_once().await.unwrap(), 29, "and everything that waited for it");
+    assert_eq!(handle.backpressured().borrow().len(), 0);
+    assert_eq!(service.run_once().await.unwrap(), 29, "and everything that waited for it");
 
     let rows = world.rows().await;
     assert!(rows.iter().all(|row| row.status == DeliveryStatus::Delivered));
@@ -52,17 +52,17 @@ async fn what_waits_goes_back_to_the_store_uncounted_and_all_of_it_arrives_after
 #[tokio::test]
 async fn each_probe_that_fails_makes_the_next_pause_longer_and_counts_as_an_attempt() {
     let (world, receiver) = failing(FAILURES + 2, 30).await;
-    let (mut part, _handed_over) = world.delivery();
-    assert_eq!(part.run_once().await.unwrap(), FAILURES);
+    let (mut service, _handed_over) = world.delivery();
+    assert_eq!(service.run_once().await.unwrap(), FAILURES);
     for pause in [5, 10] {
         world.clock.advance(Duration::from_secs(pause - 1));
-        assert_eq!(part.run_once().await.unwrap(), 0, "{pause}");
+        assert_eq!(service.run_once().await.unwrap(), 0, "{pause}");
         world.clock.advance(Duration::from_secs(1));
-        assert_eq!(part.run_once().await.unwrap(), 1, "{pause}");
+        assert_eq!(service.run_once().await.unwrap(), 1, "{pause}");
     }
     world.clock.advance(Duration::from_secs(20));
-    assert_eq!(part.run_once().await.unwrap(), 1);
-    while part.run_once().await.unwrap() > 0 {}
+    assert_eq!(service.run_once().await.unwrap(), 1);
+    while service.run_once().await.unwrap() > 0 {}
     let rows = world.rows().await;
     assert!(rows.iter().all(|row| row.status == DeliveryStatus::Delivered));
     let counted: u32 = rows.iter().map(|row| row.attempts).sum();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hookgate::domain::{DeliveryStatus, ErrorClass, SigningSecret};
 
-use super::names::Names;
+use super::scripted_resolver::ScriptedResolver;
 use super::world::World;
 use crate::support::faulty::{Act, Faulty};
 use crate::support::receiver::Receiver;
@@ -23,10 +23,10 @@ async fn connections_are_kept_and_used_again() {
     let world = World::with(&["--endpoint-concurrency=1"]).await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
-    let (mut part, _handed_over) = world.delivery();
+    let (mut service, _handed_over) = world.delivery();
     for _ in 0..3 {
         world.publish("user.login", 20).await;
-        assert_eq!(part.run_once().await.unwrap(), 20);
+        assert_eq!(service.run_once().await.unwrap(), 20);
     }
     assert_eq!(receiver.so_far().len(), 60);
     assert_eq!(receiver.connections(), 1);
@@ -54,8 +54,8 @@ async fn every_request_that_a_receiver_sees_is_an_attempt_that_is_recorded() {
             Faulty::start(move |number| if number % 2 == 1 { way } else { Act::Answer }).await;
         let world = world(&receiver, &["--retry-schedule=5s,5s,5s,5s,5s,5s,5s,5s,5s,5s"]).await;
         world.publish("user.login", 40).await;
-        let (mut part, _handed_over) = world.delivery();
-        while part.run_once().await.unwrap() > 0 {
+        let (mut service, _handed_over) = world.delivery();
+        while service.run_once().await.unwrap() > 0 {
             world.advance(WAIT);
         }
         let rows = world.rows().await;
@@ -103,13 +103,13 @@ async fn name_that_cannot_be_resolved_is_tried_again() {
     world.endpoint_at(&url, "", secret).await;
     world.publish("user.login", 1).await;
     let answers: [&[&str]; 2] = [&[], &["127.0.0.1"]];
-    let (mut part, _handed_over) = world.delivery_by(Names::script(answers));
-    assert_eq!(part.run_once().await.unwrap(), 1);
+    let (mut service, _handed_over) = world.delivery_with(ScriptedResolver::script(answers));
+    assert_eq!(service.run_once().await.unwrap(), 1);
     let (class, error) = world.last_failure().await;
     assert_eq!(class, ErrorClass::Dns);
     assert_eq!(error, "cannot resolve the host: name server failure");
     world.advance(WAIT);
-    assert_eq!(part.run_once().await.unwrap(), 1);
+    assert_eq!(service.run_once().await.unwrap(), 1);
     assert_eq!(world.row().await.status, DeliveryStatus::Delivered);
 }
 
@@ -153,9 +153,9 @@ async fn dripping_answer_ends_with_the_attempt_and_never_overlaps_with_the_next(
     let flags = ["--delivery-timeout=200ms", "--retry-schedule=5s,5s,5s"];
     let world = world(&receiver, &flags).await;
     world.publish("user.login", 1).await;
-    let (mut part, _handed_over) = world.delivery();
+    let (mut service, _handed_over) = world.delivery();
     for _ in 0..4 {
-        assert_eq!(part.run_once().await.unwrap(), 1);
+        assert_eq!(service.run_once().await.unwrap(), 1);
         world.advance(WAIT);
     }
     let row = world.row().await;

@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 use super::world::World;
 use crate::support::receiver::Receiver;
 
-/// A running part with one webhook in flight at a receiver that holds it, and nine that wait.
+/// A running service with one webhook in flight at a receiver that holds it, and nine that wait.
 struct Held {
     world: World,
     receiver: Receiver,
     endpoint: EndpointId,
-    control: DeliveryHandle,
+    handle: DeliveryHandle,
     lifecycle: Lifecycle,
     _handed_over: mpsc::Sender<hookgate::domain::LeasedDelivery>,
 }
@@ -28,11 +28,11 @@ impl Held {
         receiver.hold();
         world.publish("user.login", 10).await;
         let lifecycle = Lifecycle::new();
-        let (part, handed_over) = world.delivery();
-        let control = part.control();
-        part.start(&lifecycle);
+        let (service, handed_over) = world.delivery();
+        let handle = service.handle();
+        service.start(&lifecycle);
         receiver.received(1).await;
-        Self { world, receiver, endpoint, control, lifecycle, _handed_over: handed_over }
+        Self { world, receiver, endpoint, handle, lifecycle, _handed_over: handed_over }
     }
 
     async fn until_waiting(&self, count: i64) {
@@ -61,7 +61,7 @@ async fn removed_endpoint_gets_nothing_of_what_waited_in_memory() {
             .await
             .unwrap()
     );
-    held.control.forget(held.endpoint);
+    held.handle.evict_endpoint(held.endpoint);
     held.until_waiting(0).await;
     assert_eq!(held.end().await, 1);
     let rows = held.world.rows().await;
@@ -84,7 +84,7 @@ async fn disabled_endpoint_gets_nothing_of_what_waited_and_all_of_it_once_enable
             .update_endpoint(world.org, held.endpoint, &change, &Actor::CLI, now)
             .await
             .unwrap();
-        held.control.forget(held.endpoint);
+        held.handle.evict_endpoint(held.endpoint);
     };
     switch(Some("by its owner")).await;
     held.until_waiting(0).await;
@@ -113,7 +113,7 @@ async fn one_delivery_is_let_go_of_and_the_others_stay() {
     let under_way = held.receiver.so_far()[0].header("webhook-id").to_owned();
     let rows = held.world.rows().await;
     let other = rows.iter().find(|row| row.event_id.to_string() != under_way).unwrap();
-    held.control.forget_delivery(other.id);
+    held.handle.evict_delivery(other.id);
     held.until_waiting(8).await;
     assert_eq!(held.end().await, 1, "the soft stop hands the rest back");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hookgate::domain::{DeliveryStatus, SigningSecret};
 use serde_json::Value;
 
-use super::names::Names;
+use super::scripted_resolver::ScriptedResolver;
 use super::servers::Delivering;
 use super::world::World;
 use crate::support::faulty::{Act, Faulty};
@@ -97,11 +97,11 @@ async fn strikes(fault: &'static str, act: fn(usize) -> Act) -> Row {
     let world = World::with(&["--delivery-timeout=300ms"]).await;
     world.endpoint_at(&receiver.url(), "", SigningSecret::generate().unwrap()).await;
     world.publish("user.login", EVENTS).await;
-    let (mut part, _handed_over) = world.delivery();
-    assert_eq!(part.run_once().await.unwrap(), EVENTS);
+    let (mut service, _handed_over) = world.delivery();
+    assert_eq!(service.run_once().await.unwrap(), EVENTS);
     world.advance(WAIT);
     // So many failures have opened its breaker: one probe first, and then the rest.
-    while part.run_once().await.unwrap() > 0 {}
+    while service.run_once().await.unwrap() > 0 {}
     let (seen, duplicated) = (receiver.requests(), receiver.repeated());
     Row { seen, duplicated, ..recorded(fault, &world).await }
 }
@@ -112,8 +112,8 @@ async fn closes_kept() -> Row {
     let world = World::with(&["--endpoint-concurrency=1", "--retry-schedule=5s,5s,5s,5s"]).await;
     world.endpoint_at(&receiver.url(), "", SigningSecret::generate().unwrap()).await;
     world.publish("user.login", EVENTS).await;
-    let (mut part, _handed_over) = world.delivery();
-    while part.run_once().await.unwrap() > 0 {
+    let (mut service, _handed_over) = world.delivery();
+    while service.run_once().await.unwrap() > 0 {
         world.advance(WAIT);
     }
     let (seen, duplicated) = (receiver.requests(), receiver.repeated());
@@ -150,11 +150,11 @@ async fn flap(
     let url = receiver.url("/").replace("localhost", "hooks.example");
     world.endpoint_at(&url.replace("127.0.0.1", "hooks.example"), "", secret).await;
     world.publish("user.login", EVENTS).await;
-    let (mut part, _handed_over) = world.delivery_by(Names::script(answers));
-    assert_eq!(part.run_once().await.unwrap(), EVENTS);
+    let (mut service, _handed_over) = world.delivery_with(ScriptedResolver::script(answers));
+    assert_eq!(service.run_once().await.unwrap(), EVENTS);
     world.advance(WAIT);
     // So many failures have opened its breaker: one probe first, and then the rest.
-    while part.run_once().await.unwrap() > 0 {}
+    while service.run_once().await.unwrap() > 0 {}
     Row { seen: receiver.so_far().len(), ..recorded(fault, world).await }
 }
 

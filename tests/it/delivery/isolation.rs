@@ -27,8 +27,8 @@ async fn slow_endpoint_does_not_delay_a_fast_one() {
     world.publish("fast.event", 200).await;
 
     let lifecycle = Lifecycle::new();
-    let (part, _handed_over) = world.delivery();
-    part.start(&lifecycle);
+    let (service, _handed_over) = world.delivery();
+    service.start(&lifecycle);
 
     fast.received(200).await;
     assert!(slow.so_far().len() <= 4, "no more than its own share is in flight");
@@ -46,9 +46,9 @@ async fn backlog_larger_than_the_memory_is_claimed_without_waiting_for_the_poll(
     world.endpoint(&receiver, "").await;
     world.publish("user.login", 500).await;
     let lifecycle = Lifecycle::new();
-    let (part, _handed_over) = world.delivery();
+    let (service, _handed_over) = world.delivery();
     receiver.hold();
-    part.start(&lifecycle);
+    service.start(&lifecycle);
     receiver.received(16).await;
     // Two claims fill the lane, and the third passes it by.
     let claims = world.metrics.db_operation(DbOperation::ClaimDeliveries);
@@ -73,8 +73,8 @@ async fn what_is_handed_over_beyond_an_endpoints_share_comes_back_and_arrives() 
     world.endpoint(&receiver, "").await;
     receiver.hold();
     let lifecycle = Lifecycle::new();
-    let (part, handed_over) = world.delivery();
-    part.start(&lifecycle);
+    let (service, handed_over) = world.delivery();
+    service.start(&lifecycle);
     for delivery in world.lease("user.login", 100).await {
         handed_over.send(delivery).await.unwrap();
     }
@@ -98,16 +98,16 @@ async fn what_is_planned_for_a_receiver_that_does_not_get_on_is_left_in_the_stor
     let endpoint = world.endpoint(&receiver, "").await;
     receiver.hold();
     let lifecycle = Lifecycle::new();
-    let (part, handed_over) = world.delivery();
-    let mut shut = part.control().shut();
-    part.start(&lifecycle);
+    let (service, handed_over) = world.delivery();
+    let mut backpressured = service.handle().backpressured();
+    service.start(&lifecycle);
     for delivery in world.lease("user.login", 100).await {
         handed_over.send(delivery).await.unwrap();
     }
-    shut.wait_for(|shut| **shut == [endpoint]).await.unwrap();
+    backpressured.wait_for(|backpressured| **backpressured == [endpoint]).await.unwrap();
     receiver.release();
     receiver.received(100).await;
-    shut.wait_for(|shut| shut.is_empty()).await.unwrap();
+    backpressured.wait_for(|backpressured| backpressured.is_empty()).await.unwrap();
     assert!(lifecycle.drain(Duration::from_secs(30)).await);
 }
 
@@ -115,14 +115,14 @@ async fn what_is_planned_for_a_receiver_that_does_not_get_on_is_left_in_the_stor
 async fn delivery_whose_lease_would_lapse_under_way_is_left_to_the_next_claim() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
-    let (mut part, handed_over) = world.delivery();
+    let (mut service, handed_over) = world.delivery();
     for delivery in world.lease("user.login", 1).await {
         handed_over.send(delivery).await.unwrap();
     }
     world.clock.advance(Duration::from_secs(5 * 60 - 20));
-    assert_eq!(part.run_once().await.unwrap(), 0);
+    assert_eq!(service.run_once().await.unwrap(), 0);
     assert_eq!(receiver.so_far().len(), 0);
     world.clock.advance(Duration::from_secs(20));
-    assert_eq!(part.run_once().await.unwrap(), 1, "the lease has lapsed");
+    assert_eq!(service.run_once().await.unwrap(), 1, "the lease has lapsed");
     assert_eq!(world.row().await.status, DeliveryStatus::Delivered);
 }

@@ -24,8 +24,8 @@ async fn outcomes_outlast_an_outage_of_the_store() {
     other.execute("BEGIN IMMEDIATE").await.unwrap();
 
     let lifecycle = Lifecycle::new();
-    let (part, handed_over) = world.delivery();
-    part.start(&lifecycle);
+    let (service, handed_over) = world.delivery();
+    service.start(&lifecycle);
     for delivery in leased {
         handed_over.send(delivery).await.unwrap();
     }

@@ -17,21 +17,21 @@ async fn no_more_than_max_concurrency_are_under_way_and_a_change_applies_while_r
         max_concurrency: Some(number),
         ..DeliveryPolicyChange::default()
     };
-    world.pace(endpoint, most(Some(2))).await;
+    world.set_policy(endpoint, most(Some(2))).await;
     receiver.hold();
     world.publish("user.login", 30).await;
     let lifecycle = Lifecycle::new();
-    let (part, _handed_over) = world.delivery();
-    let control = part.control();
-    part.start(&lifecycle);
+    let (service, _handed_over) = world.delivery();
+    let handle = service.handle();
+    service.start(&lifecycle);
     receiver.received(2).await;
     while world.metrics.delivery_queue_size.get() != 28 {
         tokio::task::yield_now().await;
     }
     assert_eq!(receiver.so_far().len(), 2);
 
-    world.pace(endpoint, most(None)).await;
-    control.forget(endpoint);
+    world.set_policy(endpoint, most(None)).await;
+    handle.evict_endpoint(endpoint);
     receiver.received(16).await;
     receiver.release();
     receiver.received(30).await;
@@ -46,18 +46,18 @@ async fn no_second_brings_more_than_the_rate_limit() {
         rate_limit_per_second: Some(Some(10)),
         ..DeliveryPolicyChange::default()
     };
-    world.pace(endpoint, rate).await;
+    world.set_policy(endpoint, rate).await;
     world.publish("user.login", 300).await;
-    let (mut part, _handed_over) = world.delivery();
+    let (mut service, _handed_over) = world.delivery();
     let mut in_a_second = 0;
     for _ in 0..100 {
-        in_a_second += part.run_once().await.unwrap();
+        in_a_second += service.run_once().await.unwrap();
         world.clock.advance(Duration::from_millis(10));
     }
     assert!((10..=11).contains(&in_a_second), "{in_a_second}");
     assert!(world.metrics.delivery_queue_size.get() <= 100, "ten seconds' worth waits in memory");
     world.clock.advance(Duration::from_mins(1));
-    assert_eq!(part.run_once().await.unwrap(), 1, "what was not sent is not saved up");
+    assert_eq!(service.run_once().await.unwrap(), 1, "what was not sent is not saved up");
 }
 
 #[tokio::test]
@@ -69,11 +69,11 @@ async fn rate_limit_is_kept_up_without_waiting_for_the_poll() {
         rate_limit_per_second: Some(Some(100)),
         ..DeliveryPolicyChange::default()
     };
-    world.pace(endpoint, rate).await;
+    world.set_policy(endpoint, rate).await;
     world.publish("user.login", 20).await;
     let lifecycle = Lifecycle::new();
-    let (part, _handed_over) = world.delivery();
-    part.start(&lifecycle);
+    let (service, _handed_over) = world.delivery();
+    service.start(&lifecycle);
     receiver.received(20).await;
     assert!(lifecycle.drain(Duration::from_secs(30)).await);
 }
@@ -87,7 +87,7 @@ async fn endpoints_own_schedule_takes_the_place_of_the_servers() {
         retry_schedule: Some(Some(schedule)),
         ..DeliveryPolicyChange::default()
     };
-    world.pace(endpoint, own).await;
+    world.set_policy(endpoint, own).await;
     world.publish("user.login", 1).await;
     receiver.answer(vec![Answer::status(500); 2]);
     assert_eq!(world.deliver().await, 1);
@@ -113,7 +113,7 @@ async fn ordered_endpoint_gets_one_at_a_time_in_order_and_the_head_is_retried_fi
     let receiver = Receiver::start().await;
     let endpoint = world.endpoint(&receiver, "").await;
     world
-        .pace(
+        .set_policy(
             endpoint,
             DeliveryPolicyChange { ordered: Some(true), ..DeliveryPolicyChange::default() },
         )
@@ -127,8 +127,8 @@ async fn ordered_endpoint_gets_one_at_a_time_in_order_and_the_head_is_retried_fi
         world.clock.advance(Duration::from_micros(1));
     }
     let lifecycle = Lifecycle::new();
-    let (part, _handed_over) = world.delivery();
-    part.start(&lifecycle);
+    let (service, _handed_over) = world.delivery();
+    service.start(&lifecycle);
     // Four attempts each at most; the model says how many that makes.
     let mut expected = Vec::new();
     for event in &events {

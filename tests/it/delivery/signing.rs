@@ -70,11 +70,11 @@ async fn what_was_leased_before_a_rotation_is_accepted_at_its_retry_at_the_lates
     rotated.await.unwrap().unwrap();
     receiver.trust(&new);
 
-    let (mut part, handed_over) = world.delivery();
+    let (mut service, handed_over) = world.delivery();
     for delivery in leased {
         handed_over.send(delivery).await.unwrap();
     }
-    assert_eq!(part.run_once().await.unwrap(), 1);
+    assert_eq!(service.run_once().await.unwrap(), 1);
     assert_eq!(receiver.forged(), 1);
     world.advance(Duration::from_secs(5));
     assert_eq!(world.deliver().await, 1);

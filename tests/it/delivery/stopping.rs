@@ -15,8 +15,8 @@ async fn soft_stop_ends_what_is_under_way_and_hands_back_the_rest() {
     receiver.hold();
     world.endpoint(&receiver, "").await;
     let lifecycle = Lifecycle::new();
-    let (part, handed_over) = world.delivery();
-    part.start(&lifecycle);
+    let (service, handed_over) = world.delivery();
+    service.start(&lifecycle);
     for delivery in world.lease("user.login", 5).await {
         handed_over.send(delivery).await.unwrap();
     }
@@ -51,8 +51,8 @@ async fn who_holds_a_permit_at_the_soft_stop_may_still_hand_over() {
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
     let lifecycle = Lifecycle::new();
-    let (part, handed_over) = world.delivery();
-    part.start(&lifecycle);
+    let (service, handed_over) = world.delivery();
+    service.start(&lifecycle);
     let permit = handed_over.reserve().await.unwrap();
     lifecycle.shutdown().request();
     let late = async {
@@ -73,8 +73,8 @@ async fn hard_stop_leaves_the_rest_to_the_leases() {
     world.endpoint(&receiver, "").await;
     world.publish("user.login", 1).await;
     let lifecycle = Lifecycle::new();
-    let (part, _handed_over) = world.delivery();
-    part.start(&lifecycle);
+    let (service, _handed_over) = world.delivery();
+    service.start(&lifecycle);
     receiver.received(1).await;
     assert!(!lifecycle.drain(Duration::ZERO).await);
     receiver.release();

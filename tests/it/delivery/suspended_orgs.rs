@@ -11,18 +11,18 @@ async fn what_waits_in_memory_for_a_suspended_organisation_is_sent_after_it_with
     let world = World::new().await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
-    let (mut part, handed_over) = world.delivery();
+    let (mut service, handed_over) = world.delivery();
     for delivery in world.lease("user.login", 3).await {
         handed_over.send(delivery).await.unwrap();
     }
     let suspend = async |suspended| {
         let now = world.clock.now();
         world.store.suspend_org(world.org, suspended, &Actor::CLI, now).await.unwrap().unwrap();
-        world.paused.set(world.store.paused_across_orgs().await.unwrap());
+        world.suspended.set(world.store.paused_across_orgs().await.unwrap());
     };
     suspend(true).await;
     for _ in 0..2 {
-        assert_eq!(part.run_once().await.unwrap(), 0);
+        assert_eq!(service.run_once().await.unwrap(), 0);
     }
     assert_eq!(receiver.so_far().len(), 0);
     let waits = |row: &hookgate::domain::Delivery| {
@@ -31,7 +31,7 @@ async fn what_waits_in_memory_for_a_suspended_organisation_is_sent_after_it_with
     assert!(world.rows().await.iter().all(waits), "{:?}", world.rows().await);
 
     suspend(false).await;
-    assert_eq!(part.run_once().await.unwrap(), 3);
+    assert_eq!(service.run_once().await.unwrap(), 3);
     let delivered = |row: &hookgate::domain::Delivery| {
         (row.status, row.attempts) == (DeliveryStatus::Delivered, 1)
     };

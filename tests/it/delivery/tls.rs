@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Version;
-use hookgate::delivery::{Delivery, Source, handoff};
+use hookgate::delivery::{DeliveryInputs, DeliveryService, SystemResolver, handoff};
 use hookgate::domain::{DeliveryStatus, ErrorClass, InstanceId, SigningSecret};
 use hookgate::runtime::Wake;
 
-use super::names::Names;
+use super::scripted_resolver::ScriptedResolver;
 use super::world::World;
 use crate::support::receiver::Receiver;
 use crate::support::tls::{Authority, Identity};
@@ -42,13 +42,13 @@ async fn http2_is_spoken_where_it_is_offered_over_one_connection() {
     let identity = authority.identity("localhost");
     let receiver = Receiver::start_tls(identity, BOTH).await;
     world.endpoint(&receiver, "").await;
-    let (mut part, _handed_over) = world.delivery();
+    let (mut service, _handed_over) = world.delivery();
     for _ in 0..3 {
         // One first: several at once would each begin to connect.
         world.publish("user.login", 1).await;
-        assert_eq!(part.run_once().await.unwrap(), 1);
+        assert_eq!(service.run_once().await.unwrap(), 1);
         world.publish("user.login", 30).await;
-        assert_eq!(part.run_once().await.unwrap(), 30);
+        assert_eq!(service.run_once().await.unwrap(), 30);
     }
     let webhooks = receiver.received(93).await;
     assert!(webhooks.iter().all(|webhook| webhook.version == Version::HTTP_2));
@@ -108,14 +108,14 @@ async fn name_that_turns_to_a_forbidden_address_between_two_attempts_is_blocked(
     world.endpoint_at(&url, "", secret).await;
     let answers: [&[&str]; 4] =
         [&["127.0.0.2"], &["127.0.0.1"], &["127.0.0.2", "127.0.0.1"], &["127.0.0.1", "127.0.0.2"]];
-    let names = Names::script(answers);
+    let names = ScriptedResolver::script(answers);
     let blocked = Some(ErrorClass::Blocked);
     for class in [None, blocked, blocked, blocked] {
         world.publish("user.login", 1).await;
         world.clock.advance(Duration::from_millis(1));
         // New connections each time: one that is kept leads where it led when it was checked.
-        let (mut part, _handed_over) = world.delivery_by(names.clone());
-        assert_eq!(part.run_once().await.unwrap(), 1);
+        let (mut service, _handed_over) = world.delivery_with(names.clone());
+        assert_eq!(service.run_once().await.unwrap(), 1);
         let newest = world.rows().await.remove(0);
         let attempts = world.store.attempts(world.org, newest.id).await.unwrap();
         assert_eq!(attempts[0].error_class, class, "{:?}", attempts[0].error);
@@ -133,14 +133,15 @@ async fn file_of_authorities_that_cannot_be_used_is_told_at_the_start() {
         std::fs::write(world.directory.path().join("empty.pem"), "").unwrap();
         config.webhook_ca_file = Some(path.clone());
         let (store, clock) = (Arc::clone(&world.store), world.clock.clone());
-        let source = Source {
-            inbox: handoff(&config).1,
+        let inputs = DeliveryInputs {
+            handoff: handoff(&config).1,
             wake: Wake::new(),
             instance: InstanceId::new(1),
-            paused: hookgate::delivery::SuspendedOrgs::default(),
+            suspended: hookgate::delivery::SuspendedOrgs::default(),
+            resolver: Arc::new(SystemResolver),
         };
         let metrics = Arc::clone(&world.metrics);
-        let Err(error) = Delivery::new(&config, store, clock, metrics, source) else {
+        let Err(error) = DeliveryService::new(&config, store, clock, metrics, inputs) else {
             panic!("{file} is taken");
         };
         let start = format!("WEBHOOK_CA_FILE={}: ", path.display());

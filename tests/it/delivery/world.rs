@@ -1,4 +1,4 @@
-//! A tenant with a store, a clock to set, and the delivery part.
+//! A tenant with a store, a clock to set, and the delivery service.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,12 +8,13 @@ use bytes::Bytes;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
 use hookgate::delivery::{
-    Delivery, NameLookup, Source, SuspendedOrgs, SystemLookup, handoff, lease_span,
+    DeliveryInputs, DeliveryService, DnsResolver, SuspendedOrgs, SystemResolver, handoff,
+    lease_span,
 };
 use hookgate::domain::{
-    Actor, Delivery as Row, DeliveryFilter, DeliveryPolicyChange, Endpoint, EndpointChange,
-    EndpointId, ErrorClass, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org,
-    OrgId, PageRequest, SigningSecret, Timestamp, TraceId,
+    Actor, Delivery, DeliveryFilter, DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId,
+    ErrorClass, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
+    PageRequest, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::sqlite::SqliteStore;
@@ -31,8 +32,8 @@ pub(crate) struct World {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: DeliveryConfig,
     pub(crate) org: OrgId,
-    /// What the delivery part is told of suspensions.
-    pub(crate) paused: SuspendedOrgs,
+    /// What the delivery service is told of suspensions.
+    pub(crate) suspended: SuspendedOrgs,
     pub(crate) directory: TempDir,
 }
 
@@ -63,9 +64,9 @@ impl World {
         let org = OrgId::mint(now);
         let row = Org::new(org, "tenant", now);
         store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
-        let paused = SuspendedOrgs::default();
+        let suspended = SuspendedOrgs::default();
         let config = settings.delivery;
-        Self { store: Arc::new(store), clock, metrics, config, org, paused, directory }
+        Self { store: Arc::new(store), clock, metrics, config, org, suspended, directory }
     }
 
     pub(crate) async fn new() -> Self {
@@ -103,7 +104,7 @@ impl World {
     }
 
     /// Changes how an endpoint's deliveries are made.
-    pub(crate) async fn pace(&self, endpoint: EndpointId, policy: DeliveryPolicyChange) {
+    pub(crate) async fn set_policy(&self, endpoint: EndpointId, policy: DeliveryPolicyChange) {
         let change = EndpointChange { policy, ..EndpointChange::default() };
         let now = self.clock.now();
         self.store
@@ -155,28 +156,28 @@ impl World {
         (0..count).map(event).collect()
     }
 
-    /// The delivery part, and the channel to hand deliveries over.
-    pub(crate) fn delivery(&self) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
-        self.delivery_by(Arc::new(SystemLookup))
+    /// The delivery service, and the channel to hand deliveries over.
+    pub(crate) fn delivery(&self) -> (DeliveryService, mpsc::Sender<LeasedDelivery>) {
+        self.delivery_with(Arc::new(SystemResolver))
     }
 
-    /// The same, with names looked up here.
-    pub(crate) fn delivery_by(
+    /// The same, with host names resolved by `resolver`.
+    pub(crate) fn delivery_with(
         &self,
-        names: Arc<dyn NameLookup>,
-    ) -> (Delivery, mpsc::Sender<LeasedDelivery>) {
-        let (channels, inbox) = handoff(&self.config);
+        resolver: Arc<dyn DnsResolver>,
+    ) -> (DeliveryService, mpsc::Sender<LeasedDelivery>) {
+        let (channels, handoff) = handoff(&self.config);
         let store = Arc::clone(&self.store);
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
-        let source = Source {
-            inbox,
+        let inputs = DeliveryInputs {
+            handoff,
             wake: Wake::new(),
             instance: InstanceId::new(1),
-            paused: self.paused.clone(),
+            suspended: self.suspended.clone(),
+            resolver,
         };
-        let part =
-            Delivery::looking_up(names, &self.config, store, clock, metrics, source).unwrap();
-        (part, channels.bulk)
+        let service = DeliveryService::new(&self.config, store, clock, metrics, inputs).unwrap();
+        (service, channels.bulk)
     }
 
     /// Attempts once what is due and returns how many that were.
@@ -197,13 +198,13 @@ impl World {
     }
 
     /// The deliveries, newest first, at most 1000.
-    pub(crate) async fn rows(&self) -> Vec<Row> {
+    pub(crate) async fn rows(&self) -> Vec<Delivery> {
         let page = PageRequest { limit: 1000, after: None };
         self.store.deliveries(self.org, &DeliveryFilter::default(), page).await.unwrap().data
     }
 
     /// The only delivery.
-    pub(crate) async fn row(&self) -> Row {
+    pub(crate) async fn row(&self) -> Delivery {
         let rows = self.rows().await;
         assert_eq!(rows.len(), 1);
         rows[0].clone()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hookgate::domain::{
     Actor, ApiKeyId, AuditEntry, DeadLetterId, DeadReason, Decision, DeliveryId,
     DeliveryPolicyChange, DeliveryStatus, Endpoint, EndpointChange, EndpointId, EventId,
-    LeasedDelivery, OrgLimit, OrgChange, OrgId, ReplayStatus, Role,
+    LeasedDelivery, OrgChange, OrgId, OrgLimit, ReplayStatus, Role,
 };
 use hookgate::store::{CANCELS_PER_STEP, LetterDeletion};
 use serde_json::{Value, json};

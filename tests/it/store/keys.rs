@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, ApiKey, ApiKeyId, KeyRotationRefusal, OrgLimit, OrgChange, OrgId, Role, Timestamp,
+    Actor, ApiKey, ApiKeyId, KeyRotationRefusal, OrgChange, OrgId, OrgLimit, Role, Timestamp,
 };
 use hookgate::store::{ChangeMark, SharedStore, StoreError};
 use sqlx::{Connection, PgConnection};

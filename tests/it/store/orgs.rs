@@ -1,4 +1,4 @@
-use hookgate::domain::{Actor, OrgLimit, Org, OrgChange};
+use hookgate::domain::{Actor, Org, OrgChange, OrgLimit};
 
 use super::fixtures::{FIRST_PAGE, add_org, at, some_org};
 use super::{Subject, on_both};

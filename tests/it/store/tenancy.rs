@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, ApiKeyId, EndpointChange, Event, OrgLimit, Month, Org, OrgChange, OrgId, PageRequest, Role,
-    Scope, Scopes,
+    Actor, ApiKeyId, EndpointChange, Event, Month, Org, OrgChange, OrgId, OrgLimit, PageRequest,
+    Role, Scope, Scopes,
 };
 use hookgate::runtime::Wake;
 use hookgate::store::AddRefusal;

@@ -12,8 +12,8 @@ use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
 use hookgate::delivery::{DeliveryHandle, DeliveryHealth};
 use hookgate::domain::{
-    Actor, ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgLimit, Org,
-    OrgId, Role, Scopes, Timestamp, TraceId,
+    Actor, ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
+    OrgLimit, Role, Scopes, Timestamp, TraceId,
 };
 use hookgate::http::{Api, AppState, Parts};
 use hookgate::ingest::{Backlog, Intake, Replayer};
