@@ -165,16 +165,15 @@ fn every_setting_has_a_flag_a_variable_and_a_help_line() {
 }
 
 #[test]
-fn every_code_of_a_problem_is_explained_in_the_readme_and_no_other() {
+fn every_code_of_a_problem_is_explained_in_docs_errors_and_no_other() {
     let problems = fs::read_to_string(root().join("src/http/problem.rs")).unwrap();
     let code = problems.split("#[cfg(test)]").next().unwrap();
     // Titles and details are sentences; words in snake case are codes.
     let codes: BTreeSet<&str> = code.split('"').skip(1).step_by(2).filter(|t| is_code(t)).collect();
     assert!(codes.contains("malformed_json") && codes.contains("internal"), "{codes:?}");
 
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, errors) = readme.split_once("\n## Errors\n").unwrap();
-    let (errors, _) = errors.split_once("\n## ").unwrap();
+    let errors = fs::read_to_string(root().join("docs/errors.md")).unwrap();
+    let (_, errors) = errors.split_once("\n## Every code\n").unwrap();
     // Rows such as | 503 | `journal_full`, `journal_busy` | what to do |
     let rows = errors.lines().filter(|line| line.starts_with('|'));
     let rows = rows.filter_map(|row| row.split('|').nth(2));

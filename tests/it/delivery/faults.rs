@@ -1,6 +1,6 @@
 //! What can go wrong between a server and a receiver, and what it costs: attempts, but no event.
 //!
-//! `cargo test --test it no_fault_loses -- --nocapture` prints the table that README.md shows.
+//! `cargo test --test it no_fault_loses -- --nocapture` prints the table in docs/operations.md.
 
 #![expect(clippy::print_stdout, reason = "the table is printed")]
 

@@ -127,9 +127,8 @@ async fn unknown_and_malformed_parameters_are_all_named() {
 }
 
 #[tokio::test]
-async fn readmes_example_is_a_real_answer() {
-    let readme = include_str!("../../../README.md");
-    let (_, errors) = readme.split_once("\n## Errors\n").unwrap();
+async fn example_of_docs_errors_is_a_real_answer() {
+    let errors = include_str!("../../../docs/errors.md");
     let between = |start: &str, end: &str| {
         let (_, rest) = errors.split_once(start).unwrap();
         rest.split_once(end).unwrap().0

@@ -36,7 +36,7 @@ use super::client;
 /// The moment every test starts at: 2026-01-31T12:00:00Z.
 pub(crate) const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
 const MIB: u64 = 1024 * 1024;
-const README: &str = include_str!("../../../README.md");
+const ERRORS: &str = include_str!("../../../docs/errors.md");
 
 /// A running API and the parts behind it.
 pub(crate) struct Server {
@@ -348,8 +348,8 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap()
     }
 
-    /// A problem with this status and code, in the form that every problem has and explained in the
-    /// README. Returns its body.
+    /// A problem with this status and code, in the form that every problem has and explained in
+    /// `docs/errors.md`. Returns its body.
     pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {
         let problem = self.expect(status);
         assert_eq!(problem["code"], code, "{problem}");
@@ -357,10 +357,10 @@ impl Answer {
         assert_eq!(self.header("content-type"), "application/problem+json");
         assert_eq!(problem["type"], format!("urn:hookgate:problem:{code}"));
         assert_eq!(problem["trace_id"], self.header("x-trace-id"));
-        let explained = README.lines().any(|line| {
+        let explained = ERRORS.lines().any(|line| {
             line.starts_with(&format!("| {status} |")) && line.contains(&format!("`{code}`"))
         });
-        assert!(explained, "README.md does not explain {status} {code}");
+        assert!(explained, "docs/errors.md does not explain {status} {code}");
         for field in ["title", "detail"] {
             assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
         }
