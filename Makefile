@@ -22,7 +22,7 @@ deny: ## Check dependencies by deny.toml (cargo install cargo-deny); advisories 
 	cargo deny check bans licenses sources
 	cargo deny check advisories
 
-bench: ## Run the micro-benchmarks
+bench: ## Run the micro-benchmarks (`cargo build --release`, then target/release/hookgate-bench measures a server)
 	cargo bench
 
 load-test: ## Run load_test.js with k6 against a release build, on SQLite and on PostgreSQL

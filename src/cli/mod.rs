@@ -5,7 +5,6 @@
 //! command was misspelt.
 
 mod admin;
-mod bench;
 mod delivery;
 mod endpoint;
 mod listen;
@@ -14,6 +13,9 @@ mod serve;
 mod signals;
 
 use clap::{Parser, Subcommand};
+
+pub use output::print_line;
+pub use signals::Signals;
 
 use crate::config::Config;
 
@@ -50,8 +52,6 @@ enum Command {
     /// Watch replays of dead letters
     #[command(subcommand)]
     Replay(delivery::ReplayCommand),
-    /// Measure a running server, or one of its own
-    Bench(Box<bench::BenchArgs>),
     /// Receive webhooks, print each, and say whether its signature holds
     Listen(listen::ListenArgs),
 }
@@ -70,7 +70,6 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Endpoint(command) => endpoint::run(command).await,
         Command::Delivery(command) => delivery::delivery(command).await,
         Command::Replay(command) => delivery::replay(command).await,
-        Command::Bench(args) => bench::run(*args).await,
         Command::Listen(args) => listen::run(args).await,
     }
 }

@@ -29,8 +29,8 @@ impl Output {
     }
 }
 
-/// Writes one line to standard output. A reader that has gone away is no error: `| head` is fine.
-pub(super) fn print_line(line: &str) -> io::Result<()> {
+/// Writes one line to standard output. A closed pipe is not an error, so that `| head` works.
+pub fn print_line(line: &str) -> io::Result<()> {
     match writeln!(io::stdout().lock(), "{line}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,

@@ -1,10 +1,10 @@
 //! The command line, as people and scripts use it: the real binary in a directory of its own.
 
+mod bench;
 mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -44,7 +44,11 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hookgate"));
+        self.command_of(env!("CARGO_BIN_EXE_hookgate"), arguments)
+    }
+
+    fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).current_dir(self.path()).env_clear();
         command.env("TMPDIR", self.path()).stdin(Stdio::null()).kill_on_drop(true);
         command
@@ -55,12 +59,7 @@ impl Place {
     }
 
     async fn run_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Said {
-        let output = self.command(arguments).envs(settings.iter().copied()).output().await.unwrap();
-        Said {
-            code: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        Said::by(self.command(arguments).envs(settings.iter().copied())).await
     }
 
     /// Runs a command with `--output json` and reads the one value it must print.
@@ -79,6 +78,15 @@ impl Place {
 }
 
 impl Said {
+    async fn by(command: &mut Command) -> Self {
+        let output = command.output().await.unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// It failed with this exit code, said this, and answered nothing.
     #[track_caller]
     fn failed(&self, code: i32, with: &str) {
@@ -315,10 +323,6 @@ async fn misspelt_command_is_told_from_one_that_failed() {
     place.run(&["serve", "--auth-poll-interval", "0s"]).await.failed(2, "1ms at least");
     place.run(&["serve", "--auth-cache-ttl", "2000years"]).await.failed(2, "ten years");
     place.run(&["serve", "--log", "a=b=c"]).await.failed(1, "RUST_LOG");
-    place.run(&["bench", "--duration", "0s"]).await.failed(2, "1ms at least");
-    place.run(&["bench", "--url", "http://127.0.0.1:1"]).await.failed(2, "--api-key");
-    let elsewhere = ["bench", "--json", "nowhere/results.json"];
-    place.run(&elsewhere).await.failed(1, "there is no directory");
 }
 
 #[tokio::test]
@@ -526,81 +530,4 @@ async fn post(server: &Binary, key: &str, path: &str, body: Value) -> Value {
     let response = request.body(body.to_string()).send().await.unwrap();
     assert!(response.status().is_success(), "{path}: {}", response.status());
     serde_json::from_str(&response.text().await.unwrap()).unwrap()
-}
-
-const SHORT: [&str; 9] =
-    ["bench", "--duration", "100ms", "--warm-up", "10ms", "--runs", "1", "--connections", "4"];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bench_measures_every_scenario_and_compares() {
-    let place = Place::new();
-    let scenarios = "ingest,ingest-batch,ingest-raw,store,health,metrics,end-to-end";
-    let arguments = [&SHORT[..], &["--scenario", scenarios, "--json", "a.json"]].concat();
-    let said = place.run(&arguments).await;
-    assert_eq!(said.code, 0, "{}", said.err);
-    let file = place.path().join("a.json");
-    let mut reports: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    assert_eq!(reports.as_array().unwrap().len(), 7);
-    for report in reports.as_array().unwrap() {
-        assert!(said.out.contains(&format!("{}, closed loop", text(report, "scenario"))));
-        assert_eq!(report["median"]["errors"], json!({}), "{report}");
-        assert!(report["median"]["requests"].as_u64().unwrap() > 0, "{report}");
-    }
-    assert_eq!(place.files(), ["a.json"], "the server's directory is gone");
-
-    let compare = ["bench", "compare", "a.json", "b.json"];
-    place.run(&compare).await.failed(1, "b.json: No such file");
-    for report in reports.as_array_mut().unwrap() {
-        let rate = report["median"]["requests_per_second"].as_f64().unwrap();
-        report["median"]["requests_per_second"] = json!(rate * 0.85);
-    }
-    std::fs::write(place.path().join("b.json"), reports.to_string()).unwrap();
-    let slower = place.run(&compare).await;
-    assert_eq!(slower.code, 1);
-    assert!(slower.err.contains("slower by more than 10 %: ingest -15.0 %"), "{}", slower.err);
-    let tolerant = [&compare[..], &["--threshold", "20"]].concat();
-    assert_eq!(place.run(&tolerant).await.code, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bench_paces_an_open_loop_and_takes_a_server_of_somebodys() {
-    let place = Place::new();
-    let mut server = Binary::start(&place.data_dir(), &[]).await;
-    let (key, _) = server.first_keys().await;
-    let there = ["--url", &server.base_url, "--api-key", &key, "--json", "a.json"];
-    // More connections than requests: the run ends with its duration all the same.
-    let slow = ["bench", "--rate", "20", "--duration", "1s", "--warm-up", "0s", "--runs", "1"];
-    let said = place.run(&[&slow[..], &there].concat()).await;
-    assert_eq!(said.code, 0, "{}", said.err);
-    let file = place.path().join("a.json");
-    let reports: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    assert_eq!(reports[0]["median"]["requests"], 20);
-    let seconds = reports[0]["median"]["seconds"].as_f64().unwrap();
-    assert!((1.0..2.0).contains(&seconds), "{seconds}");
-
-    let wrong = [&SHORT[..], &["--url", &server.base_url, "--api-key", "nonsense"]].concat();
-    let said = place.run(&wrong).await;
-    assert_eq!(said.code, 1);
-    assert!(said.out.contains("\"401\""), "{}", said.out);
-    assert!(said.err.contains("no request got the right answer"), "{}", said.err);
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn interrupted_bench_leaves_nothing() {
-    let place = Place::new();
-    let long = ["bench", "--scenario", "end-to-end", "--duration", "10m", "--peer-bare", "1"];
-    let mut bench = place.command(&long).stderr(Stdio::null()).spawn().unwrap();
-    let id = Pid::from_raw(i32::try_from(bench.id().unwrap()).unwrap()).unwrap();
-    let journal = || {
-        let name = place.files().into_iter().find(|name| name.starts_with("hookgate-bench-"))?;
-        let journal = place.path().join(name).join("journal");
-        journal.exists().then_some(journal)
-    };
-    while journal().is_none() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    kill_process(id, Signal::INT).unwrap();
-    assert_eq!(bench.wait().await.unwrap().code(), Some(1));
-    assert_eq!(place.files(), [""; 0]);
 }

@@ -1,40 +1,41 @@
-//! What was measured, as a person and as a program reads it.
+//! Measurements, and their reports as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use hookgate::cli::CliError;
 use serde::{Deserialize, Serialize};
 
-use super::super::CliError;
-use super::{RunArgs, Scenario};
+use crate::args::{RunArgs, Scenario};
 
-/// Latencies from a microsecond to a minute are told apart to three digits.
+/// Longest latency that is recorded; the histogram keeps three significant digits.
 const LATENCY_MICROS_MAX: u64 = 60_000_000;
-/// Kinds of wrong answers that are told apart.
+/// Kinds of errors that are counted separately.
 const ERROR_KINDS_MAX: usize = 8;
 
-/// Answers as they come in.
-pub(super) struct Measured {
+/// Measurements of a run, or of one connection's part of it.
+pub(crate) struct Measured {
     latencies: Histogram<u64>,
     errors: BTreeMap<String, u64>,
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 impl Measured {
-    pub(super) fn new() -> Result<Self, CliError> {
+    /// Nothing measured.
+    pub(crate) fn new() -> Result<Self, CliError> {
         let latencies = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)?;
         Ok(Self { latencies, errors: BTreeMap::new(), seconds: 0.0 })
     }
 
-    /// Counts the right answer.
-    pub(super) fn right(&mut self, latency: Duration) {
+    /// Counts an expected answer.
+    pub(crate) fn success(&mut self, latency: Duration) {
         self.latencies.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Counts a wrong answer, or none.
-    pub(super) fn wrong(&mut self, what: &str) {
+    /// Counts an unexpected answer, or a request without one.
+    pub(crate) fn error(&mut self, what: &str) {
         if self.errors.len() < ERROR_KINDS_MAX || self.errors.contains_key(what) {
             *self.errors.entry(what.to_owned()).or_default() += 1;
         } else {
@@ -42,7 +43,8 @@ impl Measured {
         }
     }
 
-    pub(super) fn add(&mut self, other: Self) -> Result<(), CliError> {
+    /// Adds the measurements of another connection.
+    pub(crate) fn add(&mut self, other: Self) -> Result<(), CliError> {
         self.latencies.add(other.latencies)?;
         for (what, count) in other.errors {
             *self.errors.entry(what).or_default() += count;
@@ -51,28 +53,29 @@ impl Measured {
     }
 }
 
-/// One run.
+/// Results of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Run {
+pub(crate) struct Run {
     requests: u64,
     errors: BTreeMap<String, u64>,
     seconds: f64,
-    pub(super) requests_per_second: f64,
+    pub(crate) requests_per_second: f64,
     events_per_second: f64,
     p50_ms: f64,
     p95_ms: f64,
-    pub(super) p99_ms: f64,
+    pub(crate) p99_ms: f64,
     p999_ms: f64,
-    /// The server's CPU time for one event, in microseconds; `null` for a server that is not the
-    /// bench's own, and without events.
+    /// The server's CPU time per event, in microseconds; `null` for the server of `--url`, and when no
+    /// event was accepted.
     cpu_us_per_event: Option<f64>,
 }
 
 impl Run {
+    /// Results of a run with `events` events per request.
     #[expect(clippy::cast_precision_loss, reason = "counts of a run stay far below 2^52")]
-    pub(super) fn new(measured: Measured, events: u32, cpu_seconds: Option<f64>) -> Self {
+    pub(crate) fn new(measured: Measured, events: u32, cpu_seconds: Option<f64>) -> Self {
         let requests = measured.latencies.len();
-        // Without a right answer there is no time to divide by in some scenarios.
+        // Without an expected answer, some scenarios have no time to divide by.
         let requests_per_second =
             if requests == 0 { 0.0 } else { requests as f64 / measured.seconds };
         let ms = |quantile| measured.latencies.value_at_quantile(quantile) as f64 / 1e3;
@@ -94,36 +97,35 @@ impl Run {
     }
 }
 
-/// All runs of a scenario.
+/// Results of all runs of a scenario.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Report {
-    pub(super) scenario: Scenario,
+pub(crate) struct Report {
+    pub(crate) scenario: Scenario,
     connections: u32,
-    /// Requests a second of the open loop; `null` for the closed loop.
+    /// Requests per second of the open loop; `null` for the closed loop.
     rate: Option<u32>,
     payload_bytes: u32,
     /// The run with the median rate.
-    pub(super) median: Run,
+    pub(crate) median: Run,
     runs: Vec<Run>,
     peer: Option<Peer>,
 }
 
-/// What was measured in turn with it.
+/// Results of the peer, whose runs alternated with the scenario's.
 #[derive(Debug, Serialize, Deserialize)]
 struct Peer {
     name: String,
     median: Run,
     runs: Vec<Run>,
-    /// Events a second, ours by the peer's, pair by pair.
+    /// Events per second, ours divided by the peer's, per pair of runs.
     rate_ratio: Spread,
-    /// CPU time for one event, ours by the peer's, pair by pair.
+    /// CPU time per event, ours divided by the peer's, per pair of runs.
     cpu_ratio: Option<Spread>,
-    /// The latencies that 99 of 100 answers stay below, ours by the peer's, pair by pair; none in
-    /// files of earlier versions.
+    /// p99 latency, ours divided by the peer's, per pair of runs; absent in files of earlier versions.
     p99_ratio: Option<Spread>,
 }
 
-/// The middle and the ends of some figures.
+/// Median, minimum and maximum of some figures.
 #[derive(Debug, Serialize, Deserialize)]
 struct Spread {
     median: f64,
@@ -132,7 +134,8 @@ struct Spread {
 }
 
 impl Report {
-    pub(super) fn new(scenario: Scenario, args: &RunArgs, runs: Vec<Run>) -> Self {
+    /// The report of a scenario without a peer.
+    pub(crate) fn new(scenario: Scenario, args: &RunArgs, runs: Vec<Run>) -> Self {
         Self {
             scenario,
             connections: args.connections,
@@ -144,7 +147,8 @@ impl Report {
         }
     }
 
-    pub(super) fn beside(
+    /// The report of a scenario and its peer.
+    pub(crate) fn beside(
         name: &str,
         scenario: Scenario,
         args: &RunArgs,
@@ -186,8 +190,8 @@ impl Spread {
 }
 
 impl Report {
-    /// Whether the reported run measured anything but errors.
-    pub(super) const fn has_right_answers(&self) -> bool {
+    /// Whether the reported run got any expected answer.
+    pub(crate) const fn has_successes(&self) -> bool {
         self.median.requests > 0
     }
 }
@@ -223,10 +227,10 @@ impl fmt::Display for Spread {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pace = self.rate.map_or("closed loop".to_owned(), |rate| format!("{rate} req/s"));
+        let load = self.rate.map_or("closed loop".to_owned(), |rate| format!("{rate} req/s"));
         writeln!(
             f,
-            "{}, {pace}, {} connections, {} B, median of {}:",
+            "{}, {load}, {} connections, {} B, median of {}:",
             self.scenario,
             self.connections,
             self.payload_bytes,
@@ -254,14 +258,14 @@ mod tests {
     fn run(requests: u32, latency_ms: u64) -> Run {
         let mut measured = Measured::new().unwrap();
         for _ in 0..requests {
-            measured.right(Duration::from_millis(latency_ms));
+            measured.success(Duration::from_millis(latency_ms));
         }
         measured.seconds = 2.0;
         Run::new(measured, 10, Some(1.0))
     }
 
     #[test]
-    fn run_tells_rates_latencies_and_cpu() {
+    fn run_has_rates_latencies_and_cpu_time() {
         let run = run(100, 5);
         assert!((run.requests_per_second - 50.0).abs() < 1e-9);
         assert!((run.events_per_second - 500.0).abs() < 1e-9);
@@ -270,21 +274,21 @@ mod tests {
     }
 
     #[test]
-    fn median_run_is_the_one_in_the_middle() {
+    fn median_run_has_the_median_rate() {
         let runs = [run(300, 1), run(100, 2), run(200, 3)];
         assert_eq!(median_run(&runs).requests, 200);
     }
 
     #[test]
-    fn run_without_a_right_answer_has_figures_that_are_numbers() {
+    fn run_without_an_expected_answer_has_finite_figures() {
         let mut measured = Measured::new().unwrap();
-        measured.wrong("401");
+        measured.error("401");
         let run = Run::new(measured, 1, Some(1.0));
         assert!(run.requests_per_second == 0.0 && run.cpu_us_per_event.is_none());
     }
 
     #[test]
-    fn spread_shows_the_middle_and_both_ends() {
+    fn spread_shows_median_minimum_and_maximum() {
         assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]).to_string(), "2.00 (1.00 to 3.00)");
     }
 }

@@ -1,29 +1,28 @@
-//! `hookgate bench compare A B`.
+//! `hookgate-bench compare A B`.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use hookgate::cli::{CliError, print_line};
 
-use super::super::CliError;
-use super::super::output::print_line;
-use super::report::{Report, Run};
+use crate::report::{Report, Run};
 
 #[derive(Args, Debug)]
-pub(super) struct CompareArgs {
-    /// Results of the one to compare with, written by --json
+pub(crate) struct CompareArgs {
+    /// Results to compare with, written by --json
     a: PathBuf,
-    /// Results of the one that is compared
+    /// Results to compare, written by --json
     b: PathBuf,
-    /// How much slower B may be, in per cent of requests a second
+    /// How much slower B may be, in per cent of requests per second
     #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
     threshold: f64,
 }
 
-/// Prints the difference of every scenario that both files have.
+/// Prints the difference of every scenario that is in both files.
 ///
 /// # Errors
-/// When a file cannot be read, they share no scenario, or B is slower by more than the threshold.
-pub(super) fn run(args: &CompareArgs) -> Result<(), CliError> {
+/// When a file cannot be read, the files share no scenario, or B is slower by more than the threshold.
+pub(crate) fn run(args: &CompareArgs) -> Result<(), CliError> {
     let (a, b) = (read(&args.a)?, read(&args.b)?);
     let mut shared = 0;
     let mut slower = Vec::new();

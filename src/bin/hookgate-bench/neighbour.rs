@@ -1,48 +1,50 @@
-//! Bad neighbours: what one tenant notices of a client that floods the server with wrong keys, and of
-//! a tenant that sends ten times what it may.
+//! Noisy neighbours: a client that floods the server with wrong keys, and a tenant that sends ten times
+//! its limit. A scenario beside one shows what other tenants notice.
 
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
 use clap::ValueEnum;
+use hookgate::auth::PresentedKey;
+use hookgate::cli::CliError;
+use hookgate::domain::ApiKeyId;
+use hookgate::runtime::Clock;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::super::CliError;
-use super::connection::Connection;
-use super::end_to_end::call;
-use super::load::{Load, Target};
-use super::server::{NEIGHBOUR_EVENTS_AT_ONCE, NEIGHBOUR_EVENTS_PER_MINUTE, Server};
-use super::{Measured, RunArgs, Scenario};
-use crate::auth::PresentedKey;
-use crate::domain::ApiKeyId;
-use crate::runtime::Clock;
+use crate::args::{RunArgs, Scenario};
+use crate::connection::Connection;
+use crate::end_to_end::call;
+use crate::load::Load;
+use crate::report::Measured;
+use crate::server::{NEIGHBOUR_BURST, NEIGHBOUR_EVENTS_PER_MINUTE, Server};
+use crate::target::Target;
 
-/// Wrong keys a second of the flood, each another one.
+/// Keys per second that the flood presents, each different and wrong.
 const FLOOD_PER_SECOND: u32 = 5_000;
-/// Connections of a neighbour.
+/// Connections per neighbour.
 const CONNECTIONS: u32 = 16;
-/// How many times its limit the whale sends.
+/// The whale's rate as a multiple of its limit.
 const TIMES_ITS_LIMIT: u32 = 10;
-/// Events in each of the whale's batches: as many as a batch may have.
-const BATCH_EVENTS: u32 = NEIGHBOUR_EVENTS_AT_ONCE;
-/// Longer than any run: neighbours end with it.
-const FOR_EVER: Duration = Duration::from_hours(1);
+/// Events per batch of the whale: the maximum.
+const BATCH_EVENTS: u32 = NEIGHBOUR_BURST;
+/// Longer than any run: a neighbour is aborted when the run ends.
+const UNTIL_ABORTED: Duration = Duration::from_hours(1);
 
-/// What troubles the server while a scenario is measured.
+/// The neighbour that loads the server during a scenario.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Neighbour {
+pub(crate) enum Neighbour {
     /// 5,000 different well-formed wrong keys a second from one client
     Flood,
-    /// A tenant with a limit of 60,000 events a minute and an endpoint, sending ten times as much in
-    /// batches of 1,000
+    /// A tenant with an endpoint and a limit of 60,000 events per minute that sends ten times as many,
+    /// in batches of 1,000
     Whale,
 }
 
 impl Neighbour {
-    /// Troubles the server until the tasks that are returned are dropped.
-    pub(super) async fn trouble(
+    /// Starts loading the server, until the returned tasks are dropped.
+    pub(crate) async fn start(
         self,
         args: &RunArgs,
         server: &Server,
@@ -58,16 +60,17 @@ impl Neighbour {
 
 fn flood(tasks: &mut JoinSet<()>, args: &RunArgs, server: &Server) {
     let target = Target::new(Scenario::Ingest, args, server);
-    let load = Load { connections: CONNECTIONS, rate: Some(FLOOD_PER_SECOND), duration: FOR_EVER };
+    let load =
+        Load { connections: CONNECTIONS, rate: Some(FLOOD_PER_SECOND), duration: UNTIL_ABORTED };
     tasks.spawn(async move {
         let authority = target.authority.clone();
-        let flooding = load.drive(&authority, |mut connection, mut line| {
+        let flooding = load.drive(&authority, |mut connection, mut pacer| {
             let target = target.clone();
             async move {
-                while line.next().await.is_some() {
+                while pacer.next().await.is_some() {
                     let key = PresentedKey::generate(ApiKeyId::mint(Clock::system().now()))?;
                     let target = target.with_key(key.reveal());
-                    // Whatever comes back: a neighbour does not measure.
+                    // The answer does not matter: a neighbour is not measured.
                     let _ = connection.send(target.request(None)?).await;
                 }
                 Measured::new()
@@ -78,12 +81,12 @@ fn flood(tasks: &mut JoinSet<()>, args: &RunArgs, server: &Server) {
 }
 
 async fn whale(tasks: &mut JoinSet<()>, args: &RunArgs, server: &Server) -> Result<(), CliError> {
-    let key = server.neighbour_key().ok_or("--beside whale needs a server of the bench's own")?;
-    let server = server.as_neighbour(key);
+    let key = server.neighbour_key().ok_or("--beside whale cannot be used with --url")?;
+    let server = server.with_key(key);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let body = format!(r#"{{"url":"http://{}/"}}"#, listener.local_addr()?);
     tasks.spawn(async move {
-        // Ends with the measurement.
+        // Aborted when the measurement ends.
         let router = Router::new().fallback(async || StatusCode::NO_CONTENT);
         let _ = axum::serve(listener, router).await;
     });
@@ -92,7 +95,7 @@ async fn whale(tasks: &mut JoinSet<()>, args: &RunArgs, server: &Server) -> Resu
     let args = RunArgs { batch: BATCH_EVENTS, ..args.clone() };
     let target = Target::new(Scenario::IngestBatch, &args, &server);
     let batches = NEIGHBOUR_EVENTS_PER_MINUTE * TIMES_ITS_LIMIT / 60 / BATCH_EVENTS;
-    let load = Load { connections: CONNECTIONS, rate: Some(batches), duration: FOR_EVER };
+    let load = Load { connections: CONNECTIONS, rate: Some(batches), duration: UNTIL_ABORTED };
     tasks.spawn(async move {
         let _ = load.run(&target).await;
     });

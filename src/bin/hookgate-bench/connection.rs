@@ -1,5 +1,6 @@
-//! One connection that posts and waits.
+//! One HTTP/1.1 connection that sends a request and waits for its answer.
 
+use hookgate::cli::CliError;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -8,17 +9,15 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::super::CliError;
-
-/// An open HTTP/1.1 connection. Closed when it is dropped.
-pub(super) struct Connection {
+/// An open HTTP/1.1 connection; dropping it closes it.
+pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     _driver: JoinSet<()>,
 }
 
 impl Connection {
     /// Connects to `host:port`.
-    pub(super) async fn open(authority: &str) -> Result<Self, CliError> {
+    pub(crate) async fn open(authority: &str) -> Result<Self, CliError> {
         let stream = TcpStream::connect(authority)
             .await
             .map_err(|error| format!("cannot connect to {authority}: {error}"))?;
@@ -26,14 +25,14 @@ impl Connection {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
-            // A connection that breaks is noticed by the request that was in flight.
+            // If the connection breaks, the request in flight reports it.
             let _ = connection.await;
         });
         Ok(Self { sender, _driver: driver })
     }
 
-    /// Sends a request and reads its whole answer.
-    pub(super) async fn send(
+    /// Sends a request and reads the whole answer.
+    pub(crate) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), hyper::Error> {

@@ -1,22 +1,20 @@
-//! The peer to measure beside: axum, a route, and an answer.
+//! The handler that only answers: axum, one route, one status.
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::serve::ListenerExt;
+use hookgate::cli::{CliError, print_line};
 use tokio::net::TcpListener;
 
-use super::super::CliError;
-use super::super::output::print_line;
-
-/// Answers `202` to everything until it is killed, and prints where.
-pub(super) async fn serve_bare() -> Result<(), CliError> {
+/// Prints its address and answers `202` to every request until the process is killed.
+pub(crate) async fn serve() -> Result<(), CliError> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     print_line(&listener.local_addr()?.to_string())?;
     let listener = listener.tap_io(|stream| {
-        // Without it the bare handler would be measured with a delay that ours has not.
+        // The server sets it too; without it the handler would be slowed down by Nagle's algorithm.
         let _ = stream.set_nodelay(true);
     });
-    // It reads the body, as whoever answers a POST must.
+    // It reads the body, as every server must that answers a POST.
     let answer = |_body: axum::body::Bytes| async { StatusCode::ACCEPTED };
     axum::serve(listener, Router::new().fallback(answer)).await?;
     Ok(())

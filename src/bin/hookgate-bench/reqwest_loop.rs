@@ -1,32 +1,34 @@
-//! The peer of `end-to-end`: a loop that posts with reqwest, and nothing else.
+//! The peer of `end-to-end`: a loop that posts with reqwest and does nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookgate::cli::CliError;
+use hookgate::runtime::Stopwatch;
 use reqwest::Client;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::super::CliError;
-use super::end_to_end::{Board, RECEIVERS, receive};
-use super::load::event_payload;
-use super::{Measured, RunArgs, unless_stopped};
-use crate::runtime::Stopwatch;
+use crate::args::RunArgs;
+use crate::end_to_end::{Arrivals, RECEIVERS, receive};
+use crate::measure::unless_stopped;
+use crate::report::Measured;
+use crate::target::event_payload;
 
-/// Posts bodies of a webhook's size, under headers of a webhook's size, to receivers such as those of
-/// the scenario: `--connections` at a time, each when its last one was answered. Nothing is stored,
-/// signed or looked up. The latency is from post to answer.
-pub(super) async fn run(
+/// Posts requests of a webhook's size to receivers like those of the scenario, `--connections` at a
+/// time in a closed loop. Nothing is stored, signed or resolved. The latency is the time from post to
+/// answer.
+pub(crate) async fn run(
     args: &RunArgs,
     duration: Duration,
     stop: &CancellationToken,
 ) -> Result<Measured, CliError> {
-    let board = Arc::new(Board::new()?);
+    let arrivals = Arc::new(Arrivals::new()?);
     let mut receivers = JoinSet::new();
     let mut urls = Vec::new();
     for _ in 0..RECEIVERS {
-        urls.push(receive(&mut receivers, Arc::clone(&board)).await?);
+        urls.push(receive(&mut receivers, Arc::clone(&arrivals)).await?);
     }
     unless_stopped(stop, post_all(args, urls, duration)).await
 }
@@ -36,7 +38,7 @@ async fn post_all(
     urls: Vec<String>,
     duration: Duration,
 ) -> Result<Measured, CliError> {
-    // Fails when there is one already: just as good.
+    // Fails if a provider is already installed, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().no_proxy().default_headers(headers()).build()?;
     let body = body(args.payload_bytes as usize);
@@ -52,9 +54,9 @@ async fn post_all(
                 let status = answer.status();
                 answer.bytes().await?;
                 if status.is_success() {
-                    measured.right(watch.elapsed().saturating_sub(begin));
+                    measured.success(watch.elapsed().saturating_sub(begin));
                 } else {
-                    measured.wrong(status.as_str());
+                    measured.error(status.as_str());
                 }
             }
             Ok::<_, CliError>(measured)
@@ -68,14 +70,14 @@ async fn post_all(
     Ok(total)
 }
 
-/// The bytes of a webhook, whose data starts with the moment 0 for the receiver to read.
+/// The body of a webhook whose data starts with time 0 for the receiver to read.
 fn body(payload_bytes: usize) -> bytes::Bytes {
     let data = event_payload(payload_bytes, &"0".repeat(20));
     let timestamp = "2026-01-31T12:00:00.000000Z";
     format!(r#"{{"type":"bench.receiver-0","timestamp":"{timestamp}","data":{data}}}"#).into()
 }
 
-/// As many bytes as the headers of a webhook.
+/// Headers of the size of a webhook's.
 fn headers() -> HeaderMap {
     let fixed = HeaderValue::from_static;
     let mut headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! From `POST` to the webhook's arrival, with receivers of the bench's own.
+//! The scenario `end-to-end`: from `POST` to the arrival of the webhook at a receiver in this process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,25 +9,28 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::serve::ListenerExt;
+use hookgate::cli::CliError;
+use hookgate::runtime::Stopwatch;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::super::CliError;
-use super::connection::Connection;
-use super::load::{Load, Target, event_body};
-use super::server::Server;
-use super::{Measured, RunArgs, Scenario, unless_stopped};
-use crate::runtime::Stopwatch;
+use crate::args::{RunArgs, Scenario};
+use crate::connection::Connection;
+use crate::load::Load;
+use crate::measure::unless_stopped;
+use crate::report::Measured;
+use crate::server::Server;
+use crate::target::{Target, event_body};
 
-/// Receivers, each an endpoint of its own that takes every event of its type.
-pub(super) const RECEIVERS: u32 = 4;
-/// How long webhooks may still arrive after the last event was accepted.
+/// Receivers; each has its own endpoint and event type.
+pub(crate) const RECEIVERS: u32 = 4;
+/// How long to wait for webhooks after the last event was accepted.
 const LAST_WEBHOOK: Duration = Duration::from_mins(2);
 
-/// What receivers and senders share: events carry when they were due, webhooks bring it back.
-pub(super) struct Board {
+/// Shared by senders and receivers: an event carries the time it was due, its webhook brings it back.
+pub(crate) struct Arrivals {
     watch: Stopwatch,
     accepted: AtomicU64,
     arrived: AtomicU64,
@@ -36,8 +39,9 @@ pub(super) struct Board {
     progress: Notify,
 }
 
-impl Board {
-    pub(super) fn new() -> Result<Self, CliError> {
+impl Arrivals {
+    /// Nothing accepted or arrived; time starts now.
+    pub(crate) fn new() -> Result<Self, CliError> {
         Ok(Self {
             watch: Stopwatch::start(),
             accepted: AtomicU64::new(0),
@@ -49,37 +53,38 @@ impl Board {
     }
 }
 
-/// Posts events and waits for their webhooks. The rate is that of webhooks arriving, over the time
-/// from the first post to the last arrival; the latency is from post to arrival.
-pub(super) async fn run(
+/// Posts events and waits for their webhooks. The rate is the webhooks', over the time from the first
+/// post to the last arrival; the latency is the time from post to arrival.
+pub(crate) async fn run(
     args: &RunArgs,
     server: &Server,
     load: Load,
     stop: &CancellationToken,
 ) -> Result<Measured, CliError> {
-    let board = Arc::new(Board::new()?);
+    let arrivals = Arc::new(Arrivals::new()?);
     let target = Target::new(Scenario::EndToEnd, args, server);
     let mut connection = Connection::open(server.authority()).await?;
     let mut receivers = JoinSet::new();
     let mut endpoints = Vec::new();
     for number in 0..RECEIVERS {
-        let url = receive(&mut receivers, Arc::clone(&board)).await?;
+        let url = receive(&mut receivers, Arc::clone(&arrivals)).await?;
         let body = format!(r#"{{"url":"{url}","event_types":["bench.receiver-{number}"]}}"#);
         endpoints.push(call(&mut connection, server, "POST", "/api/endpoints", body).await?);
     }
 
     let posted_and_arrived = async {
-        let sent = post_all(args, &target, load, &board).await?;
+        let sent = post_all(args, &target, load, &arrivals).await?;
         let all_arrived = async {
-            while board.arrived.load(Ordering::SeqCst) < board.accepted.load(Ordering::SeqCst) {
-                board.progress.notified().await;
+            while arrivals.arrived.load(Ordering::SeqCst) < arrivals.accepted.load(Ordering::SeqCst)
+            {
+                arrivals.progress.notified().await;
             }
         };
         let complete = tokio::time::timeout(LAST_WEBHOOK, all_arrived).await.is_ok();
         Ok((sent, complete))
     };
     let outcome = unless_stopped(stop, posted_and_arrived).await;
-    // However it ended: the server may be somebody's.
+    // After a failure too: the server may be in use by others.
     for endpoint in endpoints {
         let id = endpoint["id"].as_str().ok_or("an endpoint has no id")?;
         let path = format!("/api/endpoints/{id}");
@@ -88,92 +93,93 @@ pub(super) async fn run(
 
     let (sent, complete) = outcome?;
     let mut measured = Measured::new()?;
-    measured.add(std::mem::replace(&mut *board.latencies.lock().await, Measured::new()?))?;
+    measured.add(std::mem::replace(&mut *arrivals.latencies.lock().await, Measured::new()?))?;
     measured.add(sent)?;
     if !complete {
-        measured.wrong("webhooks missing");
+        measured.error("webhooks missing");
     }
-    let micros = board.last_arrival_micros.load(Ordering::SeqCst);
+    let micros = arrivals.last_arrival_micros.load(Ordering::SeqCst);
     measured.seconds = Duration::from_micros(micros).as_secs_f64();
     Ok(measured)
 }
 
-/// Posts events to every receiver's type in turn. Returns the wrong answers only: right ones count
-/// when their webhook arrives.
+/// Posts events of the receivers' types, round-robin. Returns only errors: an accepted event counts
+/// when its webhook arrives.
 async fn post_all(
     args: &RunArgs,
     target: &Target,
     load: Load,
-    board: &Arc<Board>,
+    arrivals: &Arc<Arrivals>,
 ) -> Result<Measured, CliError> {
     let payload_bytes = args.payload_bytes as usize;
-    load.drive(&target.authority, |connection, mut line| {
-        let (target, board) = (target.clone(), Arc::clone(board));
+    load.drive(&target.authority, |connection, mut pacer| {
+        let (target, arrivals) = (target.clone(), Arc::clone(arrivals));
         async move {
             let mut connection = connection;
-            let mut turn = 0;
-            while let Some(due) = line.next().await {
-                // The load's clock and the board's differ by the time it took to connect.
-                let offset = board.watch.elapsed().saturating_sub(line.watch.elapsed());
+            let mut receiver = 0;
+            while let Some(due) = pacer.next().await {
+                // The pacer's clock started later, by the time it took to connect.
+                let offset = arrivals.watch.elapsed().saturating_sub(pacer.watch.elapsed());
                 let mark = format!("{:020}", (due + offset).as_micros());
-                turn = (turn + 1) % RECEIVERS;
+                receiver = (receiver + 1) % RECEIVERS;
                 let body = event_body(payload_bytes, &mark)
-                    .replace("bench.event", &format!("bench.receiver-{turn}"));
+                    .replace("bench.event", &format!("bench.receiver-{receiver}"));
                 match connection.send(target.request(Some(body.into()))?).await {
-                    Ok((status, _)) if target.is_right(status) => {
-                        board.accepted.fetch_add(1, Ordering::SeqCst);
+                    Ok((status, _)) if target.is_expected(status) => {
+                        arrivals.accepted.fetch_add(1, Ordering::SeqCst);
                     }
-                    Ok((status, _)) => line.measured.wrong(status.as_str()),
+                    Ok((status, _)) => pacer.measured.error(status.as_str()),
                     Err(error) => {
-                        line.measured.wrong(&error.to_string());
+                        pacer.measured.error(&error.to_string());
                         connection = Connection::open(&target.authority).await?;
                     }
                 }
             }
-            Ok(line.measured)
+            Ok(pacer.measured)
         }
     })
     .await
 }
 
 /// Starts a receiver and returns its URL.
-pub(super) async fn receive(
+pub(crate) async fn receive(
     tasks: &mut JoinSet<()>,
-    board: Arc<Board>,
+    arrivals: Arc<Arrivals>,
 ) -> Result<String, CliError> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = format!("http://{}/", listener.local_addr()?);
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    let router = Router::new().fallback(arrive).with_state(board);
+    let router = Router::new().fallback(arrive).with_state(arrivals);
     tasks.spawn(async move {
-        // Ends with the measurement.
+        // Aborted when the measurement ends.
         let _ = axum::serve(listener, router).await;
     });
     Ok(url)
 }
 
-async fn arrive(State(board): State<Arc<Board>>, body: Bytes) -> StatusCode {
-    let now = board.watch.elapsed();
+/// Receives a webhook and records its latency.
+async fn arrive(State(arrivals): State<Arc<Arrivals>>, body: Bytes) -> StatusCode {
+    let now = arrivals.watch.elapsed();
     let marked = body
         .windows(8)
         .position(|window| window == b"\"data\":\"")
-        .and_then(|place| body.get(place + 8..place + 28))
+        .and_then(|at| body.get(at + 8..at + 28))
         .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
     let Some(due) = marked.map(Duration::from_micros) else {
         return StatusCode::BAD_REQUEST;
     };
-    board.latencies.lock().await.right(now.saturating_sub(due));
+    arrivals.latencies.lock().await.success(now.saturating_sub(due));
     let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-    board.last_arrival_micros.fetch_max(micros, Ordering::SeqCst);
-    board.arrived.fetch_add(1, Ordering::SeqCst);
-    board.progress.notify_one();
+    arrivals.last_arrival_micros.fetch_max(micros, Ordering::SeqCst);
+    arrivals.arrived.fetch_add(1, Ordering::SeqCst);
+    arrivals.progress.notify_one();
     StatusCode::NO_CONTENT
 }
 
-/// Asks the API as the tenant that is measured.
-pub(super) async fn call(
+/// Calls the API with the key of the measured tenant.
+pub(crate) async fn call(
     connection: &mut Connection,
     server: &Server,
     method: &str,

@@ -1,37 +1,41 @@
-//! From accepted to stored, and beside it the plainest way to put the same rows into PostgreSQL.
+//! The scenario `store`, from accepted to stored; and its peer, plain inserts of the same rows into
+//! PostgreSQL.
 
 use std::time::Duration;
 
+use hookgate::cli::CliError;
+use hookgate::domain::{EventId, Timestamp, TraceId};
+use hookgate::runtime::{Clock, Stopwatch};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::super::CliError;
-use super::load::{Load, Target};
-use super::server::Server;
-use super::{Measured, RunArgs, Scenario, unless_stopped};
-use crate::domain::{EventId, Timestamp, TraceId};
-use crate::runtime::{Clock, Stopwatch};
+use crate::args::{RunArgs, Scenario};
+use crate::load::Load;
+use crate::measure::unless_stopped;
+use crate::report::Measured;
+use crate::server::Server;
+use crate::target::{Target, event_payload};
 
-/// Rows in a statement of the peer, as many as a worker stores at once.
-pub(super) const ROWS: u16 = 500;
-/// Connections of the peer: as many as there are workers on two cores.
+/// Rows per statement of the peer: a worker's batch.
+pub(crate) const ROWS: u16 = 500;
+/// Connections of the peer: the number of workers on two cores.
 const WRITERS: u32 = 8;
 
-/// Posts batches for the time of the load and waits until everything is stored. The rate is that of
-/// requests whose events are stored, from the first post to the last commit.
-pub(super) async fn run(args: &RunArgs, server: &Server, load: Load) -> Result<Measured, CliError> {
+/// Posts batches and waits until every event is stored. The rate counts requests over the time from
+/// the first post to the last commit.
+pub(crate) async fn run(args: &RunArgs, server: &Server, load: Load) -> Result<Measured, CliError> {
     let watch = Stopwatch::start();
     let mut measured = load.run(&Target::new(Scenario::IngestBatch, args, server)).await?;
-    server.settle().await?;
+    server.settle().await;
     measured.seconds = watch.seconds();
     Ok(measured)
 }
 
-/// Inserts the rows of events, one `unnest` statement for every 500 rows, into a table with the
-/// columns and indexes of `events` and no partitions. What is measured are statements.
-pub(super) async fn run_unnest(
+/// Inserts rows of events, one `unnest` statement per 500 rows, into a table with the columns and
+/// indexes of `events` and without partitions. A request is one statement.
+pub(crate) async fn run_unnest(
     args: &RunArgs,
     database_url: &str,
     duration: Duration,
@@ -51,7 +55,7 @@ pub(super) async fn run_unnest(
     sqlx::query("CREATE INDEX ON bench_unnest (org_id, received_at, id)").execute(&pool).await?;
 
     let measured = unless_stopped(stop, insert_all(args, &pool, duration)).await;
-    // However it ended, the table goes.
+    // After a failure too.
     sqlx::query("DROP TABLE bench_unnest").execute(&pool).await?;
     pool.close().await;
     measured
@@ -63,7 +67,7 @@ async fn insert_all(
     duration: Duration,
 ) -> Result<Measured, CliError> {
     let org = Uuid::new_v4();
-    let payload = super::load::event_payload(args.payload_bytes as usize, "").into_bytes();
+    let payload = event_payload(args.payload_bytes as usize, "").into_bytes();
     let watch = Stopwatch::start();
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
@@ -73,7 +77,7 @@ async fn insert_all(
             while watch.elapsed() < duration {
                 let begin = watch.elapsed();
                 insert(&pool, org, &payload).await?;
-                measured.right(watch.elapsed().saturating_sub(begin));
+                measured.success(watch.elapsed().saturating_sub(begin));
             }
             Ok::<_, CliError>(measured)
         });

@@ -1,0 +1,105 @@
+//! The arguments of a measurement.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use hookgate::config::{parse_duration, parse_wait};
+
+use crate::neighbour::Neighbour;
+
+#[derive(Args, Clone)]
+pub(crate) struct RunArgs {
+    /// Scenarios to measure, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "ingest")]
+    pub(crate) scenario: Vec<Scenario>,
+    /// Base URL of the server to measure; unset: start a server and stop it afterwards
+    #[arg(long, requires = "api_key")]
+    pub(crate) url: Option<String>,
+    /// API key of a tenant on that server, with a rate limit above the load
+    #[arg(long, env = "API_KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+    /// The `hookgate` program to start; unset: the one beside this program
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub(crate) server: Option<PathBuf>,
+    /// PostgreSQL database of the started server; unset: SQLite. Posted events stay in it.
+    /// DATABASE_URL is not read, because it may name the production database
+    #[arg(long, env = "BENCH_DATABASE_URL", hide_env_values = true, conflicts_with = "url")]
+    pub(crate) database_url: Option<String>,
+    /// Parent of the started server's temporary directory; unset: the system's
+    #[arg(long, conflicts_with = "url")]
+    pub(crate) work_dir: Option<PathBuf>,
+    /// Connections, each with at most one request in flight
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) connections: u32,
+    /// Requests per second, evenly spaced (open loop); unset: as many as the server answers (closed
+    /// loop)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: Option<u32>,
+    /// Length of one run
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_wait)]
+    pub(crate) duration: Duration,
+    /// Length of the unmeasured run before the first one of each scenario
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
+    pub(crate) warm_up: Duration,
+    /// Runs per scenario; the median is reported
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) runs: u32,
+    /// Bytes per event payload, or per body of ingest-raw
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=262_144))]
+    pub(crate) payload_bytes: u32,
+    /// Events per request of ingest-batch and store
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) batch: u32,
+    /// Alternate each scenario with a handler that only answers, for this many pairs of runs
+    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "url",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) peer_bare: Option<u32>,
+    /// Alternate each scenario with plain inserts of the same rows, for this many pairs of runs;
+    /// needs --database-url
+    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5",
+          requires = "database_url", conflicts_with = "peer_bare",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) peer_unnest: Option<u32>,
+    /// Alternate end-to-end with a loop that posts to the same receivers with reqwest, for this many
+    /// pairs of runs
+    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5",
+          conflicts_with_all = ["peer_bare", "peer_unnest"],
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) peer_reqwest: Option<u32>,
+    /// Alternate each scenario with and without a noisy neighbour, for --runs pairs of runs. Give a
+    /// --rate, so that both have the same load
+    #[arg(long, value_enum, conflicts_with_all = ["url", "peer_bare", "peer_unnest", "peer_reqwest"])]
+    pub(crate) beside: Option<Neighbour>,
+    /// Write the results to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Scenario {
+    /// POST /api/events, one event per request
+    Ingest,
+    /// POST /api/events/batch, --batch events per request
+    IngestBatch,
+    /// POST /api/events/raw, --payload-bytes of plain text per request
+    IngestRaw,
+    /// GET /api/health
+    Health,
+    /// GET /metrics
+    Metrics,
+    /// POST /api/events/batch, until every event is stored
+    Store,
+    /// POST /api/events, until its webhook arrives at a receiver in this process
+    EndToEnd,
+}
+
+impl fmt::Display for Scenario {
+    /// The spelling of the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", clap::builder::PossibleValue::get_name))
+    }
+}

@@ -1,0 +1,198 @@
+//! Runs the scenarios, with their warm-ups, repetitions and peers, and reports them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hookgate::cli::{CliError, print_line};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{RunArgs, Scenario};
+use crate::load::Load;
+use crate::neighbour::Neighbour;
+use crate::peer::Peer;
+use crate::report::{Report, Run};
+use crate::server::Server;
+use crate::target::Target;
+use crate::{end_to_end, store};
+
+/// Measures every scenario of the arguments and prints a report of each.
+pub(crate) async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<(), CliError> {
+    if let Some(file) = &args.json {
+        // Checked now, because the measurement takes minutes.
+        check_directory(file)?;
+    }
+    if args.peer_reqwest.is_some() && args.scenario.iter().any(|one| *one != Scenario::EndToEnd) {
+        return Err("--peer-reqwest works with --scenario end-to-end only".into());
+    }
+    let mut reports = Vec::new();
+    for scenario in &args.scenario {
+        // A new server per scenario, so that none runs on data that another one stored.
+        let server = unless_stopped(stop, Server::start(args)).await?;
+        let report = measure_on(args, *scenario, &server, stop).await;
+        server.stop().await;
+        let report = report?;
+        print_line(&report.to_string())?;
+        reports.push(report);
+    }
+    if let Some(file) = &args.json {
+        let text = serde_json::to_string_pretty(&reports)?;
+        std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    match reports.iter().find(|report| !report.has_successes()) {
+        None => Ok(()),
+        Some(report) => {
+            Err(format!("{}: no request got the expected answer", report.scenario).into())
+        }
+    }
+}
+
+fn check_directory(file: &Path) -> Result<(), CliError> {
+    let directory = std::path::absolute(file)?.parent().map(Path::to_owned).unwrap_or_default();
+    if directory.is_dir() {
+        return Ok(());
+    }
+    Err(format!("--json: no such directory: {}", directory.display()).into())
+}
+
+/// Waits for `work`, or fails as soon as the measurement is interrupted.
+pub(crate) async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    tokio::select! {
+        done = work => done,
+        () = stop.cancelled() => Err("interrupted".into()),
+    }
+}
+
+/// Waits until the server has stored every accepted event.
+async fn settle(server: &Server, stop: &CancellationToken) -> Result<(), CliError> {
+    unless_stopped(stop, async {
+        server.settle().await;
+        Ok(())
+    })
+    .await
+}
+
+/// Measures a scenario alone, beside a neighbour, or in alternation with a peer.
+async fn measure_on(
+    args: &RunArgs,
+    scenario: Scenario,
+    server: &Server,
+    stop: &CancellationToken,
+) -> Result<Report, CliError> {
+    if let Some(neighbour) = args.beside {
+        return measure_beside(args, scenario, server, neighbour, stop).await;
+    }
+    let Some((peer, pairs)) = Peer::start(args).await? else {
+        return measure_scenario(args, scenario, server, stop).await;
+    };
+    let name = peer.name();
+    let measured = measure_pairs(args, scenario, (server, &peer), pairs, stop).await;
+    peer.stop().await;
+    let (ours, theirs) = measured?;
+    Ok(Report::beside(name, scenario, args, ours, theirs))
+}
+
+async fn measure_scenario(
+    args: &RunArgs,
+    scenario: Scenario,
+    server: &Server,
+    stop: &CancellationToken,
+) -> Result<Report, CliError> {
+    one_run(args, scenario, server, args.warm_up, stop).await?;
+    let mut runs = Vec::new();
+    for number in 1..=args.runs {
+        let run = one_run(args, scenario, server, args.duration, stop).await?;
+        progress(&format!("{number}/{} {run}", args.runs));
+        runs.push(run);
+    }
+    Ok(Report::new(scenario, args, runs))
+}
+
+/// Runs the scenario alone and beside a noisy neighbour, in alternation.
+async fn measure_beside(
+    args: &RunArgs,
+    scenario: Scenario,
+    server: &Server,
+    neighbour: Neighbour,
+    stop: &CancellationToken,
+) -> Result<Report, CliError> {
+    one_run(args, scenario, server, args.warm_up, stop).await?;
+    let hashes_before = server.metric("auth_hashes_total").await?;
+    let (mut beside, mut alone) = (Vec::new(), Vec::new());
+    for number in 1..=args.runs {
+        settle(server, stop).await?;
+        alone.push(one_run(args, scenario, server, args.duration, stop).await?);
+        settle(server, stop).await?;
+        let running = neighbour.start(args, server).await?;
+        let run = one_run(args, scenario, server, args.duration, stop).await?;
+        drop(running);
+        progress(&format!("{number}/{} {run}", args.runs));
+        beside.push(run);
+    }
+    let hashes = server.metric("auth_hashes_total").await? - hashes_before;
+    print_line(&format!("beside the {neighbour:?}: {hashes} key hashes computed"))?;
+    Ok(Report::beside("alone", scenario, args, beside, alone))
+}
+
+/// Runs the scenario and its peer in alternation (A B A B …), so that other load on the machine
+/// affects both alike.
+async fn measure_pairs(
+    args: &RunArgs,
+    scenario: Scenario,
+    (server, peer): (&Server, &Peer<'_>),
+    pairs: u32,
+    stop: &CancellationToken,
+) -> Result<(Vec<Run>, Vec<Run>), CliError> {
+    one_run(args, scenario, server, args.warm_up, stop).await?;
+    peer.run(args, scenario, args.warm_up, stop).await?;
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
+    for number in 1..=pairs {
+        let run = one_run(args, scenario, server, args.duration, stop).await?;
+        settle(server, stop).await?;
+        let beside = peer.run(args, scenario, args.duration, stop).await?;
+        progress(&format!("{number}/{pairs} {run} | {} {beside}", peer.name()));
+        ours.push(run);
+        theirs.push(beside);
+    }
+    Ok((ours, theirs))
+}
+
+/// Measures a scenario once.
+pub(crate) async fn one_run(
+    args: &RunArgs,
+    scenario: Scenario,
+    server: &Server,
+    duration: Duration,
+    stop: &CancellationToken,
+) -> Result<Run, CliError> {
+    let load = Load { connections: args.connections, rate: args.rate, duration };
+    let cpu_before = server.cpu_seconds();
+    let (measured, events_per_request) = match scenario {
+        Scenario::EndToEnd => (end_to_end::run(args, server, load, stop).await?, 1),
+        Scenario::Store => {
+            (unless_stopped(stop, store::run(args, server, load)).await?, args.batch)
+        }
+        Scenario::IngestBatch => {
+            let target = Target::new(scenario, args, server);
+            (unless_stopped(stop, load.run(&target)).await?, args.batch)
+        }
+        Scenario::Ingest | Scenario::IngestRaw | Scenario::Health | Scenario::Metrics => {
+            let target = Target::new(scenario, args, server);
+            (unless_stopped(stop, load.run(&target)).await?, 1)
+        }
+    };
+    let cpu_seconds = server.cpu_seconds().zip(cpu_before).map(|(after, before)| after - before);
+    Ok(Run::new(measured, events_per_request, cpu_seconds))
+}
+
+/// Shows progress on a terminal, and nowhere else.
+#[expect(clippy::print_stderr, reason = "progress belongs on the terminal, not in the answer")]
+fn progress(line: &str) {
+    use std::io::IsTerminal;
+    if std::io::stderr().is_terminal() {
+        eprintln!("{line}");
+    }
+}

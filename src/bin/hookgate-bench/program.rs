@@ -1,0 +1,130 @@
+//! The server that a measurement starts: its program, its directory and its process.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use hookgate::cli::CliError;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use uuid::Uuid;
+
+use crate::args::RunArgs;
+
+/// Attempts to remove the directory, and the pause between two of them.
+const REMOVALS_MAX: u32 = 20;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
+
+/// The `hookgate` program, run in a temporary directory.
+pub(crate) struct Program {
+    file: PathBuf,
+    dir: WorkDir,
+    database_url: Option<String>,
+}
+
+/// A temporary directory; dropping it removes it.
+struct WorkDir(PathBuf);
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // A server killed a moment ago may still be writing. A directory that cannot be removed in
+        // the end stays.
+        for _ in 0..REMOVALS_MAX {
+            if std::fs::remove_dir_all(&self.0).is_ok() || !self.0.exists() {
+                return;
+            }
+            std::thread::sleep(REMOVAL_PAUSE);
+        }
+    }
+}
+
+impl Program {
+    /// Finds the program and makes its directory.
+    ///
+    /// # Errors
+    /// When there is no such program, or the directory cannot be made.
+    pub(crate) fn new(args: &RunArgs) -> Result<Self, CliError> {
+        let file = match &args.server {
+            Some(file) => std::path::absolute(file)?,
+            None => std::env::current_exe()?.with_file_name("hookgate"),
+        };
+        if !file.is_file() {
+            let advice = "build it with `cargo build --release`, or name it with --server";
+            return Err(format!("{}: no such program; {advice}", file.display()).into());
+        }
+        let parent = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+        // Absolute, because the server starts inside it.
+        let parent = std::path::absolute(parent)?;
+        let dir = WorkDir(parent.join(format!("hookgate-bench-{}", Uuid::new_v4().simple())));
+        std::fs::create_dir_all(&dir.0)?;
+        Ok(Self { file, dir, database_url: args.database_url.clone() })
+    }
+
+    /// The directory of the server's data.
+    fn data_dir(&self) -> &Path {
+        &self.dir.0
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.file);
+        command.args(arguments).arg("--data-dir").arg(self.data_dir());
+        command.env_clear().current_dir(self.data_dir()).stdin(Stdio::null()).kill_on_drop(true);
+        if let Some(url) = &self.database_url {
+            command.env("DATABASE_URL", url);
+        }
+        command
+    }
+
+    /// Creates an organisation with these limits, and returns a key of it.
+    pub(crate) async fn create_key(
+        &self,
+        events_per_minute: u32,
+        burst: u32,
+    ) -> Result<String, CliError> {
+        let (rate, burst) = (events_per_minute.to_string(), burst.to_string());
+        let limits = ["--rate-limit-per-minute", &rate, "--burst", &burst];
+        let org =
+            self.answer(&[&["org", "create", "--name", "bench"], &limits[..]].concat()).await?;
+        let org = org["id"].as_str().ok_or("the organisation has no id")?;
+        let key = self.answer(&["key", "create", "--org", org, "--name", "bench"]).await?;
+        Ok(key["key"].as_str().ok_or("the key was not shown")?.to_owned())
+    }
+
+    /// Runs a command and reads its JSON answer.
+    async fn answer(&self, arguments: &[&str]) -> Result<Value, CliError> {
+        let output = self.command(&[arguments, &["--output", "json"]].concat()).output().await?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned().into());
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Starts the server, and waits until it listens. Returns its process and its `host:port`.
+    pub(crate) async fn serve(&self) -> Result<(Child, String), CliError> {
+        let mut command = self.command(&["serve", "--port", "0", "--allow-private-endpoints"]);
+        command.args(["--log", "hookgate=info", "--log-format", "json"]);
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let stderr = process.stderr.take().ok_or("the server has no standard error")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let mut last = String::new();
+        let authority = loop {
+            let line = lines
+                .next_line()
+                .await?
+                .ok_or_else(|| format!("the server ended before it listened: {last}"))?;
+            let event: Value = serde_json::from_str(&line).unwrap_or_default();
+            if let (Some("listening"), Some(address)) =
+                (event["message"].as_str(), event["address"].as_str())
+            {
+                break address.to_owned();
+            }
+            last = line;
+        };
+        // The rest is read too, or the server would block as soon as the pipe is full.
+        let mut rest = tokio::task::JoinSet::new();
+        rest.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        rest.detach_all();
+        Ok((process, authority))
+    }
+}
