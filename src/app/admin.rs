@@ -15,12 +15,12 @@ use crate::domain::{
     Scopes, SecretChoice, SecretRotationRefusal, Secrets, SignatureScheme, Violation,
 };
 use crate::runtime::Clock;
-use crate::store::sqlite::SqliteStore;
 use crate::store::{
     AddRefusal, DeliveryRefusal, MigrateError, MigrationStatus, Resealed, SharedStore, StoreError,
 };
 
-use super::{MissingKeysError, OpenError, open_store, require_keys};
+use super::error::{MissingKeysError, OpenError};
+use super::storage::{self, open_store, require_keys};
 
 /// Why an endpoint is disabled that was disabled on the command line.
 const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
@@ -139,7 +139,7 @@ impl Admin {
     /// Every migration, oldest first, of a store that may not be there yet.
     pub async fn status(config: &StoreConfig) -> Result<Vec<MigrationStatus>, AdminError> {
         if missing_file(config).is_some() {
-            return Ok(SqliteStore::migrations());
+            return Ok(storage::migrations_of_a_new_store());
         }
         let admin = Self::open_as_it_is(config).await?;
         let status = admin.migration_status().await;

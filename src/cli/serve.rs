@@ -18,8 +18,8 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     if let Some(reload) = app.certificate_reload() {
         reload_on_hangup(reload)?;
     }
-    if let Some(first_start) = app.first_start() {
-        print_line(&first_start.to_string())?;
+    if let Some(bootstrap) = app.bootstrap() {
+        print_line(&bootstrap.to_string())?;
     }
     app.run().await?;
     Ok(())

@@ -414,9 +414,7 @@ impl Dispatcher {
         let mut next = Some(step);
         while let Some(step) = next {
             match unwind(step) {
-                TaskEnd::Attempt { attempted, probe } => {
-                    self.attempted(attempted, probe).await
-                }
+                TaskEnd::Attempt { attempted, probe } => self.attempted(attempted, probe).await,
                 TaskEnd::Claim { room, answer } => self.claimed(room, answer).await,
             }
             next = self.steps.try_join_next();

@@ -101,7 +101,8 @@ mod tests {
             &["1.1.1.1", "2606:4700::1111"],
         ];
         let resolver = Arc::new(Script(Mutex::new(script.into())));
-        let resolver = GuardedResolver::new(SsrfGuard::new(&DestinationConfig::default()), resolver);
+        let resolver =
+            GuardedResolver::new(SsrfGuard::new(&DestinationConfig::default()), resolver);
         let mut answers = Vec::new();
         for _ in 0..script.len() {
             answers.push(resolve(&resolver, "rebinding.example").await);

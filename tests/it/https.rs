@@ -152,7 +152,7 @@ async fn certificate_is_changed_under_load_and_no_request_fails() {
     }
     drop(open);
     let log = https.server.stop().await.join("\n");
-    assert!(log.contains("the certificate was read again"), "{log}");
+    assert!(log.contains("TLS certificate reloaded"), "{log}");
 }
 
 fn client_of_both(old: &Authority, new: &Authority) -> Client {

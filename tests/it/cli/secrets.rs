@@ -93,7 +93,7 @@ async fn secrets_are_encrypted_and_their_key_is_changed_without_losing_one() {
 
     for keys in [None, Some(NEW)] {
         let settings: Vec<_> = keys.map(|keys| ("SECRETS_KEY", keys)).into_iter().collect();
-        let lacks = "SECRETS_KEY lacks what 1 secrets in the store are encrypted by";
+        let lacks = "which encrypt 1 secrets in the store";
         place.run_with(&["serve", "--port", "0"], &settings).await.failed(1, lacks);
         place.run_with(&acme.add(&[]), &settings).await.failed(1, lacks);
     }

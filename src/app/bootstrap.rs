@@ -1,4 +1,5 @@
-//! The very first start: an organisation and two keys, so that a newcomer can post at once.
+//! Bootstrap: the very first start creates an organisation and two keys, so that a newcomer can post at
+//! once.
 
 use std::fmt;
 
@@ -7,9 +8,10 @@ use crate::auth::{PresentedKey, issue_key};
 use crate::domain::{Actor, Org, OrgId, PageRequest, Role, Timestamp};
 use crate::store::{SharedStore, StoreError};
 
-/// What the first start made. Its `Display` is the one time the keys are shown.
+/// The organisation and keys that the first start created. Its `Display` is the only place that shows
+/// the keys.
 #[derive(Debug)]
-pub struct FirstStart {
+pub struct Bootstrap {
     /// The first organisation.
     pub org: Org,
     /// Its API key.
@@ -22,9 +24,9 @@ pub struct FirstStart {
     pub events_per_minute: u32,
 }
 
-impl FirstStart {
-    /// Makes the first organisation and keys in a store that has neither; `None` in any other. Of
-    /// servers that start on one store at once, one makes them.
+impl Bootstrap {
+    /// Creates the first organisation and keys in a store that has neither; `None` in any other. When
+    /// several servers start on one store at once, one of them creates them.
     pub async fn prepare(
         store: &SharedStore,
         now: Timestamp,
@@ -38,17 +40,17 @@ impl FirstStart {
             return Ok(None);
         }
         let org = Org::new(OrgId::FIRST, "First organisation", now);
-        // Hashing takes long, so it comes first: between the rows there is little time to die in.
+        // Hashing is slow, so it comes first: a crash between the inserts is then unlikely.
         let tenant = issue_key(Role::Tenant(org.id), "first key".to_owned(), now).await?;
         let operator = issue_key(Role::Operator, "first operator key".to_owned(), now).await?;
         match store.insert_org_across_orgs(&org, &Actor::SERVER).await {
             Ok(()) => {}
-            // Its id is taken: another server was faster.
+            // The id exists: another server was faster.
             Err(StoreError::Refused(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
         for key in [&tenant.record, &operator.record] {
-            // Nobody has set a quota yet.
+            // A new organisation has no quota.
             let _ = store.insert_key_across_orgs(key, &Actor::SERVER).await?;
         }
         let (tenant_key, operator_key) = (tenant.key, operator.key);
@@ -56,7 +58,7 @@ impl FirstStart {
     }
 }
 
-impl fmt::Display for FirstStart {
+impl fmt::Display for Bootstrap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { org, tenant_key, operator_key, base_url, events_per_minute } = self;
         let (tenant_key, operator_key) = (tenant_key.reveal(), operator_key.reveal());
@@ -96,7 +98,7 @@ mod tests {
         let key = async || issue_key(Role::Operator, "key".to_owned(), now).await.unwrap().key;
         let base_url = "http://127.0.0.1:3000".to_owned();
         let (tenant_key, operator_key) = (key().await, key().await);
-        let start = FirstStart { org, tenant_key, operator_key, base_url, events_per_minute: 1234 };
+        let start = Bootstrap { org, tenant_key, operator_key, base_url, events_per_minute: 1234 };
         let banner = start.to_string();
         assert!(banner.contains("1234 events per minute"), "{banner}");
         let command = format!("hookgate org update {} --rate-limit-per-minute", OrgId::FIRST);

@@ -1,0 +1,101 @@
+//! Org watch: keeps a server's view of organisations and keys in step with the store.
+//!
+//! It listens for changes, polls for those it missed, flushes usage counters, and deletes
+//! organisations whose deletion was requested.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::{Authenticator, flush_usage_periodically, watch_changed_keys};
+use crate::delivery::SuspendedOrgs;
+use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
+use crate::store::{SharedStore, StoreError};
+
+/// Time before a failed change listener or deletion is tried again.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Time between two looks for an organisation to delete.
+const DELETION_POLL: Duration = Duration::from_secs(1);
+
+/// What the tasks work with.
+pub(super) struct OrgWatch {
+    pub(super) store: SharedStore,
+    pub(super) clock: Clock,
+    pub(super) authenticator: Authenticator,
+    pub(super) suspended: SuspendedOrgs,
+    pub(super) poll_interval: Duration,
+}
+
+impl OrgWatch {
+    /// Starts the tasks: those that requests depend on in the foreground, deletion in the background.
+    pub(super) fn start(self, foreground: &Lifecycle, background: &Lifecycle) {
+        let Self { store, clock, authenticator, suspended, poll_interval } = self;
+        let (keys, suspensions) = (Wake::new(), Wake::new());
+        let stop = || foreground.shutdown();
+        foreground.spawn(
+            "change listener",
+            listen(Arc::clone(&store), [keys.clone(), suspensions.clone()], stop()),
+        );
+        foreground.spawn(
+            "key watch",
+            watch_changed_keys(authenticator.clone(), keys, poll_interval, stop()),
+        );
+        foreground.spawn(
+            "suspension watch",
+            suspended.watch(Arc::clone(&store), suspensions, poll_interval, stop()),
+        );
+        foreground
+            .spawn("usage flush", flush_usage_periodically(authenticator, clock.clone(), stop()));
+        background.spawn("org deletion", delete(store, clock, stop()));
+    }
+}
+
+/// Wakes the watches at every change. Polling notices changes anyway, a little later.
+async fn listen(store: SharedStore, wakes: [Wake; 2], shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return,
+            ended = store.hint_changes_across_orgs(&wakes) => match ended {
+                Ok(()) => tracing::debug!("LISTEN connection lost"),
+                Err(error) => tracing::debug!(%error, "cannot listen for changes"),
+            }
+        }
+        if stopped_within(RETRY_WAIT, &shutdown).await {
+            return;
+        }
+    }
+}
+
+/// Deletes organisations step by step. Each step is a transaction that records its progress, so after a
+/// crash the next process, or another instance, continues.
+async fn delete(store: SharedStore, clock: Clock, shutdown: Shutdown) {
+    loop {
+        let wait = match step(&store, &clock).await {
+            Ok(true) if !shutdown.is_requested() => continue,
+            Ok(_) => DELETION_POLL,
+            Err(error) => {
+                tracing::warn!(%error, "cannot delete an organisation; will retry");
+                RETRY_WAIT
+            }
+        };
+        if stopped_within(wait, &shutdown).await {
+            return;
+        }
+    }
+}
+
+/// Deletes a bounded number of rows. `false` when there was nothing to delete.
+async fn step(store: &SharedStore, clock: &Clock) -> Result<bool, StoreError> {
+    let Some(org) = store.delete_step_across_orgs(clock.now()).await? else { return Ok(false) };
+    if let Some(deletion) = org.deletion.filter(|deletion| deletion.done_at.is_some()) {
+        tracing::info!(org = %org.id, rows = deletion.rows, "organisation deleted");
+    }
+    Ok(true)
+}
+
+/// Waits for `span`. `true` when the soft stop came first.
+async fn stopped_within(span: Duration, shutdown: &Shutdown) -> bool {
+    tokio::select! {
+        () = shutdown.requested() => true,
+        () = tokio::time::sleep(span) => false,
+    }
+}

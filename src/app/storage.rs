@@ -1,0 +1,133 @@
+//! Opens the store and the journal that the settings name.
+//!
+//! The only file that names a store engine or a journal implementation: everything else works with what
+//! it returns.
+
+use std::sync::Arc;
+
+use super::error::{AppError, MissingKeysError, OpenError};
+use crate::config::{JournalConfig, StoreConfig};
+use crate::journal::{
+    Disk, Journal, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery, SystemDisk,
+};
+use crate::runtime::{Background, Clock};
+use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{MigrationStatus, SharedStore};
+use crate::telemetry::Metrics;
+
+const MIB: u64 = 1024 * 1024;
+
+/// Opens the store that the settings name and leaves its schema alone.
+pub(super) async fn open_store(
+    config: &StoreConfig,
+    metrics: Arc<Metrics>,
+) -> Result<SharedStore, OpenError> {
+    match &config.database_url {
+        None => {
+            create_data_dir(config)?;
+            let path = config.sqlite_path();
+            let opened = SqliteStore::open(&path, config, metrics).await;
+            Ok(Arc::new(opened.map_err(|error| OpenError::Sqlite { path, error })?))
+        }
+        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            let connected = PostgresStore::connect(url, config, metrics).await;
+            Ok(Arc::new(connected.map_err(OpenError::Postgres)?))
+        }
+        Some(_) => Err(OpenError::Scheme),
+    }
+}
+
+/// Every migration of SQLite, none applied: the status of a store without a file.
+pub(super) fn migrations_of_a_new_store() -> Vec<MigrationStatus> {
+    SqliteStore::migrations()
+}
+
+/// Opens the store on the background threads, so that its own tasks and threads run there too.
+pub(super) async fn open_store_on(
+    background: &Background,
+    config: &StoreConfig,
+    metrics: Arc<Metrics>,
+) -> Result<SharedStore, AppError> {
+    let config = config.clone();
+    let opening = async move { open_store(&config, metrics).await };
+    Ok(background.handle().spawn(opening).await??)
+}
+
+/// Migrates the schema, checks the keys, and creates the partitions that are due.
+pub(super) async fn bring_up_to_date(store: &SharedStore, clock: &Clock) -> Result<(), AppError> {
+    let applied = store.migrate_up().await?;
+    if applied > 0 {
+        tracing::info!(applied, "database schema migrated");
+    }
+    require_keys(store).await?;
+    store.maintain_across_orgs(clock.now()).await?;
+    Ok(())
+}
+
+/// Fails when keys are missing: a server would fail deliveries one by one instead, and the command
+/// line would write secrets that the server cannot read.
+pub(super) async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
+    let missing = store.missing_keys_across_orgs().await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let texts = missing.iter().map(|key| key.texts).sum();
+    let ids: Vec<String> = missing.into_iter().map(|key| key.id).collect();
+    Err(MissingKeysError::Missing { texts, ids: ids.join(", ") })
+}
+
+/// Opens the journal and logs its recovery. Recovery reads the remaining segments, so it runs off the
+/// async threads.
+pub(super) async fn open_journal(
+    store: &StoreConfig,
+    config: &JournalConfig,
+    metrics: Arc<Metrics>,
+) -> Result<(Journal, JournalReader), AppError> {
+    let options = journal_options(store, config)?;
+    let opening = move || {
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        Journal::open(&options, &disk, &metrics)
+    };
+    let (journal, reader, recovery) = tokio::task::spawn_blocking(opening).await??;
+    log_recovery(&recovery);
+    Ok((journal, reader))
+}
+
+fn journal_options(
+    store: &StoreConfig,
+    config: &JournalConfig,
+) -> Result<JournalOptions, AppError> {
+    let (max, segment) = (config.journal_max_mib, config.journal_segment_mib);
+    if max / 2 < segment {
+        return Err(AppError::JournalSize { max, segment });
+    }
+    Ok(JournalOptions {
+        dir: store.journal_dir(),
+        segment_bytes: segment * MIB,
+        bytes_max: max * MIB,
+        queue_capacity: config.queue_capacity as usize,
+        queue_bytes_max: QUEUE_BYTES_MAX,
+    })
+}
+
+/// Reports everything that recovery found, so that nothing is lost silently.
+fn log_recovery(recovery: &Recovery) {
+    if recovery.items > 0 {
+        tracing::info!(events = recovery.items, "unprocessed events found in the journal");
+    }
+    if recovery.torn_bytes > 0 {
+        tracing::info!(bytes = recovery.torn_bytes, "truncated an unacknowledged journal tail");
+    }
+    for damage in &recovery.damage {
+        tracing::error!(?damage, "journal damage found; the damaged part is quarantined");
+    }
+    for file in &recovery.foreign {
+        tracing::warn!(file = %file.display(), "ignoring a file that does not belong to the journal");
+    }
+}
+
+fn create_data_dir(config: &StoreConfig) -> Result<(), OpenError> {
+    let path = &config.data_dir;
+    std::fs::create_dir_all(path).map_err(|error| OpenError::DataDir { path: path.clone(), error })
+}
