@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
 
+#[path = "tidy/docs.rs"]
+mod docs;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -166,28 +169,6 @@ fn every_setting_has_a_flag_a_variable_and_a_help_line() {
         assert!(argument.get_env().is_some(), "{id} has no variable");
         assert!(argument.get_help().is_some(), "{id} has no help");
     }
-}
-
-#[test]
-fn every_code_of_a_problem_is_explained_in_docs_errors_and_no_other() {
-    let problems = fs::read_to_string(root().join("src/http/problem.rs")).unwrap();
-    let code = problems.split("#[cfg(test)]").next().unwrap();
-    // Titles and details are sentences; words in snake case are codes.
-    let codes: BTreeSet<&str> = code.split('"').skip(1).step_by(2).filter(|t| is_code(t)).collect();
-    assert!(codes.contains("malformed_json") && codes.contains("internal"), "{codes:?}");
-
-    let errors = fs::read_to_string(root().join("docs/errors.md")).unwrap();
-    let (_, errors) = errors.split_once("\n## Every code\n").unwrap();
-    // Rows such as | 503 | `journal_full`, `journal_busy` | what to do |
-    let rows = errors.lines().filter(|line| line.starts_with('|'));
-    let rows = rows.filter_map(|row| row.split('|').nth(2));
-    let explained: BTreeSet<&str> =
-        rows.flat_map(|cell| cell.split('`')).filter(|t| is_code(t) && *t != "code").collect();
-    assert_eq!(codes, explained);
-}
-
-fn is_code(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
 }
 
 fn root() -> &'static Path {
