@@ -1,7 +1,7 @@
 // Verifies captured webhooks as a receiver in JavaScript would.
 //
 // The Standard Webhooks library knows HMAC (v1); for Ed25519 (v1a), which it lacks, Node's own crypto
-// checks what the standard describes.
+// checks what the standard describes. The verifier that the README shows must agree with the library.
 
 import assert from "node:assert";
 import { createPublicKey, verify } from "node:crypto";
@@ -11,15 +11,34 @@ import { createRequire } from "node:module";
 const [, , casesFile, place] = process.argv;
 const { Webhook, WebhookVerificationError } = createRequire(`${place}/`)("standardwebhooks");
 
+const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+const shown = readme.split("```js\n")[1].split("```")[0];
+const verifier = await import(`data:text/javascript,${encodeURIComponent(shown)}`);
+
+function holdsByReadme(key, body, headers) {
+  try {
+    verifier.verify(key, headers, Buffer.from(body));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function holdsByLibrary(key, body, headers) {
+  try {
+    assert.deepStrictEqual(new Webhook(key).verify(body, headers), JSON.parse(body));
+    return true;
+  } catch (error) {
+    if (error instanceof WebhookVerificationError) return false;
+    throw error;
+  }
+}
+
 function holds(key, body, headers) {
   if (key.startsWith("whsec_")) {
-    try {
-      assert.deepStrictEqual(new Webhook(key).verify(body, headers), JSON.parse(body));
-      return true;
-    } catch (error) {
-      if (error instanceof WebhookVerificationError) return false;
-      throw error;
-    }
+    const verified = holdsByLibrary(key, body, headers);
+    assert.equal(holdsByReadme(key, body, headers), verified, "javascript: the README disagrees");
+    return verified;
   }
   const x = Buffer.from(key.slice("whpk_".length), "base64").toString("base64url");
   const publicKey = createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x }, format: "jwk" });

@@ -1,11 +1,12 @@
 """Verifies captured webhooks as a receiver in Python would.
 
 The Standard Webhooks library knows HMAC (v1); for Ed25519 (v1a), which it lacks, `cryptography` checks
-what the standard describes.
+what the standard describes. The verifier that the README shows must agree with the library.
 """
 
 import base64
 import json
+import pathlib
 import sys
 
 from cryptography.exceptions import InvalidSignature
@@ -13,12 +14,27 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 
+README = pathlib.Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+readme = {}
+exec(README.split("```python\n")[1].split("```")[0], readme)
+
+
+def holds_by_readme(key, body, headers):
+    try:
+        readme["verify"](key, headers, body.encode())
+        return True
+    except ValueError:
+        return False
+
+
 def holds(key, body, headers):
     if key.startswith("whsec_"):
         try:
-            return Webhook(key).verify(body, headers) == json.loads(body)
+            verified = Webhook(key).verify(body, headers) == json.loads(body)
         except WebhookVerificationError:
-            return False
+            verified = False
+        assert holds_by_readme(key, body, headers) == verified, "python: the README disagrees"
+        return verified
     public = Ed25519PublicKey.from_public_bytes(base64.b64decode(key.removeprefix("whpk_")))
     content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.{body}".encode()
     for signature in headers["webhook-signature"].split(" "):
