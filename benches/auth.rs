@@ -25,9 +25,7 @@ use hookgate::auth::{
 use hookgate::config::AuthConfig;
 use hookgate::domain::{Actor, ApiKeyId, Org, OrgId, Role};
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
-use hookgate::store::SharedStore;
-use hookgate::store::postgres::PostgresStore;
-use hookgate::store::sqlite::SqliteStore;
+use hookgate::store::Store;
 use hookgate::telemetry::{CacheLookup, Metrics};
 use tokio::time::{sleep, timeout};
 
@@ -46,13 +44,13 @@ const UNNOTICED_AFTER: Duration = Duration::from_mins(1);
 
 /// A store with keys, all of one organisation.
 struct Bench {
-    store: SharedStore,
+    store: Store,
     clock: Clock,
     keys: Vec<PresentedKey>,
 }
 
 impl Bench {
-    async fn fill(store: SharedStore, keys: usize) -> Self {
+    async fn fill(store: Store, keys: usize) -> Self {
         store.migrate_up().await.unwrap();
         let mut bench = Self { store, clock: Clock::system(), keys: Vec::new() };
         let now = bench.clock.now();
@@ -107,9 +105,9 @@ impl Bench {
     }
 
     /// Revokes keys here, and asks a server that uses `elsewhere` for them until it refuses.
-    async fn revocations(&self, elsewhere: SharedStore) {
+    async fn revocations(&self, elsewhere: Store) {
         let authenticator =
-            Authenticator::new(&config(), Arc::clone(&elsewhere), self.clock.clone(), metrics());
+            Authenticator::new(&config(), elsewhere.clone(), self.clock.clone(), metrics());
         let (keys, listening) = (Wake::new(), Wake::new());
         let lifecycle = Lifecycle::new();
         let watch = watch_changed_keys(
@@ -147,7 +145,7 @@ impl Bench {
     }
 
     fn authenticator(&self, metrics: &Arc<Metrics>) -> Authenticator {
-        let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
+        let (store, clock) = (self.store.clone(), self.clock.clone());
         Authenticator::new(&config(), store, clock, Arc::clone(metrics))
     }
 }
@@ -213,14 +211,14 @@ fn config() -> AuthConfig {
 async fn main() {
     let directory = tempfile::tempdir().unwrap();
     let config = store_config(directory.path());
-    let store = SqliteStore::open(&config.sqlite_path(), &config, metrics()).await.unwrap();
-    let bench = Bench::fill(Arc::new(store), KEYS).await;
+    let store = Store::open_sqlite(&config.sqlite_path(), &config, metrics()).await.unwrap();
+    let bench = Bench::fill(store, KEYS).await;
     bench.latencies().await;
     bench.hit_ratio().await;
     if let Ok(url) = std::env::var("BENCH_DATABASE_URL") {
         let connect = || async {
-            let store = PostgresStore::connect(&url, &config, metrics()).await.unwrap();
-            Arc::new(store) as SharedStore
+            let store = Store::connect_postgres(&url, &config, metrics()).await.unwrap();
+            store
         };
         let bench = Bench::fill(connect().await, REVOCATIONS).await;
         bench.revocations(connect().await).await;

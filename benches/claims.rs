@@ -20,9 +20,7 @@ use hookgate::domain::{
     SigningSecret, TraceId,
 };
 use hookgate::runtime::{Clock, Stopwatch};
-use hookgate::store::postgres::PostgresStore;
-use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{ClaimCursor, ClaimRequest, SharedStore};
+use hookgate::store::{ClaimCursor, ClaimRequest, Store};
 use hookgate::telemetry::Metrics;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
@@ -36,7 +34,7 @@ const ENDPOINTS: usize = 100;
 /// A store, and how rows get into it behind its back.
 struct Bench {
     name: &'static str,
-    store: SharedStore,
+    store: Store,
     url: String,
     clock: Clock,
 }
@@ -157,12 +155,11 @@ async fn main() {
     let config = store_config(directory.path());
     let metrics = || Arc::new(Metrics::new().unwrap());
     let path = config.sqlite_path();
-    let store: SharedStore = Arc::new(SqliteStore::open(&path, &config, metrics()).await.unwrap());
+    let store: Store = Store::open_sqlite(&path, &config, metrics()).await.unwrap();
     let url = format!("sqlite://{}", path.display());
     Bench { name: "sqlite", store, url, clock: Clock::system() }.run(waiting).await;
     if let Ok(url) = std::env::var("BENCH_DATABASE_URL") {
-        let store: SharedStore =
-            Arc::new(PostgresStore::connect(&url, &config, metrics()).await.unwrap());
+        let store: Store = Store::connect_postgres(&url, &config, metrics()).await.unwrap();
         Bench { name: "postgres", store, url, clock: Clock::system() }.run(waiting).await;
     }
 }

@@ -23,8 +23,7 @@ use hookgate::domain::{
     TraceId,
 };
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
-use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{LeaseBudget, SharedStore};
+use hookgate::store::{LeaseBudget, Store};
 use hookgate::telemetry::Metrics;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -80,8 +79,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
     let directory = tempfile::tempdir().unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
     let path = directory.path().join("hookgate.db");
-    let store = SqliteStore::open(&path, &settings.store, Arc::clone(&metrics)).await.unwrap();
-    let store: SharedStore = Arc::new(store);
+    let store = Store::open_sqlite(&path, &settings.store, Arc::clone(&metrics)).await.unwrap();
     store.migrate_up().await.unwrap();
     let clock = Clock::system();
     let now = clock.now();
@@ -106,7 +104,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
     let config = &settings.delivery;
     let running = hookgate::delivery::start(
         config,
-        Arc::clone(&store),
+        store.clone(),
         clock.clone(),
         metrics,
         inputs,

@@ -19,9 +19,7 @@ use hookgate::domain::{
     LeasedDelivery, Org, OrgId, Outcome, SigningSecret, TraceId,
 };
 use hookgate::runtime::Clock;
-use hookgate::store::postgres::PostgresStore;
-use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{LeaseBudget, SharedStore};
+use hookgate::store::{LeaseBudget, Store};
 use hookgate::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
@@ -54,7 +52,7 @@ fn batch(orgs: &[OrgId], clock: &Clock) -> Vec<Arc<Event>> {
     (0..BATCH).map(event).collect()
 }
 
-async fn tenants(store: &SharedStore, clock: &Clock) -> Vec<OrgId> {
+async fn tenants(store: &Store, clock: &Clock) -> Vec<OrgId> {
     let created_at = clock.now();
     let mut orgs = Vec::new();
     for _ in 0..ORGS {
@@ -103,7 +101,7 @@ fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {
     }
 }
 
-fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, store: &SharedStore) {
+fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, store: &Store) {
     let clock = Clock::system();
     let orgs = runtime.block_on(async {
         store.migrate_up().await.unwrap();
@@ -145,11 +143,11 @@ fn persist(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let config = store_config(directory.path());
     let metrics = || Arc::new(Metrics::new().unwrap());
-    let store = runtime.block_on(SqliteStore::open(&config.sqlite_path(), &config, metrics()));
-    measure(criterion, "sqlite", &runtime, &(Arc::new(store.unwrap()) as SharedStore));
+    let store = runtime.block_on(Store::open_sqlite(&config.sqlite_path(), &config, metrics()));
+    measure(criterion, "sqlite", &runtime, &(store.unwrap()));
     if let Ok(url) = std::env::var("BENCH_DATABASE_URL") {
-        let store = runtime.block_on(PostgresStore::connect(&url, &config, metrics()));
-        measure(criterion, "postgres", &runtime, &(Arc::new(store.unwrap()) as SharedStore));
+        let store = runtime.block_on(Store::connect_postgres(&url, &config, metrics()));
+        measure(criterion, "postgres", &runtime, &(store.unwrap()));
     }
 }
 

@@ -15,8 +15,7 @@ use hookgate::config::Config;
 use hookgate::domain::{Actor, NewEventLimits, Org, OrgId, Role, Timestamp, parse_event};
 use hookgate::limit::{OrgRate, RateLimiter};
 use hookgate::runtime::Clock;
-use hookgate::store::SharedStore;
-use hookgate::store::sqlite::SqliteStore;
+use hookgate::store::Store;
 use hookgate::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
@@ -69,8 +68,8 @@ fn cached_auth(criterion: &mut Criterion) {
         let metrics = Arc::new(Metrics::new().unwrap());
         let config = settings();
         let path = folder.path().join("bench.db");
-        let store: SharedStore =
-            Arc::new(SqliteStore::open(&path, &config.store, Arc::clone(&metrics)).await.unwrap());
+        let store: Store =
+            Store::open_sqlite(&path, &config.store, Arc::clone(&metrics)).await.unwrap();
         store.migrate_up().await.unwrap();
         let now = Clock::system().now();
         let name = "bench".to_owned();

@@ -16,7 +16,7 @@ use crate::domain::{
 };
 use crate::runtime::Clock;
 use crate::store::{
-    AddRefusal, DeliveryRefusal, MigrateError, MigrationStatus, Resealed, SharedStore, StoreError,
+    AddRefusal, DeliveryRefusal, MigrateError, MigrationStatus, Resealed, Store, StoreError,
 };
 
 use super::error::{MissingKeysError, OpenError};
@@ -30,7 +30,7 @@ const KEY_LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// Manages what the store holds.
 pub struct Admin {
-    pub(super) store: SharedStore,
+    pub(super) store: Store,
     pub(super) clock: Clock,
 }
 
@@ -166,7 +166,7 @@ impl Admin {
     }
 
     /// Manages a store that is open.
-    pub fn new(store: SharedStore, clock: Clock) -> Self {
+    pub fn new(store: Store, clock: Clock) -> Self {
         Self { store, clock }
     }
 

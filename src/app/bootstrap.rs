@@ -6,7 +6,7 @@ use std::fmt;
 use super::admin::AdminError;
 use crate::auth::{PresentedKey, issue_key};
 use crate::domain::{Actor, Org, OrgId, PageRequest, Role, Timestamp};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Store, StoreError};
 
 /// The organisation and keys that the first start created. Its `Display` is the only place that shows
 /// the keys.
@@ -28,7 +28,7 @@ impl Bootstrap {
     /// Creates the first organisation and keys in a store that has neither; `None` in any other. When
     /// several servers start on one store at once, one of them creates them.
     pub async fn prepare(
-        store: &SharedStore,
+        store: &Store,
         now: Timestamp,
         base_url: String,
         events_per_minute: u32,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::runtime::{Clock, Shutdown};
-use crate::store::SharedStore;
+use crate::store::Store;
 
 /// Time between two rounds. Partitions are created days ahead, so missed rounds do no harm.
 const INTERVAL: Duration = Duration::from_hours(1);
@@ -11,7 +11,7 @@ const INTERVAL: Duration = Duration::from_hours(1);
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maintains the store until the soft stop. The start has done the first round.
-pub(super) async fn run(store: SharedStore, clock: Clock, shutdown: Shutdown) {
+pub(super) async fn run(store: Store, clock: Clock, shutdown: Shutdown) {
     while every(INTERVAL, &shutdown).await {
         if let Err(error) = store.maintain_across_orgs(clock.now()).await {
             tracing::warn!(%error, "store maintenance failed; retrying in an hour");
@@ -20,7 +20,7 @@ pub(super) async fn run(store: SharedStore, clock: Clock, shutdown: Shutdown) {
 }
 
 /// Makes checkpoints until the soft stop, so that writers need not.
-pub(super) async fn checkpoint(store: SharedStore, shutdown: Shutdown) {
+pub(super) async fn checkpoint(store: Store, shutdown: Shutdown) {
     let mut failing = false;
     while every(CHECKPOINT_INTERVAL, &shutdown).await {
         let result = store.checkpoint().await;

@@ -40,7 +40,7 @@ use crate::config::Config;
 use crate::http::{self, Api, Tls};
 use crate::journal::Journal;
 use crate::runtime::{Background, Clock, Lifecycle, Shutdown, Wake};
-use crate::store::SharedStore;
+use crate::store::Store;
 use crate::telemetry::Metrics;
 use wiring::Wiring;
 
@@ -53,7 +53,7 @@ pub struct App {
     authenticator: Authenticator,
     lifecycle: Lifecycle,
     journal: Journal,
-    store: SharedStore,
+    store: Store,
     bootstrap: Option<Bootstrap>,
     shutdown_timeout: Duration,
     /// Dropped last: the background threads run the store and most tasks.
@@ -76,7 +76,7 @@ impl App {
         let lifecycle = Lifecycle::new();
         let wiring = Wiring {
             config,
-            store: Arc::clone(&store),
+            store: store.clone(),
             journal: journal.clone(),
             clock,
             metrics,

@@ -3,13 +3,12 @@
 //! It listens for changes, polls for those it missed, flushes usage counters, and deletes
 //! organisations whose deletion was requested.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Authenticator, flush_usage_periodically, watch_changed_keys};
 use crate::delivery::SuspendedOrgs;
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Time before a failed change listener or deletion is tried again.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
@@ -18,7 +17,7 @@ const DELETION_POLL: Duration = Duration::from_secs(1);
 
 /// What the tasks work with.
 pub(super) struct OrgWatch {
-    pub(super) store: SharedStore,
+    pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) authenticator: Authenticator,
     pub(super) suspended: SuspendedOrgs,
@@ -33,7 +32,7 @@ impl OrgWatch {
         let stop = || foreground.shutdown();
         foreground.spawn(
             "change listener",
-            listen(Arc::clone(&store), [keys.clone(), suspensions.clone()], stop()),
+            listen(store.clone(), [keys.clone(), suspensions.clone()], stop()),
         );
         foreground.spawn(
             "key watch",
@@ -41,7 +40,7 @@ impl OrgWatch {
         );
         foreground.spawn(
             "suspension watch",
-            suspended.watch(Arc::clone(&store), suspensions, poll_interval, stop()),
+            suspended.watch(store.clone(), suspensions, poll_interval, stop()),
         );
         foreground
             .spawn("usage flush", flush_usage_periodically(authenticator, clock.clone(), stop()));
@@ -50,7 +49,7 @@ impl OrgWatch {
 }
 
 /// Wakes the watches at every change. Polling notices changes anyway, a little later.
-async fn listen(store: SharedStore, wakes: [Wake; 2], shutdown: Shutdown) {
+async fn listen(store: Store, wakes: [Wake; 2], shutdown: Shutdown) {
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
@@ -67,7 +66,7 @@ async fn listen(store: SharedStore, wakes: [Wake; 2], shutdown: Shutdown) {
 
 /// Deletes organisations step by step. Each step is a transaction that records its progress, so after a
 /// crash the next process, or another instance, continues.
-async fn delete(store: SharedStore, clock: Clock, shutdown: Shutdown) {
+async fn delete(store: Store, clock: Clock, shutdown: Shutdown) {
     loop {
         let wait = match step(&store, &clock).await {
             Ok(true) if !shutdown.is_requested() => continue,
@@ -84,7 +83,7 @@ async fn delete(store: SharedStore, clock: Clock, shutdown: Shutdown) {
 }
 
 /// Deletes a bounded number of rows. `false` when there was nothing to delete.
-async fn step(store: &SharedStore, clock: &Clock) -> Result<bool, StoreError> {
+async fn step(store: &Store, clock: &Clock) -> Result<bool, StoreError> {
     let Some(org) = store.delete_step_across_orgs(clock.now()).await? else { return Ok(false) };
     if let Some(deletion) = org.deletion.filter(|deletion| deletion.done_at.is_some()) {
         tracing::info!(org = %org.id, rows = deletion.rows, "organisation deleted");

@@ -11,9 +11,7 @@ use crate::journal::{
     Disk, Journal, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery, SystemDisk,
 };
 use crate::runtime::{Background, Clock};
-use crate::store::postgres::PostgresStore;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{MigrationStatus, SharedStore};
+use crate::store::{MigrationStatus, Store};
 use crate::telemetry::Metrics;
 
 const MIB: u64 = 1024 * 1024;
@@ -22,17 +20,17 @@ const MIB: u64 = 1024 * 1024;
 pub(super) async fn open_store(
     config: &StoreConfig,
     metrics: Arc<Metrics>,
-) -> Result<SharedStore, OpenError> {
+) -> Result<Store, OpenError> {
     match &config.database_url {
         None => {
             create_data_dir(config)?;
             let path = config.sqlite_path();
-            let opened = SqliteStore::open(&path, config, metrics).await;
-            Ok(Arc::new(opened.map_err(|error| OpenError::Sqlite { path, error })?))
+            let opened = Store::open_sqlite(&path, config, metrics).await;
+            opened.map_err(|error| OpenError::Sqlite { path, error })
         }
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-            let connected = PostgresStore::connect(url, config, metrics).await;
-            Ok(Arc::new(connected.map_err(OpenError::Postgres)?))
+            let connected = Store::connect_postgres(url, config, metrics).await;
+            connected.map_err(OpenError::Postgres)
         }
         Some(_) => Err(OpenError::Scheme),
     }
@@ -40,7 +38,7 @@ pub(super) async fn open_store(
 
 /// Every migration of SQLite, none applied: the status of a store without a file.
 pub(super) fn migrations_of_a_new_store() -> Vec<MigrationStatus> {
-    SqliteStore::migrations()
+    Store::sqlite_migrations()
 }
 
 /// Opens the store on the background threads, so that its own tasks and threads run there too.
@@ -48,14 +46,14 @@ pub(super) async fn open_store_on(
     background: &Background,
     config: &StoreConfig,
     metrics: Arc<Metrics>,
-) -> Result<SharedStore, AppError> {
+) -> Result<Store, AppError> {
     let config = config.clone();
     let opening = async move { open_store(&config, metrics).await };
     Ok(background.handle().spawn(opening).await??)
 }
 
 /// Migrates the schema, checks the keys, and creates the partitions that are due.
-pub(super) async fn bring_up_to_date(store: &SharedStore, clock: &Clock) -> Result<(), AppError> {
+pub(super) async fn bring_up_to_date(store: &Store, clock: &Clock) -> Result<(), AppError> {
     let applied = store.migrate_up().await?;
     if applied > 0 {
         tracing::info!(applied, "database schema migrated");
@@ -67,7 +65,7 @@ pub(super) async fn bring_up_to_date(store: &SharedStore, clock: &Clock) -> Resu
 
 /// Fails when keys are missing: a server would fail deliveries one by one instead, and the command
 /// line would write secrets that the server cannot read.
-pub(super) async fn require_keys(store: &SharedStore) -> Result<(), MissingKeysError> {
+pub(super) async fn require_keys(store: &Store) -> Result<(), MissingKeysError> {
     let missing = store.missing_keys_across_orgs().await?;
     if missing.is_empty() {
         return Ok(());

@@ -24,13 +24,13 @@ use crate::ingest::{Backlog, Handoff, Intake, Replayer, Workers};
 use crate::journal::{Journal, JournalReader};
 use crate::limit::RateLimiter;
 use crate::runtime::{Background, Clock, CpuLoad, Lifecycle, Wake};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
 /// What every part depends on.
 pub(super) struct Wiring<'a> {
     pub(super) config: &'a Config,
-    pub(super) store: SharedStore,
+    pub(super) store: Store,
     pub(super) journal: Journal,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
@@ -69,7 +69,7 @@ impl Wiring<'_> {
         };
         let running = delivery::start(
             config,
-            Arc::clone(&self.store),
+            self.store.clone(),
             self.clock.clone(),
             Arc::clone(&self.metrics),
             inputs,
@@ -115,7 +115,7 @@ impl Wiring<'_> {
             &self.config.ingest,
             (self.journal.clone(), reader),
             CpuLoad::of(Handle::current()),
-            Arc::clone(&self.store),
+            self.store.clone(),
             handoff,
             self.clock.clone(),
             Arc::clone(&self.metrics),
@@ -128,7 +128,7 @@ impl Wiring<'_> {
     /// Starts the replayer.
     pub(super) fn replayer(&self) {
         let replayer = Replayer {
-            store: Arc::clone(&self.store),
+            store: self.store.clone(),
             clock: self.clock.clone(),
             wake: self.replays.clone(),
             planned: self.due.clone(),
@@ -140,12 +140,12 @@ impl Wiring<'_> {
     pub(super) fn auth(&self, suspended: SuspendedOrgs) -> Authenticator {
         let authenticator = Authenticator::new(
             &self.config.auth,
-            Arc::clone(&self.store),
+            self.store.clone(),
             self.clock.clone(),
             Arc::clone(&self.metrics),
         );
         let watch = OrgWatch {
-            store: Arc::clone(&self.store),
+            store: self.store.clone(),
             clock: self.clock.clone(),
             authenticator: authenticator.clone(),
             suspended,
@@ -158,7 +158,7 @@ impl Wiring<'_> {
     /// Starts the store's maintenance and checkpoints.
     pub(super) fn maintenance(&self) {
         let stop = || self.foreground.shutdown();
-        let store = || Arc::clone(&self.store);
+        let store = || self.store.clone();
         self.foreground.spawn("maintenance", maintenance::run(store(), self.clock.clone(), stop()));
         self.background.spawn("checkpoints", maintenance::checkpoint(store(), stop()));
     }

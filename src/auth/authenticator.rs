@@ -17,7 +17,7 @@ use super::usage::{Ledger, OrgUsage};
 use crate::config::AuthConfig;
 use crate::domain::{ApiKey, ApiKeyId, KeyHash, OrgLimits, OrgState, Role, Scopes, Timestamp};
 use crate::runtime::{Clock, Stopwatch};
-use crate::store::{ChangeMark, KeyChange, SharedStore, StoreError};
+use crate::store::{ChangeMark, KeyChange, Store, StoreError};
 use crate::telemetry::{CacheLookup, Metrics};
 
 /// Refusals are remembered this long: enough to blunt a flood of one wrong key.
@@ -87,7 +87,7 @@ pub struct Authenticator {
 }
 
 struct Shared {
-    store: SharedStore,
+    store: Store,
     clock: Clock,
     metrics: Arc<Metrics>,
     /// Good keys, until their TTL.
@@ -164,12 +164,7 @@ enum Unrefused {
 
 impl Authenticator {
     /// An authenticator with empty caches.
-    pub fn new(
-        config: &AuthConfig,
-        store: SharedStore,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(config: &AuthConfig, store: Store, clock: Clock, metrics: Arc<Metrics>) -> Self {
         let capacity = config.auth_cache_capacity;
         let ledger = Ledger::new(clock.now());
         let shared = Shared {

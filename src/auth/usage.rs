@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::Authenticator;
 use crate::domain::{ApiKeyId, Month, OrgId, Timestamp};
 use crate::runtime::{Clock, Shutdown};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Store, StoreError};
 
 /// The time between two writings.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -74,11 +74,7 @@ impl Ledger {
     }
 
     /// Where the events of an organisation are noted, with what is written down of them.
-    pub(super) async fn org(
-        &self,
-        org: OrgId,
-        store: &SharedStore,
-    ) -> Result<Arc<OrgUsage>, StoreError> {
+    pub(super) async fn org(&self, org: OrgId, store: &Store) -> Result<Arc<OrgUsage>, StoreError> {
         let month = *lock(&self.month);
         let written = store.month_events(org, month).await?;
         let usage = Arc::clone(lock(&self.orgs).entry(org).or_default());
@@ -89,17 +85,13 @@ impl Ledger {
     }
 
     /// Writes down what was noted. What cannot be written stays noted.
-    pub(super) async fn write(
-        &self,
-        store: &SharedStore,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn write(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
         let keys = self.write_keys(store, now).await;
         self.write_orgs(store, now).await?;
         keys
     }
 
-    async fn write_keys(&self, store: &SharedStore, now: Timestamp) -> Result<(), StoreError> {
+    async fn write_keys(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
         let used = take(&self.keys, |used| used.swap(false, Ordering::Relaxed));
         let micros = now.micros();
         let minute = Timestamp::from_micros(micros - micros.rem_euclid(MINUTE_MICROS));
@@ -114,7 +106,7 @@ impl Ledger {
         Ok(())
     }
 
-    async fn write_orgs(&self, store: &SharedStore, now: Timestamp) -> Result<(), StoreError> {
+    async fn write_orgs(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
         let month = *lock(&self.month);
         let is_used = |usage: &OrgUsage| usage.added.load(Ordering::Relaxed) > 0;
         let used = take(&self.orgs, is_used);

@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::domain::{EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
 use crate::runtime::{Clock, Shutdown, Wake};
-use crate::store::{ClaimCursor, ClaimRequest, Claimed, SharedStore, StoreError};
+use crate::store::{ClaimCursor, ClaimRequest, Claimed, Store, StoreError};
 use crate::telemetry::Metrics;
 
 use super::attempt::{Attempter, FinishedAttempt};
@@ -63,7 +63,7 @@ impl DispatcherOptions {
 /// The dispatcher and all it holds in memory.
 pub(super) struct Dispatcher {
     pub(super) options: DispatcherOptions,
-    pub(super) store: SharedStore,
+    pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) attempter: Arc<Attempter>,
@@ -385,7 +385,7 @@ impl Dispatcher {
             token: LeaseToken::mint(self.options.instance),
             until: now.plus(self.options.lease),
         };
-        let store = Arc::clone(&self.store);
+        let store = self.store.clone();
         let claim = async move {
             let request = ClaimRequest { lease, deliveries_max, caps: &caps, from, now };
             store.claim_deliveries_across_orgs(request).await

@@ -106,7 +106,7 @@ use tokio::task::JoinSet;
 use crate::config::DeliveryConfig;
 use crate::domain::InstanceId;
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
 use attempt::Attempter;
@@ -181,7 +181,7 @@ pub struct RunningDelivery {
 /// every poll.
 pub fn start(
     config: &DeliveryConfig,
-    store: SharedStore,
+    store: Store,
     clock: Clock,
     metrics: Arc<Metrics>,
     inputs: DeliveryInputs,
@@ -203,7 +203,7 @@ impl DeliveryService {
     /// Sets up the service; nothing runs yet.
     pub fn new(
         config: &DeliveryConfig,
-        store: SharedStore,
+        store: Store,
         clock: Clock,
         metrics: Arc<Metrics>,
         inputs: DeliveryInputs,
@@ -223,7 +223,7 @@ impl DeliveryService {
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
         let health = DeliveryHealth::new(&clock);
         let progress = health.progress.clone();
-        let recorder = Recorder::new(Arc::clone(&store), reports_out, wake.clone(), progress);
+        let recorder = Recorder::new(store.clone(), reports_out, wake.clone(), progress);
         let attempter = Attempter {
             sender,
             schedule: config.retry_schedule.clone(),

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::domain::Outcome;
 use crate::runtime::{Heartbeat, Wake};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Outcomes in one call at most.
 const BATCH_OUTCOMES_MAX: usize = 512;
@@ -43,7 +43,7 @@ pub(super) struct OutcomeReport {
 
 /// Takes reports off their channel and brings them to the store.
 pub(super) struct Recorder {
-    store: SharedStore,
+    store: Store,
     reports: mpsc::Receiver<OutcomeReport>,
     gathered: Vec<OutcomeReport>,
     // What is being recorded. Kept here, so that a call that is cancelled and made again goes on with it.
@@ -57,7 +57,7 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new(
-        store: SharedStore,
+        store: Store,
         reports: mpsc::Receiver<OutcomeReport>,
         wake: Wake,
         progress: Heartbeat,

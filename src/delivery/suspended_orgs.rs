@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::domain::OrgId;
 use crate::runtime::{Shutdown, Wake};
-use crate::store::SharedStore;
+use crate::store::Store;
 
 /// Who is paused. Cheap to clone; clones know the same.
 #[derive(Clone, Debug, Default)]
@@ -27,13 +27,7 @@ impl SuspendedOrgs {
     }
 
     /// Asks the store at every wake and every `interval`, until the soft stop.
-    pub async fn watch(
-        self,
-        store: SharedStore,
-        wake: Wake,
-        interval: Duration,
-        shutdown: Shutdown,
-    ) {
+    pub async fn watch(self, store: Store, wake: Wake, interval: Duration, shutdown: Shutdown) {
         loop {
             match store.paused_across_orgs().await {
                 Ok(orgs) => self.set(orgs),

@@ -124,6 +124,20 @@ pub struct DeliveryPolicyChange {
     pub ordered: Option<bool>,
 }
 
+impl DeliveryPolicyChange {
+    /// Applies the change.
+    pub fn apply(&self, policy: &mut DeliveryPolicy) {
+        let Self { max_concurrency, rate_limit_per_second, retry_schedule, ordered } = self;
+        policy.max_concurrency = max_concurrency.unwrap_or(policy.max_concurrency);
+        policy.rate_limit_per_second =
+            rate_limit_per_second.unwrap_or(policy.rate_limit_per_second);
+        if let Some(schedule) = retry_schedule {
+            policy.retry_schedule.clone_from(schedule);
+        }
+        policy.ordered = ordered.unwrap_or(policy.ordered);
+    }
+}
+
 impl DeliveryPolicy {
     /// What `max_concurrency` may be.
     pub const CONCURRENCY: RangeInclusive<u32> = 1..=1000;

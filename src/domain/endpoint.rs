@@ -80,6 +80,31 @@ pub struct EndpointChange {
     pub policy: DeliveryPolicyChange,
 }
 
+impl EndpointChange {
+    /// Applies the change. An endpoint that is enabled, or moved to another URL, starts afresh: earlier
+    /// failures no longer count against it.
+    pub fn apply(&self, endpoint: &mut Endpoint) {
+        let Self { url, event_types, headers, description, disabled_reason, policy } = self;
+        set(&mut endpoint.url, url.as_ref());
+        set(&mut endpoint.event_types, event_types.as_ref());
+        set(&mut endpoint.description, description.as_ref());
+        set(&mut endpoint.disabled_reason, disabled_reason.as_ref());
+        if let Some(headers) = headers {
+            endpoint.headers = Ok(headers.clone());
+        }
+        policy.apply(&mut endpoint.policy);
+        if url.is_some() || *disabled_reason == Some(None) {
+            endpoint.failing_since = None;
+        }
+    }
+}
+
+fn set<T: Clone>(field: &mut T, value: Option<&T>) {
+    if let Some(value) = value {
+        field.clone_from(value);
+    }
+}
+
 impl Endpoint {
     /// Bytes in a URL at most.
     pub const URL_BYTES_MAX: usize = 2048;

@@ -15,7 +15,7 @@ use crate::domain::{NewEventLimits, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::{Backlog, Intake};
 use crate::limit::RateLimiter;
 use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
-use crate::store::SharedStore;
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// A ping that takes longer counts as an outage: a probe must answer before its caller gives up.
@@ -30,7 +30,7 @@ pub struct AppState(Arc<Shared>);
 /// The parts that the composition root hands over.
 pub struct Parts {
     /// The store.
-    pub store: SharedStore,
+    pub store: Store,
     /// Verifies keys.
     pub authenticator: Authenticator,
     /// Limits organisations.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::domain::Timestamp;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Store, StoreError};
 
 use super::record;
 
@@ -21,7 +21,7 @@ pub enum Requeued {
 /// # Errors
 /// When the store cannot be asked now.
 pub async fn requeue(
-    store: &SharedStore,
+    store: &Store,
     record: Vec<u8>,
     now: Timestamp,
 ) -> Result<Requeued, StoreError> {

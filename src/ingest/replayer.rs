@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::domain::{Actor, OrgId};
 use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
-use crate::store::{QuarantinedEvent, ReplayStep, SharedStore, StoreError};
+use crate::store::{QuarantinedEvent, ReplayStep, Store, StoreError};
 
 use super::quarantine::{Requeued, requeue};
 
@@ -25,7 +25,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Goes on with replays.
 pub struct Replayer {
     /// Where they are.
-    pub store: SharedStore,
+    pub store: Store,
     /// The time.
     pub clock: Clock,
     /// Tells that there is a new replay.

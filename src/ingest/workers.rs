@@ -12,7 +12,7 @@ use crate::domain::{
 };
 use crate::journal::{Journal, JournalReader, ReadError, Record};
 use crate::runtime::{Clock, CpuLoad, Lifecycle, Wake};
-use crate::store::{LeaseBudget, Persisted, SharedStore, StoreError};
+use crate::store::{LeaseBudget, Persisted, Store, StoreError};
 use crate::telemetry::Metrics;
 
 use super::ack_window::{AckWindow, BatchNumber};
@@ -60,7 +60,7 @@ pub struct Workers {
     backlog: Backlog,
     /// Tells those who wait for it that the window has moved.
     window_moved: Notify,
-    store: SharedStore,
+    store: Store,
     express: PriorityPath,
     express_turns: Semaphore,
     bulk: PriorityPath,
@@ -99,7 +99,7 @@ impl Workers {
         config: &IngestConfig,
         (journal, reader): (Journal, JournalReader),
         answering: CpuLoad,
-        store: SharedStore,
+        store: Store,
         handoff: Handoff,
         clock: Clock,
         metrics: Arc<Metrics>,

@@ -1,27 +1,31 @@
-//! What the audit log says of each change. Both backends write it in the change's own transaction.
+//! The audit log: what it says of each change, in the transaction of that change. Entries never change; an
+//! organisation's are deleted with it.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{LetterDeletion, ReplayedEvent};
+use super::columns::Columns;
+use super::engine::{Row, Tx, args};
+use super::{LetterDeletion, ReplayedEvent, Store, StoreError, storable};
 use crate::domain::{
-    ApiKey, DeadLetterId, Delivery, DeliveryId, Endpoint, EndpointChange, EndpointId, Event,
-    EventId, Org, OrgId, Replay, ReplayStatus, SigningSecret,
+    Actor, ApiKey, AuditEntry, Cursor, DeadLetterId, Delivery, DeliveryId, Endpoint,
+    EndpointChange, EndpointId, Event, EventId, Org, OrgId, Page, PageRequest, Replay,
+    ReplayStatus, SigningSecret, Timestamp,
 };
 
-/// A line that is about to be written.
+/// An entry that is about to be written.
 #[derive(Debug)]
-pub(super) struct Note {
-    /// Whose it is; an organisation's lines are deleted with it.
+pub(super) struct AuditRecord {
+    /// Whose it is; an organisation's entries are deleted with it.
     pub(super) org: Option<OrgId>,
     pub(super) action: &'static str,
     pub(super) object: Uuid,
     pub(super) changes: Value,
 }
 
-impl Note {
+impl AuditRecord {
     /// An organisation was added. Like its deletion, this is the operators' to remember, also when
     /// the organisation is gone; so it does not tell the name, of which nothing is to be left then.
     pub(super) fn org_created(org: &Org) -> Self {
@@ -52,11 +56,11 @@ impl Note {
 
     /// A key was added in the place of `old`, which goes on working for `grace` unless it ends before.
     pub(super) fn key_rotated(new: &ApiKey, old: &ApiKey, grace: Duration) -> Self {
-        let mut note = Self { action: "key.rotate", ..Self::key_created(new) };
-        note.changes["replaces"] = json!(old.id);
-        note.changes["grace_seconds"] = json!(grace.as_secs());
-        note.changes["replaced_expires_at"] = json!(old.expires_at);
-        note
+        let mut record = Self { action: "key.rotate", ..Self::key_created(new) };
+        record.changes["replaces"] = json!(old.id);
+        record.changes["grace_seconds"] = json!(grace.as_secs());
+        record.changes["replaced_expires_at"] = json!(old.expires_at);
+        record
     }
 
     /// A key was made to expire.
@@ -69,7 +73,7 @@ impl Note {
     /// An endpoint was added.
     pub(super) fn endpoint_created(endpoint: &Endpoint) -> Self {
         let changes = json!({
-            "url": place(&endpoint.url),
+            "url": origin_of(&endpoint.url),
             "event_types": endpoint.event_types.to_string(),
         });
         Self::of_endpoint(endpoint.org_id, "endpoint.create", endpoint.id, changes)
@@ -83,7 +87,7 @@ impl Note {
                 changes.insert(name.to_owned(), value);
             }
         };
-        set("url", change.url.as_ref().map(|url| json!(place(url))));
+        set("url", change.url.as_ref().map(|url| json!(origin_of(url))));
         set("event_types", change.event_types.as_ref().map(|types| json!(types.to_string())));
         set("description", change.description.as_ref().map(|text| json!(text)));
         // Their values may be credentials.
@@ -222,8 +226,127 @@ fn org_changes(before: &Org, after: &Org) -> Map<String, Value> {
 }
 
 /// Where a URL leads, without path and query: those are often secrets of the receiver's.
-fn place(url: &url::Url) -> String {
+fn origin_of(url: &url::Url) -> String {
     url.origin().ascii_serialization()
+}
+
+impl Store {
+    /// Records that an endpoint's secret was shown.
+    pub async fn note_secret_shown(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.engine.begin().await?;
+        write(&mut tx, &AuditRecord::secret_shown(org, endpoint), by, now).await?;
+        tx.commit().await
+    }
+
+    /// The changes to what belongs to one organisation.
+    pub async fn audit_log(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM audit_log WHERE org_id = $4 AND (at, id) < ($1, $2)
+             ORDER BY at DESC, id DESC LIMIT $3"
+        );
+        self.page(page, sql, args![org], read, cursor).await
+    }
+
+    /// The changes to what belongs to one organisation, and its creation and deletion, whose entries outlive
+    /// it.
+    pub async fn org_log_across_orgs(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError> {
+        // The entries of its creation and deletion belong to none. Their times, which its own row keeps,
+        // lead to them by the same index.
+        let sql = format!(
+            "SELECT * FROM (
+                 SELECT {COLUMNS}
+                 FROM audit_log WHERE org_id = $4 AND (at, id) < ($1, $2)
+                 ORDER BY at DESC, id DESC LIMIT $3
+             ) own
+             UNION ALL
+             SELECT {COLUMNS}
+             FROM (SELECT created_at AS moment FROM orgs WHERE id = $4
+                   UNION ALL SELECT deleting_since FROM orgs WHERE id = $4) moments
+             CROSS JOIN audit_log
+             WHERE org_id IS NULL AND at = moment AND object = $4 AND (at, id) < ($1, $2)
+             ORDER BY at DESC, id DESC LIMIT $3"
+        );
+        self.page(page, sql, args![org], read, cursor).await
+    }
+
+    /// All changes.
+    pub async fn audit_log_across_orgs(
+        &self,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM audit_log WHERE (at, id) < ($1, $2)
+             ORDER BY at DESC, id DESC LIMIT $3"
+        );
+        self.page(page, sql, args![], read, cursor).await
+    }
+}
+
+/// The columns of an entry, in the order in which [`write`] gives their values.
+const COLUMNS: Columns<8> =
+    Columns(["id", "org_id", "at", "actor", "address", "action", "object", "changes"]);
+
+/// Adds an entry. None for an organisation that is being deleted: it would outlive the others.
+pub(super) async fn write(
+    tx: &mut Tx<'_>,
+    record: &AuditRecord,
+    by: &Actor,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let AuditRecord { org, action, object, changes } = record;
+    let lock = tx.dialect().lock(" FOR KEY SHARE");
+    let sql = format!(
+        "WITH org AS (SELECT deleting_since FROM orgs WHERE id = $2{lock})
+         INSERT INTO audit_log ({COLUMNS})
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8
+         WHERE NOT EXISTS (SELECT 1 FROM org WHERE deleting_since IS NOT NULL)"
+    );
+    let changes = changes.to_string();
+    let values = args![
+        Uuid::now_v7(),
+        *org,
+        now,
+        by.kind.to_string(),
+        by.address.map(|address| address.to_string()),
+        *action,
+        *object,
+        storable(&changes),
+    ];
+    tx.execute(sql, values).await?;
+    Ok(())
+}
+
+fn read(row: &Row) -> Result<AuditEntry, StoreError> {
+    let changes: String = row.get("changes")?;
+    let malformed = |_| StoreError::Corrupt("malformed changes of an audit entry".to_owned());
+    Ok(AuditEntry {
+        id: row.get("id")?,
+        org_id: row.get_opt("org_id")?,
+        at: row.get("at")?,
+        actor: row.get("actor")?,
+        address: row.get_opt("address")?,
+        action: row.get("action")?,
+        object: row.get("object")?,
+        changes: serde_json::from_str(&changes).map_err(malformed)?,
+    })
+}
+
+fn cursor(entry: &AuditEntry) -> Cursor {
+    Cursor { at: entry.at, id: entry.id }
 }
 
 #[cfg(test)]
@@ -238,10 +361,10 @@ mod tests {
         let mut after = before.clone();
         after.limits = after.limits.with(OrgLimit::Keys, Some(3));
         after.suspended_at = Some(at);
-        let note = Note::org_changed("org.update", &before, &after);
-        assert_eq!(note.changes, json!({ "keys_max": 3, "state": "suspended" }));
+        let record = AuditRecord::org_changed("org.update", &before, &after);
+        assert_eq!(record.changes, json!({ "keys_max": 3, "state": "suspended" }));
         assert_eq!(
-            place(&"https://u:p@a.example:8/T0/s3cret?x=1".parse().unwrap()),
+            origin_of(&"https://u:p@a.example:8/T0/s3cret?x=1".parse().unwrap()),
             "https://a.example:8"
         );
     }

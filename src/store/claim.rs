@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 
-use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
@@ -76,15 +75,25 @@ pub(super) struct Stop {
 }
 
 /// How a backend finds endpoints.
-#[async_trait]
 pub(super) trait Lookout: Sync {
     /// The endpoints of the [`WINDOW`] unordered deliveries that are due longest, the one due first
     /// ahead, each with how many of them are its own.
-    async fn due_longest(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>, StoreError>;
+    fn due_longest(
+        &self,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<(Uuid, i64)>, StoreError>> + Send;
     /// The [`STEPS_MAX`] endpoints after `after`, by id, that have pending deliveries.
-    async fn steps(&self, after: Uuid, now: Timestamp) -> Result<Vec<Stop>, StoreError>;
+    fn steps(
+        &self,
+        after: Uuid,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<Stop>, StoreError>> + Send;
     /// The same for ordered deliveries: ready is who has none in flight, and the oldest due.
-    async fn ordered_steps(&self, after: Uuid, now: Timestamp) -> Result<Vec<Stop>, StoreError>;
+    fn ordered_steps(
+        &self,
+        after: Uuid,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<Stop>, StoreError>> + Send;
 }
 
 /// What a claim is going to lease.
@@ -241,7 +250,6 @@ mod tests {
         }
     }
 
-    #[async_trait]
     impl Lookout for Sea {
         async fn due_longest(&self, _: Timestamp) -> Result<Vec<(Uuid, i64)>, StoreError> {
             let mut left = WINDOW;

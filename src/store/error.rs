@@ -19,7 +19,20 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 
-use super::StoreError;
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot now: no connection, no disk, a lock held too long, a lost race. The same call may
+    /// succeed later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(#[source] Error),
+    /// It will not: it refuses this content whenever it is asked.
+    #[error("the store refused the content: {0}")]
+    Refused(#[source] Error),
+    /// A row holds what this version of the program never wrote.
+    #[error("the store holds a value that cannot be read: {0}")]
+    Corrupt(String),
+}
 
 const SQLITE_TOOBIG: i32 = 18;
 const SQLITE_CONSTRAINT: i32 = 19;

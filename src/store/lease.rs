@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use crate::domain::{DeliveryId, Lease, LeasedDelivery, Timestamp};
 
+use super::crypto::Keyring;
 use super::replay::endpoint_refusal;
 use super::rows::{self, Columns};
-use super::seal::Keyring;
 use super::{DeliveryRefusal, StoreError};
 
 /// Reads claimed rows: `id, attempts`, then an event's columns, then an endpoint's. Deliveries of

@@ -12,15 +12,15 @@ use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::seal::{self, Keyring, Place, SecretColumns};
+use super::crypto::{self, Keyring, SealContext, SecretColumns};
 use super::{
     ChangeMark, KeyChange, KeyChanges, MissingKey, RESEALED_PER_STEP, Resealed, StoreError,
 };
 use crate::domain::{
-    ApiKey, ApiKeyId, Attempt, AuditEntry, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId,
-    Delivery, DeliveryId, DeliveryPolicy, Endpoint, EndpointId, Event, EventId, EventTypeFilter,
-    KeyHash, Org, OrgDeletion, OrgId, OrgLimit, OrgLimits, PageRequest, Replay, ReplayId, Role,
-    Timestamp, TraceId,
+    ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, Delivery,
+    DeliveryId, DeliveryPolicy, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash,
+    Org, OrgDeletion, OrgId, OrgLimit, OrgLimits, PageRequest, Replay, ReplayId, Role, Timestamp,
+    TraceId,
 };
 
 /// A row of either driver, its columns read by place.
@@ -150,29 +150,6 @@ pub(super) fn key(row: &impl Columns) -> Result<ApiKey, StoreError> {
     })
 }
 
-/// The columns that [`audit_entry`] reads, in its order.
-macro_rules! audit_columns {
-    () => {
-        "id, at, org_id, actor, address, action, object, changes"
-    };
-}
-pub(super) use audit_columns;
-
-/// Reads [`audit_columns`].
-pub(super) fn audit_entry(row: &impl Columns) -> Result<AuditEntry, StoreError> {
-    let changes = serde_json::from_str(&row.text(7)?);
-    Ok(AuditEntry {
-        id: row.uuid(0)?,
-        at: row.moment(1)?,
-        org_id: row.uuid_opt(2)?.map(OrgId::from_uuid),
-        actor: row.text(3)?,
-        address: row.text_opt(4)?,
-        action: row.text(5)?,
-        object: row.uuid(6)?,
-        changes: changes.map_err(|_| StoreError::Corrupt("a line of the audit log".to_owned()))?,
-    })
-}
-
 /// The columns that [`endpoint`] reads, in its order, each after `$of` (as in `p.`).
 macro_rules! endpoint_columns {
     () => {
@@ -205,7 +182,7 @@ pub(super) fn endpoint(
 ) -> Result<Endpoint, StoreError> {
     let id = EndpointId::from_uuid(row.uuid(at)?);
     let org_id = OrgId::from_uuid(row.uuid(at + 1)?);
-    let place = Place { org: org_id, endpoint: id };
+    let place = SealContext { org: org_id, endpoint: id };
     let sealed = SecretColumns {
         secret: row.text(at + 5)?,
         earlier_secrets: row.text_opt(at + 9)?,
@@ -249,7 +226,7 @@ pub(super) fn reseal(
     let mut changes = Vec::new();
     for row in rows {
         let id = EndpointId::from_uuid(row.uuid(0)?);
-        let place = Place { org: OrgId::from_uuid(row.uuid(1)?), endpoint: id };
+        let place = SealContext { org: OrgId::from_uuid(row.uuid(1)?), endpoint: id };
         let columns = SecretColumns {
             secret: row.text(2)?,
             earlier_secrets: row.text_opt(3)?,
@@ -278,8 +255,10 @@ pub(super) fn missing_keys(
     for row in rows {
         let head = row.text(0)?;
         if !keyring.knows(&head) {
-            missing
-                .push(MissingKey { id: seal::key_id_of(&head).to_owned(), texts: row.number(1)? });
+            missing.push(MissingKey {
+                id: crypto::key_id_of(&head).to_owned(),
+                texts: row.number(1)?,
+            });
         }
     }
     Ok(missing)

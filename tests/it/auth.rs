@@ -16,8 +16,7 @@ use hookgate::domain::{
     Actor, ApiKeyId, KeyHash, Org, OrgChange, OrgId, OrgLimit, Role, Scopes, Timestamp,
 };
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
-use hookgate::store::SharedStore;
-use hookgate::store::sqlite::SqliteStore;
+use hookgate::store::Store;
 use hookgate::telemetry::{CacheLookup, Metrics};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -34,7 +33,7 @@ fn client() -> IpAddr {
 const NO_TTL: Duration = Duration::from_nanos(1);
 
 struct World {
-    store: SharedStore,
+    store: Store,
     clock: Clock,
     metrics: Arc<Metrics>,
     config: AuthConfig,
@@ -60,8 +59,7 @@ impl World {
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         let path = config.sqlite_path();
-        let store = SqliteStore::open(&path, &config, Arc::clone(&metrics)).await.unwrap();
-        let store: SharedStore = Arc::new(store);
+        let store = Store::open_sqlite(&path, &config, Arc::clone(&metrics)).await.unwrap();
         store.migrate_up().await.unwrap();
         let mut org = Org::new(OrgId::mint(START), "acme", START);
         org.limits = org.limits.with(OrgLimit::RatePerMinute, Some(7));
@@ -74,7 +72,7 @@ impl World {
         };
         let clock = Clock::manual(START);
         let authenticator =
-            Authenticator::new(&config, Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
+            Authenticator::new(&config, store.clone(), clock.clone(), Arc::clone(&metrics));
         Self { store, clock, metrics, config, authenticator, org: org.id, _dir: dir }
     }
 

@@ -1,17 +1,12 @@
 //! Calling deliveries off.
 
-use async_trait::async_trait;
-
-use super::{PostgresStore, audit, moment, orgs};
+use super::{PostgresEngine, audit, moment, orgs};
 use crate::domain::{Actor, Delivery, DeliveryId, DeliveryStatus, EndpointId, OrgId, Timestamp};
-use crate::store::audit::Note;
-use crate::store::{
-    CANCELS_PER_STEP, CancelStore, DeliveryRefusal, DeliveryStore, StoreError, rows,
-};
+use crate::store::audit::AuditRecord;
+use crate::store::{CANCELS_PER_STEP, DeliveryRefusal, StoreError, rows};
 
-#[async_trait]
-impl CancelStore for PostgresStore {
-    async fn cancel_delivery(
+impl PostgresEngine {
+    pub(crate) async fn cancel_delivery(
         &self,
         org: OrgId,
         id: DeliveryId,
@@ -34,7 +29,7 @@ impl CancelStore for PostgresStore {
         .await?;
         if let Some(row) = row {
             let delivery = rows::delivery(&row)?;
-            audit::write(&mut tx, &Note::delivery_cancelled(&delivery), by, now).await?;
+            audit::write(&mut tx, &AuditRecord::delivery_cancelled(&delivery), by, now).await?;
             tx.commit().await?;
             return Ok(Ok(delivery));
         }
@@ -46,7 +41,7 @@ impl CancelStore for PostgresStore {
         })
     }
 
-    async fn cancel_pending(
+    pub(crate) async fn cancel_pending(
         &self,
         org: OrgId,
         endpoint: EndpointId,
@@ -88,7 +83,7 @@ impl CancelStore for PostgresStore {
         .await?;
         let cancelled = cancelled.rows_affected();
         if cancelled > 0 {
-            let note = Note::pending_cancelled(org, endpoint, cancelled);
+            let note = AuditRecord::pending_cancelled(org, endpoint, cancelled);
             audit::write(&mut tx, &note, by, now).await?;
         }
         tx.commit().await?;

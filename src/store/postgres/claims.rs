@@ -1,17 +1,16 @@
 //! Claiming: which deliveries are attempted next.
 
-use async_trait::async_trait;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{PostgresStore, moment};
+use super::{PostgresEngine, moment};
 use crate::domain::{LeasedDelivery, Timestamp};
 use crate::store::claim::{Lookout, Plan, STEPS_MAX, Stop, WINDOW};
+use crate::store::crypto::Keyring;
 use crate::store::rows::endpoint_columns;
-use crate::store::seal::Keyring;
 use crate::store::{ClaimRequest, Claimed, StoreError, lease};
 
-impl PostgresStore {
+impl PostgresEngine {
     /// Finds out, without locks, whose turn it is, and then settles what is due of theirs.
     pub(super) async fn claim(&self, request: ClaimRequest<'_>) -> Result<Claimed, StoreError> {
         let plan = request.plan(self).await?;
@@ -39,7 +38,7 @@ impl PostgresStore {
         Ok(plan.claimed(leased))
     }
 
-    async fn walk(
+    pub(crate) async fn walk(
         &self,
         sql: &'static str,
         after: Uuid,
@@ -168,8 +167,7 @@ macro_rules! steps {
     };
 }
 
-#[async_trait]
-impl Lookout for PostgresStore {
+impl Lookout for PostgresEngine {
     async fn due_longest(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>, StoreError> {
         let found = sqlx::query_as(
             "SELECT endpoint_id, count(*) FROM

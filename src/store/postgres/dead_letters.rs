@@ -1,18 +1,15 @@
 //! Dead letters.
 
-use async_trait::async_trait;
-
-use super::{PostgresStore, audit, moment, orgs};
+use super::{PostgresEngine, audit, moment, orgs};
 use crate::domain::{
     Actor, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, OrgId, Page,
     PageRequest, Timestamp,
 };
-use crate::store::audit::Note;
-use crate::store::{DeadLetterStore, LetterDeletion, StoreError, rows};
+use crate::store::audit::AuditRecord;
+use crate::store::{LetterDeletion, StoreError, rows};
 
-#[async_trait]
-impl DeadLetterStore for PostgresStore {
-    async fn dead_letters(
+impl PostgresEngine {
+    pub(crate) async fn dead_letters(
         &self,
         org: OrgId,
         filter: &DeadLetterFilter,
@@ -55,7 +52,7 @@ impl DeadLetterStore for PostgresStore {
         }))
     }
 
-    async fn dead_letter(
+    pub(crate) async fn dead_letter(
         &self,
         org: OrgId,
         id: DeadLetterId,
@@ -71,7 +68,7 @@ impl DeadLetterStore for PostgresStore {
         row.as_ref().map(rows::dead_letter).transpose()
     }
 
-    async fn quarantined_record(
+    pub(crate) async fn quarantined_record(
         &self,
         org: OrgId,
         id: DeadLetterId,
@@ -85,7 +82,7 @@ impl DeadLetterStore for PostgresStore {
         Ok(record.flatten())
     }
 
-    async fn delete_dead_letter(
+    pub(crate) async fn delete_dead_letter(
         &self,
         org: OrgId,
         id: DeadLetterId,
@@ -103,7 +100,7 @@ impl DeadLetterStore for PostgresStore {
         if deleted.rows_affected() == 0 {
             return Ok(false);
         }
-        audit::write(&mut tx, &Note::letter_deleted(org, id, why), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::letter_deleted(org, id, why), by, now).await?;
         tx.commit().await?;
         Ok(true)
     }

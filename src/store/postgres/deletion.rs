@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use super::{PostgresStore, moment};
+use super::{PostgresEngine, moment};
 use crate::domain::{Org, OrgId, Timestamp};
 use crate::store::rows::{self, org_columns};
 use crate::store::{DELETED_PER_STEP, StoreError};
@@ -22,8 +22,8 @@ const TABLES: [(&str, &str); 8] = [
     ("audit_log", "id"),
 ];
 
-impl PostgresStore {
-    pub(super) async fn delete_step(&self, now: Timestamp) -> Result<Option<Org>, StoreError> {
+impl PostgresEngine {
+    pub(crate) async fn delete_step(&self, now: Timestamp) -> Result<Option<Org>, StoreError> {
         let mut tx = self.pool.begin().await?;
         // Passed over while another instance is at it; no obstacle to batches that look it up.
         let found: Option<Uuid> = sqlx::query_scalar(

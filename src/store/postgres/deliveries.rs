@@ -2,42 +2,41 @@
 
 use std::borrow::Cow;
 
-use async_trait::async_trait;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PostgresStore, audit, moment, orgs, standings};
+use super::{PostgresEngine, audit, moment, orgs, standings};
 use crate::domain::{
     Actor, Attempt, Cursor, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus,
     EndpointId, ErrorClass, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest,
     Timestamp,
 };
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
 use crate::store::outcome::{self, Verdict};
 use crate::store::standing::Standings;
-use crate::store::{
-    ClaimRequest, Claimed, DeliveryRefusal, DeliveryStore, StoreError, lease, rows, timed,
-};
+use crate::store::{ClaimRequest, Claimed, DeliveryRefusal, StoreError, lease, rows, timed};
 use crate::telemetry::DbOperation;
 
-#[async_trait]
-impl DeliveryStore for PostgresStore {
-    async fn claim_deliveries_across_orgs(
+impl PostgresEngine {
+    pub(crate) async fn claim_deliveries_across_orgs(
         &self,
         request: ClaimRequest<'_>,
     ) -> Result<Claimed, StoreError> {
         timed(&self.metrics, DbOperation::ClaimDeliveries, self.claim(request)).await
     }
 
-    async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+    pub(crate) async fn record_outcomes_across_orgs(
+        &self,
+        outcomes: &[Outcome],
+    ) -> Result<usize, StoreError> {
         if outcomes.is_empty() {
             return Ok(0);
         }
         timed(&self.metrics, DbOperation::RecordOutcomes, self.record(outcomes)).await
     }
 
-    async fn release_leases_across_orgs(
+    pub(crate) async fn release_leases_across_orgs(
         &self,
         instance: InstanceId,
         now: Timestamp,
@@ -61,7 +60,11 @@ impl DeliveryStore for PostgresStore {
         Ok(released)
     }
 
-    async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+    pub(crate) async fn delivery(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+    ) -> Result<Option<Delivery>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
                     created_at, finished_at, replay_of
@@ -74,7 +77,7 @@ impl DeliveryStore for PostgresStore {
         row.as_ref().map(rows::delivery).transpose()
     }
 
-    async fn deliveries(
+    pub(crate) async fn deliveries(
         &self,
         org: OrgId,
         filter: &DeliveryFilter,
@@ -110,7 +113,11 @@ impl DeliveryStore for PostgresStore {
         }))
     }
 
-    async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+    pub(crate) async fn attempts(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+    ) -> Result<Vec<Attempt>, StoreError> {
         let found = sqlx::query(
             "SELECT number, started_at, duration_ms, status_code, error_class, error,
                     response_excerpt
@@ -124,7 +131,7 @@ impl DeliveryStore for PostgresStore {
         rows::all(&found, rows::attempt)
     }
 
-    async fn retry_delivery(
+    pub(crate) async fn retry_delivery(
         &self,
         org: OrgId,
         id: DeliveryId,
@@ -173,16 +180,16 @@ impl DeliveryStore for PostgresStore {
         .fetch_one(&mut *tx)
         .await?;
         let delivery = rows::delivery(&row)?;
-        audit::write(&mut tx, &Note::delivery_retried(&delivery), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::delivery_retried(&delivery), by, now).await?;
         tx.commit().await?;
         Ok(Ok(delivery))
     }
 }
 
-impl PostgresStore {
+impl PostgresEngine {
     /// One statement where every attempt succeeded. Otherwise endpoints come first: what is handed
     /// back for one that is disabled is then parked.
-    async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+    pub(crate) async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
         let standings = Standings::of(outcomes);
         if standings.is_quiet() {
             let connection = &mut *self.pool.acquire().await?;

@@ -4,28 +4,26 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use sqlx::postgres::PgArguments;
 use sqlx::postgres::types::PgInterval;
 use sqlx::{Arguments, Encode, PgConnection, Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PostgresStore, audit, moment, orgs};
+use super::{PostgresEngine, audit, moment, orgs};
 use crate::domain::{
     Actor, Cursor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, OrgId, Page,
     PageRequest, Timestamp,
 };
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
+use crate::store::crypto::Keyring;
 use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
-use crate::store::seal::Keyring;
-use crate::store::{EventStore, LeaseBudget, Persisted, PlanRefusal, StoreError, timed};
+use crate::store::{LeaseBudget, Persisted, PlanRefusal, StoreError, timed};
 use crate::telemetry::DbOperation;
 
-#[async_trait]
-impl EventStore for PostgresStore {
-    async fn persist_events_across_orgs(
+impl PostgresEngine {
+    pub(crate) async fn persist_events_across_orgs(
         &self,
         events: &[Arc<Event>],
         room: Option<LeaseBudget<'_>>,
@@ -37,7 +35,10 @@ impl EventStore for PostgresStore {
         timed(&self.metrics, DbOperation::PersistEvents, self.persist(events, room, now)).await
     }
 
-    async fn ordered_orgs_across_orgs(&self, orgs: &[OrgId]) -> Result<Vec<OrgId>, StoreError> {
+    pub(crate) async fn ordered_orgs_across_orgs(
+        &self,
+        orgs: &[OrgId],
+    ) -> Result<Vec<OrgId>, StoreError> {
         let orgs: Vec<Uuid> = orgs.iter().copied().map(OrgId::uuid).collect();
         let found: Vec<Uuid> = sqlx::query_scalar(
             "SELECT DISTINCT org_id FROM endpoints WHERE ordered AND org_id = ANY ($1)
@@ -49,7 +50,7 @@ impl EventStore for PostgresStore {
         Ok(found.into_iter().map(OrgId::from_uuid).collect())
     }
 
-    async fn plan_event(
+    pub(crate) async fn plan_event(
         &self,
         org: OrgId,
         endpoint: EndpointId,
@@ -79,13 +80,13 @@ impl EventStore for PostgresStore {
         let id = candidate.id;
         let unlikely = StoredBefore::Unlikely;
         self.write(&mut tx, &[event.as_ref()], &[candidate], None, now, unlikely).await?;
-        let note = Note::endpoint_tested(endpoint.id, event, id);
+        let note = AuditRecord::endpoint_tested(endpoint.id, event, id);
         audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
         Ok(Ok(id))
     }
 
-    async fn quarantine_event(
+    pub(crate) async fn quarantine_event(
         &self,
         org: OrgId,
         event: EventId,
@@ -112,7 +113,7 @@ impl EventStore for PostgresStore {
         Ok(())
     }
 
-    async fn event(&self, org: OrgId, id: EventId) -> Result<Option<Event>, StoreError> {
+    pub(crate) async fn event(&self, org: OrgId, id: EventId) -> Result<Option<Event>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
                     received_at, trace_id
@@ -126,7 +127,7 @@ impl EventStore for PostgresStore {
         row.map(|row| rows::event(&row, 0)).transpose()
     }
 
-    async fn events(
+    pub(crate) async fn events(
         &self,
         org: OrgId,
         filter: &EventFilter,
@@ -252,10 +253,10 @@ enum StoredBefore {
     Possible,
 }
 
-impl PostgresStore {
+impl PostgresEngine {
     /// Two round trips: the endpoints, then everything else. A second round of events, which a
     /// dedup id used twice in one batch makes, brings a transaction around them.
-    async fn persist(
+    pub(crate) async fn persist(
         &self,
         events: &[Arc<Event>],
         room: Option<LeaseBudget<'_>>,
@@ -367,7 +368,7 @@ impl PostgresStore {
     }
 }
 
-impl PostgresStore {
+impl PostgresEngine {
     /// Stores operational events that anyone subscribes to and plans their deliveries, in the
     /// transaction of what they tell.
     pub(super) async fn publish(

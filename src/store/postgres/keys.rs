@@ -2,26 +2,22 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryScalar;
 use sqlx::{PgConnection, Postgres};
 
-use super::{PostgresStore, audit, moment, orgs};
+use super::{PostgresEngine, audit, moment, orgs};
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, Cursor, KeyRotationRefusal, OrgId, OrgLimit, Page, PageRequest,
     Timestamp,
 };
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
 use crate::store::rows::{self, key_columns};
-use crate::store::{
-    AddRefusal, ChangeMark, KeyChanges, KeyStore, StoreError, check_rotation, timed,
-};
+use crate::store::{AddRefusal, ChangeMark, KeyChanges, StoreError, check_rotation, timed};
 use crate::telemetry::DbOperation;
 
-#[async_trait]
-impl KeyStore for PostgresStore {
-    async fn insert_key_across_orgs(
+impl PostgresEngine {
+    pub(crate) async fn insert_key_across_orgs(
         &self,
         key: &ApiKey,
         by: &Actor,
@@ -39,12 +35,12 @@ impl KeyStore for PostgresStore {
             }
         }
         insert(&mut tx, key).await?;
-        audit::write(&mut tx, &Note::key_created(key), by, key.created_at).await?;
+        audit::write(&mut tx, &AuditRecord::key_created(key), by, key.created_at).await?;
         tx.commit().await?;
         Ok(Ok(()))
     }
 
-    async fn key_across_orgs(&self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
+    pub(crate) async fn key_across_orgs(&self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
         let query = sqlx::query(concat!("SELECT ", key_columns!(), " FROM api_keys WHERE id = $1"))
             .bind(id.uuid())
             .fetch_optional(&self.pool);
@@ -52,7 +48,11 @@ impl KeyStore for PostgresStore {
         row.as_ref().map(rows::key).transpose()
     }
 
-    async fn keys(&self, org: OrgId, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
+    pub(crate) async fn keys(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StoreError> {
         let after = rows::place(page);
         let found = sqlx::query(concat!(
             "SELECT ",
@@ -70,7 +70,10 @@ impl KeyStore for PostgresStore {
         Ok(Page::from_rows(rows::all(&found, rows::key)?, page.limit, position))
     }
 
-    async fn keys_across_orgs(&self, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
+    pub(crate) async fn keys_across_orgs(
+        &self,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StoreError> {
         let after = rows::place(page);
         let found = sqlx::query(concat!(
             "SELECT ",
@@ -87,7 +90,7 @@ impl KeyStore for PostgresStore {
         Ok(Page::from_rows(rows::all(&found, rows::key)?, page.limit, position))
     }
 
-    async fn expire_key_across_orgs(
+    pub(crate) async fn expire_key_across_orgs(
         &self,
         id: ApiKeyId,
         at: Timestamp,
@@ -100,12 +103,12 @@ impl KeyStore for PostgresStore {
             return Ok(true);
         }
         let key = expire(&mut tx, id, at, None, now).await?;
-        audit::write(&mut tx, &Note::key_expired(&key), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::key_expired(&key), by, now).await?;
         tx.commit().await?;
         Ok(true)
     }
 
-    async fn rotate_key_across_orgs(
+    pub(crate) async fn rotate_key_across_orgs(
         &self,
         old: ApiKeyId,
         grace: Duration,
@@ -127,13 +130,13 @@ impl KeyStore for PostgresStore {
         }
         let key = expire(&mut tx, old, now.plus(grace), Some(replacement.id), now).await?;
         insert(&mut tx, replacement).await?;
-        let note = Note::key_rotated(replacement, &key, grace);
+        let note = AuditRecord::key_rotated(replacement, &key, grace);
         audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
         Ok(Ok(()))
     }
 
-    async fn keys_changed_across_orgs(
+    pub(crate) async fn keys_changed_across_orgs(
         &self,
         since: Option<ChangeMark>,
     ) -> Result<KeyChanges, StoreError> {

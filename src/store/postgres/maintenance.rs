@@ -1,15 +1,14 @@
 //! Schema and upkeep.
 
-use async_trait::async_trait;
 use sqlx::migrate::Migrate;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::{Date, OffsetDateTime};
 
-use super::{PostgresStore, moment};
+use super::{PostgresEngine, moment};
 use crate::domain::Timestamp;
 use crate::store::{
-    DEDUP_KEYS_KEPT_LONGER, DEDUP_KEYS_PER_STEP, Maintenance, MigrateError, MigrationStatus,
-    StoreError, migrations,
+    DEDUP_KEYS_KEPT_LONGER, DEDUP_KEYS_PER_STEP, MigrateError, MigrationStatus, StoreError,
+    migrations,
 };
 
 /// The partitioned tables, and the column each is partitioned by.
@@ -25,14 +24,13 @@ const DAYS_AHEAD: usize = 7;
 /// The advisory lock that keeps instances from making partitions at the same time: "hookgate" in ASCII.
 const PARTITION_LOCK: i64 = 0x686f_6f6b_6761_7465;
 
-#[async_trait]
-impl Maintenance for PostgresStore {
-    async fn ping(&self) -> Result<(), StoreError> {
+impl PostgresEngine {
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1 FROM orgs LIMIT 1").fetch_optional(&self.pool).await?;
         Ok(())
     }
 
-    async fn migrate_up(&self) -> Result<usize, MigrateError> {
+    pub(crate) async fn migrate_up(&self) -> Result<usize, MigrateError> {
         let mut connection = self.migrating().await.map_err(failed)?;
         let before = applied(&mut connection).await.map_err(failed)?.len();
         migrations::migrator(migrations::POSTGRES).run_direct(None, &mut connection, false).await?;
@@ -41,7 +39,7 @@ impl Maintenance for PostgresStore {
         Ok(after.saturating_sub(before))
     }
 
-    async fn migrate_down(&self) -> Result<Option<i64>, MigrateError> {
+    pub(crate) async fn migrate_down(&self) -> Result<Option<i64>, MigrateError> {
         let mut connection = self.migrating().await.map_err(failed)?;
         let applied = applied(&mut connection).await.map_err(failed)?;
         let Some(newest) = applied.last().copied() else { return Ok(None) };
@@ -51,13 +49,13 @@ impl Maintenance for PostgresStore {
         Ok(Some(newest))
     }
 
-    async fn migration_status(&self) -> Result<Vec<MigrationStatus>, MigrateError> {
+    pub(crate) async fn migration_status(&self) -> Result<Vec<MigrationStatus>, MigrateError> {
         let mut connection = self.pool.acquire().await.map_err(failed)?;
         let applied = applied(&mut connection).await.map_err(failed)?;
         Ok(migrations::status(migrations::POSTGRES, &applied))
     }
 
-    async fn maintain_across_orgs(&self, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn maintain_across_orgs(&self, now: Timestamp) -> Result<(), StoreError> {
         for (table, column) in PARTITIONED {
             self.make_partitions(table, column, now).await?;
         }
@@ -65,11 +63,11 @@ impl Maintenance for PostgresStore {
     }
 
     /// The server makes its own.
-    async fn checkpoint(&self) -> Result<(), StoreError> {
+    pub(crate) async fn checkpoint(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    async fn oldest_due_across_orgs(
+    pub(crate) async fn oldest_due_across_orgs(
         &self,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
@@ -84,15 +82,15 @@ impl Maintenance for PostgresStore {
         Ok(oldest.map(Timestamp::from))
     }
 
-    async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
 }
 
-impl PostgresStore {
+impl PostgresEngine {
     /// A connection of its own that holds sqlx's migration lock, which the server takes back when
     /// the connection ends, however it ends. Waiting for another instance's migration has no limit.
-    async fn migrating(&self) -> Result<PgConnection, sqlx::Error> {
+    pub(crate) async fn migrating(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
         sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
             .execute(&mut connection)
@@ -101,7 +99,7 @@ impl PostgresStore {
         Ok(connection)
     }
 
-    async fn make_partitions(
+    pub(crate) async fn make_partitions(
         &self,
         table: &str,
         column: &str,
@@ -146,7 +144,7 @@ impl PostgresStore {
         Ok(())
     }
 
-    async fn table_exists(&self, name: &str) -> Result<bool, StoreError> {
+    pub(crate) async fn table_exists(&self, name: &str) -> Result<bool, StoreError> {
         let exists = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
             .bind(name)
             .fetch_one(&self.pool)
@@ -154,7 +152,7 @@ impl PostgresStore {
         Ok(exists)
     }
 
-    async fn forget_dedup_keys(&self, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn forget_dedup_keys(&self, now: Timestamp) -> Result<(), StoreError> {
         let oldest_kept = now.minus(self.dedup_window).minus(DEDUP_KEYS_KEPT_LONGER);
         loop {
             // In key order, as batches take them.

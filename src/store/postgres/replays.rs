@@ -1,26 +1,24 @@
 //! Replays: new deliveries that repeat old ones.
 
-use async_trait::async_trait;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PostgresStore, audit, moment, orgs};
+use super::{PostgresEngine, audit, moment, orgs};
 use crate::domain::{
     Actor, Cursor, DeadLetterFilter, DeadReason, Delivery, DeliveryId, EndpointId, EventId, OrgId,
     Page, PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
 };
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
 use crate::store::replay::{self, Letter, Stretch, Twin};
 use crate::store::rows::{self, Columns};
 use crate::store::{
-    COUNTED_MAX, DeliveryRefusal, QuarantinedEvent, REPLAYS_PER_STEP, ReplayStep, ReplayStore,
-    ReplayedEvent, StoreError,
+    COUNTED_MAX, DeliveryRefusal, QuarantinedEvent, REPLAYS_PER_STEP, ReplayStep, ReplayedEvent,
+    StoreError,
 };
 
-#[async_trait]
-impl ReplayStore for PostgresStore {
-    async fn replay_delivery(
+impl PostgresEngine {
+    pub(crate) async fn replay_delivery(
         &self,
         org: OrgId,
         id: DeliveryId,
@@ -62,12 +60,12 @@ impl ReplayStore for PostgresStore {
         };
         plan(&mut tx, org, &twins, now).await?;
         let delivery = twin.delivery(org, now);
-        audit::write(&mut tx, &Note::delivery_replayed(id, &delivery), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::delivery_replayed(id, &delivery), by, now).await?;
         tx.commit().await?;
         Ok(Ok(delivery))
     }
 
-    async fn replay_event(
+    pub(crate) async fn replay_event(
         &self,
         org: OrgId,
         id: EventId,
@@ -136,14 +134,14 @@ impl ReplayStore for PostgresStore {
         let deliveries = twins.iter().map(|twin| twin.delivery(org, now)).collect();
         let replayed = ReplayedEvent { deliveries, skipped };
         if !twins.is_empty() {
-            let note = Note::event_replayed(org, id, endpoint, &replayed);
+            let note = AuditRecord::event_replayed(org, id, endpoint, &replayed);
             audit::write(&mut tx, &note, by, now).await?;
         }
         tx.commit().await?;
         Ok(Ok(replayed))
     }
 
-    async fn insert_replay(
+    pub(crate) async fn insert_replay(
         &self,
         org: OrgId,
         filter: &DeadLetterFilter,
@@ -199,12 +197,16 @@ impl ReplayStore for PostgresStore {
         .fetch_one(&mut *tx)
         .await?;
         let replay = rows::replay(&row)?;
-        audit::write(&mut tx, &Note::replay_started(&replay), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::replay_started(&replay), by, now).await?;
         tx.commit().await?;
         Ok(Some(replay))
     }
 
-    async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+    pub(crate) async fn replay(
+        &self,
+        org: OrgId,
+        id: ReplayId,
+    ) -> Result<Option<Replay>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped,
                     status, detail, created_at, finished_at
@@ -217,7 +219,11 @@ impl ReplayStore for PostgresStore {
         row.as_ref().map(rows::replay).transpose()
     }
 
-    async fn replays(&self, org: OrgId, page: PageRequest) -> Result<Page<Replay>, StoreError> {
+    pub(crate) async fn replays(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<Replay>, StoreError> {
         let after = rows::place(page);
         let found = sqlx::query(
             "SELECT id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped,
@@ -238,7 +244,7 @@ impl ReplayStore for PostgresStore {
         }))
     }
 
-    async fn end_replay(
+    pub(crate) async fn end_replay(
         &self,
         org: OrgId,
         id: ReplayId,
@@ -263,7 +269,7 @@ impl ReplayStore for PostgresStore {
         .await?;
         if let Some(row) = row {
             let ended = rows::replay(&row)?;
-            audit::write(&mut tx, &Note::replay_ended(&ended), by, now).await?;
+            audit::write(&mut tx, &AuditRecord::replay_ended(&ended), by, now).await?;
             tx.commit().await?;
             return Ok(Some(ended));
         }
@@ -271,7 +277,9 @@ impl ReplayStore for PostgresStore {
         self.replay(org, id).await
     }
 
-    async fn next_replay_across_orgs(&self) -> Result<Option<(OrgId, ReplayId)>, StoreError> {
+    pub(crate) async fn next_replay_across_orgs(
+        &self,
+    ) -> Result<Option<(OrgId, ReplayId)>, StoreError> {
         let row = sqlx::query(
             "SELECT org_id, id FROM replays WHERE status = 'running' ORDER BY stepped_at LIMIT 1",
         )
@@ -280,7 +288,7 @@ impl ReplayStore for PostgresStore {
         row.as_ref().map(rows::replay_key).transpose()
     }
 
-    async fn step_replay(
+    pub(crate) async fn step_replay(
         &self,
         org: OrgId,
         id: ReplayId,
@@ -321,7 +329,7 @@ impl ReplayStore for PostgresStore {
         Ok(Some(ReplayStep { planned: twins.len(), stopped_at }))
     }
 
-    async fn pass_quarantined_event(
+    pub(crate) async fn pass_quarantined_event(
         &self,
         org: OrgId,
         buried: &QuarantinedEvent,

@@ -2,21 +2,19 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{PostgresStore, audit, moment, orgs};
+use super::{PostgresEngine, audit, moment, orgs};
 use crate::domain::{
     Actor, Endpoint, EndpointId, OrgId, SecretRotationRefusal, SigningSecret, Timestamp,
 };
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
+use crate::store::crypto::{SEALED_HEAD_CHARS, SealContext};
 use crate::store::rows::{self, endpoint_columns};
-use crate::store::seal::{Place, SEALED_HEAD_CHARS};
-use crate::store::{MissingKey, RESEALED_PER_STEP, Resealed, SecretStore, StoreError};
+use crate::store::{MissingKey, RESEALED_PER_STEP, Resealed, StoreError};
 
-#[async_trait]
-impl SecretStore for PostgresStore {
-    async fn rotate_secret(
+impl PostgresEngine {
+    pub(crate) async fn rotate_secret(
         &self,
         org: OrgId,
         id: EndpointId,
@@ -42,7 +40,7 @@ impl SecretStore for PostgresStore {
             Ok(secrets) => secrets,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let place = Place { org, endpoint: id };
+        let place = SealContext { org, endpoint: id };
         let (secret, earlier_secrets) = self.keyring.seal_secrets(place, &secrets)?;
         sqlx::query(
             "UPDATE endpoints SET secret = $2, earlier_secrets = $3, updated_at = $4 WHERE id = $1",
@@ -53,12 +51,12 @@ impl SecretStore for PostgresStore {
         .bind(moment(now))
         .execute(&mut *tx)
         .await?;
-        audit::write(&mut tx, &Note::secret_rotated(org, id, new), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::secret_rotated(org, id, new), by, now).await?;
         tx.commit().await?;
         Ok(Ok(Endpoint { secrets: Ok(secrets), updated_at: now, ..endpoint }))
     }
 
-    async fn reseal_secrets_across_orgs(
+    pub(crate) async fn reseal_secrets_across_orgs(
         &self,
         after: Option<EndpointId>,
     ) -> Result<Resealed, StoreError> {
@@ -91,7 +89,7 @@ impl SecretStore for PostgresStore {
         Ok(resealed)
     }
 
-    async fn missing_keys_across_orgs(&self) -> Result<Vec<MissingKey>, StoreError> {
+    pub(crate) async fn missing_keys_across_orgs(&self) -> Result<Vec<MissingKey>, StoreError> {
         let found = sqlx::query(
             "SELECT left(sealed, $1::int) AS head, count(*)
              FROM (SELECT secret AS sealed FROM endpoints

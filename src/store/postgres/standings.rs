@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::{audit, endpoints, moment};
 use crate::domain::{Actor, EndpointId, Event, Timestamp};
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
 use crate::store::standing::{self, Sentence, Standings};
 use crate::store::{StoreError, rows};
 
-/// Notes which endpoints fail, disables those that are gone or have failed for too long, and returns
+/// AuditRecords which endpoints fail, disables those that are gone or have failed for too long, and returns
 /// the news of that. Endpoints are locked in key order, and only where something changes; before
 /// them their organisations are held, as [`orgs::hold`](super::orgs::hold) says: audit log and
 /// news refer to them.
@@ -52,7 +52,7 @@ pub(super) async fn write(
             }
             Sentence::Disabled { org, reason, at } => {
                 disable(connection, endpoint, &reason, at).await?;
-                let note = Note::endpoint_disabled(org, endpoint, &reason);
+                let note = AuditRecord::endpoint_disabled(org, endpoint, &reason);
                 audit::write(connection, &note, &Actor::SERVER, at).await?;
                 news.push(standing::endpoint_disabled(endpoint, org, &reason, at)?);
             }

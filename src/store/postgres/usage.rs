@@ -1,16 +1,14 @@
 //! What was used.
 
-use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{PostgresStore, moment};
+use super::{PostgresEngine, moment};
 use crate::domain::{ApiKeyId, Month, OrgId, Timestamp};
 use crate::store::rows::fits;
-use crate::store::{Holdings, StoreError, UsageStore};
+use crate::store::{Holdings, StoreError};
 
-#[async_trait]
-impl UsageStore for PostgresStore {
-    async fn month_events(&self, org: OrgId, month: Month) -> Result<u64, StoreError> {
+impl PostgresEngine {
+    pub(crate) async fn month_events(&self, org: OrgId, month: Month) -> Result<u64, StoreError> {
         let events: Option<i64> =
             sqlx::query_scalar("SELECT events FROM org_usage WHERE org_id = $1 AND month = $2")
                 .bind(org.uuid())
@@ -20,7 +18,7 @@ impl UsageStore for PostgresStore {
         fits("events", events.unwrap_or(0))
     }
 
-    async fn add_month_events_across_orgs(
+    pub(crate) async fn add_month_events_across_orgs(
         &self,
         month: Month,
         events: &[(OrgId, u64)],
@@ -49,7 +47,7 @@ impl UsageStore for PostgresStore {
         found.into_iter().map(|(org, n)| Ok((OrgId::from_uuid(org), fits("events", n)?))).collect()
     }
 
-    async fn touch_keys_across_orgs(
+    pub(crate) async fn touch_keys_across_orgs(
         &self,
         keys: &[ApiKeyId],
         at: Timestamp,
@@ -68,7 +66,11 @@ impl UsageStore for PostgresStore {
         Ok(())
     }
 
-    async fn holdings(&self, org: OrgId, now: Timestamp) -> Result<Holdings, StoreError> {
+    pub(crate) async fn holdings(
+        &self,
+        org: OrgId,
+        now: Timestamp,
+    ) -> Result<Holdings, StoreError> {
         let (endpoints, keys, in_grace): (i64, i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM endpoints WHERE org_id = $1),
                     (SELECT count(*) FROM api_keys

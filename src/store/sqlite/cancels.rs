@@ -1,24 +1,19 @@
 //! Calling deliveries off.
 
-use async_trait::async_trait;
-
-use super::{SqliteStore, audit};
+use super::{SqliteEngine, audit};
 use crate::domain::{Actor, Delivery, DeliveryId, DeliveryStatus, EndpointId, OrgId, Timestamp};
-use crate::store::audit::Note;
-use crate::store::{
-    CANCELS_PER_STEP, CancelStore, DeliveryRefusal, DeliveryStore, StoreError, rows,
-};
+use crate::store::audit::AuditRecord;
+use crate::store::{CANCELS_PER_STEP, DeliveryRefusal, StoreError, rows};
 
-#[async_trait]
-impl CancelStore for SqliteStore {
-    async fn cancel_delivery(
+impl SqliteEngine {
+    pub(crate) async fn cancel_delivery(
         &self,
         org: OrgId,
         id: DeliveryId,
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let row = sqlx::query(
             "UPDATE deliveries
              SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = ?3
@@ -33,7 +28,7 @@ impl CancelStore for SqliteStore {
         .await?;
         if let Some(row) = row {
             let delivery = rows::delivery(&row)?;
-            audit::write(&mut tx, &Note::delivery_cancelled(&delivery), by, now).await?;
+            audit::write(&mut tx, &AuditRecord::delivery_cancelled(&delivery), by, now).await?;
             tx.commit().await?;
             return Ok(Ok(delivery));
         }
@@ -45,7 +40,7 @@ impl CancelStore for SqliteStore {
         })
     }
 
-    async fn cancel_pending(
+    pub(crate) async fn cancel_pending(
         &self,
         org: OrgId,
         endpoint: EndpointId,
@@ -53,7 +48,7 @@ impl CancelStore for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        let (_turn, mut tx) = self.write_long().await?;
+        let (_turn, mut tx) = self.begin_long().await?;
         let cancelled = sqlx::query(
             "UPDATE deliveries
              SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = ?4
@@ -71,7 +66,7 @@ impl CancelStore for SqliteStore {
         .await?;
         let cancelled = cancelled.rows_affected();
         if cancelled > 0 {
-            let note = Note::pending_cancelled(org, endpoint, cancelled);
+            let note = AuditRecord::pending_cancelled(org, endpoint, cancelled);
             audit::write(&mut tx, &note, by, now).await?;
         }
         tx.commit().await?;

@@ -2,19 +2,18 @@
 
 use std::collections::HashMap;
 
-use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::{SqliteStore, id_list};
+use super::{SqliteEngine, id_list};
 use crate::domain::{Lease, LeasedDelivery, Timestamp};
 use crate::store::claim::{Lookout, Plan, STEPS_MAX, Stop, WINDOW};
+use crate::store::crypto::Keyring;
 use crate::store::rows::endpoint_columns;
-use crate::store::seal::Keyring;
 use crate::store::{ClaimRequest, Claimed, StoreError, lease};
 
-impl SqliteStore {
+impl SqliteEngine {
     /// Looks beside the writer, so that polling an idle store never waits for it, and looks again at
     /// what it found once it can write.
     pub(super) async fn claim(&self, request: ClaimRequest<'_>) -> Result<Claimed, StoreError> {
@@ -22,7 +21,7 @@ impl SqliteStore {
         if plan.is_empty() {
             return Ok(plan.claimed(Vec::new()));
         }
-        let (_turn, mut tx) = self.write_long().await?;
+        let (_turn, mut tx) = self.begin_long().await?;
         let mut ids = heads(&mut tx, &plan.heads, request.now).await?;
         ids.extend(next_in_turn(&mut tx, &plan, request.now).await?);
         ids.truncate(request.deliveries_max);
@@ -37,7 +36,7 @@ impl SqliteStore {
         Ok(plan.claimed(due))
     }
 
-    async fn walk(
+    pub(crate) async fn walk(
         &self,
         sql: &'static str,
         after: Uuid,
@@ -80,8 +79,7 @@ macro_rules! steps {
     };
 }
 
-#[async_trait]
-impl Lookout for SqliteStore {
+impl Lookout for SqliteEngine {
     async fn due_longest(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>, StoreError> {
         let found = sqlx::query_as(
             "SELECT endpoint_id, count(*) FROM

@@ -1,14 +1,12 @@
 //! Dead letters.
 
-use async_trait::async_trait;
-
-use super::{SqliteStore, audit};
+use super::{SqliteEngine, audit};
 use crate::domain::{
     Actor, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, OrgId, Page,
     PageRequest, Timestamp,
 };
-use crate::store::audit::Note;
-use crate::store::{DeadLetterStore, LetterDeletion, StoreError, rows};
+use crate::store::audit::AuditRecord;
+use crate::store::{LetterDeletion, StoreError, rows};
 
 /// A page of dead letters by way of the index that its filter makes the shortest.
 macro_rules! list_by {
@@ -32,9 +30,8 @@ macro_rules! list_by {
     };
 }
 
-#[async_trait]
-impl DeadLetterStore for SqliteStore {
-    async fn dead_letters(
+impl SqliteEngine {
+    pub(crate) async fn dead_letters(
         &self,
         org: OrgId,
         filter: &DeadLetterFilter,
@@ -68,7 +65,7 @@ impl DeadLetterStore for SqliteStore {
         }))
     }
 
-    async fn dead_letter(
+    pub(crate) async fn dead_letter(
         &self,
         org: OrgId,
         id: DeadLetterId,
@@ -84,7 +81,7 @@ impl DeadLetterStore for SqliteStore {
         row.as_ref().map(rows::dead_letter).transpose()
     }
 
-    async fn quarantined_record(
+    pub(crate) async fn quarantined_record(
         &self,
         org: OrgId,
         id: DeadLetterId,
@@ -98,7 +95,7 @@ impl DeadLetterStore for SqliteStore {
         Ok(record.flatten())
     }
 
-    async fn delete_dead_letter(
+    pub(crate) async fn delete_dead_letter(
         &self,
         org: OrgId,
         id: DeadLetterId,
@@ -106,7 +103,7 @@ impl DeadLetterStore for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let deleted = sqlx::query("DELETE FROM dead_letters WHERE id = ?1 AND org_id = ?2")
             .bind(id.uuid())
             .bind(org.uuid())
@@ -115,7 +112,7 @@ impl DeadLetterStore for SqliteStore {
         if deleted.rows_affected() == 0 {
             return Ok(false);
         }
-        audit::write(&mut tx, &Note::letter_deleted(org, id, why), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::letter_deleted(org, id, why), by, now).await?;
         tx.commit().await?;
         Ok(true)
     }

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
-use super::SqliteStore;
+use super::SqliteEngine;
 use crate::domain::{Org, OrgId, Timestamp};
 use crate::store::rows::{self, org_columns};
 use crate::store::{DELETED_PER_STEP, StoreError};
@@ -22,9 +22,9 @@ const TABLES: [(&str, &str); 8] = [
     ("audit_log", "id"),
 ];
 
-impl SqliteStore {
-    pub(super) async fn delete_step(&self, now: Timestamp) -> Result<Option<Org>, StoreError> {
-        let (_turn, mut tx) = self.write_long().await?;
+impl SqliteEngine {
+    pub(crate) async fn delete_step(&self, now: Timestamp) -> Result<Option<Org>, StoreError> {
+        let (_turn, mut tx) = self.begin_long().await?;
         let found: Option<Uuid> = sqlx::query_scalar(
             "SELECT id FROM orgs
              WHERE deleting_since IS NOT NULL AND deleted_at IS NULL

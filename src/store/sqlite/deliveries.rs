@@ -1,23 +1,20 @@
 //! Deliveries and their attempts.
 
-use async_trait::async_trait;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, SqliteConnection};
 use uuid::Uuid;
 
-use super::{MultiRow, SqliteStore, arguments, audit, standings};
+use super::{MultiRow, SqliteEngine, arguments, audit, standings};
 use crate::domain::{
     Actor, Attempt, Cursor, DeadReason, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus,
     EndpointId, ErrorClass, EventId, InstanceId, LeaseToken, OrgId, Outcome, Page, PageRequest,
     Timestamp,
 };
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
 use crate::store::outcome::{self, Verdict};
 use crate::store::standing::Standings;
-use crate::store::{
-    ClaimRequest, Claimed, DeliveryRefusal, DeliveryStore, StoreError, lease, rows, timed,
-};
+use crate::store::{ClaimRequest, Claimed, DeliveryRefusal, StoreError, lease, rows, timed};
 use crate::telemetry::DbOperation;
 
 /// The statements of a batch of outcomes. Each counts only rows that still carry the outcome's
@@ -26,14 +23,14 @@ use crate::telemetry::DbOperation;
 /// The `+` and the `CROSS JOIN`s keep SQLite from walking the index of all pending deliveries
 /// instead of finding each by its id: 2 seconds a batch instead of 10 milliseconds at 25,000 pending.
 #[derive(Debug)]
-pub(super) struct Writes {
+pub(crate) struct Writes {
     attempts: MultiRow,
     dead_letters: MultiRow,
     verdicts: MultiRow,
 }
 
 impl Writes {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             attempts: MultiRow::new(
                 "INSERT INTO delivery_attempts
@@ -94,29 +91,31 @@ macro_rules! list_by {
     };
 }
 
-#[async_trait]
-impl DeliveryStore for SqliteStore {
-    async fn claim_deliveries_across_orgs(
+impl SqliteEngine {
+    pub(crate) async fn claim_deliveries_across_orgs(
         &self,
         request: ClaimRequest<'_>,
     ) -> Result<Claimed, StoreError> {
         timed(&self.metrics, DbOperation::ClaimDeliveries, self.claim(request)).await
     }
 
-    async fn record_outcomes_across_orgs(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+    pub(crate) async fn record_outcomes_across_orgs(
+        &self,
+        outcomes: &[Outcome],
+    ) -> Result<usize, StoreError> {
         if outcomes.is_empty() {
             return Ok(0);
         }
         timed(&self.metrics, DbOperation::RecordOutcomes, self.record(outcomes)).await
     }
 
-    async fn release_leases_across_orgs(
+    pub(crate) async fn release_leases_across_orgs(
         &self,
         instance: InstanceId,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let (least, greatest) = LeaseToken::range_of(instance);
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let mut released = 0;
         // Each by the index of its kind.
         for sql in [
@@ -134,7 +133,11 @@ impl DeliveryStore for SqliteStore {
         Ok(released)
     }
 
-    async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+    pub(crate) async fn delivery(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+    ) -> Result<Option<Delivery>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token,
                     created_at, finished_at, replay_of
@@ -147,7 +150,7 @@ impl DeliveryStore for SqliteStore {
         row.as_ref().map(rows::delivery).transpose()
     }
 
-    async fn deliveries(
+    pub(crate) async fn deliveries(
         &self,
         org: OrgId,
         filter: &DeliveryFilter,
@@ -181,7 +184,11 @@ impl DeliveryStore for SqliteStore {
         }))
     }
 
-    async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+    pub(crate) async fn attempts(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+    ) -> Result<Vec<Attempt>, StoreError> {
         let found = sqlx::query(
             "SELECT number, started_at, duration_ms, status_code, error_class, error,
                     response_excerpt
@@ -195,14 +202,14 @@ impl DeliveryStore for SqliteStore {
         rows::all(&found, rows::attempt)
     }
 
-    async fn retry_delivery(
+    pub(crate) async fn retry_delivery(
         &self,
         org: OrgId,
         id: DeliveryId,
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let row = sqlx::query(
             "SELECT d.lease_token, d.due_at, p.id, p.disabled_reason
              FROM deliveries d LEFT JOIN endpoints p ON p.id = d.endpoint_id
@@ -232,19 +239,19 @@ impl DeliveryStore for SqliteStore {
         .fetch_one(&mut *tx)
         .await?;
         let delivery = rows::delivery(&row)?;
-        audit::write(&mut tx, &Note::delivery_retried(&delivery), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::delivery_retried(&delivery), by, now).await?;
         tx.commit().await?;
         Ok(Ok(delivery))
     }
 }
 
-impl SqliteStore {
-    async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+impl SqliteEngine {
+    pub(crate) async fn record(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
         let newest = outcomes.iter().map(|outcome| outcome.decided_at).max();
         let mut standings = Some(Standings::of(outcomes));
         let (mut left, mut counted) = (outcomes, 0);
         while let (false, Some(newest)) = (left.is_empty(), newest) {
-            let (turn, mut tx) = self.write_long().await?;
+            let (turn, mut tx) = self.begin_long().await?;
             // Endpoints first: what is handed back for a disabled one is then parked, not claimed again.
             if let Some(standings) = standings.take() {
                 let news = standings::write(&mut tx, &standings).await?;
@@ -261,7 +268,7 @@ impl SqliteStore {
         Ok(counted)
     }
 
-    async fn record_part(
+    pub(crate) async fn record_part(
         &self,
         connection: &mut SqliteConnection,
         outcomes: &[Outcome],

@@ -4,29 +4,28 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, SqliteConnection};
 use uuid::Uuid;
 
-use super::{MultiRow, SqliteStore, arguments, audit, id_list};
+use super::{MultiRow, SqliteEngine, arguments, audit, id_list};
 use crate::domain::{
     Actor, Cursor, DeadReason, DeliveryId, Endpoint, EndpointId, Event, EventFilter, EventId,
     LeasedDelivery, OrgId, Page, PageRequest, Timestamp,
 };
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
+use crate::store::crypto::Keyring;
 use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
-use crate::store::seal::Keyring;
 use crate::store::{
-    EventStore, LeaseBudget, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, StoreError, timed, weight,
+    LeaseBudget, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, StoreError, timed, weight,
 };
 use crate::telemetry::DbOperation;
 
 /// The statements of a batch.
 #[derive(Debug)]
-pub(super) struct Writes {
+pub(crate) struct Writes {
     dedup_keys: MultiRow,
     /// The same again, telling which events hold their key: running it twice changes nothing.
     dedup_winners: MultiRow,
@@ -35,7 +34,7 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    pub(super) fn new(dedup_window: Duration) -> Self {
+    pub(crate) fn new(dedup_window: Duration) -> Self {
         let window_micros = i64::try_from(dedup_window.as_micros()).unwrap_or(i64::MAX);
         let dedup_head = "INSERT INTO dedup_keys (org_id, event_id, received_at) VALUES ";
         let dedup_tail = format!(
@@ -67,7 +66,7 @@ impl Writes {
     }
 
     /// The events that hold their dedup key now, and those that have none.
-    async fn take_dedup_keys(
+    pub(crate) async fn take_dedup_keys(
         &self,
         connection: &mut SqliteConnection,
         mut round: plan::Round,
@@ -89,7 +88,7 @@ impl Writes {
     }
 
     /// Inserts events and returns those that were not there before.
-    async fn insert_events(
+    pub(crate) async fn insert_events(
         &self,
         connection: &mut SqliteConnection,
         events: &[Arc<Event>],
@@ -121,7 +120,7 @@ impl Writes {
     }
 
     /// Inserts deliveries, the first of them leased as far as there is room.
-    async fn insert_deliveries(
+    pub(crate) async fn insert_deliveries(
         &self,
         connection: &mut SqliteConnection,
         candidates: &[Candidate<'_>],
@@ -141,7 +140,7 @@ impl Writes {
         Ok(first.iter().map(|candidate| candidate.leased(lease)).collect())
     }
 
-    async fn insert_planned(
+    pub(crate) async fn insert_planned(
         &self,
         connection: &mut SqliteConnection,
         candidates: &[&Candidate<'_>],
@@ -165,9 +164,8 @@ impl Writes {
     }
 }
 
-#[async_trait]
-impl EventStore for SqliteStore {
-    async fn persist_events_across_orgs(
+impl SqliteEngine {
+    pub(crate) async fn persist_events_across_orgs(
         &self,
         events: &[Arc<Event>],
         room: Option<LeaseBudget<'_>>,
@@ -179,7 +177,10 @@ impl EventStore for SqliteStore {
         timed(&self.metrics, DbOperation::PersistEvents, self.persist(events, room, now)).await
     }
 
-    async fn ordered_orgs_across_orgs(&self, orgs: &[OrgId]) -> Result<Vec<OrgId>, StoreError> {
+    pub(crate) async fn ordered_orgs_across_orgs(
+        &self,
+        orgs: &[OrgId],
+    ) -> Result<Vec<OrgId>, StoreError> {
         let found: Vec<Uuid> = sqlx::query_scalar(
             "SELECT DISTINCT org_id FROM endpoints INDEXED BY endpoints_ordered
              WHERE ordered = 1 AND org_id IN (SELECT unhex(value) FROM json_each(?1))
@@ -191,7 +192,7 @@ impl EventStore for SqliteStore {
         Ok(found.into_iter().map(OrgId::from_uuid).collect())
     }
 
-    async fn plan_event(
+    pub(crate) async fn plan_event(
         &self,
         org: OrgId,
         endpoint: EndpointId,
@@ -200,7 +201,7 @@ impl EventStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Result<DeliveryId, PlanRefusal>, StoreError> {
         let writes = &self.event_writes;
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let found = sqlx::query(concat!(
             "SELECT ",
             endpoint_columns!(),
@@ -220,13 +221,13 @@ impl EventStore for SqliteStore {
         let candidate = Candidate { id: DeliveryId::mint(now), event, endpoint: &endpoint };
         let id = candidate.id;
         writes.insert_planned(&mut tx, &[&candidate], now, None, now).await?;
-        let note = Note::endpoint_tested(endpoint.id, event, id);
+        let note = AuditRecord::endpoint_tested(endpoint.id, event, id);
         audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
         Ok(Ok(id))
     }
 
-    async fn quarantine_event(
+    pub(crate) async fn quarantine_event(
         &self,
         org: OrgId,
         event: EventId,
@@ -234,7 +235,7 @@ impl EventStore for SqliteStore {
         detail: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO dead_letters (id, org_id, event_id, reason, detail, record, created_at)
              SELECT ?1, ?2, ?1, ?3, ?4, ?5, ?6
@@ -252,7 +253,7 @@ impl EventStore for SqliteStore {
         Ok(tx.commit().await?)
     }
 
-    async fn event(&self, org: OrgId, id: EventId) -> Result<Option<Event>, StoreError> {
+    pub(crate) async fn event(&self, org: OrgId, id: EventId) -> Result<Option<Event>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
                     received_at, trace_id
@@ -266,7 +267,7 @@ impl EventStore for SqliteStore {
         row.map(|row| rows::event(&row, 0)).transpose()
     }
 
-    async fn events(
+    pub(crate) async fn events(
         &self,
         org: OrgId,
         filter: &EventFilter,
@@ -306,22 +307,22 @@ impl EventStore for SqliteStore {
     }
 }
 
-impl SqliteStore {
-    async fn persist(
+impl SqliteEngine {
+    pub(crate) async fn persist(
         &self,
         events: &[Arc<Event>],
         mut room: Option<LeaseBudget<'_>>,
         now: Timestamp,
     ) -> Result<Persisted, StoreError> {
         if weight(events) <= SHORT_WEIGHT_MAX {
-            let mut tx = self.write().await?;
+            let mut tx = self.begin().await?;
             let orgs = self.orgs_of(&mut tx, events).await?;
             let persisted = self.persist_part(&mut tx, events, &orgs, &mut room, now).await?;
             tx.commit().await?;
             return Ok(persisted);
         }
-        let _only = self.line.events().await;
-        let (turn, mut tx) = self.write_long().await?;
+        let _only = self.queue.events().await;
+        let (turn, mut tx) = self.begin_long().await?;
         let orgs = self.orgs_of(&mut tx, events).await?;
         let mut persisted = Persisted::default();
         while let part @ [_, ..] = turn.next_part(events, persisted.taken) {
@@ -399,10 +400,10 @@ async fn gone(connection: &mut SqliteConnection, orgs: &[OrgId]) -> Result<Vec<O
     Ok(ids.into_iter().map(OrgId::from_uuid).collect())
 }
 
-impl SqliteStore {
+impl SqliteEngine {
     /// Stores operational events that anyone subscribes to and plans their deliveries, in the
     /// transaction of what they tell.
-    pub(super) async fn publish(
+    pub(crate) async fn publish(
         &self,
         connection: &mut SqliteConnection,
         mut news: Vec<Arc<Event>>,

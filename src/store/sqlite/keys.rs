@@ -2,31 +2,27 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use sqlx::query::QueryScalar;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Sqlite, SqliteConnection};
 
-use super::{SqliteStore, audit, orgs};
+use super::{SqliteEngine, audit, orgs};
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, Cursor, KeyRotationRefusal, OrgId, OrgLimit, Page, PageRequest,
     Timestamp,
 };
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
 use crate::store::rows::{self, key_columns};
-use crate::store::{
-    AddRefusal, ChangeMark, KeyChanges, KeyStore, StoreError, check_rotation, timed,
-};
+use crate::store::{AddRefusal, ChangeMark, KeyChanges, StoreError, check_rotation, timed};
 use crate::telemetry::DbOperation;
 
-#[async_trait]
-impl KeyStore for SqliteStore {
-    async fn insert_key_across_orgs(
+impl SqliteEngine {
+    pub(crate) async fn insert_key_across_orgs(
         &self,
         key: &ApiKey,
         by: &Actor,
     ) -> Result<Result<(), AddRefusal>, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         if let Some(org) = key.role.org_id() {
             let count = sqlx::query_scalar(
                 "SELECT count(*) FROM api_keys
@@ -39,12 +35,12 @@ impl KeyStore for SqliteStore {
             }
         }
         insert(&mut tx, key).await?;
-        audit::write(&mut tx, &Note::key_created(key), by, key.created_at).await?;
+        audit::write(&mut tx, &AuditRecord::key_created(key), by, key.created_at).await?;
         tx.commit().await?;
         Ok(Ok(()))
     }
 
-    async fn key_across_orgs(&self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
+    pub(crate) async fn key_across_orgs(&self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
         let query = sqlx::query(concat!("SELECT ", key_columns!(), " FROM api_keys WHERE id = ?1"))
             .bind(id.uuid())
             .fetch_optional(&self.readers);
@@ -52,7 +48,11 @@ impl KeyStore for SqliteStore {
         row.as_ref().map(rows::key).transpose()
     }
 
-    async fn keys(&self, org: OrgId, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
+    pub(crate) async fn keys(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StoreError> {
         let after = rows::place(page);
         let found = sqlx::query(concat!(
             "SELECT ",
@@ -70,7 +70,10 @@ impl KeyStore for SqliteStore {
         Ok(Page::from_rows(rows::all(&found, rows::key)?, page.limit, position))
     }
 
-    async fn keys_across_orgs(&self, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
+    pub(crate) async fn keys_across_orgs(
+        &self,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StoreError> {
         let after = rows::place(page);
         let found = sqlx::query(concat!(
             "SELECT ",
@@ -87,25 +90,25 @@ impl KeyStore for SqliteStore {
         Ok(Page::from_rows(rows::all(&found, rows::key)?, page.limit, position))
     }
 
-    async fn expire_key_across_orgs(
+    pub(crate) async fn expire_key_across_orgs(
         &self,
         id: ApiKeyId,
         at: Timestamp,
         by: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let Some(before) = locked(&mut tx, id).await? else { return Ok(false) };
         if before.expires_at.is_some_and(|end| end <= at) {
             return Ok(true);
         }
         let key = expire(&mut tx, id, at, None, now).await?;
-        audit::write(&mut tx, &Note::key_expired(&key), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::key_expired(&key), by, now).await?;
         tx.commit().await?;
         Ok(true)
     }
 
-    async fn rotate_key_across_orgs(
+    pub(crate) async fn rotate_key_across_orgs(
         &self,
         old: ApiKeyId,
         grace: Duration,
@@ -113,7 +116,7 @@ impl KeyStore for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<(), KeyRotationRefusal>, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let room = match replacement.role.org_id() {
             Some(org) => orgs::room(&mut tx, org, OrgLimit::Keys, in_grace(org, now)).await?,
             None => Ok(()),
@@ -126,13 +129,13 @@ impl KeyStore for SqliteStore {
         }
         let key = expire(&mut tx, old, now.plus(grace), Some(replacement.id), now).await?;
         insert(&mut tx, replacement).await?;
-        let note = Note::key_rotated(replacement, &key, grace);
+        let note = AuditRecord::key_rotated(replacement, &key, grace);
         audit::write(&mut tx, &note, by, now).await?;
         tx.commit().await?;
         Ok(Ok(()))
     }
 
-    async fn keys_changed_across_orgs(
+    pub(crate) async fn keys_changed_across_orgs(
         &self,
         since: Option<ChangeMark>,
     ) -> Result<KeyChanges, StoreError> {

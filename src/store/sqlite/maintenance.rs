@@ -1,26 +1,27 @@
 //! Schema and upkeep.
 
-use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use sqlx::migrate::Migrate;
 
-use super::{CHECKPOINT_PASSES_MAX, SqliteStore};
+use super::SqliteEngine;
 use crate::domain::Timestamp;
 use crate::store::{
-    DEDUP_KEYS_KEPT_LONGER, DEDUP_KEYS_PER_STEP, Maintenance, MigrateError, MigrationStatus,
-    StoreError, migrations,
+    DEDUP_KEYS_KEPT_LONGER, DEDUP_KEYS_PER_STEP, MigrateError, MigrationStatus, StoreError,
+    migrations,
 };
 
-#[async_trait]
-impl Maintenance for SqliteStore {
-    async fn ping(&self) -> Result<(), StoreError> {
+/// Times a checkpoint is made again to catch up with writes made meanwhile.
+const CHECKPOINT_PASSES_MAX: usize = 4;
+
+impl SqliteEngine {
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1 FROM orgs LIMIT 1").fetch_optional(&self.readers).await?;
         Ok(())
     }
 
     /// Everything in one transaction under the write lock, which sqlx's own lock for SQLite, none,
     /// would not give.
-    async fn migrate_up(&self) -> Result<usize, MigrateError> {
+    pub(crate) async fn migrate_up(&self) -> Result<usize, MigrateError> {
         let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         let before = applied(&mut tx).await.map_err(failed)?.len();
         migrations::migrator(migrations::SQLITE).run_direct(None, &mut *tx, false).await?;
@@ -29,7 +30,7 @@ impl Maintenance for SqliteStore {
         Ok(after.saturating_sub(before))
     }
 
-    async fn migrate_down(&self) -> Result<Option<i64>, MigrateError> {
+    pub(crate) async fn migrate_down(&self) -> Result<Option<i64>, MigrateError> {
         let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         let applied = applied(&mut tx).await.map_err(failed)?;
         let Some(newest) = applied.last().copied() else { return Ok(None) };
@@ -39,13 +40,13 @@ impl Maintenance for SqliteStore {
         Ok(Some(newest))
     }
 
-    async fn migration_status(&self) -> Result<Vec<MigrationStatus>, MigrateError> {
+    pub(crate) async fn migration_status(&self) -> Result<Vec<MigrationStatus>, MigrateError> {
         let mut reader = self.readers.acquire().await.map_err(failed)?;
         let applied = applied(&mut reader).await.map_err(failed)?;
         Ok(migrations::status(migrations::SQLITE, &applied))
     }
 
-    async fn maintain_across_orgs(&self, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn maintain_across_orgs(&self, now: Timestamp) -> Result<(), StoreError> {
         let oldest_kept = now.minus(self.dedup_window).minus(DEDUP_KEYS_KEPT_LONGER);
         loop {
             let done = sqlx::query(
@@ -64,7 +65,7 @@ impl Maintenance for SqliteStore {
 
     /// `PASSIVE` waits for nobody and holds nobody up. What is written meanwhile is left for the next
     /// pass, and the WAL starts anew once a pass has left nothing.
-    async fn checkpoint(&self) -> Result<(), StoreError> {
+    pub(crate) async fn checkpoint(&self) -> Result<(), StoreError> {
         for _ in 0..CHECKPOINT_PASSES_MAX {
             let (_, pages, copied): (i64, i64, i64) =
                 sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
@@ -77,7 +78,7 @@ impl Maintenance for SqliteStore {
         Ok(())
     }
 
-    async fn oldest_due_across_orgs(
+    pub(crate) async fn oldest_due_across_orgs(
         &self,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
@@ -92,7 +93,7 @@ impl Maintenance for SqliteStore {
         Ok(oldest.map(Timestamp::from_micros))
     }
 
-    async fn close(&self) {
+    pub(crate) async fn close(&self) {
         // The writer last: the last connection to go folds the WAL into the file.
         self.checkpointer.close().await;
         self.readers.close().await;

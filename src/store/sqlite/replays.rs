@@ -1,22 +1,21 @@
 //! Replays: new deliveries that repeat old ones.
 
-use async_trait::async_trait;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, SqliteConnection};
 use uuid::Uuid;
 
-use super::{MultiRow, SqliteStore, audit, id_list};
+use super::{MultiRow, SqliteEngine, audit, id_list};
 use crate::domain::{
     Actor, Cursor, DeadLetterFilter, DeadReason, Delivery, DeliveryId, EndpointId, EventId, OrgId,
     Page, PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
 };
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
 use crate::store::replay::{self, Letter, Stretch, Twin};
 use crate::store::rows::{self, Columns};
 use crate::store::{
-    COUNTED_MAX, DeliveryRefusal, QuarantinedEvent, REPLAYS_PER_STEP, ReplayStep, ReplayStore,
-    ReplayedEvent, StoreError,
+    COUNTED_MAX, DeliveryRefusal, QuarantinedEvent, REPLAYS_PER_STEP, ReplayStep, ReplayedEvent,
+    StoreError,
 };
 
 /// The next dead letters of a replay by way of the index that its filter makes the shortest.
@@ -44,16 +43,15 @@ macro_rules! letters_by {
     };
 }
 
-#[async_trait]
-impl ReplayStore for SqliteStore {
-    async fn replay_delivery(
+impl SqliteEngine {
+    pub(crate) async fn replay_delivery(
         &self,
         org: OrgId,
         id: DeliveryId,
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let row = sqlx::query(
             "SELECT p.id, p.disabled_reason FROM endpoints p
              WHERE p.id IN (SELECT endpoint_id FROM deliveries WHERE id = ?1 AND org_id = ?2)",
@@ -85,12 +83,12 @@ impl ReplayStore for SqliteStore {
         };
         self.plan(&mut tx, org, &twins, now).await?;
         let delivery = twin.delivery(org, now);
-        audit::write(&mut tx, &Note::delivery_replayed(id, &delivery), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::delivery_replayed(id, &delivery), by, now).await?;
         tx.commit().await?;
         Ok(Ok(delivery))
     }
 
-    async fn replay_event(
+    pub(crate) async fn replay_event(
         &self,
         org: OrgId,
         id: EventId,
@@ -98,7 +96,7 @@ impl ReplayStore for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<ReplayedEvent, DeliveryRefusal>, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let received_at: Option<i64> = sqlx::query_scalar(
             "SELECT received_at FROM events WHERE id = ?1 AND org_id = ?2
              ORDER BY received_at DESC LIMIT 1",
@@ -158,14 +156,14 @@ impl ReplayStore for SqliteStore {
         let deliveries = twins.iter().map(|twin| twin.delivery(org, now)).collect();
         let replayed = ReplayedEvent { deliveries, skipped };
         if !twins.is_empty() {
-            let note = Note::event_replayed(org, id, endpoint, &replayed);
+            let note = AuditRecord::event_replayed(org, id, endpoint, &replayed);
             audit::write(&mut tx, &note, by, now).await?;
         }
         tx.commit().await?;
         Ok(Ok(replayed))
     }
 
-    async fn insert_replay(
+    pub(crate) async fn insert_replay(
         &self,
         org: OrgId,
         filter: &DeadLetterFilter,
@@ -173,7 +171,7 @@ impl ReplayStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Option<Replay>, StoreError> {
         let until = replay::until(filter, now);
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let total: Option<i64> = if filter.event_type.is_some() {
             None
         } else {
@@ -220,12 +218,16 @@ impl ReplayStore for SqliteStore {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let replay = rows::replay(&row)?;
-        audit::write(&mut tx, &Note::replay_started(&replay), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::replay_started(&replay), by, now).await?;
         tx.commit().await?;
         Ok(Some(replay))
     }
 
-    async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+    pub(crate) async fn replay(
+        &self,
+        org: OrgId,
+        id: ReplayId,
+    ) -> Result<Option<Replay>, StoreError> {
         let row = sqlx::query(
             "SELECT id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped,
                     status, detail, created_at, finished_at
@@ -238,7 +240,11 @@ impl ReplayStore for SqliteStore {
         row.as_ref().map(rows::replay).transpose()
     }
 
-    async fn replays(&self, org: OrgId, page: PageRequest) -> Result<Page<Replay>, StoreError> {
+    pub(crate) async fn replays(
+        &self,
+        org: OrgId,
+        page: PageRequest,
+    ) -> Result<Page<Replay>, StoreError> {
         let after = rows::place(page);
         let found = sqlx::query(
             "SELECT id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped,
@@ -259,7 +265,7 @@ impl ReplayStore for SqliteStore {
         }))
     }
 
-    async fn end_replay(
+    pub(crate) async fn end_replay(
         &self,
         org: OrgId,
         id: ReplayId,
@@ -267,7 +273,7 @@ impl ReplayStore for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Replay>, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let row = sqlx::query(
             "UPDATE replays SET status = ?3, detail = ?4, finished_at = ?5
              WHERE id = ?1 AND org_id = ?2 AND status = 'running'
@@ -283,7 +289,7 @@ impl ReplayStore for SqliteStore {
         .await?;
         if let Some(row) = row {
             let ended = rows::replay(&row)?;
-            audit::write(&mut tx, &Note::replay_ended(&ended), by, now).await?;
+            audit::write(&mut tx, &AuditRecord::replay_ended(&ended), by, now).await?;
             tx.commit().await?;
             return Ok(Some(ended));
         }
@@ -291,7 +297,9 @@ impl ReplayStore for SqliteStore {
         self.replay(org, id).await
     }
 
-    async fn next_replay_across_orgs(&self) -> Result<Option<(OrgId, ReplayId)>, StoreError> {
+    pub(crate) async fn next_replay_across_orgs(
+        &self,
+    ) -> Result<Option<(OrgId, ReplayId)>, StoreError> {
         let row = sqlx::query(
             "SELECT org_id, id FROM replays WHERE status = 'running' ORDER BY stepped_at LIMIT 1",
         )
@@ -300,13 +308,13 @@ impl ReplayStore for SqliteStore {
         row.as_ref().map(rows::replay_key).transpose()
     }
 
-    async fn step_replay(
+    pub(crate) async fn step_replay(
         &self,
         org: OrgId,
         id: ReplayId,
         now: Timestamp,
     ) -> Result<Option<ReplayStep>, StoreError> {
-        let (_turn, mut tx) = self.write_long().await?;
+        let (_turn, mut tx) = self.begin_long().await?;
         let row = sqlx::query(
             "SELECT id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped,
                     status, detail, created_at, finished_at, cursor_at, cursor_id
@@ -340,14 +348,14 @@ impl ReplayStore for SqliteStore {
         Ok(Some(ReplayStep { planned: twins.len(), stopped_at }))
     }
 
-    async fn pass_quarantined_event(
+    pub(crate) async fn pass_quarantined_event(
         &self,
         org: OrgId,
         buried: &QuarantinedEvent,
         stored: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let passed = sqlx::query(
             "UPDATE replays
              SET cursor_at = ?3, cursor_id = ?4, done = done + ?5, skipped = skipped + 1 - ?5,
@@ -430,9 +438,9 @@ async fn twins(
     replay::twins(&found, now)
 }
 
-impl SqliteStore {
+impl SqliteEngine {
     /// Inserts the new deliveries, due at once, and marks the dead letters of what they repeat.
-    async fn plan(
+    pub(crate) async fn plan(
         &self,
         connection: &mut SqliteConnection,
         org: OrgId,
@@ -463,7 +471,7 @@ impl SqliteStore {
 }
 
 /// The statement that plans new deliveries.
-pub(super) fn writes() -> MultiRow {
+pub(crate) fn writes() -> MultiRow {
     MultiRow::new(
         "INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id, due_at,
                                  created_at, replay_of, ordered)

@@ -2,21 +2,19 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{SqliteStore, audit};
+use super::{SqliteEngine, audit};
 use crate::domain::{
     Actor, Endpoint, EndpointId, OrgId, SecretRotationRefusal, SigningSecret, Timestamp,
 };
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
+use crate::store::crypto::{SEALED_HEAD_CHARS, SealContext};
 use crate::store::rows::{self, endpoint_columns};
-use crate::store::seal::{Place, SEALED_HEAD_CHARS};
-use crate::store::{MissingKey, RESEALED_PER_STEP, Resealed, SecretStore, StoreError};
+use crate::store::{MissingKey, RESEALED_PER_STEP, Resealed, StoreError};
 
-#[async_trait]
-impl SecretStore for SqliteStore {
-    async fn rotate_secret(
+impl SqliteEngine {
+    pub(crate) async fn rotate_secret(
         &self,
         org: OrgId,
         id: EndpointId,
@@ -25,7 +23,7 @@ impl SecretStore for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Endpoint, SecretRotationRefusal>, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let found = sqlx::query(concat!(
             "SELECT ",
             endpoint_columns!(),
@@ -41,7 +39,7 @@ impl SecretStore for SqliteStore {
             Ok(secrets) => secrets,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let place = Place { org, endpoint: id };
+        let place = SealContext { org, endpoint: id };
         let (secret, earlier_secrets) = self.keyring.seal_secrets(place, &secrets)?;
         sqlx::query(
             "UPDATE endpoints SET secret = ?2, earlier_secrets = ?3, updated_at = ?4 WHERE id = ?1",
@@ -52,16 +50,16 @@ impl SecretStore for SqliteStore {
         .bind(now.micros())
         .execute(&mut *tx)
         .await?;
-        audit::write(&mut tx, &Note::secret_rotated(org, id, new), by, now).await?;
+        audit::write(&mut tx, &AuditRecord::secret_rotated(org, id, new), by, now).await?;
         tx.commit().await?;
         Ok(Ok(Endpoint { secrets: Ok(secrets), updated_at: now, ..endpoint }))
     }
 
-    async fn reseal_secrets_across_orgs(
+    pub(crate) async fn reseal_secrets_across_orgs(
         &self,
         after: Option<EndpointId>,
     ) -> Result<Resealed, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let found = sqlx::query(
             "SELECT id, org_id, secret, earlier_secrets, headers
              FROM endpoints WHERE id > ?1
@@ -89,7 +87,7 @@ impl SecretStore for SqliteStore {
         Ok(resealed)
     }
 
-    async fn missing_keys_across_orgs(&self) -> Result<Vec<MissingKey>, StoreError> {
+    pub(crate) async fn missing_keys_across_orgs(&self) -> Result<Vec<MissingKey>, StoreError> {
         let found = sqlx::query(
             "SELECT substr(sealed, 1, ?1) AS head, count(*)
              FROM (SELECT secret AS sealed FROM endpoints

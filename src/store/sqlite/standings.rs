@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::{audit, endpoints, id_list};
 use crate::domain::{Actor, EndpointId, Event, Timestamp};
-use crate::store::audit::Note;
+use crate::store::audit::AuditRecord;
 use crate::store::standing::{self, Sentence, Standings};
 use crate::store::{StoreError, rows};
 
-/// Notes which endpoints work and which fail, disables those that are gone or have failed for too
+/// AuditRecords which endpoints work and which fail, disables those that are gone or have failed for too
 /// long, and returns the news of that.
 pub(super) async fn write(
     connection: &mut SqliteConnection,
@@ -49,7 +49,7 @@ pub(super) async fn write(
             }
             Sentence::Disabled { org, reason, at } => {
                 disable(connection, endpoint, &reason, at).await?;
-                let note = Note::endpoint_disabled(org, endpoint, &reason);
+                let note = AuditRecord::endpoint_disabled(org, endpoint, &reason);
                 audit::write(connection, &note, &Actor::SERVER, at).await?;
                 news.push(standing::endpoint_disabled(endpoint, org, &reason, at)?);
             }

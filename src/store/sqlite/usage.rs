@@ -1,15 +1,12 @@
 //! What was used.
 
-use async_trait::async_trait;
-
-use super::{SqliteStore, id_list};
+use super::{SqliteEngine, id_list};
 use crate::domain::{ApiKeyId, Month, OrgId, Timestamp};
 use crate::store::rows::fits;
-use crate::store::{Holdings, StoreError, UsageStore};
+use crate::store::{Holdings, StoreError};
 
-#[async_trait]
-impl UsageStore for SqliteStore {
-    async fn month_events(&self, org: OrgId, month: Month) -> Result<u64, StoreError> {
+impl SqliteEngine {
+    pub(crate) async fn month_events(&self, org: OrgId, month: Month) -> Result<u64, StoreError> {
         let events: Option<i64> =
             sqlx::query_scalar("SELECT events FROM org_usage WHERE org_id = ?1 AND month = ?2")
                 .bind(org.uuid())
@@ -19,12 +16,12 @@ impl UsageStore for SqliteStore {
         fits("events", events.unwrap_or(0))
     }
 
-    async fn add_month_events_across_orgs(
+    pub(crate) async fn add_month_events_across_orgs(
         &self,
         month: Month,
         events: &[(OrgId, u64)],
     ) -> Result<Vec<(OrgId, u64)>, StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.begin().await?;
         let mut totals = Vec::with_capacity(events.len());
         for (org, added) in events {
             let total: Option<i64> = sqlx::query_scalar(
@@ -46,7 +43,7 @@ impl UsageStore for SqliteStore {
         Ok(totals)
     }
 
-    async fn touch_keys_across_orgs(
+    pub(crate) async fn touch_keys_across_orgs(
         &self,
         keys: &[ApiKeyId],
         at: Timestamp,
@@ -63,7 +60,11 @@ impl UsageStore for SqliteStore {
         Ok(())
     }
 
-    async fn holdings(&self, org: OrgId, now: Timestamp) -> Result<Holdings, StoreError> {
+    pub(crate) async fn holdings(
+        &self,
+        org: OrgId,
+        now: Timestamp,
+    ) -> Result<Holdings, StoreError> {
         let (endpoints, keys, in_grace): (i64, i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM endpoints WHERE org_id = ?1),
                     (SELECT count(*) FROM api_keys

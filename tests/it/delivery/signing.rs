@@ -8,7 +8,7 @@ use hookgate::domain::{
     Actor, CustomHeaders, DeliveryStatus, EndpointChange, ErrorClass, SignatureScheme,
     SigningSecret,
 };
-use hookgate::store::sqlite::SqliteStore;
+use hookgate::store::Store;
 
 use super::world::World;
 use crate::support::receiver::Receiver;
@@ -107,12 +107,12 @@ async fn webhook_whose_secret_cannot_be_read_is_neither_sent_nor_lost() {
     let mut world = World::new().await;
     let (dark, bright) = (Receiver::start().await, Receiver::start().await);
     // Written by a server that has a key, then read by one that has not.
-    let in_clear = Arc::clone(&world.store);
+    let in_clear = world.store.clone();
     let keys = SecretsKeys::parse("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
     let (path, config) = world.store_config(Some(keys));
     let metrics = Arc::clone(&world.metrics);
-    let keyed = Arc::new(SqliteStore::open(&path, &config, metrics).await.unwrap());
-    world.store = Arc::clone(&keyed) as _;
+    let keyed = Store::open_sqlite(&path, &config, metrics).await.unwrap();
+    world.store = keyed.clone();
     world.endpoint(&dark, "").await;
     world.store = in_clear;
     world.endpoint(&bright, "").await;

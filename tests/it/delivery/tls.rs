@@ -132,7 +132,7 @@ async fn file_of_authorities_that_cannot_be_used_is_told_at_the_start() {
         let path = world.directory.path().join(file);
         std::fs::write(world.directory.path().join("empty.pem"), "").unwrap();
         config.webhook_ca_file = Some(path.clone());
-        let (store, clock) = (Arc::clone(&world.store), world.clock.clone());
+        let (store, clock) = (world.store.clone(), world.clock.clone());
         let inputs = DeliveryInputs {
             handoff: handoff(&config).1,
             wake: Wake::new(),

@@ -17,8 +17,7 @@ use hookgate::domain::{
     PageRequest, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
-use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{LeaseBudget, Maintenance, OrgStore, SharedStore};
+use hookgate::store::{LeaseBudget, Store};
 use hookgate::telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -27,7 +26,7 @@ use crate::support::receiver::Receiver;
 
 /// What a delivery test lives in.
 pub(crate) struct World {
-    pub(crate) store: SharedStore,
+    pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: DeliveryConfig,
@@ -57,7 +56,7 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let path = directory.path().join("hookgate.db");
-        let store = SqliteStore::open(&path, &settings.store, Arc::clone(&metrics)).await.unwrap();
+        let store = Store::open_sqlite(&path, &settings.store, Arc::clone(&metrics)).await.unwrap();
         store.migrate_up().await.unwrap();
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
         let now = clock.now();
@@ -66,7 +65,7 @@ impl World {
         store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
         let suspended = SuspendedOrgs::default();
         let config = settings.delivery;
-        Self { store: Arc::new(store), clock, metrics, config, org, suspended, directory }
+        Self { store, clock, metrics, config, org, suspended, directory }
     }
 
     pub(crate) async fn new() -> Self {
@@ -167,7 +166,7 @@ impl World {
         resolver: Arc<dyn DnsResolver>,
     ) -> (DeliveryService, mpsc::Sender<LeasedDelivery>) {
         let (channels, handoff) = handoff(&self.config);
-        let store = Arc::clone(&self.store);
+        let store = self.store.clone();
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
         let inputs = DeliveryInputs {
             handoff,

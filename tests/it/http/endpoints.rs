@@ -1,7 +1,5 @@
 //! Endpoints over the API.
 
-use std::sync::Arc;
-
 use hookgate::app::{Admin, AdminError, NewEndpoint};
 use hookgate::config::DestinationConfig;
 use hookgate::delivery::SsrfGuard;
@@ -167,7 +165,7 @@ async fn address_that_is_not_public_is_refused_when_it_is_set() {
     let tenant = server.tenant("acme").await;
     let created = create(&server, &tenant, json!({"url":"https://1.1.1.1/"})).await;
     let path = format!("/api/endpoints/{}", created["id"].as_str().unwrap());
-    let admin = Admin::new(Arc::clone(&server.store), server.clock.clone());
+    let admin = Admin::new(server.store.clone(), server.clock.clone());
     let add = async |url: &str, allow_private: bool| {
         let destinations =
             DestinationConfig { allow_private_endpoints: allow_private, ..Default::default() };

@@ -381,7 +381,7 @@ async fn outcome_that_disables_an_endpoint_and_meets_a_deletion_locks_nobody_out
     let gone = outcome(&leased, Decision::Dead(DeadReason::Gone), at(10));
     let mut deleting = begin_deletion(&subject, org).await;
     let mut recording = JoinSet::new();
-    let store = Arc::clone(&subject.store);
+    let store = subject.store.clone();
     recording.spawn(async move { store.record_outcomes_across_orgs(&[gone]).await });
     until_somebody_waits(&subject).await;
     let disable = format!(
@@ -402,7 +402,7 @@ async fn replay_that_meets_a_deletion_leaves_no_row() {
     let (org, _, _) = dead(&subject).await;
     let mut deleting = begin_deletion(&subject, org).await;
     let mut starting = JoinSet::new();
-    let store = Arc::clone(&subject.store);
+    let store = subject.store.clone();
     starting
         .spawn(async move { store.insert_replay(org, &ALL_LETTERS, &somebody(), at(30)).await });
     until_somebody_waits(&subject).await;

@@ -8,7 +8,7 @@ use hookgate::domain::{
     ErrorClass, Event, EventId, InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
     Outcome, PageRequest, Role, SigningSecret, Timestamp, TraceId,
 };
-use hookgate::store::{ClaimCursor, ClaimRequest, LeaseBudget, Persisted, SharedStore};
+use hookgate::store::{ClaimCursor, ClaimRequest, LeaseBudget, Persisted, Store};
 
 use super::Subject;
 
@@ -130,7 +130,7 @@ pub(crate) async fn claim(subject: &Subject, max: usize, now: Timestamp) -> Vec<
 
 /// Claims for a room, leaving out some endpoints.
 pub(crate) async fn claim_from(
-    store: &SharedStore,
+    store: &Store,
     room: LeaseBudget<'_>,
     except: &[EndpointId],
     now: Timestamp,

@@ -1,11 +1,10 @@
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::domain::{
     Actor, ApiKey, ApiKeyId, KeyRotationRefusal, OrgChange, OrgId, OrgLimit, Role, Timestamp,
 };
-use hookgate::store::{ChangeMark, SharedStore, StoreError};
+use hookgate::store::{ChangeMark, Store, StoreError};
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
@@ -146,7 +145,7 @@ async fn key_is_rotated_once_however_many_ask(subject: &Subject) {
         let old = add_key(subject, role, at(1)).await;
         let mut asking = JoinSet::new();
         for _ in 0..8 {
-            let (store, new) = (Arc::clone(&subject.store), some_key(role, at(9)));
+            let (store, new) = (subject.store.clone(), some_key(role, at(9)));
             asking.spawn(async move {
                 let by = Actor::CLI;
                 let end = store.rotate_key_across_orgs(old.id, grace, &new, &by, at(10)).await;
@@ -220,7 +219,7 @@ async fn refused_replacement_leaves_the_old_key_alone(subject: &Subject) {
 }
 
 /// Looks for changes, and returns the keys that were named, in order.
-async fn look(store: &SharedStore, mark: &mut Option<ChangeMark>) -> Vec<ApiKeyId> {
+async fn look(store: &Store, mark: &mut Option<ChangeMark>) -> Vec<ApiKeyId> {
     let found = store.keys_changed_across_orgs(*mark).await.unwrap();
     *mark = Some(found.mark);
     let keys: BTreeSet<ApiKeyId> = found.changes.into_iter().map(|change| change.key).collect();
@@ -229,7 +228,7 @@ async fn look(store: &SharedStore, mark: &mut Option<ChangeMark>) -> Vec<ApiKeyI
 
 /// As [`look`], until transactions of other tests in the same cluster no longer make it name what was
 /// named before.
-async fn look_until(store: &SharedStore, mark: &mut Option<ChangeMark>, keys: &[ApiKeyId]) {
+async fn look_until(store: &Store, mark: &mut Option<ChangeMark>, keys: &[ApiKeyId]) {
     let mut keys = keys.to_vec();
     keys.sort_unstable();
     let mut found = look(store, mark).await;

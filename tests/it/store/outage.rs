@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::config::StoreConfig;
-use hookgate::store::postgres::PostgresStore;
-use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{EventStore, Maintenance, OrgStore, StoreError};
+use hookgate::store::{Store, StoreError};
 use hookgate::telemetry::Metrics;
 use sqlx::{Connection, SqliteConnection};
 
@@ -25,7 +23,7 @@ async fn stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
     let directory = tempfile::tempdir().unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
     let url = server.fresh_database().await;
-    let store = PostgresStore::connect(&url, &impatient(&directory), metrics).await.unwrap();
+    let store = Store::connect_postgres(&url, &impatient(&directory), metrics).await.unwrap();
     store.migrate_up().await.unwrap();
     let org = some_org(at(0));
     store.insert_org_across_orgs(&org, &hookgate::domain::Actor::CLI).await.unwrap();
@@ -47,7 +45,7 @@ async fn file_that_another_process_keeps_locked_is_an_outage_until_it_is_let_go(
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("hookgate.db");
     let metrics = Arc::new(Metrics::new().unwrap());
-    let store = SqliteStore::open(&path, &impatient(&directory), metrics).await.unwrap();
+    let store = Store::open_sqlite(&path, &impatient(&directory), metrics).await.unwrap();
     store.migrate_up().await.unwrap();
     let batch = [Arc::new(some_event(some_org(at(0)).id, "a.b", at(0)))];
 

@@ -37,7 +37,7 @@ async fn walk<'a>(list: impl Fn(PageRequest) -> Answer<'a>) -> Vec<Uuid> {
 }
 
 async fn every_list_is_walked_whole_though_its_rows_share_a_moment(subject: &Subject) {
-    let store = &*subject.store;
+    let store = &subject.store;
     let org = add_org(subject).await;
     for _ in 0..6 {
         store.insert_org_across_orgs(&some_org(at(0)), &Actor::CLI).await.unwrap();

@@ -1,12 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use hookgate::domain::{
     Actor, DeadLetterFilter, DeadLetterId, DeadReason, Decision, Delivery, DeliveryFilter,
     DeliveryId, DeliveryStatus, EndpointChange, EndpointId, EventId, LeasedDelivery, OrgId,
     Outcome, PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
 };
-use hookgate::store::{DeliveryRefusal, LetterDeletion, REPLAYS_PER_STEP, SharedStore};
+use hookgate::store::{DeliveryRefusal, LetterDeletion, REPLAYS_PER_STEP, Store};
 use tokio::task::JoinSet;
 
 use super::fixtures::{
@@ -367,7 +366,7 @@ async fn several_instances_repeat_each_dead_letter_once(subject: &Subject) {
     assert_eq!((rows.len(), repeated.len()), (2 * count, count));
 }
 
-async fn is_running(store: &SharedStore, org: OrgId, id: ReplayId) -> bool {
+async fn is_running(store: &Store, org: OrgId, id: ReplayId) -> bool {
     store.replay(org, id).await.unwrap().unwrap().status == ReplayStatus::Running
 }
 
@@ -446,7 +445,7 @@ async fn dead_letters_are_shown_and_deleted_one_by_one(subject: &Subject) {
 }
 
 async fn stranger_finds_no_replay(subject: &Subject) {
-    let store = Arc::clone(&subject.store);
+    let store = subject.store.clone();
     let (org, endpoint) = org_with_dead(subject, 1).await;
     let stranger = add_org(subject).await;
     let replay = start(subject, org, &ALL_LETTERS).await;

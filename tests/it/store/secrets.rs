@@ -5,7 +5,7 @@ use hookgate::domain::{
     Actor, CustomHeaders, DeliveryStatus, Endpoint, EndpointChange, EndpointId, OrgId,
     SecretRotationRefusal, Secrets, SignatureScheme, SigningSecret,
 };
-use hookgate::store::{PlanRefusal, SharedStore};
+use hookgate::store::{PlanRefusal, Store};
 
 use super::fixtures::{
     FIRST_PAGE, add_endpoint, add_org, at, claim, org_with_deliveries, persist, room,
@@ -34,7 +34,7 @@ const NEW: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
 const DAY: Duration = Duration::from_hours(24);
 
 /// Another instance, with these keys.
-async fn keyed(subject: &Subject, keys: &str) -> SharedStore {
+async fn keyed(subject: &Subject, keys: &str) -> Store {
     subject.another_with(Some(SecretsKeys::parse(keys).unwrap())).await
 }
 
@@ -46,17 +46,17 @@ fn custom() -> CustomHeaders {
     CustomHeaders::parse([("authorization", "Bearer s3cret")]).unwrap()
 }
 
-async fn read(store: &SharedStore, endpoint: &Endpoint) -> Endpoint {
+async fn read(store: &Store, endpoint: &Endpoint) -> Endpoint {
     store.endpoint(endpoint.org_id, endpoint.id).await.unwrap().unwrap()
 }
 
-async fn rotate(store: &SharedStore, endpoint: &Endpoint, overlap: Duration) -> Endpoint {
+async fn rotate(store: &Store, endpoint: &Endpoint, overlap: Duration) -> Endpoint {
     let (org, id) = (endpoint.org_id, endpoint.id);
     store.rotate_secret(org, id, &new_secret(), overlap, &Actor::CLI, at(1)).await.unwrap().unwrap()
 }
 
 /// An endpoint with an earlier secret and headers, written by this store.
-async fn add_full(store: &SharedStore, org: OrgId) -> Endpoint {
+async fn add_full(store: &Store, org: OrgId) -> Endpoint {
     let endpoint = Endpoint { headers: Ok(custom()), ..some_endpoint(org, "*") };
     store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     rotate(store, &endpoint, DAY).await

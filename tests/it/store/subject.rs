@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::config::{SecretsKeys, StoreConfig};
-use hookgate::store::SharedStore;
-use hookgate::store::postgres::PostgresStore;
-use hookgate::store::sqlite::SqliteStore;
+use hookgate::store::Store;
 use hookgate::telemetry::Metrics;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
@@ -39,7 +37,7 @@ pub(crate) const DEDUP_WINDOW: Duration = Duration::from_hours(1);
 
 /// A migrated, empty store, and a way around it.
 pub(crate) struct Subject {
-    pub(crate) store: SharedStore,
+    pub(crate) store: Store,
     database: Database,
     directory: TempDir,
 }
@@ -69,12 +67,12 @@ impl Subject {
     }
 
     /// Another instance on the same database.
-    pub(crate) async fn another(&self) -> SharedStore {
+    pub(crate) async fn another(&self) -> Store {
         self.another_with(None).await
     }
 
     /// Another instance on the same database, with these keys for secrets.
-    pub(crate) async fn another_with(&self, secrets_key: Option<SecretsKeys>) -> SharedStore {
+    pub(crate) async fn another_with(&self, secrets_key: Option<SecretsKeys>) -> Store {
         open(&self.database, &self.directory, secrets_key).await
     }
 
@@ -159,20 +157,12 @@ impl Subject {
     }
 }
 
-async fn open(
-    database: &Database,
-    directory: &TempDir,
-    secrets_key: Option<SecretsKeys>,
-) -> SharedStore {
+async fn open(database: &Database, directory: &TempDir, secrets_key: Option<SecretsKeys>) -> Store {
     let metrics = Arc::new(Metrics::new().unwrap());
     let config = StoreConfig { secrets_key, ..config(directory.path().to_owned()) };
     match database {
-        Database::Sqlite(path) => {
-            Arc::new(SqliteStore::open(path, &config, metrics).await.unwrap())
-        }
-        Database::Postgres(url) => {
-            Arc::new(PostgresStore::connect(url, &config, metrics).await.unwrap())
-        }
+        Database::Sqlite(path) => Store::open_sqlite(path, &config, metrics).await.unwrap(),
+        Database::Postgres(url) => Store::connect_postgres(url, &config, metrics).await.unwrap(),
     }
 }
 

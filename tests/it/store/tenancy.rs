@@ -90,7 +90,7 @@ async fn quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subjec
     set(subject, org, OrgLimit::Endpoints, 3).await;
     let mut adds = JoinSet::new();
     for place in 0..16 {
-        let store = Arc::clone(&subject.store);
+        let store = subject.store.clone();
         adds.spawn(async move {
             if place % 2 == 0 {
                 let key = some_key(Role::Tenant(org), at(2));
@@ -453,7 +453,7 @@ async fn deletion_waits_for_batches_that_are_being_stored() {
     let hold = format!("BEGIN; SELECT 1 FROM orgs WHERE id = '{}' FOR KEY SHARE", org.uuid());
     batch.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(hold))).await.unwrap();
     let mut deleting = JoinSet::new();
-    let store = Arc::clone(&subject.store);
+    let store = subject.store.clone();
     deleting.spawn(async move { store.delete_org(org, &Actor::CLI, at(50)).await });
     let waits = "SELECT count(*) FROM pg_stat_activity
                  WHERE datname = current_database() AND wait_event_type = 'Lock'";

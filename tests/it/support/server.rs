@@ -20,8 +20,7 @@ use hookgate::ingest::{Backlog, Intake, Replayer};
 use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
 use hookgate::limit::RateLimiter;
 use hookgate::runtime::{Clock, Lifecycle, Wake};
-use hookgate::store::sqlite::SqliteStore;
-use hookgate::store::{ClaimCursor, ClaimRequest, Maintenance, SharedStore};
+use hookgate::store::{ClaimCursor, ClaimRequest, Store};
 use hookgate::telemetry::Metrics;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
@@ -42,7 +41,7 @@ const ERRORS: &str = include_str!("../../../docs/errors.md");
 pub(crate) struct Server {
     /// Such as `http://127.0.0.1:40123`.
     pub(crate) base_url: String,
-    pub(crate) store: SharedStore,
+    pub(crate) store: Store,
     pub(crate) authenticator: Authenticator,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
@@ -90,20 +89,15 @@ impl Server {
         let metrics = Arc::new(Metrics::new().unwrap());
         let clock = Clock::manual(START);
         let path = config.store.sqlite_path();
-        let store = SqliteStore::open(&path, &config.store, Arc::clone(&metrics)).await.unwrap();
+        let store = Store::open_sqlite(&path, &config.store, Arc::clone(&metrics)).await.unwrap();
         store.migrate_up().await.unwrap();
-        let store: SharedStore = Arc::new(store);
         let (journal, reader) = open_journal(&config, &metrics);
         let lifecycle = Lifecycle::new();
-        let authenticator = Authenticator::new(
-            &config.auth,
-            Arc::clone(&store),
-            clock.clone(),
-            Arc::clone(&metrics),
-        );
+        let authenticator =
+            Authenticator::new(&config.auth, store.clone(), clock.clone(), Arc::clone(&metrics));
         let vitals = DeliveryHealth::new(&clock);
         let parts = Parts {
-            store: Arc::clone(&store),
+            store: store.clone(),
             authenticator: authenticator.clone(),
             limiter: RateLimiter::new(&config.limit),
             intake: Intake::new(journal.clone(), clock.clone()),
@@ -246,7 +240,7 @@ impl Server {
     /// What goes on with replays.
     pub(crate) fn replayer(&self) -> Replayer {
         Replayer {
-            store: Arc::clone(&self.store),
+            store: self.store.clone(),
             clock: self.clock.clone(),
             wake: Wake::new(),
             planned: Wake::new(),

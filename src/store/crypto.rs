@@ -21,6 +21,7 @@ use crate::domain::{
 };
 
 use super::StoreError;
+use super::engine::Row;
 
 /// How every sealed text begins: the version of its form.
 const HEAD: &str = "enc1.";
@@ -39,7 +40,7 @@ struct Key {
 
 /// Whose secret a text is, and which: what a sealed text is bound to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct SealContext {
     pub(super) org: OrgId,
     pub(super) endpoint: EndpointId,
 }
@@ -55,6 +56,17 @@ pub(super) struct SecretColumns {
 const SECRET: &str = "secret";
 const EARLIER_SECRETS: &str = "earlier_secrets";
 const HEADERS: &str = "headers";
+
+impl SecretColumns {
+    /// Reads the columns `secret`, `earlier_secrets` and `headers`.
+    pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            secret: row.get("secret")?,
+            earlier_secrets: row.get_opt("earlier_secrets")?,
+            headers: row.get_opt("headers")?,
+        })
+    }
+}
 
 impl Keyring {
     /// # Errors
@@ -78,54 +90,58 @@ impl Keyring {
     /// # Errors
     /// When there is no source of random numbers, or the endpoint itself could not be read.
     pub(super) fn seal_endpoint(&self, endpoint: &Endpoint) -> Result<SecretColumns, StoreError> {
-        let place = Place { org: endpoint.org_id, endpoint: endpoint.id };
+        let context = SealContext { org: endpoint.org_id, endpoint: endpoint.id };
         let unreadable = |why: &DecryptionError| StoreError::Corrupt(why.to_string());
         let (secret, earlier_secrets) =
-            self.seal_secrets(place, endpoint.secrets.as_ref().map_err(unreadable)?)?;
-        let headers = self.seal_headers(place, endpoint.headers.as_ref().map_err(unreadable)?)?;
+            self.seal_secrets(context, endpoint.secrets.as_ref().map_err(unreadable)?)?;
+        let headers = self.seal_headers(context, endpoint.headers.as_ref().map_err(unreadable)?)?;
         Ok(SecretColumns { secret, earlier_secrets, headers })
     }
 
     /// The columns `secret` and `earlier_secrets`.
     pub(super) fn seal_secrets(
         &self,
-        place: Place,
+        context: SealContext,
         secrets: &Secrets,
     ) -> Result<(String, Option<String>), StoreError> {
-        let secret = self.seal(place, SECRET, secrets.current().reveal())?;
+        let secret = self.seal(context, SECRET, secrets.current().reveal())?;
         let earlier = secrets.reveal_earlier();
-        let earlier = earlier.map(|text| self.seal(place, EARLIER_SECRETS, text)).transpose()?;
+        let earlier = earlier.map(|text| self.seal(context, EARLIER_SECRETS, text)).transpose()?;
         Ok((secret, earlier))
     }
 
     /// The column `headers`.
     pub(super) fn seal_headers(
         &self,
-        place: Place,
+        context: SealContext,
         headers: &CustomHeaders,
     ) -> Result<Option<String>, StoreError> {
         let text = (!headers.is_empty()).then(|| headers.reveal());
-        text.map(|text| self.seal(place, HEADERS, text)).transpose()
+        text.map(|text| self.seal(context, HEADERS, text)).transpose()
     }
 
     /// Reads the columns `secret` and `earlier_secrets`.
-    pub(super) fn open_secrets(&self, place: Place, columns: &SecretColumns) -> Decrypted<Secrets> {
+    pub(super) fn open_secrets(
+        &self,
+        context: SealContext,
+        columns: &SecretColumns,
+    ) -> Decrypted<Secrets> {
         let malformed = || DecryptionError("the signing secret is malformed".to_owned());
-        let secret = self.open(place, SECRET, &columns.secret)?;
+        let secret = self.open(context, SECRET, &columns.secret)?;
         let current: SigningSecret = secret.parse().map_err(|_| malformed())?;
         let Some(earlier) = &columns.earlier_secrets else { return Ok(Secrets::new(current)) };
-        let earlier = self.open(place, EARLIER_SECRETS, earlier)?;
+        let earlier = self.open(context, EARLIER_SECRETS, earlier)?;
         Secrets::with_earlier(current, &earlier).map_err(|_| malformed())
     }
 
     /// Reads the column `headers`.
     pub(super) fn open_headers(
         &self,
-        place: Place,
+        context: SealContext,
         columns: &SecretColumns,
     ) -> Decrypted<CustomHeaders> {
         let Some(headers) = &columns.headers else { return Ok(CustomHeaders::default()) };
-        let text = self.open(place, HEADERS, headers)?;
+        let text = self.open(context, HEADERS, headers)?;
         let malformed = |_| DecryptionError("the custom headers are malformed".to_owned());
         CustomHeaders::from_text(&text).map_err(malformed)
     }
@@ -133,7 +149,7 @@ impl Keyring {
     /// The same columns sealed by the first key; `None` when they are, or when there is no key.
     pub(super) fn reseal(
         &self,
-        place: Place,
+        context: SealContext,
         columns: &SecretColumns,
     ) -> Result<Decrypted<Option<SecretColumns>>, StoreError> {
         if self.0.is_empty() {
@@ -150,8 +166,8 @@ impl Keyring {
             *sealed = Some(if self.is_sealed_by_first(text) {
                 text.clone()
             } else {
-                match self.open(place, column, text) {
-                    Ok(text) => self.seal(place, column, text)?,
+                match self.open(context, column, text) {
+                    Ok(text) => self.seal(context, column, text)?,
                     Err(unreadable) => return Ok(Err(unreadable)),
                 }
             });
@@ -167,7 +183,7 @@ impl Keyring {
         self.0.first().is_some_and(|first| by.is_some_and(|(id, _)| id == first.id))
     }
 
-    fn seal(&self, place: Place, column: &str, text: String) -> Result<String, StoreError> {
+    fn seal(&self, context: SealContext, column: &str, text: String) -> Result<String, StoreError> {
         let Some(first) = self.0.first() else { return Ok(text) };
         let failed = |_| StoreError::Unavailable(sqlx::Error::Encode("no random bytes".into()));
         let mut nonce = [0; NONCE_LEN];
@@ -176,13 +192,13 @@ impl Keyring {
         let by = Nonce::assume_unique_for_key(nonce);
         first
             .key
-            .seal_in_place_append_tag(by, place.bound_to(column), &mut sealed)
+            .seal_in_place_append_tag(by, context.bound_to(column), &mut sealed)
             .map_err(|_| StoreError::Corrupt("a text too long to encrypt".to_owned()))?;
         let bytes = [&nonce[..], &sealed].concat();
         Ok(format!("{HEAD}{}.{}", first.id, STANDARD.encode(bytes)))
     }
 
-    fn open(&self, place: Place, column: &str, text: &str) -> Decrypted<String> {
+    fn open(&self, context: SealContext, column: &str, text: &str) -> Decrypted<String> {
         let Some(sealed) = text.strip_prefix(HEAD) else { return Ok(text.to_owned()) };
         let unreadable = |why: String| {
             DecryptionError(format!(
@@ -196,7 +212,7 @@ impl Keyring {
             let mut bytes = STANDARD.decode(sealed).ok()?;
             let (nonce, sealed) = bytes.split_first_chunk_mut::<NONCE_LEN>()?;
             let nonce = Nonce::assume_unique_for_key(*nonce);
-            let opened = key.key.open_in_place(nonce, place.bound_to(column), sealed).ok()?;
+            let opened = key.key.open_in_place(nonce, context.bound_to(column), sealed).ok()?;
             String::from_utf8(opened.to_vec()).ok()
         };
         let why = format!("the key {id} does not open what is stored, which was changed or moved");
@@ -204,7 +220,7 @@ impl Keyring {
     }
 }
 
-impl Place {
+impl SealContext {
     fn bound_to(self, column: &str) -> Aad<Vec<u8>> {
         let ids = [self.org.uuid().into_bytes(), self.endpoint.uuid().into_bytes()].concat();
         Aad::from([&ids[..], column.as_bytes()].concat())
@@ -255,8 +271,8 @@ mod tests {
         endpoint
     }
 
-    fn place(endpoint: &Endpoint) -> Place {
-        Place { org: endpoint.org_id, endpoint: endpoint.id }
+    fn context(endpoint: &Endpoint) -> SealContext {
+        SealContext { org: endpoint.org_id, endpoint: endpoint.id }
     }
 
     fn all_start_with(columns: &SecretColumns, head: &str) -> bool {
@@ -269,18 +285,18 @@ mod tests {
         let (keyring, endpoint) = (keyring(&[1]), endpoint());
         let columns = keyring.seal_endpoint(&endpoint).unwrap();
         assert!(all_start_with(&columns, "enc1."));
-        assert_eq!(keyring.open_secrets(place(&endpoint), &columns), endpoint.secrets);
-        assert_eq!(keyring.open_headers(place(&endpoint), &columns), endpoint.headers);
+        assert_eq!(keyring.open_secrets(context(&endpoint), &columns), endpoint.secrets);
+        assert_eq!(keyring.open_headers(context(&endpoint), &columns), endpoint.headers);
 
-        let other_org = Place { org: OrgId::mint(NOW), ..place(&endpoint) };
-        let other_endpoint = Place { endpoint: EndpointId::mint(NOW), ..place(&endpoint) };
+        let other_org = SealContext { org: OrgId::mint(NOW), ..context(&endpoint) };
+        let other_endpoint = SealContext { endpoint: EndpointId::mint(NOW), ..context(&endpoint) };
         for elsewhere in [other_org, other_endpoint] {
             let why = keyring.open_secrets(elsewhere, &columns).unwrap_err().to_string();
             assert!(why.contains("SECRETS_KEY") && why.contains("moved"), "{why}");
             assert!(keyring.open_headers(elsewhere, &columns).is_err());
         }
         let other_column = SecretColumns { headers: Some(columns.secret.clone()), ..columns };
-        assert!(keyring.open_headers(place(&endpoint), &other_column).is_err());
+        assert!(keyring.open_headers(context(&endpoint), &other_column).is_err());
     }
 
     #[test]
@@ -292,7 +308,7 @@ mod tests {
             bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
             let changed =
                 SecretColumns { secret: String::from_utf8(bytes).unwrap(), ..columns.clone() };
-            assert!(keyring.open_secrets(place(&endpoint), &changed).is_err(), "{index}");
+            assert!(keyring.open_secrets(context(&endpoint), &changed).is_err(), "{index}");
         }
     }
 
@@ -300,32 +316,32 @@ mod tests {
     fn first_key_seals_and_the_others_open() {
         let (old, both, new) = (keyring(&[1]), keyring(&[2, 1]), keyring(&[2]));
         let endpoint = endpoint();
-        let place = place(&endpoint);
+        let context = context(&endpoint);
         let by_old = old.seal_endpoint(&endpoint).unwrap();
-        assert_eq!(both.open_secrets(place, &by_old), endpoint.secrets);
-        let why = new.open_secrets(place, &by_old).unwrap_err().to_string();
+        assert_eq!(both.open_secrets(context, &by_old), endpoint.secrets);
+        let why = new.open_secrets(context, &by_old).unwrap_err().to_string();
         assert!(why.contains("is not among its keys"), "{why}");
 
-        let by_new = both.reseal(place, &by_old).unwrap().unwrap().unwrap();
+        let by_new = both.reseal(context, &by_old).unwrap().unwrap().unwrap();
         assert!(all_start_with(&by_new, &format!("enc1.{}.", key_id(&[2; 32]))));
-        assert_eq!(new.open_secrets(place, &by_new), endpoint.secrets);
-        assert_eq!(new.open_headers(place, &by_new), endpoint.headers);
-        assert!(both.reseal(place, &by_new).unwrap().unwrap().is_none(), "done before");
-        assert!(new.reseal(place, &by_old).unwrap().is_err());
+        assert_eq!(new.open_secrets(context, &by_new), endpoint.secrets);
+        assert_eq!(new.open_headers(context, &by_new), endpoint.headers);
+        assert!(both.reseal(context, &by_new).unwrap().unwrap().is_none(), "done before");
+        assert!(new.reseal(context, &by_old).unwrap().is_err());
     }
 
     #[test]
     fn without_a_key_texts_are_in_clear_and_with_one_those_are_read_and_can_be_sealed() {
         let (none, some) = (Keyring::new(None).unwrap(), keyring(&[1]));
         let endpoint = endpoint();
-        let place = place(&endpoint);
+        let context = context(&endpoint);
         let clear = none.seal_endpoint(&endpoint).unwrap();
         assert!(clear.secret.starts_with("whsec_"));
-        assert_eq!(some.open_secrets(place, &clear), endpoint.secrets);
-        assert_eq!(some.open_headers(place, &clear), endpoint.headers);
-        let sealed = some.reseal(place, &clear).unwrap().unwrap().unwrap();
+        assert_eq!(some.open_secrets(context, &clear), endpoint.secrets);
+        assert_eq!(some.open_headers(context, &clear), endpoint.headers);
+        let sealed = some.reseal(context, &clear).unwrap().unwrap().unwrap();
         assert!(all_start_with(&sealed, "enc1."));
-        assert!(none.open_secrets(place, &sealed).is_err());
+        assert!(none.open_secrets(context, &sealed).is_err());
         assert!(some.knows(&sealed.secret[..SEALED_HEAD_CHARS]));
         assert!(!none.knows(&sealed.secret[..SEALED_HEAD_CHARS]));
     }

@@ -1,0 +1,235 @@
+//! The seam between the store's SQL and its two database engines.
+//!
+//! The store writes each statement once, with `$1` placeholders and named columns, and runs it through
+//! [`Engine`] (one read) or [`Tx`] (a write transaction). Parameters are [`Value`]s, answers are
+//! [`Row`]s. Where SQL must differ, [`Dialect`] gives the fragment: row locks, which SQLite has no need
+//! of, and lists of ids.
+//!
+//! Hot paths have one text per engine and use the driver's own types: they match on the enums.
+
+#![allow(dead_code, reason = "not every statement is written once yet")]
+
+mod multi_row;
+mod postgres;
+mod row;
+mod sqlite;
+mod value;
+mod write_queue;
+
+use std::borrow::Cow;
+
+use sqlx::{AssertSqlSafe, Postgres, SqlSafeStr, SqlStr, Sqlite, Transaction};
+
+use super::StoreError;
+
+pub(crate) use multi_row::MultiRow;
+pub(crate) use postgres::{PostgresEngine, timestamptz};
+pub(crate) use row::Row;
+pub(crate) use sqlite::{SqliteEngine, id_list, sqlite_arguments};
+pub(crate) use value::{Value, args};
+pub(crate) use write_queue::LongPermit;
+
+/// The database engine of a store.
+#[derive(Debug)]
+pub(crate) enum Engine {
+    /// One file, one connection that writes.
+    Sqlite(SqliteEngine),
+    /// A server, a pool of connections.
+    Postgres(PostgresEngine),
+}
+
+/// A write transaction; it is rolled back when it is dropped before [`Tx::commit`].
+pub(crate) enum Tx<'a> {
+    /// It holds SQLite's write lock, so that what it reads stays true.
+    Sqlite(Transaction<'static, Sqlite>, Option<LongPermit<'a>>),
+    /// It runs at READ COMMITTED and locks the rows it depends on.
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// What differs in the SQL of the two engines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Dialect {
+    /// SQLite's.
+    Sqlite,
+    /// PostgreSQL's.
+    Postgres,
+}
+
+impl Dialect {
+    /// A row lock such as `FOR UPDATE`, to end a SELECT with. SQLite needs none: one transaction writes
+    /// at a time.
+    pub(crate) const fn lock(self, lock: &'static str) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => lock,
+        }
+    }
+
+    /// The condition that a column is one of the ids in the parameter `list`, a [`Value::Ids`].
+    pub(crate) fn any(self, column: &str, list: &str) -> String {
+        match self {
+            Self::Sqlite => format!("{column} IN (SELECT unhex(value) FROM json_each({list}))"),
+            Self::Postgres => format!("{column} = ANY ({list})"),
+        }
+    }
+}
+
+impl Engine {
+    /// What differs in its SQL.
+    pub(crate) const fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Starts a short write transaction.
+    pub(crate) async fn begin(&self) -> Result<Tx<'_>, StoreError> {
+        Ok(match self {
+            Self::Sqlite(engine) => Tx::Sqlite(engine.begin().await?, None),
+            Self::Postgres(engine) => Tx::Postgres(engine.pool.begin().await?),
+        })
+    }
+
+    /// Starts a write transaction that may take long; see [`write_queue`].
+    pub(crate) async fn begin_long(&self) -> Result<Tx<'_>, StoreError> {
+        Ok(match self {
+            Self::Sqlite(engine) => {
+                let (permit, tx) = engine.begin_long().await?;
+                Tx::Sqlite(tx, Some(permit))
+            }
+            Self::Postgres(engine) => Tx::Postgres(engine.pool.begin().await?),
+        })
+    }
+
+    /// Reads every row that a SELECT finds, outside of a transaction.
+    pub(crate) async fn all(
+        &self,
+        sql: impl Into<Cow<'static, str>>,
+        args: Vec<Value<'_>>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let sql = sql_str(sql.into());
+        match self {
+            Self::Sqlite(engine) => sqlite::all(&engine.readers, sql, args).await,
+            Self::Postgres(engine) => postgres::all(&engine.pool, sql, args).await,
+        }
+    }
+
+    /// Reads the first row that a SELECT finds, outside of a transaction.
+    pub(crate) async fn optional(
+        &self,
+        sql: impl Into<Cow<'static, str>>,
+        args: Vec<Value<'_>>,
+    ) -> Result<Option<Row>, StoreError> {
+        let sql = sql_str(sql.into());
+        match self {
+            Self::Sqlite(engine) => sqlite::optional(&engine.readers, sql, args).await,
+            Self::Postgres(engine) => postgres::optional(&engine.pool, sql, args).await,
+        }
+    }
+
+    /// Reads the row of a SELECT that always has one, outside of a transaction.
+    pub(crate) async fn one(
+        &self,
+        sql: impl Into<Cow<'static, str>>,
+        args: Vec<Value<'_>>,
+    ) -> Result<Row, StoreError> {
+        self.optional(sql, args).await?.ok_or_else(no_row)
+    }
+}
+
+impl Tx<'_> {
+    /// What differs in its SQL.
+    pub(crate) const fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(..) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Runs a statement and returns how many rows it changed.
+    pub(crate) async fn execute(
+        &mut self,
+        sql: impl Into<Cow<'static, str>>,
+        args: Vec<Value<'_>>,
+    ) -> Result<u64, StoreError> {
+        let sql = sql_str(sql.into());
+        match self {
+            Self::Sqlite(tx, _) => sqlite::execute(&mut **tx, sql, args).await,
+            Self::Postgres(tx) => postgres::execute(&mut **tx, sql, args).await,
+        }
+    }
+
+    /// Reads every row that a statement answers with.
+    pub(crate) async fn all(
+        &mut self,
+        sql: impl Into<Cow<'static, str>>,
+        args: Vec<Value<'_>>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let sql = sql_str(sql.into());
+        match self {
+            Self::Sqlite(tx, _) => sqlite::all(&mut **tx, sql, args).await,
+            Self::Postgres(tx) => postgres::all(&mut **tx, sql, args).await,
+        }
+    }
+
+    /// Reads the first row that a statement answers with.
+    pub(crate) async fn optional(
+        &mut self,
+        sql: impl Into<Cow<'static, str>>,
+        args: Vec<Value<'_>>,
+    ) -> Result<Option<Row>, StoreError> {
+        let sql = sql_str(sql.into());
+        match self {
+            Self::Sqlite(tx, _) => sqlite::optional(&mut **tx, sql, args).await,
+            Self::Postgres(tx) => postgres::optional(&mut **tx, sql, args).await,
+        }
+    }
+
+    /// Reads the row of a statement that always answers with one.
+    pub(crate) async fn one(
+        &mut self,
+        sql: impl Into<Cow<'static, str>>,
+        args: Vec<Value<'_>>,
+    ) -> Result<Row, StoreError> {
+        self.optional(sql, args).await?.ok_or_else(no_row)
+    }
+
+    /// The next rows of a batch to write, of which the first `written` are: all of them at once, unless
+    /// this is the long transaction of a [write queue](write_queue), which may have to end early. None
+    /// when it is to end.
+    pub(crate) fn next_part<'r, T>(&self, rows: &'r [T], written: usize) -> &'r [T] {
+        match self {
+            Self::Sqlite(_, Some(permit)) => permit.next_part(rows, written),
+            Self::Sqlite(_, None) | Self::Postgres(_) => rows.get(written..).unwrap_or_default(),
+        }
+    }
+
+    /// Makes what was written durable.
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx, Some(permit)) => permit.end(tx.commit()).await?,
+            Self::Sqlite(tx, None) => tx.commit().await?,
+            Self::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+
+    /// Takes back what was written, to go on reading outside of the transaction.
+    pub(crate) async fn rollback(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx, _) => tx.rollback().await?,
+            Self::Postgres(tx) => tx.rollback().await?,
+        }
+        Ok(())
+    }
+}
+
+/// Every statement of the store is made of its own constants; what comes from outside is a [`Value`].
+fn sql_str(sql: Cow<'static, str>) -> SqlStr {
+    AssertSqlSafe(sql).into_sql_str()
+}
+
+fn no_row() -> StoreError {
+    sqlx::Error::RowNotFound.into()
+}

@@ -1,0 +1,163 @@
+//! PostgreSQL, version 15 or later: for more than one machine, or more than one disk can take.
+//!
+//! # Operation
+//! A pool of connections. Hot paths are one statement where that is possible, and a batch is one
+//! statement over arrays (`unnest`) whatever its size. `events`, `deliveries` and
+//! `delivery_attempts` are partitioned by the day the event was accepted; a statement that knows
+//! that time touches one partition. Maintenance creates the partitions of the coming days.
+//!
+//! Instances share the tables without knowing each other. Claims skip rows that another one
+//! has locked (`SKIP LOCKED`); batches lock shared rows in key order. Removing or disabling an
+//! endpoint does not wait for batches that are planning deliveries to it: what slips through is
+//! cancelled or parked by the claim that finds it.
+//!
+//! # Failure
+//! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost
+//! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, PgExecutor, SqlStr};
+use time::OffsetDateTime;
+
+use super::{Row, Value};
+use crate::config::StoreConfig;
+use crate::domain::Timestamp;
+use crate::runtime::Wake;
+use crate::store::StoreError;
+use crate::store::crypto::Keyring;
+use crate::telemetry::Metrics;
+
+/// The connections to a PostgreSQL database.
+#[derive(Debug)]
+pub(crate) struct PostgresEngine {
+    pub(crate) pool: PgPool,
+    pub(crate) dedup_window: Duration,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// What every connection is set to, whatever the server's or the role's defaults are.
+const SETTINGS: [(&str, &str); 9] = [
+    // An accepted event may leave the journal once it is committed here.
+    ("synchronous_commit", "on"),
+    // Far above any statement's share, and below the patience of its callers.
+    ("statement_timeout", "30s"),
+    ("lock_timeout", "10s"),
+    ("idle_in_transaction_session_timeout", "60s"),
+    // A plan for the values at hand leaves out partitions and filters that do not matter to them.
+    ("plan_cache_mode", "force_custom_plan"),
+    // Every join here looks up some hundred rows by their key, and every list is the start of an
+    // index. A planner that has no statistics of today's partition yet reads all pending rows
+    // instead, which grows with the backlog; so the plans that start by reading everything are off.
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_bitmapscan", "off"),
+    ("random_page_cost", "1.1"),
+];
+
+/// The channel that the triggers on keys and organisations notify.
+const CHANGES: &str = "hookgate_changes";
+
+impl PostgresEngine {
+    /// Connects to a database. Does not migrate.
+    pub(crate) async fn connect(
+        url: &str,
+        config: &StoreConfig,
+        keyring: &Arc<Keyring>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        // sqlx sets TimeZone to UTC by itself.
+        let options = PgConnectOptions::from_str(url)?
+            .application_name("hookgate")
+            .options(SETTINGS)
+            .disable_statement_logging();
+        let connecting = PgPoolOptions::new()
+            .max_connections(config.database_connections)
+            .acquire_timeout(config.database_timeout)
+            .connect_with(options.clone());
+        let pool = match connecting.await {
+            // A pool tries again until its time is up and then forgets the cause; one connection tells it.
+            Err(sqlx::Error::PoolTimedOut) => return Err(connect_error(&options, config).await),
+            pool => pool?,
+        };
+        Ok(Self {
+            pool,
+            dedup_window: config.dedup_window,
+            keyring: Arc::clone(keyring),
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// Wakes each of `wakes` when another instance has changed keys or organisations, until the
+    /// connection ends.
+    pub(crate) async fn listen_for_changes(&self, wakes: &[Wake]) -> Result<(), StoreError> {
+        // A connection of its own, so that listening takes none from queries.
+        let options = self.pool.connect_options().as_ref().clone();
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options)
+            .await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(CHANGES).await?;
+        loop {
+            // Once at the start, too: changes made before it listened were not heard.
+            wakes.iter().for_each(Wake::wake);
+            if listener.try_recv().await?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn connect_error(options: &PgConnectOptions, config: &StoreConfig) -> StoreError {
+    let error = match tokio::time::timeout(config.database_timeout, options.connect()).await {
+        Ok(Err(error)) => error,
+        Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
+    };
+    error.into()
+}
+
+pub(super) async fn execute(
+    executor: impl PgExecutor<'_>,
+    sql: SqlStr,
+    args: Vec<Value<'_>>,
+) -> Result<u64, StoreError> {
+    Ok(sqlx::query_with(sql, arguments(args)?).execute(executor).await?.rows_affected())
+}
+
+pub(super) async fn all(
+    executor: impl PgExecutor<'_>,
+    sql: SqlStr,
+    args: Vec<Value<'_>>,
+) -> Result<Vec<Row>, StoreError> {
+    let rows = sqlx::query_with(sql, arguments(args)?).fetch_all(executor).await?;
+    Ok(rows.into_iter().map(Row::Postgres).collect())
+}
+
+pub(super) async fn optional(
+    executor: impl PgExecutor<'_>,
+    sql: SqlStr,
+    args: Vec<Value<'_>>,
+) -> Result<Option<Row>, StoreError> {
+    let row = sqlx::query_with(sql, arguments(args)?).fetch_optional(executor).await?;
+    Ok(row.map(Row::Postgres))
+}
+
+fn arguments(args: Vec<Value<'_>>) -> Result<PgArguments, StoreError> {
+    let mut arguments = PgArguments::default();
+    for value in args {
+        value.add_to_postgres(&mut arguments).map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+/// A timestamp as a parameter.
+pub(crate) fn timestamptz(at: Timestamp) -> OffsetDateTime {
+    at.into()
+}

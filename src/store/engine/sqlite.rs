@@ -1,0 +1,249 @@
+//! SQLite: everything in one file, nothing to install.
+//!
+//! # Operation
+//! WAL mode with `synchronous=FULL`, so that a commit is on stable storage when it returns. One
+//! connection writes, in `BEGIN IMMEDIATE` transactions; a pool of read-only ones reads beside it.
+//! Other processes, such as the command line, write to the same file; a transaction that finds it locked waits.
+//!
+//! Long transactions (large batches of events and outcomes, claims, steps of background work) queue for the
+//! writer one at a time and let short ones go first ([`WriteQueue`]). A connection of its own makes a
+//! checkpoint every second, beside the writer.
+//!
+//! A statement costs a round trip to the connection's own thread, so batches go as multi-row
+//! statements of fixed sizes ([`MultiRow`](super::MultiRow)), whose prepared forms are used again. Short
+//! lists go in as one JSON text of hexadecimal ids.
+//!
+//! # Failure
+//! A lock held longer than `DATABASE_TIMEOUT` by another process, a full disk and an I/O error are
+//! [`StoreError::Unavailable`]; an open transaction is rolled back when it is dropped. On a full
+//! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
+//! connection would refuse every transaction from then on, and is replaced.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::error::BoxDynError;
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous,
+};
+use sqlx::{
+    ConnectOptions, Connection, SqlStr, Sqlite, SqliteConnection, SqliteExecutor, Transaction,
+};
+use uuid::Uuid;
+
+use super::write_queue::{LongPermit, WriteQueue};
+use super::{MultiRow, Row, Value};
+use crate::config::StoreConfig;
+use crate::store::StoreError;
+use crate::store::crypto::Keyring;
+use crate::store::sqlite::{deliveries, events, replays};
+use crate::telemetry::Metrics;
+
+/// The connections to a SQLite file.
+#[derive(Debug)]
+pub(crate) struct SqliteEngine {
+    pub(crate) writer: SqlitePool,
+    pub(crate) queue: WriteQueue,
+    pub(crate) checkpointer: SqlitePool,
+    pub(crate) readers: SqlitePool,
+    pub(crate) dedup_window: Duration,
+    pub(crate) event_writes: events::Writes,
+    pub(crate) outcome_writes: deliveries::Writes,
+    pub(crate) replay_writes: MultiRow,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Maximum readers: each has a thread and a cache of its own, and reads are short.
+const READERS_MAX: u32 = 8;
+
+/// Page cache of the writer, in KiB: the upper levels of every index at ten million events.
+const WRITER_CACHE_KIB: u32 = 16 * 1024;
+
+/// Pages in the WAL (4 KiB each) at which the writer itself makes a checkpoint, as SQLite does from
+/// 1000 on: every transaction waits for it meanwhile. It is for floods, in which checkpoints beside the writer
+/// ([`Store::checkpoint`](crate::store::Store::checkpoint)) never catch up; the WAL can start anew only
+/// when one has.
+const CHECKPOINT_PAGES: u32 = 16_000;
+
+/// Rows buffered between the connection's thread and its caller.
+const ROWS_BUFFERED: usize = 512;
+
+impl SqliteEngine {
+    /// Opens the file, creating it and its directory when missing. Does not migrate.
+    pub(crate) async fn open(
+        path: &Path,
+        config: &StoreConfig,
+        keyring: &Arc<Keyring>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(sqlx::Error::Io)?;
+        }
+        let shared = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(config.database_timeout)
+            .foreign_keys(true)
+            .pragma("temp_store", "memory")
+            .row_buffer_size(ROWS_BUFFERED)
+            .disable_statement_logging();
+        let writer = shared
+            .clone()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string());
+        let readers = config.database_connections.clamp(2, READERS_MAX);
+        Ok(Self {
+            // The writer first: it creates the file that the readers open.
+            writer: pool(1, config).connect_with(writer).await?,
+            queue: WriteQueue::new(),
+            // It syncs the log before it copies, and the file before the log starts anew.
+            checkpointer: pool(1, config)
+                .min_connections(0)
+                .connect_lazy_with(shared.clone().synchronous(SqliteSynchronous::Full)),
+            readers: pool(readers, config).connect_with(shared.read_only(true)).await?,
+            dedup_window: config.dedup_window,
+            event_writes: events::Writes::new(config.dedup_window),
+            outcome_writes: deliveries::Writes::new(),
+            replay_writes: replays::writes(),
+            keyring: Arc::clone(keyring),
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// Starts a short transaction that holds the write lock, so that what it reads stays true.
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        let _ticket = self.queue.short();
+        self.begin_immediate().await
+    }
+
+    /// Starts one that may take long. A batch asks the permit when to end early.
+    pub(crate) async fn begin_long(
+        &self,
+    ) -> Result<(LongPermit<'_>, Transaction<'static, Sqlite>), StoreError> {
+        let mut permit = self.queue.long().await;
+        let tx = self.begin_immediate().await?;
+        permit.begin();
+        Ok((permit, tx))
+    }
+
+    async fn begin_immediate(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+/// A pool whose connections live as long as it does: a connection here is an open file, which does
+/// not go stale.
+fn pool(connections: u32, config: &StoreConfig) -> PoolOptions<Sqlite> {
+    PoolOptions::new()
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(config.database_timeout)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .before_acquire(|connection: &mut SqliteConnection, _| {
+            let usable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(usable) })
+        })
+}
+
+pub(super) async fn execute(
+    executor: impl SqliteExecutor<'_>,
+    sql: SqlStr,
+    args: Vec<Value<'_>>,
+) -> Result<u64, StoreError> {
+    Ok(sqlx::query_with(sql, arguments(args)?).execute(executor).await?.rows_affected())
+}
+
+pub(super) async fn all(
+    executor: impl SqliteExecutor<'_>,
+    sql: SqlStr,
+    args: Vec<Value<'_>>,
+) -> Result<Vec<Row>, StoreError> {
+    let rows = sqlx::query_with(sql, arguments(args)?).fetch_all(executor).await?;
+    Ok(rows.into_iter().map(Row::Sqlite).collect())
+}
+
+pub(super) async fn optional(
+    executor: impl SqliteExecutor<'_>,
+    sql: SqlStr,
+    args: Vec<Value<'_>>,
+) -> Result<Option<Row>, StoreError> {
+    let row = sqlx::query_with(sql, arguments(args)?).fetch_optional(executor).await?;
+    Ok(row.map(Row::Sqlite))
+}
+
+fn arguments(args: Vec<Value<'_>>) -> Result<SqliteArguments, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    for value in args {
+        value.add_to_sqlite(&mut arguments).map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+/// The parameters of a chunk of a [`MultiRow`](super::MultiRow), row by row.
+pub(crate) fn sqlite_arguments<T>(
+    rows: &[T],
+    bind: impl Fn(&mut SqliteArguments, &T) -> Result<(), BoxDynError>,
+) -> Result<SqliteArguments, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    for row in rows {
+        bind(&mut arguments, row).map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+/// A list of ids as one parameter: a JSON array of hexadecimal texts, read back with
+/// `SELECT unhex(value) FROM json_each(?)`.
+pub(crate) fn id_list(ids: impl IntoIterator<Item = Uuid>) -> String {
+    let mut list = String::from("[");
+    for id in ids {
+        list.push_str(if list.len() > 1 { ",\"" } else { "\"" });
+        list.push_str(id.simple().encode_lower(&mut Uuid::encode_buffer()));
+        list.push('"');
+    }
+    list.push(']');
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn transaction_that_sqlite_rolled_back_does_not_break_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = StoreConfig {
+            data_dir: directory.path().to_owned(),
+            database_url: None,
+            database_connections: 2,
+            database_timeout: Duration::from_secs(5),
+            dedup_window: Duration::from_hours(1),
+            secrets_key: None,
+        };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let keyring = Arc::new(Keyring::new(None).unwrap());
+        let path = config.sqlite_path();
+        let engine = SqliteEngine::open(&path, &config, &keyring, &metrics).await.unwrap();
+
+        let mut tx = engine.begin().await.unwrap();
+        // What SQLite does by itself on an I/O error; tests/it/torture/disk.rs has it do so.
+        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+        tx.commit().await.expect_err("nothing to commit");
+
+        let tx = engine.begin().await.expect("a connection that can begin");
+        tx.commit().await.unwrap();
+    }
+
+    #[test]
+    fn id_lists_are_json() {
+        assert_eq!(id_list([]), "[]");
+        let list = id_list([Uuid::nil(), Uuid::max()]);
+        assert_eq!(list, format!("[\"{}\",\"{}\"]", "0".repeat(32), "f".repeat(32)));
+    }
+}

@@ -1,0 +1,251 @@
+//! Organisations, which are the tenants.
+
+use super::columns::Columns;
+use super::engine::{Engine, Row, Tx, Value, args};
+use super::{AddRefusal, AuditRecord, Store, StoreError, audit, suspension};
+use crate::domain::{
+    Actor, Cursor, Org, OrgChange, OrgDeletion, OrgId, OrgLimit, OrgLimits, Page, PageRequest,
+    Timestamp,
+};
+use crate::runtime::Wake;
+
+/// The columns of an organisation, in the order of [`values`]. The limits are in the order of
+/// [`OrgLimit::ALL`].
+const COLUMNS: Columns<15> = Columns([
+    "id",
+    "name",
+    "created_at",
+    "suspended_at",
+    "deleting_since",
+    "deleted_rows",
+    "deleted_at",
+    "changed_at",
+    "rate_limit_per_minute",
+    "burst",
+    "bytes_per_minute",
+    "events_per_month",
+    "endpoints_max",
+    "keys_max",
+    "payload_bytes_max",
+]);
+
+/// The values of [`COLUMNS`].
+fn values(org: &Org, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
+    let Org { id, name, limits, created_at, suspended_at, deletion } = org;
+    let since = deletion.map(|deletion| deletion.since);
+    let rows = deletion.map_or(0, |deletion| deletion.rows);
+    let done_at = deletion.and_then(|deletion| deletion.done_at);
+    let limit = |limit| limits.get(limit).into();
+    [
+        (*id).into(),
+        name.into(),
+        (*created_at).into(),
+        (*suspended_at).into(),
+        since.into(),
+        rows.into(),
+        done_at.into(),
+        changed_at.into(),
+        limit(OrgLimit::RatePerMinute),
+        limit(OrgLimit::Burst),
+        limit(OrgLimit::BytesPerMinute),
+        limit(OrgLimit::EventsPerMonth),
+        limit(OrgLimit::Endpoints),
+        limit(OrgLimit::Keys),
+        limit(OrgLimit::PayloadBytes),
+    ]
+}
+
+/// Reads [`COLUMNS`].
+pub(super) fn read(row: &Row) -> Result<Org, StoreError> {
+    let mut limits = OrgLimits::default();
+    for limit in OrgLimit::ALL {
+        limits = limits.with(limit, row.get_opt(limit.name())?);
+    }
+    let deletion = match row.get_opt("deleting_since")? {
+        Some(since) => {
+            let (rows, done_at) = (row.get("deleted_rows")?, row.get_opt("deleted_at")?);
+            Some(OrgDeletion { since, rows, done_at })
+        }
+        None => None,
+    };
+    Ok(Org {
+        id: row.get("id")?,
+        name: row.get("name")?,
+        limits,
+        created_at: row.get("created_at")?,
+        suspended_at: row.get_opt("suspended_at")?,
+        deletion,
+    })
+}
+
+impl Store {
+    /// Adds an organisation.
+    pub async fn insert_org_across_orgs(&self, org: &Org, by: &Actor) -> Result<(), StoreError> {
+        let mut tx = self.engine.begin().await?;
+        tx.execute(COLUMNS.insert_into("orgs"), values(org, org.created_at).into()).await?;
+        audit::write(&mut tx, &AuditRecord::org_created(org), by, org.created_at).await?;
+        tx.commit().await
+    }
+
+    /// One organisation, also one that was deleted.
+    pub async fn org(&self, org: OrgId) -> Result<Option<Org>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM orgs WHERE id = $1");
+        let row = self.engine.optional(sql, args![org]).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Changes an organisation and returns it as it is now; `None` when there is none, or it is being
+    /// deleted. `now` is written as the time of the change.
+    pub async fn update_org(
+        &self,
+        org: OrgId,
+        change: &OrgChange,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<Org>, StoreError> {
+        let mut tx = self.engine.begin().await?;
+        let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
+        let mut after = before.clone();
+        change.apply(&mut after);
+        if after == before {
+            return Ok(Some(before));
+        }
+        write(&mut tx, &after, now).await?;
+        let record = AuditRecord::org_changed("org.update", &before, &after);
+        audit::write(&mut tx, &record, by, now).await?;
+        tx.commit().await?;
+        Ok(Some(after))
+    }
+
+    /// Suspends an organisation, or resumes it, and returns it as it is now; `None` as with
+    /// [`Self::update_org`]. While it is suspended its endpoints are disabled, and their deliveries wait
+    /// without using up attempts; events accepted before are stored and planned, and wait, too.
+    pub async fn suspend_org(
+        &self,
+        org: OrgId,
+        suspended: bool,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<Org>, StoreError> {
+        let mut tx = self.engine.begin().await?;
+        let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
+        if before.suspended_at.is_some() == suspended {
+            return Ok(Some(before));
+        }
+        let after = Org { suspended_at: suspended.then_some(now), ..before.clone() };
+        write(&mut tx, &after, now).await?;
+        let action = if suspended {
+            suspension::disable_endpoints(&mut tx, org).await?;
+            "org.suspend"
+        } else {
+            suspension::enable_endpoints(&mut tx, org, now).await?;
+            "org.resume"
+        };
+        let record = AuditRecord::org_changed(action, &before, &after);
+        audit::write(&mut tx, &record, by, now).await?;
+        tx.commit().await?;
+        Ok(Some(after))
+    }
+
+    /// Begins the deletion of an organisation and returns it as it is now; `None` as with
+    /// [`Self::update_org`]. From then on nothing of it is stored any more: events of it that come
+    /// out of a journal are dropped.
+    pub async fn delete_org(
+        &self,
+        org: OrgId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<Org>, StoreError> {
+        let mut tx = self.engine.begin().await?;
+        // Waits for every batch that is storing events of it, each of which holds FOR KEY SHARE.
+        if let Tx::Postgres(_) = tx {
+            tx.execute("SELECT 1 FROM orgs WHERE id = $1 FOR UPDATE", args![org]).await?;
+        }
+        let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
+        let deletion = OrgDeletion { since: now, rows: 0, done_at: None };
+        let after = Org { deletion: Some(deletion), ..before.clone() };
+        write(&mut tx, &after, now).await?;
+        suspension::disable_endpoints(&mut tx, org).await?;
+        let record = AuditRecord::org_changed("org.delete", &before, &after);
+        audit::write(&mut tx, &record, by, now).await?;
+        tx.commit().await?;
+        Ok(Some(after))
+    }
+
+    /// All organisations but those whose deletion is done.
+    pub async fn orgs_across_orgs(&self, page: PageRequest) -> Result<Page<Org>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM orgs
+             WHERE (created_at, id) < ($1, $2) AND deleted_at IS NULL
+             ORDER BY created_at DESC, id DESC LIMIT $3"
+        );
+        let cursor = |org: &Org| Cursor { at: org.created_at, id: org.id.uuid() };
+        self.page(page, sql, args![], read, cursor).await
+    }
+
+    /// The organisations that are suspended or being deleted: nothing is sent for them.
+    pub async fn paused_across_orgs(&self) -> Result<Vec<OrgId>, StoreError> {
+        let sql = "SELECT id FROM orgs
+             WHERE (suspended_at IS NOT NULL OR deleting_since IS NOT NULL) AND deleted_at IS NULL";
+        self.engine.all(sql, args![]).await?.iter().map(|row| row.get("id")).collect()
+    }
+
+    /// Wakes each of `wakes` when other processes may have changed keys or organisations.
+    /// Only a hint, which may be missed: callers poll as well. Ends with the connection it listens
+    /// on; never where an engine has no such hints.
+    pub async fn hint_changes_across_orgs(&self, wakes: &[Wake]) -> Result<(), StoreError> {
+        match &*self.engine {
+            // Other processes are the command line at most; polling finds its changes.
+            Engine::Sqlite(_) => std::future::pending().await,
+            Engine::Postgres(engine) => engine.listen_for_changes(wakes).await,
+        }
+    }
+}
+
+/// An organisation that nobody else changes until the end of the transaction; `None` when there is
+/// none, or it is being deleted. Batches that store events of it are not held up.
+async fn locked(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>, StoreError> {
+    Ok(locked_or_deleting(tx, org).await?.filter(|org| org.deletion.is_none()))
+}
+
+async fn locked_or_deleting(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>, StoreError> {
+    let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
+    let sql = format!("SELECT {COLUMNS} FROM orgs WHERE id = $1{lock}");
+    let row = tx.optional(sql, args![org]).await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Locks an organisation until the end of the transaction, as batches that store events of it do: its
+/// deletion comes before or after. `false` when there is none, or it is being deleted. To be called
+/// before locks on its endpoints and deliveries are taken, in the order in which a deletion takes them.
+pub(super) async fn hold(tx: &mut Tx<'_>, org: OrgId) -> Result<bool, StoreError> {
+    let lock = tx.dialect().lock(" FOR KEY SHARE");
+    let sql = format!("SELECT deleting_since IS NULL AS alive FROM orgs WHERE id = $1{lock}");
+    let row = tx.optional(sql, args![org]).await?;
+    Ok(row.map(|row| row.get("alive")).transpose()? == Some(true))
+}
+
+/// Checks that an organisation may have one more of what `limit` limits. `count` counts what it has, as
+/// `count`. The organisation is locked until the end of the transaction, so that two callers cannot take the
+/// last one.
+pub(super) async fn check_quota(
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    limit: OrgLimit,
+    count: &'static str,
+    args: Vec<Value<'_>>,
+) -> Result<Result<(), AddRefusal>, StoreError> {
+    // What belongs to no organisation is refused by its foreign key.
+    let Some(org) = locked_or_deleting(tx, org).await? else { return Ok(Ok(())) };
+    if org.deletion.is_some() {
+        return Ok(Err(AddRefusal::OrgDeleted));
+    }
+    let Some(max) = org.limits.get(limit) else { return Ok(Ok(())) };
+    let count: u64 = tx.one(count, args).await?.get("count")?;
+    Ok(if count >= u64::from(max) { Err(AddRefusal::OverQuota(max)) } else { Ok(()) })
+}
+
+async fn write(tx: &mut Tx<'_>, org: &Org, now: Timestamp) -> Result<(), StoreError> {
+    tx.execute(COLUMNS.update("orgs"), values(org, now).into()).await?;
+    Ok(())
+}
