@@ -1,26 +1,13 @@
 //! Refusals and failures, told as RFC 9457 problem details. Their words are in `problem`.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-
-use super::problem::{Blame, Problem};
-use super::quota;
 use crate::auth::{AuthError, IssueError};
-use crate::domain::{KeyRotationRefusal, Scopes, SecretRotationRefusal, TraceId, Violation};
+use crate::domain::{KeyRotationRefusal, Scopes, SecretRotationRefusal, Violation};
 use crate::ingest::AcceptError;
 use crate::limit::RateLimitState;
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
-
-/// A code is appended. A name rather than a place: RFC 9457 takes any URI, and a name needs no web
-/// site that outlives every server.
-const TYPE_PREFIX: &str = "urn:hookgate:problem:";
 
 /// Why a request is not answered as it wished.
 #[derive(Debug)]
@@ -126,19 +113,6 @@ pub enum ApiError {
     Internal(Box<dyn Error + Send + Sync>),
 }
 
-/// The body of an answer, RFC 9457 section 3.
-#[derive(Serialize)]
-struct ProblemBody<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    code: &'a str,
-    trace_id: String,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [Violation],
-}
-
 impl ApiError {
     /// One broken rule.
     pub(super) fn invalid(violation: Violation) -> Self {
@@ -148,46 +122,6 @@ impl ApiError {
     /// A fault of the program or the machine.
     pub(super) fn internal(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Internal(cause.into())
-    }
-
-    /// Writes the answer, and the log line if there is a cause that operators should know.
-    pub(super) fn answer(&self, trace_id: TraceId) -> Response {
-        let problem = Problem::of(self);
-        match problem.blame {
-            Blame::Caller => tracing::debug!(%trace_id, refusal = ?self, "a request is refused"),
-            Blame::Surroundings => tracing::warn!(%trace_id, cause = ?self, "a request failed"),
-            Blame::Ourselves => tracing::error!(%trace_id, cause = ?self, "a request failed"),
-        }
-        let mut response = Response::new(Body::from(self.body(&problem, trace_id)));
-        *response.status_mut() = problem.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(wait) = problem.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(quota::whole_seconds(wait)));
-        }
-        if let Some((counted, quota)) = problem.quota {
-            quota::write_headers(headers, counted, quota);
-        }
-        if problem.status == StatusCode::UNAUTHORIZED {
-            let challenge = HeaderValue::from_static("ApiKey realm=\"hookgate\"");
-            headers.insert(WWW_AUTHENTICATE, challenge);
-        }
-        response
-    }
-
-    fn body(&self, problem: &Problem, trace_id: TraceId) -> Vec<u8> {
-        let errors: &[Violation] = if let Self::Invalid(all) = self { all } else { &[] };
-        let body = ProblemBody {
-            r#type: format!("{TYPE_PREFIX}{}", problem.code),
-            title: problem.title,
-            status: problem.status.as_u16(),
-            detail: &problem.detail,
-            code: problem.code,
-            trace_id: trace_id.to_string(),
-            errors,
-        };
-        // Strings and numbers always serialise; an empty body would still carry the status.
-        serde_json::to_vec(&body).unwrap_or_default()
     }
 }
 
@@ -223,15 +157,5 @@ impl From<IssueError> for ApiError {
             IssueError::Busy => Self::IssueBusy,
             IssueError::Random(_) | IssueError::Hash(_) => Self::internal(error),
         }
-    }
-}
-
-/// Leaves the error for the envelope, which writes the answer: only it knows the trace id.
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = Problem::of(&self).status;
-        response.extensions_mut().insert(Arc::new(self));
-        response
     }
 }

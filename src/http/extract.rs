@@ -9,11 +9,11 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 
-use super::client;
+use super::client_ip;
+use super::connection::Connection;
 use super::error::ApiError;
-use super::line::Line;
+use super::request_context::RequestContext;
 use super::state::AppState;
-use super::trace::Arrival;
 use crate::auth::{AuthError, Principal};
 use crate::domain::{Actor, OrgId, Role, Scope, Scopes};
 use crate::runtime::Stopwatch;
@@ -129,14 +129,14 @@ impl Caller for Operator {
 }
 
 impl<N: Needs> Scoped<N> {
-    /// The caller whose key is in the headers, most likely the key that came last on its line.
-    pub(super) async fn again(
+    /// The caller whose key is in the headers, most likely the last one that its connection presented.
+    pub(super) async fn on_connection(
         headers: &HeaderMap,
         app: &AppState,
-        line: &Line,
+        connection: &Connection,
     ) -> Result<Self, ApiError> {
-        let address = client::address(line.peer, headers, &app.settings().trusted_proxies);
-        Self::of(principal(headers, app, address, Some(line)).await?, address)
+        let address = client_ip::address(connection.peer, headers, &app.settings().trusted_proxies);
+        Self::of(principal(headers, app, address, Some(connection)).await?, address)
     }
 
     fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError> {
@@ -160,7 +160,7 @@ impl<N: Needs> FromRequestParts<AppState> for Scoped<N> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        let (principal, address) = recognised(parts, app).await?;
+        let (principal, address) = authenticated(parts, app).await?;
         Self::of(principal, address)
     }
 }
@@ -169,18 +169,18 @@ impl FromRequestParts<AppState> for Tenant {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        let (principal, address) = recognised(parts, app).await?;
+        let (principal, address) = authenticated(parts, app).await?;
         Self::of(principal, address)
     }
 }
 
-/// Whoever asks a route that the router found, and from where.
-async fn recognised(
+/// The caller of a routed request, and its address.
+async fn authenticated(
     parts: &mut Parts,
     app: &AppState,
 ) -> Result<(Arc<Principal>, IpAddr), ApiError> {
-    let peer = Arrival::from_request_parts(parts, app).await?.peer;
-    let address = client::address(peer, &parts.headers, &app.settings().trusted_proxies);
+    let peer = RequestContext::from_request_parts(parts, app).await?.peer;
+    let address = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
     Ok((principal(&parts.headers, app, address, None).await?, address))
 }
 
@@ -199,7 +199,7 @@ async fn principal(
     headers: &HeaderMap,
     app: &AppState,
     address: IpAddr,
-    last: Option<&Line>,
+    connection: Option<&Connection>,
 ) -> Result<Arc<Principal>, ApiError> {
     let client = || address;
     let result = match headers.get(&X_API_KEY).map(|key| key.to_str()) {
@@ -208,10 +208,10 @@ async fn principal(
         Some(Err(_)) => Err(ApiError::KeyInvalid),
         Some(Ok(key)) => {
             let watch = Stopwatch::start();
-            let result = match last {
-                Some(last) => {
+            let result = match connection {
+                Some(connection) => {
                     app.authenticator
-                        .authenticate_on_connection(key, &last.key_cache, watch, client)
+                        .authenticate_on_connection(key, &connection.key_cache, watch, client)
                         .await
                 }
                 None => app.authenticator.authenticate(key, client).await,

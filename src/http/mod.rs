@@ -29,28 +29,25 @@
 //! here names a store backend or reads the journal.
 
 mod body;
-mod client;
+mod client_ip;
+mod connection;
 mod cors;
-mod envelope;
 mod error;
 mod extract;
-mod fields;
-mod line;
-mod places;
+mod json_object;
+mod pipeline_health;
 mod problem;
 mod query;
-mod quota;
+mod rate_limit;
+mod ratelimit_headers;
+mod request_context;
+mod respond;
 mod router;
 mod routes;
 mod server;
 mod state;
-mod tls;
-mod trace;
-mod vitals;
 
-pub use envelope::Api;
 pub use error::ApiError;
 pub use router::{Access, Route, route_table};
-pub use server::serve;
+pub use server::{Api, Tls, TlsError, serve};
 pub use state::{AppState, Parts};
-pub use tls::{Tls, TlsError};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::error::ApiError;
-use super::quota::{self, Counted};
+use super::ratelimit_headers::{self, Counted};
 use crate::auth::AuthError;
 use crate::domain::{KeyRotationRefusal, SecretRotationRefusal};
 use crate::ingest::AcceptError;
@@ -32,19 +32,19 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// What the caller may send.
     pub(super) quota: Option<(Counted, RateLimitState)>,
-    pub(super) blame: Blame,
+    pub(super) fault: Fault,
 }
 
-/// Whose trouble an error is, and so how loudly it is logged.
+/// Who is at fault, and so how loudly an error is logged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Blame {
-    /// The caller's, who is told. Also a journal that takes nothing: it has logged that itself, and
-    /// a line for every request it turns away would say no more than the counter does.
-    Caller,
-    /// The store's, or a lack of time: it passes.
-    Surroundings,
-    /// The program's or the machine's: somebody should look.
-    Ourselves,
+pub(super) enum Fault {
+    /// The caller. Also a journal that refuses events: it has logged that itself, and one log line per
+    /// refused request would say no more than the counter does.
+    Client,
+    /// The store, or a lack of time: it passes.
+    Dependency,
+    /// The program or the machine: an operator should look.
+    Internal,
 }
 
 impl Problem {
@@ -169,7 +169,7 @@ impl Problem {
                 "the route takes the methods listed in the header Allow",
             ),
             ApiError::RateLimited { quota, retry_after } => {
-                let wait = quota::whole_seconds(*retry_after);
+                let wait = ratelimit_headers::whole_seconds(*retry_after);
                 let detail = format!(
                     "the limit of {} events a minute is reached; try again in {wait} s",
                     quota.limit
@@ -217,7 +217,7 @@ impl Problem {
                 "The secrets cannot be read",
                 "this server's SECRETS_KEY lacks the key they are encrypted by; tell the operator",
             )
-            .blame(Blame::Ourselves),
+            .fault(Fault::Internal),
             ApiError::IssueBusy => Self::new(
                 S::SERVICE_UNAVAILABLE,
                 "auth_unavailable",
@@ -225,7 +225,7 @@ impl Problem {
                 "too many keys are being made; nothing was done, try again",
             )
             .retry(RETRY_SOON)
-            .blame(Blame::Surroundings),
+            .fault(Fault::Dependency),
             ApiError::KeyRotation(KeyRotationRefusal::AlreadyRotated(new)) => Self::new(
                 S::CONFLICT,
                 "key_rotated",
@@ -254,7 +254,7 @@ impl Problem {
                 "the store cannot be asked now; try again",
             )
             .retry(RETRY_LATER)
-            .blame(Blame::Surroundings),
+            .fault(Fault::Dependency),
             ApiError::TimedOut => Self::new(
                 S::SERVICE_UNAVAILABLE,
                 "request_timeout",
@@ -262,7 +262,7 @@ impl Problem {
                 "the answer was not ready in time; whether anything was done is not known",
             )
             .retry(RETRY_SOON)
-            .blame(Blame::Surroundings),
+            .fault(Fault::Dependency),
             ApiError::Store(StoreError::Refused(_) | StoreError::Corrupt(_))
             | ApiError::Internal(_) => internal(),
         }
@@ -275,8 +275,8 @@ impl Problem {
         detail: impl Into<Cow<'static, str>>,
     ) -> Self {
         let detail = detail.into();
-        let blame = Blame::Caller;
-        Self { status, code, title, detail, retry_after: None, quota: None, blame }
+        let fault = Fault::Client;
+        Self { status, code, title, detail, retry_after: None, quota: None, fault }
     }
 
     fn retry(self, after: Duration) -> Self {
@@ -287,8 +287,8 @@ impl Problem {
         Self { quota: Some((counted, quota)), ..self }
     }
 
-    fn blame(self, blame: Blame) -> Self {
-        Self { blame, ..self }
+    fn fault(self, fault: Fault) -> Self {
+        Self { fault, ..self }
     }
 }
 
@@ -310,14 +310,14 @@ fn internal() -> Problem {
         "Something went wrong here",
         "the operator finds the cause in the log under the trace id",
     )
-    .blame(Blame::Ourselves)
+    .fault(Fault::Internal)
 }
 
 fn auth(error: &AuthError) -> Problem {
     let busy = |detail| {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Problem::new(status, "auth_unavailable", "The key cannot be verified now", detail)
-            .blame(Blame::Surroundings)
+            .fault(Fault::Dependency)
     };
     match error {
         AuthError::Malformed | AuthError::Unknown | AuthError::WrongSecret | AuthError::Expired => {
@@ -434,10 +434,10 @@ mod tests {
     #[test]
     fn causes_on_our_side_are_not_told() {
         let problem = Problem::of(&ApiError::internal("the disk is on fire"));
-        assert_eq!((problem.code, problem.blame), ("internal", Blame::Ourselves));
+        assert_eq!((problem.code, problem.fault), ("internal", Fault::Internal));
         assert!(!problem.detail.contains("fire"));
         let corrupt = StoreError::Corrupt("row 7".to_owned());
         let problem = Problem::of(&ApiError::Store(corrupt));
-        assert_eq!((problem.code, problem.blame), ("internal", Blame::Ourselves));
+        assert_eq!((problem.code, problem.fault), ("internal", Fault::Internal));
     }
 }

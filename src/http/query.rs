@@ -21,15 +21,15 @@ const NAME_CHARS_MAX: usize = 64;
 /// The rules of values that several routes take, in a query or in a body.
 pub(super) mod rule {
     /// A moment.
-    pub(in super::super) const MOMENT: &str =
+    pub(in crate::http) const MOMENT: &str =
         "must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z";
     /// A filter of event types.
-    pub(in super::super) const EVENT_TYPE: &str =
+    pub(in crate::http) const EVENT_TYPE: &str =
         "must be an event type such as user.login, a prefix such as user.*, or *";
     /// An endpoint.
-    pub(in super::super) const ENDPOINT: &str = "must be the id of an endpoint";
+    pub(in crate::http) const ENDPOINT: &str = "must be the id of an endpoint";
     /// Why something became a dead letter.
-    pub(in super::super) const REASON: &str = "must be exhausted, gone or unstorable";
+    pub(in crate::http) const REASON: &str = "must be exhausted, gone or unstorable";
 }
 
 /// The parameters of a request, taken one by one. [`Self::finish`] reports what was wrong or left.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
-use super::vitals::{OldestDue, Readings};
+use super::pipeline_health::{OldestDue, PipelineHealth};
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
 use crate::delivery::{DeliveryHandle, DeliveryHealth, SsrfGuard};
@@ -138,11 +138,11 @@ impl AppState {
 
 impl AppState {
     /// How events get through. Callers share what the store says, for a moment.
-    pub(super) async fn readings(&self) -> Readings {
+    pub(super) async fn pipeline_health(&self) -> PipelineHealth {
         let due_at = self.oldest_due().await;
         let now = self.clock.now();
         let age = |since: Timestamp| now.since(since);
-        Readings {
+        PipelineHealth {
             oldest_unplanned: self.backlog.oldest().map(age),
             planning: self.backlog.progress.age(),
             oldest_due: match due_at {

@@ -3,25 +3,25 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::super::error::ApiError;
-use super::super::extract::{KeysManage, OperatorRead, Scoped};
-use super::super::query::Query;
-use super::super::state::AppState;
-use super::answer;
+use crate::http::error::ApiError;
+use crate::http::extract::{KeysManage, OperatorRead, Scoped};
+use crate::http::query::Query;
+use crate::http::respond;
+use crate::http::state::AppState;
 
 /// `GET /api/audit`.
-pub(in super::super) async fn own(
+pub(in crate::http) async fn own(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
     query.finish()?;
-    answer::ok(&app.store.audit_log(tenant.org_id, page).await?)
+    respond::ok(&app.store.audit_log(tenant.org_id, page).await?)
 }
 
 /// `GET /api/admin/audit`: everything, or one organisation's, its creation and deletion with it.
-pub(in super::super) async fn list(
+pub(in crate::http) async fn list(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
     mut query: Query,
@@ -29,7 +29,7 @@ pub(in super::super) async fn list(
     let page = query.page();
     let org = query.take("org_id", "must be the id of an organisation");
     query.finish()?;
-    answer::ok(&match org {
+    respond::ok(&match org {
         Some(org) => app.store.org_log_across_orgs(org, page).await?,
         None => app.store.audit_log_across_orgs(page).await?,
     })

@@ -5,14 +5,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::super::error::ApiError;
-use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use super::super::fields::NoFields;
-use super::super::query::{Query, rule};
-use super::super::state::AppState;
-use super::answer;
 use super::deliveries::DeliveryView;
 use crate::domain::{DeadLetterFilter, DeadLetterId, EventId};
+use crate::http::error::ApiError;
+use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
+use crate::http::json_object::EmptyBody;
+use crate::http::query::{Query, rule};
+use crate::http::respond;
+use crate::http::state::AppState;
 use crate::ingest::{Requeued, requeue};
 use crate::store::LetterDeletion;
 
@@ -24,7 +24,7 @@ struct Stored {
 }
 
 /// `GET /api/dead-letters`.
-pub(in super::super) async fn list(
+pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     mut query: Query,
@@ -39,22 +39,22 @@ pub(in super::super) async fn list(
         replayed: query.take("replayed", "must be true or false"),
     };
     query.finish()?;
-    answer::ok(&app.store.dead_letters(tenant.org_id, &filter, page).await?)
+    respond::ok(&app.store.dead_letters(tenant.org_id, &filter, page).await?)
 }
 
 /// `GET /api/dead-letters/{id}`.
-pub(in super::super) async fn one(
+pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     Id(id): Id<DeadLetterId>,
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    answer::ok(&app.store.dead_letter(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?)
+    respond::ok(&app.store.dead_letter(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?)
 }
 
 /// `DELETE /api/dead-letters/{id}`: its delivery stays dead.
-pub(in super::super) async fn remove(
+pub(in crate::http) async fn remove(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeadLetterId>,
@@ -63,16 +63,16 @@ pub(in super::super) async fn remove(
     query.finish()?;
     let (why, by, now) = (LetterDeletion::Removed, tenant.actor(), app.clock.now());
     let deleted = app.store.delete_dead_letter(tenant.org_id, id, why, &by, now).await?;
-    if deleted { Ok(answer::no_content()) } else { Err(ApiError::NotFound) }
+    if deleted { Ok(respond::no_content()) } else { Err(ApiError::NotFound) }
 }
 
 /// `POST /api/dead-letters/{id}/replay`: 202 with the new delivery, or with the event that could be
 /// stored this time.
-pub(in super::super) async fn replay(
+pub(in crate::http) async fn replay(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeadLetterId>,
-    _: NoFields,
+    _: EmptyBody,
 ) -> Result<Response, ApiError> {
     let (org, by) = (tenant.org_id, tenant.actor());
     let letter = app.store.dead_letter(org, id).await?.ok_or(ApiError::NotFound)?;
@@ -80,7 +80,7 @@ pub(in super::super) async fn replay(
         let replayed = app.store.replay_delivery(org, delivery, &by, app.clock.now()).await?;
         let delivery = replayed.map_err(ApiError::Delivery)?;
         app.wake.wake();
-        return answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery));
+        return respond::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery));
     }
     let record = app.store.quarantined_record(org, id).await?.ok_or(ApiError::NotFound)?;
     match requeue(&app.store, record, app.clock.now()).await? {
@@ -89,7 +89,7 @@ pub(in super::super) async fn replay(
             app.store.delete_dead_letter(org, id, why, &by, now).await?;
             app.wake.wake();
             let stored = Stored { event_id: letter.event_id, status: "stored" };
-            answer::json(StatusCode::ACCEPTED, &stored)
+            respond::json(StatusCode::ACCEPTED, &stored)
         }
         Requeued::Refused(why) => Err(ApiError::StillRefused(why)),
     }

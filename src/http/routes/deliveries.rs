@@ -6,15 +6,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::super::error::ApiError;
-use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use super::super::fields::NoFields;
-use super::super::query::{Query, rule};
-use super::super::state::AppState;
-use super::answer;
 use crate::domain::{
     Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, EventId, Timestamp,
 };
+use crate::http::error::ApiError;
+use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
+use crate::http::json_object::EmptyBody;
+use crate::http::query::{Query, rule};
+use crate::http::respond;
+use crate::http::state::AppState;
 
 /// A delivery as its owner sees it.
 #[derive(Serialize)]
@@ -41,7 +41,7 @@ struct DeliveryDetail {
 }
 
 /// `GET /api/deliveries`.
-pub(in super::super) async fn list(
+pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     mut query: Query,
@@ -56,11 +56,11 @@ pub(in super::super) async fn list(
     };
     query.finish()?;
     let deliveries = app.store.deliveries(tenant.org_id, &filter, page).await?;
-    answer::ok(&deliveries.map(DeliveryView::from))
+    respond::ok(&deliveries.map(DeliveryView::from))
 }
 
 /// `GET /api/deliveries/{id}`.
-pub(in super::super) async fn one(
+pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     Id(id): Id<DeliveryId>,
@@ -69,48 +69,48 @@ pub(in super::super) async fn one(
     query.finish()?;
     let delivery = app.store.delivery(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
     let attempts = app.store.attempts(tenant.org_id, id).await?;
-    answer::ok(&DeliveryDetail { delivery: delivery.into(), attempts })
+    respond::ok(&DeliveryDetail { delivery: delivery.into(), attempts })
 }
 
 /// `POST /api/deliveries/{id}/retry`: 202 with the delivery, due now.
-pub(in super::super) async fn retry(
+pub(in crate::http) async fn retry(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
-    _: NoFields,
+    _: EmptyBody,
 ) -> Result<Response, ApiError> {
     let retried =
         app.store.retry_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = retried.map_err(ApiError::Delivery)?;
-    answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
+    respond::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
 }
 
 /// `POST /api/deliveries/{id}/replay`: 202 with the new delivery.
-pub(in super::super) async fn replay(
+pub(in crate::http) async fn replay(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
-    _: NoFields,
+    _: EmptyBody,
 ) -> Result<Response, ApiError> {
     let replayed =
         app.store.replay_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = replayed.map_err(ApiError::Delivery)?;
     app.wake.wake();
-    answer::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
+    respond::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
 }
 
 /// `POST /api/deliveries/{id}/cancel`: 200 with the delivery as it is now.
-pub(in super::super) async fn cancel(
+pub(in crate::http) async fn cancel(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
-    _: NoFields,
+    _: EmptyBody,
 ) -> Result<Response, ApiError> {
     let cancelled =
         app.store.cancel_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = cancelled.map_err(ApiError::Delivery)?;
     app.delivery.evict_delivery(id);
-    answer::ok(&DeliveryView::from(delivery))
+    respond::ok(&DeliveryView::from(delivery))
 }
 
 impl From<Delivery> for DeliveryView {

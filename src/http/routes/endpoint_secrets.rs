@@ -10,16 +10,16 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::error::ApiError;
-use super::super::extract::{Caller, EndpointsManage, Id, Scoped};
-use super::super::fields::{self, Checked, Fields, OptionalFields};
-use super::super::query::Query;
-use super::super::state::AppState;
-use super::answer;
 use crate::domain::{
     Endpoint, EndpointId, PublicKey, SecretChoice, SecretRotationRefusal, Secrets, SignatureScheme,
     SigningSecret, Timestamp,
 };
+use crate::http::error::ApiError;
+use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
+use crate::http::json_object::{self, Checked, JsonObject, OptionalJsonObject};
+use crate::http::query::Query;
+use crate::http::respond;
+use crate::http::state::AppState;
 
 /// What receivers of an endpoint's webhooks verify with.
 #[derive(Serialize)]
@@ -49,7 +49,7 @@ struct EarlierView {
 }
 
 /// `GET /api/endpoints/{id}/secret`.
-pub(in super::super) async fn show(
+pub(in crate::http) async fn show(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
@@ -65,11 +65,11 @@ pub(in super::super) async fn show(
 
 /// `POST /api/endpoints/{id}/secret/rotate`: 200 with the new secret, and the old one beside it for
 /// `overlap_seconds`, a day unless it is named.
-pub(in super::super) async fn rotate(
+pub(in crate::http) async fn rotate(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    OptionalFields(mut fields): OptionalFields,
+    OptionalJsonObject(mut fields): OptionalJsonObject,
 ) -> Result<Response, ApiError> {
     let choice = choice(&mut fields);
     let overlap = fields.nullable("overlap_seconds", overlap_seconds).flatten();
@@ -88,12 +88,13 @@ pub(in super::super) async fn rotate(
 }
 
 /// Takes the fields that say what a new secret is to be.
-pub(super) fn choice(fields: &mut Fields) -> SecretChoice {
-    let scheme = |value: &Value| fields::word("signature", value, "must be hmac-sha256 or ed25519");
+pub(super) fn choice(fields: &mut JsonObject) -> SecretChoice {
+    let scheme =
+        |value: &Value| json_object::word("signature", value, "must be hmac-sha256 or ed25519");
     let secret = |value: &Value| {
         let rule = "must be whsec_ followed by the base64 of 24 to 64 bytes, or whsk_ followed by \
                     the base64 of an Ed25519 key (its seed, or seed and public key)";
-        fields::word("secret", value, rule)
+        json_object::word("secret", value, rule)
     };
     let choice = SecretChoice {
         scheme: fields.nullable("signature", scheme).flatten(),
@@ -117,7 +118,8 @@ pub(super) fn for_receivers(secret: &SigningSecret) -> Option<String> {
 }
 
 fn overlap_seconds(value: &Value) -> Checked<Duration> {
-    let seconds = fields::number("overlap_seconds", value, &(0..=Secrets::OVERLAP_SECONDS_MAX))?;
+    let seconds =
+        json_object::number("overlap_seconds", value, &(0..=Secrets::OVERLAP_SECONDS_MAX))?;
     Ok(Duration::from_secs(u64::from(seconds)))
 }
 
@@ -133,7 +135,7 @@ fn shown(endpoint: &Endpoint, now: Timestamp) -> Result<Response, ApiError> {
         current: SecretView::of(secrets.current()),
         earlier: earlier.collect(),
     };
-    answer::ok(&view)
+    respond::ok(&view)
 }
 
 impl SecretView {

@@ -13,14 +13,15 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::super::error::ApiError;
-use super::super::extract::{Caller, EndpointsManage, Id, Scoped};
-use super::super::fields::{self, OptionalFields};
-use super::super::quota;
-use super::super::state::AppState;
-use super::super::trace::Arrival;
-use super::answer;
 use crate::domain::{DeliveryId, EndpointId, Event, EventId, EventType};
+use crate::http::error::ApiError;
+use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
+use crate::http::json_object::{self, OptionalJsonObject};
+use crate::http::rate_limit;
+use crate::http::ratelimit_headers::{self, Counted};
+use crate::http::request_context::RequestContext;
+use crate::http::respond;
+use crate::http::state::AppState;
 
 /// The type of a test event that is given none.
 const TYPE: &str = "hookgate.test";
@@ -36,21 +37,21 @@ struct TestView {
 
 /// `POST /api/endpoints/{id}/test`: 202 with the delivery to look at. It costs one event of the rate
 /// limit.
-pub(in super::super) async fn send(
+pub(in crate::http) async fn send(
     State(app): State<AppState>,
-    arrival: Arrival,
+    arrival: RequestContext,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    OptionalFields(mut fields): OptionalFields,
+    OptionalJsonObject(mut fields): OptionalJsonObject,
 ) -> Result<Response, ApiError> {
     let rule = "must be dot-separated words of letters, digits, '_' and '-', at most 128 bytes";
-    let named = fields.nullable("type", |value| fields::word("type", value, rule)).flatten();
+    let named = fields.nullable("type", |value| json_object::word("type", value, rule)).flatten();
     fields.finish(Some(()))?;
     let event_type: EventType = match named {
         Some(named) => named,
         None => TYPE.parse().map_err(ApiError::internal)?,
     };
-    let quota = quota::take(&app, &tenant, NonZeroU32::MIN)?;
+    let quota = rate_limit::take(&app, &tenant, NonZeroU32::MIN)?;
     let now = app.clock.now();
     let event = Arc::new(Event {
         id: EventId::mint(now),
@@ -73,7 +74,7 @@ pub(in super::super) async fn send(
     app.metrics.deliveries_planned_total.inc();
     let view = TestView { event_id: event.id, delivery_id, status: "accepted" };
     let mut response =
-        answer::at(StatusCode::ACCEPTED, &format!("/api/deliveries/{delivery_id}"), &view)?;
-    quota::write_headers(response.headers_mut(), quota::Counted::Events, quota);
+        respond::at(StatusCode::ACCEPTED, &format!("/api/deliveries/{delivery_id}"), &view)?;
+    ratelimit_headers::write_headers(response.headers_mut(), Counted::Events, quota);
     Ok(response)
 }

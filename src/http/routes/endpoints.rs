@@ -11,18 +11,19 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::error::ApiError;
-use super::super::extract::{Caller, EndpointsManage, Id, Scoped};
-use super::super::fields::{self, Checked, Fields, NoFields};
-use super::super::query::Query;
-use super::super::state::AppState;
-use super::{answer, endpoint_secrets};
+use super::endpoint_secrets;
 use crate::delivery::SsrfGuard;
 use crate::domain::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId,
     EventTypeFilter, EventTypeFilters, PublicKey, RetrySchedule, SecretChoice, Secrets,
     SignatureScheme, SigningSecret, Timestamp, Violation,
 };
+use crate::http::error::ApiError;
+use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
+use crate::http::json_object::{self, Checked, EmptyBody, JsonObject};
+use crate::http::query::Query;
+use crate::http::respond;
+use crate::http::state::AppState;
 
 /// Why an endpoint is disabled that its owner disabled.
 const DISABLED_BY_OWNER: &str = "disabled by its owner";
@@ -82,10 +83,10 @@ struct NewEndpoint {
 }
 
 /// `POST /api/endpoints`: 201 with the endpoint and its secret.
-pub(in super::super) async fn create(
+pub(in crate::http) async fn create(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
-    fields: Fields,
+    fields: JsonObject,
 ) -> Result<Response, ApiError> {
     let new = new_endpoint(fields, &app.settings().guard)?;
     let secret = endpoint_secrets::chosen(new.secret, SignatureScheme::default())?;
@@ -101,11 +102,11 @@ pub(in super::super) async fn create(
     added.map_err(|refusal| ApiError::Add("endpoints", refusal))?;
     let view = NewEndpointView { endpoint: EndpointDetail::of(&endpoint), secret: shown };
     let location = format!("/api/endpoints/{}", endpoint.id);
-    answer::created(&location, &view)
+    respond::created(&location, &view)
 }
 
 /// `GET /api/endpoints`.
-pub(in super::super) async fn list(
+pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     mut query: Query,
@@ -114,11 +115,11 @@ pub(in super::super) async fn list(
     query.finish()?;
     let endpoints = app.store.endpoints(tenant.org_id, page).await?;
     let data: Vec<_> = endpoints.data.iter().map(EndpointView::of).collect();
-    answer::ok(&crate::domain::Page { data, next_cursor: endpoints.next_cursor })
+    respond::ok(&crate::domain::Page { data, next_cursor: endpoints.next_cursor })
 }
 
 /// `GET /api/endpoints/{id}`.
-pub(in super::super) async fn one(
+pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
@@ -126,15 +127,15 @@ pub(in super::super) async fn one(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let endpoint = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    answer::ok(&EndpointDetail::of(&endpoint))
+    respond::ok(&EndpointDetail::of(&endpoint))
 }
 
 /// `PATCH /api/endpoints/{id}`: only the fields that are sent are changed.
-pub(in super::super) async fn change(
+pub(in crate::http) async fn change(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    fields: Fields,
+    fields: JsonObject,
 ) -> Result<Response, ApiError> {
     let change = endpoint_change(fields, &app.settings().guard)?;
     let now = app.clock.now();
@@ -142,11 +143,11 @@ pub(in super::super) async fn change(
         app.store.update_endpoint(tenant.org_id, id, &change, &tenant.actor(), now).await?;
     let changed = changed.ok_or(ApiError::NotFound)?;
     app.delivery.evict_endpoint(id);
-    answer::ok(&EndpointDetail::of(&changed))
+    respond::ok(&EndpointDetail::of(&changed))
 }
 
 /// `DELETE /api/endpoints/{id}`: its pending deliveries are cancelled.
-pub(in super::super) async fn remove(
+pub(in crate::http) async fn remove(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
@@ -159,18 +160,18 @@ pub(in super::super) async fn remove(
         return Err(ApiError::NotFound);
     }
     app.delivery.evict_endpoint(id);
-    Ok(answer::no_content())
+    Ok(respond::no_content())
 }
 
 /// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of deliveries that were cancelled.
 ///
 /// Those planned while this runs stay. It takes bounded steps, so a caller whose time runs out asks
 /// again and it goes on; each step writes its own line in the audit log, together with what it did.
-pub(in super::super) async fn cancel_pending(
+pub(in crate::http) async fn cancel_pending(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    _: NoFields,
+    _: EmptyBody,
 ) -> Result<Response, ApiError> {
     app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
     let (by, now) = (tenant.actor(), app.clock.now());
@@ -180,12 +181,12 @@ pub(in super::super) async fn cancel_pending(
         cancelled += step;
         if step == 0 {
             app.delivery.evict_endpoint(id);
-            return answer::ok(&Cancelled { cancelled });
+            return respond::ok(&Cancelled { cancelled });
         }
     }
 }
 
-fn new_endpoint(mut fields: Fields, guard: &SsrfGuard) -> Result<NewEndpoint, ApiError> {
+fn new_endpoint(mut fields: JsonObject, guard: &SsrfGuard) -> Result<NewEndpoint, ApiError> {
     let url = fields.required("url", |value| url(value, guard));
     let event_types = fields.nullable("event_types", event_types).flatten().unwrap_or_default();
     let description = fields.nullable("description", description).flatten();
@@ -202,8 +203,8 @@ fn new_endpoint(mut fields: Fields, guard: &SsrfGuard) -> Result<NewEndpoint, Ap
     fields.finish(url.map(new))
 }
 
-fn endpoint_change(mut fields: Fields, guard: &SsrfGuard) -> Result<EndpointChange, ApiError> {
-    let enabled = fields.optional("enabled", |value| fields::boolean("enabled", value));
+fn endpoint_change(mut fields: JsonObject, guard: &SsrfGuard) -> Result<EndpointChange, ApiError> {
+    let enabled = fields.optional("enabled", |value| json_object::boolean("enabled", value));
     let disabled_reason = |enabled| if enabled { None } else { Some(DISABLED_BY_OWNER.to_owned()) };
     let change = EndpointChange {
         url: fields.optional("url", |value| url(value, guard)),
@@ -216,16 +217,16 @@ fn endpoint_change(mut fields: Fields, guard: &SsrfGuard) -> Result<EndpointChan
     fields.finish(Some(change))
 }
 
-fn pacing_change(fields: &mut Fields) -> DeliveryPolicyChange {
+fn pacing_change(fields: &mut JsonObject) -> DeliveryPolicyChange {
     DeliveryPolicyChange {
         max_concurrency: fields.nullable("max_concurrency", |value| {
-            fields::number("max_concurrency", value, &DeliveryPolicy::CONCURRENCY)
+            json_object::number("max_concurrency", value, &DeliveryPolicy::CONCURRENCY)
         }),
         rate_limit_per_second: fields.nullable("rate_limit_per_second", |value| {
-            fields::number("rate_limit_per_second", value, &DeliveryPolicy::RATE_LIMIT)
+            json_object::number("rate_limit_per_second", value, &DeliveryPolicy::RATE_LIMIT)
         }),
         retry_schedule: fields.nullable("retry_schedule", retry_schedule),
-        ordered: fields.optional("ordered", |value| fields::boolean("ordered", value)),
+        ordered: fields.optional("ordered", |value| json_object::boolean("ordered", value)),
     }
 }
 
@@ -239,11 +240,11 @@ fn retry_schedule(value: &Value) -> Checked<RetrySchedule> {
 }
 
 fn url(value: &Value, guard: &SsrfGuard) -> Checked<url::Url> {
-    fields::string("url", value, |text| guard.parse_url(text))
+    json_object::string("url", value, |text| guard.parse_url(text))
 }
 
 fn description(value: &Value) -> Checked<String> {
-    fields::string("description", value, |text| {
+    json_object::string("description", value, |text| {
         Endpoint::check_description(text).map(|()| text.to_owned())
     })
 }

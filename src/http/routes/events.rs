@@ -8,19 +8,19 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::super::error::ApiError;
-use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use super::super::fields::OptionalFields;
-use super::super::query::{Query, rule};
-use super::super::state::AppState;
-use super::answer;
 use super::deliveries::DeliveryView;
 use super::replays::parsed;
 use crate::domain::{
     DeliveryFilter, Event, EventFilter, EventId, Page, PageRequest, Timestamp, TraceId,
 };
+use crate::http::error::ApiError;
+use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
+use crate::http::json_object::OptionalJsonObject;
+use crate::http::query::{Query, rule};
+use crate::http::respond;
+use crate::http::state::AppState;
 
-pub(in super::super) use super::ingest::{post_batch, post_one, post_raw};
+pub(in crate::http) use super::post_events::{post_batch, post_one, post_raw};
 
 /// Deliveries shown with an event at most; `/api/deliveries?event_id=` lists them all.
 const DELIVERIES_SHOWN_MAX: u32 = 100;
@@ -63,7 +63,7 @@ struct Replayed {
 struct TraceText(TraceId);
 
 /// `GET /api/events`.
-pub(in super::super) async fn list(
+pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     mut query: Query,
@@ -73,11 +73,11 @@ pub(in super::super) async fn list(
     query.finish()?;
     let events = app.store.events(tenant.org_id, &filter, page).await?;
     let data: Result<Vec<_>, _> = events.data.iter().map(EventView::of).collect();
-    answer::ok(&Page { data: data?, next_cursor: events.next_cursor })
+    respond::ok(&Page { data: data?, next_cursor: events.next_cursor })
 }
 
 /// `GET /api/events/{id}`.
-pub(in super::super) async fn one(
+pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     Id(id): Id<EventId>,
@@ -89,15 +89,15 @@ pub(in super::super) async fn one(
     let newest = PageRequest { limit: DELIVERIES_SHOWN_MAX, after: None };
     let deliveries = app.store.deliveries(tenant.org_id, &of_event, newest).await?;
     let deliveries = deliveries.data.into_iter().map(DeliveryView::from).collect();
-    answer::ok(&EventDetail { event: EventView::of(&event)?, deliveries })
+    respond::ok(&EventDetail { event: EventView::of(&event)?, deliveries })
 }
 
 /// `POST /api/events/{id}/replay`: 202 with the new deliveries.
-pub(in super::super) async fn replay(
+pub(in crate::http) async fn replay(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EventId>,
-    OptionalFields(mut fields): OptionalFields,
+    OptionalJsonObject(mut fields): OptionalJsonObject,
 ) -> Result<Response, ApiError> {
     let endpoint = fields.optional("endpoint_id", |v| parsed("endpoint_id", v, rule::ENDPOINT));
     fields.finish(Some(()))?;
@@ -108,7 +108,7 @@ pub(in super::super) async fn replay(
     let replayed = replayed.map_err(ApiError::Delivery)?;
     app.wake.wake();
     let data = replayed.deliveries.into_iter().map(DeliveryView::from).collect();
-    answer::json(StatusCode::ACCEPTED, &Replayed { data, skipped: replayed.skipped })
+    respond::json(StatusCode::ACCEPTED, &Replayed { data, skipped: replayed.skipped })
 }
 
 fn filter(query: &mut Query) -> EventFilter {

@@ -5,10 +5,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::super::error::ApiError;
-use super::super::state::AppState;
-use super::super::vitals::Flow;
-use super::answer;
+use crate::http::error::ApiError;
+use crate::http::pipeline_health::StageHealth;
+use crate::http::respond;
+use crate::http::state::AppState;
 use crate::journal::JournalStatus;
 use crate::telemetry::{WebhookResult, process_memory_bytes};
 
@@ -38,14 +38,14 @@ struct Queue {
     /// How long the oldest event waits to become deliveries, in seconds; null when none waits.
     oldest_seconds: Option<u64>,
     /// `ok`, or what is wrong.
-    planning: Flow,
+    planning: StageHealth,
 }
 
 /// How deliveries get on.
 #[derive(Serialize)]
 struct Delivery {
     /// `ok`, or what is wrong.
-    status: Flow,
+    status: StageHealth,
     /// How long the oldest due delivery waits that nobody holds, in seconds; null when none does,
     /// or the store does not say.
     oldest_due_seconds: Option<u64>,
@@ -83,31 +83,31 @@ struct Checks {
     journal: &'static str,
     store: &'static str,
     process: &'static str,
-    planning: Flow,
-    delivery: Flow,
+    planning: StageHealth,
+    delivery: StageHealth,
 }
 
 /// `GET /api/health`: always 200, since it is a report. A degraded process may still take events:
 /// a store outage is what the journal is for.
-pub(in super::super) async fn report(State(app): State<AppState>) -> Result<Response, ApiError> {
+pub(in crate::http) async fn report(State(app): State<AppState>) -> Result<Response, ApiError> {
     let journal = app.intake.status();
-    let readings = app.readings().await;
+    let health = app.pipeline_health().await;
     let stall_after = app.settings().stall_after;
     let queue = Queue {
         events: journal.items_waiting,
         bytes: journal.bytes,
         writable: journal.writable,
-        oldest_seconds: readings.oldest_unplanned.map(|age| age.as_secs()),
-        planning: readings.planning(stall_after),
+        oldest_seconds: health.oldest_unplanned.map(|age| age.as_secs()),
+        planning: health.planning(stall_after),
     };
     let store = Store { reachable: app.store_is_reachable().await };
     let delivery = Delivery {
-        status: readings.delivery(stall_after),
-        oldest_due_seconds: readings.oldest_due.age().map(|age| age.as_secs()),
-        dispatcher_seconds: readings.dispatcher.as_secs(),
+        status: health.delivery(stall_after),
+        oldest_due_seconds: health.oldest_due.age().map(|age| age.as_secs()),
+        dispatcher_seconds: health.dispatcher.as_secs(),
     };
-    let flows = queue.planning == Flow::Ok && delivery.status == Flow::Ok;
-    answer::ok(&Report {
+    let flows = queue.planning == StageHealth::Ok && delivery.status == StageHealth::Ok;
+    respond::ok(&Report {
         status: if queue.writable && store.reachable && flows { "ok" } else { "degraded" },
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: app.uptime().as_secs(),
@@ -120,29 +120,29 @@ pub(in super::super) async fn report(State(app): State<AppState>) -> Result<Resp
 }
 
 /// `GET /health/live`: 200 as long as anything is answered at all.
-pub(in super::super) async fn live() -> Response {
-    answer::json_bytes(StatusCode::OK, r#"{"status":"live"}"#)
+pub(in crate::http) async fn live() -> Response {
+    respond::json_bytes(StatusCode::OK, r#"{"status":"live"}"#)
 }
 
 /// `GET /health/ready`: 200 when requests should be sent here, else 503 with the check that failed.
-pub(in super::super) async fn ready(State(app): State<AppState>) -> Result<Response, ApiError> {
+pub(in crate::http) async fn ready(State(app): State<AppState>) -> Result<Response, ApiError> {
     let (journal, process) = (app.intake.status(), !app.shutdown.is_requested());
     let store = app.store_is_reachable().await;
-    let readings = app.readings().await;
+    let health = app.pipeline_health().await;
     let stall_after = app.settings().stall_after;
     let told = |ok, wrong| if ok { "ok" } else { wrong };
     let checks = Checks {
         journal: journal_word(journal),
         store: told(store, "unreachable"),
-        process: told(process, "shutting down"),
-        planning: readings.planning(stall_after),
-        delivery: readings.delivery(stall_after),
+        process: told(process, "shutting_down"),
+        planning: health.planning(stall_after),
+        delivery: health.delivery(stall_after),
     };
-    let flows = checks.planning == Flow::Ok && checks.delivery == Flow::Ok;
+    let flows = checks.planning == StageHealth::Ok && checks.delivery == StageHealth::Ok;
     if journal.writable && store && process && flows {
-        return answer::ok(&Readiness { status: "ready", checks });
+        return respond::ok(&Readiness { status: "ready", checks });
     }
-    answer::json(StatusCode::SERVICE_UNAVAILABLE, &Readiness { status: "unready", checks })
+    respond::json(StatusCode::SERVICE_UNAVAILABLE, &Readiness { status: "unready", checks })
 }
 
 const fn journal_word(journal: JournalStatus) -> &'static str {

@@ -11,16 +11,16 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::error::ApiError;
-use super::super::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
-use super::super::fields::{self, Checked, Fields, OptionalFields};
-use super::super::query::Query;
-use super::super::state::AppState;
-use super::answer;
 use crate::auth::IssuedKey;
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, Org, OrgId, OrgLimit, Page, Role, Scope, Scopes, Timestamp, Violation,
 };
+use crate::http::error::ApiError;
+use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
+use crate::http::json_object::{self, Checked, JsonObject, OptionalJsonObject};
+use crate::http::query::Query;
+use crate::http::respond;
+use crate::http::state::AppState;
 use crate::store::{AddRefusal, Holdings};
 
 const PLACE: &str = "/api/admin/keys";
@@ -61,7 +61,7 @@ pub(super) struct NewKey {
 }
 
 /// `GET /api/admin/keys`.
-pub(in super::super) async fn list(
+pub(in crate::http) async fn list(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
     mut query: Query,
@@ -72,7 +72,7 @@ pub(in super::super) async fn list(
 }
 
 /// `GET /api/admin/orgs/{id}/keys`.
-pub(in super::super) async fn list_of_org(
+pub(in crate::http) async fn list_of_org(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
     Id(org): Id<OrgId>,
@@ -85,7 +85,7 @@ pub(in super::super) async fn list_of_org(
 }
 
 /// `GET /api/admin/keys/{id}`.
-pub(in super::super) async fn one(
+pub(in crate::http) async fn one(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
     Id(id): Id<ApiKeyId>,
@@ -93,32 +93,32 @@ pub(in super::super) async fn one(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let key = app.store.key_across_orgs(id).await?.ok_or(ApiError::NotFound)?;
-    answer::ok(&KeyView::of(&key, app.clock.now()))
+    respond::ok(&KeyView::of(&key, app.clock.now()))
 }
 
 /// `POST /api/admin/orgs/{id}/keys`: 201 with the key's text.
-pub(in super::super) async fn create_for_org(
+pub(in crate::http) async fn create_for_org(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(org): Id<OrgId>,
-    fields: Fields,
+    fields: JsonObject,
 ) -> Result<Response, ApiError> {
     let new = new_key(fields, Scopes::TENANT, app.clock.now())?;
     create(&app, Role::Tenant(org), new, &operator.actor(), PLACE).await
 }
 
 /// `POST /api/admin/keys`: 201 with the text of a key for operators.
-pub(in super::super) async fn create_for_operator(
+pub(in crate::http) async fn create_for_operator(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
-    fields: Fields,
+    fields: JsonObject,
 ) -> Result<Response, ApiError> {
     let new = new_key(fields, operator.principal.scopes, app.clock.now())?;
     create(&app, Role::Operator, new, &operator.actor(), PLACE).await
 }
 
 /// `DELETE /api/admin/keys/{id}`: the key stops working now. It stays listed.
-pub(in super::super) async fn revoke(
+pub(in crate::http) async fn revoke(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<ApiKeyId>,
@@ -130,11 +130,11 @@ pub(in super::super) async fn revoke(
 
 /// `POST /api/admin/keys/{id}/rotate`: 201 with the text of a key like the old one, which goes on
 /// working for `grace_seconds`, 0 unless it is named.
-pub(in super::super) async fn rotate(
+pub(in crate::http) async fn rotate(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<ApiKeyId>,
-    OptionalFields(fields): OptionalFields,
+    OptionalJsonObject(fields): OptionalJsonObject,
 ) -> Result<Response, ApiError> {
     let grace = grace(fields)?;
     let old = app.store.key_across_orgs(id).await?.ok_or(ApiError::NotFound)?;
@@ -146,12 +146,12 @@ pub(in super::super) async fn rotate(
 
 /// Takes what a key is to be, with scopes of `grantable`: all of them unless some are named.
 pub(super) fn new_key(
-    mut fields: Fields,
+    mut fields: JsonObject,
     grantable: Scopes,
     now: Timestamp,
 ) -> Result<NewKey, ApiError> {
     let name = fields.required("name", |value| {
-        fields::string("name", value, |text| Org::check_name(text).map(|()| text.to_owned()))
+        json_object::string("name", value, |text| Org::check_name(text).map(|()| text.to_owned()))
     });
     let scopes = fields.nullable("scopes", |value| scopes(value, grantable)).flatten();
     let expires_at = fields.nullable("expires_at", |value| expires_at(value, now)).flatten();
@@ -201,7 +201,7 @@ pub(super) async fn end(app: &AppState, id: ApiKeyId, by: &Actor) -> Result<Resp
         return Err(ApiError::NotFound);
     }
     app.authenticator.invalidate(id).await;
-    Ok(answer::no_content())
+    Ok(respond::no_content())
 }
 
 /// Puts a key like it in the place of `old`, which goes on working for `grace`.
@@ -233,24 +233,24 @@ fn created(issued: &IssuedKey, now: Timestamp, place: &str) -> Result<Response, 
     let record = KeyView::of(&issued.record, now);
     let location = format!("{place}/{}", issued.record.id);
     let view = NewKeyView { record, key: issued.key.reveal() };
-    answer::created(&location, &view)
+    respond::created(&location, &view)
 }
 
 /// Answers with a page of keys.
 pub(super) fn page_of(app: &AppState, keys: &Page<ApiKey>) -> Result<Response, ApiError> {
     let now = app.clock.now();
     let data: Vec<_> = keys.data.iter().map(|key| KeyView::of(key, now)).collect();
-    answer::ok(&Page { data, next_cursor: keys.next_cursor })
+    respond::ok(&Page { data, next_cursor: keys.next_cursor })
 }
 
 /// Takes `grace_seconds`.
-pub(super) fn grace(mut fields: Fields) -> Result<Duration, ApiError> {
+pub(super) fn grace(mut fields: JsonObject) -> Result<Duration, ApiError> {
     let seconds = fields.nullable("grace_seconds", grace_seconds).flatten().unwrap_or(0);
     fields.finish(Some(Duration::from_secs(u64::from(seconds))))
 }
 
 fn grace_seconds(value: &Value) -> Checked<u32> {
-    fields::number("grace_seconds", value, &(0..=ApiKey::GRACE_SECONDS_MAX))
+    json_object::number("grace_seconds", value, &(0..=ApiKey::GRACE_SECONDS_MAX))
 }
 
 /// Names every scope that is none, or that may not be granted.
@@ -279,7 +279,7 @@ fn scopes(value: &Value, grantable: Scopes) -> Checked<Scopes> {
 
 fn expires_at(value: &Value, now: Timestamp) -> Checked<Timestamp> {
     let rule = "must be an RFC 3339 date and time such as 2027-01-31T12:00:00Z, in the future";
-    let at: Timestamp = fields::word("expires_at", value, rule)?;
+    let at: Timestamp = json_object::word("expires_at", value, rule)?;
     if at > now { Ok(at) } else { Err(vec![Violation::new("expires_at", "range", rule)]) }
 }
 

@@ -8,20 +8,20 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 
-use super::super::error::ApiError;
-use super::super::state::AppState;
+use crate::http::error::ApiError;
+use crate::http::state::AppState;
 
 /// All metrics in Prometheus' text format, version 0.0.4.
-pub(in super::super) async fn scrape(State(app): State<AppState>) -> Result<Response, ApiError> {
-    let readings = app.readings().await;
+pub(in crate::http) async fn scrape(State(app): State<AppState>) -> Result<Response, ApiError> {
+    let health = app.pipeline_health().await;
     let seconds = |age: Duration| i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     let metrics = &app.metrics;
-    let oldest_due = readings.oldest_due.age().unwrap_or_default();
+    let oldest_due = health.oldest_due.age().unwrap_or_default();
     metrics.oldest_due_delivery_age_seconds.set(seconds(oldest_due));
-    let oldest_unplanned = readings.oldest_unplanned.unwrap_or_default();
+    let oldest_unplanned = health.oldest_unplanned.unwrap_or_default();
     metrics.oldest_unplanned_event_age_seconds.set(seconds(oldest_unplanned));
-    metrics.dispatcher_heartbeat_age_seconds.set(seconds(readings.dispatcher));
-    metrics.delivery_progress_age_seconds.set(seconds(readings.delivering));
+    metrics.dispatcher_heartbeat_age_seconds.set(seconds(health.dispatcher));
+    metrics.delivery_progress_age_seconds.set(seconds(health.delivering));
     let text = app.metrics.render().map_err(ApiError::internal)?;
     let mut response = Response::new(Body::from(text));
     let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -16,5 +16,4 @@ pub(super) mod own_keys;
 pub(super) mod own_org;
 pub(super) mod replays;
 
-mod answer;
-mod ingest;
+mod post_events;

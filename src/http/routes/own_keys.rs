@@ -8,19 +8,19 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::super::error::ApiError;
-use super::super::extract::{Caller, Id, KeysManage, Scoped, Tenant};
-use super::super::fields::{Fields, OptionalFields};
-use super::super::query::Query;
-use super::super::state::AppState;
-use super::answer;
 use super::keys::{self, KeyView};
 use crate::domain::{ApiKey, ApiKeyId, Role};
+use crate::http::error::ApiError;
+use crate::http::extract::{Caller, Id, KeysManage, Scoped, Tenant};
+use crate::http::json_object::{JsonObject, OptionalJsonObject};
+use crate::http::query::Query;
+use crate::http::respond;
+use crate::http::state::AppState;
 
 const PLACE: &str = "/api/keys";
 
 /// `GET /api/keys`.
-pub(in super::super) async fn list(
+pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
     mut query: Query,
@@ -31,10 +31,10 @@ pub(in super::super) async fn list(
 }
 
 /// `POST /api/keys`: 201 with the key's text.
-pub(in super::super) async fn create(
+pub(in crate::http) async fn create(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
-    fields: Fields,
+    fields: JsonObject,
 ) -> Result<Response, ApiError> {
     let now = app.clock.now();
     let new = keys::new_key(fields, tenant.principal.scopes, now)?;
@@ -42,18 +42,18 @@ pub(in super::super) async fn create(
 }
 
 /// `GET /api/keys/{id}`.
-pub(in super::super) async fn one(
+pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
     Id(id): Id<ApiKeyId>,
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    answer::ok(&KeyView::of(&own(&app, &tenant, id).await?, app.clock.now()))
+    respond::ok(&KeyView::of(&own(&app, &tenant, id).await?, app.clock.now()))
 }
 
 /// `DELETE /api/keys/{id}`: the key stops working now. It stays listed.
-pub(in super::super) async fn revoke(
+pub(in crate::http) async fn revoke(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
     Id(id): Id<ApiKeyId>,
@@ -65,11 +65,11 @@ pub(in super::super) async fn revoke(
 }
 
 /// `POST /api/keys/{id}/rotate`: 201 with the text of a key like the old one.
-pub(in super::super) async fn rotate(
+pub(in crate::http) async fn rotate(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
     Id(id): Id<ApiKeyId>,
-    OptionalFields(fields): OptionalFields,
+    OptionalJsonObject(fields): OptionalJsonObject,
 ) -> Result<Response, ApiError> {
     let grace = keys::grace(fields)?;
     let old = own(&app, &tenant, id).await?;

@@ -4,13 +4,13 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::super::error::ApiError;
-use super::super::extract::Tenant;
-use super::super::query::Query;
-use super::super::quota;
-use super::super::state::{AppState, Settings};
-use super::answer;
 use crate::domain::{ApiKeyId, Month, OrgId, OrgLimit, OrgLimits, Scopes, Timestamp};
+use crate::http::error::ApiError;
+use crate::http::extract::Tenant;
+use crate::http::query::Query;
+use crate::http::rate_limit;
+use crate::http::respond;
+use crate::http::state::{AppState, Settings};
 
 /// An organisation as its own keys see it.
 #[derive(Serialize)]
@@ -73,7 +73,7 @@ struct Quota {
 }
 
 /// `GET /api/org`: any key of the organisation may ask.
-pub(in super::super) async fn own(
+pub(in crate::http) async fn own(
     State(app): State<AppState>,
     tenant: Tenant,
     query: Query,
@@ -84,12 +84,13 @@ pub(in super::super) async fn own(
     let org = app.store.org(tenant.org_id).await?.ok_or(ApiError::NotFound)?;
     let key = app.store.key_across_orgs(principal.key_id).await?.ok_or(ApiError::NotFound)?;
     let holdings = app.store.holdings(tenant.org_id, now).await?;
-    let (rate, new_event) = (quota::rate(&org.limits), app.settings().draft_limits(&org.limits));
+    let (rate, new_event) =
+        (rate_limit::rate(&org.limits), app.settings().draft_limits(&org.limits));
     let left = app.limiter.state(tenant.org_id, rate);
     let bytes_per_minute = org.limits.get(OrgLimit::BytesPerMinute);
     let bytes_left = |limit| app.limiter.bytes_state(tenant.org_id, limit).remaining;
     let bytes_left_now = bytes_per_minute.map(bytes_left);
-    answer::ok(&OwnOrgView {
+    respond::ok(&OwnOrgView {
         id: org.id,
         name: org.name,
         created_at: org.created_at,

@@ -5,20 +5,20 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::Value;
 
-use super::super::error::ApiError;
-use super::super::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped, Tenant};
-use super::super::fields::{self, Checked, Fields, NoFields, OptionalFields};
-use super::super::query::{Query, rule};
-use super::super::state::AppState;
-use super::answer;
 use crate::domain::{DeadLetterFilter, EndpointId, ReplayId, Timestamp, Violation};
+use crate::http::error::ApiError;
+use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped, Tenant};
+use crate::http::json_object::{self, Checked, EmptyBody, JsonObject, OptionalJsonObject};
+use crate::http::query::{Query, rule};
+use crate::http::respond;
+use crate::http::state::AppState;
 use crate::store::DeliveryRefusal;
 
 /// `POST /api/dead-letters/replay`: 202 with the replay.
-pub(in super::super) async fn of_dead_letters(
+pub(in crate::http) async fn of_dead_letters(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
-    OptionalFields(mut fields): OptionalFields,
+    OptionalJsonObject(mut fields): OptionalJsonObject,
 ) -> Result<Response, ApiError> {
     let filter = DeadLetterFilter {
         endpoint_id: fields.optional("endpoint_id", |v| parsed("endpoint_id", v, rule::ENDPOINT)),
@@ -33,11 +33,11 @@ pub(in super::super) async fn of_dead_letters(
 }
 
 /// `POST /api/endpoints/{id}/replay`: 202 with the replay.
-pub(in super::super) async fn of_endpoint(
+pub(in crate::http) async fn of_endpoint(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    mut fields: Fields,
+    mut fields: JsonObject,
 ) -> Result<Response, ApiError> {
     let since = fields.required("since", |v| moment("since", v));
     let until = fields.optional("until", |v| moment("until", v));
@@ -52,37 +52,37 @@ pub(in super::super) async fn of_endpoint(
 }
 
 /// `GET /api/replays`.
-pub(in super::super) async fn list(
+pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let page = query.page();
     query.finish()?;
-    answer::ok(&app.store.replays(tenant.org_id, page).await?)
+    respond::ok(&app.store.replays(tenant.org_id, page).await?)
 }
 
 /// `GET /api/replays/{id}`.
-pub(in super::super) async fn one(
+pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     Id(id): Id<ReplayId>,
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    answer::ok(&app.store.replay(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?)
+    respond::ok(&app.store.replay(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?)
 }
 
 /// `POST /api/replays/{id}/cancel`: what it has planned by then stays.
-pub(in super::super) async fn cancel(
+pub(in crate::http) async fn cancel(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<ReplayId>,
-    _: NoFields,
+    _: EmptyBody,
 ) -> Result<Response, ApiError> {
     let ended =
         app.store.end_replay(tenant.org_id, id, None, &tenant.actor(), app.clock.now()).await?;
-    answer::ok(&ended.ok_or(ApiError::NotFound)?)
+    respond::ok(&ended.ok_or(ApiError::NotFound)?)
 }
 
 async fn start(
@@ -94,12 +94,12 @@ async fn start(
     let replay = app.store.insert_replay(tenant.org_id, filter, &by, now).await?;
     let replay = replay.ok_or(ApiError::NotFound)?;
     app.replays.wake();
-    answer::json(StatusCode::ACCEPTED, &replay)
+    respond::json(StatusCode::ACCEPTED, &replay)
 }
 
 /// Takes a string that is a value's text.
 pub(super) fn parsed<T: std::str::FromStr>(field: &str, value: &Value, rule: &str) -> Checked<T> {
-    fields::string(field, value, |text| {
+    json_object::string(field, value, |text| {
         text.parse().map_err(|_| Violation::new(field, "format", rule))
     })
 }

@@ -69,7 +69,7 @@ async fn dispatcher_that_gives_no_sign_of_life_turns_readiness_red_until_it_does
     get(&server, "/health/ready").await.expect(200);
     server.clock.advance(Duration::from_secs(1));
     let unready = get(&server, "/health/ready").await.expect(503);
-    assert_eq!(unready["checks"]["delivery"], "dispatcher stalled");
+    assert_eq!(unready["checks"]["delivery"], "dispatcher_stalled");
     let report = get(&server, "/api/health").await.expect(200);
     assert_eq!(report["status"], "degraded");
     assert_eq!(report["delivery"]["dispatcher_seconds"], 41);
@@ -88,9 +88,9 @@ async fn due_deliveries_that_nobody_claims_turn_readiness_red_until_something_ge
     server.vitals.dispatcher.beat();
 
     let unready = get(&server, "/health/ready").await.expect(503);
-    assert_eq!(unready["checks"]["delivery"], "nothing is delivered");
+    assert_eq!(unready["checks"]["delivery"], "delivery_stalled");
     let report = get(&server, "/api/health").await.expect(200);
-    assert_eq!(report["delivery"]["status"], "nothing is delivered");
+    assert_eq!(report["delivery"]["status"], "delivery_stalled");
     assert_eq!(report["delivery"]["oldest_due_seconds"], 61);
     let metrics = get(&server, "/metrics").await.text;
     for line in ["oldest_due_delivery_age_seconds 61", "dispatcher_heartbeat_age_seconds 0"] {

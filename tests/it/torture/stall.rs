@@ -38,7 +38,7 @@ async fn readiness(mut station: Station) {
     let hold = station.database.hold().await;
     station.post("/api/events", &event).await;
     let such = |checks: &Value| {
-        checks["planning"] == "nothing is planned" && checks["delivery"] == "nothing is delivered"
+        checks["planning"] == "ingest_stalled" && checks["delivery"] == "delivery_stalled"
     };
     let checks = until(&station, 503, such).await;
     assert_eq!((&checks["journal"], &checks["process"]), (&json!("ok"), &json!("ok")));

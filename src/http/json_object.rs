@@ -31,21 +31,21 @@ pub(super) type Checked<T> = Result<T, Vec<Violation>>;
 
 /// The fields of an object, taken one by one. [`Self::finish`] reports what was wrong or left.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub(super) struct JsonObject {
     entries: Vec<(String, Value)>,
     violations: Vec<Violation>,
 }
 
 /// The fields of a body that may be left out altogether, and is then an object without fields.
 #[derive(Debug)]
-pub(super) struct OptionalFields(pub(super) Fields);
+pub(super) struct OptionalJsonObject(pub(super) JsonObject);
 
 /// A request that says all it has to say by its path: it has no query, and no body but an object without
 /// fields.
 #[derive(Debug)]
-pub(super) struct NoFields;
+pub(super) struct EmptyBody;
 
-impl Fields {
+impl JsonObject {
     fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let Entries(entries) = serde_json::from_slice(body).map_err(|error| {
             if error.is_data() {
@@ -175,7 +175,7 @@ fn shortened(name: &str) -> String {
     name.chars().take(NAME_CHARS_MAX).collect()
 }
 
-impl FromRequest<AppState> for Fields {
+impl FromRequest<AppState> for JsonObject {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &AppState) -> Result<Self, ApiError> {
@@ -185,7 +185,7 @@ impl FromRequest<AppState> for Fields {
     }
 }
 
-impl FromRequest<AppState> for OptionalFields {
+impl FromRequest<AppState> for OptionalJsonObject {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &AppState) -> Result<Self, ApiError> {
@@ -194,18 +194,18 @@ impl FromRequest<AppState> for OptionalFields {
         let body = body::read(request, BODY_BYTES_MAX).await?;
         // Whatever it is declared as: many clients declare JSON with every request.
         if body.is_empty() {
-            return Ok(Self(Fields::default()));
+            return Ok(Self(JsonObject::default()));
         }
         json?;
-        Fields::parse(&body).map(Self)
+        JsonObject::parse(&body).map(Self)
     }
 }
 
-impl FromRequest<AppState> for NoFields {
+impl FromRequest<AppState> for EmptyBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
-        let OptionalFields(fields) = OptionalFields::from_request(request, app).await?;
+        let OptionalJsonObject(fields) = OptionalJsonObject::from_request(request, app).await?;
         fields.finish(Some(Self))
     }
 }
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn absent_null_and_present_fields_are_told_apart() {
-        let mut fields = Fields::parse(br#"{"a":"x","b":null}"#).unwrap();
+        let mut fields = JsonObject::parse(br#"{"a":"x","b":null}"#).unwrap();
         assert_eq!(fields.nullable("a", text("a")), Some(Some("x".to_owned())));
         assert_eq!(fields.nullable("b", text("b")), Some(None));
         assert_eq!(fields.nullable("c", text("c")), None);
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn every_fault_is_listed() {
         let body = br#"{"a":1,"b":"x","b":2,"n":-1,"typo":0,"flag":null}"#;
-        let mut fields = Fields::parse(body).unwrap();
+        let mut fields = JsonObject::parse(body).unwrap();
         fields.required("a", text("a"));
         fields.optional("b", text("b"));
         fields.required("c", text("c"));
@@ -296,9 +296,13 @@ mod tests {
     #[test]
     fn what_is_no_object_is_invalid_and_what_is_no_json_names_its_place() {
         for body in ["[]", "1", "\"x\"", "null"] {
-            assert_eq!(faults(Fields::parse(body.as_bytes())), [(String::new(), "type")], "{body}");
+            assert_eq!(
+                faults(JsonObject::parse(body.as_bytes())),
+                [(String::new(), "type")],
+                "{body}"
+            );
         }
-        let Err(ApiError::MalformedJson(place)) = Fields::parse(b"{\"a\":\n oops}") else {
+        let Err(ApiError::MalformedJson(place)) = JsonObject::parse(b"{\"a\":\n oops}") else {
             panic!("not malformed")
         };
         assert!(place.contains("line 2 column"), "{place}");

@@ -1,4 +1,4 @@
-//! Which trace a request belongs to, the caller's or a new one, and whom it came from.
+//! Request context: the trace id (the caller's or a new one), the start time and the peer.
 
 use std::net::IpAddr;
 
@@ -11,37 +11,38 @@ use super::error::ApiError;
 use crate::domain::TraceId;
 use crate::runtime::Stopwatch;
 
-/// Carries the trace id of every answer, and of requests whose senders do not speak W3C.
+/// The trace id of every answer; in requests, for senders that do not use W3C Trace Context.
 pub(super) const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// When and from whom a request came, and which trace it belongs to. The envelope notes it for the handlers.
+/// When and from where a request came, and which trace it belongs to. The middleware makes it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
+pub(super) struct RequestContext {
     pub(super) trace_id: TraceId,
+    /// Runs since the head of the request arrived.
     pub(super) watch: Stopwatch,
-    /// Whoever is connected: the client, or a proxy; `client` knows.
+    /// The other end of the connection: the client, or a proxy; see [`client_ip`](super::client_ip).
     pub(super) peer: IpAddr,
 }
 
-impl Arrival {
-    /// Notes the arrival of a request with these headers.
-    pub(super) fn note(headers: &HeaderMap, peer: IpAddr) -> Self {
+impl RequestContext {
+    /// The context of a request with these headers that arrives now.
+    pub(super) fn new(headers: &HeaderMap, peer: IpAddr) -> Self {
         Self { trace_id: trace_id(headers), watch: Stopwatch::start(), peer }
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Arrival {
+impl<S: Sync> FromRequestParts<S> for RequestContext {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let arrival = parts.extensions.get::<Self>().copied();
-        arrival.ok_or_else(|| ApiError::internal("a request came past the envelope"))
+        let context = parts.extensions.get::<Self>().copied();
+        context.ok_or_else(|| ApiError::internal("the request bypassed the middleware"))
     }
 }
 
-/// The trace id in `x-trace-id`, or else in `traceparent`, or else a new one. What is malformed is
-/// as good as absent, as W3C Trace Context asks.
+/// The trace id in `x-trace-id`, or else in `traceparent`, or else a new one. A malformed one is
+/// ignored, as W3C Trace Context requires.
 fn trace_id(headers: &HeaderMap) -> TraceId {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let given = text(&X_TRACE_ID).and_then(|id| id.parse().ok());
@@ -53,7 +54,7 @@ fn trace_id(headers: &HeaderMap) -> TraceId {
 pub(super) fn header_value(trace_id: TraceId) -> HeaderValue {
     let mut digits = [0; 32];
     let digits = Uuid::from_bytes(*trace_id.bytes()).simple().encode_lower(&mut digits);
-    // Hexadecimal digits are always a valid value; the other branch is never taken.
+    // Hexadecimal digits are always a valid header value; the other branch is never taken.
     HeaderValue::from_str(digits).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 

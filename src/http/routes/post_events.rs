@@ -14,16 +14,16 @@ use axum::response::Response;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::super::error::ApiError;
-use super::super::extract::{EventsWrite, Scoped, Tenant};
-use super::super::state::{AppState, Settings};
-use super::super::trace::Arrival;
-use super::super::{body, quota};
-use super::answer;
 use crate::domain::{
     EventId, MediaType, NewEvent, NewEventError, NewEventLimits, Violation, parse_batch,
     parse_event, parse_lines, parse_raw,
 };
+use crate::http::error::ApiError;
+use crate::http::extract::{EventsWrite, Scoped, Tenant};
+use crate::http::ratelimit_headers::{self, Counted};
+use crate::http::request_context::RequestContext;
+use crate::http::state::{AppState, Settings};
+use crate::http::{body, rate_limit, respond};
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::limit::RateLimitState;
@@ -34,17 +34,17 @@ use crate::telemetry::RejectedRequest;
 const PARSED_HERE_BYTES_MAX: usize = 32 * 1024;
 
 /// `POST /api/events`: 202 once the event is on stable storage.
-pub(in super::super) async fn post_one(
+pub(in crate::http) async fn post_one(
     State(app): State<AppState>,
-    arrival: Arrival,
+    arrival: RequestContext,
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
     body::require_json(request.headers())?;
-    let quota = quota::take(&app, &tenant, NonZeroU32::MIN)?;
+    let quota = rate_limit::take(&app, &tenant, NonZeroU32::MIN)?;
     let limits = app.settings().draft_limits(&tenant.principal.limits);
     let body = body::read(request, Settings::event_body_bytes_max(&limits)).await?;
-    quota::take_bytes(&app, &tenant, &body)?;
+    rate_limit::take_bytes(&app, &tenant, &body)?;
     let new_event =
         parse_event(&body, &limits).map_err(|error| refuse_event(&app, &limits, error))?;
     let ids = accept(&app, &arrival, &tenant, slice::from_ref(&new_event)).await?;
@@ -52,17 +52,17 @@ pub(in super::super) async fn post_one(
 }
 
 /// `POST /api/events/raw`: any body, taken as it is; 202 once the event is on stable storage.
-pub(in super::super) async fn post_raw(
+pub(in crate::http) async fn post_raw(
     State(app): State<AppState>,
-    arrival: Arrival,
+    arrival: RequestContext,
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let quota = quota::take(&app, &tenant, NonZeroU32::MIN)?;
+    let quota = rate_limit::take(&app, &tenant, NonZeroU32::MIN)?;
     let (head, body) = request.into_parts();
     let limits = app.settings().draft_limits(&tenant.principal.limits);
     let body = body::read_beside(&head.headers, body, limits.payload_bytes_max).await?;
-    quota::take_bytes(&app, &tenant, &body)?;
+    rate_limit::take_bytes(&app, &tenant, &body)?;
     let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let new_event = parse_raw(headers, &body).map_err(|error| refuse(&app, error))?;
     let ids = accept(&app, &arrival, &tenant, slice::from_ref(&new_event)).await?;
@@ -70,15 +70,15 @@ pub(in super::super) async fn post_raw(
 }
 
 /// `POST /api/events/batch`: 202 once every event is on stable storage. All or none are taken.
-pub(in super::super) async fn post_batch(
+pub(in crate::http) async fn post_batch(
     State(app): State<AppState>,
-    arrival: Arrival,
+    arrival: RequestContext,
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let parse = batch_parser(request.headers())?;
     let body = body::read(request, Settings::BATCH_BODY_BYTES_MAX).await?;
-    quota::take_bytes(&app, &tenant, &body)?;
+    rate_limit::take_bytes(&app, &tenant, &body)?;
     let (drafts, quota) = if body.len() <= PARSED_HERE_BYTES_MAX {
         parse_and_take(&app, &tenant, parse, &body)?
     } else {
@@ -105,7 +105,7 @@ fn parse_and_take<'a>(
     let drafts = parse(body, &limits).map_err(|error| refuse(app, error))?;
     let events = u32::try_from(drafts.len()).ok().and_then(NonZeroU32::new);
     let events = events.ok_or_else(|| ApiError::internal("a batch parsed to no events"))?;
-    let quota = quota::take(app, tenant, events)?;
+    let quota = rate_limit::take(app, tenant, events)?;
     Ok((drafts, quota))
 }
 
@@ -126,7 +126,7 @@ fn batch_parser(headers: &HeaderMap) -> Result<BatchParser, ApiError> {
 
 async fn accept(
     app: &AppState,
-    arrival: &Arrival,
+    arrival: &RequestContext,
     tenant: &Tenant,
     drafts: &[NewEvent<'_>],
 ) -> Result<Vec<EventId>, ApiError> {
@@ -179,8 +179,8 @@ fn refuse(app: &AppState, error: NewEventError) -> ApiError {
 }
 
 fn accepted(body: Vec<u8>, quota: RateLimitState) -> Response {
-    let mut response = answer::json_bytes(StatusCode::ACCEPTED, body);
-    quota::write_headers(response.headers_mut(), quota::Counted::Events, quota);
+    let mut response = respond::json_bytes(StatusCode::ACCEPTED, body);
+    ratelimit_headers::write_headers(response.headers_mut(), Counted::Events, quota);
     response
 }
 

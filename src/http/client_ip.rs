@@ -1,4 +1,4 @@
-//! Whom a request came from: the peer, or whom proxies say they pass it on for.
+//! The client's IP address: the peer's, or the one that trusted proxies report.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -10,9 +10,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address of the client whose request came from `peer`.
 ///
-/// Each proxy adds whom it got the request from at the end of `X-Forwarded-For`. So the list is read
-/// from its end, as long as trusted proxies wrote it: what stands before the first address that is
-/// not a trusted proxy's, anybody may have written.
+/// Each proxy appends the address it got the request from to `X-Forwarded-For`. The list is therefore
+/// read from its end, as long as trusted proxies wrote it: anybody may have written what stands
+/// before the first address that is not a trusted proxy's.
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut client = peer.to_canonical();
     if !trusted.contain(client) {
@@ -21,7 +21,7 @@ pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> 
     let lines: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
     let words = lines.into_iter().rev().flat_map(|line| line.as_bytes().rsplit(|b| *b == b','));
     for word in words {
-        // What is no address was not written by a proxy that can be relied on.
+        // A reliable proxy writes nothing but addresses.
         let Some(before) = parse(word) else { break };
         client = before;
         if !trusted.contain(client) {
@@ -31,7 +31,7 @@ pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> 
     client
 }
 
-/// Reads an address, with or without a port, which some proxies add, and an IPv6 address with or
+/// Parses an address with or without a port, which some proxies add, and an IPv6 address with or
 /// without brackets.
 fn parse(word: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(word).ok()?.trim();

@@ -1,0 +1,176 @@
+//! The listener: accepts connections, serves HTTP/1.1 on each, and drains them at shutdown.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
+
+use super::conn_deadline::{Bounds, ConnDeadline, ConnDeadlines, TICK};
+use super::conn_limit::{ConnLimiter, ConnPermit};
+use super::middleware::Api;
+use super::tls::Tls;
+use crate::http::connection::Connection;
+use crate::runtime::Shutdown;
+
+/// Bytes in the head of a request at most; more get 431.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Bytes a connection buffers, each way; beyond them the peer waits.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// The pause after an accept failed, mostly for want of something such as file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the API on `listener`, over TLS if there is a certificate, until the soft stop. Then it
+/// accepts no more, closes idle connections, and finishes requests in flight, until the hard stop.
+///
+/// # Errors
+/// When the listener itself fails, so that no connection can be accepted any more.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    api: Api,
+    shutdown: Shutdown,
+) -> io::Result<()> {
+    let mut connections = JoinSet::new();
+    let settings = api.settings();
+    let limiter =
+        ConnLimiter::new(settings.connections_per_address, settings.trusted_proxies.clone());
+    let mut deadlines = ConnDeadlines::new(Bounds {
+        head: settings.head_timeout,
+        request: settings.request_timeout,
+    });
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => break,
+            accepted = accept(&listener, &limiter) => {
+                let (stream, peer, permit) = accepted?;
+                let connection = Connection::new(peer);
+                let served = Served { connection, deadline: deadlines.open(), _permit: permit };
+                connections.spawn(handle_connection(stream, tls.clone(), api.clone(), served));
+            }
+            _ = ticks.tick() => deadlines.sweep(),
+            Some(ended) = connections.join_next() => report(ended),
+        }
+    }
+    drop(listener);
+    deadlines.stop();
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => match ended {
+                Some(ended) => report(ended),
+                None => return Ok(()),
+            },
+            _ = ticks.tick() => deadlines.sweep(),
+            () = shutdown.forced() => break,
+        }
+    }
+    tracing::warn!(
+        connections = connections.len(),
+        "hard stop: closing connections with requests in flight"
+    );
+    connections.shutdown().await;
+    Ok(())
+}
+
+/// What belongs to one connection for as long as it is open.
+struct Served {
+    connection: Connection,
+    deadline: Arc<ConnDeadline>,
+    _permit: ConnPermit,
+}
+
+/// The next connection that is within the limits.
+async fn accept(
+    listener: &TcpListener,
+    limiter: &ConnLimiter,
+) -> io::Result<(TcpStream, IpAddr, ConnPermit)> {
+    loop {
+        let total = limiter.reserve().await.map_err(io::Error::other)?;
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                if let Some(permit) = limiter.permit(total, peer.ip()) {
+                    return Ok((stream, peer.ip(), permit));
+                }
+                tracing::debug!(%peer, "connection closed: CONNECTIONS_PER_ADDRESS reached");
+            }
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether no later accept can succeed either. Other errors concern one connection that ended before
+/// it was accepted, or a shortage that passes, such as of file descriptors.
+fn is_fatal(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let fatal = [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP];
+    fatal.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Serves one connection from its first byte to its end.
+async fn handle_connection(stream: TcpStream, tls: Option<Arc<Tls>>, api: Api, served: Served) {
+    // An answer is one small write; waiting to fill a packet would only delay it.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let Some(tls) = tls else { return serve_http1(stream, api, served).await };
+    match served.deadline.before_first_head(tls.acceptor().accept(stream)).await {
+        Some(Ok(stream)) => Box::pin(serve_http1(stream, api, served)).await,
+        Some(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        None => {}
+    }
+}
+
+/// Answers one connection's requests, one after the other, until either side ends it.
+async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(stream: S, api: Api, served: Served) {
+    let Served { connection: client, deadline, _permit } = served;
+    let answer = |request| api.answer(request, &client, &deadline);
+    let connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .writev(false)
+        .half_close(true)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service_fn(answer));
+    let mut connection = pin!(connection);
+    let (mut registered, mut stopping) = (false, false);
+    let ended = poll_fn(|context| {
+        if !registered {
+            registered = true;
+            deadline.register(context);
+        }
+        if deadline.head_is_overdue() {
+            return Poll::Ready(Ok(()));
+        }
+        if !stopping && deadline.is_stopping() {
+            stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection failed");
+    }
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "connection task failed");
+    }
+}

@@ -1,0 +1,181 @@
+//! Middleware around every request: trace id, time limit, panics, error answers, security headers.
+//!
+//! It is one function around the router rather than a stack of layers, because each layer costs a
+//! boxed future and a cloned service per request. For the same reason `POST /api/events`, most of a
+//! server's traffic, bypasses the router.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+
+use super::conn_deadline::ConnDeadline;
+use crate::http::connection::Connection;
+use crate::http::error::ApiError;
+use crate::http::extract::{EventsWrite, Scoped};
+use crate::http::request_context::{self, RequestContext, X_TRACE_ID};
+use crate::http::router::{SINGLE_EVENTS, router};
+use crate::http::routes::events;
+use crate::http::state::{AppState, Settings};
+use crate::http::{cors, respond};
+
+/// The whole API, ready to be served. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    app: AppState,
+    router: TowerToHyperService<Router>,
+}
+
+impl Api {
+    /// The API over these parts.
+    pub fn new(app: AppState) -> Self {
+        Self { router: TowerToHyperService::new(router(app.clone())), app }
+    }
+
+    /// The API's settings.
+    pub(super) fn settings(&self) -> &Settings {
+        self.app.settings()
+    }
+
+    /// Answers one request of a connection.
+    pub(super) async fn answer(
+        &self,
+        request: hyper::Request<Incoming>,
+        connection: &Connection,
+        deadline: &ConnDeadline,
+    ) -> Result<Response, Infallible> {
+        deadline.begin_request();
+        let context = RequestContext::new(request.headers(), connection.peer);
+        let origin = self.allowed_origin(request.headers());
+        let handled = self.handle(request.map(Body::new), context, connection);
+        let mut response = bounded(handled, deadline).await;
+        if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
+            // Only the router knows which methods the route allows; keep what it wrote.
+            let allow = response.headers_mut().remove(ALLOW);
+            response = respond::problem(&error, context.trace_id);
+            response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
+            add_security_headers(response.headers_mut());
+        }
+        let headers = response.headers_mut();
+        headers.insert(X_TRACE_ID, request_context::header_value(context.trace_id));
+        if let Some(origin) = origin {
+            cors::allow(headers, origin);
+        }
+        deadline.end_request();
+        Ok(response)
+    }
+
+    async fn handle(
+        &self,
+        mut request: Request,
+        context: RequestContext,
+        connection: &Connection,
+    ) -> Response {
+        if request.method() == Method::POST && request.uri().path() == SINGLE_EVENTS {
+            return self.post_one(request, context, connection).await.into_response();
+        }
+        if cors::is_preflight(request.method(), request.headers())
+            && self.allowed_origin(request.headers()).is_some()
+        {
+            return cors::preflight();
+        }
+        request.extensions_mut().insert(context);
+        // Boxed, so that the future of a single event does not grow to the size of the router's.
+        let Ok(mut response) = Box::pin(self.router.call(request)).await;
+        add_security_headers(response.headers_mut());
+        response
+    }
+
+    /// The request's origin, if `CORS_ORIGINS` allows it.
+    fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origins = &self.app.settings().cors_origins;
+        if origins.are_none() { None } else { cors::allowed_origin(origins, headers) }
+    }
+
+    async fn post_one(
+        &self,
+        request: Request,
+        context: RequestContext,
+        connection: &Connection,
+    ) -> Result<Response, ApiError> {
+        let tenant =
+            Scoped::<EventsWrite>::on_connection(request.headers(), &self.app, connection).await?;
+        events::post_one(State(self.app.clone()), context, tenant, request).await
+    }
+}
+
+/// Keeps an answer out of caches, since it may contain a secret, and keeps browsers from guessing its
+/// content type. The `202` of a single event does without: answers to `POST` are not cached, and it
+/// holds nothing but an id.
+fn add_security_headers(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// The handler's response, or an error if it panics or misses its deadline.
+async fn bounded(handled: impl Future<Output = Response>, deadline: &ConnDeadline) -> Response {
+    // Unwind safe: handlers share nothing mutable but the subsystems, whose state a panic cannot break.
+    let mut handled = pin!(AssertUnwindSafe(handled).catch_unwind());
+    poll_fn(|context| {
+        if deadline.request_is_overdue() {
+            return Poll::Ready(ApiError::TimedOut.into_response());
+        }
+        let panicked = |_| ApiError::internal("a handler panicked").into_response();
+        handled.as_mut().poll(context).map(|handled| handled.unwrap_or_else(panicked))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::conn_deadline::{Bounds, ConnDeadlines};
+    use super::*;
+
+    fn deadlines() -> ConnDeadlines {
+        ConnDeadlines::new(Bounds { head: Duration::MAX, request: Duration::ZERO })
+    }
+
+    fn error(mut response: Response) -> Arc<ApiError> {
+        response.extensions_mut().remove().unwrap()
+    }
+
+    #[tokio::test]
+    async fn panics_become_internal_errors() {
+        let response = bounded(async { panic!("on purpose") }, &deadlines().open()).await;
+        assert!(matches!(*error(response), ApiError::Internal(_)));
+    }
+
+    #[tokio::test]
+    async fn requests_past_their_deadline_time_out() {
+        let mut deadlines = deadlines();
+        let deadline = deadlines.open();
+        deadline.begin_request();
+        let mut response = pin!(bounded(std::future::pending(), &deadline));
+        assert!(futures_util::poll!(&mut response).is_pending());
+        deadlines.sweep();
+        assert!(matches!(*error(response.await), ApiError::TimedOut));
+    }
+
+    #[tokio::test]
+    async fn ready_answers_pass_unchanged() {
+        let response = async { Response::new(Body::empty()) };
+        let response = bounded(response, &deadlines().open()).await;
+        assert_eq!(response.status(), 200);
+        assert!(response.extensions().is_empty());
+    }
+}

@@ -1,0 +1,15 @@
+//! The HTTP server: accepts connections, bounds them, and answers their requests.
+//!
+//! [`listener`] accepts and serves connections until shutdown. [`conn_limit`] bounds how many there
+//! are, [`conn_deadline`] how long each may wait or take, [`tls`] encrypts them, and [`middleware`]
+//! wraps the API's router: trace id, timeout, panics, error answers.
+
+mod conn_deadline;
+mod conn_limit;
+mod listener;
+mod middleware;
+mod tls;
+
+pub use listener::serve;
+pub use middleware::Api;
+pub use tls::{Tls, TlsError};
