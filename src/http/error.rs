@@ -1,4 +1,4 @@
-//! Refusals and failures, told as RFC 9457 problem details. Their words are in `problem`.
+//! API errors: why a request is not answered as asked. `error_detail` says how each is reported.
 
 use std::error::Error;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::ingest::AcceptError;
 use crate::limit::RateLimitState;
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
 
-/// Why a request is not answered as it wished.
+/// Why a request failed or was refused.
 #[derive(Debug)]
 pub enum ApiError {
-    /// The body is no JSON; the text names line and column.
+    /// The body is not valid JSON; the text names line and column.
     MalformedJson(String),
     /// The body ended early.
     IncompleteBody,
-    /// Rules are broken: all of them are here.
+    /// Fields are invalid: all violations.
     Invalid(Vec<Violation>),
     /// The body, or a single event's payload, has more than this many bytes.
     TooLarge {
@@ -25,14 +25,14 @@ pub enum ApiError {
         /// The bytes it may have.
         bytes_max: usize,
     },
-    /// The body is not declared as what the route takes.
+    /// The body's `Content-Type` is not one that the route accepts.
     UnsupportedMediaType {
-        /// The media types that are taken.
+        /// The media types that are accepted.
         taken: &'static str,
     },
     /// No key was sent.
     KeyMissing,
-    /// A key was sent that opens nothing. What is wrong with it is not told.
+    /// The key is invalid, expired or unknown. The caller does not learn which.
     KeyInvalid,
     /// Keys cannot be verified now.
     Auth(AuthError),
@@ -44,14 +44,14 @@ pub enum ApiError {
     ScopeRequired(Scopes),
     /// The organisation is suspended.
     OrgSuspended,
-    /// The organisation has had as many events accepted in this month as it may.
+    /// The monthly quota is used up.
     MonthUsedUp {
         /// Its quota.
         events_per_month: u32,
         /// When the next month begins.
         retry_after: Duration,
     },
-    /// A batch holds more events than are left of the month's.
+    /// A batch has more events than are left of the monthly quota.
     BatchOverMonth {
         /// The organisation's quota.
         events_per_month: u32,
@@ -59,62 +59,62 @@ pub enum ApiError {
         left: u32,
         /// Events in the batch.
         events: u32,
-        /// When the next month begins; `None` where the batch is more than a whole month's.
+        /// When the next month begins; `None` if the batch exceeds a whole month's quota.
         retry_after: Option<Duration>,
     },
-    /// The organisation has sent as many bytes as it may.
+    /// The byte rate limit is exceeded.
     ByteRateLimited {
-        /// What is left: bytes.
+        /// What is left, in bytes.
         quota: RateLimitState,
         /// When the same request can pass.
         retry_after: Duration,
     },
-    /// The organisation gets no more of these, and why.
+    /// The organisation gets no more of these (such as `keys`), and why.
     Add(&'static str, AddRefusal),
-    /// There is no such thing, or none that the caller may know of.
+    /// The resource does not exist, or the caller may not know of it.
     NotFound,
     /// There is no such route.
     RouteNotFound,
     /// The route exists, for other methods.
     MethodNotAllowed,
-    /// The organisation has sent what it may.
+    /// The event rate limit is exceeded.
     RateLimited {
         /// What is left.
         quota: RateLimitState,
         /// When the same request can pass.
         retry_after: Duration,
     },
-    /// A batch holds more events than the organisation may ever send at once.
+    /// A batch has more events than the burst limit.
     BatchOverRateLimit {
         /// What may be sent.
         quota: RateLimitState,
         /// Events in the batch.
         events: u32,
     },
-    /// Events were not taken in.
+    /// Events were not accepted.
     Accept(AcceptError),
     /// A delivery cannot be retried, replayed or cancelled.
     Delivery(DeliveryRefusal),
-    /// An event that the store refused is refused again; the text says why.
+    /// The store rejects a quarantined event again; the text says why.
     StillRefused(String),
     /// No event was planned for an endpoint.
     Plan(PlanRefusal),
     /// An endpoint's secret was not rotated.
     Rotation(SecretRotationRefusal),
-    /// Too many keys are being made.
+    /// Too many keys are being created.
     IssueBusy,
     /// A key was not rotated.
     KeyRotation(KeyRotationRefusal),
-    /// The store did not do what it was asked.
+    /// The store failed.
     Store(StoreError),
     /// The answer was not ready in time.
     TimedOut,
-    /// A fault of the program or the machine; the cause is logged and not told.
+    /// A fault of the program or the machine; the cause is logged, and not shown to the caller.
     Internal(Box<dyn Error + Send + Sync>),
 }
 
 impl ApiError {
-    /// One broken rule.
+    /// One violation.
     pub(super) fn invalid(violation: Violation) -> Self {
         Self::Invalid(vec![violation])
     }

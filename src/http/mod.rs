@@ -33,6 +33,7 @@ mod client_ip;
 mod connection;
 mod cors;
 mod error;
+mod error_detail;
 mod extract;
 mod json_object;
 mod pipeline_health;
@@ -48,6 +49,7 @@ mod server;
 mod state;
 
 pub use error::ApiError;
+pub use problem::{PROBLEMS, Problem};
 pub use router::{Access, Route, route_table};
 pub use server::{Api, Tls, TlsError, serve};
 pub use state::{AppState, Parts};

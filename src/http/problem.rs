@@ -1,407 +1,115 @@
-//! What each error is called: its status, its stable `code`, and its words.
+//! The problem registry: every error code of the API, with its status, title and remedy.
+//!
+//! Answers (`respond`), the pages under `/problems/` and the tests of `docs/errors.md` read it.
 
-use std::borrow::Cow;
-use std::time::Duration;
-
-use axum::http::StatusCode;
-
-use super::error::ApiError;
-use super::ratelimit_headers::{self, Counted};
-use crate::auth::AuthError;
-use crate::domain::{KeyRotationRefusal, SecretRotationRefusal};
-use crate::ingest::AcceptError;
-use crate::journal::AppendError;
-use crate::limit::RateLimitState;
-use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
-
-/// For what passes by itself in a moment.
-const RETRY_SOON: Duration = Duration::from_secs(1);
-/// For what passes when something else recovers or catches up.
-const RETRY_LATER: Duration = Duration::from_secs(5);
-/// For what needs a restart.
-const RETRY_AFTER_RESTART: Duration = Duration::from_secs(30);
-
-/// How an error is told.
-pub(super) struct Problem {
-    pub(super) status: StatusCode,
-    /// For programs; it never changes.
-    pub(super) code: &'static str,
-    pub(super) title: &'static str,
-    pub(super) detail: Cow<'static, str>,
-    /// When the same request may succeed.
-    pub(super) retry_after: Option<Duration>,
-    /// What the caller may send.
-    pub(super) quota: Option<(Counted, RateLimitState)>,
-    pub(super) fault: Fault,
-}
-
-/// Who is at fault, and so how loudly an error is logged.
+/// A kind of error, as RFC 9457 problem details describe it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fault {
-    /// The caller. Also a journal that refuses events: it has logged that itself, and one log line per
-    /// refused request would say no more than the counter does.
-    Client,
-    /// The store, or a lack of time: it passes.
-    Dependency,
-    /// The program or the machine: an operator should look.
-    Internal,
+pub struct Problem {
+    /// Stable name, for programs. It never changes its meaning.
+    pub code: &'static str,
+    /// HTTP status of the answer.
+    pub status: u16,
+    /// Short name, for people.
+    pub title: &'static str,
+    /// What the caller, or the operator, can do about it.
+    pub remedy: &'static str,
 }
 
 impl Problem {
-    /// The one place where errors get their status, code and words.
-    #[expect(clippy::too_many_lines, reason = "a table with a row for each error")]
-    pub(super) fn of(error: &ApiError) -> Self {
-        use StatusCode as S;
-        match error {
-            ApiError::MalformedJson(place) => {
-                Self::new(S::BAD_REQUEST, "malformed_json", "The body is not JSON", place.clone())
-            }
-            ApiError::IncompleteBody => Self::new(
-                S::BAD_REQUEST,
-                "incomplete_body",
-                "The body is incomplete",
-                "the body ended before it was complete",
-            ),
-            ApiError::Invalid(violations) => {
-                let broken = match violations.len() {
-                    1 => "1 rule is broken, see errors".to_owned(),
-                    many => format!("{many} rules are broken, see errors"),
-                };
-                Self::new(
-                    S::UNPROCESSABLE_ENTITY,
-                    "validation_failed",
-                    "The request breaks rules",
-                    broken,
-                )
-            }
-            ApiError::TooLarge { what, bytes_max } => Self::new(
-                S::PAYLOAD_TOO_LARGE,
-                "payload_too_large",
-                "The request is too large",
-                format!("{what} may have at most {bytes_max} bytes"),
-            ),
-            ApiError::UnsupportedMediaType { taken } => Self::new(
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "The body must be JSON",
-                format!("send the header Content-Type: {taken}"),
-            ),
-            ApiError::KeyMissing => Self::new(
-                S::UNAUTHORIZED,
-                "unauthorized",
-                "An API key is required",
-                "send your API key in the header X-API-Key",
-            ),
-            ApiError::KeyInvalid => Self::new(
-                S::UNAUTHORIZED,
-                "unauthorized",
-                "The API key is not valid",
-                "the key in the header X-API-Key is not valid, or no longer",
-            ),
-            ApiError::Auth(error) => auth(error),
-            ApiError::OperatorKeyRequired => Self::new(
-                S::FORBIDDEN,
-                "operator_key_required",
-                "An operator's key is required",
-                "this route is for operators; the key belongs to an organisation",
-            ),
-            ApiError::TenantKeyRequired => Self::new(
-                S::FORBIDDEN,
-                "tenant_key_required",
-                "An organisation's key is required",
-                "this route is for organisations; the key belongs to an operator",
-            ),
-            ApiError::ScopeRequired(scopes) => Self::new(
-                S::FORBIDDEN,
-                "scope_required",
-                "The key lacks a scope",
-                format!("this needs a key with the scope {scopes}"),
-            ),
-            ApiError::OrgSuspended => Self::new(
-                S::FORBIDDEN,
-                "organisation_suspended",
-                "The organisation is suspended",
-                "the operator has suspended the organisation; nothing of it is lost",
-            ),
-            ApiError::MonthUsedUp { events_per_month, retry_after } => Self::new(
-                S::TOO_MANY_REQUESTS,
-                "month_used_up",
-                "The month's events are used up",
-                format!("the quota of {events_per_month} events a month (UTC) is used up"),
-            )
-            .retry(*retry_after),
-            ApiError::BatchOverMonth { events_per_month, left, events, retry_after } => Self {
-                retry_after: *retry_after,
-                ..Self::new(
-                    S::TOO_MANY_REQUESTS,
-                    "batch_over_month",
-                    "The batch is above the month's quota",
-                    over_month(*events_per_month, *left, *events),
-                )
-            },
-            ApiError::ByteRateLimited { quota, retry_after } => Self::new(
-                S::TOO_MANY_REQUESTS,
-                "byte_rate_limited",
-                "Too many bytes",
-                format!("the limit of {} bytes a minute is reached", quota.limit),
-            )
-            .retry(*retry_after)
-            .quota(Counted::Bytes, *quota),
-            ApiError::Add(what, AddRefusal::OverQuota(most)) => Self::new(
-                S::CONFLICT,
-                "quota_reached",
-                "The quota is reached",
-                format!("the organisation may have {most} {what}, and has them"),
-            ),
-            ApiError::NotFound => Self::new(
-                S::NOT_FOUND,
-                "not_found",
-                "Not found",
-                "there is nothing with this id, or it is not yours",
-            ),
-            ApiError::RouteNotFound => {
-                Self::new(S::NOT_FOUND, "not_found", "Not found", "there is no such route")
-            }
-            ApiError::MethodNotAllowed => Self::new(
-                S::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "The method is not allowed",
-                "the route takes the methods listed in the header Allow",
-            ),
-            ApiError::RateLimited { quota, retry_after } => {
-                let wait = ratelimit_headers::whole_seconds(*retry_after);
-                let detail = format!(
-                    "the limit of {} events a minute is reached; try again in {wait} s",
-                    quota.limit
-                );
-                Self::new(S::TOO_MANY_REQUESTS, "rate_limited", "Too many events", detail)
-                    .retry(*retry_after)
-                    .quota(Counted::Events, *quota)
-            }
-            ApiError::BatchOverRateLimit { quota, events } => Self::new(
-                S::TOO_MANY_REQUESTS,
-                "batch_over_rate_limit",
-                "The batch is above the rate limit",
-                format!(
-                    "{events} events are more than the {} that may ever be sent at once; send \
-                     smaller batches",
-                    quota.burst
-                ),
-            )
-            .quota(Counted::Events, *quota),
-            ApiError::Accept(error) => accept(error),
-            ApiError::Delivery(refusal) => delivery(*refusal),
-            ApiError::StillRefused(why) => Self::new(
-                S::CONFLICT,
-                "event_unstorable",
-                "The event is refused still",
-                why.clone(),
-            ),
-            ApiError::Add(_, AddRefusal::OrgDeleted)
-            | ApiError::Plan(PlanRefusal::NotFound)
-            | ApiError::Rotation(SecretRotationRefusal::NotFound)
-            | ApiError::KeyRotation(KeyRotationRefusal::NotFound) => Self::of(&ApiError::NotFound),
-            ApiError::Plan(PlanRefusal::EndpointDisabled) => {
-                delivery(DeliveryRefusal::EndpointDisabled)
-            }
-            ApiError::Rotation(SecretRotationRefusal::TooManySecrets) => Self::new(
-                S::CONFLICT,
-                "too_many_secrets",
-                "Too many secrets are in use",
-                "three earlier secrets still sign; wait until one has ended, or send \
-                 overlap_seconds 0, which ends them all at once",
-            ),
-            ApiError::Rotation(SecretRotationRefusal::Unreadable) => Self::new(
-                S::SERVICE_UNAVAILABLE,
-                "secrets_unreadable",
-                "The secrets cannot be read",
-                "this server's SECRETS_KEY lacks the key they are encrypted by; tell the operator",
-            )
-            .fault(Fault::Internal),
-            ApiError::IssueBusy => Self::new(
-                S::SERVICE_UNAVAILABLE,
-                "auth_unavailable",
-                "No key can be made now",
-                "too many keys are being made; nothing was done, try again",
-            )
-            .retry(RETRY_SOON)
-            .fault(Fault::Dependency),
-            ApiError::KeyRotation(KeyRotationRefusal::AlreadyRotated(new)) => Self::new(
-                S::CONFLICT,
-                "key_rotated",
-                "The key was rotated already",
-                format!("the key is in the grace of its rotation; rotate its successor {new}"),
-            ),
-            ApiError::KeyRotation(KeyRotationRefusal::OverQuota(most)) => Self::new(
-                S::CONFLICT,
-                "quota_reached",
-                "The quota is reached",
-                format!(
-                    "the organisation may have {most} keys in their grace at once, and has them; \
-                     revoke one, or rotate without grace_seconds"
-                ),
-            ),
-            ApiError::KeyRotation(KeyRotationRefusal::Inactive) => Self::new(
-                S::CONFLICT,
-                "key_expired",
-                "The key has expired",
-                "a key that was revoked or has expired cannot be rotated; create a new one",
-            ),
-            ApiError::Store(StoreError::Unavailable(_)) => Self::new(
-                S::SERVICE_UNAVAILABLE,
-                "store_unavailable",
-                "The store is unavailable",
-                "the store cannot be asked now; try again",
-            )
-            .retry(RETRY_LATER)
-            .fault(Fault::Dependency),
-            ApiError::TimedOut => Self::new(
-                S::SERVICE_UNAVAILABLE,
-                "request_timeout",
-                "The request took too long",
-                "the answer was not ready in time; whether anything was done is not known",
-            )
-            .retry(RETRY_SOON)
-            .fault(Fault::Dependency),
-            ApiError::Store(StoreError::Refused(_) | StoreError::Corrupt(_))
-            | ApiError::Internal(_) => internal(),
-        }
-    }
-
-    fn new(
-        status: StatusCode,
-        code: &'static str,
-        title: &'static str,
-        detail: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        let detail = detail.into();
-        let fault = Fault::Client;
-        Self { status, code, title, detail, retry_after: None, quota: None, fault }
-    }
-
-    fn retry(self, after: Duration) -> Self {
-        Self { retry_after: Some(after), ..self }
-    }
-
-    fn quota(self, counted: Counted, quota: RateLimitState) -> Self {
-        Self { quota: Some((counted, quota)), ..self }
-    }
-
-    fn fault(self, fault: Fault) -> Self {
-        Self { fault, ..self }
+    /// The path of its page, which is also its `type`: a relative reference, RFC 9457 section 3.1.1.
+    pub fn page(&self) -> String {
+        format!("/problems/{}", self.code)
     }
 }
 
-fn over_month(events_per_month: u32, left: u32, events: u32) -> String {
-    let quota = format!("the quota of {events_per_month} a month (UTC)");
-    if events > events_per_month {
-        format!(
-            "{events} events are more than {quota}, of which {left} are left; send smaller batches"
-        )
-    } else {
-        format!("{events} events are more than the {left} left of {quota}; send smaller batches")
-    }
+/// The problem with this code.
+pub(super) fn find(code: &str) -> Option<&'static Problem> {
+    PROBLEMS.iter().find(|problem| problem.code == code)
 }
 
-fn internal() -> Problem {
-    Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        "Something went wrong here",
-        "the operator finds the cause in the log under the trace id",
-    )
-    .fault(Fault::Internal)
-}
+macro_rules! problems {
+    ($($name:ident: $status:literal, $code:literal, $title:literal, $remedy:literal;)+) => {
+        $(pub(super) const $name: Problem =
+            Problem { code: $code, status: $status, title: $title, remedy: $remedy };)+
 
-fn auth(error: &AuthError) -> Problem {
-    let busy = |detail| {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        Problem::new(status, "auth_unavailable", "The key cannot be verified now", detail)
-            .fault(Fault::Dependency)
+        /// Every problem, by status and code.
+        pub const PROBLEMS: &[Problem] = &[$($name),+];
     };
-    match error {
-        AuthError::Malformed | AuthError::Unknown | AuthError::WrongSecret | AuthError::Expired => {
-            Problem::of(&ApiError::KeyInvalid)
-        }
-        AuthError::Unavailable(_) => {
-            busy("keys cannot be verified now; try again").retry(RETRY_LATER)
-        }
-        AuthError::Busy => busy("too many keys are being verified; try again").retry(RETRY_SOON),
-        AuthError::Throttled { retry_after } => Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too_many_failed_keys",
-            "Too many keys were not valid",
-            "too many keys from your address were not valid; only those that have been used here \
-             before are taken now",
-        )
-        .retry(*retry_after),
-    }
 }
 
-fn accept(error: &AcceptError) -> Problem {
-    let unavailable = |code, title, detail, wait| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail).retry(wait)
-    };
-    match error {
-        AcceptError::Journal(AppendError::Full) => unavailable(
-            "journal_full",
-            "The journal is full",
-            "the store is behind and the journal has no room; nothing was accepted",
-            RETRY_LATER,
-        ),
-        AcceptError::Journal(AppendError::Busy) => unavailable(
-            "journal_busy",
-            "The journal is busy",
-            "too many requests wait for the journal; nothing was accepted",
-            RETRY_SOON,
-        ),
-        AcceptError::Journal(AppendError::Poisoned) => unavailable(
-            "journal_unavailable",
-            "The journal is unavailable",
-            "the journal could not be written and takes nothing until the server is restarted",
-            RETRY_AFTER_RESTART,
-        ),
-        AcceptError::Journal(AppendError::Closed) => unavailable(
-            "shutting_down",
-            "The server is shutting down",
-            "the server is shutting down; nothing was accepted",
-            RETRY_LATER,
-        ),
-        AcceptError::Journal(AppendError::TooLarge) => Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "payload_too_large",
-            "The request is too large",
-            "the events together are more than one request may hold",
-        ),
-        AcceptError::Record(_) => internal(),
-    }
-}
-
-fn delivery(refusal: DeliveryRefusal) -> Problem {
-    let conflict = |code, title, detail| Problem::new(StatusCode::CONFLICT, code, title, detail);
-    match refusal {
-        DeliveryRefusal::NotFound => Problem::of(&ApiError::NotFound),
-        DeliveryRefusal::EndpointRemoved => conflict(
-            "endpoint_removed",
-            "The endpoint was removed",
-            "there is no such endpoint any more",
-        ),
-        DeliveryRefusal::EndpointDisabled => conflict(
-            "endpoint_disabled",
-            "The endpoint is disabled",
-            "enable the endpoint first; that makes its pending deliveries due, too",
-        ),
-        DeliveryRefusal::InProgress => conflict(
-            "in_progress",
-            "An attempt is in flight",
-            "wait for the attempt that is in flight",
-        ),
-        DeliveryRefusal::Finished => conflict(
-            "delivery_finished",
-            "The delivery is finished",
-            "only a pending delivery can be cancelled",
-        ),
-    }
+problems! {
+    INCOMPLETE_BODY: 400, "incomplete_body", "Incomplete body",
+        "The connection closed before the body was complete. Send the request again.";
+    MALFORMED_JSON: 400, "malformed_json", "Malformed JSON",
+        "Send valid JSON. `detail` gives line and column of the first syntax error.";
+    UNAUTHORIZED: 401, "unauthorized", "Missing or invalid API key",
+        "Send a valid key as `X-API-Key: <key>` or `Authorization: Bearer <key>`, not two different ones.";
+    OPERATOR_KEY_REQUIRED: 403, "operator_key_required", "Operator key required",
+        "The route is for operators. Use an operator's key.";
+    ORG_SUSPENDED: 403, "organisation_suspended", "Organisation suspended",
+        "Ask the operator. The organisation's data is kept.";
+    SCOPE_REQUIRED: 403, "scope_required", "Missing scope",
+        "Use a key with the scope that `detail` names.";
+    TENANT_KEY_REQUIRED: 403, "tenant_key_required", "Organisation key required",
+        "The route is for organisations. Use an organisation's key, not an operator's.";
+    NOT_FOUND: 404, "not_found", "Not found",
+        "Check path and id: the route does not exist, or the resource does not, or it is not yours.";
+    METHOD_NOT_ALLOWED: 405, "method_not_allowed", "Method not allowed",
+        "Use a method that the header `Allow` lists.";
+    DELIVERY_FINISHED: 409, "delivery_finished", "Delivery finished",
+        "Only a pending delivery can be cancelled.";
+    ENDPOINT_DISABLED: 409, "endpoint_disabled", "Endpoint disabled",
+        "Enable the endpoint, which makes its pending deliveries due, then retry or replay.";
+    ENDPOINT_REMOVED: 409, "endpoint_removed", "Endpoint deleted",
+        "The endpoint was deleted. Replay the event to another endpoint.";
+    EVENT_UNSTORABLE: 409, "event_unstorable", "Event rejected by the store",
+        "The store still rejects the event. `detail` gives the reason.";
+    IN_PROGRESS: 409, "in_progress", "Attempt in flight",
+        "Wait for the outcome of the attempt.";
+    KEY_EXPIRED: 409, "key_expired", "Key expired",
+        "A revoked or expired key cannot be rotated. Create a new one.";
+    KEY_ROTATED: 409, "key_rotated", "Key already rotated",
+        "The key is in its grace period. Rotate its successor, which `detail` names.";
+    QUOTA_REACHED: 409, "quota_reached", "Quota reached",
+        "Remove one, or ask the operator for a higher quota.";
+    TOO_MANY_SECRETS: 409, "too_many_secrets", "Too many secrets",
+        "Three earlier secrets still sign. Wait until one ends, or rotate with `\"overlap_seconds\": 0`.";
+    PAYLOAD_TOO_LARGE: 413, "payload_too_large", "Request too large",
+        "Send less. `detail` names the limit.";
+    UNSUPPORTED_MEDIA_TYPE: 415, "unsupported_media_type", "Unsupported media type",
+        "Send the `Content-Type` that `detail` names.";
+    VALIDATION_FAILED: 422, "validation_failed", "Validation failed",
+        "Correct every field that `errors` lists. `pointer` locates each one in the body.";
+    BATCH_OVER_MONTH: 429, "batch_over_month", "Batch exceeds the monthly quota",
+        "Send smaller batches: `detail` tells how many events are left this month. The same batch passes after `Retry-After`; without that header it never does.";
+    BATCH_OVER_RATE_LIMIT: 429, "batch_over_rate_limit", "Batch exceeds the rate limit",
+        "Send smaller batches. A batch with more events than the burst limit never passes.";
+    BYTE_RATE_LIMITED: 429, "byte_rate_limited", "Byte rate limit exceeded",
+        "Wait `Retry-After` seconds. `RateLimit` tells how many bytes are left.";
+    MONTH_USED_UP: 429, "month_used_up", "Monthly quota exceeded",
+        "Wait until the next month (UTC), when `Retry-After` ends, or ask the operator.";
+    RATE_LIMITED: 429, "rate_limited", "Rate limit exceeded",
+        "Wait `Retry-After` seconds. `RateLimit` tells how many events are left.";
+    TOO_MANY_FAILED_KEYS: 429, "too_many_failed_keys", "Too many invalid keys",
+        "Your address sent too many invalid keys. Wait `Retry-After` seconds, or use a key that this server has seen before.";
+    INTERNAL: 500, "internal", "Internal error",
+        "Report the `trace_id` to the operator, who finds the cause in the log under it.";
+    AUTH_UNAVAILABLE: 503, "auth_unavailable", "Authentication unavailable",
+        "Keys cannot be verified or created now. Try again after `Retry-After`.";
+    JOURNAL_BUSY: 503, "journal_busy", "Journal busy",
+        "Nothing was accepted. Try again after `Retry-After`.";
+    JOURNAL_FULL: 503, "journal_full", "Journal full",
+        "Nothing was accepted. Try again after `Retry-After`.";
+    JOURNAL_UNAVAILABLE: 503, "journal_unavailable", "Journal unavailable",
+        "Nothing was accepted. Try again once the operator has restarted the server.";
+    REQUEST_TIMEOUT: 503, "request_timeout", "Request timed out",
+        "The request may have taken effect. Try again; give events a `dedup_id` to make that safe.";
+    SECRETS_UNREADABLE: 503, "secrets_unreadable", "Secrets unreadable",
+        "Tell the operator: the server's `SECRETS_KEY` lacks the key that encrypts the secrets.";
+    SHUTTING_DOWN: 503, "shutting_down", "Server shutting down",
+        "Nothing was accepted. Try again after `Retry-After`, or another server.";
+    STORE_UNAVAILABLE: 503, "store_unavailable", "Store unavailable",
+        "Try again after `Retry-After`.";
 }
 
 #[cfg(test)]
@@ -409,35 +117,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrong_secret_is_told_like_an_unknown_key() {
-        let told = |error: AuthError| {
-            let problem = Problem::of(&error.into());
-            (problem.status, problem.code, problem.detail)
-        };
-        let unknown = told(AuthError::Unknown);
-        for other in [AuthError::Malformed, AuthError::WrongSecret, AuthError::Expired] {
-            assert_eq!(told(other), unknown);
-        }
-    }
-
-    #[test]
-    fn journals_refusals_say_when_to_come_back() {
-        for error in
-            [AppendError::Full, AppendError::Busy, AppendError::Poisoned, AppendError::Closed]
-        {
-            let problem = Problem::of(&AcceptError::Journal(error).into());
-            assert_eq!(problem.status, StatusCode::SERVICE_UNAVAILABLE);
-            assert!(problem.retry_after.is_some(), "{}", problem.code);
-        }
-    }
-
-    #[test]
-    fn causes_on_our_side_are_not_told() {
-        let problem = Problem::of(&ApiError::internal("the disk is on fire"));
-        assert_eq!((problem.code, problem.fault), ("internal", Fault::Internal));
-        assert!(!problem.detail.contains("fire"));
-        let corrupt = StoreError::Corrupt("row 7".to_owned());
-        let problem = Problem::of(&ApiError::Store(corrupt));
-        assert_eq!((problem.code, problem.fault), ("internal", Fault::Internal));
+    fn registry_is_sorted_and_has_each_code_once() {
+        let keys: Vec<_> = PROBLEMS.iter().map(|problem| (problem.status, problem.code)).collect();
+        assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
+        let mut codes: Vec<_> = PROBLEMS.iter().map(|problem| problem.code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), PROBLEMS.len());
     }
 }

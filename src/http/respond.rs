@@ -9,12 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::problem::{Fault, Problem};
+use super::error_detail::Fault;
 use super::ratelimit_headers;
 use crate::domain::{TraceId, Violation};
-
-/// The prefix of a problem's `type`; its code is appended.
-const TYPE_PREFIX: &str = "urn:hookgate:problem:";
 
 /// The body of an error answer, RFC 9457 section 3.
 #[derive(Serialize)]
@@ -22,7 +19,7 @@ struct ProblemBody<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
-    detail: &'a str,
+    detail: String,
     code: &'a str,
     trace_id: String,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -74,36 +71,41 @@ pub(super) fn no_content() -> Response {
 
 /// An error as the caller gets it. Logs the error, loudly where operators should know of it.
 pub(super) fn problem(error: &ApiError, trace_id: TraceId) -> Response {
-    let problem = Problem::of(error);
-    match problem.fault {
+    match error.fault() {
         Fault::Client => tracing::debug!(%trace_id, refusal = ?error, "request refused"),
         Fault::Dependency => tracing::warn!(%trace_id, cause = ?error, "request failed"),
         Fault::Internal => tracing::error!(%trace_id, cause = ?error, "request failed"),
     }
-    let mut response = Response::new(Body::from(problem_body(error, &problem, trace_id)));
-    *response.status_mut() = problem.status;
+    let mut response = Response::new(Body::from(problem_body(error, trace_id)));
+    *response.status_mut() = status(error);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(wait) = problem.retry_after {
+    if let Some(wait) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(ratelimit_headers::whole_seconds(wait)));
     }
-    if let Some((counted, quota)) = problem.quota {
-        ratelimit_headers::write_headers(headers, counted, quota);
+    if let Some((counted, state)) = error.rate_limit() {
+        ratelimit_headers::write_headers(headers, counted, state);
     }
-    if problem.status == StatusCode::UNAUTHORIZED {
+    if error.problem().status == 401 {
         let challenge = HeaderValue::from_static("ApiKey realm=\"hookgate\"");
         headers.insert(WWW_AUTHENTICATE, challenge);
     }
     response
 }
 
-fn problem_body(error: &ApiError, problem: &Problem, trace_id: TraceId) -> Vec<u8> {
+fn status(error: &ApiError) -> StatusCode {
+    // The registry holds valid codes only; the other branch is never taken.
+    StatusCode::from_u16(error.problem().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn problem_body(error: &ApiError, trace_id: TraceId) -> Vec<u8> {
+    let problem = error.problem();
     let errors: &[Violation] = if let ApiError::Invalid(all) = error { all } else { &[] };
     let body = ProblemBody {
-        r#type: format!("{TYPE_PREFIX}{}", problem.code),
+        r#type: problem.page(),
         title: problem.title,
-        status: problem.status.as_u16(),
-        detail: &problem.detail,
+        status: problem.status,
+        detail: error.to_string(),
         code: problem.code,
         trace_id: trace_id.to_string(),
         errors,
@@ -117,7 +119,7 @@ fn problem_body(error: &ApiError, problem: &Problem, trace_id: TraceId) -> Vec<u
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = Problem::of(&self).status;
+        *response.status_mut() = status(&self);
         response.extensions_mut().insert(Arc::new(self));
         response
     }

@@ -8,7 +8,7 @@ use axum::routing::{MethodFilter, on};
 use super::error::ApiError;
 use super::routes::{
     audit, dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health,
-    keys, metrics, orgs, own_keys, own_org, replays,
+    keys, metrics, orgs, own_keys, own_org, problems, replays,
 };
 use super::state::AppState;
 use crate::domain::Scope;
@@ -25,7 +25,7 @@ pub enum Access {
     Tenant(Option<Scope>),
     /// An operator's with this scope.
     Operator(Scope),
-    /// None: probes and scrapers.
+    /// None: documentation, probes and scrapers.
     Anyone,
 }
 
@@ -97,7 +97,7 @@ fn table() -> Table {
         .get(READ_EVENTS, "/api/replays", replays::list)
         .get(READ_EVENTS, "/api/replays/{id}", replays::one)
         .post(ENDPOINTS, "/api/replays/{id}/cancel", replays::cancel)
-        // Themselves.
+        // The caller's own organisation.
         .get(ANY_TENANT, "/api/org", own_org::own)
         .post(KEYS, "/api/keys", own_keys::create)
         .get(KEYS, "/api/keys", own_keys::list)
@@ -121,7 +121,8 @@ fn table() -> Table {
         .delete(CHANGE_ALL, "/api/admin/keys/{id}", keys::revoke)
         .post(CHANGE_ALL, "/api/admin/keys/{id}/rotate", keys::rotate)
         .get(READ_ALL, "/api/admin/audit", audit::list)
-        // Probes and scrapers.
+        // Documentation, probes and scrapers.
+        .get(Access::Anyone, "/problems/{code}", problems::page)
         .get(Access::Anyone, "/api/health", health::report)
         .get(Access::Anyone, "/health/live", health::live)
         .get(Access::Anyone, "/health/ready", health::ready)

@@ -4,26 +4,25 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hookgate::http::{Access, route_table};
+use hookgate::http::{Access, PROBLEMS, route_table};
 
 use super::{files_below, root};
 
 #[test]
-fn every_code_of_a_problem_is_explained_in_docs_errors_and_no_other() {
-    let problems = fs::read_to_string(root().join("src/http/problem.rs")).unwrap();
-    let code = problems.split("#[cfg(test)]").next().unwrap();
-    // Titles and details are sentences; words in snake case are codes.
-    let codes: BTreeSet<&str> = code.split('"').skip(1).step_by(2).filter(|t| is_code(t)).collect();
-    assert!(codes.contains("malformed_json") && codes.contains("internal"), "{codes:?}");
-
+fn every_problem_is_in_docs_errors_with_its_status_and_no_other() {
+    let registry: BTreeSet<(u16, &str)> =
+        PROBLEMS.iter().map(|problem| (problem.status, problem.code)).collect();
     let errors = fs::read_to_string(root().join("docs/errors.md")).unwrap();
     let (_, errors) = errors.split_once("\n## Every code\n").unwrap();
     // Rows such as | 503 | `journal_full`, `journal_busy` | what to do |
-    let rows = errors.lines().filter(|line| line.starts_with('|'));
-    let rows = rows.filter_map(|row| row.split('|').nth(2));
-    let explained: BTreeSet<&str> =
-        rows.flat_map(|cell| cell.split('`')).filter(|t| is_code(t) && *t != "code").collect();
-    assert_eq!(codes, explained);
+    let mut documented = BTreeSet::new();
+    for row in errors.lines().filter(|line| line.starts_with('|')) {
+        let mut cells = row.split('|').skip(1).map(str::trim);
+        let (status, codes) = (cells.next().unwrap(), cells.next().unwrap());
+        let Ok(status) = status.parse() else { continue };
+        documented.extend(codes.split('`').filter(|text| is_code(text)).map(|code| (status, code)));
+    }
+    assert_eq!(registry, documented);
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(super) mod metrics;
 pub(super) mod orgs;
 pub(super) mod own_keys;
 pub(super) mod own_org;
+pub(super) mod problems;
 pub(super) mod replays;
 
 mod post_events;

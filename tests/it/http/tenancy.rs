@@ -197,16 +197,14 @@ async fn months_events_run_out_and_come_back_with_the_next_month() {
     server.post("/api/events/batch", &tenant.key, two.clone()).await.expect(202);
     let answer = server.post("/api/events/batch", &tenant.key, two).await;
     let problem = answer.expect_problem(429, "batch_over_month");
-    let told =
-        "2 events are more than the 1 left of the quota of 3 a month (UTC); send smaller batches";
+    let told = "the batch has 2 events; 1 of 3 are left this month (UTC); send smaller batches";
     assert_eq!(problem["detail"], told);
     // Twelve hours of January are left.
     assert_eq!(answer.header("retry-after"), "43200");
     let four = format!("[{EVENT},{EVENT},{EVENT},{EVENT}]");
     let answer = server.post("/api/events/batch", &tenant.key, four.clone()).await;
     let problem = answer.expect_problem(429, "batch_over_month");
-    let told = "4 events are more than the quota of 3 a month (UTC), of which 1 are left; send smaller \
-                batches";
+    let told = "the batch has 4 events; 1 of 3 are left this month (UTC); send smaller batches";
     assert_eq!(problem["detail"], told);
     assert!(!answer.headers.contains_key("retry-after"), "it would not pass then either");
     server.post("/api/events", &tenant.key, EVENT).await.expect(202);
@@ -269,7 +267,7 @@ async fn limits_change_while_running_and_hold_from_the_next_request() {
     assert!(bytes_left().await.is_some_and(|left| left < most));
     let answer = server.post("/api/events", &tenant.key, EVENT).await;
     let problem = answer.expect_problem(429, "byte_rate_limited");
-    assert_eq!(problem["detail"], "the limit of 80 bytes a minute is reached");
+    assert_eq!(problem["detail"], "the limit of 80 bytes per minute is reached");
     assert_ne!(answer.header("retry-after"), "0");
     let policy = "\"bytes\";q=80;w=60;qu=\"content-bytes\"";
     assert_eq!(answer.header("ratelimit-policy"), policy);
@@ -285,7 +283,7 @@ async fn quotas_of_keys_and_endpoints_are_told_and_held() {
     limit(&server, &tenant, r#"{"keys_max":1,"endpoints_max":0}"#).await;
     let answer = server.post("/api/keys", &tenant.key, r#"{"name":"x"}"#).await;
     let problem = answer.expect_problem(409, "quota_reached");
-    assert_eq!(problem["detail"], "the organisation may have 1 keys, and has them");
+    assert_eq!(problem["detail"], "keys quota (1) reached");
     let endpoint = r#"{"url":"https://example.com/"}"#;
     let answer = server.post("/api/endpoints", &tenant.key, endpoint).await;
     answer.expect_problem(409, "quota_reached");
@@ -331,7 +329,10 @@ async fn rotating_with_grace_gives_no_more_keys_than_twice_the_quota() {
     }
     let hashes = server.metrics.auth_hashes_total.get();
     let problem = rotate(&id, r#"{"grace_seconds":60}"#).await.expect_problem(409, "quota_reached");
-    assert!(text(&problem["detail"]).contains("2 keys in their grace"), "{problem}");
+    assert!(
+        text(&problem["detail"]).contains("2 rotated keys are in their grace period"),
+        "{problem}"
+    );
     assert_eq!(server.metrics.auth_hashes_total.get(), hashes);
     let new = rotate(&id, "{}").await.expect(201);
     server.clock.advance(Duration::from_mins(1));

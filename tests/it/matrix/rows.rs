@@ -97,6 +97,7 @@ pub(super) const ROWS: &[Row] = &[
     row("DELETE", "/api/admin/keys/{id}"),
     with("POST", "/api/admin/keys/{id}/rotate", &["{}", r#"{"grace_seconds":60}"#]),
     row("GET", "/api/admin/audit"),
+    row("GET", "/problems/{code}"),
     row("GET", "/api/health"),
     row("GET", "/health/live"),
     row("GET", "/health/ready"),
@@ -136,7 +137,7 @@ pub(super) fn variants(route: &Route) -> Vec<Variant> {
     let paths: Vec<String> = if route.path.contains("{id}") {
         IDS.iter().map(|id| route.path.replace("{id}", id)).collect()
     } else {
-        vec![route.path.to_owned()]
+        vec![route.path.replace("{code}", "not_found")]
     };
     let mut variants = Vec::new();
     for path in paths {

@@ -349,7 +349,7 @@ impl Answer {
         assert_eq!(problem["code"], code, "{problem}");
         assert_eq!(problem["status"], status);
         assert_eq!(self.header("content-type"), "application/problem+json");
-        assert_eq!(problem["type"], format!("urn:hookgate:problem:{code}"));
+        assert_eq!(problem["type"], format!("/problems/{code}"));
         assert_eq!(problem["trace_id"], self.header("x-trace-id"));
         let explained = ERRORS.lines().any(|line| {
             line.starts_with(&format!("| {status} |")) && line.contains(&format!("`{code}`"))

@@ -1,0 +1,393 @@
+//! What each error tells its caller and the operator: problem, detail, waiting time, fault.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::error::ApiError;
+use super::problem::{self, Problem};
+use super::ratelimit_headers::{self, Counted};
+use crate::auth::AuthError;
+use crate::domain::{KeyRotationRefusal, SecretRotationRefusal, Violation};
+use crate::ingest::AcceptError;
+use crate::journal::AppendError;
+use crate::limit::RateLimitState;
+use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
+
+/// The wait when a shortage passes by itself.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+/// The wait when something else must recover or catch up.
+const RETRY_LATER: Duration = Duration::from_secs(5);
+/// The wait when an operator must restart the server.
+const RETRY_AFTER_RESTART: Duration = Duration::from_secs(30);
+
+/// Who is at fault, and so how loudly an error is logged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    /// The caller. Also a journal that refuses events: it has logged that itself, and one log line per
+    /// refused request would say no more than the counter does.
+    Client,
+    /// The store, or a lack of time: it passes.
+    Dependency,
+    /// The program or the machine: an operator should look.
+    Internal,
+}
+
+impl ApiError {
+    /// The kind of problem: status, code and title.
+    pub(super) fn problem(&self) -> &'static Problem {
+        match self {
+            Self::MalformedJson(_) => &problem::MALFORMED_JSON,
+            Self::IncompleteBody => &problem::INCOMPLETE_BODY,
+            Self::Invalid(_) => &problem::VALIDATION_FAILED,
+            Self::TooLarge { .. } => &problem::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType { .. } => &problem::UNSUPPORTED_MEDIA_TYPE,
+            Self::KeyMissing | Self::KeyInvalid => &problem::UNAUTHORIZED,
+            Self::Auth(error) => of_auth(error),
+            Self::OperatorKeyRequired => &problem::OPERATOR_KEY_REQUIRED,
+            Self::TenantKeyRequired => &problem::TENANT_KEY_REQUIRED,
+            Self::ScopeRequired(_) => &problem::SCOPE_REQUIRED,
+            Self::OrgSuspended => &problem::ORG_SUSPENDED,
+            Self::MonthUsedUp { .. } => &problem::MONTH_USED_UP,
+            Self::BatchOverMonth { .. } => &problem::BATCH_OVER_MONTH,
+            Self::ByteRateLimited { .. } => &problem::BYTE_RATE_LIMITED,
+            Self::RateLimited { .. } => &problem::RATE_LIMITED,
+            Self::BatchOverRateLimit { .. } => &problem::BATCH_OVER_RATE_LIMIT,
+            Self::NotFound | Self::RouteNotFound => &problem::NOT_FOUND,
+            Self::MethodNotAllowed => &problem::METHOD_NOT_ALLOWED,
+            Self::StillRefused(_) => &problem::EVENT_UNSTORABLE,
+            Self::IssueBusy => &problem::AUTH_UNAVAILABLE,
+            Self::TimedOut => &problem::REQUEST_TIMEOUT,
+            Self::Accept(error) => of_accept(error),
+            Self::Delivery(refusal) => of_delivery(*refusal),
+            Self::Add(_, AddRefusal::OverQuota(_)) => &problem::QUOTA_REACHED,
+            Self::Add(_, AddRefusal::OrgDeleted) | Self::Plan(PlanRefusal::NotFound) => {
+                &problem::NOT_FOUND
+            }
+            Self::Plan(PlanRefusal::EndpointDisabled) => &problem::ENDPOINT_DISABLED,
+            Self::Rotation(refusal) => of_rotation(*refusal),
+            Self::KeyRotation(refusal) => of_key_rotation(*refusal),
+            Self::Store(StoreError::Unavailable(_)) => &problem::STORE_UNAVAILABLE,
+            Self::Store(StoreError::Refused(_) | StoreError::Corrupt(_)) | Self::Internal(_) => {
+                &problem::INTERNAL
+            }
+        }
+    }
+
+    /// Who is at fault.
+    pub(super) fn fault(&self) -> Fault {
+        match self {
+            Self::Auth(AuthError::Unavailable(_) | AuthError::Busy)
+            | Self::IssueBusy
+            | Self::TimedOut
+            | Self::Store(StoreError::Unavailable(_)) => Fault::Dependency,
+            Self::Rotation(SecretRotationRefusal::Unreadable)
+            | Self::Accept(AcceptError::Record(_))
+            | Self::Store(_)
+            | Self::Internal(_) => Fault::Internal,
+            _ => Fault::Client,
+        }
+    }
+
+    /// When the same request may succeed.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. }
+            | Self::ByteRateLimited { retry_after, .. }
+            | Self::MonthUsedUp { retry_after, .. }
+            | Self::Auth(AuthError::Throttled { retry_after }) => Some(*retry_after),
+            Self::BatchOverMonth { retry_after, .. } => *retry_after,
+            Self::Auth(AuthError::Busy)
+            | Self::IssueBusy
+            | Self::TimedOut
+            | Self::Accept(AcceptError::Journal(AppendError::Busy)) => Some(RETRY_SOON),
+            Self::Auth(AuthError::Unavailable(_))
+            | Self::Store(StoreError::Unavailable(_))
+            | Self::Accept(AcceptError::Journal(AppendError::Full | AppendError::Closed)) => {
+                Some(RETRY_LATER)
+            }
+            Self::Accept(AcceptError::Journal(AppendError::Poisoned)) => Some(RETRY_AFTER_RESTART),
+            _ => None,
+        }
+    }
+
+    /// What the caller may send, where a rate limit refused the request.
+    pub(super) fn rate_limit(&self) -> Option<(Counted, RateLimitState)> {
+        match self {
+            Self::ByteRateLimited { quota, .. } => Some((Counted::Bytes, *quota)),
+            Self::RateLimited { quota, .. } | Self::BatchOverRateLimit { quota, .. } => {
+                Some((Counted::Events, *quota))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn of_auth(error: &AuthError) -> &'static Problem {
+    match error {
+        AuthError::Malformed | AuthError::Unknown | AuthError::WrongSecret | AuthError::Expired => {
+            &problem::UNAUTHORIZED
+        }
+        AuthError::Unavailable(_) | AuthError::Busy => &problem::AUTH_UNAVAILABLE,
+        AuthError::Throttled { .. } => &problem::TOO_MANY_FAILED_KEYS,
+    }
+}
+
+fn of_accept(error: &AcceptError) -> &'static Problem {
+    match error {
+        AcceptError::Journal(AppendError::Full) => &problem::JOURNAL_FULL,
+        AcceptError::Journal(AppendError::Busy) => &problem::JOURNAL_BUSY,
+        AcceptError::Journal(AppendError::Poisoned) => &problem::JOURNAL_UNAVAILABLE,
+        AcceptError::Journal(AppendError::Closed) => &problem::SHUTTING_DOWN,
+        AcceptError::Journal(AppendError::TooLarge) => &problem::PAYLOAD_TOO_LARGE,
+        AcceptError::Record(_) => &problem::INTERNAL,
+    }
+}
+
+fn of_delivery(refusal: DeliveryRefusal) -> &'static Problem {
+    match refusal {
+        DeliveryRefusal::NotFound => &problem::NOT_FOUND,
+        DeliveryRefusal::EndpointRemoved => &problem::ENDPOINT_REMOVED,
+        DeliveryRefusal::EndpointDisabled => &problem::ENDPOINT_DISABLED,
+        DeliveryRefusal::InProgress => &problem::IN_PROGRESS,
+        DeliveryRefusal::Finished => &problem::DELIVERY_FINISHED,
+    }
+}
+
+fn of_rotation(refusal: SecretRotationRefusal) -> &'static Problem {
+    match refusal {
+        SecretRotationRefusal::NotFound => &problem::NOT_FOUND,
+        SecretRotationRefusal::TooManySecrets => &problem::TOO_MANY_SECRETS,
+        SecretRotationRefusal::Unreadable => &problem::SECRETS_UNREADABLE,
+    }
+}
+
+fn of_key_rotation(refusal: KeyRotationRefusal) -> &'static Problem {
+    match refusal {
+        KeyRotationRefusal::NotFound => &problem::NOT_FOUND,
+        KeyRotationRefusal::AlreadyRotated(_) => &problem::KEY_ROTATED,
+        KeyRotationRefusal::OverQuota(_) => &problem::QUOTA_REACHED,
+        KeyRotationRefusal::Inactive => &problem::KEY_EXPIRED,
+    }
+}
+
+/// The detail of this occurrence, in one sentence for people. It never shows an internal cause.
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MalformedJson(error) => f.write_str(error),
+            Self::IncompleteBody => f.write_str("the body ended before it was complete"),
+            Self::Invalid(violations) => write_violations(f, violations),
+            Self::TooLarge { what, bytes_max } => {
+                write!(f, "{what} may have at most {bytes_max} bytes")
+            }
+            Self::UnsupportedMediaType { taken } => {
+                write!(f, "send the header Content-Type: {taken}")
+            }
+            Self::KeyMissing => {
+                f.write_str("send your API key as X-API-Key, or as Authorization: Bearer")
+            }
+            Self::KeyInvalid => f.write_str("the API key is invalid or expired"),
+            Self::Auth(error) => write_auth(f, error),
+            Self::OperatorKeyRequired => {
+                f.write_str("this route is for operators; the key belongs to an organisation")
+            }
+            Self::TenantKeyRequired => {
+                f.write_str("this route is for organisations; the key belongs to an operator")
+            }
+            Self::ScopeRequired(scopes) => write!(f, "the key needs the scope {scopes}"),
+            Self::OrgSuspended => {
+                f.write_str("the operator has suspended the organisation; its data is kept")
+            }
+            Self::MonthUsedUp { events_per_month, .. } => {
+                write!(f, "the quota of {events_per_month} events per month (UTC) is used up")
+            }
+            Self::BatchOverMonth { events_per_month, left, events, .. } => write!(
+                f,
+                "the batch has {events} events; {left} of {events_per_month} are left this month \
+                 (UTC); send smaller batches"
+            ),
+            Self::ByteRateLimited { quota, .. } => {
+                write!(f, "the limit of {} bytes per minute is reached", quota.limit)
+            }
+            Self::RateLimited { quota, retry_after } => write!(
+                f,
+                "the limit of {} events per minute is reached; try again in {} s",
+                quota.limit,
+                ratelimit_headers::whole_seconds(*retry_after)
+            ),
+            Self::BatchOverRateLimit { quota, events } => write!(
+                f,
+                "the batch has {events} events; at most {} can be sent at once; send smaller batches",
+                quota.burst
+            ),
+            Self::RouteNotFound => f.write_str("there is no such route"),
+            Self::MethodNotAllowed => f.write_str("use a method that the header Allow lists"),
+            Self::StillRefused(why) => f.write_str(why),
+            Self::IssueBusy => {
+                f.write_str("too many keys are being created; nothing was done, try again")
+            }
+            Self::TimedOut => f.write_str(
+                "the answer was not ready in time; the request may still have taken effect",
+            ),
+            Self::Accept(error) => write_accept(f, error),
+            Self::Delivery(refusal) => f.write_str(delivery_detail(*refusal)),
+            Self::Plan(PlanRefusal::EndpointDisabled) => {
+                f.write_str(delivery_detail(DeliveryRefusal::EndpointDisabled))
+            }
+            Self::Add(what, AddRefusal::OverQuota(most)) => {
+                write!(f, "{what} quota ({most}) reached")
+            }
+            Self::Rotation(refusal) => f.write_str(rotation_detail(*refusal)),
+            Self::KeyRotation(refusal) => write_key_rotation(f, *refusal),
+            Self::NotFound
+            | Self::Add(_, AddRefusal::OrgDeleted)
+            | Self::Plan(PlanRefusal::NotFound) => f.write_str(NOT_FOUND),
+            Self::Store(StoreError::Unavailable(_)) => {
+                f.write_str("the store does not answer; try again")
+            }
+            Self::Store(StoreError::Refused(_) | StoreError::Corrupt(_)) | Self::Internal(_) => {
+                f.write_str(INTERNAL)
+            }
+        }
+    }
+}
+
+const NOT_FOUND: &str = "there is no resource with this id, or it is not yours";
+const INTERNAL: &str = "the operator finds the cause in the log under the trace id";
+
+/// The violation itself if there is one, since many clients log nothing but the detail.
+fn write_violations(f: &mut fmt::Formatter<'_>, violations: &[Violation]) -> fmt::Result {
+    match violations {
+        [only] if only.field.is_empty() => f.write_str(&only.message),
+        [only] => match only.index {
+            Some(index) => write!(f, "event {index}: {} {}", only.field, only.message),
+            None => write!(f, "{} {}", only.field, only.message),
+        },
+        many => write!(f, "{} fields are invalid, see errors", many.len()),
+    }
+}
+
+fn write_auth(f: &mut fmt::Formatter<'_>, error: &AuthError) -> fmt::Result {
+    match error {
+        AuthError::Malformed | AuthError::Unknown | AuthError::WrongSecret | AuthError::Expired => {
+            fmt::Display::fmt(&ApiError::KeyInvalid, f)
+        }
+        AuthError::Unavailable(_) => f.write_str("keys cannot be verified now; try again"),
+        AuthError::Busy => f.write_str("too many keys are being verified; try again"),
+        AuthError::Throttled { .. } => f.write_str(
+            "too many keys from your address were invalid; this server accepts only keys that it \
+             has seen before from there, for now",
+        ),
+    }
+}
+
+fn write_accept(f: &mut fmt::Formatter<'_>, error: &AcceptError) -> fmt::Result {
+    f.write_str(match error {
+        AcceptError::Journal(AppendError::Full) => {
+            "the store is behind and the journal is full; nothing was accepted"
+        }
+        AcceptError::Journal(AppendError::Busy) => {
+            "too many requests wait for the journal; nothing was accepted"
+        }
+        AcceptError::Journal(AppendError::Poisoned) => {
+            "a journal write failed; the journal accepts nothing until the server is restarted"
+        }
+        AcceptError::Journal(AppendError::Closed) => {
+            "the server is shutting down; nothing was accepted"
+        }
+        AcceptError::Journal(AppendError::TooLarge) => {
+            "the events together exceed the size of one request"
+        }
+        AcceptError::Record(_) => INTERNAL,
+    })
+}
+
+const fn delivery_detail(refusal: DeliveryRefusal) -> &'static str {
+    match refusal {
+        DeliveryRefusal::NotFound => NOT_FOUND,
+        DeliveryRefusal::EndpointRemoved => "the endpoint was deleted",
+        DeliveryRefusal::EndpointDisabled => {
+            "enable the endpoint first; that also makes its pending deliveries due"
+        }
+        DeliveryRefusal::InProgress => "wait for the attempt in flight",
+        DeliveryRefusal::Finished => "only a pending delivery can be cancelled",
+    }
+}
+
+const fn rotation_detail(refusal: SecretRotationRefusal) -> &'static str {
+    match refusal {
+        SecretRotationRefusal::NotFound => NOT_FOUND,
+        SecretRotationRefusal::TooManySecrets => {
+            "three earlier secrets still sign; wait until one ends, or send overlap_seconds 0, which \
+             ends them all at once"
+        }
+        SecretRotationRefusal::Unreadable => {
+            "this server's SECRETS_KEY lacks the key that encrypts the secrets; tell the operator"
+        }
+    }
+}
+
+fn write_key_rotation(f: &mut fmt::Formatter<'_>, refusal: KeyRotationRefusal) -> fmt::Result {
+    match refusal {
+        KeyRotationRefusal::NotFound => f.write_str(NOT_FOUND),
+        KeyRotationRefusal::AlreadyRotated(new) => write!(
+            f,
+            "the key was already rotated and is in its grace period; rotate {new} instead"
+        ),
+        KeyRotationRefusal::OverQuota(most) => write!(
+            f,
+            "{most} rotated keys are in their grace period, which is the quota; revoke one, or \
+             rotate without grace_seconds"
+        ),
+        KeyRotationRefusal::Inactive => {
+            f.write_str("a revoked or expired key cannot be rotated; create a new one")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_secrets_and_unknown_keys_are_told_alike() {
+        let told = |error: AuthError| {
+            let error = ApiError::from(error);
+            (error.problem(), error.to_string())
+        };
+        let unknown = told(AuthError::Unknown);
+        for other in [AuthError::Malformed, AuthError::WrongSecret, AuthError::Expired] {
+            assert_eq!(told(other), unknown);
+        }
+    }
+
+    #[test]
+    fn journal_refusals_are_503_with_a_time_to_retry() {
+        for error in
+            [AppendError::Full, AppendError::Busy, AppendError::Poisoned, AppendError::Closed]
+        {
+            let error = ApiError::from(AcceptError::Journal(error));
+            assert_eq!(error.problem().status, 503);
+            assert!(error.retry_after().is_some(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn internal_causes_are_not_shown() {
+        let corrupt = ApiError::Store(StoreError::Corrupt("the disk is on fire".to_owned()));
+        for error in [ApiError::internal("the disk is on fire"), corrupt] {
+            assert_eq!((error.problem().code, error.fault()), ("internal", Fault::Internal));
+            assert!(!error.to_string().contains("fire"));
+        }
+    }
+
+    #[test]
+    fn single_violation_is_the_detail() {
+        let one = ApiError::invalid(Violation::new("url", "scheme", "must be https"));
+        assert_eq!(one.to_string(), "url must be https");
+        let whole = ApiError::invalid(Violation::new("", "type", "the body must be a JSON object"));
+        assert_eq!(whole.to_string(), "the body must be a JSON object");
+        let two = ApiError::Invalid(vec![Violation::new("a", "b", "c"); 2]);
+        assert_eq!(two.to_string(), "2 fields are invalid, see errors");
+    }
+}
