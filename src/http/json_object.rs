@@ -49,7 +49,7 @@ impl JsonObject {
     fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let Entries(entries) = serde_json::from_slice(body).map_err(|error| {
             if error.is_data() {
-                ApiError::invalid(Violation::new("", "type", "must be a JSON object"))
+                ApiError::invalid(Violation::new("", "type", "the body must be a JSON object"))
             } else {
                 ApiError::MalformedJson(error.to_string())
             }
@@ -117,7 +117,12 @@ impl JsonObject {
         }
         match built {
             Some(built) if self.violations.is_empty() => Ok(built),
-            _ => Err(ApiError::Invalid(self.violations)),
+            _ => {
+                for violation in &mut self.violations {
+                    violation.locate("");
+                }
+                Err(ApiError::Invalid(self.violations))
+            }
         }
     }
 

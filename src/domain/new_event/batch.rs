@@ -29,7 +29,7 @@ pub fn parse_batch<'a>(
     let batch = parsed.map_err(|error| {
         if error.is_data() { shapeless() } else { NewEventError::malformed(&error) }
     })?;
-    check(batch.events.ok_or_else(shapeless)?, batch.violations, limits)
+    check(batch.events.ok_or_else(shapeless)?, batch.violations, limits, batch.parent)
 }
 
 /// Parses the body of `POST /api/events/batch` as newline-delimited JSON: an event a line. Lines of
@@ -53,7 +53,7 @@ pub fn parse_lines<'a>(
         let malformed = |error| NewEventError::malformed_in_line(index + 1, &error);
         envelopes.push(serde_json::from_slice(line).map_err(malformed)?);
     }
-    check(envelopes, Vec::new(), limits)
+    check(envelopes, Vec::new(), limits, Parent::Line)
 }
 
 /// The drafts, unless anything is wrong: with the batch (`violations`) or with an event.
@@ -61,6 +61,7 @@ fn check<'a>(
     envelopes: Vec<Envelope<'a>>,
     mut violations: Vec<Violation>,
     limits: &NewEventLimits,
+    parent: Parent,
 ) -> Result<Vec<NewEvent<'a>>, NewEventError> {
     if envelopes.is_empty() || envelopes.len() > limits.batch_events_max {
         return Err(wrong_length(limits));
@@ -71,6 +72,7 @@ fn check<'a>(
         drafts.extend(envelope.check(limits, &mut violations));
         for violation in &mut violations[before..] {
             violation.index = Some(index);
+            violation.locate(&parent.pointer(index));
         }
         if violations.len() >= VIOLATIONS_MAX {
             violations.truncate(VIOLATIONS_MAX);
@@ -89,6 +91,29 @@ fn wrong_length(limits: &NewEventLimits) -> NewEventError {
 struct Batch<'a> {
     events: Option<Vec<Envelope<'a>>>,
     violations: Vec<Violation>,
+    parent: Parent,
+}
+
+/// What the events of a batch stand in.
+#[derive(Clone, Copy)]
+enum Parent {
+    /// An array under `events`.
+    Field,
+    /// A bare array.
+    Array,
+    /// A line each, which is a JSON document of its own.
+    Line,
+}
+
+impl Parent {
+    /// The JSON Pointer to the event at `index`.
+    fn pointer(self, index: usize) -> String {
+        match self {
+            Self::Field => format!("/events/{index}"),
+            Self::Array => format!("/{index}"),
+            Self::Line => String::new(),
+        }
+    }
 }
 
 /// Takes either form of a batch.
@@ -118,7 +143,7 @@ impl<'de> Visitor<'de> for BatchSeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Batch<'de>, A::Error> {
-        let mut batch = Batch { events: None, violations: Vec::new() };
+        let mut batch = Batch { events: None, violations: Vec::new(), parent: Parent::Field };
         while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
             if key == "events" {
                 let seed = EventsSeed { events_max: self.events_max };
@@ -128,7 +153,9 @@ impl<'de> Visitor<'de> for BatchSeed {
                 if batch.violations.len() < STRAY_FIELDS_MAX {
                     let name: String = key.chars().take(64).collect();
                     let rule = "is not a field of a batch";
-                    batch.violations.push(Violation::new(name, "unknown", rule));
+                    let mut unknown = Violation::new(name, "unknown", rule);
+                    unknown.locate("");
+                    batch.violations.push(unknown);
                 }
             }
         }
@@ -137,7 +164,7 @@ impl<'de> Visitor<'de> for BatchSeed {
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Batch<'de>, A::Error> {
         let events = EventsSeed { events_max: self.events_max }.visit_seq(seq)?;
-        Ok(Batch { events: Some(events), violations: Vec::new() })
+        Ok(Batch { events: Some(events), violations: Vec::new(), parent: Parent::Array })
     }
 }
 

@@ -15,6 +15,8 @@ use super::{NewEvent, NewEventLimits, STRAY_FIELDS_MAX, checks};
 pub(super) struct Envelope<'a> {
     event_type: Option<&'a RawValue>,
     payload: Option<&'a RawValue>,
+    /// Whether the payload came under its other name, `data`.
+    is_data: bool,
     dedup_id: Option<&'a RawValue>,
     account_id: Option<&'a RawValue>,
     user_id: Option<&'a RawValue>,
@@ -36,7 +38,8 @@ impl<'a> Envelope<'a> {
             return None;
         }
         let event_type = event_type(self.event_type, violations);
-        let payload = payload(self.payload, limits, violations);
+        let payload_name = if self.is_data { "data" } else { "payload" };
+        let payload = payload(payload_name, self.payload, limits, violations);
         let dedup_id = label("dedup_id", self.dedup_id, violations);
         let account_id = label("account_id", self.account_id, violations);
         let user_id = label("user_id", self.user_id, violations);
@@ -59,23 +62,24 @@ fn event_type<'a>(
 }
 
 fn payload<'a>(
+    field: &'static str,
     raw: Option<&'a RawValue>,
     limits: &NewEventLimits,
     violations: &mut Vec<Violation>,
 ) -> Option<&'a [u8]> {
     let Some(raw) = raw else {
-        violations.push(Violation::new("payload", "required", "is required; null is a value"));
+        violations.push(Violation::new(field, "required", "is required; null is a value"));
         return None;
     };
     let payload = raw.get().as_bytes();
     if payload.len() > limits.payload_bytes_max {
         let rule = format!("must be at most {} bytes", limits.payload_bytes_max);
-        violations.push(Violation::new("payload", "too_large", rule));
+        violations.push(Violation::new(field, "too_large", rule));
         return None;
     }
     if depth::nests_too_deep(payload) {
         let rule = format!("must nest at most {DEPTH_MAX} levels of arrays and objects");
-        violations.push(Violation::new("payload", "too_deep", rule));
+        violations.push(Violation::new(field, "too_deep", rule));
         return None;
     }
     Some(payload)
@@ -151,6 +155,11 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
             let slot = match key.as_ref() {
                 "type" => &mut envelope.event_type,
                 "payload" => &mut envelope.payload,
+                // What webhooks call it, as Standard Webhooks does.
+                "data" => {
+                    envelope.is_data = true;
+                    &mut envelope.payload
+                }
                 "dedup_id" => &mut envelope.dedup_id,
                 "account_id" => &mut envelope.account_id,
                 "user_id" => &mut envelope.user_id,
@@ -167,7 +176,10 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
             };
             let value = map.next_value()?;
             if slot.replace(value).is_some() && envelope.violations.len() < STRAY_FIELDS_MAX {
-                let rule = "must not be given twice";
+                let rule = match key.as_ref() {
+                    "payload" | "data" => "must not be given twice; payload and data are the same",
+                    _ => "must not be given twice",
+                };
                 envelope.violations.push(Violation::new(key.into_owned(), "repeated", rule));
             }
         }

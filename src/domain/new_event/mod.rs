@@ -85,7 +85,12 @@ pub fn parse_event<'a>(
     let mut violations = Vec::new();
     match envelope.check(limits, &mut violations) {
         Some(new_event) if violations.is_empty() => Ok(new_event),
-        _ => Err(NewEventError::Invalid(violations)),
+        _ => {
+            for violation in &mut violations {
+                violation.locate("");
+            }
+            Err(NewEventError::Invalid(violations))
+        }
     }
 }
 
@@ -159,6 +164,31 @@ mod tests {
             ("timestamp", "format"),
         ];
         assert_eq!(found, expected.map(|(field, code)| (None, field.to_owned(), code)));
+    }
+
+    #[test]
+    fn data_is_another_name_of_payload() {
+        let new_event = parse_event(br#"{"type":"a","data":{"n":1}}"#, &LIMITS).unwrap();
+        assert_eq!(&*new_event.payload, br#"{"n":1}"#);
+        for both in [r#"{"type":"a","payload":1,"data":1}"#, r#"{"type":"a","data":1,"payload":1}"#]
+        {
+            let found = violations(parse_event(both.as_bytes(), &LIMITS).unwrap_err());
+            assert_eq!(found.len(), 1, "{both}");
+            assert_eq!(found[0].2, "repeated", "{both}");
+        }
+        let long = format!(r#"{{"type":"a","data":"{}"}}"#, "x".repeat(64));
+        let found = violations(parse_event(long.as_bytes(), &LIMITS).unwrap_err());
+        assert_eq!(found, [(None, "data".to_owned(), "too_large")]);
+    }
+
+    #[test]
+    fn violations_point_into_the_body() {
+        let Err(NewEventError::Invalid(found)) = parse_event(br#"{"type":1,"a/b":2}"#, &LIMITS)
+        else {
+            panic!("not invalid")
+        };
+        let pointers: Vec<_> = found.iter().filter_map(|v| v.pointer.as_deref()).collect();
+        assert_eq!(pointers, ["/a~1b", "/type", "/payload"]);
     }
 
     #[test]

@@ -168,3 +168,43 @@ async fn store_that_does_not_answer_is_a_503_with_retry_after() {
     answer.expect_problem(503, "auth_unavailable");
     assert_eq!(answer.header("retry-after"), "5");
 }
+
+#[tokio::test]
+async fn problem_pages_say_what_to_do_without_a_key() {
+    let server = Server::start().await;
+    let problem = server.get("/nowhere", "").await.expect(404);
+    let page = problem["type"].as_str().unwrap();
+    let answer = server::answer(server.bare(Method::GET, page)).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+    assert!(
+        answer.text.starts_with("Not found (404 not_found)\n\nCheck path and id"),
+        "{answer:?}"
+    );
+    let unknown = server::answer(server.bare(Method::GET, "/problems/no_such_code")).await;
+    unknown.expect_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn violations_point_into_the_body() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let pointers = async |path: &str, body: &str| {
+        let problem = server.post(path, &tenant.key, body.to_owned()).await;
+        let problem = problem.expect_problem(422, "validation_failed");
+        let errors = problem["errors"].as_array().unwrap().clone();
+        errors.iter().map(|error| error["pointer"].clone()).collect::<Vec<_>>()
+    };
+    let event = r#"{"type":"a b","payload":1}"#;
+    assert_eq!(pointers("/api/events", event).await, ["/type"]);
+    let batch = "/api/events/batch";
+    assert_eq!(pointers(batch, &format!("[{event}]")).await, ["/0/type"]);
+    let object = format!(r#"{{"events":[{event}],"a/b":1}}"#);
+    assert_eq!(pointers(batch, &object).await, ["/a~1b", "/events/0/type"]);
+    let endpoint = r#"{"url":7,"event_types":["a","b c"],"headers":{"host":"x"},"typo":1}"#;
+    let expected = ["/url", "/event_types/1", "/headers/host", "/typo"];
+    assert_eq!(pointers("/api/endpoints", endpoint).await, expected);
+    // A query parameter has no place in the body.
+    let problem = server.get("/api/events?limit=0", &tenant.key).await;
+    assert!(problem.expect(422)["errors"][0].get("pointer").is_none());
+}
