@@ -2,6 +2,7 @@
 //! be woken.
 
 mod background;
+mod backoff;
 mod clock;
 mod cpu_load;
 mod heartbeat;
@@ -9,6 +10,7 @@ mod lifecycle;
 mod wake;
 
 pub use background::Background;
+pub use backoff::Backoff;
 pub use clock::{Clock, Stopwatch};
 pub use cpu_load::CpuLoad;
 pub use heartbeat::Heartbeat;
