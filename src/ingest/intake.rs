@@ -1,4 +1,4 @@
-//! Accepting events: the part of the way in that a tenant waits for.
+//! Accepting events: the part of ingest that a tenant waits for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,71 +7,71 @@ use crate::domain::{EventId, NewEvent, OrgId, Timestamp, TraceId};
 use crate::journal::{AppendError, Journal, JournalStatus};
 use crate::runtime::Clock;
 
-use super::record::{self, RecordError, Shared};
+use super::record::{self, RecordError, RecordHeader};
 
-/// Takes events in. Cheap to clone.
+/// Accepts events into the journal. Cheap to clone.
 #[derive(Clone)]
 pub struct Intake {
     journal: Journal,
     clock: Clock,
-    order: Order,
+    timestamps: Timestamps,
 }
 
-/// Why events were not taken. None of them was.
+/// Why the events of a request were not accepted; none of them was.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
-    /// The journal did not take them.
+    /// The journal did not accept the record.
     #[error(transparent)]
     Journal(#[from] AppendError),
-    /// They could not be written as a record.
+    /// The events cannot be encoded as a record.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
 
 impl Intake {
-    /// Takes events into `journal`.
+    /// Accepts events into `journal`.
     pub fn new(journal: Journal, clock: Clock) -> Self {
-        Self { journal, clock, order: Order::default() }
+        Self { journal, clock, timestamps: Timestamps::default() }
     }
 
-    /// Takes the events of one request, all or none. They are on stable storage when this returns
-    /// their ids, in the order of `drafts`.
+    /// Accepts the events of one request, all or none. They are on stable storage when this returns their ids, in the
+    /// order of `events`.
     pub async fn accept(
         &self,
         org_id: OrgId,
-        drafts: &[NewEvent<'_>],
+        events: &[NewEvent<'_>],
         trace_id: TraceId,
     ) -> Result<Vec<EventId>, AcceptError> {
-        let received_at = self.order.next(self.clock.now(), drafts.len());
+        let received_at = self.timestamps.next(self.clock.now(), events.len());
         let mint = |new_event: &NewEvent<'_>| match &new_event.dedup_id {
             Some(dedup_id) => EventId::from_dedup_id(org_id, dedup_id),
             None => EventId::mint(received_at),
         };
-        let ids: Vec<EventId> = drafts.iter().map(mint).collect();
-        let shared = Shared { org_id, received_at, trace_id };
-        let record = record::encode(&shared, drafts, &ids)?;
-        let events = u32::try_from(drafts.len()).unwrap_or(u32::MAX);
-        self.journal.append(&record, events).await?;
+        let ids: Vec<EventId> = events.iter().map(mint).collect();
+        let header = RecordHeader { org_id, received_at, trace_id };
+        let record = record::encode(&header, events, &ids)?;
+        let items = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        self.journal.append(&record, items).await?;
         Ok(ids)
     }
 
-    /// How the journal stands.
+    /// The state of the journal.
     pub fn status(&self) -> JournalStatus {
         self.journal.status()
     }
 }
 
-/// Hands out the moments at which events are accepted: each once, and ever later ones, whatever the
-/// clock does. So these moments tell the order of events, for endpoints that want it.
+/// Allocates the timestamps of accepted events: unique and rising, whatever the clock does. They define the order of
+/// events for ordered endpoints.
 #[derive(Clone, Debug, Default)]
-struct Order(Arc<AtomicI64>);
+struct Timestamps(Arc<AtomicI64>);
 
-impl Order {
-    /// The first of `events` moments, a microsecond apart: `now`, or as soon after it as one is free.
+impl Timestamps {
+    /// The first of `events` timestamps, one microsecond apart: `now`, or the next free one after it.
     fn next(&self, now: Timestamp, events: usize) -> Timestamp {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
         let after = |free: i64| free.max(now.micros()).saturating_add(events);
-        // Which requests this puts in order is decided by the value alone, so no other is guarded.
+        // Relaxed, since the value guards no other memory.
         let free =
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| Some(after(free)));
         let free = free.unwrap_or_else(|free| free);
@@ -84,9 +84,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_handed_out_once_and_in_order_though_the_clock_is_set_back() {
-        let order = Order::default();
-        let next = |now, events| order.next(Timestamp::from_micros(now), events).micros();
+    fn timestamps_are_unique_and_rise_although_the_clock_is_set_back() {
+        let timestamps = Timestamps::default();
+        let next = |now, events| timestamps.next(Timestamp::from_micros(now), events).micros();
         assert_eq!(next(100, 3), 100);
         assert_eq!(next(100, 1), 103);
         assert_eq!(next(50, 1), 104);

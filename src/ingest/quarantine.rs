@@ -1,4 +1,4 @@
-//! Events that the store refused, tried again: the schema or its rules may have changed since.
+//! Requeues quarantined events: tries again to store what the store rejected, since its schema may have changed.
 
 use bytes::Bytes;
 
@@ -7,19 +7,19 @@ use crate::store::{Store, StoreError};
 
 use super::record;
 
-/// What became of a refused event.
+/// The result of requeueing an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Requeued {
-    /// It is stored and its deliveries are planned, or it had been stored before.
+    /// The event is stored and its deliveries are planned, now or earlier.
     Stored,
-    /// It is refused still; in words, why.
+    /// The store still rejects the event, for this reason.
     Refused(String),
 }
 
-/// Tries to store what a dead letter keeps of a refused event. Doing it again changes nothing.
+/// Stores the event in a dead letter's record. Repeating this changes nothing.
 ///
 /// # Errors
-/// When the store cannot be asked now.
+/// When the store is unavailable.
 pub async fn requeue(
     store: &Store,
     record: Vec<u8>,

@@ -1,11 +1,10 @@
 //! The journal's record: the events of one request, as bytes.
 //!
-//! One request is one record, so that a batch is taken whole or not at all, whatever dies when.
-//! Its events were accepted one after the other, a microsecond apart, so that their times tell their
-//! order.
+//! One request is one record, so that its events are accepted as a whole or not at all, even across a crash. They are
+//! accepted one microsecond apart, so that their timestamps define their order.
 //!
-//! The first byte is the format's version; the rest is postcard (its wire format is stable since
-//! 1.0), what the events share first, then the events one after the other.
+//! The first byte is the format version. The rest is postcard, whose wire format is stable since 1.0: the header that
+//! the events share, then the events.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,28 +16,28 @@ use uuid::Uuid;
 use crate::domain::{Event, EventId, EventType, NewEvent, OrgId, Timestamp, TraceId};
 
 const VERSION: u8 = 2;
-/// The version before: all events of a record were accepted at the same moment.
-const VERSION_ONE_MOMENT: u8 = 1;
+/// The previous version: all events of a record have the same timestamp.
+const VERSION_ONE_TIMESTAMP: u8 = 1;
 
-/// What the events of a record share; `received_at` is the first one's.
+/// The fields that the events of a record share; `received_at` is the timestamp of the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shared {
+pub(super) struct RecordHeader {
     pub(super) org_id: OrgId,
     pub(super) received_at: Timestamp,
     pub(super) trace_id: TraceId,
 }
 
-/// Why a record is no list of events.
+/// Why a record cannot be encoded or decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It was written by a version of the program that this one does not know.
+    /// A newer version of the program wrote it.
     #[error("record format {0} is not known to this version")]
     Version(u8),
-    /// Its bytes are not what this version writes.
+    /// Its bytes are malformed.
     #[error("record cannot be decoded: {0}")]
     Malformed(#[from] postcard::Error),
-    /// It holds an event type that is none.
-    #[error("record holds an event type that is none")]
+    /// It has an invalid event type.
+    #[error("record has an invalid event type")]
     EventType,
     /// It is empty.
     #[error("record is empty")]
@@ -64,12 +63,12 @@ struct Entry<'a> {
     payload: &'a [u8],
 }
 
-/// Bytes that an event takes beside its texts and its payload, at most.
+/// Most bytes that an event takes besides its strings and its payload.
 const ENTRY_BYTES: usize = 64;
 
-/// Writes the events of one request as a record.
+/// Encodes the events of one request as a record.
 pub(super) fn encode(
-    shared: &Shared,
+    header: &RecordHeader,
     drafts: &[NewEvent<'_>],
     ids: &[EventId],
 ) -> Result<Vec<u8>, RecordError> {
@@ -78,9 +77,9 @@ pub(super) fn encode(
     let mut record = Vec::with_capacity(2 * ENTRY_BYTES + payloads);
     record.push(VERSION);
     let head = Head {
-        org_id: shared.org_id.uuid().into_bytes(),
-        received_at: shared.received_at.micros(),
-        trace_id: *shared.trace_id.bytes(),
+        org_id: header.org_id.uuid().into_bytes(),
+        received_at: header.received_at.micros(),
+        trace_id: *header.trace_id.bytes(),
     };
     record = postcard::to_extend(&head, record)?;
     for (new_event, id) in drafts.iter().zip(ids) {
@@ -98,7 +97,7 @@ pub(super) fn encode(
     Ok(record)
 }
 
-/// Writes one stored event as a record of its own: what a dead letter keeps of it.
+/// Encodes one event as a record of its own, for a dead letter.
 pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
     let new_event = NewEvent {
         event_type: event.event_type.as_str().into(),
@@ -108,20 +107,23 @@ pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
         user_id: event.user_id.as_deref().map(Into::into),
         occurred_at: event.occurred_at,
     };
-    let shared =
-        Shared { org_id: event.org_id, received_at: event.received_at, trace_id: event.trace_id };
+    let shared = RecordHeader {
+        org_id: event.org_id,
+        received_at: event.received_at,
+        trace_id: event.trace_id,
+    };
     encode(&shared, &[new_event], &[event.id])
 }
 
-/// When the first event of a record was accepted.
+/// The timestamp of the first event of a record.
 pub(super) fn received_at(record: &[u8]) -> Result<Timestamp, RecordError> {
-    let (_, head, _) = head(record)?;
+    let (_, head, _) = header(record)?;
     Ok(Timestamp::from_micros(head.received_at))
 }
 
-/// Reads a record's events. Payloads are slices of `record`, not copies.
+/// Decodes a record's events. Payloads are slices of `record`, not copies.
 pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
-    let (apart_us, mut head, mut rest) = head(record)?;
+    let (apart_us, mut head, mut rest) = header(record)?;
     let mut events = Vec::new();
     while !rest.is_empty() {
         let (entry, tail): (Entry<'_>, &[u8]) = postcard::take_from_bytes(rest)?;
@@ -132,12 +134,12 @@ pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
     Ok(events)
 }
 
-/// How many microseconds apart the events were accepted, what they share, and the bytes of them.
-fn head(record: &[u8]) -> Result<(i64, Head, &[u8]), RecordError> {
+/// The microseconds between two events, the shared header, and the bytes of the events.
+fn header(record: &[u8]) -> Result<(i64, Head, &[u8]), RecordError> {
     let (version, rest) = record.split_first().ok_or(RecordError::Empty)?;
     let apart_us = match *version {
         VERSION => 1,
-        VERSION_ONE_MOMENT => 0,
+        VERSION_ONE_TIMESTAMP => 0,
         newer => return Err(RecordError::Version(newer)),
     };
     let (head, rest) = postcard::take_from_bytes(rest)?;
@@ -168,8 +170,8 @@ mod tests {
 
     use super::*;
 
-    fn shared() -> Shared {
-        Shared {
+    fn shared() -> RecordHeader {
+        RecordHeader {
             org_id: OrgId::mint(Timestamp::from_micros(1)),
             received_at: Timestamp::from_micros(1_700_000_000_000_001),
             trace_id: TraceId::mint(),
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn record_goes_there_and_back() {
+    fn record_round_trips() {
         let shared = shared();
         let ids: Vec<EventId> = (0..2).map(|_| EventId::mint(shared.received_at)).collect();
         let drafts = [new_event("1e400"), new_event(r#""\u0000""#)];
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shortened_record_is_an_error_and_none_panics() {
+    fn truncated_records_are_errors() {
         let shared = shared();
         let id = EventId::mint(shared.received_at);
         let record = Bytes::from(encode(&shared, &[new_event("[1,2]")], &[id]).unwrap());
@@ -223,7 +225,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_bytes_are_events_or_an_error(
+        fn arbitrary_bytes_decode_or_fail_without_panic(
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
             versioned in any::<bool>(),
         ) {
@@ -240,7 +242,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_record_is_other_events_or_an_error(
+        fn damaged_record_does_not_panic(
             place in any::<prop::sample::Index>(),
             with in any::<u8>(),
         ) {
@@ -249,23 +251,23 @@ mod tests {
             let mut record = encode(&shared, &[new_event("[1]"), new_event("2")], &ids).unwrap();
             let place = place.index(record.len());
             record[place] = with;
-            // The journal's checksums keep it from coming to this; it must not panic all the same.
+            // The journal's checksums prevent this, but it must not panic either.
             let _ = decode(&Bytes::from(record));
         }
     }
 
     #[test]
-    fn record_of_the_version_before_is_read_as_it_was_meant() {
+    fn record_of_the_previous_version_decodes() {
         let shared = shared();
         let ids: Vec<EventId> = (0..2).map(|_| EventId::mint(shared.received_at)).collect();
         let mut record = encode(&shared, &[new_event("1"), new_event("2")], &ids).unwrap();
-        record[0] = VERSION_ONE_MOMENT;
+        record[0] = VERSION_ONE_TIMESTAMP;
         let events = decode(&Bytes::from(record)).unwrap();
         assert!(events.iter().all(|event| event.received_at == shared.received_at));
     }
 
     #[test]
-    fn newer_format_is_named() {
+    fn newer_format_is_an_error_with_its_version() {
         assert!(matches!(decode(&Bytes::from_static(&[9, 0])), Err(RecordError::Version(9))));
     }
 }
