@@ -1,17 +1,15 @@
-//! The journal beside fjall, the fastest general-purpose library found for the purpose: durable
-//! appends of 100-byte records, so many to a sync. `cargo bench --bench journal_append`.
+//! The local journal against fjall, the fastest general-purpose library found for the purpose: durable appends of
+//! 100-byte records, with a given number of records per sync. `cargo bench --bench journal_append`.
 //!
-//! Both write to a real directory under the target directory, sync with `fdatasync`, and are called
-//! from a task of a runtime: fjall's commit through `spawn_blocking`, because it blocks for as long
-//! as the disk takes. (Called from a thread that may block, it saves that hand-over, which the
-//! journal cannot save: on a disk that syncs in 0.03 ms, single appends are then 1.15 times as fast
-//! as the journal's.) fjall gets one batch a sync, which is its best case. The journal gets as many appenders, each of which
-//! appends again when its last record is durable: that is how requests come, and it finds its groups
-//! by itself. What was appended is read back and finished behind each slice, so that segments are
-//! used again.
+//! Both write to a real directory under the target directory, sync with `fdatasync`, and are called from a task of a
+//! runtime: fjall's commit through `spawn_blocking`, because it blocks for as long as the disk takes. (A thread that may
+//! block saves that switch, which the journal cannot save: on a disk that syncs in 0.03 ms, single appends of fjall are
+//! then 1.15 times as fast as the journal's.) fjall gets one batch per sync, its best case. The journal gets as many
+//! appenders, each of which appends again when its last record is durable, as requests do; it forms the groups itself.
+//! After each slice the appended records are read back and acknowledged, so that segments are reused.
 //!
-//! The two run in turn, a slice each, because the disks of shared machines change their speed by an
-//! order of magnitude within seconds. What counts is the median of the pairs' ratios.
+//! The two run in turn, one slice each, because the disks of shared machines change their speed by an order of magnitude
+//! within seconds. The result is the median of the pairs' ratios.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 #![expect(clippy::print_stdout, reason = "a bench prints its results")]
@@ -21,9 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use hookgate::journal::{
-    Disk, Journal, JournalOptions, JournalReader, QUEUE_BYTES_MAX, SystemDisk,
-};
+use hookgate::journal::local::{self, FileSystem, JournalOptions, QUEUE_BYTES_MAX, SystemFiles};
+use hookgate::journal::{Journal, JournalReader};
 use hookgate::runtime::Stopwatch;
 use hookgate::telemetry::Metrics;
 use tempfile::TempDir;
@@ -78,11 +75,11 @@ impl Ours {
             queue_capacity: 10_000,
             queue_bytes_max: QUEUE_BYTES_MAX,
         };
-        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
         let metrics = Arc::new(Metrics::new().unwrap());
-        let (journal, reader, _) = Journal::open(&options, &disk, &metrics).unwrap();
+        let opened = local::open(&options, &fs, &metrics).unwrap();
         let runtime = Builder::new_current_thread().build().unwrap();
-        Self { journal, reader, runtime, _dir: dir }
+        Self { journal: opened.journal, reader: opened.reader, runtime, _dir: dir }
     }
 
     /// Appends for the time of a slice and returns records a second.
@@ -112,10 +109,8 @@ async fn append_until(journal: Journal, watch: Stopwatch) -> u64 {
 
 async fn drain(journal: &Journal, reader: &mut JournalReader) {
     while journal.status().items_waiting > 0 {
-        if let Some(records) = reader.next_batch(10_000, QUEUE_BYTES_MAX).await.unwrap()
-            && let Some(last) = records.last()
-        {
-            journal.finished(last.seq.next());
+        if let Some(batch) = reader.next_batch(10_000, QUEUE_BYTES_MAX).await.unwrap() {
+            batch.ack.ack();
         }
     }
 }

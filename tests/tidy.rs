@@ -89,6 +89,9 @@ fn only_the_app_names_a_backend() {
         let names = text.contains("store::sqlite::") || text.contains("store::postgres::");
         let may = module_of(&file) == "store" || file.ends_with("src/app/storage.rs");
         assert!(!names || may, "{} names a backend", file.display());
+        let names = text.contains("journal::local::");
+        let may = module_of(&file) == "journal" || file.ends_with("src/app/storage.rs");
+        assert!(!names || may, "{} names a journal backend", file.display());
     }
 }
 

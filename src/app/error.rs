@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::AdminError;
+use super::instance::InstanceError;
 use crate::delivery::DeliveryError;
 use crate::http::TlsError;
 use crate::journal::JournalError;
@@ -79,6 +80,9 @@ pub enum AppError {
     /// The journal could not be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The server's id could not be read or written.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
     /// The webhook client could not be built.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),

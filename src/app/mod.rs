@@ -20,6 +20,7 @@ mod admin;
 mod bootstrap;
 mod deliveries;
 mod error;
+mod instance;
 mod maintenance;
 mod org_watch;
 mod storage;
@@ -34,6 +35,7 @@ use tokio::net::TcpListener;
 pub use admin::{Admin, AdminError, NewEndpoint};
 pub use bootstrap::Bootstrap;
 pub use error::{AppError, MissingKeysError, OpenError};
+pub use instance::InstanceError;
 
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -70,7 +72,7 @@ impl App {
             storage::open_store_on(&background, &config.store, Arc::clone(&metrics)).await?;
         storage::bring_up_to_date(&store, &clock).await?;
         let (listener, address) = wiring::listen(config).await?;
-        let (journal, reader) =
+        let (journal, reader, instance) =
             storage::open_journal(&config.store, &config.journal, Arc::clone(&metrics)).await?;
 
         let lifecycle = Lifecycle::new();
@@ -78,6 +80,7 @@ impl App {
             config,
             store: store.clone(),
             journal: journal.clone(),
+            instance,
             clock,
             metrics,
             background: lifecycle.in_background(&background),
@@ -89,10 +92,10 @@ impl App {
         // The last step that can fail, so that created keys are always shown.
         let bootstrap = wiring.bootstrap(base_url(tls.as_deref(), address)).await?;
         wiring.replayer();
-        let backlog = wiring.ingest(reader, delivery.handoff);
+        let ingest = wiring.ingest(reader, delivery.handoff);
         let authenticator = wiring.auth(delivery.suspended);
         wiring.maintenance();
-        let api = wiring.http(authenticator.clone(), delivery.running, backlog, &background);
+        let api = wiring.http(authenticator.clone(), delivery.running, ingest, &background);
         Ok(Self {
             listener,
             address,

@@ -6,10 +6,13 @@
 use std::sync::Arc;
 
 use super::error::{AppError, MissingKeysError, OpenError};
+use super::instance;
 use crate::config::{JournalConfig, StoreConfig};
-use crate::journal::{
-    Disk, Journal, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Recovery, SystemDisk,
+use crate::domain::InstanceId;
+use crate::journal::local::{
+    self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
 };
+use crate::journal::{Journal, JournalReader};
 use crate::runtime::{Background, Clock};
 use crate::store::{MigrationStatus, Store};
 use crate::telemetry::Metrics;
@@ -75,21 +78,23 @@ pub(super) async fn require_keys(store: &Store) -> Result<(), MissingKeysError> 
     Err(MissingKeysError::Missing { texts, ids: ids.join(", ") })
 }
 
-/// Opens the journal and logs its recovery. Recovery reads the remaining segments, so it runs off the
-/// async threads.
+/// Opens the journal, logs its recovery, and loads the id of the server that holds the journal's lock. Recovery reads
+/// the remaining segments, so this runs off the async threads.
 pub(super) async fn open_journal(
     store: &StoreConfig,
     config: &JournalConfig,
     metrics: Arc<Metrics>,
-) -> Result<(Journal, JournalReader), AppError> {
+) -> Result<(Journal, JournalReader, InstanceId), AppError> {
     let options = journal_options(store, config)?;
+    let data_dir = store.data_dir.clone();
     let opening = move || {
-        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
-        Journal::open(&options, &disk, &metrics)
+        let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
+        let Opened { journal, reader, recovery, id } = local::open(&options, &fs, &metrics)?;
+        log_recovery(&recovery);
+        let instance = instance::load(&data_dir, id)?;
+        Ok::<_, AppError>((journal, reader, instance))
     };
-    let (journal, reader, recovery) = tokio::task::spawn_blocking(opening).await??;
-    log_recovery(&recovery);
-    Ok((journal, reader))
+    tokio::task::spawn_blocking(opening).await?
 }
 
 fn journal_options(
@@ -109,18 +114,15 @@ fn journal_options(
     })
 }
 
-/// Reports everything that recovery found, so that nothing is lost silently.
-fn log_recovery(recovery: &Recovery) {
+/// Logs what recovery found. Damage is logged where it is found.
+fn log_recovery(recovery: &RecoveryReport) {
     if recovery.items > 0 {
         tracing::info!(events = recovery.items, "unprocessed events found in the journal");
     }
     if recovery.torn_bytes > 0 {
         tracing::info!(bytes = recovery.torn_bytes, "truncated an unacknowledged journal tail");
     }
-    for damage in &recovery.damage {
-        tracing::error!(?damage, "journal damage found; the damaged part is quarantined");
-    }
-    for file in &recovery.foreign {
+    for file in &recovery.unknown_files {
         tracing::warn!(file = %file.display(), "ignoring a file that does not belong to the journal");
     }
 }

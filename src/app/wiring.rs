@@ -20,10 +20,10 @@ use crate::delivery::{
 };
 use crate::domain::InstanceId;
 use crate::http::{Api, AppState, Parts, Tls};
-use crate::ingest::{Backlog, Handoff, Intake, Replayer, Workers};
+use crate::ingest::{Handoff, Intake, Replayer, Workers};
 use crate::journal::{Journal, JournalReader};
 use crate::limit::RateLimiter;
-use crate::runtime::{Background, Clock, CpuLoad, Lifecycle, Wake};
+use crate::runtime::{Background, Clock, CpuLoad, Heartbeat, Lifecycle, Wake};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -32,6 +32,8 @@ pub(super) struct Wiring<'a> {
     pub(super) config: &'a Config,
     pub(super) store: Store,
     pub(super) journal: Journal,
+    /// This server.
+    pub(super) instance: InstanceId,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     /// Tasks on the threads that answer requests.
@@ -55,7 +57,7 @@ impl Wiring<'_> {
     /// Releases the leases that this instance's last run still held, and starts the dispatcher.
     pub(super) async fn delivery(&self) -> Result<DeliveryPart, AppError> {
         let config = &self.config.delivery;
-        let instance = self.journal.instance();
+        let instance = self.instance;
         self.release_leases(instance).await?;
         // Loaded before the first attempt, so that nothing is sent for a suspended organisation.
         let suspended = self.suspended_orgs().await?;
@@ -76,9 +78,9 @@ impl Wiring<'_> {
             &self.background,
         )?;
         let handoff = Handoff {
-            express,
+            fast: express,
             bulk,
-            shut: running.handle.backpressured(),
+            backpressured: running.handle.backpressured(),
             wake: self.due.clone(),
             instance,
             lease_span: delivery::lease_span(config),
@@ -110,19 +112,19 @@ impl Wiring<'_> {
 
     /// Starts the workers that move events from the journal to the store. The caller's runtime is the
     /// one whose load they yield to.
-    pub(super) fn ingest(&self, reader: JournalReader, handoff: Handoff) -> Backlog {
+    pub(super) fn ingest(&self, reader: JournalReader, handoff: Handoff) -> Heartbeat {
         let workers = Workers::new(
             &self.config.ingest,
-            (self.journal.clone(), reader),
+            reader,
             CpuLoad::of(Handle::current()),
             self.store.clone(),
             handoff,
             self.clock.clone(),
             Arc::clone(&self.metrics),
         );
-        let backlog = workers.backlog();
+        let heartbeat = workers.heartbeat();
         workers.start(self.config.ingest.worker_count(), &self.background);
-        backlog
+        heartbeat
     }
 
     /// Starts the replayer.
@@ -168,7 +170,7 @@ impl Wiring<'_> {
         self,
         authenticator: Authenticator,
         running: RunningDelivery,
-        backlog: Backlog,
+        ingest: Heartbeat,
         threads: &Background,
     ) -> Api {
         let parts = Parts {
@@ -179,7 +181,7 @@ impl Wiring<'_> {
             wake: self.due,
             replays: self.replays,
             vitals: running.health,
-            backlog,
+            ingest,
             store: self.store,
             metrics: self.metrics,
             clock: self.clock,

@@ -116,12 +116,12 @@ pub struct DeliveryFilter {
     pub until: Option<Timestamp>,
 }
 
-/// A server, by its data directory: the same after a restart, and never two at once.
+/// Identifies a server: the same id after a restart, and never two processes at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InstanceId(u64);
 
 impl InstanceId {
-    /// Takes the number that the data directory keeps.
+    /// The id that the server's data directory keeps.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }

@@ -12,9 +12,9 @@ use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
 use crate::delivery::{DeliveryHandle, DeliveryHealth, SsrfGuard};
 use crate::domain::{NewEventLimits, OrgLimit, OrgLimits, Timestamp};
-use crate::ingest::{Backlog, Intake};
+use crate::ingest::Intake;
 use crate::limit::RateLimiter;
-use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
+use crate::runtime::{Clock, Heartbeat, Shutdown, Stopwatch, Wake};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -45,8 +45,8 @@ pub struct Parts {
     pub replays: Wake,
     /// Signs of life of whoever delivers.
     pub vitals: DeliveryHealth,
-    /// What is accepted and not planned yet.
-    pub backlog: Backlog,
+    /// Beats whenever a batch of accepted events is stored.
+    pub ingest: Heartbeat,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -143,8 +143,8 @@ impl AppState {
         let now = self.clock.now();
         let age = |since: Timestamp| now.since(since);
         PipelineHealth {
-            oldest_unplanned: self.backlog.oldest().map(age),
-            planning: self.backlog.progress.age(),
+            oldest_unplanned: self.intake.status().oldest_unacked.map(age),
+            planning: self.ingest.age(),
             oldest_due: match due_at {
                 Ok(None) => OldestDue::None,
                 Ok(Some(due_at)) => OldestDue::Waits(age(due_at)),

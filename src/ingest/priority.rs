@@ -1,9 +1,9 @@
-//! The two ways from a batch to the store and on to whoever delivers.
+//! Priority paths: splits a batch into a fast path, for organisations with few events in it, and a bulk path.
 //!
-//! An organisation with many events in a batch has a backlog, and one moment more matters little to it.
-//! One with few waits for just these. They go first, in a short transaction and over a channel of their own:
-//! once they are read, they wait behind no large batch of somebody else's. A large batch in which nobody has
-//! many is everybody's backlog: there is nothing to overtake, and one transaction costs less than two.
+//! For an organisation with many events in a batch, which has a backlog, a short delay matters little. One with few
+//! events waits for exactly these. They go first, in a short transaction and over a channel of their own, so once they
+//! are read they wait behind no large batch of another organisation. In a large batch in which no organisation has
+//! many events there is nothing to overtake: all of it takes the bulk path, since one transaction costs less than two.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,61 +16,63 @@ use tokio::sync::mpsc::PermitIterator;
 use crate::domain::{Event, LeasedDelivery, OrgId};
 use crate::store::{Persisted, SHORT_WEIGHT_MAX, weight};
 
-/// What one organisation may have in a batch to have few events, in events with small payloads.
+/// The largest weight of one organisation's events in a batch that counts as few, in events with small payloads.
 const FEW: usize = SHORT_WEIGHT_MAX / 2;
-/// Deliveries leased with one batch at most; more wait in the store.
+/// Most deliveries leased with one batch; more wait in the store.
 const LEASES_PER_BATCH_MAX: usize = 1_024;
-/// One part in so many of all the room is what a batch may have, so that none waits for all of it.
-const ROOM_SHARE: usize = 2;
-/// One part in so many of the free room is for a batch whose events have more deliveries than expected.
-const SPARE_ROOM_SHARE: usize = 8;
-/// How long a batch waits for room in the hand-over: long enough for those before it, were each of the
-/// workers on two cores to hand over one.
-const ROOM_WAIT: Duration = Duration::from_millis(250);
+/// A batch may reserve at most one part in this many of the channel, so that none waits for all of it.
+const CAPACITY_SHARE: usize = 2;
+/// A batch reserves at least one part in this many of the free capacity, in case its events have more deliveries than
+/// expected.
+const FREE_CAPACITY_SHARE: usize = 8;
+/// How long a batch waits for capacity in the channel: long enough for the batches before it, if each worker on two
+/// cores hands one off.
+const CAPACITY_WAIT: Duration = Duration::from_millis(250);
 
-/// A way.
+/// A channel to delivery, and how many deliveries its events have.
 #[derive(Debug)]
 pub(super) struct PriorityPath {
     deliveries: mpsc::Sender<LeasedDelivery>,
-    /// Deliveries planned for an event of the last batch.
+    /// Deliveries planned per event of the last batch.
     fan_out: AtomicUsize,
 }
 
 impl PriorityPath {
+    /// A path over a channel.
     pub(super) const fn new(deliveries: mpsc::Sender<LeasedDelivery>) -> Self {
         Self { deliveries, fan_out: AtomicUsize::new(1) }
     }
 
-    /// Room for the deliveries of a batch, reserved before it is leased against, so that a leased delivery
-    /// always fits: for as many as the last batch's events had, and part of what is free, should these have
-    /// more. Waits for it up to [`ROOM_WAIT`]: the journal keeps events for less than the store keeps
-    /// deliveries that nobody takes yet, and what takes longer is left to the store.
-    pub(super) async fn room_for(
+    /// Reserves capacity for the deliveries of a batch before they are leased, so that a leased delivery always fits:
+    /// as much as the fan-out of the last batch suggests, or a part of the free capacity, if that is more. Waits up to
+    /// [`CAPACITY_WAIT`]: an event waits more cheaply in the journal than its deliveries do in the store. Deliveries
+    /// beyond the reserved capacity are left to the store.
+    pub(super) async fn reserve(
         &self,
         events: usize,
     ) -> Option<PermitIterator<'_, LeasedDelivery>> {
         let deliveries = &self.deliveries;
         let fan_out = self.fan_out.load(Ordering::Relaxed).max(1);
-        let spare = deliveries.capacity() / SPARE_ROOM_SHARE;
+        let spare = deliveries.capacity() / FREE_CAPACITY_SHARE;
         let wanted = events.saturating_mul(fan_out).max(spare);
-        let most = deliveries.max_capacity().div_ceil(ROOM_SHARE);
+        let most = deliveries.max_capacity().div_ceil(CAPACITY_SHARE);
         let wanted = wanted.min(LEASES_PER_BATCH_MAX).min(most);
-        match tokio::time::timeout(ROOM_WAIT, deliveries.reserve_many(wanted)).await {
+        match tokio::time::timeout(CAPACITY_WAIT, deliveries.reserve_many(wanted)).await {
             Ok(permits) => permits.ok(),
             Err(_) => deliveries.try_reserve_many(deliveries.capacity().min(wanted)).ok(),
         }
     }
 
-    /// Notes what became of a batch.
-    pub(super) fn learn(&self, persisted: &Persisted) {
+    /// Notes the fan-out of a stored batch.
+    pub(super) fn observe(&self, persisted: &Persisted) {
         if persisted.stored > 0 {
             self.fan_out.store(persisted.planned.div_ceil(persisted.stored), Ordering::Relaxed);
         }
     }
 }
 
-/// What goes by express, no more than is short, those with the fewest first; and the others. Each in the order
-/// they came.
+/// Splits a batch into the events of the fast path and those of the bulk path, each in their order. The fast path gets
+/// the organisations with the fewest events, as many as one short transaction holds.
 pub(super) fn split(events: Vec<Arc<Event>>) -> (Vec<Arc<Event>>, Vec<Arc<Event>>) {
     if weight(&events) <= FEW {
         return (events, Vec::new());
@@ -90,8 +92,8 @@ pub(super) fn split(events: Vec<Arc<Event>>) -> (Vec<Arc<Event>>, Vec<Arc<Event>
         total += weight;
         total <= SHORT_WEIGHT_MAX
     };
-    let express: HashSet<OrgId> = few.into_iter().take_while(fits).map(|(_, org)| org).collect();
-    events.into_iter().partition(|event| express.contains(&event.org_id))
+    let fast: HashSet<OrgId> = few.into_iter().take_while(fits).map(|(_, org)| org).collect();
+    events.into_iter().partition(|event| fast.contains(&event.org_id))
 }
 
 #[cfg(test)]
@@ -116,52 +118,52 @@ mod tests {
     }
 
     #[test]
-    fn organisations_with_few_events_are_told_from_those_with_many() {
+    fn organisations_with_few_events_take_the_fast_path() {
         let at = Timestamp::from_micros(0);
         let (few, many) = (OrgId::mint(at), OrgId::mint(at));
         let events: Vec<_> =
             (0..=2 * FEW).map(|index| event(if index % 2 == 0 { many } else { few })).collect();
-        let (express, bulk) = split(events.clone());
-        assert!(express.iter().all(|event| event.org_id == few));
+        let (fast, bulk) = split(events.clone());
+        assert!(fast.iter().all(|event| event.org_id == few));
         assert!(bulk.iter().all(|event| event.org_id == many));
-        assert_eq!((express.len(), bulk.len()), (FEW, FEW + 1));
+        assert_eq!((fast.len(), bulk.len()), (FEW, FEW + 1));
         let in_order = bulk.iter().eq(events.iter().filter(|event| event.org_id == many));
-        assert!(in_order, "each in the order they came");
+        assert!(in_order, "events keep their order");
     }
 
     #[test]
-    fn small_batch_is_of_organisations_with_few() {
+    fn small_batch_takes_the_fast_path() {
         let org = OrgId::mint(Timestamp::from_micros(0));
-        let (express, bulk) = split((0..FEW).map(|_| event(org)).collect());
-        assert_eq!((express.len(), bulk.len()), (FEW, 0));
+        let (fast, bulk) = split((0..FEW).map(|_| event(org)).collect());
+        assert_eq!((fast.len(), bulk.len()), (FEW, 0));
         assert!(split(Vec::new()).0.is_empty());
     }
 
     #[test]
-    fn large_batch_in_which_nobody_has_many_is_everybodys() {
+    fn large_batch_in_which_no_organisation_has_many_takes_the_bulk_path() {
         let orgs = [(); 2].map(|()| OrgId::mint(Timestamp::from_micros(0)));
         let events = orgs.iter().flat_map(|org| (0..FEW).map(|_| event(*org))).collect();
-        let (express, bulk) = split(events);
-        assert_eq!((express.len(), bulk.len()), (0, 2 * FEW));
+        let (fast, bulk) = split(events);
+        assert_eq!((fast.len(), bulk.len()), (0, 2 * FEW));
     }
 
     #[test]
-    fn express_is_short_and_for_those_with_the_fewest() {
+    fn fast_path_is_short_and_for_the_organisations_with_the_fewest_events() {
         let orgs = [(); 5].map(|()| OrgId::mint(Timestamp::from_micros(0)));
         let counts = [FEW, FEW - 1, 1, FEW, FEW + 1];
         let events = orgs.iter().zip(counts).flat_map(|(org, n)| (0..n).map(|_| event(*org)));
-        let (express, bulk) = split(events.collect());
-        assert_eq!((express.len(), bulk.len()), (2 * FEW, 2 * FEW + 1));
+        let (fast, bulk) = split(events.collect());
+        assert_eq!((fast.len(), bulk.len()), (2 * FEW, 2 * FEW + 1));
         assert!(orgs[1..3].iter().all(|org| bulk.iter().all(|event| event.org_id != *org)));
     }
 
     #[test]
-    fn large_payloads_are_not_few() {
+    fn large_payloads_take_the_bulk_path() {
         let org = OrgId::mint(Timestamp::from_micros(0));
         let mut large = Arc::unwrap_or_clone(event(org));
         large.payload = vec![b'1'; 256 * 1024].into();
-        let (express, bulk) =
+        let (fast, bulk) =
             split(vec![Arc::new(large), event(OrgId::mint(Timestamp::from_micros(1)))]);
-        assert_eq!((express.len(), bulk.len()), (1, 1));
+        assert_eq!((fast.len(), bulk.len()), (1, 1));
     }
 }

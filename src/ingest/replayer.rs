@@ -1,50 +1,56 @@
-//! Replays of dead letters: a background part that goes on with them, step by step.
+//! Replays of dead letters, performed in the background, step by step.
 //!
 //! # Operation
-//! A replay is a row that knows how far it has come. One step is one transaction that plans new
-//! deliveries for the next dead letters and moves the row on, so a process may die at any moment,
-//! and any instance may go on: each dead letter is dealt with once. Replays take turns, a step each.
+//! A replay is a row with its progress. One step is one transaction that plans new deliveries for the next dead letters
+//! and advances the row. So a process may die at any time and any server may continue: each dead letter is replayed
+//! once. Running replays take turns, one step each.
 //!
 //! # Fairness
-//! Between two steps the part rests for as long as the step took, so that it asks of the store half
-//! its time at most. The new deliveries wait in the store like all others; live ones do not queue
-//! behind them, since they are handed over in memory and endpoints are served in turn.
+//! After each step the task pauses for as long as the step took, so it uses at most half of the store's time. The new
+//! deliveries wait in the store like all others; live ones do not queue behind them, since those are handed off in
+//! memory and endpoints are served round robin.
 
 use std::time::Duration;
 
 use crate::domain::{Actor, OrgId};
-use crate::runtime::{Clock, Shutdown, Stopwatch, Wake};
+use crate::runtime::{Backoff, Clock, Shutdown, Stopwatch, Wake};
 use crate::store::{QuarantinedEvent, ReplayStep, Store, StoreError};
 
 use super::quarantine::{Requeued, requeue};
 
-/// How often running replays are looked for, beside being told of new ones: some may be another
-/// instance's that died.
+/// How often the store is polled for running replays, which another server may have left.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest wait while the store is unavailable.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Goes on with replays.
+/// Performs replays.
 pub struct Replayer {
-    /// Where they are.
+    /// The store with the replays.
     pub store: Store,
-    /// The time.
+    /// The current time.
     pub clock: Clock,
-    /// Tells that there is a new replay.
+    /// Woken when a replay was created.
     pub wake: Wake,
-    /// Wakes whoever delivers.
+    /// Wakes the dispatcher.
     pub planned: Wake,
 }
 
 impl Replayer {
     /// Works until the soft stop.
     pub async fn run(self, shutdown: Shutdown) {
+        let mut backoff = Backoff::new(POLL_INTERVAL, RETRY_WAIT_MAX);
         loop {
             let watch = Stopwatch::start();
-            let pause = match self.run_once().await {
+            let step = self.run_once().await;
+            if step.is_ok() {
+                backoff.reset();
+            }
+            let pause = match step {
                 Ok(true) => watch.elapsed(),
                 Ok(false) => POLL_INTERVAL,
                 Err(error) => {
-                    tracing::warn!(%error, "replays wait: the store is unavailable");
-                    POLL_INTERVAL
+                    tracing::warn!(%error, "cannot continue replays, retrying");
+                    backoff.next_wait()
                 }
             };
             tokio::select! {
@@ -54,10 +60,10 @@ impl Replayer {
         }
     }
 
-    /// Does one step of the replay whose turn it is. `false` when there was nothing to do.
+    /// Performs one step of the next replay. `false` when there is none.
     ///
     /// # Errors
-    /// When the store is unavailable. A replay that it refuses to go on with fails.
+    /// When the store is unavailable. A replay whose step the store rejects is marked as failed instead.
     pub async fn run_once(&self) -> Result<bool, StoreError> {
         let Some((org, id)) = self.store.next_replay_across_orgs().await? else {
             return Ok(false);
@@ -69,7 +75,7 @@ impl Replayer {
         };
         match stepped {
             Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
-                tracing::error!(%org, replay = %id, %error, "a replay failed");
+                tracing::error!(%org, replay = %id, %error, "replay failed");
                 let detail = error.to_string();
                 self.store
                     .end_replay(org, id, Some(&detail), &Actor::SERVER, self.clock.now())
@@ -80,10 +86,10 @@ impl Replayer {
         }
     }
 
-    /// Does what a step left to do.
+    /// Handles the result of a step.
     async fn follow(&self, org: OrgId, step: ReplayStep) -> Result<bool, StoreError> {
-        if let Some(buried) = step.stopped_at {
-            self.pass(org, buried).await?;
+        if let Some(event) = step.stopped_at {
+            self.requeue(org, event).await?;
         }
         if step.planned > 0 {
             self.planned.wake();
@@ -91,13 +97,14 @@ impl Replayer {
         Ok(true)
     }
 
-    async fn pass(&self, org: OrgId, mut buried: QuarantinedEvent) -> Result<(), StoreError> {
+    /// Tries to store the quarantined event at which a step stopped, and moves the replay on.
+    async fn requeue(&self, org: OrgId, mut event: QuarantinedEvent) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let record = std::mem::take(&mut buried.record);
+        let record = std::mem::take(&mut event.record);
         let stored = requeue(&self.store, record, now).await? == Requeued::Stored;
         if stored {
             self.planned.wake();
         }
-        self.store.pass_quarantined_event(org, &buried, stored, now).await
+        self.store.pass_quarantined_event(org, &event, stored, now).await
     }
 }

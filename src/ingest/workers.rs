@@ -1,68 +1,61 @@
-//! The worker pool: from the journal to the store.
+//! The worker pool: moves events from the journal to the store.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 
 use crate::config::IngestConfig;
 use crate::domain::{
     EndpointId, Event, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId, Timestamp,
 };
-use crate::journal::{Journal, JournalReader, ReadError, Record};
-use crate::runtime::{Clock, CpuLoad, Lifecycle, Wake};
+use crate::journal::{Ack, Batch, JournalReader, ReadError, Record};
+use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Wake};
 use crate::store::{LeaseBudget, Persisted, Store, StoreError};
 use crate::telemetry::Metrics;
 
-use super::ack_window::{AckWindow, BatchNumber};
-use super::backlog::{Backlog, Mark};
-use super::batch_pacer::{BatchPacer, Last};
+use super::batch_pacer::{BatchPacer, LastBatch};
 use super::priority::{self, PriorityPath};
 use super::record::{self, RecordError};
 
-/// Bytes of records a worker holds at most, beyond its first record.
+/// Bytes of records that a worker holds, beyond its first record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Batches read from the oldest one that is not finished: so much is noted in memory, and read again
-/// after a crash, when one batch takes long while others pass it by.
-const BATCHES_AHEAD_MAX: usize = 1_024;
-/// Batches on their way by express, from which on the next one is not read yet: what comes meanwhile is
-/// stored together, instead of by every worker apart.
-const EXPRESS_BATCHES_MAX: usize = 2;
-/// How long the next one waits for those: they may be stuck where it is not.
-const EXPRESS_WAIT: Duration = Duration::from_millis(20);
-/// The first wait after the store was unavailable; doubled up to [`RETRY_WAIT_MAX`].
+/// Batches on the fast path at which the next batch is not read yet: events that arrive meanwhile are stored
+/// together, instead of by every worker separately.
+const FAST_BATCHES_MAX: usize = 2;
+/// The longest wait for a permit of the fast path. The batches that hold the permits may be stuck for a reason that
+/// does not concern the next one.
+const FAST_PERMIT_WAIT: Duration = Duration::from_millis(20);
+/// The first wait after the store failed; doubled up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT: Duration = Duration::from_millis(50);
-/// The longest wait between two tries.
+/// The longest wait between two attempts.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Where leased deliveries go: two bounded channels, whose room decides how many are leased.
+/// The way to delivery: two bounded channels, whose capacity decides how many deliveries are leased.
 #[derive(Clone, Debug)]
 pub struct Handoff {
-    /// The channel for organisations with few events in a batch.
-    pub express: mpsc::Sender<LeasedDelivery>,
-    /// The channel for the others.
+    /// The channel of the fast path, for organisations with few events in a batch.
+    pub fast: mpsc::Sender<LeasedDelivery>,
+    /// The channel for the other organisations.
     pub bulk: mpsc::Sender<LeasedDelivery>,
-    /// Endpoints whose deliveries they do not want for now, in ascending order.
-    pub shut: watch::Receiver<Arc<[EndpointId]>>,
-    /// Wakes them when there are deliveries that were not leased.
+    /// Endpoints whose deliveries are not to be leased for now, in ascending order.
+    pub backpressured: watch::Receiver<Arc<[EndpointId]>>,
+    /// Wakes the dispatcher when deliveries were stored without a lease.
     pub wake: Wake,
-    /// Whose leases they are.
+    /// The server in whose name deliveries are leased.
     pub instance: InstanceId,
     /// How long a lease lasts.
     pub lease_span: Duration,
 }
 
-/// What the workers share.
+/// The state that the workers share.
 pub struct Workers {
-    journal: Journal,
     source: tokio::sync::Mutex<Source>,
-    backlog: Backlog,
-    /// Tells those who wait for it that the window has moved.
-    window_moved: Notify,
+    /// Beats whenever a batch was stored.
+    heartbeat: Heartbeat,
     store: Store,
-    express: PriorityPath,
-    express_turns: Semaphore,
+    fast: PriorityPath,
+    fast_permits: Semaphore,
     bulk: PriorityPath,
     handoff: Handoff,
     clock: Clock,
@@ -70,13 +63,15 @@ pub struct Workers {
     batch_events_max: u32,
 }
 
-/// Where batches come from. One worker at a time has it.
+/// The source of batches. One worker at a time holds it.
 struct Source {
     journal: JournalReader,
-    pace: BatchPacer,
+    pacer: BatchPacer,
+    /// Whether the last batch left durable records behind.
+    has_more: bool,
 }
 
-/// Why a worker cannot go on.
+/// Why a worker cannot continue.
 #[derive(Debug, thiserror::Error)]
 enum WorkerError {
     #[error("cannot read the journal: {0}")]
@@ -86,33 +81,31 @@ enum WorkerError {
 }
 
 /// Events of records that were read together.
-struct Batch<'a> {
-    number: BatchNumber,
+struct EventBatch<'a> {
     events: Vec<Arc<Event>>,
-    /// Given back when what goes by express is stored. None in a backlog, or when there was none in time.
-    express_turn: Option<SemaphorePermit<'a>>,
+    ack: Ack,
+    /// Released once the events on the fast path are stored. `None` during a backlog, or when none was free in time.
+    fast_permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Workers {
-    /// Workers that will move what `reader` reads into `store`, and give way to what `answering` does.
+    /// Workers that move records from `reader` to `store`, and yield to the threads of `answering`.
     pub fn new(
         config: &IngestConfig,
-        (journal, reader): (Journal, JournalReader),
+        reader: JournalReader,
         answering: CpuLoad,
         store: Store,
         handoff: Handoff,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let pace = BatchPacer::new(answering, clock.clone());
+        let pacer = BatchPacer::new(answering, clock.clone());
         Self {
-            journal,
-            source: tokio::sync::Mutex::new(Source { journal: reader, pace }),
-            backlog: Backlog::new(&clock),
-            window_moved: Notify::new(),
+            source: tokio::sync::Mutex::new(Source { journal: reader, pacer, has_more: false }),
+            heartbeat: Heartbeat::new(clock.clone()),
             store,
-            express: PriorityPath::new(handoff.express.clone()),
-            express_turns: Semaphore::new(EXPRESS_BATCHES_MAX),
+            fast: PriorityPath::new(handoff.fast.clone()),
+            fast_permits: Semaphore::new(FAST_BATCHES_MAX),
             bulk: PriorityPath::new(handoff.bulk.clone()),
             handoff,
             clock,
@@ -121,9 +114,9 @@ impl Workers {
         }
     }
 
-    /// What they have read and not stored yet.
-    pub fn backlog(&self) -> Backlog {
-        self.backlog.clone()
+    /// Beats whenever a batch was stored.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
     }
 
     /// Starts `count` workers. They end when the journal is drained after the soft stop.
@@ -134,10 +127,10 @@ impl Workers {
             let shutdown = lifecycle.shutdown();
             lifecycle.spawn("ingest worker", async move {
                 match workers.run().await {
-                    // A poisoned journal comes to its end before the process is asked to stop, which
-                    // goes on to say what is wrong.
+                    // A poisoned journal ends before the process is asked to stop. The process keeps running, and
+                    // reports the reason.
                     Ok(()) => shutdown.requested().await,
-                    Err(error) => tracing::error!(%error, "an ingest worker cannot go on"),
+                    Err(error) => tracing::error!(%error, "ingest worker failed"),
                 }
             });
         }
@@ -153,74 +146,54 @@ impl Workers {
         let Some(batch) = self.next_batch().await? else {
             return Ok(false);
         };
-        let number = batch.number;
-        self.store_in_order(batch).await;
-        self.backlog.progress.beat();
-        let moved = self.backlog.window().finish(number);
-        if let Some(mark) = moved {
-            self.journal.finished(mark.end);
-            self.window_moved.notify_waiters();
-        }
+        let ack = self.store_in_order(batch).await;
+        self.heartbeat.beat();
+        ack.ack();
         Ok(true)
     }
 
     /// Reads a batch. One worker reads while the others store.
-    async fn next_batch(&self) -> Result<Option<Batch<'_>>, WorkerError> {
+    async fn next_batch(&self) -> Result<Option<EventBatch<'_>>, WorkerError> {
         let mut source = self.source.lock().await;
-        self.window_until(|window| window.len() < BATCHES_AHEAD_MAX).await;
-        let express_turn = if source.journal.has_more() { None } else { self.express_turn().await };
-        let wait = source.pace.wait();
+        let fast_permit = if source.has_more { None } else { self.fast_permit().await };
+        let wait = source.pacer.wait();
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let records = source.journal.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await?;
-        let Some(records @ ([first, .., last] | [first @ last])) = records.as_deref() else {
-            return Ok(None);
-        };
-        let mark = Mark { end: last.seq.next(), received_at: received_at(first)? };
-        let was_full = source.journal.has_more();
-        source.pace.has_read(Last {
+        let batch = source.journal.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await?;
+        let Some(Batch { records, has_more, ack }) = batch else { return Ok(None) };
+        let Some(first) = records.first() else { return Ok(None) };
+        let accepted_at = accepted_at(first)?;
+        ack.set_accepted_at(accepted_at);
+        source.has_more = has_more;
+        source.pacer.observe(LastBatch {
             requests: records.len(),
-            was_full,
-            accepted_at: mark.received_at,
+            was_full: has_more,
+            accepted_at,
         });
-        // Numbered while the source is locked, so that numbers follow the order of the records.
-        let number = self.backlog.window().add(mark);
         drop(source);
-        let events = decode(records)?;
-        Ok(Some(Batch { number, events, express_turn }))
+        let events = decode(&records)?;
+        Ok(Some(EventBatch { events, ack, fast_permit }))
     }
 
-    /// Waits for a turn by express, if not for ever.
-    async fn express_turn(&self) -> Option<SemaphorePermit<'_>> {
-        let turn = tokio::time::timeout(EXPRESS_WAIT, self.express_turns.acquire()).await;
-        turn.ok()?.ok()
+    /// Waits for a permit of the fast path, for a limited time.
+    async fn fast_permit(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = tokio::time::timeout(FAST_PERMIT_WAIT, self.fast_permits.acquire()).await;
+        permit.ok()?.ok()
     }
 
-    /// Waits until the window is as asked for.
-    async fn window_until(&self, is_so: impl Fn(&AckWindow<Mark>) -> bool) {
-        loop {
-            let mut moved = pin!(self.window_moved.notified());
-            // Registered before the look, so that no move in between is missed.
-            moved.as_mut().enable();
-            if is_so(&self.backlog.window()) {
-                return;
-            }
-            moved.await;
-        }
-    }
-
-    /// Stores a batch. The events of organisations with ordered endpoints wait for the batches before
-    /// it: an ordered delivery that is there proves that all before it are.
-    async fn store_in_order(&self, batch: Batch<'_>) {
+    /// Stores a batch. The events of organisations with ordered endpoints wait for the batches before it: once an
+    /// ordered delivery is stored, all earlier ones are.
+    async fn store_in_order(&self, batch: EventBatch<'_>) -> Ack {
         let ordered = self.ordered_orgs(&batch.events).await;
         let is_ordered = |event: &Arc<Event>| ordered.binary_search(&event.org_id).is_ok();
         let (ordered, others): (Vec<_>, Vec<_>) = batch.events.into_iter().partition(is_ordered);
-        self.store_all(others, batch.express_turn).await;
+        self.store_all(others, batch.fast_permit).await;
         if !ordered.is_empty() {
-            self.window_until(|window| window.is_oldest(batch.number)).await;
+            batch.ack.wait_until_oldest().await;
             self.store_all(ordered, None).await;
         }
+        batch.ack
     }
 
     /// The organisations of some events that have ordered endpoints, in ascending order.
@@ -228,35 +201,35 @@ impl Workers {
         let mut orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
         orgs.sort_unstable();
         orgs.dedup();
-        let mut wait = RETRY_WAIT;
+        let mut backoff = new_backoff();
         loop {
             match self.store.ordered_orgs_across_orgs(&orgs).await {
                 Ok(ordered) => return ordered,
-                Err(error) => self.rest(&mut wait, &error).await,
+                Err(error) => back_off(&mut backoff, &error).await,
             }
         }
     }
 
-    /// Stores every event, those first of which an organisation has few.
-    async fn store_all(&self, events: Vec<Arc<Event>>, express_turn: Option<SemaphorePermit<'_>>) {
-        let (few, many) = priority::split(events);
-        self.store_by(&self.express, &few).await;
-        drop(express_turn);
-        self.store_by(&self.bulk, &many).await;
+    /// Stores every event, first those of organisations with few of them.
+    async fn store_all(&self, events: Vec<Arc<Event>>, fast_permit: Option<SemaphorePermit<'_>>) {
+        let (fast, bulk) = priority::split(events);
+        self.store_by(&self.fast, &fast).await;
+        drop(fast_permit);
+        self.store_by(&self.bulk, &bulk).await;
     }
 
-    /// Stores every event, however long the store is away, and splits what it refuses.
-    async fn store_by(&self, way: &PriorityPath, events: &[Arc<Event>]) {
+    /// Stores every event, however long the store is unavailable, and splits batches that it refuses.
+    async fn store_by(&self, path: &PriorityPath, events: &[Arc<Event>]) {
         let mut parts = vec![events];
         while let Some(part) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
-            match self.persist(way, part).await {
-                Ok(taken) => parts.extend(part.get(taken..)),
+            match self.persist(path, part).await {
+                Ok(stored) => parts.extend(part.get(stored..)),
                 Err(refusal) => match part {
-                    [event] => self.bury(event, &refusal).await,
-                    // The second half first: the stack hands out the first half next.
+                    [event] => self.quarantine(event, &refusal).await,
+                    // The second half first: the stack returns the first half next.
                     many => {
                         let (first, second) = many.split_at(many.len() / 2);
                         parts.extend([second, first]);
@@ -266,34 +239,34 @@ impl Workers {
         }
     }
 
-    /// Persists a batch, waiting while the store is unavailable, and returns how many events it took from
-    /// the first on.
+    /// Persists a batch, waiting while the store is unavailable, and returns how many events it stored, counted from
+    /// the first.
     ///
     /// # Errors
     /// When the store refuses the batch.
     async fn persist(
         &self,
-        way: &PriorityPath,
+        path: &PriorityPath,
         events: &[Arc<Event>],
     ) -> Result<usize, StoreError> {
-        let mut wait = RETRY_WAIT;
+        let mut backoff = new_backoff();
         loop {
-            let permits = way.room_for(events.len()).await;
+            let permits = path.reserve(events.len()).await;
             let now = self.clock.now();
-            let shut = Arc::clone(&self.handoff.shut.borrow());
+            let backpressured = Arc::clone(&self.handoff.backpressured.borrow());
             let lease_budget = permits.as_ref().map(|permits| LeaseBudget {
                 lease: Lease {
                     token: LeaseToken::mint(self.handoff.instance),
                     until: now.plus(self.handoff.lease_span),
                 },
                 deliveries_max: permits.len(),
-                except: &shut,
+                except: &backpressured,
             });
             let result = self.store.persist_events_across_orgs(events, lease_budget, now).await;
             match result {
                 Ok(persisted) => {
                     self.count(&persisted);
-                    way.learn(&persisted);
+                    path.observe(&persisted);
                     if persisted.planned > persisted.leased.len() {
                         self.handoff.wake.wake();
                     }
@@ -305,38 +278,35 @@ impl Workers {
                 Err(refusal @ StoreError::Refused(_)) => return Err(refusal),
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) => {
                     drop(permits);
-                    self.rest(&mut wait, &error).await;
+                    back_off(&mut backoff, &error).await;
                 }
             }
         }
     }
 
-    /// Puts one event that the store refuses among the dead letters, waiting while it cannot.
-    async fn bury(&self, event: &Event, refusal: &StoreError) {
+    /// Makes one event that the store refuses a dead letter, however long the store is unavailable.
+    async fn quarantine(&self, event: &Event, refusal: &StoreError) {
         let detail = refusal.to_string();
         let record = match record::encode_event(event) {
             Ok(record) => record,
             Err(error) => {
-                tracing::error!(event = %event.id, %error, "cannot write a refused event as a record");
+                tracing::error!(event = %event.id, %error, "cannot encode a rejected event");
                 Vec::new()
             }
         };
-        let mut wait = RETRY_WAIT;
+        let mut backoff = new_backoff();
         while let Err(error) = self
             .store
             .quarantine_event(event.org_id, event.id, &record, &detail, self.clock.now())
             .await
         {
-            self.rest(&mut wait, &error).await;
+            back_off(&mut backoff, &error).await;
         }
         self.metrics.events_unstorable_total.inc();
-        tracing::warn!(org = %event.org_id, event = %event.id, detail, "the store refused an event; it is a dead letter");
-    }
-
-    async fn rest(&self, wait: &mut Duration, error: &StoreError) {
-        tracing::warn!(%error, wait_ms = wait.as_millis(), "the store did not take a batch; it stays in the journal");
-        tokio::time::sleep(*wait).await;
-        *wait = (*wait * 2).min(RETRY_WAIT_MAX);
+        tracing::warn!(
+            org = %event.org_id, event = %event.id, detail,
+            "the store rejected an event; it is now a dead letter"
+        );
     }
 
     fn count(&self, persisted: &Persisted) {
@@ -347,7 +317,17 @@ impl Workers {
     }
 }
 
-fn received_at(record: &Record) -> Result<Timestamp, WorkerError> {
+const fn new_backoff() -> Backoff {
+    Backoff::new(RETRY_WAIT, RETRY_WAIT_MAX)
+}
+
+async fn back_off(backoff: &mut Backoff, error: &StoreError) {
+    let wait_ms = backoff.peek().as_millis();
+    tracing::warn!(%error, wait_ms, "cannot persist a batch, retrying; it stays in the journal");
+    backoff.sleep().await;
+}
+
+fn accepted_at(record: &Record) -> Result<Timestamp, WorkerError> {
     let seq = record.seq.get();
     record::received_at(&record.payload).map_err(|error| WorkerError::Record { seq, error })
 }

@@ -1,5 +1,220 @@
-//! The journal: the durable queue between a `202` and the store. [`local`] keeps it in files.
+//! The journal: the durable queue between a `202` and the store.
+//!
+//! # Purpose
+//! An append that returns is on stable storage. Its record is handed to the reader at least once, across any
+//! crash, until the batch it came in is acknowledged. One append is one record: all of it is kept, or nothing.
+//!
+//! # Operation
+//! ```text
+//! Journal::append ──> backend ──> JournalReader::next_batch ──> Batch { records, ack }
+//!                        ^                                                   │
+//!                        └──────────── Ack::ack, once they are stored <──────┘
+//! ```
+//! This file is the contract, and all that callers know. A backend is a folder of this module and a variant of
+//! the private enums here; opening one returns a [`Journal`] and its [`JournalReader`], and only `app` does that.
+//! There is one backend: [`local`] keeps the records in files of this server.
+//!
+//! # Rules for a backend
+//! - Records are handed out in the order in which they were appended. There is one reader.
+//! - Batches may be acknowledged in any order. A record is forgotten only when its batch and every batch before
+//!   it are acknowledged; a restart hands out the others again, and possibly some that were acknowledged last.
+//! - A batch that is dropped without an acknowledgement is not handed out again before a restart.
+//! - The number of unacknowledged batches is bounded: the reader waits at the bound.
+//! - A failed write or sync of records poisons the journal until a restart. Records that are durable are still
+//!   handed out.
 
 pub mod local;
 
-pub use local::*;
+use std::io;
+
+use bytes::Bytes;
+
+use crate::domain::Timestamp;
+
+pub use local::JournalError;
+
+/// The journal's handle for appending. Clones share it; the last one dropped shuts the journal down.
+#[derive(Clone)]
+pub struct Journal(Backend);
+
+#[derive(Clone)]
+enum Backend {
+    Local(local::LocalJournal),
+}
+
+impl Journal {
+    /// Appends a record of `items` items. `Ok` means that it is on stable storage.
+    ///
+    /// A caller that stops waiting does not undo the append: the record may become durable all the same.
+    ///
+    /// # Errors
+    /// When the record was not acknowledged; see [`AppendError`].
+    pub async fn append(&self, record: &[u8], items: u32) -> Result<Seq, AppendError> {
+        match &self.0 {
+            Backend::Local(journal) => journal.append(record, items).await,
+        }
+    }
+
+    /// The journal's current state.
+    pub fn status(&self) -> JournalStatus {
+        match &self.0 {
+            Backend::Local(journal) => journal.status(),
+        }
+    }
+
+    /// Refuses further appends. Appends in flight complete, and the reader ends behind the last record.
+    pub fn close(&self) {
+        match &self.0 {
+            Backend::Local(journal) => journal.close(),
+        }
+    }
+
+    /// Closes the journal, persists the acknowledgements and releases what the backend holds. Blocks for about
+    /// one sync. Later acknowledgements are ignored.
+    pub fn shut_down(&self) {
+        match &self.0 {
+            Backend::Local(journal) => journal.shut_down(),
+        }
+    }
+}
+
+/// Reads records, from the first one that is not acknowledged. Each journal has one reader.
+pub struct JournalReader(ReaderBackend);
+
+enum ReaderBackend {
+    Local(local::LocalReader),
+}
+
+impl JournalReader {
+    /// Waits for durable records and returns them: at least one, and at most `items_max` items and `bytes_max`
+    /// bytes, unless the first record alone exceeds them. `None` when the journal is closed and every record has
+    /// been read.
+    ///
+    /// May be cancelled: the next call returns what this one did not.
+    ///
+    /// # Errors
+    /// When records cannot be read. The next call tries the same position again.
+    pub async fn next_batch(
+        &mut self,
+        items_max: u32,
+        bytes_max: usize,
+    ) -> Result<Option<Batch>, ReadError> {
+        match &mut self.0 {
+            ReaderBackend::Local(reader) => reader.next_batch(items_max, bytes_max).await,
+        }
+    }
+}
+
+/// Records that were read together.
+pub struct Batch {
+    /// The records in the order in which they were appended; at least one.
+    pub records: Vec<Record>,
+    /// Whether a limit ended the batch: more records were durable already.
+    pub has_more: bool,
+    /// Acknowledges the batch.
+    pub ack: Ack,
+}
+
+/// A durable record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Its position. Positions rise by one, except where damage has cost records.
+    pub seq: Seq,
+    /// Items in it, as counted by its appender.
+    pub items: u32,
+    /// The bytes that were appended.
+    pub payload: Bytes,
+}
+
+/// The acknowledgement of one batch. Dropped unused, it leaves the batch unacknowledged until the restart that
+/// hands its records out again; later batches may be acknowledged, but their records are kept too.
+#[must_use = "records are kept until their batch is acknowledged"]
+pub struct Ack(AckBackend);
+
+enum AckBackend {
+    Local(local::LocalAck),
+}
+
+impl Ack {
+    /// Acknowledges the batch: its records are stored and need not be read again. This becomes durable within a
+    /// fraction of a second; after a crash before that, the records are read again.
+    pub fn ack(self) {
+        match self.0 {
+            AckBackend::Local(ack) => ack.ack(),
+        }
+    }
+
+    /// Waits until every batch before this one is acknowledged.
+    pub async fn wait_until_oldest(&self) {
+        match &self.0 {
+            AckBackend::Local(ack) => ack.wait_until_oldest().await,
+        }
+    }
+
+    /// Sets when the first record was accepted, for [`JournalStatus::oldest_unacked`]. Only the reader of records
+    /// knows: to the journal they are bytes.
+    pub fn set_accepted_at(&self, accepted_at: Timestamp) {
+        match &self.0 {
+            AckBackend::Local(ack) => ack.set_accepted_at(accepted_at),
+        }
+    }
+}
+
+/// A record's position in the journal: 1 for the first one ever appended, and rising.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Seq(u64);
+
+impl Seq {
+    /// The plain number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// The state of a journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JournalStatus {
+    /// Whether an append may succeed now.
+    pub writable: bool,
+    /// Whether a write or a sync has failed.
+    pub poisoned: bool,
+    /// Whether there is no space left.
+    pub full: bool,
+    /// Items that are durable and not acknowledged.
+    pub items_waiting: u64,
+    /// Bytes on disk, preallocated ones included.
+    pub bytes: u64,
+    /// When the first record of the oldest unacknowledged batch was accepted; `None` when every batch that was
+    /// read is acknowledged.
+    pub oldest_unacked: Option<Timestamp>,
+}
+
+/// Why an append was not acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// No space is left until records have been stored.
+    #[error("the journal is full")]
+    Full,
+    /// Too many appends, or bytes, wait for the next sync.
+    #[error("too many appends wait for the journal")]
+    Busy,
+    /// A write or a sync has failed; nothing is accepted until a restart. The restart may or may not find the
+    /// record.
+    #[error("the journal is poisoned: a write or a sync has failed")]
+    Poisoned,
+    /// The journal is closing.
+    #[error("the journal is closed")]
+    Closed,
+    /// The record is longer than the journal allows.
+    #[error("the record does not fit a journal segment")]
+    TooLarge,
+}
+
+/// Records could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {place}: {source}")]
+pub struct ReadError {
+    /// The file, or whatever else the backend reads from.
+    place: String,
+    source: io::Error,
+}

@@ -1,24 +1,22 @@
-//! What waits for the writer.
+//! The queue of appends that wait for the writer.
 //!
-//! Appenders copy their record, framed, to the end of one buffer under a mutex; the writer swaps
-//! that buffer for an empty one and writes it as it is. No message, no allocation and no wake-up of
-//! the writer while it is at work: an append costs one short lock and one copy.
+//! Appenders copy their record, framed, to the end of one buffer under a mutex; the writer swaps that buffer for
+//! an empty one and writes it as it is. An append costs one short lock and one copy: no message, no allocation,
+//! and no notification of a writer that is at work.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::AppendError;
 use super::format::{FRAME_HEADER_BYTES, push_frame};
-use super::group_commit::{Group, Outcome, Ticket};
+use super::group_commit::{AppendFuture, CommitGroup, CommitResult, PreviousGroup};
+use crate::journal::AppendError;
 
-/// Capacity a buffer keeps between groups; one that a flood of large records grew is given back.
+/// Capacity that a buffer keeps between groups; one that a flood of large records grew is given back.
 const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
-/// No number of appends wakes the writer.
-const AWAKE: usize = usize::MAX;
-/// How long a group may wait for its leader to wake it before a writer without work does.
-const LEADER_TIME: Duration = Duration::from_millis(1);
+/// The value of [`State::notify_at`] while the writer is at work.
+const NEVER: usize = usize::MAX;
 
-/// How much may wait, at most.
+/// How much may wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueLimits {
     /// Appends not yet synced.
@@ -29,96 +27,94 @@ pub(super) struct QueueLimits {
     pub(super) record_bytes: usize,
 }
 
-/// Whether appends are let in.
+/// Whether appends are admitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Gate {
-    /// They are.
+pub(super) enum QueueState {
+    /// Yes.
     Open,
-    /// Not until there is room on disk.
+    /// Not until there is space on disk.
     Full,
-    /// Not any more: the journal is closing.
+    /// No longer: the journal is closing.
     Closed,
-    /// Not any more: a write or a sync has failed.
+    /// No longer: a write or a sync has failed.
     Poisoned,
 }
 
 /// Appends on their way to the writer.
-pub(super) struct Queue {
+pub(super) struct AppendQueue {
     limits: QueueLimits,
     state: Mutex<State>,
     filled: Condvar,
 }
 
 struct State {
-    gate: Gate,
-    batch: Batch,
-    /// Of the batch in the writer's hands.
+    admission: QueueState,
+    batch: AppendBatch,
+    /// Appends in the batch that the writer is writing.
     writing_appends: usize,
+    /// Bytes in that batch.
     writing_bytes: usize,
-    /// With how many appends the sleeping writer is to be woken; [`AWAKE`] while it is at work. A
-    /// `Condvar` makes a system call at every notification, so it is notified only when it matters.
-    wake_at: usize,
+    /// The number of appends at which the sleeping writer is notified; [`NEVER`] while it is at work. Each
+    /// notification of a `Condvar` is a system call, so the writer is notified only when it matters.
+    notify_at: usize,
 }
 
 /// Appends that are written together.
-pub(super) struct Batch {
-    /// Their frames, not sealed.
+pub(super) struct AppendBatch {
+    /// Their frames, not finalized.
     pub(super) frames: Vec<u8>,
-    /// How many they are.
+    /// Their number.
     pub(super) appends: usize,
-    group: Arc<Group>,
-    /// The group written before, whose leader has had a sync's time to wake it.
-    before: Option<Arc<Group>>,
+    group: Arc<CommitGroup>,
+    previous: PreviousGroup,
 }
 
-impl Batch {
+impl AppendBatch {
     fn new(appends_expected: usize) -> Self {
-        let group = Arc::new(Group::new(appends_expected));
-        Self { frames: Vec::new(), appends: 0, group, before: None }
+        let group = Arc::new(CommitGroup::new(appends_expected));
+        Self { frames: Vec::new(), appends: 0, group, previous: PreviousGroup::none() }
     }
 
-    /// A batch to fill, with the buffer of one that is done.
-    fn reusing(used: Option<Self>) -> Self {
-        let Some(mut used) = used else { return Self::new(0) };
-        let mut next = Self::new(used.appends);
-        next.frames = std::mem::take(&mut used.frames);
+    /// An empty batch with the buffer of one that was written.
+    fn reusing(written: Option<Self>) -> Self {
+        let Some(mut written) = written else { return Self::new(0) };
+        let mut next = Self::new(written.appends);
+        next.frames = std::mem::take(&mut written.frames);
         next.frames.clear();
         next.frames.shrink_to(BUFFER_KEPT_BYTES);
         next
     }
 
-    /// Tells every appender: the first `durable` appends got the seqs from `first_seq` on, the
-    /// others `failure`.
+    /// Resolves every append: the first `durable` appends with the seqs from `first_seq` on, the others with
+    /// `failure`.
     pub(super) fn complete(&self, first_seq: u64, durable: usize, failure: AppendError) {
-        self.group.complete(Outcome { first_seq, durable, failure });
-        if let Some(before) = &self.before {
-            before.wake_all();
-        }
+        self.group.complete(CommitResult { first_seq, durable, failure });
+        self.previous.wake_all();
     }
 }
 
-impl Drop for Batch {
+impl Drop for AppendBatch {
     /// A batch that nobody completed was not written: its appenders must not wait for ever.
     fn drop(&mut self) {
         self.complete(0, 0, AppendError::Poisoned);
     }
 }
 
-impl Queue {
-    /// An empty queue that lets appends in.
+impl AppendQueue {
+    /// An empty queue that admits appends.
     pub(super) fn new(limits: QueueLimits) -> Self {
         let state = State {
-            gate: Gate::Open,
-            batch: Batch::new(0),
+            admission: QueueState::Open,
+            batch: AppendBatch::new(0),
             writing_appends: 0,
             writing_bytes: 0,
-            wake_at: AWAKE,
+            notify_at: NEVER,
         };
         Self { limits, state: Mutex::new(state), filled: Condvar::new() }
     }
 
-    /// Lets a record wait for the writer. The ticket resolves when it is durable, or will never be.
-    pub(super) fn push(&self, record: &[u8], items: u32) -> Result<Ticket, AppendError> {
+    /// Queues a record for the writer. The future resolves when the record is durable or the append has failed.
+    pub(super) fn push(&self, record: &[u8], items: u32) -> Result<AppendFuture, AppendError> {
         if record.len() > self.limits.record_bytes {
             return Err(AppendError::TooLarge);
         }
@@ -127,22 +123,22 @@ impl Queue {
         let mut state = self.lock();
         self.admit(&state, FRAME_HEADER_BYTES + record.len())?;
         push_frame(&mut state.batch.frames, record, crc, items);
-        let ticket = Ticket::new(&state.batch.group, state.batch.appends);
+        let future = AppendFuture::new(&state.batch.group, state.batch.appends);
         state.batch.appends += 1;
-        if state.batch.appends >= state.wake_at {
-            state.wake_at = AWAKE;
+        if state.batch.appends >= state.notify_at {
+            state.notify_at = NEVER;
             drop(state);
             self.filled.notify_one();
         }
-        Ok(ticket)
+        Ok(future)
     }
 
     fn admit(&self, state: &State, frame_bytes: usize) -> Result<(), AppendError> {
-        match state.gate {
-            Gate::Open => {}
-            Gate::Full => return Err(AppendError::Full),
-            Gate::Closed => return Err(AppendError::Closed),
-            Gate::Poisoned => return Err(AppendError::Poisoned),
+        match state.admission {
+            QueueState::Open => {}
+            QueueState::Full => return Err(AppendError::Full),
+            QueueState::Closed => return Err(AppendError::Closed),
+            QueueState::Poisoned => return Err(AppendError::Poisoned),
         }
         let appends = state.batch.appends + state.writing_appends;
         let bytes = state.batch.frames.len() + state.writing_bytes;
@@ -150,102 +146,105 @@ impl Queue {
         if over && appends > 0 { Err(AppendError::Busy) } else { Ok(()) }
     }
 
-    /// Waits for appends and takes them all, leaving `used`, the last batch, to be filled again.
-    /// While they are fewer than those of the last batch, it waits for `linger` more. `None` when
-    /// the queue is closed and empty.
-    pub(super) fn take(&self, used: Option<Batch>, linger: Duration) -> Option<Batch> {
-        let expected = used.as_ref().map_or(0, |batch| batch.appends);
-        let mut before = used.as_ref().map(|batch| Arc::clone(&batch.group));
-        let mut next = Batch::reusing(used);
+    /// Waits for appends and takes them all; the buffer of `written`, the previous batch, is filled next. While
+    /// there are fewer appends than in the previous batch, it waits for `linger` more. `None` when the queue is
+    /// closed and empty.
+    pub(super) fn take(
+        &self,
+        written: Option<AppendBatch>,
+        linger: Duration,
+    ) -> Option<AppendBatch> {
+        let expected = written.as_ref().map_or(0, |batch| batch.appends);
+        let mut previous = written
+            .as_ref()
+            .map_or_else(PreviousGroup::none, |batch| PreviousGroup::new(&batch.group));
+        let mut next = AppendBatch::reusing(written);
         let mut state = self.lock();
         state.writing_appends = 0;
         state.writing_bytes = 0;
         while state.batch.appends == 0 {
-            if matches!(state.gate, Gate::Closed | Gate::Poisoned) {
+            if matches!(state.admission, QueueState::Closed | QueueState::Poisoned) {
                 drop(state);
-                if let Some(before) = before {
-                    before.wake_all();
-                }
+                previous.wake_all();
                 return None;
             }
-            state = self.sleep(state, &mut before);
+            state = self.sleep(state, &mut previous);
         }
         if state.batch.appends < expected {
-            state.wake_at = expected;
+            state.notify_at = expected;
             let waited = self.filled.wait_timeout(state, linger);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.wake_at = AWAKE;
+        state.notify_at = NEVER;
         state.writing_appends = state.batch.appends;
         state.writing_bytes = state.batch.frames.len();
         std::mem::swap(&mut state.batch, &mut next);
         drop(state);
-        next.before = before;
+        next.previous = previous;
         Some(next)
     }
 
-    /// Sleeps until there may be appends; at first only as long as the group `before` may take to
-    /// be woken by its leader.
+    /// Sleeps until there may be appends; at first only for as long as the leader of the previous group may take to
+    /// wake its group.
     fn sleep<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        before: &mut Option<Arc<Group>>,
+        previous: &mut PreviousGroup,
     ) -> MutexGuard<'a, State> {
-        state.wake_at = 1;
-        let Some(group) = before.take_if(|group| !group.is_awake()) else {
+        state.notify_at = 1;
+        let Some(leader_timeout) = previous.leader_timeout() else {
             return self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
-        let slept = self.filled.wait_timeout(state, LEADER_TIME);
+        let slept = self.filled.wait_timeout(state, leader_timeout);
         let (state, slept) = slept.unwrap_or_else(PoisonError::into_inner);
         if !slept.timed_out() {
-            *before = Some(group);
             return state;
         }
         drop(state);
-        group.wake_all();
+        previous.wake_all();
         self.lock()
     }
 
-    /// Shuts the gate for good; what waits is still written.
+    /// Refuses appends for good; waiting ones are still written.
     pub(super) fn close(&self) {
         let mut state = self.lock();
-        if matches!(state.gate, Gate::Open | Gate::Full) {
-            state.gate = Gate::Closed;
+        if matches!(state.admission, QueueState::Open | QueueState::Full) {
+            state.admission = QueueState::Closed;
         }
         drop(state);
         self.filled.notify_one();
     }
 
-    /// Shuts the gate for good and fails what waits.
+    /// Refuses appends for good and fails those that wait.
     pub(super) fn poison(&self) {
         let mut state = self.lock();
-        state.gate = Gate::Poisoned;
-        let waiting = std::mem::replace(&mut state.batch, Batch::new(0));
+        state.admission = QueueState::Poisoned;
+        let waiting = std::mem::replace(&mut state.batch, AppendBatch::new(0));
         drop(state);
         drop(waiting);
         self.filled.notify_one();
     }
 
-    /// Shuts the gate until [`Self::reopen`].
+    /// Refuses appends until [`Self::reopen`].
     pub(super) fn set_full(&self) {
-        self.change(Gate::Open, Gate::Full);
+        self.change(QueueState::Open, QueueState::Full);
     }
 
-    /// Opens the gate that [`Self::set_full`] shut.
+    /// Admits appends again after [`Self::set_full`].
     pub(super) fn reopen(&self) {
-        self.change(Gate::Full, Gate::Open);
+        self.change(QueueState::Full, QueueState::Open);
     }
 
-    fn change(&self, from: Gate, to: Gate) {
+    fn change(&self, from: QueueState, to: QueueState) {
         let mut state = self.lock();
-        if state.gate == from {
-            state.gate = to;
+        if state.admission == from {
+            state.admission = to;
         }
     }
 
-    /// Whether appends are let in.
-    pub(super) fn gate(&self) -> Gate {
-        self.lock().gate
+    /// Whether appends are admitted.
+    pub(super) fn state(&self) -> QueueState {
+        self.lock().admission
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,8 +1,8 @@
 //! The seam between the journal and the file system: the few calls it makes, and nothing more.
 //!
-//! Real disks fail in ways that no test can ask of them: a write that takes half the bytes, a sync
-//! that reports `EIO`, power that goes away. The journal's tests stand a simulated disk here that
-//! does all of that; everything else uses [`SystemDisk`].
+//! Real disks fail in ways that no test can provoke: a write that takes half the bytes, a sync that reports `EIO`,
+//! a loss of power. The journal's tests put a simulated disk here that does all of that; everything else uses
+//! [`SystemFiles`].
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -11,50 +11,50 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A file system.
-pub trait Disk: Send + Sync {
-    /// Makes a directory and its parents, durably; one that is there is fine.
+pub trait FileSystem: Send + Sync {
+    /// Creates a directory and its parents, durably; an existing one is no error.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
-    /// The names in a directory, in no order. Names that are no UTF-8 are passed over.
+    /// The names in a directory, in no order. Names that are not UTF-8 are left out.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// Opens a file to read and write.
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// Makes a new, empty file; one that is there is an error.
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// Gives a file another name, replacing what has it.
+    /// Opens a file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>>;
+    /// Creates an empty file; an existing one is an error.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>>;
+    /// Renames a file, replacing one of the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Takes a file's name away.
+    /// Removes a file's name.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory survive power loss.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Makes the file if need be and locks it until the lock is dropped. `WouldBlock` when another
-    /// holds it.
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
+    /// Locks a file until the lock is dropped, creating it if missing. `WouldBlock` when another process holds the
+    /// lock.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;
 }
 
 /// An open file.
-pub trait DiskFile: Send + Sync {
-    /// Writes some of the bytes at `offset` and says how many.
+pub trait FileHandle: Send + Sync {
+    /// Writes some of the bytes at `offset` and returns how many.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
-    /// Reads some bytes at `offset` and says how many; none at the end of the file.
+    /// Reads some bytes at `offset` and returns how many; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Makes the contents survive power loss, and of the attributes what reading them back takes.
+    /// Makes the contents survive power loss, with the attributes needed to read them back.
     fn sync_data(&self) -> io::Result<()>;
-    /// Makes the contents and every attribute survive power loss: also a shorter length.
+    /// Makes the contents and every attribute survive power loss, a shorter length included.
     fn sync_all(&self) -> io::Result<()>;
     /// Cuts or extends the file.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
-    /// Its length in bytes.
+    /// The length in bytes.
     fn length(&self) -> io::Result<u64>;
 }
 
-/// A lock that ends when it is dropped.
-pub trait DiskLock: Send + Sync {}
+/// A lock that is released when it is dropped.
+pub trait FileLock: Send + Sync {}
 
-/// The operating system's file system.
+/// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SystemDisk;
+pub struct SystemFiles;
 
-impl Disk for SystemDisk {
+impl FileSystem for SystemFiles {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         std::fs::create_dir_all(dir)?;
         match dir.parent() {
@@ -73,11 +73,11 @@ impl Disk for SystemDisk {
         Ok(names)
     }
 
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
         Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
         Ok(Arc::new(OpenOptions::new().read(true).write(true).create_new(true).open(path)?))
     }
 
@@ -93,7 +93,7 @@ impl Disk for SystemDisk {
         File::open(dir)?.sync_all()
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
         let options = OpenOptions::new().write(true).create(true).truncate(false).open(path);
         let file = options?;
         match file.try_lock() {
@@ -104,9 +104,9 @@ impl Disk for SystemDisk {
     }
 }
 
-impl DiskLock for File {}
+impl FileLock for File {}
 
-impl DiskFile for File {
+impl FileHandle for File {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         FileExt::write_at(self, bytes, offset)
     }
@@ -132,8 +132,8 @@ impl DiskFile for File {
     }
 }
 
-/// Writes all of `bytes` at `offset`: goes on after a short write, and after a signal.
-pub(super) fn write_all(file: &dyn DiskFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+/// Writes all of `bytes` at `offset`, repeating short and interrupted writes.
+pub(super) fn write_all(file: &dyn FileHandle, bytes: &[u8], offset: u64) -> io::Result<()> {
     let mut written = 0;
     while written < bytes.len() {
         match file.write_at(&bytes[written..], offset + written as u64) {
@@ -146,8 +146,12 @@ pub(super) fn write_all(file: &dyn DiskFile, bytes: &[u8], offset: u64) -> io::R
     Ok(())
 }
 
-/// Fills `buffer` from `offset`, as far as the file goes, and says how far that was.
-pub(super) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+/// Fills `buffer` from `offset`, up to the end of the file, and returns how many bytes it read.
+pub(super) fn read_full(
+    file: &dyn FileHandle,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
         match file.read_at(&mut buffer[read..], offset + read as u64) {
@@ -160,7 +164,7 @@ pub(super) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> 
     Ok(read)
 }
 
-/// Whether the error says that there is no room: it may come back, and nothing is broken.
+/// Whether the error means that no space is left: a temporary condition.
 pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! What is on disk, byte by byte. All numbers are little-endian.
+//! The on-disk format, byte by byte. All numbers are little-endian.
 //!
 //! # Segment
 //! A segment is one file, `<first seq, 20 digits>-<journal id, 16 hex digits>.segment`.
@@ -10,10 +10,10 @@
 //! | 12 | 8 | journal id |
 //! | 20 | 8 | seq of the first record |
 //! | 28 | 4 | CRC32C of the above |
-//! | 4096 | | frames, one behind the other |
+//! | 4096 | | frames, one after the other |
 //!
-//! The header has a block of its own, so that no write of a record can tear it, and says nothing
-//! that the name does not say: a damaged header costs no record.
+//! The header has a block of its own, so that no write of a record can tear it. It repeats the name, so a damaged
+//! header costs no record.
 //!
 //! # Frame
 //!
@@ -22,17 +22,16 @@
 //! | 0 | 4 | CRC32C of the journal id and of bytes 4 to 28 |
 //! | 4 | 4 | bytes of payload |
 //! | 8 | 8 | seq, one more than that of the frame before |
-//! | 16 | 4 | distance back to the first seq of the write group |
+//! | 16 | 4 | offset in the write group: the distance back to its first seq |
 //! | 20 | 4 | items in the record |
 //! | 24 | 4 | CRC32C of the payload |
 //! | 28 | | payload |
 //!
-//! - Two checksums, because a damaged payload behind a sound header costs one record and no search,
-//!   and because the search for the next sound header after a damaged one stays linear.
-//! - The seq makes a frame that a recycled segment held before worthless: it is lower than the
-//!   segment's first.
-//! - The journal id is a random number that no tenant sees. A payload that imitates a frame does
-//!   not pass for one when a search runs across it.
+//! - There are two checksums, so that a damaged payload behind a sound header costs one record and no search, and
+//!   so that the search for the next sound header after a damaged one stays linear.
+//! - The seq invalidates a frame left over in a reused segment: it is lower than the segment's first seq.
+//! - The journal id is a random number that no tenant sees. A search does not mistake a payload that imitates a
+//!   frame for one.
 //! - The group tells a torn tail from damage: see [`super::segment_scan`].
 //!
 //! # Checkpoint
@@ -44,7 +43,7 @@
 //! | 0 | 8 | magic `HGJCHECK` |
 //! | 8 | 8 | journal id |
 //! | 16 | 8 | version: the higher one counts |
-//! | 24 | 8 | finished: every record below it is stored |
+//! | 24 | 8 | acked: every record below it is acknowledged |
 //! | 32 | 8 | synced: every record below it has been synced |
 //! | 40 | 4 | CRC32C of the above |
 
@@ -62,26 +61,26 @@ const SEGMENT_SUFFIX: &str = ".segment";
 const CHECKPOINT_MAGIC: &[u8; 8] = b"HGJCHECK";
 const CHECKPOINT_FIELDS_BYTES: usize = 40;
 
-/// Tells this journal's files from those of any other, and its frames from imitations.
+/// Identifies this journal's files, and its frames.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct JournalId(pub(super) u64);
 
 impl JournalId {
-    /// Where the checksum of a frame's header starts from.
+    /// The initial value of the checksum of a frame's header.
     fn seed(self) -> u32 {
         crc32c::crc32c(&self.0.to_le_bytes())
     }
 }
 
-/// What stands in front of a payload.
+/// The header in front of a payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FrameHeader {
     /// Bytes behind the header.
     pub(super) payload_bytes: u32,
-    /// The record's place in the sequence.
+    /// The record's seq.
     pub(super) seq: u64,
-    /// How far back the first seq of its write group is.
-    pub(super) group_back: u32,
+    /// The distance back to the first seq of its write group.
+    pub(super) group_offset: u32,
     /// Items in the record.
     pub(super) items: u32,
     /// The payload's checksum.
@@ -94,9 +93,9 @@ impl FrameHeader {
         FRAME_HEADER_BYTES + self.payload_bytes as usize
     }
 
-    /// The first seq of the group it was written with.
+    /// The first seq of its write group.
     pub(super) fn group_first(&self) -> u64 {
-        self.seq.saturating_sub(u64::from(self.group_back))
+        self.seq.saturating_sub(u64::from(self.group_offset))
     }
 
     /// Reads a header whose checksum holds; `None` for anything else.
@@ -110,19 +109,19 @@ impl FrameHeader {
         Self {
             payload_bytes: u32_at(header, 4),
             seq: u64_at(header, 8),
-            group_back: u32_at(header, 16),
+            group_offset: u32_at(header, 16),
             items: u32_at(header, 20),
             payload_crc: u32_at(header, 24),
         }
     }
 }
 
-/// The seq that stands where a header's would, for a quick look before the checksum is computed.
+/// The bytes where a header has its seq, for a quick check before the checksum is computed.
 pub(super) fn seq_at(bytes: &[u8]) -> u64 {
     u64_at(bytes, 8)
 }
 
-/// Appends a frame whose place is not known yet; [`seal_frame`] completes it.
+/// Appends a frame whose seq is not known yet; [`finalize_frame`] completes it.
 pub(super) fn push_frame(buffer: &mut Vec<u8>, payload: &[u8], payload_crc: u32, items: u32) {
     let mut header = [0; FRAME_HEADER_BYTES];
     // The queue refuses records that do not fit a segment, whose size fits.
@@ -135,15 +134,15 @@ pub(super) fn push_frame(buffer: &mut Vec<u8>, payload: &[u8], payload_crc: u32,
     buffer.extend_from_slice(payload);
 }
 
-/// The bytes and the items of a pushed frame at the start of `buffer`.
-pub(super) fn pushed_frame(buffer: &[u8]) -> (usize, u32) {
+/// The length and the items of the frame at the start of `buffer`, finalized or not.
+pub(super) fn peek_frame(buffer: &[u8]) -> (usize, u32) {
     (FRAME_HEADER_BYTES + u32_at(buffer, 4) as usize, u32_at(buffer, 20))
 }
 
-/// Gives the pushed frame at the start of `frame` its place, and its checksum.
-pub(super) fn seal_frame(frame: &mut [u8], id: JournalId, seq: u64, group_back: u32) {
+/// Writes seq, group offset and checksum into the frame at the start of `frame`.
+pub(super) fn finalize_frame(frame: &mut [u8], id: JournalId, seq: u64, group_offset: u32) {
     frame[8..16].copy_from_slice(&seq.to_le_bytes());
-    frame[16..20].copy_from_slice(&group_back.to_le_bytes());
+    frame[16..20].copy_from_slice(&group_offset.to_le_bytes());
     let crc = crc32c::crc32c_append(id.seed(), &frame[4..FRAME_HEADER_BYTES]);
     frame[0..4].copy_from_slice(&crc.to_le_bytes());
 }
@@ -153,11 +152,11 @@ pub(super) fn segment_name(first_seq: u64, id: JournalId) -> String {
     format!("{first_seq:020}-{:016x}{SEGMENT_SUFFIX}", id.0)
 }
 
-/// What a segment's name says; `None` for any other name.
+/// The first seq and journal id in a segment's name; `None` for any other name.
 pub(super) fn parse_segment_name(name: &str) -> Option<(u64, JournalId)> {
     let (seq, id) = name.strip_suffix(SEGMENT_SUFFIX)?.split_once('-')?;
     let parsed = (seq.parse().ok()?, JournalId(u64::from_str_radix(id, 16).ok()?));
-    // One spelling only: what was parsed must be what would be written.
+    // One spelling only: formatting the result must give the same name.
     (segment_name(parsed.0, parsed.1) == name).then_some(parsed)
 }
 
@@ -172,7 +171,7 @@ pub(super) fn segment_header(first_seq: u64, id: JournalId) -> Vec<u8> {
     header
 }
 
-/// What the first bytes of a file say it is.
+/// The result of reading the first bytes of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum SegmentHeader {
     /// A segment of this format.
@@ -182,7 +181,7 @@ pub(super) enum SegmentHeader {
         /// The version it claims.
         version: u32,
     },
-    /// Nothing that can be read.
+    /// Unreadable.
     Damaged,
 }
 
@@ -200,15 +199,15 @@ pub(super) fn parse_segment_header(bytes: &[u8]) -> SegmentHeader {
     }
 }
 
-/// What the journal knows of itself besides its records.
+/// The journal's progress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Checkpoint {
-    /// Whose it is.
+    /// The journal it belongs to.
     pub(super) id: JournalId,
-    /// Counts the checkpoints.
+    /// The number of the checkpoint.
     pub(super) version: u64,
-    /// Every record below it is stored.
-    pub(super) finished: u64,
+    /// Every record below it is acknowledged.
+    pub(super) acked: u64,
     /// Every record below it has been synced.
     pub(super) synced: u64,
 }
@@ -218,7 +217,7 @@ impl Checkpoint {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut slot = Vec::with_capacity(CHECKPOINT_FIELDS_BYTES + 4);
         slot.extend_from_slice(CHECKPOINT_MAGIC);
-        for field in [self.id.0, self.version, self.finished, self.synced] {
+        for field in [self.id.0, self.version, self.acked, self.synced] {
             slot.extend_from_slice(&field.to_le_bytes());
         }
         push_crc(&mut slot);
@@ -234,7 +233,7 @@ impl Checkpoint {
         Some(Self {
             id: JournalId(u64_at(slot, 8)),
             version: u64_at(slot, 16),
-            finished: u64_at(slot, 24),
+            acked: u64_at(slot, 24),
             synced: u64_at(slot, 32),
         })
     }
@@ -271,19 +270,19 @@ mod tests {
     fn frame() -> Vec<u8> {
         let mut frame = Vec::new();
         push_frame(&mut frame, b"payload", crc32c::crc32c(b"payload"), 3);
-        seal_frame(&mut frame, ID, 42, 2);
+        finalize_frame(&mut frame, ID, 42, 2);
         frame
     }
 
     #[test]
-    fn frame_says_what_was_put_in() {
+    fn frame_header_decodes_to_its_fields() {
         let header = FrameHeader::decode(&frame(), ID).unwrap();
         assert_eq!((header.seq, header.group_first(), header.items), (42, 40, 3));
         assert_eq!(header.frame_bytes(), frame().len());
     }
 
     #[test]
-    fn header_of_another_journal_or_with_one_bit_flipped_is_none() {
+    fn header_of_another_journal_or_with_a_flipped_bit_does_not_decode() {
         assert_eq!(FrameHeader::decode(&frame(), JournalId(1)), None);
         for bit in 0..FRAME_HEADER_BYTES * 8 {
             let mut frame = frame();
@@ -297,11 +296,11 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_bytes_are_a_frame_a_header_a_checkpoint_or_none(
+        fn arbitrary_bytes_never_decode(
             bytes in proptest::collection::vec(any::<u8>(), FRAME_HEADER_BYTES..256),
             name in "\\PC{0,60}",
         ) {
-            // Each has a checksum that random bytes do not hit.
+            // Random bytes do not match a checksum.
             prop_assert_eq!(FrameHeader::decode(&bytes, ID), None);
             prop_assert_eq!(Checkpoint::decode(&bytes), None);
             prop_assert!(!matches!(parse_segment_header(&bytes), SegmentHeader::Sound(..)));
@@ -309,19 +308,19 @@ mod tests {
         }
 
         #[test]
-        fn frame_of_any_payload_goes_there_and_back(
+        fn frame_of_any_payload_round_trips(
             payload in proptest::collection::vec(any::<u8>(), 0..300),
             seq in 1_000..u64::MAX,
             items in 1..1_000_u32,
-            back in 0..1_000_u32,
+            offset in 0..1_000_u32,
         ) {
             let mut frame = Vec::new();
             push_frame(&mut frame, &payload, crc32c::crc32c(&payload), items);
-            seal_frame(&mut frame, ID, seq, back);
+            finalize_frame(&mut frame, ID, seq, offset);
             let header = FrameHeader::decode(&frame, ID).unwrap();
             prop_assert_eq!(
                 (header.seq, header.group_first(), header.items),
-                (seq, seq - u64::from(back), items)
+                (seq, seq - u64::from(offset), items)
             );
             prop_assert_eq!(header.frame_bytes(), frame.len());
             prop_assert_eq!(&frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload.len()], &payload);
@@ -338,9 +337,9 @@ mod tests {
     }
 
     #[test]
-    fn headers_and_checkpoints_go_there_and_back() {
+    fn headers_and_checkpoints_round_trip() {
         assert_eq!(parse_segment_header(&segment_header(9, ID)), SegmentHeader::Sound(9, ID));
-        let checkpoint = Checkpoint { id: ID, version: 4, finished: 8, synced: 9 };
+        let checkpoint = Checkpoint { id: ID, version: 4, acked: 8, synced: 9 };
         assert_eq!(Checkpoint::decode(&checkpoint.encode()), Some(checkpoint));
         assert_eq!(Checkpoint::decode(&[0; 64]), None);
     }

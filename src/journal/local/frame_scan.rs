@@ -1,4 +1,4 @@
-//! Walks the frames of one segment, and finds the next sound one behind damage.
+//! Reads the frames of one segment in order, and finds the next sound frame behind damage.
 
 use std::io;
 use std::ops::Range;
@@ -6,38 +6,38 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::file_system::{DiskFile, read_full};
+use super::file_system::{FileHandle, read_full};
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, JournalId, seq_at};
 
-/// Bytes read from the file at once; more only for a record that is longer.
+/// Bytes read from the file in one call; more only for a longer record.
 const CHUNK_BYTES: u64 = 256 * 1024;
 
-/// A place in one segment, and the bytes around it. Clones share those.
+/// A position in one segment, and the bytes around it. Clones share the bytes.
 #[derive(Clone)]
 pub(super) struct Frames {
-    file: Arc<dyn DiskFile>,
+    file: Arc<dyn FileHandle>,
     id: JournalId,
     at: u64,
-    /// What was read, up to the end given at that time.
+    /// Bytes that were read, up to the end given at that time.
     chunk: Bytes,
     chunk_at: u64,
 }
 
-/// What stands at a place.
+/// The result of reading at a position.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// The frame that was expected, both checksums sound.
+    /// The expected frame, with both checksums sound.
     Frame(FrameHeader, Bytes),
-    /// Its header is sound, its payload is not: the next frame begins at this offset.
+    /// A sound header with a damaged payload; the next frame begins at this offset.
     BadPayload(u64),
-    /// No sound header, or that of another frame.
+    /// No sound header, or the header of another frame.
     BadHeader,
-    /// No room for a frame.
+    /// Too few bytes for a frame.
     End,
 }
 
 impl Found {
-    /// Where to look for the next sound frame when this one, at offset `at`, is none.
+    /// The offset from which to search for the next sound frame when this one, at offset `at`, is not sound.
     pub(super) const fn search_from(&self, at: u64) -> u64 {
         match self {
             Self::BadPayload(next) => *next,
@@ -48,21 +48,21 @@ impl Found {
 
 impl Frames {
     /// Starts at offset `at`.
-    pub(super) fn new(file: Arc<dyn DiskFile>, id: JournalId, at: u64) -> Self {
+    pub(super) fn new(file: Arc<dyn FileHandle>, id: JournalId, at: u64) -> Self {
         Self { file, id, at, chunk: Bytes::new(), chunk_at: at }
     }
 
-    /// The offset of what [`Self::read`] looks at next.
+    /// The offset at which [`Self::read`] continues.
     pub(super) const fn position(&self) -> u64 {
         self.at
     }
 
-    /// Goes on at another offset.
+    /// Continues at another offset.
     pub(super) const fn seek(&mut self, at: u64) {
         self.at = at;
     }
 
-    /// Looks for the frame of `seq` before offset `end`, and goes behind it if it is sound.
+    /// Reads the frame of `seq`, which ends at offset `end` at most, and moves behind it if it is sound.
     pub(super) fn read(&mut self, seq: u64, end: u64) -> io::Result<Found> {
         if !self.load(FRAME_HEADER_BYTES, end)? {
             return Ok(Found::End);
@@ -86,7 +86,7 @@ impl Frames {
 
     /// The first sound header of a frame in `seqs` that lies between the offsets `within`.
     ///
-    /// The payload behind it need not be sound: that is for [`Self::read`] to find out.
+    /// Its payload need not be sound; [`Self::read`] checks that.
     pub(super) fn find(
         &self,
         within: Range<u64>,
@@ -123,8 +123,7 @@ impl Frames {
         &self.chunk[self.offset_in_chunk()..]
     }
 
-    /// Sees to it that `bytes` bytes from the position are in memory; `false` when there are not
-    /// so many before `end`.
+    /// Loads `bytes` bytes from the position into memory; `false` when there are fewer before `end`.
     fn load(&mut self, bytes: usize, end: u64) -> io::Result<bool> {
         let chunk_end = self.chunk_at + self.chunk.len() as u64;
         let wanted_end = self.at + bytes as u64;
@@ -145,7 +144,7 @@ impl Frames {
 }
 
 /// The offset behind the last byte in `within` that is not zero.
-pub(super) fn end_of_bytes(file: &dyn DiskFile, within: Range<u64>) -> io::Result<u64> {
+pub(super) fn end_of_bytes(file: &dyn FileHandle, within: Range<u64>) -> io::Result<u64> {
     let mut window = vec![0; clamped(CHUNK_BYTES)];
     let mut window_end = within.end;
     while window_end > within.start {
@@ -160,7 +159,7 @@ pub(super) fn end_of_bytes(file: &dyn DiskFile, within: Range<u64>) -> io::Resul
     Ok(within.start)
 }
 
-/// A length that is bounded by a segment, or by memory, as an index.
+/// A length as an index; it is bounded by a segment, or by memory.
 fn clamped(length: u64) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }

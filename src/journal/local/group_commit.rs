@@ -1,53 +1,57 @@
-//! The appenders of one write group, and how they learn what became of it.
+//! Group commit: the appenders of one write group, and how they learn its result.
 //!
-//! Waking a task from a foreign thread takes the runtime's shared queue and often a system call;
-//! waking it from a task of the same runtime takes neither. The writer therefore wakes one appender,
-//! the leader, who wakes the others. With 64 appenders on two workers that costs about 1 µs less of
-//! CPU an append, and they come back together, so that the next group is as large as it can be.
+//! Waking a task from a foreign thread takes the runtime's shared queue and often a system call; waking it from a
+//! task of the same runtime takes neither. The writer therefore wakes one appender, the leader, and the leader
+//! wakes the others. With 64 appenders on two workers this saves about 1 µs of CPU per append, and the appenders
+//! return together, so that the next group is as large as possible.
 //!
-//! A leader may be late, or dropped. A ticket that is dropped does the leader's duty; and a leader
-//! that is not polled is overtaken by the writer, after the next sync or after a millisecond.
+//! A leader may be late, or dropped. A dropped [`AppendFuture`] does the leader's duty; and when a leader is not
+//! polled, the writer wakes its group, after the next sync or after [`LEADER_WAKE_TIMEOUT`].
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use super::{AppendError, Seq};
+use crate::journal::{AppendError, Seq};
 
-/// What became of a group.
-pub(super) struct Outcome {
+/// How long an idle writer waits for a leader to wake its group before it does so itself.
+const LEADER_WAKE_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// The result of a group.
+pub(super) struct CommitResult {
     /// The seq of its first append.
     pub(super) first_seq: u64,
-    /// How many of its appends, from the first on, are durable.
+    /// Its durable appends, counted from the first one.
     pub(super) durable: usize,
-    /// What the others get.
+    /// The result of the others.
     pub(super) failure: AppendError,
 }
 
-/// Appenders that are told together.
-pub(super) struct Group {
-    outcome: OnceLock<Outcome>,
-    /// One for each ticket that waits; none where the ticket was dropped.
+/// Appenders that learn their result together.
+pub(super) struct CommitGroup {
+    result: OnceLock<CommitResult>,
+    /// One for each future that waits; `None` once the future was dropped.
     wakers: Mutex<Vec<Option<Waker>>>,
-    /// Set once there is an outcome and nobody waits any more.
+    /// Set once there is a result and no future waits for it.
     all_woken: AtomicBool,
 }
 
-impl Group {
+impl CommitGroup {
     /// A group without members. The number expected saves allocations and may be wrong.
     pub(super) fn new(members_expected: usize) -> Self {
         Self {
-            outcome: OnceLock::new(),
+            result: OnceLock::new(),
             wakers: Mutex::new(Vec::with_capacity(members_expected)),
             all_woken: AtomicBool::new(false),
         }
     }
 
-    /// Sets the outcome and wakes the leader. Only the first outcome counts.
-    pub(super) fn complete(&self, outcome: Outcome) {
-        if self.outcome.set(outcome).is_err() {
+    /// Sets the result and wakes the leader. Only the first result counts.
+    pub(super) fn complete(&self, result: CommitResult) {
+        if self.result.set(result).is_err() {
             return;
         }
         let leader = self.wakers().iter_mut().rev().find_map(Option::take);
@@ -57,13 +61,12 @@ impl Group {
         }
     }
 
-    /// Whether there is nobody left to wake.
-    pub(super) fn is_awake(&self) -> bool {
+    fn is_awake(&self) -> bool {
         self.all_woken.load(Ordering::Acquire)
     }
 
-    /// Wakes whoever still waits for the outcome that is set.
-    pub(super) fn wake_all(&self) {
+    /// Wakes every member that still waits for the result, which must be set.
+    fn wake_all(&self) {
         if !self.is_awake() {
             let wakers = std::mem::take(&mut *self.wakers());
             self.all_woken.store(true, Ordering::Release);
@@ -76,35 +79,63 @@ impl Group {
     }
 }
 
-/// Resolves when its append is durable, or will never be. Dropping it takes nothing back.
-pub(super) struct Ticket {
-    group: Arc<Group>,
-    /// Its place among the group's appends.
+/// The group written last, as long as its leader may not have woken it.
+pub(super) struct PreviousGroup(Option<Arc<CommitGroup>>);
+
+impl PreviousGroup {
+    /// No group was written.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
+    /// The group that was just written.
+    pub(super) fn new(group: &Arc<CommitGroup>) -> Self {
+        Self(Some(Arc::clone(group)))
+    }
+
+    /// How long the leader has to wake the group; `None` when every member is awake.
+    pub(super) fn leader_timeout(&mut self) -> Option<Duration> {
+        self.0.take_if(|group| group.is_awake());
+        self.0.is_some().then_some(LEADER_WAKE_TIMEOUT)
+    }
+
+    /// Wakes the group in the leader's place.
+    pub(super) fn wake_all(&self) {
+        if let Some(group) = &self.0 {
+            group.wake_all();
+        }
+    }
+}
+
+/// Resolves when its append is durable or has failed. Dropping it does not undo the append.
+pub(super) struct AppendFuture {
+    group: Arc<CommitGroup>,
+    /// The append's index in the group.
     index: usize,
-    /// Where its waker stands in the group's list, while it waits.
+    /// The index of its waker in the group's list, while it waits.
     slot: Option<usize>,
 }
 
-impl Ticket {
-    /// A ticket for the `index`th append of a group.
-    pub(super) fn new(group: &Arc<Group>, index: usize) -> Self {
+impl AppendFuture {
+    /// The future of the `index`th append of a group.
+    pub(super) fn new(group: &Arc<CommitGroup>, index: usize) -> Self {
         Self { group: Arc::clone(group), index, slot: None }
     }
 
-    fn result(&self, outcome: &Outcome) -> Result<Seq, AppendError> {
-        if self.index < outcome.durable {
-            Ok(Seq(outcome.first_seq + self.index as u64))
+    fn result(&self, result: &CommitResult) -> Result<Seq, AppendError> {
+        if self.index < result.durable {
+            Ok(Seq(result.first_seq + self.index as u64))
         } else {
-            Err(outcome.failure)
+            Err(result.failure)
         }
     }
 
-    /// Leaves its waker for the writer, unless there is an outcome.
+    /// Registers its waker, unless there is a result.
     fn wait(&mut self, waker: &Waker) {
         let mut wakers = self.group.wakers();
-        // The outcome is set before the wakers are taken: looked at under the lock, either it is
-        // seen here or the waker is seen there.
-        if self.group.outcome.get().is_some() {
+        // The result is set before the wakers are taken. Checked under the lock, either the result is seen here or
+        // the waker is seen there.
+        if self.group.result.get().is_some() {
             return;
         }
         match self.slot.and_then(|slot| wakers.get_mut(slot)) {
@@ -118,20 +149,20 @@ impl Ticket {
     }
 }
 
-impl Future for Ticket {
+impl Future for AppendFuture {
     type Output = Result<Seq, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.group.outcome.get().is_none() {
+        if self.group.result.get().is_none() {
             self.wait(context.waker());
         }
-        let Some(outcome) = self.group.outcome.get() else { return Poll::Pending };
+        let Some(result) = self.group.result.get() else { return Poll::Pending };
         self.group.wake_all();
-        Poll::Ready(self.result(outcome))
+        Poll::Ready(self.result(result))
     }
 }
 
-impl Drop for Ticket {
+impl Drop for AppendFuture {
     fn drop(&mut self) {
         let Some(slot) = self.slot else { return };
         if self.group.is_awake() {
@@ -140,7 +171,7 @@ impl Drop for Ticket {
         let waker = self.group.wakers().get_mut(slot).and_then(Option::take);
         drop(waker);
         // It may have been the leader.
-        if self.group.outcome.get().is_some() {
+        if self.group.result.get().is_some() {
             self.group.wake_all();
         }
     }
@@ -163,45 +194,45 @@ mod tests {
         }
     }
 
-    fn outcome() -> Outcome {
-        Outcome { first_seq: 7, durable: 2, failure: AppendError::Full }
+    fn result() -> CommitResult {
+        CommitResult { first_seq: 7, durable: 2, failure: AppendError::Full }
     }
 
     #[test]
-    fn writer_wakes_one_and_that_one_wakes_the_others() {
-        let group = Arc::new(Group::new(0));
+    fn writer_wakes_the_leader_and_the_leader_wakes_the_others() {
+        let group = Arc::new(CommitGroup::new(0));
         let woken = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut context = Context::from_waker(&waker);
-        let mut tickets: Vec<_> = (0..3).map(|n| Box::pin(Ticket::new(&group, n))).collect();
-        for ticket in &mut tickets {
-            assert!(ticket.as_mut().poll(&mut context).is_pending());
-            assert!(ticket.as_mut().poll(&mut context).is_pending(), "also when polled twice");
+        let mut futures: Vec<_> = (0..3).map(|n| Box::pin(AppendFuture::new(&group, n))).collect();
+        for future in &mut futures {
+            assert!(future.as_mut().poll(&mut context).is_pending());
+            assert!(future.as_mut().poll(&mut context).is_pending(), "also when polled twice");
         }
-        group.complete(outcome());
+        group.complete(result());
         assert_eq!(woken.0.load(Ordering::SeqCst), 1);
-        let results: Vec<_> = tickets.iter_mut().map(|t| t.as_mut().poll(&mut context)).collect();
+        let results: Vec<_> = futures.iter_mut().map(|t| t.as_mut().poll(&mut context)).collect();
         assert_eq!(woken.0.load(Ordering::SeqCst), 3);
         let expected = [Ok(Seq(7)), Ok(Seq(8)), Err(AppendError::Full)];
         assert_eq!(results, expected.map(Poll::Ready));
     }
 
     #[test]
-    fn leader_that_is_dropped_wakes_the_others() {
-        for dropped_before_the_outcome in [true, false] {
-            let group = Arc::new(Group::new(0));
+    fn dropped_leader_wakes_the_others() {
+        for dropped_before_the_result in [true, false] {
+            let group = Arc::new(CommitGroup::new(0));
             let woken = Arc::new(Count::default());
             let waker = Waker::from(Arc::clone(&woken));
             let mut context = Context::from_waker(&waker);
-            let mut follower = pin!(Ticket::new(&group, 0));
+            let mut follower = pin!(AppendFuture::new(&group, 0));
             assert!(follower.as_mut().poll(&mut context).is_pending());
-            let mut leader = Box::pin(Ticket::new(&group, 1));
+            let mut leader = Box::pin(AppendFuture::new(&group, 1));
             assert!(leader.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-            if dropped_before_the_outcome {
+            if dropped_before_the_result {
                 drop(leader);
-                group.complete(outcome());
+                group.complete(result());
             } else {
-                group.complete(outcome());
+                group.complete(result());
                 assert_eq!(woken.0.load(Ordering::SeqCst), 0);
                 drop(leader);
             }

@@ -1,52 +1,50 @@
-//! The journal: the durable queue between a `202` and the store.
-//!
-//! # Purpose
-//! An append that returns is on stable storage, and its record is handed to the reader at least
-//! once, across any crash, until [`Journal::finished`] has said that it is stored. One append is one
-//! record: it is there as a whole or not at all.
+//! The local journal: a write-ahead log in segment files of this server.
 //!
 //! # Constraints
-//! - A record's bytes are the caller's business; the journal adds a count of the items in it.
-//! - One process owns the directory, by a lock on its `lock` file; one reader reads it.
-//! - Memory is bounded by [`JournalOptions::queue_bytes_max`] and by what the reader has handed out;
-//!   disk by [`JournalOptions::bytes_max`], and what damage was kept aside.
+//! - The bytes of a record are opaque; the journal adds the number of items in it.
+//! - One process owns the directory, by a lock on its `lock` file.
+//! - Memory is bounded by [`JournalOptions::queue_bytes_max`] and by the batches that were read; disk by
+//!   [`JournalOptions::bytes_max`], and by what was quarantined.
 //!
 //! # Operation
 //! ```text
-//! append --> queue --> writer thread --> NNN.segment --> reader --> caller --> finished
-//!            (one       (one write,      (preallocated)                          |
-//!            buffer)     one fdatasync                                           v
-//!                        a group)             keeper thread: checkpoint, spare segments
+//! append ──> queue ──> writer thread ──> NNN.segment ──> reader ──> batch ──> ack
+//!            (one      (one write and    (preallocated)                        │
+//!            buffer)    one fdatasync                                          v
+//!                       per group)       segment manager: checkpoint, spare segments
 //! ```
-//! What arrives while one group is synced becomes the next group ([`append_queue`]), which is written in
-//! one call, synced once and acknowledged together ([`writer`]). The reader reads the files back, up
-//! to what is synced and never beyond ([`reader`]). A keeper prepares segments ahead of need, writes
-//! the checkpoint and takes finished segments away ([`segment_manager`]). What the bytes are is in
-//! [`format`](self::format), how they are put in order after a crash in [`recovery`]. Every call to
-//! the file system goes through [`Disk`].
+//! Appends that arrive while one group is synced form the next group ([`append_queue`]), which is written in one
+//! call, synced once and acknowledged together ([`writer`], [`group_commit`]). The reader reads the files back,
+//! up to the last synced record and never beyond ([`reader`]); the batches it returned are in [`in_flight`] until
+//! they are acknowledged. The segment manager prepares segments ahead of need, writes the checkpoint and frees
+//! acknowledged segments ([`segment_manager`]). [`format`](self::format) has the bytes on disk, [`recovery`]
+//! restores a consistent state after a crash. Every call to the file system goes through [`FileSystem`].
 //!
 //! # Failure
-//! - A write or sync that fails poisons the journal: what waits fails, and so does every append from
-//!   then on. The sync is never repeated, since after a failed one the page cache may claim what the
-//!   disk does not hold. A restart recovers what the disk holds.
-//! - No room for another segment, on the disk or under `bytes_max`, is no failure: appends answer
-//!   [`AppendError::Full`] until there is room.
-//! - A torn tail is cut. Damage before it is reported with file and offset, copied to `damaged/`,
-//!   and passed by: the records behind it are recovered.
+//! - A failed write or sync poisons the journal: waiting appends fail, and so does every later one. The sync is
+//!   never repeated, since after a failed one the page cache may claim what the disk does not hold. A restart
+//!   recovers what the disk holds.
+//! - No space for another segment, on the disk or under `bytes_max`, is not a failure: appends return
+//!   [`AppendError::Full`] until there is space.
+//! - A torn tail is cut. Damage before it is reported with file and offset, quarantined in `damaged/`, and
+//!   skipped: the records behind it are recovered.
 //!
 //! **Invariant:** group N+1 is not written before group N is synced.
 //!
-//! **Invariant:** the checkpoint is durable before a segment below it is taken away.
+//! **Invariant:** the checkpoint is durable before a segment below it is freed.
 //!
-//! **Invariant:** no record lies below the first seq of the segment that holds it, so leftovers in a
-//! segment that is used again are never taken for records.
+//! **Invariant:** no record lies below the first seq of the segment that holds it, so leftovers in a reused
+//! segment are never taken for records.
 
+mod ack_window;
 mod append_queue;
 mod checkpoint;
 mod file_system;
 mod format;
 mod frame_scan;
 mod group_commit;
+mod handle;
+mod in_flight;
 mod quarantine;
 mod reader;
 mod recovery;
@@ -59,42 +57,38 @@ mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
-use crate::domain::InstanceId;
+use super::{Backend, Journal, JournalReader, ReaderBackend};
 use crate::telemetry::Metrics;
 
-pub use file_system::{Disk, DiskFile, DiskLock, SystemDisk};
+pub use file_system::{FileHandle, FileLock, FileSystem, SystemFiles};
 pub use quarantine::Damage;
-pub use reader::{JournalReader, Record};
-pub use recovery::Recovery;
+pub use recovery::RecoveryReport;
 
-use append_queue::{Gate, Queue, QueueLimits};
-use format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
-use recovery::{Recovered, recover};
-use segment_manager::Keeper;
-use segments::{Segments, State};
-use writer::Writer;
+pub(super) use handle::LocalJournal;
+pub(super) use in_flight::LocalAck;
+pub(super) use reader::LocalReader;
 
 const LOCK_NAME: &str = "lock";
 const CHECKPOINT_NAME: &str = "checkpoint";
-const DAMAGED_DIR: &str = "damaged";
+/// The directory for quarantined bytes and files.
+const QUARANTINE_DIR: &str = "damaged";
 const SPARE_PREFIX: &str = "spare-";
 
 /// Bytes of appends that may wait for a sync, unless set otherwise.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Segments at least: one to write to while another is read.
+/// Fewest segments: one to write to while another is read.
 const SEGMENTS_MIN: u64 = 2;
 
-/// How a journal is to be.
+/// Settings of a local journal.
 #[derive(Clone, Debug)]
 pub struct JournalOptions {
-    /// Where it lies; made if need be.
+    /// Its directory; created if missing.
     pub dir: PathBuf,
     /// Bytes in one segment file; no record is longer.
     pub segment_bytes: u64,
-    /// Bytes of segments on disk at most, and two segments at least.
+    /// Most bytes of segments on disk; at least two segments.
     pub bytes_max: u64,
     /// Appends that may wait for a sync.
     pub queue_capacity: usize,
@@ -102,41 +96,16 @@ pub struct JournalOptions {
     pub queue_bytes_max: usize,
 }
 
-/// A record's place in the journal: 1 for the first ever appended, and rising.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Seq(u64);
-
-impl Seq {
-    /// The place behind this one: what [`Journal::finished`] is told once this record is stored.
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-
-    /// The plain number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-/// Why an append was not acknowledged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum AppendError {
-    /// There is no room on disk; there will be when records have been stored.
-    #[error("the journal is full")]
-    Full,
-    /// Too many appends, or bytes, wait for the next sync.
-    #[error("too many appends wait for the journal")]
-    Busy,
-    /// A write or a sync has failed; nothing is accepted until a restart. The record may or may
-    /// not be found then.
-    #[error("the journal is poisoned: a write or a sync has failed")]
-    Poisoned,
-    /// The journal is closing.
-    #[error("the journal is closed")]
-    Closed,
-    /// The record does not fit a segment.
-    #[error("the record does not fit a journal segment")]
-    TooLarge,
+/// A journal that was opened.
+pub struct Opened {
+    /// For appending.
+    pub journal: Journal,
+    /// For reading.
+    pub reader: JournalReader,
+    /// What recovery found.
+    pub recovery: RecoveryReport,
+    /// A random number that its files carry, drawn when the journal was created.
+    pub id: u64,
 }
 
 /// Why a journal could not be opened.
@@ -145,13 +114,13 @@ pub enum JournalError {
     /// Another process has it open.
     #[error("the journal {} is in use by another process", dir.display())]
     InUse {
-        /// Where it lies.
+        /// Its directory.
         dir: PathBuf,
     },
     /// The options contradict each other.
     #[error("the journal's size must be at least {SEGMENTS_MIN} segments")]
     TooSmall,
-    /// A newer program wrote it.
+    /// A newer version of the program wrote it.
     #[error("{} has format version {version}, which this program does not know", path.display())]
     Format {
         /// The segment.
@@ -162,11 +131,11 @@ pub enum JournalError {
     /// The file system failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
-        /// With what.
+        /// On which file or directory.
         path: PathBuf,
-        /// How it failed.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -177,223 +146,37 @@ impl JournalError {
     }
 }
 
-/// A segment could not be read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read {}: {source}", path.display())]
-pub struct ReadError {
-    path: PathBuf,
-    source: io::Error,
+/// Opens a journal, recovers its records, and starts its two threads. Blocks for as long as it takes to read the
+/// records that are not acknowledged.
+///
+/// # Errors
+/// When another process has it open, or it cannot be read or written.
+pub fn open(
+    options: &JournalOptions,
+    fs: &Arc<dyn FileSystem>,
+    metrics: &Arc<Metrics>,
+) -> Result<Opened, JournalError> {
+    if options.bytes_max / options.segment_bytes.max(1) < SEGMENTS_MIN {
+        return Err(JournalError::TooSmall);
+    }
+    let lock = lock(&**fs, &options.dir)?;
+    let recovered = recovery::recover(&**fs, &options.dir, options.segment_bytes)?;
+    let (id, recovery) = (recovered.id.0, recovered.report.clone());
+    let (journal, reader) = handle::start(options, fs, metrics, recovered, lock)?;
+    let journal = Journal(Backend::Local(journal));
+    Ok(Opened { journal, reader: JournalReader(ReaderBackend::Local(reader)), recovery, id })
 }
 
-/// How the journal is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct JournalStatus {
-    /// Whether an append may succeed now.
-    pub writable: bool,
-    /// Whether a write or a sync has failed.
-    pub poisoned: bool,
-    /// Whether there is no room on disk.
-    pub full: bool,
-    /// Items durable and not finished.
-    pub items_waiting: u64,
-    /// Bytes of segment files on disk, spare ones included.
-    pub bytes: u64,
-}
-
-/// The journal's door. Clones share it; the last one dropped shuts it down.
-#[derive(Clone)]
-pub struct Journal(Arc<Core>);
-
-struct Core {
-    queue: Arc<Queue>,
-    segments: Arc<Segments>,
-    metrics: Arc<Metrics>,
-    instance: InstanceId,
-    segment_bytes: u64,
-    /// Taken when the journal is shut down.
-    running: Mutex<Option<Running>>,
-}
-
-struct Running {
-    writer: JoinHandle<()>,
-    keeper: JoinHandle<()>,
-    /// Held until the threads have ended.
-    _lock: Box<dyn DiskLock>,
-}
-
-impl Journal {
-    /// Opens the journal, recovers what is in it, and starts its two threads. Blocks, for as long
-    /// as it takes to read the records that wait.
-    pub fn open(
-        options: &JournalOptions,
-        disk: &Arc<dyn Disk>,
-        metrics: &Arc<Metrics>,
-    ) -> Result<(Self, JournalReader, Recovery), JournalError> {
-        if options.bytes_max / options.segment_bytes.max(1) < SEGMENTS_MIN {
-            return Err(JournalError::TooSmall);
-        }
-        let lock = lock(&**disk, &options.dir)?;
-        let recovered = recover(&**disk, &options.dir, options.segment_bytes)?;
-        Self::start(options, disk, metrics, recovered, lock)
-    }
-
-    fn start(
-        options: &JournalOptions,
-        disk: &Arc<dyn Disk>,
-        metrics: &Arc<Metrics>,
-        recovered: Recovered,
-        lock: Box<dyn DiskLock>,
-    ) -> Result<(Self, JournalReader, Recovery), JournalError> {
-        let JournalOptions { dir, segment_bytes, .. } = options.clone();
-        let queue = Arc::new(Queue::new(queue_limits(options)));
-        let segments =
-            Arc::new(Segments::new(recovered.state, options.bytes_max / options.segment_bytes));
-        metrics.event_queue_size.set(clamped(recovered.report.items));
-        let keeper = Keeper {
-            disk: Arc::clone(disk),
-            dir: dir.clone(),
-            id: recovered.id,
-            segment_bytes,
-            segments: Arc::clone(&segments),
-            queue: Arc::clone(&queue),
-            metrics: Arc::clone(metrics),
-            checkpoint: recovered.checkpoint,
-            spare_number: recovered.spare_number,
-            last_checkpoint: None,
-            checkpoint_failed: None,
-            spare_failed: None,
-        };
-        let writer = Writer {
-            disk: Arc::clone(disk),
-            dir: dir.clone(),
-            id: recovered.id,
-            segment_bytes,
-            queue: Arc::clone(&queue),
-            segments: Arc::clone(&segments),
-            metrics: Arc::clone(metrics),
-            next_seq: recovered.next_seq,
-            open: None,
-        };
-        let reader = JournalReader {
-            disk: Arc::clone(disk),
-            dir: dir.clone(),
-            id: recovered.id,
-            segments: Arc::clone(&segments),
-            position: recovered.start,
-            reading: None,
-            has_more: false,
-        };
-        let failed = |error| JournalError::io("start a thread for", &dir, error);
-        let writer = spawn("journal-writer", move || writer.run()).map_err(failed)?;
-        let keeper = spawn("journal-keeper", move || keeper.run()).map_err(|error| {
-            queue.close();
-            failed(error)
-        })?;
-        let core = Core {
-            queue,
-            segments,
-            metrics: Arc::clone(metrics),
-            instance: InstanceId::new(recovered.id.0),
-            segment_bytes,
-            running: Mutex::new(Some(Running { writer, keeper, _lock: lock })),
-        };
-        Ok((Self(Arc::new(core)), reader, recovered.report))
-    }
-
-    /// Appends a record of `items` items. `Ok` means that it is on stable storage.
-    ///
-    /// A caller that gives up waiting takes nothing back: the record may be durable all the same.
-    pub async fn append(&self, record: &[u8], items: u32) -> Result<Seq, AppendError> {
-        self.0.queue.push(record, items)?.await
-    }
-
-    /// Notes that every record below `next` is stored and need not be read again. Moves forward
-    /// only, and never past what the reader has handed out. It becomes durable within a fraction of
-    /// a second: after a crash some records are read again.
-    pub fn finished(&self, next: Seq) {
-        let waiting = self.0.segments.finish(next.0);
-        self.0.metrics.event_queue_size.set(clamped(waiting));
-    }
-
-    /// Lets no more appends in. Those in flight are finished, and the reader ends at the tail.
-    pub fn close(&self) {
-        self.0.queue.close();
-    }
-
-    /// Closes, waits for the threads to end and the checkpoint to be written, and lets go of the
-    /// directory. Blocks, for about a sync. What is finished later is not noted.
-    pub fn shut_down(&self) {
-        self.0.shut_down();
-    }
-
-    /// Which server this is: drawn when the journal was first made, and kept with it. The lock on
-    /// the directory sees to it that no two run under one id.
-    pub fn instance(&self) -> InstanceId {
-        self.0.instance
-    }
-
-    /// How the journal is now.
-    pub fn status(&self) -> JournalStatus {
-        let gate = self.0.queue.gate();
-        let state = self.0.segments.lock();
-        JournalStatus {
-            writable: gate == Gate::Open,
-            poisoned: gate == Gate::Poisoned,
-            full: gate == Gate::Full,
-            items_waiting: state.items_waiting,
-            bytes: journal_bytes(&state, self.0.segment_bytes).unsigned_abs(),
-        }
-    }
-}
-
-impl Core {
-    fn shut_down(&self) {
-        self.queue.close();
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Running { writer, keeper, _lock }) = running {
-            // A thread that panicked has said so, and has failed what it left.
-            let _ = writer.join();
-            self.segments.stop_keeper();
-            let _ = keeper.join();
-        }
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        self.shut_down();
-    }
-}
-
-fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, JournalError> {
-    disk.create_dir(dir).map_err(|error| JournalError::io("create", dir, error))?;
+fn lock(fs: &dyn FileSystem, dir: &Path) -> Result<Box<dyn FileLock>, JournalError> {
+    fs.create_dir(dir).map_err(|error| JournalError::io("create", dir, error))?;
     let path = dir.join(LOCK_NAME);
-    disk.lock(&path).map_err(|error| match error.kind() {
+    fs.lock(&path).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => JournalError::InUse { dir: dir.to_owned() },
         _ => JournalError::io("lock", &path, error),
     })
 }
 
-fn queue_limits(options: &JournalOptions) -> QueueLimits {
-    let room = options.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES);
-    let record_bytes_max = room.saturating_sub(FRAME_HEADER_BYTES as u64).min(u64::from(u32::MAX));
-    QueueLimits {
-        appends: options.queue_capacity,
-        bytes: options.queue_bytes_max,
-        record_bytes: usize::try_from(record_bytes_max).unwrap_or(usize::MAX),
-    }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run)
-}
-
-/// Bytes of segment files on disk, as a gauge takes them.
-fn journal_bytes(state: &State, segment_bytes: u64) -> i64 {
-    let live: u64 = state.live.iter().map(|segment| segment.bytes).sum();
-    clamped(live + state.spares.len() as u64 * segment_bytes)
-}
-
+/// A count as a gauge takes it.
 fn clamped(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,52 +1,51 @@
-//! Damage: what was synced once and cannot be read back. It is reported, kept aside, and passed by.
+//! Quarantine: damaged bytes, once synced and no longer readable, are reported, copied aside, and skipped.
 
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::DAMAGED_DIR;
-use super::file_system::{Disk, DiskFile, read_full, write_all};
+use super::QUARANTINE_DIR;
+use super::file_system::{FileHandle, FileSystem, read_full, write_all};
 
-/// Bytes copied at once.
+/// Bytes copied in one call.
 const COPY_BYTES: u64 = 1024 * 1024;
 
-/// A stretch of the journal that is lost.
+/// A range of the journal that is lost.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Damage {
-    /// The segment it is in; for a segment that is missing, the one before the gap or, at the
-    /// beginning, the one behind it.
+    /// The segment with the damage. For a missing segment, the one before the gap or, at the beginning, the one
+    /// behind it.
     pub file: PathBuf,
-    /// Where it begins, in bytes from the start of the file.
+    /// The offset of the damage in the file, in bytes.
     pub offset: u64,
     /// Bytes that could not be read; 0 when they are missing altogether.
     pub bytes: u64,
-    /// The seqs of the records that are lost. Empty when it was only the segment's header, which
-    /// costs no record.
+    /// The seqs of the lost records. Empty when only the segment's header is damaged, which costs no record.
     pub seqs: Range<u64>,
-    /// Where the bytes were copied to, for an expert's eye.
-    pub kept_aside: Option<PathBuf>,
+    /// The copy of the bytes, for an expert to inspect.
+    pub quarantined: Option<PathBuf>,
 }
 
-/// Reports damage in `file`, the segment called `name`, and copies its bytes aside. A copy that is
-/// there already is left as it is.
-pub(super) fn keep_aside(
-    disk: &dyn Disk,
+/// Reports damage in `file`, the segment called `name`, and copies its bytes to quarantine. An existing copy is kept
+/// as it is.
+pub(super) fn quarantine(
+    fs: &dyn FileSystem,
     dir: &Path,
-    (name, file): (&str, &dyn DiskFile),
+    (name, file): (&str, &dyn FileHandle),
     bytes: Range<u64>,
     seqs: Range<u64>,
 ) -> io::Result<Damage> {
-    let kept_aside = if bytes.is_empty() {
+    let quarantined = if bytes.is_empty() {
         None
     } else {
-        let aside = dir.join(DAMAGED_DIR);
-        disk.create_dir(&aside)?;
-        let path = aside.join(format!("{name}-{}", bytes.start));
-        match disk.create(&path) {
+        let quarantine_dir = dir.join(QUARANTINE_DIR);
+        fs.create_dir(&quarantine_dir)?;
+        let path = quarantine_dir.join(format!("{name}-{}", bytes.start));
+        match fs.create(&path) {
             Ok(copy) => {
                 copy_range(file, &*copy, bytes.clone())?;
                 copy.sync_all()?;
-                disk.sync_dir(&aside)?;
+                fs.sync_dir(&quarantine_dir)?;
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
@@ -58,14 +57,23 @@ pub(super) fn keep_aside(
         offset: bytes.start,
         bytes: bytes.end.saturating_sub(bytes.start),
         seqs,
-        kept_aside,
+        quarantined,
     };
     damage.log();
     Ok(damage)
 }
 
+/// Moves a whole file to quarantine, because the journal needs its name.
+pub(super) fn quarantine_file(fs: &dyn FileSystem, dir: &Path, name: &str) -> io::Result<()> {
+    let quarantine_dir = dir.join(QUARANTINE_DIR);
+    fs.create_dir(&quarantine_dir)?;
+    fs.rename(&dir.join(name), &quarantine_dir.join(name))?;
+    fs.sync_dir(&quarantine_dir)?;
+    fs.sync_dir(dir)
+}
+
 impl Damage {
-    /// Says it once in the log.
+    /// Logs the damage.
     pub(super) fn log(&self) {
         tracing::error!(
             file = %self.file.display(),
@@ -73,13 +81,13 @@ impl Damage {
             bytes = self.bytes,
             first_seq = self.seqs.start,
             records_lost = self.seqs.end - self.seqs.start,
-            kept_aside = ?self.kept_aside,
-            "the journal is damaged; going on behind the damage"
+            quarantined = ?self.quarantined,
+            "the journal is damaged, skipping the damaged records"
         );
     }
 }
 
-fn copy_range(from: &dyn DiskFile, to: &dyn DiskFile, bytes: Range<u64>) -> io::Result<()> {
+fn copy_range(from: &dyn FileHandle, to: &dyn FileHandle, bytes: Range<u64>) -> io::Result<()> {
     let mut at = bytes.start;
     while at < bytes.end {
         let wanted = (bytes.end - at).min(COPY_BYTES);

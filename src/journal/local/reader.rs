@@ -1,54 +1,40 @@
-//! The reader: hands out what is synced, in order, from the files.
+//! The reader: returns synced records, in order, from the segment files.
 //!
-//! It reads what the writer wrote a moment ago, what waited through an outage of the store, and
-//! what a crash left behind, all in the same way. Payloads are slices of the chunk they were read
-//! in, so a batch takes no copy and at most about a chunk more memory than its records.
+//! It reads records that were written a moment ago, records that waited through an outage of the store, and records
+//! that a crash left, all in the same way. Payloads are slices of the chunk they were read in, so a batch takes no
+//! copy and at most about a chunk more memory than its records.
 
 use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::file_system::{Disk, DiskFile};
-use super::format::{JournalId, SEGMENT_HEADER_BYTES};
+use super::file_system::{FileHandle, FileSystem};
+use super::format::{JournalId, SEGMENT_HEADER_BYTES, segment_name};
 use super::frame_scan::{Found, Frames};
-use super::quarantine::keep_aside;
+use super::in_flight::InFlight;
+use super::quarantine::quarantine;
 use super::segments::{Position, Readable, Segment, Segments};
-use super::{ReadError, Seq};
+use crate::journal::{Batch, ReadError, Record, Seq};
 
-/// A durable record.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Record {
-    /// Its place in the journal. Seqs rise by one, but for records that damage has cost.
-    pub seq: Seq,
-    /// Items in it, as its appender counted them.
-    pub items: u32,
-    /// What was appended.
-    pub payload: Bytes,
-}
-
-/// Reads the journal from the first record that is not finished. There is one reader.
-pub struct JournalReader {
-    pub(super) disk: Arc<dyn Disk>,
+/// Reads a local journal from the first record that is not acknowledged.
+pub(in crate::journal) struct LocalReader {
+    pub(super) fs: Arc<dyn FileSystem>,
     pub(super) dir: PathBuf,
     pub(super) id: JournalId,
     pub(super) segments: Arc<Segments>,
+    pub(super) in_flight: Arc<InFlight>,
     pub(super) position: Position,
     /// The segment of the position, once it is open.
     pub(super) reading: Option<Reading>,
-    /// Whether the last batch left something behind.
-    pub(super) has_more: bool,
 }
 
-/// An open segment. Clones share the file and what was read of it.
+/// An open segment. Clones share the file and the chunk that was read of it.
 #[derive(Clone)]
 pub(super) struct Reading {
-    disk: Arc<dyn Disk>,
+    fs: Arc<dyn FileSystem>,
     dir: PathBuf,
     name: String,
-    file: Arc<dyn DiskFile>,
+    file: Arc<dyn FileHandle>,
     frames: Frames,
     seq: u64,
 }
@@ -62,25 +48,24 @@ struct Limits {
     seq_end: u64,
 }
 
-impl JournalReader {
-    /// Waits for durable records and returns those that are there: at least one, and no more than
-    /// `items_max` items or `bytes_max` bytes unless the first record alone is over. `None` when
-    /// the journal is closed and every record has been read.
-    ///
-    /// May be cancelled: what was not returned is returned by the next call. After an error the
-    /// next call tries the same place again.
-    pub async fn next_batch(
+impl LocalReader {
+    /// Waits for the next batch, as [`crate::journal::JournalReader::next_batch`] describes.
+    pub(in crate::journal) async fn next_batch(
         &mut self,
         items_max: u32,
         bytes_max: usize,
-    ) -> Result<Option<Vec<Record>>, ReadError> {
+    ) -> Result<Option<Batch>, ReadError> {
+        self.in_flight.wait_for_capacity().await;
         loop {
             match self.segments.readable(self.position) {
-                Readable::Here { end, seq_end, is_recent } => {
+                Readable::Here { end, seq_end, is_cached } => {
                     let limits = Limits { items_max, bytes_max, end, seq_end };
-                    let records = self.read(limits, is_recent).await?;
-                    if !records.is_empty() {
-                        return Ok(Some(records));
+                    let records = self.read(limits, is_cached).await?;
+                    if let Some(last) = records.last() {
+                        let items = records.iter().map(|record| u64::from(record.items)).sum();
+                        let ack = self.in_flight.add(last.seq.get() + 1, items);
+                        let has_more = self.position.offset < end;
+                        return Ok(Some(Batch { records, has_more, ack }));
                     }
                 }
                 Readable::Next(segment) => self.enter(&segment),
@@ -88,11 +73,6 @@ impl JournalReader {
                 Readable::Ended => return Ok(None),
             }
         }
-    }
-
-    /// Whether a limit ended the last batch: records behind it were durable already.
-    pub const fn has_more(&self) -> bool {
-        self.has_more
     }
 
     fn enter(&mut self, segment: &Segment) {
@@ -104,15 +84,15 @@ impl JournalReader {
         };
     }
 
-    async fn read(&mut self, limits: Limits, is_recent: bool) -> Result<Vec<Record>, ReadError> {
-        let name = super::format::segment_name(self.position.segment, self.id);
+    async fn read(&mut self, limits: Limits, is_cached: bool) -> Result<Vec<Record>, ReadError> {
+        let name = segment_name(self.position.segment, self.id);
         let path = self.dir.join(&name);
-        let failed = |source| ReadError { path: path.clone(), source };
+        let failed = |source| ReadError { place: path.display().to_string(), source };
         let mut reading = match &self.reading {
             Some(reading) => reading.clone(),
             None => self.open(name).map_err(failed)?,
         };
-        let (reading, read) = if is_recent {
+        let (reading, read) = if is_cached {
             let read = reading.read(limits);
             (reading, read)
         } else {
@@ -125,17 +105,14 @@ impl JournalReader {
         let records = read.map_err(failed)?;
         self.position.offset = reading.frames.position();
         self.position.seq = reading.seq;
-        self.has_more = self.position.offset < limits.end;
         self.reading = Some(reading);
-        let handed_out = records.iter().map(|record| (record.seq.0, record.items));
-        self.segments.hand_out(handed_out, self.position.seq);
         Ok(records)
     }
 
     fn open(&self, name: String) -> io::Result<Reading> {
-        let file = self.disk.open(&self.dir.join(&name))?;
+        let file = self.fs.open(&self.dir.join(&name))?;
         Ok(Reading {
-            disk: Arc::clone(&self.disk),
+            fs: Arc::clone(&self.fs),
             dir: self.dir.clone(),
             name,
             frames: Frames::new(Arc::clone(&file), self.id, self.position.offset),
@@ -163,29 +140,25 @@ impl Reading {
                     records.push(Record { seq: Seq(self.seq), items: header.items, payload });
                     self.seq += 1;
                 }
-                // What is sound goes first; the next call comes back here.
+                // Sound records are returned first; the next call continues at the damage.
                 Found::BadPayload(_) | Found::BadHeader | Found::End if !records.is_empty() => {
                     break;
                 }
-                bad => self.pass(at, bad.search_from(at), limits)?,
+                bad => self.skip_damage(at, bad.search_from(at), limits)?,
             }
         }
         Ok(records)
     }
 
-    /// Goes behind damage at offset `at`. All up to the end was synced, so nothing here is a torn
-    /// tail.
-    fn pass(&mut self, at: u64, from: u64, limits: Limits) -> io::Result<()> {
+    /// Skips damage at offset `at`. Everything up to the end was synced, so it is never a torn tail.
+    fn skip_damage(&mut self, at: u64, from: u64, limits: Limits) -> io::Result<()> {
         let sound = self.frames.find(from..limits.end, &(self.seq + 1..limits.seq_end))?;
         let (offset, seq) =
             sound.map_or((limits.end, limits.seq_end), |(offset, header)| (offset, header.seq));
-        self.keep_aside(at..offset, self.seq..seq)?;
+        let file = (self.name.as_str(), &*self.file);
+        quarantine(&*self.fs, &self.dir, file, at..offset, self.seq..seq)?;
         self.frames.seek(offset);
         self.seq = seq;
         Ok(())
-    }
-
-    fn keep_aside(&self, bytes: Range<u64>, seqs: Range<u64>) -> io::Result<()> {
-        keep_aside(&*self.disk, &self.dir, (&self.name, &*self.file), bytes, seqs).map(drop)
     }
 }

@@ -1,11 +1,10 @@
-//! Recovery: from what lies in the directory to a journal that can go on.
+//! Recovery: restores a consistent journal from the files in its directory.
 //!
-//! Each segment is looked through for what is sound, torn and damaged ([`super::segment_scan`]).
+//! Each segment with unacknowledged records is scanned for sound, torn and damaged ones ([`super::segment_scan`]).
 //!
-//! # What is sound may still not be synced
-//! After a crash of the process, or a restart after a failed sync, the page cache may hold records
-//! that the disk does not. The last group is therefore written again and synced before anything is
-//! appended behind it.
+//! # Sound records may not be synced
+//! After a crash of the process, or a restart after a failed sync, the page cache may hold records that the disk does
+//! not. The last group is therefore written again and synced before anything is appended behind it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -14,38 +13,38 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::CheckpointFile;
-use super::file_system::{Disk, DiskFile, read_full, write_all};
+use super::file_system::{FileHandle, FileSystem, read_full, write_all};
 use super::format::{
     Checkpoint, JournalId, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_header,
     parse_segment_name,
 };
-use super::quarantine::Damage;
+use super::quarantine::{Damage, quarantine_file};
 use super::segment_manager::SPARES_MAX;
 use super::segment_scan::{HEADER_READ_BYTES, Scanned, SegmentFile, SegmentScan};
 use super::segments::{Position, Segment, State};
-use super::{CHECKPOINT_NAME, DAMAGED_DIR, JournalError, LOCK_NAME, SPARE_PREFIX};
+use super::{CHECKPOINT_NAME, JournalError, LOCK_NAME, QUARANTINE_DIR, SPARE_PREFIX};
 
-/// Bytes of the last group that are written again at once.
+/// Bytes of the last group that are written again in one call.
 const REWRITE_BYTES: usize = 1024 * 1024;
 
-/// What was found when the journal was opened.
+/// What recovery found when the journal was opened.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Recovery {
-    /// Records that wait to be read.
+pub struct RecoveryReport {
+    /// Records that are not acknowledged.
     pub records: u64,
     /// Items in them.
     pub items: u64,
-    /// Bytes cut off behind the last whole record; they were never acknowledged. In a segment that
-    /// was used before, leftovers of its former records count too.
+    /// Bytes cut off behind the last sound record; their appends never returned. Leftovers in a reused segment count
+    /// too.
     pub torn_bytes: u64,
-    /// What was synced once and is lost.
+    /// Records that were synced once and are lost.
     pub damage: Vec<Damage>,
-    /// Files that are not of this journal. They are left alone, but for one that has the name of a
-    /// segment of this journal: it is moved to `damaged/`.
-    pub foreign: Vec<PathBuf>,
+    /// Files that do not belong to this journal. They are left alone, except one with the name of a segment of this
+    /// journal, which is moved to `damaged/`.
+    pub unknown_files: Vec<PathBuf>,
 }
 
-/// What the journal goes on with.
+/// The recovered state.
 pub(super) struct Recovered {
     pub(super) id: JournalId,
     pub(super) checkpoint: CheckpointFile,
@@ -53,71 +52,71 @@ pub(super) struct Recovered {
     pub(super) start: Position,
     pub(super) next_seq: u64,
     pub(super) spare_number: u64,
-    pub(super) report: Recovery,
+    pub(super) report: RecoveryReport,
 }
 
-/// Brings the journal in `dir` into order.
+/// Recovers the journal in `dir`.
 pub(super) fn recover(
-    disk: &dyn Disk,
+    fs: &dyn FileSystem,
     dir: &Path,
     segment_bytes: u64,
 ) -> Result<Recovered, JournalError> {
-    let names = disk.list(dir).map_err(|error| JournalError::io("list", dir, error))?;
+    let names = fs.list(dir).map_err(|error| JournalError::io("list", dir, error))?;
     let mut listing = Listing::new(names);
     let checkpoint_path = dir.join(CHECKPOINT_NAME);
-    let (mut checkpoint, last) = CheckpointFile::open(disk, dir)
+    let (mut checkpoint_file, last) = CheckpointFile::open(fs, dir)
         .map_err(|error| JournalError::io("open", &checkpoint_path, error))?;
     let id = identity(last, &listing)
         .map_err(|error| JournalError::io("draw an id for", dir, io::Error::other(error)))?;
-    let mut recoverer = Recoverer { disk, dir, id, report: Recovery::default() };
-    let files = recoverer.open_segments(&mut listing)?;
-    recoverer.report.foreign.extend(listing.foreign.iter().map(|name| dir.join(name)));
+    let mut recovery = Recovery { fs, dir, id, report: RecoveryReport::default() };
+    let files = recovery.open_segments(&mut listing)?;
+    recovery.report.unknown_files.extend(listing.unknown.iter().map(|name| dir.join(name)));
 
     let first_seq = files.first().map_or(1, |file| file.first_seq);
-    let known =
-        last.unwrap_or(Checkpoint { id, version: 0, finished: first_seq, synced: first_seq });
+    let checkpoint =
+        last.unwrap_or(Checkpoint { id, version: 0, acked: first_seq, synced: first_seq });
     if last.is_none() {
-        let written = checkpoint.write(known);
+        let written = checkpoint_file.write(checkpoint);
         written.map_err(|error| JournalError::io("write", &checkpoint_path, error))?;
     }
-    let replay = recoverer.replay(&files, known)?;
-    let spares = keep_spares(disk, dir, &listing.spares, segment_bytes)
-        .map_err(|error| JournalError::io("sort out the spare segments of", dir, error))?;
+    let scanned = recovery.scan(&files, checkpoint)?;
+    let spares = keep_spares(fs, dir, &listing.spares, segment_bytes)
+        .map_err(|error| JournalError::io("list the spare segments of", dir, error))?;
 
-    let mut state = State::new(replay.live, spares, known);
-    state.synced = replay.next_seq;
-    state.items_waiting = recoverer.report.items;
-    state.start_at(replay.start.seq);
+    let mut state = State::new(scanned.live, spares, checkpoint);
+    state.synced = scanned.next_seq;
+    state.items_waiting = recovery.report.items;
+    state.start_at(scanned.start.seq);
     Ok(Recovered {
         id,
-        checkpoint,
+        checkpoint: checkpoint_file,
         state,
-        start: replay.start,
-        next_seq: replay.next_seq,
+        start: scanned.start,
+        next_seq: scanned.next_seq,
         spare_number: listing.spares.keys().next_back().copied().unwrap_or(0),
-        report: recoverer.report,
+        report: recovery.report,
     })
 }
 
-/// The names in the directory, by what they are.
+/// The names in the directory, by kind.
 struct Listing {
-    /// In the order of their seqs.
+    /// In ascending order.
     segments: Vec<(u64, JournalId, String)>,
     spares: BTreeMap<u64, String>,
-    foreign: Vec<String>,
+    unknown: Vec<String>,
 }
 
 impl Listing {
     fn new(mut names: Vec<String>) -> Self {
         names.sort();
-        let mut listing = Self { segments: vec![], spares: BTreeMap::new(), foreign: vec![] };
+        let mut listing = Self { segments: vec![], spares: BTreeMap::new(), unknown: vec![] };
         for name in names {
             if let Some((first_seq, id)) = parse_segment_name(&name) {
                 listing.segments.push((first_seq, id, name));
             } else if let Some(number) = parse_spare_name(&name) {
                 listing.spares.insert(number, name);
-            } else if ![LOCK_NAME, CHECKPOINT_NAME, DAMAGED_DIR].contains(&name.as_str()) {
-                listing.foreign.push(name);
+            } else if ![LOCK_NAME, CHECKPOINT_NAME, QUARANTINE_DIR].contains(&name.as_str()) {
+                listing.unknown.push(name);
             }
         }
         listing
@@ -129,7 +128,7 @@ fn parse_spare_name(name: &str) -> Option<u64> {
     (format!("{SPARE_PREFIX}{number}") == name).then_some(number)
 }
 
-/// The checkpoint's id, or else that of most segments, or else a new one.
+/// The checkpoint's id, else that of most segments, else a new one.
 fn identity(
     checkpoint: Option<Checkpoint>,
     listing: &Listing,
@@ -145,27 +144,27 @@ fn identity(
     most.map_or_else(|| getrandom::u64().map(JournalId), |(id, _)| Ok(id))
 }
 
-/// What the segments come to.
-struct Replay {
+/// The result of scanning the segments.
+struct ScannedSegments {
     live: VecDeque<Segment>,
     start: Position,
     next_seq: u64,
 }
 
-struct Recoverer<'a> {
-    disk: &'a dyn Disk,
+struct Recovery<'a> {
+    fs: &'a dyn FileSystem,
     dir: &'a Path,
     id: JournalId,
-    report: Recovery,
+    report: RecoveryReport,
 }
 
-impl Recoverer<'_> {
+impl Recovery<'_> {
     fn open_segments(&mut self, listing: &mut Listing) -> Result<Vec<SegmentFile>, JournalError> {
         let mut files = Vec::new();
         for (first_seq, id, name) in std::mem::take(&mut listing.segments) {
             let path = self.dir.join(&name);
             if id != self.id {
-                listing.foreign.push(name);
+                listing.unknown.push(name);
                 continue;
             }
             let opened = self.open_segment(&path);
@@ -173,8 +172,9 @@ impl Recoverer<'_> {
                 opened.map_err(|error| JournalError::io("read", &path, error))?;
             let header_is_sound = match header {
                 SegmentHeader::Sound(seq, id) if (seq, id) != (first_seq, self.id) => {
-                    self.move_aside(&path, &name)?;
-                    listing.foreign.push(name);
+                    quarantine_file(self.fs, self.dir, &name)
+                        .map_err(|error| JournalError::io("quarantine", &path, error))?;
+                    listing.unknown.push(name);
                     continue;
                 }
                 SegmentHeader::Sound(..) => true,
@@ -188,43 +188,36 @@ impl Recoverer<'_> {
         Ok(files)
     }
 
-    fn open_segment(&self, path: &Path) -> io::Result<(Arc<dyn DiskFile>, u64, SegmentHeader)> {
-        let file = self.disk.open(path)?;
+    fn open_segment(&self, path: &Path) -> io::Result<(Arc<dyn FileHandle>, u64, SegmentHeader)> {
+        let file = self.fs.open(path)?;
         let mut start = [0; HEADER_READ_BYTES];
         let read = read_full(&*file, &mut start, 0)?;
         let bytes = file.length()?;
         Ok((file, bytes, parse_segment_header(&start[..read])))
     }
 
-    /// Clears a name that the journal may need.
-    fn move_aside(&self, path: &Path, name: &str) -> Result<(), JournalError> {
-        let aside = self.dir.join(DAMAGED_DIR);
-        self.disk
-            .create_dir(&aside)
-            .and_then(|()| self.disk.rename(path, &aside.join(name)))
-            .and_then(|()| self.disk.sync_dir(&aside))
-            .and_then(|()| self.disk.sync_dir(self.dir))
-            .map_err(|error| JournalError::io("move aside", path, error))
-    }
-
-    /// Looks through every segment that holds a record that is not finished.
-    fn replay(&mut self, files: &[SegmentFile], known: Checkpoint) -> Result<Replay, JournalError> {
-        let unfinished = files.partition_point(|file| file.first_seq <= known.finished);
-        let first = unfinished.saturating_sub(1);
+    /// Scans every segment that has an unacknowledged record.
+    fn scan(
+        &mut self,
+        files: &[SegmentFile],
+        checkpoint: Checkpoint,
+    ) -> Result<ScannedSegments, JournalError> {
+        let unacked = files.partition_point(|file| file.first_seq <= checkpoint.acked);
+        let first = unacked.saturating_sub(1);
         let mut live: VecDeque<_> = files[..first].iter().map(SegmentFile::whole).collect();
-        let mut next_seq = known.finished;
+        let mut next_seq = checkpoint.acked;
         let mut start = None;
         for (index, segment) in files.iter().enumerate().skip(first) {
             let failed = |error| JournalError::io("recover", &self.dir.join(&segment.name), error);
             self.report_gap(&segment.name, next_seq..segment.first_seq);
-            let behind = files.get(index + 1).map(|next| next.first_seq);
+            let next_segment = files.get(index + 1).map(|next| next.first_seq);
             let scan = SegmentScan {
-                disk: self.disk,
+                fs: self.fs,
                 dir: self.dir,
                 id: self.id,
                 segment,
-                behind,
-                known,
+                next_segment,
+                checkpoint,
                 report: &mut self.report,
             };
             let scanned = scan.run().map_err(failed)?;
@@ -236,7 +229,7 @@ impl Recoverer<'_> {
                     seq,
                 });
             }
-            if behind.is_some() {
+            if next_segment.is_some() {
                 live.push_back(Segment { end: scanned.end, ..segment.whole() });
             } else {
                 let failed = |error| JournalError::io("cut", &self.dir.join(&segment.name), error);
@@ -244,35 +237,35 @@ impl Recoverer<'_> {
             }
         }
         if files.is_empty() {
-            self.report_gap(CHECKPOINT_NAME, known.finished..known.synced);
+            self.report_gap(CHECKPOINT_NAME, checkpoint.acked..checkpoint.synced);
         }
-        let next_seq = next_seq.max(known.synced);
-        // Nothing waits: the reader begins with the segment that the first append will make.
+        let next_seq = next_seq.max(checkpoint.synced);
+        // No record waits: the reader begins with the segment that the first append creates.
         let start = start.unwrap_or_else(|| Position {
             segment: live.back().map_or(0, |last| last.first_seq),
             offset: live.back().map_or(0, |last| last.end),
             seq: next_seq,
         });
-        Ok(Replay { live, start, next_seq })
+        Ok(ScannedSegments { live, start, next_seq })
     }
 
-    /// Reports records between two segments that are nowhere.
+    /// Reports records that are missing between two segments.
     fn report_gap(&mut self, name: &str, seqs: Range<u64>) {
         if !seqs.is_empty() {
             let damage =
-                Damage { file: self.dir.join(name), offset: 0, bytes: 0, seqs, kept_aside: None };
+                Damage { file: self.dir.join(name), offset: 0, bytes: 0, seqs, quarantined: None };
             damage.log();
             self.report.damage.push(damage);
         }
     }
 
-    /// Ends the last segment behind its last sound record, durably. One without any is removed:
-    /// its name is that of the next.
+    /// Cuts the last segment behind its last sound record, durably. A segment without records is removed: the next
+    /// segment needs its name.
     fn cut(&mut self, segment: &SegmentFile, scanned: &Scanned) -> io::Result<Option<Segment>> {
         let file = &*segment.file;
         if scanned.end <= SEGMENT_HEADER_BYTES {
-            self.disk.remove(&self.dir.join(&segment.name))?;
-            self.disk.sync_dir(self.dir)?;
+            self.fs.remove(&self.dir.join(&segment.name))?;
+            self.fs.sync_dir(self.dir)?;
             return Ok(None);
         }
         file.set_len(scanned.end)?;
@@ -282,8 +275,8 @@ impl Recoverer<'_> {
     }
 }
 
-/// Writes what is there once more, so that a sync takes it to the disk.
-fn rewrite(file: &dyn DiskFile, bytes: Range<u64>) -> io::Result<()> {
+/// Writes the same bytes again, so that a sync takes them to the fs.
+fn rewrite(file: &dyn FileHandle, bytes: Range<u64>) -> io::Result<()> {
     let mut piece = vec![0; REWRITE_BYTES];
     let mut at = bytes.start;
     while at < bytes.end {
@@ -298,9 +291,9 @@ fn rewrite(file: &dyn DiskFile, bytes: Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps the spares that are whole, and removes the others.
+/// Keeps the spares of full length, and removes the others.
 fn keep_spares(
-    disk: &dyn Disk,
+    fs: &dyn FileSystem,
     dir: &Path,
     spares: &BTreeMap<u64, String>,
     segment_bytes: u64,
@@ -308,12 +301,12 @@ fn keep_spares(
     let mut kept = Vec::new();
     for name in spares.values() {
         let path = dir.join(name);
-        if kept.len() < SPARES_MAX && disk.open(&path)?.length()? == segment_bytes {
+        if kept.len() < SPARES_MAX && fs.open(&path)?.length()? == segment_bytes {
             kept.push(name.clone());
         } else {
-            disk.remove(&path)?;
+            fs.remove(&path)?;
         }
     }
-    disk.sync_dir(dir)?;
+    fs.sync_dir(dir)?;
     Ok(kept)
 }

@@ -1,39 +1,38 @@
-//! The look through one segment: what of it is sound, what is damaged, and where it ends.
+//! Scans one segment for sound, damaged and torn records.
 //!
 //! # Torn tail or damage
-//! The writer starts a group only after the group before it was synced. A bad record with a record
-//! of a later group behind it, or with a later segment, or below the checkpoint's synced mark, was
-//! synced once: it is damage, and what is sound behind it is kept. A bad record without any of
-//! these was never acknowledged: it is the torn tail, and the segment is cut there. Nothing of a
-//! torn group that lies behind its first bad record is kept, so that what is recovered is always a
-//! prefix of what was appended.
+//! The writer starts a group only after the previous group was synced. A bad record was synced once when a record
+//! of a later group or a later segment follows it, or when it is below the checkpoint's synced mark: it is damage,
+//! and sound records behind it are kept. Any other bad record was never acknowledged: it is the torn tail, and the
+//! segment is cut there. Of a torn group, nothing behind its first bad record is kept, so that the recovered
+//! records are always a prefix of the appended ones.
 
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Recovery;
-use super::file_system::{Disk, DiskFile};
+use super::RecoveryReport;
+use super::file_system::{FileHandle, FileSystem};
 use super::format::{Checkpoint, FRAME_HEADER_BYTES, FrameHeader, JournalId, SEGMENT_HEADER_BYTES};
 use super::frame_scan::{Found, Frames, end_of_bytes};
-use super::quarantine::keep_aside;
+use super::quarantine::quarantine;
 use super::segments::Segment;
 
-/// Bytes of a segment's start that its header may take.
+/// Bytes read for a segment's header.
 pub(super) const HEADER_READ_BYTES: usize = 64;
 
 /// A segment file of this journal.
 pub(super) struct SegmentFile {
     pub(super) first_seq: u64,
     pub(super) name: String,
-    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) file: Arc<dyn FileHandle>,
     pub(super) bytes: u64,
     pub(super) header_is_sound: bool,
 }
 
 impl SegmentFile {
-    /// All of it, as a live segment.
+    /// The whole file as a live segment.
     pub(super) fn whole(&self) -> Segment {
         Segment {
             first_seq: self.first_seq,
@@ -44,34 +43,34 @@ impl SegmentFile {
     }
 }
 
-/// One segment, looked through.
+/// The result of scanning one segment.
 pub(super) struct Scanned {
     /// The offset behind the last sound record.
     pub(super) end: u64,
-    /// What the record behind it gets.
+    /// The seq of the record behind it.
     pub(super) next_seq: u64,
     /// The offset of the last group.
     pub(super) last_group_at: u64,
-    /// The place of the first record that waits.
+    /// The offset and seq of the first record that waits.
     pub(super) first_waiting: Option<(u64, u64)>,
 }
 
-/// The look through one segment.
+/// The scan of one segment.
 pub(super) struct SegmentScan<'a> {
-    pub(super) disk: &'a dyn Disk,
+    pub(super) fs: &'a dyn FileSystem,
     pub(super) dir: &'a Path,
     pub(super) id: JournalId,
     pub(super) segment: &'a SegmentFile,
-    /// The first seq of the segment behind it: every record below was synced.
-    pub(super) behind: Option<u64>,
-    /// What the checkpoint says.
-    pub(super) known: Checkpoint,
-    /// Where records are counted and damage is reported.
-    pub(super) report: &'a mut Recovery,
+    /// The first seq of the next segment: every record below it was synced.
+    pub(super) next_segment: Option<u64>,
+    /// The checkpoint.
+    pub(super) checkpoint: Checkpoint,
+    /// Counts records and lists damage.
+    pub(super) report: &'a mut RecoveryReport,
 }
 
 impl SegmentScan<'_> {
-    /// Looks through the segment, to its last sound record.
+    /// Scans the segment up to its last sound record.
     pub(super) fn run(mut self) -> io::Result<Scanned> {
         self.check_header()?;
         let mut seq = self.segment.first_seq;
@@ -79,7 +78,7 @@ impl SegmentScan<'_> {
         let at = frames.position();
         let mut scanned =
             Scanned { end: at, next_seq: seq, last_group_at: at, first_waiting: None };
-        while self.behind != Some(seq) {
+        while self.next_segment != Some(seq) {
             let at = frames.position();
             match frames.read(seq, self.segment.bytes)? {
                 Found::Frame(header, _) => {
@@ -87,12 +86,12 @@ impl SegmentScan<'_> {
                     seq += 1;
                     scanned.end = frames.position();
                 }
-                bad => match self.pass(&frames, seq, at, bad.search_from(at))? {
-                    Passed::To { offset, seq: sound } => {
+                bad => match self.resync(&frames, seq, at, bad.search_from(at))? {
+                    Resync::Damage { offset, seq: sound } => {
                         frames.seek(offset);
                         seq = sound;
                     }
-                    Passed::End { next_seq } => {
+                    Resync::End { next_seq } => {
                         seq = next_seq;
                         break;
                     }
@@ -112,44 +111,45 @@ impl SegmentScan<'_> {
     }
 
     fn count(&mut self, header: &FrameHeader, at: u64, scanned: &mut Scanned) {
-        if header.group_back == 0 {
+        if header.group_offset == 0 {
             scanned.last_group_at = at;
         }
-        if header.seq >= self.known.finished {
+        if header.seq >= self.checkpoint.acked {
             self.report.records += 1;
             self.report.items += u64::from(header.items);
             scanned.first_waiting.get_or_insert((at, header.seq));
         }
     }
 
-    /// Decides on a bad record of `seq` at offset `at`, with a look at what is behind offset `from`.
-    fn pass(&mut self, frames: &Frames, seq: u64, at: u64, from: u64) -> io::Result<Passed> {
+    /// Decides whether a bad record of `seq` at offset `at` is damage or the torn tail, by the records behind offset
+    /// `from`.
+    fn resync(&mut self, frames: &Frames, seq: u64, at: u64, from: u64) -> io::Result<Resync> {
         let len = self.segment.bytes;
         let most = seq + 1 + len.saturating_sub(from) / FRAME_HEADER_BYTES as u64;
-        let seqs = seq + 1..self.behind.unwrap_or(most).min(most + 1);
+        let seqs = seq + 1..self.next_segment.unwrap_or(most).min(most + 1);
         let sound = frames.find(from..len, &seqs)?;
-        let synced_below = self.behind.unwrap_or(self.known.synced);
+        let synced_below = self.next_segment.unwrap_or(self.checkpoint.synced);
         let was_synced =
             seq < synced_below || Self::has_later_group(frames, seq, sound, len, &seqs)?;
         match sound {
             Some((offset, header)) if was_synced => {
                 self.report_damage(at..offset, seq..header.seq)?;
-                Ok(Passed::To { offset, seq: header.seq })
+                Ok(Resync::Damage { offset, seq: header.seq })
             }
             Some(_) | None => {
                 let end = end_of_bytes(&*self.segment.file, at.min(len)..len)?;
                 if was_synced {
                     self.report_damage(at..end.max(at), seq..synced_below)?;
-                    return Ok(Passed::End { next_seq: synced_below });
+                    return Ok(Resync::End { next_seq: synced_below });
                 }
                 self.report.torn_bytes += end.saturating_sub(at);
-                Ok(Passed::End { next_seq: seq })
+                Ok(Resync::End { next_seq: seq })
             }
         }
     }
 
-    /// Whether a record of a group that began after `seq` was written: the sync between them
-    /// proves that `seq` was whole once.
+    /// Whether a record of a group that began after `seq` was written: the sync between them proves that `seq` was
+    /// sound once.
     fn has_later_group(
         frames: &Frames,
         seq: u64,
@@ -169,21 +169,21 @@ impl SegmentScan<'_> {
     }
 
     fn report_damage(&mut self, bytes: Range<u64>, seqs: Range<u64>) -> io::Result<()> {
-        // What is lost of finished records is no loss.
-        if !seqs.is_empty() && seqs.end <= self.known.finished {
+        // Damage to acknowledged records costs nothing.
+        if !seqs.is_empty() && seqs.end <= self.checkpoint.acked {
             return Ok(());
         }
         let file = (self.segment.name.as_str(), &*self.segment.file);
-        let damage = keep_aside(self.disk, self.dir, file, bytes, seqs)?;
+        let damage = quarantine(self.fs, self.dir, file, bytes, seqs)?;
         self.report.damage.push(damage);
         Ok(())
     }
 }
 
-/// Where the look goes on behind a bad record.
-enum Passed {
-    /// It was damage, and this is the next sound record.
-    To { offset: u64, seq: u64 },
-    /// There is nothing more in this segment.
+/// Where the scan continues behind a bad record.
+enum Resync {
+    /// The record is damaged, and this is the next sound one.
+    Damage { offset: u64, seq: u64 },
+    /// The segment has no further record.
     End { next_seq: u64 },
 }

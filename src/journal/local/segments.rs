@@ -1,7 +1,7 @@
-//! Which segments there are, how far they are synced, and how far their records are finished: the
-//! state that the writer, the reader and the keeper share.
+//! The state that the writer, the reader and the segment manager share: which segments there are, and how far
+//! their records are synced and acknowledged.
 //!
-//! One mutex, held for a few instructions at a time and never across a call to the disk.
+//! One mutex, held for a few instructions at a time and never across a call to the file system.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::ack_window::Acked;
 use super::format::Checkpoint;
 
-/// The newest segments, which the page cache is sure to hold.
-const RECENT_SEGMENTS: usize = 2;
+/// The newest segments, which are almost certainly in the page cache.
+const CACHED_SEGMENTS: usize = 2;
 
 /// One segment file that holds records.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     /// The seq of its first record.
     pub(super) first_seq: u64,
-    /// Its file's name.
+    /// The name of its file.
     pub(super) name: String,
     /// The offset behind its last synced record.
     pub(super) end: u64,
@@ -27,10 +28,10 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
 }
 
-/// Where the reader is.
+/// A position of the reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position {
-    /// The first seq of the segment it is in.
+    /// The first seq of the segment.
     pub(super) segment: u64,
     /// The offset of the next frame.
     pub(super) offset: u64,
@@ -45,10 +46,10 @@ pub(super) enum Readable {
     Here {
         /// The offset behind the last synced record.
         end: u64,
-        /// Every record of the segment is below this.
+        /// Every record of the segment is below this seq.
         seq_end: u64,
-        /// Whether it was written a moment ago, so that reading it does not wait for the disk.
-        is_recent: bool,
+        /// Whether the page cache probably holds it, so that reading it does not wait for the disk.
+        is_cached: bool,
     },
     /// Go on in this segment.
     Next(Segment),
@@ -60,68 +61,64 @@ pub(super) enum Readable {
 
 /// Why there is no segment to write to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum NoSegment {
-    /// The journal has its size, or the disk is full.
-    Full,
-    /// The disk fails.
-    Broken,
+pub(super) enum SegmentUnavailable {
+    /// The journal has reached its size, or the disk is full.
+    NoSpace,
+    /// The file system failed.
+    Failed,
 }
 
-/// From work to rest.
+/// The phases of a shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Phase {
     /// Both threads work.
     Running,
     /// The writer has ended: no record and no segment will be added.
     WriterEnded,
-    /// The keeper shall end.
-    KeeperStops,
+    /// The segment manager is asked to end.
+    ManagerStops,
 }
 
 /// The shared state.
 pub(super) struct Segments {
     state: Mutex<State>,
-    /// Tells the keeper that there is work.
-    for_keeper: Condvar,
-    /// Tells the writer that there is a spare, or that there will be none.
+    /// Notifies the segment manager of work.
+    for_manager: Condvar,
+    /// Notifies the writer of a spare segment, or that there will be none.
     for_writer: Condvar,
-    /// Tells the reader that there is more, or that there will be none.
+    /// Notifies the reader of records, or that there will be none.
     for_reader: Notify,
     files_max: u64,
 }
 
-/// What is behind the mutex.
+/// The state behind the mutex.
 pub(super) struct State {
-    /// Oldest first.
+    /// Segments with records, oldest first.
     pub(super) live: VecDeque<Segment>,
     /// Whether the writer writes to the last of `live`.
     pub(super) last_is_open: bool,
-    /// Names of files that are ready to become segments.
+    /// Names of the spare files: preallocated, and ready to become segments.
     pub(super) spares: Vec<String>,
-    /// Files of a segment's size on disk: live, spare, and on their way from one to the other.
+    /// Files of a segment's size on disk: live, spare, and changing from one to the other.
     pub(super) files: u64,
-    /// Whether the keeper is making a spare.
+    /// Whether the segment manager is preparing a spare.
     pub(super) preparing: bool,
-    /// Why the last spare could not be made.
-    pub(super) trouble: Option<NoSegment>,
-    /// Every record below it is stored.
-    pub(super) finished: u64,
-    /// What of that the checkpoint file says.
+    /// Why the last spare could not be prepared.
+    pub(super) prepare_error: Option<SegmentUnavailable>,
+    /// Every record below this seq is acknowledged.
+    pub(super) acked: u64,
+    /// The value of `acked` in the checkpoint file.
     pub(super) persisted: u64,
-    /// Every record below it has been synced.
+    /// Every record below this seq has been synced.
     pub(super) synced: u64,
-    /// Items synced and not finished.
+    /// Items that are synced and not acknowledged.
     pub(super) items_waiting: u64,
-    /// How far the journal's end has come.
+    /// The phase of the shutdown.
     pub(super) phase: Phase,
-    /// Records below it have been handed to the reader's caller.
-    read: u64,
-    /// The seqs and items of what was handed out and is not finished, in order.
-    handed_out: VecDeque<(u64, u32)>,
 }
 
 impl State {
-    /// The state after recovery: `finished` and `synced` as in the checkpoint file.
+    /// The state after recovery: `acked` and `synced` as in the checkpoint file.
     pub(super) fn new(
         live: VecDeque<Segment>,
         spares: Vec<String>,
@@ -133,21 +130,18 @@ impl State {
             last_is_open: false,
             spares,
             preparing: false,
-            trouble: None,
-            finished: checkpoint.finished,
-            persisted: checkpoint.finished,
+            prepare_error: None,
+            acked: checkpoint.acked,
+            persisted: checkpoint.acked,
             synced: checkpoint.synced,
             items_waiting: 0,
             phase: Phase::Running,
-            read: checkpoint.finished,
-            handed_out: VecDeque::new(),
         }
     }
 
-    /// Starts with the record `seq`: everything below it is stored, or lost.
+    /// Starts reading at the record `seq`: everything below it is stored, or lost.
     pub(super) fn start_at(&mut self, seq: u64) {
-        self.finished = self.finished.max(seq);
-        self.read = self.finished;
+        self.acked = self.acked.max(seq);
     }
 
     /// Whether every record of the oldest segment is below `seq` and none will be added.
@@ -157,6 +151,12 @@ impl State {
             (Some(_), None) => !self.last_is_open && self.synced <= seq,
             (None, _) => false,
         }
+    }
+
+    /// Bytes of segment files on disk, of which spares have `segment_bytes` each.
+    pub(super) fn bytes(&self, segment_bytes: u64) -> u64 {
+        let live: u64 = self.live.iter().map(|segment| segment.bytes).sum();
+        live + self.spares.len() as u64 * segment_bytes
     }
 
     /// The seq below which all records of the `index`th segment are.
@@ -170,7 +170,7 @@ impl Segments {
     pub(super) fn new(state: State, files_max: u64) -> Self {
         Self {
             state: Mutex::new(state),
-            for_keeper: Condvar::new(),
+            for_manager: Condvar::new(),
             for_writer: Condvar::new(),
             for_reader: Notify::new(),
             files_max,
@@ -185,33 +185,33 @@ impl Segments {
 
 /// The writer's calls.
 impl Segments {
-    /// Takes a spare, waiting while the keeper makes one.
-    pub(super) fn take_spare(&self) -> Result<String, NoSegment> {
+    /// Takes a spare, waiting while the segment manager prepares one.
+    pub(super) fn take_spare(&self) -> Result<String, SegmentUnavailable> {
         let mut state = self.lock();
         loop {
             if let Some(spare) = state.spares.pop() {
-                self.for_keeper.notify_one();
+                self.for_manager.notify_one();
                 return Ok(spare);
             }
-            if let Some(trouble) = state.trouble {
-                return Err(trouble);
+            if let Some(error) = state.prepare_error {
+                return Err(error);
             }
             if !state.preparing && !self.may_grow(&state) {
-                return Err(NoSegment::Full);
+                return Err(SegmentUnavailable::NoSpace);
             }
             state = self.for_writer.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Adds the segment that the writer goes on in.
+    /// Adds the segment that the writer continues in.
     pub(super) fn add(&self, segment: Segment) {
         let mut state = self.lock();
         state.live.push_back(segment);
         state.last_is_open = true;
     }
 
-    /// Lets the reader see what was synced: up to `end` in the open segment, below `seq_end`, with
-    /// `items` more items. Returns the items that wait.
+    /// Makes synced records visible to the reader: up to `end` in the open segment, below `seq_end`, with `items`
+    /// more items. Returns the items that wait.
     pub(super) fn publish(&self, end: u64, seq_end: u64, items: u64) -> u64 {
         let mut state = self.lock();
         if let Some(open) = state.live.back_mut() {
@@ -222,7 +222,7 @@ impl Segments {
         state.items_waiting
     }
 
-    /// Wakes the reader, if it waits for what was published.
+    /// Wakes the reader, if it waits for published records.
     pub(super) fn wake_reader(&self) {
         self.for_reader.notify_one();
     }
@@ -234,50 +234,51 @@ impl Segments {
     }
 }
 
-/// The keeper's calls.
+/// The segment manager's calls.
 impl Segments {
-    /// Whether one more file may be made.
+    /// Whether one more file may be created.
     pub(super) fn may_grow(&self, state: &State) -> bool {
         state.files < self.files_max
     }
 
-    /// Adds a spare, or the reason why there is none, for the writer to find.
-    pub(super) fn settle_spare(&self, spare: Result<String, NoSegment>) {
+    /// Adds a spare for the writer.
+    pub(super) fn add_spare(&self, name: String) {
         let mut state = self.lock();
-        match spare {
-            Ok(name) => {
-                state.spares.push(name);
-                state.trouble = None;
-            }
-            Err(trouble) => state.trouble = Some(trouble),
-        }
+        state.spares.push(name);
+        state.prepare_error = None;
         drop(state);
         self.for_writer.notify_one();
     }
 
-    /// Puts the keeper to sleep until it is called, or for `timeout`.
-    pub(super) fn sleep_keeper<'a>(
+    /// Tells the writer why there is no spare.
+    pub(super) fn fail_spare(&self, error: SegmentUnavailable) {
+        self.lock().prepare_error = Some(error);
+        self.for_writer.notify_one();
+    }
+
+    /// Puts the segment manager to sleep until it is notified, or for `timeout`.
+    pub(super) fn sleep_manager<'a>(
         &self,
         state: MutexGuard<'a, State>,
         timeout: Option<Duration>,
     ) -> MutexGuard<'a, State> {
         match timeout {
-            None => self.for_keeper.wait(state).unwrap_or_else(PoisonError::into_inner),
+            None => self.for_manager.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(timeout) => {
-                let waited = self.for_keeper.wait_timeout(state, timeout);
+                let waited = self.for_manager.wait_timeout(state, timeout);
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
         }
     }
 
-    /// Tells the keeper to end.
-    pub(super) fn stop_keeper(&self) {
-        self.lock().phase = Phase::KeeperStops;
-        self.for_keeper.notify_one();
+    /// Asks the segment manager to end.
+    pub(super) fn stop_manager(&self) {
+        self.lock().phase = Phase::ManagerStops;
+        self.for_manager.notify_one();
     }
 }
 
-/// The reader's calls, and its caller's.
+/// The calls of the reader and of its batches.
 impl Segments {
     /// What may be read at `position`.
     pub(super) fn readable(&self, position: Position) -> Readable {
@@ -290,7 +291,7 @@ impl Segments {
             return Readable::Here {
                 end: here.end,
                 seq_end: state.seq_end(index),
-                is_recent: index + RECENT_SEGMENTS >= state.live.len(),
+                is_cached: index + CACHED_SEGMENTS >= state.live.len(),
             };
         }
         match state.live.iter().skip(index).find(|s| s.first_seq > position.segment) {
@@ -300,35 +301,23 @@ impl Segments {
         }
     }
 
-    /// Resolves when there may be more to read, at once if that was so since the last call.
+    /// Resolves when there may be more to read; at once if records were published since the last call.
     pub(super) async fn wait_readable(&self) {
         self.for_reader.notified().await;
     }
 
-    /// Notes that records have been handed out, and that the reader is at `seq_end`.
-    pub(super) fn hand_out(&self, records: impl Iterator<Item = (u64, u32)>, seq_end: u64) {
+    /// Notes acknowledged records. Returns the items that wait.
+    pub(super) fn ack(&self, acked: Acked) -> u64 {
         let mut state = self.lock();
-        state.handed_out.extend(records);
-        state.read = state.read.max(seq_end);
-    }
-
-    /// Notes that every record below `seq` is stored. Returns the items that wait.
-    pub(super) fn finish(&self, seq: u64) -> u64 {
-        let mut state = self.lock();
-        // What was not handed out cannot be stored: a caller's slip must not cost records.
-        let finished = seq.min(state.read);
-        if finished <= state.finished {
-            return state.items_waiting;
-        }
-        let keeper_knows = state.finished > state.persisted && !state.is_oldest_below(finished);
-        state.finished = finished;
-        while let Some((_, items)) = state.handed_out.pop_front_if(|(seq, _)| *seq < finished) {
-            state.items_waiting = state.items_waiting.saturating_sub(u64::from(items));
-        }
+        // Acknowledgements may arrive here in another order than in the window.
+        let below = acked.below.max(state.acked);
+        let manager_knows = state.acked > state.persisted && !state.is_oldest_below(below);
+        state.acked = below;
+        state.items_waiting = state.items_waiting.saturating_sub(acked.items);
         let waiting = state.items_waiting;
         drop(state);
-        if !keeper_knows {
-            self.for_keeper.notify_one();
+        if !manager_knows {
+            self.for_manager.notify_one();
         }
         waiting
     }

@@ -1,53 +1,53 @@
-//! The writer: the one thread that appends to the segments. What arrives while it syncs one group
-//! is the next.
+//! The writer: the one thread that appends to the segments. Appends that arrive while it syncs one group form the
+//! next group.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::AppendError;
-use super::append_queue::{Batch, Queue};
-use super::file_system::{Disk, DiskFile, write_all};
+use super::append_queue::{AppendBatch, AppendQueue};
+use super::file_system::{FileHandle, FileSystem, write_all};
 use super::format::{
-    JournalId, SEGMENT_HEADER_BYTES, pushed_frame, seal_frame, segment_header, segment_name,
+    JournalId, SEGMENT_HEADER_BYTES, finalize_frame, peek_frame, segment_header, segment_name,
 };
-use super::segments::{NoSegment, Segment, Segments};
+use super::segments::{Segment, SegmentUnavailable, Segments};
+use crate::journal::AppendError;
 use crate::runtime::Stopwatch;
 use crate::telemetry::Metrics;
 
-/// How long the writer waits for a group to become as large as the last one, at most; and no
-/// longer than the last group took to write.
+/// The longest wait for a group to become as large as the previous one; never longer than the previous group took
+/// to write.
 ///
-/// The appenders of a group come back one after the other. Were the first of them synced at once,
-/// the others would wait a whole sync for nothing: on a disk that takes 3 ms, groups of 64 appenders
-/// grow from 35 appends to 60 by this, and where a sync takes 0.05 ms nothing changes.
+/// The appenders of a group return one after the other. If the first of them were synced at once, the others would
+/// wait a whole sync for nothing. On a disk that syncs in 3 ms, this wait makes the groups of 64 appenders grow
+/// from 35 appends to 60; where a sync takes 0.05 ms, nothing changes.
 const LINGER_MAX: Duration = Duration::from_millis(1);
 
 /// The writer's state.
 pub(super) struct Writer {
-    pub(super) disk: Arc<dyn Disk>,
+    pub(super) fs: Arc<dyn FileSystem>,
     pub(super) dir: PathBuf,
     pub(super) id: JournalId,
     pub(super) segment_bytes: u64,
-    pub(super) queue: Arc<Queue>,
+    pub(super) queue: Arc<AppendQueue>,
     pub(super) segments: Arc<Segments>,
     pub(super) metrics: Arc<Metrics>,
-    /// What the next record gets.
+    /// The seq of the next record.
     pub(super) next_seq: u64,
-    /// The segment it writes to; none before the first append.
+    /// The segment it writes to; `None` before the first append.
     pub(super) open: Option<OpenSegment>,
 }
 
-/// The segment that grows.
+/// The segment that is written to.
 pub(super) struct OpenSegment {
-    file: Arc<dyn DiskFile>,
-    /// Behind the last synced record.
+    file: Arc<dyn FileHandle>,
+    /// The offset behind the last synced record.
     offset: u64,
 }
 
-/// Frames that go to disk in one write.
-struct Sealed {
+/// Frames that are written in one call.
+struct WriteGroup {
     bytes: usize,
     appends: usize,
     items: u64,
@@ -58,99 +58,100 @@ impl Writer {
     pub(super) fn run(mut self) {
         let _guard =
             EndGuard { queue: Arc::clone(&self.queue), segments: Arc::clone(&self.segments) };
-        let mut used = None;
+        let mut written = None;
         let mut linger = Duration::ZERO;
-        while let Some(mut batch) = self.queue.take(used.take(), linger) {
+        while let Some(mut batch) = self.queue.take(written.take(), linger) {
             let watch = Stopwatch::start();
             self.append(&mut batch);
             linger = watch.elapsed().min(LINGER_MAX);
-            used = Some(batch);
+            written = Some(batch);
         }
     }
 
-    fn append(&mut self, batch: &mut Batch) {
+    fn append(&mut self, batch: &mut AppendBatch) {
         let first_seq = self.next_seq;
         let failure = match self.write(&mut batch.frames) {
             Ok(()) => None,
-            Err(NoSegment::Full) => {
-                self.refuse_until_room();
+            Err(SegmentUnavailable::NoSpace) => {
+                self.refuse_until_space();
                 Some(AppendError::Full)
             }
-            Err(NoSegment::Broken) => {
+            Err(SegmentUnavailable::Failed) => {
                 self.queue.poison();
                 Some(AppendError::Poisoned)
             }
         };
         let durable = usize::try_from(self.next_seq - first_seq).unwrap_or(usize::MAX);
         batch.complete(first_seq, durable, failure.unwrap_or(AppendError::Poisoned));
-        // Behind the appenders: they wait for the sync, the reader only follows it.
+        // After the appenders: they wait for the sync, the reader only follows it.
         self.segments.wake_reader();
     }
 
     /// Writes and syncs the frames: at once, or in two groups where a segment ends between them.
-    fn write(&mut self, frames: &mut [u8]) -> Result<(), NoSegment> {
+    fn write(&mut self, frames: &mut [u8]) -> Result<(), SegmentUnavailable> {
         let mut rest = frames;
         while !rest.is_empty() {
-            let (next_bytes, _) = pushed_frame(rest);
-            let room = self.room();
-            if room < next_bytes as u64 {
+            let (next_bytes, _) = peek_frame(rest);
+            let space = self.space();
+            if space < next_bytes as u64 {
                 self.open_next()?;
                 continue;
             }
-            let sealed = self.seal(rest, room);
-            let (group, behind) = rest.split_at_mut(sealed.bytes);
-            self.write_group(group, &sealed)?;
+            let group = self.finalize(rest, space);
+            let (frames, behind) = rest.split_at_mut(group.bytes);
+            self.write_group(frames, &group)?;
             rest = behind;
         }
         Ok(())
     }
 
-    fn room(&self) -> u64 {
+    /// Bytes left in the open segment.
+    fn space(&self) -> u64 {
         self.open.as_ref().map_or(0, |open| self.segment_bytes - open.offset)
     }
 
-    /// Gives the frames that fit into `room` their place.
-    fn seal(&self, frames: &mut [u8], room: u64) -> Sealed {
-        let mut sealed = Sealed { bytes: 0, appends: 0, items: 0 };
-        while sealed.bytes < frames.len() {
-            let frame = &mut frames[sealed.bytes..];
-            let (bytes, items) = pushed_frame(frame);
-            if (sealed.bytes + bytes) as u64 > room {
+    /// Completes the frames that fit into `space`.
+    fn finalize(&self, frames: &mut [u8], space: u64) -> WriteGroup {
+        let mut group = WriteGroup { bytes: 0, appends: 0, items: 0 };
+        while group.bytes < frames.len() {
+            let frame = &mut frames[group.bytes..];
+            let (bytes, items) = peek_frame(frame);
+            if (group.bytes + bytes) as u64 > space {
                 break;
             }
-            let back = u32::try_from(sealed.appends).unwrap_or(u32::MAX);
-            seal_frame(frame, self.id, self.next_seq + u64::from(back), back);
-            sealed.bytes += bytes;
-            sealed.appends += 1;
-            sealed.items += u64::from(items);
+            let offset = u32::try_from(group.appends).unwrap_or(u32::MAX);
+            finalize_frame(frame, self.id, self.next_seq + u64::from(offset), offset);
+            group.bytes += bytes;
+            group.appends += 1;
+            group.items += u64::from(items);
         }
-        sealed
+        group
     }
 
-    fn write_group(&mut self, group: &[u8], sealed: &Sealed) -> Result<(), NoSegment> {
-        let Some(open) = &mut self.open else { return Err(NoSegment::Broken) };
+    fn write_group(&mut self, frames: &[u8], group: &WriteGroup) -> Result<(), SegmentUnavailable> {
+        let Some(open) = &mut self.open else { return Err(SegmentUnavailable::Failed) };
         let watch = Stopwatch::start();
-        // The room was there when the segment was made: also a full disk is a broken one here.
-        write_all(&*open.file, group, open.offset)
+        // The segment is preallocated, so even a full disk is a failure here.
+        write_all(&*open.file, frames, open.offset)
             .and_then(|()| open.file.sync_data())
-            .map_err(|error| broken("write to the journal", &error))?;
+            .map_err(|error| failed("write to the journal", &error))?;
         self.metrics.journal_sync_seconds.observe(watch.seconds());
         #[expect(clippy::cast_precision_loss, reason = "far below the 52 bits that are exact")]
-        self.metrics.journal_group_appends.observe(sealed.appends as f64);
-        open.offset += group.len() as u64;
-        self.next_seq += sealed.appends as u64;
-        let waiting = self.segments.publish(open.offset, self.next_seq, sealed.items);
+        self.metrics.journal_group_appends.observe(group.appends as f64);
+        open.offset += frames.len() as u64;
+        self.next_seq += group.appends as u64;
+        let waiting = self.segments.publish(open.offset, self.next_seq, group.items);
         self.metrics.event_queue_size.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         Ok(())
     }
 
-    /// Makes a spare the segment to write to. Everything before it has been synced.
-    fn open_next(&mut self) -> Result<(), NoSegment> {
+    /// Opens a spare as the next segment. Everything before it has been synced.
+    fn open_next(&mut self) -> Result<(), SegmentUnavailable> {
         let spare = self.segments.take_spare()?;
         let name = segment_name(self.next_seq, self.id);
         let file = self
             .start_segment(&spare, &name)
-            .map_err(|error| broken("start a journal segment", &error))?;
+            .map_err(|error| failed("start a journal segment", &error))?;
         self.segments.add(Segment {
             first_seq: self.next_seq,
             name,
@@ -161,35 +162,35 @@ impl Writer {
         Ok(())
     }
 
-    /// The header is durable before the name, so that a segment's header is never torn.
-    fn start_segment(&self, spare: &str, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+    /// Makes the header durable before the name, so that no segment has a torn header.
+    fn start_segment(&self, spare: &str, name: &str) -> io::Result<Arc<dyn FileHandle>> {
         let path = self.dir.join(spare);
-        let file = self.disk.open(&path)?;
+        let file = self.fs.open(&path)?;
         write_all(&*file, &segment_header(self.next_seq, self.id), 0)?;
         file.sync_data()?;
-        self.disk.rename(&path, &self.dir.join(name))?;
-        self.disk.sync_dir(&self.dir)?;
+        self.fs.rename(&path, &self.dir.join(name))?;
+        self.fs.sync_dir(&self.dir)?;
         Ok(file)
     }
 
-    fn refuse_until_room(&self) {
+    fn refuse_until_space(&self) {
         self.queue.set_full();
-        // The keeper opens the gate after it has put down a spare. Had it done so before the gate
-        // was shut, nobody would open it again.
+        // The segment manager reopens the queue after it has added a spare. If it did so before the line above, nobody
+        // would reopen the queue again.
         if !self.segments.lock().spares.is_empty() {
             self.queue.reopen();
         }
     }
 }
 
-fn broken(what: &str, error: &io::Error) -> NoSegment {
+fn failed(what: &str, error: &io::Error) -> SegmentUnavailable {
     tracing::error!(%error, "cannot {what}; nothing more is accepted until a restart");
-    NoSegment::Broken
+    SegmentUnavailable::Failed
 }
 
-/// Leaves nobody waiting, however the thread ends.
+/// Leaves no appender and no reader waiting, however the thread ends.
 struct EndGuard {
-    queue: Arc<Queue>,
+    queue: Arc<AppendQueue>,
     segments: Arc<Segments>,
 }
 

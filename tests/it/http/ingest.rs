@@ -364,7 +364,7 @@ async fn trace_travels_with_the_event() {
     let answer = server::answer(server::json(request, EVENT)).await;
     answer.expect(202);
     assert_eq!(answer.header("x-trace-id"), trace);
-    let records = server.reader.next_batch(10, 1 << 20).await.unwrap().unwrap();
+    let records = server.reader.next_batch(10, 1 << 20).await.unwrap().unwrap().records;
     let bytes = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes();
     assert!(records[0].payload.windows(16).any(|window| window == bytes));
 }

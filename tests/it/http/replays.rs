@@ -202,7 +202,7 @@ async fn event_that_the_store_refused_is_stored_once_it_takes_it() {
         // As a worker does with an event that the store refuses.
         let accepted = server.post("/api/events", &tenant.key, event).await.expect(202);
         let id = accepted["id"].as_str().unwrap().parse().unwrap();
-        let records = server.reader.next_batch(1, 1 << 20).await.unwrap().unwrap();
+        let records = server.reader.next_batch(1, 1 << 20).await.unwrap().unwrap().records;
         let (record, now) = (&records[0].payload, server.clock.now());
         server
             .store

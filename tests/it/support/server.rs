@@ -16,10 +16,11 @@ use hookgate::domain::{
     OrgLimit, Role, Scopes, Timestamp, TraceId,
 };
 use hookgate::http::{Api, AppState, Parts};
-use hookgate::ingest::{Backlog, Intake, Replayer};
-use hookgate::journal::{Journal, JournalOptions, JournalReader, SystemDisk};
+use hookgate::ingest::{Intake, Replayer};
+use hookgate::journal::local::{self, FileSystem, JournalOptions, Opened, SystemFiles};
+use hookgate::journal::{Journal, JournalReader};
 use hookgate::limit::RateLimiter;
-use hookgate::runtime::{Clock, Lifecycle, Wake};
+use hookgate::runtime::{Clock, Heartbeat, Lifecycle, Wake};
 use hookgate::store::{ClaimCursor, ClaimRequest, Store};
 use hookgate::telemetry::Metrics;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -105,7 +106,7 @@ impl Server {
             wake: Wake::new(),
             replays: Wake::new(),
             vitals: vitals.clone(),
-            backlog: Backlog::new(&clock),
+            ingest: Heartbeat::new(clock.clone()),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             background: tokio::runtime::Handle::current(),
@@ -305,7 +306,7 @@ impl Server {
     /// What has come to the journal since the last call, as text: records are not compressed, so
     /// payloads are found in them.
     pub(crate) async fn journaled(&mut self) -> String {
-        let records = self.reader.next_batch(1_000, 1 << 20).await.unwrap().unwrap();
+        let records = self.reader.next_batch(1_000, 1 << 20).await.unwrap().unwrap().records;
         records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()
     }
 
@@ -405,9 +406,9 @@ fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> (Journal, JournalRea
         segment_bytes: config.journal.journal_segment_mib * MIB,
         bytes_max: config.journal.journal_max_mib * MIB,
         queue_capacity: config.journal.queue_capacity as usize,
-        queue_bytes_max: hookgate::journal::QUEUE_BYTES_MAX,
+        queue_bytes_max: local::QUEUE_BYTES_MAX,
     };
-    let disk: Arc<dyn hookgate::journal::Disk> = Arc::new(SystemDisk);
-    let (journal, reader, _) = Journal::open(&options, &disk, metrics).unwrap();
+    let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
+    let Opened { journal, reader, .. } = local::open(&options, &fs, metrics).unwrap();
     (journal, reader)
 }

@@ -1,13 +1,13 @@
-//! What recovery makes of files that are cut, flipped, missing or strangers.
+//! Recovery from files that are truncated, corrupted, missing or unknown.
 
 use std::path::Path;
 
 use super::sim_disk::SimDisk;
 use super::*;
-use crate::journal::Damage;
+use crate::journal::local::Damage;
 use crate::journal::local::format::Checkpoint;
 
-/// Segments 1 to 4, 5 to 8 and 9 to 12; every record a group of its own.
+/// Segments with the records 1 to 4, 5 to 8 and 9 to 12, each record in a group of its own.
 fn three_segments() -> SimDisk {
     let disk = SimDisk::default();
     for first_seq in [1, 5, 9] {
@@ -20,8 +20,8 @@ fn put(disk: &SimDisk, (path, bytes): (PathBuf, Vec<u8>)) {
     disk.put(&path, Some(bytes));
 }
 
-fn put_checkpoint(disk: &SimDisk, finished: u64, synced: u64) {
-    let checkpoint = Checkpoint { id: ID, version: 1, finished, synced };
+fn put_checkpoint(disk: &SimDisk, acked: u64, synced: u64) {
+    let checkpoint = Checkpoint { id: ID, version: 1, acked, synced };
     disk.put(&Path::new(DIR).join("checkpoint"), Some(checkpoint.encode()));
 }
 
@@ -29,7 +29,7 @@ fn all_but(end: u64, lost: &[u64]) -> Vec<u64> {
     (1..=end).filter(|seq| !lost.contains(seq)).collect()
 }
 
-fn lost_seqs(recovery: &Recovery) -> Vec<(u64, u64)> {
+fn lost_seqs(recovery: &RecoveryReport) -> Vec<(u64, u64)> {
     recovery.damage.iter().map(|damage| (damage.seqs.start, damage.seqs.end)).collect()
 }
 
@@ -46,7 +46,7 @@ fn tail_segment_cut_at_any_offset_leaves_a_prefix() {
         let header_is_cut = length < 32;
         assert_eq!(recovery.damage.len(), usize::from(header_is_cut), "cut at {length}");
         let again = recover(&disk);
-        assert_eq!(again, (seqs, Recovery { torn_bytes: 0, damage: vec![], ..recovery }));
+        assert_eq!(again, (seqs, RecoveryReport { torn_bytes: 0, damage: vec![], ..recovery }));
     }
 }
 
@@ -62,7 +62,7 @@ fn any_bit_flipped_in_the_tail_record_cuts_that_record() {
         let (seqs, recovery) = recover(&disk);
         assert_eq!(seqs, all_but(11, &[]), "bit {bit}");
         assert_eq!(recovery.damage, []);
-        // Where the last byte that was written happens to become zero, it does not count.
+        // If the flip makes the last written byte zero, that byte is not counted.
         assert!(recovery.torn_bytes + 1 >= tail.len() as u64);
     }
 }
@@ -83,9 +83,9 @@ fn any_byte_flipped_before_the_tail_costs_its_record_and_no_other() {
             let range = frame_range(5, lost);
             assert_eq!(damage.offset, range.start as u64);
             assert_eq!(damage.seqs, lost..lost + 1);
-            let aside = disk.files(&format!("-{}", range.start));
-            assert_eq!(Some(&aside[0].0), damage.kept_aside.as_ref());
-            assert_eq!(aside[0].1, flipped[range], "byte {at}");
+            let copies = disk.files(&format!("-{}", range.start));
+            assert_eq!(Some(&copies[0].0), damage.quarantined.as_ref());
+            assert_eq!(copies[0].1, flipped[range], "byte {at}");
         }
     }
 }
@@ -102,7 +102,7 @@ fn bad_record_with_a_later_group_behind_it_is_damage_and_not_the_tail() {
 }
 
 #[test]
-fn nothing_of_a_torn_group_behind_its_first_bad_record_comes_back() {
+fn records_of_a_torn_group_behind_its_first_bad_record_are_lost() {
     let (path, mut bytes) = segment(1, &[1, 4]);
     bytes[frame_range(1, 3).start] ^= 1;
     let disk = SimDisk::default();
@@ -113,7 +113,7 @@ fn nothing_of_a_torn_group_behind_its_first_bad_record_comes_back() {
     assert!(recovery.torn_bytes > 0);
 
     let (journal, mut reader, _) = open(&disk);
-    let seq = block_on(journal.append(said(3).as_bytes(), 1)).unwrap();
+    let seq = block_on(journal.append(text_of(3).as_bytes(), 1)).unwrap();
     assert_eq!(seq.get(), 3);
     assert_eq!(block_on(drain(&journal, &mut reader)).len(), 3);
     journal.shut_down();
@@ -138,7 +138,7 @@ fn tail_that_the_checkpoint_knows_to_be_synced_is_damage() {
 }
 
 #[test]
-fn missing_segment_is_reported_and_passed_by() {
+fn missing_segment_is_reported_and_skipped() {
     for (missing, lost) in [(1, vec![1, 2, 3, 4]), (5, vec![5, 6, 7, 8])] {
         let disk = three_segments();
         put_checkpoint(&disk, 1, 13);
@@ -168,31 +168,31 @@ fn damaged_segment_header_costs_no_record() {
 }
 
 #[test]
-fn files_of_others_are_reported_and_left_alone() {
+fn unknown_files_are_reported_and_left_alone() {
     let disk = three_segments();
     put_checkpoint(&disk, 1, 13);
-    let strangers = ["notes.txt", "00000000000000000013-0000000000000bad.segment"];
-    for name in strangers {
+    let unknown_files = ["notes.txt", "00000000000000000013-0000000000000bad.segment"];
+    for name in unknown_files {
         disk.put(&Path::new(DIR).join(name), Some(b"precious".to_vec()));
     }
     let (seqs, recovery) = recover(&disk);
     assert_eq!(seqs, all_but(12, &[]));
     assert_eq!(recovery.damage, []);
-    assert_eq!(recovery.foreign.len(), 2);
-    for path in &recovery.foreign {
+    assert_eq!(recovery.unknown_files.len(), 2);
+    for path in &recovery.unknown_files {
         assert_eq!(disk.files(path.to_str().unwrap())[0].1, b"precious");
     }
 }
 
 #[test]
-fn segment_under_anothers_name_is_moved_aside() {
+fn segment_under_the_name_of_another_is_quarantined() {
     let disk = three_segments();
     put_checkpoint(&disk, 1, 13);
     let impostor = segment(13, &[]).0;
     disk.put(&impostor, Some(segment(5, &[1, 1, 1, 1]).1));
     let (seqs, recovery) = recover(&disk);
     assert_eq!(seqs, all_but(12, &[]));
-    assert_eq!(recovery.foreign, std::slice::from_ref(&impostor));
+    assert_eq!(recovery.unknown_files, std::slice::from_ref(&impostor));
     let name = format!("damaged/{}", impostor.file_name().unwrap().to_str().unwrap());
     assert_eq!(disk.files(&name).len(), 1);
 }
@@ -210,10 +210,10 @@ fn segment_of_a_newer_format_stops_the_start() {
 }
 
 #[test]
-fn leftovers_in_a_segment_used_again_are_never_records() {
+fn leftovers_in_a_reused_segment_are_never_records() {
     let (path, mut bytes) = segment(101, &[1, 1]);
     let stale = segment(1, &[1; 20]).1;
-    // At every alignment: behind the tail lies a whole older record, or a part of one.
+    // At every alignment: behind the tail is an older record, or a part of one.
     for shift in 0..60 {
         let tail = frame_range(101, 102).end;
         let room = bytes.len() - tail;
@@ -232,13 +232,13 @@ fn leftovers_in_a_segment_used_again_are_never_records() {
 #[test]
 fn payload_that_imitates_a_frame_does_not_become_a_record() {
     let mut imitation = frame(2, 0, b"not appended");
-    // A tenant knows everything about a frame but the journal's id.
-    seal_frame(&mut imitation, JournalId(1), 2, 0);
+    // A tenant knows everything about a frame except the journal's id.
+    finalize_frame(&mut imitation, JournalId(1), 2, 0);
     let (path, mut bytes) = segment(1, &[]);
     let start = usize::try_from(SEGMENT_HEADER_BYTES).unwrap();
     let mut frames = frame(1, 0, &imitation);
     frames[0] ^= 1;
-    frames.extend(frame(2, 0, said(2).as_bytes()));
+    frames.extend(frame(2, 0, text_of(2).as_bytes()));
     bytes[start..start + frames.len()].copy_from_slice(&frames);
     let disk = SimDisk::default();
     disk.put(&path, Some(bytes));
@@ -248,7 +248,7 @@ fn payload_that_imitates_a_frame_does_not_become_a_record() {
 }
 
 #[test]
-fn without_a_checkpoint_everything_is_read_again() {
+fn all_records_are_read_again_without_a_checkpoint() {
     let disk = three_segments();
     put_checkpoint(&disk, 6, 13);
     assert_eq!(recover(&disk.copy()).0, (6..=12).collect::<Vec<_>>());
@@ -271,12 +271,12 @@ fn segment_cut_before_the_tail_costs_only_what_was_cut_off() {
 }
 
 #[test]
-fn damage_that_comes_while_the_journal_is_open_is_passed_by_too() {
+fn damage_that_occurs_while_the_journal_is_open_is_skipped() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
     block_on(async {
         for seq in 1..=4 {
-            journal.append(said(seq).as_bytes(), 1).await.unwrap();
+            journal.append(text_of(seq).as_bytes(), 1).await.unwrap();
         }
         let (path, _) = disk.files(".segment").remove(0);
         for lost in [2, 4] {
@@ -286,5 +286,5 @@ fn damage_that_comes_while_the_journal_is_open_is_passed_by_too() {
             drain(&journal, &mut reader).await.iter().map(|record| record.seq.get()).collect();
         assert_eq!(seqs, [1, 3]);
     });
-    assert_eq!(disk.files(&format!("-{}", frame_range(1, 2).start)).len(), 1, "kept aside");
+    assert_eq!(disk.files(&format!("-{}", frame_range(1, 2).start)).len(), 1, "quarantined");
 }

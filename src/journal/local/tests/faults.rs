@@ -1,4 +1,4 @@
-//! Disks that fail while the journal is open.
+//! File systems that fail while the journal is open.
 
 use futures_util::future::join_all;
 
@@ -7,10 +7,10 @@ use super::*;
 use crate::journal::{AppendError, JournalStatus, Seq};
 
 async fn append(journal: &Journal, seq: u64) -> Result<u64, AppendError> {
-    journal.append(said(seq).as_bytes(), 1).await.map(Seq::get)
+    journal.append(text_of(seq).as_bytes(), 1).await.map(Seq::get)
 }
 
-/// Five appends; then the fault; then nothing more is taken, also when the fault is gone.
+/// Five appends, then the fault: later appends fail, even once the fault is gone.
 fn poisoned_by(faults: Faults) -> SimDisk {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
@@ -27,26 +27,26 @@ fn poisoned_by(faults: Faults) -> SimDisk {
         assert_eq!((poisoned, writable, items_waiting), (true, false, 5));
         let syncs = disk.syncs();
         let records = drain(&journal, &mut reader).await;
-        assert_eq!(records.len(), 5, "what was synced is still handed out, and no more");
+        assert_eq!(records.len(), 5, "exactly the synced records are read");
         assert_eq!(disk.syncs(), syncs, "a failed sync is not repeated");
     });
     disk
 }
 
 #[test]
-fn failed_write_poisons_and_costs_nothing_that_was_acknowledged() {
+fn failed_write_poisons_and_loses_no_acknowledged_record() {
     let disk = poisoned_by(Faults { failing_writes: true, ..Faults::default() });
     assert_eq!(recover(&disk.power_cycle(|| false)).0, [1, 2, 3, 4, 5]);
 }
 
 #[test]
-fn failed_sync_poisons_and_costs_nothing_that_was_acknowledged() {
+fn failed_sync_poisons_and_loses_no_acknowledged_record() {
     let disk = poisoned_by(Faults { failing_syncs: true, ..Faults::default() });
     assert_eq!(recover(&disk.power_cycle(|| false)).0, [1, 2, 3, 4, 5]);
 }
 
 #[test]
-fn what_a_restart_finds_after_a_failed_sync_survives_the_power_loss_after_it() {
+fn records_recovered_after_a_failed_sync_survive_a_later_power_failure() {
     let disk = poisoned_by(Faults { failing_syncs: true, ..Faults::default() }).copy();
     let (seqs, _) = recover(&disk);
     assert!(seqs.len() > 5, "the page cache still has them: {seqs:?}");
@@ -69,7 +69,7 @@ fn short_and_interrupted_calls_are_completed() {
 }
 
 #[test]
-fn full_disk_refuses_appends_until_there_is_room() {
+fn full_disk_refuses_appends_until_there_is_space() {
     let disk = SimDisk::default();
     // The checkpoint's file is there before the disk fills up.
     drop(open(&disk));
@@ -94,17 +94,16 @@ fn full_disk_refuses_appends_until_there_is_room() {
 }
 
 #[test]
-fn checkpoint_that_cannot_be_written_stops_nothing() {
+fn failing_checkpoint_stops_nothing() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
     disk.set_faults(Faults { failing_checkpoints: true, ..Faults::default() });
     let record = [b'x'; 400];
     block_on(async {
-        // Two records fit into a segment; nothing is taken away, since nothing may be forgotten.
+        // Two records fit into a segment. No segment is freed without a durable checkpoint.
         for _ in 0..20 {
             journal.append(&record, 1).await.unwrap();
-            let read = reader.next_batch(1, 1000).await.unwrap().unwrap();
-            journal.finished(read[0].seq.next());
+            read(&mut reader, 1).await.ack.ack();
         }
     });
     assert!(journal.status().bytes >= 10 * SEGMENT_BYTES);
@@ -113,7 +112,7 @@ fn checkpoint_that_cannot_be_written_stops_nothing() {
 }
 
 #[test]
-fn append_that_is_abandoned_harms_no_other() {
+fn dropped_append_does_not_affect_others() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
     block_on(async {

@@ -1,4 +1,4 @@
-//! The journal held to its promises, on a real disk and on one that fails on demand.
+//! The local journal's promises, on a real disk and on one that fails on demand.
 
 mod damage;
 mod faults;
@@ -10,17 +10,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::sim_disk::SimDisk;
-use super::format::{JournalId, push_frame, seal_frame, segment_header, segment_name};
+use super::format::{JournalId, finalize_frame, push_frame, segment_header, segment_name};
 use super::{
-    Disk, Journal, JournalError, JournalOptions, JournalReader, QUEUE_BYTES_MAX, Record, Recovery,
-    SEGMENT_HEADER_BYTES,
+    FileSystem, Journal, JournalError, JournalOptions, JournalReader, Opened, QUEUE_BYTES_MAX,
+    RecoveryReport,
 };
+use crate::journal::local::format::SEGMENT_HEADER_BYTES;
+use crate::journal::{Batch, Record};
 use crate::telemetry::Metrics;
 
 /// Small, so that tests cross from one segment to the next.
 const SEGMENT_BYTES: u64 = SEGMENT_HEADER_BYTES + 1024;
 const DIR: &str = "/data/journal";
-/// Of segments that tests write by hand.
+/// The journal id of hand-written segments.
 const ID: JournalId = JournalId(0x5eed);
 
 fn options(dir: &Path) -> JournalOptions {
@@ -36,56 +38,69 @@ fn options(dir: &Path) -> JournalOptions {
 fn try_open(
     disk: &SimDisk,
     options: &JournalOptions,
-) -> Result<(Journal, JournalReader, Recovery), JournalError> {
-    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    Journal::open(options, &disk, &Arc::new(Metrics::new().unwrap()))
+) -> Result<(Journal, JournalReader, RecoveryReport), JournalError> {
+    try_open_on(Arc::new(disk.clone()), options)
 }
 
-fn open(disk: &SimDisk) -> (Journal, JournalReader, Recovery) {
+fn try_open_on(
+    fs: Arc<dyn FileSystem>,
+    options: &JournalOptions,
+) -> Result<(Journal, JournalReader, RecoveryReport), JournalError> {
+    let Opened { journal, reader, recovery, id: _ } =
+        super::open(options, &fs, &Arc::new(Metrics::new().unwrap()))?;
+    Ok((journal, reader, recovery))
+}
+
+fn open(disk: &SimDisk) -> (Journal, JournalReader, RecoveryReport) {
     try_open(disk, &options(Path::new(DIR))).unwrap()
 }
 
-/// What a record says, for records that say text.
+/// The text of a record.
 fn text(record: &Record) -> String {
     String::from_utf8(record.payload.to_vec()).unwrap()
 }
 
-/// Closes the journal and reads to its end.
+/// Reads one batch of durable records.
+async fn read(reader: &mut JournalReader, items_max: u32) -> Batch {
+    reader.next_batch(items_max, 10_000).await.unwrap().unwrap()
+}
+
+/// Closes the journal and reads to its end, without acknowledging anything.
 async fn drain(journal: &Journal, reader: &mut JournalReader) -> Vec<Record> {
     journal.close();
     let mut records = Vec::new();
     while let Some(batch) = reader.next_batch(u32::MAX, usize::MAX).await.unwrap() {
-        records.extend(batch);
+        records.extend(batch.records);
     }
     records
 }
 
-/// What the next process finds on the disk: the seqs, each with the text it was appended with.
-fn recover(disk: &SimDisk) -> (Vec<u64>, Recovery) {
+/// The seqs that the next process finds on the disk. Each record must have its hand-written text.
+fn recover(disk: &SimDisk) -> (Vec<u64>, RecoveryReport) {
     let (journal, mut reader, recovery) = open(disk);
     let records = block_on(drain(&journal, &mut reader));
     assert_eq!(records.len() as u64, recovery.records);
     assert_eq!(records.iter().map(|r| u64::from(r.items)).sum::<u64>(), recovery.items);
     let seqs = records.iter().map(|record| {
-        assert_eq!(text(record), said(record.seq.get()));
+        assert_eq!(text(record), text_of(record.seq.get()));
         record.seq.get()
     });
     (seqs.collect(), recovery)
 }
 
-/// What the hand-written record of a seq says.
-fn said(seq: u64) -> String {
+/// The text of the hand-written record of a seq.
+fn text_of(seq: u64) -> String {
     format!("record {seq} {}", "x".repeat(usize::try_from(seq % 7).unwrap()))
 }
 
-/// A segment by hand: write groups of so many records each, then zeros.
+/// A hand-written segment: write groups of this many records each, then zeros.
 fn segment(first_seq: u64, groups: &[u64]) -> (PathBuf, Vec<u8>) {
     let mut bytes = segment_header(first_seq, ID);
     bytes.resize(usize::try_from(SEGMENT_HEADER_BYTES).unwrap(), 0);
     let mut seq = first_seq;
     for group in groups {
-        for back in 0..*group {
-            bytes.extend(frame(seq, u32::try_from(back).unwrap(), said(seq).as_bytes()));
+        for offset in 0..*group {
+            bytes.extend(frame(seq, u32::try_from(offset).unwrap(), text_of(seq).as_bytes()));
             seq += 1;
         }
     }
@@ -93,16 +108,16 @@ fn segment(first_seq: u64, groups: &[u64]) -> (PathBuf, Vec<u8>) {
     (Path::new(DIR).join(segment_name(first_seq, ID)), bytes)
 }
 
-fn frame(seq: u64, back: u32, payload: &[u8]) -> Vec<u8> {
+fn frame(seq: u64, group_offset: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     push_frame(&mut frame, payload, crc32c::crc32c(payload), 1);
-    seal_frame(&mut frame, ID, seq, back);
+    finalize_frame(&mut frame, ID, seq, group_offset);
     frame
 }
 
-/// Where the frame of `seq` lies in a segment by hand.
+/// The bytes of a seq's frame in a hand-written segment.
 fn frame_range(first_seq: u64, seq: u64) -> std::ops::Range<usize> {
-    let length = |seq| frame(seq, 0, said(seq).as_bytes()).len();
+    let length = |seq| frame(seq, 0, text_of(seq).as_bytes()).len();
     let start = usize::try_from(SEGMENT_HEADER_BYTES).unwrap()
         + (first_seq..seq).map(length).sum::<usize>();
     start..start + length(seq)

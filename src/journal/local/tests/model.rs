@@ -1,13 +1,13 @@
-//! The journal against a model: a list of what was appended.
+//! The local journal against a model: a list of the appended records.
 //!
-//! A run is a few lives of one journal. In each, records are appended in bursts, read and finished;
-//! then the process ends in good order, or the power fails in the middle of any call to the disk
-//! and takes any part of what was not synced. After every life:
+//! A run is a few lives of one journal. In each, records are appended in bursts, and read; batches are acknowledged in
+//! any order. Then the process ends in good order, or the power fails in the middle of any call to the disk and loses
+//! any part of the unsynced bytes. After every life:
 //!
-//! - what is found is an exact stretch of what was appended, in order, from the first record that
-//!   was not known to be finished;
-//! - everything that was acknowledged is in it;
-//! - nothing is reported as damage.
+//! - the recovered records are an exact range of the appended ones, in order, from the first record whose batch, or
+//!   one before it, was not acknowledged, or earlier;
+//! - the range contains every other record whose append returned;
+//! - no damage is reported.
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -15,26 +15,26 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::sim_disk::{Faults, SimDisk};
 use super::*;
-use crate::journal::AppendError;
+use crate::journal::{Ack, AppendError};
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Appends so many records at once, each of so many bytes.
+    /// Appends `count` records at once, of `bytes` bytes each.
     Append { count: usize, bytes: usize },
     /// Reads one batch, if there is something to read.
     Read { items_max: u32 },
-    /// Finishes a share of what was read.
-    Finish { percent: usize },
+    /// Acknowledges one of the batches that were read.
+    Ack { batch: prop::sample::Index },
 }
 
 #[derive(Clone, Debug)]
 struct Life {
     steps: Vec<Step>,
-    /// How many calls to the disk from the start of this life the power fails.
+    /// Calls to the disk from the start of this life until the power fails.
     power_fails_after: Option<u64>,
-    /// How much of what was not synced survives that, in percent.
+    /// The share of unsynced changes that survives, in percent.
     survives_percent: u32,
-    /// Bytes that one call moves at most.
+    /// Most bytes that one call transfers.
     short: Option<usize>,
 }
 
@@ -42,7 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (1..12_usize, 1..400_usize).prop_map(|(count, bytes)| Step::Append { count, bytes }),
         1 => (1..20_u32).prop_map(|items_max| Step::Read { items_max }),
-        1 => (0..=100_usize).prop_map(|percent| Step::Finish { percent }),
+        1 => any::<prop::sample::Index>().prop_map(|batch| Step::Ack { batch }),
     ]
 }
 
@@ -61,16 +61,16 @@ fn life() -> impl Strategy<Value = Life> {
         })
 }
 
-/// What must hold.
+/// The expected state.
 #[derive(Default)]
 struct Model {
     /// Every record that may be in the journal, by its seq less one.
     appended: Vec<Vec<u8>>,
-    /// How many of them were acknowledged.
-    acknowledged: u64,
-    /// Records below it were finished at some time, durably or not.
-    finished: u64,
-    /// What makes every record different.
+    /// The seq of the last append that returned.
+    returned: u64,
+    /// The batches up to this seq were acknowledged at some time, durably or not.
+    acked: u64,
+    /// Makes every record different.
     next_number: u64,
 }
 
@@ -95,7 +95,7 @@ impl Model {
                 Ok(seq) => {
                     self.appended.push(record);
                     assert_eq!(seq.get(), self.appended.len() as u64);
-                    self.acknowledged = seq.get();
+                    self.returned = seq.get();
                 }
                 // It may be found after a restart, or not.
                 Err(AppendError::Poisoned) => self.appended.push(record),
@@ -106,53 +106,65 @@ impl Model {
     }
 }
 
+/// A batch that was read.
+struct ReadBatch {
+    /// The seq of its last record.
+    last: u64,
+    /// Taken when it is acknowledged.
+    ack: Option<Ack>,
+}
+
 async fn live(life: &Life, model: &mut Model, journal: &Journal, reader: &mut JournalReader) {
-    let mut read = Vec::new();
+    let mut batches: Vec<ReadBatch> = Vec::new();
     for step in &life.steps {
         match *step {
             Step::Append { count, bytes } => model.append(journal, count, bytes).await,
             Step::Read { items_max } => {
-                let handed_out = read.last().map_or(0, |record: &Record| record.seq.get());
-                if model.acknowledged <= handed_out.max(model.finished) {
+                let last_read = batches.last().map_or(0, |batch| batch.last);
+                if model.returned <= last_read.max(model.acked) {
                     continue;
                 }
-                // Where the power is gone there is nothing to read.
+                // Nothing can be read after the power has failed.
                 let Ok(batch) = reader.next_batch(items_max, 4096).await else { return };
-                for record in batch.unwrap() {
-                    model.check_record(&record);
-                    read.push(record);
+                let Batch { records, ack, .. } = batch.unwrap();
+                for record in &records {
+                    model.check_record(record);
                 }
+                let last = records.last().unwrap().seq.get();
+                batches.push(ReadBatch { last, ack: Some(ack) });
             }
-            Step::Finish { percent } => {
-                let count = read.len() * percent / 100;
-                if let Some(last) = count.checked_sub(1).map(|last| &read[last]) {
-                    journal.finished(last.seq.next());
-                    model.finished = model.finished.max(last.seq.get());
+            Step::Ack { .. } if batches.is_empty() => {}
+            Step::Ack { batch } => {
+                let index = batch.index(batches.len());
+                if let Some(ack) = batches[index].ack.take() {
+                    ack.ack();
                 }
+                let acked = batches.iter().take_while(|batch| batch.ack.is_none());
+                model.acked = acked.map(|batch| batch.last).max().unwrap_or(0).max(model.acked);
             }
         }
     }
 }
 
-/// Opens the journal and checks what is found against the model.
+/// Opens the journal and checks the recovered records against the model.
 fn check(disk: &SimDisk, model: &mut Model) {
     let (journal, mut reader, recovery) = open(disk);
     assert_eq!(recovery.damage, []);
-    assert_eq!(recovery.foreign, Vec::<PathBuf>::new());
+    assert_eq!(recovery.unknown_files, Vec::<PathBuf>::new());
     let records = block_on(drain(&journal, &mut reader));
     for (record, next) in records.iter().zip(records.iter().skip(1)) {
-        assert_eq!(record.seq.next(), next.seq, "records follow each other");
+        assert_eq!(record.seq.get() + 1, next.seq.get(), "records follow each other");
     }
     for record in &records {
         model.check_record(record);
     }
-    let first = records.first().map_or(model.finished + 1, |record| record.seq.get());
-    let end = records.last().map_or(model.finished, |record| record.seq.get());
-    assert!(first <= model.finished + 1, "{first} is the first, {} finished", model.finished);
-    assert!(end >= model.acknowledged, "{end} found, {} acknowledged", model.acknowledged);
-    // What was not acknowledged and not found is gone for good.
+    let first = records.first().map_or(model.acked + 1, |record| record.seq.get());
+    let end = records.last().map_or(model.acked, |record| record.seq.get());
+    assert!(first <= model.acked + 1, "{first} is the first, {} acked", model.acked);
+    assert!(end >= model.returned, "{end} found, {} returned", model.returned);
+    // Records that were not returned and not found are lost for good.
     model.appended.truncate(usize::try_from(end).unwrap());
-    model.acknowledged = end;
+    model.returned = end;
 }
 
 fn run(lives: &[Life], seed: [u8; 32]) {
@@ -178,7 +190,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn recovery_returns_what_was_acknowledged_as_a_prefix_of_what_was_appended(
+    fn recovered_records_are_a_prefix_of_the_appended_ones_with_every_acknowledged_append(
         lives in prop::collection::vec(life(), 1..5),
         seed: [u8; 32],
     ) {

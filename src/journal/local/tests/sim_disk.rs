@@ -1,17 +1,17 @@
-//! A disk in memory that fails on demand.
+//! A simulated disk in memory that fails on demand.
 //!
-//! It keeps what was written apart from what was synced: for every file, and for every directory.
-//! When the power goes, what was not synced may be gone, all of it or any part, 512 bytes at a
-//! time; names go in the order they were given, as on a journaling file system.
+//! It keeps written and synced bytes apart, for every file and for every directory. A power failure may lose all
+//! unsynced bytes or any part of them, in units of 512 bytes. Names are lost in reverse order, as on a journaling file
+//! system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use crate::journal::{Disk, DiskFile, DiskLock};
+use crate::journal::local::{FileHandle, FileLock, FileSystem};
 
-/// What a disk tears at least.
+/// The unit in which a disk tears writes.
 const SECTOR_BYTES: usize = 512;
 
 /// The disk. Clones are the same disk.
@@ -51,7 +51,7 @@ enum NameChange {
     Remove(PathBuf),
 }
 
-/// What goes wrong.
+/// The faults to simulate.
 #[derive(Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "faults come in any combination")]
 pub(super) struct Faults {
@@ -67,12 +67,12 @@ pub(super) struct Faults {
     pub(super) failing_checkpoints: bool,
     /// No file grows: `ENOSPC`.
     pub(super) no_space: bool,
-    /// The number of the call, and of all behind it, that finds the power gone.
+    /// The number of the first call that fails because the power has failed.
     pub(super) power_fails_at: Option<u64>,
 }
 
 impl SimDisk {
-    /// Changes what goes wrong from now on.
+    /// Replaces the faults.
     pub(super) fn set_faults(&self, faults: Faults) {
         self.lock().faults = faults;
     }
@@ -82,13 +82,13 @@ impl SimDisk {
         self.lock().calls
     }
 
-    /// Syncs so far of what was a segment then: spares and checkpoints are synced by a thread of their
-    /// own, at times of its own.
+    /// Syncs of segments so far. Those of spares and checkpoints are not counted: another thread makes them, at
+    /// arbitrary times.
     pub(super) fn syncs(&self) -> u64 {
         self.lock().syncs
     }
 
-    /// Takes away all that goes wrong, and waits until a file has grown.
+    /// Removes every fault, and waits until a file has grown.
     pub(super) fn heal_and_wait_for_growth(&self) {
         let mut state = self.lock();
         state.faults = Faults::default();
@@ -98,8 +98,8 @@ impl SimDisk {
         }
     }
 
-    /// The disk after power loss: of what was not synced, `survives` decides on each sector and
-    /// on each change of a name. Nothing goes wrong any more.
+    /// The disk after a power failure, without faults: `survives` decides about each unsynced sector and each unsynced
+    /// change of a name.
     pub(super) fn power_cycle(&self, mut survives: impl FnMut() -> bool) -> Self {
         let old = self.lock();
         let mut names = old.durable_names.clone();
@@ -114,7 +114,7 @@ impl SimDisk {
         Self::with_files(files, names)
     }
 
-    /// The disk as another process would find it now: what was not synced may still be lost.
+    /// The disk as another process would find it now: unsynced bytes may still be lost.
     pub(super) fn copy(&self) -> Self {
         let old = self.lock();
         Self::with_files(old.files.clone(), old.names.clone())
@@ -130,14 +130,14 @@ impl SimDisk {
         disk
     }
 
-    /// The files whose names end so, in order, with what is in them.
+    /// The files whose names end with `suffix`, in order, with their contents.
     pub(super) fn files(&self, suffix: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let state = self.lock();
         let named = state.names.iter().filter(|(path, _)| path.to_str().unwrap().ends_with(suffix));
         named.map(|(path, file)| (path.clone(), state.files[*file].cached.clone())).collect()
     }
 
-    /// Puts a file there, synced, whatever was there before; `None` takes it away.
+    /// Replaces a file, durably; `None` removes it.
     pub(super) fn put(&self, path: &Path, bytes: Option<Vec<u8>>) {
         let mut state = self.lock();
         if let Some(bytes) = bytes {
@@ -150,7 +150,7 @@ impl SimDisk {
         state.durable_names = state.names.clone();
     }
 
-    /// Flips every bit of one byte, on the platter and in the cache.
+    /// Flips every bit of one byte, on the disk and in the cache.
     pub(super) fn flip(&self, path: &Path, at: usize) {
         let mut state = self.lock();
         let file = state.names[path];
@@ -172,7 +172,7 @@ impl SimDisk {
         Ok(state)
     }
 
-    fn file(&self, path: &Path, file: usize) -> Arc<dyn DiskFile> {
+    fn file(&self, path: &Path, file: usize) -> Arc<dyn FileHandle> {
         let is_segment = path.to_str().unwrap().contains("spare") || is_segment(path);
         Arc::new(SimFile { disk: self.clone(), file, is_segment })
     }
@@ -227,7 +227,7 @@ impl State {
     }
 }
 
-impl Disk for SimDisk {
+impl FileSystem for SimDisk {
     fn create_dir(&self, _dir: &Path) -> io::Result<()> {
         self.call().map(drop)
     }
@@ -239,13 +239,13 @@ impl Disk for SimDisk {
         Ok(names.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
         let state = self.call()?;
         let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.file(path, file))
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
         let mut state = self.call()?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -282,7 +282,7 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn lock(&self, _path: &Path) -> io::Result<Box<dyn DiskLock>> {
+    fn lock(&self, _path: &Path) -> io::Result<Box<dyn FileLock>> {
         self.call().map(drop)?;
         Ok(Box::new(SimLock))
     }
@@ -290,7 +290,7 @@ impl Disk for SimDisk {
 
 struct SimLock;
 
-impl DiskLock for SimLock {}
+impl FileLock for SimLock {}
 
 struct SimFile {
     disk: SimDisk,
@@ -299,7 +299,7 @@ struct SimFile {
 }
 
 impl SimFile {
-    /// How many of `bytes` bytes a call may move.
+    /// How many of `bytes` bytes one call may transfer.
     fn moved(state: &State, bytes: usize) -> io::Result<usize> {
         if state.faults.interrupted && state.calls.is_multiple_of(2) {
             return Err(io::ErrorKind::Interrupted.into());
@@ -312,7 +312,7 @@ impl SimFile {
     }
 }
 
-impl DiskFile for SimFile {
+impl FileHandle for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.call()?;
         let count = Self::moved(&state, bytes.len())?;

@@ -1,21 +1,23 @@
-//! The journal as its callers use it.
+//! The local journal as its callers use it.
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::sim_disk::SimDisk;
 use super::*;
-use crate::journal::local::append_queue::{Queue, QueueLimits};
-use crate::journal::{AppendError, Seq, SystemDisk};
+use crate::domain::Timestamp;
+use crate::journal::local::SystemFiles;
+use crate::journal::local::append_queue::{AppendQueue, QueueLimits};
+use crate::journal::{AppendError, Seq};
 
 fn small(segments: u64) -> JournalOptions {
     JournalOptions { bytes_max: segments * SEGMENT_BYTES, ..options(Path::new(DIR)) }
 }
 
-fn open_system(dir: &Path) -> Result<(Journal, JournalReader, Recovery), JournalError> {
-    let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
-    Journal::open(&options(dir), &disk, &Arc::new(Metrics::new().unwrap()))
+fn open_system(dir: &Path) -> Result<(Journal, JournalReader, RecoveryReport), JournalError> {
+    try_open_on(Arc::new(SystemFiles), &options(dir))
 }
 
 async fn append(journal: &Journal, text: &str) -> Result<u64, AppendError> {
@@ -23,25 +25,28 @@ async fn append(journal: &Journal, text: &str) -> Result<u64, AppendError> {
 }
 
 #[test]
-fn what_is_appended_is_read_back_from_a_real_disk() {
+fn appended_records_are_read_back_from_a_real_disk() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("journal");
     let (journal, mut reader, recovery) = open_system(&dir).unwrap();
-    assert_eq!(recovery, Recovery::default());
+    assert_eq!(recovery, RecoveryReport::default());
     let texts: Vec<_> = (0..100).map(|n| format!("event {n}")).collect();
     let seqs = block_on(join_all(texts.iter().map(|text| append(&journal, text))));
     assert_eq!(seqs, (1..=100).map(Ok).collect::<Vec<_>>());
     assert_eq!(journal.status().items_waiting, 100);
+    let read_texts = |records: &[Record]| records.iter().map(text).collect::<Vec<_>>();
+    let batch = block_on(read(&mut reader, 20));
+    assert_eq!(read_texts(&batch.records), texts[..20]);
+    batch.ack.ack();
     let records = block_on(drain(&journal, &mut reader));
-    assert_eq!(records.iter().map(text).collect::<Vec<_>>(), texts);
-    journal.finished(records[59].seq.next());
-    assert_eq!(journal.status().items_waiting, 40);
+    assert_eq!(read_texts(&records), texts[20..]);
+    assert_eq!(journal.status().items_waiting, 80);
     journal.shut_down();
 
     let (journal, mut reader, recovery) = open_system(&dir).unwrap();
-    assert_eq!((recovery.records, recovery.torn_bytes), (40, 0));
+    assert_eq!((recovery.records, recovery.torn_bytes), (80, 0));
     let records = block_on(drain(&journal, &mut reader));
-    assert_eq!(records.iter().map(text).collect::<Vec<_>>(), texts[60..]);
+    assert_eq!(read_texts(&records), texts[20..]);
 }
 
 #[test]
@@ -65,11 +70,11 @@ fn batch_stays_within_its_limits_but_for_a_single_record() {
         let mut sizes = Vec::new();
         for (items_max, bytes_max) in [(5, 1000), (5, 1000), (5, 1000), (5, 10)] {
             let batch = reader.next_batch(items_max, bytes_max).await.unwrap().unwrap();
-            sizes.push(batch.iter().map(|record| record.items).collect::<Vec<_>>());
+            sizes.push(batch.records.iter().map(|record| record.items).collect::<Vec<_>>());
         }
         assert_eq!(sizes, [vec![2, 2], vec![2], vec![9], vec![1]]);
         journal.close();
-        assert_eq!(reader.next_batch(5, 1000).await.unwrap(), None);
+        assert!(reader.next_batch(5, 1000).await.unwrap().is_none());
     });
 }
 
@@ -78,14 +83,13 @@ fn reader_waits_for_the_next_record() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
     block_on(async {
-        let read = async { reader.next_batch(10, 1000).await.unwrap().unwrap() };
-        let (records, seq) = tokio::join!(read, append(&journal, "late"));
-        assert_eq!((records[0].seq.get(), seq), (1, Ok(1)));
+        let (batch, seq) = tokio::join!(read(&mut reader, 10), append(&journal, "late"));
+        assert_eq!((batch.records[0].seq.get(), seq), (1, Ok(1)));
     });
 }
 
 #[test]
-fn closed_journal_takes_nothing_and_gives_all_it_has() {
+fn closed_journal_refuses_appends_and_returns_its_records() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = open(&disk);
     block_on(async {
@@ -98,7 +102,7 @@ fn closed_journal_takes_nothing_and_gives_all_it_has() {
 }
 
 #[test]
-fn full_journal_refuses_until_records_are_finished() {
+fn full_journal_refuses_appends_until_batches_are_acknowledged() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = try_open(&disk, &small(2)).unwrap();
     let big = "x".repeat(400);
@@ -109,8 +113,7 @@ fn full_journal_refuses_until_records_are_finished() {
         }
         assert_eq!(append(&journal, &big).await, Err(AppendError::Full));
         assert!(journal.status().full);
-        let read = reader.next_batch(10, 10_000).await.unwrap().unwrap();
-        journal.finished(read[1].seq.next());
+        read(&mut reader, 2).await.ack.ack();
         let mut next = append(&journal, &big).await;
         while next == Err(AppendError::Full) {
             std::thread::yield_now();
@@ -122,7 +125,7 @@ fn full_journal_refuses_until_records_are_finished() {
 }
 
 #[test]
-fn finished_segments_are_used_again_and_the_directory_does_not_grow() {
+fn acknowledged_segments_are_reused_and_the_directory_does_not_grow() {
     let disk = SimDisk::default();
     let (journal, mut reader, _) = try_open(&disk, &small(4)).unwrap();
     let big = "x".repeat(400);
@@ -131,8 +134,7 @@ fn finished_segments_are_used_again_and_the_directory_does_not_grow() {
             while append(&journal, &big).await == Err(AppendError::Full) {
                 std::thread::yield_now();
             }
-            let read = reader.next_batch(1, 10_000).await.unwrap().unwrap();
-            journal.finished(read[0].seq.next());
+            read(&mut reader, 1).await.ack.ack();
         }
     });
     journal.shut_down();
@@ -143,14 +145,30 @@ fn finished_segments_are_used_again_and_the_directory_does_not_grow() {
 }
 
 #[test]
-fn what_was_not_handed_out_cannot_be_finished() {
+fn batches_acknowledged_out_of_order_are_forgotten_once_the_oldest_is() {
     let disk = SimDisk::default();
-    let (journal, _reader, _) = open(&disk);
-    let seq = block_on(journal.append(b"unread", 1)).unwrap();
-    journal.finished(seq.next());
-    assert_eq!(journal.status().items_waiting, 1);
+    let (journal, mut reader, _) = open(&disk);
+    block_on(async {
+        for text in ["one", "two", "three"] {
+            append(&journal, text).await.unwrap();
+        }
+        let (first, second) = (read(&mut reader, 1).await, read(&mut reader, 1).await);
+        first.ack.set_accepted_at(Timestamp::from_micros(7));
+        assert!(first.has_more && second.has_more);
+        first.ack.wait_until_oldest().await;
+        assert!(second.ack.wait_until_oldest().now_or_never().is_none());
+
+        let third = read(&mut reader, 1).await;
+        third.ack.ack();
+        assert_eq!(journal.status().items_waiting, 3);
+        assert_eq!(journal.status().oldest_unacked, Some(Timestamp::from_micros(7)));
+        first.ack.ack();
+        assert_eq!(journal.status().items_waiting, 2);
+        second.ack.wait_until_oldest().await;
+        drop(second);
+    });
     journal.shut_down();
-    assert_eq!(open(&disk).2.records, 1);
+    assert_eq!(open(&disk).2.records, 2, "the dropped batch and the one behind it");
 }
 
 #[test]
@@ -165,9 +183,9 @@ fn record_that_fits_no_segment_is_refused() {
 
 #[test]
 fn queue_is_bounded_by_count_and_by_bytes() {
-    let queue = Queue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
+    let queue = AppendQueue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
     let first = queue.push(&[0; 2000], 1);
-    assert!(first.is_ok(), "one may always wait");
+    assert!(first.is_ok(), "one append may always wait");
     assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy));
     let taken = queue.take(None, Duration::ZERO).unwrap();
     assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy), "until it is synced");
@@ -176,7 +194,7 @@ fn queue_is_bounded_by_count_and_by_bytes() {
     assert!(queue.take(Some(taken), Duration::ZERO).is_none());
     assert_eq!(block_on(first.unwrap_or_else(|_| unreachable!())).map(Seq::get), Ok(1));
 
-    let queue = Queue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
+    let queue = AppendQueue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
     assert!(queue.push(b"x", 1).is_ok() && queue.push(b"x", 1).is_ok());
     assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy));
 }

@@ -1,0 +1,168 @@
+//! The handle of an open journal: starts its threads, takes appends, and shuts it down.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::append_queue::{AppendQueue, QueueLimits, QueueState};
+use super::file_system::{FileLock, FileSystem};
+use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use super::in_flight::InFlight;
+use super::reader::LocalReader;
+use super::recovery::Recovered;
+use super::segment_manager::SegmentManager;
+use super::segments::Segments;
+use super::writer::Writer;
+use super::{JournalError, JournalOptions, clamped};
+use crate::journal::{AppendError, JournalStatus, Seq};
+use crate::telemetry::Metrics;
+
+/// An open local journal. Clones share it; the last one dropped shuts it down.
+#[derive(Clone)]
+pub(in crate::journal) struct LocalJournal(Arc<Core>);
+
+struct Core {
+    queue: Arc<AppendQueue>,
+    segments: Arc<Segments>,
+    in_flight: Arc<InFlight>,
+    segment_bytes: u64,
+    /// Taken when the journal is shut down.
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    writer: JoinHandle<()>,
+    segment_manager: JoinHandle<()>,
+    /// Held until the threads have ended.
+    _lock: Box<dyn FileLock>,
+}
+
+/// Starts the threads of a recovered journal.
+pub(super) fn start(
+    options: &JournalOptions,
+    fs: &Arc<dyn FileSystem>,
+    metrics: &Arc<Metrics>,
+    recovered: Recovered,
+    lock: Box<dyn FileLock>,
+) -> Result<(LocalJournal, LocalReader), JournalError> {
+    let JournalOptions { dir, segment_bytes, .. } = options.clone();
+    let files_max = options.bytes_max / segment_bytes;
+    let queue = Arc::new(AppendQueue::new(queue_limits(options)));
+    metrics.event_queue_size.set(clamped(recovered.report.items));
+    let segments = Arc::new(Segments::new(recovered.state, files_max));
+    let in_flight = Arc::new(InFlight::new(Arc::clone(&segments), Arc::clone(metrics)));
+    let segment_manager = SegmentManager {
+        fs: Arc::clone(fs),
+        dir: dir.clone(),
+        id: recovered.id,
+        segment_bytes,
+        segments: Arc::clone(&segments),
+        queue: Arc::clone(&queue),
+        metrics: Arc::clone(metrics),
+        checkpoint: recovered.checkpoint,
+        spare_number: recovered.spare_number,
+        last_checkpoint: None,
+        checkpoint_failed: None,
+        spare_failed: None,
+    };
+    let writer = Writer {
+        fs: Arc::clone(fs),
+        dir: dir.clone(),
+        id: recovered.id,
+        segment_bytes,
+        queue: Arc::clone(&queue),
+        segments: Arc::clone(&segments),
+        metrics: Arc::clone(metrics),
+        next_seq: recovered.next_seq,
+        open: None,
+    };
+    let reader = LocalReader {
+        fs: Arc::clone(fs),
+        dir: dir.clone(),
+        id: recovered.id,
+        segments: Arc::clone(&segments),
+        in_flight: Arc::clone(&in_flight),
+        position: recovered.start,
+        reading: None,
+    };
+    let failed = |error| JournalError::io("start a thread for", &dir, error);
+    let writer = spawn("journal-writer", move || writer.run()).map_err(failed)?;
+    let segment_manager =
+        spawn("journal-segments", move || segment_manager.run()).map_err(|error| {
+            queue.close();
+            failed(error)
+        })?;
+    let running = Mutex::new(Some(Running { writer, segment_manager, _lock: lock }));
+    let core = Core { queue, segments, in_flight, segment_bytes, running };
+    Ok((LocalJournal(Arc::new(core)), reader))
+}
+
+impl LocalJournal {
+    /// Appends a record of `items` items, durably.
+    pub(in crate::journal) async fn append(
+        &self,
+        record: &[u8],
+        items: u32,
+    ) -> Result<Seq, AppendError> {
+        self.0.queue.push(record, items)?.await
+    }
+
+    /// Refuses further appends.
+    pub(in crate::journal) fn close(&self) {
+        self.0.queue.close();
+    }
+
+    /// Closes, waits for the threads to end and the checkpoint to be written, and releases the directory.
+    pub(in crate::journal) fn shut_down(&self) {
+        self.0.shut_down();
+    }
+
+    /// The current state.
+    pub(in crate::journal) fn status(&self) -> JournalStatus {
+        let queue = self.0.queue.state();
+        let oldest_unacked = self.0.in_flight.oldest_accepted_at();
+        let segments = self.0.segments.lock();
+        JournalStatus {
+            writable: queue == QueueState::Open,
+            poisoned: queue == QueueState::Poisoned,
+            full: queue == QueueState::Full,
+            items_waiting: segments.items_waiting,
+            bytes: segments.bytes(self.0.segment_bytes),
+            oldest_unacked,
+        }
+    }
+}
+
+impl Core {
+    fn shut_down(&self) {
+        self.queue.close();
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Running { writer, segment_manager, _lock }) = running {
+            // A thread that panicked has logged it, and has failed the appends it left.
+            let _ = writer.join();
+            self.segments.stop_manager();
+            let _ = segment_manager.join();
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+fn queue_limits(options: &JournalOptions) -> QueueLimits {
+    let frames_bytes = options.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES);
+    let record_bytes_max =
+        frames_bytes.saturating_sub(FRAME_HEADER_BYTES as u64).min(u64::from(u32::MAX));
+    QueueLimits {
+        appends: options.queue_capacity,
+        bytes: options.queue_bytes_max,
+        record_bytes: usize::try_from(record_bytes_max).unwrap_or(usize::MAX),
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
