@@ -1,101 +1,97 @@
-//! Dead letters: what was given up, kept for its owner.
-
-use std::fmt;
-use std::str::FromStr;
+//! Dead letters: deliveries that were given up and events that the store rejected, kept for replay.
 
 use serde::Serialize;
+use strum::{EnumString, IntoStaticStr};
 
 use super::{DeadLetterId, DeliveryId, EndpointId, EventId, EventTypeFilter, Timestamp};
 
-/// Why something became a dead letter.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Why a delivery or an event became a dead letter.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr, strum::Display,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", parse_err_ty = DeadReasonError, parse_err_fn = unknown_reason)]
 pub enum DeadReason {
-    /// Every attempt of the schedule failed.
+    /// Every attempt of the retry schedule failed.
     Exhausted,
     /// The receiver answered 410 Gone; its endpoint was disabled.
     Gone,
-    /// The store refused the event's content.
+    /// The store rejected the event's content.
     Unstorable,
 }
 
-/// The text was no reason.
+/// The text is not a dead-letter reason.
 #[derive(Debug, thiserror::Error)]
 #[error("must be exhausted, gone or unstorable")]
 pub struct DeadReasonError;
 
 impl DeadReason {
-    /// The word used in the store and in answers.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Exhausted => "exhausted",
-            Self::Gone => "gone",
-            Self::Unstorable => "unstorable",
-        }
+    /// The word in the store and in responses.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
-impl fmt::Display for DeadReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+fn unknown_reason(_: &str) -> DeadReasonError {
+    DeadReasonError
 }
 
-impl FromStr for DeadReason {
-    type Err = DeadReasonError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "exhausted" => Ok(Self::Exhausted),
-            "gone" => Ok(Self::Gone),
-            "unstorable" => Ok(Self::Unstorable),
-            _ => Err(DeadReasonError),
-        }
-    }
-}
-
-impl Serialize for DeadReason {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-/// Something that was given up, kept for its owner: a delivery that ran out of attempts, or an
-/// event that the store refused.
+/// A delivery that ran out of attempts, or an event that the store rejected.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeadLetter {
-    /// Its id: the delivery's, or the event's where there is no delivery.
+    /// Its id: the delivery's, or the event's when there is no delivery.
     pub id: DeadLetterId,
     /// The event.
     pub event_id: EventId,
-    /// The delivery; `None` for an event that the store refused.
+    /// The delivery; `None` for an event that the store rejected.
     pub delivery_id: Option<DeliveryId>,
-    /// The endpoint; `None` for an event that the store refused.
+    /// The endpoint; `None` for an event that the store rejected.
     pub endpoint_id: Option<EndpointId>,
-    /// Why: `exhausted`, `gone` or `unstorable`.
+    /// The reason: `exhausted`, `gone` or `unstorable`.
     pub reason: String,
-    /// The last error in words.
+    /// The last error as free text.
     pub detail: Option<String>,
-    /// When it was given up.
+    /// When the delivery was given up, or the event rejected.
     pub created_at: Timestamp,
-    /// When it was last replayed; `None` while nobody has dealt with it.
+    /// When it was last replayed; `None` if never.
     pub replayed_at: Option<Timestamp>,
 }
 
-/// Which dead letters are meant; every field that is set must match.
+/// Selects dead letters. Every field that is set must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DeadLetterFilter {
-    /// To this endpoint.
+    /// Only this endpoint's.
     pub endpoint_id: Option<EndpointId>,
-    /// For this reason.
+    /// Only this reason.
     pub reason: Option<DeadReason>,
-    /// Of events whose type passes. An event that the store refused has none that it could look at.
+    /// Only events whose type matches. Never matches events that the store rejected.
     #[serde(rename = "type")]
     pub event_type: Option<EventTypeFilter>,
-    /// Given up at this moment or later.
+    /// Created at or after this time.
     pub since: Option<Timestamp>,
-    /// Given up before this moment.
+    /// Created before this time.
     pub until: Option<Timestamp>,
-    /// Replayed already, or not yet.
+    /// Already replayed, or not yet.
     #[serde(skip)]
     pub replayed: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reason_is_the_same_word_everywhere() {
+        for (reason, word) in [
+            (DeadReason::Exhausted, "exhausted"),
+            (DeadReason::Gone, "gone"),
+            (DeadReason::Unstorable, "unstorable"),
+        ] {
+            assert_eq!((reason.as_str(), reason.to_string().as_str()), (word, word));
+            assert_eq!(serde_json::to_value(reason).unwrap(), word);
+            assert_eq!(word.parse::<DeadReason>().unwrap(), reason);
+        }
+        let error = "other".parse::<DeadReason>().unwrap_err();
+        assert_eq!(error.to_string(), "must be exhausted, gone or unstorable");
+    }
 }

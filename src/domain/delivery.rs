@@ -1,118 +1,123 @@
-//! Deliveries: one event on its way to one endpoint, and what became of each attempt.
+//! Deliveries: one event to one endpoint, with their attempts, leases and outcomes.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::Serialize;
+use strum::{EnumString, IntoStaticStr};
 use uuid::Uuid;
 
 use super::{
     DeadReason, DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, OrgId, Timestamp,
 };
 
-/// Where a delivery stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+/// The status of a delivery.
+///
+/// ```text
+///                    ┌── retry or claim: stays pending, attempts + 1 ──┐
+///                    ▼                                                 │
+///  fan-out ──▶ ┌──────────┐  lease   ┌────────────────────┐  failed,   │
+///  redelivery  │ pending  │ ───────▶ │ pending, in flight │ ───────────┘
+///              └──────────┘ ◀─────── └────────────────────┘  attempts left
+///                │   lease lapses or     │            │
+///                │   is released         │ 2xx        │ 410, or no attempts left
+///      cancelled,│                       ▼            ▼
+///      endpoint  │                 ┌───────────┐  ┌──────┐  replay: a new delivery
+///      deleted   ▼                 │ delivered │  │ dead │ ───────────────────────▶ pending
+///          ┌───────────┐           └───────────┘  └──────┘
+///          │ cancelled │
+///          └───────────┘
+/// ```
+/// `delivered`, `dead` and `cancelled` are final. A delivery in flight can be cancelled too; the outcome of
+/// its attempt is then ignored. While its endpoint is disabled, or its organisation suspended, a pending
+/// delivery is parked: it has no next attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", parse_err_ty = DeliveryStatusError, parse_err_fn = unknown_status)]
 pub enum DeliveryStatus {
-    /// Waiting for its first or next attempt, or being attempted.
+    /// Waiting for its first or next attempt, or in flight.
     Pending,
     /// The receiver answered 2xx.
     Delivered,
-    /// Given up; it has a dead letter.
+    /// Given up; a dead letter was created.
     Dead,
-    /// Its owner called it off, or removed its endpoint, before it was delivered.
+    /// Cancelled by its owner, or its endpoint was deleted, before it was delivered.
     Cancelled,
 }
 
-/// The text was no delivery status.
+/// The text is not a delivery status.
 #[derive(Debug, thiserror::Error)]
 #[error("must be pending, delivered, dead or cancelled")]
 pub struct DeliveryStatusError;
 
 impl DeliveryStatus {
-    /// The word used in the store and in answers.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Delivered => "delivered",
-            Self::Dead => "dead",
-            Self::Cancelled => "cancelled",
-        }
+    /// The word in the store and in responses.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
-impl FromStr for DeliveryStatus {
-    type Err = DeliveryStatusError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "pending" => Ok(Self::Pending),
-            "delivered" => Ok(Self::Delivered),
-            "dead" => Ok(Self::Dead),
-            "cancelled" => Ok(Self::Cancelled),
-            _ => Err(DeliveryStatusError),
-        }
-    }
+fn unknown_status(_: &str) -> DeliveryStatusError {
+    DeliveryStatusError
 }
 
-/// A delivery as its owner sees it.
+/// A delivery, as the API shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Delivery {
     /// Its id.
     pub id: DeliveryId,
-    /// The tenant it belongs to.
+    /// The organisation it belongs to.
     #[serde(skip)]
     pub org_id: OrgId,
     /// The event.
     pub event_id: EventId,
     /// The endpoint.
     pub endpoint_id: EndpointId,
-    /// Where it stands.
+    /// Its status.
     pub status: DeliveryStatus,
-    /// Attempts that have been recorded.
+    /// Recorded attempts.
     pub attempts: u32,
-    /// When the next attempt may start; `None` when none will, when one is in flight, and while
-    /// the endpoint is disabled.
+    /// When the next attempt is due; `None` if there is none, while one is in flight, and while the delivery
+    /// is parked.
     pub next_attempt_at: Option<Timestamp>,
-    /// When it was planned.
+    /// When it was created: at fan-out, or by a redelivery.
     pub created_at: Timestamp,
     /// When its status became final; `None` while it is pending.
     pub finished_at: Option<Timestamp>,
-    /// The delivery that it repeats, when it is a replay.
+    /// The original delivery, if this is a redelivery.
     pub replay_of: Option<DeliveryId>,
 }
 
-/// One try at a delivery.
+/// One attempt of a delivery: one HTTP request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Attempt {
-    /// From 1.
+    /// Its number, counted from 1.
     pub number: u32,
-    /// When the request was started.
+    /// When the request started.
     pub started_at: Timestamp,
-    /// From start to the end of the answer, in milliseconds.
+    /// From the start to the end of the response, in milliseconds.
     pub duration_ms: u32,
-    /// The HTTP status; `None` when there was no answer.
+    /// The HTTP status; `None` without a response.
     pub status_code: Option<u16>,
-    /// What it failed at; `None` when it succeeded, and of attempts older than the classes.
+    /// Why it failed; `None` if it succeeded, or was recorded before error classes existed.
     pub error_class: Option<ErrorClass>,
-    /// Why it failed, in words; `None` when it succeeded.
+    /// Why it failed, as free text; `None` if it succeeded.
     pub error: Option<String>,
-    /// The start of the receiver's answer, as text, at most 1 KiB.
+    /// The start of the response body as text, at most 1 KiB.
     pub response_excerpt: Option<String>,
 }
 
-/// Which deliveries a list shows; every field that is set must match.
+/// Selects deliveries. Every field that is set must match.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DeliveryFilter {
-    /// Standing so.
+    /// Only this status.
     pub status: Option<DeliveryStatus>,
-    /// To this endpoint.
+    /// Only this endpoint's.
     pub endpoint_id: Option<EndpointId>,
-    /// Of this event.
+    /// Only this event's.
     pub event_id: Option<EventId>,
-    /// Planned at this moment or later.
+    /// Created at or after this time.
     pub since: Option<Timestamp>,
-    /// Planned before this moment.
+    /// Created before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -127,28 +132,28 @@ impl InstanceId {
     }
 }
 
-/// Fences a lease: an outcome counts only while the row still carries the token it was leased with.
+/// A fencing token: an outcome counts only while its row still has the token of the lease.
 ///
-/// Its first eight bytes tell whose it is, so that a server that starts again can let go at once of
-/// what it held when it died.
+/// The first eight bytes identify the server, so that a restarted server can release the leases of its
+/// previous run at once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LeaseToken(Uuid);
 
 impl LeaseToken {
-    /// A new token of a server, like no other.
+    /// Mints a unique token for a server.
     pub fn mint(instance: InstanceId) -> Self {
         let mut bytes = Uuid::new_v4().into_bytes();
         bytes[..8].copy_from_slice(&instance.0.to_be_bytes());
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// The least and the greatest token that a server can mint.
+    /// The smallest and the largest token that a server can mint.
     pub fn range_of(instance: InstanceId) -> (Self, Self) {
         let half = u128::from(instance.0) << 64;
         (Self(Uuid::from_u128(half)), Self(Uuid::from_u128(half | u128::from(u64::MAX))))
     }
 
-    /// Takes a token that the store handed back.
+    /// Wraps a token read from the store.
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }
@@ -159,61 +164,61 @@ impl LeaseToken {
     }
 }
 
-/// The sole right to attempt some deliveries, for a while.
+/// The exclusive right to attempt a delivery until a deadline.
 #[derive(Clone, Copy, Debug)]
 pub struct Lease {
-    /// What fences it.
+    /// Its fencing token.
     pub token: LeaseToken,
-    /// When it lapses: from then on anyone may claim the rows.
+    /// When it lapses. From then on any server may claim the delivery.
     pub until: Timestamp,
 }
 
-/// A delivery that this process may attempt, with all that an attempt needs.
+/// A delivery leased by this process, with everything an attempt needs.
 #[derive(Clone, Debug)]
 pub struct LeasedDelivery {
     /// Its id.
     pub id: DeliveryId,
-    /// The event, shared by its deliveries.
+    /// The event, shared by all its deliveries.
     pub event: Arc<Event>,
     /// The endpoint as it was when the lease was taken.
     pub endpoint: Arc<Endpoint>,
-    /// Attempts made before this one.
+    /// Earlier attempts.
     pub attempts: u32,
-    /// The right to attempt it.
+    /// The lease.
     pub lease: Lease,
 }
 
-/// What became of a leased delivery, for the store to record.
+/// The outcome of a leased delivery, to be recorded in the store.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The delivery.
     pub delivery_id: DeliveryId,
-    /// The tenant it belongs to.
+    /// The organisation it belongs to.
     pub org_id: OrgId,
     /// The endpoint it goes to.
     pub endpoint_id: EndpointId,
-    /// When its event was accepted: with the id, the key of its row.
+    /// When its event was accepted; part of the row's key.
     pub event_received_at: Timestamp,
-    /// The token it was leased with.
+    /// The token of its lease.
     pub token: LeaseToken,
-    /// The attempt that was made; `None` when it was handed back unattempted.
+    /// The attempt; `None` if the lease was released without one.
     pub attempt: Option<Attempt>,
-    /// What happens next.
+    /// What follows.
     pub decision: Decision,
     /// When this was decided.
     pub decided_at: Timestamp,
-    /// If the attempt failed, as all have since this moment or earlier, the endpoint is disabled.
+    /// The endpoint is disabled if all its attempts since this time or earlier failed.
     pub disable_if_failing_since: Timestamp,
 }
 
-/// What happens next to a delivery.
+/// What follows an attempt.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// Nothing: it arrived.
+    /// Nothing: the webhook was delivered.
     Delivered,
-    /// Another attempt, at this moment or later.
+    /// Another attempt, not before this time.
     RetryAt(Timestamp),
-    /// Nothing: it is given up and becomes a dead letter.
+    /// Nothing: the delivery becomes a dead letter.
     Dead(DeadReason),
 }
 
@@ -222,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_lies_in_the_range_of_its_server_only() {
+    fn token_is_in_the_range_of_its_server_only() {
         let token = LeaseToken::mint(InstanceId::new(7)).uuid();
         let lies_in = |instance| {
             let (least, greatest) = LeaseToken::range_of(InstanceId::new(instance));

@@ -1,85 +1,66 @@
-//! What an attempt failed at, in one word that scripts and graphs may rely on.
-
-use std::fmt;
-use std::str::FromStr;
+//! Error classes: why an attempt failed, as one stable word for scripts and dashboards.
+//!
+//! The free text beside a class is for people and may change; the word does not.
 
 use serde::Serialize;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
-/// What an attempt failed at. The words are stable; the error in words beside it is for people.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+/// Why an attempt failed.
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Debug,
+    Serialize,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+    strum::Display,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", parse_err_ty = ErrorClassError, parse_err_fn = unknown_class)]
 pub enum ErrorClass {
-    /// The guard let nothing be sent: the endpoint leads where webhooks must not go.
+    /// The SSRF guard blocked the request: the endpoint leads to a forbidden address.
     Blocked,
-    /// The server could not sign it: it cannot read the endpoint's secret, say.
+    /// The webhook could not be signed, for example because the endpoint's secret cannot be decrypted.
     Signing,
-    /// The server failed at making or sending it.
+    /// An internal error while the request was built or sent.
     Internal,
-    /// The name of the host could not be resolved.
+    /// The host name could not be resolved.
     Dns,
-    /// No connection: refused, or no way there.
+    /// The connection was refused, or the network is unreachable.
     Connect,
-    /// The receiver's certificate does not hold, or it does not speak TLS.
+    /// The TLS handshake failed, or the certificate is invalid.
     Tls,
-    /// No connection, or no answer, in time.
+    /// No connection or no response in time.
     Timeout,
-    /// The connection ended before an answer came.
+    /// The connection was closed before a response arrived.
     Reset,
-    /// What came back is no HTTP answer.
+    /// The response was not valid HTTP.
     Protocol,
-    /// An answer other than 2xx.
+    /// A response status other than 2xx.
     Status,
 }
 
-/// The text was no error class.
+/// The text is not an error class.
 #[derive(Debug, thiserror::Error)]
-#[error("is no class of errors")]
+#[error("is not an error class")]
 pub struct ErrorClassError;
 
 impl ErrorClass {
-    /// Every class, in the order an attempt can fail.
-    pub const ALL: [Self; 10] = [
-        Self::Blocked,
-        Self::Signing,
-        Self::Internal,
-        Self::Dns,
-        Self::Connect,
-        Self::Tls,
-        Self::Timeout,
-        Self::Reset,
-        Self::Protocol,
-        Self::Status,
-    ];
+    /// Every class, in the order in which an attempt can fail.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
-    /// The word used in the store, in answers and in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Blocked => "blocked",
-            Self::Signing => "signing",
-            Self::Internal => "internal",
-            Self::Dns => "dns",
-            Self::Connect => "connect",
-            Self::Tls => "tls",
-            Self::Timeout => "timeout",
-            Self::Reset => "reset",
-            Self::Protocol => "protocol",
-            Self::Status => "status",
-        }
+    /// The word in the store, in responses and in metrics.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
-impl FromStr for ErrorClass {
-    type Err = ErrorClassError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|class| class.as_str() == text).ok_or(ErrorClassError)
-    }
-}
-
-impl fmt::Display for ErrorClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+fn unknown_class(_: &str) -> ErrorClassError {
+    ErrorClassError
 }
 
 #[cfg(test)]
@@ -87,11 +68,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn class_is_one_word_everywhere() {
+    fn class_is_the_same_word_everywhere() {
         for class in ErrorClass::ALL {
-            assert_eq!(class.as_str().parse::<ErrorClass>().unwrap(), class);
+            assert_eq!(class.as_str().parse::<ErrorClass>().unwrap(), *class);
             assert_eq!(serde_json::to_value(class).unwrap(), class.as_str());
+            assert_eq!(class.to_string(), class.as_str());
         }
+        assert_eq!(ErrorClass::Protocol.as_str(), "protocol");
         assert!("other".parse::<ErrorClass>().is_err());
     }
 }

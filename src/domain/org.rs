@@ -1,6 +1,5 @@
 //! Organisations: the tenants, and what each of them may use.
 
-use std::fmt;
 use std::ops::RangeInclusive;
 
 use serde::ser::SerializeMap;
@@ -196,8 +195,9 @@ fn is_unseen(character: char) -> bool {
 }
 
 /// What an organisation is good for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum OrgState {
     /// Everything.
     Active,
@@ -207,17 +207,6 @@ pub enum OrgState {
     Deleting,
     /// Nothing is left but its id.
     Deleted,
-}
-
-impl fmt::Display for OrgState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Active => "active",
-            Self::Suspended => "suspended",
-            Self::Deleting => "deleting",
-            Self::Deleted => "deleted",
-        })
-    }
 }
 
 /// As operators see it.

@@ -1,78 +1,63 @@
-//! Replays: deliveries made once more of what was given up.
-
-use std::str::FromStr;
+//! Replays: bulk re-delivery of dead letters in the background.
 
 use serde::Serialize;
+use strum::{EnumString, IntoStaticStr};
 
 use super::{DeadLetterFilter, OrgId, ReplayId, Timestamp};
 
-/// Where a replay stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+/// The status of a replay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", parse_err_ty = ReplayStatusError, parse_err_fn = unknown_status)]
 pub enum ReplayStatus {
-    /// Goes on in the background.
+    /// Runs in the background.
     Running,
-    /// Has dealt with every dead letter that it was for.
+    /// Every selected dead letter was replayed or skipped.
     Finished,
-    /// Its owner called it off; what it had replayed by then stays.
+    /// Cancelled by its owner; dead letters replayed until then stay replayed.
     Cancelled,
-    /// The store refused to go on.
+    /// Stopped by a permanent store error.
     Failed,
 }
 
-/// The text was no status of a replay.
+/// The text is not a replay status.
 #[derive(Debug, thiserror::Error)]
 #[error("must be running, finished, cancelled or failed")]
 pub struct ReplayStatusError;
 
 impl ReplayStatus {
-    /// The word used in the store and in answers.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Finished => "finished",
-            Self::Cancelled => "cancelled",
-            Self::Failed => "failed",
-        }
+    /// The word in the store and in responses.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
-impl FromStr for ReplayStatus {
-    type Err = ReplayStatusError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "running" => Ok(Self::Running),
-            "finished" => Ok(Self::Finished),
-            "cancelled" => Ok(Self::Cancelled),
-            "failed" => Ok(Self::Failed),
-            _ => Err(ReplayStatusError),
-        }
-    }
+fn unknown_status(_: &str) -> ReplayStatusError {
+    ReplayStatusError
 }
 
-/// A replay of dead letters, and how far it has come.
+/// A replay of dead letters, and its progress.
 #[derive(Clone, Debug, Serialize)]
 pub struct Replay {
     /// Its id.
     pub id: ReplayId,
-    /// The tenant it belongs to.
+    /// The organisation it belongs to.
     #[serde(skip)]
     pub org_id: OrgId,
-    /// Which dead letters it is for: those of them that were not replayed before.
+    /// Selects the dead letters, among those not replayed before.
     pub filter: DeadLetterFilter,
-    /// How many those were when it was made; `None` when there were too many to count.
+    /// Selected dead letters when the replay was created; `None` if too many to count.
     pub total: Option<u64>,
-    /// How many it has replayed.
+    /// Dead letters replayed so far.
     pub done: u64,
-    /// How many it has passed over: their endpoint is removed or disabled, or the store refuses the
-    /// event still.
+    /// Dead letters skipped so far: the endpoint is deleted or disabled, or the store still rejects the
+    /// event.
     pub skipped: u64,
-    /// Where it stands.
+    /// Its status.
     pub status: ReplayStatus,
-    /// Why it failed, in words.
+    /// Why it failed, as free text.
     pub detail: Option<String>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When its status became final; `None` while it is running.
     pub finished_at: Option<Timestamp>,

@@ -1,24 +1,32 @@
-//! Scopes: what a key may be used for.
+//! Scopes: the permissions of an API key.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
-/// One thing a key may be used for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// One permission of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, EnumString, IntoStaticStr, VariantArray)]
+#[strum(parse_err_ty = UnknownScope, parse_err_fn = unknown_scope)]
 pub enum Scope {
     /// Post events.
+    #[strum(serialize = "events:write")]
     EventsWrite,
     /// Read events, their deliveries, and dead letters.
+    #[strum(serialize = "events:read")]
     EventsRead,
-    /// Read and change endpoints, and have webhooks sent again.
+    /// Read and change endpoints, and request redeliveries.
+    #[strum(serialize = "endpoints:manage")]
     EndpointsManage,
-    /// Read and change the organisation's keys, and read what was changed by whom.
+    /// Read and change the organisation's keys, and read its audit log.
+    #[strum(serialize = "keys:manage")]
     KeysManage,
-    /// An operator's: read organisations, keys and the audit log.
+    /// Operators: read organisations, keys and the audit log.
+    #[strum(serialize = "operator:read")]
     OperatorRead,
-    /// An operator's: change organisations and keys.
+    /// Operators: change organisations and keys.
+    #[strum(serialize = "operator:write")]
     OperatorWrite,
 }
 
@@ -26,10 +34,10 @@ pub enum Scope {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scopes(u8);
 
-/// The text names something that is no scope.
+/// The text is not a scope.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "is no scope; those of organisations are {}, those of operators {}",
+    "is not a scope; scopes of organisations are {}, scopes of operators {}",
     Scopes::TENANT,
     Scopes::OPERATOR
 )]
@@ -37,25 +45,11 @@ pub struct UnknownScope;
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 6] = [
-        Self::EventsWrite,
-        Self::EventsRead,
-        Self::EndpointsManage,
-        Self::KeysManage,
-        Self::OperatorRead,
-        Self::OperatorWrite,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
-    /// Its name, as in `events:write`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::EventsWrite => "events:write",
-            Self::EventsRead => "events:read",
-            Self::EndpointsManage => "endpoints:manage",
-            Self::KeysManage => "keys:manage",
-            Self::OperatorRead => "operator:read",
-            Self::OperatorWrite => "operator:write",
-        }
+    /// Its name, such as `events:write`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     const fn bit(self) -> u8 {
@@ -63,58 +57,54 @@ impl Scope {
     }
 }
 
-impl FromStr for Scope {
-    type Err = UnknownScope;
-
-    fn from_str(text: &str) -> Result<Self, UnknownScope> {
-        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(UnknownScope)
-    }
+fn unknown_scope(_: &str) -> UnknownScope {
+    UnknownScope
 }
 
 impl Scopes {
-    /// None.
+    /// The empty set.
     pub const NONE: Self = Self(0);
-    /// All that an organisation's key may have.
+    /// Every scope that a key of an organisation may have.
     pub const TENANT: Self = Self(
         Scope::EventsWrite.bit()
             | Scope::EventsRead.bit()
             | Scope::EndpointsManage.bit()
             | Scope::KeysManage.bit(),
     );
-    /// All that an operator's key may have.
+    /// Every scope that an operator's key may have.
     pub const OPERATOR: Self = Self(Scope::OperatorRead.bit() | Scope::OperatorWrite.bit());
 
-    /// The set of this one scope.
+    /// The set with one scope.
     pub const fn of(scope: Scope) -> Self {
         Self(scope.bit())
     }
 
-    /// This set, and `scope`.
+    /// This set plus `scope`.
     pub const fn with(self, scope: Scope) -> Self {
         Self(self.0 | scope.bit())
     }
 
-    /// Whether every scope of `other` is among these.
+    /// Whether this set includes every scope of `other`.
     pub const fn include(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// The scopes, in the order of [`Scope::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Scope> {
-        Scope::ALL.into_iter().filter(move |scope| self.include(Self::of(*scope)))
+        Scope::ALL.iter().copied().filter(move |scope| self.include(Self::of(*scope)))
     }
 }
 
-/// With commas between them, as the command line takes them and the store keeps them.
+/// Separated by commas, the form of the command line and the store.
 impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, scope) in self.iter().enumerate() {
-            let comma = if place == 0 { "" } else { "," };
+        for (index, scope) in self.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
             write!(f, "{comma}{}", scope.as_str())?;
         }
         Ok(())
@@ -140,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scopes_go_there_and_back_and_know_what_they_include() {
+    fn scopes_survive_a_round_trip_and_know_what_they_include() {
         for scopes in [Scopes::TENANT, Scopes::OPERATOR, Scopes::of(Scope::EventsRead)] {
             assert_eq!(scopes.to_string().parse::<Scopes>().unwrap(), scopes);
         }

@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ED25519_PUBLIC_KEY_LEN, Ed25519KeyPair, KeyPair};
 use serde::{Serialize, Serializer};
+use strum::{EnumString, IntoStaticStr};
 
 const HMAC_PREFIX: &str = "whsec_";
 const PRIVATE_PREFIX: &str = "whsk_";
@@ -18,7 +19,15 @@ const PUBLIC_PREFIX: &str = "whpk_";
 const SEED_BYTES: usize = 32;
 
 /// How webhooks are signed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, EnumString, IntoStaticStr, strum::Display,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(
+    serialize_all = "kebab-case",
+    parse_err_ty = SignatureSchemeError,
+    parse_err_fn = unknown_scheme
+)]
 pub enum SignatureScheme {
     /// `v1`: HMAC-SHA256, by a secret that the receiver has too.
     #[default]
@@ -73,13 +82,14 @@ pub struct PublicKey([u8; ED25519_PUBLIC_KEY_LEN]);
 pub struct PublicKeyError;
 
 impl SignatureScheme {
-    /// The word used in requests and answers.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::HmacSha256 => "hmac-sha256",
-            Self::Ed25519 => "ed25519",
-        }
+    /// The word in requests and responses.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
+}
+
+fn unknown_scheme(_: &str) -> SignatureSchemeError {
+    SignatureSchemeError
 }
 
 impl SigningSecret {
@@ -217,30 +227,6 @@ impl FromStr for PublicKey {
         let encoded = text.strip_prefix(PUBLIC_PREFIX).ok_or(PublicKeyError)?;
         let bytes = STANDARD.decode(encoded).map_err(|_| PublicKeyError)?;
         bytes.try_into().map(Self).map_err(|_| PublicKeyError)
-    }
-}
-
-impl FromStr for SignatureScheme {
-    type Err = SignatureSchemeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "hmac-sha256" => Ok(Self::HmacSha256),
-            "ed25519" => Ok(Self::Ed25519),
-            _ => Err(SignatureSchemeError),
-        }
-    }
-}
-
-impl fmt::Display for SignatureScheme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl Serialize for SignatureScheme {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -244,9 +244,10 @@ impl Metrics {
             webhook_deliveries: children(WebhookResult::VALUES, |v| {
                 webhooks.with_label_values(&[v])
             }),
-            webhook_errors: children(&ErrorClass::ALL.map(ErrorClass::as_str), |v| {
-                errors.with_label_values(&[v])
-            }),
+            webhook_errors: children(
+                &ErrorClass::ALL.iter().map(|class| class.as_str()).collect::<Vec<_>>(),
+                |v| errors.with_label_values(&[v]),
+            ),
             rejected_requests: children(RejectedRequest::VALUES, |v| {
                 rejected.with_label_values(&[v])
             }),

@@ -62,7 +62,7 @@ pub(super) async fn callers(server: &Server, acme: &Victim) -> Vec<Caller> {
     let path = format!("/api/admin/orgs/{}/suspend", dormant.org_id);
     server.post(&path, &operator, "").await.expect(200);
     let mut lacking = Vec::new();
-    for scope in Scope::ALL {
+    for &scope in Scope::ALL {
         let role = if Scopes::OPERATOR.iter().any(|own| own == scope) {
             Role::Operator
         } else {
