@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use crate::auth::{IssueError, IssuedKey, issue_key};
 use crate::config::StoreConfig;
-use crate::delivery::SsrfGuard;
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, AuditEntry, DeliveryPolicy, Endpoint, EndpointChange, EndpointId,
-    EventTypeFilters, KeyRotationRefusal, Org, OrgChange, OrgId, OrgLimit, Page, PageRequest, Role,
-    Scopes, SecretChoice, SecretRotationRefusal, Secrets, SignatureScheme, Violation,
+    Actor, ApiKey, ApiKeyId, AuditEntry, Endpoint, EndpointChange, EndpointId, KeyRotationRefusal,
+    NewEndpoint, Org, OrgChange, OrgId, OrgLimit, Page, PageRequest, Role, Scopes, SecretChoice,
+    SecretRotationRefusal, Secrets, Violation,
 };
 use crate::runtime::Clock;
 use crate::store::{
@@ -32,19 +31,6 @@ const KEY_LIFE_MIN: Duration = Duration::from_secs(1);
 pub struct Admin {
     pub(super) store: Store,
     pub(super) clock: Clock,
-}
-
-/// What an endpoint is to be, beside where it is.
-#[derive(Debug, Default)]
-pub struct NewEndpoint {
-    /// Which events it gets.
-    pub event_types: EventTypeFilters,
-    /// What it is for.
-    pub description: Option<String>,
-    /// How its deliveries are made.
-    pub policy: DeliveryPolicy,
-    /// What its webhooks are signed with.
-    pub secret: SecretChoice,
 }
 
 /// Why something was not done.
@@ -78,16 +64,11 @@ pub enum AdminError {
     #[error(transparent)]
     MissingKeys(#[from] MissingKeysError),
     /// An endpoint's secret was not rotated.
-    #[error("{0}")]
-    Rotation(&'static str),
-    /// A key is in the grace of its rotation.
-    #[error("key {id} was rotated already and is in its grace; rotate its successor {new}")]
-    KeyRotated {
-        /// The key.
-        id: ApiKeyId,
-        /// The key it was rotated to.
-        new: ApiKeyId,
-    },
+    #[error(transparent)]
+    SecretRotation(#[from] SecretRotationRefusal),
+    /// A key was not rotated.
+    #[error(transparent)]
+    KeyRotation(#[from] KeyRotationRefusal),
     /// The organisation has all it may have.
     #[error("the organisation may have {most} {what}, and has them; see `hookgate org update`")]
     OverQuota {
@@ -311,28 +292,16 @@ impl Admin {
         if found { Ok(()) } else { Err(no_key(id)) }
     }
 
-    /// Adds an endpoint with a secret that is provided or made up; `guard` as the server that will
-    /// deliver to it has it.
+    /// Creates an endpoint.
     pub async fn add_endpoint(
         &self,
         org_id: OrgId,
-        url: &str,
-        NewEndpoint { event_types, description, policy, secret }: NewEndpoint,
-        guard: &SsrfGuard,
+        new: NewEndpoint,
     ) -> Result<Endpoint, AdminError> {
         self.require_org(org_id).await?;
-        secret.check()?;
         require_keys(&self.store).await?;
-        let url = guard.parse_url(url)?;
-        description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
-        policy.check()?;
-        let secret = secret.secret(SignatureScheme::default())?;
-        let endpoint = Endpoint {
-            event_types,
-            description,
-            policy,
-            ..Endpoint::new(org_id, url, secret, self.clock.now())
-        };
+        new.check()?;
+        let endpoint = new.into_endpoint(org_id, self.clock.now())?;
         let added = self.store.insert_endpoint(org_id, &endpoint, &Actor::CLI).await?;
         added.map_err(|refusal| no_more("endpoints", refusal))?;
         Ok(endpoint)
@@ -382,14 +351,9 @@ impl Admin {
         let rotated = self.store.rotate_secret(org, id, &new, overlap, &Actor::CLI, now).await?;
         rotated.map_err(|refusal| match refusal {
             SecretRotationRefusal::NotFound => missing(),
-            SecretRotationRefusal::TooManySecrets => AdminError::Rotation(
-                "three earlier secrets still sign; wait until one has ended, or end them all with \
-                 --overlap 0s",
-            ),
-            SecretRotationRefusal::Unreadable => AdminError::Rotation(
-                "the secret in use cannot be read with SECRETS_KEY, so it cannot go on signing; \
-                 replace it with --overlap 0s",
-            ),
+            SecretRotationRefusal::TooManySecrets | SecretRotationRefusal::Undecryptable => {
+                AdminError::SecretRotation(refusal)
+            }
         })
     }
 
@@ -456,13 +420,9 @@ fn no_more(what: &'static str, refusal: AddRefusal) -> AdminError {
 fn not_rotated(id: ApiKeyId, refusal: KeyRotationRefusal) -> AdminError {
     match refusal {
         KeyRotationRefusal::NotFound => no_key(id),
-        KeyRotationRefusal::Inactive => {
-            AdminError::NotFound(format!("active key {id}: it was revoked or has expired"))
-        }
-        KeyRotationRefusal::AlreadyRotated(new) => AdminError::KeyRotated { id, new },
-        KeyRotationRefusal::OverQuota(most) => {
-            AdminError::OverQuota { what: "keys in their grace", most }
-        }
+        KeyRotationRefusal::Inactive
+        | KeyRotationRefusal::AlreadyRotated(_)
+        | KeyRotationRefusal::OverQuota(_) => AdminError::KeyRotation(refusal),
     }
 }
 

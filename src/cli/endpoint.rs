@@ -9,13 +9,13 @@ use serde::Serialize;
 
 use super::CliError;
 use super::admin::{Common, all, existing, lines};
-use crate::app::{AdminError, NewEndpoint};
+use crate::app::AdminError;
 use crate::config::{DestinationConfig, parse_duration};
 use crate::delivery::SsrfGuard;
 use crate::domain::{
-    DeliveryPolicy, Endpoint, EndpointId, EventTypeFilters, OrgId, PublicKey, RetrySchedule,
-    SecretChoice, Secrets, SignatureScheme, SigningSecret, SigningSecretError, Timestamp,
-    Violation,
+    CustomHeaders, DeliveryPolicy, Endpoint, EndpointId, EventTypeFilters, NewEndpoint, OrgId,
+    PublicKey, RetrySchedule, SecretChoice, Secrets, SignatureScheme, SigningSecret,
+    SigningSecretError, Timestamp, Violation,
 };
 
 #[derive(Subcommand, Debug)]
@@ -164,13 +164,13 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             destinations,
             common,
         } => {
-            let choice = secret.choice()?;
-            let guard = SsrfGuard::new(&destinations);
-            let (policy, secret) = (policy.into(), choice);
-            let new = NewEndpoint { event_types, description, policy, secret };
+            let secret = secret.choice()?;
+            let url = SsrfGuard::new(&destinations).parse_url(&url).map_err(AdminError::from)?;
+            let policy = policy.into();
+            let headers = CustomHeaders::default();
+            let new = NewEndpoint { url, event_types, description, policy, secret, headers };
             let endpoint =
-                existing(&common, async |admin| admin.add_endpoint(org, &url, new, &guard).await)
-                    .await?;
+                existing(&common, async |admin| admin.add_endpoint(org, new).await).await?;
             common.output.write(&EndpointView::with_secret(&endpoint), endpoint_line)?;
         }
         EndpointCommand::RotateSecret { org, id, overlap, secret, common } => {

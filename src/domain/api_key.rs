@@ -1,63 +1,86 @@
-//! API keys as the store knows them: never the secret, only its Argon2id hash.
+//! API keys as they are stored: the Argon2id hash of the secret, never the secret itself.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::{ApiKeyId, OrgId, Scopes, Timestamp, Violation};
 
-/// What a key may do.
+/// Whose key it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     /// Acts for one organisation.
     Tenant(OrgId),
-    /// Manages organisations and keys; reads no tenant's events.
+    /// Manages organisations and keys, but cannot read events.
     Operator,
 }
 
 /// A stored API key.
+///
+/// ```text
+///              rotate, with a grace period          the grace period ends
+///  ┌────────┐ ────────────────────────────▶ ┌──────────┐ ──────▶ ┌─────────┐
+///  │ active │                               │ in grace │         │ expired │
+///  └────────┘ ─────────┐          ┌──────── └──────────┘         └─────────┘
+///    │      revoke, or │          │ revoke                            ▲
+///    │      rotate     ▼          ▼                                   │
+///    │      without  ┌─────────────┐                                  │
+///    │      grace    │   revoked   │                                  │
+///    │               └─────────────┘                                  │
+///    └──────────────── `expires_at` is reached ───────────────────────┘
+/// ```
+/// A key works while it is active or in its grace period. No state is stored: it follows from `expires_at`,
+/// `revoked_at` and `replaced_by` (see [`Self::is_active`]). A rotated key keeps working until its grace
+/// period ends and cannot be rotated again; its successor can.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
-    /// The public id inside the key.
+    /// The public id, part of the key's text.
     pub id: ApiKeyId,
-    /// What it may do.
+    /// Whose key it is.
     pub role: Role,
-    /// What people call it; not unique.
+    /// Its display name; not unique.
     pub name: String,
-    /// What it may be used for: some of [`Role::scopes`].
+    /// Its permissions, a subset of [`Role::scopes`].
     pub scopes: Scopes,
     /// The hash of its secret.
     pub hash: KeyHash,
     /// When it was created.
     pub created_at: Timestamp,
-    /// From this moment on it is refused; `None` never. Revoking a key sets it to now, rotating
-    /// one may set it to a little later.
+    /// The key is refused from this time on; `None` means never. Revoking a key sets it to now; rotating one
+    /// sets it to the end of its grace period.
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
-    /// The minute in which it was last used, as far as that was written down yet.
+    /// The minute of its last use that was flushed to the store.
     pub last_used_at: Option<Timestamp>,
-    /// The key that it was rotated to. While it works still it is in its grace.
+    /// The key it was rotated to. Until it expires it is in its grace period.
     pub replaced_by: Option<ApiKeyId>,
 }
 
-/// Why a key was not rotated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Why a key was not rotated, worded for its owner and for operators.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum KeyRotationRefusal {
-    /// There is no such key, or its organisation is being deleted.
+    /// The key does not exist, or its organisation is being deleted.
+    #[error("the key does not exist")]
     NotFound,
-    /// It was revoked, or has expired.
+    /// The key was revoked or has expired.
+    #[error("the key was revoked or has expired; create a new one")]
     Inactive,
-    /// It was rotated to this key before, and is in its grace.
+    /// The key was already rotated to this one, and is in its grace period.
+    #[error("the key was already rotated and is in its grace period; rotate {0} instead")]
     AlreadyRotated(ApiKeyId),
-    /// So many keys of its organisation are in their grace, which is as many as it may have keys.
+    /// The organisation has this many rotated keys in their grace period, which is the maximum.
+    #[error(
+        "{0} rotated keys are in their grace period, which is the maximum; revoke one, or rotate \
+         without a grace period"
+    )]
     OverQuota(u32),
 }
 
 impl ApiKey {
-    /// The longest time that a rotated key may go on working, in seconds: a week.
+    /// Maximum grace period of a rotated key in seconds: seven days.
     pub const GRACE_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 
-    /// The rule for a grace: at most seven days.
+    /// Checks a grace period: at most seven days.
     pub fn check_grace(grace: Duration) -> Result<(), Violation> {
         if grace <= Duration::from_secs(Self::GRACE_SECONDS_MAX.into()) {
             return Ok(());
@@ -66,18 +89,18 @@ impl ApiKey {
         Err(Violation::new("grace_seconds", "range", rule))
     }
 
-    /// Whether the key is good at `now`.
+    /// Whether the key works at `now`.
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
 
-    /// Whether the key may be rotated at `now`. Once, since its end is then that of its grace: a
-    /// second new key would take that end for its own, and a third and fourth would be good at once.
+    /// Whether the key may be rotated at `now`. Only once: afterwards `expires_at` is the end of its grace
+    /// period, which a second successor would inherit, and several successors would work at once.
     ///
     /// # Errors
     /// [`KeyRotationRefusal::Inactive`] or [`KeyRotationRefusal::AlreadyRotated`].
     pub fn check_rotation(&self, now: Timestamp) -> Result<(), KeyRotationRefusal> {
-        // A key that was revoked is not good, whatever another server's clock says of its end.
+        // A revoked key is inactive even if its end was set by a server whose clock is ahead.
         if self.revoked_at.is_some() || !self.is_active(now) {
             return Err(KeyRotationRefusal::Inactive);
         }
@@ -86,7 +109,7 @@ impl ApiKey {
 }
 
 impl Role {
-    /// All that a key of this role may be used for.
+    /// Every scope that a key of this role may have.
     pub const fn scopes(self) -> Scopes {
         match self {
             Self::Tenant(_) => Scopes::TENANT,
@@ -94,7 +117,7 @@ impl Role {
         }
     }
 
-    /// The organisation a tenant's key acts for.
+    /// The organisation that a tenant's key acts for.
     pub const fn org_id(self) -> Option<OrgId> {
         match self {
             Self::Tenant(org) => Some(org),
@@ -108,7 +131,7 @@ impl Role {
 pub struct KeyHash(String);
 
 impl KeyHash {
-    /// Takes a PHC string.
+    /// Wraps a PHC string.
     pub const fn new(phc: String) -> Self {
         Self(phc)
     }

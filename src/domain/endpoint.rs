@@ -43,24 +43,33 @@ pub struct Endpoint {
     pub failing_since: Option<Timestamp>,
 }
 
-/// Something that the store may hold encrypted, unless it cannot be read. An endpoint is itself all
-/// the same: it can be looked at and changed, and its deliveries wait.
+/// Something the store may hold encrypted. An endpoint whose secrets cannot be decrypted can still be read
+/// and changed; its deliveries fail until they can.
 pub type Decrypted<T> = Result<T, DecryptionError>;
 
-/// Why something encrypted cannot be read, in words that name the setting and show no secret.
+/// Why something could not be decrypted, in words that name the setting and show no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DecryptionError(pub String);
 
-/// Why a secret was not rotated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Why a signing secret was not rotated, worded for the endpoint's owner and for operators.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SecretRotationRefusal {
-    /// There is no such endpoint.
+    /// The endpoint does not exist.
+    #[error("the endpoint does not exist")]
     NotFound,
-    /// As many earlier secrets as there may be are still in use.
+    /// The maximum of earlier secrets still signs.
+    #[error(
+        "three earlier secrets still sign; wait until one expires, or rotate with an overlap of 0 \
+         seconds, which ends them all"
+    )]
     TooManySecrets,
-    /// The secret in use cannot be read, so it cannot go on signing.
-    Unreadable,
+    /// The current secret cannot be decrypted, so it cannot keep signing during an overlap.
+    #[error(
+        "the current secret cannot be decrypted because SECRETS_KEY lacks its key; the operator can \
+         add the key, or you can rotate with an overlap of 0 seconds"
+    )]
+    Undecryptable,
 }
 
 /// What to change of an endpoint; `None` leaves a field as it is.
@@ -148,7 +157,7 @@ impl Endpoint {
                 .rotated(new, overlap, now)
                 .map_err(|TooManySecrets| SecretRotationRefusal::TooManySecrets),
             Err(_) if overlap.is_zero() => Ok(Secrets::new(new)),
-            Err(_) => Err(SecretRotationRefusal::Unreadable),
+            Err(_) => Err(SecretRotationRefusal::Undecryptable),
         }
     }
 

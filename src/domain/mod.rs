@@ -16,6 +16,7 @@ mod error_class;
 mod event;
 mod id;
 mod media_type;
+mod new_endpoint;
 mod new_event;
 mod org;
 mod page;
@@ -45,6 +46,7 @@ pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventType};
 pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
 pub use media_type::MediaType;
+pub use new_endpoint::NewEndpoint;
 pub use new_event::{
     NewEvent, NewEventError, NewEventLimits, parse_batch, parse_event, parse_lines, parse_raw,
 };

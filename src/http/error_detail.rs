@@ -80,7 +80,7 @@ impl ApiError {
             | Self::IssueBusy
             | Self::TimedOut
             | Self::Store(StoreError::Unavailable(_)) => Fault::Dependency,
-            Self::Rotation(SecretRotationRefusal::Unreadable)
+            Self::Rotation(SecretRotationRefusal::Undecryptable)
             | Self::Accept(AcceptError::Record(_))
             | Self::Store(_)
             | Self::Internal(_) => Fault::Internal,
@@ -157,7 +157,7 @@ fn of_rotation(refusal: SecretRotationRefusal) -> &'static Problem {
     match refusal {
         SecretRotationRefusal::NotFound => &problem::NOT_FOUND,
         SecretRotationRefusal::TooManySecrets => &problem::TOO_MANY_SECRETS,
-        SecretRotationRefusal::Unreadable => &problem::SECRETS_UNREADABLE,
+        SecretRotationRefusal::Undecryptable => &problem::SECRETS_UNREADABLE,
     }
 }
 
@@ -237,11 +237,13 @@ impl fmt::Display for ApiError {
             Self::Add(what, AddRefusal::OverQuota(most)) => {
                 write!(f, "{what} quota ({most}) reached")
             }
-            Self::Rotation(refusal) => f.write_str(rotation_detail(*refusal)),
-            Self::KeyRotation(refusal) => write_key_rotation(f, *refusal),
             Self::NotFound
             | Self::Add(_, AddRefusal::OrgDeleted)
-            | Self::Plan(PlanRefusal::NotFound) => f.write_str(NOT_FOUND),
+            | Self::Plan(PlanRefusal::NotFound)
+            | Self::Rotation(SecretRotationRefusal::NotFound)
+            | Self::KeyRotation(KeyRotationRefusal::NotFound) => f.write_str(NOT_FOUND),
+            Self::Rotation(refusal) => write!(f, "{refusal}"),
+            Self::KeyRotation(refusal) => write!(f, "{refusal}"),
             Self::Store(StoreError::Unavailable(_)) => {
                 f.write_str("the store does not answer; try again")
             }
@@ -311,37 +313,6 @@ const fn delivery_detail(refusal: DeliveryRefusal) -> &'static str {
         }
         DeliveryRefusal::InProgress => "wait for the attempt in flight",
         DeliveryRefusal::Finished => "only a pending delivery can be cancelled",
-    }
-}
-
-const fn rotation_detail(refusal: SecretRotationRefusal) -> &'static str {
-    match refusal {
-        SecretRotationRefusal::NotFound => NOT_FOUND,
-        SecretRotationRefusal::TooManySecrets => {
-            "three earlier secrets still sign; wait until one ends, or send overlap_seconds 0, which \
-             ends them all at once"
-        }
-        SecretRotationRefusal::Unreadable => {
-            "this server's SECRETS_KEY lacks the key that encrypts the secrets; tell the operator"
-        }
-    }
-}
-
-fn write_key_rotation(f: &mut fmt::Formatter<'_>, refusal: KeyRotationRefusal) -> fmt::Result {
-    match refusal {
-        KeyRotationRefusal::NotFound => f.write_str(NOT_FOUND),
-        KeyRotationRefusal::AlreadyRotated(new) => write!(
-            f,
-            "the key was already rotated and is in its grace period; rotate {new} instead"
-        ),
-        KeyRotationRefusal::OverQuota(most) => write!(
-            f,
-            "{most} rotated keys are in their grace period, which is the quota; revoke one, or \
-             rotate without grace_seconds"
-        ),
-        KeyRotationRefusal::Inactive => {
-            f.write_str("a revoked or expired key cannot be rotated; create a new one")
-        }
     }
 }
 

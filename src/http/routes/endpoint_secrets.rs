@@ -105,10 +105,7 @@ pub(super) fn choice(fields: &mut JsonObject) -> SecretChoice {
 }
 
 /// The secret that was chosen.
-pub(super) fn chosen(
-    choice: SecretChoice,
-    default: SignatureScheme,
-) -> Result<SigningSecret, ApiError> {
+fn chosen(choice: SecretChoice, default: SignatureScheme) -> Result<SigningSecret, ApiError> {
     choice.secret(default).map_err(|error| ApiError::internal(error.to_string()))
 }
 
@@ -124,7 +121,7 @@ fn overlap_seconds(value: &Value) -> Checked<Duration> {
 }
 
 fn shown(endpoint: &Endpoint, now: Timestamp) -> Result<Response, ApiError> {
-    let unreadable = |_| ApiError::Rotation(SecretRotationRefusal::Unreadable);
+    let unreadable = |_| ApiError::Rotation(SecretRotationRefusal::Undecryptable);
     let secrets = endpoint.secrets.as_ref().map_err(unreadable)?;
     let earlier = secrets.earlier_at(now).map(|earlier| EarlierView {
         secret: SecretView::of(&earlier.secret),

@@ -15,7 +15,7 @@ use super::endpoint_secrets;
 use crate::delivery::SsrfGuard;
 use crate::domain::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId,
-    EventTypeFilter, EventTypeFilters, PublicKey, RetrySchedule, SecretChoice, Secrets,
+    EventTypeFilter, EventTypeFilters, NewEndpoint, PublicKey, RetrySchedule, Secrets,
     SignatureScheme, SigningSecret, Timestamp, Violation,
 };
 use crate::http::error::ApiError;
@@ -72,16 +72,6 @@ struct Cancelled {
     cancelled: u64,
 }
 
-/// What creates an endpoint.
-struct NewEndpoint {
-    url: url::Url,
-    event_types: EventTypeFilters,
-    description: Option<String>,
-    secret: SecretChoice,
-    headers: CustomHeaders,
-    policy: DeliveryPolicy,
-}
-
 /// `POST /api/endpoints`: 201 with the endpoint and its secret.
 pub(in crate::http) async fn create(
     State(app): State<AppState>,
@@ -89,15 +79,10 @@ pub(in crate::http) async fn create(
     fields: JsonObject,
 ) -> Result<Response, ApiError> {
     let new = new_endpoint(fields, &app.settings().guard)?;
-    let secret = endpoint_secrets::chosen(new.secret, SignatureScheme::default())?;
-    let shown = endpoint_secrets::for_receivers(&secret);
-    let endpoint = Endpoint {
-        event_types: new.event_types,
-        description: new.description,
-        headers: Ok(new.headers),
-        policy: new.policy,
-        ..Endpoint::new(tenant.org_id, new.url, secret, app.clock.now())
-    };
+    let random = |error: getrandom::Error| ApiError::internal(error.to_string());
+    let endpoint = new.into_endpoint(tenant.org_id, app.clock.now()).map_err(random)?;
+    let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
+    let shown = secret.and_then(endpoint_secrets::for_receivers);
     let added = app.store.insert_endpoint(tenant.org_id, &endpoint, &tenant.actor()).await?;
     added.map_err(|refusal| ApiError::Add("endpoints", refusal))?;
     let view = NewEndpointView { endpoint: EndpointDetail::of(&endpoint), secret: shown };
@@ -199,7 +184,7 @@ fn new_endpoint(mut fields: JsonObject, guard: &SsrfGuard) -> Result<NewEndpoint
         retry_schedule: policy.retry_schedule.flatten(),
         ordered: policy.ordered.unwrap_or_default(),
     };
-    let new = |url| NewEndpoint { url, event_types, description, secret, headers, policy };
+    let new = |url| NewEndpoint { url, event_types, description, policy, secret, headers };
     fields.finish(url.map(new))
 }
 

@@ -1,9 +1,9 @@
 //! Endpoints over the API.
 
-use hookgate::app::{Admin, AdminError, NewEndpoint};
+use hookgate::app::{Admin, AdminError};
 use hookgate::config::DestinationConfig;
 use hookgate::delivery::SsrfGuard;
-use hookgate::domain::SigningSecret;
+use hookgate::domain::{NewEndpoint, SigningSecret};
 use serde_json::{Value, json};
 
 use crate::support::server::{Server, Tenant};
@@ -169,8 +169,8 @@ async fn address_that_is_not_public_is_refused_when_it_is_set() {
     let add = async |url: &str, allow_private: bool| {
         let destinations =
             DestinationConfig { allow_private_endpoints: allow_private, ..Default::default() };
-        let guard = SsrfGuard::new(&destinations);
-        admin.add_endpoint(tenant.org_id, url, NewEndpoint::default(), &guard).await
+        let url = SsrfGuard::new(&destinations).parse_url(url)?;
+        admin.add_endpoint(tenant.org_id, NewEndpoint::new(url)).await
     };
     for host in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "2130706433", "[::1]", "[fd00::1]"] {
         let url = format!("https://{host}/hook");

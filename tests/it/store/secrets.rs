@@ -181,7 +181,7 @@ async fn with_a_key_nothing_secret_is_in_clear_and_without_it_the_rest_is_still_
     assert_eq!((page.data.len(), &page.data[0].url), (1, &endpoint.url));
     let answer =
         subject.store.rotate_secret(org, endpoint.id, &new_secret(), DAY, &Actor::CLI, at(2)).await;
-    assert_eq!(answer.unwrap().unwrap_err(), SecretRotationRefusal::Unreadable);
+    assert_eq!(answer.unwrap().unwrap_err(), SecretRotationRefusal::Undecryptable);
     store.close().await;
 }
 
