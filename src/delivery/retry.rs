@@ -1,50 +1,47 @@
-//! What follows an attempt: nothing, another one later, or a dead letter. Pure: it is told the time
-//! and the dice.
+//! The retry policy: decides after each attempt whether the delivery is done, retried or dead.
+//!
+//! Pure: the time and the random number are parameters.
 
-use std::time::Duration;
-
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::domain::{DeadReason, Decision, RetrySchedule, Timestamp};
 
-/// A receiver may ask for a later attempt, but not for one later than this: the longest wait of the
-/// default schedule.
+/// Maximum delay that a receiver can request with `Retry-After`: the longest wait of the default schedule.
 pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
-/// At most this part of a wait is added to it at random, so that the deliveries an outage failed
-/// together do not come back together.
+/// Maximum jitter as a fraction of the wait: deliveries that an outage failed together are not retried
+/// together.
 const JITTER: f64 = 0.1;
 
 const GONE: u16 = 410;
 const TOO_MANY_REQUESTS: u16 = 429;
 const SERVICE_UNAVAILABLE: u16 = 503;
 
-/// How a receiver answered, as far as it matters here.
+/// The parts of a response that the policy looks at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResponseSummary<'a> {
-    /// The HTTP status; `None` when there was no answer.
+    /// The HTTP status; `None` without a response.
     pub(super) status: Option<u16>,
-    /// The `Retry-After` field.
+    /// The `Retry-After` header.
     pub(super) retry_after: Option<&'a str>,
 }
 
-/// Whether a status says that the webhook arrived. Redirects do not: following one would send the
-/// tenant's data where nobody checked, and Standard Webhooks counts them as failures.
+/// Whether a status means that the webhook was delivered. Redirects are failures, as in Standard Webhooks:
+/// following one would send the tenant's data to an unchecked address.
 pub(super) const fn is_success(status: u16) -> bool {
     matches!(status, 200..=299)
 }
 
-/// Decides what follows attempt `number` (from 1), which ended at `now`. `fraction`, from 0 to 1, is
-/// the random part of the jitter.
+/// Decides what follows attempt `number` (counted from 1), which ended at `now`. `fraction`, from 0 to 1, is
+/// the share of the maximum jitter to add.
 pub(super) fn decide(
     schedule: &RetrySchedule,
     number: u32,
-    reply: ResponseSummary<'_>,
+    response: ResponseSummary<'_>,
     now: Timestamp,
     fraction: f64,
 ) -> Decision {
-    match reply.status {
+    match response.status {
         Some(status) if is_success(status) => return Decision::Delivered,
         Some(GONE) => return Decision::Dead(DeadReason::Gone),
         Some(_) | None => {}
@@ -53,27 +50,29 @@ pub(super) fn decide(
         return Decision::Dead(DeadReason::Exhausted);
     };
     let planned = now.plus(wait.mul_f64(1.0 + JITTER * fraction.clamp(0.0, 1.0)));
-    let asked = match reply.status {
+    let requested = match response.status {
         Some(TOO_MANY_REQUESTS | SERVICE_UNAVAILABLE) => {
-            reply.retry_after.and_then(|text| not_before(text, now))
+            response.retry_after.and_then(|text| not_before(text, now))
         }
         Some(_) | None => None,
     };
-    Decision::RetryAt(asked.map_or(planned, |asked| asked.max(planned)))
+    Decision::RetryAt(requested.map_or(planned, |requested| requested.max(planned)))
 }
 
-/// The moment a `Retry-After` field names, as seconds or as an HTTP date (RFC 9110 section 10.2.3),
-/// at most [`RETRY_AFTER_MAX`] away. One that cannot be read is as if it were not there.
+/// The time that a `Retry-After` header requests, in seconds or as an HTTP date (RFC 9110 section 10.2.3),
+/// at most [`RETRY_AFTER_MAX`] from now. An invalid header is ignored.
 fn not_before(text: &str, now: Timestamp) -> Option<Timestamp> {
     let text = text.trim();
     let latest = now.plus(RETRY_AFTER_MAX);
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit mean a very long time.
+        // More digits than fit into the type request a very long delay.
         let seconds = text.parse().unwrap_or(u64::MAX);
         return Some(now.plus(Duration::from_secs(seconds)).min(latest));
     }
-    let date = OffsetDateTime::parse(text, &Rfc2822).ok()?;
-    Some(Timestamp::from(date).min(latest))
+    let date = httpdate::parse_http_date(text).ok()?;
+    // A date before 1970 is in the past, and so is the epoch.
+    let since_epoch = date.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Some(Timestamp::from_micros(0).plus(since_epoch).min(latest))
 }
 
 #[cfg(test)]
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn gone_is_final_at_once_and_the_rest_when_the_schedule_ends() {
+    fn gone_is_final_at_once_and_other_failures_when_the_schedule_ends() {
         assert_eq!(decided(1, Some(410), Some("5")), Decision::Dead(DeadReason::Gone));
         assert_eq!(decided(2, Some(500), None), retry_in(300));
         assert_eq!(decided(3, Some(500), None), Decision::Dead(DeadReason::Exhausted));
@@ -111,16 +110,23 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_puts_the_attempt_off_but_never_brings_it_forward() {
+    fn retry_after_delays_the_attempt_but_never_brings_it_forward() {
         assert_eq!(decided(1, Some(429), Some("60")), retry_in(60));
         assert_eq!(decided(1, Some(503), Some(" 60 ")), retry_in(60));
         assert_eq!(decided(1, Some(503), Some("1")), retry_in(5));
-        assert_eq!(decided(1, Some(503), Some("Sun, 06 Nov 1994 08:51:37 GMT")), retry_in(120));
+        // The three forms of an HTTP date (RFC 9110 section 5.6.7).
+        for date in [
+            "Sun, 06 Nov 1994 08:51:37 GMT",
+            "Sunday, 06-Nov-94 08:51:37 GMT",
+            "Sun Nov  6 08:51:37 1994",
+        ] {
+            assert_eq!(decided(1, Some(503), Some(date)), retry_in(120), "{date}");
+        }
         assert_eq!(decided(1, Some(503), Some("Sun, 06 Nov 1994 08:40:00 GMT")), retry_in(5));
     }
 
     #[test]
-    fn retry_after_counts_for_429_and_503_only_and_for_a_day_at_most() {
+    fn retry_after_applies_to_429_and_503_only_and_to_at_most_a_day() {
         assert_eq!(decided(1, Some(500), Some("60")), retry_in(5));
         for long in ["86401", "99999999999999999999999", "Sun, 06 Nov 2094 08:49:37 GMT"] {
             assert_eq!(decided(1, Some(429), Some(long)), retry_in(86_400), "{long}");
@@ -131,11 +137,11 @@ mod tests {
     }
 
     #[test]
-    fn jitter_adds_a_tenth_at_most() {
+    fn jitter_adds_at_most_a_tenth() {
         let schedule: RetrySchedule = "100s".parse().unwrap();
-        let reply = ResponseSummary { status: None, retry_after: None };
+        let response = ResponseSummary { status: None, retry_after: None };
         for (fraction, seconds) in [(0.0, 100), (0.5, 105), (1.0, 110), (7.0, 110), (-1.0, 100)] {
-            assert_eq!(decide(&schedule, 1, reply, NOW, fraction), retry_in(seconds));
+            assert_eq!(decide(&schedule, 1, response, NOW, fraction), retry_in(seconds));
         }
     }
 }
