@@ -17,7 +17,7 @@ use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser;
 use hookgate::config::{DeliveryConfig, StoreConfig};
-use hookgate::delivery::{DeliveryInputs, SuspendedOrgs, SystemResolver, handoff, lease_span};
+use hookgate::delivery::{DeliveryInputs, SuspendedOrgs, handoff, lease_span};
 use hookgate::domain::{
     Actor, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret,
     TraceId,
@@ -94,13 +94,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
 
     let (channels, handoff) = handoff(&settings.delivery);
     let (wake, lifecycle, instance) = (Wake::new(), Lifecycle::new(), InstanceId::new(1));
-    let inputs = DeliveryInputs {
-        handoff,
-        wake: wake.clone(),
-        instance,
-        suspended: SuspendedOrgs::default(),
-        resolver: Arc::new(SystemResolver),
-    };
+    let inputs = DeliveryInputs::new(handoff, wake.clone(), instance, SuspendedOrgs::default());
     let config = &settings.delivery;
     let running = hookgate::delivery::start(
         config,

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-pub use admin::{Admin, AdminError, NewEndpoint};
+pub use admin::{Admin, AdminError};
 pub use bootstrap::Bootstrap;
 pub use error::{AppError, MissingKeysError, OpenError};
 pub use instance::InstanceError;

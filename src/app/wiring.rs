@@ -15,9 +15,7 @@ use super::maintenance;
 use super::org_watch::OrgWatch;
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::delivery::{
-    self, DeliveryInputs, HandoffSenders, RunningDelivery, SuspendedOrgs, SystemResolver,
-};
+use crate::delivery::{self, DeliveryInputs, HandoffSenders, RunningDelivery, SuspendedOrgs};
 use crate::domain::InstanceId;
 use crate::http::{Api, AppState, Parts, Tls};
 use crate::ingest::{Handoff, Intake, Replayer, Workers};
@@ -62,13 +60,7 @@ impl Wiring<'_> {
         // Loaded before the first attempt, so that nothing is sent for a suspended organisation.
         let suspended = self.suspended_orgs().await?;
         let (HandoffSenders { express, bulk }, receiver) = delivery::handoff(config);
-        let inputs = DeliveryInputs {
-            handoff: receiver,
-            wake: self.due.clone(),
-            instance,
-            suspended: suspended.clone(),
-            resolver: Arc::new(SystemResolver),
-        };
+        let inputs = DeliveryInputs::new(receiver, self.due.clone(), instance, suspended.clone());
         let running = delivery::start(
             config,
             self.store.clone(),

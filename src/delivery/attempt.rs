@@ -1,4 +1,4 @@
-//! One attempt from start to end: send, decide, count, report.
+//! The attempter: makes one attempt, decides what follows and reports the outcome to the recorder.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,43 +21,43 @@ use super::sender::Sender;
 #[derive(Debug)]
 pub(super) struct Attempter {
     pub(super) sender: Sender,
-    /// For endpoints without a schedule of their own.
+    /// The retry schedule of endpoints that set none.
     pub(super) schedule: RetrySchedule,
-    /// How long an endpoint may fail before it is disabled.
+    /// How long an endpoint may fail continuously before it is disabled.
     pub(super) disable_after: Duration,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) reports: mpsc::Sender<OutcomeReport>,
 }
 
-/// What the dispatcher must know of an attempt that has ended.
+/// The end of an attempt, for the dispatcher.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FinishedAttempt {
     /// The lane whose slot is free again.
     pub(super) key: LaneKey,
-    /// Whether the endpoint answered 410 and is being disabled.
+    /// Whether the endpoint answered 410 Gone and is being disabled.
     pub(super) gone: bool,
-    /// How the endpoint is.
+    /// The signal for the endpoint's breaker.
     pub(super) signal: AttemptSignal,
 }
 
 impl Attempter {
-    /// Attempts a delivery. Returns when its outcome has been handed to the recorder, which takes
-    /// as long as the recorder is behind.
+    /// Attempts a delivery. Returns once the recorder's queue has taken the outcome, which waits while the
+    /// queue is full.
     pub(super) async fn attempt(&self, delivery: LeasedDelivery) -> FinishedAttempt {
         let key = LaneKey { org: delivery.event.org_id, endpoint: delivery.endpoint.id };
         let started_at = self.clock.now();
         let watch = Stopwatch::start();
-        let answer = self.sender.send(&delivery, started_at).await;
+        let result = self.sender.send(&delivery, started_at).await;
         let took = watch.elapsed();
         let decided_at = self.clock.now();
 
         let number = delivery.attempts.saturating_add(1);
-        let fraction = if answer.failure.is_some() { random_fraction() } else { 0.0 };
+        let fraction = if result.failure.is_some() { random_fraction() } else { 0.0 };
         let schedule = delivery.endpoint.policy.retry_schedule.as_ref().unwrap_or(&self.schedule);
-        let decision = retry::decide(schedule, number, answer.reply(), decided_at, fraction);
+        let decision = retry::decide(schedule, number, result.response(), decided_at, fraction);
         let (error_class, error) =
-            answer.failure.map(|failure| (failure.class, failure.text)).unzip();
+            result.failure.map(|failure| (failure.class, failure.text)).unzip();
         if let Some(class) = error_class {
             self.metrics.webhook_error(class).inc();
         }
@@ -65,13 +65,13 @@ impl Attempter {
             number,
             started_at,
             duration_ms: u32::try_from(took.as_millis()).unwrap_or(u32::MAX),
-            status_code: answer.status,
+            status_code: result.status,
             error_class,
             error,
-            response_excerpt: answer.excerpt,
+            response_excerpt: result.excerpt,
         };
         self.metrics.webhook_attempt_seconds.observe(took.as_secs_f64());
-        self.metrics.webhook_result(result(&decision)).inc();
+        self.metrics.webhook_result(metric_label(&decision)).inc();
         log(&delivery, &attempt, &decision);
 
         let signal = AttemptSignal::of(attempt.status_code);
@@ -84,13 +84,12 @@ impl Attempter {
         FinishedAttempt { key, gone, signal }
     }
 
-    /// Gives up the lease of a delivery that was not attempted: it is due at once, for whoever has
-    /// room for it.
+    /// Releases the lease of a delivery that was not attempted. It is due at once, for any server.
     pub(super) async fn release(&self, delivery: &LeasedDelivery) {
         self.defer(delivery, self.clock.now()).await;
     }
 
-    /// The same, but it is not due before `until`. No attempt is counted.
+    /// [`Self::release`], but the delivery is not due before `until`. No attempt is counted.
     pub(super) async fn defer(&self, delivery: &LeasedDelivery, until: Timestamp) {
         let decision = Decision::RetryAt(until);
         let outcome = self.outcome(delivery, None, decision, self.clock.now());
@@ -118,12 +117,12 @@ impl Attempter {
     }
 
     async fn report(&self, report: OutcomeReport) {
-        // The recorder outlives every attempt but at the hard stop. There the lease lapses instead.
+        // The recorder outlives every attempt except at a forced shutdown. The lease then lapses.
         let _ = self.reports.send(report).await;
     }
 }
 
-fn result(decision: &Decision) -> WebhookResult {
+fn metric_label(decision: &Decision) -> WebhookResult {
     match decision {
         Decision::Delivered => WebhookResult::Delivered,
         Decision::RetryAt(_) => WebhookResult::Retried,
@@ -131,7 +130,7 @@ fn result(decision: &Decision) -> WebhookResult {
     }
 }
 
-/// Says what failed. Ids are all it takes to look the rest up: a URL may carry a secret in its query.
+/// Logs a failed attempt. Only with ids: a URL may carry a secret in its query.
 fn log(delivery: &LeasedDelivery, attempt: &Attempt, decision: &Decision) {
     let (org, endpoint) = (delivery.event.org_id, delivery.endpoint.id);
     let id = delivery.id;
@@ -142,16 +141,16 @@ fn log(delivery: &LeasedDelivery, attempt: &Attempt, decision: &Decision) {
         Decision::Delivered => {}
         Decision::RetryAt(next) => {
             tracing::debug!(%org, %endpoint, delivery = %id, number, status, class, error, %next,
-                "an attempt failed");
+                "webhook attempt failed");
         }
         Decision::Dead(reason) => {
             tracing::warn!(%org, %endpoint, delivery = %id, number, status, class, error, %reason,
-                "a delivery became a dead letter");
+                "delivery became a dead letter");
         }
     }
 }
 
-/// A number from 0 up to 1; 0 where the system has no random source, since a retry without jitter
+/// A random number from 0 to 1, for the jitter. 0 if the system has no random source: a retry without jitter
 /// is better than none.
 fn random_fraction() -> f64 {
     getrandom::u32().map_or(0.0, |random| f64::from(random) / f64::from(u32::MAX))

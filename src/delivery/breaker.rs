@@ -1,41 +1,42 @@
-//! A circuit breaker: keeps an endpoint that does not answer from holding slots and memory. Pure: it
-//! is told the time.
+//! A circuit breaker: keeps an endpoint that does not respond from holding slots and memory.
+//!
+//! Pure: the time is a parameter.
 //!
 //! ```text
-//! closed ── FAILURES_MAX failures in a row ──▶ open ── its pause is over ──▶ half-open: one probe
+//! closed ── FAILURES_MAX failures in a row ──▶ open ── the pause is over ──▶ half-open: one probe
 //!    ▲                                          ▲                               │
 //!    └──────────────── a success ───────────────┼────────── the probe succeeds ─┤
 //!                                 a longer pause └─────────── the probe fails ───┘
 //! ```
-//! A failure is no answer at all, 429, or 5xx: the endpoint is away or has too much to do. Any other
-//! answer, a refusal too, shows that it works, and costs it a slot for a moment only.
+//! No response, 429 and 5xx are failures: the endpoint is down or overloaded. Any other response, also a
+//! rejection, shows that the endpoint works.
 
 use std::time::Duration;
 
 use crate::domain::Timestamp;
 
-/// Failures in a row that open a breaker: as many as the default schedule has attempts, and fewer than
-/// an endpoint's slots.
+/// Consecutive failures that open a breaker: the attempts of the default retry schedule, and fewer than an
+/// endpoint's slots.
 const FAILURES_MAX: u32 = 10;
 /// The first pause: the first wait of the default schedule.
 const PAUSE_FIRST: Duration = Duration::from_secs(5);
-/// The longest pause; each is twice the one before. How late a receiver that works again is noticed.
+/// The longest pause; each is twice the previous one. It bounds how late a recovered receiver is noticed.
 const PAUSE_MAX: Duration = Duration::from_mins(5);
 
 const TOO_MANY_REQUESTS: u16 = 429;
 const SERVER_ERRORS: u16 = 500;
 
-/// How an attempt ended, as far as a breaker cares.
+/// The result of an attempt, for the breaker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum AttemptSignal {
-    /// The endpoint answers.
+    /// The endpoint responded.
     Success,
-    /// It is away or overloaded.
+    /// The endpoint is down or overloaded.
     Failure,
 }
 
 impl AttemptSignal {
-    /// Judges by the status; `None` when there was no answer.
+    /// The signal of a response status; `None` without a response.
     pub(super) const fn of(status: Option<u16>) -> Self {
         match status {
             None | Some(TOO_MANY_REQUESTS | SERVER_ERRORS..) => Self::Failure,
@@ -44,33 +45,28 @@ impl AttemptSignal {
     }
 }
 
-/// What a breaker lets through.
+/// What a breaker permits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Permit {
-    /// Everything.
+    /// Every attempt.
     Allow,
-    /// One attempt, as a probe.
+    /// One attempt, the probe.
     Probe,
-    /// Nothing before this moment.
+    /// No attempt before this time.
     DenyUntil(Timestamp),
-    /// Nothing before the probe in flight has ended.
+    /// No attempt before the probe in flight has ended.
     DenyWhileProbing,
 }
 
 /// The breaker of one endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Breaker {
-    /// Closed, after so many failures in a row.
-    Closed {
-        failures: u32,
-    },
-    Open {
-        until: Timestamp,
-        pause: Duration,
-    },
-    HalfOpen {
-        pause: Duration,
-    },
+    /// Attempts are allowed; counts consecutive failures.
+    Closed { failures: u32 },
+    /// No attempts until the pause is over.
+    Open { until: Timestamp, pause: Duration },
+    /// The probe is in flight.
+    HalfOpen { pause: Duration },
 }
 
 impl Default for Breaker {
@@ -80,7 +76,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// What may be started now.
+    /// What may start now.
     pub(super) fn permit(self, now: Timestamp) -> Permit {
         match self {
             Self::Closed { .. } => Permit::Allow,
@@ -90,7 +86,7 @@ impl Breaker {
         }
     }
 
-    /// An attempt starts. `true` when it is the probe: its end must be told as such.
+    /// An attempt starts. `true` if it is the probe; its end must then be reported as such.
     pub(super) fn start(&mut self, now: Timestamp) -> bool {
         match *self {
             Self::Open { until, pause } if now >= until => {
@@ -101,8 +97,8 @@ impl Breaker {
         }
     }
 
-    /// An attempt has ended. Failures of those that were in flight when the breaker opened say
-    /// nothing new; a success always does.
+    /// An attempt has ended. Failures of attempts that were in flight when the breaker opened are ignored; a
+    /// success always counts.
     pub(super) fn end(&mut self, probe: bool, signal: AttemptSignal, now: Timestamp) {
         *self = match (*self, signal) {
             (_, AttemptSignal::Success) => Self::default(),
@@ -117,7 +113,7 @@ impl Breaker {
         };
     }
 
-    /// Whether it holds anything back.
+    /// Whether it is open or half-open.
     pub(super) const fn is_open(self) -> bool {
         matches!(self, Self::Open { .. } | Self::HalfOpen { .. })
     }
@@ -150,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_429_and_5xx_are_failures_and_everything_else_shows_that_it_works() {
+    fn no_response_429_and_5xx_are_failures_and_other_responses_are_successes() {
         for status in [None, Some(429), Some(500), Some(503), Some(599)] {
             assert_eq!(AttemptSignal::of(status), AttemptSignal::Failure, "{status:?}");
         }
@@ -160,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_open_it_and_one_success_between_them_does_not() {
+    fn consecutive_failures_open_the_breaker_and_a_success_resets_the_count() {
         assert_eq!(opened().permit(NOW), Permit::DenyUntil(later(5)));
         let mut breaker = Breaker::default();
         for number in 0..100 {
@@ -172,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn one_probe_goes_through_when_the_pause_is_over_and_its_success_closes_it() {
+    fn successful_probe_after_the_pause_closes_the_breaker() {
         let mut breaker = opened();
         assert_eq!(breaker.permit(later(4)), Permit::DenyUntil(later(5)));
         assert_eq!(breaker.permit(later(5)), Permit::Probe);
@@ -183,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn each_probe_that_fails_doubles_the_pause_up_to_five_minutes() {
+    fn failed_probes_double_the_pause_up_to_five_minutes() {
         let mut breaker = opened();
         let mut now = NOW;
         for pause in [5, 10, 20, 40, 80, 160, 300, 300] {
@@ -198,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_under_way_when_it_opened_neither_prolongs_it_nor_counts_as_the_probe() {
+    fn attempts_in_flight_when_it_opened_neither_prolong_the_pause_nor_count_as_the_probe() {
         let mut breaker = opened();
         breaker.end(false, AttemptSignal::Failure, later(1));
         assert_eq!(breaker.permit(later(1)), Permit::DenyUntil(later(5)));
@@ -206,14 +202,13 @@ mod tests {
         breaker.end(false, AttemptSignal::Failure, later(6));
         assert_eq!(breaker.permit(later(6)), Permit::DenyWhileProbing);
         breaker.end(false, AttemptSignal::Success, later(6));
-        assert_eq!(breaker.permit(later(6)), Permit::Allow, "it works, whoever found out");
+        assert_eq!(breaker.permit(later(6)), Permit::Allow, "any success closes it");
     }
 
     proptest! {
-        /// Whatever happens, an endpoint that fails is probed again within the longest pause, and one
-        /// probe at a time is in flight.
+        /// A failing endpoint is always probed again within the longest pause, by one probe at a time.
         #[test]
-        fn it_always_lets_a_probe_through_in_the_end(
+        fn open_breaker_always_permits_a_probe_in_the_end(
             steps in prop::collection::vec((0..400_u64, any::<bool>(), any::<bool>()), 0..200),
         ) {
             let (mut breaker, mut now, mut probing) = (Breaker::default(), NOW, false);

@@ -1,52 +1,49 @@
-//! The dispatcher: takes leased deliveries in, keeps the lanes, and starts attempts.
+//! The dispatcher: accepts leased deliveries, queues them in lanes and starts attempts.
 //!
-//! It is one task, so the lanes need no lock. It waits for five things, a delivery handed over, an
-//! attempt that has ended, a claim that has been answered, word of what to let go of, and the time to
-//! claim again, and after each it starts whatever has a slot. Attempts and claims run as tasks of their own.
+//! It is one task, so the lanes need no lock. It waits for hand-offs, finished attempts, claim results,
+//! evictions, rate limits and the poll timer, and after each it starts every attempt that has a slot.
+//! Attempts and claims run as tasks of their own.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 
-use crate::domain::{EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
+use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
 use crate::runtime::{Clock, Shutdown, Wake};
-use crate::store::{ClaimCursor, ClaimRequest, Claimed, Store, StoreError};
+use crate::store::{Claimed, StoreError};
 use crate::telemetry::Metrics;
 
 use super::attempt::{Attempter, FinishedAttempt};
 use super::breaker::Permit;
-use super::handle::{DeliveryHandle, EvictionSet};
+use super::claimer::{CLAIM_DELIVERIES_MAX, Claimer, caps};
+use super::evictions::Evictions;
+use super::handle::DeliveryHandle;
 use super::handoff::{HandoffReceiver, Priority};
 use super::health::DeliveryHealth;
 use super::lanes::{LaneKey, LaneLimits, Lanes};
 use super::suspended_orgs::SuspendedOrgs;
 use super::throttle::{BreakerTransition, EndpointThrottles, StartDecision};
 
-/// Deliveries in one claim at most.
-const CLAIM_DELIVERIES_MAX: usize = 512;
-/// One part in so many of the lanes' room is kept for claims: however fast new deliveries are handed
-/// over, due retries get in.
+/// One part in this many of the lanes' capacity is reserved for claims, so that due retries get in however
+/// fast deliveries are handed off.
 const CLAIM_SHARE: usize = 8;
-/// The shortest wait for a rate limit: what timers can tell apart.
-const WAIT_MIN: Duration = Duration::from_millis(1);
-/// How long deliveries wait in the store that their organisation has no room for in memory.
-const CROWDED_WAIT: Duration = Duration::from_secs(1);
-/// How much of a lease must be left when its attempt times out, for recording the outcome and for
-/// clocks that are set meanwhile. Of a short lease, a quarter.
+/// The shortest wait for a rate limit: the resolution of timers.
+const RATE_WAIT_MIN: Duration = Duration::from_millis(1);
+/// How long claimed deliveries of an organisation that has its share of the memory wait in the store.
+const ORG_OVERFLOW_DELAY: Duration = Duration::from_secs(1);
+/// How much of a lease must be left when its attempt times out, for recording the outcome and for clock
+/// changes. A quarter of a short lease.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// How the dispatcher works.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DispatcherOptions {
-    /// What the lanes may hold.
+    /// The capacity of the lanes.
     pub(super) limits: LaneLimits,
-    /// An attempt has ended by then.
+    /// Maximum duration of an attempt.
     pub(super) timeout: Duration,
-    /// Whose leases claims are.
-    pub(super) instance: InstanceId,
     /// How long a claim leases for.
     pub(super) lease: Duration,
     /// How often to claim.
@@ -54,16 +51,15 @@ pub(super) struct DispatcherOptions {
 }
 
 impl DispatcherOptions {
-    /// Room that only claims may take.
+    /// Capacity that only claims may use.
     fn claim_reserve(&self) -> usize {
         self.limits.capacity / CLAIM_SHARE
     }
 }
 
-/// The dispatcher and all it holds in memory.
+/// The dispatcher and everything it holds in memory.
 pub(super) struct Dispatcher {
     pub(super) options: DispatcherOptions,
-    pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) attempter: Arc<Attempter>,
@@ -71,113 +67,50 @@ pub(super) struct Dispatcher {
     pub(super) suspended: SuspendedOrgs,
     pub(super) handoff: HandoffReceiver,
     pub(super) lanes: Lanes<LeasedDelivery>,
-    pub(super) claims: Claims,
+    pub(super) claimer: Claimer,
     pub(super) throttles: EndpointThrottles,
-    /// When something that waits for its endpoint's rate limit may start.
-    pub(super) wait: Option<Timestamp>,
+    /// When the next delivery that waits for a rate limit may start.
+    pub(super) rate_limited_until: Option<Timestamp>,
     pub(super) handle: DeliveryHandle,
     pub(super) evictions: Evictions,
-    pub(super) steps: JoinSet<TaskEnd>,
+    /// Attempts and claims in flight.
+    pub(super) tasks: JoinSet<TaskEnd>,
     pub(super) health: DeliveryHealth,
 }
 
-/// What must not be started although it may still come in: it was leased before it was named, and
-/// is on its way in a claim or in the inbox.
-#[derive(Debug, Default)]
-pub(super) struct Evictions {
-    set: EvictionSet,
-    /// Deliveries in the inbox that were there when something was last named, by the entry they came by.
-    handoff_left: [usize; Priority::ALL.len()],
-    /// Whether a claim was in flight then.
-    claim_left: bool,
-}
-
-impl Evictions {
-    fn is_over(&self) -> bool {
-        self.handoff_left.iter().all(|left| *left == 0) && !self.claim_left
-    }
-
-    /// Notes that the first delivery in the inbox by this entry has left it.
-    fn has_come(&mut self, priority: Priority) {
-        let left = &mut self.handoff_left[priority as usize];
-        *left = left.saturating_sub(1);
-    }
-
-    /// Notes that the first delivery that came by express has got this place among the bulk.
-    fn has_gone_behind(&mut self, place: usize) {
-        let [express, bulk] = &mut self.handoff_left;
-        if place <= *bulk {
-            *bulk += 1;
-        } else if *express > 0 {
-            *bulk = place;
-        }
-        *express = express.saturating_sub(1);
-    }
-
-    /// Forgets the names when nothing from before them can come in any more.
-    fn end_if_over(&mut self) {
-        if self.is_over() && !self.set.is_empty() {
-            self.set = EvictionSet::default();
-        }
-    }
-}
-
-/// Where the claiming stands.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    demand: ClaimDemand,
-    /// Where the next one goes on.
-    next: ClaimCursor,
-    in_flight: bool,
-    failing: bool,
-}
-
-/// Whether to claim.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum ClaimDemand {
-    /// Not before the next poll or wake.
-    #[default]
-    Idle,
-    /// There is more in the store, since the last claim came back full or passed a lane by that has
-    /// run low since: as soon as there is room worth a statement.
-    More,
-    /// The time has come: with whatever room there is.
-    Due,
-}
-
-/// What a task of the dispatcher's ended with.
+/// The result of a task.
 #[derive(Debug)]
 pub(super) enum TaskEnd {
     /// An attempt, and whether it was the probe of a breaker.
-    Attempt { attempted: FinishedAttempt, probe: bool },
-    /// A claim for `room` deliveries.
-    Claim { room: usize, answer: Result<Claimed, StoreError> },
+    Attempt { finished: FinishedAttempt, probe: bool },
+    /// A claim for which `reserved` deliveries of capacity were set aside.
+    Claim { reserved: usize, result: Result<Claimed, StoreError> },
 }
 
 impl Dispatcher {
-    /// Works until the soft stop; then hands back what was not started and waits for what was.
+    /// Runs until the graceful shutdown, then releases what was not started and waits for the rest.
     pub(super) async fn run(mut self, shutdown: Shutdown) {
         let (wake, handle) = (self.wake.clone(), self.handle.clone());
         let poll_interval = self.options.poll_interval;
-        let mut soft_stop = pin!(shutdown.requested());
+        let mut shutdown = pin!(shutdown.requested());
         let mut poll_timer = pin!(wake.sleep(Duration::ZERO));
         loop {
             self.accept_handoffs(true).await;
             self.start_attempts().await;
             self.start_claim();
-            self.show();
-            let handoff_room = self.handoff_room();
-            let wait = self.wait.map(|at| at.since(self.clock.now()).max(WAIT_MIN));
+            self.report_health();
+            let free = self.handoff_capacity();
+            let rate_wait = self.rate_wait();
             let hold = self.handoff.hold_left();
             tokio::select! {
-                () = &mut soft_stop => break,
-                Some(step) = self.steps.join_next() => self.finish(step).await,
+                () = &mut shutdown => break,
+                Some(end) = self.tasks.join_next() => self.finish(end).await,
                 () = handle.evictions_requested() => self.evict().await,
-                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = tokio::time::sleep(rate_wait.unwrap_or_default()), if rate_wait.is_some() => {}
                 () = tokio::time::sleep(hold.unwrap_or_default()), if hold.is_some() => {}
-                () = self.handoff.receive(handoff_room), if handoff_room > 0 && self.handoff.receives() => {}
+                () = self.handoff.receive(free), if free > 0 && self.handoff.receives() => {}
                 () = &mut poll_timer => {
-                    self.claims.demand = ClaimDemand::Due;
+                    self.claimer.request();
                     self.clear_overflowed();
                     poll_timer.set(wake.sleep(poll_interval));
                 }
@@ -186,95 +119,92 @@ impl Dispatcher {
         self.stop().await;
     }
 
-    /// Claims once, attempts all it got and whatever was handed over, and returns how many were
-    /// attempted. For tests, which decide when it is time.
+    /// Claims once, attempts everything that was claimed and handed off, and returns the number of attempts.
+    /// For tests, which decide when it is time.
     pub(super) async fn run_once(&mut self) -> Result<usize, StoreError> {
         self.evict().await;
-        let (room, claim) = self.claim();
-        let claimed = claim.await;
-        self.claims.in_flight = false;
-        match claimed {
-            Ok(claimed) => self.admit(room, claimed.leased).await,
-            Err(error) => {
-                self.admit(room, Vec::new()).await;
-                return Err(error);
-            }
-        }
-        self.handoff.receive_now(self.handoff_room());
+        let (reserved, claim) = self.claim();
+        let result = claim.await;
+        self.finish_claim(reserved, result).await?;
+        self.handoff.receive_now(self.handoff_capacity());
         self.accept_handoffs(false).await;
         let mut attempted = self.start_attempts().await;
-        while let Some(step) = self.steps.join_next().await {
-            self.finish(step).await;
+        while let Some(end) = self.tasks.join_next().await {
+            self.finish(end).await;
             attempted += self.start_attempts().await;
         }
         Ok(attempted)
     }
 
-    /// How many handed-over deliveries may be taken in.
-    fn handoff_room(&self) -> usize {
+    /// How many handed-off deliveries may be received.
+    fn handoff_capacity(&self) -> usize {
         self.lanes.free().saturating_sub(self.options.claim_reserve() + self.handoff.held())
     }
 
-    /// Puts what was handed over into the lanes. A delivery whose lane has its share is held among the bulk,
-    /// if `may_hold`, or else goes back to the store, which has room for any number.
+    fn rate_wait(&self) -> Option<Duration> {
+        self.rate_limited_until.map(|until| until.since(self.clock.now()).max(RATE_WAIT_MIN))
+    }
+
+    /// Moves handed-off deliveries into the lanes. A delivery whose lane has its share is held at the head
+    /// of the bulk queue if `may_hold`, or else released to the store, which has room for any number.
     async fn accept_handoffs(&mut self, may_hold: bool) {
         for priority in Priority::ALL {
             self.accept_from(priority, may_hold).await;
         }
-        self.evictions.end_if_over();
+        self.evictions.clear_if_over();
     }
 
     async fn accept_from(&mut self, priority: Priority, may_hold: bool) {
         while let Some(delivery) = self.handoff.next(priority) {
             if let Some(until) = self.deferred_until(&delivery) {
                 self.attempter.defer(&delivery, until).await;
-            } else if self.is_over_rate_backlog(&delivery) {
+            } else if self.has_rate_backlog(&delivery) {
                 self.spill(&delivery).await;
             } else if let Err(delivery) = self.lanes.offer(key(&delivery), delivery) {
                 if priority == Priority::Express {
-                    self.evictions.has_gone_behind(self.handoff.put_behind(delivery));
+                    self.evictions.moved_to_bulk(self.handoff.move_to_bulk(delivery));
                     continue;
                 }
                 let held = if may_hold { self.handoff.hold(delivery) } else { Err(delivery) };
                 let Err(delivery) = held else { return };
                 self.spill(&delivery).await;
             } else if priority == Priority::Bulk {
-                self.handoff.has_moved();
+                self.handoff.made_progress();
             }
-            self.evictions.has_come(priority);
+            self.evictions.left_handoff(priority);
         }
     }
 
-    /// Hands back what found no room, and has others leave its like in the store.
+    /// Releases a delivery that has no room here, and has later ones to its endpoint stay in the store.
     async fn spill(&mut self, delivery: &LeasedDelivery) {
-        if self.handoff.crowd(delivery.endpoint.id) {
+        if self.handoff.mark_overflowed(delivery.endpoint.id) {
             self.publish_backpressured();
         }
         self.attempter.release(delivery).await;
     }
 
-    /// Lets endpoints have their deliveries handed over again for which nothing waits any more.
+    /// Readmits the overflowed endpoints whose lanes are empty.
     fn clear_overflowed(&mut self) {
         let Self { handoff, lanes, .. } = self;
-        if handoff.keep_crowded(|endpoint| lanes.waiting_for(endpoint) > 0) {
+        if handoff.retain_overflowed(|endpoint| lanes.waiting_for(endpoint) > 0) {
             self.publish_backpressured();
         }
     }
 
-    /// Tells others which endpoints take nothing for now, and who watches how many breakers are open.
+    /// Publishes which endpoints refuse hand-offs, and the number of open breakers.
     fn publish_backpressured(&self) {
         let mut backpressured: Vec<EndpointId> = self.throttles.open().collect();
         self.metrics.endpoint_breakers_open.set(gauge(backpressured.len()));
-        backpressured.extend(self.handoff.crowded());
+        backpressured.extend(self.handoff.overflowed());
         backpressured.sort_unstable();
         backpressured.dedup();
         self.handle.set_backpressured(backpressured.into());
     }
 
-    /// When a delivery that comes in is due again, if it must not wait in memory.
+    /// When a delivery that arrives is due again, if it must not wait in memory.
     fn deferred_until(&self, delivery: &LeasedDelivery) -> Option<Timestamp> {
         let (endpoint, now) = (&delivery.endpoint, self.clock.now());
-        if self.evictions.set.contains(endpoint.id, delivery.id) {
+        if self.evictions.contains(endpoint.id, delivery.id) {
             return Some(now);
         }
         match self.throttles.permit(endpoint.id, now) {
@@ -283,32 +213,30 @@ impl Dispatcher {
         }
     }
 
-    /// Whether as much waits for an endpoint as its rate limit lets through in a while.
-    fn is_over_rate_backlog(&self, delivery: &LeasedDelivery) -> bool {
+    /// Whether an endpoint's lane holds as much as its rate limit allows.
+    fn has_rate_backlog(&self, delivery: &LeasedDelivery) -> bool {
         let waiting = self.lanes.waiting_for(delivery.endpoint.id);
-        EndpointThrottles::waiting_max(&delivery.endpoint).is_some_and(|most| waiting >= most)
+        EndpointThrottles::backlog_max(&delivery.endpoint).is_some_and(|most| waiting >= most)
     }
 
-    /// Hands back what waits of that which was named, and sees to it that what is on its way is
-    /// handed back when it comes.
+    /// Releases the deliveries to be evicted from the lanes, and remembers the evictions for those that are
+    /// still on their way.
     async fn evict(&mut self) {
         let requested = self.handle.take();
-        for delivery in self.lanes.take_if(|d| requested.contains(d.endpoint.id, d.id)) {
+        for delivery in self.lanes.remove_if(|d| requested.contains(d.endpoint.id, d.id)) {
             self.attempter.release(&delivery).await;
         }
-        self.evictions.set.extend(requested);
-        self.evictions.handoff_left = Priority::ALL.map(|priority| self.handoff.len(priority));
-        self.evictions.claim_left = self.claims.in_flight;
-        self.evictions.end_if_over();
+        let handoff_left = Priority::ALL.map(|priority| self.handoff.len(priority));
+        self.evictions.add(requested, handoff_left, self.claimer.in_flight());
     }
 
-    /// Starts what has a slot and returns how many that were. What belongs to an organisation that is
-    /// paused goes back to the store, which puts it aside.
+    /// Starts every attempt that has a slot and returns how many. Deliveries of suspended organisations are
+    /// released to the store, which parks them.
     async fn start_attempts(&mut self) -> usize {
         let mut started = 0;
         let mut lapsed = 0;
         let now = self.clock.now();
-        self.wait = None;
+        self.rate_limited_until = None;
         while let Some((key, delivery)) = self.next(now) {
             if self.suspended.contains(delivery.event.org_id) {
                 self.lanes.finish(key);
@@ -322,25 +250,29 @@ impl Dispatcher {
             }
             let probe = self.throttles.start(&delivery.endpoint, now);
             let attempter = Arc::clone(&self.attempter);
-            self.steps.spawn(async move {
-                TaskEnd::Attempt { attempted: attempter.attempt(delivery).await, probe }
+            self.tasks.spawn(async move {
+                TaskEnd::Attempt { finished: attempter.attempt(delivery).await, probe }
             });
             started += 1;
         }
         if lapsed > 0 {
-            tracing::debug!(lapsed, "deliveries waited for too long and will be claimed anew");
+            tracing::debug!(
+                lapsed,
+                "deliveries waited too long for their lease; they will be claimed again"
+            );
         }
         started
     }
 
-    /// The next delivery to start, and meanwhile when the earliest of those may that are too early.
+    /// The next delivery to start. Notes when the first of the rate-limited ones may start.
     fn next(&mut self, now: Timestamp) -> Option<(LaneKey, LeasedDelivery)> {
-        let Self { lanes, throttles, wait, .. } = self;
+        let Self { lanes, throttles, rate_limited_until, .. } = self;
         lanes.next(|delivery, in_flight| {
             match throttles.start_decision(&delivery.endpoint, in_flight, now) {
                 StartDecision::Now => true,
                 StartDecision::At(at) => {
-                    *wait = Some(wait.map_or(at, |wait| wait.min(at)));
+                    *rate_limited_until =
+                        Some(rate_limited_until.map_or(at, |until| until.min(at)));
                     false
                 }
                 StartDecision::Later => false,
@@ -348,80 +280,49 @@ impl Dispatcher {
         })
     }
 
-    /// Whether an attempt under this lease would end while the lease still holds. Beyond that,
-    /// somebody else may be attempting the delivery at the same time, and this attempt's outcome
-    /// would not count. Giving it up costs nothing: the lapse itself makes it due.
+    /// Whether an attempt under this lease ends before the lease lapses. Otherwise another server might
+    /// attempt the delivery at the same time, and this attempt's outcome would not count. Skipping it costs
+    /// nothing: the lapse itself makes the delivery due.
     fn may_start(&self, lease: Lease, now: Timestamp) -> bool {
         let margin = LEASE_MARGIN.min(self.options.lease / 4);
         now.plus(self.options.timeout).plus(margin) <= lease.until
     }
 
     fn start_claim(&mut self) {
-        if self.lanes.take_ran_low() && self.claims.demand == ClaimDemand::Idle {
-            self.claims.demand = ClaimDemand::More;
+        if self.lanes.take_ran_low() {
+            self.claimer.request_more();
         }
-        let room = self.lanes.claimable();
-        let wanted = match self.claims.demand {
-            ClaimDemand::Idle => return,
-            ClaimDemand::More => self.options.claim_reserve().clamp(1, CLAIM_DELIVERIES_MAX / 2),
-            ClaimDemand::Due => 1,
-        };
-        if self.claims.in_flight || room < wanted {
+        if !self.claimer.should_claim(self.lanes.claimable(), self.options.claim_reserve()) {
             return;
         }
-        let (room, claim) = self.claim();
-        self.steps.spawn(async move { TaskEnd::Claim { room, answer: claim.await } });
+        let (reserved, claim) = self.claim();
+        self.tasks.spawn(async move { TaskEnd::Claim { reserved, result: claim.await } });
     }
 
-    /// A claim, and the room that was reserved for it.
+    /// A claim, and the capacity that was reserved for it.
     fn claim(&mut self) -> (usize, impl Future<Output = Result<Claimed, StoreError>> + use<>) {
-        let from = self.claims.next;
         let now = self.clock.now();
-        let caps = self.caps(now);
-        let deliveries_max = self.lanes.reserve(CLAIM_DELIVERIES_MAX);
-        self.claims.in_flight = true;
-        self.claims.demand = ClaimDemand::Idle;
-        let lease = Lease {
-            token: LeaseToken::mint(self.options.instance),
-            until: now.plus(self.options.lease),
-        };
-        let store = self.store.clone();
-        let claim = async move {
-            let request = ClaimRequest { lease, deliveries_max, caps: &caps, from, now };
-            store.claim_deliveries_across_orgs(request).await
-        };
-        (deliveries_max, claim)
+        let caps = caps(&mut self.lanes, &self.throttles, now);
+        let reserved = self.lanes.reserve(CLAIM_DELIVERIES_MAX);
+        (reserved, self.claimer.claim(reserved, caps, now))
     }
 
-    /// How many deliveries a claim may bring for endpoints that do not take what there is.
-    fn caps(&mut self, now: Timestamp) -> HashMap<EndpointId, usize> {
-        let paced = self.lanes.first_in_lanes().filter_map(|(first, waiting)| {
-            let most = EndpointThrottles::waiting_max(&first.endpoint)?;
-            Some((first.endpoint.id, most.saturating_sub(waiting)))
-        });
-        let mut caps: HashMap<EndpointId, usize> = paced.collect();
-        caps.extend(self.lanes.full().into_iter().map(|endpoint| (endpoint, 0)));
-        for endpoint in self.throttles.open() {
-            let probe = self.throttles.permit(endpoint, now) == Permit::Probe
-                && self.lanes.waiting_for(endpoint) == 0;
-            caps.insert(endpoint, usize::from(probe));
-        }
-        caps
-    }
-
-    /// Takes in the end of one task, and of those that have ended besides.
-    async fn finish(&mut self, step: Result<TaskEnd, JoinError>) {
-        let mut next = Some(step);
-        while let Some(step) = next {
-            match unwind(step) {
-                TaskEnd::Attempt { attempted, probe } => self.attempted(attempted, probe).await,
-                TaskEnd::Claim { room, answer } => self.claimed(room, answer).await,
+    /// Handles the end of a task, and of every other task that has ended by now.
+    async fn finish(&mut self, end: Result<TaskEnd, JoinError>) {
+        let mut next = Some(end);
+        while let Some(end) = next {
+            match unwind(end) {
+                TaskEnd::Attempt { finished, probe } => self.finish_attempt(finished, probe).await,
+                // The claimer has logged the error, and the next poll claims again.
+                TaskEnd::Claim { reserved, result } => {
+                    _ = self.finish_claim(reserved, result).await;
+                }
             }
-            next = self.steps.try_join_next();
+            next = self.tasks.try_join_next();
         }
     }
 
-    async fn attempted(
+    async fn finish_attempt(
         &mut self,
         FinishedAttempt { key, gone, signal }: FinishedAttempt,
         probe: bool,
@@ -433,81 +334,76 @@ impl Dispatcher {
             BreakerTransition::Opened => self.publish_backpressured(),
             BreakerTransition::Closed => {
                 self.publish_backpressured();
-                // All that waited for it may be claimed.
-                self.claims.demand = ClaimDemand::Due;
+                // Deliveries that waited for the breaker may be claimed.
+                self.claimer.request();
             }
         }
         if gone {
-            for delivery in self.lanes.empty(key.endpoint) {
+            for delivery in self.lanes.clear(key.endpoint) {
                 self.attempter.release(&delivery).await;
             }
         } else if let Permit::DenyUntil(until) = self.throttles.permit(key.endpoint, now) {
-            for delivery in self.lanes.empty(key.endpoint) {
+            for delivery in self.lanes.clear(key.endpoint) {
                 self.attempter.defer(&delivery, until).await;
             }
         }
     }
 
-    async fn claimed(&mut self, room: usize, answer: Result<Claimed, StoreError>) {
-        self.claims.in_flight = false;
-        match answer {
-            Ok(claimed) => {
-                self.claims.failing = false;
-                self.health.progress.beat();
-                self.claims.next = claimed.next;
-                if claimed.more && self.claims.demand == ClaimDemand::Idle {
-                    self.claims.demand = ClaimDemand::More;
-                }
-                self.admit(room, claimed.leased).await;
-            }
-            Err(error) => {
-                self.admit(room, Vec::new()).await;
-                // Once an outage; the next poll tries again.
-                if !std::mem::replace(&mut self.claims.failing, true) {
-                    tracing::warn!(%error, "due deliveries cannot be claimed");
-                }
-            }
+    async fn finish_claim(
+        &mut self,
+        reserved: usize,
+        result: Result<Claimed, StoreError>,
+    ) -> Result<(), StoreError> {
+        let result = self.claimer.finished(result);
+        if result.is_ok() {
+            self.health.progress.beat();
         }
+        let (leased, result) = match result {
+            Ok(leased) => (leased, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        self.admit(reserved, leased).await;
+        result
     }
 
-    async fn admit(&mut self, room: usize, claimed: Vec<LeasedDelivery>) {
-        let mut crowded = self.lanes.admit(room, []);
+    /// Moves claimed deliveries into the lanes and ends their reservation.
+    async fn admit(&mut self, reserved: usize, claimed: Vec<LeasedDelivery>) {
+        let mut overflow = self.lanes.admit(reserved, []);
         for delivery in claimed {
             if let Some(until) = self.deferred_until(&delivery) {
                 self.attempter.defer(&delivery, until).await;
-            } else if self.is_over_rate_backlog(&delivery) {
+            } else if self.has_rate_backlog(&delivery) {
                 self.attempter.release(&delivery).await;
             } else {
-                crowded.extend(self.lanes.admit(0, [(key(&delivery), delivery)]));
+                overflow.extend(self.lanes.admit(0, [(key(&delivery), delivery)]));
             }
         }
-        self.evictions.claim_left = false;
-        self.evictions.end_if_over();
-        let until = self.clock.now().plus(CROWDED_WAIT);
-        for delivery in crowded {
+        self.evictions.claim_answered();
+        let until = self.clock.now().plus(ORG_OVERFLOW_DELAY);
+        for delivery in overflow {
             self.attempter.defer(&delivery, until).await;
         }
     }
 
-    /// The soft stop: nothing new, everything back that has not been started.
+    /// The graceful shutdown: starts nothing, releases what was not started and waits for the rest.
     async fn stop(mut self) {
         let held = self.handoff.close();
-        for delivery in self.lanes.empty_all().into_iter().chain(held) {
+        for delivery in self.lanes.clear_all().into_iter().chain(held) {
             self.attempter.release(&delivery).await;
         }
         loop {
-            self.show();
+            self.report_health();
             tokio::select! {
-                Some(step) = self.steps.join_next() => match unwind(step) {
-                    TaskEnd::Attempt { attempted, .. } => self.lanes.finish(attempted.key),
-                    TaskEnd::Claim { room, answer } => {
-                        self.admit(room, Vec::new()).await;
-                        for delivery in answer.unwrap_or_default().leased {
+                Some(end) = self.tasks.join_next() => match unwind(end) {
+                    TaskEnd::Attempt { finished, .. } => self.lanes.finish(finished.key),
+                    TaskEnd::Claim { reserved, result } => {
+                        self.admit(reserved, Vec::new()).await;
+                        for delivery in result.unwrap_or_default().leased {
                             self.attempter.release(&delivery).await;
                         }
                     }
                 },
-                Some(delivery) = self.handoff.rest(), if self.handoff.is_open() => {
+                Some(delivery) = self.handoff.drain(), if self.handoff.is_open() => {
                     self.attempter.release(&delivery).await;
                 }
                 else => break,
@@ -515,8 +411,8 @@ impl Dispatcher {
         }
     }
 
-    /// Shows those who watch how things stand, at every turn of the loop.
-    fn show(&self) {
+    /// Beats the heartbeat and updates the gauges, once per iteration.
+    fn report_health(&self) {
         self.health.dispatcher.beat();
         self.metrics.delivery_queue_size.set(gauge(self.lanes.waiting()));
         self.metrics.webhooks_in_flight.set(gauge(self.lanes.in_flight()));
@@ -531,34 +427,11 @@ fn gauge(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A task's end. One that panicked takes the dispatcher with it, and so the process: its slot and
-/// its delivery would be lost to this one.
-fn unwind(step: Result<TaskEnd, JoinError>) -> TaskEnd {
-    match step {
-        Ok(step) => step,
+/// A task's result. A panic ends the dispatcher, and so the process: the task's slot and delivery would
+/// otherwise be lost.
+fn unwind(end: Result<TaskEnd, JoinError>) -> TaskEnd {
+    match end {
+        Ok(end) => end,
         Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_goes_behind_the_bulk_is_still_waited_for() {
-        let left = |handoff_left| Evictions { handoff_left, ..Evictions::default() };
-        for (before, place, after) in [
-            // An old one among old ones, and behind them all.
-            ([2, 5], 3, [1, 6]),
-            ([1, 2], 4, [0, 4]),
-            ([1, 0], 1, [0, 1]),
-            // A new one, which keeps old ones from their places or does not.
-            ([0, 5], 3, [0, 6]),
-            ([0, 2], 3, [0, 2]),
-        ] {
-            let mut evictions = left(before);
-            evictions.has_gone_behind(place);
-            assert_eq!(evictions.handoff_left, after, "{before:?} {place}");
-        }
     }
 }

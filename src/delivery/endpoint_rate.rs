@@ -1,24 +1,24 @@
-//! How many attempts an endpoint may be sent in a second. Pure: it is told the time.
+//! The per-endpoint rate limiter: the generic cell rate algorithm (GCRA) over attempt starts.
 //!
-//! The generic cell rate algorithm: attempts are spread evenly, one every so often, and what was
-//! started a little late is made up for.
+//! Attempts are spread evenly; an attempt that started slightly late is made up for. Pure: the time is a
+//! parameter.
 
 use std::time::Duration;
 
 use crate::domain::Timestamp;
 
-/// How much lateness may be made up for: as long as the dispatcher may take to come round.
+/// How much lateness is made up for: the longest iteration of a busy dispatcher.
 const LEEWAY: Duration = Duration::from_millis(50);
 
-/// When an endpoint may next be sent something, under its rate limit.
+/// When the next attempt to an endpoint may start under its rate limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct EndpointRate {
-    /// When the next attempt would start if all were spread evenly.
+    /// When the next attempt would start if attempts were spread evenly.
     next: Timestamp,
 }
 
 impl EndpointRate {
-    /// That of an endpoint nothing was sent to.
+    /// The state of an endpoint without attempts.
     pub(super) const fn new(now: Timestamp) -> Self {
         Self { next: now }
     }
@@ -28,9 +28,9 @@ impl EndpointRate {
         self.next.minus(LEEWAY)
     }
 
-    /// An attempt starts, at most `per_second` of which may.
+    /// An attempt starts; at most `per_second` may start each second.
     pub(super) fn start(&mut self, per_second: u32, now: Timestamp) {
-        // Time in which nothing was sent is not saved up.
+        // Idle time is not saved up.
         self.next = self.next.max(now).plus(Duration::from_secs(1) / per_second.max(1));
     }
 }
@@ -48,29 +48,29 @@ mod tests {
         fn no_second_holds_more_than_the_rate_and_its_leeway(
             per_second in 1..500_u32, gaps in prop::collection::vec(0..30_000_u64, 1..800),
         ) {
-            let (mut pace, mut now, mut started) = (EndpointRate::new(NOW), NOW, Vec::new());
+            let (mut rate, mut now, mut started) = (EndpointRate::new(NOW), NOW, Vec::new());
             for gap in gaps {
                 now = now.plus(Duration::from_micros(gap));
-                while pace.ready_at() <= now {
-                    pace.start(per_second, now);
+                while rate.ready_at() <= now {
+                    rate.start(per_second, now);
                     started.push(now);
                 }
             }
             let most = (per_second + 1 + per_second.div_ceil(20)) as usize;
-            for (place, start) in started.iter().enumerate() {
+            for (index, start) in started.iter().enumerate() {
                 let end = start.plus(Duration::from_secs(1));
-                let within = started[place..].iter().take_while(|at| **at < end).count();
+                let within = started[index..].iter().take_while(|at| **at < end).count();
                 prop_assert!(within <= most, "{within} of {most}");
             }
         }
 
         #[test]
-        fn who_comes_round_often_enough_gets_the_whole_rate(per_second in 1..500_u32) {
-            let (mut pace, mut now, mut started) = (EndpointRate::new(NOW), NOW, 0);
+        fn frequent_polls_reach_the_whole_rate(per_second in 1..500_u32) {
+            let (mut rate, mut now, mut started) = (EndpointRate::new(NOW), NOW, 0);
             for _ in 0..100 {
                 now = now.plus(Duration::from_millis(40));
-                while pace.ready_at() <= now {
-                    pace.start(per_second, now);
+                while rate.ready_at() <= now {
+                    rate.start(per_second, now);
                     started += 1;
                 }
             }

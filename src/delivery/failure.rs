@@ -1,4 +1,4 @@
-//! What an attempt failed at: its class for scripts and graphs, and words for people.
+//! Why an attempt failed: its error class for scripts and dashboards, and a text for people.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -11,28 +11,28 @@ use crate::domain::ErrorClass;
 use super::ssrf_guard::SsrfRefusal;
 use super::webhook::HeadersError;
 
-/// Bytes of an error text that are kept.
+/// Maximum bytes of an error text.
 const ERROR_BYTES_MAX: usize = 256;
 
-/// What an attempt failed at.
+/// Why an attempt failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Failure {
     pub(super) class: ErrorClass,
-    /// In words for the tenant, of at most 256 bytes.
+    /// Free text for the tenant, at most 256 bytes.
     pub(super) text: String,
 }
 
 impl Failure {
-    /// An answer other than 2xx.
+    /// A response status other than 2xx.
     pub(super) fn status(status: StatusCode) -> Self {
         let redirect = if status.is_redirection() { "; redirects are not followed" } else { "" };
-        // A status without a reason of its own displays a placeholder.
+        // A status without a canonical reason displays a placeholder.
         let reason = status.canonical_reason().map(|reason| format!(" {reason}"));
         let (code, reason) = (status.as_u16(), reason.unwrap_or_default());
         Self::new(ErrorClass::Status, &format!("the receiver answered {code}{reason}{redirect}"))
     }
 
-    /// No answer. `connect_timeout` and `timeout` are those of the client.
+    /// No response. `connect_timeout` and `timeout` are the client's.
     pub(super) fn request(
         error: &reqwest::Error,
         connect_timeout: Duration,
@@ -48,24 +48,24 @@ impl Failure {
                 format!("no connection within {}", humantime::format_duration(connect_timeout))
             }
             ErrorClass::Timeout => {
-                format!("no answer within {}", humantime::format_duration(timeout))
+                format!("no response within {}", humantime::format_duration(timeout))
             }
             ErrorClass::Dns => format!("cannot resolve the host: {cause}"),
             ErrorClass::Tls => format!("cannot set up TLS: {cause}"),
             ErrorClass::Connect => format!("cannot connect: {cause}"),
-            ErrorClass::Protocol => format!("what came back is not HTTP: {cause}"),
+            ErrorClass::Protocol => format!("the response is not valid HTTP: {cause}"),
             ErrorClass::Reset
             | ErrorClass::Blocked
             | ErrorClass::Signing
             | ErrorClass::Internal
-            | ErrorClass::Status => format!("the connection ended before an answer: {cause}"),
+            | ErrorClass::Status => format!("the connection was closed before a response: {cause}"),
         };
         Self::new(class, &text)
     }
 
     /// The attempt panicked.
     pub(super) fn panicked() -> Self {
-        Self::new(ErrorClass::Internal, "the server failed at sending it; its log says why")
+        Self::new(ErrorClass::Internal, "internal error while sending; see the server's log")
     }
 
     fn new(class: ErrorClass, text: &str) -> Self {
@@ -89,7 +89,7 @@ impl From<HeadersError> for Failure {
     }
 }
 
-/// Text that every store takes, which NUL is not in PostgreSQL, of at most `bytes_max` bytes.
+/// Text that every store accepts (PostgreSQL rejects NUL), cut to at most `bytes_max` bytes.
 pub(super) fn tidy(text: &str, bytes_max: usize) -> String {
     let mut text = text.replace('\0', "\u{fffd}");
     text.truncate(text.floor_char_boundary(bytes_max));
@@ -106,7 +106,7 @@ fn classify(error: &reqwest::Error) -> ErrorClass {
     } else if error.is_timeout() {
         ErrorClass::Timeout
     } else if error.is_connect() {
-        // A connection that is there and ends is one that ends in the handshake.
+        // A connection that was established and then closed was closed in the TLS handshake.
         if ended { ErrorClass::Tls } else { ErrorClass::Connect }
     } else if not_http {
         ErrorClass::Protocol
@@ -125,13 +125,13 @@ fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
     causes(error).filter_map(|cause| cause.downcast_ref()).last()
 }
 
-/// What brought an error about, the innermost cause last. The error itself is left out: it names the
-/// URL, whose query may carry a secret of the receiver.
+/// The causes of an error, the innermost last. The error itself is left out: it names the URL, whose query
+/// may carry a secret of the receiver.
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
     let mut next = error.source();
     std::iter::from_fn(move || {
         let cause = next?;
-        // An I/O error speaks for what it wraps, and passes over it where it tells its source.
+        // An I/O error's `source` skips the error that it wraps.
         let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = match wrapped {
             Some(wrapped) => Some(wrapped),
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_cut_between_characters_and_freed_of_nul() {
+    fn text_is_cut_between_characters_and_has_no_nul() {
         assert_eq!(tidy("a\0b", 10), "a\u{fffd}b");
         assert_eq!(tidy("aüü", 4), "aü");
         assert_eq!(tidy("short", 10), "short");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guard_refuses_is_blocked_and_a_name_without_addresses_is_not() {
+    fn guard_refusal_is_blocked_and_a_name_without_addresses_is_a_dns_failure() {
         for (refusal, class) in [
             (SsrfRefusal::Scheme, ErrorClass::Blocked),
             (SsrfRefusal::Address, ErrorClass::Blocked),

@@ -1,10 +1,11 @@
-//! Where deliveries are handed over that are leased already.
+//! The hand-off: receives leased deliveries from the ingest workers over two bounded senders.
 //!
-//! They come by two entries, so that a few for one organisation wait behind nobody's thousands. One whose lane
-//! has its share is held for a moment, with the bulk behind it: a receiver that gets on makes
-//! room by then, and a way through the store costs several writes. Behind a slow receiver that is in vain;
-//! what is for it goes back to the store, it counts as crowded as long as something waits for it here,
-//! and whoever plans deliveries leaves its in the store.
+//! The express channel is for organisations with few events, so that they do not queue behind another one's
+//! thousands; the bulk channel is for the others. If a lane has its share, the head of the bulk queue is held
+//! for up to 100 ms: a fast receiver makes room in that time, and a detour through the store costs several
+//! writes. Behind a slow receiver holding does not help. Its deliveries are released to the store, and its
+//! endpoint is marked as overflowed until its lane is empty: the ingest workers then leave new deliveries in
+//! the store.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -14,50 +15,51 @@ use tokio::sync::mpsc;
 use crate::domain::{EndpointId, LeasedDelivery};
 use crate::runtime::Stopwatch;
 
-/// Deliveries taken off a channel at a time.
+/// Maximum deliveries received from a channel at a time.
 const BATCH_MAX: usize = 256;
-/// How long a delivery is held: longer than a busy store takes to record what makes the room.
+/// How long the head of the queue is held: longer than a busy store takes to record an outcome.
 const HOLD_MAX: Duration = Duration::from_millis(100);
-/// How long nothing is held after that was in vain: slow receivers take a tenth of the others' time at
-/// the most.
+/// How long nothing is held after a hold that made no progress, so that slow receivers delay the others for
+/// at most a tenth of the time.
 const HOLD_AGAIN: Duration = Duration::from_secs(1);
 
-/// One part in so many of the room is for what comes by [`Priority::Express`].
+/// One part in this many of the capacity is for [`Priority::Express`].
 const EXPRESS_SHARE: usize = 8;
 
-/// How deliveries are handed over: what comes by one entry waits for nothing that came by the other.
+/// The priority class of a hand-off. Neither class waits for the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Priority {
-    /// A few for an organisation. What finds its lane full goes behind the bulk, so that nothing is held here.
+    /// For organisations with few events. A delivery whose lane is full moves to the bulk queue, so nothing is
+    /// held in this class.
     Express,
-    /// Any number.
+    /// For the others.
     Bulk,
 }
 
 impl Priority {
-    /// Both.
+    /// Both classes.
     pub(super) const ALL: [Self; 2] = [Self::Express, Self::Bulk];
 }
 
-/// Where to hand deliveries over. Who leases reserves a permit first, so that nothing is leased that
-/// nobody has room for.
+/// The sending ends of the hand-off. A worker reserves permits before it leases, so that nothing is leased
+/// for which there is no capacity.
 #[derive(Clone, Debug)]
 pub struct HandoffSenders {
-    /// For organisations with few events in a batch.
+    /// Express: for organisations with few events in a batch.
     pub express: mpsc::Sender<LeasedDelivery>,
-    /// For the others.
+    /// Bulk: for the others.
     pub bulk: mpsc::Sender<LeasedDelivery>,
 }
 
-/// Deliveries that were handed over and are in no lane yet.
+/// The receiving end: deliveries that were handed off and are in no lane yet.
 #[derive(Debug)]
 pub struct HandoffReceiver {
     queues: [HandoffQueue; Priority::ALL.len()],
     hold_timer: HoldTimer,
-    crowded: HashSet<EndpointId>,
+    overflowed: HashSet<EndpointId>,
 }
 
-/// What came by one entry.
+/// The queue of one priority class.
 #[derive(Debug)]
 struct HandoffQueue {
     deliveries: mpsc::Receiver<LeasedDelivery>,
@@ -76,17 +78,17 @@ impl HandoffQueue {
         }
     }
 
-    /// Whether it may receive: nothing is held, and something may still come.
+    /// Whether it may receive: nothing is held, and a sender is left.
     fn receives(&self) -> bool {
         self.open && self.held.is_empty()
     }
 
-    async fn receive(&mut self, room: usize) {
-        self.open = self.deliveries.recv_many(&mut self.batch, room.min(BATCH_MAX)).await > 0;
+    async fn receive(&mut self, free: usize) {
+        self.open = self.deliveries.recv_many(&mut self.batch, free.min(BATCH_MAX)).await > 0;
         self.held.extend(self.batch.drain(..));
     }
 
-    async fn rest(&mut self) -> Option<LeasedDelivery> {
+    async fn drain(&mut self) -> Option<LeasedDelivery> {
         let delivery = self.deliveries.recv().await;
         self.open = delivery.is_some();
         delivery
@@ -94,21 +96,22 @@ impl HandoffQueue {
 }
 
 impl HandoffReceiver {
-    /// An inbox for `capacity` deliveries, two at least, and where to hand them over.
+    /// Both ends of a hand-off with this capacity, at least two.
     pub(super) fn with_capacity(capacity: usize) -> (HandoffSenders, Self) {
         let for_express = (capacity / EXPRESS_SHARE).max(1);
         let (express, from_express) = mpsc::channel(for_express);
         let (bulk, from_bulk) = mpsc::channel(capacity.saturating_sub(for_express).max(1));
         let queues = [HandoffQueue::new(from_express), HandoffQueue::new(from_bulk)];
-        let inbox = Self { queues, hold_timer: HoldTimer::default(), crowded: HashSet::new() };
-        (HandoffSenders { express, bulk }, inbox)
+        let receiver =
+            Self { queues, hold_timer: HoldTimer::default(), overflowed: HashSet::new() };
+        (HandoffSenders { express, bulk }, receiver)
     }
 
     fn queue(&mut self, priority: Priority) -> &mut HandoffQueue {
         &mut self.queues[priority as usize]
     }
 
-    /// Whether anything may still come.
+    /// Whether a sender is left.
     pub(super) fn is_open(&self) -> bool {
         self.queues.iter().any(|queue| queue.open)
     }
@@ -118,37 +121,37 @@ impl HandoffReceiver {
         self.queues.iter().any(HandoffQueue::receives)
     }
 
-    /// Deliveries that came by one entry and are in it.
+    /// Deliveries in the queue of one class.
     pub(super) fn len(&self, priority: Priority) -> usize {
         let queue = &self.queues[priority as usize];
         queue.deliveries.len() + queue.held.len()
     }
 
-    /// Deliveries that were received and are held.
+    /// Deliveries that were received and are in no lane yet.
     pub(super) fn held(&self) -> usize {
         self.queues.iter().map(|queue| queue.held.len()).sum()
     }
 
-    /// How much longer the first of those that are held may be; `None` when none is.
+    /// How much longer the head of the queue may be held; `None` if nothing is held.
     pub(super) fn hold_left(&self) -> Option<Duration> {
         (self.held() > 0).then(|| self.hold_timer.left())
     }
 
-    /// Waits for some of what is handed over, at most `room`, for [`Self::next`]; neither entry keeps the
-    /// other from its turn. Nothing is received where something is held. May be cancelled.
-    pub(super) async fn receive(&mut self, room: usize) {
+    /// Receives at most `free` deliveries for [`Self::next`]. A class in which something is held receives
+    /// nothing. Cancel safe.
+    pub(super) async fn receive(&mut self, free: usize) {
         let [express, bulk] = &mut self.queues;
         tokio::select! {
-            () = express.receive(room), if express.receives() => {}
-            () = bulk.receive(room), if bulk.receives() => {}
+            () = express.receive(free), if express.receives() => {}
+            () = bulk.receive(free), if bulk.receives() => {}
             else => {}
         }
     }
 
-    /// The same without waiting.
-    pub(super) fn receive_now(&mut self, room: usize) {
+    /// [`Self::receive`] without waiting.
+    pub(super) fn receive_now(&mut self, free: usize) {
         for queue in &mut self.queues {
-            while queue.held.len() < room.min(BATCH_MAX)
+            while queue.held.len() < free.min(BATCH_MAX)
                 && let Ok(delivery) = queue.deliveries.try_recv()
             {
                 queue.held.push_back(delivery);
@@ -156,15 +159,15 @@ impl HandoffReceiver {
         }
     }
 
-    /// The next delivery that came by this entry, until there is none.
+    /// The next received delivery of a class.
     pub(super) fn next(&mut self, priority: Priority) -> Option<LeasedDelivery> {
         self.queue(priority).held.pop_front()
     }
 
-    /// Holds a delivery that was the next of the bulk, or gives it back if it is not to be held.
+    /// Holds a delivery that was the next of the bulk queue, or returns it if it must not be held.
     pub(super) fn hold(&mut self, delivery: LeasedDelivery) -> Result<(), LeasedDelivery> {
-        let is_crowded = self.crowded.contains(&delivery.endpoint.id);
-        if is_crowded || self.hold_timer.left().is_zero() {
+        let is_overflowed = self.overflowed.contains(&delivery.endpoint.id);
+        if is_overflowed || self.hold_timer.left().is_zero() {
             return Err(delivery);
         }
         self.hold_timer.begin();
@@ -172,36 +175,36 @@ impl HandoffReceiver {
         Ok(())
     }
 
-    /// Puts what came by express behind what is held of the bulk, and returns its place there, from 1 on.
-    pub(super) fn put_behind(&mut self, delivery: LeasedDelivery) -> usize {
+    /// Appends an express delivery to the bulk queue and returns its position there, counted from 1.
+    pub(super) fn move_to_bulk(&mut self, delivery: LeasedDelivery) -> usize {
         let held = &mut self.queue(Priority::Bulk).held;
         held.push_back(delivery);
         held.len()
     }
 
-    /// Notes that a lane had room for what was the next of the bulk.
-    pub(super) fn has_moved(&mut self) {
+    /// Notes that the head of the bulk queue found room in its lane.
+    pub(super) fn made_progress(&mut self) {
         self.hold_timer.succeed();
     }
 
-    /// Notes that something for this endpoint goes back to the store. `true` if nothing had before.
-    pub(super) fn crowd(&mut self, endpoint: EndpointId) -> bool {
-        self.crowded.insert(endpoint)
+    /// Marks an endpoint as overflowed. `true` if it was not before.
+    pub(super) fn mark_overflowed(&mut self, endpoint: EndpointId) -> bool {
+        self.overflowed.insert(endpoint)
     }
 
-    /// Keeps of the crowded endpoints those that still are. `true` if some are not.
-    pub(super) fn keep_crowded(&mut self, is_crowded: impl Fn(EndpointId) -> bool) -> bool {
-        let before = self.crowded.len();
-        self.crowded.retain(|endpoint| is_crowded(*endpoint));
-        self.crowded.len() < before
+    /// Keeps the overflowed endpoints for which `is_overflowed` holds. `true` if others were removed.
+    pub(super) fn retain_overflowed(&mut self, is_overflowed: impl Fn(EndpointId) -> bool) -> bool {
+        let before = self.overflowed.len();
+        self.overflowed.retain(|endpoint| is_overflowed(*endpoint));
+        self.overflowed.len() < before
     }
 
-    /// The endpoints for which something went back to the store.
-    pub(super) fn crowded(&self) -> impl Iterator<Item = EndpointId> {
-        self.crowded.iter().copied()
+    /// The overflowed endpoints.
+    pub(super) fn overflowed(&self) -> impl Iterator<Item = EndpointId> {
+        self.overflowed.iter().copied()
     }
 
-    /// Lets nobody hand over any more, and returns what is held. Who has reserved room may still use it.
+    /// Closes the channels and returns what was received. Senders with a permit may still use it.
     pub(super) fn close(&mut self) -> Vec<LeasedDelivery> {
         let close = |queue: &mut HandoffQueue| {
             queue.deliveries.close();
@@ -210,13 +213,13 @@ impl HandoffReceiver {
         self.queues.iter_mut().flat_map(close).collect()
     }
 
-    /// What is handed over after [`Self::close`]; `None` when all room was used or given up.
-    pub(super) async fn rest(&mut self) -> Option<LeasedDelivery> {
+    /// The next delivery handed off after [`Self::close`]; `None` when every permit is used or dropped.
+    pub(super) async fn drain(&mut self) -> Option<LeasedDelivery> {
         let [express, bulk] = &mut self.queues;
         while express.open || bulk.open {
             let delivery = tokio::select! {
-                delivery = express.rest(), if express.open => delivery,
-                delivery = bulk.rest(), if bulk.open => delivery,
+                delivery = express.drain(), if express.open => delivery,
+                delivery = bulk.drain(), if bulk.open => delivery,
             };
             if delivery.is_some() {
                 return delivery;
@@ -226,7 +229,7 @@ impl HandoffReceiver {
     }
 }
 
-/// How long deliveries may be held: since when they are, or were the last time.
+/// Limits how long the head of the bulk queue is held: the time since the current or the last hold began.
 #[derive(Clone, Copy, Debug, Default)]
 struct HoldTimer(Option<Stopwatch>);
 
@@ -238,14 +241,14 @@ impl HoldTimer {
         }
     }
 
-    /// Something is held, now or still.
+    /// A hold begins or continues.
     fn begin(&mut self) {
         if self.0.is_none_or(|since| since.elapsed() >= HOLD_AGAIN) {
             self.0 = Some(Stopwatch::start());
         }
     }
 
-    /// It was not in vain, unless it had been before.
+    /// A hold made progress, unless its time was over before.
     fn succeed(&mut self) {
         if !self.left().is_zero() {
             self.0 = None;
@@ -258,46 +261,46 @@ mod tests {
     use super::super::webhook::tests::delivery;
     use super::*;
 
-    /// More than any test hands over.
-    const ROOM: usize = 100;
+    /// More than any test hands off.
+    const CAPACITY: usize = 100;
 
     #[tokio::test]
-    async fn what_is_held_of_the_bulk_holds_up_nothing_else() {
-        let (channels, mut inbox) = HandoffReceiver::with_capacity(ROOM);
-        channels.bulk.send(delivery()).await.unwrap();
-        inbox.receive(ROOM).await;
-        let head = inbox.next(Priority::Bulk).unwrap();
+    async fn held_bulk_delivery_does_not_delay_express_deliveries() {
+        let (senders, mut receiver) = HandoffReceiver::with_capacity(CAPACITY);
+        senders.bulk.send(delivery()).await.unwrap();
+        receiver.receive(CAPACITY).await;
+        let head = receiver.next(Priority::Bulk).unwrap();
         let head_id = head.id;
-        inbox.hold(head).unwrap();
+        receiver.hold(head).unwrap();
 
-        channels.bulk.send(delivery()).await.unwrap();
+        senders.bulk.send(delivery()).await.unwrap();
         let few = delivery();
         let few_id = few.id;
-        channels.express.send(few).await.unwrap();
-        assert!(inbox.receives());
-        inbox.receive(ROOM).await;
-        assert_eq!(inbox.next(Priority::Express).map(|delivery| delivery.id), Some(few_id));
-        assert_eq!(inbox.len(Priority::Bulk), 2, "nothing is received behind what is held");
-        assert_eq!(inbox.next(Priority::Bulk).map(|delivery| delivery.id), Some(head_id));
+        senders.express.send(few).await.unwrap();
+        assert!(receiver.receives());
+        receiver.receive(CAPACITY).await;
+        assert_eq!(receiver.next(Priority::Express).map(|delivery| delivery.id), Some(few_id));
+        assert_eq!(receiver.len(Priority::Bulk), 2, "nothing is received behind what is held");
+        assert_eq!(receiver.next(Priority::Bulk).map(|delivery| delivery.id), Some(head_id));
     }
 
     #[tokio::test]
-    async fn closed_inbox_gives_out_what_was_still_handed_over_by_either_entry() {
-        let (channels, mut inbox) = HandoffReceiver::with_capacity(ROOM);
-        let permits = [channels.express.reserve_owned().await, channels.bulk.reserve_owned().await];
-        assert!(inbox.close().is_empty());
+    async fn closed_handoff_drains_deliveries_of_both_priorities() {
+        let (senders, mut receiver) = HandoffReceiver::with_capacity(CAPACITY);
+        let permits = [senders.express.reserve_owned().await, senders.bulk.reserve_owned().await];
+        assert!(receiver.close().is_empty());
         for permit in permits {
             permit.unwrap().send(delivery());
         }
-        assert!(inbox.rest().await.is_some());
-        assert!(inbox.rest().await.is_some());
-        assert!(inbox.rest().await.is_none());
-        assert!(!inbox.is_open());
+        assert!(receiver.drain().await.is_some());
+        assert!(receiver.drain().await.is_some());
+        assert!(receiver.drain().await.is_none());
+        assert!(!receiver.is_open());
     }
 
     #[tokio::test]
-    async fn smallest_inbox_has_room_at_both_entries() {
-        let (channels, _inbox) = HandoffReceiver::with_capacity(0);
-        assert_eq!((channels.express.capacity(), channels.bulk.capacity()), (1, 1));
+    async fn smallest_handoff_has_capacity_for_both_priorities() {
+        let (senders, _receiver) = HandoffReceiver::with_capacity(0);
+        assert_eq!((senders.express.capacity(), senders.bulk.capacity()), (1, 1));
     }
 }

@@ -1,19 +1,19 @@
-//! Signs of life of the delivery part, for probes.
+//! Heartbeats of the delivery service, for the health check.
 
 use crate::runtime::{Clock, Heartbeat};
 
-/// Signs of life. Clones are the same signs.
+/// The heartbeats. Clones share them.
 #[derive(Clone, Debug)]
 pub struct DeliveryHealth {
-    /// The dispatcher has gone through its loop: every poll at the latest.
+    /// The dispatcher has completed an iteration: at least once per poll.
     pub dispatcher: Heartbeat,
-    /// Something got on: the store answered a claim, also one that found nothing due, or took
-    /// outcomes. At the latest every poll, or every attempt's timeout while all slots are taken.
+    /// The store has answered a claim, even an empty one, or recorded outcomes: at least once per poll, or
+    /// once per attempt timeout while all slots are in use.
     pub progress: Heartbeat,
 }
 
 impl DeliveryHealth {
-    /// Signs of a part that is alive now.
+    /// Heartbeats that beat now.
     pub fn new(clock: &Clock) -> Self {
         Self { dispatcher: Heartbeat::new(clock.clone()), progress: Heartbeat::new(clock.clone()) }
     }

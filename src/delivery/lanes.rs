@@ -1,49 +1,49 @@
-//! Lanes: one queue for every endpoint that has something waiting, served in turn.
+//! Lanes: one in-memory queue per endpoint, served in round-robin order.
 //!
-//! Turns go round the organisations, and inside each round its endpoints, so that an organisation
-//! with a thousand busy endpoints gets no more turns than one with a single endpoint.
+//! The round robin has two levels: over the organisations, and within each over its endpoints. So an
+//! organisation with a thousand busy endpoints is served no more often than one with a single endpoint.
 //!
-//! Two things are scarce, room in memory and attempts in flight ("slots"), and one rule shares out
-//! both: an endpoint may take more only while it holds less than half of what is still free, and an
-//! organisation while it holds less than four times that. A lone endpoint then gets what it can use,
-//! and however many slow ones pile up, each gets less than the one before it and something is left
-//! for the next (dynamic thresholds, Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2),
-//! 1998). A fixed share would either starve the lone endpoint or let a few slow ones take everything.
+//! Two resources are scarce, capacity in memory and attempts in flight ("slots"), and one rule shares both:
+//! an endpoint may take more only while it holds less than half of what is still free, and an organisation
+//! only while it holds less than four times what is still free. A lone endpoint then gets what it can use.
+//! However many slow endpoints pile up, each gets less than the previous one and something is left for the
+//! next (dynamic thresholds, Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998). A fixed
+//! share would either starve the lone endpoint or let a few slow ones take everything.
 //!
-//! **Invariant:** never more than `capacity` held, `slots` in flight. What is waiting leaves its lane
-//! in the order it came.
+//! **Invariant:** at most `capacity` deliveries are held, and at most `slots` are in flight. Deliveries leave
+//! their lane in the order in which they came.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::domain::{EndpointId, OrgId};
 
-/// An organisation may hold so many times what is free: four fifths of everything where it is alone.
+/// An organisation may hold this multiple of what is free: four fifths of everything if it is alone.
 const ORG_SHARE: usize = 4;
 
-/// What the lanes may hold.
+/// The capacity of the lanes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LaneLimits {
-    /// Deliveries in memory, those in flight included.
+    /// Maximum deliveries in memory, including those in flight.
     pub(super) capacity: usize,
-    /// Deliveries in flight.
+    /// Maximum deliveries in flight.
     pub(super) slots: usize,
 }
 
-/// Whose lane it is.
+/// Identifies a lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LaneKey {
     pub(super) org: OrgId,
     pub(super) endpoint: EndpointId,
 }
 
-/// The lanes. `T` is what waits in them.
+/// The lanes of all endpoints. `T` is a delivery.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
     limits: LaneLimits,
     by_endpoint: HashMap<EndpointId, Lane<T>>,
     by_org: HashMap<OrgId, OrgQueue>,
-    /// The organisations with something waiting, the next to be served first.
-    turns: VecDeque<OrgId>,
+    /// The organisations with waiting deliveries, in round-robin order.
+    round_robin: VecDeque<OrgId>,
     waiting: usize,
     in_flight: usize,
     reserved: usize,
@@ -55,13 +55,13 @@ struct Lane<T> {
     org: OrgId,
     waiting: VecDeque<T>,
     in_flight: usize,
-    /// Deliveries to it were turned away or passed by, and the store has more of them.
-    owed: bool,
+    /// Deliveries were rejected or skipped for lack of room: the store has more of them.
+    has_backlog: bool,
 }
 
 impl<T> Lane<T> {
     const fn new(org: OrgId) -> Self {
-        Self { org, waiting: VecDeque::new(), in_flight: 0, owed: false }
+        Self { org, waiting: VecDeque::new(), in_flight: 0, has_backlog: false }
     }
 
     fn is_idle(&self) -> bool {
@@ -69,23 +69,23 @@ impl<T> Lane<T> {
     }
 }
 
-/// An organisation's part of the lanes.
+/// The lanes of one organisation.
 #[derive(Debug, Default)]
 struct OrgQueue {
-    /// Its endpoints with something waiting, the next to be served first.
-    turns: VecDeque<EndpointId>,
+    /// Its endpoints with waiting deliveries, in round-robin order.
+    round_robin: VecDeque<EndpointId>,
     waiting: usize,
     in_flight: usize,
 }
 
 impl<T> Lanes<T> {
-    /// Lanes without deliveries.
+    /// Empty lanes.
     pub(super) fn new(limits: LaneLimits) -> Self {
         Self {
             limits,
             by_endpoint: HashMap::new(),
             by_org: HashMap::new(),
-            turns: VecDeque::new(),
+            round_robin: VecDeque::new(),
             waiting: 0,
             in_flight: 0,
             reserved: 0,
@@ -93,7 +93,7 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Deliveries that wait.
+    /// Waiting deliveries.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
@@ -103,19 +103,18 @@ impl<T> Lanes<T> {
         self.in_flight
     }
 
-    /// Room for deliveries that is neither taken nor reserved.
+    /// Free capacity: neither used nor reserved.
     pub(super) fn free(&self) -> usize {
         self.limits.capacity.saturating_sub(self.waiting + self.in_flight + self.reserved)
     }
 
-    /// Puts a delivery in its lane, or gives it back when that lane or its organisation has its
-    /// share already.
+    /// Queues a delivery in its lane, or returns it if the lane or its organisation has its share.
     pub(super) fn offer(&mut self, key: LaneKey, delivery: T) -> Result<(), T> {
         let free = self.free();
         if let Some(lane) = self.by_endpoint.get_mut(&key.endpoint)
             && lane.waiting.len() >= share(free)
         {
-            lane.owed = true;
+            lane.has_backlog = true;
             return Err(delivery);
         }
         if free == 0 || self.has_its_share(key.org) {
@@ -125,32 +124,32 @@ impl<T> Lanes<T> {
         Ok(())
     }
 
-    /// Sets room aside for a claim and returns how much: at most `most`, and less than all, so that
-    /// a claim of one endpoint's backlog leaves room for the others.
+    /// Reserves capacity for a claim and returns how much: at most `most`, and only part of what is free, so
+    /// that a claim of one endpoint's backlog leaves room for the others.
     pub(super) fn reserve(&mut self, most: usize) -> usize {
-        let room = self.claimable().min(most);
-        self.reserved += room;
-        room
+        let reserved = self.claimable().min(most);
+        self.reserved += reserved;
+        reserved
     }
 
-    /// How much [`Self::reserve`] could set aside.
+    /// How much [`Self::reserve`] can reserve.
     pub(super) fn claimable(&self) -> usize {
         let free = self.free();
         share(free).min(free)
     }
 
-    /// Puts what was claimed into the lanes, against a reservation of `room`, ends the reservation,
-    /// and gives back what an organisation would hold beyond its share.
+    /// Queues claimed deliveries, ends the reservation of `reserved`, and returns the deliveries that exceed
+    /// their organisation's share.
     ///
-    /// Here a lane may exceed its share: giving back what was just claimed would cost two writes.
-    /// The lane is then among [`Self::full`] and the next claim passes it by. An organisation may
-    /// not, for its endpoints that are not here yet cannot be passed by.
+    /// A lane may exceed its share here: releasing what was just claimed would cost two writes. The lane is
+    /// then among [`Self::full`], and the next claim skips it. An organisation may not: a claim cannot skip
+    /// those of its endpoints that have no lane yet.
     pub(super) fn admit(
         &mut self,
-        room: usize,
+        reserved: usize,
         claimed: impl IntoIterator<Item = (LaneKey, T)>,
     ) -> Vec<T> {
-        self.reserved = self.reserved.saturating_sub(room);
+        self.reserved = self.reserved.saturating_sub(reserved);
         let mut back = Vec::new();
         for (key, delivery) in claimed {
             if self.has_its_share(key.org) {
@@ -162,40 +161,39 @@ impl<T> Lanes<T> {
         back
     }
 
-    /// The endpoints whose lanes, or whose organisations, have their share, for a claim to pass by.
+    /// The endpoints whose lane or organisation has its share, for a claim to skip.
     pub(super) fn full(&mut self) -> Vec<EndpointId> {
         let share = share(self.free());
         let orgs: Vec<OrgId> =
             self.by_org.keys().copied().filter(|org| self.has_its_share(*org)).collect();
         let is_full = |lane: &Lane<T>| lane.waiting.len() >= share || orgs.contains(&lane.org);
         let full = self.by_endpoint.iter_mut().filter(|(_, lane)| is_full(lane));
-        let pass_by = |(endpoint, lane): (&EndpointId, &mut Lane<T>)| {
-            lane.owed = true;
+        let skip = |(endpoint, lane): (&EndpointId, &mut Lane<T>)| {
+            lane.has_backlog = true;
             *endpoint
         };
-        full.map(pass_by).collect()
+        full.map(skip).collect()
     }
 
-    /// Deliveries that wait for one endpoint.
+    /// Waiting deliveries of one endpoint.
     pub(super) fn waiting_for(&self, endpoint: EndpointId) -> usize {
         self.by_endpoint.get(&endpoint).map_or(0, |lane| lane.waiting.len())
     }
 
-    /// The first delivery of every lane in which one waits, with how many do.
+    /// The first waiting delivery of every lane, with the number of those waiting.
     pub(super) fn first_in_lanes(&self) -> impl Iterator<Item = (&T, usize)> {
         let lanes = self.by_endpoint.values();
         lanes.filter_map(|lane| Some((lane.waiting.front()?, lane.waiting.len())))
     }
 
-    /// Whether, since this was last asked, a lane that was passed by has come down to half its
-    /// share: the moment to claim for it, before it runs dry.
+    /// Whether, since the last call, a lane with a backlog in the store has come down to half its share: the
+    /// time to claim for it, before it is empty.
     pub(super) fn take_ran_low(&mut self) -> bool {
         std::mem::take(&mut self.ran_low)
     }
 
-    /// Takes the next delivery to start, if a slot is free for any that waits and `may_start`, told
-    /// how many are in flight to its endpoint, does not object. Its slot is taken until
-    /// [`Self::finish`].
+    /// Removes the next delivery to start, if a slot is free and `may_start` agrees, which is given the number
+    /// in flight to the endpoint. The slot is in use until [`Self::finish`].
     pub(super) fn next(
         &mut self,
         mut may_start: impl FnMut(&T, usize) -> bool,
@@ -204,9 +202,9 @@ impl<T> Lanes<T> {
         if slots_free == 0 {
             return None;
         }
-        for _ in 0..self.turns.len() {
-            let org = self.turns.pop_front()?;
-            self.turns.push_back(org);
+        for _ in 0..self.round_robin.len() {
+            let org = self.round_robin.pop_front()?;
+            self.round_robin.push_back(org);
             let in_flight = self.by_org.get(&org).map_or(0, |queue| queue.in_flight);
             let left = org_left(in_flight, slots_free);
             if left > 0
@@ -218,7 +216,7 @@ impl<T> Lanes<T> {
         None
     }
 
-    /// The same for one organisation, whose endpoints may have `slots_each` in flight.
+    /// [`Self::next`] for one organisation, whose endpoints may have `slots_each` in flight.
     fn next_of(
         &mut self,
         org: OrgId,
@@ -227,37 +225,37 @@ impl<T> Lanes<T> {
     ) -> Option<(LaneKey, T)> {
         let low = share(self.free()) / 2;
         let queue = self.by_org.get_mut(&org)?;
-        for _ in 0..queue.turns.len() {
-            let endpoint = queue.turns.pop_front()?;
+        for _ in 0..queue.round_robin.len() {
+            let endpoint = queue.round_robin.pop_front()?;
             let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { continue };
             let startable =
                 |first: &T| lane.in_flight < slots_each && may_start(first, lane.in_flight);
             if !lane.waiting.front().is_some_and(startable) {
-                queue.turns.push_back(endpoint);
+                queue.round_robin.push_back(endpoint);
                 continue;
             }
             let delivery = lane.waiting.pop_front()?;
             lane.in_flight += 1;
-            if lane.owed && lane.waiting.len() <= low {
-                lane.owed = false;
+            if lane.has_backlog && lane.waiting.len() <= low {
+                lane.has_backlog = false;
                 self.ran_low = true;
             }
             if !lane.waiting.is_empty() {
-                queue.turns.push_back(endpoint);
+                queue.round_robin.push_back(endpoint);
             }
             queue.waiting -= 1;
             queue.in_flight += 1;
             self.waiting -= 1;
             self.in_flight += 1;
-            if queue.turns.is_empty() {
-                self.turns.retain(|turn| *turn != org);
+            if queue.round_robin.is_empty() {
+                self.round_robin.retain(|other| *other != org);
             }
             return Some((LaneKey { org, endpoint }, delivery));
         }
         None
     }
 
-    /// Gives back the slot of a delivery that [`Self::next`] handed out.
+    /// Frees the slot of a delivery that [`Self::next`] returned.
     pub(super) fn finish(&mut self, key: LaneKey) {
         let Some(lane) = self.by_endpoint.get_mut(&key.endpoint) else { return };
         lane.in_flight = lane.in_flight.saturating_sub(1);
@@ -268,40 +266,40 @@ impl<T> Lanes<T> {
         self.remove_if_idle(key.endpoint);
     }
 
-    /// Takes out all that waits for one endpoint.
-    pub(super) fn empty(&mut self, endpoint: EndpointId) -> Vec<T> {
-        self.empty_if(endpoint, |_| true)
+    /// Removes the waiting deliveries of one endpoint.
+    pub(super) fn clear(&mut self, endpoint: EndpointId) -> Vec<T> {
+        self.clear_if(endpoint, |_| true)
     }
 
-    /// Takes out what waits and `is_named`.
-    pub(super) fn take_if(&mut self, is_named: impl Fn(&T) -> bool) -> Vec<T> {
+    /// Removes the waiting deliveries that match.
+    pub(super) fn remove_if(&mut self, matches: impl Fn(&T) -> bool) -> Vec<T> {
         let endpoints: Vec<EndpointId> = self.by_endpoint.keys().copied().collect();
-        endpoints.into_iter().flat_map(|endpoint| self.empty_if(endpoint, &is_named)).collect()
+        endpoints.into_iter().flat_map(|endpoint| self.clear_if(endpoint, &matches)).collect()
     }
 
-    /// Takes out all that waits.
-    pub(super) fn empty_all(&mut self) -> Vec<T> {
-        self.take_if(|_| true)
+    /// Removes every waiting delivery.
+    pub(super) fn clear_all(&mut self) -> Vec<T> {
+        self.remove_if(|_| true)
     }
 
-    fn empty_if(&mut self, endpoint: EndpointId, is_named: impl Fn(&T) -> bool) -> Vec<T> {
+    fn clear_if(&mut self, endpoint: EndpointId, matches: impl Fn(&T) -> bool) -> Vec<T> {
         let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return Vec::new() };
         let waiting = std::mem::take(&mut lane.waiting);
-        let (named, kept): (Vec<T>, Vec<T>) = waiting.into_iter().partition(is_named);
+        let (removed, kept): (Vec<T>, Vec<T>) = waiting.into_iter().partition(matches);
         lane.waiting = kept.into();
         let (org, is_empty) = (lane.org, lane.waiting.is_empty());
-        self.waiting -= named.len();
+        self.waiting -= removed.len();
         if let Some(queue) = self.by_org.get_mut(&org) {
-            queue.waiting -= named.len();
+            queue.waiting -= removed.len();
             if is_empty {
-                queue.turns.retain(|turn| *turn != endpoint);
+                queue.round_robin.retain(|other| *other != endpoint);
             }
-            if queue.turns.is_empty() {
-                self.turns.retain(|turn| *turn != org);
+            if queue.round_robin.is_empty() {
+                self.round_robin.retain(|other| *other != org);
             }
         }
         self.remove_if_idle(endpoint);
-        named
+        removed
     }
 
     fn remove_if_idle(&mut self, endpoint: EndpointId) {
@@ -315,19 +313,19 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Whether an organisation may take no more room.
+    /// Whether an organisation holds its share of the memory.
     fn has_its_share(&self, org: OrgId) -> bool {
         org_left(self.by_org.get(&org).map_or(0, |queue| queue.waiting), self.free()) == 0
     }
 
     fn push(&mut self, key: LaneKey, delivery: T) {
         let queue = self.by_org.entry(key.org).or_default();
-        if queue.turns.is_empty() {
-            self.turns.push_back(key.org);
+        if queue.round_robin.is_empty() {
+            self.round_robin.push_back(key.org);
         }
         let lane = self.by_endpoint.entry(key.endpoint).or_insert(Lane::new(key.org));
         if lane.waiting.is_empty() {
-            queue.turns.push_back(key.endpoint);
+            queue.round_robin.push_back(key.endpoint);
         }
         lane.waiting.push_back(delivery);
         queue.waiting += 1;
@@ -335,14 +333,14 @@ impl<T> Lanes<T> {
     }
 }
 
-/// What an organisation may still take of a thing of which `free` is left: until it holds four times
-/// what is then free, but one at least where it holds nothing.
+/// How much more an organisation may take of a resource of which `free` is left: until it holds four times
+/// what is then free, and at least one if it holds nothing.
 const fn org_left(held: usize, free: usize) -> usize {
     let left = (ORG_SHARE * free).saturating_sub(held).div_ceil(ORG_SHARE + 1);
     if held == 0 && free > 0 && left == 0 { 1 } else { left }
 }
 
-/// What one endpoint may hold of a thing of which `free` is left.
+/// How much one endpoint may hold of a resource of which `free` is left.
 const fn share(free: usize) -> usize {
     let half = free / 2;
     if half == 0 { 1 } else { half }
@@ -356,7 +354,7 @@ mod tests {
     use super::*;
 
     const LIMITS: LaneLimits = LaneLimits { capacity: 100, slots: 20 };
-    /// Under way to one endpoint at most, in these tests.
+    /// Maximum in flight to one endpoint in these tests.
     const LANE_SLOTS: usize = 4;
 
     fn endpoint(number: u128) -> EndpointId {
@@ -374,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_take_turns() {
+    fn endpoints_are_served_in_round_robin_order() {
         let mut lanes = Lanes::new(LIMITS);
         for (e, delivery) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1"), (2, "b2")] {
             lanes.offer(key(e), delivery).unwrap();
@@ -384,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoint_at_its_limit_is_passed_by_and_comes_back_when_a_slot_is_free() {
+    fn endpoint_at_its_limit_is_skipped_until_a_slot_is_free() {
         let mut lanes = Lanes::new(LIMITS);
         for delivery in 0..6 {
             lanes.offer(key(1), delivery).unwrap();
@@ -407,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn lane_that_was_passed_by_says_so_when_half_of_its_share_is_left() {
+    fn skipped_lane_runs_low_at_half_of_its_share() {
         let mut lanes = Lanes::new(LIMITS);
         while lanes.offer(key(1), ()).is_ok() {}
         assert_eq!(lanes.full(), [endpoint(1)]);
@@ -438,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn claim_takes_part_of_the_free_room_and_returns_what_it_did_not_fill() {
+    fn claim_reserves_part_of_the_free_capacity_and_returns_the_rest() {
         let mut lanes = Lanes::new(LIMITS);
         assert_eq!(lanes.reserve(1000), 50);
         assert_eq!(lanes.reserve(10), 10);
@@ -461,34 +459,34 @@ mod tests {
     }
 
     #[test]
-    fn lane_can_be_emptied_without_touching_the_others() {
+    fn clearing_a_lane_leaves_the_others() {
         let mut lanes = Lanes::new(LIMITS);
         for delivery in 0..3 {
             lanes.offer(key(1), delivery).unwrap();
             lanes.offer(key(2), delivery + 10).unwrap();
         }
         assert_eq!(next(&mut lanes), Some((1, 0)));
-        assert_eq!(lanes.empty(endpoint(1)), [1, 2]);
+        assert_eq!(lanes.clear(endpoint(1)), [1, 2]);
         assert_eq!(lanes.waiting(), 3);
         assert_eq!(next(&mut lanes), Some((2, 10)));
-        assert_eq!(lanes.empty_all(), [11, 12]);
+        assert_eq!(lanes.clear_all(), [11, 12]);
         assert_eq!((lanes.waiting(), lanes.in_flight(), next(&mut lanes)), (0, 2, None));
     }
 
     #[test]
-    fn what_is_named_leaves_its_lane_and_the_rest_keeps_its_turn() {
+    fn removing_matching_deliveries_keeps_round_robin_order() {
         let mut lanes = Lanes::new(LIMITS);
         for (e, delivery) in [(1, 1), (2, 2), (2, 3), (3, 4)] {
             lanes.offer(key(e), delivery).unwrap();
         }
-        assert_eq!(lanes.take_if(|delivery| [1, 2].contains(delivery)).len(), 2);
+        assert_eq!(lanes.remove_if(|delivery| [1, 2].contains(delivery)).len(), 2);
         assert_eq!(lanes.waiting(), 2);
         let order: Vec<_> = std::iter::from_fn(|| next(&mut lanes)).map(|(_, d)| d).collect();
         assert_eq!(order, [3, 4]);
     }
 
     #[test]
-    fn organisations_take_turns_and_inside_each_its_endpoints_do() {
+    fn organisations_are_served_in_round_robin_order_and_so_are_their_endpoints() {
         let mut lanes = Lanes::new(LIMITS);
         for e in [1, 2, 3, 1, 2, 3, 101, 101, 101] {
             lanes.offer(key(e), e).unwrap();
@@ -498,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn organisation_with_many_slow_endpoints_leaves_slots_and_room_to_the_next() {
+    fn organisation_with_many_slow_endpoints_leaves_slots_and_capacity_to_the_next() {
         let mut lanes = Lanes::new(LaneLimits { capacity: 1000, ..LIMITS });
         for e in 0..99 {
             lanes.offer(key(e), 0).unwrap();
@@ -512,8 +510,8 @@ mod tests {
 
         let mut lanes = Lanes::new(LIMITS);
         let all = (0..100).map(|e| (key(e % 99), e));
-        let room = lanes.reserve(50);
-        assert!(lanes.admit(room, all.clone().take(50)).is_empty());
+        let reserved = lanes.reserve(50);
+        assert!(lanes.admit(reserved, all.clone().take(50)).is_empty());
         let back = lanes.admit(0, all.skip(50));
         assert_eq!(back.len(), 20, "four fifths of the memory");
         assert_eq!(lanes.offer(key(1), 1), Err(1));
@@ -523,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_start_keeps_its_place_and_holds_up_no_other() {
+    fn delivery_that_may_not_start_keeps_its_position_and_delays_no_other() {
         let mut lanes = Lanes::new(LIMITS);
         for e in [1, 2, 101] {
             lanes.offer(key(e), e).unwrap();
@@ -545,8 +543,8 @@ mod tests {
         Claim(Vec<u128>),
         Next,
         Finish(usize),
-        Empty(u128),
-        Name(usize),
+        Clear(u128),
+        Remove(usize),
     }
 
     /// Three organisations of two endpoints each.
@@ -559,17 +557,17 @@ mod tests {
             1 => prop::collection::vec(endpoint(), 0..8).prop_map(LaneStep::Claim),
             6 => Just(LaneStep::Next),
             4 => any::<usize>().prop_map(LaneStep::Finish),
-            1 => endpoint().prop_map(LaneStep::Empty),
-            1 => (1..5_usize).prop_map(LaneStep::Name),
+            1 => endpoint().prop_map(LaneStep::Clear),
+            1 => (1..5_usize).prop_map(LaneStep::Remove),
         ];
         prop::collection::vec(step, 0..200)
     }
 
-    /// Counts how often one was served while another could have been: more than once is overtaking.
+    /// Detects overtaking: one served twice while another could have been served.
     #[derive(Default)]
-    struct Turns(HashMap<u128, Vec<u128>>);
+    struct RoundRobin(HashMap<u128, Vec<u128>>);
 
-    impl Turns {
+    impl RoundRobin {
         fn served(&mut self, who: u128, could_be_served: impl Fn(u128) -> bool) -> Option<u128> {
             self.0.entry(who).or_default();
             let mut overtaken = None;
@@ -589,13 +587,13 @@ mod tests {
     proptest! {
         /// Against the plainest model: a list of what waits and a list of what is in flight.
         #[test]
-        fn bounds_order_and_turns_hold_whatever_happens(
+        fn bounds_order_and_round_robin_hold_for_any_steps(
             steps in steps(), capacity in 1..40_usize, slots in 1..10_usize, lane_slots in 1..5_usize,
         ) {
             let mut lanes = Lanes::new(LaneLimits { capacity, slots });
             let mut waiting: Vec<(u128, usize)> = Vec::new();
             let mut in_flight: Vec<u128> = Vec::new();
-            let (mut endpoint_turns, mut org_turns) = (Turns::default(), Turns::default());
+            let (mut endpoint_turns, mut org_turns) = (RoundRobin::default(), RoundRobin::default());
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     LaneStep::Offer(e) => match lanes.offer(key(e), number) {
@@ -607,11 +605,11 @@ mod tests {
                         }
                     },
                     LaneStep::Claim(endpoints) => {
-                        let room = lanes.reserve(endpoints.len());
-                        let claimed = endpoints[..room].iter().map(|e| (*e, number * 10));
+                        let reserved = lanes.reserve(endpoints.len());
+                        let claimed = endpoints[..reserved].iter().map(|e| (*e, number * 10));
                         let claimed: Vec<_> =
                             claimed.enumerate().map(|(n, (e, d))| (e, d + n)).collect();
-                        let back = lanes.admit(room, claimed.iter().map(|(e, d)| (key(*e), *d)));
+                        let back = lanes.admit(reserved, claimed.iter().map(|(e, d)| (key(*e), *d)));
                         waiting.extend(claimed.iter().filter(|(_, d)| !back.contains(d)));
                     }
                     LaneStep::Next => {
@@ -629,8 +627,8 @@ mod tests {
                         prop_assert!(first.is_some(), "out of nothing");
                         let (_, expected) = waiting.remove(first.unwrap_or(0));
                         prop_assert_eq!(delivery, expected, "in order within its lane");
-                        // Nobody is served twice while another waits with nothing in flight: no
-                        // organisation, and inside one no endpoint.
+                        // None is served twice while another waits with nothing in flight, neither an
+                        // organisation nor an endpoint within one.
                         let waits = |o: u128| waiting.iter().any(|(w, _)| w / 100 == o);
                         let could = |o: u128| waits(o) && org_idle(o);
                         prop_assert_eq!(org_turns.served(e / 100, could), None);
@@ -644,21 +642,21 @@ mod tests {
                         lanes.finish(key(e));
                     }
                     LaneStep::Finish(_) => {}
-                    LaneStep::Empty(e) => {
-                        let out = lanes.empty(endpoint(e));
+                    LaneStep::Clear(e) => {
+                        let out = lanes.clear(endpoint(e));
                         let expected = waiting.iter().filter(|(w, _)| *w == e).count();
                         prop_assert_eq!(out.len(), expected);
                         waiting.retain(|(w, _)| *w != e);
-                        // Who comes back queues up again.
-                        (endpoint_turns, org_turns) = (Turns::default(), Turns::default());
+                        // Lanes that come back start a new round.
+                        (endpoint_turns, org_turns) = (RoundRobin::default(), RoundRobin::default());
                     }
-                    LaneStep::Name(divisor) => {
-                        let named = |delivery: &usize| delivery.is_multiple_of(divisor);
-                        let out = lanes.take_if(named).len();
+                    LaneStep::Remove(divisor) => {
+                        let matches = |delivery: &usize| delivery.is_multiple_of(divisor);
+                        let out = lanes.remove_if(matches).len();
                         let before = waiting.len();
-                        waiting.retain(|(_, delivery)| !named(delivery));
+                        waiting.retain(|(_, delivery)| !matches(delivery));
                         prop_assert_eq!(out, before - waiting.len());
-                        (endpoint_turns, org_turns) = (Turns::default(), Turns::default());
+                        (endpoint_turns, org_turns) = (RoundRobin::default(), RoundRobin::default());
                     }
                 }
                 for e in ENDPOINTS {

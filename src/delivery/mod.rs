@@ -1,85 +1,89 @@
 //! Delivery: from leased deliveries to recorded outcomes.
 //!
-//! # Dramatis personae
-//! - An [`Event`](crate::domain::Event) happened; an [`Endpoint`](crate::domain::Endpoint) wants to
-//!   hear of it; the [`Delivery`](crate::domain::Delivery) is the one on its way to the other.
-//! - The **dispatcher** holds leased deliveries in **lanes**, one for each endpoint, and starts them in turn.
-//! - The **gates** say what each endpoint lets through: its **breaker**, its **pace**, its concurrency.
-//! - The **control** is the line to the dispatcher: what to let go of, and whether it works.
-//! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** make
-//!   of the event, the **guard** watches where it goes, **retry** decides what follows.
-//! - The **recorder** brings outcomes to the store, many at a time.
-//! - The **vitals** tell probes that the dispatcher goes round and that something gets on.
+//! # Parts
+//! - An [`Event`](crate::domain::Event) happened; an [`Endpoint`](crate::domain::Endpoint) subscribes to it;
+//!   a [`Delivery`](crate::domain::Delivery) is one event on its way to one endpoint.
+//! - The **dispatcher** keeps leased deliveries in **lanes**, one per endpoint, and starts attempts in
+//!   round-robin order. The **claimer** leases due deliveries from the store for it.
+//! - The **throttles** decide per endpoint what may start: **circuit breaker**, **rate limit**, concurrency.
+//! - The **hand-off** receives deliveries that the ingest workers have leased already.
+//! - The **handle** evicts deliveries from memory and publishes which endpoints are backpressured.
+//! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** build, the
+//!   **SSRF guard** checks the destination, the **retry policy** decides what follows.
+//! - The **recorder** writes outcomes to the store in batches.
+//! - The **health** heartbeats show that the dispatcher runs and that something makes progress.
 //!
-//! # The way of one delivery
+//! # The path of one delivery
 //! ```text
-//! ingest ── hand-over ──┐                        ┌─ 2xx                 delivered
-//!                       ├─ lane ─ slot ─ attempt ┼─ failed, waits left   due again at T
-//! store ─── claim ──────┘                        └─ 410, or none left    dead letter
+//! ingest ── hand-off ──┐                        ┌─ 2xx                    delivered
+//!                      ├─ lane ─ slot ─ attempt ┼─ failed, attempts left  due again at T
+//! store ─── claim ─────┘                        └─ 410, or none left      dead letter
 //! ```
-//! A delivery comes in leased, either straight from the worker that planned it or by a claim of what is
-//! due: retries, what found no room at first, what another instance let lapse. Claims run at every
-//! poll, at every wake, and on and on while they come back full. Deliveries handed over are started
-//! without a query; claims are the guarantee.
+//! A delivery arrives leased, either by a hand-off from the ingest worker that created it, or by a claim of
+//! what is due: retries, deliveries that had no room at first, and leases that another server let lapse.
+//! Claims run at every poll and every wake, and back to back while they come back full. Hand-offs save a
+//! query; claims are the guarantee.
 //!
-//! # Turns
-//! Organisations take turns, and inside each its endpoints (`lanes.rs`). An endpoint whose lane has its
-//! share, or whose breaker is open, is left out of the claims. What is handed over comes by two ways, so
-//! that deliveries for an organisation with few events wait behind nobody's thousands, and what is for a full
-//! lane is held for a moment (`inbox.rs`). While a lane does not get on, or a breaker is open, what is planned
-//! is not leased.
+//! # Fairness
+//! Organisations are served in round-robin order, and within each its endpoints (`lanes.rs`). Claims skip an
+//! endpoint whose lane has its share or whose breaker is open. Hand-offs use two channels, so that an
+//! organisation with few events does not queue behind another one's thousands, and the head of the bulk
+//! channel is held for a moment if its lane is full (`handoff.rs`). While a lane makes no progress or a
+//! breaker is open, new deliveries to the endpoint are not leased but stay in the store.
 //!
 //! # Breaker and schedule
-//! The schedule says when an attempt may be made at the earliest; an open breaker may put it off, to
-//! the end of its pause. Then one delivery is the probe, an attempt like any other; if it succeeds, all
-//! that waited is claimed at once. What waits under an open breaker is in the store, due, and counts no
-//! attempt. The longest pause bounds how long a receiver that works again goes unnoticed.
+//! The retry schedule says when the next attempt is due; an open breaker may delay it to the end of its
+//! pause. Then one delivery is the probe, an ordinary attempt. If it succeeds, everything that waited is
+//! claimed at once. Deliveries that wait for a breaker are in the store, due, and count no attempt. The
+//! longest pause bounds how late a recovered receiver is noticed.
 //!
 //! # Order
-//! Ordered deliveries are never planned leased. A claim takes the oldest one of an endpoint and none
-//! while another is in flight, so the next follows when the outcome is recorded, which wakes the
-//! dispatcher. Ingest stores the events of organisations with ordered endpoints in the order they
-//! were accepted, so what a claim sees is complete as far as it goes. A breaker, a disabled
-//! endpoint and a retry's wait hold the head up, and so all that is behind it.
+//! Deliveries to ordered endpoints are never handed off. A claim takes the oldest one of an endpoint, and none
+//! while another is in flight. The next follows when the outcome is recorded, which wakes the dispatcher.
+//! Ingest stores the events of organisations with ordered endpoints in the order of acceptance, so a claim
+//! never misses an older one. A breaker, a disabled endpoint and a retry's wait block the head of line, and
+//! so everything behind it.
 //!
 //! # Leases
-//! A lease is the sole right to attempt a delivery for some minutes ([`lease_span`]). It keeps two
-//! instances from doing the same work, and it ends by itself when its holder dies. It is longer than
-//! anything waits in memory as a rule; what waited longer is not started (an attempt must end within its
-//! lease) but forgotten, and claimed again when the lease has lapsed. Each lease has a token, and an
-//! outcome counts only under the token its row still carries. So a receiver may get a webhook
-//! twice, with one `webhook-id`, but a stalled holder cannot undo what a later one recorded. A
-//! server that starts again lets go at once of what it held when it died; other servers wait for the
-//! leases to lapse.
+//! A lease is the exclusive right to attempt a delivery for some minutes ([`lease_span`]). It keeps two
+//! servers from attempting the same delivery, and lapses by itself when its holder dies. It usually outlasts
+//! the time that deliveries wait in memory. A delivery that waited longer is dropped instead of started,
+//! since an attempt must end within its lease, and is claimed again once the lease has lapsed. Each lease has
+//! a fencing token, and an outcome counts only while its row still has that token. So a receiver may get a
+//! webhook twice, with one `webhook-id`, but a stalled holder cannot overwrite what a later one recorded. A
+//! restarted server releases the leases of its previous run at once; other servers wait for them to lapse.
 //!
 //! # Secrets
-//! An attempt is signed by every secret in use when it starts, as far as its endpoint was known when
-//! the lease was taken. So a rotation takes effect with the next lease: at once for what is claimed or
-//! planned from then on, and within [`lease_span`] for what waits in memory, which the old secret signs
-//! alone. Its receiver takes that, or refuses it and gets the retry, which is signed by both. A secret
-//! that cannot be read fails the attempt: nothing is sent unsigned.
+//! An attempt is signed with every secret that is active when it starts, as the endpoint was known when the
+//! lease was taken. So a rotation takes effect with the next lease: at once for new leases, and within
+//! [`lease_span`] for deliveries that wait in memory, which are signed with the old secret alone. A receiver
+//! accepts that, or rejects it and gets the retry, which is signed with both. If a secret cannot be
+//! decrypted, the attempt fails: nothing is sent unsigned.
 //!
 //! # Suspensions
-//! Endpoints of a suspended organisation are disabled in the store, which parks their deliveries. What
-//! waits in memory is handed back when its turn comes (`paused`), and uses up no attempt.
+//! The endpoints of a suspended organisation are disabled in the store, which parks their deliveries.
+//! Deliveries that wait in memory are released instead of started (`suspended_orgs.rs`), and no attempt is
+//! counted.
 //!
 //! # Failure
-//! - A receiver that is slow or down costs its own endpoint: it holds at most its slots and its
-//!   share of the memory (`lanes.rs`), and the others are served in turn.
-//! - A store outage stops claims, then recording, then, as outcomes fill their queue, sending.
-//! - Soft stop: no more claims; what was not started is handed back, due at once; attempts in flight
-//!   end; outcomes are recorded; then the tasks end. Hard stop, or a crash: leases lapse.
+//! - A slow or failing receiver affects its own endpoint only: it holds at most its slots and its share of
+//!   the memory (`lanes.rs`), and the others are served as usual.
+//! - A store outage stops claims, then recording, and, as outcomes fill their queue, sending.
+//! - Graceful shutdown: no more claims; deliveries that were not started are released, due at once; attempts
+//!   in flight end; outcomes are recorded; then the tasks end. Forced shutdown or crash: leases lapse.
 //!
 //! **Invariant:** a delivery leaves memory only with its outcome in the store, or with its lease left to
 //! lapse. Nothing is acknowledged to anyone before.
 //!
-//! **Invariant:** memory is bounded: `DELIVERY_QUEUE_CAPACITY` deliveries, `DELIVERY_CONCURRENCY`
-//! attempts among them, and a fixed queue of outcomes.
+//! **Invariant:** memory is bounded: `DELIVERY_QUEUE_CAPACITY` deliveries, including `DELIVERY_CONCURRENCY`
+//! attempts, and a fixed queue of outcomes.
 
 mod attempt;
 mod breaker;
+mod claimer;
 mod dispatcher;
 mod endpoint_rate;
+mod evictions;
 mod failure;
 mod handle;
 mod handoff;
@@ -110,7 +114,9 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
 use attempt::Attempter;
-use dispatcher::{Claims, Dispatcher, DispatcherOptions, Evictions};
+use claimer::Claimer;
+use dispatcher::{Dispatcher, DispatcherOptions};
+use evictions::Evictions;
 use lanes::{LaneLimits, Lanes};
 use recorder::{QUEUE_OUTCOMES, Recorder};
 use sender::{Sender, SenderOptions};
@@ -124,10 +130,10 @@ pub use signer::{Verifier, sign};
 pub use ssrf_guard::SsrfGuard;
 pub use suspended_orgs::SuspendedOrgs;
 
-/// Why delivery cannot start.
+/// Why the delivery service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// The HTTP client cannot be set up, say because the system has no root certificates.
+    /// The HTTP client cannot be set up, for example because the system has no root certificates.
     #[error("cannot set up the webhook client: {0:?}")]
     Client(#[from] reqwest::Error),
     /// `WEBHOOK_CA_FILE` cannot be used.
@@ -135,20 +141,20 @@ pub enum DeliveryError {
     Authorities {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
 }
 
-/// How long deliveries are leased for: `DELIVERY_LEASE`, or four attempts' time where that is longer.
-/// Whoever leases deliveries to hand them over leases them for this long.
+/// How long deliveries are leased, by claims and for hand-offs: `DELIVERY_LEASE`, but at least the time of
+/// four attempts.
 pub fn lease_span(config: &DeliveryConfig) -> Duration {
     config.delivery_lease.max(config.delivery_timeout * 4)
 }
 
-/// The channels over which leased deliveries are handed to the dispatcher, and the end it has.
+/// Both ends of the channels over which leased deliveries are handed to the dispatcher.
 ///
-/// They hold half of `DELIVERY_QUEUE_CAPACITY` (the lanes hold the other half), and two at least.
+/// Their capacity is half of `DELIVERY_QUEUE_CAPACITY`, and at least two; the lanes have the other half.
 pub fn handoff(config: &DeliveryConfig) -> (HandoffSenders, HandoffReceiver) {
     HandoffReceiver::with_capacity(config.delivery_queue_capacity as usize / 2)
 }
@@ -166,6 +172,18 @@ pub struct DeliveryInputs {
     pub suspended: SuspendedOrgs,
     /// Resolves the names of receivers.
     pub resolver: Arc<dyn DnsResolver>,
+}
+
+impl DeliveryInputs {
+    /// Inputs that resolve names as the operating system does.
+    pub fn new(
+        handoff: HandoffReceiver,
+        wake: Wake,
+        instance: InstanceId,
+        suspended: SuspendedOrgs,
+    ) -> Self {
+        Self { handoff, wake, instance, suspended, resolver: Arc::new(SystemResolver) }
+    }
 }
 
 /// What [`start`] returns.
@@ -209,11 +227,11 @@ impl DeliveryService {
         inputs: DeliveryInputs,
     ) -> Result<Self, DeliveryError> {
         let DeliveryInputs { handoff, wake, instance, suspended, resolver } = inputs;
-        let options = options(config, instance);
+        let options = options(config);
         let sending = SenderOptions {
             connect_timeout: config.delivery_connect_timeout,
             timeout: config.delivery_timeout,
-            // One host may serve the endpoints of many tenants, all the attempts in flight among them.
+            // One host may serve the endpoints of many tenants, with all attempts in flight.
             idle_per_host: options.limits.slots,
         };
         let authorities =
@@ -234,7 +252,7 @@ impl DeliveryService {
         };
         let dispatcher = Dispatcher {
             options,
-            store,
+            claimer: Claimer::new(store, instance, options.lease),
             clock,
             metrics,
             attempter: Arc::new(attempter),
@@ -242,12 +260,11 @@ impl DeliveryService {
             suspended,
             handoff,
             lanes: Lanes::new(options.limits),
-            claims: Claims::default(),
             throttles: EndpointThrottles::new(config.endpoint_concurrency as usize),
-            wait: None,
+            rate_limited_until: None,
             handle: DeliveryHandle::new(),
             evictions: Evictions::default(),
-            steps: JoinSet::new(),
+            tasks: JoinSet::new(),
             health,
         };
         Ok(Self { dispatcher, recorder })
@@ -258,16 +275,16 @@ impl DeliveryService {
         self.dispatcher.handle.clone()
     }
 
-    /// Runs until the soft stop.
+    /// Runs until the graceful shutdown.
     pub fn start(self, lifecycle: &Lifecycle) {
         let shutdown: Shutdown = lifecycle.shutdown();
         lifecycle.spawn("delivery dispatcher", self.dispatcher.run(shutdown));
-        // Ends when the dispatcher and the last attempt are gone, and with them all senders.
+        // Ends when the dispatcher and the last attempt have ended, and so every sender is dropped.
         lifecycle.spawn("delivery recorder", self.recorder.run());
     }
 
-    /// Claims once what is due, attempts it and what was handed over, records every outcome, and
-    /// returns how many were attempted. For tests, which have their own clock.
+    /// Claims once, attempts everything claimed and handed off, records every outcome, and returns the number
+    /// of attempts. For tests, which set the clock.
     pub async fn run_once(&mut self) -> Result<usize, StoreError> {
         let Self { dispatcher, recorder } = self;
         let mut pass = pin!(dispatcher.run_once());
@@ -282,16 +299,15 @@ impl DeliveryService {
     }
 }
 
-fn options(config: &DeliveryConfig, instance: InstanceId) -> DispatcherOptions {
+fn options(config: &DeliveryConfig) -> DispatcherOptions {
     let capacity = config.delivery_queue_capacity as usize;
     DispatcherOptions {
         limits: LaneLimits {
-            // What `handoff` leaves.
+            // The part that `handoff` leaves.
             capacity: capacity.div_ceil(2),
             slots: config.delivery_concurrency as usize,
         },
         timeout: config.delivery_timeout,
-        instance,
         lease: lease_span(config),
         poll_interval: config.delivery_poll_interval,
     }

@@ -1,14 +1,15 @@
-//! Records what became of deliveries, many in one call: a commit costs the store about as much for
-//! three hundred outcomes as for one.
+//! The recorder: writes outcomes to the store in batches.
+//!
+//! A commit costs the store about as much for three hundred outcomes as for one.
 //!
 //! # Failure
-//! - While the store is unavailable the recorder keeps what it has and tries again, ever more slowly.
-//!   Its channel fills, attempts that have ended wait at it and keep their slots, and so no new ones
-//!   start: an outage stops sending instead of piling up memory.
-//! - A batch that the store refuses is halved until the outcome at fault stands alone. That one is
-//!   logged and let go; its lease lapses and the delivery is attempted again.
+//! - While the store is unavailable, the recorder keeps its batch and retries with exponential backoff. Its
+//!   queue fills, finished attempts wait for it and keep their slots, and no new attempts start: an outage
+//!   stops sending instead of filling the memory.
+//! - A batch that the store rejects is halved until the outcome at fault is alone. That outcome is logged
+//!   and dropped; its lease lapses and the delivery is attempted again.
 //!
-//! Either way an outcome is lost only together with its lease, which keeps delivery at least once.
+//! In both cases an outcome is lost only together with its lease, which keeps delivery at least once.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -19,39 +20,41 @@ use crate::domain::Outcome;
 use crate::runtime::{Heartbeat, Wake};
 use crate::store::{Store, StoreError};
 
-/// Outcomes in one call at most.
+/// Maximum outcomes per call.
 const BATCH_OUTCOMES_MAX: usize = 512;
-/// Outcomes that wait for the recorder at most. Attempts that end meanwhile wait in their slots.
+/// Capacity of the recorder's queue. While it is full, finished attempts keep their slots.
 pub(super) const QUEUE_OUTCOMES: usize = 1024;
-/// How long the first outcome of a batch waits for others, unless the next delivery to an ordered endpoint
-/// waits for one of them: little beside a retry's wait, and enough to keep a busy store from committing
-/// for every few of them.
-const GATHER_TIME: Duration = Duration::from_millis(10);
-/// The wait after the first call that failed; it doubles from there on.
+/// How long the first outcome of a batch waits for others, unless an ordered endpoint's next delivery waits
+/// for one of them. Short compared with a retry's wait, and long enough to keep a busy store from committing
+/// for every few outcomes.
+const LINGER: Duration = Duration::from_millis(10);
+/// The wait after the first failed call; it doubles from then on.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between calls.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// One outcome on its way to the store.
+/// An outcome to record.
 #[derive(Debug)]
 pub(super) struct OutcomeReport {
-    /// What to record.
+    /// The outcome.
     pub(super) outcome: Outcome,
-    /// Whether the next delivery to its endpoint waits for this one.
+    /// Whether the endpoint is ordered, so that its next delivery waits for this outcome.
     pub(super) ordered: bool,
 }
 
-/// Takes reports off their channel and brings them to the store.
+/// Receives outcomes and records them.
 pub(super) struct Recorder {
     store: Store,
     reports: mpsc::Receiver<OutcomeReport>,
-    gathered: Vec<OutcomeReport>,
-    // What is being recorded. Kept here, so that a call that is cancelled and made again goes on with it.
+    /// Received and not yet being recorded.
+    received: Vec<OutcomeReport>,
+    /// Being recorded. Kept here, so that a cancelled call continues with them when it is repeated.
     outcomes: Vec<Outcome>,
+    /// Whether one of them is of an ordered endpoint.
     ordered: bool,
-    /// Tells that an ordered endpoint's next delivery may be claimed.
+    /// Wakes the dispatcher when an ordered endpoint's next delivery may be claimed.
     wake: Wake,
-    /// Beats when the store has taken outcomes.
+    /// Beats when the store has recorded outcomes.
     progress: Heartbeat,
 }
 
@@ -62,63 +65,63 @@ impl Recorder {
         wake: Wake,
         progress: Heartbeat,
     ) -> Self {
-        let gathered = Vec::with_capacity(BATCH_OUTCOMES_MAX);
-        Self { store, reports, gathered, outcomes: Vec::new(), ordered: false, wake, progress }
+        let received = Vec::with_capacity(BATCH_OUTCOMES_MAX);
+        Self { store, reports, received, outcomes: Vec::new(), ordered: false, wake, progress }
     }
 
-    /// Records until every sender is gone and all they sent is recorded.
+    /// Runs until every sender is dropped and all outcomes are recorded.
     pub(super) async fn run(mut self) {
         while self.run_once().await {}
     }
 
-    /// Records one batch, waiting for its first outcome. `false` when there will be none any more.
+    /// Waits for an outcome and records one batch. `false` if every sender is dropped.
     pub(super) async fn run_once(&mut self) -> bool {
-        let open = self.gather().await;
+        let open = self.receive().await;
         self.record().await;
         open
     }
 
-    /// Records what has been sent so far, without waiting for more.
+    /// Records everything that was sent so far, without waiting for more.
     pub(super) async fn flush(&mut self) {
         self.record().await;
         while let Ok(report) = self.reports.try_recv() {
-            self.gathered.push(report);
-            while self.gathered.len() < BATCH_OUTCOMES_MAX
+            self.received.push(report);
+            while self.received.len() < BATCH_OUTCOMES_MAX
                 && let Ok(report) = self.reports.try_recv()
             {
-                self.gathered.push(report);
+                self.received.push(report);
             }
             self.record().await;
         }
     }
 
-    async fn gather(&mut self) -> bool {
-        if self.gathered.is_empty() && self.outcomes.is_empty() {
-            let received = self.reports.recv_many(&mut self.gathered, BATCH_OUTCOMES_MAX).await;
-            if received == 0 {
+    async fn receive(&mut self) -> bool {
+        if self.received.is_empty() && self.outcomes.is_empty() {
+            let count = self.reports.recv_many(&mut self.received, BATCH_OUTCOMES_MAX).await;
+            if count == 0 {
                 return false;
             }
         }
-        let Self { reports, gathered, .. } = self;
+        let Self { reports, received, .. } = self;
         let fill = async {
-            let mut seen = 0;
-            while gathered.len() < BATCH_OUTCOMES_MAX
-                && !gathered.iter().skip(seen).any(|report| report.ordered)
+            let mut checked = 0;
+            while received.len() < BATCH_OUTCOMES_MAX
+                && !received.iter().skip(checked).any(|report| report.ordered)
             {
-                seen = gathered.len();
-                let room = BATCH_OUTCOMES_MAX - gathered.len();
-                if reports.recv_many(gathered, room).await == 0 {
+                checked = received.len();
+                let free = BATCH_OUTCOMES_MAX - received.len();
+                if reports.recv_many(received, free).await == 0 {
                     break;
                 }
             }
         };
-        // Whether it filled up or the time is over: what is there is recorded.
-        let _ = tokio::time::timeout(GATHER_TIME, fill).await;
+        // Full or not: the batch is recorded now.
+        let _ = tokio::time::timeout(LINGER, fill).await;
         true
     }
 
     async fn record(&mut self) {
-        for report in self.gathered.drain(..) {
+        for report in self.received.drain(..) {
             self.ordered |= report.ordered;
             self.outcomes.push(report.outcome);
         }
@@ -137,13 +140,13 @@ impl Recorder {
                     let stale = outcomes.len() - counted;
                     tracing::debug!(
                         stale,
-                        "outcomes of lost leases and cancelled deliveries ignored"
+                        "ignored outcomes of lapsed leases and cancelled deliveries"
                     );
                 }
                 (Ok(_), _) => {}
                 (Err(error), [outcome]) => {
                     tracing::error!(org = %outcome.org_id, delivery = %outcome.delivery_id, %error,
-                        "an outcome cannot be recorded; the delivery will be attempted again");
+                        "cannot record an outcome; the delivery will be attempted again");
                 }
                 (Err(_), _) => {
                     let (first, second) = outcomes.split_at(outcomes.len() / 2);
@@ -167,7 +170,7 @@ impl Recorder {
     }
 }
 
-/// The waits between calls to a store that is unavailable. Only the hard stop cuts them short.
+/// The waits between calls while the store is unavailable. Only a forced shutdown interrupts them.
 struct Backoff(Duration);
 
 impl Backoff {
@@ -177,7 +180,7 @@ impl Backoff {
 
     async fn wait(&mut self, error: &impl Display) {
         if self.0 == BACKOFF_FIRST {
-            tracing::warn!(%error, "outcomes wait: the store is unavailable");
+            tracing::warn!(%error, "cannot record outcomes, retrying; the store is unavailable");
         }
         tokio::time::sleep(self.0).await;
         self.0 = (self.0 * 2).min(BACKOFF_MAX);

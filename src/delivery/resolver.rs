@@ -1,4 +1,4 @@
-//! Looks names up for the HTTP client and hands on only what the guard lets pass.
+//! The DNS resolver of the HTTP client: resolves host names and checks every address with the SSRF guard.
 
 use std::fmt::Debug;
 use std::io;
@@ -10,17 +10,17 @@ use tokio::sync::Semaphore;
 
 use super::ssrf_guard::SsrfGuard;
 
-/// Name look-ups in flight at most. They block a thread each, of a pool that hashing and other
-/// parts need too, for as long as a tenant's name server chooses.
+/// Maximum look-ups in flight. Each blocks a thread of the pool that key hashing uses too, for as long as a
+/// tenant's name server takes.
 const LOOKUPS_MAX: usize = 128;
 
-/// Where names are looked up. Called on a thread that may block.
+/// Resolves host names. Called on a thread that may block.
 pub trait DnsResolver: Debug + Send + Sync {
-    /// The addresses of a name; their ports say nothing.
+    /// The addresses of a name; their ports are ignored.
     fn addresses(&self, name: &str) -> io::Result<Vec<SocketAddr>>;
 }
 
-/// Looks names up as every program of this system does.
+/// Resolves names as the operating system does.
 #[derive(Debug)]
 pub struct SystemResolver;
 
@@ -30,7 +30,7 @@ impl DnsResolver for SystemResolver {
     }
 }
 
-/// The HTTP client's resolver.
+/// The HTTP client's resolver: a [`DnsResolver`] whose answers the guard checks.
 #[derive(Clone, Debug)]
 pub(super) struct GuardedResolver {
     guard: SsrfGuard,
@@ -49,8 +49,8 @@ impl Resolve for GuardedResolver {
         let Self { guard, resolver, lookups } = self.clone();
         Box::pin(async move {
             let permit = lookups.acquire_owned().await?;
-            // Tokio's own `lookup_host` cannot hold the permit for as long as the thread is blocked,
-            // which is longer than this future when the attempt times out.
+            // Tokio's `lookup_host` would drop the permit with this future, when the attempt times out, while
+            // its thread is still blocked.
             let lookup = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
                 resolver.addresses(name.as_str())
@@ -72,7 +72,7 @@ mod tests {
     use super::super::ssrf_guard::SsrfRefusal;
     use super::*;
 
-    /// Answers one look-up after the other.
+    /// Scripted answers, one per look-up.
     #[derive(Debug)]
     struct Script(Mutex<VecDeque<&'static [&'static str]>>);
 
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_look_up_is_checked_however_the_last_one_went() {
+    async fn every_lookup_is_checked_regardless_of_earlier_answers() {
         let script: [&[&str]; 6] = [
             &["1.1.1.1"],
             &["127.0.0.1"],
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn name_of_this_machine_is_refused_unless_private_endpoints_are_allowed() {
+    async fn localhost_is_refused_unless_private_endpoints_are_allowed() {
         let of_this_machine = async |allow_private_endpoints: bool| {
             let config = DestinationConfig { allow_private_endpoints, ..Default::default() };
             let resolver = GuardedResolver::new(SsrfGuard::new(&config), Arc::new(SystemResolver));

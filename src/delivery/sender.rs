@@ -1,15 +1,14 @@
-//! Sends one webhook and reads the answer, as far as anybody wants it.
+//! The sender: posts one webhook and reads the start of the response.
 //!
 //! # One attempt, one request
-//! The client follows no redirect and repeats no request. One thing it does by itself: a request for
-//! which it had picked an idle connection that turns out to be closed, before a byte of it was written,
-//! goes to another connection. Nothing was sent, so nothing was attempted; a request that was written is
-//! never written again, and its failure is the attempt's.
+//! The client follows no redirects and repeats no requests. There is one exception: if an idle connection
+//! turns out to be closed before a byte of the request was written, the client uses another connection.
+//! Nothing was sent, so nothing was attempted. A request that was written is never written again; its failure
+//! is the attempt's.
 //!
 //! # Bounds
-//! Of an answer 64 KiB of body are read at most, and what HTTP/2 may send ahead is little more. A
-//! longer answer is judged by its status, and its connection is dropped. Idle connections are closed
-//! after half a minute.
+//! At most 64 KiB of a response body are read, and HTTP/2 flow control allows little more. A longer response
+//! is judged by its status, and its connection is closed. Idle connections are closed after 30 seconds.
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -29,17 +28,17 @@ use super::retry::{ResponseSummary, is_success};
 use super::ssrf_guard::SsrfGuard;
 use super::webhook;
 
-/// Bytes of an answer that are kept.
+/// Maximum bytes of a response body that are stored.
 const EXCERPT_BYTES_MAX: usize = 1024;
-/// Bytes of an answer that are read, so that its connection can be used again. A longer answer costs
-/// less to cut off, connection and all, than to read.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// What a receiver may send ahead on HTTP/2 before any of it is read, for one answer and for all on one
-/// connection.
+/// Maximum bytes of a response body that are read so that the connection can be reused. Closing the
+/// connection costs less than reading a longer body.
+const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// HTTP/2 flow-control windows, per stream and per connection: how much a receiver may send before it is
+/// read.
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// An idle connection is closed after this: many receivers close theirs after a minute, and a request
-/// on a connection that is just being closed is a failed attempt.
+/// How long idle connections are kept. Many receivers close theirs after a minute, and a request on a
+/// connection that is just being closed is a failed attempt.
 const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(30);
 
 /// Sends webhooks. Clones share their connections.
@@ -53,36 +52,36 @@ pub(super) struct Sender {
 /// How webhooks are sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SenderOptions {
-    /// A connection is there by then, TLS included.
+    /// Connect timeout, TLS handshake included.
     pub(super) connect_timeout: Duration,
-    /// An attempt has ended by then, whatever the receiver does.
+    /// Timeout of the whole attempt.
     pub(super) timeout: Duration,
-    /// Idle connections kept open to one host at most.
+    /// Maximum idle connections per host.
     pub(super) idle_per_host: usize,
 }
 
-/// What came of sending.
+/// The result of sending a webhook.
 #[derive(Debug)]
 pub(super) struct SendResult {
-    /// The HTTP status; `None` when there was no answer.
+    /// The HTTP status; `None` without a response.
     pub(super) status: Option<u16>,
-    /// What it failed at; `None` when it succeeded.
+    /// Why it failed; `None` if it succeeded.
     pub(super) failure: Option<Failure>,
-    /// The start of the answer's body; `None` when that was empty or was not read.
+    /// The start of the response body; `None` if it is empty or was not read.
     pub(super) excerpt: Option<String>,
     retry_after: Option<String>,
 }
 
 impl SendResult {
-    /// What the decision about the next attempt is taken from.
-    pub(super) fn reply(&self) -> ResponseSummary<'_> {
+    /// The parts of the response that the retry policy looks at.
+    pub(super) fn response(&self) -> ResponseSummary<'_> {
         ResponseSummary { status: self.status, retry_after: self.retry_after.as_deref() }
     }
 }
 
 impl Sender {
-    /// A sender that goes where `guard` lets it, which resolves names with `resolver`, and trusts what the
-    /// system trusts and `authorities` besides.
+    /// A sender that connects where `guard` allows, resolves names with `resolver`, and trusts the system's
+    /// certificate authorities plus `authorities`.
     ///
     /// # Errors
     /// When TLS cannot be set up, say because the system has no root certificates.
@@ -92,7 +91,7 @@ impl Sender {
         options: SenderOptions,
         authorities: Vec<Certificate>,
     ) -> Result<Self, reqwest::Error> {
-        // Fails when another part, or another instance in a test, was here before: just as good.
+        // Fails if a provider is installed already, which is just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .dns_resolver(GuardedResolver::new(guard.clone(), resolver))
@@ -110,15 +109,15 @@ impl Sender {
         Ok(Self { client, guard, options })
     }
 
-    /// Makes one attempt, which counts as started at `at`. One that panics has failed like any other: what is
-    /// wrong with one delivery must not end the process, and every one after it that makes the same attempt.
+    /// Makes one attempt, signed with the time `at`. A panic is a failed attempt: one bad delivery must not end
+    /// the process, nor every process that attempts it again.
     pub(super) async fn send(&self, delivery: &LeasedDelivery, at: Timestamp) -> SendResult {
-        let answer = async { Ok(read(self.request(delivery, at).await?).await) };
-        contained(answer).await.unwrap_or_else(|failure| {
+        let sent = async { Ok(read(self.request(delivery, at).await?).await) };
+        catch_panic(sent).await.unwrap_or_else(|failure| {
             if matches!(failure.class, ErrorClass::Signing | ErrorClass::Internal) {
                 let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
                 let (id, error) = (delivery.id, failure.text.as_str());
-                tracing::error!(%org, %endpoint, delivery = %id, error, "a webhook cannot be made");
+                tracing::error!(%org, %endpoint, delivery = %id, error, "cannot build a webhook request");
             }
             SendResult { status: None, failure: Some(failure), excerpt: None, retry_after: None }
         })
@@ -137,21 +136,21 @@ impl Sender {
     }
 }
 
-/// Reads the certificates in a PEM file.
+/// Reads the CA certificates of a PEM file.
 pub(super) fn read_authorities(path: &Path) -> Result<Vec<Certificate>, DeliveryError> {
     let failed = |reason: String| DeliveryError::Authorities { path: path.to_owned(), reason };
     let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
     let authorities =
         Certificate::from_pem_bundle(&pem).map_err(|error| failed(format!("{error:?}")))?;
     if authorities.is_empty() {
-        return Err(failed("it holds no certificate".to_owned()));
+        return Err(failed("it contains no certificate".to_owned()));
     }
     Ok(authorities)
 }
 
-/// What an attempt comes to, which is a failure when it panics.
-async fn contained<T>(attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    // It shares nothing mutable but the client, whose parts keep themselves whole.
+/// The result of an attempt; a panic is a failure.
+async fn catch_panic<T>(attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    // The attempt shares no mutable state but the client's, which is unwind safe.
     let panicked = |_| Err(Failure::panicked());
     AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(panicked)
 }
@@ -168,16 +167,16 @@ fn retry_after(headers: &HeaderMap) -> Option<String> {
     Some(headers.get(RETRY_AFTER)?.to_str().ok()?.to_owned())
 }
 
-/// Reads the answer and keeps its start. The status has decided already, so an answer that breaks off,
-/// or drips until the timeout, takes nothing back.
+/// Reads the response body and returns its start. The status has decided the attempt, so a body that breaks
+/// off or drips until the timeout changes nothing.
 async fn excerpt(mut response: Response) -> Option<String> {
     let mut kept = Vec::new();
     let mut bytes_read = 0;
     while let Ok(Some(chunk)) = response.chunk().await {
-        let room = EXCERPT_BYTES_MAX - kept.len();
-        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        let left = EXCERPT_BYTES_MAX - kept.len();
+        kept.extend_from_slice(&chunk[..chunk.len().min(left)]);
         bytes_read += chunk.len();
-        if bytes_read >= ANSWER_BYTES_MAX {
+        if bytes_read >= RESPONSE_BYTES_MAX {
             break;
         }
     }
@@ -191,8 +190,8 @@ mod tests {
 
     #[tokio::test]
     async fn attempt_that_panics_has_failed() {
-        let failure = contained::<()>(async { panic!("on purpose") }).await.unwrap_err();
+        let failure = catch_panic::<()>(async { panic!("on purpose") }).await.unwrap_err();
         assert_eq!(failure, Failure::panicked());
-        assert_eq!(contained(async { Ok(1) }).await, Ok(1));
+        assert_eq!(catch_panic(async { Ok(1) }).await, Ok(1));
     }
 }

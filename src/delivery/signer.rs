@@ -1,4 +1,4 @@
-//! Signs webhooks as Standard Webhooks lays down, and checks such signatures.
+//! Signs webhooks and verifies signatures as specified by Standard Webhooks.
 //!
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
@@ -14,13 +14,13 @@ use crate::domain::{Ed25519Secret, HmacSecret, PublicKey, SigningSecret};
 
 const HMAC_SCHEME: &str = "v1,";
 const ED25519_SCHEME: &str = "v1a,";
-/// The longest signature: the scheme and the base64 of 64 bytes.
+/// Maximum length of a signature: the scheme and the base64 of 64 bytes.
 const SIGNATURE_BYTES_MAX: usize = ED25519_SCHEME.len() + 88;
 /// The block of SHA-256, to which HMAC pads a shorter key with zeros (RFC 2104 section 2).
 const BLOCK_BYTES: usize = 64;
 
-/// One signature of `webhook-signature`, over `{webhook_id}.{timestamp}.{body}`: `v1,` and the base64
-/// of the HMAC-SHA256, or `v1a,` and the base64 of the Ed25519 signature. `timestamp` is in seconds
+/// One signature of the `webhook-signature` header, over `{webhook_id}.{timestamp}.{body}`: `v1,` and the
+/// base64 of the HMAC-SHA256, or `v1a,` and the base64 of the Ed25519 signature. `timestamp` is in seconds
 /// since the epoch.
 pub fn sign(secret: &SigningSecret, webhook_id: &str, timestamp: &str, body: &[u8]) -> String {
     let mut signature = String::with_capacity(SIGNATURE_BYTES_MAX);
@@ -38,7 +38,7 @@ pub fn sign(secret: &SigningSecret, webhook_id: &str, timestamp: &str, body: &[u
     signature
 }
 
-/// The value of `webhook-signature`: one signature for each secret, with spaces between them.
+/// The value of the `webhook-signature` header: one signature per secret, separated by spaces.
 pub(super) fn sign_with_all<'a>(
     secrets: impl Iterator<Item = &'a SigningSecret>,
     webhook_id: &str,
@@ -58,11 +58,10 @@ pub(super) fn sign_with_all<'a>(
     signatures
 }
 
-/// The key's schedule is computed anew each time: it is two blocks of hashing beside the five and
-/// more of the smallest webhook, less than a cache would cost to look up and to keep right when a
-/// secret changes.
+/// The key schedule is computed each time. It costs two of at least seven hash blocks per webhook, less than
+/// a cache look-up and its invalidation would.
 fn hmac(secret: &HmacSecret, content: [&[u8]; 5]) -> impl AsRef<[u8]> + use<> {
-    // A secret has 64 bytes at most, so that padding is all it takes and nothing can fail.
+    // A secret has at most 64 bytes, so padding it is enough and cannot fail.
     let mut block = [0; BLOCK_BYTES];
     for (padded, byte) in block.iter_mut().zip(secret.bytes()) {
         *padded = *byte;
@@ -74,22 +73,22 @@ fn hmac(secret: &HmacSecret, content: [&[u8]; 5]) -> impl AsRef<[u8]> + use<> {
     mac.finalize().into_bytes()
 }
 
-/// Ed25519 reads what it signs twice, so it wants it in one piece.
+/// Ed25519 hashes the message twice, so it needs one contiguous slice.
 fn ed25519(secret: &Ed25519Secret, content: [&[u8]; 5]) -> impl AsRef<[u8]> + use<> {
     secret.key_pair().sign(&content.concat())
 }
 
-/// What a receiver checks signatures with: the endpoint's secret, or the public key.
+/// Verifies signatures as a receiver does, with the endpoint's secret or public key.
 #[derive(Clone, Debug)]
 pub enum Verifier {
-    /// `whsec_…`, or `whsk_…`: it signs itself and compares.
+    /// `whsec_…` or `whsk_…`: computes the signature and compares.
     Secret(SigningSecret),
     /// `whpk_…`
     PublicKey(PublicKey),
 }
 
 impl Verifier {
-    /// Whether one of the signatures in `webhook-signature` is right.
+    /// Whether any signature of the `webhook-signature` header is valid.
     pub fn holds(&self, signatures: &str, webhook_id: &str, timestamp: &str, body: &[u8]) -> bool {
         match self {
             Self::Secret(secret) => {

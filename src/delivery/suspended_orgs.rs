@@ -1,7 +1,7 @@
-//! The organisations for which nothing is sent: those that are suspended or being deleted.
+//! Suspended organisations: those whose deliveries are not attempted, also while they are being deleted.
 //!
-//! The store keeps their deliveries from being claimed. This makes its decision felt by what waits
-//! in memory already: a delivery of theirs whose turn comes is handed back instead of attempted.
+//! The store does not let their deliveries be claimed. This set applies its decision to the deliveries that
+//! wait in memory: the dispatcher releases them instead of starting them.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,28 +11,34 @@ use crate::domain::OrgId;
 use crate::runtime::{Shutdown, Wake};
 use crate::store::Store;
 
-/// Who is paused. Cheap to clone; clones know the same.
+/// The set of suspended organisations. Cheap to clone; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct SuspendedOrgs(Arc<RwLock<HashSet<OrgId>>>);
 
 impl SuspendedOrgs {
-    /// Whether nothing is sent for this organisation.
+    /// Whether deliveries of this organisation are not attempted.
     pub fn contains(&self, org: OrgId) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&org)
     }
 
-    /// Learns who is paused now.
+    /// Replaces the set.
     pub fn set(&self, orgs: Vec<OrgId>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = orgs.into_iter().collect();
     }
 
-    /// Asks the store at every wake and every `interval`, until the soft stop.
-    pub async fn watch(self, store: Store, wake: Wake, interval: Duration, shutdown: Shutdown) {
+    /// Polls the store at every wake and every `interval`, until the graceful shutdown.
+    pub async fn watch(
+        self,
+        store: Store,
+        wake: Wake,
+        interval: Duration,
+        shutdown: Shutdown,
+    ) {
         loop {
             match store.paused_across_orgs().await {
                 Ok(orgs) => self.set(orgs),
-                // The watch over keys, which asks as often, tells of an outage.
-                Err(error) => tracing::debug!(%error, "cannot ask who is suspended"),
+                // The key watch polls as often and warns of an outage.
+                Err(error) => tracing::debug!(%error, "cannot load suspended organisations"),
             }
             tokio::select! {
                 () = shutdown.requested() => return,

@@ -1,7 +1,7 @@
-//! What each endpoint lets through now: its breaker, its rate limit and its concurrency in one place.
+//! Per-endpoint throttles: circuit breaker, rate limit and concurrency limit in one place.
 //!
-//! Kept in memory only. A server that starts again, and each of several servers, finds out for
-//! itself that an endpoint is away.
+//! They live in memory only, per server: after a restart, and on each of several servers, a breaker starts
+//! closed.
 
 use std::collections::HashMap;
 
@@ -10,16 +10,16 @@ use crate::domain::{Endpoint, EndpointId, Timestamp};
 use super::breaker::{AttemptSignal, Breaker, Permit};
 use super::endpoint_rate::EndpointRate;
 
-/// Endpoints that something is remembered of at most: those that fail, and those that were sent
-/// something under a rate limit within the last second. Of more, only the rate limits are kept.
+/// Maximum endpoints with tracked state: those that fail, and those with a rate limit that was used in the
+/// last second. Beyond it, breakers of further endpoints stay closed.
 const THROTTLES_MAX: usize = 16_384;
-/// How many seconds' worth of deliveries may wait in memory for an endpoint with a rate limit.
+/// Deliveries to an endpoint with a rate limit that may wait in memory, in seconds of that rate.
 const RATE_BACKLOG_SECONDS: u32 = 10;
 
-/// The gates of all endpoints.
+/// The throttles of all endpoints.
 #[derive(Debug)]
 pub(super) struct EndpointThrottles {
-    /// For endpoints without a `max_concurrency` of their own.
+    /// The limit for endpoints that set no `max_concurrency`.
     concurrency: usize,
     by_endpoint: HashMap<EndpointId, EndpointThrottle>,
 }
@@ -33,21 +33,21 @@ struct EndpointThrottle {
 /// Whether an attempt may start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum StartDecision {
-    /// It may.
+    /// Yes.
     Now,
-    /// Not before this moment.
+    /// Not before this time.
     At(Timestamp),
-    /// Not before another one has ended, or the store was asked again.
+    /// Not before another attempt ends or the store is polled again.
     Later,
 }
 
 impl EndpointThrottles {
-    /// EndpointThrottles that let everything through.
+    /// Throttles with closed breakers.
     pub(super) fn new(concurrency: usize) -> Self {
         Self { concurrency, by_endpoint: HashMap::new() }
     }
 
-    /// Whether an attempt may start at `endpoint`, to which so many are in flight.
+    /// Whether another attempt may start while `in_flight` attempts to the endpoint are in flight.
     pub(super) fn start_decision(
         &self,
         endpoint: &Endpoint,
@@ -68,7 +68,7 @@ impl EndpointThrottles {
         }
     }
 
-    /// An attempt starts. `true` when it is the probe of a breaker.
+    /// An attempt starts. `true` if it is the probe of a breaker.
     pub(super) fn start(&mut self, endpoint: &Endpoint, now: Timestamp) -> bool {
         if let Some(per_second) = endpoint.policy.rate_limit_per_second {
             let throttle = self.remember(endpoint.id);
@@ -77,7 +77,7 @@ impl EndpointThrottles {
         self.by_endpoint.get_mut(&endpoint.id).is_some_and(|throttle| throttle.breaker.start(now))
     }
 
-    /// An attempt has ended. Says whether the breaker has opened or closed by it.
+    /// An attempt has ended. Returns how the breaker changed.
     pub(super) fn end(
         &mut self,
         endpoint: EndpointId,
@@ -107,7 +107,7 @@ impl EndpointThrottles {
         }
     }
 
-    /// What the breaker of an endpoint lets through.
+    /// What the breaker of an endpoint permits.
     pub(super) fn permit(&self, endpoint: EndpointId, now: Timestamp) -> Permit {
         self.by_endpoint
             .get(&endpoint)
@@ -120,8 +120,8 @@ impl EndpointThrottles {
         open.map(|(endpoint, _)| *endpoint)
     }
 
-    /// How many deliveries may wait in memory for an endpoint with a rate limit.
-    pub(super) fn waiting_max(endpoint: &Endpoint) -> Option<usize> {
+    /// Maximum deliveries that wait in memory for an endpoint; `None` without a rate limit.
+    pub(super) fn backlog_max(endpoint: &Endpoint) -> Option<usize> {
         let per_second = endpoint.policy.rate_limit_per_second?;
         usize::try_from(per_second.saturating_mul(RATE_BACKLOG_SECONDS)).ok()
     }
@@ -134,8 +134,7 @@ impl EndpointThrottles {
         own.and_then(|own| usize::try_from(own).ok()).unwrap_or(self.concurrency)
     }
 
-    /// Whether there is no room to remember another one, not even when all that matters least is
-    /// forgotten.
+    /// Whether another endpoint cannot be tracked, even after idle state was dropped.
     fn is_full_without(&mut self, endpoint: EndpointId, now: Timestamp) -> bool {
         if self.by_endpoint.len() < THROTTLES_MAX || self.by_endpoint.contains_key(&endpoint) {
             return false;
@@ -151,14 +150,14 @@ impl EndpointThrottles {
     }
 }
 
-/// How a breaker has turned.
+/// How a breaker has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BreakerTransition {
-    /// It has not.
+    /// It has not changed.
     None,
-    /// It holds everything back from now on, or does so for longer.
+    /// It has opened, or has opened again after a failed probe.
     Opened,
-    /// It lets everything through again.
+    /// It has closed.
     Closed,
 }
 

@@ -1,4 +1,4 @@
-//! What goes over the wire: the body and the header fields of one webhook. Pure.
+//! The request of a webhook: its body and headers, as specified by Standard Webhooks. Pure.
 
 use bytes::Bytes;
 use reqwest::header::{
@@ -14,14 +14,14 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HOOKGATE: HeaderValue =
     HeaderValue::from_static(concat!("Hookgate/", env!("CARGO_PKG_VERSION")));
 
-/// `{"type":…,"timestamp":…,"data":…}`, the data byte for byte as the tenant sent it.
+/// `{"type":…,"timestamp":…,"data":…}`, with the payload byte for byte as `data`.
 ///
-/// Put together for every attempt: copying the payload costs a small part of hashing it, and a body
-/// kept from the first attempt on would hold a second copy of every payload that waits.
+/// Built for every attempt: copying the payload costs a fraction of hashing it, and a cached body would keep
+/// a second copy of every waiting payload in memory.
 pub(super) fn body(event: &Event) -> Bytes {
     let event_type = event.event_type.as_str();
     let timestamp = event.timestamp().to_string();
-    // Neither an event type nor a timestamp holds a character that JSON escapes.
+    // Event types and timestamps contain no character that JSON escapes.
     let parts: [&[u8]; 7] = [
         br#"{"type":""#,
         event_type.as_bytes(),
@@ -34,16 +34,16 @@ pub(super) fn body(event: &Event) -> Bytes {
     parts.concat().into()
 }
 
-/// Why a webhook has no header fields, and so is not sent.
+/// Why the headers of a webhook cannot be built. The webhook is then not sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeadersError {
-    /// Without its secret it could not be signed, without its own fields it would not be taken.
+    /// The secret or the custom headers cannot be decrypted.
     #[error(transparent)]
-    DecryptionError(#[from] DecryptionError),
-    /// Never in practice: every field is checked where it comes in.
+    Decryption(#[from] DecryptionError),
+    /// Never in practice: header names are checked when they are set.
     #[error("cannot form the request: {0}")]
     Name(#[from] InvalidHeaderName),
-    /// Never in practice: every value is made of visible characters.
+    /// Never in practice: header values are checked when they are set.
     #[error("cannot form the request: {0}")]
     Value(#[from] InvalidHeaderValue),
 }
@@ -60,7 +60,7 @@ pub(super) fn headers(
     let (event, endpoint) = (&delivery.event, &delivery.endpoint);
     let secrets = endpoint.secrets.as_ref().map_err(DecryptionError::clone)?;
     let custom = endpoint.headers.as_ref().map_err(DecryptionError::clone)?;
-    // The same on every attempt, which lets a receiver drop what it has seen.
+    // The same for every attempt, so that receivers can deduplicate.
     let id = event.id.to_string();
     let timestamp = at.seconds().to_string();
     let signature = sign_with_all(secrets.signing_at(at), &id, &timestamp, body);
@@ -130,7 +130,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn tenants_own_time_is_what_receivers_are_told() {
+    fn timestamp_is_the_time_that_the_tenant_gave() {
         let mut event = Arc::unwrap_or_clone(delivery().event);
         event.occurred_at = Some(Timestamp::from_micros(0));
         let body = body(&event);
@@ -162,7 +162,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn attempt_is_signed_with_every_secret_in_use_when_it_starts() {
+    fn attempt_is_signed_with_every_active_secret() {
         let overlap = std::time::Duration::from_mins(1);
         let (old, new) = (SigningSecret::generate().unwrap(), SigningSecret::generate().unwrap());
         let secrets = Secrets::new(old.clone()).rotated(new.clone(), overlap, AT).unwrap();
@@ -181,8 +181,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn fields_of_the_endpoint_go_along_and_never_over_ours() {
-        // What came into the store some other way than through the check.
+    fn custom_headers_are_sent_and_never_replace_ours() {
+        // Headers that were stored without passing the checks.
         let text = r#"{"authorization":"Bearer s3cret","webhook-id":"forged","user-agent":"x"}"#;
         let custom = CustomHeaders::from_text(text).unwrap();
         let delivery = with(|endpoint| endpoint.headers = Ok(custom));
@@ -194,7 +194,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_unsigned_or_without_the_endpoints_fields() {
+    fn webhook_without_its_secret_or_custom_headers_is_an_error() {
         let unreadable = || DecryptionError("see SECRETS_KEY".to_owned());
         let without_secret = with(|endpoint| endpoint.secrets = Err(unreadable()));
         let without_fields = with(|endpoint| endpoint.headers = Err(unreadable()));

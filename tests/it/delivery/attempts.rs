@@ -110,7 +110,7 @@ async fn receiver_that_does_not_answer_in_time_has_failed() {
     receiver.hold();
     assert_eq!(world.deliver().await, 1);
     let attempt = &world.store.attempts(world.org, world.row().await.id).await.unwrap()[0];
-    assert_eq!(attempt.error.as_deref(), Some("no answer within 50ms"));
+    assert_eq!(attempt.error.as_deref(), Some("no response within 50ms"));
     assert_eq!(world.row().await.status, DeliveryStatus::Pending);
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Version;
-use hookgate::delivery::{DeliveryInputs, DeliveryService, SystemResolver, handoff};
+use hookgate::delivery::{DeliveryInputs, DeliveryService, SuspendedOrgs, handoff};
 use hookgate::domain::{DeliveryStatus, ErrorClass, InstanceId, SigningSecret};
 use hookgate::runtime::Wake;
 
@@ -133,13 +133,8 @@ async fn file_of_authorities_that_cannot_be_used_is_told_at_the_start() {
         std::fs::write(world.directory.path().join("empty.pem"), "").unwrap();
         config.webhook_ca_file = Some(path.clone());
         let (store, clock) = (world.store.clone(), world.clock.clone());
-        let inputs = DeliveryInputs {
-            handoff: handoff(&config).1,
-            wake: Wake::new(),
-            instance: InstanceId::new(1),
-            suspended: hookgate::delivery::SuspendedOrgs::default(),
-            resolver: Arc::new(SystemResolver),
-        };
+        let (handoff, instance) = (handoff(&config).1, InstanceId::new(1));
+        let inputs = DeliveryInputs::new(handoff, Wake::new(), instance, SuspendedOrgs::default());
         let metrics = Arc::clone(&world.metrics);
         let Err(error) = DeliveryService::new(&config, store, clock, metrics, inputs) else {
             panic!("{file} is taken");

@@ -168,13 +168,9 @@ impl World {
         let (channels, handoff) = handoff(&self.config);
         let store = self.store.clone();
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
-        let inputs = DeliveryInputs {
-            handoff,
-            wake: Wake::new(),
-            instance: InstanceId::new(1),
-            suspended: self.suspended.clone(),
-            resolver,
-        };
+        let (instance, suspended) = (InstanceId::new(1), self.suspended.clone());
+        let inputs = DeliveryInputs::new(handoff, Wake::new(), instance, suspended);
+        let inputs = DeliveryInputs { resolver, ..inputs };
         let service = DeliveryService::new(&self.config, store, clock, metrics, inputs).unwrap();
         (service, channels.bulk)
     }
