@@ -1,21 +1,23 @@
-//! Argon2id, away from the async threads.
+//! Hashes key secrets with Argon2id, in the blocking pool, with a bound on concurrent hashes.
 //!
-//! A hash costs 19 MiB and the time of ten thousand look-ups, so whoever can make the server hash
-//! can slow it down. Key ids are public and anyone can compute a key's checksum; that alone must not
-//! buy a hash. So a salt is 16 random bytes and a check of the secret behind them: 32 bits of a
-//! SHA-256 over both. A wrong secret fails on it without a hash, all but one in 2^32. A thief of the
-//! table learns 32 of the 256 random bits of a secret, which leaves nothing to try.
+//! A hash costs 19 MiB and the time of ten thousand look-ups, so anyone who can make the server hash can slow
+//! it down. Key ids are public and anyone can compute a key's checksum; that alone must not cost a hash. So a
+//! salt consists of 16 random bytes and 32 bits of a SHA-256 over them and the secret. A wrong secret fails
+//! this check without a hash, except for one in 2^32. A stolen table reveals 32 of a secret's 256 random
+//! bits, which leaves too many to guess.
+
+use std::sync::Arc;
 
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use sha2::{Digest, Sha256};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::KeyHash;
 
-/// OWASP's first choice for Argon2id: 19 MiB, two passes, one lane; about 25 ms of one core.
+/// The parameters that OWASP recommends for Argon2id: 19 MiB, two passes, one lane; about 25 ms on one core.
 ///
 /// <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html#argon2id>
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -23,47 +25,74 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const RANDOM_BYTES: usize = 16;
 const CHECK_BYTES: usize = 4;
+/// Maximum checks that wait for a hash, about ten seconds' worth on a small machine; further ones are refused.
+const HASHES_WAITING_MAX: usize = 512;
 
-/// Why a secret could be neither hashed nor verified.
+/// Limits concurrent hashes, so that they leave CPU and memory for everything else, and how many wait, so
+/// that none waits long.
+pub(super) struct HashLimiter {
+    waiting: Semaphore,
+    permits: Arc<Semaphore>,
+}
+
+impl HashLimiter {
+    /// A limiter that allows as many hashes at once as half the CPU cores.
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: Semaphore::new(HASHES_WAITING_MAX),
+            permits: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),
+        }
+    }
+
+    /// Waits for the permit to compute a hash; `None` if too many wait already.
+    pub(super) async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
+        let _waiting = self.waiting.try_acquire().ok()?;
+        Arc::clone(&self.permits).acquire_owned().await.ok()
+    }
+}
+
+/// Why a secret could not be hashed or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum HashError {
-    /// Argon2id refused its input: a stored hash is damaged.
+    /// Argon2id rejected its input: a stored hash is malformed.
     #[error("argon2id: {0}")]
     Argon2(String),
     /// The system has no random source for a salt.
     #[error("no random bytes: {0}")]
     Random(#[from] getrandom::Error),
     /// The blocking pool is shutting down.
-    #[error("the hash was abandoned: {0}")]
+    #[error("hashing was interrupted: {0}")]
     Abandoned(#[from] tokio::task::JoinError),
 }
 
-/// Hashes a secret with a fresh salt, in the blocking pool. The turn is over when the hash is: a
-/// caller that goes away meanwhile does not stop it.
-pub(super) async fn hash(secret: String, turn: impl Send + 'static) -> Result<KeyHash, HashError> {
+/// Hashes a secret with a new salt, in the blocking pool. Holds the permit until the hash is computed, even
+/// if the caller goes away.
+pub(super) async fn hash(
+    secret: String,
+    permit: impl Send + 'static,
+) -> Result<KeyHash, HashError> {
     tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+        let _permit = permit;
         hash_blocking(&secret)
     })
     .await?
 }
 
-/// Whether `secret` is what `hash` was made from, found in the blocking pool. The turn is over when
-/// the hash is, as with [`hash`].
+/// Whether `hash` is of `secret`, computed in the blocking pool. Holds the permit as [`hash()`] does.
 pub(super) async fn verify(
     secret: String,
     hash: KeyHash,
-    turn: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) -> Result<bool, HashError> {
     tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+        let _permit = permit;
         verify_blocking(&secret, &hash)
     })
     .await?
 }
 
-/// Whether `secret` passes the check in the salt, so that hashing it is worth while. A salt without
-/// one says nothing against a secret.
+/// Whether `secret` passes the check in the salt and must be hashed. Salts without a check, from other
+/// programs, pass every secret.
 pub(super) fn may_match(secret: &str, hash: &KeyHash) -> bool {
     // $argon2id$v=19$m=…$salt$hash
     let salt = hash.phc().split('$').nth(4).and_then(|salt| STANDARD_NO_PAD.decode(salt).ok());
@@ -72,13 +101,13 @@ pub(super) fn may_match(secret: &str, hash: &KeyHash) -> bool {
         return true;
     };
     let Ok(found) = found.try_into() else { return true };
-    // As numbers, which are compared in one go and so always in the same time.
+    // Compared as numbers, in one instruction and so in constant time.
     u32::from_ne_bytes(found) == u32::from_ne_bytes(check(random, secret))
 }
 
 fn check(random: &[u8], secret: &str) -> [u8; CHECK_BYTES] {
     let digest = Sha256::new().chain_update(random).chain_update(secret).finalize();
-    std::array::from_fn(|place| digest[place])
+    std::array::from_fn(|index| digest[index])
 }
 
 /// Hashes a secret on this thread.
@@ -87,26 +116,26 @@ pub fn hash_blocking(secret: &str) -> Result<KeyHash, HashError> {
     let (random, check_bytes) = salt.split_at_mut(RANDOM_BYTES);
     getrandom::fill(random)?;
     check_bytes.copy_from_slice(&check(random, secret));
-    let hash = argon2id()?.hash_password_with_salt(secret.as_bytes(), &salt).map_err(broken)?;
+    let hash = argon2id()?.hash_password_with_salt(secret.as_bytes(), &salt).map_err(malformed)?;
     Ok(KeyHash::new(hash.to_string()))
 }
 
-/// Verifies a secret on this thread, with the parameters the hash itself names.
+/// Verifies a secret on this thread, with the parameters that the hash names.
 pub fn verify_blocking(secret: &str, hash: &KeyHash) -> Result<bool, HashError> {
     use argon2::password_hash::Error;
     match argon2id()?.verify_password(secret.as_bytes(), hash.phc()) {
         Ok(()) => Ok(true),
         Err(Error::PasswordInvalid) => Ok(false),
-        Err(error) => Err(broken(error)),
+        Err(error) => Err(malformed(error)),
     }
 }
 
 fn argon2id() -> Result<Argon2<'static>, HashError> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(broken)?;
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(malformed)?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
-fn broken(error: impl std::fmt::Display) -> HashError {
+fn malformed(error: impl std::fmt::Display) -> HashError {
     HashError::Argon2(error.to_string())
 }
 
@@ -124,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_secret_fails_on_the_salt_and_a_salt_without_a_check_says_nothing() {
+    fn wrong_secret_fails_the_check_in_the_salt_and_passes_a_salt_without_one() {
         let hash = hash_blocking("secret").unwrap();
         assert!(may_match("secret", &hash));
         assert!(!may_match("Secret", &hash));

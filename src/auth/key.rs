@@ -1,9 +1,9 @@
-//! The form of a key: `hg_<key id>_<secret and checksum>`.
+//! The format of a key: `hg_<key id>_<secret and checksum>`.
 //!
-//! The key id is 32 hexadecimal digits, public, and what the key is looked up by. Behind it come 32
-//! random bytes and the CRC32C of everything before it, as 48 characters of unpadded base64url. The
-//! checksum proves nothing to an attacker's disadvantage; it catches mistyped and truncated keys
-//! without a look-up, and lets secret scanners tell a key from noise.
+//! The key id is 32 hexadecimal digits; it is public, and the key is looked up by it. Then follow 32 random
+//! bytes and the CRC32C of everything before, as 48 characters of unpadded base64url. The checksum is no
+//! protection against attackers; it catches mistyped and truncated keys without a look-up, and lets secret
+//! scanners tell a key from noise.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,82 +13,27 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::hasher::{self, HashError};
-use crate::domain::{ApiKey, ApiKeyId, Role, Timestamp};
+use crate::domain::ApiKeyId;
 
 const PREFIX: &str = "hg_";
 const ID_DIGITS: usize = 32;
 const SECRET_BYTES: usize = 32;
 const CHECKSUM_BYTES: usize = 4;
 
-/// A well-formed key as it was presented. Its text is hidden in `Debug`.
+/// A well-formed key. Its text is redacted in `Debug`.
 #[derive(Clone)]
 pub struct PresentedKey {
     id: ApiKeyId,
     text: String,
 }
 
-/// The text has not the form of a key, or its checksum does not match.
+/// The text does not have the format of a key, or its checksum is wrong.
 #[derive(Debug, thiserror::Error)]
-#[error("not a Hookgate API key: its form or checksum is wrong")]
+#[error("not a Hookgate API key: its format or checksum is wrong")]
 pub struct MalformedKey;
 
-/// A new key: the record to store, and the text that is shown once.
-#[derive(Debug)]
-pub struct IssuedKey {
-    /// What the store keeps.
-    pub record: ApiKey,
-    /// What its owner gets.
-    pub key: PresentedKey,
-}
-
-/// Why no key could be made.
-#[derive(Debug, thiserror::Error)]
-pub enum IssueError {
-    /// The system has no random source.
-    #[error("no random bytes: {0}")]
-    Random(#[from] getrandom::Error),
-    /// The secret could not be hashed.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// Too many keys are being made at once.
-    #[error("too many keys are being made")]
-    Busy,
-}
-
-/// Makes a key for all that its role may do, and for ever. Takes the time of one Argon2id hash, in
-/// the blocking pool. For whoever makes a few keys one by one: what requests can ask for goes through
-/// [`Authenticator::issue_key`](super::Authenticator::issue_key), which is bounded.
-pub async fn issue_key(role: Role, name: String, now: Timestamp) -> Result<IssuedKey, IssueError> {
-    issue_in_turn(role, name, now, ()).await
-}
-
-/// Makes a key, and holds on to `turn` until its hash is computed.
-pub(super) async fn issue_in_turn(
-    role: Role,
-    name: String,
-    now: Timestamp,
-    turn: impl Send + 'static,
-) -> Result<IssuedKey, IssueError> {
-    let key = PresentedKey::generate(ApiKeyId::mint(now))?;
-    let hash = hasher::hash(key.reveal().to_owned(), turn).await?;
-    let record = ApiKey {
-        id: key.id,
-        role,
-        name,
-        scopes: role.scopes(),
-        hash,
-        created_at: now,
-        expires_at: None,
-        revoked_at: None,
-        last_used_at: None,
-        replaced_by: None,
-    };
-    Ok(IssuedKey { record, key })
-}
-
 impl PresentedKey {
-    /// A well-formed key with this id and a secret of random bytes, which nobody has hashed yet.
+    /// A well-formed key with this id and a random secret.
     pub fn generate(id: ApiKeyId) -> Result<Self, getrandom::Error> {
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut secret)?;
@@ -104,28 +49,28 @@ impl PresentedKey {
         text
     }
 
-    /// The public id it names.
+    /// Its public id.
     pub const fn id(&self) -> ApiKeyId {
         self.id
     }
 
-    /// The key's text: for its owner, and for the hasher.
+    /// Its text, for its owner and the hasher.
     pub fn reveal(&self) -> &str {
         &self.text
     }
 
-    /// What the caches know it by.
+    /// Its digest, for the caches.
     pub(super) fn digest(&self) -> KeyDigest {
         KeyDigest::of(&self.text)
     }
 }
 
-/// The SHA-256 of a presented key. The secret's 256 random bits make it impossible to reverse.
+/// The SHA-256 of a presented key. It cannot be reversed, since the secret has 256 random bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct KeyDigest([u8; 32]);
 
 impl KeyDigest {
-    /// The digest of a text that was presented as a key.
+    /// The digest of a presented text.
     pub(super) fn of(presented: &str) -> Self {
         Self(Sha256::digest(presented.as_bytes()).into())
     }
@@ -168,13 +113,14 @@ fn checksum(public: &[u8], secret: &[u8]) -> [u8; CHECKSUM_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Timestamp;
 
     fn key() -> PresentedKey {
         PresentedKey::generate(ApiKeyId::mint(Timestamp::from_micros(1))).unwrap()
     }
 
     #[test]
-    fn key_goes_there_and_back() {
+    fn key_survives_a_round_trip() {
         let key = key();
         let parsed: PresentedKey = key.reveal().parse().unwrap();
         assert_eq!(parsed.id(), key.id());
@@ -183,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn any_one_changed_character_is_noticed() {
+    fn every_changed_character_is_noticed() {
         let key = key();
-        for place in 0..key.reveal().len() {
+        for index in 0..key.reveal().len() {
             let mut text = key.reveal().to_owned().into_bytes();
-            text[place] = if text[place] == b'a' { b'b' } else { b'a' };
+            text[index] = if text[index] == b'a' { b'b' } else { b'a' };
             let text = String::from_utf8(text).unwrap();
-            assert!(text.parse::<PresentedKey>().is_err(), "{place}");
+            assert!(text.parse::<PresentedKey>().is_err(), "{index}");
         }
     }
 

@@ -27,13 +27,7 @@ impl SuspendedOrgs {
     }
 
     /// Polls the store at every wake and every `interval`, until the graceful shutdown.
-    pub async fn watch(
-        self,
-        store: Store,
-        wake: Wake,
-        interval: Duration,
-        shutdown: Shutdown,
-    ) {
+    pub async fn watch(self, store: Store, wake: Wake, interval: Duration, shutdown: Shutdown) {
         loop {
             match store.paused_across_orgs().await {
                 Ok(orgs) => self.set(orgs),

@@ -1,0 +1,24 @@
+//! The principal: who makes a request, and what they may do.
+
+use std::sync::Arc;
+
+use super::usage::OrgUsage;
+use crate::domain::{ApiKeyId, OrgLimits, Role, Scopes};
+
+/// The caller of a request, with everything that requests are checked against, so that a check looks nothing
+/// up.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// The key that was presented.
+    pub key_id: ApiKeyId,
+    /// Whom the key acts for.
+    pub role: Role,
+    /// The key's permissions.
+    pub scopes: Scopes,
+    /// Whether its organisation is suspended.
+    pub suspended: bool,
+    /// The limits of its organisation; none are set for an operator.
+    pub limits: OrgLimits,
+    /// The usage of its organisation; unused for an operator.
+    pub usage: Arc<OrgUsage>,
+}
