@@ -38,9 +38,9 @@ enum ClaimDemand {
     #[default]
     Idle,
     /// The store has more: the last claim came back full, or skipped a lane that has run low since. Claims
-    /// when enough room is free to be worth a statement.
+    /// when enough capacity is free to be worth a statement.
     More,
-    /// A poll or a wake is due. Claims with any free room.
+    /// A poll or a wake is due. Claims with any free capacity.
     Due,
 }
 
@@ -58,12 +58,12 @@ impl Claimer {
         }
     }
 
-    /// Requests a claim with any free room.
+    /// Requests a claim with any free capacity.
     pub(super) fn request(&mut self) {
         self.demand = ClaimDemand::Due;
     }
 
-    /// Requests a claim as soon as enough room is free.
+    /// Requests a claim as soon as enough capacity is free.
     pub(super) fn request_more(&mut self) {
         if self.demand == ClaimDemand::Idle {
             self.demand = ClaimDemand::More;
@@ -75,7 +75,7 @@ impl Claimer {
         self.in_flight
     }
 
-    /// Whether to claim now, with `free` deliveries of room, of which `reserve` are kept for claims.
+    /// Whether to claim now, with a free capacity of `free` deliveries, of which `reserve` are kept for claims.
     pub(super) fn should_claim(&self, free: usize, reserve: usize) -> bool {
         let wanted = match self.demand {
             ClaimDemand::Idle => return false,
@@ -85,7 +85,7 @@ impl Claimer {
         !self.in_flight && free >= wanted
     }
 
-    /// Starts a claim of at most `deliveries_max` deliveries, of which `caps` limits single endpoints. Its
+    /// Starts a claim of at most `deliveries_max` deliveries, with `caps` for single endpoints. Its
     /// result must be given to [`Self::finished`].
     pub(super) fn claim(
         &mut self,

@@ -1,7 +1,7 @@
 //! The audit log: who changed what, when, and from where.
 //!
-//! An entry is written in the transaction of the change it tells of, and never changed after. It
-//! names what was changed, and the new values where they are no secrets.
+//! An entry is written in the transaction of the change it records, and is immutable. It names the changed
+//! fields, with their new values unless they are secrets.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,33 +12,33 @@ use uuid::Uuid;
 
 use super::{ApiKeyId, OrgId, Timestamp};
 
-/// Who changes something, and from where.
+/// Who makes a change, and from where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Actor {
-    /// Who it is.
+    /// Who makes it.
     pub kind: ActorKind,
-    /// The address the request came from; `None` for what came by no connection.
+    /// The client address of the request; `None` for changes without a request.
     pub address: Option<IpAddr>,
 }
 
-/// Who changes something.
+/// Who makes a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ActorKind {
-    /// Whoever holds this key.
+    /// A request with this key.
     Key(ApiKeyId),
-    /// Somebody at the command line.
+    /// The command line.
     Cli,
-    /// The server by itself, such as at its first start, or when it disables an endpoint that fails.
+    /// The server itself, for example when it disables a failing endpoint.
     Server,
 }
 
 impl Actor {
-    /// Somebody at the command line.
+    /// The command line.
     pub const CLI: Self = Self { kind: ActorKind::Cli, address: None };
-    /// The server by itself.
+    /// The server itself.
     pub const SERVER: Self = Self { kind: ActorKind::Server, address: None };
 
-    /// Whoever holds a key, at an address.
+    /// A request with a key, from an address.
     pub const fn key(key: ApiKeyId, address: Option<IpAddr>) -> Self {
         Self { kind: ActorKind::Key(key), address }
     }
@@ -55,23 +55,23 @@ impl fmt::Display for ActorKind {
     }
 }
 
-/// A line of the log.
+/// An entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditEntry {
     /// Its id.
     pub id: Uuid,
     /// When it happened.
     pub at: Timestamp,
-    /// Whose it is; `None` for what belongs to no organisation, or outlives one.
+    /// The organisation; `None` for entries that belong to none or outlive it.
     pub org_id: Option<OrgId>,
-    /// The id of the key that did it, `cli` or `server`.
+    /// The id of the key, `cli` or `server`.
     pub actor: String,
-    /// Where the request came from.
+    /// The client address of the request.
     pub address: Option<String>,
-    /// What was done, as in `endpoint.create`.
+    /// The action, such as `endpoint.create`.
     pub action: String,
-    /// The id of what it was done to.
+    /// The id of the changed object.
     pub object: Uuid,
-    /// What was changed; secrets are named but not shown.
+    /// The changed fields; secrets are named but not shown.
     pub changes: Value,
 }

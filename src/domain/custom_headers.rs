@@ -1,22 +1,22 @@
-//! Header fields of an endpoint's own, sent along with its webhooks.
+//! Custom headers: headers that an endpoint's owner adds to its webhooks.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Violation;
 
-/// Names, in lower case, with their values. Values are as good as passwords (an `authorization` is
-/// one), so they are redacted in `Debug`; [`Self::reveal`] shows them.
+/// Header names, in lower case, with their values. Values can be secrets (`authorization` is one), so they are
+/// redacted in `Debug`; [`Self::reveal`] shows them.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct CustomHeaders(BTreeMap<String, String>);
 
-/// The text was no custom headers.
+/// The text is not a list of custom headers.
 #[derive(Debug, thiserror::Error)]
-#[error("is no list of header fields")]
+#[error("is not a list of headers")]
 pub struct CustomHeadersError;
 
-/// Fields that are Hookgate's, that frame the message or belong to the connection (RFC 9110
-/// sections 6 and 7, RFC 9112), or whose meaning nobody here keeps.
+/// Headers that Hookgate sets, that frame the message or belong to the connection (RFC 9110 sections 6 and 7,
+/// RFC 9112), or whose semantics Hookgate does not support.
 const RESERVED: [&str; 15] = [
     "accept-encoding",
     "connection",
@@ -34,42 +34,42 @@ const RESERVED: [&str; 15] = [
     "upgrade",
     "user-agent",
 ];
-/// The same, by how names begin.
+/// Prefixes of reserved names.
 const RESERVED_PREFIXES: [&str; 3] = ["webhook-", "content-", "proxy-"];
-/// Characters of a name that are repeated to the caller.
+/// Maximum characters of a name in an error.
 const NAME_CHARS_SHOWN: usize = 64;
 
 impl CustomHeaders {
-    /// Fields at most.
+    /// Maximum headers.
     pub const FIELDS_MAX: usize = 16;
-    /// Bytes in a name at most.
+    /// Maximum bytes of a name.
     pub const NAME_BYTES_MAX: usize = 64;
-    /// Bytes in a value at most.
+    /// Maximum bytes of a value.
     pub const VALUE_BYTES_MAX: usize = 1024;
-    /// Bytes in all names and values together at most: half of what servers take as a rule.
+    /// Maximum bytes of all names and values together: half of what most servers accept.
     pub const BYTES_MAX: usize = 4096;
 
-    /// Takes names and values.
+    /// Parses names and values.
     ///
     /// # Errors
-    /// Every rule that is broken, each with the field `headers.<name>`.
+    /// Every violation, each with the field `headers.<name>`.
     pub fn parse<'a>(
         fields: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, Vec<Violation>> {
-        let (mut taken, mut broken) = (BTreeMap::new(), Vec::new());
+        let (mut accepted, mut broken) = (BTreeMap::new(), Vec::new());
         for (name, value) in fields {
             let lower = name.to_ascii_lowercase();
             match check(name, &lower, value) {
                 Err(violation) => broken.push(violation),
-                Ok(()) if taken.contains_key(&lower) => {
+                Ok(()) if accepted.contains_key(&lower) => {
                     broken.push(violation(name, "repeated", "must not be given twice"));
                 }
                 Ok(()) => {
-                    taken.insert(lower, value.to_owned());
+                    accepted.insert(lower, value.to_owned());
                 }
             }
         }
-        let headers = Self(taken);
+        let headers = Self(accepted);
         let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         if headers.0.len() > Self::FIELDS_MAX {
             broken.push(Violation::new("headers", "length", "must be at most 16 fields"));
@@ -80,25 +80,25 @@ impl CustomHeaders {
         if broken.is_empty() { Ok(headers) } else { Err(broken) }
     }
 
-    /// Takes what [`Self::reveal`] wrote.
+    /// Parses what [`Self::reveal`] returned.
     ///
     /// # Errors
-    /// When it did not write that.
+    /// When the text is something else.
     pub fn from_text(text: &str) -> Result<Self, CustomHeadersError> {
         serde_json::from_str(text).map(Self).map_err(|_| CustomHeadersError)
     }
 
-    /// Whether there are none.
+    /// Whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Names, in lower case and in order, with their values.
+    /// Names, in lower case and sorted, with their values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// All of it as a JSON object, for the store.
+    /// The headers as a JSON object, for the store.
     pub fn reveal(&self) -> String {
         serde_json::json!(self.0).to_string()
     }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hookgate_or_the_connection_sets_is_reserved() {
+    fn headers_set_by_hookgate_or_the_connection_are_reserved() {
         let reserved = RESERVED.into_iter();
         let families = ["Webhook-Signature", "webhook-x", "Content-Type", "content-length"];
         for name in reserved.chain(families).chain(["Proxy-Authorization", "Host", "TE"]) {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_values_are_what_http_allows() {
+    fn names_and_values_must_be_valid_http() {
         for name in ["", "a b", "a:", "ä", "a\r\nb", &"x".repeat(65)] {
             assert!(code(name, "x").is_some(), "{name:?}");
         }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn number_and_size_are_bounded_and_every_fault_is_named() {
+    fn number_and_size_are_bounded_and_every_violation_is_named() {
         let names: Vec<String> = (0..17).map(|number| format!("x-{number}")).collect();
         let fields = |count: usize, value| names[..count].iter().map(move |n| (n.as_str(), value));
         let long = "x".repeat(1000);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn values_go_there_and_back_and_hide_in_debug() {
+    fn values_survive_a_round_trip_and_are_hidden_in_debug() {
         let headers =
             CustomHeaders::parse([("Authorization", "Bearer s3cret"), ("x-a", "")]).unwrap();
         assert_eq!(CustomHeaders::from_text(&headers.reveal()).unwrap(), headers);

@@ -1,4 +1,4 @@
-//! How fast, how often and in what order an endpoint gets its deliveries.
+//! Delivery policies: an endpoint's concurrency, rate limit, retry schedule and ordering.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -9,42 +9,41 @@ use serde::{Serialize, Serializer};
 
 use super::Violation;
 
-/// The longest duration: ten years. Sums with the time stay far from any end.
+/// Maximum duration: ten years. Sums with timestamps then cannot overflow.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
-/// Parses a duration such as `30s` or `1h 30m`, of ten years at most; a bare number has no unit
-/// and is refused.
+/// Parses a duration such as `30s` or `1h 30m`, at most ten years. A number without a unit is rejected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write a duration such as 500ms, 30s, 5m, 2h or 7d"))?;
     if duration > LONGEST {
-        return Err("must be ten years at most".to_owned());
+        return Err("must be at most ten years".to_owned());
     }
     Ok(duration)
 }
 
-/// The waits between attempts, at most 32 of them: one more attempt than there are waits.
+/// A retry schedule: the waits between attempts, at most 32. There is one more attempt than there are waits.
 ///
-/// Written as one text with commas between the waits.
+/// As text, the waits are separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetrySchedule(Vec<Duration>);
 
 impl RetrySchedule {
-    /// Waits at most.
+    /// Maximum waits.
     pub const WAITS_MAX: usize = 32;
-    /// The longest wait of an endpoint's own schedule.
+    /// Maximum wait in an endpoint's schedule.
     pub const WAIT_MAX: Duration = Duration::from_hours(30 * 24);
 
-    /// The wait after the `attempts`th attempt failed; `None` when there is to be no other.
+    /// The wait after this many failed attempts; `None` if no other attempt follows.
     pub fn wait_after(&self, attempts: u32) -> Option<Duration> {
         let index = usize::try_from(attempts).ok()?.checked_sub(1)?;
         self.0.get(index).copied()
     }
 
-    /// Takes an endpoint's own schedule, wait by wait; none means no retries.
+    /// Parses an endpoint's schedule. An empty list means no retries.
     ///
     /// # Errors
-    /// Every wait that is none or longer than 30 days, or that there are more than 32.
+    /// Every wait that is invalid or longer than 30 days, or that there are more than 32 waits.
     pub fn parse_waits<S: AsRef<str>>(waits: &[S]) -> Result<Self, Vec<Violation>> {
         if waits.len() > Self::WAITS_MAX {
             let rule = "must list at most 32 waits";
@@ -74,7 +73,7 @@ impl RetrySchedule {
 impl FromStr for RetrySchedule {
     type Err = String;
 
-    /// An empty text is a schedule without retries.
+    /// An empty text means no retries.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let waits = text.split(',').map(str::trim).filter(|wait| !wait.is_empty());
         let waits: Vec<_> = waits.map(parse_duration).collect::<Result<_, _>>()?;
@@ -97,21 +96,21 @@ impl Serialize for RetrySchedule {
     }
 }
 
-/// What an endpoint's owner wants of its deliveries; `None` follows the server's setting.
+/// How deliveries to an endpoint are made; `None` follows the server's setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DeliveryPolicy {
-    /// Attempts in flight at once at most; 1 to 1000.
+    /// Maximum attempts in flight; 1 to 1000.
     pub max_concurrency: Option<u32>,
-    /// Attempts started in a second at most; 1 to 10,000. `None` means as many as there are.
+    /// Maximum attempts started per second; 1 to 10,000. `None` means no limit.
     pub rate_limit_per_second: Option<u32>,
-    /// The waits between attempts.
+    /// The retry schedule.
     pub retry_schedule: Option<RetrySchedule>,
-    /// Whether deliveries are made one at a time, in the order their events were accepted.
+    /// Whether deliveries are made one at a time, in the order in which their events were accepted.
     pub ordered: bool,
 }
 
-/// What to change of a [`DeliveryPolicy`]; `None` leaves a field as it is, `Some(None)` follows the
-/// server's setting again.
+/// A change of a [`DeliveryPolicy`]; `None` leaves a field unchanged, `Some(None)` resets it to the server's
+/// setting.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryPolicyChange {
     /// See [`DeliveryPolicy::max_concurrency`].
@@ -120,7 +119,7 @@ pub struct DeliveryPolicyChange {
     pub rate_limit_per_second: Option<Option<u32>>,
     /// See [`DeliveryPolicy::retry_schedule`].
     pub retry_schedule: Option<Option<RetrySchedule>>,
-    /// See [`DeliveryPolicy::ordered`]. Holds for events that are accepted from then on.
+    /// See [`DeliveryPolicy::ordered`]. Applies to events accepted after the change.
     pub ordered: Option<bool>,
 }
 
@@ -139,12 +138,12 @@ impl DeliveryPolicyChange {
 }
 
 impl DeliveryPolicy {
-    /// What `max_concurrency` may be.
+    /// The range of `max_concurrency`.
     pub const CONCURRENCY: RangeInclusive<u32> = 1..=1000;
-    /// What `rate_limit_per_second` may be.
+    /// The range of `rate_limit_per_second`.
     pub const RATE_LIMIT: RangeInclusive<u32> = 1..=10_000;
 
-    /// The rules for its numbers.
+    /// Checks the ranges of its numbers.
     pub fn check(&self) -> Result<(), Violation> {
         let numbers = [
             ("max_concurrency", self.max_concurrency, Self::CONCURRENCY),
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn schedule_goes_there_and_back_as_text() {
+    fn schedule_survives_a_round_trip_as_text() {
         for text in ["5s,5m", "", "1h 30m,1day,1500ms"] {
             let schedule: RetrySchedule = text.parse().unwrap();
             assert_eq!(schedule.to_string().parse::<RetrySchedule>().unwrap(), schedule, "{text}");
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wait_that_breaks_a_rule_is_named_by_its_place() {
+    fn every_invalid_wait_is_named_by_its_index() {
         let faults = RetrySchedule::parse_waits(&["5s", "5", "31d"]).unwrap_err();
         let named: Vec<_> = faults.iter().map(|v| (v.field.as_str(), v.code)).collect();
         assert_eq!(named, [("retry_schedule[1]", "format"), ("retry_schedule[2]", "range")]);

@@ -1,4 +1,4 @@
-//! Endpoints: where a tenant's webhooks go, and which events go there.
+//! Endpoints: the receivers of a tenant's webhooks, and which events they subscribe to.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,23 +14,36 @@ use super::{
 };
 
 /// A receiver of webhooks.
+///
+/// ```text
+///              the owner disables it, it answers 410 Gone, or every attempt
+///              has failed for longer than DISABLE_AFTER
+///  ┌─────────┐ ───────────────────────────────────────────────────────▶ ┌──────────┐
+///  │ enabled │                                                          │ disabled │
+///  └─────────┘ ◀─────────────────────────────────────────────────────── └──────────┘
+///       │                the owner enables it: parked                        │
+///       │                deliveries are due again                            │
+///       └──────────────▶ deleted: pending deliveries are cancelled ◀─────────┘
+/// ```
+/// A disabled endpoint parks its pending deliveries, and new events create no deliveries to it. Suspending an
+/// organisation has the same effect on all its endpoints, but changes none of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint {
     /// Its id.
     pub id: EndpointId,
-    /// The tenant it belongs to.
+    /// The organisation it belongs to.
     pub org_id: OrgId,
     /// Where webhooks are posted.
     pub url: Url,
-    /// Which events it wants; none listed means all that tenants post.
+    /// Which events it receives; an empty list means every event that tenants post.
     pub event_types: EventTypeFilters,
-    /// What its owner says of it.
+    /// Free text by its owner.
     pub description: Option<String>,
-    /// What its webhooks are signed with.
+    /// The secrets that sign its webhooks.
     pub secrets: Decrypted<Secrets>,
-    /// Header fields sent along with its webhooks.
+    /// Headers sent with its webhooks.
     pub headers: Decrypted<CustomHeaders>,
-    /// Why no deliveries are made to it, if so; `None` while it is enabled.
+    /// Why it is disabled; `None` while it is enabled.
     pub disabled_reason: Option<String>,
     /// When it was created.
     pub created_at: Timestamp,
@@ -38,8 +51,7 @@ pub struct Endpoint {
     pub updated_at: Timestamp,
     /// How its deliveries are made.
     pub policy: DeliveryPolicy,
-    /// Since when every attempt has failed; `None` while the last one that ended succeeded, or
-    /// before the first.
+    /// Since when every attempt has failed; `None` if the last one succeeded, or before the first.
     pub failing_since: Option<Timestamp>,
 }
 
@@ -72,16 +84,16 @@ pub enum SecretRotationRefusal {
     Undecryptable,
 }
 
-/// What to change of an endpoint; `None` leaves a field as it is.
+/// A change of an endpoint; `None` leaves a field unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointChange {
     /// A new URL.
     pub url: Option<Url>,
     /// New filters.
     pub event_types: Option<EventTypeFilters>,
-    /// New header fields, in the place of all there were.
+    /// New headers, which replace all others.
     pub headers: Option<CustomHeaders>,
-    /// A new description; `Some(None)` takes it away.
+    /// A new description; `Some(None)` removes it.
     pub description: Option<Option<String>>,
     /// `Some(None)` enables the endpoint, `Some(Some(reason))` disables it.
     pub disabled_reason: Option<Option<String>>,
@@ -115,14 +127,14 @@ fn set<T: Clone>(field: &mut T, value: Option<&T>) {
 }
 
 impl Endpoint {
-    /// Bytes in a URL at most.
+    /// Maximum bytes of a URL.
     pub const URL_BYTES_MAX: usize = 2048;
-    /// Bytes in a description at most.
+    /// Maximum bytes of a description.
     pub const DESCRIPTION_BYTES_MAX: usize = 512;
-    /// Filters at most.
+    /// Maximum filters.
     pub const EVENT_TYPES_MAX: usize = 100;
 
-    /// A new endpoint for all events, enabled.
+    /// A new endpoint for every event, enabled.
     pub fn new(org_id: OrgId, url: Url, secret: SigningSecret, now: Timestamp) -> Self {
         Self {
             id: EndpointId::mint(now),
@@ -140,12 +152,11 @@ impl Endpoint {
         }
     }
 
-    /// Its secrets once `new` is in use and the one in use until now an earlier one; see
-    /// [`Secrets::rotated`]. Without an overlap the old ones need not be readable, so that a lost
-    /// key can be got over.
+    /// Its secrets after a rotation to `new`; see [`Secrets::rotated`]. Without an overlap the earlier secrets
+    /// need not be decrypted, so that an endpoint can recover from a lost encryption key.
     ///
     /// # Errors
-    /// When there are too many, or those that are to go on signing cannot be read.
+    /// When there are too many earlier secrets, or they must keep signing and cannot be decrypted.
     pub fn rotated_secrets(
         &self,
         new: SigningSecret,
@@ -161,9 +172,9 @@ impl Endpoint {
         }
     }
 
-    /// Parses a URL and checks what its text alone can tell: an absolute `https` URL (`http` only
-    /// where private endpoints are allowed), with a host, without a user name, password, fragment or
-    /// port 0. Where it may lead is for `delivery` to judge.
+    /// Parses a URL and checks its text: an absolute `https` URL (`http` only if private endpoints are
+    /// allowed), with a host, without a user name, password, fragment or port 0. The SSRF guard of `delivery`
+    /// checks its address.
     pub fn parse_url(text: &str, allow_http: bool) -> Result<Url, Violation> {
         let broken = |code, message: &str| Err(Violation::new("url", code, message));
         if text.len() > Self::URL_BYTES_MAX {
@@ -195,7 +206,7 @@ impl Endpoint {
         Ok(url)
     }
 
-    /// The rule for a description: at most 512 bytes, no NUL.
+    /// Checks a description: at most 512 bytes, no NUL.
     pub fn check_description(text: &str) -> Result<(), Violation> {
         if text.len() > Self::DESCRIPTION_BYTES_MAX || text.contains('\0') {
             return Err(Violation::new(
@@ -208,20 +219,20 @@ impl Endpoint {
     }
 }
 
-/// One entry of an endpoint's filter: `user.login`, `user.*` or `*`.
+/// An event type filter: `user.login`, `user.*` or `*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventTypeFilter {
     /// Every event that tenants post.
     All,
-    /// Events whose type starts with this text, which ends in a dot.
+    /// Events whose type starts with this prefix, which ends in a dot.
     Prefix(String),
     /// Events of exactly this type.
     Exact(EventType),
 }
 
 impl EventTypeFilter {
-    /// Whether events of this type pass. `*` means every event that tenants post; operational
-    /// events pass only a filter that names them.
+    /// Whether events of this type match. `*` matches every event that tenants post; operational events match
+    /// only a filter that names them.
     pub fn matches(&self, event_type: &str) -> bool {
         match self {
             Self::All => !EventType::is_operational(event_type),
@@ -261,16 +272,16 @@ impl Serialize for EventTypeFilter {
     }
 }
 
-/// An endpoint's filters. An event passes when any of them matches; when there are none, every
-/// event passes that tenants post.
+/// The filters of an endpoint. An event matches if any filter does; without filters, every event that tenants
+/// post matches.
 ///
-/// Written for the store as one text with commas between the entries, which no entry can contain.
+/// The store keeps them as one text, separated by commas, which no filter can contain.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(transparent)]
 pub struct EventTypeFilters(Vec<EventTypeFilter>);
 
 impl EventTypeFilters {
-    /// Takes a list of filters.
+    /// Parses a list of filters.
     ///
     /// # Errors
     /// When a filter is malformed or there are more than 100.
@@ -288,7 +299,7 @@ impl EventTypeFilters {
         filters.iter().enumerate().map(parse).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether events of this type pass.
+    /// Whether events of this type match.
     pub fn matches(&self, event_type: &str) -> bool {
         let all = [EventTypeFilter::All];
         let filters = if self.0.is_empty() { &all[..] } else { &self.0 };
@@ -322,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_match_exactly_by_prefix_or_everything() {
+    fn filters_match_one_type_a_prefix_or_everything() {
         let filters: EventTypeFilters = "user.login, invoice.*".parse().unwrap();
         assert!(filters.matches("user.login"));
         assert!(filters.matches("invoice.paid"));
@@ -336,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn operational_events_pass_only_filters_that_name_them() {
+    fn operational_events_match_only_filters_that_name_them() {
         let disabled = "hookgate.endpoint.disabled";
         for named in ["hookgate.*", "*,hookgate.endpoint.*", disabled] {
             assert!(named.parse::<EventTypeFilters>().unwrap().matches(disabled), "{named}");
@@ -348,13 +359,13 @@ mod tests {
     }
 
     #[test]
-    fn malformed_filter_is_named_by_its_place() {
+    fn malformed_filter_is_named_by_its_index() {
         let violation = EventTypeFilters::parse(&["ok", "not ok"]).unwrap_err();
         assert_eq!(violation.field, "event_types[1]");
     }
 
     #[test]
-    fn urls_must_be_https_and_bare_of_credentials() {
+    fn urls_must_be_https_without_credentials() {
         assert!(Endpoint::parse_url("https://example.com/hook?x=1", false).is_ok());
         assert!(Endpoint::parse_url("http://127.0.0.1:9000/", true).is_ok());
         let refused = [

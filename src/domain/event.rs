@@ -1,4 +1,4 @@
-//! Events as they travel: from the journal to the store and on to the receivers.
+//! Events: accepted by the API, kept in the journal and the store, delivered to receivers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,53 +8,53 @@ use serde::Serialize;
 
 use super::{EventId, EventTypeFilter, OrgId, Timestamp, TraceId};
 
-/// An accepted event. Its payload is the tenant's bytes, never reformatted.
+/// An accepted event. Its payload is the tenant's JSON, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Its id, and the `webhook-id` of its deliveries.
     pub id: EventId,
-    /// The tenant it belongs to.
+    /// The organisation it belongs to.
     pub org_id: OrgId,
-    /// What happened.
+    /// Its type.
     pub event_type: EventType,
-    /// A JSON text, byte for byte as it came.
+    /// The payload as JSON text, byte for byte as posted.
     pub payload: Bytes,
-    /// The tenant's own name for the event: a second one inside the window is dropped.
+    /// The tenant's deduplication id: a second event with it within the window is dropped.
     pub dedup_id: Option<String>,
-    /// The tenant's account the event concerns.
+    /// The tenant's account that the event belongs to.
     pub account_id: Option<String>,
-    /// The tenant's user the event concerns.
+    /// The tenant's user that the event belongs to.
     pub user_id: Option<String>,
-    /// When it happened, as the tenant says.
+    /// When it happened, as given by the tenant.
     pub occurred_at: Option<Timestamp>,
-    /// When it was accepted. Minted once and journaled, so a replay lands on the same row.
+    /// When it was accepted. Set once and journaled, so reading the journal again writes the same row.
     pub received_at: Timestamp,
     /// The trace it belongs to.
     pub trace_id: TraceId,
 }
 
 impl Event {
-    /// The moment receivers are told: when it happened, or else when it was accepted.
+    /// The timestamp for receivers: when it happened, or else when it was accepted.
     pub fn timestamp(&self) -> Timestamp {
         self.occurred_at.unwrap_or(self.received_at)
     }
 }
 
-/// Dot-separated words of letters, digits, `_` and `-`: `user.login`. At most 128 bytes.
+/// An event type: dot-separated words of letters, digits, `_` and `-`, such as `user.login`. At most 128 bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(transparent)]
 pub struct EventType(String);
 
-/// The text was no event type.
+/// The text is not an event type.
 #[derive(Debug, thiserror::Error)]
 #[error("must be dot-separated words of letters, digits, '_' and '-', at most 128 bytes")]
 pub struct EventTypeError;
 
 impl EventType {
-    /// Bytes at most.
+    /// Maximum bytes.
     pub const BYTES_MAX: usize = 128;
 
-    /// Whether `text` is an event type; parsing without the copy.
+    /// Whether `text` is an event type. Parses without a copy.
     pub fn is_valid(text: &str) -> bool {
         let word_byte = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
         let mut previous = b'.';
@@ -67,7 +67,7 @@ impl EventType {
         previous != b'.' && text.len() <= Self::BYTES_MAX
     }
 
-    /// Whether a type is one of the server's own events, whose types start with `hookgate.`.
+    /// Whether a type belongs to the server's operational events, which start with `hookgate.`.
     pub fn is_operational(text: &str) -> bool {
         text.starts_with("hookgate.")
     }
@@ -95,18 +95,18 @@ impl fmt::Display for EventType {
     }
 }
 
-/// Which events a list shows; every field that is set must match.
+/// Selects events. Every field that is set must match.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
-    /// Of this type, or of the types under a prefix.
+    /// Only types that match.
     pub event_type: Option<EventTypeFilter>,
-    /// Concerning this account.
+    /// Only of this account.
     pub account_id: Option<String>,
-    /// Concerning this user.
+    /// Only of this user.
     pub user_id: Option<String>,
-    /// Accepted at this moment or later.
+    /// Accepted at or after this time.
     pub since: Option<Timestamp>,
-    /// Accepted before this moment.
+    /// Accepted before this time.
     pub until: Option<Timestamp>,
 }
 

@@ -22,7 +22,7 @@ macro_rules! entity_id {
                 Self(uuid_v7(at))
             }
 
-            /// Takes an id that the store handed back.
+            /// Wraps an id read from the store.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
@@ -56,23 +56,23 @@ macro_rules! entity_id {
 }
 
 entity_id!(
-    /// A tenant: the owner of keys, endpoints, events and deliveries.
+    /// An organisation (tenant): the owner of keys, endpoints, events and deliveries.
     OrgId
 );
 entity_id!(
-    /// The public half of an API key: safe to log, and the handle the key is looked up by.
+    /// The public part of an API key: safe to log, and what the key is looked up by.
     ApiKeyId
 );
 entity_id!(
-    /// A URL of a tenant that receives webhooks.
+    /// An endpoint: a URL that receives webhooks.
     EndpointId
 );
 entity_id!(
-    /// An accepted event; also the `webhook-id` of every delivery of it.
+    /// An accepted event; also the `webhook-id` of its deliveries.
     EventId
 );
 entity_id!(
-    /// One event on its way to one endpoint.
+    /// A delivery of one event to one endpoint.
     DeliveryId
 );
 entity_id!(
@@ -80,19 +80,19 @@ entity_id!(
     ReplayId
 );
 entity_id!(
-    /// A dead letter: the delivery's id, or the event's where there is no delivery.
+    /// A dead letter: the id of its delivery, or of its event if there is no delivery.
     DeadLetterId
 );
 
 impl OrgId {
-    /// The organisation of the very first start. The same everywhere, so that of several servers that
-    /// start on one empty store only one can add it.
+    /// The organisation created at the first start. A constant, so that only one of several servers that start
+    /// on one empty store can create it.
     pub const FIRST: Self = Self(Uuid::from_u128(0x7000_8000_0000_0000_0001));
 }
 
 impl EventId {
-    /// The id of the event that `org` calls `dedup_id`: the same on every instance and at every
-    /// retry, with no look-up (UUIDv8, RFC 9562 section 5.8, from SHA-256 of both).
+    /// The id of the event with this deduplication id: the same on every server and at every retry, without a
+    /// look-up (UUIDv8, RFC 9562 section 5.8, from the SHA-256 of both).
     pub fn from_dedup_id(org: OrgId, dedup_id: &str) -> Self {
         let digest = Sha256::new()
             .chain_update(b"hookgate dedup\0")
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn one_dedup_id_of_one_org_is_one_event_id() {
+    fn dedup_id_of_an_org_always_gives_the_same_event_id() {
         let org = OrgId::mint(Timestamp::from_micros(1));
         let other = OrgId::mint(Timestamp::from_micros(1));
         let id = EventId::from_dedup_id(org, "invoice-1");

@@ -1,19 +1,19 @@
-//! What a body is declared to be, as far as it matters here.
+//! Media types of request bodies: JSON, newline-delimited JSON, or anything else.
 
-/// The kinds of bodies that are told apart.
+/// The media type of a request body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MediaType {
     /// `application/json`, or a type built on it (`+json`, RFC 6839).
     Json,
-    /// `application/x-ndjson`: a JSON text a line, <https://github.com/ndjson/ndjson-spec>.
+    /// `application/x-ndjson`: one JSON text per line, <https://github.com/ndjson/ndjson-spec>.
     NdJson,
-    /// Anything else, and what is no media type at all.
+    /// Anything else, also text that is not a media type.
     Other,
 }
 
 impl MediaType {
-    /// What a `Content-Type` header declares. Parameters such as `charset` are not looked at: JSON is
-    /// UTF-8 (RFC 8259, section 8.1), and what is not fails to parse.
+    /// The media type of a `Content-Type` header. Parameters such as `charset` are ignored: JSON is UTF-8
+    /// (RFC 8259, section 8.1), and anything else fails to parse.
     pub fn of(content_type: &[u8]) -> Self {
         // What nearly every client sends.
         if content_type == b"application/json" {
@@ -33,10 +33,10 @@ impl MediaType {
 
 fn is_built_on_json(essence: &[u8]) -> bool {
     const SUFFIX: &[u8] = b"+json";
-    let Some(place) = essence.iter().position(|byte| *byte == b'/') else {
+    let Some(slash) = essence.iter().position(|byte| *byte == b'/') else {
         return false;
     };
-    let (kind, subtype) = (&essence[..place], &essence[place + 1..]);
+    let (kind, subtype) = (&essence[..slash], &essence[slash + 1..]);
     let suffix = subtype.len().checked_sub(SUFFIX.len()).map(|start| &subtype[start..]);
     !kind.is_empty()
         && subtype.len() > SUFFIX.len()
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_types_are_told_apart_whatever_their_case_and_parameters() {
+    fn media_types_are_recognised_regardless_of_case_and_parameters() {
         let cases = [
             ("application/json", MediaType::Json),
             ("application/json; charset=utf-8", MediaType::Json),

@@ -1,8 +1,8 @@
-//! The words of the product: ids, events, endpoints, deliveries, keys and pages.
+//! The domain types: ids, events, endpoints, deliveries, keys and pages.
 //!
-//! Pure values. Nothing here reads a file, a socket or a clock, and nothing here imports another
-//! module of the crate. Text from outside becomes one of these types once, at the edge; from there
-//! on a value of the type is valid by construction.
+//! Pure values. Nothing here reads a file, a socket or a clock, and nothing here imports another module of the
+//! crate. Text from outside is parsed into these types once, at the edge; from then on a value is valid by
+//! construction.
 
 mod api_key;
 mod audit;

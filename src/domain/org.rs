@@ -1,4 +1,4 @@
-//! Organisations: the tenants, and what each of them may use.
+//! Organisations: the tenants, with their limits and their lifecycle.
 
 use std::ops::RangeInclusive;
 
@@ -13,58 +13,58 @@ use super::{OrgId, Timestamp, Violation};
 pub struct Org {
     /// Its id.
     pub id: OrgId,
-    /// What people call it; not unique. Empty once it is deleted.
+    /// Its display name; not unique. Empty once it is deleted.
     pub name: String,
-    /// What it may use.
+    /// Its limits.
     pub limits: OrgLimits,
     /// When it was created.
     pub created_at: Timestamp,
-    /// Since when it is suspended: its keys are refused and its deliveries wait.
+    /// Since when it is suspended: its keys are refused and its deliveries are parked.
     pub suspended_at: Option<Timestamp>,
-    /// Its deletion, in flight or done.
+    /// Its deletion, in progress or done.
     pub deletion: Option<OrgDeletion>,
 }
 
-/// How the deletion of an organisation stands.
+/// The progress of the deletion of an organisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct OrgDeletion {
-    /// Since when nothing of the organisation can be used.
+    /// When it was requested. Nothing of the organisation can be used since.
     pub since: Timestamp,
-    /// Rows that were deleted so far.
+    /// Rows deleted so far.
     pub rows: u64,
-    /// When nothing was left; `None` while there is.
+    /// When it was done; `None` while it is in progress.
     pub done_at: Option<Timestamp>,
 }
 
-/// What can be limited for each organisation.
+/// A limit of an organisation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OrgLimit {
-    /// Events a minute.
+    /// Events per minute.
     RatePerMinute,
-    /// Events at once.
+    /// Events at once (burst).
     Burst,
-    /// Bytes of request bodies a minute.
+    /// Bytes of request bodies per minute.
     BytesPerMinute,
-    /// Events a calendar month, UTC.
+    /// Events per calendar month in UTC.
     EventsPerMonth,
     /// Endpoints.
     Endpoints,
-    /// Keys that are good.
+    /// Active keys.
     Keys,
-    /// Bytes in one event's payload.
+    /// Bytes of an event's payload.
     PayloadBytes,
 }
 
-/// What an organisation may use; what is not set follows the server's setting, or has no limit.
+/// The limits of an organisation. A limit that is not set follows the server's setting, or is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OrgLimits([Option<u32>; OrgLimit::ALL.len()]);
 
-/// What to change of an organisation; `None` leaves a field as it is.
+/// A change of an organisation; `None` leaves a field unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct OrgChange {
     /// A new name.
     pub name: Option<String>,
-    /// New limits; `None` beside one takes it away.
+    /// New limits; `None` removes one.
     pub limits: Vec<(OrgLimit, Option<u32>)>,
 }
 
@@ -80,7 +80,7 @@ impl OrgLimit {
         Self::PayloadBytes,
     ];
 
-    /// The field that sets it.
+    /// Its field name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::RatePerMinute => "rate_limit_per_minute",
@@ -93,11 +93,10 @@ impl OrgLimit {
         }
     }
 
-    /// What it can be set to; 1 is the least of what is counted by the minute or in bytes, 0 of what is
-    /// not.
+    /// Its range: from 1 for limits per minute and in bytes, from 0 for the others.
     pub const fn range(self) -> RangeInclusive<u32> {
         match self {
-            // What one process could ever take in.
+            // More than one process can accept.
             Self::RatePerMinute | Self::Burst => 1..=100_000_000,
             Self::BytesPerMinute | Self::PayloadBytes => 1..=u32::MAX,
             Self::EventsPerMonth => 0..=u32::MAX,
@@ -105,7 +104,7 @@ impl OrgLimit {
         }
     }
 
-    /// The rule for its value.
+    /// Checks a value.
     pub fn check(self, value: u32) -> Result<(), Violation> {
         let range = self.range();
         if range.contains(&value) { Ok(()) } else { Err(Violation::range(self.name(), &range)) }
@@ -113,12 +112,12 @@ impl OrgLimit {
 }
 
 impl OrgLimits {
-    /// The limit, if it is set.
+    /// The value of a limit, if set.
     pub const fn get(&self, limit: OrgLimit) -> Option<u32> {
         self.0[limit as usize]
     }
 
-    /// The same with this limit set, or taken away.
+    /// The limits with this one set, or removed.
     pub fn with(mut self, limit: OrgLimit, value: Option<u32>) -> Self {
         self.0[limit as usize] = value;
         self
@@ -141,10 +140,10 @@ impl Serialize for OrgLimits {
 }
 
 impl Org {
-    /// Bytes in a name at most.
+    /// Maximum bytes of a name.
     pub const NAME_BYTES_MAX: usize = 128;
 
-    /// A new organisation, which follows the server's limits.
+    /// A new organisation without limits of its own.
     pub fn new(id: OrgId, name: impl Into<String>, created_at: Timestamp) -> Self {
         Self {
             id,
@@ -156,7 +155,7 @@ impl Org {
         }
     }
 
-    /// Whether its keys open anything.
+    /// Its state.
     pub fn state(&self) -> OrgState {
         match (&self.deletion, self.suspended_at) {
             (Some(OrgDeletion { done_at: Some(_), .. }), _) => OrgState::Deleted,
@@ -166,8 +165,8 @@ impl Org {
         }
     }
 
-    /// The rules for a name, of organisations and of keys alike. One that looks like another, or like
-    /// none, misleads whoever reads a list.
+    /// Checks a name, of an organisation or a key. Names that look like another or like none would mislead
+    /// readers of a list.
     pub fn check_name(name: &str) -> Result<(), Violation> {
         let rule = "must be 1 to 128 bytes, not blanks alone, without control, bidirectional and \
                     zero-width characters";
@@ -182,11 +181,11 @@ impl Org {
     }
 }
 
-/// Format characters that Persian and Indic names, and joined emoji, are not written without.
+/// Format characters that Persian and Indic names and joined emoji need.
 const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
 
-/// Whether a character is a control or format character, or ends a line or paragraph: categories Cc,
-/// Cf, Zl and Zp of the Unicode Standard, section 4.5. It shows nothing, or moves what stands around it.
+/// Whether a character is a control or format character or a line or paragraph separator: categories Cc, Cf,
+/// Zl and Zp of the Unicode Standard, section 4.5. Such characters are invisible or reorder their neighbours.
 fn is_unseen(character: char) -> bool {
     use GeneralCategory as C;
     let category = character.general_category();
@@ -194,22 +193,22 @@ fn is_unseen(character: char) -> bool {
         && !JOINERS.contains(&character)
 }
 
-/// What an organisation is good for.
+/// The state of an organisation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum OrgState {
-    /// Everything.
+    /// In use.
     Active,
-    /// Nothing for now.
+    /// Suspended by an operator.
     Suspended,
-    /// Nothing any more; what it had is being deleted.
+    /// Being deleted; nothing of it can be used.
     Deleting,
-    /// Nothing is left but its id.
+    /// Deleted; only its id is left.
     Deleted,
 }
 
-/// As operators see it.
+/// As the API shows it to operators.
 impl Serialize for Org {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
@@ -227,7 +226,7 @@ impl Serialize for Org {
 }
 
 impl OrgChange {
-    /// Applies the change.
+    /// Applies the change to an organisation.
     pub fn apply(&self, org: &mut Org) {
         if let Some(name) = &self.name {
             org.name.clone_from(name);
@@ -243,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_what_they_look_like() {
+    fn names_with_invisible_characters_are_refused() {
         for good in [
             "a",
             "Acme Ltd",
@@ -272,13 +271,13 @@ mod tests {
     }
 
     #[test]
-    fn limits_keep_their_places_and_have_ranges() {
+    fn limits_keep_their_positions_and_have_ranges() {
         let limits =
             OrgLimits::default().with(OrgLimit::Keys, Some(3)).with(OrgLimit::Burst, Some(7));
         assert_eq!((limits.get(OrgLimit::Keys), limits.get(OrgLimit::Burst)), (Some(3), Some(7)));
         assert_eq!(limits.with(OrgLimit::Keys, None).get(OrgLimit::Keys), None);
-        for (place, limit) in OrgLimit::ALL.into_iter().enumerate() {
-            assert_eq!(limit as usize, place);
+        for (position, limit) in OrgLimit::ALL.into_iter().enumerate() {
+            assert_eq!(limit as usize, position);
         }
         assert!(OrgLimit::RatePerMinute.check(0).is_err());
         assert!(OrgLimit::EventsPerMonth.check(0).is_ok());

@@ -1,4 +1,4 @@
-//! Pages by cursor: stable under inserts, and as cheap at the end of a list as at its start.
+//! Cursor pagination: stable under inserts, and as cheap at the end of a list as at its start.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,26 +10,26 @@ use uuid::Uuid;
 
 use super::Timestamp;
 
-/// A place in a list that runs from newest to oldest: the last row that was seen.
+/// A position in a list, newest first: the last row of the previous page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cursor {
-    /// The time the list is ordered by.
+    /// The time by which the list is ordered.
     pub at: Timestamp,
-    /// The row's id, which orders rows of the same moment.
+    /// The row's id, which orders rows with the same time.
     pub id: Uuid,
 }
 
-/// The text was no cursor of ours.
+/// The text is not a cursor.
 #[derive(Debug, thiserror::Error)]
 #[error("must be a next_cursor of an earlier answer")]
 pub struct CursorError;
 
-/// What part of a list is wanted.
+/// Selects a page of a list.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest {
-    /// At most this many rows.
+    /// Maximum rows.
     pub limit: u32,
-    /// Rows older than this place; `None` starts at the newest.
+    /// Only rows after this position; `None` starts at the newest.
     pub after: Option<Cursor>,
 }
 
@@ -38,19 +38,19 @@ pub struct PageRequest {
 pub struct Page<T> {
     /// The rows.
     pub data: Vec<T>,
-    /// Where the next page starts; `None` at the end of the list.
+    /// The position of the next page; `None` at the end of the list.
     pub next_cursor: Option<Cursor>,
 }
 
 impl PageRequest {
-    /// Rows in a page when the caller names no number.
+    /// Rows per page by default.
     pub const LIMIT_DEFAULT: u32 = 50;
-    /// Rows in a page at most.
+    /// Maximum rows per page.
     pub const LIMIT_MAX: u32 = 500;
 }
 
 impl<T> Page<T> {
-    /// Makes a page of rows fetched with `limit + 1`: the extra row proves that more follow.
+    /// A page of rows that were fetched with `limit + 1`: the extra row shows that more follow.
     pub fn from_rows(mut rows: Vec<T>, limit: u32, position: impl Fn(&T) -> Cursor) -> Self {
         let limit = limit as usize;
         let more = rows.len() > limit;
@@ -59,9 +59,9 @@ impl<T> Page<T> {
         Self { data: rows, next_cursor }
     }
 
-    /// The same page with every row turned into something else.
-    pub fn map<U>(self, turn: impl FnMut(T) -> U) -> Page<U> {
-        Page { data: self.data.into_iter().map(turn).collect(), next_cursor: self.next_cursor }
+    /// The page with every row mapped.
+    pub fn map<U>(self, map: impl FnMut(T) -> U) -> Page<U> {
+        Page { data: self.data.into_iter().map(map).collect(), next_cursor: self.next_cursor }
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursor_goes_there_and_back() {
+    fn cursor_survives_a_round_trip() {
         let cursor = Cursor { at: Timestamp::from_micros(7), id: Uuid::from_u128(9) };
         assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
         assert!("zzz".parse::<Cursor>().is_err());

@@ -1,11 +1,11 @@
-//! The secrets of one endpoint: the one in use, and earlier ones that still sign beside it.
+//! The signing secrets of an endpoint: the current one, and earlier ones that still sign during an overlap.
 
 use std::time::Duration;
 
 use super::{SignatureScheme, SigningSecret, Timestamp, Violation};
 
-/// What an endpoint's webhooks are signed with. While earlier secrets last, each webhook carries a
-/// signature by every one of them, so that receivers may change over at any moment in between.
+/// The secrets that sign an endpoint's webhooks. During an overlap each webhook carries one signature per
+/// secret, so that receivers can switch at any time in between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secrets {
     current: SigningSecret,
@@ -13,36 +13,36 @@ pub struct Secrets {
     earlier: Vec<EarlierSecret>,
 }
 
-/// A secret that was replaced.
+/// A replaced secret that still signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EarlierSecret {
     /// The secret.
     pub secret: SigningSecret,
-    /// It signs attempts that start before this moment.
+    /// It signs attempts that start before this time.
     pub until: Timestamp,
 }
 
-/// As many earlier secrets as there may be are still in use.
+/// The maximum of earlier secrets still signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("three earlier secrets are still in use")]
+#[error("three earlier secrets still sign")]
 pub struct TooManySecrets;
 
-/// What an owner says of a new secret: nothing, how it signs, or the secret itself.
+/// An owner's choice of a new secret: the secret itself, the scheme of a generated one, or neither.
 #[derive(Clone, Debug, Default)]
 pub struct SecretChoice {
-    /// The scheme it signs by.
+    /// Its signature scheme.
     pub scheme: Option<SignatureScheme>,
-    /// The secret; made up where it is not provided.
+    /// The secret; generated if not provided.
     pub provided: Option<SigningSecret>,
 }
 
-/// The text was no list of earlier secrets.
+/// The text is not a list of earlier secrets.
 #[derive(Debug, thiserror::Error)]
-#[error("is no list of earlier secrets")]
+#[error("is not a list of earlier secrets")]
 pub struct EarlierSecretsError;
 
 impl SecretChoice {
-    /// The rule for both together: a secret that is provided is one of the scheme that is named.
+    /// Checks that a provided secret is of the chosen scheme.
     pub fn check(&self) -> Result<(), Violation> {
         let named = self.scheme.zip(self.provided.as_ref());
         if named.is_none_or(|(scheme, provided)| scheme == provided.scheme()) {
@@ -52,7 +52,7 @@ impl SecretChoice {
         Err(Violation::new("secret", "scheme", rule))
     }
 
-    /// The secret: what was provided, or else a new one, of `default` where no scheme is named.
+    /// The provided secret, or else a generated one, by default of the scheme `default`.
     ///
     /// # Errors
     /// When the system has no random source.
@@ -65,14 +65,14 @@ impl SecretChoice {
 }
 
 impl Secrets {
-    /// Earlier secrets in use at once at most: each adds a signature to every webhook.
+    /// Maximum earlier secrets: each adds a signature to every webhook.
     pub const EARLIER_MAX: usize = 3;
-    /// How long an earlier secret lasts unless its owner says otherwise: 24 hours.
+    /// The default overlap of a rotation: 24 hours.
     pub const OVERLAP_DEFAULT: Duration = Duration::from_hours(24);
-    /// How many seconds an earlier secret lasts at most: seven days.
+    /// Maximum overlap in seconds: seven days.
     pub const OVERLAP_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 
-    /// The rule for an overlap: at most seven days.
+    /// Checks an overlap: at most seven days.
     pub fn check_overlap(overlap: Duration) -> Result<(), Violation> {
         if overlap <= Duration::from_secs(u64::from(Self::OVERLAP_SECONDS_MAX)) {
             return Ok(());
@@ -80,15 +80,15 @@ impl Secrets {
         Err(Violation::new("overlap", "range", "must be at most 7d"))
     }
 
-    /// A secret without earlier ones.
+    /// A current secret without earlier ones.
     pub const fn new(current: SigningSecret) -> Self {
         Self { current, earlier: Vec::new() }
     }
 
-    /// With the earlier ones that [`Self::reveal_earlier`] wrote.
+    /// A current secret with the earlier ones that [`Self::reveal_earlier`] returned.
     ///
     /// # Errors
-    /// When it did not write that.
+    /// When the text is something else.
     pub fn with_earlier(current: SigningSecret, text: &str) -> Result<Self, EarlierSecretsError> {
         let parse = |entry: &str| {
             let (until, secret) = entry.split_once(' ')?;
@@ -99,27 +99,27 @@ impl Secrets {
         Ok(Self { current, earlier: earlier.ok_or(EarlierSecretsError)? })
     }
 
-    /// The one in use.
+    /// The current secret.
     pub const fn current(&self) -> &SigningSecret {
         &self.current
     }
 
-    /// The earlier ones that are still in use at `now`, newest first.
+    /// The earlier secrets that still sign at `now`, newest first.
     pub fn earlier_at(&self, now: Timestamp) -> impl Iterator<Item = &EarlierSecret> {
         self.earlier.iter().filter(move |earlier| now < earlier.until)
     }
 
-    /// What an attempt that starts at `now` is signed with, the one in use first.
+    /// The secrets that sign an attempt that starts at `now`, the current one first.
     pub fn signing_at(&self, now: Timestamp) -> impl Iterator<Item = &SigningSecret> {
         std::iter::once(&self.current).chain(self.earlier_at(now).map(|earlier| &earlier.secret))
     }
 
-    /// Puts `new` in the place of the one in use, which goes on for `overlap`. Those replaced before
-    /// keep their own ends, but none outlasts `overlap` from `now`; so no overlap ends them all.
+    /// Makes `new` the current secret; the previous one still signs for `overlap`. Secrets replaced before keep
+    /// their ends, but none outlasts `overlap` from `now`, so an overlap of zero ends them all.
     ///
     /// # Errors
-    /// When that would be more than [`Self::EARLIER_MAX`] earlier ones. None is dropped before its
-    /// time, since a receiver may rely on it.
+    /// When more than [`Self::EARLIER_MAX`] earlier secrets would sign. None is dropped before its end, since a
+    /// receiver may rely on it.
     pub fn rotated(
         &self,
         new: SigningSecret,
@@ -139,7 +139,7 @@ impl Secrets {
         Ok(Self { current: new, earlier })
     }
 
-    /// The earlier ones as one text for the store; `None` when there are none.
+    /// The earlier secrets as one text, for the store; `None` if there are none.
     pub fn reveal_earlier(&self) -> Option<String> {
         let entry = |earlier: &EarlierSecret| {
             format!("{} {}", earlier.until.micros(), earlier.secret.reveal())
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sign_during_the_overlap_and_only_the_new_one_after_it() {
+    fn both_secrets_sign_during_the_overlap_and_only_the_new_one_after_it() {
         let (old, new) = (secret(), secret());
         let secrets = Secrets::new(old.clone()).rotated(new.clone(), HOUR, at(1)).unwrap();
         assert_eq!(signing(&secrets, at(1)), [new.clone(), old.clone()]);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn rotating_during_an_overlap_keeps_ends_and_never_lengthens_them() {
+    fn rotation_during_an_overlap_keeps_ends_and_never_extends_them() {
         let (a, b, c, d) = (secret(), secret(), secret(), secret());
         let secrets = Secrets::new(a.clone()).rotated(b.clone(), 2 * HOUR, at(0)).unwrap();
         let secrets = secrets.rotated(c.clone(), 24 * HOUR, at(1)).unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_secrets_are_bounded_and_none_is_dropped_before_its_time() {
+    fn earlier_secrets_are_bounded_and_none_is_dropped_before_its_end() {
         let mut secrets = Secrets::new(secret());
         for hour in 0..3 {
             secrets = secrets.rotated(secret(), 10 * HOUR, at(hour)).unwrap();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_that_comes_back_signs_once() {
+    fn secret_that_is_reused_signs_once() {
         let (a, b) = (secret(), secret());
         let secrets = Secrets::new(a.clone()).rotated(b.clone(), HOUR, at(0)).unwrap();
         let back = secrets.rotated(a.clone(), HOUR, at(0)).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_secrets_go_there_and_back_as_text() {
+    fn earlier_secrets_survive_a_round_trip_as_text() {
         let alone = Secrets::new(secret());
         assert_eq!(alone.reveal_earlier(), None);
         let secrets = alone.rotated(secret(), HOUR, at(0)).unwrap();

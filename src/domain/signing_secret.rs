@@ -1,4 +1,4 @@
-//! The secret an endpoint's webhooks are signed with, in the forms Standard Webhooks gives it.
+//! Signing secrets of endpoints, in the formats of Standard Webhooks.
 //!
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
@@ -29,19 +29,19 @@ const SEED_BYTES: usize = 32;
     parse_err_fn = unknown_scheme
 )]
 pub enum SignatureScheme {
-    /// `v1`: HMAC-SHA256, by a secret that the receiver has too.
+    /// `v1`: HMAC-SHA256 with a secret that the receiver shares.
     #[default]
     HmacSha256,
-    /// `v1a`: Ed25519, by a key of which the receiver has the public half only.
+    /// `v1a`: Ed25519; the receiver has the public key only.
     Ed25519,
 }
 
-/// The text was no signature scheme.
+/// The text is not a signature scheme.
 #[derive(Debug, thiserror::Error)]
 #[error("must be hmac-sha256 or ed25519")]
 pub struct SignatureSchemeError;
 
-/// What signs webhooks. Redacted in `Debug`; [`Self::reveal`] shows it.
+/// A secret that signs webhooks. Redacted in `Debug`; [`Self::reveal`] shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SigningSecret {
     /// `whsec_` and the base64 of 24 to 64 random bytes.
@@ -50,7 +50,7 @@ pub enum SigningSecret {
     Ed25519(Ed25519Secret),
 }
 
-/// The text was no signing secret.
+/// The text is not a signing secret.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "must be whsec_ followed by the base64 of 24 to 64 bytes, or whsk_ followed by the base64 of an \
@@ -58,12 +58,12 @@ pub enum SigningSecret {
 )]
 pub struct SigningSecretError;
 
-/// The key of an HMAC: 24 to 64 bytes.
+/// An HMAC key of 24 to 64 bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HmacSecret(Vec<u8>);
 
-/// An Ed25519 key. Clones share the key pair, which is worked out from the seed when something is
-/// signed for the first time: most secrets that are read sign nothing.
+/// An Ed25519 private key. Clones share the key pair, which is computed from the seed at first use: most
+/// secrets that are loaded sign nothing.
 #[derive(Clone)]
 pub struct Ed25519Secret(Arc<Ed25519>);
 
@@ -72,11 +72,11 @@ struct Ed25519 {
     pair: OnceLock<Ed25519KeyPair>,
 }
 
-/// `whpk_` and the base64 of an Ed25519 public key: what a receiver verifies with. No secret.
+/// An Ed25519 public key, with which a receiver verifies: `whpk_` and its base64. Not a secret.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PublicKey([u8; ED25519_PUBLIC_KEY_LEN]);
 
-/// The text was no public key.
+/// The text is not a public key.
 #[derive(Debug, thiserror::Error)]
 #[error("must be whpk_ followed by the base64 of the 32 bytes of an Ed25519 public key")]
 pub struct PublicKeyError;
@@ -93,7 +93,7 @@ fn unknown_scheme(_: &str) -> SignatureSchemeError {
 }
 
 impl SigningSecret {
-    /// A new secret for HMAC, of 32 bytes (256 bits) from the system's random source.
+    /// Generates an HMAC secret of 32 random bytes.
     ///
     /// # Errors
     /// When the system has no random source.
@@ -101,7 +101,7 @@ impl SigningSecret {
         Self::generate_for(SignatureScheme::HmacSha256)
     }
 
-    /// A new secret of a scheme, of 32 bytes from the system's random source.
+    /// Generates a secret of a scheme from 32 random bytes.
     ///
     /// # Errors
     /// When the system has no random source.
@@ -114,7 +114,7 @@ impl SigningSecret {
         })
     }
 
-    /// The scheme it signs by.
+    /// Its signature scheme.
     pub const fn scheme(&self) -> SignatureScheme {
         match self {
             Self::HmacSha256(_) => SignatureScheme::HmacSha256,
@@ -122,7 +122,7 @@ impl SigningSecret {
         }
     }
 
-    /// What receivers verify with, where that is not the secret itself.
+    /// The key with which receivers verify, unless that is the secret itself.
     pub fn public_key(&self) -> Option<PublicKey> {
         match self {
             Self::HmacSha256(_) => None,
@@ -130,7 +130,7 @@ impl SigningSecret {
         }
     }
 
-    /// The text form, for the store, and for its owner where receivers need it.
+    /// The secret as text, for the store and its owner.
     pub fn reveal(&self) -> String {
         match self {
             Self::HmacSha256(secret) => format!("{HMAC_PREFIX}{}", STANDARD.encode(&secret.0)),
@@ -140,9 +140,9 @@ impl SigningSecret {
 }
 
 impl HmacSecret {
-    /// Bytes at least: 192 bits, says the standard.
+    /// Minimum bytes: 192 bits, by the standard.
     pub const BYTES_MIN: usize = 24;
-    /// Bytes at most: 512 bits, says the standard.
+    /// Maximum bytes: 512 bits, by the standard.
     pub const BYTES_MAX: usize = 64;
 
     /// The key bytes.
@@ -160,7 +160,7 @@ impl Ed25519Secret {
     #[expect(
         clippy::expect_used,
         clippy::missing_panics_doc,
-        reason = "a seed is refused for its length only, which is right"
+        reason = "a seed is rejected only for a wrong length"
     )]
     pub fn key_pair(&self) -> &Ed25519KeyPair {
         let make = || Ed25519KeyPair::from_seed_unchecked(&self.0.seed).expect("32 bytes");
@@ -208,8 +208,8 @@ impl FromStr for SigningSecret {
     }
 }
 
-/// Takes a seed, as the standard's Go library writes private keys, or the seed and its public key,
-/// as libsodium does.
+/// Parses a seed, the format of the standard's Go library, or a seed with its public key, the format of
+/// libsodium.
 fn ed25519(bytes: &[u8]) -> Result<Ed25519Secret, SigningSecretError> {
     let (seed, public) = bytes.split_first_chunk::<SEED_BYTES>().ok_or(SigningSecretError)?;
     let secret = Ed25519Secret::new(*seed);
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secret_goes_there_and_back_and_hides_in_debug() {
+    fn secret_survives_a_round_trip_and_is_hidden_in_debug() {
         for scheme in [SignatureScheme::HmacSha256, SignatureScheme::Ed25519] {
             let secret = SigningSecret::generate_for(scheme).unwrap();
             let back: SigningSecret = secret.reveal().parse().unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_is_refused() {
+    fn malformed_secrets_are_refused() {
         let key = STANDARD.encode([7; 32]);
         for text in ["", "whsec_", "whsk_", "whsec_!", &key, &format!("whpk_{key}")] {
             assert!(text.parse::<SigningSecret>().is_err(), "{text}");
@@ -286,7 +286,7 @@ mod tests {
 
     /// RFC 8032 section 7.1, test 1.
     #[test]
-    fn private_key_comes_as_its_seed_or_with_its_public_key() {
+    fn private_key_is_a_seed_alone_or_with_its_public_key() {
         let hex = |text: &str| u128::from_str_radix(text, 16).unwrap().to_be_bytes();
         let seed =
             [hex("9d61b19deffd5a60ba844af492ec2cc4"), hex("4449c5697b326919703bac031cae7f60")];

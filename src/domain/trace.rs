@@ -1,4 +1,4 @@
-//! Trace ids: W3C Trace Context's 16 bytes, taken from the caller or minted.
+//! Trace ids: the 16 bytes of W3C Trace Context, given by the caller or generated.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TraceId([u8; 16]);
 
-/// The text was no trace id.
+/// The text is not a trace id.
 #[derive(Debug, thiserror::Error)]
 #[error("must be 32 hexadecimal digits, not all zero")]
 pub struct TraceIdError;
@@ -22,21 +22,21 @@ impl TraceId {
         Self(*Uuid::new_v4().as_bytes())
     }
 
-    /// Takes the bytes as the journal and the store keep them.
+    /// Wraps the bytes that the journal and the store keep.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes as the journal and the store keep them.
+    /// The bytes, for the journal and the store.
     pub const fn bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
-    /// The trace id inside a `traceparent` header: `00-<trace id>-<parent id>-<flags>`.
+    /// The trace id of a `traceparent` header: `00-<trace id>-<parent id>-<flags>`.
     ///
     /// # Errors
-    /// When the header is not of version 00's form; the caller then mints an id, as the
-    /// recommendation asks.
+    /// When the header does not have the format of version 00. The caller then generates an id, as the
+    /// recommendation requires.
     pub fn from_traceparent(header: &str) -> Result<Self, TraceIdError> {
         let mut parts = header.split('-');
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -53,7 +53,7 @@ impl TraceId {
     }
 
     /// A `traceparent` for a request sent on behalf of this trace, with the last eight bytes of
-    /// `span` as its parent id. The sampled flag is set: the trace exists because somebody asked.
+    /// `span` as its parent id. The sampled flag is set.
     pub fn traceparent(&self, span: Uuid) -> String {
         let mut span_id = [0; 8];
         span_id.copy_from_slice(&span.as_bytes()[8..]);
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn traceparent_yields_its_trace_id_and_goes_back() {
+    fn traceparent_survives_a_round_trip() {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let trace = TraceId::from_traceparent(header).unwrap();
         assert_eq!(trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");

@@ -1,39 +1,39 @@
-//! Violations: rules that a field of a request breaks.
+//! Violations: the validation errors of a request.
 
 use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
-/// A rule that one field breaks. Callers get every violation of a request at once.
+/// A validation error of one field. Callers get every violation of a request at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// Position in a batch, from 0; absent when the request holds one thing only.
+    /// The index in a batch, from 0; absent in other requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
-    /// The field as the caller spells it; empty for the thing as a whole.
+    /// The field, as the caller spells it; empty for the whole.
     pub field: String,
-    /// Where the value is in a JSON body: a JSON Pointer, RFC 6901. Absent for query parameters and
+    /// The position in a JSON body, a JSON Pointer (RFC 6901). Absent for query parameters and
     /// headers. In newline-delimited JSON it starts at the event's line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
-    /// A stable word for programs, such as `required`, `type`, `length`, `format`, `unknown`.
+    /// A stable code for programs, such as `required`, `type`, `length`, `format`, `unknown`.
     pub code: &'static str,
     /// The rule, for people: a sentence without its subject, which is the field.
     pub message: String,
 }
 
 impl Violation {
-    /// A violation in a request that holds one thing.
+    /// A violation without an index.
     pub fn new(field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
         Self { index: None, field: field.into(), pointer: None, code, message: message.into() }
     }
 
-    /// A number that is not in the field's range.
+    /// A number outside its range.
     pub fn range(field: impl Into<String>, range: &RangeInclusive<u32>) -> Self {
         Self::new(field, "range", Self::range_rule(range))
     }
 
-    /// The rule for a number, in words.
+    /// The rule for a number, as text.
     pub fn range_rule(range: &RangeInclusive<u32>) -> String {
         format!("must be a whole number from {} to {}, in digits", range.start(), range.end())
     }

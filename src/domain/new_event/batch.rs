@@ -1,14 +1,16 @@
-//! Many events in one body: an array, an object around one, or a line for each. All or nothing.
+//! Batches: many events in one body, as a JSON array, an object with one, or newline-delimited JSON.
+//!
+//! A batch is accepted or rejected as a whole.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::Violation;
-use super::envelope::{Envelope, Key};
+use super::envelope::{Envelope, FieldName};
 use super::{NewEvent, NewEventError, NewEventLimits, STRAY_FIELDS_MAX};
 
-/// Violations listed for one request at most, so that an answer stays bounded.
+/// Maximum violations reported per request, so that a response stays bounded.
 const VIOLATIONS_MAX: usize = 1_000;
 
 /// Parses the body of `POST /api/events/batch`: `{"events": […]}` or the bare array. All or nothing.
@@ -32,12 +34,12 @@ pub fn parse_batch<'a>(
     check(batch.events.ok_or_else(shapeless)?, batch.violations, limits, batch.parent)
 }
 
-/// Parses the body of `POST /api/events/batch` as newline-delimited JSON: an event a line. Lines of
-/// nothing but white space are left out. All or nothing.
+/// Parses the body of `POST /api/events/batch` as newline-delimited JSON: one event per line. Blank lines are
+/// ignored. All or nothing.
 ///
 /// # Errors
-/// See [`NewEventError`]: what is malformed names the body's line; violations carry the event's index,
-/// which blank lines do not count in.
+/// See [`NewEventError`]: syntax errors give the line of the body; violations carry the event's index, for
+/// which blank lines do not count.
 pub fn parse_lines<'a>(
     body: &'a [u8],
     limits: &NewEventLimits,
@@ -56,7 +58,7 @@ pub fn parse_lines<'a>(
     check(envelopes, Vec::new(), limits, Parent::Line)
 }
 
-/// The drafts, unless anything is wrong: with the batch (`violations`) or with an event.
+/// The events, unless the batch (`violations`) or an event has violations.
 fn check<'a>(
     envelopes: Vec<Envelope<'a>>,
     mut violations: Vec<Violation>,
@@ -66,10 +68,10 @@ fn check<'a>(
     if envelopes.is_empty() || envelopes.len() > limits.batch_events_max {
         return Err(wrong_length(limits));
     }
-    let mut drafts = Vec::with_capacity(envelopes.len());
+    let mut new_events = Vec::with_capacity(envelopes.len());
     for (index, envelope) in envelopes.into_iter().enumerate() {
         let before = violations.len();
-        drafts.extend(envelope.check(limits, &mut violations));
+        new_events.extend(envelope.check(limits, &mut violations));
         for violation in &mut violations[before..] {
             violation.index = Some(index);
             violation.locate(&parent.pointer(index));
@@ -79,7 +81,7 @@ fn check<'a>(
             break;
         }
     }
-    if violations.is_empty() { Ok(drafts) } else { Err(NewEventError::Invalid(violations)) }
+    if violations.is_empty() { Ok(new_events) } else { Err(NewEventError::Invalid(violations)) }
 }
 
 fn wrong_length(limits: &NewEventLimits) -> NewEventError {
@@ -87,21 +89,21 @@ fn wrong_length(limits: &NewEventLimits) -> NewEventError {
     NewEventError::Invalid(vec![Violation::new("events", "length", rule)])
 }
 
-/// A batch: `events` is `None` when the body holds no array of events at all.
-struct Batch<'a> {
+/// A batch; `events` is `None` if the body contains no array of events.
+struct ParsedBatch<'a> {
     events: Option<Vec<Envelope<'a>>>,
     violations: Vec<Violation>,
     parent: Parent,
 }
 
-/// What the events of a batch stand in.
+/// What contains the events of a batch.
 #[derive(Clone, Copy)]
 enum Parent {
     /// An array under `events`.
     Field,
     /// A bare array.
     Array,
-    /// A line each, which is a JSON document of its own.
+    /// One line per event, each a JSON document.
     Line,
 }
 
@@ -116,35 +118,38 @@ impl Parent {
     }
 }
 
-/// Takes either form of a batch.
+/// Deserializes an array, or an object with one.
 struct BatchSeed {
     events_max: usize,
 }
 
-/// Takes an array of events, and keeps one more than there may be: the others are only read over,
-/// since a body of a few megabytes can hold millions of them.
+/// Deserializes an array of events and keeps at most one more than allowed: further ones are skipped, since a
+/// body of a few megabytes can hold millions.
 struct EventsSeed {
     events_max: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for BatchSeed {
-    type Value = Batch<'de>;
+    type Value = ParsedBatch<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Batch<'de>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<ParsedBatch<'de>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for BatchSeed {
-    type Value = Batch<'de>;
+    type Value = ParsedBatch<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of events, or an object with that array as events")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Batch<'de>, A::Error> {
-        let mut batch = Batch { events: None, violations: Vec::new(), parent: Parent::Field };
-        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ParsedBatch<'de>, A::Error> {
+        let mut batch = ParsedBatch { events: None, violations: Vec::new(), parent: Parent::Field };
+        while let Some(FieldName(key)) = map.next_key::<FieldName<'de>>()? {
             if key == "events" {
                 let seed = EventsSeed { events_max: self.events_max };
                 batch.events = Some(map.next_value_seed(seed)?);
@@ -162,9 +167,9 @@ impl<'de> Visitor<'de> for BatchSeed {
         Ok(batch)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Batch<'de>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<ParsedBatch<'de>, A::Error> {
         let events = EventsSeed { events_max: self.events_max }.visit_seq(seq)?;
-        Ok(Batch { events: Some(events), violations: Vec::new(), parent: Parent::Array })
+        Ok(ParsedBatch { events: Some(events), violations: Vec::new(), parent: Parent::Array })
     }
 }
 
@@ -202,27 +207,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_a_batch_is_taken() {
+    fn every_form_of_a_batch_is_accepted() {
         for body in [
             r#"[{"type":"a","payload":1},{"type":"b","payload":2}]"#,
             r#"{"events":[{"type":"a","payload":1},{"type":"b","payload":2}]}"#,
         ] {
-            let drafts = parse_batch(body.as_bytes(), &LIMITS).unwrap();
-            assert_eq!(payloads(&drafts), [b"1", b"2"]);
+            let new_events = parse_batch(body.as_bytes(), &LIMITS).unwrap();
+            assert_eq!(payloads(&new_events), [b"1", b"2"]);
         }
         let lines = "\n{\"type\":\"a\",\"payload\":1}\r\n \t\r\n\n{\"type\":\"b\",\"payload\":2}";
         for body in [lines.to_owned(), format!("{lines}\n")] {
-            let drafts = parse_lines(body.as_bytes(), &LIMITS).unwrap();
-            assert_eq!(payloads(&drafts), [b"1", b"2"]);
+            let new_events = parse_lines(body.as_bytes(), &LIMITS).unwrap();
+            assert_eq!(payloads(&new_events), [b"1", b"2"]);
         }
     }
 
-    fn payloads<'a>(drafts: &'a [NewEvent<'_>]) -> Vec<&'a [u8]> {
-        drafts.iter().map(|new_event| &*new_event.payload).collect()
+    fn payloads<'a>(new_events: &'a [NewEvent<'_>]) -> Vec<&'a [u8]> {
+        new_events.iter().map(|new_event| &*new_event.payload).collect()
     }
 
     #[test]
-    fn batch_lists_every_invalid_event_by_index() {
+    fn every_invalid_event_is_reported_by_index() {
         let array = br#"[{"type":"a","payload":1}, 5, {"payload":1}]"#;
         let lines = b"{\"type\":\"a\",\"payload\":1}\n\n5\n\n{\"payload\":1}\n";
         let expected = [(Some(1), String::new(), "type"), (Some(2), "type".to_owned(), "required")];
@@ -245,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_too_many_events_must_still_be_json() {
+    fn body_after_too_many_events_must_still_be_json() {
         for body in ["[0,0,0,0,0,}", "[0,0,0,0,0", "[0,0,0,0,0] x", "{\"events\":[0,0,0,0,0]"] {
             let error = parse_batch(body.as_bytes(), &LIMITS).unwrap_err();
             assert!(matches!(error, NewEventError::Malformed(_)), "{body}");
@@ -253,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_line_is_named_by_its_place_in_the_body() {
+    fn malformed_line_is_reported_by_line_number() {
         let good = r#"{"type":"a","payload":1}"#;
         for (bad, place) in [
             ("oops", "line 3 column 1"),

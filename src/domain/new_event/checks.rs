@@ -1,14 +1,14 @@
-//! The rules for an event's texts, the same wherever they stand: in a JSON field or in a header.
+//! Validation of an event's fields, shared by JSON fields and headers.
 
 use std::borrow::Cow;
 
 use super::super::timestamp::TimestampError;
 use super::super::{EventType, Timestamp, Violation};
 
-/// Bytes in `dedup_id`, `account_id` and `user_id` at most.
+/// Maximum bytes of `dedup_id`, `account_id` and `user_id`.
 const LABEL_BYTES_MAX: usize = 255;
 
-/// Takes an event type.
+/// Validates an event type.
 pub(super) fn event_type<'a>(
     field: &str,
     text: Cow<'a, str>,
@@ -20,14 +20,14 @@ pub(super) fn event_type<'a>(
         return None;
     }
     if EventType::is_operational(&text) {
-        let rule = "must not start with hookgate., which the server's own events do";
+        let rule = "must not start with hookgate., which is reserved for operational events";
         violations.push(Violation::new(field, "reserved", rule));
         return None;
     }
     Some(text)
 }
 
-/// Takes a name that the tenant gives: of the event, of an account, of a user.
+/// Validates a `dedup_id`, `account_id` or `user_id`.
 pub(super) fn label<'a>(
     field: &str,
     text: Cow<'a, str>,
@@ -44,7 +44,7 @@ pub(super) fn label<'a>(
     Some(text)
 }
 
-/// Takes a moment.
+/// Parses a timestamp.
 pub(super) fn timestamp(
     field: &str,
     text: &str,

@@ -1,9 +1,9 @@
-//! How deeply a payload nests. Receivers parse what they are sent, and many parsers recurse.
+//! The nesting limit of payloads: receivers parse them, and many parsers recurse.
 
 use std::slice;
 
-/// Arrays and objects in one another at most. A webhook puts one more around them and a list of events
-/// three, and then common parsers still read it by default: Ruby's to 100, serde_json to 127.
+/// Maximum nesting of arrays and objects. A webhook adds one level and a list of events three, and common
+/// parsers still accept the result by default: Ruby's up to 100, `serde_json` up to 127.
 ///
 /// <https://docs.ruby-lang.org/en/3.4/JSON.html#module-JSON-label-Input+Options>,
 /// <https://docs.rs/serde_json/1/serde_json/struct.Deserializer.html#method.disable_recursion_limit>
@@ -11,20 +11,20 @@ pub(super) const DEPTH_MAX: usize = 96;
 
 /// Whether valid JSON nests deeper than [`DEPTH_MAX`].
 pub(super) fn nests_too_deep(json: &[u8]) -> bool {
-    // What nests deeper opens more, and closes as much. Telling so takes no look at what is a string,
-    // runs at many bytes a cycle, and settles it for nearly all payloads.
+    // Deeper nesting needs more opening brackets, and as many closing ones. Counting them ignores strings,
+    // handles many bytes per cycle, and is enough for nearly all payloads.
     json.len() > 2 * DEPTH_MAX && brackets_opened(json) > DEPTH_MAX && depth(json) > DEPTH_MAX
 }
 
-/// The bytes that open an array or object, or would outside a string.
+/// Counts opening brackets, also those in strings.
 fn brackets_opened(json: &[u8]) -> usize {
-    // '[' and '{' differ in this bit only. Each sum fits a byte, in which the most are added at once.
+    // '[' and '{' differ in this bit only. Sums of at most 255 fit a byte, which vectorises best.
     let opens = |byte: &u8| u8::from(byte | 0x20 == b'{');
     let sums = json.chunks(usize::from(u8::MAX)).map(|bytes| bytes.iter().map(opens).sum::<u8>());
     sums.map(usize::from).sum()
 }
 
-/// Arrays and objects in one another at most.
+/// The maximum nesting.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let mut bytes = json.iter();
@@ -42,7 +42,7 @@ fn depth(json: &[u8]) -> usize {
     deepest
 }
 
-/// Goes on behind the string that `rest` begins within.
+/// Skips the rest of a string.
 fn skip_string(rest: &mut slice::Iter<'_, u8>) {
     while let Some(byte) = rest.next() {
         match byte {
@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// A value in so many arrays and objects, by turns.
+    /// A value in this many arrays and objects, alternately.
     fn nested(depth: usize, value: &str) -> String {
         let open = |level| if level % 2 == 0 { "[" } else { "{\"a\": " };
         let close = |level| if level % 2 == 0 { "]" } else { "}" };
@@ -69,7 +69,7 @@ mod tests {
         format!("{opened}{value}{closed}")
     }
 
-    /// Whether serde_json reads it with so much around it that it refuses one level more than we.
+    /// Whether serde_json accepts it inside so many arrays that both limits coincide.
     fn reads(json: &str) -> bool {
         const READ_MAX: usize = 127;
         let (open, close) = ("[".repeat(READ_MAX - DEPTH_MAX), "]".repeat(READ_MAX - DEPTH_MAX));
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn deepest_passes_and_one_level_more_does_not() {
+    fn deepest_nesting_passes_and_one_more_level_does_not() {
         for value in ["1", r#""]]}}\"]]""#] {
             let (good, bad) = (nested(DEPTH_MAX, value), nested(DEPTH_MAX + 1, value));
             assert!(!nests_too_deep(good.as_bytes()) && nests_too_deep(bad.as_bytes()), "{value}");
@@ -104,7 +104,7 @@ mod tests {
         assert!(nests_too_deep(format!(r#"["\\", {deep}]"#).as_bytes()));
     }
 
-    /// What stands beside and inside of what nests.
+    /// The neighbours and the innermost value of nested arrays and objects.
     const VALUES: &[&str] = &[
         "null",
         "[]",

@@ -1,4 +1,4 @@
-//! One posted event as JSON: its fields found in one pass, then checked.
+//! The JSON envelope of a posted event: finds its fields in one pass, then validates them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::super::{Timestamp, Violation};
 use super::depth::{self, DEPTH_MAX};
 use super::{NewEvent, NewEventLimits, STRAY_FIELDS_MAX, checks};
 
-/// One posted event with its fields found but not yet checked.
+/// The fields of a posted event, not yet validated.
 #[derive(Default)]
 pub(super) struct Envelope<'a> {
     event_type: Option<&'a RawValue>,
@@ -21,12 +21,12 @@ pub(super) struct Envelope<'a> {
     account_id: Option<&'a RawValue>,
     user_id: Option<&'a RawValue>,
     timestamp: Option<&'a RawValue>,
-    /// Faults in the shape itself: unknown and repeated fields, or no object at all.
+    /// Violations of the structure: unknown and repeated fields, or not an object.
     violations: Vec<Violation>,
 }
 
 impl<'a> Envelope<'a> {
-    /// The new event, unless a rule is broken; what is broken is added to `violations`.
+    /// The new event, unless it has violations, which are added to `violations`.
     pub(super) fn check(
         self,
         limits: &NewEventLimits,
@@ -99,12 +99,12 @@ fn timestamp(raw: Option<&RawValue>, violations: &mut Vec<Violation>) -> Option<
     checks::timestamp("timestamp", &text, violations)
 }
 
-/// An optional field's value: null is as good as absent.
+/// The value of an optional field; null counts as absent.
 fn given(raw: Option<&RawValue>) -> Option<&RawValue> {
     raw.filter(|raw| raw.get() != "null")
 }
 
-/// The string behind `raw`, borrowed unless it holds an escape.
+/// The string in `raw`, borrowed unless it has escapes.
 fn string<'a>(
     field: &'static str,
     raw: &'a RawValue,
@@ -132,7 +132,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
     }
 }
 
-/// Takes any JSON value: what is no object becomes a violation, so that the rest is still checked.
+/// Accepts any JSON value. One that is not an object becomes a violation, so that the rest is still validated.
 struct EnvelopeVisitor;
 
 impl EnvelopeVisitor {
@@ -151,7 +151,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut envelope = Envelope::default();
-        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+        while let Some(FieldName(key)) = map.next_key::<FieldName<'de>>()? {
             let slot = match key.as_ref() {
                 "type" => &mut envelope.event_type,
                 "payload" => &mut envelope.payload,
@@ -216,29 +216,29 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 }
 
-/// An object's key, borrowed unless it holds an escape.
-pub(super) struct Key<'a>(pub(super) Cow<'a, str>);
+/// A field name, borrowed unless it has escapes.
+pub(super) struct FieldName<'a>(pub(super) Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for FieldName<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(KeyVisitor)
+        deserializer.deserialize_str(FieldNameVisitor)
     }
 }
 
-struct KeyVisitor;
+struct FieldNameVisitor;
 
-impl<'de> Visitor<'de> for KeyVisitor {
-    type Value = Key<'de>;
+impl<'de> Visitor<'de> for FieldNameVisitor {
+    type Value = FieldName<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string")
     }
 
     fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Key(Cow::Borrowed(text)))
+        Ok(FieldName(Cow::Borrowed(text)))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Key(Cow::Owned(text.to_owned())))
+        Ok(FieldName(Cow::Owned(text.to_owned())))
     }
 }

@@ -1,4 +1,4 @@
-//! What a tenant posts, parsed once: one pass over the bytes, nothing copied, every fault found.
+//! New events: parses posted events in one pass, without copies, and reports every violation.
 
 mod batch;
 mod checks;
@@ -14,26 +14,25 @@ use envelope::Envelope;
 pub use batch::{parse_batch, parse_lines};
 pub use raw::parse_raw;
 
-/// An event as it was posted, checked, borrowing from the request where it can.
+/// A posted event, validated. Borrows from the request where possible.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NewEvent<'a> {
-    /// What happened; a valid [`EventType`](super::EventType).
+    /// Its type; a valid [`EventType`](super::EventType).
     pub event_type: Cow<'a, str>,
-    /// The payload's JSON text: byte for byte as posted, or made by [`parse_raw`] around what is
-    /// no JSON.
+    /// The payload as JSON text: byte for byte as posted, or wrapped by [`parse_raw`] if it was not JSON.
     pub payload: Cow<'a, [u8]>,
-    /// The tenant's own name for the event.
+    /// The tenant's deduplication id.
     pub dedup_id: Option<Cow<'a, str>>,
-    /// The tenant's account the event concerns.
+    /// The tenant's account that the event belongs to.
     pub account_id: Option<Cow<'a, str>>,
-    /// The tenant's user the event concerns.
+    /// The tenant's user that the event belongs to.
     pub user_id: Option<Cow<'a, str>>,
-    /// When it happened, as the tenant says.
+    /// When it happened, as given by the tenant.
     pub occurred_at: Option<Timestamp>,
 }
 
 impl NewEvent<'_> {
-    /// The same, without the body it was parsed from.
+    /// The event with owned data, independent of the request.
     pub fn into_owned(self) -> NewEvent<'static> {
         fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
             Cow::Owned(text.into_owned())
@@ -49,27 +48,27 @@ impl NewEvent<'_> {
     }
 }
 
-/// What an event may measure.
+/// The size limits of posted events.
 #[derive(Clone, Copy, Debug)]
 pub struct NewEventLimits {
-    /// Bytes in a payload at most.
+    /// Maximum bytes of a payload.
     pub payload_bytes_max: usize,
-    /// Events in a batch at most.
+    /// Maximum events in a batch.
     pub batch_events_max: usize,
 }
 
-/// Why a body gives no drafts.
+/// Why a body is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum NewEventError {
-    /// It is no JSON: what is wrong, at which line and column of the body.
+    /// It is not valid JSON: the first syntax error, with its line and column.
     #[error("{0}")]
     Malformed(String),
-    /// It is JSON that breaks rules: all of them.
-    #[error("{} broken rules", .0.len())]
+    /// It is JSON with violations: all of them.
+    #[error("{} violations", .0.len())]
     Invalid(Vec<Violation>),
 }
 
-/// Unknown and repeated fields listed for one object at most: enough to see the mistake.
+/// Maximum unknown and repeated fields reported per object: enough to see the mistake.
 const STRAY_FIELDS_MAX: usize = 8;
 
 /// Parses the body of `POST /api/events`.
@@ -99,12 +98,12 @@ impl NewEventError {
         Self::Malformed(error.to_string())
     }
 
-    /// For an error met when one line of the body was parsed alone: names its `line` in the body,
-    /// counted from 1.
+    /// For a syntax error in one line of the body, which is parsed alone: gives its `line` in the body, counted
+    /// from 1.
     fn malformed_in_line(line: usize, error: &serde_json::Error) -> Self {
         let (text, column) = (error.to_string(), error.column());
-        let place = format!(" at line {} column {column}", error.line());
-        let what = text.strip_suffix(&place).unwrap_or(&text);
+        let position = format!(" at line {} column {column}", error.line());
+        let what = text.strip_suffix(&position).unwrap_or(&text);
         Self::Malformed(format!("{what} at line {line} column {column}"))
     }
 }
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_taken() {
+    fn every_field_is_parsed() {
         let body =
             br#"{"type":"a","payload":1,"dedup_id":"d\u0031","account_id":"acc","user_id":null,
                         "timestamp":"1970-01-01T00:00:01Z"}"#;
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn every_broken_rule_is_found_at_once() {
+    fn every_violation_is_reported_at_once() {
         let body =
             br#"{"type":"a b","dedup_id":7,"account_id":"","user_id":"\u0000","timestamp":"now",
                         "typ":1,"typ":2,"dedup_id":8}"#;
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_own_event_types_are_not_for_tenants() {
+    fn operational_event_types_are_reserved() {
         let body = br#"{"type":"hookgate.endpoint.disabled","payload":1}"#;
         let found = violations(parse_event(body, &LIMITS).unwrap_err());
         assert_eq!(found, [(None, "type".to_owned(), "reserved")]);
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_json_names_line_and_column() {
+    fn malformed_json_is_reported_with_line_and_column() {
         let error = parse_event(b"{\"type\":\n oops}", &LIMITS).unwrap_err();
         assert!(matches!(error, NewEventError::Malformed(_)));
         assert!(error.to_string().contains("line 2 column"), "{error}");
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_invalid_not_malformed() {
+    fn non_object_is_invalid_not_malformed() {
         for body in ["[]", "1", "-1", "1.5", "true", "null", "\"x\""] {
             let found = violations(parse_event(body.as_bytes(), &LIMITS).unwrap_err());
             assert_eq!(found, [(None, String::new(), "type")], "{body}");

@@ -1,9 +1,8 @@
-//! Any body as an event: taken as it is, with the headers for what a JSON envelope would say.
+//! Raw events: any body as a payload, with headers in place of the envelope's fields.
 //!
-//! Everything behind the edge is JSON, so that receivers, lists and tools meet one form. A body that
-//! is declared as JSON and is JSON becomes the payload byte for byte; anything else, and what nests
-//! deeper than a payload may, is carried inside a JSON object, in base64. Nothing is lost, and nothing
-//! is refused for its content.
+//! Everything behind the edge is JSON, so that receivers, lists and tools see one format. A body that is
+//! declared as JSON and is valid JSON becomes the payload byte for byte. Anything else, and JSON that nests too
+//! deep, is wrapped in a JSON object as base64. Nothing is lost, and no body is rejected for its content.
 
 use std::borrow::Cow;
 
@@ -21,14 +20,14 @@ const ACCOUNT_ID: &str = "X-Account-Id";
 const USER_ID: &str = "X-User-Id";
 const EVENT_TIMESTAMP: &str = "X-Event-Timestamp";
 
-/// The type of an event whose sender names none.
+/// The type of an event without an `X-Event-Type` header.
 const EVENT_TYPE_DEFAULT: &str = "raw";
 
-/// Makes an event of the body of `POST /api/events/raw` and the request's headers, whose names are
-/// in lower case. How large the body may be is for the caller to check.
+/// Makes an event from the body and the headers of `POST /api/events/raw`. Header names must be in lower case.
+/// The caller checks the size of the body.
 ///
 /// # Errors
-/// When a header breaks a rule; never for the body. The violations name the headers.
+/// When a header is invalid, never for the body. The violations name the headers.
 pub fn parse_raw<'a>(
     headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     body: &'a [u8],
@@ -58,7 +57,7 @@ pub fn parse_raw<'a>(
     }
 }
 
-/// The headers that say something of the event, as they came.
+/// The headers that describe the event.
 #[derive(Default)]
 struct Headers<'a> {
     content_type: Option<&'a [u8]>,
@@ -78,7 +77,7 @@ impl<'a> Headers<'a> {
         for (name, value) in all {
             let (slot, name) = match name {
                 "content-type" => {
-                    // It only says how to carry the body, so a second one is no fault.
+                    // It only decides how the body is wrapped, so a repeated one is not an error.
                     found.content_type.get_or_insert(value);
                     continue;
                 }
@@ -87,7 +86,7 @@ impl<'a> Headers<'a> {
                 "x-account-id" => (&mut found.account_id, ACCOUNT_ID),
                 "x-user-id" => (&mut found.user_id, USER_ID),
                 "x-event-timestamp" => (&mut found.timestamp, EVENT_TIMESTAMP),
-                // Every request has headers that are not about the event.
+                // Other headers are not about the event.
                 _ => continue,
             };
             if slot.replace(value).is_some() && violations.len() < STRAY_FIELDS_MAX {
@@ -110,18 +109,18 @@ fn text<'a>(
     Some(Cow::Borrowed(text))
 }
 
-/// The body if it is JSON that a payload may be and says so, or else a JSON object that holds it.
+/// The body if it is declared as JSON and is a valid payload, or else a JSON object that wraps it.
 fn payload<'a>(content_type: Option<&[u8]>, body: &'a [u8]) -> Cow<'a, [u8]> {
     let declared = content_type.is_some_and(|text| MediaType::of(text) == MediaType::Json);
     let is_json = || serde_json::from_slice::<&RawValue>(body).is_ok();
     if declared && is_json() && !depth::nests_too_deep(body) {
         return Cow::Borrowed(body);
     }
-    Cow::Owned(carried(content_type, body))
+    Cow::Owned(wrapped(content_type, body))
 }
 
-/// `{"content_type":"…","base64":"…"}`, the body's copy made in place: it may be large.
-fn carried(content_type: Option<&[u8]>, body: &[u8]) -> Vec<u8> {
+/// `{"content_type":"…","base64":"…"}`, encoded in place, since the body may be large.
+fn wrapped(content_type: Option<&[u8]>, body: &[u8]) -> Vec<u8> {
     let content_type = Value::from(content_type.map(String::from_utf8_lossy));
     let mut json = format!(r#"{{"content_type":{content_type},"base64":""#);
     json.reserve(body.len().div_ceil(3) * 4 + 2);
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_declared_is_the_payload_byte_for_byte() {
+    fn declared_json_is_the_payload_byte_for_byte() {
         for body in ["1e400", "{ \"a\" :\t1 }", " [0.10]\r\n", r#""\u0000""#, "null"] {
             assert_eq!(payload_of(&[JSON], body.as_bytes()), body);
         }
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_carried_in_base64() {
+    fn other_bodies_are_wrapped_in_base64() {
         let text: Header = ("content-type", b"text/plain; x=\"y\"");
         let odd: Header = ("content-type", b"a\xff");
         let cases: [(&[Header], &[u8], &str); 9] = [
@@ -177,16 +176,16 @@ mod tests {
     }
 
     #[test]
-    fn json_that_nests_too_deep_is_carried_in_base64() {
+    fn json_that_nests_too_deep_is_wrapped_in_base64() {
         let nested = |depth| format!(" {}{}", "[".repeat(depth), "]".repeat(depth));
         let (good, bad) = (nested(depth::DEPTH_MAX), nested(depth::DEPTH_MAX + 1));
         assert_eq!(payload_of(&[JSON], good.as_bytes()), good);
-        let carried = payload_of(&[JSON], bad.as_bytes());
-        assert!(carried.contains(&STANDARD.encode(bad)), "{carried}");
+        let wrapped = payload_of(&[JSON], bad.as_bytes());
+        assert!(wrapped.contains(&STANDARD.encode(bad)), "{wrapped}");
     }
 
     #[test]
-    fn headers_say_what_fields_would() {
+    fn headers_replace_the_envelope_fields() {
         let headers: [Header; 7] = [
             ("x-event-type", b"github.push"),
             ("x-dedup-id", b"d1"),
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn every_header_that_breaks_a_rule_is_named() {
+    fn every_invalid_header_is_reported() {
         let headers: [Header; 6] = [
             ("x-event-type", b"a b"),
             ("x-dedup-id", b""),
