@@ -1,4 +1,4 @@
-//! Limits kept in this process, one GCRA state an organisation.
+//! The in-process rate limiter: one GCRA state per organisation.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use moka::sync::Cache;
 use crate::config::LimitConfig;
 use crate::domain::OrgId;
 
-/// The window that limits are stated for.
+/// The window of the limits.
 const WINDOW: Duration = Duration::from_mins(1);
-/// A state that was not asked for this long has refilled and may be forgotten.
+/// State is dropped after this idle time, when it has refilled anyway.
 const IDLE: Duration = Duration::from_mins(2);
-/// Organisations whose state is kept at most; each takes about 200 bytes.
+/// Maximum organisations with tracked state; each takes about 200 bytes.
 const LIMITERS_MAX: u64 = 1_000_000;
 
 type Gcra =
     governor::RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
 
-/// Decides whether an organisation may send. Cheap to clone; clones share their state.
+/// Decides whether an organisation may post. Cheap to clone; clones share their state.
 #[derive(Clone, Debug)]
 pub struct RateLimiter {
     per_minute_default: NonZeroU32,
     events: Limiters,
-    /// Of those organisations only whose bytes are limited.
+    /// Only of organisations with a limit in bytes.
     bytes: Limiters,
     clock: DefaultClock,
 }
@@ -39,58 +39,59 @@ type Limiters = Cache<OrgId, Arc<OrgLimiter>>;
 struct OrgLimiter {
     rate: EffectiveRate,
     gcra: Gcra,
-    began: QuantaInstant,
-    /// What was left after the last cost that passed, and the milliseconds from the beginning to it:
-    /// GCRA itself tells only those who pay.
-    seen: AtomicU64,
+    created: QuantaInstant,
+    /// What remained after the last allowed check, and its time in milliseconds since `created`. `governor`
+    /// tells what remains only in exchange for a cost.
+    last: AtomicU64,
 }
 
-/// What an organisation may send of its own; what is not set follows the default.
+/// The rate limit of an organisation. What is not set follows the server's default.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct OrgRate {
-    /// Events a minute.
+    /// Events per minute.
     pub per_minute: Option<u32>,
-    /// Events at once; as many as a minute's unless it is set.
+    /// Events at once; by default as many as per minute.
     pub burst: Option<u32>,
 }
 
+/// A rate limit with the defaults filled in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct EffectiveRate {
     per_minute: NonZeroU32,
     burst: NonZeroU32,
 }
 
-/// What an organisation may send, and how much of it is left.
+/// A rate limit, and how much of it is left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RateLimitState {
-    /// Events a minute.
+    /// Events (or bytes) per minute.
     pub limit: u32,
     /// Events at once.
     pub burst: u32,
-    /// Events that may be sent now.
+    /// Events that may be posted now.
     pub remaining: u32,
-    /// Time until all of `burst` may be sent again.
+    /// Time until all of `burst` may be posted again.
     pub reset: Duration,
 }
 
-/// The answer to a check.
+/// The result of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RateDecision {
-    /// Go on.
+    /// The cost was taken.
     Allowed(RateLimitState),
-    /// Not now, but after `retry_after` if nothing else is sent.
+    /// Nothing was taken; the same cost passes after `retry_after` if nothing else is posted.
     Denied {
         /// What is left.
         state: RateLimitState,
-        /// The earliest time the same cost can pass.
+        /// The shortest wait after which the same cost can pass.
         retry_after: Duration,
     },
-    /// Never: the cost is more than may be sent at once.
+    /// The cost exceeds the burst and can never pass.
     ExceedsBurst(RateLimitState),
 }
 
 impl RateLimiter {
-    /// A limiter that has seen nobody yet.
+    /// A limiter without state.
     pub fn new(config: &LimitConfig) -> Self {
         Self {
             per_minute_default: at_least_one(config.rate_limit_per_minute),
@@ -100,28 +101,27 @@ impl RateLimiter {
         }
     }
 
-    /// Takes `cost` events from what `org` may send, or takes nothing and says why. A changed rate
-    /// starts afresh.
+    /// Takes `cost` events from the limit of `org`, or nothing. A changed rate starts with a full burst.
     pub fn check(&self, org: OrgId, rate: OrgRate, cost: NonZeroU32) -> RateDecision {
         let per_minute = rate.per_minute.map_or(self.per_minute_default, at_least_one);
         let burst = rate.burst.map_or(per_minute, at_least_one);
         self.take(&self.events, org, EffectiveRate { per_minute, burst }, cost)
     }
 
-    /// The same for bytes, of which `org` may send so many a minute, and at once.
+    /// [`Self::check`] for bytes, with as many at once as per minute.
     pub fn check_bytes(&self, org: OrgId, per_minute: u32, cost: NonZeroU32) -> RateDecision {
         let per_minute = at_least_one(per_minute);
         self.take(&self.bytes, org, EffectiveRate { per_minute, burst: per_minute }, cost)
     }
 
-    /// What `org` may send now. Takes nothing.
+    /// How much of the limit of `org` is left. Takes nothing.
     pub fn state(&self, org: OrgId, rate: OrgRate) -> RateLimitState {
         let per_minute = rate.per_minute.map_or(self.per_minute_default, at_least_one);
         let burst = rate.burst.map_or(per_minute, at_least_one);
         self.left(&self.events, org, EffectiveRate { per_minute, burst })
     }
 
-    /// The same for bytes.
+    /// [`Self::state`] for bytes.
     pub fn bytes_state(&self, org: OrgId, per_minute: u32) -> RateLimitState {
         let per_minute = at_least_one(per_minute);
         self.left(&self.bytes, org, EffectiveRate { per_minute, burst: per_minute })
@@ -131,8 +131,8 @@ impl RateLimiter {
         let Some(limiter) = limiters.get(&org).filter(|limiter| limiter.rate == rate) else {
             return state_of(rate, rate.burst.get());
         };
-        let (at, remaining) = limiter.seen();
-        let since = self.since(limiter.began).saturating_sub(at);
+        let (at, remaining) = limiter.last();
+        let since = self.since(limiter.created).saturating_sub(at);
         let refilled = since.as_micros() * u128::from(rate.per_minute.get()) / WINDOW.as_micros();
         let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
         state_of(rate, remaining.saturating_add(refilled).min(rate.burst.get()))
@@ -166,12 +166,12 @@ impl RateLimiter {
         match limiter.gcra.check_n(cost) {
             Ok(Ok(state)) => {
                 let remaining = state.remaining_burst_capacity();
-                limiter.see(self.since(limiter.began), remaining);
+                limiter.set_last(self.since(limiter.created), remaining);
                 RateDecision::Allowed(state_of(rate, remaining))
             }
             Ok(Err(not_until)) => {
                 let retry_after = not_until.wait_time_from(self.clock.now());
-                // What is left is `cost` less what the wait will refill.
+                // What remains is `cost` minus what the wait refills.
                 let missing = events_in(retry_after, rate.per_minute.get());
                 let remaining = cost.get().saturating_sub(missing.max(1));
                 RateDecision::Denied { state: state_of(rate, remaining), retry_after }
@@ -189,19 +189,19 @@ impl OrgLimiter {
     fn new(rate: EffectiveRate, now: QuantaInstant) -> Self {
         let quota = governor::Quota::per_minute(rate.per_minute).allow_burst(rate.burst);
         let gcra = governor::RateLimiter::direct(quota).with_middleware();
-        let seen = AtomicU64::new(u64::from(rate.burst.get()));
-        Self { rate, gcra, began: now, seen }
+        let last = AtomicU64::new(u64::from(rate.burst.get()));
+        Self { rate, gcra, created: now, last }
     }
 
-    fn see(&self, at: Duration, remaining: u32) {
+    fn set_last(&self, at: Duration, remaining: u32) {
         let millis = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-        self.seen.store(millis << 32 | u64::from(remaining), Ordering::Relaxed);
+        self.last.store(millis << 32 | u64::from(remaining), Ordering::Relaxed);
     }
 
-    fn seen(&self) -> (Duration, u32) {
-        let seen = self.seen.load(Ordering::Relaxed);
-        let remaining = u32::try_from(seen & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        (Duration::from_millis(seen >> 32), remaining)
+    fn last(&self) -> (Duration, u32) {
+        let last = self.last.load(Ordering::Relaxed);
+        let remaining = u32::try_from(last & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        (Duration::from_millis(last >> 32), remaining)
     }
 }
 
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn organisation_may_send_its_limit_at_once_and_no_more() {
+    fn organisation_may_post_its_limit_at_once_and_no_more() {
         let (limiter, org) = (limiter(3), org(1));
         for left in [2, 1, 0] {
             let RateDecision::Allowed(state) = limiter.check(org, DEFAULT, cost(1)) else {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn one_organisation_leaves_the_others_alone() {
+    fn organisations_have_separate_limits() {
         let limiter = limiter(1);
         let (one, other) = (org(1), org(2));
         assert!(matches!(limiter.check(one, DEFAULT, cost(1)), RateDecision::Allowed(_)));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_costs_its_length_and_takes_all_or_nothing() {
+    fn batch_costs_its_number_of_events_and_takes_all_or_nothing() {
         let (limiter, org) = (limiter(10), org(1));
         assert!(matches!(limiter.check(org, DEFAULT, cost(8)), RateDecision::Allowed(_)));
         let RateDecision::Denied { state, .. } = limiter.check(org, DEFAULT, cost(3)) else {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn cost_above_the_limit_can_never_pass() {
+    fn cost_above_the_burst_can_never_pass() {
         let (limiter, org) = (limiter(10), org(1));
         let RateDecision::ExceedsBurst(state) = limiter.check(org, DEFAULT, cost(11)) else {
             panic!("expected ExceedsBurst")
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn organisations_own_limit_replaces_the_default_at_once() {
+    fn limit_of_an_organisation_replaces_the_default_at_once() {
         let (limiter, org) = (limiter(1), org(1));
         assert!(matches!(limiter.check(org, DEFAULT, cost(1)), RateDecision::Allowed(_)));
         assert!(matches!(limiter.check(org, DEFAULT, cost(1)), RateDecision::Denied { .. }));
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn burst_is_what_may_be_sent_at_once_and_may_be_more_or_less_than_a_minutes() {
+    fn burst_may_be_above_or_below_the_limit_per_minute() {
         let (limiter, org) = (limiter(1), org(1));
         let small = OrgRate { per_minute: Some(600), burst: Some(2) };
         assert!(matches!(limiter.check(org, small, cost(3)), RateDecision::ExceedsBurst(_)));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_told_without_taking_any() {
+    fn state_takes_nothing() {
         let (limiter, org) = (limiter(10), org(1));
         for _ in 0..2 {
             assert_eq!(limiter.state(org, DEFAULT).remaining, 10);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_have_a_limit_of_their_own() {
+    fn bytes_have_a_separate_limit() {
         let (limiter, org) = (limiter(1), org(1));
         assert_eq!(limiter.bytes_state(org, 100).remaining, 100);
         assert!(matches!(limiter.check_bytes(org, 100, cost(80)), RateDecision::Allowed(_)));

@@ -1,18 +1,18 @@
-//! Rate limits: how many events an organisation may send.
+//! Rate limits: how many events and bytes an organisation may post.
 //!
 //! # Purpose
-//! Keep one tenant from taking the others' share, and tell it how much is left before it hits the
-//! wall. GCRA by `governor`: an organisation with a limit of N a minute may send N at once, and N
-//! more spread over the next minute; with a burst of its own, it may send that many at once instead. A
-//! batch costs its length. Bytes are limited besides, for organisations that have such a limit.
+//! Keep one tenant from using the others' share, and tell it how much is left. GCRA by `governor`: an
+//! organisation with a limit of N per minute may post N at once, and N more spread over the next minute; with
+//! a burst, it may post that many at once instead. A batch costs its number of events. Organisations with a
+//! limit in bytes are limited by both.
 //!
 //! # Constraints
-//! A check is asked for on every request and stays below a microsecond: no lock that other tenants
-//! hold, no I/O. Limits hold for one process; instances that share them are a later step.
+//! A check runs on every request and takes less than a microsecond: no lock shared with other tenants, no I/O.
+//! Limits apply per process; sharing them between servers is a later step.
 //!
 //! # Failure
-//! None: a check cannot fail. State is forgotten after two idle minutes, when GCRA has refilled it
-//! anyway, and at [`LIMITERS_MAX`] organisations.
+//! None: a check cannot fail. State is dropped after two idle minutes, when it has refilled anyway, and beyond
+//! a million organisations.
 
 mod local;
 
