@@ -129,7 +129,7 @@ mod tests {
     use crate::domain::SignatureScheme;
 
     #[test]
-    fn example_of_the_standard_is_reproduced() {
+    fn signature_matches_the_example_of_the_standard() {
         let secret: SigningSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".parse().unwrap();
         let body = br#"{"email":"test@example.com","username":"test_user"}"#;
         let signature = sign(&secret, "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", "1649367553", body);
@@ -138,7 +138,7 @@ mod tests {
 
     /// A known answer of the standard's Go library.
     #[test]
-    fn example_of_the_public_go_library_is_reproduced() {
+    fn signature_matches_the_example_of_the_go_library() {
         let secret = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=";
         let secret: SigningSecret = secret.parse().unwrap();
         let body = br#"{"test": 2432232314}"#;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn any_one_of_several_signatures_is_enough_for_a_receiver() {
+    fn one_valid_signature_of_several_is_enough() {
         let hmac = SigningSecret::generate().unwrap();
         let key = SigningSecret::generate_for(SignatureScheme::Ed25519).unwrap();
         let signatures = sign_with_all([&hmac, &key].into_iter(), "msg", "1", b"body");
@@ -172,7 +172,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn public_library_signs_the_same(
+        fn signature_matches_the_public_library(
             key in prop::collection::vec(any::<u8>(), 24..=64),
             id in "[a-z0-9-]{1,40}",
             timestamp in 0..4_000_000_000_i64,

@@ -124,7 +124,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn key_is_looked_up_and_hashed_once_and_then_known() {
+async fn key_is_looked_up_and_hashed_once() {
     let world = World::start().await;
     let (key_id, key) = world.key().await;
     for _ in 0..3 {
@@ -138,7 +138,7 @@ async fn key_is_looked_up_and_hashed_once_and_then_known() {
 }
 
 #[tokio::test]
-async fn many_first_requests_at_once_share_one_hash() {
+async fn concurrent_first_requests_share_one_hash() {
     let world = World::start().await;
     let (_, key) = world.key().await;
     let answers = join_all((0..50).map(|_| world.ask(&key))).await;
@@ -147,7 +147,7 @@ async fn many_first_requests_at_once_share_one_hash() {
 }
 
 #[tokio::test]
-async fn after_the_ttl_the_row_is_read_again_but_not_hashed() {
+async fn row_is_read_again_after_the_ttl_without_a_hash() {
     let world = World::with_ttl(NO_TTL).await;
     let (id, key) = world.key().await;
     for _ in 0..3 {
@@ -164,7 +164,7 @@ async fn after_the_ttl_the_row_is_read_again_but_not_hashed() {
 }
 
 #[tokio::test]
-async fn change_is_forgotten_for_once() {
+async fn change_invalidates_a_key_once() {
     let world = World::start().await;
     let (key_id, key) = world.key().await;
     for _ in 0..3 {
@@ -186,7 +186,7 @@ async fn change_is_forgotten_for_once() {
 }
 
 #[tokio::test]
-async fn what_a_connection_remembers_of_its_key_counts_as_long_as_the_cache_would() {
+async fn connection_cache_is_valid_as_long_as_the_key_cache() {
     let world = World::start().await;
     let (key_id, key) = world.key().await;
     let (_, other) = world.key().await;
@@ -225,7 +225,7 @@ async fn connection_reads_its_key_again_after_the_ttl() {
 }
 
 #[tokio::test]
-async fn flood_of_wrong_secrets_for_one_key_costs_no_hash_and_keeps_the_right_one_from_nothing() {
+async fn flood_of_wrong_secrets_costs_no_hash_and_does_not_affect_the_right_one() {
     let world = World::start().await;
     let (id, key) = world.key().await;
     // Before the key was ever seen here, and after.
@@ -240,7 +240,7 @@ async fn flood_of_wrong_secrets_for_one_key_costs_no_hash_and_keeps_the_right_on
 }
 
 #[tokio::test]
-async fn unknown_and_malformed_keys_are_told_apart_here_and_cost_no_hash() {
+async fn unknown_and_malformed_keys_have_distinct_errors_and_cost_no_hash() {
     let world = World::start().await;
     let unknown = forged_key(ApiKeyId::mint(START), 1);
     assert!(matches!(world.ask(&unknown).await, Err(AuthError::Unknown)));
@@ -249,7 +249,7 @@ async fn unknown_and_malformed_keys_are_told_apart_here_and_cost_no_hash() {
 }
 
 #[tokio::test]
-async fn key_that_expires_is_refused_from_that_moment_on() {
+async fn expired_key_is_rejected_from_its_end_on() {
     let world = World::start().await;
     let (id, key) = world.key().await;
     let end = START.plus(Duration::from_mins(1));
@@ -262,7 +262,7 @@ async fn key_that_expires_is_refused_from_that_moment_on() {
 }
 
 #[tokio::test]
-async fn key_revoked_here_is_refused_at_once_also_to_those_who_wait_for_its_check() {
+async fn revoked_key_is_rejected_at_once_even_for_callers_waiting_for_its_check() {
     let world = World::start().await;
     let (id, key) = world.key().await;
     world.ask(&key).await.unwrap();
@@ -285,7 +285,7 @@ async fn key_revoked_here_is_refused_at_once_also_to_those_who_wait_for_its_chec
 }
 
 #[tokio::test]
-async fn what_is_changed_elsewhere_is_noticed_by_the_watcher() {
+async fn change_by_another_process_is_noticed_by_polling() {
     let world = World::start().await;
     let (id, key) = world.key().await;
     world.ask(&key).await.unwrap();
@@ -307,7 +307,7 @@ async fn what_is_changed_elsewhere_is_noticed_by_the_watcher() {
 }
 
 #[tokio::test]
-async fn what_a_process_with_another_clock_changed_is_noticed_too() {
+async fn change_by_a_process_with_another_clock_is_noticed() {
     for ahead in [false, true] {
         let world = World::start().await;
         let (id, key) = world.key().await;
@@ -329,7 +329,7 @@ async fn what_a_process_with_another_clock_changed_is_noticed_too() {
 }
 
 #[tokio::test]
-async fn while_the_store_is_away_known_keys_work_and_others_are_not_refused() {
+async fn known_keys_work_during_a_store_outage_and_others_are_not_rejected() {
     let world = World::start().await;
     let ((_, known), (_, other)) = (world.key().await, world.key().await);
     world.ask(&known).await.unwrap();
@@ -344,7 +344,7 @@ async fn while_the_store_is_away_known_keys_work_and_others_are_not_refused() {
 /// Secrets that must be hashed to be told wrong exist only where a hash was stored by another
 /// program, without a check of the secret in its salt.
 #[tokio::test]
-async fn more_checks_than_may_wait_are_told_to_come_back_and_known_keys_do_not_notice() {
+async fn excess_checks_are_busy_and_known_keys_are_not_affected() {
     let world = World::start().await;
     let (_, known) = world.key().await;
     world.ask(&known).await.unwrap();
@@ -369,7 +369,7 @@ async fn more_checks_than_may_wait_are_told_to_come_back_and_known_keys_do_not_n
 }
 
 #[tokio::test]
-async fn keys_are_made_in_turn_and_nobody_waits_for_them_to_be_verified() {
+async fn keys_are_issued_one_at_a_time_without_delaying_verifications() {
     let world = World::start().await;
     let (_, key) = world.key().await;
     let role = Role::Tenant(world.org);

@@ -45,7 +45,7 @@ async fn webhook_arrives_signed_and_is_recorded_as_delivered() {
 }
 
 #[tokio::test]
-async fn delivery_that_keeps_failing_is_retried_by_the_schedule_and_then_a_dead_letter() {
+async fn failing_delivery_is_retried_by_the_schedule_and_then_becomes_a_dead_letter() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
     world.publish("user.login", 1).await;
@@ -87,7 +87,7 @@ async fn delivery_that_keeps_failing_is_retried_by_the_schedule_and_then_a_dead_
 }
 
 #[tokio::test]
-async fn receiver_that_is_not_there_is_a_failure_that_says_so() {
+async fn refused_connection_is_a_failure_with_its_reason() {
     let world = World::new().await;
     let gone = Receiver::start().await;
     world.endpoint(&gone, "").await;
@@ -102,7 +102,7 @@ async fn receiver_that_is_not_there_is_a_failure_that_says_so() {
 }
 
 #[tokio::test]
-async fn receiver_that_does_not_answer_in_time_has_failed() {
+async fn response_timeout_is_a_failure() {
     let world = World::with(&["--delivery-timeout=50ms"]).await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
@@ -115,7 +115,7 @@ async fn receiver_that_does_not_answer_in_time_has_failed() {
 }
 
 #[tokio::test]
-async fn gone_disables_the_endpoint_and_ends_the_delivery() {
+async fn status_410_disables_the_endpoint_and_ends_the_delivery() {
     let world = World::with(&["--endpoint-concurrency=1"]).await;
     let receiver = Receiver::start().await;
     let endpoint = world.endpoint(&receiver, "").await;
@@ -154,7 +154,7 @@ async fn retry_after_is_honoured() {
 }
 
 #[tokio::test]
-async fn redirects_are_failures_and_nobody_follows_them() {
+async fn redirects_are_failures_and_are_not_followed() {
     let (world, receiver, other) =
         (World::new().await, Receiver::start().await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
@@ -170,7 +170,7 @@ async fn redirects_are_failures_and_nobody_follows_them() {
 }
 
 #[tokio::test]
-async fn of_a_long_answer_only_the_start_is_kept_and_the_rest_is_not_waited_for() {
+async fn long_response_is_cut_to_its_start_without_waiting_for_the_rest() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
     world.publish("user.login", 1).await;

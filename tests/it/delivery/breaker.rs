@@ -22,7 +22,7 @@ async fn failing(failures: usize, deliveries: usize) -> (World, Receiver) {
 }
 
 #[tokio::test]
-async fn what_waits_goes_back_to_the_store_uncounted_and_all_of_it_arrives_after_the_probe() {
+async fn waiting_deliveries_return_to_the_store_uncounted_and_arrive_after_the_probe() {
     let (world, receiver) = failing(FAILURES, 30).await;
     let (mut service, _handed_over) = world.delivery();
     let handle = service.handle();
@@ -50,7 +50,7 @@ async fn what_waits_goes_back_to_the_store_uncounted_and_all_of_it_arrives_after
 }
 
 #[tokio::test]
-async fn each_probe_that_fails_makes_the_next_pause_longer_and_counts_as_an_attempt() {
+async fn failed_probe_extends_the_pause_and_counts_as_an_attempt() {
     let (world, receiver) = failing(FAILURES + 2, 30).await;
     let (mut service, _handed_over) = world.delivery();
     assert_eq!(service.run_once().await.unwrap(), FAILURES);
@@ -70,7 +70,7 @@ async fn each_probe_that_fails_makes_the_next_pause_longer_and_counts_as_an_atte
 }
 
 #[tokio::test]
-async fn server_that_starts_again_finds_out_for_itself() {
+async fn breaker_is_closed_after_a_restart() {
     let (world, _receiver) = failing(FAILURES, 30).await;
     assert_eq!(world.delivery().0.run_once().await.unwrap(), FAILURES);
     world.clock.advance(PAUSE);
@@ -78,7 +78,7 @@ async fn server_that_starts_again_finds_out_for_itself() {
 }
 
 #[tokio::test]
-async fn refusals_open_nothing_for_the_endpoint_answers() {
+async fn rejections_do_not_open_the_breaker() {
     let world = World::new().await;
     let receiver = Receiver::start().await;
     receiver.answer(vec![Answer::status(400); 100]);

@@ -19,7 +19,7 @@ async fn world(receiver: &Faulty, flags: &[&str]) -> World {
 }
 
 #[tokio::test]
-async fn connections_are_kept_and_used_again() {
+async fn connections_are_reused() {
     let world = World::with(&["--endpoint-concurrency=1"]).await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
@@ -33,7 +33,7 @@ async fn connections_are_kept_and_used_again() {
 }
 
 #[tokio::test]
-async fn endpoint_gets_no_more_connections_than_it_gets_webhooks_at_once() {
+async fn connections_to_an_endpoint_do_not_exceed_its_concurrency() {
     let world = World::with(&["--endpoint-concurrency=4"]).await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
@@ -46,7 +46,7 @@ async fn endpoint_gets_no_more_connections_than_it_gets_webhooks_at_once() {
 }
 
 #[tokio::test]
-async fn every_request_that_a_receiver_sees_is_an_attempt_that_is_recorded() {
+async fn every_request_that_a_receiver_sees_is_a_recorded_attempt() {
     let ways = [Act::Close, Act::Reset, Act::AnswerAndClose, Act::Babble];
     for way in ways {
         // Every other request, so that connections are kept and then fail just when the next comes.
@@ -72,7 +72,7 @@ async fn every_request_that_a_receiver_sees_is_an_attempt_that_is_recorded() {
 }
 
 #[tokio::test]
-async fn each_way_to_fail_has_its_class() {
+async fn every_kind_of_failure_has_its_error_class() {
     let flags = ["--delivery-timeout=200ms"];
     let cases = [
         (Act::Close, ErrorClass::Reset),
@@ -94,7 +94,7 @@ async fn each_way_to_fail_has_its_class() {
 }
 
 #[tokio::test]
-async fn name_that_cannot_be_resolved_is_tried_again() {
+async fn name_that_cannot_be_resolved_is_retried() {
     let world = World::new().await;
     let receiver = Receiver::start().await;
     let secret = SigningSecret::generate().unwrap();
@@ -114,7 +114,7 @@ async fn name_that_cannot_be_resolved_is_tried_again() {
 }
 
 #[tokio::test]
-async fn receiver_that_cannot_be_connected_to_in_time_has_failed() {
+async fn connect_timeout_is_a_failure() {
     let world = World::with(&["--delivery-connect-timeout=50ms"]).await;
     // Its queue of connections is full and nobody accepts them.
     let full = tokio::net::TcpSocket::new_v4().unwrap();
@@ -135,7 +135,7 @@ async fn receiver_that_cannot_be_connected_to_in_time_has_failed() {
 }
 
 #[tokio::test]
-async fn endless_answer_is_cut_off_and_judged_by_its_status() {
+async fn endless_response_is_cut_off_and_judged_by_its_status() {
     let receiver = Faulty::start(|_| Act::Send(300_000_000)).await;
     let world = world(&receiver, &[]).await;
     world.publish("user.login", 1).await;
@@ -148,7 +148,7 @@ async fn endless_answer_is_cut_off_and_judged_by_its_status() {
 }
 
 #[tokio::test]
-async fn dripping_answer_ends_with_the_attempt_and_never_overlaps_with_the_next() {
+async fn dripping_response_ends_with_its_attempt_and_never_overlaps_with_the_next() {
     let receiver = Faulty::start(|_| Act::DripHeader).await;
     let flags = ["--delivery-timeout=200ms", "--retry-schedule=5s,5s,5s"];
     let world = world(&receiver, &flags).await;

@@ -50,7 +50,7 @@ impl Held {
 }
 
 #[tokio::test]
-async fn removed_endpoint_gets_nothing_of_what_waited_in_memory() {
+async fn removed_endpoint_receives_nothing_that_waited_in_memory() {
     let held = Held::start().await;
     held.until_waiting(9).await;
     let world = &held.world;
@@ -69,7 +69,7 @@ async fn removed_endpoint_gets_nothing_of_what_waited_in_memory() {
 }
 
 #[tokio::test]
-async fn disabled_endpoint_gets_nothing_of_what_waited_and_all_of_it_once_enabled() {
+async fn disabled_endpoint_receives_nothing_until_it_is_enabled() {
     let held = Held::start().await;
     held.until_waiting(9).await;
     let world = &held.world;
@@ -107,7 +107,7 @@ async fn disabled_endpoint_gets_nothing_of_what_waited_and_all_of_it_once_enable
 }
 
 #[tokio::test]
-async fn one_delivery_is_let_go_of_and_the_others_stay() {
+async fn evicted_delivery_leaves_and_the_others_stay() {
     let held = Held::start().await;
     held.until_waiting(9).await;
     let under_way = held.receiver.so_far()[0].header("webhook-id").to_owned();

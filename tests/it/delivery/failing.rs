@@ -8,7 +8,7 @@ use super::world::World;
 use crate::support::receiver::{Answer, Receiver};
 
 #[tokio::test]
-async fn endpoint_without_one_success_for_disable_after_is_disabled_and_its_owner_told() {
+async fn endpoint_failing_for_disable_after_is_disabled_and_its_owner_notified() {
     let world = World::with(&["--disable-after=1h", "--retry-schedule=40m,40m,40m"]).await;
     let (failing, owner, everything) =
         (Receiver::start().await, Receiver::start().await, Receiver::start().await);
@@ -47,7 +47,7 @@ async fn endpoint_without_one_success_for_disable_after_is_disabled_and_its_owne
 }
 
 #[tokio::test]
-async fn one_success_ends_the_count() {
+async fn success_resets_the_failing_time() {
     let world = World::with(&["--disable-after=1h", "--retry-schedule=40m,40m,40m"]).await;
     let receiver = Receiver::start().await;
     let answers = [500, 204, 500, 500].map(Answer::status);
@@ -66,7 +66,7 @@ async fn one_success_ends_the_count() {
 }
 
 #[tokio::test]
-async fn exhausted_delivery_is_told_once_and_never_one_of_the_telling_itself() {
+async fn exhausted_delivery_is_notified_once_and_never_for_operational_events() {
     let world = World::with(&["--retry-schedule="]).await;
     let (failing, owner) = (Receiver::start().await, Receiver::start().await);
     failing.answer(vec![Answer::status(418); 100]);

@@ -21,7 +21,7 @@ async fn error_at(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn private_addresses_are_refused_as_hosts_and_behind_names() {
+async fn private_addresses_are_blocked_as_hosts_and_behind_names() {
     for host in ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "0x7f000001"] {
         let error = error_at(&format!("https://{host}:9/hook")).await;
         assert_eq!(error, "the endpoint leads to an address that is not public", "{host}");
@@ -29,12 +29,12 @@ async fn private_addresses_are_refused_as_hosts_and_behind_names() {
 }
 
 #[tokio::test]
-async fn plain_http_is_refused() {
+async fn plain_http_is_blocked() {
     assert_eq!(error_at("http://example.com/hook").await, "the endpoint's URL must be https");
 }
 
 #[tokio::test]
-async fn refused_webhook_never_reaches_the_receiver() {
+async fn blocked_webhook_never_reaches_the_receiver() {
     let (world, receiver) = (World::with(GUARDED).await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
     let tls = receiver.url("/").replace("http://127.0.0.1", "https://localhost");

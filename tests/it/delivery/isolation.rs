@@ -62,7 +62,7 @@ async fn backlog_larger_than_the_memory_is_claimed_without_waiting_for_the_poll(
 }
 
 #[tokio::test]
-async fn what_is_handed_over_beyond_an_endpoints_share_comes_back_and_arrives() {
+async fn handoffs_beyond_an_endpoints_share_return_to_the_store_and_arrive() {
     let world = World::with(&[
         "--endpoint-concurrency=2",
         "--delivery-queue-capacity=32",
@@ -87,7 +87,7 @@ async fn what_is_handed_over_beyond_an_endpoints_share_comes_back_and_arrives() 
 }
 
 #[tokio::test]
-async fn what_is_planned_for_a_receiver_that_does_not_get_on_is_left_in_the_store_until_it_does() {
+async fn deliveries_to_a_stalled_receiver_stay_in_the_store_until_it_recovers() {
     let world = World::with(&[
         "--endpoint-concurrency=2",
         "--delivery-queue-capacity=32",
@@ -112,7 +112,7 @@ async fn what_is_planned_for_a_receiver_that_does_not_get_on_is_left_in_the_stor
 }
 
 #[tokio::test]
-async fn delivery_whose_lease_would_lapse_under_way_is_left_to_the_next_claim() {
+async fn delivery_whose_lease_would_lapse_in_flight_waits_for_the_next_claim() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     world.endpoint(&receiver, "").await;
     let (mut service, handed_over) = world.delivery();

@@ -12,7 +12,7 @@ use super::world::World;
 use crate::support::receiver::{Answer, Receiver};
 
 #[tokio::test]
-async fn outcomes_outlast_an_outage_of_the_store() {
+async fn outcomes_survive_a_store_outage() {
     let world = World::with(&["--database-timeout=100ms"]).await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
@@ -44,7 +44,7 @@ async fn outcomes_outlast_an_outage_of_the_store() {
 }
 
 #[tokio::test]
-async fn outcome_that_the_store_refuses_holds_up_no_other() {
+async fn outcome_that_the_store_rejects_delays_no_other() {
     let world = World::new().await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;

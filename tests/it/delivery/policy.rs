@@ -10,7 +10,7 @@ use super::world::World;
 use crate::support::receiver::{Answer, Receiver};
 
 #[tokio::test]
-async fn no_more_than_max_concurrency_are_under_way_and_a_change_applies_while_running() {
+async fn max_concurrency_limits_attempts_in_flight_and_a_change_applies_while_running() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let endpoint = world.endpoint(&receiver, "").await;
     let most = |number| DeliveryPolicyChange {
@@ -39,7 +39,7 @@ async fn no_more_than_max_concurrency_are_under_way_and_a_change_applies_while_r
 }
 
 #[tokio::test]
-async fn no_second_brings_more_than_the_rate_limit() {
+async fn rate_limit_holds_in_every_second() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let endpoint = world.endpoint(&receiver, "").await;
     let rate = DeliveryPolicyChange {
@@ -61,7 +61,7 @@ async fn no_second_brings_more_than_the_rate_limit() {
 }
 
 #[tokio::test]
-async fn rate_limit_is_kept_up_without_waiting_for_the_poll() {
+async fn rate_limit_is_reached_without_waiting_for_the_poll() {
     let world = World::with(&["--delivery-poll-interval=1h"]).await.with_system_clock();
     let receiver = Receiver::start().await;
     let endpoint = world.endpoint(&receiver, "").await;
@@ -79,7 +79,7 @@ async fn rate_limit_is_kept_up_without_waiting_for_the_poll() {
 }
 
 #[tokio::test]
-async fn endpoints_own_schedule_takes_the_place_of_the_servers() {
+async fn endpoints_retry_schedule_replaces_the_servers() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let endpoint = world.endpoint(&receiver, "").await;
     let schedule = RetrySchedule::parse_waits(&["1s"]).unwrap();
@@ -108,7 +108,7 @@ fn dice(count: usize) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn ordered_endpoint_gets_one_at_a_time_in_order_and_the_head_is_retried_first() {
+async fn ordered_endpoint_receives_one_at_a_time_in_order_and_retries_the_head_first() {
     let world = World::with(&["--retry-schedule=0s,0s,0s", "--delivery-poll-interval=1ms"]).await;
     let receiver = Receiver::start().await;
     let endpoint = world.endpoint(&receiver, "").await;

@@ -12,7 +12,7 @@ const GROWTH_BYTES_MAX: u64 = 32 * 1024 * 1024;
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_proxy_is_taken_from_the_environment() {
+async fn proxy_settings_of_the_environment_are_ignored() {
     let (proxy, receiver) =
         (Faulty::start(|_| Act::Answer).await, Faulty::start(|_| Act::Answer).await);
     let url = proxy.url();
@@ -27,7 +27,7 @@ async fn no_proxy_is_taken_from_the_environment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endless_answers_do_not_move_the_memory() {
+async fn endless_responses_do_not_grow_the_memory() {
     let receiver = Faulty::start(|_| Act::Send(300_000_000)).await;
     let server = Delivering::start(&[]).await;
     server.endpoint(&receiver.url()).await;
@@ -43,7 +43,7 @@ async fn endless_answers_do_not_move_the_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_server_stops_without_waiting_for_anything() {
+async fn idle_server_stops_at_once() {
     let receiver = Faulty::start(|_| Act::Answer).await;
     let server = Delivering::start(&[("SHUTDOWN_TIMEOUT", "1h")]).await;
     server.endpoint(&receiver.url()).await;
@@ -54,7 +54,7 @@ async fn idle_server_stops_without_waiting_for_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dripping_receiver_holds_up_no_stop_beyond_its_timeout() {
+async fn dripping_receiver_delays_shutdown_by_at_most_its_timeout() {
     let receiver = Faulty::start(|number| if number == 0 { Act::DripBody } else { Act::Answer });
     let receiver = receiver.await;
     let patient = [("SHUTDOWN_TIMEOUT", "1s"), ("DELIVERY_TIMEOUT", "1h")];
@@ -73,7 +73,7 @@ async fn dripping_receiver_holds_up_no_stop_beyond_its_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attempt_that_drips_is_over_at_its_timeout_and_a_stop_waits_for_it() {
+async fn dripping_attempt_ends_at_its_timeout_and_shutdown_waits_for_it() {
     let receiver = Faulty::start(|_| Act::DripBody).await;
     let server =
         Delivering::start(&[("SHUTDOWN_TIMEOUT", "1h"), ("DELIVERY_TIMEOUT", "500ms")]).await;

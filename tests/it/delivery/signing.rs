@@ -16,7 +16,7 @@ use crate::support::receiver::Receiver;
 const DAY: Duration = Duration::from_hours(24);
 
 #[tokio::test]
-async fn endpoint_may_be_signed_for_by_ed25519() {
+async fn webhooks_may_be_signed_with_ed25519() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let secret = SigningSecret::generate_for(SignatureScheme::Ed25519).unwrap();
     receiver.trust(&secret);
@@ -29,7 +29,7 @@ async fn endpoint_may_be_signed_for_by_ed25519() {
 }
 
 #[tokio::test]
-async fn old_and_new_receivers_both_verify_during_an_overlap_and_only_new_ones_after_it() {
+async fn receivers_with_the_old_and_the_new_secret_verify_during_an_overlap() {
     let world = World::new().await;
     let (old, new) = (SigningSecret::generate().unwrap(), SigningSecret::generate().unwrap());
     let receiver = Receiver::start().await;
@@ -54,7 +54,7 @@ async fn old_and_new_receivers_both_verify_during_an_overlap_and_only_new_ones_a
 }
 
 #[tokio::test]
-async fn what_was_leased_before_a_rotation_is_accepted_at_its_retry_at_the_latest() {
+async fn delivery_leased_before_a_rotation_is_accepted_at_its_retry() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let (old, new) = (SigningSecret::generate().unwrap(), SigningSecret::generate().unwrap());
     let endpoint = world.endpoint_at(&receiver.url("/"), "", old).await;
@@ -82,7 +82,7 @@ async fn what_was_leased_before_a_rotation_is_accepted_at_its_retry_at_the_lates
 }
 
 #[tokio::test]
-async fn custom_fields_go_along_with_every_webhook() {
+async fn custom_headers_are_sent_with_every_webhook() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let endpoint = world.endpoint(&receiver, "").await;
     let headers = [("Authorization", "Bearer s3cret"), ("x-a", "b c")];
@@ -103,7 +103,7 @@ async fn custom_fields_go_along_with_every_webhook() {
 }
 
 #[tokio::test]
-async fn webhook_whose_secret_cannot_be_read_is_neither_sent_nor_lost() {
+async fn webhook_whose_secret_cannot_be_decrypted_is_neither_sent_nor_lost() {
     let mut world = World::new().await;
     let (dark, bright) = (Receiver::start().await, Receiver::start().await);
     // Written by a server that has a key, then read by one that has not.

@@ -6,8 +6,7 @@ use super::world::World;
 use crate::support::receiver::Receiver;
 
 #[tokio::test]
-async fn what_waits_in_memory_for_a_suspended_organisation_is_sent_after_it_with_every_attempt_left()
- {
+async fn suspended_organisations_deliveries_are_sent_afterwards_with_every_attempt_left() {
     let world = World::new().await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;

@@ -23,7 +23,7 @@ async fn world(authority: &Authority) -> World {
 }
 
 #[tokio::test]
-async fn certificate_of_a_private_authority_is_trusted_when_its_file_is_named() {
+async fn certificate_of_a_configured_private_authority_is_trusted() {
     let authority = Authority::new();
     let world = world(&authority).await;
     let identity = authority.identity("localhost");
@@ -36,7 +36,7 @@ async fn certificate_of_a_private_authority_is_trusted_when_its_file_is_named() 
 }
 
 #[tokio::test]
-async fn http2_is_spoken_where_it_is_offered_over_one_connection() {
+async fn http2_is_used_over_one_connection_if_offered() {
     let authority = Authority::new();
     let world = world(&authority).await;
     let identity = authority.identity("localhost");
@@ -57,7 +57,7 @@ async fn http2_is_spoken_where_it_is_offered_over_one_connection() {
 }
 
 #[tokio::test]
-async fn certificate_that_does_not_hold_is_a_tls_error_and_retried() {
+async fn invalid_certificate_is_a_tls_error_and_is_retried() {
     let authority = Authority::new();
     let cases = [
         (Identity::self_signed("localhost"), "UnknownIssuer"),
@@ -81,7 +81,7 @@ async fn certificate_that_does_not_hold_is_a_tls_error_and_retried() {
 }
 
 #[tokio::test]
-async fn receiver_that_speaks_no_tls_is_a_tls_error() {
+async fn receiver_without_tls_is_a_tls_error() {
     let authority = Authority::new();
     let world = world(&authority).await;
     let receiver = Receiver::start().await;
@@ -95,7 +95,7 @@ async fn receiver_that_speaks_no_tls_is_a_tls_error() {
 }
 
 #[tokio::test]
-async fn name_that_turns_to_a_forbidden_address_between_two_attempts_is_blocked() {
+async fn name_that_changes_to_a_forbidden_address_between_attempts_is_blocked() {
     let authority = Authority::new();
     let file = format!("--webhook-ca-file={}", authority.file().display());
     let guarded = ["--allow-endpoint-networks=127.0.0.2", "--allow-private-endpoints=false", &file];
@@ -125,7 +125,7 @@ async fn name_that_turns_to_a_forbidden_address_between_two_attempts_is_blocked(
 }
 
 #[tokio::test]
-async fn file_of_authorities_that_cannot_be_used_is_told_at_the_start() {
+async fn unusable_ca_file_is_an_error_at_start() {
     let world = World::new().await;
     let mut config = world.config.clone();
     for (file, words) in [("missing.pem", "No such file"), ("empty.pem", "no certificate")] {
