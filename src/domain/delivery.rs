@@ -13,23 +13,18 @@ use super::{
 /// The status of a delivery.
 ///
 /// ```text
-///                    ┌── retry or claim: stays pending, attempts + 1 ──┐
-///                    ▼                                                 │
-///  fan-out ──▶ ┌──────────┐  lease   ┌────────────────────┐  failed,   │
-///  redelivery  │ pending  │ ───────▶ │ pending, in flight │ ───────────┘
-///              └──────────┘ ◀─────── └────────────────────┘  attempts left
-///                │   lease lapses or     │            │
-///                │   is released         │ 2xx        │ 410, or no attempts left
-///      cancelled,│                       ▼            ▼
-///      endpoint  │                 ┌───────────┐  ┌──────┐  replay: a new delivery
-///      deleted   ▼                 │ delivered │  │ dead │ ───────────────────────▶ pending
-///          ┌───────────┐           └───────────┘  └──────┘
-///          │ cancelled │
-///          └───────────┘
+///                       leased for an attempt
+///  fan-out ──▶ ┌─────────┐ ─────────────────▶ ┌───────────┐ ── 2xx ─────────▶ delivered
+///              │ pending │                    │ in flight │
+///  replay ───▶ └─────────┘ ◀───────────────── └───────────┘ ── 410, or no ──▶ dead
+///                   │      failed with attempts                attempts left
+///                   │      left, or the lease lapsed
+///                   └── cancelled by its owner, or its endpoint deleted ────▶ cancelled
 /// ```
-/// `delivered`, `dead` and `cancelled` are final. A delivery in flight can be cancelled too; the outcome of
-/// its attempt is then ignored. While its endpoint is disabled, or its organisation suspended, a pending
-/// delivery is parked: it has no next attempt.
+/// In flight is not a status of its own: such a delivery is `pending` and has a lease. `delivered`, `dead` and
+/// `cancelled` are final. A delivery in flight can be cancelled too; the outcome of its attempt is then ignored.
+/// While its endpoint is disabled or its organisation suspended, a pending delivery is parked: it has no next
+/// attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", parse_err_ty = DeliveryStatusError, parse_err_fn = unknown_status)]

@@ -1,4 +1,4 @@
-//! Keys against a real SQLite store: what is cached, what is hashed, and what a change does.
+//! Authentication against a real SQLite store: caching, hashing and invalidation.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use tokio::task::JoinSet;
 use crate::support::forged_key;
 
 const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
-/// Where keys come from.
+/// The address of the client.
 fn client() -> IpAddr {
     IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
 
-/// So short that every look finds the entry gone.
+/// So short that every look-up finds the entry expired.
 const NO_TTL: Duration = Duration::from_nanos(1);
 
 struct World {
@@ -87,7 +87,7 @@ impl World {
         self.authenticator.authenticate(key, client).await
     }
 
-    /// The next moment: no two changes have the same.
+    /// The next timestamp: no two changes have the same.
     fn moment(&self) -> Timestamp {
         self.clock.advance(Duration::from_micros(1));
         self.clock.now()
@@ -158,7 +158,7 @@ async fn row_is_read_again_after_the_ttl_without_a_hash() {
     // A wrong secret for a key in use needs no hash either.
     assert!(matches!(world.ask(&forged_key(id, 1)).await, Err(AuthError::WrongSecret)));
     assert_eq!(world.hashes(), 1);
-    // Without a word to the authenticator: the row is all it takes.
+    // Without telling the authenticator: reading the row is enough.
     world.revoke(id).await;
     assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
 }
@@ -171,7 +171,7 @@ async fn change_invalidates_a_key_once() {
         world.ask(&key).await.unwrap();
         world.authenticator.invalidate_changed().await.unwrap();
     }
-    assert_eq!(world.lookups(), (1, 2), "the first look may have come after a change");
+    assert_eq!(world.lookups(), (1, 2), "the first poll may have come after a change");
     let change = OrgChange { name: None, limits: vec![(OrgLimit::RatePerMinute, Some(9))] };
     world.store.update_org(world.org, &change, &Actor::CLI, START).await.unwrap();
     for _ in 0..3 {
@@ -179,7 +179,7 @@ async fn change_invalidates_a_key_once() {
         let principal = world.ask(&key).await.unwrap();
         assert_eq!(principal.limits.get(OrgLimit::RatePerMinute), Some(9));
     }
-    assert_eq!(world.lookups(), (3, 3), "what was read since the change counts");
+    assert_eq!(world.lookups(), (3, 3), "rows read since the change are current");
     world.revoke(key_id).await;
     world.authenticator.invalidate_changed().await.unwrap();
     assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
@@ -200,7 +200,7 @@ async fn connection_cache_is_valid_as_long_as_the_key_cache() {
     assert_eq!(world.lookups(), (2, 2));
     assert!(matches!(ask(&key[..40]).await, Err(AuthError::Malformed)));
     world.revoke(key_id).await;
-    assert!(ask(&key).await.is_ok(), "nobody was told yet");
+    assert!(ask(&key).await.is_ok(), "not invalidated yet");
     world.authenticator.invalidate(key_id).await;
     assert!(matches!(ask(&key).await, Err(AuthError::Expired)));
     ask(&other).await.unwrap();
@@ -228,7 +228,7 @@ async fn connection_reads_its_key_again_after_the_ttl() {
 async fn flood_of_wrong_secrets_costs_no_hash_and_does_not_affect_the_right_one() {
     let world = World::start().await;
     let (id, key) = world.key().await;
-    // Before the key was ever seen here, and after.
+    // Before the key was ever verified here, and after.
     for _ in 0..2 {
         for seed in 0..200 {
             let refused = world.ask(&forged_key(id, seed)).await;
@@ -274,7 +274,7 @@ async fn revoked_key_is_rejected_at_once_even_for_callers_waiting_for_its_check(
     let mut waiting = JoinSet::new();
     let authenticator = world.authenticator.clone();
     waiting.spawn(async move { authenticator.authenticate(&key, client).await });
-    // The check has read the row and hashes, for many milliseconds.
+    // The check has read the row and hashes for many milliseconds.
     while world.hashes() < 2 {
         tokio::task::yield_now().await;
     }
@@ -335,14 +335,14 @@ async fn known_keys_work_during_a_store_outage_and_others_are_not_rejected() {
     world.ask(&known).await.unwrap();
     world.store.close().await;
     world.ask(&known).await.unwrap();
-    // Twice: that it could not be verified is nothing to remember.
+    // Twice: an outage is not cached.
     for _ in 0..2 {
         assert!(matches!(world.ask(&other).await, Err(AuthError::Unavailable(_))));
     }
 }
 
-/// Secrets that must be hashed to be told wrong exist only where a hash was stored by another
-/// program, without a check of the secret in its salt.
+/// Wrong secrets need a hash only if another program stored the hash, without a check of the secret in its
+/// salt.
 #[tokio::test]
 async fn excess_checks_are_busy_and_known_keys_are_not_affected() {
     let world = World::start().await;

@@ -1,4 +1,4 @@
-//! What becomes of a delivery, by what its receiver answers.
+//! Attempts: what follows each kind of response.
 
 use std::time::Duration;
 

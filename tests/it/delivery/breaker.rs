@@ -1,4 +1,4 @@
-//! An endpoint that does not answer is left alone, probed, and loses nothing by it.
+//! The circuit breaker: a failing endpoint is paused, probed, and loses nothing.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use hookgate::domain::DeliveryStatus;
 use super::world::World;
 use crate::support::receiver::{Answer, Receiver};
 
-/// Failures in a row that open a breaker.
+/// Consecutive failures that open a breaker.
 const FAILURES: usize = 10;
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// A world without retries' waits, whose receiver fails `failures` times and then works.
+/// A world with immediate retries, whose receiver fails `failures` times and then works.
 async fn failing(failures: usize, deliveries: usize) -> (World, Receiver) {
     let world = World::with(&["--endpoint-concurrency=10", "--retry-schedule=1s,1s,1s"]).await;
     let receiver = Receiver::start().await;

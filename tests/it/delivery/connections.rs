@@ -1,4 +1,4 @@
-//! What goes over which connection, and that nothing goes over any in secret.
+//! Connections: reuse, timeouts, error classes, and no request without a recorded attempt.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ async fn connections_to_an_endpoint_do_not_exceed_its_concurrency() {
 async fn every_request_that_a_receiver_sees_is_a_recorded_attempt() {
     let ways = [Act::Close, Act::Reset, Act::AnswerAndClose, Act::Babble];
     for way in ways {
-        // Every other request, so that connections are kept and then fail just when the next comes.
+        // Every other request fails, so that kept connections fail just when the next request comes.
         let receiver =
             Faulty::start(move |number| if number % 2 == 1 { way } else { Act::Answer }).await;
         let world = world(&receiver, &["--retry-schedule=5s,5s,5s,5s,5s,5s,5s,5s,5s,5s"]).await;
@@ -62,8 +62,8 @@ async fn every_request_that_a_receiver_sees_is_a_recorded_attempt() {
         assert!(rows.iter().all(|row| row.status == DeliveryStatus::Delivered), "{way:?}");
         let recorded = rows.iter().map(|row| row.attempts as usize).sum::<usize>();
         if way == Act::AnswerAndClose {
-            // A request may be written to a connection that is closed already: an attempt that the
-            // receiver knows nothing of.
+            // A request may be written to a connection that is already closed: an attempt that the
+            // receiver never sees.
             assert!(receiver.requests() <= recorded, "{} > {recorded}", receiver.requests());
         } else {
             assert_eq!(receiver.requests(), recorded, "{way:?}");
@@ -116,7 +116,7 @@ async fn name_that_cannot_be_resolved_is_retried() {
 #[tokio::test]
 async fn connect_timeout_is_a_failure() {
     let world = World::with(&["--delivery-connect-timeout=50ms"]).await;
-    // Its queue of connections is full and nobody accepts them.
+    // Its accept queue is full.
     let full = tokio::net::TcpSocket::new_v4().unwrap();
     full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = full.local_addr().unwrap();
@@ -143,7 +143,7 @@ async fn endless_response_is_cut_off_and_judged_by_its_status() {
     assert_eq!(world.row().await.status, DeliveryStatus::Delivered);
     let attempts = world.store.attempts(world.org, world.row().await.id).await.unwrap();
     assert_eq!(attempts[0].response_excerpt.as_deref(), Some("x".repeat(1024).as_str()));
-    // What the buffers of the two sockets took, and no more.
+    // No more than the buffers of the two sockets.
     assert!(receiver.body_bytes() < 32_000_000, "{}", receiver.body_bytes());
 }
 

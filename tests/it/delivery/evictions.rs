@@ -1,4 +1,4 @@
-//! What is cancelled, disabled or removed is not started any more, though it waits in memory.
+//! Evictions: deliveries in memory do not start after they are cancelled, disabled or removed.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Held {
         }
     }
 
-    /// Lets the receiver answer, stops, and returns how many webhooks came in all.
+    /// Lets the receiver answer, shuts down, and returns the number of webhooks received.
     async fn end(&self) -> usize {
         self.receiver.release();
         assert!(self.lifecycle.drain(Duration::from_secs(30)).await);
@@ -89,7 +89,7 @@ async fn disabled_endpoint_receives_nothing_until_it_is_enabled() {
     switch(Some("by its owner")).await;
     held.until_waiting(0).await;
     held.receiver.release();
-    // The one in flight is delivered; the others are parked once they are handed back.
+    // The one in flight is delivered; the others are parked once they are released.
     loop {
         let rows = world.rows().await;
         let parked = rows.iter().filter(|row| row.next_attempt_at.is_none());

@@ -1,4 +1,4 @@
-//! An endpoint that has failed for too long is disabled, and whoever wants to know is told.
+//! Failing endpoints: they are disabled after a while, and operational events report it.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn endpoint_failing_for_disable_after_is_disabled_and_its_owner_notified()
         let standing = world.store.endpoint(world.org, endpoint).await.unwrap().unwrap();
         assert!(standing.failing_since.is_some() && standing.disabled_reason.is_none());
     }
-    // A server that was started again knows since when.
+    // A restarted server knows since when.
     world.deliver().await;
     let standing = world.store.endpoint(world.org, endpoint).await.unwrap().unwrap();
     let reason = standing.disabled_reason.unwrap();

@@ -1,4 +1,4 @@
-//! What can go wrong between a server and a receiver, and what it costs: attempts, but no event.
+//! Faults between server and receiver: each costs attempts, but no event.
 //!
 //! `cargo test --test it no_fault_loses -- --nocapture` prints the table in docs/operations.md.
 
@@ -18,20 +18,20 @@ use crate::support::postgres;
 use crate::support::receiver::Receiver;
 use crate::support::tls::{Authority, Identity};
 
-/// Events that a fault strikes, where it strikes more than one.
+/// Events affected by a fault, if it affects several.
 const EVENTS: usize = 10;
 const WAIT: Duration = Duration::from_secs(5);
 
-/// One fault and what it cost.
+/// A fault and its cost.
 #[derive(Debug)]
 struct Row {
     fault: &'static str,
     events: usize,
-    /// Requests that the receiver read whole.
+    /// Requests that the receiver read completely.
     seen: usize,
-    /// Attempts on record.
+    /// Recorded attempts.
     recorded: usize,
-    /// Events that were not delivered in the end.
+    /// Events that were never delivered.
     lost: usize,
     /// Events that the receiver read more than once.
     duplicated: usize,
@@ -70,11 +70,11 @@ async fn no_fault_loses_an_event() {
         assert_eq!(row.lost, 0, "{row:?}");
     }
     for row in &failed {
-        // The receiver read it, failed it, and got it again: once, and on the record.
+        // The receiver read it, failed, and received it once more, as a recorded attempt.
         assert_eq!((row.seen, row.recorded, row.duplicated), (20, 20, 10), "{row:?}");
     }
     for row in &kept {
-        // A request that goes into a connection just being closed is an attempt of its own.
+        // A request on a connection that is just being closed is an attempt.
         assert_eq!((row.seen, row.duplicated), (10, 0), "{row:?}");
         assert!(row.recorded >= 10, "{row:?}");
     }
@@ -85,12 +85,12 @@ async fn no_fault_loses_an_event() {
         assert_eq!((row.seen, row.recorded, row.duplicated), (10, 20, 0), "{row:?}");
     }
     for row in &servers {
-        // The attempt that was cut off left no trace, or one that did not count any more.
+        // The interrupted attempt left no outcome, or one that was ignored.
         assert_eq!((row.seen, row.recorded, row.duplicated), (2, 1, 1), "{row:?}");
     }
 }
 
-/// A receiver that does so with the first request of each event, and then answers.
+/// A receiver that does this with the first request of each event, and then answers.
 async fn strikes(fault: &'static str, act: fn(usize) -> Act) -> Row {
     let receiver =
         Faulty::start(move |number| if number < EVENTS { act(number) } else { Act::Answer }).await;
@@ -100,13 +100,13 @@ async fn strikes(fault: &'static str, act: fn(usize) -> Act) -> Row {
     let (mut service, _handed_over) = world.delivery();
     assert_eq!(service.run_once().await.unwrap(), EVENTS);
     world.advance(WAIT);
-    // So many failures have opened its breaker: one probe first, and then the rest.
+    // The failures have opened the breaker: first one probe, then the rest.
     while service.run_once().await.unwrap() > 0 {}
     let (seen, duplicated) = (receiver.requests(), receiver.repeated());
     Row { seen, duplicated, ..recorded(fault, &world).await }
 }
 
-/// A receiver that closes its connections after each answer and does not say so before.
+/// A receiver that closes its connections after each response without announcing it.
 async fn closes_kept() -> Row {
     let receiver = Faulty::start(|_| Act::AnswerAndClose).await;
     let world = World::with(&["--endpoint-concurrency=1", "--retry-schedule=5s,5s,5s,5s"]).await;
@@ -120,7 +120,7 @@ async fn closes_kept() -> Row {
     Row { seen, duplicated, ..recorded("receiver closes kept connections", &world).await }
 }
 
-/// A name that leads to a receiver with an expired certificate, and then to one with a good one.
+/// A name that resolves to a receiver with an expired certificate, and then to one with a valid one.
 async fn bad_tls() -> Row {
     let authority = Authority::new();
     let file = format!("--webhook-ca-file={}", authority.file().display());
@@ -153,7 +153,7 @@ async fn flap(
     let (mut service, _handed_over) = world.delivery_with(ScriptedResolver::script(answers));
     assert_eq!(service.run_once().await.unwrap(), EVENTS);
     world.advance(WAIT);
-    // So many failures have opened its breaker: one probe first, and then the rest.
+    // The failures have opened the breaker: first one probe, then the rest.
     while service.run_once().await.unwrap() > 0 {}
     Row { seen: receiver.so_far().len(), ..recorded(fault, world).await }
 }
@@ -168,12 +168,12 @@ async fn recorded(fault: &'static str, world: &World) -> Row {
     Row { fault, events: EVENTS, seen: 0, recorded, lost, duplicated: 0 }
 }
 
-/// A receiver that lets the first request hang, and answers the others.
+/// A receiver that never answers the first request, and answers the others.
 async fn hanging_once() -> Faulty {
     Faulty::start(|number| if number == 0 { Act::Hang } else { Act::Answer }).await
 }
 
-/// `kill -9` while a webhook is in flight, and a start on what was left.
+/// `kill -9` while a webhook is in flight, and a restart.
 async fn killed() -> Row {
     let receiver = hanging_once().await;
     let server = Delivering::start(&[]).await;
@@ -185,14 +185,14 @@ async fn killed() -> Row {
     row("the server is killed while it delivers", &server, &receiver).await
 }
 
-/// Two servers on one database; a short lease, so that nobody waits for minutes.
+/// Two servers on one database; with a short lease, so that the test does not wait for minutes.
 async fn lease() -> [(&'static str, String); 3] {
     let url = postgres::fresh_database().await;
     let (timeout, lease) = ("1s".to_owned(), "4s".to_owned());
     [("DATABASE_URL", url), ("DELIVERY_TIMEOUT", timeout), ("DELIVERY_LEASE", lease)]
 }
 
-/// One of two servers is stopped past its lease, and goes on when the other has delivered.
+/// One of two servers is paused past its lease, and continues after the other has delivered.
 async fn stopped() -> Row {
     let receiver = hanging_once().await;
     let settings = lease().await;
@@ -205,7 +205,7 @@ async fn stopped() -> Row {
     let other = one.beside(&settings).await;
     other.delivered(1).await;
     one.binary.go_on();
-    // It notices that its attempt is over and tries to record that.
+    // It notices the end of its attempt and tries to record it.
     one.metric("db_operations_latency_seconds_count{operation=\"record_outcomes\"}", 1).await;
     row("one of two servers is stopped past its lease", &other, &receiver).await
 }

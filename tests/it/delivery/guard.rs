@@ -1,4 +1,4 @@
-//! Where webhooks must not go.
+//! The SSRF guard, from the endpoint to the socket.
 
 use hookgate::domain::{DeliveryStatus, SigningSecret};
 
@@ -7,7 +7,7 @@ use crate::support::receiver::Receiver;
 
 const GUARDED: &[&str] = &["--allow-private-endpoints=false"];
 
-/// What the attempt at this URL failed with.
+/// The failure of the attempt at this URL.
 async fn error_at(url: &str) -> String {
     let world = World::with(GUARDED).await;
     world.endpoint_at(url, "", SigningSecret::generate().unwrap()).await;

@@ -1,4 +1,4 @@
-//! One endpoint's trouble is not another's.
+//! Isolation: a slow endpoint does not affect the others.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn slow_endpoint_does_not_delay_a_fast_one() {
     slow.hold();
     world.endpoint(&slow, "slow.*").await;
     world.endpoint(&fast, "fast.*").await;
-    // Everything for the slow one is due earlier, and is more than the memory holds.
+    // The deliveries to the slow one are due earlier, and are more than the memory holds.
     world.publish("slow.event", 300).await;
     world.publish("fast.event", 200).await;
 
@@ -50,7 +50,7 @@ async fn backlog_larger_than_the_memory_is_claimed_without_waiting_for_the_poll(
     receiver.hold();
     service.start(&lifecycle);
     receiver.received(16).await;
-    // Two claims fill the lane, and the third passes it by.
+    // Two claims fill the lane, and the third skips it.
     let claims = world.metrics.db_operation(DbOperation::ClaimDeliveries);
     while claims.get_sample_count() < 3 {
         tokio::task::yield_now().await;

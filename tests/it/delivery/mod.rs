@@ -1,4 +1,4 @@
-//! Webhooks to real receivers, out of a real store.
+//! Delivery tests: webhooks from a real store to real receivers.
 
 mod attempts;
 mod breaker;

@@ -1,4 +1,4 @@
-//! A store that is away for a while.
+//! Store outages during delivery.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn outcomes_survive_a_store_outage() {
     world.endpoint(&receiver, "").await;
     let leased = world.lease("user.login", 20).await;
 
-    // Another process that holds the write lock for longer than DATABASE_TIMEOUT.
+    // Another process holds the write lock for longer than DATABASE_TIMEOUT.
     let file = SqliteConnectOptions::new().filename(world.directory.path().join("hookgate.db"));
     let mut other = file.connect().await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();

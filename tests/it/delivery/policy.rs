@@ -1,5 +1,4 @@
-//! What an endpoint's owner wants of its deliveries: how many at once, how many a second, how often,
-//! and in which order.
+//! Delivery policies: concurrency, rate limit, retry schedule and ordering of an endpoint.
 
 use std::time::Duration;
 
@@ -96,7 +95,7 @@ async fn endpoints_retry_schedule_replaces_the_servers() {
     assert_eq!((world.row().await.status, world.row().await.attempts), (DeliveryStatus::Dead, 2));
 }
 
-/// Answers from a generator with a fixed seed: about half of them refuse.
+/// Statuses from a generator with a fixed seed: about half of them are failures.
 fn dice(count: usize) -> Vec<bool> {
     let mut state = 7_u64;
     let roll = |_| {
@@ -129,7 +128,7 @@ async fn ordered_endpoint_receives_one_at_a_time_in_order_and_retries_the_head_f
     let lifecycle = Lifecycle::new();
     let (service, _handed_over) = world.delivery();
     service.start(&lifecycle);
-    // Four attempts each at most; the model says how many that makes.
+    // At most four attempts each; the model computes the total.
     let mut expected = Vec::new();
     for event in &events {
         for _ in 0..4 {

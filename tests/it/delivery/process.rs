@@ -1,14 +1,13 @@
-//! The real binary and its receivers: proxies, endless answers, and the end of the process.
+//! The real binary and its receivers: proxies, endless responses, and shutdown.
 
 use std::time::Duration;
 
 use super::servers::Delivering;
 use crate::support::faulty::{Act, Faulty};
 
-/// What the memory may grow by while endless answers come in, and does by the buffers of a few
-/// connections.
+/// Maximum memory growth during endless responses: the buffers of a few connections.
 const GROWTH_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Much longer than a stop takes, and much shorter than the timeouts that would make it wait.
+/// Much longer than a shutdown takes, and much shorter than the timeouts that could delay it.
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use hookgate::delivery::DnsResolver;
 
-/// Answers look-ups of any name one after the other; the last answer stays.
+/// Answers look-ups of any name in order; the last answer repeats.
 #[derive(Debug)]
 pub(crate) struct ScriptedResolver(Mutex<VecDeque<&'static [&'static str]>>);
 

@@ -1,4 +1,4 @@
-//! Real servers that deliver, and what a tenant does with them.
+//! A harness of real servers on one database, with a tenant's client.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use tempfile::TempDir;
 use crate::support::binary::Binary;
 use crate::support::client;
 
-/// Longer than anything takes that a test waits for.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// How often a server is asked for what it cannot tell by itself.
+/// Maximum wait for anything that a test expects.
+const WAIT_MAX: Duration = Duration::from_mins(1);
+/// How often the API is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A server, its directory and a tenant's key.
@@ -21,7 +21,7 @@ pub(crate) struct Delivering {
     pub(crate) tenant: Tenant,
 }
 
-/// A key, and where it is used.
+/// A tenant's client.
 #[derive(Clone)]
 pub(crate) struct Tenant {
     client: Client,
@@ -30,7 +30,7 @@ pub(crate) struct Tenant {
 }
 
 impl Delivering {
-    /// A server of its own, with a tenant.
+    /// Starts a server with a tenant.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut binary = Binary::start(directory.path(), settings).await;
@@ -39,7 +39,7 @@ impl Delivering {
         Self { binary, directory, tenant }
     }
 
-    /// Another server on the same database, for the same tenant.
+    /// Starts another server on the same database, for the same tenant.
     pub(crate) async fn beside(&self, settings: &[(&str, &str)]) -> Self {
         Self::at(tempfile::tempdir().unwrap(), &self.tenant.key, settings).await
     }
@@ -50,7 +50,7 @@ impl Delivering {
         (self.directory, self.tenant)
     }
 
-    /// A server on what another one left.
+    /// Restarts a server on the data of another one.
     pub(crate) async fn again(
         (directory, tenant): (TempDir, Tenant),
         settings: &[(&str, &str)],
@@ -65,13 +65,13 @@ impl Delivering {
         Self { binary, directory, tenant }
     }
 
-    /// Adds an endpoint for everything at this URL.
+    /// Creates an endpoint for every event at this URL.
     pub(crate) async fn endpoint(&self, url: &str) {
         let created = self.tenant.post("/api/endpoints", &json!({ "url": url })).await;
         assert!(created["id"].is_string(), "{created}");
     }
 
-    /// Posts so many events.
+    /// Posts `count` events.
     pub(crate) async fn publish(&self, count: usize) {
         for number in 0..count {
             let event = json!({"type": "a", "payload": number});
@@ -90,7 +90,7 @@ impl Delivering {
         deliveries
     }
 
-    /// Waits until so many deliveries have arrived.
+    /// Waits until `count` deliveries are delivered.
     pub(crate) async fn delivered(&self, count: usize) {
         let what = format!("{count} deliveries");
         self.until(&what, async || {
@@ -100,7 +100,7 @@ impl Delivering {
         .await;
     }
 
-    /// Waits until a metric is at least so much.
+    /// Waits until a metric is at least `least`.
     pub(crate) async fn metric(&self, line: &str, least: u64) {
         self.until(line, async || {
             let text = self.tenant.text("/metrics").await;
@@ -110,7 +110,7 @@ impl Delivering {
         .await;
     }
 
-    /// Bytes of memory that it uses.
+    /// Memory use in bytes.
     pub(crate) async fn memory_bytes(&self) -> u64 {
         self.tenant.get("/api/health").await["memory_bytes"].as_u64().unwrap()
     }
@@ -122,7 +122,7 @@ impl Delivering {
                 poll.tick().await;
             }
         };
-        assert!(tokio::time::timeout(PATIENCE, held).await.is_ok(), "never: {what}");
+        assert!(tokio::time::timeout(WAIT_MAX, held).await.is_ok(), "never: {what}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What webhooks are signed with, and what goes along with them.
+//! Signatures, secret rotation and custom headers of webhooks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +106,7 @@ async fn custom_headers_are_sent_with_every_webhook() {
 async fn webhook_whose_secret_cannot_be_decrypted_is_neither_sent_nor_lost() {
     let mut world = World::new().await;
     let (dark, bright) = (Receiver::start().await, Receiver::start().await);
-    // Written by a server that has a key, then read by one that has not.
+    // Written by a server with the key, then read by one without it.
     let in_clear = world.store.clone();
     let keys = SecretsKeys::parse("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
     let (path, config) = world.store_config(Some(keys));

@@ -1,4 +1,4 @@
-//! The soft stop and the hard one.
+//! Graceful and forced shutdown during delivery.
 
 use std::time::Duration;
 

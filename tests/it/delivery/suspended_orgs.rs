@@ -1,4 +1,4 @@
-//! Organisations for which nothing is sent.
+//! Suspended organisations: their deliveries wait.
 
 use hookgate::domain::{Actor, DeliveryStatus};
 

@@ -1,4 +1,4 @@
-//! Receivers with certificates, good ones and bad ones.
+//! Receivers with TLS: valid and invalid certificates, HTTP/2.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ async fn http2_is_used_over_one_connection_if_offered() {
     world.endpoint(&receiver, "").await;
     let (mut service, _handed_over) = world.delivery();
     for _ in 0..3 {
-        // One first: several at once would each begin to connect.
+        // One first: several at once would each open a connection.
         world.publish("user.login", 1).await;
         assert_eq!(service.run_once().await.unwrap(), 1);
         world.publish("user.login", 30).await;
@@ -113,7 +113,7 @@ async fn name_that_changes_to_a_forbidden_address_between_attempts_is_blocked() 
     for class in [None, blocked, blocked, blocked] {
         world.publish("user.login", 1).await;
         world.clock.advance(Duration::from_millis(1));
-        // New connections each time: one that is kept leads where it led when it was checked.
+        // A new connection each time: a kept one leads to the address that was checked for it.
         let (mut service, _handed_over) = world.delivery_with(names.clone());
         assert_eq!(service.run_once().await.unwrap(), 1);
         let newest = world.rows().await.remove(0);

@@ -1,4 +1,4 @@
-//! A tenant with a store, a clock to set, and the delivery service.
+//! The world of a delivery test: a tenant, a store, a manual clock and the delivery service.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use tokio::sync::mpsc;
 
 use crate::support::receiver::Receiver;
 
-/// What a delivery test lives in.
+/// Everything a delivery test needs.
 pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: DeliveryConfig,
     pub(crate) org: OrgId,
-    /// What the delivery service is told of suspensions.
+    /// The suspended organisations that the delivery service knows.
     pub(crate) suspended: SuspendedOrgs,
     pub(crate) directory: TempDir,
 }
@@ -72,7 +72,7 @@ impl World {
         Self::with(&[]).await
     }
 
-    /// Where the store is, and settings to open it with these keys for secrets.
+    /// The store's path, and settings to open it with these encryption keys.
     pub(crate) fn store_config(&self, secrets_key: Option<SecretsKeys>) -> (PathBuf, StoreConfig) {
         let mut settings = Settings::parse_from(["test"]);
         settings.store.secrets_key = secrets_key;
@@ -102,7 +102,7 @@ impl World {
         endpoint.id
     }
 
-    /// Changes how an endpoint's deliveries are made.
+    /// Changes an endpoint's delivery policy.
     pub(crate) async fn set_policy(&self, endpoint: EndpointId, policy: DeliveryPolicyChange) {
         let change = EndpointChange { policy, ..EndpointChange::default() };
         let now = self.clock.now();
@@ -113,12 +113,12 @@ impl World {
             .unwrap();
     }
 
-    /// The same with the time that it is.
+    /// The world with the system clock.
     pub(crate) fn with_system_clock(self) -> Self {
         Self { clock: Clock::system(), ..self }
     }
 
-    /// Stores `count` events and leaves their deliveries to be claimed.
+    /// Stores `count` events without leasing their deliveries.
     pub(crate) async fn publish(&self, event_type: &str, count: usize) -> Vec<EventId> {
         let events = self.events(event_type, count);
         let now = self.clock.now();
@@ -155,12 +155,12 @@ impl World {
         (0..count).map(event).collect()
     }
 
-    /// The delivery service, and the channel to hand deliveries over.
+    /// The delivery service, and its bulk hand-off channel.
     pub(crate) fn delivery(&self) -> (DeliveryService, mpsc::Sender<LeasedDelivery>) {
         self.delivery_with(Arc::new(SystemResolver))
     }
 
-    /// The same, with host names resolved by `resolver`.
+    /// [`Self::delivery`] with host names resolved by `resolver`.
     pub(crate) fn delivery_with(
         &self,
         resolver: Arc<dyn DnsResolver>,
@@ -175,19 +175,19 @@ impl World {
         (service, channels.bulk)
     }
 
-    /// Attempts once what is due and returns how many that were.
+    /// Attempts once everything that is due and returns the number of attempts.
     pub(crate) async fn deliver(&self) -> usize {
         self.delivery().0.run_once().await.unwrap()
     }
 
-    /// The class and the words of what the last attempt at the only delivery failed at.
+    /// The error class and text of the last attempt of the only delivery.
     pub(crate) async fn last_failure(&self) -> (ErrorClass, String) {
         let attempts = self.store.attempts(self.org, self.row().await.id).await.unwrap();
         let last = attempts.last().unwrap();
         (last.error_class.unwrap(), last.error.clone().unwrap())
     }
 
-    /// Moves the clock on by a wait and its jitter.
+    /// Advances the clock by a wait and its jitter.
     pub(crate) fn advance(&self, wait: Duration) {
         self.clock.advance(wait + wait / 10);
     }
