@@ -11,13 +11,12 @@
 //!
 //! In both cases an outcome is lost only together with its lease, which keeps delivery at least once.
 
-use std::fmt::Display;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::domain::Outcome;
-use crate::runtime::{Heartbeat, Wake};
+use crate::runtime::{Backoff, Heartbeat, Wake};
 use crate::store::{Store, StoreError};
 
 /// Maximum outcomes per call.
@@ -157,32 +156,21 @@ impl Recorder {
     }
 
     async fn write(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
-        let mut backoff = Backoff::new();
+        // Only a forced shutdown interrupts the waits.
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
         loop {
             match self.store.record_outcomes_across_orgs(outcomes).await {
-                Err(StoreError::Unavailable(error)) => backoff.wait(&error).await,
-                answer => {
+                Err(StoreError::Unavailable(error)) => {
+                    if backoff.is_first() {
+                        tracing::warn!(%error, "cannot record outcomes, retrying");
+                    }
+                    backoff.sleep().await;
+                }
+                result => {
                     self.progress.beat();
-                    return answer;
+                    return result;
                 }
             }
         }
-    }
-}
-
-/// The waits between calls while the store is unavailable. Only a forced shutdown interrupts them.
-struct Backoff(Duration);
-
-impl Backoff {
-    const fn new() -> Self {
-        Self(BACKOFF_FIRST)
-    }
-
-    async fn wait(&mut self, error: &impl Display) {
-        if self.0 == BACKOFF_FIRST {
-            tracing::warn!(%error, "cannot record outcomes, retrying; the store is unavailable");
-        }
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
     }
 }
