@@ -228,16 +228,7 @@ impl DeliveryService {
     ) -> Result<Self, DeliveryError> {
         let DeliveryInputs { handoff, wake, instance, suspended, resolver } = inputs;
         let options = options(config);
-        let sending = SenderOptions {
-            connect_timeout: config.delivery_connect_timeout,
-            timeout: config.delivery_timeout,
-            // One host may serve the endpoints of many tenants, with all attempts in flight.
-            idle_per_host: options.limits.slots,
-        };
-        let authorities =
-            config.webhook_ca_file.as_deref().map(sender::read_authorities).transpose()?;
-        let guard = SsrfGuard::new(&config.destinations);
-        let sender = Sender::new(guard, resolver, sending, authorities.unwrap_or_default())?;
+        let sender = sender(config, resolver)?;
         let (reports_in, reports_out) = mpsc::channel(QUEUE_OUTCOMES);
         let health = DeliveryHealth::new(&clock);
         let progress = health.progress.clone();
@@ -297,6 +288,22 @@ impl DeliveryService {
         recorder.flush().await;
         attempted
     }
+}
+
+fn sender(
+    config: &DeliveryConfig,
+    resolver: Arc<dyn DnsResolver>,
+) -> Result<Sender, DeliveryError> {
+    let options = SenderOptions {
+        connect_timeout: config.delivery_connect_timeout,
+        timeout: config.delivery_timeout,
+        // One host may serve the endpoints of many tenants, with all attempts in flight.
+        idle_per_host: config.delivery_concurrency as usize,
+    };
+    let authorities =
+        config.webhook_ca_file.as_deref().map(sender::read_authorities).transpose()?;
+    let guard = SsrfGuard::new(&config.destinations);
+    Ok(Sender::new(guard, resolver, options, authorities.unwrap_or_default())?)
 }
 
 fn options(config: &DeliveryConfig) -> DispatcherOptions {

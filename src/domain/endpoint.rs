@@ -1,16 +1,12 @@
 //! Endpoints: the receivers of a tenant's webhooks, and which events they subscribe to.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Serialize;
 use url::Url;
 
-use super::event::EventTypeError;
 use super::{
-    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointId, EventType, OrgId, Secrets,
-    SigningSecret, Timestamp, TooManySecrets, Violation,
+    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointId, EventTypeFilters, OrgId,
+    Secrets, SigningSecret, Timestamp, TooManySecrets, Violation,
 };
 
 /// A receiver of webhooks.
@@ -131,8 +127,6 @@ impl Endpoint {
     pub const URL_BYTES_MAX: usize = 2048;
     /// Maximum bytes of a description.
     pub const DESCRIPTION_BYTES_MAX: usize = 512;
-    /// Maximum filters.
-    pub const EVENT_TYPES_MAX: usize = 100;
 
     /// A new endpoint for every event, enabled.
     pub fn new(org_id: OrgId, url: Url, secret: SigningSecret, now: Timestamp) -> Self {
@@ -219,150 +213,9 @@ impl Endpoint {
     }
 }
 
-/// An event type filter: `user.login`, `user.*` or `*`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum EventTypeFilter {
-    /// Every event that tenants post.
-    All,
-    /// Events whose type starts with this prefix, which ends in a dot.
-    Prefix(String),
-    /// Events of exactly this type.
-    Exact(EventType),
-}
-
-impl EventTypeFilter {
-    /// Whether events of this type match. `*` matches every event that tenants post; operational events match
-    /// only a filter that names them.
-    pub fn matches(&self, event_type: &str) -> bool {
-        match self {
-            Self::All => !EventType::is_operational(event_type),
-            Self::Prefix(prefix) => event_type.starts_with(prefix.as_str()),
-            Self::Exact(exact) => exact.as_str() == event_type,
-        }
-    }
-}
-
-impl FromStr for EventTypeFilter {
-    type Err = EventTypeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "*" {
-            return Ok(Self::All);
-        }
-        match text.strip_suffix(".*") {
-            Some(prefix) if EventType::is_valid(prefix) => Ok(Self::Prefix(format!("{prefix}."))),
-            _ => text.parse().map(Self::Exact),
-        }
-    }
-}
-
-impl fmt::Display for EventTypeFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("*"),
-            Self::Prefix(prefix) => write!(f, "{prefix}*"),
-            Self::Exact(exact) => exact.fmt(f),
-        }
-    }
-}
-
-impl Serialize for EventTypeFilter {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// The filters of an endpoint. An event matches if any filter does; without filters, every event that tenants
-/// post matches.
-///
-/// The store keeps them as one text, separated by commas, which no filter can contain.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-#[serde(transparent)]
-pub struct EventTypeFilters(Vec<EventTypeFilter>);
-
-impl EventTypeFilters {
-    /// Parses a list of filters.
-    ///
-    /// # Errors
-    /// When a filter is malformed or there are more than 100.
-    pub fn parse<S: AsRef<str>>(filters: &[S]) -> Result<Self, Violation> {
-        if filters.len() > Endpoint::EVENT_TYPES_MAX {
-            return Err(Violation::new("event_types", "length", "must be at most 100 filters"));
-        }
-        let parse = |(index, text): (usize, &S)| {
-            text.as_ref().parse().map_err(|_| {
-                let rule =
-                    "must be an event type such as user.login, a prefix such as user.*, or *";
-                Violation::new(format!("event_types[{index}]"), "format", rule)
-            })
-        };
-        filters.iter().enumerate().map(parse).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// Whether events of this type match.
-    pub fn matches(&self, event_type: &str) -> bool {
-        let all = [EventTypeFilter::All];
-        let filters = if self.0.is_empty() { &all[..] } else { &self.0 };
-        filters.iter().any(|filter| filter.matches(event_type))
-    }
-}
-
-impl FromStr for EventTypeFilters {
-    type Err = Violation;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let filters: Vec<&str> = text.split(',').map(str::trim).filter(|f| !f.is_empty()).collect();
-        Self::parse(&filters)
-    }
-}
-
-impl fmt::Display for EventTypeFilters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, filter) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_str(",")?;
-            }
-            filter.fmt(f)?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn filters_match_one_type_a_prefix_or_everything() {
-        let filters: EventTypeFilters = "user.login, invoice.*".parse().unwrap();
-        assert!(filters.matches("user.login"));
-        assert!(filters.matches("invoice.paid"));
-        assert!(filters.matches("invoice.line.added"));
-        assert!(!filters.matches("user.login.failed"));
-        assert!(!filters.matches("invoice"));
-        assert!(!filters.matches("invoices.paid"));
-        assert!(EventTypeFilters::default().matches("anything"));
-        assert!("*".parse::<EventTypeFilters>().unwrap().matches("anything"));
-        assert_eq!(filters.to_string(), "user.login,invoice.*");
-    }
-
-    #[test]
-    fn operational_events_match_only_filters_that_name_them() {
-        let disabled = "hookgate.endpoint.disabled";
-        for named in ["hookgate.*", "*,hookgate.endpoint.*", disabled] {
-            assert!(named.parse::<EventTypeFilters>().unwrap().matches(disabled), "{named}");
-        }
-        for other in ["", "*", "endpoint.*", "hookgate.delivery.exhausted"] {
-            assert!(!other.parse::<EventTypeFilters>().unwrap().matches(disabled), "{other}");
-        }
-        assert!(EventTypeFilters::default().matches("hookgates.own"));
-    }
-
-    #[test]
-    fn malformed_filter_is_named_by_its_index() {
-        let violation = EventTypeFilters::parse(&["ok", "not ok"]).unwrap_err();
-        assert_eq!(violation.field, "event_types[1]");
-    }
 
     #[test]
     fn urls_must_be_https_without_credentials() {

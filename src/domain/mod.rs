@@ -14,6 +14,8 @@ mod delivery_policy;
 mod endpoint;
 mod error_class;
 mod event;
+mod event_type;
+mod event_type_filter;
 mod id;
 mod media_type;
 mod new_endpoint;
@@ -38,12 +40,11 @@ pub use delivery::{
     LeasedDelivery, Outcome,
 };
 pub use delivery_policy::{DeliveryPolicy, DeliveryPolicyChange, RetrySchedule, parse_duration};
-pub use endpoint::{
-    Decrypted, DecryptionError, Endpoint, EndpointChange, EventTypeFilter, EventTypeFilters,
-    SecretRotationRefusal,
-};
+pub use endpoint::{Decrypted, DecryptionError, Endpoint, EndpointChange, SecretRotationRefusal};
 pub use error_class::ErrorClass;
-pub use event::{Event, EventFilter, EventType};
+pub use event::{Event, EventFilter};
+pub use event_type::EventType;
+pub use event_type_filter::{EventTypeFilter, EventTypeFilters};
 pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
 pub use media_type::MediaType;
 pub use new_endpoint::NewEndpoint;

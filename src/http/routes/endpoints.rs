@@ -250,7 +250,7 @@ fn event_types(value: &Value) -> Checked<EventTypeFilters> {
     };
     let texts: Vec<&str> = items.iter().map(|item| item.as_str().unwrap_or_default()).collect();
     EventTypeFilters::parse(&texts).map_err(|first| {
-        if texts.len() > Endpoint::EVENT_TYPES_MAX {
+        if texts.len() > EventTypeFilters::FILTERS_MAX {
             return vec![first];
         }
         let malformed = |text: &&str| text.parse::<EventTypeFilter>().is_err();
