@@ -1,14 +1,13 @@
-//! What asking "who is it?" takes: a key that is cached, one that is not, and those that are no good;
-//! how many of many requests find their key in the cache; and how long a key that another server has
-//! revoked still works.
+//! Authentication: the time for cached, uncached and invalid keys; the hit rate of the key cache under load;
+//! and how long a key that another server has revoked keeps working.
 //!
 //! ```sh
 //! cargo bench --bench auth
-//! BENCH_DATABASE_URL=postgres://… cargo bench --bench auth   # revocation beside it, an empty database
+//! BENCH_DATABASE_URL=postgres://… cargo bench --bench auth   # revocation needs an empty database
 //! ```
-//! Keys are in a SQLite file; each figure is of single look-ups, one after the other, the reading of
-//! the clock included. Between two servers keys are in PostgreSQL, and polling is as good as off, so
-//! that the figure is that of `LISTEN` and `NOTIFY`.
+//! Keys are in a SQLite file; look-ups run one after the other, and figures include reading the clock. For
+//! revocation keys are in PostgreSQL and polling is practically off, so the figure is that of `LISTEN` and
+//! `NOTIFY`.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 #![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
 
@@ -34,15 +33,15 @@ use support::store_config;
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const KEYS: usize = 300;
 const HITS: usize = 100_000;
-/// Requests with keys drawn from all of them.
+/// Requests with randomly drawn keys.
 const DRAWS: usize = 20_000;
 const REVOCATIONS: usize = 20;
-/// The pause before a revocation, so that the look for the one before it is over.
+/// The pause before a revocation, so that the poll for the previous one is over.
 const SETTLED_AFTER: Duration = Duration::from_millis(50);
-/// No notice has come, and none will.
+/// Maximum wait for a notification.
 const UNNOTICED_AFTER: Duration = Duration::from_mins(1);
 
-/// A store with keys, all of one organisation.
+/// A store with keys of one organisation.
 struct Bench {
     store: Store,
     clock: Clock,
@@ -65,12 +64,12 @@ impl Bench {
         bench
     }
 
-    /// Keys that nobody has, with the ids of those that somebody has.
+    /// Keys with existing ids and wrong secrets.
     fn forged(&self) -> Vec<PresentedKey> {
         self.keys.iter().map(|key| PresentedKey::generate(key.id()).unwrap()).collect()
     }
 
-    /// Keys whose ids nobody has.
+    /// Keys with unknown ids.
     fn unknown(&self) -> Vec<PresentedKey> {
         let id = || ApiKeyId::mint(self.clock.now());
         self.keys.iter().map(|_| PresentedKey::generate(id()).unwrap()).collect()
@@ -104,7 +103,7 @@ impl Bench {
         );
     }
 
-    /// Revokes keys here, and asks a server that uses `elsewhere` for them until it refuses.
+    /// Revokes keys here, and presents them to a server on `elsewhere` until it rejects them.
     async fn revocations(&self, elsewhere: Store) {
         let authenticator =
             Authenticator::new(&config(), elsewhere.clone(), self.clock.clone(), metrics());
@@ -156,14 +155,14 @@ async fn ask(authenticator: &Authenticator, key: &PresentedKey) -> Answer {
     authenticator.authenticate(key.reveal(), || CLIENT).await
 }
 
-/// Asks until the key is refused, at every turn that the runtime gives.
+/// Presents the key until it is rejected, yielding in between.
 async fn refusal(authenticator: &Authenticator, key: &PresentedKey) {
     while ask(authenticator, key).await.is_ok() {
         tokio::task::yield_now().await;
     }
 }
 
-/// Looks keys up, each of which must be answered as `expected`, and prints how long one takes.
+/// Presents keys, checks the results, and prints the time per key.
 async fn measure(
     what: &str,
     authenticator: &Authenticator,
@@ -182,7 +181,7 @@ async fn measure(
     println!("{what:<40} {count:>9} {median:>12.2?} {p99:>12.2?}");
 }
 
-/// Numbers below `below` by chance, the same in every run: the upper bits of Knuth's MMIX generator.
+/// Pseudo-random numbers below `below`, the same in every run: the upper bits of Knuth's MMIX generator.
 fn draw(count: usize, below: usize) -> impl Iterator<Item = usize> {
     let mut state = 1_u64;
     let next = move || {
@@ -197,7 +196,7 @@ fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new().unwrap())
 }
 
-/// The defaults, but for the wrong keys that an address may present.
+/// The defaults, except for the limit of invalid keys per address.
 fn config() -> AuthConfig {
     AuthConfig {
         auth_cache_ttl: Duration::from_mins(5),

@@ -1,5 +1,5 @@
-//! What one endpoint that never answers costs ninety-nine others: the time from storing an event to
-//! its webhook's arrival at them, with and without it, in turn.
+//! Isolation: how much an endpoint that never answers delays ninety-nine others, measured as the time from
+//! storing an event to the arrival of its webhooks, alternately with and without it.
 //!
 //! ```sh
 //! cargo bench --bench isolation
@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 const ENDPOINTS: usize = 100;
-/// Rounds of one event to every endpoint, and how far they are apart: 1000 webhooks a second.
+/// Rounds of one event to every endpoint, and their interval: 1000 webhooks per second.
 const ROUNDS: usize = 30;
 const APART: Duration = Duration::from_millis(100);
 const PAIRS: usize = 3;
@@ -42,7 +42,7 @@ struct Settings {
     store: StoreConfig,
 }
 
-/// When each event was stored, and how long its webhook took.
+/// When each event was stored, and the latency of its webhooks.
 #[derive(Default)]
 struct Board {
     stored: Mutex<HashMap<String, Stopwatch>>,

@@ -1,4 +1,4 @@
-//! Time to sign a webhook, by the scheme and the size of its body: `cargo bench --bench signing`.
+//! Signing: time per webhook, by signature scheme and body size: `cargo bench --bench signing`.
 
 #![expect(clippy::unwrap_used, reason = "a failure ends the run")]
 
