@@ -59,7 +59,7 @@ impl Wiring<'_> {
         self.release_leases(instance).await?;
         // Loaded before the first attempt, so that nothing is sent for a suspended organisation.
         let suspended = self.suspended_orgs().await?;
-        let (HandoffSenders { express, bulk }, receiver) = delivery::handoff(config);
+        let (HandoffSenders { fast, bulk }, receiver) = delivery::handoff(config);
         let inputs = DeliveryInputs::new(receiver, self.due.clone(), instance, suspended.clone());
         let running = delivery::start(
             config,
@@ -70,7 +70,7 @@ impl Wiring<'_> {
             &self.background,
         )?;
         let handoff = Handoff {
-            fast: express,
+            fast,
             bulk,
             backpressured: running.handle.backpressured(),
             wake: self.due.clone(),

@@ -161,7 +161,7 @@ impl Dispatcher {
             } else if self.has_rate_backlog(&delivery) {
                 self.spill(&delivery).await;
             } else if let Err(delivery) = self.lanes.offer(key(&delivery), delivery) {
-                if priority == Priority::Express {
+                if priority == Priority::Fast {
                     self.evictions.moved_to_bulk(self.handoff.move_to_bulk(delivery));
                     continue;
                 }

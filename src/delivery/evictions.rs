@@ -44,15 +44,15 @@ impl Evictions {
         *left = left.saturating_sub(1);
     }
 
-    /// The first delivery of the express queue was moved to this position (from 1) of the bulk queue.
+    /// The first delivery of the fast queue was moved to this position (from 1) of the bulk queue.
     pub(super) fn moved_to_bulk(&mut self, position: usize) {
-        let [express, bulk] = &mut self.handoff_left;
+        let [fast, bulk] = &mut self.handoff_left;
         if position <= *bulk {
             *bulk += 1;
-        } else if *express > 0 {
+        } else if *fast > 0 {
             *bulk = position;
         }
-        *express = express.saturating_sub(1);
+        *fast = fast.saturating_sub(1);
     }
 
     /// The claim that was in flight has been answered.

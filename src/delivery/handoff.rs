@@ -1,6 +1,6 @@
 //! The hand-off: receives leased deliveries from the ingest workers over two bounded senders.
 //!
-//! The express channel is for organisations with few events, so that they do not queue behind another one's
+//! The fast channel is for organisations with few events, so that they do not queue behind another one's
 //! thousands; the bulk channel is for the others. If a lane has its share, the head of the bulk queue is held
 //! for up to 100 ms: a fast receiver makes room in that time, and a detour through the store costs several
 //! writes. Behind a slow receiver holding does not help. Its deliveries are released to the store, and its
@@ -23,30 +23,30 @@ const HOLD_MAX: Duration = Duration::from_millis(100);
 /// at most a tenth of the time.
 const HOLD_AGAIN: Duration = Duration::from_secs(1);
 
-/// One part in this many of the capacity is for [`Priority::Express`].
-const EXPRESS_SHARE: usize = 8;
+/// One part in this many of the capacity is for [`Priority::Fast`].
+const FAST_SHARE: usize = 8;
 
 /// The priority class of a hand-off. Neither class waits for the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Priority {
     /// For organisations with few events. A delivery whose lane is full moves to the bulk queue, so nothing is
     /// held in this class.
-    Express,
+    Fast,
     /// For the others.
     Bulk,
 }
 
 impl Priority {
     /// Both classes.
-    pub(super) const ALL: [Self; 2] = [Self::Express, Self::Bulk];
+    pub(super) const ALL: [Self; 2] = [Self::Fast, Self::Bulk];
 }
 
 /// The sending ends of the hand-off. A worker reserves permits before it leases, so that nothing is leased
 /// for which there is no capacity.
 #[derive(Clone, Debug)]
 pub struct HandoffSenders {
-    /// Express: for organisations with few events in a batch.
-    pub express: mpsc::Sender<LeasedDelivery>,
+    /// Fast: for organisations with few events in a batch.
+    pub fast: mpsc::Sender<LeasedDelivery>,
     /// Bulk: for the others.
     pub bulk: mpsc::Sender<LeasedDelivery>,
 }
@@ -98,13 +98,13 @@ impl HandoffQueue {
 impl HandoffReceiver {
     /// Both ends of a hand-off with this capacity, at least two.
     pub(super) fn with_capacity(capacity: usize) -> (HandoffSenders, Self) {
-        let for_express = (capacity / EXPRESS_SHARE).max(1);
-        let (express, from_express) = mpsc::channel(for_express);
-        let (bulk, from_bulk) = mpsc::channel(capacity.saturating_sub(for_express).max(1));
-        let queues = [HandoffQueue::new(from_express), HandoffQueue::new(from_bulk)];
+        let for_fast = (capacity / FAST_SHARE).max(1);
+        let (fast, from_fast) = mpsc::channel(for_fast);
+        let (bulk, from_bulk) = mpsc::channel(capacity.saturating_sub(for_fast).max(1));
+        let queues = [HandoffQueue::new(from_fast), HandoffQueue::new(from_bulk)];
         let receiver =
             Self { queues, hold_timer: HoldTimer::default(), overflowed: HashSet::new() };
-        (HandoffSenders { express, bulk }, receiver)
+        (HandoffSenders { fast, bulk }, receiver)
     }
 
     fn queue(&mut self, priority: Priority) -> &mut HandoffQueue {
@@ -140,9 +140,9 @@ impl HandoffReceiver {
     /// Receives at most `free` deliveries for [`Self::next`]. A class in which something is held receives
     /// nothing. Cancel safe.
     pub(super) async fn receive(&mut self, free: usize) {
-        let [express, bulk] = &mut self.queues;
+        let [fast, bulk] = &mut self.queues;
         tokio::select! {
-            () = express.receive(free), if express.receives() => {}
+            () = fast.receive(free), if fast.receives() => {}
             () = bulk.receive(free), if bulk.receives() => {}
             else => {}
         }
@@ -175,7 +175,7 @@ impl HandoffReceiver {
         Ok(())
     }
 
-    /// Appends an express delivery to the bulk queue and returns its position there, counted from 1.
+    /// Appends a fast delivery to the bulk queue and returns its position there, counted from 1.
     pub(super) fn move_to_bulk(&mut self, delivery: LeasedDelivery) -> usize {
         let held = &mut self.queue(Priority::Bulk).held;
         held.push_back(delivery);
@@ -215,10 +215,10 @@ impl HandoffReceiver {
 
     /// The next delivery handed off after [`Self::close`]; `None` when every permit is used or dropped.
     pub(super) async fn drain(&mut self) -> Option<LeasedDelivery> {
-        let [express, bulk] = &mut self.queues;
-        while express.open || bulk.open {
+        let [fast, bulk] = &mut self.queues;
+        while fast.open || bulk.open {
             let delivery = tokio::select! {
-                delivery = express.drain(), if express.open => delivery,
+                delivery = fast.drain(), if fast.open => delivery,
                 delivery = bulk.drain(), if bulk.open => delivery,
             };
             if delivery.is_some() {
@@ -265,7 +265,7 @@ mod tests {
     const CAPACITY: usize = 100;
 
     #[tokio::test]
-    async fn held_bulk_delivery_does_not_delay_express_deliveries() {
+    async fn held_bulk_delivery_does_not_delay_fast_deliveries() {
         let (senders, mut receiver) = HandoffReceiver::with_capacity(CAPACITY);
         senders.bulk.send(delivery()).await.unwrap();
         receiver.receive(CAPACITY).await;
@@ -276,10 +276,10 @@ mod tests {
         senders.bulk.send(delivery()).await.unwrap();
         let few = delivery();
         let few_id = few.id;
-        senders.express.send(few).await.unwrap();
+        senders.fast.send(few).await.unwrap();
         assert!(receiver.receives());
         receiver.receive(CAPACITY).await;
-        assert_eq!(receiver.next(Priority::Express).map(|delivery| delivery.id), Some(few_id));
+        assert_eq!(receiver.next(Priority::Fast).map(|delivery| delivery.id), Some(few_id));
         assert_eq!(receiver.len(Priority::Bulk), 2, "nothing is received behind what is held");
         assert_eq!(receiver.next(Priority::Bulk).map(|delivery| delivery.id), Some(head_id));
     }
@@ -287,7 +287,7 @@ mod tests {
     #[tokio::test]
     async fn closed_handoff_drains_deliveries_of_both_priorities() {
         let (senders, mut receiver) = HandoffReceiver::with_capacity(CAPACITY);
-        let permits = [senders.express.reserve_owned().await, senders.bulk.reserve_owned().await];
+        let permits = [senders.fast.reserve_owned().await, senders.bulk.reserve_owned().await];
         assert!(receiver.close().is_empty());
         for permit in permits {
             permit.unwrap().send(delivery());
@@ -301,6 +301,6 @@ mod tests {
     #[tokio::test]
     async fn smallest_handoff_has_capacity_for_both_priorities() {
         let (senders, _receiver) = HandoffReceiver::with_capacity(0);
-        assert_eq!((senders.express.capacity(), senders.bulk.capacity()), (1, 1));
+        assert_eq!((senders.fast.capacity(), senders.bulk.capacity()), (1, 1));
     }
 }
