@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::columns::Columns;
 use super::engine::{Row, Tx, args};
-use super::{LetterDeletion, ReplayedEvent, Store, StoreError, storable};
+use super::{DeadLetterDeletion, ReplayedEvent, Store, StoreError, storable};
 use crate::domain::{
     Actor, ApiKey, AuditEntry, Cursor, DeadLetterId, Delivery, DeliveryId, Endpoint,
     EndpointChange, EndpointId, Event, EventId, Org, OrgId, Page, PageRequest, Replay,
@@ -187,10 +187,14 @@ impl AuditRecord {
     }
 
     /// A dead letter was deleted.
-    pub(super) fn letter_deleted(org: OrgId, id: DeadLetterId, why: LetterDeletion) -> Self {
+    pub(super) fn dead_letter_deleted(
+        org: OrgId,
+        id: DeadLetterId,
+        why: DeadLetterDeletion,
+    ) -> Self {
         let action = match why {
-            LetterDeletion::Removed => "dead_letter.delete",
-            LetterDeletion::Stored => "dead_letter.replay",
+            DeadLetterDeletion::Discarded => "dead_letter.delete",
+            DeadLetterDeletion::Stored => "dead_letter.replay",
         };
         Self { org: Some(org), action, object: id.uuid(), changes: json!({}) }
     }

@@ -13,7 +13,21 @@ use uuid::Uuid;
 
 use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
 
-use super::StoreError;
+use super::{Store, StoreError, on_engine, timed};
+use crate::telemetry::DbOperation;
+
+impl Store {
+    /// Leases deliveries that are due, shared out among the endpoints that have any; each gives
+    /// those that are due longest first. Two callers never hold one delivery. Of ordered
+    /// deliveries to one endpoint only the oldest is leased, and only while no other one is.
+    pub async fn claim_deliveries_across_orgs(
+        &self,
+        request: ClaimRequest<'_>,
+    ) -> Result<Claimed, StoreError> {
+        let claiming = async { on_engine!(self, claim(request)) };
+        timed(&self.metrics, DbOperation::ClaimDeliveries, claiming).await
+    }
+}
 
 /// Due deliveries that the first look takes in at most.
 pub(super) const WINDOW: usize = 1_024;

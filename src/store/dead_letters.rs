@@ -1,18 +1,68 @@
-//! Dead letters.
+//! Dead letters: deliveries and events that were given up.
 
-use super::{Store, StoreError, on_engine};
+use super::columns::Columns;
+use super::engine::{Dialect, Row, args};
+use super::filter::Filter;
+use super::{AuditRecord, Store, StoreError, audit, orgs};
 use crate::domain::{
-    Actor, DeadLetter, DeadLetterFilter, DeadLetterId, OrgId, Page, PageRequest, Timestamp,
+    Actor, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, OrgId, Page,
+    PageRequest, Timestamp,
 };
 
 /// Why a dead letter is deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LetterDeletion {
-    /// Its owner puts it aside.
-    Removed,
-    /// The event that had been refused is stored now.
+pub enum DeadLetterDeletion {
+    /// Its owner discards it.
+    Discarded,
+    /// The event that the store had rejected is stored now.
     Stored,
 }
+
+/// The columns that [`read`] reads.
+const COLUMNS: Columns<8> = Columns([
+    "id",
+    "event_id",
+    "delivery_id",
+    "endpoint_id",
+    "reason",
+    "detail",
+    "created_at",
+    "replayed_at",
+]);
+
+fn read(row: &Row) -> Result<DeadLetter, StoreError> {
+    Ok(DeadLetter {
+        id: row.get("id")?,
+        event_id: row.get("event_id")?,
+        delivery_id: row.get_opt("delivery_id")?,
+        endpoint_id: row.get_opt("endpoint_id")?,
+        reason: row.get("reason")?,
+        detail: row.get_opt("detail")?,
+        created_at: row.get("created_at")?,
+        replayed_at: row.get_opt("replayed_at")?,
+    })
+}
+
+/// The dead letters of an organisation, or of one endpoint of it, by way of the shorter index.
+pub(super) fn of_org<'a>(
+    dialect: Dialect,
+    org: OrgId,
+    filter: &'a DeadLetterFilter,
+    before: usize,
+) -> Filter<'a> {
+    let mut conditions = Filter::after(before);
+    let org_id = match filter.endpoint_id {
+        Some(_) => dialect.not_indexed("org_id"),
+        None => "org_id".into(),
+    };
+    conditions.and(&format!("{org_id} = ?"), org);
+    conditions.and_some("endpoint_id = ?", filter.endpoint_id);
+    conditions
+}
+
+/// A condition on a dead letter `l`: its event, which is there, passes `{}`.
+pub(super) const EVENT_PASSES: &str = "EXISTS (SELECT 1 FROM events e
+        WHERE e.id = l.event_id AND e.org_id = l.org_id AND {})";
 
 impl Store {
     /// The organisation's dead letters that pass the filter.
@@ -22,7 +72,21 @@ impl Store {
         filter: &DeadLetterFilter,
         page: PageRequest,
     ) -> Result<Page<DeadLetter>, StoreError> {
-        on_engine!(self, dead_letters(org, filter, page))
+        let DeadLetterFilter { endpoint_id: _, reason, event_type, since, until, replayed } =
+            filter;
+        let mut conditions = of_org(self.engine.dialect(), org, filter, 3);
+        conditions.and_some("created_at >= ?", *since);
+        conditions.and_some("created_at < ?", *until);
+        conditions.and_some("reason = ?", reason.map(DeadReason::as_str));
+        conditions.and_type(EVENT_PASSES, "e.event_type", event_type.as_ref());
+        conditions.and_some("(replayed_at IS NOT NULL) = ?", *replayed);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM dead_letters l
+             WHERE {conditions} AND (created_at, id) < ($1, $2)
+             ORDER BY created_at DESC, id DESC LIMIT $3"
+        );
+        let cursor = |letter: &DeadLetter| Cursor { at: letter.created_at, id: letter.id.uuid() };
+        self.page(page, sql, conditions.into_args(), read, cursor).await
     }
 
     /// One dead letter.
@@ -31,16 +95,20 @@ impl Store {
         org: OrgId,
         id: DeadLetterId,
     ) -> Result<Option<DeadLetter>, StoreError> {
-        on_engine!(self, dead_letter(org, id))
+        let sql = format!("SELECT {COLUMNS} FROM dead_letters WHERE id = $1 AND org_id = $2");
+        let row = self.engine.optional(sql, args![id, org]).await?;
+        row.as_ref().map(read).transpose()
     }
 
-    /// The record of an event that the store refused, as [`Self::quarantine_event`] was given it.
+    /// The record of an event that the store rejected, as [`Self::quarantine_event`] was given it.
     pub async fn quarantined_record(
         &self,
         org: OrgId,
         id: DeadLetterId,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        on_engine!(self, quarantined_record(org, id))
+        let sql = "SELECT record FROM dead_letters WHERE id = $1 AND org_id = $2";
+        let row = self.engine.optional(sql, args![id, org]).await?;
+        Ok(row.map(|row| row.get_opt("record")).transpose()?.flatten())
     }
 
     /// Deletes a dead letter; its delivery stays as it is. `false` when there is none.
@@ -48,10 +116,18 @@ impl Store {
         &self,
         org: OrgId,
         id: DeadLetterId,
-        why: LetterDeletion,
+        why: DeadLetterDeletion,
         by: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        on_engine!(self, delete_dead_letter(org, id, why, by, now))
+        let mut tx = self.engine.begin().await?;
+        orgs::hold(&mut tx, org).await?;
+        let delete = "DELETE FROM dead_letters WHERE id = $1 AND org_id = $2";
+        if tx.execute(delete, args![id, org]).await? == 0 {
+            return Ok(false);
+        }
+        audit::write(&mut tx, &AuditRecord::dead_letter_deleted(org, id, why), by, now).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 }

@@ -1,9 +1,12 @@
-//! Deliveries and their attempts.
+//! Deliveries and their attempts: reads, retries and cancellations.
 
-use super::{ClaimRequest, Claimed, Store, StoreError, on_engine};
+use super::columns::Columns;
+use super::engine::{Row, Tx, args};
+use super::filter::Filter;
+use super::{AuditRecord, Store, StoreError, audit, orgs};
 use crate::domain::{
-    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, InstanceId, OrgId, Outcome, Page,
-    PageRequest, Timestamp,
+    Actor, Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
+    OrgId, Page, PageRequest, Timestamp,
 };
 
 /// Why something cannot be done to a delivery.
@@ -26,48 +29,64 @@ pub enum DeliveryRefusal {
     Finished,
 }
 
+/// Deliveries that one step cancels at most.
+pub const CANCELS_PER_STEP: u64 = 5_000;
+
+/// The columns that [`read`] reads.
+const COLUMNS: Columns<11> = Columns([
+    "id",
+    "org_id",
+    "event_id",
+    "endpoint_id",
+    "status",
+    "attempts",
+    "due_at",
+    "lease_token",
+    "created_at",
+    "finished_at",
+    "replay_of",
+]);
+
+fn read(row: &Row) -> Result<Delivery, StoreError> {
+    // Under a lease, due_at is the end of the lease and promises no attempt.
+    let is_leased = row.get_opt::<uuid::Uuid>("lease_token")?.is_some();
+    let due_at: Option<Timestamp> = row.get_opt("due_at")?;
+    Ok(Delivery {
+        id: row.get("id")?,
+        org_id: row.get("org_id")?,
+        event_id: row.get("event_id")?,
+        endpoint_id: row.get("endpoint_id")?,
+        status: row.parse("status")?,
+        attempts: row.get("attempts")?,
+        next_attempt_at: due_at.filter(|_| !is_leased),
+        created_at: row.get("created_at")?,
+        finished_at: row.get_opt("finished_at")?,
+        replay_of: row.get_opt("replay_of")?,
+    })
+}
+
+fn read_attempt(row: &Row) -> Result<Attempt, StoreError> {
+    Ok(Attempt {
+        number: row.get("number")?,
+        started_at: row.get("started_at")?,
+        duration_ms: row.get("duration_ms")?,
+        status_code: row.get_opt("status_code")?,
+        error_class: row.parse_opt("error_class")?,
+        error: row.get_opt("error")?,
+        response_excerpt: row.get_opt("response_excerpt")?,
+    })
+}
+
 impl Store {
-    /// Leases deliveries that are due, shared out among the endpoints that have any; each gives
-    /// those that are due longest first. Two callers never hold one delivery. Of ordered
-    /// deliveries to one endpoint only the oldest is leased, and only while no other one is.
-    pub async fn claim_deliveries_across_orgs(
-        &self,
-        request: ClaimRequest<'_>,
-    ) -> Result<Claimed, StoreError> {
-        on_engine!(self, claim_deliveries_across_orgs(request))
-    }
-
-    /// Records what became of leased deliveries: the attempt, the new standing, and a dead letter
-    /// for one that is given up; and what that says of their endpoints: since when one fails, and
-    /// that it is disabled, its pending deliveries parked, when it is gone or has failed for too
-    /// long, which the audit log tells, too. Whoever subscribes to the operational events of this
-    /// gets them, planned here. Outcomes whose lease was lost, or whose delivery was cancelled,
-    /// change nothing; the number of those that counted is returned. After an error some may be recorded;
-    /// recording them again changes nothing.
-    pub async fn record_outcomes_across_orgs(
-        &self,
-        outcomes: &[Outcome],
-    ) -> Result<usize, StoreError> {
-        on_engine!(self, record_outcomes_across_orgs(outcomes))
-    }
-
-    /// Makes everything that a server has leased due at `now` and returns how much that was: for a
-    /// server that starts again, whose earlier leases nobody uses any more.
-    pub async fn release_leases_across_orgs(
-        &self,
-        instance: InstanceId,
-        now: Timestamp,
-    ) -> Result<u64, StoreError> {
-        on_engine!(self, release_leases_across_orgs(instance, now))
-    }
-
     /// One delivery.
     pub async fn delivery(
         &self,
         org: OrgId,
         id: DeliveryId,
     ) -> Result<Option<Delivery>, StoreError> {
-        on_engine!(self, delivery(org, id))
+        let sql = format!("SELECT {COLUMNS} FROM deliveries WHERE id = $1 AND org_id = $2");
+        let row = self.engine.optional(sql, args![id, org]).await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// The organisation's deliveries that pass the filter.
@@ -77,16 +96,43 @@ impl Store {
         filter: &DeliveryFilter,
         page: PageRequest,
     ) -> Result<Page<Delivery>, StoreError> {
-        on_engine!(self, deliveries(org, filter, page))
+        let DeliveryFilter { status, event_id, endpoint_id, since, until } = filter;
+        let dialect = self.engine.dialect();
+        // The shortest index: an event's deliveries are few, an endpoint's fewer than its organisation's.
+        let (org_id, of_endpoint) = match (event_id, endpoint_id) {
+            (Some(_), _) => (dialect.not_indexed("org_id"), dialect.not_indexed("endpoint_id")),
+            (None, Some(_)) => (dialect.not_indexed("org_id"), "endpoint_id".into()),
+            (None, None) => ("org_id".into(), "endpoint_id".into()),
+        };
+        let mut conditions = Filter::after(3);
+        conditions.and(&format!("{org_id} = ?"), org);
+        conditions.and_some("event_id = ?", *event_id);
+        conditions.and_some(&format!("{of_endpoint} = ?"), *endpoint_id);
+        conditions.and_some("status = ?", status.map(DeliveryStatus::as_str));
+        conditions.and_some("created_at >= ?", *since);
+        conditions.and_some("created_at < ?", *until);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM deliveries
+             WHERE {conditions} AND (created_at, id) < ($1, $2)
+             ORDER BY created_at DESC, id DESC LIMIT $3"
+        );
+        let cursor =
+            |delivery: &Delivery| Cursor { at: delivery.created_at, id: delivery.id.uuid() };
+        self.page(page, sql, conditions.into_args(), read, cursor).await
     }
 
     /// The attempts of one delivery, first to last.
     pub async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
-        on_engine!(self, attempts(org, id))
+        let sql = "SELECT number, started_at, duration_ms, status_code, error_class, error,
+                          response_excerpt
+                   FROM delivery_attempts WHERE delivery_id = $1 AND org_id = $2
+                   ORDER BY number";
+        let rows = self.engine.all(sql, args![id, org]).await?;
+        rows.iter().map(read_attempt).collect()
     }
 
-    /// Makes a delivery pending and due at `now`, whatever became of it, and takes back its dead
-    /// letter. The count of attempts goes on: one that had used up its schedule gets one more.
+    /// Makes a delivery pending and due at `now`, whatever its status, and deletes its dead letter. The
+    /// count of attempts continues: one that had used up its schedule gets one more.
     pub async fn retry_delivery(
         &self,
         org: OrgId,
@@ -94,6 +140,145 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
-        on_engine!(self, retry_delivery(org, id, by, now))
+        let mut tx = self.engine.begin().await?;
+        orgs::hold(&mut tx, org).await?;
+        endpoint_of(&mut tx, org, id).await?;
+        let lock = tx.dialect().lock(" FOR UPDATE OF d");
+        let sql = format!(
+            "SELECT d.lease_token IS NOT NULL AND d.due_at > $3 AS in_progress,
+                    p.id, p.disabled_reason
+             FROM deliveries d LEFT JOIN endpoints p ON p.id = d.endpoint_id
+             WHERE d.id = $1 AND d.org_id = $2{lock}"
+        );
+        let Some(row) = tx.optional(sql, args![id, org, now]).await? else {
+            return Ok(Err(DeliveryRefusal::NotFound));
+        };
+        if let Some(refusal) = endpoint_refusal(&row)? {
+            return Ok(Err(refusal));
+        }
+        if row.get_opt("in_progress")? == Some(true) {
+            return Ok(Err(DeliveryRefusal::InProgress));
+        }
+        tx.execute("DELETE FROM dead_letters WHERE id = $1", args![id]).await?;
+        let sql = format!(
+            "UPDATE deliveries
+             SET status = 'pending', due_at = $2, lease_token = NULL, finished_at = NULL
+             WHERE id = $1 RETURNING {COLUMNS}"
+        );
+        let delivery = read(&tx.one(sql, args![id, now]).await?)?;
+        audit::write(&mut tx, &AuditRecord::delivery_retried(&delivery), by, now).await?;
+        tx.commit().await?;
+        Ok(Ok(delivery))
     }
+
+    /// Cancels a pending delivery. An attempt in flight completes, and its outcome is ignored. One
+    /// that is cancelled already stays as it is.
+    pub async fn cancel_delivery(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
+        let mut tx = self.engine.begin().await?;
+        orgs::hold(&mut tx, org).await?;
+        let sql = format!(
+            "UPDATE deliveries
+             SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $3
+             WHERE id = $1 AND org_id = $2 AND status = 'pending'
+             RETURNING {COLUMNS}"
+        );
+        if let Some(row) = tx.optional(sql, args![id, org, now]).await? {
+            let delivery = read(&row)?;
+            audit::write(&mut tx, &AuditRecord::delivery_cancelled(&delivery), by, now).await?;
+            tx.commit().await?;
+            return Ok(Ok(delivery));
+        }
+        tx.rollback().await?;
+        Ok(match self.delivery(org, id).await? {
+            None => Err(DeliveryRefusal::NotFound),
+            Some(delivery) if delivery.status == DeliveryStatus::Cancelled => Ok(delivery),
+            Some(_) => Err(DeliveryRefusal::Finished),
+        })
+    }
+
+    /// Cancels pending deliveries to an endpoint that were planned by `until`, at most
+    /// [`CANCELS_PER_STEP`] of them, and returns how many: the caller repeats it until that is none.
+    /// The audit log gets one entry with that number.
+    pub async fn cancel_pending(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        until: Timestamp,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut tx = self.engine.begin_long().await?;
+        orgs::hold(&mut tx, org).await?;
+        let sql = match tx {
+            Tx::Sqlite(..) => {
+                "UPDATE deliveries
+                 SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $4
+                 WHERE id IN (SELECT id FROM deliveries INDEXED BY deliveries_pending
+                              WHERE endpoint_id = $1 AND status = 'pending' AND org_id = $2
+                                AND created_at <= $3
+                              LIMIT $5)"
+            }
+            // Any of them, since sorting all that wait would cost every step as much; then locked in
+            // key order, as outcomes lock them.
+            Tx::Postgres(_) => {
+                "WITH chosen AS MATERIALIZED (
+                     SELECT id, event_received_at FROM deliveries
+                     WHERE endpoint_id = $1 AND status = 'pending' AND org_id = $2
+                       AND created_at <= $3
+                     LIMIT $5
+                 ), held AS (
+                     SELECT d.id, d.event_received_at
+                     FROM (SELECT * FROM chosen ORDER BY id) s
+                     CROSS JOIN LATERAL (
+                         SELECT id, event_received_at FROM deliveries
+                         WHERE id = s.id AND event_received_at = s.event_received_at
+                           AND status = 'pending'
+                         FOR UPDATE
+                     ) d
+                 )
+                 UPDATE deliveries d
+                 SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $4
+                 FROM held h
+                 WHERE d.id = h.id AND d.event_received_at = h.event_received_at"
+            }
+        };
+        let args = args![endpoint, org, until, now, CANCELS_PER_STEP];
+        let cancelled = tx.execute(sql, args).await?;
+        if cancelled > 0 {
+            let record = AuditRecord::pending_cancelled(org, endpoint, cancelled);
+            audit::write(&mut tx, &record, by, now).await?;
+        }
+        tx.commit().await?;
+        Ok(cancelled)
+    }
+}
+
+/// The `id` and `disabled_reason` of a delivery's endpoint, which stays as it is until the end of the
+/// transaction. To be called before the delivery is locked, in the order in which a removal locks them.
+pub(super) async fn endpoint_of(
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    delivery: DeliveryId,
+) -> Result<Option<Row>, StoreError> {
+    let lock = tx.dialect().lock(" FOR SHARE");
+    let sql = format!(
+        "SELECT id, disabled_reason FROM endpoints
+         WHERE id IN (SELECT endpoint_id FROM deliveries WHERE id = $1 AND org_id = $2){lock}"
+    );
+    tx.optional(sql, args![delivery, org]).await
+}
+
+/// Why nothing is sent to an endpoint, from its `id` and `disabled_reason`, NULL when it is removed.
+pub(super) fn endpoint_refusal(row: &Row) -> Result<Option<DeliveryRefusal>, StoreError> {
+    if row.get_opt::<EndpointId>("id")?.is_none() {
+        return Ok(Some(DeliveryRefusal::EndpointRemoved));
+    }
+    let is_disabled = row.get_opt::<String>("disabled_reason")?.is_some();
+    Ok(is_disabled.then_some(DeliveryRefusal::EndpointDisabled))
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::engine::{Engine, Tx};
 use super::{Store, StoreError, on_engine};
 use crate::domain::{
     Actor, DeliveryId, EndpointId, Event, EventFilter, EventId, Lease, LeasedDelivery, OrgId, Page,
@@ -69,6 +70,20 @@ pub enum PlanRefusal {
 }
 
 impl Store {
+    /// Stores events of the server's own and plans their deliveries, within a transaction. Those that
+    /// nobody subscribes to are dropped.
+    pub(super) async fn publish(
+        &self,
+        tx: &mut Tx<'_>,
+        events: Vec<Arc<Event>>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        match &*self.engine {
+            Engine::Sqlite(engine) => engine.publish(tx.sqlite()?, events, now).await,
+            Engine::Postgres(engine) => engine.publish(tx.postgres()?, events, now).await,
+        }
+    }
+
     /// Stores events and plans one delivery for every enabled endpoint that wants them, leased as far
     /// as there is room; ordered ones never are.
     ///

@@ -5,12 +5,11 @@ use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::domain::{DeliveryId, Lease, LeasedDelivery, Timestamp};
+use crate::domain::{DeliveryId, Lease, LeasedDelivery};
 
+use super::StoreError;
 use super::crypto::Keyring;
-use super::replay::endpoint_refusal;
 use super::rows::{self, Columns};
-use super::{DeliveryRefusal, StoreError};
 
 /// Reads claimed rows: `id, attempts`, then an event's columns, then an endpoint's. Deliveries of
 /// one event share it, and so do those of one endpoint: each is turned into a value once.
@@ -35,20 +34,6 @@ pub(super) fn leased<R: Columns>(
         });
     }
     Ok(leased)
-}
-
-/// Why a delivery cannot be retried, from `lease_token, due_at` of its own and `id,
-/// disabled_reason` of its endpoint, NULL when that is gone.
-pub(super) fn retry_refusal(
-    row: &impl Columns,
-    now: Timestamp,
-) -> Result<Option<DeliveryRefusal>, StoreError> {
-    if let Some(refusal) = endpoint_refusal(row, 2)? {
-        return Ok(Some(refusal));
-    }
-    let leased = row.uuid_opt(0)?.is_some();
-    let lapsed = row.moment_opt(1)?.is_none_or(|until| until <= now);
-    Ok((leased && !lapsed).then_some(DeliveryRefusal::InProgress))
 }
 
 fn shared<K: Eq + Hash, V>(

@@ -29,7 +29,6 @@
 //! proves that it was planned. Nothing plans an event that is already there.
 
 mod audit;
-mod cancels;
 mod claim;
 mod columns;
 mod crypto;
@@ -39,22 +38,24 @@ mod endpoints;
 mod engine;
 mod error;
 mod events;
+mod filter;
 mod keys;
 mod lease;
+mod leases;
 mod maintenance;
 mod migrations;
 mod org_deletion;
 mod orgs;
-mod outcome;
+mod outcomes;
 mod page;
 mod plan;
 mod postgres;
-mod replay;
+mod redeliveries;
+mod replay_chunk;
 mod replays;
 mod rows;
 mod secrets;
 mod sqlite;
-mod standing;
 mod suspension;
 mod usage;
 
@@ -72,19 +73,17 @@ use crypto::Keyring;
 use engine::{Engine, PostgresEngine, SqliteEngine};
 use keys::check_rotation;
 use maintenance::{DEDUP_KEYS_KEPT_LONGER, DEDUP_KEYS_PER_STEP};
-use org_deletion::DELETED_PER_STEP;
-use replays::COUNTED_MAX;
 use secrets::RESEALED_PER_STEP;
 
-pub use cancels::CANCELS_PER_STEP;
 pub use claim::{ClaimCursor, ClaimRequest, Claimed};
-pub use dead_letters::LetterDeletion;
-pub use deliveries::DeliveryRefusal;
+pub use dead_letters::DeadLetterDeletion;
+pub use deliveries::{CANCELS_PER_STEP, DeliveryRefusal};
 pub use error::StoreError;
 pub use events::{LeaseBudget, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, weight};
 pub use keys::{AddRefusal, ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::{MigrateError, MigrationStatus};
-pub use replays::{QuarantinedEvent, REPLAYS_PER_STEP, ReplayStep, ReplayedEvent};
+pub use redeliveries::ReplayedEvent;
+pub use replays::{QuarantinedEvent, REPLAYS_PER_STEP, ReplayStep};
 pub use secrets::{MissingKey, Resealed};
 pub use usage::Holdings;
 

@@ -1,16 +1,98 @@
-//! Deletes an organisation, step by step.
+//! Deletes an organisation's rows, in small steps that continue after a restart.
 
-use super::{Store, StoreError, on_engine};
-use crate::domain::{Org, Timestamp};
+use super::engine::{Row, Tx, args};
+use super::{Store, StoreError, orgs};
+use crate::domain::{Org, OrgId, Timestamp};
 
-/// Rows of one kind that a step of a deletion deletes at most, so that none holds its locks for long.
-pub(super) const DELETED_PER_STEP: i64 = 2_000;
+/// Rows of one kind that a step deletes at most, so that none holds its locks for long.
+const DELETED_PER_STEP: i64 = 2_000;
+
+/// The tables that hold an organisation's rows, each with its key, in the order they are emptied: what
+/// other rows are found by comes last. Attempts go with their deliveries.
+const TABLES: [(&str, &str); 8] = [
+    // First, so that they plan nothing any more.
+    ("replays", "id"),
+    ("dead_letters", "id"),
+    ("events", "id, received_at"),
+    ("dedup_keys", "org_id, event_id"),
+    ("org_usage", "org_id, month"),
+    ("endpoints", "id"),
+    ("api_keys", "id"),
+    ("audit_log", "id"),
+];
 
 impl Store {
     /// Does one bounded step of the deletion that was begun first, and returns that organisation as it
     /// is now: with [`OrgDeletion::done_at`](crate::domain::OrgDeletion) when nothing of it is left but its
-    /// row. `None` when there is nothing to delete, or another instance is at it.
+    /// row. `None` when there is nothing to delete, or another server does a step right now.
     pub async fn delete_step_across_orgs(&self, now: Timestamp) -> Result<Option<Org>, StoreError> {
-        on_engine!(self, delete_step(now))
+        let mut tx = self.engine.begin_long().await?;
+        // Skipped while another server works on it; batches that look it up do not wait.
+        let lock = tx.dialect().lock(" FOR NO KEY UPDATE SKIP LOCKED");
+        let sql = format!(
+            "SELECT id FROM orgs
+             WHERE deleting_since IS NOT NULL AND deleted_at IS NULL
+             ORDER BY deleting_since, id LIMIT 1{lock}"
+        );
+        let Some(found) = tx.optional(sql, args![]).await? else { return Ok(None) };
+        let org: OrgId = found.get("id")?;
+        let deleted = delete_some(&mut tx, org).await?;
+        let done_at = (deleted == 0).then_some(now);
+        let sql = format!(
+            "UPDATE orgs SET deleted_rows = deleted_rows + $2, deleted_at = $3,
+                    name = CASE WHEN $2 = 0 THEN '' ELSE name END
+             WHERE id = $1 RETURNING {}",
+            orgs::COLUMNS
+        );
+        let org = orgs::read(&tx.one(sql, args![org, deleted, done_at]).await?)?;
+        tx.commit().await?;
+        Ok(Some(org))
     }
+}
+
+/// Deletes some rows of the first table that has any, and returns how many.
+async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64, StoreError> {
+    let deliveries = delete_deliveries(tx, org).await?;
+    if deliveries > 0 {
+        return Ok(deliveries);
+    }
+    for (table, key) in TABLES {
+        let sql = format!(
+            "DELETE FROM {table} WHERE ({key}) IN
+                 (SELECT {key} FROM {table} WHERE org_id = $1 LIMIT $2)"
+        );
+        let deleted = tx.execute(sql, args![org, DELETED_PER_STEP]).await?;
+        if deleted > 0 {
+            return Ok(deleted);
+        }
+    }
+    Ok(0)
+}
+
+/// Deletes some deliveries with their attempts. PostgreSQL locks the deliveries first: outcomes of theirs
+/// may be recorded meanwhile. In SQLite nothing else writes between the statements.
+async fn delete_deliveries(tx: &mut Tx<'_>, org: OrgId) -> Result<u64, StoreError> {
+    let lock = tx.dialect().lock(" FOR UPDATE");
+    let sql =
+        format!("SELECT id, event_received_at FROM deliveries WHERE org_id = $1 LIMIT $2{lock}");
+    let picked = tx.all(sql, args![org, DELETED_PER_STEP]).await?;
+    let Some((oldest, newest)) = days_of(&picked)? else { return Ok(0) };
+    let ids: Vec<uuid::Uuid> = picked.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?;
+    let mut deleted = 0;
+    for (table, key) in [("delivery_attempts", "delivery_id"), ("deliveries", "id")] {
+        // The span leaves the partitions of other days out.
+        let sql = format!(
+            "DELETE FROM {table} WHERE {} AND event_received_at BETWEEN $2 AND $3",
+            tx.dialect().any(key, "$1")
+        );
+        deleted += tx.execute(sql, args![ids.clone(), oldest, newest]).await?;
+    }
+    Ok(deleted)
+}
+
+/// When the first and the last of the events of some deliveries were received.
+fn days_of(rows: &[Row]) -> Result<Option<(Timestamp, Timestamp)>, StoreError> {
+    let times: Vec<Timestamp> =
+        rows.iter().map(|row| row.get("event_received_at")).collect::<Result<_, _>>()?;
+    Ok(times.iter().min().copied().zip(times.iter().max().copied()))
 }

@@ -11,7 +11,7 @@ use crate::runtime::Wake;
 
 /// The columns of an organisation, in the order of [`values`]. The limits are in the order of
 /// [`OrgLimit::ALL`].
-const COLUMNS: Columns<15> = Columns([
+pub(super) const COLUMNS: Columns<15> = Columns([
     "id",
     "name",
     "created_at",

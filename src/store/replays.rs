@@ -1,78 +1,133 @@
-//! Replays: new deliveries that repeat old ones. They are due at once, start with no attempts, and
-//! name the delivery they repeat. A dead letter of what was repeated is marked as replayed.
+//! Replays of many dead letters, done in the background step by step.
 
-use super::{DeliveryRefusal, Store, StoreError, on_engine};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::columns::Columns;
+use super::dead_letters::{self, EVENT_PASSES};
+use super::engine::{Row, Tx, Value, args};
+use super::filter::Filter;
+use super::page::START_OF_TIME;
+use super::replay_chunk::{Candidate, ReplayChunk, chunk};
+use super::{AuditRecord, Store, StoreError, audit, orgs, redeliveries, storable};
 use crate::domain::{
-    Actor, Cursor, DeadLetterFilter, Delivery, DeliveryId, EndpointId, EventId, OrgId, Page,
-    PageRequest, Replay, ReplayId, Timestamp,
+    Actor, Cursor, DeadLetterFilter, DeadReason, OrgId, Page, PageRequest, Replay, ReplayId,
+    ReplayStatus, Timestamp,
 };
 
-/// An event that is delivered once more.
-#[derive(Clone, Debug)]
-pub struct ReplayedEvent {
-    /// The new deliveries.
-    pub deliveries: Vec<Delivery>,
-    /// Endpoints that get none: disabled, removed, or beyond the [`REPLAYS_PER_STEP`]th.
-    pub skipped: usize,
-}
-
-/// What a step of a replay did.
+/// The result of one step of a replay.
 #[derive(Clone, Debug)]
 pub struct ReplayStep {
     /// New deliveries.
     pub planned: usize,
-    /// Where it stopped: an event that was refused before, which the caller tries to store again and
-    /// then passes by.
+    /// Where it stopped: a quarantined event, which the caller tries to store again and then passes.
     pub stopped_at: Option<QuarantinedEvent>,
 }
 
-/// An event that the store refused, in the way of a replay.
+/// An event that the store rejected, and that a replay has come to.
 #[derive(Clone, Debug)]
 pub struct QuarantinedEvent {
     /// The replay.
     pub replay: ReplayId,
-    /// Its dead letter's place in the order of the replay.
-    pub place: Cursor,
+    /// The position of its dead letter in the order of the replay.
+    pub position: Cursor,
     /// The event in the journal's form.
     pub record: Vec<u8>,
 }
 
-/// Dead letters that one step of a replay deals with at most: less than a tenth of a second of a
-/// store.
+/// Dead letters that one step of a replay deals with at most: less than a tenth of a second of the
+/// store's time.
 pub const REPLAYS_PER_STEP: usize = 1_000;
 
-/// Dead letters counted for the total of a replay at most: beyond, nobody waits for a number.
-pub(super) const COUNTED_MAX: i64 = 100_000;
+/// Dead letters that are counted for the total of a replay at most: beyond, counting costs more than the
+/// number is worth.
+const COUNTED_MAX: i64 = 100_000;
+
+/// The columns of a replay, in the order of the values in [`Store::insert_replay`].
+const COLUMNS: Columns<17> = Columns([
+    "id",
+    "org_id",
+    "endpoint_id",
+    "reason",
+    "event_type",
+    "since",
+    "until",
+    "total",
+    "done",
+    "skipped",
+    "status",
+    "detail",
+    "created_at",
+    "finished_at",
+    "cursor_at",
+    "cursor_id",
+    "stepped_at",
+]);
+
+/// The values of [`COLUMNS`] for a new replay, which begins behind `cursor`.
+fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
+    let Replay {
+        id,
+        org_id,
+        filter,
+        total,
+        done,
+        skipped,
+        status,
+        detail,
+        created_at,
+        finished_at,
+    } = replay;
+    // Every dead letter that was not replayed yet is meant, so `replayed` says nothing here.
+    let DeadLetterFilter { endpoint_id, reason, event_type, since, until, replayed: _ } = filter;
+    [
+        (*id).into(),
+        (*org_id).into(),
+        (*endpoint_id).into(),
+        reason.map(DeadReason::as_str).into(),
+        event_type.as_ref().map(ToString::to_string).into(),
+        (*since).into(),
+        (*until).into(),
+        (*total).into(),
+        (*done).into(),
+        (*skipped).into(),
+        status.as_str().into(),
+        detail.as_deref().map(storable).into(),
+        (*created_at).into(),
+        (*finished_at).into(),
+        cursor.at.into(),
+        cursor.id.into(),
+        (*created_at).into(),
+    ]
+}
+
+fn read(row: &Row) -> Result<Replay, StoreError> {
+    Ok(Replay {
+        id: row.get("id")?,
+        org_id: row.get("org_id")?,
+        filter: DeadLetterFilter {
+            endpoint_id: row.get_opt("endpoint_id")?,
+            reason: row.parse_opt("reason")?,
+            event_type: row.parse_opt("event_type")?,
+            since: row.get_opt("since")?,
+            until: Some(row.get("until")?),
+            replayed: None,
+        },
+        total: row.get_opt("total")?,
+        done: row.get("done")?,
+        skipped: row.get("skipped")?,
+        status: row.parse("status")?,
+        detail: row.get_opt("detail")?,
+        created_at: row.get("created_at")?,
+        finished_at: row.get_opt("finished_at")?,
+    })
+}
 
 impl Store {
-    /// Repeats one delivery, whatever became of it.
-    pub async fn replay_delivery(
-        &self,
-        org: OrgId,
-        id: DeliveryId,
-        by: &Actor,
-        now: Timestamp,
-    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
-        on_engine!(self, replay_delivery(org, id, by, now))
-    }
-
-    /// Delivers an event once more: to every endpoint that it was planned for, or to `endpoint`
-    /// alone, whether it was planned for that or not. Endpoints that are disabled or removed are
-    /// passed over and counted, unless `endpoint` is one, which is refused.
-    pub async fn replay_event(
-        &self,
-        org: OrgId,
-        id: EventId,
-        endpoint: Option<EndpointId>,
-        by: &Actor,
-        now: Timestamp,
-    ) -> Result<Result<ReplayedEvent, DeliveryRefusal>, StoreError> {
-        on_engine!(self, replay_event(org, id, endpoint, by, now))
-    }
-
     /// Adds a replay of the dead letters that pass the filter, were given up by `now` and are not
-    /// replayed yet. Steps do the work. `filter.replayed` is not looked at. `None` when there is no
-    /// such organisation, or it is being deleted.
+    /// replayed yet; `filter.replayed` is ignored. Steps do the work. `None` when there is no such
+    /// organisation, or it is being deleted.
     pub async fn insert_replay(
         &self,
         org: OrgId,
@@ -80,20 +135,48 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Replay>, StoreError> {
-        on_engine!(self, insert_replay(org, filter, by, now))
+        let mut tx = self.engine.begin().await?;
+        if !orgs::hold(&mut tx, org).await? {
+            return Ok(None);
+        }
+        let filter = DeadLetterFilter { until: Some(until(filter, now)), ..filter.clone() };
+        let replay = Replay {
+            id: ReplayId::mint(now),
+            org_id: org,
+            total: count(&mut tx, org, &filter).await?,
+            filter,
+            done: 0,
+            skipped: 0,
+            status: ReplayStatus::Running,
+            detail: None,
+            created_at: now,
+            finished_at: None,
+        };
+        let from = Cursor { at: replay.filter.since.unwrap_or(START_OF_TIME), id: Uuid::nil() };
+        tx.execute(COLUMNS.insert_into("replays"), values(&replay, from).into()).await?;
+        audit::write(&mut tx, &AuditRecord::replay_started(&replay), by, now).await?;
+        tx.commit().await?;
+        Ok(Some(replay))
     }
 
     /// One replay.
     pub async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>, StoreError> {
-        on_engine!(self, replay(org, id))
+        let sql = format!("SELECT {COLUMNS} FROM replays WHERE id = $1 AND org_id = $2");
+        let row = self.engine.optional(sql, args![id, org]).await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// The organisation's replays.
     pub async fn replays(&self, org: OrgId, page: PageRequest) -> Result<Page<Replay>, StoreError> {
-        on_engine!(self, replays(org, page))
+        let sql = format!(
+            "SELECT {COLUMNS} FROM replays WHERE org_id = $4 AND (created_at, id) < ($1, $2)
+             ORDER BY created_at DESC, id DESC LIMIT $3"
+        );
+        let cursor = |replay: &Replay| Cursor { at: replay.created_at, id: replay.id.uuid() };
+        self.page(page, sql, args![org], read, cursor).await
     }
 
-    /// Ends a running replay and returns it as it is now; one that is over stays as it is.
+    /// Ends a running replay and returns it as it is now; one that has ended stays as it is.
     /// `failure` says why it failed; without it, it was cancelled.
     pub async fn end_replay(
         &self,
@@ -103,35 +186,204 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Replay>, StoreError> {
-        on_engine!(self, end_replay(org, id, failure, by, now))
+        let status = match failure {
+            Some(_) => ReplayStatus::Failed,
+            None => ReplayStatus::Cancelled,
+        };
+        let mut tx = self.engine.begin().await?;
+        orgs::hold(&mut tx, org).await?;
+        let sql = format!(
+            "UPDATE replays SET status = $3, detail = $4, finished_at = $5
+             WHERE id = $1 AND org_id = $2 AND status = 'running' RETURNING {COLUMNS}"
+        );
+        let args = args![id, org, status.as_str(), failure.map(storable), now];
+        if let Some(row) = tx.optional(sql, args).await? {
+            let ended = read(&row)?;
+            audit::write(&mut tx, &AuditRecord::replay_ended(&ended), by, now).await?;
+            tx.commit().await?;
+            return Ok(Some(ended));
+        }
+        tx.rollback().await?;
+        self.replay(org, id).await
     }
 
     /// The running replay whose last step is the longest ago.
     pub async fn next_replay_across_orgs(&self) -> Result<Option<(OrgId, ReplayId)>, StoreError> {
-        on_engine!(self, next_replay_across_orgs())
+        let sql =
+            "SELECT org_id, id FROM replays WHERE status = 'running' ORDER BY stepped_at LIMIT 1";
+        let row = self.engine.optional(sql, args![]).await?;
+        row.map(|row| Ok((row.get("org_id")?, row.get("id")?))).transpose()
     }
 
     /// Deals with the next dead letters of a running replay, at most [`REPLAYS_PER_STEP`], in the
-    /// order they were given up. Whoever does it, however often the process dies, each is dealt with
-    /// once. `None` when the replay is not running, or somebody else does a step of it right now.
+    /// order in which they were given up. Each is dealt with once, whichever server does the step and
+    /// however often the process dies. `None` when the replay is not running, or another server does a
+    /// step of it right now.
     pub async fn step_replay(
         &self,
         org: OrgId,
         id: ReplayId,
         now: Timestamp,
     ) -> Result<Option<ReplayStep>, StoreError> {
-        on_engine!(self, step_replay(org, id, now))
+        let mut tx = self.engine.begin_long().await?;
+        let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM replays
+             WHERE id = $1 AND org_id = $2 AND status = 'running'{lock}"
+        );
+        let Some(row) = tx.optional(sql, args![id, org]).await? else { return Ok(None) };
+        let filter = read(&row)?.filter;
+        let cursor = Cursor { at: row.get("cursor_at")?, id: row.get("cursor_id")? };
+        let chunk = chunk(&candidates_after(&mut tx, org, &filter, cursor).await?);
+        let wanted = unreplayed(&mut tx, &chunk.deliveries).await?;
+        let found = redeliveries::find(&mut tx, org, &wanted, now).await?;
+        redeliveries::plan(&mut tx, org, &found, now).await?;
+        let planned = found.len();
+        advance(&mut tx, id, &chunk, (planned, wanted.len() - planned), now).await?;
+        let stopped_at = match chunk.stopped_at {
+            None => None,
+            Some(position) => {
+                let sql = "SELECT record FROM dead_letters WHERE id = $1";
+                let row = tx.optional(sql, args![position.id]).await?;
+                let record = row.map(|row| row.get_opt("record")).transpose()?.flatten();
+                let record = record.unwrap_or_default();
+                Some(QuarantinedEvent { replay: id, position, record })
+            }
+        };
+        tx.commit().await?;
+        Ok(Some(ReplayStep { planned, stopped_at }))
     }
 
-    /// Goes past a dead letter that a step stopped at, which is deleted when its event is `stored`
-    /// and skipped when it is not. Doing it again changes nothing.
+    /// Moves past a quarantined event that a step stopped at. Its dead letter is deleted when the event
+    /// is `stored`, and skipped otherwise. Doing it again changes nothing.
     pub async fn pass_quarantined_event(
         &self,
         org: OrgId,
-        buried: &QuarantinedEvent,
+        event: &QuarantinedEvent,
         stored: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        on_engine!(self, pass_quarantined_event(org, buried, stored, now))
+        let Cursor { at, id } = event.position;
+        let mut tx = self.engine.begin().await?;
+        let sql = "UPDATE replays
+                   SET cursor_at = $3, cursor_id = $4, done = done + $5,
+                       skipped = skipped + 1 - $5, stepped_at = $6
+                   WHERE id = $1 AND org_id = $2 AND status = 'running'
+                     AND (cursor_at, cursor_id) < ($3, $4)";
+        let args = args![event.replay, org, at, id, i64::from(stored), now];
+        if tx.execute(sql, args).await? > 0 && stored {
+            let delete = "DELETE FROM dead_letters WHERE id = $1 AND org_id = $2";
+            tx.execute(delete, args![id, org]).await?;
+        }
+        tx.commit().await
     }
+}
+
+/// Before when a dead letter must have been given up for a replay that is made at `now`: later ones are
+/// not part of it, so that it ends.
+fn until(filter: &DeadLetterFilter, now: Timestamp) -> Timestamp {
+    let after_now = now.plus(Duration::from_micros(1));
+    filter.until.map_or(after_now, |until| until.min(after_now))
+}
+
+/// How many dead letters a replay is for; `None` when they are too many to count, or when a filter by
+/// type would have to read every event.
+async fn count(
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    filter: &DeadLetterFilter,
+) -> Result<Option<u64>, StoreError> {
+    if filter.event_type.is_some() {
+        return Ok(None);
+    }
+    let mut conditions = dead_letters::of_org(tx.dialect(), org, filter, 1);
+    conditions.and_some("created_at >= ?", filter.since);
+    conditions.and_some("created_at < ?", filter.until);
+    conditions.and_some("reason = ?", filter.reason.map(DeadReason::as_str));
+    let sql = format!(
+        "SELECT count(*) AS count FROM (
+             SELECT 1 FROM dead_letters WHERE {conditions} AND replayed_at IS NULL LIMIT $1
+         ) l"
+    );
+    let mut args = args![COUNTED_MAX + 1];
+    args.extend(conditions.into_args());
+    let counted: u64 = tx.one(sql, args).await?.get("count")?;
+    Ok((counted <= COUNTED_MAX.unsigned_abs()).then_some(counted))
+}
+
+/// The next dead letters of a replay, whether they pass its filter or not: reading a bounded number
+/// bounds the step.
+async fn candidates_after(
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    filter: &DeadLetterFilter,
+    cursor: Cursor,
+) -> Result<Vec<Candidate>, StoreError> {
+    let mut source = dead_letters::of_org(tx.dialect(), org, filter, 3);
+    source.and_some("created_at < ?", filter.until);
+    let mut wanted = Filter::after(source.parameters());
+    wanted.and_some("l.reason = ?", filter.reason.map(DeadReason::as_str));
+    wanted.and_type(EVENT_PASSES, "e.event_type", filter.event_type.as_ref());
+    let sql = format!(
+        "SELECT l.id, l.created_at, l.delivery_id IS NOT NULL AS is_delivery,
+                l.replayed_at IS NULL AND {wanted} AS wanted
+         FROM (SELECT id, org_id, created_at, delivery_id, event_id, reason, replayed_at
+               FROM dead_letters
+               WHERE {source} AND (created_at, id) > ($1, $2)
+               ORDER BY created_at, id LIMIT $3) l
+         ORDER BY l.created_at, l.id"
+    );
+    let mut args = args![cursor.at, cursor.id, REPLAYS_PER_STEP];
+    args.extend(source.into_args());
+    args.extend(wanted.into_args());
+    let rows = tx.all(sql, args).await?;
+    rows.iter().map(Candidate::read).collect()
+}
+
+/// Those of the dead letters that nobody has replayed meanwhile, locked until the end of the transaction.
+/// Endpoints come first and both in key order, so that replays, retries and removals cannot wait for each
+/// other in a circle. In SQLite nothing else writes meanwhile.
+async fn unreplayed(tx: &mut Tx<'_>, letters: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+    if letters.is_empty() || matches!(tx, Tx::Sqlite(..)) {
+        return Ok(letters.to_vec());
+    }
+    tx.execute(
+        "SELECT 1 FROM endpoints
+         WHERE id = ANY (ARRAY(SELECT DISTINCT endpoint_id FROM dead_letters WHERE id = ANY ($1)))
+         ORDER BY id FOR SHARE",
+        args![letters.to_vec()],
+    )
+    .await?;
+    let sql = "SELECT id FROM dead_letters WHERE id = ANY ($1) AND replayed_at IS NULL
+               ORDER BY id FOR UPDATE";
+    let rows = tx.all(sql, args![letters.to_vec()]).await?;
+    rows.iter().map(|row| row.get("id")).collect()
+}
+
+/// Writes how far a replay has come.
+async fn advance(
+    tx: &mut Tx<'_>,
+    id: ReplayId,
+    chunk: &ReplayChunk,
+    (done, skipped): (usize, usize),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE replays
+               SET cursor_at = coalesce($2, cursor_at), cursor_id = coalesce($3, cursor_id),
+                   done = done + $4, skipped = skipped + $5, stepped_at = $6,
+                   status = CASE WHEN $7 THEN 'finished' ELSE status END,
+                   finished_at = CASE WHEN $7 THEN $6 END
+               WHERE id = $1";
+    let reached = chunk.reached;
+    let args = args![
+        id,
+        reached.map(|position| position.at),
+        reached.map(|position| position.id),
+        done,
+        skipped,
+        now,
+        chunk.at_end,
+    ];
+    tx.execute(sql, args).await?;
+    Ok(())
 }

@@ -17,10 +17,9 @@ use super::{
     ChangeMark, KeyChange, KeyChanges, MissingKey, RESEALED_PER_STEP, Resealed, StoreError,
 };
 use crate::domain::{
-    ApiKey, ApiKeyId, Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, Delivery,
-    DeliveryId, DeliveryPolicy, Endpoint, EndpointId, Event, EventId, EventTypeFilter, KeyHash,
-    Org, OrgDeletion, OrgId, OrgLimit, OrgLimits, PageRequest, Replay, ReplayId, Role, Timestamp,
-    TraceId,
+    ApiKey, ApiKeyId, Cursor, DeliveryPolicy, Endpoint, EndpointId, Event, EventId,
+    EventTypeFilter, KeyHash, Org, OrgDeletion, OrgId, OrgLimit, OrgLimits, PageRequest, Role,
+    Timestamp, TraceId,
 };
 
 /// A row of either driver, its columns read by place.
@@ -279,83 +278,6 @@ pub(super) fn event(row: &impl Columns, at: usize) -> Result<Event, StoreError> 
         received_at: row.moment(at + 8)?,
         trace_id: TraceId::from_bytes(row.uuid(at + 9)?.into_bytes()),
     })
-}
-
-/// Reads `id, org_id, event_id, endpoint_id, status, attempts, due_at, lease_token, created_at,
-/// finished_at, replay_of`.
-pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, StoreError> {
-    // Under a lease, due_at is the lease's end and no promise of an attempt.
-    let leased = row.uuid_opt(7)?.is_some();
-    Ok(Delivery {
-        id: DeliveryId::from_uuid(row.uuid(0)?),
-        org_id: OrgId::from_uuid(row.uuid(1)?),
-        event_id: EventId::from_uuid(row.uuid(2)?),
-        endpoint_id: EndpointId::from_uuid(row.uuid(3)?),
-        status: parsed("status", &row.text(4)?)?,
-        attempts: fits("attempts", row.number(5)?)?,
-        next_attempt_at: row.moment_opt(6)?.filter(|_| !leased),
-        created_at: row.moment(8)?,
-        finished_at: row.moment_opt(9)?,
-        replay_of: row.uuid_opt(10)?.map(DeliveryId::from_uuid),
-    })
-}
-
-/// Reads `number, started_at, duration_ms, status_code, error_class, error, response_excerpt`.
-pub(super) fn attempt(row: &impl Columns) -> Result<Attempt, StoreError> {
-    Ok(Attempt {
-        number: fits("number", row.number(0)?)?,
-        started_at: row.moment(1)?,
-        duration_ms: fits("duration_ms", row.number(2)?)?,
-        status_code: row.number_opt(3)?.map(|n| fits("status_code", n)).transpose()?,
-        error_class: row.text_opt(4)?.map(|word| parsed("error_class", &word)).transpose()?,
-        error: row.text_opt(5)?,
-        response_excerpt: row.text_opt(6)?,
-    })
-}
-
-/// Reads `id, event_id, delivery_id, endpoint_id, reason, detail, created_at, replayed_at`.
-pub(super) fn dead_letter(row: &impl Columns) -> Result<DeadLetter, StoreError> {
-    Ok(DeadLetter {
-        id: DeadLetterId::from_uuid(row.uuid(0)?),
-        event_id: EventId::from_uuid(row.uuid(1)?),
-        delivery_id: row.uuid_opt(2)?.map(DeliveryId::from_uuid),
-        endpoint_id: row.uuid_opt(3)?.map(EndpointId::from_uuid),
-        reason: row.text(4)?,
-        detail: row.text_opt(5)?,
-        created_at: row.moment(6)?,
-        replayed_at: row.moment_opt(7)?,
-    })
-}
-
-/// Reads `id, org_id, endpoint_id, reason, event_type, since, until, total, done, skipped, status,
-/// detail, created_at, finished_at`.
-pub(super) fn replay(row: &impl Columns) -> Result<Replay, StoreError> {
-    let reason = row.text_opt(3)?.map(|text| parsed("reason", &text)).transpose()?;
-    let event_type = row.text_opt(4)?.map(|text| parsed("event_type", &text)).transpose()?;
-    Ok(Replay {
-        id: ReplayId::from_uuid(row.uuid(0)?),
-        org_id: OrgId::from_uuid(row.uuid(1)?),
-        filter: DeadLetterFilter {
-            endpoint_id: row.uuid_opt(2)?.map(EndpointId::from_uuid),
-            reason,
-            event_type,
-            since: row.moment_opt(5)?,
-            until: Some(row.moment(6)?),
-            replayed: None,
-        },
-        total: row.number_opt(7)?.map(|n| fits("total", n)).transpose()?,
-        done: fits("done", row.number(8)?)?,
-        skipped: fits("skipped", row.number(9)?)?,
-        status: parsed("status", &row.text(10)?)?,
-        detail: row.text_opt(11)?,
-        created_at: row.moment(12)?,
-        finished_at: row.moment_opt(13)?,
-    })
-}
-
-/// Reads `org_id, id` of a replay.
-pub(super) fn replay_key(row: &impl Columns) -> Result<(OrgId, ReplayId), StoreError> {
-    Ok((OrgId::from_uuid(row.uuid(0)?), ReplayId::from_uuid(row.uuid(1)?)))
 }
 
 /// Reads rows of `id, change_number`, one of which has no id and tells where the next look goes on.

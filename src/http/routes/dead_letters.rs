@@ -14,7 +14,7 @@ use crate::http::query::{Query, rule};
 use crate::http::respond;
 use crate::http::state::AppState;
 use crate::ingest::{Requeued, requeue};
-use crate::store::LetterDeletion;
+use crate::store::DeadLetterDeletion;
 
 /// An event that had been refused and is stored now.
 #[derive(Serialize)]
@@ -61,7 +61,7 @@ pub(in crate::http) async fn remove(
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let (why, by, now) = (LetterDeletion::Removed, tenant.actor(), app.clock.now());
+    let (why, by, now) = (DeadLetterDeletion::Discarded, tenant.actor(), app.clock.now());
     let deleted = app.store.delete_dead_letter(tenant.org_id, id, why, &by, now).await?;
     if deleted { Ok(respond::no_content()) } else { Err(ApiError::NotFound) }
 }
@@ -85,7 +85,7 @@ pub(in crate::http) async fn replay(
     let record = app.store.quarantined_record(org, id).await?.ok_or(ApiError::NotFound)?;
     match requeue(&app.store, record, app.clock.now()).await? {
         Requeued::Stored => {
-            let (why, now) = (LetterDeletion::Stored, app.clock.now());
+            let (why, now) = (DeadLetterDeletion::Stored, app.clock.now());
             app.store.delete_dead_letter(org, id, why, &by, now).await?;
             app.wake.wake();
             let stored = Stored { event_id: letter.event_id, status: "stored" };

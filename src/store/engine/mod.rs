@@ -18,7 +18,10 @@ mod write_queue;
 
 use std::borrow::Cow;
 
-use sqlx::{AssertSqlSafe, Postgres, SqlSafeStr, SqlStr, Sqlite, Transaction};
+use sqlx::{
+    AssertSqlSafe, PgConnection, Postgres, SqlSafeStr, SqlStr, Sqlite, SqliteConnection,
+    Transaction,
+};
 
 use super::StoreError;
 
@@ -62,6 +65,14 @@ impl Dialect {
         match self {
             Self::Sqlite => "",
             Self::Postgres => lock,
+        }
+    }
+
+    /// A column in a condition that is not to choose SQLite's index: there a `+` keeps it from that.
+    pub(crate) fn not_indexed(self, column: &'static str) -> Cow<'static, str> {
+        match self {
+            Self::Sqlite => Cow::Owned(format!("+{column}")),
+            Self::Postgres => Cow::Borrowed(column),
         }
     }
 
@@ -195,6 +206,41 @@ impl Tx<'_> {
         self.optional(sql, args).await?.ok_or_else(no_row)
     }
 
+    /// Runs `head` and then a table of values, whose columns are `column1`, `column2` and so on, and
+    /// returns how many rows changed. Long tables take several statements of a few fixed sizes, so that
+    /// each is prepared once.
+    pub(crate) async fn execute_values(
+        &mut self,
+        head: &str,
+        rows: Vec<Vec<Value<'_>>>,
+    ) -> Result<u64, StoreError> {
+        let mut changed = 0;
+        let mut rows = rows.into_iter();
+        while let Some(size) = multi_row::chunk_rows(rows.len()) {
+            let chunk: Vec<_> = rows.by_ref().take(size).collect();
+            let columns = chunk.first().map_or(0, Vec::len);
+            let sql = format!("{head}({}) AS v", multi_row::values(chunk.len(), columns));
+            changed += self.execute(sql, chunk.into_iter().flatten().collect()).await?;
+        }
+        Ok(changed)
+    }
+
+    /// SQLite's own connection, for the statements of a hot path.
+    pub(crate) fn sqlite(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+        match self {
+            Self::Sqlite(tx, _) => Ok(tx),
+            Self::Postgres(_) => Err(wrong_engine()),
+        }
+    }
+
+    /// PostgreSQL's own connection, for the statements of a hot path.
+    pub(crate) fn postgres(&mut self) -> Result<&mut PgConnection, StoreError> {
+        match self {
+            Self::Postgres(tx) => Ok(tx),
+            Self::Sqlite(..) => Err(wrong_engine()),
+        }
+    }
+
     /// The next rows of a batch to write, of which the first `written` are: all of them at once, unless
     /// this is the long transaction of a [write queue](write_queue), which may have to end early. None
     /// when it is to end.
@@ -228,6 +274,10 @@ impl Tx<'_> {
 /// Every statement of the store is made of its own constants; what comes from outside is a [`Value`].
 fn sql_str(sql: Cow<'static, str>) -> SqlStr {
     AssertSqlSafe(sql).into_sql_str()
+}
+
+fn wrong_engine() -> StoreError {
+    StoreError::Corrupt("a transaction of the other engine".to_owned())
 }
 
 fn no_row() -> StoreError {

@@ -13,6 +13,20 @@ use crate::store::StoreError;
 /// Rows in one statement, largest first. Any number of rows is a few of these.
 const CHUNK_ROWS: [usize; 5] = [256, 64, 16, 4, 1];
 
+/// The size of the next statement for so many rows; `None` when there are none.
+pub(super) fn chunk_rows(rows: usize) -> Option<usize> {
+    CHUNK_ROWS.into_iter().find(|size| *size <= rows)
+}
+
+/// `VALUES ($1,$2),($3,$4)`: a table of so many rows and columns.
+pub(super) fn values(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let numbers = (1..=columns).map(|column| format!("${}", row * columns + column));
+        format!("({})", numbers.collect::<Vec<_>>().join(","))
+    };
+    format!("VALUES {}", (0..rows).map(row).collect::<Vec<_>>().join(","))
+}
+
 /// A statement over many rows, in a few sizes, so that SQLite prepares each size once.
 #[derive(Debug)]
 pub(crate) struct MultiRow([Arc<str>; CHUNK_ROWS.len()]);
@@ -62,6 +76,12 @@ type Sql = AssertSqlSafe<Arc<str>>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_numbered_row_by_row() {
+        assert_eq!(values(2, 3), "VALUES ($1,$2,$3),($4,$5,$6)");
+        assert_eq!([0, 1, 15, 300].map(chunk_rows), [None, Some(1), Some(4), Some(256)]);
+    }
 
     #[test]
     fn chunks_cover_all_rows_in_order() {

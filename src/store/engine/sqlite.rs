@@ -34,11 +34,11 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::write_queue::{LongPermit, WriteQueue};
-use super::{MultiRow, Row, Value};
+use super::{Row, Value};
 use crate::config::StoreConfig;
 use crate::store::StoreError;
 use crate::store::crypto::Keyring;
-use crate::store::sqlite::{deliveries, events, replays};
+use crate::store::sqlite::events;
 use crate::telemetry::Metrics;
 
 /// The connections to a SQLite file.
@@ -50,8 +50,6 @@ pub(crate) struct SqliteEngine {
     pub(crate) readers: SqlitePool,
     pub(crate) dedup_window: Duration,
     pub(crate) event_writes: events::Writes,
-    pub(crate) outcome_writes: deliveries::Writes,
-    pub(crate) replay_writes: MultiRow,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -108,8 +106,6 @@ impl SqliteEngine {
             readers: pool(readers, config).connect_with(shared.read_only(true)).await?,
             dedup_window: config.dedup_window,
             event_writes: events::Writes::new(config.dedup_window),
-            outcome_writes: deliveries::Writes::new(),
-            replay_writes: replays::writes(),
             keyring: Arc::clone(keyring),
             metrics: Arc::clone(metrics),
         })

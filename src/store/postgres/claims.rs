@@ -12,7 +12,7 @@ use crate::store::{ClaimRequest, Claimed, StoreError, lease};
 
 impl PostgresEngine {
     /// Finds out, without locks, whose turn it is, and then settles what is due of theirs.
-    pub(super) async fn claim(&self, request: ClaimRequest<'_>) -> Result<Claimed, StoreError> {
+    pub(crate) async fn claim(&self, request: ClaimRequest<'_>) -> Result<Claimed, StoreError> {
         let plan = request.plan(self).await?;
         if plan.is_empty() {
             return Ok(plan.claimed(Vec::new()));

@@ -371,7 +371,7 @@ impl PostgresEngine {
 impl PostgresEngine {
     /// Stores operational events that anyone subscribes to and plans their deliveries, in the
     /// transaction of what they tell.
-    pub(super) async fn publish(
+    pub(crate) async fn publish(
         &self,
         connection: &mut PgConnection,
         mut news: plan::Round,

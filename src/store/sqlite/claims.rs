@@ -16,7 +16,7 @@ use crate::store::{ClaimRequest, Claimed, StoreError, lease};
 impl SqliteEngine {
     /// Looks beside the writer, so that polling an idle store never waits for it, and looks again at
     /// what it found once it can write.
-    pub(super) async fn claim(&self, request: ClaimRequest<'_>) -> Result<Claimed, StoreError> {
+    pub(crate) async fn claim(&self, request: ClaimRequest<'_>) -> Result<Claimed, StoreError> {
         let plan = request.plan(self).await?;
         if plan.is_empty() {
             return Ok(plan.claimed(Vec::new()));

@@ -8,7 +8,7 @@ use hookgate::domain::{
     DeliveryPolicyChange, DeliveryStatus, Endpoint, EndpointChange, EndpointId, EventId,
     LeasedDelivery, OrgChange, OrgId, OrgLimit, ReplayStatus, Role,
 };
-use hookgate::store::{CANCELS_PER_STEP, LetterDeletion};
+use hookgate::store::{CANCELS_PER_STEP, DeadLetterDeletion};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
@@ -175,8 +175,8 @@ async fn test_event_is_in_the_log_with_its_delivery(subject: &Subject) {
 async fn deleted_dead_letter_is_in_the_log_with_why(subject: &Subject) {
     let store = &subject.store;
     for (why, action) in [
-        (LetterDeletion::Removed, "dead_letter.delete"),
-        (LetterDeletion::Stored, "dead_letter.replay"),
+        (DeadLetterDeletion::Discarded, "dead_letter.delete"),
+        (DeadLetterDeletion::Stored, "dead_letter.replay"),
     ] {
         let org = add_org(subject).await;
         let event = EventId::mint(at(0));
@@ -201,7 +201,7 @@ async fn what_changes_nothing_is_not_in_the_log(subject: &Subject) {
     let test = Arc::new(some_event(org, "a.b", at(30)));
     store.plan_event(org, endpoint, &test, &by, at(30)).await.unwrap().unwrap_err();
     assert_eq!(store.cancel_pending(org, endpoint, at(30), &by, at(30)).await.unwrap(), 0);
-    let (missing, why) = (DeadLetterId::mint(at(0)), LetterDeletion::Removed);
+    let (missing, why) = (DeadLetterId::mint(at(0)), DeadLetterDeletion::Discarded);
     assert!(!store.delete_dead_letter(org, missing, why, &by, at(30)).await.unwrap());
     assert_eq!(lines(subject, org).await, []);
 }
@@ -289,7 +289,7 @@ async fn nothing_happens_whose_line_cannot_be_written(subject: &Subject) {
     store.cancel_pending(org, endpoint.id, at(30), &by, at(30)).await.unwrap_err();
     let test = Arc::new(some_event(org, "a.b", at(30)));
     store.plan_event(org, endpoint.id, &test, &by, at(30)).await.unwrap_err();
-    let (letter, why) = (DeadLetterId::from_uuid(dead.uuid()), LetterDeletion::Removed);
+    let (letter, why) = (DeadLetterId::from_uuid(dead.uuid()), DeadLetterDeletion::Discarded);
     store.delete_dead_letter(org, letter, why, &by, at(30)).await.unwrap_err();
 
     let status = async |id: DeliveryId| store.delivery(org, id).await.unwrap().unwrap().status;

@@ -5,7 +5,7 @@ use hookgate::domain::{
     DeliveryId, DeliveryStatus, EndpointChange, EndpointId, EventId, LeasedDelivery, OrgId,
     Outcome, PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
 };
-use hookgate::store::{DeliveryRefusal, LetterDeletion, REPLAYS_PER_STEP, Store};
+use hookgate::store::{DeadLetterDeletion, DeliveryRefusal, REPLAYS_PER_STEP, Store};
 use tokio::task::JoinSet;
 
 use super::fixtures::{
@@ -382,15 +382,18 @@ async fn refused_event_stops_the_step_and_is_passed_by_once(subject: &Subject) {
     let step = async || store.step_replay(org, replay.id, at(30)).await.unwrap().unwrap();
     let first = step().await;
     assert_eq!(first.planned, 2);
-    let buried = first.stopped_at.unwrap();
-    assert_eq!((buried.place.id, &buried.record[..]), (refused[0].uuid(), &b"record"[..]));
+    let quarantined = first.stopped_at.unwrap();
+    assert_eq!(
+        (quarantined.position.id, &quarantined.record[..]),
+        (refused[0].uuid(), &b"record"[..])
+    );
     let again = step().await;
-    assert_eq!((again.planned, again.stopped_at.unwrap().place.id), (0, refused[0].uuid()));
+    assert_eq!((again.planned, again.stopped_at.unwrap().position.id), (0, refused[0].uuid()));
     for _ in 0..2 {
-        store.pass_quarantined_event(org, &buried, true, at(31)).await.unwrap();
+        store.pass_quarantined_event(org, &quarantined, true, at(31)).await.unwrap();
     }
     let second = step().await.stopped_at.unwrap();
-    assert_eq!(second.place.id, refused[1].uuid());
+    assert_eq!(second.position.id, refused[1].uuid());
     for stored in [false, true] {
         store.pass_quarantined_event(org, &second, stored, at(32)).await.unwrap();
     }
@@ -425,16 +428,16 @@ async fn dead_letters_are_shown_and_deleted_one_by_one(subject: &Subject) {
     let event = EventId::mint(at(0));
     store.quarantine_event(org, event, b"record", "no", at(11)).await.unwrap();
     let letters = store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data;
-    let [buried, dead] = &letters[..] else { panic!("{letters:?}") };
+    let [quarantined, dead] = &letters[..] else { panic!("{letters:?}") };
     let shown = store.dead_letter(org, dead.id).await.unwrap().unwrap();
     assert_eq!((shown.endpoint_id, shown.created_at), (Some(endpoint), at(10)));
-    assert_eq!(store.quarantined_record(org, buried.id).await.unwrap().unwrap(), b"record");
+    assert_eq!(store.quarantined_record(org, quarantined.id).await.unwrap().unwrap(), b"record");
     assert!(store.quarantined_record(org, dead.id).await.unwrap().is_none());
     let delete = async |org, id| {
-        let why = LetterDeletion::Removed;
+        let why = DeadLetterDeletion::Discarded;
         store.delete_dead_letter(org, id, why, &Actor::CLI, at(12)).await.unwrap()
     };
-    for letter in [buried, dead] {
+    for letter in [quarantined, dead] {
         assert!(store.dead_letter(stranger, letter.id).await.unwrap().is_none());
         assert!(store.quarantined_record(stranger, letter.id).await.unwrap().is_none());
         assert!(!delete(stranger, letter.id).await);

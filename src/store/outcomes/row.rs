@@ -1,4 +1,4 @@
-//! Turns outcomes into the columns they change, the same for both backends.
+//! Turns outcomes into the columns that they change, the same for both engines.
 
 use std::collections::HashSet;
 
@@ -7,31 +7,31 @@ use uuid::Uuid;
 use crate::domain::{Attempt, Decision, DeliveryStatus, Outcome, Timestamp};
 
 /// An outcome as columns.
-pub(super) struct Verdict<'a> {
+pub(super) struct OutcomeRow<'a> {
     pub(super) delivery_id: Uuid,
     pub(super) event_received_at: Timestamp,
     pub(super) token: Uuid,
     pub(super) status: &'static str,
-    /// When the next attempt may start, while there is to be one.
+    /// When the next attempt may start; `None` when there is none.
     pub(super) retry_at: Option<Timestamp>,
     pub(super) decided_at: Timestamp,
     dead_reason: Option<&'static str>,
     attempt: Option<&'a Attempt>,
 }
 
-/// The verdicts in key order. Of several outcomes of one delivery the first counts.
-pub(super) fn verdicts(outcomes: &[Outcome]) -> Vec<Verdict<'_>> {
+/// The rows in key order. Of several outcomes of one delivery the first counts.
+pub(super) fn rows(outcomes: &[Outcome]) -> Vec<OutcomeRow<'_>> {
     let mut seen = HashSet::with_capacity(outcomes.len());
-    let mut verdicts: Vec<Verdict<'_>> = outcomes
+    let mut rows: Vec<OutcomeRow<'_>> = outcomes
         .iter()
         .filter(|outcome| seen.insert(outcome.delivery_id))
-        .map(Verdict::new)
+        .map(OutcomeRow::new)
         .collect();
-    verdicts.sort_unstable_by_key(|verdict| verdict.delivery_id);
-    verdicts
+    rows.sort_unstable_by_key(|row| row.delivery_id);
+    rows
 }
 
-impl<'a> Verdict<'a> {
+impl<'a> OutcomeRow<'a> {
     fn new(outcome: &'a Outcome) -> Self {
         let (status, retry_at, dead_reason) = match &outcome.decision {
             Decision::Delivered => (DeliveryStatus::Delivered, None, None),
@@ -50,17 +50,17 @@ impl<'a> Verdict<'a> {
         }
     }
 
-    /// The attempt to record, with the verdict it belongs to.
+    /// The attempt to record, with the row that it belongs to.
     pub(super) fn attempt(&self) -> Option<(&Self, &'a Attempt)> {
         self.attempt.map(|attempt| (self, attempt))
     }
 
-    /// The word for why it is given up, with the verdict it belongs to.
-    pub(super) fn death(&self) -> Option<(&Self, &'static str)> {
+    /// Why the delivery is given up, with the row that it belongs to.
+    pub(super) fn dead_letter(&self) -> Option<(&Self, &'static str)> {
         self.dead_reason.map(|reason| (self, reason))
     }
 
-    /// What the count of attempts grows by: nothing when the delivery was handed back.
+    /// What the count of attempts grows by: nothing when the delivery was released unattempted.
     pub(super) fn attempts_made(&self) -> i64 {
         i64::from(self.attempt.is_some())
     }
