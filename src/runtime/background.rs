@@ -1,8 +1,8 @@
-//! Threads for the work that nobody waits for.
+//! Background threads, of lower priority than the threads that answer requests.
 //!
-//! Storing and delivering would take the CPU from accepting exactly when tenants send most. They
-//! run on threads of their own that the scheduler gives about a tenth of a contended core, so that a
-//! burst is accepted first and stored as soon as it is over. Idle cores are theirs as before.
+//! Storing and delivering would compete with accepting for the CPU exactly when tenants send most. They run on threads
+//! of their own that get about a tenth of a contended core, so that a burst is accepted first and stored once it is
+//! over. Idle cores are fully available to them.
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -27,7 +27,7 @@ impl Background {
         Ok(Self(Some(runtime)))
     }
 
-    /// Where to spawn.
+    /// The runtime to spawn on.
     pub fn handle(&self) -> Handle {
         self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
     }
@@ -35,15 +35,15 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // A runtime must not be waited for on an async thread, and what it ran has ended by now.
+        // An async thread must not wait for a runtime, and its tasks have ended by now.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// Lowers the calling thread's priority. On Linux the call is about the thread, not the process; a
-/// thread's children, such as the ones that run SQLite, inherit it.
+/// Lowers the calling thread's priority. On Linux the call affects the thread, not the process; threads that it
+/// starts, such as those of SQLite, inherit the priority.
 fn be_nice() {
     if cfg!(target_os = "linux")
         && let Err(error) = rustix::process::setpriority_process(None, NICENESS)

@@ -1,4 +1,4 @@
-//! The time, injected: the system's in production, set by hand in tests.
+//! The injected clock: the system's in production, set by hand in tests.
 
 #![expect(clippy::disallowed_methods, reason = "the one place that reads the system's clocks")]
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::Timestamp;
 
-/// Tells the time. Clones tell the same time.
+/// A source of the current time. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -19,7 +19,7 @@ enum Source {
 }
 
 impl Clock {
-    /// The system's clock.
+    /// The clock of the system.
     pub const fn system() -> Self {
         Self(Source::System)
     }
@@ -29,7 +29,7 @@ impl Clock {
         Self(Source::Manual(Arc::new(AtomicI64::new(start.micros()))))
     }
 
-    /// The moment it is.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => {
@@ -40,7 +40,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock on. The system's clock moves by itself and is left alone.
+    /// Advances a manual clock. Has no effect on the system's clock.
     pub fn advance(&self, span: Duration) {
         if let Source::Manual(micros) = &self.0 {
             micros.fetch_add(i64::try_from(span.as_micros()).unwrap_or(0), Ordering::SeqCst);
@@ -48,7 +48,7 @@ impl Clock {
     }
 }
 
-/// Measures how long something takes, on the monotonic clock.
+/// Measures a duration on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 
@@ -68,7 +68,7 @@ impl Stopwatch {
         later.0.saturating_duration_since(self.0)
     }
 
-    /// The time since the start in seconds, the unit of metrics.
+    /// The time since the start, in seconds, the unit of metrics.
     pub fn seconds(self) -> f64 {
         self.elapsed().as_secs_f64()
     }

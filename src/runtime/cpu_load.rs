@@ -1,4 +1,4 @@
-//! How much of their time the threads of a runtime work.
+//! CPU load: the share of time during which the threads of a runtime are busy.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::Stopwatch;
 
-/// Over how long it is measured at least: a thread tells what it worked when it runs out of work.
+/// The shortest time to measure over: a thread updates its busy time only when it runs out of work.
 const WINDOW: Duration = Duration::from_millis(10);
 
 /// The load of a runtime's threads.
@@ -25,8 +25,8 @@ impl CpuLoad {
         Self { runtime, since: Stopwatch::start(), busy, share: 0.0 }
     }
 
-    /// The share of their time that the threads worked or wanted to, on average, since this was asked
-    /// 10 ms ago or longer: from 0, none, to about 1, all of it.
+    /// The average share of time during which the threads were busy or waited for a CPU, from 0 to about 1, since the
+    /// last call that was at least 10 ms ago.
     pub fn share(&mut self) -> f64 {
         let now = Stopwatch::start();
         let span = self.since.until(now);
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn work_makes_load() {
+    async fn busy_threads_have_load() {
         let runtime = Handle::current();
         let mut load = CpuLoad::of(runtime.clone());
         let work = runtime.spawn(async {
@@ -66,7 +66,7 @@ mod tests {
             }
         });
         assert!(work.await.is_ok());
-        // The thread tells what it worked once it has nothing left to do.
+        // The thread updates its busy time once it has no work left.
         tokio::time::sleep(WINDOW).await;
         assert!(load.share() > 0.0);
     }

@@ -1,4 +1,4 @@
-//! A sign of life that others can look at.
+//! Heartbeats: how long ago something last happened.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Clock;
 use crate::domain::Timestamp;
 
-/// Tells how long ago something last happened. Clones are one heartbeat.
+/// Records when something last happened. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     clock: Clock,
@@ -15,18 +15,18 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A heartbeat that beats once now.
+    /// A heartbeat whose last beat is now.
     pub fn new(clock: Clock) -> Self {
         let last_micros = Arc::new(AtomicI64::new(clock.now().micros()));
         Self { clock, last_micros }
     }
 
-    /// It happened now.
+    /// Records a beat now.
     pub fn beat(&self) {
         self.last_micros.store(self.clock.now().micros(), Ordering::Relaxed);
     }
 
-    /// The time since it last happened.
+    /// The time since the last beat.
     pub fn age(&self) -> Duration {
         let last = Timestamp::from_micros(self.last_micros.load(Ordering::Relaxed));
         self.clock.now().since(last)
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pulse_ages_until_it_beats() {
+    fn heartbeat_ages_until_it_beats() {
         let clock = Clock::manual(Timestamp::from_micros(7));
         let heartbeat = Heartbeat::new(clock.clone());
         clock.advance(Duration::from_secs(3));

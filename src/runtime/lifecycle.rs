@@ -1,8 +1,8 @@
-//! Stopping: first softly, then hard, with every task accounted for.
+//! Graceful shutdown: a soft stop, then a hard stop, with every task tracked.
 //!
-//! Soft stop: no new work is taken, what is in flight goes on. Hard stop: whatever still runs is
-//! cancelled at its next await. A task that panics, or ends before the soft stop, stops the whole
-//! process: half a server is worse than none, and its supervisor will start a whole one.
+//! Soft stop: tasks start no new work and complete the work in flight. Hard stop: tasks that still run are cancelled at
+//! their next await. A task that panics, or ends before the soft stop, stops the whole process: half a server is worse
+//! than none, and the supervisor will start a whole one.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Background;
 
-/// Tells a part when to stop. Cheap to clone.
+/// Tells a task when to stop. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     soft: CancellationToken,
@@ -27,7 +27,7 @@ impl Shutdown {
         self.soft.cancelled().await;
     }
 
-    /// Whether the soft stop has come.
+    /// Whether the soft stop was requested.
     pub fn is_requested(&self) -> bool {
         self.soft.is_cancelled()
     }
@@ -37,7 +37,7 @@ impl Shutdown {
         self.hard.cancelled().await;
     }
 
-    /// Asks for the soft stop.
+    /// Requests the soft stop.
     pub fn request(&self) {
         self.soft.cancel();
     }
@@ -48,7 +48,7 @@ impl Shutdown {
 pub struct Lifecycle {
     shutdown: Shutdown,
     tasks: TaskTracker,
-    /// Where parts run; `None` is where they are spawned.
+    /// The runtime of the tasks; `None` for the one they are spawned from.
     background: Option<Handle>,
     failure: Arc<Mutex<Option<&'static str>>>,
 }
@@ -61,22 +61,22 @@ impl Lifecycle {
         Self { shutdown, tasks: TaskTracker::new(), background: None, failure: Arc::default() }
     }
 
-    /// What parts are told to stop by.
+    /// The signal that stops the tasks.
     pub fn shutdown(&self) -> Shutdown {
         self.shutdown.clone()
     }
 
-    /// Runs a part until it ends or the hard stop cancels it. One that ends before the soft stop,
-    /// or panics, stops the process and is named by [`Self::failure`].
-    pub fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-        let guarded = self.guarded(name, part);
+    /// Runs a task until it ends or the hard stop cancels it. A task that ends before the soft stop, or panics, stops
+    /// the process and is named by [`Self::failure`].
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let guarded = self.guarded(name, task);
         match &self.background {
             Some(background) => self.tasks.spawn_on(guarded, background),
             None => self.tasks.spawn(guarded),
         };
     }
 
-    /// The same lifecycle, for parts that are to run on the background threads.
+    /// The same lifecycle for tasks on the background threads.
     pub fn in_background(&self, background: &Background) -> Self {
         Self { background: Some(background.handle()), ..self.clone() }
     }
@@ -84,25 +84,25 @@ impl Lifecycle {
     fn guarded(
         &self,
         name: &'static str,
-        part: impl Future<Output = ()> + Send + 'static,
+        task: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
         let guard = TaskGuard { name, lifecycle: self.clone() };
         async move {
             let guard = guard;
             tokio::select! {
-                () = part => {}
+                () = task => {}
                 () = guard.lifecycle.shutdown.forced() => {}
             }
         }
     }
 
-    /// The part that ended unexpectedly, if one did.
+    /// The task that ended unexpectedly, if one did.
     pub fn failure(&self) -> Option<&'static str> {
         *self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Waits until every part has ended by itself, at most for `timeout`, then stops the others
-    /// hard. `true` when nothing had to be stopped.
+    /// Requests the soft stop and waits up to `timeout` for every task to end, then cancels the others. `true` when none
+    /// had to be cancelled.
     pub async fn drain(&self, timeout: Duration) -> bool {
         self.shutdown.request();
         self.tasks.close();
@@ -113,7 +113,7 @@ impl Lifecycle {
     }
 }
 
-/// Notices the end of a task, however it comes: also when a panic unwinds it.
+/// Notices the end of a task, even when a panic unwinds it.
 struct TaskGuard {
     name: &'static str,
     lifecycle: Lifecycle,
@@ -122,7 +122,7 @@ struct TaskGuard {
 impl Drop for TaskGuard {
     fn drop(&mut self) {
         if std::thread::panicking() || !self.lifecycle.shutdown.is_requested() {
-            tracing::error!(part = self.name, "a background part ended unexpectedly; stopping");
+            tracing::error!(task = self.name, "background task exited unexpectedly, stopping");
             let mut failure =
                 self.lifecycle.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             failure.get_or_insert(self.name);
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn part_that_ends_by_itself_stops_the_process() {
+    async fn task_that_ends_before_the_soft_stop_stops_the_process() {
         let lifecycle = Lifecycle::new();
         lifecycle.spawn("short-lived", async {});
         lifecycle.shutdown().requested().await;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn part_that_panics_stops_the_process() {
+    async fn panicking_task_stops_the_process() {
         let lifecycle = Lifecycle::new();
         lifecycle.spawn("clumsy", async { panic!("on purpose") });
         lifecycle.shutdown().requested().await;
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_outlives_the_timeout_is_stopped_hard() {
+    async fn tasks_that_outlive_the_timeout_are_cancelled() {
         let lifecycle = Lifecycle::new();
         lifecycle.spawn("stubborn", std::future::pending());
         let stop = lifecycle.shutdown();

@@ -1,5 +1,4 @@
-//! What every background part needs and none should own: the time, the way to stop, the way to
-//! be woken.
+//! The runtime of background tasks: clock, shutdown, wake-ups, heartbeats, backoff.
 
 mod background;
 mod backoff;

@@ -1,16 +1,16 @@
-//! A wake-up call between parts that do not know each other.
+//! Wake-ups between tasks that do not know each other.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// Wakes one sleeper. A wake is a hint that may come late, twice or never; whoever sleeps polls.
+/// Wakes one sleeping task. A wake is a hint that may come late, twice or never: the sleeper polls as well.
 #[derive(Clone, Debug, Default)]
 pub struct Wake(Arc<Notify>);
 
 impl Wake {
-    /// A call that nobody waits for yet.
+    /// A wake without a sleeper.
     pub fn new() -> Self {
         Self::default()
     }
@@ -22,7 +22,7 @@ impl Wake {
 
     /// Sleeps until woken, for at most `poll_interval`.
     pub async fn sleep(&self, poll_interval: Duration) {
-        // Both ends mean the same to the caller: look again.
+        // The caller polls either way.
         let _ = tokio::time::timeout(poll_interval, self.0.notified()).await;
     }
 }
