@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use crate::domain::Timestamp;
+use crate::runtime::Backoff;
 
 /// Consecutive failures that open a breaker: the attempts of the default retry schedule, and fewer than an
 /// endpoint's slots.
@@ -64,9 +65,9 @@ pub(super) enum Breaker {
     /// Attempts are allowed; counts consecutive failures.
     Closed { failures: u32 },
     /// No attempts until the pause is over.
-    Open { until: Timestamp, pause: Duration },
+    Open { until: Timestamp, backoff: Backoff },
     /// The probe is in flight.
-    HalfOpen { pause: Duration },
+    HalfOpen { backoff: Backoff },
 }
 
 impl Default for Breaker {
@@ -89,8 +90,8 @@ impl Breaker {
     /// An attempt starts. `true` if it is the probe; its end must then be reported as such.
     pub(super) fn start(&mut self, now: Timestamp) -> bool {
         match *self {
-            Self::Open { until, pause } if now >= until => {
-                *self = Self::HalfOpen { pause };
+            Self::Open { until, backoff } if now >= until => {
+                *self = Self::HalfOpen { backoff };
                 true
             }
             Self::Closed { .. } | Self::Open { .. } | Self::HalfOpen { .. } => false,
@@ -105,9 +106,11 @@ impl Breaker {
             (Self::Closed { failures }, AttemptSignal::Failure) if failures + 1 < FAILURES_MAX => {
                 Self::Closed { failures: failures + 1 }
             }
-            (Self::Closed { .. }, AttemptSignal::Failure) => Self::open_for(PAUSE_FIRST, now),
-            (Self::HalfOpen { pause }, AttemptSignal::Failure) if probe => {
-                Self::open_for((pause * 2).min(PAUSE_MAX), now)
+            (Self::Closed { .. }, AttemptSignal::Failure) => {
+                Self::open(Backoff::new(PAUSE_FIRST, PAUSE_MAX), now)
+            }
+            (Self::HalfOpen { backoff }, AttemptSignal::Failure) if probe => {
+                Self::open(backoff, now)
             }
             (open @ (Self::Open { .. } | Self::HalfOpen { .. }), AttemptSignal::Failure) => open,
         };
@@ -118,8 +121,10 @@ impl Breaker {
         matches!(self, Self::Open { .. } | Self::HalfOpen { .. })
     }
 
-    fn open_for(pause: Duration, now: Timestamp) -> Self {
-        Self::Open { until: now.plus(pause), pause }
+    /// Opens for the next pause of `backoff`.
+    fn open(mut backoff: Backoff, now: Timestamp) -> Self {
+        let until = now.plus(backoff.next_wait());
+        Self::Open { until, backoff }
     }
 }
 
