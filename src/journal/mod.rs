@@ -2,7 +2,7 @@
 //!
 //! # Purpose
 //! An append that returns is on stable storage. Its record is handed to the reader at least once, across any
-//! crash, until the batch it came in is acknowledged. One append is one record: all of it is kept, or nothing.
+//! crash, until its batch is acknowledged. One append is one record: all of it is kept, or nothing.
 //!
 //! # Operation
 //! ```text
@@ -15,13 +15,12 @@
 //! There is one backend: [`local`] keeps the records in files of this server.
 //!
 //! # Rules for a backend
-//! - Records are handed out in the order in which they were appended. There is one reader.
+//! - Records are returned in the order in which they were appended. There is one reader.
 //! - Batches may be acknowledged in any order. A record is forgotten only when its batch and every batch before
-//!   it are acknowledged; a restart hands out the others again, and possibly some that were acknowledged last.
-//! - A batch that is dropped without an acknowledgement is not handed out again before a restart.
+//!   it are acknowledged; after a restart the others are read again, and possibly some that were acknowledged last.
+//! - A batch that is dropped without an acknowledgement is not read again before a restart.
 //! - The number of unacknowledged batches is bounded: the reader waits at the bound.
-//! - A failed write or sync of records poisons the journal until a restart. Records that are durable are still
-//!   handed out.
+//! - A failed write or sync of records poisons the journal until a restart. Durable records can still be read.
 
 pub mod local;
 
@@ -126,8 +125,8 @@ pub struct Record {
     pub payload: Bytes,
 }
 
-/// The acknowledgement of one batch. Dropped unused, it leaves the batch unacknowledged until the restart that
-/// hands its records out again; later batches may be acknowledged, but their records are kept too.
+/// The acknowledgement of one batch. Dropping it leaves the batch unacknowledged: its records, and all behind them, are
+/// kept, and read again after a restart.
 #[must_use = "records are kept until their batch is acknowledged"]
 pub struct Ack(AckBackend);
 

@@ -1,4 +1,4 @@
-//! The batches in flight: handed out by the reader, and not acknowledged yet.
+//! The batches in flight: returned by the reader, and not acknowledged yet.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

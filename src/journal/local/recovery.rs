@@ -275,7 +275,7 @@ impl Recovery<'_> {
     }
 }
 
-/// Writes the same bytes again, so that a sync takes them to the fs.
+/// Writes the same bytes again, so that a sync makes them durable.
 fn rewrite(file: &dyn FileHandle, bytes: Range<u64>) -> io::Result<()> {
     let mut piece = vec![0; REWRITE_BYTES];
     let mut at = bytes.start;

@@ -216,10 +216,10 @@ fn leftovers_in_a_reused_segment_are_never_records() {
     // At every alignment: behind the tail is an older record, or a part of one.
     for shift in 0..60 {
         let tail = frame_range(101, 102).end;
-        let room = bytes.len() - tail;
+        let space = bytes.len() - tail;
         let from = usize::try_from(SEGMENT_HEADER_BYTES).unwrap() + shift;
         bytes[tail..].fill(0);
-        let stale = &stale[from..stale.len().min(from + room)];
+        let stale = &stale[from..stale.len().min(from + space)];
         bytes[tail..tail + stale.len()].copy_from_slice(stale);
         let disk = SimDisk::default();
         disk.put(&path, Some(bytes.clone()));

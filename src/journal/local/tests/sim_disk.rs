@@ -55,7 +55,7 @@ enum NameChange {
 #[derive(Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "faults come in any combination")]
 pub(super) struct Faults {
-    /// No call takes or gives more bytes than this.
+    /// Most bytes that one call transfers.
     pub(super) short: Option<usize>,
     /// Every other read and write is interrupted by a signal.
     pub(super) interrupted: bool,
