@@ -9,7 +9,7 @@ use crate::runtime::{Clock, Shutdown, Wake};
 /// The time between two flushes.
 const FLUSH_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Invalidates changed keys until the graceful shutdown: at once, at every wake and every `interval`, which
+/// Invalidates changed keys until the soft stop: at once, at every wake and every `interval`, which
 /// bounds how long a key that was revoked by another server or the command line still works here.
 pub async fn watch_changed_keys(
     authenticator: Authenticator,
@@ -37,8 +37,8 @@ pub async fn watch_changed_keys(
     }
 }
 
-/// Flushes usage every minute and at the end of a month, until the graceful shutdown. Usage after that is
-/// flushed by the last step of the shutdown.
+/// Flushes usage every minute and at the end of a month, until the soft stop. Usage after that is
+/// flushed by the last step of the stop.
 pub async fn flush_usage_periodically(
     authenticator: Authenticator,
     clock: Clock,

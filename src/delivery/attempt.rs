@@ -117,7 +117,7 @@ impl Attempter {
     }
 
     async fn report(&self, report: OutcomeReport) {
-        // The recorder outlives every attempt except at a forced shutdown. The lease then lapses.
+        // The recorder outlives every attempt except at a hard stop. The lease then lapses.
         let _ = self.reports.send(report).await;
     }
 }

@@ -1,6 +1,6 @@
 //! The dispatcher: accepts leased deliveries, queues them in lanes and starts attempts.
 //!
-//! It is one task, so the lanes need no lock. It waits for hand-offs, finished attempts, claim results,
+//! It is one task, so the lanes need no lock. It waits for handoffs, finished attempts, claim results,
 //! evictions, rate limits and the poll timer, and after each it starts every attempt that has a slot.
 //! Attempts and claims run as tasks of their own.
 
@@ -88,7 +88,7 @@ pub(super) enum TaskEnd {
 }
 
 impl Dispatcher {
-    /// Runs until the graceful shutdown, then releases what was not started and waits for the rest.
+    /// Runs until the soft stop, then releases what was not started and waits for the rest.
     pub(super) async fn run(mut self, shutdown: Shutdown) {
         let (wake, handle) = (self.wake.clone(), self.handle.clone());
         let poll_interval = self.options.poll_interval;
@@ -191,7 +191,7 @@ impl Dispatcher {
         }
     }
 
-    /// Publishes which endpoints refuse hand-offs, and the number of open breakers.
+    /// Publishes which endpoints refuse handoffs, and the number of open breakers.
     fn publish_backpressured(&self) {
         let mut backpressured: Vec<EndpointId> = self.throttles.open().collect();
         self.metrics.endpoint_breakers_open.set(gauge(backpressured.len()));
@@ -385,7 +385,7 @@ impl Dispatcher {
         }
     }
 
-    /// The graceful shutdown: starts nothing, releases what was not started and waits for the rest.
+    /// The soft stop: starts nothing, releases what was not started and waits for the rest.
     async fn stop(mut self) {
         let held = self.handoff.close();
         for delivery in self.lanes.clear_all().into_iter().chain(held) {

@@ -1,7 +1,7 @@
 //! Evictions: leased deliveries that must not start although they have not reached the lanes yet.
 //!
 //! The dispatcher removes evicted deliveries from its lanes at once. Others are still on their way, in the
-//! hand-off queues or in a claim, when the eviction is requested. They are recognised when they arrive; once
+//! handoff queues or in a claim, when the eviction is requested. They are recognised when they arrive; once
 //! nothing older can arrive, the request is forgotten.
 
 use crate::domain::{DeliveryId, EndpointId};
@@ -13,14 +13,14 @@ use super::handoff::Priority;
 #[derive(Debug, Default)]
 pub(super) struct Evictions {
     set: EvictionSet,
-    /// Deliveries, per priority, that were in the hand-off queue at the last request and are still in it.
+    /// Deliveries, per priority, that were in the handoff queue at the last request and are still in it.
     handoff_left: [usize; Priority::ALL.len()],
     /// Whether a claim was in flight at the last request and still is.
     claim_left: bool,
 }
 
 impl Evictions {
-    /// Adds a request, made while the hand-off queues hold this many deliveries.
+    /// Adds a request, made while the handoff queues hold this many deliveries.
     pub(super) fn add(
         &mut self,
         requested: EvictionSet,
@@ -38,7 +38,7 @@ impl Evictions {
         self.set.contains(endpoint, delivery)
     }
 
-    /// The first delivery has left the hand-off queue of this priority.
+    /// The first delivery has left the handoff queue of this priority.
     pub(super) fn left_handoff(&mut self, priority: Priority) {
         let left = &mut self.handoff_left[priority as usize];
         *left = left.saturating_sub(1);

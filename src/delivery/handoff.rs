@@ -1,4 +1,4 @@
-//! The hand-off: receives leased deliveries from the ingest workers over two bounded senders.
+//! The handoff: receives leased deliveries from the ingest workers over two bounded senders.
 //!
 //! The fast channel is for organisations with few events, so that they do not queue behind another one's
 //! thousands; the bulk channel is for the others. If a lane has its share, the head of the bulk queue is held
@@ -26,7 +26,7 @@ const HOLD_AGAIN: Duration = Duration::from_secs(1);
 /// One part in this many of the capacity is for [`Priority::Fast`].
 const FAST_SHARE: usize = 8;
 
-/// The priority class of a hand-off. Neither class waits for the other.
+/// The priority class of a handoff. Neither class waits for the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Priority {
     /// For organisations with few events. A delivery whose lane is full moves to the bulk queue, so nothing is
@@ -41,7 +41,7 @@ impl Priority {
     pub(super) const ALL: [Self; 2] = [Self::Fast, Self::Bulk];
 }
 
-/// The sending ends of the hand-off. A worker reserves permits before it leases, so that nothing is leased
+/// The sending ends of the handoff. A worker reserves permits before it leases, so that nothing is leased
 /// for which there is no capacity.
 #[derive(Clone, Debug)]
 pub struct HandoffSenders {
@@ -96,7 +96,7 @@ impl HandoffQueue {
 }
 
 impl HandoffReceiver {
-    /// Both ends of a hand-off with this capacity, at least two.
+    /// Both ends of a handoff with this capacity, at least two.
     pub(super) fn with_capacity(capacity: usize) -> (HandoffSenders, Self) {
         let for_fast = (capacity / FAST_SHARE).max(1);
         let (fast, from_fast) = mpsc::channel(for_fast);

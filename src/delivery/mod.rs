@@ -6,7 +6,7 @@
 //! - The **dispatcher** keeps leased deliveries in **lanes**, one per endpoint, and starts attempts in
 //!   round-robin order. The **claimer** leases due deliveries from the store for it.
 //! - The **throttles** decide per endpoint what may start: **circuit breaker**, **rate limit**, concurrency.
-//! - The **hand-off** receives deliveries that the ingest workers have leased already.
+//! - The **handoff** receives deliveries that the ingest workers have leased already.
 //! - The **handle** evicts deliveries from memory and publishes which endpoints are backpressured.
 //! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** build, the
 //!   **SSRF guard** checks the destination, the **retry policy** decides what follows.
@@ -15,18 +15,18 @@
 //!
 //! # The path of one delivery
 //! ```text
-//! ingest ── hand-off ──┐                        ┌─ 2xx                    delivered
+//! ingest ── handoff ──┐                        ┌─ 2xx                    delivered
 //!                      ├─ lane ─ slot ─ attempt ┼─ failed, attempts left  due again at T
 //! store ─── claim ─────┘                        └─ 410, or none left      dead letter
 //! ```
-//! A delivery arrives leased, either by a hand-off from the ingest worker that created it, or by a claim of
+//! A delivery arrives leased, either by a handoff from the ingest worker that created it, or by a claim of
 //! what is due: retries, deliveries that had no room at first, and leases that another server let lapse.
-//! Claims run at every poll and every wake, and back to back while they come back full. Hand-offs save a
+//! Claims run at every poll and every wake, and back to back while they come back full. Handoffs save a
 //! query; claims are the guarantee.
 //!
 //! # Fairness
 //! Organisations are served in round-robin order, and within each its endpoints (`lanes.rs`). Claims skip an
-//! endpoint whose lane has its share or whose breaker is open. Hand-offs use two channels, so that an
+//! endpoint whose lane has its share or whose breaker is open. Handoffs use two channels, so that an
 //! organisation with few events does not queue behind another one's thousands, and the head of the bulk
 //! channel is held for a moment if its lane is full (`handoff.rs`). While a lane makes no progress or a
 //! breaker is open, new deliveries to the endpoint are not leased but stay in the store.
@@ -69,8 +69,8 @@
 //! - A slow or failing receiver affects its own endpoint only: it holds at most its slots and its share of
 //!   the memory (`lanes.rs`), and the others are served as usual.
 //! - A store outage stops claims, then recording, and, as outcomes fill their queue, sending.
-//! - Graceful shutdown: no more claims; deliveries that were not started are released, due at once; attempts
-//!   in flight end; outcomes are recorded; then the tasks end. Forced shutdown or crash: leases lapse.
+//! - Soft stop: no more claims; deliveries that were not started are released, due at once; attempts
+//!   in flight end; outcomes are recorded; then the tasks end. Hard stop or crash: leases lapse.
 //!
 //! **Invariant:** a delivery leaves memory only with its outcome in the store, or with its lease left to
 //! lapse. Nothing is acknowledged to anyone before.
@@ -146,7 +146,7 @@ pub enum DeliveryError {
     },
 }
 
-/// How long deliveries are leased, by claims and for hand-offs: `DELIVERY_LEASE`, but at least the time of
+/// How long deliveries are leased, by claims and for handoffs: `DELIVERY_LEASE`, but at least the time of
 /// four attempts.
 pub fn lease_span(config: &DeliveryConfig) -> Duration {
     config.delivery_lease.max(config.delivery_timeout * 4)
@@ -266,7 +266,7 @@ impl DeliveryService {
         self.dispatcher.handle.clone()
     }
 
-    /// Runs until the graceful shutdown.
+    /// Runs until the soft stop.
     pub fn start(self, lifecycle: &Lifecycle) {
         let shutdown: Shutdown = lifecycle.shutdown();
         lifecycle.spawn("delivery dispatcher", self.dispatcher.run(shutdown));

@@ -156,7 +156,7 @@ impl Recorder {
     }
 
     async fn write(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
-        // Only a forced shutdown interrupts the waits.
+        // Only a hard stop interrupts the waits.
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
         loop {
             match self.store.record_outcomes_across_orgs(outcomes).await {

@@ -26,7 +26,7 @@ impl SuspendedOrgs {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = orgs.into_iter().collect();
     }
 
-    /// Polls the store at every wake and every `interval`, until the graceful shutdown.
+    /// Polls the store at every wake and every `interval`, until the soft stop.
     pub async fn watch(self, store: Store, wake: Wake, interval: Duration, shutdown: Shutdown) {
         loop {
             match store.paused_across_orgs().await {

@@ -1,4 +1,4 @@
-//! Graceful and forced shutdown during delivery.
+//! Soft and hard stop during delivery.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::world::World;
 use crate::support::receiver::Receiver;
 
 #[tokio::test]
-async fn graceful_shutdown_completes_attempts_in_flight_and_releases_the_rest() {
+async fn soft_stop_completes_attempts_in_flight_and_releases_the_rest() {
     let world = World::with(&["--endpoint-concurrency=1"]).await;
     let receiver = Receiver::start().await;
     receiver.hold();
@@ -46,7 +46,7 @@ async fn graceful_shutdown_completes_attempts_in_flight_and_releases_the_rest() 
 }
 
 #[tokio::test]
-async fn permits_held_at_the_graceful_shutdown_may_still_be_used() {
+async fn permits_held_at_the_soft_stop_may_still_be_used() {
     let world = World::new().await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
@@ -66,7 +66,7 @@ async fn permits_held_at_the_graceful_shutdown_may_still_be_used() {
 }
 
 #[tokio::test]
-async fn forced_shutdown_leaves_the_rest_to_the_leases() {
+async fn hard_stop_leaves_the_rest_to_the_leases() {
     let world = World::new().await;
     let receiver = Receiver::start().await;
     receiver.hold();

@@ -155,7 +155,7 @@ impl World {
         (0..count).map(event).collect()
     }
 
-    /// The delivery service, and its bulk hand-off channel.
+    /// The delivery service, and its bulk handoff channel.
     pub(crate) fn delivery(&self) -> (DeliveryService, mpsc::Sender<LeasedDelivery>) {
         self.delivery_with(Arc::new(SystemResolver))
     }
