@@ -140,6 +140,10 @@ mod tests {
         NOW.plus(Duration::from_secs(seconds))
     }
 
+    fn signal(success: bool) -> AttemptSignal {
+        if success { AttemptSignal::Success } else { AttemptSignal::Failure }
+    }
+
     fn opened() -> Breaker {
         let mut breaker = Breaker::default();
         for _ in 0..FAILURES_MAX {
@@ -165,9 +169,7 @@ mod tests {
         assert_eq!(opened().permit(NOW), Permit::DenyUntil(later(5)));
         let mut breaker = Breaker::default();
         for number in 0..100 {
-            let signal =
-                if number % 10 == 9 { AttemptSignal::Success } else { AttemptSignal::Failure };
-            breaker.end(false, signal, NOW);
+            breaker.end(false, signal(number % 10 == 9), NOW);
             assert!(!breaker.is_open());
         }
     }
@@ -230,13 +232,11 @@ mod tests {
                     }
                     Permit::DenyWhileProbing => {
                         prop_assert!(probing);
-                        let signal = if works { AttemptSignal::Success } else { AttemptSignal::Failure };
-                        breaker.end(true, signal, now);
+                        breaker.end(true, signal(works), now);
                         probing = false;
                     }
                     Permit::Allow | Permit::Probe => {
-                        let signal = if works { AttemptSignal::Success } else { AttemptSignal::Failure };
-                        breaker.end(false, signal, now);
+                        breaker.end(false, signal(works), now);
                     }
                 }
             }
