@@ -70,7 +70,7 @@ fn not_before(text: &str, now: Timestamp) -> Option<Timestamp> {
         return Some(now.plus(Duration::from_secs(seconds)).min(latest));
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    // A date before 1970 is in the past, and so is the epoch.
+    // Never before the epoch: `httpdate` accepts years from 1970 on.
     let since_epoch = date.duration_since(UNIX_EPOCH).unwrap_or_default();
     Some(Timestamp::from_micros(0).plus(since_epoch).min(latest))
 }
@@ -128,10 +128,10 @@ mod tests {
     #[test]
     fn retry_after_applies_to_429_and_503_only_and_to_at_most_a_day() {
         assert_eq!(decided(1, Some(500), Some("60")), retry_in(5));
-        for long in ["86401", "99999999999999999999999", "Sun, 06 Nov 2094 08:49:37 GMT"] {
+        for long in ["86401", "99999999999999999999999", "Sat, 06 Nov 2094 08:49:37 GMT"] {
             assert_eq!(decided(1, Some(429), Some(long)), retry_in(86_400), "{long}");
         }
-        for unreadable in ["", "soon", "-1", "1.5", "\u{661}"] {
+        for unreadable in ["", "soon", "-1", "1.5", "\u{661}", "Mon, 06 Nov 1994 08:51:37 GMT"] {
             assert_eq!(decided(1, Some(429), Some(unreadable)), retry_in(5), "{unreadable}");
         }
     }
