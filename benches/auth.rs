@@ -18,6 +18,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookgate::app::Metrics;
+use hookgate::auth::CacheLookup;
 use hookgate::auth::{
     AuthError, Authenticator, PresentedKey, Principal, issue_key, watch_changed_keys,
 };
@@ -25,7 +27,6 @@ use hookgate::config::AuthConfig;
 use hookgate::domain::{Actor, ApiKeyId, Org, OrgId, Role};
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
 use hookgate::store::Store;
-use hookgate::telemetry::{CacheLookup, Metrics};
 use tokio::time::{sleep, timeout};
 
 use support::store_config;
@@ -94,7 +95,8 @@ impl Bench {
         for place in draw(DRAWS, self.keys.len()) {
             ask(&authenticator, &self.keys[place]).await.unwrap();
         }
-        let count = |result| u32::try_from(metrics.cache_lookup(result).get()).unwrap();
+        let count =
+            |result| u32::try_from(metrics.auth.cache_lookups_total.of(result).get()).unwrap();
         let (hits, misses) = (count(CacheLookup::Hit), count(CacheLookup::Miss));
         let (lookups, keys) = (hits + misses, self.keys.len());
         let percent = 100.0 * f64::from(hits) / f64::from(lookups);
@@ -106,7 +108,7 @@ impl Bench {
     /// Revokes keys here, and presents them to a server on `elsewhere` until it rejects them.
     async fn revocations(&self, elsewhere: Store) {
         let authenticator =
-            Authenticator::new(&config(), elsewhere.clone(), self.clock.clone(), metrics());
+            Authenticator::new(&config(), elsewhere.clone(), self.clock.clone(), metrics().auth);
         let (keys, listening) = (Wake::new(), Wake::new());
         let lifecycle = Lifecycle::new();
         let watch = watch_changed_keys(
@@ -143,9 +145,9 @@ impl Bench {
         println!("{count} keys revoked elsewhere: median {median:.1?}, slowest {slowest:.1?}");
     }
 
-    fn authenticator(&self, metrics: &Arc<Metrics>) -> Authenticator {
+    fn authenticator(&self, metrics: &Metrics) -> Authenticator {
         let (store, clock) = (self.store.clone(), self.clock.clone());
-        Authenticator::new(&config(), store, clock, Arc::clone(metrics))
+        Authenticator::new(&config(), store, clock, Arc::clone(&metrics.auth))
     }
 }
 
@@ -192,8 +194,8 @@ fn draw(count: usize, below: usize) -> impl Iterator<Item = usize> {
     iter::repeat_with(next).take(count)
 }
 
-fn metrics() -> Arc<Metrics> {
-    Arc::new(Metrics::new().unwrap())
+fn metrics() -> Metrics {
+    Metrics::new().unwrap()
 }
 
 /// The defaults, except for the limit of invalid keys per address.
@@ -210,13 +212,13 @@ fn config() -> AuthConfig {
 async fn main() {
     let directory = tempfile::tempdir().unwrap();
     let config = store_config(directory.path());
-    let store = Store::open_sqlite(&config.sqlite_path(), &config, metrics()).await.unwrap();
+    let store = Store::open_sqlite(&config.sqlite_path(), &config, metrics().store).await.unwrap();
     let bench = Bench::fill(store, KEYS).await;
     bench.latencies().await;
     bench.hit_ratio().await;
     if let Ok(url) = std::env::var("BENCH_DATABASE_URL") {
         let connect = || async {
-            let store = Store::connect_postgres(&url, &config, metrics()).await.unwrap();
+            let store = Store::connect_postgres(&url, &config, metrics().store).await.unwrap();
             store
         };
         let bench = Bench::fill(connect().await, REVOCATIONS).await;

@@ -15,13 +15,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookgate::app::Metrics;
 use hookgate::domain::{
     Actor, Endpoint, EndpointId, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId,
     SigningSecret, TraceId,
 };
 use hookgate::runtime::{Clock, Stopwatch};
 use hookgate::store::{ClaimCursor, ClaimRequest, Store};
-use hookgate::telemetry::Metrics;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
 use support::store_config;
@@ -153,7 +153,7 @@ async fn main() {
     let waiting = std::env::var("BENCH_WAITING").map_or(1_000_000, |count| count.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let config = store_config(directory.path());
-    let metrics = || Arc::new(Metrics::new().unwrap());
+    let metrics = || Metrics::new().unwrap().store;
     let path = config.sqlite_path();
     let store: Store = Store::open_sqlite(&path, &config, metrics()).await.unwrap();
     let url = format!("sqlite://{}", path.display());

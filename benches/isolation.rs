@@ -16,6 +16,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser;
+use hookgate::app::Metrics;
 use hookgate::config::{DeliveryConfig, StoreConfig};
 use hookgate::delivery::{DeliveryInputs, SuspendedOrgs, handoff, lease_span};
 use hookgate::domain::{
@@ -24,7 +25,6 @@ use hookgate::domain::{
 };
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
 use hookgate::store::{LeaseBudget, Store};
-use hookgate::telemetry::Metrics;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -77,9 +77,10 @@ async fn measure(hangs: bool) -> (f64, f64) {
 
     let settings = Settings::parse_from(["bench", "--allow-private-endpoints=true"]);
     let directory = tempfile::tempdir().unwrap();
-    let metrics = Arc::new(Metrics::new().unwrap());
+    let metrics = Metrics::new().unwrap();
     let path = directory.path().join("hookgate.db");
-    let store = Store::open_sqlite(&path, &settings.store, Arc::clone(&metrics)).await.unwrap();
+    let store =
+        Store::open_sqlite(&path, &settings.store, Arc::clone(&metrics.store)).await.unwrap();
     store.migrate_up().await.unwrap();
     let clock = Clock::system();
     let now = clock.now();
@@ -100,7 +101,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
         config,
         store.clone(),
         clock.clone(),
-        metrics,
+        metrics.delivery,
         inputs,
         &lifecycle,
     )

@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use hookgate::app::Metrics;
 use hookgate::journal::local::{self, FileSystem, JournalOptions, QUEUE_BYTES_MAX, SystemFiles};
 use hookgate::journal::{Journal, JournalReader};
 use hookgate::runtime::Stopwatch;
-use hookgate::telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -76,8 +76,8 @@ impl Ours {
             queue_bytes_max: QUEUE_BYTES_MAX,
         };
         let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let opened = local::open(&options, &fs, &metrics).unwrap();
+        let metrics = Metrics::new().unwrap();
+        let opened = local::open(&options, &fs, &metrics.journal).unwrap();
         let runtime = Builder::new_current_thread().build().unwrap();
         Self { journal: opened.journal, reader: opened.reader, runtime, _dir: dir }
     }

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use hookgate::app::Metrics;
 use hookgate::domain::{
     Actor, Attempt, Decision, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken,
     LeasedDelivery, Org, OrgId, Outcome, SigningSecret, TraceId,
 };
 use hookgate::runtime::Clock;
 use hookgate::store::{LeaseBudget, Store};
-use hookgate::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
 use support::store_config;
@@ -142,7 +142,7 @@ fn persist(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let config = store_config(directory.path());
-    let metrics = || Arc::new(Metrics::new().unwrap());
+    let metrics = || Metrics::new().unwrap().store;
     let store = runtime.block_on(Store::open_sqlite(&config.sqlite_path(), &config, metrics()));
     measure(criterion, "sqlite", &runtime, &(store.unwrap()));
     if let Ok(url) = std::env::var("BENCH_DATABASE_URL") {

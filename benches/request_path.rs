@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use clap::Parser;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use hookgate::app::Metrics;
 use hookgate::auth::{Authenticator, hash_blocking, issue_key, verify_blocking};
 use hookgate::config::Config;
 use hookgate::domain::{Actor, NewEventLimits, Org, OrgId, Role, Timestamp, parse_event};
 use hookgate::limit::{OrgRate, RateLimiter};
 use hookgate::runtime::Clock;
 use hookgate::store::Store;
-use hookgate::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
 criterion_group!(benches, validation, argon2id, cached_auth, limit_check, channel_send);
@@ -65,11 +65,11 @@ fn cached_auth(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (authenticator, key) = runtime.block_on(async {
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Metrics::new().unwrap();
         let config = settings();
         let path = folder.path().join("bench.db");
         let store: Store =
-            Store::open_sqlite(&path, &config.store, Arc::clone(&metrics)).await.unwrap();
+            Store::open_sqlite(&path, &config.store, Arc::clone(&metrics.store)).await.unwrap();
         store.migrate_up().await.unwrap();
         let now = Clock::system().now();
         let name = "bench".to_owned();
@@ -77,7 +77,7 @@ fn cached_auth(criterion: &mut Criterion) {
         store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
         let issued = issue_key(Role::Tenant(org.id), "bench".to_owned(), now).await.unwrap();
         store.insert_key_across_orgs(&issued.record, &Actor::CLI).await.unwrap().unwrap();
-        let authenticator = Authenticator::new(&config.auth, store, Clock::system(), metrics);
+        let authenticator = Authenticator::new(&config.auth, store, Clock::system(), metrics.auth);
         (authenticator, issued.key)
     });
     criterion.bench_function("auth/cached", |b| {

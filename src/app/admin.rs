@@ -16,7 +16,9 @@ use crate::domain::{
 use crate::runtime::Clock;
 use crate::store::{
     AddRefusal, DeliveryRefusal, MigrateError, MigrationStatus, Resealed, Store, StoreError,
+    StoreMetrics,
 };
+use crate::telemetry::Registry;
 
 use super::error::{MissingKeysError, OpenError};
 use super::storage::{self, open_store, require_keys};
@@ -142,7 +144,7 @@ impl Admin {
 
     /// Opens the store, created if there is none, and leaves its schema alone.
     pub async fn open_as_it_is(config: &StoreConfig) -> Result<Self, AdminError> {
-        let metrics = super::new_metrics().map_err(OpenError::Metrics)?;
+        let metrics = StoreMetrics::register(&Registry::new()).map_err(OpenError::Metrics)?;
         Ok(Self::new(open_store(config, metrics).await?, Clock::system()))
     }
 

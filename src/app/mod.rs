@@ -22,6 +22,7 @@ mod deliveries;
 mod error;
 mod instance;
 mod maintenance;
+mod metrics;
 mod org_watch;
 mod storage;
 mod wiring;
@@ -36,6 +37,7 @@ pub use admin::{Admin, AdminError};
 pub use bootstrap::Bootstrap;
 pub use error::{AppError, MissingKeysError, OpenError};
 pub use instance::InstanceError;
+pub use metrics::Metrics;
 
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -43,7 +45,6 @@ use crate::http::{self, Api, Tls};
 use crate::journal::Journal;
 use crate::runtime::{Background, Clock, Lifecycle, Shutdown, Wake};
 use crate::store::Store;
-use crate::telemetry::Metrics;
 use wiring::Wiring;
 
 /// A server that listens and does not answer before [`Self::run`].
@@ -65,15 +66,16 @@ pub struct App {
 impl App {
     /// Opens the store and the journal, wires every part and starts to listen.
     pub async fn build(config: &Config, clock: Clock) -> Result<Self, AppError> {
-        let metrics = new_metrics().map_err(OpenError::Metrics)?;
+        let metrics = Metrics::new().map_err(OpenError::Metrics)?;
         let tls = wiring::read_certificate(config).await?;
         let background = Background::start().map_err(AppError::Threads)?;
         let store =
-            storage::open_store_on(&background, &config.store, Arc::clone(&metrics)).await?;
+            storage::open_store_on(&background, &config.store, Arc::clone(&metrics.store)).await?;
         storage::bring_up_to_date(&store, &clock).await?;
         let (listener, address) = wiring::listen(config).await?;
         let (journal, reader, instance) =
-            storage::open_journal(&config.store, &config.journal, Arc::clone(&metrics)).await?;
+            storage::open_journal(&config.store, &config.journal, Arc::clone(&metrics.journal))
+                .await?;
 
         let lifecycle = Lifecycle::new();
         let wiring = Wiring {
@@ -172,10 +174,6 @@ impl App {
             None => Ok(()),
         }
     }
-}
-
-fn new_metrics() -> Result<Arc<Metrics>, prometheus::Error> {
-    Metrics::new().map(Arc::new)
 }
 
 /// The URL that clients on this machine call.

@@ -12,17 +12,16 @@ use crate::domain::InstanceId;
 use crate::journal::local::{
     self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
 };
-use crate::journal::{Journal, JournalReader};
+use crate::journal::{Journal, JournalMetrics, JournalReader};
 use crate::runtime::{Background, Clock};
-use crate::store::{MigrationStatus, Store};
-use crate::telemetry::Metrics;
+use crate::store::{MigrationStatus, Store, StoreMetrics};
 
 const MIB: u64 = 1024 * 1024;
 
 /// Opens the store that the settings name and leaves its schema alone.
 pub(super) async fn open_store(
     config: &StoreConfig,
-    metrics: Arc<Metrics>,
+    metrics: Arc<StoreMetrics>,
 ) -> Result<Store, OpenError> {
     match &config.database_url {
         None => {
@@ -48,7 +47,7 @@ pub(super) fn migrations_of_a_new_store() -> Vec<MigrationStatus> {
 pub(super) async fn open_store_on(
     background: &Background,
     config: &StoreConfig,
-    metrics: Arc<Metrics>,
+    metrics: Arc<StoreMetrics>,
 ) -> Result<Store, AppError> {
     let config = config.clone();
     let opening = async move { open_store(&config, metrics).await };
@@ -83,7 +82,7 @@ pub(super) async fn require_keys(store: &Store) -> Result<(), MissingKeysError> 
 pub(super) async fn open_journal(
     store: &StoreConfig,
     config: &JournalConfig,
-    metrics: Arc<Metrics>,
+    metrics: Arc<JournalMetrics>,
 ) -> Result<(Journal, JournalReader, InstanceId), AppError> {
     let options = journal_options(store, config)?;
     let data_dir = store.data_dir.clone();

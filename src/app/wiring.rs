@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use super::bootstrap::Bootstrap;
 use super::error::AppError;
 use super::maintenance;
+use super::metrics::Metrics;
 use super::org_watch::OrgWatch;
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -23,7 +24,6 @@ use crate::journal::{Journal, JournalReader};
 use crate::limit::RateLimiter;
 use crate::runtime::{Background, Clock, CpuLoad, Heartbeat, Lifecycle, Wake};
 use crate::store::{Store, StoreError};
-use crate::telemetry::Metrics;
 
 /// What every part depends on.
 pub(super) struct Wiring<'a> {
@@ -33,7 +33,7 @@ pub(super) struct Wiring<'a> {
     /// This server.
     pub(super) instance: InstanceId,
     pub(super) clock: Clock,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Metrics,
     /// Tasks on the threads that answer requests.
     pub(super) foreground: Lifecycle,
     /// Tasks on the background threads.
@@ -65,7 +65,7 @@ impl Wiring<'_> {
             config,
             self.store.clone(),
             self.clock.clone(),
-            Arc::clone(&self.metrics),
+            Arc::clone(&self.metrics.delivery),
             inputs,
             &self.background,
         )?;
@@ -112,7 +112,7 @@ impl Wiring<'_> {
             self.store.clone(),
             handoff,
             self.clock.clone(),
-            Arc::clone(&self.metrics),
+            Arc::clone(&self.metrics.ingest),
         );
         let heartbeat = workers.heartbeat();
         workers.start(self.config.ingest.worker_count(), &self.background);
@@ -136,7 +136,7 @@ impl Wiring<'_> {
             &self.config.auth,
             self.store.clone(),
             self.clock.clone(),
-            Arc::clone(&self.metrics),
+            Arc::clone(&self.metrics.auth),
         );
         let watch = OrgWatch {
             store: self.store.clone(),
@@ -175,7 +175,7 @@ impl Wiring<'_> {
             vitals: running.health,
             ingest,
             store: self.store,
-            metrics: self.metrics,
+            metrics: self.metrics.for_api(),
             clock: self.clock,
             background: threads.handle(),
             shutdown: self.foreground.shutdown(),

@@ -18,11 +18,12 @@ use super::key_cache::{ConnectionKeyCache, KeyCache, VerifiedKey};
 use super::principal::Principal;
 use super::throttle::FailedKeyThrottle;
 use super::usage::UsageTracker;
+use crate::auth::metrics::AuthMetrics;
+use crate::auth::metrics::CacheLookup;
 use crate::config::AuthConfig;
 use crate::domain::{ApiKey, ApiKeyId, OrgLimits, OrgState, Role, Timestamp};
 use crate::runtime::{Clock, Stopwatch};
 use crate::store::{Store, StoreError};
-use crate::telemetry::{CacheLookup, Metrics};
 
 /// How long rejections are cached: enough to blunt a flood of one wrong key.
 const REJECTION_TTL: Duration = Duration::from_secs(10);
@@ -67,7 +68,7 @@ pub struct Authenticator(Arc<Inner>);
 struct Inner {
     store: Store,
     clock: Clock,
-    metrics: Arc<Metrics>,
+    metrics: Arc<AuthMetrics>,
     keys: KeyCache,
     /// Rejections by presented key. Checks of one presented key wait for each other here.
     rejections: Cache<KeyDigest, Rejection>,
@@ -93,7 +94,7 @@ enum NotRejected {
 
 impl Authenticator {
     /// An authenticator with empty caches.
-    pub fn new(config: &AuthConfig, store: Store, clock: Clock, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &AuthConfig, store: Store, clock: Clock, metrics: Arc<AuthMetrics>) -> Self {
         let rejections = Cache::builder().max_capacity(REJECTIONS_MAX);
         let throttle =
             FailedKeyThrottle::new(config.failed_keys_per_minute, DefaultClock::default());
@@ -130,7 +131,7 @@ impl Authenticator {
         // Read before the look-up: an invalidation after this makes the entry stale.
         let generation = self.0.keys.generation();
         if let Some(verified) = connection.get(&self.0.keys, presented, now) {
-            self.0.metrics.cache_lookup(CacheLookup::Hit).inc();
+            self.0.metrics.cache_lookups_total.of(CacheLookup::Hit).inc();
             return self.0.use_key(&verified);
         }
         let verified = self.0.verified(presented, client).await?;
@@ -195,7 +196,7 @@ impl Inner {
             // Boxed: the future is rare and large, and would be moved with every request.
             return Box::pin(self.check(key, digest, client())).await;
         };
-        self.metrics.cache_lookup(CacheLookup::Hit).inc();
+        self.metrics.cache_lookups_total.of(CacheLookup::Hit).inc();
         // The comparison may stop early: it leaks bits of a guess's digest only, and digests cannot be
         // steered towards a secret.
         if entry.digest == digest { Ok(entry) } else { Err(AuthError::WrongSecret) }
@@ -208,7 +209,7 @@ impl Inner {
         digest: KeyDigest,
         client: IpAddr,
     ) -> Result<Arc<VerifiedKey>, AuthError> {
-        self.metrics.cache_lookup(CacheLookup::Miss).inc();
+        self.metrics.cache_lookups_total.of(CacheLookup::Miss).inc();
         if let Some(rejection) = self.rejections.get(&digest).await {
             return Err(rejection.into());
         }

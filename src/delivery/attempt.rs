@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::delivery::metrics::DeliveryMetrics;
+use crate::delivery::metrics::WebhookResult;
 use crate::domain::{
     Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, RetrySchedule, Timestamp,
 };
 use crate::runtime::{Clock, Stopwatch};
-use crate::telemetry::{Metrics, WebhookResult};
 
 use super::breaker::AttemptSignal;
 use super::lanes::LaneKey;
@@ -26,7 +27,7 @@ pub(super) struct Attempter {
     /// How long an endpoint may fail continuously before it is disabled.
     pub(super) disable_after: Duration,
     pub(super) clock: Clock,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<DeliveryMetrics>,
     pub(super) reports: mpsc::Sender<OutcomeReport>,
 }
 
@@ -59,7 +60,7 @@ impl Attempter {
         let (error_class, error) =
             result.failure.map(|failure| (failure.class, failure.text)).unzip();
         if let Some(class) = error_class {
-            self.metrics.webhook_error(class).inc();
+            self.metrics.webhook_errors_total.of(class).inc();
         }
         let attempt = Attempt {
             number,
@@ -71,7 +72,7 @@ impl Attempter {
             response_excerpt: result.excerpt,
         };
         self.metrics.webhook_attempt_seconds.observe(took.as_secs_f64());
-        self.metrics.webhook_result(metric_label(&decision)).inc();
+        self.metrics.webhook_deliveries_total.of(metric_label(&decision)).inc();
         log(&delivery, &attempt, &decision);
 
         let signal = AttemptSignal::of(attempt.status_code);

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 
+use crate::delivery::metrics::DeliveryMetrics;
 use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
 use crate::runtime::{Clock, Shutdown, Wake};
 use crate::store::{Claimed, StoreError};
-use crate::telemetry::Metrics;
 
 use super::attempt::{Attempter, FinishedAttempt};
 use super::breaker::Permit;
@@ -61,7 +61,7 @@ impl DispatcherOptions {
 pub(super) struct Dispatcher {
     pub(super) options: DispatcherOptions,
     pub(super) clock: Clock,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<DeliveryMetrics>,
     pub(super) attempter: Arc<Attempter>,
     pub(super) wake: Wake,
     pub(super) suspended: SuspendedOrgs,

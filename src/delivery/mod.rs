@@ -89,6 +89,7 @@ mod handle;
 mod handoff;
 mod health;
 mod lanes;
+mod metrics;
 mod recorder;
 mod resolver;
 mod retry;
@@ -111,7 +112,6 @@ use crate::config::DeliveryConfig;
 use crate::domain::InstanceId;
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
 use crate::store::{Store, StoreError};
-use crate::telemetry::Metrics;
 
 use attempt::Attempter;
 use claimer::Claimer;
@@ -125,6 +125,7 @@ use throttle::EndpointThrottles;
 pub use handle::DeliveryHandle;
 pub use handoff::{HandoffReceiver, HandoffSenders};
 pub use health::DeliveryHealth;
+pub use metrics::{DeliveryMetrics, WebhookResult};
 pub use resolver::{DnsResolver, SystemResolver};
 pub use signer::{Verifier, sign};
 pub use ssrf_guard::SsrfGuard;
@@ -201,7 +202,7 @@ pub fn start(
     config: &DeliveryConfig,
     store: Store,
     clock: Clock,
-    metrics: Arc<Metrics>,
+    metrics: Arc<DeliveryMetrics>,
     inputs: DeliveryInputs,
     lifecycle: &Lifecycle,
 ) -> Result<RunningDelivery, DeliveryError> {
@@ -223,7 +224,7 @@ impl DeliveryService {
         config: &DeliveryConfig,
         store: Store,
         clock: Clock,
-        metrics: Arc<Metrics>,
+        metrics: Arc<DeliveryMetrics>,
         inputs: DeliveryInputs,
     ) -> Result<Self, DeliveryError> {
         let DeliveryInputs { handoff, wake, instance, suspended, resolver } = inputs;

@@ -16,8 +16,8 @@ use super::request_context::RequestContext;
 use super::state::AppState;
 use crate::auth::{AuthError, Principal};
 use crate::domain::{Actor, OrgId, Role, Scope, Scopes};
+use crate::http::metrics::RejectedRequest;
 use crate::runtime::Stopwatch;
-use crate::telemetry::RejectedRequest;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -216,7 +216,7 @@ async fn principal(
                 }
                 None => app.authenticator.authenticate(key, client).await,
             };
-            app.metrics.auth_latency_seconds.observe(watch.seconds());
+            app.metrics.http.auth_latency_seconds.observe(watch.seconds());
             result.map_err(ApiError::from)
         }
     };
@@ -226,7 +226,7 @@ async fn principal(
         _ => None,
     };
     if let Some(reason) = rejected {
-        app.metrics.rejected_request(reason).inc();
+        app.metrics.http.rejected_requests_total.of(reason).inc();
     }
     result
 }

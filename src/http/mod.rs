@@ -36,6 +36,7 @@ mod error;
 mod error_detail;
 mod extract;
 mod json_object;
+mod metrics;
 mod pipeline_health;
 mod problem;
 mod query;
@@ -49,6 +50,7 @@ mod server;
 mod state;
 
 pub use error::ApiError;
+pub use metrics::{ApiMetrics, HttpMetrics, RejectedRequest};
 pub use problem::{PROBLEMS, Problem};
 pub use router::{Access, Route, route_table};
 pub use server::{Api, Tls, TlsError, serve};

@@ -6,9 +6,9 @@ use super::error::ApiError;
 use super::extract::Tenant;
 use super::state::AppState;
 use crate::domain::{Month, OrgLimit, OrgLimits};
+use crate::http::metrics::RejectedRequest;
 use crate::limit::{OrgRate, RateDecision, RateLimitState};
 use crate::runtime::Stopwatch;
-use crate::telemetry::RejectedRequest;
 
 /// Charges `events` to the tenant's limits and returns what is left of its rate limit.
 pub(super) fn take(
@@ -22,11 +22,11 @@ pub(super) fn take(
         && let left = principal.usage.left(events_per_month)
         && left < events.get()
     {
-        app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
+        app.metrics.http.rejected_requests_total.of(RejectedRequest::RateLimited).inc();
         return Err(over_month(app, events_per_month, left, events.get()));
     }
     let verdict = app.limiter.check(tenant.org_id, rate(&principal.limits), events);
-    app.metrics.rate_limit_check_latency_seconds.observe(watch.seconds());
+    app.metrics.http.rate_limit_check_latency_seconds.observe(watch.seconds());
     let refusal = match verdict {
         RateDecision::Allowed(quota) => return Ok(quota),
         RateDecision::Denied { state: quota, retry_after } => {
@@ -36,7 +36,7 @@ pub(super) fn take(
             ApiError::BatchOverRateLimit { quota, events: events.get() }
         }
     };
-    app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
+    app.metrics.http.rejected_requests_total.of(RejectedRequest::RateLimited).inc();
     Err(refusal)
 }
 
@@ -69,7 +69,7 @@ pub(super) fn take_bytes(app: &AppState, tenant: &Tenant, body: &[u8]) -> Result
             ApiError::TooLarge { what: "a request", bytes_max: per_minute as usize }
         }
     };
-    app.metrics.rejected_request(RejectedRequest::RateLimited).inc();
+    app.metrics.http.rejected_requests_total.of(RejectedRequest::RateLimited).inc();
     Err(refusal)
 }
 

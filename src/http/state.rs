@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
+use super::metrics::ApiMetrics;
 use super::pipeline_health::{OldestDue, PipelineHealth};
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
@@ -16,7 +17,6 @@ use crate::ingest::Intake;
 use crate::limit::RateLimiter;
 use crate::runtime::{Clock, Heartbeat, Shutdown, Stopwatch, Wake};
 use crate::store::Store;
-use crate::telemetry::Metrics;
 
 /// A ping that takes longer counts as an outage: a probe must answer before its caller gives up.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -47,8 +47,8 @@ pub struct Parts {
     pub vitals: DeliveryHealth,
     /// Beats whenever a batch of accepted events is stored.
     pub ingest: Heartbeat,
-    /// The process's metrics.
-    pub metrics: Arc<Metrics>,
+    /// The metrics that the API counts or shows.
+    pub metrics: ApiMetrics,
     /// The time.
     pub clock: Clock,
     /// Threads for what may wait when there is much to do.

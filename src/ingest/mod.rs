@@ -38,6 +38,7 @@
 
 mod batch_pacer;
 mod intake;
+mod metrics;
 mod priority;
 mod quarantine;
 mod record;
@@ -45,6 +46,7 @@ mod replayer;
 mod workers;
 
 pub use intake::{AcceptError, Intake};
+pub use metrics::IngestMetrics;
 pub use quarantine::{Requeued, requeue};
 pub use record::RecordError;
 pub use replayer::Replayer;

@@ -12,9 +12,9 @@ use crate::domain::{
 use crate::journal::{Ack, Batch, JournalReader, ReadError, Record};
 use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Wake};
 use crate::store::{LeaseBudget, Persisted, Store, StoreError};
-use crate::telemetry::Metrics;
 
 use super::batch_pacer::{BatchPacer, LastBatch};
+use super::metrics::IngestMetrics;
 use super::priority::{self, PriorityPath};
 use super::record::{self, RecordError};
 
@@ -59,7 +59,7 @@ pub struct Workers {
     bulk: PriorityPath,
     handoff: Handoff,
     clock: Clock,
-    metrics: Arc<Metrics>,
+    metrics: Arc<IngestMetrics>,
     batch_events_max: u32,
 }
 
@@ -97,7 +97,7 @@ impl Workers {
         store: Store,
         handoff: Handoff,
         clock: Clock,
-        metrics: Arc<Metrics>,
+        metrics: Arc<IngestMetrics>,
     ) -> Self {
         let pacer = BatchPacer::new(answering, clock.clone());
         Self {

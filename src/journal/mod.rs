@@ -23,6 +23,9 @@
 //! - A failed write or sync of records poisons the journal until a restart. Durable records can still be read.
 
 pub mod local;
+mod metrics;
+
+pub use metrics::JournalMetrics;
 
 use std::io;
 

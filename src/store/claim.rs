@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
 
 use super::{Store, StoreError, on_engine, timed};
-use crate::telemetry::DbOperation;
+use crate::store::metrics::DbOperation;
 
 impl Store {
     /// Leases deliveries that are due, shared out among the endpoints that have any; each gives

@@ -43,6 +43,7 @@ mod keys;
 mod lease;
 mod leases;
 mod maintenance;
+mod metrics;
 mod migrations;
 mod org_deletion;
 mod orgs;
@@ -65,7 +66,6 @@ use std::sync::Arc;
 
 use crate::config::StoreConfig;
 use crate::runtime::Stopwatch;
-use crate::telemetry::{DbOperation, Metrics};
 
 use audit::AuditRecord;
 
@@ -82,6 +82,7 @@ pub use error::StoreError;
 pub use events::{LeaseBudget, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, weight};
 pub use keys::{AddRefusal, ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::{MigrateError, MigrationStatus};
+pub use metrics::{DbOperation, StoreMetrics};
 pub use redeliveries::ReplayedEvent;
 pub use replays::{QuarantinedEvent, REPLAYS_PER_STEP, ReplayStep};
 pub use secrets::{MissingKey, Resealed};
@@ -93,7 +94,7 @@ pub struct Store {
     engine: Arc<Engine>,
     keyring: Arc<Keyring>,
     #[allow(dead_code, reason = "not every method is written once yet")]
-    metrics: Arc<Metrics>,
+    metrics: Arc<StoreMetrics>,
 }
 
 impl Store {
@@ -101,7 +102,7 @@ impl Store {
     pub async fn open_sqlite(
         path: &Path,
         config: &StoreConfig,
-        metrics: Arc<Metrics>,
+        metrics: Arc<StoreMetrics>,
     ) -> Result<Self, StoreError> {
         let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
         let engine = SqliteEngine::open(path, config, &keyring, &metrics).await?;
@@ -112,7 +113,7 @@ impl Store {
     pub async fn connect_postgres(
         url: &str,
         config: &StoreConfig,
-        metrics: Arc<Metrics>,
+        metrics: Arc<StoreMetrics>,
     ) -> Result<Self, StoreError> {
         let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
         let engine = PostgresEngine::connect(url, config, &keyring, &metrics).await?;
@@ -142,10 +143,14 @@ fn storable(text: &str) -> Cow<'_, str> {
 }
 
 /// Runs a store call and adds its time to the histogram of its kind.
-async fn timed<T>(metrics: &Metrics, operation: DbOperation, call: impl Future<Output = T>) -> T {
+async fn timed<T>(
+    metrics: &StoreMetrics,
+    operation: DbOperation,
+    call: impl Future<Output = T>,
+) -> T {
     let watch = Stopwatch::start();
     let result = call.await;
-    metrics.db_operation(operation).observe(watch.seconds());
+    metrics.db_operations_latency_seconds.of(operation).observe(watch.seconds());
     result
 }
 

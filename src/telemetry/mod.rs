@@ -1,9 +1,19 @@
-//! What an operator sees: log lines and metrics.
+//! Telemetry: logs and metrics for operators.
+//!
+//! Each subsystem declares its metrics in its own `metrics.rs` and is given them when it is built;
+//! the [`Registry`] here collects them for `/metrics`. New metrics begin with `hookgate_` and have a
+//! base unit at the end of their names; labels have few values.
 
 mod logs;
-mod metrics;
+mod metric;
+mod process;
+mod registry;
 
 pub use logs::init_logs;
-pub use metrics::{
-    CacheLookup, DbOperation, Metrics, RejectedRequest, WebhookResult, process_memory_bytes,
+pub use metric::{
+    Buckets, COUNTS, Counter, CounterBy, CounterByText, FAST_SECONDS, Gauge, Histogram,
+    HistogramBy, Kind, Label, Metric, SLOW_SECONDS,
 };
+pub(crate) use metric::{label, metrics};
+pub use process::process_memory_bytes;
+pub use registry::{Family, Registry};

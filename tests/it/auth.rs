@@ -7,6 +7,8 @@ use std::time::Duration;
 use argon2::password_hash::PasswordHasher;
 use argon2::{Algorithm, Argon2, Params, Version};
 use futures_util::future::join_all;
+use hookgate::app::Metrics;
+use hookgate::auth::CacheLookup;
 use hookgate::auth::{
     AuthError, Authenticator, ConnectionKeyCache, IssueError, Principal, issue_key,
     watch_changed_keys,
@@ -17,7 +19,6 @@ use hookgate::domain::{
 };
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
 use hookgate::store::Store;
-use hookgate::telemetry::{CacheLookup, Metrics};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -35,7 +36,7 @@ const NO_TTL: Duration = Duration::from_nanos(1);
 struct World {
     store: Store,
     clock: Clock,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     config: AuthConfig,
     authenticator: Authenticator,
     org: OrgId,
@@ -57,9 +58,9 @@ impl World {
             dedup_window: Duration::from_hours(1),
             secrets_key: None,
         };
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Metrics::new().unwrap();
         let path = config.sqlite_path();
-        let store = Store::open_sqlite(&path, &config, Arc::clone(&metrics)).await.unwrap();
+        let store = Store::open_sqlite(&path, &config, Arc::clone(&metrics.store)).await.unwrap();
         store.migrate_up().await.unwrap();
         let mut org = Org::new(OrgId::mint(START), "acme", START);
         org.limits = org.limits.with(OrgLimit::RatePerMinute, Some(7));
@@ -72,7 +73,7 @@ impl World {
         };
         let clock = Clock::manual(START);
         let authenticator =
-            Authenticator::new(&config, store.clone(), clock.clone(), Arc::clone(&metrics));
+            Authenticator::new(&config, store.clone(), clock.clone(), Arc::clone(&metrics.auth));
         Self { store, clock, metrics, config, authenticator, org: org.id, _dir: dir }
     }
 
@@ -99,11 +100,11 @@ impl World {
     }
 
     fn hashes(&self) -> u64 {
-        self.metrics.auth_hashes_total.get()
+        self.metrics.auth.auth_hashes_total.get()
     }
 
     fn lookups(&self) -> (u64, u64) {
-        let count = |result| self.metrics.cache_lookup(result).get();
+        let count = |result| self.metrics.auth.cache_lookups_total.of(result).get();
         (count(CacheLookup::Hit), count(CacheLookup::Miss))
     }
 

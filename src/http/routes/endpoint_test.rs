@@ -68,10 +68,10 @@ pub(in crate::http) async fn send(
     let planned = app.store.plan_event(tenant.org_id, id, &event, &tenant.actor(), now).await?;
     let delivery_id = planned.map_err(ApiError::Plan)?;
     app.wake.wake();
-    app.metrics.events_ingested_total.inc();
+    app.metrics.http.events_ingested_total.inc();
     tenant.principal.usage.add(1);
-    app.metrics.events_stored_total.inc();
-    app.metrics.deliveries_planned_total.inc();
+    app.metrics.ingest.events_stored_total.inc();
+    app.metrics.ingest.deliveries_planned_total.inc();
     let view = TestView { event_id: event.id, delivery_id, status: "accepted" };
     let mut response =
         respond::at(StatusCode::ACCEPTED, &format!("/api/deliveries/{delivery_id}"), &view)?;

@@ -5,12 +5,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
+use crate::delivery::WebhookResult;
 use crate::http::error::ApiError;
 use crate::http::pipeline_health::StageHealth;
 use crate::http::respond;
 use crate::http::state::AppState;
 use crate::journal::JournalStatus;
-use crate::telemetry::{WebhookResult, process_memory_bytes};
+use crate::telemetry::process_memory_bytes;
 
 /// What `GET /api/health` reports.
 #[derive(Serialize)]
@@ -157,13 +158,13 @@ const fn journal_word(journal: JournalStatus) -> &'static str {
 fn totals(app: &AppState) -> Totals {
     let m = &app.metrics;
     Totals {
-        ingested: m.events_ingested_total.get(),
-        stored: m.events_stored_total.get(),
-        duplicates: m.events_duplicate_total.get(),
-        unstorable: m.events_unstorable_total.get(),
-        planned: m.deliveries_planned_total.get(),
-        delivered: m.webhook_result(WebhookResult::Delivered).get(),
-        retried: m.webhook_result(WebhookResult::Retried).get(),
-        dead: m.webhook_result(WebhookResult::Dead).get(),
+        ingested: m.http.events_ingested_total.get(),
+        stored: m.ingest.events_stored_total.get(),
+        duplicates: m.ingest.events_duplicate_total.get(),
+        unstorable: m.ingest.events_unstorable_total.get(),
+        planned: m.ingest.deliveries_planned_total.get(),
+        delivered: m.delivery.webhook_deliveries_total.of(WebhookResult::Delivered).get(),
+        retried: m.delivery.webhook_deliveries_total.of(WebhookResult::Retried).get(),
+        dead: m.delivery.webhook_deliveries_total.of(WebhookResult::Dead).get(),
     }
 }

@@ -20,6 +20,7 @@ use crate::domain::{
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{EventsWrite, Scoped, Tenant};
+use crate::http::metrics::RejectedRequest;
 use crate::http::ratelimit_headers::{self, Counted};
 use crate::http::request_context::RequestContext;
 use crate::http::state::{AppState, Settings};
@@ -27,7 +28,6 @@ use crate::http::{body, rate_limit, respond};
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::limit::RateLimitState;
-use crate::telemetry::RejectedRequest;
 
 /// A batch of more bytes than this is parsed on the background threads. A hundred small events stay
 /// below it; a thousand take half a millisecond, for which no other tenant should have to wait.
@@ -132,9 +132,9 @@ async fn accept(
 ) -> Result<Vec<EventId>, ApiError> {
     match app.intake.accept(tenant.org_id, drafts, arrival.trace_id).await {
         Ok(ids) => {
-            app.metrics.events_ingested_total.inc_by(ids.len() as u64);
+            app.metrics.http.events_ingested_total.inc_by(ids.len() as u64);
             tenant.principal.usage.add(ids.len() as u64);
-            app.metrics.event_ingestion_latency_seconds.observe(arrival.watch.seconds());
+            app.metrics.http.event_ingestion_latency_seconds.observe(arrival.watch.seconds());
             Ok(ids)
         }
         Err(error) => {
@@ -142,7 +142,11 @@ async fn accept(
                 AppendError::Full | AppendError::Busy | AppendError::Poisoned | AppendError::Closed,
             ) = error
             {
-                app.metrics.rejected_request(RejectedRequest::JournalUnavailable).inc();
+                app.metrics
+                    .http
+                    .rejected_requests_total
+                    .of(RejectedRequest::JournalUnavailable)
+                    .inc();
             }
             Err(error.into())
         }
@@ -166,12 +170,12 @@ fn refuse_event(app: &AppState, limits: &NewEventLimits, error: NewEventError) -
 fn refuse(app: &AppState, error: NewEventError) -> ApiError {
     match error {
         NewEventError::Malformed(error) => {
-            app.metrics.count_violation("malformed_json");
+            app.metrics.http.count_violation("malformed_json");
             ApiError::MalformedJson(error)
         }
         NewEventError::Invalid(violations) => {
             for violation in &violations {
-                app.metrics.count_violation(violation.code);
+                app.metrics.http.count_violation(violation.code);
             }
             ApiError::Invalid(violations)
         }

@@ -14,8 +14,8 @@ use super::segment_manager::SegmentManager;
 use super::segments::Segments;
 use super::writer::Writer;
 use super::{JournalError, JournalOptions, clamped};
+use crate::journal::metrics::JournalMetrics;
 use crate::journal::{AppendError, JournalStatus, Seq};
-use crate::telemetry::Metrics;
 
 /// An open local journal. Clones share it; the last one dropped shuts it down.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ struct Running {
 pub(super) fn start(
     options: &JournalOptions,
     fs: &Arc<dyn FileSystem>,
-    metrics: &Arc<Metrics>,
+    metrics: &Arc<JournalMetrics>,
     recovered: Recovered,
     lock: Box<dyn FileLock>,
 ) -> Result<(LocalJournal, LocalReader), JournalError> {

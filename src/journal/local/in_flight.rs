@@ -9,8 +9,8 @@ use super::ack_window::{AckWindow, BatchNumber};
 use super::clamped;
 use super::segments::Segments;
 use crate::domain::Timestamp;
+use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Ack, AckBackend};
-use crate::telemetry::Metrics;
 
 /// Batches from the oldest unacknowledged one to the last one read. Bounds the memory that the window takes, and
 /// what is read again after a crash, when one batch takes long while others overtake it.
@@ -22,7 +22,7 @@ pub(super) struct InFlight {
     /// Notified whenever the oldest batch has been acknowledged.
     moved: Notify,
     segments: Arc<Segments>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<JournalMetrics>,
 }
 
 /// The acknowledgement of one batch of a local journal.
@@ -33,7 +33,7 @@ pub(in crate::journal) struct LocalAck {
 
 impl InFlight {
     /// No batches yet.
-    pub(super) fn new(segments: Arc<Segments>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(segments: Arc<Segments>, metrics: Arc<JournalMetrics>) -> Self {
         Self { window: Mutex::default(), moved: Notify::new(), segments, metrics }
     }
 

@@ -60,7 +60,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Backend, Journal, JournalReader, ReaderBackend};
-use crate::telemetry::Metrics;
+use crate::journal::metrics::JournalMetrics;
 
 pub use file_system::{FileHandle, FileLock, FileSystem, SystemFiles};
 pub use quarantine::Damage;
@@ -154,7 +154,7 @@ impl JournalError {
 pub fn open(
     options: &JournalOptions,
     fs: &Arc<dyn FileSystem>,
-    metrics: &Arc<Metrics>,
+    metrics: &Arc<JournalMetrics>,
 ) -> Result<Opened, JournalError> {
     if options.bytes_max / options.segment_bytes.max(1) < SEGMENTS_MIN {
         return Err(JournalError::TooSmall);

@@ -16,8 +16,8 @@ use super::file_system::{FileSystem, is_no_space, write_all};
 use super::format::{Checkpoint, JournalId};
 use super::segments::{Phase, Segment, SegmentUnavailable, Segments, State};
 use super::{SPARE_PREFIX, clamped};
+use crate::journal::metrics::JournalMetrics;
 use crate::runtime::Stopwatch;
-use crate::telemetry::Metrics;
 
 /// The checkpoint file is written at most this often, unless a segment waits for it.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
@@ -38,7 +38,7 @@ pub(super) struct SegmentManager {
     pub(super) segment_bytes: u64,
     pub(super) segments: Arc<Segments>,
     pub(super) queue: Arc<AppendQueue>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<JournalMetrics>,
     pub(super) checkpoint: CheckpointFile,
     /// The number of the newest spare.
     pub(super) spare_number: u64,

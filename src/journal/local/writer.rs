@@ -13,8 +13,8 @@ use super::format::{
 };
 use super::segments::{Segment, SegmentUnavailable, Segments};
 use crate::journal::AppendError;
+use crate::journal::metrics::JournalMetrics;
 use crate::runtime::Stopwatch;
-use crate::telemetry::Metrics;
 
 /// The longest wait for a group to become as large as the previous one; never longer than the previous group took
 /// to write.
@@ -32,7 +32,7 @@ pub(super) struct Writer {
     pub(super) segment_bytes: u64,
     pub(super) queue: Arc<AppendQueue>,
     pub(super) segments: Arc<Segments>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<JournalMetrics>,
     /// The seq of the next record.
     pub(super) next_seq: u64,
     /// The segment it writes to; `None` before the first append.

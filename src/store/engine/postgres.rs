@@ -29,7 +29,7 @@ use crate::domain::Timestamp;
 use crate::runtime::Wake;
 use crate::store::StoreError;
 use crate::store::crypto::Keyring;
-use crate::telemetry::Metrics;
+use crate::store::metrics::StoreMetrics;
 
 /// The connections to a PostgreSQL database.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(crate) struct PostgresEngine {
     pub(crate) pool: PgPool,
     pub(crate) dedup_window: Duration,
     pub(crate) keyring: Arc<Keyring>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<StoreMetrics>,
 }
 
 /// What every connection is set to, whatever the server's or the role's defaults are.
@@ -68,7 +68,7 @@ impl PostgresEngine {
         url: &str,
         config: &StoreConfig,
         keyring: &Arc<Keyring>,
-        metrics: &Arc<Metrics>,
+        metrics: &Arc<StoreMetrics>,
     ) -> Result<Self, StoreError> {
         // sqlx sets TimeZone to UTC by itself.
         let options = PgConnectOptions::from_str(url)?

@@ -38,8 +38,8 @@ use super::{Row, Value};
 use crate::config::StoreConfig;
 use crate::store::StoreError;
 use crate::store::crypto::Keyring;
+use crate::store::metrics::StoreMetrics;
 use crate::store::sqlite::events;
-use crate::telemetry::Metrics;
 
 /// The connections to a SQLite file.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(crate) struct SqliteEngine {
     pub(crate) dedup_window: Duration,
     pub(crate) event_writes: events::Writes,
     pub(crate) keyring: Arc<Keyring>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<StoreMetrics>,
 }
 
 /// Maximum readers: each has a thread and a cache of its own, and reads are short.
@@ -75,7 +75,7 @@ impl SqliteEngine {
         path: &Path,
         config: &StoreConfig,
         keyring: &Arc<Keyring>,
-        metrics: &Arc<Metrics>,
+        metrics: &Arc<StoreMetrics>,
     ) -> Result<Self, StoreError> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(sqlx::Error::Io)?;
@@ -222,7 +222,7 @@ mod tests {
             dedup_window: Duration::from_hours(1),
             secrets_key: None,
         };
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = StoreMetrics::register(&crate::telemetry::Registry::new()).unwrap();
         let keyring = Arc::new(Keyring::new(None).unwrap());
         let path = config.sqlite_path();
         let engine = SqliteEngine::open(&path, &config, &keyring, &metrics).await.unwrap();

@@ -12,7 +12,7 @@ mod sqlite;
 use super::engine::Engine;
 use super::{Store, StoreError, timed};
 use crate::domain::Outcome;
-use crate::telemetry::DbOperation;
+use crate::store::metrics::DbOperation;
 
 impl Store {
     /// Records the outcomes of leased deliveries: the attempt, the new status, and a dead letter

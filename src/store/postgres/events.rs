@@ -17,10 +17,10 @@ use crate::domain::{
 };
 use crate::store::audit::AuditRecord;
 use crate::store::crypto::Keyring;
+use crate::store::metrics::DbOperation;
 use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::{LeaseBudget, Persisted, PlanRefusal, StoreError, timed};
-use crate::telemetry::DbOperation;
 
 impl PostgresEngine {
     pub(crate) async fn persist_events_across_orgs(

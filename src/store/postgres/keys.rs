@@ -12,9 +12,9 @@ use crate::domain::{
     Timestamp,
 };
 use crate::store::audit::AuditRecord;
+use crate::store::metrics::DbOperation;
 use crate::store::rows::{self, key_columns};
 use crate::store::{AddRefusal, ChangeMark, KeyChanges, StoreError, check_rotation, timed};
-use crate::telemetry::DbOperation;
 
 impl PostgresEngine {
     pub(crate) async fn insert_key_across_orgs(

@@ -16,12 +16,12 @@ use crate::domain::{
 };
 use crate::store::audit::AuditRecord;
 use crate::store::crypto::Keyring;
+use crate::store::metrics::DbOperation;
 use crate::store::plan::{self, Candidate, Endpoints};
 use crate::store::rows::{self, endpoint_columns};
 use crate::store::{
     LeaseBudget, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, StoreError, timed, weight,
 };
-use crate::telemetry::DbOperation;
 
 /// The statements of a batch.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use hookgate::delivery::WebhookResult;
 use hookgate::domain::{DeliveryStatus, PageRequest, TraceId};
-use hookgate::telemetry::WebhookResult;
 
 use super::world::World;
 use crate::store::ALL_LETTERS;
@@ -40,7 +40,10 @@ async fn webhook_arrives_signed_and_is_recorded_as_delivered() {
     assert_eq!(attempts.len(), 1);
     assert_eq!((attempts[0].status_code, attempts[0].error.as_deref()), (Some(200), None));
     assert_eq!(attempts[0].response_excerpt.as_deref(), Some("th\u{fffd}nks"));
-    assert_eq!(world.metrics.webhook_result(WebhookResult::Delivered).get(), 1);
+    assert_eq!(
+        world.metrics.delivery.webhook_deliveries_total.of(WebhookResult::Delivered).get(),
+        1
+    );
     assert_eq!(world.deliver().await, 0, "and never again");
 }
 
@@ -82,8 +85,8 @@ async fn failing_delivery_is_retried_by_the_schedule_and_then_becomes_a_dead_let
     assert_eq!(ids, [ids[0]; 3], "the same id on every attempt");
     let times: Vec<_> = webhooks.iter().map(|w| w.header("webhook-timestamp")).collect();
     assert!(times.is_sorted() && times[0] != times[1], "each attempt is signed anew: {times:?}");
-    assert_eq!(world.metrics.webhook_result(WebhookResult::Retried).get(), 2);
-    assert_eq!(world.metrics.webhook_result(WebhookResult::Dead).get(), 1);
+    assert_eq!(world.metrics.delivery.webhook_deliveries_total.of(WebhookResult::Retried).get(), 2);
+    assert_eq!(world.metrics.delivery.webhook_deliveries_total.of(WebhookResult::Dead).get(), 1);
 }
 
 #[tokio::test]

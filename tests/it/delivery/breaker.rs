@@ -27,7 +27,7 @@ async fn waiting_deliveries_return_to_the_store_uncounted_and_arrive_after_the_p
     let (mut service, _handed_over) = world.delivery();
     let handle = service.handle();
     assert_eq!(service.run_once().await.unwrap(), FAILURES, "then it opens");
-    assert_eq!(world.metrics.endpoint_breakers_open.get(), 1);
+    assert_eq!(world.metrics.delivery.endpoint_breakers_open.get(), 1);
     assert_eq!(handle.backpressured().borrow().len(), 1, "nothing is planned leased for it");
     let waiting = |row: &&hookgate::domain::Delivery| row.attempts == 0;
     let rows = world.rows().await;
@@ -39,7 +39,7 @@ async fn waiting_deliveries_return_to_the_store_uncounted_and_arrive_after_the_p
     assert_eq!(service.run_once().await.unwrap(), 0, "retries are due, but it is left alone");
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(service.run_once().await.unwrap(), 1, "the probe");
-    assert_eq!(world.metrics.endpoint_breakers_open.get(), 0);
+    assert_eq!(world.metrics.delivery.endpoint_breakers_open.get(), 0);
     assert_eq!(handle.backpressured().borrow().len(), 0);
     assert_eq!(service.run_once().await.unwrap(), 29, "and everything that waited for it");
 
@@ -85,5 +85,5 @@ async fn rejections_do_not_open_the_breaker() {
     world.endpoint(&receiver, "").await;
     world.publish("user.login", 40).await;
     assert_eq!(world.deliver().await, 40);
-    assert_eq!(world.metrics.endpoint_breakers_open.get(), 0);
+    assert_eq!(world.metrics.delivery.endpoint_breakers_open.get(), 0);
 }

@@ -89,7 +89,7 @@ async fn every_kind_of_failure_has_its_error_class() {
         assert_eq!(receiver.requests(), 1, "{act:?}: one request for one attempt");
         let (found, error) = world.last_failure().await;
         assert_eq!(found, class, "{act:?}: {error}");
-        assert_eq!(world.metrics.webhook_error(class).get(), 1, "{act:?}");
+        assert_eq!(world.metrics.delivery.webhook_errors_total.of(class).get(), 1, "{act:?}");
     }
 }
 

@@ -36,7 +36,7 @@ impl Held {
     }
 
     async fn until_waiting(&self, count: i64) {
-        while self.world.metrics.delivery_queue_size.get() != count {
+        while self.world.metrics.delivery.delivery_queue_size.get() != count {
             tokio::task::yield_now().await;
         }
     }

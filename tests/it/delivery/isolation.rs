@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hookgate::domain::DeliveryStatus;
 use hookgate::runtime::Lifecycle;
-use hookgate::telemetry::DbOperation;
+use hookgate::store::DbOperation;
 
 use super::world::World;
 use crate::support::receiver::Receiver;
@@ -51,7 +51,7 @@ async fn backlog_larger_than_the_memory_is_claimed_without_waiting_for_the_poll(
     service.start(&lifecycle);
     receiver.received(16).await;
     // Two claims fill the lane, and the third skips it.
-    let claims = world.metrics.db_operation(DbOperation::ClaimDeliveries);
+    let claims = world.metrics.store.db_operations_latency_seconds.of(DbOperation::ClaimDeliveries);
     while claims.get_sample_count() < 3 {
         tokio::task::yield_now().await;
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hookgate::domain::{Delivery, DeliveryStatus};
 use hookgate::runtime::Lifecycle;
-use hookgate::telemetry::DbOperation;
+use hookgate::store::DbOperation;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 
@@ -30,7 +30,7 @@ async fn outcomes_survive_a_store_outage() {
         handed_over.send(delivery).await.unwrap();
     }
     receiver.received(20).await;
-    let calls = world.metrics.db_operation(DbOperation::RecordOutcomes);
+    let calls = world.metrics.store.db_operations_latency_seconds.of(DbOperation::RecordOutcomes);
     while calls.get_sample_count() < 2 {
         tokio::task::yield_now().await;
     }

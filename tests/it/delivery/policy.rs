@@ -24,7 +24,7 @@ async fn max_concurrency_limits_attempts_in_flight_and_a_change_applies_while_ru
     let handle = service.handle();
     service.start(&lifecycle);
     receiver.received(2).await;
-    while world.metrics.delivery_queue_size.get() != 28 {
+    while world.metrics.delivery.delivery_queue_size.get() != 28 {
         tokio::task::yield_now().await;
     }
     assert_eq!(receiver.so_far().len(), 2);
@@ -54,7 +54,10 @@ async fn rate_limit_holds_in_every_second() {
         world.clock.advance(Duration::from_millis(10));
     }
     assert!((10..=11).contains(&in_a_second), "{in_a_second}");
-    assert!(world.metrics.delivery_queue_size.get() <= 100, "ten seconds' worth waits in memory");
+    assert!(
+        world.metrics.delivery.delivery_queue_size.get() <= 100,
+        "ten seconds' worth waits in memory"
+    );
     world.clock.advance(Duration::from_mins(1));
     assert_eq!(service.run_once().await.unwrap(), 1, "what was not sent is not saved up");
 }

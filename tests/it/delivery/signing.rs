@@ -110,7 +110,7 @@ async fn webhook_whose_secret_cannot_be_decrypted_is_neither_sent_nor_lost() {
     let in_clear = world.store.clone();
     let keys = SecretsKeys::parse("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
     let (path, config) = world.store_config(Some(keys));
-    let metrics = Arc::clone(&world.metrics);
+    let metrics = Arc::clone(&world.metrics.store);
     let keyed = Store::open_sqlite(&path, &config, metrics).await.unwrap();
     world.store = keyed.clone();
     world.endpoint(&dark, "").await;

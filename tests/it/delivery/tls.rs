@@ -135,7 +135,7 @@ async fn unusable_ca_file_is_an_error_at_start() {
         let (store, clock) = (world.store.clone(), world.clock.clone());
         let (handoff, instance) = (handoff(&config).1, InstanceId::new(1));
         let inputs = DeliveryInputs::new(handoff, Wake::new(), instance, SuspendedOrgs::default());
-        let metrics = Arc::clone(&world.metrics);
+        let metrics = Arc::clone(&world.metrics.delivery);
         let Err(error) = DeliveryService::new(&config, store, clock, metrics, inputs) else {
             panic!("{file} is taken");
         };

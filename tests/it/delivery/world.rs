@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
+use hookgate::app::Metrics;
 use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
 use hookgate::delivery::{
     DeliveryInputs, DeliveryService, DnsResolver, SuspendedOrgs, SystemResolver, handoff,
@@ -18,7 +19,6 @@ use hookgate::domain::{
 };
 use hookgate::runtime::{Clock, Wake};
 use hookgate::store::{LeaseBudget, Store};
-use hookgate::telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -28,7 +28,7 @@ use crate::support::receiver::Receiver;
 pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Metrics,
     pub(crate) config: DeliveryConfig,
     pub(crate) org: OrgId,
     /// The suspended organisations that the delivery service knows.
@@ -54,9 +54,10 @@ impl World {
         let settings =
             Settings::parse_from(std::iter::once("test").chain(base).chain(flags.iter().copied()));
         let directory = tempfile::tempdir().unwrap();
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Metrics::new().unwrap();
         let path = directory.path().join("hookgate.db");
-        let store = Store::open_sqlite(&path, &settings.store, Arc::clone(&metrics)).await.unwrap();
+        let store =
+            Store::open_sqlite(&path, &settings.store, Arc::clone(&metrics.store)).await.unwrap();
         store.migrate_up().await.unwrap();
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
         let now = clock.now();
@@ -167,7 +168,7 @@ impl World {
     ) -> (DeliveryService, mpsc::Sender<LeasedDelivery>) {
         let (channels, handoff) = handoff(&self.config);
         let store = self.store.clone();
-        let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
+        let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics.delivery));
         let (instance, suspended) = (InstanceId::new(1), self.suspended.clone());
         let inputs = DeliveryInputs::new(handoff, Wake::new(), instance, suspended);
         let inputs = DeliveryInputs { resolver, ..inputs };

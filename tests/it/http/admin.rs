@@ -214,12 +214,12 @@ async fn key_in_its_grace_is_not_rotated_again_and_its_successor_has_its_own_end
     assert_eq!(new["expires_at"], old["expires_at"]);
     let shown = server.get(&path, &operator).await.expect(200);
     assert_eq!((&shown["replaced_by"], &shown["active"]), (&new["id"], &json!(true)));
-    let hashes = server.metrics.auth_hashes_total.get();
+    let hashes = server.metrics.auth.auth_hashes_total.get();
     for body in [r#"{"grace_seconds":60}"#, "{}"] {
         let problem = rotate(&path, body).await.expect_problem(409, "key_rotated");
         assert!(problem["detail"].as_str().unwrap().contains(new["id"].as_str().unwrap()));
     }
-    assert_eq!(server.metrics.auth_hashes_total.get(), hashes);
+    assert_eq!(server.metrics.auth.auth_hashes_total.get(), hashes);
     let successor = format!("/api/admin/keys/{}", new["id"].as_str().unwrap());
     let third = rotate(&successor, "{}").await.expect(201);
     assert_eq!(third["expires_at"], old["expires_at"]);
@@ -251,11 +251,11 @@ async fn key_that_is_revoked_during_its_rotation_has_no_successor() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     server.get("/api/admin/orgs", &operator).await.expect(200);
-    let hashes = server.metrics.auth_hashes_total.get();
+    let hashes = server.metrics.auth.auth_hashes_total.get();
     let path = format!("/api/admin/keys/{}/rotate", tenant.key_id);
     let rotating = server.post(&path, &operator, r#"{"grace_seconds":60}"#);
     let revoking = async {
-        while server.metrics.auth_hashes_total.get() == hashes {
+        while server.metrics.auth.auth_hashes_total.get() == hashes {
             tokio::task::yield_now().await;
         }
         let (now, by) = (server.clock.now(), hookgate::domain::Actor::CLI);

@@ -67,9 +67,9 @@ async fn refused_keys_are_counted() {
     let server = Server::start().await;
     server.get("/api/org", "nonsense").await;
     server::answer(server.bare(Method::GET, "/api/org")).await;
-    let text = String::from_utf8(server.metrics.render().unwrap()).unwrap();
+    let text = String::from_utf8(server.metrics.registry.render().unwrap()).unwrap();
     assert!(text.contains("rejected_requests_total{reason=\"unauthorized\"} 2"), "{text}");
-    assert_eq!(server.metrics.auth_latency_seconds.get_sample_count(), 1);
+    assert_eq!(server.metrics.http.auth_latency_seconds.get_sample_count(), 1);
 }
 
 const FEW: &str = "--failed-keys-per-minute=5";
@@ -105,7 +105,7 @@ async fn address_that_guesses_is_sent_away_and_who_works_from_there_goes_on() {
     // What costs no look-up is answered as ever.
     server.get("/api/org", "nonsense").await.expect_problem(401, "unauthorized");
     assert_eq!(server.metric(r#"rejected_requests_total{reason="throttled"}"#), 2);
-    assert_eq!(server.metrics.auth_hashes_total.get(), 1);
+    assert_eq!(server.metrics.auth.auth_hashes_total.get(), 1);
 }
 
 #[tokio::test]

@@ -20,8 +20,8 @@ async fn event_is_accepted_once_it_is_journaled() {
     assert_eq!(answer.text, format!(r#"{{"id":"{id}","status":"accepted"}}"#));
     assert_eq!(answer.header("content-type"), "application/json");
     assert!(server.journaled().await.contains(r#"{"user":"ada"}"#));
-    assert_eq!(server.metrics.events_ingested_total.get(), 1);
-    assert_eq!(server.metrics.event_ingestion_latency_seconds.get_sample_count(), 1);
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 1);
+    assert_eq!(server.metrics.http.event_ingestion_latency_seconds.get_sample_count(), 1);
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn batch_is_accepted_in_both_forms() {
         let records = server.journaled().await;
         assert!(records.contains("first") && records.contains("second"));
     }
-    assert_eq!(server.metrics.events_ingested_total.get(), 4);
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 4);
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn body_that_is_no_json_names_line_and_column() {
         assert!(problem["detail"].as_str().unwrap().contains("line 2 column"), "{problem}");
         server.post(path, &tenant.key, "").await.expect_problem(400, "malformed_json");
     }
-    let text = String::from_utf8(server.metrics.render().unwrap()).unwrap();
+    let text = String::from_utf8(server.metrics.registry.render().unwrap()).unwrap();
     assert!(text.contains("validation_errors_total{type=\"malformed_json\"} 4"), "{text}");
 }
 
@@ -92,9 +92,9 @@ async fn every_broken_rule_is_answered_and_counted() {
         problem["errors"].as_array().unwrap().iter().map(|e| &e["index"]).collect();
     assert_eq!(indexes, [&json!(1), &json!(2)]);
 
-    let text = String::from_utf8(server.metrics.render().unwrap()).unwrap();
+    let text = String::from_utf8(server.metrics.registry.render().unwrap()).unwrap();
     assert!(text.contains("validation_errors_total{type=\"required\"} 2"), "{text}");
-    assert_eq!(server.metrics.events_ingested_total.get(), 0);
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 0);
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn what_nests_too_deep_is_refused_and_what_just_does_not_is_taken() {
     let problem = answer.expect_faults(&[("payload", "too_deep")]);
     assert_eq!(problem["errors"][0]["index"], 1);
     assert_eq!(server.metric("validation_errors_total{type=\"too_deep\"}"), 3);
-    assert_eq!(server.metrics.events_ingested_total.get(), 1);
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 1);
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn body_that_ends_early_is_no_event() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(answer.contains("\"code\":\"incomplete_body\""), "{answer}");
-    assert_eq!(server.metrics.events_ingested_total.get(), 0);
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 0);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ async fn every_line_is_an_event_and_blank_lines_are_none() {
     let again = r#"{"type":"b","payload":"second","dedup_id":"d"}"#;
     let id = server.post("/api/events", &tenant.key, again).await.expect(202)["id"].clone();
     assert_eq!(accepted["ids"][1], id);
-    assert_eq!(server.metrics.events_ingested_total.get(), 3);
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 3);
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn malformed_line_is_named_and_nothing_is_taken() {
     assert!(detail.ends_with("at line 3 column 14"), "{detail}");
     // An array is JSON, but no event.
     post(&server, &tenant.key, "[]").await.expect_faults(&[("", "type")]);
-    assert_eq!(server.metrics.events_ingested_total.get(), 0);
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 0);
     assert_eq!(server.metric("validation_errors_total{type=\"malformed_json\"}"), 1);
 }
 
@@ -57,7 +57,7 @@ async fn every_broken_rule_names_the_events_place_among_the_events() {
     let deep = format!("\n{{\"type\":\"a\",\"payload\":{open}{close}}}");
     let problem = post(&server, &tenant.key, deep).await.expect_faults(&[("payload", "too_deep")]);
     assert_eq!(problem["errors"][0]["index"], 0);
-    assert_eq!(server.metrics.events_ingested_total.get(), 0);
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 0);
 }
 
 #[tokio::test]

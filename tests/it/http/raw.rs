@@ -47,8 +47,8 @@ async fn json_is_taken_byte_for_byte_under_both_paths() {
             assert!(record.contains(payload) && record.contains("raw"), "{record}");
         }
     }
-    assert_eq!(server.metrics.events_ingested_total.get(), 6);
-    assert_eq!(server.metrics.event_ingestion_latency_seconds.get_sample_count(), 6);
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 6);
+    assert_eq!(server.metrics.http.event_ingestion_latency_seconds.get_sample_count(), 6);
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn header_that_breaks_a_rule_is_named() {
     let answer = server::answer(request.header("x-dedup-id", &b"\xff"[..])).await;
     answer.expect_faults(&[("X-Dedup-Id", "format")]);
     assert_eq!(server.metric("validation_errors_total{type=\"length\"}"), 2);
-    assert_eq!(server.metrics.events_ingested_total.get(), 0);
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 0);
 }
 
 #[tokio::test]

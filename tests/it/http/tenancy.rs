@@ -299,7 +299,7 @@ async fn key_that_there_is_no_room_for_costs_no_hash() {
     limit(&server, &tenant, r#"{"keys_max":1}"#).await;
     server.get("/api/org", &tenant.key).await.expect(200);
     server.get("/api/admin/orgs", &operator).await.expect(200);
-    let hashes = server.metrics.auth_hashes_total.get();
+    let hashes = server.metrics.auth.auth_hashes_total.get();
     let of_org = format!("/api/admin/orgs/{}/keys", tenant.org_id);
     let body = r#"{"name":"x"}"#;
     let asked = (0..24).map(|_| server.post("/api/keys", &tenant.key, body));
@@ -307,11 +307,15 @@ async fn key_that_there_is_no_room_for_costs_no_hash() {
         answer.expect_problem(409, "quota_reached");
     }
     server.post(&of_org, &operator, body).await.expect_problem(409, "quota_reached");
-    assert_eq!(server.metrics.auth_hashes_total.get(), hashes);
+    assert_eq!(server.metrics.auth.auth_hashes_total.get(), hashes);
     limit(&server, &tenant, r#"{"keys_max":2}"#).await;
-    let before = server.metrics.auth_hashes_total.get();
+    let before = server.metrics.auth.auth_hashes_total.get();
     server.post("/api/keys", &tenant.key, body).await.expect(201);
-    assert_eq!(server.metrics.auth_hashes_total.get(), before + 1, "one that is made is counted");
+    assert_eq!(
+        server.metrics.auth.auth_hashes_total.get(),
+        before + 1,
+        "one that is made is counted"
+    );
 }
 
 #[tokio::test]
@@ -327,13 +331,13 @@ async fn rotating_with_grace_gives_no_more_keys_than_twice_the_quota() {
         let new = rotate(&id, r#"{"grace_seconds":60}"#).await.expect(201);
         text(&new["id"]).clone_into(&mut id);
     }
-    let hashes = server.metrics.auth_hashes_total.get();
+    let hashes = server.metrics.auth.auth_hashes_total.get();
     let problem = rotate(&id, r#"{"grace_seconds":60}"#).await.expect_problem(409, "quota_reached");
     assert!(
         text(&problem["detail"]).contains("2 rotated keys are in their grace period"),
         "{problem}"
     );
-    assert_eq!(server.metrics.auth_hashes_total.get(), hashes);
+    assert_eq!(server.metrics.auth.auth_hashes_total.get(), hashes);
     let new = rotate(&id, "{}").await.expect(201);
     server.clock.advance(Duration::from_mins(1));
     rotate(text(&new["id"]), r#"{"grace_seconds":60}"#).await.expect(201);

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::config::StoreConfig;
+use hookgate::store::StoreMetrics;
 use hookgate::store::{Store, StoreError};
-use hookgate::telemetry::Metrics;
+use hookgate::telemetry::Registry;
 use sqlx::{Connection, SqliteConnection};
 
 use super::fixtures::{at, some_event, some_org};
@@ -21,7 +22,7 @@ fn impatient(directory: &tempfile::TempDir) -> StoreConfig {
 async fn stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
     let server = PrivatePostgres::start();
     let directory = tempfile::tempdir().unwrap();
-    let metrics = Arc::new(Metrics::new().unwrap());
+    let metrics = StoreMetrics::register(&Registry::new()).unwrap();
     let url = server.fresh_database().await;
     let store = Store::connect_postgres(&url, &impatient(&directory), metrics).await.unwrap();
     store.migrate_up().await.unwrap();
@@ -44,7 +45,7 @@ async fn stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
 async fn file_that_another_process_keeps_locked_is_an_outage_until_it_is_let_go() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("hookgate.db");
-    let metrics = Arc::new(Metrics::new().unwrap());
+    let metrics = StoreMetrics::register(&Registry::new()).unwrap();
     let store = Store::open_sqlite(&path, &impatient(&directory), metrics).await.unwrap();
     store.migrate_up().await.unwrap();
     let batch = [Arc::new(some_event(some_org(at(0)).id, "a.b", at(0)))];

@@ -1,12 +1,12 @@
 //! A store under test.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::config::{SecretsKeys, StoreConfig};
 use hookgate::store::Store;
-use hookgate::telemetry::Metrics;
+use hookgate::store::StoreMetrics;
+use hookgate::telemetry::Registry;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
@@ -158,7 +158,7 @@ impl Subject {
 }
 
 async fn open(database: &Database, directory: &TempDir, secrets_key: Option<SecretsKeys>) -> Store {
-    let metrics = Arc::new(Metrics::new().unwrap());
+    let metrics = StoreMetrics::register(&Registry::new()).unwrap();
     let config = StoreConfig { secrets_key, ..config(directory.path().to_owned()) };
     match database {
         Database::Sqlite(path) => Store::open_sqlite(path, &config, metrics).await.unwrap(),

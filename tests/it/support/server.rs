@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use hookgate::app::Metrics;
 use hookgate::auth::{Authenticator, issue_key};
 use hookgate::config::Config;
 use hookgate::delivery::{DeliveryHandle, DeliveryHealth};
@@ -22,7 +23,6 @@ use hookgate::journal::{Journal, JournalReader};
 use hookgate::limit::RateLimiter;
 use hookgate::runtime::{Clock, Heartbeat, Lifecycle, Wake};
 use hookgate::store::{ClaimCursor, ClaimRequest, Store};
-use hookgate::telemetry::Metrics;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -45,7 +45,7 @@ pub(crate) struct Server {
     pub(crate) store: Store,
     pub(crate) authenticator: Authenticator,
     pub(crate) clock: Clock,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Metrics,
     /// Of a delivery part that is not there: a test beats for it.
     pub(crate) vitals: DeliveryHealth,
     pub(crate) journal: Journal,
@@ -87,15 +87,20 @@ impl Server {
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path(), flags);
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Metrics::new().unwrap();
         let clock = Clock::manual(START);
         let path = config.store.sqlite_path();
-        let store = Store::open_sqlite(&path, &config.store, Arc::clone(&metrics)).await.unwrap();
+        let store =
+            Store::open_sqlite(&path, &config.store, Arc::clone(&metrics.store)).await.unwrap();
         store.migrate_up().await.unwrap();
         let (journal, reader) = open_journal(&config, &metrics);
         let lifecycle = Lifecycle::new();
-        let authenticator =
-            Authenticator::new(&config.auth, store.clone(), clock.clone(), Arc::clone(&metrics));
+        let authenticator = Authenticator::new(
+            &config.auth,
+            store.clone(),
+            clock.clone(),
+            Arc::clone(&metrics.auth),
+        );
         let vitals = DeliveryHealth::new(&clock);
         let parts = Parts {
             store: store.clone(),
@@ -107,7 +112,7 @@ impl Server {
             replays: Wake::new(),
             vitals: vitals.clone(),
             ingest: Heartbeat::new(clock.clone()),
-            metrics: Arc::clone(&metrics),
+            metrics: metrics.for_api(),
             clock: clock.clone(),
             background: tokio::runtime::Handle::current(),
             shutdown: lifecycle.shutdown(),
@@ -312,7 +317,7 @@ impl Server {
 
     /// The value of a metric's line, such as `validation_errors_total{type="length"}`; 0 without one.
     pub(crate) fn metric(&self, line: &str) -> u64 {
-        let text = String::from_utf8(self.metrics.render().unwrap()).unwrap();
+        let text = String::from_utf8(self.metrics.registry.render().unwrap()).unwrap();
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
         value.map_or(0, |value| value.parse().unwrap())
     }
@@ -400,7 +405,7 @@ fn config(dir: &Path, flags: &[&str]) -> Config {
     Flags::parse_from(small.into_iter().chain(flags.iter().copied())).config
 }
 
-fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> (Journal, JournalReader) {
+fn open_journal(config: &Config, metrics: &Metrics) -> (Journal, JournalReader) {
     let options = JournalOptions {
         dir: config.store.journal_dir(),
         segment_bytes: config.journal.journal_segment_mib * MIB,
@@ -409,6 +414,6 @@ fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> (Journal, JournalRea
         queue_bytes_max: local::QUEUE_BYTES_MAX,
     };
     let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
-    let Opened { journal, reader, .. } = local::open(&options, &fs, metrics).unwrap();
+    let Opened { journal, reader, .. } = local::open(&options, &fs, &metrics.journal).unwrap();
     (journal, reader)
 }

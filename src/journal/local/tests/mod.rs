@@ -16,8 +16,9 @@ use super::{
     RecoveryReport,
 };
 use crate::journal::local::format::SEGMENT_HEADER_BYTES;
+use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Batch, Record};
-use crate::telemetry::Metrics;
+use crate::telemetry::Registry;
 
 /// Small, so that tests cross from one segment to the next.
 const SEGMENT_BYTES: u64 = SEGMENT_HEADER_BYTES + 1024;
@@ -47,7 +48,7 @@ fn try_open_on(
     options: &JournalOptions,
 ) -> Result<(Journal, JournalReader, RecoveryReport), JournalError> {
     let Opened { journal, reader, recovery, id: _ } =
-        super::open(options, &fs, &Arc::new(Metrics::new().unwrap()))?;
+        super::open(options, &fs, &JournalMetrics::register(&Registry::new()).unwrap())?;
     Ok((journal, reader, recovery))
 }
 

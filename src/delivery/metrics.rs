@@ -1,0 +1,46 @@
+//! Metrics of delivery.
+
+use crate::domain::ErrorClass;
+use crate::telemetry::{CounterBy, Gauge, Histogram, Label, SLOW_SECONDS, label, metrics};
+
+metrics! {
+    /// Metrics of delivery.
+    pub struct DeliveryMetrics {
+        /// Deliveries held in memory.
+        delivery_queue_size: Gauge,
+        /// Webhooks in flight.
+        webhooks_in_flight: Gauge,
+        /// Endpoints whose circuit breaker is open on this server.
+        endpoint_breakers_open: Gauge,
+        /// Time from the start of an attempt to the end of the answer, in seconds.
+        webhook_attempt_seconds: Histogram = SLOW_SECONDS,
+        /// Attempts by result.
+        webhook_deliveries_total: CounterBy<WebhookResult>,
+        /// Failed attempts by cause.
+        webhook_errors_total: CounterBy<ErrorClass>,
+    }
+}
+
+label! {
+    /// The result of an attempt.
+    pub enum WebhookResult by "status" {
+        /// The receiver answered 2xx.
+        Delivered = "delivered",
+        /// The attempt failed; another one follows.
+        Retried = "retried",
+        /// The last attempt failed.
+        Dead = "dead",
+    }
+}
+
+impl Label for ErrorClass {
+    const NAME: &'static str = "class";
+
+    fn values() -> Vec<&'static str> {
+        Self::ALL.iter().map(|class| class.as_str()).collect()
+    }
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}

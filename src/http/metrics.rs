@@ -1,0 +1,72 @@
+//! Metrics of the HTTP API, and those of other subsystems that it shows.
+
+use std::sync::Arc;
+
+use crate::delivery::DeliveryMetrics;
+use crate::ingest::IngestMetrics;
+use crate::telemetry::{
+    Counter, CounterBy, CounterByText, FAST_SECONDS, Gauge, Histogram, Registry, SLOW_SECONDS,
+    label, metrics,
+};
+
+metrics! {
+    /// Metrics of the HTTP API.
+    pub struct HttpMetrics {
+        /// Time from the arrival of a request with events to its 202, in seconds.
+        event_ingestion_latency_seconds: Histogram = SLOW_SECONDS,
+        /// Time to verify an API key, in seconds.
+        auth_latency_seconds: Histogram = FAST_SECONDS,
+        /// Time to check a rate limit, in seconds.
+        rate_limit_check_latency_seconds: Histogram = FAST_SECONDS,
+        /// Events acknowledged with 202.
+        events_ingested_total: Counter,
+        /// Requests rejected before their events were accepted, by reason.
+        rejected_requests_total: CounterBy<RejectedRequest>,
+        /// Violations found in posted events, by their code.
+        validation_errors_total: CounterByText = "type",
+        /// Time that the oldest due delivery has waited without a server that holds it, in seconds; 0
+        /// if there is none.
+        oldest_due_delivery_age_seconds: Gauge,
+        /// Time that the oldest accepted event has waited to become deliveries, in seconds; 0 if there
+        /// is none.
+        oldest_unplanned_event_age_seconds: Gauge,
+        /// Time since the last heartbeat of the dispatcher, in seconds.
+        dispatcher_heartbeat_age_seconds: Gauge,
+        /// Time since the store last answered a claim or recorded outcomes, in seconds.
+        delivery_progress_age_seconds: Gauge,
+    }
+}
+
+label! {
+    /// The reason why a request was rejected.
+    pub enum RejectedRequest by "reason" {
+        /// The API key is missing or invalid.
+        Unauthorized = "unauthorized",
+        /// The address presented too many invalid keys.
+        Throttled = "throttled",
+        /// The organisation is over its rate limit.
+        RateLimited = "rate_limited",
+        /// The journal is full, poisoned or busy.
+        JournalUnavailable = "journal_unavailable",
+    }
+}
+
+/// The metrics that the API counts or shows.
+#[derive(Clone, Debug)]
+pub struct ApiMetrics {
+    /// All metrics of the process, for `GET /metrics`.
+    pub registry: Arc<Registry>,
+    /// Its own.
+    pub http: Arc<HttpMetrics>,
+    /// Totals of the health report; an endpoint's test counts here too.
+    pub ingest: Arc<IngestMetrics>,
+    /// Totals of the health report.
+    pub delivery: Arc<DeliveryMetrics>,
+}
+
+impl HttpMetrics {
+    /// Counts a violation. `code` is the program's word, never a caller's.
+    pub(super) fn count_violation(&self, code: &'static str) {
+        self.validation_errors_total.with_label_values(&[code]).inc();
+    }
+}

@@ -1,0 +1,17 @@
+//! Metrics of the journal.
+
+use crate::telemetry::{COUNTS, Gauge, Histogram, SLOW_SECONDS, metrics};
+
+metrics! {
+    /// Metrics of the journal.
+    pub struct JournalMetrics {
+        /// Events in the journal that are not stored yet.
+        event_queue_size: Gauge,
+        /// Size of the journal's segment files, in bytes.
+        journal_bytes: Gauge,
+        /// Appends covered by one sync.
+        journal_group_appends: Histogram = COUNTS,
+        /// Time to write and sync a group of appends, in seconds.
+        journal_sync_seconds: Histogram = SLOW_SECONDS,
+    }
+}

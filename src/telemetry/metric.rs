@@ -1,0 +1,335 @@
+//! Declaring metrics beside the code that counts them.
+//!
+//! [`metrics!`] makes the name, the help text and the field of a metric one declaration, and
+//! [`label!`] does the same for the values of a label. Label values are resolved when the metric is
+//! registered, so that counting on the path of a request is an atomic add and no look-up.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use prometheus::core::Collector;
+use prometheus::{HistogramOpts, HistogramVec, Opts};
+
+pub use prometheus::{
+    Histogram, IntCounter as Counter, IntCounterVec as CounterByText, IntGauge as Gauge,
+};
+
+/// Buckets in seconds, from a microsecond (a cached key, a limit check) to 2.5 s.
+pub const FAST_SECONDS: Buckets =
+    &[1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 0.5, 2.5];
+/// Buckets in seconds, from a tenth of a millisecond (a synced write) to the request timeout.
+pub const SLOW_SECONDS: Buckets = &[
+    1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0,
+];
+/// Buckets of a count.
+pub const COUNTS: Buckets = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// Upper bounds of a histogram's buckets.
+pub type Buckets = &'static [f64];
+
+/// The type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Only increases.
+    Counter,
+    /// Increases and decreases.
+    Gauge,
+    /// Counts observations in buckets with these upper bounds.
+    Histogram(Buckets),
+}
+
+impl fmt::Display for Kind {
+    /// The word of Prometheus' text format.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        })
+    }
+}
+
+/// A type that a metric can be declared with.
+pub trait Metric: Sized {
+    /// What a declaration adds to the name and the help text, after `=`.
+    type Options: Copy;
+
+    /// The type for Prometheus.
+    fn kind(options: Self::Options) -> Kind;
+
+    /// The name of the label; `None` without one.
+    fn label(_: Self::Options) -> Option<&'static str> {
+        None
+    }
+
+    /// The values of the label; empty when they are not known in advance.
+    fn label_values() -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    /// Creates the metric, and the collector to register.
+    ///
+    /// # Errors
+    /// When the name is invalid.
+    fn create(
+        name: &str,
+        help: &str,
+        options: Self::Options,
+    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error>;
+}
+
+/// A set of label values that is known in advance.
+pub trait Label: Copy {
+    /// The name of the label.
+    const NAME: &'static str;
+
+    /// Every value, in the order of [`Self::index`].
+    fn values() -> Vec<&'static str>;
+
+    /// The position of this value.
+    fn index(self) -> usize;
+}
+
+/// One metric per value of a label.
+pub struct ByLabel<L, M> {
+    children: Vec<M>,
+    label: PhantomData<L>,
+}
+
+/// A counter per value of a label.
+pub type CounterBy<L> = ByLabel<L, Counter>;
+/// A histogram per value of a label.
+pub type HistogramBy<L> = ByLabel<L, Histogram>;
+
+impl<L: Label, M> ByLabel<L, M> {
+    fn new(child: impl Fn(&'static str) -> M) -> Self {
+        Self { children: L::values().into_iter().map(child).collect(), label: PhantomData }
+    }
+
+    /// The metric of this value.
+    pub fn of(&self, value: L) -> &M {
+        &self.children[value.index()]
+    }
+}
+
+impl<L: Label, M> fmt::Debug for ByLabel<L, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ByLabel({})", L::NAME)
+    }
+}
+
+impl Metric for Counter {
+    type Options = ();
+
+    fn kind((): ()) -> Kind {
+        Kind::Counter
+    }
+
+    fn create(
+        name: &str,
+        help: &str,
+        (): (),
+    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
+        let counter = Self::new(name, help)?;
+        Ok((counter.clone(), Box::new(counter)))
+    }
+}
+
+impl Metric for Gauge {
+    type Options = ();
+
+    fn kind((): ()) -> Kind {
+        Kind::Gauge
+    }
+
+    fn create(
+        name: &str,
+        help: &str,
+        (): (),
+    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
+        let gauge = Self::new(name, help)?;
+        Ok((gauge.clone(), Box::new(gauge)))
+    }
+}
+
+impl Metric for Histogram {
+    type Options = Buckets;
+
+    fn kind(buckets: Buckets) -> Kind {
+        Kind::Histogram(buckets)
+    }
+
+    fn create(
+        name: &str,
+        help: &str,
+        buckets: Buckets,
+    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let histogram = Self::with_opts(options)?;
+        Ok((histogram.clone(), Box::new(histogram)))
+    }
+}
+
+/// A counter per value of a label whose values are not known in advance: words of the program, never
+/// of a caller. The option is the name of the label.
+impl Metric for CounterByText {
+    type Options = &'static str;
+
+    fn kind(_: &'static str) -> Kind {
+        Kind::Counter
+    }
+
+    fn label(label: &'static str) -> Option<&'static str> {
+        Some(label)
+    }
+
+    fn create(
+        name: &str,
+        help: &str,
+        label: &'static str,
+    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
+        let counters = Self::new(Opts::new(name, help), &[label])?;
+        Ok((counters.clone(), Box::new(counters)))
+    }
+}
+
+impl<L: Label> Metric for CounterBy<L> {
+    type Options = ();
+
+    fn kind((): ()) -> Kind {
+        Kind::Counter
+    }
+
+    fn label((): ()) -> Option<&'static str> {
+        Some(L::NAME)
+    }
+
+    fn label_values() -> Vec<&'static str> {
+        L::values()
+    }
+
+    fn create(
+        name: &str,
+        help: &str,
+        (): (),
+    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
+        let counters = CounterByText::new(Opts::new(name, help), &[L::NAME])?;
+        let children = Self::new(|value| counters.with_label_values(&[value]));
+        Ok((children, Box::new(counters)))
+    }
+}
+
+impl<L: Label> Metric for HistogramBy<L> {
+    type Options = Buckets;
+
+    fn kind(buckets: Buckets) -> Kind {
+        Kind::Histogram(buckets)
+    }
+
+    fn label(_: Buckets) -> Option<&'static str> {
+        Some(L::NAME)
+    }
+
+    fn label_values() -> Vec<&'static str> {
+        L::values()
+    }
+
+    fn create(
+        name: &str,
+        help: &str,
+        buckets: Buckets,
+    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let histograms = HistogramVec::new(options, &[L::NAME])?;
+        let children = Self::new(|value| histograms.with_label_values(&[value]));
+        Ok((children, Box::new(histograms)))
+    }
+}
+
+/// Declares the metrics of a subsystem: a struct with a field per metric, whose name is the metric's
+/// and whose doc is the help text. The struct's doc is the heading in `docs/metrics.md`.
+///
+/// ```ignore
+/// metrics! {
+///     /// Metrics of the journal.
+///     pub struct JournalMetrics {
+///         /// Size of the journal on disk, in bytes.
+///         journal_bytes: Gauge,
+///         /// Time to write and sync a group of appends.
+///         journal_sync_seconds: Histogram = SLOW_SECONDS,
+///     }
+/// }
+/// ```
+macro_rules! metrics {
+    (
+        $(#[doc = $owner:literal])+
+        $visibility:vis struct $name:ident {
+            $($(#[doc = $help:literal])+ $field:ident: $metric:ty $(= $options:expr)?,)+
+        }
+    ) => {
+        $(#[doc = $owner])+
+        #[derive(Debug)]
+        $visibility struct $name {
+            $($(#[doc = $help])+ $visibility $field: $metric,)+
+        }
+
+        impl $name {
+            /// Registers the metrics.
+            ///
+            /// # Errors
+            /// When a name is invalid or taken.
+            $visibility fn register(
+                registry: &$crate::telemetry::Registry,
+            ) -> Result<std::sync::Arc<Self>, prometheus::Error> {
+                let owner = concat!($($owner),+);
+                Ok(std::sync::Arc::new(Self {
+                    $($field: registry.register(
+                        owner,
+                        stringify!($field),
+                        concat!($($help),+),
+                        ($($options)?),
+                    )?,)+
+                }))
+            }
+        }
+    };
+}
+
+/// Declares an enum whose variants are the values of a label.
+///
+/// ```ignore
+/// label! {
+///     /// The result of a cache look-up.
+///     pub enum CacheLookup by "result" {
+///         /// The cache had the key.
+///         Hit = "hit",
+///     }
+/// }
+/// ```
+macro_rules! label {
+    (
+        $(#[$doc:meta])+
+        $visibility:vis enum $name:ident by $label:literal {
+            $($(#[$variant_doc:meta])+ $variant:ident = $value:literal,)+
+        }
+    ) => {
+        $(#[$doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $visibility enum $name { $($(#[$variant_doc])+ $variant,)+ }
+
+        impl $crate::telemetry::Label for $name {
+            const NAME: &'static str = $label;
+
+            fn values() -> Vec<&'static str> {
+                vec![$($value),+]
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+pub(crate) use {label, metrics};
