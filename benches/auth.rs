@@ -23,7 +23,7 @@ use hookgate::auth::CacheLookup;
 use hookgate::auth::{
     AuthError, Authenticator, PresentedKey, Principal, issue_key, watch_changed_keys,
 };
-use hookgate::config::AuthConfig;
+use hookgate::config::{AuthConfig, defaults};
 use hookgate::domain::{Actor, ApiKeyId, Org, OrgId, Role};
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
 use hookgate::store::Store;
@@ -198,14 +198,9 @@ fn metrics() -> Metrics {
     Metrics::new().unwrap()
 }
 
-/// The defaults, except for the limit of invalid keys per address.
+/// The default settings, without a limit of invalid keys that matters.
 fn config() -> AuthConfig {
-    AuthConfig {
-        auth_cache_ttl: Duration::from_mins(5),
-        auth_cache_capacity: 100_000,
-        auth_poll_interval: Duration::from_millis(500),
-        failed_keys_per_minute: 1_000_000,
-    }
+    AuthConfig { failed_keys_per_minute: 1_000_000, ..defaults() }
 }
 
 #[tokio::main]

@@ -8,11 +8,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use clap::Parser;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hookgate::app::Metrics;
 use hookgate::auth::{Authenticator, hash_blocking, issue_key, verify_blocking};
-use hookgate::config::Config;
+use hookgate::config::{Config, defaults};
 use hookgate::domain::{Actor, NewEventLimits, Org, OrgId, Role, Timestamp, parse_event};
 use hookgate::limit::{OrgRate, RateLimiter};
 use hookgate::runtime::Clock;
@@ -23,16 +22,6 @@ criterion_group!(benches, validation, argon2id, cached_auth, limit_check, channe
 criterion_main!(benches);
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-#[derive(Parser)]
-struct Settings {
-    #[command(flatten)]
-    config: Config,
-}
-
-fn settings() -> Config {
-    Settings::parse_from(["bench"]).config
-}
 
 fn validation(criterion: &mut Criterion) {
     let limits = NewEventLimits { payload_bytes_max: 262_144, batch_events_max: 1000 };
@@ -66,7 +55,7 @@ fn cached_auth(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let (authenticator, key) = runtime.block_on(async {
         let metrics = Metrics::new().unwrap();
-        let config = settings();
+        let config = defaults::<Config>();
         let path = folder.path().join("bench.db");
         let store: Store =
             Store::open_sqlite(&path, &config.store, Arc::clone(&metrics.store)).await.unwrap();
@@ -88,7 +77,7 @@ fn cached_auth(criterion: &mut Criterion) {
 }
 
 fn limit_check(criterion: &mut Criterion) {
-    let limiter = RateLimiter::new(&settings().limit);
+    let limiter = RateLimiter::new(&defaults::<Config>().limit);
     let org = OrgId::mint(Timestamp::from_micros(1));
     criterion.bench_function("limit/check", |b| {
         let rate = OrgRate { per_minute: Some(100_000_000), burst: None };

@@ -1,10 +1,11 @@
-//! Every setting, one section a file, plain data.
+//! Configuration: every setting, as plain data, one file per section.
 //!
-//! Each field is a flag, an environment variable and a default at once, so `--help`, `.env.example`
-//! and the code cannot drift apart. `.env` in the working directory is read before the environment
-//! is parsed and never overrides it.
+//! Each field declares a flag, an environment variable, a default and a help text at once; `--help`,
+//! `.env.example` and `docs/configuration.md` are generated from them. `.env` in the working directory
+//! is read before the environment is parsed, and never overrides it.
 
 mod auth;
+mod defaults;
 mod delivery;
 mod destination;
 mod ingest;
@@ -21,6 +22,7 @@ mod units;
 use clap::Args;
 
 pub use auth::AuthConfig;
+pub use defaults::defaults;
 pub use delivery::DeliveryConfig;
 pub use destination::DestinationConfig;
 pub use ingest::IngestConfig;
@@ -34,28 +36,28 @@ pub use store::StoreConfig;
 pub use telemetry::{LogFormat, TelemetryConfig};
 pub use units::{parse_duration, parse_wait};
 
-/// All that `hookgate serve` can be told.
+/// The settings of `hookgate serve`.
 #[derive(Args, Clone, Debug)]
 pub struct Config {
-    /// Where it listens and keeps its data.
+    /// The listener, and bounds of connections and requests.
     #[command(flatten)]
     pub server: ServerConfig,
-    /// Which store, and how it is reached.
+    /// The store.
     #[command(flatten)]
     pub store: StoreConfig,
-    /// The durable queue in front of the store.
+    /// The journal.
     #[command(flatten)]
     pub journal: JournalConfig,
-    /// What is taken in, and by how many workers it is stored.
+    /// Ingest.
     #[command(flatten)]
     pub ingest: IngestConfig,
-    /// How keys are verified.
+    /// Authentication.
     #[command(flatten)]
     pub auth: AuthConfig,
-    /// How much a tenant may send.
+    /// Rate limits.
     #[command(flatten)]
     pub limit: LimitConfig,
-    /// How webhooks are sent.
+    /// Delivery.
     #[command(flatten)]
     pub delivery: DeliveryConfig,
     /// Logs.

@@ -1,4 +1,4 @@
-//! Which store, and how it is reached.
+//! Settings of the store.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,32 +8,39 @@ use clap::Args;
 use super::secrets::{SecretsKeys, SecretsKeysParser};
 use super::{parse_duration, parse_wait};
 
-/// Which store, and how it is reached. Every command takes this section.
+/// Settings of the store. Every command takes this section.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Store")]
 pub struct StoreConfig {
-    /// Directory for the journal and, without DATABASE_URL, the SQLite file; created when missing
-    #[arg(long, env = "DATA_DIR", default_value = "./data")]
+    /// Directory of the journal and, without DATABASE_URL, of the SQLite database; created if missing
+    #[arg(long, env = "DATA_DIR", value_name = "DIRECTORY", default_value = "./data")]
     pub data_dir: PathBuf,
-    /// postgres://user:password@host/database; unset keeps everything in DATA_DIR/hookgate.db
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    /// PostgreSQL database, as postgres://user:password@host/database; unset: SQLite in
+    /// DATA_DIR/hookgate.db
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Connections to the store at most
-    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    /// Maximum database connections (2 to 1000)
+    #[arg(long, env = "DATABASE_CONNECTIONS", value_name = "CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
-    /// A connection that cannot be had by then counts as a store outage
+    /// Timeout for acquiring a database connection; then the store counts as unreachable
     #[arg(long, env = "DATABASE_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = parse_wait)]
     pub database_timeout: Duration,
-    /// A dedup_id of an organisation makes one event within this time
+    /// How long a dedup_id is remembered
     #[arg(long, env = "DEDUP_WINDOW", value_name = "DURATION", default_value = "7d", value_parser = parse_duration)]
     pub dedup_window: Duration,
-    /// Keys (32 bytes as base64) that encrypt endpoints' secrets: the first encrypts, all decrypt
+    /// Comma-separated keys that encrypt endpoint secrets, each 32 bytes in base64: the first encrypts,
+    /// all decrypt; unset: secrets are stored unencrypted
     #[arg(long, env = "SECRETS_KEY", hide_env_values = true, value_name = "KEYS", value_parser = SecretsKeysParser)]
     pub secrets_key: Option<SecretsKeys>,
 }
 
 impl StoreConfig {
-    /// The SQLite file: `hookgate.db` in the data directory.
+    /// The default settings, with this data directory.
+    pub fn in_directory(data_dir: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), ..super::defaults() }
+    }
+
+    /// The SQLite database: `hookgate.db` in the data directory.
     pub fn sqlite_path(&self) -> PathBuf {
         self.data_dir.join("hookgate.db")
     }
@@ -44,7 +51,7 @@ impl StoreConfig {
     }
 }
 
-/// The database URL carries a password, so it is left out; keys hide themselves.
+/// Leaves out the database URL, which contains a password; keys redact themselves.
 impl std::fmt::Debug for StoreConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoreConfig")

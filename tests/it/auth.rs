@@ -50,14 +50,8 @@ impl World {
 
     async fn with_ttl(auth_cache_ttl: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = StoreConfig {
-            data_dir: dir.path().to_owned(),
-            database_url: None,
-            database_connections: 4,
-            database_timeout: Duration::from_secs(10),
-            dedup_window: Duration::from_hours(1),
-            secrets_key: None,
-        };
+        let config =
+            StoreConfig { database_connections: 4, ..StoreConfig::in_directory(dir.path()) };
         let metrics = Metrics::new().unwrap();
         let path = config.sqlite_path();
         let store = Store::open_sqlite(&path, &config, Arc::clone(&metrics.store)).await.unwrap();

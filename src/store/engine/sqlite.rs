@@ -214,14 +214,8 @@ mod tests {
     #[tokio::test]
     async fn transaction_that_sqlite_rolled_back_does_not_break_the_next_one() {
         let directory = tempfile::tempdir().unwrap();
-        let config = StoreConfig {
-            data_dir: directory.path().to_owned(),
-            database_url: None,
-            database_connections: 2,
-            database_timeout: Duration::from_secs(5),
-            dedup_window: Duration::from_hours(1),
-            secrets_key: None,
-        };
+        let defaults = StoreConfig::in_directory(directory.path());
+        let config = StoreConfig { database_connections: 2, ..defaults };
         let metrics = StoreMetrics::register(&crate::telemetry::Registry::new()).unwrap();
         let keyring = Arc::new(Keyring::new(None).unwrap());
         let path = config.sqlite_path();

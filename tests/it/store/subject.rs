@@ -168,12 +168,6 @@ async fn open(database: &Database, directory: &TempDir, secrets_key: Option<Secr
 
 /// Settings of a store for tests.
 pub(crate) fn config(data_dir: PathBuf) -> StoreConfig {
-    StoreConfig {
-        data_dir,
-        database_url: None,
-        database_connections: 8,
-        database_timeout: Duration::from_secs(10),
-        dedup_window: DEDUP_WINDOW,
-        secrets_key: None,
-    }
+    let dedup_window = DEDUP_WINDOW;
+    StoreConfig { database_connections: 8, dedup_window, ..StoreConfig::in_directory(data_dir) }
 }
