@@ -1,4 +1,4 @@
-//! Networks, as settings list them.
+//! Lists of networks.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-/// A list of networks, at most 64 of them.
+/// A list of at most 64 networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Arc<[IpNet]>);
 
 impl Networks {
-    /// Networks at most: each is looked at for every address that is checked.
+    /// Maximum networks: every check of an address walks the list.
     const COUNT_MAX: usize = 64;
 
-    /// Whether any of them holds this address.
+    /// Whether the address is in one of the networks.
     pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
@@ -24,13 +24,13 @@ impl Networks {
 impl FromStr for Networks {
     type Err = String;
 
-    /// An empty text is a list without networks; an address alone is the network of that address.
+    /// An empty text is an empty list; an address stands for the network with only that address.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parse = |text: &str| {
             text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(
                 |_| {
                     format!(
-                        "{text:?} is no network; write networks such as 10.1.0.0/16 or fd00::/8"
+                        "{text:?} is not a network; write networks such as 10.1.0.0/16 or fd00::/8"
                     )
                 },
             )

@@ -1,24 +1,24 @@
-//! Origins of web pages, as `CORS_ORIGINS` lists them.
+//! Lists of web origins, for `CORS_ORIGINS`.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use url::Url;
 
-/// Origins such as `https://app.example.com`, at most 64 of them; or all, written `*`; or none.
+/// At most 64 origins such as `https://app.example.com`, or every origin, written `*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origins {
-    /// These. Without one, cross-origin requests are off.
+    /// Only these. An empty list turns cross-origin requests off.
     These(Arc<[String]>),
-    /// Every one.
+    /// Every origin.
     All,
 }
 
-/// Origins at most: each is compared with that of a request.
+/// Maximum origins: every cross-origin request is compared with the list.
 const COUNT_MAX: usize = 64;
 
 impl Origins {
-    /// Whether pages of this origin may call.
+    /// Whether pages of this origin may call the API.
     pub fn contain(&self, origin: &str) -> bool {
         match self {
             Self::These(origins) => origins.iter().any(|known| known == origin),
@@ -26,7 +26,7 @@ impl Origins {
         }
     }
 
-    /// Whether there is none.
+    /// Whether no origin may call the API.
     pub fn are_none(&self) -> bool {
         matches!(self, Self::These(origins) if origins.is_empty())
     }
@@ -48,12 +48,12 @@ impl FromStr for Origins {
     }
 }
 
-/// An origin in the spelling that browsers send.
+/// Parses an origin in the spelling that browsers send.
 fn origin(text: &str) -> Result<String, String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let origin = url.map(|url| url.origin().ascii_serialization());
     origin.filter(|origin| origin == text).ok_or_else(|| {
-        format!("{text:?} is no origin; write origins such as https://app.example.com, or *")
+        format!("{text:?} is not an origin; write origins such as https://app.example.com, or *")
     })
 }
 

@@ -1,4 +1,4 @@
-//! Keys that encrypt what the store holds of secrets.
+//! Keys that encrypt endpoint secrets in the store.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -9,21 +9,20 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
 
-/// The keys of `SECRETS_KEY`: the first encrypts, all decrypt. At least one, at most 16.
+/// The keys of `SECRETS_KEY`, 1 to 16 of them: the first encrypts, all decrypt.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretsKeys(Vec<[u8; 32]>);
 
-/// Keys at most: each is a step of rotating them that was not finished.
+/// Maximum keys: each beyond the first is a rotation that is not finished.
 const KEYS_MAX: usize = 16;
 
 impl SecretsKeys {
-    /// Takes keys with commas between them, each the base64 of 32 bytes.
+    /// Parses comma-separated keys, each 32 bytes in base64.
     ///
     /// # Errors
-    /// With the rule that is broken, which repeats nothing of the text.
+    /// With the rule that the text violates, and nothing of the text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let rule = "must be one or more keys, each the base64 of 32 bytes (`openssl rand -base64 32`), \
-                    with commas between them";
+        let rule = "must be one or more comma-separated keys, each 32 bytes in base64 (`openssl rand -base64 32`)";
         let decode = |key: &str| STANDARD.decode(key.trim()).ok()?.try_into().ok();
         let keys: Option<Vec<_>> = text.split(',').map(decode).collect();
         let keys = keys.ok_or_else(|| rule.to_owned())?;
@@ -33,7 +32,7 @@ impl SecretsKeys {
         Ok(Self(keys))
     }
 
-    /// The keys; there is a first one.
+    /// The keys, at least one.
     pub fn keys(&self) -> &[[u8; 32]] {
         &self.0
     }
@@ -45,7 +44,7 @@ impl fmt::Debug for SecretsKeys {
     }
 }
 
-/// Reads the keys and, unlike clap by itself, does not repeat them when they break a rule.
+/// Parses the keys. Unlike clap's own parsers it does not repeat an invalid value, which is a secret.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SecretsKeysParser;
 

@@ -1,24 +1,24 @@
-//! Logs.
+//! Settings of logs.
 
 use clap::{Args, ValueEnum};
 
-/// Logs, written to standard error.
+/// Settings of logs, which go to standard error.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]
 pub struct TelemetryConfig {
-    /// Which log lines are written: a level, or levels by module as in hookgate=debug,sqlx=warn
+    /// Log filter: a level, or levels per module, such as hookgate=debug,sqlx=warn
     #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
-    /// How they are written
+    /// Format of log lines: text or json
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people
+    /// Text for people
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }

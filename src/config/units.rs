@@ -1,18 +1,18 @@
-//! How settings are written: durations as `1500ms`, `30s`, `5m`, `2h`, `7d`.
+//! Units of settings: durations such as `1500ms`, `30s`, `5m`, `2h`, `7d`.
 
 use std::time::Duration;
 
 pub use crate::domain::parse_duration;
 
-/// The shortest of those that something waits for again and again.
+/// The shortest interval or timeout.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// Parses the duration of an interval, a timeout or a run: a millisecond at least, since one of
-/// nothing would be a loop without a pause, or no time to do anything.
+/// Parses an interval or a timeout of at least a millisecond. Zero would be a loop without a pause, or
+/// a timeout that always strikes.
 pub fn parse_wait(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if duration < SHORTEST_WAIT {
-        return Err("must be 1ms at least".to_owned());
+        return Err("must be at least 1ms".to_owned());
     }
     Ok(duration)
 }

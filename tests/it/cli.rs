@@ -320,7 +320,7 @@ async fn misspelt_command_is_told_from_one_that_failed() {
     place.run(&["org", "create", "--name", " "]).await.failed(1, "name must be");
     let limit = ["org", "create", "--name", "x", "--rate-limit-per-minute", "0"];
     place.run(&limit).await.failed(2, "must be a whole number from 1 to");
-    place.run(&["serve", "--auth-poll-interval", "0s"]).await.failed(2, "1ms at least");
+    place.run(&["serve", "--auth-poll-interval", "0s"]).await.failed(2, "at least 1ms");
     place.run(&["serve", "--auth-cache-ttl", "2000years"]).await.failed(2, "ten years");
     place.run(&["serve", "--log", "a=b=c"]).await.failed(1, "RUST_LOG");
 }

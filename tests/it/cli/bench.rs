@@ -100,7 +100,7 @@ async fn interrupted_run_leaves_nothing_behind() {
 #[tokio::test]
 async fn wrong_arguments_are_refused_before_anything_starts() {
     let place = Place::new();
-    place.bench(&["--duration", "0s"]).await.failed(2, "1ms at least");
+    place.bench(&["--duration", "0s"]).await.failed(2, "at least 1ms");
     place.bench(&["--url", "http://127.0.0.1:1"]).await.failed(2, "--api-key");
     place.bench(&["--json", "nowhere/results.json"]).await.failed(1, "no such directory");
     place.bench(&["--server", "nowhere/hookgate"]).await.failed(1, "no such program");
