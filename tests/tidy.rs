@@ -5,13 +5,14 @@
 
 #[path = "tidy/docs.rs"]
 mod docs;
+#[path = "tidy/generated.rs"]
+mod generated;
+#[path = "tidy/settings.rs"]
+mod settings;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-use clap::CommandFactory;
-use hookgate::cli::Cli;
 
 /// A module, and the modules of the crate it may import. Arrows point down this list only.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -110,68 +111,6 @@ fn both_backends_have_the_same_files() {
         files_below(&folder).iter().map(|f| f.strip_prefix(&folder).unwrap().to_owned()).collect()
     };
     assert_eq!(names("sqlite"), names("postgres"));
-}
-
-#[test]
-fn every_setting_is_in_the_example_environment_and_no_other() {
-    let command = Cli::command();
-    let serve = command.find_subcommand("serve").unwrap();
-    let settings: BTreeSet<String> = serve
-        .get_arguments()
-        .filter_map(|argument| Some(argument.get_env()?.to_str().unwrap().to_owned()))
-        .collect();
-    let example = fs::read_to_string(root().join(".env.example")).unwrap();
-    let documented: BTreeSet<String> = example
-        .lines()
-        .filter_map(|line| line.trim_start_matches("# ").split_once('='))
-        .filter(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
-        .map(|(name, _)| name.to_owned())
-        .collect();
-    assert_eq!(settings, documented);
-}
-
-#[test]
-fn example_environment_shows_every_default_and_what_help_says() {
-    let command = Cli::command();
-    let serve = command.find_subcommand("serve").unwrap();
-    let example = fs::read_to_string(root().join(".env.example")).unwrap();
-    for argument in serve.get_arguments() {
-        let Some(name) = argument.get_env().and_then(std::ffi::OsStr::to_str) else { continue };
-        // Those have examples, for want of a default.
-        let default = argument.get_default_values().first().map(|value| value.to_str().unwrap());
-        assert_eq!(
-            default.is_none(),
-            matches!(
-                name,
-                "DATABASE_URL"
-                    | "SECRETS_KEY"
-                    | "TLS_CERT"
-                    | "TLS_KEY"
-                    | "WEBHOOK_CA_FILE"
-                    | "WORKERS"
-            ),
-            "{name}"
-        );
-        if let Some(default) = default {
-            let help = argument.get_help().unwrap().to_string();
-            let shown = example.lines().zip(example.lines().skip(1)).any(|(above, line)| {
-                above.starts_with(&format!("# {help}")) && line == format!("# {name}={default}")
-            });
-            assert!(shown, "{name}: want \"# {help}\" and \"# {name}={default}\"");
-        }
-    }
-}
-
-#[test]
-fn every_setting_has_a_flag_a_variable_and_a_help_line() {
-    let command = Cli::command();
-    let serve = command.find_subcommand("serve").unwrap();
-    for argument in serve.get_arguments().filter(|a| a.get_id() != "help") {
-        let id = argument.get_id();
-        assert!(argument.get_long().is_some(), "{id} has no flag");
-        assert!(argument.get_env().is_some(), "{id} has no variable");
-        assert!(argument.get_help().is_some(), "{id} has no help");
-    }
 }
 
 fn root() -> &'static Path {
