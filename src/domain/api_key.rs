@@ -17,16 +17,11 @@ pub enum Role {
 /// A stored API key.
 ///
 /// ```text
-///              rotate, with a grace period          the grace period ends
-///  ┌────────┐ ────────────────────────────▶ ┌──────────┐ ──────▶ ┌─────────┐
-///  │ active │                               │ in grace │         │ expired │
-///  └────────┘ ─────────┐          ┌──────── └──────────┘         └─────────┘
-///    │      revoke, or │          │ revoke                            ▲
-///    │      rotate     ▼          ▼                                   │
-///    │      without  ┌─────────────┐                                  │
-///    │      grace    │   revoked   │                                  │
-///    │               └─────────────┘                                  │
-///    └──────────────── `expires_at` is reached ───────────────────────┘
+///  active ── rotate with a grace period ──▶ in grace ── the grace period ends ──▶ expired
+///    │                                         │
+///    ├── `expires_at` is reached, or ──────────┼────────────────────────────────▶ expired
+///    │   rotate without a grace period         │
+///    └── revoke ───────────────────────────────┴────────────────────────────────▶ revoked
 /// ```
 /// A key works while it is active or in its grace period. No state is stored: it follows from `expires_at`,
 /// `revoked_at` and `replaced_by` (see [`Self::is_active`]). A rotated key keeps working until its grace

@@ -12,17 +12,16 @@ use super::{
 /// A receiver of webhooks.
 ///
 /// ```text
-///              the owner disables it, it answers 410 Gone, or every attempt
-///              has failed for longer than DISABLE_AFTER
-///  ┌─────────┐ ───────────────────────────────────────────────────────▶ ┌──────────┐
-///  │ enabled │                                                          │ disabled │
-///  └─────────┘ ◀─────────────────────────────────────────────────────── └──────────┘
-///       │                the owner enables it: parked                        │
-///       │                deliveries are due again                            │
-///       └──────────────▶ deleted: pending deliveries are cancelled ◀─────────┘
+///            the owner or an operator disables it, it answers 410 Gone,
+///            or every attempt has failed for longer than DISABLE_AFTER
+///  enabled ──────────────────────────────────────────────────────────────▶ disabled
+///     │  ◀──────────────────────────────────────────────────────────────── │
+///     │      it is enabled again: parked deliveries are due                │
+///     └─────────▶ deleted: pending deliveries are cancelled ◀──────────────┘
 /// ```
 /// A disabled endpoint parks its pending deliveries, and new events create no deliveries to it. Suspending an
-/// organisation has the same effect on all its endpoints, but changes none of them.
+/// organisation disables its endpoints until the suspension ends; events accepted before still create parked
+/// deliveries to them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint {
     /// Its id.
