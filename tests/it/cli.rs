@@ -137,7 +137,7 @@ async fn every_command_answers_one_json_value() {
     let rotate = ["key", "rotate", text(&key, "id"), "--grace", "3650d"];
     place.run(&rotate).await.failed(1, "grace_seconds must be at most 604800 seconds");
     let again = ["key", "rotate", text(&key, "id")];
-    place.run(&again).await.failed(1, &format!("rotate its successor {id}"));
+    place.run(&again).await.failed(1, &format!("rotate {id} instead"));
     let revoked = place.json(&["key", "revoke", id]).await;
     assert_eq!(revoked, json!({ "id": id, "revoked": true }));
     assert_eq!(place.json(&["key", "list"]).await.as_array().unwrap().len(), 3);
