@@ -1,10 +1,11 @@
-//! Documents that are generated from the code: `.env.example`, and the ends of `docs/configuration.md` and
-//! `docs/metrics.md`. With `UPDATE_DOCS=1` the tests write them; without it they compare.
+//! Documents that are generated from the code: `.env.example`, and the ends of `docs/configuration.md`,
+//! `docs/errors.md` and `docs/metrics.md`. With `UPDATE_DOCS=1` the tests write them; without it they compare.
 
 use std::fmt::Write;
 use std::fs;
 
 use hookgate::app::Metrics;
+use hookgate::http::{PROBLEMS, Problem};
 use hookgate::telemetry::{Family, Kind};
 
 use super::root;
@@ -104,6 +105,16 @@ fn metric_row(family: &Family) -> String {
         format!("`{label}`: {values}")
     });
     format!("| `{}` | {} | {labels} | {} |", family.name, family.kind, family.help)
+}
+
+#[test]
+fn errors_document_lists_every_problem() {
+    let mut text = written_head("docs/errors.md");
+    text.push_str("\n| status | `code` | what to do |\n|---|---|---|\n");
+    for Problem { status, code, remedy, .. } in PROBLEMS {
+        writeln!(text, "| {status} | `{code}` | {remedy} |").unwrap();
+    }
+    hold("docs/errors.md", &text);
 }
 
 #[test]
