@@ -17,6 +17,6 @@ USER hookgate
 ENV HOST=0.0.0.0 DATA_DIR=/data
 VOLUME /data
 EXPOSE 3000
-# SIGTERM drains; give it longer than SHUTDOWN_TIMEOUT before killing.
+# After SIGTERM the server drains its journal and finishes deliveries. Wait longer than SHUTDOWN_TIMEOUT before SIGKILL.
 ENTRYPOINT ["hookgate"]
 CMD ["serve"]
