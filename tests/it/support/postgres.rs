@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-const INSTALL: &str = "the tests need PostgreSQL 15 or later: `apt-get install postgresql` on \
-                       Debian and Ubuntu, `brew install postgresql` on macOS";
+const INSTALL: &str = "the tests need PostgreSQL 15 or later: scripts/test installs or fetches it";
 
 /// What the server is told: a tenth of its usual memory, and room for every test's pool.
 const SETTINGS: &str = "-c shared_buffers=32MB -c max_connections=400 -c fsync=on \
@@ -122,7 +121,8 @@ impl PrivatePostgres {
         let file = fs::File::create(&said).unwrap();
         command.current_dir(&self.directory).stdin(Stdio::null());
         command.stdout(file.try_clone().unwrap()).stderr(file);
-        let status = arguments(&mut command).status().unwrap();
+        let status = arguments(&mut command).status();
+        let status = status.unwrap_or_else(|error| panic!("{program}: {error}; {INSTALL}"));
         assert!(status.success(), "{program}: {}", fs::read_to_string(&said).unwrap_or_default());
     }
 }
@@ -145,31 +145,37 @@ fn as_owner(command: &mut Command, owner: Option<(u32, u32)>) {
     }
 }
 
-/// Whom the cluster must belong to when the tests run as root, which PostgreSQL refuses to run as.
+/// The account that owns the cluster when the tests run as root, which PostgreSQL refuses to run as:
+/// `postgres`, or `nobody` where no package has created that.
 fn cluster_owner() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
     let accounts = fs::read_to_string("/etc/passwd").unwrap();
-    let account = accounts.lines().find(|line| line.starts_with("postgres:")).expect(INSTALL);
+    let named = |name: &str| accounts.lines().find(|line| line.starts_with(name));
+    let account = named("postgres:").or_else(|| named("nobody:")).unwrap();
     let mut fields = account.split(':').skip(2).map(|field| field.parse::<u32>().unwrap());
     Some((fields.next().unwrap(), fields.next().unwrap()))
 }
 
-/// The directory of PostgreSQL's programs: the one in `PATH`, or else the newest of Debian's.
+/// The directory of PostgreSQL's programs: the one in `PATH`, else the newest of Debian's packages,
+/// else the one that `scripts/test` has fetched.
 fn find_programs() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).map(|directory| directory.join("initdb"));
-    if let Some(initdb) = in_path.map(fs::canonicalize).find_map(Result::ok) {
-        return initdb.parent().expect(INSTALL).to_owned();
-    }
-    let installed = fs::read_dir("/usr/lib/postgresql").expect(INSTALL);
-    let newest = installed
-        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok())
-        .max();
-    let programs = format!("/usr/lib/postgresql/{}/bin", newest.expect(INSTALL));
-    assert!(Path::new(&programs).join("initdb").exists(), "{INSTALL}");
-    programs.into()
+    let in_path = std::env::split_paths(&path);
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin");
+    let mut candidates = in_path.chain(of_debian()).chain([fetched]);
+    // Links lead to a directory that has the other programs, too.
+    let initdb = candidates.find_map(|directory| fs::canonicalize(directory.join("initdb")).ok());
+    initdb.expect(INSTALL).parent().unwrap().to_owned()
+}
+
+/// The programs of the newest PostgreSQL that Debian's packages have installed.
+fn of_debian() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let versions =
+        versions.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    Some(format!("/usr/lib/postgresql/{}/bin", versions.max()?).into())
 }
 
 fn free_port() -> u16 {
