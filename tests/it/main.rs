@@ -19,5 +19,6 @@ mod spine;
 mod standard_webhooks;
 mod store;
 mod support;
+mod system_packages;
 mod tenancy;
 mod torture;
