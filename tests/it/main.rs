@@ -10,6 +10,7 @@
 mod auth;
 mod cli;
 mod delivery;
+mod examples;
 mod fuzz;
 mod http;
 mod https;
