@@ -1,24 +1,36 @@
-# What one does with this repository. `make` lists it.
+# Common tasks. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test torture lint deny bench load-test clean
+.PHONY: help start dev migrate-up migrate-down test torture fmt lint deny bench load-test ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-run: ## Start the server on SQLite, data in ./data
+start: ## Start the server (release build); it uses SQLite in ./data unless DATABASE_URL is set
 	cargo run --release -- serve
 
-test: ## Run every test (PostgreSQL's programs must be installed)
-	cargo test
+dev: ## Start the server (development build) and restart it when a source file changes
+	scripts/dev
 
-torture: ## Kill, stop, starve and damage servers at length: TORTURE_ROUNDS, 300 unless set
-	TORTURE_ROUNDS=$${TORTURE_ROUNDS:-300} cargo test --test it torture:: -- --nocapture --test-threads 2
+migrate-up: ## Apply the missing migrations
+	cargo run --release -- migrate up
 
-lint: ## Formatting and clippy, warnings denied
+migrate-down: ## Revert the newest migration; data that only it can hold is lost
+	cargo run --release -- migrate down
+
+test: ## Run every test, after installing or fetching what is missing
+	scripts/test
+
+torture: ## Kill, stop, starve and damage servers for a long time (TORTURE_ROUNDS=300)
+	TORTURE_ROUNDS=$${TORTURE_ROUNDS:-300} scripts/test --test it torture:: -- --nocapture --test-threads 2
+
+fmt: ## Format the code
+	cargo fmt
+
+lint: ## Check formatting, and run clippy with warnings denied
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
 
-deny: ## Check dependencies by deny.toml (cargo install cargo-deny); advisories need the network
+deny: ## Check dependencies against deny.toml (cargo install cargo-deny; uses the network)
 	cargo deny check bans licenses sources
 	cargo deny check advisories
 
@@ -27,7 +39,10 @@ bench: ## Run the micro-benchmarks (`cargo build --release`, then target/release
 
 load-test: ## Run load_test.js with k6 against a release build, on SQLite and on PostgreSQL
 	cargo build --release
-	bash tests/load/run target/release/hookgate
+	tests/load/run "$${CARGO_TARGET_DIR:-target}/release/hookgate"
 
-clean: ## Remove what was built
+ci: ## Run everything that a change must pass
+	.ci/run
+
+clean: ## Remove build output and fetched programs
 	cargo clean
