@@ -27,8 +27,7 @@ fmt: ## Format the code
 	cargo fmt
 
 lint: ## Check formatting, and run clippy with warnings denied
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	scripts/lint
 
 deny: ## Check dependencies against deny.toml (cargo install cargo-deny; uses the network)
 	cargo deny check bans licenses sources
