@@ -1,6 +1,6 @@
 # Common tasks. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help start dev migrate-up migrate-down test torture fmt lint deny bench load-test ci clean
+.PHONY: help start dev migrate-up migrate-down test torture fmt lint deny bench load-test docs ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -39,6 +39,9 @@ bench: ## Run the micro-benchmarks (`cargo build --release`, then target/release
 load-test: ## Run load_test.js with k6 against a release build, on SQLite and on PostgreSQL
 	cargo build --release
 	tests/load/run "$${CARGO_TARGET_DIR:-target}/release/hookgate"
+
+docs: ## Write the generated documents: .env.example, docs/configuration.md, docs/metrics.md
+	UPDATE_DOCS=1 cargo test --test tidy
 
 ci: ## Run everything that a change must pass
 	.ci/run
