@@ -1,4 +1,4 @@
-//! What the system knows of this process.
+//! Facts about this process that the system knows.
 
 /// The process's resident memory in bytes; `None` where the system has no `/proc`.
 pub fn process_memory_bytes() -> Option<u64> {
