@@ -40,7 +40,7 @@ load-test: ## Run load_test.js with k6 against a release build, on SQLite and on
 	cargo build --release
 	tests/load/run "$${CARGO_TARGET_DIR:-target}/release/hookgate"
 
-docs: ## Write the generated documents: .env.example, docs/configuration.md, docs/metrics.md
+docs: ## Write the generated documents: .env.example, docs/configuration.md, docs/errors.md, docs/metrics.md
 	UPDATE_DOCS=1 cargo test --test tidy
 
 ci: ## Run everything that a change must pass
