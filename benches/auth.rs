@@ -212,10 +212,8 @@ async fn main() {
     bench.latencies().await;
     bench.hit_ratio().await;
     if let Ok(url) = std::env::var("BENCH_DATABASE_URL") {
-        let connect = || async {
-            let store = Store::connect_postgres(&url, &config, metrics().store).await.unwrap();
-            store
-        };
+        let connect =
+            async || Store::connect_postgres(&url, &config, metrics().store).await.unwrap();
         let bench = Bench::fill(connect().await, REVOCATIONS).await;
         bench.revocations(connect().await).await;
     }

@@ -101,7 +101,6 @@ mod throttle;
 mod webhook;
 
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -279,14 +278,15 @@ impl DeliveryService {
     /// of attempts. For tests, which set the clock.
     pub async fn run_once(&mut self) -> Result<usize, StoreError> {
         let Self { dispatcher, recorder } = self;
-        let mut pass = pin!(dispatcher.run_once());
+        // Boxed: the futures of the store's statements are large.
+        let mut pass = Box::pin(dispatcher.run_once());
         let attempted = loop {
             tokio::select! {
                 attempted = &mut pass => break attempted,
                 _ = recorder.run_once() => {}
             }
         };
-        recorder.flush().await;
+        Box::pin(recorder.flush()).await;
         attempted
     }
 }
