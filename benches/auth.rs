@@ -55,11 +55,11 @@ impl Bench {
         let mut bench = Self { store, clock: Clock::system(), keys: Vec::new() };
         let now = bench.clock.now();
         let org = Org::new(OrgId::mint(now), "bench", now);
-        bench.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
+        bench.store.system().insert_org(&org, &Actor::CLI).await.unwrap();
         for _ in 0..keys {
             let issued = issue_key(Role::Tenant(org.id), "bench".to_owned(), now).await.unwrap();
             let record = &issued.record;
-            bench.store.insert_key_across_orgs(record, &Actor::CLI).await.unwrap().unwrap();
+            bench.store.system().insert_key(record, &Actor::CLI).await.unwrap().unwrap();
             bench.keys.push(issued.key);
         }
         bench
@@ -122,7 +122,7 @@ impl Bench {
         lifecycle.spawn("change hints", async move {
             tokio::select! {
                 () = stop.requested() => {}
-                heard = elsewhere.hint_changes_across_orgs(&wakes) => heard.unwrap(),
+                heard = elsewhere.system().hint_changes(&wakes) => heard.unwrap(),
             }
         });
         listening.sleep(UNNOTICED_AFTER).await;
@@ -133,7 +133,7 @@ impl Bench {
             ask(&authenticator, key).await.unwrap();
             let now = self.clock.now();
             let by = &Actor::CLI;
-            assert!(self.store.expire_key_across_orgs(key.id(), now, by, now).await.unwrap());
+            assert!(self.store.system().expire_key(key.id(), now, by, now).await.unwrap());
             let answered = Stopwatch::start();
             timeout(UNNOTICED_AFTER / 2, refusal(&authenticator, key)).await.unwrap();
             times.push(answered.elapsed());

@@ -68,7 +68,7 @@ impl Bench {
             })
         };
         let events: Vec<_> = (0..count).map(event).collect();
-        self.store.persist_events_across_orgs(&events, None, now).await.unwrap();
+        self.store.system().persist_events(&events, None, now).await.unwrap();
     }
 
     /// Multiplies the only delivery of an endpoint, all due before it, over some minutes.
@@ -114,7 +114,7 @@ impl Bench {
             loop {
                 let request = ClaimRequest { lease, deliveries_max: ROOM, caps: &caps, from, now };
                 let watch = Stopwatch::start();
-                let brought = self.store.claim_deliveries_across_orgs(request).await.unwrap();
+                let brought = self.store.system().claim_deliveries(request).await.unwrap();
                 times.push(watch.elapsed());
                 claimed += brought.leased.len();
                 from = brought.next;
@@ -133,10 +133,10 @@ impl Bench {
     async fn run(&self, waiting: usize) {
         self.store.migrate_up().await.unwrap();
         let now = self.clock.now();
-        self.store.maintain_across_orgs(now).await.unwrap();
+        self.store.system().maintain(now).await.unwrap();
         let org = OrgId::mint(now);
         let row = Org::new(org, "bench", now);
-        self.store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
+        self.store.system().insert_org(&row, &Actor::CLI).await.unwrap();
         let dead = self.endpoint(org, "dead").await;
         for _ in 0..ENDPOINTS {
             self.endpoint(org, "live").await;

@@ -86,7 +86,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
     let now = clock.now();
     let org = OrgId::mint(now);
     let row = Org::new(org, "bench", now);
-    store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
+    store.system().insert_org(&row, &Actor::CLI).await.unwrap();
     for number in 0..ENDPOINTS {
         let url = format!("http://{address}/{hangs}/{number}").parse().unwrap();
         let endpoint = Endpoint::new(org, url, SigningSecret::generate().unwrap(), now);
@@ -130,7 +130,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
         let lease =
             Lease { token: LeaseToken::mint(instance), until: now.plus(lease_span(config)) };
         let room = LeaseBudget { lease, deliveries_max: permits.len(), except: &except };
-        let persisted = store.persist_events_across_orgs(&[event], Some(room), now).await.unwrap();
+        let persisted = store.system().persist_events(&[event], Some(room), now).await.unwrap();
         if persisted.planned > persisted.leased.len() {
             wake.wake();
         }

@@ -59,7 +59,7 @@ async fn tenants(store: &Store, clock: &Clock) -> Vec<OrgId> {
         let id = OrgId::mint(created_at);
         let name = "bench".to_owned();
         let org = Org::new(id, name, created_at);
-        store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
+        store.system().insert_org(&org, &Actor::CLI).await.unwrap();
         let url = "https://example.com/hooks".parse().unwrap();
         let secret = SigningSecret::generate().unwrap();
         let endpoint = Endpoint::new(id, url, secret, created_at);
@@ -105,7 +105,7 @@ fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, store: &Sto
     let clock = Clock::system();
     let orgs = runtime.block_on(async {
         store.migrate_up().await.unwrap();
-        store.maintain_across_orgs(clock.now()).await.unwrap();
+        store.system().maintain(clock.now()).await.unwrap();
         tenants(store, &clock).await
     });
     let mut group = criterion.benchmark_group(name);
@@ -116,7 +116,7 @@ fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, store: &Sto
             || batch(&orgs, &clock),
             async |events| {
                 let room = Some(room(&clock));
-                store.persist_events_across_orgs(&events, room, clock.now()).await.unwrap()
+                store.system().persist_events(&events, room, clock.now()).await.unwrap()
             },
             BatchSize::PerIteration,
         );
@@ -124,14 +124,14 @@ fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, store: &Sto
     group.bench_function("record_500", |bencher| {
         let planned = || {
             let events = batch(&orgs, &clock);
-            let call = store.persist_events_across_orgs(&events, Some(room(&clock)), clock.now());
+            let call = store.system().persist_events(&events, Some(room(&clock)), clock.now());
             let persisted =
                 tokio::task::block_in_place(|| runtime.handle().block_on(call)).unwrap();
             persisted.leased.iter().map(|leased| delivered(leased, &clock)).collect::<Vec<_>>()
         };
         bencher.to_async(runtime).iter_batched(
             planned,
-            async |outcomes| store.record_outcomes_across_orgs(&outcomes).await.unwrap(),
+            async |outcomes| store.system().record_outcomes(&outcomes).await.unwrap(),
             BatchSize::PerIteration,
         );
     });

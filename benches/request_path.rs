@@ -63,9 +63,9 @@ fn cached_auth(criterion: &mut Criterion) {
         let now = Clock::system().now();
         let name = "bench".to_owned();
         let org = Org::new(OrgId::mint(now), name, now);
-        store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
+        store.system().insert_org(&org, &Actor::CLI).await.unwrap();
         let issued = issue_key(Role::Tenant(org.id), "bench".to_owned(), now).await.unwrap();
-        store.insert_key_across_orgs(&issued.record, &Actor::CLI).await.unwrap().unwrap();
+        store.system().insert_key(&issued.record, &Actor::CLI).await.unwrap().unwrap();
         let authenticator = Authenticator::new(&config.auth, store, Clock::system(), metrics.auth);
         (authenticator, issued.key)
     });

@@ -173,7 +173,7 @@ impl Admin {
         let change = OrgChange { name: Some(name), limits };
         check(&change)?;
         change.apply(&mut org);
-        self.store.insert_org_across_orgs(&org, &Actor::CLI).await?;
+        self.store.system().insert_org(&org, &Actor::CLI).await?;
         Ok(org)
     }
 
@@ -210,14 +210,14 @@ impl Admin {
         page: PageRequest,
     ) -> Result<Page<AuditEntry>, AdminError> {
         Ok(match org {
-            Some(org) => self.store.org_log_across_orgs(org, page).await?,
-            None => self.store.audit_log_across_orgs(page).await?,
+            Some(org) => self.store.system().org_log(org, page).await?,
+            None => self.store.system().audit_log(page).await?,
         })
     }
 
     /// A page of organisations, newest first.
     pub async fn orgs(&self, page: PageRequest) -> Result<Page<Org>, AdminError> {
-        Ok(self.store.orgs_across_orgs(page).await?)
+        Ok(self.store.system().orgs(page).await?)
     }
 
     /// Creates a key, with all scopes of its role unless some are named, and for ever unless it has a
@@ -245,14 +245,14 @@ impl Admin {
         let mut issued = issue_key(role, name, now).await?;
         issued.record.scopes = scopes;
         issued.record.expires_at = expires_in.map(|span| now.plus(span));
-        let added = self.store.insert_key_across_orgs(&issued.record, &Actor::CLI).await?;
+        let added = self.store.system().insert_key(&issued.record, &Actor::CLI).await?;
         added.map_err(|refusal| no_more("keys", refusal))?;
         Ok(issued)
     }
 
     /// One key.
     pub async fn key(&self, id: ApiKeyId) -> Result<ApiKey, AdminError> {
-        self.store.key_across_orgs(id).await?.ok_or_else(|| no_key(id))
+        self.store.system().key(id).await?.ok_or_else(|| no_key(id))
     }
 
     /// A page of keys, newest first: of one organisation, or all.
@@ -266,7 +266,7 @@ impl Admin {
                 self.require_org(org).await?;
                 Ok(self.store.keys(org, page).await?)
             }
-            None => Ok(self.store.keys_across_orgs(page).await?),
+            None => Ok(self.store.system().keys(page).await?),
         }
     }
 
@@ -275,14 +275,14 @@ impl Admin {
     pub async fn rotate_key(&self, id: ApiKeyId, grace: Duration) -> Result<IssuedKey, AdminError> {
         ApiKey::check_grace(grace)?;
         let now = self.clock.now();
-        let old = self.store.key_across_orgs(id).await?.ok_or_else(|| no_key(id))?;
+        let old = self.store.system().key(id).await?.ok_or_else(|| no_key(id))?;
         old.check_rotation(now).map_err(|refusal| not_rotated(id, refusal))?;
         let mut issued = issue_key(old.role, old.name, now).await?;
         issued.record.scopes = old.scopes;
         issued.record.expires_at = old.expires_at;
         // The hash took its time: the grace begins, and the old key must be good, now.
         let (new, now) = (&issued.record, self.clock.now());
-        let rotated = self.store.rotate_key_across_orgs(id, grace, new, &Actor::CLI, now).await?;
+        let rotated = self.store.system().rotate_key(id, grace, new, &Actor::CLI, now).await?;
         rotated.map_err(|refusal| not_rotated(id, refusal))?;
         Ok(issued)
     }
@@ -290,7 +290,7 @@ impl Admin {
     /// Makes a key expire now.
     pub async fn revoke_key(&self, id: ApiKeyId) -> Result<(), AdminError> {
         let now = self.clock.now();
-        let found = self.store.expire_key_across_orgs(id, now, &Actor::CLI, now).await?;
+        let found = self.store.system().expire_key(id, now, &Actor::CLI, now).await?;
         if found { Ok(()) } else { Err(no_key(id)) }
     }
 
@@ -364,7 +364,7 @@ impl Admin {
     pub async fn reencrypt(&self) -> Result<Resealed, AdminError> {
         let mut all = Resealed::default();
         loop {
-            let step = self.store.reseal_secrets_across_orgs(all.next).await?;
+            let step = self.store.system().reseal_secrets(all.next).await?;
             all.endpoints += step.endpoints;
             all.encrypted += step.encrypted;
             all.unreadable.extend(step.unreadable);

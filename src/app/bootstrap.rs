@@ -34,8 +34,8 @@ impl Bootstrap {
         events_per_minute: u32,
     ) -> Result<Option<Self>, AdminError> {
         let one = PageRequest { limit: 1, after: None };
-        let empty = store.orgs_across_orgs(one).await?.data.is_empty()
-            && store.keys_across_orgs(one).await?.data.is_empty();
+        let empty = store.system().orgs(one).await?.data.is_empty()
+            && store.system().keys(one).await?.data.is_empty();
         if !empty {
             return Ok(None);
         }
@@ -43,7 +43,7 @@ impl Bootstrap {
         // Hashing is slow, so it comes first: a crash between the inserts is then unlikely.
         let tenant = issue_key(Role::Tenant(org.id), "first key".to_owned(), now).await?;
         let operator = issue_key(Role::Operator, "first operator key".to_owned(), now).await?;
-        match store.insert_org_across_orgs(&org, &Actor::SERVER).await {
+        match store.system().insert_org(&org, &Actor::SERVER).await {
             Ok(()) => {}
             // The id exists: another server was faster.
             Err(StoreError::Refused(_)) => return Ok(None),
@@ -51,7 +51,7 @@ impl Bootstrap {
         }
         for key in [&tenant.record, &operator.record] {
             // A new organisation has no quota.
-            let _ = store.insert_key_across_orgs(key, &Actor::SERVER).await?;
+            let _ = store.system().insert_key(key, &Actor::SERVER).await?;
         }
         let (tenant_key, operator_key) = (tenant.key, operator.key);
         Ok(Some(Self { org, tenant_key, operator_key, base_url, events_per_minute }))

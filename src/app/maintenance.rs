@@ -13,7 +13,7 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Maintains the store until the soft stop. The start has done the first round.
 pub(super) async fn run(store: Store, clock: Clock, shutdown: Shutdown) {
     while every(INTERVAL, &shutdown).await {
-        if let Err(error) = store.maintain_across_orgs(clock.now()).await {
+        if let Err(error) = store.system().maintain(clock.now()).await {
             tracing::warn!(%error, "store maintenance failed; retrying in an hour");
         }
     }

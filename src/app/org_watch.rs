@@ -53,7 +53,7 @@ async fn listen(store: Store, wakes: [Wake; 2], shutdown: Shutdown) {
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
-            ended = store.hint_changes_across_orgs(&wakes) => match ended {
+            ended = store.system().hint_changes(&wakes) => match ended {
                 Ok(()) => tracing::debug!("LISTEN connection lost"),
                 Err(error) => tracing::debug!(%error, "cannot listen for changes"),
             }
@@ -84,7 +84,7 @@ async fn delete(store: Store, clock: Clock, shutdown: Shutdown) {
 
 /// Deletes a bounded number of rows. `false` when there was nothing to delete.
 async fn step(store: &Store, clock: &Clock) -> Result<bool, StoreError> {
-    let Some(org) = store.delete_step_across_orgs(clock.now()).await? else { return Ok(false) };
+    let Some(org) = store.system().delete_step(clock.now()).await? else { return Ok(false) };
     if let Some(deletion) = org.deletion.filter(|deletion| deletion.done_at.is_some()) {
         tracing::info!(org = %org.id, rows = deletion.rows, "organisation deleted");
     }

@@ -61,14 +61,14 @@ pub(super) async fn bring_up_to_date(store: &Store, clock: &Clock) -> Result<(),
         tracing::info!(applied, "database schema migrated");
     }
     require_keys(store).await?;
-    store.maintain_across_orgs(clock.now()).await?;
+    store.system().maintain(clock.now()).await?;
     Ok(())
 }
 
 /// Fails when keys are missing: a server would fail deliveries one by one instead, and the command
 /// line would write secrets that the server cannot read.
 pub(super) async fn require_keys(store: &Store) -> Result<(), MissingKeysError> {
-    let missing = store.missing_keys_across_orgs().await?;
+    let missing = store.system().missing_keys().await?;
     if missing.is_empty() {
         return Ok(());
     }

@@ -81,7 +81,7 @@ impl Wiring<'_> {
     }
 
     async fn release_leases(&self, instance: InstanceId) -> Result<(), StoreError> {
-        let released = self.store.release_leases_across_orgs(instance, self.clock.now()).await?;
+        let released = self.store.system().release_leases(instance, self.clock.now()).await?;
         if released > 0 {
             tracing::info!(released, "recovered leased deliveries from the previous run");
         }
@@ -98,7 +98,7 @@ impl Wiring<'_> {
 
     async fn suspended_orgs(&self) -> Result<SuspendedOrgs, StoreError> {
         let suspended = SuspendedOrgs::default();
-        suspended.set(self.store.paused_across_orgs().await?);
+        suspended.set(self.store.system().suspended_orgs().await?);
         Ok(suspended)
     }
 

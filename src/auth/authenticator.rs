@@ -284,7 +284,7 @@ impl Inner {
         digest: KeyDigest,
     ) -> Result<Result<VerifiedKey, Rejection>, AuthError> {
         let read = Stopwatch::start();
-        let Some(record) = self.store.key_across_orgs(key.id()).await? else {
+        let Some(record) = self.store.system().key(key.id()).await? else {
             return Ok(Err(Rejection::Unknown));
         };
         if !record.is_active(self.clock.now()) {

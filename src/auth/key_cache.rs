@@ -151,7 +151,7 @@ impl KeyCache {
     /// was read after it counts, above all while the store cannot be read again.
     pub(super) async fn invalidate_changed(&self, store: &Store) -> Result<(), StoreError> {
         let mut poll = self.poll.lock().await;
-        let found = store.keys_changed_across_orgs(poll.mark).await?;
+        let found = store.system().keys_changed(poll.mark).await?;
         let changes: HashSet<KeyChange> = found.changes.into_iter().collect();
         if poll.mark.is_none_or(|mark| found.mark < mark) {
             self.invalidate_all();

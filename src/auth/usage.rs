@@ -92,7 +92,7 @@ impl UsageTracker {
         let minute = Timestamp::from_micros(micros - micros.rem_euclid(MINUTE_MICROS));
         for (chunk, keys) in used.chunks(ROWS_MAX).enumerate() {
             let ids: Vec<ApiKeyId> = keys.iter().map(|(id, _)| *id).collect();
-            if let Err(error) = store.touch_keys_across_orgs(&ids, minute).await {
+            if let Err(error) = store.system().touch_keys(&ids, minute).await {
                 let unflushed = used.iter().skip(chunk * ROWS_MAX);
                 unflushed.for_each(|(_, flag)| flag.store(true, Ordering::Relaxed));
                 return Err(error);
@@ -110,7 +110,7 @@ impl UsageTracker {
                 .iter()
                 .map(|(org, usage)| (*org, usage.added.swap(0, Ordering::Relaxed)))
                 .collect();
-            match store.add_month_events_across_orgs(month, &added).await {
+            match store.system().add_month_events(month, &added).await {
                 Ok(stored) => {
                     let stored: HashMap<OrgId, u64> = stored.into_iter().collect();
                     for (org, usage) in orgs {

@@ -100,7 +100,7 @@ impl Claimer {
         let store = self.store.clone();
         async move {
             let request = ClaimRequest { lease, deliveries_max, caps: &caps, from, now };
-            store.claim_deliveries_across_orgs(request).await
+            store.system().claim_deliveries(request).await
         }
     }
 

@@ -159,7 +159,7 @@ impl Recorder {
         // Only a hard stop interrupts the waits.
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
         loop {
-            match self.store.record_outcomes_across_orgs(outcomes).await {
+            match self.store.system().record_outcomes(outcomes).await {
                 Err(StoreError::Unavailable(error)) => {
                     if backoff.is_first() {
                         tracing::warn!(%error, "cannot record outcomes, retrying");

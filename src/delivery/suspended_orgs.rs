@@ -29,7 +29,7 @@ impl SuspendedOrgs {
     /// Polls the store at every wake and every `interval`, until the soft stop.
     pub async fn watch(self, store: Store, wake: Wake, interval: Duration, shutdown: Shutdown) {
         loop {
-            match store.paused_across_orgs().await {
+            match store.system().suspended_orgs().await {
                 Ok(orgs) => self.set(orgs),
                 // The key watch polls as often and warns of an outage.
                 Err(error) => tracing::debug!(%error, "cannot load suspended organisations"),

@@ -162,7 +162,7 @@ impl AppState {
         {
             return due_at;
         }
-        let asking = self.store.oldest_due_across_orgs(self.clock.now());
+        let asking = self.store.system().oldest_due(self.clock.now());
         let due_at = match tokio::time::timeout(PING_TIMEOUT, asking).await {
             Ok(Ok(due_at)) => Ok(due_at),
             // The ping tells the operator.

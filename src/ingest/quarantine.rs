@@ -29,7 +29,7 @@ pub async fn requeue(
         Ok(events) => events,
         Err(error) => return Ok(Requeued::Refused(error.to_string())),
     };
-    match store.persist_events_across_orgs(&events, None, now).await {
+    match store.system().persist_events(&events, None, now).await {
         Ok(_) => Ok(Requeued::Stored),
         Err(refusal @ StoreError::Refused(_)) => Ok(Requeued::Refused(refusal.to_string())),
         Err(error) => Err(error),

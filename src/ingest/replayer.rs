@@ -65,7 +65,7 @@ impl Replayer {
     /// # Errors
     /// When the store is unavailable. A replay whose step the store rejects is marked as failed instead.
     pub async fn run_once(&self) -> Result<bool, StoreError> {
-        let Some((org, id)) = self.store.next_replay_across_orgs().await? else {
+        let Some((org, id)) = self.store.system().next_replay().await? else {
             return Ok(false);
         };
         let stepped = match self.store.step_replay(org, id, self.clock.now()).await {

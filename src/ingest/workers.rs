@@ -203,7 +203,7 @@ impl Workers {
         orgs.dedup();
         let mut backoff = new_backoff();
         loop {
-            match self.store.ordered_orgs_across_orgs(&orgs).await {
+            match self.store.system().ordered_orgs(&orgs).await {
                 Ok(ordered) => return ordered,
                 Err(error) => back_off(&mut backoff, &error).await,
             }
@@ -262,7 +262,7 @@ impl Workers {
                 deliveries_max: permits.len(),
                 except: &backpressured,
             });
-            let result = self.store.persist_events_across_orgs(events, lease_budget, now).await;
+            let result = self.store.system().persist_events(events, lease_budget, now).await;
             match result {
                 Ok(persisted) => {
                     self.count(&persisted);

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::columns::Columns;
+use super::columns::{Columns, columns};
 use super::engine::{Row, Tx, args};
-use super::{DeadLetterDeletion, ReplayedEvent, Store, StoreError, storable};
+use super::{DeadLetterDeletion, ReplayedEvent, Result, Store, StoreError, System, storable};
 use crate::domain::{
-    Actor, ApiKey, AuditEntry, Cursor, DeadLetterId, Delivery, DeliveryId, Endpoint,
-    EndpointChange, EndpointId, Event, EventId, Org, OrgId, Page, PageRequest, Replay,
+    Actor, ApiKey, AuditEntry, Cursor, DeadLetterId, Delivery, DeliveryId, DeliveryPolicyChange,
+    Endpoint, EndpointChange, EndpointId, Event, EventId, Org, OrgId, Page, PageRequest, Replay,
     ReplayStatus, SigningSecret, Timestamp,
 };
 
@@ -54,7 +54,7 @@ impl AuditRecord {
         Self { org: key.role.org_id(), action: "key.create", object: key.id.uuid(), changes }
     }
 
-    /// A key was added in the place of `old`, which goes on working for `grace` unless it ends before.
+    /// A key replaced `old`, which stays valid for the grace period `grace` unless it expires before.
     pub(super) fn key_rotated(new: &ApiKey, old: &ApiKey, grace: Duration) -> Self {
         let mut record = Self { action: "key.rotate", ..Self::key_created(new) };
         record.changes["replaces"] = json!(old.id);
@@ -81,24 +81,31 @@ impl AuditRecord {
 
     /// An endpoint was changed.
     pub(super) fn endpoint_changed(org: OrgId, id: EndpointId, change: &EndpointChange) -> Self {
+        let EndpointChange { url, event_types, headers, description, disabled_reason, policy } =
+            change;
+        let DeliveryPolicyChange {
+            max_concurrency,
+            rate_limit_per_second,
+            retry_schedule,
+            ordered,
+        } = policy;
         let mut changes = Map::new();
         let mut set = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
                 changes.insert(name.to_owned(), value);
             }
         };
-        set("url", change.url.as_ref().map(|url| json!(origin_of(url))));
-        set("event_types", change.event_types.as_ref().map(|types| json!(types.to_string())));
-        set("description", change.description.as_ref().map(|text| json!(text)));
+        set("url", url.as_ref().map(|url| json!(origin_of(url))));
+        set("event_types", event_types.as_ref().map(|types| json!(types.to_string())));
+        set("description", description.as_ref().map(|text| json!(text)));
         // Their values may be credentials.
-        set("headers", change.headers.as_ref().map(|_| json!("changed")));
-        set("disabled_reason", change.disabled_reason.as_ref().map(|why| json!(why)));
-        let policy = &change.policy;
-        set("max_concurrency", policy.max_concurrency.map(|most| json!(most)));
-        set("rate_limit_per_second", policy.rate_limit_per_second.map(|most| json!(most)));
-        let schedule = policy.retry_schedule.as_ref();
+        set("headers", headers.as_ref().map(|_| json!("changed")));
+        set("disabled_reason", disabled_reason.as_ref().map(|why| json!(why)));
+        set("max_concurrency", max_concurrency.map(|max| json!(max)));
+        set("rate_limit_per_second", rate_limit_per_second.map(|max| json!(max)));
+        let schedule = retry_schedule.as_ref();
         set("retry_schedule", schedule.map(|own| json!(own.as_ref().map(ToString::to_string))));
-        set("ordered", policy.ordered.map(|ordered| json!(ordered)));
+        set("ordered", ordered.map(|ordered| json!(ordered)));
         Self::of_endpoint(org, "endpoint.update", id, Value::Object(changes))
     }
 
@@ -242,32 +249,26 @@ impl Store {
         endpoint: EndpointId,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<()> {
         let mut tx = self.engine.begin().await?;
         write(&mut tx, &AuditRecord::secret_shown(org, endpoint), by, now).await?;
         tx.commit().await
     }
 
     /// The changes to what belongs to one organisation.
-    pub async fn audit_log(
-        &self,
-        org: OrgId,
-        page: PageRequest,
-    ) -> Result<Page<AuditEntry>, StoreError> {
+    pub async fn audit_log(&self, org: OrgId, page: PageRequest) -> Result<Page<AuditEntry>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM audit_log WHERE org_id = $4 AND (at, id) < ($1, $2)
              ORDER BY at DESC, id DESC LIMIT $3"
         );
         self.page(page, sql, args![org], read, cursor).await
     }
+}
 
+impl System<'_> {
     /// The changes to what belongs to one organisation, and its creation and deletion, whose entries outlive
     /// it.
-    pub async fn org_log_across_orgs(
-        &self,
-        org: OrgId,
-        page: PageRequest,
-    ) -> Result<Page<AuditEntry>, StoreError> {
+    pub async fn org_log(self, org: OrgId, page: PageRequest) -> Result<Page<AuditEntry>> {
         // The entries of its creation and deletion belong to none. Their times, which its own row keeps,
         // lead to them by the same index.
         let sql = format!(
@@ -284,25 +285,23 @@ impl Store {
              WHERE org_id IS NULL AND at = moment AND object = $4 AND (at, id) < ($1, $2)
              ORDER BY at DESC, id DESC LIMIT $3"
         );
-        self.page(page, sql, args![org], read, cursor).await
+        self.0.page(page, sql, args![org], read, cursor).await
     }
 
     /// All changes.
-    pub async fn audit_log_across_orgs(
-        &self,
-        page: PageRequest,
-    ) -> Result<Page<AuditEntry>, StoreError> {
+    pub async fn audit_log(self, page: PageRequest) -> Result<Page<AuditEntry>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM audit_log WHERE (at, id) < ($1, $2)
              ORDER BY at DESC, id DESC LIMIT $3"
         );
-        self.page(page, sql, args![], read, cursor).await
+        self.0.page(page, sql, args![], read, cursor).await
     }
 }
 
 /// The columns of an entry, in the order in which [`write`] gives their values.
-const COLUMNS: Columns<8> =
-    Columns(["id", "org_id", "at", "actor", "address", "action", "object", "changes"]);
+const COLUMNS: Columns<8> = columns! {
+    id org_id at actor address action object changes
+};
 
 /// Adds an entry. None for an organisation that is being deleted: it would outlive the others.
 pub(super) async fn write(
@@ -310,7 +309,7 @@ pub(super) async fn write(
     record: &AuditRecord,
     by: &Actor,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let AuditRecord { org, action, object, changes } = record;
     let lock = tx.dialect().lock(" FOR KEY SHARE");
     let sql = format!(
@@ -334,7 +333,7 @@ pub(super) async fn write(
     Ok(())
 }
 
-fn read(row: &Row) -> Result<AuditEntry, StoreError> {
+fn read(row: &Row) -> Result<AuditEntry> {
     let changes: String = row.get("changes")?;
     let malformed = |_| StoreError::Corrupt("malformed changes of an audit entry".to_owned());
     Ok(AuditEntry {

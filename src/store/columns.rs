@@ -1,7 +1,5 @@
 //! The columns of one kind of row, named once for every statement about it.
 
-#![allow(dead_code, reason = "not every statement is written once yet")]
-
 use std::fmt;
 
 /// Column names in the order of a row's values. The first one is the key.
@@ -10,6 +8,14 @@ use std::fmt;
 /// which is forgotten here, in the values or in the reader does not compile or fails the first test.
 #[derive(Debug)]
 pub(crate) struct Columns<const N: usize>(pub(crate) [&'static str; N]);
+
+/// `columns! { a b c }`: the names in their order.
+macro_rules! columns {
+    ($($name:ident)+) => {
+        Columns([$(stringify!($name)),+])
+    };
+}
+pub(super) use columns;
 
 impl<const N: usize> Columns<N> {
     /// `INSERT INTO table (a, b) VALUES ($1, $2)`.

@@ -20,11 +20,11 @@ use crate::domain::{
     CustomHeaders, Decrypted, DecryptionError, Endpoint, EndpointId, OrgId, Secrets, SigningSecret,
 };
 
-use super::StoreError;
 use super::engine::Row;
+use super::{Result, StoreError};
 
 /// How every sealed text begins: the version of its form.
-const HEAD: &str = "enc1.";
+pub(super) const HEAD: &str = "enc1.";
 /// Characters of a key id, hexadecimal.
 const KEY_ID_CHARS: usize = 12;
 /// Where the key id of a sealed text ends.
@@ -38,7 +38,7 @@ struct Key {
     key: LessSafeKey,
 }
 
-/// Whose secret a text is, and which: what a sealed text is bound to.
+/// The endpoint that an encrypted text is bound to, as associated data.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SealContext {
     pub(super) org: OrgId,
@@ -59,7 +59,7 @@ const HEADERS: &str = "headers";
 
 impl SecretColumns {
     /// Reads the columns `secret`, `earlier_secrets` and `headers`.
-    pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
+    pub(super) fn read(row: &Row) -> Result<Self> {
         Ok(Self {
             secret: row.get("secret")?,
             earlier_secrets: row.get_opt("earlier_secrets")?,
@@ -71,7 +71,7 @@ impl SecretColumns {
 impl Keyring {
     /// # Errors
     /// Never in practice: the keys have the length that the cipher asks for.
-    pub(super) fn new(keys: Option<&SecretsKeys>) -> Result<Self, StoreError> {
+    pub(super) fn new(keys: Option<&SecretsKeys>) -> Result<Self> {
         let key = |bytes: &[u8; 32]| {
             let unbound = UnboundKey::new(&AES_256_GCM, bytes).ok()?;
             Some(Key { id: key_id(bytes), key: LessSafeKey::new(unbound) })
@@ -88,8 +88,8 @@ impl Keyring {
     /// The columns of an endpoint.
     ///
     /// # Errors
-    /// When there is no source of random numbers, or the endpoint itself could not be read.
-    pub(super) fn seal_endpoint(&self, endpoint: &Endpoint) -> Result<SecretColumns, StoreError> {
+    /// When there is no source of random numbers, or the endpoint could not be decrypted.
+    pub(super) fn seal_endpoint(&self, endpoint: &Endpoint) -> Result<SecretColumns> {
         let context = SealContext { org: endpoint.org_id, endpoint: endpoint.id };
         let unreadable = |why: &DecryptionError| StoreError::Corrupt(why.to_string());
         let (secret, earlier_secrets) =
@@ -103,7 +103,7 @@ impl Keyring {
         &self,
         context: SealContext,
         secrets: &Secrets,
-    ) -> Result<(String, Option<String>), StoreError> {
+    ) -> Result<(String, Option<String>)> {
         let secret = self.seal(context, SECRET, secrets.current().reveal())?;
         let earlier = secrets.reveal_earlier();
         let earlier = earlier.map(|text| self.seal(context, EARLIER_SECRETS, text)).transpose()?;
@@ -115,7 +115,7 @@ impl Keyring {
         &self,
         context: SealContext,
         headers: &CustomHeaders,
-    ) -> Result<Option<String>, StoreError> {
+    ) -> Result<Option<String>> {
         let text = (!headers.is_empty()).then(|| headers.reveal());
         text.map(|text| self.seal(context, HEADERS, text)).transpose()
     }
@@ -151,7 +151,7 @@ impl Keyring {
         &self,
         context: SealContext,
         columns: &SecretColumns,
-    ) -> Result<Decrypted<Option<SecretColumns>>, StoreError> {
+    ) -> Result<Decrypted<Option<SecretColumns>>> {
         if self.0.is_empty() {
             return Ok(Ok(None));
         }
@@ -183,7 +183,7 @@ impl Keyring {
         self.0.first().is_some_and(|first| by.is_some_and(|(id, _)| id == first.id))
     }
 
-    fn seal(&self, context: SealContext, column: &str, text: String) -> Result<String, StoreError> {
+    fn seal(&self, context: SealContext, column: &str, text: String) -> Result<String> {
         let Some(first) = self.0.first() else { return Ok(text) };
         let failed = |_| StoreError::Unavailable(sqlx::Error::Encode("no random bytes".into()));
         let mut nonce = [0; NONCE_LEN];
@@ -227,7 +227,7 @@ impl SealContext {
     }
 }
 
-/// Whoever reads a row must be able to tell the key without having it.
+/// Identifies a key to a reader of the row that does not have it.
 fn key_id(key: &[u8; 32]) -> String {
     let hash = Sha256::new().chain_update(b"hookgate secrets key").chain_update(key).finalize();
     let start =

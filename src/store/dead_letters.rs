@@ -1,9 +1,9 @@
 //! Dead letters: deliveries and events that were given up.
 
-use super::columns::Columns;
+use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, args};
 use super::filter::Filter;
-use super::{AuditRecord, Store, StoreError, audit, orgs};
+use super::{AuditRecord, Result, Store, audit, orgs};
 use crate::domain::{
     Actor, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, OrgId, Page,
     PageRequest, Timestamp,
@@ -19,18 +19,11 @@ pub enum DeadLetterDeletion {
 }
 
 /// The columns that [`read`] reads.
-const COLUMNS: Columns<8> = Columns([
-    "id",
-    "event_id",
-    "delivery_id",
-    "endpoint_id",
-    "reason",
-    "detail",
-    "created_at",
-    "replayed_at",
-]);
+const COLUMNS: Columns<8> = columns! {
+    id event_id delivery_id endpoint_id reason detail created_at replayed_at
+};
 
-fn read(row: &Row) -> Result<DeadLetter, StoreError> {
+fn read(row: &Row) -> Result<DeadLetter> {
     Ok(DeadLetter {
         id: row.get("id")?,
         event_id: row.get("event_id")?,
@@ -71,7 +64,7 @@ impl Store {
         org: OrgId,
         filter: &DeadLetterFilter,
         page: PageRequest,
-    ) -> Result<Page<DeadLetter>, StoreError> {
+    ) -> Result<Page<DeadLetter>> {
         let DeadLetterFilter { endpoint_id: _, reason, event_type, since, until, replayed } =
             filter;
         let mut conditions = of_org(self.engine.dialect(), org, filter, 3);
@@ -90,11 +83,7 @@ impl Store {
     }
 
     /// One dead letter.
-    pub async fn dead_letter(
-        &self,
-        org: OrgId,
-        id: DeadLetterId,
-    ) -> Result<Option<DeadLetter>, StoreError> {
+    pub async fn dead_letter(&self, org: OrgId, id: DeadLetterId) -> Result<Option<DeadLetter>> {
         let sql = format!("SELECT {COLUMNS} FROM dead_letters WHERE id = $1 AND org_id = $2");
         let row = self.engine.optional(sql, args![id, org]).await?;
         row.as_ref().map(read).transpose()
@@ -105,7 +94,7 @@ impl Store {
         &self,
         org: OrgId,
         id: DeadLetterId,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
+    ) -> Result<Option<Vec<u8>>> {
         let sql = "SELECT record FROM dead_letters WHERE id = $1 AND org_id = $2";
         let row = self.engine.optional(sql, args![id, org]).await?;
         Ok(row.map(|row| row.get_opt("record")).transpose()?.flatten())
@@ -119,7 +108,7 @@ impl Store {
         why: DeadLetterDeletion,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool> {
         let mut tx = self.engine.begin().await?;
         orgs::hold(&mut tx, org).await?;
         let delete = "DELETE FROM dead_letters WHERE id = $1 AND org_id = $2";

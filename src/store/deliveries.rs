@@ -1,9 +1,9 @@
 //! Deliveries and their attempts: reads, retries and cancellations.
 
-use super::columns::Columns;
+use super::columns::{Columns, columns};
 use super::engine::{Row, Tx, args};
 use super::filter::Filter;
-use super::{AuditRecord, Store, StoreError, audit, orgs};
+use super::{AuditRecord, Result, Store, audit, orgs};
 use crate::domain::{
     Actor, Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
     OrgId, Page, PageRequest, Timestamp,
@@ -33,21 +33,12 @@ pub enum DeliveryRefusal {
 pub const CANCELS_PER_STEP: u64 = 5_000;
 
 /// The columns that [`read`] reads.
-const COLUMNS: Columns<11> = Columns([
-    "id",
-    "org_id",
-    "event_id",
-    "endpoint_id",
-    "status",
-    "attempts",
-    "due_at",
-    "lease_token",
-    "created_at",
-    "finished_at",
-    "replay_of",
-]);
+const COLUMNS: Columns<11> = columns! {
+    id org_id event_id endpoint_id status attempts due_at lease_token created_at finished_at
+    replay_of
+};
 
-fn read(row: &Row) -> Result<Delivery, StoreError> {
+fn read(row: &Row) -> Result<Delivery> {
     // Under a lease, due_at is the end of the lease and promises no attempt.
     let is_leased = row.get_opt::<uuid::Uuid>("lease_token")?.is_some();
     let due_at: Option<Timestamp> = row.get_opt("due_at")?;
@@ -65,7 +56,7 @@ fn read(row: &Row) -> Result<Delivery, StoreError> {
     })
 }
 
-fn read_attempt(row: &Row) -> Result<Attempt, StoreError> {
+fn read_attempt(row: &Row) -> Result<Attempt> {
     Ok(Attempt {
         number: row.get("number")?,
         started_at: row.get("started_at")?,
@@ -79,11 +70,7 @@ fn read_attempt(row: &Row) -> Result<Attempt, StoreError> {
 
 impl Store {
     /// One delivery.
-    pub async fn delivery(
-        &self,
-        org: OrgId,
-        id: DeliveryId,
-    ) -> Result<Option<Delivery>, StoreError> {
+    pub async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>> {
         let sql = format!("SELECT {COLUMNS} FROM deliveries WHERE id = $1 AND org_id = $2");
         let row = self.engine.optional(sql, args![id, org]).await?;
         row.as_ref().map(read).transpose()
@@ -95,7 +82,7 @@ impl Store {
         org: OrgId,
         filter: &DeliveryFilter,
         page: PageRequest,
-    ) -> Result<Page<Delivery>, StoreError> {
+    ) -> Result<Page<Delivery>> {
         let DeliveryFilter { status, event_id, endpoint_id, since, until } = filter;
         let dialect = self.engine.dialect();
         // The shortest index: an event's deliveries are few, an endpoint's fewer than its organisation's.
@@ -122,7 +109,7 @@ impl Store {
     }
 
     /// The attempts of one delivery, first to last.
-    pub async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+    pub async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>> {
         let sql = "SELECT number, started_at, duration_ms, status_code, error_class, error,
                           response_excerpt
                    FROM delivery_attempts WHERE delivery_id = $1 AND org_id = $2
@@ -139,7 +126,7 @@ impl Store {
         id: DeliveryId,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
+    ) -> Result<Result<Delivery, DeliveryRefusal>> {
         let mut tx = self.engine.begin().await?;
         orgs::hold(&mut tx, org).await?;
         endpoint_of(&mut tx, org, id).await?;
@@ -179,7 +166,7 @@ impl Store {
         id: DeliveryId,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
+    ) -> Result<Result<Delivery, DeliveryRefusal>> {
         let mut tx = self.engine.begin().await?;
         orgs::hold(&mut tx, org).await?;
         let sql = format!(
@@ -212,7 +199,7 @@ impl Store {
         until: Timestamp,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<u64> {
         let mut tx = self.engine.begin_long().await?;
         orgs::hold(&mut tx, org).await?;
         let sql = match tx {
@@ -265,7 +252,7 @@ pub(super) async fn endpoint_of(
     tx: &mut Tx<'_>,
     org: OrgId,
     delivery: DeliveryId,
-) -> Result<Option<Row>, StoreError> {
+) -> Result<Option<Row>> {
     let lock = tx.dialect().lock(" FOR SHARE");
     let sql = format!(
         "SELECT id, disabled_reason FROM endpoints
@@ -275,7 +262,7 @@ pub(super) async fn endpoint_of(
 }
 
 /// Why nothing is sent to an endpoint, from its `id` and `disabled_reason`, NULL when it is removed.
-pub(super) fn endpoint_refusal(row: &Row) -> Result<Option<DeliveryRefusal>, StoreError> {
+pub(super) fn endpoint_refusal(row: &Row) -> Result<Option<DeliveryRefusal>> {
     if row.get_opt::<EndpointId>("id")?.is_none() {
         return Ok(Some(DeliveryRefusal::EndpointRemoved));
     }

@@ -1,34 +1,21 @@
 //! Endpoints: where a tenant's webhooks go.
 
-use super::columns::Columns;
+use super::columns::{Columns, columns};
 use super::crypto::{Keyring, SealContext, SecretColumns};
 use super::engine::{Row, Tx, Value, args};
 use super::suspension::{self, SUSPENDED};
-use super::{AddRefusal, AuditRecord, Store, StoreError, audit, orgs, storable};
+use super::{AddRefusal, AuditRecord, Result, Store, audit, orgs, storable};
 use crate::domain::{
     Actor, Cursor, DeliveryPolicy, Endpoint, EndpointChange, EndpointId, OrgId, OrgLimit, Page,
     PageRequest, Timestamp,
 };
 
 /// The columns of an endpoint, in the order of [`values`].
-pub(super) const COLUMNS: Columns<16> = Columns([
-    "id",
-    "org_id",
-    "url",
-    "event_types",
-    "description",
-    "secret",
-    "earlier_secrets",
-    "headers",
-    "disabled_reason",
-    "created_at",
-    "updated_at",
-    "max_concurrency",
-    "rate_limit_per_second",
-    "retry_schedule",
-    "ordered",
-    "failing_since",
-]);
+pub(super) const COLUMNS: Columns<16> = columns! {
+    id org_id url event_types description secret earlier_secrets headers disabled_reason
+    created_at updated_at max_concurrency rate_limit_per_second retry_schedule ordered
+    failing_since
+};
 
 /// The values of [`COLUMNS`]; those that may be encrypted come from `secrets`.
 fn values<'a>(endpoint: &'a Endpoint, secrets: &'a SecretColumns) -> [Value<'a>; COLUMNS.0.len()] {
@@ -68,12 +55,12 @@ fn values<'a>(endpoint: &'a Endpoint, secrets: &'a SecretColumns) -> [Value<'a>;
 }
 
 /// Reads [`COLUMNS`]. Secrets that the keyring does not open are left unreadable within the
-/// endpoint: they must not keep anybody from the other rows.
-pub(super) fn read(row: &Row, keyring: &Keyring) -> Result<Endpoint, StoreError> {
+/// endpoint: the other rows stay readable.
+pub(super) fn read(row: &Row, keyring: &Keyring) -> Result<Endpoint> {
     open(row, &SecretColumns::read(row)?, keyring)
 }
 
-fn open(row: &Row, secrets: &SecretColumns, keyring: &Keyring) -> Result<Endpoint, StoreError> {
+fn open(row: &Row, secrets: &SecretColumns, keyring: &Keyring) -> Result<Endpoint> {
     let (id, org_id) = (row.get("id")?, row.get("org_id")?);
     let context = SealContext { org: org_id, endpoint: id };
     Ok(Endpoint {
@@ -104,7 +91,7 @@ impl Store {
         org: OrgId,
         endpoint: &Endpoint,
         by: &Actor,
-    ) -> Result<Result<(), AddRefusal>, StoreError> {
+    ) -> Result<Result<(), AddRefusal>> {
         let secrets = self.keyring.seal_endpoint(endpoint)?;
         let mut tx = self.engine.begin().await?;
         let count = "SELECT count(*) AS count FROM endpoints WHERE org_id = $1";
@@ -122,22 +109,14 @@ impl Store {
     }
 
     /// One endpoint, its secret with it.
-    pub async fn endpoint(
-        &self,
-        org: OrgId,
-        id: EndpointId,
-    ) -> Result<Option<Endpoint>, StoreError> {
+    pub async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>> {
         let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE id = $1 AND org_id = $2");
         let row = self.engine.optional(sql, args![id, org]).await?;
         row.map(|row| read(&row, &self.keyring)).transpose()
     }
 
     /// The organisation's endpoints.
-    pub async fn endpoints(
-        &self,
-        org: OrgId,
-        page: PageRequest,
-    ) -> Result<Page<Endpoint>, StoreError> {
+    pub async fn endpoints(&self, org: OrgId, page: PageRequest) -> Result<Page<Endpoint>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM endpoints WHERE org_id = $4 AND (created_at, id) < ($1, $2)
              ORDER BY created_at DESC, id DESC LIMIT $3"
@@ -158,7 +137,7 @@ impl Store {
         change: &EndpointChange,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Option<Endpoint>, StoreError> {
+    ) -> Result<Option<Endpoint>> {
         let mut tx = self.engine.begin().await?;
         orgs::hold(&mut tx, org).await?;
         let Some((before, mut secrets)) = self.locked_endpoint(&mut tx, org, id).await? else {
@@ -170,7 +149,7 @@ impl Store {
             let context = SealContext { org, endpoint: id };
             secrets.headers = self.keyring.seal_headers(context, headers)?;
         }
-        tx.execute(COLUMNS.update("endpoints"), values(&after, &secrets).into()).await?;
+        write(&mut tx, &after, &secrets).await?;
         match &change.disabled_reason {
             Some(Some(_)) => suspension::park(&mut tx, id).await?,
             Some(None) if suspension::apply(&mut tx, org).await? => {
@@ -194,7 +173,7 @@ impl Store {
         id: EndpointId,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool> {
         let mut tx = self.engine.begin().await?;
         orgs::hold(&mut tx, org).await?;
         let delete = "DELETE FROM endpoints WHERE id = $1 AND org_id = $2";
@@ -207,14 +186,14 @@ impl Store {
         Ok(true)
     }
 
-    /// An endpoint that nobody else changes until the end of the transaction, with its secrets as they are
+    /// An endpoint, locked until the end of the transaction, with its secrets as they are
     /// stored.
     pub(super) async fn locked_endpoint(
         &self,
         tx: &mut Tx<'_>,
         org: OrgId,
         id: EndpointId,
-    ) -> Result<Option<(Endpoint, SecretColumns)>, StoreError> {
+    ) -> Result<Option<(Endpoint, SecretColumns)>> {
         let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
         let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE id = $1 AND org_id = $2{lock}");
         let Some(row) = tx.optional(sql, args![id, org]).await? else { return Ok(None) };
@@ -223,13 +202,19 @@ impl Store {
     }
 }
 
+/// Writes all columns of an endpoint.
+pub(super) async fn write(
+    tx: &mut Tx<'_>,
+    endpoint: &Endpoint,
+    secrets: &SecretColumns,
+) -> Result<()> {
+    tx.execute(COLUMNS.update("endpoints"), values(endpoint, secrets).into()).await?;
+    Ok(())
+}
+
 /// Cancels every pending delivery of an endpoint. PostgreSQL locks them in key order, as outcomes are
 /// recorded: two transactions could wait for each other's rows otherwise.
-async fn cancel_deliveries(
-    tx: &mut Tx<'_>,
-    endpoint: EndpointId,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+async fn cancel_deliveries(tx: &mut Tx<'_>, endpoint: EndpointId, now: Timestamp) -> Result<()> {
     let sql = match tx {
         Tx::Sqlite(..) => {
             "UPDATE deliveries

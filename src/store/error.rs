@@ -1,17 +1,17 @@
-//! Tells faults of the moment from faults of the content.
+//! The errors of the store: tells transient database errors from rejected content.
 //!
-//! A fault that is not known to lie in the content counts as one of the moment: taking it for the
-//! content's would put good events among the dead letters, while the opposite mistake only retries.
+//! An error that is not known to come from the content counts as transient: treating it as a rejection
+//! would quarantine good events, while the opposite mistake only retries.
 //!
 //! PostgreSQL's SQLSTATE classes (appendix A of its manual,
-//! <https://www.postgresql.org/docs/current/errcodes-appendix.html>) that mean the content: 22 data
+//! <https://www.postgresql.org/docs/current/errcodes-appendix.html>) that reject the content: 22 data
 //! exception, 23 integrity constraint violation, 54 program limit exceeded, and P0001, which a
-//! trigger raises. Everything else is of the moment, such as 08 connection exception, 25 read-only
+//! trigger raises. Everything else is transient, such as 08 connection exception, 25 read-only
 //! transaction, 40 serialization failure and deadlock, 42 a schema that is not migrated yet, 53
 //! insufficient resources, 55 lock not available, 57 operator intervention, 58 system error.
 //!
-//! SQLite's result codes (<https://www.sqlite.org/rescode.html>) that mean the content: TOOBIG,
-//! CONSTRAINT and MISMATCH. Everything else is of the moment, such as BUSY, LOCKED, READONLY, IOERR,
+//! SQLite's result codes (<https://www.sqlite.org/rescode.html>) that reject the content: TOOBIG,
+//! CONSTRAINT and MISMATCH. Everything else is transient, such as BUSY, LOCKED, READONLY, IOERR,
 //! FULL, CANTOPEN, and also CORRUPT and NOTADB: another copy of the file may do.
 
 use sqlx::Error;
@@ -19,17 +19,20 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 
-/// Why the store did not do what it was asked.
+/// The result of a store call.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// Why a store call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot now: no connection, no disk, a lock held too long, a lost race. The same call may
+    /// Transient: no connection, no disk, a lock held too long, a lost race. The same call may
     /// succeed later.
     #[error("the store is unavailable: {0}")]
     Unavailable(#[source] Error),
-    /// It will not: it refuses this content whenever it is asked.
+    /// Permanent: the database rejects this content every time.
     #[error("the store refused the content: {0}")]
     Refused(#[source] Error),
-    /// A row holds what this version of the program never wrote.
+    /// A row holds a value that this version of the program never wrote.
     #[error("the store holds a value that cannot be read: {0}")]
     Corrupt(String),
 }

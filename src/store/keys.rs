@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Store, StoreError, on_engine};
+use super::columns::{Columns, columns};
+use super::engine::{Dialect, Row, Tx, Value, args};
+use super::{AuditRecord, Result, Store, StoreError, System, audit, orgs, timed};
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, KeyRotationRefusal, OrgId, Page, PageRequest, Timestamp,
+    Actor, ApiKey, ApiKeyId, Cursor, KeyHash, KeyRotationRefusal, OrgId, OrgLimit, Page,
+    PageRequest, Role, Scopes, Timestamp,
 };
+use crate::store::metrics::DbOperation;
 
-/// That a key, or the organisation it belongs to, was added or changed.
+/// A change of a key or of its organisation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct KeyChange {
     /// The key.
@@ -16,24 +20,24 @@ pub struct KeyChange {
     pub number: i64,
 }
 
-/// How far a look for changes got, and where the next one goes on. Counted by the database, so that it
-/// does not matter what clocks say. Lower than one before only when the database was put back.
+/// The position of change polling, where the next poll goes on. The database counts it, so that clocks do not
+/// matter. It is lower than an earlier one only when the database was restored from a backup.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct ChangeMark(pub(super) i64);
+pub struct ChangeMark(i64);
 
-/// What a look for changes found.
+/// The result of a poll for changes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyChanges {
     /// The changes, in no order.
     pub changes: Vec<KeyChange>,
-    /// Where the next look goes on.
+    /// Where the next poll goes on.
     pub mark: ChangeMark,
 }
 
-/// Why an organisation does not get one more of something.
+/// Why an organisation may not have one more key or endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddRefusal {
-    /// It has as many as it may have, which is this many.
+    /// It has reached its quota, which is this many.
     OverQuota(u32),
     /// It is being deleted.
     OrgDeleted,
@@ -42,88 +46,262 @@ pub enum AddRefusal {
 impl From<AddRefusal> for KeyRotationRefusal {
     fn from(refusal: AddRefusal) -> Self {
         match refusal {
-            AddRefusal::OverQuota(most) => Self::OverQuota(most),
+            AddRefusal::OverQuota(max) => Self::OverQuota(max),
             AddRefusal::OrgDeleted => Self::NotFound,
         }
     }
 }
 
+/// The columns of a key, in the order of [`values`].
+const COLUMNS: Columns<11> = columns! {
+    id org_id name scopes hash created_at expires_at revoked_at last_used_at replaced_by
+    changed_at
+};
+
+/// The values of [`COLUMNS`].
+fn values(key: &ApiKey, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
+    let ApiKey {
+        id,
+        role,
+        name,
+        scopes,
+        hash,
+        created_at,
+        expires_at,
+        revoked_at,
+        last_used_at,
+        replaced_by,
+    } = key;
+    [
+        (*id).into(),
+        role.org_id().into(),
+        name.into(),
+        scopes.to_string().into(),
+        hash.phc().into(),
+        (*created_at).into(),
+        (*expires_at).into(),
+        (*revoked_at).into(),
+        (*last_used_at).into(),
+        (*replaced_by).into(),
+        changed_at.into(),
+    ]
+}
+
+/// Reads [`COLUMNS`].
+fn read(row: &Row) -> Result<ApiKey> {
+    let role = row.get_opt("org_id")?.map_or(Role::Operator, Role::Tenant);
+    let scopes: Option<Scopes> = row.parse_opt("scopes")?;
+    Ok(ApiKey {
+        id: row.get("id")?,
+        role,
+        name: row.get("name")?,
+        scopes: scopes.unwrap_or(role.scopes()),
+        hash: KeyHash::new(row.get("hash")?),
+        created_at: row.get("created_at")?,
+        expires_at: row.get_opt("expires_at")?,
+        revoked_at: row.get_opt("revoked_at")?,
+        last_used_at: row.get_opt("last_used_at")?,
+        replaced_by: row.get_opt("replaced_by")?,
+    })
+}
+
 impl Store {
+    /// The keys of one organisation.
+    pub async fn keys(&self, org: OrgId, page: PageRequest) -> Result<Page<ApiKey>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM api_keys WHERE org_id = $4 AND (created_at, id) < ($1, $2)
+             ORDER BY created_at DESC, id DESC LIMIT $3"
+        );
+        self.page(page, sql, args![org], read, cursor).await
+    }
+}
+
+impl System<'_> {
     /// Adds a key. Refused when its organisation does not exist.
-    pub async fn insert_key_across_orgs(
-        &self,
-        key: &ApiKey,
-        by: &Actor,
-    ) -> Result<Result<(), AddRefusal>, StoreError> {
-        on_engine!(self, insert_key_across_orgs(key, by))
+    pub async fn insert_key(self, key: &ApiKey, by: &Actor) -> Result<Result<(), AddRefusal>> {
+        let mut tx = self.0.engine.begin().await?;
+        if let Some(org) = key.role.org_id() {
+            let count = "SELECT count(*) AS count FROM api_keys
+                         WHERE org_id = $1 AND (expires_at IS NULL OR expires_at > $2)";
+            let args = args![org, key.created_at];
+            let quota = orgs::check_quota(&mut tx, org, OrgLimit::Keys, count, args);
+            if let Err(refusal) = quota.await? {
+                return Ok(Err(refusal));
+            }
+        }
+        insert(&mut tx, key).await?;
+        audit::write(&mut tx, &AuditRecord::key_created(key), by, key.created_at).await?;
+        tx.commit().await?;
+        Ok(Ok(()))
     }
 
     /// The key with this public id, also when it has expired.
-    pub async fn key_across_orgs(&self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
-        on_engine!(self, key_across_orgs(id))
-    }
-
-    /// The keys of one organisation.
-    pub async fn keys(&self, org: OrgId, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
-        on_engine!(self, keys(org, page))
+    pub async fn key(self, id: ApiKeyId) -> Result<Option<ApiKey>> {
+        let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1");
+        let find = self.0.engine.optional(sql, args![id]);
+        let row = timed(&self.0.metrics, DbOperation::FindKey, find).await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// All keys, operators' too.
-    pub async fn keys_across_orgs(&self, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
-        on_engine!(self, keys_across_orgs(page))
+    pub async fn keys(self, page: PageRequest) -> Result<Page<ApiKey>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM api_keys WHERE (created_at, id) < ($1, $2)
+             ORDER BY created_at DESC, id DESC LIMIT $3"
+        );
+        self.0.page(page, sql, args![], read, cursor).await
     }
 
-    /// Makes a key expire at `at`; one that is still good and thereby ends `now` is revoked. Nothing
-    /// is changed when it expires earlier anyway. `false` when there is no such key.
-    pub async fn expire_key_across_orgs(
-        &self,
+    /// Makes a key expire at `at`; a valid one that thereby ends `now` is revoked. Nothing
+    /// changes when it expires earlier anyway. `false` when there is no such key.
+    pub async fn expire_key(
+        self,
         id: ApiKeyId,
         at: Timestamp,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        on_engine!(self, expire_key_across_orgs(id, at, by, now))
+    ) -> Result<bool> {
+        let mut tx = self.0.engine.begin().await?;
+        let Some(mut key) = locked(&mut tx, id).await? else { return Ok(false) };
+        if key.expires_at.is_some_and(|end| end <= at) {
+            return Ok(true);
+        }
+        expire(&mut key, at, now);
+        write(&mut tx, &key, now).await?;
+        audit::write(&mut tx, &AuditRecord::key_expired(&key), by, now).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Adds `replacement`, a key of the same organisation, and makes `old` expire `grace` after `now`
-    /// (unless it expires earlier anyway), together. Nothing is added when the old key may not be
-    /// rotated any more; [`ApiKey::check_rotation`] has the rules. Rotating takes no room of the
-    /// quota, so that an organisation with all the keys it may have can rotate them; with a grace as
-    /// many may be in theirs, so that it has twice its quota at most.
-    pub async fn rotate_key_across_orgs(
-        &self,
+    /// (unless it expires earlier anyway), together. Nothing is added when the old key may no longer be
+    /// rotated; [`ApiKey::check_rotation`] has the rules. Rotation does not count against the
+    /// quota, so that an organisation at its quota can rotate its keys; as many old ones may be in their grace
+    /// period, so that it has at most twice its quota.
+    pub async fn rotate_key(
+        self,
         old: ApiKeyId,
         grace: Duration,
         replacement: &ApiKey,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Result<(), KeyRotationRefusal>, StoreError> {
-        on_engine!(self, rotate_key_across_orgs(old, grace, replacement, by, now))
+    ) -> Result<Result<(), KeyRotationRefusal>> {
+        let mut tx = self.0.engine.begin().await?;
+        // The organisation before the key, in the order in which a deletion locks them.
+        let quota = match replacement.role.org_id() {
+            Some(org) => {
+                let in_grace = "SELECT count(*) AS count FROM api_keys
+                     WHERE org_id = $1 AND replaced_by IS NOT NULL AND expires_at > $2";
+                let args = args![org, now];
+                orgs::check_quota(&mut tx, org, OrgLimit::Keys, in_grace, args).await?
+            }
+            None => Ok(()),
+        };
+        let Some(mut key) = locked(&mut tx, old).await? else {
+            return Ok(Err(KeyRotationRefusal::NotFound));
+        };
+        if let Err(refusal) = check_rotation(&key, quota, grace, now) {
+            return Ok(Err(refusal));
+        }
+        expire(&mut key, now.plus(grace), now);
+        key.replaced_by = Some(replacement.id);
+        write(&mut tx, &key, now).await?;
+        insert(&mut tx, replacement).await?;
+        let record = AuditRecord::key_rotated(replacement, &key, grace);
+        audit::write(&mut tx, &record, by, now).await?;
+        tx.commit().await?;
+        Ok(Ok(()))
     }
 
-    /// Which keys were added or changed since the look that ended at `since`, and which belong to
-    /// organisations that were: by whichever process, and whatever time it took it for. Some that the
-    /// look before named may be named again. Without `since` only where to begin.
-    pub async fn keys_changed_across_orgs(
-        &self,
-        since: Option<ChangeMark>,
-    ) -> Result<KeyChanges, StoreError> {
-        on_engine!(self, keys_changed_across_orgs(since))
+    /// The keys that were added or changed since the poll that ended at `since`, and those of
+    /// organisations that were: by any process, however long its transaction took. Some of the
+    /// previous poll's may be named again. Without `since`, only where to begin.
+    pub async fn keys_changed(self, since: Option<ChangeMark>) -> Result<KeyChanges> {
+        let sql = match self.0.engine.dialect() {
+            // The next commit has the counter's next number: transactions are one after the other.
+            Dialect::Sqlite => {
+                "SELECT NULL AS id, number + 1 AS change_number FROM change_counter
+                 UNION ALL
+                 SELECT id, change_number FROM api_keys WHERE change_number >= $1
+                 UNION
+                 SELECT k.id, o.change_number FROM orgs o JOIN api_keys k ON k.org_id = o.id
+                 WHERE o.change_number >= $1"
+            }
+            // Transactions below xmin have ended, and their changes are seen here; all others are read
+            // again. Those from xmax on come later: only rows of another database, which were restored into
+            // this one, have such numbers.
+            Dialect::Postgres => {
+                "SELECT NULL::uuid AS id,
+                        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS change_number
+                 UNION ALL
+                 SELECT id, change_number FROM api_keys
+                 WHERE change_number >= $1
+                   AND change_number < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+                 UNION
+                 SELECT k.id, o.change_number FROM orgs o JOIN api_keys k ON k.org_id = o.id
+                 WHERE o.change_number >= $1
+                   AND o.change_number < pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+            }
+        };
+        read_changes(&self.0.engine.all(sql, args![since.map(|mark| mark.0)]).await?)
     }
 }
 
-/// The rules for rotating a key, of which the store has looked up what `room` its organisation has for
-/// another one in its grace.
-pub(super) fn check_rotation(
+/// Reads changes; the row without an id tells where the next poll goes on.
+fn read_changes(rows: &[Row]) -> Result<KeyChanges> {
+    let (mut changes, mut mark) = (Vec::new(), None);
+    for row in rows {
+        let number = row.get("change_number")?;
+        match row.get_opt("id")? {
+            Some(key) => changes.push(KeyChange { key, number }),
+            None => mark = Some(ChangeMark(number)),
+        }
+    }
+    let mark = mark.ok_or_else(|| StoreError::Corrupt("changes are not counted".to_owned()))?;
+    Ok(KeyChanges { changes, mark })
+}
+
+async fn insert(tx: &mut Tx<'_>, key: &ApiKey) -> Result<()> {
+    tx.execute(COLUMNS.insert_into("api_keys"), values(key, key.created_at).into()).await?;
+    Ok(())
+}
+
+async fn write(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<()> {
+    tx.execute(COLUMNS.update("api_keys"), values(key, now).into()).await?;
+    Ok(())
+}
+
+/// A key, locked until the end of the transaction.
+async fn locked(tx: &mut Tx<'_>, id: ApiKeyId) -> Result<Option<ApiKey>> {
+    let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
+    let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1{lock}");
+    tx.optional(sql, args![id]).await?.as_ref().map(read).transpose()
+}
+
+/// Brings the end of a key forward to `at`, which revokes a valid one if that is not after `now`.
+fn expire(key: &mut ApiKey, at: Timestamp, now: Timestamp) {
+    if at <= now && key.expires_at.is_none_or(|end| end > now) {
+        key.revoked_at = key.revoked_at.or(Some(now));
+    }
+    key.expires_at = Some(key.expires_at.map_or(at, |end| end.min(at)));
+}
+
+/// Checks the rules for rotating a key; `quota` tells whether its organisation may have another one in its
+/// grace period.
+fn check_rotation(
     old: &ApiKey,
-    room: Result<(), AddRefusal>,
+    quota: Result<(), AddRefusal>,
     grace: Duration,
     now: Timestamp,
 ) -> Result<(), KeyRotationRefusal> {
     old.check_rotation(now)?;
-    match room {
-        // Whoever leaves no key in its grace needs no room.
+    match quota {
+        // A rotation that leaves no key in its grace period needs none.
         Err(AddRefusal::OverQuota(_)) if grace.is_zero() => Ok(()),
-        room => Ok(room?),
+        quota => Ok(quota?),
     }
+}
+
+fn cursor(key: &ApiKey) -> Cursor {
+    Cursor { at: key.created_at, id: key.id.uuid() }
 }

@@ -5,7 +5,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 use super::MigrationStatus;
 
-/// One step: its number, its name, and the SQL there and back.
+/// One step: its number, its name, and the SQL of both directions.
 pub(super) struct Step {
     version: i64,
     name: &'static str,
@@ -13,76 +13,57 @@ pub(super) struct Step {
     down: &'static str,
 }
 
-macro_rules! step {
-    ($backend:literal, $version:literal, $number:literal, $name:literal) => {
+/// The steps of both schemas, which have the same numbers and names.
+macro_rules! steps {
+    ($($version:literal $number:literal $name:literal;)+) => {
+        /// The steps of the SQLite schema, oldest first.
+        pub(super) const SQLITE: &[Step] = &[$(steps!("sqlite", $version, $number, $name)),+];
+        /// The steps of the PostgreSQL schema, oldest first.
+        pub(super) const POSTGRES: &[Step] = &[$(steps!("postgres", $version, $number, $name)),+];
+    };
+    ($engine:literal, $version:literal, $number:literal, $name:literal) => {
         Step {
             version: $version,
             name: $name,
-            up: include_str!(concat!(
-                "../../migrations/",
-                $backend,
-                "/",
-                $number,
-                "_",
-                $name,
-                ".up.sql"
-            )),
-            down: include_str!(concat!(
-                "../../migrations/",
-                $backend,
-                "/",
-                $number,
-                "_",
-                $name,
-                ".down.sql"
-            )),
+            up: steps!(file $engine, $number, $name, ".up.sql"),
+            down: steps!(file $engine, $number, $name, ".down.sql"),
         }
+    };
+    (file $engine:literal, $number:literal, $name:literal, $end:literal) => {
+        include_str!(concat!("../../migrations/", $engine, "/", $number, "_", $name, $end))
     };
 }
 
-/// The steps of the SQLite schema, oldest first.
-pub(super) const SQLITE: &[Step] = &[
-    step!("sqlite", 1, "0001", "initial"),
-    step!("sqlite", 2, "0002", "endpoint_secrets"),
-    step!("sqlite", 3, "0003", "error_class"),
-    step!("sqlite", 4, "0004", "fairness"),
-    step!("sqlite", 5, "0005", "replays"),
-    step!("sqlite", 6, "0006", "tenants"),
-    step!("sqlite", 7, "0007", "key_rotation"),
-    step!("sqlite", 8, "0008", "change_numbers"),
-];
-
-/// The steps of the PostgreSQL schema, oldest first.
-pub(super) const POSTGRES: &[Step] = &[
-    step!("postgres", 1, "0001", "initial"),
-    step!("postgres", 2, "0002", "endpoint_secrets"),
-    step!("postgres", 3, "0003", "error_class"),
-    step!("postgres", 4, "0004", "fairness"),
-    step!("postgres", 5, "0005", "replays"),
-    step!("postgres", 6, "0006", "tenants"),
-    step!("postgres", 7, "0007", "key_rotation"),
-    step!("postgres", 8, "0008", "change_numbers"),
-];
+steps! {
+    1 "0001" "initial";
+    2 "0002" "endpoint_secrets";
+    3 "0003" "error_class";
+    4 "0004" "fairness";
+    5 "0005" "replays";
+    6 "0006" "tenants";
+    7 "0007" "key_rotation";
+    8 "0008" "change_numbers";
+}
 
 /// The table in which sqlx keeps what was applied.
 pub(super) const TABLE: &str = "_sqlx_migrations";
 
-/// What runs the steps.
+/// The runner of the steps.
 pub(super) fn migrator(steps: &[Step]) -> Migrator {
     let migration = |step: &Step, kind, sql: &'static str| {
         let no_tx = sql.starts_with("-- no-transaction");
         Migration::new(step.version, step.name.into(), kind, sql.into_sql_str(), no_tx)
     };
-    let there_and_back = |step| {
+    let up_and_down = |step| {
         [
             migration(step, MigrationType::ReversibleUp, step.up),
             migration(step, MigrationType::ReversibleDown, step.down),
         ]
     };
-    Migrator::with_migrations(steps.iter().flat_map(there_and_back).collect())
+    Migrator::with_migrations(steps.iter().flat_map(up_and_down).collect())
 }
 
-/// The steps with their standing, given the versions that were applied.
+/// The status of each step, given the versions that were applied.
 pub(super) fn status(steps: &[Step], applied: &[i64]) -> Vec<MigrationStatus> {
     let one = |step: &Step| MigrationStatus {
         version: step.version,
@@ -92,8 +73,8 @@ pub(super) fn status(steps: &[Step], applied: &[i64]) -> Vec<MigrationStatus> {
     steps.iter().map(one).collect()
 }
 
-/// The step that takes `version` back.
-pub(super) fn way_back(steps: &[Step], version: i64) -> Result<Migration, MigrateError> {
+/// The step that reverts `version`.
+pub(super) fn down(steps: &[Step], version: i64) -> Result<Migration, MigrateError> {
     let is_it =
         |step: &Migration| step.version == version && step.migration_type.is_down_migration();
     let step = migrator(steps).iter().find(|step| is_it(step)).cloned();

@@ -6,10 +6,10 @@
 //! (`tests/it/store/`) runs on both.
 //!
 //! # Rules
-//! - A method takes the `OrgId` first and touches that tenant's rows only. One that cannot is named
-//!   `*_across_orgs`.
+//! - A method takes the `OrgId` first and touches that tenant's rows only. Methods that act across
+//!   organisations are reached through [`Store::system`].
 //! - A method is one transaction: it happens as a whole or not at all. Two take their batches in parts where
-//!   one connection writes: [`Store::persist_events_across_orgs`] says how many events it took
+//!   one connection writes: [`System::persist_events`] says how many events it took
 //!   ([`Persisted::taken`]), and outcomes may be recorded again.
 //! - What an `Ok` reports survives power loss.
 //! - Not found is `Ok(None)` or `Ok(false)`.
@@ -29,7 +29,7 @@
 //! proves that it was planned. Nothing plans an event that is already there.
 
 mod audit;
-mod claim;
+mod claims;
 mod columns;
 mod crypto;
 mod dead_letters;
@@ -40,8 +40,6 @@ mod error;
 mod events;
 mod filter;
 mod keys;
-mod lease;
-mod leases;
 mod maintenance;
 mod metrics;
 mod migrations;
@@ -49,36 +47,29 @@ mod org_deletion;
 mod orgs;
 mod outcomes;
 mod page;
-mod plan;
-mod postgres;
 mod redeliveries;
 mod replay_chunk;
 mod replays;
-mod rows;
 mod secrets;
-mod sqlite;
 mod suspension;
 mod usage;
 
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::StoreConfig;
 use crate::runtime::Stopwatch;
 
 use audit::AuditRecord;
 
+pub use claims::{ClaimCursor, ClaimRequest, Claimed};
 use crypto::Keyring;
-use engine::{Engine, PostgresEngine, SqliteEngine};
-use keys::check_rotation;
-use maintenance::{DEDUP_KEYS_KEPT_LONGER, DEDUP_KEYS_PER_STEP};
-use secrets::RESEALED_PER_STEP;
-
-pub use claim::{ClaimCursor, ClaimRequest, Claimed};
 pub use dead_letters::DeadLetterDeletion;
 pub use deliveries::{CANCELS_PER_STEP, DeliveryRefusal};
-pub use error::StoreError;
+use engine::{Engine, PostgresEngine, SqliteEngine};
+pub use error::{Result, StoreError};
 pub use events::{LeaseBudget, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, weight};
 pub use keys::{AddRefusal, ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::{MigrateError, MigrationStatus};
@@ -93,20 +84,30 @@ pub use usage::Holdings;
 pub struct Store {
     engine: Arc<Engine>,
     keyring: Arc<Keyring>,
-    #[allow(dead_code, reason = "not every method is written once yet")]
     metrics: Arc<StoreMetrics>,
+    dedup_window: Duration,
 }
 
 impl Store {
+    /// The methods that act across organisations.
+    pub const fn system(&self) -> System<'_> {
+        System(self)
+    }
+
     /// Opens a SQLite file, creating it and its directory when missing. Does not migrate.
     pub async fn open_sqlite(
         path: &Path,
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self> {
         let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
-        let engine = SqliteEngine::open(path, config, &keyring, &metrics).await?;
-        Ok(Self { engine: Arc::new(Engine::Sqlite(engine)), keyring, metrics })
+        let engine = SqliteEngine::open(path, config).await?;
+        Ok(Self {
+            engine: Arc::new(Engine::Sqlite(engine)),
+            keyring,
+            metrics,
+            dedup_window: config.dedup_window,
+        })
     }
 
     /// Connects to a PostgreSQL database. Does not migrate.
@@ -114,23 +115,21 @@ impl Store {
         url: &str,
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self> {
         let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
-        let engine = PostgresEngine::connect(url, config, &keyring, &metrics).await?;
-        Ok(Self { engine: Arc::new(Engine::Postgres(engine)), keyring, metrics })
+        let engine = PostgresEngine::connect(url, config).await?;
+        Ok(Self {
+            engine: Arc::new(Engine::Postgres(engine)),
+            keyring,
+            metrics,
+            dedup_window: config.dedup_window,
+        })
     }
 }
 
-/// Calls the method of either engine.
-macro_rules! on_engine {
-    ($store:ident, $method:ident($($argument:expr),*)) => {
-        match &*$store.engine {
-            $crate::store::engine::Engine::Sqlite(engine) => engine.$method($($argument),*).await,
-            $crate::store::engine::Engine::Postgres(engine) => engine.$method($($argument),*).await,
-        }
-    };
-}
-use on_engine;
+/// The store without the scope of one organisation: what the server and its operators do for all of them.
+#[derive(Clone, Copy, Debug)]
+pub struct System<'a>(&'a Store);
 
 /// Text that both engines can store: PostgreSQL knows no NUL (its manual, section 8.3), and texts
 /// of receivers and of errors may carry one.

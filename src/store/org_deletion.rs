@@ -1,7 +1,7 @@
 //! Deletes an organisation's rows, in small steps that continue after a restart.
 
 use super::engine::{Row, Tx, args};
-use super::{Store, StoreError, orgs};
+use super::{Result, System, orgs};
 use crate::domain::{Org, OrgId, Timestamp};
 
 /// Rows of one kind that a step deletes at most, so that none holds its locks for long.
@@ -21,12 +21,12 @@ const TABLES: [(&str, &str); 8] = [
     ("audit_log", "id"),
 ];
 
-impl Store {
+impl System<'_> {
     /// Does one bounded step of the deletion that was begun first, and returns that organisation as it
     /// is now: with [`OrgDeletion::done_at`](crate::domain::OrgDeletion) when nothing of it is left but its
     /// row. `None` when there is nothing to delete, or another server does a step right now.
-    pub async fn delete_step_across_orgs(&self, now: Timestamp) -> Result<Option<Org>, StoreError> {
-        let mut tx = self.engine.begin_long().await?;
+    pub async fn delete_step(self, now: Timestamp) -> Result<Option<Org>> {
+        let mut tx = self.0.engine.begin_long().await?;
         // Skipped while another server works on it; batches that look it up do not wait.
         let lock = tx.dialect().lock(" FOR NO KEY UPDATE SKIP LOCKED");
         let sql = format!(
@@ -51,7 +51,7 @@ impl Store {
 }
 
 /// Deletes some rows of the first table that has any, and returns how many.
-async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64, StoreError> {
+async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
     let deliveries = delete_deliveries(tx, org).await?;
     if deliveries > 0 {
         return Ok(deliveries);
@@ -71,7 +71,7 @@ async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64, StoreError> {
 
 /// Deletes some deliveries with their attempts. PostgreSQL locks the deliveries first: outcomes of theirs
 /// may be recorded meanwhile. In SQLite nothing else writes between the statements.
-async fn delete_deliveries(tx: &mut Tx<'_>, org: OrgId) -> Result<u64, StoreError> {
+async fn delete_deliveries(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
     let lock = tx.dialect().lock(" FOR UPDATE");
     let sql =
         format!("SELECT id, event_received_at FROM deliveries WHERE org_id = $1 LIMIT $2{lock}");
@@ -91,7 +91,7 @@ async fn delete_deliveries(tx: &mut Tx<'_>, org: OrgId) -> Result<u64, StoreErro
 }
 
 /// When the first and the last of the events of some deliveries were received.
-fn days_of(rows: &[Row]) -> Result<Option<(Timestamp, Timestamp)>, StoreError> {
+fn days_of(rows: &[Row]) -> Result<Option<(Timestamp, Timestamp)>> {
     let times: Vec<Timestamp> =
         rows.iter().map(|row| row.get("event_received_at")).collect::<Result<_, _>>()?;
     Ok(times.iter().min().copied().zip(times.iter().max().copied()))

@@ -1,8 +1,8 @@
 //! Organisations, which are the tenants.
 
-use super::columns::Columns;
-use super::engine::{Engine, Row, Tx, Value, args};
-use super::{AddRefusal, AuditRecord, Store, StoreError, audit, suspension};
+use super::columns::{Columns, columns};
+use super::engine::{Args, Engine, Row, Tx, Value, args};
+use super::{AddRefusal, AuditRecord, Result, Store, System, audit, suspension};
 use crate::domain::{
     Actor, Cursor, Org, OrgChange, OrgDeletion, OrgId, OrgLimit, OrgLimits, Page, PageRequest,
     Timestamp,
@@ -11,23 +11,11 @@ use crate::runtime::Wake;
 
 /// The columns of an organisation, in the order of [`values`]. The limits are in the order of
 /// [`OrgLimit::ALL`].
-pub(super) const COLUMNS: Columns<15> = Columns([
-    "id",
-    "name",
-    "created_at",
-    "suspended_at",
-    "deleting_since",
-    "deleted_rows",
-    "deleted_at",
-    "changed_at",
-    "rate_limit_per_minute",
-    "burst",
-    "bytes_per_minute",
-    "events_per_month",
-    "endpoints_max",
-    "keys_max",
-    "payload_bytes_max",
-]);
+pub(super) const COLUMNS: Columns<15> = columns! {
+    id name created_at suspended_at deleting_since deleted_rows deleted_at changed_at
+    rate_limit_per_minute burst bytes_per_minute events_per_month endpoints_max keys_max
+    payload_bytes_max
+};
 
 /// The values of [`COLUMNS`].
 fn values(org: &Org, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
@@ -56,7 +44,7 @@ fn values(org: &Org, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
 }
 
 /// Reads [`COLUMNS`].
-pub(super) fn read(row: &Row) -> Result<Org, StoreError> {
+pub(super) fn read(row: &Row) -> Result<Org> {
     let mut limits = OrgLimits::default();
     for limit in OrgLimit::ALL {
         limits = limits.with(limit, row.get_opt(limit.name())?);
@@ -79,16 +67,8 @@ pub(super) fn read(row: &Row) -> Result<Org, StoreError> {
 }
 
 impl Store {
-    /// Adds an organisation.
-    pub async fn insert_org_across_orgs(&self, org: &Org, by: &Actor) -> Result<(), StoreError> {
-        let mut tx = self.engine.begin().await?;
-        tx.execute(COLUMNS.insert_into("orgs"), values(org, org.created_at).into()).await?;
-        audit::write(&mut tx, &AuditRecord::org_created(org), by, org.created_at).await?;
-        tx.commit().await
-    }
-
     /// One organisation, also one that was deleted.
-    pub async fn org(&self, org: OrgId) -> Result<Option<Org>, StoreError> {
+    pub async fn org(&self, org: OrgId) -> Result<Option<Org>> {
         let sql = format!("SELECT {COLUMNS} FROM orgs WHERE id = $1");
         let row = self.engine.optional(sql, args![org]).await?;
         row.as_ref().map(read).transpose()
@@ -102,7 +82,7 @@ impl Store {
         change: &OrgChange,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Option<Org>, StoreError> {
+    ) -> Result<Option<Org>> {
         let mut tx = self.engine.begin().await?;
         let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
         let mut after = before.clone();
@@ -126,7 +106,7 @@ impl Store {
         suspended: bool,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Option<Org>, StoreError> {
+    ) -> Result<Option<Org>> {
         let mut tx = self.engine.begin().await?;
         let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
         if before.suspended_at.is_some() == suspended {
@@ -150,12 +130,7 @@ impl Store {
     /// Begins the deletion of an organisation and returns it as it is now; `None` as with
     /// [`Self::update_org`]. From then on nothing of it is stored any more: events of it that come
     /// out of a journal are dropped.
-    pub async fn delete_org(
-        &self,
-        org: OrgId,
-        by: &Actor,
-        now: Timestamp,
-    ) -> Result<Option<Org>, StoreError> {
+    pub async fn delete_org(&self, org: OrgId, by: &Actor, now: Timestamp) -> Result<Option<Org>> {
         let mut tx = self.engine.begin().await?;
         // Waits for every batch that is storing events of it, each of which holds FOR KEY SHARE.
         if let Tx::Postgres(_) = tx {
@@ -171,30 +146,40 @@ impl Store {
         tx.commit().await?;
         Ok(Some(after))
     }
+}
+
+impl System<'_> {
+    /// Adds an organisation.
+    pub async fn insert_org(self, org: &Org, by: &Actor) -> Result<()> {
+        let mut tx = self.0.engine.begin().await?;
+        tx.execute(COLUMNS.insert_into("orgs"), values(org, org.created_at).into()).await?;
+        audit::write(&mut tx, &AuditRecord::org_created(org), by, org.created_at).await?;
+        tx.commit().await
+    }
 
     /// All organisations but those whose deletion is done.
-    pub async fn orgs_across_orgs(&self, page: PageRequest) -> Result<Page<Org>, StoreError> {
+    pub async fn orgs(self, page: PageRequest) -> Result<Page<Org>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM orgs
              WHERE (created_at, id) < ($1, $2) AND deleted_at IS NULL
              ORDER BY created_at DESC, id DESC LIMIT $3"
         );
         let cursor = |org: &Org| Cursor { at: org.created_at, id: org.id.uuid() };
-        self.page(page, sql, args![], read, cursor).await
+        self.0.page(page, sql, args![], read, cursor).await
     }
 
     /// The organisations that are suspended or being deleted: nothing is sent for them.
-    pub async fn paused_across_orgs(&self) -> Result<Vec<OrgId>, StoreError> {
+    pub async fn suspended_orgs(self) -> Result<Vec<OrgId>> {
         let sql = "SELECT id FROM orgs
              WHERE (suspended_at IS NOT NULL OR deleting_since IS NOT NULL) AND deleted_at IS NULL";
-        self.engine.all(sql, args![]).await?.iter().map(|row| row.get("id")).collect()
+        self.0.engine.all(sql, args![]).await?.iter().map(|row| row.get("id")).collect()
     }
 
     /// Wakes each of `wakes` when other processes may have changed keys or organisations.
     /// Only a hint, which may be missed: callers poll as well. Ends with the connection it listens
     /// on; never where an engine has no such hints.
-    pub async fn hint_changes_across_orgs(&self, wakes: &[Wake]) -> Result<(), StoreError> {
-        match &*self.engine {
+    pub async fn hint_changes(self, wakes: &[Wake]) -> Result<()> {
+        match &*self.0.engine {
             // Other processes are the command line at most; polling finds its changes.
             Engine::Sqlite(_) => std::future::pending().await,
             Engine::Postgres(engine) => engine.listen_for_changes(wakes).await,
@@ -202,13 +187,13 @@ impl Store {
     }
 }
 
-/// An organisation that nobody else changes until the end of the transaction; `None` when there is
+/// An organisation, locked until the end of the transaction; `None` when there is
 /// none, or it is being deleted. Batches that store events of it are not held up.
-async fn locked(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>, StoreError> {
+async fn locked(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>> {
     Ok(locked_or_deleting(tx, org).await?.filter(|org| org.deletion.is_none()))
 }
 
-async fn locked_or_deleting(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>, StoreError> {
+async fn locked_or_deleting(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>> {
     let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
     let sql = format!("SELECT {COLUMNS} FROM orgs WHERE id = $1{lock}");
     let row = tx.optional(sql, args![org]).await?;
@@ -218,7 +203,7 @@ async fn locked_or_deleting(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>, 
 /// Locks an organisation until the end of the transaction, as batches that store events of it do: its
 /// deletion comes before or after. `false` when there is none, or it is being deleted. To be called
 /// before locks on its endpoints and deliveries are taken, in the order in which a deletion takes them.
-pub(super) async fn hold(tx: &mut Tx<'_>, org: OrgId) -> Result<bool, StoreError> {
+pub(super) async fn hold(tx: &mut Tx<'_>, org: OrgId) -> Result<bool> {
     let lock = tx.dialect().lock(" FOR KEY SHARE");
     let sql = format!("SELECT deleting_since IS NULL AS alive FROM orgs WHERE id = $1{lock}");
     let row = tx.optional(sql, args![org]).await?;
@@ -233,9 +218,9 @@ pub(super) async fn check_quota(
     org: OrgId,
     limit: OrgLimit,
     count: &'static str,
-    args: Vec<Value<'_>>,
-) -> Result<Result<(), AddRefusal>, StoreError> {
-    // What belongs to no organisation is refused by its foreign key.
+    args: Args<'_>,
+) -> Result<Result<(), AddRefusal>> {
+    // Without an organisation, the foreign key refuses the row.
     let Some(org) = locked_or_deleting(tx, org).await? else { return Ok(Ok(())) };
     if org.deletion.is_some() {
         return Ok(Err(AddRefusal::OrgDeleted));
@@ -245,7 +230,7 @@ pub(super) async fn check_quota(
     Ok(if count >= u64::from(max) { Err(AddRefusal::OverQuota(max)) } else { Ok(()) })
 }
 
-async fn write(tx: &mut Tx<'_>, org: &Org, now: Timestamp) -> Result<(), StoreError> {
+async fn write(tx: &mut Tx<'_>, org: &Org, now: Timestamp) -> Result<()> {
     tx.execute(COLUMNS.update("orgs"), values(org, now).into()).await?;
     Ok(())
 }

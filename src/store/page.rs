@@ -1,11 +1,9 @@
 //! Pages of a list, newest first.
 
-use std::borrow::Cow;
-
 use uuid::Uuid;
 
-use super::engine::{Row, Value, args};
-use super::{Store, StoreError};
+use super::engine::{Args, Row, Sql, args};
+use super::{Result, Store};
 use crate::domain::{Cursor, Page, PageRequest, Timestamp};
 
 /// After every time that is ever stored: 9999-12-31T23:59:59Z, the last second that RFC 3339 and
@@ -21,11 +19,11 @@ impl Store {
     pub(super) async fn page<T>(
         &self,
         request: PageRequest,
-        sql: impl Into<Cow<'static, str>>,
-        args: Vec<Value<'_>>,
-        read: impl Fn(&Row) -> Result<T, StoreError>,
+        sql: impl Into<Sql>,
+        args: Args<'_>,
+        read: impl Fn(&Row) -> Result<T>,
         cursor: impl Fn(&T) -> Cursor,
-    ) -> Result<Page<T>, StoreError> {
+    ) -> Result<Page<T>> {
         let after = position(request);
         let mut all_args = args![after.at, after.id, fetch_limit(request)];
         all_args.extend(args);

@@ -9,7 +9,7 @@ use super::deliveries::{endpoint_of, endpoint_refusal};
 use super::engine::{Row, Tx, args};
 use super::filter::Filter;
 use super::replays::REPLAYS_PER_STEP;
-use super::{AuditRecord, DeliveryRefusal, Store, StoreError, audit, orgs};
+use super::{AuditRecord, DeliveryRefusal, Result, Store, audit, orgs};
 use crate::domain::{
     Actor, Delivery, DeliveryId, DeliveryStatus, EndpointId, EventId, OrgId, Timestamp,
 };
@@ -34,7 +34,7 @@ pub(super) struct Redelivery {
 }
 
 impl Redelivery {
-    fn read(row: &Row, id: DeliveryId) -> Result<Self, StoreError> {
+    fn read(row: &Row, id: DeliveryId) -> Result<Self> {
         Ok(Self {
             id,
             event_id: row.get("event_id")?,
@@ -69,7 +69,7 @@ impl Store {
         id: DeliveryId,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Result<Delivery, DeliveryRefusal>, StoreError> {
+    ) -> Result<Result<Delivery, DeliveryRefusal>> {
         let mut tx = self.engine.begin().await?;
         orgs::hold(&mut tx, org).await?;
         let endpoint = endpoint_of(&mut tx, org, id).await?;
@@ -105,7 +105,7 @@ impl Store {
         endpoint: Option<EndpointId>,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Result<ReplayedEvent, DeliveryRefusal>, StoreError> {
+    ) -> Result<Result<ReplayedEvent, DeliveryRefusal>> {
         let mut tx = self.engine.begin().await?;
         orgs::hold(&mut tx, org).await?;
         let sql = "SELECT received_at FROM events WHERE id = $1 AND org_id = $2
@@ -154,7 +154,7 @@ async fn target_refusal(
     tx: &mut Tx<'_>,
     org: OrgId,
     endpoint: EndpointId,
-) -> Result<Option<DeliveryRefusal>, StoreError> {
+) -> Result<Option<DeliveryRefusal>> {
     let lock = tx.dialect().lock(" FOR SHARE");
     let sql =
         format!("SELECT id, disabled_reason FROM endpoints WHERE id = $1 AND org_id = $2{lock}");
@@ -172,7 +172,7 @@ async fn newest_of_each(
     event: EventId,
     received_at: Timestamp,
     endpoint: Option<EndpointId>,
-) -> Result<Vec<Row>, StoreError> {
+) -> Result<Vec<Row>> {
     let mut conditions = Filter::after(1);
     conditions.and("event_id = ?", event);
     conditions.and("event_received_at = ?", received_at);
@@ -198,7 +198,7 @@ pub(super) async fn find(
     org: OrgId,
     old: &[Uuid],
     now: Timestamp,
-) -> Result<Vec<Redelivery>, StoreError> {
+) -> Result<Vec<Redelivery>> {
     if old.is_empty() {
         return Ok(Vec::new());
     }
@@ -238,7 +238,7 @@ pub(super) async fn plan(
     org: OrgId,
     redeliveries: &[Redelivery],
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let insert = "INSERT INTO deliveries
                       (id, org_id, event_id, event_received_at, endpoint_id, due_at, created_at,
                        replay_of, ordered)

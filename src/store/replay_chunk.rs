@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::StoreError;
+use super::Result;
 use super::engine::Row;
 use super::replays::REPLAYS_PER_STEP;
 use crate::domain::Cursor;
@@ -17,7 +17,7 @@ pub(super) struct Candidate {
 
 impl Candidate {
     /// Reads `id`, `created_at`, `is_delivery` and `wanted`.
-    pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
+    pub(super) fn read(row: &Row) -> Result<Self> {
         Ok(Self {
             position: Cursor { at: row.get("created_at")?, id: row.get("id")? },
             is_delivery: row.get("is_delivery")?,
@@ -26,7 +26,7 @@ impl Candidate {
     }
 }
 
-/// What one step deals with.
+/// The part of a replay that one step does.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct ReplayChunk {
     /// The deliveries to repeat. Their dead letters have the same ids.

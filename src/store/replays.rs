@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::columns::Columns;
+use super::columns::{Columns, columns};
 use super::dead_letters::{self, EVENT_PASSES};
 use super::engine::{Row, Tx, Value, args};
 use super::filter::Filter;
 use super::page::START_OF_TIME;
 use super::replay_chunk::{Candidate, ReplayChunk, chunk};
-use super::{AuditRecord, Store, StoreError, audit, orgs, redeliveries, storable};
+use super::{AuditRecord, Result, Store, System, audit, orgs, redeliveries, storable};
 use crate::domain::{
     Actor, Cursor, DeadLetterFilter, DeadReason, OrgId, Page, PageRequest, Replay, ReplayId,
     ReplayStatus, Timestamp,
@@ -45,25 +45,10 @@ pub const REPLAYS_PER_STEP: usize = 1_000;
 const COUNTED_MAX: i64 = 100_000;
 
 /// The columns of a replay, in the order of the values in [`Store::insert_replay`].
-const COLUMNS: Columns<17> = Columns([
-    "id",
-    "org_id",
-    "endpoint_id",
-    "reason",
-    "event_type",
-    "since",
-    "until",
-    "total",
-    "done",
-    "skipped",
-    "status",
-    "detail",
-    "created_at",
-    "finished_at",
-    "cursor_at",
-    "cursor_id",
-    "stepped_at",
-]);
+const COLUMNS: Columns<17> = columns! {
+    id org_id endpoint_id reason event_type since until total done skipped status detail
+    created_at finished_at cursor_at cursor_id stepped_at
+};
 
 /// The values of [`COLUMNS`] for a new replay, which begins behind `cursor`.
 fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
@@ -102,7 +87,7 @@ fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
     ]
 }
 
-fn read(row: &Row) -> Result<Replay, StoreError> {
+fn read(row: &Row) -> Result<Replay> {
     Ok(Replay {
         id: row.get("id")?,
         org_id: row.get("org_id")?,
@@ -134,7 +119,7 @@ impl Store {
         filter: &DeadLetterFilter,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Option<Replay>, StoreError> {
+    ) -> Result<Option<Replay>> {
         let mut tx = self.engine.begin().await?;
         if !orgs::hold(&mut tx, org).await? {
             return Ok(None);
@@ -160,14 +145,14 @@ impl Store {
     }
 
     /// One replay.
-    pub async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+    pub async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>> {
         let sql = format!("SELECT {COLUMNS} FROM replays WHERE id = $1 AND org_id = $2");
         let row = self.engine.optional(sql, args![id, org]).await?;
         row.as_ref().map(read).transpose()
     }
 
     /// The organisation's replays.
-    pub async fn replays(&self, org: OrgId, page: PageRequest) -> Result<Page<Replay>, StoreError> {
+    pub async fn replays(&self, org: OrgId, page: PageRequest) -> Result<Page<Replay>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM replays WHERE org_id = $4 AND (created_at, id) < ($1, $2)
              ORDER BY created_at DESC, id DESC LIMIT $3"
@@ -185,7 +170,7 @@ impl Store {
         failure: Option<&str>,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Option<Replay>, StoreError> {
+    ) -> Result<Option<Replay>> {
         let status = match failure {
             Some(_) => ReplayStatus::Failed,
             None => ReplayStatus::Cancelled,
@@ -207,14 +192,6 @@ impl Store {
         self.replay(org, id).await
     }
 
-    /// The running replay whose last step is the longest ago.
-    pub async fn next_replay_across_orgs(&self) -> Result<Option<(OrgId, ReplayId)>, StoreError> {
-        let sql =
-            "SELECT org_id, id FROM replays WHERE status = 'running' ORDER BY stepped_at LIMIT 1";
-        let row = self.engine.optional(sql, args![]).await?;
-        row.map(|row| Ok((row.get("org_id")?, row.get("id")?))).transpose()
-    }
-
     /// Deals with the next dead letters of a running replay, at most [`REPLAYS_PER_STEP`], in the
     /// order in which they were given up. Each is dealt with once, whichever server does the step and
     /// however often the process dies. `None` when the replay is not running, or another server does a
@@ -224,7 +201,7 @@ impl Store {
         org: OrgId,
         id: ReplayId,
         now: Timestamp,
-    ) -> Result<Option<ReplayStep>, StoreError> {
+    ) -> Result<Option<ReplayStep>> {
         let mut tx = self.engine.begin_long().await?;
         let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
         let sql = format!(
@@ -262,7 +239,7 @@ impl Store {
         event: &QuarantinedEvent,
         stored: bool,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<()> {
         let Cursor { at, id } = event.position;
         let mut tx = self.engine.begin().await?;
         let sql = "UPDATE replays
@@ -279,6 +256,16 @@ impl Store {
     }
 }
 
+impl System<'_> {
+    /// The running replay whose last step is the longest ago.
+    pub async fn next_replay(self) -> Result<Option<(OrgId, ReplayId)>> {
+        let sql =
+            "SELECT org_id, id FROM replays WHERE status = 'running' ORDER BY stepped_at LIMIT 1";
+        let row = self.0.engine.optional(sql, args![]).await?;
+        row.map(|row| Ok((row.get("org_id")?, row.get("id")?))).transpose()
+    }
+}
+
 /// Before when a dead letter must have been given up for a replay that is made at `now`: later ones are
 /// not part of it, so that it ends.
 fn until(filter: &DeadLetterFilter, now: Timestamp) -> Timestamp {
@@ -288,11 +275,7 @@ fn until(filter: &DeadLetterFilter, now: Timestamp) -> Timestamp {
 
 /// How many dead letters a replay is for; `None` when they are too many to count, or when a filter by
 /// type would have to read every event.
-async fn count(
-    tx: &mut Tx<'_>,
-    org: OrgId,
-    filter: &DeadLetterFilter,
-) -> Result<Option<u64>, StoreError> {
+async fn count(tx: &mut Tx<'_>, org: OrgId, filter: &DeadLetterFilter) -> Result<Option<u64>> {
     if filter.event_type.is_some() {
         return Ok(None);
     }
@@ -318,7 +301,7 @@ async fn candidates_after(
     org: OrgId,
     filter: &DeadLetterFilter,
     cursor: Cursor,
-) -> Result<Vec<Candidate>, StoreError> {
+) -> Result<Vec<Candidate>> {
     let mut source = dead_letters::of_org(tx.dialect(), org, filter, 3);
     source.and_some("created_at < ?", filter.until);
     let mut wanted = Filter::after(source.parameters());
@@ -340,10 +323,10 @@ async fn candidates_after(
     rows.iter().map(Candidate::read).collect()
 }
 
-/// Those of the dead letters that nobody has replayed meanwhile, locked until the end of the transaction.
+/// The dead letters that have not been replayed meanwhile, locked until the end of the transaction.
 /// Endpoints come first and both in key order, so that replays, retries and removals cannot wait for each
 /// other in a circle. In SQLite nothing else writes meanwhile.
-async fn unreplayed(tx: &mut Tx<'_>, letters: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+async fn unreplayed(tx: &mut Tx<'_>, letters: &[Uuid]) -> Result<Vec<Uuid>> {
     if letters.is_empty() || matches!(tx, Tx::Sqlite(..)) {
         return Ok(letters.to_vec());
     }
@@ -367,7 +350,7 @@ async fn advance(
     chunk: &ReplayChunk,
     (done, skipped): (usize, usize),
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let sql = "UPDATE replays
                SET cursor_at = coalesce($2, cursor_at), cursor_id = coalesce($3, cursor_id),
                    done = done + $4, skipped = skipped + $5, stepped_at = $6,

@@ -6,39 +6,43 @@
 
 use std::time::Duration;
 
-use super::{Store, StoreError, on_engine};
+use uuid::Uuid;
+
+use super::crypto::{HEAD, SEALED_HEAD_CHARS, SealContext, SecretColumns, key_id_of};
+use super::engine::{Tx, args};
+use super::{AuditRecord, Result, Store, System, audit, endpoints, orgs};
 use crate::domain::{
     Actor, Endpoint, EndpointId, OrgId, SecretRotationRefusal, SigningSecret, Timestamp,
 };
 
-/// What a step of encrypting did.
+/// The result of a step of re-encryption.
 #[derive(Debug, Default)]
 pub struct Resealed {
-    /// Endpoints that were looked at.
+    /// Endpoints that were read.
     pub endpoints: usize,
-    /// Those that were written anew.
+    /// Endpoints that were re-encrypted.
     pub encrypted: usize,
-    /// Those that cannot be read, which stay as they are.
+    /// Endpoints that cannot be decrypted, which stay as they are.
     pub unreadable: Vec<EndpointId>,
     /// Where the next step goes on; `None` after the last one.
     pub next: Option<EndpointId>,
 }
 
-/// A key that is needed and not there.
+/// A key of `SECRETS_KEY` that is needed and missing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MissingKey {
-    /// Its id, as sealed texts name it.
+    /// Its id, as encrypted texts name it.
     pub id: String,
     /// How many texts are encrypted by it.
     pub texts: i64,
 }
 
-/// Endpoints in one step of encrypting.
-pub(super) const RESEALED_PER_STEP: i64 = 100;
+/// Endpoints that one step re-encrypts at most.
+const RESEALED_PER_STEP: usize = 100;
 
 impl Store {
-    /// Puts `new` in the place of an endpoint's secret, which goes on signing for `overlap`, and
-    /// returns the endpoint as it is now. [`Endpoint::rotated_secrets`] has the rules.
+    /// Replaces an endpoint's secret by `new`; the old one goes on signing for `overlap`.
+    /// Returns the endpoint as it is now. [`Endpoint::rotated_secrets`] has the rules.
     pub async fn rotate_secret(
         &self,
         org: OrgId,
@@ -47,23 +51,91 @@ impl Store {
         overlap: Duration,
         by: &Actor,
         now: Timestamp,
-    ) -> Result<Result<Endpoint, SecretRotationRefusal>, StoreError> {
-        on_engine!(self, rotate_secret(org, id, new, overlap, by, now))
+    ) -> Result<Result<Endpoint, SecretRotationRefusal>> {
+        let mut tx = self.engine.begin().await?;
+        orgs::hold(&mut tx, org).await?;
+        let Some((endpoint, mut columns)) = self.locked_endpoint(&mut tx, org, id).await? else {
+            return Ok(Err(SecretRotationRefusal::NotFound));
+        };
+        let secrets = match endpoint.rotated_secrets(new.clone(), overlap, now) {
+            Ok(secrets) => secrets,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let context = SealContext { org, endpoint: id };
+        (columns.secret, columns.earlier_secrets) = self.keyring.seal_secrets(context, &secrets)?;
+        let after = Endpoint { secrets: Ok(secrets), updated_at: now, ..endpoint };
+        endpoints::write(&mut tx, &after, &columns).await?;
+        audit::write(&mut tx, &AuditRecord::secret_rotated(org, id, new), by, now).await?;
+        tx.commit().await?;
+        Ok(Ok(after))
+    }
+}
+
+impl System<'_> {
+    /// Encrypts by the first key whatever is in clear or encrypted by another one: one step, over some endpoints
+    /// after `after` in the order of their ids. Repeating it changes nothing, so it can be
+    /// interrupted and started again. Without keys it changes nothing.
+    pub async fn reseal_secrets(self, after: Option<EndpointId>) -> Result<Resealed> {
+        let mut tx = self.0.engine.begin().await?;
+        let lock = tx.dialect().lock(" FOR UPDATE");
+        let sql = format!(
+            "SELECT id, org_id, secret, earlier_secrets, headers
+             FROM endpoints WHERE id > $1 ORDER BY id LIMIT $2{lock}"
+        );
+        // No endpoint has the least id.
+        let after = after.map_or(Uuid::nil(), EndpointId::uuid);
+        let rows = tx.all(sql, args![after, RESEALED_PER_STEP]).await?;
+        let mut resealed = Resealed { endpoints: rows.len(), ..Resealed::default() };
+        for row in &rows {
+            let (id, org) = (row.get("id")?, row.get("org_id")?);
+            let context = SealContext { org, endpoint: id };
+            match self.0.keyring.reseal(context, &SecretColumns::read(row)?)? {
+                Ok(Some(columns)) => {
+                    write(&mut tx, id, columns).await?;
+                    resealed.encrypted += 1;
+                }
+                Ok(None) => {}
+                Err(_) => resealed.unreadable.push(id),
+            }
+            resealed.next = Some(id);
+        }
+        if rows.len() < RESEALED_PER_STEP {
+            resealed.next = None;
+        }
+        tx.commit().await?;
+        Ok(resealed)
     }
 
-    /// Encrypts what is in clear, or by another key, by the first key: one step, over some endpoints
-    /// after `after` in the order of their ids. Doing it again changes nothing, so it can be broken
-    /// off at any time and begun anew. Without keys it changes nothing.
-    pub async fn reseal_secrets_across_orgs(
-        &self,
-        after: Option<EndpointId>,
-    ) -> Result<Resealed, StoreError> {
-        on_engine!(self, reseal_secrets_across_orgs(after))
-    }
-
-    /// The keys that something is encrypted by and that `SECRETS_KEY` does not list: a look at every
+    /// The keys that some text is encrypted by and that `SECRETS_KEY` does not list. Reads every
     /// endpoint, for a server that starts.
-    pub async fn missing_keys_across_orgs(&self) -> Result<Vec<MissingKey>, StoreError> {
-        on_engine!(self, missing_keys_across_orgs())
+    pub async fn missing_keys(self) -> Result<Vec<MissingKey>> {
+        let sql = format!(
+            "SELECT substr(sealed, 1, {SEALED_HEAD_CHARS}) AS head, count(*) AS count
+             FROM (SELECT secret AS sealed FROM endpoints
+                   UNION ALL SELECT earlier_secrets FROM endpoints
+                   UNION ALL SELECT headers FROM endpoints) texts
+             WHERE substr(sealed, 1, {}) = '{HEAD}'
+             GROUP BY head ORDER BY head",
+            HEAD.len()
+        );
+        let mut missing = Vec::new();
+        for row in self.0.engine.all(sql, args![]).await? {
+            let head: String = row.get("head")?;
+            if !self.0.keyring.knows(&head) {
+                let id = key_id_of(&head).to_owned();
+                missing.push(MissingKey { id, texts: row.get("count")? });
+            }
+        }
+        Ok(missing)
     }
+}
+
+async fn write(tx: &mut Tx<'_>, endpoint: EndpointId, columns: SecretColumns) -> Result<()> {
+    let SecretColumns { secret, earlier_secrets, headers } = columns;
+    tx.execute(
+        "UPDATE endpoints SET secret = $2, earlier_secrets = $3, headers = $4 WHERE id = $1",
+        args![endpoint, secret, earlier_secrets, headers],
+    )
+    .await?;
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! A parked delivery has no due time: claims do not see it, and it uses up no attempts.
 
-use super::StoreError;
+use super::Result;
 use super::engine::{Tx, args};
 use crate::domain::{EndpointId, OrgId, Timestamp};
 
@@ -11,7 +11,7 @@ pub(super) const SUSPENDED: &str = "the organisation is suspended";
 
 /// Disables endpoints that were enabled or added within this transaction, if the organisation is suspended or
 /// being deleted; `true` when it is. A suspension waits for this transaction, or this one for it.
-pub(super) async fn apply(tx: &mut Tx<'_>, org: OrgId) -> Result<bool, StoreError> {
+pub(super) async fn apply(tx: &mut Tx<'_>, org: OrgId) -> Result<bool> {
     let lock = tx.dialect().lock(" FOR SHARE");
     let sql = format!(
         "SELECT suspended_at IS NOT NULL OR deleting_since IS NOT NULL AS suspended
@@ -26,7 +26,7 @@ pub(super) async fn apply(tx: &mut Tx<'_>, org: OrgId) -> Result<bool, StoreErro
 }
 
 /// Disables the endpoints that are enabled, and notes that their owner did not do it.
-pub(super) async fn disable_endpoints(tx: &mut Tx<'_>, org: OrgId) -> Result<(), StoreError> {
+pub(super) async fn disable_endpoints(tx: &mut Tx<'_>, org: OrgId) -> Result<()> {
     let disabled = tx
         .all(
             "UPDATE endpoints SET suspended = true, disabled_reason = $2
@@ -42,11 +42,7 @@ pub(super) async fn disable_endpoints(tx: &mut Tx<'_>, org: OrgId) -> Result<(),
 }
 
 /// Enables what [`disable_endpoints`] disabled, but for endpoints disabled for another reason since.
-pub(super) async fn enable_endpoints(
-    tx: &mut Tx<'_>,
-    org: OrgId,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub(super) async fn enable_endpoints(tx: &mut Tx<'_>, org: OrgId, now: Timestamp) -> Result<()> {
     let enabled = tx
         .all(
             "UPDATE endpoints SET disabled_reason = NULL
@@ -65,7 +61,7 @@ pub(super) async fn enable_endpoints(
 
 /// Hides an endpoint's waiting deliveries from claims. Leased ones are parked by their outcome, or by
 /// the claim that finds their lease lapsed.
-pub(super) async fn park(tx: &mut Tx<'_>, endpoint: EndpointId) -> Result<(), StoreError> {
+pub(super) async fn park(tx: &mut Tx<'_>, endpoint: EndpointId) -> Result<()> {
     tx.execute(
         "UPDATE deliveries SET due_at = NULL
          WHERE endpoint_id = $1 AND status = 'pending' AND lease_token IS NULL",
@@ -76,11 +72,7 @@ pub(super) async fn park(tx: &mut Tx<'_>, endpoint: EndpointId) -> Result<(), St
 }
 
 /// Makes an endpoint's parked deliveries due.
-pub(super) async fn unpark(
-    tx: &mut Tx<'_>,
-    endpoint: EndpointId,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub(super) async fn unpark(tx: &mut Tx<'_>, endpoint: EndpointId, now: Timestamp) -> Result<()> {
     tx.execute(
         "UPDATE deliveries SET due_at = $2
          WHERE endpoint_id = $1 AND status = 'pending' AND due_at IS NULL",

@@ -58,7 +58,7 @@ impl World {
         store.migrate_up().await.unwrap();
         let mut org = Org::new(OrgId::mint(START), "acme", START);
         org.limits = org.limits.with(OrgLimit::RatePerMinute, Some(7));
-        store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
+        store.system().insert_org(&org, &Actor::CLI).await.unwrap();
         let config = AuthConfig {
             auth_cache_ttl,
             auth_cache_capacity: 100,
@@ -74,7 +74,7 @@ impl World {
     async fn key(&self) -> (ApiKeyId, String) {
         let role = Role::Tenant(self.org);
         let issued = issue_key(role, "test".to_owned(), self.clock.now()).await.unwrap();
-        self.store.insert_key_across_orgs(&issued.record, &Actor::CLI).await.unwrap().unwrap();
+        self.store.system().insert_key(&issued.record, &Actor::CLI).await.unwrap().unwrap();
         (issued.record.id, issued.key.reveal().to_owned())
     }
 
@@ -90,7 +90,7 @@ impl World {
 
     async fn revoke(&self, key: ApiKeyId) {
         let now = self.moment();
-        assert!(self.store.expire_key_across_orgs(key, now, &Actor::CLI, now).await.unwrap());
+        assert!(self.store.system().expire_key(key, now, &Actor::CLI, now).await.unwrap());
     }
 
     fn hashes(&self) -> u64 {
@@ -248,7 +248,7 @@ async fn expired_key_is_rejected_from_its_end_on() {
     let world = World::start().await;
     let (id, key) = world.key().await;
     let end = START.plus(Duration::from_mins(1));
-    assert!(world.store.expire_key_across_orgs(id, end, &Actor::CLI, START).await.unwrap());
+    assert!(world.store.system().expire_key(id, end, &Actor::CLI, START).await.unwrap());
     world.ask(&key).await.unwrap();
     world.clock.advance(Duration::from_millis(59_999));
     world.ask(&key).await.unwrap();
@@ -315,7 +315,7 @@ async fn change_by_a_process_with_another_clock_is_noticed() {
         while !world.ask(&key).await.unwrap().suspended {
             tokio::task::yield_now().await;
         }
-        world.store.expire_key_across_orgs(id, START, &Actor::CLI, theirs).await.unwrap();
+        world.store.system().expire_key(id, START, &Actor::CLI, theirs).await.unwrap();
         while world.ask(&key).await.is_ok() {
             tokio::task::yield_now().await;
         }
@@ -350,7 +350,7 @@ async fn excess_checks_are_busy_and_known_keys_are_not_affected() {
     let role = Role::Tenant(world.org);
     let mut record = issue_key(role, "slow".to_owned(), START).await.unwrap().record;
     record.hash = KeyHash::new(hash.to_string());
-    world.store.insert_key_across_orgs(&record, &Actor::CLI).await.unwrap().unwrap();
+    world.store.system().insert_key(&record, &Actor::CLI).await.unwrap().unwrap();
 
     let mut checks = JoinSet::new();
     for seed in 0..700 {
@@ -383,6 +383,6 @@ async fn keys_are_issued_one_at_a_time_without_delaying_verifications() {
     assert_eq!((made.iter().filter(|end| end.is_ok()).count(), refused), (64, 6));
     assert_eq!(world.hashes(), 65);
     let issued = made.into_iter().flatten().next().unwrap();
-    world.store.insert_key_across_orgs(&issued.record, &Actor::CLI).await.unwrap().unwrap();
+    world.store.system().insert_key(&issued.record, &Actor::CLI).await.unwrap().unwrap();
     world.ask(issued.key.reveal()).await.unwrap();
 }

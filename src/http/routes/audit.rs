@@ -30,7 +30,7 @@ pub(in crate::http) async fn list(
     let org = query.take("org_id", "must be the id of an organisation");
     query.finish()?;
     respond::ok(&match org {
-        Some(org) => app.store.org_log_across_orgs(org, page).await?,
-        None => app.store.audit_log_across_orgs(page).await?,
+        Some(org) => app.store.system().org_log(org, page).await?,
+        None => app.store.system().audit_log(page).await?,
     })
 }

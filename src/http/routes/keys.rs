@@ -68,7 +68,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Response, ApiError> {
     let page = query.page();
     query.finish()?;
-    page_of(&app, &app.store.keys_across_orgs(page).await?)
+    page_of(&app, &app.store.system().keys(page).await?)
 }
 
 /// `GET /api/admin/orgs/{id}/keys`.
@@ -92,7 +92,7 @@ pub(in crate::http) async fn one(
     query: Query,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let key = app.store.key_across_orgs(id).await?.ok_or(ApiError::NotFound)?;
+    let key = app.store.system().key(id).await?.ok_or(ApiError::NotFound)?;
     respond::ok(&KeyView::of(&key, app.clock.now()))
 }
 
@@ -137,7 +137,7 @@ pub(in crate::http) async fn rotate(
     OptionalJsonObject(fields): OptionalJsonObject,
 ) -> Result<Response, ApiError> {
     let grace = grace(fields)?;
-    let old = app.store.key_across_orgs(id).await?.ok_or(ApiError::NotFound)?;
+    let old = app.store.system().key(id).await?.ok_or(ApiError::NotFound)?;
     if old.role == Role::Operator && !operator.principal.scopes.include(old.scopes) {
         return Err(ApiError::ScopeRequired(old.scopes));
     }
@@ -173,7 +173,7 @@ pub(super) async fn create(
     let mut issued = app.authenticator.issue_key(role, new.name, now).await?;
     issued.record.scopes = new.scopes;
     issued.record.expires_at = new.expires_at;
-    let added = app.store.insert_key_across_orgs(&issued.record, by).await?;
+    let added = app.store.system().insert_key(&issued.record, by).await?;
     added.map_err(|refusal| ApiError::Add("keys", refusal))?;
     created(&issued, now, place)
 }
@@ -197,7 +197,7 @@ async fn room(
 /// Ends a key now.
 pub(super) async fn end(app: &AppState, id: ApiKeyId, by: &Actor) -> Result<Response, ApiError> {
     let now = app.clock.now();
-    if !app.store.expire_key_across_orgs(id, now, by, now).await? {
+    if !app.store.system().expire_key(id, now, by, now).await? {
         return Err(ApiError::NotFound);
     }
     app.authenticator.invalidate(id).await;
@@ -223,7 +223,7 @@ pub(super) async fn replace(
     issued.record.expires_at = old.expires_at;
     // The hash took its time: the grace begins, and the old key must be good, now.
     let now = app.clock.now();
-    let rotated = app.store.rotate_key_across_orgs(old.id, grace, &issued.record, by, now).await?;
+    let rotated = app.store.system().rotate_key(old.id, grace, &issued.record, by, now).await?;
     rotated.map_err(ApiError::KeyRotation)?;
     app.authenticator.invalidate(old.id).await;
     created(&issued, now, place)

@@ -29,7 +29,7 @@ pub(in crate::http) async fn create(
     let now = app.clock.now();
     let mut org = Org::new(OrgId::mint(now), name, now);
     OrgChange { name: None, limits }.apply(&mut org);
-    app.store.insert_org_across_orgs(&org, &operator.actor()).await?;
+    app.store.system().insert_org(&org, &operator.actor()).await?;
     respond::created(&format!("/api/admin/orgs/{}", org.id), &org)
 }
 
@@ -41,7 +41,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Response, ApiError> {
     let page = query.page();
     query.finish()?;
-    respond::ok(&app.store.orgs_across_orgs(page).await?)
+    respond::ok(&app.store.system().orgs(page).await?)
 }
 
 /// `GET /api/admin/orgs/{id}`: also one that is being deleted, or was, with how far that is.

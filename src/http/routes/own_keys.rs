@@ -80,6 +80,6 @@ pub(in crate::http) async fn rotate(
 }
 
 async fn own(app: &AppState, tenant: &Tenant, id: ApiKeyId) -> Result<ApiKey, ApiError> {
-    let key = app.store.key_across_orgs(id).await?;
+    let key = app.store.system().key(id).await?;
     key.filter(|key| key.role == Role::Tenant(tenant.org_id)).ok_or(ApiError::NotFound)
 }

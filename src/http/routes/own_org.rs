@@ -82,7 +82,7 @@ pub(in crate::http) async fn own(
     let now = app.clock.now();
     let principal = &tenant.principal;
     let org = app.store.org(tenant.org_id).await?.ok_or(ApiError::NotFound)?;
-    let key = app.store.key_across_orgs(principal.key_id).await?.ok_or(ApiError::NotFound)?;
+    let key = app.store.system().key(principal.key_id).await?.ok_or(ApiError::NotFound)?;
     let holdings = app.store.holdings(tenant.org_id, now).await?;
     let (rate, new_event) =
         (rate_limit::rate(&org.limits), app.settings().draft_limits(&org.limits));

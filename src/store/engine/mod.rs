@@ -7,8 +7,6 @@
 //!
 //! Hot paths have one text per engine and use the driver's own types: they match on the enums.
 
-#![allow(dead_code, reason = "not every statement is written once yet")]
-
 mod multi_row;
 mod postgres;
 mod row;
@@ -23,14 +21,20 @@ use sqlx::{
     Transaction,
 };
 
-use super::StoreError;
+use super::{Result, StoreError};
 
 pub(crate) use multi_row::MultiRow;
-pub(crate) use postgres::{PostgresEngine, timestamptz};
+pub(crate) use postgres::{PostgresEngine, column, timestamptz};
 pub(crate) use row::Row;
 pub(crate) use sqlite::{SqliteEngine, id_list, sqlite_arguments};
 pub(crate) use value::{Value, args};
 pub(crate) use write_queue::LongPermit;
+
+/// The text of a statement.
+pub(crate) type Sql = Cow<'static, str>;
+
+/// The parameters of a statement.
+pub(crate) type Args<'a> = Vec<Value<'a>>;
 
 /// The database engine of a store.
 #[derive(Debug)]
@@ -49,7 +53,7 @@ pub(crate) enum Tx<'a> {
     Postgres(Transaction<'static, Postgres>),
 }
 
-/// What differs in the SQL of the two engines.
+/// The SQL dialect of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Dialect {
     /// SQLite's.
@@ -86,7 +90,7 @@ impl Dialect {
 }
 
 impl Engine {
-    /// What differs in its SQL.
+    /// Its SQL dialect.
     pub(crate) const fn dialect(&self) -> Dialect {
         match self {
             Self::Sqlite(_) => Dialect::Sqlite,
@@ -95,7 +99,7 @@ impl Engine {
     }
 
     /// Starts a short write transaction.
-    pub(crate) async fn begin(&self) -> Result<Tx<'_>, StoreError> {
+    pub(crate) async fn begin(&self) -> Result<Tx<'_>> {
         Ok(match self {
             Self::Sqlite(engine) => Tx::Sqlite(engine.begin().await?, None),
             Self::Postgres(engine) => Tx::Postgres(engine.pool.begin().await?),
@@ -103,7 +107,7 @@ impl Engine {
     }
 
     /// Starts a write transaction that may take long; see [`write_queue`].
-    pub(crate) async fn begin_long(&self) -> Result<Tx<'_>, StoreError> {
+    pub(crate) async fn begin_long(&self) -> Result<Tx<'_>> {
         Ok(match self {
             Self::Sqlite(engine) => {
                 let (permit, tx) = engine.begin_long().await?;
@@ -114,11 +118,7 @@ impl Engine {
     }
 
     /// Reads every row that a SELECT finds, outside of a transaction.
-    pub(crate) async fn all(
-        &self,
-        sql: impl Into<Cow<'static, str>>,
-        args: Vec<Value<'_>>,
-    ) -> Result<Vec<Row>, StoreError> {
+    pub(crate) async fn all(&self, sql: impl Into<Sql>, args: Args<'_>) -> Result<Vec<Row>> {
         let sql = sql_str(sql.into());
         match self {
             Self::Sqlite(engine) => sqlite::all(&engine.readers, sql, args).await,
@@ -129,9 +129,9 @@ impl Engine {
     /// Reads the first row that a SELECT finds, outside of a transaction.
     pub(crate) async fn optional(
         &self,
-        sql: impl Into<Cow<'static, str>>,
-        args: Vec<Value<'_>>,
-    ) -> Result<Option<Row>, StoreError> {
+        sql: impl Into<Sql>,
+        args: Args<'_>,
+    ) -> Result<Option<Row>> {
         let sql = sql_str(sql.into());
         match self {
             Self::Sqlite(engine) => sqlite::optional(&engine.readers, sql, args).await,
@@ -140,17 +140,13 @@ impl Engine {
     }
 
     /// Reads the row of a SELECT that always has one, outside of a transaction.
-    pub(crate) async fn one(
-        &self,
-        sql: impl Into<Cow<'static, str>>,
-        args: Vec<Value<'_>>,
-    ) -> Result<Row, StoreError> {
+    pub(crate) async fn one(&self, sql: impl Into<Sql>, args: Args<'_>) -> Result<Row> {
         self.optional(sql, args).await?.ok_or_else(no_row)
     }
 }
 
 impl Tx<'_> {
-    /// What differs in its SQL.
+    /// Its SQL dialect.
     pub(crate) const fn dialect(&self) -> Dialect {
         match self {
             Self::Sqlite(..) => Dialect::Sqlite,
@@ -159,11 +155,7 @@ impl Tx<'_> {
     }
 
     /// Runs a statement and returns how many rows it changed.
-    pub(crate) async fn execute(
-        &mut self,
-        sql: impl Into<Cow<'static, str>>,
-        args: Vec<Value<'_>>,
-    ) -> Result<u64, StoreError> {
+    pub(crate) async fn execute(&mut self, sql: impl Into<Sql>, args: Args<'_>) -> Result<u64> {
         let sql = sql_str(sql.into());
         match self {
             Self::Sqlite(tx, _) => sqlite::execute(&mut **tx, sql, args).await,
@@ -172,11 +164,7 @@ impl Tx<'_> {
     }
 
     /// Reads every row that a statement answers with.
-    pub(crate) async fn all(
-        &mut self,
-        sql: impl Into<Cow<'static, str>>,
-        args: Vec<Value<'_>>,
-    ) -> Result<Vec<Row>, StoreError> {
+    pub(crate) async fn all(&mut self, sql: impl Into<Sql>, args: Args<'_>) -> Result<Vec<Row>> {
         let sql = sql_str(sql.into());
         match self {
             Self::Sqlite(tx, _) => sqlite::all(&mut **tx, sql, args).await,
@@ -187,9 +175,9 @@ impl Tx<'_> {
     /// Reads the first row that a statement answers with.
     pub(crate) async fn optional(
         &mut self,
-        sql: impl Into<Cow<'static, str>>,
-        args: Vec<Value<'_>>,
-    ) -> Result<Option<Row>, StoreError> {
+        sql: impl Into<Sql>,
+        args: Args<'_>,
+    ) -> Result<Option<Row>> {
         let sql = sql_str(sql.into());
         match self {
             Self::Sqlite(tx, _) => sqlite::optional(&mut **tx, sql, args).await,
@@ -198,11 +186,7 @@ impl Tx<'_> {
     }
 
     /// Reads the row of a statement that always answers with one.
-    pub(crate) async fn one(
-        &mut self,
-        sql: impl Into<Cow<'static, str>>,
-        args: Vec<Value<'_>>,
-    ) -> Result<Row, StoreError> {
+    pub(crate) async fn one(&mut self, sql: impl Into<Sql>, args: Args<'_>) -> Result<Row> {
         self.optional(sql, args).await?.ok_or_else(no_row)
     }
 
@@ -213,7 +197,7 @@ impl Tx<'_> {
         &mut self,
         head: &str,
         rows: Vec<Vec<Value<'_>>>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<u64> {
         let mut changed = 0;
         let mut rows = rows.into_iter();
         while let Some(size) = multi_row::chunk_rows(rows.len()) {
@@ -226,7 +210,7 @@ impl Tx<'_> {
     }
 
     /// SQLite's own connection, for the statements of a hot path.
-    pub(crate) fn sqlite(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+    pub(crate) fn sqlite(&mut self) -> Result<&mut SqliteConnection> {
         match self {
             Self::Sqlite(tx, _) => Ok(tx),
             Self::Postgres(_) => Err(wrong_engine()),
@@ -234,7 +218,7 @@ impl Tx<'_> {
     }
 
     /// PostgreSQL's own connection, for the statements of a hot path.
-    pub(crate) fn postgres(&mut self) -> Result<&mut PgConnection, StoreError> {
+    pub(crate) fn postgres(&mut self) -> Result<&mut PgConnection> {
         match self {
             Self::Postgres(tx) => Ok(tx),
             Self::Sqlite(..) => Err(wrong_engine()),
@@ -252,7 +236,7 @@ impl Tx<'_> {
     }
 
     /// Makes what was written durable.
-    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+    pub(crate) async fn commit(self) -> Result<()> {
         match self {
             Self::Sqlite(tx, Some(permit)) => permit.end(tx.commit()).await?,
             Self::Sqlite(tx, None) => tx.commit().await?,
@@ -262,7 +246,7 @@ impl Tx<'_> {
     }
 
     /// Takes back what was written, to go on reading outside of the transaction.
-    pub(crate) async fn rollback(self) -> Result<(), StoreError> {
+    pub(crate) async fn rollback(self) -> Result<()> {
         match self {
             Self::Sqlite(tx, _) => tx.rollback().await?,
             Self::Postgres(tx) => tx.rollback().await?,
@@ -272,7 +256,7 @@ impl Tx<'_> {
 }
 
 /// Every statement of the store is made of its own constants; what comes from outside is a [`Value`].
-fn sql_str(sql: Cow<'static, str>) -> SqlStr {
+fn sql_str(sql: Sql) -> SqlStr {
     AssertSqlSafe(sql).into_sql_str()
 }
 

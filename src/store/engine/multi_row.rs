@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::sqlite_arguments;
-use crate::store::StoreError;
+use crate::store::Result;
 
 /// Rows in one statement, largest first. Any number of rows is a few of these.
 const CHUNK_ROWS: [usize; 5] = [256, 64, 16, 4, 1];
@@ -60,7 +60,7 @@ impl MultiRow {
         connection: &mut SqliteConnection,
         rows: &[T],
         bind: impl Fn(&mut SqliteArguments, &T) -> Result<(), BoxDynError>,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<usize> {
         let mut changed = 0;
         for (sql, chunk) in self.chunks(rows) {
             let query = sqlx::query_with(sql, sqlite_arguments(chunk, &bind)?);

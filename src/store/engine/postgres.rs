@@ -16,31 +16,24 @@
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
 
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, PgExecutor, SqlStr};
 use time::OffsetDateTime;
 
-use super::{Row, Value};
+use super::{Args, Row};
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
 use crate::runtime::Wake;
-use crate::store::StoreError;
-use crate::store::crypto::Keyring;
-use crate::store::metrics::StoreMetrics;
+use crate::store::{Result, StoreError};
 
 /// The connections to a PostgreSQL database.
 #[derive(Debug)]
 pub(crate) struct PostgresEngine {
     pub(crate) pool: PgPool,
-    pub(crate) dedup_window: Duration,
-    pub(crate) keyring: Arc<Keyring>,
-    pub(crate) metrics: Arc<StoreMetrics>,
 }
 
-/// What every connection is set to, whatever the server's or the role's defaults are.
+/// Settings of every connection, in place of the server's and the role's defaults.
 const SETTINGS: [(&str, &str); 9] = [
     // An accepted event may leave the journal once it is committed here.
     ("synchronous_commit", "on"),
@@ -64,12 +57,7 @@ const CHANGES: &str = "hookgate_changes";
 
 impl PostgresEngine {
     /// Connects to a database. Does not migrate.
-    pub(crate) async fn connect(
-        url: &str,
-        config: &StoreConfig,
-        keyring: &Arc<Keyring>,
-        metrics: &Arc<StoreMetrics>,
-    ) -> Result<Self, StoreError> {
+    pub(crate) async fn connect(url: &str, config: &StoreConfig) -> Result<Self> {
         // sqlx sets TimeZone to UTC by itself.
         let options = PgConnectOptions::from_str(url)?
             .application_name("hookgate")
@@ -84,17 +72,12 @@ impl PostgresEngine {
             Err(sqlx::Error::PoolTimedOut) => return Err(connect_error(&options, config).await),
             pool => pool?,
         };
-        Ok(Self {
-            pool,
-            dedup_window: config.dedup_window,
-            keyring: Arc::clone(keyring),
-            metrics: Arc::clone(metrics),
-        })
+        Ok(Self { pool })
     }
 
     /// Wakes each of `wakes` when another instance has changed keys or organisations, until the
     /// connection ends.
-    pub(crate) async fn listen_for_changes(&self, wakes: &[Wake]) -> Result<(), StoreError> {
+    pub(crate) async fn listen_for_changes(&self, wakes: &[Wake]) -> Result<()> {
         // A connection of its own, so that listening takes none from queries.
         let options = self.pool.connect_options().as_ref().clone();
         let pool = PgPoolOptions::new()
@@ -123,33 +106,25 @@ async fn connect_error(options: &PgConnectOptions, config: &StoreConfig) -> Stor
     error.into()
 }
 
-pub(super) async fn execute(
-    executor: impl PgExecutor<'_>,
-    sql: SqlStr,
-    args: Vec<Value<'_>>,
-) -> Result<u64, StoreError> {
-    Ok(sqlx::query_with(sql, arguments(args)?).execute(executor).await?.rows_affected())
+pub(super) async fn execute(on: impl PgExecutor<'_>, sql: SqlStr, args: Args<'_>) -> Result<u64> {
+    Ok(sqlx::query_with(sql, arguments(args)?).execute(on).await?.rows_affected())
 }
 
-pub(super) async fn all(
-    executor: impl PgExecutor<'_>,
-    sql: SqlStr,
-    args: Vec<Value<'_>>,
-) -> Result<Vec<Row>, StoreError> {
-    let rows = sqlx::query_with(sql, arguments(args)?).fetch_all(executor).await?;
+pub(super) async fn all(on: impl PgExecutor<'_>, sql: SqlStr, args: Args<'_>) -> Result<Vec<Row>> {
+    let rows = sqlx::query_with(sql, arguments(args)?).fetch_all(on).await?;
     Ok(rows.into_iter().map(Row::Postgres).collect())
 }
 
 pub(super) async fn optional(
-    executor: impl PgExecutor<'_>,
+    on: impl PgExecutor<'_>,
     sql: SqlStr,
-    args: Vec<Value<'_>>,
-) -> Result<Option<Row>, StoreError> {
-    let row = sqlx::query_with(sql, arguments(args)?).fetch_optional(executor).await?;
+    args: Args<'_>,
+) -> Result<Option<Row>> {
+    let row = sqlx::query_with(sql, arguments(args)?).fetch_optional(on).await?;
     Ok(row.map(Row::Postgres))
 }
 
-fn arguments(args: Vec<Value<'_>>) -> Result<PgArguments, StoreError> {
+fn arguments(args: Args<'_>) -> Result<PgArguments> {
     let mut arguments = PgArguments::default();
     for value in args {
         value.add_to_postgres(&mut arguments).map_err(sqlx::Error::Encode)?;
@@ -160,4 +135,9 @@ fn arguments(args: Vec<Value<'_>>) -> Result<PgArguments, StoreError> {
 /// A timestamp as a parameter.
 pub(crate) fn timestamptz(at: Timestamp) -> OffsetDateTime {
     at.into()
+}
+
+/// One column of a batch's rows, as an array parameter.
+pub(crate) fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
 }

@@ -15,13 +15,11 @@
 //!
 //! # Failure
 //! A lock held longer than `DATABASE_TIMEOUT` by another process, a full disk and an I/O error are
-//! [`StoreError::Unavailable`]; an open transaction is rolled back when it is dropped. On a full
+//! [`StoreError::Unavailable`](crate::store::StoreError::Unavailable); an open transaction is rolled back when it is dropped. On a full
 //! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
 //! connection would refuse every transaction from then on, and is replaced.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::error::BoxDynError;
 use sqlx::pool::PoolOptions;
@@ -34,12 +32,9 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::write_queue::{LongPermit, WriteQueue};
-use super::{Row, Value};
+use super::{Args, Row};
 use crate::config::StoreConfig;
-use crate::store::StoreError;
-use crate::store::crypto::Keyring;
-use crate::store::metrics::StoreMetrics;
-use crate::store::sqlite::events;
+use crate::store::Result;
 
 /// The connections to a SQLite file.
 #[derive(Debug)]
@@ -48,10 +43,6 @@ pub(crate) struct SqliteEngine {
     pub(crate) queue: WriteQueue,
     pub(crate) checkpointer: SqlitePool,
     pub(crate) readers: SqlitePool,
-    pub(crate) dedup_window: Duration,
-    pub(crate) event_writes: events::Writes,
-    pub(crate) keyring: Arc<Keyring>,
-    pub(crate) metrics: Arc<StoreMetrics>,
 }
 
 /// Maximum readers: each has a thread and a cache of its own, and reads are short.
@@ -71,12 +62,7 @@ const ROWS_BUFFERED: usize = 512;
 
 impl SqliteEngine {
     /// Opens the file, creating it and its directory when missing. Does not migrate.
-    pub(crate) async fn open(
-        path: &Path,
-        config: &StoreConfig,
-        keyring: &Arc<Keyring>,
-        metrics: &Arc<StoreMetrics>,
-    ) -> Result<Self, StoreError> {
+    pub(crate) async fn open(path: &Path, config: &StoreConfig) -> Result<Self> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(sqlx::Error::Io)?;
         }
@@ -104,15 +90,11 @@ impl SqliteEngine {
                 .min_connections(0)
                 .connect_lazy_with(shared.clone().synchronous(SqliteSynchronous::Full)),
             readers: pool(readers, config).connect_with(shared.read_only(true)).await?,
-            dedup_window: config.dedup_window,
-            event_writes: events::Writes::new(config.dedup_window),
-            keyring: Arc::clone(keyring),
-            metrics: Arc::clone(metrics),
         })
     }
 
     /// Starts a short transaction that holds the write lock, so that what it reads stays true.
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
         let _ticket = self.queue.short();
         self.begin_immediate().await
     }
@@ -120,14 +102,14 @@ impl SqliteEngine {
     /// Starts one that may take long. A batch asks the permit when to end early.
     pub(crate) async fn begin_long(
         &self,
-    ) -> Result<(LongPermit<'_>, Transaction<'static, Sqlite>), StoreError> {
+    ) -> Result<(LongPermit<'_>, Transaction<'static, Sqlite>)> {
         let mut permit = self.queue.long().await;
         let tx = self.begin_immediate().await?;
         permit.begin();
         Ok((permit, tx))
     }
 
-    async fn begin_immediate(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+    async fn begin_immediate(&self) -> Result<Transaction<'static, Sqlite>> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 }
@@ -149,32 +131,32 @@ fn pool(connections: u32, config: &StoreConfig) -> PoolOptions<Sqlite> {
 }
 
 pub(super) async fn execute(
-    executor: impl SqliteExecutor<'_>,
+    on: impl SqliteExecutor<'_>,
     sql: SqlStr,
-    args: Vec<Value<'_>>,
-) -> Result<u64, StoreError> {
-    Ok(sqlx::query_with(sql, arguments(args)?).execute(executor).await?.rows_affected())
+    args: Args<'_>,
+) -> Result<u64> {
+    Ok(sqlx::query_with(sql, arguments(args)?).execute(on).await?.rows_affected())
 }
 
 pub(super) async fn all(
-    executor: impl SqliteExecutor<'_>,
+    on: impl SqliteExecutor<'_>,
     sql: SqlStr,
-    args: Vec<Value<'_>>,
-) -> Result<Vec<Row>, StoreError> {
-    let rows = sqlx::query_with(sql, arguments(args)?).fetch_all(executor).await?;
+    args: Args<'_>,
+) -> Result<Vec<Row>> {
+    let rows = sqlx::query_with(sql, arguments(args)?).fetch_all(on).await?;
     Ok(rows.into_iter().map(Row::Sqlite).collect())
 }
 
 pub(super) async fn optional(
-    executor: impl SqliteExecutor<'_>,
+    on: impl SqliteExecutor<'_>,
     sql: SqlStr,
-    args: Vec<Value<'_>>,
-) -> Result<Option<Row>, StoreError> {
-    let row = sqlx::query_with(sql, arguments(args)?).fetch_optional(executor).await?;
+    args: Args<'_>,
+) -> Result<Option<Row>> {
+    let row = sqlx::query_with(sql, arguments(args)?).fetch_optional(on).await?;
     Ok(row.map(Row::Sqlite))
 }
 
-fn arguments(args: Vec<Value<'_>>) -> Result<SqliteArguments, StoreError> {
+fn arguments(args: Args<'_>) -> Result<SqliteArguments> {
     let mut arguments = SqliteArguments::default();
     for value in args {
         value.add_to_sqlite(&mut arguments).map_err(sqlx::Error::Encode)?;
@@ -186,7 +168,7 @@ fn arguments(args: Vec<Value<'_>>) -> Result<SqliteArguments, StoreError> {
 pub(crate) fn sqlite_arguments<T>(
     rows: &[T],
     bind: impl Fn(&mut SqliteArguments, &T) -> Result<(), BoxDynError>,
-) -> Result<SqliteArguments, StoreError> {
+) -> Result<SqliteArguments> {
     let mut arguments = SqliteArguments::default();
     for row in rows {
         bind(&mut arguments, row).map_err(sqlx::Error::Encode)?;
@@ -216,10 +198,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let defaults = StoreConfig::in_directory(directory.path());
         let config = StoreConfig { database_connections: 2, ..defaults };
-        let metrics = StoreMetrics::register(&crate::telemetry::Registry::new()).unwrap();
-        let keyring = Arc::new(Keyring::new(None).unwrap());
-        let path = config.sqlite_path();
-        let engine = SqliteEngine::open(&path, &config, &keyring, &metrics).await.unwrap();
+        let engine = SqliteEngine::open(&config.sqlite_path(), &config).await.unwrap();
 
         let mut tx = engine.begin().await.unwrap();
         // What SQLite does by itself on an I/O error; tests/it/torture/disk.rs has it do so.

@@ -21,6 +21,8 @@ pub(crate) enum Value<'a> {
     Uuid(Option<Uuid>),
     /// UUIDs, for [`Dialect::any`](super::Dialect::any).
     Ids(Vec<Uuid>),
+    /// Whole numbers: a JSON array in SQLite, an array in PostgreSQL.
+    Ints(Vec<i64>),
     /// Text.
     Text(Option<Cow<'a, str>>),
     /// Bytes.
@@ -44,13 +46,14 @@ pub(crate) use args;
 impl Value<'_> {
     pub(super) fn add_to_sqlite(self, arguments: &mut SqliteArguments) -> Result<(), BoxDynError> {
         match self {
-            Self::Uuid(uuid) => Arguments::add(arguments, uuid),
-            Self::Ids(ids) => Arguments::add(arguments, id_list(ids)),
-            Self::Text(text) => Arguments::add(arguments, text.map(Cow::into_owned)),
-            Self::Bytes(bytes) => Arguments::add(arguments, bytes),
-            Self::Int(int) => Arguments::add(arguments, int),
-            Self::Flag(flag) => Arguments::add(arguments, flag),
-            Self::Time(at) => Arguments::add(arguments, at.map(Timestamp::micros)),
+            Self::Uuid(uuid) => arguments.add(uuid),
+            Self::Ids(ids) => arguments.add(id_list(ids)),
+            Self::Ints(ints) => arguments.add(format!("{ints:?}")),
+            Self::Text(text) => arguments.add(text.map(Cow::into_owned)),
+            Self::Bytes(bytes) => arguments.add(bytes),
+            Self::Int(int) => arguments.add(int),
+            Self::Flag(flag) => arguments.add(flag),
+            Self::Time(at) => arguments.add(at.map(Timestamp::micros)),
         }
     }
 
@@ -58,6 +61,7 @@ impl Value<'_> {
         match self {
             Self::Uuid(uuid) => arguments.add(uuid),
             Self::Ids(ids) => arguments.add(ids),
+            Self::Ints(ints) => arguments.add(ints),
             Self::Text(text) => arguments.add(text),
             Self::Bytes(bytes) => arguments.add(bytes),
             Self::Int(int) => arguments.add(int),
@@ -105,6 +109,12 @@ from! {
     usize: Int(|int| i64::try_from(int).unwrap_or(i64::MAX));
     bool: Flag(|flag| flag);
     Timestamp: Time(|at| at);
+}
+
+impl From<Vec<i64>> for Value<'_> {
+    fn from(ints: Vec<i64>) -> Self {
+        Self::Ints(ints)
+    }
 }
 
 impl From<Vec<Uuid>> for Value<'_> {

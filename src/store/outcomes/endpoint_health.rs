@@ -15,7 +15,7 @@ use crate::domain::{
     TraceId,
 };
 use crate::store::engine::{Row, Tx, args};
-use crate::store::{AuditRecord, StoreError, audit, suspension};
+use crate::store::{AuditRecord, Result, StoreError, audit, suspension};
 
 /// Why an endpoint that answered 410 is disabled.
 const GONE: &str = "the receiver answered 410 Gone";
@@ -99,11 +99,7 @@ impl EndpointHealth {
     /// Writes which endpoints fail, disables those that are gone or have failed for too long, and
     /// returns the operational events that follow. `enabled` has `id`, `org_id` and `failing_since` of the
     /// failing endpoints that are enabled, locked in key order.
-    pub(super) async fn write(
-        &self,
-        tx: &mut Tx<'_>,
-        enabled: &[Row],
-    ) -> Result<Vec<Arc<Event>>, StoreError> {
+    pub(super) async fn write(&self, tx: &mut Tx<'_>, enabled: &[Row]) -> Result<Vec<Arc<Event>>> {
         let mut events = Vec::new();
         for row in enabled {
             let (endpoint, org) = (row.get("id")?, row.get("org_id")?);
@@ -148,7 +144,7 @@ async fn disable(
     (org, endpoint): (OrgId, EndpointId),
     reason: &str,
     at: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let sql = "UPDATE endpoints SET disabled_reason = $2, updated_at = $3 WHERE id = $1";
     tx.execute(sql, args![endpoint, reason, at]).await?;
     suspension::park(tx, endpoint).await?;
@@ -158,10 +154,7 @@ async fn disable(
 
 /// The operational events about deliveries that have used up their attempts. None about the delivery of an
 /// operational event: that would make more of them.
-pub(super) async fn exhausted(
-    tx: &mut Tx<'_>,
-    deliveries: Vec<Uuid>,
-) -> Result<Vec<Arc<Event>>, StoreError> {
+pub(super) async fn exhausted(tx: &mut Tx<'_>, deliveries: Vec<Uuid>) -> Result<Vec<Arc<Event>>> {
     if deliveries.is_empty() {
         return Ok(Vec::new());
     }
@@ -185,13 +178,13 @@ fn endpoint_disabled(
     org: OrgId,
     reason: &str,
     at: Timestamp,
-) -> Result<Arc<Event>, StoreError> {
+) -> Result<Arc<Event>> {
     tracing::warn!(%org, %endpoint, reason, "endpoint disabled");
     let payload = json!({ "endpoint_id": endpoint, "reason": reason, "disabled_at": at });
     operational(ENDPOINT_DISABLED, org, &payload, at)
 }
 
-fn delivery_exhausted(row: &Row) -> Result<Option<Arc<Event>>, StoreError> {
+fn delivery_exhausted(row: &Row) -> Result<Option<Arc<Event>>> {
     let event_type: String = row.get("event_type")?;
     if EventType::is_operational(&event_type) {
         return Ok(None);
@@ -212,7 +205,7 @@ fn operational(
     org_id: OrgId,
     payload: &serde_json::Value,
     at: Timestamp,
-) -> Result<Arc<Event>, StoreError> {
+) -> Result<Arc<Event>> {
     Ok(Arc::new(Event {
         id: EventId::mint(at),
         org_id,

@@ -1,16 +1,13 @@
 //! Records outcomes in PostgreSQL, in one statement over arrays.
 
-use std::borrow::Cow;
-
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::endpoint_health::{self, EndpointHealth};
 use super::row::{OutcomeRow, rows};
 use crate::domain::{Attempt, DeadReason, ErrorClass, Outcome, Timestamp};
-use crate::store::engine::{PostgresEngine, Row, timestamptz};
-use crate::store::{Store, StoreError, storable};
+use crate::store::engine::{PostgresEngine, Row, column, timestamptz};
+use crate::store::{Result, Store, storable};
 
 /// Records outcomes and returns how many counted: one statement where every attempt succeeded.
 /// Otherwise endpoints come first: what is released to a disabled one is then parked.
@@ -19,7 +16,7 @@ pub(super) async fn record(
     engine: &PostgresEngine,
     outcomes: &[Outcome],
     newest: Timestamp,
-) -> Result<usize, StoreError> {
+) -> Result<usize> {
     let health = EndpointHealth::of(outcomes);
     if health.is_quiet() {
         let connection = &mut *engine.pool.acquire().await?;
@@ -37,10 +34,7 @@ pub(super) async fn record(
 
 /// Locks the failing endpoints whose health changes, in key order, and before them their organisations,
 /// as [`orgs::hold`](crate::store::orgs::hold) says: audit log and operational events refer to them.
-async fn lock_failing(
-    connection: &mut PgConnection,
-    health: &EndpointHealth,
-) -> Result<Vec<Row>, StoreError> {
+async fn lock_failing(connection: &mut PgConnection, health: &EndpointHealth) -> Result<Vec<Row>> {
     if health.failing.is_empty() {
         return Ok(Vec::new());
     }
@@ -73,13 +67,11 @@ async fn write(
     connection: &mut PgConnection,
     outcomes: &[Outcome],
     health: &EndpointHealth,
-) -> Result<(usize, Vec<Uuid>), StoreError> {
+) -> Result<(usize, Vec<Uuid>)> {
     let rows = rows(outcomes);
-    let outcome = OutcomeColumns::new(&rows);
-    let attempt = AttemptColumns::new(&rows);
     // Known bounds leave all other days out of the plan.
-    let oldest = outcome.event_received_at.iter().min().copied();
-    let newest = outcome.event_received_at.iter().max().copied();
+    let oldest = rows.iter().map(|row| row.event_received_at).min().map(timestamptz);
+    let newest = rows.iter().map(|row| row.event_received_at).max().map(timestamptz);
     let (counted, exhausted): (i64, Vec<Uuid>) = sqlx::query_as(
         "WITH held AS (
                  SELECT v.*, d.org_id, d.event_id, d.endpoint_id
@@ -137,22 +129,22 @@ async fn write(
              SELECT (SELECT count(*) FROM done),
                     ARRAY(SELECT id FROM dead WHERE reason = $20)",
     )
-    .bind(outcome.id)
-    .bind(outcome.event_received_at)
-    .bind(outcome.token)
-    .bind(outcome.status)
-    .bind(outcome.attempts_made)
-    .bind(outcome.retry_at)
-    .bind(outcome.finished_at)
-    .bind(outcome.dead_reason)
-    .bind(outcome.decided_at)
-    .bind(attempt.number)
-    .bind(attempt.started_at)
-    .bind(attempt.duration_ms)
-    .bind(attempt.status_code)
-    .bind(attempt.error_class)
-    .bind(attempt.error)
-    .bind(attempt.response_excerpt)
+    .bind(column(&rows, |row| row.delivery_id))
+    .bind(column(&rows, |row| timestamptz(row.event_received_at)))
+    .bind(column(&rows, |row| row.token))
+    .bind(column(&rows, |row| row.status))
+    .bind(column(&rows, OutcomeRow::attempts_made))
+    .bind(column(&rows, |row| row.retry_at.map(timestamptz)))
+    .bind(column(&rows, |row| row.finished_at().map(timestamptz)))
+    .bind(column(&rows, |row| row.dead_letter().map(|(_, reason)| reason)))
+    .bind(column(&rows, |row| timestamptz(row.decided_at)))
+    .bind(column(&rows, |row| Some(i64::from(attempt(row)?.number))))
+    .bind(column(&rows, |row| Some(timestamptz(attempt(row)?.started_at))))
+    .bind(column(&rows, |row| Some(i64::from(attempt(row)?.duration_ms))))
+    .bind(column(&rows, |row| attempt(row)?.status_code.map(i64::from)))
+    .bind(column(&rows, |row| attempt(row)?.error_class.map(ErrorClass::as_str)))
+    .bind(column(&rows, |row| attempt(row)?.error.as_deref().map(storable)))
+    .bind(column(&rows, |row| attempt(row)?.response_excerpt.as_deref().map(storable)))
     .bind(oldest)
     .bind(newest)
     .bind(&health.working)
@@ -162,61 +154,6 @@ async fn write(
     Ok((usize::try_from(counted).unwrap_or(0), exhausted))
 }
 
-/// Outcomes, column by column.
-struct OutcomeColumns {
-    id: Vec<Uuid>,
-    event_received_at: Vec<OffsetDateTime>,
-    token: Vec<Uuid>,
-    status: Vec<&'static str>,
-    attempts_made: Vec<i64>,
-    retry_at: Vec<Option<OffsetDateTime>>,
-    finished_at: Vec<Option<OffsetDateTime>>,
-    dead_reason: Vec<Option<&'static str>>,
-    decided_at: Vec<OffsetDateTime>,
-}
-
-impl OutcomeColumns {
-    fn new(rows: &[OutcomeRow<'_>]) -> Self {
-        Self {
-            id: rows.iter().map(|v| v.delivery_id).collect(),
-            event_received_at: rows.iter().map(|v| timestamptz(v.event_received_at)).collect(),
-            token: rows.iter().map(|v| v.token).collect(),
-            status: rows.iter().map(|v| v.status).collect(),
-            attempts_made: rows.iter().map(OutcomeRow::attempts_made).collect(),
-            retry_at: rows.iter().map(|v| v.retry_at.map(timestamptz)).collect(),
-            finished_at: rows.iter().map(|v| v.finished_at().map(timestamptz)).collect(),
-            dead_reason: rows.iter().map(|v| v.dead_letter().map(|(_, reason)| reason)).collect(),
-            decided_at: rows.iter().map(|v| timestamptz(v.decided_at)).collect(),
-        }
-    }
-}
-
-/// The attempt of each outcome, column by column; all NULL where there is none.
-struct AttemptColumns<'a> {
-    number: Vec<Option<i64>>,
-    started_at: Vec<Option<OffsetDateTime>>,
-    duration_ms: Vec<Option<i64>>,
-    status_code: Vec<Option<i64>>,
-    error_class: Vec<Option<&'static str>>,
-    error: Vec<Option<Cow<'a, str>>>,
-    response_excerpt: Vec<Option<Cow<'a, str>>>,
-}
-
-impl<'a> AttemptColumns<'a> {
-    fn new(rows: &[OutcomeRow<'a>]) -> Self {
-        let made: Vec<Option<&'a Attempt>> =
-            rows.iter().map(|v| v.attempt().map(|(_, attempt)| attempt)).collect();
-        let column = || made.iter().copied();
-        Self {
-            number: column().map(|a| Some(i64::from(a?.number))).collect(),
-            started_at: column().map(|a| Some(timestamptz(a?.started_at))).collect(),
-            duration_ms: column().map(|a| Some(i64::from(a?.duration_ms))).collect(),
-            status_code: column().map(|a| a?.status_code.map(i64::from)).collect(),
-            error_class: column().map(|a| a?.error_class.map(ErrorClass::as_str)).collect(),
-            error: column().map(|a| a?.error.as_deref().map(storable)).collect(),
-            response_excerpt: column()
-                .map(|a| a?.response_excerpt.as_deref().map(storable))
-                .collect(),
-        }
-    }
+fn attempt<'a>(row: &OutcomeRow<'a>) -> Option<&'a Attempt> {
+    row.attempt().map(|(_, attempt)| attempt)
 }

@@ -60,7 +60,7 @@ impl<'a> OutcomeRow<'a> {
         self.dead_reason.map(|reason| (self, reason))
     }
 
-    /// What the count of attempts grows by: nothing when the delivery was released unattempted.
+    /// Attempts to add to the count: none when the delivery was released unattempted.
     pub(super) fn attempts_made(&self) -> i64 {
         i64::from(self.attempt.is_some())
     }

@@ -11,7 +11,7 @@ use super::endpoint_health::{self, EndpointHealth};
 use super::row::{OutcomeRow, rows};
 use crate::domain::{Attempt, DeadReason, ErrorClass, Outcome, Timestamp};
 use crate::store::engine::{MultiRow, Tx, args, sqlite_arguments};
-use crate::store::{Store, StoreError, storable};
+use crate::store::{Result, Store, storable};
 
 /// The statements of a batch of outcomes. Each counts only rows that still carry the outcome's
 /// token, so the update, which takes the token away, comes last.
@@ -77,7 +77,7 @@ pub(super) async fn record(
     store: &Store,
     outcomes: &[Outcome],
     newest: Timestamp,
-) -> Result<usize, StoreError> {
+) -> Result<usize> {
     let mut health = Some(EndpointHealth::of(outcomes));
     let (mut left, mut counted) = (outcomes, 0);
     while !left.is_empty() {
@@ -102,7 +102,7 @@ async fn write_health(
     tx: &mut Tx<'_>,
     health: &EndpointHealth,
     newest: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let of_these = tx.dialect().any("id", "$1");
     if !health.working.is_empty() {
         let sql = format!(
@@ -128,7 +128,7 @@ async fn record_part(
     tx: &mut Tx<'_>,
     outcomes: &[Outcome],
     now: Timestamp,
-) -> Result<usize, StoreError> {
+) -> Result<usize> {
     let (counted, exhausted) = write(tx.sqlite()?, outcomes).await?;
     let events = endpoint_health::exhausted(tx, exhausted).await?;
     store.publish(tx, events, now).await?;
@@ -140,7 +140,7 @@ async fn record_part(
 async fn write(
     connection: &mut SqliteConnection,
     outcomes: &[Outcome],
-) -> Result<(usize, Vec<Uuid>), StoreError> {
+) -> Result<(usize, Vec<Uuid>)> {
     let rows = rows(outcomes);
     let attempts: Vec<_> = rows.iter().filter_map(OutcomeRow::attempt).collect();
     let dead_letters: Vec<_> = rows.iter().filter_map(OutcomeRow::dead_letter).collect();

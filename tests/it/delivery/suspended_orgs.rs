@@ -17,7 +17,7 @@ async fn suspended_organisations_deliveries_are_sent_afterwards_with_every_attem
     let suspend = async |suspended| {
         let now = world.clock.now();
         world.store.suspend_org(world.org, suspended, &Actor::CLI, now).await.unwrap().unwrap();
-        world.suspended.set(world.store.paused_across_orgs().await.unwrap());
+        world.suspended.set(world.store.system().suspended_orgs().await.unwrap());
     };
     suspend(true).await;
     for _ in 0..2 {

@@ -63,7 +63,7 @@ impl World {
         let now = clock.now();
         let org = OrgId::mint(now);
         let row = Org::new(org, "tenant", now);
-        store.insert_org_across_orgs(&row, &Actor::CLI).await.unwrap();
+        store.system().insert_org(&row, &Actor::CLI).await.unwrap();
         let suspended = SuspendedOrgs::default();
         let config = settings.delivery;
         Self { store, clock, metrics, config, org, suspended, directory }
@@ -123,7 +123,7 @@ impl World {
     pub(crate) async fn publish(&self, event_type: &str, count: usize) -> Vec<EventId> {
         let events = self.events(event_type, count);
         let now = self.clock.now();
-        self.store.persist_events_across_orgs(&events, None, now).await.unwrap();
+        self.store.system().persist_events(&events, None, now).await.unwrap();
         events.iter().map(|event| event.id).collect()
     }
 
@@ -134,7 +134,7 @@ impl World {
         let lease = Lease { token: LeaseToken::mint(InstanceId::new(1)), until };
         let room = LeaseBudget { lease, deliveries_max: 1000, except: &[] };
         let events = self.events(event_type, count);
-        self.store.persist_events_across_orgs(&events, Some(room), now).await.unwrap().leased
+        self.store.system().persist_events(&events, Some(room), now).await.unwrap().leased
     }
 
     fn events(&self, event_type: &str, count: usize) -> Vec<Arc<Event>> {

@@ -259,7 +259,7 @@ async fn key_that_is_revoked_during_its_rotation_has_no_successor() {
             tokio::task::yield_now().await;
         }
         let (now, by) = (server.clock.now(), hookgate::domain::Actor::CLI);
-        server.store.expire_key_across_orgs(tenant.key_id, now, &by, now).await.unwrap();
+        server.store.system().expire_key(tenant.key_id, now, &by, now).await.unwrap();
     };
     let (answer, ()) = futures_util::future::join(rotating, revoking).await;
     answer.expect_problem(409, "key_expired");

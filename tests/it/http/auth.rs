@@ -53,7 +53,8 @@ async fn expired_key_is_invalid() {
     assert!(
         server
             .store
-            .expire_key_across_orgs(tenant.key_id, end, &hookgate::domain::Actor::CLI, now)
+            .system()
+            .expire_key(tenant.key_id, end, &hookgate::domain::Actor::CLI, now)
             .await
             .unwrap()
     );

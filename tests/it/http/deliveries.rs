@@ -36,7 +36,7 @@ async fn record(server: &Server, leased: &LeasedDelivery, code: u16, decision: D
         decided_at: now,
         disable_if_failing_since: Timestamp::from_micros(0),
     };
-    assert_eq!(server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap(), 1);
+    assert_eq!(server.store.system().record_outcomes(&[outcome]).await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn stranger_finds_nothing_and_changes_nothing() {
         decided_at: server.clock.now(),
         disable_if_failing_since: Timestamp::from_micros(0),
     };
-    server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap();
+    server.store.system().record_outcomes(&[outcome]).await.unwrap();
     let event_path = format!("/api/events/{}", event.id);
     let delivery = format!("/api/deliveries/{}", leased.id);
     let own =

@@ -38,7 +38,7 @@ async fn bury(server: &Server, leased: &LeasedDelivery) {
         decided_at: now,
         disable_if_failing_since: Timestamp::from_micros(0),
     };
-    assert_eq!(server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap(), 1);
+    assert_eq!(server.store.system().record_outcomes(&[outcome]).await.unwrap(), 1);
 }
 
 /// A tenant with one endpoint and so many dead deliveries.

@@ -182,7 +182,7 @@ async fn deleted_organisation_is_gone_from_the_answer_on() {
     server.patch(&path, &operator, "{}").await.expect_problem(404, "not_found");
     let keys = format!("{path}/keys");
     server.post(&keys, &operator, r#"{"name":"x"}"#).await.expect_problem(404, "not_found");
-    while server.store.delete_step_across_orgs(server.clock.now()).await.unwrap().is_some() {}
+    while server.store.system().delete_step(server.clock.now()).await.unwrap().is_some() {}
     let shown = server.get(&path, &operator).await.expect(200);
     assert_eq!((&shown["state"], &shown["name"]), (&json!("deleted"), &json!("")));
     assert!(shown["deletion"]["rows"].as_u64().unwrap() > 0);

@@ -54,7 +54,7 @@ pub(super) async fn callers(server: &Server, acme: &Victim) -> Vec<Caller> {
     server.delete(&path, &operator).await.expect(204);
     let (expired_id, expired) = server.key(acme_role).await;
     let end = now.plus(Duration::from_millis(1));
-    server.store.expire_key_across_orgs(expired_id, end, &Actor::CLI, now).await.unwrap();
+    server.store.system().expire_key(expired_id, end, &Actor::CLI, now).await.unwrap();
     server.get("/api/org", &expired).await.expect(200);
     server.clock.advance(Duration::from_secs(1));
     let dormant = server.tenant("dormant").await;

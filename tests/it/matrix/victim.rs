@@ -47,7 +47,7 @@ impl Victim {
             decided_at: server.clock.now(),
             disable_if_failing_since: Timestamp::from_micros(0),
         };
-        server.store.record_outcomes_across_orgs(&[outcome]).await.unwrap();
+        server.store.system().record_outcomes(&[outcome]).await.unwrap();
         victim.store_event(server).await;
         let page = server.get("/api/events?limit=1", key).await.expect(200);
         let pending = server.get("/api/deliveries?status=pending", key).await.expect(200);

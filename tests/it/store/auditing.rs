@@ -65,7 +65,7 @@ async fn dead(subject: &Subject) -> (OrgId, EndpointId, LeasedDelivery) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let outcomes = [outcome(&leased, EXHAUSTED, at(1))];
-    subject.store.record_outcomes_across_orgs(&outcomes).await.unwrap();
+    subject.store.system().record_outcomes(&outcomes).await.unwrap();
     (org, endpoint.id, leased)
 }
 
@@ -255,14 +255,14 @@ async fn key_that_has_ended_has_no_further_line(subject: &Subject) {
     let (store, by) = (&subject.store, somebody());
     let org = add_org(subject).await;
     let key = some_key(Role::Tenant(org), at(1));
-    store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
+    store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
     for seconds in [30, 31] {
         let now = at(seconds);
-        assert!(store.expire_key_across_orgs(key.id, now, &by, now).await.unwrap());
+        assert!(store.system().expire_key(key.id, now, &by, now).await.unwrap());
     }
     let (action, object, _) = line(subject, org).await;
     assert_eq!((action.as_str(), object), ("key.revoke", key.id.uuid()));
-    let found = store.key_across_orgs(key.id).await.unwrap().unwrap();
+    let found = store.system().key(key.id).await.unwrap().unwrap();
     assert_eq!((found.revoked_at, found.expires_at), (Some(at(30)), Some(at(30))));
 }
 
@@ -274,7 +274,7 @@ async fn nothing_happens_whose_line_cannot_be_written(subject: &Subject) {
         outcome(&leased[0], EXHAUSTED, at(1)),
         outcome(&leased[1], Decision::RetryAt(at(5)), at(1)),
     ];
-    store.record_outcomes_across_orgs(&outcomes).await.unwrap();
+    store.system().record_outcomes(&outcomes).await.unwrap();
     let (dead, waiting) = (leased[0].id, leased[1].id);
     let replay = store.insert_replay(org, &ALL_LETTERS, &by, at(20)).await.unwrap().unwrap();
     let away = "ALTER TABLE audit_log RENAME TO away";
@@ -309,7 +309,7 @@ async fn endpoint_that_the_server_disables_is_in_the_log_once_with_the_reason(su
     let (org, endpoint) = org_with_deliveries(subject, 4).await;
     let record = async |leased: &LeasedDelivery, decision, now| {
         let outcomes = [outcome(leased, decision, at(now))];
-        assert_eq!(store.record_outcomes_across_orgs(&outcomes).await.unwrap(), 1);
+        assert_eq!(store.system().record_outcomes(&outcomes).await.unwrap(), 1);
     };
     let enabled = EndpointChange { disabled_reason: Some(None), ..EndpointChange::default() };
     let enable = async |now| {
@@ -345,7 +345,7 @@ async fn no_endpoint_is_disabled_whose_line_cannot_be_written(subject: &Subject)
     subject
         .raw("ALTER TABLE audit_log RENAME TO away", "ALTER TABLE audit_log RENAME TO away")
         .await;
-    subject.store.record_outcomes_across_orgs(&gone).await.unwrap_err();
+    subject.store.system().record_outcomes(&gone).await.unwrap_err();
     let endpoint = subject.store.endpoint(org, endpoint.id).await.unwrap().unwrap();
     assert_eq!(endpoint.disabled_reason, None);
     let delivery = subject.store.delivery(org, leased.id).await.unwrap().unwrap();
@@ -382,7 +382,7 @@ async fn outcome_that_disables_an_endpoint_and_meets_a_deletion_locks_nobody_out
     let mut deleting = begin_deletion(&subject, org).await;
     let mut recording = JoinSet::new();
     let store = subject.store.clone();
-    recording.spawn(async move { store.record_outcomes_across_orgs(&[gone]).await });
+    recording.spawn(async move { store.system().record_outcomes(&[gone]).await });
     until_somebody_waits(&subject).await;
     let disable = format!(
         "UPDATE endpoints SET disabled_reason = 'deleted' WHERE org_id = '{}'; COMMIT",

@@ -17,7 +17,7 @@ async fn cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing(sub
     let under_way = claim(subject, 1, at(0)).await.remove(0);
     let waiting = claim(subject, 1, at(0)).await.remove(0);
     let retry = outcome(&waiting, Decision::RetryAt(at(5)), at(1));
-    subject.store.record_outcomes_across_orgs(&[retry]).await.unwrap();
+    subject.store.system().record_outcomes(&[retry]).await.unwrap();
     for leased in [&under_way, &waiting] {
         let cancelled =
             subject.store.cancel_delivery(org, leased.id, &Actor::CLI, at(2)).await.unwrap();
@@ -27,7 +27,7 @@ async fn cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing(sub
     }
     assert!(claim(subject, 9, at(1_000)).await.is_empty());
     let late = outcome(&under_way, Decision::Delivered, at(3));
-    assert_eq!(subject.store.record_outcomes_across_orgs(&[late]).await.unwrap(), 0);
+    assert_eq!(subject.store.system().record_outcomes(&[late]).await.unwrap(), 0);
     let again = subject
         .store
         .cancel_delivery(org, under_way.id, &Actor::CLI, at(9))
@@ -43,7 +43,7 @@ async fn only_a_pending_delivery_is_cancelled(subject: &Subject) {
     let leased = claim(subject, 2, at(0)).await;
     let outcomes =
         [outcome(&leased[0], Decision::Delivered, at(1)), outcome(&leased[1], EXHAUSTED, at(1))];
-    subject.store.record_outcomes_across_orgs(&outcomes).await.unwrap();
+    subject.store.system().record_outcomes(&outcomes).await.unwrap();
     let cancel =
         async |org, id| subject.store.cancel_delivery(org, id, &Actor::CLI, at(2)).await.unwrap();
     for leased in &leased {

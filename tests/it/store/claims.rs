@@ -53,8 +53,8 @@ async fn server_that_starts_again_lets_go_of_its_own_leases_only(subject: &Subje
     assert_eq!((mine.len(), others.len()), (1, 1), "{org}");
 
     let instance = InstanceId::new(7);
-    assert_eq!(subject.store.release_leases_across_orgs(instance, at(20)).await.unwrap(), 1);
-    assert_eq!(subject.store.release_leases_across_orgs(instance, at(20)).await.unwrap(), 0);
+    assert_eq!(subject.store.system().release_leases(instance, at(20)).await.unwrap(), 1);
+    assert_eq!(subject.store.system().release_leases(instance, at(20)).await.unwrap(), 0);
     let again = claim(subject, 5, at(20)).await;
     assert_eq!(again.iter().map(|l| l.id).collect::<Vec<_>>(), [mine[0].id]);
 }
@@ -144,7 +144,7 @@ async fn claim_is_shared_out_among_the_endpoints_that_have_something_due(subject
     let (caps, from) = (HashMap::from([(busy.id, 3)]), ClaimCursor::default());
     let lease = room(0, at(60)).lease;
     let request = ClaimRequest { lease, deliveries_max: 10, caps: &caps, from, now: at(0) };
-    let claimed = subject.store.claim_deliveries_across_orgs(request).await.unwrap();
+    let claimed = subject.store.system().claim_deliveries(request).await.unwrap();
     let of = |id| claimed.leased.iter().filter(|leased| leased.endpoint.id == id).count();
     assert_eq!((of(busy.id), of(quiet.id)), (3, 2), "a cap holds");
     let claimed = claim(subject, 10, at(0)).await;

@@ -109,8 +109,7 @@ async fn instances_that_store_the_same_dedup_ids_at_once_agree_on_one_event_each
         posters.spawn(async move {
             let mut stored = 0;
             for batch in shuffled(org, poster).chunks(50) {
-                stored +=
-                    store.persist_events_across_orgs(batch, None, at(9)).await.unwrap().stored;
+                stored += store.system().persist_events(batch, None, at(9)).await.unwrap().stored;
             }
             stored
         });

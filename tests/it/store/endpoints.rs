@@ -152,7 +152,7 @@ async fn delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_a
     switch(subject, &endpoint, None, at(2)).await;
     assert_eq!(claim(subject, 1, at(3)).await.len(), 0);
     let delivered = outcome(&leased, hookgate::domain::Decision::Delivered, at(4));
-    assert_eq!(subject.store.record_outcomes_across_orgs(&[delivered]).await.unwrap(), 1);
+    assert_eq!(subject.store.system().record_outcomes(&[delivered]).await.unwrap(), 1);
 }
 
 async fn removing_cancels_what_waits_and_what_is_under_way(subject: &Subject) {
@@ -160,7 +160,7 @@ async fn removing_cancels_what_waits_and_what_is_under_way(subject: &Subject) {
     let mut leased = claim(subject, 2, at(0)).await;
     let done = leased.remove(0);
     let delivered = outcome(&done, hookgate::domain::Decision::Delivered, at(1));
-    assert_eq!(subject.store.record_outcomes_across_orgs(&[delivered]).await.unwrap(), 1);
+    assert_eq!(subject.store.system().record_outcomes(&[delivered]).await.unwrap(), 1);
 
     assert!(subject.store.delete_endpoint(org, endpoint.id, &Actor::CLI, at(5)).await.unwrap());
     assert!(subject.store.endpoint(org, endpoint.id).await.unwrap().is_none());
@@ -175,7 +175,7 @@ async fn removing_cancels_what_waits_and_what_is_under_way(subject: &Subject) {
         assert_eq!(delivery.next_attempt_at, None);
     }
     let late = outcome(&leased[0], hookgate::domain::Decision::Delivered, at(6));
-    assert_eq!(subject.store.record_outcomes_across_orgs(&[late]).await.unwrap(), 0);
+    assert_eq!(subject.store.system().record_outcomes(&[late]).await.unwrap(), 0);
     assert_eq!(subject.store.attempts(org, leased[0].id).await.unwrap(), []);
     assert_eq!(claim(subject, 10, at(1_000)).await.len(), 0);
 }

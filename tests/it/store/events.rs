@@ -109,7 +109,7 @@ async fn as_many_deliveries_are_leased_as_there_is_room(subject: &Subject) {
     let space = room(3, at(60));
     let store = &subject.store;
     let persisted =
-        store.persist_events_across_orgs(&shared(&events), Some(space), at(1)).await.unwrap();
+        store.system().persist_events(&shared(&events), Some(space), at(1)).await.unwrap();
     assert_eq!((persisted.stored, persisted.planned, persisted.leased.len()), (5, 5, 3));
     for leased in &persisted.leased {
         assert_eq!((leased.lease.token, leased.lease.until), (space.lease.token, at(60)));
@@ -131,8 +131,7 @@ async fn only_new_events_are_leased_out(subject: &Subject) {
     persist(subject, std::slice::from_ref(&old), at(1)).await;
     let batch = shared(&[old, new.clone()]);
     let store = &subject.store;
-    let again =
-        store.persist_events_across_orgs(&batch, Some(room(9, at(60))), at(2)).await.unwrap();
+    let again = store.system().persist_events(&batch, Some(room(9, at(60))), at(2)).await.unwrap();
     assert_eq!(again.leased.iter().map(|l| l.event.id).collect::<Vec<_>>(), [new.id]);
 }
 
@@ -184,7 +183,7 @@ async fn batch_with_a_refused_event_leaves_nothing(subject: &Subject) {
     let good = some_event(org, "a.b", at(0));
     let named = super::fixtures::named_event(org, "d", at(0));
     let batch = shared(&[named.clone(), good.clone(), some_event(org, "poison", at(0))]);
-    let refused = subject.store.persist_events_across_orgs(&batch, None, at(1)).await.unwrap_err();
+    let refused = subject.store.system().persist_events(&batch, None, at(1)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
     for table in ["events", "deliveries", "dedup_keys"] {
         assert_eq!(subject.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
@@ -201,7 +200,7 @@ async fn refused_delivery_takes_its_event_back(subject: &Subject) {
                    BEGIN SELECT RAISE(ABORT, 'refused'); END";
     subject.raw(trigger, refuse).await;
     let batch = shared(&[some_event(org, "a.b", at(0))]);
-    subject.store.persist_events_across_orgs(&batch, None, at(1)).await.unwrap_err();
+    subject.store.system().persist_events(&batch, None, at(1)).await.unwrap_err();
     assert_eq!(subject.count("SELECT count(*) FROM events").await, 0);
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn named_event(org: OrgId, dedup_id: &str, received_at: Timestamp) ->
 /// Adds an organisation and returns its id.
 pub(crate) async fn add_org(subject: &Subject) -> OrgId {
     let org = some_org(at(0));
-    subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
+    subject.store.system().insert_org(&org, &Actor::CLI).await.unwrap();
     org.id
 }
 
@@ -102,7 +102,7 @@ pub(crate) async fn add_endpoint(subject: &Subject, org: OrgId, filters: &str) -
 /// Persists without room for leases.
 pub(crate) async fn persist(subject: &Subject, events: &[Event], now: Timestamp) -> Persisted {
     let events: Vec<Arc<Event>> = events.iter().cloned().map(Arc::new).collect();
-    subject.store.persist_events_across_orgs(&events, None, now).await.unwrap()
+    subject.store.system().persist_events(&events, None, now).await.unwrap()
 }
 
 /// An organisation with one endpoint for everything and `count` deliveries due from `at(0)` on.
@@ -139,7 +139,7 @@ pub(crate) async fn claim_from(
     let (lease, deliveries_max) = (room.lease, room.deliveries_max);
     let request =
         ClaimRequest { lease, deliveries_max, caps: &caps, from: ClaimCursor::default(), now };
-    store.claim_deliveries_across_orgs(request).await.unwrap().leased
+    store.system().claim_deliveries(request).await.unwrap().leased
 }
 
 /// The first attempt at a delivery, which failed.

@@ -18,14 +18,15 @@ async fn no_method_shows_one_organisation_what_another_owns(subject: &Subject) {
     let stranger = add_org(subject).await;
     let (owner, endpoint) = org_with_deliveries(subject, 1).await;
     store
-        .insert_key_across_orgs(&some_key(Role::Tenant(owner), at(0)), &Actor::CLI)
+        .system()
+        .insert_key(&some_key(Role::Tenant(owner), at(0)), &Actor::CLI)
         .await
         .unwrap()
         .unwrap();
     store.quarantine_event(owner, EventId::mint(at(0)), b"r", "d", at(0)).await.unwrap();
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let dead = outcome(&leased, EXHAUSTED, at(1));
-    store.record_outcomes_across_orgs(&[dead]).await.unwrap();
+    store.system().record_outcomes(&[dead]).await.unwrap();
 
     for (org, owned) in [(owner, 1), (stranger, 0)] {
         assert_eq!(store.keys(org, FIRST_PAGE).await.unwrap().data.len(), owned);
@@ -69,7 +70,7 @@ async fn no_method_changes_for_one_organisation_what_another_owns(subject: &Subj
     assert!(!store.delete_endpoint(stranger, endpoint.id, &Actor::CLI, at(1)).await.unwrap());
     let leased = claim(subject, 1, at(1)).await.remove(0);
     let dead = outcome(&leased, EXHAUSTED, at(2));
-    store.record_outcomes_across_orgs(&[dead]).await.unwrap();
+    store.system().record_outcomes(&[dead]).await.unwrap();
     let refusal =
         store.retry_delivery(stranger, leased.id, &Actor::CLI, at(3)).await.unwrap().unwrap_err();
     assert_eq!(refusal, DeliveryRefusal::NotFound);

@@ -31,7 +31,7 @@ on_both!(
 
 async fn add_key(subject: &Subject, role: Role, created_at: Timestamp) -> ApiKey {
     let key = some_key(role, created_at);
-    subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
+    subject.store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
     key
 }
 
@@ -44,20 +44,20 @@ async fn rotate(
 ) -> Result<ApiKey, KeyRotationRefusal> {
     let new = some_key(old.role, at(now - 1));
     let grace = Duration::from_secs(grace_seconds);
-    let rotated = subject.store.rotate_key_across_orgs(old.id, grace, &new, &Actor::CLI, at(now));
+    let rotated = subject.store.system().rotate_key(old.id, grace, &new, &Actor::CLI, at(now));
     let rotated = rotated.await.unwrap();
     assert_eq!(stored(subject, new.id).await.is_some(), rotated.is_ok());
     rotated.map(|()| new)
 }
 
 async fn stored(subject: &Subject, id: ApiKeyId) -> Option<ApiKey> {
-    subject.store.key_across_orgs(id).await.unwrap()
+    subject.store.system().key(id).await.unwrap()
 }
 
 async fn key_comes_back_as_it_was_added(subject: &Subject) {
     let mut key = some_key(Role::Tenant(add_org(subject).await), at(1));
     key.expires_at = Some(at(2));
-    subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
+    subject.store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
     let found = stored(subject, key.id).await.unwrap();
     assert_eq!((found.id, found.role, &found.name), (key.id, key.role, &key.name));
     assert_eq!((found.created_at, found.expires_at), (key.created_at, key.expires_at));
@@ -70,7 +70,7 @@ async fn key_comes_back_as_it_was_added(subject: &Subject) {
 
 async fn key_of_no_organisation_is_refused(subject: &Subject) {
     let key = some_key(Role::Tenant(OrgId::mint(at(1))), at(1));
-    let refused = subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap_err();
+    let refused = subject.store.system().insert_key(&key, &Actor::CLI).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
 }
 
@@ -83,7 +83,7 @@ async fn organisation_lists_its_own_keys_and_operators_list_all(subject: &Subjec
 
     let own = subject.store.keys(ours, FIRST_PAGE).await.unwrap();
     assert_eq!(own.data.iter().map(|k| k.id).collect::<Vec<_>>(), [second.id, first.id]);
-    let all = subject.store.keys_across_orgs(FIRST_PAGE).await.unwrap();
+    let all = subject.store.system().keys(FIRST_PAGE).await.unwrap();
     let all: Vec<_> = all.data.iter().map(|k| k.id).collect();
     assert_eq!(all, [operator.id, other.id, second.id, first.id]);
 }
@@ -92,13 +92,13 @@ async fn key_expires_at_the_earlier_of_two_moments(subject: &Subject) {
     let key = add_key(subject, Role::Operator, at(1)).await;
     for (asked, kept) in [(at(50), at(50)), (at(60), at(50)), (at(40), at(40))] {
         assert!(
-            subject.store.expire_key_across_orgs(key.id, asked, &Actor::CLI, at(30)).await.unwrap()
+            subject.store.system().expire_key(key.id, asked, &Actor::CLI, at(30)).await.unwrap()
         );
         assert_eq!(stored(subject, key.id).await.unwrap().expires_at, Some(kept));
     }
     let missing = ApiKeyId::mint(at(1));
     assert!(
-        !subject.store.expire_key_across_orgs(missing, at(50), &Actor::CLI, at(30)).await.unwrap()
+        !subject.store.system().expire_key(missing, at(50), &Actor::CLI, at(30)).await.unwrap()
     );
 }
 
@@ -118,7 +118,7 @@ async fn rotating_a_key_adds_the_new_one_and_expires_the_old(subject: &Subject) 
     assert_eq!((found.expires_at, found.revoked_at), (Some(at(20)), Some(at(20))));
     let mut short = some_key(role, at(1));
     short.expires_at = Some(at(30));
-    subject.store.insert_key_across_orgs(&short, &Actor::CLI).await.unwrap().unwrap();
+    subject.store.system().insert_key(&short, &Actor::CLI).await.unwrap().unwrap();
     rotate(subject, &short, 60, 20).await.unwrap();
     assert_eq!(stored(subject, short.id).await.unwrap().expires_at, Some(at(30)));
 }
@@ -127,13 +127,13 @@ async fn key_that_is_no_longer_good_is_not_rotated(subject: &Subject) {
     let role = Role::Tenant(add_org(subject).await);
     let mut expired = some_key(role, at(1));
     expired.expires_at = Some(at(10));
-    subject.store.insert_key_across_orgs(&expired, &Actor::CLI).await.unwrap().unwrap();
+    subject.store.system().insert_key(&expired, &Actor::CLI).await.unwrap().unwrap();
     assert_eq!(rotate(subject, &expired, 60, 10).await.unwrap_err(), KeyRotationRefusal::Inactive);
 
     // While the new key was made; also by a server whose clock is ahead.
     let revoked = add_key(subject, role, at(1)).await;
     let ahead = at(15);
-    subject.store.expire_key_across_orgs(revoked.id, ahead, &Actor::CLI, ahead).await.unwrap();
+    subject.store.system().expire_key(revoked.id, ahead, &Actor::CLI, ahead).await.unwrap();
     assert_eq!(rotate(subject, &revoked, 60, 10).await.unwrap_err(), KeyRotationRefusal::Inactive);
     assert_eq!(rotate(subject, &revoked, 0, 20).await.unwrap_err(), KeyRotationRefusal::Inactive);
     assert_eq!(stored(subject, revoked.id).await.unwrap().replaced_by, None);
@@ -148,7 +148,7 @@ async fn key_is_rotated_once_however_many_ask(subject: &Subject) {
             let (store, new) = (subject.store.clone(), some_key(role, at(9)));
             asking.spawn(async move {
                 let by = Actor::CLI;
-                let end = store.rotate_key_across_orgs(old.id, grace, &new, &by, at(10)).await;
+                let end = store.system().rotate_key(old.id, grace, &new, &by, at(10)).await;
                 end.unwrap().map(|()| new.id)
             });
         }
@@ -187,7 +187,7 @@ async fn as_many_keys_are_in_their_grace_as_there_may_be_keys(subject: &Subject)
     // A grace that ended, or was ended, makes room.
     rotate(subject, &third, 60, 70).await.unwrap();
     assert_eq!(rotate(subject, &old[1], 60, 70).await.unwrap_err(), full);
-    subject.store.expire_key_across_orgs(first.id, at(70), &Actor::CLI, at(70)).await.unwrap();
+    subject.store.system().expire_key(first.id, at(70), &Actor::CLI, at(70)).await.unwrap();
     rotate(subject, &old[1], 60, 70).await.unwrap();
 }
 
@@ -212,7 +212,7 @@ async fn refused_replacement_leaves_the_old_key_alone(subject: &Subject) {
     let new = some_key(Role::Tenant(some_org(at(1)).id), at(10));
     let minute = Duration::from_mins(1);
     let refused =
-        subject.store.rotate_key_across_orgs(old.id, minute, &new, &Actor::CLI, at(10)).await;
+        subject.store.system().rotate_key(old.id, minute, &new, &Actor::CLI, at(10)).await;
     assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
     let found = stored(subject, old.id).await.unwrap();
     assert_eq!((found.expires_at, found.replaced_by), (None, None));
@@ -220,7 +220,7 @@ async fn refused_replacement_leaves_the_old_key_alone(subject: &Subject) {
 
 /// Looks for changes, and returns the keys that were named, in order.
 async fn look(store: &Store, mark: &mut Option<ChangeMark>) -> Vec<ApiKeyId> {
-    let found = store.keys_changed_across_orgs(*mark).await.unwrap();
+    let found = store.system().keys_changed(*mark).await.unwrap();
     *mark = Some(found.mark);
     let keys: BTreeSet<ApiKeyId> = found.changes.into_iter().map(|change| change.key).collect();
     keys.into_iter().collect()
@@ -255,11 +255,11 @@ async fn changes_name_keys_and_keys_of_changed_organisations(subject: &Subject) 
     look_until(store, &mut mark, &[tenant]).await;
     store.suspend_org(org, true, &Actor::CLI, at(31)).await.unwrap();
     look_until(store, &mut mark, &[tenant]).await;
-    store.expire_key_across_orgs(operator, at(99), &Actor::CLI, at(40)).await.unwrap();
+    store.system().expire_key(operator, at(99), &Actor::CLI, at(40)).await.unwrap();
     look_until(store, &mut mark, &[operator]).await;
     let new = rotate(subject, &key, 60, 51).await.unwrap();
     look_until(store, &mut mark, &[tenant, new.id]).await;
-    store.touch_keys_across_orgs(&[earlier], at(120)).await.unwrap();
+    store.system().touch_keys(&[earlier], at(120)).await.unwrap();
     while !look(store, &mut mark).await.is_empty() {
         tokio::task::yield_now().await;
     }
@@ -272,7 +272,7 @@ async fn change_is_found_whatever_the_clock_said_of_those_who_made_it(subject: &
     let mut mark = None;
     look(&subject.store, &mut mark).await;
     let behind = subject.another().await;
-    behind.expire_key_across_orgs(operator, at(1), &Actor::CLI, at(1)).await.unwrap();
+    behind.system().expire_key(operator, at(1), &Actor::CLI, at(1)).await.unwrap();
     look_until(&subject.store, &mut mark, &[operator]).await;
     behind.suspend_org(org, true, &Actor::CLI, at(1)).await.unwrap();
     look_until(&subject.store, &mut mark, &[tenant]).await;
@@ -296,7 +296,7 @@ async fn change_that_commits_after_younger_ones_is_found(subject: &Subject) {
 
     let mut mark = None;
     look(store, &mut mark).await;
-    store.expire_key_across_orgs(fast, at(9), &Actor::CLI, at(9)).await.unwrap();
+    store.system().expire_key(fast, at(9), &Actor::CLI, at(9)).await.unwrap();
     for _ in 0..3 {
         let found = look(store, &mut mark).await;
         assert!(found.contains(&fast) && !found.contains(&slow), "{found:?}");
@@ -315,6 +315,6 @@ async fn numbers_of_another_database_name_no_keys_again_and_again(subject: &Subj
     let mut mark = None;
     look(&subject.store, &mut mark).await;
     assert_eq!(look(&subject.store, &mut mark).await, []);
-    subject.store.expire_key_across_orgs(key, at(9), &Actor::CLI, at(9)).await.unwrap();
+    subject.store.system().expire_key(key, at(9), &Actor::CLI, at(9)).await.unwrap();
     look_until(&subject.store, &mut mark, &[key]).await;
 }

@@ -67,7 +67,7 @@ async fn store_without_its_schema_is_unavailable(subject: &Subject) {
     let error = subject.store.ping().await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     let batch = [std::sync::Arc::new(some_event(super::fixtures::some_org(at(0)).id, "a", at(0)))];
-    let error = subject.store.persist_events_across_orgs(&batch, None, at(0)).await.unwrap_err();
+    let error = subject.store.system().persist_events(&batch, None, at(0)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
 }
 
@@ -81,7 +81,7 @@ async fn old_dedup_keys_are_forgotten_and_younger_ones_kept(subject: &Subject) {
         .map(|(name, age)| named_event(org, &name.to_string(), now.minus(*age)))
         .collect();
     persist(subject, &events, now).await;
-    subject.store.maintain_across_orgs(now).await.unwrap();
+    subject.store.system().maintain(now).await.unwrap();
     assert_eq!(subject.count("SELECT count(*) FROM dedup_keys").await, 2);
     let replayed = persist(subject, &events, now).await;
     assert_eq!(replayed.stored, 0, "a record is stored once though its key was forgotten");
@@ -93,7 +93,7 @@ async fn upkeep_runs_on_several_instances_at_once(subject: &Subject) {
         let store = subject.another().await;
         instances.spawn(async move {
             for _ in 0..3 {
-                store.maintain_across_orgs(at(0)).await.unwrap();
+                store.system().maintain(at(0)).await.unwrap();
             }
         });
     }
@@ -136,7 +136,7 @@ async fn rows_go_to_the_partition_of_their_day_and_a_day_that_began_without_one_
     let subject = Subject::postgres().await;
     let org = add_org(&subject).await;
     persist(&subject, &[some_event(org, "a.b", at(0))], at(0)).await;
-    subject.store.maintain_across_orgs(at(0)).await.unwrap();
+    subject.store.system().maintain(at(0)).await.unwrap();
     let tomorrow = at(86_400);
     persist(&subject, &[some_event(org, "a.b", at(1)), some_event(org, "a.b", tomorrow)], at(0))
         .await;

@@ -41,7 +41,7 @@ async fn plan(subject: &Subject, org: OrgId, accepted_at: &[i64]) -> Vec<EventId
 
 async fn record(subject: &Subject, leased: &LeasedDelivery, decision: Decision, seconds: i64) {
     let outcome = outcome(leased, decision, at(seconds));
-    assert_eq!(subject.store.record_outcomes_across_orgs(&[outcome]).await.unwrap(), 1);
+    assert_eq!(subject.store.system().record_outcomes(&[outcome]).await.unwrap(), 1);
 }
 
 async fn of_ordered_deliveries_only_the_oldest_is_claimed(subject: &Subject) {
@@ -109,7 +109,7 @@ async fn ordered_deliveries_are_never_planned_leased(subject: &Subject) {
     let except = [shut.id];
     space.except = &except;
     let store = &subject.store;
-    let persisted = store.persist_events_across_orgs(&events, Some(space), at(5)).await.unwrap();
+    let persisted = store.system().persist_events(&events, Some(space), at(5)).await.unwrap();
     assert_eq!((persisted.planned, persisted.leased.len()), (9, 2));
     assert!(persisted.leased.iter().all(|leased| leased.endpoint.id == open.id));
     assert_eq!(claim(subject, 10, at(5)).await.len(), 1 + 3 + 1, "the head and the unleased");
@@ -139,9 +139,9 @@ async fn organisations_with_ordered_endpoints_are_known(subject: &Subject) {
     add_endpoint(subject, plain, "*").await;
     let mut orgs = [ordered, plain];
     orgs.sort_unstable();
-    let found = subject.store.ordered_orgs_across_orgs(&orgs).await.unwrap();
+    let found = subject.store.system().ordered_orgs(&orgs).await.unwrap();
     assert_eq!(found, [ordered]);
-    assert_eq!(subject.store.ordered_orgs_across_orgs(&[]).await.unwrap(), []);
+    assert_eq!(subject.store.system().ordered_orgs(&[]).await.unwrap(), []);
 }
 
 async fn server_that_starts_again_lets_go_of_the_head_it_held(subject: &Subject) {
@@ -149,7 +149,7 @@ async fn server_that_starts_again_lets_go_of_the_head_it_held(subject: &Subject)
     let events = plan(subject, org, &[10, 20]).await;
     assert_eq!(claim(subject, 10, at(100)).await.len(), 1);
     let instance = InstanceId::new(1);
-    assert_eq!(subject.store.release_leases_across_orgs(instance, at(101)).await.unwrap(), 1);
+    assert_eq!(subject.store.system().release_leases(instance, at(101)).await.unwrap(), 1);
     assert_eq!(claim(subject, 10, at(101)).await[0].event.id, events[0]);
 }
 
@@ -189,7 +189,7 @@ async fn claimers_at_once_keep_the_order(subject: &Subject) {
                 for leased in claim_from(&store, room(7, at(1_000)), &[], at(100)).await {
                     done.lock().unwrap().push(leased.event.id);
                     let outcome = outcome(&leased, Decision::Delivered, at(101));
-                    store.record_outcomes_across_orgs(&[outcome]).await.unwrap();
+                    store.system().record_outcomes(&[outcome]).await.unwrap();
                 }
                 tokio::task::yield_now().await;
             }

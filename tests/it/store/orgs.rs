@@ -15,15 +15,15 @@ async fn organisation_comes_back_as_it_was_added(subject: &Subject) {
     for (place, limit) in (7..).zip(OrgLimit::ALL) {
         org.limits = org.limits.with(limit, Some(place));
     }
-    subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
+    subject.store.system().insert_org(&org, &Actor::CLI).await.unwrap();
     assert_eq!(subject.store.org(org.id).await.unwrap(), Some(org));
     assert_eq!(subject.store.org(some_org(at(1)).id).await.unwrap(), None);
 }
 
 async fn organisation_is_added_once(subject: &Subject) {
     let org = some_org(at(1));
-    subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
-    let again = subject.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap_err();
+    subject.store.system().insert_org(&org, &Actor::CLI).await.unwrap();
+    let again = subject.store.system().insert_org(&org, &Actor::CLI).await.unwrap_err();
     assert!(matches!(again, hookgate::store::StoreError::Refused(_)), "{again}");
 }
 
@@ -60,9 +60,9 @@ async fn change_touches_what_it_names_only(subject: &Subject) {
 async fn organisations_are_listed_from_newest_to_oldest(subject: &Subject) {
     let orgs = [some_org(at(1)), some_org(at(3)), some_org(at(2))];
     for org in &orgs {
-        subject.store.insert_org_across_orgs(org, &Actor::CLI).await.unwrap();
+        subject.store.system().insert_org(org, &Actor::CLI).await.unwrap();
     }
-    let page = subject.store.orgs_across_orgs(FIRST_PAGE).await.unwrap();
+    let page = subject.store.system().orgs(FIRST_PAGE).await.unwrap();
     let ids: Vec<_> = page.data.iter().map(|org| org.id).collect();
     assert_eq!(ids, [orgs[1].id, orgs[2].id, orgs[0].id]);
     assert_eq!(page.next_cursor, None);

@@ -27,16 +27,16 @@ async fn stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
     let store = Store::connect_postgres(&url, &impatient(&directory), metrics).await.unwrap();
     store.migrate_up().await.unwrap();
     let org = some_org(at(0));
-    store.insert_org_across_orgs(&org, &hookgate::domain::Actor::CLI).await.unwrap();
+    store.system().insert_org(&org, &hookgate::domain::Actor::CLI).await.unwrap();
     let batch = [Arc::new(some_event(org.id, "a.b", at(0)))];
 
     server.stop();
-    let error = store.persist_events_across_orgs(&batch, None, at(0)).await.unwrap_err();
+    let error = store.system().persist_events(&batch, None, at(0)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     assert!(store.ping().await.is_err());
 
     server.start_again();
-    let persisted = store.persist_events_across_orgs(&batch, None, at(0)).await.unwrap();
+    let persisted = store.system().persist_events(&batch, None, at(0)).await.unwrap();
     assert_eq!(persisted.stored, 1);
     assert_eq!(store.org(org.id).await.unwrap(), Some(org), "what was committed is still there");
 }
@@ -53,11 +53,11 @@ async fn file_that_another_process_keeps_locked_is_an_outage_until_it_is_let_go(
     let url = format!("sqlite://{}", path.display());
     let mut other = SqliteConnection::connect(&url).await.unwrap();
     let tx = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let error = store.persist_events_across_orgs(&batch, None, at(0)).await.unwrap_err();
+    let error = store.system().persist_events(&batch, None, at(0)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     store.ping().await.expect("readers go on beside a writer");
 
     tx.rollback().await.unwrap();
-    let persisted = store.persist_events_across_orgs(&batch, None, at(0)).await.unwrap();
+    let persisted = store.system().persist_events(&batch, None, at(0)).await.unwrap();
     assert_eq!(persisted.stored, 1);
 }

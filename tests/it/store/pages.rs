@@ -40,16 +40,18 @@ async fn every_list_is_walked_whole_though_its_rows_share_a_moment(subject: &Sub
     let store = &subject.store;
     let org = add_org(subject).await;
     for _ in 0..6 {
-        store.insert_org_across_orgs(&some_org(at(0)), &Actor::CLI).await.unwrap();
+        store.system().insert_org(&some_org(at(0)), &Actor::CLI).await.unwrap();
         store
-            .insert_key_across_orgs(&some_key(Role::Tenant(org), at(0)), &Actor::CLI)
+            .system()
+            .insert_key(&some_key(Role::Tenant(org), at(0)), &Actor::CLI)
             .await
             .unwrap()
             .unwrap();
         add_endpoint(subject, org, "none").await;
     }
     store
-        .insert_key_across_orgs(&some_key(Role::Tenant(org), at(0)), &Actor::CLI)
+        .system()
+        .insert_key(&some_key(Role::Tenant(org), at(0)), &Actor::CLI)
         .await
         .unwrap()
         .unwrap();
@@ -58,19 +60,19 @@ async fn every_list_is_walked_whole_though_its_rows_share_a_moment(subject: &Sub
     persist(subject, &events, at(0)).await;
     let leased = claim(subject, 7, at(0)).await;
     let outcomes: Vec<_> = leased.iter().map(|l| outcome(l, EXHAUSTED, at(1))).collect();
-    store.record_outcomes_across_orgs(&outcomes).await.unwrap();
+    store.system().record_outcomes(&outcomes).await.unwrap();
 
     let all = DeliveryFilter::default();
     let every = EventFilter::default();
     let walks = [
         walk(|p| {
-            Box::pin(async move { Ok(store.orgs_across_orgs(p).await?.map(|row| row.id.uuid())) })
+            Box::pin(async move { Ok(store.system().orgs(p).await?.map(|row| row.id.uuid())) })
         })
         .await,
         walk(|p| Box::pin(async move { Ok(store.keys(org, p).await?.map(|row| row.id.uuid())) }))
             .await,
         walk(|p| {
-            Box::pin(async move { Ok(store.keys_across_orgs(p).await?.map(|row| row.id.uuid())) })
+            Box::pin(async move { Ok(store.system().keys(p).await?.map(|row| row.id.uuid())) })
         })
         .await,
         walk(|p| {
@@ -125,7 +127,7 @@ async fn deliveries_are_listed_by_what_the_filter_names(subject: &Subject) {
     let to_one = leased.iter().find(|l| l.endpoint.id == one.id && l.event.id == first.id);
     let to_one = to_one.unwrap();
     let delivered = outcome(to_one, hookgate::domain::Decision::Delivered, at(3));
-    subject.store.record_outcomes_across_orgs(&[delivered]).await.unwrap();
+    subject.store.system().record_outcomes(&[delivered]).await.unwrap();
 
     let all = DeliveryFilter::default();
     let delivered = Some(DeliveryStatus::Delivered);

@@ -34,7 +34,7 @@ on_both!(
 /// Gives up what is leased.
 async fn bury(subject: &Subject, leased: &[LeasedDelivery], now: Timestamp) {
     let outcomes: Vec<_> = leased.iter().map(|leased| outcome(leased, EXHAUSTED, now)).collect();
-    let counted = subject.store.record_outcomes_across_orgs(&outcomes).await.unwrap();
+    let counted = subject.store.system().record_outcomes(&outcomes).await.unwrap();
     assert_eq!(counted, leased.len());
 }
 
@@ -82,7 +82,7 @@ async fn delivery_is_repeated_whatever_became_of_it_and_as_often_as_asked(subjec
     let leased = claim(subject, 3, at(0)).await;
     bury(subject, &leased[..1], at(1)).await;
     let done = outcome(&leased[1], Decision::Delivered, at(1));
-    subject.store.record_outcomes_across_orgs(&[done]).await.unwrap();
+    subject.store.system().record_outcomes(&[done]).await.unwrap();
 
     for old in &leased {
         for _ in 0..2 {
@@ -239,7 +239,7 @@ async fn replay_is_for_the_dead_letters_that_its_filter_names(subject: &Subject)
         // Without an attempt it disables no endpoint.
         let dead = outcome(&leased[0], Decision::Dead(reason), at(second));
         let dead = Outcome { attempt: None, ..dead };
-        subject.store.record_outcomes_across_orgs(&[dead]).await.unwrap();
+        subject.store.system().record_outcomes(&[dead]).await.unwrap();
         of_type.insert(leased[0].id.uuid(), second);
     }
     let all = &ALL_LETTERS;
@@ -332,7 +332,7 @@ async fn cancelled_replay_goes_no_further(subject: &Subject) {
     let ended = end(None).await.unwrap().unwrap();
     assert_eq!((ended.status, ended.finished_at), (ReplayStatus::Cancelled, Some(at(26))));
     assert!(subject.store.step_replay(org, replay.id, at(27)).await.unwrap().is_none());
-    assert!(subject.store.next_replay_across_orgs().await.unwrap().is_none());
+    assert!(subject.store.system().next_replay().await.unwrap().is_none());
     let ended = end(Some("late")).await.unwrap().unwrap();
     assert_eq!((ended.status, ended.detail), (ReplayStatus::Cancelled, None));
     assert_eq!(deliveries(subject, org).await.len(), count + REPLAYS_PER_STEP);
@@ -412,11 +412,11 @@ async fn replays_take_turns(subject: &Subject) {
     }
     let mut turns = Vec::new();
     for second in 21..25 {
-        let (org, id) = subject.store.next_replay_across_orgs().await.unwrap().unwrap();
+        let (org, id) = subject.store.system().next_replay().await.unwrap().unwrap();
         subject.store.step_replay(org, id, at(second)).await.unwrap().unwrap();
         turns.push(id);
     }
-    assert!(subject.store.next_replay_across_orgs().await.unwrap().is_none());
+    assert!(subject.store.system().next_replay().await.unwrap().is_none());
     assert_ne!(turns[0], turns[1]);
     assert_eq!(turns[..2], turns[2..]);
 }

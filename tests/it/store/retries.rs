@@ -25,7 +25,7 @@ async fn dead_delivery_is_tried_again_and_its_dead_letter_taken_back(subject: &S
     let (org, _) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let dead = outcome(&leased, EXHAUSTED, at(1));
-    subject.store.record_outcomes_across_orgs(&[dead]).await.unwrap();
+    subject.store.system().record_outcomes(&[dead]).await.unwrap();
 
     let delivery = retry(subject, org, leased.id).await.unwrap();
     assert_eq!((delivery.id, delivery.status), (leased.id, DeliveryStatus::Pending));
@@ -39,7 +39,7 @@ async fn dead_delivery_is_tried_again_and_its_dead_letter_taken_back(subject: &S
     assert_eq!((again.id, again.attempts), (leased.id, 1));
 
     let dead = outcome(&again, EXHAUSTED, at(31));
-    assert_eq!(subject.store.record_outcomes_across_orgs(&[dead]).await.unwrap(), 1);
+    assert_eq!(subject.store.system().record_outcomes(&[dead]).await.unwrap(), 1);
     assert_eq!(
         subject.store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data.len(),
         1
@@ -55,7 +55,7 @@ async fn delivered_and_a_waiting_delivery_may_be_sent_again(subject: &Subject) {
         outcome(&leased[0], Decision::Delivered, at(1)),
         outcome(&leased[1], Decision::RetryAt(at(5_000)), at(1)),
     ];
-    subject.store.record_outcomes_across_orgs(&outcomes).await.unwrap();
+    subject.store.system().record_outcomes(&outcomes).await.unwrap();
     for leased in &leased {
         let delivery = retry(subject, org, leased.id).await.unwrap();
         assert_eq!(delivery.status, DeliveryStatus::Pending);
@@ -72,7 +72,7 @@ async fn delivery_under_way_is_left_alone_until_its_lease_lapses(subject: &Subje
         subject.store.retry_delivery(org, leased.id, &Actor::CLI, at(60)).await.unwrap().unwrap();
     assert_eq!(lapsed.next_attempt_at, Some(at(60)));
     let late = outcome(&leased, Decision::Delivered, at(61));
-    assert_eq!(subject.store.record_outcomes_across_orgs(&[late]).await.unwrap(), 0);
+    assert_eq!(subject.store.system().record_outcomes(&[late]).await.unwrap(), 0);
 }
 
 async fn delivery_of_a_disabled_endpoint_is_refused(subject: &Subject) {

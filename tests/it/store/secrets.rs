@@ -168,13 +168,13 @@ async fn with_a_key_nothing_secret_is_in_clear_and_without_it_the_rest_is_still_
     assert_eq!(in_clear(subject).await, 0);
     let found = read(&store, &endpoint).await;
     assert_eq!((&found.secrets, &found.headers), (&endpoint.secrets, &endpoint.headers));
-    assert_eq!(store.missing_keys_across_orgs().await.unwrap(), []);
+    assert_eq!(store.system().missing_keys().await.unwrap(), []);
 
     let blind = read(&subject.store, &endpoint).await;
     assert!(blind.headers.is_err());
     let why = blind.secrets.unwrap_err().to_string();
     assert!(why.contains("SECRETS_KEY"), "{why}");
-    let missing = subject.store.missing_keys_across_orgs().await.unwrap();
+    let missing = subject.store.system().missing_keys().await.unwrap();
     assert_eq!(missing.iter().map(|key| key.texts).collect::<Vec<_>>(), [3]);
     assert!(why.contains(&missing[0].id), "{why}");
     let page = subject.store.endpoints(org, FIRST_PAGE).await.unwrap();
@@ -196,13 +196,13 @@ async fn rows_in_clear_are_read_and_encrypted_step_by_step(subject: &Subject) {
     assert_eq!(in_clear(subject).await, 102);
 
     // Without a key there is nothing to encrypt by.
-    assert_eq!(subject.store.reseal_secrets_across_orgs(None).await.unwrap().encrypted, 0);
-    let step = store.reseal_secrets_across_orgs(None).await.unwrap();
+    assert_eq!(subject.store.system().reseal_secrets(None).await.unwrap().encrypted, 0);
+    let step = store.system().reseal_secrets(None).await.unwrap();
     assert_eq!((step.endpoints, step.encrypted, step.next.is_some()), (100, 100, true));
     assert_eq!(in_clear(subject).await, 2, "broken off after a step");
-    let again = store.reseal_secrets_across_orgs(None).await.unwrap();
+    let again = store.system().reseal_secrets(None).await.unwrap();
     assert_eq!((again.endpoints, again.encrypted), (100, 0), "and begun anew");
-    let rest = store.reseal_secrets_across_orgs(again.next).await.unwrap();
+    let rest = store.system().reseal_secrets(again.next).await.unwrap();
     assert_eq!((rest.endpoints, rest.encrypted, rest.next), (2, 2, None));
     assert_eq!(in_clear(subject).await, 0);
     let found = read(&store, &endpoint).await;
@@ -216,12 +216,12 @@ async fn keys_are_changed_by_listing_both(subject: &Subject) {
     let new = keyed(subject, NEW).await;
     let endpoint = add_full(&old, org).await;
     assert_eq!(read(&both, &endpoint).await.secrets, endpoint.secrets);
-    let failed = new.reseal_secrets_across_orgs(None).await.unwrap();
+    let failed = new.system().reseal_secrets(None).await.unwrap();
     assert_eq!((failed.encrypted, failed.unreadable), (0, vec![endpoint.id]));
-    assert_eq!(new.missing_keys_across_orgs().await.unwrap().len(), 1);
+    assert_eq!(new.system().missing_keys().await.unwrap().len(), 1);
 
-    assert_eq!(both.reseal_secrets_across_orgs(None).await.unwrap().encrypted, 1);
-    assert_eq!(new.missing_keys_across_orgs().await.unwrap(), []);
+    assert_eq!(both.system().reseal_secrets(None).await.unwrap().encrypted, 1);
+    assert_eq!(new.system().missing_keys().await.unwrap(), []);
     let found = read(&new, &endpoint).await;
     assert_eq!((&found.secrets, &found.headers), (&endpoint.secrets, &endpoint.headers));
     assert!(read(&old, &endpoint).await.secrets.is_err());
@@ -258,7 +258,7 @@ async fn unreadable_secret_stops_nobody_elses_claim(subject: &Subject) {
     let leased = {
         let events = [std::sync::Arc::new(some_event(org, "a.b", at(0)))];
         let room = room(1, at(60));
-        subject.store.persist_events_across_orgs(&events, Some(room), at(0)).await.unwrap().leased
+        subject.store.system().persist_events(&events, Some(room), at(0)).await.unwrap().leased
     };
     assert_eq!(leased.len(), 1);
     assert_eq!(persist(subject, &[some_event(org, "a.b", at(0))], at(0)).await.planned, 2);
@@ -282,7 +282,7 @@ async fn lost_key_can_be_got_over(subject: &Subject) {
     store.update_endpoint(org, endpoint.id, &change, &Actor::CLI, at(2)).await.unwrap().unwrap();
     let found = read(&store, &endpoint).await;
     assert_eq!((found.secrets, found.headers), (rotated.secrets, Ok(custom())));
-    assert_eq!(store.missing_keys_across_orgs().await.unwrap(), []);
+    assert_eq!(store.system().missing_keys().await.unwrap(), []);
     lost.close().await;
     store.close().await;
 }

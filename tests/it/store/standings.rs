@@ -16,7 +16,7 @@ on_both!(
 );
 
 async fn record(subject: &Subject, outcomes: &[Outcome]) -> usize {
-    subject.store.record_outcomes_across_orgs(outcomes).await.unwrap()
+    subject.store.system().record_outcomes(outcomes).await.unwrap()
 }
 
 async fn failing_since(subject: &Subject, org: OrgId, endpoint: EndpointId) -> Option<Timestamp> {

@@ -48,7 +48,7 @@ async fn suspend(subject: &Subject, org: OrgId, suspended: bool, now: i64) -> Or
 async fn delete(subject: &Subject, org: OrgId) -> usize {
     subject.store.delete_org(org, &Actor::CLI, at(50)).await.unwrap().unwrap();
     let mut steps = 0;
-    while subject.store.delete_step_across_orgs(at(60)).await.unwrap().is_some() {
+    while subject.store.system().delete_step(at(60)).await.unwrap().is_some() {
         steps += 1;
     }
     steps
@@ -58,15 +58,15 @@ async fn scopes_revocation_and_last_use_come_back(subject: &Subject) {
     let store = &subject.store;
     let mut key = some_key(Role::Tenant(add_org(subject).await), at(1));
     key.scopes = Scopes::of(Scope::EventsRead);
-    store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
-    store.touch_keys_across_orgs(&[key.id, ApiKeyId::mint(at(1))], at(120)).await.unwrap();
+    store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
+    store.system().touch_keys(&[key.id, ApiKeyId::mint(at(1))], at(120)).await.unwrap();
     // An instance that is late takes nothing back.
-    store.touch_keys_across_orgs(&[key.id], at(60)).await.unwrap();
-    let found = store.key_across_orgs(key.id).await.unwrap().unwrap();
+    store.system().touch_keys(&[key.id], at(60)).await.unwrap();
+    let found = store.system().key(key.id).await.unwrap().unwrap();
     assert_eq!((found.scopes, found.last_used_at), (key.scopes, Some(at(120))));
     assert_eq!(found.revoked_at, None);
-    store.expire_key_across_orgs(key.id, at(130), &Actor::CLI, at(130)).await.unwrap();
-    let found = store.key_across_orgs(key.id).await.unwrap().unwrap();
+    store.system().expire_key(key.id, at(130), &Actor::CLI, at(130)).await.unwrap();
+    let found = store.system().key(key.id).await.unwrap().unwrap();
     assert_eq!((found.revoked_at, found.expires_at), (Some(at(130)), Some(at(130))));
 }
 
@@ -74,12 +74,12 @@ async fn keys_from_before_there_were_scopes_have_all_of_their_role(subject: &Sub
     let role = Role::Tenant(add_org(subject).await);
     let (tenant, operator) = (some_key(role, at(1)), some_key(Role::Operator, at(1)));
     for key in [&tenant, &operator] {
-        subject.store.insert_key_across_orgs(key, &Actor::CLI).await.unwrap().unwrap();
+        subject.store.system().insert_key(key, &Actor::CLI).await.unwrap().unwrap();
     }
     let before = "UPDATE api_keys SET scopes = NULL";
     subject.raw(before, before).await;
     for (key, scopes) in [(tenant, Scopes::TENANT), (operator, Scopes::OPERATOR)] {
-        let found = subject.store.key_across_orgs(key.id).await.unwrap().unwrap();
+        let found = subject.store.system().key(key.id).await.unwrap().unwrap();
         assert_eq!(found.scopes, scopes);
     }
 }
@@ -94,7 +94,7 @@ async fn quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subjec
         adds.spawn(async move {
             if place % 2 == 0 {
                 let key = some_key(Role::Tenant(org), at(2));
-                store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap()
+                store.system().insert_key(&key, &Actor::CLI).await.unwrap()
             } else {
                 let endpoint = some_endpoint(org, "*");
                 store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap()
@@ -112,13 +112,13 @@ async fn quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subjec
     let new = some_key(Role::Tenant(org), at(4));
     let store = &subject.store;
     let minute = Duration::from_mins(1);
-    let rotated = store.rotate_key_across_orgs(keys[0].id, minute, &new, &Actor::CLI, at(4)).await;
+    let rotated = store.system().rotate_key(keys[0].id, minute, &new, &Actor::CLI, at(4)).await;
     assert_eq!(rotated.unwrap(), Ok(()));
     for key in &keys {
-        store.expire_key_across_orgs(key.id, at(5), &Actor::CLI, at(5)).await.unwrap();
+        store.system().expire_key(key.id, at(5), &Actor::CLI, at(5)).await.unwrap();
     }
     let another = some_key(Role::Tenant(org), at(6));
-    assert_eq!(store.insert_key_across_orgs(&another, &Actor::CLI).await.unwrap(), Ok(()));
+    assert_eq!(store.system().insert_key(&another, &Actor::CLI).await.unwrap(), Ok(()));
 }
 
 async fn suspended_organisations_deliveries_wait_and_lose_no_attempt(subject: &Subject) {
@@ -126,18 +126,18 @@ async fn suspended_organisations_deliveries_wait_and_lose_no_attempt(subject: &S
     let under_way = claim(subject, 1, at(1)).await;
     let suspended = suspend(subject, org, true, 2).await;
     assert_eq!(suspended.suspended_at, Some(at(2)));
-    assert_eq!(subject.store.paused_across_orgs().await.unwrap(), [org]);
+    assert_eq!(subject.store.system().suspended_orgs().await.unwrap(), [org]);
     assert_eq!(claim(subject, 10, at(3)).await.len(), 0);
     // One that was not started is handed back.
     let back = outcome(&under_way[0], hookgate::domain::Decision::RetryAt(at(3)), at(3));
     let back = hookgate::domain::Outcome { attempt: None, ..back };
-    assert_eq!(subject.store.record_outcomes_across_orgs(&[back]).await.unwrap(), 1);
+    assert_eq!(subject.store.system().record_outcomes(&[back]).await.unwrap(), 1);
     assert_eq!(claim(subject, 10, at(1_000)).await.len(), 0);
     let shown = subject.store.endpoint(org, endpoint.id).await.unwrap().unwrap();
     assert_eq!(shown.disabled_reason.as_deref(), Some("the organisation is suspended"));
 
     assert_eq!(suspend(subject, org, false, 2_000).await.suspended_at, None);
-    assert_eq!(subject.store.paused_across_orgs().await.unwrap(), []);
+    assert_eq!(subject.store.system().suspended_orgs().await.unwrap(), []);
     let claimed = claim(subject, 10, at(2_000)).await;
     assert_eq!(claimed.len(), 3);
     assert!(claimed.iter().all(|delivery| delivery.attempts == 0));
@@ -149,7 +149,7 @@ async fn events_of_a_suspended_organisation_are_stored_and_sent_after_it(subject
     suspend(subject, org, true, 1).await;
     let batch: Vec<Arc<Event>> = (0..2).map(|_| Arc::new(some_event(org, "a.b", at(0)))).collect();
     let room = Some(room(10, at(60)));
-    let persisted = subject.store.persist_events_across_orgs(&batch, room, at(2)).await.unwrap();
+    let persisted = subject.store.system().persist_events(&batch, room, at(2)).await.unwrap();
     assert_eq!((persisted.stored, persisted.planned, persisted.leased.len()), (2, 2, 0));
     assert_eq!(claim(subject, 10, at(3)).await.len(), 0);
     suspend(subject, org, false, 4).await;
@@ -215,19 +215,19 @@ async fn deletion_leaves_no_row_with_the_organisations_id(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 5).await;
     let (other, _) = org_with_deliveries(subject, 2).await;
     let key = some_key(Role::Tenant(org), at(1));
-    subject.store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
+    subject.store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
     persist(subject, &[named_event(org, "d", at(1))], at(1)).await;
     let claimed = claim(subject, 2, at(2)).await;
     let ours = claimed.iter().filter(|delivery| delivery.event.org_id == org);
     let dead: Vec<_> = ours.map(|delivery| outcome(delivery, EXHAUSTED, at(3))).collect();
-    subject.store.record_outcomes_across_orgs(&dead).await.unwrap();
+    subject.store.system().record_outcomes(&dead).await.unwrap();
     subject
         .store
         .quarantine_event(org, named_event(org, "x", at(1)).id, b"x", "why", at(3))
         .await
         .unwrap();
     let month = Month::of(at(1));
-    subject.store.add_month_events_across_orgs(month, &[(org, 5)]).await.unwrap();
+    subject.store.system().add_month_events(month, &[(org, 5)]).await.unwrap();
     set(subject, org, OrgLimit::Keys, 9).await;
     let others = rows_of(subject, other).await;
     assert!(rows_of(subject, org).await > 12);
@@ -240,15 +240,15 @@ async fn deletion_leaves_no_row_with_the_organisations_id(subject: &Subject) {
     let deletion = deletion.deletion.unwrap();
     assert_eq!((deletion.since, deletion.done_at), (at(50), Some(at(60))));
     assert!(deletion.rows > 12);
-    let listed = subject.store.orgs_across_orgs(FIRST_PAGE).await.unwrap().data;
+    let listed = subject.store.system().orgs(FIRST_PAGE).await.unwrap().data;
     assert_eq!(listed.iter().map(|org| org.id).collect::<Vec<_>>(), [other]);
     // That it was, and that it was deleted, operators still know.
-    let log = subject.store.audit_log_across_orgs(FIRST_PAGE).await.unwrap().data;
+    let log = subject.store.system().audit_log(FIRST_PAGE).await.unwrap().data;
     let kept: Vec<_> = log.iter().filter(|entry| entry.object == org.uuid()).collect();
     let kept: Vec<_> = kept.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(kept, ["org.delete", "org.create"]);
     assert!(!serde_json::to_string(&log).unwrap().contains("Acme"), "{log:?}");
-    let own = subject.store.org_log_across_orgs(org, FIRST_PAGE).await.unwrap().data;
+    let own = subject.store.system().org_log(org, FIRST_PAGE).await.unwrap().data;
     assert_eq!(own.iter().map(|entry| entry.object).collect::<Vec<_>>(), [org.uuid(); 2]);
 }
 
@@ -268,9 +268,9 @@ async fn nothing_of_a_deleted_organisation_is_stored_any_more(subject: &Subject)
     let persisted = persist(subject, &late[..1], at(51)).await;
     assert_eq!((persisted.stored, persisted.dropped, persisted.duplicates), (0, 1, 0));
     store.quarantine_event(org, late[0].id, b"x", "why", at(52)).await.unwrap();
-    store.add_month_events_across_orgs(Month::of(at(1)), &[(org, 5)]).await.unwrap();
+    store.system().add_month_events(Month::of(at(1)), &[(org, 5)]).await.unwrap();
     let key = some_key(Role::Tenant(org), at(52));
-    let refused = store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap();
+    let refused = store.system().insert_key(&key, &Actor::CLI).await.unwrap();
     assert_eq!(refused, Err(AddRefusal::OrgDeleted));
     let refused = store.insert_endpoint(org, &some_endpoint(org, "*"), &Actor::CLI).await.unwrap();
     assert_eq!(refused, Err(AddRefusal::OrgDeleted));
@@ -280,7 +280,7 @@ async fn nothing_of_a_deleted_organisation_is_stored_any_more(subject: &Subject)
     assert_eq!(store.suspend_org(org, false, &Actor::CLI, at(53)).await.unwrap(), None);
     // A step passes by an organisation whose row is locked, as what was just refused may still do.
     while store.org(org).await.unwrap().unwrap().deletion.unwrap().done_at.is_none() {
-        store.delete_step_across_orgs(at(60)).await.unwrap();
+        store.system().delete_step(at(60)).await.unwrap();
     }
     persist(subject, &late[..2], at(61)).await;
     assert_eq!(rows_of(subject, org).await, 0);
@@ -290,7 +290,7 @@ async fn what_is_used_in_a_month_adds_up(subject: &Subject) {
     let (one, other) = (add_org(subject).await, add_org(subject).await);
     let (month, next) = (Month::of(at(0)), Month::of(at(40 * 86_400)));
     let add = async |month, events: &[(OrgId, u64)]| {
-        let mut written = subject.store.add_month_events_across_orgs(month, events).await.unwrap();
+        let mut written = subject.store.system().add_month_events(month, events).await.unwrap();
         written.sort_unstable_by_key(|(_, events)| *events);
         written
     };
@@ -307,11 +307,11 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
     let by = Actor::key(ApiKeyId::mint(at(0)), Some(address));
     let key = some_key(Role::Tenant(org), at(1));
-    store.insert_key_across_orgs(&key, &by).await.unwrap().unwrap();
+    store.system().insert_key(&key, &by).await.unwrap().unwrap();
     let new = some_key(Role::Tenant(org), at(2));
     let minute = Duration::from_mins(1);
-    store.rotate_key_across_orgs(key.id, minute, &new, &by, at(2)).await.unwrap().unwrap();
-    store.expire_key_across_orgs(new.id, at(3), &by, at(3)).await.unwrap();
+    store.system().rotate_key(key.id, minute, &new, &by, at(2)).await.unwrap().unwrap();
+    store.system().expire_key(new.id, at(3), &by, at(3)).await.unwrap();
     let mut endpoint = some_endpoint(org, "a.*");
     endpoint.created_at = at(4);
     store.insert_endpoint(org, &endpoint, &by).await.unwrap().unwrap();
@@ -369,7 +369,7 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
     }
     let stranger = add_org(subject).await;
     assert_eq!(store.audit_log(stranger, FIRST_PAGE).await.unwrap().data, []);
-    let all = store.audit_log_across_orgs(FIRST_PAGE).await.unwrap().data;
+    let all = store.system().audit_log(FIRST_PAGE).await.unwrap().data;
     assert_eq!(all.len(), log.len() + 2, "and two organisations were created");
 }
 
@@ -378,9 +378,9 @@ async fn operators_read_an_organisations_log_from_its_creation_on(subject: &Subj
     // Made at the same moment, and one after the other.
     let (org, other) = (add_org(subject).await, add_org(subject).await);
     let operator = some_key(Role::Operator, at(0));
-    store.insert_key_across_orgs(&operator, &Actor::CLI).await.unwrap().unwrap();
+    store.system().insert_key(&operator, &Actor::CLI).await.unwrap().unwrap();
     for key in [Role::Tenant(org), Role::Tenant(other)].map(|role| some_key(role, at(0))) {
-        store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap();
+        store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
     }
     for burst in 2..5 {
         let change = OrgChange { name: None, limits: vec![(OrgLimit::Burst, Some(burst))] };
@@ -390,7 +390,7 @@ async fn operators_read_an_organisations_log_from_its_creation_on(subject: &Subj
     let mut actions = Vec::new();
     let mut page = PageRequest { limit: 2, after: None };
     loop {
-        let found = store.org_log_across_orgs(org, page).await.unwrap();
+        let found = store.system().org_log(org, page).await.unwrap();
         actions.extend(found.data.into_iter().map(|entry| entry.action));
         page.after = found.next_cursor;
         if page.after.is_none() {
@@ -400,7 +400,7 @@ async fn operators_read_an_organisations_log_from_its_creation_on(subject: &Subj
     let expected =
         ["org.delete", "org.update", "org.update", "org.update", "key.create", "org.create"];
     assert_eq!(actions, expected);
-    let log = store.org_log_across_orgs(other, FIRST_PAGE).await.unwrap().data;
+    let log = store.system().org_log(other, FIRST_PAGE).await.unwrap().data;
     assert_eq!(log.len(), 2, "{log:?}");
     // Tenants do not see the operators' lines.
     assert_eq!(store.audit_log(other, FIRST_PAGE).await.unwrap().data, log[..1]);
@@ -413,8 +413,8 @@ async fn change_that_is_refused_is_not_in_the_log(subject: &Subject) {
     let before = subject.count(lines).await;
     let store = &subject.store;
     let key = some_key(Role::Tenant(org), at(2));
-    store.insert_key_across_orgs(&key, &Actor::CLI).await.unwrap().unwrap_err();
-    assert!(!store.expire_key_across_orgs(key.id, at(3), &Actor::CLI, at(3)).await.unwrap());
+    store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap_err();
+    assert!(!store.system().expire_key(key.id, at(3), &Actor::CLI, at(3)).await.unwrap());
     let endpoint = some_endpoint(org, "*").id;
     assert!(!store.delete_endpoint(org, endpoint, &Actor::CLI, at(3)).await.unwrap());
     // Suspended already is no change.
@@ -430,7 +430,7 @@ async fn change_on_one_instance_is_hinted_at_on_another_until_the_connection_is_
     let wake = Wake::new();
     let (told, hour) = (wake.clone(), Duration::from_hours(1));
     let mut hearing = JoinSet::new();
-    hearing.spawn(async move { other.hint_changes_across_orgs(&[told]).await });
+    hearing.spawn(async move { other.system().hint_changes(&[told]).await });
     // The first tells that it listens.
     wake.sleep(hour).await;
     set(&subject, org, OrgLimit::Burst, 5).await;

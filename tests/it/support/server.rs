@@ -153,7 +153,7 @@ impl Server {
         let now = self.clock.now();
         let mut org = Org::new(OrgId::mint(now), name, now);
         org.limits = org.limits.with(OrgLimit::RatePerMinute, per_minute);
-        self.store.insert_org_across_orgs(&org, &Actor::CLI).await.unwrap();
+        self.store.system().insert_org(&org, &Actor::CLI).await.unwrap();
         let (key_id, key) = self.key(Role::Tenant(org.id)).await;
         Tenant { org_id: org.id, key_id, key }
     }
@@ -172,7 +172,7 @@ impl Server {
     pub(crate) async fn key_for(&self, role: Role, scopes: Scopes) -> (ApiKeyId, String) {
         let mut issued = issue_key(role, "test key".to_owned(), self.clock.now()).await.unwrap();
         issued.record.scopes = scopes;
-        self.store.insert_key_across_orgs(&issued.record, &Actor::CLI).await.unwrap().unwrap();
+        self.store.system().insert_key(&issued.record, &Actor::CLI).await.unwrap().unwrap();
         (issued.record.id, issued.key.reveal().to_owned())
     }
 
@@ -204,7 +204,7 @@ impl Server {
     pub(crate) async fn store_as_it_is(&self, event: &Event) {
         let batch = [Arc::new(event.clone())];
         let now = self.clock.now();
-        self.store.persist_events_across_orgs(&batch, None, now).await.unwrap();
+        self.store.system().persist_events(&batch, None, now).await.unwrap();
     }
 
     /// Leases every delivery that is due.
@@ -216,7 +216,7 @@ impl Server {
         };
         let (caps, from) = (HashMap::new(), ClaimCursor::default());
         let request = ClaimRequest { lease, deliveries_max: 100, caps: &caps, from, now };
-        self.store.claim_deliveries_across_orgs(request).await.unwrap().leased
+        self.store.system().claim_deliveries(request).await.unwrap().leased
     }
 
     /// Has the store refuse events of the account `poison` from now on.

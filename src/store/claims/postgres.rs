@@ -1,75 +1,76 @@
-//! Claiming: which deliveries are attempted next.
+//! Claims deliveries in PostgreSQL.
 
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use super::{PostgresEngine, moment};
+use super::due_scan::{ClaimPlan, DueIndex, SCAN_MAX, ScannedEndpoint, WINDOW};
+use super::{ClaimRequest, Claimed, columns, leased};
 use crate::domain::{LeasedDelivery, Timestamp};
-use crate::store::claim::{Lookout, Plan, STEPS_MAX, Stop, WINDOW};
+use crate::store::Result;
 use crate::store::crypto::Keyring;
-use crate::store::rows::endpoint_columns;
-use crate::store::{ClaimRequest, Claimed, StoreError, lease};
+use crate::store::engine::{PostgresEngine, Row, timestamptz};
 
-impl PostgresEngine {
-    /// Finds out, without locks, whose turn it is, and then settles what is due of theirs.
-    pub(crate) async fn claim(&self, request: ClaimRequest<'_>) -> Result<Claimed, StoreError> {
-        let plan = request.plan(self).await?;
-        if plan.is_empty() {
-            return Ok(plan.claimed(Vec::new()));
-        }
-        if plan.heads.is_empty() {
-            let leased =
-                settle(&mut *self.pool.acquire().await?, &plan, &[], &request, &self.keyring)
-                    .await?;
-            return Ok(plan.claimed(leased));
-        }
-        let mut tx = self.pool.begin().await?;
-        // One instance at a time decides what is next at an ordered endpoint, and looks once it may:
-        // what it sees then is all that the others have done.
-        let locked: Vec<Uuid> = sqlx::query_scalar(
-            "SELECT id FROM endpoints WHERE id = ANY ($1) ORDER BY id
-             FOR NO KEY UPDATE SKIP LOCKED",
-        )
-        .bind(&plan.heads)
-        .fetch_all(&mut *tx)
-        .await?;
-        let leased = settle(&mut tx, &plan, &locked, &request, &self.keyring).await?;
-        tx.commit().await?;
-        Ok(plan.claimed(leased))
+/// Plans without locks, and then settles the due deliveries of the plan's endpoints.
+pub(super) async fn claim(
+    engine: &PostgresEngine,
+    keyring: &Keyring,
+    request: ClaimRequest<'_>,
+) -> Result<Claimed> {
+    let plan = request.plan(engine).await?;
+    if plan.is_empty() {
+        return Ok(plan.claimed(Vec::new()));
     }
-
-    pub(crate) async fn walk(
-        &self,
-        sql: &'static str,
-        after: Uuid,
-        now: Timestamp,
-    ) -> Result<Vec<Stop>, StoreError> {
-        let found: Vec<(Uuid, bool)> = sqlx::query_as(sql)
-            .bind(after)
-            .bind(moment(now))
-            .bind(i64::try_from(STEPS_MAX).unwrap_or(i64::MAX))
-            .fetch_all(&self.pool)
-            .await?;
-        Ok(found.into_iter().map(|(endpoint, ready)| Stop { endpoint, ready }).collect())
+    if plan.heads.is_empty() {
+        let connection = &mut *engine.pool.acquire().await?;
+        let leased = settle(connection, &plan, &[], &request, keyring).await?;
+        return Ok(plan.claimed(leased));
     }
+    let mut tx = engine.pool.begin().await?;
+    // One instance at a time decides which delivery is next at an ordered endpoint, and reads once it has the
+    // lock: it then sees everything that the others have done.
+    let locked: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM endpoints WHERE id = ANY ($1) ORDER BY id
+         FOR NO KEY UPDATE SKIP LOCKED",
+    )
+    .bind(&plan.heads)
+    .fetch_all(&mut *tx)
+    .await?;
+    let leased = settle(&mut tx, &plan, &locked, &request, keyring).await?;
+    tx.commit().await?;
+    Ok(plan.claimed(leased))
 }
 
-/// Leases what has an enabled endpoint, and makes good what slipped past a change of its endpoint by
-/// parking or cancelling it. `locked` are those of the plan's ordered endpoints that are ours.
+async fn scan(
+    engine: &PostgresEngine,
+    sql: &'static str,
+    after: Uuid,
+    now: Timestamp,
+) -> Result<Vec<ScannedEndpoint>> {
+    let found: Vec<(Uuid, bool)> = sqlx::query_as(sql)
+        .bind(after)
+        .bind(timestamptz(now))
+        .bind(i64::try_from(SCAN_MAX).unwrap_or(i64::MAX))
+        .fetch_all(&engine.pool)
+        .await?;
+    Ok(found.into_iter().map(|(endpoint, ready)| ScannedEndpoint { endpoint, ready }).collect())
+}
+
+/// Leases deliveries of enabled endpoints, and parks or cancels those that slipped past a change of their
+/// endpoint. `locked` are the plan's ordered endpoints that this instance has locked.
 ///
 /// `status` and `finished_at` say the same; which one is asked for decides which index may be used
 /// (see the schema).
 async fn settle(
     connection: &mut PgConnection,
-    plan: &Plan,
+    plan: &ClaimPlan,
     locked: &[Uuid],
     request: &ClaimRequest<'_>,
     keyring: &Keyring,
-) -> Result<Vec<LeasedDelivery>, StoreError> {
+) -> Result<Vec<LeasedDelivery>> {
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let endpoints: Vec<Uuid> = plan.turns.iter().map(|(endpoint, _)| *endpoint).collect();
-    let most: Vec<i64> = plan.turns.iter().map(|(_, most)| number(*most)).collect();
-    let found = sqlx::query(concat!(
+    let endpoints: Vec<Uuid> = plan.shares.iter().map(|(endpoint, _)| *endpoint).collect();
+    let most: Vec<i64> = plan.shares.iter().map(|(_, most)| number(*most)).collect();
+    let sql = format!(
         "WITH free AS (
              SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at
              FROM unnest($2::uuid[], $3::bigint[]) AS t (endpoint_id, most)
@@ -118,31 +119,29 @@ async fn settle(
              RETURNING d.id, d.attempts, d.event_id, d.event_received_at, d.endpoint_id,
                        j.due_at, j.enabled
          )
-         SELECT s.id, s.attempts,
-                e.id, e.org_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
-                e.occurred_at, e.received_at, e.trace_id, ",
-        endpoint_columns!("p."),
-        "
+         SELECT s.id AS delivery_id, s.attempts, {}
          FROM settled s
          JOIN events e ON e.id = s.event_id AND e.received_at = s.event_received_at
          JOIN endpoints p ON p.id = s.endpoint_id
          WHERE s.enabled
-         ORDER BY s.due_at"
-    ))
-    .bind(moment(request.now))
-    .bind(endpoints)
-    .bind(most)
-    .bind(number(request.deliveries_max.saturating_sub(plan.heads.len())))
-    .bind(&plan.heads)
-    .bind(locked)
-    .bind(moment(request.lease.until))
-    .bind(request.lease.token.uuid())
-    .fetch_all(connection)
-    .await?;
-    lease::leased(&found, request.lease, keyring)
+         ORDER BY s.due_at",
+        columns()
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(timestamptz(request.now))
+        .bind(endpoints)
+        .bind(most)
+        .bind(number(request.deliveries_max.saturating_sub(plan.heads.len())))
+        .bind(&plan.heads)
+        .bind(locked)
+        .bind(timestamptz(request.lease.until))
+        .bind(request.lease.token.uuid())
+        .fetch_all(connection)
+        .await?;
+    leased(rows.into_iter().map(Row::Postgres), request.lease, keyring)
 }
 
-/// One walk over the endpoints of an index: each step is a seek in every partition.
+/// Scans the endpoints of an index: each step is a seek in every partition.
 macro_rules! steps {
     ($which:literal, $ready:literal) => {
         concat!(
@@ -167,8 +166,8 @@ macro_rules! steps {
     };
 }
 
-impl Lookout for PostgresEngine {
-    async fn due_longest(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>, StoreError> {
+impl DueIndex for PostgresEngine {
+    async fn due_longest(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>> {
         let found = sqlx::query_as(
             "SELECT endpoint_id, count(*) FROM
                  (SELECT endpoint_id, due_at FROM deliveries
@@ -176,24 +175,24 @@ impl Lookout for PostgresEngine {
                   ORDER BY due_at LIMIT $2) due
              GROUP BY endpoint_id ORDER BY min(due_at)",
         )
-        .bind(moment(now))
+        .bind(timestamptz(now))
         .bind(i64::try_from(WINDOW).unwrap_or(i64::MAX))
         .fetch_all(&self.pool)
         .await?;
         Ok(found)
     }
 
-    async fn steps(&self, after: Uuid, now: Timestamp) -> Result<Vec<Stop>, StoreError> {
+    async fn scan(&self, after: Uuid, now: Timestamp) -> Result<Vec<ScannedEndpoint>> {
         let sql = steps!(
             "d.status = 'pending'",
             "EXISTS (SELECT 1 FROM deliveries d
                      WHERE d.status = 'pending' AND d.endpoint_id = step.endpoint_id
                        AND d.ordered = false AND d.due_at <= $2)"
         );
-        self.walk(sql, after, now).await
+        scan(self, sql, after, now).await
     }
 
-    async fn ordered_steps(&self, after: Uuid, now: Timestamp) -> Result<Vec<Stop>, StoreError> {
+    async fn scan_ordered(&self, after: Uuid, now: Timestamp) -> Result<Vec<ScannedEndpoint>> {
         let sql = steps!(
             "d.finished_at IS NULL AND d.ordered",
             "coalesce((SELECT d.due_at FROM deliveries d
@@ -201,6 +200,6 @@ impl Lookout for PostgresEngine {
                          AND d.endpoint_id = step.endpoint_id
                        ORDER BY d.event_received_at, d.id LIMIT 1) <= $2, false)"
         );
-        self.walk(sql, after, now).await
+        scan(self, sql, after, now).await
     }
 }

@@ -1,58 +1,60 @@
-//! Claiming: which deliveries are attempted next.
+//! Claims deliveries in SQLite.
 
 use std::collections::HashMap;
 
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
-use super::{SqliteEngine, id_list};
+use super::due_scan::{ClaimPlan, DueIndex, SCAN_MAX, ScannedEndpoint, WINDOW};
+use super::{ClaimRequest, Claimed, columns, leased};
 use crate::domain::{Lease, LeasedDelivery, Timestamp};
-use crate::store::claim::{Lookout, Plan, STEPS_MAX, Stop, WINDOW};
+use crate::store::Result;
 use crate::store::crypto::Keyring;
-use crate::store::rows::endpoint_columns;
-use crate::store::{ClaimRequest, Claimed, StoreError, lease};
+use crate::store::engine::{Row, SqliteEngine, id_list};
 
-impl SqliteEngine {
-    /// Looks beside the writer, so that polling an idle store never waits for it, and looks again at
-    /// what it found once it can write.
-    pub(crate) async fn claim(&self, request: ClaimRequest<'_>) -> Result<Claimed, StoreError> {
-        let plan = request.plan(self).await?;
-        if plan.is_empty() {
-            return Ok(plan.claimed(Vec::new()));
-        }
-        let (_turn, mut tx) = self.begin_long().await?;
-        let mut ids = heads(&mut tx, &plan.heads, request.now).await?;
-        ids.extend(next_in_turn(&mut tx, &plan, request.now).await?);
-        ids.truncate(request.deliveries_max);
-        let due = leased(&mut tx, &ids, request.lease, &self.keyring).await?;
-        // A lease may have lapsed after its endpoint was disabled.
-        let (parked, due): (Vec<_>, Vec<_>) =
-            due.into_iter().partition(|delivery| delivery.endpoint.disabled_reason.is_some());
-        schedule(&mut tx, &parked, None, None).await?;
-        schedule(&mut tx, &due, Some(request.lease.until), Some(request.lease.token.uuid()))
-            .await?;
-        tx.commit().await?;
-        Ok(plan.claimed(due))
+/// Plans beside the writer, so that polling an idle store never waits for it, and checks again
+/// what it found once it can write.
+pub(super) async fn claim(
+    engine: &SqliteEngine,
+    keyring: &Keyring,
+    request: ClaimRequest<'_>,
+) -> Result<Claimed> {
+    let plan = request.plan(engine).await?;
+    if plan.is_empty() {
+        return Ok(plan.claimed(Vec::new()));
     }
-
-    pub(crate) async fn walk(
-        &self,
-        sql: &'static str,
-        after: Uuid,
-        now: Timestamp,
-    ) -> Result<Vec<Stop>, StoreError> {
-        let found: Vec<(Uuid, bool)> = sqlx::query_as(sql)
-            .bind(after)
-            .bind(now.micros())
-            .bind(i64::try_from(STEPS_MAX).unwrap_or(i64::MAX))
-            .fetch_all(&self.readers)
-            .await?;
-        Ok(found.into_iter().map(|(endpoint, ready)| Stop { endpoint, ready }).collect())
-    }
+    let (permit, mut tx) = engine.begin_long().await?;
+    let mut ids = heads(&mut tx, &plan.heads, request.now).await?;
+    ids.extend(next_in_turn(&mut tx, &plan, request.now).await?);
+    ids.truncate(request.deliveries_max);
+    let due = read(&mut tx, &ids, request.lease, keyring).await?;
+    // A lease may have lapsed after its endpoint was disabled.
+    let (parked, due): (Vec<_>, Vec<_>) =
+        due.into_iter().partition(|delivery| delivery.endpoint.disabled_reason.is_some());
+    schedule(&mut tx, &parked, None, None).await?;
+    let token = request.lease.token.uuid();
+    schedule(&mut tx, &due, Some(request.lease.until), Some(token)).await?;
+    tx.commit().await?;
+    drop(permit);
+    Ok(plan.claimed(due))
 }
 
-/// One walk over the endpoints of an index: each step is a seek.
+async fn scan(
+    engine: &SqliteEngine,
+    sql: &'static str,
+    after: Uuid,
+    now: Timestamp,
+) -> Result<Vec<ScannedEndpoint>> {
+    let found: Vec<(Uuid, bool)> = sqlx::query_as(sql)
+        .bind(after)
+        .bind(now.micros())
+        .bind(i64::try_from(SCAN_MAX).unwrap_or(i64::MAX))
+        .fetch_all(&engine.readers)
+        .await?;
+    Ok(found.into_iter().map(|(endpoint, ready)| ScannedEndpoint { endpoint, ready }).collect())
+}
+
+/// Scans the endpoints of an index: each step is a seek.
 macro_rules! steps {
     ($index:literal, $which:literal, $ready:literal) => {
         concat!(
@@ -79,8 +81,8 @@ macro_rules! steps {
     };
 }
 
-impl Lookout for SqliteEngine {
-    async fn due_longest(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>, StoreError> {
+impl DueIndex for SqliteEngine {
+    async fn due_longest(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>> {
         let found = sqlx::query_as(
             "SELECT endpoint_id, count(*) FROM
                  (SELECT endpoint_id, due_at FROM deliveries INDEXED BY deliveries_due
@@ -95,7 +97,7 @@ impl Lookout for SqliteEngine {
         Ok(found)
     }
 
-    async fn steps(&self, after: Uuid, now: Timestamp) -> Result<Vec<Stop>, StoreError> {
+    async fn scan(&self, after: Uuid, now: Timestamp) -> Result<Vec<ScannedEndpoint>> {
         let sql = steps!(
             "deliveries_pending",
             "d.status = 'pending'",
@@ -103,10 +105,10 @@ impl Lookout for SqliteEngine {
                      WHERE d.status = 'pending' AND d.endpoint_id = step.endpoint_id
                        AND d.ordered = 0 AND d.due_at <= ?2)"
         );
-        self.walk(sql, after, now).await
+        scan(self, sql, after, now).await
     }
 
-    async fn ordered_steps(&self, after: Uuid, now: Timestamp) -> Result<Vec<Stop>, StoreError> {
+    async fn scan_ordered(&self, after: Uuid, now: Timestamp) -> Result<Vec<ScannedEndpoint>> {
         let sql = steps!(
             "deliveries_ordered",
             "d.status = 'pending' AND d.ordered = 1",
@@ -115,7 +117,7 @@ impl Lookout for SqliteEngine {
                          AND d.endpoint_id = step.endpoint_id
                        ORDER BY d.event_received_at, d.id LIMIT 1) <= ?2, 0)"
         );
-        self.walk(sql, after, now).await
+        scan(self, sql, after, now).await
     }
 }
 
@@ -124,7 +126,7 @@ async fn heads(
     connection: &mut SqliteConnection,
     endpoints: &[Uuid],
     now: Timestamp,
-) -> Result<Vec<Uuid>, StoreError> {
+) -> Result<Vec<Uuid>> {
     if endpoints.is_empty() {
         return Ok(Vec::new());
     }
@@ -152,10 +154,10 @@ async fn heads(
 /// The unordered deliveries that a plan's endpoints give, the longest due first.
 async fn next_in_turn(
     connection: &mut SqliteConnection,
-    plan: &Plan,
+    plan: &ClaimPlan,
     now: Timestamp,
-) -> Result<Vec<Uuid>, StoreError> {
-    if plan.turns.is_empty() {
+) -> Result<Vec<Uuid>> {
+    if plan.shares.is_empty() {
         return Ok(Vec::new());
     }
     let found: Vec<(Uuid, Uuid)> = sqlx::query_as(
@@ -168,12 +170,12 @@ async fn next_in_turn(
                         ORDER BY x.due_at LIMIT ?3)
          ORDER BY d.due_at",
     )
-    .bind(id_list(plan.turns.iter().map(|(endpoint, _)| *endpoint)))
+    .bind(id_list(plan.shares.iter().map(|(endpoint, _)| *endpoint)))
     .bind(now.micros())
     .bind(i64::try_from(plan.each).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await?;
-    let mut left: HashMap<Uuid, usize> = plan.turns.iter().copied().collect();
+    let mut left: HashMap<Uuid, usize> = plan.shares.iter().copied().collect();
     let mut take = |endpoint: &Uuid| {
         let left = left.get_mut(endpoint)?;
         *left = left.checked_sub(1)?;
@@ -183,28 +185,26 @@ async fn next_in_turn(
 }
 
 /// Deliveries with their events and endpoints, the longest due first.
-async fn leased(
+async fn read(
     connection: &mut SqliteConnection,
     ids: &[Uuid],
     lease: Lease,
     keyring: &Keyring,
-) -> Result<Vec<LeasedDelivery>, StoreError> {
-    let found = sqlx::query(concat!(
-        "SELECT d.id, d.attempts,
-                e.id, e.org_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
-                e.occurred_at, e.received_at, e.trace_id, ",
-        endpoint_columns!("p."),
-        "
+) -> Result<Vec<LeasedDelivery>> {
+    let sql = format!(
+        "SELECT d.id AS delivery_id, d.attempts, {}
          FROM (SELECT unhex(value) AS id FROM json_each(?1)) c
          CROSS JOIN deliveries d ON d.id = c.id
          CROSS JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
          CROSS JOIN endpoints p ON p.id = d.endpoint_id
-         ORDER BY d.due_at"
-    ))
-    .bind(id_list(ids.iter().copied()))
-    .fetch_all(connection)
-    .await?;
-    lease::leased::<SqliteRow>(&found, lease, keyring)
+         ORDER BY d.due_at",
+        columns()
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(id_list(ids.iter().copied()))
+        .fetch_all(connection)
+        .await?;
+    leased(rows.into_iter().map(Row::Sqlite), lease, keyring)
 }
 
 async fn schedule(
@@ -212,7 +212,7 @@ async fn schedule(
     deliveries: &[LeasedDelivery],
     due_at: Option<Timestamp>,
     token: Option<Uuid>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     if deliveries.is_empty() {
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! Decides, without touching the store, which events of a batch may be stored together and which
-//! deliveries they need. Both backends then write what is decided here.
+//! Fan-out: decides, without touching the store, which events of a batch may be stored together and which
+//! deliveries they need. Either engine then writes the result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,29 +10,33 @@ use crate::domain::{
 };
 
 use super::LeaseBudget;
+use crate::store::Result;
+use crate::store::crypto::Keyring;
+use crate::store::endpoints;
+use crate::store::engine::Row;
 
 /// Events with no two of one key, in the order they came.
-pub(super) type Round = Vec<Arc<Event>>;
+pub(super) type DedupPass = Vec<Arc<Event>>;
 
-/// Splits a batch into rounds to be written one after the other, and leaves out copies.
+/// Splits a batch into passes to be written one after the other, and leaves out copies.
 ///
-/// Nearly always that is one round. An id comes again in a later round only when its `dedup_id` was
+/// Nearly always that is one pass. An id comes again in a later pass only when its `dedup_id` was
 /// used again after the window: two rows then, which one statement could not write.
-pub(super) fn rounds(events: &[Arc<Event>], dedup_window: Duration) -> Vec<Round> {
+pub(super) fn dedup_passes(events: &[Arc<Event>], dedup_window: Duration) -> Vec<DedupPass> {
     let mut kept: HashMap<(OrgId, EventId), Vec<Timestamp>> = HashMap::with_capacity(events.len());
-    let mut rounds: Vec<Round> = vec![Vec::with_capacity(events.len())];
+    let mut passes: Vec<DedupPass> = vec![Vec::with_capacity(events.len())];
     for event in events {
         let earlier = kept.entry((event.org_id, event.id)).or_default();
         if earlier.iter().any(|kept_at| is_copy(event, *kept_at, dedup_window)) {
             continue;
         }
-        if rounds.len() <= earlier.len() {
-            rounds.push(Vec::new());
+        if passes.len() <= earlier.len() {
+            passes.push(Vec::new());
         }
-        rounds[earlier.len()].push(Arc::clone(event));
+        passes[earlier.len()].push(Arc::clone(event));
         earlier.push(event.received_at);
     }
-    rounds
+    passes
 }
 
 /// Whether an event of the same id, accepted at `kept_at`, makes this one a copy.
@@ -46,15 +50,17 @@ fn is_copy(event: &Event, kept_at: Timestamp, dedup_window: Duration) -> bool {
 pub(super) struct Endpoints(HashMap<OrgId, Vec<Arc<Endpoint>>>);
 
 impl Endpoints {
-    pub(super) fn new(endpoints: Vec<Endpoint>) -> Self {
+    /// Reads rows of endpoints.
+    pub(super) fn read(rows: impl IntoIterator<Item = Row>, keyring: &Keyring) -> Result<Self> {
         let mut by_org: HashMap<OrgId, Vec<Arc<Endpoint>>> = HashMap::new();
-        for endpoint in endpoints {
+        for row in rows {
+            let endpoint = endpoints::read(&row, keyring)?;
             by_org.entry(endpoint.org_id).or_default().push(Arc::new(endpoint));
         }
-        Self(by_org)
+        Ok(Self(by_org))
     }
 
-    /// Whether anyone wants an event.
+    /// Whether some endpoint wants an event.
     pub(super) fn is_wanted(&self, event: &Event) -> bool {
         self.wanting(event).next().is_some()
     }
@@ -73,13 +79,13 @@ pub(super) struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// Whether it may be planned leased, given the room there is.
+    /// Whether it may be planned leased, given the budget.
     pub(super) fn may_be_leased(&self, room: Option<LeaseBudget<'_>>) -> bool {
         let is_in = |room: LeaseBudget<'_>| room.except.binary_search(&self.endpoint.id).is_err();
         !self.endpoint.policy.ordered && room.is_some_and(is_in)
     }
 
-    /// The delivery in the hands of the caller, planned under this lease.
+    /// The delivery as its caller holds it, planned under this lease.
     pub(super) fn leased(&self, lease: Lease) -> LeasedDelivery {
         LeasedDelivery {
             id: self.id,
@@ -114,9 +120,9 @@ pub(super) fn orgs_of(events: &[Arc<Event>]) -> Vec<OrgId> {
     orgs
 }
 
-/// Whether deliveries of a round may be handed over. Those of a suspended organisation may not: they
-/// wait in the store, where the claim that finds them puts them aside. It can post nothing, so few
-/// rounds have any, and those leave the other deliveries to the claims as well.
+/// Whether deliveries of a pass may be leased. Deliveries of a suspended organisation may not: they
+/// wait in the store, where the claim that finds them parks them. It can post nothing, so few
+/// passes have any, and those leave the other deliveries to the claims as well.
 pub(super) fn may_lease(candidates: &[Candidate<'_>]) -> bool {
     candidates.iter().all(|candidate| candidate.endpoint.disabled_reason.is_none())
 }
@@ -146,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn copies_inside_the_window_are_left_out_and_later_ones_get_a_round_of_their_own() {
+    fn copies_inside_the_window_are_left_out_and_later_ones_get_a_pass_of_their_own() {
         let at = Timestamp::from_micros(1);
         let (org, id) = (OrgId::mint(at), EventId::mint(at));
         let batch = [5, 5, 14, 15, 24, 25].map(|micros| event(org, id, true, micros));
-        let rounds = rounds(&batch, WINDOW);
-        let times: Vec<Vec<i64>> = rounds
+        let passes = dedup_passes(&batch, WINDOW);
+        let times: Vec<Vec<i64>> = passes
             .iter()
-            .map(|round| round.iter().map(|event| event.received_at.micros()).collect())
+            .map(|pass| pass.iter().map(|event| event.received_at.micros()).collect())
             .collect();
         assert_eq!(times, [[5], [15], [25]]);
     }
@@ -164,8 +170,8 @@ mod tests {
         let (org, id, other) = (OrgId::mint(at), EventId::mint(at), EventId::mint(at));
         let batch =
             [event(org, id, false, 5), event(org, other, false, 5), event(org, id, false, 5)];
-        let rounds = rounds(&batch, WINDOW);
-        assert_eq!(rounds.len(), 1);
-        assert_eq!(rounds[0].len(), 2);
+        let passes = dedup_passes(&batch, WINDOW);
+        assert_eq!(passes.len(), 1);
+        assert_eq!(passes[0].len(), 2);
     }
 }

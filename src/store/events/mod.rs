@@ -1,0 +1,276 @@
+//! Events, and the fan-out to deliveries.
+//!
+//! Persisting a batch is a hot path with one text per engine, `sqlite` and `postgres`; `plan` decides for
+//! both which events may be stored together and which deliveries they need.
+
+mod plan;
+mod postgres;
+mod sqlite;
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::columns::{Columns, columns};
+use super::engine::{Dialect, Engine, Row, Tx, args};
+use super::filter::Filter;
+use super::{AuditRecord, Result, Store, System, audit, endpoints, orgs, storable, timed};
+use crate::domain::{
+    Actor, Cursor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, Lease,
+    LeasedDelivery, OrgId, Page, PageRequest, Timestamp, TraceId,
+};
+use crate::store::metrics::DbOperation;
+use plan::Candidate;
+
+/// The weight, by [`weight`], of the largest batch of events that counts as a short transaction.
+pub const SHORT_WEIGHT_MAX: usize = 64;
+/// Bytes of payload that take about as long to store as an event's rows.
+const PAYLOAD_BYTES_WEIGHED: usize = 4 * 1024;
+
+/// How long it takes to store some events, in events with small payloads.
+pub fn weight<'a>(events: impl IntoIterator<Item = &'a Arc<Event>>) -> usize {
+    events.into_iter().map(|event| 1 + event.payload.len() / PAYLOAD_BYTES_WEIGHED).sum()
+}
+
+/// The result of persisting a batch of events.
+#[derive(Debug, Default)]
+pub struct Persisted {
+    /// Events from the first on that this is about. Fewer than the batch has when a store with one writer
+    /// ended early for a short transaction: the others are as they were, to be given again.
+    pub taken: usize,
+    /// Events that were stored as new rows.
+    pub stored: usize,
+    /// Events that were dropped: their `dedup_id` belongs to another one, or they were stored before.
+    pub duplicates: usize,
+    /// Events that were dropped: their organisation is being deleted.
+    pub dropped: usize,
+    /// Deliveries that were planned, leased ones included.
+    pub planned: usize,
+    /// The planned deliveries whose lease the caller holds, at most as many as its budget.
+    pub leased: Vec<LeasedDelivery>,
+}
+
+impl Persisted {
+    /// Adds the result of the next part of the batch.
+    fn add(&mut self, more: Self) {
+        self.taken += more.taken;
+        self.stored += more.stored;
+        self.duplicates += more.duplicates;
+        self.dropped += more.dropped;
+        self.planned += more.planned;
+        self.leased.extend(more.leased);
+    }
+}
+
+/// How many new deliveries the caller could start at once.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseBudget<'a> {
+    /// The lease to plan them under.
+    pub lease: Lease,
+    /// How many at most.
+    pub deliveries_max: usize,
+    /// Endpoints whose deliveries are not leased, in ascending order.
+    pub except: &'a [EndpointId],
+}
+
+/// Why no delivery was planned to an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlanRefusal {
+    /// There is no such endpoint.
+    NotFound,
+    /// It is disabled.
+    EndpointDisabled,
+}
+
+/// The columns of an event, in the order in which the engines' INSERT statements have them.
+pub(super) const COLUMNS: Columns<10> = columns! {
+    id org_id event_type payload dedup_id account_id user_id occurred_at received_at
+    trace_id
+};
+
+/// Reads [`COLUMNS`]. `id` names the column of the id, which a join calls otherwise.
+pub(super) fn read(row: &Row, id: &str) -> Result<Event> {
+    let payload: Vec<u8> = row.get("payload")?;
+    let trace_id: Uuid = row.get("trace_id")?;
+    Ok(Event {
+        id: row.get(id)?,
+        org_id: row.get("org_id")?,
+        event_type: row.parse("event_type")?,
+        payload: payload.into(),
+        dedup_id: row.get_opt("dedup_id")?,
+        account_id: row.get_opt("account_id")?,
+        user_id: row.get_opt("user_id")?,
+        occurred_at: row.get_opt("occurred_at")?,
+        received_at: row.get("received_at")?,
+        trace_id: TraceId::from_bytes(trace_id.into_bytes()),
+    })
+}
+
+impl Store {
+    /// Stores an event that is new and plans one delivery of it, to this endpoint whatever its
+    /// filters say and to no other. It is due at `now`.
+    pub async fn plan_event(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        event: &Arc<Event>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Result<DeliveryId, PlanRefusal>> {
+        let mut tx = self.engine.begin().await?;
+        orgs::hold(&mut tx, org).await?;
+        let lock = tx.dialect().lock(" FOR SHARE");
+        let sql = format!(
+            "SELECT {} FROM endpoints WHERE id = $1 AND org_id = $2{lock}",
+            endpoints::COLUMNS
+        );
+        let Some(row) = tx.optional(sql, args![endpoint, org]).await? else {
+            return Ok(Err(PlanRefusal::NotFound));
+        };
+        let endpoint = Arc::new(endpoints::read(&row, &self.keyring)?);
+        if endpoint.disabled_reason.is_some() {
+            return Ok(Err(PlanRefusal::EndpointDisabled));
+        }
+        let candidate = Candidate { id: DeliveryId::mint(now), event, endpoint: &endpoint };
+        let id = candidate.id;
+        match &mut tx {
+            Tx::Sqlite(tx, _) => sqlite::insert_new(tx, &candidate, now).await?,
+            Tx::Postgres(tx) => postgres::insert_new(tx, candidate, now).await?,
+        }
+        let record = AuditRecord::endpoint_tested(endpoint.id, event, id);
+        audit::write(&mut tx, &record, by, now).await?;
+        tx.commit().await?;
+        Ok(Ok(id))
+    }
+
+    /// Adds an event that the store refuses to the dead letters; `record` is the event in the
+    /// journal's form. Repeating it changes nothing.
+    pub async fn quarantine_event(
+        &self,
+        org: OrgId,
+        event: EventId,
+        record: &[u8],
+        detail: &str,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.engine.begin().await?;
+        let lock = tx.dialect().lock(" FOR KEY SHARE");
+        let sql = format!(
+            "WITH org AS (SELECT deleting_since FROM orgs WHERE id = $2{lock})
+             INSERT INTO dead_letters (id, org_id, event_id, reason, detail, record, created_at)
+             SELECT $1, $2, $1, $3, $4, $5, $6
+             WHERE NOT EXISTS (SELECT 1 FROM org WHERE deleting_since IS NOT NULL)
+             ON CONFLICT (id) DO NOTHING"
+        );
+        let reason = DeadReason::Unstorable.as_str();
+        tx.execute(sql, args![event, org, reason, storable(detail), record, now]).await?;
+        tx.commit().await
+    }
+
+    /// One event.
+    pub async fn event(&self, org: OrgId, id: EventId) -> Result<Option<Event>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM events WHERE id = $1 AND org_id = $2
+             ORDER BY received_at DESC LIMIT 1"
+        );
+        let row = self.engine.optional(sql, args![id, org]).await?;
+        row.map(|row| read(&row, "id")).transpose()
+    }
+
+    /// The organisation's events that pass the filter.
+    pub async fn events(
+        &self,
+        org: OrgId,
+        filter: &EventFilter,
+        page: PageRequest,
+    ) -> Result<Page<Event>> {
+        let EventFilter { event_type, account_id, user_id, since, until } = filter;
+        let labels = [account_id, user_id].into_iter().flatten();
+        if labels.clone().any(|label| label.contains('\0')) {
+            // No event has a NUL there, and PostgreSQL takes none as a parameter.
+            return Ok(Page { data: Vec::new(), next_cursor: None });
+        }
+        let mut conditions = Filter::after(3);
+        conditions.and("org_id = ?", org);
+        conditions.and_some("received_at >= ?", *since);
+        conditions.and_some("received_at < ?", *until);
+        conditions.and_type("{}", "event_type", event_type.as_ref());
+        conditions.and_some("account_id = ?", account_id.as_deref());
+        conditions.and_some("user_id = ?", user_id.as_deref());
+        let sql = format!(
+            "SELECT {COLUMNS} FROM events WHERE {conditions} AND (received_at, id) < ($1, $2)
+             ORDER BY received_at DESC, id DESC LIMIT $3"
+        );
+        let cursor = |event: &Event| Cursor { at: event.received_at, id: event.id.uuid() };
+        let read = |row: &Row| read(row, "id");
+        self.page(page, sql, conditions.into_args(), read, cursor).await
+    }
+
+    /// Stores operational events that some endpoint subscribes to and plans their deliveries, in the
+    /// transaction of the change they report.
+    pub(super) async fn publish(
+        &self,
+        tx: &mut Tx<'_>,
+        events: Vec<Arc<Event>>,
+        now: Timestamp,
+    ) -> Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        match tx {
+            Tx::Sqlite(tx, _) => sqlite::publish(tx, &self.keyring, events, now).await,
+            Tx::Postgres(tx) => postgres::publish(tx, &self.keyring, events, now).await,
+        }
+    }
+}
+
+impl System<'_> {
+    /// Stores events and plans one delivery for every enabled endpoint that wants them, leased as far
+    /// as the budget goes; ordered ones never are.
+    ///
+    /// Storing an event again changes nothing. Of the events of one organisation with one
+    /// `dedup_id` whose `received_at` lie less than the dedup window apart, the one that is stored
+    /// first is kept. `now` is written as the time the deliveries were planned. It may store only the first
+    /// of the events, at least one ([`Persisted::taken`]).
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when one of the events is at fault; then none is stored, and the
+    /// caller splits the batch to find it.
+    pub async fn persist_events(
+        self,
+        events: &[Arc<Event>],
+        budget: Option<LeaseBudget<'_>>,
+        now: Timestamp,
+    ) -> Result<Persisted> {
+        if events.is_empty() {
+            return Ok(Persisted::default());
+        }
+        let persist = async {
+            match &*self.0.engine {
+                Engine::Sqlite(engine) => self.0.persist_sqlite(engine, events, budget, now).await,
+                Engine::Postgres(engine) => {
+                    self.0.persist_postgres(engine, events, budget, now).await
+                }
+            }
+        };
+        timed(&self.0.metrics, DbOperation::PersistEvents, persist).await
+    }
+
+    /// The organisations among `orgs` that have an ordered endpoint, in ascending order. Their events are to be
+    /// persisted in the order they were accepted.
+    pub async fn ordered_orgs(self, orgs: &[OrgId]) -> Result<Vec<OrgId>> {
+        let sql = match self.0.engine.dialect() {
+            Dialect::Sqlite => {
+                "SELECT DISTINCT org_id FROM endpoints INDEXED BY endpoints_ordered
+                 WHERE ordered = 1 AND org_id IN (SELECT unhex(value) FROM json_each($1))
+                 ORDER BY org_id"
+            }
+            Dialect::Postgres => {
+                "SELECT DISTINCT org_id FROM endpoints WHERE ordered AND org_id = ANY ($1)
+                 ORDER BY org_id"
+            }
+        };
+        let orgs: Vec<_> = orgs.iter().copied().map(OrgId::uuid).collect();
+        self.0.engine.all(sql, args![orgs]).await?.iter().map(|row| row.get("org_id")).collect()
+    }
+}

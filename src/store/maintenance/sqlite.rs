@@ -1,0 +1,92 @@
+//! Migrates and maintains a SQLite file.
+
+use sqlx::SqliteConnection;
+use sqlx::migrate::Migrate;
+
+use super::{DEDUP_KEYS_PER_STEP, MigrateError, MigrationStatus, failed};
+use crate::domain::Timestamp;
+use crate::store::engine::SqliteEngine;
+use crate::store::{Result, migrations};
+
+/// Times a checkpoint is repeated to catch up with writes made meanwhile.
+const CHECKPOINT_PASSES_MAX: usize = 4;
+
+/// Everything in one transaction under the write lock, which sqlx's own lock for SQLite, none,
+/// would not give.
+pub(super) async fn migrate_up(engine: &SqliteEngine) -> Result<usize, MigrateError> {
+    let mut tx = engine.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+    let before = applied(&mut tx).await.map_err(failed)?.len();
+    migrations::migrator(migrations::SQLITE).run_direct(None, &mut *tx, false).await?;
+    let after = applied(&mut tx).await.map_err(failed)?.len();
+    tx.commit().await.map_err(failed)?;
+    Ok(after.saturating_sub(before))
+}
+
+pub(super) async fn migrate_down(engine: &SqliteEngine) -> Result<Option<i64>, MigrateError> {
+    let mut tx = engine.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+    let applied = applied(&mut tx).await.map_err(failed)?;
+    let Some(newest) = applied.last().copied() else { return Ok(None) };
+    let down = migrations::down(migrations::SQLITE, newest)?;
+    tx.revert(migrations::TABLE, &down).await?;
+    tx.commit().await.map_err(failed)?;
+    Ok(Some(newest))
+}
+
+pub(super) async fn migration_status(
+    engine: &SqliteEngine,
+) -> Result<Vec<MigrationStatus>, MigrateError> {
+    let mut reader = engine.readers.acquire().await.map_err(failed)?;
+    let applied = applied(&mut reader).await.map_err(failed)?;
+    Ok(migrations::status(migrations::SQLITE, &applied))
+}
+
+pub(super) async fn delete_dedup_keys(engine: &SqliteEngine, oldest_kept: Timestamp) -> Result<()> {
+    loop {
+        let done = sqlx::query(
+            "DELETE FROM dedup_keys WHERE (org_id, event_id) IN
+                 (SELECT org_id, event_id FROM dedup_keys WHERE received_at < ?1 LIMIT ?2)",
+        )
+        .bind(oldest_kept.micros())
+        .bind(DEDUP_KEYS_PER_STEP)
+        .execute(&engine.writer)
+        .await?;
+        if done.rows_affected() < DEDUP_KEYS_PER_STEP.unsigned_abs() {
+            return Ok(());
+        }
+    }
+}
+
+/// `PASSIVE` waits for no reader or writer and delays none. Pages written meanwhile are left for the next
+/// pass, and the WAL starts anew once a pass has left nothing.
+pub(super) async fn checkpoint(engine: &SqliteEngine) -> Result<()> {
+    for _ in 0..CHECKPOINT_PASSES_MAX {
+        let (_, pages, copied): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
+            .fetch_one(&engine.checkpointer)
+            .await?;
+        if copied == pages {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn close(engine: &SqliteEngine) {
+    // The writer last: the last connection to close folds the WAL into the file.
+    engine.checkpointer.close().await;
+    engine.readers.close().await;
+    engine.writer.close().await;
+}
+
+/// The versions that were applied, oldest first; none in a file that was never migrated.
+async fn applied(connection: &mut SqliteConnection) -> Result<Vec<i64>, sqlx::Error> {
+    let table: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sqlite_schema WHERE name = ?1")
+        .bind(migrations::TABLE)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if table.is_none() {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar("SELECT version FROM _sqlx_migrations ORDER BY version")
+        .fetch_all(connection)
+        .await
+}
