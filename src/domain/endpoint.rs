@@ -5,8 +5,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointId, EventTypeFilters, OrgId,
-    Secrets, SigningSecret, Timestamp, TooManySecrets, Violation,
+    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointConfig, EndpointId,
+    EventTypeFilters, OrgId, Secrets, SigningSecret, Timestamp, TooManySecrets, Violation,
 };
 
 /// A receiver of webhooks.
@@ -46,6 +46,8 @@ pub struct Endpoint {
     pub updated_at: Timestamp,
     /// How its deliveries are made.
     pub policy: DeliveryPolicy,
+    /// Its other settings.
+    pub config: EndpointConfig,
     /// Since when every attempt has failed; `None` if the last one succeeded, or before the first.
     pub failing_since: Option<Timestamp>,
 }
@@ -141,6 +143,7 @@ impl Endpoint {
             created_at: now,
             updated_at: now,
             policy: DeliveryPolicy::default(),
+            config: EndpointConfig::default(),
             failing_since: None,
         }
     }

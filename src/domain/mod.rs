@@ -12,6 +12,7 @@ mod dead_letter;
 mod delivery;
 mod delivery_policy;
 mod endpoint;
+mod endpoint_config;
 mod error_class;
 mod event;
 mod event_type;
@@ -41,6 +42,7 @@ pub use delivery::{
 };
 pub use delivery_policy::{DeliveryPolicy, DeliveryPolicyChange, RetrySchedule, parse_duration};
 pub use endpoint::{Decrypted, DecryptionError, Endpoint, EndpointChange, SecretRotationRefusal};
+pub use endpoint_config::EndpointConfig;
 pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter};
 pub use event_type::EventType;

@@ -6,8 +6,8 @@
 use url::Url;
 
 use super::{
-    CustomHeaders, DeliveryPolicy, Endpoint, EndpointId, EventTypeFilters, OrgId, SecretChoice,
-    Secrets, SignatureScheme, Timestamp, Violation,
+    CustomHeaders, DeliveryPolicy, Endpoint, EndpointConfig, EndpointId, EventTypeFilters, OrgId,
+    SecretChoice, Secrets, SignatureScheme, Timestamp, Violation,
 };
 
 /// What an owner chooses for a new endpoint.
@@ -72,6 +72,7 @@ impl NewEndpoint {
             created_at: now,
             updated_at: now,
             policy,
+            config: EndpointConfig::default(),
             failing_since: None,
         })
     }

@@ -11,10 +11,10 @@ use crate::domain::{
 };
 
 /// The columns of an endpoint, in the order of [`values`].
-pub(super) const COLUMNS: Columns<16> = columns! {
+pub(super) const COLUMNS: Columns<17> = columns! {
     id org_id url event_types description secret earlier_secrets headers disabled_reason
     created_at updated_at max_concurrency rate_limit_per_second retry_schedule ordered
-    failing_since
+    config failing_since
 };
 
 /// The values of [`COLUMNS`]; those that may be encrypted come from `secrets`.
@@ -31,6 +31,7 @@ fn values<'a>(endpoint: &'a Endpoint, secrets: &'a SecretColumns) -> [Value<'a>;
         created_at,
         updated_at,
         policy,
+        config,
         failing_since,
     } = endpoint;
     let DeliveryPolicy { max_concurrency, rate_limit_per_second, retry_schedule, ordered } = policy;
@@ -50,6 +51,7 @@ fn values<'a>(endpoint: &'a Endpoint, secrets: &'a SecretColumns) -> [Value<'a>;
         (*rate_limit_per_second).into(),
         retry_schedule.as_ref().map(ToString::to_string).into(),
         (*ordered).into(),
+        config.to_string().into(),
         (*failing_since).into(),
     ]
 }
@@ -80,6 +82,7 @@ fn open(row: &Row, secrets: &SecretColumns, keyring: &Keyring) -> Result<Endpoin
             retry_schedule: row.parse_opt("retry_schedule")?,
             ordered: row.get("ordered")?,
         },
+        config: row.parse("config")?,
         failing_since: row.get_opt("failing_since")?,
     })
 }

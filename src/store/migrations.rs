@@ -43,6 +43,7 @@ steps! {
     6 "0006" "tenants";
     7 "0007" "key_rotation";
     8 "0008" "change_numbers";
+    9 "0009" "endpoint_config";
 }
 
 /// The table in which sqlx keeps what was applied.

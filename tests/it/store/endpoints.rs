@@ -1,6 +1,6 @@
 use hookgate::domain::{
-    Actor, DeliveryPolicy, DeliveryPolicyChange, DeliveryStatus, Endpoint, EndpointChange,
-    EndpointId, OrgId, Timestamp,
+    Actor, CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, DeliveryStatus, Endpoint,
+    EndpointChange, EndpointId, OrgId, Timestamp,
 };
 use hookgate::store::StoreError;
 
@@ -12,6 +12,7 @@ use super::{Subject, on_both};
 
 on_both!(
     endpoint_comes_back_as_it_was_added,
+    settings_that_this_version_does_not_know_survive_a_change,
     endpoint_of_no_organisation_is_refused,
     change_touches_what_it_names_only,
     disabling_parks_what_waits_and_enabling_makes_it_due,
@@ -35,15 +36,41 @@ async fn switch(subject: &Subject, endpoint: &Endpoint, reason: Option<&str>, no
 
 async fn endpoint_comes_back_as_it_was_added(subject: &Subject) {
     let org = add_org(subject).await;
-    let added = add_endpoint(subject, org, "user.*,invoice.paid").await;
-    let found = subject.store.endpoint(org, added.id).await.unwrap().unwrap();
-    assert_eq!((found.id, found.org_id, &found.url), (added.id, org, &added.url));
-    assert_eq!((&found.event_types, &found.secrets), (&added.event_types, &added.secrets));
-    assert_eq!((&found.description, &found.disabled_reason), (&added.description, &None));
-    assert_eq!((found.created_at, found.updated_at), (added.created_at, added.updated_at));
-    let page = subject.store.endpoints(org, FIRST_PAGE).await.unwrap();
-    assert_eq!(page.data.iter().map(|endpoint| endpoint.id).collect::<Vec<_>>(), [added.id]);
-    assert!(subject.store.endpoint(org, EndpointId::mint(at(0))).await.unwrap().is_none());
+    // Every field has a value, so that a forgotten column fails here.
+    let added = Endpoint {
+        description: Some("about".to_owned()),
+        headers: Ok(CustomHeaders::parse([("x-a", "b")]).unwrap()),
+        disabled_reason: Some("off".to_owned()),
+        policy: DeliveryPolicy {
+            max_concurrency: Some(3),
+            rate_limit_per_second: Some(7),
+            retry_schedule: Some("5s,1m".parse().unwrap()),
+            ordered: true,
+        },
+        config: r#"{"newer":{"a":[1,null]}}"#.parse().unwrap(),
+        failing_since: Some(at(5)),
+        ..some_endpoint(org, "user.*,invoice.paid")
+    };
+    let store = &subject.store;
+    store.insert_endpoint(org, &added, &Actor::CLI).await.unwrap().unwrap();
+    assert_eq!(store.endpoint(org, added.id).await.unwrap().as_ref(), Some(&added));
+    let page = store.endpoints(org, FIRST_PAGE).await.unwrap();
+    assert_eq!(page.data, [added]);
+    assert!(store.endpoint(org, EndpointId::mint(at(0))).await.unwrap().is_none());
+}
+
+async fn settings_that_this_version_does_not_know_survive_a_change(subject: &Subject) {
+    let org = add_org(subject).await;
+    let config = r#"{"newer":true}"#.parse().unwrap();
+    let added = Endpoint { config, ..some_endpoint(org, "*") };
+    let store = &subject.store;
+    store.insert_endpoint(org, &added, &Actor::CLI).await.unwrap().unwrap();
+    let change =
+        EndpointChange { description: Some(Some("x".to_owned())), ..EndpointChange::default() };
+    store.update_endpoint(org, added.id, &change, &Actor::CLI, at(9)).await.unwrap().unwrap();
+    let found = store.endpoint(org, added.id).await.unwrap().unwrap();
+    let description = change.description.flatten();
+    assert_eq!(found, Endpoint { description, updated_at: at(9), ..added });
 }
 
 async fn endpoint_of_no_organisation_is_refused(subject: &Subject) {
