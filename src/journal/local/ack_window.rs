@@ -91,8 +91,8 @@ mod tests {
 
     use super::*;
 
-    const fn acked(below: u64, items: u64) -> Option<Acked> {
-        Some(Acked { below, items })
+    const fn acked(below: u64, items: u64) -> Acked {
+        Acked { below, items }
     }
 
     #[test]
@@ -105,13 +105,13 @@ mod tests {
         assert!(window.is_oldest(first) && !window.is_oldest(second));
         assert_eq!(window.ack(second), None);
         assert_eq!(window.len(), 3);
-        assert_eq!(window.ack(first), acked(20, 3));
+        assert_eq!(window.ack(first), Some(acked(20, 3)));
         assert!(window.is_oldest(third));
         assert_eq!(window.oldest_accepted_at(), None);
         assert_eq!(window.ack(first), None);
-        assert_eq!(window.ack(third), acked(35, 4));
+        assert_eq!(window.ack(third), Some(acked(35, 4)));
         let fourth = window.add(40, 8);
-        assert_eq!(window.ack(fourth), acked(40, 8));
+        assert_eq!(window.ack(fourth), Some(acked(40, 8)));
         assert_eq!(window.len(), 0);
     }
 
@@ -128,7 +128,7 @@ mod tests {
                 done[index] = true;
                 let expected = done.iter().take_while(|done| **done).count() as u64;
                 let moved = window.ack(numbers[index]);
-                let expected_move = (expected > end).then_some(Acked { below: expected, items: expected - end });
+                let expected_move = (expected > end).then_some(acked(expected, expected - end));
                 prop_assert_eq!(moved, expected_move);
                 end = expected;
             }

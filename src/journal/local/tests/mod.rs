@@ -40,15 +40,16 @@ fn try_open(
     disk: &SimDisk,
     options: &JournalOptions,
 ) -> Result<(Journal, JournalReader, RecoveryReport), JournalError> {
-    try_open_on(Arc::new(disk.clone()), options)
+    let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+    try_open_on(&fs, options)
 }
 
 fn try_open_on(
-    fs: Arc<dyn FileSystem>,
+    fs: &Arc<dyn FileSystem>,
     options: &JournalOptions,
 ) -> Result<(Journal, JournalReader, RecoveryReport), JournalError> {
     let Opened { journal, reader, recovery, id: _ } =
-        super::open(options, &fs, &JournalMetrics::register(&Registry::new()).unwrap())?;
+        super::open(options, fs, &JournalMetrics::register(&Registry::new()).unwrap())?;
     Ok((journal, reader, recovery))
 }
 

@@ -17,7 +17,8 @@ fn small(segments: u64) -> JournalOptions {
 }
 
 fn open_system(dir: &Path) -> Result<(Journal, JournalReader, RecoveryReport), JournalError> {
-    try_open_on(Arc::new(SystemFiles), &options(dir))
+    let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
+    try_open_on(&fs, &options(dir))
 }
 
 async fn append(journal: &Journal, text: &str) -> Result<u64, AppendError> {
