@@ -56,12 +56,12 @@ async fn damaged_journal(mut station: Station) {
     assert_eq!((verdict.lost, verdict.duplicated), (1, 0));
 
     let log = station.stop().await;
-    let (reported, aside) = report(&log);
+    let (reported, copy) = report(&log);
     assert_eq!(reported.0, segment);
     assert!(reported.1.contains(&offset), "byte {offset} is not in {:?}", reported.1);
-    let aside = fs::read(aside).unwrap();
-    assert!(contains(&aside, b"torture.test"), "the record was not kept aside");
-    assert_eq!(aside.len() as u64, reported.1.end - reported.1.start);
+    let copy = fs::read(copy).unwrap();
+    assert!(contains(&copy, b"torture.test"), "the record was not quarantined");
+    assert_eq!(copy.len() as u64, reported.1.end - reported.1.start);
 }
 
 /// The file and the offset at which the journal holds `text`.
@@ -81,8 +81,8 @@ fn contains(bytes: &[u8], text: &[u8]) -> bool {
     bytes.windows(text.len()).any(|window| window == text)
 }
 
-/// What the log says of damage: the file and the bytes, and where they were copied to. It says so
-/// when it recovers, and once more when it reads past the place.
+/// The damage in the log: the file, the bytes, and their copy. Recovery logs it, and so does the reader when it skips
+/// the damage.
 fn report(log: &[String]) -> ((PathBuf, Range<u64>), PathBuf) {
     let events = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let told: Vec<Value> = events.filter(|event| event["file"].is_string()).collect();
@@ -94,7 +94,7 @@ fn report(log: &[String]) -> ((PathBuf, Range<u64>), PathBuf) {
     }
     let offset = first["offset"].as_u64().unwrap();
     let bytes = offset..offset + first["bytes"].as_u64().unwrap();
-    let aside = first["kept_aside"].as_str().unwrap();
-    let aside = aside.trim_start_matches("Some(\"").trim_end_matches("\")");
-    ((first["file"].as_str().unwrap().into(), bytes), aside.into())
+    let copy = first["quarantined"].as_str().unwrap();
+    let copy = copy.trim_start_matches("Some(\"").trim_end_matches("\")");
+    ((first["file"].as_str().unwrap().into(), bytes), copy.into())
 }
