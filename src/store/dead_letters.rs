@@ -37,12 +37,12 @@ fn read(row: &Row) -> Result<DeadLetter> {
 }
 
 /// The dead letters of an organisation, or of one endpoint of it, by way of the shorter index.
-pub(super) fn of_org<'a>(
+pub(super) fn of_org(
     dialect: Dialect,
     org: OrgId,
-    filter: &'a DeadLetterFilter,
+    filter: &DeadLetterFilter,
     before: usize,
-) -> Filter<'a> {
+) -> Filter<'_> {
     let mut conditions = Filter::after(before);
     let org_id = match filter.endpoint_id {
         Some(_) => dialect.not_indexed("org_id"),
