@@ -33,6 +33,8 @@ pub mod delivery;
 
 pub mod ingest;
 
+pub mod api;
+
 pub mod http;
 
 pub mod app;

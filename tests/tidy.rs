@@ -27,6 +27,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("delivery", &["domain", "config", "runtime", "telemetry", "store"]),
     ("ingest", &["domain", "config", "runtime", "telemetry", "store", "journal"]),
     (
+        "api",
+        &[
+            "domain",
+            "config",
+            "runtime",
+            "telemetry",
+            "store",
+            "limit",
+            "auth",
+            "delivery",
+            "ingest",
+        ],
+    ),
+    (
         "http",
         &[
             "domain",
@@ -39,6 +53,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "auth",
             "delivery",
             "ingest",
+            "api",
         ],
     ),
     (
@@ -54,11 +69,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "auth",
             "delivery",
             "ingest",
+            "api",
             "http",
         ],
     ),
     // Beside the app: what its arguments and answers are made of, and what checks a signature.
-    ("cli", &["app", "config", "domain", "runtime", "telemetry", "auth", "delivery"]),
+    ("cli", &["app", "api", "config", "domain", "runtime", "telemetry", "auth", "delivery"]),
 ];
 
 #[test]

@@ -1,17 +1,19 @@
-//! What handlers take from a request's head: who is asking, and for which thing.
+//! Extractors of a request's head: the caller (by its API key) and the id in the path.
 
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::client_ip;
 use super::connection::Connection;
 use super::error::ApiError;
+use super::request::Input;
 use super::request_context::RequestContext;
 use super::state::AppState;
 use crate::auth::{AuthError, Principal};
@@ -21,17 +23,17 @@ use crate::runtime::Stopwatch;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// The organisation whose key was presented, whatever the key may be used for. An operator's key is
-/// refused, and so is a suspended organisation's.
+/// The organisation whose key was presented, with any scope. An operator's key is refused, and so is a
+/// suspended organisation's.
 #[derive(Clone, Debug)]
 pub(super) struct Tenant {
     pub(super) org_id: OrgId,
-    /// Who is asking, and what it may use.
+    /// The key, its scopes and its organisation's limits.
     pub(super) principal: Arc<Principal>,
     address: IpAddr,
 }
 
-/// Whoever presented an operator's key. A tenant's key is refused.
+/// An operator. A tenant's key is refused.
 #[derive(Clone, Debug)]
 pub(super) struct Operator {
     pub(super) principal: Arc<Principal>,
@@ -48,9 +50,9 @@ pub(super) trait Needs {
     const SCOPE: Scope;
 }
 
-/// Somebody with a key.
+/// A caller with a key.
 pub(super) trait Caller: Sized {
-    /// Judges whose key it is.
+    /// Checks whose key it is.
     fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError>;
     fn principal(&self) -> &Principal;
     fn address(&self) -> IpAddr;
@@ -89,7 +91,7 @@ needs! {
     OperatorWrite: Operator, OperatorWrite;
 }
 
-/// The id in the path. One that is malformed names nothing, so it is not found.
+/// The id in the path. A malformed one is not found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Id<T>(pub(super) T);
 
@@ -181,7 +183,10 @@ async fn authenticated(
 ) -> Result<(Arc<Principal>, IpAddr), ApiError> {
     let peer = RequestContext::from_request_parts(parts, app).await?.peer;
     let address = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
-    Ok((principal(&parts.headers, app, address, None).await?, address))
+    let principal = principal(&parts.headers, app, address, None).await?;
+    // Typed bodies check values against it.
+    parts.extensions.insert(Arc::clone(&principal));
+    Ok((principal, address))
 }
 
 impl<T: FromStr> FromRequestParts<AppState> for Id<T> {
@@ -194,7 +199,7 @@ impl<T: FromStr> FromRequestParts<AppState> for Id<T> {
     }
 }
 
-/// Recognises the key in the headers.
+/// Authenticates the key in the headers.
 async fn principal(
     headers: &HeaderMap,
     app: &AppState,
@@ -230,3 +235,11 @@ async fn principal(
     }
     result
 }
+
+impl<N: Needs> Input for Scoped<N> {}
+impl Input for Tenant {}
+impl<T> Input for Id<T> {}
+impl Input for RequestContext {}
+impl Input for State<AppState> {}
+/// Routes that read the request by themselves: those that post events.
+impl Input for Request {}

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use crate::api::views::StageHealth;
 
 /// How long events have waited at each stage, and how long ago each stage made progress.
 #[derive(Clone, Copy, Debug)]
@@ -33,20 +33,6 @@ pub(super) enum OldestDue {
     Waits(Duration),
     /// The store does not answer.
     Unknown,
-}
-
-/// Whether one stage makes progress, as the code that the probes report.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum StageHealth {
-    /// It makes progress, or nothing waits.
-    Ok,
-    /// Accepted events wait, and none becomes deliveries.
-    IngestStalled,
-    /// Deliveries are due, and none is claimed or recorded.
-    DeliveryStalled,
-    /// The dispatcher has no heartbeat.
-    DispatcherStalled,
 }
 
 impl PipelineHealth {

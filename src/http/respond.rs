@@ -1,17 +1,19 @@
-//! Writes responses: JSON answers, and errors as RFC 9457 problem details.
+//! Responses: typed JSON answers, and errors as RFC 9457 problem details.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 use serde::Serialize;
 
 use super::error::ApiError;
 use super::error_detail::Fault;
-use super::ratelimit_headers;
+use super::ratelimit_headers::{self, Counted};
 use crate::domain::{TraceId, Violation};
+use crate::limit::RateLimitState;
 
 /// The body of an error answer, RFC 9457 section 3.
 #[derive(Serialize)]
@@ -26,9 +28,81 @@ struct ProblemBody<'a> {
     errors: &'a [Violation],
 }
 
-/// An answer with a JSON body.
-pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Result<Response, ApiError> {
-    Ok(json_bytes(status, serde_json::to_vec(body).map_err(ApiError::internal)?))
+/// 200 with a JSON body.
+#[derive(Debug)]
+pub(super) struct Json<T>(pub(super) T);
+
+/// 201 with a new resource and its location.
+#[derive(Debug)]
+pub(super) struct Created<T> {
+    pub(super) location: String,
+    pub(super) body: T,
+}
+
+/// 202 with what was begun.
+#[derive(Debug)]
+pub(super) struct Accepted<T>(pub(super) T);
+
+/// 204.
+#[derive(Debug)]
+pub(super) struct NoContent;
+
+/// The header `Location`, beside an answer.
+#[derive(Debug)]
+pub(super) struct Location(pub(super) String);
+
+/// The headers of the rate limit on events, beside an answer.
+#[derive(Debug)]
+pub(super) struct RateLimitHeaders(pub(super) RateLimitState);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        json(StatusCode::OK, &self.0)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        (Location(self.location), json(StatusCode::CREATED, &self.body)).into_response()
+    }
+}
+
+impl<T: Serialize> IntoResponse for Accepted<T> {
+    fn into_response(self) -> Response {
+        json(StatusCode::ACCEPTED, &self.0)
+    }
+}
+
+impl IntoResponse for NoContent {
+    fn into_response(self) -> Response {
+        StatusCode::NO_CONTENT.into_response()
+    }
+}
+
+impl IntoResponseParts for Location {
+    type Error = ApiError;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, ApiError> {
+        let location = HeaderValue::try_from(self.0).map_err(ApiError::internal)?;
+        parts.headers_mut().insert(LOCATION, location);
+        Ok(parts)
+    }
+}
+
+impl IntoResponseParts for RateLimitHeaders {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        ratelimit_headers::write_headers(parts.headers_mut(), Counted::Events, self.0);
+        Ok(parts)
+    }
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => json_bytes(status, body),
+        Err(error) => ApiError::internal(error).into_response(),
+    }
 }
 
 /// An answer whose body is JSON text already.
@@ -37,35 +111,6 @@ pub(super) fn json_bytes(status: StatusCode, body: impl Into<Body>) -> Response 
     *response.status_mut() = status;
     let media_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, media_type);
-    response
-}
-
-/// 200 with a JSON body.
-pub(super) fn ok(body: &impl Serialize) -> Result<Response, ApiError> {
-    json(StatusCode::OK, body)
-}
-
-/// 201 with a JSON body and the location of the new resource.
-pub(super) fn created(location: &str, body: &impl Serialize) -> Result<Response, ApiError> {
-    at(StatusCode::CREATED, location, body)
-}
-
-/// An answer with a JSON body and the location of its resource.
-pub(super) fn at(
-    status: StatusCode,
-    location: &str,
-    body: &impl Serialize,
-) -> Result<Response, ApiError> {
-    let mut response = json(status, body)?;
-    let location = HeaderValue::from_str(location).map_err(ApiError::internal)?;
-    response.headers_mut().insert(LOCATION, location);
-    Ok(response)
-}
-
-/// 204, without a body.
-pub(super) fn no_content() -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 

@@ -6,6 +6,7 @@ use axum::http::Method;
 use axum::routing::{MethodFilter, on};
 
 use super::error::ApiError;
+use super::request::{Inputs, RequestSchema};
 use super::routes::{
     audit, dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health,
     keys, metrics, orgs, own_keys, own_org, problems, replays,
@@ -38,6 +39,9 @@ pub struct Route {
     pub path: &'static str,
     /// Whose key it takes.
     pub access: Access,
+    /// What it takes in body and query. Empty for the routes that post events, which have parsers of
+    /// their own.
+    pub request: RequestSchema,
 }
 
 /// Every route of the API, in the order of the table.
@@ -138,7 +142,7 @@ struct Table {
 }
 
 impl Table {
-    fn get<H: Handler<T, AppState>, T: 'static>(
+    fn get<H: Handler<T, AppState>, T: Inputs + 'static>(
         self,
         access: Access,
         path: &'static str,
@@ -147,7 +151,7 @@ impl Table {
         self.row((Method::GET, MethodFilter::GET), access, path, handler)
     }
 
-    fn post<H: Handler<T, AppState>, T: 'static>(
+    fn post<H: Handler<T, AppState>, T: Inputs + 'static>(
         self,
         access: Access,
         path: &'static str,
@@ -156,7 +160,7 @@ impl Table {
         self.row((Method::POST, MethodFilter::POST), access, path, handler)
     }
 
-    fn patch<H: Handler<T, AppState>, T: 'static>(
+    fn patch<H: Handler<T, AppState>, T: Inputs + 'static>(
         self,
         access: Access,
         path: &'static str,
@@ -165,7 +169,7 @@ impl Table {
         self.row((Method::PATCH, MethodFilter::PATCH), access, path, handler)
     }
 
-    fn delete<H: Handler<T, AppState>, T: 'static>(
+    fn delete<H: Handler<T, AppState>, T: Inputs + 'static>(
         self,
         access: Access,
         path: &'static str,
@@ -174,14 +178,14 @@ impl Table {
         self.row((Method::DELETE, MethodFilter::DELETE), access, path, handler)
     }
 
-    fn row<H: Handler<T, AppState>, T: 'static>(
+    fn row<H: Handler<T, AppState>, T: Inputs + 'static>(
         mut self,
         (method, filter): (Method, MethodFilter),
         access: Access,
         path: &'static str,
         handler: H,
     ) -> Self {
-        self.routes.push(Route { method, path, access });
+        self.routes.push(Route { method, path, access, request: T::schema() });
         Self { router: self.router.route(path, on(filter, handler)), ..self }
     }
 }

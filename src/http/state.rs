@@ -1,4 +1,4 @@
-//! What every handler may reach: the parts of the process, behind one pointer.
+//! Application state: the subsystems that handlers may call, behind one pointer.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// The store is pinged once in this time at most, since probes need no key.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The parts of the process, for handlers. Cheap to clone.
+/// The subsystems, for handlers. Cheap to clone.
 #[derive(Clone)]
 pub struct AppState(Arc<Shared>);
 
-/// The parts that the composition root hands over.
+/// The subsystems that the composition root passes in.
 pub struct Parts {
     /// The store.
     pub store: Store,
@@ -35,15 +35,15 @@ pub struct Parts {
     pub authenticator: Authenticator,
     /// Limits organisations.
     pub limiter: RateLimiter,
-    /// Takes events in.
+    /// Accepts events.
     pub intake: Intake,
-    /// The line to the dispatcher.
+    /// The handle of the dispatcher.
     pub delivery: DeliveryHandle,
-    /// Wakes whoever delivers.
+    /// Wakes the dispatcher.
     pub wake: Wake,
-    /// Tells whoever goes on with replays that there is a new one.
+    /// Wakes the replayer when there is a new replay.
     pub replays: Wake,
-    /// Signs of life of whoever delivers.
+    /// Heartbeats of delivery.
     pub vitals: DeliveryHealth,
     /// Beats whenever a batch of accepted events is stored.
     pub ingest: Heartbeat,
@@ -51,18 +51,18 @@ pub struct Parts {
     pub metrics: ApiMetrics,
     /// The time.
     pub clock: Clock,
-    /// Threads for what may wait when there is much to do.
+    /// The background runtime, for work that gives way to requests.
     pub background: Handle,
-    /// Tells when the process stops.
+    /// Signals shutdown.
     pub shutdown: Shutdown,
 }
 
-/// What the configuration says to the API.
+/// The API's settings.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     /// Bytes in one event's payload at most.
     pub(super) event_bytes_max: usize,
-    /// Where endpoints may be.
+    /// Which URLs endpoints may have.
     pub(super) guard: SsrfGuard,
     /// A request that is not answered by then gets 503.
     pub(super) request_timeout: Duration,
@@ -70,15 +70,15 @@ pub(super) struct Settings {
     pub(super) head_timeout: Duration,
     /// Connections at once from one address.
     pub(super) connections_per_address: u32,
-    /// Whose web pages may call.
+    /// Origins whose web pages may call.
     pub(super) cors_origins: Origins,
-    /// Whose word counts on whom a request came from.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub(super) trusted_proxies: Networks,
-    /// Work that waits while nothing got on for so long is a stall.
+    /// A stage that makes no progress for this long while work waits is stalled.
     pub(super) stall_after: Duration,
 }
 
-/// [`Parts`], and what the API keeps of its own.
+/// [`Parts`], and the API's own state.
 struct Shared {
     parts: Parts,
     settings: Settings,
@@ -87,11 +87,11 @@ struct Shared {
     last_due: Mutex<Option<(Stopwatch, DueAt)>>,
 }
 
-/// Since when the oldest due delivery waits; `Err` when the store does not say.
+/// Since when the oldest due delivery waits; `Err` if the store does not answer.
 type DueAt = Result<Option<Timestamp>, ()>;
 
 impl AppState {
-    /// Wires the parts; the uptime counts from here.
+    /// State over these parts; the uptime counts from here.
     pub fn new(config: &Config, parts: Parts) -> Self {
         Self(Arc::new(Shared {
             parts,
@@ -102,7 +102,7 @@ impl AppState {
         }))
     }
 
-    /// What the configuration says to the API.
+    /// The API's settings.
     pub(super) fn settings(&self) -> &Settings {
         &self.0.settings
     }
@@ -112,7 +112,7 @@ impl AppState {
         self.0.started.elapsed()
     }
 
-    /// Whether the store answers. Callers share a ping, and its answer for a moment.
+    /// Whether the store answers. Callers share a ping, and its result for a moment.
     pub(super) async fn store_is_reachable(&self) -> bool {
         let mut last = self.0.last_ping.lock().await;
         if let Some((at, reachable)) = *last
@@ -123,11 +123,11 @@ impl AppState {
         let reachable = match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the store does not answer a ping");
+                tracing::warn!(%error, "the store does not answer");
                 false
             }
             Err(_) => {
-                tracing::warn!(timeout = ?PING_TIMEOUT, "the store does not answer a ping in time");
+                tracing::warn!(timeout = ?PING_TIMEOUT, "the store does not answer in time");
                 false
             }
         };
@@ -137,7 +137,7 @@ impl AppState {
 }
 
 impl AppState {
-    /// How events get through. Callers share what the store says, for a moment.
+    /// How long events have waited at each stage. Callers share the store's answer for a moment.
     pub(super) async fn pipeline_health(&self) -> PipelineHealth {
         let due_at = self.oldest_due().await;
         let now = self.clock.now();
@@ -165,7 +165,7 @@ impl AppState {
         let asking = self.store.system().oldest_due(self.clock.now());
         let due_at = match tokio::time::timeout(PING_TIMEOUT, asking).await {
             Ok(Ok(due_at)) => Ok(due_at),
-            // The ping tells the operator.
+            // The ping logs it.
             Ok(Err(_)) | Err(_) => Err(()),
         };
         *last = Some((Stopwatch::start(), due_at));
@@ -195,7 +195,7 @@ impl Settings {
     }
 
     /// What an event of an organisation with these limits may measure.
-    pub(super) fn draft_limits(&self, limits: &OrgLimits) -> NewEventLimits {
+    pub(super) fn new_event_limits(&self, limits: &OrgLimits) -> NewEventLimits {
         let own = limits.get(OrgLimit::PayloadBytes).map_or(usize::MAX, |bytes| bytes as usize);
         NewEventLimits {
             payload_bytes_max: self.event_bytes_max.min(own),
@@ -214,7 +214,7 @@ impl From<&Config> for Settings {
             connections_per_address: config.server.connections_per_address,
             cors_origins: config.server.cors_origins.clone(),
             trusted_proxies: config.server.trusted_proxies.clone(),
-            // While all slots hang, nothing gets on before attempts time out.
+            // While every attempt hangs, nothing makes progress before they time out.
             stall_after: config
                 .delivery
                 .delivery_stall_after

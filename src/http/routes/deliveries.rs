@@ -1,62 +1,41 @@
-//! Deliveries: where events stand on their way to endpoints; trying one again, repeating one, calling
-//! one off.
+//! Deliveries: lists, and retrying, replaying or cancelling one.
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
-use serde::Serialize;
 
+use crate::api::views::{DeliveryDetail, DeliveryView};
 use crate::domain::{
-    Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, EventId, Timestamp,
+    DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, EventId, Page, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use crate::http::json_object::EmptyBody;
-use crate::http::query::{Query, rule};
-use crate::http::respond;
+use crate::http::request::{EmptyBody, List, NoQuery, query_fields};
+use crate::http::respond::{Accepted, Json};
 use crate::http::state::AppState;
 
-/// A delivery as its owner sees it.
-#[derive(Serialize)]
-pub(super) struct DeliveryView {
-    id: DeliveryId,
-    event_id: EventId,
-    endpoint_id: EndpointId,
-    status: DeliveryStatus,
-    /// Attempts that have been recorded.
-    attempt_count: u32,
-    next_attempt_at: Option<Timestamp>,
-    created_at: Timestamp,
-    finished_at: Option<Timestamp>,
-    /// The delivery that it repeats.
-    replay_of: Option<DeliveryId>,
-}
-
-/// A delivery with what came of each attempt, first to last.
-#[derive(Serialize)]
-struct DeliveryDetail {
-    #[serde(flatten)]
-    delivery: DeliveryView,
-    attempts: Vec<Attempt>,
+query_fields! {
+    /// Which deliveries are listed.
+    pub(in crate::http) struct DeliveryQuery {
+        /// In this state.
+        status: DeliveryStatus,
+        /// To this endpoint.
+        endpoint_id: EndpointId,
+        /// Of this event.
+        event_id: EventId,
+        /// Created at this time or later.
+        since: Timestamp,
+        /// Created before this time.
+        until: Timestamp,
+    }
 }
 
 /// `GET /api/deliveries`.
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    mut query: Query,
-) -> Result<Response, ApiError> {
-    let page = query.page();
-    let filter = DeliveryFilter {
-        status: query.take("status", "must be pending, delivered, dead or cancelled"),
-        endpoint_id: query.take("endpoint_id", rule::ENDPOINT),
-        event_id: query.take("event_id", "must be the id of an event"),
-        since: query.take("since", rule::MOMENT),
-        until: query.take("until", rule::MOMENT),
-    };
-    query.finish()?;
-    let deliveries = app.store.deliveries(tenant.org_id, &filter, page).await?;
-    respond::ok(&deliveries.map(DeliveryView::from))
+    List { page, filter }: List<DeliveryQuery>,
+) -> Result<Json<Page<DeliveryView>>, ApiError> {
+    let deliveries = app.store.deliveries(tenant.org_id, &filter.into(), page).await?;
+    Ok(Json(deliveries.map(DeliveryView::from)))
 }
 
 /// `GET /api/deliveries/{id}`.
@@ -64,12 +43,11 @@ pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     Id(id): Id<DeliveryId>,
-    query: Query,
-) -> Result<Response, ApiError> {
-    query.finish()?;
+    _: NoQuery,
+) -> Result<Json<DeliveryDetail>, ApiError> {
     let delivery = app.store.delivery(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
     let attempts = app.store.attempts(tenant.org_id, id).await?;
-    respond::ok(&DeliveryDetail { delivery: delivery.into(), attempts })
+    Ok(Json(DeliveryDetail { delivery: delivery.into(), attempts }))
 }
 
 /// `POST /api/deliveries/{id}/retry`: 202 with the delivery, due now.
@@ -78,11 +56,11 @@ pub(in crate::http) async fn retry(
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
     _: EmptyBody,
-) -> Result<Response, ApiError> {
+) -> Result<Accepted<DeliveryView>, ApiError> {
     let retried =
         app.store.retry_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = retried.map_err(ApiError::Delivery)?;
-    respond::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
+    Ok(Accepted(delivery.into()))
 }
 
 /// `POST /api/deliveries/{id}/replay`: 202 with the new delivery.
@@ -91,40 +69,31 @@ pub(in crate::http) async fn replay(
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
     _: EmptyBody,
-) -> Result<Response, ApiError> {
+) -> Result<Accepted<DeliveryView>, ApiError> {
     let replayed =
         app.store.replay_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = replayed.map_err(ApiError::Delivery)?;
     app.wake.wake();
-    respond::json(StatusCode::ACCEPTED, &DeliveryView::from(delivery))
+    Ok(Accepted(delivery.into()))
 }
 
-/// `POST /api/deliveries/{id}/cancel`: 200 with the delivery as it is now.
+/// `POST /api/deliveries/{id}/cancel`: 200 with the cancelled delivery.
 pub(in crate::http) async fn cancel(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
     _: EmptyBody,
-) -> Result<Response, ApiError> {
+) -> Result<Json<DeliveryView>, ApiError> {
     let cancelled =
         app.store.cancel_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     let delivery = cancelled.map_err(ApiError::Delivery)?;
     app.delivery.evict_delivery(id);
-    respond::ok(&DeliveryView::from(delivery))
+    Ok(Json(delivery.into()))
 }
 
-impl From<Delivery> for DeliveryView {
-    fn from(delivery: Delivery) -> Self {
-        Self {
-            id: delivery.id,
-            event_id: delivery.event_id,
-            endpoint_id: delivery.endpoint_id,
-            status: delivery.status,
-            attempt_count: delivery.attempts,
-            next_attempt_at: delivery.next_attempt_at,
-            created_at: delivery.created_at,
-            finished_at: delivery.finished_at,
-            replay_of: delivery.replay_of,
-        }
+impl From<DeliveryQuery> for DeliveryFilter {
+    fn from(query: DeliveryQuery) -> Self {
+        let DeliveryQuery { status, endpoint_id, event_id, since, until } = query;
+        Self { status, endpoint_id, event_id, since, until }
     }
 }

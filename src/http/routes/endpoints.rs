@@ -1,106 +1,122 @@
 //! Endpoints: where a tenant's webhooks go.
-//!
-//! The signing secret is shown when an endpoint is created and on a route of its own
-//! (`endpoint_secrets`), its custom header fields in answers about one endpoint only, so that lists
-//! can be logged and shared.
-
-use std::collections::BTreeMap;
 
 use axum::extract::State;
-use axum::response::Response;
-use serde::Serialize;
-use serde_json::Value;
 
-use super::endpoint_secrets;
-use crate::delivery::SsrfGuard;
+use super::endpoint_secrets::{SecretFields, generated};
+use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEndpointView};
 use crate::domain::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId,
-    EventTypeFilter, EventTypeFilters, NewEndpoint, PublicKey, RetrySchedule, Secrets,
-    SignatureScheme, SigningSecret, Timestamp, Violation,
+    EventTypeFilters, Page, RetrySchedule, SignatureScheme,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
-use crate::http::json_object::{self, Checked, EmptyBody, JsonObject};
-use crate::http::query::Query;
-use crate::http::respond;
+use crate::http::request::{
+    Body, Description, EmptyBody, EndpointUrl, List, MergePatch, NoQuery, Whole, json_fields,
+};
+use crate::http::respond::{Created, Json, NoContent};
 use crate::http::state::AppState;
 
-/// Why an endpoint is disabled that its owner disabled.
+/// Reason recorded when the owner disables an endpoint.
 const DISABLED_BY_OWNER: &str = "disabled by its owner";
 
-/// An endpoint as its owner sees it.
-#[derive(Serialize)]
-struct EndpointView<'a> {
-    id: EndpointId,
-    url: &'a str,
-    event_types: &'a EventTypeFilters,
-    description: Option<&'a str>,
-    /// `null` where this server cannot read the endpoint's secret.
-    signature: Option<SignatureScheme>,
-    /// What receivers verify with; `null` for HMAC.
-    public_key: Option<PublicKey>,
-    enabled: bool,
-    disabled_reason: Option<&'a str>,
-    #[serde(flatten)]
-    policy: &'a DeliveryPolicy,
-    failing_since: Option<Timestamp>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
+type Concurrency =
+    Whole<{ *DeliveryPolicy::CONCURRENCY.start() }, { *DeliveryPolicy::CONCURRENCY.end() }>;
+type RateLimit =
+    Whole<{ *DeliveryPolicy::RATE_LIMIT.start() }, { *DeliveryPolicy::RATE_LIMIT.end() }>;
+
+json_fields! {
+    /// A new endpoint.
+    pub(in crate::http) struct NewEndpoint {
+        /// Where webhooks are posted: an absolute `https` URL.
+        required url: EndpointUrl,
+        /// Which events it receives; none means all events.
+        nullable event_types: EventTypeFilters,
+        /// A note for people.
+        nullable description: Description,
+        /// How its webhooks are signed.
+        group secret: SecretFields,
+        /// Custom headers sent with its webhooks.
+        nullable headers: CustomHeaders,
+        /// How its deliveries are made.
+        group policy: PolicyFields,
+    }
 }
 
-/// One endpoint, with what lists leave out.
-#[derive(Serialize)]
-struct EndpointDetail<'a> {
-    #[serde(flatten)]
-    endpoint: EndpointView<'a>,
-    /// `null` where this server cannot read them.
-    headers: Option<BTreeMap<&'a str, &'a str>>,
+json_fields! {
+    /// How a new endpoint's deliveries are made.
+    pub(in crate::http) struct PolicyFields {
+        /// Attempts in flight at most; unset follows the server.
+        nullable max_concurrency: Concurrency,
+        /// Attempts started per second at most; unset means no limit.
+        nullable rate_limit_per_second: RateLimit,
+        /// The waits between attempts; unset follows the server.
+        nullable retry_schedule: RetrySchedule,
+        /// Whether webhooks are sent one at a time, in the order their events were accepted.
+        optional ordered: bool,
+    }
 }
 
-/// A new endpoint, with the secret that its receiver needs.
-#[derive(Serialize)]
-struct NewEndpointView<'a> {
-    #[serde(flatten)]
-    endpoint: EndpointDetail<'a>,
-    /// Absent for Ed25519, where nobody else needs it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
+json_fields! {
+    /// A change of an endpoint.
+    pub(in crate::http) struct EndpointPatch {
+        /// Whether webhooks are sent to it. Enabling makes its pending deliveries due.
+        patch enabled: bool,
+        /// Where webhooks are posted: an absolute `https` URL.
+        optional url: EndpointUrl,
+        /// Which events it receives; `null` means all events.
+        patch event_types: EventTypeFilters,
+        /// A note for people.
+        patch description: Description,
+        /// Custom headers sent with its webhooks; they replace all earlier ones.
+        patch headers: CustomHeaders,
+        /// How its deliveries are made.
+        group policy: PolicyPatch,
+    }
 }
 
-#[derive(Serialize)]
-struct Cancelled {
-    cancelled: u64,
+json_fields! {
+    /// A change of how an endpoint's deliveries are made.
+    pub(in crate::http) struct PolicyPatch {
+        /// Attempts in flight at most; `null` follows the server.
+        patch max_concurrency: Concurrency,
+        /// Attempts started per second at most; `null` means no limit.
+        patch rate_limit_per_second: RateLimit,
+        /// The waits between attempts; `null` follows the server.
+        patch retry_schedule: RetrySchedule,
+        /// Whether webhooks are sent one at a time, in the order their events were accepted.
+        patch ordered: bool,
+    }
 }
 
 /// `POST /api/endpoints`: 201 with the endpoint and its secret.
 pub(in crate::http) async fn create(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
-    fields: JsonObject,
-) -> Result<Response, ApiError> {
-    let new = new_endpoint(fields, &app.settings().guard)?;
-    let random = |error: getrandom::Error| ApiError::internal(error.to_string());
-    let endpoint = new.into_endpoint(tenant.org_id, app.clock.now()).map_err(random)?;
-    let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
-    let shown = secret.and_then(endpoint_secrets::for_receivers);
+    Body(new): Body<NewEndpoint>,
+) -> Result<Created<NewEndpointView>, ApiError> {
+    let NewEndpoint { url, event_types, description, secret, headers, policy } = new;
+    let secret = generated(secret.into(), SignatureScheme::default())?;
+    let endpoint = Endpoint {
+        event_types: event_types.unwrap_or_default(),
+        description: description.map(|description| description.0),
+        headers: Ok(headers.unwrap_or_default()),
+        policy: policy.into(),
+        ..Endpoint::new(tenant.org_id, url.0, secret, app.clock.now())
+    };
     let added = app.store.insert_endpoint(tenant.org_id, &endpoint, &tenant.actor()).await?;
     added.map_err(|refusal| ApiError::Add("endpoints", refusal))?;
-    let view = NewEndpointView { endpoint: EndpointDetail::of(&endpoint), secret: shown };
     let location = format!("/api/endpoints/{}", endpoint.id);
-    respond::created(&location, &view)
+    Ok(Created { location, body: (&endpoint).into() })
 }
 
 /// `GET /api/endpoints`.
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
-    mut query: Query,
-) -> Result<Response, ApiError> {
-    let page = query.page();
-    query.finish()?;
+    List { page, filter: () }: List,
+) -> Result<Json<Page<EndpointView>>, ApiError> {
     let endpoints = app.store.endpoints(tenant.org_id, page).await?;
-    let data: Vec<_> = endpoints.data.iter().map(EndpointView::of).collect();
-    respond::ok(&crate::domain::Page { data, next_cursor: endpoints.next_cursor })
+    Ok(Json(endpoints.map(|endpoint| (&endpoint).into())))
 }
 
 /// `GET /api/endpoints/{id}`.
@@ -108,27 +124,28 @@ pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    query: Query,
-) -> Result<Response, ApiError> {
-    query.finish()?;
+    _: NoQuery,
+) -> Result<Json<EndpointDetail>, ApiError> {
     let endpoint = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    respond::ok(&EndpointDetail::of(&endpoint))
+    Ok(Json((&endpoint).into()))
 }
 
-/// `PATCH /api/endpoints/{id}`: only the fields that are sent are changed.
+/// `PATCH /api/endpoints/{id}`: changes the fields that are sent and differ.
 pub(in crate::http) async fn change(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    fields: JsonObject,
-) -> Result<Response, ApiError> {
-    let change = endpoint_change(fields, &app.settings().guard)?;
-    let now = app.clock.now();
+    patch: MergePatch<EndpointPatch>,
+) -> Result<Json<EndpointDetail>, ApiError> {
+    let current = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
+    let current = EndpointDetail::from(&current);
+    let Some(change) = patch.against(&current)? else { return Ok(Json(current)) };
+    let (change, now) = (EndpointChange::from(change), app.clock.now());
     let changed =
         app.store.update_endpoint(tenant.org_id, id, &change, &tenant.actor(), now).await?;
     let changed = changed.ok_or(ApiError::NotFound)?;
     app.delivery.evict_endpoint(id);
-    respond::ok(&EndpointDetail::of(&changed))
+    Ok(Json((&changed).into()))
 }
 
 /// `DELETE /api/endpoints/{id}`: its pending deliveries are cancelled.
@@ -136,28 +153,27 @@ pub(in crate::http) async fn remove(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    query: Query,
-) -> Result<Response, ApiError> {
-    query.finish()?;
+    _: NoQuery,
+) -> Result<NoContent, ApiError> {
     let removed =
         app.store.delete_endpoint(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
     if !removed {
         return Err(ApiError::NotFound);
     }
     app.delivery.evict_endpoint(id);
-    Ok(respond::no_content())
+    Ok(NoContent)
 }
 
-/// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of deliveries that were cancelled.
+/// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of cancelled deliveries.
 ///
-/// Those planned while this runs stay. It takes bounded steps, so a caller whose time runs out asks
-/// again and it goes on; each step writes its own line in the audit log, together with what it did.
+/// Deliveries created while this runs stay. It works in bounded steps, each with its own audit entry,
+/// so a caller whose request times out can repeat it, and it goes on.
 pub(in crate::http) async fn cancel_pending(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     _: EmptyBody,
-) -> Result<Response, ApiError> {
+) -> Result<Json<CancelledDeliveries>, ApiError> {
     app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
     let (by, now) = (tenant.actor(), app.clock.now());
     let mut cancelled = 0;
@@ -166,137 +182,47 @@ pub(in crate::http) async fn cancel_pending(
         cancelled += step;
         if step == 0 {
             app.delivery.evict_endpoint(id);
-            return respond::ok(&Cancelled { cancelled });
+            return Ok(Json(CancelledDeliveries { cancelled }));
         }
     }
 }
 
-fn new_endpoint(mut fields: JsonObject, guard: &SsrfGuard) -> Result<NewEndpoint, ApiError> {
-    let url = fields.required("url", |value| url(value, guard));
-    let event_types = fields.nullable("event_types", event_types).flatten().unwrap_or_default();
-    let description = fields.nullable("description", description).flatten();
-    let secret = endpoint_secrets::choice(&mut fields);
-    let headers = fields.nullable("headers", headers).flatten().unwrap_or_default();
-    let policy = pacing_change(&mut fields);
-    let policy = DeliveryPolicy {
-        max_concurrency: policy.max_concurrency.flatten(),
-        rate_limit_per_second: policy.rate_limit_per_second.flatten(),
-        retry_schedule: policy.retry_schedule.flatten(),
-        ordered: policy.ordered.unwrap_or_default(),
-    };
-    let new = |url| NewEndpoint { url, event_types, description, policy, secret, headers };
-    fields.finish(url.map(new))
-}
-
-fn endpoint_change(mut fields: JsonObject, guard: &SsrfGuard) -> Result<EndpointChange, ApiError> {
-    let enabled = fields.optional("enabled", |value| json_object::boolean("enabled", value));
-    let disabled_reason = |enabled| if enabled { None } else { Some(DISABLED_BY_OWNER.to_owned()) };
-    let change = EndpointChange {
-        url: fields.optional("url", |value| url(value, guard)),
-        event_types: fields.optional("event_types", event_types),
-        description: fields.nullable("description", description),
-        headers: fields.nullable("headers", headers).map(Option::unwrap_or_default),
-        disabled_reason: enabled.map(disabled_reason),
-        policy: pacing_change(&mut fields),
-    };
-    fields.finish(Some(change))
-}
-
-fn pacing_change(fields: &mut JsonObject) -> DeliveryPolicyChange {
-    DeliveryPolicyChange {
-        max_concurrency: fields.nullable("max_concurrency", |value| {
-            json_object::number("max_concurrency", value, &DeliveryPolicy::CONCURRENCY)
-        }),
-        rate_limit_per_second: fields.nullable("rate_limit_per_second", |value| {
-            json_object::number("rate_limit_per_second", value, &DeliveryPolicy::RATE_LIMIT)
-        }),
-        retry_schedule: fields.nullable("retry_schedule", retry_schedule),
-        ordered: fields.optional("ordered", |value| json_object::boolean("ordered", value)),
-    }
-}
-
-fn retry_schedule(value: &Value) -> Checked<RetrySchedule> {
-    let Value::Array(items) = value else {
-        let rule = "must be an array of durations such as [\"5s\", \"5m\"]";
-        return Err(vec![Violation::new("retry_schedule", "type", rule)]);
-    };
-    let waits: Vec<&str> = items.iter().map(|item| item.as_str().unwrap_or_default()).collect();
-    RetrySchedule::parse_waits(&waits)
-}
-
-fn url(value: &Value, guard: &SsrfGuard) -> Checked<url::Url> {
-    json_object::string("url", value, |text| guard.parse_url(text))
-}
-
-fn description(value: &Value) -> Checked<String> {
-    json_object::string("description", value, |text| {
-        Endpoint::check_description(text).map(|()| text.to_owned())
-    })
-}
-
-/// Custom header fields: names with values, `null` for none.
-fn headers(value: &Value) -> Checked<CustomHeaders> {
-    let rule = "must be an object of strings, as in {\"x-a\": \"b\"}";
-    let wrong = || vec![Violation::new("headers", "type", rule)];
-    let object = value.as_object().ok_or_else(wrong)?;
-    let fields = object.iter().map(|(name, value)| Some((name.as_str(), value.as_str()?)));
-    CustomHeaders::parse(fields.collect::<Option<Vec<_>>>().ok_or_else(wrong)?)
-}
-
-/// Names every filter that is malformed, not only the first.
-fn event_types(value: &Value) -> Checked<EventTypeFilters> {
-    let Value::Array(items) = value else {
-        return Err(vec![Violation::new("event_types", "type", "must be an array of strings")]);
-    };
-    let texts: Vec<&str> = items.iter().map(|item| item.as_str().unwrap_or_default()).collect();
-    EventTypeFilters::parse(&texts).map_err(|first| {
-        if texts.len() > EventTypeFilters::FILTERS_MAX {
-            return vec![first];
-        }
-        let malformed = |text: &&str| text.parse::<EventTypeFilter>().is_err();
-        let at = |(index, _)| Violation { field: format!("event_types[{index}]"), ..first.clone() };
-        texts.iter().enumerate().filter(|(_, text)| malformed(text)).map(at).collect()
-    })
-}
-
-impl<'a> EndpointView<'a> {
-    fn of(endpoint: &'a Endpoint) -> Self {
-        let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
+impl From<PolicyFields> for DeliveryPolicy {
+    fn from(fields: PolicyFields) -> Self {
+        let PolicyFields { max_concurrency, rate_limit_per_second, retry_schedule, ordered } =
+            fields;
         Self {
-            id: endpoint.id,
-            url: endpoint.url.as_str(),
-            event_types: &endpoint.event_types,
-            description: endpoint.description.as_deref(),
-            signature: secret.map(SigningSecret::scheme),
-            public_key: secret.and_then(SigningSecret::public_key),
-            enabled: endpoint.disabled_reason.is_none(),
-            disabled_reason: endpoint.disabled_reason.as_deref(),
-            policy: &endpoint.policy,
-            failing_since: endpoint.failing_since,
-            created_at: endpoint.created_at,
-            updated_at: endpoint.updated_at,
+            max_concurrency: max_concurrency.map(|number| number.0),
+            rate_limit_per_second: rate_limit_per_second.map(|number| number.0),
+            retry_schedule,
+            ordered: ordered.unwrap_or_default(),
         }
     }
 }
 
-impl<'a> EndpointDetail<'a> {
-    fn of(endpoint: &'a Endpoint) -> Self {
-        let headers = endpoint.headers.as_ref().ok().map(|headers| headers.iter().collect());
-        Self { endpoint: EndpointView::of(endpoint), headers }
+impl From<EndpointPatch> for EndpointChange {
+    fn from(patch: EndpointPatch) -> Self {
+        let EndpointPatch { enabled, url, event_types, description, headers, policy } = patch;
+        let reason = |enabled: bool| (!enabled).then(|| DISABLED_BY_OWNER.to_owned());
+        Self {
+            url: url.map(|url| url.0),
+            event_types: event_types.or(EventTypeFilters::default()),
+            description: description.map(|description| description.0).into_option(),
+            headers: headers.or(CustomHeaders::default()),
+            disabled_reason: enabled.or(true).map(reason),
+            policy: policy.into(),
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn every_malformed_filter_is_named() {
-        let faults = event_types(&json!(["ok", "not ok", 7, "user.*"])).unwrap_err();
-        let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
-        assert_eq!(fields, ["event_types[1]", "event_types[2]"]);
-        let many = vec!["a b"; 101];
-        assert_eq!(event_types(&json!(many)).unwrap_err()[0].code, "length");
+impl From<PolicyPatch> for DeliveryPolicyChange {
+    fn from(patch: PolicyPatch) -> Self {
+        let PolicyPatch { max_concurrency, rate_limit_per_second, retry_schedule, ordered } = patch;
+        Self {
+            max_concurrency: max_concurrency.map(|number| number.0).into_option(),
+            rate_limit_per_second: rate_limit_per_second.map(|number| number.0).into_option(),
+            retry_schedule: retry_schedule.into_option(),
+            ordered: ordered.or(false),
+        }
     }
 }

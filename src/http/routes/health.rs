@@ -1,115 +1,40 @@
-//! How the process is: a report for people, and two probes for whoever starts and routes.
+//! Health of this server: a report for people, and two probes for orchestrators and load balancers.
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
-use serde::Serialize;
 
+use crate::api::views::{
+    DeliveryHealthView, HealthReport, Liveness, QueueView, Readiness, ReadinessChecks, StageHealth,
+    StoreView, Totals,
+};
 use crate::delivery::WebhookResult;
-use crate::http::error::ApiError;
-use crate::http::pipeline_health::StageHealth;
-use crate::http::respond;
+use crate::http::respond::Json;
 use crate::http::state::AppState;
 use crate::journal::JournalStatus;
 use crate::telemetry::process_memory_bytes;
 
-/// What `GET /api/health` reports.
-#[derive(Serialize)]
-struct Report {
-    /// `ok`, or `degraded` when the journal takes nothing, the store does not answer, or events do
-    /// not get through.
-    status: &'static str,
-    version: &'static str,
-    uptime_seconds: u64,
-    queue: Queue,
-    store: Store,
-    delivery: Delivery,
-    totals: Totals,
-    /// Resident memory; null where the system does not tell.
-    memory_bytes: Option<u64>,
-}
-
-/// What waits in the journal for the store.
-#[derive(Serialize)]
-struct Queue {
-    events: u64,
-    bytes: u64,
-    /// Whether the journal takes more.
-    writable: bool,
-    /// How long the oldest event waits to become deliveries, in seconds; null when none waits.
-    oldest_seconds: Option<u64>,
-    /// `ok`, or what is wrong.
-    planning: StageHealth,
-}
-
-/// How deliveries get on.
-#[derive(Serialize)]
-struct Delivery {
-    /// `ok`, or what is wrong.
-    status: StageHealth,
-    /// How long the oldest due delivery waits that nobody holds, in seconds; null when none does,
-    /// or the store does not say.
-    oldest_due_seconds: Option<u64>,
-    /// Since the dispatcher last gave a sign of life, in seconds.
-    dispatcher_seconds: u64,
-}
-
-#[derive(Serialize)]
-struct Store {
-    reachable: bool,
-}
-
-/// Counts since the process started.
-#[derive(Serialize)]
-struct Totals {
-    ingested: u64,
-    stored: u64,
-    duplicates: u64,
-    unstorable: u64,
-    planned: u64,
-    delivered: u64,
-    retried: u64,
-    dead: u64,
-}
-
-/// What `GET /health/ready` found, each `ok` or what is wrong.
-#[derive(Serialize)]
-struct Readiness {
-    status: &'static str,
-    checks: Checks,
-}
-
-#[derive(Serialize)]
-struct Checks {
-    journal: &'static str,
-    store: &'static str,
-    process: &'static str,
-    planning: StageHealth,
-    delivery: StageHealth,
-}
-
-/// `GET /api/health`: always 200, since it is a report. A degraded process may still take events:
-/// a store outage is what the journal is for.
-pub(in crate::http) async fn report(State(app): State<AppState>) -> Result<Response, ApiError> {
+/// `GET /api/health`: always 200, since it is a report. A degraded process may still accept events:
+/// the journal is made for store outages.
+pub(in crate::http) async fn report(State(app): State<AppState>) -> Json<HealthReport> {
     let journal = app.intake.status();
     let health = app.pipeline_health().await;
     let stall_after = app.settings().stall_after;
-    let queue = Queue {
+    let queue = QueueView {
         events: journal.items_waiting,
         bytes: journal.bytes,
         writable: journal.writable,
         oldest_seconds: health.oldest_unplanned.map(|age| age.as_secs()),
         planning: health.planning(stall_after),
     };
-    let store = Store { reachable: app.store_is_reachable().await };
-    let delivery = Delivery {
+    let store = StoreView { reachable: app.store_is_reachable().await };
+    let delivery = DeliveryHealthView {
         status: health.delivery(stall_after),
         oldest_due_seconds: health.oldest_due.age().map(|age| age.as_secs()),
         dispatcher_seconds: health.dispatcher.as_secs(),
     };
-    let flows = queue.planning == StageHealth::Ok && delivery.status == StageHealth::Ok;
-    respond::ok(&Report {
-        status: if queue.writable && store.reachable && flows { "ok" } else { "degraded" },
+    let progress = queue.planning == StageHealth::Ok && delivery.status == StageHealth::Ok;
+    Json(HealthReport {
+        status: if queue.writable && store.reachable && progress { "ok" } else { "degraded" },
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: app.uptime().as_secs(),
         queue,
@@ -120,33 +45,35 @@ pub(in crate::http) async fn report(State(app): State<AppState>) -> Result<Respo
     })
 }
 
-/// `GET /health/live`: 200 as long as anything is answered at all.
-pub(in crate::http) async fn live() -> Response {
-    respond::json_bytes(StatusCode::OK, r#"{"status":"live"}"#)
+/// `GET /health/live`: 200 as long as the process answers at all.
+pub(in crate::http) async fn live() -> Json<Liveness> {
+    Json(Liveness { status: "live" })
 }
 
-/// `GET /health/ready`: 200 when requests should be sent here, else 503 with the check that failed.
-pub(in crate::http) async fn ready(State(app): State<AppState>) -> Result<Response, ApiError> {
+/// `GET /health/ready`: 200 if requests should be sent here, else 503 with the check that failed.
+pub(in crate::http) async fn ready(
+    State(app): State<AppState>,
+) -> Result<Json<Readiness>, (StatusCode, Json<Readiness>)> {
     let (journal, process) = (app.intake.status(), !app.shutdown.is_requested());
     let store = app.store_is_reachable().await;
     let health = app.pipeline_health().await;
     let stall_after = app.settings().stall_after;
-    let told = |ok, wrong| if ok { "ok" } else { wrong };
-    let checks = Checks {
-        journal: journal_word(journal),
-        store: told(store, "unreachable"),
-        process: told(process, "shutting_down"),
+    let code = |ok, wrong| if ok { "ok" } else { wrong };
+    let checks = ReadinessChecks {
+        journal: journal_code(journal),
+        store: code(store, "unreachable"),
+        process: code(process, "shutting_down"),
         planning: health.planning(stall_after),
         delivery: health.delivery(stall_after),
     };
-    let flows = checks.planning == StageHealth::Ok && checks.delivery == StageHealth::Ok;
-    if journal.writable && store && process && flows {
-        return respond::ok(&Readiness { status: "ready", checks });
+    let progress = checks.planning == StageHealth::Ok && checks.delivery == StageHealth::Ok;
+    if journal.writable && store && process && progress {
+        return Ok(Json(Readiness { status: "ready", checks }));
     }
-    respond::json(StatusCode::SERVICE_UNAVAILABLE, &Readiness { status: "unready", checks })
+    Err((StatusCode::SERVICE_UNAVAILABLE, Json(Readiness { status: "unready", checks })))
 }
 
-const fn journal_word(journal: JournalStatus) -> &'static str {
+const fn journal_code(journal: JournalStatus) -> &'static str {
     match journal {
         JournalStatus { writable: true, .. } => "ok",
         JournalStatus { poisoned: true, .. } => "poisoned",

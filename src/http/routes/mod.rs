@@ -1,5 +1,5 @@
-//! The handlers, one file a resource. Handlers read top to bottom: who asks, what is asked, which
-//! part is called, how its outcome is told.
+//! The handlers, one file per resource. Each reads top to bottom: who asks, for what, which subsystem
+//! is called, what is answered.
 
 pub(super) mod audit;
 pub(super) mod dead_letters;

@@ -1,72 +1,109 @@
 //! Organisations, for operators; `own_org` has the tenants' route.
 //!
-//! A change is forgotten by this process's caches before it is answered, so that a suspended or
-//! deleted organisation's keys open nothing from then on; other instances hear of it, or notice it
-//! within `AUTH_POLL_INTERVAL`.
+//! A change invalidates this process's caches before it is answered, so a suspended or deleted
+//! organisation's keys are refused from then on. Other instances hear of it, or notice it within
+//! `AUTH_POLL_INTERVAL`.
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
-use serde_json::Value;
 
-use crate::domain::{Org, OrgChange, OrgId, OrgLimit};
+use crate::domain::{Org, OrgChange, OrgId, OrgLimit, Page};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
-use crate::http::json_object::{self, Checked, EmptyBody, JsonObject};
-use crate::http::query::Query;
-use crate::http::respond;
+use crate::http::request::{
+    Body, EmptyBody, LimitValue, List, MergePatch, Name, NoQuery, Patch, json_fields,
+};
+use crate::http::respond::{Accepted, Created, Json};
 use crate::http::state::AppState;
+
+json_fields! {
+    /// A new organisation.
+    pub(in crate::http) struct NewOrg {
+        /// Its name; not unique.
+        required name: Name,
+        /// Its limits.
+        group limits: LimitFields,
+    }
+}
+
+json_fields! {
+    /// A change of an organisation.
+    pub(in crate::http) struct OrgPatch {
+        /// Its name; not unique.
+        optional name: Name,
+        /// Its limits.
+        group limits: LimitFields,
+    }
+}
+
+json_fields! {
+    /// Limits of an organisation; `null` follows the server's setting, or means no limit.
+    pub(in crate::http) struct LimitFields {
+        /// Events per minute.
+        patch rate_limit_per_minute: LimitValue<{ OrgLimit::RatePerMinute as usize }>,
+        /// Events at once.
+        patch burst: LimitValue<{ OrgLimit::Burst as usize }>,
+        /// Bytes of request bodies per minute.
+        patch bytes_per_minute: LimitValue<{ OrgLimit::BytesPerMinute as usize }>,
+        /// Events per calendar month, UTC.
+        patch events_per_month: LimitValue<{ OrgLimit::EventsPerMonth as usize }>,
+        /// Endpoints.
+        patch endpoints_max: LimitValue<{ OrgLimit::Endpoints as usize }>,
+        /// Active keys.
+        patch keys_max: LimitValue<{ OrgLimit::Keys as usize }>,
+        /// Bytes in one event's payload.
+        patch payload_bytes_max: LimitValue<{ OrgLimit::PayloadBytes as usize }>,
+    }
+}
 
 /// `POST /api/admin/orgs`.
 pub(in crate::http) async fn create(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
-    mut fields: JsonObject,
-) -> Result<Response, ApiError> {
-    let name = fields.required("name", name);
-    let limits = limits(&mut fields);
-    let name = fields.finish(name)?;
+    Body(NewOrg { name, limits }): Body<NewOrg>,
+) -> Result<Created<Org>, ApiError> {
     let now = app.clock.now();
-    let mut org = Org::new(OrgId::mint(now), name, now);
-    OrgChange { name: None, limits }.apply(&mut org);
+    let mut org = Org::new(OrgId::mint(now), name.0, now);
+    OrgChange { name: None, limits: limits.changes() }.apply(&mut org);
     app.store.system().insert_org(&org, &operator.actor()).await?;
-    respond::created(&format!("/api/admin/orgs/{}", org.id), &org)
+    Ok(Created { location: format!("/api/admin/orgs/{}", org.id), body: org })
 }
 
 /// `GET /api/admin/orgs`.
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
-    mut query: Query,
-) -> Result<Response, ApiError> {
-    let page = query.page();
-    query.finish()?;
-    respond::ok(&app.store.system().orgs(page).await?)
+    List { page, filter: () }: List,
+) -> Result<Json<Page<Org>>, ApiError> {
+    Ok(Json(app.store.system().orgs(page).await?))
 }
 
-/// `GET /api/admin/orgs/{id}`: also one that is being deleted, or was, with how far that is.
+/// `GET /api/admin/orgs/{id}`: also one that is being deleted, or was, with its progress.
 pub(in crate::http) async fn one(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
     Id(id): Id<OrgId>,
-    query: Query,
-) -> Result<Response, ApiError> {
-    query.finish()?;
-    respond::ok(&app.store.org(id).await?.ok_or(ApiError::NotFound)?)
+    _: NoQuery,
+) -> Result<Json<Org>, ApiError> {
+    app.store.org(id).await?.map(Json).ok_or(ApiError::NotFound)
 }
 
-/// `PATCH /api/admin/orgs/{id}`: only the fields that are sent are changed.
+/// `PATCH /api/admin/orgs/{id}`: changes the fields that are sent and differ.
 pub(in crate::http) async fn change(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
-    mut fields: JsonObject,
-) -> Result<Response, ApiError> {
-    let change = OrgChange { name: fields.optional("name", name), limits: limits(&mut fields) };
-    let change = fields.finish(Some(change))?;
+    patch: MergePatch<OrgPatch>,
+) -> Result<Json<Org>, ApiError> {
+    // One that is deleted, or being deleted, does not change any more.
+    let current = app.store.org(id).await?.filter(|org| org.deletion.is_none());
+    let current = current.ok_or(ApiError::NotFound)?;
+    let Some(OrgPatch { name, limits }) = patch.against(&current)? else {
+        return Ok(Json(current));
+    };
+    let change = OrgChange { name: name.map(|name| name.0), limits: limits.changes() };
     let now = app.clock.now();
     let changed = app.store.update_org(id, &change, &operator.actor(), now).await?;
-    answer_change(&app, changed, StatusCode::OK).await
+    invalidated(&app, changed).await.map(Json)
 }
 
 /// `POST /api/admin/orgs/{id}/suspend`.
@@ -75,10 +112,10 @@ pub(in crate::http) async fn suspend(
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
     _: EmptyBody,
-) -> Result<Response, ApiError> {
+) -> Result<Json<Org>, ApiError> {
     let now = app.clock.now();
     let changed = app.store.suspend_org(id, true, &operator.actor(), now).await?;
-    answer_change(&app, changed, StatusCode::OK).await
+    invalidated(&app, changed).await.map(Json)
 }
 
 /// `POST /api/admin/orgs/{id}/resume`.
@@ -87,49 +124,59 @@ pub(in crate::http) async fn resume(
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
     _: EmptyBody,
-) -> Result<Response, ApiError> {
+) -> Result<Json<Org>, ApiError> {
     let now = app.clock.now();
     let changed = app.store.suspend_org(id, false, &operator.actor(), now).await?;
     app.wake.wake();
-    answer_change(&app, changed, StatusCode::OK).await
+    invalidated(&app, changed).await.map(Json)
 }
 
-/// `DELETE /api/admin/orgs/{id}`: 202; nothing of it can be used any more, and what it has is deleted
-/// in the background.
+/// `DELETE /api/admin/orgs/{id}`: 202; its keys are refused from now on, and its data is deleted in
+/// the background.
 pub(in crate::http) async fn delete(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
-    query: Query,
-) -> Result<Response, ApiError> {
-    query.finish()?;
-    let now = app.clock.now();
-    let changed = app.store.delete_org(id, &operator.actor(), now).await?;
-    answer_change(&app, changed, StatusCode::ACCEPTED).await
+    _: NoQuery,
+) -> Result<Accepted<Org>, ApiError> {
+    let changed = app.store.delete_org(id, &operator.actor(), app.clock.now()).await?;
+    invalidated(&app, changed).await.map(Accepted)
 }
 
-/// Answers with an organisation that was changed, once nobody here goes by what it was.
-async fn answer_change(
-    app: &AppState,
-    changed: Option<Org>,
-    status: StatusCode,
-) -> Result<Response, ApiError> {
+/// A changed organisation, once this process's caches know of the change.
+async fn invalidated(app: &AppState, changed: Option<Org>) -> Result<Org, ApiError> {
     let org = changed.ok_or(ApiError::NotFound)?;
     app.authenticator.invalidate_changed().await?;
-    respond::json(status, &org)
+    Ok(org)
 }
 
-fn name(value: &Value) -> Checked<String> {
-    json_object::string("name", value, |text| Org::check_name(text).map(|()| text.to_owned()))
-}
-
-/// Takes the limits that are named; `null` takes one away.
-fn limits(fields: &mut JsonObject) -> Vec<(OrgLimit, Option<u32>)> {
-    let take = |limit: OrgLimit| {
-        let value = fields.nullable(limit.name(), |value| {
-            json_object::number(limit.name(), value, &limit.range())
-        });
-        value.map(|value| (limit, value))
-    };
-    OrgLimit::ALL.into_iter().filter_map(take).collect()
+impl LimitFields {
+    /// The limits that are named.
+    fn changes(self) -> Vec<(OrgLimit, Option<u32>)> {
+        fn change<const LIMIT: usize>(
+            patch: Patch<LimitValue<LIMIT>>,
+        ) -> Option<(OrgLimit, Option<u32>)> {
+            let value = patch.map(|value| value.0).into_option()?;
+            Some((OrgLimit::ALL[LIMIT], value))
+        }
+        let Self {
+            rate_limit_per_minute,
+            burst,
+            bytes_per_minute,
+            events_per_month,
+            endpoints_max,
+            keys_max,
+            payload_bytes_max,
+        } = self;
+        let all = [
+            change(rate_limit_per_minute),
+            change(burst),
+            change(bytes_per_minute),
+            change(events_per_month),
+            change(endpoints_max),
+            change(keys_max),
+            change(payload_bytes_max),
+        ];
+        all.into_iter().flatten().collect()
+    }
 }

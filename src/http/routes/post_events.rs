@@ -1,9 +1,9 @@
-//! Taking events in: the routes whose speed is the product's.
+//! Posting events: the hot path.
 //!
-//! Order: key, media type, rate limit, body, parse, journal. What a single event costs is known
-//! before its body is read, so a tenant over its limit makes the server neither buffer nor parse.
-//! What a batch costs is known only when it is parsed, so its check comes after; its body and the
-//! number of its events are bounded either way. An event that is refused later has cost its one.
+//! Order: key, media type, rate limit, body, parse, journal. The cost of a single event is known
+//! before its body is read, so the server neither buffers nor parses for a tenant over its limit. The
+//! cost of a batch is known only after parsing; its body and the number of its events are bounded
+//! either way. An event that is refused after the rate limit still counts against it.
 
 use std::num::NonZeroU32;
 use std::slice;
@@ -19,8 +19,8 @@ use crate::domain::{
     parse_event, parse_lines, parse_raw,
 };
 use crate::http::error::ApiError;
-use crate::http::extract::{EventsWrite, Scoped, Tenant};
 use crate::http::metrics::RejectedRequest;
+use crate::http::extract::{EventsWrite, Scoped, Tenant};
 use crate::http::ratelimit_headers::{self, Counted};
 use crate::http::request_context::RequestContext;
 use crate::http::state::{AppState, Settings};
@@ -36,61 +36,61 @@ const PARSED_HERE_BYTES_MAX: usize = 32 * 1024;
 /// `POST /api/events`: 202 once the event is on stable storage.
 pub(in crate::http) async fn post_one(
     State(app): State<AppState>,
-    arrival: RequestContext,
+    context: RequestContext,
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
     body::require_json(request.headers())?;
     let quota = rate_limit::take(&app, &tenant, NonZeroU32::MIN)?;
-    let limits = app.settings().draft_limits(&tenant.principal.limits);
+    let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let body = body::read(request, Settings::event_body_bytes_max(&limits)).await?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
     let new_event =
         parse_event(&body, &limits).map_err(|error| refuse_event(&app, &limits, error))?;
-    let ids = accept(&app, &arrival, &tenant, slice::from_ref(&new_event)).await?;
+    let ids = accept(&app, &context, &tenant, slice::from_ref(&new_event)).await?;
     Ok(accepted(one_accepted(&ids), quota))
 }
 
 /// `POST /api/events/raw`: any body, taken as it is; 202 once the event is on stable storage.
 pub(in crate::http) async fn post_raw(
     State(app): State<AppState>,
-    arrival: RequestContext,
+    context: RequestContext,
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let quota = rate_limit::take(&app, &tenant, NonZeroU32::MIN)?;
     let (head, body) = request.into_parts();
-    let limits = app.settings().draft_limits(&tenant.principal.limits);
+    let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let body = body::read_beside(&head.headers, body, limits.payload_bytes_max).await?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
     let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let new_event = parse_raw(headers, &body).map_err(|error| refuse(&app, error))?;
-    let ids = accept(&app, &arrival, &tenant, slice::from_ref(&new_event)).await?;
+    let ids = accept(&app, &context, &tenant, slice::from_ref(&new_event)).await?;
     Ok(accepted(one_accepted(&ids), quota))
 }
 
 /// `POST /api/events/batch`: 202 once every event is on stable storage. All or none are taken.
 pub(in crate::http) async fn post_batch(
     State(app): State<AppState>,
-    arrival: RequestContext,
+    context: RequestContext,
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let parse = batch_parser(request.headers())?;
     let body = body::read(request, Settings::BATCH_BODY_BYTES_MAX).await?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
-    let (drafts, quota) = if body.len() <= PARSED_HERE_BYTES_MAX {
+    let (new_events, quota) = if body.len() <= PARSED_HERE_BYTES_MAX {
         parse_and_take(&app, &tenant, parse, &body)?
     } else {
         let (app_there, tenant_there) = (app.clone(), tenant.clone());
         let parsing = async move {
-            let (drafts, quota) = parse_and_take(&app_there, &tenant_there, parse, &body)?;
-            let drafts = drafts.into_iter().map(NewEvent::into_owned).collect();
-            Ok::<(Vec<NewEvent<'_>>, RateLimitState), ApiError>((drafts, quota))
+            let (new_events, quota) = parse_and_take(&app_there, &tenant_there, parse, &body)?;
+            let new_events = new_events.into_iter().map(NewEvent::into_owned).collect();
+            Ok::<(Vec<NewEvent<'_>>, RateLimitState), ApiError>((new_events, quota))
         };
         app.background.spawn(parsing).await.map_err(ApiError::internal)??
     };
-    let ids = accept(&app, &arrival, &tenant, &drafts).await?;
+    let ids = accept(&app, &context, &tenant, &new_events).await?;
     Ok(accepted(many_accepted(&ids), quota))
 }
 
@@ -101,12 +101,12 @@ fn parse_and_take<'a>(
     parse: BatchParser,
     body: &'a [u8],
 ) -> Result<(Vec<NewEvent<'a>>, RateLimitState), ApiError> {
-    let limits = app.settings().draft_limits(&tenant.principal.limits);
-    let drafts = parse(body, &limits).map_err(|error| refuse(app, error))?;
-    let events = u32::try_from(drafts.len()).ok().and_then(NonZeroU32::new);
+    let limits = app.settings().new_event_limits(&tenant.principal.limits);
+    let new_events = parse(body, &limits).map_err(|error| refuse(app, error))?;
+    let events = u32::try_from(new_events.len()).ok().and_then(NonZeroU32::new);
     let events = events.ok_or_else(|| ApiError::internal("a batch parsed to no events"))?;
     let quota = rate_limit::take(app, tenant, events)?;
-    Ok((drafts, quota))
+    Ok((new_events, quota))
 }
 
 type BatchParser =
@@ -126,15 +126,15 @@ fn batch_parser(headers: &HeaderMap) -> Result<BatchParser, ApiError> {
 
 async fn accept(
     app: &AppState,
-    arrival: &RequestContext,
+    context: &RequestContext,
     tenant: &Tenant,
-    drafts: &[NewEvent<'_>],
+    new_events: &[NewEvent<'_>],
 ) -> Result<Vec<EventId>, ApiError> {
-    match app.intake.accept(tenant.org_id, drafts, arrival.trace_id).await {
+    match app.intake.accept(tenant.org_id, new_events, context.trace_id).await {
         Ok(ids) => {
             app.metrics.http.events_ingested_total.inc_by(ids.len() as u64);
             tenant.principal.usage.add(ids.len() as u64);
-            app.metrics.http.event_ingestion_latency_seconds.observe(arrival.watch.seconds());
+            app.metrics.http.event_ingestion_latency_seconds.observe(context.watch.seconds());
             Ok(ids)
         }
         Err(error) => {
@@ -142,11 +142,7 @@ async fn accept(
                 AppendError::Full | AppendError::Busy | AppendError::Poisoned | AppendError::Closed,
             ) = error
             {
-                app.metrics
-                    .http
-                    .rejected_requests_total
-                    .of(RejectedRequest::JournalUnavailable)
-                    .inc();
+                app.metrics.http.rejected_requests_total.of(RejectedRequest::JournalUnavailable).inc();
             }
             Err(error.into())
         }

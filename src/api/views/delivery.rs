@@ -1,0 +1,102 @@
+//! Deliveries, and the answers to what callers do with them.
+
+use serde::Serialize;
+
+use crate::domain::{
+    Attempt, Delivery, DeliveryId, DeliveryStatus, EndpointId, EventId, Timestamp,
+};
+
+/// A delivery as its owner reads it.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeliveryView {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The event that it delivers.
+    pub event_id: EventId,
+    /// The endpoint that it delivers to.
+    pub endpoint_id: EndpointId,
+    /// Its state.
+    pub status: DeliveryStatus,
+    /// Attempts recorded so far.
+    pub attempt_count: u32,
+    /// When the next attempt is due; `null` if none is, or one is in flight.
+    pub next_attempt_at: Option<Timestamp>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was delivered, given up or cancelled.
+    pub finished_at: Option<Timestamp>,
+    /// The delivery that it repeats.
+    pub replay_of: Option<DeliveryId>,
+}
+
+/// One delivery with its attempts.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeliveryDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub delivery: DeliveryView,
+    /// Its attempts, first to last.
+    pub attempts: Vec<Attempt>,
+}
+
+/// The deliveries that a replay of an event created.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplayedEvent {
+    /// The new deliveries.
+    pub data: Vec<DeliveryView>,
+    /// Endpoints that received the event once and were left out: disabled or deleted.
+    pub skipped: usize,
+}
+
+/// What became of a dead letter that was replayed.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum DeadLetterReplay {
+    /// A delivery that is sent again.
+    Delivery(DeliveryView),
+    /// A quarantined event that is stored now.
+    Stored(StoredEvent),
+}
+
+/// A quarantined event that is stored now.
+#[derive(Clone, Debug, Serialize)]
+pub struct StoredEvent {
+    /// The event.
+    pub event_id: EventId,
+    /// `stored`.
+    pub status: &'static str,
+}
+
+/// A test event and its delivery.
+#[derive(Clone, Debug, Serialize)]
+pub struct TestEvent {
+    /// The event.
+    pub event_id: EventId,
+    /// Its delivery, which shows the outcome.
+    pub delivery_id: DeliveryId,
+    /// `accepted`.
+    pub status: &'static str,
+}
+
+/// How many pending deliveries were cancelled.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct CancelledDeliveries {
+    /// Their number.
+    pub cancelled: u64,
+}
+
+impl From<Delivery> for DeliveryView {
+    fn from(delivery: Delivery) -> Self {
+        Self {
+            id: delivery.id,
+            event_id: delivery.event_id,
+            endpoint_id: delivery.endpoint_id,
+            status: delivery.status,
+            attempt_count: delivery.attempts,
+            next_attempt_at: delivery.next_attempt_at,
+            created_at: delivery.created_at,
+            finished_at: delivery.finished_at,
+            replay_of: delivery.replay_of,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Endpoints.
+//!
+//! The signing secret is in the answer to a creation and on a route of its own; custom headers are in
+//! answers about one endpoint only, so that lists can be logged and shared.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::secret::text_for_receivers;
+use crate::domain::{
+    DeliveryPolicy, Endpoint, EndpointId, EventTypeFilters, PublicKey, Secrets, SignatureScheme,
+    SigningSecret, Timestamp,
+};
+
+/// An endpoint in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointView {
+    /// Its id.
+    pub id: EndpointId,
+    /// Where webhooks are posted.
+    pub url: String,
+    /// Filters of event types; none means all events.
+    pub event_types: EventTypeFilters,
+    /// What its owner says of it.
+    pub description: Option<String>,
+    /// How its webhooks are signed; `null` where this server cannot read its secret.
+    pub signature: Option<SignatureScheme>,
+    /// What receivers verify with; `null` for HMAC.
+    pub public_key: Option<PublicKey>,
+    /// Whether webhooks are sent to it.
+    pub enabled: bool,
+    /// Why it is disabled.
+    pub disabled_reason: Option<String>,
+    /// How its deliveries are made.
+    #[serde(flatten)]
+    pub policy: DeliveryPolicy,
+    /// Since when every attempt has failed; `null` if the last one succeeded.
+    pub failing_since: Option<Timestamp>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// One endpoint, with what lists leave out.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub endpoint: EndpointView,
+    /// Custom headers; `null` where this server cannot read them.
+    pub headers: Option<BTreeMap<String, String>>,
+}
+
+/// A new endpoint, with the secret that its receiver needs.
+#[derive(Serialize)]
+pub struct NewEndpointView {
+    /// As it is read later.
+    #[serde(flatten)]
+    pub endpoint: EndpointDetail,
+    /// What receivers verify with; absent for Ed25519, where they use the public key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+impl From<&Endpoint> for EndpointView {
+    fn from(endpoint: &Endpoint) -> Self {
+        let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
+        Self {
+            id: endpoint.id,
+            url: endpoint.url.to_string(),
+            event_types: endpoint.event_types.clone(),
+            description: endpoint.description.clone(),
+            signature: secret.map(SigningSecret::scheme),
+            public_key: secret.and_then(SigningSecret::public_key),
+            enabled: endpoint.disabled_reason.is_none(),
+            disabled_reason: endpoint.disabled_reason.clone(),
+            policy: endpoint.policy.clone(),
+            failing_since: endpoint.failing_since,
+            created_at: endpoint.created_at,
+            updated_at: endpoint.updated_at,
+        }
+    }
+}
+
+impl From<&Endpoint> for EndpointDetail {
+    fn from(endpoint: &Endpoint) -> Self {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let headers = endpoint.headers.as_ref().ok();
+        Self {
+            endpoint: endpoint.into(),
+            headers: headers.map(|headers| headers.iter().map(owned).collect()),
+        }
+    }
+}
+
+impl From<&Endpoint> for NewEndpointView {
+    fn from(endpoint: &Endpoint) -> Self {
+        let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
+        Self { endpoint: endpoint.into(), secret: secret.and_then(text_for_receivers) }
+    }
+}

@@ -1,0 +1,44 @@
+//! Events.
+
+use serde::ser::{Error as _, SerializeStruct};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::delivery::DeliveryView;
+use crate::domain::Event;
+
+/// An event as its owner reads it. Payloads may be large, so it is written from the event itself:
+/// `id`, `type`, `payload` (the bytes that were posted), `dedup_id`, `account_id`, `user_id`,
+/// `timestamp` (when it happened, or else was accepted: what receivers are told), `received_at`,
+/// `trace_id`.
+#[derive(Clone, Debug)]
+pub struct EventView(pub Event);
+
+/// An event with its newest deliveries.
+#[derive(Clone, Debug, Serialize)]
+pub struct EventDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub event: EventView,
+    /// Its newest deliveries; `/api/deliveries?event_id=` lists all of them.
+    pub deliveries: Vec<DeliveryView>,
+}
+
+impl Serialize for EventView {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let event = &self.0;
+        let payload: &RawValue =
+            serde_json::from_slice(&event.payload).map_err(S::Error::custom)?;
+        let mut fields = serializer.serialize_struct("Event", 9)?;
+        fields.serialize_field("id", &event.id)?;
+        fields.serialize_field("type", event.event_type.as_str())?;
+        fields.serialize_field("payload", payload)?;
+        fields.serialize_field("dedup_id", &event.dedup_id)?;
+        fields.serialize_field("account_id", &event.account_id)?;
+        fields.serialize_field("user_id", &event.user_id)?;
+        fields.serialize_field("timestamp", &event.timestamp())?;
+        fields.serialize_field("received_at", &event.received_at)?;
+        fields.serialize_field("trace_id", &event.trace_id.to_string())?;
+        fields.end()
+    }
+}

@@ -1,0 +1,125 @@
+//! Health of a server: the report for people, and what the probes answer.
+
+use serde::Serialize;
+
+/// What `GET /api/health` reports.
+#[derive(Clone, Debug, Serialize)]
+pub struct HealthReport {
+    /// `ok`, or `degraded` when the journal refuses events, the store does not answer, or events do not
+    /// get through.
+    pub status: &'static str,
+    /// The server's version.
+    pub version: &'static str,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// The journal's backlog.
+    pub queue: QueueView,
+    /// The store.
+    pub store: StoreView,
+    /// Deliveries.
+    pub delivery: DeliveryHealthView,
+    /// Counts since the start.
+    pub totals: Totals,
+    /// Resident memory; `null` where the system does not tell.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Accepted events that the store does not have yet.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct QueueView {
+    /// Their number.
+    pub events: u64,
+    /// Their size in the journal.
+    pub bytes: u64,
+    /// Whether the journal accepts more.
+    pub writable: bool,
+    /// Age of the oldest in seconds; `null` when none waits.
+    pub oldest_seconds: Option<u64>,
+    /// Whether they become deliveries.
+    pub planning: StageHealth,
+}
+
+/// How deliveries get on.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DeliveryHealthView {
+    /// Whether due deliveries are attempted.
+    pub status: StageHealth,
+    /// Age of the oldest due delivery that no server has leased, in seconds; `null` when there is
+    /// none, or the store does not answer.
+    pub oldest_due_seconds: Option<u64>,
+    /// Age of the dispatcher's heartbeat, in seconds.
+    pub dispatcher_seconds: u64,
+}
+
+/// The store.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct StoreView {
+    /// Whether it answers.
+    pub reachable: bool,
+}
+
+/// Counts since the process started.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Totals {
+    /// Events accepted.
+    pub ingested: u64,
+    /// Events stored.
+    pub stored: u64,
+    /// Events dropped as duplicates.
+    pub duplicates: u64,
+    /// Events that the store rejected.
+    pub unstorable: u64,
+    /// Deliveries created.
+    pub planned: u64,
+    /// Webhooks delivered.
+    pub delivered: u64,
+    /// Attempts that failed and are retried.
+    pub retried: u64,
+    /// Deliveries given up.
+    pub dead: u64,
+}
+
+/// What `GET /health/live` answers.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Liveness {
+    /// `live`.
+    pub status: &'static str,
+}
+
+/// What `GET /health/ready` answers.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Readiness {
+    /// `ready` or `unready`.
+    pub status: &'static str,
+    /// The checks, each `ok` or the code of what is wrong.
+    pub checks: ReadinessChecks,
+}
+
+/// The checks of readiness.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ReadinessChecks {
+    /// `ok`, `poisoned`, `full` or `closed`.
+    pub journal: &'static str,
+    /// `ok` or `unreachable`.
+    pub store: &'static str,
+    /// `ok` or `shutting_down`.
+    pub process: &'static str,
+    /// Whether accepted events become deliveries.
+    pub planning: StageHealth,
+    /// Whether due deliveries are attempted.
+    pub delivery: StageHealth,
+}
+
+/// Whether one stage of the pipeline makes progress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageHealth {
+    /// It makes progress, or nothing waits.
+    Ok,
+    /// Accepted events wait, and none becomes deliveries.
+    IngestStalled,
+    /// Deliveries are due, and none is claimed or recorded.
+    DeliveryStalled,
+    /// The dispatcher has no heartbeat.
+    DispatcherStalled,
+}

@@ -1,0 +1,26 @@
+//! Views: the resources as their owners and operators read them.
+//!
+//! Plain serialisable structs, one per answer. A resource that reads the same everywhere has no view
+//! of its own: its domain type is serialised as it is.
+
+mod delivery;
+mod endpoint;
+mod event;
+mod health;
+mod key;
+mod org;
+mod secret;
+
+pub use delivery::{
+    CancelledDeliveries, DeadLetterReplay, DeliveryDetail, DeliveryView, ReplayedEvent,
+    StoredEvent, TestEvent,
+};
+pub use endpoint::{EndpointDetail, EndpointView, NewEndpointView};
+pub use event::{EventDetail, EventView};
+pub use health::{
+    DeliveryHealthView, HealthReport, Liveness, QueueView, Readiness, ReadinessChecks, StageHealth,
+    StoreView, Totals,
+};
+pub use key::{KeyView, NewKeyView};
+pub use org::{OwnKeyView, OwnLimits, OwnOrgView, OwnQuotas, QuotaView};
+pub use secret::{EarlierSecretView, SecretView, SecretsView, text_for_receivers};

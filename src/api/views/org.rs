@@ -1,0 +1,88 @@
+//! An organisation as its own keys read it. Operators read the domain's `Org`.
+
+use serde::Serialize;
+
+use crate::domain::{ApiKeyId, OrgId, OrgLimit, OrgLimits, Scopes, Timestamp};
+
+/// The caller's organisation, its key, and what is left of limits and quotas.
+#[derive(Clone, Debug, Serialize)]
+pub struct OwnOrgView {
+    /// The organisation's id.
+    pub id: OrgId,
+    /// Its name.
+    pub name: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// The caller's key.
+    pub key: OwnKeyView,
+    /// What may be sent.
+    pub limits: OwnLimits,
+    /// What may be had.
+    pub quotas: OwnQuotas,
+}
+
+/// The caller's key.
+#[derive(Clone, Debug, Serialize)]
+pub struct OwnKeyView {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// Its name.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it expires; `null` if it does not.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Limits on what may be sent. What is left is as far as this server knows.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct OwnLimits {
+    /// Events per minute: the organisation's own limit, or the server's default.
+    pub events_per_minute: u32,
+    /// Events at once.
+    pub burst: u32,
+    /// Events that may be sent now.
+    pub events_left_now: u32,
+    /// Bytes of bodies per minute; `null` for no limit.
+    pub bytes_per_minute: Option<u32>,
+    /// Bytes that may be sent now; `null` for no limit.
+    pub bytes_left_now: Option<u32>,
+    /// Bytes in a payload.
+    pub event_bytes_max: usize,
+    /// Events in a batch.
+    pub batch_events_max: usize,
+    /// Bytes in the body of a batch.
+    pub batch_body_bytes_max: usize,
+}
+
+/// Quotas of what may be had.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct OwnQuotas {
+    /// Events accepted this calendar month, UTC.
+    pub events_this_month: QuotaView,
+    /// When the month ends.
+    pub month_ends_at: Timestamp,
+    /// Endpoints.
+    pub endpoints: QuotaView,
+    /// Active keys.
+    pub keys: QuotaView,
+}
+
+/// One quota.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct QuotaView {
+    /// `null` for no quota.
+    pub limit: Option<u32>,
+    /// What is used.
+    pub used: u64,
+    /// What is left; `null` for no quota.
+    pub left: Option<u64>,
+}
+
+impl QuotaView {
+    /// What is left of one of an organisation's limits.
+    pub fn new(limits: &OrgLimits, limit: OrgLimit, used: u64) -> Self {
+        let limit = limits.get(limit);
+        Self { limit, used, left: limit.map(|limit| u64::from(limit).saturating_sub(used)) }
+    }
+}

@@ -1,0 +1,221 @@
+//! Extractors of typed bodies and queries.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri};
+use serde::Serialize;
+
+use super::fields::{JsonFields, QueryFields};
+use super::json_object::JsonObject;
+use super::query::Query;
+use super::rules::Rules;
+use super::schema::{Input, ObjectSchema, RequestSchema, parameter};
+use super::values::PageLimit;
+use crate::auth::Principal;
+use crate::domain::{Cursor, PageRequest, Scopes};
+use crate::http::body;
+use crate::http::error::ApiError;
+use crate::http::state::AppState;
+
+/// Bytes in such a body at most: a URL, a description and a hundred filters fit well.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const JSON: &[&str] = &["application/json"];
+const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
+
+/// A JSON body with these fields.
+#[derive(Debug)]
+pub(in crate::http) struct Body<T>(pub(in crate::http) T);
+
+/// A JSON body with these fields that may be left out altogether, which means the same as `{}`.
+#[derive(Debug)]
+pub(in crate::http) struct OptionalBody<T>(pub(in crate::http) T);
+
+/// No query and no body, or `{}`.
+#[derive(Debug)]
+pub(in crate::http) struct EmptyBody;
+
+/// A JSON merge patch, RFC 7396, with these fields. What was read may be sent back: a field that is
+/// as it was counts as left out.
+pub(in crate::http) struct MergePatch<T> {
+    object: JsonObject,
+    app: AppState,
+    fields: PhantomData<T>,
+}
+
+/// The query of a list: `limit`, `cursor`, and these filters.
+#[derive(Debug)]
+pub(in crate::http) struct List<T = ()> {
+    pub(in crate::http) page: PageRequest,
+    pub(in crate::http) filter: T,
+}
+
+/// A query without parameters.
+#[derive(Debug)]
+pub(in crate::http) struct NoQuery;
+
+impl<T: JsonFields> MergePatch<T> {
+    /// The change to a resource that its owner reads as `current`; `None` if there is none.
+    ///
+    /// # Errors
+    /// With every fault found, read-only fields that differ among them.
+    pub(in crate::http) fn against(
+        mut self,
+        current: &impl Serialize,
+    ) -> Result<Option<T>, ApiError> {
+        let current = serde_json::to_value(current).map_err(ApiError::internal)?;
+        self.object.drop_unchanged(current);
+        if self.object.is_empty() {
+            return Ok(None);
+        }
+        read(self.object, &self.app, Scopes::NONE).map(Some)
+    }
+}
+
+/// Reads the fields of an object, or lists every fault.
+fn read<T: JsonFields>(
+    mut object: JsonObject,
+    app: &AppState,
+    caller: Scopes,
+) -> Result<T, ApiError> {
+    let rules = Rules { guard: &app.settings().guard, now: app.clock.now(), caller };
+    let fields = T::read(&mut object, &rules);
+    object.finish(fields)
+}
+
+/// The scopes of the caller's key; none before it is authenticated.
+fn caller(request: &Request) -> Scopes {
+    request.extensions().get::<Arc<Principal>>().map_or(Scopes::NONE, |caller| caller.scopes)
+}
+
+fn refuse_query(uri: &Uri) -> Result<(), ApiError> {
+    Query::of(uri).finish()
+}
+
+impl<T: JsonFields> FromRequest<AppState> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
+        refuse_query(request.uri())?;
+        body::require_json(request.headers())?;
+        let caller = caller(&request);
+        let object = JsonObject::parse(&body::read(request, BODY_BYTES_MAX).await?)?;
+        read(object, app, caller).map(Self)
+    }
+}
+
+impl<T: JsonFields> FromRequest<AppState> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
+        refuse_query(request.uri())?;
+        let json = body::require_json(request.headers());
+        let caller = caller(&request);
+        let body = body::read(request, BODY_BYTES_MAX).await?;
+        // An empty body passes whatever its type is: many clients declare JSON with every request.
+        let object = if body.is_empty() {
+            JsonObject::default()
+        } else {
+            json?;
+            JsonObject::parse(&body)?
+        };
+        read(object, app, caller).map(Self)
+    }
+}
+
+impl FromRequest<AppState> for EmptyBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
+        OptionalBody::<Self>::from_request(request, app).await.map(|OptionalBody(empty)| empty)
+    }
+}
+
+impl JsonFields for EmptyBody {
+    fn read(_: &mut JsonObject, _: &Rules<'_>) -> Option<Self> {
+        Some(Self)
+    }
+
+    fn describe(_: &mut ObjectSchema) {}
+}
+
+impl<T> FromRequest<AppState> for MergePatch<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
+        refuse_query(request.uri())?;
+        require_merge_patch(request.headers())?;
+        let object = JsonObject::parse(&body::read(request, BODY_BYTES_MAX).await?)?;
+        Ok(Self { object, app: app.clone(), fields: PhantomData })
+    }
+}
+
+/// `application/merge-patch+json`, or any other JSON.
+fn require_merge_patch(headers: &HeaderMap) -> Result<(), ApiError> {
+    let taken = "application/merge-patch+json or application/json";
+    body::require_json(headers).map_err(|_| ApiError::UnsupportedMediaType { taken })
+}
+
+impl<S: Sync, T: QueryFields> FromRequestParts<S> for List<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut query = Query::of(&parts.uri);
+        let page = query.page();
+        let filter = T::read(&mut query);
+        query.finish()?;
+        Ok(Self { page, filter })
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        refuse_query(&parts.uri).map(|()| Self)
+    }
+}
+
+fn describe_body<T: JsonFields>(
+    schema: &mut RequestSchema,
+    media_types: &'static [&'static str],
+    is_optional: bool,
+) {
+    let mut object = ObjectSchema::default();
+    T::describe(&mut object);
+    schema.body = Some(object.into_value());
+    schema.media_types = media_types;
+    schema.body_is_optional = is_optional;
+}
+
+impl<T: JsonFields> Input for Body<T> {
+    fn describe(schema: &mut RequestSchema) {
+        describe_body::<T>(schema, JSON, false);
+    }
+}
+
+impl<T: JsonFields> Input for OptionalBody<T> {
+    fn describe(schema: &mut RequestSchema) {
+        describe_body::<T>(schema, JSON, true);
+    }
+}
+
+impl<T: JsonFields> Input for MergePatch<T> {
+    fn describe(schema: &mut RequestSchema) {
+        describe_body::<T>(schema, MERGE_PATCH, false);
+    }
+}
+
+impl<T: QueryFields> Input for List<T> {
+    fn describe(schema: &mut RequestSchema) {
+        let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
+        let cursor = parameter::<Cursor>("cursor", "`next_cursor` of the previous page.");
+        schema.query.extend([limit, cursor]);
+        T::describe(&mut schema.query);
+    }
+}
+
+impl Input for EmptyBody {}
+impl Input for NoQuery {}

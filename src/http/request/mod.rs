@@ -1,0 +1,30 @@
+//! Typed requests: what a route takes in its body and query, declared once per field.
+//!
+//! # Operation
+//! A route's body is a struct that [`json_fields!`] declares, its query one that [`query_fields!`]
+//! declares. Each field has a name, a type, a presence and a doc line, and the declaration gives the
+//! struct, its parser and its JSON Schema ([`Route::request`](super::Route)). Handlers take them by an
+//! extractor: [`Body`], [`OptionalBody`], [`EmptyBody`], [`MergePatch`], [`List`], [`NoQuery`].
+//!
+//! Derived deserialisers stop at the first fault and know nothing of the caller. These parsers list
+//! every fault, refuse unknown and repeated fields, and check values against [`rules::Rules`]. Events are not
+//! read this way: they have a parser of their own.
+
+mod extractors;
+mod fields;
+pub(super) mod json_object;
+mod patch;
+pub(super) mod query;
+pub(super) mod rules;
+pub(super) mod schema;
+mod values;
+
+pub(super) use extractors::{Body, EmptyBody, List, MergePatch, NoQuery, OptionalBody};
+pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
+pub(super) use patch::Patch;
+pub use schema::RequestSchema;
+pub(super) use schema::{Input, Inputs};
+pub(super) use values::{
+    Description, EndpointUrl, ExpiresAt, Flag, Label, LimitValue, Name, OwnScopes, TenantScopes,
+    Whole,
+};

@@ -1,0 +1,418 @@
+//! The values that request fields hold: how each is read, and what its schema is.
+
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+use url::Url;
+
+use super::rules::{Checked, Rules};
+use crate::domain::{
+    Cursor, CustomHeaders, DeadReason, DeliveryStatus, Endpoint, EndpointId, EventId, EventType,
+    EventTypeFilter, EventTypeFilters, Org, OrgId, OrgLimit, PageRequest, RetrySchedule, Scope,
+    Scopes, SignatureScheme, SigningSecret, Timestamp, Violation,
+};
+
+/// The name of a field on the wire: `type` for `r#type`.
+pub(in crate::http) fn wire_name(ident: &'static str) -> &'static str {
+    ident.strip_prefix("r#").unwrap_or(ident)
+}
+
+/// A value in a JSON body.
+pub(in crate::http) trait FromJson: Sized {
+    /// Reads the value of `field`.
+    fn from_json(field: &'static str, value: &Value, rules: &Rules<'_>) -> Checked<Self>;
+
+    /// Its JSON Schema.
+    fn schema() -> Value;
+}
+
+/// A value that is written as text: a string in a body, or a query parameter.
+pub(in crate::http) trait Text: Sized {
+    /// What it must be, for people.
+    const RULE: &'static str;
+
+    /// Reads it; `None` where it breaks the rule.
+    fn from_text(text: &str) -> Option<Self>;
+
+    /// Its JSON Schema.
+    fn text_schema() -> Value;
+}
+
+impl<T: Text> FromJson for T {
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        let text = string(field, value)?;
+        T::from_text(text).ok_or_else(|| vec![Violation::new(field, "format", T::RULE)])
+    }
+
+    fn schema() -> Value {
+        T::text_schema()
+    }
+}
+
+/// Values whose text their type reads by itself.
+macro_rules! texts {
+    ($($type:ty: $rule:expr, $schema:tt;)+) => {
+        $(impl Text for $type {
+            const RULE: &'static str = $rule;
+
+            fn from_text(text: &str) -> Option<Self> {
+                Self::from_str(text).ok()
+            }
+
+            fn text_schema() -> Value {
+                json!($schema)
+            }
+        })+
+    };
+}
+
+texts! {
+    Timestamp: "must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z",
+        {"type": "string", "format": "date-time"};
+    EventTypeFilter: "must be an event type such as user.login, a prefix such as user.*, or *",
+        {"type": "string", "examples": ["user.login", "user.*", "*"]};
+    EventType: "must be dot-separated words of letters, digits, '_' and '-', at most 128 bytes",
+        {"type": "string", "maxLength": 128, "examples": ["user.login"]};
+    EndpointId: "must be the id of an endpoint", {"type": "string", "format": "uuid"};
+    EventId: "must be the id of an event", {"type": "string", "format": "uuid"};
+    OrgId: "must be the id of an organisation", {"type": "string", "format": "uuid"};
+    Cursor: "must be a next_cursor of an earlier answer", {"type": "string"};
+    DeliveryStatus: "must be pending, delivered, dead or cancelled",
+        {"type": "string", "enum": ["pending", "delivered", "dead", "cancelled"]};
+    DeadReason: "must be exhausted, gone or unstorable",
+        {"type": "string", "enum": ["exhausted", "gone", "unstorable"]};
+    SignatureScheme: "must be hmac-sha256 or ed25519",
+        {"type": "string", "enum": ["hmac-sha256", "ed25519"]};
+    SigningSecret: "must be whsec_ followed by the base64 of 24 to 64 bytes, or whsk_ followed by the \
+                    base64 of an Ed25519 key (its seed, or seed and public key)",
+        {"type": "string", "pattern": "^wh(sec|sk)_"};
+}
+
+/// `true` or `false` as a query parameter.
+#[derive(Debug)]
+pub(in crate::http) struct Flag(pub(in crate::http) bool);
+
+impl Text for Flag {
+    const RULE: &'static str = "must be true or false";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+
+    fn text_schema() -> Value {
+        bool::schema()
+    }
+}
+
+/// The length of a page.
+pub(in crate::http) struct PageLimit(pub(in crate::http) u32);
+
+impl Text for PageLimit {
+    const RULE: &'static str = "must be a number from 1 to 500";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let limit = text.parse().ok()?;
+        (1..=PageRequest::LIMIT_MAX).contains(&limit).then_some(Self(limit))
+    }
+
+    fn text_schema() -> Value {
+        json!({
+            "type": "integer",
+            "minimum": 1,
+            "maximum": PageRequest::LIMIT_MAX,
+            "default": PageRequest::LIMIT_DEFAULT,
+        })
+    }
+}
+
+/// The id of an account or user, as tenants name it.
+#[derive(Debug)]
+pub(in crate::http) struct Label(pub(in crate::http) String);
+
+/// Bytes in an account's or user's id at most, as when events are posted.
+const LABEL_BYTES_MAX: usize = 255;
+
+impl Text for Label {
+    const RULE: &'static str = "must be 1 to 255 bytes without control characters";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let fits = (1..=LABEL_BYTES_MAX).contains(&text.len());
+        (fits && !text.chars().any(char::is_control)).then(|| Self(text.to_owned()))
+    }
+
+    fn text_schema() -> Value {
+        json!({"type": "string", "minLength": 1, "maxLength": LABEL_BYTES_MAX})
+    }
+}
+
+/// A whole number of this range.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Whole<const MIN: u32, const MAX: u32>(pub(in crate::http) u32);
+
+impl<const MIN: u32, const MAX: u32> FromJson for Whole<MIN, MAX> {
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        whole(field, value, MIN, MAX).map(Self)
+    }
+
+    fn schema() -> Value {
+        json!({"type": "integer", "minimum": MIN, "maximum": MAX})
+    }
+}
+
+/// A value of the limit at this place of [`OrgLimit::ALL`].
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct LimitValue<const LIMIT: usize>(pub(in crate::http) u32);
+
+impl<const LIMIT: usize> FromJson for LimitValue<LIMIT> {
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        let range = OrgLimit::ALL[LIMIT].range();
+        whole(field, value, *range.start(), *range.end()).map(Self)
+    }
+
+    fn schema() -> Value {
+        let range = OrgLimit::ALL[LIMIT].range();
+        json!({"type": "integer", "minimum": range.start(), "maximum": range.end()})
+    }
+}
+
+impl FromJson for bool {
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        let wrong = || vec![Violation::new(field, "type", "must be true or false")];
+        value.as_bool().ok_or_else(wrong)
+    }
+
+    fn schema() -> Value {
+        json!({"type": "boolean"})
+    }
+}
+
+/// The URL of an endpoint, where the server may deliver to it.
+#[derive(Debug)]
+pub(in crate::http) struct EndpointUrl(pub(in crate::http) Url);
+
+impl FromJson for EndpointUrl {
+    fn from_json(field: &'static str, value: &Value, rules: &Rules<'_>) -> Checked<Self> {
+        let url = rules.guard.parse_url(string(field, value)?);
+        url.map(Self).map_err(|violation| vec![violation])
+    }
+
+    fn schema() -> Value {
+        json!({"type": "string", "format": "uri", "maxLength": Endpoint::URL_BYTES_MAX})
+    }
+}
+
+/// The description of an endpoint.
+#[derive(Debug)]
+pub(in crate::http) struct Description(pub(in crate::http) String);
+
+impl FromJson for Description {
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        let text = string(field, value)?;
+        Endpoint::check_description(text).map_err(|violation| vec![violation])?;
+        Ok(Self(text.to_owned()))
+    }
+
+    fn schema() -> Value {
+        json!({"type": "string", "maxLength": Endpoint::DESCRIPTION_BYTES_MAX})
+    }
+}
+
+/// The name of an organisation or key.
+#[derive(Debug)]
+pub(in crate::http) struct Name(pub(in crate::http) String);
+
+impl FromJson for Name {
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        let text = string(field, value)?;
+        Org::check_name(text).map_err(|violation| vec![violation])?;
+        Ok(Self(text.to_owned()))
+    }
+
+    fn schema() -> Value {
+        json!({"type": "string", "minLength": 1, "maxLength": Org::NAME_BYTES_MAX})
+    }
+}
+
+/// When a key expires: a time in the future.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct ExpiresAt(pub(in crate::http) Timestamp);
+
+impl FromJson for ExpiresAt {
+    fn from_json(field: &'static str, value: &Value, rules: &Rules<'_>) -> Checked<Self> {
+        let rule = "must be an RFC 3339 date and time such as 2027-01-31T12:00:00Z, in the future";
+        let broken = |code| vec![Violation::new(field, code, rule)];
+        let at: Timestamp = string(field, value)?.parse().map_err(|_| broken("format"))?;
+        if at > rules.now { Ok(Self(at)) } else { Err(broken("range")) }
+    }
+
+    fn schema() -> Value {
+        Timestamp::text_schema()
+    }
+}
+
+/// The scopes of a new key, of those that the caller has.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct OwnScopes(pub(in crate::http) Scopes);
+
+impl FromJson for OwnScopes {
+    fn from_json(field: &'static str, value: &Value, rules: &Rules<'_>) -> Checked<Self> {
+        scopes(field, value, rules.caller).map(Self)
+    }
+
+    fn schema() -> Value {
+        scopes_schema(Scope::ALL)
+    }
+}
+
+/// The scopes of a new key of an organisation.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct TenantScopes(pub(in crate::http) Scopes);
+
+impl FromJson for TenantScopes {
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        scopes(field, value, Scopes::TENANT).map(Self)
+    }
+
+    fn schema() -> Value {
+        scopes_schema(Scopes::TENANT.iter())
+    }
+}
+
+/// Names every scope that is unknown or not in `grantable`.
+fn scopes(field: &'static str, value: &Value, grantable: Scopes) -> Checked<Scopes> {
+    let most = Scope::ALL.len();
+    let items = value.as_array().filter(|items| (1..=most).contains(&items.len()));
+    let Some(items) = items else {
+        let rule = format!("must be an array of 1 to {most} scopes");
+        return Err(vec![Violation::new(field, "type", rule)]);
+    };
+    let mut all = Scopes::NONE;
+    let mut faults = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let scope = item.as_str().and_then(|text| text.parse::<Scope>().ok());
+        match scope.filter(|scope| grantable.include(Scopes::of(*scope))) {
+            Some(scope) => all = all.with(scope),
+            None => faults.push(Violation::new(
+                format!("{field}[{index}]"),
+                "scope",
+                format!("must be a scope that your key may grant: {grantable}"),
+            )),
+        }
+    }
+    if faults.is_empty() { Ok(all) } else { Err(faults) }
+}
+
+fn scopes_schema(scopes: impl IntoIterator<Item = Scope>) -> Value {
+    let scopes: Vec<&str> = scopes.into_iter().map(Scope::as_str).collect();
+    json!({"type": "array", "minItems": 1, "items": {"type": "string", "enum": scopes}})
+}
+
+impl FromJson for RetrySchedule {
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        let Value::Array(items) = value else {
+            let rule = "must be an array of durations such as [\"5s\", \"5m\"]";
+            return Err(vec![Violation::new(field, "type", rule)]);
+        };
+        let waits: Vec<&str> = items.iter().map(|item| item.as_str().unwrap_or_default()).collect();
+        Self::parse_waits(&waits)
+    }
+
+    fn schema() -> Value {
+        json!({
+            "type": "array",
+            "maxItems": Self::WAITS_MAX,
+            "items": {"type": "string", "examples": ["5s", "30m", "2h"]},
+        })
+    }
+}
+
+impl FromJson for EventTypeFilters {
+    /// Names every filter that is malformed, not only the first.
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        let Value::Array(items) = value else {
+            return Err(vec![Violation::new(field, "type", "must be an array of strings")]);
+        };
+        let texts: Vec<&str> = items.iter().map(|item| item.as_str().unwrap_or_default()).collect();
+        Self::parse(&texts).map_err(|first| {
+            if texts.len() > Endpoint::EVENT_TYPES_MAX {
+                return vec![first];
+            }
+            let malformed = |text: &&str| text.parse::<EventTypeFilter>().is_err();
+            let at = |(index, _)| Violation { field: format!("{field}[{index}]"), ..first.clone() };
+            texts.iter().enumerate().filter(|(_, text)| malformed(text)).map(at).collect()
+        })
+    }
+
+    fn schema() -> Value {
+        json!({
+            "type": "array",
+            "maxItems": Endpoint::EVENT_TYPES_MAX,
+            "items": EventTypeFilter::text_schema(),
+        })
+    }
+}
+
+impl FromJson for CustomHeaders {
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        let rule = "must be an object of strings, as in {\"x-a\": \"b\"}";
+        let wrong = || vec![Violation::new(field, "type", rule)];
+        let object = value.as_object().ok_or_else(wrong)?;
+        let headers = object.iter().map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+        Self::parse(headers.collect::<Option<Vec<_>>>().ok_or_else(wrong)?)
+    }
+
+    fn schema() -> Value {
+        json!({
+            "type": "object",
+            "maxProperties": Self::FIELDS_MAX,
+            "additionalProperties": {"type": "string", "maxLength": Self::VALUE_BYTES_MAX},
+        })
+    }
+}
+
+fn string<'a>(field: &'static str, value: &'a Value) -> Checked<&'a str> {
+    value.as_str().ok_or_else(|| vec![Violation::new(field, "type", "must be a string")])
+}
+
+fn whole(field: &'static str, value: &Value, min: u32, max: u32) -> Checked<u32> {
+    let range = min..=max;
+    let Value::Number(number) = value else {
+        return Err(vec![Violation::new(field, "type", Violation::range_rule(&range))]);
+    };
+    let number = number.as_u64().and_then(|number| u32::try_from(number).ok());
+    let number = number.filter(|number| range.contains(number));
+    number.ok_or_else(|| vec![Violation::range(field, &range)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_every_wrong_form_are_told_the_range() {
+        let take = |text: &str| whole("n", &serde_json::from_str(text).unwrap(), 1, 9);
+        assert_eq!((take("1"), take("9")), (Ok(1), Ok(9)));
+        for wrong in ["0", "10", "-1", "1.0", "1e0", "5000000000", "\"5\"", "true", "[]"] {
+            let fault = &take(wrong).unwrap_err()[0];
+            assert_eq!(fault.message, "must be a whole number from 1 to 9, in digits", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_malformed_filter_is_named() {
+        let guard = crate::delivery::SsrfGuard::new(&crate::config::DestinationConfig::default());
+        let now = Timestamp::from_micros(0);
+        let rules = Rules { guard: &guard, now, caller: Scopes::NONE };
+        let filters = |value: Value| EventTypeFilters::from_json("event_types", &value, &rules);
+        let faults = filters(json!(["ok", "not ok", 7, "user.*"])).unwrap_err();
+        let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(fields, ["event_types[1]", "event_types[2]"]);
+        let many = vec!["a b"; 101];
+        assert_eq!(filters(json!(many)).unwrap_err()[0].code, "length");
+    }
+
+    #[test]
+    fn page_limit_is_stated_in_its_rule() {
+        assert!(PageLimit::RULE.ends_with(&PageRequest::LIMIT_MAX.to_string()));
+    }
+}
