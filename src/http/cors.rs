@@ -1,7 +1,7 @@
 //! Cross-origin requests: which web pages may call the API from a browser.
 //!
-//! Off unless `CORS_ORIGINS` lists origins. Keys travel in `X-API-Key`, which a page must have been
-//! given; cookies are neither set nor read, so credentials are never allowed.
+//! Off unless `CORS_ORIGINS` lists origins. Keys travel in `X-API-Key` or `Authorization`, which a page
+//! must set itself; cookies are neither set nor read, so credentials are never allowed.
 //! <https://fetch.spec.whatwg.org/#http-cors-protocol>
 
 use axum::body::Body;
@@ -15,15 +15,15 @@ use axum::response::Response;
 
 use crate::config::Origins;
 
-/// What a page may send. Routes refuse other methods of theirs by themselves.
+/// Methods that a page may use. Routes refuse methods that they do not have.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, DELETE");
-/// Fields a page may send beside those that every page may.
-const REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
-    "content-type, x-api-key, x-trace-id, traceparent, x-event-type, x-dedup-id, x-account-id, \
+/// Headers that a page may send beside those that every page may.
+const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
+    "content-type, x-api-key, authorization, x-trace-id, traceparent, x-event-type, x-dedup-id, x-account-id, \
      x-user-id, x-event-timestamp",
 );
-/// Fields a page may read beside those that every page may.
-const ANSWER_FIELDS: HeaderValue = HeaderValue::from_static(
+/// Headers that a page may read beside those that every page may.
+const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "x-trace-id, location, retry-after, ratelimit, ratelimit-policy, allow",
 );
 /// Seconds for which a browser need not ask again.
@@ -46,7 +46,7 @@ pub(super) fn preflight() -> Response {
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_FIELDS);
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
     headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     response
 }
@@ -54,6 +54,6 @@ pub(super) fn preflight() -> Response {
 /// Lets pages of `origin` read an answer. Caches on the way must not show it to others.
 pub(super) fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, ANSWER_FIELDS);
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
     headers.append(VARY, HeaderValue::from_static("origin"));
 }

@@ -1,4 +1,7 @@
 //! Extractors of a request's head: the caller (by its API key) and the id in the path.
+//!
+//! A key is sent as `X-API-Key` or as `Authorization: Bearer`. Two different ones are refused like an
+//! invalid key: which of them the caller means is not known.
 
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -207,11 +210,9 @@ async fn principal(
     connection: Option<&Connection>,
 ) -> Result<Arc<Principal>, ApiError> {
     let client = || address;
-    let result = match headers.get(&X_API_KEY).map(|key| key.to_str()) {
-        None => Err(ApiError::KeyMissing),
-        // No key holds anything but ASCII.
-        Some(Err(_)) => Err(ApiError::KeyInvalid),
-        Some(Ok(key)) => {
+    let result = match presented_key(headers) {
+        Err(error) => Err(error),
+        Ok(key) => {
             let watch = Stopwatch::start();
             let result = match connection {
                 Some(connection) => {
@@ -236,6 +237,27 @@ async fn principal(
     result
 }
 
+/// The key that the headers present.
+fn presented_key(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let api_key = headers.get(&X_API_KEY).map(HeaderValue::as_bytes);
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
+    let key = match (api_key, bearer) {
+        (Some(key), None) | (None, Some(key)) => key,
+        (Some(key), Some(bearer)) if key == bearer => key,
+        (Some(_), Some(_)) => return Err(ApiError::KeyInvalid),
+        (None, None) => return Err(ApiError::KeyMissing),
+    };
+    // Keys are ASCII.
+    std::str::from_utf8(key).map_err(|_| ApiError::KeyInvalid)
+}
+
+/// The token of `Authorization: Bearer`, RFC 6750 section 2.1; `None` for other schemes, which proxies
+/// may use for themselves.
+fn bearer_token(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
 impl<N: Needs> Input for Scoped<N> {}
 impl Input for Tenant {}
 impl<T> Input for Id<T> {}
@@ -243,3 +265,32 @@ impl Input for RequestContext {}
 impl Input for State<AppState> {}
 /// Routes that read the request by themselves: those that post events.
 impl Input for Request {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(headers: &[(&'static str, &'static str)]) -> Result<String, &'static str> {
+        let entry = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let headers: HeaderMap = headers.iter().map(entry).collect();
+        presented_key(&headers).map(str::to_owned).map_err(|error| match error {
+            ApiError::KeyMissing => "missing",
+            _ => "invalid",
+        })
+    }
+
+    #[test]
+    fn keys_come_in_either_header_and_two_different_ones_are_invalid() {
+        let (api, auth) = ("x-api-key", "authorization");
+        assert_eq!(key(&[(api, "k1")]).as_deref(), Ok("k1"));
+        assert_eq!(key(&[(auth, "Bearer k1")]).as_deref(), Ok("k1"));
+        assert_eq!(key(&[(auth, "bearer  k1")]).as_deref(), Ok("k1"));
+        assert_eq!(key(&[(api, "k1"), (auth, "Bearer k1")]).as_deref(), Ok("k1"));
+        assert_eq!(key(&[(api, "k1"), (auth, "Bearer k2")]), Err("invalid"));
+        assert_eq!(key(&[(api, "k1"), (auth, "Basic abc")]).as_deref(), Ok("k1"));
+        assert_eq!(key(&[(auth, "Basic abc")]), Err("missing"));
+        assert_eq!(key(&[]), Err("missing"));
+    }
+}

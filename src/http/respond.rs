@@ -132,8 +132,9 @@ pub(super) fn problem(error: &ApiError, trace_id: TraceId) -> Response {
         ratelimit_headers::write_headers(headers, counted, state);
     }
     if error.problem().status == 401 {
-        let challenge = HeaderValue::from_static("ApiKey realm=\"hookgate\"");
-        headers.insert(WWW_AUTHENTICATE, challenge);
+        for challenge in ["ApiKey realm=\"hookgate\"", "Bearer realm=\"hookgate\""] {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
     }
     response
 }
