@@ -189,3 +189,36 @@ impl Table {
         Self { router: self.router.route(path, on(filter, handler)), ..self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Routes that post events have parsers of their own; the rest declare what they take.
+    #[test]
+    fn every_field_and_parameter_of_a_request_is_described() {
+        for Route { method, path, request, .. } in route_table() {
+            let fields = request.body.iter().filter_map(|body| body["properties"].as_object());
+            for (name, field) in fields.flatten() {
+                let described = field["description"].as_str().is_some_and(|text| !text.is_empty());
+                assert!(described, "{method} {path}: {name}");
+            }
+            for parameter in &request.query {
+                assert!(parameter["description"].is_string(), "{method} {path}: {parameter}");
+            }
+            let changes = method == Method::PATCH;
+            assert!(!changes || request.body.is_some(), "{method} {path} declares no body");
+        }
+    }
+
+    #[test]
+    fn limits_of_organisations_have_the_domains_names() {
+        let is_patch = |route: &Route| {
+            route.method == Method::PATCH && route.path == "/api/admin/orgs/{id}"
+        };
+        let body = route_table().into_iter().find(is_patch).unwrap().request.body.unwrap();
+        for limit in crate::domain::OrgLimit::ALL {
+            assert!(body["properties"][limit.name()].is_object(), "{}", limit.name());
+        }
+    }
+}

@@ -64,6 +64,24 @@ async fn expired_key_is_invalid() {
 }
 
 #[tokio::test]
+async fn bearer_token_is_as_good_as_the_header_of_its_own() {
+    let server = Server::start().await;
+    let (acme, other) = (server.tenant("acme").await, server.tenant("other").await);
+    let ask = async |bearer: &str, key: Option<&str>| {
+        let request = server.bare(Method::GET, "/api/org").bearer_auth(bearer);
+        let request = key.iter().fold(request, |request, key| request.header("x-api-key", *key));
+        server::answer(request).await
+    };
+    assert_eq!(ask(&acme.key, None).await.expect(200)["name"], "acme");
+    assert_eq!(ask(&acme.key, Some(&acme.key)).await.expect(200)["name"], "acme");
+    ask(&acme.key, Some(&other.key)).await.expect_problem(401, "unauthorized");
+    ask("nonsense", None).await.expect_problem(401, "unauthorized");
+    let event = r#"{"type":"a","data":1}"#;
+    let post = server.bare(Method::POST, "/api/events").bearer_auth(&acme.key);
+    server::answer(server::json(post, event)).await.expect(202);
+}
+
+#[tokio::test]
 async fn refused_keys_are_counted() {
     let server = Server::start().await;
     server.get("/api/org", "nonsense").await;

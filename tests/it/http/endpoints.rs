@@ -220,7 +220,7 @@ async fn owner_says_how_deliveries_are_made_and_takes_it_back() {
         "max_concurrency": 0,
         "rate_limit_per_second": 10_001,
         "retry_schedule": ["5", "31d"],
-        "ordered": null,
+        "ordered": "yes",
     });
     let answer = server.patch(&path, &tenant.key, wrong.to_string()).await;
     answer.expect_faults(&[
