@@ -1,5 +1,25 @@
 //! What the product does for its callers, whichever way they come: HTTP, command line, console.
 //!
-//! [`views`] are the answers: what a caller reads of each resource.
+//! # Purpose
+//! One function per use case, one file per resource. Callers parse, call and answer: HTTP routes from
+//! requests to status codes, commands from arguments to text. Rules that hold for both live here.
+//!
+//! # Operation
+//! A use case takes the [`Subsystems`], the organisation, what is asked, and the [`Actor`] for the
+//! audit log. It calls the store, tells the running server what changed, and returns domain types;
+//! [`views`] are what callers show of them.
+//!
+//! # Failure
+//! A [`Refusal`] says why nothing was done. Each caller gives it its own words.
+//!
+//! **Invariant:** nothing here knows of HTTP, arguments or output formats.
+//!
+//! [`Actor`]: crate::domain::Actor
 
+pub mod endpoints;
+mod refusal;
+mod subsystems;
 pub mod views;
+
+pub use refusal::Refusal;
+pub use subsystems::{RunningServer, Subsystems};

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use crate::api::Refusal;
 use crate::auth::{AuthError, IssueError};
 use crate::domain::{KeyRotationRefusal, Scopes, SecretRotationRefusal, Violation};
 use crate::ingest::AcceptError;
@@ -122,6 +123,19 @@ impl ApiError {
     /// A fault of the program or the machine.
     pub(super) fn internal(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Internal(cause.into())
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotFound => Self::NotFound,
+            Refusal::QuotaReached { what, most } => Self::Add(what, AddRefusal::OverQuota(most)),
+            Refusal::EndpointDisabled => Self::Plan(PlanRefusal::EndpointDisabled),
+            Refusal::SecretRotation(refusal) => Self::Rotation(refusal),
+            Refusal::Random(error) => Self::internal(error.to_string()),
+            Refusal::Store(error) => Self::Store(error),
+        }
     }
 }
 

@@ -213,9 +213,8 @@ mod tests {
 
     #[test]
     fn limits_of_organisations_have_the_domains_names() {
-        let is_patch = |route: &Route| {
-            route.method == Method::PATCH && route.path == "/api/admin/orgs/{id}"
-        };
+        let is_patch =
+            |route: &Route| route.method == Method::PATCH && route.path == "/api/admin/orgs/{id}";
         let body = route_table().into_iter().find(is_patch).unwrap().request.body.unwrap();
         for limit in crate::domain::OrgLimit::ALL {
             assert!(body["properties"][limit.name()].is_object(), "{}", limit.name());

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use super::metrics::ApiMetrics;
 use super::pipeline_health::{OldestDue, PipelineHealth};
+use crate::api::{RunningServer, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
 use crate::delivery::{DeliveryHandle, DeliveryHealth, SsrfGuard};
@@ -81,6 +82,7 @@ pub(super) struct Settings {
 /// [`Parts`], and the API's own state.
 struct Shared {
     parts: Parts,
+    subsystems: Subsystems,
     settings: Settings,
     started: Stopwatch,
     last_ping: Mutex<Option<(Stopwatch, bool)>>,
@@ -93,13 +95,26 @@ type DueAt = Result<Option<Timestamp>, ()>;
 impl AppState {
     /// State over these parts; the uptime counts from here.
     pub fn new(config: &Config, parts: Parts) -> Self {
+        let server =
+            RunningServer { delivery: parts.delivery.clone(), dispatcher: parts.wake.clone() };
+        let subsystems = Subsystems {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            server: Some(server),
+        };
         Self(Arc::new(Shared {
             parts,
+            subsystems,
             settings: Settings::from(config),
             started: Stopwatch::start(),
             last_ping: Mutex::new(None),
             last_due: Mutex::new(None),
         }))
+    }
+
+    /// What use cases work with.
+    pub(super) fn subsystems(&self) -> &Subsystems {
+        &self.0.subsystems
     }
 
     /// The API's settings.

@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use axum::extract::State;
 
+use crate::api::endpoints;
 use crate::api::views::SecretsView;
-use crate::domain::{
-    Endpoint, EndpointId, SecretChoice, SecretRotationRefusal, Secrets, SignatureScheme,
-    SigningSecret, Timestamp, Violation,
-};
+use crate::domain::{EndpointId, SecretChoice, Secrets, SignatureScheme, SigningSecret, Violation};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
 use crate::http::request::{NoQuery, OptionalBody, Whole, json_fields};
@@ -42,11 +40,8 @@ pub(in crate::http) async fn show(
     Id(id): Id<EndpointId>,
     _: NoQuery,
 ) -> Result<Json<SecretsView>, ApiError> {
-    let endpoint = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    let now = app.clock.now();
-    let view = view(&endpoint, now)?;
-    app.store.note_secret_shown(tenant.org_id, id, &tenant.actor(), now).await?;
-    Ok(Json(view))
+    let by = tenant.actor();
+    Ok(Json(endpoints::show_secrets(app.subsystems(), tenant.org_id, id, &by).await?))
 }
 
 /// `POST /api/endpoints/{id}/secret/rotate`: 200 with the new secret, and the old one for as long as
@@ -57,31 +52,13 @@ pub(in crate::http) async fn rotate(
     Id(id): Id<EndpointId>,
     OptionalBody(rotation): OptionalBody<SecretRotation>,
 ) -> Result<Json<SecretsView>, ApiError> {
-    let old = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    // A secret signs like the one before, unless its owner says otherwise.
-    let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
-    let new = generated(rotation.secret.into(), scheme.unwrap_or_default())?;
-    let overlap = rotation.overlap_seconds.map(|seconds| Duration::from_secs(seconds.0.into()));
-    let (overlap, now) = (overlap.unwrap_or(Secrets::OVERLAP_DEFAULT), app.clock.now());
+    let SecretRotation { secret, overlap_seconds } = rotation;
+    let overlap = overlap_seconds.map(|seconds| Duration::from_secs(seconds.0.into()));
+    let overlap = overlap.unwrap_or(Secrets::OVERLAP_DEFAULT);
+    let (choice, by) = (secret.into(), tenant.actor());
     let rotated =
-        app.store.rotate_secret(tenant.org_id, id, &new, overlap, &tenant.actor(), now).await?;
-    let rotated = rotated.map_err(ApiError::Rotation)?;
-    app.delivery.evict_endpoint(id);
-    Ok(Json(view(&rotated, now)?))
-}
-
-/// The secret that was chosen, generated if need be.
-pub(super) fn generated(
-    choice: SecretChoice,
-    default: SignatureScheme,
-) -> Result<SigningSecret, ApiError> {
-    choice.secret(default).map_err(|error| ApiError::internal(error.to_string()))
-}
-
-fn view(endpoint: &Endpoint, now: Timestamp) -> Result<SecretsView, ApiError> {
-    let unreadable = |_| ApiError::Rotation(SecretRotationRefusal::Unreadable);
-    let secrets = endpoint.secrets.as_ref().map_err(unreadable)?;
-    Ok(SecretsView::new(endpoint.id, secrets, now))
+        endpoints::rotate_secret(app.subsystems(), tenant.org_id, id, choice, overlap, &by);
+    Ok(Json(rotated.await?))
 }
 
 fn agree(fields: &SecretFields) -> Result<(), Violation> {

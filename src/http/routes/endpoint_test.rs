@@ -1,17 +1,12 @@
 //! A test event to one endpoint.
-//!
-//! It is an event and a delivery like any other, stored before the answer and sent by the real path:
-//! the SSRF guard, the signature, the retries and the records are those of every webhook. Only its
-//! fan-out differs: it goes to this endpoint, whatever its filters say, and to no other.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use axum::extract::State;
-use bytes::Bytes;
 
+use crate::api::endpoints;
 use crate::api::views::TestEvent;
-use crate::domain::{EndpointId, Event, EventId, EventType};
+use crate::domain::{EndpointId, EventType};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
 use crate::http::rate_limit;
@@ -22,7 +17,6 @@ use crate::http::state::AppState;
 
 /// The type of a test event unless the caller names one.
 const TYPE: &str = "hookgate.test";
-const PAYLOAD: &[u8] = br#"{"test":true}"#;
 
 json_fields! {
     /// The test event.
@@ -46,27 +40,12 @@ pub(in crate::http) async fn send(
         None => TYPE.parse().map_err(ApiError::internal)?,
     };
     let rate_limit = rate_limit::take(&app, &tenant, NonZeroU32::MIN)?;
-    let now = app.clock.now();
-    let event = Arc::new(Event {
-        id: EventId::mint(now),
-        org_id: tenant.org_id,
-        event_type,
-        payload: Bytes::from_static(PAYLOAD),
-        dedup_id: None,
-        account_id: None,
-        user_id: None,
-        occurred_at: None,
-        received_at: now,
-        trace_id: context.trace_id,
-    });
-    let planned = app.store.plan_event(tenant.org_id, id, &event, &tenant.actor(), now).await?;
-    let delivery_id = planned.map_err(ApiError::Plan)?;
-    app.wake.wake();
+    let (org, by, trace_id) = (tenant.org_id, tenant.actor(), context.trace_id);
+    let sent = endpoints::send_test(app.subsystems(), org, id, event_type, trace_id, &by).await?;
     app.metrics.http.events_ingested_total.inc();
     tenant.principal.usage.add(1);
     app.metrics.ingest.events_stored_total.inc();
     app.metrics.ingest.deliveries_planned_total.inc();
-    let location = Location(format!("/api/deliveries/{delivery_id}"));
-    let view = TestEvent { event_id: event.id, delivery_id, status: "accepted" };
-    Ok((location, RateLimitHeaders(rate_limit), Accepted(view)))
+    let location = Location(format!("/api/deliveries/{}", sent.delivery_id));
+    Ok((location, RateLimitHeaders(rate_limit), Accepted(sent)))
 }

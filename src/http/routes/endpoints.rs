@@ -2,11 +2,12 @@
 
 use axum::extract::State;
 
-use super::endpoint_secrets::{SecretFields, generated};
+use super::endpoint_secrets::SecretFields;
+use crate::api::endpoints::{self, NewEndpoint};
 use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEndpointView};
 use crate::domain::{
-    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId,
-    EventTypeFilters, Page, RetrySchedule, SignatureScheme,
+    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointId,
+    EventTypeFilters, Page, RetrySchedule,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
@@ -26,7 +27,7 @@ type RateLimit =
 
 json_fields! {
     /// A new endpoint.
-    pub(in crate::http) struct NewEndpoint {
+    pub(in crate::http) struct EndpointBody {
         /// Where webhooks are posted: an absolute `https` URL.
         required url: EndpointUrl,
         /// Which events it receives; none means all events.
@@ -92,19 +93,10 @@ json_fields! {
 pub(in crate::http) async fn create(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
-    Body(new): Body<NewEndpoint>,
+    Body(new): Body<EndpointBody>,
 ) -> Result<Created<NewEndpointView>, ApiError> {
-    let NewEndpoint { url, event_types, description, secret, headers, policy } = new;
-    let secret = generated(secret.into(), SignatureScheme::default())?;
-    let endpoint = Endpoint {
-        event_types: event_types.unwrap_or_default(),
-        description: description.map(|description| description.0),
-        headers: Ok(headers.unwrap_or_default()),
-        policy: policy.into(),
-        ..Endpoint::new(tenant.org_id, url.0, secret, app.clock.now())
-    };
-    let added = app.store.insert_endpoint(tenant.org_id, &endpoint, &tenant.actor()).await?;
-    added.map_err(|refusal| ApiError::Add("endpoints", refusal))?;
+    let (new, by) = (new.into(), tenant.actor());
+    let endpoint = endpoints::create(app.subsystems(), tenant.org_id, new, &by).await?;
     let location = format!("/api/endpoints/{}", endpoint.id);
     Ok(Created { location, body: (&endpoint).into() })
 }
@@ -126,7 +118,7 @@ pub(in crate::http) async fn one(
     Id(id): Id<EndpointId>,
     _: NoQuery,
 ) -> Result<Json<EndpointDetail>, ApiError> {
-    let endpoint = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
+    let endpoint = endpoints::one(app.subsystems(), tenant.org_id, id).await?;
     Ok(Json((&endpoint).into()))
 }
 
@@ -137,14 +129,11 @@ pub(in crate::http) async fn change(
     Id(id): Id<EndpointId>,
     patch: MergePatch<EndpointPatch>,
 ) -> Result<Json<EndpointDetail>, ApiError> {
-    let current = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
+    let current = endpoints::one(app.subsystems(), tenant.org_id, id).await?;
     let current = EndpointDetail::from(&current);
     let Some(change) = patch.against(&current)? else { return Ok(Json(current)) };
-    let (change, now) = (EndpointChange::from(change), app.clock.now());
-    let changed =
-        app.store.update_endpoint(tenant.org_id, id, &change, &tenant.actor(), now).await?;
-    let changed = changed.ok_or(ApiError::NotFound)?;
-    app.delivery.evict_endpoint(id);
+    let (change, by) = (change.into(), tenant.actor());
+    let changed = endpoints::change(app.subsystems(), tenant.org_id, id, &change, &by).await?;
     Ok(Json((&changed).into()))
 }
 
@@ -155,34 +144,33 @@ pub(in crate::http) async fn remove(
     Id(id): Id<EndpointId>,
     _: NoQuery,
 ) -> Result<NoContent, ApiError> {
-    let removed =
-        app.store.delete_endpoint(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
-    if !removed {
-        return Err(ApiError::NotFound);
-    }
-    app.delivery.evict_endpoint(id);
+    endpoints::delete(app.subsystems(), tenant.org_id, id, &tenant.actor()).await?;
     Ok(NoContent)
 }
 
-/// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of cancelled deliveries.
-///
-/// Deliveries created while this runs stay. It works in bounded steps, each with its own audit entry,
-/// so a caller whose request times out can repeat it, and it goes on.
+/// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of cancelled deliveries. A caller
+/// whose request times out can repeat it, and it goes on.
 pub(in crate::http) async fn cancel_pending(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     _: EmptyBody,
 ) -> Result<Json<CancelledDeliveries>, ApiError> {
-    app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    let (by, now) = (tenant.actor(), app.clock.now());
-    let mut cancelled = 0;
-    loop {
-        let step = app.store.cancel_pending(tenant.org_id, id, now, &by, now).await?;
-        cancelled += step;
-        if step == 0 {
-            app.delivery.evict_endpoint(id);
-            return Ok(Json(CancelledDeliveries { cancelled }));
+    let by = tenant.actor();
+    let cancelled = endpoints::cancel_pending(app.subsystems(), tenant.org_id, id, &by).await?;
+    Ok(Json(CancelledDeliveries { cancelled }))
+}
+
+impl From<EndpointBody> for NewEndpoint {
+    fn from(body: EndpointBody) -> Self {
+        let EndpointBody { url, event_types, description, secret, headers, policy } = body;
+        Self {
+            url: url.0,
+            event_types: event_types.unwrap_or_default(),
+            description: description.map(|description| description.0),
+            headers: headers.unwrap_or_default(),
+            policy: policy.into(),
+            secret: secret.into(),
         }
     }
 }

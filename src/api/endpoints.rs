@@ -1,0 +1,205 @@
+//! Endpoints: creating, changing and deleting them, rotating their secrets, testing them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use url::Url;
+
+use super::refusal::Refusal;
+use super::subsystems::Subsystems;
+use super::views::{SecretsView, TestEvent};
+use crate::domain::{
+    Actor, CustomHeaders, DeliveryPolicy, Endpoint, EndpointChange, EndpointId, Event, EventId,
+    EventType, EventTypeFilters, OrgId, SecretChoice, SecretRotationRefusal, Secrets,
+    SignatureScheme, TraceId,
+};
+
+/// The payload of a test event.
+const TEST_PAYLOAD: &[u8] = br#"{"test":true}"#;
+
+/// What an endpoint is to be. Its values are valid already.
+#[derive(Debug)]
+pub struct NewEndpoint {
+    /// Where webhooks are posted.
+    pub url: Url,
+    /// Which events it receives.
+    pub event_types: EventTypeFilters,
+    /// A note for people.
+    pub description: Option<String>,
+    /// Custom headers sent with its webhooks.
+    pub headers: CustomHeaders,
+    /// How its deliveries are made.
+    pub policy: DeliveryPolicy,
+    /// What its webhooks are signed with.
+    pub secret: SecretChoice,
+}
+
+/// Creates an endpoint, its secret generated if need be.
+///
+/// # Errors
+/// When the organisation's quota is reached, or the organisation does not exist.
+pub async fn create(
+    subsystems: &Subsystems,
+    org: OrgId,
+    new: NewEndpoint,
+    by: &Actor,
+) -> Result<Endpoint, Refusal> {
+    let NewEndpoint { url, event_types, description, headers, policy, secret } = new;
+    let secret = secret.secret(SignatureScheme::default()).map_err(Refusal::Random)?;
+    let endpoint = Endpoint {
+        event_types,
+        description,
+        headers: Ok(headers),
+        policy,
+        ..Endpoint::new(org, url, secret, subsystems.clock.now())
+    };
+    let added = subsystems.store.insert_endpoint(org, &endpoint, by).await?;
+    added.map_err(|refusal| Refusal::add("endpoints", refusal))?;
+    Ok(endpoint)
+}
+
+/// One endpoint.
+///
+/// # Errors
+/// When it does not exist.
+pub async fn one(subsystems: &Subsystems, org: OrgId, id: EndpointId) -> Result<Endpoint, Refusal> {
+    subsystems.store.endpoint(org, id).await?.ok_or(Refusal::NotFound)
+}
+
+/// Changes an endpoint. Its waiting deliveries follow the change at once.
+///
+/// # Errors
+/// When it does not exist.
+pub async fn change(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: EndpointId,
+    change: &EndpointChange,
+    by: &Actor,
+) -> Result<Endpoint, Refusal> {
+    let now = subsystems.clock.now();
+    let changed = subsystems.store.update_endpoint(org, id, change, by, now).await?;
+    let changed = changed.ok_or(Refusal::NotFound)?;
+    subsystems.evict_endpoint(id);
+    Ok(changed)
+}
+
+/// Deletes an endpoint and cancels its pending deliveries.
+///
+/// # Errors
+/// When it does not exist.
+pub async fn delete(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: EndpointId,
+    by: &Actor,
+) -> Result<(), Refusal> {
+    let now = subsystems.clock.now();
+    if !subsystems.store.delete_endpoint(org, id, by, now).await? {
+        return Err(Refusal::NotFound);
+    }
+    subsystems.evict_endpoint(id);
+    Ok(())
+}
+
+/// Cancels an endpoint's pending deliveries and returns their number. Deliveries created meanwhile
+/// stay. It works in bounded steps, each with its own audit entry, and may be interrupted and repeated.
+///
+/// # Errors
+/// When the endpoint does not exist.
+pub async fn cancel_pending(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: EndpointId,
+    by: &Actor,
+) -> Result<u64, Refusal> {
+    one(subsystems, org, id).await?;
+    let now = subsystems.clock.now();
+    let mut cancelled = 0;
+    loop {
+        let step = subsystems.store.cancel_pending(org, id, now, by, now).await?;
+        cancelled += step;
+        if step == 0 {
+            subsystems.evict_endpoint(id);
+            return Ok(cancelled);
+        }
+    }
+}
+
+/// Shows an endpoint's secrets, which the audit log records.
+///
+/// # Errors
+/// When it does not exist, or this server cannot read them.
+pub async fn show_secrets(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: EndpointId,
+    by: &Actor,
+) -> Result<SecretsView, Refusal> {
+    let endpoint = one(subsystems, org, id).await?;
+    let view = secrets_of(subsystems, &endpoint)?;
+    subsystems.store.note_secret_shown(org, id, by, subsystems.clock.now()).await?;
+    Ok(view)
+}
+
+/// Rotates an endpoint's secret. The old one signs beside the new one for `overlap`.
+///
+/// # Errors
+/// When it does not exist, too many secrets are in use, or the one in use cannot be read.
+pub async fn rotate_secret(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: EndpointId,
+    choice: SecretChoice,
+    overlap: Duration,
+    by: &Actor,
+) -> Result<SecretsView, Refusal> {
+    let old = one(subsystems, org, id).await?;
+    // A secret signs like the one before, unless its owner says otherwise.
+    let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
+    let new = choice.secret(scheme.unwrap_or_default()).map_err(Refusal::Random)?;
+    let now = subsystems.clock.now();
+    let rotated = subsystems.store.rotate_secret(org, id, &new, overlap, by, now).await??;
+    subsystems.evict_endpoint(id);
+    secrets_of(subsystems, &rotated)
+}
+
+/// Sends a test event to one endpoint, whatever its filters say, and to no other.
+///
+/// It is an event and a delivery like any other, stored before this returns and sent by the real path:
+/// the SSRF guard, the signature, the retries and the records are those of every webhook.
+///
+/// # Errors
+/// When the endpoint does not exist or is disabled.
+pub async fn send_test(
+    subsystems: &Subsystems,
+    org_id: OrgId,
+    id: EndpointId,
+    event_type: EventType,
+    trace_id: TraceId,
+    by: &Actor,
+) -> Result<TestEvent, Refusal> {
+    let now = subsystems.clock.now();
+    let event = Arc::new(Event {
+        id: EventId::mint(now),
+        org_id,
+        event_type,
+        payload: Bytes::from_static(TEST_PAYLOAD),
+        dedup_id: None,
+        account_id: None,
+        user_id: None,
+        occurred_at: None,
+        received_at: now,
+        trace_id,
+    });
+    let delivery_id = subsystems.store.plan_event(org_id, id, &event, by, now).await??;
+    subsystems.wake_dispatcher();
+    Ok(TestEvent { event_id: event.id, delivery_id, status: "accepted" })
+}
+
+fn secrets_of(subsystems: &Subsystems, endpoint: &Endpoint) -> Result<SecretsView, Refusal> {
+    let unreadable = |_| Refusal::SecretRotation(SecretRotationRefusal::Unreadable);
+    let secrets: &Secrets = endpoint.secrets.as_ref().map_err(unreadable)?;
+    Ok(SecretsView::new(endpoint.id, secrets, subsystems.clock.now()))
+}
