@@ -4,36 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use url::Url;
 
 use super::refusal::Refusal;
 use super::subsystems::Subsystems;
 use super::views::{SecretsView, TestEvent};
 use crate::domain::{
-    Actor, CustomHeaders, DeliveryPolicy, Endpoint, EndpointChange, EndpointId, Event, EventId,
-    EventType, EventTypeFilters, OrgId, SecretChoice, SecretRotationRefusal, Secrets,
-    SignatureScheme, TraceId,
+    Actor, Endpoint, EndpointChange, EndpointId, Event, EventId, EventType, NewEndpoint, OrgId,
+    SecretChoice, SecretRotationRefusal, Secrets, TraceId,
 };
 
 /// The payload of a test event.
 const TEST_PAYLOAD: &[u8] = br#"{"test":true}"#;
-
-/// What an endpoint is to be. Its values are valid already.
-#[derive(Debug)]
-pub struct NewEndpoint {
-    /// Where webhooks are posted.
-    pub url: Url,
-    /// Which events it receives.
-    pub event_types: EventTypeFilters,
-    /// A note for people.
-    pub description: Option<String>,
-    /// Custom headers sent with its webhooks.
-    pub headers: CustomHeaders,
-    /// How its deliveries are made.
-    pub policy: DeliveryPolicy,
-    /// What its webhooks are signed with.
-    pub secret: SecretChoice,
-}
 
 /// Creates an endpoint, its secret generated if need be.
 ///
@@ -45,15 +26,7 @@ pub async fn create(
     new: NewEndpoint,
     by: &Actor,
 ) -> Result<Endpoint, Refusal> {
-    let NewEndpoint { url, event_types, description, headers, policy, secret } = new;
-    let secret = secret.secret(SignatureScheme::default()).map_err(Refusal::Random)?;
-    let endpoint = Endpoint {
-        event_types,
-        description,
-        headers: Ok(headers),
-        policy,
-        ..Endpoint::new(org, url, secret, subsystems.clock.now())
-    };
+    let endpoint = new.into_endpoint(org, subsystems.clock.now()).map_err(Refusal::Random)?;
     let added = subsystems.store.insert_endpoint(org, &endpoint, by).await?;
     added.map_err(|refusal| Refusal::add("endpoints", refusal))?;
     Ok(endpoint)
@@ -199,7 +172,7 @@ pub async fn send_test(
 }
 
 fn secrets_of(subsystems: &Subsystems, endpoint: &Endpoint) -> Result<SecretsView, Refusal> {
-    let unreadable = |_| Refusal::SecretRotation(SecretRotationRefusal::Unreadable);
-    let secrets: &Secrets = endpoint.secrets.as_ref().map_err(unreadable)?;
+    let undecryptable = |_| Refusal::SecretRotation(SecretRotationRefusal::Undecryptable);
+    let secrets: &Secrets = endpoint.secrets.as_ref().map_err(undecryptable)?;
     Ok(SecretsView::new(endpoint.id, secrets, subsystems.clock.now()))
 }

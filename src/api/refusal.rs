@@ -21,7 +21,7 @@ pub enum Refusal {
     #[error("the endpoint is disabled")]
     EndpointDisabled,
     /// The endpoint's secret cannot be rotated, or not be read.
-    #[error("the secret cannot be rotated: {0:?}")]
+    #[error(transparent)]
     SecretRotation(SecretRotationRefusal),
     /// The system has no random source.
     #[error("no random bytes: {0}")]
@@ -45,7 +45,7 @@ impl From<SecretRotationRefusal> for Refusal {
     fn from(refusal: SecretRotationRefusal) -> Self {
         match refusal {
             SecretRotationRefusal::NotFound => Self::NotFound,
-            SecretRotationRefusal::TooManySecrets | SecretRotationRefusal::Unreadable => {
+            SecretRotationRefusal::TooManySecrets | SecretRotationRefusal::Undecryptable => {
                 Self::SecretRotation(refusal)
             }
         }

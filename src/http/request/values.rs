@@ -260,7 +260,7 @@ impl FromJson for OwnScopes {
     }
 
     fn schema() -> Value {
-        scopes_schema(Scope::ALL)
+        scopes_schema(Scope::ALL.iter().copied())
     }
 }
 
@@ -334,7 +334,7 @@ impl FromJson for EventTypeFilters {
         };
         let texts: Vec<&str> = items.iter().map(|item| item.as_str().unwrap_or_default()).collect();
         Self::parse(&texts).map_err(|first| {
-            if texts.len() > Endpoint::EVENT_TYPES_MAX {
+            if texts.len() > EventTypeFilters::FILTERS_MAX {
                 return vec![first];
             }
             let malformed = |text: &&str| text.parse::<EventTypeFilter>().is_err();
@@ -346,7 +346,7 @@ impl FromJson for EventTypeFilters {
     fn schema() -> Value {
         json!({
             "type": "array",
-            "maxItems": Endpoint::EVENT_TYPES_MAX,
+            "maxItems": EventTypeFilters::FILTERS_MAX,
             "items": EventTypeFilter::text_schema(),
         })
     }

@@ -13,7 +13,7 @@ use crate::http::request::{EmptyBody, Flag, List, NoQuery, query_fields};
 use crate::http::respond::{Accepted, Json, NoContent};
 use crate::http::state::AppState;
 use crate::ingest::{Requeued, requeue};
-use crate::store::LetterDeletion;
+use crate::store::DeadLetterDeletion;
 
 query_fields! {
     /// Which dead letters are listed.
@@ -59,7 +59,7 @@ pub(in crate::http) async fn remove(
     Id(id): Id<DeadLetterId>,
     _: NoQuery,
 ) -> Result<NoContent, ApiError> {
-    let (why, by, now) = (LetterDeletion::Removed, tenant.actor(), app.clock.now());
+    let (why, by, now) = (DeadLetterDeletion::Discarded, tenant.actor(), app.clock.now());
     let deleted = app.store.delete_dead_letter(tenant.org_id, id, why, &by, now).await?;
     if deleted { Ok(NoContent) } else { Err(ApiError::NotFound) }
 }
@@ -83,7 +83,7 @@ pub(in crate::http) async fn replay(
     let record = app.store.quarantined_record(org, id).await?.ok_or(ApiError::NotFound)?;
     match requeue(&app.store, record, app.clock.now()).await? {
         Requeued::Stored => {
-            let (why, now) = (LetterDeletion::Stored, app.clock.now());
+            let (why, now) = (DeadLetterDeletion::Stored, app.clock.now());
             app.store.delete_dead_letter(org, id, why, &by, now).await?;
             app.wake.wake();
             let stored = StoredEvent { event_id: letter.event_id, status: "stored" };

@@ -3,11 +3,11 @@
 use axum::extract::State;
 
 use super::endpoint_secrets::SecretFields;
-use crate::api::endpoints::{self, NewEndpoint};
+use crate::api::endpoints;
 use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEndpointView};
 use crate::domain::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointId,
-    EventTypeFilters, Page, RetrySchedule,
+    EventTypeFilters, NewEndpoint, Page, RetrySchedule,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
