@@ -1,4 +1,4 @@
-//! Bodies: of the declared kind, read whole, and never beyond a cap.
+//! Reads request bodies: of the declared media type, whole, and up to a limit.
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
@@ -10,8 +10,8 @@ use futures_util::StreamExt;
 use super::error::ApiError;
 use crate::domain::MediaType;
 
-/// Bytes of a body over its cap that are read and dropped before it is refused. A client that sends
-/// everything before it listens would otherwise meet a closed connection instead of the answer.
+/// Bytes of an oversized body that are read and dropped before it is refused. A client that sends
+/// everything before it reads would otherwise find a closed connection instead of the answer.
 const OVERFLOW_BYTES_MAX: usize = 1024 * 1024;
 
 /// Checks that the body is declared as `application/json`, or as a type built on it (`+json`).
@@ -24,7 +24,7 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// What the body is declared to be.
+/// The declared media type of the body.
 pub(super) fn media_type(headers: &HeaderMap) -> MediaType {
     headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).map_or(MediaType::Other, MediaType::of)
 }
@@ -42,7 +42,7 @@ pub(super) async fn read_beside(
     bytes_max: usize,
 ) -> Result<Bytes, ApiError> {
     let declared = declared_length(headers);
-    // Who asks before sending has sent nothing that would have to be dropped.
+    // A client that expects 100 Continue has sent nothing that would have to be dropped.
     if declared > bytes_max && headers.contains_key(EXPECT) {
         return Err(ApiError::TooLarge { what: "the body", bytes_max });
     }
@@ -57,7 +57,7 @@ async fn read_stream(body: Body, declared: usize, bytes_max: usize) -> Result<By
     let Some(first) = next(&mut chunks).await? else {
         return Ok(Bytes::new());
     };
-    // Small bodies come in one piece, which is taken as it is.
+    // Small bodies arrive in one piece, which is not copied.
     if first.len() == declared {
         return Ok(first);
     }
@@ -77,7 +77,7 @@ async fn next(chunks: &mut BodyDataStream) -> Result<Option<Bytes>, ApiError> {
     chunks.next().await.transpose().map_err(|_| ApiError::IncompleteBody)
 }
 
-/// Drops a little of what still comes, and says why.
+/// Drops a bounded part of the rest, so that the client gets the answer.
 async fn refuse(mut chunks: BodyDataStream, bytes_max: usize) -> ApiError {
     let mut dropped = 0;
     while dropped < OVERFLOW_BYTES_MAX + bytes_max {
@@ -89,7 +89,7 @@ async fn refuse(mut chunks: BodyDataStream, bytes_max: usize) -> ApiError {
     ApiError::TooLarge { what: "the body", bytes_max }
 }
 
-/// The declared length in bytes; 0 when there is none, as for a chunked body.
+/// The declared length in bytes; 0 if there is none, as for a chunked body.
 fn declared_length(headers: &HeaderMap) -> usize {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     length.and_then(|text| text.parse().ok()).unwrap_or(0)

@@ -1,32 +1,32 @@
-//! The HTTP API: what tenants, operators and probes can ask, and nothing that decides.
+//! The HTTP API: what tenants, operators and probes can ask. It decides nothing itself.
 //!
 //! # Purpose
-//! Turn requests into calls of the parts below, and their outcomes into answers. `router` shows the
-//! whole API on one screen; [`serve`] runs it on a listener.
+//! Turn requests into calls of use cases (`api`) and subsystems, and their results into answers.
+//! `router` shows the whole API on one screen; [`serve`] runs it on a listener.
 //!
 //! # Constraints
-//! - The way of `POST /api/events` is the product's speed. It passes no router, opens no span,
-//!   looks up no metric label, builds no `serde_json::Value`, and writes its answer into one buffer.
+//! - `POST /api/events` is the hot path. It bypasses the router, opens no span, looks up no metric
+//!   label, builds no `serde_json::Value`, and writes its answer into one buffer.
 //! - Bodies, pages, connections and the time of a request are bounded by named constants or settings.
 //!
 //! # Operation
 //! ```text
-//! connection ── hyper ── envelope: trace id, timeout, panics, problems
-//!                          └─ route ── Tenant | Operator (auth) ── query, path, body ── a part below
+//! server: listener, TLS, limits ── hyper ── middleware: trace id, timeout, panics, error answers
+//!                                             └─ router ── extractors: key, path, body, query
+//!                                                            └─ route ── use case ── typed answer
 //! ```
-//! What callers send becomes a value of the domain here or is refused with every fault listed at
-//! once. Unknown fields and unknown query parameters are faults: a misspelt filter that is ignored
-//! shows the wrong rows, a misspelt field loses data. (Only the routes that take events in do not look
-//! at their query string: they have no parameter that could be misspelt.)
+//! Bodies and queries are structs declared with [`request`]; answers are the views of `api`. A request
+//! is refused with every fault listed at once. Unknown fields and query parameters are faults: a
+//! misspelt filter that is ignored shows the wrong rows, and a misspelt field loses data. (Routes that
+//! accept events ignore their query string: they have no parameters.)
 //!
 //! # Failure
-//! Every refusal is an [`ApiError`], and one exhaustive match gives each its status, `code` and
-//! words as RFC 9457 problem details. The envelope writes the answer, since it alone knows the trace
-//! id, and logs the cause, if there is one, once. A row of another tenant is not found, like one
-//! that does not exist.
+//! Every refusal is an [`ApiError`]: [`PROBLEMS`] gives its status, code and title, its `Display` the
+//! detail. The middleware writes the answer, since only it knows the trace id, and logs the cause
+//! once. A row of another tenant is not found, like one that does not exist.
 //!
-//! **Invariant:** no handler runs before its principal is known, but for the probes, and nothing
-//! here names a store backend or reads the journal.
+//! **Invariant:** no handler but those of probes and problem pages runs before the caller is
+//! authenticated, and nothing here names a store engine or reads the journal.
 
 mod body;
 mod client_ip;

@@ -14,17 +14,17 @@ use super::routes::{
 use super::state::AppState;
 use crate::domain::Scope;
 
-/// Where single events are posted. The envelope hands them to their handler without asking the
-/// router, which has the route too, so that it is listed here and in the `Allow` field.
+/// The hot path. The middleware calls its handler directly; the router has the route too, so that it
+/// is listed here and in the header `Allow`.
 pub(super) const SINGLE_EVENTS: &str = "/api/events";
 
-/// Whose key a route takes. Handlers ask for it by their extractor; that they do is what the matrix
-/// of the integration tests walks every route for.
+/// Whose key a route takes. Handlers ask for it by their extractor; the matrix of the integration
+/// tests walks every route to prove it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// An organisation's with this scope, which sees what is its own; `None` takes any.
+    /// An organisation's key with this scope; `None` takes any scope. It reaches only its own data.
     Tenant(Option<Scope>),
-    /// An operator's with this scope.
+    /// An operator's key with this scope.
     Operator(Scope),
     /// None: documentation, probes and scrapers.
     Anyone,
@@ -49,7 +49,7 @@ pub fn route_table() -> Vec<Route> {
     table().routes
 }
 
-/// Every route, ready to answer.
+/// The router of every route.
 pub(super) fn router(app: AppState) -> Router {
     table()
         .router
@@ -133,8 +133,7 @@ fn table() -> Table {
         .get(Access::Anyone, "/metrics", metrics::scrape)
 }
 
-/// Routes as they are listed and as they answer, kept together so that neither has one that the
-/// other has not.
+/// The list of routes and the router, filled together so that they agree.
 #[derive(Default)]
 struct Table {
     routes: Vec<Route>,

@@ -1,8 +1,7 @@
-//! TLS on the listener: a certificate and its key from files, read again while running.
+//! TLS on the listener: certificate and key come from files, and are reloaded while running.
 //!
-//! Without it the server speaks plain HTTP, for use behind a proxy that ends TLS. HTTP/1.1 only, as
-//! without TLS. A certificate that is read anew is shown to connections that come later; those that
-//! are open stay as they are.
+//! Without TLS the server speaks plain HTTP, for use behind a proxy that terminates TLS. It speaks
+//! HTTP/1.1 only, with and without TLS. A reloaded certificate applies to new connections.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use tokio_rustls::TlsAcceptor;
 
-/// The certificate that connections are shown.
+/// The certificate in use.
 #[derive(Debug)]
 pub struct Tls {
     cert: PathBuf,
@@ -33,12 +32,12 @@ pub enum TlsError {
         error: pem::Error,
     },
     /// `TLS_CERT` holds no certificate.
-    #[error("TLS_CERT {}: there is no certificate in it", .path.display())]
+    #[error("TLS_CERT {}: the file has no certificate", .path.display())]
     NoCert {
         /// The file.
         path: PathBuf,
     },
-    /// `TLS_KEY` cannot be read, or holds no private key. What it holds is not told.
+    /// `TLS_KEY` cannot be read, or holds no private key. Its content is never shown.
     #[error("TLS_KEY {}: {error}", .path.display())]
     Key {
         /// The file.
@@ -71,7 +70,7 @@ impl Tls {
         Ok(())
     }
 
-    /// What the next connection is greeted with.
+    /// The acceptor of the next connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         TlsAcceptor::from(Arc::clone(&current))
