@@ -62,7 +62,7 @@ async fn number_that_is_wrong_in_whatever_way_is_told_the_fields_own_range() {
 }
 
 #[tokio::test]
-async fn every_broken_rule_of_an_organisation_and_a_key_is_named() {
+async fn violations_of_organisations_and_keys_are_all_listed() {
     let server = Server::start().await;
     let operator = server.operator().await;
     let tenant = server.tenant("acme").await;
@@ -102,7 +102,7 @@ async fn every_broken_rule_of_an_organisation_and_a_key_is_named() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_not_found() {
+async fn missing_resources_are_not_found() {
     let server = Server::start().await;
     let operator = server.operator().await;
     let id = "019b0000-0000-7000-8000-000000000000";
@@ -229,7 +229,7 @@ async fn key_in_its_grace_is_not_rotated_again_and_its_successor_has_its_own_end
 }
 
 #[tokio::test]
-async fn of_rotations_at_once_one_gives_a_key() {
+async fn concurrent_rotations_yield_one_key() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     let path = format!("/api/admin/keys/{}/rotate", tenant.key_id);

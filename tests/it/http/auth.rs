@@ -20,7 +20,7 @@ async fn missing_key_is_told_from_an_invalid_one() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_key_is_not_told() {
+async fn invalid_keys_get_the_same_answer_whatever_is_wrong() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let elsewhere = Server::start().await.tenant("elsewhere").await;
@@ -64,7 +64,7 @@ async fn expired_key_is_invalid() {
 }
 
 #[tokio::test]
-async fn bearer_token_is_as_good_as_the_header_of_its_own() {
+async fn bearer_tokens_are_accepted_like_the_api_key_header() {
     let server = Server::start().await;
     let (acme, other) = (server.tenant("acme").await, server.tenant("other").await);
     let ask = async |bearer: &str, key: Option<&str>| {

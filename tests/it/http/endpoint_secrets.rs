@@ -45,7 +45,7 @@ fn text(value: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn of_an_ed25519_endpoint_only_the_public_key_is_shown() {
+async fn ed25519_endpoints_show_only_their_public_key() {
     let acme = Acme::start().await;
     let (created, path) = acme.create(json!({ "signature": "ed25519" })).await;
     assert_eq!((created["signature"].as_str(), created.get("secret")), (Some("ed25519"), None));
@@ -220,7 +220,7 @@ async fn test_event_is_refused_where_it_cannot_be_sent() {
 }
 
 #[tokio::test]
-async fn what_this_server_cannot_read_is_said_and_not_guessed() {
+async fn undecryptable_secrets_are_reported_as_such() {
     let acme = Acme::start().await;
     let (created, path) = acme.create(json!({ "headers": { "x-a": "b" } })).await;
     let url = format!("sqlite://{}", acme.server.database().display());

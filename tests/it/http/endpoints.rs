@@ -57,7 +57,7 @@ async fn endpoint_may_bring_its_secret_and_leave_out_the_rest() {
 }
 
 #[tokio::test]
-async fn every_broken_rule_of_an_endpoint_is_named() {
+async fn violations_of_an_endpoint_are_all_listed() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let body = json!({
@@ -97,7 +97,7 @@ async fn private_endpoints_may_be_allowed() {
 }
 
 #[tokio::test]
-async fn only_the_fields_that_are_sent_are_changed() {
+async fn patch_changes_only_the_fields_that_are_sent() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let body = json!({"url":"https://example.com/a","event_types":["a"],"description":"one"});

@@ -29,7 +29,7 @@ async fn event_is_shown_with_its_payload_as_it_came() {
 }
 
 #[tokio::test]
-async fn every_field_is_shown_and_what_was_not_given_is_null() {
+async fn events_show_every_field_with_null_for_absent_ones() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let bare = server.store_event(tenant.org_id, "a.b", "1").await;

@@ -40,7 +40,7 @@ async fn answers_are_kept_out_of_caches_and_taken_for_what_they_are() {
 }
 
 #[tokio::test]
-async fn without_origins_no_page_may_call() {
+async fn cors_is_off_without_origins() {
     let server = Server::start().await;
     for method in [Method::OPTIONS, Method::GET, Method::POST] {
         let answer = from_page(&server, method, "/api/events", PAGE).await;

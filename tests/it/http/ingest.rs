@@ -77,7 +77,7 @@ async fn body_that_is_no_json_names_line_and_column() {
 }
 
 #[tokio::test]
-async fn every_broken_rule_is_answered_and_counted() {
+async fn violations_are_listed_and_counted() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let body = r#"{"type":"a b","dedup_id":7,"typo":1}"#;
@@ -114,7 +114,7 @@ async fn empty_and_oversized_batches_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused_and_what_just_fits_is_taken() {
+async fn payload_limit_is_exact() {
     let server = Server::start_with(&["--max-event-bytes=1000"]).await;
     let tenant = server.tenant("acme").await;
     let event = |bytes: usize| format!(r#"{{"type":"a","payload":"{}"}}"#, "x".repeat(bytes - 2));
@@ -164,7 +164,7 @@ async fn too_large_payload_beside_other_faults_is_one_of_them() {
 }
 
 #[tokio::test]
-async fn what_nests_too_deep_is_refused_and_what_just_does_not_is_taken() {
+async fn nesting_limit_is_exact() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let event = |depth: usize| {
@@ -187,7 +187,7 @@ async fn what_nests_too_deep_is_refused_and_what_just_does_not_is_taken() {
 }
 
 #[tokio::test]
-async fn only_json_is_taken() {
+async fn other_media_types_than_json_are_refused() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let post = async |media_type: Option<&str>| {
@@ -229,7 +229,7 @@ async fn chunked_body_is_taken_and_bounded() {
 }
 
 #[tokio::test]
-async fn who_asks_before_sending_too_much_is_refused_at_once() {
+async fn expect_continue_with_too_large_a_body_is_refused_at_once() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let answer = server

@@ -10,7 +10,7 @@ async fn post(server: &Server, key: &str, body: impl Into<reqwest::Body>) -> Ans
 }
 
 #[tokio::test]
-async fn every_line_is_an_event_and_blank_lines_are_none() {
+async fn ndjson_lines_are_events_and_blank_lines_are_ignored() {
     let mut server = Server::start().await;
     let tenant = server.tenant_limited("acme", Some(100)).await;
     let body = "\r\n{\"type\":\"a\",\"payload\":{\"n\":  1e400}}\r\n\n \t\n\
@@ -43,7 +43,7 @@ async fn malformed_line_is_named_and_nothing_is_taken() {
 }
 
 #[tokio::test]
-async fn every_broken_rule_names_the_events_place_among_the_events() {
+async fn violations_carry_the_index_of_their_event() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let body = "\n{\"type\":\"a\",\"payload\":1}\n\n{\"type\":\"a\"}\n7\n";

@@ -50,7 +50,7 @@ async fn malformed_id_is_not_found() {
 }
 
 #[tokio::test]
-async fn what_needs_no_body_takes_an_empty_object_and_refuses_fields() {
+async fn routes_without_a_body_accept_an_empty_object_and_refuse_fields() {
     let server = Server::start().await;
     let (tenant, operator) = (server.tenant("acme").await, server.operator().await);
     let nobody = "019b0000-0000-7000-8000-000000000000";

@@ -52,7 +52,7 @@ async fn json_is_taken_byte_for_byte_under_both_paths() {
 }
 
 #[tokio::test]
-async fn what_is_no_json_is_carried_in_base64_and_never_refused() {
+async fn bodies_that_are_not_json_are_carried_in_base64() {
     let mut server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let json = "application/json";
@@ -187,7 +187,7 @@ async fn raw_event_costs_one_and_is_not_read_beyond_the_limit() {
 }
 
 #[tokio::test]
-async fn only_post_is_taken() {
+async fn other_methods_than_post_are_refused() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     for path in PATHS {

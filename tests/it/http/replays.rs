@@ -137,7 +137,7 @@ async fn dead_letters_are_replayed_by_filter_until_it_is_cancelled() {
 }
 
 #[tokio::test]
-async fn what_a_replay_cannot_reach_is_told() {
+async fn replays_report_what_they_skip() {
     let server = Server::start().await;
     let (tenant, endpoint, dead) = tenant_with_dead(&server, 1).await;
     let endpoint = format!("/api/endpoints/{endpoint}");
@@ -165,7 +165,7 @@ async fn what_a_replay_cannot_reach_is_told() {
 }
 
 #[tokio::test]
-async fn every_fault_of_a_replay_is_named() {
+async fn violations_of_a_replay_are_all_listed() {
     let server = Server::start().await;
     let (tenant, endpoint, dead) = tenant_with_dead(&server, 1).await;
     let post = async |path: &str, body: &'static str| server.post(path, &tenant.key, body).await;
@@ -264,7 +264,7 @@ async fn pending_deliveries_are_cancelled_one_by_one_and_all_together() {
 }
 
 #[tokio::test]
-async fn whoever_sends_again_cancels_or_puts_aside_is_in_the_audit_log() {
+async fn retries_cancellations_and_removals_are_audited() {
     let server = Server::start().await;
     let (tenant, endpoint, dead) = tenant_with_dead(&server, 1).await;
     let (old, event) = (dead[0].id, dead[0].event.id);

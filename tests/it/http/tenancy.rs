@@ -364,7 +364,7 @@ async fn last_use_of_a_key_is_known_to_the_minute_also_on_one_connection() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_is_answered_as_ever_and_has_no_line() {
+async fn no_op_changes_are_answered_and_not_audited() {
     let server = Server::start().await;
     let (operator, tenant) = (server.operator().await, server.tenant("acme").await);
     let body = r#"{"url":"https://example.com/"}"#;

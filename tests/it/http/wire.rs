@@ -29,7 +29,7 @@ async fn statuses(server: &Server, request: &str) -> Vec<u16> {
 const HIDDEN: &str = "GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n";
 
 #[tokio::test]
-async fn what_two_parsers_could_read_in_two_ways_is_refused_or_read_as_the_standard_says() {
+async fn ambiguous_requests_are_refused_or_read_as_the_standard_says() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let length = EVENT.len();

@@ -29,7 +29,7 @@ use victim::{Ids, Victim};
 const FLAGS: &[&str] = &["--rate-limit-per-minute=10000000"];
 
 #[tokio::test]
-async fn every_route_shows_and_does_nothing_to_whom_it_is_not_for() {
+async fn routes_show_and_change_nothing_for_other_callers() {
     let server = Server::start_with(FLAGS).await;
     let acme = Victim::settle(&server, "acme").await;
     let elsewhere = Server::start_with(FLAGS).await;
@@ -59,7 +59,7 @@ async fn every_route_shows_and_does_nothing_to_whom_it_is_not_for() {
 }
 
 #[test]
-fn every_route_has_a_row_and_every_row_a_route() {
+fn routes_and_rows_match() {
     let mut routes: Vec<String> = route_table().iter().map(name_of).collect();
     let mut rows: Vec<String> =
         rows::ROWS.iter().map(|row| format!("{} {}", row.method, row.path)).collect();
@@ -70,7 +70,7 @@ fn every_route_has_a_row_and_every_row_a_route() {
 
 /// That the bodies of the rows are not refused for their form, which would hide what a route does.
 #[tokio::test]
-async fn every_route_takes_the_first_body_of_its_row_from_whom_it_is_for() {
+async fn routes_accept_the_first_body_of_their_row_from_their_caller() {
     let server = Server::start_with(FLAGS).await;
     let operator = server.operator().await;
     for route in route_table() {
@@ -94,7 +94,7 @@ async fn every_route_takes_the_first_body_of_its_row_from_whom_it_is_for() {
 
 /// A probe of the matrix itself: it sees what it looks for.
 #[tokio::test]
-async fn what_the_owner_sees_is_what_nobody_else_must() {
+async fn owner_sees_every_mark_that_nobody_else_may() {
     let server = Server::start_with(FLAGS).await;
     let acme = Victim::settle(&server, "acme").await;
     let seen = acme.view(&server).await.concat();
