@@ -19,8 +19,8 @@ use crate::domain::{
     parse_event, parse_lines, parse_raw,
 };
 use crate::http::error::ApiError;
-use crate::http::metrics::RejectedRequest;
 use crate::http::extract::{EventsWrite, Scoped, Tenant};
+use crate::http::metrics::RejectedRequest;
 use crate::http::ratelimit_headers::{self, Counted};
 use crate::http::request_context::RequestContext;
 use crate::http::state::{AppState, Settings};
@@ -142,7 +142,11 @@ async fn accept(
                 AppendError::Full | AppendError::Busy | AppendError::Poisoned | AppendError::Closed,
             ) = error
             {
-                app.metrics.http.rejected_requests_total.of(RejectedRequest::JournalUnavailable).inc();
+                app.metrics
+                    .http
+                    .rejected_requests_total
+                    .of(RejectedRequest::JournalUnavailable)
+                    .inc();
             }
             Err(error.into())
         }
