@@ -34,7 +34,8 @@ impl Walk {
         let request = self.http.request(method, format!("{}{path}", self.url));
         let request = request
             .header("x-api-key", key)
-            .header("authorization", format!("Bearer {FIELD}"))
+            // Not `Bearer`, which would be a second key.
+            .header("authorization", format!("Basic {FIELD}"))
             .header("cookie", format!("session={FIELD}"))
             .header("content-type", "application/json");
         let answer = request.body(body.to_owned()).send().await.unwrap();
