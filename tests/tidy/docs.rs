@@ -54,6 +54,23 @@ fn every_link_between_documents_leads_somewhere() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+#[test]
+fn every_path_that_documents_name_exists() {
+    let folders = ["src/", "tests/", "docs/", "migrations/", "scripts/", "examples/", "benches/"];
+    let mut missing = Vec::new();
+    // The log names files as they were called at the time.
+    for file in documents().into_iter().filter(|file| !file.ends_with("performance-log.md")) {
+        for path in prose(&file).split('`').skip(1).step_by(2) {
+            let is_path = folders.iter().any(|folder| path.starts_with(folder))
+                && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
+            if is_path && !path.contains("NNNN") && !root().join(path).exists() {
+                missing.push(format!("{}: {path}", file.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 fn key_of(access: Access) -> String {
     match access {
         Access::Tenant(Some(scope)) | Access::Operator(scope) => format!("`{}`", scope.as_str()),
