@@ -1,22 +1,23 @@
 //! Hookgate: self-hosted, multi-tenant event ingest and webhook delivery.
 //!
 //! # The way of one event
-//! 1. [`http`] takes a `POST`, gives it a trace id, and caps its body.
-//! 2. [`auth`] turns its `X-API-Key` into a principal, from a cache.
-//! 3. [`domain`] parses the body once: a checked new event, or every fault it has.
-//! 4. [`limit`] takes the events from what the organisation may send.
-//! 5. [`ingest`] mints ids and writes one record into the [`journal`], which syncs many requests'
-//!    records at once. Then, and only then, the tenant reads `202`.
-//! 6. The worker pool of [`ingest`] reads the journal back in batches and has the [`store`] write
-//!    events with their deliveries, those first of who has few. The journal's checkpoint follows.
-//! 7. [`delivery`] signs and sends, endpoint by endpoint, and records what became of it.
+//! 1. [`http`] accepts a `POST`, gives it a trace id, and bounds its body.
+//! 2. [`auth`] turns its API key into a principal, from a cache.
+//! 3. [`domain`] parses the body once, into a checked new event or every violation.
+//! 4. [`limit`] checks the organisation's rate limit.
+//! 5. [`ingest`] mints ids and appends one record to the [`journal`], which syncs the records of many
+//!    requests at once. Then, and only then, the tenant gets its `202`.
+//! 6. The workers of [`ingest`] read the journal in batches, and the [`store`] writes events with
+//!    their deliveries, small tenants first. The journal's checkpoint follows.
+//! 7. [`delivery`] signs and sends, one queue per endpoint, and records every outcome.
 //!
-//! [`app`] builds all of it from [`config`] and runs it; [`cli`] is the door for people. [`runtime`]
-//! tells the time and stops things; [`telemetry`] shows operators what happens.
+//! [`api`] has the use cases that [`http`] calls. [`app`] builds every part from [`config`] and runs it;
+//! [`cli`] is the command line. [`runtime`] has the clock, shutdown and background threads,
+//! [`telemetry`] logs and metrics.
 //!
 //! # Rules
-//! A module imports only modules above it here; `tests/tidy.rs` checks. Each folder's `mod.rs` tells
-//! what its part is for, how it works and how it fails.
+//! A module imports only modules above it here; `tests/tidy.rs` checks. Each folder's `mod.rs` opens
+//! with its purpose, operation and failure modes.
 
 pub mod domain;
 
