@@ -18,7 +18,7 @@ use axum::routing::post;
 use clap::Parser;
 use hookgate::app::Metrics;
 use hookgate::config::{DeliveryConfig, StoreConfig};
-use hookgate::delivery::{DeliveryInputs, SuspendedOrgs, handoff, lease_span};
+use hookgate::delivery::{DeliveryInputs, DeliveryService, SuspendedOrgs, handoff, lease_span};
 use hookgate::domain::{
     Actor, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret,
     TraceId,
@@ -97,16 +97,10 @@ async fn measure(hangs: bool) -> (f64, f64) {
     let (wake, lifecycle, instance) = (Wake::new(), Lifecycle::new(), InstanceId::new(1));
     let inputs = DeliveryInputs::new(handoff, wake.clone(), instance, SuspendedOrgs::default());
     let config = &settings.delivery;
-    let running = hookgate::delivery::start(
-        config,
-        store.clone(),
-        clock.clone(),
-        metrics.delivery,
-        inputs,
-        &lifecycle,
-    )
-    .unwrap();
-    let backpressured = running.handle.backpressured();
+    let (delivery, time) = (metrics.delivery, clock.clone());
+    let service = DeliveryService::new(config, store.clone(), time, delivery, inputs).unwrap();
+    let backpressured = service.running().handle.backpressured();
+    service.start(&lifecycle);
     let mut rounds = tokio::time::interval(APART);
     for _ in 0..ROUNDS {
         rounds.tick().await;

@@ -20,8 +20,7 @@ use crate::store::{
 };
 use crate::telemetry::Registry;
 
-use super::error::{MissingKeysError, OpenError};
-use super::storage::{self, open_store, require_keys};
+use super::storage::{self, MissingKeysError, OpenError, open_store, require_keys};
 
 /// Why an endpoint is disabled that was disabled on the command line.
 const DISABLED_BY_OPERATOR: &str = "disabled by the operator";

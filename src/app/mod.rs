@@ -18,12 +18,14 @@
 
 mod admin;
 mod bootstrap;
+mod builder;
 mod deliveries;
 mod error;
 mod instance;
 mod maintenance;
 mod metrics;
 mod org_watch;
+mod parts;
 mod storage;
 mod wiring;
 
@@ -35,17 +37,16 @@ use tokio::net::TcpListener;
 
 pub use admin::{Admin, AdminError};
 pub use bootstrap::Bootstrap;
-pub use error::{AppError, MissingKeysError, OpenError};
+pub use builder::AppBuilder;
+pub use error::AppError;
 pub use instance::InstanceError;
 pub use metrics::Metrics;
+pub use parts::{AppParts, BackgroundWork, HeldParts};
+pub use storage::{MissingKeysError, OpenError, OpenJournalError};
 
-use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::http::{self, Api, Tls};
-use crate::journal::Journal;
-use crate::runtime::{Background, Clock, Lifecycle, Shutdown, Wake};
-use crate::store::Store;
-use wiring::Wiring;
+use crate::runtime::{Background, Clock, Lifecycle, Shutdown};
 
 /// A server that listens and does not answer before [`Self::run`].
 pub struct App {
@@ -53,10 +54,9 @@ pub struct App {
     address: SocketAddr,
     tls: Option<Arc<Tls>>,
     api: Api,
-    authenticator: Authenticator,
     lifecycle: Lifecycle,
-    journal: Journal,
-    store: Store,
+    parts: AppParts,
+    held: Option<HeldParts>,
     bootstrap: Option<Bootstrap>,
     shutdown_timeout: Duration,
     /// Dropped last: the background threads run the store and most tasks.
@@ -66,51 +66,12 @@ pub struct App {
 impl App {
     /// Opens the store and the journal, wires every part and starts to listen.
     pub async fn build(config: &Config, clock: Clock) -> Result<Self, AppError> {
-        let metrics = Metrics::new().map_err(OpenError::Metrics)?;
-        let tls = wiring::read_certificate(config).await?;
-        let background = Background::start().map_err(AppError::Threads)?;
-        let store =
-            storage::open_store_on(&background, &config.store, Arc::clone(&metrics.store)).await?;
-        storage::bring_up_to_date(&store, &clock).await?;
-        let (listener, address) = wiring::listen(config).await?;
-        let (journal, reader, instance) =
-            storage::open_journal(&config.store, &config.journal, Arc::clone(&metrics.journal))
-                .await?;
+        Self::builder(config).clock(clock).build().await
+    }
 
-        let lifecycle = Lifecycle::new();
-        let wiring = Wiring {
-            config,
-            store: store.clone(),
-            journal: journal.clone(),
-            instance,
-            clock,
-            metrics,
-            background: lifecycle.in_background(&background),
-            foreground: lifecycle.clone(),
-            due: Wake::new(),
-            replays: Wake::new(),
-        };
-        let delivery = wiring.delivery().await?;
-        // The last step that can fail, so that created keys are always shown.
-        let bootstrap = wiring.bootstrap(base_url(tls.as_deref(), address)).await?;
-        wiring.replayer();
-        let ingest = wiring.ingest(reader, delivery.handoff);
-        let authenticator = wiring.auth(delivery.suspended);
-        wiring.maintenance();
-        let api = wiring.http(authenticator.clone(), delivery.running, ingest, &background);
-        Ok(Self {
-            listener,
-            address,
-            tls,
-            api,
-            authenticator,
-            lifecycle,
-            journal,
-            store,
-            bootstrap,
-            shutdown_timeout: config.server.shutdown_timeout,
-            _background: background,
-        })
+    /// A builder of a server for a test harness, or for embedding in another process.
+    pub fn builder(config: &Config) -> AppBuilder<'_> {
+        AppBuilder::new(config)
     }
 
     /// The address it listens on; with `PORT=0`, with the port that the system chose.
@@ -134,6 +95,17 @@ impl App {
         })
     }
 
+    /// Handles of its parts. Clones, so they stay valid while it runs.
+    pub fn parts(&self) -> AppParts {
+        self.parts.clone()
+    }
+
+    /// The parts that [`BackgroundWork::Hold`] left for the caller to step; `None` without it, and after
+    /// the first call.
+    pub fn take_held_parts(&mut self) -> Option<HeldParts> {
+        self.held.take()
+    }
+
     /// The handle that stops it.
     pub fn shutdown(&self) -> Shutdown {
         self.lifecycle.shutdown()
@@ -143,23 +115,23 @@ impl App {
     pub async fn run(self) -> Result<(), AppError> {
         tracing::info!(address = %self.address, "listening");
         let shutdown = self.lifecycle.shutdown();
-        let journal = self.journal.clone();
+        let AppParts { store, journal, authenticator, .. } = self.parts;
+        let accepting = journal.clone();
         let serving = http::serve(self.listener, self.tls, self.api, shutdown.clone());
         self.lifecycle.spawn("http", async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "cannot accept connections");
             }
-            journal.close();
+            accepting.close();
         });
 
         shutdown.requested().await;
         let drained = self.lifecycle.drain(self.shutdown_timeout).await;
-        if let Err(error) = self.authenticator.flush_usage().await {
+        if let Err(error) = authenticator.flush_usage().await {
             tracing::warn!(%error, "cannot flush usage counters; the last minute is lost");
         }
-        let journal = self.journal;
         tokio::task::spawn_blocking(move || journal.shut_down()).await?;
-        self.store.close().await;
+        store.close().await;
         if drained {
             tracing::info!("stopped");
         } else {
@@ -174,10 +146,4 @@ impl App {
             None => Ok(()),
         }
     }
-}
-
-/// The URL that clients on this machine call.
-fn base_url(tls: Option<&Tls>, address: SocketAddr) -> String {
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    format!("{scheme}://{address}")
 }

@@ -3,20 +3,90 @@
 //! The only file that names a store engine or a journal implementation: everything else works with what
 //! it returns.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::error::{AppError, MissingKeysError, OpenError};
-use super::instance;
+use super::instance::{self, InstanceError};
 use crate::config::{JournalConfig, StoreConfig};
 use crate::domain::InstanceId;
 use crate::journal::local::{
     self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
 };
-use crate::journal::{Journal, JournalMetrics, JournalReader};
-use crate::runtime::{Background, Clock};
-use crate::store::{MigrationStatus, Store, StoreMetrics};
+use crate::journal::{Journal, JournalError, JournalMetrics, JournalReader};
+use crate::store::{MigrationStatus, Store, StoreError, StoreMetrics};
 
 const MIB: u64 = 1024 * 1024;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// `DATABASE_URL` names something that is not PostgreSQL.
+    #[error("DATABASE_URL must start with postgres:// or postgresql://; unset it for SQLite")]
+    Scheme,
+    /// `DATA_DIR` does not exist and cannot be created.
+    #[error("cannot create the data directory {}: {error}", .path.display())]
+    DataDir {
+        /// `DATA_DIR`.
+        path: PathBuf,
+        /// The system's error.
+        error: std::io::Error,
+    },
+    /// The SQLite file cannot be opened.
+    #[error("cannot open {}: {error}", .path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's error.
+        error: StoreError,
+    },
+    /// PostgreSQL cannot be reached, or refuses the connection.
+    #[error("cannot connect to the database in DATABASE_URL: {0}")]
+    Postgres(#[source] StoreError),
+    /// Two metrics share a name.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Why the server cannot be sure to read every secret in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum MissingKeysError {
+    /// `SECRETS_KEY` is unset, or lacks keys that encrypt secrets in the store.
+    #[error(
+        "SECRETS_KEY lacks the keys {ids}, which encrypt {texts} secrets in the store; list those keys \
+         after the first one"
+    )]
+    Missing {
+        /// Number of secrets.
+        texts: i64,
+        /// The ids of the keys, separated by commas.
+        ids: String,
+    },
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the journal could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenJournalError {
+    /// The journal's settings contradict each other.
+    #[error("JOURNAL_MAX_MIB ({max}) must be at least twice JOURNAL_SEGMENT_MIB ({segment})")]
+    Size {
+        /// `JOURNAL_MAX_MIB`.
+        max: u64,
+        /// `JOURNAL_SEGMENT_MIB`.
+        segment: u64,
+    },
+    /// The journal's files cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The server's id could not be read or written.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The blocking pool is shutting down.
+    #[error("the start was abandoned: {0}")]
+    Abandoned(#[from] tokio::task::JoinError),
+}
 
 /// Opens the store that the settings name and leaves its schema alone.
 pub(super) async fn open_store(
@@ -43,28 +113,6 @@ pub(super) fn migrations_of_a_new_store() -> Vec<MigrationStatus> {
     Store::sqlite_migrations()
 }
 
-/// Opens the store on the background threads, so that its own tasks and threads run there too.
-pub(super) async fn open_store_on(
-    background: &Background,
-    config: &StoreConfig,
-    metrics: Arc<StoreMetrics>,
-) -> Result<Store, AppError> {
-    let config = config.clone();
-    let opening = async move { open_store(&config, metrics).await };
-    Ok(background.handle().spawn(opening).await??)
-}
-
-/// Migrates the schema, checks the keys, and creates the partitions that are due.
-pub(super) async fn bring_up_to_date(store: &Store, clock: &Clock) -> Result<(), AppError> {
-    let applied = store.migrate_up().await?;
-    if applied > 0 {
-        tracing::info!(applied, "database schema migrated");
-    }
-    require_keys(store).await?;
-    store.system().maintain(clock.now()).await?;
-    Ok(())
-}
-
 /// Fails when keys are missing: a server would fail deliveries one by one instead, and the command
 /// line would write secrets that the server cannot read.
 pub(super) async fn require_keys(store: &Store) -> Result<(), MissingKeysError> {
@@ -83,7 +131,7 @@ pub(super) async fn open_journal(
     store: &StoreConfig,
     config: &JournalConfig,
     metrics: Arc<JournalMetrics>,
-) -> Result<(Journal, JournalReader, InstanceId), AppError> {
+) -> Result<(Journal, JournalReader, InstanceId), OpenJournalError> {
     let options = journal_options(store, config)?;
     let data_dir = store.data_dir.clone();
     let opening = move || {
@@ -91,7 +139,7 @@ pub(super) async fn open_journal(
         let Opened { journal, reader, recovery, id } = local::open(&options, &fs, &metrics)?;
         log_recovery(&recovery);
         let instance = instance::load(&data_dir, id)?;
-        Ok::<_, AppError>((journal, reader, instance))
+        Ok::<_, OpenJournalError>((journal, reader, instance))
     };
     tokio::task::spawn_blocking(opening).await?
 }
@@ -99,10 +147,10 @@ pub(super) async fn open_journal(
 fn journal_options(
     store: &StoreConfig,
     config: &JournalConfig,
-) -> Result<JournalOptions, AppError> {
+) -> Result<JournalOptions, OpenJournalError> {
     let (max, segment) = (config.journal_max_mib, config.journal_segment_mib);
     if max / 2 < segment {
-        return Err(AppError::JournalSize { max, segment });
+        return Err(OpenJournalError::Size { max, segment });
     }
     Ok(JournalOptions {
         dir: store.journal_dir(),

@@ -14,9 +14,13 @@ use super::error::AppError;
 use super::maintenance;
 use super::metrics::Metrics;
 use super::org_watch::OrgWatch;
+use super::parts::{AppParts, BackgroundWork, HeldParts};
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::delivery::{self, DeliveryInputs, HandoffSenders, RunningDelivery, SuspendedOrgs};
+use crate::delivery::{
+    self, DeliveryHealth, DeliveryInputs, DeliveryService, HandoffSenders, RunningDelivery,
+    SuspendedOrgs,
+};
 use crate::domain::InstanceId;
 use crate::http::{Api, AppState, Parts, Tls};
 use crate::ingest::{Handoff, Intake, Replayer, Workers};
@@ -34,6 +38,8 @@ pub(super) struct Wiring<'a> {
     pub(super) instance: InstanceId,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    /// Whether background tasks are started.
+    pub(super) work: BackgroundWork,
     /// Tasks on the threads that answer requests.
     pub(super) foreground: Lifecycle,
     /// Tasks on the background threads.
@@ -44,9 +50,11 @@ pub(super) struct Wiring<'a> {
     pub(super) replays: Wake,
 }
 
-/// The running delivery part, and what the others need to hand deliveries to it.
+/// The delivery service, and what the others need to hand deliveries to it.
 pub(super) struct DeliveryPart {
     pub(super) running: RunningDelivery,
+    /// The service itself, unless it was started.
+    pub(super) service: Option<DeliveryService>,
     pub(super) handoff: Handoff,
     pub(super) suspended: SuspendedOrgs,
 }
@@ -61,14 +69,9 @@ impl Wiring<'_> {
         let suspended = self.suspended_orgs().await?;
         let (HandoffSenders { fast, bulk }, receiver) = delivery::handoff(config);
         let inputs = DeliveryInputs::new(receiver, self.due.clone(), instance, suspended.clone());
-        let running = delivery::start(
-            config,
-            self.store.clone(),
-            self.clock.clone(),
-            Arc::clone(&self.metrics.delivery),
-            inputs,
-            &self.background,
-        )?;
+        let (store, metrics) = (self.store.clone(), Arc::clone(&self.metrics.delivery));
+        let service = DeliveryService::new(config, store, self.clock.clone(), metrics, inputs)?;
+        let running = service.running();
         let handoff = Handoff {
             fast,
             bulk,
@@ -77,7 +80,19 @@ impl Wiring<'_> {
             instance,
             lease_span: delivery::lease_span(config),
         };
-        Ok(DeliveryPart { running, handoff, suspended })
+        let service = self.start_or_hold(service, |service| service.start(&self.background));
+        Ok(DeliveryPart { running, service, handoff, suspended })
+    }
+
+    /// Starts a part, or returns it when background work is held.
+    fn start_or_hold<T>(&self, part: T, start: impl FnOnce(T)) -> Option<T> {
+        match self.work {
+            BackgroundWork::Hold => Some(part),
+            BackgroundWork::Run => {
+                start(part);
+                None
+            }
+        }
     }
 
     async fn release_leases(&self, instance: InstanceId) -> Result<(), StoreError> {
@@ -102,9 +117,16 @@ impl Wiring<'_> {
         Ok(suspended)
     }
 
-    /// Starts the workers that move events from the journal to the store. The caller's runtime is the
-    /// one whose load they yield to.
-    pub(super) fn ingest(&self, reader: JournalReader, handoff: Handoff) -> Heartbeat {
+    /// Starts the workers that move events from the journal to the store. They yield to the load of the
+    /// caller's runtime, which answers requests.
+    pub(super) fn ingest(
+        &self,
+        reader: JournalReader,
+        handoff: Handoff,
+    ) -> (Heartbeat, Option<JournalReader>) {
+        if self.work == BackgroundWork::Hold {
+            return (Heartbeat::new(self.clock.clone()), Some(reader));
+        }
         let workers = Workers::new(
             &self.config.ingest,
             reader,
@@ -116,18 +138,20 @@ impl Wiring<'_> {
         );
         let heartbeat = workers.heartbeat();
         workers.start(self.config.ingest.worker_count(), &self.background);
-        heartbeat
+        (heartbeat, None)
     }
 
     /// Starts the replayer.
-    pub(super) fn replayer(&self) {
+    pub(super) fn replayer(&self) -> Option<Replayer> {
         let replayer = Replayer {
             store: self.store.clone(),
             clock: self.clock.clone(),
             wake: self.replays.clone(),
             planned: self.due.clone(),
         };
-        self.background.spawn("replayer", replayer.run(self.background.shutdown()));
+        self.start_or_hold(replayer, |replayer| {
+            self.background.spawn("replayer", replayer.run(self.background.shutdown()));
+        })
     }
 
     /// Sets up authentication and starts to watch for changed organisations and keys.
@@ -145,28 +169,47 @@ impl Wiring<'_> {
             suspended,
             poll_interval: self.config.auth.auth_poll_interval,
         };
-        watch.start(&self.foreground, &self.background);
+        self.start_or_hold(watch, |watch| watch.start(&self.foreground, &self.background));
         authenticator
     }
 
     /// Starts the store's maintenance and checkpoints.
     pub(super) fn maintenance(&self) {
+        if self.work == BackgroundWork::Hold {
+            return;
+        }
         let stop = || self.foreground.shutdown();
         let store = || self.store.clone();
         self.foreground.spawn("maintenance", maintenance::run(store(), self.clock.clone(), stop()));
         self.background.spawn("checkpoints", maintenance::checkpoint(store(), stop()));
     }
 
+    /// Handles of the parts.
+    pub(super) fn parts(
+        &self,
+        authenticator: Authenticator,
+        delivery_health: DeliveryHealth,
+    ) -> AppParts {
+        AppParts {
+            store: self.store.clone(),
+            journal: self.journal.clone(),
+            authenticator,
+            delivery_health,
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+
     /// Sets up the HTTP API. Its slow work runs on the background threads.
     pub(super) fn http(
         self,
-        authenticator: Authenticator,
+        parts: &AppParts,
         running: RunningDelivery,
         ingest: Heartbeat,
         threads: &Background,
     ) -> Api {
         let parts = Parts {
-            authenticator,
+            authenticator: parts.authenticator.clone(),
             limiter: RateLimiter::new(&self.config.limit),
             intake: Intake::new(self.journal, self.clock.clone()),
             delivery: running.handle,
@@ -182,6 +225,15 @@ impl Wiring<'_> {
         };
         Api::new(AppState::new(self.config, parts))
     }
+}
+
+/// The parts that were not started, if background work is held.
+pub(super) fn held(
+    delivery: Option<DeliveryService>,
+    replayer: Option<Replayer>,
+    reader: Option<JournalReader>,
+) -> Option<HeldParts> {
+    Some(HeldParts { delivery: delivery?, replayer: replayer?, reader: reader? })
 }
 
 /// Reads the certificate, if the settings name one.

@@ -186,29 +186,13 @@ impl DeliveryInputs {
     }
 }
 
-/// What [`start`] returns.
+/// What the rest of the process holds of the delivery service.
 #[derive(Clone, Debug)]
 pub struct RunningDelivery {
     /// Evicts deliveries from memory, and tells which endpoints are backpressured.
     pub handle: DeliveryHandle,
     /// Heartbeats for the health check.
     pub health: DeliveryHealth,
-}
-
-/// Starts delivery: attempts handed-off deliveries, and claims due ones from the store at every wake and
-/// every poll.
-pub fn start(
-    config: &DeliveryConfig,
-    store: Store,
-    clock: Clock,
-    metrics: Arc<DeliveryMetrics>,
-    inputs: DeliveryInputs,
-    lifecycle: &Lifecycle,
-) -> Result<RunningDelivery, DeliveryError> {
-    let service = DeliveryService::new(config, store, clock, metrics, inputs)?;
-    let (handle, health) = (service.handle(), service.dispatcher.health.clone());
-    service.start(lifecycle);
-    Ok(RunningDelivery { handle, health })
 }
 
 /// The background service: a dispatcher and a recorder, with a channel of outcomes between them.
@@ -266,7 +250,13 @@ impl DeliveryService {
         self.dispatcher.handle.clone()
     }
 
-    /// Runs until the soft stop.
+    /// The handle and the heartbeats of the service.
+    pub fn running(&self) -> RunningDelivery {
+        RunningDelivery { handle: self.handle(), health: self.dispatcher.health.clone() }
+    }
+
+    /// Attempts handed-off deliveries, and claims due ones from the store at every wake and every poll, until the
+    /// graceful shutdown.
     pub fn start(self, lifecycle: &Lifecycle) {
         let shutdown: Shutdown = lifecycle.shutdown();
         lifecycle.spawn("delivery dispatcher", self.dispatcher.run(shutdown));

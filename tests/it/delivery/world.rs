@@ -1,13 +1,13 @@
-//! The world of a delivery test: a tenant, a store, a manual clock and the delivery service.
+//! The world of a delivery test: a tenant on the real app, whose background work is held, a manual clock and
+//! delivery services that the test steps or starts.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::Parser;
-use hookgate::app::Metrics;
-use hookgate::config::{DeliveryConfig, SecretsKeys, StoreConfig};
+use hookgate::app::{App, AppParts, BackgroundWork, Metrics};
+use hookgate::config::{Config, DeliveryConfig, SecretsKeys, StoreConfig};
 use hookgate::delivery::{
     DeliveryInputs, DeliveryService, DnsResolver, SuspendedOrgs, SystemResolver, handoff,
     lease_span,
@@ -22,6 +22,7 @@ use hookgate::store::{LeaseBudget, Store};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use crate::support::app::config;
 use crate::support::receiver::Receiver;
 
 /// Everything a delivery test needs.
@@ -33,15 +34,10 @@ pub(crate) struct World {
     pub(crate) org: OrgId,
     /// The suspended organisations that the delivery service knows.
     pub(crate) suspended: SuspendedOrgs,
+    store_config: StoreConfig,
+    /// Not run: it holds the store, and each test makes the delivery services it needs.
+    _app: App,
     pub(crate) directory: TempDir,
-}
-
-#[derive(Parser)]
-struct Settings {
-    #[command(flatten)]
-    delivery: DeliveryConfig,
-    #[command(flatten)]
-    store: StoreConfig,
 }
 
 impl World {
@@ -51,22 +47,21 @@ impl World {
             |base: &str| flags.iter().any(|flag| flag.split('=').next() == base.split('=').next());
         let base = ["--retry-schedule=5s,5m", "--allow-private-endpoints=true"];
         let base = base.into_iter().filter(|base| !given(base));
-        let settings =
-            Settings::parse_from(std::iter::once("test").chain(base).chain(flags.iter().copied()));
+        let flags: Vec<&str> = base.chain(flags.iter().copied()).collect();
         let directory = tempfile::tempdir().unwrap();
-        let metrics = Metrics::new().unwrap();
-        let path = directory.path().join("hookgate.db");
-        let store =
-            Store::open_sqlite(&path, &settings.store, Arc::clone(&metrics.store)).await.unwrap();
-        store.migrate_up().await.unwrap();
+        let config = config(directory.path(), &flags);
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
+        let builder = App::builder(&config).clock(clock.clone());
+        let held = builder.background(BackgroundWork::Hold).without_bootstrap();
+        let app = held.build().await.unwrap();
+        let AppParts { store, metrics, .. } = app.parts();
         let now = clock.now();
         let org = OrgId::mint(now);
         let row = Org::new(org, "tenant", now);
         store.system().insert_org(&row, &Actor::CLI).await.unwrap();
         let suspended = SuspendedOrgs::default();
-        let config = settings.delivery;
-        Self { store, clock, metrics, config, org, suspended, directory }
+        let Config { delivery: config, store: store_config, .. } = config;
+        Self { store, clock, metrics, config, store_config, org, suspended, _app: app, directory }
     }
 
     pub(crate) async fn new() -> Self {
@@ -75,9 +70,8 @@ impl World {
 
     /// The store's path, and settings to open it with these encryption keys.
     pub(crate) fn store_config(&self, secrets_key: Option<SecretsKeys>) -> (PathBuf, StoreConfig) {
-        let mut settings = Settings::parse_from(["test"]);
-        settings.store.secrets_key = secrets_key;
-        (self.directory.path().join("hookgate.db"), settings.store)
+        let config = StoreConfig { secrets_key, ..self.store_config.clone() };
+        (self.directory.path().join("hookgate.db"), config)
     }
 
     /// An endpoint at a receiver, which trusts its secret.

@@ -40,7 +40,7 @@ async fn store_that_is_away_degrades_the_report_and_turns_readiness_red() {
     assert_eq!(get(&server, "/health/ready").await.expect(200), ready);
 
     let server = Server::start().await;
-    server.store.close().await;
+    server.lose_store().await;
     let report = get(&server, "/api/health").await.expect(200);
     assert_eq!(
         (&report["status"], &report["store"]["reachable"]),
@@ -73,7 +73,7 @@ async fn dispatcher_that_gives_no_sign_of_life_turns_readiness_red_until_it_does
     let report = get(&server, "/api/health").await.expect(200);
     assert_eq!(report["status"], "degraded");
     assert_eq!(report["delivery"]["dispatcher_seconds"], 41);
-    server.vitals.dispatcher.beat();
+    server.delivery_health.dispatcher.beat();
     get(&server, "/health/ready").await.expect(200);
 }
 
@@ -85,7 +85,7 @@ async fn due_deliveries_that_nobody_claims_turn_readiness_red_until_something_ge
     let endpoint = server.post("/api/endpoints", &tenant.key, endpoint).await.expect(201);
     server.store_event(tenant.org_id, "a", "1").await;
     server.clock.advance(Duration::from_secs(61));
-    server.vitals.dispatcher.beat();
+    server.delivery_health.dispatcher.beat();
 
     let unready = get(&server, "/health/ready").await.expect(503);
     assert_eq!(unready["checks"]["delivery"], "delivery_stalled");
@@ -97,7 +97,7 @@ async fn due_deliveries_that_nobody_claims_turn_readiness_red_until_something_ge
         assert!(metrics.contains(line), "{line} is missing in {metrics}");
     }
     // Claims that leave it alone, as for an open breaker, are progress.
-    server.vitals.progress.beat();
+    server.delivery_health.progress.beat();
     get(&server, "/health/ready").await.expect(200);
 
     let path = format!("/api/endpoints/{}", endpoint["id"].as_str().unwrap());

@@ -155,7 +155,7 @@ async fn store_that_does_not_answer_is_a_503_with_retry_after() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     server.get("/api/org", &tenant.key).await.expect(200);
-    server.store.close().await;
+    server.lose_store().await;
     let answer = server.get("/api/events", &tenant.key).await;
     answer.expect_problem(503, "store_unavailable");
     assert_eq!(answer.header("retry-after"), "5");

@@ -222,11 +222,11 @@ async fn months_events_run_out_and_come_back_with_the_next_month() {
     assert_eq!(org["quotas"]["month_ends_at"], "2026-02-01T00:00:00Z");
 
     // Written down, and known to an instance that starts later, too.
-    server.authenticator.flush_usage().await.unwrap();
+    server.flush_usage().await;
     let month = hookgate::domain::Month::of(server.clock.now());
     assert_eq!(server.store.month_events(tenant.org_id, month).await.unwrap(), 3);
     server.clock.advance(Duration::from_hours(12));
-    server.authenticator.flush_usage().await.unwrap();
+    server.flush_usage().await;
     server.post("/api/events", &tenant.key, EVENT).await.expect(202);
 }
 
@@ -351,15 +351,15 @@ async fn last_use_of_a_key_is_known_to_the_minute_also_on_one_connection() {
     let last_used =
         async || server.get(&path, &tenant.key).await.expect(200)["last_used_at"].clone();
     assert_eq!(last_used().await, Value::Null);
-    server.authenticator.flush_usage().await.unwrap();
+    server.flush_usage().await;
     assert_eq!(last_used().await, "2026-01-31T12:00:00Z");
-    server.authenticator.flush_usage().await.unwrap();
+    server.flush_usage().await;
     server.clock.advance(Duration::from_secs(150));
     // The key that this connection presented last, which is not looked up.
     for _ in 0..2 {
         server.post("/api/events", &tenant.key, EVENT).await.expect(202);
     }
-    server.authenticator.flush_usage().await.unwrap();
+    server.flush_usage().await;
     assert_eq!(last_used().await, "2026-01-31T12:02:00Z");
 }
 

@@ -1,4 +1,4 @@
-//! What the tests stand on.
+//! Test support: the server in this process and as a binary, receivers, databases.
 
 use std::time::Duration;
 
@@ -7,6 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hookgate::domain::ApiKeyId;
 use reqwest::Client;
 
+pub(crate) mod answer;
+pub(crate) mod app;
 pub(crate) mod binary;
 pub(crate) mod faulty;
 pub(crate) mod postgres;
@@ -16,8 +18,7 @@ pub(crate) mod tls;
 
 /// A client for servers on this machine.
 pub(crate) fn client() -> Client {
-    // Nothing here speaks TLS, but the client is not built without a provider for it. It fails when
-    // there is one already, which is as good.
+    // The client cannot be built without a TLS provider. Installing it fails when there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().unwrap()
 }

@@ -1,58 +1,51 @@
-//! The HTTP API in this process: real sockets, a real SQLite file, a real journal, a clock that the
-//! test moves. Nothing is delivered, and nothing moves from the journal to the store, unless a test
-//! does it, so what a test finds is what it put there.
+//! The HTTP API of the real server, with a clock that the test moves and all background work held.
+//!
+//! Nothing is delivered, and nothing moves from the journal to the store, unless a test does it, so a test
+//! finds only what it put there.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
-use hookgate::app::Metrics;
+use hookgate::app::{BackgroundWork, HeldParts, Metrics};
 use hookgate::auth::{Authenticator, issue_key};
-use hookgate::config::Config;
-use hookgate::delivery::{DeliveryHandle, DeliveryHealth};
+use hookgate::delivery::DeliveryHealth;
 use hookgate::domain::{
     Actor, ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
-    OrgLimit, Role, Scopes, Timestamp, TraceId,
+    OrgLimit, Role, Scopes, TraceId,
 };
-use hookgate::http::{Api, AppState, Parts};
-use hookgate::ingest::{Intake, Replayer};
-use hookgate::journal::local::{self, FileSystem, JournalOptions, Opened, SystemFiles};
+use hookgate::ingest::Replayer;
 use hookgate::journal::{Journal, JournalReader};
-use hookgate::limit::RateLimiter;
-use hookgate::runtime::{Clock, Heartbeat, Lifecycle, Wake};
+use hookgate::runtime::Clock;
 use hookgate::store::{ClaimCursor, ClaimRequest, Store};
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Executor};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
+pub(crate) use super::answer::{Answer, answer, json};
+pub(crate) use super::app::START;
+use super::app::{Leftover, TestApp};
 use super::client;
 
-/// The moment every test starts at: 2026-01-31T12:00:00Z.
-pub(crate) const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
-const MIB: u64 = 1024 * 1024;
-const ERRORS: &str = include_str!("../../../docs/errors.md");
-
-/// A running API and the parts behind it.
+/// A running server whose background work is held.
 pub(crate) struct Server {
     /// Such as `http://127.0.0.1:40123`.
     pub(crate) base_url: String,
     pub(crate) store: Store,
-    pub(crate) authenticator: Authenticator,
+    authenticator: Authenticator,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
-    /// Of a delivery part that is not there: a test beats for it.
-    pub(crate) vitals: DeliveryHealth,
+    /// Heartbeats of the dispatcher, which is held: a test beats for it.
+    pub(crate) delivery_health: DeliveryHealth,
     pub(crate) journal: Journal,
     pub(crate) reader: JournalReader,
-    pub(crate) lifecycle: Lifecycle,
+    replayer: Arc<Replayer>,
+    pub(crate) app: TestApp,
     client: Client,
-    dir: TempDir,
 }
 
 /// An organisation and a key of it.
@@ -63,20 +56,6 @@ pub(crate) struct Tenant {
     pub(crate) key: String,
 }
 
-/// What the server answered.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: reqwest::header::HeaderMap,
-    pub(crate) text: String,
-}
-
-#[derive(Parser)]
-struct Flags {
-    #[command(flatten)]
-    config: Config,
-}
-
 impl Server {
     /// Starts with the default settings and a small journal.
     pub(crate) async fn start() -> Self {
@@ -85,62 +64,27 @@ impl Server {
 
     /// Starts with these flags, such as `--request-timeout=50ms`.
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let config = config(dir.path(), flags);
-        let metrics = Metrics::new().unwrap();
-        let clock = Clock::manual(START);
-        let path = config.store.sqlite_path();
-        let store =
-            Store::open_sqlite(&path, &config.store, Arc::clone(&metrics.store)).await.unwrap();
-        store.migrate_up().await.unwrap();
-        let (journal, reader) = open_journal(&config, &metrics);
-        let lifecycle = Lifecycle::new();
-        let authenticator = Authenticator::new(
-            &config.auth,
-            store.clone(),
-            clock.clone(),
-            Arc::clone(&metrics.auth),
-        );
-        let vitals = DeliveryHealth::new(&clock);
-        let parts = Parts {
-            store: store.clone(),
-            authenticator: authenticator.clone(),
-            limiter: RateLimiter::new(&config.limit),
-            intake: Intake::new(journal.clone(), clock.clone()),
-            delivery: DeliveryHandle::new(),
-            wake: Wake::new(),
-            replays: Wake::new(),
-            vitals: vitals.clone(),
-            ingest: Heartbeat::new(clock.clone()),
-            metrics: metrics.for_api(),
-            clock: clock.clone(),
-            background: tokio::runtime::Handle::current(),
-            shutdown: lifecycle.shutdown(),
-        };
-        let api = Api::new(AppState::new(&config, parts));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = hookgate::http::serve(listener, None, api, lifecycle.shutdown());
-        lifecycle.spawn("http", async move { serving.await.unwrap() });
-        let client = client();
+        let (app, held) = TestApp::start(flags, BackgroundWork::Hold).await;
+        let HeldParts { reader, replayer, .. } = held.unwrap();
+        let parts = app.parts.clone();
         Self {
-            base_url,
-            store,
-            authenticator,
-            clock,
-            metrics,
-            vitals,
-            journal,
+            base_url: format!("http://{}", app.address),
+            store: app.store.clone(),
+            authenticator: parts.authenticator,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            delivery_health: parts.delivery_health,
+            journal: parts.journal,
             reader,
-            lifecycle,
-            client,
-            dir,
+            replayer: Arc::new(replayer),
+            app,
+            client: client(),
         }
     }
 
     /// The SQLite file.
     pub(crate) fn database(&self) -> PathBuf {
-        self.dir.path().join("hookgate.db")
+        self.app.database()
     }
 
     /// Adds an organisation that follows the default limit, with a key.
@@ -176,7 +120,7 @@ impl Server {
         (issued.record.id, issued.key.reveal().to_owned())
     }
 
-    /// Stores an event of this type, with what the tenant's endpoints make of it.
+    /// Stores an event of this type and fans it out to the tenant's endpoints.
     pub(crate) async fn store_event(
         &self,
         org_id: OrgId,
@@ -207,8 +151,14 @@ impl Server {
         self.store.system().persist_events(&batch, None, now).await.unwrap();
     }
 
-    /// Leases every delivery that is due.
+    /// Leases every delivery that is due, and keeps the leases when the server stops.
     pub(crate) async fn claim(&self) -> Vec<LeasedDelivery> {
+        self.app.expect_leftover(Leftover::Leases, "the test holds what it claims");
+        self.lease_due().await
+    }
+
+    /// Leases every delivery that is due.
+    pub(crate) async fn lease_due(&self) -> Vec<LeasedDelivery> {
         let now = self.clock.now();
         let lease = Lease {
             token: LeaseToken::mint(InstanceId::new(1)),
@@ -219,7 +169,7 @@ impl Server {
         self.store.system().claim_deliveries(request).await.unwrap().leased
     }
 
-    /// Has the store refuse events of the account `poison` from now on.
+    /// Makes the store reject events of the account `poison` from now on.
     pub(crate) async fn trap_events(&self) {
         self.execute(
             "CREATE TRIGGER trap BEFORE INSERT ON events WHEN NEW.account_id = 'poison'
@@ -228,29 +178,37 @@ impl Server {
         .await;
     }
 
-    /// Has the store take them again.
+    /// Makes the store accept them again.
     pub(crate) async fn untrap_events(&self) {
         self.execute("DROP TRIGGER trap").await;
     }
 
     async fn execute(&self, sql: &'static str) {
-        let file = SqliteConnectOptions::new().filename(self.dir.path().join("hookgate.db"));
+        let file = SqliteConnectOptions::new().filename(self.database());
         file.connect().await.unwrap().execute(sql).await.unwrap();
     }
 
-    /// Goes on with replays until nothing is left to do.
+    /// Runs replays until nothing is left to do.
     pub(crate) async fn run_replays(&self) {
-        while self.replayer().run_once().await.unwrap() {}
+        loop {
+            let replayer = Arc::clone(&self.replayer);
+            let step = async move { replayer.run_once().await };
+            if !self.app.call(step).await.unwrap() {
+                break;
+            }
+        }
     }
 
-    /// What goes on with replays.
-    pub(crate) fn replayer(&self) -> Replayer {
-        Replayer {
-            store: self.store.clone(),
-            clock: self.clock.clone(),
-            wake: Wake::new(),
-            planned: Wake::new(),
-        }
+    /// Writes down what the server has counted of the use of keys.
+    pub(crate) async fn flush_usage(&self) {
+        let authenticator = self.authenticator.clone();
+        self.app.call(async move { authenticator.flush_usage().await }).await.unwrap();
+    }
+
+    /// Cuts the server off from its database.
+    pub(crate) async fn lose_store(&self) {
+        let store = self.app.parts.store.clone();
+        self.app.call(async move { store.close().await }).await;
     }
 
     /// A request with a key.
@@ -336,84 +294,4 @@ impl Server {
             }
         }
     }
-}
-
-impl Answer {
-    /// The body as JSON, once the status is this one.
-    pub(crate) fn expect(&self, status: u16) -> Value {
-        assert_eq!(self.status.as_u16(), status, "{}", self.text);
-        if self.text.is_empty() {
-            return Value::Null;
-        }
-        serde_json::from_str(&self.text).unwrap()
-    }
-
-    /// A problem with this status and code, in the form that every problem has and explained in
-    /// `docs/errors.md`. Returns its body.
-    pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {
-        let problem = self.expect(status);
-        assert_eq!(problem["code"], code, "{problem}");
-        assert_eq!(problem["status"], status);
-        assert_eq!(self.header("content-type"), "application/problem+json");
-        assert_eq!(problem["type"], format!("/problems/{code}"));
-        assert_eq!(problem["trace_id"], self.header("x-trace-id"));
-        let explained = ERRORS.lines().any(|line| {
-            line.starts_with(&format!("| {status} |")) && line.contains(&format!("`{code}`"))
-        });
-        assert!(explained, "docs/errors.md does not explain {status} {code}");
-        for field in ["title", "detail"] {
-            assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
-        }
-        problem
-    }
-
-    /// `validation_failed` with exactly these fields and codes. Returns the body.
-    pub(crate) fn expect_faults(&self, faults: &[(&str, &str)]) -> Value {
-        let problem = self.expect_problem(422, "validation_failed");
-        let errors = problem["errors"].as_array().unwrap();
-        let text = |error: &Value, name: &str| error[name].as_str().unwrap().to_owned();
-        let found: Vec<_> =
-            errors.iter().map(|error| (text(error, "field"), text(error, "code"))).collect();
-        let expected: Vec<_> =
-            faults.iter().map(|(field, code)| ((*field).to_owned(), (*code).to_owned())).collect();
-        assert_eq!(found, expected);
-        problem
-    }
-
-    /// A header's text.
-    pub(crate) fn header(&self, name: &str) -> &str {
-        let value = self.headers.get(name);
-        value.unwrap_or_else(|| panic!("no {name}: {:?}", self.headers)).to_str().unwrap()
-    }
-}
-
-/// Declares the body as JSON.
-pub(crate) fn json(request: RequestBuilder, body: impl Into<reqwest::Body>) -> RequestBuilder {
-    request.header("content-type", "application/json").body(body)
-}
-
-/// Sends a request and reads the answer to its end.
-pub(crate) async fn answer(request: RequestBuilder) -> Answer {
-    let response = request.send().await.unwrap();
-    let (status, headers) = (response.status(), response.headers().clone());
-    Answer { status, headers, text: response.text().await.unwrap() }
-}
-
-fn config(dir: &Path, flags: &[&str]) -> Config {
-    let data_dir = format!("--data-dir={}", dir.display());
-    let small = ["hookgate", "--journal-segment-mib=8", "--journal-max-mib=32", &data_dir];
-    Flags::parse_from(small.into_iter().chain(flags.iter().copied())).config
-}
-
-fn open_journal(config: &Config, metrics: &Metrics) -> (Journal, JournalReader) {
-    let options = JournalOptions {
-        dir: config.store.journal_dir(),
-        segment_bytes: config.journal.journal_segment_mib * MIB,
-        bytes_max: config.journal.journal_max_mib * MIB,
-        queue_capacity: config.journal.queue_capacity as usize,
-        queue_bytes_max: local::QUEUE_BYTES_MAX,
-    };
-    let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
-    let Opened { journal, reader, .. } = local::open(&options, &fs, &metrics.journal).unwrap();
-    (journal, reader)
 }
