@@ -3,12 +3,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken helper is a failed test")]
 
+#[path = "tidy/circles.rs"]
+mod circles;
 #[path = "tidy/docs.rs"]
 mod docs;
 #[path = "tidy/generated.rs"]
 mod generated;
+#[path = "tidy/layout.rs"]
+mod layout;
 #[path = "tidy/settings.rs"]
 mod settings;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;

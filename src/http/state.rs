@@ -52,7 +52,7 @@ pub struct Parts {
     pub metrics: ApiMetrics,
     /// The time.
     pub clock: Clock,
-    /// The background runtime, for work that gives way to requests.
+    /// The background runtime, for work that yields to requests.
     pub background: Handle,
     /// Signals shutdown.
     pub shutdown: Shutdown,

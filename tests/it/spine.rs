@@ -1,4 +1,4 @@
-//! The whole way, with the real binary: from `POST` to a verified webhook, through failures and restarts.
+//! End to end with the real binary: from `POST` to a verified webhook, through failures and restarts.
 
 use std::collections::BTreeMap;
 use std::path::Path;

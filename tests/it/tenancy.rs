@@ -1,5 +1,5 @@
-//! Organisations and keys across real servers: what one changes another obeys, and a deletion
-//! outlives the server that began it.
+//! Organisations and keys across real servers: a change on one takes effect on the other, and a deletion
+//! continues after the server that began it is killed.
 
 use std::path::Path;
 

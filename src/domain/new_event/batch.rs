@@ -6,9 +6,9 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::super::Violation;
 use super::envelope::{Envelope, FieldName};
 use super::{NewEvent, NewEventError, NewEventLimits, STRAY_FIELDS_MAX};
+use crate::domain::Violation;
 
 /// Maximum violations reported per request, so that a response stays bounded.
 const VIOLATIONS_MAX: usize = 1_000;

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::super::timestamp::TimestampError;
-use super::super::{EventType, Timestamp, Violation};
+use crate::domain::timestamp::TimestampError;
+use crate::domain::{EventType, Timestamp, Violation};
 
 /// Maximum bytes of `dedup_id`, `account_id` and `user_id`.
 const LABEL_BYTES_MAX: usize = 255;

@@ -6,9 +6,9 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::super::{Timestamp, Violation};
 use super::depth::{self, DEPTH_MAX};
 use super::{NewEvent, NewEventLimits, STRAY_FIELDS_MAX, checks};
+use crate::domain::{Timestamp, Violation};
 
 /// The fields of a posted event, not yet validated.
 #[derive(Default)]

@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::super::{MediaType, Violation};
 use super::{NewEvent, NewEventError, STRAY_FIELDS_MAX, checks, depth};
+use crate::domain::{MediaType, Violation};
 
 const EVENT_TYPE: &str = "X-Event-Type";
 const DEDUP_ID: &str = "X-Dedup-Id";

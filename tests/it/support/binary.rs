@@ -1,4 +1,4 @@
-//! The real binary as a child process: started, stopped politely, or killed.
+//! The real binary as a child process: started, stopped, or killed.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -87,17 +87,17 @@ impl Binary {
         Pid::from_raw(id).unwrap()
     }
 
-    /// Stops it where it stands (SIGSTOP) until [`Self::go_on`].
+    /// Suspends it (SIGSTOP) until [`Self::go_on`].
     pub(crate) fn freeze(&self) {
         kill_process(self.pid(), Signal::STOP).unwrap();
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes it (SIGCONT).
     pub(crate) fn go_on(&self) {
         kill_process(self.pid(), Signal::CONT).unwrap();
     }
 
-    /// Asks it to stop, waits until it has, and returns its log. Panics when it does not end well.
+    /// Stops it (SIGTERM), and returns its log. Panics when it exits with an error.
     pub(crate) async fn stop(mut self) -> Vec<String> {
         kill_process(self.pid(), Signal::TERM).unwrap();
         let status = self.child.wait().await.unwrap();
@@ -106,7 +106,7 @@ impl Binary {
         log
     }
 
-    /// Kills it on the spot, as `kill -9` does.
+    /// Kills it (SIGKILL).
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
@@ -130,7 +130,7 @@ fn spawn(script: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Child {
         .unwrap()
 }
 
-/// Where the server listens, and what it said before it did.
+/// The URL on which the server listens, and its log lines before that.
 async fn listening_at(stderr: &mut Lines<BufReader<ChildStderr>>) -> (String, Vec<String>) {
     let mut seen = Vec::new();
     while let Some(line) = stderr.next_line().await.unwrap() {

@@ -1,4 +1,4 @@
-//! A receiver that misbehaves on purpose, written on the bare socket.
+//! A receiver that misbehaves on purpose, on a raw socket.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

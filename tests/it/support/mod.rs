@@ -23,7 +23,7 @@ pub(crate) fn client() -> Client {
     Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().unwrap()
 }
 
-/// A key of the right form with this id and a secret that was made up of `seed`.
+/// A well-formed key with this id and a secret derived from `seed`.
 pub(crate) fn forged_key(id: ApiKeyId, seed: u16) -> String {
     let public = format!("hg_{}_", id.uuid().simple());
     let mut secret = [7; 32];

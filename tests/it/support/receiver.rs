@@ -1,5 +1,5 @@
-//! A receiver of webhooks: a real server on a port of its own that verifies what it gets with the
-//! public Standard Webhooks library.
+//! A webhook receiver: a real server on a free port that verifies each webhook with the public Standard
+//! Webhooks library.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use super::tls::{Identity, TlsListener};
 
-/// Longer than anything takes that a test waits for.
+/// A wait that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A receiver, there until it is dropped.
@@ -32,7 +32,7 @@ pub(crate) struct Receiver {
     _server: JoinSet<()>,
 }
 
-/// A webhook whose signature is right.
+/// A webhook with a valid signature.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
     /// The path and query it was posted to.

@@ -266,8 +266,8 @@ impl Server {
         answer
     }
 
-    /// What has come to the journal since the last call, as text: records are not compressed, so
-    /// payloads are found in them.
+    /// The records appended to the journal since the last call, as text. They are not compressed, so payloads
+    /// can be found in them.
     pub(crate) async fn journaled(&mut self) -> String {
         let records = self.reader.next_batch(1_000, 1 << 20).await.unwrap().unwrap().records;
         records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()

@@ -1,4 +1,4 @@
-//! TLS for receivers: an authority, certificates of it, and a listener that shows one.
+//! TLS for receivers: a certificate authority, its certificates, and a listener that presents one.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `kill -9`, again and again, under load.
+//! Repeated `kill -9` under load.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The database behind the server, reached past the server.
+//! Direct access to the database of the server under test.
 
 use std::path::{Path, PathBuf};
 
@@ -18,11 +18,11 @@ pub(super) enum Database {
 /// An event as it is stored.
 pub(super) struct StoredEvent {
     pub(super) id: Uuid,
-    /// Which of the load's events it is: its payload says so.
+    /// The number in its payload.
     pub(super) number: u64,
 }
 
-/// A lock that keeps the server from storing anything until it is let go.
+/// A lock that keeps the server from storing anything until it is released.
 pub(super) enum Hold {
     Sqlite(SqliteConnection),
     Postgres(PgConnection),

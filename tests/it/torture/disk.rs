@@ -1,14 +1,13 @@
-//! Disks that take no more, or fail.
+//! Disks that are full, or fail.
 //!
 //! A test cannot break a disk, but it can have the kernel refuse its writes: a limit on the length
 //! of files (`RLIMIT_FSIZE`), set on the running server from outside, fails every write beyond it
-//! with `EFBIG`. It needs no privilege and hits whichever file is longer than the limit. What it
-//! stands for depends on the file: the SQLite file and its log grow, so for them it is a disk
-//! without room; the journal's segments have their full length before they are used, so for them a
-//! write that fails is a disk that fails.
+//! with `EFBIG`. It needs no privilege and affects every file longer than the limit. The SQLite file and
+//! its log grow, so for them it simulates a full disk; the journal's segments are allocated in full
+//! before they are used, so for them it simulates a failing disk.
 //!
 //! A disk that is full for real, with `ENOSPC` for everybody, is a small `tmpfs` in a mount
-//! namespace of the server's own. Where the system lets nobody make one, that test says so and
+//! namespace of the server's own. Where the system does not permit one, that test says so and
 //! passes.
 
 use std::fs::{self, File};

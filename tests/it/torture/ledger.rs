@@ -1,4 +1,4 @@
-//! What was acknowledged, held against what is stored.
+//! Ledger of acknowledged events, compared with the stored ones.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::database::StoredEvent;
 use super::station::PATIENCE;
 
-/// The clients' common memory. Every event has a number, which its payload carries.
+/// What all clients record. Every event has a number, which its payload carries.
 pub(super) struct Ledger {
     next: AtomicU64,
     /// Numbers of acknowledged events, and the ids they were given.
@@ -23,14 +23,14 @@ pub(super) struct Ledger {
     accepted: watch::Sender<u64>,
     /// Requests that were answered with 503.
     refused: watch::Sender<u64>,
-    /// What a client was answered that it must not be, or how an answer was lost.
+    /// Answers that no client may get, and answers that were lost.
     failure: watch::Sender<Option<String>>,
 }
 
-/// What became of all that was acknowledged.
+/// The comparison of the ledger with the stored events.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Verdict {
-    /// Events that a 202 was read for.
+    /// Events acknowledged with 202.
     pub(super) acknowledged: usize,
     /// Rows.
     pub(super) stored: usize,
@@ -38,7 +38,7 @@ pub(super) struct Verdict {
     pub(super) lost: usize,
     /// Rows beyond the first of one event.
     pub(super) duplicated: usize,
-    /// Stored events that no 202 was read for: the answer died with the server.
+    /// Stored events whose 202 was lost when the server died.
     pub(super) unacknowledged: usize,
 }
 
@@ -74,7 +74,7 @@ impl Ledger {
         Some(named[place])
     }
 
-    /// Notes a 202.
+    /// Records a 202.
     pub(super) fn accept(&self, numbers: Range<u64>, ids: &[Uuid]) {
         assert_eq!(ids.len() as u64, numbers.end - numbers.start);
         let mut acknowledged = self.acknowledged.lock().unwrap();
@@ -86,12 +86,12 @@ impl Ledger {
         self.accepted.send_modify(|count| *count += 1);
     }
 
-    /// Notes a 503.
+    /// Records a 503.
     pub(super) fn refuse(&self) {
         self.refused.send_modify(|count| *count += 1);
     }
 
-    /// Notes what must not be: whoever waits for the ledger fails with it.
+    /// Records a failure, which every waiter for the ledger reports.
     pub(super) fn fail(&self, how: String) {
         self.failure.send_replace(Some(how));
     }
@@ -140,7 +140,7 @@ impl Ledger {
         lost.map(|(number, _)| *number).collect()
     }
 
-    /// Holds the ledger against the rows.
+    /// Compares the ledger with the rows.
     pub(super) fn settle(&self, stored: &[StoredEvent]) -> Verdict {
         self.assert_no_failure();
         let lost = self.missing(stored).len();

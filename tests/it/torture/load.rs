@@ -19,7 +19,7 @@ use super::wire::{Lost, Reply, Sender};
 /// an example.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(20);
 
-/// How clients behave, and what they put up with.
+/// How clients behave, and which failures they accept.
 #[derive(Clone, Copy)]
 pub(super) struct Manners {
     pub(super) clients: usize,
@@ -29,7 +29,7 @@ pub(super) struct Manners {
     /// posted again. Otherwise whatever was not answered is posted again, which must be safe: a
     /// server that is not killed answers what it has taken.
     pub(super) kills: bool,
-    /// Whether 503 is an answer to put up with.
+    /// Whether clients accept 503.
     pub(super) refusals: bool,
 }
 
@@ -157,7 +157,7 @@ impl Post {
         Self { numbers, named, path: "/api/events/batch", body }
     }
 
-    /// Has one of its events concern an account that no store here takes, and returns its number.
+    /// Makes one of its events belong to an account that the store rejects, and returns its number.
     pub(super) fn poison(&mut self, place: u64) -> u64 {
         let number = self.numbers.start + place;
         let payload = format!(r#""payload":{{"n":{number},"#);

@@ -1,4 +1,4 @@
-//! A backlog lies on disk, not in memory.
+//! The backlog is on disk, not in memory.
 
 use super::Scale;
 use super::ledger::Ledger;
@@ -6,12 +6,12 @@ use super::load::Post;
 use super::station::Station;
 use crate::support::postgres;
 
-/// What the server may use beyond what it uses idle, however many events wait: eight workers with a
-/// batch each, the buffers of the store's connections, and what the allocator keeps.
+/// Memory that the server may use beyond its idle use, for any number of queued events: eight workers with
+/// a batch each, the buffers of the store's connections, and what the allocator keeps.
 const GROWTH_BYTES_MAX: u64 = 100 * 1024 * 1024;
 
 const BATCH_EVENTS: u64 = 1_000;
-/// Batches between two looks at the memory.
+/// Batches between two measurements of the memory.
 const BATCHES_PER_LOOK: u64 = 10;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
-//! Ingest at its limit: everything that was acknowledged is stored, and stored once, whatever is
-//! killed, stopped, locked, full or damaged meanwhile.
+//! Torture tests: every acknowledged event is stored exactly once, through kills, stops, locks, full disks and
+//! damage.
 //!
 //! Everything is real: the binary, SQLite files, PostgreSQL servers, `kill -9`. Clients note every
 //! `202` in a [`ledger`]; at the end of a test the ledger is held against the rows of the database,
@@ -29,7 +29,7 @@ mod wire;
 
 use std::time::Duration;
 
-/// How long a run takes: everything follows from the number of rounds.
+/// The length of a run, derived from the number of rounds.
 #[derive(Clone, Copy)]
 struct Scale {
     rounds: u32,
@@ -51,13 +51,13 @@ impl Scale {
         (self.rounds / 2).clamp(3, 50)
     }
 
-    /// How long a store is away at a time.
+    /// The duration of one store outage.
     fn outage(self) -> Duration {
         (Duration::from_millis(100) * self.rounds)
             .clamp(Duration::from_secs(2), Duration::from_secs(30))
     }
 
-    /// Events that wait for a store that is away.
+    /// Events posted during a store outage.
     fn backlog(self) -> u64 {
         (u64::from(self.rounds) * 10_000).clamp(50_000, 1_000_000)
     }
@@ -94,7 +94,7 @@ impl Dice {
         1 + self.below(1 << bits)
     }
 
-    /// Dice of their own, for somebody who draws at the same time.
+    /// An independent generator, for a concurrent user.
     fn split(&mut self) -> Self {
         Self(self.next())
     }

@@ -1,4 +1,4 @@
-//! Stores that go away under load: what tenants notice, and what is there afterwards.
+//! Store outages under load: answers during the outage, and stored events after it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::station::Station;
 use super::{Dice, Scale};
 use crate::support::postgres::{self, PrivatePostgres};
 
-/// The least there is: four segments.
+/// The smallest journal: four segments.
 const SMALL_JOURNAL: (&str, &str) = ("JOURNAL_MAX_MIB", "32");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +155,7 @@ impl Story {
         assert!(self.station.health().await.queue.events > 0, "the store was not away");
     }
 
-    /// The store is back, and everything gets there without anybody's help.
+    /// Ends the outage, and waits until every acknowledged event is stored.
     async fn ends(&self, load: Load) {
         self.ledger.accepted(300).await;
         load.end().await;
@@ -168,7 +168,7 @@ impl Story {
     }
 }
 
-/// Lets time pass under load: how long an outage lasts is what it is about.
+/// Lets time pass under load: the duration of the outage matters here.
 async fn outage_lasts() {
     tokio::time::sleep(Scale::read().outage()).await;
 }

@@ -1,4 +1,4 @@
-//! Events that the store refuses, whatever the server believes.
+//! Events that the store rejects although the server accepted them.
 
 use serde_json::Value;
 

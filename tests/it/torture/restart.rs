@@ -1,4 +1,4 @@
-//! SIGTERM under load, again and again.
+//! Repeated SIGTERM under load.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ async fn polite_restarts_cost_no_answer_and_no_event_on_postgresql() {
     rolling_restart(Station::on_postgres(&url, &[]).await).await;
 }
 
-/// Clients post again whatever was refused a connection, or lost it before any byte of an answer,
-/// events without a `dedup_id` too. So an answer that is not 202 fails the test, and so does one
-/// that a stopping server owes: its event would be there twice.
+/// Clients retry every request whose connection was refused, or closed before the first byte of an answer,
+/// also for events without a `dedup_id`. So any answer but 202 fails the test, and so does an answer that a
+/// stopping server omits: its event would be stored twice.
 async fn rolling_restart(mut station: Station) {
     let test = format!("rolling restart on {}", station.database.name());
     let mut dice = Dice::new(&test);

@@ -1,5 +1,5 @@
-//! What was promised and not sent yet, across outages and restarts: nothing is forgotten, nothing
-//! comes early, nothing comes twice, and what was sent is what was recorded.
+//! Retries across outages and restarts: no delivery is lost, early or repeated, and the recorded attempts
+//! match the received ones.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Nothing gets through although the process is up: the probes say so, and say when it is over.
+//! Stalls of a running process: probes report when a stall begins and when it ends.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::station::{PATIENCE, POLL_INTERVAL, Station};
 use crate::support::postgres;
 use crate::support::receiver::{Answer, Receiver};
 
-/// A stall is told as soon as it can be: after two attempts' timeouts.
+/// A stall is reported after two attempt timeouts, the earliest that is possible.
 const IMPATIENT: [(&str, &str); 4] = [
     ("DELIVERY_STALL_AFTER", "1s"),
     ("DELIVERY_TIMEOUT", "500ms"),

@@ -1,4 +1,4 @@
-//! A server that comes and goes, and the place where clients learn where it is.
+//! A server that restarts, and the shared address by which clients find it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::binary::Binary;
 use crate::support::client;
 use crate::support::receiver::Receiver;
 
-/// Longer than anything takes that a test waits for.
+/// A wait that takes longer has failed.
 pub(super) const PATIENCE: Duration = Duration::from_mins(5);
 
 /// How often a server is asked whether it is there yet: it has no way to tell by itself.

@@ -1,11 +1,11 @@
-//! A client that knows how far an answer came before a connection broke, which a library's does not
-//! tell.
+//! An HTTP client that knows how much of an answer arrived before its connection closed, which libraries
+//! do not report.
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-/// An answer, whole.
+/// A complete answer.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
@@ -15,7 +15,7 @@ pub(super) struct Reply {
     closes: bool,
 }
 
-/// A request without a whole answer.
+/// A request without a complete answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lost {
     /// The connection ended before any byte of an answer.
