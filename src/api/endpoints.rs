@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::refusal::Refusal;
+use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{SecretsView, TestEvent};
 use crate::domain::{
     Actor, Endpoint, EndpointChange, EndpointId, Event, EventId, EventType, NewEndpoint, OrgId,
-    SecretChoice, SecretRotationRefusal, Secrets, TraceId,
+    Page, PageRequest, SecretChoice, SecretRotationRefusal, Secrets, TraceId,
 };
 
 /// The payload of a test event.
@@ -19,17 +19,31 @@ const TEST_PAYLOAD: &[u8] = br#"{"test":true}"#;
 /// Creates an endpoint, its secret generated if need be.
 ///
 /// # Errors
-/// When the organisation's quota is reached, or the organisation does not exist.
+/// When its values contradict each other, the organisation's quota is reached, or the organisation does
+/// not exist.
 pub async fn create(
     subsystems: &Subsystems,
     org: OrgId,
     new: NewEndpoint,
     by: &Actor,
 ) -> Result<Endpoint, Refusal> {
+    new.check()?;
     let endpoint = new.into_endpoint(org, subsystems.clock.now()).map_err(Refusal::Random)?;
     let added = subsystems.store.insert_endpoint(org, &endpoint, by).await?;
-    added.map_err(|refusal| Refusal::add("endpoints", refusal))?;
+    added.map_err(|refusal| Refusal::add(org, "endpoints", refusal))?;
     Ok(endpoint)
+}
+
+/// A page of an organisation's endpoints, newest first.
+///
+/// # Errors
+/// When the store fails.
+pub async fn list(
+    subsystems: &Subsystems,
+    org: OrgId,
+    page: PageRequest,
+) -> Result<Page<Endpoint>, Refusal> {
+    Ok(subsystems.store.endpoints(org, page).await?)
 }
 
 /// One endpoint.
@@ -37,7 +51,8 @@ pub async fn create(
 /// # Errors
 /// When it does not exist.
 pub async fn one(subsystems: &Subsystems, org: OrgId, id: EndpointId) -> Result<Endpoint, Refusal> {
-    subsystems.store.endpoint(org, id).await?.ok_or(Refusal::NotFound)
+    let endpoint = subsystems.store.endpoint(org, id).await?;
+    endpoint.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))
 }
 
 /// Changes an endpoint. Its waiting deliveries follow the change at once.
@@ -53,7 +68,7 @@ pub async fn change(
 ) -> Result<Endpoint, Refusal> {
     let now = subsystems.clock.now();
     let changed = subsystems.store.update_endpoint(org, id, change, by, now).await?;
-    let changed = changed.ok_or(Refusal::NotFound)?;
+    let changed = changed.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))?;
     subsystems.evict_endpoint(id);
     Ok(changed)
 }
@@ -70,7 +85,7 @@ pub async fn delete(
 ) -> Result<(), Refusal> {
     let now = subsystems.clock.now();
     if !subsystems.store.delete_endpoint(org, id, by, now).await? {
-        return Err(Refusal::NotFound);
+        return Err(Missing::Endpoint(org, id).into());
     }
     subsystems.evict_endpoint(id);
     Ok(())
@@ -119,7 +134,8 @@ pub async fn show_secrets(
 /// Rotates an endpoint's secret. The old one signs beside the new one for `overlap`.
 ///
 /// # Errors
-/// When it does not exist, too many secrets are in use, or the one in use cannot be read.
+/// When it does not exist, too many secrets are in use, the one in use cannot be read, or the overlap
+/// is too long.
 pub async fn rotate_secret(
     subsystems: &Subsystems,
     org: OrgId,
@@ -128,12 +144,15 @@ pub async fn rotate_secret(
     overlap: Duration,
     by: &Actor,
 ) -> Result<SecretsView, Refusal> {
+    choice.check()?;
+    Secrets::check_overlap(overlap)?;
     let old = one(subsystems, org, id).await?;
     // A secret signs like the one before, unless its owner says otherwise.
     let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
     let new = choice.secret(scheme.unwrap_or_default()).map_err(Refusal::Random)?;
     let now = subsystems.clock.now();
-    let rotated = subsystems.store.rotate_secret(org, id, &new, overlap, by, now).await??;
+    let rotated = subsystems.store.rotate_secret(org, id, &new, overlap, by, now).await?;
+    let rotated = rotated.map_err(|refusal| Refusal::secret_rotation(org, id, refusal))?;
     subsystems.evict_endpoint(id);
     secrets_of(subsystems, &rotated)
 }
@@ -166,7 +185,8 @@ pub async fn send_test(
         received_at: now,
         trace_id,
     });
-    let delivery_id = subsystems.store.plan_event(org_id, id, &event, by, now).await??;
+    let planned = subsystems.store.plan_event(org_id, id, &event, by, now).await?;
+    let delivery_id = planned.map_err(|refusal| Refusal::plan(org_id, id, refusal))?;
     subsystems.wake_dispatcher();
     Ok(TestEvent { event_id: event.id, delivery_id, status: "accepted" })
 }

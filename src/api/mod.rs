@@ -10,16 +10,21 @@
 //! [`views`] are what callers show of them.
 //!
 //! # Failure
-//! A [`Refusal`] says why nothing was done. Each caller gives it its own words.
+//! A [`Refusal`] says why nothing was done. The command line prints it; HTTP maps it to a problem.
 //!
 //! **Invariant:** nothing here knows of HTTP, arguments or output formats.
 //!
 //! [`Actor`]: crate::domain::Actor
 
+pub mod audit;
+pub mod deliveries;
 pub mod endpoints;
+pub mod keys;
+pub mod orgs;
 mod refusal;
+pub mod replays;
 mod subsystems;
 pub mod views;
 
-pub use refusal::Refusal;
+pub use refusal::{Missing, Refusal};
 pub use subsystems::{RunningServer, Subsystems};

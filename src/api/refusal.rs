@@ -1,28 +1,43 @@
 //! Why a use case did nothing.
 
-use crate::domain::SecretRotationRefusal;
-use crate::store::{AddRefusal, PlanRefusal, StoreError};
+use std::fmt;
 
-/// Why a use case did nothing.
+use crate::auth::IssueError;
+use crate::domain::{
+    ApiKeyId, DeliveryId, EndpointId, KeyRotationRefusal, OrgId, ReplayId, SecretRotationRefusal,
+    Violation,
+};
+use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
+
+/// Why a use case did nothing. Its `Display` is for operators; HTTP maps it to a problem.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The resource does not exist, or belongs to another organisation.
-    #[error("not found")]
-    NotFound,
+    #[error("there is no {0}")]
+    NotFound(Missing),
+    /// A value breaks a rule.
+    #[error("{} {}", .0.field, .0.message)]
+    Invalid(Violation),
     /// The organisation has as many of these as it may have.
-    #[error("{what} quota ({most}) reached")]
+    #[error("the organisation's quota of {most} {what} is used up; an operator can raise it")]
     QuotaReached {
-        /// Of what.
+        /// Of what, such as `keys`.
         what: &'static str,
         /// The quota.
         most: u32,
     },
-    /// The endpoint is disabled.
-    #[error("the endpoint is disabled")]
-    EndpointDisabled,
+    /// The delivery, or its endpoint, does not permit it.
+    #[error(transparent)]
+    Delivery(DeliveryRefusal),
     /// The endpoint's secret cannot be rotated, or not be read.
     #[error(transparent)]
     SecretRotation(SecretRotationRefusal),
+    /// The key cannot be rotated.
+    #[error(transparent)]
+    KeyRotation(KeyRotationRefusal),
+    /// No key was issued.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
     /// The system has no random source.
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
@@ -31,32 +46,94 @@ pub enum Refusal {
     Store(#[from] StoreError),
 }
 
-impl Refusal {
-    /// The refusal of one more of `what`.
-    pub(super) fn add(what: &'static str, refusal: AddRefusal) -> Self {
-        match refusal {
-            AddRefusal::OverQuota(most) => Self::QuotaReached { what, most },
-            AddRefusal::OrgDeleted => Self::NotFound,
-        }
-    }
+/// What was not found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Missing {
+    /// An organisation.
+    Org(OrgId),
+    /// A key.
+    Key(ApiKeyId),
+    /// An endpoint of an organisation.
+    Endpoint(OrgId, EndpointId),
+    /// A delivery of an organisation.
+    Delivery(OrgId, DeliveryId),
+    /// A replay of an organisation.
+    Replay(OrgId, ReplayId),
 }
 
-impl From<SecretRotationRefusal> for Refusal {
-    fn from(refusal: SecretRotationRefusal) -> Self {
+impl Refusal {
+    /// The refusal of one more of `what`.
+    pub(super) fn add(org: OrgId, what: &'static str, refusal: AddRefusal) -> Self {
         match refusal {
-            SecretRotationRefusal::NotFound => Self::NotFound,
+            AddRefusal::OverQuota(most) => Self::QuotaReached { what, most },
+            AddRefusal::OrgDeleted => Self::NotFound(Missing::Org(org)),
+        }
+    }
+
+    /// The refusal to plan a delivery to an endpoint.
+    pub(super) fn plan(org: OrgId, id: EndpointId, refusal: PlanRefusal) -> Self {
+        match refusal {
+            PlanRefusal::NotFound => Self::NotFound(Missing::Endpoint(org, id)),
+            PlanRefusal::EndpointDisabled => Self::Delivery(DeliveryRefusal::EndpointDisabled),
+        }
+    }
+
+    /// The refusal to retry, replay or cancel a delivery.
+    pub(super) fn delivery(org: OrgId, id: DeliveryId, refusal: DeliveryRefusal) -> Self {
+        match refusal {
+            DeliveryRefusal::NotFound => Self::NotFound(Missing::Delivery(org, id)),
+            DeliveryRefusal::EndpointRemoved
+            | DeliveryRefusal::EndpointDisabled
+            | DeliveryRefusal::InProgress
+            | DeliveryRefusal::Finished => Self::Delivery(refusal),
+        }
+    }
+
+    /// The refusal to rotate an endpoint's secret.
+    pub(super) fn secret_rotation(
+        org: OrgId,
+        id: EndpointId,
+        refusal: SecretRotationRefusal,
+    ) -> Self {
+        match refusal {
+            SecretRotationRefusal::NotFound => Self::NotFound(Missing::Endpoint(org, id)),
             SecretRotationRefusal::TooManySecrets | SecretRotationRefusal::Undecryptable => {
                 Self::SecretRotation(refusal)
             }
         }
     }
+
+    /// The refusal to rotate a key.
+    pub(super) fn key_rotation(id: ApiKeyId, refusal: KeyRotationRefusal) -> Self {
+        match refusal {
+            KeyRotationRefusal::NotFound => Self::NotFound(Missing::Key(id)),
+            KeyRotationRefusal::Inactive
+            | KeyRotationRefusal::AlreadyRotated(_)
+            | KeyRotationRefusal::OverQuota(_) => Self::KeyRotation(refusal),
+        }
+    }
 }
 
-impl From<PlanRefusal> for Refusal {
-    fn from(refusal: PlanRefusal) -> Self {
-        match refusal {
-            PlanRefusal::NotFound => Self::NotFound,
-            PlanRefusal::EndpointDisabled => Self::EndpointDisabled,
+impl From<Violation> for Refusal {
+    fn from(violation: Violation) -> Self {
+        Self::Invalid(violation)
+    }
+}
+
+impl From<Missing> for Refusal {
+    fn from(missing: Missing) -> Self {
+        Self::NotFound(missing)
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Org(id) => write!(f, "organisation {id}"),
+            Self::Key(id) => write!(f, "key {id}"),
+            Self::Endpoint(org, id) => write!(f, "endpoint {id} of organisation {org}"),
+            Self::Delivery(org, id) => write!(f, "delivery {id} of organisation {org}"),
+            Self::Replay(org, id) => write!(f, "replay {id} of organisation {org}"),
         }
     }
 }

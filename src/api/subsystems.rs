@@ -1,9 +1,10 @@
 //! The subsystems that use cases call.
 
+use crate::auth::{self, Authenticator, IssueError, IssuedKey};
 use crate::delivery::DeliveryHandle;
-use crate::domain::EndpointId;
+use crate::domain::{ApiKeyId, DeliveryId, EndpointId, Role, Timestamp};
 use crate::runtime::{Clock, Wake};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// What use cases work with. Cheap to clone.
 #[derive(Clone)]
@@ -20,13 +21,50 @@ pub struct Subsystems {
 /// The parts of a running server that must know of changes at once.
 #[derive(Clone)]
 pub struct RunningServer {
+    /// Caches keys and organisations, and bounds how many keys are issued at once.
+    pub authenticator: Authenticator,
     /// Holds deliveries in memory that a change may outdate.
     pub delivery: DeliveryHandle,
     /// Wakes the dispatcher when there is something to deliver.
     pub dispatcher: Wake,
+    /// Wakes the replayer when there is a new replay.
+    pub replayer: Wake,
 }
 
 impl Subsystems {
+    /// For a process without a server.
+    pub fn without_server(store: Store, clock: Clock) -> Self {
+        Self { store, clock, server: None }
+    }
+
+    /// Issues a key with all scopes of its role and no expiry.
+    pub(super) async fn issue_key(
+        &self,
+        role: Role,
+        name: String,
+        now: Timestamp,
+    ) -> Result<IssuedKey, IssueError> {
+        match &self.server {
+            Some(server) => server.authenticator.issue_key(role, name, now).await,
+            None => auth::issue_key(role, name, now).await,
+        }
+    }
+
+    /// Drops what is cached of a key: it was revoked or rotated.
+    pub(super) async fn invalidate_key(&self, key: ApiKeyId) {
+        if let Some(server) = &self.server {
+            server.authenticator.invalidate(key).await;
+        }
+    }
+
+    /// Drops what is cached of every organisation that was changed.
+    pub(super) async fn invalidate_changed(&self) -> Result<(), StoreError> {
+        match &self.server {
+            Some(server) => server.authenticator.invalidate_changed().await,
+            None => Ok(()),
+        }
+    }
+
     /// Drops an endpoint's deliveries from memory: it was changed or deleted.
     pub(super) fn evict_endpoint(&self, endpoint: EndpointId) {
         if let Some(server) = &self.server {
@@ -34,10 +72,24 @@ impl Subsystems {
         }
     }
 
+    /// Drops a delivery from memory: it was cancelled.
+    pub(super) fn evict_delivery(&self, delivery: DeliveryId) {
+        if let Some(server) = &self.server {
+            server.delivery.evict_delivery(delivery);
+        }
+    }
+
     /// Has the dispatcher look for due deliveries now.
     pub(super) fn wake_dispatcher(&self) {
         if let Some(server) = &self.server {
             server.dispatcher.wake();
+        }
+    }
+
+    /// Has the replayer look for replays now.
+    pub(super) fn wake_replayer(&self) {
+        if let Some(server) = &self.server {
+            server.replayer.wake();
         }
     }
 }

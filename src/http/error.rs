@@ -8,7 +8,7 @@ use crate::auth::{AuthError, IssueError};
 use crate::domain::{KeyRotationRefusal, Scopes, SecretRotationRefusal, Violation};
 use crate::ingest::AcceptError;
 use crate::limit::RateLimitState;
-use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
+use crate::store::{DeliveryRefusal, StoreError};
 
 /// Why a request failed or was refused.
 #[derive(Debug)]
@@ -70,8 +70,13 @@ pub enum ApiError {
         /// When the same request can pass.
         retry_after: Duration,
     },
-    /// The organisation gets no more of these (such as `keys`), and why.
-    Add(&'static str, AddRefusal),
+    /// The organisation has as many of these as it may have.
+    QuotaReached {
+        /// Of what, such as `keys`.
+        what: &'static str,
+        /// The quota.
+        most: u32,
+    },
     /// The resource does not exist, or the caller may not know of it.
     NotFound,
     /// There is no such route.
@@ -94,12 +99,10 @@ pub enum ApiError {
     },
     /// Events were not accepted.
     Accept(AcceptError),
-    /// A delivery cannot be retried, replayed or cancelled.
+    /// A delivery cannot be made, retried, replayed or cancelled.
     Delivery(DeliveryRefusal),
     /// The store rejects a quarantined event again; the text says why.
     StillRefused(String),
-    /// No event was planned for an endpoint.
-    Plan(PlanRefusal),
     /// An endpoint's secret was not rotated.
     Rotation(SecretRotationRefusal),
     /// Too many keys are being created.
@@ -129,10 +132,13 @@ impl ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NotFound => Self::NotFound,
-            Refusal::QuotaReached { what, most } => Self::Add(what, AddRefusal::OverQuota(most)),
-            Refusal::EndpointDisabled => Self::Plan(PlanRefusal::EndpointDisabled),
+            Refusal::NotFound(_) => Self::NotFound,
+            Refusal::Invalid(violation) => Self::invalid(violation),
+            Refusal::QuotaReached { what, most } => Self::QuotaReached { what, most },
+            Refusal::Delivery(refusal) => Self::Delivery(refusal),
             Refusal::SecretRotation(refusal) => Self::Rotation(refusal),
+            Refusal::KeyRotation(refusal) => Self::KeyRotation(refusal),
+            Refusal::Issue(error) => error.into(),
             Refusal::Random(error) => Self::internal(error.to_string()),
             Refusal::Store(error) => Self::Store(error),
         }

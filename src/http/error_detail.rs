@@ -11,7 +11,7 @@ use crate::domain::{KeyRotationRefusal, SecretRotationRefusal, Violation};
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::limit::RateLimitState;
-use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
+use crate::store::{DeliveryRefusal, StoreError};
 
 /// The wait when a shortage passes by itself.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -59,11 +59,7 @@ impl ApiError {
             Self::TimedOut => &problem::REQUEST_TIMEOUT,
             Self::Accept(error) => of_accept(error),
             Self::Delivery(refusal) => of_delivery(*refusal),
-            Self::Add(_, AddRefusal::OverQuota(_)) => &problem::QUOTA_REACHED,
-            Self::Add(_, AddRefusal::OrgDeleted) | Self::Plan(PlanRefusal::NotFound) => {
-                &problem::NOT_FOUND
-            }
-            Self::Plan(PlanRefusal::EndpointDisabled) => &problem::ENDPOINT_DISABLED,
+            Self::QuotaReached { .. } => &problem::QUOTA_REACHED,
             Self::Rotation(refusal) => of_rotation(*refusal),
             Self::KeyRotation(refusal) => of_key_rotation(*refusal),
             Self::Store(StoreError::Unavailable(_)) => &problem::STORE_UNAVAILABLE,
@@ -231,15 +227,8 @@ impl fmt::Display for ApiError {
             ),
             Self::Accept(error) => write_accept(f, error),
             Self::Delivery(refusal) => f.write_str(delivery_detail(*refusal)),
-            Self::Plan(PlanRefusal::EndpointDisabled) => {
-                f.write_str(delivery_detail(DeliveryRefusal::EndpointDisabled))
-            }
-            Self::Add(what, AddRefusal::OverQuota(most)) => {
-                write!(f, "{what} quota ({most}) reached")
-            }
+            Self::QuotaReached { what, most } => write!(f, "{what} quota ({most}) reached"),
             Self::NotFound
-            | Self::Add(_, AddRefusal::OrgDeleted)
-            | Self::Plan(PlanRefusal::NotFound)
             | Self::Rotation(SecretRotationRefusal::NotFound)
             | Self::KeyRotation(KeyRotationRefusal::NotFound) => f.write_str(NOT_FOUND),
             Self::Rotation(refusal) => write!(f, "{refusal}"),

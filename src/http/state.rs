@@ -95,8 +95,12 @@ type DueAt = Result<Option<Timestamp>, ()>;
 impl AppState {
     /// State over these parts; the uptime counts from here.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let server =
-            RunningServer { delivery: parts.delivery.clone(), dispatcher: parts.wake.clone() };
+        let server = RunningServer {
+            authenticator: parts.authenticator.clone(),
+            delivery: parts.delivery.clone(),
+            dispatcher: parts.wake.clone(),
+            replayer: parts.replays.clone(),
+        };
         let subsystems = Subsystems {
             store: parts.store.clone(),
             clock: parts.clock.clone(),

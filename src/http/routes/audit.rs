@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 
+use crate::api::audit;
 use crate::domain::{AuditEntry, OrgId, Page};
 use crate::http::error::ApiError;
 use crate::http::extract::{KeysManage, OperatorRead, Scoped};
@@ -23,7 +24,7 @@ pub(in crate::http) async fn own(
     tenant: Scoped<KeysManage>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<AuditEntry>>, ApiError> {
-    Ok(Json(app.store.audit_log(tenant.org_id, page).await?))
+    Ok(Json(audit::list_of_org(app.subsystems(), tenant.org_id, page).await?))
 }
 
 /// `GET /api/admin/audit`: everything, or one organisation's entries.
@@ -32,8 +33,5 @@ pub(in crate::http) async fn list(
     _: Scoped<OperatorRead>,
     List { page, filter: AuditQuery { org_id } }: List<AuditQuery>,
 ) -> Result<Json<Page<AuditEntry>>, ApiError> {
-    Ok(Json(match org_id {
-        Some(org) => app.store.system().org_log(org, page).await?,
-        None => app.store.system().audit_log(page).await?,
-    }))
+    Ok(Json(audit::list(app.subsystems(), org_id, page).await?))
 }

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 
+use crate::api::deliveries;
 use crate::api::views::{DeliveryDetail, DeliveryView};
 use crate::domain::{
     DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, EventId, Page, Timestamp,
@@ -34,8 +35,9 @@ pub(in crate::http) async fn list(
     tenant: Scoped<EventsRead>,
     List { page, filter }: List<DeliveryQuery>,
 ) -> Result<Json<Page<DeliveryView>>, ApiError> {
-    let deliveries = app.store.deliveries(tenant.org_id, &filter.into(), page).await?;
-    Ok(Json(deliveries.map(DeliveryView::from)))
+    let (org, filter) = (tenant.org_id, filter.into());
+    let page = deliveries::list(app.subsystems(), org, &filter, page).await?;
+    Ok(Json(page.map(DeliveryView::from)))
 }
 
 /// `GET /api/deliveries/{id}`.
@@ -45,8 +47,7 @@ pub(in crate::http) async fn one(
     Id(id): Id<DeliveryId>,
     _: NoQuery,
 ) -> Result<Json<DeliveryDetail>, ApiError> {
-    let delivery = app.store.delivery(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    let attempts = app.store.attempts(tenant.org_id, id).await?;
+    let (delivery, attempts) = deliveries::one(app.subsystems(), tenant.org_id, id).await?;
     Ok(Json(DeliveryDetail { delivery: delivery.into(), attempts }))
 }
 
@@ -57,10 +58,8 @@ pub(in crate::http) async fn retry(
     Id(id): Id<DeliveryId>,
     _: EmptyBody,
 ) -> Result<Accepted<DeliveryView>, ApiError> {
-    let retried =
-        app.store.retry_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
-    let delivery = retried.map_err(ApiError::Delivery)?;
-    Ok(Accepted(delivery.into()))
+    let by = tenant.actor();
+    Ok(Accepted(deliveries::retry(app.subsystems(), tenant.org_id, id, &by).await?.into()))
 }
 
 /// `POST /api/deliveries/{id}/replay`: 202 with the new delivery.
@@ -70,11 +69,8 @@ pub(in crate::http) async fn replay(
     Id(id): Id<DeliveryId>,
     _: EmptyBody,
 ) -> Result<Accepted<DeliveryView>, ApiError> {
-    let replayed =
-        app.store.replay_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
-    let delivery = replayed.map_err(ApiError::Delivery)?;
-    app.wake.wake();
-    Ok(Accepted(delivery.into()))
+    let by = tenant.actor();
+    Ok(Accepted(deliveries::replay(app.subsystems(), tenant.org_id, id, &by).await?.into()))
 }
 
 /// `POST /api/deliveries/{id}/cancel`: 200 with the cancelled delivery.
@@ -84,11 +80,8 @@ pub(in crate::http) async fn cancel(
     Id(id): Id<DeliveryId>,
     _: EmptyBody,
 ) -> Result<Json<DeliveryView>, ApiError> {
-    let cancelled =
-        app.store.cancel_delivery(tenant.org_id, id, &tenant.actor(), app.clock.now()).await?;
-    let delivery = cancelled.map_err(ApiError::Delivery)?;
-    app.delivery.evict_delivery(id);
-    Ok(Json(delivery.into()))
+    let by = tenant.actor();
+    Ok(Json(deliveries::cancel(app.subsystems(), tenant.org_id, id, &by).await?.into()))
 }
 
 impl From<DeliveryQuery> for DeliveryFilter {

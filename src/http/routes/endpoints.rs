@@ -107,7 +107,7 @@ pub(in crate::http) async fn list(
     tenant: Scoped<EndpointsManage>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<EndpointView>>, ApiError> {
-    let endpoints = app.store.endpoints(tenant.org_id, page).await?;
+    let endpoints = endpoints::list(app.subsystems(), tenant.org_id, page).await?;
     Ok(Json(endpoints.map(|endpoint| (&endpoint).into())))
 }
 

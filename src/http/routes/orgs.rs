@@ -1,11 +1,8 @@
 //! Organisations, for operators; `own_org` has the tenants' route.
-//!
-//! A change invalidates this process's caches before it is answered, so a suspended or deleted
-//! organisation's keys are refused from then on. Other instances hear of it, or notice it within
-//! `AUTH_POLL_INTERVAL`.
 
 use axum::extract::State;
 
+use crate::api::orgs;
 use crate::domain::{Org, OrgChange, OrgId, OrgLimit, Page};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
@@ -61,10 +58,8 @@ pub(in crate::http) async fn create(
     operator: Scoped<OperatorWrite>,
     Body(NewOrg { name, limits }): Body<NewOrg>,
 ) -> Result<Created<Org>, ApiError> {
-    let now = app.clock.now();
-    let mut org = Org::new(OrgId::mint(now), name.0, now);
-    OrgChange { name: None, limits: limits.changes() }.apply(&mut org);
-    app.store.system().insert_org(&org, &operator.actor()).await?;
+    let (limits, by) = (limits.changes(), operator.actor());
+    let org = orgs::create(app.subsystems(), name.0, limits, &by).await?;
     Ok(Created { location: format!("/api/admin/orgs/{}", org.id), body: org })
 }
 
@@ -74,7 +69,7 @@ pub(in crate::http) async fn list(
     _: Scoped<OperatorRead>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<Org>>, ApiError> {
-    Ok(Json(app.store.system().orgs(page).await?))
+    Ok(Json(orgs::list(app.subsystems(), page).await?))
 }
 
 /// `GET /api/admin/orgs/{id}`: also one that is being deleted, or was, with its progress.
@@ -84,7 +79,7 @@ pub(in crate::http) async fn one(
     Id(id): Id<OrgId>,
     _: NoQuery,
 ) -> Result<Json<Org>, ApiError> {
-    app.store.org(id).await?.map(Json).ok_or(ApiError::NotFound)
+    Ok(Json(orgs::one(app.subsystems(), id).await?))
 }
 
 /// `PATCH /api/admin/orgs/{id}`: changes the fields that are sent and differ.
@@ -94,16 +89,12 @@ pub(in crate::http) async fn change(
     Id(id): Id<OrgId>,
     patch: MergePatch<OrgPatch>,
 ) -> Result<Json<Org>, ApiError> {
-    // One that is deleted, or being deleted, does not change any more.
-    let current = app.store.org(id).await?.filter(|org| org.deletion.is_none());
-    let current = current.ok_or(ApiError::NotFound)?;
+    let current = orgs::existing(app.subsystems(), id).await?;
     let Some(OrgPatch { name, limits }) = patch.against(&current)? else {
         return Ok(Json(current));
     };
     let change = OrgChange { name: name.map(|name| name.0), limits: limits.changes() };
-    let now = app.clock.now();
-    let changed = app.store.update_org(id, &change, &operator.actor(), now).await?;
-    invalidated(&app, changed).await.map(Json)
+    Ok(Json(orgs::change(app.subsystems(), id, &change, &operator.actor()).await?))
 }
 
 /// `POST /api/admin/orgs/{id}/suspend`.
@@ -113,9 +104,7 @@ pub(in crate::http) async fn suspend(
     Id(id): Id<OrgId>,
     _: EmptyBody,
 ) -> Result<Json<Org>, ApiError> {
-    let now = app.clock.now();
-    let changed = app.store.suspend_org(id, true, &operator.actor(), now).await?;
-    invalidated(&app, changed).await.map(Json)
+    Ok(Json(orgs::suspend(app.subsystems(), id, &operator.actor()).await?))
 }
 
 /// `POST /api/admin/orgs/{id}/resume`.
@@ -125,10 +114,7 @@ pub(in crate::http) async fn resume(
     Id(id): Id<OrgId>,
     _: EmptyBody,
 ) -> Result<Json<Org>, ApiError> {
-    let now = app.clock.now();
-    let changed = app.store.suspend_org(id, false, &operator.actor(), now).await?;
-    app.wake.wake();
-    invalidated(&app, changed).await.map(Json)
+    Ok(Json(orgs::resume(app.subsystems(), id, &operator.actor()).await?))
 }
 
 /// `DELETE /api/admin/orgs/{id}`: 202; its keys are refused from now on, and its data is deleted in
@@ -139,15 +125,7 @@ pub(in crate::http) async fn delete(
     Id(id): Id<OrgId>,
     _: NoQuery,
 ) -> Result<Accepted<Org>, ApiError> {
-    let changed = app.store.delete_org(id, &operator.actor(), app.clock.now()).await?;
-    invalidated(&app, changed).await.map(Accepted)
-}
-
-/// A changed organisation, once this process's caches know of the change.
-async fn invalidated(app: &AppState, changed: Option<Org>) -> Result<Org, ApiError> {
-    let org = changed.ok_or(ApiError::NotFound)?;
-    app.authenticator.invalidate_changed().await?;
-    Ok(org)
+    Ok(Accepted(orgs::delete(app.subsystems(), id, &operator.actor()).await?))
 }
 
 impl LimitFields {

@@ -7,11 +7,12 @@
 
 use axum::extract::State;
 
-use super::keys::{self, KeyRotation, KeySpec, NewKey};
+use super::keys::{KeyRotation, NewKey, created, page_of};
+use crate::api::keys;
 use crate::api::views::{KeyView, NewKeyView};
-use crate::domain::{ApiKey, ApiKeyId, Page, Role};
+use crate::domain::{ApiKeyId, Page, Role};
 use crate::http::error::ApiError;
-use crate::http::extract::{Caller, Id, KeysManage, Scoped, Tenant};
+use crate::http::extract::{Caller, Id, KeysManage, Scoped};
 use crate::http::request::{Body, List, NoQuery, OptionalBody};
 use crate::http::respond::{Created, Json, NoContent};
 use crate::http::state::AppState;
@@ -25,7 +26,7 @@ pub(in crate::http) async fn list(
     tenant: Scoped<KeysManage>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<KeyView>>, ApiError> {
-    Ok(keys::page_of(&app, app.store.keys(tenant.org_id, page).await?))
+    Ok(page_of(&app, keys::list_of_org(app.subsystems(), tenant.org_id, page).await?))
 }
 
 /// `POST /api/keys`: 201 with the key's text.
@@ -34,8 +35,9 @@ pub(in crate::http) async fn create(
     tenant: Scoped<KeysManage>,
     Body(new): Body<NewKey>,
 ) -> Result<Created<NewKeyView>, ApiError> {
-    let spec = KeySpec::of(new, tenant.principal.scopes);
-    keys::create(&app, Role::Tenant(tenant.org_id), spec, &tenant.actor(), PATH).await
+    let spec = new.spec(Role::Tenant(tenant.org_id), tenant.principal.scopes);
+    let issued = keys::create(app.subsystems(), spec, &tenant.actor()).await?;
+    Ok(created(&app, issued, PATH))
 }
 
 /// `GET /api/keys/{id}`.
@@ -45,7 +47,8 @@ pub(in crate::http) async fn one(
     Id(id): Id<ApiKeyId>,
     _: NoQuery,
 ) -> Result<Json<KeyView>, ApiError> {
-    Ok(Json(KeyView::new(own(&app, &tenant, id).await?, app.clock.now())))
+    let key = keys::one_of_org(app.subsystems(), tenant.org_id, id).await?;
+    Ok(Json(KeyView::new(key, app.clock.now())))
 }
 
 /// `DELETE /api/keys/{id}`: the key stops working now. It stays listed.
@@ -55,8 +58,9 @@ pub(in crate::http) async fn revoke(
     Id(id): Id<ApiKeyId>,
     _: NoQuery,
 ) -> Result<NoContent, ApiError> {
-    own(&app, &tenant, id).await?;
-    keys::end(&app, id, &tenant.actor()).await
+    keys::one_of_org(app.subsystems(), tenant.org_id, id).await?;
+    keys::revoke(app.subsystems(), id, &tenant.actor()).await?;
+    Ok(NoContent)
 }
 
 /// `POST /api/keys/{id}/rotate`: 201 with the text of a key like the old one.
@@ -66,14 +70,10 @@ pub(in crate::http) async fn rotate(
     Id(id): Id<ApiKeyId>,
     OptionalBody(rotation): OptionalBody<KeyRotation>,
 ) -> Result<Created<NewKeyView>, ApiError> {
-    let old = own(&app, &tenant, id).await?;
+    let old = keys::one_of_org(app.subsystems(), tenant.org_id, id).await?;
     if !tenant.principal.scopes.include(old.scopes) {
         return Err(ApiError::ScopeRequired(old.scopes));
     }
-    keys::replace(&app, old, rotation.grace(), &tenant.actor(), PATH).await
-}
-
-async fn own(app: &AppState, tenant: &Tenant, id: ApiKeyId) -> Result<ApiKey, ApiError> {
-    let key = app.store.system().key(id).await?;
-    key.filter(|key| key.role == Role::Tenant(tenant.org_id)).ok_or(ApiError::NotFound)
+    let (grace, by) = (rotation.grace(), tenant.actor());
+    Ok(created(&app, keys::rotate(app.subsystems(), old, grace, &by).await?, PATH))
 }

@@ -2,8 +2,9 @@
 
 use axum::extract::State;
 
-use crate::api::views::{OwnKeyView, OwnLimits, OwnOrgView, OwnQuotas, QuotaView};
-use crate::domain::{Month, Org, OrgLimit};
+use crate::api::views::{OwnKeyView, OwnLimits, OwnOrgView};
+use crate::api::{keys, orgs};
+use crate::domain::{Org, OrgLimit};
 use crate::http::error::ApiError;
 use crate::http::extract::Tenant;
 use crate::http::rate_limit;
@@ -17,15 +18,14 @@ pub(in crate::http) async fn own(
     tenant: Tenant,
     _: NoQuery,
 ) -> Result<Json<OwnOrgView>, ApiError> {
-    let now = app.clock.now();
-    let principal = &tenant.principal;
-    let org = app.store.org(tenant.org_id).await?.ok_or(ApiError::NotFound)?;
-    let key = app.store.system().key(principal.key_id).await?.ok_or(ApiError::NotFound)?;
-    let holdings = app.store.holdings(tenant.org_id, now).await?;
-    let quota = |limit, used| QuotaView::new(&org.limits, limit, used);
+    let (subsystems, principal) = (app.subsystems(), &tenant.principal);
+    let org = orgs::one(subsystems, tenant.org_id).await?;
+    let key = keys::one(subsystems, principal.key_id).await?;
+    let limits = limits(&app, &org);
+    let quotas = orgs::quotas(subsystems, &org, principal.usage.events()).await?;
     Ok(Json(OwnOrgView {
         id: org.id,
-        name: org.name.clone(),
+        name: org.name,
         created_at: org.created_at,
         key: OwnKeyView {
             id: key.id,
@@ -33,13 +33,8 @@ pub(in crate::http) async fn own(
             scopes: key.scopes,
             expires_at: key.expires_at,
         },
-        limits: limits(&app, &org),
-        quotas: OwnQuotas {
-            events_this_month: quota(OrgLimit::EventsPerMonth, principal.usage.events()),
-            month_ends_at: Month::end(now),
-            endpoints: quota(OrgLimit::Endpoints, holdings.endpoints),
-            keys: quota(OrgLimit::Keys, holdings.keys),
-        },
+        limits,
+        quotas,
     }))
 }
 

@@ -2,15 +2,15 @@
 
 use axum::extract::State;
 
+use crate::api::replays;
 use crate::domain::{
     DeadLetterFilter, DeadReason, EndpointId, EventTypeFilter, Page, Replay, ReplayId, Timestamp,
 };
 use crate::http::error::ApiError;
-use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped, Tenant};
+use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use crate::http::request::{Body, EmptyBody, List, NoQuery, OptionalBody, json_fields};
 use crate::http::respond::{Accepted, Json};
 use crate::http::state::AppState;
-use crate::store::DeliveryRefusal;
 
 json_fields! {
     /// Which dead letters are replayed; all of them if nothing is named.
@@ -47,7 +47,8 @@ pub(in crate::http) async fn of_dead_letters(
     let DeadLettersReplay { endpoint_id, reason, r#type, since, until } = replay;
     let event_type = r#type;
     let filter = DeadLetterFilter { endpoint_id, reason, event_type, since, until, replayed: None };
-    start(&app, &tenant, &filter).await
+    let by = tenant.actor();
+    Ok(Accepted(replays::start(app.subsystems(), tenant.org_id, &filter, &by).await?))
 }
 
 /// `POST /api/endpoints/{id}/replay`: 202 with the replay.
@@ -57,13 +58,9 @@ pub(in crate::http) async fn of_endpoint(
     Id(id): Id<EndpointId>,
     Body(EndpointReplay { since, until }): Body<EndpointReplay>,
 ) -> Result<Accepted<Replay>, ApiError> {
-    let endpoint = app.store.endpoint(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    if endpoint.disabled_reason.is_some() {
-        return Err(ApiError::Delivery(DeliveryRefusal::EndpointDisabled));
-    }
-    let (endpoint_id, since) = (Some(id), Some(since));
-    let filter = DeadLetterFilter { endpoint_id, since, until, ..DeadLetterFilter::default() };
-    start(&app, &tenant, &filter).await
+    let (org, by) = (tenant.org_id, tenant.actor());
+    let started = replays::start_of_endpoint(app.subsystems(), org, id, since, until, &by);
+    Ok(Accepted(started.await?))
 }
 
 /// `GET /api/replays`.
@@ -72,7 +69,7 @@ pub(in crate::http) async fn list(
     tenant: Scoped<EventsRead>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<Replay>>, ApiError> {
-    Ok(Json(app.store.replays(tenant.org_id, page).await?))
+    Ok(Json(replays::list(app.subsystems(), tenant.org_id, page).await?))
 }
 
 /// `GET /api/replays/{id}`.
@@ -82,7 +79,7 @@ pub(in crate::http) async fn one(
     Id(id): Id<ReplayId>,
     _: NoQuery,
 ) -> Result<Json<Replay>, ApiError> {
-    app.store.replay(tenant.org_id, id).await?.map(Json).ok_or(ApiError::NotFound)
+    Ok(Json(replays::one(app.subsystems(), tenant.org_id, id).await?))
 }
 
 /// `POST /api/replays/{id}/cancel`: deliveries that it has created already stay.
@@ -92,19 +89,6 @@ pub(in crate::http) async fn cancel(
     Id(id): Id<ReplayId>,
     _: EmptyBody,
 ) -> Result<Json<Replay>, ApiError> {
-    let ended =
-        app.store.end_replay(tenant.org_id, id, None, &tenant.actor(), app.clock.now()).await?;
-    ended.map(Json).ok_or(ApiError::NotFound)
-}
-
-async fn start(
-    app: &AppState,
-    tenant: &Tenant,
-    filter: &DeadLetterFilter,
-) -> Result<Accepted<Replay>, ApiError> {
-    let (by, now) = (tenant.actor(), app.clock.now());
-    let replay = app.store.insert_replay(tenant.org_id, filter, &by, now).await?;
-    let replay = replay.ok_or(ApiError::NotFound)?;
-    app.replays.wake();
-    Ok(Accepted(replay))
+    let by = tenant.actor();
+    Ok(Json(replays::cancel(app.subsystems(), tenant.org_id, id, &by).await?))
 }

@@ -1,0 +1,171 @@
+//! API keys: creating, rotating and revoking them.
+//!
+//! A key's text is returned once, when it is created. A change invalidates this process's caches
+//! before it returns; other servers hear of it, or notice it within `AUTH_POLL_INTERVAL`.
+
+use std::time::Duration;
+
+use super::orgs;
+use super::refusal::{Missing, Refusal};
+use super::subsystems::Subsystems;
+use crate::auth::IssuedKey;
+use crate::domain::{
+    Actor, ApiKey, ApiKeyId, KeyRotationRefusal, Org, OrgId, OrgLimit, Page, PageRequest, Role,
+    Scopes, Timestamp, Violation,
+};
+use crate::store::Holdings;
+
+/// A key to create.
+pub struct KeySpec {
+    /// Whom it belongs to.
+    pub role: Role,
+    /// Its name.
+    pub name: String,
+    /// What it may do: some of its role's scopes.
+    pub scopes: Scopes,
+    /// When it expires; `None` for never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Creates a key.
+///
+/// # Errors
+/// When its name or scopes break a rule, its organisation does not exist or has all the keys that it
+/// may have, or too many keys are being issued.
+pub async fn create(
+    subsystems: &Subsystems,
+    spec: KeySpec,
+    by: &Actor,
+) -> Result<IssuedKey, Refusal> {
+    spec.check()?;
+    let KeySpec { role, name, scopes, expires_at } = spec;
+    let now = subsystems.clock.now();
+    if let Some(most) = reached_quota(subsystems, role, now, |held| held.keys).await? {
+        return Err(Refusal::QuotaReached { what: "keys", most });
+    }
+    let mut issued = subsystems.issue_key(role, name, now).await?;
+    issued.record.scopes = scopes;
+    issued.record.expires_at = expires_at;
+    let added = subsystems.store.system().insert_key(&issued.record, by).await?;
+    let refused = |refusal| match role {
+        Role::Tenant(org) => Refusal::add(org, "keys", refusal),
+        Role::Operator => Refusal::NotFound(Missing::Key(issued.record.id)),
+    };
+    added.map_err(refused)?;
+    Ok(issued)
+}
+
+/// A page of all keys, newest first.
+///
+/// # Errors
+/// When the store fails.
+pub async fn list(subsystems: &Subsystems, page: PageRequest) -> Result<Page<ApiKey>, Refusal> {
+    Ok(subsystems.store.system().keys(page).await?)
+}
+
+/// A page of an organisation's keys, newest first, also of one that is being deleted.
+///
+/// # Errors
+/// When the organisation does not exist.
+pub async fn list_of_org(
+    subsystems: &Subsystems,
+    org: OrgId,
+    page: PageRequest,
+) -> Result<Page<ApiKey>, Refusal> {
+    orgs::one(subsystems, org).await?;
+    Ok(subsystems.store.keys(org, page).await?)
+}
+
+/// One key.
+///
+/// # Errors
+/// When it does not exist.
+pub async fn one(subsystems: &Subsystems, id: ApiKeyId) -> Result<ApiKey, Refusal> {
+    subsystems.store.system().key(id).await?.ok_or(Refusal::NotFound(Missing::Key(id)))
+}
+
+/// One key of an organisation.
+///
+/// # Errors
+/// When it does not exist, or belongs to somebody else.
+pub async fn one_of_org(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: ApiKeyId,
+) -> Result<ApiKey, Refusal> {
+    let key = one(subsystems, id).await?;
+    if key.role == Role::Tenant(org) { Ok(key) } else { Err(Missing::Key(id).into()) }
+}
+
+/// Replaces `old` by a key with the same name, role, scopes and expiry. `old` works for another
+/// `grace`, at most [`ApiKey::GRACE_SECONDS_MAX`].
+///
+/// # Errors
+/// When `old` is inactive or already rotated, too many keys are in their grace period, or too many
+/// keys are being issued.
+pub async fn rotate(
+    subsystems: &Subsystems,
+    old: ApiKey,
+    grace: Duration,
+    by: &Actor,
+) -> Result<IssuedKey, Refusal> {
+    ApiKey::check_grace(grace)?;
+    let (id, now) = (old.id, subsystems.clock.now());
+    let refused = |refusal| Refusal::key_rotation(id, refusal);
+    old.check_rotation(now).map_err(refused)?;
+    if !grace.is_zero()
+        && let Some(most) =
+            reached_quota(subsystems, old.role, now, |held| held.keys_in_grace).await?
+    {
+        return Err(Refusal::KeyRotation(KeyRotationRefusal::OverQuota(most)));
+    }
+    let mut issued = subsystems.issue_key(old.role, old.name, now).await?;
+    issued.record.scopes = old.scopes;
+    issued.record.expires_at = old.expires_at;
+    // Hashing took its time: the grace period begins now, and the old key must be active now.
+    let (new, now) = (&issued.record, subsystems.clock.now());
+    let rotated = subsystems.store.system().rotate_key(id, grace, new, by, now).await?;
+    rotated.map_err(refused)?;
+    subsystems.invalidate_key(id).await;
+    Ok(issued)
+}
+
+/// Revokes a key: it stops working now. It stays listed.
+///
+/// # Errors
+/// When it does not exist.
+pub async fn revoke(subsystems: &Subsystems, id: ApiKeyId, by: &Actor) -> Result<(), Refusal> {
+    let now = subsystems.clock.now();
+    if !subsystems.store.system().expire_key(id, now, by, now).await? {
+        return Err(Missing::Key(id).into());
+    }
+    subsystems.invalidate_key(id).await;
+    Ok(())
+}
+
+/// An organisation's quota of keys, if it is reached by those that `used` counts. It is checked before
+/// hashing a key costs time. Only the store's own check, within the transaction that adds the key, is
+/// exact.
+async fn reached_quota(
+    subsystems: &Subsystems,
+    role: Role,
+    now: Timestamp,
+    used: impl FnOnce(Holdings) -> u64,
+) -> Result<Option<u32>, Refusal> {
+    let Role::Tenant(org) = role else { return Ok(None) };
+    let org = orgs::existing(subsystems, org).await?;
+    let Some(most) = org.limits.get(OrgLimit::Keys) else { return Ok(None) };
+    let used = used(subsystems.store.holdings(org.id, now).await?);
+    Ok((used >= u64::from(most)).then_some(most))
+}
+
+impl KeySpec {
+    fn check(&self) -> Result<(), Violation> {
+        Org::check_name(&self.name)?;
+        let all = self.role.scopes();
+        if all.include(self.scopes) {
+            return Ok(());
+        }
+        Err(Violation::new("scopes", "scope", format!("must be some of {all}")))
+    }
+}
