@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::admin::AdminError;
+use crate::api::Refusal;
 use crate::auth::{PresentedKey, issue_key};
 use crate::domain::{Actor, Org, OrgId, PageRequest, Role, Timestamp};
 use crate::store::{Store, StoreError};
@@ -32,7 +32,7 @@ impl Bootstrap {
         now: Timestamp,
         base_url: String,
         events_per_minute: u32,
-    ) -> Result<Option<Self>, AdminError> {
+    ) -> Result<Option<Self>, Refusal> {
         let one = PageRequest { limit: 1, after: None };
         let empty = store.system().orgs(one).await?.data.is_empty()
             && store.system().keys(one).await?.data.is_empty();

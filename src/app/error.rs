@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::AdminError;
 use super::storage::{MissingKeysError, OpenError, OpenJournalError};
+use crate::api::Refusal;
 use crate::delivery::DeliveryError;
 use crate::http::TlsError;
 use crate::store::{MigrateError, StoreError};
@@ -25,7 +25,7 @@ pub enum AppError {
     Migrate(#[from] MigrateError),
     /// The first organisation and keys could not be created.
     #[error(transparent)]
-    Bootstrap(#[from] AdminError),
+    Bootstrap(#[from] Refusal),
     /// The journal could not be opened.
     #[error(transparent)]
     Journal(#[from] OpenJournalError),

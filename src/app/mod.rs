@@ -16,10 +16,9 @@
 //! **Invariant:** only `storage.rs` names a store engine or a journal implementation, and only this
 //! folder knows both ends of the hand-off between ingest and delivery.
 
-mod admin;
+pub mod admin;
 mod bootstrap;
 mod builder;
-mod deliveries;
 mod error;
 mod instance;
 mod maintenance;
@@ -35,7 +34,6 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-pub use admin::{Admin, AdminError};
 pub use bootstrap::Bootstrap;
 pub use builder::AppBuilder;
 pub use error::AppError;

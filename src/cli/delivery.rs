@@ -1,14 +1,15 @@
-//! Commands on a tenant's deliveries and replays: `delivery`, `replay`.
+//! Commands on a tenant's deliveries: `delivery`.
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
 use super::CliError;
-use super::admin::{Common, existing, lines};
-use crate::app::Admin;
+use super::output::lines;
+use super::store::Common;
+use crate::api::views::{DeliveryDetail, DeliveryView};
+use crate::api::{Refusal, Subsystems, deliveries, orgs};
 use crate::domain::{
-    Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, EventId, OrgId,
-    PageRequest, Replay, ReplayId, Timestamp,
+    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, EventId,
+    OrgId, PageRequest, Timestamp,
 };
 
 #[derive(Subcommand, Debug)]
@@ -61,70 +62,30 @@ pub(super) struct OneDelivery {
     common: Common,
 }
 
-#[derive(Subcommand, Debug)]
-pub(super) enum ReplayCommand {
-    /// List an organisation's latest replays, newest first
-    List {
-        /// The organisation
-        #[arg(long, value_name = "ID")]
-        org: OrgId,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Show how far a replay has come
-    Show {
-        /// The organisation it belongs to
-        #[arg(long, value_name = "ID")]
-        org: OrgId,
-        /// The replay
-        id: ReplayId,
-        #[command(flatten)]
-        common: Common,
-    },
-}
-
-/// A delivery with its attempts.
-#[derive(Serialize)]
-struct Shown {
-    #[serde(flatten)]
-    delivery: DeliveryRow,
-    attempts: Vec<Attempt>,
-}
-
-/// A delivery in the words of the API.
-#[derive(Serialize)]
-struct DeliveryRow {
-    id: DeliveryId,
-    event_id: EventId,
-    endpoint_id: EndpointId,
-    status: DeliveryStatus,
-    attempt_count: u32,
-    next_attempt_at: Option<Timestamp>,
-    created_at: Timestamp,
-    finished_at: Option<Timestamp>,
-    replay_of: Option<DeliveryId>,
-}
-
 fn parse_moment(text: &str) -> Result<Timestamp, String> {
     text.parse()
         .map_err(|_| "must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z".to_owned())
 }
 
-pub(super) async fn delivery(command: DeliveryCommand) -> Result<(), CliError> {
+/// Runs a command on deliveries.
+pub(super) async fn run(command: DeliveryCommand) -> Result<(), CliError> {
     match command {
         DeliveryCommand::List { org, status, endpoint, event, since, until, limit, common } => {
             let filter =
                 DeliveryFilter { status, endpoint_id: endpoint, event_id: event, since, until };
             let page = PageRequest { limit, after: None };
-            let list = async |admin: &Admin| admin.deliveries(org, &filter, page).await;
-            let found = existing(&common, list).await?;
-            let rows: Vec<_> = found.data.into_iter().map(DeliveryRow::from).collect();
+            let list = async |s: &Subsystems| {
+                orgs::existing(s, org).await?;
+                deliveries::list(s, org, &filter, page).await
+            };
+            let found = common.existing(list).await?;
+            let rows: Vec<_> = found.data.into_iter().map(DeliveryView::from).collect();
             common.output.write(&rows, |rows| lines(rows, delivery_line))?;
         }
         DeliveryCommand::Show(OneDelivery { org, id, common }) => {
-            let show = async |admin: &Admin| admin.delivery(org, id).await;
-            let (delivery, attempts) = existing(&common, show).await?;
-            let shown = Shown { delivery: delivery.into(), attempts };
+            let show = async |s: &Subsystems| deliveries::one(s, org, id).await;
+            let (delivery, attempts) = common.existing(show).await?;
+            let shown = DeliveryDetail { delivery: delivery.into(), attempts };
             common.output.write(&shown, |shown| {
                 let attempts = shown.attempts.iter().map(attempt_line);
                 let all = std::iter::once(delivery_line(&shown.delivery)).chain(attempts);
@@ -132,63 +93,33 @@ pub(super) async fn delivery(command: DeliveryCommand) -> Result<(), CliError> {
             })?;
         }
         DeliveryCommand::Retry(one) => {
-            change(one, async |admin, org, id| admin.retry_delivery(org, id).await).await?;
+            change(one, async |s, org, id| deliveries::retry(s, org, id, &Actor::CLI).await)
+                .await?;
         }
         DeliveryCommand::Replay(one) => {
-            change(one, async |admin, org, id| admin.replay_delivery(org, id).await).await?;
+            change(one, async |s, org, id| deliveries::replay(s, org, id, &Actor::CLI).await)
+                .await?;
         }
         DeliveryCommand::Cancel(one) => {
-            change(one, async |admin, org, id| admin.cancel_delivery(org, id).await).await?;
+            change(one, async |s, org, id| deliveries::cancel(s, org, id, &Actor::CLI).await)
+                .await?;
         }
     }
     Ok(())
 }
 
-pub(super) async fn replay(command: ReplayCommand) -> Result<(), CliError> {
-    match command {
-        ReplayCommand::List { org, common } => {
-            let page = PageRequest { limit: PageRequest::LIMIT_MAX, after: None };
-            let list = async |admin: &Admin| admin.replays(org, page).await;
-            let replays = existing(&common, list).await?.data;
-            common.output.write(&replays, |replays| lines(replays, replay_line))?;
-        }
-        ReplayCommand::Show { org, id, common } => {
-            let show = async |admin: &Admin| admin.replay(org, id).await;
-            let replay = existing(&common, show).await?;
-            common.output.write(&replay, replay_line)?;
-        }
-    }
-    Ok(())
-}
-
-/// Does something to one delivery and writes what comes of it.
+/// Changes one delivery and writes it.
 async fn change(
     one: OneDelivery,
-    work: impl AsyncFnOnce(&Admin, OrgId, DeliveryId) -> Result<Delivery, crate::app::AdminError>,
+    work: impl AsyncFnOnce(&Subsystems, OrgId, DeliveryId) -> Result<Delivery, Refusal>,
 ) -> Result<(), CliError> {
     let OneDelivery { org, id, common } = one;
-    let delivery = existing(&common, async |admin| work(admin, org, id).await).await?;
-    common.output.write(&DeliveryRow::from(delivery), delivery_line)?;
+    let delivery = common.existing(async |s| work(s, org, id).await).await?;
+    common.output.write(&DeliveryView::from(delivery), delivery_line)?;
     Ok(())
 }
 
-impl From<Delivery> for DeliveryRow {
-    fn from(delivery: Delivery) -> Self {
-        Self {
-            id: delivery.id,
-            event_id: delivery.event_id,
-            endpoint_id: delivery.endpoint_id,
-            status: delivery.status,
-            attempt_count: delivery.attempts,
-            next_attempt_at: delivery.next_attempt_at,
-            created_at: delivery.created_at,
-            finished_at: delivery.finished_at,
-            replay_of: delivery.replay_of,
-        }
-    }
-}
-
-fn delivery_line(delivery: &DeliveryRow) -> String {
+fn delivery_line(delivery: &DeliveryView) -> String {
     let next = delivery.next_attempt_at.map_or(String::new(), |at| format!("  next: {at}"));
     let old = delivery.replay_of.map_or(String::new(), |old| format!("  replay of {old}"));
     format!(
@@ -206,12 +137,4 @@ fn attempt_line(attempt: &Attempt) -> String {
     let error = attempt.error.as_deref().map_or(String::new(), |error| format!("  {error}"));
     let Attempt { number, started_at, duration_ms, .. } = attempt;
     format!("  {number}.  {started_at}  {status}  {duration_ms} ms{error}")
-}
-
-fn replay_line(replay: &Replay) -> String {
-    let total = replay.total.map_or("?".to_owned(), |total| total.to_string());
-    let Replay { id, done, skipped, .. } = replay;
-    let why = replay.detail.as_deref().map_or(String::new(), |why| format!("  {why}"));
-    let status = replay.status.as_str();
-    format!("{id}  {status}  done: {done} of {total}  skipped: {skipped}{why}")
 }

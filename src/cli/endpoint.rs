@@ -8,15 +8,23 @@ use clap::{Args, Subcommand, value_parser};
 use serde::Serialize;
 
 use super::CliError;
-use super::admin::{Common, all, existing, lines};
-use crate::app::AdminError;
+use super::output::lines;
+use super::store::{Common, all};
+use crate::api::views::{
+    EarlierSecretView, EndpointDetail, EndpointView, NewEndpointView, SecretView, SecretsView,
+};
+use crate::api::{Refusal, Subsystems, endpoints, orgs};
+use crate::app::admin;
 use crate::config::{DestinationConfig, parse_duration};
 use crate::delivery::SsrfGuard;
 use crate::domain::{
-    CustomHeaders, DeliveryPolicy, Endpoint, EndpointId, EventTypeFilters, NewEndpoint, OrgId,
-    PublicKey, RetrySchedule, SecretChoice, Secrets, SignatureScheme, SigningSecret,
-    SigningSecretError, Timestamp, Violation,
+    Actor, CustomHeaders, DeliveryPolicy, EndpointChange, EndpointId, EventTypeFilters,
+    NewEndpoint, OrgId, RetrySchedule, SecretChoice, SignatureScheme, SigningSecretError,
+    Violation,
 };
+
+/// Why an endpoint is disabled that an operator disabled.
+const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
 
 #[derive(Subcommand, Debug)]
 pub(super) enum EndpointCommand {
@@ -138,9 +146,9 @@ pub(super) struct SecretArgs {
 
 impl SecretArgs {
     /// Parsed here and not by clap, which would repeat a secret that is malformed.
-    fn choice(&self) -> Result<SecretChoice, AdminError> {
+    fn choice(&self) -> Result<SecretChoice, Refusal> {
         let malformed = |error: SigningSecretError| {
-            AdminError::Invalid(Violation::new("secret", "format", error.to_string()))
+            Refusal::Invalid(Violation::new("secret", "format", error.to_string()))
         };
         let provided = self.secret.as_deref().map(str::parse).transpose().map_err(malformed)?;
         Ok(SecretChoice { scheme: self.signature, provided })
@@ -151,7 +159,7 @@ fn parse_filters(text: &str) -> Result<EventTypeFilters, String> {
     text.parse().map_err(|violation: Violation| violation.message)
 }
 
-/// Does what a command on endpoints asks.
+/// Runs a command on endpoints.
 pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
     match command {
         EndpointCommand::Add {
@@ -165,62 +173,67 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             common,
         } => {
             let secret = secret.choice()?;
-            let url = SsrfGuard::new(&destinations).parse_url(&url).map_err(AdminError::from)?;
+            let url = SsrfGuard::new(&destinations).parse_url(&url).map_err(Refusal::from)?;
             let policy = policy.into();
             let headers = CustomHeaders::default();
             let new = NewEndpoint { url, event_types, description, policy, secret, headers };
-            let endpoint =
-                existing(&common, async |admin| admin.add_endpoint(org, new).await).await?;
-            common.output.write(&EndpointView::with_secret(&endpoint), endpoint_line)?;
+            let add = async |s: &Subsystems| endpoints::create(s, org, new, &Actor::CLI).await;
+            let endpoint = common.with_keys(add).await?;
+            common.output.write(&NewEndpointView::from(&endpoint), new_endpoint_line)?;
         }
         EndpointCommand::RotateSecret { org, id, overlap, secret, common } => {
             let choice = secret.choice()?;
-            let endpoint = existing(&common, async |admin| {
-                admin.rotate_secret(org, id, choice, overlap).await
-            })
-            .await?;
-            common.output.write(&EndpointView::with_secret(&endpoint), endpoint_line)?;
+            let rotate = async |s: &Subsystems| {
+                endpoints::rotate_secret(s, org, id, choice, overlap, &Actor::CLI).await
+            };
+            common.output.write(&common.with_keys(rotate).await?, secrets_line)?;
         }
-        EndpointCommand::Reencrypt(common) => {
-            if common.store.secrets_key.is_none() {
-                return Err("SECRETS_KEY is not set: its first key is the one to encrypt by".into());
-            }
-            let all = existing(&common, async |admin| admin.reencrypt().await).await?;
-            let (endpoints, encrypted, unreadable) = (all.endpoints, all.encrypted, all.unreadable);
-            let answer = Reencrypted { endpoints, encrypted, unreadable: &unreadable };
-            common.output.write(&answer, |a| {
-                format!("{} of {} endpoints written anew", a.encrypted, a.endpoints)
-            })?;
-            if let Some(first) = unreadable.first() {
-                let count = unreadable.len();
-                let why = "SECRETS_KEY lacks their key, or the rows were changed";
-                return Err(
-                    format!("{count} endpoints cannot be read, {first} first: {why}").into()
-                );
-            }
-        }
+        EndpointCommand::Reencrypt(common) => reencrypt(&common).await?,
         EndpointCommand::List { org, common } => {
-            let endpoints = existing(&common, async |admin| {
-                all(async |page| admin.endpoints(org, page).await).await
-            })
-            .await?;
-            let views: Vec<_> = endpoints.iter().map(EndpointView::new).collect();
+            let list = async |s: &Subsystems| {
+                orgs::existing(s, org).await?;
+                all(async |page| endpoints::list(s, org, page).await).await
+            };
+            let views: Vec<EndpointView> =
+                common.existing(list).await?.iter().map(EndpointView::from).collect();
             common.output.write(&views, |views| lines(views, endpoint_line))?;
         }
         EndpointCommand::Enable(one) => switch(one, true).await?,
         EndpointCommand::Disable(one) => switch(one, false).await?,
         EndpointCommand::Remove(OneEndpoint { org, id, common }) => {
-            existing(&common, async |admin| admin.remove_endpoint(org, id).await).await?;
+            common.existing(async |s| endpoints::delete(s, org, id, &Actor::CLI).await).await?;
             common.output.write(&Removed { id, removed: true }, |r| format!("{} removed", r.id))?;
         }
     }
     Ok(())
 }
 
+async fn reencrypt(common: &Common) -> Result<(), CliError> {
+    if common.store.secrets_key.is_none() {
+        return Err("SECRETS_KEY is not set: its first key is the one to encrypt by".into());
+    }
+    let all = admin::reencrypt(&common.store).await?;
+    let (endpoints, encrypted, unreadable) = (all.endpoints, all.encrypted, all.unreadable);
+    let answer = Reencrypted { endpoints, encrypted, unreadable: &unreadable };
+    common
+        .output
+        .write(&answer, |a| format!("{} of {} endpoints written anew", a.encrypted, a.endpoints))?;
+    if let Some(first) = unreadable.first() {
+        let count = unreadable.len();
+        let why = "SECRETS_KEY lacks their key, or the rows were changed";
+        return Err(format!("{count} endpoints cannot be read, {first} first: {why}").into());
+    }
+    Ok(())
+}
+
+/// Enables or disables an endpoint.
 async fn switch(one: OneEndpoint, enabled: bool) -> Result<(), CliError> {
     let OneEndpoint { org, id, common } = one;
-    let switched = existing(&common, async |admin| admin.switch_endpoint(org, id, enabled).await);
-    common.output.write(&EndpointView::new(&switched.await?), endpoint_line)?;
+    let reason = (!enabled).then(|| DISABLED_BY_OPERATOR.to_owned());
+    let change = EndpointChange { disabled_reason: Some(reason), ..EndpointChange::default() };
+    let switch = async |s: &Subsystems| endpoints::change(s, org, id, &change, &Actor::CLI).await;
+    let endpoint = EndpointDetail::from(&common.existing(switch).await?);
+    common.output.write(&endpoint, |endpoint| endpoint_line(&endpoint.endpoint))?;
     Ok(())
 }
 
@@ -237,59 +250,28 @@ struct Reencrypted<'a> {
     unreadable: &'a [EndpointId],
 }
 
-#[derive(Serialize)]
-struct EndpointView<'a> {
-    id: EndpointId,
-    org_id: OrgId,
-    url: &'a str,
-    event_types: &'a EventTypeFilters,
-    description: Option<&'a str>,
-    /// `null` where SECRETS_KEY does not read the secret.
-    signature: Option<SignatureScheme>,
-    /// `null` for HMAC.
-    public_key: Option<PublicKey>,
-    disabled_reason: Option<&'a str>,
-    #[serde(flatten)]
-    policy: &'a DeliveryPolicy,
-    failing_since: Option<Timestamp>,
-    created_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
-}
-
-impl<'a> EndpointView<'a> {
-    fn new(endpoint: &'a Endpoint) -> Self {
-        let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
-        Self {
-            id: endpoint.id,
-            org_id: endpoint.org_id,
-            url: endpoint.url.as_str(),
-            event_types: &endpoint.event_types,
-            description: endpoint.description.as_deref(),
-            disabled_reason: endpoint.disabled_reason.as_deref(),
-            signature: secret.map(SigningSecret::scheme),
-            public_key: secret.and_then(SigningSecret::public_key),
-            policy: &endpoint.policy,
-            failing_since: endpoint.failing_since,
-            created_at: endpoint.created_at,
-            secret: None,
-        }
-    }
-
-    /// With the secret, where receivers verify with that.
-    fn with_secret(endpoint: &'a Endpoint) -> Self {
-        let view = Self::new(endpoint);
-        let secret = endpoint.secrets.as_ref().ok().map(|secrets| secrets.current().reveal());
-        Self { secret: secret.filter(|_| view.public_key.is_none()), ..view }
-    }
-}
-
-fn endpoint_line(endpoint: &EndpointView<'_>) -> String {
+fn endpoint_line(endpoint: &EndpointView) -> String {
     let events = endpoint.event_types.to_string();
     let events = if events.is_empty() { "*" } else { &events };
-    let disabled =
-        endpoint.disabled_reason.map_or(String::new(), |why| format!("  disabled: {why}"));
-    let secret = endpoint.secret.as_ref().map_or(String::new(), |s| format!("\n\n  secret {s}"));
+    let disabled = endpoint.disabled_reason.as_ref();
+    let disabled = disabled.map_or(String::new(), |why| format!("  disabled: {why}"));
     let key = endpoint.public_key.map_or(String::new(), |key| format!("  public key: {key}"));
-    format!("{}  {}  events: {events}{key}{disabled}{secret}", endpoint.id, endpoint.url)
+    format!("{}  {}  events: {events}{key}{disabled}", endpoint.id, endpoint.url)
+}
+
+fn new_endpoint_line(new: &NewEndpointView) -> String {
+    let secret = new.secret.as_ref().map_or(String::new(), |s| format!("\n\n  secret {s}"));
+    format!("{}{secret}", endpoint_line(&new.endpoint.endpoint))
+}
+
+fn secrets_line(secrets: &SecretsView) -> String {
+    let SecretView { signature, secret, public_key } = &secrets.current;
+    let key = public_key.map_or(String::new(), |key| format!("  public key: {key}"));
+    let secret = secret.as_ref().map_or(String::new(), |s| format!("\n\n  secret {s}"));
+    let earlier: String = secrets.earlier.iter().map(earlier_line).collect();
+    format!("{}  {signature}{key}{earlier}{secret}", secrets.id)
+}
+
+fn earlier_line(earlier: &EarlierSecretView) -> String {
+    format!("\n  an earlier secret signs until {}", earlier.until)
 }

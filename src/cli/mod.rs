@@ -4,13 +4,18 @@
 //! and errors go to standard error. The exit code is 0 when it was done, 1 when it was not, 2 when the
 //! command was misspelt.
 
-mod admin;
+mod audit;
 mod delivery;
 mod endpoint;
+mod key;
 mod listen;
+mod migrate;
+mod org;
 mod output;
+mod replay;
 mod serve;
 mod signals;
+mod store;
 
 use clap::{Parser, Subcommand};
 
@@ -33,16 +38,16 @@ enum Command {
     Serve(Box<Config>),
     /// Bring the database schema up, take a step back, or show where it stands
     #[command(subcommand)]
-    Migrate(admin::MigrateCommand),
+    Migrate(migrate::MigrateCommand),
     /// Manage organisations
     #[command(subcommand)]
-    Org(admin::OrgCommand),
+    Org(org::OrgCommand),
     /// Manage API keys
     #[command(subcommand)]
-    Key(admin::KeyCommand),
+    Key(key::KeyCommand),
     /// Show who changed what
     #[command(subcommand)]
-    Audit(admin::AuditCommand),
+    Audit(audit::AuditCommand),
     /// Manage endpoints
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
@@ -51,7 +56,7 @@ enum Command {
     Delivery(delivery::DeliveryCommand),
     /// Watch replays of dead letters
     #[command(subcommand)]
-    Replay(delivery::ReplayCommand),
+    Replay(replay::ReplayCommand),
     /// Receive webhooks, print each, and say whether its signature holds
     Listen(listen::ListenArgs),
 }
@@ -63,13 +68,13 @@ pub type CliError = Box<dyn std::error::Error + Send + Sync>;
 pub async fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Serve(config) => serve::run(&config).await,
-        Command::Migrate(command) => admin::migrate(command).await,
-        Command::Org(command) => admin::org(command).await,
-        Command::Key(command) => admin::key(command).await,
-        Command::Audit(command) => admin::audit(command).await,
+        Command::Migrate(command) => migrate::run(command).await,
+        Command::Org(command) => org::run(command).await,
+        Command::Key(command) => key::run(command).await,
+        Command::Audit(command) => audit::run(command).await,
         Command::Endpoint(command) => endpoint::run(command).await,
-        Command::Delivery(command) => delivery::delivery(command).await,
-        Command::Replay(command) => delivery::replay(command).await,
+        Command::Delivery(command) => delivery::run(command).await,
+        Command::Replay(command) => replay::run(command).await,
         Command::Listen(args) => listen::run(args).await,
     }
 }

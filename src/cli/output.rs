@@ -36,3 +36,11 @@ pub fn print_line(line: &str) -> io::Result<()> {
         result => result,
     }
 }
+
+/// One line for each, or `none`.
+pub(super) fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
+    if all.is_empty() {
+        return "none".to_owned();
+    }
+    all.iter().map(line).collect::<Vec<_>>().join("\n")
+}

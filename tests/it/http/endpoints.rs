@@ -1,9 +1,9 @@
 //! Endpoints over the API.
 
-use hookgate::app::{Admin, AdminError};
+use hookgate::api::{Refusal, Subsystems, endpoints};
 use hookgate::config::DestinationConfig;
 use hookgate::delivery::SsrfGuard;
-use hookgate::domain::{NewEndpoint, SigningSecret};
+use hookgate::domain::{Actor, NewEndpoint, SigningSecret};
 use serde_json::{Value, json};
 
 use crate::support::server::{Server, Tenant};
@@ -165,12 +165,12 @@ async fn address_that_is_not_public_is_refused_when_it_is_set() {
     let tenant = server.tenant("acme").await;
     let created = create(&server, &tenant, json!({"url":"https://1.1.1.1/"})).await;
     let path = format!("/api/endpoints/{}", created["id"].as_str().unwrap());
-    let admin = Admin::new(server.store.clone(), server.clock.clone());
+    let cli = Subsystems::without_server(server.store.clone(), server.clock.clone());
     let add = async |url: &str, allow_private: bool| {
         let destinations =
             DestinationConfig { allow_private_endpoints: allow_private, ..Default::default() };
         let url = SsrfGuard::new(&destinations).parse_url(url)?;
-        admin.add_endpoint(tenant.org_id, NewEndpoint::new(url)).await
+        endpoints::create(&cli, tenant.org_id, NewEndpoint::new(url), &Actor::CLI).await
     };
     for host in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "2130706433", "[::1]", "[fd00::1]"] {
         let url = format!("https://{host}/hook");
@@ -178,7 +178,7 @@ async fn address_that_is_not_public_is_refused_when_it_is_set() {
         let answer = server.post("/api/endpoints", &tenant.key, body.clone()).await;
         answer.expect_faults(&[("url", "address")]);
         server.patch(&path, &tenant.key, body).await.expect_faults(&[("url", "address")]);
-        let Err(AdminError::Invalid(violation)) = add(&url, false).await else {
+        let Err(Refusal::Invalid(violation)) = add(&url, false).await else {
             panic!("{url} is taken from operators");
         };
         assert_eq!((violation.field.as_str(), violation.code), ("url", "address"));

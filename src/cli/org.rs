@@ -1,0 +1,174 @@
+//! Commands on organisations: `org`.
+
+use clap::{Args, Subcommand};
+
+use super::CliError;
+use super::output::lines;
+use super::store::{Common, all};
+use crate::api::{Subsystems, orgs};
+use crate::domain::{Actor, Org, OrgChange, OrgId, OrgLimit, Violation};
+
+#[derive(Subcommand, Debug)]
+pub(super) enum OrgCommand {
+    /// Create an organisation
+    Create {
+        /// What people call it
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        limits: LimitArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change an organisation's name and limits; running servers follow within a second
+    Update {
+        /// The organisation
+        id: OrgId,
+        /// What people call it
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        limits: LimitArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show an organisation, and how far its deletion is
+    Show {
+        /// The organisation
+        id: OrgId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Refuse an organisation's keys and have its deliveries wait; nothing is lost
+    Suspend {
+        /// The organisation
+        id: OrgId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// End a suspension
+    Resume {
+        /// The organisation
+        id: OrgId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Delete an organisation with all it has, for good; a running server does it in the background
+    Delete {
+        /// The organisation
+        id: OrgId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List all organisations, newest first
+    List(Common),
+}
+
+/// What an organisation may use.
+#[derive(Args, Debug)]
+pub(super) struct LimitArgs {
+    /// Events a minute; without it, or none, the server's RATE_LIMIT_PER_MINUTE counts
+    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(OrgLimit::RatePerMinute))]
+    rate_limit_per_minute: Option<LimitArg>,
+    /// Events at once; as many as a minute's unless it is set
+    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(OrgLimit::Burst))]
+    burst: Option<LimitArg>,
+    /// Bytes of bodies a minute
+    #[arg(long, value_name = "BYTES", value_parser = parse_limit(OrgLimit::BytesPerMinute))]
+    bytes_per_minute: Option<LimitArg>,
+    /// Events a calendar month, UTC
+    #[arg(long, value_name = "EVENTS", value_parser = parse_limit(OrgLimit::EventsPerMonth))]
+    events_per_month: Option<LimitArg>,
+    /// Endpoints it may have
+    #[arg(long, value_name = "COUNT", value_parser = parse_limit(OrgLimit::Endpoints))]
+    endpoints_max: Option<LimitArg>,
+    /// Good keys it may have
+    #[arg(long, value_name = "COUNT", value_parser = parse_limit(OrgLimit::Keys))]
+    keys_max: Option<LimitArg>,
+    /// Bytes in one event's payload; never more than the server's MAX_EVENT_BYTES
+    #[arg(long, value_name = "BYTES", value_parser = parse_limit(OrgLimit::PayloadBytes))]
+    payload_bytes_max: Option<LimitArg>,
+}
+
+/// A number, or `none`.
+#[derive(Clone, Copy, Debug)]
+struct LimitArg(Option<u32>);
+
+/// Parses what a limit is set to.
+fn parse_limit(limit: OrgLimit) -> impl Fn(&str) -> Result<LimitArg, String> + Clone {
+    move |text| {
+        if text == "none" {
+            return Ok(LimitArg(None));
+        }
+        let range = limit.range();
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        let number = number.ok_or_else(|| format!("{}, or none", Violation::range_rule(&range)))?;
+        Ok(LimitArg(Some(number)))
+    }
+}
+
+impl LimitArgs {
+    fn changes(&self) -> Vec<(OrgLimit, Option<u32>)> {
+        let given = |limit| match limit {
+            OrgLimit::RatePerMinute => self.rate_limit_per_minute,
+            OrgLimit::Burst => self.burst,
+            OrgLimit::BytesPerMinute => self.bytes_per_minute,
+            OrgLimit::EventsPerMonth => self.events_per_month,
+            OrgLimit::Endpoints => self.endpoints_max,
+            OrgLimit::Keys => self.keys_max,
+            OrgLimit::PayloadBytes => self.payload_bytes_max,
+        };
+        let change = |limit| given(limit).map(|LimitArg(value)| (limit, value));
+        OrgLimit::ALL.into_iter().filter_map(change).collect()
+    }
+}
+
+/// Runs a command on organisations.
+pub(super) async fn run(command: OrgCommand) -> Result<(), CliError> {
+    let by = &Actor::CLI;
+    let (org, common) = match command {
+        OrgCommand::Create { name, limits, common } => {
+            let limits = limits.changes();
+            let create = async |s: &Subsystems| orgs::create(s, name, limits, by).await;
+            (common.set_up(create).await?, common)
+        }
+        OrgCommand::Update { id, name, limits, common } => {
+            let change = OrgChange { name, limits: limits.changes() };
+            let update = async |s: &Subsystems| orgs::change(s, id, &change, by).await;
+            (common.existing(update).await?, common)
+        }
+        OrgCommand::Show { id, common } => {
+            (common.existing(async |s| orgs::one(s, id).await).await?, common)
+        }
+        OrgCommand::Suspend { id, common } => {
+            (common.existing(async |s| orgs::suspend(s, id, by).await).await?, common)
+        }
+        OrgCommand::Resume { id, common } => {
+            (common.existing(async |s| orgs::resume(s, id, by).await).await?, common)
+        }
+        OrgCommand::Delete { id, common } => {
+            (common.existing(async |s| orgs::delete(s, id, by).await).await?, common)
+        }
+        OrgCommand::List(common) => return list(&common).await,
+    };
+    common.output.write(&org, org_line)?;
+    Ok(())
+}
+
+async fn list(common: &Common) -> Result<(), CliError> {
+    let every = async |s: &Subsystems| all(async |page| orgs::list(s, page).await).await;
+    let orgs = common.existing(every).await?;
+    common.output.write(&orgs, |orgs| lines(orgs, org_line))?;
+    Ok(())
+}
+
+fn org_line(org: &Org) -> String {
+    let limits: Vec<String> = org
+        .limits
+        .iter()
+        .filter_map(|(limit, value)| Some(format!("{}: {}", limit.name(), value?)))
+        .collect();
+    let limits = if limits.is_empty() { "default limits".to_owned() } else { limits.join(", ") };
+    let rows = org.deletion.map_or(String::new(), |d| format!("  rows deleted: {}", d.rows));
+    format!("{}  {}  {}  {limits}{rows}", org.id, org.name, org.state())
+}

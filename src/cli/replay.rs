@@ -1,0 +1,59 @@
+//! Commands on replays of dead letters: `replay`.
+
+use clap::Subcommand;
+
+use super::CliError;
+use super::output::lines;
+use super::store::Common;
+use crate::api::{Subsystems, orgs, replays};
+use crate::domain::{OrgId, PageRequest, Replay, ReplayId};
+
+#[derive(Subcommand, Debug)]
+pub(super) enum ReplayCommand {
+    /// List an organisation's latest replays, newest first
+    List {
+        /// The organisation
+        #[arg(long, value_name = "ID")]
+        org: OrgId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show how far a replay has come
+    Show {
+        /// The organisation it belongs to
+        #[arg(long, value_name = "ID")]
+        org: OrgId,
+        /// The replay
+        id: ReplayId,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// Runs a command on replays.
+pub(super) async fn run(command: ReplayCommand) -> Result<(), CliError> {
+    match command {
+        ReplayCommand::List { org, common } => {
+            let page = PageRequest { limit: PageRequest::LIMIT_MAX, after: None };
+            let list = async |s: &Subsystems| {
+                orgs::existing(s, org).await?;
+                replays::list(s, org, page).await
+            };
+            let replays = common.existing(list).await?.data;
+            common.output.write(&replays, |replays| lines(replays, replay_line))?;
+        }
+        ReplayCommand::Show { org, id, common } => {
+            let replay = common.existing(async |s| replays::one(s, org, id).await).await?;
+            common.output.write(&replay, replay_line)?;
+        }
+    }
+    Ok(())
+}
+
+fn replay_line(replay: &Replay) -> String {
+    let total = replay.total.map_or("?".to_owned(), |total| total.to_string());
+    let Replay { id, done, skipped, .. } = replay;
+    let why = replay.detail.as_deref().map_or(String::new(), |why| format!("  {why}"));
+    let status = replay.status.as_str();
+    format!("{id}  {status}  done: {done} of {total}  skipped: {skipped}{why}")
+}
