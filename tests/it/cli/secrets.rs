@@ -71,7 +71,7 @@ async fn malformed_key_is_refused_and_not_repeated() {
     let place = Place::new();
     for keys in ["s3cret", "", "AAAA,s3cret"] {
         let said = place.run_with(&["serve", "--port", "0"], &[("SECRETS_KEY", keys)]).await;
-        said.failed(2, "SECRETS_KEY must be one or more keys");
+        said.failed(2, "SECRETS_KEY must be one or more comma-separated keys");
     }
     place.run(&["org", "list", "--secrets-key", "s3cret"]).await.failed(2, "SECRETS_KEY must be");
 }
