@@ -17,8 +17,10 @@
 //! [`Actor`]: crate::domain::Actor
 
 pub mod audit;
+pub mod dead_letters;
 pub mod deliveries;
 pub mod endpoints;
+pub mod events;
 pub mod keys;
 pub mod orgs;
 mod refusal;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::auth::IssueError;
 use crate::domain::{
-    ApiKeyId, DeliveryId, EndpointId, KeyRotationRefusal, OrgId, ReplayId, SecretRotationRefusal,
-    Violation,
+    ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, KeyRotationRefusal, OrgId, ReplayId,
+    SecretRotationRefusal, Violation,
 };
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
 
@@ -29,6 +29,9 @@ pub enum Refusal {
     /// The delivery, or its endpoint, does not permit it.
     #[error(transparent)]
     Delivery(DeliveryRefusal),
+    /// The store rejects a quarantined event again, for this reason.
+    #[error("the store rejects the event again: {0}")]
+    StillRefused(String),
     /// The endpoint's secret cannot be rotated, or not be read.
     #[error(transparent)]
     SecretRotation(SecretRotationRefusal),
@@ -55,8 +58,12 @@ pub enum Missing {
     Key(ApiKeyId),
     /// An endpoint of an organisation.
     Endpoint(OrgId, EndpointId),
+    /// An event of an organisation.
+    Event(OrgId, EventId),
     /// A delivery of an organisation.
     Delivery(OrgId, DeliveryId),
+    /// A dead letter of an organisation.
+    DeadLetter(OrgId, DeadLetterId),
     /// A replay of an organisation.
     Replay(OrgId, ReplayId),
 }
@@ -132,7 +139,9 @@ impl fmt::Display for Missing {
             Self::Org(id) => write!(f, "organisation {id}"),
             Self::Key(id) => write!(f, "key {id}"),
             Self::Endpoint(org, id) => write!(f, "endpoint {id} of organisation {org}"),
+            Self::Event(org, id) => write!(f, "event {id} of organisation {org}"),
             Self::Delivery(org, id) => write!(f, "delivery {id} of organisation {org}"),
+            Self::DeadLetter(org, id) => write!(f, "dead letter {id} of organisation {org}"),
             Self::Replay(org, id) => write!(f, "replay {id} of organisation {org}"),
         }
     }

@@ -136,6 +136,7 @@ impl From<Refusal> for ApiError {
             Refusal::Invalid(violation) => Self::invalid(violation),
             Refusal::QuotaReached { what, most } => Self::QuotaReached { what, most },
             Refusal::Delivery(refusal) => Self::Delivery(refusal),
+            Refusal::StillRefused(why) => Self::StillRefused(why),
             Refusal::SecretRotation(refusal) => Self::Rotation(refusal),
             Refusal::KeyRotation(refusal) => Self::KeyRotation(refusal),
             Refusal::Issue(error) => error.into(),

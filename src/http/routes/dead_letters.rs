@@ -2,7 +2,8 @@
 
 use axum::extract::State;
 
-use crate::api::views::{DeadLetterReplay, StoredEvent};
+use crate::api::dead_letters;
+use crate::api::views::DeadLetterReplay;
 use crate::domain::{
     DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, EventTypeFilter, Page,
     Timestamp,
@@ -12,8 +13,6 @@ use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use crate::http::request::{EmptyBody, Flag, List, NoQuery, query_fields};
 use crate::http::respond::{Accepted, Json, NoContent};
 use crate::http::state::AppState;
-use crate::ingest::{Requeued, requeue};
-use crate::store::DeadLetterDeletion;
 
 query_fields! {
     /// Which dead letters are listed.
@@ -39,7 +38,8 @@ pub(in crate::http) async fn list(
     tenant: Scoped<EventsRead>,
     List { page, filter }: List<DeadLetterQuery>,
 ) -> Result<Json<Page<DeadLetter>>, ApiError> {
-    Ok(Json(app.store.dead_letters(tenant.org_id, &filter.into(), page).await?))
+    let (org, filter) = (tenant.org_id, filter.into());
+    Ok(Json(dead_letters::list(app.subsystems(), org, &filter, page).await?))
 }
 
 /// `GET /api/dead-letters/{id}`.
@@ -49,7 +49,7 @@ pub(in crate::http) async fn one(
     Id(id): Id<DeadLetterId>,
     _: NoQuery,
 ) -> Result<Json<DeadLetter>, ApiError> {
-    app.store.dead_letter(tenant.org_id, id).await?.map(Json).ok_or(ApiError::NotFound)
+    Ok(Json(dead_letters::one(app.subsystems(), tenant.org_id, id).await?))
 }
 
 /// `DELETE /api/dead-letters/{id}`: its delivery stays dead.
@@ -59,9 +59,8 @@ pub(in crate::http) async fn remove(
     Id(id): Id<DeadLetterId>,
     _: NoQuery,
 ) -> Result<NoContent, ApiError> {
-    let (why, by, now) = (DeadLetterDeletion::Discarded, tenant.actor(), app.clock.now());
-    let deleted = app.store.delete_dead_letter(tenant.org_id, id, why, &by, now).await?;
-    if deleted { Ok(NoContent) } else { Err(ApiError::NotFound) }
+    dead_letters::delete(app.subsystems(), tenant.org_id, id, &tenant.actor()).await?;
+    Ok(NoContent)
 }
 
 /// `POST /api/dead-letters/{id}/replay`: 202 with the new delivery, or with the quarantined event that
@@ -72,25 +71,8 @@ pub(in crate::http) async fn replay(
     Id(id): Id<DeadLetterId>,
     _: EmptyBody,
 ) -> Result<Accepted<DeadLetterReplay>, ApiError> {
-    let (org, by) = (tenant.org_id, tenant.actor());
-    let letter = app.store.dead_letter(org, id).await?.ok_or(ApiError::NotFound)?;
-    if let Some(delivery) = letter.delivery_id {
-        let replayed = app.store.replay_delivery(org, delivery, &by, app.clock.now()).await?;
-        let delivery = replayed.map_err(ApiError::Delivery)?;
-        app.wake.wake();
-        return Ok(Accepted(DeadLetterReplay::Delivery(delivery.into())));
-    }
-    let record = app.store.quarantined_record(org, id).await?.ok_or(ApiError::NotFound)?;
-    match requeue(&app.store, record, app.clock.now()).await? {
-        Requeued::Stored => {
-            let (why, now) = (DeadLetterDeletion::Stored, app.clock.now());
-            app.store.delete_dead_letter(org, id, why, &by, now).await?;
-            app.wake.wake();
-            let stored = StoredEvent { event_id: letter.event_id, status: "stored" };
-            Ok(Accepted(DeadLetterReplay::Stored(stored)))
-        }
-        Requeued::Refused(why) => Err(ApiError::StillRefused(why)),
-    }
+    let by = tenant.actor();
+    Ok(Accepted(dead_letters::replay(app.subsystems(), tenant.org_id, id, &by).await?))
 }
 
 impl From<DeadLetterQuery> for DeadLetterFilter {

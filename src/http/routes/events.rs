@@ -4,10 +4,9 @@
 
 use axum::extract::State;
 
-use crate::api::views::{DeliveryView, EventDetail, EventView, ReplayedEvent};
-use crate::domain::{
-    DeliveryFilter, EndpointId, EventFilter, EventId, EventTypeFilter, Page, PageRequest, Timestamp,
-};
+use crate::api::events;
+use crate::api::views::{EventDetail, EventView, ReplayedEvent};
+use crate::domain::{EndpointId, EventFilter, EventId, EventTypeFilter, Page, Timestamp};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use crate::http::request::{Label, List, NoQuery, OptionalBody, json_fields, query_fields};
@@ -15,9 +14,6 @@ use crate::http::respond::{Accepted, Json};
 use crate::http::state::AppState;
 
 pub(in crate::http) use super::post_events::{post_batch, post_one, post_raw};
-
-/// Deliveries shown with an event at most; `/api/deliveries?event_id=` lists all of them.
-const DELIVERIES_SHOWN_MAX: u32 = 100;
 
 query_fields! {
     /// Which events are listed.
@@ -49,7 +45,8 @@ pub(in crate::http) async fn list(
     tenant: Scoped<EventsRead>,
     List { page, filter }: List<EventQuery>,
 ) -> Result<Json<Page<EventView>>, ApiError> {
-    let events = app.store.events(tenant.org_id, &filter.into(), page).await?;
+    let (org, filter) = (tenant.org_id, filter.into());
+    let events = events::list(app.subsystems(), org, &filter, page).await?;
     Ok(Json(events.map(EventView)))
 }
 
@@ -60,12 +57,7 @@ pub(in crate::http) async fn one(
     Id(id): Id<EventId>,
     _: NoQuery,
 ) -> Result<Json<EventDetail>, ApiError> {
-    let event = app.store.event(tenant.org_id, id).await?.ok_or(ApiError::NotFound)?;
-    let of_event = DeliveryFilter { event_id: Some(id), ..DeliveryFilter::default() };
-    let newest = PageRequest { limit: DELIVERIES_SHOWN_MAX, after: None };
-    let deliveries = app.store.deliveries(tenant.org_id, &of_event, newest).await?;
-    let deliveries = deliveries.data.into_iter().map(DeliveryView::from).collect();
-    Ok(Json(EventDetail { event: EventView(event), deliveries }))
+    Ok(Json(events::one(app.subsystems(), tenant.org_id, id).await?))
 }
 
 /// `POST /api/events/{id}/replay`: 202 with the new deliveries.
@@ -75,12 +67,8 @@ pub(in crate::http) async fn replay(
     Id(id): Id<EventId>,
     OptionalBody(EventReplay { endpoint_id }): OptionalBody<EventReplay>,
 ) -> Result<Accepted<ReplayedEvent>, ApiError> {
-    let (by, now) = (tenant.actor(), app.clock.now());
-    let replayed = app.store.replay_event(tenant.org_id, id, endpoint_id, &by, now).await?;
-    let replayed = replayed.map_err(ApiError::Delivery)?;
-    app.wake.wake();
-    let data = replayed.deliveries.into_iter().map(DeliveryView::from).collect();
-    Ok(Accepted(ReplayedEvent { data, skipped: replayed.skipped }))
+    let (org, by) = (tenant.org_id, tenant.actor());
+    Ok(Accepted(events::replay(app.subsystems(), org, id, endpoint_id, &by).await?))
 }
 
 impl From<EventQuery> for EventFilter {

@@ -1,0 +1,61 @@
+//! Stored events: reading and replaying them.
+
+use super::refusal::{Missing, Refusal};
+use super::subsystems::Subsystems;
+use super::views::{DeliveryView, EventDetail, EventView, ReplayedEvent};
+use crate::domain::{
+    Actor, DeliveryFilter, EndpointId, Event, EventFilter, EventId, OrgId, Page, PageRequest,
+};
+use crate::store::DeliveryRefusal;
+
+/// Deliveries shown with an event at most; the list of deliveries has all of them.
+const DELIVERIES_SHOWN_MAX: u32 = 100;
+
+/// A page of an organisation's events, newest first.
+///
+/// # Errors
+/// When the store fails.
+pub async fn list(
+    subsystems: &Subsystems,
+    org: OrgId,
+    filter: &EventFilter,
+    page: PageRequest,
+) -> Result<Page<Event>, Refusal> {
+    Ok(subsystems.store.events(org, filter, page).await?)
+}
+
+/// An event with its newest deliveries.
+///
+/// # Errors
+/// When it does not exist, or is not stored yet.
+pub async fn one(subsystems: &Subsystems, org: OrgId, id: EventId) -> Result<EventDetail, Refusal> {
+    let event = subsystems.store.event(org, id).await?;
+    let event = event.ok_or(Refusal::NotFound(Missing::Event(org, id)))?;
+    let of_event = DeliveryFilter { event_id: Some(id), ..DeliveryFilter::default() };
+    let newest = PageRequest { limit: DELIVERIES_SHOWN_MAX, after: None };
+    let deliveries = subsystems.store.deliveries(org, &of_event, newest).await?;
+    let deliveries = deliveries.data.into_iter().map(DeliveryView::from).collect();
+    Ok(EventDetail { event: EventView(event), deliveries })
+}
+
+/// Sends an event again: to one endpoint, or to every endpoint that received it.
+///
+/// # Errors
+/// When the event or the endpoint does not exist, or the endpoint is disabled.
+pub async fn replay(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: EventId,
+    endpoint: Option<EndpointId>,
+    by: &Actor,
+) -> Result<ReplayedEvent, Refusal> {
+    let now = subsystems.clock.now();
+    let replayed = subsystems.store.replay_event(org, id, endpoint, by, now).await?;
+    let replayed = replayed.map_err(|refusal| match refusal {
+        DeliveryRefusal::NotFound => Refusal::NotFound(Missing::Event(org, id)),
+        other => Refusal::Delivery(other),
+    })?;
+    subsystems.wake_dispatcher();
+    let data = replayed.deliveries.into_iter().map(DeliveryView::from).collect();
+    Ok(ReplayedEvent { data, skipped: replayed.skipped })
+}
