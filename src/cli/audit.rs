@@ -10,12 +10,12 @@ use crate::domain::{AuditEntry, OrgId, PageRequest};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum AuditCommand {
-    /// List who changed what, newest first
+    /// List audit entries, newest first
     List {
         /// Of this organisation only
         #[arg(long, value_name = "ID")]
         org: Option<OrgId>,
-        /// Lines at most
+        /// Entries to list at most
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
         #[command(flatten)]

@@ -19,7 +19,7 @@ pub(super) enum DeliveryCommand {
         /// The organisation
         #[arg(long, value_name = "ID")]
         org: OrgId,
-        /// Standing so: pending, delivered, dead or cancelled
+        /// With this status: pending, delivered, dead or cancelled
         #[arg(long)]
         status: Option<DeliveryStatus>,
         /// To this endpoint
@@ -28,13 +28,13 @@ pub(super) enum DeliveryCommand {
         /// Of this event
         #[arg(long, value_name = "ID")]
         event: Option<EventId>,
-        /// Planned at this moment or later
-        #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+        /// Created at this time or later
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
         since: Option<Timestamp>,
-        /// Planned before this moment
-        #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+        /// Created before this time
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
         until: Option<Timestamp>,
-        /// At most so many
+        /// Deliveries to list at most
         #[arg(long, default_value_t = PageRequest::LIMIT_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(PageRequest::LIMIT_MAX)))]
         limit: u32,
         #[command(flatten)]
@@ -42,9 +42,9 @@ pub(super) enum DeliveryCommand {
     },
     /// Show a delivery with every attempt
     Show(OneDelivery),
-    /// Make a delivery due now, whatever became of it
+    /// Make a delivery due now, whatever its status
     Retry(OneDelivery),
-    /// Send the same event once more, as a new delivery
+    /// Send the same event again, as a new delivery
     Replay(OneDelivery),
     /// Cancel a pending delivery
     Cancel(OneDelivery),
@@ -62,7 +62,7 @@ pub(super) struct OneDelivery {
     common: Common,
 }
 
-fn parse_moment(text: &str) -> Result<Timestamp, String> {
+fn parse_time(text: &str) -> Result<Timestamp, String> {
     text.parse()
         .map_err(|_| "must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z".to_owned())
 }

@@ -28,25 +28,25 @@ const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
 
 #[derive(Subcommand, Debug)]
 pub(super) enum EndpointCommand {
-    /// Add an endpoint; the answer holds the secret its webhooks are signed with
+    /// Add an endpoint; the answer holds its signing secret
     Add {
-        /// The organisation whose events it gets
+        /// The organisation whose events it receives
         #[arg(long, value_name = "ID")]
         org: OrgId,
         /// Where webhooks are posted
         #[arg(long)]
         url: String,
-        /// Which events it gets, as in user.login,invoice.*; without it all
+        /// Event types that it receives, such as user.login,invoice.*; all if unset
         #[arg(long, value_name = "FILTERS", default_value = "", value_parser = parse_filters)]
         event_types: EventTypeFilters,
-        /// What it is for
+        /// A note for people
         #[arg(long)]
         description: Option<String>,
         #[command(flatten)]
         policy: DeliveryPolicyArgs,
         #[command(flatten)]
         secret: SecretArgs,
-        // As the server must be told too.
+        // The server needs the same settings.
         #[command(flatten)]
         destinations: DestinationConfig,
         #[command(flatten)]
@@ -67,7 +67,7 @@ pub(super) enum EndpointCommand {
         org: OrgId,
         /// The endpoint
         id: EndpointId,
-        /// How long the old secret goes on signing, 7d at most; 0s ends earlier ones, too
+        /// How long the old secret keeps signing, at most 7d; 0s ends earlier ones, too
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
         overlap: Duration,
         #[command(flatten)]
@@ -75,7 +75,7 @@ pub(super) enum EndpointCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Encrypt every endpoint's secrets and headers by the first key of SECRETS_KEY
+    /// Encrypt every endpoint's secrets and headers with the first key of SECRETS_KEY
     Reencrypt(Common),
     /// Enable an endpoint; its parked deliveries are due at once
     Enable(OneEndpoint),
@@ -97,19 +97,19 @@ pub(super) struct OneEndpoint {
     common: Common,
 }
 
-/// How an endpoint's deliveries are made; what is left out follows the server's settings.
+/// How an endpoint's deliveries are made; unset options follow the server's settings.
 #[derive(Args, Debug)]
 pub(super) struct DeliveryPolicyArgs {
-    /// Webhooks in flight to it at once at most, 1 to 1000
+    /// Webhooks in flight at most, 1 to 1000
     #[arg(long, value_name = "NUMBER", value_parser = parse_number(&DeliveryPolicy::CONCURRENCY))]
     max_concurrency: Option<u32>,
-    /// Webhooks started in a second at most, 1 to 10000
+    /// Webhooks started per second at most, 1 to 10000
     #[arg(long, value_name = "NUMBER", value_parser = parse_number(&DeliveryPolicy::RATE_LIMIT))]
     rate_limit_per_second: Option<u32>,
-    /// Waits between the attempts of a delivery, as in 5s,5m,1h; at most 32, of at most 30d each
+    /// Waits between attempts, such as 5s,5m,1h; at most 32, each at most 30d
     #[arg(long, value_name = "DURATIONS", value_parser = parse_schedule)]
     retry_schedule: Option<RetrySchedule>,
-    /// Deliver one at a time, in the order events were accepted
+    /// Deliver one webhook at a time, in the order in which events were accepted
     #[arg(long)]
     ordered: bool,
 }
@@ -133,13 +133,13 @@ fn parse_schedule(text: &str) -> Result<RetrySchedule, String> {
     })
 }
 
-/// What a new secret is to be.
+/// A new secret.
 #[derive(Args, Debug)]
 pub(super) struct SecretArgs {
-    /// How webhooks are signed: hmac-sha256 or ed25519; without it as before, or hmac-sha256
+    /// Signature scheme, hmac-sha256 or ed25519; unset keeps the current one, or hmac-sha256
     #[arg(long, value_name = "SCHEME")]
     signature: Option<SignatureScheme>,
-    /// A secret of your own (whsec_… or whsk_…) instead of a new one
+    /// Your own secret (whsec_… or whsk_…); a new one is generated if unset
     #[arg(long, env = "ENDPOINT_SECRET", hide_env_values = true, value_name = "SECRET")]
     secret: Option<String>,
 }
@@ -210,14 +210,14 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
 
 async fn reencrypt(common: &Common) -> Result<(), CliError> {
     if common.store.secrets_key.is_none() {
-        return Err("SECRETS_KEY is not set: its first key is the one to encrypt by".into());
+        return Err("SECRETS_KEY is not set: its first key is the one to encrypt with".into());
     }
     let all = admin::reencrypt(&common.store).await?;
     let (endpoints, encrypted, unreadable) = (all.endpoints, all.encrypted, all.unreadable);
     let answer = Reencrypted { endpoints, encrypted, unreadable: &unreadable };
     common
         .output
-        .write(&answer, |a| format!("{} of {} endpoints written anew", a.encrypted, a.endpoints))?;
+        .write(&answer, |a| format!("{} of {} endpoints re-encrypted", a.encrypted, a.endpoints))?;
     if let Some(first) = unreadable.first() {
         let count = unreadable.len();
         let why = "SECRETS_KEY lacks their key, or the rows were changed";

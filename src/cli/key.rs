@@ -19,22 +19,22 @@ const KEY_LIFE_MIN: Duration = Duration::from_secs(1);
 
 #[derive(Subcommand, Debug)]
 pub(super) enum KeyCommand {
-    /// Create an API key; it is shown this once
+    /// Create an API key, which is shown only once
     #[command(group = ArgGroup::new("owner").required(true))]
     Create {
         /// The organisation it acts for
         #[arg(long, value_name = "ID", group = "owner")]
         org: Option<OrgId>,
-        /// Make an operator's key: it manages organisations and keys and reads no tenant's events
+        /// Create an operator's key: it manages organisations and keys and cannot read events
         #[arg(long, group = "owner")]
         operator: bool,
-        /// What people call it
+        /// Its name, for people
         #[arg(long)]
         name: String,
-        /// What it may be used for, as in events:write,events:read; without it everything
+        /// Its scopes, such as events:write,events:read; all scopes if unset
         #[arg(long)]
         scopes: Option<Scopes>,
-        /// How long it works, a second at least; without it for ever
+        /// Its lifetime, at least 1s; unset means that it does not expire
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         expires_in: Option<Duration>,
         #[command(flatten)]
@@ -55,17 +55,17 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Replace a key by a new one, which is shown this once
+    /// Replace a key by a new one, which is shown only once
     Rotate {
         /// The key's id: the 32 digits between its underscores, with or without hyphens
         id: ApiKeyId,
-        /// How long the old key goes on working; seven days at most
+        /// How long the old key keeps working, at most 7d
         #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
         grace: Duration,
         #[command(flatten)]
         common: Common,
     },
-    /// Make a key expire now
+    /// Revoke a key now
     Revoke {
         /// The key's id: the 32 digits between its underscores, with or without hyphens
         id: ApiKeyId,
@@ -84,7 +84,7 @@ struct Revoked {
 pub(super) async fn run(command: KeyCommand) -> Result<(), CliError> {
     match command {
         KeyCommand::Create { org, operator: _, name, scopes, expires_in, common } => {
-            // Clap sees to it that --operator was given without --org.
+            // Clap requires --operator where --org is missing.
             let role = org.map_or(Role::Operator, Role::Tenant);
             let scopes = scopes.unwrap_or(role.scopes());
             let create = async |s: &Subsystems| {
@@ -140,7 +140,7 @@ async fn list(subsystems: &Subsystems, org: Option<OrgId>) -> Result<Vec<KeyView
 /// When a key that lives for `expires_in` expires.
 fn expiry(now: Timestamp, expires_in: Option<Duration>) -> Result<Option<Timestamp>, Violation> {
     if expires_in.is_some_and(|span| span < KEY_LIFE_MIN) {
-        return Err(Violation::new("expires_in", "range", "must be 1s at least"));
+        return Err(Violation::new("expires_in", "range", "must be at least 1s"));
     }
     Ok(expires_in.map(|span| now.plus(span)))
 }
@@ -153,5 +153,5 @@ fn key_line(key: &KeyView) -> String {
 }
 
 fn new_key_line(new: &NewKeyView) -> String {
-    format!("{}\n\n  {}\n\nThe key is shown this once.", key_line(&new.record), new.key)
+    format!("{}\n\n  {}\n\nThe key is shown only once.", key_line(&new.record), new.key)
 }

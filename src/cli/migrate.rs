@@ -10,11 +10,11 @@ use crate::app::admin;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum MigrateCommand {
-    /// Apply every migration that is missing
+    /// Apply every missing migration
     Up(Common),
-    /// Take the newest migration back; data that only it can hold is lost
+    /// Revert the newest migration; data in what it added is lost
     Down(Common),
-    /// List the migrations and whether each is applied
+    /// List migrations and whether each is applied
     Status(Common),
 }
 

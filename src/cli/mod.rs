@@ -1,8 +1,8 @@
-//! The command line: `serve`, and what operators do with the store directly.
+//! The command line: `serve`, and commands that work on the store directly.
 //!
 //! Answers go to standard output, as text for people or as one JSON value for programs; log lines
-//! and errors go to standard error. The exit code is 0 when it was done, 1 when it was not, 2 when the
-//! command was misspelt.
+//! and errors go to standard error. The exit code is 0 on success, 1 on failure, 2 for a command line that
+//! cannot be parsed.
 
 mod audit;
 mod delivery;
@@ -34,9 +34,9 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the server; without DATABASE_URL it needs nothing but a directory
+    /// Run the server; without DATABASE_URL it needs only a directory
     Serve(Box<Config>),
-    /// Bring the database schema up, take a step back, or show where it stands
+    /// Migrate the database schema up or down, or show its state
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
     /// Manage organisations
@@ -51,20 +51,20 @@ enum Command {
     /// Manage endpoints
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
-    /// Look into deliveries, and retry, replay or cancel one
+    /// Inspect deliveries, and retry, replay or cancel one
     #[command(subcommand)]
     Delivery(delivery::DeliveryCommand),
     /// Watch replays of dead letters
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
-    /// Receive webhooks, print each, and say whether its signature holds
+    /// Receive webhooks, print each, and say whether its signature is valid
     Listen(listen::ListenArgs),
 }
 
-/// Why a command was not done, in words for the person who gave it.
+/// Why a command failed, worded for the person who ran it.
 pub type CliError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Does what the command line asks.
+/// Runs the command.
 pub async fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Serve(config) => serve::run(&config).await,

@@ -12,7 +12,7 @@ use crate::domain::{Actor, Org, OrgChange, OrgId, OrgLimit, Violation};
 pub(super) enum OrgCommand {
     /// Create an organisation
     Create {
-        /// What people call it
+        /// Its name, for people; it need not be unique
         #[arg(long)]
         name: String,
         #[command(flatten)]
@@ -24,7 +24,7 @@ pub(super) enum OrgCommand {
     Update {
         /// The organisation
         id: OrgId,
-        /// What people call it
+        /// Its name, for people; it need not be unique
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
@@ -32,14 +32,14 @@ pub(super) enum OrgCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Show an organisation, and how far its deletion is
+    /// Show an organisation and the progress of its deletion
     Show {
         /// The organisation
         id: OrgId,
         #[command(flatten)]
         common: Common,
     },
-    /// Refuse an organisation's keys and have its deliveries wait; nothing is lost
+    /// Suspend an organisation: its keys are refused, its deliveries wait, and nothing is lost
     Suspend {
         /// The organisation
         id: OrgId,
@@ -53,7 +53,7 @@ pub(super) enum OrgCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Delete an organisation with all it has, for good; a running server does it in the background
+    /// Delete an organisation and all its data for good; a running server does it in the background
     Delete {
         /// The organisation
         id: OrgId,
@@ -64,28 +64,28 @@ pub(super) enum OrgCommand {
     List(Common),
 }
 
-/// What an organisation may use.
+/// Limits of an organisation.
 #[derive(Args, Debug)]
 pub(super) struct LimitArgs {
-    /// Events a minute; without it, or none, the server's RATE_LIMIT_PER_MINUTE counts
+    /// Events per minute; unset or `none` follows the server's RATE_LIMIT_PER_MINUTE
     #[arg(long, value_name = "EVENTS", value_parser = parse_limit(OrgLimit::RatePerMinute))]
     rate_limit_per_minute: Option<LimitArg>,
-    /// Events at once; as many as a minute's unless it is set
+    /// Events at once; unset means as many as per minute
     #[arg(long, value_name = "EVENTS", value_parser = parse_limit(OrgLimit::Burst))]
     burst: Option<LimitArg>,
-    /// Bytes of bodies a minute
+    /// Bytes of request bodies per minute
     #[arg(long, value_name = "BYTES", value_parser = parse_limit(OrgLimit::BytesPerMinute))]
     bytes_per_minute: Option<LimitArg>,
-    /// Events a calendar month, UTC
+    /// Events per calendar month, UTC
     #[arg(long, value_name = "EVENTS", value_parser = parse_limit(OrgLimit::EventsPerMonth))]
     events_per_month: Option<LimitArg>,
-    /// Endpoints it may have
+    /// Endpoints at most
     #[arg(long, value_name = "COUNT", value_parser = parse_limit(OrgLimit::Endpoints))]
     endpoints_max: Option<LimitArg>,
-    /// Good keys it may have
+    /// Active keys at most
     #[arg(long, value_name = "COUNT", value_parser = parse_limit(OrgLimit::Keys))]
     keys_max: Option<LimitArg>,
-    /// Bytes in one event's payload; never more than the server's MAX_EVENT_BYTES
+    /// Bytes in one event's payload; at most the server's MAX_EVENT_BYTES
     #[arg(long, value_name = "BYTES", value_parser = parse_limit(OrgLimit::PayloadBytes))]
     payload_bytes_max: Option<LimitArg>,
 }
@@ -94,7 +94,7 @@ pub(super) struct LimitArgs {
 #[derive(Clone, Copy, Debug)]
 struct LimitArg(Option<u32>);
 
-/// Parses what a limit is set to.
+/// Parses the value of a limit.
 fn parse_limit(limit: OrgLimit) -> impl Fn(&str) -> Result<LimitArg, String> + Clone {
     move |text| {
         if text == "none" {

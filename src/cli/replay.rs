@@ -18,7 +18,7 @@ pub(super) enum ReplayCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Show how far a replay has come
+    /// Show a replay and its progress
     Show {
         /// The organisation it belongs to
         #[arg(long, value_name = "ID")]

@@ -198,7 +198,7 @@ async fn organisations_and_keys_have_limits_scopes_and_an_end_and_the_log_tells_
     place.run(&wrong).await.failed(1, "scopes must be some of events:write");
     for span in ["0s", "999ms"] {
         let dead = ["key", "create", "--org", org, "--name", "x", "--expires-in", span];
-        place.run(&dead).await.failed(1, "expires_in must be 1s at least");
+        place.run(&dead).await.failed(1, "expires_in must be at least 1s");
     }
     let full = ["org", "update", org, "--keys-max", "1", "--endpoints-max", "0"];
     place.json(&full).await;
