@@ -1,5 +1,12 @@
 //! The integration tests: one binary, real parts.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
 mod app;
 mod auth;
 mod cli;
