@@ -11,8 +11,8 @@
 //!    their deliveries, small tenants first. The journal's checkpoint follows.
 //! 7. [`delivery`] signs and sends, one queue per endpoint, and records every outcome.
 //!
-//! [`api`] has the use cases that [`http`] calls. [`app`] builds every part from [`config`] and runs it;
-//! [`cli`] is the command line. [`runtime`] has the clock, shutdown and background threads,
+//! [`api`] has the use cases that [`http`] and the command line, [`cli`], call. [`app`] builds every part
+//! from [`config`] and runs it. [`runtime`] has the clock, shutdown and background threads,
 //! [`telemetry`] logs and metrics.
 //!
 //! # Rules
