@@ -15,6 +15,7 @@ use super::maintenance;
 use super::metrics::Metrics;
 use super::org_watch::OrgWatch;
 use super::parts::{AppParts, BackgroundWork, HeldParts};
+use crate::api::{RunningServer, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::delivery::{
@@ -208,16 +209,20 @@ impl Wiring<'_> {
         ingest: Heartbeat,
         threads: &Background,
     ) -> Api {
+        let server = RunningServer {
+            authenticator: parts.authenticator.clone(),
+            delivery: running.handle,
+            dispatcher: self.due,
+            replayer: self.replays,
+        };
+        let (store, clock) = (self.store, self.clock.clone());
         let parts = Parts {
+            subsystems: Subsystems { store, clock, server: Some(server) },
             authenticator: parts.authenticator.clone(),
             limiter: RateLimiter::new(&self.config.limit),
             intake: Intake::new(self.journal, self.clock.clone()),
-            delivery: running.handle,
-            wake: self.due,
-            replays: self.replays,
             vitals: running.health,
             ingest,
-            store: self.store,
             metrics: self.metrics.for_api(),
             clock: self.clock,
             background: threads.handle(),

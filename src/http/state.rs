@@ -9,15 +9,14 @@ use tokio::sync::Mutex;
 
 use super::metrics::ApiMetrics;
 use super::pipeline_health::{OldestDue, PipelineHealth};
-use crate::api::{RunningServer, Subsystems};
+use crate::api::Subsystems;
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
-use crate::delivery::{DeliveryHandle, DeliveryHealth, SsrfGuard};
+use crate::delivery::{DeliveryHealth, SsrfGuard};
 use crate::domain::{NewEventLimits, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::Intake;
 use crate::limit::RateLimiter;
-use crate::runtime::{Clock, Heartbeat, Shutdown, Stopwatch, Wake};
-use crate::store::Store;
+use crate::runtime::{Clock, Heartbeat, Shutdown, Stopwatch};
 
 /// A ping that takes longer counts as an outage: a probe must answer before its caller gives up.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,20 +29,14 @@ pub struct AppState(Arc<Shared>);
 
 /// The subsystems that the composition root passes in.
 pub struct Parts {
-    /// The store.
-    pub store: Store,
+    /// What use cases work with.
+    pub subsystems: Subsystems,
     /// Verifies keys.
     pub authenticator: Authenticator,
     /// Limits organisations.
     pub limiter: RateLimiter,
     /// Accepts events.
     pub intake: Intake,
-    /// The handle of the dispatcher.
-    pub delivery: DeliveryHandle,
-    /// Wakes the dispatcher.
-    pub wake: Wake,
-    /// Wakes the replayer when there is a new replay.
-    pub replays: Wake,
     /// Heartbeats of delivery.
     pub vitals: DeliveryHealth,
     /// Beats whenever a batch of accepted events is stored.
@@ -82,7 +75,6 @@ pub(super) struct Settings {
 /// [`Parts`], and the API's own state.
 struct Shared {
     parts: Parts,
-    subsystems: Subsystems,
     settings: Settings,
     started: Stopwatch,
     last_ping: Mutex<Option<(Stopwatch, bool)>>,
@@ -95,20 +87,8 @@ type DueAt = Result<Option<Timestamp>, ()>;
 impl AppState {
     /// State over these parts; the uptime counts from here.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let server = RunningServer {
-            authenticator: parts.authenticator.clone(),
-            delivery: parts.delivery.clone(),
-            dispatcher: parts.wake.clone(),
-            replayer: parts.replays.clone(),
-        };
-        let subsystems = Subsystems {
-            store: parts.store.clone(),
-            clock: parts.clock.clone(),
-            server: Some(server),
-        };
         Self(Arc::new(Shared {
             parts,
-            subsystems,
             settings: Settings::from(config),
             started: Stopwatch::start(),
             last_ping: Mutex::new(None),
@@ -118,7 +98,7 @@ impl AppState {
 
     /// What use cases work with.
     pub(super) fn subsystems(&self) -> &Subsystems {
-        &self.0.subsystems
+        &self.0.parts.subsystems
     }
 
     /// The API's settings.
@@ -139,7 +119,8 @@ impl AppState {
         {
             return reachable;
         }
-        let reachable = match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
+        let reachable = match tokio::time::timeout(PING_TIMEOUT, self.subsystems.store.ping()).await
+        {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the store does not answer");
@@ -181,7 +162,7 @@ impl AppState {
         {
             return due_at;
         }
-        let asking = self.store.system().oldest_due(self.clock.now());
+        let asking = self.subsystems.store.system().oldest_due(self.clock.now());
         let due_at = match tokio::time::timeout(PING_TIMEOUT, asking).await {
             Ok(Ok(due_at)) => Ok(due_at),
             // The ping logs it.
