@@ -18,9 +18,9 @@ use crate::app::admin;
 use crate::config::{DestinationConfig, parse_duration};
 use crate::delivery::SsrfGuard;
 use crate::domain::{
-    Actor, CustomHeaders, DeliveryPolicy, EndpointChange, EndpointId, EventTypeFilters,
-    NewEndpoint, OrgId, RetrySchedule, SecretChoice, SignatureScheme, SigningSecretError,
-    Violation,
+    Actor, CustomHeaders, DeliveryPolicy, EndpointChange, EndpointConfig, EndpointId,
+    EventTypeFilters, NewEndpoint, OrgId, RetrySchedule, SecretChoice, SignatureScheme,
+    SigningSecretError, Violation,
 };
 
 /// Why an endpoint is disabled that an operator disabled.
@@ -176,7 +176,9 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             let url = SsrfGuard::new(&destinations).parse_url(&url).map_err(Refusal::from)?;
             let policy = policy.into();
             let headers = CustomHeaders::default();
-            let new = NewEndpoint { url, event_types, description, policy, secret, headers };
+            let config = EndpointConfig::new();
+            let new =
+                NewEndpoint { url, event_types, description, policy, config, secret, headers };
             let add = async |s: &Subsystems| endpoints::create(s, org, new, &Actor::CLI).await;
             let endpoint = common.with_keys(add).await?;
             common.output.write(&NewEndpointView::from(&endpoint), new_endpoint_line)?;

@@ -16,6 +16,14 @@ pub struct EndpointConfig {
     unknown: Map<String, Value>,
 }
 
+impl EndpointConfig {
+    /// The settings of a new endpoint. Each is a parameter, so that a caller which forgets one does not
+    /// compile.
+    pub fn new() -> Self {
+        Self { unknown: Map::new() }
+    }
+}
+
 /// The JSON object that the store keeps.
 impl fmt::Display for EndpointConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,6 +21,8 @@ pub struct NewEndpoint {
     pub description: Option<String>,
     /// How its deliveries are made.
     pub policy: DeliveryPolicy,
+    /// Its further settings.
+    pub config: EndpointConfig,
     /// The secret that signs its webhooks, or how to generate one.
     pub secret: SecretChoice,
     /// Headers sent with its webhooks.
@@ -35,6 +37,7 @@ impl NewEndpoint {
             event_types: EventTypeFilters::default(),
             description: None,
             policy: DeliveryPolicy::default(),
+            config: EndpointConfig::default(),
             secret: SecretChoice::default(),
             headers: CustomHeaders::default(),
         }
@@ -59,7 +62,7 @@ impl NewEndpoint {
         org_id: OrgId,
         now: Timestamp,
     ) -> Result<Endpoint, getrandom::Error> {
-        let Self { url, event_types, description, policy, secret, headers } = self;
+        let Self { url, event_types, description, policy, config, secret, headers } = self;
         Ok(Endpoint {
             id: EndpointId::mint(now),
             org_id,
@@ -72,7 +75,7 @@ impl NewEndpoint {
             created_at: now,
             updated_at: now,
             policy,
-            config: EndpointConfig::default(),
+            config,
             failing_since: None,
         })
     }

@@ -6,8 +6,8 @@ use super::endpoint_secrets::SecretFields;
 use crate::api::endpoints;
 use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEndpointView};
 use crate::domain::{
-    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointId,
-    EventTypeFilters, NewEndpoint, Page, RetrySchedule,
+    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointConfig,
+    EndpointId, EventTypeFilters, NewEndpoint, Page, RetrySchedule,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
@@ -170,6 +170,7 @@ impl From<EndpointBody> for NewEndpoint {
             description: description.map(|description| description.0),
             headers: headers.unwrap_or_default(),
             policy: policy.into(),
+            config: EndpointConfig::new(),
             secret: secret.into(),
         }
     }
@@ -211,6 +212,31 @@ impl From<PolicyPatch> for DeliveryPolicyChange {
             rate_limit_per_second: rate_limit_per_second.map(|number| number.0).into_option(),
             retry_schedule: retry_schedule.into_option(),
             ordered: ordered.or(false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::domain::{Endpoint, OrgId, SigningSecret, Timestamp};
+    use crate::http::request::JsonFields;
+    use crate::http::request::schema::ObjectSchema;
+
+    #[test]
+    fn every_field_that_can_be_changed_is_shown() {
+        let now = Timestamp::from_micros(1);
+        let url = "https://example.com/hook".parse().unwrap();
+        let secret = SigningSecret::generate().unwrap();
+        let endpoint = Endpoint::new(OrgId::mint(now), url, secret, now);
+        let shown = serde_json::to_value(EndpointDetail::from(&endpoint)).unwrap();
+        let mut schema = ObjectSchema::default();
+        EndpointPatch::describe(&mut schema);
+        let schema: Value = schema.into_value();
+        for field in schema["properties"].as_object().unwrap().keys() {
+            assert!(shown.get(field).is_some(), "{field} is not in the view");
         }
     }
 }
