@@ -31,17 +31,17 @@ fn main() -> ExitCode {
 /// Keeps the system from backing the allocator's memory with pages of 2 MiB, of which an idle server
 /// would use a part: it holds 25 MB with small ones and a third more with large ones.
 fn use_small_pages() {
-    // Where it cannot be had the server is larger, and nothing else.
+    // On failure the server only uses more memory.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
-/// Reads `.env` of the working directory and of no other: one further up belongs to something else.
+/// Reads `.env` in the working directory only: one in a parent directory belongs to something else.
 fn read_env_file() -> Result<(), String> {
     match dotenvy::from_path(".env") {
         Ok(()) => Ok(()),
         Err(error) if error.not_found() => Ok(()),
-        // What the line holds may be a password, so only its number is told.
+        // The line may hold a password, so the message has only its number.
         Err(dotenvy::Error::LineParse(part, _)) => {
             let text = std::fs::read_to_string(".env").unwrap_or_default();
             let number = 1 + text.lines().take_while(|line| !line.contains(&part)).count();
@@ -51,7 +51,7 @@ fn read_env_file() -> Result<(), String> {
     }
 }
 
-/// The last word of a command that failed. With nobody there to read it, the exit code must do.
+/// Prints why a command failed. If standard error is closed, the exit code is all there is.
 fn fail(message: &str) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "hookgate: {message}");
     ExitCode::FAILURE

@@ -1,4 +1,4 @@
-//! `hookgate listen`: a receiver for trying things out.
+//! `hookgate listen`: a receiver for trials.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -26,10 +26,10 @@ pub(super) struct ListenArgs {
     /// Port to listen on
     #[arg(long, default_value_t = 9000)]
     port: u16,
-    /// The endpoint's secret, or its public key (whpk_…); without it signatures are not checked
+    /// The endpoint's secret, or its public key (whpk_…); signatures are not checked if unset
     #[arg(long, env = "WEBHOOK_SECRET", hide_env_values = true, value_name = "whsec_…")]
     secret: Option<Verifier>,
-    /// Answer every webhook with this status, to see what a failing receiver brings about
+    /// Status that answers every webhook, for example 500 to try retries
     #[arg(long, default_value_t = 204, value_parser = clap::value_parser!(u16).range(200..=599))]
     status: u16,
 }
@@ -41,7 +41,7 @@ struct Receiver {
     clock: Clock,
 }
 
-/// Receives until it is interrupted.
+/// Receives webhooks until it is interrupted.
 pub(super) async fn run(args: ListenArgs) -> Result<(), CliError> {
     let address = SocketAddr::new(args.host, args.port);
     let listener = TcpListener::bind(address)
@@ -68,11 +68,11 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
 impl Receiver {
     fn verdict(&self, headers: &HeaderMap, body: &[u8]) -> String {
         let Some(secret) = &self.secret else {
-            return "signature not checked: give --secret".to_owned();
+            return "signature not checked; set --secret".to_owned();
         };
         match verify(secret, headers, body, self.clock.now()) {
-            Ok(()) => "signature holds".to_owned(),
-            Err(why) => format!("SIGNATURE DOES NOT HOLD: {why}"),
+            Ok(()) => "signature valid".to_owned(),
+            Err(why) => format!("SIGNATURE INVALID: {why}"),
         }
     }
 }
@@ -90,9 +90,9 @@ fn verify(
     };
     let (id, timestamp) = (header("webhook-id")?, header("webhook-timestamp")?);
     let signatures = header("webhook-signature")?;
-    let sent: i64 = timestamp.parse().map_err(|_| "webhook-timestamp is no number")?;
+    let sent: i64 = timestamp.parse().map_err(|_| "webhook-timestamp is not a number")?;
     if sent.abs_diff(now.seconds()) > TOLERANCE_SECONDS {
-        return Err("webhook-timestamp is more than five minutes off".to_owned());
+        return Err("webhook-timestamp differs from the clock by more than five minutes".to_owned());
     }
     if secret.holds(signatures, id, timestamp, body) {
         Ok(())
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_recent_webhook_with_the_right_secret_holds() {
+    fn only_recent_webhook_with_the_right_secret_is_valid() {
         let secret = SigningSecret::generate().unwrap();
         let other = SigningSecret::generate().unwrap();
         let now = Timestamp::from_micros(1_700_000_000_000_000);

@@ -25,27 +25,27 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     Ok(())
 }
 
-/// SIGHUP reads the certificate again. Without one it ends the process, as it does by itself.
+/// Reloads the certificate on SIGHUP. Without TLS, SIGHUP ends the process as usual.
 fn reload_on_hangup(reload: impl Fn() + Clone + Send + 'static) -> Result<(), CliError> {
     let mut hangups = signal(SignalKind::hangup())?;
-    #[expect(clippy::disallowed_methods, reason = "ends with the process, and holds nothing up")]
+    #[expect(clippy::disallowed_methods, reason = "ends with the process and delays nothing")]
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
             if tokio::task::spawn_blocking(reload.clone()).await.is_err() {
-                tracing::error!("the certificate could not be read again");
+                tracing::error!("cannot reload the TLS certificate; keeping the current one");
             }
         }
     });
     Ok(())
 }
 
-/// SIGTERM and SIGINT ask for the soft stop. A second one ends the process on the spot: nothing that
-/// was acknowledged is lost by that.
+/// Requests the soft stop on SIGTERM or SIGINT. A second one ends the process at once, which loses
+/// nothing that was acknowledged.
 fn stop_on_signals(shutdown: Shutdown) -> Result<(), CliError> {
     let mut signals = Signals::listen()?;
     #[expect(
         clippy::disallowed_methods,
-        reason = "outlives every tracked part, to hear the second signal"
+        reason = "outlives every tracked task, to receive the second signal"
     )]
     tokio::spawn(async move {
         let signal = signals.next().await;

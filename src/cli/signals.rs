@@ -19,7 +19,7 @@ impl Signals {
         })
     }
 
-    /// The name of the next one that comes.
+    /// The name of the next signal.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
