@@ -10,8 +10,8 @@ use super::columns::{Columns, columns};
 use super::engine::{Row, Tx, args};
 use super::{DeadLetterDeletion, ReplayedEvent, Result, Store, StoreError, System, storable};
 use crate::domain::{
-    Actor, ApiKey, AuditEntry, Cursor, DeadLetterId, Delivery, DeliveryId, DeliveryPolicyChange,
-    Endpoint, EndpointChange, EndpointId, Event, EventId, Org, OrgId, Page, PageRequest, Replay,
+    Actor, ApiKey, AuditEntry, DeadLetterId, Delivery, DeliveryId, DeliveryPolicyChange, Endpoint,
+    EndpointChange, EndpointId, Event, EventId, Org, OrgId, Page, PageRequest, Replay,
     ReplayStatus, SigningSecret, Timestamp,
 };
 
@@ -257,11 +257,8 @@ impl Store {
 
     /// The changes to what belongs to one organisation.
     pub async fn audit_log(&self, org: OrgId, page: PageRequest) -> Result<Page<AuditEntry>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM audit_log WHERE org_id = $4 AND (at, id) < ($1, $2)
-             ORDER BY at DESC, id DESC LIMIT $3"
-        );
-        self.page(page, sql, args![org], read, cursor).await
+        let sql = format!("SELECT {COLUMNS} FROM audit_log WHERE org_id = $4");
+        self.page(page, "at", sql, args![org], read).await
     }
 }
 
@@ -282,19 +279,15 @@ impl System<'_> {
              FROM (SELECT created_at AS moment FROM orgs WHERE id = $4
                    UNION ALL SELECT deleting_since FROM orgs WHERE id = $4) moments
              CROSS JOIN audit_log
-             WHERE org_id IS NULL AND at = moment AND object = $4 AND (at, id) < ($1, $2)
-             ORDER BY at DESC, id DESC LIMIT $3"
+             WHERE org_id IS NULL AND at = moment AND object = $4"
         );
-        self.0.page(page, sql, args![org], read, cursor).await
+        self.0.page(page, "at", sql, args![org], read).await
     }
 
     /// All changes.
     pub async fn audit_log(self, page: PageRequest) -> Result<Page<AuditEntry>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM audit_log WHERE (at, id) < ($1, $2)
-             ORDER BY at DESC, id DESC LIMIT $3"
-        );
-        self.0.page(page, sql, args![], read, cursor).await
+        let sql = format!("SELECT {COLUMNS} FROM audit_log WHERE true");
+        self.0.page(page, "at", sql, args![], read).await
     }
 }
 
@@ -346,10 +339,6 @@ fn read(row: &Row) -> Result<AuditEntry> {
         object: row.get("object")?,
         changes: serde_json::from_str(&changes).map_err(malformed)?,
     })
-}
-
-fn cursor(entry: &AuditEntry) -> Cursor {
-    Cursor { at: entry.at, id: entry.id }
 }
 
 #[cfg(test)]

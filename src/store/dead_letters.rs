@@ -5,8 +5,8 @@ use super::engine::{Dialect, Row, args};
 use super::filter::Filter;
 use super::{AuditRecord, Result, Store, audit, orgs};
 use crate::domain::{
-    Actor, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, OrgId, Page,
-    PageRequest, Timestamp,
+    Actor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, OrgId, Page, PageRequest,
+    Timestamp,
 };
 
 /// Why a dead letter is deleted.
@@ -73,20 +73,14 @@ impl Store {
         conditions.and_some("reason = ?", reason.map(DeadReason::as_str));
         conditions.and_type(EVENT_PASSES, "e.event_type", event_type.as_ref());
         conditions.and_some("(replayed_at IS NOT NULL) = ?", *replayed);
-        let sql = format!(
-            "SELECT {COLUMNS} FROM dead_letters l
-             WHERE {conditions} AND (created_at, id) < ($1, $2)
-             ORDER BY created_at DESC, id DESC LIMIT $3"
-        );
-        let cursor = |letter: &DeadLetter| Cursor { at: letter.created_at, id: letter.id.uuid() };
-        self.page(page, sql, conditions.into_args(), read, cursor).await
+        let sql = format!("SELECT {COLUMNS} FROM dead_letters l WHERE {conditions}");
+        self.page(page, "created_at", sql, conditions.into_args(), read).await
     }
 
     /// One dead letter.
     pub async fn dead_letter(&self, org: OrgId, id: DeadLetterId) -> Result<Option<DeadLetter>> {
         let sql = format!("SELECT {COLUMNS} FROM dead_letters WHERE id = $1 AND org_id = $2");
-        let row = self.engine.optional(sql, args![id, org]).await?;
-        row.as_ref().map(read).transpose()
+        self.engine.find(sql, args![id, org], read).await
     }
 
     /// The record of an event that the store rejected, as [`Self::quarantine_event`] was given it.
@@ -96,8 +90,8 @@ impl Store {
         id: DeadLetterId,
     ) -> Result<Option<Vec<u8>>> {
         let sql = "SELECT record FROM dead_letters WHERE id = $1 AND org_id = $2";
-        let row = self.engine.optional(sql, args![id, org]).await?;
-        Ok(row.map(|row| row.get_opt("record")).transpose()?.flatten())
+        let record = self.engine.find(sql, args![id, org], |row| row.get_opt("record"));
+        Ok(record.await?.flatten())
     }
 
     /// Deletes a dead letter; its delivery stays as it is. `false` when there is none.

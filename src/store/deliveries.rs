@@ -5,8 +5,8 @@ use super::engine::{Row, Tx, args};
 use super::filter::Filter;
 use super::{AuditRecord, Result, Store, audit, orgs};
 use crate::domain::{
-    Actor, Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    OrgId, Page, PageRequest, Timestamp,
+    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, OrgId, Page,
+    PageRequest, Timestamp,
 };
 
 /// Why something cannot be done to a delivery.
@@ -72,8 +72,7 @@ impl Store {
     /// One delivery.
     pub async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>> {
         let sql = format!("SELECT {COLUMNS} FROM deliveries WHERE id = $1 AND org_id = $2");
-        let row = self.engine.optional(sql, args![id, org]).await?;
-        row.as_ref().map(read).transpose()
+        self.engine.find(sql, args![id, org], read).await
     }
 
     /// The organisation's deliveries that pass the filter.
@@ -98,14 +97,8 @@ impl Store {
         conditions.and_some("status = ?", status.map(DeliveryStatus::as_str));
         conditions.and_some("created_at >= ?", *since);
         conditions.and_some("created_at < ?", *until);
-        let sql = format!(
-            "SELECT {COLUMNS} FROM deliveries
-             WHERE {conditions} AND (created_at, id) < ($1, $2)
-             ORDER BY created_at DESC, id DESC LIMIT $3"
-        );
-        let cursor =
-            |delivery: &Delivery| Cursor { at: delivery.created_at, id: delivery.id.uuid() };
-        self.page(page, sql, conditions.into_args(), read, cursor).await
+        let sql = format!("SELECT {COLUMNS} FROM deliveries WHERE {conditions}");
+        self.page(page, "created_at", sql, conditions.into_args(), read).await
     }
 
     /// The attempts of one delivery, first to last.
@@ -114,8 +107,7 @@ impl Store {
                           response_excerpt
                    FROM delivery_attempts WHERE delivery_id = $1 AND org_id = $2
                    ORDER BY number";
-        let rows = self.engine.all(sql, args![id, org]).await?;
-        rows.iter().map(read_attempt).collect()
+        self.engine.list(sql, args![id, org], read_attempt).await
     }
 
     /// Makes a delivery pending and due at `now`, whatever its status, and deletes its dead letter. The
@@ -175,8 +167,7 @@ impl Store {
              WHERE id = $1 AND org_id = $2 AND status = 'pending'
              RETURNING {COLUMNS}"
         );
-        if let Some(row) = tx.optional(sql, args![id, org, now]).await? {
-            let delivery = read(&row)?;
+        if let Some(delivery) = tx.find(sql, args![id, org, now], read).await? {
             audit::write(&mut tx, &AuditRecord::delivery_cancelled(&delivery), by, now).await?;
             tx.commit().await?;
             return Ok(Ok(delivery));

@@ -6,7 +6,7 @@ use super::engine::{Row, Tx, Value, args};
 use super::suspension::{self, SUSPENDED};
 use super::{AddRefusal, AuditRecord, Result, Store, audit, orgs, storable};
 use crate::domain::{
-    Actor, Cursor, DeliveryPolicy, Endpoint, EndpointChange, EndpointId, OrgId, OrgLimit, Page,
+    Actor, DeliveryPolicy, Endpoint, EndpointChange, EndpointId, OrgId, OrgLimit, Page,
     PageRequest, Timestamp,
 };
 
@@ -114,20 +114,13 @@ impl Store {
     /// One endpoint, its secret with it.
     pub async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>> {
         let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE id = $1 AND org_id = $2");
-        let row = self.engine.optional(sql, args![id, org]).await?;
-        row.map(|row| read(&row, &self.keyring)).transpose()
+        self.engine.find(sql, args![id, org], |row| read(row, &self.keyring)).await
     }
 
     /// The organisation's endpoints.
     pub async fn endpoints(&self, org: OrgId, page: PageRequest) -> Result<Page<Endpoint>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM endpoints WHERE org_id = $4 AND (created_at, id) < ($1, $2)
-             ORDER BY created_at DESC, id DESC LIMIT $3"
-        );
-        let read = |row: &Row| read(row, &self.keyring);
-        let cursor =
-            |endpoint: &Endpoint| Cursor { at: endpoint.created_at, id: endpoint.id.uuid() };
-        self.page(page, sql, args![org], read, cursor).await
+        let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE org_id = $4");
+        self.page(page, "created_at", sql, args![org], |row| read(row, &self.keyring)).await
     }
 
     /// Changes an endpoint and returns it as it is now; `updated_at` is `now` also when nothing else

@@ -6,8 +6,8 @@ use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, Tx, Value, args};
 use super::{AuditRecord, Result, Store, StoreError, System, audit, orgs, timed};
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, Cursor, KeyHash, KeyRotationRefusal, OrgId, OrgLimit, Page,
-    PageRequest, Role, Scopes, Timestamp,
+    Actor, ApiKey, ApiKeyId, KeyHash, KeyRotationRefusal, OrgId, OrgLimit, Page, PageRequest, Role,
+    Scopes, Timestamp,
 };
 use crate::store::metrics::DbOperation;
 
@@ -108,11 +108,8 @@ fn read(row: &Row) -> Result<ApiKey> {
 impl Store {
     /// The keys of one organisation.
     pub async fn keys(&self, org: OrgId, page: PageRequest) -> Result<Page<ApiKey>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM api_keys WHERE org_id = $4 AND (created_at, id) < ($1, $2)
-             ORDER BY created_at DESC, id DESC LIMIT $3"
-        );
-        self.page(page, sql, args![org], read, cursor).await
+        let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE org_id = $4");
+        self.page(page, "created_at", sql, args![org], read).await
     }
 }
 
@@ -138,18 +135,14 @@ impl System<'_> {
     /// The key with this public id, also when it has expired.
     pub async fn key(self, id: ApiKeyId) -> Result<Option<ApiKey>> {
         let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1");
-        let find = self.0.engine.optional(sql, args![id]);
-        let row = timed(&self.0.metrics, DbOperation::FindKey, find).await?;
-        row.as_ref().map(read).transpose()
+        let find = self.0.engine.find(sql, args![id], read);
+        timed(&self.0.metrics, DbOperation::FindKey, find).await
     }
 
     /// All keys, operators' too.
     pub async fn keys(self, page: PageRequest) -> Result<Page<ApiKey>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM api_keys WHERE (created_at, id) < ($1, $2)
-             ORDER BY created_at DESC, id DESC LIMIT $3"
-        );
-        self.0.page(page, sql, args![], read, cursor).await
+        let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE true");
+        self.0.page(page, "created_at", sql, args![], read).await
     }
 
     /// Makes a key expire at `at`; a valid one that thereby ends `now` is revoked. Nothing
@@ -275,7 +268,7 @@ async fn write(tx: &mut Tx<'_>, key: &ApiKey, now: Timestamp) -> Result<()> {
 async fn locked(tx: &mut Tx<'_>, id: ApiKeyId) -> Result<Option<ApiKey>> {
     let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
     let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1{lock}");
-    tx.optional(sql, args![id]).await?.as_ref().map(read).transpose()
+    tx.find(sql, args![id], read).await
 }
 
 /// Brings the end of a key forward to `at`, which revokes a valid one if that is not after `now`.
@@ -300,8 +293,4 @@ fn check_rotation(
         Err(AddRefusal::OverQuota(_)) if grace.is_zero() => Ok(()),
         quota => Ok(quota?),
     }
-}
-
-fn cursor(key: &ApiKey) -> Cursor {
-    Cursor { at: key.created_at, id: key.id.uuid() }
 }

@@ -100,14 +100,7 @@ impl Store {
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
     ) -> Result<Self> {
-        let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
-        let engine = SqliteEngine::open(path, config).await?;
-        Ok(Self {
-            engine: Arc::new(Engine::Sqlite(engine)),
-            keyring,
-            metrics,
-            dedup_window: config.dedup_window,
-        })
+        Self::over(Engine::Sqlite(SqliteEngine::open(path, config).await?), config, metrics)
     }
 
     /// Connects to a PostgreSQL database. Does not migrate.
@@ -116,14 +109,12 @@ impl Store {
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
     ) -> Result<Self> {
+        Self::over(Engine::Postgres(PostgresEngine::connect(url, config).await?), config, metrics)
+    }
+
+    fn over(engine: Engine, config: &StoreConfig, metrics: Arc<StoreMetrics>) -> Result<Self> {
         let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
-        let engine = PostgresEngine::connect(url, config).await?;
-        Ok(Self {
-            engine: Arc::new(Engine::Postgres(engine)),
-            keyring,
-            metrics,
-            dedup_window: config.dedup_window,
-        })
+        Ok(Self { engine: Arc::new(engine), keyring, metrics, dedup_window: config.dedup_window })
     }
 }
 

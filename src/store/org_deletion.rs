@@ -34,8 +34,8 @@ impl System<'_> {
              WHERE deleting_since IS NOT NULL AND deleted_at IS NULL
              ORDER BY deleting_since, id LIMIT 1{lock}"
         );
-        let Some(found) = tx.optional(sql, args![]).await? else { return Ok(None) };
-        let org: OrgId = found.get("id")?;
+        let found: Option<OrgId> = tx.find(sql, args![], |row| row.get("id")).await?;
+        let Some(org) = found else { return Ok(None) };
         let deleted = delete_some(&mut tx, org).await?;
         let done_at = (deleted == 0).then_some(now);
         let sql = format!(

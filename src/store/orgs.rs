@@ -4,8 +4,7 @@ use super::columns::{Columns, columns};
 use super::engine::{Args, Engine, Row, Tx, Value, args};
 use super::{AddRefusal, AuditRecord, Result, Store, System, audit, suspension};
 use crate::domain::{
-    Actor, Cursor, Org, OrgChange, OrgDeletion, OrgId, OrgLimit, OrgLimits, Page, PageRequest,
-    Timestamp,
+    Actor, Org, OrgChange, OrgDeletion, OrgId, OrgLimit, OrgLimits, Page, PageRequest, Timestamp,
 };
 use crate::runtime::Wake;
 
@@ -70,8 +69,7 @@ impl Store {
     /// One organisation, also one that was deleted.
     pub async fn org(&self, org: OrgId) -> Result<Option<Org>> {
         let sql = format!("SELECT {COLUMNS} FROM orgs WHERE id = $1");
-        let row = self.engine.optional(sql, args![org]).await?;
-        row.as_ref().map(read).transpose()
+        self.engine.find(sql, args![org], read).await
     }
 
     /// Changes an organisation and returns it as it is now; `None` when there is none, or it is being
@@ -159,20 +157,15 @@ impl System<'_> {
 
     /// All organisations but those whose deletion is done.
     pub async fn orgs(self, page: PageRequest) -> Result<Page<Org>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM orgs
-             WHERE (created_at, id) < ($1, $2) AND deleted_at IS NULL
-             ORDER BY created_at DESC, id DESC LIMIT $3"
-        );
-        let cursor = |org: &Org| Cursor { at: org.created_at, id: org.id.uuid() };
-        self.0.page(page, sql, args![], read, cursor).await
+        let sql = format!("SELECT {COLUMNS} FROM orgs WHERE deleted_at IS NULL");
+        self.0.page(page, "created_at", sql, args![], read).await
     }
 
     /// The organisations that are suspended or being deleted: nothing is sent for them.
     pub async fn suspended_orgs(self) -> Result<Vec<OrgId>> {
         let sql = "SELECT id FROM orgs
              WHERE (suspended_at IS NOT NULL OR deleting_since IS NOT NULL) AND deleted_at IS NULL";
-        self.0.engine.all(sql, args![]).await?.iter().map(|row| row.get("id")).collect()
+        self.0.engine.list(sql, args![], |row| row.get("id")).await
     }
 
     /// Wakes each of `wakes` when other processes may have changed keys or organisations.
@@ -196,8 +189,7 @@ async fn locked(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>> {
 async fn locked_or_deleting(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>> {
     let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
     let sql = format!("SELECT {COLUMNS} FROM orgs WHERE id = $1{lock}");
-    let row = tx.optional(sql, args![org]).await?;
-    row.as_ref().map(read).transpose()
+    tx.find(sql, args![org], read).await
 }
 
 /// Locks an organisation until the end of the transaction, as batches that store events of it do: its
@@ -206,8 +198,7 @@ async fn locked_or_deleting(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>> 
 pub(super) async fn hold(tx: &mut Tx<'_>, org: OrgId) -> Result<bool> {
     let lock = tx.dialect().lock(" FOR KEY SHARE");
     let sql = format!("SELECT deleting_since IS NULL AS alive FROM orgs WHERE id = $1{lock}");
-    let row = tx.optional(sql, args![org]).await?;
-    Ok(row.map(|row| row.get("alive")).transpose()? == Some(true))
+    Ok(tx.find(sql, args![org], |row| row.get("alive")).await? == Some(true))
 }
 
 /// Checks that an organisation may have one more of what `limit` limits. `count` counts what it has, as

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::engine::{Args, Row, Sql, args};
+use super::engine::{Args, Row, args};
 use super::{Result, Store};
 use crate::domain::{Cursor, Page, PageRequest, Timestamp};
 
@@ -14,36 +14,30 @@ pub(super) const END_OF_TIME: Timestamp = Timestamp::from_micros(253_402_300_799
 pub(super) const START_OF_TIME: Timestamp = Timestamp::from_micros(-62_167_219_200_000_000);
 
 impl Store {
-    /// Reads a page of what a SELECT finds. Its parameters `$1` and `$2` are the time and the id of
-    /// the row that the page starts after, `$3` is its row limit; `args` follow.
+    /// Reads a page of the rows that a SELECT, which ends with a condition, finds; they are listed by the
+    /// time in the column `at` and by `id`. The parameters `$1`, `$2` and `$3` are taken; `args` follow.
     pub(super) async fn page<T>(
         &self,
         request: PageRequest,
-        sql: impl Into<Sql>,
+        at: &str,
+        select: String,
         args: Args<'_>,
         read: impl Fn(&Row) -> Result<T>,
-        cursor: impl Fn(&T) -> Cursor,
     ) -> Result<Page<T>> {
-        let after = position(request);
-        let mut all_args = args![after.at, after.id, fetch_limit(request)];
+        // The first page starts after a position newer than every row, so that one statement serves all.
+        let newest = Cursor { at: END_OF_TIME, id: Uuid::max() };
+        let after = request.after.unwrap_or(newest);
+        // One row more than the page shows proves that more follow.
+        let limit = i64::from(request.limit) + 1;
+        let mut all_args = args![after.at.clamp(START_OF_TIME, END_OF_TIME), after.id, limit];
         all_args.extend(args);
+        let sql =
+            format!("{select} AND ({at}, id) < ($1, $2) ORDER BY {at} DESC, id DESC LIMIT $3");
         let rows = self.engine.all(sql, all_args).await?;
-        let items = rows.iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Page::from_rows(items, request.limit, cursor))
+        let item = |row| Ok((Cursor { at: Row::get(row, at)?, id: row.get("id")? }, read(row)?));
+        let items = rows.iter().map(item).collect::<Result<_>>()?;
+        Ok(Page::from_rows(items, request.limit, |(cursor, _)| *cursor).map(|(_, item)| item))
     }
-}
-
-/// The position a page starts after; the first page starts after one newer than every row, so that
-/// one statement serves both.
-pub(super) fn position(page: PageRequest) -> Cursor {
-    let newest = Cursor { at: END_OF_TIME, id: Uuid::max() };
-    let cursor = page.after.unwrap_or(newest);
-    Cursor { at: cursor.at.clamp(START_OF_TIME, END_OF_TIME), id: cursor.id }
-}
-
-/// Rows to fetch for a page: one more than it shows proves that more follow.
-pub(super) fn fetch_limit(page: PageRequest) -> i64 {
-    i64::from(page.limit) + 1
 }
 
 #[cfg(test)]

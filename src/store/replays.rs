@@ -147,18 +147,13 @@ impl Store {
     /// One replay.
     pub async fn replay(&self, org: OrgId, id: ReplayId) -> Result<Option<Replay>> {
         let sql = format!("SELECT {COLUMNS} FROM replays WHERE id = $1 AND org_id = $2");
-        let row = self.engine.optional(sql, args![id, org]).await?;
-        row.as_ref().map(read).transpose()
+        self.engine.find(sql, args![id, org], read).await
     }
 
     /// The organisation's replays.
     pub async fn replays(&self, org: OrgId, page: PageRequest) -> Result<Page<Replay>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM replays WHERE org_id = $4 AND (created_at, id) < ($1, $2)
-             ORDER BY created_at DESC, id DESC LIMIT $3"
-        );
-        let cursor = |replay: &Replay| Cursor { at: replay.created_at, id: replay.id.uuid() };
-        self.page(page, sql, args![org], read, cursor).await
+        let sql = format!("SELECT {COLUMNS} FROM replays WHERE org_id = $4");
+        self.page(page, "created_at", sql, args![org], read).await
     }
 
     /// Ends a running replay and returns it as it is now; one that has ended stays as it is.
@@ -182,8 +177,7 @@ impl Store {
              WHERE id = $1 AND org_id = $2 AND status = 'running' RETURNING {COLUMNS}"
         );
         let args = args![id, org, status.as_str(), failure.map(storable), now];
-        if let Some(row) = tx.optional(sql, args).await? {
-            let ended = read(&row)?;
+        if let Some(ended) = tx.find(sql, args, read).await? {
             audit::write(&mut tx, &AuditRecord::replay_ended(&ended), by, now).await?;
             tx.commit().await?;
             return Ok(Some(ended));
@@ -221,9 +215,8 @@ impl Store {
             None => None,
             Some(position) => {
                 let sql = "SELECT record FROM dead_letters WHERE id = $1";
-                let row = tx.optional(sql, args![position.id]).await?;
-                let record = row.map(|row| row.get_opt("record")).transpose()?.flatten();
-                let record = record.unwrap_or_default();
+                let record = tx.find(sql, args![position.id], |row| row.get_opt("record"));
+                let record = record.await?.flatten().unwrap_or_default();
                 Some(QuarantinedEvent { replay: id, position, record })
             }
         };
@@ -261,8 +254,8 @@ impl System<'_> {
     pub async fn next_replay(self) -> Result<Option<(OrgId, ReplayId)>> {
         let sql =
             "SELECT org_id, id FROM replays WHERE status = 'running' ORDER BY stepped_at LIMIT 1";
-        let row = self.0.engine.optional(sql, args![]).await?;
-        row.map(|row| Ok((row.get("org_id")?, row.get("id")?))).transpose()
+        let ids = |row: &Row| Ok((row.get("org_id")?, row.get("id")?));
+        self.0.engine.find(sql, args![], ids).await
     }
 }
 
@@ -319,8 +312,7 @@ async fn candidates_after(
     let mut args = args![cursor.at, cursor.id, REPLAYS_PER_STEP];
     args.extend(source.into_args());
     args.extend(wanted.into_args());
-    let rows = tx.all(sql, args).await?;
-    rows.iter().map(Candidate::read).collect()
+    tx.list(sql, args, Candidate::read).await
 }
 
 /// The dead letters that have not been replayed meanwhile, locked until the end of the transaction.
@@ -339,8 +331,7 @@ async fn unreplayed(tx: &mut Tx<'_>, letters: &[Uuid]) -> Result<Vec<Uuid>> {
     .await?;
     let sql = "SELECT id FROM dead_letters WHERE id = ANY ($1) AND replayed_at IS NULL
                ORDER BY id FOR UPDATE";
-    let rows = tx.all(sql, args![letters.to_vec()]).await?;
-    rows.iter().map(|row| row.get("id")).collect()
+    tx.list(sql, args![letters.to_vec()], |row| row.get("id")).await
 }
 
 /// Writes how far a replay has come.

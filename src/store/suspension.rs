@@ -17,8 +17,7 @@ pub(super) async fn apply(tx: &mut Tx<'_>, org: OrgId) -> Result<bool> {
         "SELECT suspended_at IS NOT NULL OR deleting_since IS NOT NULL AS suspended
          FROM orgs WHERE id = $1{lock}"
     );
-    let row = tx.optional(sql, args![org]).await?;
-    if row.map(|row| row.get("suspended")).transpose()? != Some(true) {
+    if tx.find(sql, args![org], |row| row.get("suspended")).await? != Some(true) {
         return Ok(false);
     }
     disable_endpoints(tx, org).await?;
@@ -27,34 +26,23 @@ pub(super) async fn apply(tx: &mut Tx<'_>, org: OrgId) -> Result<bool> {
 
 /// Disables the endpoints that are enabled, and notes that their owner did not do it.
 pub(super) async fn disable_endpoints(tx: &mut Tx<'_>, org: OrgId) -> Result<()> {
-    let disabled = tx
-        .all(
-            "UPDATE endpoints SET suspended = true, disabled_reason = $2
-             WHERE org_id = $1 AND disabled_reason IS NULL
-             RETURNING id",
-            args![org, SUSPENDED],
-        )
-        .await?;
-    for endpoint in disabled {
-        park(tx, endpoint.get("id")?).await?;
+    let sql = "UPDATE endpoints SET suspended = true, disabled_reason = $2
+               WHERE org_id = $1 AND disabled_reason IS NULL RETURNING id";
+    for endpoint in tx.list(sql, args![org, SUSPENDED], |row| row.get("id")).await? {
+        park(tx, endpoint).await?;
     }
     Ok(())
 }
 
 /// Enables what [`disable_endpoints`] disabled, but for endpoints disabled for another reason since.
 pub(super) async fn enable_endpoints(tx: &mut Tx<'_>, org: OrgId, now: Timestamp) -> Result<()> {
-    let enabled = tx
-        .all(
-            "UPDATE endpoints SET disabled_reason = NULL
-             WHERE org_id = $1 AND suspended AND disabled_reason = $2
-             RETURNING id",
-            args![org, SUSPENDED],
-        )
-        .await?;
+    let sql = "UPDATE endpoints SET disabled_reason = NULL
+               WHERE org_id = $1 AND suspended AND disabled_reason = $2 RETURNING id";
+    let enabled = tx.list(sql, args![org, SUSPENDED], |row| row.get("id")).await?;
     let clear = "UPDATE endpoints SET suspended = false WHERE org_id = $1 AND suspended";
     tx.execute(clear, args![org]).await?;
     for endpoint in enabled {
-        unpark(tx, endpoint.get("id")?, now).await?;
+        unpark(tx, endpoint, now).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Usage counters, written now and then rather than with every request.
 
-use super::engine::{Dialect, args};
+use super::engine::{Dialect, Row, args};
 use super::{Result, Store, System};
 use crate::domain::{ApiKeyId, Month, OrgId, Timestamp};
 
@@ -19,8 +19,8 @@ impl Store {
     /// Events accepted for an organisation in a month, as far as they were added here.
     pub async fn month_events(&self, org: OrgId, month: Month) -> Result<u64> {
         let sql = "SELECT events FROM org_usage WHERE org_id = $1 AND month = $2";
-        let row = self.engine.optional(sql, args![org, month.number()]).await?;
-        row.map_or(Ok(0), |row| row.get("events"))
+        let events = self.engine.find(sql, args![org, month.number()], |row| row.get("events"));
+        Ok(events.await?.unwrap_or_default())
     }
 
     /// How many endpoints and valid keys an organisation has.
@@ -79,9 +79,10 @@ impl System<'_> {
         let added: Vec<_> =
             sorted.iter().map(|(_, added)| i64::try_from(*added).unwrap_or(i64::MAX)).collect();
         let mut tx = self.0.engine.begin().await?;
-        let rows = tx.all(sql, args![orgs, added, month.number()]).await?;
+        let total = |row: &Row| Ok((row.get("org_id")?, row.get("events")?));
+        let totals = tx.list(sql, args![orgs, added, month.number()], total).await?;
         tx.commit().await?;
-        rows.iter().map(|row| Ok((row.get("org_id")?, row.get("events")?))).collect()
+        Ok(totals)
     }
 
     /// Writes `at` as the time that keys were last used.

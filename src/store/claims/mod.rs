@@ -109,8 +109,7 @@ impl System<'_> {
                  ORDER BY due_at LIMIT 1"
             }
         };
-        let row = self.0.engine.optional(sql, args![now]).await?;
-        row.map(|row| row.get("due_at")).transpose()
+        self.0.engine.find(sql, args![now], |row| row.get("due_at")).await
     }
 }
 

@@ -89,6 +89,49 @@ impl Dialect {
     }
 }
 
+/// The ways to read that `all` makes possible, for an engine (`&self`) and a transaction (`&mut self`).
+macro_rules! reads {
+    ($($mutable:tt)?) => {
+        /// Reads the only row that a statement answers with, if it does.
+        pub(crate) async fn optional(
+            &$($mutable)? self,
+            sql: impl Into<Sql>,
+            args: Args<'_>,
+        ) -> Result<Option<Row>> {
+            Ok(self.all(sql, args).await?.into_iter().next())
+        }
+
+        /// Reads the row of a statement that always answers with one.
+        pub(crate) async fn one(
+            &$($mutable)? self,
+            sql: impl Into<Sql>,
+            args: Args<'_>,
+        ) -> Result<Row> {
+            self.optional(sql, args).await?.ok_or_else(|| sqlx::Error::RowNotFound.into())
+        }
+
+        /// Reads a value from the only row that a statement answers with, if it does.
+        pub(crate) async fn find<T>(
+            &$($mutable)? self,
+            sql: impl Into<Sql>,
+            args: Args<'_>,
+            read: impl FnOnce(&Row) -> Result<T>,
+        ) -> Result<Option<T>> {
+            self.optional(sql, args).await?.as_ref().map(read).transpose()
+        }
+
+        /// Reads a value from every row that a statement answers with.
+        pub(crate) async fn list<T>(
+            &$($mutable)? self,
+            sql: impl Into<Sql>,
+            args: Args<'_>,
+            read: impl Fn(&Row) -> Result<T>,
+        ) -> Result<Vec<T>> {
+            self.all(sql, args).await?.iter().map(read).collect()
+        }
+    };
+}
+
 impl Engine {
     /// Its SQL dialect.
     pub(crate) const fn dialect(&self) -> Dialect {
@@ -126,23 +169,7 @@ impl Engine {
         }
     }
 
-    /// Reads the first row that a SELECT finds, outside of a transaction.
-    pub(crate) async fn optional(
-        &self,
-        sql: impl Into<Sql>,
-        args: Args<'_>,
-    ) -> Result<Option<Row>> {
-        let sql = sql_str(sql.into());
-        match self {
-            Self::Sqlite(engine) => sqlite::optional(&engine.readers, sql, args).await,
-            Self::Postgres(engine) => postgres::optional(&engine.pool, sql, args).await,
-        }
-    }
-
-    /// Reads the row of a SELECT that always has one, outside of a transaction.
-    pub(crate) async fn one(&self, sql: impl Into<Sql>, args: Args<'_>) -> Result<Row> {
-        self.optional(sql, args).await?.ok_or_else(no_row)
-    }
+    reads!();
 }
 
 impl Tx<'_> {
@@ -172,23 +199,7 @@ impl Tx<'_> {
         }
     }
 
-    /// Reads the first row that a statement answers with.
-    pub(crate) async fn optional(
-        &mut self,
-        sql: impl Into<Sql>,
-        args: Args<'_>,
-    ) -> Result<Option<Row>> {
-        let sql = sql_str(sql.into());
-        match self {
-            Self::Sqlite(tx, _) => sqlite::optional(&mut **tx, sql, args).await,
-            Self::Postgres(tx) => postgres::optional(&mut **tx, sql, args).await,
-        }
-    }
-
-    /// Reads the row of a statement that always answers with one.
-    pub(crate) async fn one(&mut self, sql: impl Into<Sql>, args: Args<'_>) -> Result<Row> {
-        self.optional(sql, args).await?.ok_or_else(no_row)
-    }
+    reads!(mut);
 
     /// Runs `head` and then a table of values, whose columns are `column1`, `column2` and so on, and
     /// returns how many rows changed. Long tables take several statements of a few fixed sizes, so that
@@ -262,8 +273,4 @@ fn sql_str(sql: Sql) -> SqlStr {
 
 fn wrong_engine() -> StoreError {
     StoreError::Corrupt("a transaction of the other engine".to_owned())
-}
-
-fn no_row() -> StoreError {
-    sqlx::Error::RowNotFound.into()
 }

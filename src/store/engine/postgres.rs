@@ -115,15 +115,6 @@ pub(super) async fn all(on: impl PgExecutor<'_>, sql: SqlStr, args: Args<'_>) ->
     Ok(rows.into_iter().map(Row::Postgres).collect())
 }
 
-pub(super) async fn optional(
-    on: impl PgExecutor<'_>,
-    sql: SqlStr,
-    args: Args<'_>,
-) -> Result<Option<Row>> {
-    let row = sqlx::query_with(sql, arguments(args)?).fetch_optional(on).await?;
-    Ok(row.map(Row::Postgres))
-}
-
 fn arguments(args: Args<'_>) -> Result<PgArguments> {
     let mut arguments = PgArguments::default();
     for value in args {

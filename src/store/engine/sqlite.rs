@@ -147,15 +147,6 @@ pub(super) async fn all(
     Ok(rows.into_iter().map(Row::Sqlite).collect())
 }
 
-pub(super) async fn optional(
-    on: impl SqliteExecutor<'_>,
-    sql: SqlStr,
-    args: Args<'_>,
-) -> Result<Option<Row>> {
-    let row = sqlx::query_with(sql, arguments(args)?).fetch_optional(on).await?;
-    Ok(row.map(Row::Sqlite))
-}
-
 fn arguments(args: Args<'_>) -> Result<SqliteArguments> {
     let mut arguments = SqliteArguments::default();
     for value in args {

@@ -16,8 +16,8 @@ use super::engine::{Dialect, Engine, Row, Tx, args};
 use super::filter::Filter;
 use super::{AuditRecord, Result, Store, System, audit, endpoints, orgs, storable, timed};
 use crate::domain::{
-    Actor, Cursor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, Lease,
-    LeasedDelivery, OrgId, Page, PageRequest, Timestamp, TraceId,
+    Actor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, Lease, LeasedDelivery,
+    OrgId, Page, PageRequest, Timestamp, TraceId,
 };
 use crate::store::metrics::DbOperation;
 use plan::Candidate;
@@ -124,10 +124,10 @@ impl Store {
             "SELECT {} FROM endpoints WHERE id = $1 AND org_id = $2{lock}",
             endpoints::COLUMNS
         );
-        let Some(row) = tx.optional(sql, args![endpoint, org]).await? else {
+        let read = |row: &Row| endpoints::read(row, &self.keyring).map(Arc::new);
+        let Some(endpoint) = tx.find(sql, args![endpoint, org], read).await? else {
             return Ok(Err(PlanRefusal::NotFound));
         };
-        let endpoint = Arc::new(endpoints::read(&row, &self.keyring)?);
         if endpoint.disabled_reason.is_some() {
             return Ok(Err(PlanRefusal::EndpointDisabled));
         }
@@ -173,8 +173,7 @@ impl Store {
             "SELECT {COLUMNS} FROM events WHERE id = $1 AND org_id = $2
              ORDER BY received_at DESC LIMIT 1"
         );
-        let row = self.engine.optional(sql, args![id, org]).await?;
-        row.map(|row| read(&row, "id")).transpose()
+        self.engine.find(sql, args![id, org], |row| read(row, "id")).await
     }
 
     /// The organisation's events that pass the filter.
@@ -197,13 +196,8 @@ impl Store {
         conditions.and_type("{}", "event_type", event_type.as_ref());
         conditions.and_some("account_id = ?", account_id.as_deref());
         conditions.and_some("user_id = ?", user_id.as_deref());
-        let sql = format!(
-            "SELECT {COLUMNS} FROM events WHERE {conditions} AND (received_at, id) < ($1, $2)
-             ORDER BY received_at DESC, id DESC LIMIT $3"
-        );
-        let cursor = |event: &Event| Cursor { at: event.received_at, id: event.id.uuid() };
-        let read = |row: &Row| read(row, "id");
-        self.page(page, sql, conditions.into_args(), read, cursor).await
+        let sql = format!("SELECT {COLUMNS} FROM events WHERE {conditions}");
+        self.page(page, "received_at", sql, conditions.into_args(), |row| read(row, "id")).await
     }
 
     /// Stores operational events that some endpoint subscribes to and plans their deliveries, in the
@@ -271,6 +265,6 @@ impl System<'_> {
             }
         };
         let orgs: Vec<_> = orgs.iter().copied().map(OrgId::uuid).collect();
-        self.0.engine.all(sql, args![orgs]).await?.iter().map(|row| row.get("org_id")).collect()
+        self.0.engine.list(sql, args![orgs], |row| row.get("org_id")).await
     }
 }
