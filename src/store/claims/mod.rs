@@ -1,8 +1,10 @@
 //! Claiming: which deliveries are attempted next, and under whose lease.
 //!
-//! A claim first plans, without locks, which endpoints it leases from (`due_scan`), and then leases what is
-//! due of theirs. Both are hot and have one text per engine, `sqlite` and `postgres`.
+//! A claim first plans, without locks, which endpoints it leases from (`due_scan`, by what `due_index`
+//! finds), and then leases what is due of theirs. The lease is hot and has one text per engine, `sqlite`
+//! and `postgres`.
 
+mod due_index;
 mod due_scan;
 mod postgres;
 mod sqlite;
@@ -13,7 +15,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::crypto::Keyring;
-use super::engine::{Dialect, Engine, Row, args};
+use super::engine::{Dialect, Row, args};
 use super::{Result, System, endpoints, events, timed};
 use crate::domain::{
     EndpointId, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp,
@@ -54,10 +56,14 @@ impl System<'_> {
     /// deliveries to one endpoint only the oldest is leased, and only while no other one is.
     pub async fn claim_deliveries(self, request: ClaimRequest<'_>) -> Result<Claimed> {
         let claim = async {
-            match &*self.0.engine {
-                Engine::Sqlite(engine) => sqlite::claim(engine, &self.0.keyring, request).await,
-                Engine::Postgres(engine) => postgres::claim(engine, &self.0.keyring, request).await,
-            }
+            let (engine, keyring) = (&*self.0.engine, &*self.0.keyring);
+            let plan = request.plan(engine).await?;
+            let leased = match engine.dialect() {
+                _ if plan.is_empty() => Vec::new(),
+                Dialect::Sqlite => sqlite::lease(engine, keyring, &plan, &request).await?,
+                Dialect::Postgres => postgres::lease(engine, keyring, &plan, &request).await?,
+            };
+            Ok(plan.claimed(leased))
         };
         timed(&self.0.metrics, DbOperation::ClaimDeliveries, claim).await
     }
@@ -97,18 +103,10 @@ impl System<'_> {
     /// The due time of the unleased delivery that is due longest; `None` when none is due at `now`.
     /// Deliveries of disabled endpoints are not due.
     pub async fn oldest_due(self, now: Timestamp) -> Result<Option<Timestamp>> {
-        let sql = match self.0.engine.dialect() {
-            Dialect::Sqlite => {
-                "SELECT due_at FROM deliveries INDEXED BY deliveries_due
-                 WHERE status = 'pending' AND ordered = 0 AND due_at <= $1
-                 ORDER BY due_at LIMIT 1"
-            }
-            Dialect::Postgres => {
-                "SELECT due_at FROM deliveries
-                 WHERE finished_at IS NULL AND NOT ordered AND due_at <= $1
-                 ORDER BY due_at LIMIT 1"
-            }
-        };
+        let sql = format!(
+            "SELECT due_at FROM {} AND due_at <= $1 ORDER BY due_at LIMIT 1",
+            due_index::unordered_pending(self.0.engine.dialect())
+        );
         self.0.engine.find(sql, args![now], |row| row.get("due_at")).await
     }
 }
@@ -124,19 +122,15 @@ fn columns() -> String {
 
 /// Reads leased rows: `delivery_id`, `attempts` and [`columns`]. Deliveries of
 /// one event share it, and so do those of one endpoint: each is read once.
-fn leased(
-    rows: impl IntoIterator<Item = Row>,
-    lease: Lease,
-    keyring: &Keyring,
-) -> Result<Vec<LeasedDelivery>> {
+fn leased(rows: &[Row], lease: Lease, keyring: &Keyring) -> Result<Vec<LeasedDelivery>> {
     let mut known_events = HashMap::new();
     let mut known_endpoints = HashMap::new();
     let mut leased = Vec::new();
     for row in rows {
         let event: (EventId, Timestamp) = (row.get("event_id")?, row.get("received_at")?);
-        let event = shared(&mut known_events, event, || events::read(&row, "event_id"))?;
+        let event = shared(&mut known_events, event, || events::read(row, "event_id"))?;
         let endpoint: EndpointId = row.get("id")?;
-        let endpoint = shared(&mut known_endpoints, endpoint, || endpoints::read(&row, keyring))?;
+        let endpoint = shared(&mut known_endpoints, endpoint, || endpoints::read(row, keyring))?;
         let (id, attempts) = (row.get("delivery_id")?, row.get("attempts")?);
         leased.push(LeasedDelivery { id, event, endpoint, attempts, lease });
     }

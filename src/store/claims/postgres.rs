@@ -1,76 +1,44 @@
-//! Claims deliveries in PostgreSQL.
+//! Leases deliveries in PostgreSQL.
 
-use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use super::due_scan::{ClaimPlan, DueIndex, SCAN_MAX, ScannedEndpoint, WINDOW};
-use super::{ClaimRequest, Claimed, columns, leased};
-use crate::domain::{LeasedDelivery, Timestamp};
+use super::due_scan::ClaimPlan;
+use super::{ClaimRequest, columns, leased};
+use crate::domain::LeasedDelivery;
 use crate::store::Result;
 use crate::store::crypto::Keyring;
-use crate::store::engine::{PostgresEngine, Row, timestamptz};
+use crate::store::engine::{Args, Engine, args};
 
-/// Plans without locks, and then settles the due deliveries of the plan's endpoints.
-pub(super) async fn claim(
-    engine: &PostgresEngine,
+/// Leases the due deliveries of the plan's endpoints.
+pub(super) async fn lease(
+    engine: &Engine,
     keyring: &Keyring,
-    request: ClaimRequest<'_>,
-) -> Result<Claimed> {
-    let plan = request.plan(engine).await?;
-    if plan.is_empty() {
-        return Ok(plan.claimed(Vec::new()));
-    }
+    plan: &ClaimPlan,
+    request: &ClaimRequest<'_>,
+) -> Result<Vec<LeasedDelivery>> {
     if plan.heads.is_empty() {
-        let connection = &mut *engine.pool.acquire().await?;
-        let leased = settle(connection, &plan, &[], &request, keyring).await?;
-        return Ok(plan.claimed(leased));
+        let rows = engine.all(settle(), settle_args(plan, Vec::new(), request)).await?;
+        return leased(&rows, request.lease, keyring);
     }
-    let mut tx = engine.pool.begin().await?;
+    let mut tx = engine.begin().await?;
     // One instance at a time decides which delivery is next at an ordered endpoint, and reads once it has the
     // lock: it then sees everything that the others have done.
-    let locked: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM endpoints WHERE id = ANY ($1) ORDER BY id
-         FOR NO KEY UPDATE SKIP LOCKED",
-    )
-    .bind(&plan.heads)
-    .fetch_all(&mut *tx)
-    .await?;
-    let leased = settle(&mut tx, &plan, &locked, &request, keyring).await?;
+    let lock = "SELECT id FROM endpoints WHERE id = ANY ($1) ORDER BY id
+                FOR NO KEY UPDATE SKIP LOCKED";
+    let locked = tx.list(lock, args![plan.heads.clone()], |row| row.get("id")).await?;
+    let rows = tx.all(settle(), settle_args(plan, locked, request)).await?;
+    let leased = leased(&rows, request.lease, keyring)?;
     tx.commit().await?;
-    Ok(plan.claimed(leased))
+    Ok(leased)
 }
 
-async fn scan(
-    engine: &PostgresEngine,
-    sql: &'static str,
-    after: Uuid,
-    now: Timestamp,
-) -> Result<Vec<ScannedEndpoint>> {
-    let found: Vec<(Uuid, bool)> = sqlx::query_as(sql)
-        .bind(after)
-        .bind(timestamptz(now))
-        .bind(i64::try_from(SCAN_MAX).unwrap_or(i64::MAX))
-        .fetch_all(&engine.pool)
-        .await?;
-    Ok(found.into_iter().map(|(endpoint, ready)| ScannedEndpoint { endpoint, ready }).collect())
-}
-
-/// Leases deliveries of enabled endpoints, and parks or cancels those that slipped past a change of their
-/// endpoint. `locked` are the plan's ordered endpoints that this instance has locked.
+/// The statement that leases deliveries of enabled endpoints, and parks or cancels those that slipped past a
+/// change of their endpoint.
 ///
 /// `status` and `finished_at` say the same; which one is asked for decides which index may be used
 /// (see the schema).
-async fn settle(
-    connection: &mut PgConnection,
-    plan: &ClaimPlan,
-    locked: &[Uuid],
-    request: &ClaimRequest<'_>,
-    keyring: &Keyring,
-) -> Result<Vec<LeasedDelivery>> {
-    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let endpoints: Vec<Uuid> = plan.shares.iter().map(|(endpoint, _)| *endpoint).collect();
-    let most: Vec<i64> = plan.shares.iter().map(|(_, most)| number(*most)).collect();
-    let sql = format!(
+fn settle() -> String {
+    format!(
         "WITH free AS (
              SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at
              FROM unnest($2::uuid[], $3::bigint[]) AS t (endpoint_id, most)
@@ -126,80 +94,24 @@ async fn settle(
          WHERE s.enabled
          ORDER BY s.due_at",
         columns()
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(timestamptz(request.now))
-        .bind(endpoints)
-        .bind(most)
-        .bind(number(request.deliveries_max.saturating_sub(plan.heads.len())))
-        .bind(&plan.heads)
-        .bind(locked)
-        .bind(timestamptz(request.lease.until))
-        .bind(request.lease.token.uuid())
-        .fetch_all(connection)
-        .await?;
-    leased(rows.into_iter().map(Row::Postgres), request.lease, keyring)
+    )
 }
 
-/// Scans the endpoints of an index: each step is a seek in every partition.
-macro_rules! steps {
-    ($which:literal, $ready:literal) => {
-        concat!(
-            "WITH RECURSIVE step (endpoint_id, number) AS (
-                 SELECT (SELECT d.endpoint_id FROM deliveries d
-                         WHERE ",
-            $which,
-            "              AND d.endpoint_id > $1
-                         ORDER BY d.endpoint_id LIMIT 1), 1
-                 UNION ALL
-                 SELECT (SELECT d.endpoint_id FROM deliveries d
-                         WHERE ",
-            $which,
-            "              AND d.endpoint_id > step.endpoint_id
-                         ORDER BY d.endpoint_id LIMIT 1), number + 1
-                 FROM step WHERE step.endpoint_id IS NOT NULL AND number < $3
-             )
-             SELECT step.endpoint_id, ",
-            $ready,
-            " FROM step WHERE step.endpoint_id IS NOT NULL"
-        )
-    };
-}
-
-impl DueIndex for PostgresEngine {
-    async fn due_longest(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>> {
-        let found = sqlx::query_as(
-            "SELECT endpoint_id, count(*) FROM
-                 (SELECT endpoint_id, due_at FROM deliveries
-                  WHERE finished_at IS NULL AND NOT ordered AND due_at <= $1
-                  ORDER BY due_at LIMIT $2) due
-             GROUP BY endpoint_id ORDER BY min(due_at)",
-        )
-        .bind(timestamptz(now))
-        .bind(i64::try_from(WINDOW).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(found)
-    }
-
-    async fn scan(&self, after: Uuid, now: Timestamp) -> Result<Vec<ScannedEndpoint>> {
-        let sql = steps!(
-            "d.status = 'pending'",
-            "EXISTS (SELECT 1 FROM deliveries d
-                     WHERE d.status = 'pending' AND d.endpoint_id = step.endpoint_id
-                       AND d.ordered = false AND d.due_at <= $2)"
-        );
-        scan(self, sql, after, now).await
-    }
-
-    async fn scan_ordered(&self, after: Uuid, now: Timestamp) -> Result<Vec<ScannedEndpoint>> {
-        let sql = steps!(
-            "d.finished_at IS NULL AND d.ordered",
-            "coalesce((SELECT d.due_at FROM deliveries d
-                       WHERE d.finished_at IS NULL AND d.ordered
-                         AND d.endpoint_id = step.endpoint_id
-                       ORDER BY d.event_received_at, d.id LIMIT 1) <= $2, false)"
-        );
-        scan(self, sql, after, now).await
-    }
+/// The parameters of [`settle`]. `locked` are the plan's ordered endpoints that this instance has locked.
+fn settle_args(plan: &ClaimPlan, locked: Vec<Uuid>, request: &ClaimRequest<'_>) -> Args<'static> {
+    let (endpoints, most): (Vec<Uuid>, Vec<usize>) = plan.shares.iter().copied().unzip();
+    let most: Vec<i64> =
+        most.into_iter().map(|most| i64::try_from(most).unwrap_or(i64::MAX)).collect();
+    let unordered_max = request.deliveries_max.saturating_sub(plan.heads.len());
+    let (heads, lease) = (plan.heads.clone(), request.lease);
+    args![
+        request.now,
+        endpoints,
+        most,
+        unordered_max,
+        heads,
+        locked,
+        lease.until,
+        lease.token.uuid(),
+    ]
 }
