@@ -5,7 +5,7 @@ mod sqlite;
 
 use std::time::Duration;
 
-use super::engine::{Engine, args};
+use super::engine::{Dialect, Engine, args};
 use super::{Result, Store, System, migrations};
 use crate::domain::Timestamp;
 
@@ -30,7 +30,7 @@ pub struct MigrateError(#[from] pub sqlx::migrate::MigrateError);
 const DEDUP_KEYS_KEPT_LONGER: Duration = Duration::from_hours(24);
 
 /// Dedup keys deleted by one statement at most, so that none holds its locks for long.
-const DEDUP_KEYS_PER_STEP: i64 = 10_000;
+const DEDUP_KEYS_PER_STEP: u64 = 10_000;
 
 impl Store {
     /// Answers when the store can be reached and read.
@@ -93,14 +93,34 @@ impl System<'_> {
     /// engine has them, and deletes dedup keys older than the window in bounded steps.
     pub async fn maintain(self, now: Timestamp) -> Result<()> {
         let oldest_kept = now.minus(self.0.dedup_window).minus(DEDUP_KEYS_KEPT_LONGER);
-        match &*self.0.engine {
-            Engine::Sqlite(engine) => sqlite::delete_dedup_keys(engine, oldest_kept).await,
-            Engine::Postgres(engine) => {
-                postgres::create_partitions(engine, now).await?;
-                postgres::delete_dedup_keys(engine, oldest_kept).await
-            }
+        if let Engine::Postgres(engine) = &*self.0.engine {
+            postgres::create_partitions(engine, now).await?;
         }
+        while delete_dedup_keys(&self.0.engine, oldest_kept).await? == DEDUP_KEYS_PER_STEP {}
+        Ok(())
     }
+}
+
+/// Deletes some dedup keys that are older than `oldest_kept` and returns how many.
+async fn delete_dedup_keys(engine: &Engine, oldest_kept: Timestamp) -> Result<u64> {
+    let sql = match engine.dialect() {
+        Dialect::Sqlite => {
+            "DELETE FROM dedup_keys WHERE (org_id, event_id) IN
+                 (SELECT org_id, event_id FROM dedup_keys WHERE received_at < $1 LIMIT $2)"
+        }
+        // In key order, as batches lock them.
+        Dialect::Postgres => {
+            "DELETE FROM dedup_keys k
+             USING (SELECT org_id, event_id FROM dedup_keys WHERE received_at < $1
+                    ORDER BY org_id, event_id LIMIT $2
+                    FOR UPDATE SKIP LOCKED) old
+             WHERE k.org_id = old.org_id AND k.event_id = old.event_id"
+        }
+    };
+    let mut tx = engine.begin_long().await?;
+    let deleted = tx.execute(sql, args![oldest_kept, DEDUP_KEYS_PER_STEP]).await?;
+    tx.commit().await?;
+    Ok(deleted)
 }
 
 fn failed(error: sqlx::Error) -> MigrateError {

@@ -4,9 +4,9 @@ use sqlx::migrate::Migrate;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::{Date, OffsetDateTime};
 
-use super::{DEDUP_KEYS_PER_STEP, MigrateError, MigrationStatus, failed};
+use super::{MigrateError, MigrationStatus, failed};
 use crate::domain::Timestamp;
-use crate::store::engine::{PostgresEngine, timestamptz};
+use crate::store::engine::PostgresEngine;
 use crate::store::{Result, migrations};
 
 /// The partitioned tables, and the column each is partitioned by.
@@ -111,29 +111,6 @@ async fn create_partition(
     .await?;
     tx.commit().await?;
     Ok(())
-}
-
-pub(super) async fn delete_dedup_keys(
-    engine: &PostgresEngine,
-    oldest_kept: Timestamp,
-) -> Result<()> {
-    loop {
-        // In key order, as batches lock them.
-        let done = sqlx::query(
-            "DELETE FROM dedup_keys k
-             USING (SELECT org_id, event_id FROM dedup_keys WHERE received_at < $1
-                    ORDER BY org_id, event_id LIMIT $2
-                    FOR UPDATE SKIP LOCKED) old
-             WHERE k.org_id = old.org_id AND k.event_id = old.event_id",
-        )
-        .bind(timestamptz(oldest_kept))
-        .bind(DEDUP_KEYS_PER_STEP)
-        .execute(&engine.pool)
-        .await?;
-        if done.rows_affected() < DEDUP_KEYS_PER_STEP.unsigned_abs() {
-            return Ok(());
-        }
-    }
 }
 
 fn days_from(now: Timestamp) -> impl Iterator<Item = Date> {

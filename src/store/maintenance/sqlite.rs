@@ -3,8 +3,7 @@
 use sqlx::SqliteConnection;
 use sqlx::migrate::Migrate;
 
-use super::{DEDUP_KEYS_PER_STEP, MigrateError, MigrationStatus, failed};
-use crate::domain::Timestamp;
+use super::{MigrateError, MigrationStatus, failed};
 use crate::store::engine::SqliteEngine;
 use crate::store::{Result, migrations};
 
@@ -38,22 +37,6 @@ pub(super) async fn migration_status(
     let mut reader = engine.readers.acquire().await.map_err(failed)?;
     let applied = applied(&mut reader).await.map_err(failed)?;
     Ok(migrations::status(migrations::SQLITE, &applied))
-}
-
-pub(super) async fn delete_dedup_keys(engine: &SqliteEngine, oldest_kept: Timestamp) -> Result<()> {
-    loop {
-        let done = sqlx::query(
-            "DELETE FROM dedup_keys WHERE (org_id, event_id) IN
-                 (SELECT org_id, event_id FROM dedup_keys WHERE received_at < ?1 LIMIT ?2)",
-        )
-        .bind(oldest_kept.micros())
-        .bind(DEDUP_KEYS_PER_STEP)
-        .execute(&engine.writer)
-        .await?;
-        if done.rows_affected() < DEDUP_KEYS_PER_STEP.unsigned_abs() {
-            return Ok(());
-        }
-    }
 }
 
 /// `PASSIVE` waits for no reader or writer and delays none. Pages written meanwhile are left for the next
