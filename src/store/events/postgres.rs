@@ -28,6 +28,20 @@ macro_rules! deleting {
     };
 }
 
+/// Inserts events of organisations that stay, given as [`event_arguments`].
+macro_rules! insert_events {
+    () => {
+        "INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id, user_id,
+                             occurred_at, received_at, trace_id)
+         SELECT e.*
+         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[], $6::text[],
+                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::uuid[])
+             AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
+                   received_at, trace_id)
+         WHERE e.org_id NOT IN (SELECT id FROM deleting)"
+    };
+}
+
 /// The one statement of a pass, with or without a clause for events that are there already.
 macro_rules! write_pass {
     ($on_conflict:literal) => {
@@ -45,16 +59,9 @@ macro_rules! write_pass {
                         OR dedup_keys.received_at <= excluded.received_at - $11::interval
                  RETURNING event_id
              ), stored AS (
-                 INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id,
-                                     user_id, occurred_at, received_at, trace_id)
-                 SELECT e.*
-                 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[],
-                             $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
-                             $10::uuid[])
-                     AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id,
-                           occurred_at, received_at, trace_id)
-                 WHERE (e.dedup_id IS NULL OR e.id IN (SELECT event_id FROM taken))
-                   AND e.org_id NOT IN (SELECT id FROM deleting)
+                 ",
+            insert_events!(),
+            " AND (e.dedup_id IS NULL OR e.id IN (SELECT event_id FROM taken))
 ",
             $on_conflict,
             "
@@ -156,9 +163,6 @@ pub(super) async fn publish(
     mut events: DedupPass,
     now: Timestamp,
 ) -> Result<()> {
-    if events.is_empty() {
-        return Ok(());
-    }
     let orgs = plan::orgs_of(&events);
     let endpoints = wanted_endpoints(connection, keyring, &orgs).await?;
     events.retain(|event| endpoints.is_wanted(event));
@@ -266,18 +270,7 @@ async fn write(
 /// is measured.
 async fn insert(connection: &mut PgConnection, events: &[&Event]) -> Result<usize> {
     let stored = sqlx::query_with(
-        concat!(
-            "WITH ",
-            deleting!(),
-            " INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id, user_id,
-                                  occurred_at, received_at, trace_id)
-              SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[],
-                                   $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
-                                   $10::uuid[])
-                  AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id,
-                        occurred_at, received_at, trace_id)
-              WHERE e.org_id NOT IN (SELECT id FROM deleting)"
-        ),
+        concat!("WITH ", deleting!(), " ", insert_events!()),
         event_arguments(events)?,
     )
     .execute(connection)

@@ -61,21 +61,16 @@ impl Store {
         mut budget: Option<LeaseBudget<'_>>,
         now: Timestamp,
     ) -> Result<Persisted> {
-        if weight(events) <= SHORT_WEIGHT_MAX {
-            let mut tx = engine.begin().await?;
-            let orgs = orgs_of(&mut tx, &self.keyring, events).await?;
-            let persisted = self.persist_part(&mut tx, events, &orgs, &mut budget, now).await?;
-            tx.commit().await?;
-            return Ok(persisted);
-        }
-        let _only = engine.queue.events().await;
-        let (permit, mut tx) = engine.begin_long().await?;
-        let orgs = orgs_of(&mut tx, &self.keyring, events).await?;
+        let is_short = weight(events) <= SHORT_WEIGHT_MAX;
+        let _only = if is_short { None } else { Some(engine.queue.events().await) };
+        let mut tx =
+            if is_short { self.engine.begin().await? } else { self.engine.begin_long().await? };
+        let orgs = orgs_of(tx.sqlite()?, &self.keyring, events).await?;
         let mut persisted = Persisted::default();
-        while let part @ [_, ..] = permit.next_part(events, persisted.taken) {
-            persisted.add(self.persist_part(&mut tx, part, &orgs, &mut budget, now).await?);
+        while let part @ [_, ..] = tx.next_part(events, persisted.taken) {
+            persisted.add(self.persist_part(tx.sqlite()?, part, &orgs, &mut budget, now).await?);
         }
-        permit.end(tx.commit()).await?;
+        tx.commit().await?;
         Ok(persisted)
     }
 
@@ -155,9 +150,6 @@ pub(super) async fn publish(
     mut events: Vec<Arc<Event>>,
     now: Timestamp,
 ) -> Result<()> {
-    if events.is_empty() {
-        return Ok(());
-    }
     let Orgs { deleting, endpoints } = orgs_of(connection, keyring, &events).await?;
     events.retain(|event| !deleting.contains(&event.org_id) && endpoints.is_wanted(event));
     let stored = insert_events(connection, &events).await?;
