@@ -30,19 +30,13 @@ impl AuditRecord {
     /// the organisation is gone; so it does not tell the name, of which nothing is to be left then.
     pub(super) fn org_created(org: &Org) -> Self {
         let changes = org_changes(&Org::new(org.id, &org.name, org.created_at), org);
-        Self {
-            org: None,
-            action: "org.create",
-            object: org.id.uuid(),
-            changes: Value::Object(changes),
-        }
+        Self::new(None, "org.create", org.id.uuid(), changes)
     }
 
     /// An organisation was changed.
     pub(super) fn org_changed(action: &'static str, before: &Org, after: &Org) -> Self {
         let org = after.deletion.is_none().then_some(after.id);
-        let changes = Value::Object(org_changes(before, after));
-        Self { org, action, object: after.id.uuid(), changes }
+        Self::new(org, action, after.id.uuid(), org_changes(before, after))
     }
 
     /// A key was added.
@@ -51,7 +45,7 @@ impl AuditRecord {
         if let Some(end) = key.expires_at {
             changes["expires_at"] = json!(end);
         }
-        Self { org: key.role.org_id(), action: "key.create", object: key.id.uuid(), changes }
+        Self::new(key.role.org_id(), "key.create", key.id.uuid(), changes)
     }
 
     /// A key replaced `old`, which stays valid for the grace period `grace` unless it expires before.
@@ -67,7 +61,7 @@ impl AuditRecord {
     pub(super) fn key_expired(key: &ApiKey) -> Self {
         let action = if key.revoked_at.is_some() { "key.revoke" } else { "key.expire" };
         let changes = json!({ "expires_at": key.expires_at });
-        Self { org: key.role.org_id(), action, object: key.id.uuid(), changes }
+        Self::new(key.role.org_id(), action, key.id.uuid(), changes)
     }
 
     /// An endpoint was added.
@@ -76,7 +70,7 @@ impl AuditRecord {
             "url": origin_of(&endpoint.url),
             "event_types": endpoint.event_types.to_string(),
         });
-        Self::of_endpoint(endpoint.org_id, "endpoint.create", endpoint.id, changes)
+        Self::new(endpoint.org_id, "endpoint.create", endpoint.id.uuid(), changes)
     }
 
     /// An endpoint was changed.
@@ -106,7 +100,7 @@ impl AuditRecord {
         let schedule = retry_schedule.as_ref();
         set("retry_schedule", schedule.map(|own| json!(own.as_ref().map(ToString::to_string))));
         set("ordered", ordered.map(|ordered| json!(ordered)));
-        Self::of_endpoint(org, "endpoint.update", id, Value::Object(changes))
+        Self::new(org, "endpoint.update", id.uuid(), changes)
     }
 
     /// The server disabled an endpoint, for this reason.
@@ -118,46 +112,46 @@ impl AuditRecord {
 
     /// An endpoint was removed.
     pub(super) fn endpoint_deleted(org: OrgId, id: EndpointId) -> Self {
-        Self::of_endpoint(org, "endpoint.delete", id, json!({}))
+        Self::new(org, "endpoint.delete", id.uuid(), Map::new())
     }
 
     /// An endpoint's secret was replaced.
     pub(super) fn secret_rotated(org: OrgId, id: EndpointId, new: &SigningSecret) -> Self {
         let changes = json!({ "signature": new.scheme() });
-        Self::of_endpoint(org, "endpoint.secret.rotate", id, changes)
+        Self::new(org, "endpoint.secret.rotate", id.uuid(), changes)
     }
 
     /// An endpoint's secret was shown.
     pub(super) fn secret_shown(org: OrgId, id: EndpointId) -> Self {
-        Self::of_endpoint(org, "endpoint.secret.show", id, json!({}))
+        Self::new(org, "endpoint.secret.show", id.uuid(), Map::new())
     }
 
     /// A test event was sent to an endpoint.
     pub(super) fn endpoint_tested(id: EndpointId, event: &Event, delivery: DeliveryId) -> Self {
         let changes = json!({ "event_id": event.id, "delivery_id": delivery });
-        Self::of_endpoint(event.org_id, "endpoint.test", id, changes)
+        Self::new(event.org_id, "endpoint.test", id.uuid(), changes)
     }
 
     /// So many pending deliveries of an endpoint were cancelled.
     pub(super) fn pending_cancelled(org: OrgId, id: EndpointId, cancelled: u64) -> Self {
         let changes = json!({ "cancelled": cancelled });
-        Self::of_endpoint(org, "endpoint.cancel_pending", id, changes)
+        Self::new(org, "endpoint.cancel_pending", id.uuid(), changes)
     }
 
     /// A delivery was made due.
     pub(super) fn delivery_retried(delivery: &Delivery) -> Self {
-        Self::of_delivery(delivery.org_id, "delivery.retry", delivery.id, json!({}))
+        Self::new(delivery.org_id, "delivery.retry", delivery.id.uuid(), Map::new())
     }
 
     /// A delivery was cancelled.
     pub(super) fn delivery_cancelled(delivery: &Delivery) -> Self {
-        Self::of_delivery(delivery.org_id, "delivery.cancel", delivery.id, json!({}))
+        Self::new(delivery.org_id, "delivery.cancel", delivery.id.uuid(), Map::new())
     }
 
     /// A delivery was repeated as `new`.
     pub(super) fn delivery_replayed(old: DeliveryId, new: &Delivery) -> Self {
         let changes = json!({ "delivery_id": new.id });
-        Self::of_delivery(new.org_id, "delivery.replay", old, changes)
+        Self::new(new.org_id, "delivery.replay", old.uuid(), changes)
     }
 
     /// An event was delivered once more, to `endpoint` alone if one was named.
@@ -172,7 +166,7 @@ impl AuditRecord {
         if let Some(endpoint) = endpoint {
             changes["endpoint_id"] = json!(endpoint);
         }
-        Self { org: Some(org), action: "event.replay", object: id.uuid(), changes }
+        Self::new(org, "event.replay", id.uuid(), changes)
     }
 
     /// A replay of dead letters was started, by these rules.
@@ -182,7 +176,7 @@ impl AuditRecord {
             fields.retain(|_, value| !value.is_null());
         }
         let changes = json!({ "filter": filter, "total": replay.total });
-        Self::of_replay("replay.create", replay, changes)
+        Self::new(replay.org_id, "replay.create", replay.id.uuid(), changes)
     }
 
     /// A replay was ended before its end, when it had come so far.
@@ -190,7 +184,7 @@ impl AuditRecord {
         let failed = replay.status == ReplayStatus::Failed;
         let action = if failed { "replay.fail" } else { "replay.cancel" };
         let changes = json!({ "done": replay.done, "skipped": replay.skipped });
-        Self::of_replay(action, replay, changes)
+        Self::new(replay.org_id, action, replay.id.uuid(), changes)
     }
 
     /// A dead letter was deleted.
@@ -203,19 +197,16 @@ impl AuditRecord {
             DeadLetterDeletion::Discarded => "dead_letter.delete",
             DeadLetterDeletion::Stored => "dead_letter.replay",
         };
-        Self { org: Some(org), action, object: id.uuid(), changes: json!({}) }
+        Self::new(org, action, id.uuid(), Map::new())
     }
 
-    fn of_replay(action: &'static str, replay: &Replay, changes: Value) -> Self {
-        Self { org: Some(replay.org_id), action, object: replay.id.uuid(), changes }
-    }
-
-    fn of_delivery(org: OrgId, action: &'static str, id: DeliveryId, changes: Value) -> Self {
-        Self { org: Some(org), action, object: id.uuid(), changes }
-    }
-
-    fn of_endpoint(org: OrgId, action: &'static str, id: EndpointId, changes: Value) -> Self {
-        Self { org: Some(org), action, object: id.uuid(), changes }
+    fn new(
+        org: impl Into<Option<OrgId>>,
+        action: &'static str,
+        object: Uuid,
+        changes: impl Into<Value>,
+    ) -> Self {
+        Self { org: org.into(), action, object, changes: changes.into() }
     }
 }
 
@@ -250,9 +241,8 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<()> {
-        let mut tx = self.engine.begin().await?;
-        write(&mut tx, &AuditRecord::secret_shown(org, endpoint), by, now).await?;
-        tx.commit().await
+        let tx = self.engine.begin().await?;
+        commit(tx, &AuditRecord::secret_shown(org, endpoint), by, now).await
     }
 
     /// The changes to what belongs to one organisation.
@@ -324,6 +314,17 @@ pub(super) async fn write(
     ];
     tx.execute(sql, values).await?;
     Ok(())
+}
+
+/// Adds an entry and commits the change that it is about.
+pub(super) async fn commit(
+    mut tx: Tx<'_>,
+    record: &AuditRecord,
+    by: &Actor,
+    now: Timestamp,
+) -> Result<()> {
+    write(&mut tx, record, by, now).await?;
+    tx.commit().await
 }
 
 fn read(row: &Row) -> Result<AuditEntry> {

@@ -3,7 +3,7 @@
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, args};
 use super::filter::Filter;
-use super::{AuditRecord, Result, Store, audit, orgs};
+use super::{AuditRecord, Result, Store, audit};
 use crate::domain::{
     Actor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, OrgId, Page, PageRequest,
     Timestamp,
@@ -103,14 +103,12 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<bool> {
-        let mut tx = self.engine.begin().await?;
-        orgs::hold(&mut tx, org).await?;
+        let mut tx = self.begin_in(org).await?;
         let delete = "DELETE FROM dead_letters WHERE id = $1 AND org_id = $2";
         if tx.execute(delete, args![id, org]).await? == 0 {
             return Ok(false);
         }
-        audit::write(&mut tx, &AuditRecord::dead_letter_deleted(org, id, why), by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::dead_letter_deleted(org, id, why), by, now).await?;
         Ok(true)
     }
 }

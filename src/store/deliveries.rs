@@ -119,8 +119,7 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>> {
-        let mut tx = self.engine.begin().await?;
-        orgs::hold(&mut tx, org).await?;
+        let mut tx = self.begin_in(org).await?;
         endpoint_of(&mut tx, org, id).await?;
         let lock = tx.dialect().lock(" FOR UPDATE OF d");
         let sql = format!(
@@ -145,8 +144,7 @@ impl Store {
              WHERE id = $1 RETURNING {COLUMNS}"
         );
         let delivery = read(&tx.one(sql, args![id, now]).await?)?;
-        audit::write(&mut tx, &AuditRecord::delivery_retried(&delivery), by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::delivery_retried(&delivery), by, now).await?;
         Ok(Ok(delivery))
     }
 
@@ -159,8 +157,7 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>> {
-        let mut tx = self.engine.begin().await?;
-        orgs::hold(&mut tx, org).await?;
+        let mut tx = self.begin_in(org).await?;
         let sql = format!(
             "UPDATE deliveries
              SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $3
@@ -168,8 +165,7 @@ impl Store {
              RETURNING {COLUMNS}"
         );
         if let Some(delivery) = tx.find(sql, args![id, org, now], read).await? {
-            audit::write(&mut tx, &AuditRecord::delivery_cancelled(&delivery), by, now).await?;
-            tx.commit().await?;
+            audit::commit(tx, &AuditRecord::delivery_cancelled(&delivery), by, now).await?;
             return Ok(Ok(delivery));
         }
         tx.rollback().await?;

@@ -105,9 +105,8 @@ impl Store {
         let values = values(endpoint, &secrets);
         tx.execute(COLUMNS.insert_into("endpoints"), values.into()).await?;
         suspension::apply(&mut tx, org).await?;
-        let record = AuditRecord::endpoint_created(endpoint);
-        audit::write(&mut tx, &record, by, endpoint.created_at).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::endpoint_created(endpoint), by, endpoint.created_at)
+            .await?;
         Ok(Ok(()))
     }
 
@@ -134,8 +133,7 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Endpoint>> {
-        let mut tx = self.engine.begin().await?;
-        orgs::hold(&mut tx, org).await?;
+        let mut tx = self.begin_in(org).await?;
         let Some((before, mut secrets)) = self.locked_endpoint(&mut tx, org, id).await? else {
             return Ok(None);
         };
@@ -170,15 +168,13 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<bool> {
-        let mut tx = self.engine.begin().await?;
-        orgs::hold(&mut tx, org).await?;
+        let mut tx = self.begin_in(org).await?;
         let delete = "DELETE FROM endpoints WHERE id = $1 AND org_id = $2";
         if tx.execute(delete, args![id, org]).await? == 0 {
             return Ok(false);
         }
         cancel_deliveries(&mut tx, id, now).await?;
-        audit::write(&mut tx, &AuditRecord::endpoint_deleted(org, id), by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::endpoint_deleted(org, id), by, now).await?;
         Ok(true)
     }
 

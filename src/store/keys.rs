@@ -127,8 +127,7 @@ impl System<'_> {
             }
         }
         insert(&mut tx, key).await?;
-        audit::write(&mut tx, &AuditRecord::key_created(key), by, key.created_at).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::key_created(key), by, key.created_at).await?;
         Ok(Ok(()))
     }
 
@@ -161,8 +160,7 @@ impl System<'_> {
         }
         expire(&mut key, at, now);
         write(&mut tx, &key, now).await?;
-        audit::write(&mut tx, &AuditRecord::key_expired(&key), by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::key_expired(&key), by, now).await?;
         Ok(true)
     }
 
@@ -200,9 +198,7 @@ impl System<'_> {
         key.replaced_by = Some(replacement.id);
         write(&mut tx, &key, now).await?;
         insert(&mut tx, replacement).await?;
-        let record = AuditRecord::key_rotated(replacement, &key, grace);
-        audit::write(&mut tx, &record, by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::key_rotated(replacement, &key, grace), by, now).await?;
         Ok(Ok(()))
     }
 

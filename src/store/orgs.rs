@@ -89,9 +89,8 @@ impl Store {
             return Ok(Some(before));
         }
         write(&mut tx, &after, now).await?;
-        let record = AuditRecord::org_changed("org.update", &before, &after);
-        audit::write(&mut tx, &record, by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::org_changed("org.update", &before, &after), by, now)
+            .await?;
         Ok(Some(after))
     }
 
@@ -119,9 +118,7 @@ impl Store {
             suspension::enable_endpoints(&mut tx, org, now).await?;
             "org.resume"
         };
-        let record = AuditRecord::org_changed(action, &before, &after);
-        audit::write(&mut tx, &record, by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::org_changed(action, &before, &after), by, now).await?;
         Ok(Some(after))
     }
 
@@ -139,10 +136,16 @@ impl Store {
         let after = Org { deletion: Some(deletion), ..before.clone() };
         write(&mut tx, &after, now).await?;
         suspension::disable_endpoints(&mut tx, org).await?;
-        let record = AuditRecord::org_changed("org.delete", &before, &after);
-        audit::write(&mut tx, &record, by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::org_changed("org.delete", &before, &after), by, now)
+            .await?;
         Ok(Some(after))
+    }
+
+    /// Starts a short write transaction about what belongs to an organisation, which it [holds](hold).
+    pub(super) async fn begin_in(&self, org: OrgId) -> Result<Tx<'_>> {
+        let mut tx = self.engine.begin().await?;
+        hold(&mut tx, org).await?;
+        Ok(tx)
     }
 }
 
@@ -151,8 +154,7 @@ impl System<'_> {
     pub async fn insert_org(self, org: &Org, by: &Actor) -> Result<()> {
         let mut tx = self.0.engine.begin().await?;
         tx.execute(COLUMNS.insert_into("orgs"), values(org, org.created_at).into()).await?;
-        audit::write(&mut tx, &AuditRecord::org_created(org), by, org.created_at).await?;
-        tx.commit().await
+        audit::commit(tx, &AuditRecord::org_created(org), by, org.created_at).await
     }
 
     /// All organisations but those whose deletion is done.

@@ -9,7 +9,7 @@ use super::deliveries::{endpoint_of, endpoint_refusal};
 use super::engine::{Row, Tx, args};
 use super::filter::Filter;
 use super::replays::REPLAYS_PER_STEP;
-use super::{AuditRecord, DeliveryRefusal, Result, Store, audit, orgs};
+use super::{AuditRecord, DeliveryRefusal, Result, Store, audit};
 use crate::domain::{
     Actor, Delivery, DeliveryId, DeliveryStatus, EndpointId, EventId, OrgId, Timestamp,
 };
@@ -70,8 +70,7 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>> {
-        let mut tx = self.engine.begin().await?;
-        orgs::hold(&mut tx, org).await?;
+        let mut tx = self.begin_in(org).await?;
         let endpoint = endpoint_of(&mut tx, org, id).await?;
         let refusal = endpoint.as_ref().map(endpoint_refusal).transpose()?.flatten();
         if let Some(refusal) = refusal {
@@ -90,8 +89,7 @@ impl Store {
         };
         plan(&mut tx, org, &found, now).await?;
         let delivery = redelivery.delivery(org, now);
-        audit::write(&mut tx, &AuditRecord::delivery_replayed(id, &delivery), by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::delivery_replayed(id, &delivery), by, now).await?;
         Ok(Ok(delivery))
     }
 
@@ -106,8 +104,7 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<ReplayedEvent, DeliveryRefusal>> {
-        let mut tx = self.engine.begin().await?;
-        orgs::hold(&mut tx, org).await?;
+        let mut tx = self.begin_in(org).await?;
         let sql = "SELECT received_at FROM events WHERE id = $1 AND org_id = $2
                    ORDER BY received_at DESC LIMIT 1";
         let Some(event) = tx.optional(sql, args![id, org]).await? else {

@@ -139,8 +139,7 @@ impl Store {
         };
         let from = Cursor { at: replay.filter.since.unwrap_or(START_OF_TIME), id: Uuid::nil() };
         tx.execute(COLUMNS.insert_into("replays"), values(&replay, from).into()).await?;
-        audit::write(&mut tx, &AuditRecord::replay_started(&replay), by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::replay_started(&replay), by, now).await?;
         Ok(Some(replay))
     }
 
@@ -170,16 +169,14 @@ impl Store {
             Some(_) => ReplayStatus::Failed,
             None => ReplayStatus::Cancelled,
         };
-        let mut tx = self.engine.begin().await?;
-        orgs::hold(&mut tx, org).await?;
+        let mut tx = self.begin_in(org).await?;
         let sql = format!(
             "UPDATE replays SET status = $3, detail = $4, finished_at = $5
              WHERE id = $1 AND org_id = $2 AND status = 'running' RETURNING {COLUMNS}"
         );
         let args = args![id, org, status.as_str(), failure.map(storable), now];
         if let Some(ended) = tx.find(sql, args, read).await? {
-            audit::write(&mut tx, &AuditRecord::replay_ended(&ended), by, now).await?;
-            tx.commit().await?;
+            audit::commit(tx, &AuditRecord::replay_ended(&ended), by, now).await?;
             return Ok(Some(ended));
         }
         tx.rollback().await?;

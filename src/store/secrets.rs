@@ -9,8 +9,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::crypto::{HEAD, SEALED_HEAD_CHARS, SealContext, SecretColumns, key_id_of};
-use super::engine::{Tx, args};
-use super::{AuditRecord, Result, Store, System, audit, endpoints, orgs};
+use super::engine::args;
+use super::{AuditRecord, Result, Store, System, audit, endpoints};
 use crate::domain::{
     Actor, Endpoint, EndpointId, OrgId, SecretRotationRefusal, SigningSecret, Timestamp,
 };
@@ -52,8 +52,7 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Endpoint, SecretRotationRefusal>> {
-        let mut tx = self.engine.begin().await?;
-        orgs::hold(&mut tx, org).await?;
+        let mut tx = self.begin_in(org).await?;
         let Some((endpoint, mut columns)) = self.locked_endpoint(&mut tx, org, id).await? else {
             return Ok(Err(SecretRotationRefusal::NotFound));
         };
@@ -65,8 +64,7 @@ impl Store {
         (columns.secret, columns.earlier_secrets) = self.keyring.seal_secrets(context, &secrets)?;
         let after = Endpoint { secrets: Ok(secrets), updated_at: now, ..endpoint };
         endpoints::write(&mut tx, &after, &columns).await?;
-        audit::write(&mut tx, &AuditRecord::secret_rotated(org, id, new), by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::secret_rotated(org, id, new), by, now).await?;
         Ok(Ok(after))
     }
 }
@@ -87,11 +85,14 @@ impl System<'_> {
         let rows = tx.all(sql, args![after, RESEALED_PER_STEP]).await?;
         let mut resealed = Resealed { endpoints: rows.len(), ..Resealed::default() };
         for row in &rows {
-            let (id, org) = (row.get("id")?, row.get("org_id")?);
+            let (id, org): (EndpointId, OrgId) = (row.get("id")?, row.get("org_id")?);
             let context = SealContext { org, endpoint: id };
             match self.0.keyring.reseal(context, &SecretColumns::read(row)?)? {
-                Ok(Some(columns)) => {
-                    write(&mut tx, id, columns).await?;
+                Ok(Some(SecretColumns { secret, earlier_secrets, headers })) => {
+                    let update = "UPDATE endpoints
+                                  SET secret = $2, earlier_secrets = $3, headers = $4
+                                  WHERE id = $1";
+                    tx.execute(update, args![id, secret, earlier_secrets, headers]).await?;
                     resealed.encrypted += 1;
                 }
                 Ok(None) => {}
@@ -128,14 +129,4 @@ impl System<'_> {
         }
         Ok(missing)
     }
-}
-
-async fn write(tx: &mut Tx<'_>, endpoint: EndpointId, columns: SecretColumns) -> Result<()> {
-    let SecretColumns { secret, earlier_secrets, headers } = columns;
-    tx.execute(
-        "UPDATE endpoints SET secret = $2, earlier_secrets = $3, headers = $4 WHERE id = $1",
-        args![endpoint, secret, earlier_secrets, headers],
-    )
-    .await?;
-    Ok(())
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Engine, Row, Tx, args};
 use super::filter::Filter;
-use super::{AuditRecord, Result, Store, System, audit, endpoints, orgs, storable, timed};
+use super::{AuditRecord, Result, Store, System, audit, endpoints, storable, timed};
 use crate::domain::{
     Actor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, Lease, LeasedDelivery,
     OrgId, Page, PageRequest, Timestamp, TraceId,
@@ -117,8 +117,7 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<DeliveryId, PlanRefusal>> {
-        let mut tx = self.engine.begin().await?;
-        orgs::hold(&mut tx, org).await?;
+        let mut tx = self.begin_in(org).await?;
         let lock = tx.dialect().lock(" FOR SHARE");
         let sql = format!(
             "SELECT {} FROM endpoints WHERE id = $1 AND org_id = $2{lock}",
@@ -137,9 +136,7 @@ impl Store {
             Tx::Sqlite(tx, _) => sqlite::insert_new(tx, &candidate, now).await?,
             Tx::Postgres(tx) => postgres::insert_new(tx, candidate, now).await?,
         }
-        let record = AuditRecord::endpoint_tested(endpoint.id, event, id);
-        audit::write(&mut tx, &record, by, now).await?;
-        tx.commit().await?;
+        audit::commit(tx, &AuditRecord::endpoint_tested(endpoint.id, event, id), by, now).await?;
         Ok(Ok(id))
     }
 
