@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::api::Subsystems;
 use crate::config::StoreConfig;
 use crate::runtime::Clock;
-use crate::store::{MigrateError, MigrationStatus, Resealed, Store, StoreError, StoreMetrics};
+use crate::store::{MigrateError, MigrationStatus, Reencryption, Store, StoreError, StoreMetrics};
 use crate::telemetry::Registry;
 
 use super::storage::{self, MissingKeysError, OpenError, open_store, require_keys};
@@ -106,17 +106,17 @@ pub async fn migration_status(config: &StoreConfig) -> Result<Vec<MigrationStatu
 
 /// Encrypts every endpoint's secrets with the first key of `SECRETS_KEY`, step by step. It may be
 /// interrupted and repeated, also beside running servers that know the key.
-pub async fn reencrypt(config: &StoreConfig) -> Result<Resealed, AdminError> {
+pub async fn reencrypt(config: &StoreConfig) -> Result<Reencryption, AdminError> {
     let Subsystems { store, .. } = open_existing(config).await?;
-    let resealed = reseal(&store).await;
+    let reencrypted = reencrypt_all(&store).await;
     store.close().await;
-    Ok(resealed?)
+    Ok(reencrypted?)
 }
 
-async fn reseal(store: &Store) -> Result<Resealed, StoreError> {
-    let mut all = Resealed::default();
+async fn reencrypt_all(store: &Store) -> Result<Reencryption, StoreError> {
+    let mut all = Reencryption::default();
     loop {
-        let step = store.system().reseal_secrets(all.next).await?;
+        let step = store.system().reencrypt_secrets(all.next).await?;
         all.endpoints += step.endpoints;
         all.encrypted += step.encrypted;
         all.unreadable.extend(step.unreadable);

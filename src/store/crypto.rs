@@ -1,8 +1,8 @@
 //! Encrypts what the store holds of secrets, where `SECRETS_KEY` is set.
 //!
-//! A sealed text is `enc1.<key id>.<base64 of nonce, ciphertext and tag>`: AES-256-GCM under a random
+//! An encrypted text is `enc1.<key id>.<base64 of nonce, ciphertext and tag>`: AES-256-GCM under a random
 //! nonce, bound by its associated data to its column and to the endpoint's organisation and id, so
-//! that it opens nowhere else. The key id is the start of a hash of the key. Every text that does not
+//! that it decrypts nowhere else. The key id is the start of a hash of the key. Every text that does not
 //! begin so is in clear: one from before there was a key.
 //!
 //! Nonces of 96 random bits are good for 2^32 texts under one key (NIST SP 800-38D section 8.3);
@@ -23,12 +23,12 @@ use crate::domain::{
 use super::engine::Row;
 use super::{Result, StoreError};
 
-/// How every sealed text begins: the version of its form.
+/// How every encrypted text begins: the version of its form.
 pub(super) const HEAD: &str = "enc1.";
 /// Characters of a key id, hexadecimal.
 const KEY_ID_CHARS: usize = 12;
-/// Where the key id of a sealed text ends.
-pub(super) const SEALED_HEAD_CHARS: usize = HEAD.len() + KEY_ID_CHARS;
+/// Where the key id of an encrypted text ends.
+pub(super) const KEY_HEAD_CHARS: usize = HEAD.len() + KEY_ID_CHARS;
 
 /// The keys, ready for use. Without any, everything is written in clear.
 pub(super) struct Keyring(Vec<Key>);
@@ -40,12 +40,12 @@ struct Key {
 
 /// The endpoint that an encrypted text is bound to, as associated data.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SealContext {
+pub(super) struct CipherContext {
     pub(super) org: OrgId,
     pub(super) endpoint: EndpointId,
 }
 
-/// The columns of an endpoint that may be sealed, as the store has them.
+/// The columns of an endpoint that may be encrypted, as the store has them.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct SecretColumns {
     pub(super) secret: String,
@@ -80,76 +80,78 @@ impl Keyring {
         keys.map(Self).ok_or_else(|| StoreError::Corrupt("SECRETS_KEY".to_owned()))
     }
 
-    /// Whether a sealed text that begins so can be opened.
-    pub(super) fn knows(&self, sealed_head: &str) -> bool {
-        sealed_head.strip_prefix(HEAD).is_some_and(|id| self.0.iter().any(|key| key.id == id))
+    /// Whether an encrypted text that begins so can be decrypted.
+    pub(super) fn knows(&self, head: &str) -> bool {
+        head.strip_prefix(HEAD).is_some_and(|id| self.0.iter().any(|key| key.id == id))
     }
 
     /// The columns of an endpoint.
     ///
     /// # Errors
     /// When there is no source of random numbers, or the endpoint could not be decrypted.
-    pub(super) fn seal_endpoint(&self, endpoint: &Endpoint) -> Result<SecretColumns> {
-        let context = SealContext { org: endpoint.org_id, endpoint: endpoint.id };
+    pub(super) fn encrypt_endpoint(&self, endpoint: &Endpoint) -> Result<SecretColumns> {
+        let context = CipherContext { org: endpoint.org_id, endpoint: endpoint.id };
         let unreadable = |why: &DecryptionError| StoreError::Corrupt(why.to_string());
         let (secret, earlier_secrets) =
-            self.seal_secrets(context, endpoint.secrets.as_ref().map_err(unreadable)?)?;
-        let headers = self.seal_headers(context, endpoint.headers.as_ref().map_err(unreadable)?)?;
+            self.encrypt_secrets(context, endpoint.secrets.as_ref().map_err(unreadable)?)?;
+        let headers =
+            self.encrypt_headers(context, endpoint.headers.as_ref().map_err(unreadable)?)?;
         Ok(SecretColumns { secret, earlier_secrets, headers })
     }
 
     /// The columns `secret` and `earlier_secrets`.
-    pub(super) fn seal_secrets(
+    pub(super) fn encrypt_secrets(
         &self,
-        context: SealContext,
+        context: CipherContext,
         secrets: &Secrets,
     ) -> Result<(String, Option<String>)> {
-        let secret = self.seal(context, SECRET, secrets.current().reveal())?;
+        let secret = self.encrypt(context, SECRET, secrets.current().reveal())?;
         let earlier = secrets.reveal_earlier();
-        let earlier = earlier.map(|text| self.seal(context, EARLIER_SECRETS, text)).transpose()?;
+        let earlier =
+            earlier.map(|text| self.encrypt(context, EARLIER_SECRETS, text)).transpose()?;
         Ok((secret, earlier))
     }
 
     /// The column `headers`.
-    pub(super) fn seal_headers(
+    pub(super) fn encrypt_headers(
         &self,
-        context: SealContext,
+        context: CipherContext,
         headers: &CustomHeaders,
     ) -> Result<Option<String>> {
         let text = (!headers.is_empty()).then(|| headers.reveal());
-        text.map(|text| self.seal(context, HEADERS, text)).transpose()
+        text.map(|text| self.encrypt(context, HEADERS, text)).transpose()
     }
 
     /// Reads the columns `secret` and `earlier_secrets`.
-    pub(super) fn open_secrets(
+    pub(super) fn decrypt_secrets(
         &self,
-        context: SealContext,
+        context: CipherContext,
         columns: &SecretColumns,
     ) -> Decrypted<Secrets> {
         let malformed = || DecryptionError("the signing secret is malformed".to_owned());
-        let secret = self.open(context, SECRET, &columns.secret)?;
+        let secret = self.decrypt(context, SECRET, &columns.secret)?;
         let current: SigningSecret = secret.parse().map_err(|_| malformed())?;
         let Some(earlier) = &columns.earlier_secrets else { return Ok(Secrets::new(current)) };
-        let earlier = self.open(context, EARLIER_SECRETS, earlier)?;
+        let earlier = self.decrypt(context, EARLIER_SECRETS, earlier)?;
         Secrets::with_earlier(current, &earlier).map_err(|_| malformed())
     }
 
     /// Reads the column `headers`.
-    pub(super) fn open_headers(
+    pub(super) fn decrypt_headers(
         &self,
-        context: SealContext,
+        context: CipherContext,
         columns: &SecretColumns,
     ) -> Decrypted<CustomHeaders> {
         let Some(headers) = &columns.headers else { return Ok(CustomHeaders::default()) };
-        let text = self.open(context, HEADERS, headers)?;
+        let text = self.decrypt(context, HEADERS, headers)?;
         let malformed = |_| DecryptionError("the custom headers are malformed".to_owned());
         CustomHeaders::from_text(&text).map_err(malformed)
     }
 
-    /// The same columns sealed by the first key; `None` when they are, or when there is no key.
-    pub(super) fn reseal(
+    /// The same columns encrypted by the first key; `None` when they are, or when there is no key.
+    pub(super) fn reencrypt(
         &self,
-        context: SealContext,
+        context: CipherContext,
         columns: &SecretColumns,
     ) -> Result<Decrypted<Option<SecretColumns>>> {
         if self.0.is_empty() {
@@ -160,67 +162,67 @@ impl Keyring {
             (EARLIER_SECRETS, columns.earlier_secrets.as_ref()),
             (HEADERS, columns.headers.as_ref()),
         ];
-        let mut sealed = [None, None, None];
-        for ((column, text), sealed) in texts.into_iter().zip(&mut sealed) {
+        let mut encrypted = [None, None, None];
+        for ((column, text), encrypted) in texts.into_iter().zip(&mut encrypted) {
             let Some(text) = text else { continue };
-            *sealed = Some(if self.is_sealed_by_first(text) {
+            *encrypted = Some(if self.is_encrypted_by_first(text) {
                 text.clone()
             } else {
-                match self.open(context, column, text) {
-                    Ok(text) => self.seal(context, column, text)?,
+                match self.decrypt(context, column, text) {
+                    Ok(text) => self.encrypt(context, column, text)?,
                     Err(unreadable) => return Ok(Err(unreadable)),
                 }
             });
         }
-        let [secret, earlier_secrets, headers] = sealed;
+        let [secret, earlier_secrets, headers] = encrypted;
         let secret = secret.unwrap_or_default();
-        let resealed = SecretColumns { secret, earlier_secrets, headers };
-        Ok(Ok((resealed != *columns).then_some(resealed)))
+        let reencrypted = SecretColumns { secret, earlier_secrets, headers };
+        Ok(Ok((reencrypted != *columns).then_some(reencrypted)))
     }
 
-    fn is_sealed_by_first(&self, text: &str) -> bool {
+    fn is_encrypted_by_first(&self, text: &str) -> bool {
         let by = text.strip_prefix(HEAD).and_then(|rest| rest.split_once('.'));
         self.0.first().is_some_and(|first| by.is_some_and(|(id, _)| id == first.id))
     }
 
-    fn seal(&self, context: SealContext, column: &str, text: String) -> Result<String> {
+    fn encrypt(&self, context: CipherContext, column: &str, text: String) -> Result<String> {
         let Some(first) = self.0.first() else { return Ok(text) };
         let failed = |_| StoreError::Unavailable(sqlx::Error::Encode("no random bytes".into()));
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(failed)?;
-        let mut sealed = text.into_bytes();
+        let mut encrypted = text.into_bytes();
         let by = Nonce::assume_unique_for_key(nonce);
         first
             .key
-            .seal_in_place_append_tag(by, context.bound_to(column), &mut sealed)
+            .seal_in_place_append_tag(by, context.bound_to(column), &mut encrypted)
             .map_err(|_| StoreError::Corrupt("a text too long to encrypt".to_owned()))?;
-        let bytes = [&nonce[..], &sealed].concat();
+        let bytes = [&nonce[..], &encrypted].concat();
         Ok(format!("{HEAD}{}.{}", first.id, STANDARD.encode(bytes)))
     }
 
-    fn open(&self, context: SealContext, column: &str, text: &str) -> Decrypted<String> {
-        let Some(sealed) = text.strip_prefix(HEAD) else { return Ok(text.to_owned()) };
+    fn decrypt(&self, context: CipherContext, column: &str, text: &str) -> Decrypted<String> {
+        let Some(encrypted) = text.strip_prefix(HEAD) else { return Ok(text.to_owned()) };
         let unreadable = |why: String| {
             DecryptionError(format!(
                 "the endpoint's secrets cannot be read, see SECRETS_KEY: {why}"
             ))
         };
-        let (id, sealed) = sealed.split_once('.').unwrap_or((sealed, ""));
+        let (id, encrypted) = encrypted.split_once('.').unwrap_or((encrypted, ""));
         let key = self.0.iter().find(|key| key.id == id);
         let key = key.ok_or_else(|| unreadable(format!("the key {id} is not among its keys")))?;
-        let opened = || {
-            let mut bytes = STANDARD.decode(sealed).ok()?;
-            let (nonce, sealed) = bytes.split_first_chunk_mut::<NONCE_LEN>()?;
+        let decrypted = || {
+            let mut bytes = STANDARD.decode(encrypted).ok()?;
+            let (nonce, encrypted) = bytes.split_first_chunk_mut::<NONCE_LEN>()?;
             let nonce = Nonce::assume_unique_for_key(*nonce);
-            let opened = key.key.open_in_place(nonce, context.bound_to(column), sealed).ok()?;
-            String::from_utf8(opened.to_vec()).ok()
+            let text = key.key.open_in_place(nonce, context.bound_to(column), encrypted).ok()?;
+            String::from_utf8(text.to_vec()).ok()
         };
         let why = format!("the key {id} does not open what is stored, which was changed or moved");
-        opened().ok_or_else(|| unreadable(why))
+        decrypted().ok_or_else(|| unreadable(why))
     }
 }
 
-impl SealContext {
+impl CipherContext {
     fn bound_to(self, column: &str) -> Aad<Vec<u8>> {
         let ids = [self.org.uuid().into_bytes(), self.endpoint.uuid().into_bytes()].concat();
         Aad::from([&ids[..], column.as_bytes()].concat())
@@ -235,9 +237,9 @@ fn key_id(key: &[u8; 32]) -> String {
     format!("{start:0KEY_ID_CHARS$x}")
 }
 
-/// The key id within the start of a sealed text.
-pub(super) fn key_id_of(sealed_head: &str) -> &str {
-    sealed_head.strip_prefix(HEAD).unwrap_or(sealed_head)
+/// The key id within the start of an encrypted text.
+pub(super) fn key_id_of(head: &str) -> &str {
+    head.strip_prefix(HEAD).unwrap_or(head)
 }
 
 impl fmt::Debug for Keyring {
@@ -271,8 +273,8 @@ mod tests {
         endpoint
     }
 
-    fn context(endpoint: &Endpoint) -> SealContext {
-        SealContext { org: endpoint.org_id, endpoint: endpoint.id }
+    fn context(endpoint: &Endpoint) -> CipherContext {
+        CipherContext { org: endpoint.org_id, endpoint: endpoint.id }
     }
 
     fn all_start_with(columns: &SecretColumns, head: &str) -> bool {
@@ -281,68 +283,69 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_in_its_place_only() {
+    fn encrypted_text_decrypts_in_its_place_only() {
         let (keyring, endpoint) = (keyring(&[1]), endpoint());
-        let columns = keyring.seal_endpoint(&endpoint).unwrap();
+        let columns = keyring.encrypt_endpoint(&endpoint).unwrap();
         assert!(all_start_with(&columns, "enc1."));
-        assert_eq!(keyring.open_secrets(context(&endpoint), &columns), endpoint.secrets);
-        assert_eq!(keyring.open_headers(context(&endpoint), &columns), endpoint.headers);
+        assert_eq!(keyring.decrypt_secrets(context(&endpoint), &columns), endpoint.secrets);
+        assert_eq!(keyring.decrypt_headers(context(&endpoint), &columns), endpoint.headers);
 
-        let other_org = SealContext { org: OrgId::mint(NOW), ..context(&endpoint) };
-        let other_endpoint = SealContext { endpoint: EndpointId::mint(NOW), ..context(&endpoint) };
+        let other_org = CipherContext { org: OrgId::mint(NOW), ..context(&endpoint) };
+        let other_endpoint =
+            CipherContext { endpoint: EndpointId::mint(NOW), ..context(&endpoint) };
         for elsewhere in [other_org, other_endpoint] {
-            let why = keyring.open_secrets(elsewhere, &columns).unwrap_err().to_string();
+            let why = keyring.decrypt_secrets(elsewhere, &columns).unwrap_err().to_string();
             assert!(why.contains("SECRETS_KEY") && why.contains("moved"), "{why}");
-            assert!(keyring.open_headers(elsewhere, &columns).is_err());
+            assert!(keyring.decrypt_headers(elsewhere, &columns).is_err());
         }
         let other_column = SecretColumns { headers: Some(columns.secret.clone()), ..columns };
-        assert!(keyring.open_headers(context(&endpoint), &other_column).is_err());
+        assert!(keyring.decrypt_headers(context(&endpoint), &other_column).is_err());
     }
 
     #[test]
     fn every_changed_byte_is_noticed() {
         let (keyring, endpoint) = (keyring(&[1]), endpoint());
-        let columns = keyring.seal_endpoint(&endpoint).unwrap();
+        let columns = keyring.encrypt_endpoint(&endpoint).unwrap();
         for index in 0..columns.secret.len() {
             let mut bytes = columns.secret.clone().into_bytes();
             bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
             let changed =
                 SecretColumns { secret: String::from_utf8(bytes).unwrap(), ..columns.clone() };
-            assert!(keyring.open_secrets(context(&endpoint), &changed).is_err(), "{index}");
+            assert!(keyring.decrypt_secrets(context(&endpoint), &changed).is_err(), "{index}");
         }
     }
 
     #[test]
-    fn first_key_seals_and_the_others_open() {
+    fn first_key_encrypts_and_the_others_decrypt() {
         let (old, both, new) = (keyring(&[1]), keyring(&[2, 1]), keyring(&[2]));
         let endpoint = endpoint();
         let context = context(&endpoint);
-        let by_old = old.seal_endpoint(&endpoint).unwrap();
-        assert_eq!(both.open_secrets(context, &by_old), endpoint.secrets);
-        let why = new.open_secrets(context, &by_old).unwrap_err().to_string();
+        let by_old = old.encrypt_endpoint(&endpoint).unwrap();
+        assert_eq!(both.decrypt_secrets(context, &by_old), endpoint.secrets);
+        let why = new.decrypt_secrets(context, &by_old).unwrap_err().to_string();
         assert!(why.contains("is not among its keys"), "{why}");
 
-        let by_new = both.reseal(context, &by_old).unwrap().unwrap().unwrap();
+        let by_new = both.reencrypt(context, &by_old).unwrap().unwrap().unwrap();
         assert!(all_start_with(&by_new, &format!("enc1.{}.", key_id(&[2; 32]))));
-        assert_eq!(new.open_secrets(context, &by_new), endpoint.secrets);
-        assert_eq!(new.open_headers(context, &by_new), endpoint.headers);
-        assert!(both.reseal(context, &by_new).unwrap().unwrap().is_none(), "done before");
-        assert!(new.reseal(context, &by_old).unwrap().is_err());
+        assert_eq!(new.decrypt_secrets(context, &by_new), endpoint.secrets);
+        assert_eq!(new.decrypt_headers(context, &by_new), endpoint.headers);
+        assert!(both.reencrypt(context, &by_new).unwrap().unwrap().is_none(), "done before");
+        assert!(new.reencrypt(context, &by_old).unwrap().is_err());
     }
 
     #[test]
-    fn without_a_key_texts_are_in_clear_and_with_one_those_are_read_and_can_be_sealed() {
+    fn without_a_key_texts_are_in_clear_and_with_one_those_are_read_and_can_be_encrypted() {
         let (none, some) = (Keyring::new(None).unwrap(), keyring(&[1]));
         let endpoint = endpoint();
         let context = context(&endpoint);
-        let clear = none.seal_endpoint(&endpoint).unwrap();
+        let clear = none.encrypt_endpoint(&endpoint).unwrap();
         assert!(clear.secret.starts_with("whsec_"));
-        assert_eq!(some.open_secrets(context, &clear), endpoint.secrets);
-        assert_eq!(some.open_headers(context, &clear), endpoint.headers);
-        let sealed = some.reseal(context, &clear).unwrap().unwrap().unwrap();
-        assert!(all_start_with(&sealed, "enc1."));
-        assert!(none.open_secrets(context, &sealed).is_err());
-        assert!(some.knows(&sealed.secret[..SEALED_HEAD_CHARS]));
-        assert!(!none.knows(&sealed.secret[..SEALED_HEAD_CHARS]));
+        assert_eq!(some.decrypt_secrets(context, &clear), endpoint.secrets);
+        assert_eq!(some.decrypt_headers(context, &clear), endpoint.headers);
+        let encrypted = some.reencrypt(context, &clear).unwrap().unwrap().unwrap();
+        assert!(all_start_with(&encrypted, "enc1."));
+        assert!(none.decrypt_secrets(context, &encrypted).is_err());
+        assert!(some.knows(&encrypted.secret[..KEY_HEAD_CHARS]));
+        assert!(!none.knows(&encrypted.secret[..KEY_HEAD_CHARS]));
     }
 }

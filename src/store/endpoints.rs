@@ -1,7 +1,7 @@
 //! Endpoints: where a tenant's webhooks go.
 
 use super::columns::{Columns, columns};
-use super::crypto::{Keyring, SealContext, SecretColumns};
+use super::crypto::{CipherContext, Keyring, SecretColumns};
 use super::engine::{Row, Tx, Value, args};
 use super::suspension::{self, SUSPENDED};
 use super::{AddRefusal, AuditRecord, Result, Store, audit, orgs, storable};
@@ -56,23 +56,23 @@ fn values<'a>(endpoint: &'a Endpoint, secrets: &'a SecretColumns) -> [Value<'a>;
     ]
 }
 
-/// Reads [`COLUMNS`]. Secrets that the keyring does not open are left unreadable within the
+/// Reads [`COLUMNS`]. Secrets that the keyring cannot decrypt are left unreadable within the
 /// endpoint: the other rows stay readable.
 pub(super) fn read(row: &Row, keyring: &Keyring) -> Result<Endpoint> {
-    open(row, &SecretColumns::read(row)?, keyring)
+    read_with(row, &SecretColumns::read(row)?, keyring)
 }
 
-fn open(row: &Row, secrets: &SecretColumns, keyring: &Keyring) -> Result<Endpoint> {
+fn read_with(row: &Row, secrets: &SecretColumns, keyring: &Keyring) -> Result<Endpoint> {
     let (id, org_id) = (row.get("id")?, row.get("org_id")?);
-    let context = SealContext { org: org_id, endpoint: id };
+    let context = CipherContext { org: org_id, endpoint: id };
     Ok(Endpoint {
         id,
         org_id,
         url: row.parse("url")?,
         event_types: row.parse("event_types")?,
         description: row.get_opt("description")?,
-        secrets: keyring.open_secrets(context, secrets),
-        headers: keyring.open_headers(context, secrets),
+        secrets: keyring.decrypt_secrets(context, secrets),
+        headers: keyring.decrypt_headers(context, secrets),
         disabled_reason: row.get_opt("disabled_reason")?,
         created_at: row.get("created_at")?,
         updated_at: row.get("updated_at")?,
@@ -95,7 +95,7 @@ impl Store {
         endpoint: &Endpoint,
         by: &Actor,
     ) -> Result<Result<(), AddRefusal>> {
-        let secrets = self.keyring.seal_endpoint(endpoint)?;
+        let secrets = self.keyring.encrypt_endpoint(endpoint)?;
         let mut tx = self.engine.begin().await?;
         let count = "SELECT count(*) AS count FROM endpoints WHERE org_id = $1";
         let quota = orgs::check_quota(&mut tx, org, OrgLimit::Endpoints, count, args![org]);
@@ -140,8 +140,8 @@ impl Store {
         let mut after = Endpoint { updated_at: now, ..before.clone() };
         change.apply(&mut after);
         if let Some(headers) = &change.headers {
-            let context = SealContext { org, endpoint: id };
-            secrets.headers = self.keyring.seal_headers(context, headers)?;
+            let context = CipherContext { org, endpoint: id };
+            secrets.headers = self.keyring.encrypt_headers(context, headers)?;
         }
         write(&mut tx, &after, &secrets).await?;
         match &change.disabled_reason {
@@ -190,7 +190,7 @@ impl Store {
         let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE id = $1 AND org_id = $2{lock}");
         let Some(row) = tx.optional(sql, args![id, org]).await? else { return Ok(None) };
         let secrets = SecretColumns::read(&row)?;
-        Ok(Some((open(&row, &secrets, &self.keyring)?, secrets)))
+        Ok(Some((read_with(&row, &secrets, &self.keyring)?, secrets)))
     }
 }
 

@@ -76,7 +76,7 @@ pub use maintenance::{MigrateError, MigrationStatus};
 pub use metrics::{DbOperation, StoreMetrics};
 pub use redeliveries::ReplayedEvent;
 pub use replays::{QuarantinedEvent, REPLAYS_PER_STEP, ReplayStep};
-pub use secrets::{MissingKey, Resealed};
+pub use secrets::{MissingKey, Reencryption};
 pub use usage::Holdings;
 
 /// The store. Clones share their connections.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::crypto::{HEAD, SEALED_HEAD_CHARS, SealContext, SecretColumns, key_id_of};
+use super::crypto::{CipherContext, HEAD, KEY_HEAD_CHARS, SecretColumns, key_id_of};
 use super::engine::args;
 use super::{AuditRecord, Result, Store, System, audit, endpoints};
 use crate::domain::{
@@ -17,7 +17,7 @@ use crate::domain::{
 
 /// The result of a step of re-encryption.
 #[derive(Debug, Default)]
-pub struct Resealed {
+pub struct Reencryption {
     /// Endpoints that were read.
     pub endpoints: usize,
     /// Endpoints that were re-encrypted.
@@ -38,7 +38,7 @@ pub struct MissingKey {
 }
 
 /// Endpoints that one step re-encrypts at most.
-const RESEALED_PER_STEP: usize = 100;
+const REENCRYPTED_PER_STEP: usize = 100;
 
 impl Store {
     /// Replaces an endpoint's secret by `new`; the old one goes on signing for `overlap`.
@@ -60,8 +60,9 @@ impl Store {
             Ok(secrets) => secrets,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let context = SealContext { org, endpoint: id };
-        (columns.secret, columns.earlier_secrets) = self.keyring.seal_secrets(context, &secrets)?;
+        let context = CipherContext { org, endpoint: id };
+        (columns.secret, columns.earlier_secrets) =
+            self.keyring.encrypt_secrets(context, &secrets)?;
         let after = Endpoint { secrets: Ok(secrets), updated_at: now, ..endpoint };
         endpoints::write(&mut tx, &after, &columns).await?;
         audit::commit(tx, &AuditRecord::secret_rotated(org, id, new), by, now).await?;
@@ -73,7 +74,7 @@ impl System<'_> {
     /// Encrypts by the first key whatever is in clear or encrypted by another one: one step, over some endpoints
     /// after `after` in the order of their ids. Repeating it changes nothing, so it can be
     /// interrupted and started again. Without keys it changes nothing.
-    pub async fn reseal_secrets(self, after: Option<EndpointId>) -> Result<Resealed> {
+    pub async fn reencrypt_secrets(self, after: Option<EndpointId>) -> Result<Reencryption> {
         let mut tx = self.0.engine.begin().await?;
         let lock = tx.dialect().lock(" FOR UPDATE");
         let sql = format!(
@@ -82,40 +83,40 @@ impl System<'_> {
         );
         // No endpoint has the least id.
         let after = after.map_or(Uuid::nil(), EndpointId::uuid);
-        let rows = tx.all(sql, args![after, RESEALED_PER_STEP]).await?;
-        let mut resealed = Resealed { endpoints: rows.len(), ..Resealed::default() };
+        let rows = tx.all(sql, args![after, REENCRYPTED_PER_STEP]).await?;
+        let mut reencrypted = Reencryption { endpoints: rows.len(), ..Reencryption::default() };
         for row in &rows {
             let (id, org): (EndpointId, OrgId) = (row.get("id")?, row.get("org_id")?);
-            let context = SealContext { org, endpoint: id };
-            match self.0.keyring.reseal(context, &SecretColumns::read(row)?)? {
+            let context = CipherContext { org, endpoint: id };
+            match self.0.keyring.reencrypt(context, &SecretColumns::read(row)?)? {
                 Ok(Some(SecretColumns { secret, earlier_secrets, headers })) => {
                     let update = "UPDATE endpoints
                                   SET secret = $2, earlier_secrets = $3, headers = $4
                                   WHERE id = $1";
                     tx.execute(update, args![id, secret, earlier_secrets, headers]).await?;
-                    resealed.encrypted += 1;
+                    reencrypted.encrypted += 1;
                 }
                 Ok(None) => {}
-                Err(_) => resealed.unreadable.push(id),
+                Err(_) => reencrypted.unreadable.push(id),
             }
-            resealed.next = Some(id);
+            reencrypted.next = Some(id);
         }
-        if rows.len() < RESEALED_PER_STEP {
-            resealed.next = None;
+        if rows.len() < REENCRYPTED_PER_STEP {
+            reencrypted.next = None;
         }
         tx.commit().await?;
-        Ok(resealed)
+        Ok(reencrypted)
     }
 
     /// The keys that some text is encrypted by and that `SECRETS_KEY` does not list. Reads every
     /// endpoint, for a server that starts.
     pub async fn missing_keys(self) -> Result<Vec<MissingKey>> {
         let sql = format!(
-            "SELECT substr(sealed, 1, {SEALED_HEAD_CHARS}) AS head, count(*) AS count
-             FROM (SELECT secret AS sealed FROM endpoints
+            "SELECT substr(text, 1, {KEY_HEAD_CHARS}) AS head, count(*) AS count
+             FROM (SELECT secret AS text FROM endpoints
                    UNION ALL SELECT earlier_secrets FROM endpoints
                    UNION ALL SELECT headers FROM endpoints) texts
-             WHERE substr(sealed, 1, {}) = '{HEAD}'
+             WHERE substr(text, 1, {}) = '{HEAD}'
              GROUP BY head ORDER BY head",
             HEAD.len()
         );

@@ -196,13 +196,13 @@ async fn rows_in_clear_are_read_and_encrypted_step_by_step(subject: &Subject) {
     assert_eq!(in_clear(subject).await, 102);
 
     // Without a key there is nothing to encrypt by.
-    assert_eq!(subject.store.system().reseal_secrets(None).await.unwrap().encrypted, 0);
-    let step = store.system().reseal_secrets(None).await.unwrap();
+    assert_eq!(subject.store.system().reencrypt_secrets(None).await.unwrap().encrypted, 0);
+    let step = store.system().reencrypt_secrets(None).await.unwrap();
     assert_eq!((step.endpoints, step.encrypted, step.next.is_some()), (100, 100, true));
     assert_eq!(in_clear(subject).await, 2, "broken off after a step");
-    let again = store.system().reseal_secrets(None).await.unwrap();
+    let again = store.system().reencrypt_secrets(None).await.unwrap();
     assert_eq!((again.endpoints, again.encrypted), (100, 0), "and begun anew");
-    let rest = store.system().reseal_secrets(again.next).await.unwrap();
+    let rest = store.system().reencrypt_secrets(again.next).await.unwrap();
     assert_eq!((rest.endpoints, rest.encrypted, rest.next), (2, 2, None));
     assert_eq!(in_clear(subject).await, 0);
     let found = read(&store, &endpoint).await;
@@ -216,11 +216,11 @@ async fn keys_are_changed_by_listing_both(subject: &Subject) {
     let new = keyed(subject, NEW).await;
     let endpoint = add_full(&old, org).await;
     assert_eq!(read(&both, &endpoint).await.secrets, endpoint.secrets);
-    let failed = new.system().reseal_secrets(None).await.unwrap();
+    let failed = new.system().reencrypt_secrets(None).await.unwrap();
     assert_eq!((failed.encrypted, failed.unreadable), (0, vec![endpoint.id]));
     assert_eq!(new.system().missing_keys().await.unwrap().len(), 1);
 
-    assert_eq!(both.system().reseal_secrets(None).await.unwrap().encrypted, 1);
+    assert_eq!(both.system().reencrypt_secrets(None).await.unwrap().encrypted, 1);
     assert_eq!(new.system().missing_keys().await.unwrap(), []);
     let found = read(&new, &endpoint).await;
     assert_eq!((&found.secrets, &found.headers), (&endpoint.secrets, &endpoint.headers));
