@@ -4,9 +4,10 @@ use super::deliveries;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{DeadLetterReplay, StoredEvent};
-use crate::domain::{Actor, DeadLetter, DeadLetterFilter, DeadLetterId, OrgId, Page, PageRequest};
+use crate::domain::{
+    Actor, DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadLetterId, OrgId, Page, PageRequest,
+};
 use crate::ingest::{Requeued, requeue};
-use crate::store::DeadLetterDeletion;
 
 /// A page of an organisation's dead letters, newest first.
 ///

@@ -76,6 +76,15 @@ pub struct DeadLetterFilter {
     pub replayed: Option<bool>,
 }
 
+/// Why a dead letter is deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeadLetterDeletion {
+    /// Its owner discards it.
+    Discarded,
+    /// The event that the store had rejected is stored now.
+    Stored,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,7 +35,9 @@ pub use api_key::{ApiKey, KeyHash, KeyRotationRefusal, Role};
 pub use audit::{Actor, ActorKind, AuditEntry};
 pub use client_network::ClientNetwork;
 pub use custom_headers::CustomHeaders;
-pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, DeadReasonError};
+pub use dead_letter::{
+    DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadReason, DeadReasonError,
+};
 pub use delivery::{
     Attempt, Decision, Delivery, DeliveryFilter, DeliveryStatus, InstanceId, Lease, LeaseToken,
     LeasedDelivery, Outcome,

@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::columns::{Columns, columns};
 use super::engine::{Row, Tx, args};
-use super::{DeadLetterDeletion, ReplayedEvent, Result, Store, StoreError, System, storable};
+use super::{Result, Store, StoreError, System, storable};
 use crate::domain::{
-    Actor, ApiKey, AuditEntry, DeadLetterId, Delivery, DeliveryId, DeliveryPolicyChange, Endpoint,
-    EndpointChange, EndpointId, Event, EventId, Org, OrgId, Page, PageRequest, Replay,
-    ReplayStatus, SigningSecret, Timestamp,
+    Actor, ApiKey, AuditEntry, DeadLetterDeletion, DeadLetterId, Delivery, DeliveryId,
+    DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId, Event, EventId, Org, OrgId, Page,
+    PageRequest, Replay, ReplayStatus, SigningSecret, Timestamp,
 };
 
 /// An entry that is about to be written.
@@ -159,10 +159,9 @@ impl AuditRecord {
         org: OrgId,
         id: EventId,
         endpoint: Option<EndpointId>,
-        replayed: &ReplayedEvent,
+        (deliveries, skipped): (usize, usize),
     ) -> Self {
-        let mut changes =
-            json!({ "deliveries": replayed.deliveries.len(), "skipped": replayed.skipped });
+        let mut changes = json!({ "deliveries": deliveries, "skipped": skipped });
         if let Some(endpoint) = endpoint {
             changes["endpoint_id"] = json!(endpoint);
         }

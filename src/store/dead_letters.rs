@@ -5,18 +5,9 @@ use super::engine::{Dialect, Row, args};
 use super::filter::Filter;
 use super::{AuditRecord, Result, Store, audit};
 use crate::domain::{
-    Actor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, OrgId, Page, PageRequest,
-    Timestamp,
+    Actor, DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadLetterId, DeadReason, OrgId, Page,
+    PageRequest, Timestamp,
 };
-
-/// Why a dead letter is deleted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DeadLetterDeletion {
-    /// Its owner discards it.
-    Discarded,
-    /// The event that the store had rejected is stored now.
-    Stored,
-}
 
 /// The columns that [`read`] reads.
 const COLUMNS: Columns<8> = columns! {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, Tx, Value, args};
-use super::{AuditRecord, Result, Store, StoreError, System, audit, orgs, timed};
+use super::{AddRefusal, AuditRecord, Result, Store, StoreError, System, audit, orgs, timed};
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, KeyHash, KeyRotationRefusal, OrgId, OrgLimit, Page, PageRequest, Role,
     Scopes, Timestamp,
@@ -32,15 +32,6 @@ pub struct KeyChanges {
     pub changes: Vec<KeyChange>,
     /// Where the next poll goes on.
     pub mark: ChangeMark,
-}
-
-/// Why an organisation may not have one more key or endpoint.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AddRefusal {
-    /// It has reached its quota, which is this many.
-    OverQuota(u32),
-    /// It is being deleted.
-    OrgDeleted,
 }
 
 impl From<AddRefusal> for KeyRotationRefusal {

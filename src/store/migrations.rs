@@ -3,7 +3,16 @@
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
-use super::MigrationStatus;
+/// A step of the schema, as `hookgate migrate status` shows it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MigrationStatus {
+    /// Its number.
+    pub version: i64,
+    /// Its name.
+    pub name: String,
+    /// Whether the schema has it.
+    pub applied: bool,
+}
 
 /// One step: its number, its name, and the SQL of both directions.
 pub(super) struct Step {

@@ -66,16 +66,18 @@ use audit::AuditRecord;
 
 pub use claims::{ClaimCursor, ClaimRequest, Claimed};
 use crypto::Keyring;
-pub use dead_letters::DeadLetterDeletion;
 pub use deliveries::{CANCELS_PER_STEP, DeliveryRefusal};
 use engine::{Engine, PostgresEngine, SqliteEngine};
 pub use error::{Result, StoreError};
 pub use events::{LeaseBudget, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, weight};
-pub use keys::{AddRefusal, ChangeMark, KeyChange, KeyChanges};
-pub use maintenance::{MigrateError, MigrationStatus};
+pub use keys::{ChangeMark, KeyChange, KeyChanges};
+pub use maintenance::MigrateError;
 pub use metrics::{DbOperation, StoreMetrics};
+pub use migrations::MigrationStatus;
+pub use orgs::AddRefusal;
 pub use redeliveries::ReplayedEvent;
-pub use replays::{QuarantinedEvent, REPLAYS_PER_STEP, ReplayStep};
+pub use replay_chunk::REPLAYS_PER_STEP;
+pub use replays::{QuarantinedEvent, ReplayStep};
 pub use secrets::{MissingKey, Reencryption};
 pub use usage::Holdings;
 

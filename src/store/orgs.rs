@@ -2,7 +2,7 @@
 
 use super::columns::{Columns, columns};
 use super::engine::{Args, Engine, Row, Tx, Value, args};
-use super::{AddRefusal, AuditRecord, Result, Store, System, audit, suspension};
+use super::{AuditRecord, Result, Store, System, audit, suspension};
 use crate::domain::{
     Actor, Org, OrgChange, OrgDeletion, OrgId, OrgLimit, OrgLimits, Page, PageRequest, Timestamp,
 };
@@ -63,6 +63,15 @@ pub(super) fn read(row: &Row) -> Result<Org> {
         suspended_at: row.get_opt("suspended_at")?,
         deletion,
     })
+}
+
+/// Why an organisation may not have one more key or endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddRefusal {
+    /// It has reached its quota, which is this many.
+    OverQuota(u32),
+    /// It is being deleted.
+    OrgDeleted,
 }
 
 impl Store {

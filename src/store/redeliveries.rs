@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::deliveries::{endpoint_of, endpoint_refusal};
 use super::engine::{Row, Tx, args};
 use super::filter::Filter;
-use super::replays::REPLAYS_PER_STEP;
+use super::replay_chunk::REPLAYS_PER_STEP;
 use super::{AuditRecord, DeliveryRefusal, Result, Store, audit};
 use crate::domain::{
     Actor, Delivery, DeliveryId, DeliveryStatus, EndpointId, EventId, OrgId, Timestamp,
@@ -137,7 +137,8 @@ impl Store {
         let deliveries = redeliveries.iter().map(|new| new.delivery(org, now)).collect();
         let replayed = ReplayedEvent { deliveries, skipped };
         if !redeliveries.is_empty() {
-            let record = AuditRecord::event_replayed(org, id, endpoint, &replayed);
+            let record =
+                AuditRecord::event_replayed(org, id, endpoint, (redeliveries.len(), skipped));
             audit::write(&mut tx, &record, by, now).await?;
         }
         tx.commit().await?;

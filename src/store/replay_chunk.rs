@@ -4,8 +4,11 @@ use uuid::Uuid;
 
 use super::Result;
 use super::engine::Row;
-use super::replays::REPLAYS_PER_STEP;
 use crate::domain::Cursor;
+
+/// Dead letters that one step of a replay deals with at most: less than a tenth of a second of the
+/// store's time.
+pub const REPLAYS_PER_STEP: usize = 1_000;
 
 /// A dead letter that a replay has come to.
 pub(super) struct Candidate {

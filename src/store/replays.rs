@@ -9,7 +9,7 @@ use super::dead_letters::{self, EVENT_PASSES};
 use super::engine::{Row, Tx, Value, args};
 use super::filter::Filter;
 use super::page::START_OF_TIME;
-use super::replay_chunk::{Candidate, ReplayChunk, chunk};
+use super::replay_chunk::{Candidate, REPLAYS_PER_STEP, ReplayChunk, chunk};
 use super::{AuditRecord, Result, Store, System, audit, orgs, redeliveries, storable};
 use crate::domain::{
     Actor, Cursor, DeadLetterFilter, DeadReason, OrgId, Page, PageRequest, Replay, ReplayId,
@@ -35,10 +35,6 @@ pub struct QuarantinedEvent {
     /// The event in the journal's form.
     pub record: Vec<u8>,
 }
-
-/// Dead letters that one step of a replay deals with at most: less than a tenth of a second of the
-/// store's time.
-pub const REPLAYS_PER_STEP: usize = 1_000;
 
 /// Dead letters that are counted for the total of a replay at most: beyond, counting costs more than the
 /// number is worth.

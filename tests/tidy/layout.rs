@@ -15,8 +15,6 @@ const LONG_FILES: &[&str] = &[
     "src/delivery/lanes.rs",
     "src/delivery/ssrf_guard.rs",
     "src/http/request/values.rs",
-    "src/store/postgres/events.rs",
-    "src/store/sqlite/events.rs",
     "tests/it/cli.rs",
     "tests/it/http/tenancy.rs",
     "tests/it/store/auditing.rs",

@@ -6,19 +6,8 @@ mod sqlite;
 use std::time::Duration;
 
 use super::engine::{Dialect, Engine, args};
-use super::{Result, Store, System, migrations};
+use super::{MigrationStatus, Result, Store, System, migrations};
 use crate::domain::Timestamp;
-
-/// A step of the schema, as `hookgate migrate status` shows it.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct MigrationStatus {
-    /// Its number.
-    pub version: i64,
-    /// Its name.
-    pub name: String,
-    /// Whether the schema has it.
-    pub applied: bool,
-}
 
 /// Why the schema could not be brought up or down.
 #[derive(Debug, thiserror::Error)]

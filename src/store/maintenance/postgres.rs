@@ -4,8 +4,9 @@ use sqlx::migrate::Migrate;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::{Date, OffsetDateTime};
 
-use super::{MigrateError, MigrationStatus, failed};
+use super::{MigrateError, failed};
 use crate::domain::Timestamp;
+use crate::store::MigrationStatus;
 use crate::store::engine::PostgresEngine;
 use crate::store::{Result, migrations};
 

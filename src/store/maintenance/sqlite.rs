@@ -3,7 +3,8 @@
 use sqlx::SqliteConnection;
 use sqlx::migrate::Migrate;
 
-use super::{MigrateError, MigrationStatus, failed};
+use super::{MigrateError, failed};
+use crate::store::MigrationStatus;
 use crate::store::engine::SqliteEngine;
 use crate::store::{Result, migrations};
 

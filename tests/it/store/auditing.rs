@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use hookgate::domain::{
-    Actor, ApiKeyId, AuditEntry, DeadLetterId, DeadReason, Decision, DeliveryId,
-    DeliveryPolicyChange, DeliveryStatus, Endpoint, EndpointChange, EndpointId, EventId,
-    LeasedDelivery, OrgChange, OrgId, OrgLimit, ReplayStatus, Role,
+    Actor, ApiKeyId, AuditEntry, DeadLetterDeletion, DeadLetterId, DeadReason, Decision,
+    DeliveryId, DeliveryPolicyChange, DeliveryStatus, Endpoint, EndpointChange, EndpointId,
+    EventId, LeasedDelivery, OrgChange, OrgId, OrgLimit, ReplayStatus, Role,
 };
-use hookgate::store::{CANCELS_PER_STEP, DeadLetterDeletion};
+use hookgate::store::CANCELS_PER_STEP;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::JoinSet;

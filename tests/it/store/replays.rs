@@ -1,11 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hookgate::domain::{
-    Actor, DeadLetterFilter, DeadLetterId, DeadReason, Decision, Delivery, DeliveryFilter,
-    DeliveryId, DeliveryStatus, EndpointChange, EndpointId, EventId, LeasedDelivery, OrgId,
-    Outcome, PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
+    Actor, DeadLetterDeletion, DeadLetterFilter, DeadLetterId, DeadReason, Decision, Delivery,
+    DeliveryFilter, DeliveryId, DeliveryStatus, EndpointChange, EndpointId, EventId,
+    LeasedDelivery, OrgId, Outcome, PageRequest, Replay, ReplayId, ReplayStatus, Timestamp,
 };
-use hookgate::store::{DeadLetterDeletion, DeliveryRefusal, REPLAYS_PER_STEP, Store};
+use hookgate::store::{DeliveryRefusal, REPLAYS_PER_STEP, Store};
 use tokio::task::JoinSet;
 
 use super::fixtures::{
