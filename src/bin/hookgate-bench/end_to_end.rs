@@ -112,10 +112,9 @@ async fn post_all(
     arrivals: &Arc<Arrivals>,
 ) -> Result<Measured, CliError> {
     let payload_bytes = args.payload_bytes as usize;
-    load.drive(&target.authority, |connection, mut pacer| {
+    load.drive(&target.authority, |mut connection, mut pacer| {
         let (target, arrivals) = (target.clone(), Arc::clone(arrivals));
         async move {
-            let mut connection = connection;
             let mut receiver = 0;
             while let Some(due) = pacer.next().await {
                 // The pacer's clock started later, by the time it took to connect.
@@ -124,15 +123,9 @@ async fn post_all(
                 receiver = (receiver + 1) % RECEIVERS;
                 let body = event_body(payload_bytes, &mark)
                     .replace("bench.event", &format!("bench.receiver-{receiver}"));
-                match connection.send(target.request(Some(body.into()))?).await {
-                    Ok((status, _)) if target.is_expected(status) => {
-                        arrivals.accepted.fetch_add(1, Ordering::SeqCst);
-                    }
-                    Ok((status, _)) => pacer.measured.error(status.as_str()),
-                    Err(error) => {
-                        pacer.measured.error(&error.to_string());
-                        connection = Connection::open(&target.authority).await?;
-                    }
+                let body = Some(body.into());
+                if target.exchange(&mut connection, body, &mut pacer.measured).await? {
+                    arrivals.accepted.fetch_add(1, Ordering::SeqCst);
                 }
             }
             Ok(pacer.measured)

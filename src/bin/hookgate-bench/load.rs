@@ -25,21 +25,12 @@ pub(crate) struct Load {
 impl Load {
     /// Sends the target's request again and again and measures every answer.
     pub(crate) async fn run(self, target: &Target) -> Result<Measured, CliError> {
-        self.drive(&target.authority, |connection, mut pacer| {
+        self.drive(&target.authority, |mut connection, mut pacer| {
             let target = target.clone();
             async move {
-                let mut connection = connection;
                 while let Some(due) = pacer.next().await {
-                    let request = target.request(None)?;
-                    match connection.send(request).await {
-                        Ok((status, _)) if target.is_expected(status) => {
-                            pacer.measured.success(pacer.watch.elapsed().saturating_sub(due));
-                        }
-                        Ok((status, _)) => pacer.measured.error(status.as_str()),
-                        Err(error) => {
-                            pacer.measured.error(&error.to_string());
-                            connection = Connection::open(&target.authority).await?;
-                        }
+                    if target.exchange(&mut connection, None, &mut pacer.measured).await? {
+                        pacer.measured.success(pacer.watch.elapsed().saturating_sub(due));
                     }
                 }
                 Ok(pacer.measured)

@@ -6,6 +6,8 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 
 use crate::args::{RunArgs, Scenario};
+use crate::connection::Connection;
+use crate::report::Measured;
 use crate::server::Server;
 
 /// A request, and the status that it expects.
@@ -73,13 +75,32 @@ impl Target {
         Ok(request)
     }
 
+    /// Sends the request, with `body` in place of the scenario's body if there is one, and returns whether it
+    /// was accepted. Other answers are counted as errors; a broken connection is opened anew.
+    pub(crate) async fn exchange(
+        &self,
+        connection: &mut Connection,
+        body: Option<Bytes>,
+        measured: &mut Measured,
+    ) -> Result<bool, CliError> {
+        match connection.send(self.request(body)?).await {
+            Ok((status, _)) if self.is_expected(status) => return Ok(true),
+            Ok((status, _)) => measured.error(status.as_str()),
+            Err(error) => {
+                measured.error(&error.to_string());
+                *connection = Connection::open(&self.authority).await?;
+            }
+        }
+        Ok(false)
+    }
+
     /// The same request with another key.
     pub(crate) fn with_key(&self, key: &str) -> Self {
         Self { api_key: key.to_owned(), ..self.clone() }
     }
 
     /// Whether this status means that the request was accepted.
-    pub(crate) fn is_expected(&self, status: StatusCode) -> bool {
+    fn is_expected(&self, status: StatusCode) -> bool {
         // The bare handler answers 202 to every request.
         status == self.expected || status == StatusCode::ACCEPTED
     }
