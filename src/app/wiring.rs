@@ -220,11 +220,10 @@ impl Wiring<'_> {
             subsystems: Subsystems { store, clock, server: Some(server) },
             authenticator: parts.authenticator.clone(),
             limiter: RateLimiter::new(&self.config.limit),
-            intake: Intake::new(self.journal, self.clock.clone()),
-            vitals: running.health,
+            intake: Intake::new(self.journal, self.clock),
+            delivery_health: running.health,
             ingest,
             metrics: self.metrics.for_api(),
-            clock: self.clock,
             background: threads.handle(),
             shutdown: self.foreground.shutdown(),
         };

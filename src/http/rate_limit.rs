@@ -42,7 +42,7 @@ pub(super) fn take(
 
 /// The refusal of more events than are left this month. Waiting helps if they fit into the next month.
 fn over_month(app: &AppState, events_per_month: u32, left: u32, events: u32) -> ApiError {
-    let now = app.clock.now();
+    let now = app.subsystems().clock.now();
     let next_month = Month::end(now).since(now);
     let fits_next_month = events <= events_per_month;
     // A batch of one cannot be smaller.

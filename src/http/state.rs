@@ -16,7 +16,7 @@ use crate::delivery::{DeliveryHealth, SsrfGuard};
 use crate::domain::{NewEventLimits, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::Intake;
 use crate::limit::RateLimiter;
-use crate::runtime::{Clock, Heartbeat, Shutdown, Stopwatch};
+use crate::runtime::{Heartbeat, Shutdown, Stopwatch};
 
 /// A ping that takes longer counts as an outage: a probe must answer before its caller gives up.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,13 +38,11 @@ pub struct Parts {
     /// Accepts events.
     pub intake: Intake,
     /// Heartbeats of delivery.
-    pub vitals: DeliveryHealth,
+    pub delivery_health: DeliveryHealth,
     /// Beats whenever a batch of accepted events is stored.
     pub ingest: Heartbeat,
     /// The metrics that the API counts or shows.
     pub metrics: ApiMetrics,
-    /// The time.
-    pub clock: Clock,
     /// The background runtime, for work that yields to requests.
     pub background: Handle,
     /// Signals shutdown.
@@ -140,7 +138,7 @@ impl AppState {
     /// How long events have waited at each stage. Callers share the store's answer for a moment.
     pub(super) async fn pipeline_health(&self) -> PipelineHealth {
         let due_at = self.oldest_due().await;
-        let now = self.clock.now();
+        let now = self.subsystems.clock.now();
         let age = |since: Timestamp| now.since(since);
         PipelineHealth {
             oldest_unplanned: self.intake.status().oldest_unacked.map(age),
@@ -150,8 +148,8 @@ impl AppState {
                 Ok(Some(due_at)) => OldestDue::Waits(age(due_at)),
                 Err(()) => OldestDue::Unknown,
             },
-            delivering: self.vitals.progress.age(),
-            dispatcher: self.vitals.dispatcher.age(),
+            delivering: self.delivery_health.progress.age(),
+            dispatcher: self.delivery_health.dispatcher.age(),
         }
     }
 
@@ -162,7 +160,7 @@ impl AppState {
         {
             return due_at;
         }
-        let asking = self.subsystems.store.system().oldest_due(self.clock.now());
+        let asking = self.subsystems.store.system().oldest_due(self.subsystems.clock.now());
         let due_at = match tokio::time::timeout(PING_TIMEOUT, asking).await {
             Ok(Ok(due_at)) => Ok(due_at),
             // The ping logs it.

@@ -80,7 +80,7 @@ pub(in crate::http) async fn one(
     _: NoQuery,
 ) -> Result<Json<KeyView>, ApiError> {
     let key = keys::one(app.subsystems(), id).await?;
-    Ok(Json(KeyView::new(key, app.clock.now())))
+    Ok(Json(KeyView::new(key, app.subsystems().clock.now())))
 }
 
 /// `POST /api/admin/orgs/{id}/keys`: 201 with the key's text.
@@ -138,12 +138,12 @@ pub(in crate::http) async fn rotate(
 /// Answers with a new key: 201 with its text.
 pub(super) fn created(app: &AppState, issued: IssuedKey, path: &str) -> Created<NewKeyView> {
     let location = format!("{path}/{}", issued.record.id);
-    Created { location, body: NewKeyView::new(issued, app.clock.now()) }
+    Created { location, body: NewKeyView::new(issued, app.subsystems().clock.now()) }
 }
 
 /// Answers with a page of keys.
 pub(super) fn page_of(app: &AppState, keys: Page<ApiKey>) -> Json<Page<KeyView>> {
-    let now = app.clock.now();
+    let now = app.subsystems().clock.now();
     Json(keys.map(|key| KeyView::new(key, now)))
 }
 

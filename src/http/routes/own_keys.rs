@@ -48,7 +48,7 @@ pub(in crate::http) async fn one(
     _: NoQuery,
 ) -> Result<Json<KeyView>, ApiError> {
     let key = keys::one_of_org(app.subsystems(), tenant.org_id, id).await?;
-    Ok(Json(KeyView::new(key, app.clock.now())))
+    Ok(Json(KeyView::new(key, app.subsystems().clock.now())))
 }
 
 /// `DELETE /api/keys/{id}`: the key stops working now. It stays listed.
