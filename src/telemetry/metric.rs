@@ -119,39 +119,28 @@ impl<L: Label, M> fmt::Debug for ByLabel<L, M> {
     }
 }
 
-impl Metric for Counter {
-    type Options = ();
+/// Metrics that are a single number, each of the kind of its own name.
+macro_rules! single_numbers {
+    ($($metric:ident)+) => {
+        $(impl Metric for $metric {
+            type Options = ();
 
-    fn kind((): ()) -> Kind {
-        Kind::Counter
-    }
+            fn kind((): ()) -> Kind {
+                Kind::$metric
+            }
 
-    fn create(
-        name: &str,
-        help: &str,
-        (): (),
-    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
-        let counter = Self::new(name, help)?;
-        Ok((counter.clone(), Box::new(counter)))
-    }
+            fn create(
+                name: &str,
+                help: &str,
+                (): (),
+            ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
+                let metric = Self::new(name, help)?;
+                Ok((metric.clone(), Box::new(metric)))
+            }
+        })+
+    };
 }
-
-impl Metric for Gauge {
-    type Options = ();
-
-    fn kind((): ()) -> Kind {
-        Kind::Gauge
-    }
-
-    fn create(
-        name: &str,
-        help: &str,
-        (): (),
-    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
-        let gauge = Self::new(name, help)?;
-        Ok((gauge.clone(), Box::new(gauge)))
-    }
-}
+single_numbers!(Counter Gauge);
 
 impl Metric for Histogram {
     type Options = Buckets;
