@@ -1,13 +1,22 @@
 //! Dead letters: deliveries that were given up and events that the store rejected, kept for replay.
 
 use serde::Serialize;
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use super::{DeadLetterId, DeliveryId, EndpointId, EventId, EventTypeFilter, Timestamp};
 
 /// Why a delivery or an event became a dead letter.
 #[derive(
-    Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr, strum::Display,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+    Serialize,
+    EnumString,
+    IntoStaticStr,
+    VariantNames,
+    strum::Display,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", parse_err_ty = DeadReasonError, parse_err_fn = unknown_reason)]

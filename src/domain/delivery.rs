@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 use uuid::Uuid;
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
 /// `cancelled` are final. A delivery in flight can be cancelled too; the outcome of its attempt is then ignored.
 /// While its endpoint is disabled or its organisation suspended, a pending delivery is parked: it has no next
 /// attempt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr, VariantNames)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", parse_err_ty = DeliveryStatusError, parse_err_fn = unknown_status)]
 pub enum DeliveryStatus {

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ED25519_PUBLIC_KEY_LEN, Ed25519KeyPair, KeyPair};
 use serde::{Serialize, Serializer};
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 const HMAC_PREFIX: &str = "whsec_";
 const PRIVATE_PREFIX: &str = "whsk_";
@@ -20,7 +20,17 @@ const SEED_BYTES: usize = 32;
 
 /// How webhooks are signed.
 #[derive(
-    Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, EnumString, IntoStaticStr, strum::Display,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+    Default,
+    Serialize,
+    EnumString,
+    IntoStaticStr,
+    VariantNames,
+    strum::Display,
 )]
 #[serde(rename_all = "kebab-case")]
 #[strum(

@@ -14,7 +14,6 @@ const LONG_FILES: &[&str] = &[
     "src/delivery/dispatcher.rs",
     "src/delivery/lanes.rs",
     "src/delivery/ssrf_guard.rs",
-    "src/http/request/values.rs",
     "tests/it/cli.rs",
     "tests/it/http/tenancy.rs",
     "tests/it/store/auditing.rs",

@@ -13,7 +13,7 @@ use super::json_object::JsonObject;
 use super::query::Query;
 use super::rules::Rules;
 use super::schema::{Input, ObjectSchema, RequestSchema, parameter};
-use super::values::PageLimit;
+use super::texts::PageLimit;
 use crate::auth::Principal;
 use crate::domain::{Cursor, PageRequest, Scopes};
 use crate::http::body;
@@ -80,7 +80,7 @@ fn read<T: JsonFields>(
     app: &AppState,
     caller: Scopes,
 ) -> Result<T, ApiError> {
-    let rules = Rules { guard: &app.settings().guard, now: app.clock.now(), caller };
+    let rules = Rules { guard: &app.settings().guard, now: app.subsystems().clock.now(), caller };
     let fields = T::read(&mut object, &rules);
     object.finish(fields)
 }

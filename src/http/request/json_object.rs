@@ -8,15 +8,10 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::patch::Patch;
-use super::rules::Rules;
+use super::rules::{Rules, STRAY_NAMES_MAX, shortened};
 use super::values::{FromJson, wire_name};
 use crate::domain::Violation;
 use crate::http::error::ApiError;
-
-/// Unknown and repeated fields listed at most: enough to see the mistake.
-const STRAY_FIELDS_MAX: usize = 8;
-/// Characters of an unknown field's name that are repeated to the caller.
-const NAME_CHARS_MAX: usize = 64;
 
 /// The fields of an object, taken one by one. [`Self::finish`] reports what was wrong or left over.
 #[derive(Debug, Default)]
@@ -125,7 +120,7 @@ impl JsonObject {
     /// # Errors
     /// With every fault found, fields that nobody took among them.
     pub(in crate::http) fn finish<T>(mut self, built: Option<T>) -> Result<T, ApiError> {
-        for (name, _) in self.entries.iter().take(STRAY_FIELDS_MAX) {
+        for (name, _) in self.entries.iter().take(STRAY_NAMES_MAX) {
             let is_read = self.current.as_ref().is_some_and(|current| current.get(name).is_some());
             let (code, rule) = if is_read {
                 ("read_only", "cannot be changed; leave it out, or send it as it is")
@@ -155,16 +150,12 @@ impl JsonObject {
         let mut names = HashSet::new();
         let repeated = self.entries.extract_if(.., |(name, _)| !names.insert(name.clone()));
         for (name, _) in repeated {
-            if self.violations.len() < STRAY_FIELDS_MAX {
+            if self.violations.len() < STRAY_NAMES_MAX {
                 let rule = "must not be given twice";
                 self.violations.push(Violation::new(shortened(&name), "repeated", rule));
             }
         }
     }
-}
-
-fn shortened(name: &str) -> String {
-    name.chars().take(NAME_CHARS_MAX).collect()
 }
 
 /// An object's entries as they come, repeated ones included.

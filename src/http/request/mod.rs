@@ -17,6 +17,7 @@ mod patch;
 pub(super) mod query;
 pub(super) mod rules;
 pub(super) mod schema;
+mod texts;
 mod values;
 
 pub(super) use extractors::{Body, EmptyBody, List, MergePatch, NoQuery, OptionalBody};
@@ -24,7 +25,7 @@ pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use patch::Patch;
 pub use schema::RequestSchema;
 pub(super) use schema::{Input, Inputs};
+pub(super) use texts::{Flag, Label};
 pub(super) use values::{
-    Description, EndpointUrl, ExpiresAt, Flag, Label, LimitValue, Name, OwnScopes, TenantScopes,
-    Whole,
+    Description, EndpointUrl, ExpiresAt, LimitValue, Name, OwnScopes, TenantScopes, Whole,
 };

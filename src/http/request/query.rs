@@ -6,14 +6,11 @@
 use axum::http::Uri;
 use url::form_urlencoded;
 
-use super::values::{PageLimit, Text, wire_name};
+use super::rules::{STRAY_NAMES_MAX, shortened};
+use super::texts::{PageLimit, Text};
+use super::values::wire_name;
 use crate::domain::{PageRequest, Violation};
 use crate::http::error::ApiError;
-
-/// Unknown parameters listed at most: enough to see the mistake.
-const STRAY_PARAMETERS_MAX: usize = 8;
-/// Characters of an unknown parameter's name that are repeated to the caller.
-const NAME_CHARS_MAX: usize = 64;
 
 /// The parameters of a request, taken one by one. [`Self::finish`] reports what was wrong or left.
 #[derive(Debug)]
@@ -56,10 +53,9 @@ impl Query {
     /// # Errors
     /// With every fault found, parameters that nobody took among them.
     pub(in crate::http) fn finish(mut self) -> Result<(), ApiError> {
-        for (name, _) in self.parameters.iter().take(STRAY_PARAMETERS_MAX) {
-            let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+        for (name, _) in self.parameters.iter().take(STRAY_NAMES_MAX) {
             self.violations.push(Violation::new(
-                name,
+                shortened(name),
                 "unknown",
                 "is not a parameter of this route",
             ));
@@ -120,6 +116,6 @@ mod tests {
     #[test]
     fn flood_of_unknown_parameters_is_answered_shortly() {
         let query = Query::new(&"x=1&".repeat(1000));
-        assert_eq!(faults(query).len(), STRAY_PARAMETERS_MAX);
+        assert_eq!(faults(query).len(), STRAY_NAMES_MAX);
     }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::values::{FromJson, Text, wire_name};
+use super::texts::Text;
+use super::values::{FromJson, wire_name};
 
 /// What a route takes in its body and query, as a document for clients can say it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,15 +1,13 @@
 //! The values that request fields hold: how each is read, and what its schema is.
 
-use std::str::FromStr;
-
 use serde_json::{Value, json};
 use url::Url;
 
 use super::rules::{Checked, Rules};
+use super::texts::Text;
 use crate::domain::{
-    Cursor, CustomHeaders, DeadReason, DeliveryStatus, Endpoint, EndpointId, EventId, EventType,
-    EventTypeFilter, EventTypeFilters, Org, OrgId, OrgLimit, PageRequest, RetrySchedule, Scope,
-    Scopes, SignatureScheme, SigningSecret, Timestamp, Violation,
+    CustomHeaders, Endpoint, EventTypeFilter, EventTypeFilters, Org, OrgLimit, RetrySchedule,
+    Scope, Scopes, Timestamp, Violation,
 };
 
 /// The name of a field on the wire: `type` for `r#type`.
@@ -26,18 +24,6 @@ pub(in crate::http) trait FromJson: Sized {
     fn schema() -> Value;
 }
 
-/// A value that is written as text: a string in a body, or a query parameter.
-pub(in crate::http) trait Text: Sized {
-    /// What it must be, for people.
-    const RULE: &'static str;
-
-    /// Reads it; `None` where it breaks the rule.
-    fn from_text(text: &str) -> Option<Self>;
-
-    /// Its JSON Schema.
-    fn text_schema() -> Value;
-}
-
 impl<T: Text> FromJson for T {
     fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
         let text = string(field, value)?;
@@ -46,102 +32,6 @@ impl<T: Text> FromJson for T {
 
     fn schema() -> Value {
         T::text_schema()
-    }
-}
-
-/// Values whose text their type reads by itself.
-macro_rules! texts {
-    ($($type:ty: $rule:expr, $schema:tt;)+) => {
-        $(impl Text for $type {
-            const RULE: &'static str = $rule;
-
-            fn from_text(text: &str) -> Option<Self> {
-                Self::from_str(text).ok()
-            }
-
-            fn text_schema() -> Value {
-                json!($schema)
-            }
-        })+
-    };
-}
-
-texts! {
-    Timestamp: "must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z",
-        {"type": "string", "format": "date-time"};
-    EventTypeFilter: "must be an event type such as user.login, a prefix such as user.*, or *",
-        {"type": "string", "examples": ["user.login", "user.*", "*"]};
-    EventType: "must be dot-separated words of letters, digits, '_' and '-', at most 128 bytes",
-        {"type": "string", "maxLength": 128, "examples": ["user.login"]};
-    EndpointId: "must be the id of an endpoint", {"type": "string", "format": "uuid"};
-    EventId: "must be the id of an event", {"type": "string", "format": "uuid"};
-    OrgId: "must be the id of an organisation", {"type": "string", "format": "uuid"};
-    Cursor: "must be a next_cursor of an earlier answer", {"type": "string"};
-    DeliveryStatus: "must be pending, delivered, dead or cancelled",
-        {"type": "string", "enum": ["pending", "delivered", "dead", "cancelled"]};
-    DeadReason: "must be exhausted, gone or unstorable",
-        {"type": "string", "enum": ["exhausted", "gone", "unstorable"]};
-    SignatureScheme: "must be hmac-sha256 or ed25519",
-        {"type": "string", "enum": ["hmac-sha256", "ed25519"]};
-    SigningSecret: "must be whsec_ followed by the base64 of 24 to 64 bytes, or whsk_ followed by the \
-                    base64 of an Ed25519 key (its seed, or seed and public key)",
-        {"type": "string", "pattern": "^wh(sec|sk)_"};
-}
-
-/// `true` or `false` as a query parameter.
-#[derive(Debug)]
-pub(in crate::http) struct Flag(pub(in crate::http) bool);
-
-impl Text for Flag {
-    const RULE: &'static str = "must be true or false";
-
-    fn from_text(text: &str) -> Option<Self> {
-        text.parse().ok().map(Self)
-    }
-
-    fn text_schema() -> Value {
-        bool::schema()
-    }
-}
-
-/// The length of a page.
-pub(in crate::http) struct PageLimit(pub(in crate::http) u32);
-
-impl Text for PageLimit {
-    const RULE: &'static str = "must be a number from 1 to 500";
-
-    fn from_text(text: &str) -> Option<Self> {
-        let limit = text.parse().ok()?;
-        (1..=PageRequest::LIMIT_MAX).contains(&limit).then_some(Self(limit))
-    }
-
-    fn text_schema() -> Value {
-        json!({
-            "type": "integer",
-            "minimum": 1,
-            "maximum": PageRequest::LIMIT_MAX,
-            "default": PageRequest::LIMIT_DEFAULT,
-        })
-    }
-}
-
-/// The id of an account or user, as tenants name it.
-#[derive(Debug)]
-pub(in crate::http) struct Label(pub(in crate::http) String);
-
-/// Bytes in an account's or user's id at most, as when events are posted.
-const LABEL_BYTES_MAX: usize = 255;
-
-impl Text for Label {
-    const RULE: &'static str = "must be 1 to 255 bytes without control characters";
-
-    fn from_text(text: &str) -> Option<Self> {
-        let fits = (1..=LABEL_BYTES_MAX).contains(&text.len());
-        (fits && !text.chars().any(char::is_control)).then(|| Self(text.to_owned()))
-    }
-
-    fn text_schema() -> Value {
-        json!({"type": "string", "minLength": 1, "maxLength": LABEL_BYTES_MAX})
     }
 }
 
@@ -409,10 +299,5 @@ mod tests {
         assert_eq!(fields, ["event_types[1]", "event_types[2]"]);
         let many = vec!["a b"; 101];
         assert_eq!(filters(json!(many)).unwrap_err()[0].code, "length");
-    }
-
-    #[test]
-    fn page_limit_is_stated_in_its_rule() {
-        assert!(PageLimit::RULE.ends_with(&PageRequest::LIMIT_MAX.to_string()));
     }
 }
