@@ -75,7 +75,7 @@ impl Claimer {
         self.in_flight
     }
 
-    /// Whether to claim now, with a free capacity of `free` deliveries, of which `reserve` are kept for claims.
+    /// Whether to claim now. `free` more deliveries fit into memory; `reserve` of them are kept for claims.
     pub(super) fn should_claim(&self, free: usize, reserve: usize) -> bool {
         let wanted = match self.demand {
             ClaimDemand::Idle => return false,

@@ -15,7 +15,9 @@
 //! - Not found is `Ok(None)` or `Ok(false)`.
 //! - Lists run from newest to oldest by `(time, id)` and fetch at most `limit` rows.
 //! - Locks are taken in one order: organisations by id, endpoints by id, dedup keys, events, deliveries by id,
-//!   so that two transactions cannot wait for each other in a circle.
+//!   so that two transactions cannot wait for each other in a circle. One exception: on PostgreSQL
+//!   one statement records a batch of outcomes that all succeeded, and locks deliveries before the endpoints that
+//!   recover. A deadlock there ends one of the two transactions, and the recorder repeats its batch.
 //! - A change of organisations, keys, endpoints or deliveries names its actor (`by`), and the audit log gets
 //!   its entry in the same transaction. A call that changes nothing gets none.
 //! - Nothing of an organisation that is being deleted is added: a transaction that stores events locks its

@@ -10,7 +10,7 @@ const DELETED_PER_STEP: i64 = 2_000;
 /// The tables that hold an organisation's rows, each with its key, in the order they are emptied: what
 /// other rows are found by comes last. Attempts go with their deliveries.
 const TABLES: [(&str, &str); 8] = [
-    // First, so that they plan nothing any more.
+    // First, so that no replay plans deliveries meanwhile.
     ("replays", "id"),
     ("dead_letters", "id"),
     ("events", "id, received_at"),

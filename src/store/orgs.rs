@@ -132,8 +132,8 @@ impl Store {
     }
 
     /// Begins the deletion of an organisation and returns it as it is now; `None` as with
-    /// [`Self::update_org`]. From then on nothing of it is stored any more: events of it that come
-    /// out of a journal are dropped.
+    /// [`Self::update_org`]. From then on nothing of it is stored: its events that come out of a
+    /// journal are dropped.
     pub async fn delete_org(&self, org: OrgId, by: &Actor, now: Timestamp) -> Result<Option<Org>> {
         let mut tx = self.engine.begin().await?;
         // Waits for every batch that is storing events of it, each of which holds FOR KEY SHARE.

@@ -39,7 +39,7 @@ pub struct QueueView {
     pub planning: StageHealth,
 }
 
-/// How deliveries get on.
+/// The health of delivery.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct DeliveryHealthView {
     /// Whether due deliveries are attempted.

@@ -34,7 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// accepts no more, closes idle connections, and finishes requests in flight, until the hard stop.
 ///
 /// # Errors
-/// When the listener itself fails, so that no connection can be accepted any more.
+/// When the listener itself fails, so that it can accept no further connection.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,

@@ -21,7 +21,7 @@ pub(super) async fn lease(
 ) -> Result<Vec<LeasedDelivery>> {
     let mut tx = engine.begin_long().await?;
     let mut ids = heads(&mut tx, &plan.heads, request.now).await?;
-    ids.extend(next_in_turn(&mut tx, plan, request.now).await?);
+    ids.extend(unordered_due(&mut tx, plan, request.now).await?);
     ids.truncate(request.deliveries_max);
     let due = read(&mut tx, ids, request.lease, keyring).await?;
     // A lease may have lapsed after its endpoint was disabled.
@@ -55,7 +55,7 @@ async fn heads(tx: &mut Tx<'_>, endpoints: &[Uuid], now: Timestamp) -> Result<Ve
 }
 
 /// The unordered deliveries that a plan's endpoints give, the longest due first.
-async fn next_in_turn(tx: &mut Tx<'_>, plan: &ClaimPlan, now: Timestamp) -> Result<Vec<Uuid>> {
+async fn unordered_due(tx: &mut Tx<'_>, plan: &ClaimPlan, now: Timestamp) -> Result<Vec<Uuid>> {
     if plan.shares.is_empty() {
         return Ok(Vec::new());
     }

@@ -80,9 +80,10 @@ pub(super) struct Candidate<'a> {
 
 impl Candidate<'_> {
     /// Whether it may be planned leased, given the budget.
-    pub(super) fn may_be_leased(&self, room: Option<LeaseBudget<'_>>) -> bool {
-        let is_in = |room: LeaseBudget<'_>| room.except.binary_search(&self.endpoint.id).is_err();
-        !self.endpoint.policy.ordered && room.is_some_and(is_in)
+    pub(super) fn may_be_leased(&self, budget: Option<LeaseBudget<'_>>) -> bool {
+        let is_in =
+            |budget: LeaseBudget<'_>| budget.except.binary_search(&self.endpoint.id).is_err();
+        !self.endpoint.policy.ordered && budget.is_some_and(is_in)
     }
 
     /// The delivery as its caller holds it, planned under this lease.
