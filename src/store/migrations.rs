@@ -53,6 +53,7 @@ steps! {
     7 "0007" "key_rotation";
     8 "0008" "change_numbers";
     9 "0009" "endpoint_config";
+    10 "0010" "pending_deliveries";
 }
 
 /// The table in which sqlx keeps what was applied.
