@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use strum::{EnumString, IntoStaticStr, VariantNames};
 use url::Url;
 
 use super::{
@@ -48,8 +49,39 @@ pub struct Endpoint {
     pub policy: DeliveryPolicy,
     /// Its other settings.
     pub config: EndpointConfig,
+    /// How its events reach it.
+    pub kind: EndpointKind,
+    /// The only account whose events it receives; `None` for all.
+    pub account_id: Option<String>,
+    /// The organisation's count of changes of its endpoints at the last change of this one. A higher version
+    /// is newer, and an attempt is not started with an older one.
+    pub version: u64,
+    /// Deliveries that were created until then are not sent; those still pending are being cancelled.
+    pub cancel_before: Option<Timestamp>,
     /// Since when every attempt has failed; `None` if the last one succeeded, or before the first.
     pub failing_since: Option<Timestamp>,
+    /// When an attempt last succeeded, to the minute.
+    pub last_success_at: Option<Timestamp>,
+    /// When an attempt last failed, to the minute.
+    pub last_failure_at: Option<Timestamp>,
+}
+
+/// How events reach an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum EndpointKind {
+    /// As webhooks.
+    #[default]
+    Webhook,
+    /// Its owner fetches them; nothing is sent.
+    Pull,
+}
+
+impl EndpointKind {
+    /// The word in the store and in responses.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// Something the store may hold encrypted. An endpoint whose secrets cannot be decrypted can still be read
@@ -144,7 +176,13 @@ impl Endpoint {
             updated_at: now,
             policy: DeliveryPolicy::default(),
             config: EndpointConfig::default(),
+            kind: EndpointKind::Webhook,
+            account_id: None,
+            version: 0,
+            cancel_before: None,
             failing_since: None,
+            last_success_at: None,
+            last_failure_at: None,
         }
     }
 

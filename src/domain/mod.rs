@@ -43,7 +43,9 @@ pub use delivery::{
     LeasedDelivery, Outcome,
 };
 pub use delivery_policy::{DeliveryPolicy, DeliveryPolicyChange, RetrySchedule, parse_duration};
-pub use endpoint::{Decrypted, DecryptionError, Endpoint, EndpointChange, SecretRotationRefusal};
+pub use endpoint::{
+    Decrypted, DecryptionError, Endpoint, EndpointChange, EndpointKind, SecretRotationRefusal,
+};
 pub use endpoint_config::EndpointConfig;
 pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter};

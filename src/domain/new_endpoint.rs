@@ -6,8 +6,8 @@
 use url::Url;
 
 use super::{
-    CustomHeaders, DeliveryPolicy, Endpoint, EndpointConfig, EndpointId, EventTypeFilters, OrgId,
-    SecretChoice, Secrets, SignatureScheme, Timestamp, Violation,
+    CustomHeaders, DeliveryPolicy, Endpoint, EndpointConfig, EndpointId, EndpointKind,
+    EventTypeFilters, OrgId, SecretChoice, Secrets, SignatureScheme, Timestamp, Violation,
 };
 
 /// What an owner chooses for a new endpoint.
@@ -76,7 +76,13 @@ impl NewEndpoint {
             updated_at: now,
             policy,
             config,
+            kind: EndpointKind::Webhook,
+            account_id: None,
+            version: 0,
+            cancel_before: None,
             failing_since: None,
+            last_success_at: None,
+            last_failure_at: None,
         })
     }
 }

@@ -11,10 +11,10 @@ use crate::domain::{
 };
 
 /// The columns of an endpoint, in the order of [`values`].
-pub(super) const COLUMNS: Columns<17> = columns! {
+pub(super) const COLUMNS: Columns<23> = columns! {
     id org_id url event_types description secret earlier_secrets headers disabled_reason
     created_at updated_at max_concurrency rate_limit_per_second retry_schedule ordered
-    config failing_since
+    config kind account_id version cancel_before failing_since last_success_at last_failure_at
 };
 
 /// The values of [`COLUMNS`]; those that may be encrypted come from `secrets`.
@@ -32,7 +32,13 @@ fn values<'a>(endpoint: &'a Endpoint, secrets: &'a SecretColumns) -> [Value<'a>;
         updated_at,
         policy,
         config,
+        kind,
+        account_id,
+        version,
+        cancel_before,
         failing_since,
+        last_success_at,
+        last_failure_at,
     } = endpoint;
     let DeliveryPolicy { max_concurrency, rate_limit_per_second, retry_schedule, ordered } = policy;
     [
@@ -52,7 +58,13 @@ fn values<'a>(endpoint: &'a Endpoint, secrets: &'a SecretColumns) -> [Value<'a>;
         retry_schedule.as_ref().map(ToString::to_string).into(),
         (*ordered).into(),
         config.to_string().into(),
+        kind.as_str().into(),
+        account_id.as_deref().into(),
+        (*version).into(),
+        (*cancel_before).into(),
         (*failing_since).into(),
+        (*last_success_at).into(),
+        (*last_failure_at).into(),
     ]
 }
 
@@ -83,7 +95,13 @@ fn read_with(row: &Row, secrets: &SecretColumns, keyring: &Keyring) -> Result<En
             ordered: row.get("ordered")?,
         },
         config: row.parse("config")?,
+        kind: row.parse("kind")?,
+        account_id: row.get_opt("account_id")?,
+        version: row.get("version")?,
+        cancel_before: row.get_opt("cancel_before")?,
         failing_since: row.get_opt("failing_since")?,
+        last_success_at: row.get_opt("last_success_at")?,
+        last_failure_at: row.get_opt("last_failure_at")?,
     })
 }
 
@@ -97,7 +115,8 @@ impl Store {
     ) -> Result<Result<(), AddRefusal>> {
         let secrets = self.keyring.encrypt_endpoint(endpoint)?;
         let mut tx = self.engine.begin().await?;
-        let count = "SELECT count(*) AS count FROM endpoints WHERE org_id = $1";
+        let count = "SELECT count(*) AS count FROM endpoints
+                     WHERE org_id = $1 AND removed_at IS NULL";
         let quota = orgs::check_quota(&mut tx, org, OrgLimit::Endpoints, count, args![org]);
         if let Err(refusal) = quota.await? {
             return Ok(Err(refusal));
@@ -112,13 +131,17 @@ impl Store {
 
     /// One endpoint, its secret with it.
     pub async fn endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>> {
-        let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE id = $1 AND org_id = $2");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM endpoints
+             WHERE id = $1 AND org_id = $2 AND removed_at IS NULL"
+        );
         self.engine.find(sql, args![id, org], |row| read(row, &self.keyring)).await
     }
 
     /// The organisation's endpoints.
     pub async fn endpoints(&self, org: OrgId, page: PageRequest) -> Result<Page<Endpoint>> {
-        let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE org_id = $4");
+        let sql =
+            format!("SELECT {COLUMNS} FROM endpoints WHERE org_id = $4 AND removed_at IS NULL");
         self.page(page, "created_at", sql, args![org], |row| read(row, &self.keyring)).await
     }
 
@@ -187,11 +210,24 @@ impl Store {
         id: EndpointId,
     ) -> Result<Option<(Endpoint, SecretColumns)>> {
         let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
-        let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE id = $1 AND org_id = $2{lock}");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM endpoints
+             WHERE id = $1 AND org_id = $2 AND removed_at IS NULL{lock}"
+        );
         let Some(row) = tx.optional(sql, args![id, org]).await? else { return Ok(None) };
         let secrets = SecretColumns::read(&row)?;
         Ok(Some((read_with(&row, &secrets, &self.keyring)?, secrets)))
     }
+}
+
+/// Counts a change of an organisation's endpoints and returns the new number, the `version` of the endpoints that
+/// change. It locks the organisation, so it is the first statement of its transaction. 0 when there is no such
+/// organisation.
+pub(super) async fn next_version(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
+    let sql = "UPDATE orgs SET endpoints_version = endpoints_version + 1 WHERE id = $1
+               RETURNING endpoints_version";
+    let version = tx.find(sql, args![org], |row| row.get("endpoints_version")).await?;
+    Ok(version.unwrap_or_default())
 }
 
 /// Writes all columns of an endpoint.

@@ -25,7 +25,8 @@ impl Store {
 
     /// How many endpoints and valid keys an organisation has.
     pub async fn holdings(&self, org: OrgId, now: Timestamp) -> Result<Holdings> {
-        let sql = "SELECT (SELECT count(*) FROM endpoints WHERE org_id = $1) AS endpoints,
+        let sql = "SELECT (SELECT count(*) FROM endpoints
+                     WHERE org_id = $1 AND removed_at IS NULL) AS endpoints,
                     (SELECT count(*) FROM api_keys
                      WHERE org_id = $1 AND (expires_at IS NULL OR expires_at > $2)) AS keys,
                     (SELECT count(*) FROM api_keys
