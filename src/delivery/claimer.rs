@@ -1,153 +1,284 @@
-//! The claimer: decides when the dispatcher claims due deliveries from the store, and for which endpoints.
+//! The claimer: leases due deliveries from the store, as many as admission has room for.
 //!
-//! At most one claim is in flight. Claims run at every poll and every wake, and back to back while the store
-//! has more than the lanes could take.
+//! A claim is for endpoints that are known to have deliveries in the store and have room again, for requests
+//! by hand, and, at every poll and wake, for what a scan of the store finds: retries that are due, what other
+//! servers and the command line left, and leases that lapsed. The scan is the guarantee; the rest saves time.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use crate::domain::{EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
-use crate::store::{ClaimCursor, ClaimRequest, Claimed, Store, StoreError};
+use crate::domain::{Endpoint, EndpointId, LeasedDelivery, OrgId};
+use crate::store::{
+    ClaimCursor, ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store,
+};
 
-use super::breaker::Permit;
-use super::lanes::Lanes;
-use super::throttle::EndpointThrottles;
+use super::admission::Room;
+use super::dispatch::{Dispatch, ManualRequest};
 
-/// Maximum deliveries per claim.
-pub(super) const CLAIM_DELIVERIES_MAX: usize = 512;
+/// Maximum deliveries of one claim.
+const DELIVERIES_MAX: usize = 512;
+/// Maximum bytes of payloads that one claim brings.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Maximum requests by hand in one claim: each is a statement.
+const MANUAL_MAX: usize = 16;
 
-/// Claims due deliveries, one claim at a time.
+/// Makes claims, one at a time.
+#[derive(Debug)]
 pub(super) struct Claimer {
     store: Store,
-    /// The server that claimed deliveries are leased to.
-    instance: InstanceId,
-    /// How long a claim leases for.
-    lease: Duration,
-    demand: ClaimDemand,
-    /// Where the next claim's scan continues.
+    dispatch: Dispatch,
+    /// Where the next scan continues.
     cursor: ClaimCursor,
-    in_flight: bool,
     /// Whether the last claim failed.
-    failing: bool,
+    is_failing: bool,
 }
 
-/// Whether to claim.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum ClaimDemand {
-    /// Not before the next poll or wake.
-    #[default]
-    Idle,
-    /// The store has more: the last claim came back full, or skipped a lane that has run low since. Claims
-    /// when enough capacity is free to be worth a statement.
-    More,
-    /// A poll or a wake is due. Claims with any free capacity.
-    Due,
+/// What to claim.
+#[derive(Debug, Default)]
+pub(super) struct ClaimWork {
+    /// Endpoints that have deliveries in the store and room for them.
+    pub(super) endpoints: Vec<EndpointId>,
+    /// Whether to scan the store for due deliveries.
+    pub(super) scan: bool,
+}
+
+/// An endpoint to claim for.
+#[derive(Debug)]
+struct Target {
+    endpoint: Arc<Endpoint>,
+    /// The version of its organisation's endpoints.
+    version: u64,
+    /// Whether the scan found something due, so that the store has it.
+    is_due: bool,
+    /// Whether to take the first of its ordered deliveries.
+    ordered: bool,
+}
+
+/// Places that were reserved for a grant.
+#[derive(Clone, Copy, Debug)]
+struct Reserved {
+    count: usize,
+    /// How often deliveries had been left in the store.
+    seen: u64,
 }
 
 impl Claimer {
-    /// A claimer that waits for the first poll.
-    pub(super) fn new(store: Store, instance: InstanceId, lease: Duration) -> Self {
-        Self {
-            store,
-            instance,
-            lease,
-            demand: ClaimDemand::default(),
-            cursor: ClaimCursor::default(),
-            in_flight: false,
-            failing: false,
-        }
+    pub(super) fn new(store: Store, dispatch: Dispatch) -> Self {
+        Self { store, dispatch, cursor: ClaimCursor::default(), is_failing: false }
     }
 
-    /// Requests a claim with any free capacity.
-    pub(super) fn request(&mut self) {
-        self.demand = ClaimDemand::Due;
-    }
-
-    /// Requests a claim as soon as enough capacity is free.
-    pub(super) fn request_more(&mut self) {
-        if self.demand == ClaimDemand::Idle {
-            self.demand = ClaimDemand::More;
-        }
-    }
-
-    /// Whether a claim is in flight.
-    pub(super) fn in_flight(&self) -> bool {
-        self.in_flight
-    }
-
-    /// Whether to claim now. `free` more deliveries fit into memory; `reserve` of them are kept for claims.
-    pub(super) fn should_claim(&self, free: usize, reserve: usize) -> bool {
-        let wanted = match self.demand {
-            ClaimDemand::Idle => return false,
-            ClaimDemand::More => reserve.clamp(1, CLAIM_DELIVERIES_MAX / 2),
-            ClaimDemand::Due => 1,
-        };
-        !self.in_flight && free >= wanted
-    }
-
-    /// Starts a claim of at most `deliveries_max` deliveries, with `caps` for single endpoints. Its
-    /// result must be given to [`Self::finished`].
-    pub(super) fn claim(
-        &mut self,
-        deliveries_max: usize,
-        caps: HashMap<EndpointId, usize>,
-        now: Timestamp,
-    ) -> impl Future<Output = Result<Claimed, StoreError>> + use<> {
-        self.in_flight = true;
-        self.demand = ClaimDemand::Idle;
-        let from = self.cursor;
-        let lease = Lease { token: LeaseToken::mint(self.instance), until: now.plus(self.lease) };
-        let store = self.store.clone();
-        async move {
-            let request = ClaimRequest { lease, deliveries_max, caps: &caps, from, now };
-            store.system().claim_deliveries(request).await
-        }
-    }
-
-    /// Notes the end of a claim and returns what it leased.
+    /// Makes one claim and queues what it leases. `true` when the scan is to go on at once.
     ///
     /// # Errors
-    /// The claim's own. It is logged once per outage; the next poll tries again.
-    pub(super) fn finished(
-        &mut self,
-        result: Result<Claimed, StoreError>,
-    ) -> Result<Vec<LeasedDelivery>, StoreError> {
-        self.in_flight = false;
-        match result {
-            Ok(claimed) => {
-                self.failing = false;
-                self.cursor = claimed.next;
-                if claimed.more {
-                    self.request_more();
-                }
-                Ok(claimed.leased)
+    /// The store's. It is logged once per outage; the next poll tries again.
+    pub(super) async fn claim(&mut self, work: ClaimWork) -> Result<bool> {
+        let result = self.try_claim(work).await;
+        match &result {
+            Ok(_) => self.is_failing = false,
+            Err(error) if !std::mem::replace(&mut self.is_failing, true) => {
+                tracing::warn!(%error, "cannot claim due deliveries; will retry");
             }
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!(%error, "cannot claim due deliveries; will retry");
-                }
-                Err(error)
+            Err(_) => {}
+        }
+        result
+    }
+
+    async fn try_claim(&mut self, work: ClaimWork) -> Result<bool> {
+        let has_more_manual = self.claim_manual().await?;
+        let (targets, has_more) = self.targets(work).await?;
+        let (grants, reserved) = self.grants(&targets);
+        if !grants.is_empty() {
+            self.lease(&targets, grants, reserved).await?;
+        }
+        Ok(has_more || has_more_manual)
+    }
+
+    /// The endpoints to claim for, and whether the scan found more than it could return.
+    async fn targets(&mut self, work: ClaimWork) -> Result<(Vec<Target>, bool)> {
+        let mut due: Vec<(OrgId, EndpointId, bool)> = Vec::new();
+        let mut has_more = false;
+        if work.scan {
+            let (now, _) = self.dispatch.now();
+            self.store.system().release_lapsed(now).await?;
+            let found = self.store.system().due_endpoints(self.cursor, now).await?;
+            self.cursor = found.next;
+            has_more = found.more;
+            due.extend(found.endpoints.iter().map(|due| (due.org, due.endpoint, due.ordered)));
+        }
+        let known: Vec<Arc<Endpoint>> = {
+            let admission = self.dispatch.admission();
+            work.endpoints.iter().filter_map(|id| admission.endpoint(*id)).collect()
+        };
+        let mut orgs: Vec<OrgId> = due.iter().map(|(org, ..)| *org).collect();
+        orgs.extend(known.iter().map(|endpoint| endpoint.org_id));
+        orgs.sort_unstable();
+        orgs.dedup();
+        let by_org = self.dispatch.cache().of(&orgs).await?;
+        let scanned: HashSet<EndpointId> = due.iter().map(|(_, endpoint, _)| *endpoint).collect();
+        let mut targets: Vec<Target> = due
+            .iter()
+            .filter_map(|(org, id, ordered)| target(&by_org, *org, *id, *ordered, true))
+            .collect();
+        for endpoint in known.iter().filter(|endpoint| !scanned.contains(&endpoint.id)) {
+            let ordered = endpoint.policy.ordered;
+            targets.extend(target(&by_org, endpoint.org_id, endpoint.id, ordered, false));
+        }
+        Ok((targets, has_more))
+    }
+
+    /// Reserves places for the targets, shared out evenly.
+    fn grants(&self, targets: &[Target]) -> (Vec<LeaseGrant>, BTreeMap<EndpointId, Reserved>) {
+        let each = DELIVERIES_MAX.div_ceil(targets.len().max(1)).max(1);
+        let mut left = DELIVERIES_MAX;
+        let (mut grants, mut reserved) = (Vec::new(), BTreeMap::new());
+        let now = self.dispatch.monotonic();
+        let mut admission = self.dispatch.admission();
+        for target in targets {
+            let id = target.endpoint.id;
+            if !admission.introduce(&target.endpoint, target.version, now) {
+                continue;
             }
+            if target.is_due && admission.times_left(id) == 0 {
+                admission.left_in_store(&target.endpoint, now);
+            }
+            let room = match admission.room(id, now) {
+                Room::Now(room) => room,
+                Room::Later(_) | Room::None => 0,
+            };
+            let count = room.min(each).min(left);
+            if count == 0 || reserved.contains_key(&id) {
+                continue;
+            }
+            left -= count;
+            admission.reserve(id, count, now);
+            reserved.insert(id, Reserved { count, seen: admission.times_left(id) });
+            grants.push(LeaseGrant {
+                endpoint: id,
+                org: target.endpoint.org_id,
+                ordered: target.ordered,
+                deliveries_max: count,
+            });
+        }
+        (grants, reserved)
+    }
+
+    async fn lease(
+        &self,
+        targets: &[Target],
+        grants: Vec<LeaseGrant>,
+        reserved: BTreeMap<EndpointId, Reserved>,
+    ) -> Result<()> {
+        let mut places = Places { dispatch: &self.dispatch, reserved };
+        let lease = self.dispatch.lease();
+        let (now, _) = self.dispatch.now();
+        let bytes_max = self.dispatch.admission().bytes_free().min(BYTES_MAX);
+        let claimed = self.store.system().lease_deliveries(&grants, bytes_max, lease, now).await?;
+        let endpoints: HashMap<EndpointId, &Arc<Endpoint>> =
+            targets.iter().map(|target| (target.endpoint.id, &target.endpoint)).collect();
+        let mut counts: HashMap<EndpointId, usize> = HashMap::new();
+        let leased: Vec<(LeasedDelivery, bool)> = claimed
+            .into_iter()
+            .filter_map(|claimed| {
+                *counts.entry(claimed.endpoint_id).or_default() += 1;
+                let endpoint = endpoints.get(&claimed.endpoint_id)?;
+                Some((with_endpoint(claimed, endpoint), false))
+            })
+            .collect();
+        let bytes: usize = leased.iter().map(|(leased, _)| leased.event.payload.len()).sum();
+        let reserved = std::mem::take(&mut places.reserved);
+        // An endpoint that got less than it had room for has no more, unless the bytes were used up.
+        if bytes < bytes_max / 2 {
+            let mut admission = self.dispatch.admission();
+            for (endpoint, Reserved { count, seen }) in &reserved {
+                if counts.get(endpoint).copied().unwrap_or(0) < *count {
+                    admission.store_is_empty(*endpoint, *seen);
+                }
+            }
+        }
+        self.dispatch.queue(reserved.into_iter().map(|(id, reserved)| (id, reserved.count)), leased);
+        Ok(())
+    }
+
+    /// Leases deliveries that were requested by hand. `true` when more of them wait.
+    async fn claim_manual(&self) -> Result<bool> {
+        let requests = self.dispatch.take_manual(MANUAL_MAX);
+        if requests.is_empty() {
+            return Ok(false);
+        }
+        let mut orgs: Vec<OrgId> = requests.iter().map(|request| request.org).collect();
+        orgs.sort_unstable();
+        orgs.dedup();
+        let by_org = self.dispatch.cache().of(&orgs).await?;
+        for request in requests {
+            if let Some(target) = target(&by_org, request.org, request.endpoint, false, true) {
+                self.lease_manual(request, &target).await?;
+            }
+        }
+        Ok(self.dispatch.has_manual())
+    }
+
+    /// Leases one delivery, if its endpoint may have an attempt by hand now. Otherwise it is claimed like any
+    /// due delivery.
+    async fn lease_manual(&self, request: ManualRequest, target: &Target) -> Result<()> {
+        let id = request.endpoint;
+        let now = self.dispatch.monotonic();
+        {
+            let mut admission = self.dispatch.admission();
+            let is_known = admission.introduce(&target.endpoint, target.version, now);
+            if !is_known || !admission.reserve_manual(id, now) {
+                admission.left_in_store(&target.endpoint, now);
+                return Ok(());
+            }
+        }
+        let seen = 0;
+        let mut places = Places {
+            dispatch: &self.dispatch,
+            reserved: BTreeMap::from([(id, Reserved { count: 1, seen })]),
+        };
+        let lease = self.dispatch.lease();
+        let (now, _) = self.dispatch.now();
+        let system = self.store.system();
+        let claimed = system.lease_delivery(request.org, request.delivery, lease, now).await;
+        if !matches!(claimed, Ok(Some(_))) {
+            self.dispatch.admission().forget_manual(id);
+        }
+        let leased = claimed?.map(|claimed| (with_endpoint(claimed, &target.endpoint), true));
+        let reserved = std::mem::take(&mut places.reserved);
+        self.dispatch.queue(reserved.into_keys().map(|id| (id, 1)), leased);
+        Ok(())
+    }
+}
+
+/// Reserved places, given back when a claim fails.
+struct Places<'a> {
+    dispatch: &'a Dispatch,
+    reserved: BTreeMap<EndpointId, Reserved>,
+}
+
+impl Drop for Places<'_> {
+    fn drop(&mut self) {
+        let reserved = std::mem::take(&mut self.reserved);
+        if !reserved.is_empty() {
+            self.dispatch
+                .queue(reserved.into_iter().map(|(id, reserved)| (id, reserved.count)), []);
         }
     }
 }
 
-/// How many deliveries a claim may bring for endpoints that cannot take everything that is due.
-pub(super) fn caps(
-    lanes: &mut Lanes<LeasedDelivery>,
-    throttles: &EndpointThrottles,
-    now: Timestamp,
-) -> HashMap<EndpointId, usize> {
-    let rate_limited = lanes.first_in_lanes().filter_map(|(first, waiting)| {
-        let backlog_max = EndpointThrottles::backlog_max(&first.endpoint)?;
-        Some((first.endpoint.id, backlog_max.saturating_sub(waiting)))
-    });
-    let mut caps: HashMap<EndpointId, usize> = rate_limited.collect();
-    caps.extend(lanes.full().into_iter().map(|endpoint| (endpoint, 0)));
-    for endpoint in throttles.open() {
-        let probe =
-            throttles.permit(endpoint, now) == Permit::Probe && lanes.waiting_for(endpoint) == 0;
-        caps.insert(endpoint, usize::from(probe));
-    }
-    caps
+/// What is known of an endpoint that is enabled.
+fn target(
+    by_org: &HashMap<OrgId, Arc<OrgEndpoints>>,
+    org: OrgId,
+    id: EndpointId,
+    ordered: bool,
+    is_due: bool,
+) -> Option<Target> {
+    let of_org = by_org.get(&org)?;
+    let endpoint = of_org.endpoints.iter().find(|endpoint| endpoint.id == id)?;
+    Some(Target { endpoint: Arc::clone(endpoint), version: of_org.version, is_due, ordered })
+}
+
+fn with_endpoint(claimed: ClaimedDelivery, endpoint: &Arc<Endpoint>) -> LeasedDelivery {
+    let ClaimedDelivery { id, event, endpoint_id: _, attempts, ordered, lease } = claimed;
+    LeasedDelivery { id, event, endpoint: Arc::clone(endpoint), attempts, ordered, lease }
 }

@@ -1,7 +1,7 @@
-//! The dispatcher: accepts leased deliveries, queues them in lanes and starts attempts.
+//! The dispatcher: starts what admission lets start, and claims what it has room for.
 //!
-//! It is one task, so the lanes need no lock. It waits for handoffs, finished attempts, claim results,
-//! evictions, rate limits and the poll timer, and after each it starts every attempt that has a slot.
+//! It is one task. It waits for ended attempts, for the claim in flight, for what others queued or changed, and
+//! for the next time at which something may start, and after each it starts every attempt that has a slot.
 //! Attempts and claims run as tasks of their own.
 
 use std::pin::pin;
@@ -11,28 +11,22 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::delivery::metrics::DeliveryMetrics;
-use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
-use crate::runtime::{Clock, Shutdown, Wake};
-use crate::store::{Claimed, StoreError};
+use crate::domain::{Lease, LeasedDelivery, Timestamp};
+use crate::runtime::{Monotonic, Shutdown, Wake};
+use crate::store::StoreError;
 
+use super::admission::{Next, Start, Ticket};
 use super::attempt::{Attempter, FinishedAttempt};
-use super::breaker::Permit;
-use super::claimer::{CLAIM_DELIVERIES_MAX, Claimer, caps};
-use super::evictions::Evictions;
-use super::handle::DeliveryHandle;
-use super::handoff::{HandoffReceiver, Priority};
+use super::claimer::{ClaimWork, Claimer};
+use super::dispatch::Dispatch;
 use super::health::DeliveryHealth;
-use super::lanes::{LaneKey, LaneLimits, Lanes};
-use super::suspended_orgs::SuspendedOrgs;
-use super::throttle::{BreakerTransition, EndpointThrottles, StartDecision};
 
-/// One part in this many of the lanes' capacity is reserved for claims, so that due retries get in however
-/// fast deliveries are handed off.
-const CLAIM_SHARE: usize = 8;
-/// The shortest wait for a rate limit: the resolution of timers.
-const RATE_WAIT_MIN: Duration = Duration::from_millis(1);
-/// How long claimed deliveries of an organisation that has its share of the memory wait in the store.
-const ORG_OVERFLOW_DELAY: Duration = Duration::from_secs(1);
+/// The shortest wait for a time at which something may start: the resolution of timers.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+/// The shortest time from one claim for endpoints with room to the next, and what each endpoint that waits for
+/// room adds to it: looking through them takes time.
+const CLAIM_PAUSE: Duration = Duration::from_millis(5);
+const CLAIM_PAUSE_EACH: Duration = Duration::from_micros(2);
 /// How much of a lease must be left when its attempt times out, for recording the outcome and for clock
 /// changes. A quarter of a short lease.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -40,78 +34,72 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 /// How the dispatcher works.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DispatcherOptions {
-    /// The capacity of the lanes.
-    pub(super) limits: LaneLimits,
     /// Maximum duration of an attempt.
     pub(super) timeout: Duration,
     /// How long a claim leases for.
     pub(super) lease: Duration,
-    /// How often to claim.
+    /// How often to scan the store.
     pub(super) poll_interval: Duration,
 }
 
-impl DispatcherOptions {
-    /// Capacity that only claims may use.
-    fn claim_reserve(&self) -> usize {
-        self.limits.capacity / CLAIM_SHARE
-    }
-}
-
-/// The dispatcher and everything it holds in memory.
+/// The dispatcher.
 pub(super) struct Dispatcher {
     pub(super) options: DispatcherOptions,
-    pub(super) clock: Clock,
+    pub(super) dispatch: Dispatch,
     pub(super) metrics: Arc<DeliveryMetrics>,
     pub(super) attempter: Arc<Attempter>,
+    /// Wakes it to scan the store.
     pub(super) wake: Wake,
-    pub(super) suspended: SuspendedOrgs,
-    pub(super) handoff: HandoffReceiver,
-    pub(super) lanes: Lanes<LeasedDelivery>,
-    pub(super) claimer: Claimer,
-    pub(super) throttles: EndpointThrottles,
-    /// When the next delivery that waits for a rate limit may start.
-    pub(super) rate_limited_until: Option<Timestamp>,
-    pub(super) handle: DeliveryHandle,
-    pub(super) evictions: Evictions,
-    /// Attempts and claims in flight.
+    /// `None` while a claim is in flight.
+    pub(super) claimer: Option<Claimer>,
+    pub(super) scan: ScanDemand,
+    /// When the next claim for endpoints with room may be made.
+    pub(super) next_claim: Monotonic,
+    /// Attempts and the claim in flight.
     pub(super) tasks: JoinSet<TaskEnd>,
     pub(super) health: DeliveryHealth,
+}
+
+/// Whether to scan the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum ScanDemand {
+    /// Not before the next poll or wake.
+    #[default]
+    None,
+    /// With the next claim.
+    Due,
 }
 
 /// The result of a task.
 #[derive(Debug)]
 pub(super) enum TaskEnd {
-    /// An attempt, and whether it was the probe of a breaker.
-    Attempt { finished: FinishedAttempt, probe: bool },
-    /// A claim for which `reserved` deliveries of capacity were set aside.
-    Claim { reserved: usize, result: Result<Claimed, StoreError> },
+    /// An attempt.
+    Attempt { ticket: Ticket, finished: FinishedAttempt },
+    /// A claim, and whether the scan is to go on.
+    Claim { claimer: Claimer, result: Result<bool, StoreError> },
 }
 
 impl Dispatcher {
     /// Runs until the soft stop, then releases what was not started and waits for the rest.
     pub(super) async fn run(mut self, shutdown: Shutdown) {
-        let (wake, handle) = (self.wake.clone(), self.handle.clone());
+        let (wake, dispatch) = (self.wake.clone(), self.dispatch.clone());
         let poll_interval = self.options.poll_interval;
         let mut shutdown = pin!(shutdown.requested());
         let mut poll_timer = pin!(wake.sleep(Duration::ZERO));
         loop {
-            self.accept_handoffs(true).await;
-            self.start_attempts().await;
-            self.start_claim();
+            self.start_attempts();
+            let next = self.start_claim();
             self.report_health();
-            let free = self.handoff_capacity();
-            let rate_wait = self.rate_wait();
-            let hold = self.handoff.hold_left();
+            let now = self.dispatch.monotonic();
+            let wait = next.map(|next| next.since(now).max(WAIT_MIN));
             tokio::select! {
                 () = &mut shutdown => break,
-                Some(end) = self.tasks.join_next() => self.finish(end).await,
-                () = handle.evictions_requested() => self.evict().await,
-                () = tokio::time::sleep(rate_wait.unwrap_or_default()), if rate_wait.is_some() => {}
-                () = tokio::time::sleep(hold.unwrap_or_default()), if hold.is_some() => {}
-                () = self.handoff.receive(free), if free > 0 && self.handoff.receives() => {}
+                Some(end) = self.tasks.join_next() => self.finish(end),
+                () = dispatch.ready() => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = &mut poll_timer => {
-                    self.claimer.request();
-                    self.clear_overflowed();
+                    self.scan = ScanDemand::Due;
+                    self.report_breakers();
                     poll_timer.set(wake.sleep(poll_interval));
                 }
             }
@@ -119,140 +107,36 @@ impl Dispatcher {
         self.stop().await;
     }
 
-    /// Claims once, attempts everything that was claimed and handed off, and returns the number of attempts.
-    /// For tests, which decide when it is time.
+    /// Scans and claims until nothing more is found that has room, attempts everything, and returns the number
+    /// of attempts. For tests, which decide when it is time.
     pub(super) async fn run_once(&mut self) -> Result<usize, StoreError> {
-        self.evict().await;
-        let (reserved, claim) = self.claim();
-        let result = claim.await;
-        self.finish_claim(reserved, result).await?;
-        self.handoff.receive_now(self.handoff_capacity());
-        self.accept_handoffs(false).await;
-        let mut attempted = self.start_attempts().await;
-        while let Some(end) = self.tasks.join_next().await {
-            self.finish(end).await;
-            attempted += self.start_attempts().await;
+        let mut attempted = 0;
+        if let Some(claimer) = &mut self.claimer {
+            while claimer.claim(ClaimWork { endpoints: Vec::new(), scan: true }).await? {}
         }
-        Ok(attempted)
-    }
-
-    /// How many handed-off deliveries may be received.
-    fn handoff_capacity(&self) -> usize {
-        self.lanes.free().saturating_sub(self.options.claim_reserve() + self.handoff.held())
-    }
-
-    fn rate_wait(&self) -> Option<Duration> {
-        self.rate_limited_until.map(|until| until.since(self.clock.now()).max(RATE_WAIT_MIN))
-    }
-
-    /// Moves handed-off deliveries into the lanes. A delivery whose lane has its share is held at the head
-    /// of the bulk queue if `may_hold`, or else released to the store, which has room for any number.
-    async fn accept_handoffs(&mut self, may_hold: bool) {
-        for priority in Priority::ALL {
-            self.accept_from(priority, may_hold).await;
+        self.health.progress.beat();
+        loop {
+            attempted += self.start_attempts();
+            let Some(end) = self.tasks.join_next().await else { return Ok(attempted) };
+            self.finish(end);
         }
-        self.evictions.clear_if_over();
     }
 
-    async fn accept_from(&mut self, priority: Priority, may_hold: bool) {
-        while let Some(delivery) = self.handoff.next(priority) {
-            if let Some(until) = self.deferred_until(&delivery) {
-                self.attempter.defer(&delivery, until).await;
-            } else if self.has_rate_backlog(&delivery) {
-                self.spill(&delivery).await;
-            } else if let Err(delivery) = self.lanes.offer(key(&delivery), delivery) {
-                if priority == Priority::Fast {
-                    self.evictions.moved_to_bulk(self.handoff.move_to_bulk(delivery));
+    /// Starts every attempt that has a slot and returns how many.
+    fn start_attempts(&mut self) -> usize {
+        let (wall, now) = self.dispatch.now();
+        let (mut started, mut lapsed) = (0, 0);
+        loop {
+            let is_leased = |delivery: &LeasedDelivery| self.may_start(delivery.lease, wall);
+            let next = self.dispatch.admission().next(now, is_leased);
+            match next {
+                Some(Next::Start(start)) => self.start(start),
+                Some(Next::Lapsed) => {
+                    lapsed += 1;
                     continue;
                 }
-                let held = if may_hold { self.handoff.hold(delivery) } else { Err(delivery) };
-                let Err(delivery) = held else { return };
-                self.spill(&delivery).await;
-            } else if priority == Priority::Bulk {
-                self.handoff.made_progress();
+                None => break,
             }
-            self.evictions.left_handoff(priority);
-        }
-    }
-
-    /// Releases a delivery that has no room here, and has later ones to its endpoint stay in the store.
-    async fn spill(&mut self, delivery: &LeasedDelivery) {
-        if self.handoff.mark_overflowed(delivery.endpoint.id) {
-            self.publish_backpressured();
-        }
-        self.attempter.release(delivery).await;
-    }
-
-    /// Readmits the overflowed endpoints whose lanes are empty.
-    fn clear_overflowed(&mut self) {
-        let Self { handoff, lanes, .. } = self;
-        if handoff.retain_overflowed(|endpoint| lanes.waiting_for(endpoint) > 0) {
-            self.publish_backpressured();
-        }
-    }
-
-    /// Publishes which endpoints refuse handoffs, and the number of open breakers.
-    fn publish_backpressured(&self) {
-        let mut backpressured: Vec<EndpointId> = self.throttles.open().collect();
-        self.metrics.endpoint_breakers_open.set(gauge(backpressured.len()));
-        backpressured.extend(self.handoff.overflowed());
-        backpressured.sort_unstable();
-        backpressured.dedup();
-        self.handle.set_backpressured(backpressured.into());
-    }
-
-    /// When a delivery that arrives is due again, if it must not wait in memory.
-    fn deferred_until(&self, delivery: &LeasedDelivery) -> Option<Timestamp> {
-        let (endpoint, now) = (&delivery.endpoint, self.clock.now());
-        if self.evictions.contains(endpoint.id, delivery.id) {
-            return Some(now);
-        }
-        match self.throttles.permit(endpoint.id, now) {
-            Permit::DenyUntil(until) => Some(until),
-            Permit::Allow | Permit::Probe | Permit::DenyWhileProbing => None,
-        }
-    }
-
-    /// Whether an endpoint's lane holds as much as its rate limit allows.
-    fn has_rate_backlog(&self, delivery: &LeasedDelivery) -> bool {
-        let waiting = self.lanes.waiting_for(delivery.endpoint.id);
-        EndpointThrottles::backlog_max(&delivery.endpoint).is_some_and(|most| waiting >= most)
-    }
-
-    /// Releases the deliveries to be evicted from the lanes, and remembers the evictions for those that are
-    /// still on their way.
-    async fn evict(&mut self) {
-        let requested = self.handle.take();
-        for delivery in self.lanes.remove_if(|d| requested.contains(d.endpoint.id, d.id)) {
-            self.attempter.release(&delivery).await;
-        }
-        let handoff_left = Priority::ALL.map(|priority| self.handoff.len(priority));
-        self.evictions.add(requested, handoff_left, self.claimer.in_flight());
-    }
-
-    /// Starts every attempt that has a slot and returns how many. Deliveries of suspended organisations are
-    /// released to the store, which parks them.
-    async fn start_attempts(&mut self) -> usize {
-        let mut started = 0;
-        let mut lapsed = 0;
-        let now = self.clock.now();
-        self.rate_limited_until = None;
-        while let Some((key, delivery)) = self.next(now) {
-            if self.suspended.contains(delivery.event.org_id) {
-                self.lanes.finish(key);
-                self.attempter.release(&delivery).await;
-                continue;
-            }
-            if !self.may_start(delivery.lease, now) {
-                self.lanes.finish(key);
-                lapsed += 1;
-                continue;
-            }
-            let probe = self.throttles.start(&delivery.endpoint, now);
-            let attempter = Arc::clone(&self.attempter);
-            self.tasks.spawn(async move {
-                TaskEnd::Attempt { finished: attempter.attempt(delivery).await, probe }
-            });
             started += 1;
         }
         if lapsed > 0 {
@@ -264,163 +148,118 @@ impl Dispatcher {
         started
     }
 
-    /// The next delivery to start. Notes when the first of the rate-limited ones may start.
-    fn next(&mut self, now: Timestamp) -> Option<(LaneKey, LeasedDelivery)> {
-        let Self { lanes, throttles, rate_limited_until, .. } = self;
-        lanes.next(|delivery, in_flight| {
-            match throttles.start_decision(&delivery.endpoint, in_flight, now) {
-                StartDecision::Now => true,
-                StartDecision::At(at) => {
-                    *rate_limited_until =
-                        Some(rate_limited_until.map_or(at, |until| until.min(at)));
-                    false
-                }
-                StartDecision::Later => false,
-            }
-        })
+    fn start(&mut self, Start { mut delivery, endpoint, ticket }: Start<LeasedDelivery>) {
+        delivery.endpoint = endpoint;
+        let attempter = Arc::clone(&self.attempter);
+        self.tasks.spawn(async move {
+            TaskEnd::Attempt { ticket, finished: attempter.attempt(delivery).await }
+        });
     }
 
     /// Whether an attempt under this lease ends before the lease lapses. Otherwise another server might
-    /// attempt the delivery at the same time, and this attempt's outcome would not count. Skipping it costs
-    /// nothing: the lapse itself makes the delivery due.
+    /// attempt the delivery at the same time, and this attempt's outcome would not count.
     fn may_start(&self, lease: Lease, now: Timestamp) -> bool {
         let margin = LEASE_MARGIN.min(self.options.lease / 4);
         now.plus(self.options.timeout).plus(margin) <= lease.until
     }
 
-    fn start_claim(&mut self) {
-        if self.lanes.take_ran_low() {
-            self.claimer.request_more();
+    /// Starts a claim, if one is due. Returns when to look again.
+    fn start_claim(&mut self) -> Option<Monotonic> {
+        let now = self.dispatch.monotonic();
+        let next_start = self.dispatch.admission().next_start(now);
+        let earliest = |a: Option<Monotonic>, b| Some(a.map_or(b, |a| a.min(b)));
+        if self.claimer.is_none() || self.dispatch.is_recorder_failing() {
+            return next_start;
         }
-        if !self.claimer.should_claim(self.lanes.claimable(), self.options.claim_reserve()) {
-            return;
+        let scan = self.scan == ScanDemand::Due;
+        let is_urgent = scan || self.dispatch.has_manual();
+        let (endpoints, next_room) = if is_urgent || now >= self.next_claim {
+            let (endpoints, next_room, behind) = {
+                let admission = self.dispatch.admission();
+                let (endpoints, next_room) = admission.claimable(now);
+                (endpoints, next_room, admission.behind())
+            };
+            let behind = u32::try_from(behind).unwrap_or(u32::MAX);
+            self.next_claim = now.plus(CLAIM_PAUSE).plus(CLAIM_PAUSE_EACH.saturating_mul(behind));
+            (endpoints, next_room)
+        } else {
+            // Something may have got room since the last look.
+            (Vec::new(), Some(self.next_claim))
+        };
+        if !is_urgent && endpoints.is_empty() {
+            return next_room.map_or(next_start, |room| earliest(next_start, room));
         }
-        let (reserved, claim) = self.claim();
-        self.tasks.spawn(async move { TaskEnd::Claim { reserved, result: claim.await } });
-    }
-
-    /// A claim, and the capacity that was reserved for it.
-    fn claim(&mut self) -> (usize, impl Future<Output = Result<Claimed, StoreError>> + use<>) {
-        let now = self.clock.now();
-        let caps = caps(&mut self.lanes, &self.throttles, now);
-        let reserved = self.lanes.reserve(CLAIM_DELIVERIES_MAX);
-        (reserved, self.claimer.claim(reserved, caps, now))
+        let Some(mut claimer) = self.claimer.take() else { return next_start };
+        self.scan = ScanDemand::None;
+        self.tasks.spawn(async move {
+            let result = claimer.claim(ClaimWork { endpoints, scan }).await;
+            TaskEnd::Claim { claimer, result }
+        });
+        next_start
     }
 
     /// Handles the end of a task, and of every other task that has ended by now.
-    async fn finish(&mut self, end: Result<TaskEnd, JoinError>) {
+    fn finish(&mut self, end: Result<TaskEnd, JoinError>) {
         let mut next = Some(end);
         while let Some(end) = next {
-            match unwind(end) {
-                TaskEnd::Attempt { finished, probe } => self.finish_attempt(finished, probe).await,
-                // The claimer has logged the error, and the next poll claims again.
-                TaskEnd::Claim { reserved, result } => {
-                    _ = self.finish_claim(reserved, result).await;
-                }
-            }
+            self.finish_one(unwind(end));
             next = self.tasks.try_join_next();
         }
     }
 
-    async fn finish_attempt(
-        &mut self,
-        FinishedAttempt { key, gone, signal }: FinishedAttempt,
-        probe: bool,
-    ) {
-        self.lanes.finish(key);
-        let now = self.clock.now();
-        match self.throttles.end(key.endpoint, probe, signal, now) {
-            BreakerTransition::None => {}
-            BreakerTransition::Opened => self.publish_backpressured(),
-            BreakerTransition::Closed => {
-                self.publish_backpressured();
-                // Deliveries that waited for the breaker may be claimed.
-                self.claimer.request();
+    fn finish_one(&mut self, end: TaskEnd) {
+        match end {
+            TaskEnd::Attempt { ticket, finished: FinishedAttempt { gone, signal } } => {
+                let now = self.dispatch.monotonic();
+                let finished = self.dispatch.admission().finish(ticket, signal, gone, now);
+                self.dispatch.release(finished.released);
+                if finished.breaker_closed {
+                    // What waited for it is due.
+                    self.scan = ScanDemand::Due;
+                }
             }
-        }
-        if gone {
-            for delivery in self.lanes.clear(key.endpoint) {
-                self.attempter.release(&delivery).await;
+            TaskEnd::Claim { claimer, result } => {
+                self.claimer = Some(claimer);
+                match result {
+                    Ok(has_more) => {
+                        self.health.progress.beat();
+                        if has_more {
+                            self.scan = ScanDemand::Due;
+                        }
+                    }
+                    // Logged by the claimer; the next poll tries again.
+                    Err(_) => self.next_claim = self.dispatch.monotonic().plus(self.options.poll_interval),
+                }
             }
-        } else if let Permit::DenyUntil(until) = self.throttles.permit(key.endpoint, now) {
-            for delivery in self.lanes.clear(key.endpoint) {
-                self.attempter.defer(&delivery, until).await;
-            }
-        }
-    }
-
-    async fn finish_claim(
-        &mut self,
-        reserved: usize,
-        result: Result<Claimed, StoreError>,
-    ) -> Result<(), StoreError> {
-        let result = self.claimer.finished(result);
-        if result.is_ok() {
-            self.health.progress.beat();
-        }
-        let (leased, result) = match result {
-            Ok(leased) => (leased, Ok(())),
-            Err(error) => (Vec::new(), Err(error)),
-        };
-        self.admit(reserved, leased).await;
-        result
-    }
-
-    /// Moves claimed deliveries into the lanes and ends their reservation.
-    async fn admit(&mut self, reserved: usize, claimed: Vec<LeasedDelivery>) {
-        let mut overflow = self.lanes.admit(reserved, []);
-        for delivery in claimed {
-            if let Some(until) = self.deferred_until(&delivery) {
-                self.attempter.defer(&delivery, until).await;
-            } else if self.has_rate_backlog(&delivery) {
-                self.attempter.release(&delivery).await;
-            } else {
-                overflow.extend(self.lanes.admit(0, [(key(&delivery), delivery)]));
-            }
-        }
-        self.evictions.claim_answered();
-        let until = self.clock.now().plus(ORG_OVERFLOW_DELAY);
-        for delivery in overflow {
-            self.attempter.defer(&delivery, until).await;
         }
     }
 
     /// The soft stop: starts nothing, releases what was not started and waits for the rest.
     async fn stop(mut self) {
-        let held = self.handoff.close();
-        for delivery in self.lanes.clear_all().into_iter().chain(held) {
-            self.attempter.release(&delivery).await;
-        }
         loop {
+            let waiting = self.dispatch.admission().close();
+            self.dispatch.release(waiting);
             self.report_health();
-            tokio::select! {
-                Some(end) = self.tasks.join_next() => match unwind(end) {
-                    TaskEnd::Attempt { finished, .. } => self.lanes.finish(finished.key),
-                    TaskEnd::Claim { reserved, result } => {
-                        self.admit(reserved, Vec::new()).await;
-                        for delivery in result.unwrap_or_default().leased {
-                            self.attempter.release(&delivery).await;
-                        }
-                    }
-                },
-                Some(delivery) = self.handoff.drain(), if self.handoff.is_open() => {
-                    self.attempter.release(&delivery).await;
-                }
-                else => break,
-            }
+            let Some(end) = self.tasks.join_next().await else { break };
+            self.finish(end);
         }
     }
 
     /// Beats the heartbeat and updates the gauges, once per iteration.
     fn report_health(&self) {
         self.health.dispatcher.beat();
-        self.metrics.delivery_queue_size.set(gauge(self.lanes.waiting()));
-        self.metrics.webhooks_in_flight.set(gauge(self.lanes.in_flight()));
+        let (waiting, in_flight) = {
+            let admission = self.dispatch.admission();
+            (admission.waiting(), admission.in_flight())
+        };
+        self.metrics.delivery_queue_size.set(gauge(waiting));
+        self.metrics.webhooks_in_flight.set(gauge(in_flight));
     }
-}
 
-fn key(delivery: &LeasedDelivery) -> LaneKey {
-    LaneKey { org: delivery.event.org_id, endpoint: delivery.endpoint.id }
+    fn report_breakers(&self) {
+        let open = self.dispatch.admission().open_breakers();
+        self.metrics.endpoint_breakers_open.set(gauge(open));
+    }
 }
 
 fn gauge(number: usize) -> i64 {

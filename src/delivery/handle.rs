@@ -1,149 +1,53 @@
-//! The handle to the dispatcher: evicts deliveries from its memory, and tells which endpoints are
-//! backpressured.
+//! The handle to delivery: for those who change endpoints and deliveries, and want them sent now.
 //!
-//! The store decides what may be attempted. The handle applies a decision at once to the deliveries that
-//! this process holds in memory; other instances apply it at their next claim, or when their leases lapse.
+//! The store decides what may be attempted. The handle applies a change at once to what this process holds in
+//! memory; other servers apply it when their change feed brings it.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::domain::{DeliveryId, EndpointId, OrgId, Timestamp};
 
-use tokio::sync::{Notify, watch};
+use super::dispatch::{Dispatch, ManualRequest};
+use super::endpoint_cache::EndpointCache;
 
-use crate::domain::{DeliveryId, EndpointId};
-
-/// Maximum ids in one eviction request. Beyond it the dispatcher evicts everything, which is as correct
-/// and costs one claim.
-const EVICTED_IDS_MAX: usize = 4096;
-
-/// Asks the dispatcher to evict deliveries, and shows which endpoints it refuses. Cheap to clone; without
-/// a dispatcher it does nothing.
+/// The handle. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct DeliveryHandle(Arc<HandleState>);
-
-#[derive(Debug)]
-struct HandleState {
-    requested: Mutex<EvictionSet>,
-    notify: Notify,
-    backpressured: watch::Sender<Arc<[EndpointId]>>,
-}
-
-/// Leased deliveries that the dispatcher must release instead of starting.
-#[derive(Debug, Default)]
-pub(super) struct EvictionSet {
-    endpoints: HashSet<EndpointId>,
-    deliveries: HashSet<DeliveryId>,
-    everything: bool,
-}
+pub struct DeliveryHandle(Dispatch);
 
 impl DeliveryHandle {
-    /// A handle that no dispatcher listens to yet.
-    pub fn new() -> Self {
-        Self(Arc::new(HandleState {
-            requested: Mutex::default(),
-            notify: Notify::new(),
-            backpressured: watch::Sender::new(Arc::from([])),
-        }))
+    pub(super) const fn new(dispatch: Dispatch) -> Self {
+        Self(dispatch)
     }
 
-    /// Releases the deliveries to an endpoint that wait in memory, so that the store applies its current
-    /// state: they may be parked, cancelled, or due under new settings. Call it after an endpoint was
-    /// changed or removed. Attempts in flight complete.
-    pub fn evict_endpoint(&self, endpoint: EndpointId) {
-        self.requested().endpoints.insert(endpoint);
-        self.0.notify.notify_one();
+    /// Applies a change of an organisation's endpoints, also its suspension and its end: when this returns,
+    /// nothing is sent to what they were. Attempts in flight complete.
+    pub async fn endpoints_changed(&self, org: OrgId) {
+        self.0.endpoints_changed(org).await;
     }
 
-    /// Releases one delivery that waits in memory. Call it after the delivery was cancelled.
-    pub fn evict_delivery(&self, delivery: DeliveryId) {
-        self.requested().deliveries.insert(delivery);
-        self.0.notify.notify_one();
+    /// Removes a delivery from memory that was cancelled. An attempt in flight completes.
+    pub fn cancelled(&self, endpoint: EndpointId, delivery: DeliveryId) {
+        // The store has taken its lease away: there is nothing to release.
+        self.0.admission().remove(endpoint, |waiting| waiting.id == delivery);
     }
 
-    /// The endpoints, in ascending order, whose new deliveries should stay in the store for now: their
-    /// breaker is open, or they receive deliveries faster than they complete them.
-    pub fn backpressured(&self) -> watch::Receiver<Arc<[EndpointId]>> {
-        self.0.backpressured.subscribe()
+    /// Attempts a due delivery now, although the breaker of its endpoint may be open: somebody asked for it.
+    pub fn attempt_now(&self, org: OrgId, endpoint: EndpointId, delivery: DeliveryId) {
+        self.0.request_manual(ManualRequest { org, endpoint, delivery });
     }
 
-    pub(super) fn set_backpressured(&self, endpoints: Arc<[EndpointId]>) {
-        self.0.backpressured.send_replace(endpoints);
+    /// Has the store scanned for due deliveries now.
+    pub fn wake(&self) {
+        self.0.wake_scan();
     }
 
-    /// Waits until [`Self::take`] has something to return.
-    pub(super) async fn evictions_requested(&self) {
-        self.0.notify.notified().await;
+    /// Until when this server sends nothing to an endpoint because its receiver failed or asked for it.
+    pub fn paused_until(&self, endpoint: EndpointId) -> Option<Timestamp> {
+        let (wall, now) = self.0.now();
+        let until = self.0.admission().paused_until(endpoint, now)?;
+        Some(wall.plus(until.since(now)))
     }
 
-    /// The evictions requested since the last call.
-    pub(super) fn take(&self) -> EvictionSet {
-        std::mem::take(&mut *self.requested())
-    }
-
-    fn requested(&self) -> MutexGuard<'_, EvictionSet> {
-        let mut requested = self.0.requested.lock().unwrap_or_else(PoisonError::into_inner);
-        requested.bound();
-        requested
-    }
-}
-
-impl Default for DeliveryHandle {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl EvictionSet {
-    /// Whether nothing is to be evicted.
-    pub(super) fn is_empty(&self) -> bool {
-        self.endpoints.is_empty() && self.deliveries.is_empty() && !self.everything
-    }
-
-    /// Whether this delivery to this endpoint is to be evicted.
-    pub(super) fn contains(&self, endpoint: EndpointId, delivery: DeliveryId) -> bool {
-        self.everything || self.endpoints.contains(&endpoint) || self.deliveries.contains(&delivery)
-    }
-
-    /// Adds the evictions of `other`.
-    pub(super) fn extend(&mut self, other: Self) {
-        self.endpoints.extend(other.endpoints);
-        self.deliveries.extend(other.deliveries);
-        self.everything |= other.everything;
-        self.bound();
-    }
-
-    fn bound(&mut self) {
-        if self.endpoints.len() + self.deliveries.len() >= EVICTED_IDS_MAX {
-            *self = Self { everything: true, ..Self::default() };
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::Timestamp;
-
-    const NOW: Timestamp = Timestamp::from_micros(1);
-
-    #[test]
-    fn requested_evictions_are_taken_once() {
-        let handle = DeliveryHandle::new();
-        let (endpoint, delivery) = (EndpointId::mint(NOW), DeliveryId::mint(NOW));
-        handle.evict_endpoint(endpoint);
-        handle.evict_delivery(delivery);
-        let requested = handle.take();
-        assert!(requested.contains(endpoint, DeliveryId::mint(NOW)));
-        assert!(requested.contains(EndpointId::mint(NOW), delivery));
-        assert!(!requested.contains(EndpointId::mint(NOW), DeliveryId::mint(NOW)));
-        assert!(handle.take().is_empty());
-    }
-
-    #[test]
-    fn evictions_beyond_the_maximum_evict_everything() {
-        let handle = DeliveryHandle::new();
-        for _ in 0..=EVICTED_IDS_MAX {
-            handle.evict_endpoint(EndpointId::mint(NOW));
-        }
-        assert!(handle.take().contains(EndpointId::mint(NOW), DeliveryId::mint(NOW)));
+    /// The cached endpoints of active organisations.
+    pub fn endpoints(&self) -> EndpointCache {
+        self.0.cache().clone()
     }
 }

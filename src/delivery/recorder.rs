@@ -3,11 +3,12 @@
 //! A commit costs the store about as much for three hundred outcomes as for one.
 //!
 //! # Failure
-//! - While the store is unavailable, the recorder keeps its batch and retries with exponential backoff. Its
+//! - While the store cannot be reached, the recorder keeps its batch and retries with exponential backoff. Its
 //!   queue fills, finished attempts wait for it and keep their slots, and no new attempts start: an outage
-//!   stops sending instead of filling the memory.
-//! - A batch that the store rejects is halved until the outcome at fault is alone. That outcome is logged
-//!   and dropped; its lease lapses and the delivery is attempted again.
+//!   stops sending instead of filling the memory. Nothing is claimed meanwhile: it could be what was delivered.
+//! - A batch that the store rejects, or does not finish three times, is halved until the outcome at fault is alone.
+//!   That one is logged, remembered and dropped: its lease lapses, and this server does not attempt the delivery
+//!   again. The others are recorded.
 //!
 //! In both cases an outcome is lost only together with its lease, which keeps delivery at least once.
 
@@ -15,9 +16,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::domain::Outcome;
-use crate::runtime::{Backoff, Heartbeat, Wake};
+use crate::domain::{Decision, EndpointId, LeasedDelivery, Outcome, Timestamp};
+use crate::runtime::{Backoff, Clock, Heartbeat};
 use crate::store::{Store, StoreError};
+
+use super::dispatch::Dispatch;
 
 /// Maximum outcomes per call.
 const BATCH_OUTCOMES_MAX: usize = 512;
@@ -31,44 +34,68 @@ const LINGER: Duration = Duration::from_millis(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between calls.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often a batch is tried that the store is reached for and does not record.
+const TRIES_MAX: u32 = 3;
 
 /// An outcome to record.
 #[derive(Debug)]
 pub(super) struct OutcomeReport {
     /// The outcome.
     pub(super) outcome: Outcome,
-    /// Whether the endpoint is ordered, so that its next delivery waits for this outcome.
+    /// Whether the delivery is ordered, so that the next one to its endpoint waits for this outcome.
     pub(super) ordered: bool,
 }
 
 /// Receives outcomes and records them.
 pub(super) struct Recorder {
-    store: Store,
-    reports: mpsc::Receiver<OutcomeReport>,
-    /// Received and not yet being recorded.
-    received: Vec<OutcomeReport>,
-    /// Being recorded. Kept here, so that a cancelled call continues with them when it is repeated.
-    outcomes: Vec<Outcome>,
-    /// Whether one of them is of an ordered endpoint.
-    ordered: bool,
-    /// Wakes the dispatcher when an ordered endpoint's next delivery may be claimed.
-    wake: Wake,
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) dispatch: Dispatch,
+    pub(super) reports: mpsc::Receiver<OutcomeReport>,
+    /// Deliveries whose leases are released.
+    pub(super) released: mpsc::UnboundedReceiver<LeasedDelivery>,
+    pub(super) batch: Batch,
     /// Beats when the store has recorded outcomes.
-    progress: Heartbeat,
+    pub(super) progress: Heartbeat,
+}
+
+/// What is being recorded. Kept here, so that a cancelled call continues with it when it is repeated.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    received: Vec<OutcomeReport>,
+    released: Vec<LeasedDelivery>,
+    outcomes: Vec<Outcome>,
+    /// The endpoints of ordered deliveries in it.
+    ordered: Vec<EndpointId>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.len() == 0 && self.outcomes.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.received.len() + self.released.len()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.len() >= BATCH_OUTCOMES_MAX || self.received.iter().any(|report| report.ordered)
+    }
+
+    /// Moves what was received to what is recorded.
+    fn prepare(&mut self, now: Timestamp) {
+        for report in self.received.drain(..) {
+            if report.ordered {
+                self.ordered.push(report.outcome.endpoint_id);
+            }
+            self.outcomes.push(report.outcome);
+        }
+        self.outcomes.extend(self.released.drain(..).map(|delivery| released(&delivery, now)));
+    }
 }
 
 impl Recorder {
-    pub(super) fn new(
-        store: Store,
-        reports: mpsc::Receiver<OutcomeReport>,
-        wake: Wake,
-        progress: Heartbeat,
-    ) -> Self {
-        let received = Vec::with_capacity(BATCH_OUTCOMES_MAX);
-        Self { store, reports, received, outcomes: Vec::new(), ordered: false, wake, progress }
-    }
-
-    /// Runs until every sender is dropped and all outcomes are recorded.
+    /// Runs until every sender of outcomes is dropped and all are recorded.
     pub(super) async fn run(mut self) {
         while self.run_once().await {}
     }
@@ -82,57 +109,65 @@ impl Recorder {
 
     /// Records everything that was sent so far, without waiting for more.
     pub(super) async fn flush(&mut self) {
-        self.record().await;
-        while let Ok(report) = self.reports.try_recv() {
-            self.received.push(report);
-            while self.received.len() < BATCH_OUTCOMES_MAX
-                && let Ok(report) = self.reports.try_recv()
-            {
-                self.received.push(report);
+        loop {
+            self.take_now();
+            if self.batch.is_empty() {
+                return;
             }
             self.record().await;
         }
     }
 
-    async fn receive(&mut self) -> bool {
-        if self.received.is_empty() && self.outcomes.is_empty() {
-            let count = self.reports.recv_many(&mut self.received, BATCH_OUTCOMES_MAX).await;
-            if count == 0 {
-                return false;
-            }
+    fn take_now(&mut self) {
+        while self.batch.len() < BATCH_OUTCOMES_MAX
+            && let Ok(report) = self.reports.try_recv()
+        {
+            self.batch.received.push(report);
         }
-        let Self { reports, received, .. } = self;
-        let fill = async {
-            let mut checked = 0;
-            while received.len() < BATCH_OUTCOMES_MAX
-                && !received.iter().skip(checked).any(|report| report.ordered)
-            {
-                checked = received.len();
-                let free = BATCH_OUTCOMES_MAX - received.len();
-                if reports.recv_many(received, free).await == 0 {
-                    break;
-                }
-            }
-        };
+        while self.batch.len() < BATCH_OUTCOMES_MAX
+            && let Ok(delivery) = self.released.try_recv()
+        {
+            self.batch.released.push(delivery);
+        }
+    }
+
+    async fn receive(&mut self) -> bool {
+        if self.batch.is_empty() && !self.receive_more().await {
+            self.take_now();
+            return !self.batch.is_empty();
+        }
+        let fill = async { while !self.batch.is_complete() && self.receive_more().await {} };
         // Full or not: the batch is recorded now.
         let _ = tokio::time::timeout(LINGER, fill).await;
         true
     }
 
-    async fn record(&mut self) {
-        for report in self.received.drain(..) {
-            self.ordered |= report.ordered;
-            self.outcomes.push(report.outcome);
+    /// Receives what is there, at least one. `false` when every sender of outcomes is dropped.
+    async fn receive_more(&mut self) -> bool {
+        let Self { reports, released, batch, .. } = self;
+        let free = BATCH_OUTCOMES_MAX.saturating_sub(batch.len()).max(1);
+        tokio::select! {
+            count = reports.recv_many(&mut batch.received, free) => count > 0,
+            // It closes with the dispatcher at the earliest.
+            Some(delivery) = released.recv() => {
+                batch.released.push(delivery);
+                true
+            }
         }
+    }
+
+    async fn record(&mut self) {
+        self.batch.prepare(self.clock.now());
         self.record_outcomes().await;
-        self.outcomes.clear();
-        if std::mem::take(&mut self.ordered) {
-            self.wake.wake();
+        self.batch.outcomes.clear();
+        let ordered = std::mem::take(&mut self.batch.ordered);
+        if !ordered.is_empty() {
+            self.dispatch.ordered_recorded(&ordered);
         }
     }
 
     async fn record_outcomes(&self) {
-        let mut parts = vec![self.outcomes.as_slice()];
+        let mut parts = vec![self.batch.outcomes.as_slice()];
         while let Some(outcomes) = parts.pop().filter(|part| !part.is_empty()) {
             match (self.write(outcomes).await, outcomes) {
                 (Ok(counted), _) if counted < outcomes.len() => {
@@ -144,8 +179,9 @@ impl Recorder {
                 }
                 (Ok(_), _) => {}
                 (Err(error), [outcome]) => {
+                    self.dispatch.set_aside(outcome.delivery_id);
                     tracing::error!(org = %outcome.org_id, delivery = %outcome.delivery_id, %error,
-                        "cannot record an outcome; the delivery will be attempted again");
+                        "cannot record an outcome; this server does not attempt the delivery again");
                 }
                 (Err(_), _) => {
                     let (first, second) = outcomes.split_at(outcomes.len() / 2);
@@ -155,22 +191,51 @@ impl Recorder {
         }
     }
 
+    /// Records outcomes, however long the store cannot be reached, and returns how many counted.
+    ///
+    /// # Errors
+    /// When the store is reached and does not record them.
     async fn write(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
         // Only a hard stop interrupts the waits.
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
+        let mut tries = 0;
         loop {
-            match self.store.system().record_outcomes(outcomes).await {
-                Err(StoreError::Unavailable(error)) => {
-                    if backoff.is_first() {
-                        tracing::warn!(%error, "cannot record outcomes, retrying");
-                    }
-                    backoff.sleep().await;
-                }
-                result => {
+            let error = match self.store.system().record_outcomes(outcomes).await {
+                Ok(counted) => {
+                    self.dispatch.set_recorder_failing(false);
                     self.progress.beat();
-                    return result;
+                    return Ok(counted);
                 }
+                Err(error @ StoreError::Unavailable(_)) => error,
+                Err(error) => {
+                    self.progress.beat();
+                    return Err(error);
+                }
+            };
+            self.dispatch.set_recorder_failing(true);
+            if backoff.is_first() {
+                tracing::warn!(%error, "cannot record outcomes, retrying");
             }
+            tries += u32::from(!error.is_connection());
+            if tries >= TRIES_MAX {
+                return Err(error);
+            }
+            backoff.sleep().await;
         }
+    }
+}
+
+/// The outcome of a delivery that was not attempted: it is due again at once, for any server.
+fn released(delivery: &LeasedDelivery, now: Timestamp) -> Outcome {
+    Outcome {
+        delivery_id: delivery.id,
+        org_id: delivery.event.org_id,
+        endpoint_id: delivery.endpoint.id,
+        event_received_at: delivery.event.received_at,
+        token: delivery.lease.token,
+        attempt: None,
+        decision: Decision::RetryAt(now),
+        decided_at: now,
+        disable_if_failing_since: now,
     }
 }

@@ -1,0 +1,236 @@
+//! What admission knows of one endpoint: what waits and what is in flight, how fast its receiver is, and what
+//! holds it back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::delivery::breaker::{AttemptKind, Breaker, Permit};
+use crate::delivery::endpoint_rate::EndpointRate;
+use crate::domain::{Endpoint, EndpointKind, OrgId};
+use crate::runtime::Monotonic;
+
+/// Deliveries wait in memory only if their endpoint, at its recent rate, starts them within this time.
+pub(super) const QUEUE_TIME: Duration = Duration::from_millis(250);
+/// Maximum deliveries that wait in memory for one endpoint.
+const QUEUE_MAX: usize = 1_024;
+/// An endpoint whose attempts take longer than this is slow.
+const SLOW: Duration = Duration::from_secs(1);
+/// A claim for one endpoint is worth a statement when it brings the work of this time.
+const CLAIM_WORTH: Duration = Duration::from_millis(20);
+/// The weight of the newest attempt in the mean duration.
+const NEWEST_WEIGHT: f64 = 0.2;
+
+/// A delivery that waits for its slot.
+#[derive(Debug)]
+pub(super) struct Waiting<T> {
+    pub(super) delivery: T,
+    /// Bytes of its payload.
+    pub(super) bytes: usize,
+    /// A manual one is not held back by an open breaker.
+    pub(super) kind: AttemptKind,
+}
+
+/// The state of one endpoint.
+#[derive(Debug)]
+pub(super) struct EndpointState<T> {
+    /// The endpoint as it was last known.
+    pub(super) endpoint: Arc<Endpoint>,
+    /// Whether it is disabled or removed, or of a kind that nothing is sent to.
+    pub(super) is_off: bool,
+    /// Whether it has changed in an unknown way since.
+    pub(super) is_unknown: bool,
+    /// Counts the times that it was enabled or moved.
+    pub(super) generation: u32,
+    /// Until when nothing is sent because it answered 410.
+    pub(super) gone_until: Option<Monotonic>,
+    pub(super) waiting: VecDeque<Waiting<T>>,
+    /// Places reserved for deliveries that are being stored or claimed.
+    pub(super) reserved: usize,
+    /// Of these, with a slot.
+    pub(super) promised: usize,
+    /// When the attempts in flight began.
+    pub(super) in_flight: Vec<Monotonic>,
+    /// Whether an attempt that was requested by hand waits or is in flight.
+    pub(super) has_manual: bool,
+    /// Mean duration of an attempt, in seconds; `None` before the first.
+    mean: Option<f64>,
+    pub(super) breaker: Breaker,
+    rate: Option<EndpointRate>,
+    /// The number of times that deliveries were left in the store since it was last known to have none that are
+    /// due; 0 while it has none.
+    pub(super) left_in_store: u64,
+}
+
+/// What holds an endpoint back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hold {
+    /// Nothing.
+    None,
+    /// Its breaker or its rate limit, until then.
+    Until(Monotonic),
+    /// A probe in flight, or that it is disabled.
+    Closed,
+}
+
+impl<T> EndpointState<T> {
+    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
+        Self {
+            is_off: !is_sent_to(&endpoint),
+            endpoint,
+            is_unknown: false,
+            generation: 0,
+            gone_until: None,
+            waiting: VecDeque::new(),
+            reserved: 0,
+            promised: 0,
+            in_flight: Vec::new(),
+            has_manual: false,
+            mean: None,
+            breaker: Breaker::default(),
+            rate: None,
+            left_in_store: 0,
+        }
+    }
+
+    /// Takes over what the endpoint is now; `None` when it was disabled or removed. One that was enabled or moved
+    /// starts afresh.
+    pub(super) fn update(&mut self, endpoint: Option<&Arc<Endpoint>>) {
+        let Some(endpoint) = endpoint.filter(|endpoint| is_sent_to(endpoint)) else {
+            self.is_off = true;
+            self.left_in_store = 0;
+            return;
+        };
+        if self.is_off || endpoint.url != self.endpoint.url {
+            self.breaker.reset();
+            self.generation = self.generation.wrapping_add(1);
+            self.mean = None;
+            self.gone_until = None;
+        }
+        self.is_off = false;
+        self.is_unknown = false;
+        self.endpoint = Arc::clone(endpoint);
+    }
+
+    /// Notes that it has changed in an unknown way: nothing is sent to it as it was.
+    pub(super) fn forget(&mut self) {
+        self.is_unknown = true;
+    }
+
+    pub(super) fn org(&self) -> OrgId {
+        self.endpoint.org_id
+    }
+
+    /// Deliveries in memory, with those that have a place.
+    pub(super) fn held(&self) -> usize {
+        self.waiting.len() + self.reserved + self.in_flight.len()
+    }
+
+    /// Whether nothing here is worth remembering.
+    pub(super) fn is_idle(&self, now: Monotonic) -> bool {
+        self.held() == 0
+            && self.left_in_store == 0
+            && self.breaker == Breaker::default()
+            && self.rate.is_none_or(|rate| rate.ready_at() <= now)
+    }
+
+    /// Whether its attempts take long, or one in flight does.
+    pub(super) fn is_slow(&self, now: Monotonic) -> bool {
+        self.mean.is_some_and(|mean| mean > SLOW.as_secs_f64())
+            || self.in_flight.iter().any(|began| now.since(*began) > SLOW)
+    }
+
+    /// Whether its attempts are known to be quick.
+    pub(super) fn is_known_quick(&self, now: Monotonic) -> bool {
+        self.mean.is_some() && !self.is_slow(now)
+    }
+
+    /// Maximum attempts in flight to it.
+    pub(super) fn concurrency(&self, default: usize) -> usize {
+        if self.endpoint.policy.ordered {
+            return 1;
+        }
+        let own = self.endpoint.policy.max_concurrency;
+        own.and_then(|own| usize::try_from(own).ok()).unwrap_or(default)
+    }
+
+    /// Maximum deliveries that may wait for it here, whatever room there is.
+    pub(super) fn queue_max(&self, concurrency: usize, now: Monotonic) -> usize {
+        if self.endpoint.policy.ordered || !self.is_known_quick(now) {
+            return 0;
+        }
+        let by_rate = self.endpoint.policy.rate_limit_per_second;
+        let by_rate = by_rate.map_or(usize::MAX, |rate| work(f64::from(rate), QUEUE_TIME).max(1));
+        self.work(concurrency, QUEUE_TIME).min(by_rate).min(QUEUE_MAX)
+    }
+
+    /// How many deliveries make a claim for it alone worthwhile, of `room` that it has at most.
+    pub(super) fn worth_claiming(&self, concurrency: usize, room: usize) -> usize {
+        self.work(concurrency, CLAIM_WORTH).clamp(1, room.div_ceil(2).max(1))
+    }
+
+    /// How many attempts it makes in a time.
+    fn work(&self, concurrency: usize, span: Duration) -> usize {
+        let Some(mean) = self.mean else { return 0 };
+        let concurrency = u32::try_from(concurrency).unwrap_or(u32::MAX);
+        work(f64::from(concurrency) / mean.max(1e-4), span)
+    }
+
+    /// What holds back an attempt that starts now or within `ahead`.
+    pub(super) fn hold(&self, kind: AttemptKind, now: Monotonic, ahead: Duration) -> Hold {
+        if self.is_off || self.is_unknown {
+            return Hold::Closed;
+        }
+        if let Some(until) = self.gone_until.filter(|until| *until > now) {
+            return Hold::Until(until);
+        }
+        match self.breaker.permit(kind, now) {
+            Permit::DenyUntil(until) => return Hold::Until(until),
+            Permit::DenyWhileProbing => return Hold::Closed,
+            Permit::Probe if self.held() > 0 && !ahead.is_zero() => return Hold::Closed,
+            Permit::Probe | Permit::Allow => {}
+        }
+        let limited = self.rate.filter(|_| self.endpoint.policy.rate_limit_per_second.is_some());
+        match limited.map(EndpointRate::ready_at) {
+            Some(ready) if ready > now.plus(ahead) => Hold::Until(ready),
+            Some(_) | None => Hold::None,
+        }
+    }
+
+    /// Whether the next attempt is the probe of an open breaker.
+    pub(super) fn is_probing(&self, now: Monotonic) -> bool {
+        self.breaker.permit(AttemptKind::Scheduled, now) == Permit::Probe
+    }
+
+    /// An attempt starts. `true` if it is the probe of a breaker.
+    pub(super) fn start(&mut self, kind: AttemptKind, now: Monotonic) -> bool {
+        self.in_flight.push(now);
+        if let Some(per_second) = self.endpoint.policy.rate_limit_per_second {
+            self.rate.get_or_insert(EndpointRate::new(now)).start(per_second, now);
+        }
+        self.breaker.start(kind, now)
+    }
+
+    /// An attempt that began then has ended.
+    pub(super) fn end(&mut self, began: Monotonic, now: Monotonic) {
+        if let Some(index) = self.in_flight.iter().position(|other| *other == began) {
+            self.in_flight.swap_remove(index);
+        }
+        let took = now.since(began).as_secs_f64();
+        let mean = self.mean.map_or(took, |mean| mean + NEWEST_WEIGHT * (took - mean));
+        self.mean = Some(mean);
+    }
+}
+
+fn is_sent_to(endpoint: &Endpoint) -> bool {
+    endpoint.disabled_reason.is_none() && endpoint.kind == EndpointKind::Webhook
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "casts from floating point saturate, and the factors are positive"
+)]
+fn work(per_second: f64, span: Duration) -> usize {
+    (per_second * span.as_secs_f64()).ceil() as usize
+}

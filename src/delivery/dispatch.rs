@@ -1,0 +1,295 @@
+//! What the dispatcher shares with those who have deliveries for it, and with those who change endpoints.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::domain::{
+    DeliveryId, EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId, Timestamp,
+};
+use crate::runtime::{Clock, Monotonic, Wake};
+use crate::store::{OrgEndpoints, Persisted, PlannedDelivery, Result};
+
+use super::admission::{Admission, AdmissionLimits, Offer};
+use super::endpoint_cache::EndpointCache;
+
+/// Maximum requests for an attempt by hand that wait. A further one waits for the next scan, like any due
+/// delivery.
+const MANUAL_MAX: usize = 1_024;
+
+/// A request to attempt a delivery now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ManualRequest {
+    pub(super) org: OrgId,
+    pub(super) endpoint: EndpointId,
+    pub(super) delivery: DeliveryId,
+}
+
+/// The shared state. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Dispatch(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    admission: Mutex<Admission<LeasedDelivery>>,
+    manual: Mutex<VecDeque<ManualRequest>>,
+    cache: EndpointCache,
+    clock: Clock,
+    instance: InstanceId,
+    lease: Duration,
+    /// Wakes the dispatcher to start attempts or to claim for endpoints that have room.
+    ready: Notify,
+    /// Wakes the dispatcher to scan the store for due deliveries.
+    due: Wake,
+    /// Leases to be released, for the recorder. Bounded by the places of admission: nothing comes into memory
+    /// while the store, which would record them, does not answer.
+    released: mpsc::UnboundedSender<LeasedDelivery>,
+    /// Whether outcomes cannot be recorded at the moment.
+    is_recorder_failing: AtomicBool,
+}
+
+/// How [`Dispatch`] is set up.
+#[derive(Debug)]
+pub(super) struct DispatchOptions {
+    pub(super) limits: AdmissionLimits,
+    pub(super) instance: InstanceId,
+    pub(super) lease: Duration,
+    pub(super) released: mpsc::UnboundedSender<LeasedDelivery>,
+}
+
+impl Dispatch {
+    pub(super) fn new(
+        options: DispatchOptions,
+        cache: EndpointCache,
+        clock: Clock,
+        due: Wake,
+    ) -> Self {
+        let DispatchOptions { limits, instance, lease, released } = options;
+        Self(Arc::new(State {
+            admission: Mutex::new(Admission::new(limits)),
+            manual: Mutex::default(),
+            cache,
+            clock,
+            instance,
+            lease,
+            ready: Notify::new(),
+            due,
+            released,
+            is_recorder_failing: AtomicBool::new(false),
+        }))
+    }
+
+    pub(super) fn admission(&self) -> MutexGuard<'_, Admission<LeasedDelivery>> {
+        self.0.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn cache(&self) -> &EndpointCache {
+        &self.0.cache
+    }
+
+    pub(super) fn now(&self) -> (Timestamp, Monotonic) {
+        (self.0.clock.now(), self.0.clock.monotonic())
+    }
+
+    pub(super) fn monotonic(&self) -> Monotonic {
+        self.0.clock.monotonic()
+    }
+
+    /// A new lease, from now on.
+    pub(super) fn lease(&self) -> Lease {
+        let until = self.0.clock.now().plus(self.0.lease);
+        Lease { token: LeaseToken::mint(self.0.instance), until }
+    }
+
+    /// Waits until there may be something to start or to claim.
+    pub(super) async fn ready(&self) {
+        self.0.ready.notified().await;
+    }
+
+    pub(super) fn wake(&self) {
+        self.0.ready.notify_one();
+    }
+
+    /// Has the dispatcher scan the store for due deliveries.
+    pub(super) fn wake_scan(&self) {
+        self.0.due.wake();
+    }
+
+    pub(super) fn set_recorder_failing(&self, is_failing: bool) {
+        self.0.is_recorder_failing.store(is_failing, Ordering::Relaxed);
+    }
+
+    /// Whether outcomes cannot be recorded. Nothing is claimed then: it could be what was delivered already.
+    pub(super) fn is_recorder_failing(&self) -> bool {
+        self.0.is_recorder_failing.load(Ordering::Relaxed)
+    }
+
+    /// Releases leases of deliveries that were not attempted.
+    pub(super) fn release(&self, deliveries: impl IntoIterator<Item = LeasedDelivery>) {
+        for delivery in deliveries {
+            // The recorder outlives everything but a hard stop. The lease then lapses.
+            let _ = self.0.released.send(delivery);
+        }
+    }
+
+    /// Queues leased deliveries for whose endpoints places were reserved, and gives those places back.
+    pub(super) fn queue(
+        &self,
+        reserved: impl IntoIterator<Item = (EndpointId, usize)>,
+        leased: impl IntoIterator<Item = (LeasedDelivery, bool)>,
+    ) {
+        let mut released = Vec::new();
+        {
+            let mut admission = self.admission();
+            for (endpoint, count) in reserved {
+                admission.unreserve(endpoint, count);
+            }
+            for (delivery, is_manual) in leased {
+                let (endpoint, bytes) = (delivery.endpoint.id, delivery.event.payload.len());
+                let queued = if is_manual {
+                    admission.push_manual(endpoint, delivery, bytes)
+                } else {
+                    admission.push(endpoint, delivery, bytes)
+                };
+                released.extend(queued.err());
+            }
+        }
+        self.release(released);
+        self.wake();
+    }
+
+    /// Requests that wait for an attempt by hand, at most `max`.
+    pub(super) fn take_manual(&self, max: usize) -> Vec<ManualRequest> {
+        let mut manual = self.0.manual.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = manual.len().min(max);
+        manual.drain(..count).collect()
+    }
+
+    /// Whether a request for an attempt by hand waits.
+    pub(super) fn has_manual(&self) -> bool {
+        !self.0.manual.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    pub(super) fn request_manual(&self, request: ManualRequest) {
+        {
+            let mut manual = self.0.manual.lock().unwrap_or_else(PoisonError::into_inner);
+            if manual.len() < MANUAL_MAX && !manual.contains(&request) {
+                manual.push_back(request);
+            }
+        }
+        self.wake();
+    }
+
+    /// Applies a change of an organisation's endpoints: nothing that waits here is sent to what they were.
+    /// Attempts in flight complete.
+    pub(super) async fn endpoints_changed(&self, org: OrgId) {
+        self.0.cache.invalidate(org);
+        let current = self.0.cache.reload(org).await;
+        let released = match current {
+            Ok(Some(current)) => {
+                self.admission().endpoints_changed(org, &current, self.monotonic())
+            }
+            Ok(None) => self.admission().forget_endpoints(org),
+            Err(error) => {
+                tracing::warn!(%org, %error, "cannot read changed endpoints; their deliveries wait");
+                self.admission().forget_endpoints(org)
+            }
+        };
+        self.release(released);
+        self.wake();
+        self.wake_scan();
+    }
+}
+
+/// The way of planned deliveries into the dispatcher, for ingest. Clones share it.
+#[derive(Clone, Debug)]
+pub struct AdmissionDoor(Dispatch);
+
+/// The places that planned deliveries have been promised; dropped, they are given back.
+#[derive(Debug)]
+pub struct Offered {
+    dispatch: Dispatch,
+    lease: Lease,
+    places: BTreeMap<EndpointId, usize>,
+}
+
+impl AdmissionDoor {
+    pub(super) const fn new(dispatch: Dispatch) -> Self {
+        Self(dispatch)
+    }
+
+    /// The endpoints of some organisations, cached.
+    ///
+    /// # Errors
+    /// When some are not cached and the store fails.
+    pub async fn endpoints(&self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
+        self.0.cache().of(orgs).await
+    }
+
+    /// Offers the deliveries of a batch that is about to be stored. Those that may start right after it are
+    /// marked to be leased; the others are left in the store.
+    pub fn offer(
+        &self,
+        deliveries: &mut [PlannedDelivery],
+        endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>,
+    ) -> Offered {
+        let mut places: BTreeMap<EndpointId, usize> = BTreeMap::new();
+        let lease = self.0.lease();
+        let now = self.0.monotonic();
+        let mut admission = self.0.admission();
+        for delivery in deliveries {
+            let endpoint = &delivery.endpoint;
+            let version = endpoints.get(&endpoint.org_id).map_or(0, |org| org.version);
+            let bytes = delivery.event.payload.len();
+            delivery.leased = admission.offer(endpoint, version, bytes, now) == Offer::Start;
+            if delivery.leased {
+                *places.entry(endpoint.id).or_default() += 1;
+            }
+        }
+        drop(admission);
+        Offered { dispatch: self.0.clone(), lease, places }
+    }
+}
+
+impl Offered {
+    /// The lease to store the deliveries under that are to be leased.
+    pub const fn lease(&self) -> Lease {
+        self.lease
+    }
+
+    /// The batch is stored: what was leased is queued, and claims see to the rest.
+    pub fn stored(mut self, planned: &[PlannedDelivery], persisted: &mut Persisted) {
+        let dispatch = self.dispatch.clone();
+        let has_stale = !persisted.stale.is_empty();
+        for (org, endpoints) in persisted.stale.drain(..) {
+            dispatch.cache().refresh(org, endpoints);
+        }
+        let mut left: Option<EndpointId> = None;
+        {
+            let now = dispatch.monotonic();
+            let mut admission = dispatch.admission();
+            for delivery in planned.iter().filter(|delivery| !delivery.leased) {
+                // Most batches have runs of one endpoint.
+                if left.replace(delivery.endpoint.id) != Some(delivery.endpoint.id) {
+                    admission.left_in_store(&delivery.endpoint, now);
+                }
+            }
+        }
+        let leased = persisted.leased.drain(..).map(|delivery| (delivery, false));
+        dispatch.queue(std::mem::take(&mut self.places), leased);
+        if has_stale {
+            dispatch.wake_scan();
+        }
+    }
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        if !self.places.is_empty() {
+            self.dispatch.queue(std::mem::take(&mut self.places), []);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The endpoint cache: the endpoints of the organisations that are active on this server.
+//!
+//! It saves reads; the store has the last word. A batch of events is planned with what is cached, and the store
+//! plans again where the version of an organisation's endpoints is another one. The change feed
+//! (`endpoint_watch`) and changes through this server replace what is outdated.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use moka::ops::compute::Op;
+
+use crate::domain::{Endpoint, OrgId};
+use crate::store::{OrgEndpoints, Result, Store};
+
+/// Maximum bytes of all cached endpoints, as [`weigh`] estimates them.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of an endpoint, or of an organisation without any, beside its texts.
+const BYTES_EACH: usize = 1_024;
+
+/// The cache. Clones share it.
+#[derive(Clone, Debug)]
+pub struct EndpointCache {
+    store: Store,
+    by_org: moka::sync::Cache<OrgId, Arc<OrgEndpoints>>,
+}
+
+impl EndpointCache {
+    /// An empty cache over a store.
+    pub fn new(store: Store) -> Self {
+        let by_org = moka::sync::Cache::builder()
+            .max_capacity(BYTES_MAX)
+            .weigher(|_, endpoints: &Arc<OrgEndpoints>| weigh(endpoints))
+            .build();
+        Self { store, by_org }
+    }
+
+    /// The endpoints of some organisations, read from the store where they are not cached.
+    pub async fn of(&self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
+        let mut found = HashMap::with_capacity(orgs.len());
+        let mut missing = Vec::new();
+        for org in orgs {
+            match self.by_org.get(org) {
+                Some(endpoints) => _ = found.insert(*org, endpoints),
+                None => missing.push(*org),
+            }
+        }
+        if !missing.is_empty() {
+            for (org, endpoints) in self.store.system().org_endpoints(&missing).await? {
+                found.insert(org, self.refresh(org, endpoints));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The endpoints of an organisation as the store has them now; `None` when there is no such organisation.
+    pub(super) async fn reload(&self, org: OrgId) -> Result<Option<Arc<OrgEndpoints>>> {
+        let mut read = self.store.system().org_endpoints(&[org]).await?;
+        Ok(read.remove(&org).map(|endpoints| self.refresh(org, endpoints)))
+    }
+
+    /// Caches endpoints that were read from the store, unless newer ones are cached, and returns the newer.
+    pub(super) fn refresh(&self, org: OrgId, read: Arc<OrgEndpoints>) -> Arc<OrgEndpoints> {
+        let newer = |cached: &Arc<OrgEndpoints>| cached.version > read.version;
+        let entry = self.by_org.entry(org).and_compute_with(|cached| match cached {
+            Some(cached) if newer(cached.value()) => Op::Nop,
+            Some(_) | None => Op::Put(Arc::clone(&read)),
+        });
+        entry.into_entry().map_or(read, |entry| entry.into_value())
+    }
+
+    /// Drops the endpoints of an organisation: they have changed.
+    pub(super) fn invalidate(&self, org: OrgId) {
+        self.by_org.invalidate(&org);
+    }
+
+    /// How many deliveries events of these types make; `None` when the organisation's endpoints are not cached,
+    /// as before its first event.
+    pub fn planned<'a>(
+        &self,
+        org: OrgId,
+        event_types: impl Iterator<Item = &'a str>,
+    ) -> Option<usize> {
+        let endpoints = &self.by_org.get(&org)?.endpoints;
+        let matching = |event_type: &str| {
+            let wants = |endpoint: &&Arc<Endpoint>| endpoint.event_types.matches(event_type);
+            endpoints.iter().filter(wants).count()
+        };
+        Some(event_types.map(matching).sum())
+    }
+}
+
+fn weigh(endpoints: &OrgEndpoints) -> u32 {
+    let texts = |endpoint: &Arc<Endpoint>| {
+        let description = endpoint.description.as_ref().map_or(0, String::len);
+        endpoint.url.as_str().len() + description + 2 * endpoint.event_types.to_string().len()
+    };
+    let texts: usize = endpoints.endpoints.iter().map(texts).sum();
+    u32::try_from(texts + BYTES_EACH * (1 + endpoints.endpoints.len())).unwrap_or(u32::MAX)
+}
