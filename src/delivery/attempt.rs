@@ -10,7 +10,7 @@ use crate::delivery::metrics::WebhookResult;
 use crate::domain::{
     Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, RetrySchedule, Timestamp,
 };
-use crate::runtime::{Clock, Stopwatch};
+use crate::runtime::Clock;
 
 use super::breaker::AttemptSignal;
 use super::lanes::LaneKey;
@@ -48,9 +48,8 @@ impl Attempter {
     pub(super) async fn attempt(&self, delivery: LeasedDelivery) -> FinishedAttempt {
         let key = LaneKey { org: delivery.event.org_id, endpoint: delivery.endpoint.id };
         let started_at = self.clock.now();
-        let watch = Stopwatch::start();
         let result = self.sender.send(&delivery, started_at).await;
-        let took = watch.elapsed();
+        let took = result.took;
         let decided_at = self.clock.now();
 
         let number = delivery.attempts.saturating_add(1);
