@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::domain::{EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
+use crate::runtime::Monotonic;
 use crate::store::{ClaimCursor, ClaimRequest, Claimed, Store, StoreError};
 
 use super::breaker::Permit;
@@ -136,7 +137,7 @@ impl Claimer {
 pub(super) fn caps(
     lanes: &mut Lanes<LeasedDelivery>,
     throttles: &EndpointThrottles,
-    now: Timestamp,
+    now: Monotonic,
 ) -> HashMap<EndpointId, usize> {
     let rate_limited = lanes.first_in_lanes().filter_map(|(first, waiting)| {
         let backlog_max = EndpointThrottles::backlog_max(&first.endpoint)?;

@@ -12,7 +12,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::delivery::metrics::DeliveryMetrics;
 use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
-use crate::runtime::{Clock, Shutdown, Wake};
+use crate::runtime::{Clock, Monotonic, Shutdown, Wake};
 use crate::store::{Claimed, StoreError};
 
 use super::attempt::{Attempter, FinishedAttempt};
@@ -70,7 +70,7 @@ pub(super) struct Dispatcher {
     pub(super) claimer: Claimer,
     pub(super) throttles: EndpointThrottles,
     /// When the next delivery that waits for a rate limit may start.
-    pub(super) rate_limited_until: Option<Timestamp>,
+    pub(super) rate_limited_until: Option<Monotonic>,
     pub(super) handle: DeliveryHandle,
     pub(super) evictions: Evictions,
     /// Attempts and claims in flight.
@@ -142,7 +142,7 @@ impl Dispatcher {
     }
 
     fn rate_wait(&self) -> Option<Duration> {
-        self.rate_limited_until.map(|until| until.since(self.clock.now()).max(RATE_WAIT_MIN))
+        self.rate_limited_until.map(|until| until.since(self.clock.monotonic()).max(RATE_WAIT_MIN))
     }
 
     /// Moves handed-off deliveries into the lanes. A delivery whose lane has its share is held at the head
@@ -203,12 +203,12 @@ impl Dispatcher {
 
     /// When a delivery that arrives is due again, if it must not wait in memory.
     fn deferred_until(&self, delivery: &LeasedDelivery) -> Option<Timestamp> {
-        let (endpoint, now) = (&delivery.endpoint, self.clock.now());
+        let endpoint = &delivery.endpoint;
         if self.evictions.contains(endpoint.id, delivery.id) {
-            return Some(now);
+            return Some(self.clock.now());
         }
-        match self.throttles.permit(endpoint.id, now) {
-            Permit::DenyUntil(until) => Some(until),
+        match self.throttles.permit(endpoint.id, self.clock.monotonic()) {
+            Permit::DenyUntil(until) => Some(self.clock.timestamp_of(until)),
             Permit::Allow | Permit::Probe | Permit::DenyWhileProbing => None,
         }
     }
@@ -235,9 +235,9 @@ impl Dispatcher {
     async fn start_attempts(&mut self) -> usize {
         let mut started = 0;
         let mut lapsed = 0;
-        let now = self.clock.now();
+        let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
         self.rate_limited_until = None;
-        while let Some((key, delivery)) = self.next(now) {
+        while let Some((key, delivery)) = self.next(monotonic) {
             if self.suspended.contains(delivery.event.org_id) {
                 self.lanes.finish(key);
                 self.attempter.release(&delivery).await;
@@ -248,7 +248,7 @@ impl Dispatcher {
                 lapsed += 1;
                 continue;
             }
-            let probe = self.throttles.start(&delivery.endpoint, now);
+            let probe = self.throttles.start(&delivery.endpoint, monotonic);
             let attempter = Arc::clone(&self.attempter);
             self.tasks.spawn(async move {
                 TaskEnd::Attempt { finished: attempter.attempt(delivery).await, probe }
@@ -265,7 +265,7 @@ impl Dispatcher {
     }
 
     /// The next delivery to start. Notes when the first of the rate-limited ones may start.
-    fn next(&mut self, now: Timestamp) -> Option<(LaneKey, LeasedDelivery)> {
+    fn next(&mut self, now: Monotonic) -> Option<(LaneKey, LeasedDelivery)> {
         let Self { lanes, throttles, rate_limited_until, .. } = self;
         lanes.next(|delivery, in_flight| {
             match throttles.start_decision(&delivery.endpoint, in_flight, now) {
@@ -302,7 +302,7 @@ impl Dispatcher {
     /// A claim, and the capacity that was reserved for it.
     fn claim(&mut self) -> (usize, impl Future<Output = Result<Claimed, StoreError>> + use<>) {
         let now = self.clock.now();
-        let caps = caps(&mut self.lanes, &self.throttles, now);
+        let caps = caps(&mut self.lanes, &self.throttles, self.clock.monotonic());
         let reserved = self.lanes.reserve(CLAIM_DELIVERIES_MAX);
         (reserved, self.claimer.claim(reserved, caps, now))
     }
@@ -328,7 +328,7 @@ impl Dispatcher {
         probe: bool,
     ) {
         self.lanes.finish(key);
-        let now = self.clock.now();
+        let now = self.clock.monotonic();
         match self.throttles.end(key.endpoint, probe, signal, now) {
             BreakerTransition::None => {}
             BreakerTransition::Opened => self.publish_backpressured(),
@@ -343,6 +343,7 @@ impl Dispatcher {
                 self.attempter.release(&delivery).await;
             }
         } else if let Permit::DenyUntil(until) = self.throttles.permit(key.endpoint, now) {
+            let until = self.clock.timestamp_of(until);
             for delivery in self.lanes.clear(key.endpoint) {
                 self.attempter.defer(&delivery, until).await;
             }
