@@ -10,7 +10,7 @@ use crate::delivery::metrics::WebhookResult;
 use crate::domain::{
     Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, RetrySchedule, Timestamp,
 };
-use crate::runtime::{Clock, Stopwatch};
+use crate::runtime::Clock;
 
 use super::breaker::AttemptSignal;
 use super::lanes::LaneKey;
@@ -48,15 +48,16 @@ impl Attempter {
     pub(super) async fn attempt(&self, delivery: LeasedDelivery) -> FinishedAttempt {
         let key = LaneKey { org: delivery.event.org_id, endpoint: delivery.endpoint.id };
         let started_at = self.clock.now();
-        let watch = Stopwatch::start();
         let result = self.sender.send(&delivery, started_at).await;
-        let took = watch.elapsed();
+        let took = result.took;
         let decided_at = self.clock.now();
 
         let number = delivery.attempts.saturating_add(1);
         let fraction = if result.failure.is_some() { random_fraction() } else { 0.0 };
         let schedule = delivery.endpoint.policy.retry_schedule.as_ref().unwrap_or(&self.schedule);
-        let decision = retry::decide(schedule, number, result.response(), decided_at, fraction);
+        let response = result.response();
+        let decision = retry::decide(schedule, number, response, decided_at, fraction);
+        let signal = AttemptSignal::of(result.status, retry::hold(response, decided_at));
         let (error_class, error) =
             result.failure.map(|failure| (failure.class, failure.text)).unzip();
         if let Some(class) = error_class {
@@ -75,7 +76,6 @@ impl Attempter {
         self.metrics.webhook_deliveries_total.of(metric_label(&decision)).inc();
         log(&delivery, &attempt, &decision);
 
-        let signal = AttemptSignal::of(attempt.status_code);
         let gone = decision == Decision::Dead(DeadReason::Gone);
         self.report(OutcomeReport {
             outcome: self.outcome(&delivery, Some(attempt), decision, decided_at),

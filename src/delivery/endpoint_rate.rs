@@ -1,11 +1,11 @@
 //! The per-endpoint rate limiter: the generic cell rate algorithm (GCRA) over attempt starts.
 //!
 //! Attempts are spread evenly; an attempt that started slightly late is made up for. Pure: the time is a
-//! parameter.
+//! parameter, and monotonic, so that a step of the wall clock neither stops an endpoint nor lets a burst go.
 
 use std::time::Duration;
 
-use crate::domain::Timestamp;
+use crate::runtime::Monotonic;
 
 /// How much lateness is made up for: the longest iteration of a busy dispatcher.
 const LEEWAY: Duration = Duration::from_millis(50);
@@ -14,22 +14,22 @@ const LEEWAY: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct EndpointRate {
     /// When the next attempt would start if attempts were spread evenly.
-    next: Timestamp,
+    next: Monotonic,
 }
 
 impl EndpointRate {
     /// The state of an endpoint without attempts.
-    pub(super) const fn new(now: Timestamp) -> Self {
+    pub(super) const fn new(now: Monotonic) -> Self {
         Self { next: now }
     }
 
     /// When the next attempt may start.
-    pub(super) fn ready_at(self) -> Timestamp {
+    pub(super) fn ready_at(self) -> Monotonic {
         self.next.minus(LEEWAY)
     }
 
     /// An attempt starts; at most `per_second` may start each second.
-    pub(super) fn start(&mut self, per_second: u32, now: Timestamp) {
+    pub(super) fn start(&mut self, per_second: u32, now: Monotonic) {
         // Idle time is not saved up.
         self.next = self.next.max(now).plus(Duration::from_secs(1) / per_second.max(1));
     }
@@ -41,7 +41,7 @@ mod tests {
 
     use super::*;
 
-    const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
+    const NOW: Monotonic = Monotonic::ZERO;
 
     proptest! {
         #[test]

@@ -12,7 +12,7 @@ metrics! {
         webhooks_in_flight: Gauge,
         /// Endpoints whose circuit breaker is open on this server.
         endpoint_breakers_open: Gauge,
-        /// Time from the start of an attempt to the end of the answer, in seconds.
+        /// Time from the start of an attempt to the status of the response, or to its failure, in seconds.
         webhook_attempt_seconds: Histogram = SLOW_SECONDS,
         /// Attempts by result.
         webhook_deliveries_total: CounterBy<WebhookResult>,

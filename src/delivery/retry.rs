@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::domain::{DeadReason, Decision, RetrySchedule, Timestamp};
 
 /// Maximum delay that a receiver can request with `Retry-After`: the longest wait of the default schedule.
-pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 /// Maximum jitter as a fraction of the wait: deliveries that an outage failed together are not retried
 /// together.
@@ -32,6 +32,15 @@ pub(super) const fn is_success(status: u16) -> bool {
     matches!(status, 200..=299)
 }
 
+/// How long a response asks to be left alone: the `Retry-After` of a 429 or a 503, at most
+/// [`RETRY_AFTER_MAX`]. An invalid one is ignored.
+pub(super) fn hold(response: ResponseSummary<'_>, now: Timestamp) -> Option<Duration> {
+    match response.status {
+        Some(TOO_MANY_REQUESTS | SERVICE_UNAVAILABLE) => retry_after(response.retry_after?, now),
+        Some(_) | None => None,
+    }
+}
+
 /// Decides what follows attempt `number` (counted from 1), which ended at `now`. `fraction`, from 0 to 1, is
 /// the share of the maximum jitter to add.
 pub(super) fn decide(
@@ -49,30 +58,23 @@ pub(super) fn decide(
     let Some(wait) = schedule.wait_after(number) else {
         return Decision::Dead(DeadReason::Exhausted);
     };
-    let planned = now.plus(wait.mul_f64(1.0 + JITTER * fraction.clamp(0.0, 1.0)));
-    let requested = match response.status {
-        Some(TOO_MANY_REQUESTS | SERVICE_UNAVAILABLE) => {
-            response.retry_after.and_then(|text| not_before(text, now))
-        }
-        Some(_) | None => None,
-    };
-    Decision::RetryAt(requested.map_or(planned, |requested| requested.max(planned)))
+    let planned = wait.mul_f64(1.0 + JITTER * fraction.clamp(0.0, 1.0));
+    Decision::RetryAt(now.plus(planned.max(hold(response, now).unwrap_or_default())))
 }
 
-/// The time that a `Retry-After` header requests, in seconds or as an HTTP date (RFC 9110 section 10.2.3),
-/// at most [`RETRY_AFTER_MAX`] from now. An invalid header is ignored.
-fn not_before(text: &str, now: Timestamp) -> Option<Timestamp> {
+/// The wait that a `Retry-After` header requests, in seconds or as an HTTP date of any of the three forms (RFC
+/// 9110 sections 10.2.3 and 5.6.7).
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
-    let latest = now.plus(RETRY_AFTER_MAX);
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit into the type request a very long delay.
         let seconds = text.parse().unwrap_or(u64::MAX);
-        return Some(now.plus(Duration::from_secs(seconds)).min(latest));
+        return Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
     }
     let date = httpdate::parse_http_date(text).ok()?;
     // Never before the epoch: `httpdate` accepts years from 1970 on.
     let since_epoch = date.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Some(Timestamp::from_micros(0).plus(since_epoch).min(latest))
+    Some(Timestamp::from_micros(0).plus(since_epoch).since(now).min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -133,6 +135,19 @@ mod tests {
         }
         for unreadable in ["", "soon", "-1", "1.5", "\u{661}", "Mon, 06 Nov 1994 08:51:37 GMT"] {
             assert_eq!(decided(1, Some(429), Some(unreadable)), retry_in(5), "{unreadable}");
+        }
+    }
+
+    #[test]
+    fn hold_is_the_retry_after_of_429_and_503() {
+        let held = |status, retry_after| hold(ResponseSummary { status, retry_after }, NOW);
+        let minute = Some(Duration::from_mins(1));
+        assert_eq!(held(Some(429), Some("60")), minute);
+        assert_eq!(held(Some(503), Some("Sun, 06 Nov 1994 08:50:37 GMT")), minute);
+        assert_eq!(held(Some(503), Some("Sun, 06 Nov 1994 08:40:00 GMT")), Some(Duration::ZERO));
+        assert_eq!(held(Some(503), Some("999999")), Some(RETRY_AFTER_MAX));
+        for (status, retry_after) in [(Some(500), Some("60")), (Some(429), None), (None, None)] {
+            assert_eq!(held(status, retry_after), None, "{status:?}");
         }
     }
 

@@ -7,8 +7,10 @@
 //! is the attempt's.
 //!
 //! # Bounds
-//! At most 64 KiB of a response body are read, and HTTP/2 flow control allows little more. A longer response
-//! is judged by its status, and its connection is closed. Idle connections are closed after 30 seconds.
+//! The status decides the attempt. The response body is only read for its excerpt, and so that the connection
+//! can be reused: for at most a second and 8 KiB. A body that drips or does not end is cut off, and its
+//! connection is closed; HTTP/2 flow control bounds what arrives meanwhile. Idle connections are closed after
+//! 30 seconds.
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -20,6 +22,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, Method, Request, Response};
 
 use crate::domain::{ErrorClass, LeasedDelivery, Timestamp};
+use crate::runtime::Stopwatch;
 
 use super::DeliveryError;
 use super::failure::{Failure, tidy};
@@ -32,7 +35,9 @@ use super::webhook;
 const EXCERPT_BYTES_MAX: usize = 1024;
 /// Maximum bytes of a response body that are read so that the connection can be reused. Closing the
 /// connection costs less than reading a longer body.
-const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+const BODY_BYTES_MAX: usize = 8 * 1024;
+/// How long a response body is read. The attempt holds its slot meanwhile, though it is decided.
+const BODY_TIME_MAX: Duration = Duration::from_secs(1);
 /// HTTP/2 flow-control windows, per stream and per connection: how much a receiver may send before it is
 /// read.
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
@@ -54,7 +59,7 @@ pub(super) struct Sender {
 pub(super) struct SenderOptions {
     /// Connect timeout, TLS handshake included.
     pub(super) connect_timeout: Duration,
-    /// Timeout of the whole attempt.
+    /// Timeout from the start of the attempt to the end of the response.
     pub(super) timeout: Duration,
     /// Maximum idle connections per host.
     pub(super) idle_per_host: usize,
@@ -69,6 +74,8 @@ pub(super) struct SendResult {
     pub(super) failure: Option<Failure>,
     /// The start of the response body; `None` if it is empty or was not read.
     pub(super) excerpt: Option<String>,
+    /// From the start of the attempt to the response's header, or to the failure without one.
+    pub(super) took: Duration,
     retry_after: Option<String>,
 }
 
@@ -112,14 +119,20 @@ impl Sender {
     /// Makes one attempt, signed with the time `at`. A panic is a failed attempt: one bad delivery must not end
     /// the process, nor every process that attempts it again.
     pub(super) async fn send(&self, delivery: &LeasedDelivery, at: Timestamp) -> SendResult {
-        let sent = async { Ok(read(self.request(delivery, at).await?).await) };
-        catch_panic(sent).await.unwrap_or_else(|failure| {
+        let watch = Stopwatch::start();
+        let response = catch_panic(self.request(delivery, at)).await;
+        let took = watch.elapsed();
+        let result = match response {
+            Ok(response) => catch_panic(async { Ok(read(response, took).await) }).await,
+            Err(failure) => Err(failure),
+        };
+        result.unwrap_or_else(|failure| {
             if matches!(failure.class, ErrorClass::Signing | ErrorClass::Internal) {
                 let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
                 let (id, error) = (delivery.id, failure.text.as_str());
                 tracing::error!(%org, %endpoint, delivery = %id, error, "cannot build a webhook request");
             }
-            SendResult { status: None, failure: Some(failure), excerpt: None, retry_after: None }
+            SendResult { status: None, failure: Some(failure), excerpt: None, took, retry_after: None }
         })
     }
 
@@ -155,32 +168,36 @@ async fn catch_panic<T>(attempt: impl Future<Output = Result<T, Failure>>) -> Re
     AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(panicked)
 }
 
-async fn read(response: Response) -> SendResult {
+/// The result of an attempt that got a response after `took`.
+async fn read(response: Response, took: Duration) -> SendResult {
     let status = response.status();
     let code = status.as_u16();
     let failure = (!is_success(code)).then(|| Failure::status(status));
     let retry_after = retry_after(response.headers());
-    SendResult { status: Some(code), failure, excerpt: excerpt(response).await, retry_after }
+    SendResult { status: Some(code), failure, excerpt: excerpt(response).await, took, retry_after }
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<String> {
     Some(headers.get(RETRY_AFTER)?.to_str().ok()?.to_owned())
 }
 
-/// Reads the response body and returns its start. The status has decided the attempt, so a body that breaks
-/// off or drips until the timeout changes nothing.
+/// Reads the response body within its bounds and returns its start. The status has decided the attempt, so a
+/// body that breaks off or is cut off changes nothing.
 async fn excerpt(mut response: Response) -> Option<String> {
-    let mut kept = Vec::new();
-    let mut bytes_read = 0;
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let left = EXCERPT_BYTES_MAX - kept.len();
-        kept.extend_from_slice(&chunk[..chunk.len().min(left)]);
-        bytes_read += chunk.len();
-        if bytes_read >= RESPONSE_BYTES_MAX {
-            break;
+    let mut start = Vec::new();
+    let read = async {
+        let mut bytes_read = 0;
+        while bytes_read < BODY_BYTES_MAX
+            && let Ok(Some(chunk)) = response.chunk().await
+        {
+            let left = EXCERPT_BYTES_MAX - start.len();
+            start.extend_from_slice(&chunk[..chunk.len().min(left)]);
+            bytes_read += chunk.len();
         }
-    }
-    let text = String::from_utf8_lossy(&kept);
+    };
+    // What has arrived by then is the excerpt.
+    let _ = tokio::time::timeout(BODY_TIME_MAX, read).await;
+    let text = String::from_utf8_lossy(&start);
     (!text.is_empty()).then(|| tidy(&text, EXCERPT_BYTES_MAX))
 }
 

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 
-use crate::domain::{Endpoint, EndpointId, Timestamp};
+use crate::domain::{Endpoint, EndpointId};
+use crate::runtime::Monotonic;
 
-use super::breaker::{AttemptSignal, Breaker, Permit};
+use super::breaker::{AttemptKind, AttemptSignal, Breaker, Permit};
 use super::endpoint_rate::EndpointRate;
 
 /// Maximum endpoints with tracked state: those that fail, and those with a rate limit that was used in the
@@ -36,7 +37,7 @@ pub(super) enum StartDecision {
     /// Yes.
     Now,
     /// Not before this time.
-    At(Timestamp),
+    At(Monotonic),
     /// Not before another attempt ends or the store is polled again.
     Later,
 }
@@ -52,7 +53,7 @@ impl EndpointThrottles {
         &self,
         endpoint: &Endpoint,
         in_flight: usize,
-        now: Timestamp,
+        now: Monotonic,
     ) -> StartDecision {
         if in_flight >= self.concurrency_of(endpoint) {
             return StartDecision::Later;
@@ -69,12 +70,14 @@ impl EndpointThrottles {
     }
 
     /// An attempt starts. `true` if it is the probe of a breaker.
-    pub(super) fn start(&mut self, endpoint: &Endpoint, now: Timestamp) -> bool {
+    pub(super) fn start(&mut self, endpoint: &Endpoint, now: Monotonic) -> bool {
         if let Some(per_second) = endpoint.policy.rate_limit_per_second {
             let throttle = self.remember(endpoint.id);
             throttle.rate.get_or_insert(EndpointRate::new(now)).start(per_second, now);
         }
-        self.by_endpoint.get_mut(&endpoint.id).is_some_and(|throttle| throttle.breaker.start(now))
+        self.by_endpoint
+            .get_mut(&endpoint.id)
+            .is_some_and(|throttle| throttle.breaker.start(AttemptKind::Scheduled, now))
     }
 
     /// An attempt has ended. Returns how the breaker changed.
@@ -83,7 +86,7 @@ impl EndpointThrottles {
         endpoint: EndpointId,
         probe: bool,
         signal: AttemptSignal,
-        now: Timestamp,
+        now: Monotonic,
     ) -> BreakerTransition {
         if signal == AttemptSignal::Success && !self.by_endpoint.contains_key(&endpoint) {
             return BreakerTransition::None;
@@ -108,10 +111,10 @@ impl EndpointThrottles {
     }
 
     /// What the breaker of an endpoint permits.
-    pub(super) fn permit(&self, endpoint: EndpointId, now: Timestamp) -> Permit {
+    pub(super) fn permit(&self, endpoint: EndpointId, now: Monotonic) -> Permit {
         self.by_endpoint
             .get(&endpoint)
-            .map_or(Permit::Allow, |throttle| throttle.breaker.permit(now))
+            .map_or(Permit::Allow, |throttle| throttle.breaker.permit(AttemptKind::Scheduled, now))
     }
 
     /// The endpoints whose breakers are open.
@@ -135,7 +138,7 @@ impl EndpointThrottles {
     }
 
     /// Whether another endpoint cannot be tracked, even after idle state was dropped.
-    fn is_full_without(&mut self, endpoint: EndpointId, now: Timestamp) -> bool {
+    fn is_full_without(&mut self, endpoint: EndpointId, now: Monotonic) -> bool {
         if self.by_endpoint.len() < THROTTLES_MAX || self.by_endpoint.contains_key(&endpoint) {
             return false;
         }
@@ -162,11 +165,11 @@ pub(super) enum BreakerTransition {
 }
 
 impl EndpointThrottle {
-    fn is_needed(&self, now: Timestamp) -> bool {
+    fn is_needed(&self, now: Monotonic) -> bool {
         self.breaker != Breaker::default() || self.is_rate_limited(now)
     }
 
-    fn is_rate_limited(&self, now: Timestamp) -> bool {
+    fn is_rate_limited(&self, now: Monotonic) -> bool {
         self.rate.is_some_and(|rate| rate.ready_at() > now)
     }
 }

@@ -89,7 +89,8 @@ pub struct Attempt {
     pub number: u32,
     /// When the request started.
     pub started_at: Timestamp,
-    /// From the start to the end of the response, in milliseconds.
+    /// From the start to the response's header, or to the failure without one, in milliseconds. The body is
+    /// not part of it.
     pub duration_ms: u32,
     /// The HTTP status; `None` without a response.
     pub status_code: Option<u16>,

@@ -63,6 +63,10 @@ struct Entry<'a> {
     payload: &'a [u8],
 }
 
+/// The size of the pieces in which the journal reads. A record is a slice of such a piece, or a piece of its own
+/// if it is longer.
+const PIECE_BYTES: usize = 256 * 1024;
+
 /// Most bytes that an event takes besides its strings and its payload.
 const ENTRY_BYTES: usize = 64;
 
@@ -121,7 +125,10 @@ pub(super) fn received_at(record: &[u8]) -> Result<Timestamp, RecordError> {
     Ok(Timestamp::from_micros(head.received_at))
 }
 
-/// Decodes a record's events. Payloads are slices of `record`, not copies.
+/// Decodes a record's events.
+///
+/// A payload that is much smaller than its record is a copy: a slice would keep the whole record in memory for as
+/// long as one of its deliveries waits. A payload that is most of it is a slice.
 pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
     let (apart_us, mut head, mut rest) = header(record)?;
     let mut events = Vec::new();
@@ -152,7 +159,7 @@ fn event(head: &Head, entry: &Entry<'_>, record: &Bytes) -> Result<Event, Record
         id: EventId::from_uuid(Uuid::from_bytes(entry.id)),
         org_id: OrgId::from_uuid(Uuid::from_bytes(head.org_id)),
         event_type,
-        payload: record.slice_ref(entry.payload),
+        payload: payload(entry.payload, record),
         dedup_id: entry.dedup_id.map(str::to_owned),
         account_id: entry.account_id.map(str::to_owned),
         user_id: entry.user_id.map(str::to_owned),
@@ -160,6 +167,15 @@ fn event(head: &Head, entry: &Entry<'_>, record: &Bytes) -> Result<Event, Record
         received_at: Timestamp::from_micros(head.received_at),
         trace_id: TraceId::from_bytes(head.trace_id),
     })
+}
+
+/// A payload that keeps at most twice its size in memory.
+fn payload(payload: &[u8], record: &Bytes) -> Bytes {
+    if payload.len() < record.len().max(PIECE_BYTES) / 2 {
+        Bytes::copy_from_slice(payload)
+    } else {
+        record.slice_ref(payload)
+    }
 }
 
 #[cfg(test)]
@@ -218,6 +234,24 @@ mod tests {
         let head_only = encode(&shared, &[], &[]).unwrap().len();
         for length in (0..record.len()).filter(|length| *length != head_only) {
             assert!(decode(&record.slice(..length)).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn no_payload_keeps_a_much_larger_record_in_memory() {
+        let (text, half) = ("x".repeat(PIECE_BYTES), "x".repeat(PIECE_BYTES / 2));
+        for payloads in
+            [vec!["1"], vec!["1", &text], vec![&half], vec![&text; 3], vec![&text, &half]]
+        {
+            let shared = shared();
+            let drafts: Vec<_> = payloads.iter().map(|payload| new_event(payload)).collect();
+            let ids: Vec<_> = drafts.iter().map(|_| EventId::mint(shared.received_at)).collect();
+            let record = Bytes::from(encode(&shared, &drafts, &ids).unwrap());
+            for event in decode(&record).unwrap() {
+                let is_slice = record.as_ptr_range().contains(&event.payload.as_ptr());
+                let is_most = 2 * event.payload.len() >= record.len().max(PIECE_BYTES);
+                assert_eq!(is_slice, is_most, "{} of {}", event.payload.len(), record.len());
+            }
         }
     }
 

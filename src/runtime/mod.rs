@@ -10,7 +10,7 @@ mod wake;
 
 pub use background::Background;
 pub use backoff::Backoff;
-pub use clock::{Clock, Stopwatch};
+pub use clock::{Clock, Monotonic, Stopwatch};
 pub use cpu_load::CpuLoad;
 pub use heartbeat::Heartbeat;
 pub use lifecycle::{Lifecycle, Shutdown};

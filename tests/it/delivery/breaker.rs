@@ -87,3 +87,22 @@ async fn rejections_do_not_open_the_breaker() {
     assert_eq!(world.deliver().await, 40);
     assert_eq!(world.metrics.delivery.endpoint_breakers_open.get(), 0);
 }
+
+#[tokio::test]
+async fn retry_after_holds_the_endpoint_at_the_first_response() {
+    let (world, receiver) =
+        (World::with(&["--endpoint-concurrency=1"]).await, Receiver::start().await);
+    world.endpoint(&receiver, "").await;
+    world.publish("user.login", 3).await;
+    receiver.answer([Answer::status(429).header("retry-after", "3600")]);
+    let (mut service, _handed_over) = world.delivery();
+    assert_eq!(service.run_once().await.unwrap(), 1, "the others wait, too");
+    world.clock.advance(Duration::from_secs(3_599));
+    assert_eq!(service.run_once().await.unwrap(), 0);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(service.run_once().await.unwrap(), 1, "the probe");
+    assert_eq!(service.run_once().await.unwrap(), 2);
+    let rows = world.rows().await;
+    assert!(rows.iter().all(|row| row.status == DeliveryStatus::Delivered));
+    assert_eq!(rows.iter().map(|row| row.attempts).sum::<u32>(), 4);
+}

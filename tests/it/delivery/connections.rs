@@ -148,6 +148,24 @@ async fn endless_response_is_cut_off_and_judged_by_its_status() {
 }
 
 #[tokio::test]
+async fn dripping_body_is_cut_off_and_judged_by_its_status() {
+    let receiver = Faulty::start(|_| Act::DripBody).await;
+    let world = world(&receiver, &["--delivery-timeout=1h", "--endpoint-concurrency=1"]).await;
+    world.publish("user.login", 2).await;
+    let (mut service, _handed_over) = world.delivery();
+    assert_eq!(service.run_once().await.unwrap(), 2, "long before the attempts time out");
+    for row in world.rows().await {
+        assert_eq!((row.status, row.attempts), (DeliveryStatus::Delivered, 1));
+        let attempt = &world.store.attempts(world.org, row.id).await.unwrap()[0];
+        assert_eq!((attempt.status_code, &attempt.error), (Some(200), &None));
+        assert!(attempt.response_excerpt.as_ref().unwrap().starts_with('x'), "as far as it came");
+    }
+    assert_eq!((receiver.requests(), receiver.connections()), (2, 2));
+    // The service is there still, and so are its idle connections.
+    receiver.disconnected().await;
+}
+
+#[tokio::test]
 async fn dripping_response_ends_with_its_attempt_and_never_overlaps_with_the_next() {
     let receiver = Faulty::start(|_| Act::DripHeader).await;
     let flags = ["--delivery-timeout=200ms", "--retry-schedule=5s,5s,5s"];

@@ -63,6 +63,24 @@ async fn rate_limit_holds_in_every_second() {
 }
 
 #[tokio::test]
+async fn step_back_of_the_wall_clock_does_not_stop_a_rate_limited_endpoint() {
+    let (world, receiver) = (World::new().await, Receiver::start().await);
+    let endpoint = world.endpoint(&receiver, "").await;
+    let rate = DeliveryPolicyChange {
+        rate_limit_per_second: Some(Some(1)),
+        ..DeliveryPolicyChange::default()
+    };
+    world.set_policy(endpoint, rate).await;
+    world.publish("user.login", 3).await;
+    let (mut service, _handed_over) = world.delivery();
+    assert_eq!(service.run_once().await.unwrap(), 1);
+    world.clock.step_to(world.clock.now().minus(Duration::from_hours(1)));
+    assert_eq!(service.run_once().await.unwrap(), 0);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(service.run_once().await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn rate_limit_is_reached_without_waiting_for_the_poll() {
     let world = World::with(&["--delivery-poll-interval=1h"]).await.with_system_clock();
     let receiver = Receiver::start().await;

@@ -54,7 +54,7 @@ async fn idle_server_stops_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dripping_receiver_delays_shutdown_by_at_most_its_timeout() {
-    let receiver = Faulty::start(|number| if number == 0 { Act::DripBody } else { Act::Answer });
+    let receiver = Faulty::start(|number| if number == 0 { Act::DripHeader } else { Act::Answer });
     let receiver = receiver.await;
     let patient = [("SHUTDOWN_TIMEOUT", "1s"), ("DELIVERY_TIMEOUT", "1h")];
     let server = Delivering::start(&patient).await;

@@ -50,6 +50,7 @@ pub(crate) struct Faulty {
 #[derive(Default)]
 struct Seen {
     connections: AtomicUsize,
+    open_connections: watch::Sender<usize>,
     requests: watch::Sender<usize>,
     /// Requests by `webhook-id`.
     ids: Mutex<HashMap<String, usize>>,
@@ -69,8 +70,12 @@ impl Faulty {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 shared.connections.fetch_add(1, Ordering::SeqCst);
+                shared.open_connections.send_modify(|open| *open += 1);
                 let (seen, act) = (Arc::clone(&shared), Arc::clone(&act));
-                connections.spawn(async move { serve(stream, &seen, &*act).await });
+                connections.spawn(async move {
+                    serve(stream, &seen, &*act).await;
+                    seen.open_connections.send_modify(|open| *open -= 1);
+                });
             }
         });
         Self { origin, seen, _server: server }
@@ -96,6 +101,13 @@ impl Faulty {
     /// How many connections were made.
     pub(crate) fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until every connection is closed.
+    pub(crate) async fn disconnected(&self) {
+        let mut open = self.seen.open_connections.subscribe();
+        let closed = open.wait_for(|open| *open == 0);
+        tokio::time::timeout(PATIENCE, closed).await.expect("connections are closed").unwrap();
     }
 
     /// How many webhooks came more than once.
