@@ -48,7 +48,9 @@ pub async fn retry(
 ) -> Result<Delivery, Refusal> {
     let now = subsystems.clock.now();
     let retried = subsystems.store.retry_delivery(org, id, by, now).await?;
-    retried.map_err(|refusal| Refusal::delivery(org, id, refusal))
+    let delivery = retried.map_err(|refusal| Refusal::delivery(org, id, refusal))?;
+    subsystems.attempt_now(org, delivery.endpoint_id, id);
+    Ok(delivery)
 }
 
 /// Repeats a delivery as a new one.
@@ -81,6 +83,6 @@ pub async fn cancel(
     let now = subsystems.clock.now();
     let cancelled = subsystems.store.cancel_delivery(org, id, by, now).await?;
     let delivery = cancelled.map_err(|refusal| Refusal::delivery(org, id, refusal))?;
-    subsystems.evict_delivery(id);
+    subsystems.delivery_cancelled(delivery.endpoint_id, id);
     Ok(delivery)
 }

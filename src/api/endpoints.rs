@@ -31,6 +31,7 @@ pub async fn create(
     let endpoint = new.into_endpoint(org, subsystems.clock.now()).map_err(Refusal::Random)?;
     let added = subsystems.store.insert_endpoint(org, &endpoint, by).await?;
     added.map_err(|refusal| Refusal::add(org, "endpoints", refusal))?;
+    subsystems.endpoints_changed(org).await;
     Ok(endpoint)
 }
 
@@ -69,7 +70,7 @@ pub async fn change(
     let now = subsystems.clock.now();
     let changed = subsystems.store.update_endpoint(org, id, change, by, now).await?;
     let changed = changed.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))?;
-    subsystems.evict_endpoint(id);
+    subsystems.endpoints_changed(org).await;
     Ok(changed)
 }
 
@@ -87,7 +88,7 @@ pub async fn delete(
     if !subsystems.store.delete_endpoint(org, id, by, now).await? {
         return Err(Missing::Endpoint(org, id).into());
     }
-    subsystems.evict_endpoint(id);
+    subsystems.endpoints_changed(org).await;
     Ok(())
 }
 
@@ -109,7 +110,7 @@ pub async fn cancel_pending(
         let step = subsystems.store.cancel_pending(org, id, now, by, now).await?;
         cancelled += step;
         if step == 0 {
-            subsystems.evict_endpoint(id);
+            subsystems.endpoints_changed(org).await;
             return Ok(cancelled);
         }
     }
@@ -153,7 +154,7 @@ pub async fn rotate_secret(
     let now = subsystems.clock.now();
     let rotated = subsystems.store.rotate_secret(org, id, &new, overlap, by, now).await?;
     let rotated = rotated.map_err(|refusal| Refusal::secret_rotation(org, id, refusal))?;
-    subsystems.evict_endpoint(id);
+    subsystems.endpoints_changed(org).await;
     secrets_of(subsystems, &rotated)
 }
 
@@ -187,7 +188,7 @@ pub async fn send_test(
     });
     let planned = subsystems.store.plan_event(org_id, id, &event, by, now).await?;
     let delivery_id = planned.map_err(|refusal| Refusal::plan(org_id, id, refusal))?;
-    subsystems.wake_dispatcher();
+    subsystems.attempt_now(org_id, id, delivery_id);
     Ok(TestEvent { event_id: event.id, delivery_id, status: "accepted" })
 }
 

@@ -85,7 +85,6 @@ pub async fn suspend(subsystems: &Subsystems, id: OrgId, by: &Actor) -> Result<O
 pub async fn resume(subsystems: &Subsystems, id: OrgId, by: &Actor) -> Result<Org, Refusal> {
     let now = subsystems.clock.now();
     let changed = subsystems.store.suspend_org(id, false, by, now).await?;
-    subsystems.wake_dispatcher();
     invalidated(subsystems, id, changed).await
 }
 
@@ -123,6 +122,7 @@ async fn invalidated(
 ) -> Result<Org, Refusal> {
     let org = found(id, changed)?;
     subsystems.invalidate_changed().await?;
+    subsystems.endpoints_changed(id).await;
     Ok(org)
 }
 

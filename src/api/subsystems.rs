@@ -2,7 +2,7 @@
 
 use crate::auth::{self, Authenticator, IssueError, IssuedKey};
 use crate::delivery::DeliveryHandle;
-use crate::domain::{ApiKeyId, DeliveryId, EndpointId, Role, Timestamp};
+use crate::domain::{ApiKeyId, DeliveryId, EndpointId, OrgId, Role, Timestamp};
 use crate::runtime::{Clock, Wake};
 use crate::store::{Store, StoreError};
 
@@ -25,8 +25,6 @@ pub struct RunningServer {
     pub authenticator: Authenticator,
     /// Holds deliveries in memory that a change may outdate.
     pub delivery: DeliveryHandle,
-    /// Wakes the dispatcher when there is something to deliver.
-    pub dispatcher: Wake,
     /// Wakes the replayer when there is a new replay.
     pub replayer: Wake,
 }
@@ -65,24 +63,32 @@ impl Subsystems {
         }
     }
 
-    /// Drops an endpoint's deliveries from memory: it was changed or deleted.
-    pub(super) fn evict_endpoint(&self, endpoint: EndpointId) {
+    /// Has delivery follow a change of an organisation's endpoints: when this returns, nothing is sent to
+    /// what they were.
+    pub(super) async fn endpoints_changed(&self, org: OrgId) {
         if let Some(server) = &self.server {
-            server.delivery.evict_endpoint(endpoint);
+            server.delivery.endpoints_changed(org).await;
         }
     }
 
     /// Drops a delivery from memory: it was cancelled.
-    pub(super) fn evict_delivery(&self, delivery: DeliveryId) {
+    pub(super) fn delivery_cancelled(&self, endpoint: EndpointId, delivery: DeliveryId) {
         if let Some(server) = &self.server {
-            server.delivery.evict_delivery(delivery);
+            server.delivery.cancelled(endpoint, delivery);
+        }
+    }
+
+    /// Has a due delivery attempted now, although its endpoint may be failing: somebody asked for it.
+    pub(super) fn attempt_now(&self, org: OrgId, endpoint: EndpointId, delivery: DeliveryId) {
+        if let Some(server) = &self.server {
+            server.delivery.attempt_now(org, endpoint, delivery);
         }
     }
 
     /// Has the dispatcher look for due deliveries now.
     pub(super) fn wake_dispatcher(&self) {
         if let Some(server) = &self.server {
-            server.dispatcher.wake();
+            server.delivery.wake();
         }
     }
 

@@ -83,9 +83,9 @@ impl<'a> AppBuilder<'a> {
             None
         };
         let replayer = wiring.replayer();
-        let authenticator = wiring.auth(delivery.suspended);
+        let authenticator = wiring.auth(delivery.running.handle.clone());
         wiring.maintenance();
-        let (ingest, reader) = wiring.ingest(reader, delivery.handoff);
+        let (ingest, reader) = wiring.ingest(reader, delivery.door);
         let parts = wiring.parts(authenticator, delivery.running.health.clone());
         let api = wiring.http(&parts, delivery.running, ingest, &background);
         Ok(App {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::auth::{Authenticator, flush_usage_periodically, watch_changed_keys};
-use crate::delivery::SuspendedOrgs;
+use crate::delivery::{DeliveryHandle, watch_changed_endpoints};
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
 use crate::store::{Store, StoreError};
 
@@ -20,27 +20,27 @@ pub(super) struct OrgWatch {
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) authenticator: Authenticator,
-    pub(super) suspended: SuspendedOrgs,
+    pub(super) delivery: DeliveryHandle,
     pub(super) poll_interval: Duration,
 }
 
 impl OrgWatch {
     /// Starts the tasks: those that requests depend on in the foreground, deletion in the background.
     pub(super) fn start(self, foreground: &Lifecycle, background: &Lifecycle) {
-        let Self { store, clock, authenticator, suspended, poll_interval } = self;
-        let (keys, suspensions) = (Wake::new(), Wake::new());
+        let Self { store, clock, authenticator, delivery, poll_interval } = self;
+        let (keys, endpoints) = (Wake::new(), Wake::new());
         let stop = || foreground.shutdown();
         foreground.spawn(
             "change listener",
-            listen(store.clone(), [keys.clone(), suspensions.clone()], stop()),
+            listen(store.clone(), [keys.clone(), endpoints.clone()], stop()),
         );
         foreground.spawn(
             "key watch",
             watch_changed_keys(authenticator.clone(), keys, poll_interval, stop()),
         );
         foreground.spawn(
-            "suspension watch",
-            suspended.watch(store.clone(), suspensions, poll_interval, stop()),
+            "endpoint watch",
+            watch_changed_endpoints(store.clone(), delivery, endpoints, poll_interval, stop()),
         );
         foreground
             .spawn("usage flush", flush_usage_periodically(authenticator, clock.clone(), stop()));

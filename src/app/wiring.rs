@@ -19,12 +19,11 @@ use crate::api::{RunningServer, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::delivery::{
-    self, DeliveryHealth, DeliveryInputs, DeliveryService, HandoffSenders, RunningDelivery,
-    SuspendedOrgs,
+    AdmissionDoor, DeliveryHandle, DeliveryHealth, DeliveryInputs, DeliveryService, RunningDelivery,
 };
 use crate::domain::InstanceId;
 use crate::http::{Api, AppState, Parts, Tls};
-use crate::ingest::{Handoff, Intake, Replayer, Workers};
+use crate::ingest::{Intake, Replayer, Workers};
 use crate::journal::{Journal, JournalReader};
 use crate::limit::RateLimiter;
 use crate::runtime::{Background, Clock, CpuLoad, Heartbeat, Lifecycle, Wake};
@@ -51,13 +50,12 @@ pub(super) struct Wiring<'a> {
     pub(super) replays: Wake,
 }
 
-/// The delivery service, and what the others need to hand deliveries to it.
+/// The delivery service, and what the others need to offer deliveries to it.
 pub(super) struct DeliveryPart {
     pub(super) running: RunningDelivery,
     /// The service itself, unless it was started.
     pub(super) service: Option<DeliveryService>,
-    pub(super) handoff: Handoff,
-    pub(super) suspended: SuspendedOrgs,
+    pub(super) door: AdmissionDoor,
 }
 
 impl Wiring<'_> {
@@ -66,23 +64,12 @@ impl Wiring<'_> {
         let config = &self.config.delivery;
         let instance = self.instance;
         self.release_leases(instance).await?;
-        // Loaded before the first attempt, so that nothing is sent for a suspended organisation.
-        let suspended = self.suspended_orgs().await?;
-        let (HandoffSenders { fast, bulk }, receiver) = delivery::handoff(config);
-        let inputs = DeliveryInputs::new(receiver, self.due.clone(), instance, suspended.clone());
+        let inputs = DeliveryInputs::new(self.due.clone(), instance);
         let (store, metrics) = (self.store.clone(), Arc::clone(&self.metrics.delivery));
         let service = DeliveryService::new(config, store, self.clock.clone(), metrics, inputs)?;
-        let running = service.running();
-        let handoff = Handoff {
-            fast,
-            bulk,
-            backpressured: running.handle.backpressured(),
-            wake: self.due.clone(),
-            instance,
-            lease_span: delivery::lease_span(config),
-        };
+        let (running, door) = (service.running(), service.door());
         let service = self.start_or_hold(service, |service| service.start(&self.background));
-        Ok(DeliveryPart { running, service, handoff, suspended })
+        Ok(DeliveryPart { running, service, door })
     }
 
     /// Starts a part, or returns it when background work is held.
@@ -112,18 +99,12 @@ impl Wiring<'_> {
         Ok(prepared.await?)
     }
 
-    async fn suspended_orgs(&self) -> Result<SuspendedOrgs, StoreError> {
-        let suspended = SuspendedOrgs::default();
-        suspended.set(self.store.system().suspended_orgs().await?);
-        Ok(suspended)
-    }
-
     /// Starts the workers that move events from the journal to the store. They yield to the load of the
     /// caller's runtime, which answers requests.
     pub(super) fn ingest(
         &self,
         reader: JournalReader,
-        handoff: Handoff,
+        door: AdmissionDoor,
     ) -> (Heartbeat, Option<JournalReader>) {
         if self.work == BackgroundWork::Hold {
             return (Heartbeat::new(self.clock.clone()), Some(reader));
@@ -133,7 +114,7 @@ impl Wiring<'_> {
             reader,
             CpuLoad::of(Handle::current()),
             self.store.clone(),
-            handoff,
+            door,
             self.clock.clone(),
             Arc::clone(&self.metrics.ingest),
         );
@@ -156,7 +137,7 @@ impl Wiring<'_> {
     }
 
     /// Sets up authentication and starts to watch for changed organisations and keys.
-    pub(super) fn auth(&self, suspended: SuspendedOrgs) -> Authenticator {
+    pub(super) fn auth(&self, delivery: DeliveryHandle) -> Authenticator {
         let authenticator = Authenticator::new(
             &self.config.auth,
             self.store.clone(),
@@ -167,7 +148,7 @@ impl Wiring<'_> {
             store: self.store.clone(),
             clock: self.clock.clone(),
             authenticator: authenticator.clone(),
-            suspended,
+            delivery,
             poll_interval: self.config.auth.auth_poll_interval,
         };
         self.start_or_hold(watch, |watch| watch.start(&self.foreground, &self.background));
@@ -212,7 +193,6 @@ impl Wiring<'_> {
         let server = RunningServer {
             authenticator: parts.authenticator.clone(),
             delivery: running.handle,
-            dispatcher: self.due,
             replayer: self.replays,
         };
         let (store, clock) = (self.store, self.clock.clone());

@@ -13,7 +13,6 @@ use crate::domain::{
 use crate::runtime::Clock;
 
 use super::breaker::AttemptSignal;
-use super::lanes::LaneKey;
 use super::recorder::OutcomeReport;
 use super::retry;
 use super::sender::Sender;
@@ -34,8 +33,6 @@ pub(super) struct Attempter {
 /// The end of an attempt, for the dispatcher.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FinishedAttempt {
-    /// The lane whose slot is free again.
-    pub(super) key: LaneKey,
     /// Whether the endpoint answered 410 Gone and is being disabled.
     pub(super) gone: bool,
     /// The signal for the endpoint's breaker.
@@ -46,7 +43,6 @@ impl Attempter {
     /// Attempts a delivery. Returns once the recorder's queue has taken the outcome, which waits while the
     /// queue is full.
     pub(super) async fn attempt(&self, delivery: LeasedDelivery) -> FinishedAttempt {
-        let key = LaneKey { org: delivery.event.org_id, endpoint: delivery.endpoint.id };
         let started_at = self.clock.now();
         let result = self.sender.send(&delivery, started_at).await;
         let took = result.took;
@@ -78,29 +74,17 @@ impl Attempter {
 
         let gone = decision == Decision::Dead(DeadReason::Gone);
         self.report(OutcomeReport {
-            outcome: self.outcome(&delivery, Some(attempt), decision, decided_at),
-            ordered: delivery.endpoint.policy.ordered,
+            outcome: self.outcome(&delivery, attempt, decision, decided_at),
+            ordered: delivery.ordered,
         })
         .await;
-        FinishedAttempt { key, gone, signal }
-    }
-
-    /// Releases the lease of a delivery that was not attempted. It is due at once, for any server.
-    pub(super) async fn release(&self, delivery: &LeasedDelivery) {
-        self.defer(delivery, self.clock.now()).await;
-    }
-
-    /// [`Self::release`], but the delivery is not due before `until`. No attempt is counted.
-    pub(super) async fn defer(&self, delivery: &LeasedDelivery, until: Timestamp) {
-        let decision = Decision::RetryAt(until);
-        let outcome = self.outcome(delivery, None, decision, self.clock.now());
-        self.report(OutcomeReport { outcome, ordered: false }).await;
+        FinishedAttempt { gone, signal }
     }
 
     fn outcome(
         &self,
         delivery: &LeasedDelivery,
-        attempt: Option<Attempt>,
+        attempt: Attempt,
         decision: Decision,
         decided_at: Timestamp,
     ) -> Outcome {
@@ -110,7 +94,7 @@ impl Attempter {
             endpoint_id: delivery.endpoint.id,
             event_received_at: delivery.event.received_at,
             token: delivery.lease.token,
-            attempt,
+            attempt: Some(attempt),
             decision,
             decided_at,
             disable_if_failing_since: decided_at.minus(self.disable_after),

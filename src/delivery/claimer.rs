@@ -180,6 +180,10 @@ impl Claimer {
             .into_iter()
             .filter_map(|claimed| {
                 *counts.entry(claimed.endpoint_id).or_default() += 1;
+                // Its lease lapses.
+                if self.dispatch.is_aside(claimed.id) {
+                    return None;
+                }
                 let endpoint = endpoints.get(&claimed.endpoint_id)?;
                 Some((with_endpoint(claimed, endpoint), false))
             })

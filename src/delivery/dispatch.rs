@@ -15,10 +15,14 @@ use crate::store::{OrgEndpoints, Persisted, PlannedDelivery, Result};
 
 use super::admission::{Admission, AdmissionLimits, Offer};
 use super::endpoint_cache::EndpointCache;
+use super::recorder::OutcomeReport;
 
 /// Maximum requests for an attempt by hand that wait. A further one waits for the next scan, like any due
 /// delivery.
 const MANUAL_MAX: usize = 1_024;
+
+/// Maximum deliveries that are set aside. Beyond it the one that was set aside first may be attempted again.
+const ASIDE_MAX: usize = 4_096;
 
 /// A request to attempt a delivery now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +51,8 @@ struct State {
     /// Leases to be released, for the recorder. Bounded by the places of admission: nothing comes into memory
     /// while the store, which would record them, does not answer.
     released: mpsc::UnboundedSender<LeasedDelivery>,
+    /// Deliveries whose outcomes the store does not record.
+    aside: Mutex<VecDeque<DeliveryId>>,
     /// Whether outcomes cannot be recorded at the moment.
     is_recorder_failing: AtomicBool,
 }
@@ -78,6 +84,7 @@ impl Dispatch {
             ready: Notify::new(),
             due,
             released,
+            aside: Mutex::default(),
             is_recorder_failing: AtomicBool::new(false),
         }))
     }
@@ -125,6 +132,35 @@ impl Dispatch {
     /// Whether outcomes cannot be recorded. Nothing is claimed then: it could be what was delivered already.
     pub(super) fn is_recorder_failing(&self) -> bool {
         self.0.is_recorder_failing.load(Ordering::Relaxed)
+    }
+
+    /// Remembers a delivery whose outcome the store does not record: it is not attempted again here.
+    pub(super) fn set_aside(&self, delivery: DeliveryId) {
+        let mut aside = self.0.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        if aside.len() >= ASIDE_MAX {
+            aside.pop_front();
+        }
+        aside.push_back(delivery);
+    }
+
+    /// Whether a delivery was set aside.
+    pub(super) fn is_aside(&self, delivery: DeliveryId) -> bool {
+        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).contains(&delivery)
+    }
+
+    /// Outcomes of ordered deliveries to these endpoints are recorded: the next ones may be claimed.
+    pub(super) fn ordered_recorded(&self, endpoints: &[EndpointId]) {
+        let mut are_known = true;
+        {
+            let mut admission = self.admission();
+            for endpoint in endpoints {
+                are_known &= admission.note_left(*endpoint);
+            }
+        }
+        if !are_known {
+            self.wake_scan();
+        }
+        self.wake();
     }
 
     /// Releases leases of deliveries that were not attempted.
@@ -206,7 +242,11 @@ impl Dispatch {
 
 /// The way of planned deliveries into the dispatcher, for ingest. Clones share it.
 #[derive(Clone, Debug)]
-pub struct AdmissionDoor(Dispatch);
+pub struct AdmissionDoor {
+    dispatch: Dispatch,
+    /// Keeps the recorder running: what cannot start any more is released.
+    _reports: mpsc::Sender<OutcomeReport>,
+}
 
 /// The places that planned deliveries have been promised; dropped, they are given back.
 #[derive(Debug)]
@@ -217,8 +257,8 @@ pub struct Offered {
 }
 
 impl AdmissionDoor {
-    pub(super) const fn new(dispatch: Dispatch) -> Self {
-        Self(dispatch)
+    pub(super) const fn new(dispatch: Dispatch, reports: mpsc::Sender<OutcomeReport>) -> Self {
+        Self { dispatch, _reports: reports }
     }
 
     /// The endpoints of some organisations, cached.
@@ -226,7 +266,7 @@ impl AdmissionDoor {
     /// # Errors
     /// When some are not cached and the store fails.
     pub async fn endpoints(&self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
-        self.0.cache().of(orgs).await
+        self.dispatch.cache().of(orgs).await
     }
 
     /// Offers the deliveries of a batch that is about to be stored. Those that may start right after it are
@@ -237,9 +277,9 @@ impl AdmissionDoor {
         endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>,
     ) -> Offered {
         let mut places: BTreeMap<EndpointId, usize> = BTreeMap::new();
-        let lease = self.0.lease();
-        let now = self.0.monotonic();
-        let mut admission = self.0.admission();
+        let lease = self.dispatch.lease();
+        let now = self.dispatch.monotonic();
+        let mut admission = self.dispatch.admission();
         for delivery in deliveries {
             let endpoint = &delivery.endpoint;
             let version = endpoints.get(&endpoint.org_id).map_or(0, |org| org.version);
@@ -250,7 +290,7 @@ impl AdmissionDoor {
             }
         }
         drop(admission);
-        Offered { dispatch: self.0.clone(), lease, places }
+        Offered { dispatch: self.dispatch.clone(), lease, places }
     }
 }
 

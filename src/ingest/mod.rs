@@ -9,15 +9,17 @@
 //! Intake::accept ── one record per request ── Journal::append ── 202
 //!                                                  │
 //!        workers (4 x CPUs) ── JournalReader::next_batch, in order of arrival
-//!             ├─ fast path: organisations with few events in the batch ── one transaction ── store
-//!             ├─ bulk path: the others ── one transaction or more ─────────────────────────── store
-//!             │     └─ leased deliveries of each path ── a channel of its own ──> delivery
+//!             ├─ plan: one delivery per endpoint that wants an event, by the endpoint cache
+//!             ├─ offer: delivery's admission takes what it can start at once
+//!             ├─ store: organisations with few events in the batch first, then the others
 //!             └─ Ack::ack, once the whole batch is stored
 //! ```
-//! Frequent small batches linger, and a flood yields to the request threads ([`batch_pacer`]). A batch waits a short
-//! time for capacity in the hand-off channel ([`priority`]). Outside of a backlog, two batches are on the fast path at
-//! a time; events that arrive meanwhile are read together. Batches are stored concurrently, except for the events of
-//! organisations with ordered endpoints, which wait until all earlier batches are acknowledged.
+//! Batches linger for a moment unless the server is idle, and a flood yields to the request threads
+//! ([`batch_pacer`]). Outside of a backlog, two batches are on the way to the store at a time; events that arrive
+//! meanwhile are read together. A transaction has at most 500 events, 4 MiB and 2,000 deliveries, or one event.
+//! Batches are stored concurrently, except for the events of organisations with ordered endpoints, which wait until
+//! all earlier batches are acknowledged. Nothing else is held between journal and store: what cannot be delivered
+//! now is stored and waits there.
 //!
 //! The journal is the queue. Workers never get events from memory, so live work, catching up after an outage and
 //! recovery after a crash are one code path, and memory does not grow with the backlog.
@@ -25,16 +27,17 @@
 //! # Failure
 //! - The store is unavailable: a worker keeps its batch and retries with exponential backoff. Tenants notice nothing
 //!   until the journal is full.
-//! - The store rejects a batch: it is halved until the faulty event stands alone. That event becomes a dead letter with
-//!   the reason; the others are stored.
+//! - The store rejects a batch, or does not take it for minutes while it takes others: it is halved until the faulty
+//!   event stands alone. That event becomes a dead letter with the reason; the others are stored.
 //! - The journal is poisoned: its durable records are still stored. The process answers 503 with the reason until an
 //!   operator restarts it.
 //! - The process dies: the records behind the checkpoint are read again. Storing them twice changes nothing.
 //! - A record cannot be decoded although its checksum is right: a newer version wrote it. The process stops rather
 //!   than skip acknowledged events.
 //!
-//! **Invariant:** this module does not know how webhooks are sent. It sends leased deliveries to a channel and wakes
-//! the dispatcher.
+//! - The soft stop: no batch is read any more, and what was read is stored. The journal keeps the rest.
+//!
+//! **Invariant:** this module does not know how webhooks are sent. It offers deliveries and stores them.
 
 mod batch_pacer;
 mod intake;
@@ -50,4 +53,4 @@ pub use metrics::IngestMetrics;
 pub use quarantine::{Requeued, requeue};
 pub use record::RecordError;
 pub use replayer::Replayer;
-pub use workers::{Handoff, Workers};
+pub use workers::Workers;

@@ -1,75 +1,18 @@
 //! Priority paths: splits a batch into a fast path, for organisations with few events in it, and a bulk path.
 //!
 //! For an organisation with many events in a batch, which has a backlog, a short delay matters little. One with few
-//! events waits for exactly these. They go first, in a short transaction and over a channel of their own, so once they
-//! are read they wait behind no large batch of another organisation. In a large batch in which no organisation has
+//! events waits for exactly these. They go first, in a short transaction, so once they are read they wait behind no
+//! large batch of another organisation. In a large batch in which no organisation has
 //! many events there is nothing to overtake: all of it takes the bulk path, since one transaction costs less than two.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::PermitIterator;
-
-use crate::domain::{Event, LeasedDelivery, OrgId};
-use crate::store::{Persisted, SHORT_WEIGHT_MAX, weight};
+use crate::domain::{Event, OrgId};
+use crate::store::{SHORT_WEIGHT_MAX, weight};
 
 /// The largest weight of one organisation's events in a batch that counts as few, in events with small payloads.
 const FEW: usize = SHORT_WEIGHT_MAX / 2;
-/// Most deliveries leased with one batch; more wait in the store.
-const LEASES_PER_BATCH_MAX: usize = 1_024;
-/// A batch may reserve at most one part in this many of the channel, so that none waits for all of it.
-const CAPACITY_SHARE: usize = 2;
-/// A batch reserves at least one part in this many of the free capacity, in case its events have more deliveries than
-/// expected.
-const FREE_CAPACITY_SHARE: usize = 8;
-/// How long a batch waits for capacity in the channel: long enough for the batches before it, if each worker on two
-/// cores hands one off.
-const CAPACITY_WAIT: Duration = Duration::from_millis(250);
-
-/// A channel to delivery, and how many deliveries its events have.
-#[derive(Debug)]
-pub(super) struct PriorityPath {
-    deliveries: mpsc::Sender<LeasedDelivery>,
-    /// Deliveries planned per event of the last batch.
-    fan_out: AtomicUsize,
-}
-
-impl PriorityPath {
-    /// A path over a channel.
-    pub(super) const fn new(deliveries: mpsc::Sender<LeasedDelivery>) -> Self {
-        Self { deliveries, fan_out: AtomicUsize::new(1) }
-    }
-
-    /// Reserves capacity for the deliveries of a batch before they are leased, so that a leased delivery always fits:
-    /// as much as the fan-out of the last batch suggests, or a part of the free capacity, if that is more. Waits up to
-    /// [`CAPACITY_WAIT`]: an event waits more cheaply in the journal than its deliveries do in the store. Deliveries
-    /// beyond the reserved capacity are left to the store.
-    pub(super) async fn reserve(
-        &self,
-        events: usize,
-    ) -> Option<PermitIterator<'_, LeasedDelivery>> {
-        let deliveries = &self.deliveries;
-        let fan_out = self.fan_out.load(Ordering::Relaxed).max(1);
-        let spare = deliveries.capacity() / FREE_CAPACITY_SHARE;
-        let wanted = events.saturating_mul(fan_out).max(spare);
-        let most = deliveries.max_capacity().div_ceil(CAPACITY_SHARE);
-        let wanted = wanted.min(LEASES_PER_BATCH_MAX).min(most);
-        match tokio::time::timeout(CAPACITY_WAIT, deliveries.reserve_many(wanted)).await {
-            Ok(permits) => permits.ok(),
-            Err(_) => deliveries.try_reserve_many(deliveries.capacity().min(wanted)).ok(),
-        }
-    }
-
-    /// Notes the fan-out of a stored batch.
-    pub(super) fn observe(&self, persisted: &Persisted) {
-        if persisted.stored > 0 {
-            self.fan_out.store(persisted.planned.div_ceil(persisted.stored), Ordering::Relaxed);
-        }
-    }
-}
 
 /// Splits a batch into the events of the fast path and those of the bulk path, each in their order. The fast path gets
 /// the organisations with the fewest events, as many as one short transaction holds.

@@ -1,25 +1,28 @@
 //! The worker pool: moves events from the journal to the store.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::IngestConfig;
-use crate::domain::{
-    EndpointId, Event, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId, Timestamp,
-};
+use crate::delivery::AdmissionDoor;
+use crate::domain::{Event, LeaseToken, OrgId, Timestamp};
 use crate::journal::{Ack, Batch, JournalReader, ReadError, Record};
-use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Wake};
-use crate::store::{LeaseBudget, Persisted, Store, StoreError};
+use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Shutdown, Stopwatch};
+use crate::store::{EventBatch, OrgEndpoints, Persisted, Store, StoreError, plan_deliveries};
 
 use super::batch_pacer::{BatchPacer, LastBatch};
 use super::metrics::IngestMetrics;
-use super::priority::{self, PriorityPath};
+use super::priority;
 use super::record::{self, RecordError};
 
 /// Bytes of records that a worker holds, beyond its first record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Deliveries that are stored in one transaction, beyond those of its first event.
+const DELIVERIES_MAX: usize = 2_000;
 /// Batches on the fast path at which the next batch is not read yet: events that arrive meanwhile are stored
 /// together, instead of by every worker separately.
 const FAST_BATCHES_MAX: usize = 2;
@@ -30,23 +33,12 @@ const FAST_PERMIT_WAIT: Duration = Duration::from_millis(20);
 const RETRY_WAIT: Duration = Duration::from_millis(50);
 /// The longest wait between two attempts.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a batch is tried that the store is reached for and does not take, while it takes others.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// The same for parts of such a batch.
+const PART_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The way to delivery: two bounded channels, whose capacity decides how many deliveries are leased.
-#[derive(Clone, Debug)]
-pub struct Handoff {
-    /// The channel of the fast path, for organisations with few events in a batch.
-    pub fast: mpsc::Sender<LeasedDelivery>,
-    /// The channel for the other organisations.
-    pub bulk: mpsc::Sender<LeasedDelivery>,
-    /// Endpoints whose deliveries are not to be leased for now, in ascending order.
-    pub backpressured: watch::Receiver<Arc<[EndpointId]>>,
-    /// Wakes the dispatcher when deliveries were stored without a lease.
-    pub wake: Wake,
-    /// The server in whose name deliveries are leased.
-    pub instance: InstanceId,
-    /// How long a lease lasts.
-    pub lease_span: Duration,
-}
+type Endpoints = HashMap<OrgId, Arc<OrgEndpoints>>;
 
 /// The state that the workers share.
 pub struct Workers {
@@ -54,13 +46,14 @@ pub struct Workers {
     /// Beats whenever a batch was stored.
     heartbeat: Heartbeat,
     store: Store,
-    fast: PriorityPath,
     fast_permits: Semaphore,
-    bulk: PriorityPath,
-    handoff: Handoff,
+    /// The way of the deliveries.
+    door: AdmissionDoor,
     clock: Clock,
     metrics: Arc<IngestMetrics>,
     batch_events_max: u32,
+    /// Counts the batches that were stored.
+    stored: AtomicU64,
 }
 
 /// The source of batches. One worker at a time holds it.
@@ -81,7 +74,7 @@ enum WorkerError {
 }
 
 /// Events of records that were read together.
-struct EventBatch<'a> {
+struct EventBatchRead<'a> {
     events: Vec<Arc<Event>>,
     ack: Ack,
     /// Released once the events on the fast path are stored. `None` during a backlog, or when none was free in time.
@@ -95,7 +88,7 @@ impl Workers {
         reader: JournalReader,
         answering: CpuLoad,
         store: Store,
-        handoff: Handoff,
+        door: AdmissionDoor,
         clock: Clock,
         metrics: Arc<IngestMetrics>,
     ) -> Self {
@@ -104,13 +97,12 @@ impl Workers {
             source: tokio::sync::Mutex::new(Source { journal: reader, pacer, has_more: false }),
             heartbeat: Heartbeat::new(clock.clone()),
             store,
-            fast: PriorityPath::new(handoff.fast.clone()),
             fast_permits: Semaphore::new(FAST_BATCHES_MAX),
-            bulk: PriorityPath::new(handoff.bulk.clone()),
-            handoff,
+            door,
             clock,
             metrics,
             batch_events_max: config.store_batch_events,
+            stored: AtomicU64::new(0),
         }
     }
 
@@ -119,14 +111,14 @@ impl Workers {
         self.heartbeat.clone()
     }
 
-    /// Starts `count` workers. They end when the journal is drained after the soft stop.
+    /// Starts `count` workers. At the soft stop they store what they have read, and read no more.
     pub fn start(self, count: usize, lifecycle: &Lifecycle) {
         let workers = Arc::new(self);
         for _ in 0..count {
             let workers = Arc::clone(&workers);
             let shutdown = lifecycle.shutdown();
             lifecycle.spawn("ingest worker", async move {
-                match workers.run().await {
+                match workers.run(&shutdown).await {
                     // A poisoned journal ends before the process is asked to stop. The process keeps running, and
                     // reports the reason.
                     Ok(()) => shutdown.requested().await,
@@ -136,24 +128,22 @@ impl Workers {
         }
     }
 
-    async fn run(&self) -> Result<(), WorkerError> {
-        while self.run_once().await? {}
-        Ok(())
-    }
-
-    /// Moves one batch. `false` when the journal is closed and drained.
-    async fn run_once(&self) -> Result<bool, WorkerError> {
-        let Some(batch) = self.next_batch().await? else {
-            return Ok(false);
-        };
-        let ack = self.store_in_order(batch).await;
-        self.heartbeat.beat();
-        ack.ack();
-        Ok(true)
+    async fn run(&self, shutdown: &Shutdown) -> Result<(), WorkerError> {
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = shutdown.requested() => return Ok(()),
+                batch = self.next_batch() => batch?,
+            };
+            let Some(batch) = batch else { return Ok(()) };
+            let ack = self.store_in_order(batch).await;
+            self.heartbeat.beat();
+            ack.ack();
+        }
     }
 
     /// Reads a batch. One worker reads while the others store.
-    async fn next_batch(&self) -> Result<Option<EventBatch<'_>>, WorkerError> {
+    async fn next_batch(&self) -> Result<Option<EventBatchRead<'_>>, WorkerError> {
         let mut source = self.source.lock().await;
         let fast_permit = if source.has_more { None } else { self.fast_permit().await };
         let wait = source.pacer.wait();
@@ -173,7 +163,7 @@ impl Workers {
         });
         drop(source);
         let events = decode(&records)?;
-        Ok(Some(EventBatch { events, ack, fast_permit }))
+        Ok(Some(EventBatchRead { events, ack, fast_permit }))
     }
 
     /// Waits for a permit of the fast path, for a limited time.
@@ -184,104 +174,116 @@ impl Workers {
 
     /// Stores a batch. The events of organisations with ordered endpoints wait for the batches before it: once an
     /// ordered delivery is stored, all earlier ones are.
-    async fn store_in_order(&self, batch: EventBatch<'_>) -> Ack {
-        let ordered = self.ordered_orgs(&batch.events).await;
-        let is_ordered = |event: &Arc<Event>| ordered.binary_search(&event.org_id).is_ok();
+    async fn store_in_order(&self, batch: EventBatchRead<'_>) -> Ack {
+        let endpoints = self.endpoints(&batch.events).await;
+        let is_ordered = |event: &Arc<Event>| {
+            endpoints.get(&event.org_id).is_some_and(|of_org| of_org.has_ordered())
+        };
         let (ordered, others): (Vec<_>, Vec<_>) = batch.events.into_iter().partition(is_ordered);
-        self.store_all(others, batch.fast_permit).await;
+        let (fast, bulk) = priority::split(others);
+        self.store_all(&fast, &endpoints).await;
+        drop(batch.fast_permit);
+        self.store_all(&bulk, &endpoints).await;
         if !ordered.is_empty() {
             batch.ack.wait_until_oldest().await;
-            self.store_all(ordered, None).await;
+            self.store_all(&ordered, &endpoints).await;
         }
         batch.ack
     }
 
-    /// The organisations of some events that have ordered endpoints, in ascending order.
-    async fn ordered_orgs(&self, events: &[Arc<Event>]) -> Vec<OrgId> {
+    /// The endpoints that some events are planned for, however long the store is unavailable.
+    async fn endpoints(&self, events: &[Arc<Event>]) -> Endpoints {
         let mut orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
         orgs.sort_unstable();
         orgs.dedup();
         let mut backoff = new_backoff();
         loop {
-            match self.store.system().ordered_orgs(&orgs).await {
-                Ok(ordered) => return ordered,
+            match self.door.endpoints(&orgs).await {
+                Ok(endpoints) => return endpoints,
                 Err(error) => back_off(&mut backoff, &error).await,
             }
         }
     }
 
-    /// Stores every event, first those of organisations with few of them.
-    async fn store_all(&self, events: Vec<Arc<Event>>, fast_permit: Option<SemaphorePermit<'_>>) {
-        let (fast, bulk) = priority::split(events);
-        self.store_by(&self.fast, &fast).await;
-        drop(fast_permit);
-        self.store_by(&self.bulk, &bulk).await;
-    }
-
-    /// Stores every event, however long the store is unavailable, and splits batches that it refuses.
-    async fn store_by(&self, path: &PriorityPath, events: &[Arc<Event>]) {
-        let mut parts = vec![events];
-        while let Some(part) = parts.pop() {
-            if part.is_empty() {
-                continue;
+    /// Stores every event, however long the store is unavailable, in transactions of bounded size. Splits batches that
+    /// it does not take.
+    async fn store_all(&self, events: &[Arc<Event>], endpoints: &Endpoints) {
+        let mut parts = vec![(events, PATIENCE)];
+        while let Some((part, patience)) = parts.pop() {
+            let (part, rest) = part.split_at(fitting(part, endpoints));
+            if !rest.is_empty() {
+                parts.push((rest, patience));
             }
-            match self.persist(path, part).await {
-                Ok(stored) => parts.extend(part.get(stored..)),
-                Err(refusal) => match part {
-                    [event] => self.quarantine(event, &refusal).await,
-                    // The second half first: the stack returns the first half next.
-                    many => {
-                        let (first, second) = many.split_at(many.len() / 2);
-                        parts.extend([second, first]);
-                    }
-                },
+            let Err(refusal) = self.persist(part, endpoints, patience).await else { continue };
+            match part {
+                [event] => self.quarantine(event, &refusal).await,
+                // The second half first: the stack returns the first half next.
+                many => {
+                    let (first, second) = many.split_at(many.len() / 2);
+                    parts.extend([(second, PART_PATIENCE), (first, PART_PATIENCE)]);
+                }
             }
         }
     }
 
-    /// Persists a batch, waiting while the store is unavailable, and returns how many events it stored, counted from
-    /// the first.
+    /// Persists a batch, waiting while the store is unavailable.
     ///
     /// # Errors
-    /// When the store refuses the batch.
+    /// When the store refuses the batch, or does not take it for as long as `patience` while it takes others.
     async fn persist(
         &self,
-        path: &PriorityPath,
         events: &[Arc<Event>],
-    ) -> Result<usize, StoreError> {
-        let mut backoff = new_backoff();
-        loop {
-            let permits = path.reserve(events.len()).await;
-            let now = self.clock.now();
-            let backpressured = Arc::clone(&self.handoff.backpressured.borrow());
-            let lease_budget = permits.as_ref().map(|permits| LeaseBudget {
-                lease: Lease {
-                    token: LeaseToken::mint(self.handoff.instance),
-                    until: now.plus(self.handoff.lease_span),
-                },
-                deliveries_max: permits.len(),
-                except: &backpressured,
-            });
-            let result = self.store.system().persist_events(events, lease_budget, now).await;
-            match result {
-                Ok(persisted) => {
-                    self.count(&persisted);
-                    path.observe(&persisted);
-                    if persisted.planned > persisted.leased.len() {
-                        self.handoff.wake.wake();
-                    }
-                    for (permit, leased) in permits.into_iter().flatten().zip(persisted.leased) {
-                        permit.send(leased);
-                    }
-                    return Ok(persisted.taken);
-                }
-                Err(refusal @ StoreError::Refused(_)) => return Err(refusal),
-                Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) => {
-                    drop(permits);
-                    back_off(&mut backoff, &error).await;
-                }
-            }
+        endpoints: &Endpoints,
+        patience: Duration,
+    ) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
         }
+        let mut backoff = new_backoff();
+        let (since, stored_before) = (Stopwatch::start(), self.stored.load(Ordering::Relaxed));
+        let mut tried = None;
+        loop {
+            let error = match self.try_persist(events, endpoints, &mut tried).await {
+                Ok(()) => {
+                    self.stored.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
+                    return Err(error);
+                }
+                Err(error @ StoreError::Unavailable(_)) => error,
+            };
+            let takes_others = self.stored.load(Ordering::Relaxed) > stored_before;
+            if !error.is_connection() && takes_others && since.elapsed() >= patience {
+                return Err(error);
+            }
+            back_off(&mut backoff, &error).await;
+        }
+    }
+
+    /// Persists a batch once. `tried` is the token of the try before, whose commit may have been answered by nobody:
+    /// what it leased is released.
+    async fn try_persist(
+        &self,
+        events: &[Arc<Event>],
+        endpoints: &Endpoints,
+        tried: &mut Option<LeaseToken>,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        if let Some(token) = *tried
+            && self.store.system().release_lease(token, now).await? > 0
+        {
+            self.door.wake_scan();
+        }
+        let mut deliveries = plan_deliveries(events, endpoints);
+        let offered = self.door.offer(&mut deliveries, endpoints);
+        let lease = offered.lease();
+        *tried = Some(lease.token);
+        let batch = EventBatch { events, endpoints, deliveries: &deliveries, lease: Some(lease) };
+        let mut persisted = self.store.system().persist_events(batch, now).await?;
+        self.count(&persisted);
+        offered.stored(&deliveries, &mut persisted);
+        Ok(())
     }
 
     /// Makes one event that the store refuses a dead letter, however long the store is unavailable.
@@ -315,6 +317,17 @@ impl Workers {
         count(&self.metrics.events_duplicate_total, persisted.duplicates);
         count(&self.metrics.deliveries_planned_total, persisted.planned);
     }
+}
+
+/// How many of the first events are stored together: with at most [`DELIVERIES_MAX`] deliveries, but at least one.
+fn fitting(events: &[Arc<Event>], endpoints: &Endpoints) -> usize {
+    let mut deliveries = 0;
+    let fits = |event: &&Arc<Event>| {
+        let of_org = endpoints.get(&event.org_id);
+        deliveries += of_org.map_or(0, |of_org| of_org.wanting(event).count());
+        deliveries <= DELIVERIES_MAX
+    };
+    events.iter().take_while(fits).count().clamp(1, events.len().max(1)).min(events.len())
 }
 
 const fn new_backoff() -> Backoff {
