@@ -90,6 +90,14 @@ impl OrgId {
     pub const FIRST: Self = Self(Uuid::from_u128(0x7000_8000_0000_0000_0001));
 }
 
+impl DeliveryId {
+    /// When the delivery was created, to the millisecond: it is in the id, so an id tells the whole key of a row.
+    pub fn created_at(self) -> Timestamp {
+        let millis = i64::try_from(self.0.as_u128() >> 80).unwrap_or(0);
+        Timestamp::from_micros(millis * 1_000)
+    }
+}
+
 impl EventId {
     /// The id of the event with this deduplication id: the same on every server and at every retry, without a
     /// look-up (UUIDv8, RFC 9562 section 5.8, from the SHA-256 of both).
@@ -121,6 +129,12 @@ mod tests {
         let early = EventId::mint(Timestamp::from_micros(1_700_000_000_000_000));
         let late = EventId::mint(Timestamp::from_micros(1_700_000_000_002_000));
         assert!(early < late);
+    }
+
+    #[test]
+    fn delivery_id_tells_when_the_delivery_was_created() {
+        let at = Timestamp::from_micros(1_700_000_000_123_456);
+        assert_eq!(DeliveryId::mint(at).created_at(), at.floor_ms());
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
+    /// The start of its millisecond.
+    pub const fn floor_ms(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(1_000))
+    }
+
     /// This time plus `span`, saturating.
     pub fn plus(self, span: Duration) -> Self {
         let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
