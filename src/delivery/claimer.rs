@@ -119,6 +119,8 @@ impl Claimer {
             .iter()
             .filter_map(|(org, id, ordered)| target(&by_org, *org, *id, *ordered, true))
             .collect();
+        // What was planned before an endpoint became ordered goes first.
+        targets.sort_by_key(|target| target.ordered);
         for endpoint in known.iter().filter(|endpoint| !scanned.contains(&endpoint.id)) {
             let ordered = endpoint.policy.ordered;
             targets.extend(target(&by_org, endpoint.org_id, endpoint.id, ordered, false));

@@ -226,7 +226,7 @@ impl Dispatch {
         let current = self.0.cache.reload(org).await;
         let released = match current {
             Ok(Some(current)) => {
-                self.admission().endpoints_changed(org, &current, self.monotonic())
+                self.admission().endpoints_changed(org, &current)
             }
             Ok(None) => self.admission().forget_endpoints(org),
             Err(error) => {
@@ -267,6 +267,11 @@ impl AdmissionDoor {
     /// When some are not cached and the store fails.
     pub async fn endpoints(&self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
         self.dispatch.cache().of(orgs).await
+    }
+
+    /// Has the store scanned for due deliveries.
+    pub fn wake_scan(&self) {
+        self.dispatch.wake_scan();
     }
 
     /// Offers the deliveries of a batch that is about to be stored. Those that may start right after it are

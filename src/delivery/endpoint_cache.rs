@@ -80,12 +80,8 @@ impl EndpointCache {
         org: OrgId,
         event_types: impl Iterator<Item = &'a str>,
     ) -> Option<usize> {
-        let endpoints = &self.by_org.get(&org)?.endpoints;
-        let matching = |event_type: &str| {
-            let wants = |endpoint: &&Arc<Endpoint>| endpoint.event_types.matches(event_type);
-            endpoints.iter().filter(wants).count()
-        };
-        Some(event_types.map(matching).sum())
+        let endpoints = self.by_org.get(&org)?;
+        Some(event_types.map(|event_type| endpoints.matching(event_type)).sum())
     }
 }
 

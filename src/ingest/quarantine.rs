@@ -1,9 +1,11 @@
 //! Requeues quarantined events: tries again to store what the store rejected, since its schema may have changed.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use crate::domain::Timestamp;
-use crate::store::{Store, StoreError};
+use crate::store::{EventBatch, Store, StoreError};
 
 use super::record;
 
@@ -29,7 +31,11 @@ pub async fn requeue(
         Ok(events) => events,
         Err(error) => return Ok(Requeued::Refused(error.to_string())),
     };
-    match store.system().persist_events(&events, None, now).await {
+    let (deliveries, endpoints) = (Vec::new(), HashMap::new());
+    // Planned by the store, since no version of the endpoints is named here.
+    let batch =
+        EventBatch { events: &events, endpoints: &endpoints, deliveries: &deliveries, lease: None };
+    match store.system().persist_events(batch, now).await {
         Ok(_) => Ok(Requeued::Stored),
         Err(refusal @ StoreError::Refused(_)) => Ok(Requeued::Refused(refusal.to_string())),
         Err(error) => Err(error),

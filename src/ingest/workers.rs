@@ -324,7 +324,7 @@ fn fitting(events: &[Arc<Event>], endpoints: &Endpoints) -> usize {
     let mut deliveries = 0;
     let fits = |event: &&Arc<Event>| {
         let of_org = endpoints.get(&event.org_id);
-        deliveries += of_org.map_or(0, |of_org| of_org.wanting(event).count());
+        deliveries += of_org.map_or(0, |of_org| of_org.matching(event.event_type.as_str()));
         deliveries <= DELIVERIES_MAX
     };
     events.iter().take_while(fits).count().clamp(1, events.len().max(1)).min(events.len())

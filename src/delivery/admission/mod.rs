@@ -547,7 +547,6 @@ impl<T> Admission<T> {
         &mut self,
         org: OrgId,
         current: &OrgEndpoints,
-        now: Monotonic,
     ) -> Vec<T> {
         if self.is_outdated(org, current.version) {
             return Vec::new();
