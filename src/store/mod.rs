@@ -31,11 +31,13 @@
 //! proves that it was planned. Nothing plans an event that is already there.
 
 mod audit;
+mod cancellation;
 mod claims;
 mod columns;
 mod crypto;
 mod dead_letters;
 mod deliveries;
+mod delivery_pages;
 mod endpoints;
 mod engine;
 mod error;
@@ -66,9 +68,11 @@ use crate::runtime::Stopwatch;
 
 use audit::AuditRecord;
 
+pub use cancellation::{CANCELS_INLINE_MAX, CANCELS_PER_STEP, PendingCancellation};
 pub use claims::{ClaimCursor, ClaimRequest, Claimed};
 use crypto::Keyring;
-pub use deliveries::{CANCELS_PER_STEP, DeliveryRefusal};
+pub use deliveries::{DeliveryRefusal, PENDING_COUNTED_MAX};
+pub use endpoints::EndpointChanges;
 use engine::{Engine, PostgresEngine, SqliteEngine};
 pub use error::{Result, StoreError};
 pub use events::{LeaseBudget, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, weight};
