@@ -7,11 +7,12 @@ use bytes::Bytes;
 
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
-use super::views::{SecretsView, TestEvent};
+use super::views::{CancelledDeliveries, EndpointStatus, SecretsView, TestEvent};
 use crate::domain::{
     Actor, Endpoint, EndpointChange, EndpointId, Event, EventId, EventType, NewEndpoint, OrgId,
     Page, PageRequest, SecretChoice, SecretRotationRefusal, Secrets, TraceId,
 };
+use crate::store::PendingCancellation;
 
 /// The payload of a test event.
 const TEST_PAYLOAD: &[u8] = br#"{"test":true}"#;
@@ -56,6 +57,20 @@ pub async fn one(subsystems: &Subsystems, org: OrgId, id: EndpointId) -> Result<
     endpoint.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))
 }
 
+/// One endpoint, and how many of its deliveries are pending.
+///
+/// # Errors
+/// When it does not exist.
+pub async fn status(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: EndpointId,
+) -> Result<EndpointStatus, Refusal> {
+    let endpoint = one(subsystems, org, id).await?;
+    let pending = subsystems.store.pending_count(org, id).await?;
+    Ok(EndpointStatus { endpoint: (&endpoint).into(), pending_count: pending.into() })
+}
+
 /// Changes an endpoint. Its waiting deliveries follow the change at once.
 ///
 /// # Errors
@@ -92,8 +107,8 @@ pub async fn delete(
     Ok(())
 }
 
-/// Cancels an endpoint's pending deliveries and returns their number. Deliveries created meanwhile
-/// stay. It works in bounded steps, each with its own audit entry, and may be interrupted and repeated.
+/// Cancels an endpoint's pending deliveries. Deliveries created meanwhile stay. Where there are many, the last
+/// of them are cancelled in the background, and shown as cancelled at once.
 ///
 /// # Errors
 /// When the endpoint does not exist.
@@ -102,18 +117,13 @@ pub async fn cancel_pending(
     org: OrgId,
     id: EndpointId,
     by: &Actor,
-) -> Result<u64, Refusal> {
-    one(subsystems, org, id).await?;
+) -> Result<CancelledDeliveries, Refusal> {
     let now = subsystems.clock.now();
-    let mut cancelled = 0;
-    loop {
-        let step = subsystems.store.cancel_pending(org, id, now, by, now).await?;
-        cancelled += step;
-        if step == 0 {
-            subsystems.endpoints_changed(org).await;
-            return Ok(cancelled);
-        }
-    }
+    let cancelled = subsystems.store.cancel_pending(org, id, by, now).await?;
+    let PendingCancellation { cancelled, in_progress } =
+        cancelled.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))?;
+    subsystems.endpoints_changed(org).await;
+    Ok(CancelledDeliveries { cancelled, in_progress })
 }
 
 /// Shows an endpoint's secrets, which the audit log records.

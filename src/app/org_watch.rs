@@ -1,7 +1,8 @@
 //! Org watch: keeps a server's view of organisations and keys in step with the store.
 //!
-//! It listens for changes, polls for those it missed, flushes usage counters, and deletes
-//! organisations whose deletion was requested.
+//! It listens for changes, polls for those it missed, flushes usage counters, deletes
+//! organisations whose deletion was requested, and cancels deliveries of endpoints whose pending ones
+//! were cancelled.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use crate::delivery::{DeliveryHandle, watch_changed_endpoints};
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
 use crate::store::{Store, StoreError};
 
-/// Time before a failed change listener or deletion is tried again.
+/// Time before a failed change listener, deletion or cancellation is tried again.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
-/// Time between two looks for an organisation to delete.
-const DELETION_POLL: Duration = Duration::from_secs(1);
+/// Time between two looks for something to delete or cancel.
+const STEP_POLL: Duration = Duration::from_secs(1);
 
 /// What the tasks work with.
 pub(super) struct OrgWatch {
@@ -25,7 +26,7 @@ pub(super) struct OrgWatch {
 }
 
 impl OrgWatch {
-    /// Starts the tasks: those that requests depend on in the foreground, deletion in the background.
+    /// Starts the tasks: those that requests depend on in the foreground, the others in the background.
     pub(super) fn start(self, foreground: &Lifecycle, background: &Lifecycle) {
         let Self { store, clock, authenticator, delivery, poll_interval } = self;
         let (keys, endpoints) = (Wake::new(), Wake::new());
@@ -44,7 +45,8 @@ impl OrgWatch {
         );
         foreground
             .spawn("usage flush", flush_usage_periodically(authenticator, clock.clone(), stop()));
-        background.spawn("org deletion", delete(store, clock, stop()));
+        background.spawn("org deletion", delete(store.clone(), clock.clone(), stop()));
+        background.spawn("cancellation", cancel(store, clock, stop()));
     }
 }
 
@@ -70,9 +72,26 @@ async fn delete(store: Store, clock: Clock, shutdown: Shutdown) {
     loop {
         let wait = match step(&store, &clock).await {
             Ok(true) if !shutdown.is_requested() => continue,
-            Ok(_) => DELETION_POLL,
+            Ok(_) => STEP_POLL,
             Err(error) => {
                 tracing::warn!(%error, "cannot delete an organisation; will retry");
+                RETRY_WAIT
+            }
+        };
+        if stopped_within(wait, &shutdown).await {
+            return;
+        }
+    }
+}
+
+/// Cancels pending deliveries step by step, like [`delete`].
+async fn cancel(store: Store, clock: Clock, shutdown: Shutdown) {
+    loop {
+        let wait = match store.system().cancel_step(clock.now()).await {
+            Ok(1..) if !shutdown.is_requested() => continue,
+            Ok(_) => STEP_POLL,
+            Err(error) => {
+                tracing::warn!(%error, "cannot cancel deliveries; will retry");
                 RETRY_WAIT
             }
         };

@@ -44,7 +44,7 @@ async fn poll(
     mark: &mut Option<ChangeMark>,
 ) -> Result<()> {
     let changes = store.system().changed_endpoints(*mark).await?;
-    let mut orgs: Vec<OrgId> = changes.endpoints.iter().map(|(org, _)| *org).collect();
+    let mut orgs: Vec<OrgId> = changes.changes.iter().map(|(org, _)| *org).collect();
     orgs.sort_unstable();
     orgs.dedup();
     for org in orgs {

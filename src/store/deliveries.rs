@@ -1,12 +1,13 @@
 //! Deliveries and their attempts: reads, retries and cancellations.
+//!
+//! A delivery is a row of `pending_deliveries` or, once it is finished, of `deliveries`. Its id says when it was
+//! created, so that the whole key of either table is known.
 
-use super::columns::{Columns, columns};
+use super::cancellation::{self, CANCELLED, FINISHED};
 use super::engine::{Row, Tx, args};
-use super::filter::Filter;
 use super::{AuditRecord, Result, Store, audit, orgs};
 use crate::domain::{
-    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, OrgId, Page,
-    PageRequest, Timestamp,
+    Actor, Attempt, Delivery, DeliveryId, DeliveryStatus, EndpointId, OrgId, Timestamp,
 };
 
 /// Why something cannot be done to a delivery.
@@ -21,27 +22,44 @@ pub enum DeliveryRefusal {
     /// Its endpoint is disabled.
     #[error("the delivery's endpoint is disabled; enable it first")]
     EndpointDisabled,
-    /// An attempt is in flight.
-    #[error("an attempt is in flight; wait for its outcome")]
+    /// An attempt is in flight, or the endpoint's pending deliveries are being cancelled.
+    #[error("an attempt or a cancellation is in progress; try again when it has ended")]
     InProgress,
     /// It is delivered or dead: there is nothing to cancel.
     #[error("the delivery is finished; only a pending one can be cancelled")]
     Finished,
 }
 
-/// Deliveries that one step cancels at most.
-pub const CANCELS_PER_STEP: u64 = 5_000;
+/// Pending deliveries that are counted at most.
+pub const PENDING_COUNTED_MAX: u64 = 10_000;
 
-/// The columns that [`read`] reads.
-const COLUMNS: Columns<11> = columns! {
-    id org_id event_id endpoint_id status attempts due_at lease_token created_at finished_at
-    replay_of
-};
+/// A SELECT of pending deliveries as [`read`] reads them, from rows `d`. Those that are being cancelled are shown as
+/// cancelled.
+pub(super) fn select_pending(rows: &str) -> String {
+    const IS_CANCELLED: &str =
+        "p.id IS NULL OR p.removed_at IS NOT NULL OR p.cancel_before >= d.created_at";
+    format!(
+        "SELECT d.id, d.org_id, d.event_id, d.endpoint_id, d.created_at, d.replay_of, d.attempts,
+                CASE WHEN {IS_CANCELLED} THEN 'cancelled' ELSE 'pending' END AS status,
+                CASE WHEN {IS_CANCELLED} THEN coalesce(p.cancel_before, d.due_at) END AS finished_at,
+                CASE WHEN {IS_CANCELLED} THEN NULL
+                     WHEN d.lease_token IS NULL AND p.disabled_reason IS NULL THEN d.due_at
+                     END AS next_attempt_at
+         FROM {rows} LEFT JOIN endpoints p ON p.id = d.endpoint_id"
+    )
+}
 
-fn read(row: &Row) -> Result<Delivery> {
-    // Under a lease, due_at is the end of the lease and promises no attempt.
-    let is_leased = row.get_opt::<uuid::Uuid>("lease_token")?.is_some();
-    let due_at: Option<Timestamp> = row.get_opt("due_at")?;
+/// A SELECT of finished deliveries as [`read`] reads them, from rows `d`. In a union it comes after pending ones,
+/// whose columns have types.
+pub(super) fn select_finished(rows: &str) -> String {
+    format!(
+        "SELECT d.id, d.org_id, d.event_id, d.endpoint_id, d.created_at, d.replay_of, d.attempts,
+                d.status, d.finished_at, NULL AS next_attempt_at
+         FROM {rows}"
+    )
+}
+
+pub(super) fn read(row: &Row) -> Result<Delivery> {
     Ok(Delivery {
         id: row.get("id")?,
         org_id: row.get("org_id")?,
@@ -49,7 +67,7 @@ fn read(row: &Row) -> Result<Delivery> {
         endpoint_id: row.get("endpoint_id")?,
         status: row.parse("status")?,
         attempts: row.get("attempts")?,
-        next_attempt_at: due_at.filter(|_| !is_leased),
+        next_attempt_at: row.get_opt("next_attempt_at")?,
         created_at: row.get("created_at")?,
         finished_at: row.get_opt("finished_at")?,
         replay_of: row.get_opt("replay_of")?,
@@ -68,46 +86,45 @@ fn read_attempt(row: &Row) -> Result<Attempt> {
     })
 }
 
+/// The condition that a row has the key `$1`, `$2`, `$3`: organisation, time of creation and id.
+const IS_IT: &str = "org_id = $1 AND created_at = $2 AND id = $3";
+
 impl Store {
     /// One delivery.
     pub async fn delivery(&self, org: OrgId, id: DeliveryId) -> Result<Option<Delivery>> {
-        let sql = format!("SELECT {COLUMNS} FROM deliveries WHERE id = $1 AND org_id = $2");
-        self.engine.find(sql, args![id, org], read).await
-    }
-
-    /// The organisation's deliveries that pass the filter.
-    pub async fn deliveries(
-        &self,
-        org: OrgId,
-        filter: &DeliveryFilter,
-        page: PageRequest,
-    ) -> Result<Page<Delivery>> {
-        let DeliveryFilter { status, event_id, endpoint_id, since, until } = filter;
-        let dialect = self.engine.dialect();
-        // The shortest index: an event's deliveries are few, an endpoint's fewer than its organisation's.
-        let (org_id, of_endpoint) = match (event_id, endpoint_id) {
-            (Some(_), _) => (dialect.not_indexed("org_id"), dialect.not_indexed("endpoint_id")),
-            (None, Some(_)) => (dialect.not_indexed("org_id"), "endpoint_id".into()),
-            (None, None) => ("org_id".into(), "endpoint_id".into()),
-        };
-        let mut conditions = Filter::after(3);
-        conditions.and(&format!("{org_id} = ?"), org);
-        conditions.and_some("event_id = ?", *event_id);
-        conditions.and_some(&format!("{of_endpoint} = ?"), *endpoint_id);
-        conditions.and_some("status = ?", status.map(DeliveryStatus::as_str));
-        conditions.and_some("created_at >= ?", *since);
-        conditions.and_some("created_at < ?", *until);
-        let sql = format!("SELECT {COLUMNS} FROM deliveries WHERE {conditions}");
-        self.page(page, "created_at", sql, conditions.into_args(), read).await
+        let sql = format!(
+            "{} UNION ALL {}",
+            select_pending(&format!("(SELECT * FROM pending_deliveries WHERE {IS_IT}) d")),
+            select_finished(&format!("(SELECT * FROM deliveries WHERE {IS_IT}) d")),
+        );
+        self.engine.find(sql, args![org, id.created_at(), id], read).await
     }
 
     /// The attempts of one delivery, first to last.
     pub async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>> {
-        let sql = "SELECT number, started_at, duration_ms, status_code, error_class, error,
-                          response_excerpt
-                   FROM delivery_attempts WHERE delivery_id = $1 AND org_id = $2
-                   ORDER BY number";
-        self.engine.list(sql, args![id, org], read_attempt).await
+        let sql = format!(
+            "SELECT number, started_at, duration_ms, status_code, error_class, error,
+                    response_excerpt
+             FROM delivery_attempts
+             WHERE delivery_id = $3 AND delivery_created_at = $2 AND org_id = $1
+             UNION ALL
+             SELECT attempts, started_at, duration_ms, status_code, error_class, error,
+                    response_excerpt
+             FROM deliveries WHERE {IS_IT} AND started_at IS NOT NULL
+             ORDER BY number"
+        );
+        self.engine.list(sql, args![org, id.created_at(), id], read_attempt).await
+    }
+
+    /// How many deliveries of an endpoint are pending; more than [`PENDING_COUNTED_MAX`] are not counted.
+    pub async fn pending_count(&self, org: OrgId, endpoint: EndpointId) -> Result<u64> {
+        let sql = "SELECT count(*) AS count FROM (
+                 SELECT 1 FROM pending_deliveries
+                 WHERE endpoint_id = (SELECT id FROM endpoints WHERE id = $1 AND org_id = $2)
+                   AND created_at > coalesce((SELECT cancel_before FROM endpoints WHERE id = $1), $4)
+                 LIMIT $3) d";
+        let args = args![endpoint, org, PENDING_COUNTED_MAX + 1, super::page::START_OF_TIME];
+        self.engine.one(sql, args).await?.get("count")
     }
 
     /// Makes a delivery pending and due at `now`, whatever its status, and deletes its dead letter. The
@@ -119,31 +136,33 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>> {
-        let mut tx = self.begin_in(org).await?;
-        endpoint_of(&mut tx, org, id).await?;
-        let lock = tx.dialect().lock(" FOR UPDATE OF d");
-        let sql = format!(
-            "SELECT d.lease_token IS NOT NULL AND d.due_at > $3 AS in_progress,
-                    p.id, p.disabled_reason
-             FROM deliveries d LEFT JOIN endpoints p ON p.id = d.endpoint_id
-             WHERE d.id = $1 AND d.org_id = $2{lock}"
-        );
-        let Some(row) = tx.optional(sql, args![id, org, now]).await? else {
-            return Ok(Err(DeliveryRefusal::NotFound));
-        };
-        if let Some(refusal) = endpoint_refusal(&row)? {
+        let endpoint =
+            self.engine.optional(endpoint_sql(""), args![org, id.created_at(), id]).await?;
+        let mut tx = self.engine.begin().await?;
+        let cancelling = endpoint.as_ref().map(|row| is_cancelling(row, id)).transpose()?;
+        if let (Some(row), Some(true)) = (&endpoint, cancelling) {
+            // Nothing that was created by then is sent, so this ends the cancellation.
+            if !cancellation::lift(&mut tx, org, row.get("id")?).await? {
+                return Ok(Err(DeliveryRefusal::InProgress));
+            }
+        } else {
+            orgs::hold(&mut tx, org).await?;
+        }
+        let endpoint = endpoint_of(&mut tx, org, id).await?;
+        let Some(endpoint) = endpoint else { return Ok(Err(missing(&mut tx, org, id).await?)) };
+        if let Some(refusal) = endpoint_refusal(&endpoint)? {
             return Ok(Err(refusal));
         }
-        if row.get_opt("in_progress")? == Some(true) {
+        if is_cancelling(&endpoint, id)? {
             return Ok(Err(DeliveryRefusal::InProgress));
         }
+        if let Err(refusal) = make_due(&mut tx, org, id, now).await? {
+            return Ok(Err(refusal));
+        }
         tx.execute("DELETE FROM dead_letters WHERE id = $1", args![id]).await?;
-        let sql = format!(
-            "UPDATE deliveries
-             SET status = 'pending', due_at = $2, lease_token = NULL, finished_at = NULL
-             WHERE id = $1 RETURNING {COLUMNS}"
-        );
-        let delivery = read(&tx.one(sql, args![id, now]).await?)?;
+        let rows = format!("(SELECT * FROM pending_deliveries WHERE {IS_IT}) d");
+        let row = tx.one(select_pending(&rows), args![org, id.created_at(), id]).await?;
+        let delivery = read(&row)?;
         audit::commit(tx, &AuditRecord::delivery_retried(&delivery), by, now).await?;
         Ok(Ok(delivery))
     }
@@ -157,102 +176,160 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>> {
-        let mut tx = self.begin_in(org).await?;
-        let sql = format!(
-            "UPDATE deliveries
-             SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $3
-             WHERE id = $1 AND org_id = $2 AND status = 'pending'
-             RETURNING {COLUMNS}"
-        );
-        if let Some(delivery) = tx.find(sql, args![id, org, now], read).await? {
-            audit::commit(tx, &AuditRecord::delivery_cancelled(&delivery), by, now).await?;
-            return Ok(Ok(delivery));
-        }
-        tx.rollback().await?;
-        Ok(match self.delivery(org, id).await? {
-            None => Err(DeliveryRefusal::NotFound),
-            Some(delivery) if delivery.status == DeliveryStatus::Cancelled => Ok(delivery),
-            Some(_) => Err(DeliveryRefusal::Finished),
-        })
-    }
-
-    /// Cancels pending deliveries to an endpoint that were planned by `until`, at most
-    /// [`CANCELS_PER_STEP`] of them, and returns how many: the caller repeats it until that is none.
-    /// The audit log gets one entry with that number.
-    pub async fn cancel_pending(
-        &self,
-        org: OrgId,
-        endpoint: EndpointId,
-        until: Timestamp,
-        by: &Actor,
-        now: Timestamp,
-    ) -> Result<u64> {
-        let mut tx = self.engine.begin_long().await?;
-        orgs::hold(&mut tx, org).await?;
-        let sql = match tx {
-            Tx::Sqlite(..) => {
-                "UPDATE deliveries
-                 SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $4
-                 WHERE id IN (SELECT id FROM deliveries INDEXED BY deliveries_pending
-                              WHERE endpoint_id = $1 AND status = 'pending' AND org_id = $2
-                                AND created_at <= $3
-                              LIMIT $5)"
+        let found = match self.delivery(org, id).await? {
+            None => return Ok(Err(DeliveryRefusal::NotFound)),
+            Some(delivery) if delivery.status == DeliveryStatus::Cancelled => {
+                return Ok(Ok(delivery));
             }
-            // Any of them, since sorting all that wait would cost every step as much; then locked in
-            // key order, as outcomes lock them.
-            Tx::Postgres(_) => {
-                "WITH chosen AS MATERIALIZED (
-                     SELECT id, event_received_at FROM deliveries
-                     WHERE endpoint_id = $1 AND status = 'pending' AND org_id = $2
-                       AND created_at <= $3
-                     LIMIT $5
-                 ), held AS (
-                     SELECT d.id, d.event_received_at
-                     FROM (SELECT * FROM chosen ORDER BY id) s
-                     CROSS JOIN LATERAL (
-                         SELECT id, event_received_at FROM deliveries
-                         WHERE id = s.id AND event_received_at = s.event_received_at
-                           AND status = 'pending'
-                         FOR UPDATE
-                     ) d
-                 )
-                 UPDATE deliveries d
-                 SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $4
-                 FROM held h
-                 WHERE d.id = h.id AND d.event_received_at = h.event_received_at"
+            Some(delivery) if delivery.status != DeliveryStatus::Pending => {
+                return Ok(Err(DeliveryRefusal::Finished));
             }
+            Some(delivery) => delivery,
         };
-        let args = args![endpoint, org, until, now, CANCELS_PER_STEP];
-        let cancelled = tx.execute(sql, args).await?;
-        if cancelled > 0 {
-            let record = AuditRecord::pending_cancelled(org, endpoint, cancelled);
-            audit::write(&mut tx, &record, by, now).await?;
-        }
-        tx.commit().await?;
-        Ok(cancelled)
+        let mut tx = self.begin_in(org).await?;
+        let (lock, key) = (tx.dialect().lock(" FOR UPDATE"), args![org, id.created_at(), id]);
+        let sql = format!("SELECT attempts FROM pending_deliveries WHERE {IS_IT}{lock}");
+        let Some(attempts) = tx.find(sql, key, |row| row.get("attempts")).await? else {
+            // It was finished meanwhile.
+            tx.rollback().await?;
+            return Ok(match self.delivery(org, id).await? {
+                None => Err(DeliveryRefusal::NotFound),
+                Some(now) if now.status == DeliveryStatus::Cancelled => Ok(now),
+                Some(_) => Err(DeliveryRefusal::Finished),
+            });
+        };
+        let sql = format!(
+            "INSERT INTO deliveries ({FINISHED})
+             SELECT {CANCELLED} FROM pending_deliveries WHERE {IS_IT}"
+        );
+        tx.execute(sql, args![org, id.created_at(), id, now]).await?;
+        let sql = format!("DELETE FROM pending_deliveries WHERE {IS_IT}");
+        tx.execute(sql, args![org, id.created_at(), id]).await?;
+        let delivery = Delivery {
+            status: DeliveryStatus::Cancelled,
+            attempts,
+            next_attempt_at: None,
+            finished_at: Some(now),
+            ..found
+        };
+        audit::commit(tx, &AuditRecord::delivery_cancelled(&delivery), by, now).await?;
+        Ok(Ok(delivery))
     }
 }
 
-/// The `id` and `disabled_reason` of a delivery's endpoint, which stays as it is until the end of the
-/// transaction. To be called before the delivery is locked, in the order in which a removal locks them.
+/// Makes a delivery due: a pending one unless it is leased, and a finished one becomes pending again.
+async fn make_due(
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    id: DeliveryId,
+    now: Timestamp,
+) -> Result<Result<(), DeliveryRefusal>> {
+    let key = || args![org, id.created_at(), id];
+    let lock = tx.dialect().lock(" FOR UPDATE");
+    // Twice, since it may become pending in between.
+    for _ in 0..2 {
+        let pending = format!(
+            "SELECT lease_token IS NOT NULL AND due_at > $4 AS in_flight
+             FROM pending_deliveries WHERE {IS_IT}{lock}"
+        );
+        let key_and_now = || args![org, id.created_at(), id, now];
+        let in_flight = tx.find(pending, key_and_now(), |row| row.get("in_flight")).await?;
+        match in_flight {
+            Some(true) => return Ok(Err(DeliveryRefusal::InProgress)),
+            Some(false) => {
+                let sql = format!(
+                    "UPDATE pending_deliveries SET due_at = $4, lease_token = NULL WHERE {IS_IT}"
+                );
+                tx.execute(sql, key_and_now()).await?;
+                return Ok(Ok(()));
+            }
+            None => {}
+        }
+        let finished = format!("SELECT id FROM deliveries WHERE {IS_IT}{lock}");
+        if tx.optional(finished, key()).await?.is_some() {
+            return reopen(tx, org, id, now).await;
+        }
+    }
+    Ok(Err(DeliveryRefusal::NotFound))
+}
+
+/// Makes a finished delivery, which is locked, pending again.
+async fn reopen(
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    id: DeliveryId,
+    now: Timestamp,
+) -> Result<Result<(), DeliveryRefusal>> {
+    let key = || args![org, id.created_at(), id];
+    let pending = format!(
+        "INSERT INTO pending_deliveries
+             (org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of, attempts,
+              ordered, payload_bytes, due_at)
+         SELECT d.org_id, d.created_at, d.id, d.event_id, d.event_received_at, d.endpoint_id,
+                d.replay_of, d.attempts, p.ordered, octet_length(e.payload), $4
+         FROM (SELECT * FROM deliveries WHERE {IS_IT}) d
+         JOIN endpoints p ON p.id = d.endpoint_id
+         JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at"
+    );
+    if tx.execute(pending, args![org, id.created_at(), id, now]).await? == 0 {
+        // Its event is gone.
+        return Ok(Err(DeliveryRefusal::NotFound));
+    }
+    let attempt = format!(
+        "INSERT INTO delivery_attempts
+             (delivery_id, delivery_created_at, number, org_id, started_at, duration_ms,
+              status_code, error_class, error, response_excerpt)
+         SELECT id, created_at, attempts, org_id, started_at, duration_ms, status_code, error_class,
+                error, response_excerpt
+         FROM deliveries WHERE {IS_IT} AND started_at IS NOT NULL"
+    );
+    tx.execute(attempt, key()).await?;
+    tx.execute(format!("DELETE FROM deliveries WHERE {IS_IT}"), key()).await?;
+    Ok(Ok(()))
+}
+
+/// The endpoint of a delivery, unless it is removed: `id`, `disabled_reason` and `cancel_before`, which stay as they
+/// are until the end of the transaction. To be called before the delivery is locked.
 pub(super) async fn endpoint_of(
     tx: &mut Tx<'_>,
     org: OrgId,
     delivery: DeliveryId,
 ) -> Result<Option<Row>> {
-    let lock = tx.dialect().lock(" FOR SHARE");
-    let sql = format!(
-        "SELECT id, disabled_reason FROM endpoints
-         WHERE id IN (SELECT endpoint_id FROM deliveries WHERE id = $1 AND org_id = $2){lock}"
-    );
-    tx.optional(sql, args![delivery, org]).await
+    let sql = endpoint_sql(tx.dialect().lock(" FOR SHARE"));
+    tx.optional(sql, args![org, delivery.created_at(), delivery]).await
 }
 
-/// Why nothing is sent to an endpoint, from its `id` and `disabled_reason`, NULL when it is removed.
+fn endpoint_sql(lock: &str) -> String {
+    format!(
+        "SELECT id, disabled_reason, cancel_before FROM endpoints
+         WHERE removed_at IS NULL AND id IN (
+             SELECT endpoint_id FROM pending_deliveries WHERE {IS_IT}
+             UNION ALL SELECT endpoint_id FROM deliveries WHERE {IS_IT}){lock}"
+    )
+}
+
+/// Why a delivery whose endpoint is not there cannot be sent.
+pub(super) async fn missing(
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    delivery: DeliveryId,
+) -> Result<DeliveryRefusal> {
+    let sql = format!(
+        "SELECT 1 AS one FROM pending_deliveries WHERE {IS_IT}
+         UNION ALL SELECT 1 FROM deliveries WHERE {IS_IT}"
+    );
+    let exists = tx.optional(sql, args![org, delivery.created_at(), delivery]).await?.is_some();
+    Ok(if exists { DeliveryRefusal::EndpointRemoved } else { DeliveryRefusal::NotFound })
+}
+
+/// Why nothing is sent to an endpoint, from its `disabled_reason`.
 pub(super) fn endpoint_refusal(row: &Row) -> Result<Option<DeliveryRefusal>> {
-    if row.get_opt::<EndpointId>("id")?.is_none() {
-        return Ok(Some(DeliveryRefusal::EndpointRemoved));
-    }
     let is_disabled = row.get_opt::<String>("disabled_reason")?.is_some();
     Ok(is_disabled.then_some(DeliveryRefusal::EndpointDisabled))
+}
+
+/// Whether a delivery is one of those that an endpoint's `cancel_before` cancels.
+fn is_cancelling(endpoint: &Row, delivery: DeliveryId) -> Result<bool> {
+    let before: Option<Timestamp> = endpoint.get_opt("cancel_before")?;
+    Ok(before.is_some_and(|before| before >= delivery.created_at()))
 }

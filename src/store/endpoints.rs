@@ -2,13 +2,23 @@
 
 use super::columns::{Columns, columns};
 use super::crypto::{CipherContext, Keyring, SecretColumns};
-use super::engine::{Row, Tx, Value, args};
+use super::engine::{Dialect, Row, Tx, Value, args};
+use super::keys::ChangeMark;
 use super::suspension::{self, SUSPENDED};
-use super::{AddRefusal, AuditRecord, Result, Store, audit, orgs, storable};
+use super::{AddRefusal, AuditRecord, Result, Store, StoreError, System, audit, orgs, storable};
 use crate::domain::{
     Actor, DeliveryPolicy, Endpoint, EndpointChange, EndpointId, OrgId, OrgLimit, Page,
     PageRequest, Timestamp,
 };
+
+/// The result of a poll for changed endpoints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointChanges {
+    /// The endpoints, each with its organisation, in no order.
+    pub changes: Vec<(OrgId, EndpointId)>,
+    /// Where the next poll goes on.
+    pub mark: ChangeMark,
+}
 
 /// The columns of an endpoint, in the order of [`values`].
 pub(super) const COLUMNS: Columns<23> = columns! {
@@ -115,15 +125,17 @@ impl Store {
     ) -> Result<Result<(), AddRefusal>> {
         let secrets = self.keyring.encrypt_endpoint(endpoint)?;
         let mut tx = self.engine.begin().await?;
+        let version = next_version(&mut tx, org).await?;
         let count = "SELECT count(*) AS count FROM endpoints
                      WHERE org_id = $1 AND removed_at IS NULL";
         let quota = orgs::check_quota(&mut tx, org, OrgLimit::Endpoints, count, args![org]);
         if let Err(refusal) = quota.await? {
             return Ok(Err(refusal));
         }
-        let values = values(endpoint, &secrets);
+        let added = Endpoint { version, ..endpoint.clone() };
+        let values = values(&added, &secrets);
         tx.execute(COLUMNS.insert_into("endpoints"), values.into()).await?;
-        suspension::apply(&mut tx, org).await?;
+        suspension::apply(&mut tx, org, version).await?;
         audit::commit(tx, &AuditRecord::endpoint_created(endpoint), by, endpoint.created_at)
             .await?;
         Ok(Ok(()))
@@ -146,8 +158,8 @@ impl Store {
     }
 
     /// Changes an endpoint and returns it as it is now; `updated_at` is `now` also when nothing else
-    /// changes, which the audit log does not tell. Disabling one parks its pending deliveries
-    /// (they are claimed no more), enabling it makes the parked ones due at `now`.
+    /// changes, which the audit log does not tell. Pending deliveries of a disabled endpoint wait; those that are
+    /// due when it is enabled again are claimed then.
     pub async fn update_endpoint(
         &self,
         org: OrgId,
@@ -156,49 +168,27 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Endpoint>> {
-        let mut tx = self.begin_in(org).await?;
+        let mut tx = self.engine.begin().await?;
+        let version = next_version(&mut tx, org).await?;
         let Some((before, mut secrets)) = self.locked_endpoint(&mut tx, org, id).await? else {
             return Ok(None);
         };
-        let mut after = Endpoint { updated_at: now, ..before.clone() };
+        let mut after = Endpoint { updated_at: now, version, ..before.clone() };
         change.apply(&mut after);
         if let Some(headers) = &change.headers {
             let context = CipherContext { org, endpoint: id };
             secrets.headers = self.keyring.encrypt_headers(context, headers)?;
         }
         write(&mut tx, &after, &secrets).await?;
-        match &change.disabled_reason {
-            Some(Some(_)) => suspension::park(&mut tx, id).await?,
-            Some(None) if suspension::apply(&mut tx, org).await? => {
-                after.disabled_reason = Some(SUSPENDED.to_owned());
-            }
-            Some(None) => suspension::unpark(&mut tx, id, now).await?,
-            None => {}
+        if change.disabled_reason == Some(None) && suspension::apply(&mut tx, org, version).await? {
+            after.disabled_reason = Some(SUSPENDED.to_owned());
         }
-        if after != (Endpoint { updated_at: now, ..before }) {
+        if after != (Endpoint { updated_at: now, version, ..before }) {
             let record = AuditRecord::endpoint_changed(org, id, change);
             audit::write(&mut tx, &record, by, now).await?;
         }
         tx.commit().await?;
         Ok(Some(after))
-    }
-
-    /// Removes an endpoint and cancels its pending deliveries. `false` when there is none.
-    pub async fn delete_endpoint(
-        &self,
-        org: OrgId,
-        id: EndpointId,
-        by: &Actor,
-        now: Timestamp,
-    ) -> Result<bool> {
-        let mut tx = self.begin_in(org).await?;
-        let delete = "DELETE FROM endpoints WHERE id = $1 AND org_id = $2";
-        if tx.execute(delete, args![id, org]).await? == 0 {
-            return Ok(false);
-        }
-        cancel_deliveries(&mut tx, id, now).await?;
-        audit::commit(tx, &AuditRecord::endpoint_deleted(org, id), by, now).await?;
-        Ok(true)
     }
 
     /// An endpoint, locked until the end of the transaction, with its secrets as they are
@@ -220,6 +210,42 @@ impl Store {
     }
 }
 
+impl System<'_> {
+    /// The endpoints that were added, changed or removed since the poll that ended at `mark`, by any process, however
+    /// long its transaction took. Some of the previous poll's may be named again. Without a mark, only where to
+    /// begin. See [`System::keys_changed`].
+    pub async fn changed_endpoints(
+        self,
+        mark: impl Into<Option<ChangeMark>>,
+    ) -> Result<EndpointChanges> {
+        let sql = match self.0.engine.dialect() {
+            Dialect::Sqlite => {
+                "SELECT NULL AS org_id, NULL AS id, number + 1 AS change_number FROM change_counter
+                 UNION ALL
+                 SELECT org_id, id, change_number FROM endpoints WHERE change_number >= $1"
+            }
+            Dialect::Postgres => {
+                "SELECT NULL::uuid AS org_id, NULL::uuid AS id,
+                        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS change_number
+                 UNION ALL
+                 SELECT org_id, id, change_number FROM endpoints
+                 WHERE change_number >= $1
+                   AND change_number < pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+            }
+        };
+        let since = mark.into().map(|mark| mark.0);
+        let (mut changes, mut mark) = (Vec::new(), None);
+        for row in self.0.engine.all(sql, args![since]).await? {
+            match row.get_opt("id")? {
+                Some(id) => changes.push((row.get("org_id")?, id)),
+                None => mark = Some(ChangeMark(row.get("change_number")?)),
+            }
+        }
+        let mark = mark.ok_or_else(|| StoreError::Corrupt("changes are not counted".to_owned()))?;
+        Ok(EndpointChanges { changes, mark })
+    }
+}
+
 /// Counts a change of an organisation's endpoints and returns the new number, the `version` of the endpoints that
 /// change. It locks the organisation, so it is the first statement of its transaction. 0 when there is no such
 /// organisation.
@@ -237,30 +263,5 @@ pub(super) async fn write(
     secrets: &SecretColumns,
 ) -> Result<()> {
     tx.execute(COLUMNS.update("endpoints"), values(endpoint, secrets).into()).await?;
-    Ok(())
-}
-
-/// Cancels every pending delivery of an endpoint. PostgreSQL locks them in key order, as outcomes are
-/// recorded: two transactions could wait for each other's rows otherwise.
-async fn cancel_deliveries(tx: &mut Tx<'_>, endpoint: EndpointId, now: Timestamp) -> Result<()> {
-    let sql = match tx {
-        Tx::Sqlite(..) => {
-            "UPDATE deliveries
-             SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $2
-             WHERE endpoint_id = $1 AND status = 'pending'"
-        }
-        Tx::Postgres(_) => {
-            "WITH held AS MATERIALIZED (
-                 SELECT id, event_received_at FROM deliveries
-                 WHERE endpoint_id = $1 AND status = 'pending'
-                 ORDER BY id FOR UPDATE
-             )
-             UPDATE deliveries d
-             SET status = 'cancelled', due_at = NULL, lease_token = NULL, finished_at = $2
-             FROM held h
-             WHERE d.id = h.id AND d.event_received_at = h.event_received_at"
-        }
-    };
-    tx.execute(sql, args![endpoint, now]).await?;
     Ok(())
 }

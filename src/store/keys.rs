@@ -23,7 +23,7 @@ pub struct KeyChange {
 /// The position of change polling, where the next poll goes on. The database counts it, so that clocks do not
 /// matter. It is lower than an earlier one only when the database was restored from a backup.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct ChangeMark(i64);
+pub struct ChangeMark(pub(super) i64);
 
 /// The result of a poll for changes.
 #[derive(Clone, PartialEq, Eq, Debug)]

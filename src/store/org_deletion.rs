@@ -1,8 +1,10 @@
 //! Deletes an organisation's rows, in small steps that continue after a restart.
 
-use super::engine::{Row, Tx, args};
+use uuid::Uuid;
+
+use super::engine::{Tx, args};
 use super::{Result, System, orgs};
-use crate::domain::{Org, OrgId, Timestamp};
+use crate::domain::{DeliveryId, Org, OrgId, Timestamp};
 
 /// Rows of one kind that a step deletes at most, so that none holds its locks for long.
 const DELETED_PER_STEP: i64 = 2_000;
@@ -52,9 +54,11 @@ impl System<'_> {
 
 /// Deletes some rows of the first table that has any, and returns how many.
 async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
-    let deliveries = delete_deliveries(tx, org).await?;
-    if deliveries > 0 {
-        return Ok(deliveries);
+    for table in ["pending_deliveries", "deliveries"] {
+        let deliveries = delete_deliveries(tx, table, org).await?;
+        if deliveries > 0 {
+            return Ok(deliveries);
+        }
     }
     for (table, key) in TABLES {
         let sql = format!(
@@ -71,28 +75,25 @@ async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
 
 /// Deletes some deliveries with their attempts. PostgreSQL locks the deliveries first: outcomes of theirs
 /// may be recorded meanwhile. In SQLite nothing else writes between the statements.
-async fn delete_deliveries(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
+async fn delete_deliveries(tx: &mut Tx<'_>, table: &'static str, org: OrgId) -> Result<u64> {
     let lock = tx.dialect().lock(" FOR UPDATE");
     let sql =
-        format!("SELECT id, event_received_at FROM deliveries WHERE org_id = $1 LIMIT $2{lock}");
-    let picked = tx.all(sql, args![org, DELETED_PER_STEP]).await?;
-    let Some((oldest, newest)) = days_of(&picked)? else { return Ok(0) };
-    let ids: Vec<uuid::Uuid> = picked.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?;
-    let mut deleted = 0;
-    for (table, key) in [("delivery_attempts", "delivery_id"), ("deliveries", "id")] {
-        // The span leaves the partitions of other days out.
-        let sql = format!(
-            "DELETE FROM {table} WHERE {} AND event_received_at BETWEEN $2 AND $3",
-            tx.dialect().any(key, "$1")
-        );
-        deleted += tx.execute(sql, args![ids.clone(), oldest, newest]).await?;
-    }
-    Ok(deleted)
-}
-
-/// When the first and the last of the events of some deliveries were received.
-fn days_of(rows: &[Row]) -> Result<Option<(Timestamp, Timestamp)>> {
-    let times: Vec<Timestamp> =
-        rows.iter().map(|row| row.get("event_received_at")).collect::<Result<_, _>>()?;
-    Ok(times.iter().min().copied().zip(times.iter().max().copied()))
+        format!("SELECT id FROM {table} WHERE org_id = $1 ORDER BY created_at, id LIMIT $2{lock}");
+    let ids: Vec<DeliveryId> =
+        tx.list(sql, args![org, DELETED_PER_STEP], |row| row.get("id")).await?;
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(0) };
+    let (oldest, newest) = (first.created_at(), last.created_at());
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    // The span leaves the partitions of other days out.
+    let attempts = format!(
+        "DELETE FROM delivery_attempts
+         WHERE {} AND delivery_created_at BETWEEN $2 AND $3",
+        tx.dialect().any("delivery_id", "$1")
+    );
+    let deliveries = format!(
+        "DELETE FROM {table} WHERE {} AND created_at BETWEEN $2 AND $3 AND org_id = $4",
+        tx.dialect().any("id", "$1")
+    );
+    let deleted = tx.execute(attempts, args![ids.clone(), oldest, newest]).await?;
+    Ok(deleted + tx.execute(deliveries, args![ids, oldest, newest, org]).await?)
 }

@@ -5,9 +5,8 @@
 
 use uuid::Uuid;
 
-use super::deliveries::{endpoint_of, endpoint_refusal};
+use super::deliveries::{endpoint_of, endpoint_refusal, missing};
 use super::engine::{Row, Tx, args};
-use super::filter::Filter;
 use super::replay_chunk::REPLAYS_PER_STEP;
 use super::{AuditRecord, DeliveryRefusal, Result, Store, audit};
 use crate::domain::{
@@ -28,6 +27,7 @@ pub(super) struct Redelivery {
     id: DeliveryId,
     event_id: EventId,
     event_received_at: Timestamp,
+    payload_bytes: i64,
     endpoint_id: EndpointId,
     /// `None` for an endpoint that the event was not planned for.
     replay_of: Option<DeliveryId>,
@@ -39,6 +39,7 @@ impl Redelivery {
             id,
             event_id: row.get("event_id")?,
             event_received_at: row.get("event_received_at")?,
+            payload_bytes: row.get("payload_bytes")?,
             endpoint_id: row.get("endpoint_id")?,
             replay_of: Some(row.get("id")?),
         })
@@ -54,7 +55,7 @@ impl Redelivery {
             status: DeliveryStatus::Pending,
             attempts: 0,
             next_attempt_at: Some(now),
-            created_at: now,
+            created_at: self.id.created_at(),
             finished_at: None,
             replay_of: self.replay_of,
         }
@@ -71,21 +72,16 @@ impl Store {
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>> {
         let mut tx = self.begin_in(org).await?;
-        let endpoint = endpoint_of(&mut tx, org, id).await?;
-        let refusal = endpoint.as_ref().map(endpoint_refusal).transpose()?.flatten();
-        if let Some(refusal) = refusal {
+        let Some(endpoint) = endpoint_of(&mut tx, org, id).await? else {
+            return Ok(Err(missing(&mut tx, org, id).await?));
+        };
+        if let Some(refusal) = endpoint_refusal(&endpoint)? {
             return Ok(Err(refusal));
         }
         let found = find(&mut tx, org, &[id.uuid()], now).await?;
         let Some(redelivery) = found.first() else {
-            // Of a delivery that exists, only the endpoint can be missing.
-            let sql = "SELECT 1 AS one FROM deliveries WHERE id = $1 AND org_id = $2";
-            let exists = tx.optional(sql, args![id, org]).await?.is_some();
-            return Ok(Err(if exists && endpoint.is_none() {
-                DeliveryRefusal::EndpointRemoved
-            } else {
-                DeliveryRefusal::NotFound
-            }));
+            // Its event is gone.
+            return Ok(Err(DeliveryRefusal::NotFound));
         };
         plan(&mut tx, org, &found, now).await?;
         let delivery = redelivery.delivery(org, now);
@@ -105,7 +101,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Result<ReplayedEvent, DeliveryRefusal>> {
         let mut tx = self.begin_in(org).await?;
-        let sql = "SELECT received_at FROM events WHERE id = $1 AND org_id = $2
+        let sql = "SELECT received_at, CAST(octet_length(payload) AS bigint) AS payload_bytes
+                   FROM events WHERE id = $1 AND org_id = $2
                    ORDER BY received_at DESC LIMIT 1";
         let Some(event) = tx.optional(sql, args![id, org]).await? else {
             return Ok(Err(DeliveryRefusal::NotFound));
@@ -129,6 +126,7 @@ impl Store {
                 id: DeliveryId::mint(now),
                 event_id: id,
                 event_received_at,
+                payload_bytes: event.get("payload_bytes")?,
                 endpoint_id,
                 replay_of: None,
             });
@@ -154,8 +152,10 @@ async fn target_refusal(
     endpoint: EndpointId,
 ) -> Result<Option<DeliveryRefusal>> {
     let lock = tx.dialect().lock(" FOR SHARE");
-    let sql =
-        format!("SELECT id, disabled_reason FROM endpoints WHERE id = $1 AND org_id = $2{lock}");
+    let sql = format!(
+        "SELECT disabled_reason FROM endpoints
+         WHERE id = $1 AND org_id = $2 AND removed_at IS NULL{lock}"
+    );
     match tx.optional(sql, args![endpoint, org]).await? {
         Some(row) => endpoint_refusal(&row),
         None => Ok(Some(DeliveryRefusal::EndpointRemoved)),
@@ -171,21 +171,35 @@ async fn newest_of_each(
     received_at: Timestamp,
     endpoint: Option<EndpointId>,
 ) -> Result<Vec<Row>> {
-    let mut conditions = Filter::after(1);
-    conditions.and("event_id = ?", event);
-    conditions.and("event_received_at = ?", received_at);
-    conditions.and("org_id = ?", org);
-    conditions.and_some("endpoint_id = ?", endpoint);
+    // Those that were planned, by the primary key, and redeliveries, by an index of their own.
+    let mut of_event = Vec::new();
+    for table in ["pending_deliveries", "deliveries"] {
+        let columns = "id, created_at, endpoint_id";
+        of_event.push(format!(
+            "SELECT {columns} FROM {table} WHERE org_id = $2 AND created_at = $3 AND event_id = $4"
+        ));
+        of_event.push(format!(
+            "SELECT {columns} FROM {table}
+             WHERE event_id = $4 AND created_at > event_received_at AND created_at > $3
+               AND {} = $2",
+            tx.dialect().not_indexed("org_id")
+        ));
+    }
+    let mut args = args![REPLAYS_PER_STEP, org, received_at.floor_ms(), event];
+    let mut condition = "true";
+    if let Some(endpoint) = endpoint {
+        args.push(endpoint.into());
+        condition = "endpoint_id = $5";
+    }
     let sql = format!(
         "SELECT id, count(*) OVER () AS count FROM (
              SELECT id, row_number() OVER
                  (PARTITION BY endpoint_id ORDER BY created_at DESC, id DESC) AS age
-             FROM deliveries WHERE {conditions}
+             FROM ({}) o WHERE {condition}
          ) d
-         WHERE age = 1 LIMIT $1"
+         WHERE age = 1 LIMIT $1",
+        of_event.join(" UNION ALL ")
     );
-    let mut args = args![REPLAYS_PER_STEP];
-    args.extend(conditions.into_args());
     tx.all(sql, args).await
 }
 
@@ -197,34 +211,64 @@ pub(super) async fn find(
     old: &[Uuid],
     now: Timestamp,
 ) -> Result<Vec<Redelivery>> {
-    if old.is_empty() {
+    let created = |id: &Uuid| DeliveryId::from_uuid(*id).created_at();
+    let (Some(oldest), Some(newest)) =
+        (old.iter().map(created).min(), old.iter().map(created).max())
+    else {
         return Ok(Vec::new());
-    }
+    };
     let sql = match tx {
         Tx::Sqlite(..) => {
-            "SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id
-             FROM json_each($1) o
-             CROSS JOIN deliveries d ON d.id = unhex(o.value) AND d.org_id = $2
+            "WITH old AS MATERIALIZED (
+                 SELECT unhex(i.value) AS id, t.value AS created_at
+                 FROM json_each($1) i JOIN json_each($3) t ON t.key = i.key
+             ), found AS MATERIALIZED (
+                 SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id, d.created_at
+                 FROM old o CROSS JOIN pending_deliveries d
+                      ON d.org_id = $2 AND d.created_at = o.created_at AND d.id = o.id
+                 UNION ALL
+                 SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id, d.created_at
+                 FROM old o CROSS JOIN deliveries d
+                      ON d.org_id = $2 AND d.created_at = o.created_at AND d.id = o.id
+             )
+             SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id,
+                    octet_length(e.payload) AS payload_bytes
+             FROM found d
              CROSS JOIN endpoints p ON p.id = d.endpoint_id AND p.disabled_reason IS NULL
              CROSS JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
+             WHERE d.created_at BETWEEN $4 AND $5
              ORDER BY d.event_received_at, d.event_id, d.created_at, d.id"
         }
         // The limits make each a look-up by its key: a planner without statistics would read all
-        // deliveries of the organisation instead.
+        // deliveries of the organisation instead. The span leaves the partitions of other days out.
         Tx::Postgres(_) => {
-            "SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id
-             FROM unnest($1::uuid[]) o (id)
-             CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE id = o.id LIMIT 1) d
+            "SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id, e.payload_bytes
+             FROM unnest($1::uuid[], $3::bigint[]) o (id, micros)
+             CROSS JOIN LATERAL (
+                 SELECT timestamptz 'epoch' + o.micros * interval '1 microsecond' AS created_at
+             ) t
+             CROSS JOIN LATERAL (
+                 SELECT * FROM (
+                     SELECT id, event_id, event_received_at, endpoint_id, created_at
+                     FROM pending_deliveries
+                     WHERE org_id = $2 AND created_at = t.created_at AND id = o.id
+                     UNION ALL
+                     SELECT id, event_id, event_received_at, endpoint_id, created_at
+                     FROM deliveries
+                     WHERE org_id = $2 AND created_at = t.created_at AND id = o.id
+                       AND created_at BETWEEN $4 AND $5
+                 ) u LIMIT 1
+             ) d
              CROSS JOIN LATERAL (SELECT 1 FROM endpoints
                                  WHERE id = d.endpoint_id AND disabled_reason IS NULL LIMIT 1) p
-             CROSS JOIN LATERAL (SELECT 1 FROM events
+             CROSS JOIN LATERAL (SELECT octet_length(payload)::bigint AS payload_bytes FROM events
                                  WHERE id = d.event_id AND received_at = d.event_received_at
                                  LIMIT 1) e
-             WHERE d.org_id = $2
              ORDER BY d.event_received_at, d.event_id, d.created_at, d.id"
         }
     };
-    let found = tx.all(sql, args![old.to_vec(), org]).await?;
+    let times: Vec<i64> = old.iter().map(|id| created(id).micros()).collect();
+    let found = tx.all(sql, args![old.to_vec(), org, times, oldest, newest]).await?;
     let mut ids: Vec<DeliveryId> = found.iter().map(|_| DeliveryId::mint(now)).collect();
     ids.sort_unstable();
     found.iter().zip(ids).map(|(row, id)| Redelivery::read(row, id)).collect()
@@ -237,15 +281,28 @@ pub(super) async fn plan(
     redeliveries: &[Redelivery],
     now: Timestamp,
 ) -> Result<()> {
-    let insert = "INSERT INTO deliveries
-                      (id, org_id, event_id, event_received_at, endpoint_id, due_at, created_at,
-                       replay_of, ordered)
-                  SELECT column1, column2, column3, column4, column5, column6, column6, column7,
-                         coalesce((SELECT p.ordered FROM endpoints p WHERE p.id = column5), false)
+    let insert = "INSERT INTO pending_deliveries
+                      (id, org_id, event_id, event_received_at, payload_bytes, endpoint_id, due_at,
+                       created_at, replay_of, ordered)
+                  SELECT column1, column2, column3, column4, column5, column6, column7, column8,
+                         column9,
+                         coalesce((SELECT p.ordered FROM endpoints p WHERE p.id = column6), false)
                   FROM ";
     let rows = redeliveries.iter().map(|new| {
-        let Redelivery { id, event_id, event_received_at, endpoint_id, replay_of } = new;
-        args![*id, org, *event_id, *event_received_at, *endpoint_id, now, *replay_of]
+        let Redelivery { id, event_id, event_received_at, payload_bytes, endpoint_id, replay_of } =
+            new;
+        let created_at = id.created_at();
+        args![
+            *id,
+            org,
+            *event_id,
+            *event_received_at,
+            *payload_bytes,
+            *endpoint_id,
+            now,
+            created_at,
+            *replay_of,
+        ]
     });
     tx.execute_values(insert, rows.collect()).await?;
     let old: Vec<Uuid> =

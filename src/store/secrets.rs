@@ -4,15 +4,16 @@
 //! first key with it. Both are read, whatever the setting; what cannot be read is
 //! [`DecryptionError`](crate::domain::DecryptionError) within its endpoint.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::crypto::{CipherContext, HEAD, KEY_HEAD_CHARS, SecretColumns, key_id_of};
-use super::engine::args;
+use super::engine::{Row, args};
 use super::{AuditRecord, Result, Store, System, audit, endpoints};
 use crate::domain::{
-    Actor, Endpoint, EndpointId, OrgId, SecretRotationRefusal, SigningSecret, Timestamp,
+    Actor, Decrypted, Endpoint, EndpointId, OrgId, SecretRotationRefusal, SigningSecret, Timestamp,
 };
 
 /// The result of a step of re-encryption.
@@ -52,7 +53,8 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Endpoint, SecretRotationRefusal>> {
-        let mut tx = self.begin_in(org).await?;
+        let mut tx = self.engine.begin().await?;
+        let version = endpoints::next_version(&mut tx, org).await?;
         let Some((endpoint, mut columns)) = self.locked_endpoint(&mut tx, org, id).await? else {
             return Ok(Err(SecretRotationRefusal::NotFound));
         };
@@ -63,7 +65,7 @@ impl Store {
         let context = CipherContext { org, endpoint: id };
         (columns.secret, columns.earlier_secrets) =
             self.keyring.encrypt_secrets(context, &secrets)?;
-        let after = Endpoint { secrets: Ok(secrets), updated_at: now, ..endpoint };
+        let after = Endpoint { secrets: Ok(secrets), updated_at: now, version, ..endpoint };
         endpoints::write(&mut tx, &after, &columns).await?;
         audit::commit(tx, &AuditRecord::secret_rotated(org, id, new), by, now).await?;
         Ok(Ok(after))
@@ -77,27 +79,39 @@ impl System<'_> {
     pub async fn reencrypt_secrets(self, after: Option<EndpointId>) -> Result<Reencryption> {
         let mut tx = self.0.engine.begin().await?;
         let lock = tx.dialect().lock(" FOR UPDATE");
-        let sql = format!(
-            "SELECT id, org_id, secret, earlier_secrets, headers
-             FROM endpoints WHERE id > $1 ORDER BY id LIMIT $2{lock}"
-        );
+        let sql = "SELECT id, org_id, secret, earlier_secrets, headers
+                   FROM endpoints WHERE id > $1 ORDER BY id LIMIT $2";
         // No endpoint has the least id.
         let after = after.map_or(Uuid::nil(), EndpointId::uuid);
-        let rows = tx.all(sql, args![after, REENCRYPTED_PER_STEP]).await?;
+        let args = || args![after, REENCRYPTED_PER_STEP];
+        // Those that change get a new version: a server that could not read one reads it again. So their
+        // organisations are locked first.
+        let mut versions = BTreeMap::new();
+        for row in tx.all(sql, args()).await? {
+            if let Ok(Some(_)) = self.reencrypted(&row)? {
+                versions.insert(row.get("org_id")?, 0);
+            }
+        }
+        for (org, version) in &mut versions {
+            *version = endpoints::next_version(&mut tx, *org).await?;
+        }
+        let rows = tx.all(format!("{sql}{lock}"), args()).await?;
         let mut reencrypted = Reencryption { endpoints: rows.len(), ..Reencryption::default() };
         for row in &rows {
             let (id, org): (EndpointId, OrgId) = (row.get("id")?, row.get("org_id")?);
-            let context = CipherContext { org, endpoint: id };
-            match self.0.keyring.reencrypt(context, &SecretColumns::read(row)?)? {
-                Ok(Some(SecretColumns { secret, earlier_secrets, headers })) => {
+            match (self.reencrypted(row)?, versions.get(&org)) {
+                (Ok(Some(columns)), Some(version)) => {
+                    let SecretColumns { secret, earlier_secrets, headers } = columns;
                     let update = "UPDATE endpoints
-                                  SET secret = $2, earlier_secrets = $3, headers = $4
+                                  SET secret = $2, earlier_secrets = $3, headers = $4, version = $5
                                   WHERE id = $1";
-                    tx.execute(update, args![id, secret, earlier_secrets, headers]).await?;
+                    let args = args![id, secret, earlier_secrets, headers, *version];
+                    tx.execute(update, args).await?;
                     reencrypted.encrypted += 1;
                 }
-                Ok(None) => {}
-                Err(_) => reencrypted.unreadable.push(id),
+                // Added meanwhile, encrypted by the first key of another server; the next run finds it.
+                (Ok(Some(_)), None) | (Ok(None), _) => {}
+                (Err(_), _) => reencrypted.unreadable.push(id),
             }
             reencrypted.next = Some(id);
         }
@@ -106,6 +120,12 @@ impl System<'_> {
         }
         tx.commit().await?;
         Ok(reencrypted)
+    }
+
+    /// The secrets of an endpoint's row, encrypted by the first key; `None` if they are.
+    fn reencrypted(self, row: &Row) -> Result<Decrypted<Option<SecretColumns>>> {
+        let context = CipherContext { org: row.get("org_id")?, endpoint: row.get("id")? };
+        self.0.keyring.reencrypt(context, &SecretColumns::read(row)?)
     }
 
     /// The keys that some text is encrypted by and that `SECRETS_KEY` does not list. Reads every

@@ -78,11 +78,13 @@ pub struct TestEvent {
     pub status: &'static str,
 }
 
-/// How many pending deliveries were cancelled.
+/// Pending deliveries that were cancelled.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct CancelledDeliveries {
-    /// Their number.
+    /// How many were cancelled at once.
     pub cancelled: u64,
+    /// Whether more are cancelled in the background; none of them is sent.
+    pub in_progress: bool,
 }
 
 impl From<Delivery> for DeliveryView {

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::secret::text_for_receivers;
 use crate::domain::{
     DeliveryPolicy, Endpoint, EndpointId, EventTypeFilters, PublicKey, Secrets, SignatureScheme,
     SigningSecret, Timestamp,
 };
+use crate::store::PENDING_COUNTED_MAX;
 
 /// An endpoint in a list.
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +38,10 @@ pub struct EndpointView {
     pub policy: DeliveryPolicy,
     /// Since when every attempt has failed; `null` if the last one succeeded.
     pub failing_since: Option<Timestamp>,
+    /// When an attempt last succeeded, to the minute.
+    pub last_success_at: Option<Timestamp>,
+    /// When an attempt last failed, to the minute.
+    pub last_failure_at: Option<Timestamp>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -51,6 +56,36 @@ pub struct EndpointDetail {
     pub endpoint: EndpointView,
     /// Custom headers; `null` where this server cannot read them.
     pub headers: Option<BTreeMap<String, String>>,
+}
+
+/// One endpoint, and what waits for it.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointStatus {
+    /// As others see it.
+    #[serde(flatten)]
+    pub endpoint: EndpointDetail,
+    /// How many deliveries are pending.
+    pub pending_count: PendingCount,
+}
+
+/// A number of pending deliveries: counted up to 10,000, then the text `10000+`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PendingCount(u64);
+
+impl From<u64> for PendingCount {
+    fn from(count: u64) -> Self {
+        Self(count)
+    }
+}
+
+impl Serialize for PendingCount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 > PENDING_COUNTED_MAX {
+            serializer.collect_str(&format_args!("{PENDING_COUNTED_MAX}+"))
+        } else {
+            serializer.serialize_u64(self.0)
+        }
+    }
 }
 
 /// A new endpoint, with the secret that its receiver needs.
@@ -78,6 +113,8 @@ impl From<&Endpoint> for EndpointView {
             disabled_reason: endpoint.disabled_reason.clone(),
             policy: endpoint.policy.clone(),
             failing_since: endpoint.failing_since,
+            last_success_at: endpoint.last_success_at,
+            last_failure_at: endpoint.last_failure_at,
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
         }

@@ -4,7 +4,9 @@ use axum::extract::State;
 
 use super::endpoint_secrets::SecretFields;
 use crate::api::endpoints;
-use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEndpointView};
+use crate::api::views::{
+    CancelledDeliveries, EndpointDetail, EndpointStatus, EndpointView, NewEndpointView,
+};
 use crate::domain::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointConfig,
     EndpointId, EventTypeFilters, NewEndpoint, Page, RetrySchedule,
@@ -117,9 +119,8 @@ pub(in crate::http) async fn one(
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     _: NoQuery,
-) -> Result<Json<EndpointDetail>, ApiError> {
-    let endpoint = endpoints::one(app.subsystems(), tenant.org_id, id).await?;
-    Ok(Json((&endpoint).into()))
+) -> Result<Json<EndpointStatus>, ApiError> {
+    Ok(Json(endpoints::status(app.subsystems(), tenant.org_id, id).await?))
 }
 
 /// `PATCH /api/endpoints/{id}`: changes the fields that are sent and differ.
@@ -148,8 +149,8 @@ pub(in crate::http) async fn remove(
     Ok(NoContent)
 }
 
-/// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of cancelled deliveries. A caller
-/// whose request times out can repeat it, and it goes on.
+/// `POST /api/endpoints/{id}/cancel-pending`: 200 with the number of those that were cancelled at once;
+/// `in_progress` says that more are cancelled in the background.
 pub(in crate::http) async fn cancel_pending(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
@@ -157,8 +158,7 @@ pub(in crate::http) async fn cancel_pending(
     _: EmptyBody,
 ) -> Result<Json<CancelledDeliveries>, ApiError> {
     let by = tenant.actor();
-    let cancelled = endpoints::cancel_pending(app.subsystems(), tenant.org_id, id, &by).await?;
-    Ok(Json(CancelledDeliveries { cancelled }))
+    Ok(Json(endpoints::cancel_pending(app.subsystems(), tenant.org_id, id, &by).await?))
 }
 
 impl From<EndpointBody> for NewEndpoint {

@@ -1,8 +1,8 @@
 //! Leases one delivery that somebody asked for, and ends the lease of a batch.
 
-use super::{ClaimedDelivery, DueEndpoint, LeasedRow, claimed};
+use super::{ClaimedDelivery, LeasedRow, claimed};
 use crate::domain::{DeliveryId, Lease, LeaseToken, OrgId, Timestamp};
-use crate::store::engine::{Dialect, args};
+use crate::store::engine::args;
 use crate::store::{Result, System, events};
 
 impl System<'_> {

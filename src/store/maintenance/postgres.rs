@@ -13,8 +13,8 @@ use crate::store::{Result, migrations};
 /// The partitioned tables, and the column each is partitioned by.
 const PARTITIONED: [(&str, &str); 3] = [
     ("events", "received_at"),
-    ("deliveries", "event_received_at"),
-    ("delivery_attempts", "event_received_at"),
+    ("deliveries", "created_at"),
+    ("delivery_attempts", "delivery_created_at"),
 ];
 
 /// Days after today that have partitions: upkeep may be missed for a week.
