@@ -4,17 +4,32 @@
 //! has more than the lanes could take.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp};
-use crate::store::{ClaimCursor, ClaimRequest, Claimed, Store, StoreError};
+use crate::domain::{
+    Endpoint, EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp,
+};
+use crate::store::{ClaimCursor, ClaimedDelivery, DueEndpoint, LeaseGrant, Store, StoreError};
 
 use super::breaker::Permit;
 use super::lanes::Lanes;
 use super::throttle::EndpointThrottles;
 
+/// Maximum bytes of payloads per claim.
+const CLAIM_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Maximum deliveries per claim.
 pub(super) const CLAIM_DELIVERIES_MAX: usize = 512;
+
+/// The result of a claim.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    /// The deliveries, the longest due first.
+    pub(super) leased: Vec<LeasedDelivery>,
+    next: ClaimCursor,
+    /// Whether there may be more.
+    more: bool,
+}
 
 /// Claims due deliveries, one claim at a time.
 pub(super) struct Claimer {
@@ -98,10 +113,7 @@ impl Claimer {
         let from = self.cursor;
         let lease = Lease { token: LeaseToken::mint(self.instance), until: now.plus(self.lease) };
         let store = self.store.clone();
-        async move {
-            let request = ClaimRequest { lease, deliveries_max, caps: &caps, from, now };
-            store.system().claim_deliveries(request).await
-        }
+        async move { claim(&store, (deliveries_max, &caps), from, lease, now).await }
     }
 
     /// Notes the end of a claim and returns what it leased.
@@ -130,6 +142,54 @@ impl Claimer {
             }
         }
     }
+}
+
+/// Leases due deliveries, shared out among the endpoints that have any.
+async fn claim(
+    store: &Store,
+    (deliveries_max, caps): (usize, &HashMap<EndpointId, usize>),
+    from: ClaimCursor,
+    lease: Lease,
+    now: Timestamp,
+) -> Result<Claimed, StoreError> {
+    if deliveries_max == 0 {
+        return Ok(Claimed { next: from, ..Claimed::default() });
+    }
+    store.system().release_lapsed(now).await?;
+    let due = store.system().due_endpoints(from, now).await?;
+    let cap = |endpoint| caps.get(&endpoint).copied().unwrap_or(usize::MAX);
+    let due_count = due.endpoints.len();
+    let mut open: Vec<DueEndpoint> =
+        due.endpoints.into_iter().filter(|due| cap(due.endpoint) > 0).collect();
+    open.truncate(deliveries_max);
+    let each = deliveries_max.div_ceil(open.len().max(1));
+    let grant = |due: &DueEndpoint| LeaseGrant {
+        endpoint: due.endpoint,
+        org: due.org,
+        ordered: due.ordered,
+        deliveries_max: if due.ordered { 1 } else { each.min(cap(due.endpoint)) },
+    };
+    let grants: Vec<LeaseGrant> = open.iter().map(grant).collect();
+    let claimed = store.system().lease_deliveries(&grants, CLAIM_BYTES_MAX, lease, now).await?;
+    let mut orgs: Vec<_> = grants.iter().map(|grant| grant.org).collect();
+    orgs.sort_unstable();
+    orgs.dedup();
+    let known = store.system().org_endpoints(&orgs).await?;
+    let endpoints: HashMap<EndpointId, Arc<Endpoint>> = known
+        .values()
+        .flat_map(|of_org| &of_org.endpoints)
+        .map(|endpoint| (endpoint.id, Arc::clone(endpoint)))
+        .collect();
+    let is_full = claimed.len() >= deliveries_max || open.len() < due_count;
+    let more = due.more || is_full && !claimed.is_empty();
+    // One whose endpoint was disabled since waits until the lease ends.
+    let with_endpoint = |claimed: ClaimedDelivery| {
+        let endpoint = Arc::clone(endpoints.get(&claimed.endpoint_id)?);
+        let ClaimedDelivery { id, event, endpoint_id: _, attempts, ordered, lease } = claimed;
+        Some(LeasedDelivery { id, event, endpoint, attempts, ordered, lease })
+    };
+    let leased = claimed.into_iter().filter_map(with_endpoint).collect();
+    Ok(Claimed { leased, next: due.next, more })
 }
 
 /// How many deliveries a claim may bring for endpoints that cannot take everything that is due.

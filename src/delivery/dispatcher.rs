@@ -13,11 +13,11 @@ use tokio::task::{JoinError, JoinSet};
 use crate::delivery::metrics::DeliveryMetrics;
 use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
 use crate::runtime::{Clock, Shutdown, Wake};
-use crate::store::{Claimed, StoreError};
+use crate::store::StoreError;
 
 use super::attempt::{Attempter, FinishedAttempt};
 use super::breaker::Permit;
-use super::claimer::{CLAIM_DELIVERIES_MAX, Claimer, caps};
+use super::claimer::{CLAIM_DELIVERIES_MAX, Claimed, Claimer, caps};
 use super::evictions::Evictions;
 use super::handle::DeliveryHandle;
 use super::handoff::{HandoffReceiver, Priority};

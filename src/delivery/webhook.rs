@@ -115,6 +115,7 @@ pub(super) mod tests {
             event: Arc::new(event),
             endpoint: Arc::new(endpoint),
             attempts: 0,
+            ordered: false,
             lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until: AT },
         }
     }

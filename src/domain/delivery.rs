@@ -23,8 +23,8 @@ use super::{
 /// ```
 /// In flight is not a status of its own: such a delivery is `pending` and has a lease. `delivered`, `dead` and
 /// `cancelled` are final. A delivery in flight can be cancelled too; the outcome of its attempt is then ignored.
-/// While its endpoint is disabled or its organisation suspended, a pending delivery is parked: it has no next
-/// attempt.
+/// While its endpoint is disabled or its organisation suspended, a pending delivery waits as it is, and no server
+/// leases it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr, VariantNames)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", parse_err_ty = DeliveryStatusError, parse_err_fn = unknown_status)]
@@ -71,8 +71,8 @@ pub struct Delivery {
     pub status: DeliveryStatus,
     /// Recorded attempts.
     pub attempts: u32,
-    /// When the next attempt is due; `None` if there is none, while one is in flight, and while the delivery
-    /// is parked.
+    /// When the next attempt is due; `None` if there is none, while one is in flight, and while the endpoint is
+    /// disabled.
     pub next_attempt_at: Option<Timestamp>,
     /// When it was created: at fan-out, or by a redelivery.
     pub created_at: Timestamp,
@@ -179,6 +179,8 @@ pub struct LeasedDelivery {
     pub endpoint: Arc<Endpoint>,
     /// Earlier attempts.
     pub attempts: u32,
+    /// Whether it was planned in the order of its endpoint's events.
+    pub ordered: bool,
     /// The lease.
     pub lease: Lease,
 }
@@ -192,7 +194,7 @@ pub struct Outcome {
     pub org_id: OrgId,
     /// The endpoint it goes to.
     pub endpoint_id: EndpointId,
-    /// When its event was accepted; part of the row's key.
+    /// When its event was accepted.
     pub event_received_at: Timestamp,
     /// The token of its lease.
     pub token: LeaseToken,

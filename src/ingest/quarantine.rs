@@ -1,9 +1,11 @@
 //! Requeues quarantined events: tries again to store what the store rejected, since its schema may have changed.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use crate::domain::Timestamp;
-use crate::store::{Store, StoreError};
+use crate::store::{EventBatch, Store, StoreError};
 
 use super::record;
 
@@ -29,7 +31,10 @@ pub async fn requeue(
         Ok(events) => events,
         Err(error) => return Ok(Requeued::Refused(error.to_string())),
     };
-    match store.system().persist_events(&events, None, now).await {
+    // Planned by the store, which knows the endpoints of the moment.
+    let endpoints = HashMap::new();
+    let batch = EventBatch { events: &events, endpoints: &endpoints, deliveries: &[], lease: None };
+    match store.system().persist_events(batch, now).await {
         Ok(_) => Ok(Requeued::Stored),
         Err(refusal @ StoreError::Refused(_)) => Ok(Requeued::Refused(refusal.to_string())),
         Err(error) => Err(error),

@@ -11,7 +11,7 @@ use crate::domain::{
 };
 use crate::journal::{Ack, Batch, JournalReader, ReadError, Record};
 use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Wake};
-use crate::store::{LeaseBudget, Persisted, Store, StoreError};
+use crate::store::{self, Persisted, PlannedDelivery, Store, StoreError, plan_deliveries};
 
 use super::batch_pacer::{BatchPacer, LastBatch};
 use super::metrics::IngestMetrics;
@@ -198,9 +198,7 @@ impl Workers {
 
     /// The organisations of some events that have ordered endpoints, in ascending order.
     async fn ordered_orgs(&self, events: &[Arc<Event>]) -> Vec<OrgId> {
-        let mut orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
-        orgs.sort_unstable();
-        orgs.dedup();
+        let orgs = orgs_of(events);
         let mut backoff = new_backoff();
         loop {
             match self.store.system().ordered_orgs(&orgs).await {
@@ -226,7 +224,7 @@ impl Workers {
                 continue;
             }
             match self.persist(path, part).await {
-                Ok(stored) => parts.extend(part.get(stored..)),
+                Ok(()) => {}
                 Err(refusal) => match part {
                     [event] => self.quarantine(event, &refusal).await,
                     // The second half first: the stack returns the first half next.
@@ -239,31 +237,20 @@ impl Workers {
         }
     }
 
-    /// Persists a batch, waiting while the store is unavailable, and returns how many events it stored, counted from
-    /// the first.
+    /// Persists a batch, waiting while the store is unavailable.
     ///
     /// # Errors
     /// When the store refuses the batch.
-    async fn persist(
-        &self,
-        path: &PriorityPath,
-        events: &[Arc<Event>],
-    ) -> Result<usize, StoreError> {
+    async fn persist(&self, path: &PriorityPath, events: &[Arc<Event>]) -> Result<(), StoreError> {
         let mut backoff = new_backoff();
         loop {
             let permits = path.reserve(events.len()).await;
             let now = self.clock.now();
-            let backpressured = Arc::clone(&self.handoff.backpressured.borrow());
-            let lease_budget = permits.as_ref().map(|permits| LeaseBudget {
-                lease: Lease {
-                    token: LeaseToken::mint(self.handoff.instance),
-                    until: now.plus(self.handoff.lease_span),
-                },
-                deliveries_max: permits.len(),
-                except: &backpressured,
+            let lease = permits.as_ref().map(|permits| {
+                let token = LeaseToken::mint(self.handoff.instance);
+                (permits.len(), Lease { token, until: now.plus(self.handoff.lease_span) })
             });
-            let result = self.store.system().persist_events(events, lease_budget, now).await;
-            match result {
+            match self.persist_once(events, lease, now).await {
                 Ok(persisted) => {
                     self.count(&persisted);
                     path.observe(&persisted);
@@ -273,7 +260,7 @@ impl Workers {
                     for (permit, leased) in permits.into_iter().flatten().zip(persisted.leased) {
                         permit.send(leased);
                     }
-                    return Ok(persisted.taken);
+                    return Ok(());
                 }
                 Err(refusal @ StoreError::Refused(_)) => return Err(refusal),
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) => {
@@ -282,6 +269,31 @@ impl Workers {
                 }
             }
         }
+    }
+
+    /// Plans and stores a batch, the first so many of its deliveries leased.
+    async fn persist_once(
+        &self,
+        events: &[Arc<Event>],
+        lease: Option<(usize, Lease)>,
+        now: Timestamp,
+    ) -> Result<Persisted, StoreError> {
+        let endpoints = self.store.system().org_endpoints(&orgs_of(events)).await?;
+        let mut deliveries = plan_deliveries(events, &endpoints);
+        let backpressured = Arc::clone(&self.handoff.backpressured.borrow());
+        let may_lease = |planned: &&mut PlannedDelivery| {
+            let endpoint = &planned.endpoint;
+            let is_refused = backpressured.binary_search(&endpoint.id).is_ok();
+            endpoint.disabled_reason.is_none() && !endpoint.policy.ordered && !is_refused
+        };
+        let leases_max = lease.map_or(0, |(most, _)| most);
+        for planned in deliveries.iter_mut().filter(may_lease).take(leases_max) {
+            planned.leased = true;
+        }
+        let (endpoints, deliveries) = (&endpoints, &deliveries[..]);
+        let lease = lease.map(|(_, lease)| lease);
+        let batch = store::EventBatch { events, endpoints, deliveries, lease };
+        self.store.system().persist_events(batch, now).await
     }
 
     /// Makes one event that the store refuses a dead letter, however long the store is unavailable.
@@ -315,6 +327,14 @@ impl Workers {
         count(&self.metrics.events_duplicate_total, persisted.duplicates);
         count(&self.metrics.deliveries_planned_total, persisted.planned);
     }
+}
+
+/// The organisations of some events, each once, in ascending order.
+fn orgs_of(events: &[Arc<Event>]) -> Vec<OrgId> {
+    let mut orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
+    orgs.sort_unstable();
+    orgs.dedup();
+    orgs
 }
 
 const fn new_backoff() -> Backoff {

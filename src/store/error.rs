@@ -37,6 +37,22 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+impl StoreError {
+    /// Whether the store as a whole cannot be reached or written to, so that every other call fails, too. `false`
+    /// when only this call did: its content was refused, or its statement took too long, waited too long for a
+    /// lock or lost a deadlock. A caller with a batch can then try a part of it.
+    pub fn is_connection(&self) -> bool {
+        match self {
+            Self::Unavailable(Error::Database(fault)) => {
+                let fault = fault.try_downcast_ref::<PgDatabaseError>();
+                !fault.is_some_and(|fault| sqlstate_blames_statement(fault.code()))
+            }
+            Self::Unavailable(_) => true,
+            Self::Refused(_) | Self::Corrupt(_) => false,
+        }
+    }
+}
+
 const SQLITE_TOOBIG: i32 = 18;
 const SQLITE_CONSTRAINT: i32 = 19;
 const SQLITE_MISMATCH: i32 = 20;
@@ -71,6 +87,11 @@ fn sqlstate_blames_content(code: &str) -> bool {
     code == "P0001" || ["22", "23", "54"].iter().any(|class| code.starts_with(class))
 }
 
+/// 57014 is a statement timeout, 55P03 a lock timeout; 40 has serialization failures and deadlocks.
+fn sqlstate_blames_statement(code: &str) -> bool {
+    matches!(code, "57014" | "55P03") || code.starts_with("40")
+}
+
 /// The primary result code is the low byte of the extended one.
 fn sqlite_blames_content(extended: i32) -> bool {
     matches!(extended & 0xff, SQLITE_TOOBIG | SQLITE_CONSTRAINT | SQLITE_MISMATCH)
@@ -94,6 +115,18 @@ mod tests {
         for code in [1, 5, 6, 8, 10, 11, 13, 14, 26, 261, 517, 1032] {
             assert!(!sqlite_blames_content(code), "{code}");
         }
+    }
+
+    #[test]
+    fn statement_that_did_not_finish_is_no_lost_connection() {
+        for code in ["57014", "55P03", "40P01", "40001"] {
+            assert!(sqlstate_blames_statement(code), "{code}");
+        }
+        for code in ["08006", "57P01", "25006", "42P01", "53100", "53300"] {
+            assert!(!sqlstate_blames_statement(code), "{code}");
+        }
+        assert!(StoreError::from(Error::PoolTimedOut).is_connection());
+        assert!(!StoreError::Corrupt(String::new()).is_connection());
     }
 
     #[test]

@@ -8,16 +8,15 @@
 //! # Rules
 //! - A method takes the `OrgId` first and touches that tenant's rows only. Methods that act across
 //!   organisations are reached through [`Store::system`].
-//! - A method is one transaction: it happens as a whole or not at all. Two take their batches in parts where
-//!   one connection writes: [`System::persist_events`] says how many events it took
-//!   ([`Persisted::taken`]), and outcomes may be recorded again.
+//! - A method is one transaction: it happens as a whole or not at all. Only outcomes are recorded in parts where
+//!   one connection writes, and may be recorded again.
 //! - What an `Ok` reports survives power loss.
 //! - Not found is `Ok(None)` or `Ok(false)`.
 //! - Lists run from newest to oldest by `(time, id)` and fetch at most `limit` rows.
-//! - Locks are taken in one order: organisations by id, endpoints by id, dedup keys, events, deliveries by id,
-//!   so that two transactions cannot wait for each other in a circle. One exception: on PostgreSQL
-//!   one statement records a batch of outcomes that all succeeded, and locks deliveries before the endpoints that
-//!   recover. A deadlock there ends one of the two transactions, and the recorder repeats its batch.
+//! - Locks are taken in one order: organisations by id, endpoints by id, dedup keys, events, pending deliveries
+//!   by key, finished deliveries, so that two transactions cannot wait for each other in a circle. A transaction that
+//!   changes an organisation or counts a change of its endpoints locks that row `FOR NO KEY UPDATE` first thing;
+//!   storing events locks it `FOR KEY SHARE`.
 //! - A change of organisations, keys, endpoints or deliveries names its actor (`by`), and the audit log gets
 //!   its entry in the same transaction. A call that changes nothing gets none.
 //! - Nothing of an organisation that is being deleted is added: a transaction that stores events locks its
@@ -69,13 +68,16 @@ use crate::runtime::Stopwatch;
 use audit::AuditRecord;
 
 pub use cancellation::{CANCELS_INLINE_MAX, CANCELS_PER_STEP, PendingCancellation};
-pub use claims::{ClaimCursor, ClaimRequest, Claimed};
+pub use claims::{ClaimCursor, ClaimedDelivery, DueEndpoint, DueEndpoints, LeaseGrant};
 use crypto::Keyring;
 pub use deliveries::{DeliveryRefusal, PENDING_COUNTED_MAX};
 pub use endpoints::EndpointChanges;
 use engine::{Engine, PostgresEngine, SqliteEngine};
 pub use error::{Result, StoreError};
-pub use events::{LeaseBudget, Persisted, PlanRefusal, SHORT_WEIGHT_MAX, weight};
+pub use events::{
+    EventBatch, OrgEndpoints, Persisted, PlanRefusal, PlannedDelivery, SHORT_WEIGHT_MAX,
+    UnreadableEndpoint, plan_deliveries, weight,
+};
 pub use keys::{ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::MigrateError;
 pub use metrics::{DbOperation, StoreMetrics};

@@ -1,72 +1,145 @@
 //! Finds endpoints with due deliveries in either engine, without locks and beside its writers.
-//!
-//! Which index answers is fixed: by its name in SQLite, and in PostgreSQL by asking for `status` or for
-//! `finished_at`, which say the same (see the schema).
 
 use uuid::Uuid;
 
-use super::due_scan::{DueIndex, SCAN_MAX, ScannedEndpoint, WINDOW};
+use super::due_scan::{DueEndpoint, DueIndex, DueWindow, SCAN_MAX, ScannedEndpoint, WINDOW};
 use crate::domain::Timestamp;
 use crate::store::Result;
 use crate::store::engine::{Dialect, Engine, Row, args};
 
-/// The unordered pending deliveries, to be continued by a condition on `due_at`.
-pub(super) const fn unordered_pending(dialect: Dialect) -> &'static str {
+/// What an endpoint `p` must be for anything to be leased.
+pub(super) const IS_SENT_TO: &str =
+    "p.disabled_reason IS NULL AND p.removed_at IS NULL AND p.kind = 'webhook'";
+
+/// `pending_deliveries` under an alias, by the index that is named.
+pub(super) fn pending(dialect: Dialect, alias: &str, index: &str) -> String {
     match dialect {
-        Dialect::Sqlite => {
-            "deliveries INDEXED BY deliveries_due WHERE status = 'pending' AND ordered = 0"
-        }
-        Dialect::Postgres => "deliveries WHERE finished_at IS NULL AND NOT ordered",
+        Dialect::Sqlite => format!("pending_deliveries {alias} INDEXED BY {index}"),
+        Dialect::Postgres => format!("pending_deliveries {alias}"),
     }
 }
 
+/// The [`WINDOW`] unordered deliveries that are due longest at `$1`: their endpoints as `due`, each with their number
+/// and the first due time.
+pub(super) fn window(dialect: Dialect) -> String {
+    format!(
+        "due AS (
+             SELECT endpoint_id, count(*) AS count, min(due_at) AS due_at FROM
+                 (SELECT d.endpoint_id, d.due_at FROM {}
+                  WHERE d.lease_token IS NULL AND {} AND d.due_at <= $1
+                  ORDER BY d.due_at LIMIT {WINDOW}) d
+             GROUP BY endpoint_id
+         )",
+        pending(dialect, "d", "pending_due"),
+        is_unordered(dialect),
+    )
+}
+
+const fn is_unordered(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "d.ordered = 0",
+        Dialect::Postgres => "NOT d.ordered",
+    }
+}
+
+/// The condition that an endpoint `p` has an unleased delivery that is due at `now`, a parameter, and not being
+/// cancelled. What is being cancelled may be all that comes first by due time, so it is skipped by the time of
+/// creation.
+fn has_due(dialect: Dialect, ordered: bool, now: &str) -> String {
+    format!(
+        "CASE WHEN p.cancel_before IS NULL
+              THEN EXISTS (SELECT 1 FROM {}
+                           WHERE d.lease_token IS NULL AND d.endpoint_id = p.id
+                             AND d.ordered = {ordered} AND d.due_at <= {now})
+              ELSE EXISTS (SELECT 1 FROM {}
+                           WHERE d.endpoint_id = p.id AND d.created_at > p.cancel_before
+                             AND d.lease_token IS NULL AND d.ordered = {ordered}
+                             AND d.due_at <= {now})
+         END",
+        pending(dialect, "d", "pending_claims"),
+        pending(dialect, "d", "pending_by_endpoint"),
+    )
+}
+
+/// The condition that an ordered endpoint `p` has none in flight and its oldest delivery is due at `now`. Of deliveries
+/// that are being cancelled, it looks past a few; the others must be gone first.
+fn has_due_head(dialect: Dialect, now: &str) -> String {
+    format!(
+        "coalesce((SELECT d.due_at <= {now} AND d.lease_token IS NULL FROM {} ), false)
+         AND NOT EXISTS (SELECT 1 FROM {} WHERE {} AND d.lease_token IS NOT NULL
+                                            AND d.endpoint_id = p.id)",
+        head(dialect, "p.id", "p.cancel_before"),
+        pending(dialect, "d", "pending_ordered_leases"),
+        is_ordered(dialect),
+    )
+}
+
+const fn is_ordered(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "d.ordered = 1",
+        Dialect::Postgres => "d.ordered",
+    }
+}
+
+/// Ordered deliveries that are being cancelled and that a look at the oldest one passes at most.
+const CANCELLED_HEADS_MAX: usize = 1_000;
+
+/// The oldest ordered delivery of an endpoint, as `d`.
+pub(super) fn head(dialect: Dialect, endpoint: &str, cancel_before: &str) -> String {
+    format!(
+        "(SELECT d.* FROM
+             (SELECT d.* FROM {} WHERE {} AND d.endpoint_id = {endpoint}
+              ORDER BY d.event_received_at, d.id LIMIT {CANCELLED_HEADS_MAX}) d
+          WHERE {cancel_before} IS NULL OR d.created_at > {cancel_before}
+          ORDER BY d.event_received_at, d.id LIMIT 1) d",
+        pending(dialect, "d", "pending_ordered"),
+        is_ordered(dialect),
+    )
+}
+
 impl DueIndex for Engine {
-    async fn due_longest(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>> {
+    async fn due_longest(&self, now: Timestamp) -> Result<DueWindow> {
+        let dialect = self.dialect();
         let sql = format!(
-            "SELECT endpoint_id, count(*) AS count FROM
-                 (SELECT endpoint_id, due_at FROM {} AND due_at <= $1
-                  ORDER BY due_at LIMIT $2) due
-             GROUP BY endpoint_id ORDER BY min(due_at)",
-            unordered_pending(self.dialect())
+            "WITH {}
+             SELECT due.endpoint_id, due.count, p.org_id, false AS ordered
+             FROM due LEFT JOIN endpoints p ON p.id = due.endpoint_id AND {IS_SENT_TO}
+                 AND (p.cancel_before IS NULL OR {})
+             ORDER BY due.due_at",
+            window(dialect),
+            has_due(dialect, false, "$1"),
         );
-        let counted = |row: &Row| Ok((row.get("endpoint_id")?, row.get("count")?));
-        self.list(sql, args![now, WINDOW], counted).await
+        let (mut endpoints, mut count) = (Vec::new(), 0);
+        for row in self.all(sql, args![now]).await? {
+            count += row.get::<usize>("count")?;
+            endpoints.extend(due_endpoint(&row)?);
+        }
+        Ok(DueWindow { endpoints, full: count >= WINDOW })
     }
 
     async fn scan(&self, after: Uuid, now: Timestamp) -> Result<Vec<ScannedEndpoint>> {
-        let (deliveries, unordered) = match self.dialect() {
-            Dialect::Sqlite => ("deliveries d INDEXED BY deliveries_pending", "d.ordered = 0"),
-            Dialect::Postgres => ("deliveries d", "d.ordered = false"),
-        };
-        let ready = format!(
-            "EXISTS (SELECT 1 FROM {deliveries}
-                     WHERE d.status = 'pending' AND d.endpoint_id = step.endpoint_id
-                       AND {unordered} AND d.due_at <= $2)"
-        );
-        let sql = steps(deliveries, "d.status = 'pending'", &ready);
+        let dialect = self.dialect();
+        let unleased = pending(dialect, "d", "pending_claims");
+        let due = has_due(dialect, false, "$2");
+        let sql = steps(&unleased, "d.lease_token IS NULL", "false", &due);
         self.list(sql, args![after, now, SCAN_MAX], scanned).await
     }
 
     async fn scan_ordered(&self, after: Uuid, now: Timestamp) -> Result<Vec<ScannedEndpoint>> {
-        let (deliveries, ordered) = match self.dialect() {
-            Dialect::Sqlite => (
-                "deliveries d INDEXED BY deliveries_ordered",
-                "d.status = 'pending' AND d.ordered = 1",
-            ),
-            Dialect::Postgres => ("deliveries d", "d.finished_at IS NULL AND d.ordered"),
-        };
-        let ready = format!(
-            "coalesce((SELECT d.due_at FROM {deliveries}
-                       WHERE {ordered} AND d.endpoint_id = step.endpoint_id
-                       ORDER BY d.event_received_at, d.id LIMIT 1) <= $2, false)"
+        let dialect = self.dialect();
+        let ordered = pending(dialect, "d", "pending_ordered");
+        let due = format!(
+            "CASE WHEN p.ordered THEN {} ELSE {} END",
+            has_due_head(dialect, "$2"),
+            has_due(dialect, true, "$2"),
         );
-        let sql = steps(deliveries, ordered, &ready);
+        let sql = steps(&ordered, is_ordered(dialect), "p.ordered", &due);
         self.list(sql, args![after, now, SCAN_MAX], scanned).await
     }
 }
 
-/// Scans the endpoints of an index: each step is a seek, in PostgreSQL one in every partition.
-fn steps(deliveries: &str, which: &str, ready: &str) -> String {
+/// Scans the endpoints of an index, a seek each, and joins those of which something is due.
+fn steps(deliveries: &str, which: &str, ordered: &str, due: &str) -> String {
     format!(
         "WITH RECURSIVE step (endpoint_id, number) AS (
              SELECT (SELECT d.endpoint_id FROM {deliveries}
@@ -78,11 +151,21 @@ fn steps(deliveries: &str, which: &str, ready: &str) -> String {
                      ORDER BY d.endpoint_id LIMIT 1), number + 1
              FROM step WHERE step.endpoint_id IS NOT NULL AND number < $3
          )
-         SELECT step.endpoint_id, {ready} AS ready
-         FROM step WHERE step.endpoint_id IS NOT NULL"
+         SELECT step.endpoint_id, p.org_id, {ordered} AS ordered
+         FROM step LEFT JOIN endpoints p
+             ON p.id = step.endpoint_id AND {IS_SENT_TO} AND {due}
+         WHERE step.endpoint_id IS NOT NULL
+         ORDER BY step.number"
     )
 }
 
 fn scanned(row: &Row) -> Result<ScannedEndpoint> {
-    Ok(ScannedEndpoint { endpoint: row.get("endpoint_id")?, ready: row.get("ready")? })
+    Ok(ScannedEndpoint { endpoint: row.get("endpoint_id")?, due: due_endpoint(row)? })
+}
+
+/// Reads `endpoint_id`, `org_id`, NULL where nothing is due, and `ordered`.
+fn due_endpoint(row: &Row) -> Result<Option<DueEndpoint>> {
+    let Some(org) = row.get_opt("org_id")? else { return Ok(None) };
+    let (endpoint, ordered) = (row.get("endpoint_id")?, row.get("ordered")?);
+    Ok(Some(DueEndpoint { endpoint, org, ordered }))
 }

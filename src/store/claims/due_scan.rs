@@ -1,32 +1,28 @@
-//! Plans a claim: which endpoints it leases from, and how many deliveries each may get, so that the
-//! backlog of one endpoint does not delay the others.
+//! Finds the endpoints with due deliveries, so that the backlog of one endpoint does not hide the others.
 //!
-//! A claim first reads the deliveries that are due longest, up to [`WINDOW`] of them. If those
+//! First come the deliveries that are due longest, up to [`WINDOW`] of them. If those
 //! are all that are due, they name every endpoint with something to claim. Otherwise some endpoint
-//! has a backlog that may hide the others: then the claim scans from endpoint to endpoint, one index seek
-//! each, however much waits behind it, and the next claim goes on where this one stopped.
+//! has a backlog that may hide the others: then a look scans from endpoint to endpoint, one index seek
+//! each, however much waits behind it, and the next look goes on where this one stopped.
 //! Ordered endpoints, whose deliveries are claimed one by one, are always scanned.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use super::{ClaimRequest, Claimed};
-use crate::domain::{EndpointId, LeasedDelivery, Timestamp};
+use crate::domain::{EndpointId, OrgId, Timestamp};
 use crate::store::Result;
 
 /// Due deliveries read first, at most.
 pub(super) const WINDOW: usize = 1_024;
-/// Endpoints that one claim scans at most.
+/// Endpoints of each kind that one look scans at most.
 pub(super) const SCAN_MAX: usize = 128;
 
-/// How far claims have scanned the endpoints in this round; its default is the start.
+/// How far the endpoints have been scanned in this round; its default is the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ClaimCursor {
     unordered: ScanPosition,
     ordered: ScanPosition,
-    /// An endpoint of this round had more than it was given.
-    has_backlog: bool,
 }
 
 /// How far a round has scanned.
@@ -40,26 +36,57 @@ enum ScanPosition {
     Done,
 }
 
-/// An endpoint that a claim scanned.
+/// An endpoint with deliveries that may be leased.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct DueEndpoint {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Its organisation.
+    pub org: OrgId,
+    /// Whether this is about the oldest of its ordered deliveries, instead of about those in any order.
+    pub ordered: bool,
+}
+
+/// Endpoints with deliveries that may be leased.
+#[derive(Clone, Debug, Default)]
+pub struct DueEndpoints {
+    /// The endpoints, each at most once of a kind.
+    pub endpoints: Vec<DueEndpoint>,
+    /// Where the next look goes on.
+    pub next: ClaimCursor,
+    /// Whether the round goes on: there may be other endpoints.
+    pub more: bool,
+}
+
+/// The deliveries that are due longest.
+#[derive(Debug)]
+pub(super) struct DueWindow {
+    /// Their endpoints, the one due first ahead.
+    pub(super) endpoints: Vec<DueEndpoint>,
+    /// Whether more deliveries may be due.
+    pub(super) full: bool,
+}
+
+/// An endpoint that a look scanned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScannedEndpoint {
     pub(super) endpoint: Uuid,
-    /// Whether it has something to claim.
-    pub(super) ready: bool,
+    /// What may be leased of it, if anything.
+    pub(super) due: Option<DueEndpoint>,
 }
 
-/// How an engine finds endpoints with due deliveries.
+/// How an engine finds endpoints with due deliveries. Endpoints that nothing is sent to have none.
 pub(super) trait DueIndex: Sync {
-    /// The endpoints of the [`WINDOW`] unordered deliveries that are due longest, the one due first
-    /// ahead, each with how many of them are its own.
-    fn due_longest(&self, now: Timestamp) -> impl Future<Output = Result<Vec<(Uuid, i64)>>> + Send;
-    /// The [`SCAN_MAX`] endpoints after `after`, by id, that have pending deliveries.
+    /// The [`WINDOW`] unordered deliveries that are due longest.
+    fn due_longest(&self, now: Timestamp) -> impl Future<Output = Result<DueWindow>> + Send;
+    /// The [`SCAN_MAX`] endpoints after `after`, by id, that have unleased deliveries.
     fn scan(
         &self,
         after: Uuid,
         now: Timestamp,
     ) -> impl Future<Output = Result<Vec<ScannedEndpoint>>> + Send;
-    /// The same for ordered deliveries: an endpoint is ready when none is in flight and the oldest is due.
+    /// The same for ordered deliveries: they may be leased when none is in flight and the oldest is due, or, where
+    /// the endpoint is no longer ordered, like unordered ones.
     fn scan_ordered(
         &self,
         after: Uuid,
@@ -67,103 +94,42 @@ pub(super) trait DueIndex: Sync {
     ) -> impl Future<Output = Result<Vec<ScannedEndpoint>>> + Send;
 }
 
-/// The deliveries that a claim is going to lease.
-#[derive(Debug, Default)]
-pub(super) struct ClaimPlan {
-    /// Endpoints, and how many unordered deliveries each may get.
-    pub(super) shares: Vec<(Uuid, usize)>,
-    /// Endpoints whose oldest ordered delivery is to be leased.
-    pub(super) heads: Vec<Uuid>,
-    /// The share of every endpoint that has no cap.
-    pub(super) each: usize,
-    next: ClaimCursor,
+/// Looks for endpoints with due deliveries, from where the last look of the round stopped.
+pub(super) async fn find(
+    index: &impl DueIndex,
+    from: ClaimCursor,
+    now: Timestamp,
+) -> Result<DueEndpoints> {
+    let (mut endpoints, ordered) = match from.ordered.position() {
+        None => (Vec::new(), ScanPosition::Done),
+        Some(after) => scanned(&index.scan_ordered(after, now).await?),
+    };
+    let (due, unordered) = match from.unordered.position() {
+        None => (Vec::new(), ScanPosition::Done),
+        Some(after) => {
+            let window = index.due_longest(now).await?;
+            if window.full {
+                scanned(&index.scan(after, now).await?)
+            } else {
+                (window.endpoints, ScanPosition::Done)
+            }
+        }
+    };
+    endpoints.extend(due);
+    // An endpoint that is no longer ordered is found by its ordered deliveries and by the others.
+    let mut seen = HashSet::new();
+    endpoints.retain(|due| seen.insert(*due));
+    let next = ClaimCursor { unordered, ordered };
+    let more = !next.is_complete();
+    let next = if more { next } else { ClaimCursor::default() };
+    Ok(DueEndpoints { endpoints, next, more })
 }
 
-impl ClaimRequest<'_> {
-    /// Finds the endpoints to lease from.
-    pub(super) async fn plan(&self, index: &impl DueIndex) -> Result<ClaimPlan> {
-        let max = self.deliveries_max;
-        if max == 0 {
-            return Ok(ClaimPlan { next: self.from, ..ClaimPlan::default() });
-        }
-        let (heads, ordered) = match self.from.ordered.position() {
-            None => (Vec::new(), ScanPosition::Done),
-            // At most half for them: the others get a share of every claim, too.
-            Some(after) => {
-                let scanned = index.scan_ordered(after, self.now).await?;
-                self.pick(&scanned, max.div_ceil(2))
-            }
-        };
-        let left = max - heads.len();
-        let (shares, unordered) = match self.from.unordered.position() {
-            None => (Vec::new(), ScanPosition::Done),
-            Some(after) => self.unordered(index, after, left).await?,
-        };
-        let each = left.div_ceil(shares.len().max(1));
-        let shares = shares.into_iter().map(|id| (id, self.cap(id).min(each))).collect();
-        Ok(ClaimPlan { shares, heads, each, next: ClaimCursor { unordered, ordered, ..self.from } })
-    }
-
-    async fn unordered(
-        &self,
-        index: &impl DueIndex,
-        after: Uuid,
-        max: usize,
-    ) -> Result<(Vec<Uuid>, ScanPosition)> {
-        let due = index.due_longest(self.now).await?;
-        let seen: i64 = due.iter().map(|(_, count)| count).sum();
-        if usize::try_from(seen).is_ok_and(|seen| seen >= WINDOW) {
-            return Ok(self.pick(&index.scan(after, self.now).await?, max));
-        }
-        let mut open = due.into_iter().map(|(id, _)| id).filter(|id| self.takes(*id));
-        let shares = open.by_ref().take(max).collect();
-        // Endpoints that are left over come first next time.
-        let next = if open.next().is_some() { ScanPosition::Start } else { ScanPosition::Done };
-        Ok((shares, next))
-    }
-
-    /// The endpoints that are ready among `scanned`, at most `max`, and where that stopped.
-    fn pick(&self, scanned: &[ScannedEndpoint], max: usize) -> (Vec<Uuid>, ScanPosition) {
-        let mut picked = Vec::new();
-        for endpoint in scanned {
-            if endpoint.ready && self.takes(endpoint.endpoint) {
-                picked.push(endpoint.endpoint);
-            }
-            if picked.len() >= max {
-                return (picked, ScanPosition::After(endpoint.endpoint));
-            }
-        }
-        let last = scanned.last().filter(|_| scanned.len() >= SCAN_MAX);
-        (picked, last.map_or(ScanPosition::Done, |endpoint| ScanPosition::After(endpoint.endpoint)))
-    }
-
-    fn takes(&self, endpoint: Uuid) -> bool {
-        self.cap(endpoint) > 0
-    }
-
-    fn cap(&self, endpoint: Uuid) -> usize {
-        self.caps.get(&EndpointId::from_uuid(endpoint)).copied().unwrap_or(usize::MAX)
-    }
-}
-
-impl ClaimPlan {
-    /// Whether there is nothing to lease.
-    pub(super) fn is_empty(&self) -> bool {
-        self.shares.is_empty() && self.heads.is_empty()
-    }
-
-    /// The result of the claim, given the leased deliveries.
-    pub(super) fn claimed(self, leased: Vec<LeasedDelivery>) -> Claimed {
-        let mut taken: HashMap<Uuid, usize> = HashMap::new();
-        for delivery in leased.iter().filter(|delivery| !delivery.endpoint.policy.ordered) {
-            *taken.entry(delivery.endpoint.id.uuid()).or_default() += 1;
-        }
-        let has_backlog = self.next.has_backlog || taken.values().any(|count| *count >= self.each);
-        if self.next.is_complete() {
-            return Claimed { leased, next: ClaimCursor::default(), more: has_backlog };
-        }
-        Claimed { leased, next: ClaimCursor { has_backlog, ..self.next }, more: true }
-    }
+/// The endpoints with something due among those that were scanned, and where that stopped.
+fn scanned(scanned: &[ScannedEndpoint]) -> (Vec<DueEndpoint>, ScanPosition) {
+    let due = scanned.iter().filter_map(|endpoint| endpoint.due).collect();
+    let last = scanned.last().filter(|_| scanned.len() >= SCAN_MAX);
+    (due, last.map_or(ScanPosition::Done, |endpoint| ScanPosition::After(endpoint.endpoint)))
 }
 
 impl ClaimCursor {
@@ -187,22 +153,31 @@ impl ScanPosition {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::time::Duration;
 
     use super::*;
-    use crate::domain::{InstanceId, Lease, LeaseToken};
 
     const NOW: Timestamp = Timestamp::from_micros(1);
 
     /// Endpoints by number; `due` tells how many are due for each.
     struct FakeIndex {
         due: Vec<usize>,
-        ordered: Vec<bool>,
+        ordered: Vec<Option<bool>>,
         scanned_count: Mutex<usize>,
     }
 
     fn id(number: usize) -> Uuid {
         Uuid::from_u128(number as u128 + 1)
+    }
+
+    fn due(number: usize, ordered: bool) -> DueEndpoint {
+        let endpoint = EndpointId::from_uuid(id(number));
+        DueEndpoint { endpoint, org: OrgId::FIRST, ordered }
+    }
+
+    fn numbers(found: &DueEndpoints) -> Vec<usize> {
+        let number =
+            |due: &DueEndpoint| usize::try_from(due.endpoint.uuid().as_u128()).unwrap() - 1;
+        found.endpoints.iter().map(number).collect()
     }
 
     impl FakeIndex {
@@ -213,11 +188,11 @@ mod tests {
         fn scanned(
             &self,
             after: Uuid,
-            ready: impl Fn(usize) -> Option<bool>,
+            what: impl Fn(usize) -> Option<Option<DueEndpoint>>,
         ) -> Vec<ScannedEndpoint> {
             let all = (0..self.due.len()).filter(|n| id(*n) > after);
             let scanned: Vec<ScannedEndpoint> = all
-                .filter_map(|n| ready(n).map(|ready| ScannedEndpoint { endpoint: id(n), ready }))
+                .filter_map(|n| what(n).map(|due| ScannedEndpoint { endpoint: id(n), due }))
                 .take(SCAN_MAX)
                 .collect();
             *self.scanned_count.lock().unwrap() += scanned.len();
@@ -226,99 +201,61 @@ mod tests {
     }
 
     impl DueIndex for FakeIndex {
-        async fn due_longest(&self, _: Timestamp) -> Result<Vec<(Uuid, i64)>> {
+        async fn due_longest(&self, _: Timestamp) -> Result<DueWindow> {
             let mut left = WINDOW;
-            let mut due = Vec::new();
+            let mut endpoints = Vec::new();
             for (number, count) in self.due.iter().enumerate().filter(|(_, count)| **count > 0) {
-                let seen = left.min(*count);
-                left -= seen;
-                if seen > 0 {
-                    due.push((id(number), i64::try_from(seen).unwrap()));
+                if left > 0 {
+                    endpoints.push(due(number, false));
                 }
+                left = left.saturating_sub(*count);
             }
-            Ok(due)
+            Ok(DueWindow { endpoints, full: left == 0 })
         }
 
         async fn scan(&self, after: Uuid, _: Timestamp) -> Result<Vec<ScannedEndpoint>> {
-            Ok(self.scanned(after, |n| Some(self.due[n] > 0)))
+            Ok(self.scanned(after, |n| Some((self.due[n] > 0).then(|| due(n, false)))))
         }
 
         async fn scan_ordered(&self, after: Uuid, _: Timestamp) -> Result<Vec<ScannedEndpoint>> {
-            Ok(self.scanned(after, |n| self.ordered.get(n).copied().filter(|ordered| *ordered)))
+            let what = |n: usize| self.ordered.get(n).copied().flatten();
+            Ok(self.scanned(after, |n| what(n).map(|ordered| Some(due(n, ordered)))))
         }
     }
 
-    async fn plan(
-        index: &FakeIndex,
-        max: usize,
-        caps: &[(usize, usize)],
-        from: ClaimCursor,
-    ) -> ClaimPlan {
-        let lease = Lease {
-            token: LeaseToken::mint(InstanceId::new(1)),
-            until: NOW.plus(Duration::from_mins(1)),
-        };
-        let caps = caps.iter().map(|(n, cap)| (EndpointId::from_uuid(id(*n)), *cap)).collect();
-        let request = ClaimRequest { lease, deliveries_max: max, caps: &caps, from, now: NOW };
-        request.plan(index).await.unwrap()
-    }
-
     #[tokio::test]
-    async fn without_a_backlog_every_endpoint_with_something_due_shares_the_claim() {
+    async fn without_a_backlog_every_endpoint_with_something_due_is_found_at_once() {
         let index = FakeIndex::new(vec![3, 0, 5]);
-        let found = plan(&index, 8, &[], ClaimCursor::default()).await;
-        assert_eq!(found.shares, [(id(0), 4), (id(2), 4)]);
-        assert!(found.next.is_complete());
+        let found = find(&index, ClaimCursor::default(), NOW).await.unwrap();
+        assert_eq!((numbers(&found), found.more), (vec![0, 2], false));
         assert_eq!(*index.scanned_count.lock().unwrap(), 0, "no steps");
-        let capped = plan(&index, 8, &[(0, 0), (2, 1)], ClaimCursor::default()).await;
-        assert_eq!(capped.shares, [(id(2), 1)]);
     }
 
     #[tokio::test]
-    async fn backlog_that_hides_the_others_is_skipped_and_every_endpoint_gets_its_share() {
+    async fn backlog_that_hides_the_others_is_skipped_and_a_round_finds_every_endpoint() {
         let mut due = vec![1; 500];
         due[0] = 1_000_000;
         let index = FakeIndex::new(due);
-        let (mut from, mut served) = (ClaimCursor::default(), Vec::new());
+        let (mut from, mut all) = (ClaimCursor::default(), Vec::new());
         loop {
-            let found = plan(&index, 100, &[(0, 0)], from).await;
-            served.extend(found.shares.iter().map(|(endpoint, _)| *endpoint));
+            let found = find(&index, from, NOW).await.unwrap();
+            all.extend(numbers(&found));
             from = found.next;
-            if found.next.is_complete() {
+            if !found.more {
                 break;
             }
         }
-        assert_eq!(served, (1..500).map(id).collect::<Vec<_>>());
+        assert_eq!(all, (0..500).collect::<Vec<_>>());
+        assert_eq!(from, ClaimCursor::default(), "the next round begins");
         assert!(*index.scanned_count.lock().unwrap() <= 6 * SCAN_MAX);
     }
 
     #[tokio::test]
-    async fn round_without_anything_ready_ends() {
-        let mut due = vec![0; 300];
-        due[0] = 1_000_000;
-        let index = FakeIndex::new(due);
-        let mut from = ClaimCursor::default();
-        for complete in [false, false, true] {
-            let found = plan(&index, 100, &[(0, 0)], from).await;
-            assert_eq!((found.shares.len(), found.next.is_complete()), (0, complete));
-            from = found.next;
-        }
-    }
-
-    #[tokio::test]
-    async fn ordered_endpoints_take_at_most_half_of_a_claim_and_go_on_where_they_stopped() {
-        let mut index = FakeIndex::new(vec![0; 10]);
-        index.ordered = vec![true; 9];
-        index.due[9] = 10;
-        let first = plan(&index, 8, &[], ClaimCursor::default()).await;
-        assert_eq!(first.heads, (0..4).map(id).collect::<Vec<_>>());
-        assert_eq!(first.shares, [(id(9), 4)]);
-        let second = plan(&index, 8, &[(5, 0)], first.next).await;
-        assert_eq!(second.heads, [4, 6, 7, 8].map(id));
-    }
-
-    #[tokio::test]
-    async fn claim_of_nothing_scans_nothing() {
-        assert!(plan(&FakeIndex::new(vec![1]), 0, &[], ClaimCursor::default()).await.is_empty());
+    async fn ordered_endpoints_are_found_beside_the_others_and_an_endpoint_once_of_a_kind() {
+        let mut index = FakeIndex::new(vec![0, 1, 1]);
+        index.ordered = vec![Some(true), Some(true), Some(false)];
+        let found = find(&index, ClaimCursor::default(), NOW).await.unwrap();
+        let expected = [due(0, true), due(1, true), due(2, false), due(1, false)];
+        assert_eq!((&found.endpoints[..], found.more), (&expected[..], false));
     }
 }

@@ -1,149 +1,166 @@
 //! Claiming: which deliveries are attempted next, and under whose lease.
 //!
-//! A claim first plans, without locks, which endpoints it leases from (`due_scan`, by what `due_index`
-//! finds), and then leases what is due of theirs. The lease is hot and has one text per engine, `sqlite`
-//! and `postgres`.
+//! A claim first finds, without locks, the endpoints with due deliveries (`due_scan`, by what `due_index`
+//! finds); its caller grants each so many; and then it leases what is due of theirs. The lease is hot and has one
+//! text per engine, `sqlite` and `postgres`. What is leased can be given back (`leases`).
+//!
+//! Nothing is leased of an endpoint that is disabled or removed, or whose owner fetches its events, and nothing that
+//! is being cancelled. A row's order is void when its endpoint is no longer ordered.
 
 mod due_index;
 mod due_scan;
+mod leases;
 mod postgres;
 mod sqlite;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::Hash;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::crypto::Keyring;
-use super::engine::{Dialect, Row, args};
-use super::{Result, System, endpoints, events, timed};
-use crate::domain::{
-    EndpointId, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp,
-};
+use super::engine::{Engine, Row};
+use super::{Result, System, events, timed};
+use crate::domain::{DeliveryId, EndpointId, Event, EventId, Lease, OrgId, Timestamp};
 use crate::store::metrics::DbOperation;
 
-pub use due_scan::ClaimCursor;
+pub use due_scan::{ClaimCursor, DueEndpoint, DueEndpoints};
 
-/// The parameters of a claim.
-#[derive(Clone, Debug)]
-pub struct ClaimRequest<'a> {
-    /// The lease to hold them under.
-    pub lease: Lease,
-    /// How many at most.
+/// How many deliveries of an endpoint may be leased.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaseGrant {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Its organisation.
+    pub org: OrgId,
+    /// Whether this is about the oldest of its ordered deliveries, instead of about those in any order.
+    pub ordered: bool,
+    /// How many, at most; of ordered deliveries, one.
     pub deliveries_max: usize,
-    /// How many at most per endpoint, where that is bounded; 0 leaves one out.
-    pub caps: &'a HashMap<EndpointId, usize>,
-    /// Where the last claim stopped.
-    pub from: ClaimCursor,
-    /// Current time.
-    pub now: Timestamp,
 }
 
-/// The result of a claim.
-#[derive(Debug, Default)]
-pub struct Claimed {
-    /// The deliveries, the longest due first. The caller holds their lease.
-    pub leased: Vec<LeasedDelivery>,
-    /// Where the next claim goes on.
-    pub next: ClaimCursor,
-    /// Whether there may be more: the round is not complete, or an endpoint had more than its share.
-    pub more: bool,
+/// A delivery that a claim has leased.
+#[derive(Clone, Debug)]
+pub struct ClaimedDelivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The event, shared by all its deliveries.
+    pub event: Arc<Event>,
+    /// The endpoint it goes to.
+    pub endpoint_id: EndpointId,
+    /// Earlier attempts.
+    pub attempts: u32,
+    /// Whether it is the oldest of an ordered endpoint, whose next one waits for its outcome.
+    pub ordered: bool,
+    /// The lease.
+    pub lease: Lease,
 }
 
 impl System<'_> {
-    /// Leases deliveries that are due, shared out among the endpoints that have any; each gives
-    /// those that are due longest first. Two callers never hold one delivery. Of ordered
-    /// deliveries to one endpoint only the oldest is leased, and only while no other one is.
-    pub async fn claim_deliveries(self, request: ClaimRequest<'_>) -> Result<Claimed> {
+    /// Endpoints with deliveries that are due at `now` and may be leased, from where the last look of the round
+    /// stopped. It takes no locks, and costs the same whatever waits in the store.
+    pub async fn due_endpoints(self, from: ClaimCursor, now: Timestamp) -> Result<DueEndpoints> {
+        let look = due_scan::find(&*self.0.engine, from, now);
+        timed(&self.0.metrics, DbOperation::ClaimDeliveries, look).await
+    }
+
+    /// Leases deliveries that are due at `now`, of each endpoint at most as many as granted, those that are due
+    /// longest first. Two callers never hold one delivery. Of ordered deliveries to one endpoint only the oldest is
+    /// leased, and only while no other one is. The payloads of what is leased have at most `bytes_max` bytes
+    /// together, unless it is only one delivery.
+    ///
+    /// A delivery whose event cannot be read is left out, with an error in the log; it is not claimed again
+    /// before the lease ends.
+    pub async fn lease_deliveries(
+        self,
+        grants: &[LeaseGrant],
+        bytes_max: usize,
+        lease: Lease,
+        now: Timestamp,
+    ) -> Result<Vec<ClaimedDelivery>> {
+        if grants.iter().all(|grant| grant.deliveries_max == 0) {
+            return Ok(Vec::new());
+        }
         let claim = async {
-            let (engine, keyring) = (&*self.0.engine, &*self.0.keyring);
-            let plan = request.plan(engine).await?;
-            let leased = match engine.dialect() {
-                _ if plan.is_empty() => Vec::new(),
-                Dialect::Sqlite => sqlite::lease(engine, keyring, &plan, &request).await?,
-                Dialect::Postgres => postgres::lease(engine, keyring, &plan, &request).await?,
-            };
-            Ok(plan.claimed(leased))
+            let request = LeaseRequest { grants, bytes_max, lease, now };
+            match &*self.0.engine {
+                Engine::Sqlite(_) => sqlite::lease(&self.0.engine, request).await,
+                Engine::Postgres(_) => postgres::lease(&self.0.engine, request).await,
+            }
         };
         timed(&self.0.metrics, DbOperation::ClaimDeliveries, claim).await
     }
+}
 
-    /// Makes every delivery that a server has leased due at `now` and returns how many those were: for a
-    /// server that starts again, whose earlier leases are no longer used.
-    pub async fn release_leases(self, instance: InstanceId, now: Timestamp) -> Result<u64> {
-        // Each by the index of its kind.
-        let statements = match self.0.engine.dialect() {
-            Dialect::Sqlite => [
-                "UPDATE deliveries INDEXED BY deliveries_due SET due_at = $1, lease_token = NULL
-                 WHERE status = 'pending' AND ordered = 0 AND due_at > $1
-                   AND lease_token BETWEEN $2 AND $3",
-                "UPDATE deliveries INDEXED BY deliveries_ordered SET due_at = $1, lease_token = NULL
-                 WHERE status = 'pending' AND ordered = 1 AND due_at > $1
-                   AND lease_token BETWEEN $2 AND $3",
-            ],
-            Dialect::Postgres => [
-                "UPDATE deliveries SET due_at = $1, lease_token = NULL
-                 WHERE finished_at IS NULL AND NOT ordered AND due_at > $1
-                   AND lease_token BETWEEN $2 AND $3",
-                "UPDATE deliveries SET due_at = $1, lease_token = NULL
-                 WHERE finished_at IS NULL AND ordered AND due_at > $1
-                   AND lease_token BETWEEN $2 AND $3",
-            ],
-        };
-        let (least, greatest) = LeaseToken::range_of(instance);
-        let mut tx = self.0.engine.begin().await?;
-        let mut released = 0;
-        for sql in statements {
-            released += tx.execute(sql, args![now, least.uuid(), greatest.uuid()]).await?;
+/// The parameters of a claim.
+#[derive(Clone, Copy)]
+struct LeaseRequest<'a> {
+    grants: &'a [LeaseGrant],
+    bytes_max: usize,
+    lease: Lease,
+    now: Timestamp,
+}
+
+impl LeaseRequest<'_> {
+    /// The grants for ordered deliveries, or for the others.
+    fn grants(&self, ordered: bool) -> impl Iterator<Item = LeaseGrant> {
+        let is_meant =
+            move |grant: &&LeaseGrant| grant.ordered == ordered && grant.deliveries_max > 0;
+        self.grants.iter().filter(is_meant).copied()
+    }
+}
+
+/// The key of an event.
+type EventKey = (EventId, Timestamp);
+
+/// A row that a claim has leased.
+struct LeasedRow {
+    id: DeliveryId,
+    event: EventKey,
+    endpoint_id: EndpointId,
+    attempts: u32,
+    ordered: bool,
+    was_due_at: Timestamp,
+}
+
+impl LeasedRow {
+    /// Reads `id`, `event_id`, `event_received_at`, `endpoint_id`, `attempts`, `ordered` and `was_due_at`.
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            event: (row.get("event_id")?, row.get("event_received_at")?),
+            endpoint_id: row.get("endpoint_id")?,
+            attempts: row.get("attempts")?,
+            ordered: row.get("ordered")?,
+            was_due_at: row.get("was_due_at")?,
+        })
+    }
+}
+
+/// The events of some deliveries, each once, in key order.
+fn event_keys(leased: &[LeasedRow]) -> Vec<EventKey> {
+    let keys: HashSet<EventKey> = leased.iter().map(|row| row.event).collect();
+    let mut keys: Vec<EventKey> = keys.into_iter().collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// The deliveries of leased rows, the longest due first, with the events read from `events`.
+fn claimed(mut leased: Vec<LeasedRow>, events: &[Row], lease: Lease) -> Vec<ClaimedDelivery> {
+    leased.sort_by_key(|row| (row.was_due_at, row.id));
+    let readable = events.iter().filter_map(|row| match events::read(row, "id") {
+        Ok(event) => Some(((event.id, event.received_at), Arc::new(event))),
+        Err(error) => {
+            tracing::error!(%error, "cannot read an event; its deliveries wait");
+            None
         }
-        tx.commit().await?;
-        Ok(released)
-    }
-
-    /// The due time of the unleased delivery that is due longest; `None` when none is due at `now`.
-    /// Deliveries of disabled endpoints are not due.
-    pub async fn oldest_due(self, now: Timestamp) -> Result<Option<Timestamp>> {
-        let sql = format!(
-            "SELECT due_at FROM {} AND due_at <= $1 ORDER BY due_at LIMIT 1",
-            due_index::unordered_pending(self.0.engine.dialect())
-        );
-        self.0.engine.find(sql, args![now], |row| row.get("due_at")).await
-    }
-}
-
-/// The columns that [`leased`] reads of `events e` and `endpoints p`; their organisation is the same.
-fn columns() -> String {
-    format!(
-        "e.id AS event_id, e.event_type, e.payload, e.dedup_id, e.account_id, e.user_id,
-         e.occurred_at, e.received_at, e.trace_id, {}",
-        endpoints::COLUMNS.of("p")
-    )
-}
-
-/// Reads leased rows: `delivery_id`, `attempts` and [`columns`]. Deliveries of
-/// one event share it, and so do those of one endpoint: each is read once.
-fn leased(rows: &[Row], lease: Lease, keyring: &Keyring) -> Result<Vec<LeasedDelivery>> {
-    let mut known_events = HashMap::new();
-    let mut known_endpoints = HashMap::new();
-    let mut leased = Vec::new();
-    for row in rows {
-        let event: (EventId, Timestamp) = (row.get("event_id")?, row.get("received_at")?);
-        let event = shared(&mut known_events, event, || events::read(row, "event_id"))?;
-        let endpoint: EndpointId = row.get("id")?;
-        let endpoint = shared(&mut known_endpoints, endpoint, || endpoints::read(row, keyring))?;
-        let (id, attempts) = (row.get("delivery_id")?, row.get("attempts")?);
-        leased.push(LeasedDelivery { id, event, endpoint, attempts, lease });
-    }
-    Ok(leased)
-}
-
-fn shared<K: Eq + Hash, V>(
-    known: &mut HashMap<K, Arc<V>>,
-    key: K,
-    read: impl FnOnce() -> Result<V>,
-) -> Result<Arc<V>> {
-    match known.entry(key) {
-        Entry::Occupied(entry) => Ok(Arc::clone(entry.get())),
-        Entry::Vacant(entry) => Ok(Arc::clone(entry.insert(Arc::new(read()?)))),
-    }
+    });
+    let known: HashMap<EventKey, Arc<Event>> = readable.collect();
+    let with_event = |row: LeasedRow| {
+        let LeasedRow { id, event, endpoint_id, attempts, ordered, was_due_at: _ } = row;
+        let Some(event) = known.get(&event) else {
+            tracing::error!(delivery = %id, event = %event.0, "a delivery's event is missing");
+            return None;
+        };
+        let event = Arc::clone(event);
+        Some(ClaimedDelivery { id, event, endpoint_id, attempts, ordered, lease })
+    };
+    leased.into_iter().filter_map(with_event).collect()
 }

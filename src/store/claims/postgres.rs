@@ -1,117 +1,133 @@
 //! Leases deliveries in PostgreSQL.
+//!
+//! Two statements: the lease, in the pending deliveries only, and then the events, whose days are constants by
+//! then, so that partitions of other days cost nothing.
 
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use super::due_scan::ClaimPlan;
-use super::{ClaimRequest, columns, leased};
-use crate::domain::LeasedDelivery;
-use crate::store::Result;
-use crate::store::crypto::Keyring;
-use crate::store::engine::{Args, Engine, args};
+use super::due_index::{IS_SENT_TO, head};
+use super::{ClaimedDelivery, EventKey, LeaseRequest, LeasedRow, claimed, event_keys};
+use crate::domain::EndpointId;
+use crate::store::engine::{Args, Dialect, Engine, Row, args, column, timestamptz};
+use crate::store::{Result, events};
 
-/// Leases the due deliveries of the plan's endpoints.
+/// Leases the due deliveries of the granted endpoints.
 pub(super) async fn lease(
     engine: &Engine,
-    keyring: &Keyring,
-    plan: &ClaimPlan,
-    request: &ClaimRequest<'_>,
-) -> Result<Vec<LeasedDelivery>> {
-    if plan.heads.is_empty() {
-        let rows = engine.all(settle(), settle_args(plan, Vec::new(), request)).await?;
-        return leased(&rows, request.lease, keyring);
-    }
+    request: LeaseRequest<'_>,
+) -> Result<Vec<ClaimedDelivery>> {
     let mut tx = engine.begin().await?;
-    // One instance at a time decides which delivery is next at an ordered endpoint, and reads once it has the
-    // lock: it then sees everything that the others have done.
-    let lock = "SELECT id FROM endpoints WHERE id = ANY ($1) ORDER BY id
-                FOR NO KEY UPDATE SKIP LOCKED";
-    let locked = tx.list(lock, args![plan.heads.clone()], |row| row.get("id")).await?;
-    let rows = tx.all(settle(), settle_args(plan, locked, request)).await?;
-    let leased = leased(&rows, request.lease, keyring)?;
+    let mut heads: Vec<Uuid> = request.grants(true).map(|grant| grant.endpoint.uuid()).collect();
+    if !heads.is_empty() {
+        // One instance at a time decides which delivery is next at an ordered endpoint, and reads once it has the
+        // lock: it then sees everything that the others have done.
+        let lock = "SELECT id FROM endpoints WHERE id = ANY ($1) ORDER BY id
+                    FOR NO KEY UPDATE SKIP LOCKED";
+        heads = tx.list(lock, args![heads], |row| row.get("id")).await?;
+    }
+    let leased = tx.list(lease_sql(), lease_args(heads, &request), LeasedRow::read).await?;
+    let events = events(tx.postgres()?, &event_keys(&leased)).await?;
     tx.commit().await?;
-    Ok(leased)
+    Ok(claimed(leased, &events, request.lease))
 }
 
-/// The statement that leases deliveries of enabled endpoints, and parks or cancels those that slipped past a
-/// change of their endpoint.
-///
-/// `status` and `finished_at` say the same; which one is asked for decides which index may be used
-/// (see the schema).
-fn settle() -> String {
+/// The statement that leases. `found` has what may be leased of each endpoint; `fitting` adds up its bytes, the first
+/// of every endpoint ahead of the second of any; `held` locks it.
+fn lease_sql() -> String {
+    const KEY: &str = "d.org_id, d.created_at, d.id, d.due_at, d.payload_bytes";
     format!(
-        "WITH free AS (
-             SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at
-             FROM unnest($2::uuid[], $3::bigint[]) AS t (endpoint_id, most)
+        "WITH granted AS MATERIALIZED (
+             SELECT g.place, g.most, p.id, p.ordered, p.cancel_before
+             FROM unnest($2::uuid[], $3::bigint[]) WITH ORDINALITY AS g (endpoint_id, most, place)
+             JOIN endpoints p ON p.id = g.endpoint_id
+             WHERE {IS_SENT_TO}
+         ), found AS (
+             SELECT d.*, g.place, g.most, false AS ordered,
+                    row_number() OVER (PARTITION BY g.place ORDER BY d.due_at) AS nth
+             FROM granted g
              CROSS JOIN LATERAL (
-                 SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at FROM deliveries d
-                 WHERE d.status = 'pending' AND d.endpoint_id = t.endpoint_id
-                   AND d.ordered = false AND d.due_at <= $1
-                 ORDER BY d.due_at LIMIT t.most
+                 (SELECT {KEY} FROM pending_deliveries d
+                  WHERE g.cancel_before IS NULL AND d.lease_token IS NULL
+                    AND d.endpoint_id = g.id AND d.ordered = false AND d.due_at <= $1
+                  ORDER BY d.due_at LIMIT g.most)
+                 UNION ALL
+                 (SELECT {KEY} FROM pending_deliveries d
+                  WHERE g.cancel_before IS NULL AND NOT g.ordered AND d.lease_token IS NULL
+                    AND d.endpoint_id = g.id AND d.ordered = true AND d.due_at <= $1
+                  ORDER BY d.due_at LIMIT g.most)
+                 UNION ALL
+                 (SELECT {KEY} FROM pending_deliveries d
+                  WHERE d.endpoint_id = g.id AND d.created_at > g.cancel_before
+                    AND d.lease_token IS NULL AND d.due_at <= $1
+                    AND (NOT d.ordered OR NOT g.ordered)
+                  ORDER BY d.created_at LIMIT g.most)
+             ) d
+             UNION ALL
+             SELECT {KEY}, 0 AS place, 1 AS most, true AS ordered, 1 AS nth
+             FROM unnest($4::uuid[]) AS h (endpoint_id)
+             JOIN endpoints p ON p.id = h.endpoint_id
+             CROSS JOIN LATERAL {}
+             WHERE {IS_SENT_TO} AND p.ordered AND d.lease_token IS NULL AND d.due_at <= $1
+               AND NOT EXISTS (SELECT 1 FROM pending_deliveries l
+                               WHERE l.ordered AND l.lease_token IS NOT NULL
+                                 AND l.endpoint_id = h.endpoint_id)
+         ), fitting AS MATERIALIZED (
+             SELECT f.*, sum(f.payload_bytes) OVER ranking AS bytes, row_number() OVER ranking AS number
+             FROM found f WHERE f.nth <= f.most
+             WINDOW ranking AS (ORDER BY f.nth, f.place, f.due_at, f.id ROWS UNBOUNDED PRECEDING)
+         ), held AS MATERIALIZED (
+             SELECT d.place_in_table, f.due_at, f.ordered
+             FROM (SELECT * FROM fitting WHERE bytes <= $5 OR number = 1
+                   ORDER BY org_id, created_at, id) f
+             CROSS JOIN LATERAL (
+                 SELECT d.ctid AS place_in_table FROM pending_deliveries d
+                 WHERE d.org_id = f.org_id AND d.created_at = f.created_at AND d.id = f.id
+                   AND d.lease_token IS NULL AND d.due_at <= $1
                  FOR UPDATE SKIP LOCKED
              ) d
-             LIMIT $4
-         ), heads AS (
-             SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at
-             FROM unnest($5::uuid[]) AS t (endpoint_id)
-             CROSS JOIN LATERAL (
-                 SELECT h.id, h.event_received_at FROM deliveries h
-                 WHERE h.finished_at IS NULL AND h.ordered AND h.endpoint_id = t.endpoint_id
-                 ORDER BY h.event_received_at, h.id LIMIT 1
-             ) h
-             CROSS JOIN LATERAL (
-                 SELECT d.id, d.event_received_at, d.endpoint_id, d.due_at FROM deliveries d
-                 WHERE d.id = h.id AND d.event_received_at = h.event_received_at
-                   AND d.status = 'pending' AND d.due_at <= $1
-                 FOR UPDATE SKIP LOCKED
-             ) d
-             WHERE (t.endpoint_id = ANY ($6)
-                    OR NOT EXISTS (SELECT 1 FROM endpoints p WHERE p.id = t.endpoint_id))
-               AND NOT EXISTS (SELECT 1 FROM deliveries l
-                               WHERE l.status = 'pending' AND l.ordered
-                                 AND l.endpoint_id = t.endpoint_id AND l.due_at > $1
-                                 AND l.lease_token IS NOT NULL)
-         ), due AS (
-             SELECT * FROM free UNION ALL SELECT * FROM heads
-         ), judged AS (
-             SELECT due.*, p.id IS NULL AS removed,
-                    p.id IS NOT NULL AND p.disabled_reason IS NULL AS enabled
-             FROM due LEFT JOIN endpoints p ON p.id = due.endpoint_id
-         ), settled AS (
-             UPDATE deliveries d
-             SET status = CASE WHEN j.removed THEN 'cancelled' ELSE d.status END,
-                 due_at = CASE WHEN j.enabled THEN $7::timestamptz END,
-                 lease_token = CASE WHEN j.enabled THEN $8::uuid END,
-                 finished_at = CASE WHEN j.removed THEN $1::timestamptz END
-             FROM judged j
-             WHERE d.id = j.id AND d.event_received_at = j.event_received_at
-             RETURNING d.id, d.attempts, d.event_id, d.event_received_at, d.endpoint_id,
-                       j.due_at, j.enabled
          )
-         SELECT s.id AS delivery_id, s.attempts, {}
-         FROM settled s
-         JOIN events e ON e.id = s.event_id AND e.received_at = s.event_received_at
-         JOIN endpoints p ON p.id = s.endpoint_id
-         WHERE s.enabled
-         ORDER BY s.due_at",
-        columns()
+         UPDATE pending_deliveries d SET due_at = $6, lease_token = $7
+         FROM held h
+         WHERE d.ctid = h.place_in_table
+         RETURNING d.id, d.event_id, d.event_received_at, d.endpoint_id, d.attempts, h.ordered,
+                   h.due_at AS was_due_at",
+        head(Dialect::Postgres, "h.endpoint_id", "p.cancel_before")
     )
 }
 
-/// The parameters of [`settle`]. `locked` are the plan's ordered endpoints that this instance has locked.
-fn settle_args(plan: &ClaimPlan, locked: Vec<Uuid>, request: &ClaimRequest<'_>) -> Args<'static> {
-    let (endpoints, most): (Vec<Uuid>, Vec<usize>) = plan.shares.iter().copied().unzip();
+/// The parameters of [`lease_sql`]. `heads` are the ordered endpoints that this instance has locked.
+fn lease_args(heads: Vec<Uuid>, request: &LeaseRequest<'_>) -> Args<'static> {
+    let (endpoints, most): (Vec<EndpointId>, Vec<usize>) =
+        request.grants(false).map(|grant| (grant.endpoint, grant.deliveries_max)).unzip();
+    let endpoints: Vec<Uuid> = endpoints.into_iter().map(EndpointId::uuid).collect();
     let most: Vec<i64> =
         most.into_iter().map(|most| i64::try_from(most).unwrap_or(i64::MAX)).collect();
-    let unordered_max = request.deliveries_max.saturating_sub(plan.heads.len());
-    let (heads, lease) = (plan.heads.clone(), request.lease);
-    args![
-        request.now,
-        endpoints,
-        most,
-        unordered_max,
-        heads,
-        locked,
-        lease.until,
-        lease.token.uuid(),
-    ]
+    let lease = request.lease;
+    args![request.now, endpoints, most, heads, request.bytes_max, lease.until, lease.token.uuid()]
+}
+
+/// Events by their keys, those that are there.
+async fn events(connection: &mut PgConnection, keys: &[EventKey]) -> Result<Vec<Row>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT e.* FROM unnest($1::uuid[], $2::timestamptz[]) AS k (id, received_at)
+         CROSS JOIN LATERAL (
+             SELECT {} FROM events e
+             WHERE e.id = k.id AND e.received_at = k.received_at
+               AND e.received_at BETWEEN $3 AND $4
+             LIMIT 1
+         ) e",
+        events::COLUMNS
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(column(keys, |(id, _)| id.uuid()))
+        .bind(column(keys, |(_, at)| timestamptz(*at)))
+        .bind(keys.iter().map(|(_, at)| *at).min().map(timestamptz))
+        .bind(keys.iter().map(|(_, at)| *at).max().map(timestamptz))
+        .fetch_all(connection)
+        .await?;
+    Ok(rows.into_iter().map(Row::Postgres).collect())
 }

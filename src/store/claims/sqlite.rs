@@ -1,115 +1,227 @@
 //! Leases deliveries in SQLite.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
+use sqlx::Arguments;
+use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
-use super::due_scan::ClaimPlan;
-use super::{ClaimRequest, columns, leased};
-use crate::domain::{Lease, LeasedDelivery, Timestamp};
-use crate::store::Result;
-use crate::store::crypto::Keyring;
-use crate::store::engine::{Engine, Row, Tx, args};
+use super::due_index::{IS_SENT_TO, head};
+use super::{ClaimedDelivery, LeaseGrant, LeaseRequest, LeasedRow, claimed, event_keys};
+use crate::domain::{EndpointId, Lease, OrgId, Timestamp};
+use crate::store::engine::{Dialect, Engine, MultiRow, Row, Tx, args};
+use crate::store::{Result, events};
 
-/// Leases the due deliveries of the plan's endpoints. The plan was made beside the writer, so that polling an
-/// idle store never waits for it; what it found is checked again here.
+/// A delivery that may be leased.
+struct Candidate {
+    leased: LeasedRow,
+    org_id: OrgId,
+    payload_bytes: usize,
+    /// Its number among those of its endpoint, and the number of the endpoint's grant.
+    rank: (usize, usize),
+}
+
+/// Leases the due deliveries of the granted endpoints.
 pub(super) async fn lease(
     engine: &Engine,
-    keyring: &Keyring,
-    plan: &ClaimPlan,
-    request: &ClaimRequest<'_>,
-) -> Result<Vec<LeasedDelivery>> {
+    request: LeaseRequest<'_>,
+) -> Result<Vec<ClaimedDelivery>> {
     let mut tx = engine.begin_long().await?;
-    let mut ids = heads(&mut tx, &plan.heads, request.now).await?;
-    ids.extend(unordered_due(&mut tx, plan, request.now).await?);
-    ids.truncate(request.deliveries_max);
-    let due = read(&mut tx, ids, request.lease, keyring).await?;
-    // A lease may have lapsed after its endpoint was disabled.
-    let (parked, due): (Vec<_>, Vec<_>) =
-        due.into_iter().partition(|delivery| delivery.endpoint.disabled_reason.is_some());
-    schedule(&mut tx, &parked, None, None).await?;
-    let token = request.lease.token.uuid();
-    schedule(&mut tx, &due, Some(request.lease.until), Some(token)).await?;
-    tx.commit().await?;
-    Ok(due)
-}
-
-/// The oldest ordered delivery to each endpoint, where it is due and no other is in flight.
-async fn heads(tx: &mut Tx<'_>, endpoints: &[Uuid], now: Timestamp) -> Result<Vec<Uuid>> {
-    if endpoints.is_empty() {
+    let mut found = heads(&mut tx, &request).await?;
+    found.extend(unordered(&mut tx, &request).await?);
+    let leased = fitting(found, request.bytes_max);
+    if leased.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = "SELECT h.id
-         FROM (SELECT unhex(value) AS endpoint_id FROM json_each($1)) t
-         CROSS JOIN deliveries h
-         WHERE h.id = (SELECT d.id FROM deliveries d INDEXED BY deliveries_ordered
-                       WHERE d.status = 'pending' AND d.ordered = 1
-                         AND d.endpoint_id = t.endpoint_id
-                       ORDER BY d.event_received_at, d.id LIMIT 1)
-           AND h.due_at <= $2
-           AND NOT EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_pending
-                           WHERE d.status = 'pending' AND d.endpoint_id = t.endpoint_id
-                             AND d.ordered = 1 AND d.due_at > $2
-                             AND d.lease_token IS NOT NULL)";
-    tx.list(sql, args![endpoints.to_vec(), now], |row| row.get("id")).await
-}
-
-/// The unordered deliveries that a plan's endpoints give, the longest due first.
-async fn unordered_due(tx: &mut Tx<'_>, plan: &ClaimPlan, now: Timestamp) -> Result<Vec<Uuid>> {
-    if plan.shares.is_empty() {
-        return Ok(Vec::new());
-    }
-    let sql = "SELECT d.id, d.endpoint_id
-         FROM (SELECT unhex(value) AS endpoint_id FROM json_each($1)) t
-         CROSS JOIN deliveries d
-         WHERE d.id IN (SELECT x.id FROM deliveries x INDEXED BY deliveries_pending
-                        WHERE x.status = 'pending' AND x.endpoint_id = t.endpoint_id
-                          AND x.ordered = 0 AND x.due_at <= $2
-                        ORDER BY x.due_at LIMIT $3)
-         ORDER BY d.due_at";
-    let endpoints: Vec<Uuid> = plan.shares.iter().map(|(endpoint, _)| *endpoint).collect();
-    let ids = |row: &Row| Ok((row.get("id")?, row.get("endpoint_id")?));
-    let found: Vec<(Uuid, Uuid)> = tx.list(sql, args![endpoints, now, plan.each], ids).await?;
-    let mut left: HashMap<Uuid, usize> = plan.shares.iter().copied().collect();
-    let mut take = |endpoint: &Uuid| {
-        let left = left.get_mut(endpoint)?;
-        *left = left.checked_sub(1)?;
-        Some(())
-    };
-    Ok(found.iter().filter_map(|(id, endpoint)| take(endpoint).map(|()| *id)).collect())
-}
-
-/// Deliveries with their events and endpoints, the longest due first.
-async fn read(
-    tx: &mut Tx<'_>,
-    ids: Vec<Uuid>,
-    lease: Lease,
-    keyring: &Keyring,
-) -> Result<Vec<LeasedDelivery>> {
+    take(&mut tx, &leased, request.lease).await?;
+    let leased: Vec<LeasedRow> = leased.into_iter().map(|candidate| candidate.leased).collect();
+    let ids: Vec<Uuid> = event_keys(&leased).into_iter().map(|(id, _)| id.uuid()).collect();
     let sql = format!(
-        "SELECT d.id AS delivery_id, d.attempts, {}
-         FROM (SELECT unhex(value) AS id FROM json_each($1)) c
-         CROSS JOIN deliveries d ON d.id = c.id
-         CROSS JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
-         CROSS JOIN endpoints p ON p.id = d.endpoint_id
-         ORDER BY d.due_at",
-        columns()
+        "SELECT {} FROM (SELECT unhex(value) AS wanted FROM json_each($1)) k
+         CROSS JOIN events ON id = k.wanted",
+        events::COLUMNS
     );
-    leased(&tx.all(sql, args![ids]).await?, lease, keyring)
+    let events = tx.all(sql, args![ids]).await?;
+    tx.commit().await?;
+    Ok(claimed(leased, &events, request.lease))
 }
 
-async fn schedule(
-    tx: &mut Tx<'_>,
-    deliveries: &[LeasedDelivery],
-    due_at: Option<Timestamp>,
-    token: Option<Uuid>,
-) -> Result<()> {
-    if deliveries.is_empty() {
-        return Ok(());
+/// The columns that [`Candidate::read`] reads of pending deliveries `d`.
+const CANDIDATE: &str =
+    "d.org_id, d.id, d.event_id, d.event_received_at, d.endpoint_id, d.attempts,
+    d.payload_bytes, d.due_at AS was_due_at";
+
+impl Candidate {
+    fn read(row: &Row) -> Result<Self> {
+        let (org_id, payload_bytes) = (row.get("org_id")?, row.get("payload_bytes")?);
+        Ok(Self { leased: LeasedRow::read(row)?, org_id, payload_bytes, rank: (0, 0) })
     }
-    let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.id.uuid()).collect();
-    let sql = "UPDATE deliveries SET due_at = $1, lease_token = $2
-               WHERE id IN (SELECT unhex(value) FROM json_each($3))";
-    tx.execute(sql, args![due_at, token, ids]).await?;
+}
+
+/// The oldest ordered delivery of each endpoint, where it is due and none is in flight.
+async fn heads(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Candidate>> {
+    let mut found = Vec::new();
+    let sql = format!(
+        "SELECT {CANDIDATE}, true AS ordered FROM endpoints p, {}
+         WHERE p.id = $1 AND {IS_SENT_TO} AND p.ordered
+           AND d.lease_token IS NULL AND d.due_at <= $2
+           AND NOT EXISTS (SELECT 1 FROM pending_deliveries l INDEXED BY pending_ordered_leases
+                           WHERE l.ordered = 1 AND l.lease_token IS NOT NULL
+                             AND l.endpoint_id = $1)",
+        head(Dialect::Sqlite, "$1", "(SELECT cancel_before FROM endpoints WHERE id = $1)")
+    );
+    for grant in request.grants(true) {
+        found.extend(
+            tx.find(sql.clone(), args![grant.endpoint, request.now], Candidate::read).await?,
+        );
+    }
+    Ok(found)
+}
+
+/// The endpoints that are granted deliveries in any order, by how they are read.
+#[derive(Default)]
+struct Granted {
+    /// With how many each may get and the number of its grant.
+    all: BTreeMap<EndpointId, (usize, usize)>,
+    /// Endpoints of which nothing is being cancelled.
+    plain: Vec<EndpointId>,
+    /// Those of them whose ordered deliveries are read like the others.
+    not_ordered: Vec<EndpointId>,
+    /// The others, with whether they are ordered.
+    cancelling: Vec<(EndpointId, bool, Timestamp)>,
+}
+
+async fn granted(tx: &mut Tx<'_>, grants: Vec<LeaseGrant>) -> Result<Granted> {
+    let ids: Vec<Uuid> = grants.iter().map(|grant| grant.endpoint.uuid()).collect();
+    let sql = format!(
+        "SELECT p.id, p.ordered, p.cancel_before
+         FROM (SELECT unhex(value) AS id FROM json_each($1)) g
+         CROSS JOIN endpoints p ON p.id = g.id
+         WHERE {IS_SENT_TO}"
+    );
+    let mut granted = Granted::default();
+    for row in tx.all(sql, args![ids]).await? {
+        let (id, ordered): (EndpointId, bool) = (row.get("id")?, row.get("ordered")?);
+        match row.get_opt("cancel_before")? {
+            Some(until) => granted.cancelling.push((id, ordered, until)),
+            None => {
+                granted.plain.push(id);
+                granted.not_ordered.extend((!ordered).then_some(id));
+            }
+        }
+    }
+    let numbered = grants.iter().enumerate();
+    granted.all =
+        numbered.map(|(n, grant)| (grant.endpoint, (grant.deliveries_max, n + 1))).collect();
+    Ok(granted)
+}
+
+/// The deliveries in any order that the grants allow.
+async fn unordered(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Candidate>> {
+    let grants: Vec<LeaseGrant> = request.grants(false).collect();
+    if grants.is_empty() {
+        return Ok(Vec::new());
+    }
+    let granted = granted(tx, grants).await?;
+    let mut found = Vec::new();
+    for (endpoints, ordered) in [(&granted.plain, false), (&granted.not_ordered, true)] {
+        for (most, ids) in by_limit(endpoints, &granted.all) {
+            let sql = format!(
+                "SELECT {CANDIDATE}, false AS ordered
+                 FROM (SELECT unhex(value) AS endpoint_id FROM json_each($1)) g
+                 CROSS JOIN pending_deliveries d
+                 WHERE (d.org_id, d.created_at, d.id) IN
+                     (SELECT x.org_id, x.created_at, x.id
+                      FROM pending_deliveries x INDEXED BY pending_claims
+                      WHERE x.lease_token IS NULL AND x.endpoint_id = g.endpoint_id
+                        AND x.ordered = $2 AND x.due_at <= $3
+                      ORDER BY x.due_at LIMIT $4)"
+            );
+            found.extend(
+                tx.list(sql, args![ids, ordered, request.now, most], Candidate::read).await?,
+            );
+        }
+    }
+    for (endpoint, ordered, until) in &granted.cancelling {
+        let most = granted.all.get(endpoint).map_or(0, |(most, _)| *most);
+        let sql = format!(
+            "SELECT {CANDIDATE}, false AS ordered
+             FROM pending_deliveries d INDEXED BY pending_by_endpoint
+             WHERE d.endpoint_id = $1 AND d.created_at > $2 AND d.lease_token IS NULL
+               AND d.due_at <= $3 AND d.ordered <= $4
+             ORDER BY d.created_at LIMIT $5"
+        );
+        let args = args![*endpoint, *until, request.now, !*ordered, most];
+        found.extend(tx.list(sql, args, Candidate::read).await?);
+    }
+    Ok(ranked(found, &granted.all))
+}
+
+/// Endpoints by how many deliveries are read of each: a power of two, so that a few statements do for all.
+fn by_limit(
+    endpoints: &[EndpointId],
+    granted: &BTreeMap<EndpointId, (usize, usize)>,
+) -> BTreeMap<usize, Vec<Uuid>> {
+    let mut by_limit: BTreeMap<usize, Vec<Uuid>> = BTreeMap::new();
+    for endpoint in endpoints {
+        let most = granted.get(endpoint).map_or(0, |(most, _)| *most);
+        by_limit.entry(most.next_power_of_two()).or_default().push(endpoint.uuid());
+    }
+    by_limit
+}
+
+/// Numbers the deliveries of each endpoint by their due times and drops those beyond its grant.
+fn ranked(
+    mut found: Vec<Candidate>,
+    granted: &BTreeMap<EndpointId, (usize, usize)>,
+) -> Vec<Candidate> {
+    found.sort_by_key(|candidate| (candidate.leased.was_due_at, candidate.leased.id));
+    let mut counts: BTreeMap<EndpointId, usize> = BTreeMap::new();
+    found.retain_mut(|candidate| {
+        let count = counts.entry(candidate.leased.endpoint_id).or_default();
+        let (most, number) =
+            granted.get(&candidate.leased.endpoint_id).copied().unwrap_or_default();
+        *count += 1;
+        candidate.rank = (*count, number);
+        *count <= most
+    });
+    found
+}
+
+/// The candidates whose payloads fit, the first of every endpoint ahead of the second of any; at least one.
+fn fitting(mut candidates: Vec<Candidate>, bytes_max: usize) -> Vec<Candidate> {
+    candidates.sort_by_key(|candidate| candidate.rank);
+    let mut bytes: usize = 0;
+    let fits = |(number, candidate): &(usize, Candidate)| {
+        bytes = bytes.saturating_add(candidate.payload_bytes);
+        *number == 0 || bytes <= bytes_max
+    };
+    candidates.into_iter().enumerate().take_while(fits).map(|(_, candidate)| candidate).collect()
+}
+
+/// Takes the leases, by the keys of the rows.
+static LEASES: LazyLock<MultiRow> = LazyLock::new(|| {
+    MultiRow::new(
+        "UPDATE pending_deliveries SET due_at = o.column4, lease_token = o.column5
+         FROM (VALUES ",
+        5,
+        ") o
+         WHERE pending_deliveries.org_id = o.column1
+           AND pending_deliveries.created_at = o.column2
+           AND pending_deliveries.id = o.column3",
+    )
+});
+
+async fn take(tx: &mut Tx<'_>, candidates: &[Candidate], lease: Lease) -> Result<()> {
+    let bind = |arguments: &mut SqliteArguments, candidate: &Candidate| {
+        let id = candidate.leased.id;
+        arguments.add(candidate.org_id.uuid())?;
+        arguments.add(id.created_at().micros())?;
+        arguments.add(id.uuid())?;
+        arguments.add(lease.until.micros())?;
+        arguments.add(lease.token.uuid())
+    };
+    LEASES.execute(tx.sqlite()?, candidates, bind).await?;
     Ok(())
 }

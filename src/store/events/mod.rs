@@ -1,12 +1,15 @@
 //! Events, and the fan-out to deliveries.
 //!
 //! Persisting a batch is a hot path with one text per engine, `sqlite` and `postgres`; `plan` decides for
-//! both which events may be stored together and which deliveries they need.
+//! both which deliveries events need, for the endpoints that `org_endpoints` reads, and which events may be stored
+//! together.
 
+mod org_endpoints;
 mod plan;
 mod postgres;
 mod sqlite;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -20,7 +23,10 @@ use crate::domain::{
     OrgId, Page, PageRequest, Timestamp, TraceId,
 };
 use crate::store::metrics::DbOperation;
-use plan::Candidate;
+use plan::{DedupPass, PendingRow};
+
+pub use org_endpoints::{OrgEndpoints, UnreadableEndpoint};
+pub use plan::{PlannedDelivery, plan_deliveries};
 
 /// The weight, by [`weight`], of the largest batch of events that counts as a short transaction.
 pub const SHORT_WEIGHT_MAX: usize = 64;
@@ -32,45 +38,35 @@ pub fn weight<'a>(events: impl IntoIterator<Item = &'a Arc<Event>>) -> usize {
     events.into_iter().map(|event| 1 + event.payload.len() / PAYLOAD_BYTES_WEIGHED).sum()
 }
 
+/// A batch of events to store.
+#[derive(Clone, Copy, Debug)]
+pub struct EventBatch<'a> {
+    /// The events, in the order in which they were accepted. The caller bounds them, see [`weight`].
+    pub events: &'a [Arc<Event>],
+    /// The endpoints that `deliveries` were planned for.
+    pub endpoints: &'a HashMap<OrgId, Arc<OrgEndpoints>>,
+    /// Their deliveries, by [`plan_deliveries`].
+    pub deliveries: &'a [PlannedDelivery],
+    /// The lease of those that are to be leased.
+    pub lease: Option<Lease>,
+}
+
 /// The result of persisting a batch of events.
 #[derive(Debug, Default)]
 pub struct Persisted {
-    /// Events from the first on that this is about. Fewer than the batch has when a store with one writer
-    /// ended early for a short transaction: the others are as they were, to be given again.
-    pub taken: usize,
     /// Events that were stored as new rows.
     pub stored: usize,
     /// Events that were dropped: their `dedup_id` belongs to another one, or they were stored before.
     pub duplicates: usize,
     /// Events that were dropped: their organisation is being deleted.
     pub dropped: usize,
-    /// Deliveries that were planned, leased ones included.
+    /// Deliveries that were stored, leased ones included.
     pub planned: usize,
-    /// The planned deliveries whose lease the caller holds, at most as many as its budget.
+    /// The deliveries whose lease the caller holds.
     pub leased: Vec<LeasedDelivery>,
-}
-
-impl Persisted {
-    /// Adds the result of the next part of the batch.
-    fn add(&mut self, more: Self) {
-        self.taken += more.taken;
-        self.stored += more.stored;
-        self.duplicates += more.duplicates;
-        self.dropped += more.dropped;
-        self.planned += more.planned;
-        self.leased.extend(more.leased);
-    }
-}
-
-/// How many new deliveries the caller could start at once.
-#[derive(Clone, Copy, Debug)]
-pub struct LeaseBudget<'a> {
-    /// The lease to plan them under.
-    pub lease: Lease,
-    /// How many at most.
-    pub deliveries_max: usize,
-    /// Endpoints whose deliveries are not leased, in ascending order.
-    pub except: &'a [EndpointId],
+    /// Organisations whose endpoints had changed, as they are now. They were planned again, and nothing of theirs
+    /// is leased.
+    pub stale: Vec<(OrgId, Arc<OrgEndpoints>)>,
 }
 
 /// Why no delivery was planned to an endpoint.
@@ -120,22 +116,20 @@ impl Store {
         let mut tx = self.begin_in(org).await?;
         let lock = tx.dialect().lock(" FOR SHARE");
         let sql = format!(
-            "SELECT {} FROM endpoints WHERE id = $1 AND org_id = $2{lock}",
+            "SELECT {} FROM endpoints
+             WHERE id = $1 AND org_id = $2 AND removed_at IS NULL{lock}",
             endpoints::COLUMNS
         );
-        let read = |row: &Row| endpoints::read(row, &self.keyring).map(Arc::new);
+        let read = |row: &Row| endpoints::read(row, &self.keyring);
         let Some(endpoint) = tx.find(sql, args![endpoint, org], read).await? else {
             return Ok(Err(PlanRefusal::NotFound));
         };
         if endpoint.disabled_reason.is_some() {
             return Ok(Err(PlanRefusal::EndpointDisabled));
         }
-        let candidate = Candidate { id: DeliveryId::mint(now), event, endpoint: &endpoint };
-        let id = candidate.id;
-        match &mut tx {
-            Tx::Sqlite(tx, _) => sqlite::insert_new(tx, &candidate, now).await?,
-            Tx::Postgres(tx) => postgres::insert_new(tx, candidate, now).await?,
-        }
+        let (id, ordered) = (DeliveryId::mint(event.received_at), endpoint.policy.ordered);
+        let row = PendingRow { id, event, endpoint: endpoint.id, ordered, leased: false };
+        insert_new(&mut tx, vec![Arc::clone(event)], &[row], now).await?;
         audit::commit(tx, &AuditRecord::endpoint_tested(endpoint.id, event, id), by, now).await?;
         Ok(Ok(id))
     }
@@ -208,40 +202,56 @@ impl Store {
         if events.is_empty() {
             return Ok(());
         }
-        match tx {
-            Tx::Sqlite(tx, _) => sqlite::publish(tx, &self.keyring, events, now).await,
-            Tx::Postgres(tx) => postgres::publish(tx, &self.keyring, events, now).await,
-        }
+        let endpoints = org_endpoints::load(tx, &self.keyring, &plan::orgs_of(&events)).await?;
+        let is_wanted =
+            |event: &Event| endpoints.get(&event.org_id).is_some_and(|known| known.want(event));
+        let wanted: Vec<_> = events.into_iter().filter(|event| is_wanted(event)).collect();
+        let planned = plan_deliveries(&wanted, &endpoints);
+        let mut rows: Vec<_> = planned.iter().map(|new| PendingRow::of(new, false)).collect();
+        rows.extend(plan::unreadable_rows(&wanted, &endpoints));
+        insert_new(tx, wanted.clone(), &rows, now).await
+    }
+}
+
+/// Inserts events that are new and have no dedup id, and deliveries of them, due at `now`.
+async fn insert_new(
+    tx: &mut Tx<'_>,
+    events: DedupPass,
+    rows: &[PendingRow<'_>],
+    now: Timestamp,
+) -> Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    match tx {
+        Tx::Sqlite(tx, _) => sqlite::insert_new(tx, &events, rows, now).await,
+        Tx::Postgres(tx) => postgres::insert_new(tx, &events, rows, now).await,
     }
 }
 
 impl System<'_> {
-    /// Stores events and plans one delivery for every enabled endpoint that wants them, leased as far
-    /// as the budget goes; ordered ones never are.
+    /// Stores a batch of events with its deliveries, in one transaction. Deliveries are stored for the events that
+    /// are new.
+    ///
+    /// The endpoints that count are those of this transaction: an organisation whose endpoints have another version
+    /// than in the batch, or which the batch does not know, is planned again here
+    /// ([`Persisted::stale`]).
     ///
     /// Storing an event again changes nothing. Of the events of one organisation with one
     /// `dedup_id` whose `received_at` lie less than the dedup window apart, the one that is stored
-    /// first is kept. `now` is written as the time the deliveries were planned. It may store only the first
-    /// of the events, at least one ([`Persisted::taken`]).
+    /// first is kept; the store compares with the latest one that it has. Unleased deliveries are due at `now`.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when one of the events is at fault; then none is stored, and the
     /// caller splits the batch to find it.
-    pub async fn persist_events(
-        self,
-        events: &[Arc<Event>],
-        budget: Option<LeaseBudget<'_>>,
-        now: Timestamp,
-    ) -> Result<Persisted> {
-        if events.is_empty() {
+    pub async fn persist_events(self, batch: EventBatch<'_>, now: Timestamp) -> Result<Persisted> {
+        if batch.events.is_empty() {
             return Ok(Persisted::default());
         }
         let persist = async {
             match &*self.0.engine {
-                Engine::Sqlite(engine) => self.0.persist_sqlite(engine, events, budget, now).await,
-                Engine::Postgres(engine) => {
-                    self.0.persist_postgres(engine, events, budget, now).await
-                }
+                Engine::Sqlite(engine) => self.0.persist_sqlite(engine, batch, now).await,
+                Engine::Postgres(engine) => self.0.persist_postgres(engine, batch, now).await,
             }
         };
         timed(&self.0.metrics, DbOperation::PersistEvents, persist).await

@@ -1,19 +1,217 @@
-//! Fan-out: decides, without touching the store, which events of a batch may be stored together and which
-//! deliveries they need. Either engine then writes the result.
+//! Fan-out: decides, without touching the store, which deliveries some events need and which events of a batch may
+//! be stored together. Either engine then writes the result.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{
-    DeliveryId, Endpoint, Event, EventId, Lease, LeasedDelivery, OrgId, Timestamp,
+    DeliveryId, Endpoint, EndpointId, EndpointKind, Event, EventId, EventTypeFilters, Lease,
+    LeasedDelivery, OrgId, Timestamp,
 };
 
-use super::LeaseBudget;
+use super::{EventBatch, OrgEndpoints};
 use crate::store::Result;
-use crate::store::crypto::Keyring;
-use crate::store::endpoints;
 use crate::store::engine::Row;
+
+/// A delivery to be stored if its event turns out to be new.
+#[derive(Clone, Debug)]
+pub struct PlannedDelivery {
+    /// Its id, minted once; it has the time of the event's acceptance.
+    pub id: DeliveryId,
+    /// The event.
+    pub event: Arc<Event>,
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Whether it is to be stored under the lease of the batch. The store leaves ordered deliveries and those to
+    /// disabled endpoints unleased all the same.
+    pub leased: bool,
+}
+
+/// Plans a delivery for every endpoint that wants an event, in the order of the events, none of them leased.
+pub fn plan_deliveries(
+    events: &[Arc<Event>],
+    endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>,
+) -> Vec<PlannedDelivery> {
+    let mut planned = Vec::new();
+    for event in events {
+        let of_org = endpoints.get(&event.org_id);
+        for endpoint in of_org.iter().flat_map(|of_org| &of_org.endpoints) {
+            let Endpoint { event_types, account_id, cancel_before, .. } = &**endpoint;
+            if wants(event_types, account_id.as_deref(), *cancel_before, event) {
+                planned.push(PlannedDelivery {
+                    id: DeliveryId::mint(event.received_at),
+                    event: Arc::clone(event),
+                    endpoint: Arc::clone(endpoint),
+                    leased: false,
+                });
+            }
+        }
+    }
+    planned
+}
+
+impl OrgEndpoints {
+    /// Whether some endpoint wants an event.
+    pub(super) fn want(&self, event: &Event) -> bool {
+        let is_wanted = |endpoint: &Arc<Endpoint>| {
+            let Endpoint { event_types, account_id, cancel_before, .. } = &**endpoint;
+            wants(event_types, account_id.as_deref(), *cancel_before, event)
+        };
+        self.endpoints.iter().any(is_wanted)
+            || self.subscriptions().any(|(_, subscription)| subscription.wants(event))
+    }
+
+    /// What the unreadable endpoints subscribe to.
+    fn subscriptions(&self) -> impl Iterator<Item = (EndpointId, &Subscription)> {
+        self.unreadable.iter().filter_map(|known| Some((known.id, known.subscription.as_ref()?)))
+    }
+}
+
+/// Which events an endpoint receives.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    event_types: EventTypeFilters,
+    account_id: Option<String>,
+    cancel_before: Option<Timestamp>,
+    ordered: bool,
+}
+
+impl Subscription {
+    /// Reads the columns of an endpoint that it needs.
+    pub(super) fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            event_types: row.parse("event_types")?,
+            account_id: row.get_opt("account_id")?,
+            cancel_before: row.get_opt("cancel_before")?,
+            ordered: row.get("ordered")?,
+        })
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        wants(&self.event_types, self.account_id.as_deref(), self.cancel_before, event)
+    }
+}
+
+fn wants(
+    event_types: &EventTypeFilters,
+    account_id: Option<&str>,
+    cancel_before: Option<Timestamp>,
+    event: &Event,
+) -> bool {
+    event_types.matches(event.event_type.as_str())
+        && account_id.is_none_or(|account| event.account_id.as_deref() == Some(account))
+        && cancel_before.is_none_or(|until| event.received_at.floor_ms() > until)
+}
+
+/// A row of `pending_deliveries` to be inserted if its event turns out to be new.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingRow<'a> {
+    pub(super) id: DeliveryId,
+    pub(super) event: &'a Event,
+    pub(super) endpoint: EndpointId,
+    pub(super) ordered: bool,
+    pub(super) leased: bool,
+}
+
+impl<'a> PendingRow<'a> {
+    /// The row of a planned delivery, leased if that is asked for and possible.
+    pub(super) fn of(planned: &'a PlannedDelivery, may_lease: bool) -> Self {
+        let PlannedDelivery { id, event, endpoint, leased } = planned;
+        let ordered = endpoint.policy.ordered;
+        let is_sent = endpoint.disabled_reason.is_none() && endpoint.kind == EndpointKind::Webhook;
+        let leased = may_lease && *leased && !ordered && is_sent;
+        Self { id: *id, event, endpoint: endpoint.id, ordered, leased }
+    }
+
+    /// The size of the event's payload.
+    pub(super) fn payload_bytes(&self) -> i64 {
+        i64::try_from(self.event.payload.len()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The rows of some events to the endpoints of their organisations whose rows cannot be read.
+pub(super) fn unreadable_rows<'a>(
+    events: &'a [Arc<Event>],
+    endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>,
+) -> Vec<PendingRow<'a>> {
+    if endpoints.values().all(|of_org| of_org.unreadable.is_empty()) {
+        return Vec::new();
+    }
+    let mut rows = Vec::new();
+    for event in events {
+        let of_org = endpoints.get(&event.org_id);
+        for (endpoint, subscription) in of_org.iter().flat_map(|of_org| of_org.subscriptions()) {
+            if subscription.wants(event) {
+                let id = DeliveryId::mint(event.received_at);
+                let ordered = subscription.ordered;
+                rows.push(PendingRow { id, event, endpoint, ordered, leased: false });
+            }
+        }
+    }
+    rows
+}
+
+/// The plan of a batch as the storing transaction knows it.
+pub(super) struct BatchPlan<'a> {
+    batch: EventBatch<'a>,
+    /// Organisations whose endpoints have changed since the batch was planned, as they are now.
+    stale: HashMap<OrgId, Arc<OrgEndpoints>>,
+    /// Their deliveries.
+    replanned: Vec<PlannedDelivery>,
+}
+
+impl<'a> BatchPlan<'a> {
+    /// The plan of a batch, with new deliveries for the organisations in `stale`.
+    pub(super) fn new(batch: EventBatch<'a>, stale: HashMap<OrgId, Arc<OrgEndpoints>>) -> Self {
+        let replanned =
+            if stale.is_empty() { Vec::new() } else { plan_deliveries(batch.events, &stale) };
+        Self { batch, stale, replanned }
+    }
+
+    /// The rows of every delivery.
+    pub(super) fn rows(&self) -> Vec<PendingRow<'_>> {
+        let EventBatch { events, endpoints, deliveries, lease } = self.batch;
+        let is_current =
+            |planned: &&PlannedDelivery| !self.stale.contains_key(&planned.event.org_id);
+        let current = deliveries.iter().filter(is_current);
+        let mut rows: Vec<_> = current.map(|new| PendingRow::of(new, lease.is_some())).collect();
+        rows.extend(self.replanned.iter().map(|new| PendingRow::of(new, false)));
+        rows.extend(unreadable_rows(events, &self.stale));
+        let not_stale = |row: &PendingRow<'_>| !self.stale.contains_key(&row.event.org_id);
+        rows.extend(unreadable_rows(events, endpoints).into_iter().filter(not_stale));
+        rows
+    }
+
+    /// The deliveries of these ids as the caller holds them, leased.
+    pub(super) fn leased(&self, ids: &HashSet<DeliveryId>) -> Vec<LeasedDelivery> {
+        let Some(lease) = self.batch.lease.filter(|_| !ids.is_empty()) else { return Vec::new() };
+        let is_leased = |planned: &&PlannedDelivery| ids.contains(&planned.id);
+        self.batch
+            .deliveries
+            .iter()
+            .filter(is_leased)
+            .map(|planned| leased(planned, lease))
+            .collect()
+    }
+
+    /// The organisations that were planned again.
+    pub(super) fn into_stale(self) -> Vec<(OrgId, Arc<OrgEndpoints>)> {
+        self.stale.into_iter().collect()
+    }
+}
+
+fn leased(planned: &PlannedDelivery, lease: Lease) -> LeasedDelivery {
+    let PlannedDelivery { id, event, endpoint, leased: _ } = planned;
+    LeasedDelivery {
+        id: *id,
+        event: Arc::clone(event),
+        endpoint: Arc::clone(endpoint),
+        attempts: 0,
+        ordered: false,
+        lease,
+    }
+}
 
 /// Events with no two of one key, in the order they came.
 pub(super) type DedupPass = Vec<Arc<Event>>;
@@ -45,72 +243,16 @@ fn is_copy(event: &Event, kept_at: Timestamp, dedup_window: Duration) -> bool {
     apart.is_zero() || event.dedup_id.is_some() && apart < dedup_window
 }
 
-/// The endpoints of the organisations of a batch that are enabled, but for a suspension.
-#[derive(Default)]
-pub(super) struct Endpoints(HashMap<OrgId, Vec<Arc<Endpoint>>>);
-
-impl Endpoints {
-    /// Reads rows of endpoints.
-    pub(super) fn read(rows: impl IntoIterator<Item = Row>, keyring: &Keyring) -> Result<Self> {
-        let mut by_org: HashMap<OrgId, Vec<Arc<Endpoint>>> = HashMap::new();
-        for row in rows {
-            let endpoint = endpoints::read(&row, keyring)?;
-            by_org.entry(endpoint.org_id).or_default().push(Arc::new(endpoint));
-        }
-        Ok(Self(by_org))
-    }
-
-    /// Whether some endpoint wants an event.
-    pub(super) fn is_wanted(&self, event: &Event) -> bool {
-        self.wanting(event).next().is_some()
-    }
-
-    fn wanting<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Arc<Endpoint>> {
-        let of_org = self.0.get(&event.org_id).map_or(&[][..], Vec::as_slice);
-        of_org.iter().filter(|endpoint| endpoint.event_types.matches(event.event_type.as_str()))
-    }
-}
-
-/// A delivery to be planned if its event turns out to be new.
-pub(super) struct Candidate<'a> {
-    pub(super) id: DeliveryId,
-    pub(super) event: &'a Arc<Event>,
-    pub(super) endpoint: &'a Arc<Endpoint>,
-}
-
-impl Candidate<'_> {
-    /// Whether it may be planned leased, given the budget.
-    pub(super) fn may_be_leased(&self, budget: Option<LeaseBudget<'_>>) -> bool {
-        let is_in =
-            |budget: LeaseBudget<'_>| budget.except.binary_search(&self.endpoint.id).is_err();
-        !self.endpoint.policy.ordered && budget.is_some_and(is_in)
-    }
-
-    /// The delivery as its caller holds it, planned under this lease.
-    pub(super) fn leased(&self, lease: Lease) -> LeasedDelivery {
-        LeasedDelivery {
-            id: self.id,
-            event: Arc::clone(self.event),
-            endpoint: Arc::clone(self.endpoint),
-            attempts: 0,
-            lease,
-        }
-    }
-}
-
-/// One candidate for every endpoint that wants an event, in the order of the events.
-pub(super) fn candidates<'a>(
-    events: impl IntoIterator<Item = &'a Arc<Event>>,
-    endpoints: &'a Endpoints,
-    now: Timestamp,
-) -> Vec<Candidate<'a>> {
-    let mut candidates = Vec::new();
-    for event in events {
-        for endpoint in endpoints.wanting(event) {
-            candidates.push(Candidate { id: DeliveryId::mint(now), event, endpoint });
-        }
-    }
-    candidates
+/// The rows whose event is one of `events`, each delivery once: an event that is in a batch twice is planned twice.
+pub(super) fn rows_of<'a>(rows: &[PendingRow<'a>], events: &[Arc<Event>]) -> Vec<PendingRow<'a>> {
+    let kept: HashSet<(EventId, Timestamp)> =
+        events.iter().map(|event| (event.id, event.received_at)).collect();
+    let mut seen = HashSet::with_capacity(rows.len());
+    let is_first = |row: &&PendingRow<'_>| {
+        let event = (row.event.id, row.event.received_at);
+        kept.contains(&event) && seen.insert((event, row.endpoint))
+    };
+    rows.iter().filter(is_first).copied().collect()
 }
 
 /// The organisations of some events, each once, in key order.
@@ -119,13 +261,6 @@ pub(super) fn orgs_of(events: &[Arc<Event>]) -> Vec<OrgId> {
     orgs.sort_unstable();
     orgs.dedup();
     orgs
-}
-
-/// Whether deliveries of a pass may be leased. Deliveries of a suspended organisation may not: they
-/// wait in the store, where the claim that finds them parks them. It can post nothing, so few
-/// passes have any, and those leave the other deliveries to the claims as well.
-pub(super) fn may_lease(candidates: &[Candidate<'_>]) -> bool {
-    candidates.iter().all(|candidate| candidate.endpoint.disabled_reason.is_none())
 }
 
 #[cfg(test)]

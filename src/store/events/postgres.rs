@@ -1,34 +1,38 @@
 //! Persists batches of events in PostgreSQL: one statement over arrays per batch, whatever its size.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgArguments;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{Arguments, AssertSqlSafe, Encode, PgConnection, Postgres, Type};
+use sqlx::{Arguments, Encode, PgConnection, Postgres, Type};
 use uuid::Uuid;
 
-use super::plan::{self, Candidate, DedupPass, Endpoints};
-use super::{LeaseBudget, Persisted};
-use crate::domain::{Event, OrgId, Timestamp};
-use crate::store::crypto::Keyring;
-use crate::store::engine::{PostgresEngine, Row, column, timestamptz};
-use crate::store::{Result, Store, StoreError, endpoints};
+use super::plan::{self, BatchPlan, DedupPass, PendingRow};
+use super::{EventBatch, OrgEndpoints, Persisted, org_endpoints};
+use crate::domain::{DeliveryId, Event, Lease, OrgId, Timestamp};
+use crate::store::engine::{PostgresEngine, column, timestamptz};
+use crate::store::{Result, Store, StoreError};
 
-/// Which of the organisations in `$2` are being deleted. They are held until the batch is stored, so
-/// that a deletion begins before it or after it.
-macro_rules! deleting {
+/// The organisations in `$11`, in key order, held until the batch is stored, so that a deletion begins before it
+/// or after it. `$12` has the versions of their endpoints that the batch was planned with, NULL where that does
+/// not matter.
+macro_rules! held {
     () => {
         "held AS (
-             SELECT id, deleting_since FROM orgs WHERE id = ANY ($2) FOR KEY SHARE
-         ), deleting AS (
-             SELECT id FROM held WHERE deleting_since IS NOT NULL
+             SELECT o.id, o.deleting_since IS NOT NULL AS deleting,
+                    o.deleting_since IS NULL AND o.endpoints_version <> v.version AS stale
+             FROM unnest($11::uuid[], $12::bigint[]) AS v (id, version)
+             CROSS JOIN LATERAL (
+                 SELECT id, deleting_since, endpoints_version FROM orgs WHERE id = v.id
+                 FOR KEY SHARE
+             ) o
          )"
     };
 }
 
-/// Inserts events of organisations that stay, given as [`event_arguments`].
+/// Inserts events of organisations that stay, given as [`event_arguments`]; none if an organisation is stale.
 macro_rules! insert_events {
     () => {
         "INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id, user_id,
@@ -38,7 +42,8 @@ macro_rules! insert_events {
                      $7::text[], $8::timestamptz[], $9::timestamptz[], $10::uuid[])
              AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
                    received_at, trace_id)
-         WHERE e.org_id NOT IN (SELECT id FROM deleting)"
+         WHERE NOT EXISTS (SELECT 1 FROM held WHERE stale)
+           AND e.org_id NOT IN (SELECT id FROM held WHERE deleting)"
     };
 }
 
@@ -47,16 +52,20 @@ macro_rules! write_pass {
     ($on_conflict:literal) => {
         concat!(
             "WITH ",
-            deleting!(),
+            held!(),
             ", taken AS (
                  INSERT INTO dedup_keys (org_id, event_id, received_at)
                  SELECT org_id, id, received_at
                  FROM unnest($1::uuid[], $2::uuid[], $5::text[], $9::timestamptz[])
                      AS e (id, org_id, dedup_id, received_at)
-                 WHERE dedup_id IS NOT NULL AND org_id NOT IN (SELECT id FROM deleting)
-                 ON CONFLICT (org_id, event_id) DO UPDATE SET received_at = excluded.received_at
+                 WHERE dedup_id IS NOT NULL
+                   AND NOT EXISTS (SELECT 1 FROM held WHERE stale)
+                   AND org_id NOT IN (SELECT id FROM held WHERE deleting)
+                 ON CONFLICT (org_id, event_id) DO UPDATE
+                     SET received_at = greatest(dedup_keys.received_at, excluded.received_at)
                      WHERE dedup_keys.received_at = excluded.received_at
-                        OR dedup_keys.received_at <= excluded.received_at - $11::interval
+                        OR dedup_keys.received_at <= excluded.received_at - $13::interval
+                        OR dedup_keys.received_at >= excluded.received_at + $13::interval
                  RETURNING event_id
              ), stored AS (
                  ",
@@ -65,35 +74,29 @@ macro_rules! write_pass {
 ",
             $on_conflict,
             "
-                 RETURNING id, received_at
+                 RETURNING id
              ), planned AS (
-                 INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
-                                         due_at, lease_token, created_at, ordered)
-                 SELECT c.id, c.org_id, c.event_id, c.event_received_at, c.endpoint_id,
-                        CASE WHEN c.leased THEN $18::timestamptz ELSE $20::timestamptz END,
-                        CASE WHEN c.leased THEN $19::uuid END,
-                        $20::timestamptz, c.ordered
-                 FROM (
-                     SELECT c.*,
-                            c.leasable AND count(*) FILTER (WHERE c.leasable)
-                                OVER (ORDER BY c.place) <= $17::bigint AS leased
-                     FROM unnest($12::uuid[], $13::uuid[], $14::uuid[], $15::timestamptz[],
-                                 $16::uuid[], $21::boolean[], $22::boolean[])
-                         WITH ORDINALITY
-                         AS c (id, org_id, event_id, event_received_at, endpoint_id, leasable,
-                               ordered, place)
-                     WHERE (c.event_id IN (SELECT id FROM stored) OR c.event_id IS NULL)
-                       AND (c.endpoint_id IN (SELECT id FROM endpoints WHERE id = ANY ($16)
-                                              AND (disabled_reason IS NULL OR suspended))
-                            OR c.endpoint_id IS NULL)
-                 ) c
+                 INSERT INTO pending_deliveries
+                     (org_id, created_at, id, event_id, event_received_at, endpoint_id, ordered,
+                      payload_bytes, due_at, lease_token)
+                 SELECT c.org_id, c.created_at, c.id, c.event_id, c.event_received_at,
+                        c.endpoint_id, c.ordered, c.payload_bytes,
+                        CASE WHEN c.leased THEN $24::timestamptz ELSE $23::timestamptz END,
+                        CASE WHEN c.leased THEN $25::uuid END
+                 FROM unnest($14::uuid[], $15::timestamptz[], $16::uuid[], $17::uuid[],
+                             $18::timestamptz[], $19::uuid[], $20::boolean[], $21::bigint[],
+                             $22::boolean[])
+                     AS c (org_id, created_at, id, event_id, event_received_at, endpoint_id,
+                           ordered, payload_bytes, leased)
+                 WHERE c.event_id IN (SELECT id FROM stored) OR c.event_id IS NULL
                  RETURNING id, lease_token
              )
              SELECT (SELECT count(*) FROM stored),
                     (SELECT count(*) FROM planned),
                     (SELECT count(*) FROM unnest($2::uuid[]) AS e (org_id)
-                     WHERE e.org_id IN (SELECT id FROM deleting)),
-                    ARRAY(SELECT id FROM planned WHERE lease_token IS NOT NULL)"
+                     WHERE e.org_id IN (SELECT id FROM held WHERE deleting)),
+                    ARRAY(SELECT id FROM planned WHERE lease_token IS NOT NULL),
+                    EXISTS (SELECT 1 FROM held WHERE stale)"
         )
     };
 }
@@ -111,167 +114,227 @@ enum StoredBefore {
 /// How a pass is written.
 #[derive(Clone, Copy)]
 struct WriteOptions<'a> {
-    budget: Option<LeaseBudget<'a>>,
+    /// Organisations in key order, each with the version that its endpoints must have.
+    orgs: &'a [(OrgId, Option<i64>)],
+    lease: Option<Lease>,
     now: Timestamp,
     dedup_window: Duration,
     stored_before: StoredBefore,
 }
 
+/// What a pass wrote.
+#[derive(Debug)]
+struct Written {
+    stored: usize,
+    planned: usize,
+    dropped: usize,
+    leased: HashSet<DeliveryId>,
+    /// An organisation is stale, and nothing was written.
+    stale: bool,
+}
+
 impl Store {
-    /// Two round trips: the endpoints, then everything else. A second pass, which a
-    /// dedup id used twice in one batch makes, brings a transaction around them.
+    /// One round trip, unless the endpoints of an organisation have changed since the batch was planned, or a
+    /// dedup id is used twice in it.
     pub(super) async fn persist_postgres(
         &self,
         engine: &PostgresEngine,
-        events: &[Arc<Event>],
-        budget: Option<LeaseBudget<'_>>,
+        batch: EventBatch<'_>,
         now: Timestamp,
     ) -> Result<Persisted> {
-        let dedup_window = self.dedup_window;
-        let passes = plan::dedup_passes(events, dedup_window);
+        let passes = plan::dedup_passes(batch.events, self.dedup_window);
+        let [pass] = &passes[..] else { return self.persist_passes(batch, &passes, now).await };
+        let version = |org| batch.endpoints.get(&org).map_or(-1, |known| version(known));
+        let orgs: Vec<_> =
+            plan::orgs_of(batch.events).into_iter().map(|org| (org, Some(version(org)))).collect();
+        let plan = BatchPlan::new(batch, HashMap::new());
+        let rows = plan.rows();
+        let unlikely = WriteOptions {
+            orgs: &orgs,
+            lease: batch.lease,
+            now,
+            dedup_window: self.dedup_window,
+            stored_before: StoredBefore::Unlikely,
+        };
         let mut connection = engine.pool.acquire().await?;
-        let orgs = plan::orgs_of(events);
-        let endpoints = wanted_endpoints(&mut connection, &self.keyring, &orgs).await?;
-        let mut persisted = Persisted::default();
-        let unlikely =
-            WriteOptions { budget, now, dedup_window, stored_before: StoredBefore::Unlikely };
-        let possible = WriteOptions { stored_before: StoredBefore::Possible, ..unlikely };
-        if let [pass] = &passes[..] {
-            match write_pass(&mut connection, pass, &endpoints, unlikely, &mut persisted).await {
-                Err(error) if is_stored_before(&error) => {
-                    write_pass(&mut connection, pass, &endpoints, possible, &mut persisted).await?;
-                }
-                result => result?,
+        let rows = if pass.len() < batch.events.len() { plan::rows_of(&rows, pass) } else { rows };
+        let written = match write_pass(&mut connection, pass, &rows, unlikely).await {
+            Err(error) if is_stored_before(&error) => {
+                let possible = WriteOptions { stored_before: StoredBefore::Possible, ..unlikely };
+                write_pass(&mut connection, pass, &rows, possible).await?
             }
-        } else {
-            let mut tx = sqlx::Connection::begin(&mut *connection).await?;
-            for pass in &passes {
-                write_pass(&mut tx, pass, &endpoints, possible, &mut persisted).await?;
-            }
-            tx.commit().await?;
+            written => written?,
+        };
+        if written.stale {
+            drop(connection);
+            return self.persist_passes(batch, &passes, now).await;
         }
-        persisted.taken = events.len();
-        persisted.duplicates = events.len() - persisted.stored - persisted.dropped;
+        let mut persisted = Persisted::default();
+        persisted.add(written, &plan);
+        persisted.duplicates = batch.events.len() - persisted.stored - persisted.dropped;
+        Ok(persisted)
+    }
+
+    /// Plans organisations again whose endpoints have changed, and writes each pass, in a transaction.
+    async fn persist_passes(
+        &self,
+        batch: EventBatch<'_>,
+        passes: &[DedupPass],
+        now: Timestamp,
+    ) -> Result<Persisted> {
+        let mut tx = self.engine.begin().await?;
+        let orgs = plan::orgs_of(batch.events);
+        let stale = stale_orgs(tx.postgres()?, &orgs, batch.endpoints).await?;
+        // Read after the versions: an endpoint may be newer than its version, which only costs another look.
+        let stale = org_endpoints::load(&mut tx, &self.keyring, &stale).await?;
+        let plan = BatchPlan::new(batch, stale);
+        let rows = plan.rows();
+        let orgs: Vec<_> = orgs.into_iter().map(|org| (org, None)).collect();
+        let options = WriteOptions {
+            orgs: &orgs,
+            lease: batch.lease,
+            now,
+            dedup_window: self.dedup_window,
+            stored_before: StoredBefore::Possible,
+        };
+        let mut persisted = Persisted::default();
+        for pass in passes {
+            let rows = plan::rows_of(&rows, pass);
+            persisted.add(write_pass(tx.postgres()?, pass, &rows, options).await?, &plan);
+        }
+        tx.commit().await?;
+        persisted.duplicates = batch.events.len() - persisted.stored - persisted.dropped;
+        persisted.stale = plan.into_stale();
         Ok(persisted)
     }
 }
 
-/// See [`Store::publish`].
-pub(super) async fn publish(
+impl Persisted {
+    fn add(&mut self, written: Written, plan: &BatchPlan<'_>) {
+        self.stored += written.stored;
+        self.planned += written.planned;
+        self.dropped += written.dropped;
+        self.leased.extend(plan.leased(&written.leased));
+    }
+}
+
+/// Locks organisations until the end of the transaction and returns those whose endpoints have another version than
+/// `known`.
+async fn stale_orgs(
     connection: &mut PgConnection,
-    keyring: &Keyring,
-    mut events: DedupPass,
+    orgs: &[OrgId],
+    known: &HashMap<OrgId, Arc<OrgEndpoints>>,
+) -> Result<Vec<OrgId>> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT id, endpoints_version FROM orgs WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE",
+    )
+    .bind(column(orgs, |org| org.uuid()))
+    .fetch_all(connection)
+    .await?;
+    let is_stale = |(org, now): (Uuid, i64)| {
+        let org = OrgId::from_uuid(org);
+        known.get(&org).is_none_or(|known| version(known) != now).then_some(org)
+    };
+    Ok(rows.into_iter().filter_map(is_stale).collect())
+}
+
+fn version(endpoints: &OrgEndpoints) -> i64 {
+    i64::try_from(endpoints.version).unwrap_or(i64::MAX)
+}
+
+/// Inserts events that are new and have no dedup ids, and deliveries of them, within a transaction.
+pub(super) async fn insert_new(
+    connection: &mut PgConnection,
+    events: &DedupPass,
+    rows: &[PendingRow<'_>],
     now: Timestamp,
 ) -> Result<()> {
-    let orgs = plan::orgs_of(&events);
-    let endpoints = wanted_endpoints(connection, keyring, &orgs).await?;
-    events.retain(|event| endpoints.is_wanted(event));
+    let orgs: Vec<_> = plan::orgs_of(events).into_iter().map(|org| (org, None)).collect();
     let options = WriteOptions {
-        budget: None,
+        orgs: &orgs,
+        lease: None,
         now,
-        // They have no dedup ids.
         dedup_window: Duration::ZERO,
         // A failed statement would abort the whole transaction.
         stored_before: StoredBefore::Possible,
     };
-    write_pass(connection, &events, &endpoints, options, &mut Persisted::default()).await
-}
-
-/// Inserts an event that is new and has no dedup id, and a delivery of it.
-pub(super) async fn insert_new(
-    connection: &mut PgConnection,
-    candidate: Candidate<'_>,
-    now: Timestamp,
-) -> Result<()> {
-    let events = [candidate.event.as_ref()];
-    let options = WriteOptions {
-        budget: None,
-        now,
-        dedup_window: Duration::ZERO,
-        stored_before: StoredBefore::Unlikely,
-    };
-    write(connection, &events, &[candidate], options).await?;
+    write_pass(connection, events, rows, options).await?;
     Ok(())
 }
 
+/// Stores events of one pass, in key order, with deliveries of those that are new.
 async fn write_pass(
     connection: &mut PgConnection,
     pass: &DedupPass,
-    endpoints: &Endpoints,
-    mut options: WriteOptions<'_>,
-    persisted: &mut Persisted,
-) -> Result<()> {
-    // Planned in the order of the batch, so that leases go to the oldest; written in key order.
-    let candidates = plan::candidates(pass, endpoints, options.now);
+    rows: &[PendingRow<'_>],
+    options: WriteOptions<'_>,
+) -> Result<Written> {
     let mut sorted: Vec<&Event> = pass.iter().map(Arc::as_ref).collect();
     sorted.sort_unstable_by_key(|event| (event.org_id, event.id));
-    let is_plain = candidates.is_empty() && sorted.iter().all(|e| e.dedup_id.is_none());
+    let is_plain = rows.is_empty() && sorted.iter().all(|event| event.dedup_id.is_none());
     if is_plain && options.stored_before == StoredBefore::Unlikely {
-        let stored = insert(connection, &sorted).await?;
-        persisted.stored += stored;
-        // No row was in the way, or the statement had failed.
-        persisted.dropped += sorted.len() - stored;
-        return Ok(());
+        let stored = insert(connection, &sorted, options).await?;
+        // No row was in the way, or the statement had failed. Of none, the whole statement tells why.
+        if stored > 0 {
+            let (dropped, leased) = (sorted.len() - stored, HashSet::new());
+            return Ok(Written { stored, planned: 0, dropped, leased, stale: false });
+        }
     }
-    options.budget = options.budget.filter(|_| plan::may_lease(&candidates));
-    if let Some(budget) = &mut options.budget {
-        budget.deliveries_max = budget.deliveries_max.saturating_sub(persisted.leased.len());
-    }
-    let (stored, planned, dropped, leased) =
-        write(connection, &sorted, &candidates, options).await?;
-    persisted.stored += usize::try_from(stored).unwrap_or(0);
-    persisted.planned += usize::try_from(planned).unwrap_or(0);
-    persisted.dropped += usize::try_from(dropped).unwrap_or(0);
-    if let Some(budget) = options.budget {
-        let mut by_id: HashMap<Uuid, &Candidate<'_>> =
-            candidates.iter().map(|candidate| (candidate.id.uuid(), candidate)).collect();
-        let taken = leased.iter().filter_map(|id| by_id.remove(id));
-        persisted.leased.extend(taken.map(|candidate| candidate.leased(budget.lease)));
-    }
-    Ok(())
+    write(connection, &sorted, rows, options).await
 }
 
-/// Takes dedup keys, stores the events that hold theirs, and plans deliveries of those that
-/// are new to endpoints that are still enabled. Answers how many events were stored, how many
-/// deliveries were planned, how many events were dropped, and which deliveries are leased.
+/// Takes dedup keys, stores the events that hold theirs, and the deliveries of those that are new; unless an
+/// organisation is stale.
 ///
 /// Ids are unique in a pass. The ORs, never true, keep PostgreSQL from turning each IN, a
 /// look-up in a hash table, into a join row by row (see `SETTINGS`).
 async fn write(
     connection: &mut PgConnection,
     events: &[&Event],
-    candidates: &[Candidate<'_>],
-    WriteOptions { budget, now, dedup_window, stored_before }: WriteOptions<'_>,
-) -> Result<(i64, i64, i64, Vec<Uuid>)> {
-    let leased_max = budget.map_or(0, |budget| budget.deliveries_max);
+    rows: &[PendingRow<'_>],
+    options: WriteOptions<'_>,
+) -> Result<Written> {
+    let WriteOptions { orgs: _, lease, now, dedup_window, stored_before } = options;
     let statement = match stored_before {
         StoredBefore::Unlikely => write_pass!(""),
         StoredBefore::Possible => write_pass!("ON CONFLICT DO NOTHING"),
     };
-    let row = sqlx::query_as_with(statement, event_arguments(events)?)
-        .bind(interval(dedup_window))
-        .bind(column(candidates, |c| c.id.uuid()))
-        .bind(column(candidates, |c| c.event.org_id.uuid()))
-        .bind(column(candidates, |c| c.event.id.uuid()))
-        .bind(column(candidates, |c| timestamptz(c.event.received_at)))
-        .bind(column(candidates, |c| c.endpoint.id.uuid()))
-        .bind(i64::try_from(leased_max).unwrap_or(i64::MAX))
-        .bind(budget.map(|budget| timestamptz(budget.lease.until)))
-        .bind(budget.map(|budget| budget.lease.token.uuid()))
-        .bind(timestamptz(now))
-        .bind(column(candidates, |c| c.may_be_leased(budget)))
-        .bind(column(candidates, |c| c.endpoint.policy.ordered))
-        .fetch_one(connection)
-        .await?;
-    Ok(row)
+    let (stored, planned, dropped, leased, stale): (i64, i64, i64, Vec<Uuid>, bool) =
+        sqlx::query_as_with(statement, event_arguments(events, options)?)
+            .bind(interval(dedup_window))
+            .bind(column(rows, |row| row.event.org_id.uuid()))
+            .bind(column(rows, |row| timestamptz(row.id.created_at())))
+            .bind(column(rows, |row| row.id.uuid()))
+            .bind(column(rows, |row| row.event.id.uuid()))
+            .bind(column(rows, |row| timestamptz(row.event.received_at)))
+            .bind(column(rows, |row| row.endpoint.uuid()))
+            .bind(column(rows, |row| row.ordered))
+            .bind(column(rows, PendingRow::payload_bytes))
+            .bind(column(rows, |row| row.leased))
+            .bind(timestamptz(now))
+            .bind(lease.map(|lease| timestamptz(lease.until)))
+            .bind(lease.map(|lease| lease.token.uuid()))
+            .fetch_one(connection)
+            .await?;
+    Ok(Written {
+        stored: usize::try_from(stored).unwrap_or(0),
+        planned: usize::try_from(planned).unwrap_or(0),
+        dropped: usize::try_from(dropped).unwrap_or(0),
+        leased: leased.into_iter().map(DeliveryId::from_uuid).collect(),
+        stale,
+    })
 }
 
 /// Stores events without deliveries and without dedup ids: a plain insert, against which the whole statement
 /// is measured.
-async fn insert(connection: &mut PgConnection, events: &[&Event]) -> Result<usize> {
+async fn insert(
+    connection: &mut PgConnection,
+    events: &[&Event],
+    options: WriteOptions<'_>,
+) -> Result<usize> {
     let stored = sqlx::query_with(
-        concat!("WITH ", deleting!(), " ", insert_events!()),
-        event_arguments(events)?,
+        concat!("WITH ", held!(), " ", insert_events!()),
+        event_arguments(events, options)?,
     )
     .execute(connection)
     .await?;
@@ -286,23 +349,8 @@ fn is_stored_before(error: &StoreError) -> bool {
     }
 }
 
-/// The endpoints of some organisations that events are planned for.
-async fn wanted_endpoints(
-    connection: &mut PgConnection,
-    keyring: &Keyring,
-    orgs: &[OrgId],
-) -> Result<Endpoints> {
-    let orgs: Vec<Uuid> = orgs.iter().copied().map(OrgId::uuid).collect();
-    let sql = format!(
-        "SELECT {} FROM endpoints WHERE org_id = ANY($1) AND (disabled_reason IS NULL OR suspended)",
-        endpoints::COLUMNS
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(orgs).fetch_all(connection).await?;
-    Endpoints::read(rows.into_iter().map(Row::Postgres), keyring)
-}
-
-/// Events, column by column: the first ten parameters of a statement.
-fn event_arguments(events: &[&Event]) -> Result<PgArguments> {
+/// Events, column by column, and their organisations: the first twelve parameters of a statement.
+fn event_arguments(events: &[&Event], options: WriteOptions<'_>) -> Result<PgArguments> {
     let mut arguments = PgArguments::default();
     add(&mut arguments, column(events, |event| event.id.uuid()))?;
     add(&mut arguments, column(events, |event| event.org_id.uuid()))?;
@@ -314,6 +362,8 @@ fn event_arguments(events: &[&Event]) -> Result<PgArguments> {
     add(&mut arguments, column(events, |event| event.occurred_at.map(timestamptz)))?;
     add(&mut arguments, column(events, |event| timestamptz(event.received_at)))?;
     add(&mut arguments, column(events, |event| Uuid::from_bytes(*event.trace_id.bytes())))?;
+    add(&mut arguments, column(options.orgs, |(org, _)| org.uuid()))?;
+    add(&mut arguments, column(options.orgs, |(_, version)| *version))?;
     Ok(arguments)
 }
 

@@ -1,5 +1,4 @@
-//! Persists batches of events in SQLite: a few multi-row statements per batch, in parts between which short
-//! transactions go first.
+//! Persists batches of events in SQLite: a few multi-row statements per batch.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
@@ -9,19 +8,17 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, SqliteConnection};
 use uuid::Uuid;
 
-use super::plan::{self, Candidate, DedupPass, Endpoints};
-use super::{COLUMNS, LeaseBudget, Persisted, SHORT_WEIGHT_MAX, weight};
-use crate::domain::{Event, LeasedDelivery, OrgId, Timestamp};
-use crate::store::crypto::Keyring;
-use crate::store::engine::{MultiRow, Row, SqliteEngine, id_list, sqlite_arguments};
-use crate::store::{Result, Store, endpoints};
+use super::plan::{self, BatchPlan, DedupPass, PendingRow};
+use super::{COLUMNS, EventBatch, Persisted, SHORT_WEIGHT_MAX, org_endpoints, weight};
+use crate::domain::{Event, Lease, OrgId, Timestamp};
+use crate::store::engine::{MultiRow, SqliteEngine, Tx, args, id_list, sqlite_arguments};
+use crate::store::{Result, Store};
 
 const TAKE_DEDUP_KEYS: &str = "INSERT INTO dedup_keys (org_id, event_id, received_at) VALUES ";
 /// The last parameter is the dedup window.
-const UNLESS_TAKEN: &str =
-    " ON CONFLICT (org_id, event_id) DO UPDATE SET received_at = excluded.received_at
-      WHERE dedup_keys.received_at = excluded.received_at
-         OR dedup_keys.received_at <= excluded.received_at - ?";
+const UNLESS_TAKEN: &str = " ON CONFLICT (org_id, event_id) DO UPDATE
+          SET received_at = max(received_at, excluded.received_at)
+      WHERE received_at = excluded.received_at OR abs(received_at - excluded.received_at) >= ?";
 
 static DEDUP_KEYS: LazyLock<MultiRow> =
     LazyLock::new(|| MultiRow::new(TAKE_DEDUP_KEYS, 3, UNLESS_TAKEN));
@@ -36,76 +33,71 @@ static EVENTS: LazyLock<MultiRow> = LazyLock::new(|| {
     MultiRow::new(&insert, COLUMNS.0.len(), " ON CONFLICT DO NOTHING")
 });
 
-static DELIVERIES: LazyLock<MultiRow> = LazyLock::new(|| {
+static PENDING: LazyLock<MultiRow> = LazyLock::new(|| {
     MultiRow::new(
-        "INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
-                                 due_at, lease_token, created_at, ordered)
+        "INSERT INTO pending_deliveries
+             (org_id, created_at, id, event_id, event_received_at, endpoint_id, ordered,
+              payload_bytes, due_at, lease_token)
          VALUES ",
-        9,
+        10,
         "",
     )
 });
-
-/// The organisations of a batch.
-struct Orgs {
-    /// Organisations that are being deleted.
-    deleting: Vec<OrgId>,
-    endpoints: Endpoints,
-}
 
 impl Store {
     pub(super) async fn persist_sqlite(
         &self,
         engine: &SqliteEngine,
-        events: &[Arc<Event>],
-        mut budget: Option<LeaseBudget<'_>>,
+        batch: EventBatch<'_>,
         now: Timestamp,
     ) -> Result<Persisted> {
-        let is_short = weight(events) <= SHORT_WEIGHT_MAX;
+        let is_short = weight(batch.events) <= SHORT_WEIGHT_MAX;
         let _only = if is_short { None } else { Some(engine.queue.events().await) };
         let mut tx =
             if is_short { self.engine.begin().await? } else { self.engine.begin_long().await? };
-        let orgs = orgs_of(tx.sqlite()?, &self.keyring, events).await?;
-        let mut persisted = Persisted::default();
-        while let part @ [_, ..] = tx.next_part(events, persisted.taken) {
-            persisted.add(self.persist_part(tx.sqlite()?, part, &orgs, &mut budget, now).await?);
-        }
+        let OrgStates { deleting, stale } = org_states(&mut tx, &batch).await?;
+        let stale = org_endpoints::load(&mut tx, &self.keyring, &stale).await?;
+        let plan = BatchPlan::new(batch, stale);
+        let mut persisted = self.persist_plan(tx.sqlite()?, batch, &plan, &deleting, now).await?;
         tx.commit().await?;
+        persisted.stale = plan.into_stale();
         Ok(persisted)
     }
 
-    async fn persist_part(
+    async fn persist_plan(
         &self,
         connection: &mut SqliteConnection,
-        events: &[Arc<Event>],
-        Orgs { deleting, endpoints }: &Orgs,
-        budget: &mut Option<LeaseBudget<'_>>,
+        batch: EventBatch<'_>,
+        plan: &BatchPlan<'_>,
+        deleting: &[OrgId],
         now: Timestamp,
     ) -> Result<Persisted> {
-        let mut persisted = Persisted { taken: events.len(), ..Persisted::default() };
-        let kept: Vec<Arc<Event>>;
-        let events = if deleting.is_empty() {
-            events
-        } else {
-            let is_kept = |event: &&Arc<Event>| !deleting.contains(&event.org_id);
-            kept = events.iter().filter(is_kept).cloned().collect();
-            persisted.dropped = events.len() - kept.len();
-            &kept[..]
-        };
-        for pass in plan::dedup_passes(events, self.dedup_window) {
+        let mut persisted = Persisted::default();
+        let mut passes = plan::dedup_passes(batch.events, self.dedup_window);
+        if !deleting.is_empty() {
+            let is_dropped = |event: &Arc<Event>| deleting.contains(&event.org_id);
+            persisted.dropped = batch.events.iter().filter(|event| is_dropped(event)).count();
+            passes.iter_mut().for_each(|pass| pass.retain(|event| !is_dropped(event)));
+        }
+        let rows = plan.rows();
+        for pass in passes {
             let held = self.take_dedup_keys(connection, pass).await?;
             let stored = insert_events(connection, &held).await?;
-            let candidates = plan::candidates(&stored, endpoints, now);
-            let lease = budget.filter(|_| plan::may_lease(&candidates));
-            let leased = insert_deliveries(connection, &candidates, lease, now).await?;
-            if let Some(budget) = budget {
-                budget.deliveries_max -= leased.len();
-            }
+            let of_stored;
+            let rows = if stored.len() == batch.events.len() {
+                &rows
+            } else {
+                of_stored = plan::rows_of(&rows, &stored);
+                &of_stored
+            };
+            insert_pending(connection, rows, batch.lease, now).await?;
+            let is_leased = |row: &&PendingRow<'_>| row.leased;
+            let leased = rows.iter().filter(is_leased).map(|row| row.id).collect();
             persisted.stored += stored.len();
-            persisted.planned += candidates.len();
-            persisted.leased.extend(leased);
+            persisted.planned += rows.len();
+            persisted.leased.extend(plan.leased(&leased));
         }
-        persisted.duplicates = events.len() - persisted.stored;
+        persisted.duplicates = batch.events.len() - persisted.stored - persisted.dropped;
         Ok(persisted)
     }
 
@@ -143,62 +135,47 @@ impl Store {
     }
 }
 
-/// See [`Store::publish`].
-pub(super) async fn publish(
-    connection: &mut SqliteConnection,
-    keyring: &Keyring,
-    mut events: Vec<Arc<Event>>,
-    now: Timestamp,
-) -> Result<()> {
-    let Orgs { deleting, endpoints } = orgs_of(connection, keyring, &events).await?;
-    events.retain(|event| !deleting.contains(&event.org_id) && endpoints.is_wanted(event));
-    let stored = insert_events(connection, &events).await?;
-    let candidates = plan::candidates(&stored, &endpoints, now);
-    insert_deliveries(connection, &candidates, None, now).await?;
-    Ok(())
-}
-
-/// Inserts an event that is new, and a delivery of it.
+/// Inserts events that are new, and deliveries of them, due at `now`.
 pub(super) async fn insert_new(
     connection: &mut SqliteConnection,
-    candidate: &Candidate<'_>,
+    events: &DedupPass,
+    rows: &[PendingRow<'_>],
     now: Timestamp,
 ) -> Result<()> {
-    insert_events(connection, std::slice::from_ref(candidate.event)).await?;
-    insert_planned(connection, &[candidate], now, None, now).await
-}
-
-async fn orgs_of(
-    connection: &mut SqliteConnection,
-    keyring: &Keyring,
-    events: &[Arc<Event>],
-) -> Result<Orgs> {
+    let sql = "SELECT id FROM orgs
+               WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND deleting_since IS NOT NULL";
     let orgs = id_list(plan::orgs_of(events).into_iter().map(OrgId::uuid));
-    let deleting: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM orgs
-         WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND deleting_since IS NOT NULL",
-    )
-    .bind(&orgs)
-    .fetch_all(&mut *connection)
-    .await?;
-    let rows = sqlx::query(sqlx::AssertSqlSafe(&**WANTED_ENDPOINTS))
-        .bind(&orgs)
-        .fetch_all(connection)
-        .await?;
-    Ok(Orgs {
-        deleting: deleting.into_iter().map(OrgId::from_uuid).collect(),
-        endpoints: Endpoints::read(rows.into_iter().map(Row::Sqlite), keyring)?,
-    })
+    let deleting: Vec<Uuid> =
+        sqlx::query_scalar(sql).bind(&orgs).fetch_all(&mut *connection).await?;
+    let is_kept = |event: &&Arc<Event>| !deleting.contains(&event.org_id.uuid());
+    let kept: Vec<_> = events.iter().filter(is_kept).cloned().collect();
+    let stored = insert_events(connection, &kept).await?;
+    insert_pending(connection, &plan::rows_of(rows, &stored), None, now).await
 }
 
-static WANTED_ENDPOINTS: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT {} FROM endpoints
-         WHERE org_id IN (SELECT unhex(value) FROM json_each(?1))
-           AND (disabled_reason IS NULL OR suspended)",
-        endpoints::COLUMNS
-    )
-});
+/// What the organisations of a batch are now.
+struct OrgStates {
+    /// They are being deleted.
+    deleting: Vec<OrgId>,
+    /// Their endpoints have changed since the batch was planned.
+    stale: Vec<OrgId>,
+}
+
+async fn org_states(tx: &mut Tx<'_>, batch: &EventBatch<'_>) -> Result<OrgStates> {
+    let sql = "SELECT id, deleting_since IS NOT NULL AS deleting, endpoints_version FROM orgs
+               WHERE id IN (SELECT unhex(value) FROM json_each($1))";
+    let orgs: Vec<Uuid> = plan::orgs_of(batch.events).into_iter().map(OrgId::uuid).collect();
+    let mut states = OrgStates { deleting: Vec::new(), stale: Vec::new() };
+    for row in tx.all(sql, args![orgs]).await? {
+        let (org, version): (OrgId, u64) = (row.get("id")?, row.get("endpoints_version")?);
+        if row.get("deleting")? {
+            states.deleting.push(org);
+        } else if batch.endpoints.get(&org).is_none_or(|known| known.version != version) {
+            states.stale.push(org);
+        }
+    }
+    Ok(states)
+}
 
 /// Inserts events and returns those that were not there before.
 async fn insert_events(
@@ -231,45 +208,27 @@ async fn insert_events(
     Ok(stored)
 }
 
-/// Inserts deliveries, the first of them leased as far as the budget goes.
-async fn insert_deliveries(
+/// Inserts deliveries; those that are not leased are due at `now`.
+async fn insert_pending(
     connection: &mut SqliteConnection,
-    candidates: &[Candidate<'_>],
-    budget: Option<LeaseBudget<'_>>,
-    now: Timestamp,
-) -> Result<Vec<LeasedDelivery>> {
-    let mut left = budget.map_or(0, |budget| budget.deliveries_max);
-    let (first, rest): (Vec<_>, Vec<_>) = candidates.iter().partition(|candidate| {
-        let leased = left > 0 && candidate.may_be_leased(budget);
-        left -= usize::from(leased);
-        leased
-    });
-    insert_planned(connection, &rest, now, None, now).await?;
-    let Some(LeaseBudget { lease, .. }) = budget else { return Ok(Vec::new()) };
-    let token = Some(lease.token.uuid());
-    insert_planned(connection, &first, lease.until, token, now).await?;
-    Ok(first.iter().map(|candidate| candidate.leased(lease)).collect())
-}
-
-async fn insert_planned(
-    connection: &mut SqliteConnection,
-    candidates: &[&Candidate<'_>],
-    due_at: Timestamp,
-    token: Option<Uuid>,
+    rows: &[PendingRow<'_>],
+    lease: Option<Lease>,
     now: Timestamp,
 ) -> Result<()> {
-    let bind = |arguments: &mut SqliteArguments, candidate: &&Candidate<'_>| {
-        arguments.add(candidate.id.uuid())?;
-        arguments.add(candidate.event.org_id.uuid())?;
-        arguments.add(candidate.event.id.uuid())?;
-        arguments.add(candidate.event.received_at.micros())?;
-        arguments.add(candidate.endpoint.id.uuid())?;
-        arguments.add(due_at.micros())?;
-        arguments.add(token)?;
-        arguments.add(now.micros())?;
-        arguments.add(candidate.endpoint.policy.ordered)
+    let bind = |arguments: &mut SqliteArguments, row: &PendingRow<'_>| {
+        let lease = lease.filter(|_| row.leased);
+        arguments.add(row.event.org_id.uuid())?;
+        arguments.add(row.id.created_at().micros())?;
+        arguments.add(row.id.uuid())?;
+        arguments.add(row.event.id.uuid())?;
+        arguments.add(row.event.received_at.micros())?;
+        arguments.add(row.endpoint.uuid())?;
+        arguments.add(row.ordered)?;
+        arguments.add(row.payload_bytes())?;
+        arguments.add(lease.map_or(now, |lease| lease.until).micros())?;
+        arguments.add(lease.map(|lease| lease.token.uuid()))
     };
-    DELIVERIES.execute(connection, candidates, bind).await?;
+    PENDING.execute(connection, rows, bind).await?;
     Ok(())
 }
 

@@ -1,21 +1,23 @@
-//! Derives endpoint health from a batch of outcomes: which endpoints fail, which are disabled, and which
-//! operational events follow.
+//! Derives endpoint health from a batch of outcomes: which endpoints work and which fail, which are disabled, and
+//! which operational events follow.
 //!
 //! All of it is written in the transaction of the outcomes, so that it is as durable as they are, and
 //! published once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
 
+use super::row::OutcomeRow;
 use crate::domain::{
     Actor, DeadReason, Decision, EndpointId, Event, EventId, EventType, OrgId, Outcome, Timestamp,
     TraceId,
 };
 use crate::store::engine::{Row, Tx, args};
-use crate::store::{AuditRecord, Result, StoreError, audit, suspension};
+use crate::store::{AuditRecord, Result, StoreError, audit, endpoints};
 
 /// Why an endpoint that answered 410 is disabled.
 const GONE: &str = "the receiver answered 410 Gone";
@@ -23,33 +25,54 @@ const GONE: &str = "the receiver answered 410 Gone";
 const ENDPOINT_DISABLED: &str = "hookgate.endpoint.disabled";
 const DELIVERY_EXHAUSTED: &str = "hookgate.delivery.exhausted";
 
+/// The times of the last success and failure are written again when they are older than this: an endpoint's row is
+/// not written for every outcome.
+pub(super) const TIME_RESOLUTION: Duration = Duration::from_mins(1);
+
 /// The health of the endpoints that a batch of outcomes is about.
 #[derive(Debug, Default)]
 pub(super) struct EndpointHealth {
-    /// Endpoints at which an attempt succeeded.
-    pub(super) working: Vec<Uuid>,
-    /// Endpoints at which every attempt failed, in key order.
-    pub(super) failing: Vec<FailingEndpoint>,
-    /// Whether a delivery was given up.
-    has_dead_letters: bool,
+    observed: BTreeMap<Uuid, Observation>,
+    /// The organisations of deliveries that are given up.
+    dead_orgs: Vec<OrgId>,
 }
 
-/// An endpoint at which every attempt of a batch failed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct FailingEndpoint {
-    pub(super) endpoint: Uuid,
+/// What the attempts of a batch say about an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Observation {
+    /// One succeeded, at this time.
+    Works(Timestamp),
+    /// Every one failed.
+    Fails(Failures),
+}
+
+/// Attempts that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Failures {
+    /// When the first did.
     at: Timestamp,
-    /// It is disabled if it has failed since then.
-    pub(super) limit: Timestamp,
+    /// The endpoint is disabled if it has failed since then.
+    limit: Timestamp,
     /// Whether it answered that it is gone for good.
-    pub(super) gone: bool,
+    gone: bool,
 }
 
-/// How the health of a failing endpoint changes.
+/// What is known about an endpoint.
+#[derive(Clone, Copy, Debug)]
+struct KnownHealth {
+    disabled: bool,
+    failing_since: Option<Timestamp>,
+    last_success_at: Option<Timestamp>,
+    last_failure_at: Option<Timestamp>,
+}
+
+/// How the health of an endpoint changes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum HealthChange {
-    /// It fails since this time.
-    FailsSince(Timestamp),
+enum HealthChange {
+    /// An attempt succeeded.
+    Works(Timestamp),
+    /// It fails, since this time if it is not known to fail.
+    Fails(Timestamp),
     /// It is disabled, for this reason.
     Disabled { reason: String, at: Timestamp },
 }
@@ -57,119 +80,230 @@ pub(super) enum HealthChange {
 impl EndpointHealth {
     /// Derives it from a batch.
     pub(super) fn of(outcomes: &[Outcome]) -> Self {
-        let mut failing: BTreeMap<Uuid, FailingEndpoint> = BTreeMap::new();
-        let mut working = BTreeSet::new();
-        let mut has_dead_letters = false;
+        let mut health = Self::default();
         for outcome in outcomes {
-            let endpoint = outcome.endpoint_id.uuid();
-            has_dead_letters |= matches!(outcome.decision, Decision::Dead(_));
-            if outcome.attempt.is_none() {
-                continue;
+            if matches!(outcome.decision, Decision::Dead(_)) {
+                health.dead_orgs.push(outcome.org_id);
             }
-            if outcome.decision == Decision::Delivered {
-                working.insert(endpoint);
-                continue;
+            if outcome.attempt.is_some() {
+                health.observe(outcome);
             }
+        }
+        health.dead_orgs.sort_unstable();
+        health.dead_orgs.dedup();
+        health
+    }
+
+    fn observe(&mut self, outcome: &Outcome) {
+        let at = outcome.decided_at;
+        let new = if outcome.decision == Decision::Delivered {
+            Observation::Works(at)
+        } else {
             let gone = outcome.decision == Decision::Dead(DeadReason::Gone);
-            let (at, limit) = (outcome.decided_at, outcome.disable_if_failing_since);
-            let new = FailingEndpoint { endpoint, at, limit, gone };
-            let known = failing.entry(endpoint).or_insert(new);
-            known.at = known.at.min(at);
-            known.limit = known.limit.max(limit);
-            known.gone |= gone;
-        }
-        failing.retain(|endpoint, failing| failing.gone || !working.contains(endpoint));
-        Self {
-            working: working.into_iter().filter(|id| !failing.contains_key(id)).collect(),
-            failing: failing.into_values().collect(),
-            has_dead_letters,
-        }
+            Observation::Fails(Failures { at, limit: outcome.disable_if_failing_since, gone })
+        };
+        let id = outcome.endpoint_id.uuid();
+        self.observed.entry(id).and_modify(|known| *known = known.and(new)).or_insert(new);
     }
 
-    /// Whether endpoints only recover: nothing fails, and no delivery is given up.
+    /// Whether every attempt succeeded, and no delivery is given up.
     pub(super) fn is_quiet(&self) -> bool {
-        self.failing.is_empty() && !self.has_dead_letters
+        let works = |observation: &Observation| matches!(observation, Observation::Works(_));
+        self.dead_orgs.is_empty() && self.observed.values().all(works)
     }
 
-    /// The ids of the failing endpoints.
-    pub(super) fn failing_ids(&self) -> Vec<Uuid> {
-        self.failing.iter().map(|failing| failing.endpoint).collect()
+    /// The endpoints, in key order.
+    pub(super) fn endpoints(&self) -> Vec<Uuid> {
+        self.observed.keys().copied().collect()
     }
 
-    /// Writes which endpoints fail, disables those that are gone or have failed for too long, and
-    /// returns the operational events that follow. `enabled` has `id`, `org_id` and `failing_since` of the
-    /// failing endpoints that are enabled, locked in key order.
-    pub(super) async fn write(&self, tx: &mut Tx<'_>, enabled: &[Row]) -> Result<Vec<Arc<Event>>> {
+    /// Writes which endpoints work and fail, disables those that are gone or have failed for too long, and
+    /// returns the operational events that follow. It locks the organisations that change or that something is
+    /// told about, and then the endpoints that change, each in key order.
+    pub(super) async fn write(&self, tx: &mut Tx<'_>) -> Result<Vec<Arc<Event>>> {
+        let found = self.changes(tx, self.endpoints(), "").await?;
+        let mut orgs: Vec<Uuid> = self.dead_orgs.iter().copied().map(OrgId::uuid).collect();
+        orgs.extend(found.iter().map(|(org, ..)| org.uuid()));
+        if orgs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let changes = if let Tx::Postgres(_) = tx {
+            let lock = "SELECT 1 FROM orgs WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE";
+            tx.execute(lock, args![orgs]).await?;
+            let changing = found.iter().map(|(_, endpoint, _)| endpoint.uuid()).collect();
+            self.changes(tx, changing, " FOR NO KEY UPDATE").await?
+        } else {
+            found
+        };
         let mut events = Vec::new();
-        for row in enabled {
-            let (endpoint, org) = (row.get("id")?, row.get("org_id")?);
-            match self.change(endpoint, row.get_opt("failing_since")?) {
-                None => {}
-                Some(HealthChange::FailsSince(since)) => {
-                    let sql = "UPDATE endpoints SET failing_since = $2 WHERE id = $1";
-                    tx.execute(sql, args![endpoint, since]).await?;
-                }
-                Some(HealthChange::Disabled { reason, at }) => {
-                    disable(tx, (org, endpoint), &reason, at).await?;
-                    events.push(endpoint_disabled(endpoint, org, &reason, at)?);
-                }
-            }
+        for (org, endpoint, change) in changes {
+            events.extend(write_change(tx, (org, endpoint), change).await?);
         }
         Ok(events)
     }
 
-    fn change(&self, endpoint: EndpointId, since: Option<Timestamp>) -> Option<HealthChange> {
-        let id = endpoint.uuid();
-        let index = self.failing.binary_search_by_key(&id, |failing| failing.endpoint).ok()?;
-        self.failing.get(index)?.change(since)
+    /// The endpoints among `ids` whose health changes, in key order.
+    async fn changes(
+        &self,
+        tx: &mut Tx<'_>,
+        ids: Vec<Uuid>,
+        lock: &'static str,
+    ) -> Result<Vec<(OrgId, EndpointId, HealthChange)>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT id, org_id, disabled_reason IS NOT NULL AS disabled, failing_since,
+                    last_success_at, last_failure_at
+             FROM endpoints WHERE {} AND removed_at IS NULL ORDER BY id{lock}",
+            tx.dialect().any("id", "$1")
+        );
+        let mut changes = Vec::new();
+        for row in tx.all(sql, args![ids]).await? {
+            let (id, org): (EndpointId, OrgId) = (row.get("id")?, row.get("org_id")?);
+            let known = KnownHealth::read(&row)?;
+            let change = self.observed.get(&id.uuid()).and_then(|seen| seen.change(known));
+            changes.extend(change.map(|change| (org, id, change)));
+        }
+        Ok(changes)
     }
 }
 
-impl FailingEndpoint {
-    fn change(&self, since: Option<Timestamp>) -> Option<HealthChange> {
-        let disabled = |reason| Some(HealthChange::Disabled { reason, at: self.at });
-        match since {
-            _ if self.gone => disabled(GONE.to_owned()),
-            None => Some(HealthChange::FailsSince(self.at)),
-            Some(since) if since <= self.limit => {
+impl Observation {
+    /// Two observations of one endpoint: one success means that it works, but for a 410.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Fails(one), Self::Fails(other)) => Self::Fails(Failures {
+                at: one.at.min(other.at),
+                limit: one.limit.max(other.limit),
+                gone: one.gone || other.gone,
+            }),
+            (Self::Works(one), Self::Works(other)) => Self::Works(one.max(other)),
+            (Self::Works(at), Self::Fails(failures)) | (Self::Fails(failures), Self::Works(at)) => {
+                if failures.gone {
+                    Self::Fails(failures)
+                } else {
+                    Self::Works(at)
+                }
+            }
+        }
+    }
+
+    fn change(self, known: KnownHealth) -> Option<HealthChange> {
+        let is_old = |at: Timestamp, last: Option<Timestamp>| {
+            last.is_none_or(|last| at.since(last) >= TIME_RESOLUTION)
+        };
+        let Failures { at, limit, gone } = match self {
+            Self::Works(at) => {
+                let changes = known.failing_since.is_some() || is_old(at, known.last_success_at);
+                return changes.then_some(HealthChange::Works(at));
+            }
+            Self::Fails(_) if known.disabled => return None,
+            Self::Fails(failures) => failures,
+        };
+        let disabled = |reason| Some(HealthChange::Disabled { reason, at });
+        match known.failing_since {
+            _ if gone => disabled(GONE.to_owned()),
+            Some(since) if since <= limit => {
                 disabled(format!("every attempt has failed since {since}"))
             }
-            Some(_) => None,
+            Some(_) if !is_old(at, known.last_failure_at) => None,
+            Some(_) | None => Some(HealthChange::Fails(at)),
         }
     }
 }
 
+impl KnownHealth {
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            disabled: row.get("disabled")?,
+            failing_since: row.get_opt("failing_since")?,
+            last_success_at: row.get_opt("last_success_at")?,
+            last_failure_at: row.get_opt("last_failure_at")?,
+        })
+    }
+}
+
+async fn write_change(
+    tx: &mut Tx<'_>,
+    (org, endpoint): (OrgId, EndpointId),
+    change: HealthChange,
+) -> Result<Option<Arc<Event>>> {
+    match change {
+        HealthChange::Works(at) => {
+            let sql = "UPDATE endpoints SET failing_since = NULL, last_success_at = $2
+                       WHERE id = $1";
+            tx.execute(sql, args![endpoint, at]).await?;
+            Ok(None)
+        }
+        HealthChange::Fails(at) => {
+            let sql = "UPDATE endpoints
+                       SET failing_since = coalesce(failing_since, $2), last_failure_at = $2
+                       WHERE id = $1";
+            tx.execute(sql, args![endpoint, at]).await?;
+            Ok(None)
+        }
+        HealthChange::Disabled { reason, at } => {
+            disable(tx, (org, endpoint), &reason, at).await?;
+            endpoint_disabled(endpoint, org, &reason, at).map(Some)
+        }
+    }
+}
+
+/// Disables an endpoint. Its deliveries wait as they are.
 async fn disable(
     tx: &mut Tx<'_>,
     (org, endpoint): (OrgId, EndpointId),
     reason: &str,
     at: Timestamp,
 ) -> Result<()> {
-    let sql = "UPDATE endpoints SET disabled_reason = $2, updated_at = $3 WHERE id = $1";
-    tx.execute(sql, args![endpoint, reason, at]).await?;
-    suspension::park(tx, endpoint).await?;
+    let version = endpoints::next_version(tx, org).await?;
+    let sql = "UPDATE endpoints
+               SET disabled_reason = $2, updated_at = $3, last_failure_at = $3, version = $4
+               WHERE id = $1";
+    tx.execute(sql, args![endpoint, reason, at, version]).await?;
     let record = AuditRecord::endpoint_disabled(org, endpoint, reason);
     audit::write(tx, &record, &Actor::SERVER, at).await
 }
 
-/// The operational events about deliveries that have used up their attempts. None about the delivery of an
-/// operational event: that would make more of them.
-pub(super) async fn exhausted(tx: &mut Tx<'_>, deliveries: Vec<Uuid>) -> Result<Vec<Arc<Event>>> {
-    if deliveries.is_empty() {
+/// The operational events about deliveries that have used up their attempts, given by the ids of the delivery and
+/// of its event. None about the delivery of an operational event: that would make more of them.
+pub(super) async fn exhausted(
+    tx: &mut Tx<'_>,
+    rows: &[OutcomeRow<'_>],
+    exhausted: Vec<(Uuid, Uuid)>,
+) -> Result<Vec<Arc<Event>>> {
+    let events: HashMap<Uuid, Uuid> = exhausted.into_iter().collect();
+    let rows = || {
+        let with_event = |row| Some((row, *events.get(&OutcomeRow::id(row))?));
+        rows.iter().filter_map(with_event).filter(|(row, _)| row.dead_reason.is_some())
+    };
+    let received_at = || rows().map(|(row, _)| row.outcome.event_received_at);
+    let (Some(oldest), Some(newest)) = (received_at().min(), received_at().max()) else {
         return Ok(Vec::new());
-    }
+    };
+    // The span leaves the partitions of other days out.
     let sql = format!(
-        "SELECT d.id, d.org_id, d.event_id, d.endpoint_id, d.attempts, l.detail, l.created_at,
-                e.event_type
-         FROM deliveries d
-         JOIN dead_letters l ON l.id = d.id
-         JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
-         WHERE {}",
-        tx.dialect().any("d.id", "$1")
+        "SELECT id, received_at, event_type FROM events
+         WHERE {} AND received_at BETWEEN $2 AND $3",
+        tx.dialect().any("id", "$1")
     );
-    let rows = tx.all(sql, args![deliveries]).await?;
-    let events = rows.iter().filter_map(|row| delivery_exhausted(row).transpose());
-    events.collect()
+    let read = |row: &Row| {
+        let key: (Uuid, Timestamp) = (row.get("id")?, row.get("received_at")?);
+        Ok((key, row.get("event_type")?))
+    };
+    let ids: Vec<Uuid> = events.values().copied().collect();
+    let types: HashMap<(Uuid, Timestamp), String> =
+        tx.list(sql, args![ids, oldest, newest], read).await?.into_iter().collect();
+    let mut told = Vec::new();
+    for (row, event) in rows() {
+        let event_type = types.get(&(event, row.outcome.event_received_at));
+        let Some(event_type) = event_type.filter(|name| !EventType::is_operational(name)) else {
+            continue;
+        };
+        told.push(delivery_exhausted(row, event, event_type)?);
+    }
+    Ok(told)
 }
 
 /// The operational event that an endpoint was disabled.
@@ -184,20 +318,16 @@ fn endpoint_disabled(
     operational(ENDPOINT_DISABLED, org, &payload, at)
 }
 
-fn delivery_exhausted(row: &Row) -> Result<Option<Arc<Event>>> {
-    let event_type: String = row.get("event_type")?;
-    if EventType::is_operational(&event_type) {
-        return Ok(None);
-    }
+fn delivery_exhausted(row: &OutcomeRow<'_>, event: Uuid, event_type: &str) -> Result<Arc<Event>> {
     let payload = json!({
-        "delivery_id": row.get::<Uuid>("id")?,
-        "event_id": row.get::<Uuid>("event_id")?,
+        "delivery_id": row.outcome.delivery_id,
+        "event_id": event,
         "event_type": event_type,
-        "endpoint_id": row.get::<Uuid>("endpoint_id")?,
-        "attempts": row.get::<i64>("attempts")?,
-        "error": row.get_opt::<String>("detail")?,
+        "endpoint_id": row.outcome.endpoint_id,
+        "attempts": row.attempt.map(|attempt| attempt.number),
+        "error": row.detail(),
     });
-    operational(DELIVERY_EXHAUSTED, row.get("org_id")?, &payload, row.get("created_at")?).map(Some)
+    operational(DELIVERY_EXHAUSTED, row.outcome.org_id, &payload, row.decided_at)
 }
 
 fn operational(
@@ -264,23 +394,56 @@ mod tests {
             outcome(2, retry, 102),
             Outcome { attempt: None, ..outcome(3, Decision::RetryAt(at(9)), 103) },
         ]);
-        assert_eq!(health.working, [Uuid::from_u128(1)]);
-        assert_eq!(health.failing_ids(), [Uuid::from_u128(2)]);
-        assert!(!health.is_quiet());
-        assert!(EndpointHealth::of(&[outcome(1, Decision::Delivered, 100)]).is_quiet());
+        let failures = Failures { at: at(102), limit: LIMIT, gone: false };
+        let observed: Vec<_> = health.observed.into_values().collect();
+        assert_eq!(observed, [Observation::Works(at(101)), Observation::Fails(failures)]);
+    }
+
+    #[test]
+    fn batch_is_quiet_when_nothing_fails_and_nothing_is_given_up() {
+        let is_quiet = |decision| EndpointHealth::of(&[outcome(1, decision, 100)]).is_quiet();
+        assert!(is_quiet(Decision::Delivered));
+        assert!(!is_quiet(Decision::RetryAt(at(200))));
+        assert!(!is_quiet(Decision::Dead(DeadReason::Exhausted)));
     }
 
     #[test]
     fn endpoint_is_disabled_when_it_is_gone_or_has_failed_for_too_long() {
-        let change = |decision, since| {
-            EndpointHealth::of(&[outcome(1, decision, 100)]).failing[0].change(since)
-        };
         let retry = || Decision::RetryAt(at(200));
-        assert_eq!(change(retry(), None), Some(HealthChange::FailsSince(at(100))));
-        assert_eq!(change(retry(), Some(at(51))), None);
+        let known = |failing_since| KnownHealth {
+            disabled: false,
+            failing_since,
+            last_success_at: None,
+            last_failure_at: Some(at(99)),
+        };
+        let change = |decision, known| {
+            EndpointHealth::of(&[outcome(1, decision, 100)]).observed[&Uuid::from_u128(1)]
+                .change(known)
+        };
+        assert_eq!(change(retry(), known(None)), Some(HealthChange::Fails(at(100))));
+        assert_eq!(change(retry(), known(Some(at(51)))), None, "known, and told a moment ago");
         for (decision, since) in [(retry(), Some(at(50))), (Decision::Dead(DeadReason::Gone), None)]
         {
-            assert!(matches!(change(decision, since), Some(HealthChange::Disabled { .. })));
+            let disabled = KnownHealth { disabled: true, ..known(since) };
+            assert_eq!(change(decision.clone(), disabled), None);
+            let change = change(decision, known(since));
+            assert!(matches!(change, Some(HealthChange::Disabled { .. })));
         }
+    }
+
+    #[test]
+    fn times_are_written_once_a_minute() {
+        let now = at(100).plus(TIME_RESOLUTION);
+        let change = |last_success_at| {
+            Observation::Works(now).change(KnownHealth {
+                disabled: false,
+                failing_since: None,
+                last_success_at,
+                last_failure_at: None,
+            })
+        };
+        assert_eq!(change(Some(at(101))), None);
+        assert_eq!(change(Some(at(100))), Some(HealthChange::Works(now)));
+        assert_eq!(change(None), Some(HealthChange::Works(now)));
     }
 }

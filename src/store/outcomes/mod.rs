@@ -1,8 +1,8 @@
-//! Records the outcomes of attempts: the delivery's new status, the attempt, a dead letter for a delivery
-//! that is given up, and what follows for the endpoint.
+//! Records the outcomes of attempts: a delivery that is finished moves from the pending ones to the finished ones,
+//! with its last attempt; one that failed waits for its next attempt; and what follows for the endpoint.
 //!
 //! This is a hot path, so each engine has a text of its own. Both do it in the same order: endpoints,
-//! then deliveries by id, as the store's order of locks says.
+//! then deliveries by key, as the store's order of locks says.
 
 mod endpoint_health;
 mod postgres;
@@ -16,12 +16,16 @@ use crate::store::metrics::DbOperation;
 
 impl System<'_> {
     /// Records the outcomes of leased deliveries: the attempt, the new status, and a dead letter
-    /// for one that is given up; and what follows for their endpoints: since when one fails, and that it
-    /// is disabled, its pending deliveries parked, when it is gone or has failed for too long, with an
-    /// audit entry. The operational events about this are published here.
+    /// for one that is given up; and what follows for their endpoints: since when one fails, when an attempt last
+    /// succeeded and failed, to the minute, and that it is disabled when it is gone or has failed for too long, with
+    /// an audit entry. The operational events about this are published here.
     ///
-    /// Outcomes whose lease was lost, or whose delivery was cancelled, change nothing; the number of those
+    /// Outcomes whose lease was lost, or whose delivery was cancelled, change no delivery; the number of those
     /// that counted is returned. After an error some may be recorded; recording them again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::is_connection`](crate::store::StoreError::is_connection) tells whether a part of the outcomes
+    /// might be recorded.
     pub async fn record_outcomes(self, outcomes: &[Outcome]) -> Result<usize> {
         let Some(newest) = outcomes.iter().map(|outcome| outcome.decided_at).max() else {
             return Ok(0);

@@ -1,16 +1,66 @@
 //! Records outcomes in PostgreSQL, in one statement over arrays.
 
-use sqlx::PgConnection;
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments, Encode, PgConnection, Postgres, Type};
 use uuid::Uuid;
 
-use super::endpoint_health::{self, EndpointHealth};
+use super::endpoint_health::{self, EndpointHealth, TIME_RESOLUTION};
 use super::row::{OutcomeRow, rows};
-use crate::domain::{Attempt, DeadReason, ErrorClass, Outcome, Timestamp};
-use crate::store::engine::{PostgresEngine, Row, column, timestamptz};
+use crate::domain::{DeadReason, ErrorClass, Outcome, Timestamp};
+use crate::store::engine::{PostgresEngine, column, timestamptz};
 use crate::store::{Result, Store, storable};
 
-/// Records outcomes and returns how many counted: one statement where every attempt succeeded.
-/// Otherwise endpoints come first: what is released to a disabled one is then parked.
+/// Takes finished deliveries out of the pending ones and inserts them as finished ones. The parameters are
+/// [`outcome_arguments`].
+///
+/// `held` has the outcomes whose delivery still has their token, each row locked in the order of the array, which is
+/// that of the keys. `place` is where the row is: a row that is leased stays there, since only the holder of its
+/// lease and what ends the lease write to it.
+macro_rules! finish {
+    ($after:literal) => {
+        concat!(
+            "held AS MATERIALIZED (
+                 SELECT d.*, v.status, v.made, v.retry_at, v.dead_reason, v.decided_at,
+                        v.started_at, v.duration_ms, v.status_code, v.error_class, v.error,
+                        v.response_excerpt
+                 FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::text[],
+                             $6::bigint[], $7::timestamptz[], $8::text[], $9::timestamptz[],
+                             $10::timestamptz[], $11::bigint[], $12::bigint[], $13::text[],
+                             $14::text[], $15::text[])
+                     AS v (org_id, created_at, id, token, status, made, retry_at, dead_reason,
+                           decided_at, started_at, duration_ms, status_code, error_class, error,
+                           response_excerpt)
+                 CROSS JOIN LATERAL (
+                     SELECT d.ctid AS place, d.org_id, d.created_at, d.id, d.event_id,
+                            d.event_received_at, d.endpoint_id, d.replay_of, d.attempts
+                     FROM pending_deliveries d
+                     WHERE d.org_id = v.org_id AND d.created_at = v.created_at AND d.id = v.id
+                       AND d.lease_token = v.token
+                     FOR UPDATE
+                 ) d",
+            $after,
+            "
+             ), taken AS (
+                 DELETE FROM pending_deliveries d USING held h
+                 WHERE d.ctid = h.place AND h.retry_at IS NULL
+                 RETURNING h.*
+             ), finished AS (
+                 INSERT INTO deliveries
+                     (org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of,
+                      status, attempts, finished_at, started_at, duration_ms, status_code,
+                      error_class, error, response_excerpt)
+                 SELECT org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of,
+                        status, attempts + made, decided_at, started_at, duration_ms, status_code,
+                        error_class, error, response_excerpt
+                 FROM taken
+                 RETURNING 1
+             )"
+        )
+    };
+}
+
+/// Records outcomes and returns how many counted: one statement where every attempt succeeded. Otherwise
+/// endpoints come first, by statements of their own.
 pub(super) async fn record(
     store: &Store,
     engine: &PostgresEngine,
@@ -18,142 +68,123 @@ pub(super) async fn record(
     newest: Timestamp,
 ) -> Result<usize> {
     let health = EndpointHealth::of(outcomes);
-    if health.is_quiet() {
+    let rows = rows(outcomes);
+    if health.is_quiet() && rows.iter().all(OutcomeRow::is_final) {
         let connection = &mut *engine.pool.acquire().await?;
-        return Ok(write(connection, outcomes, &health).await?.0);
+        return record_successes(connection, &rows, &health, newest).await;
     }
     let mut tx = store.engine.begin().await?;
-    let enabled = lock_failing(tx.postgres()?, &health).await?;
-    let mut events = health.write(&mut tx, &enabled).await?;
-    let (counted, exhausted) = write(tx.postgres()?, outcomes, &health).await?;
-    events.extend(endpoint_health::exhausted(&mut tx, exhausted).await?);
+    let mut events = health.write(&mut tx).await?;
+    let (counted, exhausted) = write(tx.postgres()?, &rows).await?;
+    events.extend(endpoint_health::exhausted(&mut tx, &rows, exhausted).await?);
     store.publish(&mut tx, events, newest).await?;
     tx.commit().await?;
     Ok(counted)
 }
 
-/// Locks the failing endpoints whose health changes, in key order, and before them their organisations,
-/// as [`orgs::hold`](crate::store::orgs::hold) says: audit log and operational events refer to them.
-async fn lock_failing(connection: &mut PgConnection, health: &EndpointHealth) -> Result<Vec<Row>> {
-    if health.failing.is_empty() {
-        return Ok(Vec::new());
-    }
-    let limits = health.failing.iter().map(|failing| timestamptz(failing.limit));
-    let gone = health.failing.iter().map(|failing| failing.gone);
-    let rows = sqlx::query(
-        "SELECT p.id, p.org_id, p.failing_since
-         FROM unnest($1::uuid[], $2::timestamptz[], $3::boolean[]) AS f (id, failing_limit, gone)
-         JOIN endpoints p ON p.id = f.id
-         CROSS JOIN LATERAL (SELECT 1 FROM orgs o WHERE o.id = p.org_id FOR KEY SHARE) o
-         WHERE p.disabled_reason IS NULL
-           AND (p.failing_since IS NULL OR p.failing_since <= f.failing_limit OR f.gone)
-         ORDER BY p.id
-         FOR UPDATE OF p",
-    )
-    .bind(health.failing_ids())
-    .bind(limits.collect::<Vec<_>>())
-    .bind(gone.collect::<Vec<_>>())
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(Row::Postgres).collect())
+/// Records outcomes that are all successes. The endpoints that recover, or whose last success was a while ago, are
+/// locked before the first delivery is: the condition on their number makes it wait for them.
+async fn record_successes(
+    connection: &mut PgConnection,
+    rows: &[OutcomeRow<'_>],
+    health: &EndpointHealth,
+    newest: Timestamp,
+) -> Result<usize> {
+    let statement = concat!(
+        "WITH touched AS MATERIALIZED (
+             SELECT p.id FROM endpoints p
+             WHERE p.id = ANY ($16) AND p.removed_at IS NULL
+               AND (p.failing_since IS NOT NULL OR p.last_success_at IS NULL
+                    OR p.last_success_at <= $18)
+             ORDER BY p.id
+             FOR NO KEY UPDATE
+         ), recovered AS (
+             UPDATE endpoints p SET failing_since = NULL, last_success_at = $17
+             WHERE p.id = ANY (ARRAY(SELECT id FROM touched))
+         ), ",
+        finish!(" WHERE (SELECT count(*) FROM touched) >= 0"),
+        " SELECT count(*) FROM finished"
+    );
+    let (counted,): (i64,) = sqlx::query_as_with(statement, outcome_arguments(rows)?)
+        .bind(health.endpoints())
+        .bind(timestamptz(newest))
+        .bind(timestamptz(newest.minus(TIME_RESOLUTION)))
+        .fetch_one(connection)
+        .await?;
+    Ok(usize::try_from(counted).unwrap_or(0))
 }
 
-/// Locks the deliveries whose lease still holds, in key order, and then those of their
-/// endpoints that are disabled: a concurrent enabling has then committed, or sees what is parked here.
-/// Only pending deliveries carry a token, so the token suffices.
-///
-/// Returns how many outcomes counted, and the deliveries that have used up their attempts by them.
+/// Writes deliveries, attempts and dead letters. Returns how many outcomes counted, and the deliveries
+/// that have used up their attempts by them, each with its event.
 async fn write(
     connection: &mut PgConnection,
-    outcomes: &[Outcome],
-    health: &EndpointHealth,
-) -> Result<(usize, Vec<Uuid>)> {
-    let rows = rows(outcomes);
-    // Known bounds leave all other days out of the plan.
-    let oldest = rows.iter().map(|row| row.event_received_at).min().map(timestamptz);
-    let newest = rows.iter().map(|row| row.event_received_at).max().map(timestamptz);
-    let (counted, exhausted): (i64, Vec<Uuid>) = sqlx::query_as(
-        "WITH held AS (
-                 SELECT v.*, d.org_id, d.event_id, d.endpoint_id
-                 FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::bigint[],
-                             $6::timestamptz[], $7::timestamptz[], $8::text[],
-                             $9::timestamptz[], $10::bigint[], $11::timestamptz[],
-                             $12::bigint[], $13::bigint[], $14::text[], $15::text[],
-                             $16::text[])
-                     AS v (id, event_received_at, token, status, attempts_made, retry_at,
-                           finished_at, dead_reason, decided_at, number, started_at,
-                           duration_ms, status_code, error_class, error, response_excerpt)
-                 CROSS JOIN LATERAL (
-                     SELECT d.org_id, d.event_id, d.endpoint_id FROM deliveries d
-                     WHERE d.id = v.id AND d.event_received_at = v.event_received_at
-                       AND d.event_received_at BETWEEN $17 AND $18
-                       AND d.lease_token = v.token
-                     FOR UPDATE
-                 ) d
-             ), disabled AS (
-                 SELECT p.id FROM endpoints p
-                 WHERE p.disabled_reason IS NOT NULL
-                   AND p.id IN (SELECT endpoint_id FROM held WHERE retry_at IS NOT NULL)
-                 ORDER BY p.id
-                 FOR SHARE
-             ), attempted AS (
-                 INSERT INTO delivery_attempts
-                     (delivery_id, org_id, event_received_at, number, started_at, duration_ms,
-                      status_code, error_class, error, response_excerpt)
-                 SELECT id, org_id, event_received_at, number, started_at, duration_ms,
-                        status_code, error_class, error, response_excerpt
-                 FROM held WHERE number IS NOT NULL
-                 ON CONFLICT DO NOTHING
-             ), dead AS (
-                 INSERT INTO dead_letters
-                     (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at)
-                 SELECT id, org_id, event_id, id, endpoint_id, dead_reason, error, decided_at
-                 FROM held WHERE dead_reason IS NOT NULL
-                 ON CONFLICT (id) DO NOTHING
-                 RETURNING id, reason
-             ), recovered AS (
-                 UPDATE endpoints p SET failing_since = NULL
-                 WHERE p.id = ANY ($19) AND p.failing_since IS NOT NULL
-             ), done AS (
-                 UPDATE deliveries d
-                 SET status = h.status,
-                     attempts = d.attempts + h.attempts_made,
-                     due_at = CASE WHEN off.id IS NULL THEN h.retry_at END,
-                     lease_token = NULL,
-                     finished_at = h.finished_at
-                 FROM held h LEFT JOIN disabled off ON off.id = h.endpoint_id
-                 WHERE d.id = h.id AND d.event_received_at = h.event_received_at
-                   AND d.event_received_at BETWEEN $17 AND $18
-                 RETURNING 1
-             )
-             SELECT (SELECT count(*) FROM done),
-                    ARRAY(SELECT id FROM dead WHERE reason = $20)",
-    )
-    .bind(column(&rows, |row| row.delivery_id))
-    .bind(column(&rows, |row| timestamptz(row.event_received_at)))
-    .bind(column(&rows, |row| row.token))
-    .bind(column(&rows, |row| row.status))
-    .bind(column(&rows, OutcomeRow::attempts_made))
-    .bind(column(&rows, |row| row.retry_at.map(timestamptz)))
-    .bind(column(&rows, |row| row.finished_at().map(timestamptz)))
-    .bind(column(&rows, |row| row.dead_letter().map(|(_, reason)| reason)))
-    .bind(column(&rows, |row| timestamptz(row.decided_at)))
-    .bind(column(&rows, |row| Some(i64::from(attempt(row)?.number))))
-    .bind(column(&rows, |row| Some(timestamptz(attempt(row)?.started_at))))
-    .bind(column(&rows, |row| Some(i64::from(attempt(row)?.duration_ms))))
-    .bind(column(&rows, |row| attempt(row)?.status_code.map(i64::from)))
-    .bind(column(&rows, |row| attempt(row)?.error_class.map(ErrorClass::as_str)))
-    .bind(column(&rows, |row| attempt(row)?.error.as_deref().map(storable)))
-    .bind(column(&rows, |row| attempt(row)?.response_excerpt.as_deref().map(storable)))
-    .bind(oldest)
-    .bind(newest)
-    .bind(&health.working)
-    .bind(DeadReason::Exhausted.as_str())
-    .fetch_one(connection)
-    .await?;
-    Ok((usize::try_from(counted).unwrap_or(0), exhausted))
+    rows: &[OutcomeRow<'_>],
+) -> Result<(usize, Vec<(Uuid, Uuid)>)> {
+    let statement = concat!(
+        "WITH ",
+        finish!(""),
+        ", waiting AS (
+             UPDATE pending_deliveries d
+             SET attempts = d.attempts + h.made, due_at = h.retry_at, lease_token = NULL
+             FROM held h
+             WHERE d.ctid = h.place AND h.retry_at IS NOT NULL
+             RETURNING h.*
+         ), attempted AS (
+             INSERT INTO delivery_attempts
+                 (delivery_id, delivery_created_at, number, org_id, started_at, duration_ms,
+                  status_code, error_class, error, response_excerpt)
+             SELECT id, created_at, attempts + made, org_id, started_at, duration_ms, status_code,
+                    error_class, error, response_excerpt
+             FROM waiting WHERE made > 0
+             ON CONFLICT DO NOTHING
+         ), dead AS (
+             INSERT INTO dead_letters
+                 (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at)
+             SELECT id, org_id, event_id, id, endpoint_id, dead_reason, error, decided_at
+             FROM taken WHERE dead_reason IS NOT NULL
+             ON CONFLICT (id) DO NOTHING
+             RETURNING id, event_id, reason
+         )
+         SELECT (SELECT count(*) FROM finished) + (SELECT count(*) FROM waiting),
+                ARRAY(SELECT id FROM dead WHERE reason = $16),
+                ARRAY(SELECT event_id FROM dead WHERE reason = $16)"
+    );
+    let (counted, ids, events): (i64, Vec<Uuid>, Vec<Uuid>) =
+        sqlx::query_as_with(statement, outcome_arguments(rows)?)
+            .bind(DeadReason::Exhausted.as_str())
+            .fetch_one(connection)
+            .await?;
+    Ok((usize::try_from(counted).unwrap_or(0), ids.into_iter().zip(events).collect()))
 }
 
-fn attempt<'a>(row: &OutcomeRow<'a>) -> Option<&'a Attempt> {
-    row.attempt().map(|(_, attempt)| attempt)
+/// Outcomes, column by column: the first fifteen parameters of a statement.
+fn outcome_arguments(rows: &[OutcomeRow<'_>]) -> Result<PgArguments> {
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, column(rows, |row| row.org_id))?;
+    add(&mut arguments, column(rows, |row| timestamptz(row.created_at)))?;
+    add(&mut arguments, column(rows, |row| row.delivery_id))?;
+    add(&mut arguments, column(rows, |row| row.token))?;
+    add(&mut arguments, column(rows, |row| row.status))?;
+    add(&mut arguments, column(rows, OutcomeRow::attempts_made))?;
+    add(&mut arguments, column(rows, |row| row.retry_at.map(timestamptz)))?;
+    add(&mut arguments, column(rows, |row| row.dead_reason))?;
+    add(&mut arguments, column(rows, |row| timestamptz(row.decided_at)))?;
+    let attempts = column(rows, |row| row.attempt);
+    add(&mut arguments, column(&attempts, |made| Some(timestamptz((*made)?.started_at))))?;
+    add(&mut arguments, column(&attempts, |made| Some(i64::from((*made)?.duration_ms))))?;
+    add(&mut arguments, column(&attempts, |made| (*made)?.status_code.map(i64::from)))?;
+    add(&mut arguments, column(&attempts, |made| (*made)?.error_class.map(ErrorClass::as_str)))?;
+    add(&mut arguments, column(&attempts, |made| (*made)?.error.as_deref().map(storable)))?;
+    add(
+        &mut arguments,
+        column(&attempts, |made| (*made)?.response_excerpt.as_deref().map(storable)),
+    )?;
+    Ok(arguments)
+}
+
+fn add<'q, T>(arguments: &mut PgArguments, column: T) -> Result<()>
+where
+    T: Encode<'q, Postgres> + Type<Postgres> + 'q,
+{
+    arguments.add(column).map_err(|error| sqlx::Error::Encode(error).into())
 }

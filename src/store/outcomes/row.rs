@@ -8,26 +8,29 @@ use crate::domain::{Attempt, Decision, DeliveryStatus, Outcome, Timestamp};
 
 /// An outcome as columns.
 pub(super) struct OutcomeRow<'a> {
+    pub(super) org_id: Uuid,
+    /// When the delivery was created; with the organisation and its id, the key of its row.
+    pub(super) created_at: Timestamp,
     pub(super) delivery_id: Uuid,
-    pub(super) event_received_at: Timestamp,
     pub(super) token: Uuid,
     pub(super) status: &'static str,
     /// When the next attempt may start; `None` when there is none.
     pub(super) retry_at: Option<Timestamp>,
     pub(super) decided_at: Timestamp,
-    dead_reason: Option<&'static str>,
-    attempt: Option<&'a Attempt>,
+    pub(super) dead_reason: Option<&'static str>,
+    pub(super) attempt: Option<&'a Attempt>,
+    pub(super) outcome: &'a Outcome,
 }
 
-/// The rows in key order. Of several outcomes of one delivery the first counts.
+/// The rows in key order. Of several outcomes of one delivery under one lease the first counts.
 pub(super) fn rows(outcomes: &[Outcome]) -> Vec<OutcomeRow<'_>> {
     let mut seen = HashSet::with_capacity(outcomes.len());
     let mut rows: Vec<OutcomeRow<'_>> = outcomes
         .iter()
-        .filter(|outcome| seen.insert(outcome.delivery_id))
+        .filter(|outcome| seen.insert((outcome.delivery_id, outcome.token)))
         .map(OutcomeRow::new)
         .collect();
-    rows.sort_unstable_by_key(|row| row.delivery_id);
+    rows.sort_unstable_by_key(|row| (row.org_id, row.created_at, row.delivery_id));
     rows
 }
 
@@ -39,20 +42,32 @@ impl<'a> OutcomeRow<'a> {
             Decision::Dead(reason) => (DeliveryStatus::Dead, None, Some(reason.as_str())),
         };
         Self {
+            org_id: outcome.org_id.uuid(),
+            created_at: outcome.delivery_id.created_at(),
             delivery_id: outcome.delivery_id.uuid(),
-            event_received_at: outcome.event_received_at,
             token: outcome.token.uuid(),
             status: status.as_str(),
             retry_at,
             decided_at: outcome.decided_at,
             dead_reason,
             attempt: outcome.attempt.as_ref(),
+            outcome,
         }
     }
 
-    /// The attempt to record, with the row that it belongs to.
-    pub(super) fn attempt(&self) -> Option<(&Self, &'a Attempt)> {
-        self.attempt.map(|attempt| (self, attempt))
+    /// The id of the delivery.
+    pub(super) const fn id(&self) -> Uuid {
+        self.delivery_id
+    }
+
+    /// Whether the delivery is finished by it.
+    pub(super) fn is_final(&self) -> bool {
+        self.retry_at.is_none()
+    }
+
+    /// The attempt to record apart from the delivery, which goes on, with the row that it belongs to.
+    pub(super) fn earlier_attempt(&self) -> Option<(&Self, &'a Attempt)> {
+        self.attempt.filter(|_| !self.is_final()).map(|attempt| (self, attempt))
     }
 
     /// Why the delivery is given up, with the row that it belongs to.
@@ -65,13 +80,34 @@ impl<'a> OutcomeRow<'a> {
         i64::from(self.attempt.is_some())
     }
 
-    /// When the status became final, if it did.
-    pub(super) fn finished_at(&self) -> Option<Timestamp> {
-        self.retry_at.is_none().then_some(self.decided_at)
-    }
-
     /// The last error in words, for the dead letter.
     pub(super) fn detail(&self) -> Option<&'a str> {
         self.attempt.and_then(|attempt| attempt.error.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{DeliveryId, EndpointId, InstanceId, LeaseToken, OrgId};
+
+    #[test]
+    fn outcomes_of_one_delivery_are_told_apart_by_their_leases() {
+        let at = Timestamp::from_micros(1);
+        let first = Outcome {
+            delivery_id: DeliveryId::mint(at),
+            org_id: OrgId::mint(at),
+            endpoint_id: EndpointId::mint(at),
+            event_received_at: at,
+            token: LeaseToken::mint(InstanceId::new(1)),
+            attempt: None,
+            decision: Decision::Delivered,
+            decided_at: at,
+            disable_if_failing_since: at,
+        };
+        let token = LeaseToken::mint(InstanceId::new(1));
+        let second = Outcome { token, ..first.clone() };
+        let batch = [first.clone(), second, first];
+        assert_eq!(rows(&batch).len(), 2);
     }
 }

@@ -1,0 +1,128 @@
+//! Ends leases, and tells how far claims are behind.
+
+use uuid::Uuid;
+
+use super::due_index::{IS_SENT_TO, pending, window};
+use super::due_scan::{DueIndex, SCAN_MAX, WINDOW};
+use crate::domain::{InstanceId, LeaseToken, Timestamp};
+use crate::store::engine::{Dialect, args};
+use crate::store::{Result, System};
+
+/// Lapsed leases that one call ends at most.
+const LAPSED_PER_STEP: usize = 1_000;
+/// Scans of endpoints at most until an enabled one with something due is found.
+const SCANS_MAX: usize = 8;
+
+impl System<'_> {
+    /// Makes every delivery that a server has leased due at `now` and returns how many those were: for a
+    /// server that starts again, whose earlier leases are no longer used. Costs what is leased, not what waits.
+    pub async fn release_leases(self, instance: InstanceId, now: Timestamp) -> Result<u64> {
+        let sql = match self.0.engine.dialect() {
+            Dialect::Sqlite => {
+                "UPDATE pending_deliveries INDEXED BY pending_leases
+                 SET due_at = $1, lease_token = NULL
+                 WHERE lease_token BETWEEN $2 AND $3"
+            }
+            Dialect::Postgres => {
+                "WITH held AS MATERIALIZED (
+                     SELECT ctid AS place FROM pending_deliveries
+                     WHERE lease_token BETWEEN $2 AND $3
+                     ORDER BY org_id, created_at, id FOR UPDATE
+                 )
+                 UPDATE pending_deliveries d SET due_at = $1, lease_token = NULL
+                 FROM held h WHERE d.ctid = h.place"
+            }
+        };
+        let (least, greatest) = LeaseToken::range_of(instance);
+        let mut tx = self.0.engine.begin_long().await?;
+        let released = tx.execute(sql, args![now, least.uuid(), greatest.uuid()]).await?;
+        tx.commit().await?;
+        Ok(released)
+    }
+
+    /// Ends leases that have lapsed at `now`, of any server, and returns how many. Their deliveries are due. One
+    /// bounded step: a full one says that there may be more.
+    pub async fn release_lapsed(self, now: Timestamp) -> Result<u64> {
+        let engine = &self.0.engine;
+        let lapsed = format!(
+            "SELECT 1 AS one FROM {} WHERE d.lease_token IS NOT NULL AND d.due_at <= $1 LIMIT 1",
+            pending(engine.dialect(), "d", "pending_leases")
+        );
+        if engine.optional(lapsed, args![now]).await?.is_none() {
+            return Ok(0);
+        }
+        let sql = match engine.dialect() {
+            Dialect::Sqlite => {
+                "UPDATE pending_deliveries SET lease_token = NULL
+                 WHERE (org_id, created_at, id) IN
+                     (SELECT d.org_id, d.created_at, d.id
+                      FROM pending_deliveries d INDEXED BY pending_leases
+                      WHERE d.lease_token IS NOT NULL AND d.due_at <= $1 LIMIT $2)"
+            }
+            Dialect::Postgres => {
+                "WITH held AS MATERIALIZED (
+                     SELECT ctid AS place FROM pending_deliveries
+                     WHERE lease_token IS NOT NULL AND due_at <= $1
+                     LIMIT $2 FOR UPDATE SKIP LOCKED
+                 )
+                 UPDATE pending_deliveries d SET lease_token = NULL
+                 FROM held h WHERE d.ctid = h.place"
+            }
+        };
+        let mut tx = engine.begin().await?;
+        let released = tx.execute(sql, args![now, LAPSED_PER_STEP]).await?;
+        tx.commit().await?;
+        Ok(released)
+    }
+
+    /// The due time of the unleased delivery that is due longest; `None` when none is due at `now`.
+    /// Deliveries that nothing is sent for, as to disabled endpoints, are not due; where they are very many, it
+    /// looks at some of the endpoints only.
+    pub async fn oldest_due(self, now: Timestamp) -> Result<Option<Timestamp>> {
+        let engine = &self.0.engine;
+        let sql = format!(
+            "WITH {}
+             SELECT coalesce((SELECT sum(count) FROM due), 0) >= {WINDOW} AS is_full,
+                    (SELECT min(due.due_at) FROM due JOIN endpoints p ON p.id = due.endpoint_id
+                     WHERE {IS_SENT_TO}) AS due_at",
+            window(engine.dialect())
+        );
+        let row = engine.one(sql, args![now]).await?;
+        let oldest: Option<Timestamp> = row.get_opt("due_at")?;
+        if oldest.is_some() || !row.get("is_full")? {
+            return Ok(oldest);
+        }
+        self.oldest_of_scanned(now).await
+    }
+
+    /// The same by endpoint, when the deliveries that are due longest are all of disabled endpoints.
+    async fn oldest_of_scanned(self, now: Timestamp) -> Result<Option<Timestamp>> {
+        let engine = &*self.0.engine;
+        let mut after = Uuid::nil();
+        for _ in 0..SCANS_MAX {
+            let scanned = engine.scan(after, now).await?;
+            let due: Vec<Uuid> =
+                scanned.iter().filter_map(|step| Some(step.due?.endpoint.uuid())).collect();
+            if !due.is_empty() {
+                return self.oldest_of(due, now).await;
+            }
+            let Some(last) = scanned.last().filter(|_| scanned.len() >= SCAN_MAX) else { break };
+            after = last.endpoint;
+        }
+        Ok(None)
+    }
+
+    async fn oldest_of(self, endpoints: Vec<Uuid>, now: Timestamp) -> Result<Option<Timestamp>> {
+        let dialect = self.0.engine.dialect();
+        let sql = format!(
+            "SELECT min((SELECT d.due_at FROM {}
+                         WHERE d.lease_token IS NULL AND d.endpoint_id = p.id
+                           AND d.ordered = false AND d.due_at <= $2
+                         ORDER BY d.due_at LIMIT 1)) AS due_at
+             FROM endpoints p WHERE {}",
+            pending(dialect, "d", "pending_claims"),
+            dialect.any("p.id", "$1")
+        );
+        self.0.engine.one(sql, args![endpoints, now]).await?.get_opt("due_at")
+    }
+}

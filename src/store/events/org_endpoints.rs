@@ -1,0 +1,98 @@
+//! The endpoints that an organisation's events are planned for, read at one version of theirs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::plan::Subscription;
+use crate::domain::{Endpoint, EndpointId, OrgId};
+use crate::store::crypto::Keyring;
+use crate::store::engine::{Dialect, Row, Tx, args};
+use crate::store::{Result, System, endpoints};
+
+/// The endpoints of an organisation that its events are planned for: enabled ones, and those that only a suspension
+/// disables.
+#[derive(Debug, Default)]
+pub struct OrgEndpoints {
+    /// How many changes of its endpoints these rows include.
+    pub version: u64,
+    /// The endpoints.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// Endpoints whose rows cannot be read. They are treated as disabled.
+    pub unreadable: Vec<UnreadableEndpoint>,
+}
+
+/// An endpoint whose row cannot be read.
+#[derive(Debug)]
+pub struct UnreadableEndpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// What cannot be read.
+    pub error: String,
+    /// The events it subscribes to, where those columns can be read: their deliveries wait in the store.
+    pub(super) subscription: Option<Subscription>,
+}
+
+impl System<'_> {
+    /// The endpoints of some organisations, all read at one moment. An organisation that does not exist has none.
+    pub async fn org_endpoints(self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
+        let engine = &self.0.engine;
+        let rows = engine.all(select(engine.dialect()), args![ids(orgs)]).await?;
+        read(&rows, orgs, &self.0.keyring)
+    }
+}
+
+/// The endpoints of some organisations within a transaction.
+pub(super) async fn load(
+    tx: &mut Tx<'_>,
+    keyring: &Keyring,
+    orgs: &[OrgId],
+) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
+    if orgs.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = tx.all(select(tx.dialect()), args![ids(orgs)]).await?;
+    read(&rows, orgs, keyring)
+}
+
+/// Organisations with their versions, joined to their endpoints: one statement, so that both are of one moment.
+fn select(dialect: Dialect) -> String {
+    format!(
+        "SELECT o.id AS org, o.endpoints_version, {}
+         FROM orgs o LEFT JOIN endpoints p
+             ON p.org_id = o.id AND p.removed_at IS NULL
+                AND (p.disabled_reason IS NULL OR p.suspended)
+         WHERE {}",
+        endpoints::COLUMNS.of("p"),
+        dialect.any("o.id", "$1")
+    )
+}
+
+fn ids(orgs: &[OrgId]) -> Vec<Uuid> {
+    orgs.iter().copied().map(OrgId::uuid).collect()
+}
+
+fn read(
+    rows: &[Row],
+    orgs: &[OrgId],
+    keyring: &Keyring,
+) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
+    let mut found: HashMap<OrgId, OrgEndpoints> =
+        orgs.iter().map(|org| (*org, OrgEndpoints::default())).collect();
+    for row in rows {
+        let org: OrgId = row.get("org")?;
+        let of_org = found.entry(org).or_default();
+        of_org.version = row.get("endpoints_version")?;
+        let Some(id) = row.get_opt("id")? else { continue };
+        match endpoints::read(row, keyring) {
+            Ok(endpoint) => of_org.endpoints.push(Arc::new(endpoint)),
+            Err(error) => {
+                tracing::warn!(%org, endpoint = %id, %error, "cannot read an endpoint; treating it as disabled");
+                let (error, subscription) = (error.to_string(), Subscription::read(row).ok());
+                of_org.unreadable.push(UnreadableEndpoint { id, error, subscription });
+            }
+        }
+    }
+    Ok(found.into_iter().map(|(org, endpoints)| (org, Arc::new(endpoints))).collect())
+}
