@@ -173,4 +173,6 @@ CREATE INDEX pending_claims ON pending_deliveries (endpoint_id, ordered, due_at)
 -- The heads of the ordered endpoints.
 CREATE INDEX pending_ordered ON pending_deliveries (endpoint_id, event_received_at, id) WHERE ordered;
 CREATE INDEX pending_leases ON pending_deliveries (lease_token, due_at) WHERE lease_token IS NOT NULL;
+-- The ordered endpoints with something in flight.
+CREATE INDEX pending_ordered_leases ON pending_deliveries (endpoint_id) WHERE ordered AND lease_token IS NOT NULL;
 ANALYZE pending_deliveries, deliveries, delivery_attempts;

@@ -11,14 +11,17 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::delivery::metrics::DeliveryMetrics;
-use crate::domain::{Lease, LeasedDelivery, Timestamp};
-use crate::runtime::{Monotonic, Shutdown, Wake};
+use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
+use crate::runtime::{Clock, Shutdown, Wake};
 use crate::store::StoreError;
 
 use super::admission::{Next, Start, Ticket};
 use super::attempt::{Attempter, FinishedAttempt};
-use super::claimer::{ClaimWork, Claimer};
-use super::dispatch::Dispatch;
+use super::breaker::Permit;
+use super::claimer::{CLAIM_DELIVERIES_MAX, Claimed, Claimer, caps};
+use super::evictions::Evictions;
+use super::handle::DeliveryHandle;
+use super::handoff::{HandoffReceiver, Priority};
 use super::health::DeliveryHealth;
 
 /// The shortest wait for a time at which something may start: the resolution of timers.

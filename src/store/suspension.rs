@@ -44,8 +44,3 @@ pub(super) async fn enable_endpoints(tx: &mut Tx<'_>, org: OrgId) -> Result<()> 
     tx.execute(sql, args![org, SUSPENDED, version]).await?;
     Ok(())
 }
-
-/// Nothing is parked any more; the callers go with the next step.
-pub(super) async fn park(_: &mut Tx<'_>, _: crate::domain::EndpointId) -> Result<()> {
-    Ok(())
-}
