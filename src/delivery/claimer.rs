@@ -4,34 +4,24 @@
 //! by hand, and, at every poll and wake, for what a scan of the store finds: retries that are due, what other
 //! servers and the command line left, and leases that lapsed. The scan is the guarantee; the rest saves time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::domain::{
-    Endpoint, EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, Timestamp,
-};
-use crate::store::{ClaimCursor, ClaimedDelivery, DueEndpoint, LeaseGrant, Store, StoreError};
+use crate::domain::{Endpoint, EndpointId, LeasedDelivery, OrgId};
+use crate::store::{ClaimCursor, ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store};
 
 use super::admission::Room;
 use super::dispatch::{Dispatch, ManualRequest};
 
-/// Maximum bytes of payloads per claim.
-const CLAIM_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Maximum deliveries per claim.
-pub(super) const CLAIM_DELIVERIES_MAX: usize = 512;
+/// Maximum deliveries of one claim.
+const DELIVERIES_MAX: usize = 512;
+/// Maximum bytes of payloads that one claim brings.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Maximum requests by hand in one claim: each is a statement.
+const MANUAL_MAX: usize = 16;
 
-/// The result of a claim.
-#[derive(Debug, Default)]
-pub(super) struct Claimed {
-    /// The deliveries, the longest due first.
-    pub(super) leased: Vec<LeasedDelivery>,
-    next: ClaimCursor,
-    /// Whether there may be more.
-    more: bool,
-}
-
-/// Claims due deliveries, one claim at a time.
+/// Makes claims, one at a time.
+#[derive(Debug)]
 pub(super) struct Claimer {
     store: Store,
     dispatch: Dispatch,
@@ -75,50 +65,7 @@ impl Claimer {
         Self { store, dispatch, cursor: ClaimCursor::default(), is_failing: false }
     }
 
-    /// Requests a claim with any free capacity.
-    pub(super) fn request(&mut self) {
-        self.demand = ClaimDemand::Due;
-    }
-
-    /// Requests a claim as soon as enough capacity is free.
-    pub(super) fn request_more(&mut self) {
-        if self.demand == ClaimDemand::Idle {
-            self.demand = ClaimDemand::More;
-        }
-    }
-
-    /// Whether a claim is in flight.
-    pub(super) fn in_flight(&self) -> bool {
-        self.in_flight
-    }
-
-    /// Whether to claim now. `free` more deliveries fit into memory; `reserve` of them are kept for claims.
-    pub(super) fn should_claim(&self, free: usize, reserve: usize) -> bool {
-        let wanted = match self.demand {
-            ClaimDemand::Idle => return false,
-            ClaimDemand::More => reserve.clamp(1, CLAIM_DELIVERIES_MAX / 2),
-            ClaimDemand::Due => 1,
-        };
-        !self.in_flight && free >= wanted
-    }
-
-    /// Starts a claim of at most `deliveries_max` deliveries, with `caps` for single endpoints. Its
-    /// result must be given to [`Self::finished`].
-    pub(super) fn claim(
-        &mut self,
-        deliveries_max: usize,
-        caps: HashMap<EndpointId, usize>,
-        now: Timestamp,
-    ) -> impl Future<Output = Result<Claimed, StoreError>> + use<> {
-        self.in_flight = true;
-        self.demand = ClaimDemand::Idle;
-        let from = self.cursor;
-        let lease = Lease { token: LeaseToken::mint(self.instance), until: now.plus(self.lease) };
-        let store = self.store.clone();
-        async move { claim(&store, (deliveries_max, &caps), from, lease, now).await }
-    }
-
-    /// Notes the end of a claim and returns what it leased.
+    /// Makes one claim and queues what it leases. `true` when the scan is to go on at once.
     ///
     /// # Errors
     /// The store's. It is logged once per outage; the next poll tries again.
@@ -252,7 +199,8 @@ impl Claimer {
                 }
             }
         }
-        self.dispatch.queue(reserved.into_iter().map(|(id, reserved)| (id, reserved.count)), leased);
+        self.dispatch
+            .queue(reserved.into_iter().map(|(id, reserved)| (id, reserved.count)), leased);
         Ok(())
     }
 
@@ -322,70 +270,20 @@ impl Drop for Places<'_> {
     }
 }
 
-/// Leases due deliveries, shared out among the endpoints that have any.
-async fn claim(
-    store: &Store,
-    (deliveries_max, caps): (usize, &HashMap<EndpointId, usize>),
-    from: ClaimCursor,
-    lease: Lease,
-    now: Timestamp,
-) -> Result<Claimed, StoreError> {
-    if deliveries_max == 0 {
-        return Ok(Claimed { next: from, ..Claimed::default() });
-    }
-    store.system().release_lapsed(now).await?;
-    let due = store.system().due_endpoints(from, now).await?;
-    let cap = |endpoint| caps.get(&endpoint).copied().unwrap_or(usize::MAX);
-    let due_count = due.endpoints.len();
-    let mut open: Vec<DueEndpoint> =
-        due.endpoints.into_iter().filter(|due| cap(due.endpoint) > 0).collect();
-    open.truncate(deliveries_max);
-    let each = deliveries_max.div_ceil(open.len().max(1));
-    let grant = |due: &DueEndpoint| LeaseGrant {
-        endpoint: due.endpoint,
-        org: due.org,
-        ordered: due.ordered,
-        deliveries_max: if due.ordered { 1 } else { each.min(cap(due.endpoint)) },
-    };
-    let grants: Vec<LeaseGrant> = open.iter().map(grant).collect();
-    let claimed = store.system().lease_deliveries(&grants, CLAIM_BYTES_MAX, lease, now).await?;
-    let mut orgs: Vec<_> = grants.iter().map(|grant| grant.org).collect();
-    orgs.sort_unstable();
-    orgs.dedup();
-    let known = store.system().org_endpoints(&orgs).await?;
-    let endpoints: HashMap<EndpointId, Arc<Endpoint>> = known
-        .values()
-        .flat_map(|of_org| &of_org.endpoints)
-        .map(|endpoint| (endpoint.id, Arc::clone(endpoint)))
-        .collect();
-    let is_full = claimed.len() >= deliveries_max || open.len() < due_count;
-    let more = due.more || is_full && !claimed.is_empty();
-    // One whose endpoint was disabled since waits until the lease ends.
-    let with_endpoint = |claimed: ClaimedDelivery| {
-        let endpoint = Arc::clone(endpoints.get(&claimed.endpoint_id)?);
-        let ClaimedDelivery { id, event, endpoint_id: _, attempts, ordered, lease } = claimed;
-        Some(LeasedDelivery { id, event, endpoint, attempts, ordered, lease })
-    };
-    let leased = claimed.into_iter().filter_map(with_endpoint).collect();
-    Ok(Claimed { leased, next: due.next, more })
+/// What is known of an endpoint that is enabled.
+fn target(
+    by_org: &HashMap<OrgId, Arc<OrgEndpoints>>,
+    org: OrgId,
+    id: EndpointId,
+    ordered: bool,
+    is_due: bool,
+) -> Option<Target> {
+    let of_org = by_org.get(&org)?;
+    let endpoint = of_org.endpoints.iter().find(|endpoint| endpoint.id == id)?;
+    Some(Target { endpoint: Arc::clone(endpoint), version: of_org.version, is_due, ordered })
 }
 
-/// How many deliveries a claim may bring for endpoints that cannot take everything that is due.
-pub(super) fn caps(
-    lanes: &mut Lanes<LeasedDelivery>,
-    throttles: &EndpointThrottles,
-    now: Timestamp,
-) -> HashMap<EndpointId, usize> {
-    let rate_limited = lanes.first_in_lanes().filter_map(|(first, waiting)| {
-        let backlog_max = EndpointThrottles::backlog_max(&first.endpoint)?;
-        Some((first.endpoint.id, backlog_max.saturating_sub(waiting)))
-    });
-    let mut caps: HashMap<EndpointId, usize> = rate_limited.collect();
-    caps.extend(lanes.full().into_iter().map(|endpoint| (endpoint, 0)));
-    for endpoint in throttles.open() {
-        let probe =
-            throttles.permit(endpoint, now) == Permit::Probe && lanes.waiting_for(endpoint) == 0;
-        caps.insert(endpoint, usize::from(probe));
-    }
-    caps
+fn with_endpoint(claimed: ClaimedDelivery, endpoint: &Arc<Endpoint>) -> LeasedDelivery {
+    let ClaimedDelivery { id, event, endpoint_id: _, attempts, ordered, lease } = claimed;
+    LeasedDelivery { id, event, endpoint: Arc::clone(endpoint), attempts, ordered, lease }
 }

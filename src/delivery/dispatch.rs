@@ -225,9 +225,7 @@ impl Dispatch {
         self.0.cache.invalidate(org);
         let current = self.0.cache.reload(org).await;
         let released = match current {
-            Ok(Some(current)) => {
-                self.admission().endpoints_changed(org, &current)
-            }
+            Ok(Some(current)) => self.admission().endpoints_changed(org, &current),
             Ok(None) => self.admission().forget_endpoints(org),
             Err(error) => {
                 tracing::warn!(%org, %error, "cannot read changed endpoints; their deliveries wait");

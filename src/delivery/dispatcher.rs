@@ -11,17 +11,14 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::delivery::metrics::DeliveryMetrics;
-use crate::domain::{EndpointId, Lease, LeasedDelivery, Timestamp};
-use crate::runtime::{Clock, Shutdown, Wake};
+use crate::domain::{Lease, LeasedDelivery, Timestamp};
+use crate::runtime::{Monotonic, Shutdown, Wake};
 use crate::store::StoreError;
 
 use super::admission::{Next, Start, Ticket};
 use super::attempt::{Attempter, FinishedAttempt};
-use super::breaker::Permit;
-use super::claimer::{CLAIM_DELIVERIES_MAX, Claimed, Claimer, caps};
-use super::evictions::Evictions;
-use super::handle::DeliveryHandle;
-use super::handoff::{HandoffReceiver, Priority};
+use super::claimer::{ClaimWork, Claimer};
+use super::dispatch::Dispatch;
 use super::health::DeliveryHealth;
 
 /// The shortest wait for a time at which something may start: the resolution of timers.
@@ -231,7 +228,9 @@ impl Dispatcher {
                         }
                     }
                     // Logged by the claimer; the next poll tries again.
-                    Err(_) => self.next_claim = self.dispatch.monotonic().plus(self.options.poll_interval),
+                    Err(_) => {
+                        self.next_claim = self.dispatch.monotonic().plus(self.options.poll_interval)
+                    }
                 }
             }
         }

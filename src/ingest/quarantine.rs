@@ -31,9 +31,10 @@ pub async fn requeue(
         Ok(events) => events,
         Err(error) => return Ok(Requeued::Refused(error.to_string())),
     };
-    // Planned by the store, which knows the endpoints of the moment.
-    let endpoints = HashMap::new();
-    let batch = EventBatch { events: &events, endpoints: &endpoints, deliveries: &[], lease: None };
+    let (deliveries, endpoints) = (Vec::new(), HashMap::new());
+    // Planned by the store, since no version of the endpoints is named here.
+    let batch =
+        EventBatch { events: &events, endpoints: &endpoints, deliveries: &deliveries, lease: None };
     match store.system().persist_events(batch, now).await {
         Ok(_) => Ok(Requeued::Stored),
         Err(refusal @ StoreError::Refused(_)) => Ok(Requeued::Refused(refusal.to_string())),

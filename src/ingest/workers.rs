@@ -11,8 +11,8 @@ use crate::config::IngestConfig;
 use crate::delivery::AdmissionDoor;
 use crate::domain::{Event, LeaseToken, OrgId, Timestamp};
 use crate::journal::{Ack, Batch, JournalReader, ReadError, Record};
-use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Wake};
-use crate::store::{self, Persisted, PlannedDelivery, Store, StoreError, plan_deliveries};
+use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Shutdown, Stopwatch};
+use crate::store::{EventBatch, OrgEndpoints, Persisted, Store, StoreError, plan_deliveries};
 
 use super::batch_pacer::{BatchPacer, LastBatch};
 use super::metrics::IngestMetrics;
@@ -191,9 +191,11 @@ impl Workers {
         batch.ack
     }
 
-    /// The organisations of some events that have ordered endpoints, in ascending order.
-    async fn ordered_orgs(&self, events: &[Arc<Event>]) -> Vec<OrgId> {
-        let orgs = orgs_of(events);
+    /// The endpoints that some events are planned for, however long the store is unavailable.
+    async fn endpoints(&self, events: &[Arc<Event>]) -> Endpoints {
+        let mut orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
+        orgs.sort_unstable();
+        orgs.dedup();
         let mut backoff = new_backoff();
         loop {
             match self.door.endpoints(&orgs).await {
@@ -212,16 +214,14 @@ impl Workers {
             if !rest.is_empty() {
                 parts.push((rest, patience));
             }
-            match self.persist(path, part).await {
-                Ok(()) => {}
-                Err(refusal) => match part {
-                    [event] => self.quarantine(event, &refusal).await,
-                    // The second half first: the stack returns the first half next.
-                    many => {
-                        let (first, second) = many.split_at(many.len() / 2);
-                        parts.extend([second, first]);
-                    }
-                },
+            let Err(refusal) = self.persist(part, endpoints, patience).await else { continue };
+            match part {
+                [event] => self.quarantine(event, &refusal).await,
+                // The second half first: the stack returns the first half next.
+                many => {
+                    let (first, second) = many.split_at(many.len() / 2);
+                    parts.extend([(second, PART_PATIENCE), (first, PART_PATIENCE)]);
+                }
             }
         }
     }
@@ -229,34 +229,15 @@ impl Workers {
     /// Persists a batch, waiting while the store is unavailable.
     ///
     /// # Errors
-    /// When the store refuses the batch.
-    async fn persist(&self, path: &PriorityPath, events: &[Arc<Event>]) -> Result<(), StoreError> {
-        let mut backoff = new_backoff();
-        loop {
-            let permits = path.reserve(events.len()).await;
-            let now = self.clock.now();
-            let lease = permits.as_ref().map(|permits| {
-                let token = LeaseToken::mint(self.handoff.instance);
-                (permits.len(), Lease { token, until: now.plus(self.handoff.lease_span) })
-            });
-            match self.persist_once(events, lease, now).await {
-                Ok(persisted) => {
-                    self.count(&persisted);
-                    path.observe(&persisted);
-                    if persisted.planned > persisted.leased.len() {
-                        self.handoff.wake.wake();
-                    }
-                    for (permit, leased) in permits.into_iter().flatten().zip(persisted.leased) {
-                        permit.send(leased);
-                    }
-                    return Ok(());
-                }
-                Err(refusal @ StoreError::Refused(_)) => return Err(refusal),
-                Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) => {
-                    drop(permits);
-                    back_off(&mut backoff, &error).await;
-                }
-            }
+    /// When the store refuses the batch, or does not take it for as long as `patience` while it takes others.
+    async fn persist(
+        &self,
+        events: &[Arc<Event>],
+        endpoints: &Endpoints,
+        patience: Duration,
+    ) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
         }
         let mut backoff = new_backoff();
         let (since, stored_before) = (Stopwatch::start(), self.stored.load(Ordering::Relaxed));
@@ -305,31 +286,6 @@ impl Workers {
         Ok(())
     }
 
-    /// Plans and stores a batch, the first so many of its deliveries leased.
-    async fn persist_once(
-        &self,
-        events: &[Arc<Event>],
-        lease: Option<(usize, Lease)>,
-        now: Timestamp,
-    ) -> Result<Persisted, StoreError> {
-        let endpoints = self.store.system().org_endpoints(&orgs_of(events)).await?;
-        let mut deliveries = plan_deliveries(events, &endpoints);
-        let backpressured = Arc::clone(&self.handoff.backpressured.borrow());
-        let may_lease = |planned: &&mut PlannedDelivery| {
-            let endpoint = &planned.endpoint;
-            let is_refused = backpressured.binary_search(&endpoint.id).is_ok();
-            endpoint.disabled_reason.is_none() && !endpoint.policy.ordered && !is_refused
-        };
-        let leases_max = lease.map_or(0, |(most, _)| most);
-        for planned in deliveries.iter_mut().filter(may_lease).take(leases_max) {
-            planned.leased = true;
-        }
-        let (endpoints, deliveries) = (&endpoints, &deliveries[..]);
-        let lease = lease.map(|(_, lease)| lease);
-        let batch = store::EventBatch { events, endpoints, deliveries, lease };
-        self.store.system().persist_events(batch, now).await
-    }
-
     /// Makes one event that the store refuses a dead letter, however long the store is unavailable.
     async fn quarantine(&self, event: &Event, refusal: &StoreError) {
         let detail = refusal.to_string();
@@ -363,12 +319,15 @@ impl Workers {
     }
 }
 
-/// The organisations of some events, each once, in ascending order.
-fn orgs_of(events: &[Arc<Event>]) -> Vec<OrgId> {
-    let mut orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
-    orgs.sort_unstable();
-    orgs.dedup();
-    orgs
+/// How many of the first events are stored together: with at most [`DELIVERIES_MAX`] deliveries, but at least one.
+fn fitting(events: &[Arc<Event>], endpoints: &Endpoints) -> usize {
+    let mut deliveries = 0;
+    let fits = |event: &&Arc<Event>| {
+        let of_org = endpoints.get(&event.org_id);
+        deliveries += of_org.map_or(0, |of_org| of_org.matching(event.event_type.as_str()));
+        deliveries <= DELIVERIES_MAX
+    };
+    events.iter().take_while(fits).count().clamp(1, events.len().max(1)).min(events.len())
 }
 
 const fn new_backoff() -> Backoff {

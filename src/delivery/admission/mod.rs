@@ -302,7 +302,12 @@ impl<T> Admission<T> {
     }
 
     /// Queues a leased delivery, or returns it if its endpoint was disabled or removed meanwhile.
-    pub(super) fn push(&mut self, endpoint: EndpointId, delivery: T, bytes: usize) -> Result<(), T> {
+    pub(super) fn push(
+        &mut self,
+        endpoint: EndpointId,
+        delivery: T,
+        bytes: usize,
+    ) -> Result<(), T> {
         self.queue(endpoint, Waiting { delivery, bytes, kind: AttemptKind::Scheduled })
     }
 
@@ -536,18 +541,15 @@ impl<T> Admission<T> {
             held.in_flight -= 1;
             held.bytes -= ticket.bytes;
         }
-        let released = if (gone && is_same) || is_open { self.clear(ticket.endpoint) } else { Vec::new() };
+        let released =
+            if (gone && is_same) || is_open { self.clear(ticket.endpoint) } else { Vec::new() };
         self.forget_org_if_idle(org);
         Finished { released, breaker_closed: was_open && !is_open }
     }
 
     /// Applies a change of an organisation's endpoints, and returns the waiting deliveries that it outdates;
     /// their leases are to be released. `current` are those that are enabled now.
-    pub(super) fn endpoints_changed(
-        &mut self,
-        org: OrgId,
-        current: &OrgEndpoints,
-    ) -> Vec<T> {
+    pub(super) fn endpoints_changed(&mut self, org: OrgId, current: &OrgEndpoints) -> Vec<T> {
         if self.is_outdated(org, current.version) {
             return Vec::new();
         }

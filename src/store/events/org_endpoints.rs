@@ -96,3 +96,17 @@ fn read(
     }
     Ok(found.into_iter().map(|(org, endpoints)| (org, Arc::new(endpoints))).collect())
 }
+
+impl OrgEndpoints {
+    /// Whether one of them is ordered, so that the organisation's events are to be stored in the order they were
+    /// accepted.
+    pub fn has_ordered(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.policy.ordered)
+    }
+
+    /// How many deliveries an event of this type makes at most.
+    pub fn matching(&self, event_type: &str) -> usize {
+        let matches = |endpoint: &&Arc<Endpoint>| endpoint.event_types.matches(event_type);
+        self.endpoints.iter().filter(matches).count()
+    }
+}
