@@ -65,12 +65,6 @@ pub(super) enum AttemptKind {
     /// The delivery is due by the retry schedule.
     Scheduled,
     /// A person asked for it: a retry by hand or a test event.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the admission, which is being written"))]
-    Manual,
-}
-
-/// What a breaker permits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Permit {
     /// Every attempt.
     Allow,
@@ -166,18 +160,6 @@ impl Breaker {
     }
 
     /// Until when no scheduled attempt starts; `None` if one may start now, or once the probe has ended.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the admission, which is being written"))]
-    pub(super) fn paused_until(self, now: Monotonic) -> Option<Monotonic> {
-        match self {
-            Self::Closed { .. } => None,
-            Self::Open { until, .. } | Self::HalfOpen { until, .. } => {
-                (until > now).then_some(until)
-            }
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

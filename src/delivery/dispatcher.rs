@@ -107,18 +107,35 @@ impl Dispatcher {
         self.stop().await;
     }
 
-    /// Scans and claims until nothing more is found that has room, attempts everything, and returns the number
-    /// of attempts. For tests, which decide when it is time.
+    /// Claims and attempts everything that is due and has room, of ordered deliveries one each, and returns the
+    /// number of attempts. For tests, which decide when it is time.
     pub(super) async fn run_once(&mut self) -> Result<usize, StoreError> {
         let mut attempted = 0;
-        if let Some(claimer) = &mut self.claimer {
-            while claimer.claim(ClaimWork { endpoints: Vec::new(), scan: true }).await? {}
-        }
-        self.health.progress.beat();
+        let mut work = ClaimWork { endpoints: Vec::new(), scan: true };
         loop {
+            let Some(claimer) = &mut self.claimer else { return Ok(attempted) };
+            while claimer.claim(std::mem::take(&mut work)).await? {
+                work.scan = true;
+            }
+            self.health.progress.beat();
+            let before = attempted;
             attempted += self.start_attempts();
-            let Some(end) = self.tasks.join_next().await else { return Ok(attempted) };
-            self.finish(end);
+            while let Some(end) = self.tasks.join_next().await {
+                self.finish(end);
+                attempted += self.start_attempts();
+            }
+            let now = self.dispatch.monotonic();
+            let admission = self.dispatch.admission();
+            let (mut behind, _) = admission.claimable(now);
+            behind.retain(|id| {
+                admission.endpoint(*id).is_some_and(|endpoint| !endpoint.policy.ordered)
+            });
+            drop(admission);
+            if attempted == before || behind.is_empty() {
+                self.report_breakers();
+                return Ok(attempted);
+            }
+            work.endpoints = behind;
         }
     }
 

@@ -23,7 +23,7 @@ async fn connections_are_reused() {
     let world = World::with(&["--endpoint-concurrency=1"]).await;
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
-    let (mut service, _handed_over) = world.delivery();
+    let mut service = world.delivery();
     for _ in 0..3 {
         world.publish("user.login", 20).await;
         assert_eq!(service.run_once().await.unwrap(), 20);
@@ -54,7 +54,7 @@ async fn every_request_that_a_receiver_sees_is_a_recorded_attempt() {
             Faulty::start(move |number| if number % 2 == 1 { way } else { Act::Answer }).await;
         let world = world(&receiver, &["--retry-schedule=5s,5s,5s,5s,5s,5s,5s,5s,5s,5s"]).await;
         world.publish("user.login", 40).await;
-        let (mut service, _handed_over) = world.delivery();
+        let mut service = world.delivery();
         while service.run_once().await.unwrap() > 0 {
             world.advance(WAIT);
         }
@@ -103,7 +103,7 @@ async fn name_that_cannot_be_resolved_is_retried() {
     world.endpoint_at(&url, "", secret).await;
     world.publish("user.login", 1).await;
     let answers: [&[&str]; 2] = [&[], &["127.0.0.1"]];
-    let (mut service, _handed_over) = world.delivery_with(ScriptedResolver::script(answers));
+    let mut service = world.delivery_with(ScriptedResolver::script(answers));
     assert_eq!(service.run_once().await.unwrap(), 1);
     let (class, error) = world.last_failure().await;
     assert_eq!(class, ErrorClass::Dns);
@@ -152,7 +152,7 @@ async fn dripping_body_is_cut_off_and_judged_by_its_status() {
     let receiver = Faulty::start(|_| Act::DripBody).await;
     let world = world(&receiver, &["--delivery-timeout=1h", "--endpoint-concurrency=1"]).await;
     world.publish("user.login", 2).await;
-    let (mut service, _handed_over) = world.delivery();
+    let mut service = world.delivery();
     assert_eq!(service.run_once().await.unwrap(), 2, "long before the attempts time out");
     for row in world.rows().await {
         assert_eq!((row.status, row.attempts), (DeliveryStatus::Delivered, 1));
@@ -171,7 +171,7 @@ async fn dripping_response_ends_with_its_attempt_and_never_overlaps_with_the_nex
     let flags = ["--delivery-timeout=200ms", "--retry-schedule=5s,5s,5s"];
     let world = world(&receiver, &flags).await;
     world.publish("user.login", 1).await;
-    let (mut service, _handed_over) = world.delivery();
+    let mut service = world.delivery();
     for _ in 0..4 {
         assert_eq!(service.run_once().await.unwrap(), 1);
         world.advance(WAIT);

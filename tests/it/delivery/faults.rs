@@ -97,7 +97,7 @@ async fn strikes(fault: &'static str, act: fn(usize) -> Act) -> Row {
     let world = World::with(&["--delivery-timeout=300ms"]).await;
     world.endpoint_at(&receiver.url(), "", SigningSecret::generate().unwrap()).await;
     world.publish("user.login", EVENTS).await;
-    let (mut service, _handed_over) = world.delivery();
+    let mut service = world.delivery();
     assert_eq!(service.run_once().await.unwrap(), EVENTS);
     world.advance(WAIT);
     // The failures have opened the breaker: first one probe, then the rest.
@@ -112,7 +112,7 @@ async fn closes_kept() -> Row {
     let world = World::with(&["--endpoint-concurrency=1", "--retry-schedule=5s,5s,5s,5s"]).await;
     world.endpoint_at(&receiver.url(), "", SigningSecret::generate().unwrap()).await;
     world.publish("user.login", EVENTS).await;
-    let (mut service, _handed_over) = world.delivery();
+    let mut service = world.delivery();
     while service.run_once().await.unwrap() > 0 {
         world.advance(WAIT);
     }
@@ -150,7 +150,7 @@ async fn flap(
     let url = receiver.url("/").replace("localhost", "hooks.example");
     world.endpoint_at(&url.replace("127.0.0.1", "hooks.example"), "", secret).await;
     world.publish("user.login", EVENTS).await;
-    let (mut service, _handed_over) = world.delivery_with(ScriptedResolver::script(answers));
+    let mut service = world.delivery_with(ScriptedResolver::script(answers));
     assert_eq!(service.run_once().await.unwrap(), EVENTS);
     world.advance(WAIT);
     // The failures have opened the breaker: first one probe, then the rest.

@@ -2,8 +2,8 @@
 
 mod attempts;
 mod breaker;
+mod changes;
 mod connections;
-mod evictions;
 mod failing;
 mod faults;
 mod guard;
@@ -15,6 +15,5 @@ mod scripted_resolver;
 mod servers;
 mod signing;
 mod stopping;
-mod suspended_orgs;
 mod tls;
 mod world;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Version;
-use hookgate::delivery::{DeliveryInputs, DeliveryService, SuspendedOrgs, handoff};
+use hookgate::delivery::{DeliveryInputs, DeliveryService};
 use hookgate::domain::{DeliveryStatus, ErrorClass, InstanceId, SigningSecret};
 use hookgate::runtime::Wake;
 
@@ -42,7 +42,7 @@ async fn http2_is_used_over_one_connection_if_offered() {
     let identity = authority.identity("localhost");
     let receiver = Receiver::start_tls(identity, BOTH).await;
     world.endpoint(&receiver, "").await;
-    let (mut service, _handed_over) = world.delivery();
+    let mut service = world.delivery();
     for _ in 0..3 {
         // One first: several at once would each open a connection.
         world.publish("user.login", 1).await;
@@ -114,7 +114,7 @@ async fn name_that_changes_to_a_forbidden_address_between_attempts_is_blocked() 
         world.publish("user.login", 1).await;
         world.clock.advance(Duration::from_millis(1));
         // A new connection each time: a kept one leads to the address that was checked for it.
-        let (mut service, _handed_over) = world.delivery_with(names.clone());
+        let mut service = world.delivery_with(names.clone());
         assert_eq!(service.run_once().await.unwrap(), 1);
         let newest = world.rows().await.remove(0);
         let attempts = world.store.attempts(world.org, newest.id).await.unwrap();
@@ -133,8 +133,7 @@ async fn unusable_ca_file_is_an_error_at_start() {
         std::fs::write(world.directory.path().join("empty.pem"), "").unwrap();
         config.webhook_ca_file = Some(path.clone());
         let (store, clock) = (world.store.clone(), world.clock.clone());
-        let (handoff, instance) = (handoff(&config).1, InstanceId::new(1));
-        let inputs = DeliveryInputs::new(handoff, Wake::new(), instance, SuspendedOrgs::default());
+        let inputs = DeliveryInputs::new(Wake::new(), InstanceId::new(1));
         let metrics = Arc::clone(&world.metrics.delivery);
         let Err(error) = DeliveryService::new(&config, store, clock, metrics, inputs) else {
             panic!("{file} is taken");

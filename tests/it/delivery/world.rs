@@ -1,6 +1,7 @@
 //! The world of a delivery test: a tenant on the real app, whose background work is held, a manual clock and
 //! delivery services that the test steps or starts.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +10,20 @@ use bytes::Bytes;
 use hookgate::app::{App, AppParts, BackgroundWork, Metrics};
 use hookgate::config::{Config, DeliveryConfig, SecretsKeys, StoreConfig};
 use hookgate::delivery::{
-    DeliveryInputs, DeliveryService, DnsResolver, SuspendedOrgs, SystemResolver, handoff,
-    lease_span,
+    AdmissionDoor, DeliveryInputs, DeliveryService, DnsResolver, Offered, SystemResolver,
 };
 use hookgate::domain::{
     Actor, Delivery, DeliveryFilter, DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId,
-    ErrorClass, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
-    PageRequest, SigningSecret, Timestamp, TraceId,
+    ErrorClass, Event, EventId, InstanceId, Org, OrgId, PageRequest, SigningSecret, Timestamp,
+    TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
-use hookgate::store::{LeaseBudget, Store};
+use hookgate::store::{EventBatch, OrgEndpoints, PlannedDelivery, Store, plan_deliveries};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 
 use crate::support::app::config;
 use crate::support::receiver::Receiver;
+use crate::support::store::persist_events;
 
 /// Everything a delivery test needs.
 pub(crate) struct World {
@@ -32,12 +32,37 @@ pub(crate) struct World {
     pub(crate) metrics: Metrics,
     pub(crate) config: DeliveryConfig,
     pub(crate) org: OrgId,
-    /// The suspended organisations that the delivery service knows.
-    pub(crate) suspended: SuspendedOrgs,
     store_config: StoreConfig,
     /// Not run: it holds the store, and each test makes the delivery services it needs.
     _app: App,
     pub(crate) directory: TempDir,
+}
+
+/// Events whose deliveries were offered and are not stored yet.
+pub(crate) struct OfferedEvents {
+    store: Store,
+    now: Timestamp,
+    events: Vec<Arc<Event>>,
+    endpoints: HashMap<OrgId, Arc<OrgEndpoints>>,
+    deliveries: Vec<PlannedDelivery>,
+    offered: Offered,
+}
+
+impl OfferedEvents {
+    /// Stores them and returns how many deliveries were leased.
+    pub(crate) async fn store(self) -> usize {
+        let Self { store, now, events, endpoints, deliveries, offered } = self;
+        let batch = EventBatch {
+            events: &events,
+            endpoints: &endpoints,
+            deliveries: &deliveries,
+            lease: Some(offered.lease()),
+        };
+        let mut persisted = store.system().persist_events(batch, now).await.unwrap();
+        let leased = persisted.leased.len();
+        offered.stored(&deliveries, &mut persisted);
+        leased
+    }
 }
 
 impl World {
@@ -59,9 +84,8 @@ impl World {
         let org = OrgId::mint(now);
         let row = Org::new(org, "tenant", now);
         store.system().insert_org(&row, &Actor::CLI).await.unwrap();
-        let suspended = SuspendedOrgs::default();
         let Config { delivery: config, store: store_config, .. } = config;
-        Self { store, clock, metrics, config, store_config, org, suspended, _app: app, directory }
+        Self { store, clock, metrics, config, store_config, org, _app: app, directory }
     }
 
     pub(crate) async fn new() -> Self {
@@ -117,18 +141,34 @@ impl World {
     pub(crate) async fn publish(&self, event_type: &str, count: usize) -> Vec<EventId> {
         let events = self.events(event_type, count);
         let now = self.clock.now();
-        self.store.system().persist_events(&events, None, now).await.unwrap();
+        persist_events(&self.store, &events, None, now).await.unwrap();
         events.iter().map(|event| event.id).collect()
     }
 
-    /// Stores `count` events and returns their deliveries, leased.
-    pub(crate) async fn lease(&self, event_type: &str, count: usize) -> Vec<LeasedDelivery> {
-        let now = self.clock.now();
-        let until = now.plus(lease_span(&self.config));
-        let lease = Lease { token: LeaseToken::mint(InstanceId::new(1)), until };
-        let room = LeaseBudget { lease, deliveries_max: 1000, except: &[] };
+    /// Offers the deliveries of `count` events to a service, stores them and queues what was leased. Returns how many
+    /// those are.
+    pub(crate) async fn offer(
+        &self,
+        door: &AdmissionDoor,
+        event_type: &str,
+        count: usize,
+    ) -> usize {
+        self.offer_only(door, event_type, count).await.store().await
+    }
+
+    /// [`Self::offer`] before the events are stored.
+    pub(crate) async fn offer_only(
+        &self,
+        door: &AdmissionDoor,
+        event_type: &str,
+        count: usize,
+    ) -> OfferedEvents {
         let events = self.events(event_type, count);
-        self.store.system().persist_events(&events, Some(room), now).await.unwrap().leased
+        let endpoints = door.endpoints(&[self.org]).await.unwrap();
+        let mut deliveries = plan_deliveries(&events, &endpoints);
+        let offered = door.offer(&mut deliveries, &endpoints);
+        let (store, now) = (self.store.clone(), self.clock.now());
+        OfferedEvents { store, now, events, endpoints, deliveries, offered }
     }
 
     fn events(&self, event_type: &str, count: usize) -> Vec<Arc<Event>> {
@@ -150,29 +190,23 @@ impl World {
         (0..count).map(event).collect()
     }
 
-    /// The delivery service, and its bulk handoff channel.
-    pub(crate) fn delivery(&self) -> (DeliveryService, mpsc::Sender<LeasedDelivery>) {
+    /// The delivery service.
+    pub(crate) fn delivery(&self) -> DeliveryService {
         self.delivery_with(Arc::new(SystemResolver))
     }
 
     /// [`Self::delivery`] with host names resolved by `resolver`.
-    pub(crate) fn delivery_with(
-        &self,
-        resolver: Arc<dyn DnsResolver>,
-    ) -> (DeliveryService, mpsc::Sender<LeasedDelivery>) {
-        let (channels, handoff) = handoff(&self.config);
+    pub(crate) fn delivery_with(&self, resolver: Arc<dyn DnsResolver>) -> DeliveryService {
         let store = self.store.clone();
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics.delivery));
-        let (instance, suspended) = (InstanceId::new(1), self.suspended.clone());
-        let inputs = DeliveryInputs::new(handoff, Wake::new(), instance, suspended);
+        let inputs = DeliveryInputs::new(Wake::new(), InstanceId::new(1));
         let inputs = DeliveryInputs { resolver, ..inputs };
-        let service = DeliveryService::new(&self.config, store, clock, metrics, inputs).unwrap();
-        (service, channels.bulk)
+        DeliveryService::new(&self.config, store, clock, metrics, inputs).unwrap()
     }
 
     /// Attempts once everything that is due and returns the number of attempts.
     pub(crate) async fn deliver(&self) -> usize {
-        self.delivery().0.run_once().await.unwrap()
+        self.delivery().run_once().await.unwrap()
     }
 
     /// The error class and text of the last attempt of the only delivery.
