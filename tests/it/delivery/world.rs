@@ -14,16 +14,17 @@ use hookgate::delivery::{
 };
 use hookgate::domain::{
     Actor, Delivery, DeliveryFilter, DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId,
-    ErrorClass, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
-    PageRequest, SigningSecret, Timestamp, TraceId,
+    ErrorClass, Event, EventId, InstanceId, LeasedDelivery, Org, OrgId, PageRequest, SigningSecret,
+    Timestamp, TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
-use hookgate::store::{LeaseBudget, Store};
+use hookgate::store::Store;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use crate::support::app::config;
 use crate::support::receiver::Receiver;
+use crate::support::store::{persist_events, room};
 
 /// Everything a delivery test needs.
 pub(crate) struct World {
@@ -117,7 +118,7 @@ impl World {
     pub(crate) async fn publish(&self, event_type: &str, count: usize) -> Vec<EventId> {
         let events = self.events(event_type, count);
         let now = self.clock.now();
-        self.store.system().persist_events(&events, None, now).await.unwrap();
+        persist_events(&self.store, &events, None, now).await.unwrap();
         events.iter().map(|event| event.id).collect()
     }
 
@@ -125,10 +126,8 @@ impl World {
     pub(crate) async fn lease(&self, event_type: &str, count: usize) -> Vec<LeasedDelivery> {
         let now = self.clock.now();
         let until = now.plus(lease_span(&self.config));
-        let lease = Lease { token: LeaseToken::mint(InstanceId::new(1)), until };
-        let room = LeaseBudget { lease, deliveries_max: 1000, except: &[] };
         let events = self.events(event_type, count);
-        self.store.system().persist_events(&events, Some(room), now).await.unwrap().leased
+        persist_events(&self.store, &events, Some(room(1000, until)), now).await.unwrap().leased
     }
 
     fn events(&self, event_type: &str, count: usize) -> Vec<Arc<Event>> {

@@ -14,6 +14,7 @@ pub(crate) mod faulty;
 pub(crate) mod postgres;
 pub(crate) mod receiver;
 pub(crate) mod server;
+pub(crate) mod store;
 pub(crate) mod tls;
 
 /// A client for servers on this machine.
