@@ -109,8 +109,10 @@ impl Store {
         let pending = pending.iter().map(|c| select_pending(&page("pending_deliveries", c)));
         let finished = finished.iter().map(|c| select_finished(&page("deliveries", c)));
         let selects: Vec<String> = pending.chain(finished).collect();
-        let sql =
-            format!("{} ORDER BY created_at DESC, id DESC LIMIT $3", selects.join(" UNION ALL "));
+        let sql = format!(
+            "SELECT * FROM ({}) d ORDER BY created_at DESC, id DESC LIMIT $3",
+            selects.join(" UNION ALL ")
+        );
         let mut args = args![after.at, after.id, i64::from(limit) + 1];
         args.extend(of_parts);
         self.engine.list(sql, args, read).await

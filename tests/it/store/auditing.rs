@@ -8,7 +8,7 @@ use hookgate::domain::{
     DeliveryId, DeliveryPolicyChange, DeliveryStatus, Endpoint, EndpointChange, EndpointId,
     EventId, LeasedDelivery, OrgChange, OrgId, OrgLimit, ReplayStatus, Role,
 };
-use hookgate::store::CANCELS_PER_STEP;
+use hookgate::store::CANCELS_INLINE_MAX;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
@@ -147,19 +147,22 @@ async fn cancelled_delivery_is_in_the_log_once(subject: &Subject) {
 }
 
 async fn all_that_a_call_cancels_is_one_line_with_the_number(subject: &Subject) {
-    let count = usize::try_from(CANCELS_PER_STEP).unwrap() + 3;
+    let count = usize::try_from(CANCELS_INLINE_MAX).unwrap() + 3;
     let (org, endpoint) = org_with_deliveries(subject, count).await;
     let cancel = async |now| {
         let by = somebody();
-        subject.store.cancel_pending(org, endpoint.id, at(9), &by, at(now)).await.unwrap()
+        let done = subject.store.cancel_pending(org, endpoint.id, &by, at(now)).await.unwrap();
+        done.unwrap().cancelled
     };
-    assert_eq!(cancel(30).await, CANCELS_PER_STEP);
-    let changes = json!({ "cancelled": CANCELS_PER_STEP });
+    assert_eq!(cancel(30).await, CANCELS_INLINE_MAX);
+    let changes = json!({ "cancelled": CANCELS_INLINE_MAX });
     let expected = ("endpoint.cancel_pending".to_owned(), endpoint.id.uuid(), changes);
     assert_eq!(line(subject, org).await, expected);
-    assert_eq!((cancel(31).await, cancel(32).await), (3, 0));
-    let log = lines(subject, org).await;
-    assert_eq!((log.len(), &log[0].changes), (2, &json!({ "cancelled": 3 })));
+    assert_eq!(subject.store.system().cancel_step(at(31)).await.unwrap(), 3);
+    let log = subject.store.audit_log(org, FIRST_PAGE).await.unwrap().data;
+    assert_eq!((log[0].actor.as_str(), &log[0].changes), ("server", &json!({ "cancelled": 3 })));
+    assert_eq!(cancel(32).await, 0);
+    assert_eq!(lines(subject, org).await.len(), 1);
 }
 
 async fn test_event_is_in_the_log_with_its_delivery(subject: &Subject) {
@@ -200,7 +203,7 @@ async fn what_changes_nothing_is_not_in_the_log(subject: &Subject) {
     store.replay_event(org, event, Some(endpoint), &by, at(30)).await.unwrap().unwrap_err();
     let test = Arc::new(some_event(org, "a.b", at(30)));
     store.plan_event(org, endpoint, &test, &by, at(30)).await.unwrap().unwrap_err();
-    assert_eq!(store.cancel_pending(org, endpoint, at(30), &by, at(30)).await.unwrap(), 0);
+    assert_eq!(store.cancel_pending(org, endpoint, &by, at(30)).await.unwrap(), None);
     let (missing, why) = (DeadLetterId::mint(at(0)), DeadLetterDeletion::Discarded);
     assert!(!store.delete_dead_letter(org, missing, why, &by, at(30)).await.unwrap());
     assert_eq!(lines(subject, org).await, []);
@@ -238,7 +241,9 @@ async fn endpoint_that_stays_as_it_is_has_no_line(subject: &Subject) {
     };
     for change in [EndpointChange::default(), own] {
         let after = store.update_endpoint(org, endpoint.id, &change, &by, at(30)).await.unwrap();
-        assert_eq!(after.unwrap(), Endpoint { updated_at: at(30), ..endpoint.clone() });
+        let after = after.unwrap();
+        let version = after.version;
+        assert_eq!(after, Endpoint { updated_at: at(30), version, ..endpoint.clone() });
     }
     assert_eq!(lines(subject, org).await, []);
     let off = Some(Some("off".to_owned()));
@@ -286,7 +291,7 @@ async fn nothing_happens_whose_line_cannot_be_written(subject: &Subject) {
     store.insert_replay(org, &ALL_LETTERS, &by, at(30)).await.unwrap_err();
     store.end_replay(org, replay.id, None, &by, at(30)).await.unwrap_err();
     store.cancel_delivery(org, waiting, &by, at(30)).await.unwrap_err();
-    store.cancel_pending(org, endpoint.id, at(30), &by, at(30)).await.unwrap_err();
+    store.cancel_pending(org, endpoint.id, &by, at(30)).await.unwrap_err();
     let test = Arc::new(some_event(org, "a.b", at(30)));
     store.plan_event(org, endpoint.id, &test, &by, at(30)).await.unwrap_err();
     let (letter, why) = (DeadLetterId::from_uuid(dead.uuid()), DeadLetterDeletion::Discarded);

@@ -1,5 +1,5 @@
-use hookgate::domain::{Actor, Decision, DeliveryId, DeliveryStatus};
-use hookgate::store::{CANCELS_PER_STEP, DeliveryRefusal};
+use hookgate::domain::{Actor, Decision, DeliveryFilter, DeliveryId, DeliveryStatus, PageRequest};
+use hookgate::store::{CANCELS_INLINE_MAX, CANCELS_PER_STEP, DeliveryRefusal, PendingCancellation};
 
 use super::fixtures::{
     EXHAUSTED, add_endpoint, add_org, at, claim, org_with_deliveries, outcome, persist, some_event,
@@ -10,6 +10,8 @@ on_both!(
     cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing,
     only_a_pending_delivery_is_cancelled,
     all_pending_deliveries_of_an_endpoint_are_cancelled_in_bounded_steps,
+    delivery_is_retried_after_its_endpoints_pending_ones_were_cancelled,
+    time_of_a_cancellation_is_forgotten_once_nothing_can_come_of_it,
 );
 
 async fn cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing(subject: &Subject) {
@@ -58,20 +60,74 @@ async fn all_pending_deliveries_of_an_endpoint_are_cancelled_in_bounded_steps(su
     let org = add_org(subject).await;
     let (one, other) =
         (add_endpoint(subject, org, "*").await, add_endpoint(subject, org, "*").await);
-    let count = CANCELS_PER_STEP + 10;
+    let count = CANCELS_INLINE_MAX + CANCELS_PER_STEP + 10;
     let events: Vec<_> = (0..count).map(|_| some_event(org, "a.b", at(0))).collect();
     persist(subject, &events, at(0)).await;
-    persist(subject, &[some_event(org, "later", at(9))], at(9)).await;
+    let store = &subject.store;
+    let cancel =
+        async |org, now| store.cancel_pending(org, one.id, &Actor::CLI, at(now)).await.unwrap();
     let stranger = add_org(subject).await;
-    let cancel = async |org| {
-        subject.store.cancel_pending(org, one.id, at(5), &Actor::CLI, at(6)).await.unwrap()
+    assert_eq!(cancel(stranger, 5).await, None);
+    let at_once = PendingCancellation { cancelled: CANCELS_INLINE_MAX, in_progress: true };
+    assert_eq!(cancel(org, 5).await, Some(at_once));
+    persist(subject, &[some_event(org, "later", at(9))], at(9)).await;
+
+    let of_one = DeliveryFilter { endpoint_id: Some(one.id), ..DeliveryFilter::default() };
+    let pages = async |filter: DeliveryFilter| {
+        let page = PageRequest { limit: 20_000, after: None };
+        store.deliveries(org, &filter, page).await.unwrap().data
     };
-    assert_eq!(cancel(stranger).await, 0);
-    assert_eq!(cancel(org).await, CANCELS_PER_STEP);
-    assert_eq!(cancel(org).await, 10);
-    assert_eq!(cancel(org).await, 0);
-    let left = claim(subject, 20_000, at(10)).await;
-    let of_one = left.iter().filter(|leased| leased.endpoint.id == one.id).count();
-    let of_other = left.iter().filter(|leased| leased.endpoint.id == other.id).count();
-    assert_eq!((of_one, of_other as u64), (1, count + 1), "the one planned later stays");
+    let shown = pages(of_one).await;
+    assert_eq!(shown.len() as u64, count + 1);
+    let (cancelled, left): (Vec<_>, Vec<_>) =
+        shown.into_iter().partition(|delivery| delivery.status == DeliveryStatus::Cancelled);
+    assert!(cancelled.iter().all(|delivery| delivery.finished_at == Some(at(5))));
+    assert!(cancelled.iter().all(|delivery| delivery.next_attempt_at.is_none()));
+    assert_eq!(left.iter().map(|delivery| delivery.created_at).collect::<Vec<_>>(), [at(9)]);
+    let pending = DeliveryFilter { status: Some(DeliveryStatus::Pending), ..of_one };
+    assert_eq!(pages(pending).await.len(), 1);
+    assert_eq!(store.pending_count(org, one.id).await.unwrap(), 1);
+    let refusal = store.retry_delivery(org, cancelled[0].id, &Actor::CLI, at(6)).await.unwrap();
+    assert_eq!(refusal.unwrap_err(), DeliveryRefusal::InProgress);
+
+    let step = async |now| store.system().cancel_step(at(now)).await.unwrap();
+    assert_eq!((step(6).await, step(6).await, step(6).await), (CANCELS_PER_STEP, 10, 0));
+    assert_eq!(pages(pending).await.len(), 1, "the one that was planned later stays");
+    let cancelled_now = DeliveryFilter { status: Some(DeliveryStatus::Cancelled), ..of_one };
+    assert_eq!(pages(cancelled_now).await.len(), cancelled.len());
+    assert_eq!(store.pending_count(org, other.id).await.unwrap(), count + 1);
+}
+
+async fn delivery_is_retried_after_its_endpoints_pending_ones_were_cancelled(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 2).await;
+    let store = &subject.store;
+    let leased = claim(subject, 1, at(0)).await.remove(0);
+    let dead = outcome(&leased, EXHAUSTED, at(1));
+    store.system().record_outcomes(&[dead]).await.unwrap();
+    let cancelled = store.cancel_pending(org, endpoint.id, &Actor::CLI, at(5)).await.unwrap();
+    assert_eq!(cancelled, Some(PendingCancellation { cancelled: 1, in_progress: false }));
+    let before = store.endpoint(org, endpoint.id).await.unwrap().unwrap();
+    assert_eq!(before.cancel_before, Some(at(5)));
+
+    let retried = store.retry_delivery(org, leased.id, &Actor::CLI, at(6)).await.unwrap().unwrap();
+    assert_eq!((retried.status, retried.attempts), (DeliveryStatus::Pending, 1));
+    let after = store.endpoint(org, endpoint.id).await.unwrap().unwrap();
+    assert_eq!(after.cancel_before, None);
+    assert!(after.version > before.version);
+    let again: Vec<_> = claim(subject, 9, at(6)).await.iter().map(|again| again.id).collect();
+    assert_eq!(again, [leased.id]);
+}
+
+async fn time_of_a_cancellation_is_forgotten_once_nothing_can_come_of_it(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 1).await;
+    let store = &subject.store;
+    store.cancel_pending(org, endpoint.id, &Actor::CLI, at(5)).await.unwrap().unwrap();
+    // Accepted before the cancellation, stored after it.
+    persist(subject, &[some_event(org, "late", at(4))], at(8)).await;
+    assert!(claim(subject, 9, at(8)).await.is_empty());
+    let step = async |now| store.system().cancel_step(at(now)).await.unwrap();
+    assert_eq!((step(9).await, step(9).await), (1, 0));
+    assert_eq!((step(700).await, step(700).await), (1, 0));
+    let shown = store.endpoint(org, endpoint.id).await.unwrap().unwrap();
+    assert_eq!(shown.cancel_before, None);
 }

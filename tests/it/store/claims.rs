@@ -1,8 +1,8 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use hookgate::domain::{DeliveryFilter, InstanceId, Lease, LeaseToken};
-use hookgate::store::{ClaimCursor, ClaimRequest, LeaseBudget};
+use hookgate::domain::{DeliveryFilter, Endpoint, InstanceId, Lease, LeaseToken};
+use hookgate::store::{ClaimedDelivery, LeaseGrant};
 use tokio::task::JoinSet;
 
 use super::fixtures::{
@@ -10,6 +10,7 @@ use super::fixtures::{
     some_event,
 };
 use super::{Subject, on_both};
+use crate::support::store::{Room, due_endpoints};
 
 on_both!(
     claim_takes_the_longest_due_first_and_no_more_than_there_is_room_for,
@@ -20,7 +21,12 @@ on_both!(
     leased_delivery_shows_no_next_attempt,
     endpoints_left_out_keep_their_deliveries,
     claimers_at_once_never_share_a_delivery,
-    claim_is_shared_out_among_the_endpoints_that_have_something_due,
+    claim_takes_as_many_of_each_endpoint_as_are_granted,
+    claim_brings_no_more_bytes_than_asked_for_but_at_least_one_delivery,
+    nothing_is_claimed_of_a_disabled_or_removed_endpoint_or_of_one_to_pull_from,
+    what_is_being_cancelled_is_not_claimed,
+    event_that_cannot_be_read_stops_no_claim,
+    oldest_due_delivery_is_told_beside_a_backlog_of_a_disabled_endpoint,
     backlog_of_one_endpoint_hides_no_other,
 );
 
@@ -46,7 +52,7 @@ async fn server_that_starts_again_lets_go_of_its_own_leases_only(subject: &Subje
     let (org, _) = org_with_deliveries(subject, 2).await;
     let lease_of = |instance| {
         let token = LeaseToken::mint(InstanceId::new(instance));
-        LeaseBudget { lease: Lease { token, until: at(1000) }, deliveries_max: 1, except: &[] }
+        Room { lease: Lease { token, until: at(1000) }, deliveries_max: 1, except: &[] }
     };
     let mine = claim_from(&subject.store, lease_of(7), &[], at(10)).await;
     let others = claim_from(&subject.store, lease_of(8), &[], at(10)).await;
@@ -138,17 +144,95 @@ async fn claimers_at_once_never_share_a_delivery(subject: &Subject) {
     assert_eq!((claimed.len(), distinct.len()), (200, 200));
 }
 
-async fn claim_is_shared_out_among_the_endpoints_that_have_something_due(subject: &Subject) {
-    let (_, busy) = org_with_deliveries(subject, 50).await;
-    let (_, quiet) = org_with_deliveries(subject, 2).await;
-    let (caps, from) = (HashMap::from([(busy.id, 3)]), ClaimCursor::default());
+async fn claim_takes_as_many_of_each_endpoint_as_are_granted(subject: &Subject) {
+    let (first, busy) = org_with_deliveries(subject, 50).await;
+    let (second, quiet) = org_with_deliveries(subject, 2).await;
+    let (third, left_out) = org_with_deliveries(subject, 2).await;
+    let grant = |org, endpoint: &Endpoint, deliveries_max| LeaseGrant {
+        endpoint: endpoint.id,
+        org,
+        ordered: false,
+        deliveries_max,
+    };
+    let grants = [grant(first, &busy, 3), grant(second, &quiet, 5), grant(third, &left_out, 0)];
+    let claimed = lease(subject, &grants, usize::MAX >> 1).await;
+    let of = |id| claimed.iter().filter(|claimed| claimed.endpoint_id == id).count();
+    assert_eq!((of(busy.id), of(quiet.id), of(left_out.id)), (3, 2, 0));
+}
+
+async fn claim_brings_no_more_bytes_than_asked_for_but_at_least_one_delivery(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 5).await;
+    let grant = LeaseGrant { endpoint: endpoint.id, org, ordered: false, deliveries_max: 5 };
+    let bytes = some_event(org, "a.b", at(0)).payload.len();
+    assert_eq!(lease(subject, &[grant], 2 * bytes + 1).await.len(), 2);
+    assert_eq!(lease(subject, &[grant], 0).await.len(), 1);
+    assert_eq!(lease(subject, &[grant], usize::MAX >> 1).await.len(), 2);
+}
+
+async fn lease(subject: &Subject, grants: &[LeaseGrant], bytes: usize) -> Vec<ClaimedDelivery> {
     let lease = room(0, at(60)).lease;
-    let request = ClaimRequest { lease, deliveries_max: 10, caps: &caps, from, now: at(0) };
-    let claimed = subject.store.system().claim_deliveries(request).await.unwrap();
-    let of = |id| claimed.leased.iter().filter(|leased| leased.endpoint.id == id).count();
-    assert_eq!((of(busy.id), of(quiet.id)), (3, 2), "a cap holds");
-    let claimed = claim(subject, 10, at(0)).await;
-    assert_eq!(claimed.len(), 10, "and alone it gets all");
+    subject.store.system().lease_deliveries(grants, bytes, lease, at(0)).await.unwrap()
+}
+
+async fn nothing_is_claimed_of_a_disabled_or_removed_endpoint_or_of_one_to_pull_from(
+    subject: &Subject,
+) {
+    for made in ["disabled_reason = 'x'", "removed_at = created_at", "kind = 'pull'"] {
+        let (org, endpoint) = org_with_deliveries(subject, 2).await;
+        let update = format!("UPDATE endpoints SET {made}");
+        subject.raw(&update, &update).await;
+        assert_eq!(due_endpoints(&subject.store, at(0)).await, [], "{made}");
+        assert_eq!(subject.store.system().oldest_due(at(0)).await.unwrap(), None, "{made}");
+        let grant = LeaseGrant { endpoint: endpoint.id, org, ordered: false, deliveries_max: 5 };
+        assert_eq!(lease(subject, &[grant], usize::MAX >> 1).await.len(), 0, "{made}");
+    }
+}
+
+async fn what_is_being_cancelled_is_not_claimed(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 3).await;
+    let set = |sqlite: &str, postgres: &str| {
+        let update = |time| format!("UPDATE endpoints SET cancel_before = {time}");
+        (update(sqlite), update(postgres))
+    };
+    let micros = at(5).micros().to_string();
+    let (sqlite, postgres) = set(&micros, &format!("'{}'", at(5)));
+    subject.raw(&sqlite, &postgres).await;
+    assert_eq!(due_endpoints(&subject.store, at(10)).await, []);
+    let grant = LeaseGrant { endpoint: endpoint.id, org, ordered: false, deliveries_max: 5 };
+    let lease = async || {
+        let lease = room(0, at(60)).lease;
+        subject.store.system().lease_deliveries(&[grant], 1_000, lease, at(10)).await.unwrap()
+    };
+    assert_eq!(lease().await.len(), 0);
+    let late = [some_event(org, "a.b", at(5)), some_event(org, "a.b", at(6))];
+    assert_eq!(persist(subject, &late, at(7)).await.planned, 1, "nor planned");
+    assert_eq!(due_endpoints(&subject.store, at(10)).await.len(), 1);
+    let claimed = lease().await;
+    assert_eq!(claimed.iter().map(|c| c.event.id).collect::<Vec<_>>(), [late[1].id]);
+}
+
+async fn event_that_cannot_be_read_stops_no_claim(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let spoil = "UPDATE events SET event_type = ''";
+    subject.raw(spoil, spoil).await;
+    let good = some_event(org, "a.b", at(0));
+    persist(subject, std::slice::from_ref(&good), at(0)).await;
+    let claimed = claim(subject, 5, at(0)).await;
+    assert_eq!(claimed.iter().map(|leased| leased.event.id).collect::<Vec<_>>(), [good.id]);
+}
+
+async fn oldest_due_delivery_is_told_beside_a_backlog_of_a_disabled_endpoint(subject: &Subject) {
+    let oldest = async |now| subject.store.system().oldest_due(at(now)).await.unwrap();
+    assert_eq!(oldest(0).await, None);
+    org_with_deliveries(subject, 2_000).await;
+    assert_eq!(oldest(7).await, Some(at(0)));
+    let disable = "UPDATE endpoints SET disabled_reason = 'x'";
+    subject.raw(disable, disable).await;
+    assert_eq!(oldest(7).await, None);
+    let (org, _) = org_with_deliveries(subject, 0).await;
+    persist(subject, &[some_event(org, "a.b", at(0))], at(5)).await;
+    assert_eq!(oldest(4).await, None);
+    assert_eq!(oldest(7).await, Some(at(5)));
 }
 
 async fn backlog_of_one_endpoint_hides_no_other(subject: &Subject) {

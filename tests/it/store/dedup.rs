@@ -3,7 +3,9 @@ use std::sync::Arc;
 use hookgate::domain::{Event, OrgId, Timestamp};
 use tokio::task::JoinSet;
 
-use super::fixtures::{add_endpoint, add_org, at, named_event, persist, some_event};
+use super::fixtures::{
+    add_endpoint, add_org, at, named_event, persist, persist_events, some_event,
+};
 use super::subject::DEDUP_WINDOW;
 use super::{Subject, on_both};
 
@@ -13,6 +15,7 @@ on_both!(
     dedup_id_may_be_used_again_after_the_window,
     dedup_id_used_twice_in_one_batch_makes_two_events_when_the_window_lies_between,
     same_record_is_no_duplicate_of_itself,
+    event_that_is_older_than_the_stored_one_by_the_window_is_kept,
     dedup_ids_of_two_organisations_have_nothing_to_do_with_each_other,
     instances_that_store_the_same_dedup_ids_at_once_agree_on_one_event_each,
 );
@@ -71,6 +74,19 @@ async fn dedup_id_used_twice_in_one_batch_makes_two_events_when_the_window_lies_
     assert_eq!((persisted.stored, persisted.duplicates, persisted.planned), (2, 0, 2));
 }
 
+/// As from another instance, whose journal is behind.
+async fn event_that_is_older_than_the_stored_one_by_the_window_is_kept(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    let newer = named_event(org, "d", window_after(at(0)));
+    let older = named_event(org, "d", at(0));
+    let copy = named_event(org, "d", just_before(window_after(newer.received_at)));
+    for (event, stored) in [(&newer, 1), (&older, 1), (&older, 0), (&copy, 0)] {
+        let persisted = persist(subject, std::slice::from_ref(event), at(1)).await;
+        assert_eq!((persisted.stored, persisted.planned), (stored, stored));
+    }
+}
+
 async fn same_record_is_no_duplicate_of_itself(subject: &Subject) {
     let org = add_org(subject).await;
     let event = named_event(org, "d", at(0));
@@ -109,12 +125,12 @@ async fn instances_that_store_the_same_dedup_ids_at_once_agree_on_one_event_each
         posters.spawn(async move {
             let mut stored = 0;
             for batch in shuffled(org, poster).chunks(50) {
-                stored += store.system().persist_events(batch, None, at(9)).await.unwrap().stored;
+                stored += persist_events(&store, batch, None, at(9)).await.unwrap().stored;
             }
             stored
         });
     }
     assert_eq!(posters.join_all().await.iter().sum::<usize>(), 211);
     assert_eq!(subject.count("SELECT count(*) FROM events").await, 211);
-    assert_eq!(subject.count("SELECT count(*) FROM deliveries").await, 211);
+    assert_eq!(subject.count("SELECT count(*) FROM pending_deliveries").await, 211);
 }

@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use hookgate::domain::{
-    Actor, CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, DeliveryStatus, Endpoint,
-    EndpointChange, EndpointId, OrgId, Timestamp,
+    Actor, CustomHeaders, DeliveryId, DeliveryPolicy, DeliveryPolicyChange, DeliveryStatus,
+    Endpoint, EndpointChange, EndpointId, EndpointKind, OrgId, SigningSecret, Timestamp,
 };
 use hookgate::store::StoreError;
 
@@ -15,8 +17,9 @@ on_both!(
     settings_that_this_version_does_not_know_survive_a_change,
     endpoint_of_no_organisation_is_refused,
     change_touches_what_it_names_only,
-    disabling_parks_what_waits_and_enabling_makes_it_due,
-    lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery,
+    deliveries_of_a_disabled_endpoint_wait_until_it_is_enabled,
+    every_change_of_an_endpoint_has_a_new_version_that_the_feed_names,
+    removed_endpoint_is_deleted_once_nothing_can_come_of_it,
     delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_and_on,
     removing_cancels_what_waits_and_what_is_under_way,
     removing_a_missing_endpoint_says_so,
@@ -48,7 +51,14 @@ async fn endpoint_comes_back_as_it_was_added(subject: &Subject) {
             ordered: true,
         },
         config: r#"{"newer":{"a":[1,null]}}"#.parse().unwrap(),
+        kind: EndpointKind::Pull,
+        account_id: Some("account".to_owned()),
+        // The first change of the organisation's endpoints.
+        version: 1,
+        cancel_before: Some(at(4)),
         failing_since: Some(at(5)),
+        last_success_at: Some(at(6)),
+        last_failure_at: Some(at(7)),
         ..some_endpoint(org, "user.*,invoice.paid")
     };
     let store = &subject.store;
@@ -70,7 +80,7 @@ async fn settings_that_this_version_does_not_know_survive_a_change(subject: &Sub
     store.update_endpoint(org, added.id, &change, &Actor::CLI, at(9)).await.unwrap().unwrap();
     let found = store.endpoint(org, added.id).await.unwrap().unwrap();
     let description = change.description.flatten();
-    assert_eq!(found, Endpoint { description, updated_at: at(9), ..added });
+    assert_eq!(found, Endpoint { description, updated_at: at(9), version: 2, ..added });
 }
 
 async fn endpoint_of_no_organisation_is_refused(subject: &Subject) {
@@ -142,7 +152,7 @@ async fn change_touches_what_it_names_only(subject: &Subject) {
     assert!(answer.is_none());
 }
 
-async fn disabling_parks_what_waits_and_enabling_makes_it_due(subject: &Subject) {
+async fn deliveries_of_a_disabled_endpoint_wait_until_it_is_enabled(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 2).await;
     switch(subject, &endpoint, Some("410 Gone"), at(10)).await;
     assert_eq!(claim(subject, 10, at(20)).await.len(), 0);
@@ -154,20 +164,81 @@ async fn disabling_parks_what_waits_and_enabling_makes_it_due(subject: &Subject)
 
     switch(subject, &endpoint, None, at(30)).await;
     let page = subject.store.deliveries(org, &<_>::default(), FIRST_PAGE).await.unwrap();
-    assert!(page.data.iter().all(|d| d.next_attempt_at == Some(at(30))));
-    assert_eq!(claim(subject, 10, at(29)).await.len(), 0);
+    assert!(page.data.iter().all(|d| d.next_attempt_at == Some(at(0))));
     assert_eq!(claim(subject, 10, at(30)).await.len(), 2);
 }
 
-async fn lease_that_lapses_while_the_endpoint_is_disabled_parks_the_delivery(subject: &Subject) {
+async fn every_change_of_an_endpoint_has_a_new_version_that_the_feed_names(subject: &Subject) {
+    let store = &subject.store;
+    let org = add_org(subject).await;
+    let mut mark = store.system().changed_endpoints(None).await.unwrap().mark;
+    let endpoint = add_endpoint(subject, org, "*").await;
+    let id = endpoint.id;
+    let version = async || {
+        let shown = store.endpoint(org, id).await.unwrap();
+        shown.map(|endpoint| endpoint.version)
+    };
+    let mut before = 0;
+    for change in 0..8 {
+        match change {
+            0 => {}
+            1 => switch(subject, &endpoint, Some("off"), at(1)).await,
+            2 => switch(subject, &endpoint, None, at(2)).await,
+            3 => {
+                let secret = SigningSecret::generate().unwrap();
+                let none = Duration::ZERO;
+                let rotated = store.rotate_secret(org, id, &secret, none, &Actor::CLI, at(3)).await;
+                rotated.unwrap().unwrap();
+            }
+            4 => drop(store.suspend_org(org, true, &Actor::CLI, at(4)).await.unwrap().unwrap()),
+            5 => drop(store.suspend_org(org, false, &Actor::CLI, at(5)).await.unwrap().unwrap()),
+            6 => drop(store.cancel_pending(org, id, &Actor::CLI, at(6)).await.unwrap().unwrap()),
+            _ => assert!(store.delete_endpoint(org, id, &Actor::CLI, at(7)).await.unwrap()),
+        }
+        let now = version().await;
+        assert!(now.is_none_or(|now| now > before), "change {change}: {now:?}");
+        before = now.unwrap_or_default();
+        let changes = store.system().changed_endpoints(mark).await.unwrap();
+        assert_eq!(changes.changes, [(org, id)], "change {change}");
+        mark = changes.mark;
+    }
+    assert_eq!(store.system().changed_endpoints(mark).await.unwrap().changes, []);
+}
+
+async fn removed_endpoint_is_deleted_once_nothing_can_come_of_it(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
-    let leased = claim(subject, 1, at(0)).await.remove(0);
-    switch(subject, &endpoint, Some("by its owner"), at(1)).await;
-    assert_eq!(claim(subject, 1, at(1_000)).await.len(), 0);
-    let delivery = subject.store.delivery(org, leased.id).await.unwrap().unwrap();
-    assert_eq!((delivery.status, delivery.next_attempt_at), (DeliveryStatus::Pending, None));
-    switch(subject, &endpoint, None, at(2_000)).await;
-    assert_eq!(claim(subject, 1, at(2_000)).await.len(), 1);
+    let store = &subject.store;
+    assert!(store.delete_endpoint(org, endpoint.id, &Actor::CLI, at(5)).await.unwrap());
+    assert!(!store.delete_endpoint(org, endpoint.id, &Actor::CLI, at(6)).await.unwrap());
+    // One that was being planned meanwhile, with a time after the removal.
+    let late = DeliveryId::mint(at(7));
+    let columns = "org_id, created_at, id, event_id, event_received_at, endpoint_id, payload_bytes";
+    let slip = |id: String, created: &str, due: &str| {
+        format!(
+            "INSERT INTO pending_deliveries ({columns}, due_at)
+             SELECT org_id, {created}, {id}, event_id, event_received_at, endpoint_id, 1, {due}
+             FROM deliveries"
+        )
+    };
+    let id = late.uuid().simple();
+    let micros = at(7).micros().to_string();
+    let time = format!("'{}'::timestamptz", at(7));
+    subject
+        .raw(
+            &slip(format!("x'{id}'"), &micros, &micros),
+            &slip(format!("'{id}'::uuid"), &time, &time),
+        )
+        .await;
+    assert_eq!(claim(subject, 9, at(8)).await.len(), 0);
+    let status = async || store.delivery(org, late).await.unwrap().unwrap().status;
+    assert_eq!(status().await, DeliveryStatus::Cancelled);
+    let step = async |now| store.system().cancel_step(at(now)).await.unwrap();
+    assert_eq!((step(9).await, step(9).await), (1, 0));
+    assert_eq!(status().await, DeliveryStatus::Cancelled);
+    let rows = "SELECT count(*) FROM endpoints";
+    assert_eq!(subject.count(rows).await, 1);
+    assert_eq!((step(700).await, step(700).await), (1, 0));
+    assert_eq!(subject.count(rows).await, 0);
 }
 
 async fn delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_and_on(
@@ -216,29 +287,4 @@ async fn removing_a_missing_endpoint_says_so(subject: &Subject) {
             .await
             .unwrap()
     );
-}
-
-/// A batch may plan deliveries while their endpoint is being removed or disabled; SQLite has one
-/// writer, so there it cannot.
-#[tokio::test]
-async fn claim_makes_good_what_slipped_past_a_change_of_its_endpoint() {
-    let subject = Subject::postgres().await;
-    let (org, removed) = org_with_deliveries(&subject, 1).await;
-    let (other_org, disabled) = org_with_deliveries(&subject, 1).await;
-    let sql = format!(
-        "DELETE FROM endpoints WHERE id = '{}';
-         UPDATE endpoints SET disabled_reason = 'x' WHERE id = '{}'",
-        removed.id, disabled.id
-    );
-    subject.raw("", &sql).await;
-    assert_eq!(claim(&subject, 10, at(10)).await.len(), 0);
-    let all = <_>::default();
-    let first =
-        async |org| subject.store.deliveries(org, &all, FIRST_PAGE).await.unwrap().data.remove(0);
-    let (cancelled, parked) = (first(org).await, first(other_org).await);
-    let is_final = (DeliveryStatus::Cancelled, Some(at(10)));
-    assert_eq!((cancelled.status, cancelled.finished_at), is_final);
-    assert_eq!((parked.status, parked.next_attempt_at), (DeliveryStatus::Pending, None));
-    switch(&subject, &disabled, None, at(20)).await;
-    assert_eq!(claim(&subject, 10, at(20)).await.len(), 1);
 }

@@ -1,13 +1,15 @@
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hookgate::domain::{
-    DeliveryFilter, DeliveryStatus, Event, EventFilter, EventId, EventTypeFilter, OrgId,
+    Actor, DeliveryFilter, DeliveryStatus, Event, EventFilter, EventId, EventTypeFilter, OrgId,
 };
-use hookgate::store::{Persisted, StoreError};
+use hookgate::store::{EventBatch, StoreError, plan_deliveries};
 
 use super::fixtures::{
-    ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, claim, persist, room, some_event,
+    ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, claim, persist, persist_events, room,
+    some_event,
 };
 use super::{Subject, on_both};
 
@@ -19,10 +21,13 @@ on_both!(
     as_many_deliveries_are_leased_as_there_is_room,
     only_new_events_are_leased_out,
     batches_of_any_size_are_stored_whole,
-    large_batch_that_is_broken_off_loses_and_repeats_nothing,
     batch_with_a_refused_event_leaves_nothing,
     refused_delivery_takes_its_event_back,
     event_is_buried_once,
+    plan_that_has_become_stale_is_made_again,
+    events_of_an_organisation_that_the_plan_does_not_know_are_planned,
+    endpoint_whose_row_cannot_be_read_stops_nobody_and_its_deliveries_wait,
+    account_of_an_endpoint_decides_what_it_receives,
     lists_show_what_passes_every_filter,
 );
 
@@ -68,7 +73,7 @@ async fn storing_events_again_changes_nothing(subject: &Subject) {
     let third = persist(subject, &batch, at(3)).await;
     assert_eq!((third.stored, third.duplicates, third.planned), (0, 6, 0));
     assert_eq!(subject.store.event(org, known.id).await.unwrap(), Some(known));
-    assert_eq!(subject.count("SELECT count(*) FROM deliveries").await, 6);
+    assert_eq!(subject.count("SELECT count(*) FROM pending_deliveries").await, 6);
 }
 
 async fn record_twice_in_one_batch_is_stored_once(subject: &Subject) {
@@ -97,7 +102,7 @@ async fn one_delivery_is_planned_for_every_endpoint_that_wants_the_event(subject
     for delivery in page.data {
         assert_eq!((delivery.event_id, delivery.org_id), (event.id, org));
         assert_eq!((delivery.status, delivery.attempts), (DeliveryStatus::Pending, 0));
-        assert_eq!((delivery.created_at, delivery.finished_at), (at(1), None));
+        assert_eq!((delivery.created_at, delivery.finished_at), (at(0), None));
         assert_eq!(delivery.next_attempt_at, Some(at(1)));
     }
 }
@@ -108,8 +113,7 @@ async fn as_many_deliveries_are_leased_as_there_is_room(subject: &Subject) {
     let events: Vec<Event> = (0..5).map(|_| some_event(org, "a.b", at(0))).collect();
     let space = room(3, at(60));
     let store = &subject.store;
-    let persisted =
-        store.system().persist_events(&shared(&events), Some(space), at(1)).await.unwrap();
+    let persisted = persist_events(store, &shared(&events), Some(space), at(1)).await.unwrap();
     assert_eq!((persisted.stored, persisted.planned, persisted.leased.len()), (5, 5, 3));
     for leased in &persisted.leased {
         assert_eq!((leased.lease.token, leased.lease.until), (space.lease.token, at(60)));
@@ -131,7 +135,7 @@ async fn only_new_events_are_leased_out(subject: &Subject) {
     persist(subject, std::slice::from_ref(&old), at(1)).await;
     let batch = shared(&[old, new.clone()]);
     let store = &subject.store;
-    let again = store.system().persist_events(&batch, Some(room(9, at(60))), at(2)).await.unwrap();
+    let again = persist_events(store, &batch, Some(room(9, at(60))), at(2)).await.unwrap();
     assert_eq!(again.leased.iter().map(|l| l.event.id).collect::<Vec<_>>(), [new.id]);
 }
 
@@ -146,31 +150,10 @@ async fn batches_of_any_size_are_stored_whole(subject: &Subject) {
         total += size;
     }
     assert_eq!(subject.count("SELECT count(*) FROM events").await, total);
-    assert_eq!(subject.count("SELECT count(DISTINCT event_id) FROM deliveries").await, total);
-}
-
-/// A few events of somebody else's come while a large batch is being stored: SQLite's one writer breaks it off for
-/// them, and is given the others again.
-async fn large_batch_that_is_broken_off_loses_and_repeats_nothing(subject: &Subject) {
-    let (org, other) = (add_org(subject).await, add_org(subject).await);
-    add_endpoint(subject, org, "*").await;
-    let large: Vec<Event> = (0..600).map(|_| some_event(org, "a.b", at(0))).collect();
-    let few = [some_event(other, "a.b", at(0))];
-    let mut events = &large[..];
-    let (mut calls, mut persisted) = (0, Persisted::default());
-    while !events.is_empty() {
-        let (part, _) =
-            tokio::join!(persist(subject, events, at(1)), persist(subject, &few, at(1)));
-        assert!(part.taken > 0, "it gets on");
-        events = &events[part.taken..];
-        calls += 1;
-        persisted.stored += part.stored;
-        persisted.planned += part.planned;
-    }
-    assert_eq!(calls == 1, subject.is_postgres(), "{calls} calls");
-    assert_eq!((persisted.stored, persisted.planned), (large.len(), large.len()));
-    let stored = subject.count("SELECT count(DISTINCT event_id) FROM deliveries").await;
-    assert_eq!(stored, 600);
+    assert_eq!(
+        subject.count("SELECT count(DISTINCT event_id) FROM pending_deliveries").await,
+        total
+    );
 }
 
 async fn batch_with_a_refused_event_leaves_nothing(subject: &Subject) {
@@ -183,9 +166,9 @@ async fn batch_with_a_refused_event_leaves_nothing(subject: &Subject) {
     let good = some_event(org, "a.b", at(0));
     let named = super::fixtures::named_event(org, "d", at(0));
     let batch = shared(&[named.clone(), good.clone(), some_event(org, "poison", at(0))]);
-    let refused = subject.store.system().persist_events(&batch, None, at(1)).await.unwrap_err();
+    let refused = persist_events(&subject.store, &batch, None, at(1)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
-    for table in ["events", "deliveries", "dedup_keys"] {
+    for table in ["events", "pending_deliveries", "dedup_keys"] {
         assert_eq!(subject.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
     }
     let rest = persist(subject, &[named, good], at(1)).await;
@@ -195,13 +178,88 @@ async fn batch_with_a_refused_event_leaves_nothing(subject: &Subject) {
 async fn refused_delivery_takes_its_event_back(subject: &Subject) {
     let org = add_org(subject).await;
     add_endpoint(subject, org, "*").await;
-    let refuse = "ALTER TABLE deliveries ADD CONSTRAINT c CHECK (attempts > 0)";
-    let trigger = "CREATE TRIGGER t BEFORE INSERT ON deliveries
+    let refuse = "ALTER TABLE pending_deliveries ADD CONSTRAINT c CHECK (attempts > 0)";
+    let trigger = "CREATE TRIGGER t BEFORE INSERT ON pending_deliveries
                    BEGIN SELECT RAISE(ABORT, 'refused'); END";
     subject.raw(trigger, refuse).await;
     let batch = shared(&[some_event(org, "a.b", at(0))]);
-    subject.store.system().persist_events(&batch, None, at(1)).await.unwrap_err();
+    persist_events(&subject.store, &batch, None, at(1)).await.unwrap_err();
     assert_eq!(subject.count("SELECT count(*) FROM events").await, 0);
+}
+
+async fn plan_that_has_become_stale_is_made_again(subject: &Subject) {
+    let (org, other) = (add_org(subject).await, add_org(subject).await);
+    let (old, same) =
+        (add_endpoint(subject, org, "*").await, add_endpoint(subject, other, "*").await);
+    let store = &subject.store;
+    let endpoints = store.system().org_endpoints(&[org, other]).await.unwrap();
+    let events = shared(&[some_event(org, "a.b", at(0)), some_event(other, "a.b", at(0))]);
+    let mut deliveries = plan_deliveries(&events, &endpoints);
+    deliveries.iter_mut().for_each(|planned| planned.leased = true);
+    assert!(store.delete_endpoint(org, old.id, &Actor::CLI, at(1)).await.unwrap());
+    let new =
+        [add_endpoint(subject, org, "a.*").await.id, add_endpoint(subject, org, "*").await.id];
+    let batch = EventBatch {
+        events: &events,
+        endpoints: &endpoints,
+        deliveries: &deliveries,
+        lease: Some(room(0, at(60)).lease),
+    };
+    let persisted = store.system().persist_events(batch, at(2)).await.unwrap();
+    assert_eq!((persisted.stored, persisted.planned), (2, 3));
+    assert_eq!(persisted.leased.iter().map(|l| l.endpoint.id).collect::<Vec<_>>(), [same.id]);
+    let [(stale, now)] = &persisted.stale[..] else { panic!("{persisted:?}") };
+    let current = store.system().org_endpoints(&[org]).await.unwrap();
+    assert_eq!((*stale, now.version), (org, current[&org].version));
+    let claimed: HashSet<_> =
+        claim(subject, 9, at(2)).await.iter().map(|l| l.endpoint.id).collect();
+    assert_eq!(claimed, HashSet::from(new));
+    let again = store.system().persist_events(batch, at(3)).await.unwrap();
+    assert_eq!((again.stored, again.planned, again.leased.len()), (0, 0, 0));
+}
+
+async fn events_of_an_organisation_that_the_plan_does_not_know_are_planned(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    let (events, endpoints) = (shared(&[some_event(org, "a.b", at(0))]), HashMap::new());
+    let batch = EventBatch { events: &events, endpoints: &endpoints, deliveries: &[], lease: None };
+    let persisted = subject.store.system().persist_events(batch, at(2)).await.unwrap();
+    assert_eq!((persisted.planned, persisted.stale.len()), (1, 1));
+    let quiet = add_org(subject).await;
+    let events = shared(&[some_event(quiet, "a.b", at(0))]);
+    let batch = EventBatch { events: &events, ..batch };
+    let persisted = subject.store.system().persist_events(batch, at(2)).await.unwrap();
+    assert_eq!((persisted.stored, persisted.planned), (1, 0));
+}
+
+async fn endpoint_whose_row_cannot_be_read_stops_nobody_and_its_deliveries_wait(subject: &Subject) {
+    let org = add_org(subject).await;
+    let spoilt = add_endpoint(subject, org, "a.*").await;
+    let spoil = "UPDATE endpoints SET url = 'no url'";
+    subject.raw(spoil, spoil).await;
+    let good = add_endpoint(subject, org, "*").await;
+    let known = subject.store.system().org_endpoints(&[org]).await.unwrap();
+    let unreadable: Vec<_> = known[&org].unreadable.iter().map(|endpoint| endpoint.id).collect();
+    assert_eq!((known[&org].endpoints.len(), unreadable), (1, vec![spoilt.id]));
+    let events = [some_event(org, "a.b", at(0)), some_event(org, "b.c", at(0))];
+    assert_eq!(persist(subject, &events, at(1)).await.planned, 3);
+    let waiting = "SELECT count(*) FROM pending_deliveries WHERE lease_token IS NULL";
+    assert_eq!(subject.count(waiting).await, 3);
+    let claimed = subject.store.system().due_endpoints(<_>::default(), at(1)).await.unwrap();
+    assert!(claimed.endpoints.iter().any(|due| due.endpoint == good.id));
+}
+
+async fn account_of_an_endpoint_decides_what_it_receives(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    let set = "UPDATE endpoints SET account_id = 'acc_1'";
+    subject.raw(set, set).await;
+    let of = |account: Option<&str>| Event {
+        account_id: account.map(str::to_owned),
+        ..some_event(org, "a.b", at(0))
+    };
+    let events = [of(Some("acc_1")), of(Some("acc_2")), of(None)];
+    assert_eq!(persist(subject, &events, at(1)).await.planned, 1);
 }
 
 async fn event_is_buried_once(subject: &Subject) {

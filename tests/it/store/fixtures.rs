@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hookgate::domain::{
     Actor, ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, EndpointId,
-    ErrorClass, Event, EventId, InstanceId, KeyHash, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
-    Outcome, PageRequest, Role, SigningSecret, Timestamp, TraceId,
+    ErrorClass, Event, EventId, KeyHash, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role,
+    SigningSecret, Timestamp, TraceId,
 };
-use hookgate::store::{ClaimCursor, ClaimRequest, LeaseBudget, Persisted, Store};
+use hookgate::store::{Persisted, Store};
 
 use super::Subject;
+use crate::support::store::lease_due;
+pub(crate) use crate::support::store::{Room, persist_events, room};
 
 /// The first page of any list.
 pub(crate) const FIRST_PAGE: PageRequest = PageRequest { limit: 100, after: None };
@@ -102,7 +104,7 @@ pub(crate) async fn add_endpoint(subject: &Subject, org: OrgId, filters: &str) -
 /// Persists without room for leases.
 pub(crate) async fn persist(subject: &Subject, events: &[Event], now: Timestamp) -> Persisted {
     let events: Vec<Arc<Event>> = events.iter().cloned().map(Arc::new).collect();
-    subject.store.system().persist_events(&events, None, now).await.unwrap()
+    persist_events(&subject.store, &events, None, now).await.unwrap()
 }
 
 /// An organisation with one endpoint for everything and `count` deliveries due from `at(0)` on.
@@ -114,14 +116,6 @@ pub(crate) async fn org_with_deliveries(subject: &Subject, count: usize) -> (Org
     (org, endpoint)
 }
 
-pub(crate) fn room(deliveries_max: usize, until: Timestamp) -> LeaseBudget<'static> {
-    LeaseBudget {
-        lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until },
-        deliveries_max,
-        except: &[],
-    }
-}
-
 /// Claims at `now`, under a lease of a minute.
 pub(crate) async fn claim(subject: &Subject, max: usize, now: Timestamp) -> Vec<LeasedDelivery> {
     let until = now.plus(std::time::Duration::from_mins(1));
@@ -131,15 +125,11 @@ pub(crate) async fn claim(subject: &Subject, max: usize, now: Timestamp) -> Vec<
 /// Claims for a room, leaving out some endpoints.
 pub(crate) async fn claim_from(
     store: &Store,
-    room: LeaseBudget<'_>,
+    room: Room<'_>,
     except: &[EndpointId],
     now: Timestamp,
 ) -> Vec<LeasedDelivery> {
-    let caps = except.iter().map(|endpoint| (*endpoint, 0)).collect();
-    let (lease, deliveries_max) = (room.lease, room.deliveries_max);
-    let request =
-        ClaimRequest { lease, deliveries_max, caps: &caps, from: ClaimCursor::default(), now };
-    store.system().claim_deliveries(request).await.unwrap().leased
+    lease_due(store, Room { except, ..room }, now).await
 }
 
 /// The first attempt at a delivery, which failed.

@@ -67,7 +67,8 @@ async fn store_without_its_schema_is_unavailable(subject: &Subject) {
     let error = subject.store.ping().await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     let batch = [std::sync::Arc::new(some_event(super::fixtures::some_org(at(0)).id, "a", at(0)))];
-    let error = subject.store.system().persist_events(&batch, None, at(0)).await.unwrap_err();
+    let error =
+        super::fixtures::persist_events(&subject.store, &batch, None, at(0)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
 }
 

@@ -17,6 +17,7 @@ mod orgs;
 mod outage;
 mod outcomes;
 mod pages;
+mod pending_migration;
 mod replays;
 mod retries;
 mod secrets;

@@ -9,7 +9,7 @@ use hookgate::store::{Store, StoreError};
 use hookgate::telemetry::Registry;
 use sqlx::{Connection, SqliteConnection};
 
-use super::fixtures::{at, some_event, some_org};
+use super::fixtures::{at, persist_events, some_event, some_org};
 use super::subject::config;
 use crate::support::postgres::PrivatePostgres;
 
@@ -31,12 +31,12 @@ async fn stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
     let batch = [Arc::new(some_event(org.id, "a.b", at(0)))];
 
     server.stop();
-    let error = store.system().persist_events(&batch, None, at(0)).await.unwrap_err();
+    let error = persist_events(&store, &batch, None, at(0)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     assert!(store.ping().await.is_err());
 
     server.start_again();
-    let persisted = store.system().persist_events(&batch, None, at(0)).await.unwrap();
+    let persisted = persist_events(&store, &batch, None, at(0)).await.unwrap();
     assert_eq!(persisted.stored, 1);
     assert_eq!(store.org(org.id).await.unwrap(), Some(org), "what was committed is still there");
 }
@@ -53,11 +53,11 @@ async fn file_that_another_process_keeps_locked_is_an_outage_until_it_is_let_go(
     let url = format!("sqlite://{}", path.display());
     let mut other = SqliteConnection::connect(&url).await.unwrap();
     let tx = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let error = store.system().persist_events(&batch, None, at(0)).await.unwrap_err();
+    let error = persist_events(&store, &batch, None, at(0)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     store.ping().await.expect("readers go on beside a writer");
 
     tx.rollback().await.unwrap();
-    let persisted = store.system().persist_events(&batch, None, at(0)).await.unwrap();
+    let persisted = persist_events(&store, &batch, None, at(0)).await.unwrap();
     assert_eq!(persisted.stored, 1);
 }

@@ -16,7 +16,10 @@ on_both!(
     outcome_counts_once,
     outcome_repeated_in_a_batch_counts_once,
     batch_of_outcomes_counts_each_for_itself,
-    retry_to_an_endpoint_that_was_disabled_is_parked,
+    retry_to_an_endpoint_that_was_disabled_waits_and_goes_on_when_it_is_enabled,
+    outcomes_of_one_delivery_under_two_leases_are_told_apart,
+    outcome_of_a_cancelled_delivery_changes_nothing,
+    finished_delivery_keeps_its_last_attempt_in_its_row,
     words_with_a_nul_byte_are_recorded,
 );
 
@@ -151,7 +154,9 @@ async fn batch_of_outcomes_counts_each_for_itself(subject: &Subject) {
     assert_eq!(subject.store.attempts(org, leased[7].id).await.unwrap().len(), 1);
 }
 
-async fn retry_to_an_endpoint_that_was_disabled_is_parked(subject: &Subject) {
+async fn retry_to_an_endpoint_that_was_disabled_waits_and_goes_on_when_it_is_enabled(
+    subject: &Subject,
+) {
     let (org, endpoint) = org_with_deliveries(subject, 1).await;
     let leased = claim(subject, 1, at(0)).await.remove(0);
     let change = |reason: Option<&str>| EndpointChange {
@@ -170,7 +175,53 @@ async fn retry_to_an_endpoint_that_was_disabled_is_parked(subject: &Subject) {
     assert_eq!(next().await, None);
     assert_eq!(claim(subject, 1, at(10)).await.len(), 0);
     store.update_endpoint(org, endpoint.id, &change(None), &Actor::CLI, at(20)).await.unwrap();
-    assert_eq!(next().await, Some(at(20)));
+    assert_eq!(next().await, Some(at(5)), "its due time says what the schedule says");
+    assert_eq!(claim(subject, 1, at(20)).await.len(), 1);
+}
+
+async fn outcomes_of_one_delivery_under_two_leases_are_told_apart(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 1).await;
+    let stalled = claim(subject, 1, at(0)).await.remove(0);
+    let current = claim(subject, 1, at(60)).await.remove(0);
+    let outcomes = [
+        outcome(&stalled, Decision::RetryAt(at(90)), at(61)),
+        outcome(&current, Decision::Delivered, at(61)),
+    ];
+    assert_eq!(record(subject, &outcomes).await, 1);
+    let delivery = subject.store.delivery(org, current.id).await.unwrap().unwrap();
+    assert_eq!(delivery.status, DeliveryStatus::Delivered);
+}
+
+async fn outcome_of_a_cancelled_delivery_changes_nothing(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 3).await;
+    let leased = claim(subject, 3, at(0)).await;
+    for leased in &leased {
+        let cancelled = subject.store.cancel_delivery(org, leased.id, &Actor::CLI, at(1)).await;
+        cancelled.unwrap().unwrap();
+    }
+    let decisions = [Decision::Delivered, Decision::RetryAt(at(9)), EXHAUSTED];
+    let outcomes = leased.iter().zip(decisions);
+    let outcomes: Vec<_> = outcomes.map(|(l, decision)| outcome(l, decision, at(2))).collect();
+    assert_eq!(record(subject, &outcomes[..1]).await, 0);
+    assert_eq!(record(subject, &outcomes).await, 0);
+    assert_eq!(subject.count("SELECT count(*) FROM pending_deliveries").await, 0);
+    let cancelled = "SELECT count(*) FROM deliveries WHERE status = 'cancelled'";
+    assert_eq!(subject.count(cancelled).await, 3);
+    assert_eq!(subject.count("SELECT count(*) FROM dead_letters").await, 0);
+}
+
+async fn finished_delivery_keeps_its_last_attempt_in_its_row(subject: &Subject) {
+    org_with_deliveries(subject, 1).await;
+    let first = claim(subject, 1, at(0)).await.remove(0);
+    record(subject, &[outcome(&first, Decision::RetryAt(at(5)), at(1))]).await;
+    let second = claim(subject, 1, at(5)).await.remove(0);
+    record(subject, &[outcome(&second, EXHAUSTED, at(6))]).await;
+    let row = "SELECT count(*) FROM deliveries
+               WHERE attempts = 2 AND status_code = 500 AND error = 'status 500'";
+    assert_eq!(subject.count(row).await, 1);
+    assert_eq!(subject.count("SELECT count(*) FROM delivery_attempts WHERE number = 1").await, 1);
+    assert_eq!(subject.count("SELECT count(*) FROM delivery_attempts").await, 1);
+    assert_eq!(subject.count("SELECT count(*) FROM pending_deliveries").await, 0);
 }
 
 async fn words_with_a_nul_byte_are_recorded(subject: &Subject) {

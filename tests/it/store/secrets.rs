@@ -8,8 +8,8 @@ use hookgate::domain::{
 use hookgate::store::{PlanRefusal, Store};
 
 use super::fixtures::{
-    FIRST_PAGE, add_endpoint, add_org, at, claim, org_with_deliveries, persist, room,
-    some_endpoint, some_event,
+    FIRST_PAGE, add_endpoint, add_org, at, claim, org_with_deliveries, persist, persist_events,
+    room, some_endpoint, some_event,
 };
 use super::{Subject, on_both};
 
@@ -258,7 +258,7 @@ async fn unreadable_secret_stops_nobody_elses_claim(subject: &Subject) {
     let leased = {
         let events = [std::sync::Arc::new(some_event(org, "a.b", at(0)))];
         let room = room(1, at(60));
-        subject.store.system().persist_events(&events, Some(room), at(0)).await.unwrap().leased
+        persist_events(&subject.store, &events, Some(room), at(0)).await.unwrap().leased
     };
     assert_eq!(leased.len(), 1);
     assert_eq!(persist(subject, &[some_event(org, "a.b", at(0))], at(0)).await.planned, 2);

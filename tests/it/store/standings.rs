@@ -9,8 +9,10 @@ use super::{Subject, on_both};
 
 on_both!(
     since_when_an_endpoint_fails_is_kept_until_an_attempt_succeeds,
-    endpoint_that_has_failed_for_too_long_is_disabled_with_its_deliveries_parked,
+    endpoint_that_has_failed_for_too_long_is_disabled_and_its_deliveries_wait,
     gone_disables_the_endpoint_with_the_outcome,
+    disabling_counts_as_a_change_of_the_endpoint_and_an_outcome_does_not,
+    times_of_success_and_failure_are_kept_to_the_minute,
     what_is_told_is_stored_once_and_only_for_those_who_asked,
     enabling_an_endpoint_or_moving_it_starts_afresh,
 );
@@ -47,7 +49,7 @@ async fn since_when_an_endpoint_fails_is_kept_until_an_attempt_succeeds(subject:
     assert_eq!(failing_since(subject, org, endpoint.id).await, None);
 }
 
-async fn endpoint_that_has_failed_for_too_long_is_disabled_with_its_deliveries_parked(
+async fn endpoint_that_has_failed_for_too_long_is_disabled_and_its_deliveries_wait(
     subject: &Subject,
 ) {
     let (org, endpoint) = org_with_deliveries(subject, 3).await;
@@ -76,6 +78,41 @@ async fn gone_disables_the_endpoint_with_the_outcome(subject: &Subject) {
     let disabled = subject.store.endpoint(org, endpoint.id).await.unwrap().unwrap();
     assert_eq!(disabled.disabled_reason.as_deref(), Some("the receiver answered 410 Gone"));
     assert_eq!(claim(subject, 10, at(100)).await.len(), 0);
+}
+
+async fn disabling_counts_as_a_change_of_the_endpoint_and_an_outcome_does_not(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 3).await;
+    let version = async || subject.store.endpoint(org, endpoint.id).await.unwrap().unwrap().version;
+    let of_org = async || {
+        let known = subject.store.system().org_endpoints(&[org]).await.unwrap();
+        known[&org].version
+    };
+    let (before, leased) = (version().await, claim(subject, 3, at(0)).await);
+    assert_eq!(of_org().await, before);
+    record(subject, &[outcome(&leased[0], Decision::RetryAt(at(100)), at(10))]).await;
+    record(subject, &[outcome(&leased[1], Decision::Delivered, at(20))]).await;
+    assert_eq!((version().await, of_org().await), (before, before));
+    record(subject, &[outcome(&leased[2], Decision::Dead(DeadReason::Gone), at(30))]).await;
+    assert_eq!((version().await, of_org().await), (before + 1, before + 1));
+}
+
+async fn times_of_success_and_failure_are_kept_to_the_minute(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 6).await;
+    let leased = claim(subject, 6, at(0)).await;
+    let times = async || {
+        let endpoint = subject.store.endpoint(org, endpoint.id).await.unwrap().unwrap();
+        (endpoint.last_success_at, endpoint.last_failure_at)
+    };
+    let retry = || Decision::RetryAt(at(500));
+    record(subject, &[outcome(&leased[0], Decision::Delivered, at(1))]).await;
+    record(subject, &[outcome(&leased[1], Decision::Delivered, at(60))]).await;
+    assert_eq!(times().await, (Some(at(1)), None));
+    record(subject, &[outcome(&leased[2], Decision::Delivered, at(61))]).await;
+    record(subject, &[outcome(&leased[3], retry(), at(62))]).await;
+    record(subject, &[outcome(&leased[4], retry(), at(121))]).await;
+    assert_eq!(times().await, (Some(at(61)), Some(at(62))));
+    record(subject, &[outcome(&leased[5], retry(), at(122))]).await;
+    assert_eq!(times().await, (Some(at(61)), Some(at(122))));
 }
 
 async fn what_is_told_is_stored_once_and_only_for_those_who_asked(subject: &Subject) {

@@ -97,6 +97,22 @@ impl Subject {
         }
     }
 
+    /// Whether SQL behind the store's back fails as one transaction.
+    pub(crate) async fn refuses(&self, sql: &str) -> bool {
+        let sql = format!("BEGIN; {sql}; COMMIT");
+        match &self.database {
+            Database::Sqlite(path) => {
+                let url = format!("sqlite://{}", path.display());
+                let mut connection = SqliteConnection::connect(&url).await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.is_err()
+            }
+            Database::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.is_err()
+            }
+        }
+    }
+
     /// The length of SQLite's write-ahead log.
     pub(crate) fn wal_bytes(&self) -> Option<u64> {
         match &self.database {

@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 
 use super::fixtures::{
     ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event,
-    org_with_deliveries, outcome, persist, room, some_endpoint, some_event, some_key, some_org,
+    org_with_deliveries, outcome, persist, persist_events, room, some_endpoint, some_event,
+    some_key, some_org,
 };
 use super::{Subject, on_both};
 
@@ -149,7 +150,7 @@ async fn events_of_a_suspended_organisation_are_stored_and_sent_after_it(subject
     suspend(subject, org, true, 1).await;
     let batch: Vec<Arc<Event>> = (0..2).map(|_| Arc::new(some_event(org, "a.b", at(0)))).collect();
     let room = Some(room(10, at(60)));
-    let persisted = subject.store.system().persist_events(&batch, room, at(2)).await.unwrap();
+    let persisted = persist_events(&subject.store, &batch, room, at(2)).await.unwrap();
     assert_eq!((persisted.stored, persisted.planned, persisted.leased.len()), (2, 2, 0));
     assert_eq!(claim(subject, 10, at(3)).await.len(), 0);
     suspend(subject, org, false, 4).await;

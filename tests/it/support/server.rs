@@ -3,7 +3,6 @@
 //! Nothing is delivered, and nothing moves from the journal to the store, unless a test does it, so a test
 //! finds only what it put there.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +11,12 @@ use hookgate::app::{BackgroundWork, HeldParts, Metrics};
 use hookgate::auth::{Authenticator, issue_key};
 use hookgate::delivery::DeliveryHealth;
 use hookgate::domain::{
-    Actor, ApiKeyId, Event, EventId, InstanceId, Lease, LeaseToken, LeasedDelivery, Org, OrgId,
-    OrgLimit, Role, Scopes, TraceId,
+    Actor, ApiKeyId, Event, EventId, LeasedDelivery, Org, OrgId, OrgLimit, Role, Scopes, TraceId,
 };
 use hookgate::ingest::Replayer;
 use hookgate::journal::{Journal, JournalReader};
 use hookgate::runtime::Clock;
-use hookgate::store::{ClaimCursor, ClaimRequest, Store};
+use hookgate::store::Store;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -30,6 +28,7 @@ pub(crate) use super::answer::{Answer, answer, json};
 pub(crate) use super::app::START;
 use super::app::{Leftover, TestApp};
 use super::client;
+use super::store::{lease_due, persist_events, room};
 
 /// A running server whose background work is held.
 pub(crate) struct Server {
@@ -148,7 +147,7 @@ impl Server {
     pub(crate) async fn store_as_it_is(&self, event: &Event) {
         let batch = [Arc::new(event.clone())];
         let now = self.clock.now();
-        self.store.system().persist_events(&batch, None, now).await.unwrap();
+        persist_events(&self.store, &batch, None, now).await.unwrap();
     }
 
     /// Leases every delivery that is due, and keeps the leases when the server stops.
@@ -160,13 +159,7 @@ impl Server {
     /// Leases every delivery that is due.
     pub(crate) async fn lease_due(&self) -> Vec<LeasedDelivery> {
         let now = self.clock.now();
-        let lease = Lease {
-            token: LeaseToken::mint(InstanceId::new(1)),
-            until: now.plus(Duration::from_mins(1)),
-        };
-        let (caps, from) = (HashMap::new(), ClaimCursor::default());
-        let request = ClaimRequest { lease, deliveries_max: 100, caps: &caps, from, now };
-        self.store.system().claim_deliveries(request).await.unwrap().leased
+        lease_due(&self.store, room(100, now.plus(Duration::from_mins(1))), now).await
     }
 
     /// Makes the store reject events of the account `poison` from now on.
