@@ -18,13 +18,12 @@ use axum::routing::post;
 use clap::Parser;
 use hookgate::app::Metrics;
 use hookgate::config::{DeliveryConfig, StoreConfig};
-use hookgate::delivery::{DeliveryInputs, DeliveryService, SuspendedOrgs, handoff, lease_span};
+use hookgate::delivery::{DeliveryInputs, DeliveryService};
 use hookgate::domain::{
-    Actor, Endpoint, Event, EventId, InstanceId, Lease, LeaseToken, Org, OrgId, SigningSecret,
-    TraceId,
+    Actor, Endpoint, Event, EventId, InstanceId, Org, OrgId, SigningSecret, TraceId,
 };
 use hookgate::runtime::{Clock, Lifecycle, Stopwatch, Wake};
-use hookgate::store::{LeaseBudget, Store};
+use hookgate::store::{EventBatch, Store, plan_deliveries};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -93,13 +92,12 @@ async fn measure(hangs: bool) -> (f64, f64) {
         store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     }
 
-    let (channels, handoff) = handoff(&settings.delivery);
-    let (wake, lifecycle, instance) = (Wake::new(), Lifecycle::new(), InstanceId::new(1));
-    let inputs = DeliveryInputs::new(handoff, wake.clone(), instance, SuspendedOrgs::default());
-    let config = &settings.delivery;
+    let lifecycle = Lifecycle::new();
+    let inputs = DeliveryInputs::new(Wake::new(), InstanceId::new(1));
     let (delivery, time) = (metrics.delivery, clock.clone());
+    let config = &settings.delivery;
     let service = DeliveryService::new(config, store.clone(), time, delivery, inputs).unwrap();
-    let backpressured = service.running().handle.backpressured();
+    let door = service.door();
     service.start(&lifecycle);
     let mut rounds = tokio::time::interval(APART);
     for _ in 0..ROUNDS {
@@ -119,18 +117,18 @@ async fn measure(hangs: bool) -> (f64, f64) {
         });
         board.stored.lock().unwrap().insert(event.id.to_string(), Stopwatch::start());
         // As ingest does it.
-        let permits = channels.bulk.try_reserve_many(channels.bulk.capacity()).unwrap();
-        let except = Arc::clone(&backpressured.borrow());
-        let lease =
-            Lease { token: LeaseToken::mint(instance), until: now.plus(lease_span(config)) };
-        let room = LeaseBudget { lease, deliveries_max: permits.len(), except: &except };
-        let persisted = store.system().persist_events(&[event], Some(room), now).await.unwrap();
-        if persisted.planned > persisted.leased.len() {
-            wake.wake();
-        }
-        for (permit, leased) in permits.zip(persisted.leased) {
-            permit.send(leased);
-        }
+        let events = [event];
+        let endpoints = door.endpoints(&[org]).await.unwrap();
+        let mut deliveries = plan_deliveries(&events, &endpoints);
+        let offered = door.offer(&mut deliveries, &endpoints);
+        let batch = EventBatch {
+            events: &events,
+            endpoints: &endpoints,
+            deliveries: &deliveries,
+            lease: Some(offered.lease()),
+        };
+        let mut persisted = store.system().persist_events(batch, now).await.unwrap();
+        offered.stored(&deliveries, &mut persisted);
     }
     let expected = ROUNDS * (ENDPOINTS - 1);
     while board.took.lock().unwrap().len() < expected {

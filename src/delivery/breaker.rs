@@ -65,6 +65,11 @@ pub(super) enum AttemptKind {
     /// The delivery is due by the retry schedule.
     Scheduled,
     /// A person asked for it: a retry by hand or a test event.
+    Manual,
+}
+
+/// What a breaker permits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Permit {
     /// Every attempt.
     Allow,
@@ -160,6 +165,17 @@ impl Breaker {
     }
 
     /// Until when no scheduled attempt starts; `None` if one may start now, or once the probe has ended.
+    pub(super) fn paused_until(self, now: Monotonic) -> Option<Monotonic> {
+        match self {
+            Self::Closed { .. } => None,
+            Self::Open { until, .. } | Self::HalfOpen { until, .. } => {
+                (until > now).then_some(until)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

@@ -12,7 +12,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::delivery::metrics::DeliveryMetrics;
 use crate::domain::{Lease, LeasedDelivery, Timestamp};
-use crate::runtime::{Monotonic, Shutdown, Wake};
+use crate::runtime::{Shutdown, Stopwatch, Wake};
 use crate::store::StoreError;
 
 use super::admission::{Next, Start, Ticket};
@@ -53,11 +53,25 @@ pub(super) struct Dispatcher {
     /// `None` while a claim is in flight.
     pub(super) claimer: Option<Claimer>,
     pub(super) scan: ScanDemand,
-    /// When the next claim for endpoints with room may be made.
-    pub(super) next_claim: Monotonic,
+    /// How long after the last claim for endpoints with room the next one may be made.
+    pub(super) claim_pause: Pause,
     /// Attempts and the claim in flight.
     pub(super) tasks: JoinSet<TaskEnd>,
     pub(super) health: DeliveryHealth,
+}
+
+/// A pause on the system's clock, since it is about load.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pause(Option<(Stopwatch, Duration)>);
+
+impl Pause {
+    fn begin(span: Duration) -> Self {
+        Self(Some((Stopwatch::start(), span)))
+    }
+
+    fn left(self) -> Duration {
+        self.0.map_or(Duration::ZERO, |(since, span)| span.saturating_sub(since.elapsed()))
+    }
 }
 
 /// Whether to scan the store.
@@ -88,10 +102,8 @@ impl Dispatcher {
         let mut poll_timer = pin!(wake.sleep(Duration::ZERO));
         loop {
             self.start_attempts();
-            let next = self.start_claim();
+            let wait = self.start_claim();
             self.report_health();
-            let now = self.dispatch.monotonic();
-            let wait = next.map(|next| next.since(now).max(WAIT_MIN));
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(end) = self.tasks.join_next() => self.finish(end),
@@ -180,31 +192,31 @@ impl Dispatcher {
         now.plus(self.options.timeout).plus(margin) <= lease.until
     }
 
-    /// Starts a claim, if one is due. Returns when to look again.
-    fn start_claim(&mut self) -> Option<Monotonic> {
+    /// Starts a claim, if one is due. Returns how long to wait before looking again.
+    fn start_claim(&mut self) -> Option<Duration> {
         let now = self.dispatch.monotonic();
         let next_start = self.dispatch.admission().next_start(now);
-        let earliest = |a: Option<Monotonic>, b| Some(a.map_or(b, |a| a.min(b)));
+        let next_start = next_start.map(|start| start.since(now).max(WAIT_MIN));
         if self.claimer.is_none() || self.dispatch.is_recorder_failing() {
             return next_start;
         }
         let scan = self.scan == ScanDemand::Due;
         let is_urgent = scan || self.dispatch.has_manual();
-        let (endpoints, next_room) = if is_urgent || now >= self.next_claim {
-            let (endpoints, next_room, behind) = {
-                let admission = self.dispatch.admission();
-                let (endpoints, next_room) = admission.claimable(now);
-                (endpoints, next_room, admission.behind())
-            };
-            let behind = u32::try_from(behind).unwrap_or(u32::MAX);
-            self.next_claim = now.plus(CLAIM_PAUSE).plus(CLAIM_PAUSE_EACH.saturating_mul(behind));
-            (endpoints, next_room)
+        let pause = self.claim_pause.left();
+        let (endpoints, next_room) = if is_urgent || pause.is_zero() {
+            let admission = self.dispatch.admission();
+            let behind = u32::try_from(admission.behind()).unwrap_or(u32::MAX);
+            let pause = CLAIM_PAUSE.saturating_add(CLAIM_PAUSE_EACH.saturating_mul(behind));
+            let (endpoints, next_room) = admission.claimable(now);
+            drop(admission);
+            self.claim_pause = Pause::begin(pause);
+            (endpoints, next_room.map(|room| room.since(now).max(WAIT_MIN)))
         } else {
             // Something may have got room since the last look.
-            (Vec::new(), Some(self.next_claim))
+            (Vec::new(), Some(pause.max(WAIT_MIN)))
         };
         if !is_urgent && endpoints.is_empty() {
-            return next_room.map_or(next_start, |room| earliest(next_start, room));
+            return [next_start, next_room].into_iter().flatten().min();
         }
         let Some(mut claimer) = self.claimer.take() else { return next_start };
         self.scan = ScanDemand::None;
@@ -246,7 +258,7 @@ impl Dispatcher {
                     }
                     // Logged by the claimer; the next poll tries again.
                     Err(_) => {
-                        self.next_claim = self.dispatch.monotonic().plus(self.options.poll_interval)
+                        self.claim_pause = Pause::begin(self.options.poll_interval);
                     }
                 }
             }

@@ -89,14 +89,14 @@ use tokio::task::JoinSet;
 
 use crate::config::DeliveryConfig;
 use crate::domain::InstanceId;
-use crate::runtime::{Clock, Lifecycle, Monotonic, Shutdown, Wake};
+use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
 use crate::store::{Store, StoreError};
 
 use admission::AdmissionLimits;
 use attempt::Attempter;
 use claimer::Claimer;
 use dispatch::{Dispatch, DispatchOptions};
-use dispatcher::{Dispatcher, DispatcherOptions, ScanDemand};
+use dispatcher::{Dispatcher, DispatcherOptions, Pause, ScanDemand};
 use recorder::{Batch, QUEUE_OUTCOMES, Recorder};
 use sender::{Sender, SenderOptions};
 
@@ -222,7 +222,7 @@ impl DeliveryService {
             claimer: Some(Claimer::new(store, dispatch.clone())),
             dispatch,
             scan: ScanDemand::default(),
-            next_claim: Monotonic::ZERO,
+            claim_pause: Pause::default(),
             tasks: JoinSet::new(),
             health,
         };

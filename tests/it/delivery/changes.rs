@@ -155,7 +155,6 @@ async fn suspended_organisations_deliveries_are_sent_afterwards_with_every_attem
 
     suspend(false).await;
     assert_eq!(service.run_once().await.unwrap(), 3);
-    let delivered =
-        |row: &Delivery| (row.status, row.attempts) == (DeliveryStatus::Delivered, 1);
+    let delivered = |row: &Delivery| (row.status, row.attempts) == (DeliveryStatus::Delivered, 1);
     assert!(world.rows().await.iter().all(delivered));
 }
