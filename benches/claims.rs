@@ -21,13 +21,14 @@ use hookgate::domain::{
     SigningSecret, TraceId,
 };
 use hookgate::runtime::{Clock, Stopwatch};
-use hookgate::store::{ClaimCursor, ClaimRequest, Store};
+use hookgate::store::{ClaimCursor, EventBatch, LeaseGrant, Store};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
 use support::store_config;
 
 const CLAIMS: usize = 50;
 const ROOM: usize = 512;
+const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Endpoints that work, each with something due.
 const ENDPOINTS: usize = 100;
 
@@ -68,7 +69,11 @@ impl Bench {
             })
         };
         let events: Vec<_> = (0..count).map(event).collect();
-        self.store.system().persist_events(&events, None, now).await.unwrap();
+        // The store plans what it is given no plan for.
+        let endpoints = HashMap::new();
+        let batch =
+            EventBatch { events: &events, endpoints: &endpoints, deliveries: &[], lease: None };
+        self.store.system().persist_events(batch, now).await.unwrap();
     }
 
     /// Multiplies the only delivery of an endpoint, all due before it, over some minutes.
@@ -77,22 +82,24 @@ impl Bench {
         if self.url.starts_with("postgres") {
             let mut connection = PgConnection::connect(&self.url).await.unwrap();
             let sql = format!(
-                "INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
-                                         due_at, created_at)
+                "INSERT INTO pending_deliveries
+                     (id, org_id, event_id, event_received_at, endpoint_id, payload_bytes, due_at,
+                      created_at)
                  SELECT gen_random_uuid(), org_id, event_id, event_received_at, endpoint_id,
-                        due_at - n * interval '100 microseconds', created_at
-                 FROM deliveries, generate_series(1, {count}) n WHERE endpoint_id = '{id}'"
+                        payload_bytes, due_at - n * interval '100 microseconds', created_at
+                 FROM pending_deliveries, generate_series(1, {count}) n WHERE endpoint_id = '{id}'"
             );
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         } else {
             let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
             let sql = format!(
                 "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
-                 INSERT INTO deliveries (id, org_id, event_id, event_received_at, endpoint_id,
-                                         due_at, created_at)
+                 INSERT INTO pending_deliveries
+                     (id, org_id, event_id, event_received_at, endpoint_id, payload_bytes, due_at,
+                      created_at)
                  SELECT randomblob(16), org_id, event_id, event_received_at, endpoint_id,
-                        due_at - n * 100, created_at
-                 FROM deliveries, n WHERE endpoint_id = x'{id}'"
+                        payload_bytes, due_at - n * 100, created_at
+                 FROM pending_deliveries, n WHERE endpoint_id = x'{id}'"
             );
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         }
@@ -100,7 +107,6 @@ impl Bench {
 
     /// Claims that leave the dead endpoint out, every other endpoint having something due.
     async fn measure(&self, what: &str, org: OrgId, dead: EndpointId) {
-        let caps = HashMap::from([(dead, 0)]);
         let mut times = Vec::new();
         let mut claimed = 0;
         for _ in 0..CLAIMS {
@@ -112,13 +118,22 @@ impl Bench {
             };
             let mut from = ClaimCursor::default();
             loop {
-                let request = ClaimRequest { lease, deliveries_max: ROOM, caps: &caps, from, now };
                 let watch = Stopwatch::start();
-                let brought = self.store.system().claim_deliveries(request).await.unwrap();
+                let due = self.store.system().due_endpoints(from, now).await.unwrap();
+                let others = due.endpoints.iter().filter(|due| due.endpoint != dead);
+                let grants: Vec<LeaseGrant> = others
+                    .map(|due| LeaseGrant {
+                        endpoint: due.endpoint,
+                        org: due.org,
+                        ordered: due.ordered,
+                        deliveries_max: ROOM / ENDPOINTS,
+                    })
+                    .collect();
+                let lease = self.store.system().lease_deliveries(&grants, BYTES_MAX, lease, now);
+                claimed += lease.await.unwrap().len();
                 times.push(watch.elapsed());
-                claimed += brought.leased.len();
-                from = brought.next;
-                if !brought.more {
+                from = due.next;
+                if !due.more {
                     break;
                 }
             }

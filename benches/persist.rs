@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use hookgate::domain::{
     LeasedDelivery, Org, OrgId, Outcome, SigningSecret, TraceId,
 };
 use hookgate::runtime::Clock;
-use hookgate::store::{LeaseBudget, Store};
+use hookgate::store::{EventBatch, OrgEndpoints, Persisted, Store, plan_deliveries};
 use tokio::runtime::Runtime;
 
 use support::store_config;
@@ -69,13 +70,22 @@ async fn tenants(store: &Store, clock: &Clock) -> Vec<OrgId> {
     orgs
 }
 
-fn room(clock: &Clock) -> LeaseBudget<'static> {
-    let until = clock.now().plus(Duration::from_mins(1));
-    LeaseBudget {
-        lease: Lease { token: LeaseToken::mint(InstanceId::new(1)), until },
-        deliveries_max: BATCH,
-        except: &[],
+/// Plans and stores events, every delivery leased, the endpoints known from before.
+async fn store_events(
+    store: &Store,
+    endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>,
+    events: &[Arc<Event>],
+    clock: &Clock,
+) -> Persisted {
+    let mut deliveries = plan_deliveries(events, endpoints);
+    for planned in &mut deliveries {
+        planned.leased = true;
     }
+    let now = clock.now();
+    let token = LeaseToken::mint(InstanceId::new(1));
+    let lease = Some(Lease { token, until: now.plus(Duration::from_mins(1)) });
+    let batch = EventBatch { events, endpoints, deliveries: &deliveries, lease };
+    store.system().persist_events(batch, now).await.unwrap()
 }
 
 fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {
@@ -108,25 +118,22 @@ fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, store: &Sto
         store.system().maintain(clock.now()).await.unwrap();
         tenants(store, &clock).await
     });
+    let endpoints = runtime.block_on(store.system().org_endpoints(&orgs)).unwrap();
     let mut group = criterion.benchmark_group(name);
     group.sample_size(50).measurement_time(Duration::from_secs(8));
     group.throughput(Throughput::Elements(BATCH as u64));
     group.bench_function("persist_500", |bencher| {
         bencher.to_async(runtime).iter_batched(
             || batch(&orgs, &clock),
-            async |events| {
-                let room = Some(room(&clock));
-                store.system().persist_events(&events, room, clock.now()).await.unwrap()
-            },
+            async |events| store_events(store, &endpoints, &events, &clock).await,
             BatchSize::PerIteration,
         );
     });
     group.bench_function("record_500", |bencher| {
         let planned = || {
             let events = batch(&orgs, &clock);
-            let call = store.system().persist_events(&events, Some(room(&clock)), clock.now());
-            let persisted =
-                tokio::task::block_in_place(|| runtime.handle().block_on(call)).unwrap();
+            let call = store_events(store, &endpoints, &events, &clock);
+            let persisted = tokio::task::block_in_place(|| runtime.handle().block_on(call));
             persisted.leased.iter().map(|leased| delivered(leased, &clock)).collect::<Vec<_>>()
         };
         bencher.to_async(runtime).iter_batched(

@@ -1,6 +1,6 @@
 -- Deliveries that wait or are in flight are rows of pending_deliveries, a narrow table without partitions.
--- A finished one is a row of deliveries, written once, with its last attempt in it; earlier attempts are rows of
--- delivery_attempts. An id is in one of the two tables.
+-- A finished one is a row of deliveries, written once, with the attempt that finished it; earlier attempts are rows
+-- of delivery_attempts. An id is in one of the two tables.
 
 -- endpoints_version: counts the changes of the organisation's endpoints; version: its value at the last change of
 -- this one. kind: webhook, or pull. account_id: only events of this account.
@@ -81,7 +81,7 @@ CREATE TABLE deliveries (
     status            text        NOT NULL,
     attempts          bigint      NOT NULL,
     finished_at       timestamptz NOT NULL,
-    -- The last attempt, number `attempts`; NULL where there was none.
+    -- The attempt that finished it, number `attempts`; NULL where none did.
     started_at        timestamptz,
     duration_ms       bigint,
     status_code       bigint,
@@ -92,7 +92,7 @@ CREATE TABLE deliveries (
 ) PARTITION BY RANGE (created_at);
 CREATE TABLE deliveries_default PARTITION OF deliveries DEFAULT;
 
--- Every attempt but the last one of a finished delivery, with the delivery's created_at.
+-- Every attempt but the one that finished a delivery, with the delivery's created_at.
 CREATE TABLE delivery_attempts (
     delivery_id         uuid        NOT NULL,
     delivery_created_at timestamptz NOT NULL,

@@ -1,6 +1,6 @@
 -- Deliveries that wait or are in flight are rows of pending_deliveries, a narrow table.
--- A finished one is a row of deliveries, written once, with its last attempt in it; earlier attempts are rows of
--- delivery_attempts. An id is in one of the two tables.
+-- A finished one is a row of deliveries, written once, with the attempt that finished it; earlier attempts are rows
+-- of delivery_attempts. An id is in one of the two tables.
 
 -- endpoints_version: counts the changes of the organisation's endpoints; version: its value at the last change of
 -- this one. kind: webhook, or pull. account_id: only events of this account.
@@ -69,7 +69,7 @@ CREATE TABLE deliveries_v2 (
     status            TEXT    NOT NULL,
     attempts          INTEGER NOT NULL,
     finished_at       INTEGER NOT NULL,
-    -- The last attempt, number `attempts`; NULL where there was none.
+    -- The attempt that finished it, number `attempts`; NULL where none did.
     started_at        INTEGER,
     duration_ms       INTEGER,
     status_code       INTEGER,
@@ -89,7 +89,7 @@ FROM deliveries d
 LEFT JOIN delivery_attempts a ON a.delivery_id = d.id AND a.number = d.attempts
 WHERE d.status <> 'pending';
 
--- Every attempt but the last one of a finished delivery, with the delivery's created_at.
+-- Every attempt but the one that finished a delivery, with the delivery's created_at.
 CREATE TABLE delivery_attempts_v2 (
     delivery_id         BLOB    NOT NULL,
     delivery_created_at INTEGER NOT NULL,

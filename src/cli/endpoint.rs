@@ -77,9 +77,9 @@ pub(super) enum EndpointCommand {
     },
     /// Encrypt every endpoint's secrets and headers with the first key of SECRETS_KEY
     Reencrypt(Common),
-    /// Enable an endpoint; its parked deliveries are due at once
+    /// Enable an endpoint; what was due meanwhile is sent
     Enable(OneEndpoint),
-    /// Disable an endpoint; its deliveries are parked until it is enabled
+    /// Disable an endpoint; its deliveries wait until it is enabled
     Disable(OneEndpoint),
     /// Remove an endpoint and cancel its pending deliveries
     Remove(OneEndpoint),

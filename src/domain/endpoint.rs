@@ -17,12 +17,12 @@ use super::{
 ///            or every attempt has failed for longer than DISABLE_AFTER
 ///  enabled ──────────────────────────────────────────────────────────────▶ disabled
 ///     │  ◀──────────────────────────────────────────────────────────────── │
-///     │      it is enabled again: parked deliveries are due                │
-///     └─────────▶ deleted: pending deliveries are cancelled ◀──────────────┘
+///     │      it is enabled again: deliveries that are due are claimed      │
+///     └─────────▶ removed: pending deliveries are cancelled ◀──────────────┘
 /// ```
-/// A disabled endpoint parks its pending deliveries, and new events create no deliveries to it. Suspending an
-/// organisation disables its endpoints until the suspension ends; events accepted before still create parked
-/// deliveries to them.
+/// The pending deliveries of a disabled endpoint wait as they are, and new events create none. Suspending an
+/// organisation disables its endpoints until the suspension ends; events accepted before still create deliveries to
+/// them. The row of a removed endpoint is kept, unseen, until nothing is pending for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint {
     /// Its id.

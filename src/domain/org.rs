@@ -19,7 +19,7 @@ pub struct Org {
     pub limits: OrgLimits,
     /// When it was created.
     pub created_at: Timestamp,
-    /// Since when it is suspended: its keys are refused and its deliveries are parked.
+    /// Since when it is suspended: its keys are refused and its deliveries wait.
     pub suspended_at: Option<Timestamp>,
     /// Its deletion, in progress or done.
     pub deletion: Option<OrgDeletion>,

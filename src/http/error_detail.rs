@@ -298,9 +298,11 @@ const fn delivery_detail(refusal: DeliveryRefusal) -> &'static str {
         DeliveryRefusal::NotFound => NOT_FOUND,
         DeliveryRefusal::EndpointRemoved => "the endpoint was deleted",
         DeliveryRefusal::EndpointDisabled => {
-            "enable the endpoint first; that also makes its pending deliveries due"
+            "enable the endpoint first; that also sends what was due meanwhile"
         }
-        DeliveryRefusal::InProgress => "wait for the attempt in flight",
+        DeliveryRefusal::InProgress => {
+            "wait for the attempt or the cancellation that is in progress"
+        }
         DeliveryRefusal::Finished => "only a pending delivery can be cancelled",
     }
 }

@@ -59,13 +59,13 @@ problems! {
     DELIVERY_FINISHED: 409, "delivery_finished", "Delivery finished",
         "Only a pending delivery can be cancelled.";
     ENDPOINT_DISABLED: 409, "endpoint_disabled", "Endpoint disabled",
-        "Enable the endpoint, which makes its pending deliveries due, then retry or replay.";
+        "Enable the endpoint, which also sends what was due meanwhile, then retry or replay.";
     ENDPOINT_REMOVED: 409, "endpoint_removed", "Endpoint deleted",
         "The endpoint was deleted. Replay the event to another endpoint.";
     EVENT_UNSTORABLE: 409, "event_unstorable", "Event rejected by the store",
         "The store still rejects the event. `detail` gives the reason.";
-    IN_PROGRESS: 409, "in_progress", "Attempt in flight",
-        "Wait for the outcome of the attempt.";
+    IN_PROGRESS: 409, "in_progress", "In progress",
+        "Wait for the outcome of the attempt, or the end of the cancellation.";
     KEY_EXPIRED: 409, "key_expired", "Key expired",
         "A revoked or expired key cannot be rotated. Create a new one.";
     KEY_ROTATED: 409, "key_rotated", "Key already rotated",

@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
+use super::endpoint_versions::next_version;
 use super::engine::{Row, Tx, args};
 use super::page::END_OF_TIME;
-use super::{AuditRecord, Result, Store, System, audit, endpoints};
+use super::{AuditRecord, Result, Store, System, audit};
 use crate::domain::{Actor, EndpointId, OrgId, Timestamp};
 
 /// Deliveries that are cancelled at most before a caller gets its answer.
@@ -44,7 +45,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<PendingCancellation>> {
         let mut tx = self.engine.begin().await?;
-        let version = endpoints::next_version(&mut tx, org).await?;
+        let version = next_version(&mut tx, org).await?;
         let sql = "UPDATE endpoints SET cancel_before = $3, version = $4
                    WHERE id = $1 AND org_id = $2 AND removed_at IS NULL";
         if tx.execute(sql, args![id, org, now, version]).await? == 0 {
@@ -68,7 +69,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool> {
         let mut tx = self.engine.begin().await?;
-        let version = endpoints::next_version(&mut tx, org).await?;
+        let version = next_version(&mut tx, org).await?;
         let sql = "UPDATE endpoints
                    SET removed_at = $3, cancel_before = $3, disabled_reason = $4, suspended = false,
                        version = $5
@@ -178,7 +179,7 @@ async fn is_unlocked(tx: &mut Tx<'_>, org: OrgId, lock: &'static str) -> Result<
 /// Takes `cancel_before` back from an endpoint, so that deliveries which were created until then can be sent again;
 /// `false` when some are still to be cancelled. It locks the organisation.
 pub(super) async fn lift(tx: &mut Tx<'_>, org: OrgId, id: EndpointId) -> Result<bool> {
-    let version = endpoints::next_version(tx, org).await?;
+    let version = next_version(tx, org).await?;
     let sql = format!(
         "UPDATE endpoints AS e SET cancel_before = NULL, version = $2
          WHERE e.id = $1 AND e.removed_at IS NULL AND NOT EXISTS ({PENDING})"

@@ -25,7 +25,7 @@ const CLOCK_SKEW: Duration = Duration::from_hours(24);
 const EVENTS_OF_AN_ID_MAX: u32 = 10;
 
 /// The conditions of a page's parts, and the values of their parameters.
-struct Parts {
+struct PageParts {
     /// Of parts that read `pending_deliveries`.
     pending: Vec<String>,
     /// Of parts that read `deliveries`.
@@ -98,14 +98,19 @@ impl Store {
     }
 
     /// The rows of a page and one more, if there are so many.
-    async fn part_rows(&self, parts: Parts, limit: u32, after: Cursor) -> Result<Vec<Delivery>> {
+    async fn part_rows(
+        &self,
+        parts: PageParts,
+        limit: u32,
+        after: Cursor,
+    ) -> Result<Vec<Delivery>> {
         let page = |table: &str, condition: &String| {
             format!(
                 "(SELECT * FROM {table} WHERE {condition} AND (created_at, id) < ($1, $2)
                   ORDER BY created_at DESC, id DESC LIMIT $3) d"
             )
         };
-        let Parts { pending, finished, args: of_parts } = parts;
+        let PageParts { pending, finished, args: of_parts } = parts;
         let pending = pending.iter().map(|c| select_pending(&page("pending_deliveries", c)));
         let finished = finished.iter().map(|c| select_finished(&page("deliveries", c)));
         let selects: Vec<String> = pending.chain(finished).collect();
@@ -127,7 +132,7 @@ fn parts(
     filter: &DeliveryFilter,
     planned: Option<&[Timestamp]>,
     from: Timestamp,
-) -> Parts {
+) -> PageParts {
     let DeliveryFilter { status, event_id, endpoint_id, since: _, until } = filter;
     let mut args = Vec::new();
     let mut parameter = |value: Value<'static>| {
@@ -174,7 +179,7 @@ fn parts(
         Some(status) => format!("{condition} AND status = {status}"),
         None => condition,
     });
-    Parts { pending, finished: finished.collect(), args }
+    PageParts { pending, finished: finished.collect(), args }
 }
 
 /// The condition that a column has a value, in a form that chooses no index.

@@ -2,6 +2,7 @@
 
 use super::columns::{Columns, columns};
 use super::crypto::{CipherContext, Keyring, SecretColumns};
+use super::endpoint_versions::next_version;
 use super::engine::{Dialect, Row, Tx, Value, args};
 use super::keys::ChangeMark;
 use super::suspension::{self, SUSPENDED};
@@ -244,16 +245,6 @@ impl System<'_> {
         let mark = mark.ok_or_else(|| StoreError::Corrupt("changes are not counted".to_owned()))?;
         Ok(EndpointChanges { changes, mark })
     }
-}
-
-/// Counts a change of an organisation's endpoints and returns the new number, the `version` of the endpoints that
-/// change. It locks the organisation, so it is the first statement of its transaction. 0 when there is no such
-/// organisation.
-pub(super) async fn next_version(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
-    let sql = "UPDATE orgs SET endpoints_version = endpoints_version + 1 WHERE id = $1
-               RETURNING endpoints_version";
-    let version = tx.find(sql, args![org], |row| row.get("endpoints_version")).await?;
-    Ok(version.unwrap_or_default())
 }
 
 /// Writes all columns of an endpoint.

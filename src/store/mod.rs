@@ -37,6 +37,7 @@ mod crypto;
 mod dead_letters;
 mod deliveries;
 mod delivery_pages;
+mod endpoint_versions;
 mod endpoints;
 mod engine;
 mod error;

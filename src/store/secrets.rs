@@ -10,6 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::crypto::{CipherContext, HEAD, KEY_HEAD_CHARS, SecretColumns, key_id_of};
+use super::endpoint_versions::next_version;
 use super::engine::{Row, args};
 use super::{AuditRecord, Result, Store, System, audit, endpoints};
 use crate::domain::{
@@ -54,7 +55,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Result<Endpoint, SecretRotationRefusal>> {
         let mut tx = self.engine.begin().await?;
-        let version = endpoints::next_version(&mut tx, org).await?;
+        let version = next_version(&mut tx, org).await?;
         let Some((endpoint, mut columns)) = self.locked_endpoint(&mut tx, org, id).await? else {
             return Ok(Err(SecretRotationRefusal::NotFound));
         };
@@ -93,7 +94,7 @@ impl System<'_> {
             }
         }
         for (org, version) in &mut versions {
-            *version = endpoints::next_version(&mut tx, *org).await?;
+            *version = next_version(&mut tx, *org).await?;
         }
         let rows = tx.all(format!("{sql}{lock}"), args()).await?;
         let mut reencrypted = Reencryption { endpoints: rows.len(), ..Reencryption::default() };

@@ -1,8 +1,9 @@
 //! Suspends the endpoints of an organisation. Their deliveries stay where they are: claims skip endpoints that
 //! are disabled.
 
+use super::Result;
+use super::endpoint_versions::next_version;
 use super::engine::{Tx, args};
-use super::{Result, endpoints};
 use crate::domain::OrgId;
 
 /// Why the endpoints of a suspended organisation are disabled.
@@ -10,7 +11,7 @@ pub(super) const SUSPENDED: &str = "the organisation is suspended";
 
 /// Disables endpoints that were enabled or added within this transaction, if the organisation is suspended or
 /// being deleted; `true` when it is. The transaction holds the lock on the organisation
-/// ([`endpoints::next_version`]), so a suspension comes before or after it.
+/// ([`next_version`]), so a suspension comes before or after it.
 pub(super) async fn apply(tx: &mut Tx<'_>, org: OrgId, version: u64) -> Result<bool> {
     let sql = "SELECT suspended_at IS NOT NULL OR deleting_since IS NOT NULL AS suspended
                FROM orgs WHERE id = $1";
@@ -23,7 +24,7 @@ pub(super) async fn apply(tx: &mut Tx<'_>, org: OrgId, version: u64) -> Result<b
 
 /// Disables the endpoints that are enabled, and notes that their owner did not do it.
 pub(super) async fn disable_endpoints(tx: &mut Tx<'_>, org: OrgId) -> Result<()> {
-    let version = endpoints::next_version(tx, org).await?;
+    let version = next_version(tx, org).await?;
     disable(tx, org, version).await
 }
 
@@ -36,7 +37,7 @@ async fn disable(tx: &mut Tx<'_>, org: OrgId, version: u64) -> Result<()> {
 
 /// Enables what [`disable_endpoints`] disabled, but for endpoints disabled for another reason since.
 pub(super) async fn enable_endpoints(tx: &mut Tx<'_>, org: OrgId) -> Result<()> {
-    let version = endpoints::next_version(tx, org).await?;
+    let version = next_version(tx, org).await?;
     let sql = "UPDATE endpoints
                SET suspended = false, version = $3,
                    disabled_reason = CASE WHEN disabled_reason <> $2 THEN disabled_reason END

@@ -62,7 +62,7 @@ json_fields! {
 json_fields! {
     /// A change of an endpoint.
     pub(in crate::http) struct EndpointPatch {
-        /// Whether webhooks are sent to it. Enabling makes its pending deliveries due.
+        /// Whether webhooks are sent to it. Enabling also sends what was due meanwhile.
         patch enabled: bool,
         /// Where webhooks are posted: an absolute `https` URL.
         optional url: EndpointUrl,

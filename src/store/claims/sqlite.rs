@@ -103,12 +103,11 @@ async fn granted(tx: &mut Tx<'_>, grants: Vec<LeaseGrant>) -> Result<Granted> {
     let mut granted = Granted::default();
     for row in tx.all(sql, args![ids]).await? {
         let (id, ordered): (EndpointId, bool) = (row.get("id")?, row.get("ordered")?);
-        match row.get_opt("cancel_before")? {
-            Some(until) => granted.cancelling.push((id, ordered, until)),
-            None => {
-                granted.plain.push(id);
-                granted.not_ordered.extend((!ordered).then_some(id));
-            }
+        if let Some(until) = row.get_opt("cancel_before")? {
+            granted.cancelling.push((id, ordered, until));
+        } else {
+            granted.plain.push(id);
+            granted.not_ordered.extend((!ordered).then_some(id));
         }
     }
     let numbered = grants.iter().enumerate();

@@ -29,6 +29,7 @@ pub struct PlannedDelivery {
 }
 
 /// Plans a delivery for every endpoint that wants an event, in the order of the events, none of them leased.
+#[expect(clippy::implicit_hasher, reason = "the map of an EventBatch")]
 pub fn plan_deliveries(
     events: &[Arc<Event>],
     endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>,

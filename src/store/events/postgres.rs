@@ -170,7 +170,7 @@ impl Store {
             return self.persist_passes(batch, &passes, now).await;
         }
         let mut persisted = Persisted::default();
-        persisted.add(written, &plan);
+        persisted.add(&written, &plan);
         persisted.duplicates = batch.events.len() - persisted.stored - persisted.dropped;
         Ok(persisted)
     }
@@ -200,7 +200,7 @@ impl Store {
         let mut persisted = Persisted::default();
         for pass in passes {
             let rows = plan::rows_of(&rows, pass);
-            persisted.add(write_pass(tx.postgres()?, pass, &rows, options).await?, &plan);
+            persisted.add(&write_pass(tx.postgres()?, pass, &rows, options).await?, &plan);
         }
         tx.commit().await?;
         persisted.duplicates = batch.events.len() - persisted.stored - persisted.dropped;
@@ -210,7 +210,7 @@ impl Store {
 }
 
 impl Persisted {
-    fn add(&mut self, written: Written, plan: &BatchPlan<'_>) {
+    fn add(&mut self, written: &Written, plan: &BatchPlan<'_>) {
         self.stored += written.stored;
         self.planned += written.planned;
         self.dropped += written.dropped;

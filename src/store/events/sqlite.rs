@@ -77,7 +77,9 @@ impl Store {
         if !deleting.is_empty() {
             let is_dropped = |event: &Arc<Event>| deleting.contains(&event.org_id);
             persisted.dropped = batch.events.iter().filter(|event| is_dropped(event)).count();
-            passes.iter_mut().for_each(|pass| pass.retain(|event| !is_dropped(event)));
+            for pass in &mut passes {
+                pass.retain(|event| !is_dropped(event));
+            }
         }
         let rows = plan.rows();
         for pass in passes {

@@ -17,7 +17,7 @@ use crate::domain::{
     TraceId,
 };
 use crate::store::engine::{Row, Tx, args};
-use crate::store::{AuditRecord, Result, StoreError, audit, endpoints};
+use crate::store::{AuditRecord, Result, StoreError, audit, endpoint_versions};
 
 /// Why an endpoint that answered 410 is disabled.
 const GONE: &str = "the receiver answered 410 Gone";
@@ -257,7 +257,7 @@ async fn disable(
     reason: &str,
     at: Timestamp,
 ) -> Result<()> {
-    let version = endpoints::next_version(tx, org).await?;
+    let version = endpoint_versions::next_version(tx, org).await?;
     let sql = "UPDATE endpoints
                SET disabled_reason = $2, updated_at = $3, last_failure_at = $3, version = $4
                WHERE id = $1";

@@ -150,9 +150,9 @@ async fn write(
             }
         }
     }
-    finished.execute(connection, &last, bind_finished).await?;
+    finished.execute(connection, &last, |to, row| bind_finished(to, row)).await?;
     let counted = taken.execute(connection, &last, |to, row| bind_key(to, row)).await?
-        + waiting.execute(connection, &again, bind_waiting).await?;
+        + waiting.execute(connection, &again, |to, row| bind_waiting(to, row)).await?;
     Ok((counted, exhausted))
 }
 
@@ -194,10 +194,7 @@ fn bind_dead_letter(
     arguments.add(row.decided_at.micros())
 }
 
-fn bind_finished(
-    arguments: &mut SqliteArguments,
-    row: &&OutcomeRow<'_>,
-) -> Result<(), BoxDynError> {
+fn bind_finished(arguments: &mut SqliteArguments, row: &OutcomeRow<'_>) -> Result<(), BoxDynError> {
     bind_key(arguments, row)?;
     arguments.add(row.status)?;
     arguments.add(row.attempts_made())?;
@@ -205,7 +202,7 @@ fn bind_finished(
     bind_result(arguments, row.attempt)
 }
 
-fn bind_waiting(arguments: &mut SqliteArguments, row: &&OutcomeRow<'_>) -> Result<(), BoxDynError> {
+fn bind_waiting(arguments: &mut SqliteArguments, row: &OutcomeRow<'_>) -> Result<(), BoxDynError> {
     bind_key(arguments, row)?;
     arguments.add(row.attempts_made())?;
     arguments.add(row.retry_at.map(Timestamp::micros))

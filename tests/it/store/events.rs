@@ -195,7 +195,9 @@ async fn plan_that_has_become_stale_is_made_again(subject: &Subject) {
     let endpoints = store.system().org_endpoints(&[org, other]).await.unwrap();
     let events = shared(&[some_event(org, "a.b", at(0)), some_event(other, "a.b", at(0))]);
     let mut deliveries = plan_deliveries(&events, &endpoints);
-    deliveries.iter_mut().for_each(|planned| planned.leased = true);
+    for planned in &mut deliveries {
+        planned.leased = true;
+    }
     assert!(store.delete_endpoint(org, old.id, &Actor::CLI, at(1)).await.unwrap());
     let new =
         [add_endpoint(subject, org, "a.*").await.id, add_endpoint(subject, org, "*").await.id];
