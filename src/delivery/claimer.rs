@@ -4,13 +4,13 @@
 //! by hand, and, at every poll and wake, for what a scan of the store finds: retries that are due, what other
 //! servers and the command line left, and leases that lapsed. The scan is the guarantee; the rest saves time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::domain::{Endpoint, EndpointId, LeasedDelivery, OrgId};
 use crate::store::{ClaimCursor, ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store};
 
-use super::admission::Room;
+use super::admission::{Granted, Target};
 use super::dispatch::{Dispatch, ManualRequest};
 
 /// Maximum deliveries of one claim.
@@ -40,26 +40,6 @@ pub(super) struct ClaimWork {
     pub(super) scan: bool,
 }
 
-/// An endpoint to claim for.
-#[derive(Debug)]
-struct Target {
-    endpoint: Arc<Endpoint>,
-    /// The version of its organisation's endpoints.
-    version: u64,
-    /// Whether the scan found something due, so that the store has it.
-    is_due: bool,
-    /// Whether to take the first of its ordered deliveries.
-    ordered: bool,
-}
-
-/// Places that were reserved for a grant.
-#[derive(Clone, Copy, Debug)]
-struct Reserved {
-    count: usize,
-    /// How often deliveries had been left in the store.
-    seen: u64,
-}
-
 impl Claimer {
     pub(super) fn new(store: Store, dispatch: Dispatch) -> Self {
         Self { store, dispatch, cursor: ClaimCursor::default(), is_failing: false }
@@ -84,9 +64,10 @@ impl Claimer {
     async fn try_claim(&mut self, work: ClaimWork) -> Result<bool> {
         let has_more_manual = self.claim_manual().await?;
         let (targets, has_more) = self.targets(work).await?;
-        let (grants, reserved) = self.grants(&targets);
-        if !grants.is_empty() {
-            self.lease(&targets, grants, reserved).await?;
+        let now = self.dispatch.monotonic();
+        let granted = self.dispatch.admission().grant(&targets, DELIVERIES_MAX, now);
+        if !granted.is_empty() {
+            self.lease(granted).await?;
         }
         Ok(has_more || has_more_manual)
     }
@@ -126,81 +107,38 @@ impl Claimer {
         Ok((targets, has_more))
     }
 
-    /// Reserves places for the targets, shared out evenly.
-    fn grants(&self, targets: &[Target]) -> (Vec<LeaseGrant>, BTreeMap<EndpointId, Reserved>) {
-        let each = DELIVERIES_MAX.div_ceil(targets.len().max(1)).max(1);
-        let mut left = DELIVERIES_MAX;
-        let (mut grants, mut reserved) = (Vec::new(), BTreeMap::new());
-        let now = self.dispatch.monotonic();
-        let mut admission = self.dispatch.admission();
-        for target in targets {
-            let id = target.endpoint.id;
-            if !admission.introduce(&target.endpoint, target.version, now) {
-                continue;
-            }
-            if target.is_due && admission.times_left(id) == 0 {
-                admission.left_in_store(&target.endpoint, now);
-            }
-            let room = match admission.room(id, now) {
-                Room::Now(room) => room,
-                Room::Later(_) | Room::None => 0,
-            };
-            let count = room.min(each).min(left);
-            if count == 0 || reserved.contains_key(&id) {
-                continue;
-            }
-            left -= count;
-            admission.reserve(id, count, now);
-            reserved.insert(id, Reserved { count, seen: admission.times_left(id) });
-            grants.push(LeaseGrant {
-                endpoint: id,
-                org: target.endpoint.org_id,
-                ordered: target.ordered,
-                deliveries_max: count,
-            });
-        }
-        (grants, reserved)
-    }
-
-    async fn lease(
-        &self,
-        targets: &[Target],
-        grants: Vec<LeaseGrant>,
-        reserved: BTreeMap<EndpointId, Reserved>,
-    ) -> Result<()> {
-        let mut places = Places { dispatch: &self.dispatch, reserved };
+    async fn lease(&self, granted: Vec<Granted>) -> Result<()> {
+        let places = granted.iter().map(|granted| (granted.target.endpoint.id, granted.count));
+        let places = Places { dispatch: &self.dispatch, reserved: places.collect() };
+        let grant = |granted: &Granted| LeaseGrant {
+            endpoint: granted.target.endpoint.id,
+            org: granted.target.endpoint.org_id,
+            ordered: granted.target.ordered,
+            deliveries_max: granted.count,
+        };
+        let grants: Vec<LeaseGrant> = granted.iter().map(grant).collect();
         let lease = self.dispatch.lease();
         let (now, _) = self.dispatch.now();
         let bytes_max = self.dispatch.admission().bytes_free().min(BYTES_MAX);
         let claimed = self.store.system().lease_deliveries(&grants, bytes_max, lease, now).await?;
-        let endpoints: HashMap<EndpointId, &Arc<Endpoint>> =
-            targets.iter().map(|target| (target.endpoint.id, &target.endpoint)).collect();
         let mut counts: HashMap<EndpointId, usize> = HashMap::new();
-        let leased: Vec<(LeasedDelivery, bool)> = claimed
-            .into_iter()
-            .filter_map(|claimed| {
-                *counts.entry(claimed.endpoint_id).or_default() += 1;
-                // Its lease lapses.
-                if self.dispatch.is_aside(claimed.id) {
-                    return None;
-                }
-                let endpoint = endpoints.get(&claimed.endpoint_id)?;
-                Some((with_endpoint(claimed, endpoint), false))
-            })
-            .collect();
-        let bytes: usize = leased.iter().map(|(leased, _)| leased.event.payload.len()).sum();
-        let reserved = std::mem::take(&mut places.reserved);
-        // An endpoint that got less than it had room for has no more, unless the bytes were used up.
-        if bytes < bytes_max / 2 {
-            let mut admission = self.dispatch.admission();
-            for (endpoint, Reserved { count, seen }) in &reserved {
-                if counts.get(endpoint).copied().unwrap_or(0) < *count {
-                    admission.store_is_empty(*endpoint, *seen);
-                }
-            }
+        for claimed in &claimed {
+            *counts.entry(claimed.endpoint_id).or_default() += 1;
         }
-        self.dispatch
-            .queue(reserved.into_iter().map(|(id, reserved)| (id, reserved.count)), leased);
+        let bytes: usize = claimed.iter().map(|claimed| claimed.event.payload.len()).sum();
+        let cut_short = bytes >= bytes_max / 2;
+        self.dispatch.admission().claimed(&granted, &counts, cut_short);
+        let endpoints: HashMap<EndpointId, Arc<Endpoint>> = granted
+            .into_iter()
+            .map(|granted| (granted.target.endpoint.id, granted.target.endpoint))
+            .collect();
+        // The lease of one that was set aside lapses.
+        let leased = claimed.into_iter().filter(|claimed| !self.dispatch.is_aside(claimed.id));
+        let leased = leased.filter_map(|claimed| {
+            let endpoint = endpoints.get(&claimed.endpoint_id)?;
+            Some((with_endpoint(claimed, endpoint), false))
+        });
+        places.fill(leased.collect());
         Ok(())
     }
 
@@ -235,11 +173,7 @@ impl Claimer {
                 return Ok(());
             }
         }
-        let seen = 0;
-        let mut places = Places {
-            dispatch: &self.dispatch,
-            reserved: BTreeMap::from([(id, Reserved { count: 1, seen })]),
-        };
+        let places = Places { dispatch: &self.dispatch, reserved: vec![(id, 1)] };
         let lease = self.dispatch.lease();
         let (now, _) = self.dispatch.now();
         let system = self.store.system();
@@ -248,8 +182,7 @@ impl Claimer {
             self.dispatch.admission().forget_manual(id);
         }
         let leased = claimed?.map(|claimed| (with_endpoint(claimed, &target.endpoint), true));
-        let reserved = std::mem::take(&mut places.reserved);
-        self.dispatch.queue(reserved.into_keys().map(|id| (id, 1)), leased);
+        places.fill(leased.into_iter().collect());
         Ok(())
     }
 }
@@ -257,15 +190,20 @@ impl Claimer {
 /// Reserved places, given back when a claim fails.
 struct Places<'a> {
     dispatch: &'a Dispatch,
-    reserved: BTreeMap<EndpointId, Reserved>,
+    reserved: Vec<(EndpointId, usize)>,
+}
+
+impl Places<'_> {
+    /// Queues what was leased for them.
+    fn fill(mut self, leased: Vec<(LeasedDelivery, bool)>) {
+        self.dispatch.queue(std::mem::take(&mut self.reserved), leased);
+    }
 }
 
 impl Drop for Places<'_> {
     fn drop(&mut self) {
-        let reserved = std::mem::take(&mut self.reserved);
-        if !reserved.is_empty() {
-            self.dispatch
-                .queue(reserved.into_iter().map(|(id, reserved)| (id, reserved.count)), []);
+        if !self.reserved.is_empty() {
+            self.dispatch.queue(std::mem::take(&mut self.reserved), []);
         }
     }
 }

@@ -1,0 +1,114 @@
+//! Changes of endpoints, and what is remembered of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::endpoint_state::EndpointState;
+use super::{Admission, CHANGES_MAX, ENDPOINTS_MAX, TROUBLED_ENDPOINTS_MAX, Totals};
+use crate::domain::{Endpoint, EndpointId, OrgId};
+use crate::runtime::Monotonic;
+use crate::store::OrgEndpoints;
+
+impl<T> Admission<T> {
+    /// Applies a change of an organisation's endpoints, and returns the waiting deliveries that it outdates;
+    /// their leases are to be released. `current` are those that are enabled now.
+    pub(in crate::delivery) fn endpoints_changed(
+        &mut self,
+        org: OrgId,
+        current: &OrgEndpoints,
+    ) -> Vec<T> {
+        if self.is_outdated(org, current.version) {
+            return Vec::new();
+        }
+        self.note_version(org, current.version);
+        let enabled: HashMap<EndpointId, &Arc<Endpoint>> = current
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.disabled_reason.is_none())
+            .map(|endpoint| (endpoint.id, endpoint))
+            .collect();
+        let known: Vec<EndpointId> = self
+            .endpoints
+            .iter()
+            .filter(|(_, state)| state.org() == org)
+            .map(|(id, _)| *id)
+            .collect();
+        let mut released = Vec::new();
+        for id in known {
+            let Some(state) = self.endpoints.get_mut(&id) else { continue };
+            let new = enabled.get(&id).copied();
+            let was_ordered = state.endpoint.policy.ordered;
+            let is_reordered = new.is_some_and(|new| new.policy.ordered != was_ordered);
+            state.update(new);
+            if state.is_off {
+                self.behind.remove(&id);
+            }
+            if state.is_off || is_reordered {
+                released.extend(self.clear(id));
+            }
+        }
+        released
+    }
+
+    /// Drops what is known of an organisation's endpoints, which have changed in an unknown way, and returns
+    /// their waiting deliveries.
+    pub(in crate::delivery) fn forget_endpoints(&mut self, org: OrgId) -> Vec<T> {
+        let of_org = self.endpoints.iter_mut().filter(|(_, state)| state.org() == org);
+        let known: Vec<EndpointId> = of_org
+            .map(|(id, state)| {
+                state.forget();
+                *id
+            })
+            .collect();
+        known.into_iter().flat_map(|id| self.clear(id)).collect()
+    }
+
+    /// Whether a newer version of an organisation's endpoints is known.
+    pub(super) fn is_outdated(&self, org: OrgId, version: u64) -> bool {
+        self.changes.get(&org).is_some_and(|known| version < *known)
+    }
+
+    pub(super) fn note_version(&mut self, org: OrgId, version: u64) {
+        if self.changes.len() >= CHANGES_MAX {
+            self.changes.clear();
+        }
+        let known = self.changes.entry(org).or_default();
+        *known = version.max(*known);
+    }
+
+    /// The state of an endpoint, made if there is none. One that is known keeps the newer settings.
+    pub(super) fn remember(
+        &mut self,
+        endpoint: &Arc<Endpoint>,
+        now: Monotonic,
+    ) -> &mut EndpointState<T> {
+        if self.endpoints.len() >= self.forget_at {
+            self.forget_idle(now);
+        }
+        let state = self
+            .endpoints
+            .entry(endpoint.id)
+            .or_insert_with(|| EndpointState::new(Arc::clone(endpoint)));
+        if endpoint.version > state.endpoint.version || state.is_unknown {
+            state.update(Some(endpoint));
+        }
+        state
+    }
+
+    /// Forgets endpoints that nothing is known of but their speed, and if too many are left, all that have
+    /// nothing in memory: their breakers then close.
+    pub(super) fn forget_idle(&mut self, now: Monotonic) {
+        self.endpoints.retain(|_, state| !state.is_idle(now));
+        if self.endpoints.len() > TROUBLED_ENDPOINTS_MAX {
+            self.endpoints.retain(|_, state| state.held() > 0);
+        }
+        self.behind.retain(|id| self.endpoints.contains_key(id));
+        self.forget_at = ENDPOINTS_MAX.max(2 * self.endpoints.len());
+    }
+
+    pub(super) fn forget_org_if_idle(&mut self, org: OrgId) {
+        if self.orgs.get(&org).is_some_and(|state| state.held == Totals::default()) {
+            self.orgs.remove(&org);
+        }
+    }
+}

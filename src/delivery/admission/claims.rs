@@ -1,0 +1,143 @@
+//! The part of a claim that needs no store: how many deliveries of which endpoints it leases, and what its
+//! result says.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{Admission, Room};
+use crate::domain::{Endpoint, EndpointId};
+use crate::runtime::Monotonic;
+
+/// An endpoint to claim for.
+#[derive(Clone, Debug)]
+pub(in crate::delivery) struct Target {
+    pub(in crate::delivery) endpoint: Arc<Endpoint>,
+    /// The version of its organisation's endpoints.
+    pub(in crate::delivery) version: u64,
+    /// Whether the store is known to have something due for it.
+    pub(in crate::delivery) is_due: bool,
+    /// Whether to take the first of its ordered deliveries.
+    pub(in crate::delivery) ordered: bool,
+}
+
+/// What a claim may lease of an endpoint, with places reserved for it.
+#[derive(Clone, Debug)]
+pub(in crate::delivery) struct Granted {
+    pub(in crate::delivery) target: Target,
+    pub(in crate::delivery) count: usize,
+    /// How often deliveries had been left in the store.
+    seen: u64,
+}
+
+impl<T> Admission<T> {
+    /// Notes that due deliveries of an endpoint are in the store, which a claim is to lease when there is room.
+    pub(in crate::delivery) fn left_in_store(&mut self, endpoint: &Arc<Endpoint>, now: Monotonic) {
+        self.remember(endpoint, now);
+        self.note_left(endpoint.id);
+    }
+
+    /// [`Self::left_in_store`] for an endpoint that is known. `false` when it is not.
+    pub(in crate::delivery) fn note_left(&mut self, endpoint: EndpointId) -> bool {
+        let Some(state) = self.endpoints.get_mut(&endpoint) else { return false };
+        if !state.is_off {
+            state.left_in_store += 1;
+            self.behind.insert(endpoint);
+        }
+        true
+    }
+
+    /// The number of endpoints with due deliveries in the store, as far as it is known.
+    pub(in crate::delivery) fn behind(&self) -> usize {
+        self.behind.len()
+    }
+
+    /// Notes that an endpoint has nothing due in the store, as of a claim that began when `seen` times
+    /// deliveries had been left there.
+    pub(in crate::delivery) fn store_is_empty(&mut self, endpoint: EndpointId, seen: u64) {
+        if let Some(state) = self.endpoints.get_mut(&endpoint)
+            && state.left_in_store == seen
+        {
+            state.left_in_store = 0;
+            self.behind.remove(&endpoint);
+        }
+    }
+
+    /// How often deliveries of an endpoint were left in the store, see [`Self::store_is_empty`].
+    pub(in crate::delivery) fn times_left(&self, endpoint: EndpointId) -> u64 {
+        self.endpoints.get(&endpoint).map_or(0, |state| state.left_in_store)
+    }
+
+    /// The endpoints with deliveries in the store and with enough room to make a claim worthwhile, and the
+    /// first time at which another one may have room.
+    pub(in crate::delivery) fn claimable(
+        &self,
+        now: Monotonic,
+    ) -> (Vec<EndpointId>, Option<Monotonic>) {
+        let (mut claimable, mut next): (Vec<EndpointId>, Option<Monotonic>) = (Vec::new(), None);
+        for id in &self.behind {
+            let Some(state) = self.endpoints.get(id) else { continue };
+            match self.room(*id, now) {
+                Room::Now(room) => {
+                    let concurrency = state.concurrency(self.limits.concurrency);
+                    let most = room + state.held();
+                    if room >= state.worth_claiming(concurrency, most) {
+                        claimable.push(*id);
+                    }
+                }
+                Room::Later(until) => next = Some(next.map_or(until, |next| next.min(until))),
+                Room::None => {}
+            }
+        }
+        (claimable, next)
+    }
+
+    /// Reserves places for claims of the targets, at most `most`, shared out evenly.
+    pub(in crate::delivery) fn grant(
+        &mut self,
+        targets: &[Target],
+        most: usize,
+        now: Monotonic,
+    ) -> Vec<Granted> {
+        let each = most.div_ceil(targets.len().max(1)).max(1);
+        let mut left = most;
+        let mut granted: BTreeMap<EndpointId, Granted> = BTreeMap::new();
+        for target in targets {
+            let id = target.endpoint.id;
+            if !self.introduce(&target.endpoint, target.version, now) {
+                continue;
+            }
+            if target.is_due && self.times_left(id) == 0 {
+                self.note_left(id);
+            }
+            let room = match self.room(id, now) {
+                Room::Now(room) => room,
+                Room::Later(_) | Room::None => 0,
+            };
+            let count = room.min(each).min(left);
+            if count == 0 || granted.contains_key(&id) {
+                continue;
+            }
+            left -= count;
+            self.reserve(id, count, now);
+            let (target, seen) = (target.clone(), self.times_left(id));
+            granted.insert(id, Granted { target, count, seen });
+        }
+        granted.into_values().collect()
+    }
+
+    /// Notes what a claim has leased. An endpoint that got less than it was granted has nothing more that is due,
+    /// unless the claim was `cut_short`.
+    pub(in crate::delivery) fn claimed(
+        &mut self,
+        granted: &[Granted],
+        counts: &HashMap<EndpointId, usize>,
+        cut_short: bool,
+    ) {
+        for Granted { target, count, seen } in granted {
+            let leased = counts.get(&target.endpoint.id).copied().unwrap_or(0);
+            if leased < *count && !cut_short {
+                self.store_is_empty(target.endpoint.id, *seen);
+            }
+        }
+    }
+}
