@@ -5,6 +5,7 @@
 //! then deliveries by key, as the store's order of locks says.
 
 mod endpoint_health;
+mod operational_events;
 mod postgres;
 mod row;
 mod sqlite;

@@ -4,7 +4,8 @@ use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, Encode, PgConnection, Postgres, Type};
 use uuid::Uuid;
 
-use super::endpoint_health::{self, EndpointHealth, TIME_RESOLUTION};
+use super::endpoint_health::{EndpointHealth, TIME_RESOLUTION};
+use super::operational_events;
 use super::row::{OutcomeRow, rows};
 use crate::domain::{DeadReason, ErrorClass, Outcome, Timestamp};
 use crate::store::engine::{PostgresEngine, column, timestamptz};
@@ -76,7 +77,7 @@ pub(super) async fn record(
     let mut tx = store.engine.begin().await?;
     let mut events = health.write(&mut tx).await?;
     let (counted, exhausted) = write(tx.postgres()?, &rows).await?;
-    events.extend(endpoint_health::exhausted(&mut tx, &rows, exhausted).await?);
+    events.extend(operational_events::exhausted(&mut tx, &rows, exhausted).await?);
     store.publish(&mut tx, events, newest).await?;
     tx.commit().await?;
     Ok(counted)

@@ -7,7 +7,8 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::endpoint_health::{self, EndpointHealth};
+use super::endpoint_health::EndpointHealth;
+use super::operational_events;
 use super::row::{OutcomeRow, rows};
 use crate::domain::{Attempt, DeadReason, ErrorClass, Outcome, Timestamp};
 use crate::store::engine::{MultiRow, Tx, sqlite_arguments};
@@ -125,7 +126,7 @@ async fn record_part(
 ) -> Result<usize> {
     let rows = rows(outcomes);
     let (counted, exhausted) = write(tx.sqlite()?, &rows).await?;
-    let events = endpoint_health::exhausted(tx, &rows, exhausted).await?;
+    let events = operational_events::exhausted(tx, &rows, exhausted).await?;
     store.publish(tx, events, now).await?;
     Ok(counted)
 }

@@ -202,7 +202,10 @@ async fn every_change_of_an_endpoint_has_a_new_version_that_the_feed_names(subje
         assert_eq!(changes.changes, [(org, id)], "change {change}");
         mark = changes.mark;
     }
-    assert_eq!(store.system().changed_endpoints(mark).await.unwrap().changes, []);
+    // On PostgreSQL the last change may be named again: any transaction that still runs holds the mark back.
+    if !subject.is_postgres() {
+        assert_eq!(store.system().changed_endpoints(mark).await.unwrap().changes, []);
+    }
 }
 
 async fn removed_endpoint_is_deleted_once_nothing_can_come_of_it(subject: &Subject) {

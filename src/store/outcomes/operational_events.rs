@@ -1,0 +1,101 @@
+//! The operational events that follow from outcomes: an endpoint was disabled, a delivery has used up its attempts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::row::OutcomeRow;
+use crate::domain::{EndpointId, Event, EventId, EventType, OrgId, Timestamp, TraceId};
+use crate::store::engine::{Row, Tx, args};
+use crate::store::{Result, StoreError};
+
+const ENDPOINT_DISABLED: &str = "hookgate.endpoint.disabled";
+const DELIVERY_EXHAUSTED: &str = "hookgate.delivery.exhausted";
+
+/// The operational events about deliveries that have used up their attempts, given by the ids of the delivery and
+/// of its event. None about the delivery of an operational event: that would make more of them.
+pub(super) async fn exhausted(
+    tx: &mut Tx<'_>,
+    rows: &[OutcomeRow<'_>],
+    exhausted: Vec<(Uuid, Uuid)>,
+) -> Result<Vec<Arc<Event>>> {
+    let events: HashMap<Uuid, Uuid> = exhausted.into_iter().collect();
+    let rows = || {
+        let with_event = |row| Some((row, *events.get(&OutcomeRow::id(row))?));
+        rows.iter().filter_map(with_event).filter(|(row, _)| row.dead_reason.is_some())
+    };
+    let received_at = || rows().map(|(row, _)| row.outcome.event_received_at);
+    let (Some(oldest), Some(newest)) = (received_at().min(), received_at().max()) else {
+        return Ok(Vec::new());
+    };
+    // The span leaves the partitions of other days out.
+    let sql = format!(
+        "SELECT id, received_at, event_type FROM events
+         WHERE {} AND received_at BETWEEN $2 AND $3",
+        tx.dialect().any("id", "$1")
+    );
+    let read = |row: &Row| {
+        let key: (Uuid, Timestamp) = (row.get("id")?, row.get("received_at")?);
+        Ok((key, row.get("event_type")?))
+    };
+    let ids: Vec<Uuid> = events.values().copied().collect();
+    let types: HashMap<(Uuid, Timestamp), String> =
+        tx.list(sql, args![ids, oldest, newest], read).await?.into_iter().collect();
+    let mut told = Vec::new();
+    for (row, event) in rows() {
+        let event_type = types.get(&(event, row.outcome.event_received_at));
+        let Some(event_type) = event_type.filter(|name| !EventType::is_operational(name)) else {
+            continue;
+        };
+        told.push(delivery_exhausted(row, event, event_type)?);
+    }
+    Ok(told)
+}
+
+/// The operational event that an endpoint was disabled.
+pub(super) fn endpoint_disabled(
+    endpoint: EndpointId,
+    org: OrgId,
+    reason: &str,
+    at: Timestamp,
+) -> Result<Arc<Event>> {
+    tracing::warn!(%org, %endpoint, reason, "endpoint disabled");
+    let payload = json!({ "endpoint_id": endpoint, "reason": reason, "disabled_at": at });
+    operational(ENDPOINT_DISABLED, org, &payload, at)
+}
+
+fn delivery_exhausted(row: &OutcomeRow<'_>, event: Uuid, event_type: &str) -> Result<Arc<Event>> {
+    let payload = json!({
+        "delivery_id": row.outcome.delivery_id,
+        "event_id": event,
+        "event_type": event_type,
+        "endpoint_id": row.outcome.endpoint_id,
+        "attempts": row.attempt.map(|attempt| attempt.number),
+        "error": row.detail(),
+    });
+    operational(DELIVERY_EXHAUSTED, row.outcome.org_id, &payload, row.decided_at)
+}
+
+fn operational(
+    event_type: &str,
+    org_id: OrgId,
+    payload: &serde_json::Value,
+    at: Timestamp,
+) -> Result<Arc<Event>> {
+    Ok(Arc::new(Event {
+        id: EventId::mint(at),
+        org_id,
+        event_type: event_type
+            .parse()
+            .map_err(|_| StoreError::Corrupt(format!("event type {event_type}")))?,
+        payload: payload.to_string().into(),
+        dedup_id: None,
+        account_id: None,
+        user_id: None,
+        occurred_at: None,
+        received_at: at,
+        trace_id: TraceId::mint(),
+    }))
+}
