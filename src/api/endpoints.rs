@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
-use super::views::{CancelledDeliveries, EndpointStatus, SecretsView, TestEvent};
+use super::views::{CancelledDeliveries, EndpointDetail, SecretsView, TestEvent};
 use crate::domain::{
     Actor, Endpoint, EndpointChange, EndpointId, Event, EventId, EventType, NewEndpoint, OrgId,
     Page, PageRequest, SecretChoice, SecretRotationRefusal, Secrets, TraceId,
@@ -57,18 +57,16 @@ pub async fn one(subsystems: &Subsystems, org: OrgId, id: EndpointId) -> Result<
     endpoint.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))
 }
 
-/// One endpoint, and how many of its deliveries are pending.
+/// An endpoint as its owner reads it, with the number of its pending deliveries.
 ///
 /// # Errors
-/// When it does not exist.
-pub async fn status(
+/// When the store fails.
+pub async fn detail(
     subsystems: &Subsystems,
-    org: OrgId,
-    id: EndpointId,
-) -> Result<EndpointStatus, Refusal> {
-    let endpoint = one(subsystems, org, id).await?;
-    let pending = subsystems.store.pending_count(org, id).await?;
-    Ok(EndpointStatus { endpoint: (&endpoint).into(), pending_count: pending.into() })
+    endpoint: &Endpoint,
+) -> Result<EndpointDetail, Refusal> {
+    let pending = subsystems.store.pending_count(endpoint.org_id, endpoint.id).await?;
+    Ok(EndpointDetail::new(endpoint, pending))
 }
 
 /// Changes an endpoint. Its waiting deliveries follow the change at once.

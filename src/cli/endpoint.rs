@@ -11,7 +11,7 @@ use super::CliError;
 use super::output::lines;
 use super::store::{Common, all};
 use crate::api::views::{
-    EarlierSecretView, EndpointDetail, EndpointView, NewEndpointView, SecretView, SecretsView,
+    EarlierSecretView, EndpointView, NewEndpointView, SecretView, SecretsView,
 };
 use crate::api::{Refusal, Subsystems, endpoints, orgs};
 use crate::app::admin;
@@ -233,8 +233,11 @@ async fn switch(one: OneEndpoint, enabled: bool) -> Result<(), CliError> {
     let OneEndpoint { org, id, common } = one;
     let reason = (!enabled).then(|| DISABLED_BY_OPERATOR.to_owned());
     let change = EndpointChange { disabled_reason: Some(reason), ..EndpointChange::default() };
-    let switch = async |s: &Subsystems| endpoints::change(s, org, id, &change, &Actor::CLI).await;
-    let endpoint = EndpointDetail::from(&common.existing(switch).await?);
+    let switch = async |s: &Subsystems| {
+        let changed = endpoints::change(s, org, id, &change, &Actor::CLI).await?;
+        endpoints::detail(s, &changed).await
+    };
+    let endpoint = common.existing(switch).await?;
     common.output.write(&endpoint, |endpoint| endpoint_line(&endpoint.endpoint))?;
     Ok(())
 }

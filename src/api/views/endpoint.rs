@@ -56,27 +56,19 @@ pub struct EndpointDetail {
     pub endpoint: EndpointView,
     /// Custom headers; `null` where this server cannot read them.
     pub headers: Option<BTreeMap<String, String>>,
-}
-
-/// One endpoint, and what waits for it.
-#[derive(Clone, Debug, Serialize)]
-pub struct EndpointStatus {
-    /// As others see it.
-    #[serde(flatten)]
-    pub endpoint: EndpointDetail,
     /// How many deliveries are pending.
     pub pending_count: PendingCount,
+}
+
+impl EndpointDetail {
+    /// Fields that change without their owner: a patch that sends them back is not about them.
+    pub const MEASURED: [&str; 4] =
+        ["failing_since", "last_success_at", "last_failure_at", "pending_count"];
 }
 
 /// A number of pending deliveries: counted up to 10,000, then the text `10000+`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PendingCount(u64);
-
-impl From<u64> for PendingCount {
-    fn from(count: u64) -> Self {
-        Self(count)
-    }
-}
 
 impl Serialize for PendingCount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -121,13 +113,15 @@ impl From<&Endpoint> for EndpointView {
     }
 }
 
-impl From<&Endpoint> for EndpointDetail {
-    fn from(endpoint: &Endpoint) -> Self {
+impl EndpointDetail {
+    /// Of an endpoint with so many pending deliveries.
+    pub fn new(endpoint: &Endpoint, pending: u64) -> Self {
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let headers = endpoint.headers.as_ref().ok();
         Self {
             endpoint: endpoint.into(),
             headers: headers.map(|headers| headers.iter().map(owned).collect()),
+            pending_count: PendingCount(pending),
         }
     }
 }
@@ -135,6 +129,9 @@ impl From<&Endpoint> for EndpointDetail {
 impl From<&Endpoint> for NewEndpointView {
     fn from(endpoint: &Endpoint) -> Self {
         let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
-        Self { endpoint: endpoint.into(), secret: secret.and_then(text_for_receivers) }
+        Self {
+            endpoint: EndpointDetail::new(endpoint, 0),
+            secret: secret.and_then(text_for_receivers),
+        }
     }
 }

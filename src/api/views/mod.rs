@@ -15,7 +15,7 @@ pub use delivery::{
     CancelledDeliveries, DeadLetterReplay, DeliveryDetail, DeliveryView, ReplayedEvent,
     StoredEvent, TestEvent,
 };
-pub use endpoint::{EndpointDetail, EndpointStatus, EndpointView, NewEndpointView, PendingCount};
+pub use endpoint::{EndpointDetail, EndpointView, NewEndpointView, PendingCount};
 pub use event::{EventDetail, EventView};
 pub use health::{
     DeliveryHealthView, HealthReport, Liveness, QueueView, Readiness, ReadinessChecks, StageHealth,

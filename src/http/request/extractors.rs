@@ -57,6 +57,12 @@ pub(in crate::http) struct List<T = ()> {
 pub(in crate::http) struct NoQuery;
 
 impl<T: JsonFields> MergePatch<T> {
+    /// The patch without these fields, which its sender cannot mean.
+    pub(in crate::http) fn without(mut self, fields: &[&str]) -> Self {
+        self.object.drop_fields(fields);
+        self
+    }
+
     /// The change to a resource that its owner reads as `current`; `None` if there is none.
     ///
     /// # Errors

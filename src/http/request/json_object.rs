@@ -48,6 +48,11 @@ impl JsonObject {
         self.current = Some(current);
     }
 
+    /// Drops these fields, whatever their values.
+    pub(in crate::http) fn drop_fields(&mut self, names: &[&str]) {
+        self.entries.retain(|(name, _)| !names.contains(&&**name));
+    }
+
     /// Whether there is nothing in it, and nothing wrong with it.
     pub(in crate::http) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.violations.is_empty()

@@ -4,9 +4,7 @@ use axum::extract::State;
 
 use super::endpoint_secrets::SecretFields;
 use crate::api::endpoints;
-use crate::api::views::{
-    CancelledDeliveries, EndpointDetail, EndpointStatus, EndpointView, NewEndpointView,
-};
+use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEndpointView};
 use crate::domain::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointConfig,
     EndpointId, EventTypeFilters, NewEndpoint, Page, RetrySchedule,
@@ -119,8 +117,9 @@ pub(in crate::http) async fn one(
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     _: NoQuery,
-) -> Result<Json<EndpointStatus>, ApiError> {
-    Ok(Json(endpoints::status(app.subsystems(), tenant.org_id, id).await?))
+) -> Result<Json<EndpointDetail>, ApiError> {
+    let endpoint = endpoints::one(app.subsystems(), tenant.org_id, id).await?;
+    Ok(Json(endpoints::detail(app.subsystems(), &endpoint).await?))
 }
 
 /// `PATCH /api/endpoints/{id}`: changes the fields that are sent and differ.
@@ -131,11 +130,12 @@ pub(in crate::http) async fn change(
     patch: MergePatch<EndpointPatch>,
 ) -> Result<Json<EndpointDetail>, ApiError> {
     let current = endpoints::one(app.subsystems(), tenant.org_id, id).await?;
-    let current = EndpointDetail::from(&current);
+    let current = endpoints::detail(app.subsystems(), &current).await?;
+    let patch = patch.without(&EndpointDetail::MEASURED);
     let Some(change) = patch.against(&current)? else { return Ok(Json(current)) };
     let (change, by) = (change.into(), tenant.actor());
     let changed = endpoints::change(app.subsystems(), tenant.org_id, id, &change, &by).await?;
-    Ok(Json((&changed).into()))
+    Ok(Json(endpoints::detail(app.subsystems(), &changed).await?))
 }
 
 /// `DELETE /api/endpoints/{id}`: its pending deliveries are cancelled.
@@ -231,7 +231,7 @@ mod tests {
         let url = "https://example.com/hook".parse().unwrap();
         let secret = SigningSecret::generate().unwrap();
         let endpoint = Endpoint::new(OrgId::mint(now), url, secret, now);
-        let shown = serde_json::to_value(EndpointDetail::from(&endpoint)).unwrap();
+        let shown = serde_json::to_value(EndpointDetail::new(&endpoint, 0)).unwrap();
         let mut schema = ObjectSchema::default();
         EndpointPatch::describe(&mut schema);
         let schema: Value = schema.into_value();

@@ -252,7 +252,7 @@ async fn pending_deliveries_are_cancelled_one_by_one_and_all_together() {
     assert_eq!(cancelled["status"], "cancelled");
     let path = format!("/api/endpoints/{endpoint}/cancel-pending");
     let all = server.post(&path, &tenant.key, "").await.expect(200);
-    assert_eq!(all, json!({"cancelled": 2}));
+    assert_eq!(all, json!({"cancelled": 2, "in_progress": false}));
     assert!(server.claim().await.is_empty());
     let path = "/api/deliveries?since=2026-01-31T12:00:00Z&until=2026-01-31T12:00:01Z";
     assert_eq!(server.list(path, &tenant.key).await.len(), 4);

@@ -176,7 +176,7 @@ fn run(
 /// Counts the leased deliveries in a SQLite file.
 async fn leases_held(database: &Path) -> i64 {
     let mut connection = SqliteConnectOptions::new().filename(database).connect().await.unwrap();
-    let count = "SELECT count(*) FROM deliveries WHERE lease_token IS NOT NULL";
+    let count = "SELECT count(*) FROM pending_deliveries WHERE lease_token IS NOT NULL";
     sqlx::query_scalar(count).fetch_one(&mut connection).await.unwrap()
 }
 
