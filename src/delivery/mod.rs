@@ -77,6 +77,8 @@ mod resolver;
 mod retry;
 mod sender;
 mod signer;
+#[cfg(test)]
+mod simulation;
 mod ssrf_guard;
 mod webhook;
 

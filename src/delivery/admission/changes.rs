@@ -1,6 +1,6 @@
 //! Changes of endpoints, and what is remembered of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::endpoint_state::EndpointState;
@@ -27,12 +27,8 @@ impl<T> Admission<T> {
             .filter(|endpoint| endpoint.disabled_reason.is_none())
             .map(|endpoint| (endpoint.id, endpoint))
             .collect();
-        let known: Vec<EndpointId> = self
-            .endpoints
-            .iter()
-            .filter(|(_, state)| state.org() == org)
-            .map(|(id, _)| *id)
-            .collect();
+        let of_org = self.endpoints.iter().filter(|(_, state)| state.org() == org);
+        let known: BTreeSet<EndpointId> = of_org.map(|(id, _)| *id).collect();
         let mut released = Vec::new();
         for id in known {
             let Some(state) = self.endpoints.get_mut(&id) else { continue };
@@ -54,7 +50,7 @@ impl<T> Admission<T> {
     /// their waiting deliveries.
     pub(in crate::delivery) fn forget_endpoints(&mut self, org: OrgId) -> Vec<T> {
         let of_org = self.endpoints.iter_mut().filter(|(_, state)| state.org() == org);
-        let known: Vec<EndpointId> = of_org
+        let known: BTreeSet<EndpointId> = of_org
             .map(|(id, state)| {
                 state.forget();
                 *id

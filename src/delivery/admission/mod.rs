@@ -32,7 +32,7 @@ mod shares;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ pub(super) struct Admission<T> {
     /// The organisations with waiting deliveries, in round-robin order.
     turns: VecDeque<OrgId>,
     /// Endpoints with due deliveries in the store.
-    behind: HashSet<EndpointId>,
+    behind: BTreeSet<EndpointId>,
     /// The newest known version of the endpoints of organisations that changed lately.
     changes: HashMap<OrgId, u64>,
     total: Totals,
@@ -183,7 +183,7 @@ impl<T> Admission<T> {
             endpoints: HashMap::new(),
             orgs: HashMap::new(),
             turns: VecDeque::new(),
-            behind: HashSet::new(),
+            behind: BTreeSet::new(),
             changes: HashMap::new(),
             total: Totals::default(),
             forget_at: ENDPOINTS_MAX,

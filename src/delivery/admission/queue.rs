@@ -1,5 +1,6 @@
 //! The queue: from a leased delivery to the end of its attempt.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -182,7 +183,7 @@ impl<T> Admission<T> {
     /// Takes and starts nothing from now on, and returns every waiting delivery.
     pub(in crate::delivery) fn close(&mut self) -> Vec<T> {
         self.is_closed = true;
-        let endpoints: Vec<EndpointId> = self.endpoints.keys().copied().collect();
+        let endpoints: BTreeSet<EndpointId> = self.endpoints.keys().copied().collect();
         endpoints.into_iter().flat_map(|endpoint| self.clear(endpoint)).collect()
     }
 

@@ -273,6 +273,25 @@ fn closed_admission_takes_and_starts_nothing() {
     assert!(next(&mut admission, NOW).is_none());
 }
 
+/// For the simulation.
+impl<T> Admission<T> {
+    /// Whether nothing of an endpoint is in memory or known to be in the store.
+    pub(in crate::delivery) fn is_idle(&self, endpoint: EndpointId) -> bool {
+        let state = self.endpoints.get(&endpoint);
+        state.is_none_or(|state| state.held() == 0 && state.left_in_store == 0)
+    }
+
+    /// Places that are reserved.
+    pub(in crate::delivery) fn reserved(&self) -> usize {
+        self.total.reserved
+    }
+
+    /// Whether nothing is held.
+    pub(in crate::delivery) fn is_empty(&self) -> bool {
+        self.total == Totals::default() && self.orgs.is_empty() && self.turns.is_empty()
+    }
+}
+
 impl Admission<u64> {
     /// Queues deliveries as a claim does.
     fn push_known(&mut self, endpoint: &Arc<Endpoint>, count: u64) {

@@ -1,0 +1,243 @@
+//! One simulated server: its memory, its journal, and what the shell around admission does.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::model::{Held, ModelStore, SimEvent, SimOutcome, SimPlan};
+use crate::delivery::admission::{Admission, AdmissionLimits, Granted, Next, Offer, Start, Target};
+use crate::domain::{Endpoint, EndpointId, OrgId};
+use crate::runtime::Monotonic;
+use crate::store::OrgEndpoints;
+
+pub(super) const LIMITS: AdmissionLimits =
+    AdmissionLimits { slots: 32, places: 160, bytes: 10_000, concurrency: 4 };
+/// Bytes of every payload.
+const BYTES: usize = 10;
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+/// The longest attempt.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+/// Events of one batch at most.
+const BATCH_MAX: usize = 20;
+/// Deliveries of one claim at most.
+const CLAIM_MAX: usize = 64;
+
+/// A batch on its way to the store.
+#[derive(Clone, Debug)]
+pub(super) struct SimBatch {
+    pub(super) events: Vec<SimEvent>,
+    pub(super) plans: Vec<SimPlan>,
+    pub(super) versions: BTreeMap<OrgId, u64>,
+    pub(super) lease: (u64, Monotonic),
+}
+
+/// A claim on its way.
+#[derive(Clone, Debug)]
+pub(super) struct SimClaim {
+    pub(super) granted: Vec<Granted>,
+}
+
+pub(super) struct Server {
+    pub(super) number: u64,
+    /// Counts its starts, so that what a crashed one had under way is nothing to the next.
+    pub(super) incarnation: u64,
+    pub(super) is_up: bool,
+    pub(super) admission: Admission<Held>,
+    cache: BTreeMap<OrgId, Arc<OrgEndpoints>>,
+    /// Accepted and not known to be stored.
+    pub(super) journal: VecDeque<SimEvent>,
+    pub(super) is_storing: bool,
+    pub(super) is_claiming: bool,
+    /// Whether a look for something to claim is on the agenda.
+    pub(super) is_looking: bool,
+    pub(super) reports: Vec<(Held, SimOutcome)>,
+    pub(super) is_recording: bool,
+    /// The versions of the endpoints that its change feed has brought.
+    pub(super) seen: BTreeMap<OrgId, u64>,
+}
+
+impl Server {
+    pub(super) fn new(number: u64) -> Self {
+        Self {
+            number,
+            incarnation: 0,
+            is_up: true,
+            admission: Admission::new(LIMITS),
+            cache: BTreeMap::new(),
+            journal: VecDeque::new(),
+            is_storing: false,
+            is_claiming: false,
+            is_looking: false,
+            reports: Vec::new(),
+            is_recording: false,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Dies: only the journal is left.
+    pub(super) fn crash(&mut self) {
+        let journal = std::mem::take(&mut self.journal);
+        let (number, incarnation) = (self.number, self.incarnation + 1);
+        *self = Self { incarnation, journal, is_up: false, ..Self::new(number) };
+    }
+
+    /// Leases of this server, in any incarnation.
+    pub(super) fn owns(number: u64, token: u64) -> bool {
+        token % 2 == number
+    }
+
+    fn endpoints(&mut self, org: OrgId, store: &ModelStore) -> Arc<OrgEndpoints> {
+        let read = || store.org_endpoints(org);
+        Arc::clone(self.cache.entry(org).or_insert_with(read))
+    }
+
+    /// Plans and offers the next batch.
+    pub(super) fn seal(
+        &mut self,
+        store: &ModelStore,
+        token: u64,
+        now: Monotonic,
+        next_id: &mut u64,
+    ) -> SimBatch {
+        let events: Vec<SimEvent> = self.journal.iter().take(BATCH_MAX).copied().collect();
+        let (mut plans, mut versions) = (Vec::new(), BTreeMap::new());
+        for event in &events {
+            let of_org = self.endpoints(event.org, store);
+            versions.insert(event.org, of_org.version);
+            for endpoint in &of_org.endpoints {
+                *next_id += 1;
+                let is_idle = self.admission.is_idle(endpoint.id);
+                let has_slot =
+                    self.admission.in_flight() + self.admission.reserved() < LIMITS.slots;
+                let offer = self.admission.offer(endpoint, of_org.version, BYTES, now);
+                let leased = offer == Offer::Start;
+                if is_idle
+                    && has_slot
+                    && is_healthy(endpoint)
+                    && self.is_current(event.org, &of_org)
+                {
+                    assert!(leased, "a slot is free, and an idle endpoint has to wait");
+                }
+                plans.push(SimPlan {
+                    id: *next_id,
+                    event: *event,
+                    endpoint: Arc::clone(endpoint),
+                    leased,
+                });
+            }
+        }
+        SimBatch { events, plans, versions, lease: (token, now.plus(LEASE)) }
+    }
+
+    fn is_current(&self, org: OrgId, endpoints: &OrgEndpoints) -> bool {
+        self.seen.get(&org).is_none_or(|seen| *seen <= endpoints.version)
+    }
+
+    /// Gives the places of a batch back, and queues what it leased.
+    pub(super) fn stored(
+        &mut self,
+        batch: &SimBatch,
+        leased: Option<Vec<Held>>,
+        store: &ModelStore,
+        now: Monotonic,
+    ) {
+        for plan in batch.plans.iter().filter(|plan| plan.leased) {
+            self.admission.unreserve(plan.endpoint.id, 1);
+        }
+        let Some(leased) = leased else { return };
+        for plan in batch.plans.iter().filter(|plan| !plan.leased) {
+            self.admission.left_in_store(&plan.endpoint, now);
+        }
+        for org in batch.versions.keys().filter(|org| batch.versions[*org] != store.versions[*org])
+        {
+            self.cache.insert(*org, store.org_endpoints(*org));
+        }
+        self.queue(leased);
+        for event in &batch.events {
+            self.journal.retain(|other| other.number != event.number);
+        }
+    }
+
+    pub(super) fn queue(&mut self, leased: Vec<Held>) {
+        for held in leased {
+            if let Err(held) = self.admission.push(held.endpoint, held, BYTES) {
+                self.reports.push((held, SimOutcome::Released));
+            }
+        }
+    }
+
+    /// The next attempt to start.
+    pub(super) fn start(&mut self, now: Monotonic) -> Option<Start<Held>> {
+        let is_leased = |held: &Held| now.plus(TIMEOUT) <= held.until;
+        loop {
+            match self.admission.next(now, is_leased)? {
+                Next::Start(start) => return Some(start),
+                Next::Lapsed => {}
+            }
+        }
+    }
+
+    /// What to claim: endpoints with room, and with `scan` what is due in the store.
+    pub(super) fn claim(
+        &mut self,
+        store: &ModelStore,
+        scan: bool,
+        now: Monotonic,
+    ) -> Option<SimClaim> {
+        let mut wanted: Vec<(EndpointId, bool, bool)> = Vec::new();
+        if scan {
+            let due = store.due_endpoints(now);
+            wanted.extend(due.into_iter().map(|(id, ordered)| (id, ordered, true)));
+        }
+        for id in self.admission.claimable(now).0 {
+            if !wanted.iter().any(|(other, ..)| *other == id) {
+                let ordered = store.endpoints[&id].policy.ordered;
+                wanted.push((id, ordered, false));
+            }
+        }
+        wanted.sort_by_key(|(_, ordered, _)| *ordered);
+        let mut targets = Vec::new();
+        for (id, ordered, is_due) in wanted {
+            let of_org = self.endpoints(store.endpoints[&id].org_id, store);
+            let found = of_org.endpoints.iter().find(|endpoint| endpoint.id == id);
+            targets.extend(found.map(|endpoint| Target {
+                endpoint: Arc::clone(endpoint),
+                version: of_org.version,
+                is_due,
+                ordered,
+            }));
+        }
+        let granted = self.admission.grant(&targets, CLAIM_MAX, now);
+        (!granted.is_empty()).then_some(SimClaim { granted })
+    }
+
+    /// Gives the places of a claim back, and queues what it leased; `None` when it failed.
+    pub(super) fn claimed(&mut self, claim: &SimClaim, leased: Option<Vec<Held>>) {
+        let mut counts: HashMap<EndpointId, usize> = HashMap::new();
+        for held in leased.iter().flatten() {
+            *counts.entry(held.endpoint).or_default() += 1;
+        }
+        if leased.is_some() {
+            self.admission.claimed(&claim.granted, &counts, false);
+        }
+        for granted in &claim.granted {
+            self.admission.unreserve(granted.target.endpoint.id, granted.count);
+        }
+        self.queue(leased.unwrap_or_default());
+    }
+
+    /// Applies a change of an organisation's endpoints.
+    pub(super) fn follow(&mut self, org: OrgId, store: &ModelStore) {
+        let current = store.org_endpoints(org);
+        self.seen.insert(org, current.version);
+        self.cache.insert(org, Arc::clone(&current));
+        for held in self.admission.endpoints_changed(org, &current) {
+            self.reports.push((held, SimOutcome::Released));
+        }
+    }
+}
+
+/// Whether an endpoint's deliveries are to start at once: it is of the organisation that does nothing wrong.
+pub(super) fn is_healthy(endpoint: &Endpoint) -> bool {
+    endpoint.org_id.uuid().as_u128() == 0
+}
