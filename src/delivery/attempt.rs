@@ -13,7 +13,7 @@ use crate::domain::{
 use crate::runtime::Clock;
 
 use super::breaker::AttemptSignal;
-use super::recorder::OutcomeReport;
+use super::outcome_report::OutcomeReport;
 use super::retry;
 use super::sender::Sender;
 

@@ -15,7 +15,7 @@ use crate::store::{OrgEndpoints, Persisted, PlannedDelivery, Result};
 
 use super::admission::{Admission, AdmissionLimits, Offer};
 use super::endpoint_cache::EndpointCache;
-use super::recorder::OutcomeReport;
+use super::outcome_report::OutcomeReport;
 
 /// Maximum requests for an attempt by hand that wait. A further one waits for the next scan, like any due
 /// delivery.

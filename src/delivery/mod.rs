@@ -72,6 +72,7 @@ mod failure;
 mod handle;
 mod health;
 mod metrics;
+mod outcome_report;
 mod recorder;
 mod resolver;
 mod retry;

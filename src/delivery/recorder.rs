@@ -21,6 +21,7 @@ use crate::runtime::{Backoff, Clock, Heartbeat};
 use crate::store::{Store, StoreError};
 
 use super::dispatch::Dispatch;
+use super::outcome_report::OutcomeReport;
 
 /// Maximum outcomes per call.
 const BATCH_OUTCOMES_MAX: usize = 512;
@@ -36,15 +37,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often a batch is tried that the store is reached for and does not record.
 const TRIES_MAX: u32 = 3;
-
-/// An outcome to record.
-#[derive(Debug)]
-pub(super) struct OutcomeReport {
-    /// The outcome.
-    pub(super) outcome: Outcome,
-    /// Whether the delivery is ordered, so that the next one to its endpoint waits for this outcome.
-    pub(super) ordered: bool,
-}
 
 /// Receives outcomes and records them.
 pub(super) struct Recorder {

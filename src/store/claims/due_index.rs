@@ -52,11 +52,24 @@ fn has_due(dialect: Dialect, ordered: bool, now: &str) -> String {
                            WHERE d.lease_token IS NULL AND d.endpoint_id = p.id
                              AND d.ordered = {ordered} AND d.due_at <= {now})
               ELSE EXISTS (SELECT 1 FROM {}
-                           WHERE d.endpoint_id = p.id AND d.created_at > p.cancel_before
-                             AND d.lease_token IS NULL AND d.ordered = {ordered}
+                           WHERE d.lease_token IS NULL AND d.ordered = {ordered}
                              AND d.due_at <= {now})
          END",
         pending(dialect, "d", "pending_claims"),
+        kept(dialect, "p.id", "p.cancel_before"),
+    )
+}
+
+/// The deliveries of an endpoint that are not being cancelled, in the order of their creation, as `d`.
+pub(super) fn kept(dialect: Dialect, endpoint: &str, cancel_before: &str) -> String {
+    let order = match dialect {
+        Dialect::Sqlite => "",
+        // Keeps the conditions of the outer query, and so the other indexes, out.
+        Dialect::Postgres => " ORDER BY d.created_at OFFSET 0",
+    };
+    format!(
+        "(SELECT d.* FROM {}
+          WHERE d.endpoint_id = {endpoint} AND d.created_at > {cancel_before}{order}) d",
         pending(dialect, "d", "pending_by_endpoint"),
     )
 }

@@ -45,7 +45,8 @@ impl System<'_> {
     pub async fn release_lapsed(self, now: Timestamp) -> Result<u64> {
         let engine = &self.0.engine;
         let lapsed = format!(
-            "SELECT 1 AS one FROM {} WHERE d.lease_token IS NOT NULL AND d.due_at <= $1 LIMIT 1",
+            "SELECT 1 AS one FROM {} WHERE d.lease_token IS NOT NULL AND d.due_at <= $1
+             ORDER BY d.lease_token LIMIT 1",
             pending(engine.dialect(), "d", "pending_leases")
         );
         if engine.optional(lapsed, args![now]).await?.is_none() {
@@ -57,13 +58,15 @@ impl System<'_> {
                  WHERE (org_id, created_at, id) IN
                      (SELECT d.org_id, d.created_at, d.id
                       FROM pending_deliveries d INDEXED BY pending_leases
-                      WHERE d.lease_token IS NOT NULL AND d.due_at <= $1 LIMIT $2)"
+                      WHERE d.lease_token IS NOT NULL AND d.due_at <= $1
+                      ORDER BY d.lease_token LIMIT $2)"
             }
             Dialect::Postgres => {
                 "WITH held AS MATERIALIZED (
                      SELECT ctid AS place FROM pending_deliveries
                      WHERE lease_token IS NOT NULL AND due_at <= $1
-                     LIMIT $2 FOR UPDATE SKIP LOCKED
+                     ORDER BY lease_token LIMIT $2
+                     FOR UPDATE SKIP LOCKED
                  )
                  UPDATE pending_deliveries d SET lease_token = NULL
                  FROM held h WHERE d.ctid = h.place"

@@ -6,7 +6,7 @@
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use super::due_index::{IS_SENT_TO, head};
+use super::due_index::{IS_SENT_TO, head, kept};
 use super::{ClaimedDelivery, EventKey, LeaseRequest, LeasedRow, claimed, event_keys};
 use crate::domain::EndpointId;
 use crate::store::engine::{Args, Dialect, Engine, Row, args, column, timestamptz};
@@ -40,8 +40,9 @@ fn lease_sql() -> String {
         "WITH granted AS MATERIALIZED (
              SELECT g.place, g.most, p.id, p.ordered, p.cancel_before
              FROM unnest($2::uuid[], $3::bigint[]) WITH ORDINALITY AS g (endpoint_id, most, place)
-             JOIN endpoints p ON p.id = g.endpoint_id
-             WHERE {IS_SENT_TO}
+             CROSS JOIN LATERAL (
+                 SELECT * FROM endpoints p WHERE p.id = g.endpoint_id AND {IS_SENT_TO} LIMIT 1
+             ) p
          ), found AS (
              SELECT d.*, g.place, g.most, false AS ordered,
                     row_number() OVER (PARTITION BY g.place ORDER BY d.due_at) AS nth
@@ -57,9 +58,8 @@ fn lease_sql() -> String {
                     AND d.endpoint_id = g.id AND d.ordered = true AND d.due_at <= $1
                   ORDER BY d.due_at LIMIT g.most)
                  UNION ALL
-                 (SELECT {KEY} FROM pending_deliveries d
-                  WHERE d.endpoint_id = g.id AND d.created_at > g.cancel_before
-                    AND d.lease_token IS NULL AND d.due_at <= $1
+                 (SELECT {KEY} FROM {}
+                  WHERE g.cancel_before IS NOT NULL AND d.lease_token IS NULL AND d.due_at <= $1
                     AND (NOT d.ordered OR NOT g.ordered)
                   ORDER BY d.created_at LIMIT g.most)
              ) d
@@ -92,7 +92,8 @@ fn lease_sql() -> String {
          WHERE d.ctid = h.place_in_table
          RETURNING d.id, d.event_id, d.event_received_at, d.endpoint_id, d.attempts, h.ordered,
                    h.due_at AS was_due_at",
-        head(Dialect::Postgres, "h.endpoint_id", "p.cancel_before")
+        kept(Dialect::Postgres, "g.id", "g.cancel_before"),
+        head(Dialect::Postgres, "h.endpoint_id", "p.cancel_before"),
     )
 }
 

@@ -3,13 +3,12 @@
 //! # Operation
 //! A pool of connections. Hot paths are one statement where that is possible, and a batch is one
 //! statement over arrays (`unnest`) whatever its size. `events`, `deliveries` and
-//! `delivery_attempts` are partitioned by the day the event was accepted; a statement that knows
-//! that time touches one partition. Maintenance creates the partitions of the coming days.
+//! `delivery_attempts` are partitioned by day, events by when they were accepted and deliveries by when they were
+//! created; a statement that knows that time touches one partition. Maintenance creates the partitions of the coming days.
 //!
 //! Instances share the tables without knowing each other. Claims skip rows that another one
 //! has locked (`SKIP LOCKED`); batches lock shared rows in key order. Removing or disabling an
-//! endpoint does not wait for batches that are planning deliveries to it: what slips through is
-//! cancelled or parked by the claim that finds it.
+//! endpoint does not wait for batches that are planning deliveries to it: claims skip what slips through.
 //!
 //! # Failure
 //! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost

@@ -16,6 +16,7 @@ on_both!(
     every_list_is_walked_whole_though_its_rows_share_a_moment,
     list_is_stable_while_newer_rows_are_added,
     deliveries_are_listed_by_what_the_filter_names,
+    deliveries_of_long_ago_are_in_the_same_list,
     cursor_from_nowhere_is_no_error,
 );
 
@@ -150,6 +151,45 @@ async fn deliveries_are_listed_by_what_the_filter_names(subject: &Subject) {
             assert!(filter.endpoint_id.is_none_or(|id| delivery.endpoint_id == id));
             assert!(filter.event_id.is_none_or(|id| delivery.event_id == id));
         }
+    }
+}
+
+async fn deliveries_of_long_ago_are_in_the_same_list(subject: &Subject) {
+    const DAY: i64 = 86_400;
+    let created = at(-900 * DAY);
+    let org = some_org(created);
+    subject.store.system().insert_org(&org, &Actor::CLI).await.unwrap();
+    let endpoint = add_endpoint(subject, org.id, "*").await;
+    let days = [-899, -500, -40, -39, -3, -1, 0, 0, 5];
+    let events: Vec<Event> =
+        days.iter().map(|day| some_event(org.id, "a.b", at(day * DAY))).collect();
+    persist(subject, &events, at(6 * DAY)).await;
+    let leased = claim(subject, 4, at(6 * DAY)).await;
+    let outcomes: Vec<_> = leased.iter().map(|l| outcome(l, EXHAUSTED, at(6 * DAY))).collect();
+    subject.store.system().record_outcomes(&outcomes).await.unwrap();
+
+    let all = DeliveryFilter::default();
+    let filters = [all, DeliveryFilter { endpoint_id: Some(endpoint.id), ..all }];
+    for filter in &filters {
+        for limit in [1, 2, 3, 100] {
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let page = PageRequest { limit, after };
+                let page = subject.store.deliveries(org.id, filter, page).await.unwrap();
+                seen.extend(page.data.iter().map(|row| (row.created_at, row.id)));
+                after = page.next_cursor;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(seen.len(), days.len(), "{filter:?} {limit}");
+            assert!(seen.is_sorted_by(|a, b| a > b), "{filter:?} {limit}");
+        }
+    }
+    for (day, expected) in [(-39, 6), (-500, 8), (-1_000, 9)] {
+        let filter = DeliveryFilter { since: Some(at(day * DAY)), ..all };
+        let page = subject.store.deliveries(org.id, &filter, FIRST_PAGE).await.unwrap();
+        assert_eq!(page.data.len(), expected, "since day {day}");
     }
 }
 
