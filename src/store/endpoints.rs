@@ -4,7 +4,7 @@ use super::columns::{Columns, columns};
 use super::crypto::{CipherContext, Keyring, SecretColumns};
 use super::engine::{Row, Tx, Value, args};
 use super::suspension::{self, SUSPENDED};
-use super::{AddRefusal, AuditRecord, Result, Store, audit, orgs, storable};
+use super::{AddRefusal, AuditRecord, Result, Store, audit, storable};
 use crate::domain::{
     Actor, DeliveryPolicy, Endpoint, EndpointChange, EndpointId, OrgId, OrgLimit, Page,
     PageRequest, Timestamp,
@@ -98,7 +98,7 @@ impl Store {
         let secrets = self.keyring.encrypt_endpoint(endpoint)?;
         let mut tx = self.engine.begin().await?;
         let count = "SELECT count(*) AS count FROM endpoints WHERE org_id = $1";
-        let quota = orgs::check_quota(&mut tx, org, OrgLimit::Endpoints, count, args![org]);
+        let quota = self.check_quota(&mut tx, org, OrgLimit::Endpoints, count, args![org]);
         if let Err(refusal) = quota.await? {
             return Ok(Err(refusal));
         }

@@ -53,6 +53,7 @@ steps! {
     7 "0007" "key_rotation";
     8 "0008" "change_numbers";
     9 "0009" "endpoint_config";
+    11 "0011" "finer_limits";
 }
 
 /// The table in which sqlx keeps what was applied.
