@@ -1,103 +1,157 @@
-//! Noisy neighbours: a client that floods the server with wrong keys, and a tenant that sends ten times
-//! its limit. A scenario beside one shows what other tenants notice.
+//! Noisy neighbours: other organisations, and a client without a key, that load the server during a
+//! scenario. A scenario beside one shows what an organisation notices of others.
 
+mod disabled;
+mod fanout;
+mod flood;
+mod slow;
+mod tenant;
+mod whale;
+
+use std::fmt;
 use std::time::Duration;
 
-use axum::Router;
-use axum::http::StatusCode;
-use clap::ValueEnum;
-use hookgate::auth::PresentedKey;
+use clap::{Args, ValueEnum};
 use hookgate::cli::CliError;
-use hookgate::domain::ApiKeyId;
-use hookgate::runtime::Clock;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::args::{RunArgs, Scenario};
-use crate::connection::Connection;
-use crate::end_to_end::call;
-use crate::load::Load;
-use crate::report::Measured;
-use crate::server::{NEIGHBOUR_BURST, NEIGHBOUR_EVENTS_PER_MINUTE, Server};
-use crate::target::Target;
+use crate::args::RunArgs;
+use crate::client::ApiClient;
+use crate::server::Server;
 
-/// Keys per second that the flood presents, each different and wrong.
-const FLOOD_PER_SECOND: u32 = 5_000;
+use disabled::DisabledEndpoint;
+use tenant::Tenant;
+
 /// Connections per neighbour.
 const CONNECTIONS: u32 = 16;
-/// The whale's rate as a multiple of its limit.
-const TIMES_ITS_LIMIT: u32 = 10;
-/// Events per batch of the whale: the maximum.
-const BATCH_EVENTS: u32 = NEIGHBOUR_BURST;
 /// Longer than any run: a neighbour is aborted when the run ends.
 const UNTIL_ABORTED: Duration = Duration::from_hours(1);
+/// How long to wait until the attempts of a stopped neighbour have ended: as long as its receivers take.
+const ATTEMPTS_END_MAX: Duration = Duration::from_secs(30);
+const ATTEMPTS_POLL: Duration = Duration::from_millis(50);
 
 /// The neighbour that loads the server during a scenario.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Neighbour {
     /// 5,000 different well-formed wrong keys a second from one client
     Flood,
     /// A tenant with an endpoint and a limit of 60,000 events per minute that sends ten times as many,
     /// in batches of 1,000
+    OverLimit,
+    /// A tenant with an endpoint and no limit that sends batches of 1,000 as fast as it can
     Whale,
+    /// 24 tenants, or one with --slow-endpoints, whose receivers answer 200 after 5 to 13 s, with
+    /// --pending deliveries in all
+    Slow,
+    /// A tenant with --fanout-endpoints that all subscribe to the same events, and 500 of these events
+    Fanout,
+    /// A tenant whose endpoint has --pending deliveries, and is disabled and enabled again all the time
+    Disabled,
 }
 
-impl Neighbour {
-    /// Starts loading the server, until the returned tasks are dropped.
-    pub(crate) async fn start(
-        self,
-        args: &RunArgs,
-        server: &Server,
-    ) -> Result<JoinSet<()>, CliError> {
-        let mut tasks = JoinSet::new();
-        match self {
-            Self::Flood => flood(&mut tasks, args, server),
-            Self::Whale => whale(&mut tasks, args, server).await?,
-        }
-        Ok(tasks)
+impl fmt::Display for Neighbour {
+    /// The spelling of the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", clap::builder::PossibleValue::get_name))
     }
 }
 
-fn flood(tasks: &mut JoinSet<()>, args: &RunArgs, server: &Server) {
-    let target = Target::new(Scenario::Ingest, args, server);
-    let load =
-        Load { connections: CONNECTIONS, rate: Some(FLOOD_PER_SECOND), duration: UNTIL_ABORTED };
-    tasks.spawn(async move {
-        let authority = target.authority.clone();
-        let flooding = load.drive(&authority, |mut connection, mut pacer| {
-            let target = target.clone();
-            async move {
-                while pacer.next().await.is_some() {
-                    let key = PresentedKey::generate(ApiKeyId::mint(Clock::system().now()))?;
-                    let target = target.with_key(key.reveal());
-                    // The answer does not matter: a neighbour is not measured.
-                    let _ = connection.send(target.request(None)?).await;
-                }
-                Measured::new()
-            }
-        });
-        let _ = flooding.await;
-    });
+/// The sizes of neighbours.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NeighbourArgs {
+    /// Endpoints of the one slow organisation; unset: 24 organisations with one endpoint each
+    #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    slow_endpoints: Option<u32>,
+    /// Endpoints of the organisation that fans out
+    #[arg(long, requires = "beside", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    fanout_endpoints: u32,
+    /// Deliveries of the neighbour that wait; unset: 36,000 beside slow, 2,000,000 beside disabled
+    #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pending: Option<u32>,
 }
 
-async fn whale(tasks: &mut JoinSet<()>, args: &RunArgs, server: &Server) -> Result<(), CliError> {
-    let key = server.neighbour_key().ok_or("--beside whale cannot be used with --url")?;
-    let server = server.with_key(key);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let body = format!(r#"{{"url":"http://{}/"}}"#, listener.local_addr()?);
-    tasks.spawn(async move {
-        // Aborted when the measurement ends.
-        let router = Router::new().fallback(async || StatusCode::NO_CONTENT);
-        let _ = axum::serve(listener, router).await;
-    });
-    let mut connection = Connection::open(server.authority()).await?;
-    call(&mut connection, &server, "POST", "/api/endpoints", body).await?;
-    let args = RunArgs { batch: BATCH_EVENTS, ..args.clone() };
-    let target = Target::new(Scenario::IngestBatch, &args, &server);
-    let batches = NEIGHBOUR_EVENTS_PER_MINUTE * TIMES_ITS_LIMIT / 60 / BATCH_EVENTS;
-    let load = Load { connections: CONNECTIONS, rate: Some(batches), duration: UNTIL_ABORTED };
-    tasks.spawn(async move {
-        let _ = load.run(&target).await;
-    });
-    Ok(())
+/// Starts a neighbour for one run after the other.
+pub(crate) struct Neighbourhood<'a> {
+    neighbour: Neighbour,
+    args: &'a RunArgs,
+    server: &'a Server,
+    operator: ApiClient,
+    /// Filled for the first run, which takes minutes, and kept for the others.
+    disabled: Option<DisabledEndpoint>,
+}
+
+/// A neighbour that loads the server.
+#[derive(Default)]
+pub(crate) struct Running {
+    /// Its requests, until they are dropped.
+    load: JoinSet<()>,
+    /// Its receivers, until they are dropped.
+    receivers: JoinSet<()>,
+    tenants: Vec<Tenant>,
+}
+
+impl<'a> Neighbourhood<'a> {
+    /// A neighbour that is not there yet.
+    pub(crate) fn new(
+        neighbour: Neighbour,
+        args: &'a RunArgs,
+        server: &'a Server,
+    ) -> Result<Self, CliError> {
+        let operator = server.operator().ok_or("--beside cannot be used with --url")?;
+        Ok(Self { neighbour, args, server, operator, disabled: None })
+    }
+
+    /// Starts the neighbour. Its tenants are new ones, since the backlog of earlier ones is suspended.
+    pub(crate) async fn start(&mut self) -> Result<Running, CliError> {
+        let Self { neighbour, args, server, ref operator, .. } = *self;
+        let mut running = Running::default();
+        match neighbour {
+            Neighbour::Flood => flood::start(&mut running, args, server),
+            Neighbour::OverLimit => {
+                whale::start_over_limit(&mut running, args, server, operator).await?;
+            }
+            Neighbour::Whale => whale::start(&mut running, args, server, operator).await?,
+            Neighbour::Slow => slow::start(&mut running, &args.neighbour, operator).await?,
+            Neighbour::Fanout => fanout::start(&mut running, &args.neighbour, operator).await?,
+            Neighbour::Disabled => {
+                if self.disabled.is_none() {
+                    let filled = DisabledEndpoint::fill(&args.neighbour, server, operator).await?;
+                    self.disabled = Some(filled);
+                }
+                if let Some(endpoint) = &self.disabled {
+                    running.load.spawn(endpoint.disable_and_enable());
+                }
+            }
+        }
+        Ok(running)
+    }
+
+    /// What the neighbour noticed, one line each.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.disabled.iter().map(DisabledEndpoint::note).collect()
+    }
+}
+
+impl Running {
+    /// Stops the load, suspends the tenants, so that their deliveries wait, and waits until their attempts
+    /// have ended.
+    pub(crate) async fn stop(self, server: &Server) -> Result<(), CliError> {
+        let Self { load, receivers, tenants } = self;
+        drop(load);
+        for tenant in &tenants {
+            tenant.suspend().await?;
+        }
+        if !tenants.is_empty() {
+            let ended = async {
+                while server.metric("webhooks_in_flight").await? > 0 {
+                    tokio::time::sleep(ATTEMPTS_POLL).await;
+                }
+                Ok(())
+            };
+            tokio::time::timeout(ATTEMPTS_END_MAX, ended).await.unwrap_or(Ok::<_, CliError>(()))?;
+        }
+        drop(receivers);
+        Ok(())
+    }
 }
