@@ -13,7 +13,7 @@ use hookgate::app::Metrics;
 use hookgate::auth::{Authenticator, hash_blocking, issue_key, verify_blocking};
 use hookgate::config::{Config, defaults};
 use hookgate::domain::{Actor, NewEventLimits, Org, OrgId, Role, Timestamp, parse_event};
-use hookgate::limit::{OrgRate, RateLimiter};
+use hookgate::limit::{Bucket, Limit, Rate, RateLimiter};
 use hookgate::runtime::Clock;
 use hookgate::store::Store;
 use tokio::runtime::Runtime;
@@ -80,8 +80,11 @@ fn limit_check(criterion: &mut Criterion) {
     let limiter = RateLimiter::new(&defaults::<Config>().limit);
     let org = OrgId::mint(Timestamp::from_micros(1));
     criterion.bench_function("limit/check", |b| {
-        let rate = OrgRate { per_minute: Some(100_000_000), burst: None };
-        b.iter(|| limiter.check(black_box(org), rate, NonZeroU32::MIN));
+        let rate = Rate::per_minute(100_000_000);
+        b.iter(|| {
+            let limit = Limit { bucket: Bucket::Events(black_box(org)), rate };
+            limiter.check(&limit, NonZeroU32::MIN)
+        });
     });
 }
 

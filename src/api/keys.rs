@@ -23,11 +23,13 @@ pub struct KeySpec {
     pub name: String,
     /// What it may do: some of its role's scopes.
     pub scopes: Scopes,
+    /// Events per minute that may be sent with it; `None` for as many as its organisation may.
+    pub rate_limit_per_minute: Option<u32>,
     /// When it expires; `None` for never.
     pub expires_at: Option<Timestamp>,
 }
 
-/// Creates a key.
+/// Creates a key. `asked_by` is who waits for it: each has places of its own where keys are issued.
 ///
 /// # Errors
 /// When its name or scopes break a rule, its organisation does not exist or has all the keys that it
@@ -35,16 +37,18 @@ pub struct KeySpec {
 pub async fn create(
     subsystems: &Subsystems,
     spec: KeySpec,
+    asked_by: Role,
     by: &Actor,
 ) -> Result<IssuedKey, Refusal> {
     spec.check()?;
-    let KeySpec { role, name, scopes, expires_at } = spec;
+    let KeySpec { role, name, scopes, rate_limit_per_minute, expires_at } = spec;
     let now = subsystems.clock.now();
     if let Some(most) = reached_quota(subsystems, role, now, |held| held.keys).await? {
         return Err(Refusal::QuotaReached { what: "keys", most });
     }
-    let mut issued = subsystems.issue_key(role, name, now).await?;
+    let mut issued = subsystems.issue_key(asked_by, role, name, now).await?;
     issued.record.scopes = scopes;
+    issued.record.rate_limit_per_minute = rate_limit_per_minute;
     issued.record.expires_at = expires_at;
     let added = subsystems.store.system().insert_key(&issued.record, by).await?;
     let refused = |refusal| match role {
@@ -97,8 +101,8 @@ pub async fn one_of_org(
     if key.role == Role::Tenant(org) { Ok(key) } else { Err(Missing::Key(id).into()) }
 }
 
-/// Replaces `old` by a key with the same name, role, scopes and expiry. `old` works for another
-/// `grace`, at most [`ApiKey::GRACE_SECONDS_MAX`].
+/// Replaces `old` by a key with the same name, role, scopes, rate and expiry. `old` works for another
+/// `grace`, at most [`ApiKey::GRACE_SECONDS_MAX`]. `asked_by` is as in [`create`].
 ///
 /// # Errors
 /// When `old` is inactive or already rotated, too many keys are in their grace period, or too many
@@ -107,6 +111,7 @@ pub async fn rotate(
     subsystems: &Subsystems,
     old: ApiKey,
     grace: Duration,
+    asked_by: Role,
     by: &Actor,
 ) -> Result<IssuedKey, Refusal> {
     ApiKey::check_grace(grace)?;
@@ -119,8 +124,9 @@ pub async fn rotate(
     {
         return Err(Refusal::KeyRotation(KeyRotationRefusal::OverQuota(most)));
     }
-    let mut issued = subsystems.issue_key(old.role, old.name, now).await?;
+    let mut issued = subsystems.issue_key(asked_by, old.role, old.name, now).await?;
     issued.record.scopes = old.scopes;
+    issued.record.rate_limit_per_minute = old.rate_limit_per_minute;
     issued.record.expires_at = old.expires_at;
     // Hashing took its time: the grace period begins now, and the old key must be active now.
     let (new, now) = (&issued.record, subsystems.clock.now());
@@ -154,7 +160,8 @@ async fn reached_quota(
 ) -> Result<Option<u32>, Refusal> {
     let Role::Tenant(org) = role else { return Ok(None) };
     let org = orgs::existing(subsystems, org).await?;
-    let Some(most) = org.limits.get(OrgLimit::Keys) else { return Ok(None) };
+    let limits = subsystems.store.effective_limits(&org);
+    let Some(most) = limits.get(OrgLimit::Keys) else { return Ok(None) };
     let used = used(subsystems.store.holdings(org.id, now).await?);
     Ok((used >= u64::from(most)).then_some(most))
 }
@@ -162,6 +169,9 @@ async fn reached_quota(
 impl KeySpec {
     fn check(&self) -> Result<(), Violation> {
         Org::check_name(&self.name)?;
+        if let Some(rate) = self.rate_limit_per_minute {
+            OrgLimit::RatePerMinute.check(rate)?;
+        }
         let all = self.role.scopes();
         if all.include(self.scopes) {
             return Ok(());

@@ -9,18 +9,17 @@ use super::subsystems::Subsystems;
 use super::views::{OwnQuotas, QuotaView};
 use crate::domain::{Actor, Month, Org, OrgChange, OrgId, OrgLimit, Page, PageRequest, Violation};
 
-/// Creates an organisation.
+/// Creates an organisation with what `change` sets, a name at least.
 ///
 /// # Errors
 /// When its name or a limit breaks a rule.
 pub async fn create(
     subsystems: &Subsystems,
-    name: String,
-    limits: Vec<(OrgLimit, Option<u32>)>,
+    change: &OrgChange,
     by: &Actor,
 ) -> Result<Org, Refusal> {
-    let change = OrgChange { name: Some(name), limits };
-    check(&change)?;
+    Org::check_name(change.name.as_deref().unwrap_or_default())?;
+    check(change)?;
     let now = subsystems.clock.now();
     let mut org = Org::new(OrgId::mint(now), "", now);
     change.apply(&mut org);
@@ -105,7 +104,8 @@ pub async fn delete(subsystems: &Subsystems, id: OrgId, by: &Actor) -> Result<Or
 pub async fn quotas(subsystems: &Subsystems, org: &Org, events: u64) -> Result<OwnQuotas, Refusal> {
     let now = subsystems.clock.now();
     let holdings = subsystems.store.holdings(org.id, now).await?;
-    let quota = |limit, used| QuotaView::new(&org.limits, limit, used);
+    let limits = subsystems.store.effective_limits(org);
+    let quota = |limit, used| QuotaView::new(&limits, limit, used);
     Ok(OwnQuotas {
         events_this_month: quota(OrgLimit::EventsPerMonth, events),
         month_ends_at: Month::end(now),

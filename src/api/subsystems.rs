@@ -35,15 +35,16 @@ impl Subsystems {
         Self { store, clock, server: None }
     }
 
-    /// Issues a key with all scopes of its role and no expiry.
+    /// Issues a key with all scopes of its role and no expiry, for `asked_by`, who waits for it.
     pub(super) async fn issue_key(
         &self,
+        asked_by: Role,
         role: Role,
         name: String,
         now: Timestamp,
     ) -> Result<IssuedKey, IssueError> {
         match &self.server {
-            Some(server) => server.authenticator.issue_key(role, name, now).await,
+            Some(server) => server.authenticator.issue_key(asked_by, role, name, now).await,
             None => auth::issue_key(role, name, now).await,
         }
     }

@@ -17,11 +17,11 @@ use super::org_watch::OrgWatch;
 use super::parts::{AppParts, BackgroundWork, HeldParts};
 use crate::api::{RunningServer, Subsystems};
 use crate::auth::Authenticator;
-use crate::config::Config;
+use crate::config::{Config, LimitConfig};
 use crate::delivery::{
     AdmissionDoor, DeliveryHandle, DeliveryHealth, DeliveryInputs, DeliveryService, RunningDelivery,
 };
-use crate::domain::InstanceId;
+use crate::domain::{InstanceId, OrgLimit, OrgLimits};
 use crate::http::{Api, AppState, Parts, Tls};
 use crate::ingest::{Intake, Replayer, Workers};
 use crate::journal::{Journal, JournalReader};
@@ -195,7 +195,11 @@ impl Wiring<'_> {
             delivery: running.handle,
             replayer: self.replays,
         };
-        let (store, clock) = (self.store, self.clock.clone());
+        let LimitConfig { endpoints_max, keys_max, .. } = self.config.limit;
+        let quotas = OrgLimits::default()
+            .with(OrgLimit::Endpoints, Some(endpoints_max))
+            .with(OrgLimit::Keys, Some(keys_max));
+        let (store, clock) = (self.store.with_quota_defaults(quotas), self.clock.clone());
         let parts = Parts {
             subsystems: Subsystems { store, clock, server: Some(server) },
             authenticator: parts.authenticator.clone(),

@@ -21,7 +21,7 @@ use super::usage::UsageTracker;
 use crate::auth::metrics::AuthMetrics;
 use crate::auth::metrics::CacheLookup;
 use crate::config::AuthConfig;
-use crate::domain::{ApiKey, ApiKeyId, OrgLimits, OrgState, Role, Timestamp};
+use crate::domain::{ApiKey, ApiKeyId, EventTypeRates, OrgLimits, OrgState, Role, Timestamp};
 use crate::runtime::{Clock, Stopwatch};
 use crate::store::{Store, StoreError};
 
@@ -143,14 +143,16 @@ impl Authenticator {
     /// verifications, so issuing keys uses no more memory and CPU than they may.
     ///
     /// # Errors
-    /// [`IssueError::Busy`] when 64 keys are being issued already.
+    /// [`IssueError::Busy`] when too many keys are being issued already for `asked_by`, or for all tenants.
     pub async fn issue_key(
         &self,
+        asked_by: Role,
         role: Role,
         name: String,
         now: Timestamp,
     ) -> Result<IssuedKey, IssueError> {
-        let permit = self.0.issuer.acquire(&self.0.hashes).await.ok_or(IssueError::Busy)?;
+        let permit =
+            self.0.issuer.acquire(asked_by, &self.0.hashes).await.ok_or(IssueError::Busy)?;
         self.0.metrics.auth_hashes_total.inc();
         issue::issue(role, name, now, permit).await
     }
@@ -313,6 +315,8 @@ impl Inner {
             scopes: record.scopes,
             suspended: false,
             limits: OrgLimits::default(),
+            event_type_rates: EventTypeRates::default(),
+            rate_limit_per_minute: record.rate_limit_per_minute,
             usage: Arc::default(),
         };
         if let Role::Tenant(id) = record.role {
@@ -323,6 +327,7 @@ impl Inner {
                 OrgState::Deleting | OrgState::Deleted => return Ok(None),
             }
             principal.limits = org.limits;
+            principal.event_type_rates = org.event_type_rates;
             principal.usage = self.usage.org(id, &self.store).await?;
         }
         Ok(Some(principal))

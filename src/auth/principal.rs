@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::usage::OrgUsage;
-use crate::domain::{ApiKeyId, OrgLimits, Role, Scopes};
+use crate::domain::{ApiKeyId, EventTypeRates, OrgLimits, Role, Scopes};
 
 /// The caller of a request, with everything that requests are checked against, so that a check looks nothing
 /// up.
@@ -19,6 +19,10 @@ pub struct Principal {
     pub suspended: bool,
     /// The limits of its organisation; none are set for an operator.
     pub limits: OrgLimits,
+    /// Its organisation's limits by event type.
+    pub event_type_rates: EventTypeRates,
+    /// The key's own limit of events per minute.
+    pub rate_limit_per_minute: Option<u32>,
     /// The usage of its organisation; unused for an operator.
     pub usage: Arc<OrgUsage>,
 }

@@ -34,6 +34,9 @@ pub(super) enum KeyCommand {
         /// Its scopes, such as events:write,events:read; all scopes if unset
         #[arg(long)]
         scopes: Option<Scopes>,
+        /// Events per minute that may be sent with it; as many as its organisation may if unset
+        #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+        rate_limit_per_minute: Option<u32>,
         /// Its lifetime, at least 1s; unset means that it does not expire
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         expires_in: Option<Duration>,
@@ -83,14 +86,22 @@ struct Revoked {
 /// Runs a command on keys.
 pub(super) async fn run(command: KeyCommand) -> Result<(), CliError> {
     match command {
-        KeyCommand::Create { org, operator: _, name, scopes, expires_in, common } => {
+        KeyCommand::Create {
+            org,
+            operator: _,
+            name,
+            scopes,
+            rate_limit_per_minute,
+            expires_in,
+            common,
+        } => {
             // Clap requires --operator where --org is missing.
             let role = org.map_or(Role::Operator, Role::Tenant);
             let scopes = scopes.unwrap_or(role.scopes());
             let create = async |s: &Subsystems| {
                 let expires_at = expiry(s.clock.now(), expires_in)?;
-                let spec = KeySpec { role, name, scopes, expires_at };
-                let issued = keys::create(s, spec, &Actor::CLI).await?;
+                let spec = KeySpec { role, name, scopes, rate_limit_per_minute, expires_at };
+                let issued = keys::create(s, spec, Role::Operator, &Actor::CLI).await?;
                 Ok(NewKeyView::new(issued, s.clock.now()))
             };
             let key = match role {
@@ -114,7 +125,7 @@ pub(super) async fn run(command: KeyCommand) -> Result<(), CliError> {
         KeyCommand::Rotate { id, grace, common } => {
             let rotate = async |s: &Subsystems| {
                 let old = keys::one(s, id).await?;
-                let issued = keys::rotate(s, old, grace, &Actor::CLI).await?;
+                let issued = keys::rotate(s, old, grace, Role::Operator, &Actor::CLI).await?;
                 Ok(NewKeyView::new(issued, s.clock.now()))
             };
             common.output.write(&common.existing(rotate).await?, new_key_line)?;
@@ -149,7 +160,10 @@ fn key_line(key: &KeyView) -> String {
     let owner = key.org_id.map_or("operator".to_owned(), |org| format!("organisation {org}"));
     let moment = |at: Option<Timestamp>| at.map_or("never".to_owned(), |at| at.to_string());
     let (end, used) = (moment(key.expires_at), moment(key.last_used_at));
-    format!("{}  {}  {owner}  {}  expires: {end}  last used: {used}", key.id, key.name, key.scopes)
+    let rate =
+        key.rate_limit_per_minute.map_or(String::new(), |rate| format!("  {rate} per minute"));
+    let scopes = key.scopes;
+    format!("{}  {}  {owner}  {scopes}{rate}  expires: {end}  last used: {used}", key.id, key.name)
 }
 
 fn new_key_line(new: &NewKeyView) -> String {

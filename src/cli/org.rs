@@ -5,8 +5,8 @@ use clap::{Args, Subcommand};
 use super::CliError;
 use super::output::lines;
 use super::store::{Common, all};
-use crate::api::{Subsystems, orgs};
-use crate::domain::{Actor, Org, OrgChange, OrgId, OrgLimit, Violation};
+use crate::api::{Refusal, Subsystems, orgs};
+use crate::domain::{Actor, EventTypeRates, Org, OrgChange, OrgId, OrgLimit, Violation};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum OrgCommand {
@@ -79,15 +79,24 @@ pub(super) struct LimitArgs {
     /// Events per calendar month, UTC
     #[arg(long, value_name = "EVENTS", value_parser = parse_limit(OrgLimit::EventsPerMonth))]
     events_per_month: Option<LimitArg>,
-    /// Endpoints at most
+    /// Endpoints at most; unset or `none` follows the server's ENDPOINTS_MAX
     #[arg(long, value_name = "COUNT", value_parser = parse_limit(OrgLimit::Endpoints))]
     endpoints_max: Option<LimitArg>,
-    /// Active keys at most
+    /// Active keys at most; unset or `none` follows the server's KEYS_MAX
     #[arg(long, value_name = "COUNT", value_parser = parse_limit(OrgLimit::Keys))]
     keys_max: Option<LimitArg>,
     /// Bytes in one event's payload; at most the server's MAX_EVENT_BYTES
     #[arg(long, value_name = "BYTES", value_parser = parse_limit(OrgLimit::PayloadBytes))]
     payload_bytes_max: Option<LimitArg>,
+    /// Deliveries, per minute, that accepted events become; unset means ten times the event limit
+    #[arg(long, value_name = "DELIVERIES", value_parser = parse_limit(OrgLimit::DeliveriesPerMinute))]
+    deliveries_per_minute: Option<LimitArg>,
+    /// Events per minute of an event type; may be given several times, and replaces all earlier ones
+    #[arg(long = "event-type-rate", value_name = "TYPE=EVENTS", value_parser = parse_rate)]
+    event_type_rates: Vec<(String, u32)>,
+    /// Remove all limits by event type
+    #[arg(long, conflicts_with = "event_type_rates")]
+    no_event_type_rates: bool,
 }
 
 /// A number, or `none`.
@@ -107,8 +116,30 @@ fn parse_limit(limit: OrgLimit) -> impl Fn(&str) -> Result<LimitArg, String> + C
     }
 }
 
+/// Parses `TYPE=EVENTS`.
+fn parse_rate(text: &str) -> Result<(String, u32), String> {
+    let rate = text
+        .split_once('=')
+        .and_then(|(event_type, rate)| Some((event_type.to_owned(), rate.parse().ok()?)));
+    rate.ok_or_else(|| "must be an event type and a number, as in user.login=60".to_owned())
+}
+
 impl LimitArgs {
-    fn changes(&self) -> Vec<(OrgLimit, Option<u32>)> {
+    /// The change that sets these limits, and the name if there is one.
+    fn change(self, name: Option<String>) -> Result<OrgChange, Refusal> {
+        let limits = self.limits();
+        let rates = self.event_type_rates.iter().map(|(name, rate)| (name.as_str(), Some(*rate)));
+        let rates = EventTypeRates::parse(rates).map_err(|broken| {
+            let first = broken.into_iter().next();
+            Refusal::Invalid(
+                first.unwrap_or_else(|| Violation::new("event_type_rates", "type", "")),
+            )
+        })?;
+        let event_type_rates = (self.no_event_type_rates || !rates.is_empty()).then_some(rates);
+        Ok(OrgChange { name, limits, event_type_rates })
+    }
+
+    fn limits(&self) -> Vec<(OrgLimit, Option<u32>)> {
         let given = |limit| match limit {
             OrgLimit::RatePerMinute => self.rate_limit_per_minute,
             OrgLimit::Burst => self.burst,
@@ -117,6 +148,7 @@ impl LimitArgs {
             OrgLimit::Endpoints => self.endpoints_max,
             OrgLimit::Keys => self.keys_max,
             OrgLimit::PayloadBytes => self.payload_bytes_max,
+            OrgLimit::DeliveriesPerMinute => self.deliveries_per_minute,
         };
         let change = |limit| given(limit).map(|LimitArg(value)| (limit, value));
         OrgLimit::ALL.into_iter().filter_map(change).collect()
@@ -128,13 +160,13 @@ pub(super) async fn run(command: OrgCommand) -> Result<(), CliError> {
     let by = &Actor::CLI;
     let (org, common) = match command {
         OrgCommand::Create { name, limits, common } => {
-            let limits = limits.changes();
-            let create = async |s: &Subsystems| orgs::create(s, name, limits, by).await;
+            let create =
+                async |s: &Subsystems| orgs::create(s, &limits.change(Some(name))?, by).await;
             (common.set_up(create).await?, common)
         }
         OrgCommand::Update { id, name, limits, common } => {
-            let change = OrgChange { name, limits: limits.changes() };
-            let update = async |s: &Subsystems| orgs::change(s, id, &change, by).await;
+            let update =
+                async |s: &Subsystems| orgs::change(s, id, &limits.change(name)?, by).await;
             (common.existing(update).await?, common)
         }
         OrgCommand::Show { id, common } => {
@@ -163,11 +195,11 @@ async fn list(common: &Common) -> Result<(), CliError> {
 }
 
 fn org_line(org: &Org) -> String {
-    let limits: Vec<String> = org
-        .limits
-        .iter()
-        .filter_map(|(limit, value)| Some(format!("{}: {}", limit.name(), value?)))
-        .collect();
+    let limits = org.limits.iter();
+    let limits = limits.filter_map(|(limit, value)| Some(format!("{}: {}", limit.name(), value?)));
+    let rates = org.event_type_rates.iter();
+    let rates = rates.map(|(event_type, rate)| format!("{event_type}: {rate} per minute"));
+    let limits: Vec<String> = limits.chain(rates).collect();
     let limits = if limits.is_empty() { "default limits".to_owned() } else { limits.join(", ") };
     let rows = org.deletion.map_or(String::new(), |d| format!("  rows deleted: {}", d.rows));
     format!("{}  {}  {}  {limits}{rows}", org.id, org.name, org.state())

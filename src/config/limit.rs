@@ -9,4 +9,14 @@ pub struct LimitConfig {
     /// Events per minute for an organisation without a limit of its own; a batch counts per event
     #[arg(long, env = "RATE_LIMIT_PER_MINUTE", value_name = "EVENTS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub rate_limit_per_minute: u32,
+    /// Changes per minute by the management API for each organisation: endpoints, keys, secrets, retries,
+    /// replays; a sixth of them at once. An operator's key may make ten times as many
+    #[arg(long, env = "WRITE_RATE_LIMIT_PER_MINUTE", value_name = "WRITES", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub write_rate_limit_per_minute: u32,
+    /// Endpoints that an organisation without a limit of its own may have; one with more keeps them
+    #[arg(long, env = "ENDPOINTS_MAX", value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub endpoints_max: u32,
+    /// Active keys that an organisation without a limit of its own may have; one with more keeps them
+    #[arg(long, env = "KEYS_MAX", value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub keys_max: u32,
 }

@@ -36,6 +36,8 @@ pub struct ApiKey {
     pub name: String,
     /// Its permissions, a subset of [`Role::scopes`].
     pub scopes: Scopes,
+    /// Events per minute that may be posted with it; `None` for as many as its organisation may.
+    pub rate_limit_per_minute: Option<u32>,
     /// The hash of its secret.
     pub hash: KeyHash,
     /// When it was created.

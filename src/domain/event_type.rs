@@ -1,12 +1,13 @@
 //! Event types: what happened, as dot-separated words.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
 /// An event type: dot-separated words of letters, digits, `_` and `-`, such as `user.login`. At most 128 bytes.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(transparent)]
 pub struct EventType(String);
 
@@ -39,6 +40,13 @@ impl EventType {
 
     /// The text.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that maps by type are asked with a text. Both compare and hash alike.
+impl Borrow<str> for EventType {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

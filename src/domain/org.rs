@@ -6,7 +6,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-use super::{OrgId, Timestamp, Violation};
+use super::{EventTypeRates, OrgId, Timestamp, Violation};
 
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Org {
     pub name: String,
     /// Its limits.
     pub limits: OrgLimits,
+    /// Its limits by event type.
+    pub event_type_rates: EventTypeRates,
     /// When it was created.
     pub created_at: Timestamp,
     /// Since when it is suspended: its keys are refused and its deliveries wait.
@@ -53,6 +55,8 @@ pub enum OrgLimit {
     Keys,
     /// Bytes of an event's payload.
     PayloadBytes,
+    /// Deliveries, per minute, that accepted events become.
+    DeliveriesPerMinute,
 }
 
 /// The limits of an organisation. A limit that is not set follows the server's setting, or is unlimited.
@@ -66,11 +70,13 @@ pub struct OrgChange {
     pub name: Option<String>,
     /// New limits; `None` removes one.
     pub limits: Vec<(OrgLimit, Option<u32>)>,
+    /// New limits by event type, instead of all earlier ones.
+    pub event_type_rates: Option<EventTypeRates>,
 }
 
 impl OrgLimit {
     /// Every limit, in the order of the store's columns.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::RatePerMinute,
         Self::Burst,
         Self::BytesPerMinute,
@@ -78,6 +84,7 @@ impl OrgLimit {
         Self::Endpoints,
         Self::Keys,
         Self::PayloadBytes,
+        Self::DeliveriesPerMinute,
     ];
 
     /// Its field name.
@@ -90,6 +97,7 @@ impl OrgLimit {
             Self::Endpoints => "endpoints_max",
             Self::Keys => "keys_max",
             Self::PayloadBytes => "payload_bytes_max",
+            Self::DeliveriesPerMinute => "deliveries_per_minute",
         }
     }
 
@@ -98,6 +106,7 @@ impl OrgLimit {
         match self {
             // More than one process can accept.
             Self::RatePerMinute | Self::Burst => 1..=100_000_000,
+            Self::DeliveriesPerMinute => 1..=1_000_000_000,
             Self::BytesPerMinute | Self::PayloadBytes => 1..=u32::MAX,
             Self::EventsPerMonth => 0..=u32::MAX,
             Self::Endpoints | Self::Keys => 0..=1_000_000,
@@ -121,6 +130,11 @@ impl OrgLimits {
     pub fn with(mut self, limit: OrgLimit, value: Option<u32>) -> Self {
         self.0[limit as usize] = value;
         self
+    }
+
+    /// The limits with those of `defaults` where none is set.
+    pub fn or(&self, defaults: &Self) -> Self {
+        Self(std::array::from_fn(|limit| self.0[limit].or(defaults.0[limit])))
     }
 
     /// Every limit with its value.
@@ -149,6 +163,7 @@ impl Org {
             id,
             name: name.into(),
             limits: OrgLimits::default(),
+            event_type_rates: EventTypeRates::default(),
             created_at,
             suspended_at: None,
             deletion: None,
@@ -218,6 +233,7 @@ impl Serialize for Org {
         for (limit, value) in self.limits.iter() {
             map.serialize_entry(limit.name(), &value)?;
         }
+        map.serialize_entry("event_type_rates", &self.event_type_rates)?;
         map.serialize_entry("created_at", &self.created_at)?;
         map.serialize_entry("suspended_at", &self.suspended_at)?;
         map.serialize_entry("deletion", &self.deletion)?;
@@ -233,6 +249,9 @@ impl OrgChange {
         }
         for (limit, value) in &self.limits {
             org.limits = org.limits.with(*limit, *value);
+        }
+        if let Some(rates) = &self.event_type_rates {
+            org.event_type_rates.clone_from(rates);
         }
     }
 }
@@ -276,6 +295,11 @@ mod tests {
             OrgLimits::default().with(OrgLimit::Keys, Some(3)).with(OrgLimit::Burst, Some(7));
         assert_eq!((limits.get(OrgLimit::Keys), limits.get(OrgLimit::Burst)), (Some(3), Some(7)));
         assert_eq!(limits.with(OrgLimit::Keys, None).get(OrgLimit::Keys), None);
+        let defaults =
+            OrgLimits::default().with(OrgLimit::Keys, Some(9)).with(OrgLimit::Endpoints, Some(9));
+        let effective = limits.or(&defaults);
+        let of = |limit| effective.get(limit);
+        assert_eq!((of(OrgLimit::Keys), of(OrgLimit::Endpoints)), (Some(3), Some(9)));
         for (position, limit) in OrgLimit::ALL.into_iter().enumerate() {
             assert_eq!(limit as usize, position);
         }

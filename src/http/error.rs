@@ -7,7 +7,7 @@ use crate::api::Refusal;
 use crate::auth::{AuthError, IssueError};
 use crate::domain::{KeyRotationRefusal, Scopes, SecretRotationRefusal, Violation};
 use crate::ingest::AcceptError;
-use crate::limit::RateLimitState;
+use crate::limit::{Bucket, RateLimitState};
 use crate::store::{DeliveryRefusal, StoreError};
 
 /// Why a request failed or was refused.
@@ -63,13 +63,6 @@ pub enum ApiError {
         /// When the next month begins; `None` if the batch exceeds a whole month's quota.
         retry_after: Option<Duration>,
     },
-    /// The byte rate limit is exceeded.
-    ByteRateLimited {
-        /// What is left, in bytes.
-        quota: RateLimitState,
-        /// When the same request can pass.
-        retry_after: Duration,
-    },
     /// The organisation has as many of these as it may have.
     QuotaReached {
         /// Of what, such as `keys`.
@@ -83,19 +76,23 @@ pub enum ApiError {
     RouteNotFound,
     /// The route exists, for other methods.
     MethodNotAllowed,
-    /// The event rate limit is exceeded.
+    /// A rate limit is exceeded.
     RateLimited {
+        /// Which one.
+        bucket: Bucket,
         /// What is left.
         quota: RateLimitState,
         /// When the same request can pass.
         retry_after: Duration,
     },
-    /// A batch has more events than the burst limit.
-    BatchOverRateLimit {
+    /// A batch has more than a limit ever allows at once.
+    OverBurst {
+        /// Which limit.
+        bucket: Bucket,
         /// What may be sent.
         quota: RateLimitState,
-        /// Events in the batch.
-        events: u32,
+        /// Events in the batch, or deliveries that they would become.
+        cost: u32,
     },
     /// Events were not accepted.
     Accept(AcceptError),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::error::ApiError;
 use super::problem::{self, Problem};
-use super::ratelimit_headers::{self, Counted};
+use super::rate_limit_detail;
+use super::ratelimit_headers::Counted;
 use crate::auth::AuthError;
 use crate::domain::{KeyRotationRefusal, SecretRotationRefusal, Violation};
 use crate::ingest::AcceptError;
@@ -49,9 +50,8 @@ impl ApiError {
             Self::OrgSuspended => &problem::ORG_SUSPENDED,
             Self::MonthUsedUp { .. } => &problem::MONTH_USED_UP,
             Self::BatchOverMonth { .. } => &problem::BATCH_OVER_MONTH,
-            Self::ByteRateLimited { .. } => &problem::BYTE_RATE_LIMITED,
-            Self::RateLimited { .. } => &problem::RATE_LIMITED,
-            Self::BatchOverRateLimit { .. } => &problem::BATCH_OVER_RATE_LIMIT,
+            Self::RateLimited { bucket, .. } => rate_limit_detail::problem(bucket),
+            Self::OverBurst { bucket, .. } => rate_limit_detail::over_burst_problem(bucket),
             Self::NotFound | Self::RouteNotFound => &problem::NOT_FOUND,
             Self::MethodNotAllowed => &problem::METHOD_NOT_ALLOWED,
             Self::StillRefused(_) => &problem::EVENT_UNSTORABLE,
@@ -88,7 +88,6 @@ impl ApiError {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. }
-            | Self::ByteRateLimited { retry_after, .. }
             | Self::MonthUsedUp { retry_after, .. }
             | Self::Auth(AuthError::Throttled { retry_after }) => Some(*retry_after),
             Self::BatchOverMonth { retry_after, .. } => *retry_after,
@@ -109,9 +108,8 @@ impl ApiError {
     /// What the caller may send, where a rate limit refused the request.
     pub(super) fn rate_limit(&self) -> Option<(Counted, RateLimitState)> {
         match self {
-            Self::ByteRateLimited { quota, .. } => Some((Counted::Bytes, *quota)),
-            Self::RateLimited { quota, .. } | Self::BatchOverRateLimit { quota, .. } => {
-                Some((Counted::Events, *quota))
+            Self::RateLimited { bucket, quota, .. } | Self::OverBurst { bucket, quota, .. } => {
+                Some((Counted::from(bucket), *quota))
             }
             _ => None,
         }
@@ -202,20 +200,12 @@ impl fmt::Display for ApiError {
                 "the batch has {events} events; {left} of {events_per_month} are left this month \
                  (UTC); send smaller batches"
             ),
-            Self::ByteRateLimited { quota, .. } => {
-                write!(f, "the limit of {} bytes per minute is reached", quota.limit)
+            Self::RateLimited { bucket, quota, retry_after } => {
+                rate_limit_detail::write(f, bucket, *quota, *retry_after)
             }
-            Self::RateLimited { quota, retry_after } => write!(
-                f,
-                "the limit of {} events per minute is reached; try again in {} s",
-                quota.limit,
-                ratelimit_headers::whole_seconds(*retry_after)
-            ),
-            Self::BatchOverRateLimit { quota, events } => write!(
-                f,
-                "the batch has {events} events; at most {} can be sent at once; send smaller batches",
-                quota.burst
-            ),
+            Self::OverBurst { bucket, quota, cost } => {
+                rate_limit_detail::write_over_burst(f, bucket, *quota, *cost)
+            }
             Self::RouteNotFound => f.write_str("there is no such route"),
             Self::MethodNotAllowed => f.write_str("use a method that the header Allow lists"),
             Self::StillRefused(why) => f.write_str(why),
@@ -227,7 +217,9 @@ impl fmt::Display for ApiError {
             ),
             Self::Accept(error) => write_accept(f, error),
             Self::Delivery(refusal) => f.write_str(delivery_detail(*refusal)),
-            Self::QuotaReached { what, most } => write!(f, "{what} quota ({most}) reached"),
+            Self::QuotaReached { what, most } => {
+                write!(f, "the organisation may have at most {most} {what} ({what}_max)")
+            }
             Self::NotFound
             | Self::Rotation(SecretRotationRefusal::NotFound)
             | Self::KeyRotation(KeyRotationRefusal::NotFound) => f.write_str(NOT_FOUND),

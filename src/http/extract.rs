@@ -13,12 +13,12 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::client_ip;
 use super::connection::Connection;
 use super::error::ApiError;
 use super::request::Input;
 use super::request_context::RequestContext;
 use super::state::AppState;
+use super::{charges, client_ip};
 use crate::auth::{AuthError, Principal};
 use crate::domain::{Actor, OrgId, Role, Scope, Scopes};
 use crate::http::metrics::RejectedRequest;
@@ -43,7 +43,7 @@ pub(super) struct Operator {
     address: IpAddr,
 }
 
-/// A caller whose key has the scope that a route needs.
+/// A caller whose key has the scope that a route needs. A change costs one of the caller's write limit.
 #[derive(Debug)]
 pub(super) struct Scoped<N: Needs>(N::Caller);
 
@@ -166,7 +166,12 @@ impl<N: Needs> FromRequestParts<AppState> for Scoped<N> {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let (principal, address) = authenticated(parts, app).await?;
-        Self::of(principal, address)
+        let scoped = Self::of(principal, address)?;
+        // Events have limits of their own.
+        if !parts.method.is_safe() && N::SCOPE != Scope::EventsWrite {
+            charges::take_write(app, scoped.principal())?;
+        }
+        Ok(scoped)
     }
 }
 

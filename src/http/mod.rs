@@ -29,6 +29,7 @@
 //! authenticated, and nothing here names a store engine or reads the journal.
 
 mod body;
+mod charges;
 mod client_ip;
 mod connection;
 mod cors;
@@ -39,6 +40,7 @@ mod metrics;
 mod pipeline_health;
 mod problem;
 mod rate_limit;
+mod rate_limit_detail;
 mod ratelimit_headers;
 mod request;
 mod request_context;

@@ -80,18 +80,28 @@ problems! {
         "Send the `Content-Type` that `detail` names.";
     VALIDATION_FAILED: 422, "validation_failed", "Validation failed",
         "Correct every field that `errors` lists. `pointer` locates each one in the body.";
+    BATCH_OVER_DELIVERY_LIMIT: 429, "batch_over_delivery_limit", "Batch exceeds the delivery limit",
+        "Send smaller batches. A batch that would become more deliveries than the limit allows at once never passes.";
     BATCH_OVER_MONTH: 429, "batch_over_month", "Batch exceeds the monthly quota",
         "Send smaller batches: `detail` tells how many events are left this month. The same batch passes after `Retry-After`; without that header it never does.";
     BATCH_OVER_RATE_LIMIT: 429, "batch_over_rate_limit", "Batch exceeds the rate limit",
         "Send smaller batches. A batch with more events than the burst limit never passes.";
     BYTE_RATE_LIMITED: 429, "byte_rate_limited", "Byte rate limit exceeded",
         "Wait `Retry-After` seconds. `RateLimit` tells how many bytes are left.";
+    DELIVERY_RATE_LIMITED: 429, "delivery_rate_limited", "Delivery limit exceeded",
+        "Wait `Retry-After` seconds. `RateLimit` tells how many deliveries are left. Fewer matching endpoints make fewer deliveries; an operator can raise `deliveries_per_minute`.";
+    EVENT_TYPE_RATE_LIMITED: 429, "event_type_rate_limited", "Rate limit of the event type exceeded",
+        "Wait `Retry-After` seconds. `RateLimit` tells how many events of this type are left; other types pass.";
+    KEY_RATE_LIMITED: 429, "key_rate_limited", "Rate limit of the key exceeded",
+        "Wait `Retry-After` seconds. `RateLimit` tells how many events are left for this key.";
     MONTH_USED_UP: 429, "month_used_up", "Monthly quota exceeded",
         "Wait until the next month (UTC), when `Retry-After` ends, or ask the operator.";
     RATE_LIMITED: 429, "rate_limited", "Rate limit exceeded",
         "Wait `Retry-After` seconds. `RateLimit` tells how many events are left.";
     TOO_MANY_FAILED_KEYS: 429, "too_many_failed_keys", "Too many invalid keys",
         "Your address sent too many invalid keys. Wait `Retry-After` seconds, or use a key that this server has seen before.";
+    WRITE_RATE_LIMITED: 429, "write_rate_limited", "Too many changes",
+        "Wait `Retry-After` seconds. `RateLimit` tells how many changes by the management API are left.";
     INTERNAL: 500, "internal", "Internal error",
         "Report the `trace_id` to the operator, who finds the cause in the log under it.";
     AUTH_UNAVAILABLE: 503, "auth_unavailable", "Authentication unavailable",

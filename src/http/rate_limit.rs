@@ -1,13 +1,16 @@
-//! OrgRate limits and quotas of an organisation, checked per request.
+//! Rate limits and quotas of a tenant's events.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
+use super::charges;
 use super::error::ApiError;
 use super::extract::Tenant;
 use super::state::AppState;
-use crate::domain::{Month, OrgLimit, OrgLimits};
+use crate::auth::Principal;
+use crate::domain::{EventType, Month, NewEvent, OrgLimit};
 use crate::http::metrics::RejectedRequest;
-use crate::limit::{OrgRate, RateDecision, RateLimitState};
+use crate::limit::{Charge, Limit, RateLimitState};
 use crate::runtime::Stopwatch;
 
 /// Charges `events` to the tenant's limits and returns what is left of its rate limit.
@@ -15,6 +18,60 @@ pub(super) fn take(
     app: &AppState,
     tenant: &Tenant,
     events: NonZeroU32,
+) -> Result<RateLimitState, ApiError> {
+    take_with(app, tenant, events, Vec::new())
+}
+
+/// Charges one event before its body is read, so that nothing is read for a tenant over its limit. `None` if
+/// its type may have a rate: then [`take_parsed`] charges it, since an event that its type's rate refuses
+/// shall not use up the organisation's.
+pub(super) fn take_unparsed(
+    app: &AppState,
+    tenant: &Tenant,
+) -> Result<Option<RateLimitState>, ApiError> {
+    let principal = &tenant.principal;
+    let by_type = !principal.event_type_rates.is_empty();
+    if by_type && left_now(app, tenant) > 0 {
+        return Ok(None);
+    }
+    take(app, tenant, NonZeroU32::MIN).map(Some)
+}
+
+/// Charges events that were parsed, and their deliveries. `taken` is what [`take_unparsed`] has charged.
+pub(super) fn take_parsed(
+    app: &AppState,
+    tenant: &Tenant,
+    new_events: &[NewEvent<'_>],
+    taken: Option<RateLimitState>,
+) -> Result<RateLimitState, ApiError> {
+    let deliveries = deliveries(app, tenant, new_events);
+    if let Some(taken) = taken {
+        if let Some(charge) = deliveries {
+            charges::take(app, &charge)?;
+        }
+        return Ok(taken);
+    }
+    let events = u32::try_from(new_events.len()).ok().and_then(NonZeroU32::new);
+    let events = events.ok_or_else(|| ApiError::internal("a batch parsed to no events"))?;
+    let mut narrower = types(tenant, new_events);
+    narrower.extend(deliveries);
+    take_with(app, tenant, events, narrower)
+}
+
+/// Charges a body to the tenant's byte limit, if it has one.
+pub(super) fn take_bytes(app: &AppState, tenant: &Tenant, body: &[u8]) -> Result<(), ApiError> {
+    let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let limit = app.limiter.bytes(tenant.org_id, &tenant.principal.limits);
+    let (Some(limit), Some(bytes)) = (limit, NonZeroU32::new(bytes)) else { return Ok(()) };
+    charges::take(app, &limit.charge(bytes))
+}
+
+/// Charges `events` to the tenant's limits, and `narrower` to theirs.
+fn take_with(
+    app: &AppState,
+    tenant: &Tenant,
+    events: NonZeroU32,
+    mut narrower: Vec<Charge>,
 ) -> Result<RateLimitState, ApiError> {
     let watch = Stopwatch::start();
     let principal = &tenant.principal;
@@ -25,19 +82,57 @@ pub(super) fn take(
         app.metrics.http.rejected_requests_total.of(RejectedRequest::RateLimited).inc();
         return Err(over_month(app, events_per_month, left, events.get()));
     }
-    let verdict = app.limiter.check(tenant.org_id, rate(&principal.limits), events);
+    if let Some(limit) = of_key(principal) {
+        narrower.push(limit.charge(events));
+    }
+    let own = app.limiter.events(tenant.org_id, &principal.limits).charge(events);
+    let taken = app.limiter.check_all(&own, &narrower);
     app.metrics.http.rate_limit_check_latency_seconds.observe(watch.seconds());
-    let refusal = match verdict {
-        RateDecision::Allowed(quota) => return Ok(quota),
-        RateDecision::Denied { state: quota, retry_after } => {
-            ApiError::RateLimited { quota, retry_after }
+    taken.map_err(|refused| charges::refusal(app, &refused))
+}
+
+/// The least that is left of the limits of any event of a tenant.
+fn left_now(app: &AppState, tenant: &Tenant) -> u32 {
+    let limit = app.limiter.events(tenant.org_id, &tenant.principal.limits);
+    let left = |limit: Limit| app.limiter.state(&limit).remaining;
+    left(limit).min(of_key(&tenant.principal).map_or(u32::MAX, left))
+}
+
+/// The limit of the caller's key, if it has one.
+fn of_key(principal: &Principal) -> Option<Limit> {
+    Some(Limit::of_key(principal.key_id, principal.rate_limit_per_minute?))
+}
+
+/// What events take from the rates of their types.
+fn types(tenant: &Tenant, new_events: &[NewEvent<'_>]) -> Vec<Charge> {
+    let rates = &tenant.principal.event_type_rates;
+    if rates.is_empty() {
+        return Vec::new();
+    }
+    let mut costs: HashMap<&EventType, (u32, u32)> = HashMap::new();
+    for new_event in new_events {
+        if let Some((event_type, rate)) = rates.get(&new_event.event_type) {
+            costs.entry(event_type).or_insert((rate, 0)).1 += 1;
         }
-        RateDecision::ExceedsBurst(quota) => {
-            ApiError::BatchOverRateLimit { quota, events: events.get() }
-        }
+    }
+    let charge = |(event_type, (rate, cost)): (&EventType, _)| {
+        let limit = Limit::of_type(tenant.org_id, event_type.clone(), rate);
+        NonZeroU32::new(cost).map(|cost| limit.charge(cost))
     };
-    app.metrics.http.rejected_requests_total.of(RejectedRequest::RateLimited).inc();
-    Err(refusal)
+    costs.into_iter().filter_map(charge).collect()
+}
+
+/// What events take from the delivery limit, as far as it is known. An event that alone becomes more
+/// deliveries than may be planned at once takes all of them: it cannot be sent in parts.
+fn deliveries(app: &AppState, tenant: &Tenant, new_events: &[NewEvent<'_>]) -> Option<Charge> {
+    let types = new_events.iter().map(|new_event| new_event.event_type.as_ref());
+    let planned = app.planned_deliveries(tenant.org_id, types)?;
+    let mut planned = u32::try_from(planned).unwrap_or(u32::MAX);
+    let limit = app.limiter.deliveries(tenant.org_id, &tenant.principal.limits);
+    if let [_] = new_events {
+        planned = planned.min(limit.rate.burst.get());
+    }
+    NonZeroU32::new(planned).map(|planned| limit.charge(planned))
 }
 
 /// The refusal of more events than are left this month. Waiting helps if they fit into the next month.
@@ -51,29 +146,4 @@ fn over_month(app: &AppState, events_per_month: u32, left: u32, events: u32) -> 
     }
     let retry_after = fits_next_month.then_some(next_month);
     ApiError::BatchOverMonth { events_per_month, left, events, retry_after }
-}
-
-/// Charges a body to the tenant's byte limit, if it has one.
-pub(super) fn take_bytes(app: &AppState, tenant: &Tenant, body: &[u8]) -> Result<(), ApiError> {
-    let Some(per_minute) = tenant.principal.limits.get(OrgLimit::BytesPerMinute) else {
-        return Ok(());
-    };
-    let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    let Some(bytes) = NonZeroU32::new(bytes) else { return Ok(()) };
-    let refusal = match app.limiter.check_bytes(tenant.org_id, per_minute, bytes) {
-        RateDecision::Allowed(_) => return Ok(()),
-        RateDecision::Denied { state: quota, retry_after } => {
-            ApiError::ByteRateLimited { quota, retry_after }
-        }
-        RateDecision::ExceedsBurst(_) => {
-            ApiError::TooLarge { what: "a request", bytes_max: per_minute as usize }
-        }
-    };
-    app.metrics.http.rejected_requests_total.of(RejectedRequest::RateLimited).inc();
-    Err(refusal)
-}
-
-/// The event rate of an organisation with these limits.
-pub(super) fn rate(limits: &OrgLimits) -> OrgRate {
-    OrgRate { per_minute: limits.get(OrgLimit::RatePerMinute), burst: limits.get(OrgLimit::Burst) }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::BytesMut;
 
-use crate::limit::RateLimitState;
+use crate::limit::{Bucket, RateLimitState};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -17,11 +17,28 @@ const WINDOW_SECONDS: u64 = 60;
 /// Capacity for both headers with the largest numbers, so that they take one allocation.
 const HEADERS_BYTES: usize = 96;
 
-/// The unit of a quota. The byte quota is reported only when it refuses a request.
+/// What a quota counts. All but that of events are reported only when they refuse a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Counted {
     Events,
     Bytes,
+    Deliveries,
+    Writes,
+    KeyEvents,
+    TypeEvents,
+}
+
+impl From<&Bucket> for Counted {
+    fn from(bucket: &Bucket) -> Self {
+        match bucket {
+            Bucket::Events(_) => Self::Events,
+            Bucket::Bytes(_) => Self::Bytes,
+            Bucket::Deliveries(_) => Self::Deliveries,
+            Bucket::Writes(_) | Bucket::OperatorWrites(_) => Self::Writes,
+            Bucket::KeyEvents(_) => Self::KeyEvents,
+            Bucket::TypeEvents(..) => Self::TypeEvents,
+        }
+    }
 }
 
 /// Writes both headers.
@@ -50,6 +67,10 @@ impl Counted {
         match self {
             Self::Events => (b"\"default\";q=", b"\"default\";r=", b""),
             Self::Bytes => (b"\"bytes\";q=", b"\"bytes\";r=", b";qu=\"content-bytes\""),
+            Self::Deliveries => (b"\"deliveries\";q=", b"\"deliveries\";r=", b""),
+            Self::Writes => (b"\"writes\";q=", b"\"writes\";r=", b""),
+            Self::KeyEvents => (b"\"key\";q=", b"\"key\";r=", b""),
+            Self::TypeEvents => (b"\"event-type\";q=", b"\"event-type\";r=", b""),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::api::Subsystems;
 use crate::auth::Authenticator;
 use crate::config::{Config, Networks, Origins};
 use crate::delivery::{DeliveryHealth, SsrfGuard};
-use crate::domain::{NewEventLimits, OrgLimit, OrgLimits, Timestamp};
+use crate::domain::{NewEventLimits, OrgId, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::Intake;
 use crate::limit::RateLimiter;
 use crate::runtime::{Heartbeat, Shutdown, Stopwatch};
@@ -102,6 +102,16 @@ impl AppState {
     /// The API's settings.
     pub(super) fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// The deliveries that events of these types become; `None` while it is not known.
+    #[expect(clippy::unused_self, reason = "the endpoint cache knows it")]
+    pub(super) fn planned_deliveries<'a>(
+        &self,
+        _: OrgId,
+        _: impl Iterator<Item = &'a str>,
+    ) -> Option<usize> {
+        None
     }
 
     /// The time since the start.

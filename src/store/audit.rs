@@ -45,6 +45,9 @@ impl AuditRecord {
         if let Some(end) = key.expires_at {
             changes["expires_at"] = json!(end);
         }
+        if let Some(rate) = key.rate_limit_per_minute {
+            changes["rate_limit_per_minute"] = json!(rate);
+        }
         Self::new(key.role.org_id(), "key.create", key.id.uuid(), changes)
     }
 
@@ -219,6 +222,9 @@ fn org_changes(before: &Org, after: &Org) -> Map<String, Value> {
         if old != new {
             changes.insert(limit.name().to_owned(), json!(new));
         }
+    }
+    if before.event_type_rates != after.event_type_rates {
+        changes.insert("event_type_rates".to_owned(), json!(after.event_type_rates));
     }
     if before.state() != after.state() {
         changes.insert("state".to_owned(), json!(after.state()));

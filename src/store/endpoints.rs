@@ -6,7 +6,7 @@ use super::endpoint_versions::next_version;
 use super::engine::{Dialect, Row, Tx, Value, args};
 use super::keys::ChangeMark;
 use super::suspension::{self, SUSPENDED};
-use super::{AddRefusal, AuditRecord, Result, Store, StoreError, System, audit, orgs, storable};
+use super::{AddRefusal, AuditRecord, Result, Store, StoreError, System, audit, storable};
 use crate::domain::{
     Actor, DeliveryPolicy, Endpoint, EndpointChange, EndpointId, OrgId, OrgLimit, Page,
     PageRequest, Timestamp,
@@ -129,7 +129,7 @@ impl Store {
         let version = next_version(&mut tx, org).await?;
         let count = "SELECT count(*) AS count FROM endpoints
                      WHERE org_id = $1 AND removed_at IS NULL";
-        let quota = orgs::check_quota(&mut tx, org, OrgLimit::Endpoints, count, args![org]);
+        let quota = self.check_quota(&mut tx, org, OrgLimit::Endpoints, count, args![org]);
         if let Err(refusal) = quota.await? {
             return Ok(Err(refusal));
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, Tx, Value, args};
-use super::{AddRefusal, AuditRecord, Result, Store, StoreError, System, audit, orgs, timed};
+use super::{AddRefusal, AuditRecord, Result, Store, StoreError, System, audit, timed};
 use crate::domain::{
     Actor, ApiKey, ApiKeyId, KeyHash, KeyRotationRefusal, OrgId, OrgLimit, Page, PageRequest, Role,
     Scopes, Timestamp,
@@ -44,9 +44,9 @@ impl From<AddRefusal> for KeyRotationRefusal {
 }
 
 /// The columns of a key, in the order of [`values`].
-const COLUMNS: Columns<11> = columns! {
+const COLUMNS: Columns<12> = columns! {
     id org_id name scopes hash created_at expires_at revoked_at last_used_at replaced_by
-    changed_at
+    changed_at rate_limit_per_minute
 };
 
 /// The values of [`COLUMNS`].
@@ -56,6 +56,7 @@ fn values(key: &ApiKey, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
         role,
         name,
         scopes,
+        rate_limit_per_minute,
         hash,
         created_at,
         expires_at,
@@ -75,6 +76,7 @@ fn values(key: &ApiKey, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
         (*last_used_at).into(),
         (*replaced_by).into(),
         changed_at.into(),
+        (*rate_limit_per_minute).into(),
     ]
 }
 
@@ -87,6 +89,7 @@ fn read(row: &Row) -> Result<ApiKey> {
         role,
         name: row.get("name")?,
         scopes: scopes.unwrap_or(role.scopes()),
+        rate_limit_per_minute: row.get_opt("rate_limit_per_minute")?,
         hash: KeyHash::new(row.get("hash")?),
         created_at: row.get("created_at")?,
         expires_at: row.get_opt("expires_at")?,
@@ -112,7 +115,7 @@ impl System<'_> {
             let count = "SELECT count(*) AS count FROM api_keys
                          WHERE org_id = $1 AND (expires_at IS NULL OR expires_at > $2)";
             let args = args![org, key.created_at];
-            let quota = orgs::check_quota(&mut tx, org, OrgLimit::Keys, count, args);
+            let quota = self.0.check_quota(&mut tx, org, OrgLimit::Keys, count, args);
             if let Err(refusal) = quota.await? {
                 return Ok(Err(refusal));
             }
@@ -175,7 +178,7 @@ impl System<'_> {
                 let in_grace = "SELECT count(*) AS count FROM api_keys
                      WHERE org_id = $1 AND replaced_by IS NOT NULL AND expires_at > $2";
                 let args = args![org, now];
-                orgs::check_quota(&mut tx, org, OrgLimit::Keys, in_grace, args).await?
+                self.0.check_quota(&mut tx, org, OrgLimit::Keys, in_grace, args).await?
             }
             None => Ok(()),
         };

@@ -54,6 +54,7 @@ steps! {
     8 "0008" "change_numbers";
     9 "0009" "endpoint_config";
     10 "0010" "pending_deliveries";
+    11 "0011" "finer_limits";
 }
 
 /// The table in which sqlx keeps what was applied.

@@ -64,6 +64,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::StoreConfig;
+use crate::domain::{Org, OrgLimits};
 use crate::runtime::Stopwatch;
 
 use audit::AuditRecord;
@@ -97,6 +98,8 @@ pub struct Store {
     keyring: Arc<Keyring>,
     metrics: Arc<StoreMetrics>,
     dedup_window: Duration,
+    /// The quotas of organisations that have none of their own.
+    quota_defaults: OrgLimits,
 }
 
 impl Store {
@@ -125,7 +128,20 @@ impl Store {
 
     fn over(engine: Engine, config: &StoreConfig, metrics: Arc<StoreMetrics>) -> Result<Self> {
         let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
-        Ok(Self { engine: Arc::new(engine), keyring, metrics, dedup_window: config.dedup_window })
+        let (engine, quota_defaults) = (Arc::new(engine), OrgLimits::default());
+        Ok(Self { engine, keyring, metrics, dedup_window: config.dedup_window, quota_defaults })
+    }
+
+    /// The same store, which holds organisations without a quota of their own to these. Only a server does:
+    /// what operators add by the command line is their decision.
+    #[must_use]
+    pub fn with_quota_defaults(self, quota_defaults: OrgLimits) -> Self {
+        Self { quota_defaults, ..self }
+    }
+
+    /// An organisation's limits, with the defaults of this store where it has none of its own.
+    pub fn effective_limits(&self, org: &Org) -> OrgLimits {
+        org.limits.or(&self.quota_defaults)
     }
 }
 

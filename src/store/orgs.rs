@@ -10,15 +10,15 @@ use crate::runtime::Wake;
 
 /// The columns of an organisation, in the order of [`values`]. The limits are in the order of
 /// [`OrgLimit::ALL`].
-pub(super) const COLUMNS: Columns<15> = columns! {
+pub(super) const COLUMNS: Columns<17> = columns! {
     id name created_at suspended_at deleting_since deleted_rows deleted_at changed_at
     rate_limit_per_minute burst bytes_per_minute events_per_month endpoints_max keys_max
-    payload_bytes_max
+    payload_bytes_max deliveries_per_minute event_type_rates
 };
 
 /// The values of [`COLUMNS`].
 fn values(org: &Org, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
-    let Org { id, name, limits, created_at, suspended_at, deletion } = org;
+    let Org { id, name, limits, event_type_rates, created_at, suspended_at, deletion } = org;
     let since = deletion.map(|deletion| deletion.since);
     let rows = deletion.map_or(0, |deletion| deletion.rows);
     let done_at = deletion.and_then(|deletion| deletion.done_at);
@@ -39,6 +39,8 @@ fn values(org: &Org, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
         limit(OrgLimit::Endpoints),
         limit(OrgLimit::Keys),
         limit(OrgLimit::PayloadBytes),
+        limit(OrgLimit::DeliveriesPerMinute),
+        event_type_rates.to_text().into(),
     ]
 }
 
@@ -59,6 +61,7 @@ pub(super) fn read(row: &Row) -> Result<Org> {
         id: row.get("id")?,
         name: row.get("name")?,
         limits,
+        event_type_rates: row.parse_opt("event_type_rates")?.unwrap_or_default(),
         created_at: row.get("created_at")?,
         suspended_at: row.get_opt("suspended_at")?,
         deletion,
@@ -156,6 +159,27 @@ impl Store {
         hold(&mut tx, org).await?;
         Ok(tx)
     }
+
+    /// Checks that an organisation may have one more of what `limit` limits. `count` counts what it has, as
+    /// `count`. One that has more than it may keeps them. The organisation is locked until the end of the
+    /// transaction, so that two callers cannot take the last one.
+    pub(super) async fn check_quota(
+        &self,
+        tx: &mut Tx<'_>,
+        org: OrgId,
+        limit: OrgLimit,
+        count: &'static str,
+        args: Args<'_>,
+    ) -> Result<Result<(), AddRefusal>> {
+        // Without an organisation, the foreign key refuses the row.
+        let Some(org) = locked_or_deleting(tx, org).await? else { return Ok(Ok(())) };
+        if org.deletion.is_some() {
+            return Ok(Err(AddRefusal::OrgDeleted));
+        }
+        let Some(max) = self.effective_limits(&org).get(limit) else { return Ok(Ok(())) };
+        let count: u64 = tx.one(count, args).await?.get("count")?;
+        Ok(if count >= u64::from(max) { Err(AddRefusal::OverQuota(max)) } else { Ok(()) })
+    }
 }
 
 impl System<'_> {
@@ -210,26 +234,6 @@ pub(super) async fn hold(tx: &mut Tx<'_>, org: OrgId) -> Result<bool> {
     let lock = tx.dialect().lock(" FOR KEY SHARE");
     let sql = format!("SELECT deleting_since IS NULL AS alive FROM orgs WHERE id = $1{lock}");
     Ok(tx.find(sql, args![org], |row| row.get("alive")).await? == Some(true))
-}
-
-/// Checks that an organisation may have one more of what `limit` limits. `count` counts what it has, as
-/// `count`. The organisation is locked until the end of the transaction, so that two callers cannot take the
-/// last one.
-pub(super) async fn check_quota(
-    tx: &mut Tx<'_>,
-    org: OrgId,
-    limit: OrgLimit,
-    count: &'static str,
-    args: Args<'_>,
-) -> Result<Result<(), AddRefusal>> {
-    // Without an organisation, the foreign key refuses the row.
-    let Some(org) = locked_or_deleting(tx, org).await? else { return Ok(Ok(())) };
-    if org.deletion.is_some() {
-        return Ok(Err(AddRefusal::OrgDeleted));
-    }
-    let Some(max) = org.limits.get(limit) else { return Ok(Ok(())) };
-    let count: u64 = tx.one(count, args).await?.get("count")?;
-    Ok(if count >= u64::from(max) { Err(AddRefusal::OverQuota(max)) } else { Ok(()) })
 }
 
 async fn write(tx: &mut Tx<'_>, org: &Org, now: Timestamp) -> Result<()> {

@@ -167,7 +167,11 @@ async fn change_invalidates_a_key_once() {
         world.authenticator.invalidate_changed().await.unwrap();
     }
     assert_eq!(world.lookups(), (1, 2), "the first poll may have come after a change");
-    let change = OrgChange { name: None, limits: vec![(OrgLimit::RatePerMinute, Some(9))] };
+    let change = OrgChange {
+        name: None,
+        limits: vec![(OrgLimit::RatePerMinute, Some(9))],
+        ..OrgChange::default()
+    };
     world.store.update_org(world.org, &change, &Actor::CLI, START).await.unwrap();
     for _ in 0..3 {
         world.authenticator.invalidate_changed().await.unwrap();
@@ -287,7 +291,7 @@ async fn change_by_another_process_is_noticed_by_polling() {
     let watch = world.watch();
 
     let limit = OrgLimit::RatePerMinute;
-    let change = OrgChange { name: None, limits: vec![(limit, Some(9))] };
+    let change = OrgChange { name: None, limits: vec![(limit, Some(9))], ..OrgChange::default() };
     world.store.update_org(world.org, &change, &Actor::CLI, world.moment()).await.unwrap();
     while world.ask(&key).await.unwrap().limits.get(limit) != Some(9) {
         tokio::task::yield_now().await;
@@ -371,7 +375,10 @@ async fn keys_are_issued_one_at_a_time_without_delaying_verifications() {
     let mut making = JoinSet::new();
     for _ in 0..70 {
         let authenticator = world.authenticator.clone();
-        making.spawn(async move { authenticator.issue_key(role, "made".to_owned(), START).await });
+        // Each for another organisation: one alone has two places.
+        let asked_by = Role::Tenant(OrgId::mint(START));
+        let name = "made".to_owned();
+        making.spawn(async move { authenticator.issue_key(asked_by, role, name, START).await });
     }
     while world.hashes() == 0 {
         tokio::task::yield_now().await;

@@ -201,6 +201,17 @@ async fn organisations_and_keys_have_limits_scopes_and_an_end_and_the_log_tells_
         let dead = ["key", "create", "--org", org, "--name", "x", "--expires-in", span];
         place.run(&dead).await.failed(1, "expires_in must be at least 1s");
     }
+    let slow = ["key", "create", "--operator", "--name", "x", "--rate-limit-per-minute", "5"];
+    assert_eq!(place.json(&slow).await["rate_limit_per_minute"], 5);
+    let rates = ["--event-type-rate", "a.b=5", "--event-type-rate", "c=7"];
+    let rates = [&["org", "update", org, "--deliveries-per-minute", "9"], &rates[..]].concat();
+    let updated = place.json(&rates).await;
+    assert_eq!(updated["event_type_rates"], json!({"a.b": 5, "c": 7}));
+    assert_eq!(updated["deliveries_per_minute"], 9);
+    let none = place.json(&["org", "update", org, "--no-event-type-rates"]).await;
+    assert_eq!(none["event_type_rates"], json!({}));
+    let wrong = ["org", "update", org, "--event-type-rate", "a b=5"];
+    place.run(&wrong).await.failed(1, "event_type_rates types must be dot-separated words");
     let full = ["org", "update", org, "--keys-max", "1", "--endpoints-max", "0"];
     place.json(&full).await;
     let more = ["key", "create", "--org", org, "--name", "x"];
@@ -218,7 +229,7 @@ async fn organisations_and_keys_have_limits_scopes_and_an_end_and_the_log_tells_
         log.as_array().unwrap().iter().map(|entry| text(entry, "action")).collect();
     assert_eq!(actions.first(), Some(&"org.delete"));
     assert_eq!(actions.last(), Some(&"org.create"));
-    assert_eq!(actions.len(), 7, "{actions:?}");
+    assert_eq!(actions.len(), 10, "{actions:?}");
     assert!(log.as_array().unwrap().iter().all(|entry| entry["actor"] == "cli"));
     let own = place.json(&["audit", "list", "--org", org, "--limit", "2"]).await;
     assert_eq!(own.as_array().unwrap().len(), 2);

@@ -18,6 +18,8 @@ pub struct KeyView {
     pub name: String,
     /// What it may do.
     pub scopes: Scopes,
+    /// Events per minute that may be sent with it; `null` for as many as its organisation may.
+    pub rate_limit_per_minute: Option<u32>,
     /// Whether it works now.
     pub active: bool,
     /// When it was created.
@@ -55,6 +57,7 @@ impl KeyView {
             active: key.is_active(now),
             name: key.name,
             scopes: key.scopes,
+            rate_limit_per_minute: key.rate_limit_per_minute,
             created_at: key.created_at,
             expires_at: key.expires_at,
             revoked_at: key.revoked_at,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::domain::{ApiKeyId, OrgId, OrgLimit, OrgLimits, Scopes, Timestamp};
+use crate::domain::{ApiKeyId, EventTypeRates, OrgId, OrgLimit, OrgLimits, Scopes, Timestamp};
 
 /// The caller's organisation, its key, and what is left of limits and quotas.
 #[derive(Clone, Debug, Serialize)]
@@ -30,12 +30,14 @@ pub struct OwnKeyView {
     pub name: String,
     /// What it may do.
     pub scopes: Scopes,
+    /// Events per minute that may be sent with it; `null` for as many as the organisation may.
+    pub rate_limit_per_minute: Option<u32>,
     /// When it expires; `null` if it does not.
     pub expires_at: Option<Timestamp>,
 }
 
 /// Limits on what may be sent. What is left is as far as this server knows.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct OwnLimits {
     /// Events per minute: the organisation's own limit, or the server's default.
     pub events_per_minute: u32,
@@ -47,6 +49,17 @@ pub struct OwnLimits {
     pub bytes_per_minute: Option<u32>,
     /// Bytes that may be sent now; `null` for no limit.
     pub bytes_left_now: Option<u32>,
+    /// Deliveries, per minute, that accepted events become: the organisation's own limit, or ten times its
+    /// event limit.
+    pub deliveries_per_minute: u32,
+    /// Deliveries that accepted events may become now.
+    pub deliveries_left_now: u32,
+    /// Events per minute of the event types that have a limit.
+    pub event_type_rates: EventTypeRates,
+    /// Changes per minute by the management API.
+    pub changes_per_minute: u32,
+    /// Changes that may be made now.
+    pub changes_left_now: u32,
     /// Bytes in a payload.
     pub event_bytes_max: usize,
     /// Events in a batch.

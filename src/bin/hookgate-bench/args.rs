@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use hookgate::config::{parse_duration, parse_wait};
 
-use crate::neighbour::Neighbour;
+use crate::neighbour::{Neighbour, NeighbourArgs};
 
 #[derive(Args, Clone)]
 pub(crate) struct RunArgs {
@@ -49,6 +49,9 @@ pub(crate) struct RunArgs {
     /// Bytes per event payload, or per body of ingest-raw
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=262_144))]
     pub(crate) payload_bytes: u32,
+    /// How long the receivers of end-to-end wait before they answer
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    pub(crate) receiver_delay: Duration,
     /// Events per request of ingest-batch and store
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) batch: u32,
@@ -72,6 +75,8 @@ pub(crate) struct RunArgs {
     /// --rate, so that both have the same load
     #[arg(long, value_enum, conflicts_with_all = ["url", "peer_bare", "peer_unnest", "peer_reqwest"])]
     pub(crate) beside: Option<Neighbour>,
+    #[command(flatten)]
+    pub(crate) neighbour: NeighbourArgs,
     /// Write the results to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -11,7 +11,9 @@
 //! sends at a fixed rate, however slow the answers are, and counts latency from the time a request
 //! was due, so that a slow answer is charged for the requests it held up (no coordinated omission).
 //! Without `--url` it starts the `hookgate` program beside it, in a temporary directory; then it
-//! measures the server's CPU time too.
+//! measures the CPU time of the server, and of its PostgreSQL on the same machine, too.
+//! `--beside` measures what one organisation notices of others: each run alone alternates with one
+//! beside a noisy neighbour.
 //!
 //! # Failure
 //! Answers other than the expected one are counted as errors and shown. Load goes to the server of
@@ -19,9 +21,12 @@
 //! server and remove its directory and the endpoints; a second signal ends the process at once.
 
 mod args;
+mod arrivals;
 mod bare;
+mod client;
 mod compare;
 mod connection;
+mod cpu;
 mod end_to_end;
 mod load;
 mod measure;
@@ -33,6 +38,7 @@ mod report;
 mod reqwest_loop;
 mod server;
 mod store;
+mod table;
 mod target;
 
 use std::io::Write;

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{RunArgs, Scenario};
 use crate::load::Load;
-use crate::neighbour::Neighbour;
+use crate::neighbour::{Neighbour, Neighbourhood};
 use crate::peer::Peer;
-use crate::report::{Report, Run};
+use crate::report::{ALONE, Report, Run};
 use crate::server::Server;
 use crate::target::Target;
 use crate::{end_to_end, store};
@@ -120,20 +120,26 @@ async fn measure_beside(
 ) -> Result<Report, CliError> {
     one_run(args, scenario, server, args.warm_up, stop).await?;
     let hashes_before = server.metric("auth_hashes_total").await?;
+    let mut neighbourhood = Neighbourhood::new(neighbour, args, server)?;
     let (mut beside, mut alone) = (Vec::new(), Vec::new());
     for number in 1..=args.runs {
         settle(server, stop).await?;
-        alone.push(one_run(args, scenario, server, args.duration, stop).await?);
-        settle(server, stop).await?;
-        let running = neighbour.start(args, server).await?;
         let run = one_run(args, scenario, server, args.duration, stop).await?;
-        drop(running);
-        progress(&format!("{number}/{} {run}", args.runs));
+        progress(&format!("{number}/{} alone: {run}", args.runs));
+        alone.push(run);
+        settle(server, stop).await?;
+        let running = unless_stopped(stop, neighbourhood.start()).await?;
+        let run = one_run(args, scenario, server, args.duration, stop).await?;
+        unless_stopped(stop, running.stop(server)).await?;
+        progress(&format!("{number}/{} beside {neighbour}: {run}", args.runs));
         beside.push(run);
     }
     let hashes = server.metric("auth_hashes_total").await? - hashes_before;
-    print_line(&format!("beside the {neighbour:?}: {hashes} key hashes computed"))?;
-    Ok(Report::beside("alone", scenario, args, beside, alone))
+    print_line(&format!("beside {neighbour}: {hashes} key hashes computed"))?;
+    for line in neighbourhood.notes() {
+        print_line(&line)?;
+    }
+    Ok(Report::beside(ALONE, scenario, args, beside, alone))
 }
 
 /// Runs the scenario and its peer in alternation (A B A B …), so that other load on the machine
@@ -169,9 +175,14 @@ pub(crate) async fn one_run(
     stop: &CancellationToken,
 ) -> Result<Run, CliError> {
     let load = Load { connections: args.connections, rate: args.rate, duration };
-    let cpu_before = server.cpu_seconds();
+    let cpu_before = server.cpu().await;
+    let mut accept_to_receiver = None;
     let (measured, events_per_request) = match scenario {
-        Scenario::EndToEnd => (end_to_end::run(args, server, load, stop).await?, 1),
+        Scenario::EndToEnd => {
+            let latencies = end_to_end::run(args, server, load, stop).await?;
+            accept_to_receiver = Some(latencies.accept_to_receiver);
+            (latencies.end_to_end, 1)
+        }
         Scenario::Store => {
             (unless_stopped(stop, store::run(args, server, load)).await?, args.batch)
         }
@@ -184,13 +195,14 @@ pub(crate) async fn one_run(
             (unless_stopped(stop, load.run(&target)).await?, 1)
         }
     };
-    let cpu_seconds = server.cpu_seconds().zip(cpu_before).map(|(after, before)| after - before);
-    Ok(Run::new(measured, events_per_request, cpu_seconds))
+    let cpu = server.cpu().await.zip(cpu_before).map(|(after, before)| after.since(&before));
+    let run = Run::new(measured, events_per_request, cpu);
+    Ok(run.with_accept_to_receiver(accept_to_receiver.as_ref()))
 }
 
 /// Shows progress on a terminal, and nowhere else.
 #[expect(clippy::print_stderr, reason = "progress belongs on the terminal, not in the answer")]
-fn progress(line: &str) {
+pub(crate) fn progress(line: &str) {
     use std::io::IsTerminal;
     if std::io::stderr().is_terminal() {
         eprintln!("{line}");

@@ -91,6 +91,12 @@ impl Program {
         Ok(key["key"].as_str().ok_or("the key was not shown")?.to_owned())
     }
 
+    /// Creates an operator's key.
+    pub(crate) async fn create_operator_key(&self) -> Result<String, CliError> {
+        let key = self.answer(&["key", "create", "--operator", "--name", "bench"]).await?;
+        Ok(key["key"].as_str().ok_or("the key was not shown")?.to_owned())
+    }
+
     /// Runs a command and reads its JSON answer.
     async fn answer(&self, arguments: &[&str]) -> Result<Value, CliError> {
         let output = self.command(&[arguments, &["--output", "json"]].concat()).output().await?;

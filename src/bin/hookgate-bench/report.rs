@@ -9,9 +9,11 @@ use hookgate::cli::CliError;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{RunArgs, Scenario};
+use crate::cpu::CpuTime;
+use crate::table::Table;
 
-/// Longest latency that is recorded; the histogram keeps three significant digits.
-const LATENCY_MICROS_MAX: u64 = 60_000_000;
+/// Longest latency that is recorded, five minutes; the histogram keeps three significant digits.
+const LATENCY_MICROS_MAX: u64 = 300_000_000;
 /// Kinds of errors that are counted separately.
 const ERROR_KINDS_MAX: usize = 8;
 
@@ -43,6 +45,22 @@ impl Measured {
         }
     }
 
+    /// Expected answers.
+    pub(crate) fn count(&self) -> u64 {
+        self.latencies.len()
+    }
+
+    /// How often each kind of unexpected answer came.
+    pub(crate) const fn errors(&self) -> &BTreeMap<String, u64> {
+        &self.errors
+    }
+
+    /// A quantile of the latencies, in milliseconds.
+    #[expect(clippy::cast_precision_loss, reason = "latencies stay far below 2^52")]
+    pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
+        self.latencies.value_at_quantile(quantile) as f64 / 1e3
+    }
+
     /// Adds the measurements of another connection.
     pub(crate) fn add(&mut self, other: Self) -> Result<(), CliError> {
         self.latencies.add(other.latencies)?;
@@ -60,40 +78,70 @@ pub(crate) struct Run {
     errors: BTreeMap<String, u64>,
     seconds: f64,
     pub(crate) requests_per_second: f64,
-    events_per_second: f64,
-    p50_ms: f64,
+    pub(crate) events_per_second: f64,
+    pub(crate) p50_ms: f64,
     p95_ms: f64,
     pub(crate) p99_ms: f64,
     p999_ms: f64,
-    /// The server's CPU time per event, in microseconds; `null` for the server of `--url`, and when no
-    /// event was accepted.
+    /// Absent in files of earlier versions.
+    pub(crate) max_ms: Option<f64>,
+    /// From the `202` to the arrival of the webhook; `null` for other scenarios than end-to-end.
+    pub(crate) accept_to_receiver: Option<Quantiles>,
+    /// The CPU time per event of the server's process, in microseconds; `null` for the server of `--url`,
+    /// and when no event was accepted.
     cpu_us_per_event: Option<f64>,
+    /// The same of PostgreSQL's processes that serve the database; `null` with SQLite, and when PostgreSQL
+    /// runs on another machine.
+    postgres_cpu_us_per_event: Option<f64>,
+    /// The same of PostgreSQL's processes that serve every database.
+    postgres_shared_cpu_us_per_event: Option<f64>,
+}
+
+/// Quantiles of a latency.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "units come last in a name")]
+pub(crate) struct Quantiles {
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
 }
 
 impl Run {
     /// Results of a run with `events` events per request.
     #[expect(clippy::cast_precision_loss, reason = "counts of a run stay far below 2^52")]
-    pub(crate) fn new(measured: Measured, events: u32, cpu_seconds: Option<f64>) -> Self {
-        let requests = measured.latencies.len();
+    pub(crate) fn new(measured: Measured, events: u32, cpu: Option<CpuTime>) -> Self {
+        let requests = measured.count();
         // Without an expected answer, some scenarios have no time to divide by.
         let requests_per_second =
             if requests == 0 { 0.0 } else { requests as f64 / measured.seconds };
-        let ms = |quantile| measured.latencies.value_at_quantile(quantile) as f64 / 1e3;
         let events = f64::from(events);
+        let cpu = cpu.filter(|_| requests > 0).map(|cpu| cpu.per_event(requests as f64 * events));
         Self {
             requests,
             seconds: measured.seconds,
             requests_per_second,
             events_per_second: requests_per_second * events,
-            p50_ms: ms(0.5),
-            p95_ms: ms(0.95),
-            p99_ms: ms(0.99),
-            p999_ms: ms(0.999),
-            cpu_us_per_event: cpu_seconds
-                .filter(|_| requests > 0)
-                .map(|cpu| cpu * 1e6 / (requests as f64 * events)),
+            p50_ms: measured.quantile_ms(0.5),
+            p95_ms: measured.quantile_ms(0.95),
+            p99_ms: measured.quantile_ms(0.99),
+            p999_ms: measured.quantile_ms(0.999),
+            max_ms: Some(measured.quantile_ms(1.0)),
+            accept_to_receiver: None,
+            cpu_us_per_event: cpu.map(|cpu| cpu.server),
+            postgres_cpu_us_per_event: cpu.and_then(|cpu| cpu.postgres_database),
+            postgres_shared_cpu_us_per_event: cpu.and_then(|cpu| cpu.postgres_shared),
             errors: measured.errors,
         }
+    }
+
+    /// The results with the latency from accept to receiver.
+    pub(crate) fn with_accept_to_receiver(self, latency: Option<&Measured>) -> Self {
+        let quantiles = |latency: &Measured| Quantiles {
+            p50_ms: latency.quantile_ms(0.5),
+            p99_ms: latency.quantile_ms(0.99),
+            max_ms: latency.quantile_ms(1.0),
+        };
+        Self { accept_to_receiver: latency.map(quantiles), ..self }
     }
 }
 
@@ -127,11 +175,14 @@ struct Peer {
 
 /// Median, minimum and maximum of some figures.
 #[derive(Debug, Serialize, Deserialize)]
-struct Spread {
-    median: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
     least: f64,
     most: f64,
 }
+
+/// The name of the runs without a neighbour, in place of a peer's.
+pub(crate) const ALONE: &str = "alone";
 
 impl Report {
     /// The report of a scenario without a peer.
@@ -179,7 +230,8 @@ fn median_run(runs: &[Run]) -> Run {
 }
 
 impl Spread {
-    fn of(mut figures: Vec<f64>) -> Self {
+    /// Of at least one figure.
+    pub(crate) fn of(mut figures: Vec<f64>) -> Self {
         figures.sort_by(f64::total_cmp);
         Self {
             median: figures[figures.len() / 2],
@@ -208,8 +260,16 @@ impl fmt::Display for Run {
             self.p99_ms,
             self.p999_ms
         )?;
+        if let Some(Quantiles { p50_ms, p99_ms, max_ms }) = self.accept_to_receiver {
+            write!(f, "  accept to receiver p50 {p50_ms:.2} ms  p99 {p99_ms:.2}  max {max_ms:.2}")?;
+        }
         if let Some(cpu) = self.cpu_us_per_event {
             write!(f, "  cpu {cpu:.1} us/event")?;
+        }
+        if let (Some(database), Some(shared)) =
+            (self.postgres_cpu_us_per_event, self.postgres_shared_cpu_us_per_event)
+        {
+            write!(f, ", PostgreSQL {database:.1} and its shared processes {shared:.1}")?;
         }
         if self.errors.is_empty() {
             write!(f, "  no errors")
@@ -237,7 +297,9 @@ impl fmt::Display for Report {
             self.runs.len()
         )?;
         write!(f, "  {}", self.median)?;
-        if let Some(peer) = &self.peer {
+        if let Some(peer) = self.peer.as_ref().filter(|peer| peer.name == ALONE) {
+            write!(f, "\n  alone: {}\n{}", peer.median, Table::new(&self.runs, &peer.runs))?;
+        } else if let Some(peer) = &self.peer {
             write!(f, "\n  {}: {}", peer.name, peer.median)?;
             write!(f, "\n  ours / {}: events/s {}", peer.name, peer.rate_ratio)?;
             if let Some(cpu) = &peer.cpu_ratio {
@@ -261,7 +323,8 @@ mod tests {
             measured.success(Duration::from_millis(latency_ms));
         }
         measured.seconds = 2.0;
-        Run::new(measured, 10, Some(1.0))
+        let cpu = CpuTime { server: 1.0, postgres_database: Some(2.0), postgres_shared: None };
+        Run::new(measured, 10, Some(cpu))
     }
 
     #[test]
@@ -271,6 +334,7 @@ mod tests {
         assert!((run.events_per_second - 500.0).abs() < 1e-9);
         assert!((run.p99_ms - 5.0).abs() < 0.01);
         assert!((run.cpu_us_per_event.unwrap() - 1000.0).abs() < 1e-9);
+        assert!((run.postgres_cpu_us_per_event.unwrap() - 2000.0).abs() < 1e-9);
     }
 
     #[test]
@@ -283,7 +347,8 @@ mod tests {
     fn run_without_an_expected_answer_has_finite_figures() {
         let mut measured = Measured::new().unwrap();
         measured.error("401");
-        let run = Run::new(measured, 1, Some(1.0));
+        let cpu = CpuTime { server: 1.0, postgres_database: None, postgres_shared: None };
+        let run = Run::new(measured, 1, Some(cpu));
         assert!(run.requests_per_second == 0.0 && run.cpu_us_per_event.is_none());
     }
 

@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::RunArgs;
-use crate::end_to_end::{Arrivals, RECEIVERS, receive};
+use crate::arrivals::{Arrivals, receive};
+use crate::end_to_end::RECEIVERS;
 use crate::measure::unless_stopped;
 use crate::report::Measured;
 use crate::target::event_payload;
@@ -24,7 +25,7 @@ pub(crate) async fn run(
     duration: Duration,
     stop: &CancellationToken,
 ) -> Result<Measured, CliError> {
-    let arrivals = Arc::new(Arrivals::new()?);
+    let arrivals = Arc::new(Arrivals::new(args.receiver_delay)?);
     let mut receivers = JoinSet::new();
     let mut urls = Vec::new();
     for _ in 0..RECEIVERS {
@@ -70,9 +71,9 @@ async fn post_all(
     Ok(total)
 }
 
-/// The body of a webhook whose data starts with time 0 for the receiver to read.
+/// The body of a webhook whose data starts with a number for the receiver to read.
 fn body(payload_bytes: usize) -> bytes::Bytes {
-    let data = event_payload(payload_bytes, &"0".repeat(20));
+    let data = event_payload(payload_bytes, &Arrivals::mark(0));
     let timestamp = "2026-01-31T12:00:00.000000Z";
     format!(r#"{{"type":"bench.receiver-0","timestamp":"{timestamp}","data":{data}}}"#).into()
 }

@@ -9,34 +9,31 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::args::RunArgs;
+use crate::client::ApiClient;
 use crate::connection::Connection;
+use crate::cpu::{CpuMeter, CpuReading};
 use crate::program::Program;
 
 /// Pause between two polls of a queue.
 const SETTLE_POLL: Duration = Duration::from_millis(50);
-/// Polls of a queue that does not drain before the measurement continues regardless: 60 s.
-const SETTLE_POLLS_MAX: u32 = 1200;
+/// How long to wait for a queue that does not drain before the measurement continues regardless.
+const SETTLE_MAX: Duration = Duration::from_mins(1);
 
 /// Limit of the measured tenant: more than any load.
-const EVENTS_PER_MINUTE: u32 = 100_000_000;
-/// Limit of the noisy neighbour.
-pub(crate) const NEIGHBOUR_EVENTS_PER_MINUTE: u32 = 60_000;
-/// Burst of the noisy neighbour: one batch, so that it is at its limit from the start.
-pub(crate) const NEIGHBOUR_BURST: u32 = 1_000;
-
+pub(crate) const EVENTS_PER_MINUTE: u32 = 100_000_000;
 /// A server under load. [`Self::stop`] stops the process that was started for it.
 pub(crate) struct Server {
     authority: String,
     api_key: String,
-    /// The key of another tenant; `None` on the server of `--url`.
-    neighbour_key: Option<String>,
+    /// A key that creates the neighbours; `None` on the server of `--url`.
+    operator_key: Option<String>,
     started: Option<Started>,
 }
 
 /// A process that was started for the measurement.
 struct Started {
     process: Child,
-    pid: u32,
+    cpu: CpuMeter,
     /// Its directory, removed after the process has ended; the bare handler has none.
     program: Option<Program>,
 }
@@ -49,18 +46,18 @@ impl Server {
         };
         let authority = url.strip_prefix("http://").ok_or("--url must start with http://")?;
         let authority = authority.trim_end_matches('/').to_owned();
-        Ok(Self { authority, api_key: api_key.clone(), neighbour_key: None, started: None })
+        Ok(Self { authority, api_key: api_key.clone(), operator_key: None, started: None })
     }
 
     async fn start_program(args: &RunArgs) -> Result<Self, CliError> {
         let program = Program::new(args)?;
         let api_key = program.create_key(EVENTS_PER_MINUTE, EVENTS_PER_MINUTE).await?;
-        let neighbour_key =
-            program.create_key(NEIGHBOUR_EVENTS_PER_MINUTE, NEIGHBOUR_BURST).await?;
+        let operator_key = Some(program.create_operator_key().await?);
         let (process, authority) = program.serve().await?;
         let pid = process.id().ok_or("the server has ended")?;
-        let started = Some(Started { process, pid, program: Some(program) });
-        Ok(Self { authority, api_key, neighbour_key: Some(neighbour_key), started })
+        let cpu = CpuMeter::new(pid, args.database_url.as_deref())?;
+        let started = Some(Started { process, cpu, program: Some(program) });
+        Ok(Self { authority, api_key, operator_key, started })
     }
 
     /// Starts the handler that only answers, in a process of its own.
@@ -75,8 +72,8 @@ impl Server {
         let mut lines = BufReader::new(stdout).lines();
         let authority = lines.next_line().await?.ok_or("the bare handler did not start")?;
         let pid = process.id().ok_or("the bare handler has ended")?;
-        let started = Some(Started { process, pid, program: None });
-        Ok(Self { authority, api_key: "bare".to_owned(), neighbour_key: None, started })
+        let started = Some(Started { process, cpu: CpuMeter::new(pid, None)?, program: None });
+        Ok(Self { authority, api_key: "bare".to_owned(), operator_key: None, started })
     }
 
     /// `host:port`.
@@ -89,40 +86,37 @@ impl Server {
         &self.api_key
     }
 
-    /// The key of the noisy neighbour; `None` on the server of `--url`.
-    pub(crate) fn neighbour_key(&self) -> Option<&str> {
-        self.neighbour_key.as_deref()
+    /// A client that may manage organisations; `None` for the server of `--url`.
+    pub(crate) fn operator(&self) -> Option<ApiClient> {
+        Some(ApiClient::new(&self.authority, self.operator_key.as_deref()?))
     }
 
     /// The same server with the key of another tenant; `self` still stops it.
     pub(crate) fn with_key(&self, key: &str) -> Self {
         let (authority, api_key) = (self.authority.clone(), key.to_owned());
-        Self { authority, api_key, neighbour_key: None, started: None }
+        Self { authority, api_key, operator_key: None, started: None }
     }
 
-    /// CPU time that the server's process has used; `None` for the server of `--url`, and where the
+    /// CPU time that the server and its database have used; `None` for the server of `--url`, and where the
     /// system has no `/proc`.
-    pub(crate) fn cpu_seconds(&self) -> Option<f64> {
-        let pid = self.started.as_ref()?.pid;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in parentheses may hold spaces; utime and stime are fields 14 and 15 of proc(5).
-        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_ascii_whitespace().collect();
-        let ticks: u32 =
-            fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
-        #[expect(clippy::cast_precision_loss, reason = "100 on every Linux")]
-        let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
-        Some(f64::from(ticks) / ticks_per_second)
+    pub(crate) async fn cpu(&self) -> Option<CpuReading> {
+        self.started.as_ref()?.cpu.read().await
     }
 
     /// Waits until the server has stored every accepted event, so that the next run of a peer does
     /// not share the machine with it. Gives up after a minute.
     pub(crate) async fn settle(&self) {
-        for _ in 0..SETTLE_POLLS_MAX {
-            match self.health().await {
-                Ok(health) if health["queue"]["events"].as_u64() == Some(0) => return,
-                Ok(_) | Err(_) => tokio::time::sleep(SETTLE_POLL).await,
+        let _ = self.settle_within(SETTLE_MAX).await;
+    }
+
+    /// Waits until the server has stored every accepted event. Returns whether it has within `patience`.
+    pub(crate) async fn settle_within(&self, patience: Duration) -> bool {
+        let stored = async {
+            while !self.health().await.is_ok_and(|health| health["queue"]["events"] == 0) {
+                tokio::time::sleep(SETTLE_POLL).await;
             }
-        }
+        };
+        tokio::time::timeout(patience, stored).await.is_ok()
     }
 
     async fn health(&self) -> Result<serde_json::Value, CliError> {

@@ -6,8 +6,8 @@ use url::Url;
 use super::rules::{Checked, Rules};
 use super::texts::Text;
 use crate::domain::{
-    CustomHeaders, Endpoint, EventTypeFilter, EventTypeFilters, Org, OrgLimit, RetrySchedule,
-    Scope, Scopes, Timestamp, Violation,
+    CustomHeaders, Endpoint, EventTypeFilter, EventTypeFilters, EventTypeRates, Org, OrgLimit,
+    RetrySchedule, Scope, Scopes, Timestamp, Violation,
 };
 
 /// The name of a field on the wire: `type` for `r#type`.
@@ -256,6 +256,25 @@ impl FromJson for CustomHeaders {
             "type": "object",
             "maxProperties": Self::FIELDS_MAX,
             "additionalProperties": {"type": "string", "maxLength": Self::VALUE_BYTES_MAX},
+        })
+    }
+}
+
+impl FromJson for EventTypeRates {
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        let rule = "must be an object of numbers, as in {\"user.login\": 60}";
+        let wrong = || vec![Violation::new(field, "type", rule)];
+        let number = |value: &Value| u32::try_from(value.as_u64()?).ok();
+        let rates = value.as_object().ok_or_else(wrong)?;
+        Self::parse(rates.iter().map(|(event_type, value)| (event_type.as_str(), number(value))))
+    }
+
+    fn schema() -> Value {
+        let (min, max) = (*Self::RANGE.start(), *Self::RANGE.end());
+        json!({
+            "type": "object",
+            "maxProperties": Self::TYPES_MAX,
+            "additionalProperties": {"type": "integer", "minimum": min, "maximum": max},
         })
     }
 }

@@ -7,6 +7,7 @@ use axum::extract::State;
 use crate::api::endpoints;
 use crate::api::views::SecretsView;
 use crate::domain::{EndpointId, SecretChoice, Secrets, SignatureScheme, SigningSecret, Violation};
+use crate::http::charges;
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
 use crate::http::request::{NoQuery, OptionalBody, Whole, json_fields};
@@ -33,13 +34,14 @@ json_fields! {
     }
 }
 
-/// `GET /api/endpoints/{id}/secret`.
+/// `GET /api/endpoints/{id}/secret`. It costs one of the write limit: each reading is kept in the audit log.
 pub(in crate::http) async fn show(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     _: NoQuery,
 ) -> Result<Json<SecretsView>, ApiError> {
+    charges::take_write(&app, &tenant.principal)?;
     let by = tenant.actor();
     Ok(Json(endpoints::show_secrets(app.subsystems(), tenant.org_id, id, &by).await?))
 }

@@ -9,11 +9,12 @@ use axum::extract::State;
 use crate::api::keys::{self, KeySpec};
 use crate::api::views::{KeyView, NewKeyView};
 use crate::auth::IssuedKey;
-use crate::domain::{ApiKey, ApiKeyId, OrgId, Page, Role, Scopes};
+use crate::domain::{ApiKey, ApiKeyId, OrgId, OrgLimit, Page, Role, Scopes};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
 use crate::http::request::{
-    Body, ExpiresAt, List, Name, NoQuery, OptionalBody, OwnScopes, TenantScopes, Whole, json_fields,
+    Body, ExpiresAt, LimitValue, List, Name, NoQuery, OptionalBody, OwnScopes, TenantScopes, Whole,
+    json_fields,
 };
 use crate::http::respond::{Created, Json, NoContent};
 use crate::http::state::AppState;
@@ -28,6 +29,8 @@ json_fields! {
         required name: Name,
         /// What it may do: some of the caller's scopes, or all of them if unset.
         nullable scopes: OwnScopes,
+        /// Events per minute that may be sent with it; as many as its organisation may if unset. An operator's key sends none.
+        nullable rate_limit_per_minute: LimitValue<{ OrgLimit::RatePerMinute as usize }>,
         /// When it expires; never if unset.
         nullable expires_at: ExpiresAt,
     }
@@ -40,6 +43,8 @@ json_fields! {
         required name: Name,
         /// What it may do: some of the scopes of organisations' keys, or all of them if unset.
         nullable scopes: TenantScopes,
+        /// Events per minute that may be sent with it; as many as its organisation may if unset.
+        nullable rate_limit_per_minute: LimitValue<{ OrgLimit::RatePerMinute as usize }>,
         /// When it expires; never if unset.
         nullable expires_at: ExpiresAt,
     }
@@ -88,12 +93,10 @@ pub(in crate::http) async fn create_for_org(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(org): Id<OrgId>,
-    Body(NewOrgKey { name, scopes, expires_at }): Body<NewOrgKey>,
+    Body(new): Body<NewOrgKey>,
 ) -> Result<Created<NewKeyView>, ApiError> {
-    let scopes = scopes.map_or(Scopes::TENANT, |scopes| scopes.0);
-    let (role, expires_at) = (Role::Tenant(org), expires_at.map(|at| at.0));
-    let spec = KeySpec { role, name: name.0, scopes, expires_at };
-    let issued = keys::create(app.subsystems(), spec, &operator.actor()).await?;
+    let spec = new.spec(Role::Tenant(org));
+    let issued = keys::create(app.subsystems(), spec, Role::Operator, &operator.actor()).await?;
     Ok(created(&app, issued, PATH))
 }
 
@@ -104,7 +107,7 @@ pub(in crate::http) async fn create_for_operator(
     Body(new): Body<NewKey>,
 ) -> Result<Created<NewKeyView>, ApiError> {
     let spec = new.spec(Role::Operator, operator.principal.scopes);
-    let issued = keys::create(app.subsystems(), spec, &operator.actor()).await?;
+    let issued = keys::create(app.subsystems(), spec, Role::Operator, &operator.actor()).await?;
     Ok(created(&app, issued, PATH))
 }
 
@@ -132,7 +135,8 @@ pub(in crate::http) async fn rotate(
         return Err(ApiError::ScopeRequired(old.scopes));
     }
     let (grace, by) = (rotation.grace(), operator.actor());
-    Ok(created(&app, keys::rotate(app.subsystems(), old, grace, &by).await?, PATH))
+    let issued = keys::rotate(app.subsystems(), old, grace, Role::Operator, &by).await?;
+    Ok(created(&app, issued, PATH))
 }
 
 /// Answers with a new key: 201 with its text.
@@ -150,9 +154,28 @@ pub(super) fn page_of(app: &AppState, keys: Page<ApiKey>) -> Json<Page<KeyView>>
 impl NewKey {
     /// A key with all scopes of `caller`, unless some are named.
     pub(super) fn spec(self, role: Role, caller: Scopes) -> KeySpec {
-        let Self { name, scopes, expires_at } = self;
-        let scopes = scopes.map_or(caller, |scopes| scopes.0);
-        KeySpec { role, name: name.0, scopes, expires_at: expires_at.map(|at| at.0) }
+        let Self { name, scopes, rate_limit_per_minute, expires_at } = self;
+        KeySpec {
+            role,
+            name: name.0,
+            scopes: scopes.map_or(caller, |scopes| scopes.0),
+            rate_limit_per_minute: rate_limit_per_minute.map(|rate| rate.0),
+            expires_at: expires_at.map(|at| at.0),
+        }
+    }
+}
+
+impl NewOrgKey {
+    /// A key with all scopes of its role, unless some are named.
+    fn spec(self, role: Role) -> KeySpec {
+        let Self { name, scopes, rate_limit_per_minute, expires_at } = self;
+        KeySpec {
+            role,
+            name: name.0,
+            scopes: scopes.map_or(Scopes::TENANT, |scopes| scopes.0),
+            rate_limit_per_minute: rate_limit_per_minute.map(|rate| rate.0),
+            expires_at: expires_at.map(|at| at.0),
+        }
     }
 }
 

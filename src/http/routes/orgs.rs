@@ -3,7 +3,7 @@
 use axum::extract::State;
 
 use crate::api::orgs;
-use crate::domain::{Org, OrgChange, OrgId, OrgLimit, Page};
+use crate::domain::{EventTypeRates, Org, OrgChange, OrgId, OrgLimit, Page};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
 use crate::http::request::{
@@ -19,6 +19,8 @@ json_fields! {
         required name: Name,
         /// Its limits.
         group limits: LimitFields,
+        /// Events per minute by event type.
+        nullable event_type_rates: EventTypeRates,
     }
 }
 
@@ -29,6 +31,8 @@ json_fields! {
         optional name: Name,
         /// Its limits.
         group limits: LimitFields,
+        /// Events per minute by event type; they replace all earlier ones.
+        patch event_type_rates: EventTypeRates,
     }
 }
 
@@ -49,6 +53,8 @@ json_fields! {
         patch keys_max: LimitValue<{ OrgLimit::Keys as usize }>,
         /// Bytes in one event's payload.
         patch payload_bytes_max: LimitValue<{ OrgLimit::PayloadBytes as usize }>,
+        /// Deliveries, per minute, that accepted events become.
+        patch deliveries_per_minute: LimitValue<{ OrgLimit::DeliveriesPerMinute as usize }>,
     }
 }
 
@@ -56,10 +62,10 @@ json_fields! {
 pub(in crate::http) async fn create(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
-    Body(NewOrg { name, limits }): Body<NewOrg>,
+    Body(NewOrg { name, limits, event_type_rates }): Body<NewOrg>,
 ) -> Result<Created<Org>, ApiError> {
-    let (limits, by) = (limits.changes(), operator.actor());
-    let org = orgs::create(app.subsystems(), name.0, limits, &by).await?;
+    let settings = OrgChange { name: Some(name.0), limits: limits.changes(), event_type_rates };
+    let org = orgs::create(app.subsystems(), &settings, &operator.actor()).await?;
     Ok(Created { location: format!("/api/admin/orgs/{}", org.id), body: org })
 }
 
@@ -90,10 +96,14 @@ pub(in crate::http) async fn change(
     patch: MergePatch<OrgPatch>,
 ) -> Result<Json<Org>, ApiError> {
     let current = orgs::existing(app.subsystems(), id).await?;
-    let Some(OrgPatch { name, limits }) = patch.against(&current)? else {
+    let Some(OrgPatch { name, limits, event_type_rates }) = patch.against(&current)? else {
         return Ok(Json(current));
     };
-    let change = OrgChange { name: name.map(|name| name.0), limits: limits.changes() };
+    let change = OrgChange {
+        name: name.map(|name| name.0),
+        limits: limits.changes(),
+        event_type_rates: event_type_rates.or(EventTypeRates::default()),
+    };
     Ok(Json(orgs::change(app.subsystems(), id, &change, &operator.actor()).await?))
 }
 
@@ -145,6 +155,7 @@ impl LimitFields {
             endpoints_max,
             keys_max,
             payload_bytes_max,
+            deliveries_per_minute,
         } = self;
         let all = [
             change(rate_limit_per_minute),
@@ -154,6 +165,7 @@ impl LimitFields {
             change(endpoints_max),
             change(keys_max),
             change(payload_bytes_max),
+            change(deliveries_per_minute),
         ];
         all.into_iter().flatten().collect()
     }

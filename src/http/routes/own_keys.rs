@@ -35,8 +35,9 @@ pub(in crate::http) async fn create(
     tenant: Scoped<KeysManage>,
     Body(new): Body<NewKey>,
 ) -> Result<Created<NewKeyView>, ApiError> {
-    let spec = new.spec(Role::Tenant(tenant.org_id), tenant.principal.scopes);
-    let issued = keys::create(app.subsystems(), spec, &tenant.actor()).await?;
+    let own = Role::Tenant(tenant.org_id);
+    let spec = new.spec(own, tenant.principal.scopes);
+    let issued = keys::create(app.subsystems(), spec, own, &tenant.actor()).await?;
     Ok(created(&app, issued, PATH))
 }
 
@@ -74,6 +75,7 @@ pub(in crate::http) async fn rotate(
     if !tenant.principal.scopes.include(old.scopes) {
         return Err(ApiError::ScopeRequired(old.scopes));
     }
-    let (grace, by) = (rotation.grace(), tenant.actor());
-    Ok(created(&app, keys::rotate(app.subsystems(), old, grace, &by).await?, PATH))
+    let (grace, own, by) = (rotation.grace(), old.role, tenant.actor());
+    let issued = keys::rotate(app.subsystems(), old, grace, own, &by).await?;
+    Ok(created(&app, issued, PATH))
 }

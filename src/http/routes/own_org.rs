@@ -4,10 +4,9 @@ use axum::extract::State;
 
 use crate::api::views::{OwnKeyView, OwnLimits, OwnOrgView};
 use crate::api::{keys, orgs};
-use crate::domain::{Org, OrgLimit};
+use crate::domain::Org;
 use crate::http::error::ApiError;
 use crate::http::extract::Tenant;
-use crate::http::rate_limit;
 use crate::http::request::NoQuery;
 use crate::http::respond::Json;
 use crate::http::state::{AppState, Settings};
@@ -31,6 +30,7 @@ pub(in crate::http) async fn own(
             id: key.id,
             name: key.name,
             scopes: key.scopes,
+            rate_limit_per_minute: key.rate_limit_per_minute,
             expires_at: key.expires_at,
         },
         limits,
@@ -39,15 +39,22 @@ pub(in crate::http) async fn own(
 }
 
 fn limits(app: &AppState, org: &Org) -> OwnLimits {
-    let left = app.limiter.state(org.id, rate_limit::rate(&org.limits));
-    let bytes_per_minute = org.limits.get(OrgLimit::BytesPerMinute);
-    let bytes_left = |limit| app.limiter.bytes_state(org.id, limit).remaining;
+    let limiter = &app.limiter;
+    let left = limiter.state(&limiter.events(org.id, &org.limits));
+    let bytes = limiter.bytes(org.id, &org.limits).map(|limit| limiter.state(&limit));
+    let deliveries = limiter.state(&limiter.deliveries(org.id, &org.limits));
+    let writes = limiter.state(&limiter.writes(org.id));
     OwnLimits {
         events_per_minute: left.limit,
         burst: left.burst,
         events_left_now: left.remaining,
-        bytes_per_minute,
-        bytes_left_now: bytes_per_minute.map(bytes_left),
+        bytes_per_minute: bytes.map(|bytes| bytes.limit),
+        bytes_left_now: bytes.map(|bytes| bytes.remaining),
+        deliveries_per_minute: deliveries.limit,
+        deliveries_left_now: deliveries.remaining,
+        event_type_rates: org.event_type_rates.clone(),
+        changes_per_minute: writes.limit,
+        changes_left_now: writes.remaining,
         event_bytes_max: app.settings().new_event_limits(&org.limits).payload_bytes_max,
         batch_events_max: Settings::BATCH_EVENTS_MAX,
         batch_body_bytes_max: Settings::BATCH_BODY_BYTES_MAX,

@@ -1,11 +1,10 @@
 //! Posting events: the hot path.
 //!
-//! Order: key, media type, rate limit, body, parse, journal. The cost of a single event is known
-//! before its body is read, so the server neither buffers nor parses for a tenant over its limit. The
-//! cost of a batch is known only after parsing; its body and the number of its events are bounded
-//! either way. An event that is refused after the rate limit still counts against it.
+//! Order: key, media type, rate limit, body, parse, limits by type and of deliveries, journal. The cost
+//! of a single event is known before its body is read, so the server neither buffers nor parses for a
+//! tenant over its limit. The cost of a batch is known only after parsing; its body and the number of its
+//! events are bounded either way. An event that is refused after the rate limit still counts against it.
 
-use std::num::NonZeroU32;
 use std::slice;
 
 use axum::extract::{Request, State};
@@ -41,12 +40,13 @@ pub(in crate::http) async fn post_one(
     request: Request,
 ) -> Result<Response, ApiError> {
     body::require_json(request.headers())?;
-    let quota = rate_limit::take(&app, &tenant, NonZeroU32::MIN)?;
+    let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let body = body::read(request, Settings::event_body_bytes_max(&limits)).await?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
     let new_event =
         parse_event(&body, &limits).map_err(|error| refuse_event(&app, &limits, error))?;
+    let quota = rate_limit::take_parsed(&app, &tenant, slice::from_ref(&new_event), taken)?;
     let ids = accept(&app, &context, &tenant, slice::from_ref(&new_event)).await?;
     Ok(accepted(one_accepted(&ids), quota))
 }
@@ -58,13 +58,14 @@ pub(in crate::http) async fn post_raw(
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let quota = rate_limit::take(&app, &tenant, NonZeroU32::MIN)?;
+    let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let (head, body) = request.into_parts();
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let body = body::read_beside(&head.headers, body, limits.payload_bytes_max).await?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
     let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let new_event = parse_raw(headers, &body).map_err(|error| refuse(&app, error))?;
+    let quota = rate_limit::take_parsed(&app, &tenant, slice::from_ref(&new_event), taken)?;
     let ids = accept(&app, &context, &tenant, slice::from_ref(&new_event)).await?;
     Ok(accepted(one_accepted(&ids), quota))
 }
@@ -103,9 +104,7 @@ fn parse_and_take<'a>(
 ) -> Result<(Vec<NewEvent<'a>>, RateLimitState), ApiError> {
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let new_events = parse(body, &limits).map_err(|error| refuse(app, error))?;
-    let events = u32::try_from(new_events.len()).ok().and_then(NonZeroU32::new);
-    let events = events.ok_or_else(|| ApiError::internal("a batch parsed to no events"))?;
-    let quota = rate_limit::take(app, tenant, events)?;
+    let quota = rate_limit::take_parsed(app, tenant, &new_events, None)?;
     Ok((new_events, quota))
 }
 

@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use super::{Place, Said, text};
 use crate::support::binary::Binary;
+use crate::support::postgres;
 
 impl Place {
     fn bench_command(&self, arguments: &[&str]) -> Command {
@@ -78,6 +79,61 @@ async fn open_loop_keeps_its_rate_on_a_running_server() {
     server.stop().await;
 }
 
+/// Measures a scenario in an open loop, and returns the report and what was printed.
+async fn open_loop(scenario: &str, arguments: &[&str]) -> (Value, String) {
+    let place = Place::new();
+    let always = ["--scenario", scenario, "--rate", "100", "--json", "a.json"];
+    let said = place.bench(&[&SHORT[..], &always, arguments].concat()).await;
+    assert_eq!(said.code, 0, "{arguments:?}: {}", said.err);
+    let file = std::fs::read(place.path().join("a.json")).unwrap();
+    assert_eq!(place.files(), ["a.json"], "the server's directory is removed");
+    let reports: Value = serde_json::from_slice(&file).unwrap();
+    let median = &reports[0]["median"];
+    assert!(median["requests"].as_u64().unwrap() > 0, "{arguments:?}: {median}");
+    assert_eq!(median["errors"], json!({}), "{arguments:?}");
+    (reports[0].clone(), said.out)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_loop_shows_latency_to_the_receiver_and_the_cpu_time_of_each_program() {
+    let (report, out) = open_loop("end-to-end", &["--receiver-delay", "20ms"]).await;
+    let latency = &report["median"]["accept_to_receiver"];
+    assert!(latency["p50_ms"].as_f64() <= latency["max_ms"].as_f64(), "{latency}");
+    assert!(report["median"]["cpu_us_per_event"].is_f64(), "{report}");
+    assert!(report["median"]["postgres_cpu_us_per_event"].is_null(), "{report}");
+    assert!(out.contains("accept to receiver p50"), "{out}");
+
+    let database = postgres::fresh_database().await;
+    let (report, out) = open_loop("end-to-end", &["--database-url", &database]).await;
+    for program in ["", "postgres_", "postgres_shared_"] {
+        assert!(report["median"][format!("{program}cpu_us_per_event")].is_f64(), "{report}");
+    }
+    assert!(out.contains("PostgreSQL"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_beside_each_neighbour_is_compared_with_a_run_alone() {
+    // Whatever is posted beside the whale arrives late in a debug build, so it is only accepted.
+    let neighbours: [(&str, &[&str]); 6] = [
+        ("end-to-end", &["flood"]),
+        ("end-to-end", &["over-limit"]),
+        ("ingest", &["whale"]),
+        ("end-to-end", &["slow", "--slow-endpoints", "2", "--pending", "2"]),
+        ("end-to-end", &["fanout", "--fanout-endpoints", "3"]),
+        ("end-to-end", &["disabled", "--pending", "20"]),
+    ];
+    for (scenario, neighbour) in neighbours {
+        let (report, out) = open_loop(scenario, &[&["--beside"], neighbour].concat()).await;
+        assert_eq!(report["peer"]["name"], "alone");
+        assert!(out.contains(&format!("beside {}: ", neighbour[0])), "{out}");
+        assert!(out.contains("| latency p99, ms "), "{out}");
+        let is_delivered = scenario == "end-to-end";
+        assert_eq!(out.contains("| accept to receiver p99, ms "), is_delivered, "{out}");
+        let patched = out.contains("PATCH of an endpoint with 20 pending");
+        assert_eq!(patched, neighbour[0] == "disabled", "{out}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupted_run_leaves_nothing_behind() {
     let place = Place::new();
@@ -104,5 +160,6 @@ async fn wrong_arguments_are_refused_before_anything_starts() {
     place.bench(&["--url", "http://127.0.0.1:1"]).await.failed(2, "--api-key");
     place.bench(&["--json", "nowhere/results.json"]).await.failed(1, "no such directory");
     place.bench(&["--server", "nowhere/hookgate"]).await.failed(1, "no such program");
+    place.bench(&["--pending", "5"]).await.failed(2, "--beside");
     assert_eq!(place.files(), [""; 0]);
 }

@@ -46,6 +46,7 @@ async fn number_that_is_wrong_in_whatever_way_is_told_the_fields_own_range() {
         (orgs, &operator, "endpoints_max", "0 to 1000000"),
         (orgs, &operator, "keys_max", "0 to 1000000"),
         (orgs, &operator, "payload_bytes_max", "1 to 4294967295"),
+        (orgs, &operator, "deliveries_per_minute", "1 to 1000000000"),
         (&rotate, &operator, "grace_seconds", "0 to 604800"),
         ("/api/endpoints", &tenant.key, "max_concurrency", "1 to 1000"),
         ("/api/endpoints", &tenant.key, "rate_limit_per_second", "1 to 10000"),
@@ -289,21 +290,24 @@ async fn tenant_sees_its_organisation_and_its_limits() {
     let server = Server::start_with(&["--max-event-bytes=5000"]).await;
     let acme = server.tenant("acme").await;
     let org = server.get("/api/org", &acme.key).await.expect(200);
-    let no_quota = |used| json!({ "limit": null, "used": used, "left": null });
+    let no_quota = json!({ "limit": null, "used": 0, "left": null });
+    let default = |used| json!({ "limit": 100, "used": used, "left": 100 - used });
     let expected = json!({
         "id": acme.org_id, "name": "acme", "created_at": "2026-01-31T12:00:00Z",
         "key": {
-            "id": acme.key_id, "name": "test key", "expires_at": null,
+            "id": acme.key_id, "name": "test key", "expires_at": null, "rate_limit_per_minute": null,
             "scopes": ["events:write", "events:read", "endpoints:manage", "keys:manage"],
         },
         "limits": {
             "events_per_minute": 1000, "burst": 1000, "events_left_now": 1000,
-            "bytes_per_minute": null, "bytes_left_now": null, "event_bytes_max": 5000, "batch_events_max": 1000,
+            "bytes_per_minute": null, "bytes_left_now": null, "deliveries_per_minute": 10_000,
+            "deliveries_left_now": 10_000, "event_type_rates": {}, "changes_per_minute": 10_000_000,
+            "changes_left_now": 1_666_666, "event_bytes_max": 5000, "batch_events_max": 1000,
             "batch_body_bytes_max": 5_242_880,
         },
         "quotas": {
-            "events_this_month": no_quota(0), "month_ends_at": "2026-02-01T00:00:00Z",
-            "endpoints": no_quota(0), "keys": no_quota(1),
+            "events_this_month": no_quota, "month_ends_at": "2026-02-01T00:00:00Z",
+            "endpoints": default(0), "keys": default(1),
         },
     });
     assert_eq!(org, expected);

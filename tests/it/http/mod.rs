@@ -10,6 +10,7 @@ mod headers;
 mod health;
 mod ingest;
 mod isolation;
+mod limits;
 mod merge_patch;
 mod ndjson;
 mod problems;

@@ -216,13 +216,15 @@ async fn organisation_that_stays_as_it_is_has_no_line(subject: &Subject) {
     let own = OrgChange {
         name: Some(before.name.clone()),
         limits: vec![(OrgLimit::Burst, before.limits.get(OrgLimit::Burst))],
+        ..OrgChange::default()
     };
     for change in [OrgChange::default(), own] {
         let after = store.update_org(org, &change, &by, at(30)).await.unwrap();
         assert_eq!(after.as_ref(), Some(&before));
     }
     assert_eq!(lines(subject, org).await, []);
-    let new = OrgChange { name: Some("new".to_owned()), limits: Vec::new() };
+    let new =
+        OrgChange { name: Some("new".to_owned()), limits: Vec::new(), ..OrgChange::default() };
     store.update_org(org, &new, &by, at(30)).await.unwrap();
     assert_eq!(line(subject, org).await.2, json!({ "name": "new" }));
 }

@@ -45,6 +45,7 @@ pub(crate) fn some_key(role: Role, created_at: Timestamp) -> ApiKey {
         role,
         name: "ci".to_owned(),
         scopes: role.scopes(),
+        rate_limit_per_minute: None,
         hash: KeyHash::new("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned()),
         created_at,
         expires_at: None,

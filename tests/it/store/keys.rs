@@ -57,11 +57,12 @@ async fn stored(subject: &Subject, id: ApiKeyId) -> Option<ApiKey> {
 async fn key_comes_back_as_it_was_added(subject: &Subject) {
     let mut key = some_key(Role::Tenant(add_org(subject).await), at(1));
     key.expires_at = Some(at(2));
+    key.rate_limit_per_minute = Some(7);
     subject.store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
     let found = stored(subject, key.id).await.unwrap();
     assert_eq!((found.id, found.role, &found.name), (key.id, key.role, &key.name));
     assert_eq!((found.created_at, found.expires_at), (key.created_at, key.expires_at));
-    assert!(found.hash == key.hash);
+    assert!(found.hash == key.hash && found.rate_limit_per_minute == Some(7));
 
     let operator = add_key(subject, Role::Operator, at(1)).await;
     assert_eq!(stored(subject, operator.id).await.unwrap().role, Role::Operator);
@@ -167,7 +168,7 @@ async fn key_is_rotated_once_however_many_ask(subject: &Subject) {
 async fn as_many_keys_are_in_their_grace_as_there_may_be_keys(subject: &Subject) {
     let org = add_org(subject).await;
     let limits = vec![(OrgLimit::Keys, Some(2))];
-    let change = OrgChange { name: None, limits };
+    let change = OrgChange { name: None, limits, ..OrgChange::default() };
     subject.store.update_org(org, &change, &Actor::CLI, at(1)).await.unwrap();
     let old = [
         add_key(subject, Role::Tenant(org), at(1)).await,
@@ -250,7 +251,11 @@ async fn changes_name_keys_and_keys_of_changed_organisations(subject: &Subject) 
     let operator = add_key(subject, Role::Operator, at(20)).await.id;
     look_until(store, &mut mark, &[tenant, operator]).await;
 
-    let limit = OrgChange { name: None, limits: vec![(OrgLimit::RatePerMinute, Some(5))] };
+    let limit = OrgChange {
+        name: None,
+        limits: vec![(OrgLimit::RatePerMinute, Some(5))],
+        ..OrgChange::default()
+    };
     store.update_org(org, &limit, &Actor::CLI, at(30)).await.unwrap();
     look_until(store, &mut mark, &[tenant]).await;
     store.suspend_org(org, true, &Actor::CLI, at(31)).await.unwrap();

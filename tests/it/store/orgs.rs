@@ -1,4 +1,4 @@
-use hookgate::domain::{Actor, Org, OrgChange, OrgLimit};
+use hookgate::domain::{Actor, EventTypeRates, Org, OrgChange, OrgLimit};
 
 use super::fixtures::{FIRST_PAGE, add_org, at, some_org};
 use super::{Subject, on_both};
@@ -38,15 +38,25 @@ async fn change_touches_what_it_names_only(subject: &Subject) {
         (org.name.clone(), limit(OrgLimit::RatePerMinute), limit(OrgLimit::Keys))
     };
     let limits = vec![(OrgLimit::RatePerMinute, Some(7)), (OrgLimit::Keys, Some(0))];
-    let limited = update(OrgChange { name: None, limits }).await;
+    let limited = update(OrgChange { name: None, limits, ..OrgChange::default() }).await;
     assert_eq!(told(&limited), ("Acme".to_owned(), Some(7), Some(0)));
     let name = Some("Other".to_owned());
-    let renamed = update(OrgChange { name, limits: Vec::new() }).await;
+    let renamed = update(OrgChange { name, limits: Vec::new(), ..OrgChange::default() }).await;
     assert_eq!(told(&renamed), ("Other".to_owned(), Some(7), Some(0)));
     let limits = vec![(OrgLimit::RatePerMinute, None)];
-    let unlimited = update(OrgChange { name: None, limits }).await;
+    let unlimited = update(OrgChange { name: None, limits, ..OrgChange::default() }).await;
     assert_eq!(told(&unlimited), ("Other".to_owned(), None, Some(0)));
     assert_eq!(subject.store.org(id).await.unwrap(), Some(unlimited));
+
+    let rates = EventTypeRates::parse([("user.login", Some(5))]).unwrap();
+    let (set, none) = (Some(rates.clone()), Some(EventTypeRates::default()));
+    let limits = vec![(OrgLimit::DeliveriesPerMinute, Some(1_000_000_000))];
+    let by_type = update(OrgChange { name: None, limits, event_type_rates: set }).await;
+    assert_eq!(by_type.event_type_rates, rates);
+    assert_eq!(subject.store.org(id).await.unwrap(), Some(by_type));
+    let same = update(OrgChange { event_type_rates: none, ..OrgChange::default() }).await;
+    assert!(same.event_type_rates.is_empty());
+    assert_eq!(same.limits.get(OrgLimit::DeliveriesPerMinute), Some(1_000_000_000));
 
     let stranger = some_org(at(1)).id;
     let missing = subject

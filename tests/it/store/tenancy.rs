@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, ApiKeyId, EndpointChange, Event, Month, Org, OrgChange, OrgId, OrgLimit, PageRequest,
-    Role, Scope, Scopes,
+    Actor, ApiKeyId, EndpointChange, Event, Month, Org, OrgChange, OrgId, OrgLimit, OrgLimits,
+    PageRequest, Role, Scope, Scopes,
 };
 use hookgate::runtime::Wake;
-use hookgate::store::AddRefusal;
+use hookgate::store::{AddRefusal, Store};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -24,6 +24,7 @@ on_both!(
     scopes_revocation_and_last_use_come_back,
     keys_from_before_there_were_scopes_have_all_of_their_role,
     quota_of_keys_and_endpoints_holds_against_many_at_once,
+    organisation_above_a_default_quota_keeps_what_it_has_and_adds_none,
     suspended_organisations_deliveries_wait_and_lose_no_attempt,
     events_of_a_suspended_organisation_are_stored_and_sent_after_it,
     endpoint_its_owner_disabled_stays_so_through_a_suspension,
@@ -37,7 +38,8 @@ on_both!(
 );
 
 async fn set(subject: &Subject, org: OrgId, limit: OrgLimit, value: u32) {
-    let change = OrgChange { name: None, limits: vec![(limit, Some(value))] };
+    let change =
+        OrgChange { name: None, limits: vec![(limit, Some(value))], ..OrgChange::default() };
     subject.store.update_org(org, &change, &Actor::CLI, at(1)).await.unwrap().unwrap();
 }
 
@@ -83,6 +85,29 @@ async fn keys_from_before_there_were_scopes_have_all_of_their_role(subject: &Sub
         let found = subject.store.system().key(key.id).await.unwrap().unwrap();
         assert_eq!(found.scopes, scopes);
     }
+}
+
+async fn organisation_above_a_default_quota_keeps_what_it_has_and_adds_none(subject: &Subject) {
+    let org = add_org(subject).await;
+    let defaults =
+        OrgLimits::default().with(OrgLimit::Keys, Some(1)).with(OrgLimit::Endpoints, Some(1));
+    let held = subject.store.clone().with_quota_defaults(defaults);
+    let key = async |store: &Store| {
+        let key = some_key(Role::Tenant(org), at(1));
+        store.system().insert_key(&key, &Actor::CLI).await.unwrap()
+    };
+    let endpoint = async |store: &Store| {
+        store.insert_endpoint(org, &some_endpoint(org, "*"), &Actor::CLI).await.unwrap()
+    };
+    for _ in 0..2 {
+        assert_eq!((key(&subject.store).await, endpoint(&subject.store).await), (Ok(()), Ok(())));
+    }
+    let full = Err(AddRefusal::OverQuota(1));
+    assert_eq!((key(&held).await, endpoint(&held).await), (full, full));
+    let holdings = held.holdings(org, at(2)).await.unwrap();
+    assert_eq!((holdings.keys, holdings.endpoints), (2, 2));
+    set(subject, org, OrgLimit::Keys, 3).await;
+    assert_eq!((key(&held).await, endpoint(&held).await), (Ok(()), full));
 }
 
 async fn quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subject) {
@@ -384,7 +409,11 @@ async fn operators_read_an_organisations_log_from_its_creation_on(subject: &Subj
         store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
     }
     for burst in 2..5 {
-        let change = OrgChange { name: None, limits: vec![(OrgLimit::Burst, Some(burst))] };
+        let change = OrgChange {
+            name: None,
+            limits: vec![(OrgLimit::Burst, Some(burst))],
+            ..OrgChange::default()
+        };
         store.update_org(org, &change, &Actor::CLI, at(burst.into())).await.unwrap();
     }
     store.delete_org(org, &Actor::CLI, at(9)).await.unwrap();

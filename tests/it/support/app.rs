@@ -183,6 +183,9 @@ async fn leases_held(database: &Path) -> i64 {
 /// The default settings with any free port, a small journal, and these flags.
 pub(crate) fn config(dir: &Path, flags: &[&str]) -> Config {
     let data_dir = format!("--data-dir={}", dir.display());
+    // Tests make changes faster than people do.
+    let writes = "--write-rate-limit-per-minute=10000000";
+    let own = flags.iter().any(|flag| flag.starts_with("--write-rate-limit-per-minute="));
     let base = [
         "hookgate",
         "--host=127.0.0.1",
@@ -191,5 +194,7 @@ pub(crate) fn config(dir: &Path, flags: &[&str]) -> Config {
         "--journal-max-mib=32",
         &data_dir,
     ];
-    Flags::parse_from(base.into_iter().chain(flags.iter().copied())).config
+    let writes = (!own).then_some(writes);
+    let flags = base.into_iter().chain(writes).chain(flags.iter().copied());
+    Flags::parse_from(flags).config
 }

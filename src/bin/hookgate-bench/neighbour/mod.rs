@@ -1,0 +1,157 @@
+//! Noisy neighbours: other organisations, and a client without a key, that load the server during a
+//! scenario. A scenario beside one shows what an organisation notices of others.
+
+mod disabled;
+mod fanout;
+mod flood;
+mod slow;
+mod tenant;
+mod whale;
+
+use std::fmt;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use hookgate::cli::CliError;
+use tokio::task::JoinSet;
+
+use crate::args::RunArgs;
+use crate::client::ApiClient;
+use crate::server::Server;
+
+use disabled::DisabledEndpoint;
+use tenant::Tenant;
+
+/// Connections per neighbour.
+const CONNECTIONS: u32 = 16;
+/// Longer than any run: a neighbour is aborted when the run ends.
+const UNTIL_ABORTED: Duration = Duration::from_hours(1);
+/// How long to wait until the attempts of a stopped neighbour have ended: as long as its receivers take.
+const ATTEMPTS_END_MAX: Duration = Duration::from_secs(30);
+const ATTEMPTS_POLL: Duration = Duration::from_millis(50);
+
+/// The neighbour that loads the server during a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Neighbour {
+    /// 5,000 different well-formed wrong keys a second from one client
+    Flood,
+    /// A tenant with an endpoint and a limit of 60,000 events per minute that sends ten times as many,
+    /// in batches of 1,000
+    OverLimit,
+    /// A tenant with an endpoint and no limit that sends batches of 1,000 as fast as it can
+    Whale,
+    /// 24 tenants, or one with --slow-endpoints, whose receivers answer 200 after 5 to 13 s, with
+    /// --pending deliveries in all
+    Slow,
+    /// A tenant with --fanout-endpoints that all subscribe to the same events, and 500 of these events
+    Fanout,
+    /// A tenant whose endpoint has --pending deliveries, and is disabled and enabled again all the time
+    Disabled,
+}
+
+impl fmt::Display for Neighbour {
+    /// The spelling of the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", clap::builder::PossibleValue::get_name))
+    }
+}
+
+/// The sizes of neighbours.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NeighbourArgs {
+    /// Endpoints of the one slow organisation; unset: 24 organisations with one endpoint each
+    #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    slow_endpoints: Option<u32>,
+    /// Endpoints of the organisation that fans out
+    #[arg(long, requires = "beside", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    fanout_endpoints: u32,
+    /// Deliveries of the neighbour that wait; unset: 36,000 beside slow, 2,000,000 beside disabled
+    #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pending: Option<u32>,
+}
+
+/// Starts a neighbour for one run after the other.
+pub(crate) struct Neighbourhood<'a> {
+    neighbour: Neighbour,
+    args: &'a RunArgs,
+    server: &'a Server,
+    operator: ApiClient,
+    /// Filled for the first run, which takes minutes, and kept for the others.
+    disabled: Option<DisabledEndpoint>,
+}
+
+/// A neighbour that loads the server.
+#[derive(Default)]
+pub(crate) struct Running {
+    /// Its requests, until they are dropped.
+    load: JoinSet<()>,
+    /// Its receivers, until they are dropped.
+    receivers: JoinSet<()>,
+    tenants: Vec<Tenant>,
+}
+
+impl<'a> Neighbourhood<'a> {
+    /// A neighbour that is not there yet.
+    pub(crate) fn new(
+        neighbour: Neighbour,
+        args: &'a RunArgs,
+        server: &'a Server,
+    ) -> Result<Self, CliError> {
+        let operator = server.operator().ok_or("--beside cannot be used with --url")?;
+        Ok(Self { neighbour, args, server, operator, disabled: None })
+    }
+
+    /// Starts the neighbour. Its tenants are new ones, since the backlog of earlier ones is suspended.
+    pub(crate) async fn start(&mut self) -> Result<Running, CliError> {
+        let Self { neighbour, args, server, ref operator, .. } = *self;
+        let mut running = Running::default();
+        match neighbour {
+            Neighbour::Flood => flood::start(&mut running, args, server),
+            Neighbour::OverLimit => {
+                whale::start_over_limit(&mut running, args, server, operator).await?;
+            }
+            Neighbour::Whale => whale::start(&mut running, args, server, operator).await?,
+            Neighbour::Slow => slow::start(&mut running, &args.neighbour, operator).await?,
+            Neighbour::Fanout => fanout::start(&mut running, &args.neighbour, operator).await?,
+            Neighbour::Disabled => {
+                if self.disabled.is_none() {
+                    let filled = DisabledEndpoint::fill(&args.neighbour, server, operator).await?;
+                    self.disabled = Some(filled);
+                }
+                if let Some(endpoint) = &self.disabled {
+                    running.load.spawn(endpoint.disable_and_enable());
+                }
+            }
+        }
+        Ok(running)
+    }
+
+    /// What the neighbour noticed, one line each.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.disabled.iter().map(DisabledEndpoint::note).collect()
+    }
+}
+
+impl Running {
+    /// Stops the load, suspends the tenants, so that their deliveries wait, and waits until their attempts
+    /// have ended.
+    pub(crate) async fn stop(self, server: &Server) -> Result<(), CliError> {
+        let Self { load, receivers, tenants } = self;
+        drop(load);
+        for tenant in &tenants {
+            tenant.suspend().await?;
+        }
+        if !tenants.is_empty() {
+            let ended = async {
+                while server.metric("webhooks_in_flight").await? > 0 {
+                    tokio::time::sleep(ATTEMPTS_POLL).await;
+                }
+                Ok(())
+            };
+            tokio::time::timeout(ATTEMPTS_END_MAX, ended).await.unwrap_or(Ok::<_, CliError>(()))?;
+        }
+        drop(receivers);
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! The neighbours `whale` and `over-limit`: a tenant that sends large batches.
+
+use axum::Router;
+use axum::http::StatusCode;
+use hookgate::cli::CliError;
+
+use crate::args::{RunArgs, Scenario};
+use crate::arrivals::serve;
+use crate::client::ApiClient;
+use crate::load::Load;
+use crate::server::Server;
+use crate::target::Target;
+
+use super::tenant::Tenant;
+use super::{CONNECTIONS, Running, UNTIL_ABORTED};
+
+/// Events per batch: the maximum.
+const BATCH_EVENTS: u32 = 1_000;
+/// The limit of the tenant that sends more.
+const EVENTS_PER_MINUTE: u32 = 60_000;
+/// Its burst: one batch, so that it is at its limit from the start.
+const BURST: u32 = BATCH_EVENTS;
+/// Its rate as a multiple of its limit.
+const TIMES_ITS_LIMIT: u32 = 10;
+
+/// Starts a tenant without a limit that sends as fast as the server answers.
+pub(super) async fn start(
+    running: &mut Running,
+    args: &RunArgs,
+    server: &Server,
+    operator: &ApiClient,
+) -> Result<(), CliError> {
+    let tenant = Tenant::create(operator, 1).await?;
+    send(running, args, server, tenant, None).await
+}
+
+/// Starts a tenant that sends ten times its limit.
+pub(super) async fn start_over_limit(
+    running: &mut Running,
+    args: &RunArgs,
+    server: &Server,
+    operator: &ApiClient,
+) -> Result<(), CliError> {
+    let tenant = Tenant::create_limited(operator, 1, EVENTS_PER_MINUTE, BURST).await?;
+    let batches = EVENTS_PER_MINUTE * TIMES_ITS_LIMIT / 60 / BATCH_EVENTS;
+    send(running, args, server, tenant, Some(batches)).await
+}
+
+/// Sends batches, `rate` a second, whose webhooks are answered at once.
+async fn send(
+    running: &mut Running,
+    args: &RunArgs,
+    server: &Server,
+    tenant: Tenant,
+    rate: Option<u32>,
+) -> Result<(), CliError> {
+    let receiver = Router::new().fallback(async || StatusCode::NO_CONTENT);
+    let url = serve(&mut running.receivers, receiver).await?;
+    tenant.client.create_endpoint(&url, &[]).await?;
+    let args = RunArgs { batch: BATCH_EVENTS, ..args.clone() };
+    let target = Target::new(Scenario::IngestBatch, &args, &server.with_key(&tenant.key));
+    let load = Load { connections: CONNECTIONS, rate, duration: UNTIL_ABORTED };
+    running.load.spawn(async move {
+        let _ = load.run(&target).await;
+    });
+    running.tenants.push(tenant);
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! What a request takes from one rate limit, and the refusal if that is not left.
+
+use std::num::NonZeroU32;
+
+use super::error::ApiError;
+use super::metrics::RejectedRequest;
+use super::state::AppState;
+use crate::auth::Principal;
+use crate::domain::Role;
+use crate::limit::{Bucket, Charge, Limit, RateDecision, Refused};
+
+/// Charges a change by the management API to the write limit of the caller's organisation; an operator's to
+/// that of its key, so that no tenant can use it up.
+pub(super) fn take_write(app: &AppState, principal: &Principal) -> Result<(), ApiError> {
+    let limit = match principal.role {
+        Role::Tenant(org) => app.limiter.writes(org),
+        Role::Operator => app.limiter.operator_writes(principal.key_id),
+    };
+    take(app, &limit.charge(NonZeroU32::MIN))
+}
+
+/// Takes a charge.
+pub(super) fn take(app: &AppState, charge: &Charge) -> Result<(), ApiError> {
+    let taken = app.limiter.check_all(charge, &[]);
+    taken.map(|_| ()).map_err(|refused| refusal(app, &refused))
+}
+
+/// Counts and words a refusal.
+pub(super) fn refusal(app: &AppState, refused: &Refused<'_>) -> ApiError {
+    app.metrics.http.rejected_requests_total.of(RejectedRequest::RateLimited).inc();
+    let Charge { limit: Limit { bucket, .. }, cost } = refused.charge;
+    match refused.decision {
+        RateDecision::Denied { state: quota, retry_after } => {
+            ApiError::RateLimited { bucket: bucket.clone(), quota, retry_after }
+        }
+        RateDecision::ExceedsBurst(quota) | RateDecision::Allowed(quota) => match bucket {
+            Bucket::Bytes(_) => {
+                ApiError::TooLarge { what: "a request", bytes_max: quota.burst as usize }
+            }
+            _ => ApiError::OverBurst { bucket: bucket.clone(), quota, cost: cost.get() },
+        },
+    }
+}
