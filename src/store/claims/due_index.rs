@@ -116,11 +116,14 @@ impl DueIndex for Engine {
         let sql = format!(
             "WITH {}
              SELECT due.endpoint_id, due.count, p.org_id, false AS ordered
-             FROM due LEFT JOIN endpoints p ON p.id = due.endpoint_id AND {IS_SENT_TO}
-                 AND (p.cancel_before IS NULL OR {})
+             FROM due {}
              ORDER BY due.due_at",
             window(dialect),
-            has_due(dialect, false, "$1"),
+            endpoint_if(
+                dialect,
+                "due.endpoint_id",
+                &format!("(p.cancel_before IS NULL OR {})", has_due(dialect, false, "$1"))
+            ),
         );
         let (mut endpoints, mut count) = (Vec::new(), 0);
         for row in self.all(sql, args![now]).await? {
@@ -134,7 +137,8 @@ impl DueIndex for Engine {
         let dialect = self.dialect();
         let unleased = pending(dialect, "d", "pending_claims");
         let due = has_due(dialect, false, "$2");
-        let sql = steps(&unleased, "d.lease_token IS NULL", "false", &due);
+        let endpoint = endpoint_if(dialect, "step.endpoint_id", &due);
+        let sql = steps(&unleased, "d.lease_token IS NULL", "false", &endpoint);
         self.list(sql, args![after, now, SCAN_MAX], scanned).await
     }
 
@@ -146,13 +150,29 @@ impl DueIndex for Engine {
             has_due_head(dialect, "$2"),
             has_due(dialect, true, "$2"),
         );
-        let sql = steps(&ordered, is_ordered(dialect), "p.ordered", &due);
+        let endpoint = endpoint_if(dialect, "step.endpoint_id", &due);
+        let sql = steps(&ordered, is_ordered(dialect), "p.ordered", &endpoint);
         self.list(sql, args![after, now, SCAN_MAX], scanned).await
     }
 }
 
+/// Joins the endpoint of this id as `p`, where something is sent to it and `condition` holds.
+fn endpoint_if(dialect: Dialect, id: &str, condition: &str) -> String {
+    match dialect {
+        Dialect::Sqlite => {
+            format!("LEFT JOIN endpoints p ON p.id = {id} AND {IS_SENT_TO} AND {condition}")
+        }
+        // The limit makes it a look-up by key whatever the planner thinks of the other side.
+        Dialect::Postgres => format!(
+            "LEFT JOIN LATERAL (SELECT p.id, p.org_id, p.ordered FROM endpoints p
+                                WHERE p.id = {id} AND {IS_SENT_TO} AND {condition}
+                                LIMIT 1) p ON true"
+        ),
+    }
+}
+
 /// Scans the endpoints of an index, a seek each, and joins those of which something is due.
-fn steps(deliveries: &str, which: &str, ordered: &str, due: &str) -> String {
+fn steps(deliveries: &str, which: &str, ordered: &str, endpoint: &str) -> String {
     format!(
         "WITH RECURSIVE step (endpoint_id, number) AS (
              SELECT (SELECT d.endpoint_id FROM {deliveries}
@@ -165,8 +185,7 @@ fn steps(deliveries: &str, which: &str, ordered: &str, due: &str) -> String {
              FROM step WHERE step.endpoint_id IS NOT NULL AND number < $3
          )
          SELECT step.endpoint_id, p.org_id, {ordered} AS ordered
-         FROM step LEFT JOIN endpoints p
-             ON p.id = step.endpoint_id AND {IS_SENT_TO} AND {due}
+         FROM step {endpoint}
          WHERE step.endpoint_id IS NOT NULL
          ORDER BY step.number"
     )
