@@ -81,7 +81,7 @@ async fn heads(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Candid
 
 /// The endpoints that are granted deliveries in any order, by how they are read.
 #[derive(Default)]
-struct Granted {
+struct GrantedEndpoints {
     /// With how many each may get and the number of its grant.
     all: BTreeMap<EndpointId, (usize, usize)>,
     /// Endpoints of which nothing is being cancelled.
@@ -92,7 +92,7 @@ struct Granted {
     cancelling: Vec<(EndpointId, bool, Timestamp)>,
 }
 
-async fn granted(tx: &mut Tx<'_>, grants: Vec<LeaseGrant>) -> Result<Granted> {
+async fn granted(tx: &mut Tx<'_>, grants: Vec<LeaseGrant>) -> Result<GrantedEndpoints> {
     let ids: Vec<Uuid> = grants.iter().map(|grant| grant.endpoint.uuid()).collect();
     let sql = format!(
         "SELECT p.id, p.ordered, p.cancel_before
@@ -100,7 +100,7 @@ async fn granted(tx: &mut Tx<'_>, grants: Vec<LeaseGrant>) -> Result<Granted> {
          CROSS JOIN endpoints p ON p.id = g.id
          WHERE {IS_SENT_TO}"
     );
-    let mut granted = Granted::default();
+    let mut granted = GrantedEndpoints::default();
     for row in tx.all(sql, args![ids]).await? {
         let (id, ordered): (EndpointId, bool) = (row.get("id")?, row.get("ordered")?);
         if let Some(until) = row.get_opt("cancel_before")? {

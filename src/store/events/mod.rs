@@ -8,6 +8,7 @@ mod org_endpoints;
 mod plan;
 mod postgres;
 mod sqlite;
+mod subscription;
 
 use std::collections::HashMap;
 use std::sync::Arc;

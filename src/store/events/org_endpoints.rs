@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::plan::Subscription;
+use super::subscription::Subscription;
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::store::crypto::Keyring;
 use crate::store::engine::{Dialect, Row, Tx, args};

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{
-    DeliveryId, Endpoint, EndpointId, EndpointKind, Event, EventId, EventTypeFilters, Lease,
-    LeasedDelivery, OrgId, Timestamp,
+    DeliveryId, Endpoint, EndpointId, EndpointKind, Event, EventId, Lease, LeasedDelivery, OrgId,
+    Timestamp,
 };
 
+use super::subscription::{Subscription, wants};
 use super::{EventBatch, OrgEndpoints};
-use crate::store::Result;
-use crate::store::engine::Row;
 
 /// A delivery to be stored if its event turns out to be new.
 #[derive(Clone, Debug)]
@@ -67,42 +66,6 @@ impl OrgEndpoints {
     fn subscriptions(&self) -> impl Iterator<Item = (EndpointId, &Subscription)> {
         self.unreadable.iter().filter_map(|known| Some((known.id, known.subscription.as_ref()?)))
     }
-}
-
-/// Which events an endpoint receives.
-#[derive(Debug)]
-pub(super) struct Subscription {
-    event_types: EventTypeFilters,
-    account_id: Option<String>,
-    cancel_before: Option<Timestamp>,
-    ordered: bool,
-}
-
-impl Subscription {
-    /// Reads the columns of an endpoint that it needs.
-    pub(super) fn read(row: &Row) -> Result<Self> {
-        Ok(Self {
-            event_types: row.parse("event_types")?,
-            account_id: row.get_opt("account_id")?,
-            cancel_before: row.get_opt("cancel_before")?,
-            ordered: row.get("ordered")?,
-        })
-    }
-
-    fn wants(&self, event: &Event) -> bool {
-        wants(&self.event_types, self.account_id.as_deref(), self.cancel_before, event)
-    }
-}
-
-fn wants(
-    event_types: &EventTypeFilters,
-    account_id: Option<&str>,
-    cancel_before: Option<Timestamp>,
-    event: &Event,
-) -> bool {
-    event_types.matches(event.event_type.as_str())
-        && account_id.is_none_or(|account| event.account_id.as_deref() == Some(account))
-        && cancel_before.is_none_or(|until| event.received_at.floor_ms() > until)
 }
 
 /// A row of `pending_deliveries` to be inserted if its event turns out to be new.
