@@ -66,7 +66,7 @@ pub async fn detail(
     endpoint: &Endpoint,
 ) -> Result<EndpointDetail, Refusal> {
     let pending = subsystems.store.pending_count(endpoint.org_id, endpoint.id).await?;
-    Ok(EndpointDetail::new(endpoint, pending))
+    Ok(EndpointDetail::new(endpoint, pending, subsystems.paused_until(endpoint.id)))
 }
 
 /// Changes an endpoint. Its waiting deliveries follow the change at once.

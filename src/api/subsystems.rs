@@ -86,6 +86,11 @@ impl Subsystems {
         }
     }
 
+    /// Until when this server sends nothing to an endpoint by the retry schedule.
+    pub(super) fn paused_until(&self, endpoint: EndpointId) -> Option<Timestamp> {
+        self.server.as_ref()?.delivery.paused_until(endpoint)
+    }
+
     /// Has the dispatcher look for due deliveries now.
     pub(super) fn wake_dispatcher(&self) {
         if let Some(server) = &self.server {

@@ -101,6 +101,10 @@ impl Dispatch {
         (self.0.clock.now(), self.0.clock.monotonic())
     }
 
+    pub(super) fn timestamp_of(&self, at: Monotonic) -> Timestamp {
+        self.0.clock.timestamp_of(at)
+    }
+
     pub(super) fn monotonic(&self) -> Monotonic {
         self.0.clock.monotonic()
     }

@@ -19,14 +19,14 @@ const BYTES_EACH: usize = 1_024;
 
 /// The cache. Clones share it.
 #[derive(Clone, Debug)]
-pub struct EndpointCache {
+pub(super) struct EndpointCache {
     store: Store,
     by_org: moka::sync::Cache<OrgId, Arc<OrgEndpoints>>,
 }
 
 impl EndpointCache {
     /// An empty cache over a store.
-    pub fn new(store: Store) -> Self {
+    pub(super) fn new(store: Store) -> Self {
         let by_org = moka::sync::Cache::builder()
             .max_capacity(BYTES_MAX)
             .weigher(|_, endpoints: &Arc<OrgEndpoints>| weigh(endpoints))
@@ -35,7 +35,7 @@ impl EndpointCache {
     }
 
     /// The endpoints of some organisations, read from the store where they are not cached.
-    pub async fn of(&self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
+    pub(super) async fn of(&self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
         let mut found = HashMap::with_capacity(orgs.len());
         let mut missing = Vec::new();
         for org in orgs {
@@ -75,7 +75,7 @@ impl EndpointCache {
 
     /// How many deliveries events of these types make; `None` when the organisation's endpoints are not cached,
     /// as before its first event.
-    pub fn planned<'a>(
+    pub(super) fn planned<'a>(
         &self,
         org: OrgId,
         event_types: impl Iterator<Item = &'a str>,

@@ -6,7 +6,6 @@
 use crate::domain::{DeliveryId, EndpointId, OrgId, Timestamp};
 
 use super::dispatch::{Dispatch, ManualRequest};
-use super::endpoint_cache::EndpointCache;
 
 /// The handle. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,13 +40,18 @@ impl DeliveryHandle {
 
     /// Until when this server sends nothing to an endpoint because its receiver failed or asked for it.
     pub fn paused_until(&self, endpoint: EndpointId) -> Option<Timestamp> {
-        let (wall, now) = self.0.now();
+        let (_, now) = self.0.now();
         let until = self.0.admission().paused_until(endpoint, now)?;
-        Some(wall.plus(until.since(now)))
+        Some(self.0.timestamp_of(until))
     }
 
-    /// The cached endpoints of active organisations.
-    pub fn endpoints(&self) -> EndpointCache {
-        self.0.cache().clone()
+    /// How many deliveries events of these types make; `None` while the organisation's endpoints are not known
+    /// here, as before its first event.
+    pub fn planned<'a>(
+        &self,
+        org: OrgId,
+        event_types: impl Iterator<Item = &'a str>,
+    ) -> Option<usize> {
+        self.0.cache().planned(org, event_types)
     }
 }

@@ -100,11 +100,11 @@ use attempt::Attempter;
 use claimer::Claimer;
 use dispatch::{Dispatch, DispatchOptions};
 use dispatcher::{Dispatcher, DispatcherOptions, Pause, ScanDemand};
+use endpoint_cache::EndpointCache;
 use recorder::{Batch, QUEUE_OUTCOMES, Recorder};
 use sender::{Sender, SenderOptions};
 
 pub use dispatch::{AdmissionDoor, Offered};
-pub use endpoint_cache::EndpointCache;
 pub use endpoint_watch::watch_changed_endpoints;
 pub use handle::DeliveryHandle;
 pub use health::DeliveryHealth;

@@ -105,13 +105,12 @@ impl AppState {
     }
 
     /// The deliveries that events of these types become; `None` while it is not known.
-    #[expect(clippy::unused_self, reason = "the endpoint cache knows it")]
     pub(super) fn planned_deliveries<'a>(
         &self,
-        _: OrgId,
-        _: impl Iterator<Item = &'a str>,
+        org: OrgId,
+        event_types: impl Iterator<Item = &'a str>,
     ) -> Option<usize> {
-        None
+        self.subsystems().server.as_ref()?.delivery.planned(org, event_types)
     }
 
     /// The time since the start.

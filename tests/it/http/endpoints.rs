@@ -42,6 +42,7 @@ async fn endpoint_is_created_with_a_secret_that_is_shown_once_and_on_request() {
     assert_eq!(one, without_secret);
     without_secret.as_object_mut().unwrap().remove("headers");
     assert_eq!(without_secret.as_object_mut().unwrap().remove("pending_count"), Some(json!(0)));
+    assert_eq!(without_secret.as_object_mut().unwrap().remove("paused_until"), Some(json!(null)));
     assert_eq!(server.list("/api/endpoints", &tenant.key).await, [without_secret]);
 }
 
