@@ -57,7 +57,7 @@ pub async fn one(subsystems: &Subsystems, org: OrgId, id: EndpointId) -> Result<
     endpoint.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))
 }
 
-/// An endpoint as its owner reads it, with the number of its pending deliveries.
+/// An endpoint as its owner reads it, with what waits for it.
 ///
 /// # Errors
 /// When the store fails.
@@ -66,7 +66,7 @@ pub async fn detail(
     endpoint: &Endpoint,
 ) -> Result<EndpointDetail, Refusal> {
     let pending = subsystems.store.pending_count(endpoint.org_id, endpoint.id).await?;
-    Ok(EndpointDetail::new(endpoint, pending))
+    Ok(EndpointDetail::new(endpoint, pending, subsystems.paused_until(endpoint.id)))
 }
 
 /// Changes an endpoint. Its waiting deliveries follow the change at once.

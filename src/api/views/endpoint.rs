@@ -58,12 +58,14 @@ pub struct EndpointDetail {
     pub headers: Option<BTreeMap<String, String>>,
     /// How many deliveries are pending.
     pub pending_count: PendingCount,
+    /// Until when this server sends nothing to it, because it failed or asked for it; `null` while it sends.
+    pub paused_until: Option<Timestamp>,
 }
 
 impl EndpointDetail {
     /// Fields that change without their owner: a patch that sends them back is not about them.
-    pub const MEASURED: [&str; 4] =
-        ["failing_since", "last_success_at", "last_failure_at", "pending_count"];
+    pub const MEASURED: [&str; 5] =
+        ["failing_since", "last_success_at", "last_failure_at", "pending_count", "paused_until"];
 }
 
 /// A number of pending deliveries: counted up to 10,000, then the text `10000+`.
@@ -114,14 +116,15 @@ impl From<&Endpoint> for EndpointView {
 }
 
 impl EndpointDetail {
-    /// Of an endpoint with so many pending deliveries.
-    pub fn new(endpoint: &Endpoint, pending: u64) -> Self {
+    /// Of an endpoint with so many pending deliveries, to which nothing is sent until then.
+    pub fn new(endpoint: &Endpoint, pending: u64, paused_until: Option<Timestamp>) -> Self {
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let headers = endpoint.headers.as_ref().ok();
         Self {
             endpoint: endpoint.into(),
             headers: headers.map(|headers| headers.iter().map(owned).collect()),
             pending_count: PendingCount(pending),
+            paused_until,
         }
     }
 }
@@ -130,7 +133,7 @@ impl From<&Endpoint> for NewEndpointView {
     fn from(endpoint: &Endpoint) -> Self {
         let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
         Self {
-            endpoint: EndpointDetail::new(endpoint, 0),
+            endpoint: EndpointDetail::new(endpoint, 0, None),
             secret: secret.and_then(text_for_receivers),
         }
     }

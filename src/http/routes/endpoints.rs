@@ -231,7 +231,7 @@ mod tests {
         let url = "https://example.com/hook".parse().unwrap();
         let secret = SigningSecret::generate().unwrap();
         let endpoint = Endpoint::new(OrgId::mint(now), url, secret, now);
-        let shown = serde_json::to_value(EndpointDetail::new(&endpoint, 0)).unwrap();
+        let shown = serde_json::to_value(EndpointDetail::new(&endpoint, 0, None)).unwrap();
         let mut schema = ObjectSchema::default();
         EndpointPatch::describe(&mut schema);
         let schema: Value = schema.into_value();
