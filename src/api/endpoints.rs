@@ -57,7 +57,7 @@ pub async fn one(subsystems: &Subsystems, org: OrgId, id: EndpointId) -> Result<
     endpoint.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))
 }
 
-/// An endpoint as its owner reads it, with the number of its pending deliveries.
+/// An endpoint as its owner reads it, with what waits for it.
 ///
 /// # Errors
 /// When the store fails.

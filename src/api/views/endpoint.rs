@@ -58,8 +58,7 @@ pub struct EndpointDetail {
     pub headers: Option<BTreeMap<String, String>>,
     /// How many deliveries are pending.
     pub pending_count: PendingCount,
-    /// Until when the server that answers sends nothing by the retry schedule, because the receiver failed or
-    /// asked for it; `null` when it does.
+    /// Until when this server sends nothing to it, because it failed or asked for it; `null` while it sends.
     pub paused_until: Option<Timestamp>,
 }
 
@@ -117,7 +116,7 @@ impl From<&Endpoint> for EndpointView {
 }
 
 impl EndpointDetail {
-    /// Of an endpoint with so many pending deliveries.
+    /// Of an endpoint with so many pending deliveries, to which nothing is sent until then.
     pub fn new(endpoint: &Endpoint, pending: u64, paused_until: Option<Timestamp>) -> Self {
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let headers = endpoint.headers.as_ref().ok();
