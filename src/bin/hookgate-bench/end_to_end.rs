@@ -18,6 +18,9 @@ use crate::target::{Target, event_body};
 
 /// Receivers; each has its own endpoint and event type.
 pub(crate) const RECEIVERS: u32 = 4;
+/// Concurrency of the endpoint of a receiver with a delay: its part of the default `DELIVERY_CONCURRENCY`. With
+/// the default `ENDPOINT_CONCURRENCY` the delay alone would bound the rate.
+const CONCURRENCY_WITH_DELAY: u32 = 512 / RECEIVERS;
 /// How long to wait for webhooks after the last event was accepted.
 const LAST_WEBHOOK: Duration = Duration::from_mins(2);
 
@@ -37,7 +40,12 @@ pub(crate) async fn run(
     for number in 0..RECEIVERS {
         let url = receive(&mut receivers, Arc::clone(&arrivals)).await?;
         let event_type = format!("bench.receiver-{number}");
-        endpoints.push(tenant.create_endpoint(&url, &[&event_type]).await?);
+        let endpoint = tenant.create_endpoint(&url, &[&event_type]).await?;
+        endpoints.push(endpoint.clone());
+        if !args.receiver_delay.is_zero() {
+            let change = format!(r#"{{"max_concurrency":{CONCURRENCY_WITH_DELAY}}}"#);
+            tenant.call("PATCH", &endpoint, &change).await?;
+        }
     }
 
     let posted_and_arrived = async {

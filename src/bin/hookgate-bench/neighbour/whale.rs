@@ -23,7 +23,8 @@ const BURST: u32 = BATCH_EVENTS;
 /// Its rate as a multiple of its limit.
 const TIMES_ITS_LIMIT: u32 = 10;
 
-/// Starts a tenant without a limit that sends as fast as the server answers.
+/// Starts a tenant without a limit that sends as fast as the server answers, for the length of a run: what it
+/// posts fills the disk.
 pub(super) async fn start(
     running: &mut Running,
     args: &RunArgs,
@@ -31,7 +32,8 @@ pub(super) async fn start(
     operator: &ApiClient,
 ) -> Result<(), CliError> {
     let tenant = Tenant::create(operator, 1).await?;
-    send(running, args, server, tenant, None).await
+    let load = Load { connections: CONNECTIONS, rate: None, duration: args.duration };
+    send(running, args, server, tenant, load).await
 }
 
 /// Starts a tenant that sends ten times its limit.
@@ -43,23 +45,23 @@ pub(super) async fn start_over_limit(
 ) -> Result<(), CliError> {
     let tenant = Tenant::create_limited(operator, 1, EVENTS_PER_MINUTE, BURST).await?;
     let batches = EVENTS_PER_MINUTE * TIMES_ITS_LIMIT / 60 / BATCH_EVENTS;
-    send(running, args, server, tenant, Some(batches)).await
+    let load = Load { connections: CONNECTIONS, rate: Some(batches), duration: UNTIL_ABORTED };
+    send(running, args, server, tenant, load).await
 }
 
-/// Sends batches, `rate` a second, whose webhooks are answered at once.
+/// Sends batches whose webhooks are answered at once.
 async fn send(
     running: &mut Running,
     args: &RunArgs,
     server: &Server,
     tenant: Tenant,
-    rate: Option<u32>,
+    load: Load,
 ) -> Result<(), CliError> {
     let receiver = Router::new().fallback(async || StatusCode::NO_CONTENT);
     let url = serve(&mut running.receivers, receiver).await?;
     tenant.client.create_endpoint(&url, &[]).await?;
     let args = RunArgs { batch: BATCH_EVENTS, ..args.clone() };
     let target = Target::new(Scenario::IngestBatch, &args, &server.with_key(&tenant.key));
-    let load = Load { connections: CONNECTIONS, rate, duration: UNTIL_ABORTED };
     running.load.spawn(async move {
         let _ = load.run(&target).await;
     });
