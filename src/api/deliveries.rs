@@ -49,6 +49,8 @@ pub async fn retry(
     let now = subsystems.clock.now();
     let retried = subsystems.store.retry_delivery(org, id, by, now).await?;
     let delivery = retried.map_err(|refusal| Refusal::delivery(org, id, refusal))?;
+    // It may have been cancelled with all that was pending, which does not hold for it any more.
+    subsystems.endpoints_changed(org).await;
     subsystems.attempt_now(org, delivery.endpoint_id, id);
     Ok(delivery)
 }

@@ -98,11 +98,6 @@ impl Subsystems {
         }
     }
 
-    /// Until when this server sends nothing to an endpoint.
-    pub(super) fn paused_until(&self, endpoint: EndpointId) -> Option<Timestamp> {
-        self.server.as_ref()?.delivery.paused_until(endpoint)
-    }
-
     /// Has the replayer look for replays now.
     pub(super) fn wake_replayer(&self) {
         if let Some(server) = &self.server {

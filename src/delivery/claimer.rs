@@ -78,10 +78,10 @@ impl Claimer {
         let mut has_more = false;
         if work.scan {
             let (now, _) = self.dispatch.now();
-            self.store.system().release_lapsed(now).await?;
+            let released = self.store.system().release_lapsed(now).await?;
             let found = self.store.system().due_endpoints(self.cursor, now).await?;
             self.cursor = found.next;
-            has_more = found.more;
+            has_more = found.more || released > 0;
             due.extend(found.endpoints.iter().map(|due| (due.org, due.endpoint, due.ordered)));
         }
         let known: Vec<Arc<Endpoint>> = {

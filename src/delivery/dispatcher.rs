@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::delivery::metrics::DeliveryMetrics;
-use crate::domain::{Lease, LeasedDelivery, Timestamp};
+use crate::domain::{Endpoint, Lease, LeasedDelivery, Timestamp};
 use crate::runtime::{Shutdown, Stopwatch, Wake};
 use crate::store::StoreError;
 
@@ -154,24 +154,26 @@ impl Dispatcher {
     /// Starts every attempt that has a slot and returns how many.
     fn start_attempts(&mut self) -> usize {
         let (wall, now) = self.dispatch.now();
-        let (mut started, mut lapsed) = (0, 0);
+        let (mut started, mut dropped) = (0, 0);
         loop {
-            let is_leased = |delivery: &LeasedDelivery| self.may_start(delivery.lease, wall);
-            let next = self.dispatch.admission().next(now, is_leased);
+            let is_valid = |delivery: &LeasedDelivery, endpoint: &Endpoint| {
+                self.may_start(delivery.lease, wall) && !is_cancelled(delivery, endpoint)
+            };
+            let next = self.dispatch.admission().next(now, is_valid);
             match next {
                 Some(Next::Start(start)) => self.start(start),
-                Some(Next::Lapsed) => {
-                    lapsed += 1;
+                Some(Next::Dropped) => {
+                    dropped += 1;
                     continue;
                 }
                 None => break,
             }
             started += 1;
         }
-        if lapsed > 0 {
+        if dropped > 0 {
             tracing::debug!(
-                lapsed,
-                "deliveries waited too long for their lease; they will be claimed again"
+                dropped,
+                "deliveries were cancelled, or waited too long for their lease"
             );
         }
         started
@@ -291,6 +293,11 @@ impl Dispatcher {
         let open = self.dispatch.admission().open_breakers();
         self.metrics.endpoint_breakers_open.set(gauge(open));
     }
+}
+
+/// Whether its owner has cancelled what was pending when it was created.
+fn is_cancelled(delivery: &LeasedDelivery, endpoint: &Endpoint) -> bool {
+    endpoint.cancel_before.is_some_and(|until| delivery.id.created_at() <= until)
 }
 
 fn gauge(number: usize) -> i64 {

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use moka::Entry;
 use moka::ops::compute::Op;
 
 use crate::domain::{Endpoint, OrgId};
@@ -65,7 +66,7 @@ impl EndpointCache {
             Some(cached) if newer(cached.value()) => Op::Nop,
             Some(_) | None => Op::Put(Arc::clone(&read)),
         });
-        entry.into_entry().map_or(read, |entry| entry.into_value())
+        entry.into_entry().map_or(read, Entry::into_value)
     }
 
     /// Drops the endpoints of an organisation: they have changed.

@@ -105,8 +105,8 @@ pub(super) struct Start<T> {
 pub(super) enum Next<T> {
     /// An attempt to start.
     Start(Start<T>),
-    /// A delivery that waited for longer than its lease allows. It is due again when that lapses.
-    Lapsed,
+    /// A delivery that is not valid any more. Its lease lapses.
+    Dropped,
 }
 
 /// A slot in use.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::endpoint_state::{Hold, Waiting};
 use super::{Admission, Finished, GONE_HOLD, Next, Start, Ticket};
 use crate::delivery::breaker::{AttemptKind, AttemptSignal};
-use crate::domain::{EndpointId, OrgId};
+use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 
 impl<T> Admission<T> {
@@ -56,11 +56,11 @@ impl<T> Admission<T> {
     }
 
     /// Removes the next delivery to start, if a slot is free for one. The slot is in use until
-    /// [`Self::finish`]. One that `is_leased` denies is removed instead.
+    /// [`Self::finish`]. One that `is_valid` denies is dropped instead.
     pub(in crate::delivery) fn next(
         &mut self,
         now: Monotonic,
-        is_leased: impl Fn(&T) -> bool,
+        is_valid: impl Fn(&T, &Endpoint) -> bool,
     ) -> Option<Next<T>> {
         if self.is_closed || self.total.in_flight >= self.limits.slots {
             return None;
@@ -68,7 +68,7 @@ impl<T> Admission<T> {
         for _ in 0..self.turns.len() {
             let org = self.turns.pop_front()?;
             self.turns.push_back(org);
-            if let Some(next) = self.next_of(org, now, &is_leased) {
+            if let Some(next) = self.next_of(org, now, &is_valid) {
                 return Some(next);
             }
         }
@@ -79,7 +79,7 @@ impl<T> Admission<T> {
         &mut self,
         org: OrgId,
         now: Monotonic,
-        is_leased: &impl Fn(&T) -> bool,
+        is_valid: &impl Fn(&T, &Endpoint) -> bool,
     ) -> Option<Next<T>> {
         for _ in 0..self.orgs.get(&org)?.turns.len() {
             let endpoint = self.orgs.get_mut(&org)?.turns.pop_front()?;
@@ -89,7 +89,7 @@ impl<T> Admission<T> {
             }
             let state = self.endpoints.get_mut(&endpoint)?;
             let Waiting { delivery, bytes, kind } = state.waiting.pop_front()?;
-            let is_started = is_leased(&delivery);
+            let is_started = is_valid(&delivery, &state.endpoint);
             let probe = is_started && state.start(kind, now);
             state.has_manual &= is_started || kind != AttemptKind::Manual;
             let generation = state.generation;
@@ -109,7 +109,7 @@ impl<T> Admission<T> {
             }
             if !is_started {
                 self.forget_org_if_idle(org);
-                return Some(Next::Lapsed);
+                return Some(Next::Dropped);
             }
             let ticket = Ticket { endpoint, began: now, bytes, probe, kind, generation };
             return Some(Next::Start(Start { delivery, endpoint: known, ticket }));

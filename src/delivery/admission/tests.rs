@@ -42,9 +42,9 @@ fn offer_all(admission: &mut Admission<u64>, endpoint: &Arc<Endpoint>, most: usi
 }
 
 fn next(admission: &mut Admission<u64>, now: Monotonic) -> Option<Start<u64>> {
-    match admission.next(now, |_| true)? {
+    match admission.next(now, |_, _| true)? {
         Next::Start(start) => Some(start),
-        Next::Lapsed => panic!("nothing lapses here"),
+        Next::Dropped => panic!("nothing is dropped here"),
     }
 }
 
@@ -183,7 +183,7 @@ fn attempt_by_hand_probes_at_once_and_one_at_a_time() {
 
 fn version(endpoint: &Arc<Endpoint>, version: u64, url: &str) -> (OrgEndpoints, Arc<Endpoint>) {
     let url = url.parse().unwrap();
-    let new = Arc::new(Endpoint { version, url, ..(**endpoint).clone() });
+    let new = Arc::new(Endpoint { url, version, ..(**endpoint).clone() });
     let endpoints = vec![Arc::clone(&new)];
     (OrgEndpoints { version, endpoints, ..OrgEndpoints::default() }, new)
 }

@@ -14,7 +14,7 @@ pub(super) const LIMITS: AdmissionLimits =
     AdmissionLimits { slots: 32, places: 160, bytes: 10_000, concurrency: 4 };
 /// Bytes of every payload.
 const BYTES: usize = 10;
-pub(super) const LEASE: Duration = Duration::from_secs(60);
+pub(super) const LEASE: Duration = Duration::from_mins(1);
 /// The longest attempt.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 /// Events of one batch at most.
@@ -37,6 +37,7 @@ pub(super) struct SimClaim {
     pub(super) granted: Vec<Granted>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "what is on its way, each by itself")]
 pub(super) struct Server {
     pub(super) number: u64,
     /// Counts its starts, so that what a crashed one had under way is nothing to the next.
@@ -168,11 +169,11 @@ impl Server {
 
     /// The next attempt to start.
     pub(super) fn start(&mut self, now: Monotonic) -> Option<Start<Held>> {
-        let is_leased = |held: &Held| now.plus(TIMEOUT) <= held.until;
+        let is_leased = |held: &Held, _: &Endpoint| now.plus(TIMEOUT) <= held.until;
         loop {
             match self.admission.next(now, is_leased)? {
                 Next::Start(start) => return Some(start),
-                Next::Lapsed => {}
+                Next::Dropped => {}
             }
         }
     }

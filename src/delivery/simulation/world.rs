@@ -14,9 +14,9 @@ use crate::domain::{Endpoint, EndpointId, OrgId, SigningSecret, Timestamp};
 use crate::runtime::Monotonic;
 
 /// How long tenants post and things go wrong.
-const TROUBLE: Duration = Duration::from_secs(60);
+const TROUBLE: Duration = Duration::from_mins(1);
 /// How long everything may take after that.
-const CALM: Duration = Duration::from_secs(600);
+const CALM: Duration = Duration::from_mins(10);
 
 /// The shortest time from one look for something to claim to the next.
 const CLAIM_PAUSE: Duration = Duration::from_millis(5);
@@ -244,7 +244,7 @@ impl World {
             Step::Commit { server, incarnation, batch } => self.commit(server, incarnation, &batch),
             Step::Look { server, scan } => self.look(server, scan),
             Step::Claimed { server, incarnation, claim } => {
-                self.claimed(server, incarnation, &claim)
+                self.claimed(server, incarnation, &claim);
             }
             Step::AttemptEnds { server, incarnation, ticket, held, signal } => {
                 self.attempt_ends(server, incarnation, ticket, held, signal);
