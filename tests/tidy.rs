@@ -31,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("limit", &["domain", "config", "runtime", "telemetry"]),
     ("auth", &["domain", "config", "runtime", "telemetry", "store"]),
     ("delivery", &["domain", "config", "runtime", "telemetry", "store"]),
-    ("ingest", &["domain", "config", "runtime", "telemetry", "store", "journal"]),
+    ("ingest", &["domain", "config", "runtime", "telemetry", "store", "journal", "delivery"]),
     (
         "api",
         &[

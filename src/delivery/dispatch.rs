@@ -34,10 +34,10 @@ pub(super) struct ManualRequest {
 
 /// The shared state. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Dispatch(Arc<State>);
+pub(super) struct Dispatch(Arc<DispatchState>);
 
 #[derive(Debug)]
-struct State {
+struct DispatchState {
     admission: Mutex<Admission<LeasedDelivery>>,
     manual: Mutex<VecDeque<ManualRequest>>,
     cache: EndpointCache,
@@ -74,7 +74,7 @@ impl Dispatch {
         due: Wake,
     ) -> Self {
         let DispatchOptions { limits, instance, lease, released } = options;
-        Self(Arc::new(State {
+        Self(Arc::new(DispatchState {
             admission: Mutex::new(Admission::new(limits)),
             manual: Mutex::default(),
             cache,

@@ -5,7 +5,9 @@
 //! It searches for starvation, loss, stuck deliveries, leaks, double storing and attempts at what an endpoint was. A
 //! failure names its seed; `HOOKGATE_SIM_SEED=n` repeats it, and `HOOKGATE_SIM_SEEDS=n` tries so many.
 
+mod flow;
 mod model;
+mod numbers;
 mod server;
 mod world;
 

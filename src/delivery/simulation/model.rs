@@ -28,7 +28,7 @@ pub(super) struct SimPlan {
 
 /// A pending delivery.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
+pub(super) struct SimRow {
     pub(super) event: SimEvent,
     pub(super) endpoint: EndpointId,
     pub(super) ordered: bool,
@@ -59,7 +59,7 @@ pub(super) struct ModelStore {
     pub(super) endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
     pub(super) versions: BTreeMap<OrgId, u64>,
     pub(super) events: BTreeMap<(OrgId, u64), SimEvent>,
-    pub(super) pending: BTreeMap<u64, Row>,
+    pub(super) pending: BTreeMap<u64, SimRow>,
     pub(super) delivered: BTreeSet<u64>,
     /// Deliveries by event and endpoint: planned once.
     planned: BTreeMap<(SimEvent, EndpointId), u64>,
@@ -128,7 +128,7 @@ impl ModelStore {
                 let is_leased = plan.leased && !ordered;
                 let due = if is_leased { until } else { now };
                 let lease = is_leased.then_some(token);
-                self.pending.insert(id, Row { event: *event, endpoint, ordered, due, lease });
+                self.pending.insert(id, SimRow { event: *event, endpoint, ordered, due, lease });
                 if is_leased {
                     leased.push(Held { id, endpoint, token, until, ordered });
                 }
@@ -141,7 +141,7 @@ impl ModelStore {
         self.endpoints[&endpoint].disabled_reason.is_none()
     }
 
-    fn is_ordered(&self, row: &Row) -> bool {
+    fn is_ordered(&self, row: &SimRow) -> bool {
         row.ordered && self.endpoints[&row.endpoint].policy.ordered
     }
 
@@ -187,7 +187,7 @@ impl ModelStore {
         let ids: Vec<u64> = if ordered {
             self.head(endpoint, now).into_iter().take(count).collect()
         } else {
-            let may = |row: &Row| {
+            let may = |row: &SimRow| {
                 row.endpoint == endpoint
                     && row.lease.is_none()
                     && row.due <= now

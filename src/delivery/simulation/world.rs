@@ -7,8 +7,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::model::{Held, ModelStore, SimEvent, SimOutcome};
-use super::server::{LEASE, LIMITS, Server, SimBatch, SimClaim, TIMEOUT, is_healthy};
-use crate::delivery::admission::{Start, Ticket};
+use super::numbers::Numbers;
+use super::server::{LIMITS, Server, SimBatch, SimClaim, is_healthy};
+use crate::delivery::admission::Ticket;
 use crate::delivery::breaker::AttemptSignal;
 use crate::domain::{Endpoint, EndpointId, OrgId, SigningSecret, Timestamp};
 use crate::runtime::Monotonic;
@@ -18,12 +19,9 @@ const TROUBLE: Duration = Duration::from_mins(1);
 /// How long everything may take after that.
 const CALM: Duration = Duration::from_mins(10);
 
-/// The shortest time from one look for something to claim to the next.
-const CLAIM_PAUSE: Duration = Duration::from_millis(5);
-
 /// How a receiver behaves.
 #[derive(Clone, Copy, Debug)]
-enum Receiver {
+pub(super) enum Receiver {
     Quick,
     Slow,
     Hangs,
@@ -33,7 +31,7 @@ enum Receiver {
 
 /// Something that happens.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     Post,
     Store(usize),
     Commit {
@@ -73,46 +71,21 @@ enum Step {
     StoreFails(bool),
 }
 
-/// A generator of numbers that a seed determines (SplitMix64, Steele and others, OOPSLA 2014).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn one_in(&mut self, many: u64) -> bool {
-        self.below(many) == 0
-    }
-
-    fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.below(to - from))
-    }
-}
-
 pub(super) struct World {
-    numbers: Numbers,
-    now: Monotonic,
-    agenda: BinaryHeap<Reverse<(Monotonic, u64)>>,
-    steps: BTreeMap<u64, Step>,
-    next_step: u64,
-    store: ModelStore,
-    store_fails: bool,
-    servers: [Server; 2],
-    receivers: BTreeMap<EndpointId, Receiver>,
-    next_id: u64,
-    next_event: u64,
-    accepted: Vec<SimEvent>,
+    pub(super) numbers: Numbers,
+    pub(super) now: Monotonic,
+    pub(super) agenda: BinaryHeap<Reverse<(Monotonic, u64)>>,
+    pub(super) steps: BTreeMap<u64, Step>,
+    pub(super) next_step: u64,
+    pub(super) store: ModelStore,
+    pub(super) store_fails: bool,
+    pub(super) servers: [Server; 2],
+    pub(super) receivers: BTreeMap<EndpointId, Receiver>,
+    pub(super) next_id: u64,
+    pub(super) next_event: u64,
+    pub(super) accepted: Vec<SimEvent>,
     /// Attempts under way, by delivery.
-    under_way: BTreeMap<u64, BTreeSet<(usize, u64)>>,
+    pub(super) under_way: BTreeMap<u64, BTreeSet<(usize, u64)>>,
 }
 
 impl World {
@@ -165,13 +138,13 @@ impl World {
         }
     }
 
-    fn after(&mut self, wait: Duration, step: Step) {
+    pub(super) fn after(&mut self, wait: Duration, step: Step) {
         self.next_step += 1;
         self.agenda.push(Reverse((self.now.plus(wait), self.next_step)));
         self.steps.insert(self.next_step, step);
     }
 
-    fn is_trouble(&self) -> bool {
+    pub(super) fn is_trouble(&self) -> bool {
         self.now < Monotonic::ZERO.plus(TROUBLE)
     }
 
@@ -303,212 +276,6 @@ impl World {
             let wait = self.numbers.millis(100, 8_000);
             self.after(wait, Step::StoreFails(false));
         }
-    }
-
-    fn token(&mut self, server: usize) -> u64 {
-        self.next_id += 1;
-        self.next_id * 2 + self.servers[server].number
-    }
-
-    fn seal(&mut self, server: usize) {
-        let token = self.token(server);
-        let it = &mut self.servers[server];
-        if !it.is_up || it.is_storing || it.journal.is_empty() {
-            return;
-        }
-        it.is_storing = true;
-        let batch = it.seal(&self.store, token, self.now, &mut self.next_id);
-        let (incarnation, wait) = (it.incarnation, self.numbers.millis(1, 30));
-        self.after(wait, Step::Commit { server, incarnation, batch });
-    }
-
-    fn commit(&mut self, server: usize, incarnation: u64, batch: &SimBatch) {
-        let is_alive = self.servers[server].incarnation == incarnation;
-        let fails = self.store_fails || self.is_trouble() && self.numbers.one_in(40);
-        // A commit may happen although nobody hears of it.
-        let answer_is_lost = fails && self.numbers.one_in(2);
-        let mut leased = Vec::new();
-        if !fails || answer_is_lost {
-            leased = self.store.persist(
-                &batch.events,
-                &batch.plans,
-                &batch.versions,
-                batch.lease,
-                self.now,
-                &mut self.next_id,
-            );
-        }
-        if !is_alive {
-            return;
-        }
-        let it = &mut self.servers[server];
-        it.is_storing = false;
-        it.stored(batch, (!fails).then_some(leased), &self.store, self.now);
-        if fails {
-            // What a commit without an answer leased is released before the next try.
-            let lease = batch.lease.0;
-            self.store.release(self.now, |token| token == lease);
-        }
-        let wait = if fails { self.numbers.millis(50, 500) } else { Duration::from_millis(4) };
-        self.after(wait, Step::Store(server));
-        self.go_on(server);
-    }
-
-    /// Starts what may start, and records and claims.
-    fn go_on(&mut self, server: usize) {
-        while let Some(start) = self.servers[server].start(self.now) {
-            self.begin(server, start);
-        }
-        let waits = Duration::from_millis(10);
-        if !self.servers[server].reports.is_empty() && !self.servers[server].is_recording {
-            self.servers[server].is_recording = true;
-            self.after(waits, Step::Record(server));
-        }
-        let next = self.servers[server].admission.next_start(self.now);
-        let wait = next.map_or(CLAIM_PAUSE, |next| next.since(self.now).min(CLAIM_PAUSE));
-        if !std::mem::replace(&mut self.servers[server].is_looking, true) {
-            let wait = wait.max(Duration::from_millis(1));
-            self.after(wait, Step::Look { server, scan: false });
-        }
-    }
-
-    fn begin(&mut self, server: usize, Start { delivery: held, endpoint, ticket }: Start<Held>) {
-        let it = &self.servers[server];
-        if let Some(seen) = it.seen.get(&endpoint.org_id) {
-            let current = &self.store.endpoints[&endpoint.id];
-            let is_known = current.version <= *seen;
-            assert!(!is_known || current.version == endpoint.version, "sent to what it was");
-            assert!(!is_known || current.disabled_reason.is_none(), "sent to a disabled endpoint");
-        }
-        let attempts = self.under_way.entry(held.id).or_default();
-        assert!(attempts.is_empty(), "attempted twice at a time: {held:?} beside {attempts:?}");
-        attempts.insert((server, held.token));
-        let receiver = self.receivers[&held.endpoint];
-        let (took, signal) = match receiver {
-            Receiver::Quick => (self.numbers.millis(1, 20), AttemptSignal::Success),
-            Receiver::Slow => (self.numbers.millis(5_000, 13_000), AttemptSignal::Success),
-            Receiver::Hangs => (TIMEOUT, AttemptSignal::Failure { hold: None }),
-            Receiver::Fails => (self.numbers.millis(1, 20), self.failure()),
-            Receiver::Flaky if self.numbers.one_in(3) => {
-                (self.numbers.millis(1, 500), self.failure())
-            }
-            Receiver::Flaky => (self.numbers.millis(1, 500), AttemptSignal::Success),
-        };
-        let incarnation = self.servers[server].incarnation;
-        self.after(took, Step::AttemptEnds { server, incarnation, ticket, held, signal });
-    }
-
-    fn failure(&mut self) -> AttemptSignal {
-        let hold = self.numbers.one_in(10).then(|| self.numbers.millis(100, 20_000));
-        AttemptSignal::Failure { hold }
-    }
-
-    fn attempt_ends(
-        &mut self,
-        server: usize,
-        incarnation: u64,
-        ticket: Ticket,
-        held: Held,
-        signal: AttemptSignal,
-    ) {
-        if self.servers[server].incarnation != incarnation {
-            return;
-        }
-        if let Some(attempts) = self.under_way.get_mut(&held.id) {
-            attempts.remove(&(server, held.token));
-        }
-        let outcome = match signal {
-            AttemptSignal::Success => SimOutcome::Delivered,
-            AttemptSignal::Failure { .. } => {
-                SimOutcome::RetryAt(self.now.plus(self.numbers.millis(1_000, 5_000)))
-            }
-        };
-        let it = &mut self.servers[server];
-        it.reports.push((held, outcome));
-        let finished = it.admission.finish(ticket, signal, false, self.now);
-        let released = finished.released.into_iter().map(|held| (held, SimOutcome::Released));
-        it.reports.extend(released);
-        if finished.breaker_closed {
-            self.after(Duration::ZERO, Step::Look { server, scan: true });
-        }
-        self.go_on(server);
-    }
-
-    fn record(&mut self, server: usize) {
-        let it = &mut self.servers[server];
-        if !it.is_up {
-            return;
-        }
-        let (reports, incarnation) = (std::mem::take(&mut it.reports), it.incarnation);
-        let wait = self.numbers.millis(1, 10);
-        self.after(wait, Step::Recorded { server, incarnation, reports });
-    }
-
-    fn recorded(&mut self, server: usize, incarnation: u64, reports: Vec<(Held, SimOutcome)>) {
-        let fails = self.store_fails || self.is_trouble() && self.numbers.one_in(40);
-        let answer_is_lost = fails && self.numbers.one_in(2);
-        if !fails || answer_is_lost {
-            for (held, outcome) in &reports {
-                self.store.record(held, *outcome, self.now);
-            }
-        }
-        if self.servers[server].incarnation != incarnation {
-            return;
-        }
-        if fails {
-            let wait = self.numbers.millis(100, 1_000);
-            return self.after(wait, Step::Recorded { server, incarnation, reports });
-        }
-        let it = &mut self.servers[server];
-        it.is_recording = false;
-        for (held, _) in reports.iter().filter(|(held, _)| held.ordered) {
-            it.admission.note_left(held.endpoint);
-        }
-        self.go_on(server);
-    }
-
-    fn look(&mut self, server: usize, scan: bool) {
-        if scan {
-            self.after(Duration::from_millis(500), Step::Look { server, scan });
-        }
-        // While outcomes cannot be recorded, nothing is claimed: it could be what was delivered.
-        let it = &mut self.servers[server];
-        it.is_looking &= scan;
-        if !it.is_up || it.is_claiming || self.store_fails {
-            return;
-        }
-        while let Some(start) = self.servers[server].start(self.now) {
-            self.begin(server, start);
-        }
-        if scan {
-            self.store.release(self.now, |_| false);
-        }
-        let it = &mut self.servers[server];
-        let Some(claim) = it.claim(&self.store, scan, self.now) else { return };
-        it.is_claiming = true;
-        let (incarnation, wait) = (it.incarnation, self.numbers.millis(1, 20));
-        self.after(wait, Step::Claimed { server, incarnation, claim });
-    }
-
-    fn claimed(&mut self, server: usize, incarnation: u64, claim: &SimClaim) {
-        let fails = self.store_fails || self.is_trouble() && self.numbers.one_in(60);
-        let answer_is_lost = fails && self.numbers.one_in(2);
-        let token = self.token(server);
-        let mut leased = Vec::new();
-        if !fails || answer_is_lost {
-            for granted in &claim.granted {
-                let (id, ordered) = (granted.target.endpoint.id, granted.target.ordered);
-                let lease = (token, self.now.plus(LEASE));
-                leased.extend(self.store.lease(id, ordered, granted.count, lease, self.now));
-            }
-        }
-        if self.servers[server].incarnation != incarnation {
-            return;
-        }
-        let it = &mut self.servers[server];
-        it.is_claiming = false;
-        it.claimed(claim, (!fails).then_some(leased));
-        self.go_on(server);
     }
 
     fn change(&mut self) {
