@@ -24,7 +24,7 @@ use clap::Parser;
 use hookgate::app::{App, AppError, AppParts, BackgroundWork, HeldParts, Metrics};
 use hookgate::config::Config;
 use hookgate::domain::Timestamp;
-use hookgate::runtime::{Clock, Shutdown};
+use hookgate::runtime::{Clock, Shutdown, Stopwatch};
 use hookgate::store::Store;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -135,15 +135,37 @@ impl TestApp {
         if !leftovers.contains_key(&Leftover::Leases) {
             assert_eq!(leases, 0, "deliveries are leased, and nobody works on them");
         }
-        let drains = self.background == BackgroundWork::Run;
-        if drains && !leftovers.contains_key(&Leftover::Journal) {
+        if self.drains(&leftovers) {
             assert_eq!(self.parts.journal.status().items_waiting, 0, "the journal is not drained");
+        }
+    }
+}
+
+impl TestApp {
+    /// Whether the journal is to be empty at the end.
+    fn drains(&self, leftovers: &BTreeMap<Leftover, &'static str>) -> bool {
+        self.background == BackgroundWork::Run && !leftovers.contains_key(&Leftover::Journal)
+    }
+
+    /// Waits until the journal is drained, which a stopping server does not do.
+    fn drain(&self) {
+        let leftovers = self.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = Stopwatch::start();
+        while self.drains(&leftovers)
+            && !self.shutdown.is_requested()
+            && self.parts.journal.status().items_waiting > 0
+            && since.elapsed() < STOP_MAX
+        {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
 impl Drop for TestApp {
     fn drop(&mut self) {
+        if !thread::panicking() {
+            self.drain();
+        }
         self.shutdown.request();
         if !thread::panicking() {
             self.check();
