@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::model::{Held, SimOutcome};
 use super::server::{LEASE, SimBatch, SimClaim, TIMEOUT};
-use super::world::{Receiver, Step, World};
+use super::world::{SimReceiver, Step, World};
 use crate::delivery::admission::{Start, Ticket};
 use crate::delivery::breaker::AttemptSignal;
 
@@ -96,14 +96,14 @@ impl World {
         attempts.insert((server, held.token));
         let receiver = self.receivers[&held.endpoint];
         let (took, signal) = match receiver {
-            Receiver::Quick => (self.numbers.millis(1, 20), AttemptSignal::Success),
-            Receiver::Slow => (self.numbers.millis(5_000, 13_000), AttemptSignal::Success),
-            Receiver::Hangs => (TIMEOUT, AttemptSignal::Failure { hold: None }),
-            Receiver::Fails => (self.numbers.millis(1, 20), self.failure()),
-            Receiver::Flaky if self.numbers.one_in(3) => {
+            SimReceiver::Quick => (self.numbers.millis(1, 20), AttemptSignal::Success),
+            SimReceiver::Slow => (self.numbers.millis(5_000, 13_000), AttemptSignal::Success),
+            SimReceiver::Hangs => (TIMEOUT, AttemptSignal::Failure { hold: None }),
+            SimReceiver::Fails => (self.numbers.millis(1, 20), self.failure()),
+            SimReceiver::Flaky if self.numbers.one_in(3) => {
                 (self.numbers.millis(1, 500), self.failure())
             }
-            Receiver::Flaky => (self.numbers.millis(1, 500), AttemptSignal::Success),
+            SimReceiver::Flaky => (self.numbers.millis(1, 500), AttemptSignal::Success),
         };
         let incarnation = self.servers[server].incarnation;
         self.after(took, Step::AttemptEnds { server, incarnation, ticket, held, signal });

@@ -21,7 +21,7 @@ const CALM: Duration = Duration::from_mins(10);
 
 /// How a receiver behaves.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Receiver {
+pub(super) enum SimReceiver {
     Quick,
     Slow,
     Hangs,
@@ -80,7 +80,7 @@ pub(super) struct World {
     pub(super) store: ModelStore,
     pub(super) store_fails: bool,
     pub(super) servers: [Server; 2],
-    pub(super) receivers: BTreeMap<EndpointId, Receiver>,
+    pub(super) receivers: BTreeMap<EndpointId, SimReceiver>,
     pub(super) next_id: u64,
     pub(super) next_event: u64,
     pub(super) accepted: Vec<SimEvent>,
@@ -106,11 +106,11 @@ impl World {
             under_way: BTreeMap::new(),
         };
         // The first organisation is healthy; the second has many slow endpoints.
-        world.add_endpoints(0, &[Receiver::Quick]);
-        world.add_endpoints(1, &[Receiver::Slow; 12]);
-        world.add_endpoints(2, &[Receiver::Slow, Receiver::Hangs, Receiver::Quick]);
-        world.add_endpoints(3, &[Receiver::Fails, Receiver::Flaky]);
-        world.add_endpoints(4, &[Receiver::Quick, Receiver::Flaky]);
+        world.add_endpoints(0, &[SimReceiver::Quick]);
+        world.add_endpoints(1, &[SimReceiver::Slow; 12]);
+        world.add_endpoints(2, &[SimReceiver::Slow, SimReceiver::Hangs, SimReceiver::Quick]);
+        world.add_endpoints(3, &[SimReceiver::Fails, SimReceiver::Flaky]);
+        world.add_endpoints(4, &[SimReceiver::Quick, SimReceiver::Flaky]);
         for id in world.receivers.keys().copied().collect::<Vec<_>>() {
             let (org, number) = (id.uuid().as_u128() / 100, id.uuid().as_u128() % 100);
             world.store.change(id, |endpoint| {
@@ -126,7 +126,7 @@ impl World {
         world
     }
 
-    fn add_endpoints(&mut self, org: u128, receivers: &[Receiver]) {
+    fn add_endpoints(&mut self, org: u128, receivers: &[SimReceiver]) {
         for (number, receiver) in receivers.iter().enumerate() {
             let id = EndpointId::from_uuid(Uuid::from_u128(org * 100 + number as u128));
             let org = OrgId::from_uuid(Uuid::from_u128(org));
@@ -171,7 +171,7 @@ impl World {
     fn calm_down(&mut self) {
         self.store_fails = false;
         for receiver in self.receivers.values_mut() {
-            *receiver = Receiver::Quick;
+            *receiver = SimReceiver::Quick;
         }
         for id in self.receivers.keys().copied().collect::<Vec<_>>() {
             if self.store.endpoints[&id].disabled_reason.is_some() {
