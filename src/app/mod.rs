@@ -7,14 +7,14 @@
 //!
 //! # Stop
 //! [`App::run`] stops in the order in which an event passes through: no new connections, requests in
-//! flight answered, the journal drained into the store, attempts in flight finished. Work that is left
-//! at `SHUTDOWN_TIMEOUT` stays in the journal or in the store and resumes at the next start.
+//! flight answered, batches that were read stored, attempts in flight finished. What the journal and the store
+//! hold waits for the next start.
 //!
 //! # Failure
 //! A background task that panics, or exits before the soft stop, stops the server with an error.
 //!
 //! **Invariant:** only `storage.rs` names a store engine or a journal implementation, and only this
-//! folder knows both ends of the hand-off between ingest and delivery.
+//! folder knows both ends of what lies between ingest and delivery.
 
 pub mod admin;
 mod bootstrap;

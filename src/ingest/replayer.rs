@@ -7,8 +7,8 @@
 //!
 //! # Fairness
 //! After each step the task pauses for as long as the step took, so it uses at most half of the store's time. The new
-//! deliveries wait in the store like all others; live ones do not queue behind them, since those are handed off in
-//! memory and endpoints are served round robin.
+//! deliveries wait in the store like all others; live ones do not queue behind them, since those start
+//! as they are stored and endpoints are served round robin.
 
 use std::time::Duration;
 
