@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use moka::Entry;
 use moka::ops::compute::Op;
+use moka::{Entry, Expiry};
 
+use crate::delivery::metrics::DeliveryMetrics;
 use crate::domain::{Endpoint, OrgId};
 use crate::store::{OrgEndpoints, Result, Store};
 
@@ -18,21 +20,50 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of an endpoint, or of an organisation without any, beside its texts.
 const BYTES_EACH: usize = 1_024;
 
+/// How long endpoints are cached of which one cannot be read: it may be mended without a new version.
+const UNREADABLE_FOR: Duration = Duration::from_secs(1);
+
+/// Has endpoints read again of which one could not be read.
+struct UnreadableAgain;
+
+impl Expiry<OrgId, Arc<OrgEndpoints>> for UnreadableAgain {
+    fn expire_after_create(
+        &self,
+        _: &OrgId,
+        endpoints: &Arc<OrgEndpoints>,
+        _: Instant,
+    ) -> Option<Duration> {
+        (!endpoints.unreadable.is_empty()).then_some(UNREADABLE_FOR)
+    }
+
+    fn expire_after_update(
+        &self,
+        org: &OrgId,
+        endpoints: &Arc<OrgEndpoints>,
+        updated_at: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(org, endpoints, updated_at)
+    }
+}
+
 /// The cache. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct EndpointCache {
     store: Store,
+    metrics: Arc<DeliveryMetrics>,
     by_org: moka::sync::Cache<OrgId, Arc<OrgEndpoints>>,
 }
 
 impl EndpointCache {
     /// An empty cache over a store.
-    pub(super) fn new(store: Store) -> Self {
+    pub(super) fn new(store: Store, metrics: Arc<DeliveryMetrics>) -> Self {
         let by_org = moka::sync::Cache::builder()
             .max_capacity(BYTES_MAX)
             .weigher(|_, endpoints: &Arc<OrgEndpoints>| weigh(endpoints))
+            .expire_after(UnreadableAgain)
             .build();
-        Self { store, by_org }
+        Self { store, metrics, by_org }
     }
 
     /// The endpoints of some organisations, read from the store where they are not cached.
@@ -61,6 +92,7 @@ impl EndpointCache {
 
     /// Caches endpoints that were read from the store, unless newer ones are cached, and returns the newer.
     pub(super) fn refresh(&self, org: OrgId, read: Arc<OrgEndpoints>) -> Arc<OrgEndpoints> {
+        self.metrics.hookgate_endpoints_unreadable_total.inc_by(read.unreadable.len() as u64);
         let newer = |cached: &Arc<OrgEndpoints>| cached.version > read.version;
         let entry = self.by_org.entry(org).and_compute_with(|cached| match cached {
             Some(cached) if newer(cached.value()) => Op::Nop,

@@ -1,7 +1,7 @@
 //! Metrics of delivery.
 
 use crate::domain::ErrorClass;
-use crate::telemetry::{CounterBy, Gauge, Histogram, Label, SLOW_SECONDS, label, metrics};
+use crate::telemetry::{Counter, CounterBy, Gauge, Histogram, Label, SLOW_SECONDS, label, metrics};
 
 metrics! {
     /// Metrics of delivery.
@@ -16,6 +16,8 @@ metrics! {
         webhook_attempt_seconds: Histogram = SLOW_SECONDS,
         /// Attempts by result.
         webhook_deliveries_total: CounterBy<WebhookResult>,
+        /// Endpoints whose row could not be read, each time that it was tried; their deliveries wait.
+        hookgate_endpoints_unreadable_total: Counter,
         /// Failed attempts by cause.
         webhook_errors_total: CounterBy<ErrorClass>,
     }

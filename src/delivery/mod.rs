@@ -195,7 +195,7 @@ impl DeliveryService {
                 lease: options.lease,
                 released: released_in,
             },
-            EndpointCache::new(store.clone()),
+            EndpointCache::new(store.clone(), Arc::clone(&metrics)),
             clock.clone(),
             wake.clone(),
         );

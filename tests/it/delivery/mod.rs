@@ -16,4 +16,5 @@ mod servers;
 mod signing;
 mod stopping;
 mod tls;
+mod unreadable;
 mod world;

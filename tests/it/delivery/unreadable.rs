@@ -1,0 +1,51 @@
+//! An endpoint whose row cannot be read stops nobody, and goes on once it can be read.
+
+use std::time::Duration;
+
+use hookgate::domain::DeliveryStatus;
+use hookgate::runtime::Lifecycle;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Executor};
+
+use super::world::World;
+use crate::support::receiver::Receiver;
+
+#[tokio::test]
+async fn unreadable_endpoint_stops_nobody_and_its_deliveries_wait() {
+    let world = World::with(&["--delivery-poll-interval=10ms"]).await;
+    let (broken, works) = (Receiver::start().await, Receiver::start().await);
+    let endpoint = world.endpoint(&broken, "").await;
+    world.endpoint(&works, "").await;
+    let file = SqliteConnectOptions::new().filename(world.directory.path().join("hookgate.db"));
+    let mut database = file.connect().await.unwrap();
+    let set = |schedule: &str| {
+        format!(
+            "UPDATE endpoints SET retry_schedule = {schedule} WHERE id = x'{}'",
+            endpoint.uuid().simple()
+        )
+    };
+    database.execute(sqlx::AssertSqlSafe(set("'nonsense'"))).await.unwrap();
+
+    let lifecycle = Lifecycle::new();
+    let service = world.delivery();
+    let door = service.door();
+    service.start(&lifecycle);
+    world.offer(&door, "user.login", 5).await;
+    works.received(5).await;
+    let pending = async || {
+        let rows = world.rows().await;
+        rows.iter().filter(|row| row.status == DeliveryStatus::Pending).count()
+    };
+    while pending().await > 5 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.rows().await.len(), 10, "deliveries are planned for both");
+    assert!(world.metrics.delivery.hookgate_endpoints_unreadable_total.get() > 0);
+    assert_eq!(broken.so_far().len(), 0);
+
+    database.execute(sqlx::AssertSqlSafe(set("NULL"))).await.unwrap();
+    broken.received(5).await;
+    drop(door);
+    assert!(lifecycle.drain(Duration::from_secs(30)).await);
+    assert_eq!(pending().await, 0);
+}
