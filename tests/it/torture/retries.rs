@@ -16,7 +16,11 @@ use crate::support::receiver::{Answer, Receiver};
 const WAITS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(5)];
 const SCHEDULE: (&str, &str) = ("RETRY_SCHEDULE", "3s,5s");
 
-const ATTEMPTS: &str = "SELECT count(*) FROM delivery_attempts";
+/// Earlier attempts have rows of their own; the last one is in the row of the finished delivery.
+const ATTEMPTS: &str = "SELECT (SELECT count(*) FROM delivery_attempts)
+                             + (SELECT count(started_at) FROM deliveries)";
+const DELIVERIES: &str = "SELECT (SELECT count(*) FROM pending_deliveries)
+                               + (SELECT count(*) FROM deliveries)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn event_accepted_while_sqlite_is_away_is_delivered_once_when_it_is_back() {
@@ -47,7 +51,7 @@ async fn away_before_planning(mut station: Station) {
     station.post("/api/events", &json!({ "type": "a", "payload": 2 })).await;
     receiver.received(2).await;
     station.counted(ATTEMPTS, 2).await;
-    assert_eq!(station.database.count("SELECT count(*) FROM deliveries").await, 2);
+    assert_eq!(station.database.count(DELIVERIES).await, 2);
     assert_eq!(receiver.so_far().len(), 2, "and nothing was sent twice");
     station.stop().await;
 }
