@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::deliveries::{MANY_RETRIES, Subscribers};
 use super::ledger::Ledger;
 use super::load::{Load, Manners};
 use super::station::Station;
@@ -11,13 +12,13 @@ use crate::support::postgres;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_or_doubled_by_kills_on_sqlite() {
-    crash_loop(Station::on_sqlite(&[]).await).await;
+    crash_loop(Station::on_sqlite(&[MANY_RETRIES]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_or_doubled_by_kills_on_postgresql() {
     let url = postgres::fresh_database().await;
-    crash_loop(Station::on_postgres(&url, &[]).await).await;
+    crash_loop(Station::on_postgres(&url, &[MANY_RETRIES]).await).await;
 }
 
 /// Kills come after a random number of answers, so that they hit a server that has just started as
@@ -28,6 +29,7 @@ async fn crash_loop(mut station: Station) {
     let test = format!("crash loop on {}", station.database.name());
     let mut dice = Dice::new(&test);
     let ledger = Arc::new(Ledger::new());
+    let subscribers = Subscribers::subscribe(&station).await;
     let manners = Manners { kills: true, ..Manners::DEMANDING };
     let load = Load::start(&station, &ledger, manners, &mut dice);
     let kills = Scale::read().kills();
@@ -42,7 +44,8 @@ async fn crash_loop(mut station: Station) {
     ledger.accepted(100).await;
     load.end().await;
     station.drained().await;
-    let verdict = ledger.settle(&station.database.events().await);
-    verdict.report(&format!("{test}, {kills} kills"));
+    let stored = station.database.events().await;
+    ledger.settle(&stored).report(&format!("{test}, {kills} kills"));
+    subscribers.settle(&station, &stored, &test).await;
     station.stop().await;
 }

@@ -22,6 +22,14 @@ pub(super) struct StoredEvent {
     pub(super) number: u64,
 }
 
+/// A delivery as it is stored, pending or finished.
+pub(super) struct StoredDelivery {
+    pub(super) id: Uuid,
+    pub(super) event_id: Uuid,
+    pub(super) endpoint_id: Uuid,
+    pub(super) status: String,
+}
+
 /// A lock that keeps the server from storing anything until it is released.
 pub(super) enum Hold {
     Sqlite(SqliteConnection),
@@ -57,6 +65,28 @@ impl Database {
             }
         };
         let stored = |(id, start): (Uuid, Vec<u8>)| StoredEvent { id, number: number(&start) };
+        rows.into_iter().map(stored).collect()
+    }
+
+    /// Every delivery.
+    pub(super) async fn deliveries(&self) -> Vec<StoredDelivery> {
+        let sql = "SELECT id, event_id, endpoint_id, 'pending' AS status FROM pending_deliveries
+                   UNION ALL SELECT id, event_id, endpoint_id, status FROM deliveries";
+        let rows: Vec<(Uuid, Uuid, Uuid, String)> = match self {
+            Self::Sqlite(path) => {
+                sqlx::query_as(sql).fetch_all(&mut sqlite(path).await).await.unwrap()
+            }
+            Self::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap()
+            }
+        };
+        let stored = |(id, event_id, endpoint_id, status)| StoredDelivery {
+            id,
+            event_id,
+            endpoint_id,
+            status,
+        };
         rows.into_iter().map(stored).collect()
     }
 

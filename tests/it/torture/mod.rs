@@ -1,5 +1,5 @@
 //! Torture tests: every acknowledged event is stored exactly once, through kills, stops, locks, full disks and
-//! damage.
+//! damage, and delivered.
 //!
 //! Everything is real: the binary, SQLite files, PostgreSQL servers, `kill -9`. Clients note every
 //! `202` in a [`ledger`]; at the end of a test the ledger is held against the rows of the database,
@@ -14,6 +14,7 @@
 mod crash;
 mod damage;
 mod database;
+mod deliveries;
 mod disk;
 mod ledger;
 mod load;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::deliveries::{MANY_RETRIES, Subscribers};
 use super::ledger::Ledger;
 use super::load::{Load, Manners};
 use super::station::Station;
@@ -10,13 +11,13 @@ use crate::support::postgres;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn polite_restarts_cost_no_answer_and_no_event_on_sqlite() {
-    rolling_restart(Station::on_sqlite(&[]).await).await;
+    rolling_restart(Station::on_sqlite(&[MANY_RETRIES]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn polite_restarts_cost_no_answer_and_no_event_on_postgresql() {
     let url = postgres::fresh_database().await;
-    rolling_restart(Station::on_postgres(&url, &[]).await).await;
+    rolling_restart(Station::on_postgres(&url, &[MANY_RETRIES]).await).await;
 }
 
 /// Clients retry every request whose connection was refused, or closed before the first byte of an answer,
@@ -26,6 +27,7 @@ async fn rolling_restart(mut station: Station) {
     let test = format!("rolling restart on {}", station.database.name());
     let mut dice = Dice::new(&test);
     let ledger = Arc::new(Ledger::new());
+    let subscribers = Subscribers::subscribe(&station).await;
     let load = Load::start(&station, &ledger, Manners::DEMANDING, &mut dice);
     let restarts = Scale::read().restarts();
     for _ in 0..restarts {
@@ -36,8 +38,10 @@ async fn rolling_restart(mut station: Station) {
     ledger.accepted(100).await;
     load.end().await;
     station.drained().await;
-    let verdict = ledger.settle(&station.database.events().await);
+    let stored = station.database.events().await;
+    let verdict = ledger.settle(&stored);
     verdict.report(&format!("{test}, {restarts} restarts"));
     assert_eq!(verdict.unacknowledged, 0, "a server that was not killed owed answers");
+    subscribers.settle(&station, &stored, &test).await;
     station.stop().await;
 }
