@@ -20,6 +20,7 @@ pub(super) struct StoredEvent {
     pub(super) id: Uuid,
     /// The number in its payload.
     pub(super) number: u64,
+    pub(super) event_type: String,
 }
 
 /// A delivery as it is stored, pending or finished.
@@ -52,19 +53,24 @@ impl Database {
     /// Every stored event, in the order of the transactions that stored them.
     pub(super) async fn events(&self) -> Vec<StoredEvent> {
         // The start of the payload holds the number; reading all of millions would take long.
-        let rows: Vec<(Uuid, Vec<u8>)> = match self {
+        let rows: Vec<(Uuid, Vec<u8>, String)> = match self {
             Self::Sqlite(path) => {
-                let sql = "SELECT id, substr(payload, 1, 30) FROM events ORDER BY rowid";
+                let sql =
+                    "SELECT id, substr(payload, 1, 30), event_type FROM events ORDER BY rowid";
                 sqlx::query_as(sql).fetch_all(&mut sqlite(path).await).await.unwrap()
             }
             Self::Postgres(url) => {
-                let sql = "SELECT id, substr(payload, 1, 30) FROM events \
+                let sql = "SELECT id, substr(payload, 1, 30), event_type FROM events \
                            ORDER BY xmin::text::bigint";
                 let mut connection = PgConnection::connect(url).await.unwrap();
                 sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap()
             }
         };
-        let stored = |(id, start): (Uuid, Vec<u8>)| StoredEvent { id, number: number(&start) };
+        let stored = |(id, start, event_type): (Uuid, Vec<u8>, String)| StoredEvent {
+            id,
+            number: number(&start),
+            event_type,
+        };
         rows.into_iter().map(stored).collect()
     }
 

@@ -1,14 +1,17 @@
-//! The deliveries of every stored event: planned once per endpoint, and delivered at least once.
+//! The deliveries of every stored event: planned once per endpoint, delivered at least once, and in order where an
+//! endpoint asks for that.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::database::StoredEvent;
+use super::load::IN_ORDER;
 use super::station::{PATIENCE, Station};
-use crate::support::receiver::Receiver;
+use crate::support::receiver::{Received, Receiver};
 
 /// How often the database is asked what is pending. It may be millions of rows.
 const PENDING_INTERVAL: Duration = Duration::from_millis(500);
@@ -18,24 +21,31 @@ const PENDING: &str = "SELECT count(*) FROM pending_deliveries";
 /// A machine under load may miss the timeout of several attempts. None of them is a reason to give up.
 pub(super) const MANY_RETRIES: (&str, &str) = ("RETRY_SCHEDULE", "1s,1s,2s,5s,5s,10s,10s,30s");
 
-/// Receivers of every event, there from before the first one.
-pub(super) struct Subscribers {
-    receivers: HashMap<Uuid, Receiver>,
+/// Receivers that are there from before the first event: of every event, and of those that are in order.
+pub(super) struct Subscribers(Vec<Subscriber>);
+
+struct Subscriber {
+    endpoint: Uuid,
+    receiver: Receiver,
+    is_ordered: bool,
 }
 
 impl Subscribers {
     pub(super) async fn subscribe(station: &Station) -> Self {
-        let mut receivers = HashMap::new();
-        for _ in 0..2 {
+        let mut subscribers = Vec::new();
+        for is_ordered in [false, false, true] {
             let receiver = Receiver::start().await;
-            let endpoint = station.add_endpoint(&receiver).await;
-            receivers.insert(endpoint.parse().unwrap(), receiver);
+            let event_types = if is_ordered { &[IN_ORDER][..] } else { &[] };
+            let settings = json!({ "event_types": event_types, "ordered": is_ordered });
+            let endpoint = station.add_endpoint_with(&receiver, settings).await;
+            let endpoint = endpoint.parse().unwrap();
+            subscribers.push(Subscriber { endpoint, receiver, is_ordered });
         }
-        Self { receivers }
+        Self(subscribers)
     }
 
-    /// Waits until nothing is pending, then fails unless each endpoint has one delivery of every stored event,
-    /// which ended well, and each receiver has got the event.
+    /// Waits until nothing is pending, then fails unless each endpoint has one delivery of every stored event
+    /// that it subscribes to, which ended well, and each receiver has got the event.
     pub(super) async fn settle(&self, station: &Station, stored: &[StoredEvent], test: &str) {
         nothing_pending(station).await;
         let deliveries = station.database.deliveries().await;
@@ -48,9 +58,13 @@ impl Subscribers {
         assert_eq!(ids.len(), deliveries.len(), "{test}: a delivery has two rows");
 
         let (mut unplanned, mut planned_twice, mut undelivered, mut repeated) = (0, 0, 0, 0);
-        for (endpoint, receiver) in &self.receivers {
+        let mut wanted = 0;
+        for Subscriber { endpoint, receiver, is_ordered } in &self.0 {
             let arrivals = arrivals(receiver);
-            for event in stored {
+            let events = stored.iter().filter(|event| !is_ordered || event.event_type == IN_ORDER);
+            let before = wanted;
+            for event in events {
+                wanted += 1;
                 match planned.get(&(event.id, *endpoint)) {
                     None => unplanned += 1,
                     Some(1) => {}
@@ -62,7 +76,12 @@ impl Subscribers {
                 }
             }
             assert_eq!(receiver.forged(), 0, "{test}");
-            assert!(arrivals.len() <= stored.len(), "{test}: an event came that is not stored");
+            let came = arrivals.len();
+            assert!(came <= wanted - before, "{test}: an event came that is not stored");
+            if *is_ordered {
+                assert!(came > 0, "{test}: no event is in order");
+                assert_in_order(receiver, test);
+            }
         }
         let figures = format!(
             "planned {}, not planned {unplanned}, planned twice {planned_twice}, not delivered \
@@ -71,7 +90,7 @@ impl Subscribers {
         );
         println!("{test}: {figures}");
         assert_eq!((unplanned, planned_twice, undelivered), (0, 0, 0), "{test}: {figures}");
-        assert_eq!(planned.len(), stored.len() * self.receivers.len(), "{test}: {figures}");
+        assert_eq!(planned.len(), wanted, "{test}: {figures}");
     }
 }
 
@@ -92,13 +111,26 @@ async fn nothing_pending(station: &Station) {
     }
 }
 
+/// Fails when an event came for the first time after a younger one.
+fn assert_in_order(receiver: &Receiver, test: &str) {
+    let mut seen = HashSet::new();
+    let numbers = receiver.so_far().into_iter().map(|webhook| number(&webhook));
+    let first_times: Vec<u64> = numbers.filter(|number| seen.insert(*number)).collect();
+    for pair in first_times.windows(2) {
+        assert!(pair[0] < pair[1], "{test}: event {} came before event {}", pair[0], pair[1]);
+    }
+}
+
 /// How often each event has come, by its id and the number in its payload.
 fn arrivals(receiver: &Receiver) -> HashMap<(Uuid, u64), usize> {
     let mut arrivals = HashMap::new();
     for webhook in receiver.so_far() {
         let id = webhook.header("webhook-id").parse().unwrap();
-        let number = webhook.json()["data"]["n"].as_u64().unwrap();
-        *arrivals.entry((id, number)).or_default() += 1;
+        *arrivals.entry((id, number(&webhook))).or_default() += 1;
     }
     arrivals
+}
+
+fn number(webhook: &Received) -> u64 {
+    webhook.json()["data"]["n"].as_u64().unwrap()
 }

@@ -39,6 +39,12 @@ impl Manners {
         Self { clients: 16, padding_max: 1_000, kills: false, refusals: false };
 }
 
+/// The type of most events.
+const EVENT_TYPE: &str = "torture.test";
+/// The type of the events of the one client whose events are in order of their numbers: it posts one request after
+/// the other, and nobody else posts this type.
+pub(super) const IN_ORDER: &str = "torture.in_order";
+
 /// Clients at work.
 pub(super) struct Load {
     over: Arc<AtomicBool>,
@@ -54,12 +60,13 @@ impl Load {
     ) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
-        for _ in 0..manners.clients {
+        for client in 0..manners.clients {
             let client = Client {
                 sender: station.sender(),
                 ledger: Arc::clone(ledger),
                 manners,
                 dice: dice.split(),
+                is_in_order: client == 0,
             };
             clients.spawn(client.run(Arc::clone(&over)));
         }
@@ -80,6 +87,8 @@ struct Client {
     ledger: Arc<Ledger>,
     manners: Manners,
     dice: Dice,
+    /// Whether its events are of the type [`IN_ORDER`].
+    is_in_order: bool,
 }
 
 /// What a client posts.
@@ -109,6 +118,10 @@ impl Client {
     fn draw(&mut self) -> Post {
         let (ledger, dice) = (&self.ledger, &mut self.dice);
         let padding = dice.below(self.manners.padding_max + 1);
+        if self.is_in_order {
+            let numbers = ledger.number(1 + dice.below(3));
+            return Post::many(numbers, false, padding).of_type(IN_ORDER);
+        }
         match dice.below(8) {
             0..=2 => Post::one(ledger.number(1), false, padding),
             3 => Post::many(ledger.number(1 + dice.below(40)), false, padding / 10),
@@ -157,6 +170,11 @@ impl Post {
         Self { numbers, named, path: "/api/events/batch", body }
     }
 
+    fn of_type(mut self, event_type: &str) -> Self {
+        self.body = self.body.replace(EVENT_TYPE, event_type);
+        self
+    }
+
     /// Makes one of its events belong to an account that the store rejects, and returns its number.
     pub(super) fn poison(&mut self, place: u64) -> u64 {
         let number = self.numbers.start + place;
@@ -187,6 +205,6 @@ fn event(number: u64, named: bool, padding: u64) -> String {
     let dedup_id = if named { format!(r#""dedup_id":"{number}","#) } else { String::new() };
     let padding = "x".repeat(usize::try_from(padding).unwrap());
     format!(
-        r#"{{"type":"torture.test",{dedup_id}"payload":{{"n":{number},"padding":"{padding}"}}}}"#
+        r#"{{"type":"{EVENT_TYPE}",{dedup_id}"payload":{{"n":{number},"padding":"{padding}"}}}}"#
     )
 }

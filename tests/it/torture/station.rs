@@ -151,7 +151,17 @@ impl Station {
 
     /// Adds an endpoint at a receiver, which trusts its secret, and returns its id.
     pub(super) async fn add_endpoint(&self, receiver: &Receiver) -> String {
-        let endpoint = self.post("/api/endpoints", &json!({ "url": receiver.url("/") })).await;
+        self.add_endpoint_with(receiver, json!({})).await
+    }
+
+    /// The same, with these other settings.
+    pub(super) async fn add_endpoint_with(
+        &self,
+        receiver: &Receiver,
+        mut settings: Value,
+    ) -> String {
+        settings["url"] = receiver.url("/").into();
+        let endpoint = self.post("/api/endpoints", &settings).await;
         receiver.trust(&endpoint["secret"].as_str().unwrap().parse().unwrap());
         endpoint["id"].as_str().unwrap().to_owned()
     }
