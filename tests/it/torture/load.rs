@@ -23,6 +23,8 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy)]
 pub(super) struct Manners {
     pub(super) clients: usize,
+    /// How many of the clients post events of the type [`IN_ORDER`]: one at most.
+    pub(super) clients_in_order: usize,
     /// Bytes that payloads are filled up with, at most.
     pub(super) padding_max: u64,
     /// Whether servers are killed, so that answers get lost: then only what has a `dedup_id` is
@@ -35,12 +37,21 @@ pub(super) struct Manners {
 
 impl Manners {
     /// Sixteen clients that expect 202 and nothing else.
-    pub(super) const DEMANDING: Self =
-        Self { clients: 16, padding_max: 1_000, kills: false, refusals: false };
+    pub(super) const DEMANDING: Self = Self {
+        clients: 16,
+        clients_in_order: 1,
+        padding_max: 1_000,
+        kills: false,
+        refusals: false,
+    };
 }
 
 /// The type of most events.
 const EVENT_TYPE: &str = "torture.test";
+/// The type of one event in [`SAMPLE`]. Deliveries of every event would leave a backlog that takes longer to drain
+/// than to post.
+pub(super) const SAMPLED: &str = "torture.sampled";
+const SAMPLE: u64 = 8;
 /// The type of the events of the one client whose events are in order of their numbers: it posts one request after
 /// the other, and nobody else posts this type.
 pub(super) const IN_ORDER: &str = "torture.in_order";
@@ -66,7 +77,7 @@ impl Load {
                 ledger: Arc::clone(ledger),
                 manners,
                 dice: dice.split(),
-                is_in_order: client == 0,
+                is_in_order: client < manners.clients_in_order,
             };
             clients.spawn(client.run(Arc::clone(&over)));
         }
@@ -171,7 +182,7 @@ impl Post {
     }
 
     fn of_type(mut self, event_type: &str) -> Self {
-        self.body = self.body.replace(EVENT_TYPE, event_type);
+        self.body = self.body.replace(EVENT_TYPE, event_type).replace(SAMPLED, event_type);
         self
     }
 
@@ -203,8 +214,9 @@ impl Post {
 /// An event whose payload starts with its number.
 fn event(number: u64, named: bool, padding: u64) -> String {
     let dedup_id = if named { format!(r#""dedup_id":"{number}","#) } else { String::new() };
+    let event_type = if number.is_multiple_of(SAMPLE) { SAMPLED } else { EVENT_TYPE };
     let padding = "x".repeat(usize::try_from(padding).unwrap());
     format!(
-        r#"{{"type":"{EVENT_TYPE}",{dedup_id}"payload":{{"n":{number},"padding":"{padding}"}}}}"#
+        r#"{{"type":"{event_type}",{dedup_id}"payload":{{"n":{number},"padding":"{padding}"}}}}"#
     )
 }

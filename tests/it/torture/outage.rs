@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::block_in_place;
 
+use super::deliveries::{MANY_RETRIES, Subscribers};
 use super::ledger::Ledger;
 use super::load::{Load, Manners, Post};
 use super::station::Station;
@@ -17,7 +18,9 @@ const SMALL_JOURNAL: (&str, &str) = ("JOURNAL_MAX_MIB", "32");
 async fn tenants_do_not_notice_that_postgresql_is_away() {
     let server = PrivatePostgres::start();
     let url = server.fresh_database().await;
-    let mut story = Story::begin("outages of PostgreSQL", Station::on_postgres(&url, &[]).await);
+    let mut story =
+        Story::begin("outages of PostgreSQL", Station::on_postgres(&url, &[MANY_RETRIES]).await)
+            .await;
 
     let load = story.load().await;
     block_in_place(|| server.stop());
@@ -50,7 +53,7 @@ async fn tenants_do_not_notice_that_postgresql_is_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_do_not_notice_that_sqlite_is_locked() {
-    let mut story = Story::begin("SQLite locked", Station::on_sqlite(&[]).await);
+    let mut story = Story::begin("SQLite locked", Station::on_sqlite(&[MANY_RETRIES]).await).await;
     let load = story.load().await;
     let hold = story.station.database.hold().await;
     story.tenants_notice_nothing().await;
@@ -61,19 +64,19 @@ async fn tenants_do_not_notice_that_sqlite_is_locked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_journal_refuses_until_sqlite_is_back() {
-    full_journal(Station::on_sqlite(&[SMALL_JOURNAL]).await).await;
+    full_journal(Station::on_sqlite(&[SMALL_JOURNAL, MANY_RETRIES]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_journal_refuses_until_postgresql_is_back() {
     let url = postgres::fresh_database().await;
-    full_journal(Station::on_postgres(&url, &[SMALL_JOURNAL]).await).await;
+    full_journal(Station::on_postgres(&url, &[SMALL_JOURNAL, MANY_RETRIES]).await).await;
 }
 
 /// Every answer is a 202, or a 503 with `Retry-After`; clients see to that.
 async fn full_journal(station: Station) {
     let name = format!("full journal on {}", station.database.name());
-    let mut story = Story::begin(&name, station);
+    let mut story = Story::begin(&name, station).await;
     story.manners = Manners { padding_max: 100_000, refusals: true, ..story.manners };
     let load = story.load().await;
     let hold = story.station.database.hold().await;
@@ -129,16 +132,18 @@ struct Story {
     name: String,
     station: Station,
     ledger: Arc<Ledger>,
+    subscribers: Subscribers,
     manners: Manners,
     dice: Dice,
 }
 
 impl Story {
-    fn begin(name: &str, station: Station) -> Self {
+    async fn begin(name: &str, station: Station) -> Self {
         let (ledger, dice) = (Arc::new(Ledger::new()), Dice::new(name));
         // Few clients, so that long outages leave millions of events and not tens of millions.
-        let manners = Manners { clients: 4, ..Manners::DEMANDING };
-        Self { name: name.to_owned(), station, ledger, manners, dice }
+        let manners = Manners { clients: 4, clients_in_order: 0, ..Manners::DEMANDING };
+        let subscribers = Subscribers::subscribe(&station).await;
+        Self { name: name.to_owned(), station, ledger, subscribers, manners, dice }
     }
 
     /// Clients at work. Their key has been read from the store once when this returns.
@@ -163,7 +168,9 @@ impl Story {
     }
 
     async fn settle(mut self) {
-        self.ledger.settle(&self.station.database.events().await).report(&self.name);
+        let stored = self.station.database.events().await;
+        self.ledger.settle(&stored).report(&self.name);
+        self.subscribers.settle(&self.station, &stored, &self.name).await;
         self.station.stop().await;
     }
 }
