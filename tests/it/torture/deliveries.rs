@@ -4,8 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use hookgate::runtime::Stopwatch;
 use serde_json::json;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::database::StoredEvent;
@@ -13,7 +13,7 @@ use super::load::{IN_ORDER, SAMPLED};
 use super::station::{PATIENCE, Station};
 use crate::support::receiver::{Received, Receiver};
 
-/// How often the database is asked what is pending. It may be millions of rows.
+/// How often the database is asked how many deliveries are pending. There may be many.
 const PENDING_INTERVAL: Duration = Duration::from_millis(500);
 
 const PENDING: &str = "SELECT count(*) FROM pending_deliveries";
@@ -96,7 +96,7 @@ impl Subscribers {
 /// Waits until no delivery is pending, however many there are, as long as they become fewer.
 async fn nothing_pending(station: &Station) {
     let mut poll = tokio::time::interval(PENDING_INTERVAL);
-    let (mut fewest, mut since) = (i64::MAX, Instant::now());
+    let (mut fewest, mut since) = (i64::MAX, Stopwatch::start());
     loop {
         poll.tick().await;
         let pending = station.database.count(PENDING).await;
@@ -104,7 +104,7 @@ async fn nothing_pending(station: &Station) {
             return;
         }
         if pending < fewest {
-            (fewest, since) = (pending, Instant::now());
+            (fewest, since) = (pending, Stopwatch::start());
         }
         assert!(since.elapsed() < PATIENCE, "{pending} deliveries stay pending");
     }
