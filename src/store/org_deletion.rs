@@ -11,17 +11,26 @@ const DELETED_PER_STEP: i64 = 2_000;
 
 /// The tables that hold an organisation's rows, each with its key, in the order they are emptied: what
 /// other rows are found by comes last. Attempts go with their deliveries.
-const TABLES: [(&str, &str); 8] = [
+const TABLES: [(&str, &str, Rows); 8] = [
     // First, so that no replay plans deliveries meanwhile.
-    ("replays", "id"),
-    ("dead_letters", "id"),
-    ("events", "id, received_at"),
-    ("dedup_keys", "org_id, event_id"),
-    ("org_usage", "org_id, month"),
-    ("endpoints", "id"),
-    ("api_keys", "id"),
-    ("audit_log", "id"),
+    ("replays", "id", Rows::LockedAlone),
+    ("dead_letters", "id", Rows::LockedTogether),
+    ("events", "id, received_at", Rows::LockedAlone),
+    ("dedup_keys", "org_id, event_id", Rows::LockedAlone),
+    ("org_usage", "org_id, month", Rows::LockedAlone),
+    ("endpoints", "id", Rows::LockedTogether),
+    ("api_keys", "id", Rows::LockedTogether),
+    ("audit_log", "id", Rows::LockedAlone),
 ];
+
+/// How other transactions lock the rows of a table while their organisation is being deleted.
+#[derive(Clone, Copy)]
+enum Rows {
+    /// One at a time, if at all.
+    LockedAlone,
+    /// Several, in key order, as outcomes lock endpoints: so a step does, too.
+    LockedTogether,
+}
 
 impl System<'_> {
     /// Does one bounded step of the deletion that was begun first, and returns that organisation as it
@@ -60,11 +69,15 @@ async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
             return Ok(deliveries);
         }
     }
-    for (table, key) in TABLES {
-        let sql = format!(
-            "DELETE FROM {table} WHERE ({key}) IN
-                 (SELECT {key} FROM {table} WHERE org_id = $1 LIMIT $2)"
-        );
+    for (table, key, rows) in TABLES {
+        let some = format!("SELECT {key} FROM {table} WHERE org_id = $1 LIMIT $2");
+        let some = match (&*tx, rows) {
+            (Tx::Postgres(_), Rows::LockedTogether) => format!(
+                "SELECT {key} FROM {table} WHERE {key} IN ({some}) ORDER BY {key} FOR UPDATE"
+            ),
+            (Tx::Postgres(_) | Tx::Sqlite(..), _) => some,
+        };
+        let sql = format!("DELETE FROM {table} WHERE ({key}) IN ({some})");
         let deleted = tx.execute(sql, args![org, DELETED_PER_STEP]).await?;
         if deleted > 0 {
             return Ok(deleted);

@@ -310,8 +310,12 @@ pub(super) async fn plan(
     if old.is_empty() {
         return Ok(());
     }
-    let sql =
-        format!("UPDATE dead_letters SET replayed_at = $2 WHERE {}", tx.dialect().any("id", "$1"));
+    // Locked in the order of their ids, as a step of a replay locks them.
+    let (lock, is_old) = (tx.dialect().lock(" FOR UPDATE"), tx.dialect().any("id", "$1"));
+    let sql = format!(
+        "UPDATE dead_letters SET replayed_at = $2
+         WHERE id IN (SELECT id FROM dead_letters WHERE {is_old} ORDER BY id{lock})"
+    );
     tx.execute(sql, args![old, now]).await?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Suspends the endpoints of an organisation. Their deliveries stay where they are: claims skip endpoints that
 //! are disabled.
+//!
+//! Endpoints are locked in the order of their ids: outcomes lock some of them without their organisation.
 
 use super::Result;
 use super::endpoint_versions::next_version;
@@ -29,8 +31,12 @@ pub(super) async fn disable_endpoints(tx: &mut Tx<'_>, org: OrgId) -> Result<()>
 }
 
 async fn disable(tx: &mut Tx<'_>, org: OrgId, version: u64) -> Result<()> {
-    let sql = "UPDATE endpoints SET suspended = true, disabled_reason = $2, version = $3
-               WHERE org_id = $1 AND disabled_reason IS NULL";
+    let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
+    let sql = format!(
+        "UPDATE endpoints SET suspended = true, disabled_reason = $2, version = $3
+         WHERE id IN (SELECT id FROM endpoints
+                      WHERE org_id = $1 AND disabled_reason IS NULL ORDER BY id{lock})"
+    );
     tx.execute(sql, args![org, SUSPENDED, version]).await?;
     Ok(())
 }
@@ -38,10 +44,13 @@ async fn disable(tx: &mut Tx<'_>, org: OrgId, version: u64) -> Result<()> {
 /// Enables what [`disable_endpoints`] disabled, but for endpoints disabled for another reason since.
 pub(super) async fn enable_endpoints(tx: &mut Tx<'_>, org: OrgId) -> Result<()> {
     let version = next_version(tx, org).await?;
-    let sql = "UPDATE endpoints
-               SET suspended = false, version = $3,
-                   disabled_reason = CASE WHEN disabled_reason <> $2 THEN disabled_reason END
-               WHERE org_id = $1 AND suspended";
+    let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
+    let sql = format!(
+        "UPDATE endpoints
+         SET suspended = false, version = $3,
+             disabled_reason = CASE WHEN disabled_reason <> $2 THEN disabled_reason END
+         WHERE id IN (SELECT id FROM endpoints WHERE org_id = $1 AND suspended ORDER BY id{lock})"
+    );
     tx.execute(sql, args![org, SUSPENDED, version]).await?;
     Ok(())
 }

@@ -68,6 +68,7 @@ impl System<'_> {
                  INSERT INTO org_usage (org_id, month, events)
                  SELECT u.org_id, $3, u.events FROM unnest($1, $2) u (org_id, events)
                  WHERE u.org_id IN (SELECT id FROM alive)
+                 ORDER BY u.org_id
                  ON CONFLICT (org_id, month) DO UPDATE
                      SET events = org_usage.events + excluded.events
                  RETURNING org_id, events"
