@@ -26,7 +26,7 @@ use operations::{OPERATIONS, Operation};
 /// Databases that share out the pairs: most of the time is spent waiting.
 const PARTS: usize = 3;
 /// Calls of each operation of a pair.
-const CALLS: usize = 2;
+const CALLS: usize = 3;
 /// How much later each call is than the one before, in seconds: the health of endpoints is written again after a
 /// minute.
 const STEP: i64 = 61;
@@ -90,6 +90,11 @@ impl World {
     async fn tenants(&self) -> [Tenant; 3] {
         let [first, second] = self.tenants.clone();
         [first, second, self.doomed.lock().await.clone()]
+    }
+
+    /// A tenant that stays, and the one that is deleted next.
+    async fn two_tenants(&self) -> [Tenant; 2] {
+        [self.tenants[0].clone(), self.doomed.lock().await.clone()]
     }
 
     /// Stores an event of each tenant and leases its deliveries.
