@@ -9,7 +9,8 @@
 //!   within [`QUEUE_TIME`](endpoint_state::QUEUE_TIME). So a quick endpoint has a queue in memory that keeps its
 //!   slots busy, and a slow one holds its slots and nothing else. Everything else is left in the store.
 //! - An endpoint that has deliveries in the store gets its next ones from there, in the order they are due, so
-//!   that new ones do not overtake old ones for ever. Only while nothing of it is in memory a new one starts at once.
+//!   that new ones do not overtake old ones for ever. New ones have half of a quick endpoint's queue, which saves
+//!   them a claim, and start at once while nothing of the endpoint is in memory.
 //! - Slots and memory are shared out by dynamic thresholds (`shares`), and organisations are served in
 //!   round-robin order, and within each its endpoints.
 //! - One slot in [`RESERVE_SHARE`] is kept from slow endpoints. An endpoint that is not known to be quick gets one

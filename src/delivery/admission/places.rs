@@ -21,12 +21,17 @@ impl<T> Admission<T> {
         if endpoint.policy.ordered || self.is_outdated(endpoint.org_id, version) {
             return Offer::LeaveInStore;
         }
+        let concurrency = self.limits.concurrency;
         let state = self.remember(endpoint, now);
         let is_behind = state.left_in_store > 0 && state.held() > 0;
+        let has_queue = state.queue_max(state.concurrency(concurrency), now) > 0;
+        let promised = state.waiting.len() + state.reserved;
+        // Claims have at least the other half.
+        let is_half_empty = |room| has_queue && room > promised;
         let org = self.orgs.get(&endpoint.org_id).map_or(Totals::default(), |org| org.held);
         let fits = bytes <= org_left(org.bytes, self.bytes_free()) || self.total.places() == 0;
         match self.room(endpoint.id, now) {
-            Room::Now(1..) if !is_behind && fits => {
+            Room::Now(room @ 1..) if fits && (!is_behind || is_half_empty(room)) => {
                 self.reserve(endpoint.id, 1, now);
                 Offer::Start
             }
