@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::auth::{Authenticator, flush_usage_periodically, watch_changed_keys};
 use crate::delivery::{DeliveryHandle, watch_changed_endpoints};
-use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
+use crate::runtime::{Clock, Lifecycle, Shutdown, Stopwatch, Wake};
 use crate::store::{Store, StoreError};
 
 /// Time before a failed change listener, deletion or cancellation is tried again.
@@ -68,11 +68,14 @@ async fn listen(store: Store, wakes: [Wake; 2], shutdown: Shutdown) {
 
 /// Deletes organisations step by step. Each step is a transaction that records its progress, so after a
 /// crash the next process, or another instance, continues.
+///
+/// After each step the task pauses for as long as the step took, so it uses at most half of the store's time.
 async fn delete(store: Store, clock: Clock, shutdown: Shutdown) {
     loop {
+        let watch = Stopwatch::start();
         let wait = match step(&store, &clock).await {
-            Ok(true) if !shutdown.is_requested() => continue,
-            Ok(_) => STEP_POLL,
+            Ok(true) => watch.elapsed(),
+            Ok(false) => STEP_POLL,
             Err(error) => {
                 tracing::warn!(%error, "cannot delete an organisation; will retry");
                 RETRY_WAIT
@@ -87,9 +90,10 @@ async fn delete(store: Store, clock: Clock, shutdown: Shutdown) {
 /// Cancels pending deliveries step by step, like [`delete`].
 async fn cancel(store: Store, clock: Clock, shutdown: Shutdown) {
     loop {
+        let watch = Stopwatch::start();
         let wait = match store.system().cancel_step(clock.now()).await {
-            Ok(1..) if !shutdown.is_requested() => continue,
-            Ok(_) => STEP_POLL,
+            Ok(1..) => watch.elapsed(),
+            Ok(0) => STEP_POLL,
             Err(error) => {
                 tracing::warn!(%error, "cannot cancel deliveries; will retry");
                 RETRY_WAIT

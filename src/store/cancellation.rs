@@ -15,8 +15,8 @@ use crate::domain::{Actor, EndpointId, OrgId, Timestamp};
 
 /// Deliveries that are cancelled at most before a caller gets its answer.
 pub const CANCELS_INLINE_MAX: u64 = 1_000;
-/// Deliveries that one step cancels at most.
-pub const CANCELS_PER_STEP: u64 = 5_000;
+/// Deliveries that one step cancels at most: some ten milliseconds of SQLite's only writer.
+pub const CANCELS_PER_STEP: u64 = 500;
 /// Endpoints that a step looks at, to find one whose organisation is not locked.
 const CANDIDATES_PER_STEP: u32 = 16;
 /// How long `cancel_before`, and the row of a removed endpoint, stay at least: events that were accepted before are
