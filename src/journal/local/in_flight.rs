@@ -12,9 +12,9 @@ use crate::domain::Timestamp;
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Ack, AckBackend};
 
-/// Batches from the oldest unacknowledged one to the last one read. Bounds the memory that the window takes, and
-/// what is read again after a crash, when one batch takes long while others overtake it.
-const BATCHES_MAX: usize = 1_024;
+/// Batches that are read and not acknowledged at most, counted from the oldest one. Many, since one event batch may
+/// become a million deliveries and take minutes to store, while those behind it are stored at once; some 3 MiB.
+const BATCHES_MAX: usize = 65_536;
 
 /// The batches in flight, shared by the reader and their acknowledgements.
 pub(super) struct InFlight {
