@@ -210,6 +210,8 @@ impl Recorder {
             }
             tries += u32::from(!error.is_connection());
             if tries >= TRIES_MAX {
+                // It is the batch, not the store: the others go on, and so do claims.
+                self.dispatch.set_recorder_failing(false);
                 return Err(error);
             }
             backoff.sleep().await;
