@@ -88,11 +88,9 @@ impl Claimer {
             let admission = self.dispatch.admission();
             work.endpoints.iter().filter_map(|id| admission.endpoint(*id)).collect()
         };
-        let mut orgs: Vec<OrgId> = due.iter().map(|(org, ..)| *org).collect();
-        orgs.extend(known.iter().map(|endpoint| endpoint.org_id));
-        orgs.sort_unstable();
-        orgs.dedup();
-        let by_org = self.dispatch.cache().of(&orgs).await?;
+        let orgs = due.iter().map(|(org, ..)| *org);
+        let orgs = orgs.chain(known.iter().map(|endpoint| endpoint.org_id));
+        let by_org = self.dispatch.cache().of(orgs).await?;
         let scanned: HashSet<EndpointId> = due.iter().map(|(_, endpoint, _)| *endpoint).collect();
         let mut targets: Vec<Target> = due
             .iter()
@@ -148,10 +146,7 @@ impl Claimer {
         if requests.is_empty() {
             return Ok(false);
         }
-        let mut orgs: Vec<OrgId> = requests.iter().map(|request| request.org).collect();
-        orgs.sort_unstable();
-        orgs.dedup();
-        let by_org = self.dispatch.cache().of(&orgs).await?;
+        let by_org = self.dispatch.cache().of(requests.iter().map(|request| request.org)).await?;
         for request in requests {
             if let Some(target) = target(&by_org, request.org, request.endpoint, false, true) {
                 self.lease_manual(request, &target).await?;

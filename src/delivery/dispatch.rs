@@ -268,7 +268,7 @@ impl AdmissionDoor {
     /// # Errors
     /// When some are not cached and the store fails.
     pub async fn endpoints(&self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
-        self.dispatch.cache().of(orgs).await
+        self.dispatch.cache().of(orgs.iter().copied()).await
     }
 
     /// Has the store scanned for due deliveries.

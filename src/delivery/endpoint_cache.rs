@@ -4,7 +4,7 @@
 //! plans again where the version of an organisation's endpoints is another one. The change feed
 //! (`endpoint_watch`) and changes through this server replace what is outdated.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,14 +66,18 @@ impl EndpointCache {
         Self { store, metrics, by_org }
     }
 
-    /// The endpoints of some organisations, read from the store where they are not cached.
-    pub(super) async fn of(&self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
-        let mut found = HashMap::with_capacity(orgs.len());
-        let mut missing = Vec::new();
+    /// The endpoints of some organisations, in any order and named any number of times, read from the store where
+    /// they are not cached.
+    pub(super) async fn of(
+        &self,
+        orgs: impl IntoIterator<Item = OrgId>,
+    ) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
+        let orgs: BTreeSet<OrgId> = orgs.into_iter().collect();
+        let (mut found, mut missing) = (HashMap::with_capacity(orgs.len()), Vec::new());
         for org in orgs {
-            match self.by_org.get(org) {
-                Some(endpoints) => _ = found.insert(*org, endpoints),
-                None => missing.push(*org),
+            match self.by_org.get(&org) {
+                Some(endpoints) => _ = found.insert(org, endpoints),
+                None => missing.push(org),
             }
         }
         if !missing.is_empty() {

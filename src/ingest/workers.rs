@@ -193,9 +193,7 @@ impl Workers {
 
     /// The endpoints that some events are planned for, however long the store is unavailable.
     async fn endpoints(&self, events: &[Arc<Event>]) -> Endpoints {
-        let mut orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
-        orgs.sort_unstable();
-        orgs.dedup();
+        let orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
         let mut backoff = new_backoff();
         loop {
             match self.door.endpoints(&orgs).await {
