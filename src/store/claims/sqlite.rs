@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use sqlx::Arguments;
-use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
 use super::due_index::{IS_SENT_TO, head};
 use super::{ClaimedDelivery, LeaseGrant, LeaseRequest, LeasedRow, claimed, event_keys};
 use crate::domain::{EndpointId, Lease, OrgId, Timestamp};
-use crate::store::engine::{Dialect, Engine, MultiRow, Row, Tx, args};
+use crate::store::engine::{Dialect, Engine, MultiRow, Row, Script, Tx, args, id_list};
 use crate::store::{Result, events};
 
 /// A delivery that may be leased.
@@ -34,17 +33,15 @@ pub(super) async fn lease(
     if leased.is_empty() {
         return Ok(Vec::new());
     }
-    take(&mut tx, &leased, request.lease).await?;
+    let mut script = Script::default();
+    push_leases(&mut script, &leased, request.lease)?;
     let leased: Vec<LeasedRow> = leased.into_iter().map(|candidate| candidate.leased).collect();
-    let ids: Vec<Uuid> = event_keys(&leased).into_iter().map(|(id, _)| id.uuid()).collect();
-    let sql = format!(
-        "SELECT {} FROM (SELECT unhex(value) AS wanted FROM json_each($1)) k
-         CROSS JOIN events ON id = k.wanted",
-        events::COLUMNS
-    );
-    let events = tx.all(sql, args![ids]).await?;
-    tx.commit().await?;
-    Ok(claimed(leased, &events, request.lease))
+    let place = script.len();
+    script.push(&EVENTS);
+    script.bind(id_list(event_keys(&leased).into_iter().map(|(id, _)| id.uuid())))?;
+    let answers = tx.finish(script).await?;
+    let events = answers.get(place).map_or(&[][..], |answer| &answer.rows);
+    Ok(claimed(leased, events, request.lease))
 }
 
 /// The columns that [`Candidate::read`] reads of pending deliveries `d`.
@@ -212,15 +209,22 @@ static LEASES: LazyLock<MultiRow> = LazyLock::new(|| {
     )
 });
 
-async fn take(tx: &mut Tx<'_>, candidates: &[Candidate], lease: Lease) -> Result<()> {
-    let bind = |arguments: &mut SqliteArguments, candidate: &Candidate| {
+/// Reads the events of a list of ids.
+static EVENTS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM (SELECT unhex(value) AS wanted FROM json_each(?)) k
+         CROSS JOIN events ON id = k.wanted",
+        events::COLUMNS
+    )
+});
+
+fn push_leases(script: &mut Script, candidates: &[Candidate], lease: Lease) -> Result<()> {
+    script.push_rows(&LEASES, candidates, |arguments, candidate| {
         let id = candidate.leased.id;
         arguments.add(candidate.org_id.uuid())?;
         arguments.add(id.created_at().micros())?;
         arguments.add(id.uuid())?;
         arguments.add(lease.until.micros())?;
         arguments.add(lease.token.uuid())
-    };
-    LEASES.execute(tx.sqlite()?, candidates, bind).await?;
-    Ok(())
+    })
 }

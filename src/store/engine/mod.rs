@@ -11,22 +11,21 @@ mod multi_row;
 mod postgres;
 mod row;
 mod sqlite;
+mod sqlite_tx;
 mod value;
 mod write_queue;
 
 use std::borrow::Cow;
 
-use sqlx::{
-    AssertSqlSafe, PgConnection, Postgres, SqlSafeStr, SqlStr, Sqlite, SqliteConnection,
-    Transaction,
-};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, SqlSafeStr, SqlStr, Transaction};
 
 use super::{Result, StoreError};
 
-pub(crate) use multi_row::MultiRow;
+pub(crate) use multi_row::{MultiRow, ROWS_MAX};
 pub(crate) use postgres::{PostgresEngine, column, timestamptz};
 pub(crate) use row::Row;
-pub(crate) use sqlite::{SqliteEngine, id_list, sqlite_arguments};
+pub(crate) use sqlite::{SqliteEngine, id_list};
+pub(crate) use sqlite_tx::{Answer, Script, SqliteTx};
 pub(crate) use value::{Value, args};
 pub(crate) use write_queue::LongPermit;
 
@@ -48,7 +47,7 @@ pub(crate) enum Engine {
 /// A write transaction; it is rolled back when it is dropped before [`Tx::commit`].
 pub(crate) enum Tx<'a> {
     /// It holds SQLite's write lock, so that what it reads stays true.
-    Sqlite(Transaction<'static, Sqlite>, Option<LongPermit<'a>>),
+    Sqlite(SqliteTx, Option<LongPermit<'a>>),
     /// It runs at READ COMMITTED and locks the rows it depends on.
     Postgres(Transaction<'static, Postgres>),
 }
@@ -185,7 +184,7 @@ impl Tx<'_> {
     pub(crate) async fn execute(&mut self, sql: impl Into<Sql>, args: Args<'_>) -> Result<u64> {
         let sql = sql_str(sql.into());
         match self {
-            Self::Sqlite(tx, _) => sqlite::execute(&mut **tx, sql, args).await,
+            Self::Sqlite(tx, _) => Ok(sqlite::run(tx, sql, args).await?.changed),
             Self::Postgres(tx) => postgres::execute(&mut **tx, sql, args).await,
         }
     }
@@ -194,7 +193,7 @@ impl Tx<'_> {
     pub(crate) async fn all(&mut self, sql: impl Into<Sql>, args: Args<'_>) -> Result<Vec<Row>> {
         let sql = sql_str(sql.into());
         match self {
-            Self::Sqlite(tx, _) => sqlite::all(&mut **tx, sql, args).await,
+            Self::Sqlite(tx, _) => Ok(sqlite::run(tx, sql, args).await?.rows),
             Self::Postgres(tx) => postgres::all(&mut **tx, sql, args).await,
         }
     }
@@ -220,8 +219,8 @@ impl Tx<'_> {
         Ok(changed)
     }
 
-    /// SQLite's own connection, for the statements of a hot path.
-    pub(crate) fn sqlite(&mut self) -> Result<&mut SqliteConnection> {
+    /// SQLite's own transaction, for the statements of a hot path.
+    pub(crate) fn sqlite(&mut self) -> Result<&mut SqliteTx> {
         match self {
             Self::Sqlite(tx, _) => Ok(tx),
             Self::Postgres(_) => Err(wrong_engine()),
@@ -248,18 +247,25 @@ impl Tx<'_> {
 
     /// Makes what was written durable.
     pub(crate) async fn commit(self) -> Result<()> {
-        match self {
-            Self::Sqlite(tx, Some(permit)) => permit.end(tx.commit()).await?,
-            Self::Sqlite(tx, None) => tx.commit().await?,
-            Self::Postgres(tx) => tx.commit().await?,
+        if let Self::Postgres(tx) = self {
+            return Ok(tx.commit().await?);
         }
-        Ok(())
+        self.finish(Script::default()).await.map(drop)
+    }
+
+    /// Runs the last statements of a transaction of SQLite and makes it durable.
+    pub(crate) async fn finish(self, script: Script) -> Result<Vec<Answer>> {
+        match self {
+            Self::Sqlite(tx, Some(permit)) => permit.end(tx.finish(script)).await,
+            Self::Sqlite(tx, None) => tx.finish(script).await,
+            Self::Postgres(_) => Err(wrong_engine()),
+        }
     }
 
     /// Takes back what was written, to go on reading outside of the transaction.
     pub(crate) async fn rollback(self) -> Result<()> {
         match self {
-            Self::Sqlite(tx, _) => tx.rollback().await?,
+            Self::Sqlite(mut tx, _) => tx.roll_back().await?,
             Self::Postgres(tx) => tx.rollback().await?,
         }
         Ok(())

@@ -10,8 +10,8 @@
 //! checkpoint every second, beside the writer.
 //!
 //! A statement costs a round trip to the connection's own thread, so batches go as multi-row
-//! statements of fixed sizes ([`MultiRow`](super::MultiRow)), whose prepared forms are used again. Short
-//! lists go in as one JSON text of hexadecimal ids.
+//! statements of fixed sizes ([`MultiRow`](super::MultiRow)), whose prepared forms are used again, and several
+//! statements go together ([`Script`]). Short lists go in as one JSON text of hexadecimal ids.
 //!
 //! # Failure
 //! A lock held longer than `DATABASE_TIMEOUT` by another process, a full disk and an I/O error are
@@ -21,18 +21,15 @@
 
 use std::path::Path;
 
-use sqlx::error::BoxDynError;
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous,
 };
-use sqlx::{
-    ConnectOptions, Connection, SqlStr, Sqlite, SqliteConnection, SqliteExecutor, Transaction,
-};
+use sqlx::{ConnectOptions, Connection, SqlStr, Sqlite, SqliteConnection, SqliteExecutor};
 use uuid::Uuid;
 
 use super::write_queue::{LongPermit, WriteQueue};
-use super::{Args, Row};
+use super::{Answer, Args, Row, Script, SqliteTx};
 use crate::config::StoreConfig;
 use crate::store::Result;
 
@@ -94,23 +91,21 @@ impl SqliteEngine {
     }
 
     /// Starts a short transaction that holds the write lock, so that what it reads stays true.
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
+    pub(crate) async fn begin(&self) -> Result<SqliteTx> {
         let _ticket = self.queue.short();
-        self.begin_immediate().await
+        self.tx().await
     }
 
     /// Starts one that may take long. A batch asks the permit when to end early.
-    pub(crate) async fn begin_long(
-        &self,
-    ) -> Result<(LongPermit<'_>, Transaction<'static, Sqlite>)> {
+    pub(crate) async fn begin_long(&self) -> Result<(LongPermit<'_>, SqliteTx)> {
         let mut permit = self.queue.long().await;
-        let tx = self.begin_immediate().await?;
+        let tx = self.tx().await?;
         permit.begin();
         Ok((permit, tx))
     }
 
-    async fn begin_immediate(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    async fn tx(&self) -> Result<SqliteTx> {
+        Ok(SqliteTx::new(self.writer.acquire().await?))
     }
 }
 
@@ -130,12 +125,9 @@ fn pool(connections: u32, config: &StoreConfig) -> PoolOptions<Sqlite> {
         })
 }
 
-pub(super) async fn execute(
-    on: impl SqliteExecutor<'_>,
-    sql: SqlStr,
-    args: Args<'_>,
-) -> Result<u64> {
-    Ok(sqlx::query_with(sql, arguments(args)?).execute(on).await?.rows_affected())
+/// Runs a statement in a transaction.
+pub(super) async fn run(tx: &mut SqliteTx, sql: SqlStr, args: Args<'_>) -> Result<Answer> {
+    tx.run_one(Script::of(sql, arguments(args)?)).await
 }
 
 pub(super) async fn all(
@@ -151,18 +143,6 @@ fn arguments(args: Args<'_>) -> Result<SqliteArguments> {
     let mut arguments = SqliteArguments::default();
     for value in args {
         value.add_to_sqlite(&mut arguments).map_err(sqlx::Error::Encode)?;
-    }
-    Ok(arguments)
-}
-
-/// The parameters of a chunk of a [`MultiRow`](super::MultiRow), row by row.
-pub(crate) fn sqlite_arguments<T>(
-    rows: &[T],
-    bind: impl Fn(&mut SqliteArguments, &T) -> Result<(), BoxDynError>,
-) -> Result<SqliteArguments> {
-    let mut arguments = SqliteArguments::default();
-    for row in rows {
-        bind(&mut arguments, row).map_err(sqlx::Error::Encode)?;
     }
     Ok(arguments)
 }
@@ -193,11 +173,53 @@ mod tests {
 
         let mut tx = engine.begin().await.unwrap();
         // What SQLite does by itself on an I/O error; tests/it/torture/disk.rs has it do so.
-        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
-        tx.commit().await.expect_err("nothing to commit");
+        tx.run(script("ROLLBACK")).await.unwrap();
+        let failed = tx.finish(Script::default()).await;
+        failed.err().expect("nothing to commit");
 
         let tx = engine.begin().await.expect("a connection that can begin");
-        tx.commit().await.unwrap();
+        tx.finish(script("SELECT 1")).await.unwrap();
+    }
+
+    fn script(sql: &'static str) -> Script {
+        let mut script = Script::default();
+        script.push(sql);
+        script
+    }
+
+    #[tokio::test]
+    async fn transaction_takes_effect_as_a_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = StoreConfig::in_directory(directory.path());
+        let engine = SqliteEngine::open(&config.sqlite_path(), &config).await.unwrap();
+        let create = script("CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT");
+        engine.begin().await.unwrap().finish(create).await.unwrap();
+        let stored = async || {
+            let mut tx = engine.begin().await.unwrap();
+            tx.run(script("SELECT n FROM t")).await.unwrap().remove(0).rows.len()
+        };
+
+        let mut both = script("INSERT INTO t VALUES (1)");
+        both.push("INSERT INTO t VALUES (2), (3)");
+        let changed = engine.begin().await.unwrap().finish(both).await.unwrap();
+        let changed: Vec<u64> = changed[..2].iter().map(|answer| answer.changed).collect();
+        assert_eq!((changed, stored().await), (vec![1, 2], 3));
+
+        let mut fails = script("INSERT INTO t VALUES (4)");
+        fails.push("INSERT INTO t VALUES (1)");
+        assert!(engine.begin().await.unwrap().finish(fails).await.is_err());
+        assert_eq!(stored().await, 3, "the statement that failed takes the first back");
+
+        let mut dropped = engine.begin().await.unwrap();
+        dropped.run(script("INSERT INTO t VALUES (4)")).await.unwrap();
+        drop(dropped);
+        assert_eq!(stored().await, 3);
+
+        let mut taken_back = engine.begin().await.unwrap();
+        taken_back.run(script("INSERT INTO t VALUES (4)")).await.unwrap();
+        taken_back.roll_back().await.unwrap();
+        drop(taken_back);
+        assert_eq!(stored().await, 3);
     }
 
     #[test]

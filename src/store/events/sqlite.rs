@@ -1,46 +1,45 @@
 //! Persists batches of events in SQLite: a few multi-row statements per batch.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
+use sqlx::Arguments;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, SqliteConnection};
-use uuid::Uuid;
 
 use super::plan::{self, BatchPlan, DedupPass, PendingRow};
-use super::{COLUMNS, EventBatch, Persisted, SHORT_WEIGHT_MAX, org_endpoints, weight};
-use crate::domain::{Event, Lease, OrgId, Timestamp};
-use crate::store::engine::{MultiRow, SqliteEngine, Tx, args, id_list, sqlite_arguments};
-use crate::store::{Result, Store};
+use super::{COLUMNS, EventBatch, OrgEndpoints, Persisted, SHORT_WEIGHT_MAX, org_endpoints};
+use crate::domain::{Event, EventId, Lease, OrgId, Timestamp};
+use crate::store::engine::{
+    Answer, MultiRow, ROWS_MAX, Row, Script, SqliteEngine, SqliteTx, id_list,
+};
+use crate::store::{Result, Store, StoreError};
 
-const TAKE_DEDUP_KEYS: &str = "INSERT INTO dedup_keys (org_id, event_id, received_at) VALUES ";
+const DEDUP_COLUMNS: &str = "dedup_keys (org_id, event_id, received_at)";
 /// The last parameter is the dedup window.
 const UNLESS_TAKEN: &str = " ON CONFLICT (org_id, event_id) DO UPDATE
           SET received_at = max(received_at, excluded.received_at)
       WHERE received_at = excluded.received_at OR abs(received_at - excluded.received_at) >= ?";
 
 static DEDUP_KEYS: LazyLock<MultiRow> =
-    LazyLock::new(|| MultiRow::new(TAKE_DEDUP_KEYS, 3, UNLESS_TAKEN));
+    LazyLock::new(|| MultiRow::insert(DEDUP_COLUMNS, 3, UNLESS_TAKEN));
 
 /// The same again, telling which events hold their key: running it twice changes nothing.
 static DEDUP_WINNERS: LazyLock<MultiRow> = LazyLock::new(|| {
-    MultiRow::new(TAKE_DEDUP_KEYS, 3, &format!("{UNLESS_TAKEN} RETURNING event_id"))
+    MultiRow::insert(DEDUP_COLUMNS, 3, &format!("{UNLESS_TAKEN} RETURNING event_id"))
 });
 
 static EVENTS: LazyLock<MultiRow> = LazyLock::new(|| {
-    let insert = format!("INSERT INTO events ({COLUMNS}) VALUES ");
-    MultiRow::new(&insert, COLUMNS.0.len(), " ON CONFLICT DO NOTHING")
+    MultiRow::insert(&format!("events ({COLUMNS})"), COLUMNS.0.len(), " ON CONFLICT DO NOTHING")
 });
 
 static PENDING: LazyLock<MultiRow> = LazyLock::new(|| {
-    MultiRow::new(
-        "INSERT INTO pending_deliveries
+    MultiRow::insert(
+        "pending_deliveries
              (org_id, created_at, id, event_id, event_received_at, endpoint_id, ordered,
-              payload_bytes, due_at, lease_token)
-         VALUES ",
+              payload_bytes, due_at, lease_token)",
         10,
-        "",
+        " ON CONFLICT DO NOTHING",
     )
 });
 
@@ -51,11 +50,18 @@ impl Store {
         batch: EventBatch<'_>,
         now: Timestamp,
     ) -> Result<Persisted> {
-        let is_short = weight(batch.events) <= SHORT_WEIGHT_MAX;
+        let is_short = batch.weight() <= SHORT_WEIGHT_MAX;
         let _only = if is_short { None } else { Some(engine.queue.events().await) };
-        let mut tx =
-            if is_short { self.engine.begin().await? } else { self.engine.begin_long().await? };
-        let OrgStates { deleting, stale } = org_states(&mut tx, &batch).await?;
+        let begin = async || {
+            if is_short { self.engine.begin().await } else { self.engine.begin_long().await }
+        };
+        let mut tx = begin().await?;
+        if let Some(persisted) = self.persist_new(tx.sqlite()?, batch, now).await? {
+            tx.commit().await?;
+            return Ok(persisted);
+        }
+        let OrgStates { deleting, stale } =
+            org_states(tx.sqlite()?, batch.events, batch.endpoints).await?;
         let stale = org_endpoints::load(&mut tx, &self.keyring, &stale).await?;
         let plan = BatchPlan::new(batch, stale);
         let mut persisted = self.persist_plan(tx.sqlite()?, batch, &plan, &deleting, now).await?;
@@ -64,9 +70,57 @@ impl Store {
         Ok(persisted)
     }
 
+    /// Persists a batch of usual size in one round trip, as if nothing in it were stored already and no
+    /// endpoints had changed. `None` when that is not so, with everything taken back.
+    async fn persist_new(
+        &self,
+        tx: &mut SqliteTx,
+        batch: EventBatch<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Persisted>> {
+        let plan = BatchPlan::new(batch, HashMap::new());
+        let rows = plan.rows();
+        let passes = plan::dedup_passes(batch.events, self.dedup_window);
+        let [events] = &passes[..] else { return Ok(None) };
+        if events.len() < batch.events.len() || events.len().max(rows.len()) > ROWS_MAX {
+            return Ok(None);
+        }
+        let keyed: Vec<&Arc<Event>> =
+            events.iter().filter(|event| event.dedup_id.is_some()).collect();
+        let mut script = Script::default();
+        push_org_states(&mut script, events)?;
+        let mut expected = vec![None];
+        if !keyed.is_empty() {
+            script.push_rows(&DEDUP_KEYS, &keyed, |to, event| bind_dedup_key(to, event))?;
+            script.bind(self.dedup_window_micros())?;
+            expected.push(Some(keyed.len()));
+        }
+        script.push_rows(&EVENTS, events, bind_event)?;
+        expected.push(Some(events.len()));
+        push_pending(&mut script, &rows, batch.lease, now)?;
+        expected.push(Some(rows.len()));
+        let answers = tx.run(script).await?;
+        let is_whole = answers.iter().zip(&expected).all(|(answer, expected)| {
+            expected.is_none_or(|expected| answer.changed == expected as u64)
+        });
+        let states = answers.first().map_or(&[][..], |answer| &answer.rows);
+        let states = OrgStates::read(states, batch.endpoints)?;
+        if !is_whole || !states.deleting.is_empty() || !states.stale.is_empty() {
+            tx.roll_back().await?;
+            return Ok(None);
+        }
+        let leased = rows.iter().filter(|row| row.leased).map(|row| row.id).collect();
+        Ok(Some(Persisted {
+            stored: events.len(),
+            planned: rows.len(),
+            leased: plan.leased(&leased),
+            ..Persisted::default()
+        }))
+    }
+
     async fn persist_plan(
         &self,
-        connection: &mut SqliteConnection,
+        tx: &mut SqliteTx,
         batch: EventBatch<'_>,
         plan: &BatchPlan<'_>,
         deleting: &[OrgId],
@@ -83,8 +137,8 @@ impl Store {
         }
         let rows = plan.rows();
         for pass in passes {
-            let held = self.take_dedup_keys(connection, pass).await?;
-            let stored = insert_events(connection, &held).await?;
+            let held = self.take_dedup_keys(tx, pass).await?;
+            let stored = insert_events(tx, &held).await?;
             let of_stored;
             let rows = if stored.len() == batch.events.len() {
                 &rows
@@ -92,7 +146,7 @@ impl Store {
                 of_stored = plan::rows_of(&rows, &stored);
                 &of_stored
             };
-            insert_pending(connection, rows, batch.lease, now).await?;
+            insert_pending(tx, rows, batch.lease, now).await?;
             let is_leased = |row: &&PendingRow<'_>| row.leased;
             let leased = rows.iter().filter(is_leased).map(|row| row.id).collect();
             persisted.stored += stored.len();
@@ -104,55 +158,56 @@ impl Store {
     }
 
     /// The events that hold their dedup key now, and those that have none.
-    async fn take_dedup_keys(
-        &self,
-        connection: &mut SqliteConnection,
-        mut pass: DedupPass,
-    ) -> Result<DedupPass> {
+    async fn take_dedup_keys(&self, tx: &mut SqliteTx, mut pass: DedupPass) -> Result<DedupPass> {
         let keyed: Vec<Arc<Event>> =
             pass.iter().filter(|event| event.dedup_id.is_some()).map(Arc::clone).collect();
-        let mut taken = 0;
-        for (sql, chunk) in DEDUP_KEYS.chunks(&keyed) {
-            let query = sqlx::query_with(sql, self.dedup_arguments(chunk)?);
-            taken += query.execute(&mut *connection).await?.rows_affected();
-        }
-        if taken == keyed.len() as u64 {
+        let taken = self.dedup(tx, &DEDUP_KEYS, &keyed).await?;
+        if taken.iter().map(|answer| answer.changed).sum::<u64>() == keyed.len() as u64 {
             return Ok(pass);
         }
         let mut winners = HashSet::new();
-        for (sql, chunk) in DEDUP_WINNERS.chunks(&keyed) {
-            let query = sqlx::query_scalar_with(sql, self.dedup_arguments(chunk)?);
-            let ids: Vec<Uuid> = query.fetch_all(&mut *connection).await?;
-            winners.extend(ids);
+        for answer in self.dedup(tx, &DEDUP_WINNERS, &keyed).await? {
+            for row in answer.rows {
+                winners.insert(row.get::<EventId>("event_id")?);
+            }
         }
-        pass.retain(|event| event.dedup_id.is_none() || winners.contains(&event.id.uuid()));
+        pass.retain(|event| event.dedup_id.is_none() || winners.contains(&event.id));
         Ok(pass)
     }
 
-    fn dedup_arguments(&self, events: &[Arc<Event>]) -> Result<SqliteArguments> {
-        let window = i64::try_from(self.dedup_window.as_micros()).unwrap_or(i64::MAX);
-        let mut arguments = sqlite_arguments(events, bind_dedup_key)?;
-        arguments.add(window).map_err(sqlx::Error::Encode)?;
-        Ok(arguments)
+    async fn dedup(
+        &self,
+        tx: &mut SqliteTx,
+        statement: &MultiRow,
+        keyed: &[Arc<Event>],
+    ) -> Result<Vec<Answer>> {
+        let mut answers = Vec::new();
+        for chunk in keyed.chunks(ROWS_MAX) {
+            let mut script = Script::default();
+            script.push_rows(statement, chunk, bind_dedup_key)?;
+            script.bind(self.dedup_window_micros())?;
+            answers.extend(tx.run(script).await?);
+        }
+        Ok(answers)
+    }
+
+    fn dedup_window_micros(&self) -> i64 {
+        i64::try_from(self.dedup_window.as_micros()).unwrap_or(i64::MAX)
     }
 }
 
 /// Inserts events that are new, and deliveries of them, due at `now`.
 pub(super) async fn insert_new(
-    connection: &mut SqliteConnection,
+    tx: &mut SqliteTx,
     events: &DedupPass,
     rows: &[PendingRow<'_>],
     now: Timestamp,
 ) -> Result<()> {
-    let sql = "SELECT id FROM orgs
-               WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND deleting_since IS NOT NULL";
-    let orgs = id_list(plan::orgs_of(events).into_iter().map(OrgId::uuid));
-    let deleting: Vec<Uuid> =
-        sqlx::query_scalar(sql).bind(&orgs).fetch_all(&mut *connection).await?;
-    let is_kept = |event: &&Arc<Event>| !deleting.contains(&event.org_id.uuid());
+    let OrgStates { deleting, .. } = org_states(tx, events, &HashMap::new()).await?;
+    let is_kept = |event: &&Arc<Event>| !deleting.contains(&event.org_id);
     let kept: Vec<_> = events.iter().filter(is_kept).cloned().collect();
-    let stored = insert_events(connection, &kept).await?;
-    insert_pending(connection, &plan::rows_of(rows, &stored), None, now).await
+    let stored = insert_events(tx, &kept).await?;
+    insert_pending(tx, &plan::rows_of(rows, &stored), None, now).await
 }
 
 /// What the organisations of a batch are now.
@@ -163,48 +218,62 @@ struct OrgStates {
     stale: Vec<OrgId>,
 }
 
-async fn org_states(tx: &mut Tx<'_>, batch: &EventBatch<'_>) -> Result<OrgStates> {
-    let sql = "SELECT id, deleting_since IS NOT NULL AS deleting, endpoints_version FROM orgs
-               WHERE id IN (SELECT unhex(value) FROM json_each($1))";
-    let orgs: Vec<Uuid> = plan::orgs_of(batch.events).into_iter().map(OrgId::uuid).collect();
-    let mut states = OrgStates { deleting: Vec::new(), stale: Vec::new() };
-    for row in tx.all(sql, args![orgs]).await? {
-        let (org, version): (OrgId, u64) = (row.get("id")?, row.get("endpoints_version")?);
-        if row.get("deleting")? {
-            states.deleting.push(org);
-        } else if batch.endpoints.get(&org).is_none_or(|known| known.version != version) {
-            states.stale.push(org);
+async fn org_states(
+    tx: &mut SqliteTx,
+    events: &[Arc<Event>],
+    endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>,
+) -> Result<OrgStates> {
+    let mut script = Script::default();
+    push_org_states(&mut script, events)?;
+    OrgStates::read(&tx.run_one(script).await?.rows, endpoints)
+}
+
+fn push_org_states(script: &mut Script, events: &[Arc<Event>]) -> Result<()> {
+    script.push(
+        "SELECT id, deleting_since IS NOT NULL AS deleting, endpoints_version FROM orgs
+         WHERE id IN (SELECT unhex(value) FROM json_each(?))",
+    );
+    script.bind(id_list(plan::orgs_of(events).into_iter().map(OrgId::uuid)))
+}
+
+impl OrgStates {
+    fn read(rows: &[Row], endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>) -> Result<Self> {
+        let mut states = Self { deleting: Vec::new(), stale: Vec::new() };
+        for row in rows {
+            let (org, version): (OrgId, u64) = (row.get("id")?, row.get("endpoints_version")?);
+            if row.get("deleting")? {
+                states.deleting.push(org);
+            } else if endpoints.get(&org).is_none_or(|known| known.version != version) {
+                states.stale.push(org);
+            }
         }
+        Ok(states)
     }
-    Ok(states)
 }
 
 /// Inserts events and returns those that were not there before.
-async fn insert_events(
-    connection: &mut SqliteConnection,
-    events: &[Arc<Event>],
-) -> Result<Vec<Arc<Event>>> {
+async fn insert_events(tx: &mut SqliteTx, events: &[Arc<Event>]) -> Result<Vec<Arc<Event>>> {
     let mut stored = Vec::with_capacity(events.len());
-    for (sql, chunk) in EVENTS.chunks(events) {
-        let query = sqlx::query_with(sql, sqlite_arguments(chunk, bind_event)?);
-        let done = query.execute(&mut *connection).await?;
-        if done.rows_affected() == chunk.len() as u64 {
+    for chunk in events.chunks(ROWS_MAX) {
+        let mut script = Script::default();
+        script.push_rows(&EVENTS, chunk, bind_event)?;
+        let done = tx.run_one(script).await?;
+        if done.changed == chunk.len() as u64 {
             stored.extend(chunk.iter().map(Arc::clone));
             continue;
         }
-        if done.rows_affected() == 0 {
+        if done.changed == 0 {
             continue;
         }
         // The rows of one insert have consecutive rowids, so the new ones are the last so many.
-        let new: Vec<(Uuid, i64)> =
-            sqlx::query_as("SELECT id, received_at FROM events WHERE rowid > ?1 - ?2")
-                .bind(done.last_insert_rowid())
-                .bind(done.rows_affected().cast_signed())
-                .fetch_all(&mut *connection)
-                .await?;
-        let new: HashSet<(Uuid, i64)> = new.into_iter().collect();
-        let is_new =
-            |event: &&Arc<Event>| new.contains(&(event.id.uuid(), event.received_at.micros()));
+        let mut script = Script::default();
+        script.push("SELECT id, received_at FROM events WHERE rowid > ? - ?");
+        script.bind(done.last_insert_rowid)?;
+        script.bind(done.changed.cast_signed())?;
+        let rows = tx.run_one(script).await?.rows;
+        let new = rows.iter().map(|row| Ok((row.get("id")?, row.get("received_at")?)));
+        let new: HashSet<(EventId, Timestamp)> = new.collect::<Result<_>>()?;
+        let is_new = |event: &&Arc<Event>| new.contains(&(event.id, event.received_at));
         stored.extend(chunk.iter().filter(is_new).map(Arc::clone));
     }
     Ok(stored)
@@ -212,12 +281,28 @@ async fn insert_events(
 
 /// Inserts deliveries; those that are not leased are due at `now`.
 async fn insert_pending(
-    connection: &mut SqliteConnection,
+    tx: &mut SqliteTx,
     rows: &[PendingRow<'_>],
     lease: Option<Lease>,
     now: Timestamp,
 ) -> Result<()> {
-    let bind = |arguments: &mut SqliteArguments, row: &PendingRow<'_>| {
+    for rows in rows.chunks(ROWS_MAX) {
+        let mut script = Script::default();
+        push_pending(&mut script, rows, lease, now)?;
+        if tx.run_one(script).await?.changed < rows.len() as u64 {
+            return Err(StoreError::Corrupt("a delivery of a new event".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn push_pending(
+    script: &mut Script,
+    rows: &[PendingRow<'_>],
+    lease: Option<Lease>,
+    now: Timestamp,
+) -> Result<()> {
+    script.push_rows(&PENDING, rows, |arguments, row| {
         let lease = lease.filter(|_| row.leased);
         arguments.add(row.event.org_id.uuid())?;
         arguments.add(row.id.created_at().micros())?;
@@ -229,9 +314,7 @@ async fn insert_pending(
         arguments.add(row.payload_bytes())?;
         arguments.add(lease.map_or(now, |lease| lease.until).micros())?;
         arguments.add(lease.map(|lease| lease.token.uuid()))
-    };
-    PENDING.execute(connection, rows, bind).await?;
-    Ok(())
+    })
 }
 
 fn bind_dedup_key(arguments: &mut SqliteArguments, event: &Arc<Event>) -> Result<(), BoxDynError> {

@@ -105,6 +105,15 @@ impl EndpointHealth {
         self.dead_orgs.is_empty() && self.observed.values().all(works)
     }
 
+    /// The endpoints of which an attempt succeeded, with its time, in key order.
+    pub(super) fn working(&self) -> Vec<(Uuid, Timestamp)> {
+        let works = |(id, observation): (&Uuid, &Observation)| match observation {
+            Observation::Works(at) => Some((*id, *at)),
+            Observation::Fails(_) => None,
+        };
+        self.observed.iter().filter_map(works).collect()
+    }
+
     /// The endpoints, in key order.
     pub(super) fn endpoints(&self) -> Vec<Uuid> {
         self.observed.keys().copied().collect()

@@ -33,9 +33,10 @@ impl System<'_> {
         };
         let recording = async {
             match &*self.0.engine {
-                Engine::Sqlite(_) => sqlite::record(self.0, outcomes, newest).await,
+                // Boxed: they are large, and would be moved from one caller's future to the next.
+                Engine::Sqlite(_) => Box::pin(sqlite::record(self.0, outcomes, newest)).await,
                 Engine::Postgres(engine) => {
-                    postgres::record(self.0, engine, outcomes, newest).await
+                    Box::pin(postgres::record(self.0, engine, outcomes, newest)).await
                 }
             }
         };

@@ -1,17 +1,18 @@
 //! Records outcomes in SQLite, in parts that end early when a short transaction waits.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
+use sqlx::Arguments;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::endpoint_health::EndpointHealth;
+use super::endpoint_health::{EndpointHealth, TIME_RESOLUTION};
 use super::operational_events;
 use super::row::{OutcomeRow, rows};
 use crate::domain::{Attempt, DeadReason, ErrorClass, Outcome, Timestamp};
-use crate::store::engine::{MultiRow, Tx, sqlite_arguments};
+use crate::store::engine::{Answer, MultiRow, ROWS_MAX, Script};
 use crate::store::{Result, Store, storable};
 
 /// The statements of a batch of outcomes, in their order. Each counts only rows that still carry the outcome's
@@ -19,6 +20,7 @@ use crate::store::{Result, Store, storable};
 ///
 /// The `CROSS JOIN`s keep SQLite from walking all pending deliveries instead of finding each by its key.
 struct Statements {
+    working: MultiRow,
     attempts: MultiRow,
     dead_letters: MultiRow,
     finished: MultiRow,
@@ -38,6 +40,15 @@ macro_rules! held {
 impl Statements {
     fn new() -> Self {
         Self {
+            working: MultiRow::new(
+                "UPDATE endpoints SET failing_since = NULL, last_success_at = o.column2
+                 FROM (VALUES ",
+                2,
+                ") o
+                 WHERE endpoints.id = o.column1 AND removed_at IS NULL
+                   AND (failing_since IS NOT NULL OR last_success_at IS NULL
+                        OR o.column2 - last_success_at >= ?)",
+            ),
             attempts: MultiRow::new(
                 "INSERT INTO delivery_attempts
                      (delivery_id, delivery_created_at, org_id, number, started_at, duration_ms,
@@ -102,59 +113,98 @@ pub(super) async fn record(
     let (mut left, mut counted) = (outcomes, 0);
     while !left.is_empty() {
         let mut tx = store.engine.begin_long().await?;
+        let mut script = Script::default();
         // Endpoints first: no outcome of a failing endpoint is known without what it means.
-        if let Some(health) = health.take() {
-            let events = health.write(&mut tx).await?;
-            store.publish(&mut tx, events, newest).await?;
+        match health.take() {
+            Some(health) if health.is_quiet() => push_working(&mut script, &health)?,
+            Some(health) => {
+                let events = health.write(&mut tx).await?;
+                store.publish(&mut tx, events, newest).await?;
+            }
+            None => {}
         }
         let mut written = 0;
-        while let part @ [_, ..] = tx.next_part(left, written) {
-            counted += record_part(store, &mut tx, part, newest).await?;
+        loop {
+            let part = tx.next_part(left, written);
+            let rows = rows(part);
+            let places = push_outcomes(&mut script, &rows)?;
             written += part.len();
+            let is_last = part.is_empty() || written == left.len();
+            if is_last && places.dead_letters.is_empty() {
+                counted += places.counted(&tx.finish(script).await?);
+                break;
+            }
+            let answers = tx.sqlite()?.run(std::mem::take(&mut script)).await?;
+            counted += places.counted(&answers);
+            let exhausted = places.exhausted(&answers)?;
+            let events = operational_events::exhausted(&mut tx, &rows, exhausted).await?;
+            store.publish(&mut tx, events, newest).await?;
         }
-        tx.commit().await?;
         left = left.get(written..).unwrap_or_default();
     }
     Ok(counted)
 }
 
-async fn record_part(
-    store: &Store,
-    tx: &mut Tx<'_>,
-    outcomes: &[Outcome],
-    now: Timestamp,
-) -> Result<usize> {
-    let rows = rows(outcomes);
-    let (counted, exhausted) = write(tx.sqlite()?, &rows).await?;
-    let events = operational_events::exhausted(tx, &rows, exhausted).await?;
-    store.publish(tx, events, now).await?;
-    Ok(counted)
+/// Notes that endpoints work, where that is not known yet.
+fn push_working(script: &mut Script, health: &EndpointHealth) -> Result<()> {
+    let resolution = i64::try_from(TIME_RESOLUTION.as_micros()).unwrap_or(i64::MAX);
+    for working in health.working().chunks(ROWS_MAX) {
+        script.push_rows(&STATEMENTS.working, working, |arguments, (endpoint, at)| {
+            arguments.add(*endpoint)?;
+            arguments.add(at.micros())
+        })?;
+        script.bind(resolution)?;
+    }
+    Ok(())
 }
 
-/// Writes attempts, dead letters and deliveries. Returns how many outcomes counted, and the deliveries
-/// that have used up their attempts by them, each with its event.
-async fn write(
-    connection: &mut SqliteConnection,
-    rows: &[OutcomeRow<'_>],
-) -> Result<(usize, Vec<(Uuid, Uuid)>)> {
-    let Statements { attempts, dead_letters, finished, taken, waiting } = &*STATEMENTS;
+/// Where in a script the statements are whose answers count.
+struct Places {
+    /// Those that tell which deliveries are given up.
+    dead_letters: Range<usize>,
+    /// Those that change a delivery for each outcome that counts.
+    outcomes: Range<usize>,
+}
+
+/// Appends the statements that write attempts, dead letters and deliveries.
+fn push_outcomes(script: &mut Script, rows: &[OutcomeRow<'_>]) -> Result<Places> {
+    let Statements { attempts, dead_letters, finished, taken, waiting, .. } = &*STATEMENTS;
     let earlier: Vec<_> = rows.iter().filter_map(OutcomeRow::earlier_attempt).collect();
     let dead: Vec<_> = rows.iter().filter_map(OutcomeRow::dead_letter).collect();
     let (last, again): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.is_final());
-    attempts.execute(connection, &earlier, bind_attempt).await?;
-    let mut exhausted = Vec::new();
-    for (sql, chunk) in dead_letters.chunks(&dead) {
-        let query = sqlx::query_with(sql, sqlite_arguments(chunk, bind_dead_letter)?);
-        for row in query.fetch_all(&mut *connection).await? {
-            if row.try_get::<&str, _>("reason")? == DeadReason::Exhausted.as_str() {
-                exhausted.push((row.try_get("id")?, row.try_get("event_id")?));
+    script.push_rows(attempts, &earlier, bind_attempt)?;
+    let before_dead_letters = script.len();
+    script.push_rows(dead_letters, &dead, bind_dead_letter)?;
+    let after_dead_letters = script.len();
+    script.push_rows(finished, &last, |to, row| bind_finished(to, row))?;
+    let before_outcomes = script.len();
+    script.push_rows(taken, &last, |to, row| bind_key(to, row))?;
+    script.push_rows(waiting, &again, |to, row| bind_waiting(to, row))?;
+    Ok(Places {
+        dead_letters: before_dead_letters..after_dead_letters,
+        outcomes: before_outcomes..script.len(),
+    })
+}
+
+impl Places {
+    /// How many outcomes counted.
+    fn counted(&self, answers: &[Answer]) -> usize {
+        let outcomes = answers.get(self.outcomes.clone()).unwrap_or_default();
+        let changed = outcomes.iter().map(|answer| answer.changed).sum::<u64>();
+        usize::try_from(changed).unwrap_or(usize::MAX)
+    }
+
+    /// The deliveries that have used up their attempts, each with its event.
+    fn exhausted(&self, answers: &[Answer]) -> Result<Vec<(Uuid, Uuid)>> {
+        let mut exhausted = Vec::new();
+        let dead_letters = answers.get(self.dead_letters.clone()).unwrap_or_default();
+        for row in dead_letters.iter().flat_map(|answer| &answer.rows) {
+            if row.get::<String>("reason")? == DeadReason::Exhausted.as_str() {
+                exhausted.push((row.get("id")?, row.get("event_id")?));
             }
         }
+        Ok(exhausted)
     }
-    finished.execute(connection, &last, |to, row| bind_finished(to, row)).await?;
-    let counted = taken.execute(connection, &last, |to, row| bind_key(to, row)).await?
-        + waiting.execute(connection, &again, |to, row| bind_waiting(to, row)).await?;
-    Ok((counted, exhausted))
 }
 
 fn bind_key(arguments: &mut SqliteArguments, row: &OutcomeRow<'_>) -> Result<(), BoxDynError> {
