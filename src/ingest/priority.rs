@@ -1,4 +1,5 @@
-//! Priority paths: splits a batch into a fast path, for organisations with few events in it, and a bulk path.
+//! Priority paths: splits a batch into a fast path, for organisations with few events in it, and a bulk path. Few
+//! means that they are stored in a short time: an event with a large payload, or with many deliveries, is many.
 //!
 //! For an organisation with many events in a batch, which has a backlog, a short delay matters little. One with few
 //! events waits for exactly these. They go first, in a short transaction, so once they are read they wait behind no
@@ -11,18 +12,22 @@ use std::sync::Arc;
 use crate::domain::{Event, OrgId};
 use crate::store::{SHORT_WEIGHT_MAX, weight};
 
-/// The largest weight of one organisation's events in a batch that counts as few, in events with small payloads.
+/// The largest weight of one organisation's events in a batch that counts as few.
 const FEW: usize = SHORT_WEIGHT_MAX / 2;
 
 /// Splits a batch into the events of the fast path and those of the bulk path, each in their order. The fast path gets
-/// the organisations with the fewest events, as many as one short transaction holds.
-pub(super) fn split(events: Vec<Arc<Event>>) -> (Vec<Arc<Event>>, Vec<Arc<Event>>) {
-    if weight(&events) <= FEW {
-        return (events, Vec::new());
-    }
+/// the organisations with the fewest events, as many as one short transaction holds. `deliveries` tells how many an
+/// event has.
+pub(super) fn split(
+    events: Vec<Arc<Event>>,
+    deliveries: impl Fn(&Event) -> usize,
+) -> (Vec<Arc<Event>>, Vec<Arc<Event>>) {
     let mut weights: HashMap<OrgId, usize> = HashMap::new();
     for event in &events {
-        *weights.entry(event.org_id).or_default() += weight([event]);
+        *weights.entry(event.org_id).or_default() += weight(event, deliveries(event));
+    }
+    if weights.values().sum::<usize>() <= FEW {
+        return (events, Vec::new());
     }
     if weights.values().all(|weight| *weight <= FEW) {
         return (Vec::new(), events);
@@ -60,13 +65,17 @@ mod tests {
         })
     }
 
+    fn one(_: &Event) -> usize {
+        1
+    }
+
     #[test]
     fn organisations_with_few_events_take_the_fast_path() {
         let at = Timestamp::from_micros(0);
         let (few, many) = (OrgId::mint(at), OrgId::mint(at));
         let events: Vec<_> =
             (0..=2 * FEW).map(|index| event(if index % 2 == 0 { many } else { few })).collect();
-        let (fast, bulk) = split(events.clone());
+        let (fast, bulk) = split(events.clone(), one);
         assert!(fast.iter().all(|event| event.org_id == few));
         assert!(bulk.iter().all(|event| event.org_id == many));
         assert_eq!((fast.len(), bulk.len()), (FEW, FEW + 1));
@@ -77,16 +86,16 @@ mod tests {
     #[test]
     fn small_batch_takes_the_fast_path() {
         let org = OrgId::mint(Timestamp::from_micros(0));
-        let (fast, bulk) = split((0..FEW).map(|_| event(org)).collect());
+        let (fast, bulk) = split((0..FEW).map(|_| event(org)).collect(), one);
         assert_eq!((fast.len(), bulk.len()), (FEW, 0));
-        assert!(split(Vec::new()).0.is_empty());
+        assert!(split(Vec::new(), one).0.is_empty());
     }
 
     #[test]
     fn large_batch_in_which_no_organisation_has_many_takes_the_bulk_path() {
         let orgs = [(); 2].map(|()| OrgId::mint(Timestamp::from_micros(0)));
         let events = orgs.iter().flat_map(|org| (0..FEW).map(|_| event(*org))).collect();
-        let (fast, bulk) = split(events);
+        let (fast, bulk) = split(events, one);
         assert_eq!((fast.len(), bulk.len()), (0, 2 * FEW));
     }
 
@@ -95,7 +104,7 @@ mod tests {
         let orgs = [(); 5].map(|()| OrgId::mint(Timestamp::from_micros(0)));
         let counts = [FEW, FEW - 1, 1, FEW, FEW + 1];
         let events = orgs.iter().zip(counts).flat_map(|(org, n)| (0..n).map(|_| event(*org)));
-        let (fast, bulk) = split(events.collect());
+        let (fast, bulk) = split(events.collect(), one);
         assert_eq!((fast.len(), bulk.len()), (2 * FEW, 2 * FEW + 1));
         assert!(orgs[1..3].iter().all(|org| bulk.iter().all(|event| event.org_id != *org)));
     }
@@ -106,7 +115,16 @@ mod tests {
         let mut large = Arc::unwrap_or_clone(event(org));
         large.payload = vec![b'1'; 256 * 1024].into();
         let (fast, bulk) =
-            split(vec![Arc::new(large), event(OrgId::mint(Timestamp::from_micros(1)))]);
+            split(vec![Arc::new(large), event(OrgId::mint(Timestamp::from_micros(1)))], one);
         assert_eq!((fast.len(), bulk.len()), (1, 1));
+    }
+
+    #[test]
+    fn event_with_many_deliveries_takes_the_bulk_path() {
+        let at = Timestamp::from_micros(0);
+        let (few, many) = (OrgId::mint(at), OrgId::mint(at));
+        let deliveries = |event: &Event| if event.org_id == many { FEW + 1 } else { FEW };
+        let (fast, bulk) = split(vec![event(many), event(few)], deliveries);
+        assert_eq!((fast[0].org_id, bulk[0].org_id), (few, many));
     }
 }

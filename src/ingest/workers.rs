@@ -21,8 +21,9 @@ use super::record::{self, RecordError};
 
 /// Bytes of records that a worker holds, beyond its first record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Deliveries that are stored in one transaction, beyond those of its first event.
-const DELIVERIES_MAX: usize = 2_000;
+/// Deliveries that are stored in one transaction, beyond those of its first event. On SQLite every other transaction
+/// waits for it.
+const DELIVERIES_MAX: usize = 500;
 /// Batches on the fast path at which the next batch is not read yet: events that arrive meanwhile are stored
 /// together, instead of by every worker separately.
 const FAST_BATCHES_MAX: usize = 2;
@@ -180,7 +181,7 @@ impl Workers {
             endpoints.get(&event.org_id).is_some_and(|of_org| of_org.has_ordered())
         };
         let (ordered, others): (Vec<_>, Vec<_>) = batch.events.into_iter().partition(is_ordered);
-        let (fast, bulk) = priority::split(others);
+        let (fast, bulk) = priority::split(others, |event| deliveries(event, &endpoints));
         self.store_all(&fast, &endpoints).await;
         drop(batch.fast_permit);
         self.store_all(&bulk, &endpoints).await;
@@ -319,13 +320,18 @@ impl Workers {
 
 /// How many of the first events are stored together: with at most [`DELIVERIES_MAX`] deliveries, but at least one.
 fn fitting(events: &[Arc<Event>], endpoints: &Endpoints) -> usize {
-    let mut deliveries = 0;
+    let mut total = 0;
     let fits = |event: &&Arc<Event>| {
-        let of_org = endpoints.get(&event.org_id);
-        deliveries += of_org.map_or(0, |of_org| of_org.matching(event.event_type.as_str()));
-        deliveries <= DELIVERIES_MAX
+        total += deliveries(event, endpoints);
+        total <= DELIVERIES_MAX
     };
     events.iter().take_while(fits).count().clamp(1, events.len().max(1)).min(events.len())
+}
+
+/// How many deliveries an event is planned for, or a few more.
+fn deliveries(event: &Event, endpoints: &Endpoints) -> usize {
+    let of_org = endpoints.get(&event.org_id);
+    of_org.map_or(0, |of_org| of_org.matching(event.event_type.as_str()))
 }
 
 const fn new_backoff() -> Backoff {

@@ -82,8 +82,9 @@ impl System<'_> {
         let claim = async {
             let request = LeaseRequest { grants, bytes_max, lease, now };
             match &*self.0.engine {
-                Engine::Sqlite(_) => sqlite::lease(&self.0.engine, request).await,
-                Engine::Postgres(_) => postgres::lease(&self.0.engine, request).await,
+                // Boxed: they are large, and would be moved from one caller's future to the next.
+                Engine::Sqlite(_) => Box::pin(sqlite::lease(&self.0.engine, request)).await,
+                Engine::Postgres(_) => Box::pin(postgres::lease(&self.0.engine, request)).await,
             }
         };
         timed(&self.0.metrics, DbOperation::ClaimDeliveries, claim).await

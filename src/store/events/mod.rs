@@ -34,9 +34,9 @@ pub const SHORT_WEIGHT_MAX: usize = 64;
 /// Bytes of payload that take about as long to store as an event's rows.
 const PAYLOAD_BYTES_WEIGHED: usize = 4 * 1024;
 
-/// How long it takes to store some events, in events with small payloads.
-pub fn weight<'a>(events: impl IntoIterator<Item = &'a Arc<Event>>) -> usize {
-    events.into_iter().map(|event| 1 + event.payload.len() / PAYLOAD_BYTES_WEIGHED).sum()
+/// How long it takes to store an event with so many deliveries, in events with a small payload and one delivery.
+pub fn weight(event: &Event, deliveries: usize) -> usize {
+    deliveries.max(1) + event.payload.len() / PAYLOAD_BYTES_WEIGHED
 }
 
 /// A batch of events to store.
@@ -50,6 +50,14 @@ pub struct EventBatch<'a> {
     pub deliveries: &'a [PlannedDelivery],
     /// The lease of those that are to be leased.
     pub lease: Option<Lease>,
+}
+
+impl EventBatch<'_> {
+    /// The sum of the weights of its events, by [`weight`], or a little more.
+    fn weight(&self) -> usize {
+        let of_events: usize = self.events.iter().map(|event| weight(event, 1)).sum();
+        of_events + self.deliveries.len().saturating_sub(self.events.len())
+    }
 }
 
 /// The result of persisting a batch of events.
@@ -251,8 +259,11 @@ impl System<'_> {
         }
         let persist = async {
             match &*self.0.engine {
-                Engine::Sqlite(engine) => self.0.persist_sqlite(engine, batch, now).await,
-                Engine::Postgres(engine) => self.0.persist_postgres(engine, batch, now).await,
+                // Boxed: they are large, and would be moved from one caller's future to the next.
+                Engine::Sqlite(engine) => Box::pin(self.0.persist_sqlite(engine, batch, now)).await,
+                Engine::Postgres(engine) => {
+                    Box::pin(self.0.persist_postgres(engine, batch, now)).await
+                }
             }
         };
         timed(&self.0.metrics, DbOperation::PersistEvents, persist).await
