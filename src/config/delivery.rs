@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{DestinationConfig, parse_wait};
+use super::{DestinationConfig, DnsConfig, parse_wait};
 use crate::domain::RetrySchedule;
 
 /// Settings of delivery.
@@ -15,6 +15,9 @@ pub struct DeliveryConfig {
     /// Where webhooks may go.
     #[command(flatten)]
     pub destinations: DestinationConfig,
+    /// How host names are resolved.
+    #[command(flatten)]
+    pub dns: DnsConfig,
     /// PEM file with additional trusted CA certificates, such as a private CA's
     #[arg(long, env = "WEBHOOK_CA_FILE", value_name = "FILE")]
     pub webhook_ca_file: Option<PathBuf>,
@@ -26,10 +29,10 @@ pub struct DeliveryConfig {
         default_value = "5s,5m,30m,2h,5h,10h,14h,20h,24h"
     )]
     pub retry_schedule: RetrySchedule,
-    /// Timeout for connecting to a receiver, TLS handshake included
+    /// Timeout for connecting to a receiver, from its address to the end of the TLS handshake
     #[arg(long, env = "DELIVERY_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = parse_wait)]
     pub delivery_connect_timeout: Duration,
-    /// Timeout for an attempt, from its start to the end of the answer
+    /// Timeout for an attempt, from the request to the end of the answer; looking up the host has its own
     #[arg(long, env = "DELIVERY_TIMEOUT", value_name = "DURATION", default_value = "15s", value_parser = parse_wait)]
     pub delivery_timeout: Duration,
     /// Maximum webhooks in flight, over all endpoints

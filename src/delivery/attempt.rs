@@ -31,21 +31,25 @@ pub(super) struct Attempter {
 }
 
 /// The end of an attempt, for the dispatcher.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct FinishedAttempt {
     /// Whether the endpoint answered 410 Gone and is being disabled.
     pub(super) gone: bool,
     /// The signal for the endpoint's breaker.
     pub(super) signal: AttemptSignal,
+    /// The delivery, if the attempt was not made: its lease is to be released.
+    pub(super) not_made: Option<Box<LeasedDelivery>>,
 }
 
 impl Attempter {
     /// Attempts a delivery. Returns once the recorder's queue has taken the outcome, which waits while the
     /// queue is full.
     pub(super) async fn attempt(&self, delivery: LeasedDelivery) -> FinishedAttempt {
-        let started_at = self.clock.now();
-        let result = self.sender.send(&delivery, started_at).await;
-        let took = result.took;
+        let Some(result) = self.sender.send(&delivery, &self.clock).await else {
+            let not_made = Some(Box::new(delivery));
+            return FinishedAttempt { gone: false, signal: AttemptSignal::NotMade, not_made };
+        };
+        let (started_at, took) = (result.started_at, result.took);
         let decided_at = self.clock.now();
 
         let number = delivery.attempts.saturating_add(1);
@@ -78,7 +82,7 @@ impl Attempter {
             ordered: delivery.ordered,
         })
         .await;
-        FinishedAttempt { gone, signal }
+        FinishedAttempt { gone, signal, not_made: None }
     }
 
     fn outcome(

@@ -47,6 +47,8 @@ pub(super) enum AttemptSignal {
         /// How long the endpoint asks to be left alone.
         hold: Option<Duration>,
     },
+    /// The attempt was not made, so nothing is known about the endpoint.
+    NotMade,
 }
 
 impl AttemptSignal {
@@ -125,13 +127,17 @@ impl Breaker {
     /// An attempt has ended. Failures of attempts that were in flight when the breaker opened only prolong a
     /// hold; a success always counts.
     pub(super) fn end(&mut self, probe: bool, signal: AttemptSignal, now: Monotonic) {
-        let AttemptSignal::Failure { hold } = signal else {
-            return self.reset();
+        let hold = match signal {
+            AttemptSignal::Success => return self.reset(),
+            AttemptSignal::Failure { hold } => hold,
+            AttemptSignal::NotMade => None,
         };
         // A hold of zero holds nothing.
         let held_until = now.plus(hold.unwrap_or_default());
-        let is_held = held_until > now;
+        let (is_held, not_made) = (held_until > now, signal == AttemptSignal::NotMade);
         *self = match *self {
+            Self::HalfOpen { until, backoff } if probe && not_made => Self::Open { until, backoff },
+            state if not_made => state,
             Self::Closed { failures } if failures + 1 < FAILURES_MAX && !is_held => {
                 Self::Closed { failures: failures + 1 }
             }
@@ -183,6 +189,21 @@ mod tests {
     use super::*;
 
     const NOW: Monotonic = Monotonic::ZERO;
+
+    #[test]
+    fn attempt_that_was_not_made_changes_nothing_and_gives_the_probe_back() {
+        let mut breaker = Breaker::default();
+        for _ in 0..FAILURES_MAX {
+            breaker.end(false, AttemptSignal::NotMade, NOW);
+            assert!(!breaker.is_open());
+            breaker.end(false, FAILURE, NOW);
+        }
+        let (open, later) = (breaker, NOW.plus(PAUSE_FIRST));
+        assert!(breaker.start(Scheduled, later));
+        breaker.end(true, AttemptSignal::NotMade, later);
+        assert_eq!(breaker, open);
+    }
+
     const FAILURE: AttemptSignal = AttemptSignal::Failure { hold: None };
 
     fn later(seconds: u64) -> Monotonic {

@@ -240,10 +240,11 @@ impl Dispatcher {
 
     fn finish_one(&mut self, end: TaskEnd) {
         match end {
-            TaskEnd::Attempt { ticket, finished: FinishedAttempt { gone, signal } } => {
+            TaskEnd::Attempt { ticket, finished: FinishedAttempt { gone, signal, not_made } } => {
                 let now = self.dispatch.monotonic();
                 let finished = self.dispatch.admission().finish(ticket, signal, gone, now);
                 self.dispatch.release(finished.released);
+                self.dispatch.release(not_made.map(|delivery| *delivery));
                 if finished.breaker_closed {
                     // What waited for it is due.
                     self.scan = ScanDemand::Due;

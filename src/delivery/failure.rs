@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 
 use crate::domain::ErrorClass;
 
+use super::resolver::{HostUnknown, LookupError};
 use super::ssrf_guard::SsrfRefusal;
 use super::webhook::HeadersError;
 
@@ -63,6 +64,16 @@ impl Failure {
         Self::new(class, &text)
     }
 
+    /// Whether the client needs the addresses of the host. Nothing was sent.
+    pub(super) fn is_host_unknown(error: &reqwest::Error) -> bool {
+        find::<HostUnknown>(error).is_some()
+    }
+
+    /// The client does not take the addresses that the host was looked up to.
+    pub(super) fn unresolved() -> Self {
+        Self::new(ErrorClass::Internal, "internal error while resolving the host")
+    }
+
     /// The attempt panicked.
     pub(super) fn panicked() -> Self {
         Self::new(ErrorClass::Internal, "internal error while sending; see the server's log")
@@ -80,6 +91,12 @@ impl From<SsrfRefusal> for Failure {
             SsrfRefusal::NoAddress => ErrorClass::Dns,
         };
         Self::new(class, &refusal.to_string())
+    }
+}
+
+impl From<LookupError> for Failure {
+    fn from(error: LookupError) -> Self {
+        Self::new(ErrorClass::Dns, &format!("cannot resolve the host: {error}"))
     }
 }
 

@@ -20,6 +20,30 @@ metrics! {
         hookgate_endpoints_unreadable_total: Counter,
         /// Failed attempts by cause.
         webhook_errors_total: CounterBy<ErrorClass>,
+        /// Look-ups of host names by result; answers from the cache are not counted.
+        hookgate_dns_lookups_total: CounterBy<LookupResult>,
+        /// Look-ups that wait for a permit: their organisation, or all together, have as many in flight as they may.
+        hookgate_dns_lookups_waiting: Gauge,
+        /// Look-ups in flight.
+        hookgate_dns_lookups_in_flight: Gauge,
+        /// Time of a look-up, without the wait for a permit, in seconds.
+        hookgate_dns_lookup_seconds: Histogram = SLOW_SECONDS,
+    }
+}
+
+label! {
+    /// The result of a look-up.
+    pub enum LookupResult by "result" {
+        /// The name has addresses.
+        Found = "found",
+        /// The name does not exist, or has no address.
+        NotFound = "not_found",
+        /// A name server answered with an error, or none can be asked.
+        Failed = "failed",
+        /// No answer within `DNS_TIMEOUT`.
+        TimedOut = "timed_out",
+        /// No permit in time; the delivery was put back.
+        NotStarted = "not_started",
     }
 }
 

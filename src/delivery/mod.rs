@@ -7,7 +7,8 @@
 //! - The **dispatcher** starts attempts; the **claimer** leases due deliveries from the store for it.
 //! - The **endpoint cache** has the endpoints of active organisations; the change feed keeps it true.
 //! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** build, the
-//!   **SSRF guard** checks the destination, the **retry policy** decides what follows.
+//!   **resolver** looks the host up, the **SSRF guard** checks the destination, the **retry policy** decides what
+//!   follows.
 //! - The **recorder** writes outcomes to the store in batches.
 //!
 //! # The path of one delivery
@@ -102,14 +103,15 @@ use dispatch::{Dispatch, DispatchOptions};
 use dispatcher::{Dispatcher, DispatcherOptions, Pause, ScanDemand};
 use endpoint_cache::EndpointCache;
 use recorder::{Batch, QUEUE_OUTCOMES, Recorder};
+use resolver::Lookups;
 use sender::{Sender, SenderOptions};
 
 pub use dispatch::{AdmissionDoor, Offered};
 pub use endpoint_watch::watch_changed_endpoints;
 pub use handle::DeliveryHandle;
 pub use health::DeliveryHealth;
-pub use metrics::{DeliveryMetrics, WebhookResult};
-pub use resolver::{DnsResolver, SystemResolver};
+pub use metrics::{DeliveryMetrics, LookupResult, WebhookResult};
+pub use resolver::{DnsAnswer, DnsResolver, LookupError, NameServers};
 pub use signer::{Verifier, sign};
 pub use ssrf_guard::SsrfGuard;
 
@@ -144,14 +146,14 @@ pub struct DeliveryInputs {
     pub wake: Wake,
     /// The server that claimed deliveries are leased to.
     pub instance: InstanceId,
-    /// Resolves the names of receivers.
-    pub resolver: Arc<dyn DnsResolver>,
+    /// Resolves the names of receivers; `None` for the name servers of the settings.
+    pub resolver: Option<Arc<dyn DnsResolver>>,
 }
 
 impl DeliveryInputs {
-    /// Inputs that resolve names as the operating system does.
+    /// Inputs that resolve names by the settings.
     pub fn new(wake: Wake, instance: InstanceId) -> Self {
-        Self { wake, instance, resolver: Arc::new(SystemResolver) }
+        Self { wake, instance, resolver: None }
     }
 }
 
@@ -185,7 +187,9 @@ impl DeliveryService {
             lease: lease_span(config),
             poll_interval: config.delivery_poll_interval,
         };
-        let sender = sender(config, resolver)?;
+        let resolver = resolver.unwrap_or_else(|| Arc::new(NameServers::new(&config.dns)));
+        let lookups = Lookups::new(resolver, config.dns.dns_timeout, Arc::clone(&metrics));
+        let sender = sender(config, lookups)?;
         let (reports_in, reports) = mpsc::channel(QUEUE_OUTCOMES);
         let (released_in, released) = mpsc::unbounded_channel();
         let dispatch = Dispatch::new(
@@ -273,10 +277,7 @@ impl DeliveryService {
     }
 }
 
-fn sender(
-    config: &DeliveryConfig,
-    resolver: Arc<dyn DnsResolver>,
-) -> Result<Sender, DeliveryError> {
+fn sender(config: &DeliveryConfig, lookups: Lookups) -> Result<Sender, DeliveryError> {
     let options = SenderOptions {
         connect_timeout: config.delivery_connect_timeout,
         timeout: config.delivery_timeout,
@@ -286,7 +287,7 @@ fn sender(
     let authorities =
         config.webhook_ca_file.as_deref().map(sender::read_authorities).transpose()?;
     let guard = SsrfGuard::new(&config.destinations);
-    Ok(Sender::new(guard, resolver, options, authorities.unwrap_or_default())?)
+    Ok(Sender::new(guard, lookups, options, authorities.unwrap_or_default())?)
 }
 
 fn limits(config: &DeliveryConfig) -> AdmissionLimits {

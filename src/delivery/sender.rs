@@ -4,7 +4,8 @@
 //! The client follows no redirects and repeats no requests. There is one exception: if an idle connection
 //! turns out to be closed before a byte of the request was written, the client uses another connection.
 //! Nothing was sent, so nothing was attempted. A request that was written is never written again; its failure
-//! is the attempt's.
+//! is the attempt's. A request for which the client has no connection and no addresses fails before it is sent,
+//! too: the host is looked up, and the request, signed anew, is made (`resolver`).
 //!
 //! # Bounds
 //! The status decides the attempt. The response body is only read for its excerpt, and so that the connection
@@ -14,7 +15,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -22,11 +22,11 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, Method, Request, Response};
 
 use crate::domain::{ErrorClass, LeasedDelivery, Timestamp};
-use crate::runtime::Stopwatch;
+use crate::runtime::{Clock, Stopwatch};
 
 use super::DeliveryError;
 use super::failure::{Failure, tidy};
-use super::resolver::{DnsResolver, GuardedResolver};
+use super::resolver::{Lookups, PinnedHost, PinnedResolver, with_host};
 use super::retry::{ResponseSummary, is_success};
 use super::ssrf_guard::SsrfGuard;
 use super::webhook;
@@ -51,6 +51,7 @@ const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Sender {
     client: Client,
     guard: SsrfGuard,
+    lookups: Lookups,
     options: SenderOptions,
 }
 
@@ -59,7 +60,7 @@ pub(super) struct Sender {
 pub(super) struct SenderOptions {
     /// Connect timeout, TLS handshake included.
     pub(super) connect_timeout: Duration,
-    /// Timeout from the start of the attempt to the end of the response.
+    /// Timeout from the request to the end of the response.
     pub(super) timeout: Duration,
     /// Maximum idle connections per host.
     pub(super) idle_per_host: usize,
@@ -74,12 +75,20 @@ pub(super) struct SendResult {
     pub(super) failure: Option<Failure>,
     /// The start of the response body; `None` if it is empty or was not read.
     pub(super) excerpt: Option<String>,
+    /// When the attempt started: with the look-up of the host, if there was one.
+    pub(super) started_at: Timestamp,
     /// From the start of the attempt to the response's header, or to the failure without one.
     pub(super) took: Duration,
     retry_after: Option<String>,
 }
 
 impl SendResult {
+    /// No response.
+    fn failed(failure: Failure, started_at: Timestamp, took: Duration) -> Self {
+        let failure = Some(failure);
+        Self { status: None, failure, excerpt: None, started_at, took, retry_after: None }
+    }
+
     /// The parts of the response that the retry policy looks at.
     pub(super) fn response(&self) -> ResponseSummary<'_> {
         ResponseSummary { status: self.status, retry_after: self.retry_after.as_deref() }
@@ -87,21 +96,21 @@ impl SendResult {
 }
 
 impl Sender {
-    /// A sender that connects where `guard` allows, resolves names with `resolver`, and trusts the system's
+    /// A sender that connects where `guard` allows, resolves names with `lookups`, and trusts the system's
     /// certificate authorities plus `authorities`.
     ///
     /// # Errors
     /// When TLS cannot be set up, say because the system has no root certificates.
     pub(super) fn new(
         guard: SsrfGuard,
-        resolver: Arc<dyn DnsResolver>,
+        lookups: Lookups,
         options: SenderOptions,
         authorities: Vec<Certificate>,
     ) -> Result<Self, reqwest::Error> {
         // Fails if a provider is installed already, which is just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
-            .dns_resolver(GuardedResolver::new(guard.clone(), resolver))
+            .dns_resolver(PinnedResolver::new(guard.clone()))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy()
@@ -113,30 +122,71 @@ impl Sender {
             .pool_max_idle_per_host(options.idle_per_host)
             .pool_idle_timeout(IDLE_CONNECTION_MAX)
             .build()?;
-        Ok(Self { client, guard, options })
+        Ok(Self { client, guard, lookups, options })
     }
 
-    /// Makes one attempt, signed with the time `at`. A panic is a failed attempt: one bad delivery must not end
-    /// the process, nor every process that attempts it again.
-    pub(super) async fn send(&self, delivery: &LeasedDelivery, at: Timestamp) -> SendResult {
+    /// Makes one attempt. `None` if it was not made, because the look-up of its host had to wait for others until
+    /// the slot or the lease is better given back. A panic is a failed attempt: one bad delivery must not end the
+    /// process, nor every process that attempts it again.
+    pub(super) async fn send(
+        &self,
+        delivery: &LeasedDelivery,
+        clock: &Clock,
+    ) -> Option<SendResult> {
+        let started_at = clock.now();
+        let host_name = delivery.endpoint.url.domain().unwrap_or_default();
+        let known = self.lookups.cached(host_name).await;
+        if let Some(result) = self.post(delivery, known, started_at).await {
+            return Some(result);
+        }
+        let lookup = self.lookups.find(delivery.endpoint.org_id, host_name, clock).await?;
+        let started_at = lookup.began_at.map_or(started_at, |began| began.max(started_at));
+        let host = match lookup.host {
+            Ok(host) => host,
+            Err(error) => return Some(SendResult::failed(error.into(), started_at, lookup.took)),
+        };
+        let now = clock.now();
+        // Another server may make the attempt once the lease has lapsed.
+        if now.plus(self.options.timeout) > delivery.lease.until {
+            return None;
+        }
+        let result = self.post(delivery, Some(host), now).await;
+        let result = result
+            .unwrap_or_else(|| SendResult::failed(Failure::unresolved(), now, Duration::ZERO));
+        Some(SendResult { started_at, took: lookup.took + result.took, ..result })
+    }
+
+    /// Posts the webhook, signed with the time `at`. `None` if the client needs addresses of the host to do so.
+    async fn post(
+        &self,
+        delivery: &LeasedDelivery,
+        host: Option<PinnedHost>,
+        at: Timestamp,
+    ) -> Option<SendResult> {
         let watch = Stopwatch::start();
-        let response = catch_panic(self.request(delivery, at)).await;
+        let response = catch_panic(self.request(delivery, host, at)).await.transpose()?;
         let took = watch.elapsed();
         let result = match response {
-            Ok(response) => catch_panic(async { Ok(read(response, took).await) }).await,
+            Ok(response) => catch_panic(async { Ok(read(response, at, took).await) }).await,
             Err(failure) => Err(failure),
         };
-        result.unwrap_or_else(|failure| {
+        Some(result.unwrap_or_else(|failure| {
             if matches!(failure.class, ErrorClass::Signing | ErrorClass::Internal) {
                 let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
                 let (id, error) = (delivery.id, failure.text.as_str());
                 tracing::error!(%org, %endpoint, delivery = %id, error, "cannot build a webhook request");
             }
-            SendResult { status: None, failure: Some(failure), excerpt: None, took, retry_after: None }
-        })
+            SendResult::failed(failure, at, took)
+        }))
     }
 
-    async fn request(&self, delivery: &LeasedDelivery, at: Timestamp) -> Result<Response, Failure> {
+    /// Makes the request. `None` if nothing was sent, because the client needs addresses of the host.
+    async fn request(
+        &self,
+        delivery: &LeasedDelivery,
+        host: Option<PinnedHost>,
+        at: Timestamp,
+    ) -> Result<Option<Response>, Failure> {
         let url = &delivery.endpoint.url;
         self.guard.check_url(url)?;
         let body = webhook::body(&delivery.event);
@@ -144,8 +194,11 @@ impl Sender {
         *request.headers_mut() = webhook::headers(delivery, at, &body)?;
         *request.body_mut() = Some(body.into());
         let SenderOptions { connect_timeout, timeout, .. } = self.options;
-        let sent = self.client.execute(request).await;
-        sent.map_err(|error| Failure::request(&error, connect_timeout, timeout))
+        match with_host(host, self.client.execute(request)).await {
+            Ok(response) => Ok(Some(response)),
+            Err(error) if Failure::is_host_unknown(&error) => Ok(None),
+            Err(error) => Err(Failure::request(&error, connect_timeout, timeout)),
+        }
     }
 }
 
@@ -169,12 +222,13 @@ async fn catch_panic<T>(attempt: impl Future<Output = Result<T, Failure>>) -> Re
 }
 
 /// The result of an attempt that got a response after `took`.
-async fn read(response: Response, took: Duration) -> SendResult {
+async fn read(response: Response, started_at: Timestamp, took: Duration) -> SendResult {
     let status = response.status();
     let code = status.as_u16();
     let failure = (!is_success(code)).then(|| Failure::status(status));
     let retry_after = retry_after(response.headers());
-    SendResult { status: Some(code), failure, excerpt: excerpt(response).await, took, retry_after }
+    let excerpt = excerpt(response).await;
+    SendResult { status: Some(code), failure, excerpt, started_at, took, retry_after }
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<String> {

@@ -133,6 +133,7 @@ impl World {
             AttemptSignal::Failure { .. } => {
                 SimOutcome::RetryAt(self.now.plus(self.numbers.millis(1_000, 5_000)))
             }
+            AttemptSignal::NotMade => SimOutcome::Released,
         };
         let it = &mut self.servers[server];
         it.reports.push((held, outcome));

@@ -107,10 +107,26 @@ async fn name_that_cannot_be_resolved_is_retried() {
     assert_eq!(service.run_once().await.unwrap(), 1);
     let (class, error) = world.last_failure().await;
     assert_eq!(class, ErrorClass::Dns);
-    assert_eq!(error, "cannot resolve the host: name server failure");
+    assert_eq!(error, "cannot resolve the host: a name server answered: Server Failure");
     world.advance(WAIT);
     assert_eq!(service.run_once().await.unwrap(), 1);
     assert_eq!(world.row().await.status, DeliveryStatus::Delivered);
+}
+
+#[tokio::test]
+async fn open_connection_is_used_whatever_the_name_servers_do() {
+    let (world, receiver) = (World::new().await, Receiver::start().await);
+    let secret = SigningSecret::generate().unwrap();
+    receiver.trust(&secret);
+    world.endpoint_at(&receiver.url("/").replace("127.0.0.1", "hooks.example"), "", secret).await;
+    let answers: [&[&str]; 2] = [&["127.0.0.1"], &[]];
+    let mut service = world.delivery_with(ScriptedResolver::script(answers));
+    for _ in 0..3 {
+        world.publish("user.login", 1).await;
+        assert_eq!(service.run_once().await.unwrap(), 1);
+    }
+    assert!(world.rows().await.iter().all(|row| row.status == DeliveryStatus::Delivered));
+    assert_eq!((receiver.so_far().len(), receiver.connections()), (3, 1));
 }
 
 #[tokio::test]

@@ -5,8 +5,10 @@
 #![expect(clippy::print_stdout, reason = "the table is printed")]
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hookgate::delivery::DnsResolver;
 use hookgate::domain::{DeliveryStatus, SigningSecret};
 use serde_json::Value;
 
@@ -128,30 +130,31 @@ async fn bad_tls() -> Row {
     let good = authority.identity("hooks.example");
     let (good, _bad) = Receiver::start_two_tls(good, bad).await;
     let world = World::with(&[&file]).await;
-    let answers = std::iter::repeat_n(&["127.0.0.2"][..], EVENTS).chain([&["127.0.0.1"][..]]);
-    flap("the certificate does not hold", &world, &good, answers).await
+    flap("the certificate does not hold", &world, &good, &["127.0.0.2"]).await
 }
 
 /// A name server that fails and then answers.
 async fn flapping_dns() -> Row {
     let (world, receiver) = (World::new().await, Receiver::start().await);
-    let answers = std::iter::repeat_n(&[][..], EVENTS).chain([&["127.0.0.1"][..]]);
-    flap("the name cannot be resolved", &world, &receiver, answers).await
+    flap("the name cannot be resolved", &world, &receiver, &[]).await
 }
 
+/// A name that resolves to `first` and, once that has failed, to the receiver.
 async fn flap(
     fault: &'static str,
     world: &World,
     receiver: &Receiver,
-    answers: impl Iterator<Item = &'static [&'static str]>,
+    first: &'static [&'static str],
 ) -> Row {
     let secret = SigningSecret::generate().unwrap();
     receiver.trust(&secret);
     let url = receiver.url("/").replace("localhost", "hooks.example");
     world.endpoint_at(&url.replace("127.0.0.1", "hooks.example"), "", secret).await;
     world.publish("user.login", EVENTS).await;
-    let mut service = world.delivery_with(ScriptedResolver::script(answers));
+    let names = ScriptedResolver::script([first]);
+    let mut service = world.delivery_with(Arc::clone(&names) as Arc<dyn DnsResolver>);
     assert_eq!(service.run_once().await.unwrap(), EVENTS);
+    names.answer(&["127.0.0.1"]);
     world.advance(WAIT);
     // The failures have opened the breaker: first one probe, then the rest.
     while service.run_once().await.unwrap() > 0 {}

@@ -9,9 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookgate::app::{App, AppParts, BackgroundWork, Metrics};
 use hookgate::config::{Config, DeliveryConfig, SecretsKeys, StoreConfig};
-use hookgate::delivery::{
-    AdmissionDoor, DeliveryInputs, DeliveryService, DnsResolver, Offered, SystemResolver,
-};
+use hookgate::delivery::{AdmissionDoor, DeliveryInputs, DeliveryService, DnsResolver, Offered};
 use hookgate::domain::{
     Actor, Delivery, DeliveryFilter, DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId,
     ErrorClass, Event, EventId, InstanceId, Org, OrgId, PageRequest, SigningSecret, Timestamp,
@@ -121,6 +119,15 @@ impl World {
         endpoint.id
     }
 
+    /// Another organisation, which the world is then of.
+    pub(crate) async fn another_org(&mut self) -> OrgId {
+        let now = self.clock.now();
+        self.org = OrgId::mint(now);
+        let row = Org::new(self.org, "another", now);
+        self.store.system().insert_org(&row, &Actor::CLI).await.unwrap();
+        self.org
+    }
+
     /// Changes an endpoint's delivery policy.
     pub(crate) async fn set_policy(&self, endpoint: EndpointId, policy: DeliveryPolicyChange) {
         let change = EndpointChange { policy, ..EndpointChange::default() };
@@ -192,11 +199,15 @@ impl World {
 
     /// The delivery service.
     pub(crate) fn delivery(&self) -> DeliveryService {
-        self.delivery_with(Arc::new(SystemResolver))
+        self.delivery_by(None)
     }
 
     /// [`Self::delivery`] with host names resolved by `resolver`.
     pub(crate) fn delivery_with(&self, resolver: Arc<dyn DnsResolver>) -> DeliveryService {
+        self.delivery_by(Some(resolver))
+    }
+
+    fn delivery_by(&self, resolver: Option<Arc<dyn DnsResolver>>) -> DeliveryService {
         let store = self.store.clone();
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics.delivery));
         let inputs = DeliveryInputs::new(Wake::new(), InstanceId::new(1));
