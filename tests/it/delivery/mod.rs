@@ -4,6 +4,7 @@ mod attempts;
 mod breaker;
 mod changes;
 mod connections;
+mod dns;
 mod failing;
 mod faults;
 mod guard;
