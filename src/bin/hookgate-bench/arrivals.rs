@@ -7,6 +7,8 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
+use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
 use hookgate::cli::CliError;
 use hookgate::runtime::Stopwatch;
@@ -25,6 +27,8 @@ pub(crate) struct Arrivals {
     pub(crate) watch: Stopwatch,
     /// How long a receiver waits before it answers.
     receiver_delay: Duration,
+    /// Whether a receiver closes each connection after its answer.
+    closes: bool,
     state: Mutex<ArrivalState>,
     progress: Notify,
 }
@@ -63,7 +67,7 @@ impl Latencies {
 
 impl Arrivals {
     /// Nothing posted; time starts now.
-    pub(crate) fn new(receiver_delay: Duration) -> Result<Self, CliError> {
+    pub(crate) fn new(receiver_delay: Duration, closes: bool) -> Result<Self, CliError> {
         let state = ArrivalState {
             webhooks: Vec::new(),
             accepted: 0,
@@ -72,7 +76,8 @@ impl Arrivals {
             latencies: Latencies::new()?,
         };
         let watch = Stopwatch::start();
-        Ok(Self { watch, receiver_delay, state: Mutex::new(state), progress: Notify::new() })
+        let (state, progress) = (Mutex::new(state), Notify::new());
+        Ok(Self { watch, receiver_delay, closes, state, progress })
     }
 
     /// An event that is due at `due` is posted. Returns its number.
@@ -174,18 +179,21 @@ pub(crate) async fn serve(tasks: &mut JoinSet<()>, router: Router) -> Result<Str
 }
 
 /// Receives a webhook, notes its arrival, and answers after the delay.
-async fn arrive(State(arrivals): State<Arc<Arrivals>>, body: Bytes) -> StatusCode {
+async fn arrive(State(arrivals): State<Arc<Arrivals>>, body: Bytes) -> Response {
     let marked = body
         .windows(8)
         .position(|window| window == b"\"data\":\"")
         .and_then(|at| body.get(at + 8..at + 8 + NUMBER_DIGITS))
         .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    let Some(number) = marked else { return StatusCode::BAD_REQUEST };
+    let Some(number) = marked else { return StatusCode::BAD_REQUEST.into_response() };
     arrivals.arrived(number);
     if !arrivals.receiver_delay.is_zero() {
         tokio::time::sleep(arrivals.receiver_delay).await;
     }
-    StatusCode::NO_CONTENT
+    if arrivals.closes {
+        return (StatusCode::NO_CONTENT, [(CONNECTION, "close")]).into_response();
+    }
+    StatusCode::NO_CONTENT.into_response()
 }
 
 #[cfg(test)]
@@ -194,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn run_is_complete_when_every_accepted_event_has_arrived() {
-        let arrivals = Arrivals::new(Duration::ZERO).unwrap();
+        let arrivals = Arrivals::new(Duration::ZERO, false).unwrap();
         let [refused, first, second] = [(); 3].map(|()| arrivals.posted(Duration::ZERO));
         arrivals.accepted(first);
         // The webhook may be faster than the answer.
@@ -212,7 +220,7 @@ mod tests {
 
     #[tokio::test]
     async fn missing_webhook_is_an_error_and_counts_with_its_time() {
-        let arrivals = Arrivals::new(Duration::ZERO).unwrap();
+        let arrivals = Arrivals::new(Duration::ZERO, false).unwrap();
         let number = arrivals.posted(Duration::ZERO);
         arrivals.accepted(number);
         let (latencies, _) = arrivals.finish().unwrap();

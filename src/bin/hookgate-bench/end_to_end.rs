@@ -12,6 +12,8 @@ use crate::arrivals::{Arrivals, Latencies, receive};
 use crate::client::ApiClient;
 use crate::load::Load;
 use crate::measure::unless_stopped;
+use crate::name_server::HEALTHY;
+use crate::neighbour::Neighbour;
 use crate::report::Measured;
 use crate::server::Server;
 use crate::target::{Target, event_body};
@@ -32,13 +34,18 @@ pub(crate) async fn run(
     load: Load,
     stop: &CancellationToken,
 ) -> Result<Latencies, CliError> {
-    let arrivals = Arc::new(Arrivals::new(args.receiver_delay)?);
+    // Where names matter, every webhook needs a connection of its own, and so an address.
+    let by_name = args.beside == Some(Neighbour::Dns);
+    let arrivals = Arc::new(Arrivals::new(args.receiver_delay, by_name)?);
     let target = Target::new(Scenario::EndToEnd, args, server);
     let tenant = ApiClient::new(server.authority(), server.api_key());
     let mut receivers = JoinSet::new();
     let mut endpoints = Vec::new();
     for number in 0..RECEIVERS {
-        let url = receive(&mut receivers, Arc::clone(&arrivals)).await?;
+        let mut url = receive(&mut receivers, Arc::clone(&arrivals)).await?;
+        if by_name {
+            url = url.replace("127.0.0.1", &format!("receiver-{number}.{HEALTHY}"));
+        }
         let event_type = format!("bench.receiver-{number}");
         let endpoint = tenant.create_endpoint(&url, &[&event_type]).await?;
         endpoints.push(endpoint.clone());

@@ -30,6 +30,7 @@ mod cpu;
 mod end_to_end;
 mod load;
 mod measure;
+mod name_server;
 mod neighbour;
 mod pacer;
 mod peer;

@@ -1,5 +1,6 @@
 //! The server that a measurement starts: its program, its directory and its process.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -106,10 +107,17 @@ impl Program {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
-    /// Starts the server, and waits until it listens. Returns its process and its `host:port`.
-    pub(crate) async fn serve(&self) -> Result<(Child, String), CliError> {
+    /// Starts the server, and waits until it listens. Returns its process and its `host:port`. It asks this
+    /// name server, or those of the system.
+    pub(crate) async fn serve(
+        &self,
+        name_server: Option<SocketAddr>,
+    ) -> Result<(Child, String), CliError> {
         let mut command = self.command(&["serve", "--port", "0", "--allow-private-endpoints"]);
         command.args(["--log", "hookgate=info", "--log-format", "json"]);
+        if let Some(address) = name_server {
+            command.env("DNS_SERVERS", address.to_string());
+        }
         let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let stderr = process.stderr.take().ok_or("the server has no standard error")?;
         let mut lines = BufReader::new(stderr).lines();

@@ -25,7 +25,7 @@ pub(crate) async fn run(
     duration: Duration,
     stop: &CancellationToken,
 ) -> Result<Measured, CliError> {
-    let arrivals = Arc::new(Arrivals::new(args.receiver_delay)?);
+    let arrivals = Arc::new(Arrivals::new(args.receiver_delay, false)?);
     let mut receivers = JoinSet::new();
     let mut urls = Vec::new();
     for _ in 0..RECEIVERS {

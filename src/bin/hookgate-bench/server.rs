@@ -12,6 +12,8 @@ use crate::args::RunArgs;
 use crate::client::ApiClient;
 use crate::connection::Connection;
 use crate::cpu::{CpuMeter, CpuReading};
+use crate::name_server::NameServer;
+use crate::neighbour::Neighbour;
 use crate::program::Program;
 
 /// Pause between two polls of a queue.
@@ -36,6 +38,8 @@ struct Started {
     cpu: CpuMeter,
     /// Its directory, removed after the process has ended; the bare handler has none.
     program: Option<Program>,
+    /// The name server that it asks; `None` for those of the system.
+    _name_server: Option<NameServer>,
 }
 
 impl Server {
@@ -53,10 +57,16 @@ impl Server {
         let program = Program::new(args)?;
         let api_key = program.create_key(EVENTS_PER_MINUTE, EVENTS_PER_MINUTE).await?;
         let operator_key = Some(program.create_operator_key().await?);
-        let (process, authority) = program.serve().await?;
+        let name_server = match args.beside {
+            Some(Neighbour::Dns) => Some(NameServer::start().await?),
+            _ => None,
+        };
+        let dns_servers = name_server.as_ref().map(NameServer::address);
+        let (process, authority) = program.serve(dns_servers).await?;
         let pid = process.id().ok_or("the server has ended")?;
         let cpu = CpuMeter::new(pid, args.database_url.as_deref())?;
-        let started = Some(Started { process, cpu, program: Some(program) });
+        let program = Some(program);
+        let started = Some(Started { process, cpu, program, _name_server: name_server });
         Ok(Self { authority, api_key, operator_key, started })
     }
 
@@ -72,7 +82,8 @@ impl Server {
         let mut lines = BufReader::new(stdout).lines();
         let authority = lines.next_line().await?.ok_or("the bare handler did not start")?;
         let pid = process.id().ok_or("the bare handler has ended")?;
-        let started = Some(Started { process, cpu: CpuMeter::new(pid, None)?, program: None });
+        let cpu = CpuMeter::new(pid, None)?;
+        let started = Some(Started { process, cpu, program: None, _name_server: None });
         Ok(Self { authority, api_key: "bare".to_owned(), operator_key: None, started })
     }
 

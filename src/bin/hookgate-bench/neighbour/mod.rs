@@ -2,6 +2,7 @@
 //! scenario. A scenario beside one shows what an organisation notices of others.
 
 mod disabled;
+mod dns;
 mod fanout;
 mod flood;
 mod slow;
@@ -47,6 +48,9 @@ pub(crate) enum Neighbour {
     Fanout,
     /// A tenant whose endpoint has --pending deliveries, and is disabled and enabled again all the time
     Disabled,
+    /// A tenant with --silent-names endpoints at as many names of a name server that never answers for
+    /// them. The receivers of end-to-end are at names, too, and close their connections
+    Dns,
 }
 
 impl fmt::Display for Neighbour {
@@ -66,6 +70,9 @@ pub(crate) struct NeighbourArgs {
     /// Endpoints of the organisation that fans out
     #[arg(long, requires = "beside", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     fanout_endpoints: u32,
+    /// Endpoints at names that are never answered
+    #[arg(long, requires = "beside", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    silent_names: u32,
     /// Deliveries of the neighbour that wait; unset: 36,000 beside slow, 2,000,000 beside disabled
     #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pending: Option<u32>,
@@ -114,6 +121,7 @@ impl<'a> Neighbourhood<'a> {
             Neighbour::Whale => whale::start(&mut running, args, server, operator).await?,
             Neighbour::Slow => slow::start(&mut running, &args.neighbour, operator).await?,
             Neighbour::Fanout => fanout::start(&mut running, &args.neighbour, operator).await?,
+            Neighbour::Dns => dns::start(&mut running, &args.neighbour, operator).await?,
             Neighbour::Disabled => {
                 if self.disabled.is_none() {
                     let filled = DisabledEndpoint::fill(&args.neighbour, server, operator).await?;
