@@ -6,15 +6,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
+use super::descriptors::DescriptorBudget;
 use super::error::AppError;
 use super::metrics::Metrics;
 use super::parts::BackgroundWork;
 use super::storage::OpenError;
+use super::store_start::{BootstrapOptions, StoreStart};
 use super::wiring::{self, Wiring};
-use super::{App, storage};
+use super::{App, FirstKeys, storage};
 use crate::config::{Config, StoreConfig};
 use crate::http::Tls;
-use crate::runtime::{Background, Clock, Lifecycle, Wake};
+use crate::runtime::{Background, Clock, Gate, Lifecycle, Wake};
 use crate::store::{Store, StoreMetrics};
 
 /// Settings of a server beyond its configuration.
@@ -54,34 +58,39 @@ impl<'a> AppBuilder<'a> {
         let metrics = Metrics::new().map_err(OpenError::Metrics)?;
         let tls = wiring::read_certificate(config).await?;
         let background = Background::start().map_err(AppError::Threads)?;
+        let descriptors = DescriptorBudget::raise(config);
+        descriptors.log();
+        let config = &descriptors.apply(config);
         let store = open_store_on(&background, &config.store, Arc::clone(&metrics.store)).await?;
-        bring_up_to_date(&store, &clock).await?;
         let (listener, address) = wiring::listen(config).await?;
         let (journal, reader, instance) =
             storage::open_journal(&config.store, &config.journal, Arc::clone(&metrics.journal))
                 .await?;
 
-        let lifecycle = Lifecycle::new();
+        let bootstrap = self.bootstrap.then(|| BootstrapOptions {
+            base_url: base_url(tls.as_deref(), address),
+            events_per_minute: config.limit.rate_limit_per_minute,
+        });
+        let (store_start, lifecycle, gate) =
+            (StoreStart { store, clock, instance, bootstrap }, Lifecycle::new(), Gate::new());
         let wiring = Wiring {
             config,
-            store,
+            store: store_start.store.clone(),
             journal,
             instance,
-            clock,
+            clock: store_start.clock.clone(),
             metrics,
             work: self.background,
-            background: lifecycle.in_background(&background),
-            foreground: lifecycle.clone(),
+            background: lifecycle.in_background(&background).behind(&gate),
+            foreground: lifecycle.behind(&gate),
             due: Wake::new(),
             replays: Wake::new(),
         };
-        let delivery = wiring.delivery().await?;
+        let delivery = wiring.delivery(descriptors.idle_connections())?;
         // The last step that can fail, so that created keys are always shown.
-        let bootstrap = if self.bootstrap {
-            wiring.bootstrap(base_url(tls.as_deref(), address)).await?
-        } else {
-            None
-        };
+        let first_keys =
+            start_store(store_start, gate, &lifecycle.in_background(&background)).await?;
+        let service = wiring.start_delivery(delivery.service);
         let replayer = wiring.replayer();
         let authenticator = wiring.auth(delivery.running.handle.clone());
         wiring.maintenance();
@@ -95,8 +104,8 @@ impl<'a> AppBuilder<'a> {
             api,
             lifecycle,
             parts,
-            held: wiring::held(delivery.service, replayer, reader),
-            bootstrap,
+            held: wiring::held(service, replayer, reader),
+            first_keys,
             shutdown_timeout: config.server.shutdown_timeout,
             _background: background,
         })
@@ -116,17 +125,27 @@ async fn open_store_on(
     metrics: Arc<StoreMetrics>,
 ) -> Result<Store, AppError> {
     let config = config.clone();
-    let opening = async move { storage::open_store(&config, metrics).await };
+    let opening = async move { storage::open_store_patiently(&config, metrics).await };
     Ok(background.handle().spawn(opening).await??)
 }
 
-/// Migrates the schema, checks the keys, and creates the partitions that are due.
-async fn bring_up_to_date(store: &Store, clock: &Clock) -> Result<(), AppError> {
-    let applied = store.migrate_up().await?;
-    if applied > 0 {
-        tracing::info!(applied, "database schema migrated");
+/// Starts the store and opens the gate; in the background if the store is away.
+async fn start_store(
+    start: StoreStart,
+    gate: Gate,
+    background: &Lifecycle,
+) -> Result<FirstKeys, AppError> {
+    match start.run_once().await {
+        Ok(bootstrap) => {
+            gate.open();
+            Ok(FirstKeys::Now(bootstrap.map(Box::new)))
+        }
+        Err(error) if error.is_store_away() => {
+            tracing::warn!(%error, "the store is away; known keys are served, and it is tried again");
+            let (created, later) = oneshot::channel();
+            background.spawn("store start", start.run(gate, created, background.shutdown()));
+            Ok(FirstKeys::Later(later))
+        }
+        Err(error) => Err(error),
     }
-    storage::require_keys(store).await?;
-    store.system().maintain(clock.now()).await?;
-    Ok(())
 }

@@ -53,3 +53,17 @@ pub enum AppError {
     #[error("background task `{0}` exited unexpectedly; see the log")]
     TaskFailed(&'static str),
 }
+
+impl AppError {
+    /// Whether the store is away for a while, so that a server waits for it.
+    pub(super) fn is_store_away(&self) -> bool {
+        match self {
+            Self::Open(OpenError::Postgres(error))
+            | Self::Store(error)
+            | Self::MissingKeys(MissingKeysError::Store(error))
+            | Self::Bootstrap(Refusal::Store(error)) => error.is_away(),
+            Self::Migrate(error) => error.is_away(),
+            _ => false,
+        }
+    }
+}

@@ -1,9 +1,13 @@
 //! The composition root: builds every part of the server from the settings, and runs them.
 //!
 //! # Start
-//! [`App::build`] opens the store, migrates it, binds the address, recovers the journal, and wires the
-//! parts in the order of their dependencies: delivery, replayer, ingest, auth, maintenance, HTTP. The
-//! address is bound before the journal is opened, so that a second server on one address fails early.
+//! [`App::build`] raises the limit of file descriptors and shares it out, opens the store, binds the address, recovers
+//! the journal, migrates the store, and wires the parts in the order of their dependencies: delivery, replayer,
+//! ingest, auth, maintenance, HTTP. The address is bound before the journal is opened, and the journal before the
+//! store is migrated, so that a second server on one address or directory fails early and changes nothing.
+//!
+//! If the store is away, the server starts all the same. Its background tasks wait until the store is back
+//! and migrated; requests are answered, and those with a key that this process has not seen get 503.
 //!
 //! # Stop
 //! [`App::run`] stops in the order in which an event passes through: no new connections, requests in
@@ -19,6 +23,7 @@
 pub mod admin;
 mod bootstrap;
 mod builder;
+mod descriptors;
 mod error;
 mod instance;
 mod maintenance;
@@ -26,6 +31,7 @@ mod metrics;
 mod org_watch;
 mod parts;
 mod storage;
+mod store_start;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -33,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 pub use bootstrap::Bootstrap;
 pub use builder::AppBuilder;
@@ -55,10 +62,18 @@ pub struct App {
     lifecycle: Lifecycle,
     parts: AppParts,
     held: Option<HeldParts>,
-    bootstrap: Option<Bootstrap>,
+    first_keys: FirstKeys,
     shutdown_timeout: Duration,
     /// Dropped last: the background threads run the store and most tasks.
     _background: Background,
+}
+
+/// What the very first start creates.
+enum FirstKeys {
+    /// The store was there: what was created in it, if it was empty.
+    Now(Option<Box<Bootstrap>>),
+    /// The store is away: it may be empty.
+    Later(oneshot::Receiver<Bootstrap>),
 }
 
 impl App {
@@ -77,9 +92,27 @@ impl App {
         self.address
     }
 
-    /// The organisation and keys that the very first start created.
-    pub const fn bootstrap(&self) -> Option<&Bootstrap> {
-        self.bootstrap.as_ref()
+    /// The organisation and keys that the very first start created. If the store is away, they may still be
+    /// [created later](Self::late_bootstrap).
+    pub fn bootstrap(&self) -> Option<&Bootstrap> {
+        match &self.first_keys {
+            FirstKeys::Now(created) => created.as_deref(),
+            FirstKeys::Later(_) => None,
+        }
+    }
+
+    /// Resolves with the organisation and keys that are created once the store is back, or with `None` when none are;
+    /// `None` if the store was there at the start.
+    pub fn late_bootstrap(
+        &mut self,
+    ) -> Option<impl Future<Output = Option<Bootstrap>> + Send + use<>> {
+        match std::mem::replace(&mut self.first_keys, FirstKeys::Now(None)) {
+            FirstKeys::Later(created) => Some(async { created.await.ok() }),
+            now @ FirstKeys::Now(_) => {
+                self.first_keys = now;
+                None
+            }
+        }
     }
 
     /// A function that reloads the certificate and logs the result; `None` without TLS. It blocks.

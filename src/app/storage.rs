@@ -108,6 +108,20 @@ pub(super) async fn open_store(
     }
 }
 
+/// Opens the store that the settings name for a server, which starts also while PostgreSQL is away.
+pub(super) async fn open_store_patiently(
+    config: &StoreConfig,
+    metrics: Arc<StoreMetrics>,
+) -> Result<Store, OpenError> {
+    match (open_store(config, Arc::clone(&metrics)).await, &config.database_url) {
+        (Err(OpenError::Postgres(error)), Some(url)) if error.is_away() => {
+            tracing::warn!(%error, "cannot connect to the database; starting without it");
+            Store::connect_postgres_lazily(url, config, metrics).map_err(OpenError::Postgres)
+        }
+        (opened, _) => opened,
+    }
+}
+
 /// Every migration of SQLite, none applied: the status of a store without a file.
 pub(super) fn migrations_of_a_new_store() -> Vec<MigrationStatus> {
     Store::sqlite_migrations()

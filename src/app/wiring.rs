@@ -9,7 +9,6 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
-use super::bootstrap::Bootstrap;
 use super::error::AppError;
 use super::maintenance;
 use super::metrics::Metrics;
@@ -27,7 +26,7 @@ use crate::ingest::{Intake, Replayer, Workers};
 use crate::journal::{Journal, JournalReader};
 use crate::limit::RateLimiter;
 use crate::runtime::{Background, Clock, CpuLoad, Heartbeat, Lifecycle, Wake};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// What every part depends on.
 pub(super) struct Wiring<'a> {
@@ -53,23 +52,26 @@ pub(super) struct Wiring<'a> {
 /// The delivery service, and what the others need to offer deliveries to it.
 pub(super) struct DeliveryPart {
     pub(super) running: RunningDelivery,
-    /// The service itself, unless it was started.
-    pub(super) service: Option<DeliveryService>,
+    /// The service itself, not started.
+    pub(super) service: DeliveryService,
     pub(super) door: AdmissionDoor,
 }
 
 impl Wiring<'_> {
-    /// Releases the leases that this instance's last run still held, and starts the dispatcher.
-    pub(super) async fn delivery(&self) -> Result<DeliveryPart, AppError> {
+    /// Sets up delivery, which keeps so many idle connections to receivers at most.
+    pub(super) fn delivery(&self, idle_connections: usize) -> Result<DeliveryPart, AppError> {
         let config = &self.config.delivery;
-        let instance = self.instance;
-        self.release_leases(instance).await?;
-        let inputs = DeliveryInputs::new(self.due.clone(), instance);
+        let inputs = DeliveryInputs::new(self.due.clone(), self.instance);
+        let inputs = DeliveryInputs { idle_connections, ..inputs };
         let (store, metrics) = (self.store.clone(), Arc::clone(&self.metrics.delivery));
         let service = DeliveryService::new(config, store, self.clock.clone(), metrics, inputs)?;
         let (running, door) = (service.running(), service.door());
-        let service = self.start_or_hold(service, |service| service.start(&self.background));
         Ok(DeliveryPart { running, service, door })
+    }
+
+    /// Starts the dispatcher.
+    pub(super) fn start_delivery(&self, service: DeliveryService) -> Option<DeliveryService> {
+        self.start_or_hold(service, |service| service.start(&self.background))
     }
 
     /// Starts a part, or returns it when background work is held.
@@ -81,22 +83,6 @@ impl Wiring<'_> {
                 None
             }
         }
-    }
-
-    async fn release_leases(&self, instance: InstanceId) -> Result<(), StoreError> {
-        let released = self.store.system().release_leases(instance, self.clock.now()).await?;
-        if released > 0 {
-            tracing::info!(released, "recovered leased deliveries from the previous run");
-        }
-        Ok(())
-    }
-
-    /// Creates the first organisation and keys if the store has none.
-    pub(super) async fn bootstrap(&self, base_url: String) -> Result<Option<Bootstrap>, AppError> {
-        let events_per_minute = self.config.limit.rate_limit_per_minute;
-        let prepared =
-            Bootstrap::prepare(&self.store, self.clock.now(), base_url, events_per_minute);
-        Ok(prepared.await?)
     }
 
     /// Starts the workers that move events from the journal to the store. They yield to the load of the

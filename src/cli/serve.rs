@@ -5,7 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::CliError;
 use super::output::print_line;
 use super::signals::Signals;
-use crate::app::App;
+use crate::app::{App, Bootstrap};
 use crate::config::Config;
 use crate::runtime::{Clock, Shutdown};
 use crate::telemetry::init_logs;
@@ -13,13 +13,16 @@ use crate::telemetry::init_logs;
 /// Runs the server until SIGTERM or SIGINT, or until a part of it fails.
 pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     init_logs(&config.telemetry)?;
-    let app = App::build(config, Clock::system()).await?;
+    let mut app = App::build(config, Clock::system()).await?;
     stop_on_signals(app.shutdown())?;
     if let Some(reload) = app.certificate_reload() {
         reload_on_hangup(reload)?;
     }
     if let Some(bootstrap) = app.bootstrap() {
         print_line(&bootstrap.to_string())?;
+    }
+    if let Some(created) = app.late_bootstrap() {
+        print_once_created(created);
     }
     app.run().await?;
     Ok(())
@@ -56,4 +59,16 @@ fn stop_on_signals(shutdown: Shutdown) -> Result<(), CliError> {
         std::process::exit(130);
     });
     Ok(())
+}
+
+/// Prints the first keys as soon as the store is back and they are created.
+fn print_once_created(created: impl Future<Output = Option<Bootstrap>> + Send + 'static) {
+    #[expect(clippy::disallowed_methods, reason = "ends when the server's tasks do")]
+    tokio::spawn(async move {
+        if let Some(bootstrap) = created.await
+            && let Err(error) = print_line(&bootstrap.to_string())
+        {
+            tracing::error!(%error, "cannot print the first keys; create others by the command line");
+        }
+    });
 }

@@ -54,7 +54,7 @@ pub struct DeliveryConfig {
     /// Interval of polling for due retries
     #[arg(long, env = "DELIVERY_POLL_INTERVAL", value_name = "DURATION", default_value = "500ms", value_parser = parse_wait)]
     pub delivery_poll_interval: Duration,
-    /// Readiness fails when due deliveries or accepted events wait and no progress was made for this
+    /// Strict readiness fails when due deliveries or accepted events wait and no progress was made for this
     /// long; at least twice DELIVERY_TIMEOUT
     #[arg(long, env = "DELIVERY_STALL_AFTER", value_name = "DURATION", default_value = "1m", value_parser = parse_wait)]
     pub delivery_stall_after: Duration,

@@ -42,7 +42,12 @@ pub struct ServerConfig {
         hide_default_value = true
     )]
     pub cors_origins: Origins,
-    /// Maximum open connections per client address; TRUSTED_PROXIES are exempt
+    /// Maximum open connections; fewer where the limit of file descriptors (`ulimit -n`) is lower. Further
+    /// ones wait until another is closed
+    #[arg(long, env = "CONNECTIONS_MAX", value_name = "CONNECTIONS", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub connections_max: u32,
+    /// Maximum open connections per client address, at most half of CONNECTIONS_MAX; TRUSTED_PROXIES are
+    /// exempt
     #[arg(long, env = "CONNECTIONS_PER_ADDRESS", value_name = "CONNECTIONS", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_per_address: u32,
     /// Timeout for receiving the headers of the next request and for sending an answer; then the

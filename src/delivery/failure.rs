@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use rustix::io::Errno;
 
 use crate::domain::ErrorClass;
 
@@ -130,6 +131,13 @@ fn classify(error: &reqwest::Error) -> ErrorClass {
     } else {
         ErrorClass::Reset
     }
+}
+
+/// Whether no connection could be made because this process or the system has no file descriptor or no memory left.
+pub(super) fn is_shortage(error: &reqwest::Error) -> bool {
+    let errno = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
+    let code = find::<io::Error>(error).and_then(io::Error::raw_os_error);
+    error.is_connect() && code.is_some_and(|code| errno.contains(&code))
 }
 
 fn is_end(error: &io::Error) -> bool {

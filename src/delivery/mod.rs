@@ -64,6 +64,8 @@ mod admission;
 mod attempt;
 mod breaker;
 mod claimer;
+mod connection_pools;
+
 mod dispatch;
 mod dispatcher;
 mod endpoint_cache;
@@ -109,7 +111,7 @@ use sender::{Sender, SenderOptions};
 pub use dispatch::{AdmissionDoor, Offered};
 pub use endpoint_watch::watch_changed_endpoints;
 pub use handle::DeliveryHandle;
-pub use health::DeliveryHealth;
+pub use health::{DeliveryHealth, Recording};
 pub use metrics::{DeliveryMetrics, LookupResult, WebhookResult};
 pub use resolver::{DnsAnswer, DnsResolver, LookupError, NameServers};
 pub use signer::{Verifier, sign};
@@ -118,12 +120,18 @@ pub use ssrf_guard::SsrfGuard;
 /// Maximum bytes of payloads of the deliveries in memory.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Idle connections to receivers, over all hosts, unless set otherwise.
+pub const IDLE_CONNECTIONS_MAX: usize = 1024;
+
 /// Why the delivery service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// The HTTP client cannot be set up, for example because the system has no root certificates.
+    /// The HTTP client cannot be set up.
     #[error("cannot set up the webhook client: {0:?}")]
     Client(#[from] reqwest::Error),
+    /// TLS cannot be set up, for example because the system has no root certificates.
+    #[error("cannot set up TLS for webhooks: {0}")]
+    Tls(#[from] rustls::Error),
     /// `WEBHOOK_CA_FILE` cannot be used.
     #[error("WEBHOOK_CA_FILE={}: {reason}", path.display())]
     Authorities {
@@ -148,12 +156,14 @@ pub struct DeliveryInputs {
     pub instance: InstanceId,
     /// Resolves the names of receivers; `None` for the name servers of the settings.
     pub resolver: Option<Arc<dyn DnsResolver>>,
+    /// Idle connections to receivers at most, over all hosts.
+    pub idle_connections: usize,
 }
 
 impl DeliveryInputs {
     /// Inputs that resolve names by the settings.
     pub fn new(wake: Wake, instance: InstanceId) -> Self {
-        Self { wake, instance, resolver: None }
+        Self { wake, instance, resolver: None, idle_connections: IDLE_CONNECTIONS_MAX }
     }
 }
 
@@ -181,7 +191,7 @@ impl DeliveryService {
         metrics: Arc<DeliveryMetrics>,
         inputs: DeliveryInputs,
     ) -> Result<Self, DeliveryError> {
-        let DeliveryInputs { wake, instance, resolver } = inputs;
+        let DeliveryInputs { wake, instance, resolver, idle_connections } = inputs;
         let options = DispatcherOptions {
             timeout: config.delivery_timeout,
             lease: lease_span(config),
@@ -189,7 +199,7 @@ impl DeliveryService {
         };
         let resolver = resolver.unwrap_or_else(|| Arc::new(NameServers::new(&config.dns)));
         let lookups = Lookups::new(resolver, config.dns.dns_timeout, Arc::clone(&metrics));
-        let sender = sender(config, lookups)?;
+        let sender = sender(config, lookups, idle_connections)?;
         let (reports_in, reports) = mpsc::channel(QUEUE_OUTCOMES);
         let (released_in, released) = mpsc::unbounded_channel();
         let dispatch = Dispatch::new(
@@ -212,6 +222,7 @@ impl DeliveryService {
             released,
             batch: Batch::default(),
             progress: health.progress.clone(),
+            recording: health.recording.clone(),
         };
         let attempter = Attempter {
             sender,
@@ -277,17 +288,22 @@ impl DeliveryService {
     }
 }
 
-fn sender(config: &DeliveryConfig, lookups: Lookups) -> Result<Sender, DeliveryError> {
+fn sender(
+    config: &DeliveryConfig,
+    lookups: Lookups,
+    idle_connections: usize,
+) -> Result<Sender, DeliveryError> {
     let options = SenderOptions {
         connect_timeout: config.delivery_connect_timeout,
         timeout: config.delivery_timeout,
         // One host may serve the endpoints of many tenants, with all attempts in flight.
         idle_per_host: config.delivery_concurrency as usize,
+        idle: idle_connections,
     };
     let authorities =
         config.webhook_ca_file.as_deref().map(sender::read_authorities).transpose()?;
     let guard = SsrfGuard::new(&config.destinations);
-    Ok(Sender::new(guard, lookups, options, authorities.unwrap_or_default())?)
+    Sender::new(guard, lookups, options, authorities.unwrap_or_default())
 }
 
 fn limits(config: &DeliveryConfig) -> AdmissionLimits {

@@ -21,6 +21,7 @@ use crate::runtime::{Backoff, Clock, Heartbeat};
 use crate::store::{Store, StoreError};
 
 use super::dispatch::Dispatch;
+use super::health::Recording;
 use super::outcome_report::OutcomeReport;
 
 /// Maximum outcomes per call.
@@ -49,6 +50,8 @@ pub(super) struct Recorder {
     pub(super) batch: Batch,
     /// Beats when the store has recorded outcomes.
     pub(super) progress: Heartbeat,
+    /// Tells how long the outcomes at hand have been waiting for the store.
+    pub(super) recording: Recording,
 }
 
 /// What is being recorded. Kept here, so that a cancelled call continues with it when it is repeated.
@@ -150,7 +153,9 @@ impl Recorder {
 
     async fn record(&mut self) {
         self.batch.prepare(self.clock.now());
+        self.recording.begin();
         self.record_outcomes().await;
+        self.recording.end();
         self.batch.outcomes.clear();
         let ordered = std::mem::take(&mut self.batch.ordered);
         if !ordered.is_empty() {

@@ -1,31 +1,37 @@
 //! The sender: posts one webhook and reads the start of the response.
 //!
 //! # One attempt, one request
-//! The client follows no redirects and repeats no requests. There is one exception: if an idle connection
-//! turns out to be closed before a byte of the request was written, the client uses another connection.
-//! Nothing was sent, so nothing was attempted. A request that was written is never written again; its failure
-//! is the attempt's. A request for which the client has no connection and no addresses fails before it is sent,
-//! too: the host is looked up, and the request, signed anew, is made (`resolver`).
+//! The client follows no redirects and repeats no requests. There are three exceptions, in which nothing was sent, so
+//! nothing was attempted. If an idle connection turns out to be closed before a byte of the request was written, the client
+//! uses another connection. If it has no connection and no addresses of the host, the host is looked up, and the request, signed
+//! anew, is made (`resolver`). If this server has no file descriptor left for a connection, it waits for one, for as
+//! long as connecting may take. A request that was written is never written again; its failure is the attempt's.
 //!
 //! # Bounds
 //! The status decides the attempt. The response body is only read for its excerpt, and so that the connection
 //! can be reused: for at most a second and 8 KiB. A body that drips or does not end is cut off, and its
 //! connection is closed; HTTP/2 flow control bounds what arrives meanwhile. Idle connections are closed after
-//! 30 seconds.
+//! 30 seconds, and earlier beyond their number (`connection_pools`).
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Certificate, Client, Method, Request, Response};
+use reqwest::{Client, Method, Request, Response};
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls_platform_verifier::Verifier;
 
 use crate::domain::{ErrorClass, LeasedDelivery, Timestamp};
 use crate::runtime::{Clock, Stopwatch};
 
 use super::DeliveryError;
-use super::failure::{Failure, tidy};
+use super::connection_pools::{ConnectionPools, PoolLimits, PooledClient};
+use super::failure::{Failure, is_shortage, tidy};
 use super::resolver::{Lookups, PinnedHost, PinnedResolver, with_host};
 use super::retry::{ResponseSummary, is_success};
 use super::ssrf_guard::SsrfGuard;
@@ -46,10 +52,13 @@ const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// connection that is just being closed is a failed attempt.
 const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(30);
 
+/// The wait before a connection is tried again that could not be made for want of file descriptors.
+const SHORTAGE_WAIT: Duration = Duration::from_millis(100);
+
 /// Sends webhooks. Clones share their connections.
 #[derive(Clone, Debug)]
 pub(super) struct Sender {
-    client: Client,
+    pools: ConnectionPools,
     guard: SsrfGuard,
     lookups: Lookups,
     options: SenderOptions,
@@ -64,6 +73,8 @@ pub(super) struct SenderOptions {
     pub(super) timeout: Duration,
     /// Maximum idle connections per host.
     pub(super) idle_per_host: usize,
+    /// Maximum idle connections over all hosts.
+    pub(super) idle: usize,
 }
 
 /// The result of sending a webhook.
@@ -105,24 +116,18 @@ impl Sender {
         guard: SsrfGuard,
         lookups: Lookups,
         options: SenderOptions,
-        authorities: Vec<Certificate>,
-    ) -> Result<Self, reqwest::Error> {
-        // Fails if a provider is installed already, which is just as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .dns_resolver(PinnedResolver::new(guard.clone()))
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .tls_certs_merge(authorities)
-            .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-            .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.timeout)
-            .pool_max_idle_per_host(options.idle_per_host)
-            .pool_idle_timeout(IDLE_CONNECTION_MAX)
-            .build()?;
-        Ok(Self { client, guard, lookups, options })
+        authorities: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, DeliveryError> {
+        let factory = ClientFactory {
+            resolver: PinnedResolver::new(guard.clone()),
+            tls: tls_config(authorities)?,
+            connect_timeout: options.connect_timeout,
+            timeout: options.timeout,
+        };
+        let limits = PoolLimits { idle: options.idle, idle_per_host: options.idle_per_host };
+        let pools =
+            ConnectionPools::new(limits, IDLE_CONNECTION_MAX, move |idle| factory.build(idle))?;
+        Ok(Self { pools, guard, lookups, options })
     }
 
     /// Makes one attempt. `None` if it was not made, because the look-up of its host had to wait for others until
@@ -167,7 +172,9 @@ impl Sender {
         let response = catch_panic(self.request(delivery, host, at)).await.transpose()?;
         let took = watch.elapsed();
         let result = match response {
-            Ok(response) => catch_panic(async { Ok(read(response, at, took).await) }).await,
+            Ok((response, _pool)) => {
+                catch_panic(async { Ok(read(response, at, took).await) }).await
+            }
             Err(failure) => Err(failure),
         };
         Some(result.unwrap_or_else(|failure| {
@@ -186,28 +193,80 @@ impl Sender {
         delivery: &LeasedDelivery,
         host: Option<PinnedHost>,
         at: Timestamp,
-    ) -> Result<Option<Response>, Failure> {
+    ) -> Result<Option<(Response, Arc<PooledClient>)>, Failure> {
         let url = &delivery.endpoint.url;
         self.guard.check_url(url)?;
         let body = webhook::body(&delivery.event);
-        let mut request = Request::new(Method::POST, url.clone());
-        *request.headers_mut() = webhook::headers(delivery, at, &body)?;
-        *request.body_mut() = Some(body.into());
         let SenderOptions { connect_timeout, timeout, .. } = self.options;
-        match with_host(host, self.client.execute(request)).await {
-            Ok(response) => Ok(Some(response)),
-            Err(error) if Failure::is_host_unknown(&error) => Ok(None),
-            Err(error) => Err(Failure::request(&error, connect_timeout, timeout)),
+        let watch = Stopwatch::start();
+        loop {
+            let mut request = Request::new(Method::POST, url.clone());
+            *request.headers_mut() = webhook::headers(delivery, at, &body)?;
+            *request.body_mut() = Some(body.clone().into());
+            let pool = self.pools.of_host(url);
+            match with_host(host.clone(), pool.execute(request)).await {
+                // It holds the pool until the body is read, so that its connection can return there.
+                Ok(response) => {
+                    pool.note_version(response.version());
+                    return Ok(Some((response, pool)));
+                }
+                // The receiver has no part in it, and nothing was sent.
+                Err(error) if is_shortage(&error) && watch.elapsed() < connect_timeout => {
+                    tokio::time::sleep(SHORTAGE_WAIT).await;
+                }
+                Err(error) if Failure::is_host_unknown(&error) => return Ok(None),
+                Err(error) => return Err(Failure::request(&error, connect_timeout, timeout)),
+            }
         }
     }
 }
 
+/// Builds the HTTP clients, one per host. They share the resolver and the TLS settings, with its sessions.
+struct ClientFactory {
+    resolver: PinnedResolver,
+    tls: ClientConfig,
+    connect_timeout: Duration,
+    timeout: Duration,
+}
+
+impl ClientFactory {
+    /// A client that keeps so many idle connections.
+    fn build(&self, idle: usize) -> Result<Client, reqwest::Error> {
+        Client::builder()
+            .dns_resolver(self.resolver.clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .tls_backend_preconfigured(self.tls.clone())
+            .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+            .connect_timeout(self.connect_timeout)
+            .timeout(self.timeout)
+            .pool_max_idle_per_host(idle)
+            .pool_idle_timeout(IDLE_CONNECTION_MAX)
+            .build()
+    }
+}
+
+/// The TLS settings of every client: the system's certificate authorities plus `authorities`, HTTP/2 or HTTP/1.1.
+fn tls_config(authorities: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Verifier::new_with_extra_roots(authorities, Arc::clone(&provider))?;
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// Reads the CA certificates of a PEM file.
-pub(super) fn read_authorities(path: &Path) -> Result<Vec<Certificate>, DeliveryError> {
+pub(super) fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, DeliveryError> {
     let failed = |reason: String| DeliveryError::Authorities { path: path.to_owned(), reason };
     let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let authorities =
-        Certificate::from_pem_bundle(&pem).map_err(|error| failed(format!("{error:?}")))?;
+    let authorities = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let authorities = authorities.map_err(|error| failed(error.to_string()))?;
     if authorities.is_empty() {
         return Err(failed("it contains no certificate".to_owned()));
     }

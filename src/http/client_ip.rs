@@ -1,6 +1,7 @@
 //! The client's IP address: the peer's, or the one that trusted proxies report.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Once;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -16,6 +17,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut client = peer.to_canonical();
     if !trusted.contain(client) {
+        if headers.contains_key(X_FORWARDED_FOR) {
+            warn_once(client);
+        }
         return client;
     }
     let lines: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
@@ -29,6 +33,18 @@ pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> 
         }
     }
     client
+}
+
+/// Warns once per process about a proxy that is not listed: every client behind it counts as one.
+fn warn_once(peer: IpAddr) {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            %peer,
+            "ignoring X-Forwarded-For of a peer outside TRUSTED_PROXIES; if it is a proxy of yours, list its \
+             network there, or its clients share one address"
+        );
+    });
 }
 
 /// Parses an address with or without a port, which some proxies add, and an IPv6 address with or

@@ -97,9 +97,9 @@ impl ApiError {
             | Self::Accept(AcceptError::Journal(AppendError::Busy)) => Some(RETRY_SOON),
             Self::Auth(AuthError::Unavailable(_))
             | Self::Store(StoreError::Unavailable(_))
-            | Self::Accept(AcceptError::Journal(AppendError::Full | AppendError::Closed)) => {
-                Some(RETRY_LATER)
-            }
+            | Self::Accept(AcceptError::Journal(
+                AppendError::Full | AppendError::NoSegment | AppendError::Closed,
+            )) => Some(RETRY_LATER),
             Self::Accept(AcceptError::Journal(AppendError::Poisoned)) => Some(RETRY_AFTER_RESTART),
             _ => None,
         }
@@ -130,7 +130,9 @@ fn of_accept(error: &AcceptError) -> &'static Problem {
     match error {
         AcceptError::Journal(AppendError::Full) => &problem::JOURNAL_FULL,
         AcceptError::Journal(AppendError::Busy) => &problem::JOURNAL_BUSY,
-        AcceptError::Journal(AppendError::Poisoned) => &problem::JOURNAL_UNAVAILABLE,
+        AcceptError::Journal(AppendError::NoSegment | AppendError::Poisoned) => {
+            &problem::JOURNAL_UNAVAILABLE
+        }
         AcceptError::Journal(AppendError::Closed) => &problem::SHUTTING_DOWN,
         AcceptError::Journal(AppendError::TooLarge) => &problem::PAYLOAD_TOO_LARGE,
         AcceptError::Record(_) => &problem::INTERNAL,
@@ -272,6 +274,9 @@ fn write_accept(f: &mut fmt::Formatter<'_>, error: &AcceptError) -> fmt::Result 
         AcceptError::Journal(AppendError::Busy) => {
             "too many requests wait for the journal; nothing was accepted"
         }
+        AcceptError::Journal(AppendError::NoSegment) => {
+            "the journal cannot be extended now; nothing was accepted, try again"
+        }
         AcceptError::Journal(AppendError::Poisoned) => {
             "a journal write failed; the journal accepts nothing until the server is restarted"
         }
@@ -317,9 +322,13 @@ mod tests {
 
     #[test]
     fn journal_refusals_are_503_with_a_time_to_retry() {
-        for error in
-            [AppendError::Full, AppendError::Busy, AppendError::Poisoned, AppendError::Closed]
-        {
+        for error in [
+            AppendError::Full,
+            AppendError::NoSegment,
+            AppendError::Busy,
+            AppendError::Poisoned,
+            AppendError::Closed,
+        ] {
             let error = ApiError::from(AcceptError::Journal(error));
             assert_eq!(error.problem().status, 503);
             assert!(error.retry_after().is_some(), "{error:?}");

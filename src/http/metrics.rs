@@ -34,6 +34,8 @@ metrics! {
         dispatcher_heartbeat_age_seconds: Gauge,
         /// Time since the store last answered a claim or recorded outcomes, in seconds.
         delivery_progress_age_seconds: Gauge,
+        /// How long the outcomes at hand have been waiting to be recorded, in seconds; 0 if there are none.
+        hookgate_recorder_age_seconds: Gauge,
     }
 }
 

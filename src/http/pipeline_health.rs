@@ -1,6 +1,7 @@
 //! Pipeline health: whether events get through, not only whether the process is up.
 //!
-//! Two stages must make progress: accepted events become deliveries, and due deliveries are attempted.
+//! Three stages must make progress: accepted events become deliveries, due deliveries are attempted, and outcomes
+//! are recorded.
 //! Waiting work is no fault while anything makes progress, so a backlog, a receiver that is down or an
 //! open circuit breaker, whose due deliveries wait, do not make the server unhealthy. A stage is
 //! stalled when work waits and nothing at all makes progress.
@@ -22,6 +23,8 @@ pub(super) struct PipelineHealth {
     pub(super) delivering: Duration,
     /// Time since the dispatcher last completed a loop.
     pub(super) dispatcher: Duration,
+    /// How long the outcomes at hand have been waiting to be recorded; `None` when there are none.
+    pub(super) recording: Option<Duration>,
 }
 
 /// Due deliveries that no server has leased.
@@ -64,6 +67,17 @@ impl PipelineHealth {
     }
 }
 
+impl PipelineHealth {
+    /// Whether outcomes are recorded.
+    pub(super) fn recorder(&self, stall_after: Duration) -> StageHealth {
+        if self.recording.is_some_and(|age| age > stall_after) {
+            StageHealth::RecorderStalled
+        } else {
+            StageHealth::Ok
+        }
+    }
+}
+
 impl OldestDue {
     /// The age of the oldest, if known.
     pub(super) const fn age(self) -> Option<Duration> {
@@ -86,6 +100,7 @@ mod tests {
         oldest_due: OldestDue::None,
         delivering: Duration::ZERO,
         dispatcher: Duration::ZERO,
+        recording: None,
     };
 
     #[test]
@@ -123,6 +138,14 @@ mod tests {
         let fresh = OldestDue::Waits(Duration::from_secs(1));
         let fresh = PipelineHealth { oldest_due: fresh, delivering: LONG, ..FINE };
         assert_eq!(fresh.delivery(STALL), StageHealth::Ok);
+    }
+
+    #[test]
+    fn outcomes_that_the_store_does_not_take_stall_the_recorder() {
+        let busy = PipelineHealth { recording: Some(STALL), ..FINE };
+        assert_eq!(busy.recorder(STALL), StageHealth::Ok);
+        let stuck = PipelineHealth { recording: Some(LONG), ..FINE };
+        assert_eq!(stuck.recorder(STALL), StageHealth::RecorderStalled);
     }
 
     #[test]

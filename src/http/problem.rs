@@ -111,7 +111,7 @@ problems! {
     JOURNAL_FULL: 503, "journal_full", "Journal full",
         "Nothing was accepted. Try again after `Retry-After`.";
     JOURNAL_UNAVAILABLE: 503, "journal_unavailable", "Journal unavailable",
-        "Nothing was accepted. Try again once the operator has restarted the server.";
+        "Nothing was accepted. Try again after `Retry-After`. `detail` tells whether the operator must restart the server.";
     REQUEST_TIMEOUT: 503, "request_timeout", "Request timed out",
         "The request may have taken effect. Try again; give events a `dedup_id` to make that safe.";
     SECRETS_UNREADABLE: 503, "secrets_unreadable", "Secrets unreadable",

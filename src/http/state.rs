@@ -60,6 +60,8 @@ pub(super) struct Settings {
     pub(super) request_timeout: Duration,
     /// The wait for a request's head, and for an answer to be read, ends then.
     pub(super) head_timeout: Duration,
+    /// Connections at once.
+    pub(super) connections_max: u32,
     /// Connections at once from one address.
     pub(super) connections_per_address: u32,
     /// Origins whose web pages may call.
@@ -159,6 +161,7 @@ impl AppState {
             },
             delivering: self.delivery_health.progress.age(),
             dispatcher: self.delivery_health.dispatcher.age(),
+            recording: self.delivery_health.recording.age(),
         }
     }
 
@@ -218,7 +221,12 @@ impl From<&Config> for Settings {
             guard: SsrfGuard::new(&config.delivery.destinations),
             request_timeout: config.server.request_timeout,
             head_timeout: config.server.head_timeout,
-            connections_per_address: config.server.connections_per_address,
+            connections_max: config.server.connections_max,
+            // One client must not hold all of them, however few they are.
+            connections_per_address: config
+                .server
+                .connections_per_address
+                .min(config.server.connections_max.div_ceil(2)),
             cors_origins: config.server.cors_origins.clone(),
             trusted_proxies: config.server.trusted_proxies.clone(),
             // While every attempt hangs, nothing makes progress before they time out.

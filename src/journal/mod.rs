@@ -21,6 +21,7 @@
 //! - A batch that is dropped without an acknowledgement is not read again before a restart.
 //! - The number of unacknowledged batches is bounded: the reader waits at the bound.
 //! - A failed write or sync of records poisons the journal until a restart. Durable records can still be read.
+//! - Want of file descriptors or memory is a passing condition: appends are refused until it ends, and the reader waits.
 
 pub mod local;
 mod metrics;
@@ -176,12 +177,8 @@ impl Seq {
 /// The state of a journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JournalStatus {
-    /// Whether an append may succeed now.
-    pub writable: bool,
-    /// Whether a write or a sync has failed.
-    pub poisoned: bool,
-    /// Whether there is no space left.
-    pub full: bool,
+    /// Whether it takes appends.
+    pub state: JournalState,
     /// Items that are durable and not acknowledged.
     pub items_waiting: u64,
     /// Bytes on disk, preallocated ones included.
@@ -191,12 +188,30 @@ pub struct JournalStatus {
     pub oldest_unacked: Option<Timestamp>,
 }
 
+/// Whether a journal takes appends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JournalState {
+    /// It does.
+    Open,
+    /// Not until there is space.
+    Full,
+    /// Not until a segment can be prepared, for want of file descriptors, say. It is tried again.
+    NoSegment,
+    /// No longer: a write or a sync has failed.
+    Poisoned,
+    /// No longer: it is closing.
+    Closed,
+}
+
 /// Why an append was not acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AppendError {
     /// No space is left until records have been stored.
     #[error("the journal is full")]
     Full,
+    /// No segment could be prepared, for want of file descriptors, say. It is tried again every second.
+    #[error("the journal cannot prepare a segment")]
+    NoSegment,
     /// Too many appends, or bytes, wait for the next sync.
     #[error("too many appends wait for the journal")]
     Busy,

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Background;
+use super::{Background, Gate};
 
 /// Tells a task when to stop. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ pub struct Lifecycle {
     tasks: TaskTracker,
     /// The runtime of the tasks; `None` for the one they are spawned from.
     background: Option<Handle>,
+    /// Opens before a task starts; `None` for tasks that start at once.
+    gate: Option<Gate>,
     failure: Arc<Mutex<Option<&'static str>>>,
 }
 
@@ -58,7 +60,8 @@ impl Lifecycle {
     #[expect(clippy::new_without_default, reason = "starting a lifecycle is a decision")]
     pub fn new() -> Self {
         let shutdown = Shutdown { soft: CancellationToken::new(), hard: CancellationToken::new() };
-        Self { shutdown, tasks: TaskTracker::new(), background: None, failure: Arc::default() }
+        let (tasks, failure) = (TaskTracker::new(), Arc::default());
+        Self { shutdown, tasks, background: None, gate: None, failure }
     }
 
     /// The signal that stops the tasks.
@@ -81,6 +84,11 @@ impl Lifecycle {
         Self { background: Some(background.handle()), ..self.clone() }
     }
 
+    /// The same lifecycle for tasks that start once `gate` is open. At the soft stop those that wait do not start.
+    pub fn behind(&self, gate: &Gate) -> Self {
+        Self { gate: Some(gate.clone()), ..self.clone() }
+    }
+
     fn guarded(
         &self,
         name: &'static str,
@@ -89,6 +97,14 @@ impl Lifecycle {
         let guard = TaskGuard { name, lifecycle: self.clone() };
         async move {
             let guard = guard;
+            let shutdown = &guard.lifecycle.shutdown;
+            if let Some(gate) = &guard.lifecycle.gate {
+                tokio::select! {
+                    biased;
+                    () = gate.opened() => {}
+                    () = shutdown.requested() => return,
+                }
+            }
             tokio::select! {
                 () = task => {}
                 () = guard.lifecycle.shutdown.forced() => {}
@@ -149,6 +165,24 @@ mod tests {
         lifecycle.spawn("clumsy", async { panic!("on purpose") });
         lifecycle.shutdown().requested().await;
         assert_eq!(lifecycle.failure(), Some("clumsy"));
+    }
+
+    #[tokio::test]
+    async fn task_behind_a_gate_starts_once_it_is_open_or_not_at_all() {
+        let lifecycle = Lifecycle::new();
+        let (gate, never, started) = (Gate::new(), Gate::new(), Gate::new());
+        let (starting, stop) = (started.clone(), lifecycle.shutdown());
+        lifecycle.behind(&gate).spawn("opened", async move {
+            starting.open();
+            stop.requested().await;
+        });
+        lifecycle.behind(&never).spawn("closed", async { panic!("the gate was closed") });
+        tokio::task::yield_now().await;
+        assert!(!started.is_open());
+        gate.open();
+        started.opened().await;
+        assert!(lifecycle.drain(Duration::from_mins(1)).await);
+        assert_eq!(lifecycle.failure(), None);
     }
 
     #[tokio::test(start_paused = true)]

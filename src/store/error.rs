@@ -53,6 +53,29 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether the database is away for a while: it stops, starts, fails over, is locked by another process, or
+    /// cannot be reached. A server that starts waits for it. `false` for what only a person mends, such as a wrong
+    /// password, and for what is wrong with a call.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Unavailable(error) => is_away(error),
+            Self::Refused(_) | Self::Corrupt(_) => false,
+        }
+    }
+}
+
+/// Whether the error means that the database is away for a while.
+pub(super) fn is_away(error: &Error) -> bool {
+    match error {
+        Error::Database(fault) => is_transient(fault.as_ref()),
+        Error::Io(_) | Error::PoolTimedOut | Error::WorkerCrashed | Error::Protocol(_) => true,
+        _ => false,
+    }
+}
+
+const SQLITE_BUSY: i32 = 5;
+const SQLITE_LOCKED: i32 = 6;
 const SQLITE_TOOBIG: i32 = 18;
 const SQLITE_CONSTRAINT: i32 = 19;
 const SQLITE_MISMATCH: i32 = 20;
@@ -81,6 +104,22 @@ fn blames_content(fault: &dyn DatabaseError) -> bool {
     let Some(fault) = fault.try_downcast_ref::<SqliteError>() else { return false };
     let extended = DatabaseError::code(fault).and_then(|code| code.parse::<i32>().ok());
     extended.is_some_and(sqlite_blames_content)
+}
+
+fn is_transient(fault: &dyn DatabaseError) -> bool {
+    if let Some(fault) = fault.try_downcast_ref::<PgDatabaseError>() {
+        return sqlstate_is_transient(fault.code());
+    }
+    let Some(fault) = fault.try_downcast_ref::<SqliteError>() else { return false };
+    let extended = DatabaseError::code(fault).and_then(|code| code.parse::<i32>().ok());
+    extended.is_some_and(|extended| matches!(extended & 0xff, SQLITE_BUSY | SQLITE_LOCKED))
+}
+
+/// 08 has connection exceptions, 25006 a server that is a standby, 40 lost races, 53 want of resources, 55P03 a lock
+/// timeout, 57 a server that stops or starts, and a statement timeout.
+fn sqlstate_is_transient(code: &str) -> bool {
+    matches!(code, "25006" | "55P03")
+        || ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class))
 }
 
 fn sqlstate_blames_content(code: &str) -> bool {
@@ -127,6 +166,20 @@ mod tests {
         }
         assert!(StoreError::from(Error::PoolTimedOut).is_connection());
         assert!(!StoreError::Corrupt(String::new()).is_connection());
+    }
+
+    #[test]
+    fn server_waits_for_a_database_that_is_away_and_for_no_other() {
+        for code in ["57P03", "57P01", "53300", "08006", "25006", "55P03", "40001"] {
+            assert!(sqlstate_is_transient(code), "{code}");
+        }
+        for code in ["28P01", "3D000", "42P01", "42501", "23505"] {
+            assert!(!sqlstate_is_transient(code), "{code}");
+        }
+        assert!(StoreError::from(Error::PoolTimedOut).is_away());
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert!(StoreError::from(Error::Io(refused)).is_away());
+        assert!(!StoreError::from(Error::Configuration("no such option".into())).is_away());
     }
 
     #[test]

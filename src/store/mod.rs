@@ -124,7 +124,18 @@ impl Store {
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
     ) -> Result<Self> {
-        Self::over(Engine::Postgres(PostgresEngine::connect(url, config).await?), config, metrics)
+        let engine = PostgresEngine::lazy(url, config)?;
+        engine.reach(config).await?;
+        Self::over(Engine::Postgres(engine), config, metrics)
+    }
+
+    /// A PostgreSQL database to which connections are made once they are needed, so that it may be away now.
+    pub fn connect_postgres_lazily(
+        url: &str,
+        config: &StoreConfig,
+        metrics: Arc<StoreMetrics>,
+    ) -> Result<Self> {
+        Self::over(Engine::Postgres(PostgresEngine::lazy(url, config)?), config, metrics)
     }
 
     fn over(engine: Engine, config: &StoreConfig, metrics: Arc<StoreMetrics>) -> Result<Self> {

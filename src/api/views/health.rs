@@ -5,8 +5,8 @@ use serde::Serialize;
 /// What `GET /api/health` reports.
 #[derive(Clone, Debug, Serialize)]
 pub struct HealthReport {
-    /// `ok`, or `degraded` when the journal refuses events, the store does not answer, or events do not
-    /// get through.
+    /// `ok`, or `degraded` when the journal refuses events, the store does not answer, or events or outcomes
+    /// do not get through.
     pub status: &'static str,
     /// The server's version.
     pub version: &'static str,
@@ -33,6 +33,8 @@ pub struct QueueView {
     pub bytes: u64,
     /// Whether the journal accepts more.
     pub writable: bool,
+    /// `ok`, or why it does not: `poisoned`, `full`, `no_segment` or `closed`.
+    pub journal: &'static str,
     /// Age of the oldest in seconds; `null` when none waits.
     pub oldest_seconds: Option<u64>,
     /// Whether they become deliveries.
@@ -49,6 +51,10 @@ pub struct DeliveryHealthView {
     pub oldest_due_seconds: Option<u64>,
     /// Age of the dispatcher's heartbeat, in seconds.
     pub dispatcher_seconds: u64,
+    /// Whether outcomes are recorded.
+    pub recorder: StageHealth,
+    /// How long the outcomes at hand have been waiting to be recorded, in seconds; `null` when there are none.
+    pub recorder_seconds: Option<u64>,
 }
 
 /// The store.
@@ -91,23 +97,33 @@ pub struct Liveness {
 pub struct Readiness {
     /// `ready` or `unready`.
     pub status: &'static str,
-    /// The checks, each `ok` or the code of what is wrong.
+    /// The checks that count, each `ok` or the code of what is wrong.
     pub checks: ReadinessChecks,
 }
 
-/// The checks of readiness.
+/// The checks of readiness: whether the server takes events.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ReadinessChecks {
-    /// `ok`, `poisoned`, `full` or `closed`.
+    /// `ok`, `poisoned`, `full`, `no_segment` or `closed`.
     pub journal: &'static str,
-    /// `ok` or `unreachable`.
-    pub store: &'static str,
     /// `ok` or `shutting_down`.
     pub process: &'static str,
+    /// What `?strict` adds.
+    #[serde(flatten)]
+    pub strict: Option<StrictChecks>,
+}
+
+/// The checks of strict readiness: whether events get through, too.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct StrictChecks {
+    /// `ok` or `unreachable`.
+    pub store: &'static str,
     /// Whether accepted events become deliveries.
     pub planning: StageHealth,
     /// Whether due deliveries are attempted.
     pub delivery: StageHealth,
+    /// Whether outcomes are recorded.
+    pub recorder: StageHealth,
 }
 
 /// Whether one stage of the pipeline makes progress.
@@ -122,4 +138,6 @@ pub enum StageHealth {
     DeliveryStalled,
     /// The dispatcher has no heartbeat.
     DispatcherStalled,
+    /// Outcomes wait, and the store records none.
+    RecorderStalled,
 }

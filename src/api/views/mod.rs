@@ -19,7 +19,7 @@ pub use endpoint::{EndpointDetail, EndpointView, NewEndpointView, PendingCount};
 pub use event::{EventDetail, EventView};
 pub use health::{
     DeliveryHealthView, HealthReport, Liveness, QueueView, Readiness, ReadinessChecks, StageHealth,
-    StoreView, Totals,
+    StoreView, StrictChecks, Totals,
 };
 pub use key::{KeyView, NewKeyView};
 pub use org::{OwnKeyView, OwnLimits, OwnOrgView, OwnQuotas, QuotaView};

@@ -196,7 +196,7 @@ pub(crate) async fn one_run(
         }
     };
     let cpu = server.cpu().await.zip(cpu_before).map(|(after, before)| after.since(&before));
-    let run = Run::new(measured, events_per_request, cpu);
+    let run = Run::new(measured, events_per_request, cpu).with_memory(server.memory_bytes());
     Ok(run.with_accept_to_receiver(accept_to_receiver.as_ref()))
 }
 

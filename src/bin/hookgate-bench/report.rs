@@ -95,6 +95,9 @@ pub(crate) struct Run {
     postgres_cpu_us_per_event: Option<f64>,
     /// The same of PostgreSQL's processes that serve every database.
     postgres_shared_cpu_us_per_event: Option<f64>,
+    /// The server's resident memory at the end of the run; `null` for the server of `--url`, and absent in files of
+    /// earlier versions.
+    pub(crate) memory_mib: Option<f64>,
 }
 
 /// Quantiles of a latency.
@@ -130,6 +133,7 @@ impl Run {
             cpu_us_per_event: cpu.map(|cpu| cpu.server),
             postgres_cpu_us_per_event: cpu.and_then(|cpu| cpu.postgres_database),
             postgres_shared_cpu_us_per_event: cpu.and_then(|cpu| cpu.postgres_shared),
+            memory_mib: None,
             errors: measured.errors,
         }
     }
@@ -142,6 +146,12 @@ impl Run {
             max_ms: latency.quantile_ms(1.0),
         };
         Self { accept_to_receiver: latency.map(quantiles), ..self }
+    }
+
+    /// The results with the server's memory, in bytes.
+    #[expect(clippy::cast_precision_loss, reason = "memory stays far below 2^52 bytes")]
+    pub(crate) fn with_memory(self, bytes: Option<u64>) -> Self {
+        Self { memory_mib: bytes.map(|bytes| bytes as f64 / 1024.0 / 1024.0), ..self }
     }
 }
 
@@ -270,6 +280,9 @@ impl fmt::Display for Run {
             (self.postgres_cpu_us_per_event, self.postgres_shared_cpu_us_per_event)
         {
             write!(f, ", PostgreSQL {database:.1} and its shared processes {shared:.1}")?;
+        }
+        if let Some(memory) = self.memory_mib {
+            write!(f, "  memory {memory:.0} MiB")?;
         }
         if self.errors.is_empty() {
             write!(f, "  no errors")

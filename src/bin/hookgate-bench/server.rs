@@ -114,6 +114,11 @@ impl Server {
         self.started.as_ref()?.cpu.read().await
     }
 
+    /// The server's resident memory; `None` for the server of `--url`, and where the system has no `/proc`.
+    pub(crate) fn memory_bytes(&self) -> Option<u64> {
+        self.started.as_ref()?.cpu.server_memory_bytes()
+    }
+
     /// Waits until the server has stored every accepted event, so that the next run of a peer does
     /// not share the machine with it. Gives up after a minute.
     pub(crate) async fn settle(&self) {

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::report::{Quantiles, Run, Spread};
 
 /// The rows of the table, and how to read each from a run.
-const ROWS: [(&str, Read); 7] = [
+const ROWS: [(&str, Read); 8] = [
     ("events/s", |run| Some(run.events_per_second)),
     ("latency p50, ms", |run| Some(run.p50_ms)),
     ("latency p99, ms", |run| Some(run.p99_ms)),
@@ -13,6 +13,7 @@ const ROWS: [(&str, Read); 7] = [
     ("accept to receiver p50, ms", |run| Some(accept_to_receiver(run)?.p50_ms)),
     ("accept to receiver p99, ms", |run| Some(accept_to_receiver(run)?.p99_ms)),
     ("accept to receiver max, ms", |run| Some(accept_to_receiver(run)?.max_ms)),
+    ("server's memory, MiB", |run| run.memory_mib),
 ];
 
 type Read = fn(&Run) -> Option<f64>;

@@ -24,7 +24,7 @@ pub(super) use extractors::{Body, EmptyBody, List, MergePatch, NoQuery, Optional
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use patch::Patch;
 pub use schema::RequestSchema;
-pub(super) use schema::{Input, Inputs};
+pub(super) use schema::{Input, Inputs, parameter};
 pub(super) use texts::{Flag, Label};
 pub(super) use values::{
     Description, EndpointUrl, ExpiresAt, LimitValue, Name, OwnScopes, TenantScopes, Whole,

@@ -1,16 +1,21 @@
 //! Health of this server: a report for people, and two probes for orchestrators and load balancers.
 
-use axum::extract::State;
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
+use url::form_urlencoded;
 
 use crate::api::views::{
     DeliveryHealthView, HealthReport, Liveness, QueueView, Readiness, ReadinessChecks, StageHealth,
-    StoreView, Totals,
+    StoreView, StrictChecks, Totals,
 };
 use crate::delivery::WebhookResult;
+use crate::http::request::{Flag, Input, RequestSchema, parameter};
 use crate::http::respond::Json;
 use crate::http::state::AppState;
-use crate::journal::JournalStatus;
+use crate::journal::JournalState;
 use crate::telemetry::process_memory_bytes;
 
 /// `GET /api/health`: always 200, since it is a report. A degraded process may still accept events:
@@ -22,7 +27,8 @@ pub(in crate::http) async fn report(State(app): State<AppState>) -> Json<HealthR
     let queue = QueueView {
         events: journal.items_waiting,
         bytes: journal.bytes,
-        writable: journal.writable,
+        writable: journal.state == JournalState::Open,
+        journal: journal_code(journal.state),
         oldest_seconds: health.oldest_unplanned.map(|age| age.as_secs()),
         planning: health.planning(stall_after),
     };
@@ -31,8 +37,11 @@ pub(in crate::http) async fn report(State(app): State<AppState>) -> Json<HealthR
         status: health.delivery(stall_after),
         oldest_due_seconds: health.oldest_due.age().map(|age| age.as_secs()),
         dispatcher_seconds: health.dispatcher.as_secs(),
+        recorder: health.recorder(stall_after),
+        recorder_seconds: health.recording.map(|age| age.as_secs()),
     };
-    let progress = queue.planning == StageHealth::Ok && delivery.status == StageHealth::Ok;
+    let stages = [queue.planning, delivery.status, delivery.recorder];
+    let progress = stages.iter().all(|stage| *stage == StageHealth::Ok);
     Json(HealthReport {
         status: if queue.writable && store.reachable && progress { "ok" } else { "degraded" },
         version: env!("CARGO_PKG_VERSION"),
@@ -50,35 +59,80 @@ pub(in crate::http) async fn live() -> Json<Liveness> {
     Json(Liveness { status: "live" })
 }
 
-/// `GET /health/ready`: 200 if requests should be sent here, else 503 with the check that failed.
+/// `GET /health/ready`: 200 while this server takes events, else 503 with the check that failed. What happens
+/// to them afterwards counts with `?strict` alone: while the store is away, a server that takes events is better
+/// than none.
 pub(in crate::http) async fn ready(
     State(app): State<AppState>,
+    Probe { strict }: Probe,
 ) -> Result<Json<Readiness>, (StatusCode, Json<Readiness>)> {
-    let (journal, process) = (app.intake.status(), !app.shutdown.is_requested());
-    let store = app.store_is_reachable().await;
-    let health = app.pipeline_health().await;
-    let stall_after = app.settings().stall_after;
-    let code = |ok, wrong| if ok { "ok" } else { wrong };
+    let (journal, stopping) = (app.intake.status().state, app.shutdown.is_requested());
+    let strict = if strict { Some(strict_checks(&app).await) } else { None };
     let checks = ReadinessChecks {
         journal: journal_code(journal),
-        store: code(store, "unreachable"),
-        process: code(process, "shutting_down"),
-        planning: health.planning(stall_after),
-        delivery: health.delivery(stall_after),
+        process: if stopping { "shutting_down" } else { "ok" },
+        strict,
     };
-    let progress = checks.planning == StageHealth::Ok && checks.delivery == StageHealth::Ok;
-    if journal.writable && store && process && progress {
+    if journal == JournalState::Open && !stopping && strict.is_none_or(gets_through) {
         return Ok(Json(Readiness { status: "ready", checks }));
     }
     Err((StatusCode::SERVICE_UNAVAILABLE, Json(Readiness { status: "unready", checks })))
 }
 
-const fn journal_code(journal: JournalStatus) -> &'static str {
-    match journal {
-        JournalStatus { writable: true, .. } => "ok",
-        JournalStatus { poisoned: true, .. } => "poisoned",
-        JournalStatus { full: true, .. } => "full",
-        JournalStatus { .. } => "closed",
+/// The query of a probe. It is answered whatever else it sends.
+pub(in crate::http) struct Probe {
+    /// Whether the query has `strict`, with any value but `0` and `false`.
+    strict: bool,
+}
+
+impl Probe {
+    fn of(query: &str) -> Self {
+        let mut parameters = form_urlencoded::parse(query.as_bytes());
+        let strict = parameters
+            .any(|(name, value)| name == "strict" && !matches!(value.as_ref(), "0" | "false"));
+        Self { strict }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Probe {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(parts.uri.query().unwrap_or_default()))
+    }
+}
+
+impl Input for Probe {
+    fn describe(schema: &mut RequestSchema) {
+        let doc = "Whether store, planning, delivery and recorder count, too.";
+        schema.query.push(parameter::<Flag>("strict", doc));
+    }
+}
+
+async fn strict_checks(app: &AppState) -> StrictChecks {
+    let store = app.store_is_reachable().await;
+    let health = app.pipeline_health().await;
+    let stall_after = app.settings().stall_after;
+    StrictChecks {
+        store: if store { "ok" } else { "unreachable" },
+        planning: health.planning(stall_after),
+        delivery: health.delivery(stall_after),
+        recorder: health.recorder(stall_after),
+    }
+}
+
+fn gets_through(checks: StrictChecks) -> bool {
+    let stages = [checks.planning, checks.delivery, checks.recorder];
+    checks.store == "ok" && stages.iter().all(|stage| *stage == StageHealth::Ok)
+}
+
+const fn journal_code(state: JournalState) -> &'static str {
+    match state {
+        JournalState::Open => "ok",
+        JournalState::Poisoned => "poisoned",
+        JournalState::Full => "full",
+        JournalState::NoSegment => "no_segment",
+        JournalState::Closed => "closed",
     }
 }
 
@@ -93,5 +147,20 @@ fn totals(app: &AppState) -> Totals {
         delivered: m.delivery.webhook_deliveries_total.of(WebhookResult::Delivered).get(),
         retried: m.delivery.webhook_deliveries_total.of(WebhookResult::Retried).get(),
         dead: m.delivery.webhook_deliveries_total.of(WebhookResult::Dead).get(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strict_is_a_flag_and_other_parameters_are_ignored() {
+        for query in ["strict", "strict=", "strict=1", "strict=true", "a=b&strict"] {
+            assert!(Probe::of(query).strict, "{query}");
+        }
+        for query in ["", "strict=0", "strict=false", "stricter", "a=strict"] {
+            assert!(!Probe::of(query).strict, "{query}");
+        }
     }
 }

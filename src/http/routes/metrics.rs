@@ -22,6 +22,7 @@ pub(in crate::http) async fn scrape(State(app): State<AppState>) -> Result<Respo
     metrics.oldest_unplanned_event_age_seconds.set(seconds(oldest_unplanned));
     metrics.dispatcher_heartbeat_age_seconds.set(seconds(health.dispatcher));
     metrics.delivery_progress_age_seconds.set(seconds(health.delivering));
+    metrics.hookgate_recorder_age_seconds.set(seconds(health.recording.unwrap_or_default()));
     let text = app.metrics.registry.render().map_err(ApiError::internal)?;
     let mut response = Response::new(Body::from(text));
     let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -138,7 +138,11 @@ async fn accept(
         }
         Err(error) => {
             if let AcceptError::Journal(
-                AppendError::Full | AppendError::Busy | AppendError::Poisoned | AppendError::Closed,
+                AppendError::Full
+                | AppendError::NoSegment
+                | AppendError::Busy
+                | AppendError::Poisoned
+                | AppendError::Closed,
             ) = error
             {
                 app.metrics

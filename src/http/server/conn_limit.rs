@@ -9,9 +9,6 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use crate::config::Networks;
 use crate::domain::ClientNetwork;
 
-/// Open connections at most; further ones wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 16_384;
-
 /// Counts open connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct ConnLimiter {
@@ -37,9 +34,10 @@ struct BlockPermit {
 }
 
 impl ConnLimiter {
-    /// A limiter with no connection open.
-    pub(super) fn new(per_block: u32, uncounted: Networks) -> Self {
-        let total = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    /// A limiter with no connection open. Beyond `total`, connections wait in the listener's backlog; beyond
+    /// `per_block` for one network, they are closed.
+    pub(super) fn new(total: u32, per_block: u32, uncounted: Networks) -> Self {
+        let total = Arc::new(Semaphore::new(total as usize));
         Self { total, blocks: Arc::default(), per_block, uncounted }
     }
 
@@ -85,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn clients_have_a_limit_each_and_proxies_none() {
-        let limiter = ConnLimiter::new(2, "10.0.0.0/8".parse().unwrap());
+        let limiter = ConnLimiter::new(9, 2, "10.0.0.0/8".parse().unwrap());
         let take = async |peer: &str| {
             limiter.permit(limiter.reserve().await.unwrap(), peer.parse().unwrap())
         };
@@ -102,6 +100,6 @@ mod tests {
         }
         drop((second, third));
         assert!(limiter.blocks.lock().unwrap().is_empty());
-        assert_eq!(limiter.total.available_permits(), CONNECTIONS_MAX - 3);
+        assert_eq!(limiter.total.available_permits(), 9 - 3);
     }
 }

@@ -2,11 +2,9 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -16,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
+use super::acceptor::Acceptor;
 use super::conn_deadline::{Bounds, ConnDeadline, ConnDeadlines, TICK};
 use super::conn_limit::{ConnLimiter, ConnPermit};
 use super::middleware::Api;
@@ -27,8 +26,6 @@ use crate::runtime::Shutdown;
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Bytes a connection buffers, each way; beyond them the peer waits.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// The pause after an accept failed, mostly for want of something such as file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the API on `listener`, over TLS if there is a certificate, until the soft stop. Then it
 /// accepts no more, closes idle connections, and finishes requests in flight, until the hard stop.
@@ -43,8 +40,12 @@ pub async fn serve(
 ) -> io::Result<()> {
     let mut connections = JoinSet::new();
     let settings = api.settings();
-    let limiter =
-        ConnLimiter::new(settings.connections_per_address, settings.trusted_proxies.clone());
+    let limiter = ConnLimiter::new(
+        settings.connections_max,
+        settings.connections_per_address,
+        settings.trusted_proxies.clone(),
+    );
+    let mut acceptor = Acceptor::new(listener, limiter);
     let mut deadlines = ConnDeadlines::new(Bounds {
         head: settings.head_timeout,
         request: settings.request_timeout,
@@ -54,7 +55,7 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
-            accepted = accept(&listener, &limiter) => {
+            accepted = acceptor.accept() => {
                 let (stream, peer, permit) = accepted?;
                 let connection = Connection::new(peer);
                 let served = Served { connection, deadline: deadlines.open(), _permit: permit };
@@ -64,7 +65,7 @@ pub async fn serve(
             Some(ended) = connections.join_next() => report(ended),
         }
     }
-    drop(listener);
+    drop(acceptor);
     deadlines.stop();
     loop {
         tokio::select! {
@@ -89,37 +90,6 @@ struct Served {
     connection: Connection,
     deadline: Arc<ConnDeadline>,
     _permit: ConnPermit,
-}
-
-/// The next connection that is within the limits.
-async fn accept(
-    listener: &TcpListener,
-    limiter: &ConnLimiter,
-) -> io::Result<(TcpStream, IpAddr, ConnPermit)> {
-    loop {
-        let total = limiter.reserve().await.map_err(io::Error::other)?;
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                if let Some(permit) = limiter.permit(total, peer.ip()) {
-                    return Ok((stream, peer.ip(), permit));
-                }
-                tracing::debug!(%peer, "connection closed: CONNECTIONS_PER_ADDRESS reached");
-            }
-            Err(error) if is_fatal(&error) => return Err(error),
-            Err(error) => {
-                tracing::error!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Whether no later accept can succeed either. Other errors concern one connection that ended before
-/// it was accepted, or a shortage that passes, such as of file descriptors.
-fn is_fatal(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let fatal = [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP];
-    fatal.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Serves one connection from its first byte to its end.

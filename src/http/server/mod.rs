@@ -1,9 +1,10 @@
 //! The HTTP server: accepts connections, bounds them, and answers their requests.
 //!
-//! [`listener`] accepts and serves connections until shutdown. [`conn_limit`] bounds how many there
-//! are, [`conn_deadline`] how long each may wait or take, [`tls`] encrypts them, and [`middleware`]
+//! [`acceptor`] accepts connections and [`listener`] serves them until shutdown. [`conn_limit`] bounds how many
+//! there are, [`conn_deadline`] how long each may wait or take, [`tls`] encrypts them, and [`middleware`]
 //! wraps the API's router: trace id, timeout, panics, error answers.
 
+mod acceptor;
 mod conn_deadline;
 mod conn_limit;
 mod listener;

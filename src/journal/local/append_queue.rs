@@ -34,6 +34,8 @@ pub(super) enum QueueState {
     Open,
     /// Not until there is space on disk.
     Full,
+    /// Not until a segment is prepared.
+    NoSegment,
     /// No longer: the journal is closing.
     Closed,
     /// No longer: a write or a sync has failed.
@@ -137,6 +139,7 @@ impl AppendQueue {
         match state.admission {
             QueueState::Open => {}
             QueueState::Full => return Err(AppendError::Full),
+            QueueState::NoSegment => return Err(AppendError::NoSegment),
             QueueState::Closed => return Err(AppendError::Closed),
             QueueState::Poisoned => return Err(AppendError::Poisoned),
         }
@@ -208,7 +211,7 @@ impl AppendQueue {
     /// Refuses appends for good; waiting ones are still written.
     pub(super) fn close(&self) {
         let mut state = self.lock();
-        if matches!(state.admission, QueueState::Open | QueueState::Full) {
+        if matches!(state.admission, QueueState::Open | QueueState::Full | QueueState::NoSegment) {
             state.admission = QueueState::Closed;
         }
         drop(state);
@@ -225,20 +228,28 @@ impl AppendQueue {
         self.filled.notify_one();
     }
 
-    /// Refuses appends until [`Self::reopen`].
+    /// Refuses appends until [`Self::reopen`]: there is no space on disk.
     pub(super) fn set_full(&self) {
-        self.change(QueueState::Open, QueueState::Full);
+        self.refuse(QueueState::Full);
     }
 
-    /// Admits appends again after [`Self::set_full`].
-    pub(super) fn reopen(&self) {
-        self.change(QueueState::Full, QueueState::Open);
+    /// Refuses appends until [`Self::reopen`]: no segment could be prepared.
+    pub(super) fn set_no_segment(&self) {
+        self.refuse(QueueState::NoSegment);
     }
 
-    fn change(&self, from: QueueState, to: QueueState) {
+    fn refuse(&self, refusing: QueueState) {
         let mut state = self.lock();
-        if state.admission == from {
-            state.admission = to;
+        if state.admission == QueueState::Open {
+            state.admission = refusing;
+        }
+    }
+
+    /// Admits appends again after [`Self::set_full`] and [`Self::set_no_segment`].
+    pub(super) fn reopen(&self) {
+        let mut state = self.lock();
+        if matches!(state.admission, QueueState::Full | QueueState::NoSegment) {
+            state.admission = QueueState::Open;
         }
     }
 

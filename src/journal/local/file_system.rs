@@ -10,6 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 /// A file system.
 pub trait FileSystem: Send + Sync {
     /// Creates a directory and its parents, durably; an existing one is no error.
@@ -26,6 +28,8 @@ pub trait FileSystem: Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory survive power loss.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Opens a directory, so that later syncs of it need no file descriptor.
+    fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn DirHandle>>;
     /// Locks a file until the lock is dropped, creating it if missing. `WouldBlock` when another process holds the
     /// lock.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;
@@ -45,6 +49,12 @@ pub trait FileHandle: Send + Sync {
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// The length in bytes.
     fn length(&self) -> io::Result<u64>;
+}
+
+/// An open directory.
+pub trait DirHandle: Send + Sync {
+    /// Makes the names in it survive power loss.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// A lock that is released when it is dropped.
@@ -93,6 +103,10 @@ impl FileSystem for SystemFiles {
         File::open(dir)?.sync_all()
     }
 
+    fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn DirHandle>> {
+        Ok(Arc::new(File::open(dir)?))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
         let options = OpenOptions::new().write(true).create(true).truncate(false).open(path);
         let file = options?;
@@ -105,6 +119,12 @@ impl FileSystem for SystemFiles {
 }
 
 impl FileLock for File {}
+
+impl DirHandle for File {
+    fn sync(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
 
 impl FileHandle for File {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
@@ -170,4 +190,11 @@ pub(super) fn is_no_space(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+/// Whether the error means that the process or the system has no file descriptor or no memory left: a temporary
+/// condition.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    let errno = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    errno.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

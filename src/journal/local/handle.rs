@@ -15,7 +15,7 @@ use super::segments::Segments;
 use super::writer::Writer;
 use super::{JournalError, JournalOptions, clamped};
 use crate::journal::metrics::JournalMetrics;
-use crate::journal::{AppendError, JournalStatus, Seq};
+use crate::journal::{AppendError, JournalState, JournalStatus, Seq};
 
 /// An open local journal. Clones share it; the last one dropped shuts it down.
 #[derive(Clone)]
@@ -47,6 +47,7 @@ pub(super) fn start(
 ) -> Result<(LocalJournal, LocalReader), JournalError> {
     let JournalOptions { dir, segment_bytes, .. } = options.clone();
     let files_max = options.bytes_max / segment_bytes;
+    let open_dir = fs.open_dir(&dir).map_err(|error| JournalError::io("open", &dir, error))?;
     let queue = Arc::new(AppendQueue::new(queue_limits(options)));
     metrics.event_queue_size.set(clamped(recovered.report.items));
     let segments = Arc::new(Segments::new(recovered.state, files_max));
@@ -54,6 +55,7 @@ pub(super) fn start(
     let segment_manager = SegmentManager {
         fs: Arc::clone(fs),
         dir: dir.clone(),
+        open_dir: Arc::clone(&open_dir),
         id: recovered.id,
         segment_bytes,
         segments: Arc::clone(&segments),
@@ -68,6 +70,7 @@ pub(super) fn start(
     let writer = Writer {
         fs: Arc::clone(fs),
         dir: dir.clone(),
+        open_dir,
         id: recovered.id,
         segment_bytes,
         queue: Arc::clone(&queue),
@@ -119,13 +122,17 @@ impl LocalJournal {
 
     /// The current state.
     pub(in crate::journal) fn status(&self) -> JournalStatus {
-        let queue = self.0.queue.state();
+        let state = match self.0.queue.state() {
+            QueueState::Open => JournalState::Open,
+            QueueState::Full => JournalState::Full,
+            QueueState::NoSegment => JournalState::NoSegment,
+            QueueState::Closed => JournalState::Closed,
+            QueueState::Poisoned => JournalState::Poisoned,
+        };
         let oldest_unacked = self.0.in_flight.oldest_accepted_at();
         let segments = self.0.segments.lock();
         JournalStatus {
-            writable: queue == QueueState::Open,
-            poisoned: queue == QueueState::Poisoned,
-            full: queue == QueueState::Full,
+            state,
             items_waiting: segments.items_waiting,
             bytes: segments.bytes(self.0.segment_bytes),
             oldest_unacked,

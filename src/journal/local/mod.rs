@@ -26,6 +26,9 @@
 //!   recovers what the disk holds.
 //! - No space for another segment, on the disk or under `bytes_max`, is not a failure: appends return
 //!   [`AppendError::Full`] until there is space.
+//! - Nor is a segment that cannot be prepared, for want of file descriptors, say: it is tried every second, and
+//!   appends return [`AppendError::NoSegment`](super::AppendError::NoSegment) meanwhile. Spares and the directory are held open, so a new segment needs
+//!   no file descriptor if there is a spare. The reader waits until it can open the next segment.
 //! - A torn tail is cut. Damage before it is reported with file and offset, quarantined in `damaged/`, and
 //!   skipped: the records behind it are recovered.
 //!
@@ -62,7 +65,7 @@ use std::sync::Arc;
 use super::{Backend, Journal, JournalReader, ReaderBackend};
 use crate::journal::metrics::JournalMetrics;
 
-pub use file_system::{FileHandle, FileLock, FileSystem, SystemFiles};
+pub use file_system::{DirHandle, FileHandle, FileLock, FileSystem, SystemFiles};
 pub use quarantine::Damage;
 pub use recovery::RecoveryReport;
 

@@ -43,9 +43,12 @@ pub(super) fn quarantine(
         let path = quarantine_dir.join(format!("{name}-{}", bytes.start));
         match fs.create(&path) {
             Ok(copy) => {
-                copy_range(file, &*copy, bytes.clone())?;
-                copy.sync_all()?;
-                fs.sync_dir(&quarantine_dir)?;
+                let copied = copy_range(file, &*copy, bytes.clone()).and_then(|()| copy.sync_all());
+                if let Err(error) = copied.and_then(|()| fs.sync_dir(&quarantine_dir)) {
+                    // The next try must not take a part for the whole.
+                    let _ = fs.remove(&path);
+                    return Err(error);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),

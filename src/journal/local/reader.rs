@@ -7,14 +7,22 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::file_system::{FileHandle, FileSystem};
+use super::file_system::{FileHandle, FileSystem, is_shortage};
 use super::format::{JournalId, SEGMENT_HEADER_BYTES, segment_name};
 use super::frame_scan::{Found, Frames};
 use super::in_flight::InFlight;
 use super::quarantine::quarantine;
 use super::segments::{Position, Readable, Segment, Segments};
 use crate::journal::{Batch, ReadError, Record, Seq};
+use crate::runtime::Backoff;
+
+/// The first wait when a segment cannot be opened for want of file descriptors; doubled up to
+/// [`SHORTAGE_WAIT_MAX`].
+const SHORTAGE_WAIT: Duration = Duration::from_millis(50);
+/// The longest of these waits.
+const SHORTAGE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Reads a local journal from the first record that is not acknowledged.
 pub(in crate::journal) struct LocalReader {
@@ -48,6 +56,18 @@ struct Limits {
     seq_end: u64,
 }
 
+/// Waits for file descriptors or memory.
+struct Shortage(Backoff);
+
+impl Shortage {
+    async fn wait(&mut self, error: &ReadError) {
+        if self.0.is_first() {
+            tracing::error!(%error, "cannot read the journal, retrying");
+        }
+        self.0.sleep().await;
+    }
+}
+
 impl LocalReader {
     /// Waits for the next batch, as [`crate::journal::JournalReader::next_batch`] describes.
     pub(in crate::journal) async fn next_batch(
@@ -56,11 +76,18 @@ impl LocalReader {
         bytes_max: usize,
     ) -> Result<Option<Batch>, ReadError> {
         self.in_flight.wait_for_capacity().await;
+        let mut shortage = Shortage(Backoff::new(SHORTAGE_WAIT, SHORTAGE_WAIT_MAX));
         loop {
             match self.segments.readable(self.position) {
                 Readable::Here { end, seq_end, is_cached } => {
                     let limits = Limits { items_max, bytes_max, end, seq_end };
-                    let records = self.read(limits, is_cached).await?;
+                    let records = match self.read(limits, is_cached).await {
+                        Err(error) if is_shortage(&error.source) => {
+                            shortage.wait(&error).await;
+                            continue;
+                        }
+                        read => read?,
+                    };
                     if let Some(last) = records.last() {
                         let items = records.iter().map(|record| u64::from(record.items)).sum();
                         let ack = self.in_flight.add(last.seq.get() + 1, items);

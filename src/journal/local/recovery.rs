@@ -21,7 +21,7 @@ use super::format::{
 use super::quarantine::{Damage, quarantine_file};
 use super::segment_manager::SPARES_MAX;
 use super::segment_scan::{HEADER_READ_BYTES, Scanned, SegmentFile, SegmentScan};
-use super::segments::{Position, Segment, State};
+use super::segments::{Position, Segment, Spare, State};
 use super::{CHECKPOINT_NAME, JournalError, LOCK_NAME, QUARANTINE_DIR, SPARE_PREFIX};
 
 /// Bytes of the last group that are written again in one call.
@@ -297,15 +297,18 @@ fn keep_spares(
     dir: &Path,
     spares: &BTreeMap<u64, String>,
     segment_bytes: u64,
-) -> io::Result<Vec<String>> {
+) -> io::Result<Vec<Spare>> {
     let mut kept = Vec::new();
     for name in spares.values() {
         let path = dir.join(name);
-        if kept.len() < SPARES_MAX && fs.open(&path)?.length()? == segment_bytes {
-            kept.push(name.clone());
-        } else {
-            fs.remove(&path)?;
+        if kept.len() < SPARES_MAX {
+            let file = fs.open(&path)?;
+            if file.length()? == segment_bytes {
+                kept.push(Spare { name: name.clone(), file });
+                continue;
+            }
         }
+        fs.remove(&path)?;
     }
     fs.sync_dir(dir)?;
     Ok(kept)

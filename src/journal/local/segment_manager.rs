@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use super::append_queue::AppendQueue;
 use super::checkpoint::CheckpointFile;
-use super::file_system::{FileSystem, is_no_space, write_all};
+use super::file_system::{DirHandle, FileHandle, FileSystem, is_no_space, write_all};
 use super::format::{Checkpoint, JournalId};
-use super::segments::{Phase, Segment, SegmentUnavailable, Segments, State};
+use super::segments::{Phase, Segment, SegmentUnavailable, Segments, Spare, State};
 use super::{SPARE_PREFIX, clamped};
 use crate::journal::metrics::JournalMetrics;
 use crate::runtime::Stopwatch;
@@ -34,6 +34,8 @@ const FILL_SYNC_BYTES: u64 = 4 * 1024 * 1024;
 pub(super) struct SegmentManager {
     pub(super) fs: Arc<dyn FileSystem>,
     pub(super) dir: PathBuf,
+    /// The same directory, open.
+    pub(super) open_dir: Arc<dyn DirHandle>,
     pub(super) id: JournalId,
     pub(super) segment_bytes: u64,
     pub(super) segments: Arc<Segments>,
@@ -132,25 +134,34 @@ impl SegmentManager {
         }
         drop(state);
         match prepared {
-            Ok(()) => self.add_spare(name),
+            Ok(file) => {
+                if self.spare_failed.is_some() {
+                    tracing::info!(file = name, "journal segment prepared");
+                }
+                self.add_spare(Spare { name, file });
+            }
             Err(error) => {
                 // A partial file would take the space that is missing.
                 let _ = self.fs.remove(&self.dir.join(&name));
-                if error.kind() != io::ErrorKind::Interrupted {
-                    tracing::error!(file = name, %error, "cannot prepare a journal segment");
+                if error.kind() != io::ErrorKind::Interrupted && self.spare_failed.is_none() {
+                    tracing::error!(
+                        file = name, %error,
+                        "cannot prepare a journal segment, retrying every second"
+                    );
                 }
                 self.spare_failed = Some(Stopwatch::start());
                 let full = is_no_space(&error);
+                // Whatever it is, it concerns no record.
                 self.segments.fail_spare(if full {
                     SegmentUnavailable::NoSpace
                 } else {
-                    SegmentUnavailable::Failed
+                    SegmentUnavailable::Unprepared
                 });
             }
         }
     }
 
-    fn fill(&self, name: &str) -> io::Result<()> {
+    fn fill(&self, name: &str) -> io::Result<Arc<dyn FileHandle>> {
         let file = self.fs.create(&self.dir.join(name))?;
         let zeros = vec![0; FILL_BYTES];
         let mut at = 0;
@@ -168,22 +179,27 @@ impl SegmentManager {
             }
         }
         file.sync_all()?;
-        self.fs.sync_dir(&self.dir)
+        self.open_dir.sync()?;
+        Ok(file)
     }
 
     fn free(&mut self, segment: &Segment) {
         let reuse =
             segment.bytes == self.segment_bytes && self.segments.lock().spares.len() < SPARES_MAX;
         let path = self.dir.join(&segment.name);
-        let spare = self.spare_name();
-        let freed = if reuse {
-            self.fs.rename(&path, &self.dir.join(&spare))
-        } else {
-            self.fs.remove(&path)
+        // A spare that could not be opened would be of no use. Removing it needs no file descriptor.
+        let file = if reuse { self.fs.open(&path).ok() } else { None };
+        let name = self.spare_name();
+        let freed = match file {
+            Some(file) => {
+                let renamed = self.fs.rename(&path, &self.dir.join(&name));
+                renamed.map(|()| Some(Spare { name, file }))
+            }
+            None => self.fs.remove(&path).map(|()| None),
         };
-        match freed.and_then(|()| self.fs.sync_dir(&self.dir)) {
-            Ok(()) if reuse => self.add_spare(spare),
-            Ok(()) => self.segments.lock().files -= 1,
+        match freed.and_then(|spare| self.open_dir.sync().map(|()| spare)) {
+            Ok(Some(spare)) => self.add_spare(spare),
+            Ok(None) => self.segments.lock().files -= 1,
             // It still counts as a file, until the next start frees it.
             Err(error) => {
                 tracing::error!(file = segment.name, %error, "cannot free a journal segment");
@@ -191,7 +207,7 @@ impl SegmentManager {
         }
     }
 
-    fn add_spare(&mut self, spare: String) {
+    fn add_spare(&mut self, spare: Spare) {
         self.spare_failed = None;
         self.segments.add_spare(spare);
         self.queue.reopen();

@@ -4,12 +4,13 @@
 //! One mutex, held for a few instructions at a time and never across a call to the file system.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::ack_window::Acked;
+use super::file_system::FileHandle;
 use super::format::Checkpoint;
 
 /// The newest segments, which are almost certainly in the page cache.
@@ -64,8 +65,19 @@ pub(super) enum Readable {
 pub(super) enum SegmentUnavailable {
     /// The journal has reached its size, or the disk is full.
     NoSpace,
+    /// None could be prepared, for want of file descriptors, say. It is tried again.
+    Unprepared,
     /// The file system failed.
     Failed,
+}
+
+/// A preallocated file that is ready to become a segment. It is open, so that the writer needs no file descriptor.
+#[derive(Clone)]
+pub(super) struct Spare {
+    /// The name of its file.
+    pub(super) name: String,
+    /// The file.
+    pub(super) file: Arc<dyn FileHandle>,
 }
 
 /// The phases of a shutdown.
@@ -97,8 +109,8 @@ pub(super) struct State {
     pub(super) live: VecDeque<Segment>,
     /// Whether the writer writes to the last of `live`.
     pub(super) last_is_open: bool,
-    /// Names of the spare files: preallocated, and ready to become segments.
-    pub(super) spares: Vec<String>,
+    /// The spare files.
+    pub(super) spares: Vec<Spare>,
     /// Files of a segment's size on disk: live, spare, and changing from one to the other.
     pub(super) files: u64,
     /// Whether the segment manager is preparing a spare.
@@ -119,11 +131,7 @@ pub(super) struct State {
 
 impl State {
     /// The state after recovery: `acked` and `synced` as in the checkpoint file.
-    pub(super) fn new(
-        live: VecDeque<Segment>,
-        spares: Vec<String>,
-        checkpoint: Checkpoint,
-    ) -> Self {
+    pub(super) fn new(live: VecDeque<Segment>, spares: Vec<Spare>, checkpoint: Checkpoint) -> Self {
         Self {
             files: (live.len() + spares.len()) as u64,
             live,
@@ -186,7 +194,7 @@ impl Segments {
 /// The writer's calls.
 impl Segments {
     /// Takes a spare, waiting while the segment manager prepares one.
-    pub(super) fn take_spare(&self) -> Result<String, SegmentUnavailable> {
+    pub(super) fn take_spare(&self) -> Result<Spare, SegmentUnavailable> {
         let mut state = self.lock();
         loop {
             if let Some(spare) = state.spares.pop() {
@@ -242,9 +250,9 @@ impl Segments {
     }
 
     /// Adds a spare for the writer.
-    pub(super) fn add_spare(&self, name: String) {
+    pub(super) fn add_spare(&self, spare: Spare) {
         let mut state = self.lock();
-        state.spares.push(name);
+        state.spares.push(spare);
         state.prepare_error = None;
         drop(state);
         self.for_writer.notify_one();

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::append_queue::{AppendBatch, AppendQueue};
-use super::file_system::{FileHandle, FileSystem, write_all};
+use super::file_system::{DirHandle, FileHandle, FileSystem, is_no_space, is_shortage, write_all};
 use super::format::{
     JournalId, SEGMENT_HEADER_BYTES, finalize_frame, peek_frame, segment_header, segment_name,
 };
-use super::segments::{Segment, SegmentUnavailable, Segments};
+use super::segments::{Segment, SegmentUnavailable, Segments, Spare};
 use crate::journal::AppendError;
 use crate::journal::metrics::JournalMetrics;
 use crate::runtime::Stopwatch;
@@ -28,6 +28,8 @@ const LINGER_MAX: Duration = Duration::from_millis(1);
 pub(super) struct Writer {
     pub(super) fs: Arc<dyn FileSystem>,
     pub(super) dir: PathBuf,
+    /// The same directory, open.
+    pub(super) open_dir: Arc<dyn DirHandle>,
     pub(super) id: JournalId,
     pub(super) segment_bytes: u64,
     pub(super) queue: Arc<AppendQueue>,
@@ -73,8 +75,14 @@ impl Writer {
         let failure = match self.write(&mut batch.frames) {
             Ok(()) => None,
             Err(SegmentUnavailable::NoSpace) => {
-                self.refuse_until_space();
+                self.queue.set_full();
+                self.reopen_if_spare();
                 Some(AppendError::Full)
+            }
+            Err(SegmentUnavailable::Unprepared) => {
+                self.queue.set_no_segment();
+                self.reopen_if_spare();
+                Some(AppendError::NoSegment)
             }
             Err(SegmentUnavailable::Failed) => {
                 self.queue.poison();
@@ -149,9 +157,8 @@ impl Writer {
     fn open_next(&mut self) -> Result<(), SegmentUnavailable> {
         let spare = self.segments.take_spare()?;
         let name = segment_name(self.next_seq, self.id);
-        let file = self
-            .start_segment(&spare, &name)
-            .map_err(|error| failed("start a journal segment", &error))?;
+        let file = Arc::clone(&spare.file);
+        self.start_segment(spare, &name)?;
         self.segments.add(Segment {
             first_seq: self.next_seq,
             name,
@@ -163,18 +170,35 @@ impl Writer {
     }
 
     /// Makes the header durable before the name, so that no segment has a torn header.
-    fn start_segment(&self, spare: &str, name: &str) -> io::Result<Arc<dyn FileHandle>> {
-        let path = self.dir.join(spare);
-        let file = self.fs.open(&path)?;
-        write_all(&*file, &segment_header(self.next_seq, self.id), 0)?;
-        file.sync_data()?;
-        self.fs.rename(&path, &self.dir.join(name))?;
-        self.fs.sync_dir(&self.dir)?;
-        Ok(file)
+    fn start_segment(&self, spare: Spare, name: &str) -> Result<(), SegmentUnavailable> {
+        let failed = |error: io::Error| failed("start a journal segment", &error);
+        if let Err(error) = write_all(&*spare.file, &segment_header(self.next_seq, self.id), 0) {
+            return Err(self.return_spare(spare, &error));
+        }
+        spare.file.sync_data().map_err(failed)?;
+        if let Err(error) = self.fs.rename(&self.dir.join(&spare.name), &self.dir.join(name)) {
+            return Err(self.return_spare(spare, &error));
+        }
+        self.open_dir.sync().map_err(failed)
     }
 
-    fn refuse_until_space(&self) {
-        self.queue.set_full();
+    /// Returns a spare that has not become a segment. If that was for want of memory or space, it can be tried again:
+    /// nothing has changed but the spare's header.
+    fn return_spare(&self, spare: Spare, error: &io::Error) -> SegmentUnavailable {
+        let unavailable = if is_shortage(error) {
+            SegmentUnavailable::Unprepared
+        } else if is_no_space(error) {
+            SegmentUnavailable::NoSpace
+        } else {
+            return failed("start a journal segment", error);
+        };
+        tracing::warn!(%error, "cannot start a journal segment, retrying at the next append");
+        self.segments.add_spare(spare);
+        unavailable
+    }
+
+    /// Reopens the queue that was just told to refuse appends, if there is a spare by now.
+    fn reopen_if_spare(&self) {
         // The segment manager reopens the queue after it has added a spare. If it did so before the line above, nobody
         // would reopen the queue again.
         if !self.segments.lock().spares.is_empty() {

@@ -57,23 +57,30 @@ const SETTINGS: [(&str, &str); 10] = [
 const CHANGES: &str = "hookgate_changes";
 
 impl PostgresEngine {
-    /// Connects to a database. Does not migrate.
-    pub(crate) async fn connect(url: &str, config: &StoreConfig) -> Result<Self> {
+    /// A database to which connections are made once they are needed. Does not migrate.
+    pub(crate) fn lazy(url: &str, config: &StoreConfig) -> Result<Self> {
         // sqlx sets TimeZone to UTC by itself.
         let options = PgConnectOptions::from_str(url)?
             .application_name("hookgate")
             .options(SETTINGS)
             .disable_statement_logging();
-        let connecting = PgPoolOptions::new()
+        let pool = PgPoolOptions::new()
             .max_connections(config.database_connections)
             .acquire_timeout(config.database_timeout)
-            .connect_with(options.clone());
-        let pool = match connecting.await {
-            // A pool tries again until its time is up and then forgets the cause; one connection tells it.
-            Err(sqlx::Error::PoolTimedOut) => return Err(connect_error(&options, config).await),
-            pool => pool?,
-        };
+            .connect_lazy_with(options);
         Ok(Self { pool })
+    }
+
+    /// Makes a connection, to find out whether that works.
+    pub(crate) async fn reach(&self, config: &StoreConfig) -> Result<()> {
+        match self.pool.acquire().await {
+            Ok(_) => Ok(()),
+            // A pool tries again until its time is up and then forgets the cause; one connection tells it.
+            Err(sqlx::Error::PoolTimedOut) => {
+                Err(connect_error(&self.pool.connect_options(), config).await)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Wakes each of `wakes` when another instance has changed keys or organisations, until the

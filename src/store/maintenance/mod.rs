@@ -6,13 +6,24 @@ mod sqlite;
 use std::time::Duration;
 
 use super::engine::{Dialect, Engine, args};
-use super::{MigrationStatus, Result, Store, System, migrations};
+use super::{MigrationStatus, Result, Store, System, error, migrations};
 use crate::domain::Timestamp;
 
 /// Why the schema could not be brought up or down.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot migrate the schema: {0}")]
 pub struct MigrateError(#[from] pub sqlx::migrate::MigrateError);
+
+impl MigrateError {
+    /// Whether the database is away for a while, as [`StoreError::is_away`](super::StoreError::is_away) tells.
+    pub fn is_away(&self) -> bool {
+        use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+        match &self.0 {
+            Execute(error) | ExecuteMigration(error, _) => error::is_away(error),
+            _ => false,
+        }
+    }
+}
 
 /// A dedup key is kept this much longer than the window: events wait in the journal for a while,
 /// and a key must outlast every event that it could still turn away.

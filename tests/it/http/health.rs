@@ -33,11 +33,15 @@ async fn report_shows_what_waits_and_what_was_done() {
 }
 
 #[tokio::test]
-async fn store_that_is_away_degrades_the_report_and_turns_readiness_red() {
+async fn store_that_is_away_degrades_the_report_and_only_strict_readiness_fails() {
     let server = Server::start().await;
-    let ready = json!({"status":"ready","checks":{
-        "journal":"ok","store":"ok","process":"ok","planning":"ok","delivery":"ok"}});
+    let ready = json!({"status":"ready","checks":{"journal":"ok","process":"ok"}});
     assert_eq!(get(&server, "/health/ready").await.expect(200), ready);
+    let strict = json!({"status":"ready","checks":{
+        "journal":"ok","store":"ok","process":"ok","planning":"ok","delivery":"ok","recorder":"ok"}});
+    for query in ["strict", "strict=1", "strict=true"] {
+        assert_eq!(get(&server, &format!("/health/ready?{query}")).await.expect(200), strict);
+    }
 
     let server = Server::start().await;
     server.lose_store().await;
@@ -46,39 +50,44 @@ async fn store_that_is_away_degrades_the_report_and_turns_readiness_red() {
         (&report["status"], &report["store"]["reachable"]),
         (&json!("degraded"), &json!(false))
     );
-    let unready = get(&server, "/health/ready").await.expect(503);
+    assert_eq!(get(&server, "/health/ready").await.expect(200), ready);
+    let unready = get(&server, "/health/ready?strict").await.expect(503);
     let checks = json!({
-        "journal":"ok","store":"unreachable","process":"ok","planning":"ok","delivery":"ok"});
-    assert_eq!(unready["checks"], checks);
+        "journal":"ok","store":"unreachable","process":"ok","planning":"ok","delivery":"ok",
+        "recorder":"ok"});
+    assert_eq!((&unready["status"], &unready["checks"]), (&json!("unready"), &checks));
     assert_eq!(get(&server, "/health/live").await.expect(200), json!({"status":"live"}));
 }
 
 #[tokio::test]
-async fn closed_journal_turns_readiness_red() {
+async fn closed_journal_fails_readiness() {
     let server = Server::start().await;
     server.journal.close();
     let unready = get(&server, "/health/ready").await.expect(503);
     assert_eq!(unready["status"], "unready");
     assert_eq!(unready["checks"]["journal"], "closed");
+    get(&server, "/health/ready?strict").await.expect(503);
+    assert_eq!(get(&server, "/api/health").await.expect(200)["queue"]["journal"], "closed");
 }
 
 #[tokio::test]
-async fn dispatcher_that_gives_no_sign_of_life_turns_readiness_red_until_it_does() {
+async fn dispatcher_without_heartbeat_fails_strict_readiness_alone() {
     let server = Server::start_with(&["--delivery-stall-after=40s"]).await;
     server.clock.advance(Duration::from_secs(40));
-    get(&server, "/health/ready").await.expect(200);
+    get(&server, "/health/ready?strict").await.expect(200);
     server.clock.advance(Duration::from_secs(1));
-    let unready = get(&server, "/health/ready").await.expect(503);
+    let unready = get(&server, "/health/ready?strict").await.expect(503);
     assert_eq!(unready["checks"]["delivery"], "dispatcher_stalled");
+    get(&server, "/health/ready").await.expect(200);
     let report = get(&server, "/api/health").await.expect(200);
     assert_eq!(report["status"], "degraded");
     assert_eq!(report["delivery"]["dispatcher_seconds"], 41);
     server.delivery_health.dispatcher.beat();
-    get(&server, "/health/ready").await.expect(200);
+    get(&server, "/health/ready?strict").await.expect(200);
 }
 
 #[tokio::test]
-async fn due_deliveries_that_nobody_claims_turn_readiness_red_until_something_gets_on() {
+async fn due_deliveries_that_nobody_claims_fail_strict_readiness_alone() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     let endpoint = json!({"url":"https://example.com/hooks"}).to_string();
@@ -87,8 +96,9 @@ async fn due_deliveries_that_nobody_claims_turn_readiness_red_until_something_ge
     server.clock.advance(Duration::from_secs(61));
     server.delivery_health.dispatcher.beat();
 
-    let unready = get(&server, "/health/ready").await.expect(503);
+    let unready = get(&server, "/health/ready?strict").await.expect(503);
     assert_eq!(unready["checks"]["delivery"], "delivery_stalled");
+    get(&server, "/health/ready").await.expect(200);
     let report = get(&server, "/api/health").await.expect(200);
     assert_eq!(report["delivery"]["status"], "delivery_stalled");
     assert_eq!(report["delivery"]["oldest_due_seconds"], 61);
@@ -98,12 +108,34 @@ async fn due_deliveries_that_nobody_claims_turn_readiness_red_until_something_ge
     }
     // Claims that leave it alone, as for an open breaker, are progress.
     server.delivery_health.progress.beat();
-    get(&server, "/health/ready").await.expect(200);
+    get(&server, "/health/ready?strict").await.expect(200);
 
     let path = format!("/api/endpoints/{}", endpoint["id"].as_str().unwrap());
     server.patch(&path, &tenant.key, r#"{"enabled":false}"#).await.expect(200);
     let parked = server.store.system().oldest_due(server.clock.now()).await.unwrap();
     assert_eq!(parked, None, "what is parked is not due");
+}
+
+#[tokio::test]
+async fn outcomes_that_are_not_recorded_fail_strict_readiness_alone() {
+    let server = Server::start().await;
+    server.delivery_health.recording.begin();
+    server.clock.advance(Duration::from_secs(61));
+    server.delivery_health.dispatcher.beat();
+    get(&server, "/health/ready").await.expect(200);
+    let unready = get(&server, "/health/ready?strict").await.expect(503);
+    assert_eq!(unready["checks"]["recorder"], "recorder_stalled");
+    let report = get(&server, "/api/health").await.expect(200);
+    assert_eq!(report["status"], "degraded");
+    assert_eq!(report["delivery"]["recorder_seconds"], 61);
+    assert!(get(&server, "/metrics").await.text.contains("hookgate_recorder_age_seconds 61"));
+    server.delivery_health.recording.end();
+    get(&server, "/health/ready?strict").await.expect(200);
+    let report = get(&server, "/api/health").await.expect(200);
+    assert_eq!(
+        (&report["status"], &report["delivery"]["recorder_seconds"]),
+        (&json!("ok"), &json!(null))
+    );
 }
 
 #[tokio::test]

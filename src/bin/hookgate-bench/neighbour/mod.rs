@@ -1,6 +1,7 @@
 //! Noisy neighbours: other organisations, and a client without a key, that load the server during a
 //! scenario. A scenario beside one shows what an organisation notices of others.
 
+mod connections;
 mod disabled;
 mod dns;
 mod fanout;
@@ -46,6 +47,8 @@ pub(crate) enum Neighbour {
     Slow,
     /// A tenant with --fanout-endpoints that all subscribe to the same events, and 500 of these events
     Fanout,
+    /// Clients without a key that hold --open-connections open, idle or with half a head sent
+    Connections,
     /// A tenant whose endpoint has --pending deliveries, and is disabled and enabled again all the time
     Disabled,
     /// A tenant with --silent-names endpoints at as many names of a name server that never answers for
@@ -73,6 +76,9 @@ pub(crate) struct NeighbourArgs {
     /// Endpoints at names that are never answered
     #[arg(long, requires = "beside", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     silent_names: u32,
+    /// Connections that are held open beside connections
+    #[arg(long, requires = "beside", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    open_connections: u32,
     /// Deliveries of the neighbour that wait; unset: 36,000 beside slow, 2,000,000 beside disabled
     #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pending: Option<u32>,
@@ -122,6 +128,9 @@ impl<'a> Neighbourhood<'a> {
             Neighbour::Slow => slow::start(&mut running, &args.neighbour, operator).await?,
             Neighbour::Fanout => fanout::start(&mut running, &args.neighbour, operator).await?,
             Neighbour::Dns => dns::start(&mut running, &args.neighbour, operator).await?,
+            Neighbour::Connections => {
+                connections::start(&mut running, &args.neighbour, server).await?;
+            }
             Neighbour::Disabled => {
                 if self.disabled.is_none() {
                     let filled = DisabledEndpoint::fill(&args.neighbour, server, operator).await?;

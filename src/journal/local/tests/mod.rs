@@ -3,7 +3,9 @@
 mod damage;
 mod faults;
 mod model;
+mod shortage;
 mod sim_disk;
+mod sim_faults;
 mod use_cases;
 
 use std::path::{Path, PathBuf};
@@ -126,5 +128,5 @@ fn frame_range(first_seq: u64, seq: u64) -> std::ops::Range<usize> {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }

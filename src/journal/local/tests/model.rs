@@ -13,7 +13,8 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-use super::sim_disk::{Faults, SimDisk};
+use super::sim_disk::SimDisk;
+use super::sim_faults::Faults;
 use super::*;
 use crate::journal::{Ack, AppendError};
 
@@ -99,7 +100,7 @@ impl Model {
                 }
                 // It may be found after a restart, or not.
                 Err(AppendError::Poisoned) => self.appended.push(record),
-                Err(AppendError::Full) => {}
+                Err(AppendError::Full | AppendError::NoSegment) => {}
                 Err(error) => panic!("{error}"),
             }
         }

@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use crate::journal::local::{FileHandle, FileLock, FileSystem};
+use super::sim_faults::Faults;
+use crate::journal::local::{DirHandle, FileHandle, FileLock, FileSystem};
 
 /// The unit in which a disk tears writes.
 const SECTOR_BYTES: usize = 512;
@@ -49,26 +50,6 @@ enum NameChange {
     Set(PathBuf, usize),
     Rename(PathBuf, PathBuf, usize),
     Remove(PathBuf),
-}
-
-/// The faults to simulate.
-#[derive(Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "faults come in any combination")]
-pub(super) struct Faults {
-    /// Most bytes that one call transfers.
-    pub(super) short: Option<usize>,
-    /// Every other read and write is interrupted by a signal.
-    pub(super) interrupted: bool,
-    /// Writes to segments fail with `EIO`.
-    pub(super) failing_writes: bool,
-    /// Syncs of segments fail with `EIO`, and claim that nothing is left to sync.
-    pub(super) failing_syncs: bool,
-    /// Writes to other files, that is to the checkpoint, fail with `EIO`.
-    pub(super) failing_checkpoints: bool,
-    /// No file grows: `ENOSPC`.
-    pub(super) no_space: bool,
-    /// The number of the first call that fails because the power has failed.
-    pub(super) power_fails_at: Option<u64>,
 }
 
 impl SimDisk {
@@ -172,6 +153,15 @@ impl SimDisk {
         Ok(state)
     }
 
+    /// The same, for a call that opens something.
+    fn opening_call(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.call()?;
+        if state.faults.no_descriptors {
+            return Err(io::Error::from_raw_os_error(24));
+        }
+        Ok(state)
+    }
+
     fn file(&self, path: &Path, file: usize) -> Arc<dyn FileHandle> {
         let is_segment = path.to_str().unwrap().contains("spare") || is_segment(path);
         Arc::new(SimFile { disk: self.clone(), file, is_segment })
@@ -240,13 +230,13 @@ impl FileSystem for SimDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        let state = self.call()?;
+        let state = self.opening_call()?;
         let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.file(path, file))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        let mut state = self.call()?;
+        let mut state = self.opening_call()?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -258,6 +248,9 @@ impl FileSystem for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.call()?;
+        if state.faults.no_memory {
+            return Err(io::Error::from_raw_os_error(12));
+        }
         let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         assert!(!state.names.contains_key(to), "a rename must not replace {}", to.display());
         state.change_name(NameChange::Rename(from.to_owned(), to.to_owned(), file));
@@ -274,17 +267,33 @@ impl FileSystem for SimDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.call()?;
-        // A sync of one directory commits the file system's journal, and with it every name.
+        self.open_dir(dir)?.sync()
+    }
+
+    fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn DirHandle>> {
         assert!(dir.is_absolute());
-        state.durable_names = state.names.clone();
-        state.pending_names.clear();
-        Ok(())
+        // Not a call of its own: the calls of a test are counted.
+        if self.lock().faults.no_descriptors {
+            return Err(io::Error::from_raw_os_error(24));
+        }
+        Ok(Arc::new(SimDir(self.clone())))
     }
 
     fn lock(&self, _path: &Path) -> io::Result<Box<dyn FileLock>> {
         self.call().map(drop)?;
         Ok(Box::new(SimLock))
+    }
+}
+
+struct SimDir(SimDisk);
+
+impl DirHandle for SimDir {
+    /// A sync of one directory commits the file system's journal, and with it every name.
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.0.call()?;
+        state.durable_names = state.names.clone();
+        state.pending_names.clear();
+        Ok(())
     }
 }
 

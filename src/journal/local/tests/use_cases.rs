@@ -10,7 +10,7 @@ use super::*;
 use crate::domain::Timestamp;
 use crate::journal::local::SystemFiles;
 use crate::journal::local::append_queue::{AppendQueue, QueueLimits};
-use crate::journal::{AppendError, Seq};
+use crate::journal::{AppendError, JournalState, Seq};
 
 fn small(segments: u64) -> JournalOptions {
     JournalOptions { bytes_max: segments * SEGMENT_BYTES, ..options(Path::new(DIR)) }
@@ -97,7 +97,7 @@ fn closed_journal_refuses_appends_and_returns_its_records() {
         append(&journal, "one").await.unwrap();
         journal.close();
         assert_eq!(append(&journal, "two").await, Err(AppendError::Closed));
-        assert!(!journal.status().writable);
+        assert_eq!(journal.status().state, JournalState::Closed);
         assert_eq!(drain(&journal, &mut reader).await.len(), 1);
     });
 }
@@ -113,7 +113,7 @@ fn full_journal_refuses_appends_until_batches_are_acknowledged() {
             assert_eq!(append(&journal, &big).await, Ok(seq));
         }
         assert_eq!(append(&journal, &big).await, Err(AppendError::Full));
-        assert!(journal.status().full);
+        assert_eq!(journal.status().state, JournalState::Full);
         read(&mut reader, 2).await.ack.ack();
         let mut next = append(&journal, &big).await;
         while next == Err(AppendError::Full) {

@@ -1,0 +1,96 @@
+//! The start of the store: what is done before anything works with it.
+//!
+//! The schema is migrated, the keys of its secrets are checked, and what this server's last run left is released. If the
+//! store is away, the server listens all the same, and this is tried again in the background. Until it has succeeded
+//! no other task touches the store: a statement of this version on the schema of the last one could fail
+//! for good. Requests are answered meanwhile: those with keys that are not known get 503.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::bootstrap::Bootstrap;
+use super::error::AppError;
+use super::storage;
+use crate::domain::InstanceId;
+use crate::runtime::{Backoff, Clock, Gate, Shutdown};
+use crate::store::Store;
+
+/// The first wait before it is tried again; doubled up to [`RETRY_WAIT_MAX`].
+const RETRY_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// The start of a server's store.
+#[derive(Clone)]
+pub(super) struct StoreStart {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    /// This server.
+    pub(super) instance: InstanceId,
+    /// Creates the first organisation and keys in an empty store, if set.
+    pub(super) bootstrap: Option<BootstrapOptions>,
+}
+
+/// What the first start shows beside the keys.
+#[derive(Clone)]
+pub(super) struct BootstrapOptions {
+    pub(super) base_url: String,
+    pub(super) events_per_minute: u32,
+}
+
+impl StoreStart {
+    /// Does all of it once. Creating the first keys is the last step, so that created keys are always shown.
+    pub(super) async fn run_once(&self) -> Result<Option<Bootstrap>, AppError> {
+        let Self { store, clock, instance, bootstrap } = self;
+        let applied = store.migrate_up().await?;
+        if applied > 0 {
+            tracing::info!(applied, "database schema migrated");
+        }
+        storage::require_keys(store).await?;
+        store.system().maintain(clock.now()).await?;
+        let released = store.system().release_leases(*instance, clock.now()).await?;
+        if released > 0 {
+            tracing::info!(released, "recovered leased deliveries from the previous run");
+        }
+        let Some(BootstrapOptions { base_url, events_per_minute }) = bootstrap.clone() else {
+            return Ok(None);
+        };
+        Ok(Bootstrap::prepare(store, clock.now(), base_url, events_per_minute).await?)
+    }
+
+    /// Does it as soon as the store is back, then opens `gate`. Ends at the soft stop, or early with what only a
+    /// person mends.
+    pub(super) async fn run(
+        self,
+        gate: Gate,
+        first_keys: oneshot::Sender<Bootstrap>,
+        shutdown: Shutdown,
+    ) {
+        let mut backoff = Backoff::new(RETRY_WAIT, RETRY_WAIT_MAX);
+        let started = loop {
+            match self.run_once().await {
+                Err(error) if error.is_store_away() => {
+                    tracing::debug!(%error, "the store is away");
+                }
+                started => break started,
+            }
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = backoff.sleep() => {}
+            }
+        };
+        match started {
+            Ok(bootstrap) => {
+                tracing::info!("the store is back");
+                gate.open();
+                if let Some(bootstrap) = bootstrap {
+                    // Nobody waits for them in tests.
+                    let _ = first_keys.send(bootstrap);
+                }
+                shutdown.requested().await;
+            }
+            Err(error) => tracing::error!(%error, "cannot start the store"),
+        }
+    }
+}
