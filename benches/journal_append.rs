@@ -20,12 +20,14 @@ use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use hookgate::app::Metrics;
+use hookgate::domain::OrgId;
 use hookgate::journal::local::{self, FileSystem, JournalOptions, QUEUE_BYTES_MAX, SystemFiles};
 use hookgate::journal::{Journal, JournalReader};
 use hookgate::runtime::Stopwatch;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 const RECORD: [u8; 100] = [b'x'; 100];
 const RECORDS_PER_SYNC: [usize; 4] = [1, 32, 128, 512];
@@ -74,6 +76,8 @@ impl Ours {
             bytes_max: 10_240 * MIB,
             queue_capacity: 10_000,
             queue_bytes_max: QUEUE_BYTES_MAX,
+            // As the server does for its records.
+            owner: |record| record.first_chunk().map(|id| OrgId::from_uuid(Uuid::from_bytes(*id))),
         };
         let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
         let metrics = Metrics::new().unwrap();

@@ -132,7 +132,7 @@ pub async fn rotate(
     let (new, now) = (&issued.record, subsystems.clock.now());
     let rotated = subsystems.store.system().rotate_key(id, grace, new, by, now).await?;
     rotated.map_err(refused)?;
-    subsystems.invalidate_key(id).await;
+    subsystems.invalidate_key(id);
     Ok(issued)
 }
 
@@ -145,7 +145,7 @@ pub async fn revoke(subsystems: &Subsystems, id: ApiKeyId, by: &Actor) -> Result
     if !subsystems.store.system().expire_key(id, now, by, now).await? {
         return Err(Missing::Key(id).into());
     }
-    subsystems.invalidate_key(id).await;
+    subsystems.invalidate_key(id);
     Ok(())
 }
 

@@ -50,9 +50,9 @@ impl Subsystems {
     }
 
     /// Drops what is cached of a key: it was revoked or rotated.
-    pub(super) async fn invalidate_key(&self, key: ApiKeyId) {
+    pub(super) fn invalidate_key(&self, key: ApiKeyId) {
         if let Some(server) = &self.server {
-            server.authenticator.invalidate(key).await;
+            server.authenticator.invalidate(key);
         }
     }
 

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use crate::auth::{Authenticator, flush_usage_periodically, watch_changed_keys};
+use crate::auth::{
+    Authenticator, flush_usage_periodically, refresh_stale_keys, watch_changed_keys,
+};
 use crate::delivery::{DeliveryHandle, watch_changed_endpoints};
 use crate::runtime::{Clock, Lifecycle, Shutdown, Stopwatch, Wake};
 use crate::store::{Store, StoreError};
@@ -39,6 +41,7 @@ impl OrgWatch {
             "key watch",
             watch_changed_keys(authenticator.clone(), keys, poll_interval, stop()),
         );
+        foreground.spawn("key refresh", refresh_stale_keys(authenticator.clone(), stop()));
         foreground.spawn(
             "endpoint watch",
             watch_changed_endpoints(store.clone(), delivery, endpoints, poll_interval, stop()),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::instance::{self, InstanceError};
 use crate::config::{JournalConfig, StoreConfig};
 use crate::domain::InstanceId;
+use crate::ingest::record_owner;
 use crate::journal::local::{
     self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
 };
@@ -172,6 +173,7 @@ fn journal_options(
         bytes_max: max * MIB,
         queue_capacity: config.queue_capacity as usize,
         queue_bytes_max: QUEUE_BYTES_MAX,
+        owner: record_owner,
     })
 }
 

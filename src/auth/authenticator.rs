@@ -1,7 +1,7 @@
 //! The authenticator: turns the text of a presented key into a principal.
 //!
-//! Known keys are answered from the [`KeyCache`]; others are checked against the store, with one check at a
-//! time per presented key and few hashes at once.
+//! Known keys are answered from the [`KeyCache`], and read again behind the request when they are past their TTL;
+//! others are checked against the store, with one check at a time per presented key and few hashes at once.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,18 +10,21 @@ use std::time::Duration;
 
 use governor::clock::DefaultClock;
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 
-use super::hasher::{self, HashError, HashLimiter};
-use super::issue::{self, IssueError, IssuedKey, KeyIssuer};
+use super::hash_queue::{HashPurpose, HashQueue};
+use super::hasher::HashError;
+use super::issue::{self, IssueError, IssuedKey};
 use super::key::{KeyDigest, PresentedKey};
-use super::key_cache::{ConnectionKeyCache, KeyCache, VerifiedKey};
+use super::key_cache::{ConnectionKeyCache, Epoch, KeyCache, VerifiedKey};
 use super::principal::Principal;
+use super::refresh_queue::RefreshQueue;
 use super::throttle::FailedKeyThrottle;
 use super::usage::UsageTracker;
 use crate::auth::metrics::AuthMetrics;
 use crate::auth::metrics::CacheLookup;
 use crate::config::AuthConfig;
-use crate::domain::{ApiKey, ApiKeyId, EventTypeRates, OrgLimits, OrgState, Role, Timestamp};
+use crate::domain::{ApiKeyId, Role, Timestamp};
 use crate::runtime::{Clock, Stopwatch};
 use crate::store::{Store, StoreError};
 
@@ -29,9 +32,9 @@ use crate::store::{Store, StoreError};
 const REJECTION_TTL: Duration = Duration::from_secs(10);
 /// Maximum cached rejections.
 const REJECTIONS_MAX: u64 = 10_000;
-/// Maximum reads of a key's row in one check while keys are being changed.
-const READS_MAX: usize = 4;
-
+/// Maximum look-ups at once of keys that this process has never verified. Others wait in front of the store, so that
+/// the keys that it knows do not queue behind them there.
+const UNKNOWN_LOOKUPS_MAX: usize = 32;
 /// Why a key was not authenticated. Callers learn only "invalid" of the first four.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AuthError {
@@ -65,31 +68,27 @@ pub enum AuthError {
 #[derive(Clone)]
 pub struct Authenticator(Arc<Inner>);
 
-struct Inner {
-    store: Store,
-    clock: Clock,
-    metrics: Arc<AuthMetrics>,
-    keys: KeyCache,
+pub(super) struct Inner {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<AuthMetrics>,
+    pub(super) keys: KeyCache,
+    /// Cached keys whose rows are to be read again.
+    pub(super) refreshes: RefreshQueue,
     /// Rejections by presented key. Checks of one presented key wait for each other here.
-    rejections: Cache<KeyDigest, Rejection>,
-    throttle: FailedKeyThrottle,
-    hashes: HashLimiter,
-    issuer: KeyIssuer,
-    usage: UsageTracker,
+    pub(super) rejections: Cache<KeyDigest, Rejection>,
+    pub(super) throttle: FailedKeyThrottle,
+    pub(super) hashes: HashQueue,
+    pub(super) unknown_lookups: Semaphore,
+    pub(super) usage: UsageTracker,
 }
 
 /// A rejection that may be cached, since it is about the key and not about the server's state.
 #[derive(Clone, Copy)]
-enum Rejection {
+pub(super) enum Rejection {
     Unknown,
     WrongSecret,
     Expired,
-}
-
-/// The end of a check that has no rejection to cache.
-enum NotRejected {
-    Verified(Arc<VerifiedKey>),
-    Failed(AuthError),
 }
 
 impl Authenticator {
@@ -103,21 +102,31 @@ impl Authenticator {
             store,
             clock,
             metrics,
-            keys: KeyCache::new(config.auth_cache_capacity, config.auth_cache_ttl),
+            keys: KeyCache::new(
+                config.auth_cache_capacity,
+                config.auth_cache_ttl,
+                config.auth_cache_stale_max,
+            ),
+            refreshes: RefreshQueue::new(),
             rejections: rejections.time_to_live(REJECTION_TTL).build(),
             throttle,
-            hashes: HashLimiter::new(),
-            issuer: KeyIssuer::new(),
+            hashes: HashQueue::new(),
+            unknown_lookups: Semaphore::new(UNKNOWN_LOOKUPS_MAX),
         }))
     }
 
-    /// Authenticates a key. `client` returns the caller's address and is called only if the key is not cached.
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    /// Authenticates a key. `client` returns the caller's address and is called only if the key is not cached, or its
+    /// secret is wrong.
     pub async fn authenticate(
         &self,
         presented: &str,
         client: impl FnOnce() -> IpAddr,
     ) -> Result<Arc<Principal>, AuthError> {
-        self.0.use_key(&*self.0.verified(presented, client).await?)
+        self.0.use_key(&self.0.verified(presented, client).await?.0)
     }
 
     /// [`Self::authenticate`], fastest for the key that the connection presented last.
@@ -128,18 +137,16 @@ impl Authenticator {
         now: Stopwatch,
         client: impl FnOnce() -> IpAddr,
     ) -> Result<Arc<Principal>, AuthError> {
-        // Read before the look-up: an invalidation after this makes the entry stale.
-        let generation = self.0.keys.generation();
         if let Some(verified) = connection.get(&self.0.keys, presented, now) {
             self.0.metrics.cache_lookups_total.of(CacheLookup::Hit).inc();
             return self.0.use_key(&verified);
         }
-        let verified = self.0.verified(presented, client).await?;
-        connection.insert(Arc::clone(&verified), generation);
+        let (verified, epoch) = self.0.verified(presented, client).await?;
+        connection.insert(Arc::clone(&verified), epoch);
         self.0.use_key(&verified)
     }
 
-    /// Issues a key with all scopes of its role and no expiry. Its hash needs the same permits as
+    /// Issues a key with all scopes of its role and no expiry. Its hash waits in the same queue as those of
     /// verifications, so issuing keys uses no more memory and CPU than they may.
     ///
     /// # Errors
@@ -152,7 +159,7 @@ impl Authenticator {
         now: Timestamp,
     ) -> Result<IssuedKey, IssueError> {
         let permit =
-            self.0.issuer.acquire(asked_by, &self.0.hashes).await.ok_or(IssueError::Busy)?;
+            self.0.hashes.acquire(asked_by, HashPurpose::Issue).await.ok_or(IssueError::Busy)?;
         self.0.metrics.auth_hashes_total.inc();
         issue::issue(role, name, now, permit).await
     }
@@ -163,8 +170,8 @@ impl Authenticator {
     }
 
     /// Invalidates what is cached of a key, so that its row is read again. Call it after changing the key.
-    pub async fn invalidate(&self, key: ApiKeyId) {
-        self.0.keys.invalidate(&[key]).await;
+    pub fn invalidate(&self, key: ApiKeyId) {
+        self.0.keys.invalidate(key);
     }
 
     /// Invalidates what is cached of the keys that were changed by anyone since the last call, and of the keys
@@ -187,171 +194,29 @@ impl Inner {
         Ok(Arc::clone(&verified.principal))
     }
 
+    /// The cached or verified key, and its epoch before it was looked up.
     async fn verified(
         &self,
         presented: &str,
         client: impl FnOnce() -> IpAddr,
-    ) -> Result<Arc<VerifiedKey>, AuthError> {
+    ) -> Result<(Arc<VerifiedKey>, Epoch), AuthError> {
         let key: PresentedKey = presented.parse().map_err(|_| AuthError::Malformed)?;
-        let digest = key.digest();
-        let Some(entry) = self.keys.get(key.id()).await else {
+        let (digest, epoch) = (key.digest(), self.keys.epoch(key.id()));
+        let Some(entry) = self.keys.get(key.id()) else {
             // Boxed: the future is rare and large, and would be moved with every request.
-            return Box::pin(self.check(key, digest, client())).await;
+            let checked = Box::pin(self.check(key, digest, epoch, client())).await;
+            return checked.map(|verified| (verified, epoch));
         };
         self.metrics.cache_lookups_total.of(CacheLookup::Hit).inc();
         // The comparison may stop early: it leaks bits of a guess's digest only, and digests cannot be
         // steered towards a secret.
-        if entry.digest == digest { Ok(entry) } else { Err(AuthError::WrongSecret) }
-    }
-
-    /// Verifies a key that is not cached. Callers that present the same key share one check.
-    async fn check(
-        &self,
-        key: PresentedKey,
-        digest: KeyDigest,
-        client: IpAddr,
-    ) -> Result<Arc<VerifiedKey>, AuthError> {
-        self.metrics.cache_lookups_total.of(CacheLookup::Miss).inc();
-        if let Some(rejection) = self.rejections.get(&digest).await {
-            return Err(rejection.into());
+        if entry.digest != digest {
+            return Err(self.reject_secret(digest, client()).await);
         }
-        if !self.keys.was_verified(key.id(), digest).await {
-            let checked = self.throttle.check(client);
-            checked.map_err(|retry_after| AuthError::Throttled { retry_after })?;
+        if self.keys.is_stale(&entry) {
+            self.refreshes.request(key.id(), &entry);
         }
-        // `try_get_with` caches `Ok` and shares `Err` with the callers that wait. Rejections are to be cached
-        // here and verified keys are not (they have their own cache), so a rejection is the `Ok` of this.
-        let checked = self.rejections.try_get_with(digest, async {
-            match self.verify(&key, digest).await {
-                Ok(Ok(verified)) => Err(NotRejected::Verified(verified)),
-                Ok(Err(rejection)) => {
-                    self.throttle.record_failure(client);
-                    Ok(rejection)
-                }
-                Err(failure) => Err(NotRejected::Failed(failure)),
-            }
-        });
-        match checked.await {
-            Ok(rejection) => Err(rejection.into()),
-            Err(not_rejected) => match not_rejected.as_ref() {
-                NotRejected::Verified(verified) => Ok(Arc::clone(verified)),
-                NotRejected::Failed(failure) => Err(failure.clone()),
-            },
-        }
-    }
-
-    /// Verifies a key and caches it. If keys were changed meanwhile, the row is read again, without a second
-    /// hash: a caller that began to wait for this check after the key was revoked must not get the state
-    /// before.
-    async fn verify(
-        &self,
-        key: &PresentedKey,
-        digest: KeyDigest,
-    ) -> Result<Result<Arc<VerifiedKey>, Rejection>, AuthError> {
-        let mut reads = 1;
-        loop {
-            let generation = self.keys.generation();
-            let verified = match self.verify_once(key, digest).await {
-                Ok(Ok(verified)) => Arc::new(verified),
-                Ok(Err(rejection)) => {
-                    // A wrong secret says nothing about the key whose id was used.
-                    if matches!(rejection, Rejection::Unknown | Rejection::Expired) {
-                        self.keys.remove(key.id()).await;
-                    }
-                    return Ok(Err(rejection));
-                }
-                // A store outage must not stop ingest for keys that were valid before it.
-                Err(AuthError::Unavailable(cause)) => {
-                    let known = self.keys.last_known(key.id(), digest).await;
-                    known.ok_or(AuthError::Unavailable(cause))?
-                }
-                Err(error) => return Err(error),
-            };
-            self.keys.insert(key.id(), &verified).await;
-            if self.keys.generation() == generation {
-                return Ok(Ok(verified));
-            }
-            self.keys.remove(key.id()).await;
-            // While keys change all the time, this result is used once but not cached.
-            if reads == READS_MAX {
-                return Ok(Ok(verified));
-            }
-            reads += 1;
-        }
-    }
-
-    async fn verify_once(
-        &self,
-        key: &PresentedKey,
-        digest: KeyDigest,
-    ) -> Result<Result<VerifiedKey, Rejection>, AuthError> {
-        let read = Stopwatch::start();
-        let Some(record) = self.store.system().key(key.id()).await? else {
-            return Ok(Err(Rejection::Unknown));
-        };
-        if !record.is_active(self.clock.now()) {
-            return Ok(Err(Rejection::Expired));
-        }
-        if !self.secret_matches(key, digest, &record).await? {
-            return Ok(Err(Rejection::WrongSecret));
-        }
-        let Some(principal) = self.principal(&record).await? else {
-            return Ok(Err(Rejection::Unknown));
-        };
-        Ok(Ok(VerifiedKey {
-            digest,
-            read,
-            principal: Arc::new(principal),
-            expires_at: record.expires_at,
-            used: self.usage.key(record.id),
-        }))
-    }
-
-    /// The principal of a valid key; `None` if its organisation is being deleted.
-    async fn principal(&self, record: &ApiKey) -> Result<Option<Principal>, StoreError> {
-        let mut principal = Principal {
-            key_id: record.id,
-            role: record.role,
-            scopes: record.scopes,
-            suspended: false,
-            limits: OrgLimits::default(),
-            event_type_rates: EventTypeRates::default(),
-            rate_limit_per_minute: record.rate_limit_per_minute,
-            usage: Arc::default(),
-        };
-        if let Role::Tenant(id) = record.role {
-            let Some(org) = self.store.org(id).await? else { return Ok(None) };
-            match org.state() {
-                OrgState::Active => {}
-                OrgState::Suspended => principal.suspended = true,
-                OrgState::Deleting | OrgState::Deleted => return Ok(None),
-            }
-            principal.limits = org.limits;
-            principal.event_type_rates = org.event_type_rates;
-            principal.usage = self.usage.org(id, &self.store).await?;
-        }
-        Ok(Some(principal))
-    }
-
-    async fn secret_matches(
-        &self,
-        key: &PresentedKey,
-        digest: KeyDigest,
-        record: &ApiKey,
-    ) -> Result<bool, AuthError> {
-        if let Some(known) = self.keys.digest_of(record.id, &record.hash).await {
-            return Ok(known == digest);
-        }
-        if !hasher::may_match(key.reveal(), &record.hash) {
-            return Ok(false);
-        }
-        let permit = self.hashes.acquire().await.ok_or(AuthError::Busy)?;
-        self.metrics.auth_hashes_total.inc();
-        let matches = hasher::verify(key.reveal().to_owned(), record.hash.clone(), permit).await?;
-        if matches {
-            self.keys.insert_hash(record.id, digest, record.hash.clone()).await;
-        }
-        Ok(matches)
+        Ok((entry, epoch))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Hashes key secrets with Argon2id, in the blocking pool, with a bound on concurrent hashes.
+//! Hashes key secrets with Argon2id, in the blocking pool. [`super::hash_queue`] bounds concurrent hashes.
 //!
 //! A hash costs 19 MiB and the time of ten thousand look-ups, so anyone who can make the server hash can slow
 //! it down. Key ids are public and anyone can compute a key's checksum; that alone must not cost a hash. So a
@@ -6,14 +6,11 @@
 //! this check without a hash, except for one in 2^32. A stolen table reveals 32 of a secret's 256 random
 //! bits, which leaves too many to guess.
 
-use std::sync::Arc;
-
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::KeyHash;
 
@@ -25,31 +22,6 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const RANDOM_BYTES: usize = 16;
 const CHECK_BYTES: usize = 4;
-/// Maximum checks that wait for a hash, about ten seconds' worth on a small machine; further ones are refused.
-const HASHES_WAITING_MAX: usize = 512;
-
-/// Limits concurrent hashes, so that they leave CPU and memory for everything else, and how many wait, so
-/// that none waits long.
-pub(super) struct HashLimiter {
-    waiting: Semaphore,
-    permits: Arc<Semaphore>,
-}
-
-impl HashLimiter {
-    /// A limiter that allows as many hashes at once as half the CPU cores.
-    pub(super) fn new() -> Self {
-        Self {
-            waiting: Semaphore::new(HASHES_WAITING_MAX),
-            permits: Arc::new(Semaphore::new(num_cpus::get().div_ceil(2))),
-        }
-    }
-
-    /// Waits for the permit to compute a hash; `None` if too many wait already.
-    pub(super) async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
-        let _waiting = self.waiting.try_acquire().ok()?;
-        Arc::clone(&self.permits).acquire_owned().await.ok()
-    }
-}
 
 /// Why a secret could not be hashed or verified.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +54,7 @@ pub(super) async fn hash(
 pub(super) async fn verify(
     secret: String,
     hash: KeyHash,
-    permit: OwnedSemaphorePermit,
+    permit: impl Send + 'static,
 ) -> Result<bool, HashError> {
     tokio::task::spawn_blocking(move || {
         let _permit = permit;

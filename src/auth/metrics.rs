@@ -8,6 +8,8 @@ metrics! {
         /// Argon2id hashes computed to verify and to create API keys. A process verifies a valid key
         /// about once.
         auth_hashes_total: Counter,
+        /// Attempts to read cached API keys again after their TTL that failed, because the store was away.
+        hookgate_auth_refresh_failures_total: Counter,
         /// Look-ups in the cache of verified API keys.
         cache_lookups_total: CounterBy<CacheLookup>,
     }

@@ -10,10 +10,14 @@ use super::{parse_duration, parse_wait};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "API keys")]
 pub struct AuthConfig {
-    /// Time for which a verified key is cached before the store is asked again
+    /// Time after which the row of a key in use is read again, while the key is used as it was
     #[arg(long, env = "AUTH_CACHE_TTL", value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub auth_cache_ttl: Duration,
-    /// Maximum keys in the cache
+    /// The longest time for which a key is used without its row being read again, while the store is
+    /// away; at least AUTH_CACHE_TTL
+    #[arg(long, env = "AUTH_CACHE_STALE_MAX", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    pub auth_cache_stale_max: Duration,
+    /// Maximum keys in the cache, with 1 KiB each
     #[arg(long, env = "AUTH_CACHE_CAPACITY", value_name = "KEYS", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub auth_cache_capacity: u64,
     /// Interval of polling for changed keys: the longest time that a revoked key works on other servers

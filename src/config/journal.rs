@@ -6,10 +6,12 @@ use clap::Args;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Journal")]
 pub struct JournalConfig {
-    /// Maximum requests that wait for the journal's next sync; more get 503
+    /// Maximum requests that wait for the journal's next sync; more get 503. One organisation may have four
+    /// fifths of them
     #[arg(long, env = "QUEUE_CAPACITY", value_name = "REQUESTS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub queue_capacity: u32,
-    /// Maximum size of the journal in MiB, at least two segments; when it is full, posts get 503
+    /// Maximum size of the journal in MiB, at least two segments; when it is full, posts get 503. An
+    /// organisation whose events are not stored may use four times what is then free, and gets 429 beyond it
     #[arg(long, env = "JOURNAL_MAX_MIB", value_name = "MIB", default_value_t = 10_240, value_parser = clap::value_parser!(u64).range(32..=1_000_000_000))]
     pub journal_max_mib: u64,
     /// Size of a preallocated segment file in MiB (8 to 1024)

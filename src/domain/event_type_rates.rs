@@ -14,6 +14,9 @@ use super::{EventType, Violation};
 #[serde(transparent)]
 pub struct EventTypeRates(BTreeMap<EventType, u32>);
 
+/// Bytes of an entry besides the text of its type.
+const BYTES_PER_TYPE: usize = 64;
+
 /// The text is not a list of rates.
 #[derive(Debug, thiserror::Error)]
 #[error("is not a list of event types with rates")]
@@ -55,6 +58,11 @@ impl EventTypeRates {
             violation("length", format!("must be at most {} event types", Self::TYPES_MAX));
         }
         if broken.is_empty() { Ok(Self(accepted)) } else { Err(broken) }
+    }
+
+    /// Bytes in memory, roughly.
+    pub fn bytes(&self) -> usize {
+        self.0.keys().map(|event_type| event_type.as_str().len() + BYTES_PER_TYPE).sum()
     }
 
     /// Whether no type has a rate.

@@ -98,7 +98,10 @@ impl ApiError {
             Self::Auth(AuthError::Unavailable(_))
             | Self::Store(StoreError::Unavailable(_))
             | Self::Accept(AcceptError::Journal(
-                AppendError::Full | AppendError::NoSegment | AppendError::Closed,
+                AppendError::Full
+                | AppendError::NoSegment
+                | AppendError::ShareUsedUp
+                | AppendError::Closed,
             )) => Some(RETRY_LATER),
             Self::Accept(AcceptError::Journal(AppendError::Poisoned)) => Some(RETRY_AFTER_RESTART),
             _ => None,
@@ -129,6 +132,7 @@ fn of_auth(error: &AuthError) -> &'static Problem {
 fn of_accept(error: &AcceptError) -> &'static Problem {
     match error {
         AcceptError::Journal(AppendError::Full) => &problem::JOURNAL_FULL,
+        AcceptError::Journal(AppendError::ShareUsedUp) => &problem::JOURNAL_SHARE_USED_UP,
         AcceptError::Journal(AppendError::Busy) => &problem::JOURNAL_BUSY,
         AcceptError::Journal(AppendError::NoSegment | AppendError::Poisoned) => {
             &problem::JOURNAL_UNAVAILABLE
@@ -270,6 +274,9 @@ fn write_accept(f: &mut fmt::Formatter<'_>, error: &AcceptError) -> fmt::Result 
     f.write_str(match error {
         AcceptError::Journal(AppendError::Full) => {
             "the store is behind and the journal is full; nothing was accepted"
+        }
+        AcceptError::Journal(AppendError::ShareUsedUp) => {
+            "your events that wait to be stored use up your share of the journal; nothing was accepted"
         }
         AcceptError::Journal(AppendError::Busy) => {
             "too many requests wait for the journal; nothing was accepted"

@@ -48,6 +48,8 @@ label! {
         Throttled = "throttled",
         /// The organisation is over its rate limit.
         RateLimited = "rate_limited",
+        /// The organisation's events that wait to be stored use up its share of the journal.
+        JournalShare = "journal_share",
         /// The journal is full, poisoned or busy.
         JournalUnavailable = "journal_unavailable",
     }

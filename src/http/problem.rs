@@ -92,6 +92,8 @@ problems! {
         "Wait `Retry-After` seconds. `RateLimit` tells how many deliveries are left. Fewer matching endpoints make fewer deliveries; an operator can raise `deliveries_per_minute`.";
     EVENT_TYPE_RATE_LIMITED: 429, "event_type_rate_limited", "Rate limit of the event type exceeded",
         "Wait `Retry-After` seconds. `RateLimit` tells how many events of this type are left; other types pass.";
+    JOURNAL_SHARE_USED_UP: 429, "journal_share_used_up", "Share of the journal used up",
+        "Your events that wait to be stored use up your share of the journal. Try again after `Retry-After`.";
     KEY_RATE_LIMITED: 429, "key_rate_limited", "Rate limit of the key exceeded",
         "Wait `Retry-After` seconds. `RateLimit` tells how many events are left for this key.";
     MONTH_USED_UP: 429, "month_used_up", "Monthly quota exceeded",

@@ -51,6 +51,6 @@ mod workers;
 pub use intake::{AcceptError, Intake};
 pub use metrics::IngestMetrics;
 pub use quarantine::{Requeued, requeue};
-pub use record::RecordError;
+pub use record::{RecordError, record_owner};
 pub use replayer::Replayer;
 pub use workers::Workers;

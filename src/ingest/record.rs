@@ -119,6 +119,17 @@ pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
     encode(&shared, &[new_event], &[event.id])
 }
 
+/// Whose record it is; `None` if this version cannot decode it.
+pub fn record_owner(record: &[u8]) -> Option<OrgId> {
+    match record.split_first()? {
+        // Postcard writes the bytes of the organisation's id first, as they are.
+        (&(VERSION | VERSION_ONE_TIMESTAMP), rest) => {
+            rest.first_chunk().map(|id| OrgId::from_uuid(Uuid::from_bytes(*id)))
+        }
+        _ => None,
+    }
+}
+
 /// The timestamp of the first event of a record.
 pub(super) fn received_at(record: &[u8]) -> Result<Timestamp, RecordError> {
     let (_, head, _) = header(record)?;
@@ -212,6 +223,7 @@ mod tests {
         let drafts = [new_event("1e400"), new_event(r#""\u0000""#)];
         let record = Bytes::from(encode(&shared, &drafts, &ids).unwrap());
         let events = decode(&record).unwrap();
+        assert_eq!(record_owner(&record), Some(shared.org_id));
         assert_eq!(events.len(), 2);
         for (index, event) in events.iter().enumerate() {
             assert_eq!(event.id, ids[index]);

@@ -9,6 +9,8 @@ metrics! {
         event_queue_size: Gauge,
         /// Size of the journal's segment files, in bytes.
         journal_bytes: Gauge,
+        /// Bytes of records in the journal that are not stored yet.
+        hookgate_journal_unstored_bytes: Gauge,
         /// Appends covered by one sync.
         journal_group_appends: Histogram = COUNTS,
         /// Time to write and sync a group of appends, in seconds.

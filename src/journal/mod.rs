@@ -212,7 +212,10 @@ pub enum AppendError {
     /// No segment could be prepared, for want of file descriptors, say. It is tried again every second.
     #[error("the journal cannot prepare a segment")]
     NoSegment,
-    /// Too many appends, or bytes, wait for the next sync.
+    /// The organisation's records that are not stored use up its share of the journal.
+    #[error("the organisation's share of the journal is used up")]
+    ShareUsedUp,
+    /// Too many appends, or bytes, wait for the next sync, in total or of the organisation.
     #[error("too many appends wait for the journal")]
     Busy,
     /// A write or a sync has failed; nothing is accepted until a restart. The restart may or may not find the

@@ -18,8 +18,10 @@ use moka::sync::Cache;
 
 use super::rate::{Rate, RateDecision, RateLimitState};
 
-/// Maximum states; each takes about 250 bytes. Beyond it, rarely used ones are dropped, and so are full again.
-const STATES_MAX: u64 = 1_000_000;
+/// Maximum bytes of states: half a million of them. Beyond it, rarely used ones are dropped, and so are full again.
+const BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Bytes of a state, besides what its key points to.
+const STATE_BYTES: usize = 256;
 /// The shortest life of an unused state: one that is made anew for every request costs more than one kept.
 const LIFE_MIN: Duration = Duration::from_mins(1);
 
@@ -50,9 +52,12 @@ where
     C: Clock + Clone + Send + Sync + 'static,
     C::Instant: Send + Sync,
 {
-    pub(super) fn new(clock: C) -> Self {
-        let states = Cache::builder().max_capacity(STATES_MAX).expire_after(UntilRefilled);
-        Self { states: states.build(), clock }
+    /// Limits without states. `key_bytes` are the bytes that a key points to.
+    pub(super) fn new(clock: C, key_bytes: fn(&K) -> usize) -> Self {
+        let weigh =
+            move |key: &K, _: &_| u32::try_from(STATE_BYTES + key_bytes(key)).unwrap_or(u32::MAX);
+        let states = Cache::builder().max_capacity(BYTES_MAX).weigher(weigh);
+        Self { states: states.expire_after(UntilRefilled).build(), clock }
     }
 
     /// Takes `cost` from the limit of `key`, or nothing. A changed rate starts with a full burst.
@@ -177,7 +182,7 @@ mod tests {
 
     fn limits() -> (LocalLimits<u8, FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
-        (LocalLimits::new(clock.clone()), clock)
+        (LocalLimits::new(clock.clone(), |_| 0), clock)
     }
 
     /// How many of 200 single costs pass.

@@ -71,6 +71,21 @@ pub struct Refused<'a> {
     pub decision: RateDecision,
 }
 
+impl Bucket {
+    /// Bytes that it points to.
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::TypeEvents(_, event_type) => event_type.as_str().len(),
+            Self::Events(_)
+            | Self::Bytes(_)
+            | Self::Deliveries(_)
+            | Self::Writes(_)
+            | Self::OperatorWrites(_)
+            | Self::KeyEvents(_) => 0,
+        }
+    }
+}
+
 impl RateLimiter {
     /// A limiter without state.
     pub fn new(config: &LimitConfig) -> Self {
@@ -81,7 +96,7 @@ impl RateLimiter {
             events_per_minute: config.rate_limit_per_minute,
             writes: writes(writes_per_minute),
             operator_writes: writes(writes_per_minute.saturating_mul(OPERATOR_WRITES_PER_TENANTS)),
-            states: LocalLimits::new(DefaultClock::default()),
+            states: LocalLimits::new(DefaultClock::default(), Bucket::heap_bytes),
         }
     }
 

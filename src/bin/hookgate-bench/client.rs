@@ -33,6 +33,11 @@ impl ApiClient {
         Self::new(&self.authority, key)
     }
 
+    /// The `host:port` of the server.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// Calls the API, and again while it answers 429 or 503.
     ///
     /// # Errors

@@ -137,19 +137,15 @@ async fn accept(
             Ok(ids)
         }
         Err(error) => {
-            if let AcceptError::Journal(
-                AppendError::Full
-                | AppendError::NoSegment
-                | AppendError::Busy
-                | AppendError::Poisoned
-                | AppendError::Closed,
-            ) = error
-            {
-                app.metrics
-                    .http
-                    .rejected_requests_total
-                    .of(RejectedRequest::JournalUnavailable)
-                    .inc();
+            let reason = match error {
+                AcceptError::Journal(AppendError::ShareUsedUp) => {
+                    Some(RejectedRequest::JournalShare)
+                }
+                AcceptError::Journal(AppendError::TooLarge) | AcceptError::Record(_) => None,
+                AcceptError::Journal(_) => Some(RejectedRequest::JournalUnavailable),
+            };
+            if let Some(reason) = reason {
+                app.metrics.http.rejected_requests_total.of(reason).inc();
             }
             Err(error.into())
         }

@@ -17,7 +17,7 @@ pub(super) struct AckWindow {
 }
 
 /// The number of a batch, counted from the start of the reader.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct BatchNumber(u64);
 
 /// Everything below a position, as far as it was not acknowledged before.

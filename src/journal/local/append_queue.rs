@@ -7,8 +7,11 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::format::{FRAME_HEADER_BYTES, push_frame};
+use super::RecordOwner;
+use super::format::{FRAME_HEADER_BYTES, peek_frame, push_frame};
 use super::group_commit::{AppendFuture, CommitGroup, CommitResult, PreviousGroup};
+use super::shares::{OrgBytes, QueuedAppends, ShareUsedUp, Shares, add_frame};
+use crate::domain::OrgId;
 use crate::journal::AppendError;
 
 /// Capacity that a buffer keeps between groups; one that a flood of large records grew is given back.
@@ -45,6 +48,7 @@ pub(super) enum QueueState {
 /// Appends on their way to the writer.
 pub(super) struct AppendQueue {
     limits: QueueLimits,
+    owner: RecordOwner,
     state: Mutex<State>,
     filled: Condvar,
 }
@@ -52,6 +56,7 @@ pub(super) struct AppendQueue {
 struct State {
     admission: QueueState,
     batch: AppendBatch,
+    shares: Shares,
     /// Appends in the batch that the writer is writing.
     writing_appends: usize,
     /// Bytes in that batch.
@@ -102,17 +107,56 @@ impl Drop for AppendBatch {
     }
 }
 
+/// Why an append is refused, and whether that is to be logged.
+struct AppendRefusal {
+    error: AppendError,
+    is_first: bool,
+}
+
+impl AppendRefusal {
+    /// The error, logged outside of the lock if it is the first one of an organisation.
+    fn logged(self, owner: Option<OrgId>) -> AppendError {
+        if self.is_first
+            && let Some(org) = owner
+        {
+            tracing::warn!(
+                %org,
+                "the organisation's events wait to be stored and use up its share of the journal; its further \
+                 events are refused"
+            );
+        }
+        self.error
+    }
+}
+
+impl From<AppendError> for AppendRefusal {
+    fn from(error: AppendError) -> Self {
+        Self { error, is_first: false }
+    }
+}
+
+impl From<ShareUsedUp> for AppendRefusal {
+    fn from(used_up: ShareUsedUp) -> Self {
+        match used_up {
+            ShareUsedUp::Queue => AppendError::Busy.into(),
+            ShareUsedUp::Journal { is_first } => Self { error: AppendError::ShareUsedUp, is_first },
+        }
+    }
+}
+
 impl AppendQueue {
     /// An empty queue that admits appends.
-    pub(super) fn new(limits: QueueLimits) -> Self {
+    pub(super) fn new(limits: QueueLimits, shares: Shares) -> Self {
+        let owner = shares.owner();
         let state = State {
             admission: QueueState::Open,
             batch: AppendBatch::new(0),
+            shares,
             writing_appends: 0,
             writing_bytes: 0,
             notify_at: NEVER,
         };
-        Self { limits, state: Mutex::new(state), filled: Condvar::new() }
+        Self { limits, owner, state: Mutex::new(state), filled: Condvar::new() }
     }
 
     /// Queues a record for the writer. The future resolves when the record is durable or the append has failed.
@@ -122,8 +166,12 @@ impl AppendQueue {
         }
         // The one part of an append whose cost grows with the record is done before the lock.
         let crc = crc32c::crc32c(record);
+        let owner = (self.owner)(record);
         let mut state = self.lock();
-        self.admit(&state, FRAME_HEADER_BYTES + record.len())?;
+        if let Err(refusal) = self.admit(&mut state, owner, FRAME_HEADER_BYTES + record.len()) {
+            drop(state);
+            return Err(refusal.logged(owner));
+        }
         push_frame(&mut state.batch.frames, record, crc, items);
         let future = AppendFuture::new(&state.batch.group, state.batch.appends);
         state.batch.appends += 1;
@@ -135,18 +183,58 @@ impl AppendQueue {
         Ok(future)
     }
 
-    fn admit(&self, state: &State, frame_bytes: usize) -> Result<(), AppendError> {
+    fn admit(
+        &self,
+        state: &mut State,
+        owner: Option<OrgId>,
+        frame_bytes: usize,
+    ) -> Result<(), AppendRefusal> {
         match state.admission {
             QueueState::Open => {}
-            QueueState::Full => return Err(AppendError::Full),
-            QueueState::NoSegment => return Err(AppendError::NoSegment),
-            QueueState::Closed => return Err(AppendError::Closed),
-            QueueState::Poisoned => return Err(AppendError::Poisoned),
+            QueueState::Full => return Err(AppendError::Full.into()),
+            QueueState::NoSegment => return Err(AppendError::NoSegment.into()),
+            QueueState::Closed => return Err(AppendError::Closed.into()),
+            QueueState::Poisoned => return Err(AppendError::Poisoned.into()),
         }
         let appends = state.batch.appends + state.writing_appends;
         let bytes = state.batch.frames.len() + state.writing_bytes;
         let over = appends >= self.limits.appends || bytes + frame_bytes > self.limits.bytes;
-        if over && appends > 0 { Err(AppendError::Busy) } else { Ok(()) }
+        if over && appends > 0 {
+            return Err(AppendError::Busy.into());
+        }
+        let Some(org) = owner else { return Ok(()) };
+        let waiting = QueuedAppends { appends: appends as u64, bytes: bytes as u64 };
+        let free = QueuedAppends {
+            appends: self.limits.appends.saturating_sub(appends) as u64,
+            bytes: self.limits.bytes.saturating_sub(bytes) as u64,
+        };
+        Ok(state.shares.take(org, frame_bytes as u64, waiting, free)?)
+    }
+
+    /// Gives back bytes that are stored. Returns those that are not.
+    pub(super) fn give_back(&self, bytes: &OrgBytes) -> u64 {
+        let shares = &mut self.lock().shares;
+        shares.give_back(bytes);
+        shares.unstored()
+    }
+
+    /// Gives back the frames of a batch that were not written: those behind the first `written`.
+    pub(super) fn give_back_unwritten(&self, batch: &AppendBatch, written: usize) {
+        let mut bytes = OrgBytes::new();
+        let mut rest = batch.frames.as_slice();
+        for number in 0..batch.appends {
+            let (frame, behind) = rest.split_at(peek_frame(rest).0);
+            rest = behind;
+            if number >= written {
+                add_frame(&mut bytes, (self.owner)(&frame[FRAME_HEADER_BYTES..]), frame.len());
+            }
+        }
+        self.give_back(&bytes);
+    }
+
+    /// Bytes of records with an owner that are not stored.
+    pub(super) fn unstored(&self) -> u64 {
+        self.lock().shares.unstored()
     }
 
     /// Waits for appends and takes them all; the buffer of `written`, the previous batch, is filled next. While
@@ -181,6 +269,7 @@ impl AppendQueue {
         state.notify_at = NEVER;
         state.writing_appends = state.batch.appends;
         state.writing_bytes = state.batch.frames.len();
+        state.shares.begin_group();
         std::mem::swap(&mut state.batch, &mut next);
         drop(state);
         next.previous = previous;

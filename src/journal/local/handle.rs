@@ -12,6 +12,7 @@ use super::reader::LocalReader;
 use super::recovery::Recovered;
 use super::segment_manager::SegmentManager;
 use super::segments::Segments;
+use super::shares::Shares;
 use super::writer::Writer;
 use super::{JournalError, JournalOptions, clamped};
 use crate::journal::metrics::JournalMetrics;
@@ -48,10 +49,13 @@ pub(super) fn start(
     let JournalOptions { dir, segment_bytes, .. } = options.clone();
     let files_max = options.bytes_max / segment_bytes;
     let open_dir = fs.open_dir(&dir).map_err(|error| JournalError::io("open", &dir, error))?;
-    let queue = Arc::new(AppendQueue::new(queue_limits(options)));
     metrics.event_queue_size.set(clamped(recovered.report.items));
-    let segments = Arc::new(Segments::new(recovered.state, files_max));
-    let in_flight = Arc::new(InFlight::new(Arc::clone(&segments), Arc::clone(metrics)));
+    let segments = Arc::new(Segments::new(recovered.state, files_max, segment_bytes));
+    let shares = Shares::new(options.owner, recovered.unstored, segments.free_bytes());
+    metrics.hookgate_journal_unstored_bytes.set(clamped(shares.unstored()));
+    let queue = Arc::new(AppendQueue::new(queue_limits(options), shares));
+    let in_flight = InFlight::new(Arc::clone(&segments), Arc::clone(&queue), Arc::clone(metrics));
+    let in_flight = Arc::new(in_flight);
     let segment_manager = SegmentManager {
         fs: Arc::clone(fs),
         dir: dir.clone(),
@@ -85,6 +89,7 @@ pub(super) fn start(
         id: recovered.id,
         segments: Arc::clone(&segments),
         in_flight: Arc::clone(&in_flight),
+        owner: options.owner,
         position: recovered.start,
         reading: None,
     };

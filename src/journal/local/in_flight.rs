@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::ack_window::{AckWindow, BatchNumber};
+use super::append_queue::AppendQueue;
 use super::clamped;
+use super::held_bytes::HeldBytes;
 use super::segments::Segments;
+use super::shares::OrgBytes;
 use crate::domain::Timestamp;
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Ack, AckBackend};
@@ -18,11 +21,18 @@ const BATCHES_MAX: usize = 65_536;
 
 /// The batches in flight, shared by the reader and their acknowledgements.
 pub(super) struct InFlight {
-    window: Mutex<AckWindow>,
+    state: Mutex<State>,
     /// Notified whenever the oldest batch has been acknowledged.
     moved: Notify,
     segments: Arc<Segments>,
+    queue: Arc<AppendQueue>,
     metrics: Arc<JournalMetrics>,
+}
+
+#[derive(Default)]
+struct State {
+    window: AckWindow,
+    held: HeldBytes,
 }
 
 /// The acknowledgement of one batch of a local journal.
@@ -33,14 +43,21 @@ pub(in crate::journal) struct LocalAck {
 
 impl InFlight {
     /// No batches yet.
-    pub(super) fn new(segments: Arc<Segments>, metrics: Arc<JournalMetrics>) -> Self {
-        Self { window: Mutex::default(), moved: Notify::new(), segments, metrics }
+    pub(super) fn new(
+        segments: Arc<Segments>,
+        queue: Arc<AppendQueue>,
+        metrics: Arc<JournalMetrics>,
+    ) -> Self {
+        Self { state: Mutex::default(), moved: Notify::new(), segments, queue, metrics }
     }
 
-    /// Adds the batch that was read next. It has `items` items, and all records below the seq `below` belong to it
-    /// or to one before it.
-    pub(super) fn add(self: &Arc<Self>, below: u64, items: u64) -> Ack {
-        let number = self.window().add(below, items);
+    /// Adds the batch that was read next. It has `items` items and these bytes of organisations, and all records below
+    /// the seq `below` belong to it or to one before it.
+    pub(super) fn add(self: &Arc<Self>, below: u64, items: u64, bytes: OrgBytes) -> Ack {
+        let mut state = self.lock();
+        let number = state.window.add(below, items);
+        state.held.add(number, bytes);
+        drop(state);
         Ack(AckBackend::Local(LocalAck { number, in_flight: Arc::clone(self) }))
     }
 
@@ -51,7 +68,7 @@ impl InFlight {
 
     /// When the oldest batch was accepted.
     pub(super) fn oldest_accepted_at(&self) -> Option<Timestamp> {
-        self.window().oldest_accepted_at()
+        self.lock().window.oldest_accepted_at()
     }
 
     async fn wait_until(&self, condition: impl Fn(&AckWindow) -> bool) {
@@ -59,15 +76,15 @@ impl InFlight {
             let mut moved = pin!(self.moved.notified());
             // Registered before the check, so that no move in between is missed.
             moved.as_mut().enable();
-            if condition(&self.window()) {
+            if condition(&self.lock().window) {
                 return;
             }
             moved.await;
         }
     }
 
-    fn window(&self) -> MutexGuard<'_, AckWindow> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,8 +92,13 @@ impl LocalAck {
     /// Acknowledges the batch, and moves the journal's end of acknowledged records where it is the oldest.
     pub(in crate::journal) fn ack(self) {
         let Self { number, in_flight } = self;
-        let Some(acked) = in_flight.window().ack(number) else { return };
+        let mut state = in_flight.lock();
+        let (acked, freed) = (state.window.ack(number), state.held.ack(number));
+        drop(state);
+        let Some(acked) = acked else { return };
         let waiting = in_flight.segments.ack(acked);
+        let unstored = in_flight.queue.give_back(&freed);
+        in_flight.metrics.hookgate_journal_unstored_bytes.set(clamped(unstored));
         in_flight.metrics.event_queue_size.set(clamped(waiting));
         in_flight.moved.notify_waiters();
     }
@@ -88,6 +110,6 @@ impl LocalAck {
 
     /// Sets when the batch's first record was accepted.
     pub(in crate::journal) fn set_accepted_at(&self, accepted_at: Timestamp) {
-        self.in_flight.window().set_accepted_at(self.number, accepted_at);
+        self.in_flight.lock().window.set_accepted_at(self.number, accepted_at);
     }
 }

@@ -1,7 +1,8 @@
 //! The local journal: a write-ahead log in segment files of this server.
 //!
 //! # Constraints
-//! - The bytes of a record are opaque; the journal adds the number of items in it.
+//! - The bytes of a record are opaque; the journal adds the number of items in it. [`JournalOptions::owner`] tells
+//!   whose record it is.
 //! - One process owns the directory, by a lock on its `lock` file.
 //! - Memory is bounded by [`JournalOptions::queue_bytes_max`] and by the batches that were read; disk by
 //!   [`JournalOptions::bytes_max`], and by what was quarantined.
@@ -16,7 +17,7 @@
 //! Appends that arrive while one group is synced form the next group ([`append_queue`]), which is written in one
 //! call, synced once and acknowledged together ([`writer`], [`group_commit`]). The reader reads the files back,
 //! up to the last synced record and never beyond ([`reader`]); the batches it returned are in [`in_flight`] until
-//! they are acknowledged. The segment manager prepares segments ahead of need, writes the checkpoint and frees
+//! they are acknowledged. Each organisation has a share of the queue and of the disk ([`shares`]). The segment manager prepares segments ahead of need, writes the checkpoint and frees
 //! acknowledged segments ([`segment_manager`]). [`format`](self::format) has the bytes on disk, [`recovery`]
 //! restores a consistent state after a crash. Every call to the file system goes through [`FileSystem`].
 //!
@@ -25,7 +26,8 @@
 //!   never repeated, since after a failed one the page cache may claim what the disk does not hold. A restart
 //!   recovers what the disk holds.
 //! - No space for another segment, on the disk or under `bytes_max`, is not a failure: appends return
-//!   [`AppendError::Full`] until there is space.
+//!   [`AppendError::Full`] until there is space. An organisation that holds more than its share of what is not stored
+//!   gets [`AppendError::ShareUsedUp`] long before, while others go on.
 //! - Nor is a segment that cannot be prepared, for want of file descriptors, say: it is tried every second, and
 //!   appends return [`AppendError::NoSegment`](super::AppendError::NoSegment) meanwhile. Spares and the directory are held open, so a new segment needs
 //!   no file descriptor if there is a spare. The reader waits until it can open the next segment.
@@ -47,6 +49,7 @@ mod format;
 mod frame_scan;
 mod group_commit;
 mod handle;
+mod held_bytes;
 mod in_flight;
 mod quarantine;
 mod reader;
@@ -54,6 +57,7 @@ mod recovery;
 mod segment_manager;
 mod segment_scan;
 mod segments;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -63,6 +67,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Backend, Journal, JournalReader, ReaderBackend};
+use crate::domain::OrgId;
 use crate::journal::metrics::JournalMetrics;
 
 pub use file_system::{DirHandle, FileHandle, FileLock, FileSystem, SystemFiles};
@@ -84,6 +89,9 @@ pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Fewest segments: one to write to while another is read.
 const SEGMENTS_MIN: u64 = 2;
 
+/// Tells whose record it is, for the shares of organisations; `None` for a record without an owner.
+pub type RecordOwner = fn(&[u8]) -> Option<OrgId>;
+
 /// Settings of a local journal.
 #[derive(Clone, Debug)]
 pub struct JournalOptions {
@@ -97,6 +105,8 @@ pub struct JournalOptions {
     pub queue_capacity: usize,
     /// Bytes that may wait for a sync. A single append may wait whatever its size.
     pub queue_bytes_max: usize,
+    /// Tells whose record it is.
+    pub owner: RecordOwner,
 }
 
 /// A journal that was opened.
@@ -163,7 +173,7 @@ pub fn open(
         return Err(JournalError::TooSmall);
     }
     let lock = lock(&**fs, &options.dir)?;
-    let recovered = recovery::recover(&**fs, &options.dir, options.segment_bytes)?;
+    let recovered = recovery::recover(&**fs, options)?;
     let (id, recovery) = (recovered.id.0, recovered.report.clone());
     let (journal, reader) = handle::start(options, fs, metrics, recovered, lock)?;
     let journal = Journal(Backend::Local(journal));

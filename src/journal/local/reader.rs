@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::RecordOwner;
 use super::file_system::{FileHandle, FileSystem, is_shortage};
-use super::format::{JournalId, SEGMENT_HEADER_BYTES, segment_name};
+use super::format::{FRAME_HEADER_BYTES, JournalId, SEGMENT_HEADER_BYTES, segment_name};
 use super::frame_scan::{Found, Frames};
 use super::in_flight::InFlight;
 use super::quarantine::quarantine;
 use super::segments::{Position, Readable, Segment, Segments};
+use super::shares::{OrgBytes, add_frame};
 use crate::journal::{Batch, ReadError, Record, Seq};
 use crate::runtime::Backoff;
 
@@ -31,6 +33,7 @@ pub(in crate::journal) struct LocalReader {
     pub(super) id: JournalId,
     pub(super) segments: Arc<Segments>,
     pub(super) in_flight: Arc<InFlight>,
+    pub(super) owner: RecordOwner,
     pub(super) position: Position,
     /// The segment of the position, once it is open.
     pub(super) reading: Option<Reading>,
@@ -90,7 +93,8 @@ impl LocalReader {
                     };
                     if let Some(last) = records.last() {
                         let items = records.iter().map(|record| u64::from(record.items)).sum();
-                        let ack = self.in_flight.add(last.seq.get() + 1, items);
+                        let below = last.seq.get() + 1;
+                        let ack = self.in_flight.add(below, items, self.bytes_by_org(&records));
                         let has_more = self.position.offset < end;
                         return Ok(Some(Batch { records, has_more, ack }));
                     }
@@ -100,6 +104,14 @@ impl LocalReader {
                 Readable::Ended => return Ok(None),
             }
         }
+    }
+
+    fn bytes_by_org(&self, records: &[Record]) -> OrgBytes {
+        let mut bytes = OrgBytes::new();
+        for Record { payload, .. } in records {
+            add_frame(&mut bytes, (self.owner)(payload), FRAME_HEADER_BYTES + payload.len());
+        }
+        bytes
     }
 
     fn enter(&mut self, segment: &Segment) {

@@ -22,7 +22,11 @@ use super::quarantine::{Damage, quarantine_file};
 use super::segment_manager::SPARES_MAX;
 use super::segment_scan::{HEADER_READ_BYTES, Scanned, SegmentFile, SegmentScan};
 use super::segments::{Position, Segment, Spare, State};
-use super::{CHECKPOINT_NAME, JournalError, LOCK_NAME, QUARANTINE_DIR, SPARE_PREFIX};
+use super::shares::OrgBytes;
+use super::{
+    CHECKPOINT_NAME, JournalError, JournalOptions, LOCK_NAME, QUARANTINE_DIR, RecordOwner,
+    SPARE_PREFIX,
+};
 
 /// Bytes of the last group that are written again in one call.
 const REWRITE_BYTES: usize = 1024 * 1024;
@@ -53,14 +57,16 @@ pub(super) struct Recovered {
     pub(super) next_seq: u64,
     pub(super) spare_number: u64,
     pub(super) report: RecoveryReport,
+    /// Bytes of unacknowledged records, by organisation.
+    pub(super) unstored: OrgBytes,
 }
 
-/// Recovers the journal in `dir`.
+/// Recovers the journal in the directory of `options`.
 pub(super) fn recover(
     fs: &dyn FileSystem,
-    dir: &Path,
-    segment_bytes: u64,
+    options: &JournalOptions,
 ) -> Result<Recovered, JournalError> {
+    let (dir, segment_bytes) = (options.dir.as_path(), options.segment_bytes);
     let names = fs.list(dir).map_err(|error| JournalError::io("list", dir, error))?;
     let mut listing = Listing::new(names);
     let checkpoint_path = dir.join(CHECKPOINT_NAME);
@@ -68,7 +74,14 @@ pub(super) fn recover(
         .map_err(|error| JournalError::io("open", &checkpoint_path, error))?;
     let id = identity(last, &listing)
         .map_err(|error| JournalError::io("draw an id for", dir, io::Error::other(error)))?;
-    let mut recovery = Recovery { fs, dir, id, report: RecoveryReport::default() };
+    let mut recovery = Recovery {
+        fs,
+        dir,
+        id,
+        owner: options.owner,
+        report: RecoveryReport::default(),
+        unstored: OrgBytes::new(),
+    };
     let files = recovery.open_segments(&mut listing)?;
     recovery.report.unknown_files.extend(listing.unknown.iter().map(|name| dir.join(name)));
 
@@ -95,6 +108,7 @@ pub(super) fn recover(
         next_seq: scanned.next_seq,
         spare_number: listing.spares.keys().next_back().copied().unwrap_or(0),
         report: recovery.report,
+        unstored: recovery.unstored,
     })
 }
 
@@ -155,7 +169,9 @@ struct Recovery<'a> {
     fs: &'a dyn FileSystem,
     dir: &'a Path,
     id: JournalId,
+    owner: RecordOwner,
     report: RecoveryReport,
+    unstored: OrgBytes,
 }
 
 impl Recovery<'_> {
@@ -218,7 +234,9 @@ impl Recovery<'_> {
                 segment,
                 next_segment,
                 checkpoint,
+                owner: self.owner,
                 report: &mut self.report,
+                unstored: &mut self.unstored,
             };
             let scanned = scan.run().map_err(failed)?;
             next_seq = next_seq.max(scanned.next_seq);

@@ -12,12 +12,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::RecoveryReport;
 use super::file_system::{FileHandle, FileSystem};
 use super::format::{Checkpoint, FRAME_HEADER_BYTES, FrameHeader, JournalId, SEGMENT_HEADER_BYTES};
 use super::frame_scan::{Found, Frames, end_of_bytes};
 use super::quarantine::quarantine;
 use super::segments::Segment;
+use super::shares::{OrgBytes, add_frame};
+use super::{RecordOwner, RecoveryReport};
 
 /// Bytes read for a segment's header.
 pub(super) const HEADER_READ_BYTES: usize = 64;
@@ -67,6 +68,10 @@ pub(super) struct SegmentScan<'a> {
     pub(super) checkpoint: Checkpoint,
     /// Counts records and lists damage.
     pub(super) report: &'a mut RecoveryReport,
+    /// Tells whose record it is.
+    pub(super) owner: RecordOwner,
+    /// Adds up the bytes of unacknowledged records.
+    pub(super) unstored: &'a mut OrgBytes,
 }
 
 impl SegmentScan<'_> {
@@ -81,8 +86,8 @@ impl SegmentScan<'_> {
         while self.next_segment != Some(seq) {
             let at = frames.position();
             match frames.read(seq, self.segment.bytes)? {
-                Found::Frame(header, _) => {
-                    self.count(&header, at, &mut scanned);
+                Found::Frame(header, payload) => {
+                    self.count(&header, &payload, at, &mut scanned);
                     seq += 1;
                     scanned.end = frames.position();
                 }
@@ -110,13 +115,14 @@ impl SegmentScan<'_> {
         self.report_damage(header, self.segment.first_seq..self.segment.first_seq)
     }
 
-    fn count(&mut self, header: &FrameHeader, at: u64, scanned: &mut Scanned) {
+    fn count(&mut self, header: &FrameHeader, payload: &[u8], at: u64, scanned: &mut Scanned) {
         if header.group_offset == 0 {
             scanned.last_group_at = at;
         }
         if header.seq >= self.checkpoint.acked {
             self.report.records += 1;
             self.report.items += u64::from(header.items);
+            add_frame(self.unstored, (self.owner)(payload), header.frame_bytes());
             scanned.first_waiting.get_or_insert((at, header.seq));
         }
     }

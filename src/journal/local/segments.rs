@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 
 use super::ack_window::Acked;
 use super::file_system::FileHandle;
-use super::format::Checkpoint;
+use super::format::{Checkpoint, SEGMENT_HEADER_BYTES};
+use super::shares::FreeBytes;
 
 /// The newest segments, which are almost certainly in the page cache.
 const CACHED_SEGMENTS: usize = 2;
@@ -101,6 +102,8 @@ pub(super) struct Segments {
     /// Notifies the reader of records, or that there will be none.
     for_reader: Notify,
     files_max: u64,
+    segment_bytes: u64,
+    free: FreeBytes,
 }
 
 /// The state behind the mutex.
@@ -175,14 +178,38 @@ impl State {
 
 impl Segments {
     /// Shares the state that recovery found. At most `files_max` files are kept.
-    pub(super) fn new(state: State, files_max: u64) -> Self {
-        Self {
+    pub(super) fn new(state: State, files_max: u64, segment_bytes: u64) -> Self {
+        let segments = Self {
+            free: FreeBytes::default(),
+            segment_bytes,
             state: Mutex::new(state),
             for_manager: Condvar::new(),
             for_writer: Condvar::new(),
             for_reader: Notify::new(),
             files_max,
-        }
+        };
+        segments.update_free_bytes(&segments.lock());
+        segments
+    }
+
+    /// Bytes that are left for frames, kept up to date.
+    pub(super) fn free_bytes(&self) -> FreeBytes {
+        self.free.clone()
+    }
+
+    fn update_free_bytes(&self, state: &State) {
+        let live = state.live.len() as u64;
+        // A disk without space may hold less than `files_max` promises.
+        let empty = match state.prepare_error {
+            Some(SegmentUnavailable::NoSpace) => state.spares.len() as u64,
+            Some(SegmentUnavailable::Unprepared | SegmentUnavailable::Failed) | None => {
+                self.files_max.saturating_sub(live)
+            }
+        };
+        let open = state.live.back().filter(|_| state.last_is_open);
+        let left = open.map_or(0, |open| self.segment_bytes.saturating_sub(open.end));
+        let frames_bytes = self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES);
+        self.free.set(empty.saturating_mul(frames_bytes) + left);
     }
 
     /// Locks the state.
@@ -216,6 +243,7 @@ impl Segments {
         let mut state = self.lock();
         state.live.push_back(segment);
         state.last_is_open = true;
+        self.update_free_bytes(&state);
     }
 
     /// Makes synced records visible to the reader: up to `end` in the open segment, below `seq_end`, with `items`
@@ -227,6 +255,7 @@ impl Segments {
         }
         state.synced = seq_end;
         state.items_waiting += items;
+        self.update_free_bytes(&state);
         state.items_waiting
     }
 
@@ -254,13 +283,17 @@ impl Segments {
         let mut state = self.lock();
         state.spares.push(spare);
         state.prepare_error = None;
+        self.update_free_bytes(&state);
         drop(state);
         self.for_writer.notify_one();
     }
 
     /// Tells the writer why there is no spare.
     pub(super) fn fail_spare(&self, error: SegmentUnavailable) {
-        self.lock().prepare_error = Some(error);
+        let mut state = self.lock();
+        state.prepare_error = Some(error);
+        self.update_free_bytes(&state);
+        drop(state);
         self.for_writer.notify_one();
     }
 
@@ -323,6 +356,7 @@ impl Segments {
         state.acked = below;
         state.items_waiting = state.items_waiting.saturating_sub(acked.items);
         let waiting = state.items_waiting;
+        self.update_free_bytes(&state);
         drop(state);
         if !manager_knows {
             self.for_manager.notify_one();

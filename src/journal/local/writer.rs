@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::append_queue::{AppendBatch, AppendQueue};
+use super::clamped;
 use super::file_system::{DirHandle, FileHandle, FileSystem, is_no_space, is_shortage, write_all};
 use super::format::{
     JournalId, SEGMENT_HEADER_BYTES, finalize_frame, peek_frame, segment_header, segment_name,
@@ -90,6 +91,9 @@ impl Writer {
             }
         };
         let durable = usize::try_from(self.next_seq - first_seq).unwrap_or(usize::MAX);
+        if failure == Some(AppendError::Full) {
+            self.queue.give_back_unwritten(batch, durable);
+        }
         batch.complete(first_seq, durable, failure.unwrap_or(AppendError::Poisoned));
         // After the appenders: they wait for the sync, the reader only follows it.
         self.segments.wake_reader();
@@ -149,7 +153,8 @@ impl Writer {
         open.offset += frames.len() as u64;
         self.next_seq += group.appends as u64;
         let waiting = self.segments.publish(open.offset, self.next_seq, group.items);
-        self.metrics.event_queue_size.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.metrics.event_queue_size.set(clamped(waiting));
+        self.metrics.hookgate_journal_unstored_bytes.set(clamped(self.queue.unstored()));
         Ok(())
     }
 

@@ -114,13 +114,14 @@ async fn open_loop_shows_latency_to_the_receiver_and_the_cpu_time_of_each_progra
 #[tokio::test(flavor = "multi_thread")]
 async fn run_beside_each_neighbour_is_compared_with_a_run_alone() {
     // Whatever is posted beside the whale arrives late in a debug build, so it is only accepted.
-    let neighbours: [(&str, &[&str]); 6] = [
+    let neighbours: [(&str, &[&str]); 7] = [
         ("end-to-end", &["flood"]),
         ("end-to-end", &["over-limit"]),
         ("ingest", &["whale"]),
         ("end-to-end", &["slow", "--slow-endpoints", "2", "--pending", "2"]),
         ("end-to-end", &["fanout", "--fanout-endpoints", "3"]),
         ("end-to-end", &["disabled", "--pending", "20"]),
+        ("ingest", &["keys"]),
     ];
     for (scenario, neighbour) in neighbours {
         let (report, out) = open_loop(scenario, &[&["--beside"], neighbour].concat()).await;
@@ -131,6 +132,8 @@ async fn run_beside_each_neighbour_is_compared_with_a_run_alone() {
         assert_eq!(out.contains("| accept to receiver p99, ms "), is_delivered, "{out}");
         let patched = out.contains("PATCH of an endpoint with 20 pending");
         assert_eq!(patched, neighbour[0] == "disabled", "{out}");
+        let created = out.contains("POST /api/keys of another tenant: alone 5 times");
+        assert_eq!(created, neighbour[0] == "keys", "{out}");
     }
 }
 

@@ -325,11 +325,11 @@ async fn full_journal_says_when_to_come_back() {
     let server =
         Server::start_with(&["--rate-limit-per-minute=100000000", "--max-event-bytes=4194304"])
             .await;
-    let tenant = server.tenant("acme").await;
     let event = format!(r#"{{"type":"a","payload":"{}"}}"#, "x".repeat(4_000_000));
-    // The journal holds 32 MiB and nothing is taken out of it.
+    // The journal holds 32 MiB and nothing is taken out of it. Nobody else has anything in it.
     let mut accepted = 0;
     let answer = loop {
+        let tenant = server.tenant("acme").await;
         let answer = server.post("/api/events", &tenant.key, event.clone()).await;
         if answer.status != 202 {
             break answer;
@@ -342,6 +342,30 @@ async fn full_journal_says_when_to_come_back() {
     assert_eq!(rejected(&server, "journal_unavailable"), 1);
     let ready = server::answer(server.bare(Method::GET, "/health/ready")).await.expect(503);
     assert_eq!(ready["checks"]["journal"], "full");
+}
+
+#[tokio::test]
+async fn share_of_the_journal_that_is_used_up_refuses_its_organisation_alone() {
+    let mut server = Server::start_with(&["--rate-limit-per-minute=100000000"]).await;
+    let (acme, other) = (server.tenant("acme").await, server.tenant("other").await);
+    let event = format!(r#"{{"type":"a","payload":"{}"}}"#, "x".repeat(250_000));
+    let mut accepted = 0;
+    let answer = loop {
+        let answer = server.post("/api/events", &acme.key, event.clone()).await;
+        if answer.status != 202 {
+            break answer;
+        }
+        accepted += 1;
+    };
+    answer.expect_problem(429, "journal_share_used_up");
+    assert_eq!(answer.header("retry-after"), "5");
+    assert!((90..=108).contains(&accepted), "{accepted} of 134 fit");
+    assert_eq!(rejected(&server, "journal_share"), 1);
+    server.post("/api/events", &other.key, event.clone()).await.expect(202);
+    server::answer(server.bare(Method::GET, "/health/ready")).await.expect(200);
+
+    server.reader.next_batch(20, usize::MAX).await.unwrap().unwrap().ack.ack();
+    server.post("/api/events", &acme.key, event.clone()).await.expect(202);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub(super) struct Ledger {
     named: Mutex<Vec<u64>>,
     /// Requests that were answered with 202.
     accepted: watch::Sender<u64>,
-    /// Requests that were answered with 503.
+    /// Requests that were refused.
     refused: watch::Sender<u64>,
     /// Answers that no client may get, and answers that were lost.
     failure: watch::Sender<Option<String>>,
@@ -86,7 +86,7 @@ impl Ledger {
         self.accepted.send_modify(|count| *count += 1);
     }
 
-    /// Records a 503.
+    /// Records a refusal.
     pub(super) fn refuse(&self) {
         self.refused.send_modify(|count| *count += 1);
     }
@@ -96,7 +96,7 @@ impl Ledger {
         self.failure.send_replace(Some(how));
     }
 
-    /// Requests that were answered with 503 so far.
+    /// Requests that were refused so far.
     pub(super) fn refusals(&self) -> u64 {
         *self.refused.borrow()
     }
@@ -106,7 +106,7 @@ impl Ledger {
         self.wait_for(&self.accepted, more, "accepted").await;
     }
 
-    /// Waits until so many more requests have been answered with 503.
+    /// Waits until so many more requests have been refused.
     pub(super) async fn refused(&self, more: u64) {
         self.wait_for(&self.refused, more, "refused").await;
     }

@@ -31,7 +31,7 @@ pub(super) struct Manners {
     /// posted again. Otherwise whatever was not answered is posted again, which must be safe: a
     /// server that is not killed answers what it has taken.
     pub(super) kills: bool,
-    /// Whether clients accept 503.
+    /// Whether clients accept 503, and that the organisation's share of the journal is used up.
     pub(super) refusals: bool,
 }
 
@@ -149,7 +149,7 @@ impl Client {
     async fn settle(&mut self, post: &Post) -> bool {
         match self.sender.post(post.path, &post.body).await {
             Ok(reply) if reply.status == 202 => post.accepted(&reply, &self.ledger),
-            Ok(reply) if reply.status == 503 && self.manners.refusals => {
+            Ok(reply) if is_refusal(&reply) && self.manners.refusals => {
                 assert!(reply.retry_after.is_some_and(|seconds| seconds > 0), "{reply:?}");
                 self.ledger.refuse();
                 tokio::time::sleep(PAUSE_AFTER_REFUSAL).await;
@@ -165,6 +165,11 @@ impl Client {
         }
         true
     }
+}
+
+/// Whether the server has no space for events now.
+fn is_refusal(reply: &Reply) -> bool {
+    reply.status == 503 || reply.status == 429 && reply.body.contains("journal_share_used_up")
 }
 
 impl Post {

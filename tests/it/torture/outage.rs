@@ -73,7 +73,8 @@ async fn full_journal_refuses_until_postgresql_is_back() {
     full_journal(Station::on_postgres(&url, &[SMALL_JOURNAL, MANY_RETRIES]).await).await;
 }
 
-/// Every answer is a 202, or a 503 with `Retry-After`; clients see to that.
+/// Every answer is a 202, or a refusal with `Retry-After`; clients see to that. All of them are of one organisation, so
+/// its share of the journal is used up, and the journal would take the events of others.
 async fn full_journal(station: Station) {
     let name = format!("full journal on {}", station.database.name());
     let mut story = Story::begin(&name, station).await;
@@ -81,8 +82,8 @@ async fn full_journal(station: Station) {
     let load = story.load().await;
     let hold = story.station.database.hold().await;
     story.ledger.refused(100).await;
-    let (status, ready): (u16, serde_json::Value) = story.station.get("/health/ready").await;
-    assert_eq!((status, &ready["checks"]["journal"]), (503, &"full".into()), "{ready}");
+    let (_, ready): (u16, serde_json::Value) = story.station.get("/health/ready").await;
+    assert_eq!(ready["checks"]["journal"], "ok", "{ready}");
     outage_lasts().await;
 
     hold.release().await;

@@ -6,6 +6,7 @@ mod disabled;
 mod dns;
 mod fanout;
 mod flood;
+mod keys;
 mod slow;
 mod tenant;
 mod whale;
@@ -22,6 +23,7 @@ use crate::client::ApiClient;
 use crate::server::Server;
 
 use disabled::DisabledEndpoint;
+use keys::HealthyTenant;
 use tenant::Tenant;
 
 /// Connections per neighbour.
@@ -54,6 +56,8 @@ pub(crate) enum Neighbour {
     /// A tenant with --silent-names endpoints at as many names of a name server that never answers for
     /// them. The receivers of end-to-end are at names, too, and close their connections
     Dns,
+    /// A tenant that creates keys on 50 connections, and a client that presents unknown keys on 50 more
+    Keys,
 }
 
 impl fmt::Display for Neighbour {
@@ -92,6 +96,8 @@ pub(crate) struct Neighbourhood<'a> {
     operator: ApiClient,
     /// Filled for the first run, which takes minutes, and kept for the others.
     disabled: Option<DisabledEndpoint>,
+    /// Creates keys beside the neighbour `keys`.
+    healthy: Option<HealthyTenant>,
 }
 
 /// A neighbour that loads the server.
@@ -112,7 +118,7 @@ impl<'a> Neighbourhood<'a> {
         server: &'a Server,
     ) -> Result<Self, CliError> {
         let operator = server.operator().ok_or("--beside cannot be used with --url")?;
-        Ok(Self { neighbour, args, server, operator, disabled: None })
+        Ok(Self { neighbour, args, server, operator, disabled: None, healthy: None })
     }
 
     /// Starts the neighbour. Its tenants are new ones, since the backlog of earlier ones is suspended.
@@ -140,13 +146,24 @@ impl<'a> Neighbourhood<'a> {
                     running.load.spawn(endpoint.disable_and_enable());
                 }
             }
+            Neighbour::Keys => {
+                if self.healthy.is_none() {
+                    self.healthy = Some(HealthyTenant::create(operator).await?);
+                }
+                let flooder = keys::start(&mut running.load, operator).await?;
+                running.tenants.push(flooder);
+                if let Some(healthy) = &self.healthy {
+                    running.load.spawn(healthy.create_keys());
+                }
+            }
         }
         Ok(running)
     }
 
     /// What the neighbour noticed, one line each.
     pub(crate) fn notes(&self) -> Vec<String> {
-        self.disabled.iter().map(DisabledEndpoint::note).collect()
+        let disabled = self.disabled.iter().map(DisabledEndpoint::note);
+        disabled.chain(self.healthy.iter().map(HealthyTenant::note)).collect()
     }
 }
 

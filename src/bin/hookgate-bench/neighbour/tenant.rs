@@ -31,10 +31,22 @@ impl Tenant {
         events_per_minute: u32,
         burst: u32,
     ) -> Result<Self, CliError> {
-        let org = json!({
+        let limits = json!({
             "name": "bench neighbour", "endpoints_max": endpoints,
             "rate_limit_per_minute": events_per_minute, "burst": burst,
         });
+        Self::create_org(operator, limits).await
+    }
+
+    /// Creates an organisation that may have this many keys.
+    pub(super) async fn create_with_keys(
+        operator: &ApiClient,
+        keys: u32,
+    ) -> Result<Self, CliError> {
+        Self::create_org(operator, json!({ "name": "bench neighbour", "keys_max": keys })).await
+    }
+
+    async fn create_org(operator: &ApiClient, org: Value) -> Result<Self, CliError> {
         let org = operator.call("POST", "/api/admin/orgs", &org.to_string()).await?;
         let path = format!("/api/admin/orgs/{}", text(&org, "id")?);
         let key = operator.call("POST", &format!("{path}/keys"), r#"{"name":"bench"}"#).await?;

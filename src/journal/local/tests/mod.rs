@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod model;
+mod shares;
 mod shortage;
 mod sim_disk;
 mod sim_faults;
@@ -35,6 +36,7 @@ fn options(dir: &Path) -> JournalOptions {
         bytes_max: 64 * SEGMENT_BYTES,
         queue_capacity: 1000,
         queue_bytes_max: QUEUE_BYTES_MAX,
+        owner: |_| None,
     }
 }
 

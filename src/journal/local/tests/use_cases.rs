@@ -10,6 +10,7 @@ use super::*;
 use crate::domain::Timestamp;
 use crate::journal::local::SystemFiles;
 use crate::journal::local::append_queue::{AppendQueue, QueueLimits};
+use crate::journal::local::shares::{FreeBytes, OrgBytes, Shares};
 use crate::journal::{AppendError, JournalState, Seq};
 
 fn small(segments: u64) -> JournalOptions {
@@ -182,9 +183,14 @@ fn record_that_fits_no_segment_is_refused() {
     });
 }
 
+fn small_queue() -> AppendQueue {
+    let limits = QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 };
+    AppendQueue::new(limits, Shares::new(|_| None, OrgBytes::new(), FreeBytes::default()))
+}
+
 #[test]
 fn queue_is_bounded_by_count_and_by_bytes() {
-    let queue = AppendQueue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
+    let queue = small_queue();
     let first = queue.push(&[0; 2000], 1);
     assert!(first.is_ok(), "one append may always wait");
     assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy));
@@ -195,7 +201,7 @@ fn queue_is_bounded_by_count_and_by_bytes() {
     assert!(queue.take(Some(taken), Duration::ZERO).is_none());
     assert_eq!(block_on(first.unwrap_or_else(|_| unreachable!())).map(Seq::get), Ok(1));
 
-    let queue = AppendQueue::new(QueueLimits { appends: 2, bytes: 1000, record_bytes: 5000 });
+    let queue = small_queue();
     assert!(queue.push(b"x", 1).is_ok() && queue.push(b"x", 1).is_ok());
     assert_eq!(queue.push(b"x", 1).err(), Some(AppendError::Busy));
 }
