@@ -4,14 +4,15 @@ use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{DeliveryView, EventDetail, EventView, ReplayedEvent};
 use crate::domain::{
-    Actor, DeliveryFilter, EndpointId, Event, EventFilter, EventId, OrgId, Page, PageRequest,
+    Actor, DeliveryFilter, EndpointId, EventFilter, EventId, OrgId, Page, PageRequest,
 };
 use crate::store::DeliveryRefusal;
 
 /// Deliveries shown with an event at most; the list of deliveries has all of them.
 const DELIVERIES_SHOWN_MAX: u32 = 100;
 
-/// A page of an organisation's events, newest first.
+/// A page of an organisation's events, newest first. With payloads it may end early, see
+/// [`PageRequest::PAYLOAD_BYTES_MAX`].
 ///
 /// # Errors
 /// When the store fails.
@@ -20,8 +21,15 @@ pub async fn list(
     org: OrgId,
     filter: &EventFilter,
     page: PageRequest,
-) -> Result<Page<Event>, Refusal> {
-    Ok(subsystems.store.events(org, filter, page).await?)
+    with_payloads: bool,
+) -> Result<Page<EventView>, Refusal> {
+    let store = &subsystems.store;
+    let page = store.events(org, filter, page).await?;
+    if !with_payloads {
+        return Ok(page.map(EventView::from));
+    }
+    let page = store.with_payloads(org, page, PageRequest::PAYLOAD_BYTES_MAX).await?;
+    Ok(page.map(EventView::from))
 }
 
 /// An event with its newest deliveries.
@@ -35,7 +43,7 @@ pub async fn one(subsystems: &Subsystems, org: OrgId, id: EventId) -> Result<Eve
     let newest = PageRequest { limit: DELIVERIES_SHOWN_MAX, after: None };
     let deliveries = subsystems.store.deliveries(org, &of_event, newest).await?;
     let deliveries = deliveries.data.into_iter().map(DeliveryView::from).collect();
-    Ok(EventDetail { event: EventView(event), deliveries })
+    Ok(EventDetail { event: EventView::from(event), deliveries })
 }
 
 /// Sends an event again: to one endpoint, or to every endpoint that received it.

@@ -55,6 +55,7 @@ impl<'a> AppBuilder<'a> {
     /// Opens the store and the journal, wires every part and starts to listen.
     pub async fn build(self) -> Result<App, AppError> {
         let Self { config, clock, .. } = self;
+        config.check_sizes()?;
         let metrics = Metrics::new().map_err(OpenError::Metrics)?;
         let tls = wiring::read_certificate(config).await?;
         let background = Background::start().map_err(AppError::Threads)?;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::storage::{MissingKeysError, OpenError, OpenJournalError};
 use crate::api::Refusal;
+use crate::config::SizeError;
 use crate::delivery::DeliveryError;
 use crate::http::TlsError;
 use crate::store::{MigrateError, StoreError};
@@ -11,6 +12,9 @@ use crate::store::{MigrateError, StoreError};
 /// Why a server could not be built, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    /// Settings of sizes contradict each other.
+    #[error(transparent)]
+    Sizes(#[from] SizeError),
     /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -57,6 +57,15 @@ pub struct ServerConfig {
     /// Timeout for answering a request; then it gets 503
     #[arg(long, env = "REQUEST_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = parse_wait)]
     pub request_timeout: Duration,
+    /// Maximum memory for request bodies that are being received or accepted, in MiB; beyond it requests get
+    /// 503, and those of an organisation that holds more than it leaves to the others 429. Unset: 128, or four
+    /// times the largest body
+    #[arg(long, env = "BODIES_IN_FLIGHT_MIB", value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub bodies_in_flight_mib: Option<u32>,
+    /// Maximum memory for answers that clients have not read yet, in MiB; beyond it requests get 503 or 429, as
+    /// for bodies. Unset: 128, or four times the largest event
+    #[arg(long, env = "ANSWERS_IN_FLIGHT_MIB", value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub answers_in_flight_mib: Option<u32>,
     /// Time to drain the journal and finish deliveries after SIGTERM or SIGINT
     #[arg(long, env = "SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub shutdown_timeout: Duration,

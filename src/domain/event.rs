@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{EventId, EventType, EventTypeFilter, OrgId, Timestamp, TraceId};
+use super::{Cursor, EventId, EventType, EventTypeFilter, OrgId, Timestamp, TraceId};
 
 /// An accepted event. Its payload is the tenant's JSON, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,72 @@ impl Event {
     /// The timestamp for receivers: when it happened, or else when it was accepted.
     pub fn timestamp(&self) -> Timestamp {
         self.occurred_at.unwrap_or(self.received_at)
+    }
+}
+
+/// An event without its payload, as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSummary {
+    /// Its id.
+    pub id: EventId,
+    /// The organisation it belongs to.
+    pub org_id: OrgId,
+    /// Its type.
+    pub event_type: EventType,
+    /// Bytes in its payload.
+    pub payload_bytes: usize,
+    /// The tenant's deduplication id.
+    pub dedup_id: Option<String>,
+    /// The tenant's account that the event belongs to.
+    pub account_id: Option<String>,
+    /// The tenant's user that the event belongs to.
+    pub user_id: Option<String>,
+    /// When it happened, as given by the tenant.
+    pub occurred_at: Option<Timestamp>,
+    /// When it was accepted.
+    pub received_at: Timestamp,
+    /// The trace it belongs to.
+    pub trace_id: TraceId,
+}
+
+impl From<Event> for EventSummary {
+    fn from(event: Event) -> Self {
+        let Event {
+            id,
+            org_id,
+            event_type,
+            payload,
+            dedup_id,
+            account_id,
+            user_id,
+            occurred_at,
+            received_at,
+            trace_id,
+        } = event;
+        Self {
+            id,
+            org_id,
+            event_type,
+            payload_bytes: payload.len(),
+            dedup_id,
+            account_id,
+            user_id,
+            occurred_at,
+            received_at,
+            trace_id,
+        }
+    }
+}
+
+impl EventSummary {
+    /// As [`Event::timestamp`].
+    pub fn timestamp(&self) -> Timestamp {
+        self.occurred_at.unwrap_or(self.received_at)
+    }
+
+    /// Its position in a list.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { at: self.received_at, id: self.id.uuid() }
     }
 }
 

@@ -49,7 +49,7 @@ pub use endpoint::{
 };
 pub use endpoint_config::EndpointConfig;
 pub use error_class::ErrorClass;
-pub use event::{Event, EventFilter};
+pub use event::{Event, EventFilter, EventSummary};
 pub use event_type::EventType;
 pub use event_type_filter::{EventTypeFilter, EventTypeFilters};
 pub use event_type_rates::{EventTypeRates, EventTypeRatesError};

@@ -47,6 +47,8 @@ impl PageRequest {
     pub const LIMIT_DEFAULT: u32 = 50;
     /// Maximum rows per page.
     pub const LIMIT_MAX: u32 = 500;
+    /// Bytes of payloads per page, unless the first row alone has more.
+    pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 }
 
 impl<T> Page<T> {
@@ -57,6 +59,27 @@ impl<T> Page<T> {
         rows.truncate(limit);
         let next_cursor = if more { rows.last().map(position) } else { None };
         Self { data: rows, next_cursor }
+    }
+
+    /// The page up to the row before which `bytes` of the rows sum up to more than `bytes_max`. At least one row
+    /// stays, so that a list can be walked to its end.
+    pub fn within(
+        mut self,
+        bytes_max: usize,
+        bytes: impl Fn(&T) -> usize,
+        position: impl Fn(&T) -> Cursor,
+    ) -> Self {
+        let sum = |sum: &mut usize, row| {
+            *sum = sum.saturating_add(bytes(row));
+            Some(*sum)
+        };
+        let fitting = self.data.iter().scan(0, sum).take_while(|sum| *sum <= bytes_max).count();
+        let kept = fitting.max(1);
+        if kept < self.data.len() {
+            self.data.truncate(kept);
+            self.next_cursor = self.data.last().map(position);
+        }
+        self
     }
 
     /// The page with every row mapped.
@@ -111,5 +134,24 @@ mod tests {
         let page = Page::from_rows(vec![3, 2, 1], 2, at);
         assert_eq!(page.data, [3, 2]);
         assert_eq!(page.next_cursor.unwrap().at.micros(), 2);
+    }
+
+    #[test]
+    fn page_ends_early_at_its_bytes_but_has_a_row() {
+        let at = |n: &usize| {
+            let micros = i64::try_from(*n).unwrap();
+            Cursor { at: Timestamp::from_micros(micros), id: Uuid::nil() }
+        };
+        let within = |bytes_max| {
+            let page = Page { data: vec![5, 4, 3], next_cursor: None };
+            let page = page.within(bytes_max, |bytes| *bytes, at);
+            (page.data.len(), page.next_cursor.map(|cursor| cursor.at.micros()))
+        };
+        assert_eq!(within(12), (3, None));
+        assert_eq!(within(11), (2, Some(4)));
+        assert_eq!(within(9), (2, Some(4)));
+        assert_eq!(within(1), (1, Some(5)));
+        let empty = Page { data: Vec::new(), next_cursor: None };
+        assert!(empty.within(1, |bytes| *bytes, at).next_cursor.is_none());
     }
 }

@@ -1,18 +1,63 @@
-//! Reads request bodies: of the declared media type, whole, and up to a limit.
+//! Reads request bodies: of the declared media type, whole, decompressed, up to a limit, and within a budget.
+//!
+//! A body takes its share of the [budget](super::byte_budget) as its bytes arrive, so that a client that declares much
+//! and sends little holds little. It gives it back once the request is done with it. A body that arrives in one piece,
+//! as small ones do, takes none: it lies in the buffer that its connection has anyway.
+//!
+//! The rest of a body that is refused is left to [`super::unread_body`].
+
+use std::ops::Deref;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 
+use super::body_buffer::{BodyBuffer, GzipDecoder};
+use super::byte_budget::{ByteBudget, BytePermit, Owner};
 use super::error::ApiError;
+use super::metrics::RejectedRequest;
+use super::state::AppState;
 use crate::domain::MediaType;
 
-/// Bytes of an oversized body that are read and dropped before it is refused. A client that sends
-/// everything before it reads would otherwise find a closed connection instead of the answer.
-const OVERFLOW_BYTES_MAX: usize = 1024 * 1024;
+/// A body, and what it takes from the budget.
+#[derive(Debug)]
+pub(super) struct ReceivedBody {
+    bytes: Bytes,
+    permit: Option<BytePermit>,
+}
+
+/// What bounds a body.
+#[derive(Clone, Copy)]
+struct Bounds<'a> {
+    budget: &'a ByteBudget,
+    owner: Owner,
+    bytes_max: usize,
+}
+
+/// How a body is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Coding {
+    Identity,
+    Gzip,
+}
+
+impl ReceivedBody {
+    /// Drops the bytes and keeps what they take from the budget, for what was made of them.
+    pub(super) fn into_permit(self) -> Option<BytePermit> {
+        self.permit
+    }
+}
+
+impl Deref for ReceivedBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// Checks that the body is declared as `application/json`, or as a type built on it (`+json`).
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -30,63 +75,89 @@ pub(super) fn media_type(headers: &HeaderMap) -> MediaType {
 }
 
 /// Reads the body of at most `bytes_max` bytes.
-pub(super) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
+pub(super) async fn read(
+    app: &AppState,
+    owner: Owner,
+    request: Request,
+    bytes_max: usize,
+) -> Result<ReceivedBody, ApiError> {
     let (head, body) = request.into_parts();
-    read_beside(&head.headers, body, bytes_max).await
+    read_beside(app, owner, &head.headers, body, bytes_max).await
 }
 
 /// Reads the body of at most `bytes_max` bytes that came with these headers.
 pub(super) async fn read_beside(
+    app: &AppState,
+    owner: Owner,
     headers: &HeaderMap,
     body: Body,
     bytes_max: usize,
-) -> Result<Bytes, ApiError> {
-    let declared = declared_length(headers);
-    // A client that expects 100 Continue has sent nothing that would have to be dropped.
-    if declared > bytes_max && headers.contains_key(EXPECT) {
-        return Err(ApiError::TooLarge { what: "the body", bytes_max });
+) -> Result<ReceivedBody, ApiError> {
+    let bounds = Bounds { budget: app.bodies(), owner, bytes_max };
+    let received = receive(bounds, headers, body).await;
+    if let Err(ApiError::BodyBytes(_)) = received {
+        app.metrics.http.rejected_requests_total.of(RejectedRequest::BodyBytes).inc();
     }
-    read_stream(body, declared, bytes_max).await
+    received
 }
 
-async fn read_stream(body: Body, declared: usize, bytes_max: usize) -> Result<Bytes, ApiError> {
+async fn receive(
+    bounds: Bounds<'_>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<ReceivedBody, ApiError> {
+    let (coding, declared) = (coding(headers)?, declared_length(headers));
+    if declared > bounds.bytes_max {
+        return Err(ApiError::TooLarge { what: "the body", bytes_max: bounds.bytes_max });
+    }
     let mut chunks = body.into_data_stream();
-    if declared > bytes_max {
-        return Err(refuse(chunks, bytes_max).await);
-    }
     let Some(first) = next(&mut chunks).await? else {
-        return Ok(Bytes::new());
+        return Ok(ReceivedBody { bytes: Bytes::new(), permit: None });
     };
-    // Small bodies arrive in one piece, which is not copied.
-    if first.len() == declared {
-        return Ok(first);
+    if coding == Coding::Identity && first.len() == declared {
+        return Ok(ReceivedBody { bytes: first, permit: None });
     }
-    let mut whole = BytesMut::with_capacity(declared.max(first.len()));
-    let mut piece = Some(first);
-    while let Some(bytes) = piece {
-        if whole.len() + bytes.len() > bytes_max {
-            return Err(refuse(chunks, bytes_max).await);
-        }
-        whole.extend_from_slice(&bytes);
-        piece = next(&mut chunks).await?;
+    let permit = bounds.budget.permit(bounds.owner);
+    let is_length_known = coding == Coding::Identity && declared > 0;
+    let expected = if is_length_known { declared } else { bounds.bytes_max };
+    let buffer = BodyBuffer::new(permit, expected, bounds.bytes_max);
+    let buffer = match coding {
+        Coding::Identity => plain(buffer, first, chunks).await?,
+        Coding::Gzip => decompressed(buffer, first, chunks).await?,
+    };
+    let (bytes, permit) = buffer.finish();
+    Ok(ReceivedBody { bytes, permit: Some(permit) })
+}
+
+async fn plain(
+    mut buffer: BodyBuffer,
+    first: Bytes,
+    mut chunks: BodyDataStream,
+) -> Result<BodyBuffer, ApiError> {
+    let mut chunk = Some(first);
+    while let Some(bytes) = chunk {
+        buffer.push(&bytes)?;
+        chunk = next(&mut chunks).await?;
     }
-    Ok(whole.freeze())
+    Ok(buffer)
+}
+
+async fn decompressed(
+    buffer: BodyBuffer,
+    first: Bytes,
+    mut chunks: BodyDataStream,
+) -> Result<BodyBuffer, ApiError> {
+    let mut decoder = GzipDecoder::new(buffer)?;
+    let mut chunk = Some(first);
+    while let Some(bytes) = chunk {
+        decoder.push(&bytes).await?;
+        chunk = next(&mut chunks).await?;
+    }
+    decoder.finish()
 }
 
 async fn next(chunks: &mut BodyDataStream) -> Result<Option<Bytes>, ApiError> {
     chunks.next().await.transpose().map_err(|_| ApiError::IncompleteBody)
-}
-
-/// Drops a bounded part of the rest, so that the client gets the answer.
-async fn refuse(mut chunks: BodyDataStream, bytes_max: usize) -> ApiError {
-    let mut dropped = 0;
-    while dropped < OVERFLOW_BYTES_MAX + bytes_max {
-        match chunks.next().await {
-            Some(Ok(bytes)) => dropped += bytes.len(),
-            Some(Err(_)) | None => break,
-        }
-    }
-    ApiError::TooLarge { what: "the body", bytes_max }
 }
 
 /// The declared length in bytes; 0 if there is none, as for a chunked body.
@@ -95,9 +166,27 @@ fn declared_length(headers: &HeaderMap) -> usize {
     length.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
+/// How the body is compressed, RFC 9110 section 8.4.
+fn coding(headers: &HeaderMap) -> Result<Coding, ApiError> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+    let is = |coding: &[u8], name: &str| coding.eq_ignore_ascii_case(name.as_bytes());
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(Coding::Identity),
+        (Some(coding), None) if is(coding, "identity") => Ok(Coding::Identity),
+        (Some(coding), None) if is(coding, "gzip") || is(coding, "x-gzip") => Ok(Coding::Gzip),
+        (Some(_), _) => Err(ApiError::UnsupportedEncoding),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
     use super::*;
+    use crate::telemetry::Gauge;
 
     #[test]
     fn only_what_is_declared_as_json_passes() {
@@ -109,25 +198,102 @@ mod tests {
         assert!(require_json(&HeaderMap::new()).is_err());
     }
 
-    fn pieces(pieces: &[&'static str]) -> Body {
-        let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::io::Error>(*piece)).collect();
+    fn budget(bytes: usize) -> ByteBudget {
+        ByteBudget::new(bytes, Gauge::new("held", "bytes").unwrap())
+    }
+
+    fn pieces(pieces: &[&[u8]]) -> Body {
+        let pieces: Vec<_> =
+            pieces.iter().map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
         Body::from_stream(futures_util::stream::iter(pieces))
     }
 
+    async fn received(
+        budget: &ByteBudget,
+        headers: &[(&'static str, &str)],
+        body: Body,
+        bytes_max: usize,
+    ) -> Result<ReceivedBody, ApiError> {
+        let header = |(name, value): &(&'static str, &str)| {
+            (axum::http::HeaderName::from_static(name), value.parse().unwrap())
+        };
+        let headers: HeaderMap = headers.iter().map(header).collect();
+        receive(Bounds { budget, owner: Owner::Anyone, bytes_max }, &headers, body).await
+    }
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    const GZIP: &[(&str, &str)] = &[("content-encoding", "gzip")];
+
     #[tokio::test]
-    async fn pieces_are_joined_up_to_the_cap() {
-        let body = pieces(&["ab", "", "c", "d"]);
-        assert_eq!(read_stream(body, 0, 4).await.unwrap(), "abcd");
-        let over = read_stream(pieces(&["ab", "cde"]), 0, 4).await;
+    async fn pieces_are_joined_up_to_the_limit() {
+        let budget = budget(1000);
+        let body = received(&budget, &[], pieces(&[b"ab", b"", b"c", b"d"]), 4).await.unwrap();
+        assert_eq!(&*body, b"abcd");
+        assert_eq!(
+            budget.check(Owner::Operators, 997),
+            Err(super::super::byte_budget::Exhausted::Total)
+        );
+        drop(body);
+        assert_eq!(budget.check(Owner::Operators, 1000), Ok(()));
+        let over = received(&budget, &[], pieces(&[b"ab", b"cde"]), 4).await;
         assert!(matches!(over, Err(ApiError::TooLarge { bytes_max: 4, .. })));
-        assert_eq!(read_stream(Body::empty(), 0, 4).await.unwrap(), "");
+        assert_eq!(&*received(&budget, &[], Body::empty(), 4).await.unwrap(), b"");
     }
 
     #[tokio::test]
-    async fn declared_length_over_the_cap_is_refused_and_one_that_lies_gains_nothing() {
-        let over = read_stream(pieces(&["abcde"]), 5, 4).await;
+    async fn declared_length_over_the_limit_is_refused_and_one_that_lies_gains_nothing() {
+        let budget = budget(1000);
+        let over = received(&budget, &[("content-length", "5")], pieces(&[b"abcde"]), 4).await;
         assert!(matches!(over, Err(ApiError::TooLarge { .. })));
-        let lie = read_stream(pieces(&["abcde"]), 2, 4).await;
+        let lie = received(&budget, &[("content-length", "2")], pieces(&[b"abcde"]), 4).await;
         assert!(matches!(lie, Err(ApiError::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn body_that_the_budget_has_no_bytes_for_is_refused() {
+        let piece = vec![b' '; 64 * 1024];
+        let budget = budget(150 * 1024);
+        let body = pieces(&[&piece, &piece, &piece]);
+        let over = received(&budget, &[], body, 1024 * 1024).await;
+        assert!(matches!(over, Err(ApiError::BodyBytes(_))), "{over:?}");
+        assert_eq!(budget.check(Owner::Operators, 150 * 1024), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn gzip_counts_decompressed_bytes() {
+        let budget = budget(2 * 1024 * 1024);
+        let compressed = gzip(&vec![b' '; 1024 * 1024]);
+        let (head, tail) = compressed.split_at(500);
+        let body = received(&budget, GZIP, pieces(&[head, tail]), 1024 * 1024).await.unwrap();
+        assert_eq!(body.len(), 1024 * 1024);
+        drop(body);
+        let bomb = received(&budget, GZIP, pieces(&[&compressed]), 1024 * 1024 - 1).await;
+        assert!(matches!(bomb, Err(ApiError::TooLarge { .. })), "{bomb:?}");
+        let bomb = gzip(&vec![b' '; 3 * 1024 * 1024]);
+        let bomb = received(&budget, GZIP, pieces(&[&bomb]), 4 * 1024 * 1024).await;
+        assert!(matches!(bomb, Err(ApiError::BodyBytes(_))), "{bomb:?}");
+        // RFC 1952: members one after the other are one body.
+        let members = [gzip(b"ab"), gzip(b"cd")].concat();
+        assert_eq!(&*received(&budget, GZIP, pieces(&[&members]), 9).await.unwrap(), b"abcd");
+    }
+
+    #[tokio::test]
+    async fn broken_gzip_and_other_codings_are_refused() {
+        let budget = budget(1024 * 1024);
+        let whole = gzip(b"some text that is long enough to be cut");
+        for broken in [&whole[..whole.len() - 1], &whole[..10], b"plain", &whole[..3]] {
+            let refused = received(&budget, GZIP, pieces(&[broken]), 1000).await;
+            assert!(matches!(refused, Err(ApiError::MalformedGzip)), "{refused:?}");
+        }
+        for coding in ["br", "gzip, gzip", "deflate"] {
+            let headers = [("content-encoding", coding)];
+            let refused = received(&budget, &headers, pieces(&[&whole]), 1000).await;
+            assert!(matches!(refused, Err(ApiError::UnsupportedEncoding)), "{refused:?}");
+        }
     }
 }

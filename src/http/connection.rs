@@ -1,7 +1,9 @@
-//! What requests on one connection share: the peer, and the key it presented last.
+//! What requests on one connection share: the peer, the key it presented last, and what it still sends.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::unread_body::UnreadBody;
 use crate::auth::ConnectionKeyCache;
 
 /// One client connection, as request handling sees it.
@@ -11,11 +13,13 @@ pub(super) struct Connection {
     pub(super) peer: IpAddr,
     /// The key presented last, so that a client that repeats it is recognised without a look-up.
     pub(super) key_cache: ConnectionKeyCache,
+    /// The rest of the last request's body, if the request was answered before it was read.
+    pub(super) unread: Arc<UnreadBody>,
 }
 
 impl Connection {
     /// A new connection from `peer`, which has presented no key yet.
     pub(super) fn new(peer: IpAddr) -> Self {
-        Self { peer, key_cache: ConnectionKeyCache::default() }
+        Self { peer, key_cache: ConnectionKeyCache::default(), unread: Arc::default() }
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use super::byte_budget::Exhausted;
 use crate::api::Refusal;
 use crate::auth::{AuthError, IssueError};
 use crate::domain::{KeyRotationRefusal, Scopes, SecretRotationRefusal, Violation};
@@ -31,6 +32,14 @@ pub enum ApiError {
         /// The media types that are accepted.
         taken: &'static str,
     },
+    /// The body's `Content-Encoding` is not one that the server decodes.
+    UnsupportedEncoding,
+    /// The body is declared as gzip and is not.
+    MalformedGzip,
+    /// Too many bytes of request bodies are in flight.
+    BodyBytes(Exhausted),
+    /// Too many bytes of answers are in flight.
+    AnswerBytes(Exhausted),
     /// No key was sent.
     KeyMissing,
     /// The key is invalid, expired or unknown. The caller does not learn which.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::byte_budget::Exhausted;
 use super::error::ApiError;
 use super::problem::{self, Problem};
 use super::rate_limit_detail;
@@ -42,6 +43,12 @@ impl ApiError {
             Self::Invalid(_) => &problem::VALIDATION_FAILED,
             Self::TooLarge { .. } => &problem::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType { .. } => &problem::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedEncoding => &problem::UNSUPPORTED_CONTENT_ENCODING,
+            Self::MalformedGzip => &problem::MALFORMED_GZIP,
+            Self::BodyBytes(Exhausted::Share) => &problem::TOO_MANY_BODY_BYTES,
+            Self::BodyBytes(Exhausted::Total) => &problem::BODY_BYTES_EXHAUSTED,
+            Self::AnswerBytes(Exhausted::Share) => &problem::TOO_MANY_ANSWER_BYTES,
+            Self::AnswerBytes(Exhausted::Total) => &problem::ANSWER_BYTES_EXHAUSTED,
             Self::KeyMissing | Self::KeyInvalid => &problem::UNAUTHORIZED,
             Self::Auth(error) => of_auth(error),
             Self::OperatorKeyRequired => &problem::OPERATOR_KEY_REQUIRED,
@@ -94,6 +101,8 @@ impl ApiError {
             Self::Auth(AuthError::Busy)
             | Self::IssueBusy
             | Self::TimedOut
+            | Self::BodyBytes(_)
+            | Self::AnswerBytes(_)
             | Self::Accept(AcceptError::Journal(AppendError::Busy)) => Some(RETRY_SOON),
             Self::Auth(AuthError::Unavailable(_))
             | Self::Store(StoreError::Unavailable(_))
@@ -183,6 +192,12 @@ impl fmt::Display for ApiError {
             Self::UnsupportedMediaType { taken } => {
                 write!(f, "send the header Content-Type: {taken}")
             }
+            Self::UnsupportedEncoding => {
+                f.write_str("send the body uncompressed or with Content-Encoding: gzip")
+            }
+            Self::MalformedGzip => f.write_str("the body is not valid gzip"),
+            Self::BodyBytes(exhausted) => write_exhausted(f, "request bodies", *exhausted),
+            Self::AnswerBytes(exhausted) => write_exhausted(f, "answers", *exhausted),
             Self::KeyMissing => {
                 f.write_str("send your API key as X-API-Key, or as Authorization: Bearer")
             }
@@ -243,6 +258,15 @@ impl fmt::Display for ApiError {
 
 const NOT_FOUND: &str = "there is no resource with this id, or it is not yours";
 const INTERNAL: &str = "the operator finds the cause in the log under the trace id";
+
+fn write_exhausted(f: &mut fmt::Formatter<'_>, what: &str, exhausted: Exhausted) -> fmt::Result {
+    match exhausted {
+        Exhausted::Share => {
+            write!(f, "too many bytes of your {what} are in flight; nothing was done")
+        }
+        Exhausted::Total => write!(f, "too many bytes of {what} are in flight; nothing was done"),
+    }
+}
 
 /// The violation itself if there is one, since many clients log nothing but the detail.
 fn write_violations(f: &mut fmt::Formatter<'_>, violations: &[Violation]) -> fmt::Result {

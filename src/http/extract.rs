@@ -13,8 +13,10 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::byte_budget::Owner;
 use super::connection::Connection;
 use super::error::ApiError;
+use super::held_answer::AnswerOwner;
 use super::request::Input;
 use super::request_context::RequestContext;
 use super::state::AppState;
@@ -192,6 +194,9 @@ async fn authenticated(
     let peer = RequestContext::from_request_parts(parts, app).await?.peer;
     let address = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
     let principal = principal(&parts.headers, app, address, None).await?;
+    if let Some(answer) = parts.extensions.get::<AnswerOwner>() {
+        answer.set(Owner::of(&principal));
+    }
     // Typed bodies check values against it.
     parts.extensions.insert(Arc::clone(&principal));
     Ok((principal, address))

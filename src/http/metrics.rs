@@ -24,6 +24,10 @@ metrics! {
         rejected_requests_total: CounterBy<RejectedRequest>,
         /// Violations found in posted events, by their code.
         validation_errors_total: CounterByText = "type",
+        /// Memory for request bodies that are being received or accepted, in bytes.
+        hookgate_request_body_bytes_in_flight: Gauge,
+        /// Memory for answers that are not written to their clients yet, in bytes.
+        hookgate_answer_bytes_in_flight: Gauge,
         /// Time that the oldest due delivery has waited without a server that holds it, in seconds; 0
         /// if there is none.
         oldest_due_delivery_age_seconds: Gauge,
@@ -52,6 +56,10 @@ label! {
         JournalShare = "journal_share",
         /// The journal is full, poisoned or busy.
         JournalUnavailable = "journal_unavailable",
+        /// Too many bytes of bodies were in flight.
+        BodyBytes = "body_bytes",
+        /// Too many bytes of answers were in flight.
+        AnswerBytes = "answer_bytes",
     }
 }
 

@@ -8,6 +8,8 @@
 //! - `POST /api/events` is the hot path. It bypasses the router, opens no span, looks up no metric
 //!   label, builds no `serde_json::Value`, and writes its answer into one buffer.
 //! - Bodies, pages, connections and the time of a request are bounded by named constants or settings.
+//! - Bodies that are received and answers that are not read yet hold bytes of a budget, which bounds them in total and
+//!   per organisation ([`byte_budget`]).
 //!
 //! # Operation
 //! ```text
@@ -29,6 +31,8 @@
 //! authenticated, and nothing here names a store engine or reads the journal.
 
 mod body;
+mod body_buffer;
+mod byte_budget;
 mod charges;
 mod client_ip;
 mod connection;
@@ -36,6 +40,7 @@ mod cors;
 mod error;
 mod error_detail;
 mod extract;
+mod held_answer;
 mod metrics;
 mod pipeline_health;
 mod problem;
@@ -49,6 +54,7 @@ mod router;
 mod routes;
 mod server;
 mod state;
+mod unread_body;
 
 pub use error::ApiError;
 pub use metrics::{ApiMetrics, HttpMetrics, RejectedRequest};

@@ -40,6 +40,8 @@ macro_rules! problems {
 problems! {
     INCOMPLETE_BODY: 400, "incomplete_body", "Incomplete body",
         "The connection closed before the body was complete. Send the request again.";
+    MALFORMED_GZIP: 400, "malformed_gzip", "Malformed gzip",
+        "Send a complete gzip stream, or the body uncompressed and without `Content-Encoding`.";
     MALFORMED_JSON: 400, "malformed_json", "Malformed JSON",
         "Send valid JSON. `detail` gives line and column of the first syntax error.";
     UNAUTHORIZED: 401, "unauthorized", "Missing or invalid API key",
@@ -76,6 +78,8 @@ problems! {
         "Three earlier secrets still sign. Wait until one ends, or rotate with `\"overlap_seconds\": 0`.";
     PAYLOAD_TOO_LARGE: 413, "payload_too_large", "Request too large",
         "Send less. `detail` names the limit.";
+    UNSUPPORTED_CONTENT_ENCODING: 415, "unsupported_content_encoding", "Unsupported content encoding",
+        "Send the body uncompressed or with `Content-Encoding: gzip`.";
     UNSUPPORTED_MEDIA_TYPE: 415, "unsupported_media_type", "Unsupported media type",
         "Send the `Content-Type` that `detail` names.";
     VALIDATION_FAILED: 422, "validation_failed", "Validation failed",
@@ -100,14 +104,22 @@ problems! {
         "Wait until the next month (UTC), when `Retry-After` ends, or ask the operator.";
     RATE_LIMITED: 429, "rate_limited", "Rate limit exceeded",
         "Wait `Retry-After` seconds. `RateLimit` tells how many events are left.";
+    TOO_MANY_ANSWER_BYTES: 429, "too_many_answer_bytes", "Too many unread answers",
+        "Read the answers that you have asked for, then try again after `Retry-After`. Smaller pages help.";
+    TOO_MANY_BODY_BYTES: 429, "too_many_body_bytes", "Too many bodies in flight",
+        "Send fewer or smaller requests at once. Nothing was accepted. Try again after `Retry-After`.";
     TOO_MANY_FAILED_KEYS: 429, "too_many_failed_keys", "Too many invalid keys",
         "Your address sent too many invalid keys. Wait `Retry-After` seconds, or use a key that this server has seen before.";
     WRITE_RATE_LIMITED: 429, "write_rate_limited", "Too many changes",
         "Wait `Retry-After` seconds. `RateLimit` tells how many changes by the management API are left.";
     INTERNAL: 500, "internal", "Internal error",
         "Report the `trace_id` to the operator, who finds the cause in the log under it.";
+    ANSWER_BYTES_EXHAUSTED: 503, "answer_bytes_exhausted", "Answer memory exhausted",
+        "Clients have not read their answers. Try again after `Retry-After`.";
     AUTH_UNAVAILABLE: 503, "auth_unavailable", "Authentication unavailable",
         "Keys cannot be verified or created now. Try again after `Retry-After`.";
+    BODY_BYTES_EXHAUSTED: 503, "body_bytes_exhausted", "Body memory exhausted",
+        "Nothing was accepted. Try again after `Retry-After`.";
     JOURNAL_BUSY: 503, "journal_busy", "Journal busy",
         "Nothing was accepted. Try again after `Retry-After`.";
     JOURNAL_FULL: 503, "journal_full", "Journal full",

@@ -37,6 +37,25 @@ pub(super) fn take_unparsed(
     take(app, tenant, NonZeroU32::MIN).map(Some)
 }
 
+/// Refuses a batch before its body is read when not even one event is left of a limit. Takes nothing: how many
+/// events there are is not known yet.
+pub(super) fn require_some_left(app: &AppState, tenant: &Tenant) -> Result<(), ApiError> {
+    let principal = &tenant.principal;
+    if let Some(events_per_month) = principal.limits.get(OrgLimit::EventsPerMonth)
+        && principal.usage.left(events_per_month) == 0
+    {
+        app.metrics.http.rejected_requests_total.of(RejectedRequest::RateLimited).inc();
+        return Err(over_month(app, events_per_month, 0, 1));
+    }
+    let (org, limits) = (tenant.org_id, &principal.limits);
+    let own =
+        [Some(app.limiter.events(org, limits)), of_key(principal), app.limiter.bytes(org, limits)];
+    for limit in own.into_iter().flatten() {
+        charges::require_some_left(app, limit)?;
+    }
+    Ok(())
+}
+
 /// Charges events that were parsed, and their deliveries. `taken` is what [`take_unparsed`] has charged.
 pub(super) fn take_parsed(
     app: &AppState,

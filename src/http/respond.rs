@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 use serde::Serialize;
@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::error_detail::Fault;
 use super::ratelimit_headers::{self, Counted};
+use super::state::AppState;
 use crate::domain::{TraceId, Violation};
 use crate::limit::RateLimitState;
 
@@ -100,9 +101,30 @@ impl IntoResponseParts for RateLimitHeaders {
 
 fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
-        Ok(body) => json_bytes(status, body),
+        Ok(mut body) => {
+            // It may stay until it is read, and then its spare capacity would, too.
+            body.shrink_to_fit();
+            json_bytes(status, body)
+        }
         Err(error) => ApiError::internal(error).into_response(),
     }
+}
+
+/// 200 with a JSON body of about `bytes`, which is written on the background threads: no other request waits for
+/// megabytes of it.
+pub(super) async fn large_json(
+    app: &AppState,
+    body: impl Serialize + Send + 'static,
+    bytes: usize,
+) -> Result<Response, ApiError> {
+    let writing = async move {
+        let mut text = Vec::with_capacity(bytes);
+        serde_json::to_writer(&mut text, &body).map(|()| text)
+    };
+    let written = app.background.spawn(writing).await.map_err(ApiError::internal)?;
+    let mut text = written.map_err(ApiError::internal)?;
+    text.shrink_to_fit();
+    Ok(json_bytes(StatusCode::OK, text))
 }
 
 /// An answer whose body is JSON text already.
@@ -130,6 +152,10 @@ pub(super) fn problem(error: &ApiError, trace_id: TraceId) -> Response {
     }
     if let Some((counted, state)) = error.rate_limit() {
         ratelimit_headers::write_headers(headers, counted, state);
+    }
+    if matches!(error, ApiError::UnsupportedEncoding) {
+        // RFC 9110 section 15.5.16.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"));
     }
     if error.problem().status == 401 {
         for challenge in ["ApiKey realm=\"hookgate\"", "Bearer realm=\"hookgate\""] {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
+use super::byte_budget::ByteBudget;
 use super::metrics::ApiMetrics;
 use super::pipeline_health::{OldestDue, PipelineHealth};
 use crate::api::Subsystems;
 use crate::auth::Authenticator;
-use crate::config::{Config, Networks, Origins};
+use crate::config::{Config, ENVELOPE_BYTES_MAX, Networks, Origins};
 use crate::delivery::{DeliveryHealth, SsrfGuard};
 use crate::domain::{NewEventLimits, OrgId, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::Intake;
@@ -54,6 +55,10 @@ pub struct Parts {
 pub(super) struct Settings {
     /// Bytes in one event's payload at most.
     pub(super) event_bytes_max: usize,
+    /// Bytes in the body of a batch at most.
+    pub(super) batch_bytes_max: usize,
+    /// Bytes of a body that are received after its request was answered, at most.
+    pub(super) drained_bytes_max: usize,
     /// Which URLs endpoints may have.
     pub(super) guard: SsrfGuard,
     /// A request that is not answered by then gets 503.
@@ -76,6 +81,8 @@ pub(super) struct Settings {
 struct Shared {
     parts: Parts,
     settings: Settings,
+    bodies: ByteBudget,
+    answers: ByteBudget,
     started: Stopwatch,
     last_ping: Mutex<Option<(Stopwatch, bool)>>,
     last_due: Mutex<Option<(Stopwatch, DueAt)>>,
@@ -87,7 +94,12 @@ type DueAt = Result<Option<Timestamp>, ()>;
 impl AppState {
     /// State over these parts; the uptime counts from here.
     pub fn new(config: &Config, parts: Parts) -> Self {
+        let metrics = &parts.metrics.http;
+        let bodies = metrics.hookgate_request_body_bytes_in_flight.clone();
+        let answers = metrics.hookgate_answer_bytes_in_flight.clone();
         Self(Arc::new(Shared {
+            bodies: ByteBudget::new(config.bodies_in_flight_bytes(), bodies),
+            answers: ByteBudget::new(config.answers_in_flight_bytes(), answers),
             parts,
             settings: Settings::from(config),
             started: Stopwatch::start(),
@@ -104,6 +116,16 @@ impl AppState {
     /// The API's settings.
     pub(super) fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// The budget of request bodies that are received or worked on.
+    pub(super) fn bodies(&self) -> &ByteBudget {
+        &self.0.bodies
+    }
+
+    /// The budget of answers that are not written yet.
+    pub(super) fn answers(&self) -> &ByteBudget {
+        &self.0.answers
     }
 
     /// The deliveries that events of these types become; `None` while it is not known.
@@ -194,14 +216,12 @@ impl Deref for AppState {
 impl Settings {
     /// Events in a batch at most.
     pub(super) const BATCH_EVENTS_MAX: usize = 1_000;
-    /// Bytes in the body of a batch at most.
-    pub(super) const BATCH_BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
-    /// Bytes that an event's body may have beside its payload.
-    const ENVELOPE_BYTES_MAX: usize = 16 * 1024;
+    /// Bytes beyond the largest body that are received of one that is too large.
+    const OVERFLOW_BYTES_MAX: usize = 1024 * 1024;
 
     /// Bytes in the body of a single event at most.
     pub(super) const fn event_body_bytes_max(limits: &NewEventLimits) -> usize {
-        limits.payload_bytes_max + Self::ENVELOPE_BYTES_MAX
+        limits.payload_bytes_max + ENVELOPE_BYTES_MAX
     }
 
     /// What an event of an organisation with these limits may measure.
@@ -218,6 +238,8 @@ impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
             event_bytes_max: config.ingest.max_event_bytes as usize,
+            batch_bytes_max: config.ingest.max_batch_bytes as usize,
+            drained_bytes_max: config.body_bytes_max() + Self::OVERFLOW_BYTES_MAX,
             guard: SsrfGuard::new(&config.delivery.destinations),
             request_timeout: config.server.request_timeout,
             head_timeout: config.server.head_timeout,

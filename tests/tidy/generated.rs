@@ -21,6 +21,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("DATABASE_URL", "postgres://user:password@localhost/hookgate"),
     ("SECRETS_KEY", "output-of-openssl-rand-base64-32"),
     ("WORKERS", "8"),
+    ("BODIES_IN_FLIGHT_MIB", "128"),
+    ("ANSWERS_IN_FLIGHT_MIB", "128"),
     ("WEBHOOK_CA_FILE", "/etc/hookgate/ca.pem"),
 ];
 

@@ -1,18 +1,22 @@
 //! Events.
 
+use bytes::Bytes;
 use serde::ser::{Error as _, SerializeStruct};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::delivery::DeliveryView;
-use crate::domain::Event;
+use crate::domain::{Event, EventSummary};
 
 /// An event as its owner reads it. Payloads may be large, so it is written from the event itself:
-/// `id`, `type`, `payload` (the bytes that were posted), `dedup_id`, `account_id`, `user_id`,
-/// `timestamp` (when it happened, or else was accepted: what receivers are told), `received_at`,
-/// `trace_id`.
+/// `id`, `type`, `payload` (the bytes that were posted; lists have it only if asked for it), `payload_bytes`,
+/// `dedup_id`, `account_id`, `user_id`, `timestamp` (when it happened, or else was accepted: what receivers are
+/// told), `received_at`, `trace_id`.
 #[derive(Clone, Debug)]
-pub struct EventView(pub Event);
+pub struct EventView {
+    summary: EventSummary,
+    payload: Option<Bytes>,
+}
 
 /// An event with its newest deliveries.
 #[derive(Clone, Debug, Serialize)]
@@ -24,15 +28,43 @@ pub struct EventDetail {
     pub deliveries: Vec<DeliveryView>,
 }
 
+impl From<Event> for EventView {
+    fn from(event: Event) -> Self {
+        let payload = event.payload.clone();
+        Self::from((event.into(), payload))
+    }
+}
+
+impl From<(EventSummary, Bytes)> for EventView {
+    fn from((summary, payload): (EventSummary, Bytes)) -> Self {
+        Self { summary, payload: Some(payload) }
+    }
+}
+
+impl From<EventSummary> for EventView {
+    fn from(summary: EventSummary) -> Self {
+        Self { summary, payload: None }
+    }
+}
+
+impl EventView {
+    /// Bytes of its payload, as far as it has it.
+    pub fn shown_payload_bytes(&self) -> usize {
+        self.payload.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 impl Serialize for EventView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let event = &self.0;
-        let payload: &RawValue =
-            serde_json::from_slice(&event.payload).map_err(S::Error::custom)?;
-        let mut fields = serializer.serialize_struct("Event", 9)?;
+        let Self { summary: event, payload } = self;
+        let mut fields = serializer.serialize_struct("Event", 10)?;
         fields.serialize_field("id", &event.id)?;
         fields.serialize_field("type", event.event_type.as_str())?;
-        fields.serialize_field("payload", payload)?;
+        if let Some(payload) = payload {
+            let payload: &RawValue = serde_json::from_slice(payload).map_err(S::Error::custom)?;
+            fields.serialize_field("payload", payload)?;
+        }
+        fields.serialize_field("payload_bytes", &event.payload_bytes)?;
         fields.serialize_field("dedup_id", &event.dedup_id)?;
         fields.serialize_field("account_id", &event.account_id)?;
         fields.serialize_field("user_id", &event.user_id)?;

@@ -1,4 +1,4 @@
-//! CPU time: of the server's process, and of the PostgreSQL processes that work for it. The server's memory.
+//! CPU time: of the server's process, and of the PostgreSQL processes that work for it.
 
 use std::collections::BTreeMap;
 
@@ -43,13 +43,6 @@ impl CpuMeter {
     pub(crate) fn new(server: u32, database_url: Option<&str>) -> Result<Self, sqlx::Error> {
         let pool = |url| PgPoolOptions::new().max_connections(1).connect_lazy(url);
         Ok(Self { server, postgres: database_url.map(pool).transpose()? })
-    }
-
-    /// The server's resident memory; `None` where the system has no `/proc`.
-    pub(crate) fn server_memory_bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.server)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
     }
 
     /// The CPU time used so far; `None` where the system has no `/proc`.

@@ -11,7 +11,7 @@
 //! sends at a fixed rate, however slow the answers are, and counts latency from the time a request
 //! was due, so that a slow answer is charged for the requests it held up (no coordinated omission).
 //! Without `--url` it starts the `hookgate` program beside it, in a temporary directory; then it
-//! measures the CPU time of the server, and of its PostgreSQL on the same machine, too.
+//! measures the CPU time of the server, and of its PostgreSQL on the same machine, and the server's memory, too.
 //! `--beside` measures what one organisation notices of others: each run alone alternates with one
 //! beside a noisy neighbour.
 //!
@@ -30,6 +30,7 @@ mod cpu;
 mod end_to_end;
 mod load;
 mod measure;
+mod memory;
 mod name_server;
 mod neighbour;
 mod pacer;

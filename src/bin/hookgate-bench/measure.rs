@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{RunArgs, Scenario};
 use crate::load::Load;
+use crate::memory;
 use crate::neighbour::{Neighbour, Neighbourhood};
 use crate::peer::Peer;
-use crate::report::{ALONE, Report, Run};
+use crate::report::{ALONE, Measured, Report, Run};
 use crate::server::Server;
 use crate::target::Target;
 use crate::{end_to_end, store};
@@ -176,6 +177,28 @@ pub(crate) async fn one_run(
 ) -> Result<Run, CliError> {
     let load = Load { connections: args.connections, rate: args.rate, duration };
     let cpu_before = server.cpu().await;
+    let loading = load_once(args, scenario, server, load, stop);
+    let (loaded, memory_bytes) = memory::peak_during(server.process_id(), loading).await;
+    let Loaded { measured, accept_to_receiver, events_per_request } = loaded?;
+    let cpu = server.cpu().await.zip(cpu_before).map(|(after, before)| after.since(&before));
+    let run = Run::new(measured, events_per_request, cpu).with_memory(memory_bytes);
+    Ok(run.with_accept_to_receiver(accept_to_receiver.as_ref()))
+}
+
+/// What the load of a scenario measured.
+struct Loaded {
+    measured: Measured,
+    accept_to_receiver: Option<Measured>,
+    events_per_request: u32,
+}
+
+async fn load_once(
+    args: &RunArgs,
+    scenario: Scenario,
+    server: &Server,
+    load: Load,
+    stop: &CancellationToken,
+) -> Result<Loaded, CliError> {
     let mut accept_to_receiver = None;
     let (measured, events_per_request) = match scenario {
         Scenario::EndToEnd => {
@@ -195,9 +218,7 @@ pub(crate) async fn one_run(
             (unless_stopped(stop, load.run(&target)).await?, 1)
         }
     };
-    let cpu = server.cpu().await.zip(cpu_before).map(|(after, before)| after.since(&before));
-    let run = Run::new(measured, events_per_request, cpu).with_memory(server.memory_bytes());
-    Ok(run.with_accept_to_receiver(accept_to_receiver.as_ref()))
+    Ok(Loaded { measured, accept_to_receiver, events_per_request })
 }
 
 /// Shows progress on a terminal, and nowhere else.

@@ -95,9 +95,8 @@ pub(crate) struct Run {
     postgres_cpu_us_per_event: Option<f64>,
     /// The same of PostgreSQL's processes that serve every database.
     postgres_shared_cpu_us_per_event: Option<f64>,
-    /// The server's resident memory at the end of the run; `null` for the server of `--url`, and absent in files of
-    /// earlier versions.
-    pub(crate) memory_mib: Option<f64>,
+    /// The most resident memory of the server's process during the run; `null` for the server of `--url`.
+    memory_bytes: Option<u64>,
 }
 
 /// Quantiles of a latency.
@@ -133,9 +132,14 @@ impl Run {
             cpu_us_per_event: cpu.map(|cpu| cpu.server),
             postgres_cpu_us_per_event: cpu.and_then(|cpu| cpu.postgres_database),
             postgres_shared_cpu_us_per_event: cpu.and_then(|cpu| cpu.postgres_shared),
-            memory_mib: None,
+            memory_bytes: None,
             errors: measured.errors,
         }
+    }
+
+    /// The results with the most memory of the server.
+    pub(crate) fn with_memory(self, memory_bytes: Option<u64>) -> Self {
+        Self { memory_bytes, ..self }
     }
 
     /// The results with the latency from accept to receiver.
@@ -148,10 +152,10 @@ impl Run {
         Self { accept_to_receiver: latency.map(quantiles), ..self }
     }
 
-    /// The results with the server's memory, in bytes.
+    /// The most memory of the server, in MB.
     #[expect(clippy::cast_precision_loss, reason = "memory stays far below 2^52 bytes")]
-    pub(crate) fn with_memory(self, bytes: Option<u64>) -> Self {
-        Self { memory_mib: bytes.map(|bytes| bytes as f64 / 1024.0 / 1024.0), ..self }
+    pub(crate) fn memory_mb(&self) -> Option<f64> {
+        Some(self.memory_bytes? as f64 / 1e6)
     }
 }
 
@@ -281,8 +285,8 @@ impl fmt::Display for Run {
         {
             write!(f, ", PostgreSQL {database:.1} and its shared processes {shared:.1}")?;
         }
-        if let Some(memory) = self.memory_mib {
-            write!(f, "  memory {memory:.0} MiB")?;
+        if let Some(bytes) = self.memory_bytes {
+            write!(f, "  memory {} MB", bytes / 1_000_000)?;
         }
         if self.errors.is_empty() {
             write!(f, "  no errors")

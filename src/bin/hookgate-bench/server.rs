@@ -108,15 +108,15 @@ impl Server {
         Self { authority, api_key, operator_key: None, started: None }
     }
 
+    /// The process that was started; `None` for the server of `--url`.
+    pub(crate) fn process_id(&self) -> Option<u32> {
+        self.started.as_ref()?.process.id()
+    }
+
     /// CPU time that the server and its database have used; `None` for the server of `--url`, and where the
     /// system has no `/proc`.
     pub(crate) async fn cpu(&self) -> Option<CpuReading> {
         self.started.as_ref()?.cpu.read().await
-    }
-
-    /// The server's resident memory; `None` for the server of `--url`, and where the system has no `/proc`.
-    pub(crate) fn memory_bytes(&self) -> Option<u64> {
-        self.started.as_ref()?.cpu.server_memory_bytes()
     }
 
     /// Waits until the server has stored every accepted event, so that the next run of a peer does

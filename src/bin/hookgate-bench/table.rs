@@ -13,7 +13,7 @@ const ROWS: [(&str, Read); 8] = [
     ("accept to receiver p50, ms", |run| Some(accept_to_receiver(run)?.p50_ms)),
     ("accept to receiver p99, ms", |run| Some(accept_to_receiver(run)?.p99_ms)),
     ("accept to receiver max, ms", |run| Some(accept_to_receiver(run)?.max_ms)),
-    ("server's memory, MiB", |run| run.memory_mib),
+    ("server's memory, MB", Run::memory_mb),
 ];
 
 type Read = fn(&Run) -> Option<f64>;

@@ -16,7 +16,8 @@ use super::schema::{Input, ObjectSchema, RequestSchema, parameter};
 use super::texts::PageLimit;
 use crate::auth::Principal;
 use crate::domain::{Cursor, PageRequest, Scopes};
-use crate::http::body;
+use crate::http::body::{self, ReceivedBody};
+use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
 use crate::http::state::AppState;
 
@@ -96,6 +97,12 @@ fn caller(request: &Request) -> Scopes {
     request.extensions().get::<Arc<Principal>>().map_or(Scopes::NONE, |caller| caller.scopes)
 }
 
+async fn read_body(app: &AppState, request: Request) -> Result<ReceivedBody, ApiError> {
+    let caller = request.extensions().get::<Arc<Principal>>();
+    let owner = caller.map_or(Owner::Anyone, |caller| Owner::of(caller));
+    body::read(app, owner, request, BODY_BYTES_MAX).await
+}
+
 fn refuse_query(uri: &Uri) -> Result<(), ApiError> {
     Query::of(uri).finish()
 }
@@ -107,7 +114,7 @@ impl<T: JsonFields> FromRequest<AppState> for Body<T> {
         refuse_query(request.uri())?;
         body::require_json(request.headers())?;
         let caller = caller(&request);
-        let object = JsonObject::parse(&body::read(request, BODY_BYTES_MAX).await?)?;
+        let object = JsonObject::parse(&read_body(app, request).await?)?;
         read(object, app, caller).map(Self)
     }
 }
@@ -119,7 +126,7 @@ impl<T: JsonFields> FromRequest<AppState> for OptionalBody<T> {
         refuse_query(request.uri())?;
         let json = body::require_json(request.headers());
         let caller = caller(&request);
-        let body = body::read(request, BODY_BYTES_MAX).await?;
+        let body = read_body(app, request).await?;
         // An empty body passes whatever its type is: many clients declare JSON with every request.
         let object = if body.is_empty() {
             JsonObject::default()
@@ -153,7 +160,7 @@ impl<T> FromRequest<AppState> for MergePatch<T> {
     async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
         refuse_query(request.uri())?;
         require_merge_patch(request.headers())?;
-        let object = JsonObject::parse(&body::read(request, BODY_BYTES_MAX).await?)?;
+        let object = JsonObject::parse(&read_body(app, request).await?)?;
         Ok(Self { object, app: app.clone(), fields: PhantomData })
     }
 }

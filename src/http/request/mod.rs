@@ -25,7 +25,7 @@ pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use patch::Patch;
 pub use schema::RequestSchema;
 pub(super) use schema::{Input, Inputs, parameter};
-pub(super) use texts::{Flag, Label};
+pub(super) use texts::{Flag, Include, Label};
 pub(super) use values::{
     Description, EndpointUrl, ExpiresAt, LimitValue, Name, OwnScopes, TenantScopes, Whole,
 };

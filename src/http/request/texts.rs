@@ -77,6 +77,25 @@ impl Text for Flag {
     }
 }
 
+/// What a list shows beside what it always does.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) enum Include {
+    /// Payloads.
+    Payload,
+}
+
+impl Text for Include {
+    const RULE: &'static str = "must be payload";
+
+    fn from_text(text: &str) -> Option<Self> {
+        (text == "payload").then_some(Self::Payload)
+    }
+
+    fn text_schema() -> Value {
+        json!({"type": "string", "enum": ["payload"]})
+    }
+}
+
 /// The length of a page.
 pub(in crate::http) struct PageLimit(pub(in crate::http) u32);
 

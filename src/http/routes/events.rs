@@ -3,17 +3,30 @@
 //! An event can be read once it is stored, usually milliseconds after its `202`.
 
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
 use crate::api::events;
-use crate::api::views::{EventDetail, EventView, ReplayedEvent};
-use crate::domain::{EndpointId, EventFilter, EventId, EventTypeFilter, Page, Timestamp};
+use crate::api::views::{EventView, ReplayedEvent};
+use crate::domain::{EndpointId, EventFilter, EventId, EventTypeFilter, PageRequest, Timestamp};
+use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use crate::http::request::{Label, List, NoQuery, OptionalBody, json_fields, query_fields};
-use crate::http::respond::{Accepted, Json};
+use crate::http::held_answer;
+use crate::http::request::{
+    Include, Label, List, NoQuery, OptionalBody, json_fields, query_fields,
+};
+use crate::http::respond::{self, Accepted, Json};
 use crate::http::state::AppState;
 
 pub(in crate::http) use super::post_events::{post_batch, post_one, post_raw};
+
+/// Answers with more bytes of payloads are written on the background threads: each byte is checked and copied.
+const WRITTEN_HERE_BYTES_MAX: usize = 256 * 1024;
+/// A page of payloads as it was read, and as it is written.
+const READING_BYTES: usize = 2 * PageRequest::PAYLOAD_BYTES_MAX;
+/// What an answer is expected to have beside payloads.
+const FIELDS_BYTES: usize = 64 * 1024;
 
 query_fields! {
     /// Which events are listed.
@@ -28,6 +41,8 @@ query_fields! {
         since: Timestamp,
         /// Accepted before this time.
         until: Timestamp,
+        /// `payload`: the events with their payloads. Then a page ends early at 4 MiB of them.
+        include: Include,
     }
 }
 
@@ -44,10 +59,17 @@ pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     List { page, filter }: List<EventQuery>,
-) -> Result<Json<Page<EventView>>, ApiError> {
-    let (org, filter) = (tenant.org_id, filter.into());
-    let events = events::list(app.subsystems(), org, &filter, page).await?;
-    Ok(Json(events.map(EventView)))
+) -> Result<Response, ApiError> {
+    let (org, with_payloads) = (tenant.org_id, filter.include.is_some());
+    // Until the answer is there and counted.
+    let _reading = if with_payloads {
+        Some(held_answer::reserve(&app, Owner::Org(org), READING_BYTES)?)
+    } else {
+        None
+    };
+    let events = events::list(app.subsystems(), org, &filter.into(), page, with_payloads).await?;
+    let bytes = events.data.iter().map(EventView::shown_payload_bytes).sum();
+    answer(&app, events, bytes).await
 }
 
 /// `GET /api/events/{id}`.
@@ -56,8 +78,22 @@ pub(in crate::http) async fn one(
     tenant: Scoped<EventsRead>,
     Id(id): Id<EventId>,
     _: NoQuery,
-) -> Result<Json<EventDetail>, ApiError> {
-    Ok(Json(events::one(app.subsystems(), tenant.org_id, id).await?))
+) -> Result<Response, ApiError> {
+    let shown = events::one(app.subsystems(), tenant.org_id, id).await?;
+    let bytes = shown.event.shown_payload_bytes();
+    answer(&app, shown, bytes).await
+}
+
+/// 200 with a body that has `payload_bytes` of payloads.
+async fn answer(
+    app: &AppState,
+    body: impl Serialize + Send + 'static,
+    payload_bytes: usize,
+) -> Result<Response, ApiError> {
+    if payload_bytes <= WRITTEN_HERE_BYTES_MAX {
+        return Ok(Json(body).into_response());
+    }
+    respond::large_json(app, body, payload_bytes + FIELDS_BYTES).await
 }
 
 /// `POST /api/events/{id}/replay`: 202 with the new deliveries.
@@ -73,7 +109,7 @@ pub(in crate::http) async fn replay(
 
 impl From<EventQuery> for EventFilter {
     fn from(query: EventQuery) -> Self {
-        let EventQuery { r#type, account_id, user_id, since, until } = query;
+        let EventQuery { r#type, account_id, user_id, since, until, include: _ } = query;
         Self {
             event_type: r#type,
             account_id: account_id.map(|label| label.0),

@@ -57,6 +57,6 @@ fn limits(app: &AppState, org: &Org) -> OwnLimits {
         changes_left_now: writes.remaining,
         event_bytes_max: app.settings().new_event_limits(&org.limits).payload_bytes_max,
         batch_events_max: Settings::BATCH_EVENTS_MAX,
-        batch_body_bytes_max: Settings::BATCH_BODY_BYTES_MAX,
+        batch_body_bytes_max: app.settings().batch_bytes_max,
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! Order: key, media type, rate limit, body, parse, limits by type and of deliveries, journal. The cost
 //! of a single event is known before its body is read, so the server neither buffers nor parses for a
-//! tenant over its limit. The cost of a batch is known only after parsing; its body and the number of its
-//! events are bounded either way. An event that is refused after the rate limit still counts against it.
+//! tenant over its limit. The cost of a batch is known only after parsing: it is refused unread when nothing is left
+//! of a limit; its body and the number of its events are bounded either way. An event that is refused after the rate
+//! limit still counts against it.
+//!
+//! A body holds its bytes of the budget until its events are in the journal.
 
 use std::slice;
 
@@ -17,6 +20,8 @@ use crate::domain::{
     EventId, MediaType, NewEvent, NewEventError, NewEventLimits, Violation, parse_batch,
     parse_event, parse_lines, parse_raw,
 };
+use crate::http::body::ReceivedBody;
+use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
 use crate::http::extract::{EventsWrite, Scoped, Tenant};
 use crate::http::metrics::RejectedRequest;
@@ -31,6 +36,9 @@ use crate::limit::RateLimitState;
 /// A batch of more bytes than this is parsed on the background threads. A hundred small events stay
 /// below it; a thousand take half a millisecond, for which no other tenant should have to wait.
 const PARSED_HERE_BYTES_MAX: usize = 32 * 1024;
+/// A single event of more bytes than this is parsed, encoded and checksummed there. The largest one by default stays
+/// below it.
+const ACCEPTED_HERE_BYTES_MAX: usize = 512 * 1024;
 
 /// `POST /api/events`: 202 once the event is on stable storage.
 pub(in crate::http) async fn post_one(
@@ -42,12 +50,30 @@ pub(in crate::http) async fn post_one(
     body::require_json(request.headers())?;
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
-    let body = body::read(request, Settings::event_body_bytes_max(&limits)).await?;
+    let bytes_max = Settings::event_body_bytes_max(&limits);
+    let body = body::read(&app, Owner::Org(tenant.org_id), request, bytes_max).await?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
+    if body.len() > ACCEPTED_HERE_BYTES_MAX {
+        let threads = app.background.clone();
+        let accepting = async move { accept_one(&app, &context, &tenant, taken, &body).await };
+        return threads.spawn(accepting).await.map_err(ApiError::internal)?;
+    }
+    accept_one(&app, &context, &tenant, taken, &body).await
+}
+
+/// Parses an event and accepts it.
+async fn accept_one(
+    app: &AppState,
+    context: &RequestContext,
+    tenant: &Tenant,
+    taken: Option<RateLimitState>,
+    body: &ReceivedBody,
+) -> Result<Response, ApiError> {
+    let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let new_event =
-        parse_event(&body, &limits).map_err(|error| refuse_event(&app, &limits, error))?;
-    let quota = rate_limit::take_parsed(&app, &tenant, slice::from_ref(&new_event), taken)?;
-    let ids = accept(&app, &context, &tenant, slice::from_ref(&new_event)).await?;
+        parse_event(body, &limits).map_err(|error| refuse_event(app, &limits, error))?;
+    let quota = rate_limit::take_parsed(app, tenant, slice::from_ref(&new_event), taken)?;
+    let ids = accept(app, context, tenant, slice::from_ref(&new_event)).await?;
     Ok(accepted(one_accepted(&ids), quota))
 }
 
@@ -61,12 +87,31 @@ pub(in crate::http) async fn post_raw(
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let (head, body) = request.into_parts();
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
-    let body = body::read_beside(&head.headers, body, limits.payload_bytes_max).await?;
+    let (owner, bytes_max) = (Owner::Org(tenant.org_id), limits.payload_bytes_max);
+    let body = body::read_beside(&app, owner, &head.headers, body, bytes_max).await?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
-    let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let new_event = parse_raw(headers, &body).map_err(|error| refuse(&app, error))?;
-    let quota = rate_limit::take_parsed(&app, &tenant, slice::from_ref(&new_event), taken)?;
-    let ids = accept(&app, &context, &tenant, slice::from_ref(&new_event)).await?;
+    if body.len() > ACCEPTED_HERE_BYTES_MAX {
+        let threads = app.background.clone();
+        let accepting =
+            async move { accept_raw(&app, &context, &tenant, taken, &head.headers, &body).await };
+        return threads.spawn(accepting).await.map_err(ApiError::internal)?;
+    }
+    accept_raw(&app, &context, &tenant, taken, &head.headers, &body).await
+}
+
+/// Makes an event of a raw body and accepts it.
+async fn accept_raw(
+    app: &AppState,
+    context: &RequestContext,
+    tenant: &Tenant,
+    taken: Option<RateLimitState>,
+    headers: &HeaderMap,
+    body: &ReceivedBody,
+) -> Result<Response, ApiError> {
+    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let new_event = parse_raw(headers, body).map_err(|error| refuse(app, error))?;
+    let quota = rate_limit::take_parsed(app, tenant, slice::from_ref(&new_event), taken)?;
+    let ids = accept(app, context, tenant, slice::from_ref(&new_event)).await?;
     Ok(accepted(one_accepted(&ids), quota))
 }
 
@@ -78,19 +123,24 @@ pub(in crate::http) async fn post_batch(
     request: Request,
 ) -> Result<Response, ApiError> {
     let parse = batch_parser(request.headers())?;
-    let body = body::read(request, Settings::BATCH_BODY_BYTES_MAX).await?;
+    rate_limit::require_some_left(&app, &tenant)?;
+    let bytes_max = app.settings().batch_bytes_max;
+    let body = body::read(&app, Owner::Org(tenant.org_id), request, bytes_max).await?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
-    let (new_events, quota) = if body.len() <= PARSED_HERE_BYTES_MAX {
-        parse_and_take(&app, &tenant, parse, &body)?
-    } else {
-        let (app_there, tenant_there) = (app.clone(), tenant.clone());
-        let parsing = async move {
-            let (new_events, quota) = parse_and_take(&app_there, &tenant_there, parse, &body)?;
-            let new_events = new_events.into_iter().map(NewEvent::into_owned).collect();
-            Ok::<(Vec<NewEvent<'_>>, RateLimitState), ApiError>((new_events, quota))
-        };
-        app.background.spawn(parsing).await.map_err(ApiError::internal)??
+    if body.len() <= PARSED_HERE_BYTES_MAX {
+        let (new_events, quota) = parse_and_take(&app, &tenant, parse, &body)?;
+        let ids = accept(&app, &context, &tenant, &new_events).await?;
+        return Ok(accepted(many_accepted(&ids), quota));
+    }
+    let (app_there, tenant_there) = (app.clone(), tenant.clone());
+    let parsing = async move {
+        let (new_events, quota) = parse_and_take(&app_there, &tenant_there, parse, &body)?;
+        let new_events: Vec<_> = new_events.into_iter().map(NewEvent::into_owned).collect();
+        // The copies are as large as the body, which is dropped.
+        Ok::<_, ApiError>((new_events, quota, body.into_permit()))
     };
+    let (new_events, quota, _held) =
+        app.background.spawn(parsing).await.map_err(ApiError::internal)??;
     let ids = accept(&app, &context, &tenant, &new_events).await?;
     Ok(accepted(many_accepted(&ids), quota))
 }

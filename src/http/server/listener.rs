@@ -131,7 +131,11 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(stream: S, api: Api, ser
             stopping = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(context)
+        let polled = connection.as_mut().poll(context);
+        if polled.is_pending() {
+            client.unread.drain(context);
+        }
+        polled
     })
     .await;
     if let Err(error) = ended {

@@ -14,7 +14,7 @@ use std::task::Poll;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{ALLOW, CACHE_CONTROL, EXPECT, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -23,13 +23,17 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::conn_deadline::ConnDeadline;
+use crate::http::byte_budget::Owner;
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
 use crate::http::extract::{EventsWrite, Scoped};
+use crate::http::held_answer::{self, AnswerOwner};
+use crate::http::metrics::RejectedRequest;
 use crate::http::request_context::{self, RequestContext, X_TRACE_ID};
 use crate::http::router::{SINGLE_EVENTS, router};
 use crate::http::routes::events;
 use crate::http::state::{AppState, Settings};
+use crate::http::unread_body::RequestBody;
 use crate::http::{cors, respond};
 
 /// The whole API, ready to be served. Cheap to clone.
@@ -60,7 +64,12 @@ impl Api {
         deadline.begin_request();
         let context = RequestContext::new(request.headers(), connection.peer);
         let origin = self.allowed_origin(request.headers());
-        let handled = self.handle(request.map(Body::new), context, connection);
+        let waits = request.headers().contains_key(EXPECT);
+        let drained_bytes_max = self.app.settings().drained_bytes_max;
+        let request = request.map(|body| {
+            Body::new(RequestBody::new(body, &connection.unread, drained_bytes_max, waits))
+        });
+        let handled = self.handle(request, context, connection);
         let mut response = bounded(handled, deadline).await;
         if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
             // Only the router knows which methods the route allows; keep what it wrote.
@@ -93,10 +102,22 @@ impl Api {
             return cors::preflight();
         }
         request.extensions_mut().insert(context);
+        let (owner, is_safe) = (AnswerOwner::default(), request.method().is_safe());
+        request.extensions_mut().insert(owner.clone());
         // Boxed, so that the future of a single event does not grow to the size of the router's.
-        let Ok(mut response) = Box::pin(self.router.call(request)).await;
+        let Ok(response) = Box::pin(self.router.call(request)).await;
+        let mut response = self.hold(response, owner.get(), is_safe).await;
         add_security_headers(response.headers_mut());
         response
+    }
+
+    /// The answer with its bytes taken from the budget, or the refusal of a request that only reads.
+    async fn hold(&self, response: Response, owner: Owner, is_safe: bool) -> Response {
+        let held = held_answer::hold(response, self.app.answers(), owner, is_safe).await;
+        held.unwrap_or_else(|error| {
+            self.app.metrics.http.rejected_requests_total.of(RejectedRequest::AnswerBytes).inc();
+            error.into_response()
+        })
     }
 
     /// The request's origin, if `CORS_ORIGINS` allows it.

@@ -5,6 +5,7 @@
 //! together.
 
 mod org_endpoints;
+mod payloads;
 mod plan;
 mod postgres;
 mod sqlite;
@@ -20,8 +21,8 @@ use super::engine::{Dialect, Engine, Row, Tx, args};
 use super::filter::Filter;
 use super::{AuditRecord, Result, Store, System, audit, endpoints, storable, timed};
 use crate::domain::{
-    Actor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, Lease, LeasedDelivery,
-    OrgId, Page, PageRequest, Timestamp, TraceId,
+    Actor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, EventSummary, Lease,
+    LeasedDelivery, OrgId, Page, PageRequest, Timestamp, TraceId,
 };
 use crate::store::metrics::DbOperation;
 use plan::{DedupPass, PendingRow};
@@ -176,13 +177,13 @@ impl Store {
         self.engine.find(sql, args![id, org], |row| read(row, "id")).await
     }
 
-    /// The organisation's events that pass the filter.
+    /// The organisation's events that pass the filter, without their payloads.
     pub async fn events(
         &self,
         org: OrgId,
         filter: &EventFilter,
         page: PageRequest,
-    ) -> Result<Page<Event>> {
+    ) -> Result<Page<EventSummary>> {
         let EventFilter { event_type, account_id, user_id, since, until } = filter;
         let labels = [account_id, user_id].into_iter().flatten();
         if labels.clone().any(|label| label.contains('\0')) {
@@ -196,8 +197,8 @@ impl Store {
         conditions.and_type("{}", "event_type", event_type.as_ref());
         conditions.and_some("account_id = ?", account_id.as_deref());
         conditions.and_some("user_id = ?", user_id.as_deref());
-        let sql = format!("SELECT {COLUMNS} FROM events WHERE {conditions}");
-        self.page(page, "received_at", sql, conditions.into_args(), |row| read(row, "id")).await
+        let sql = format!("SELECT {} FROM events WHERE {conditions}", payloads::SUMMARY_COLUMNS);
+        self.page(page, "received_at", sql, conditions.into_args(), payloads::read_summary).await
     }
 
     /// Stores operational events that some endpoint subscribes to and plans their deliveries, in the

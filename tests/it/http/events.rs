@@ -22,8 +22,11 @@ async fn event_is_shown_with_its_payload_as_it_came() {
         let answer = server.get(&format!("/api/events/{}", event.id), &tenant.key).await;
         assert_eq!(answer.status, 200);
         assert!(answer.text.contains(&format!("\"payload\":{payload},")), "{}", answer.text);
-        let list = server.get("/api/events?limit=1", &tenant.key).await;
+        let list = server.get("/api/events?limit=1&include=payload", &tenant.key).await;
         assert!(list.text.contains(&format!("\"payload\":{payload},")), "{}", list.text);
+        let list = server.get("/api/events?limit=1", &tenant.key).await;
+        assert!(!list.text.contains("\"payload\":"), "{}", list.text);
+        assert!(list.text.contains(&format!("\"payload_bytes\":{},", payload.len())));
         server.clock.advance(Duration::from_secs(1));
     }
 }
@@ -35,7 +38,7 @@ async fn events_show_every_field_with_null_for_absent_ones() {
     let bare = server.store_event(tenant.org_id, "a.b", "1").await;
     let shown = server.get(&format!("/api/events/{}", bare.id), &tenant.key).await.expect(200);
     let expected = json!({
-        "id": bare.id, "type": "a.b", "payload": 1, "dedup_id": null, "account_id": null,
+        "id": bare.id, "type": "a.b", "payload": 1, "payload_bytes": 1, "dedup_id": null, "account_id": null,
         "user_id": null, "timestamp": "2026-01-31T12:00:00Z",
         "received_at": "2026-01-31T12:00:00Z", "trace_id": bare.trace_id.to_string(),
         "deliveries": [],
@@ -73,6 +76,41 @@ async fn event_shows_its_deliveries() {
     assert_eq!(deliveries.len(), 2);
     let path = format!("/api/deliveries?event_id={}", event.id);
     assert_eq!(&server.list(&path, &tenant.key).await, deliveries);
+}
+
+#[tokio::test]
+async fn page_with_payloads_ends_early_and_its_cursor_goes_on() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let mut ids = Vec::new();
+    for number in 0..12 {
+        // The sixth is larger than a page.
+        let bytes = if number == 5 { 5_000_000 } else { 1_000_000 };
+        let payload = format!("\"{}\"", "x".repeat(bytes));
+        ids.insert(0, server.store_event(tenant.org_id, "a.b", &payload).await.id.to_string());
+        server.clock.advance(Duration::from_secs(1));
+    }
+    let (mut seen, mut pages, mut next) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let path = format!("/api/events?limit=10&include=payload{next}");
+        let page = server.get(&path, &tenant.key).await.expect(200);
+        let rows = page["data"].as_array().unwrap();
+        pages.push(rows.len());
+        for row in rows {
+            seen.push(row["id"].as_str().unwrap().to_owned());
+            let payload = row["payload"].as_str().unwrap();
+            assert_eq!(row["payload_bytes"], payload.len() + 2);
+        }
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        next = format!("&cursor={cursor}");
+    }
+    assert_eq!(pages, [4, 2, 1, 4, 1]);
+    assert_eq!(seen, ids);
+    // Without payloads nothing ends early.
+    let page = server.get("/api/events?limit=10", &tenant.key).await.expect(200);
+    assert_eq!(page["data"].as_array().unwrap().len(), 10);
+    let answer = server.get("/api/events?include=all", &tenant.key).await;
+    answer.expect_faults(&[("include", "format")]);
 }
 
 #[tokio::test]

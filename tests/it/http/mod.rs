@@ -1,7 +1,9 @@
 //! The HTTP API over real sockets.
 
 mod admin;
+mod answers;
 mod auth;
+mod bodies;
 mod deliveries;
 mod endpoint_secrets;
 mod endpoints;
@@ -11,6 +13,7 @@ mod health;
 mod ingest;
 mod isolation;
 mod limits;
+mod memory;
 mod merge_patch;
 mod ndjson;
 mod problems;

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookgate::domain::{
-    Actor, DeliveryFilter, DeliveryStatus, Event, EventFilter, EventId, EventTypeFilter, OrgId,
+    Actor, DeliveryFilter, DeliveryStatus, Event, EventFilter, EventId, EventSummary,
+    EventTypeFilter, OrgId,
 };
 use hookgate::store::{EventBatch, StoreError, plan_deliveries};
 
@@ -317,7 +318,8 @@ async fn lists_show_what_passes_every_filter(subject: &Subject) {
     ];
     for (filter, expected) in cases {
         let page = subject.store.events(org, &filter, FIRST_PAGE).await.unwrap();
-        let expected: Vec<Event> = expected.iter().map(|event| (*event).clone()).collect();
+        let expected: Vec<EventSummary> =
+            expected.iter().map(|event| EventSummary::from((*event).clone())).collect();
         assert_eq!(page.data, expected, "{filter:?}");
     }
     let stranger = OrgId::mint(at(0));

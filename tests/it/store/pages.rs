@@ -1,15 +1,17 @@
 use std::pin::Pin;
 
 use hookgate::domain::{
-    Actor, Cursor, DeliveryFilter, DeliveryStatus, Event, EventFilter, Page, PageRequest, Role,
+    Actor, Cursor, DeliveryFilter, DeliveryStatus, Event, EventFilter, EventSummary, Page,
+    PageRequest, Role,
 };
 use hookgate::store::StoreError;
 use uuid::Uuid;
 
 use super::fixtures::{
-    ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, outcome, persist,
-    some_event, some_key, some_org,
+    ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event, outcome,
+    persist, some_event, some_key, some_org,
 };
+use super::subject::DEDUP_WINDOW;
 use super::{Subject, on_both};
 
 on_both!(
@@ -18,6 +20,8 @@ on_both!(
     deliveries_are_listed_by_what_the_filter_names,
     deliveries_of_long_ago_are_in_the_same_list,
     cursor_from_nowhere_is_no_error,
+    payloads_of_a_page_are_bounded_and_the_next_page_goes_on,
+    largest_event_is_stored_and_listed,
 );
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Page<Uuid>, StoreError>> + 'a>>;
@@ -110,11 +114,12 @@ async fn list_is_stable_while_newer_rows_are_added(subject: &Subject) {
     let filter = EventFilter::default();
     let first = PageRequest { limit: 2, after: None };
     let first = subject.store.events(org, &filter, first).await.unwrap();
-    assert_eq!(first.data, [events[3].clone(), events[2].clone()]);
+    let summary = |event: &Event| EventSummary::from(event.clone());
+    assert_eq!(first.data, [summary(&events[3]), summary(&events[2])]);
     persist(subject, &[some_event(org, "a.b", at(5))], at(9)).await;
     let next = PageRequest { limit: 2, after: first.next_cursor };
     let next = subject.store.events(org, &filter, next).await.unwrap();
-    assert_eq!(next.data, [events[1].clone(), events[0].clone()]);
+    assert_eq!(next.data, [summary(&events[1]), summary(&events[0])]);
     assert_eq!(next.next_cursor, None);
 }
 
@@ -203,4 +208,69 @@ async fn cursor_from_nowhere_is_no_error(subject: &Subject) {
         let page = subject.store.events(org, &EventFilter::default(), page).await.unwrap();
         assert_eq!(page.data.len(), expected);
     }
+}
+
+async fn payloads_of_a_page_are_bounded_and_the_next_page_goes_on(subject: &Subject) {
+    const BYTES_MAX: usize = 1_000;
+    let (org, other) = (add_org(subject).await, add_org(subject).await);
+    let event_of = |org, bytes: usize, second| Event {
+        payload: format!("\"{}\"", "x".repeat(bytes - 2)).into(),
+        ..some_event(org, "a.b", at(second))
+    };
+    let sizes = [10, 400, 600, 601, 2_000, 3, 3, 999, 1_000, 1_001];
+    let mut events: Vec<Event> =
+        (0..).zip(sizes).map(|(n, bytes)| event_of(org, bytes, n / 3)).collect();
+    // One id twice: the dedup window lies between them.
+    let later = at(2 * i64::try_from(DEDUP_WINDOW.as_secs()).unwrap());
+    for received_at in [at(1), later] {
+        events.push(Event {
+            payload: format!("{}", received_at.micros()).into(),
+            ..named_event(org, "twice", received_at)
+        });
+    }
+    for event in &events {
+        persist(subject, std::slice::from_ref(event), event.received_at).await;
+    }
+    persist(subject, &[event_of(other, 10, 1)], at(9)).await;
+
+    let store = &subject.store;
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = PageRequest { limit: 5, after };
+        let page = store.events(org, &EventFilter::default(), page).await.unwrap();
+        let page = store.with_payloads(org, page, BYTES_MAX).await.unwrap();
+        let bytes: usize = page.data.iter().map(|(_, payload)| payload.len()).sum();
+        assert!(bytes <= BYTES_MAX || page.data.len() == 1, "{bytes} bytes");
+        seen.extend(page.data);
+        after = page.next_cursor;
+        if after.is_none() {
+            break;
+        }
+    }
+    let mut expected: Vec<_> = events
+        .iter()
+        .map(|event| (EventSummary::from(event.clone()), event.payload.clone()))
+        .collect();
+    expected.sort_by_key(|(event, _)| std::cmp::Reverse((event.received_at, event.id)));
+    assert_eq!(seen, expected);
+    let page = store.events(org, &EventFilter::default(), FIRST_PAGE).await.unwrap();
+    let foreign = store.with_payloads(other, page, BYTES_MAX).await.unwrap();
+    assert!(foreign.data.is_empty(), "payloads of another organisation");
+}
+
+async fn largest_event_is_stored_and_listed(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    let payload = format!("\"{}\"", "x".repeat(60 * 1024 * 1024));
+    let event = Event { payload: payload.into(), ..some_event(org, "a.b", at(0)) };
+    let persisted = persist(subject, std::slice::from_ref(&event), at(0)).await;
+    assert_eq!((persisted.stored, persisted.planned), (1, 1));
+    let store = &subject.store;
+    assert!(store.event(org, event.id).await.unwrap() == Some(event.clone()));
+    let page = store.events(org, &EventFilter::default(), FIRST_PAGE).await.unwrap();
+    assert_eq!(page.data, [EventSummary::from(event.clone())]);
+    let page = store.with_payloads(org, page, PageRequest::PAYLOAD_BYTES_MAX).await.unwrap();
+    assert!(page.data[0].1 == event.payload, "it alone is a page");
+    let leased = claim(subject, 1, at(0)).await;
+    assert_eq!(leased[0].event.payload.len(), event.payload.len());
 }

@@ -205,18 +205,17 @@ async fn leases_held(database: &Path) -> i64 {
 /// The default settings with any free port, a small journal, and these flags.
 pub(crate) fn config(dir: &Path, flags: &[&str]) -> Config {
     let data_dir = format!("--data-dir={}", dir.display());
-    // Tests make changes faster than people do.
-    let writes = "--write-rate-limit-per-minute=10000000";
-    let own = flags.iter().any(|flag| flag.starts_with("--write-rate-limit-per-minute="));
     let base = [
-        "hookgate",
         "--host=127.0.0.1",
         "--port=0",
         "--journal-segment-mib=8",
         "--journal-max-mib=32",
+        // Tests make changes faster than people do.
+        "--write-rate-limit-per-minute=10000000",
         &data_dir,
     ];
-    let writes = (!own).then_some(writes);
-    let flags = base.into_iter().chain(writes).chain(flags.iter().copied());
-    Flags::parse_from(flags).config
+    let name = |flag: &str| flag.split('=').next().map(str::to_owned);
+    let own: Vec<_> = flags.iter().map(|flag| name(flag)).collect();
+    let base = base.into_iter().filter(|flag| !own.contains(&name(flag)));
+    Flags::parse_from(["hookgate"].into_iter().chain(base).chain(flags.iter().copied())).config
 }

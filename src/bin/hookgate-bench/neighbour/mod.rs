@@ -1,12 +1,14 @@
 //! Noisy neighbours: other organisations, and a client without a key, that load the server during a
 //! scenario. A scenario beside one shows what an organisation notices of others.
 
+mod bodies;
 mod connections;
 mod disabled;
 mod dns;
 mod fanout;
 mod flood;
 mod keys;
+mod lists;
 mod slow;
 mod tenant;
 mod whale;
@@ -58,6 +60,10 @@ pub(crate) enum Neighbour {
     Dns,
     /// A tenant that creates keys on 50 connections, and a client that presents unknown keys on 50 more
     Keys,
+    /// A tenant that holds 400 connections, each with a batch of 5 MiB of which the last byte is missing
+    Bodies,
+    /// A tenant with 500 events of 256 KiB that asks for all of them on 30 connections, and reads no answer
+    Lists,
 }
 
 impl fmt::Display for Neighbour {
@@ -137,6 +143,8 @@ impl<'a> Neighbourhood<'a> {
             Neighbour::Connections => {
                 connections::start(&mut running, &args.neighbour, server).await?;
             }
+            Neighbour::Bodies => bodies::start(&mut running, server, operator).await?,
+            Neighbour::Lists => lists::start(&mut running, server, operator).await?,
             Neighbour::Disabled => {
                 if self.disabled.is_none() {
                     let filled = DisabledEndpoint::fill(&args.neighbour, server, operator).await?;

@@ -1,0 +1,82 @@
+//! Lists of events with and without their payloads.
+//!
+//! A list reads how long the payloads are, which neither engine loads them for, and then only those that fit into the
+//! page. Payloads in the list's own statement would all be loaded before it is known which of them are shown.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use crate::domain::{EventId, EventSummary, OrgId, Page, Timestamp, TraceId};
+use crate::store::engine::{Row, args};
+use crate::store::{Result, Store};
+
+use uuid::Uuid;
+
+/// The columns that [`read_summary`] reads.
+pub(super) const SUMMARY_COLUMNS: &str = "id, org_id, event_type,
+    CAST(length(payload) AS bigint) AS payload_bytes, dedup_id, account_id, user_id, occurred_at,
+    received_at, trace_id";
+
+/// Reads [`SUMMARY_COLUMNS`].
+pub(super) fn read_summary(row: &Row) -> Result<EventSummary> {
+    let trace_id: Uuid = row.get("trace_id")?;
+    Ok(EventSummary {
+        id: row.get("id")?,
+        org_id: row.get("org_id")?,
+        event_type: row.parse("event_type")?,
+        payload_bytes: row.get("payload_bytes")?,
+        dedup_id: row.get_opt("dedup_id")?,
+        account_id: row.get_opt("account_id")?,
+        user_id: row.get_opt("user_id")?,
+        occurred_at: row.get_opt("occurred_at")?,
+        received_at: row.get("received_at")?,
+        trace_id: TraceId::from_bytes(trace_id.into_bytes()),
+    })
+}
+
+impl Store {
+    /// Reads the payloads of a page of an organisation's events. The page ends early where they have more than
+    /// `bytes_max` bytes together, but has a row. An event that was deleted meanwhile is left out.
+    pub async fn with_payloads(
+        &self,
+        org: OrgId,
+        page: Page<EventSummary>,
+        bytes_max: usize,
+    ) -> Result<Page<(EventSummary, Bytes)>> {
+        let page = page.within(bytes_max, |event| event.payload_bytes, EventSummary::cursor);
+        let mut payloads = self.payloads(org, &page.data).await?;
+        let with_payload = |event: EventSummary| {
+            let payload = payloads.remove(&(event.id, event.received_at))?;
+            Some((event, payload))
+        };
+        let data = page.data.into_iter().filter_map(with_payload).collect();
+        Ok(Page { data, next_cursor: page.next_cursor })
+    }
+
+    /// The payloads of these events, which are in the order of a list.
+    async fn payloads(
+        &self,
+        org: OrgId,
+        events: &[EventSummary],
+    ) -> Result<HashMap<(EventId, Timestamp), Bytes>> {
+        let (Some(newest), Some(oldest)) = (events.first(), events.last()) else {
+            return Ok(HashMap::new());
+        };
+        let dialect = self.engine.dialect();
+        // By the primary key: the times only leave out partitions. An id may have come again.
+        let sql = format!(
+            "SELECT id, received_at, payload FROM events
+             WHERE {} AND received_at >= $2 AND received_at <= $3 AND {} = $1",
+            dialect.any("id", "$4"),
+            dialect.not_indexed("org_id"),
+        );
+        let ids: Vec<Uuid> = events.iter().map(|event| event.id.uuid()).collect();
+        let args = args![org, oldest.received_at, newest.received_at, ids];
+        let read = |row: &Row| {
+            let payload: Vec<u8> = row.get("payload")?;
+            Ok(((row.get("id")?, row.get("received_at")?), payload.into()))
+        };
+        Ok(self.engine.list(sql, args, read).await?.into_iter().collect())
+    }
+}
