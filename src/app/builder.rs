@@ -63,6 +63,7 @@ impl<'a> AppBuilder<'a> {
         descriptors.log();
         let config = &descriptors.apply(config);
         let store = open_store_on(&background, &config.store, Arc::clone(&metrics.store)).await?;
+        tracing::info!(split = %store.connection_split(), "database connections");
         let (listener, address) = wiring::listen(config).await?;
         let (journal, reader, instance) =
             storage::open_journal(&config.store, &config.journal, Arc::clone(&metrics.journal))

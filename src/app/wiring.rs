@@ -63,7 +63,7 @@ impl Wiring<'_> {
         let config = &self.config.delivery;
         let inputs = DeliveryInputs::new(self.due.clone(), self.instance);
         let inputs = DeliveryInputs { idle_connections, ..inputs };
-        let (store, metrics) = (self.store.clone(), Arc::clone(&self.metrics.delivery));
+        let (store, metrics) = (self.store.for_delivery(), Arc::clone(&self.metrics.delivery));
         let service = DeliveryService::new(config, store, self.clock.clone(), metrics, inputs)?;
         let (running, door) = (service.running(), service.door());
         Ok(DeliveryPart { running, service, door })
@@ -126,7 +126,7 @@ impl Wiring<'_> {
     pub(super) fn auth(&self, delivery: DeliveryHandle) -> Authenticator {
         let authenticator = Authenticator::new(
             &self.config.auth,
-            self.store.clone(),
+            self.store.for_keys(),
             self.clock.clone(),
             Arc::clone(&self.metrics.auth),
         );

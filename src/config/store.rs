@@ -19,12 +19,15 @@ pub struct StoreConfig {
     /// DATA_DIR/hookgate.db
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Maximum database connections (2 to 1000)
-    #[arg(long, env = "DATABASE_CONNECTIONS", value_name = "CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    /// Maximum database connections (8 to 1000); the log tells at the start how they are divided
+    #[arg(long, env = "DATABASE_CONNECTIONS", value_name = "CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(8..=1000))]
     pub database_connections: u32,
     /// Timeout for acquiring a database connection; then the store counts as unreachable
     #[arg(long, env = "DATABASE_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = parse_wait)]
     pub database_timeout: Duration,
+    /// Time limit of a list or look-up; one that takes longer is ended with 503 read_timeout
+    #[arg(long, env = "READ_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = parse_wait)]
+    pub read_timeout: Duration,
     /// How long a dedup_id is remembered
     #[arg(long, env = "DEDUP_WINDOW", value_name = "DURATION", default_value = "7d", value_parser = parse_duration)]
     pub dedup_window: Duration,
@@ -59,6 +62,7 @@ impl std::fmt::Debug for StoreConfig {
             .field("database_url", &self.database_url.as_ref().map(|_| "…"))
             .field("database_connections", &self.database_connections)
             .field("database_timeout", &self.database_timeout)
+            .field("read_timeout", &self.read_timeout)
             .field("dedup_window", &self.dedup_window)
             .field("secrets_key", &self.secrets_key)
             .finish()

@@ -19,6 +19,15 @@ pub(super) fn take_write(app: &AppState, principal: &Principal) -> Result<(), Ap
     take(app, &limit.charge(NonZeroU32::MIN))
 }
 
+/// Charges a list or look-up to the read limit of the caller's organisation; an operator's to that of its key.
+pub(super) fn take_read(app: &AppState, principal: &Principal) -> Result<(), ApiError> {
+    let limit = match principal.role {
+        Role::Tenant(org) => app.limiter.reads(org),
+        Role::Operator => app.limiter.operator_reads(principal.key_id),
+    };
+    take(app, &limit.charge(NonZeroU32::MIN))
+}
+
 /// Takes a charge.
 pub(super) fn take(app: &AppState, charge: &Charge) -> Result<(), ApiError> {
     let taken = app.limiter.check_all(charge, &[]);

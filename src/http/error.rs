@@ -94,6 +94,11 @@ pub enum ApiError {
         /// When the same request can pass.
         retry_after: Duration,
     },
+    /// As many reads of the caller as may be are in progress.
+    TooManyReads {
+        /// So many.
+        reads_max: usize,
+    },
     /// A batch has more than a limit ever allows at once.
     OverBurst {
         /// Which limit.

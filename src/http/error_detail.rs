@@ -59,6 +59,7 @@ impl ApiError {
             Self::BatchOverMonth { .. } => &problem::BATCH_OVER_MONTH,
             Self::RateLimited { bucket, .. } => rate_limit_detail::problem(bucket),
             Self::OverBurst { bucket, .. } => rate_limit_detail::over_burst_problem(bucket),
+            Self::TooManyReads { .. } => &problem::TOO_MANY_READS,
             Self::NotFound | Self::RouteNotFound => &problem::NOT_FOUND,
             Self::MethodNotAllowed => &problem::METHOD_NOT_ALLOWED,
             Self::StillRefused(_) => &problem::EVENT_UNSTORABLE,
@@ -70,6 +71,7 @@ impl ApiError {
             Self::Rotation(refusal) => of_rotation(*refusal),
             Self::KeyRotation(refusal) => of_key_rotation(*refusal),
             Self::Store(StoreError::Unavailable(_)) => &problem::STORE_UNAVAILABLE,
+            Self::Store(StoreError::ReadTimedOut) => &problem::READ_TIMEOUT,
             Self::Store(StoreError::Refused(_) | StoreError::Corrupt(_)) | Self::Internal(_) => {
                 &problem::INTERNAL
             }
@@ -85,7 +87,7 @@ impl ApiError {
             | Self::Store(StoreError::Unavailable(_)) => Fault::Dependency,
             Self::Rotation(SecretRotationRefusal::Undecryptable)
             | Self::Accept(AcceptError::Record(_))
-            | Self::Store(_)
+            | Self::Store(StoreError::Refused(_) | StoreError::Corrupt(_))
             | Self::Internal(_) => Fault::Internal,
             _ => Fault::Client,
         }
@@ -103,6 +105,7 @@ impl ApiError {
             | Self::TimedOut
             | Self::BodyBytes(_)
             | Self::AnswerBytes(_)
+            | Self::TooManyReads { .. }
             | Self::Accept(AcceptError::Journal(AppendError::Busy)) => Some(RETRY_SOON),
             Self::Auth(AuthError::Unavailable(_))
             | Self::Store(StoreError::Unavailable(_))
@@ -227,6 +230,11 @@ impl fmt::Display for ApiError {
             Self::OverBurst { bucket, quota, cost } => {
                 rate_limit_detail::write_over_burst(f, bucket, *quota, *cost)
             }
+            Self::TooManyReads { reads_max } => write!(
+                f,
+                "{reads_max} reads are in progress, which is as many as may be at once; wait for \
+                 their answers"
+            ),
             Self::RouteNotFound => f.write_str("there is no such route"),
             Self::MethodNotAllowed => f.write_str("use a method that the header Allow lists"),
             Self::StillRefused(why) => f.write_str(why),
@@ -249,6 +257,10 @@ impl fmt::Display for ApiError {
             Self::Store(StoreError::Unavailable(_)) => {
                 f.write_str("the store does not answer; try again")
             }
+            Self::Store(StoreError::ReadTimedOut) => f.write_str(
+                "the read took too long and was ended; name a shorter time with since and until, \
+                 or fewer filters at once",
+            ),
             Self::Store(StoreError::Refused(_) | StoreError::Corrupt(_)) | Self::Internal(_) => {
                 f.write_str(INTERNAL)
             }

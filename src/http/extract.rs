@@ -17,6 +17,7 @@ use super::byte_budget::Owner;
 use super::connection::Connection;
 use super::error::ApiError;
 use super::held_answer::AnswerOwner;
+use super::read_limit::ReadPermit;
 use super::request::Input;
 use super::request_context::RequestContext;
 use super::state::AppState;
@@ -45,9 +46,13 @@ pub(super) struct Operator {
     address: IpAddr,
 }
 
-/// A caller whose key has the scope that a route needs. A change costs one of the caller's write limit.
+/// A caller whose key has the scope that a route needs. A change costs one of the caller's write limit, a read one of
+/// its read limit; it may have a few reads in progress, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Scoped<N: Needs>(N::Caller);
+pub(super) struct Scoped<N: Needs> {
+    caller: N::Caller,
+    _reading: Option<ReadPermit>,
+}
 
 /// What a route needs of a key: whose it is, and for what.
 pub(super) trait Needs {
@@ -56,7 +61,7 @@ pub(super) trait Needs {
 }
 
 /// A caller with a key.
-pub(super) trait Caller: Sized {
+pub(super) trait Caller: Sized + Send {
     /// Checks whose key it is.
     fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError>;
     fn principal(&self) -> &Principal;
@@ -149,7 +154,7 @@ impl<N: Needs> Scoped<N> {
     fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError> {
         let caller = N::Caller::of(principal, address)?;
         if caller.principal().scopes.include(Scopes::of(N::SCOPE)) {
-            return Ok(Self(caller));
+            return Ok(Self { caller, _reading: None });
         }
         Err(ApiError::ScopeRequired(Scopes::of(N::SCOPE)))
     }
@@ -159,7 +164,7 @@ impl<N: Needs> Deref for Scoped<N> {
     type Target = N::Caller;
 
     fn deref(&self) -> &N::Caller {
-        &self.0
+        &self.caller
     }
 }
 
@@ -169,8 +174,12 @@ impl<N: Needs> FromRequestParts<AppState> for Scoped<N> {
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let (principal, address) = authenticated(parts, app).await?;
         let scoped = Self::of(principal, address)?;
+        if parts.method.is_safe() {
+            let reading = ReadPermit::take(app, scoped.principal()).await?;
+            return Ok(Self { _reading: Some(reading), ..scoped });
+        }
         // Events have limits of their own.
-        if !parts.method.is_safe() && N::SCOPE != Scope::EventsWrite {
+        if N::SCOPE != Scope::EventsWrite {
             charges::take_write(app, scoped.principal())?;
         }
         Ok(scoped)

@@ -52,6 +52,8 @@ label! {
         Throttled = "throttled",
         /// The organisation is over its rate limit.
         RateLimited = "rate_limited",
+        /// As many reads of the caller as may be are in progress.
+        TooManyReads = "too_many_reads",
         /// The organisation's events that wait to be stored use up its share of the journal.
         JournalShare = "journal_share",
         /// The journal is full, poisoned or busy.

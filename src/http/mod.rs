@@ -47,6 +47,7 @@ mod problem;
 mod rate_limit;
 mod rate_limit_detail;
 mod ratelimit_headers;
+mod read_limit;
 mod request;
 mod request_context;
 mod respond;

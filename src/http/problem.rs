@@ -104,12 +104,16 @@ problems! {
         "Wait until the next month (UTC), when `Retry-After` ends, or ask the operator.";
     RATE_LIMITED: 429, "rate_limited", "Rate limit exceeded",
         "Wait `Retry-After` seconds. `RateLimit` tells how many events are left.";
+    READ_RATE_LIMITED: 429, "read_rate_limited", "Too many reads per minute",
+        "Wait `Retry-After` seconds. `RateLimit` tells how many reads are left. Larger pages take fewer.";
     TOO_MANY_ANSWER_BYTES: 429, "too_many_answer_bytes", "Too many unread answers",
         "Read the answers that you have asked for, then try again after `Retry-After`. Smaller pages help.";
     TOO_MANY_BODY_BYTES: 429, "too_many_body_bytes", "Too many bodies in flight",
         "Send fewer or smaller requests at once. Nothing was accepted. Try again after `Retry-After`.";
     TOO_MANY_FAILED_KEYS: 429, "too_many_failed_keys", "Too many invalid keys",
         "Your address sent too many invalid keys. Wait `Retry-After` seconds, or use a key that this server has seen before.";
+    TOO_MANY_READS: 429, "too_many_reads", "Too many reads at once",
+        "Wait for the answers to earlier reads, then try again.";
     WRITE_RATE_LIMITED: 429, "write_rate_limited", "Too many changes",
         "Wait `Retry-After` seconds. `RateLimit` tells how many changes by the management API are left.";
     INTERNAL: 500, "internal", "Internal error",
@@ -126,6 +130,8 @@ problems! {
         "Nothing was accepted. Try again after `Retry-After`.";
     JOURNAL_UNAVAILABLE: 503, "journal_unavailable", "Journal unavailable",
         "Nothing was accepted. Try again after `Retry-After`. `detail` tells whether the operator must restart the server.";
+    READ_TIMEOUT: 503, "read_timeout", "Read timed out",
+        "Narrow the filter: name a shorter time with `since` and `until`, or fewer filters at once. The same read is likely to time out again.";
     REQUEST_TIMEOUT: 503, "request_timeout", "Request timed out",
         "The request may have taken effect. Try again; give events a `dedup_id` to make that safe.";
     SECRETS_UNREADABLE: 503, "secrets_unreadable", "Secrets unreadable",

@@ -24,6 +24,7 @@ pub(super) enum Counted {
     Bytes,
     Deliveries,
     Writes,
+    Reads,
     KeyEvents,
     TypeEvents,
 }
@@ -35,6 +36,7 @@ impl From<&Bucket> for Counted {
             Bucket::Bytes(_) => Self::Bytes,
             Bucket::Deliveries(_) => Self::Deliveries,
             Bucket::Writes(_) | Bucket::OperatorWrites(_) => Self::Writes,
+            Bucket::Reads(_) | Bucket::OperatorReads(_) => Self::Reads,
             Bucket::KeyEvents(_) => Self::KeyEvents,
             Bucket::TypeEvents(..) => Self::TypeEvents,
         }
@@ -69,6 +71,7 @@ impl Counted {
             Self::Bytes => (b"\"bytes\";q=", b"\"bytes\";r=", b";qu=\"content-bytes\""),
             Self::Deliveries => (b"\"deliveries\";q=", b"\"deliveries\";r=", b""),
             Self::Writes => (b"\"writes\";q=", b"\"writes\";r=", b""),
+            Self::Reads => (b"\"reads\";q=", b"\"reads\";r=", b""),
             Self::KeyEvents => (b"\"key\";q=", b"\"key\";r=", b""),
             Self::TypeEvents => (b"\"event-type\";q=", b"\"event-type\";r=", b""),
         }

@@ -16,13 +16,16 @@ use crate::config::{Config, ENVELOPE_BYTES_MAX, Networks, Origins};
 use crate::delivery::{DeliveryHealth, SsrfGuard};
 use crate::domain::{NewEventLimits, OrgId, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::Intake;
-use crate::limit::RateLimiter;
+use crate::limit::{ConcurrencyLimiter, RateLimiter, Reader};
 use crate::runtime::{Heartbeat, Shutdown, Stopwatch};
 
 /// A ping that takes longer counts as an outage: a probe must answer before its caller gives up.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// The store is pinged once in this time at most, since probes need no key.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a read waits for one of the same caller to end.
+const READ_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// The subsystems, for handlers. Cheap to clone.
 #[derive(Clone)]
@@ -80,6 +83,9 @@ pub(super) struct Settings {
 /// [`Parts`], and the API's own state.
 struct Shared {
     parts: Parts,
+    /// With the store's connections for reads.
+    reads: Subsystems,
+    read_limiter: ConcurrencyLimiter<Reader>,
     settings: Settings,
     bodies: ByteBudget,
     answers: ByteBudget,
@@ -97,10 +103,17 @@ impl AppState {
         let metrics = &parts.metrics.http;
         let bodies = metrics.hookgate_request_body_bytes_in_flight.clone();
         let answers = metrics.hookgate_answer_bytes_in_flight.clone();
+        let store = &parts.subsystems.store;
+        let reads = Subsystems { store: store.for_reads(), ..parts.subsystems.clone() };
+        // One caller leaves a connection to the others.
+        let connections = store.connection_split().reads.saturating_sub(1).max(1);
+        let per_reader = config.limit.reads_per_org.min(connections);
         Self(Arc::new(Shared {
             bodies: ByteBudget::new(config.bodies_in_flight_bytes(), bodies),
             answers: ByteBudget::new(config.answers_in_flight_bytes(), answers),
             parts,
+            reads,
+            read_limiter: ConcurrencyLimiter::new(per_reader as usize, READ_WAIT_MAX),
             settings: Settings::from(config),
             started: Stopwatch::start(),
             last_ping: Mutex::new(None),
@@ -111,6 +124,16 @@ impl AppState {
     /// What use cases work with.
     pub(super) fn subsystems(&self) -> &Subsystems {
         &self.0.parts.subsystems
+    }
+
+    /// What lists and look-ups work with: they have connections and a time limit of their own.
+    pub(super) fn reads(&self) -> &Subsystems {
+        &self.0.reads
+    }
+
+    /// Limits reads in progress.
+    pub(super) fn read_limiter(&self) -> &ConcurrencyLimiter<Reader> {
+        &self.0.read_limiter
     }
 
     /// The API's settings.
@@ -194,7 +217,8 @@ impl AppState {
         {
             return due_at;
         }
-        let asking = self.subsystems.store.system().oldest_due(self.subsystems.clock.now());
+        let store = self.subsystems.store.for_keys();
+        let asking = store.system().oldest_due(self.subsystems.clock.now());
         let due_at = match tokio::time::timeout(PING_TIMEOUT, asking).await {
             Ok(Ok(due_at)) => Ok(due_at),
             // The ping logs it.

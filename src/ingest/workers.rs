@@ -250,7 +250,7 @@ impl Workers {
                 Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
                     return Err(error);
                 }
-                Err(error @ StoreError::Unavailable(_)) => error,
+                Err(error) => error,
             };
             let takes_others = self.stored.load(Ordering::Relaxed) > stored_before;
             if !error.is_connection() && takes_others && since.elapsed() >= patience {

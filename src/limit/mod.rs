@@ -1,4 +1,4 @@
-//! Rate limits: how many events, bytes, deliveries and changes a tenant may ask for.
+//! Rate limits: how many events, bytes, deliveries, changes and reads a tenant may ask for.
 //!
 //! # Purpose
 //! Keep one tenant from using the others' share, and tell it how much is left. GCRA by `governor`: an
@@ -11,20 +11,23 @@
 //! | bytes | an organisation with such a limit | the bytes of a body |
 //! | deliveries | an organisation | an event the deliveries that it will become |
 //! | writes | an organisation; apart, an operator's key | a change by the management API 1 |
+//! | reads | an organisation; apart, an operator's key | a list or look-up 1 |
 //! | a key's events | a key with such a limit | as events |
 //! | a type's events | an event type with such a limit in its organisation | an event of it 1 |
 //!
 //! # Constraints
 //! A check runs on every request and takes less than a microsecond: no lock shared with other tenants, no I/O.
 //! A request with several limits takes from all or from none, but for races of concurrent requests.
-//! Limits apply per process; sharing them between servers is a later step.
+//! [`ConcurrencyLimiter`] bounds what a caller has in progress. Limits apply per process; sharing them between servers is a later step.
 //!
 //! # Failure
 //! None: a check cannot fail. State is dropped once it has refilled, and beyond a million states.
 
+mod concurrency;
 mod local;
 mod rate;
 mod rate_limiter;
 
+pub use concurrency::{ConcurrencyLimiter, ConcurrencyPermit, Reader};
 pub use rate::{Rate, RateDecision, RateLimitState};
 pub use rate_limiter::{Bucket, Charge, Limit, RateLimiter, Refused};

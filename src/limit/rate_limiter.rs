@@ -11,10 +11,10 @@ use crate::domain::{ApiKeyId, EventType, OrgId, OrgLimit, OrgLimits};
 
 /// Deliveries that an event may become on average, for an organisation without a limit of its own.
 const DELIVERIES_PER_EVENT: u32 = 10;
-/// Writes at once are those of ten seconds.
-const WRITE_BURSTS_PER_MINUTE: u32 = 6;
+/// Writes and reads at once are those of ten seconds.
+const BURSTS_PER_MINUTE: u32 = 6;
 /// An operator works for many organisations.
-const OPERATOR_WRITES_PER_TENANTS: u32 = 10;
+const OPERATORS_PER_TENANTS: u32 = 10;
 
 /// Decides whether a tenant may go on. Cheap to clone; clones share their state.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct RateLimiter {
     events_per_minute: u32,
     writes: Rate,
     operator_writes: Rate,
+    reads: Rate,
+    operator_reads: Rate,
     states: LocalLimits<Bucket, DefaultClock>,
 }
 
@@ -38,6 +40,10 @@ pub enum Bucket {
     Writes(OrgId),
     /// Writes with an operator's key.
     OperatorWrites(ApiKeyId),
+    /// An organisation's lists and look-ups.
+    Reads(OrgId),
+    /// Lists and look-ups with an operator's key.
+    OperatorReads(ApiKeyId),
     /// Events posted with a key.
     KeyEvents(ApiKeyId),
     /// An organisation's events of a type.
@@ -81,6 +87,8 @@ impl Bucket {
             | Self::Deliveries(_)
             | Self::Writes(_)
             | Self::OperatorWrites(_)
+            | Self::Reads(_)
+            | Self::OperatorReads(_)
             | Self::KeyEvents(_) => 0,
         }
     }
@@ -89,13 +97,16 @@ impl Bucket {
 impl RateLimiter {
     /// A limiter without state.
     pub fn new(config: &LimitConfig) -> Self {
-        let writes =
-            |per_minute| Rate::with_burst(per_minute, per_minute / WRITE_BURSTS_PER_MINUTE);
+        let rate = |per_minute| Rate::with_burst(per_minute, per_minute / BURSTS_PER_MINUTE);
+        let operators = |per_minute: u32| rate(per_minute.saturating_mul(OPERATORS_PER_TENANTS));
         let writes_per_minute = config.write_rate_limit_per_minute;
+        let reads_per_minute = config.read_rate_limit_per_minute;
         Self {
             events_per_minute: config.rate_limit_per_minute,
-            writes: writes(writes_per_minute),
-            operator_writes: writes(writes_per_minute.saturating_mul(OPERATOR_WRITES_PER_TENANTS)),
+            writes: rate(writes_per_minute),
+            operator_writes: operators(writes_per_minute),
+            reads: rate(reads_per_minute),
+            operator_reads: operators(reads_per_minute),
             states: LocalLimits::new(DefaultClock::default(), Bucket::heap_bytes),
         }
     }
@@ -137,6 +148,16 @@ impl RateLimiter {
     /// The write limit of an operator's key.
     pub fn operator_writes(&self, key: ApiKeyId) -> Limit {
         Limit { bucket: Bucket::OperatorWrites(key), rate: self.operator_writes }
+    }
+
+    /// The read limit of an organisation.
+    pub fn reads(&self, org: OrgId) -> Limit {
+        Limit { bucket: Bucket::Reads(org), rate: self.reads }
+    }
+
+    /// The read limit of an operator's key.
+    pub fn operator_reads(&self, key: ApiKeyId) -> Limit {
+        Limit { bucket: Bucket::OperatorReads(key), rate: self.operator_reads }
     }
 
     /// Takes `cost` from a limit, or nothing.
@@ -383,5 +404,7 @@ mod tests {
         assert!(matches!(limiter.check(&writes, cost(1)), RateDecision::Denied { .. }));
         assert_eq!(limiter.state(&limiter.writes(org(2))).remaining, 100);
         assert_eq!(limiter.state(&limiter.operator_writes(key)).remaining, 1000);
+        let reads = [limiter.reads(org(1)), limiter.operator_reads(key)];
+        assert_eq!(reads.map(|limit| limiter.state(&limit).remaining), [1000, 10_000]);
     }
 }

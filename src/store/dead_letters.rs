@@ -3,6 +3,7 @@
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, args};
 use super::filter::Filter;
+use super::list_query::{ListQuery, Listed};
 use super::{AuditRecord, Result, Store, audit};
 use crate::domain::{
     Actor, DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadLetterId, DeadReason, OrgId, Page,
@@ -44,10 +45,6 @@ pub(super) fn of_org(
     conditions
 }
 
-/// A condition on a dead letter `l`: its event, which is there, passes `{}`.
-pub(super) const EVENT_PASSES: &str = "EXISTS (SELECT 1 FROM events e
-        WHERE e.id = l.event_id AND e.org_id = l.org_id AND {})";
-
 impl Store {
     /// The organisation's dead letters that pass the filter.
     pub async fn dead_letters(
@@ -56,16 +53,15 @@ impl Store {
         filter: &DeadLetterFilter,
         page: PageRequest,
     ) -> Result<Page<DeadLetter>> {
-        let DeadLetterFilter { endpoint_id: _, reason, event_type, since, until, replayed } =
-            filter;
-        let mut conditions = of_org(self.engine.dialect(), org, filter, 3);
-        conditions.and_some("created_at >= ?", *since);
-        conditions.and_some("created_at < ?", *until);
-        conditions.and_some("reason = ?", reason.map(DeadReason::as_str));
-        conditions.and_type(EVENT_PASSES, "e.event_type", event_type.as_ref());
-        conditions.and_some("(replayed_at IS NOT NULL) = ?", *replayed);
-        let sql = format!("SELECT {COLUMNS} FROM dead_letters l WHERE {conditions}");
-        self.page(page, "created_at", sql, conditions.into_args(), read).await
+        let DeadLetterFilter { endpoint_id, reason, event_type, since, until, replayed } = filter;
+        let listed = Listed { table: "dead_letters", at: "created_at" };
+        let mut query = ListQuery::new(self.engine.dialect(), listed, org);
+        query.between(*since, *until);
+        query.equal_unscoped("endpoint_id", *endpoint_id);
+        query.equal("reason", reason.map(DeadReason::as_str));
+        query.event_type(event_type.as_ref());
+        query.null("replayed_at", replayed.map(|replayed| !replayed));
+        query.page(self, &COLUMNS.to_string(), page, read).await
     }
 
     /// One dead letter.

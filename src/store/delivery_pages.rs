@@ -30,6 +30,8 @@ struct PageParts {
     pending: Vec<String>,
     /// Of parts that read `deliveries`.
     finished: Vec<String>,
+    /// That table, with the index that SQLite is to use.
+    finished_table: &'static str,
     args: Args<'static>,
 }
 
@@ -110,9 +112,9 @@ impl Store {
                   ORDER BY created_at DESC, id DESC LIMIT $3) d"
             )
         };
-        let PageParts { pending, finished, args: of_parts } = parts;
+        let PageParts { pending, finished, finished_table, args: of_parts } = parts;
         let pending = pending.iter().map(|c| select_pending(&page("pending_deliveries", c)));
-        let finished = finished.iter().map(|c| select_finished(&page("deliveries", c)));
+        let finished = finished.iter().map(|c| select_finished(&page(finished_table, c)));
         let selects: Vec<String> = pending.chain(finished).collect();
         let sql = format!(
             "SELECT * FROM ({}) d ORDER BY created_at DESC, id DESC LIMIT $3",
@@ -151,7 +153,7 @@ fn parts(
         (Some(event), endpoint) => {
             let event = parameter((*event).into());
             if let Some(endpoint) = endpoint {
-                all = format!("{all} AND {}", unindexed(dialect, "endpoint_id", &endpoint));
+                all = format!("{all} AND {}", dialect.unindexed("endpoint_id", &endpoint));
             }
             // Those that were planned, by the primary key, and those that were created later.
             for planned in planned.unwrap_or_default() {
@@ -162,30 +164,43 @@ fn parts(
             }
             conditions.push(format!(
                 "event_id = {event} AND created_at > event_received_at AND {} AND {all}",
-                unindexed(dialect, "org_id", &org)
+                dialect.unindexed("org_id", &org)
             ));
         }
         (None, Some(endpoint)) => conditions.push(format!(
             "endpoint_id = {endpoint} AND {} AND {all}",
-            unindexed(dialect, "org_id", &org)
+            dialect.unindexed("org_id", &org)
         )),
         (None, None) => conditions.push(format!("org_id = {org} AND {all}")),
     }
     let is_pending = *status == Some(DeliveryStatus::Pending);
     let finished = if is_pending { Vec::new() } else { conditions.clone() };
     let pending = if is_pending || status.is_none() { conditions } else { Vec::new() };
-    let of_status = status.filter(|_| !is_pending).map(|status| parameter(status.as_str().into()));
-    let finished = finished.into_iter().map(|condition| match &of_status {
-        Some(status) => format!("{condition} AND status = {status}"),
-        None => condition,
-    });
-    PageParts { pending, finished: finished.collect(), args }
+    let finished_table = finished_table(dialect, filter);
+    let of_status = status.map_or("", of_status);
+    let finished = finished.into_iter().map(|condition| format!("{condition}{of_status}"));
+    PageParts { pending, finished: finished.collect(), finished_table, args }
 }
 
-/// The condition that a column has a value, in a form that chooses no index.
-fn unindexed(dialect: Dialect, column: &str, value: &str) -> String {
-    match dialect {
-        Dialect::Sqlite => format!("+{column} = {value}"),
-        Dialect::Postgres => format!("{column} IS NOT DISTINCT FROM {value}"),
+/// SQLite would walk the primary key, or all of an endpoint's, rather than use a partial index on the status.
+const fn finished_table(dialect: Dialect, filter: &DeliveryFilter) -> &'static str {
+    let failed = matches!(filter.status, Some(DeliveryStatus::Dead | DeliveryStatus::Cancelled));
+    match (dialect, filter.event_id, filter.endpoint_id) {
+        (Dialect::Sqlite, None, None) if failed => "deliveries INDEXED BY deliveries_by_status",
+        (Dialect::Sqlite, None, Some(_)) if failed => {
+            "deliveries INDEXED BY deliveries_by_endpoint_status"
+        }
+        _ => "deliveries",
+    }
+}
+
+/// The condition that a finished delivery has a status, spelled out so that the planner finds the partial indexes on
+/// what was not delivered.
+const fn of_status(status: DeliveryStatus) -> &'static str {
+    match status {
+        DeliveryStatus::Pending => "",
+        DeliveryStatus::Delivered => " AND status = 'delivered'",
+        DeliveryStatus::Dead => " AND status <> 'delivered' AND status = 'dead'",
+        DeliveryStatus::Cancelled => " AND status <> 'delivered' AND status = 'cancelled'",
     }
 }

@@ -29,6 +29,9 @@ pub enum StoreError {
     /// succeed later.
     #[error("the store is unavailable: {0}")]
     Unavailable(#[source] Error),
+    /// A read took longer than its time limit, `READ_TIMEOUT`.
+    #[error("the read took longer than its time limit")]
+    ReadTimedOut,
     /// Permanent: the database rejects this content every time.
     #[error("the store refused the content: {0}")]
     Refused(#[source] Error),
@@ -43,13 +46,33 @@ impl StoreError {
     /// lock or lost a deadlock. A caller with a batch can then try a part of it.
     pub fn is_connection(&self) -> bool {
         match self {
-            Self::Unavailable(Error::Database(fault)) => {
-                let fault = fault.try_downcast_ref::<PgDatabaseError>();
-                !fault.is_some_and(|fault| sqlstate_blames_statement(fault.code()))
-            }
-            Self::Unavailable(_) => true,
-            Self::Refused(_) | Self::Corrupt(_) => false,
+            Self::Unavailable(_) => !self.sqlstate().is_some_and(sqlstate_blames_statement),
+            Self::ReadTimedOut | Self::Refused(_) | Self::Corrupt(_) => false,
         }
+    }
+
+    /// Whether the database has ended the statement because it took too long, or because it was asked to.
+    pub(super) fn is_query_cancelled(&self) -> bool {
+        self.sqlstate() == Some("57014")
+    }
+
+    /// Whether the connection is lost, so that another one may do: class 08, a server that shuts down or starts
+    /// (57P01 to 57P03), and errors of the connection itself.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        match self {
+            Self::Unavailable(
+                Error::Io(_) | Error::Protocol(_) | Error::Tls(_) | Error::WorkerCrashed,
+            ) => true,
+            _ => self.sqlstate().is_some_and(|code| {
+                code.starts_with("08") || matches!(code, "57P01" | "57P02" | "57P03")
+            }),
+        }
+    }
+
+    /// PostgreSQL's code of a transient error.
+    fn sqlstate(&self) -> Option<&str> {
+        let Self::Unavailable(Error::Database(fault)) = self else { return None };
+        fault.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::code)
     }
 }
 
@@ -60,7 +83,7 @@ impl StoreError {
     pub fn is_away(&self) -> bool {
         match self {
             Self::Unavailable(error) => is_away(error),
-            Self::Refused(_) | Self::Corrupt(_) => false,
+            Self::ReadTimedOut | Self::Refused(_) | Self::Corrupt(_) => false,
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Metrics of the store.
 
-use crate::telemetry::{HistogramBy, SLOW_SECONDS, label, metrics};
+use crate::telemetry::{Counter, CounterBy, HistogramBy, SLOW_SECONDS, label, metrics};
 
 metrics! {
     /// Metrics of the store.
     pub struct StoreMetrics {
         /// Duration of a store operation, in seconds.
         db_operations_latency_seconds: HistogramBy<DbOperation> = SLOW_SECONDS,
+        /// Reads that were ended before their answer.
+        hookgate_reads_ended_total: CounterBy<ReadEnd>,
+        /// Reads that were repeated because their connection was lost.
+        hookgate_reads_repeated_total: Counter,
     }
 }
 
@@ -21,5 +25,15 @@ label! {
         RecordOutcomes = "record_outcomes",
         /// Finding a key for authentication.
         FindKey = "find_key",
+    }
+}
+
+label! {
+    /// The reason why a read was ended.
+    pub enum ReadEnd by "reason" {
+        /// It took longer than `READ_TIMEOUT`.
+        TimedOut = "timed_out",
+        /// Its caller was gone.
+        Abandoned = "abandoned",
     }
 }

@@ -55,6 +55,7 @@ steps! {
     9 "0009" "endpoint_config";
     10 "0010" "pending_deliveries";
     11 "0011" "finer_limits";
+    12 "0012" "filter_indexes";
 }
 
 /// The table in which sqlx keeps what was applied.

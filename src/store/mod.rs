@@ -45,6 +45,7 @@ mod error;
 mod events;
 mod filter;
 mod keys;
+mod list_query;
 mod maintenance;
 mod metrics;
 mod migrations;
@@ -75,7 +76,8 @@ pub use claims::{ClaimCursor, ClaimedDelivery, DueEndpoint, DueEndpoints, LeaseG
 use crypto::Keyring;
 pub use deliveries::{DeliveryRefusal, PENDING_COUNTED_MAX};
 pub use endpoints::EndpointChanges;
-use engine::{Engine, PostgresEngine, SqliteEngine};
+pub use engine::{ConnectionSplit, QueryPlans};
+use engine::{Engine, PostgresEngine, SqliteEngine, Workload};
 pub use error::{Result, StoreError};
 pub use events::{
     EventBatch, OrgEndpoints, Persisted, PlanRefusal, PlannedDelivery, SHORT_WEIGHT_MAX,
@@ -83,7 +85,7 @@ pub use events::{
 };
 pub use keys::{ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::MigrateError;
-pub use metrics::{DbOperation, StoreMetrics};
+pub use metrics::{DbOperation, ReadEnd, StoreMetrics};
 pub use migrations::MigrationStatus;
 pub use orgs::AddRefusal;
 pub use redeliveries::ReplayedEvent;
@@ -115,7 +117,8 @@ impl Store {
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
     ) -> Result<Self> {
-        Self::over(Engine::Sqlite(SqliteEngine::open(path, config).await?), config, metrics)
+        let engine = SqliteEngine::open(path, config, Arc::clone(&metrics)).await?;
+        Self::over(Engine::Sqlite(engine), config, metrics)
     }
 
     /// Connects to a PostgreSQL database. Does not migrate.
@@ -124,7 +127,7 @@ impl Store {
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
     ) -> Result<Self> {
-        let engine = PostgresEngine::lazy(url, config)?;
+        let engine = PostgresEngine::lazy(url, config, Arc::clone(&metrics))?;
         engine.reach(config).await?;
         Self::over(Engine::Postgres(engine), config, metrics)
     }
@@ -135,13 +138,49 @@ impl Store {
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
     ) -> Result<Self> {
-        Self::over(Engine::Postgres(PostgresEngine::lazy(url, config)?), config, metrics)
+        Self::over(
+            Engine::Postgres(PostgresEngine::lazy(url, config, Arc::clone(&metrics))?),
+            config,
+            metrics,
+        )
     }
 
     fn over(engine: Engine, config: &StoreConfig, metrics: Arc<StoreMetrics>) -> Result<Self> {
         let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
         let (engine, quota_defaults) = (Arc::new(engine), OrgLimits::default());
         Ok(Self { engine, keyring, metrics, dedup_window: config.dedup_window, quota_defaults })
+    }
+
+    /// The same store with the connections for lists and look-ups: few, each statement within `READ_TIMEOUT`, and
+    /// ended when its caller is gone.
+    pub fn for_reads(&self) -> Self {
+        self.on(Workload::Reads)
+    }
+
+    /// The same store with the connections for key look-ups, the watch for revoked keys, and readiness.
+    pub fn for_keys(&self) -> Self {
+        self.on(Workload::Keys)
+    }
+
+    /// The same store with the connections for claims and outcomes.
+    pub fn for_delivery(&self) -> Self {
+        self.on(Workload::Delivery)
+    }
+
+    /// How the connections are divided.
+    pub fn connection_split(&self) -> ConnectionSplit {
+        self.engine.split()
+    }
+
+    /// The same store, and the plans of the statements with which it reads outside of transactions.
+    pub fn recording_plans(&self) -> (Self, Arc<QueryPlans>) {
+        let plans = Arc::default();
+        let engine = Arc::new(self.engine.recording(&plans));
+        (Self { engine, ..self.clone() }, plans)
+    }
+
+    fn on(&self, workload: Workload) -> Self {
+        Self { engine: Arc::new(self.engine.on(workload)), ..self.clone() }
     }
 
     /// The same store, which holds organisations without a quota of their own to these. Only a server does:

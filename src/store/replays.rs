@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::columns::{Columns, columns};
-use super::dead_letters::{self, EVENT_PASSES};
+use super::dead_letters;
 use super::engine::{Row, Tx, Value, args};
 use super::filter::Filter;
 use super::page::START_OF_TIME;
@@ -292,11 +292,13 @@ async fn candidates_after(
     source.and_some("created_at < ?", filter.until);
     let mut wanted = Filter::after(source.parameters());
     wanted.and_some("l.reason = ?", filter.reason.map(DeadReason::as_str));
-    wanted.and_type(EVENT_PASSES, "e.event_type", filter.event_type.as_ref());
+    // A quarantined event has no type here.
+    wanted.and_type("coalesce({}, false)", "l.event_type", filter.event_type.as_ref());
     let sql = format!(
         "SELECT l.id, l.created_at, l.delivery_id IS NOT NULL AS is_delivery,
                 l.replayed_at IS NULL AND {wanted} AS wanted
-         FROM (SELECT id, org_id, created_at, delivery_id, event_id, reason, replayed_at
+         FROM (SELECT id, org_id, created_at, delivery_id, event_type, reason,
+                      replayed_at
                FROM dead_letters
                WHERE {source} AND (created_at, id) > ($1, $2)
                ORDER BY created_at, id LIMIT $3) l

@@ -19,6 +19,7 @@ mod http;
 mod https;
 mod leaks;
 mod matrix;
+mod reads;
 mod shares;
 mod spine;
 mod standard_webhooks;

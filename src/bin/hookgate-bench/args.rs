@@ -91,6 +91,8 @@ pub(crate) enum Scenario {
     IngestBatch,
     /// POST /api/events/raw, --payload-bytes of plain text per request
     IngestRaw,
+    /// GET /api/events?limit=1; at most 100 per second, with the default READ_RATE_LIMIT_PER_MINUTE
+    List,
     /// GET /api/health
     Health,
     /// GET /metrics

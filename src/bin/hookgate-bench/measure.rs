@@ -213,7 +213,11 @@ async fn load_once(
             let target = Target::new(scenario, args, server);
             (unless_stopped(stop, load.run(&target)).await?, args.batch)
         }
-        Scenario::Ingest | Scenario::IngestRaw | Scenario::Health | Scenario::Metrics => {
+        Scenario::Ingest
+        | Scenario::IngestRaw
+        | Scenario::List
+        | Scenario::Health
+        | Scenario::Metrics => {
             let target = Target::new(scenario, args, server);
             (unless_stopped(stop, load.run(&target)).await?, 1)
         }

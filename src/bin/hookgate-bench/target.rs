@@ -39,6 +39,7 @@ impl Target {
                 let body = "x".repeat(payload_bytes);
                 (Method::POST, "/api/events/raw", body, StatusCode::ACCEPTED)
             }
+            Scenario::List => (Method::GET, "/api/events?limit=1", String::new(), StatusCode::OK),
             Scenario::Health => (Method::GET, "/api/health", String::new(), StatusCode::OK),
             Scenario::Metrics => (Method::GET, "/metrics", String::new(), StatusCode::OK),
         };
@@ -48,6 +49,7 @@ impl Target {
             | Scenario::IngestBatch
             | Scenario::Store
             | Scenario::EndToEnd
+            | Scenario::List
             | Scenario::Health
             | Scenario::Metrics => "application/json",
         };

@@ -24,7 +24,7 @@ pub(in crate::http) async fn own(
     tenant: Scoped<KeysManage>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<AuditEntry>>, ApiError> {
-    Ok(Json(audit::list_of_org(app.subsystems(), tenant.org_id, page).await?))
+    Ok(Json(audit::list_of_org(app.reads(), tenant.org_id, page).await?))
 }
 
 /// `GET /api/admin/audit`: everything, or one organisation's entries.
@@ -33,5 +33,5 @@ pub(in crate::http) async fn list(
     _: Scoped<OperatorRead>,
     List { page, filter: AuditQuery { org_id } }: List<AuditQuery>,
 ) -> Result<Json<Page<AuditEntry>>, ApiError> {
-    Ok(Json(audit::list(app.subsystems(), org_id, page).await?))
+    Ok(Json(audit::list(app.reads(), org_id, page).await?))
 }

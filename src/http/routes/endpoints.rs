@@ -107,7 +107,7 @@ pub(in crate::http) async fn list(
     tenant: Scoped<EndpointsManage>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<EndpointView>>, ApiError> {
-    let endpoints = endpoints::list(app.subsystems(), tenant.org_id, page).await?;
+    let endpoints = endpoints::list(app.reads(), tenant.org_id, page).await?;
     Ok(Json(endpoints.map(|endpoint| (&endpoint).into())))
 }
 
@@ -118,8 +118,8 @@ pub(in crate::http) async fn one(
     Id(id): Id<EndpointId>,
     _: NoQuery,
 ) -> Result<Json<EndpointDetail>, ApiError> {
-    let endpoint = endpoints::one(app.subsystems(), tenant.org_id, id).await?;
-    Ok(Json(endpoints::detail(app.subsystems(), &endpoint).await?))
+    let endpoint = endpoints::one(app.reads(), tenant.org_id, id).await?;
+    Ok(Json(endpoints::detail(app.reads(), &endpoint).await?))
 }
 
 /// `PATCH /api/endpoints/{id}`: changes the fields that are sent and differ.

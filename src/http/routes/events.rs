@@ -67,7 +67,7 @@ pub(in crate::http) async fn list(
     } else {
         None
     };
-    let events = events::list(app.subsystems(), org, &filter.into(), page, with_payloads).await?;
+    let events = events::list(app.reads(), org, &filter.into(), page, with_payloads).await?;
     let bytes = events.data.iter().map(EventView::shown_payload_bytes).sum();
     answer(&app, events, bytes).await
 }
@@ -79,7 +79,7 @@ pub(in crate::http) async fn one(
     Id(id): Id<EventId>,
     _: NoQuery,
 ) -> Result<Response, ApiError> {
-    let shown = events::one(app.subsystems(), tenant.org_id, id).await?;
+    let shown = events::one(app.reads(), tenant.org_id, id).await?;
     let bytes = shown.event.shown_payload_bytes();
     answer(&app, shown, bytes).await
 }

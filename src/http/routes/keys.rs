@@ -64,7 +64,7 @@ pub(in crate::http) async fn list(
     _: Scoped<OperatorRead>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<KeyView>>, ApiError> {
-    Ok(page_of(&app, keys::list(app.subsystems(), page).await?))
+    Ok(page_of(&app, keys::list(app.reads(), page).await?))
 }
 
 /// `GET /api/admin/orgs/{id}/keys`.
@@ -74,7 +74,7 @@ pub(in crate::http) async fn list_of_org(
     Id(org): Id<OrgId>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<KeyView>>, ApiError> {
-    Ok(page_of(&app, keys::list_of_org(app.subsystems(), org, page).await?))
+    Ok(page_of(&app, keys::list_of_org(app.reads(), org, page).await?))
 }
 
 /// `GET /api/admin/keys/{id}`.
@@ -84,8 +84,8 @@ pub(in crate::http) async fn one(
     Id(id): Id<ApiKeyId>,
     _: NoQuery,
 ) -> Result<Json<KeyView>, ApiError> {
-    let key = keys::one(app.subsystems(), id).await?;
-    Ok(Json(KeyView::new(key, app.subsystems().clock.now())))
+    let key = keys::one(app.reads(), id).await?;
+    Ok(Json(KeyView::new(key, app.reads().clock.now())))
 }
 
 /// `POST /api/admin/orgs/{id}/keys`: 201 with the key's text.

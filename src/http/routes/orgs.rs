@@ -75,7 +75,7 @@ pub(in crate::http) async fn list(
     _: Scoped<OperatorRead>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<Org>>, ApiError> {
-    Ok(Json(orgs::list(app.subsystems(), page).await?))
+    Ok(Json(orgs::list(app.reads(), page).await?))
 }
 
 /// `GET /api/admin/orgs/{id}`: also one that is being deleted, or was, with its progress.
@@ -85,7 +85,7 @@ pub(in crate::http) async fn one(
     Id(id): Id<OrgId>,
     _: NoQuery,
 ) -> Result<Json<Org>, ApiError> {
-    Ok(Json(orgs::one(app.subsystems(), id).await?))
+    Ok(Json(orgs::one(app.reads(), id).await?))
 }
 
 /// `PATCH /api/admin/orgs/{id}`: changes the fields that are sent and differ.

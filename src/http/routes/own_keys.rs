@@ -26,7 +26,7 @@ pub(in crate::http) async fn list(
     tenant: Scoped<KeysManage>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<KeyView>>, ApiError> {
-    Ok(page_of(&app, keys::list_of_org(app.subsystems(), tenant.org_id, page).await?))
+    Ok(page_of(&app, keys::list_of_org(app.reads(), tenant.org_id, page).await?))
 }
 
 /// `POST /api/keys`: 201 with the key's text.
@@ -48,8 +48,8 @@ pub(in crate::http) async fn one(
     Id(id): Id<ApiKeyId>,
     _: NoQuery,
 ) -> Result<Json<KeyView>, ApiError> {
-    let key = keys::one_of_org(app.subsystems(), tenant.org_id, id).await?;
-    Ok(Json(KeyView::new(key, app.subsystems().clock.now())))
+    let key = keys::one_of_org(app.reads(), tenant.org_id, id).await?;
+    Ok(Json(KeyView::new(key, app.reads().clock.now())))
 }
 
 /// `DELETE /api/keys/{id}`: the key stops working now. It stays listed.

@@ -7,6 +7,7 @@ use crate::api::{keys, orgs};
 use crate::domain::Org;
 use crate::http::error::ApiError;
 use crate::http::extract::Tenant;
+use crate::http::read_limit::ReadPermit;
 use crate::http::request::NoQuery;
 use crate::http::respond::Json;
 use crate::http::state::{AppState, Settings};
@@ -15,9 +16,10 @@ use crate::http::state::{AppState, Settings};
 pub(in crate::http) async fn own(
     State(app): State<AppState>,
     tenant: Tenant,
+    _: ReadPermit,
     _: NoQuery,
 ) -> Result<Json<OwnOrgView>, ApiError> {
-    let (subsystems, principal) = (app.subsystems(), &tenant.principal);
+    let (subsystems, principal) = (app.reads(), &tenant.principal);
     let org = orgs::one(subsystems, tenant.org_id).await?;
     let key = keys::one(subsystems, principal.key_id).await?;
     let limits = limits(&app, &org);

@@ -69,7 +69,7 @@ pub(in crate::http) async fn list(
     tenant: Scoped<EventsRead>,
     List { page, filter: () }: List,
 ) -> Result<Json<Page<Replay>>, ApiError> {
-    Ok(Json(replays::list(app.subsystems(), tenant.org_id, page).await?))
+    Ok(Json(replays::list(app.reads(), tenant.org_id, page).await?))
 }
 
 /// `GET /api/replays/{id}`.
@@ -79,7 +79,7 @@ pub(in crate::http) async fn one(
     Id(id): Id<ReplayId>,
     _: NoQuery,
 ) -> Result<Json<Replay>, ApiError> {
-    Ok(Json(replays::one(app.subsystems(), tenant.org_id, id).await?))
+    Ok(Json(replays::one(app.reads(), tenant.org_id, id).await?))
 }
 
 /// `POST /api/replays/{id}/cancel`: deliveries that it has created already stay.

@@ -17,6 +17,14 @@ use futures_util::task::AtomicWaker;
 /// The time between two sweeps.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 
+/// A read that has taken this many ticks is ended once its client is gone.
+const LONG_READ_TICKS: u64 = 4;
+
+/// Set in a phase that is a request.
+const REQUEST: u64 = 0b01;
+/// Set in a request that changes nothing.
+const READ: u64 = 0b10;
+
 /// No phase. Ticks count from 0, and no process lives for this many.
 const NEVER: u64 = u64::MAX;
 
@@ -41,7 +49,7 @@ pub(super) struct Bounds {
 #[derive(Debug)]
 pub(super) struct ConnDeadline {
     shared: Arc<Shared>,
-    /// The tick at which the phase began, shifted left by one; the lowest bit is set during a request.
+    /// The tick at which the phase began, shifted left by two, with [`REQUEST`] and [`READ`].
     phase: AtomicU64,
     /// The phase that missed its deadline, or [`NEVER`]. It names the phase, so that it cannot be
     /// mistaken for a verdict on the next one.
@@ -66,7 +74,7 @@ impl ConnDeadlines {
         let ticks = self.shared.ticks.load(Ordering::Relaxed);
         let deadline = Arc::new(ConnDeadline {
             shared: Arc::clone(&self.shared),
-            phase: AtomicU64::new(ticks << 1),
+            phase: AtomicU64::new(ticks << 2),
             overdue: AtomicU64::new(NEVER),
             waker: AtomicWaker::new(),
         });
@@ -82,9 +90,9 @@ impl ConnDeadlines {
             let Some(deadline) = deadline.upgrade() else { return false };
             let phase = deadline.phase.load(Ordering::Relaxed);
             let bound = if is_request(phase) { request } else { head };
-            if now - (phase >> 1) > bound
-                && deadline.overdue.swap(phase, Ordering::Relaxed) != phase
-            {
+            let took = now - (phase >> 2);
+            let is_late = took > bound && deadline.overdue.swap(phase, Ordering::Relaxed) != phase;
+            if is_late || is_read(phase) && took >= LONG_READ_TICKS {
                 deadline.waker.wake();
             }
             true
@@ -119,9 +127,24 @@ impl ConnDeadline {
         .await
     }
 
-    /// A request head has arrived.
-    pub(super) fn begin_request(&self) {
-        self.begin(1);
+    /// The head of a request has arrived. A read changes nothing, so it may be ended when its client is gone.
+    pub(super) fn begin_request(&self, is_read: bool) {
+        self.begin(if is_read { REQUEST | READ } else { REQUEST });
+    }
+
+    /// Whether a read has taken so long that its client is to be looked after. It is woken with every tick.
+    pub(super) fn is_long_read(&self) -> bool {
+        let phase = self.phase.load(Ordering::Relaxed);
+        is_read(phase)
+            && self.shared.ticks.load(Ordering::Relaxed) - (phase >> 2) >= LONG_READ_TICKS
+    }
+
+    /// Makes the current read overdue.
+    pub(super) fn end_read(&self) {
+        let phase = self.phase.load(Ordering::Relaxed);
+        if is_read(phase) {
+            self.overdue.store(phase, Ordering::Relaxed);
+        }
     }
 
     /// The answer is ready; the connection waits for the next head.
@@ -146,7 +169,7 @@ impl ConnDeadline {
 
     fn begin(&self, kind: u64) {
         let ticks = self.shared.ticks.load(Ordering::Relaxed);
-        self.phase.store(ticks << 1 | kind, Ordering::Relaxed);
+        self.phase.store(ticks << 2 | kind, Ordering::Relaxed);
     }
 
     /// The current phase, if it is overdue.
@@ -157,7 +180,11 @@ impl ConnDeadline {
 }
 
 const fn is_request(phase: u64) -> bool {
-    phase & 1 == 1
+    phase & REQUEST != 0
+}
+
+const fn is_read(phase: u64) -> bool {
+    phase & READ != 0
 }
 
 /// Rounded up: a phase that began within a tick must not end early.
@@ -181,11 +208,33 @@ mod tests {
         };
         assert_eq!(lateness(&mut deadlines, 5), (false, false));
         assert_eq!(lateness(&mut deadlines, 1), (true, false));
-        deadline.begin_request();
+        deadline.begin_request(false);
         assert_eq!(lateness(&mut deadlines, 2), (false, false));
         assert_eq!(lateness(&mut deadlines, 1), (false, true));
         deadline.end_request();
         assert_eq!(lateness(&mut deadlines, 5), (false, false));
+    }
+
+    #[test]
+    fn only_a_read_is_ended_when_its_client_is_gone_and_only_a_long_one() {
+        let mut deadlines = ConnDeadlines::new(Bounds { request: Duration::MAX, ..BOUNDS });
+        let deadline = deadlines.open();
+        let long_reads = |deadlines: &mut ConnDeadlines| {
+            (0..5).for_each(|_| deadlines.sweep());
+            deadline.is_long_read()
+        };
+        deadline.begin_request(false);
+        assert!(!long_reads(&mut deadlines));
+        deadline.end_read();
+        assert!(!deadline.request_is_overdue());
+        deadline.begin_request(true);
+        assert!(!deadline.is_long_read());
+        assert!(long_reads(&mut deadlines));
+        assert!(!deadline.request_is_overdue());
+        deadline.end_read();
+        assert!(deadline.request_is_overdue());
+        deadline.end_request();
+        assert!(!deadline.request_is_overdue() && !deadline.is_long_read());
     }
 
     #[test]

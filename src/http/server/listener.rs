@@ -18,6 +18,7 @@ use super::acceptor::Acceptor;
 use super::conn_deadline::{Bounds, ConnDeadline, ConnDeadlines, TICK};
 use super::conn_limit::{ConnLimiter, ConnPermit};
 use super::middleware::Api;
+use super::peer_watch::{OverTcp, Watched};
 use super::tls::Tls;
 use crate::http::connection::Connection;
 use crate::runtime::Shutdown;
@@ -107,8 +108,13 @@ async fn handle_connection(stream: TcpStream, tls: Option<Arc<Tls>>, api: Api, s
 }
 
 /// Answers one connection's requests, one after the other, until either side ends it.
-async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(stream: S, api: Api, served: Served) {
+async fn serve_http1<S: AsyncRead + AsyncWrite + OverTcp + Unpin>(
+    stream: S,
+    api: Api,
+    served: Served,
+) {
     let Served { connection: client, deadline, _permit } = served;
+    let stream = Watched::new(stream, Arc::clone(&deadline));
     let answer = |request| api.answer(request, &client, &deadline);
     let connection = http1::Builder::new()
         .header_read_timeout(None)

@@ -61,7 +61,7 @@ impl Api {
         connection: &Connection,
         deadline: &ConnDeadline,
     ) -> Result<Response, Infallible> {
-        deadline.begin_request();
+        deadline.begin_request(request.method().is_safe());
         let context = RequestContext::new(request.headers(), connection.peer);
         let origin = self.allowed_origin(request.headers());
         let waits = request.headers().contains_key(EXPECT);
@@ -185,7 +185,7 @@ mod tests {
     async fn requests_past_their_deadline_time_out() {
         let mut deadlines = deadlines();
         let deadline = deadlines.open();
-        deadline.begin_request();
+        deadline.begin_request(false);
         let mut response = pin!(bounded(std::future::pending(), &deadline));
         assert!(futures_util::poll!(&mut response).is_pending());
         deadlines.sweep();

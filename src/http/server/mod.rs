@@ -1,7 +1,8 @@
 //! The HTTP server: accepts connections, bounds them, and answers their requests.
 //!
 //! [`acceptor`] accepts connections and [`listener`] serves them until shutdown. [`conn_limit`] bounds how many
-//! there are, [`conn_deadline`] how long each may wait or take, [`tls`] encrypts them, and [`middleware`]
+//! there are, [`conn_deadline`] how long each may wait or take, [`peer_watch`] ends long reads whose client is gone,
+//! [`tls`] encrypts them, and [`middleware`]
 //! wraps the API's router: trace id, timeout, panics, error answers.
 
 mod acceptor;
@@ -9,6 +10,7 @@ mod conn_deadline;
 mod conn_limit;
 mod listener;
 mod middleware;
+mod peer_watch;
 mod tls;
 
 pub use listener::serve;

@@ -9,13 +9,19 @@
 
 mod multi_row;
 mod postgres;
+mod query_plan;
+mod read_connection;
+mod read_pool;
 mod row;
+mod split;
 mod sqlite;
 mod sqlite_tx;
+mod statement;
 mod value;
 mod write_queue;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, SqlSafeStr, SqlStr, Transaction};
 
@@ -23,7 +29,10 @@ use super::{Result, StoreError};
 
 pub(crate) use multi_row::{MultiRow, ROWS_MAX};
 pub(crate) use postgres::{PostgresEngine, column, timestamptz};
+pub use query_plan::QueryPlans;
 pub(crate) use row::Row;
+pub use split::ConnectionSplit;
+pub(crate) use split::Workload;
 pub(crate) use sqlite::{SqliteEngine, id_list};
 pub(crate) use sqlite_tx::{Answer, Script, SqliteTx};
 pub(crate) use value::{Value, args};
@@ -76,6 +85,22 @@ impl Dialect {
         match self {
             Self::Sqlite => Cow::Owned(format!("+{column}")),
             Self::Postgres => Cow::Borrowed(column),
+        }
+    }
+
+    /// The condition that a column has a value, in a form that chooses no index.
+    pub(crate) fn unindexed(self, column: &str, value: &str) -> String {
+        match self {
+            Self::Sqlite => format!("+{column} = {value}"),
+            Self::Postgres => format!("{column} IS NOT DISTINCT FROM {value}"),
+        }
+    }
+
+    /// A column of text that is compared byte by byte, whatever the order of the database.
+    pub(crate) fn bytewise(self, column: &str) -> String {
+        match self {
+            Self::Sqlite => column.to_owned(),
+            Self::Postgres => format!("{column} COLLATE \"C\""),
         }
     }
 
@@ -140,6 +165,39 @@ impl Engine {
         }
     }
 
+    /// The same database, with the connections of a workload.
+    pub(crate) fn on(&self, workload: Workload) -> Self {
+        match self {
+            Self::Sqlite(engine) => Self::Sqlite(engine.on(workload)),
+            Self::Postgres(engine) => Self::Postgres(engine.on(workload)),
+        }
+    }
+
+    /// The same database; the plan of each statement that [`Self::all`] runs is recorded.
+    pub(crate) fn recording(&self, plans: &Arc<QueryPlans>) -> Self {
+        let plans = Arc::clone(plans);
+        match self {
+            Self::Sqlite(engine) => Self::Sqlite(engine.recording(plans)),
+            Self::Postgres(engine) => Self::Postgres(engine.recording(plans)),
+        }
+    }
+
+    /// How many connections each workload has.
+    pub(crate) fn split(&self) -> ConnectionSplit {
+        match self {
+            Self::Sqlite(engine) => engine.split(),
+            Self::Postgres(engine) => engine.split(),
+        }
+    }
+
+    /// Closes every connection, waiting for calls in flight.
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(engine) => engine.close().await,
+            Self::Postgres(engine) => engine.close().await,
+        }
+    }
+
     /// Starts a short write transaction.
     pub(crate) async fn begin(&self) -> Result<Tx<'_>> {
         Ok(match self {
@@ -162,9 +220,18 @@ impl Engine {
     /// Reads every row that a SELECT finds, outside of a transaction.
     pub(crate) async fn all(&self, sql: impl Into<Sql>, args: Args<'_>) -> Result<Vec<Row>> {
         let sql = sql_str(sql.into());
-        match self {
-            Self::Sqlite(engine) => sqlite::all(&engine.readers, sql, args).await,
-            Self::Postgres(engine) => postgres::all(&engine.pool, sql, args).await,
+        let (Self::Sqlite(SqliteEngine { reads, plans, .. })
+        | Self::Postgres(PostgresEngine { reads, plans, .. })) = self;
+        if let Some(plans) = plans {
+            Box::pin(plans.record(self, &sql, &args)).await?;
+        }
+        match (self, reads) {
+            // Boxed, so that the futures of all other reads stay small.
+            (_, Some(reads)) => Box::pin(reads.all(sql, args)).await,
+            (Self::Sqlite(engine), None) => statement::all_sqlite(&engine.readers, sql, args).await,
+            (Self::Postgres(engine), None) => {
+                statement::all_postgres(&engine.pool, sql, args).await
+            }
         }
     }
 
@@ -185,7 +252,7 @@ impl Tx<'_> {
         let sql = sql_str(sql.into());
         match self {
             Self::Sqlite(tx, _) => Ok(sqlite::run(tx, sql, args).await?.changed),
-            Self::Postgres(tx) => postgres::execute(&mut **tx, sql, args).await,
+            Self::Postgres(tx) => statement::execute_postgres(&mut **tx, sql, args).await,
         }
     }
 
@@ -194,7 +261,7 @@ impl Tx<'_> {
         let sql = sql_str(sql.into());
         match self {
             Self::Sqlite(tx, _) => Ok(sqlite::run(tx, sql, args).await?.rows),
-            Self::Postgres(tx) => postgres::all(&mut **tx, sql, args).await,
+            Self::Postgres(tx) => statement::all_postgres(&mut **tx, sql, args).await,
         }
     }
 

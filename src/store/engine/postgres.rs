@@ -1,7 +1,7 @@
 //! PostgreSQL, version 15 or later: for more than one machine, or more than one disk can take.
 //!
 //! # Operation
-//! A pool of connections. Hot paths are one statement where that is possible, and a batch is one
+//! Pools of connections, by [`Workload`]. Hot paths are one statement where that is possible, and a batch is one
 //! statement over arrays (`unnest`) whatever its size. `events`, `deliveries` and
 //! `delivery_attempts` are partitioned by day, events by when they were accepted and deliveries by when they were
 //! created; a statement that knows that time touches one partition. Maintenance creates the partitions of the coming days.
@@ -15,21 +15,38 @@
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, PgExecutor, SqlStr};
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
 use time::OffsetDateTime;
 
-use super::{Args, Row};
+use super::read_pool::{ReadPool, ReadSource};
+use super::{ConnectionSplit, QueryPlans, Workload};
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
 use crate::runtime::Wake;
-use crate::store::{Result, StoreError};
+use crate::store::{Result, StoreError, StoreMetrics};
 
-/// The connections to a PostgreSQL database.
-#[derive(Debug)]
+/// The connections to a PostgreSQL database, as one workload uses them.
+#[derive(Clone, Debug)]
 pub(crate) struct PostgresEngine {
+    /// The workload's; reads have theirs in `reads`, and write with the general ones.
     pub(crate) pool: PgPool,
+    pub(super) reads: Option<Arc<ReadPool>>,
+    /// Where plans are recorded, if they are.
+    pub(super) plans: Option<Arc<QueryPlans>>,
+    pools: Arc<Pools>,
+}
+
+/// Every connection.
+#[derive(Debug)]
+struct Pools {
+    general: PgPool,
+    keys: PgPool,
+    delivery: PgPool,
+    reads: Arc<ReadPool>,
+    split: ConnectionSplit,
 }
 
 /// Settings of every connection, in place of the server's and the role's defaults.
@@ -58,17 +75,64 @@ const CHANGES: &str = "hookgate_changes";
 
 impl PostgresEngine {
     /// A database to which connections are made once they are needed. Does not migrate.
-    pub(crate) fn lazy(url: &str, config: &StoreConfig) -> Result<Self> {
+    pub(crate) fn lazy(
+        url: &str,
+        config: &StoreConfig,
+        metrics: Arc<StoreMetrics>,
+    ) -> Result<Self> {
+        let split = ConnectionSplit::postgres(config.database_connections);
         // sqlx sets TimeZone to UTC by itself.
         let options = PgConnectOptions::from_str(url)?
             .application_name("hookgate")
             .options(SETTINGS)
             .disable_statement_logging();
-        let pool = PgPoolOptions::new()
-            .max_connections(config.database_connections)
-            .acquire_timeout(config.database_timeout)
-            .connect_lazy_with(options);
-        Ok(Self { pool })
+        let pool = |connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(config.database_timeout)
+        };
+        let general = pool(split.general).connect_lazy_with(options.clone());
+        let keys = pool(split.keys).connect_lazy_with(options.clone());
+        let delivery = pool(split.delivery).connect_lazy_with(options.clone());
+        let limit = format!("{}ms", config.read_timeout.as_millis());
+        let source = ReadSource::Postgres(
+            options.options([("statement_timeout", limit.as_str())]),
+            keys.clone(),
+        );
+        let reads = ReadPool::new(source, split.reads, config.read_timeout, metrics);
+        let pool = general.clone();
+        let pools = Arc::new(Pools { general, keys, delivery, reads, split });
+        Ok(Self { pool, reads: None, plans: None, pools })
+    }
+
+    /// The same database, with the connections of a workload.
+    pub(super) fn on(&self, workload: Workload) -> Self {
+        let Pools { general, keys, delivery, reads, .. } = &*self.pools;
+        let (pool, reads) = match workload {
+            Workload::Keys => (keys, None),
+            Workload::Delivery => (delivery, None),
+            Workload::Reads => (general, Some(Arc::clone(reads))),
+        };
+        Self { pool: pool.clone(), reads, ..self.clone() }
+    }
+
+    /// The same database; the plan of each statement that reads outside of a transaction is recorded.
+    pub(super) fn recording(&self, plans: Arc<QueryPlans>) -> Self {
+        Self { plans: Some(plans), ..self.clone() }
+    }
+
+    /// How many connections each workload has.
+    pub(super) fn split(&self) -> ConnectionSplit {
+        self.pools.split
+    }
+
+    /// Closes every connection, waiting for calls in flight.
+    pub(super) async fn close(&self) {
+        let Pools { general, keys, delivery, reads, .. } = &*self.pools;
+        reads.close().await;
+        delivery.close().await;
+        keys.close().await;
+        general.close().await;
     }
 
     /// Makes a connection, to find out whether that works.
@@ -112,23 +176,6 @@ async fn connect_error(options: &PgConnectOptions, config: &StoreConfig) -> Stor
         Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
     };
     error.into()
-}
-
-pub(super) async fn execute(on: impl PgExecutor<'_>, sql: SqlStr, args: Args<'_>) -> Result<u64> {
-    Ok(sqlx::query_with(sql, arguments(args)?).execute(on).await?.rows_affected())
-}
-
-pub(super) async fn all(on: impl PgExecutor<'_>, sql: SqlStr, args: Args<'_>) -> Result<Vec<Row>> {
-    let rows = sqlx::query_with(sql, arguments(args)?).fetch_all(on).await?;
-    Ok(rows.into_iter().map(Row::Postgres).collect())
-}
-
-fn arguments(args: Args<'_>) -> Result<PgArguments> {
-    let mut arguments = PgArguments::default();
-    for value in args {
-        value.add_to_postgres(&mut arguments).map_err(sqlx::Error::Encode)?;
-    }
-    Ok(arguments)
 }
 
 /// A timestamp as a parameter.

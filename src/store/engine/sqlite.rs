@@ -2,7 +2,7 @@
 //!
 //! # Operation
 //! WAL mode with `synchronous=FULL`, so that a commit is on stable storage when it returns. One
-//! connection writes, in `BEGIN IMMEDIATE` transactions; a pool of read-only ones reads beside it.
+//! connection writes, in `BEGIN IMMEDIATE` transactions; pools of read-only ones, by [`Workload`], read beside it.
 //! Other processes, such as the command line, write to the same file; a transaction that finds it locked waits.
 //!
 //! Long transactions (large batches of events and outcomes, claims, steps of background work) queue for the
@@ -20,30 +20,43 @@
 //! connection would refuse every transaction from then on, and is replaced.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use sqlx::pool::PoolOptions;
-use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Connection, SqlStr, Sqlite, SqliteConnection, SqliteExecutor};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqlStr, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
+use super::read_pool::{ReadPool, ReadSource};
+use super::statement::for_sqlite;
 use super::write_queue::{LongPermit, WriteQueue};
-use super::{Answer, Args, Row, Script, SqliteTx};
+use super::{Answer, Args, ConnectionSplit, QueryPlans, Script, SqliteTx, Workload};
 use crate::config::StoreConfig;
-use crate::store::Result;
+use crate::store::{Result, StoreMetrics};
 
-/// The connections to a SQLite file.
-#[derive(Debug)]
+/// The connections to a SQLite file, as one workload uses them.
+#[derive(Clone, Debug)]
 pub(crate) struct SqliteEngine {
     pub(crate) writer: SqlitePool,
-    pub(crate) queue: WriteQueue,
+    pub(crate) queue: Arc<WriteQueue>,
     pub(crate) checkpointer: SqlitePool,
+    /// The workload's; reads have theirs in `reads`.
     pub(crate) readers: SqlitePool,
+    pub(super) reads: Option<Arc<ReadPool>>,
+    /// Where plans are recorded, if they are.
+    pub(super) plans: Option<Arc<QueryPlans>>,
+    pools: Arc<Pools>,
 }
 
-/// Maximum readers: each has a thread and a cache of its own, and reads are short.
-const READERS_MAX: u32 = 8;
+/// Every connection that reads.
+#[derive(Debug)]
+struct Pools {
+    general: SqlitePool,
+    keys: SqlitePool,
+    delivery: SqlitePool,
+    reads: Arc<ReadPool>,
+    split: ConnectionSplit,
+}
 
 /// Page cache of the writer, in KiB: the upper levels of every index at ten million events.
 const WRITER_CACHE_KIB: u32 = 16 * 1024;
@@ -59,7 +72,11 @@ const ROWS_BUFFERED: usize = 512;
 
 impl SqliteEngine {
     /// Opens the file, creating it and its directory when missing. Does not migrate.
-    pub(crate) async fn open(path: &Path, config: &StoreConfig) -> Result<Self> {
+    pub(crate) async fn open(
+        path: &Path,
+        config: &StoreConfig,
+        metrics: Arc<StoreMetrics>,
+    ) -> Result<Self> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(sqlx::Error::Io)?;
         }
@@ -77,17 +94,64 @@ impl SqliteEngine {
             .synchronous(SqliteSynchronous::Full)
             .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string());
-        let readers = config.database_connections.clamp(2, READERS_MAX);
+        // The writer first: it creates the file that the readers open.
+        let writer = pool(1, config).connect_with(writer).await?;
+        let split = ConnectionSplit::sqlite(config.database_connections);
+        // It syncs the log before it copies, and the file before the log starts anew.
+        let checkpointing = shared.clone().synchronous(SqliteSynchronous::Full);
+        let read_only = shared.read_only(true);
+        let lazy = |connections, options| {
+            pool(connections, config).min_connections(0).connect_lazy_with(options)
+        };
+        let source = ReadSource::Sqlite(read_only.clone());
+        let pools = Pools {
+            general: pool(split.general, config).connect_with(read_only.clone()).await?,
+            keys: lazy(split.keys, read_only.clone()),
+            delivery: lazy(split.delivery, read_only),
+            reads: ReadPool::new(source, split.reads, config.read_timeout, metrics),
+            split,
+        };
         Ok(Self {
-            // The writer first: it creates the file that the readers open.
-            writer: pool(1, config).connect_with(writer).await?,
-            queue: WriteQueue::new(),
-            // It syncs the log before it copies, and the file before the log starts anew.
-            checkpointer: pool(1, config)
-                .min_connections(0)
-                .connect_lazy_with(shared.clone().synchronous(SqliteSynchronous::Full)),
-            readers: pool(readers, config).connect_with(shared.read_only(true)).await?,
+            writer,
+            queue: Arc::new(WriteQueue::new()),
+            checkpointer: lazy(1, checkpointing),
+            readers: pools.general.clone(),
+            reads: None,
+            plans: None,
+            pools: Arc::new(pools),
         })
+    }
+
+    /// The same file, with the connections of a workload.
+    pub(super) fn on(&self, workload: Workload) -> Self {
+        let Pools { general, keys, delivery, reads, .. } = &*self.pools;
+        let (readers, reads) = match workload {
+            Workload::Keys => (keys, None),
+            Workload::Delivery => (delivery, None),
+            Workload::Reads => (general, Some(Arc::clone(reads))),
+        };
+        Self { readers: readers.clone(), reads, ..self.clone() }
+    }
+
+    /// The same database; the plan of each statement that reads outside of a transaction is recorded.
+    pub(super) fn recording(&self, plans: Arc<QueryPlans>) -> Self {
+        Self { plans: Some(plans), ..self.clone() }
+    }
+
+    /// How many connections each workload has.
+    pub(super) fn split(&self) -> ConnectionSplit {
+        self.pools.split
+    }
+
+    /// Closes every connection, waiting for calls in flight.
+    pub(super) async fn close(&self) {
+        let Pools { general, keys, delivery, reads, .. } = &*self.pools;
+        reads.close().await;
+        for pool in [&self.checkpointer, delivery, keys, general] {
+            pool.close().await;
+        }
+        // The writer last: the last connection to close folds the WAL into the file.
+        self.writer.close().await;
     }
 
     /// Starts a short transaction that holds the write lock, so that what it reads stays true.
@@ -127,24 +191,7 @@ fn pool(connections: u32, config: &StoreConfig) -> PoolOptions<Sqlite> {
 
 /// Runs a statement in a transaction.
 pub(super) async fn run(tx: &mut SqliteTx, sql: SqlStr, args: Args<'_>) -> Result<Answer> {
-    tx.run_one(Script::of(sql, arguments(args)?)).await
-}
-
-pub(super) async fn all(
-    on: impl SqliteExecutor<'_>,
-    sql: SqlStr,
-    args: Args<'_>,
-) -> Result<Vec<Row>> {
-    let rows = sqlx::query_with(sql, arguments(args)?).fetch_all(on).await?;
-    Ok(rows.into_iter().map(Row::Sqlite).collect())
-}
-
-fn arguments(args: Args<'_>) -> Result<SqliteArguments> {
-    let mut arguments = SqliteArguments::default();
-    for value in args {
-        value.add_to_sqlite(&mut arguments).map_err(sqlx::Error::Encode)?;
-    }
-    Ok(arguments)
+    tx.run_one(Script::of(sql, for_sqlite(args)?)).await
 }
 
 /// A list of ids as one parameter: a JSON array of hexadecimal texts, read back with
@@ -164,12 +211,22 @@ pub(crate) fn id_list(ids: impl IntoIterator<Item = Uuid>) -> String {
 mod tests {
     use super::*;
 
+    async fn open(directory: &Path) -> SqliteEngine {
+        let config = StoreConfig::in_directory(directory);
+        let metrics = StoreMetrics::register(&crate::telemetry::Registry::new()).unwrap();
+        SqliteEngine::open(&config.sqlite_path(), &config, metrics).await.unwrap()
+    }
+
+    fn script(sql: &'static str) -> Script {
+        let mut script = Script::default();
+        script.push(sql);
+        script
+    }
+
     #[tokio::test]
     async fn transaction_that_sqlite_rolled_back_does_not_break_the_next_one() {
         let directory = tempfile::tempdir().unwrap();
-        let defaults = StoreConfig::in_directory(directory.path());
-        let config = StoreConfig { database_connections: 2, ..defaults };
-        let engine = SqliteEngine::open(&config.sqlite_path(), &config).await.unwrap();
+        let engine = open(directory.path()).await;
 
         let mut tx = engine.begin().await.unwrap();
         // What SQLite does by itself on an I/O error; tests/it/torture/disk.rs has it do so.
@@ -181,17 +238,10 @@ mod tests {
         tx.finish(script("SELECT 1")).await.unwrap();
     }
 
-    fn script(sql: &'static str) -> Script {
-        let mut script = Script::default();
-        script.push(sql);
-        script
-    }
-
     #[tokio::test]
     async fn transaction_takes_effect_as_a_whole_or_not_at_all() {
         let directory = tempfile::tempdir().unwrap();
-        let config = StoreConfig::in_directory(directory.path());
-        let engine = SqliteEngine::open(&config.sqlite_path(), &config).await.unwrap();
+        let engine = open(directory.path()).await;
         let create = script("CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT");
         engine.begin().await.unwrap().finish(create).await.unwrap();
         let stored = async || {

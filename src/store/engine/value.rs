@@ -15,7 +15,7 @@ use crate::domain::{
 };
 
 /// A parameter. A missing one has its type all the same, which PostgreSQL asks for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Value<'a> {
     /// A UUID.
     Uuid(Option<Uuid>),

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Engine, Row, Tx, args};
-use super::filter::Filter;
+use super::list_query::{ListQuery, Listed};
 use super::{AuditRecord, Result, Store, System, audit, endpoints, storable, timed};
 use crate::domain::{
     Actor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, EventSummary, Lease,
@@ -190,15 +190,13 @@ impl Store {
             // No event has a NUL there, and PostgreSQL takes none as a parameter.
             return Ok(Page { data: Vec::new(), next_cursor: None });
         }
-        let mut conditions = Filter::after(3);
-        conditions.and("org_id = ?", org);
-        conditions.and_some("received_at >= ?", *since);
-        conditions.and_some("received_at < ?", *until);
-        conditions.and_type("{}", "event_type", event_type.as_ref());
-        conditions.and_some("account_id = ?", account_id.as_deref());
-        conditions.and_some("user_id = ?", user_id.as_deref());
-        let sql = format!("SELECT {} FROM events WHERE {conditions}", payloads::SUMMARY_COLUMNS);
-        self.page(page, "received_at", sql, conditions.into_args(), payloads::read_summary).await
+        let listed = Listed { table: "events", at: "received_at" };
+        let mut query = ListQuery::new(self.engine.dialect(), listed, org);
+        query.between(*since, *until);
+        query.event_type(event_type.as_ref());
+        query.equal("account_id", account_id.as_deref());
+        query.equal("user_id", user_id.as_deref());
+        query.page(self, payloads::SUMMARY_COLUMNS, page, payloads::read_summary).await
     }
 
     /// Stores operational events that some endpoint subscribes to and plans their deliveries, in the

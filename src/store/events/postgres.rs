@@ -345,7 +345,7 @@ async fn insert(
 fn is_stored_before(error: &StoreError) -> bool {
     match error {
         StoreError::Refused(sqlx::Error::Database(error)) => error.is_unique_violation(),
-        StoreError::Refused(_) | StoreError::Unavailable(_) | StoreError::Corrupt(_) => false,
+        _ => false,
     }
 }
 

@@ -5,7 +5,7 @@ mod sqlite;
 
 use std::time::Duration;
 
-use super::engine::{Dialect, Engine, args};
+use super::engine::{Dialect, Engine, Workload, args};
 use super::{MigrationStatus, Result, Store, System, error, migrations};
 use crate::domain::Timestamp;
 
@@ -33,9 +33,9 @@ const DEDUP_KEYS_KEPT_LONGER: Duration = Duration::from_hours(24);
 const DEDUP_KEYS_PER_STEP: u64 = 10_000;
 
 impl Store {
-    /// Answers when the store can be reached and read.
+    /// Answers when the store can be reached and read, whatever reads and writes wait for.
     pub async fn ping(&self) -> Result<()> {
-        self.engine.optional("SELECT 1 FROM orgs LIMIT 1", args![]).await?;
+        self.engine.on(Workload::Keys).optional("SELECT 1 FROM orgs LIMIT 1", args![]).await?;
         Ok(())
     }
 
@@ -81,10 +81,7 @@ impl Store {
 
     /// Closes every connection, waiting for calls in flight.
     pub async fn close(&self) {
-        match &*self.engine {
-            Engine::Sqlite(engine) => sqlite::close(engine).await,
-            Engine::Postgres(engine) => engine.pool.close().await,
-        }
+        self.engine.close().await;
     }
 }
 

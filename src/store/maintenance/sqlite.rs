@@ -54,13 +54,6 @@ pub(super) async fn checkpoint(engine: &SqliteEngine) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn close(engine: &SqliteEngine) {
-    // The writer last: the last connection to close folds the WAL into the file.
-    engine.checkpointer.close().await;
-    engine.readers.close().await;
-    engine.writer.close().await;
-}
-
 /// The versions that were applied, oldest first; none in a file that was never migrated.
 async fn applied(connection: &mut SqliteConnection) -> Result<Vec<i64>, sqlx::Error> {
     let table: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sqlite_schema WHERE name = ?1")

@@ -114,7 +114,7 @@ async fn open_loop_shows_latency_to_the_receiver_and_the_cpu_time_of_each_progra
 #[tokio::test(flavor = "multi_thread")]
 async fn run_beside_each_neighbour_is_compared_with_a_run_alone() {
     // Whatever is posted beside the whale arrives late in a debug build, so it is only accepted.
-    let neighbours: [(&str, &[&str]); 7] = [
+    let neighbours: [(&str, &[&str]); 8] = [
         ("end-to-end", &["flood"]),
         ("end-to-end", &["over-limit"]),
         ("ingest", &["whale"]),
@@ -122,6 +122,7 @@ async fn run_beside_each_neighbour_is_compared_with_a_run_alone() {
         ("end-to-end", &["fanout", "--fanout-endpoints", "3"]),
         ("end-to-end", &["disabled", "--pending", "20"]),
         ("ingest", &["keys"]),
+        ("list", &["readers", "--reader-events", "20"]),
     ];
     for (scenario, neighbour) in neighbours {
         let (report, out) = open_loop(scenario, &[&["--beside"], neighbour].concat()).await;

@@ -18,6 +18,7 @@ mod merge_patch;
 mod ndjson;
 mod problems;
 mod raw;
+mod reads;
 mod replays;
 mod shutdown;
 mod tenancy;

@@ -61,7 +61,7 @@ impl Subject {
     }
 
     async fn migrated(database: Database, directory: TempDir) -> Self {
-        let store = open(&database, &directory, None).await;
+        let store = open(&database, config(directory.path().to_owned())).await;
         store.migrate_up().await.unwrap();
         Self { store, database, directory }
     }
@@ -73,7 +73,20 @@ impl Subject {
 
     /// Another instance on the same database, with these keys for secrets.
     pub(crate) async fn another_with(&self, secrets_key: Option<SecretsKeys>) -> Store {
-        open(&self.database, &self.directory, secrets_key).await
+        self.another_set(|config| StoreConfig { secrets_key, ..config }).await
+    }
+
+    /// Another instance on the same database, with these settings.
+    pub(crate) async fn another_set(
+        &self,
+        settings: impl FnOnce(StoreConfig) -> StoreConfig,
+    ) -> Store {
+        open(&self.database, settings(config(self.directory.path().to_owned()))).await
+    }
+
+    /// A connection behind the store's back.
+    pub(crate) async fn connect_postgres(&self) -> PgConnection {
+        PgConnection::connect(&self.url()).await.unwrap()
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -173,9 +186,8 @@ impl Subject {
     }
 }
 
-async fn open(database: &Database, directory: &TempDir, secrets_key: Option<SecretsKeys>) -> Store {
+async fn open(database: &Database, config: StoreConfig) -> Store {
     let metrics = StoreMetrics::register(&Registry::new()).unwrap();
-    let config = StoreConfig { secrets_key, ..config(directory.path().to_owned()) };
     match database {
         Database::Sqlite(path) => Store::open_sqlite(path, &config, metrics).await.unwrap(),
         Database::Postgres(url) => Store::connect_postgres(url, &config, metrics).await.unwrap(),

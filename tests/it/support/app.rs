@@ -212,6 +212,7 @@ pub(crate) fn config(dir: &Path, flags: &[&str]) -> Config {
         "--journal-max-mib=32",
         // Tests make changes faster than people do.
         "--write-rate-limit-per-minute=10000000",
+        "--read-rate-limit-per-minute=10000000",
         &data_dir,
     ];
     let name = |flag: &str| flag.split('=').next().map(str::to_owned);

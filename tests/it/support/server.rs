@@ -176,7 +176,8 @@ impl Server {
         self.execute("DROP TRIGGER trap").await;
     }
 
-    async fn execute(&self, sql: &'static str) {
+    /// Runs SQL behind the server's back.
+    pub(crate) async fn execute(&self, sql: &'static str) {
         let file = SqliteConnectOptions::new().filename(self.database());
         file.connect().await.unwrap().execute(sql).await.unwrap();
     }

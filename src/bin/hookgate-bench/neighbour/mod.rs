@@ -9,6 +9,7 @@ mod fanout;
 mod flood;
 mod keys;
 mod lists;
+mod readers;
 mod slow;
 mod tenant;
 mod whale;
@@ -26,6 +27,7 @@ use crate::server::Server;
 
 use disabled::DisabledEndpoint;
 use keys::HealthyTenant;
+use readers::FilledTenant;
 use tenant::Tenant;
 
 /// Connections per neighbour.
@@ -64,6 +66,8 @@ pub(crate) enum Neighbour {
     Bodies,
     /// A tenant with 500 events of 256 KiB that asks for all of them on 30 connections, and reads no answer
     Lists,
+    /// A tenant with --reader-events that lists them over 32 connections by filters that match nothing
+    Readers,
 }
 
 impl fmt::Display for Neighbour {
@@ -92,6 +96,9 @@ pub(crate) struct NeighbourArgs {
     /// Deliveries of the neighbour that wait; unset: 36,000 beside slow, 2,000,000 beside disabled
     #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pending: Option<u32>,
+    /// Events of the organisation that reads
+    #[arg(long, requires = "beside", default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    reader_events: u32,
 }
 
 /// Starts a neighbour for one run after the other.
@@ -104,6 +111,8 @@ pub(crate) struct Neighbourhood<'a> {
     disabled: Option<DisabledEndpoint>,
     /// Creates keys beside the neighbour `keys`.
     healthy: Option<HealthyTenant>,
+    /// Filled as `disabled` is.
+    reading: Option<FilledTenant>,
 }
 
 /// A neighbour that loads the server.
@@ -124,7 +133,8 @@ impl<'a> Neighbourhood<'a> {
         server: &'a Server,
     ) -> Result<Self, CliError> {
         let operator = server.operator().ok_or("--beside cannot be used with --url")?;
-        Ok(Self { neighbour, args, server, operator, disabled: None, healthy: None })
+        let (disabled, healthy, reading) = (None, None, None);
+        Ok(Self { neighbour, args, server, operator, disabled, healthy, reading })
     }
 
     /// Starts the neighbour. Its tenants are new ones, since the backlog of earlier ones is suspended.
@@ -162,6 +172,15 @@ impl<'a> Neighbourhood<'a> {
                 running.tenants.push(flooder);
                 if let Some(healthy) = &self.healthy {
                     running.load.spawn(healthy.create_keys());
+                }
+            }
+            Neighbour::Readers => {
+                if self.reading.is_none() {
+                    let filled = FilledTenant::fill(&args.neighbour, server, operator).await?;
+                    self.reading = Some(filled);
+                }
+                if let Some(tenant) = &self.reading {
+                    tenant.read(&mut running.load, server);
                 }
             }
         }

@@ -1,0 +1,11 @@
+DROP TRIGGER dead_letters_type;
+DROP INDEX dead_letters_unreplayed;
+DROP INDEX dead_letters_replayed;
+DROP INDEX dead_letters_by_reason;
+DROP INDEX dead_letters_by_type;
+ALTER TABLE dead_letters DROP COLUMN event_type;
+DROP INDEX deliveries_by_endpoint_status;
+DROP INDEX deliveries_by_status;
+DROP INDEX events_by_user;
+DROP INDEX events_by_account;
+DROP INDEX events_by_type;

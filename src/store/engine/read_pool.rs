@@ -1,0 +1,222 @@
+//! The connections of reads: a bounded number, each read within a time limit.
+//!
+//! # Operation
+//! A read takes a connection out of the pool, runs one statement and puts it back. One whose connection is lost
+//! is repeated on a new one, after a growing pause, while its time lasts.
+//!
+//! A statement that is not awaited to its end, because its time is up or its caller is gone, is ended: SQLite is
+//! interrupted by a progress handler, PostgreSQL is asked to cancel it. The connection returns to the pool after
+//! that, so the bound holds for the database, too.
+//!
+//! # Failure
+//! [`StoreError::ReadTimedOut`] when the time is up, and [`StoreError::Unavailable`] when no connection was free
+//! or could be opened by then.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::SqlStr;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::sqlite::SqliteConnectOptions;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::read_connection::ReadConnection;
+use super::{Args, Row};
+use crate::runtime::Stopwatch;
+use crate::store::metrics::ReadEnd;
+use crate::store::{Result, StoreError, StoreMetrics};
+
+/// Pauses before a read that has lost its connection is repeated.
+const REPEAT_PAUSES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
+/// How long a connection is kept: PostgreSQL's caches of it grow with use.
+const CONNECTION_AGE_MAX: Duration = Duration::from_mins(30);
+/// How long an ended statement may take to end before its connection is dropped.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// Opens the connections of reads.
+#[derive(Clone, Debug)]
+pub(super) enum ReadSource {
+    /// To a SQLite file.
+    Sqlite(SqliteConnectOptions),
+    /// To a PostgreSQL database; the pool is for cancelling statements.
+    Postgres(PgConnectOptions, PgPool),
+}
+
+/// The connections of reads.
+pub(crate) struct ReadPool {
+    source: ReadSource,
+    time_limit: Duration,
+    /// Open connections that nobody uses; the latest used is the last.
+    idle: Mutex<Vec<ReadConnection>>,
+    /// One permit per connection that may be in use.
+    permits: Arc<Semaphore>,
+    permits_max: u32,
+    /// Where ended statements are waited for, and where SQLite's threads are started.
+    runtime: Handle,
+    metrics: Arc<StoreMetrics>,
+}
+
+/// A connection that is out of the pool, and returns when this is dropped.
+struct Leased {
+    pool: Arc<ReadPool>,
+    connection: Option<ReadConnection>,
+    permit: Option<OwnedSemaphorePermit>,
+    /// Whether a statement may be running.
+    busy: bool,
+    /// Whether it has run for too long.
+    timed_out: bool,
+}
+
+impl ReadPool {
+    /// A pool without open connections, of `connections` at most. It uses the runtime it is created on.
+    pub(super) fn new(
+        source: ReadSource,
+        connections: u32,
+        time_limit: Duration,
+        metrics: Arc<StoreMetrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            time_limit,
+            idle: Mutex::default(),
+            permits: Arc::new(Semaphore::new(connections as usize)),
+            permits_max: connections,
+            runtime: Handle::current(),
+            metrics,
+        })
+    }
+
+    /// Reads every row that a SELECT finds.
+    pub(crate) async fn all(self: &Arc<Self>, sql: SqlStr, args: Args<'_>) -> Result<Vec<Row>> {
+        let since = Stopwatch::start();
+        let permits = Arc::clone(&self.permits).acquire_owned();
+        let permit = timeout(self.time_limit, permits)
+            .await
+            .map_err(|_| sqlx::Error::PoolTimedOut)?
+            .map_err(|_| sqlx::Error::PoolClosed)?;
+        let connection = self.idle().pop();
+        let (pool, permit) = (Arc::clone(self), Some(permit));
+        let mut leased = Leased { pool, connection, permit, busy: false, timed_out: false };
+        let left = self.time_limit.saturating_sub(since.elapsed());
+        let read = timeout(left, leased.read(&sql, &args)).await;
+        match read {
+            Ok(Err(error)) if error.is_query_cancelled() => {}
+            Ok(read) => return read,
+            Err(_) if leased.connection.is_none() => return Err(sqlx::Error::PoolTimedOut.into()),
+            Err(_) => {}
+        }
+        leased.timed_out = true;
+        self.metrics.hookgate_reads_ended_total.of(ReadEnd::TimedOut).inc();
+        Err(StoreError::ReadTimedOut)
+    }
+
+    /// Closes the connections. Those in use are closed when they return.
+    pub(super) async fn close(&self) {
+        let all = timeout(END_MAX, self.permits.acquire_many(self.permits_max)).await;
+        self.permits.close();
+        drop(all);
+        let idle = std::mem::take(&mut *self.idle());
+        for connection in idle {
+            connection.close().await;
+        }
+    }
+
+    async fn connect(&self) -> Result<ReadConnection> {
+        match self.source.clone() {
+            ReadSource::Sqlite(options) => {
+                // Its thread inherits the priority of the thread that starts it.
+                let opening = self.runtime.spawn(ReadConnection::open_sqlite(options));
+                opening.await.map_err(|_| sqlx::Error::WorkerCrashed)?
+            }
+            ReadSource::Postgres(options, _) => ReadConnection::open_postgres(&options).await,
+        }
+    }
+
+    /// Ends what runs on a connection and puts it back.
+    async fn end(&self, mut connection: ReadConnection) {
+        let ending = async {
+            if let (ReadSource::Postgres(_, cancelling), Some(backend)) =
+                (&self.source, connection.backend())
+            {
+                let cancel = sqlx::query("SELECT pg_cancel_backend($1)").bind(backend);
+                cancel.execute(cancelling).await?;
+            }
+            connection.drain().await
+        };
+        match timeout(END_MAX, ending).await {
+            Ok(Ok(())) => self.put_back(connection),
+            Ok(Err(error)) => tracing::debug!(%error, "closing the connection of an ended read"),
+            Err(_) => tracing::warn!("a read does not end; closing its connection"),
+        }
+    }
+
+    fn put_back(&self, connection: ReadConnection) {
+        if connection.age() < CONNECTION_AGE_MAX && !self.permits.is_closed() {
+            self.idle().push(connection);
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<ReadConnection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Leased {
+    /// Runs a statement, and again while its connection is lost.
+    async fn read(&mut self, sql: &SqlStr, args: &Args<'_>) -> Result<Vec<Row>> {
+        let mut pauses = REPEAT_PAUSES.into_iter();
+        loop {
+            let error = match self.read_once(sql, args).await {
+                Err(error) if error.is_lost_connection() => error,
+                read => return read,
+            };
+            self.connection = None;
+            let Some(pause) = pauses.next() else { return Err(error) };
+            tracing::debug!(%error, ?pause, "repeating a read that lost its connection");
+            self.pool.metrics.hookgate_reads_repeated_total.inc();
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn read_once(&mut self, sql: &SqlStr, args: &Args<'_>) -> Result<Vec<Row>> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            missing => missing.insert(self.pool.connect().await?),
+        };
+        self.busy = true;
+        let rows = connection.all(sql.clone(), args.clone()).await;
+        self.busy = false;
+        rows
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        let (permit, pool) = (self.permit.take(), Arc::clone(&self.pool));
+        let Some(connection) = self.connection.take() else { return };
+        if !self.busy {
+            return pool.put_back(connection);
+        }
+        connection.interrupt();
+        if !self.timed_out {
+            pool.metrics.hookgate_reads_ended_total.of(ReadEnd::Abandoned).inc();
+        }
+        let runtime = pool.runtime.clone();
+        runtime.spawn(async move {
+            pool.end(connection).await;
+            drop(permit);
+        });
+    }
+}
+
+impl fmt::Debug for ReadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { time_limit, permits_max, .. } = self;
+        let fields = (permits_max, time_limit);
+        f.debug_tuple("ReadPool").field(&fields).finish()
+    }
+}

@@ -1,0 +1,101 @@
+//! How the connections of a store are divided, so that no kind of work waits behind another.
+//!
+//! Authentication, the watch for revoked keys and readiness ask little and must be answered at once. Delivery
+//! claims and records all the time. A read may take as long as its time limit. Each of them has
+//! connections of its own; the rest stores events and makes changes.
+
+use std::fmt;
+use std::num::NonZero;
+use std::thread;
+
+/// A kind of work with connections of its own. All else uses the general ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Workload {
+    /// Key look-ups, the watch for revoked keys, and readiness.
+    Keys,
+    /// Claims and outcomes.
+    Delivery,
+    /// Lists and look-ups that tenants and operators ask for.
+    Reads,
+}
+
+/// How many connections each kind of work has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConnectionSplit {
+    /// Connections of the engine itself: PostgreSQL's change listener, or SQLite's writer and checkpoints.
+    pub engine: u32,
+    /// For key look-ups, the watch for revoked keys, and readiness.
+    pub keys: u32,
+    /// For claims and outcomes.
+    pub delivery: u32,
+    /// For lists and look-ups that tenants and operators ask for.
+    pub reads: u32,
+    /// For everything else.
+    pub general: u32,
+}
+
+impl ConnectionSplit {
+    /// The fewest connections that can be divided.
+    pub const CONNECTIONS_MIN: u32 = 8;
+    /// Readers of a SQLite file: each has a thread and a cache of its own.
+    const SQLITE_READS: (u32, u32) = (5, 8);
+
+    /// Divides the connections to a PostgreSQL database.
+    pub(super) fn postgres(connections: u32) -> Self {
+        let keys = (connections / 8).clamp(1, 4);
+        let delivery = (connections * 3 / 16).max(1);
+        let reads = (connections * 5 / 16).max(1);
+        let rest = connections.saturating_sub(1 + keys + delivery + reads);
+        Self { engine: 1, keys, delivery, reads, general: rest.max(1) }
+    }
+
+    /// Divides the connections to a SQLite file. A read is a thread's work there, so there are about as many as
+    /// CPUs.
+    pub(super) fn sqlite(connections: u32) -> Self {
+        let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+        let (least, most) = Self::SQLITE_READS;
+        let useful = u32::try_from(cpus).unwrap_or(most).clamp(least, most);
+        let each = if connections < 12 { 1 } else { 2 };
+        let rest = connections.saturating_sub(2 + 3 * each);
+        let reads = rest.clamp(1, useful);
+        Self { engine: 2, keys: each, delivery: each, reads, general: each }
+    }
+}
+
+/// `keys 2, delivery 3, reads 5, general 5, engine 1`.
+impl fmt::Display for ConnectionSplit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { engine, keys, delivery, reads, general } = self;
+        write!(
+            f,
+            "keys {keys}, delivery {delivery}, reads {reads}, general {general}, engine {engine}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_stay_within_the_whole_and_none_is_empty() {
+        for connections in ConnectionSplit::CONNECTIONS_MIN..=1000 {
+            let sqlite = ConnectionSplit::sqlite(connections);
+            for split in [ConnectionSplit::postgres(connections), sqlite] {
+                let ConnectionSplit { engine, keys, delivery, reads, general } = split;
+                let parts = [engine, keys, delivery, reads, general];
+                assert!(parts.iter().all(|part| *part > 0), "{connections}: {split}");
+                assert!(parts.iter().sum::<u32>() <= connections, "{connections}: {split}");
+                // One organisation's reads leave a connection to the others.
+                assert!(reads > 1, "{connections}: {split}");
+            }
+            assert!(sqlite.reads <= 8);
+        }
+    }
+
+    #[test]
+    fn default_of_sixteen() {
+        let split = ConnectionSplit::postgres(16).to_string();
+        assert_eq!(split, "keys 2, delivery 3, reads 5, general 5, engine 1");
+    }
+}

@@ -1,0 +1,95 @@
+//! Limits of reads, over HTTP.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+
+use crate::store::ENDLESS;
+use crate::support::server::{Server, Tenant};
+
+/// A server whose lists of events end at their time limit.
+async fn endless(flags: &[&str]) -> (Server, Tenant) {
+    let server = Server::start_with(flags).await;
+    let tenant = server.tenant("acme").await;
+    server.store_event(tenant.org_id, "a.b", "1").await;
+    server.execute(ENDLESS).await;
+    (server, tenant)
+}
+
+#[tokio::test]
+async fn read_that_takes_too_long_is_ended_and_tells_what_to_do() {
+    let (server, tenant) = endless(&["--read-timeout=100ms"]).await;
+    let answer = server.get("/api/events", &tenant.key).await;
+    let problem = answer.expect_problem(503, "read_timeout");
+    assert!(problem["detail"].as_str().unwrap().contains("since"), "{problem}");
+    assert_eq!(server.metric(r#"hookgate_reads_ended_total{reason="timed_out"}"#), 1);
+    server.get("/api/deliveries", &tenant.key).await.expect(200);
+}
+
+#[tokio::test]
+async fn few_reads_of_one_tenant_are_in_progress_and_those_of_others_go_on() {
+    let (server, tenant) = endless(&["--reads-per-org=2", "--read-timeout=3s"]).await;
+    let (other, operator) = (server.tenant("other").await, server.operator().await);
+    let lists = (0..6).map(|_| server.get("/api/events", &tenant.key));
+    let others = async {
+        for path in ["/api/deliveries", "/api/endpoints", "/api/org", "/api/keys"] {
+            server.get(path, &other.key).await.expect(200);
+        }
+        server.get("/api/admin/orgs", &operator).await.expect(200);
+        let event = r#"{"type":"a.b","payload":1}"#;
+        server.post("/api/events", &tenant.key, event).await.expect(202);
+    };
+    let (answers, ()) = tokio::join!(join_all(lists), others);
+    let (ended, refused): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| answer.status == 503);
+    assert_eq!((ended.len(), refused.len()), (2, 4));
+    for answer in &refused {
+        let problem = answer.expect_problem(429, "too_many_reads");
+        assert!(problem["detail"].as_str().unwrap().starts_with("2 reads"), "{problem}");
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    assert_eq!(server.metric(r#"rejected_requests_total{reason="too_many_reads"}"#), 4);
+    server.get("/api/org", &tenant.key).await.expect(200);
+}
+
+#[tokio::test]
+async fn read_whose_client_is_gone_is_ended() {
+    let (server, tenant) = endless(&["--read-timeout=1h", "--request-timeout=1h"]).await;
+    for _ in 0..2 {
+        let mut lists = JoinSet::new();
+        for _ in 0..4 {
+            let request = server.request(reqwest::Method::GET, "/api/events", &tenant.key);
+            lists.spawn(request.send());
+        }
+        // They hold every read that the tenant may have in progress.
+        while server.get("/api/org", &tenant.key).await.status != 429 {}
+        drop(lists);
+        while server.get("/api/org", &tenant.key).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    while server.metric(r#"hookgate_reads_ended_total{reason="abandoned"}"#) < 8 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn reads_of_one_tenant_are_limited_and_those_of_others_and_of_operators_are_not() {
+    let server = Server::start_with(&["--read-rate-limit-per-minute=1"]).await;
+    let (tenant, other) = (server.tenant("acme").await, server.tenant("other").await);
+    let operator = server.operator().await;
+    server.get("/api/events", &tenant.key).await.expect(200);
+    for path in ["/api/events", "/api/deliveries", "/api/dead-letters", "/api/org", "/api/keys"] {
+        let answer = server.get(path, &tenant.key).await;
+        let problem = answer.expect_problem(429, "read_rate_limited");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with("the limit of 1 reads per minute"), "{problem}");
+        assert_eq!(answer.header("ratelimit-policy"), "\"reads\";q=1;w=60");
+        assert!((1..=60).contains(&answer.header("retry-after").parse().unwrap()), "{answer:?}");
+    }
+    server.post("/api/events", &tenant.key, r#"{"type":"a","payload":1}"#).await.expect(202);
+    server.get("/api/events", &other.key).await.expect(200);
+    server.get("/api/admin/orgs", &operator).await.expect(200);
+    server.get("/health/live", &tenant.key).await.expect(200);
+}

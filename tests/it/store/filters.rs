@@ -1,0 +1,298 @@
+//! Every filter of a list is read by an index, whether it matches or not: by the plans of the engines.
+
+use hookgate::domain::{
+    DeadLetterFilter, DeadReason, DeliveryFilter, DeliveryStatus, EndpointId, EventFilter,
+    EventTypeFilter, OrgId, PageRequest, Timestamp,
+};
+use hookgate::store::Store;
+
+use super::fixtures::{
+    ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, claim, outcome, persist, some_event,
+};
+use super::{Subject, on_both};
+
+on_both!(
+    every_filter_of_events_is_read_by_an_index,
+    every_filter_of_deliveries_is_read_by_an_index,
+    every_filter_of_dead_letters_is_read_by_an_index,
+    types_with_a_prefix_are_merged_in_the_order_of_time,
+    dead_letters_know_the_type_of_their_event,
+    dead_letters_from_before_the_step_know_the_type_of_their_event,
+);
+
+/// Ten thousand events: every tenth has an account of a hundred, every hundredth a user of its own.
+const SQLITE_EVENTS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+    INSERT INTO events (id, org_id, event_type, payload, account_id, user_id, received_at, trace_id)
+    SELECT randomblob(16), (SELECT id FROM orgs), 'order.t' || (i % 7), x'7b7d',
+           CASE WHEN i % 10 = 0 THEN 'a' || (i % 1000) END, CASE WHEN i % 100 = 0 THEN 'u' || i END,
+           1767225600000000 + i * 1000000, randomblob(16)
+    FROM n;
+    INSERT INTO deliveries (org_id, created_at, id, event_id, event_received_at, endpoint_id, status, attempts, finished_at)
+    SELECT e.org_id, received_at, e.id, e.id, received_at, p.id, 'delivered', 1, received_at
+    FROM events e JOIN endpoints p;
+    INSERT INTO dead_letters (id, org_id, event_id, delivery_id, endpoint_id, reason, created_at, replayed_at)
+    SELECT e.id, e.org_id, e.id, e.id, p.id,
+           CASE WHEN received_at / 1000000 % 2 = 0 THEN 'exhausted' ELSE 'gone' END, received_at,
+           CASE WHEN received_at / 1000000 % 10 = 0 THEN received_at END
+    FROM events e JOIN endpoints p";
+const POSTGRES_EVENTS: &str = "INSERT INTO events (id, org_id, event_type, payload, account_id, user_id, received_at, trace_id)
+    SELECT gen_random_uuid(), (SELECT id FROM orgs), 'order.t' || (i % 7), '{}',
+           CASE WHEN i % 10 = 0 THEN 'a' || (i % 1000) END, CASE WHEN i % 100 = 0 THEN 'u' || i END,
+           timestamptz '2026-01-01' + i * interval '1 second', gen_random_uuid()
+    FROM generate_series(1, 10000) i;
+    INSERT INTO deliveries (org_id, created_at, id, event_id, event_received_at, endpoint_id, status, attempts, finished_at)
+    SELECT e.org_id, received_at, e.id, e.id, received_at, p.id, 'delivered', 1, received_at
+    FROM events e, endpoints p;
+    INSERT INTO dead_letters (id, org_id, event_id, delivery_id, endpoint_id, reason, created_at, replayed_at)
+    SELECT e.id, e.org_id, e.id, e.id, p.id,
+           CASE WHEN extract(epoch FROM received_at)::bigint % 2 = 0 THEN 'exhausted' ELSE 'gone' END, received_at,
+           CASE WHEN extract(epoch FROM received_at)::bigint % 10 = 0 THEN received_at END
+    FROM events e, endpoints p;
+    ANALYZE";
+
+/// An organisation with many events, a delivery and a dead letter of each, and an endpoint.
+async fn filled(subject: &Subject) -> (OrgId, EndpointId) {
+    let org = add_org(subject).await;
+    let endpoint = add_endpoint(subject, org, "*").await.id;
+    subject.raw(SQLITE_EVENTS, POSTGRES_EVENTS).await;
+    (org, endpoint)
+}
+
+/// The plans of what `list` reads.
+async fn plans(subject: &Subject, list: impl AsyncFnOnce(Store)) -> Vec<String> {
+    let (store, plans) = subject.store.recording_plans();
+    list(store).await;
+    plans.take()
+}
+
+/// Holds each plan to indexes: no table is walked, and the last one uses the index on these columns.
+fn check(subject: &Subject, plans: &[String], index: (&str, &str), what: &str) {
+    let (sqlite, postgres) = index;
+    let (walk, wanted) =
+        if subject.is_postgres() { ("Seq Scan on ", postgres) } else { ("SCAN ", sqlite) };
+    for plan in plans {
+        // Days without a row, the common table expressions, and lists of values are walked.
+        let walks = plan.lines().filter(|line| line.contains(walk)).filter(|line| {
+            ["_default", "events", "dead_letters"].iter().any(|table| line.ends_with(table))
+                || line.contains("deliveries_default")
+        });
+        assert_eq!(walks.count(), 0, "{what}:\n{plan}");
+    }
+    let last = plans.last().unwrap();
+    assert!(last.contains(wanted), "{what}: no {wanted} in\n{last}");
+    assert!(!last.contains("ORDER BY") || last.contains("UNION ALL"), "{what} is sorted:\n{last}");
+}
+
+async fn every_filter_of_events_is_read_by_an_index(subject: &Subject) {
+    let (org, _) = filled(subject).await;
+    let some = |text: &str| Some(text.to_owned());
+    let of_type = |text: &str| Some(text.parse::<EventTypeFilter>().unwrap());
+    let all = EventFilter::default();
+    let by_org = ("events_by_org", "org_id_received_at");
+    let by_type = ("events_by_type", "event_type_received_at");
+    let by_account = ("events_by_account", "account_id_received_at");
+    let by_user = ("events_by_user", "user_id_received_at");
+    let span = (Some(at(2_000)), Some(at(2_500)));
+    let cases = [
+        (all.clone(), by_org, 100),
+        (EventFilter { since: span.0, until: span.1, ..all.clone() }, by_org, 100),
+        (EventFilter { event_type: of_type("order.t3"), ..all.clone() }, by_type, 100),
+        (EventFilter { event_type: of_type("order.never"), ..all.clone() }, by_type, 0),
+        (EventFilter { event_type: of_type("order.*"), ..all.clone() }, by_type, 100),
+        (EventFilter { event_type: of_type("never.*"), ..all.clone() }, by_type, 0),
+        (EventFilter { account_id: some("a10"), ..all.clone() }, by_account, 10),
+        (EventFilter { account_id: some("never"), ..all.clone() }, by_account, 0),
+        (EventFilter { user_id: some("u500"), ..all.clone() }, by_user, 1),
+        (EventFilter { user_id: some("never"), ..all.clone() }, by_user, 0),
+        (
+            EventFilter { user_id: some("u500"), account_id: some("a500"), ..all.clone() },
+            by_user,
+            1,
+        ),
+        (
+            EventFilter {
+                event_type: of_type("order.t3"),
+                account_id: some("a500"),
+                until: span.1,
+                ..all.clone()
+            },
+            by_account,
+            1,
+        ),
+        (
+            EventFilter {
+                event_type: of_type("order.*"),
+                account_id: some("a500"),
+                since: span.0,
+                ..all.clone()
+            },
+            by_account,
+            8,
+        ),
+    ];
+    for (filter, index, found) in cases {
+        let what = format!("{filter:?}");
+        let plans = plans(subject, async |store| {
+            let page = store.events(org, &filter, FIRST_PAGE).await.unwrap();
+            assert_eq!(page.data.len(), found, "{what}");
+        });
+        check(subject, &plans.await, index, &what);
+    }
+}
+
+async fn every_filter_of_deliveries_is_read_by_an_index(subject: &Subject) {
+    let (org, endpoint) = filled(subject).await;
+    let all = DeliveryFilter::default();
+    let by_org = ("PRIMARY KEY", "default_pkey");
+    let by_endpoint = ("deliveries_by_endpoint", "endpoint_id_created_at");
+    let by_status = ("deliveries_by_status", "org_id_status_created_at");
+    let by_both = ("deliveries_by_endpoint_status", "endpoint_id_status_created_at");
+    let of = |status| Some(status);
+    let cases = [
+        (all, by_org, 100),
+        (DeliveryFilter { status: of(DeliveryStatus::Delivered), ..all }, by_org, 100),
+        (DeliveryFilter { status: of(DeliveryStatus::Dead), ..all }, by_status, 0),
+        (DeliveryFilter { status: of(DeliveryStatus::Cancelled), ..all }, by_status, 0),
+        (DeliveryFilter { endpoint_id: Some(endpoint), ..all }, by_endpoint, 100),
+        (
+            DeliveryFilter { endpoint_id: Some(endpoint), status: of(DeliveryStatus::Dead), ..all },
+            by_both,
+            0,
+        ),
+        (DeliveryFilter { until: Some(at(500)), ..all }, by_org, 100),
+    ];
+    for (filter, index, found) in cases {
+        let what = format!("{filter:?}");
+        let plans = plans(subject, async |store| {
+            let page = store.deliveries(org, &filter, FIRST_PAGE).await.unwrap();
+            assert_eq!(page.data.len(), found, "{what}");
+        });
+        let plans = plans.await;
+        // A union is merged by one sort of a few pages.
+        let last: Vec<_> = plans.last().map(|plan| unsorted(plan)).into_iter().collect();
+        check(subject, &last, index, &what);
+    }
+}
+
+fn unsorted(plan: &str) -> String {
+    plan.replace("USE TEMP B-TREE FOR ORDER BY", "")
+}
+
+async fn every_filter_of_dead_letters_is_read_by_an_index(subject: &Subject) {
+    let (org, endpoint) = filled(subject).await;
+    let all = ALL_LETTERS;
+    let of_type = |text: &str| Some(text.parse::<EventTypeFilter>().unwrap());
+    let by_org = ("dead_letters_by_org", "dead_letters_by_org");
+    let by_endpoint = ("dead_letters_by_endpoint", "dead_letters_by_endpoint");
+    let by_type = ("dead_letters_by_type", "dead_letters_by_type");
+    let by_reason = ("dead_letters_by_reason", "dead_letters_by_reason");
+    let unreplayed = ("dead_letters_unreplayed", "dead_letters_unreplayed");
+    let replayed = ("dead_letters_replayed", "dead_letters_replayed");
+    let exhausted = Some(DeadReason::Exhausted);
+    let unstorable = Some(DeadReason::Unstorable);
+    let cases = [
+        (all.clone(), by_org, 100),
+        (DeadLetterFilter { endpoint_id: Some(endpoint), ..all.clone() }, by_endpoint, 100),
+        (DeadLetterFilter { reason: exhausted, ..all.clone() }, by_reason, 100),
+        (DeadLetterFilter { reason: unstorable, ..all.clone() }, by_reason, 0),
+        (DeadLetterFilter { event_type: of_type("order.t3"), ..all.clone() }, by_type, 100),
+        (DeadLetterFilter { event_type: of_type("never"), ..all.clone() }, by_type, 0),
+        (DeadLetterFilter { event_type: of_type("order.*"), ..all.clone() }, by_type, 100),
+        (DeadLetterFilter { event_type: of_type("never.*"), ..all.clone() }, by_type, 0),
+        (DeadLetterFilter { replayed: Some(false), ..all.clone() }, unreplayed, 100),
+        (DeadLetterFilter { replayed: Some(true), ..all.clone() }, replayed, 100),
+        (
+            DeadLetterFilter {
+                endpoint_id: Some(endpoint),
+                event_type: of_type("order.t3"),
+                reason: exhausted,
+                since: Some(at(9_900)),
+                ..all.clone()
+            },
+            by_type,
+            7,
+        ),
+    ];
+    for (filter, index, found) in cases {
+        let what = format!("{filter:?}");
+        let plans = plans(subject, async |store| {
+            let page = store.dead_letters(org, &filter, FIRST_PAGE).await.unwrap();
+            assert_eq!(page.data.len(), found, "{what}");
+        });
+        check(subject, &plans.await, index, &what);
+    }
+}
+
+async fn types_with_a_prefix_are_merged_in_the_order_of_time(subject: &Subject) {
+    let org = add_org(subject).await;
+    let other = add_org(subject).await;
+    // More types than are merged, and some that only look alike.
+    let types = |number: i64| match number % 3 {
+        0 => format!("many.{number}"),
+        1 => format!("few.{}", number % 5),
+        _ => format!("fewer.{number}"),
+    };
+    let event = |number: i64, org| {
+        let at = at(number / 2);
+        some_event(org, &types(number), at)
+    };
+    let events: Vec<_> = (0..300).map(|number| event(number, org)).collect();
+    persist(subject, &events, at(200)).await;
+    persist(subject, &[event(0, other), event(1, other)], at(200)).await;
+    for prefix in ["many.*", "few.*", "fewer.*", "none.*"] {
+        let event_type: EventTypeFilter = prefix.parse().unwrap();
+        let mut expected: Vec<_> = events
+            .iter()
+            .filter(|event| event_type.matches(event.event_type.as_str()))
+            .map(|event| (event.received_at, event.id))
+            .collect();
+        expected.sort_unstable_by(|a, b| b.cmp(a));
+        let filter = EventFilter { event_type: Some(event_type), ..EventFilter::default() };
+        let (mut seen, mut after) = (Vec::<(Timestamp, _)>::new(), None);
+        loop {
+            let page = PageRequest { limit: 7, after };
+            let page = subject.store.events(org, &filter, page).await.unwrap();
+            seen.extend(page.data.iter().map(|event| (event.received_at, event.id)));
+            after = page.next_cursor;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, expected, "{prefix}");
+    }
+}
+
+async fn dead_letters_know_the_type_of_their_event(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    let events = [some_event(org, "a.b", at(0)), some_event(org, "c.d", at(1))];
+    persist(subject, &events, at(1)).await;
+    let leased = claim(subject, 9, at(1)).await;
+    let dead: Vec<_> =
+        leased.iter().map(|leased| outcome(leased, super::fixtures::EXHAUSTED, at(2))).collect();
+    subject.store.system().record_outcomes(&dead).await.unwrap();
+    let record = hookgate::domain::EventId::mint(at(2));
+    subject.store.quarantine_event(org, record, b"{}", "no", at(2)).await.unwrap();
+    check_types(subject, org).await;
+}
+
+async fn dead_letters_from_before_the_step_know_the_type_of_their_event(subject: &Subject) {
+    dead_letters_know_the_type_of_their_event(subject).await;
+    let letters = "SELECT count(*) FROM dead_letters";
+    let org = "SELECT count(*) FROM orgs";
+    assert_eq!((subject.count(letters).await, subject.count(org).await), (3, 1));
+    while subject.store.migrate_down().await.unwrap() != Some(12) {}
+    assert_eq!(subject.count(letters).await, 3);
+    subject.store.migrate_up().await.unwrap();
+    let typed = "SELECT count(*) FROM dead_letters WHERE event_type IN ('a.b', 'c.d')";
+    assert_eq!(subject.count(typed).await, 2);
+}
+
+async fn check_types(subject: &Subject, org: OrgId) {
+    for (wanted, expected) in [("a.b", 1), ("a.*", 1), ("c.d", 1), ("e", 0), ("*", 3)] {
+        let event_type = Some(wanted.parse().unwrap());
+        let filter = DeadLetterFilter { event_type, ..ALL_LETTERS };
+        let page = subject.store.dead_letters(org, &filter, FIRST_PAGE).await.unwrap();
+        assert_eq!(page.data.len(), expected, "{wanted}");
+    }
+}
