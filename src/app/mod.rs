@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 pub use bootstrap::Bootstrap;
 pub use builder::AppBuilder;
@@ -52,6 +53,9 @@ pub use storage::{MissingKeysError, OpenError, OpenJournalError};
 use crate::config::Config;
 use crate::http::{self, Api, Tls};
 use crate::runtime::{Background, Clock, Lifecycle, Shutdown};
+
+/// How long each use of the store may take at the end of the stop.
+const STORE_STOP_MAX: Duration = Duration::from_secs(10);
 
 /// A server that listens and does not answer before [`Self::run`].
 pub struct App {
@@ -158,11 +162,18 @@ impl App {
 
         shutdown.requested().await;
         let drained = self.lifecycle.drain(self.shutdown_timeout).await;
-        if let Err(error) = authenticator.flush_usage().await {
-            tracing::warn!(%error, "cannot flush usage counters; the last minute is lost");
+        match timeout(STORE_STOP_MAX, authenticator.flush_usage()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot flush usage counters; the last minute is lost");
+            }
+            Err(_) => {
+                tracing::warn!("cannot flush usage counters in time; the last minute is lost");
+            }
         }
         tokio::task::spawn_blocking(move || journal.shut_down()).await?;
-        store.close().await;
+        // Connections to a host that is gone would be waited for.
+        let _ = timeout(STORE_STOP_MAX, store.close()).await;
         if drained {
             tracing::info!("stopped");
         } else {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::time::timeout;
 
 use super::authenticator::{Authenticator, Inner};
 use super::key_cache::VerifiedKey;
@@ -19,6 +20,8 @@ use crate::store::StoreError;
 
 /// Maximum rows that are read at once: few, since nobody waits for them.
 const READS_AT_ONCE: usize = 2;
+/// How long a batch may take before it counts as failed.
+const BATCH_MAX: Duration = Duration::from_secs(10);
 /// The wait after the store could not be read.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
@@ -60,9 +63,18 @@ impl Inner {
         let reads = stream::iter(known).map(|(key, known)| async move {
             let reread = self.reread(key, &known).await;
             known.is_refreshing.store(false, Ordering::Relaxed);
-            reread
+            match reread {
+                // One row that cannot be read delays no other key.
+                Err(error) if !error.is_away() => {
+                    tracing::warn!(%key, %error, "cannot read an API key again");
+                    Ok(())
+                }
+                reread => reread,
+            }
         });
-        let refreshed = reads.buffer_unordered(READS_AT_ONCE).try_collect::<()>().await;
+        let reads = reads.buffer_unordered(READS_AT_ONCE).try_collect::<()>();
+        let refreshed = timeout(BATCH_MAX, reads).await;
+        let refreshed = refreshed.unwrap_or_else(|_| Err(StoreError::no_answer()));
         if refreshed.is_err() {
             self.metrics.hookgate_auth_refresh_failures_total.inc();
             let known = keys.iter().filter_map(|key| self.keys.get(*key));

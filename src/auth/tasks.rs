@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::authenticator::Authenticator;
 use crate::domain::Month;
 use crate::runtime::{Clock, Shutdown, Wake};
+use crate::store::StoreError;
 
 /// The time between two flushes.
 const FLUSH_INTERVAL: Duration = Duration::from_mins(1);
+/// How long a poll may take before the next one, on another connection, is tried.
+const POLL_MAX: Duration = Duration::from_secs(10);
 
 /// Invalidates changed keys until the soft stop: at once, at every wake and every `interval`, which
 /// bounds how long a key that was revoked by another server or the command line still works here.
@@ -19,7 +24,8 @@ pub async fn watch_changed_keys(
 ) {
     let mut reachable = true;
     loop {
-        match authenticator.invalidate_changed().await {
+        let polled = timeout(POLL_MAX, authenticator.invalidate_changed()).await;
+        match polled.unwrap_or_else(|_| Err(StoreError::no_answer())) {
             Ok(()) => reachable = true,
             Err(error) => {
                 // Logged once per outage. The next poll continues where the last successful one ended, so

@@ -144,7 +144,11 @@ impl Sender {
         if let Some(result) = self.post(delivery, known, started_at).await {
             return Some(result);
         }
-        let lookup = self.lookups.find(delivery.endpoint.org_id, host_name, clock).await?;
+        let finding = self.lookups.find(delivery.endpoint.org_id, host_name, clock);
+        let lookup = match catch_panic(async { Ok(finding.await) }).await {
+            Ok(found) => found?,
+            Err(failure) => return Some(SendResult::failed(failure, started_at, Duration::ZERO)),
+        };
         let started_at = lookup.began_at.map_or(started_at, |began| began.max(started_at));
         let host = match lookup.host {
             Ok(host) => host,

@@ -12,10 +12,17 @@ use std::time::Duration;
 use axum::body::HttpBody;
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Sleep;
 
 /// How long the rest is read. Then the connection is closed.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Bodies whose rest is read at once at most, in the process: reading costs CPU, and who is refused all the time would
+/// take it from others. Beyond it a connection is closed at once.
+const DRAINS_MAX: usize = 32;
+
+static DRAINS: Semaphore = Semaphore::const_new(DRAINS_MAX);
 
 /// What is left to read of the body of a connection's last request. Requests on a connection follow one another, so
 /// there is at most one.
@@ -32,11 +39,13 @@ struct Rest {
     bytes_left: usize,
     /// Set when the reading begins, in the connection's task.
     deadline: Option<Pin<Box<Sleep>>>,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl UnreadBody {
     fn set(&self, body: Incoming, bytes_max: usize) {
-        let rest = Rest { body, bytes_left: bytes_max, deadline: None };
+        let Ok(permit) = DRAINS.try_acquire() else { return };
+        let rest = Rest { body, bytes_left: bytes_max, deadline: None, _permit: permit };
         *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
         self.is_there.store(true, Ordering::Release);
     }

@@ -23,11 +23,13 @@
 //! # Failure
 //! None: a check cannot fail. State is dropped once it has refilled, and beyond a million states.
 
+mod bucket;
 mod concurrency;
 mod local;
 mod rate;
 mod rate_limiter;
 
+pub use bucket::Bucket;
 pub use concurrency::{ConcurrencyLimiter, ConcurrencyPermit, Reader};
 pub use rate::{Rate, RateDecision, RateLimitState};
-pub use rate_limiter::{Bucket, Charge, Limit, RateLimiter, Refused};
+pub use rate_limiter::{Charge, Limit, RateLimiter, Refused};

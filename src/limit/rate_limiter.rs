@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use governor::clock::DefaultClock;
 
+use super::bucket::Bucket;
 use super::local::LocalLimits;
 use super::rate::{Rate, RateDecision, RateLimitState};
 use crate::config::LimitConfig;
@@ -25,29 +26,6 @@ pub struct RateLimiter {
     reads: Rate,
     operator_reads: Rate,
     states: LocalLimits<Bucket, DefaultClock>,
-}
-
-/// What is counted, and of whom.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Bucket {
-    /// An organisation's events.
-    Events(OrgId),
-    /// Bytes of an organisation's request bodies.
-    Bytes(OrgId),
-    /// Deliveries that an organisation's events become.
-    Deliveries(OrgId),
-    /// An organisation's writes by the management API.
-    Writes(OrgId),
-    /// Writes with an operator's key.
-    OperatorWrites(ApiKeyId),
-    /// An organisation's lists and look-ups.
-    Reads(OrgId),
-    /// Lists and look-ups with an operator's key.
-    OperatorReads(ApiKeyId),
-    /// Events posted with a key.
-    KeyEvents(ApiKeyId),
-    /// An organisation's events of a type.
-    TypeEvents(OrgId, EventType),
 }
 
 /// A rate limit of somebody.
@@ -75,23 +53,6 @@ pub struct Refused<'a> {
     pub charge: &'a Charge,
     /// Denied, or more than the burst.
     pub decision: RateDecision,
-}
-
-impl Bucket {
-    /// Bytes that it points to.
-    fn heap_bytes(&self) -> usize {
-        match self {
-            Self::TypeEvents(_, event_type) => event_type.as_str().len(),
-            Self::Events(_)
-            | Self::Bytes(_)
-            | Self::Deliveries(_)
-            | Self::Writes(_)
-            | Self::OperatorWrites(_)
-            | Self::Reads(_)
-            | Self::OperatorReads(_)
-            | Self::KeyEvents(_) => 0,
-        }
-    }
 }
 
 impl RateLimiter {

@@ -41,6 +41,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The database does not answer. For callers with a time limit of their own: a connection to a host that is gone
+    /// may wait for minutes.
+    pub fn no_answer() -> Self {
+        Error::PoolTimedOut.into()
+    }
+
     /// Whether the store as a whole cannot be reached or written to, so that every other call fails, too. `false`
     /// when only this call did: its content was refused, or its statement took too long, waited too long for a
     /// lock or lost a deadlock. A caller with a batch can then try a part of it.

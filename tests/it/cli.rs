@@ -345,10 +345,16 @@ async fn start_that_fails_tells_why_and_no_secret() {
     for (url, why) in [
         ("mysql://u:s3cret@localhost/x", "must start with postgres://"),
         ("postgres://u:s3cret@localhost:99999/x", "invalid port number"),
+    ] {
+        place.run_with(&serve, &[("DATABASE_URL", url)]).await.failed(1, why);
+    }
+    // A server waits for a database that is away; a command does not.
+    let list = ["org", "list", "--database-timeout", "1s"];
+    for (url, why) in [
         ("postgres://u:s3cret@127.0.0.1:1/x", "Connection refused"),
         ("postgres://u:s3cret@nowhere.invalid/x", "failed to lookup address"),
     ] {
-        place.run_with(&serve, &[("DATABASE_URL", url)]).await.failed(1, why);
+        place.run_with(&list, &[("DATABASE_URL", url)]).await.failed(1, why);
     }
     std::fs::write(place.path().join("file"), "").unwrap();
     let there = ["serve", "--port", "0", "--data-dir", "file/data"];
@@ -396,7 +402,9 @@ async fn second_server_on_one_data_directory_is_refused_and_makes_no_keys() {
     std::fs::write(place.path().join("file"), "").unwrap();
     let settings = [("DATABASE_URL", url.as_str()), ("DATA_DIR", "file/data"), ("PORT", "0")];
     assert_eq!(place.run_with(&["serve"], &settings).await.code, 1);
-    let keys = place.run_with(&["key", "list"], &[("DATABASE_URL", &url)]).await;
+    let on_database = [("DATABASE_URL", url.as_str())];
+    assert_eq!(place.run_with(&["migrate", "up"], &on_database).await.code, 0);
+    let keys = place.run_with(&["key", "list"], &on_database).await;
     assert_eq!((keys.code, keys.out.as_str()), (0, "none\n"), "{}", keys.err);
 }
 

@@ -107,8 +107,8 @@ impl ConnDeadlines {
 }
 
 impl ConnDeadline {
-    /// Registers the task to wake when something changes. A task keeps its waker for life, so once
-    /// is enough.
+    /// Registers the task to wake once when something changes. Waking it takes the registration, so a task registers
+    /// at every poll.
     pub(super) fn register(&self, context: &Context<'_>) {
         self.waker.register(context.waker());
     }

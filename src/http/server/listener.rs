@@ -124,12 +124,9 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + OverTcp + Unpin>(
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
     let mut connection = pin!(connection);
-    let (mut registered, mut stopping) = (false, false);
+    let mut stopping = false;
     let ended = poll_fn(|context| {
-        if !registered {
-            registered = true;
-            deadline.register(context);
-        }
+        deadline.register(context);
         if deadline.head_is_overdue() {
             return Poll::Ready(Ok(()));
         }

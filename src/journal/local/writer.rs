@@ -91,7 +91,7 @@ impl Writer {
             }
         };
         let durable = usize::try_from(self.next_seq - first_seq).unwrap_or(usize::MAX);
-        if failure == Some(AppendError::Full) {
+        if matches!(failure, Some(AppendError::Full | AppendError::NoSegment)) {
             self.queue.give_back_unwritten(batch, durable);
         }
         batch.complete(first_seq, durable, failure.unwrap_or(AppendError::Poisoned));

@@ -141,20 +141,30 @@ impl SqliteTx {
         let connection = self.connection.as_mut().ok_or_else(ended)?;
         // From here on it may be in a transaction, whatever the caller hears of it.
         self.has_begun = true;
-        let mut answers = Vec::with_capacity(script.len() + 2);
+        let expected = usize::from(begin.is_some()) + script.len() + usize::from(end.is_some());
+        let mut answers = Vec::with_capacity(expected);
         let mut rows = Vec::new();
         let mut steps = (&mut **connection).fetch_many(sqlx::query_with(text, script.arguments));
-        while let Some(step) = steps.try_next().await? {
-            match step {
-                Either::Right(row) => rows.push(Row::Sqlite(row)),
-                Either::Left(done) => answers.push(Answer {
+        let failed = loop {
+            match steps.try_next().await {
+                Ok(Some(Either::Right(row))) => rows.push(Row::Sqlite(row)),
+                Ok(Some(Either::Left(done))) => answers.push(Answer {
                     rows: std::mem::take(&mut rows),
                     changed: done.rows_affected(),
                     last_insert_rowid: done.last_insert_rowid(),
                 }),
+                // A thread that panics ends the answers without an error.
+                Ok(None) if answers.len() < expected => break Some(sqlx::Error::WorkerCrashed),
+                Ok(None) => break None,
+                Err(error) => break Some(error),
             }
-        }
+        };
         drop(steps);
+        if let Some(error) = failed {
+            // A statement that could not begin leaves nothing to roll back.
+            self.has_begun = begin.is_none() || !answers.is_empty() || !is_answer(&error);
+            return Err(error.into());
+        }
         if begin.is_some() {
             answers.remove(0);
         }
@@ -181,6 +191,11 @@ impl Drop for SqliteTx {
             }
         });
     }
+}
+
+/// Whether the database itself reported the error, so that nothing runs any more.
+fn is_answer(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(_))
 }
 
 fn ended() -> StoreError {

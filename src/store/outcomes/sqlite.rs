@@ -127,16 +127,16 @@ pub(super) async fn record(
         loop {
             let part = tx.next_part(left, written);
             let rows = rows(part);
-            let places = push_outcomes(&mut script, &rows)?;
+            let positions = push_outcomes(&mut script, &rows)?;
             written += part.len();
             let is_last = part.is_empty() || written == left.len();
-            if is_last && places.dead_letters.is_empty() {
-                counted += places.counted(&tx.finish(script).await?);
+            if is_last && positions.dead_letters.is_empty() {
+                counted += positions.counted(&tx.finish(script).await?);
                 break;
             }
             let answers = tx.sqlite()?.run(std::mem::take(&mut script)).await?;
-            counted += places.counted(&answers);
-            let exhausted = places.exhausted(&answers)?;
+            counted += positions.counted(&answers);
+            let exhausted = positions.exhausted(&answers)?;
             let events = operational_events::exhausted(&mut tx, &rows, exhausted).await?;
             store.publish(&mut tx, events, newest).await?;
         }
@@ -159,7 +159,7 @@ fn push_working(script: &mut Script, health: &EndpointHealth) -> Result<()> {
 }
 
 /// Where in a script the statements are whose answers count.
-struct Places {
+struct Positions {
     /// Those that tell which deliveries are given up.
     dead_letters: Range<usize>,
     /// Those that change a delivery for each outcome that counts.
@@ -167,7 +167,7 @@ struct Places {
 }
 
 /// Appends the statements that write attempts, dead letters and deliveries.
-fn push_outcomes(script: &mut Script, rows: &[OutcomeRow<'_>]) -> Result<Places> {
+fn push_outcomes(script: &mut Script, rows: &[OutcomeRow<'_>]) -> Result<Positions> {
     let Statements { attempts, dead_letters, finished, taken, waiting, .. } = &*STATEMENTS;
     let earlier: Vec<_> = rows.iter().filter_map(OutcomeRow::earlier_attempt).collect();
     let dead: Vec<_> = rows.iter().filter_map(OutcomeRow::dead_letter).collect();
@@ -180,13 +180,13 @@ fn push_outcomes(script: &mut Script, rows: &[OutcomeRow<'_>]) -> Result<Places>
     let before_outcomes = script.len();
     script.push_rows(taken, &last, |to, row| bind_key(to, row))?;
     script.push_rows(waiting, &again, |to, row| bind_waiting(to, row))?;
-    Ok(Places {
+    Ok(Positions {
         dead_letters: before_dead_letters..after_dead_letters,
         outcomes: before_outcomes..script.len(),
     })
 }
 
-impl Places {
+impl Positions {
     /// How many outcomes counted.
     fn counted(&self, answers: &[Answer]) -> usize {
         let outcomes = answers.get(self.outcomes.clone()).unwrap_or_default();

@@ -3,7 +3,9 @@
 use futures_util::future::join_all;
 use uuid::Uuid;
 
+use super::shortage::NO_FAULTS;
 use super::sim_disk::SimDisk;
+use super::sim_faults::Faults;
 use super::*;
 use crate::domain::OrgId;
 use crate::journal::{AppendError, JournalState, local};
@@ -128,6 +130,26 @@ fn appends_that_find_no_space_hold_no_share() {
         let frame = i64::try_from(RECORD_BYTES + 28).unwrap();
         assert_eq!(stored * frame, CAPACITY_BYTES, "the journal is full");
         journal.store(u32::try_from(stored).unwrap()).await;
+        assert_eq!(journal.unstored_bytes(), 0);
+    });
+}
+
+#[test]
+fn appends_that_find_no_segment_hold_no_share() {
+    let disk = SimDisk::default();
+    let mut journal = OwnedJournal::open(&disk);
+    block_on(async {
+        disk.set_faults(Faults { no_descriptors: true, ..NO_FAULTS });
+        let (mut stored, mut refused) = (0, 0);
+        while refused < 100 {
+            match journal.append(b'a').await {
+                Ok(()) => stored += 1,
+                Err(AppendError::NoSegment) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        disk.set_faults(NO_FAULTS);
+        journal.store(stored).await;
         assert_eq!(journal.unstored_bytes(), 0);
     });
 }

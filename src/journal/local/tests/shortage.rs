@@ -10,7 +10,7 @@ const RECORD: [u8; 400] = [b'x'; 400];
 
 const NO_DESCRIPTORS: Faults = Faults { no_descriptors: true, ..NO_FAULTS };
 const NO_MEMORY: Faults = Faults { no_memory: true, ..NO_FAULTS };
-const NO_FAULTS: Faults = Faults {
+pub(super) const NO_FAULTS: Faults = Faults {
     short: None,
     interrupted: false,
     failing_writes: false,
