@@ -167,6 +167,10 @@ impl Shared {
         // Doubled, so that a host changes its client a few times at most.
         let idle = in_flight.next_power_of_two().min(per_host);
         // A client that is replaced counts until its attempts have ended.
+        let wanted = self.reserved.load(Ordering::Relaxed) + idle;
+        if wanted.saturating_sub(self.limits.idle) > hosts.unused_idle() {
+            return client.unwrap_or_else(|| Arc::clone(&self.unpooled));
+        }
         while self.reserved.load(Ordering::Relaxed) + idle > self.limits.idle {
             if !hosts.evict_unused() {
                 return client.unwrap_or_else(|| Arc::clone(&self.unpooled));
@@ -204,6 +208,12 @@ impl Hosts {
         if let Some(replaced) = self.by_name.insert(name, Host { client, last_use, used }) {
             self.by_use.remove(&replaced.last_use);
         }
+    }
+
+    /// What the clients of unused hosts may keep.
+    fn unused_idle(&self) -> usize {
+        let unused = self.by_name.values().filter(|host| host.in_flight() == 0);
+        unused.map(|host| host.client.idle).sum()
     }
 
     /// Drops the client of the host that was unused for longest. `false` if all are in use.

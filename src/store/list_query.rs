@@ -5,7 +5,7 @@
 //! the fewest, and the others are checked row by row.
 //!
 //! A prefix of event types has no index in the order of the list. Its types are looked up first, and the list
-//! merges one list per type; where they are many, the whole list is read and checked.
+//! merges one list per type; where they are many, or beside other filters, it is checked row by row.
 
 use uuid::Uuid;
 
@@ -156,14 +156,12 @@ impl<'a> ListQuery<'a> {
 
     async fn source(&mut self, store: &Store, page: PageRequest) -> Result<Source> {
         if let Some(prefix) = self.prefix {
-            if self.filters.is_empty() {
-                let types = self.types(store, prefix).await?;
-                if types.is_empty() {
-                    return Ok(Source::Nothing);
-                }
-                if types.len() <= TYPES_MERGED_MAX {
-                    return Ok(Source::Types(types));
-                }
+            let types = self.types(store, prefix).await?;
+            if types.is_empty() {
+                return Ok(Source::Nothing);
+            }
+            if self.filters.is_empty() && types.len() <= TYPES_MERGED_MAX {
+                return Ok(Source::Types(types));
             }
             let prefix = self.parameter(prefix);
             self.checks.push(format!("substr(event_type, 1, length({prefix})) = {prefix}"));
