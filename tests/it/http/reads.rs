@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::store::ENDLESS;
 use crate::support::server::{Server, Tenant};
@@ -72,6 +75,29 @@ async fn read_whose_client_is_gone_is_ended() {
     while server.metric(r#"hookgate_reads_ended_total{reason="abandoned"}"#) < 8 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn connection_keeps_its_time_limits_after_a_long_read() {
+    let (server, tenant) = endless(&["--read-timeout=1500ms", "--request-timeout=3s"]).await;
+    let mut stream = server.connect().await;
+    let headers = format!("HTTP/1.1\r\nhost: x\r\nx-api-key: {}", tenant.key);
+    stream.write_all(format!("GET /api/events {headers}\r\n\r\n").as_bytes()).await.unwrap();
+    read_until(&mut stream, "read_timeout").await;
+    let half = "content-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+    stream.write_all(format!("POST /api/events {headers}\r\n{half}").as_bytes()).await.unwrap();
+    read_until(&mut stream, "request_timeout").await;
+}
+
+/// Reads until this text has come.
+async fn read_until(stream: &mut TcpStream, text: &str) {
+    let mut read = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&read).contains(text) {
+            assert!(stream.read_buf(&mut read).await.unwrap() > 0, "{read:?}");
+        }
+    };
+    timeout(Duration::from_secs(30), reading).await.expect("no answer");
 }
 
 #[tokio::test]
