@@ -17,11 +17,12 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Postgres};
 use time::OffsetDateTime;
 
 use super::read_pool::{ReadPool, ReadSource};
+use super::split::Pools;
 use super::{ConnectionSplit, QueryPlans, Workload};
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
@@ -36,17 +37,7 @@ pub(crate) struct PostgresEngine {
     pub(super) reads: Option<Arc<ReadPool>>,
     /// Where plans are recorded, if they are.
     pub(super) plans: Option<Arc<QueryPlans>>,
-    pools: Arc<Pools>,
-}
-
-/// Every connection.
-#[derive(Debug)]
-struct Pools {
-    general: PgPool,
-    keys: PgPool,
-    delivery: PgPool,
-    reads: Arc<ReadPool>,
-    split: ConnectionSplit,
+    pools: Arc<Pools<Postgres>>,
 }
 
 /// Settings of every connection, in place of the server's and the role's defaults.
@@ -107,13 +98,8 @@ impl PostgresEngine {
 
     /// The same database, with the connections of a workload.
     pub(super) fn on(&self, workload: Workload) -> Self {
-        let Pools { general, keys, delivery, reads, .. } = &*self.pools;
-        let (pool, reads) = match workload {
-            Workload::Keys => (keys, None),
-            Workload::Delivery => (delivery, None),
-            Workload::Reads => (general, Some(Arc::clone(reads))),
-        };
-        Self { pool: pool.clone(), reads, ..self.clone() }
+        let (pool, reads) = self.pools.of(workload);
+        Self { pool, reads, ..self.clone() }
     }
 
     /// The same database; the plan of each statement that reads outside of a transaction is recorded.
@@ -128,11 +114,7 @@ impl PostgresEngine {
 
     /// Closes every connection, waiting for calls in flight.
     pub(super) async fn close(&self) {
-        let Pools { general, keys, delivery, reads, .. } = &*self.pools;
-        reads.close().await;
-        delivery.close().await;
-        keys.close().await;
-        general.close().await;
+        self.pools.close().await;
     }
 
     /// Makes a connection, to find out whether that works.

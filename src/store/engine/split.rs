@@ -6,7 +6,12 @@
 
 use std::fmt;
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread;
+
+use sqlx::{Database, Pool};
+
+use super::read_pool::ReadPool;
 
 /// A kind of work with connections of its own. All else uses the general ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +75,35 @@ impl fmt::Display for ConnectionSplit {
             f,
             "keys {keys}, delivery {delivery}, reads {reads}, general {general}, engine {engine}"
         )
+    }
+}
+
+/// The connections of a database by workload.
+#[derive(Debug)]
+pub(super) struct Pools<DB: Database> {
+    pub(super) general: Pool<DB>,
+    pub(super) keys: Pool<DB>,
+    pub(super) delivery: Pool<DB>,
+    pub(super) reads: Arc<ReadPool>,
+    pub(super) split: ConnectionSplit,
+}
+
+impl<DB: Database> Pools<DB> {
+    /// Those of a workload; what reads do in a transaction is done on the general ones.
+    pub(super) fn of(&self, workload: Workload) -> (Pool<DB>, Option<Arc<ReadPool>>) {
+        match workload {
+            Workload::Keys => (self.keys.clone(), None),
+            Workload::Delivery => (self.delivery.clone(), None),
+            Workload::Reads => (self.general.clone(), Some(Arc::clone(&self.reads))),
+        }
+    }
+
+    /// Closes every connection, waiting for calls in flight.
+    pub(super) async fn close(&self) {
+        self.reads.close().await;
+        self.delivery.close().await;
+        self.keys.close().await;
+        self.general.close().await;
     }
 }
 

@@ -28,6 +28,7 @@ use sqlx::{ConnectOptions, Connection, SqlStr, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::read_pool::{ReadPool, ReadSource};
+use super::split::Pools;
 use super::statement::for_sqlite;
 use super::write_queue::{LongPermit, WriteQueue};
 use super::{Answer, Args, ConnectionSplit, QueryPlans, Script, SqliteTx, Workload};
@@ -45,17 +46,7 @@ pub(crate) struct SqliteEngine {
     pub(super) reads: Option<Arc<ReadPool>>,
     /// Where plans are recorded, if they are.
     pub(super) plans: Option<Arc<QueryPlans>>,
-    pools: Arc<Pools>,
-}
-
-/// Every connection that reads.
-#[derive(Debug)]
-struct Pools {
-    general: SqlitePool,
-    keys: SqlitePool,
-    delivery: SqlitePool,
-    reads: Arc<ReadPool>,
-    split: ConnectionSplit,
+    pools: Arc<Pools<Sqlite>>,
 }
 
 /// Page cache of the writer, in KiB: the upper levels of every index at ten million events.
@@ -124,13 +115,8 @@ impl SqliteEngine {
 
     /// The same file, with the connections of a workload.
     pub(super) fn on(&self, workload: Workload) -> Self {
-        let Pools { general, keys, delivery, reads, .. } = &*self.pools;
-        let (readers, reads) = match workload {
-            Workload::Keys => (keys, None),
-            Workload::Delivery => (delivery, None),
-            Workload::Reads => (general, Some(Arc::clone(reads))),
-        };
-        Self { readers: readers.clone(), reads, ..self.clone() }
+        let (readers, reads) = self.pools.of(workload);
+        Self { readers, reads, ..self.clone() }
     }
 
     /// The same database; the plan of each statement that reads outside of a transaction is recorded.
@@ -145,11 +131,8 @@ impl SqliteEngine {
 
     /// Closes every connection, waiting for calls in flight.
     pub(super) async fn close(&self) {
-        let Pools { general, keys, delivery, reads, .. } = &*self.pools;
-        reads.close().await;
-        for pool in [&self.checkpointer, delivery, keys, general] {
-            pool.close().await;
-        }
+        self.pools.close().await;
+        self.checkpointer.close().await;
         // The writer last: the last connection to close folds the WAL into the file.
         self.writer.close().await;
     }

@@ -52,10 +52,8 @@ impl Store {
     ) -> Result<Persisted> {
         let is_short = batch.weight() <= SHORT_WEIGHT_MAX;
         let _only = if is_short { None } else { Some(engine.queue.events().await) };
-        let begin = async || {
-            if is_short { self.engine.begin().await } else { self.engine.begin_long().await }
-        };
-        let mut tx = begin().await?;
+        let mut tx =
+            if is_short { self.engine.begin().await? } else { self.engine.begin_long().await? };
         if let Some(persisted) = self.persist_new(tx.sqlite()?, batch, now).await? {
             tx.commit().await?;
             return Ok(persisted);
