@@ -65,7 +65,7 @@ impl Inner {
             known.is_refreshing.store(false, Ordering::Relaxed);
             match reread {
                 // One row that cannot be read delays no other key.
-                Err(error) if !error.is_away() => {
+                Err(error @ StoreError::Corrupt(_)) => {
                     tracing::warn!(%key, %error, "cannot read an API key again");
                     Ok(())
                 }

@@ -13,6 +13,7 @@ use crate::support::app::{Leftover, START, TestApp};
 use crate::support::client;
 use crate::support::receiver::{Answer, Receiver};
 use crate::support::server::Server;
+use crate::support::wait::until;
 
 /// Starts a server whose background work runs, with one tenant, and returns the tenant's key.
 async fn running(receiver: &Receiver) -> (TestApp, String) {
@@ -59,9 +60,7 @@ async fn retries_wait_for_the_injected_clock() {
     receiver.received(1).await;
     // The first retry is due after 5 seconds of the server's time.
     let results = &app.parts.metrics.delivery.webhook_deliveries_total;
-    while results.of(WebhookResult::Retried).get() < 1 {
-        tokio::task::yield_now().await;
-    }
+    until("it is to be retried", async || results.of(WebhookResult::Retried).get() > 0).await;
     app.parts.clock.advance(Duration::from_mins(1));
     receiver.received(2).await;
 }

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::support::forged_key;
+use crate::support::wait::until;
 
 const START: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
 /// The address of the client.
@@ -278,9 +279,7 @@ async fn revoked_key_is_rejected_at_once_even_for_callers_waiting_for_its_check(
     let authenticator = world.authenticator.clone();
     waiting.spawn(async move { authenticator.authenticate(&key, client).await });
     // The check has read the row and hashes for many milliseconds.
-    while world.hashes() < 2 {
-        tokio::task::yield_now().await;
-    }
+    until("the key is being hashed", async || world.hashes() >= 2).await;
     world.revoke(id).await;
     world.authenticator.invalidate(id);
     let answer = waiting.join_next().await.unwrap().unwrap();
@@ -297,13 +296,12 @@ async fn change_by_another_process_is_noticed_by_polling() {
     let limit = OrgLimit::RatePerMinute;
     let change = OrgChange { name: None, limits: vec![(limit, Some(9))], ..OrgChange::default() };
     world.store.update_org(world.org, &change, &Actor::CLI, world.moment()).await.unwrap();
-    while world.ask(&key).await.unwrap().limits.get(limit) != Some(9) {
-        tokio::task::yield_now().await;
-    }
+    until("the limit is noticed", async || {
+        world.ask(&key).await.unwrap().limits.get(limit) == Some(9)
+    })
+    .await;
     world.revoke(id).await;
-    while world.ask(&key).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    until("the revocation is noticed", async || world.ask(&key).await.is_err()).await;
     assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
     assert_eq!(world.hashes(), 1);
     assert!(watch.drain(Duration::from_secs(30)).await);
@@ -320,13 +318,9 @@ async fn change_by_a_process_with_another_clock_is_noticed() {
         let hours = if ahead { 4 } else { 0 };
         let theirs = START.plus(Duration::from_hours(hours));
         world.store.suspend_org(world.org, true, &Actor::CLI, theirs).await.unwrap();
-        while !world.ask(&key).await.unwrap().suspended {
-            tokio::task::yield_now().await;
-        }
+        until("the suspension is noticed", async || world.ask(&key).await.unwrap().suspended).await;
         world.store.system().expire_key(id, START, &Actor::CLI, theirs).await.unwrap();
-        while world.ask(&key).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        until("the revocation is noticed", async || world.ask(&key).await.is_err()).await;
         assert!(watch.drain(Duration::from_secs(30)).await);
     }
 }

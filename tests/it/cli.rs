@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::binary::Binary;
 use crate::support::receiver::{Answer, Receiver};
+use crate::support::wait::until;
 use crate::support::{client, postgres};
 
 /// An empty working directory, with data in `./data`.
@@ -291,12 +292,12 @@ async fn deliveries_are_looked_into_and_sent_again_beside_a_running_server() {
     post(&server, &key, "/api/events", json!({ "type": "a", "payload": 1 })).await;
     let org = place.json(&["org", "list"]).await;
     let org = text(&org[0], "id");
-    let dead = loop {
-        let dead = place.json(&["delivery", "list", "--org", org, "--status", "dead"]).await;
-        if dead != json!([]) {
-            break dead;
-        }
-    };
+    let mut dead = json!([]);
+    until("the delivery is dead", async || {
+        dead = place.json(&["delivery", "list", "--org", org, "--status", "dead"]).await;
+        dead != json!([])
+    })
+    .await;
     let id = text(&dead[0], "id");
     let shown = place.json(&["delivery", "show", "--org", org, id]).await;
     assert_eq!(shown["attempts"][0]["status_code"], 500);

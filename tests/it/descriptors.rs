@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, Request, StatusCode};
@@ -22,11 +21,8 @@ use tokio::task::JoinSet;
 
 use crate::support::answer::Answer;
 use crate::support::binary::Binary;
+use crate::support::wait::{PATIENCE, until};
 
-/// How often something is looked at that the server does not tell by itself.
-const POLL: Duration = Duration::from_millis(20);
-/// A wait that takes longer has failed.
-const PATIENCE: Duration = Duration::from_mins(2);
 /// Posts of a quarter of a megabyte that fill more than two segments of 8 MiB.
 const THREE_SEGMENTS: usize = 72;
 
@@ -79,16 +75,6 @@ impl Tenant {
 
 fn address_of(server: &Binary) -> SocketAddr {
     server.base_url.strip_prefix("http://").unwrap().parse().unwrap()
-}
-
-/// Tries again and again until it is so.
-async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !is_so().await {
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.expect(what);
 }
 
 fn open_descriptors(process: Pid) -> usize {

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use reqwest::{Certificate, Client};
 use rustix::process::{Signal, kill_process};
@@ -17,9 +16,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::support::binary::Binary;
 use crate::support::tls::Authority;
+use crate::support::wait::PATIENCE;
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
 const HELLO: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// A server with a certificate that can be changed.

@@ -3,18 +3,15 @@
 //! The real binary runs at its most talkative through a walk of the API in which everything that
 //! must stay secret carries a mark; then everything it said is searched for the marks.
 
-use std::time::Duration;
-
 use hookgate::domain::ApiKeyId;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use crate::support::binary::Binary;
 use crate::support::receiver::{Answer, Receiver};
+use crate::support::wait::PATIENCE;
 use crate::support::{client, forged_key};
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
 const PAYLOAD: &str = "mark-of-a-payload";
 const FIELD: &str = "mark-of-a-field";
 const CUSTOM: &str = "mark-of-a-custom-header";

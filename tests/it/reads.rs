@@ -12,6 +12,7 @@ use crate::store::ENDLESS;
 use crate::support::binary::Binary;
 use crate::support::client;
 use crate::support::postgres::fresh_database;
+use crate::support::wait::until;
 
 /// Clients that read without a pause.
 const READERS: usize = 32;
@@ -56,7 +57,10 @@ async fn keys_beside_reads(database: Option<String>) {
     let get = |path: &str| (Method::GET, at(path));
     let event = r#"{"type":"a.b","payload":1}"#;
     assert_eq!(ask(&client, post("/api/events"), &key, event).await.0, 202);
-    while ask(&client, get("/api/events"), &key, "").await.1["data"][0].is_null() {}
+    until("the event is stored", async || {
+        !ask(&client, get("/api/events"), &key, "").await.1["data"][0].is_null()
+    })
+    .await;
     execute(dir.path(), database.as_deref(), ENDLESS).await;
     let made = ask(&client, post("/api/keys"), &key, r#"{"name":"made"}"#).await.1;
     let made_key = made["key"].as_str().unwrap().to_owned();
@@ -72,7 +76,10 @@ async fn keys_beside_reads(database: Option<String>) {
         });
     }
     // The tenant's own reads wait: they have taken all that it may.
-    while ask(&client, get("/api/events"), &key, "").await.0 != 429 {}
+    until("the tenant has its reads in progress", async || {
+        ask(&client, get("/api/events"), &key, "").await.0 == 429
+    })
+    .await;
 
     let ready = ask(&client, get("/health/ready"), "", "").await;
     assert_eq!(ready.0, 200, "{ready:?}");
@@ -87,9 +94,10 @@ async fn keys_beside_reads(database: Option<String>) {
     let expire = "UPDATE api_keys SET expires_at = created_at, changed_at = changed_at
                   WHERE name = 'new'";
     execute(dir.path(), database.as_deref(), expire).await;
-    while ask(&client, post("/api/events"), new_key, event).await.0 != 401 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the key has expired", async || {
+        ask(&client, post("/api/events"), new_key, event).await.0 == 401
+    })
+    .await;
     assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
     drop(readers);
     let log = server.stop().await;

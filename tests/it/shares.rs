@@ -14,9 +14,8 @@ use crate::support::answer::{Answer, answer, json as with_json};
 use crate::support::binary::Binary;
 use crate::support::client;
 use crate::support::postgres::{self, PrivatePostgres};
+use crate::support::wait::PATIENCE;
 
-/// Much longer than anything takes that a test waits for.
-const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(20);
 const EVENT: &str = r#"{"type":"a","payload":1}"#;
 

@@ -13,6 +13,7 @@ use crate::support::binary::Binary;
 use crate::support::client;
 use crate::support::postgres;
 use crate::support::receiver::{Answer, Received, Receiver};
+use crate::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_accepted_event_is_stored_once_and_delivered_on_sqlite() {
@@ -337,13 +338,14 @@ impl Tenant {
 
     /// Waits until a delivery of the event is dead, and returns it with its attempts.
     async fn dead_delivery(&self, server: &Binary, event: &str) -> Value {
-        loop {
-            let path = format!("/api/deliveries?status=dead&event_id={event}");
-            if let [delivery] = self.list::<Value>(server, &path).await.as_slice() {
-                let id = delivery["id"].as_str().unwrap();
-                return self.get(server, &format!("/api/deliveries/{id}")).await;
-            }
-            tokio::task::yield_now().await;
-        }
+        let path = format!("/api/deliveries?status=dead&event_id={event}");
+        let mut dead = Vec::new();
+        until("the delivery is dead", async || {
+            dead = self.list::<Value>(server, &path).await;
+            dead.len() == 1
+        })
+        .await;
+        let id = dead[0]["id"].as_str().unwrap();
+        self.get(server, &format!("/api/deliveries/{id}")).await
     }
 }

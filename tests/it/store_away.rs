@@ -1,7 +1,5 @@
 //! PostgreSQL that is stopped and started under a server, and before its start.
 
-use std::time::Duration;
-
 use hookgate::domain::{ApiKeyId, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,12 +9,9 @@ use tokio::task::block_in_place;
 use crate::support::answer::{Answer, answer, json};
 use crate::support::binary::Binary;
 use crate::support::postgres::PrivatePostgres;
+use crate::support::wait::until;
 use crate::support::{client, forged_key};
 
-/// How often something is asked that nobody tells by itself.
-const POLL: Duration = Duration::from_millis(20);
-/// A wait that takes longer has failed.
-const PATIENCE: Duration = Duration::from_mins(2);
 const EVENT: &str = r#"{"type":"a","payload":1}"#;
 
 async fn start(data_dir: &std::path::Path, url: &str) -> Binary {
@@ -34,30 +29,13 @@ async fn post(server: &Binary, key: &str) -> Answer {
     answer(json(request.header("x-api-key", key), EVENT)).await
 }
 
-async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !is_so().await {
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.expect(what);
-}
-
 async fn stored(url: &str, events: i64) {
     let mut connection = PgConnection::connect(url).await.unwrap();
-    let counting = async {
-        loop {
-            let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events")
-                .fetch_one(&mut connection)
-                .await
-                .unwrap();
-            if count == events {
-                return;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, counting).await.expect("every event is stored");
+    until("every event is stored", async || {
+        let count = sqlx::query_scalar("SELECT count(*) FROM events");
+        count.fetch_one(&mut connection).await.ok() == Some(events)
+    })
+    .await;
 }
 
 /// Takes events, and does not get them through.

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use crate::support::binary::Binary;
 use crate::support::client;
 use crate::support::postgres::fresh_database;
+use crate::support::wait::until;
 
 /// Far longer than any test: only hints are in time.
 const NO_POLLING: (&str, &str) = ("AUTH_POLL_INTERVAL", "1h");
@@ -33,10 +34,11 @@ async fn ask(
 }
 
 /// Asks who the key is until the status is this one.
-async fn until(client: &Client, server: &Binary, key: &str, status: u16) {
-    while ask(client, server, Method::GET, "/api/org", key, "").await.0 != status {
-        tokio::task::yield_now().await;
-    }
+async fn until_status(client: &Client, server: &Binary, key: &str, status: u16) {
+    until("the other server answers so", async || {
+        ask(client, server, Method::GET, "/api/org", key, "").await.0 == status
+    })
+    .await;
 }
 
 async fn make_key(client: &Client, server: &Binary, key: &str) -> (String, String) {
@@ -60,29 +62,30 @@ async fn what_one_server_revokes_suspends_and_deletes_another_refuses_by_the_hin
     let (key, operator) = first.first_keys().await;
     let client = client();
     let (id, made) = make_key(&client, &first, &key).await;
-    until(&client, &second, &made, 200).await;
+    until_status(&client, &second, &made, 200).await;
     let revoke = format!("/api/keys/{id}");
     assert_eq!(ask(&client, &first, Method::DELETE, &revoke, &key, "").await.0, 204);
     assert_eq!(ask(&client, &first, Method::GET, "/api/org", &made, "").await.0, 401);
-    until(&client, &second, &made, 401).await;
+    until_status(&client, &second, &made, 401).await;
 
-    until(&client, &second, &key, 200).await;
+    until_status(&client, &second, &key, 200).await;
     let (_, org) = ask(&client, &first, Method::GET, "/api/org", &key, "").await;
     let org = format!("/api/admin/orgs/{}", org["id"].as_str().unwrap());
     for (action, status) in [("/suspend", 403), ("/resume", 200)] {
         let path = format!("{org}{action}");
         assert_eq!(ask(&client, &first, Method::POST, &path, &operator, "").await.0, 200);
         assert_eq!(ask(&client, &first, Method::GET, "/api/org", &key, "").await.0, status);
-        until(&client, &second, &key, status).await;
+        until_status(&client, &second, &key, status).await;
     }
     let limits = r#"{"burst":3}"#;
     assert_eq!(ask(&client, &first, Method::PATCH, &org, &operator, limits).await.0, 200);
     let event = r#"[{"type":"a","payload":1},{"type":"a","payload":1},{"type":"a","payload":1},{"type":"a","payload":1}]"#;
-    while ask(&client, &second, Method::POST, "/api/events/batch", &key, event).await.0 != 429 {
-        tokio::task::yield_now().await;
-    }
+    until("the limit is noticed", async || {
+        ask(&client, &second, Method::POST, "/api/events/batch", &key, event).await.0 == 429
+    })
+    .await;
     assert_eq!(ask(&client, &first, Method::DELETE, &org, &operator, "").await.0, 202);
-    until(&client, &second, &key, 401).await;
+    until_status(&client, &second, &key, 401).await;
     first.stop().await;
     second.stop().await;
 }
@@ -95,7 +98,7 @@ async fn server_that_lost_its_listening_connection_notices_a_revocation_all_the_
     let (key, _) = first.first_keys().await;
     let client = client();
     let (id, made) = make_key(&client, &first, &key).await;
-    until(&client, &second, &made, 200).await;
+    until_status(&client, &second, &made, 200).await;
     let mut database = PgConnection::connect(&url).await.unwrap();
     let killed: i64 = sqlx::query_scalar(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -107,7 +110,7 @@ async fn server_that_lost_its_listening_connection_notices_a_revocation_all_the_
     assert_eq!(killed, 2);
     let revoke = format!("/api/keys/{id}");
     assert_eq!(ask(&client, &first, Method::DELETE, &revoke, &key, "").await.0, 204);
-    until(&client, &second, &made, 401).await;
+    until_status(&client, &second, &made, 401).await;
     first.stop().await;
     second.stop().await;
 }
@@ -128,20 +131,20 @@ async fn killed_deletion_goes_on(settings: &[(&str, &str)]) -> (tempfile::TempDi
         assert_eq!(posted.0, 202);
     }
     assert_eq!(ask(&client, &server, Method::DELETE, &org, &operator, "").await.0, 202);
-    while ask(&client, &server, Method::GET, &org, &operator, "").await.1["deletion"]["rows"] == 0 {
-        tokio::task::yield_now().await;
-    }
+    until("rows are deleted", async || {
+        ask(&client, &server, Method::GET, &org, &operator, "").await.1["deletion"]["rows"] != 0
+    })
+    .await;
     server.kill().await;
 
     let server = Binary::start(&data, settings).await;
     assert_eq!(ask(&client, &server, Method::GET, "/api/org", &key, "").await.0, 401);
-    let gone = loop {
-        let (_, shown) = ask(&client, &server, Method::GET, &org, &operator, "").await;
-        if shown["state"] == "deleted" {
-            break shown;
-        }
-        tokio::task::yield_now().await;
-    };
+    let mut gone = Value::Null;
+    until("the organisation is deleted", async || {
+        gone = ask(&client, &server, Method::GET, &org, &operator, "").await.1;
+        gone["state"] == "deleted"
+    })
+    .await;
     server.stop().await;
     (dir, gone)
 }

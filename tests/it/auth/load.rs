@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{NO_TTL, START, World, client};
 use crate::support::forged_key;
+use crate::support::wait::until;
 
 impl World {
     /// Keys are past their TTL at once, and used for an hour after they were read.
@@ -41,13 +42,12 @@ async fn key_past_its_ttl_is_used_and_read_again_behind_it() {
     let change = OrgChange { limits: vec![(limit, Some(9))], ..OrgChange::default() };
     world.store.update_org(world.org, &change, &Actor::CLI, world.moment()).await.unwrap();
     // Nobody tells the authenticator: reading the rows is enough.
-    while world.ask(&key).await.unwrap().limits.get(limit) != Some(9) {
-        tokio::task::yield_now().await;
-    }
+    until("the limit is read again", async || {
+        world.ask(&key).await.unwrap().limits.get(limit) == Some(9)
+    })
+    .await;
     world.revoke(id).await;
-    while world.ask(&key).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    until("the revocation is read", async || world.ask(&key).await.is_err()).await;
     assert!(matches!(world.ask(&key).await, Err(AuthError::Expired)));
     assert_eq!(world.hashes(), 1);
     assert!(refresh.drain(Duration::from_secs(30)).await);
@@ -62,11 +62,12 @@ async fn stale_key_is_used_while_the_store_is_away_and_its_revocation_ends_it() 
     let refresh = world.refresh();
     world.store.close().await;
     let failures = || world.metrics.auth.hookgate_auth_refresh_failures_total.get();
-    while failures() == 0 {
+    until("the rows cannot be read", async || {
         world.ask(&key).await.unwrap();
         world.ask(&other).await.unwrap();
-        tokio::task::yield_now().await;
-    }
+        failures() > 0
+    })
+    .await;
     world.ask(&key).await.unwrap();
     world.authenticator.invalidate(other_id);
     assert!(matches!(world.ask(&other).await, Err(AuthError::Unavailable(_))));
@@ -138,9 +139,7 @@ async fn keys_are_issued_few_at_a_time_without_delaying_verifications() {
         let name = "made".to_owned();
         making.spawn(async move { authenticator.issue_key(asked_by, role, name, START).await });
     }
-    while world.hashes() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until("a key is hashed", async || world.hashes() > 0).await;
     world.ask(&key).await.unwrap();
     assert!(world.hashes() < 40, "verifications take turns with issues: {}", world.hashes());
     let made = making.join_all().await;

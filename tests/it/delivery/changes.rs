@@ -8,6 +8,7 @@ use hookgate::runtime::Lifecycle;
 
 use super::world::World;
 use crate::support::receiver::Receiver;
+use crate::support::wait::until;
 
 /// A running service with one webhook in flight at a receiver that holds it, and nine that wait.
 struct Held {
@@ -32,9 +33,10 @@ impl Held {
         // One is delivered first: only for a quick receiver deliveries wait in memory.
         assert_eq!(world.offer(&door, "user.login", 1).await, 1);
         receiver.received(1).await;
-        while world.row().await.status != DeliveryStatus::Delivered {
-            tokio::task::yield_now().await;
-        }
+        until("the first is delivered", async || {
+            world.row().await.status == DeliveryStatus::Delivered
+        })
+        .await;
         receiver.hold();
         assert_eq!(world.offer(&door, "user.login", 1).await, 1);
         receiver.received(2).await;
@@ -51,9 +53,10 @@ impl Held {
     }
 
     async fn until_waiting(&self, count: i64) {
-        while self.world.metrics.delivery.delivery_queue_size.get() != count {
-            tokio::task::yield_now().await;
-        }
+        until("so many wait", async || {
+            self.world.metrics.delivery.delivery_queue_size.get() == count
+        })
+        .await;
     }
 
     /// Lets the receiver answer, shuts down, and returns the number of webhooks received.
@@ -105,16 +108,13 @@ async fn disabled_endpoint_receives_nothing_until_it_is_enabled() {
     held.until_waiting(0).await;
     held.receiver.release();
     // The one in flight is delivered; the others have no next attempt.
-    loop {
+    until("the one in flight is delivered", async || {
         let rows = held.rows().await;
         let parked = rows.iter().filter(|row| row.next_attempt_at.is_none());
-        if parked.filter(|row| row.status == DeliveryStatus::Pending).count() == 9
+        parked.filter(|row| row.status == DeliveryStatus::Pending).count() == 9
             && rows.iter().any(|row| row.status == DeliveryStatus::Delivered)
-        {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    })
+    .await;
     assert_eq!(held.receiver.so_far().len(), 2);
     switch(None).await;
     held.receiver.received(11).await;

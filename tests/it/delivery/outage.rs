@@ -10,6 +10,7 @@ use sqlx::{ConnectOptions, Executor};
 
 use super::world::World;
 use crate::support::receiver::{Answer, Receiver};
+use crate::support::wait::until;
 
 #[tokio::test]
 async fn outcomes_survive_a_store_outage() {
@@ -30,9 +31,7 @@ async fn outcomes_survive_a_store_outage() {
     receiver.received(20).await;
     receiver.release();
     let calls = world.metrics.store.db_operations_latency_seconds.of(DbOperation::RecordOutcomes);
-    while calls.get_sample_count() < 2 {
-        tokio::task::yield_now().await;
-    }
+    until("two attempts to record have failed", async || calls.get_sample_count() >= 2).await;
     assert!(world.rows().await.iter().all(|row| row.status == DeliveryStatus::Pending));
 
     other.execute("ROLLBACK").await.unwrap();

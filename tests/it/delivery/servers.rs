@@ -1,18 +1,12 @@
 //! A harness of real servers on one database, with a tenant's client.
 
-use std::time::Duration;
-
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::binary::Binary;
 use crate::support::client;
-
-/// Maximum wait for anything that a test expects.
-const WAIT_MAX: Duration = Duration::from_mins(1);
-/// How often the API is polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+use crate::support::wait::until;
 
 /// A server, its directory and a tenant's key.
 pub(crate) struct Delivering {
@@ -93,7 +87,7 @@ impl Delivering {
     /// Waits until `count` deliveries are delivered.
     pub(crate) async fn delivered(&self, count: usize) {
         let what = format!("{count} deliveries");
-        self.until(&what, async || {
+        until(&what, async || {
             let path = "/api/deliveries?status=delivered&limit=100";
             self.tenant.get(path).await["data"].as_array().unwrap().len() == count
         })
@@ -102,7 +96,7 @@ impl Delivering {
 
     /// Waits until a metric is at least `least`.
     pub(crate) async fn metric(&self, line: &str, least: u64) {
-        self.until(line, async || {
+        until(line, async || {
             let text = self.tenant.text("/metrics").await;
             let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
             value.is_some_and(|value| value.parse::<u64>().unwrap() >= least)
@@ -113,16 +107,6 @@ impl Delivering {
     /// Memory use in bytes.
     pub(crate) async fn memory_bytes(&self) -> u64 {
         self.tenant.get("/api/health").await["memory_bytes"].as_u64().unwrap()
-    }
-
-    async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        let held = async {
-            while !holds().await {
-                poll.tick().await;
-            }
-        };
-        assert!(tokio::time::timeout(WAIT_MAX, held).await.is_ok(), "never: {what}");
     }
 }
 

@@ -7,6 +7,7 @@ use hookgate::runtime::Lifecycle;
 
 use super::world::World;
 use crate::support::receiver::Receiver;
+use crate::support::wait::until;
 
 #[tokio::test]
 async fn soft_stop_completes_attempts_in_flight_and_releases_the_rest() {
@@ -20,9 +21,8 @@ async fn soft_stop_completes_attempts_in_flight_and_releases_the_rest() {
     // One is delivered first: only for a quick receiver deliveries wait in memory.
     assert_eq!(world.offer(&door, "user.login", 1).await, 1);
     receiver.received(1).await;
-    while world.row().await.status != DeliveryStatus::Delivered {
-        tokio::task::yield_now().await;
-    }
+    until("the first is delivered", async || world.row().await.status == DeliveryStatus::Delivered)
+        .await;
     receiver.hold();
     assert_eq!(world.offer(&door, "user.login", 1).await, 1);
     receiver.received(2).await;
@@ -32,12 +32,11 @@ async fn soft_stop_completes_attempts_in_flight_and_releases_the_rest() {
         assert!(lifecycle.drain(Duration::from_secs(30)).await, "nothing had to be killed");
     };
     let handed_back = async {
-        loop {
+        until("four are handed back", async || {
             let rows = world.rows().await;
-            if rows.iter().filter(|row| row.next_attempt_at.is_some()).count() == 4 {
-                break;
-            }
-        }
+            rows.iter().filter(|row| row.next_attempt_at.is_some()).count() == 4
+        })
+        .await;
         receiver.release();
     };
     tokio::join!(stopped, handed_back);
@@ -63,7 +62,7 @@ async fn what_is_stored_after_the_soft_stop_is_due_at_once() {
     let late = world.offer_only(&door, "user.login", 1).await;
     service.start(&lifecycle);
     lifecycle.shutdown().request();
-    while world.offer(&door, "user.login", 1).await > 0 {}
+    until("nothing is taken", async || world.offer(&door, "user.login", 1).await == 0).await;
     let sent = receiver.so_far().len();
     late.store().await;
     drop(door);

@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions, Executor};
 
 use super::world::World;
 use crate::support::receiver::Receiver;
+use crate::support::wait::until;
 
 #[tokio::test]
 async fn unreadable_endpoint_stops_nobody_and_its_deliveries_wait() {
@@ -36,9 +37,7 @@ async fn unreadable_endpoint_stops_nobody_and_its_deliveries_wait() {
         let rows = world.rows().await;
         rows.iter().filter(|row| row.status == DeliveryStatus::Pending).count()
     };
-    while pending().await > 5 {
-        tokio::task::yield_now().await;
-    }
+    until("those of the other endpoint are delivered", async || pending().await <= 5).await;
     assert_eq!(world.rows().await.len(), 10, "deliveries are planned for both");
     assert!(world.metrics.delivery.hookgate_endpoints_unreadable_total.get() > 0);
     assert_eq!(broken.so_far().len(), 0);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::server::Server;
+use crate::support::wait::until;
 
 #[tokio::test]
 async fn organisations_are_created_listed_and_changed() {
@@ -256,9 +257,8 @@ async fn key_that_is_revoked_during_its_rotation_has_no_successor() {
     let path = format!("/api/admin/keys/{}/rotate", tenant.key_id);
     let rotating = server.post(&path, &operator, r#"{"grace_seconds":60}"#);
     let revoking = async {
-        while server.metrics.auth.auth_hashes_total.get() == hashes {
-            tokio::task::yield_now().await;
-        }
+        let count = || server.metrics.auth.auth_hashes_total.get();
+        until("the new key is being hashed", async || count() > hashes).await;
         let (now, by) = (server.clock.now(), hookgate::domain::Actor::CLI);
         server.store.system().expire_key(tenant.key_id, now, &by, now).await.unwrap();
     };

@@ -6,9 +6,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::server::{Server, Tenant};
+use crate::support::wait::PATIENCE;
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
 const LIST: &str = "/api/events?limit=500&include=payload";
 
 /// A server with a budget of 20 MiB, and tenants with a page of 4 MiB each.

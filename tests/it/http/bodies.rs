@@ -10,11 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::server::{Answer, Server, Tenant, answer, json};
+use crate::support::wait::PATIENCE;
 
 const MIB: usize = 1024 * 1024;
 const EVENT: &str = r#"{"type":"a","payload":1}"#;
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn head(path: &str, key: &str, length: usize) -> String {
     format!(

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::support::binary::Binary;
 use crate::support::client;
+use crate::support::wait::until;
 
 const MB: u64 = 1_000_000;
 
@@ -94,9 +95,7 @@ async fn thirty_unread_lists_stay_under_300_mb() {
         let page: Value = serde_json::from_str(&listed.text().await.unwrap()).unwrap();
         page["data"].as_array().unwrap().len() == 40
     };
-    while !is_stored().await {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the events are stored", async || is_stored().await).await;
     let work = async {
         let mut open = Vec::new();
         for _ in 0..30 {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::store::ENDLESS;
 use crate::support::server::{Server, Tenant};
+use crate::support::wait::until;
 
 /// A server whose lists of events end at their time limit.
 async fn endless(flags: &[&str]) -> (Server, Tenant) {
@@ -63,18 +64,18 @@ async fn read_whose_client_is_gone_is_ended() {
         let mut lists = JoinSet::new();
         for _ in 0..4 {
             let request = server.request(reqwest::Method::GET, "/api/events", &tenant.key);
-            lists.spawn(request.send());
+            // The read that looks whether they hold all may be in the way of one of them.
+            lists.spawn(async move {
+                while request.try_clone().unwrap().send().await.unwrap().status() == 429 {}
+            });
         }
-        // They hold every read that the tenant may have in progress.
-        while server.get("/api/org", &tenant.key).await.status != 429 {}
+        let status = async || server.get("/api/org", &tenant.key).await.status;
+        until("the tenant has all its reads in progress", async || status().await == 429).await;
         drop(lists);
-        while server.get("/api/org", &tenant.key).await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("a read is free again", async || status().await == 200).await;
     }
-    while server.metric(r#"hookgate_reads_ended_total{reason="abandoned"}"#) < 8 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let abandoned = || server.metric(r#"hookgate_reads_ended_total{reason="abandoned"}"#);
+    until("eight reads were abandoned", async || abandoned() >= 8).await;
 }
 
 #[tokio::test]

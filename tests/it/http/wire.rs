@@ -7,9 +7,8 @@ use tokio::net::TcpStream;
 use tokio::time::{interval, timeout};
 
 use crate::support::server::Server;
+use crate::support::wait::PATIENCE;
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
 const EVENT: &str = r#"{"type":"a","payload":1}"#;
 
 /// The statuses of everything that comes back until the server ends the connection.

@@ -19,6 +19,7 @@ use super::fixtures::{
     org_with_deliveries, outcome, persist, some_event, some_key,
 };
 use super::{Subject, on_both};
+use crate::support::wait::until;
 
 on_both!(
     retry_is_in_the_log_with_who_and_where_from,
@@ -374,9 +375,7 @@ async fn begin_deletion(subject: &Subject, org: OrgId) -> PgConnection {
 async fn until_somebody_waits(subject: &Subject) {
     let waits = "SELECT count(*) FROM pg_stat_activity
                  WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while subject.count(waits).await == 0 {
-        tokio::task::yield_now().await;
-    }
+    until("somebody waits for a lock", async || subject.count(waits).await != 0).await;
 }
 
 /// It waits before it has locked the endpoint, which the deletion locks, too.

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::fixtures::{FIRST_PAGE, add_org, at, some_key, some_org};
 use super::{Subject, on_both};
+use crate::support::wait::until;
 
 on_both!(
     key_comes_back_as_it_was_added,
@@ -265,9 +266,7 @@ async fn changes_name_keys_and_keys_of_changed_organisations(subject: &Subject) 
     let new = rotate(subject, &key, 60, 51).await.unwrap();
     look_until(store, &mut mark, &[tenant, new.id]).await;
     store.system().touch_keys(&[earlier], at(120)).await.unwrap();
-    while !look(store, &mut mark).await.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("nothing more has changed", async || look(store, &mut mark).await.is_empty()).await;
 }
 
 async fn change_is_found_whatever_the_clock_said_of_those_who_made_it(subject: &Subject) {
@@ -297,7 +296,7 @@ async fn change_that_commits_after_younger_ones_is_found(subject: &Subject) {
     let mut mark = None;
     look(store, &mut mark).await;
     // Older transactions of other tests on this server keep the new keys in sight.
-    while !look(store, &mut mark).await.is_empty() {}
+    until("older transactions are over", async || look(store, &mut mark).await.is_empty()).await;
     let mut connection = PgConnection::connect(&subject.url()).await.unwrap();
     let mut tx = connection.begin().await.unwrap();
     let change = "UPDATE api_keys SET changed_at = changed_at WHERE id = $1";

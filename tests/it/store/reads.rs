@@ -12,6 +12,7 @@ use super::fixtures::{
     FIRST_PAGE, add_endpoint, add_org, at, claim_from, persist, room, some_event, some_key,
 };
 use super::{Subject, on_both};
+use crate::support::wait::until;
 
 on_both!(
     read_ends_at_its_time_limit_and_gives_its_connection_back,
@@ -48,7 +49,7 @@ async fn occupy(store: &Store, org: OrgId) -> JoinSet<Result<(), StoreError>> {
         lists.spawn(async move { list(&store, org).await });
     }
     let quick = || tokio::time::timeout(Duration::from_millis(100), answers(store, org));
-    while quick().await.is_ok() {}
+    until("the connections are taken", async || quick().await.is_err()).await;
     lists
 }
 
@@ -84,9 +85,10 @@ async fn idle(subject: &Subject) {
     let running = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND state = 'active' AND query LIKE '%FROM events%'
           AND pid <> pg_backend_pid()";
-    while subject.is_postgres() && subject.count(running).await > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the lists have ended", async || {
+        !subject.is_postgres() || subject.count(running).await == 0
+    })
+    .await;
 }
 
 async fn nothing_else_waits_behind_reads(subject: &Subject) {
@@ -135,9 +137,7 @@ async fn read_that_loses_its_connection_is_repeated() {
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'";
     for _ in 0..3 {
-        while subject.count(end).await == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("a waiting list is ended", async || subject.count(end).await != 0).await;
     }
     sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
     reading.join_next().await.unwrap().unwrap().expect("an answer by the fourth connection");

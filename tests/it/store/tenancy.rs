@@ -19,6 +19,7 @@ use super::fixtures::{
     some_key, some_org,
 };
 use super::{Subject, on_both};
+use crate::support::wait::until;
 
 on_both!(
     scopes_revocation_and_last_use_come_back,
@@ -487,9 +488,7 @@ async fn deletion_waits_for_batches_that_are_being_stored() {
     deleting.spawn(async move { store.delete_org(org, &Actor::CLI, at(50)).await });
     let waits = "SELECT count(*) FROM pg_stat_activity
                  WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while subject.count(waits).await == 0 {
-        tokio::task::yield_now().await;
-    }
+    until("somebody waits for a lock", async || subject.count(waits).await != 0).await;
     assert!(deleting.try_join_next().is_none());
     batch.execute("COMMIT").await.unwrap();
     assert!(deleting.join_next().await.unwrap().unwrap().unwrap().is_some());

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::wait::PATIENCE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -12,8 +13,6 @@ use tokio::task::JoinSet;
 
 /// Between two bytes of one that drips.
 const DRIP_PAUSE: Duration = Duration::from_millis(20);
-/// Longer than anything takes that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(30);
 const CHUNK: [u8; 16 * 1024] = [b'x'; 16 * 1024];
 const OK: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 

@@ -17,6 +17,7 @@ pub(crate) mod receiver;
 pub(crate) mod server;
 pub(crate) mod store;
 pub(crate) mod tls;
+pub(crate) mod wait;
 
 /// A client for servers on this machine.
 pub(crate) fn client() -> Client {

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -21,9 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::tls::{Identity, TlsListener};
-
-/// A wait that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::wait::PATIENCE;
 
 /// A receiver, there until it is dropped.
 pub(crate) struct Receiver {
