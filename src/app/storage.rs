@@ -94,32 +94,46 @@ pub(super) async fn open_store(
     config: &StoreConfig,
     metrics: Arc<StoreMetrics>,
 ) -> Result<Store, OpenError> {
-    match &config.database_url {
-        None => {
-            create_data_dir(config)?;
-            let path = config.sqlite_path();
-            let opened = Store::open_sqlite(&path, config, metrics).await;
-            opened.map_err(|error| OpenError::Sqlite { path, error })
-        }
-        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-            let connected = Store::connect_postgres(url, config, metrics).await;
-            connected.map_err(OpenError::Postgres)
-        }
-        Some(_) => Err(OpenError::Scheme),
-    }
+    let store = named_store(config, metrics)?;
+    store.reach(config).await.map_err(|error| open_error(config, error))?;
+    Ok(store)
 }
 
-/// Opens the store that the settings name for a server, which starts also while PostgreSQL is away.
+/// Opens the store that the settings name for a server, which starts also while it is away.
 pub(super) async fn open_store_patiently(
     config: &StoreConfig,
     metrics: Arc<StoreMetrics>,
 ) -> Result<Store, OpenError> {
-    match (open_store(config, Arc::clone(&metrics)).await, &config.database_url) {
-        (Err(OpenError::Postgres(error)), Some(url)) if error.is_away() => {
-            tracing::warn!(%error, "cannot connect to the database; starting without it");
-            Store::connect_postgres_lazily(url, config, metrics).map_err(OpenError::Postgres)
+    let store = named_store(config, metrics)?;
+    match store.reach(config).await {
+        Ok(()) => {}
+        Err(error) if error.is_away() => {
+            tracing::warn!(%error, "cannot open the database; starting without it");
         }
-        (opened, _) => opened,
+        Err(error) => return Err(open_error(config, error)),
+    }
+    Ok(store)
+}
+
+/// The store that the settings name, without a connection.
+fn named_store(config: &StoreConfig, metrics: Arc<StoreMetrics>) -> Result<Store, OpenError> {
+    let store = match &config.database_url {
+        None => {
+            create_data_dir(config)?;
+            Store::open_sqlite_lazily(&config.sqlite_path(), config, metrics)
+        }
+        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            Store::connect_postgres_lazily(url, config, metrics)
+        }
+        Some(_) => return Err(OpenError::Scheme),
+    };
+    store.map_err(|error| open_error(config, error))
+}
+
+fn open_error(config: &StoreConfig, error: StoreError) -> OpenError {
+    match &config.database_url {
+        None => OpenError::Sqlite { path: config.sqlite_path(), error },
+        Some(_) => OpenError::Postgres(error),
     }
 }
 

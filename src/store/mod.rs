@@ -117,7 +117,19 @@ impl Store {
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
     ) -> Result<Self> {
-        let engine = SqliteEngine::open(path, config, Arc::clone(&metrics)).await?;
+        let store = Self::open_sqlite_lazily(path, config, metrics)?;
+        store.reach(config).await?;
+        Ok(store)
+    }
+
+    /// A SQLite file that is opened, and created when missing, once it is needed, so that it may be locked now. Its
+    /// directory is created.
+    pub fn open_sqlite_lazily(
+        path: &Path,
+        config: &StoreConfig,
+        metrics: Arc<StoreMetrics>,
+    ) -> Result<Self> {
+        let engine = SqliteEngine::lazy(path, config, Arc::clone(&metrics))?;
         Self::over(Engine::Sqlite(engine), config, metrics)
     }
 
@@ -127,9 +139,9 @@ impl Store {
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
     ) -> Result<Self> {
-        let engine = PostgresEngine::lazy(url, config, Arc::clone(&metrics))?;
-        engine.reach(config).await?;
-        Self::over(Engine::Postgres(engine), config, metrics)
+        let store = Self::connect_postgres_lazily(url, config, metrics)?;
+        store.reach(config).await?;
+        Ok(store)
     }
 
     /// A PostgreSQL database to which connections are made once they are needed, so that it may be away now.
@@ -143,6 +155,14 @@ impl Store {
             config,
             metrics,
         )
+    }
+
+    /// Makes a connection, to find out whether that works.
+    pub async fn reach(&self, config: &StoreConfig) -> Result<()> {
+        match &*self.engine {
+            Engine::Sqlite(engine) => engine.reach().await,
+            Engine::Postgres(engine) => engine.reach(config).await,
+        }
     }
 
     fn over(engine: Engine, config: &StoreConfig, metrics: Arc<StoreMetrics>) -> Result<Self> {

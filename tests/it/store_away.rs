@@ -1,9 +1,10 @@
-//! PostgreSQL that is stopped and started under a server, and before its start.
+//! A store that is away: PostgreSQL stopped under a server and before its start, and a SQLite file that is locked.
 
 use hookgate::domain::{ApiKeyId, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteLockingMode};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::task::block_in_place;
 
 use crate::support::answer::{Answer, answer, json};
@@ -121,5 +122,27 @@ async fn server_that_still_waits_for_its_store_stops_when_it_is_told_to() {
     block_in_place(|| postgres.stop());
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &url).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_starts_while_its_sqlite_file_is_locked_and_works_once_it_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("DATABASE_TIMEOUT", "300ms")];
+    let mut server = Binary::start(dir.path(), &settings).await;
+    let (key, _) = server.first_keys().await;
+    post(&server, &key).await.expect(202);
+    server.stop().await;
+
+    let file = SqliteConnectOptions::new().filename(dir.path().join("hookgate.db"));
+    let mut other = file.locking_mode(SqliteLockingMode::Exclusive).connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE; COMMIT").execute(&mut other).await.unwrap();
+    let server = Binary::start(dir.path(), &settings).await;
+    expect_away(&server).await;
+    post(&server, &key).await.expect_problem(503, "auth_unavailable");
+    other.close().await.unwrap();
+    until("the key is known again", async || post(&server, &key).await.status == 202).await;
+    until("strict readiness", async || get(&server, "/health/ready?strict").await.status == 200)
+        .await;
     server.stop().await;
 }

@@ -62,8 +62,8 @@ const CHECKPOINT_PAGES: u32 = 16_000;
 const ROWS_BUFFERED: usize = 512;
 
 impl SqliteEngine {
-    /// Opens the file, creating it and its directory when missing. Does not migrate.
-    pub(crate) async fn open(
+    /// A file that is opened, and created when missing, once it is needed. Creates its directory. Does not migrate.
+    pub(crate) fn lazy(
         path: &Path,
         config: &StoreConfig,
         metrics: Arc<StoreMetrics>,
@@ -85,18 +85,15 @@ impl SqliteEngine {
             .synchronous(SqliteSynchronous::Full)
             .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string());
-        // The writer first: it creates the file that the readers open.
-        let writer = pool(1, config).connect_with(writer).await?;
+        let writer = pool(1, config).connect_lazy_with(writer);
         let split = ConnectionSplit::sqlite(config.database_connections);
         // It syncs the log before it copies, and the file before the log starts anew.
         let checkpointing = shared.clone().synchronous(SqliteSynchronous::Full);
         let read_only = shared.read_only(true);
-        let lazy = |connections, options| {
-            pool(connections, config).min_connections(0).connect_lazy_with(options)
-        };
+        let lazy = |connections, options| pool(connections, config).connect_lazy_with(options);
         let source = ReadSource::Sqlite(read_only.clone());
         let pools = Pools {
-            general: pool(split.general, config).connect_with(read_only.clone()).await?,
+            general: lazy(split.general, read_only.clone()),
             keys: lazy(split.keys, read_only.clone()),
             delivery: lazy(split.delivery, read_only),
             reads: ReadPool::new(source, split.reads, config.read_timeout, metrics),
@@ -111,6 +108,14 @@ impl SqliteEngine {
             plans: None,
             pools: Arc::new(pools),
         })
+    }
+
+    /// Opens the file, to find out whether that works.
+    pub(crate) async fn reach(&self) -> Result<()> {
+        // The writer first: it creates the file that the readers open.
+        self.writer.acquire().await?;
+        self.readers.acquire().await?;
+        Ok(())
     }
 
     /// The same file, with the connections of a workload.
@@ -161,7 +166,6 @@ impl SqliteEngine {
 fn pool(connections: u32, config: &StoreConfig) -> PoolOptions<Sqlite> {
     PoolOptions::new()
         .max_connections(connections)
-        .min_connections(1)
         .acquire_timeout(config.database_timeout)
         .test_before_acquire(false)
         .idle_timeout(None)
@@ -194,10 +198,10 @@ pub(crate) fn id_list(ids: impl IntoIterator<Item = Uuid>) -> String {
 mod tests {
     use super::*;
 
-    async fn open(directory: &Path) -> SqliteEngine {
+    fn open(directory: &Path) -> SqliteEngine {
         let config = StoreConfig::in_directory(directory);
         let metrics = StoreMetrics::register(&crate::telemetry::Registry::new()).unwrap();
-        SqliteEngine::open(&config.sqlite_path(), &config, metrics).await.unwrap()
+        SqliteEngine::lazy(&config.sqlite_path(), &config, metrics).unwrap()
     }
 
     fn script(sql: &'static str) -> Script {
@@ -209,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn transaction_that_sqlite_rolled_back_does_not_break_the_next_one() {
         let directory = tempfile::tempdir().unwrap();
-        let engine = open(directory.path()).await;
+        let engine = open(directory.path());
 
         let mut tx = engine.begin().await.unwrap();
         // What SQLite does by itself on an I/O error; tests/it/torture/disk.rs has it do so.
@@ -224,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn transaction_takes_effect_as_a_whole_or_not_at_all() {
         let directory = tempfile::tempdir().unwrap();
-        let engine = open(directory.path()).await;
+        let engine = open(directory.path());
         let create = script("CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT");
         engine.begin().await.unwrap().finish(create).await.unwrap();
         let stored = async || {
