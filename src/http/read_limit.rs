@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use tokio::time::timeout;
 
 use super::charges;
 use super::error::ApiError;
@@ -12,16 +13,19 @@ use super::request::Input;
 use super::state::AppState;
 use crate::auth::Principal;
 use crate::domain::Role;
-use crate::limit::{ConcurrencyPermit, Reader};
+use crate::limit::{ConcurrencyPermit, FairPermit, Reader};
+use crate::store::StoreError;
 
 /// The right to read, held while a handler runs. As an extractor it comes after the caller.
 #[derive(Debug)]
 pub(super) struct ReadPermit {
-    _permit: ConcurrencyPermit<Reader>,
+    // Given back in this order.
+    _connection: FairPermit<Reader>,
+    _in_progress: ConcurrencyPermit<Reader>,
 }
 
 impl ReadPermit {
-    /// Charges a read, and waits until the caller may have one more in progress.
+    /// Charges a read, and waits until the caller may have one more in progress and a connection is left to it.
     pub(super) async fn take(app: &AppState, principal: &Principal) -> Result<Self, ApiError> {
         charges::take_read(app, principal)?;
         let reader = match principal.role {
@@ -29,11 +33,14 @@ impl ReadPermit {
             Role::Operator => Reader::Operator(principal.key_id),
         };
         let limiter = app.read_limiter();
-        let Some(permit) = limiter.acquire(reader).await else {
+        let Some(in_progress) = limiter.acquire(reader).await else {
             app.metrics.http.rejected_requests_total.of(RejectedRequest::TooManyReads).inc();
             return Err(ApiError::TooManyReads { reads_max: limiter.per_key() });
         };
-        Ok(Self { _permit: permit })
+        let connection = app.read_connections().acquire(reader);
+        let connection = timeout(app.settings().read_timeout, connection).await;
+        let connection = connection.map_err(|_| ApiError::Store(StoreError::no_answer()))?;
+        Ok(Self { _connection: connection, _in_progress: in_progress })
     }
 }
 

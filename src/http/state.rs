@@ -16,7 +16,7 @@ use crate::config::{Config, ENVELOPE_BYTES_MAX, Networks, Origins};
 use crate::delivery::{DeliveryHealth, SsrfGuard};
 use crate::domain::{NewEventLimits, OrgId, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::Intake;
-use crate::limit::{ConcurrencyLimiter, RateLimiter, Reader};
+use crate::limit::{ConcurrencyLimiter, FairSemaphore, RateLimiter, Reader};
 use crate::runtime::{Heartbeat, Shutdown, Stopwatch};
 
 /// A ping that takes longer counts as an outage: a probe must answer before its caller gives up.
@@ -66,6 +66,8 @@ pub(super) struct Settings {
     pub(super) guard: SsrfGuard,
     /// A request that is not answered by then gets 503.
     pub(super) request_timeout: Duration,
+    /// Maximum time of a read, and of its wait for a connection.
+    pub(super) read_timeout: Duration,
     /// The wait for a request's head, and for an answer to be read, ends then.
     pub(super) head_timeout: Duration,
     /// Connections at once.
@@ -86,6 +88,8 @@ struct Shared {
     /// With the store's connections for reads.
     reads: Subsystems,
     read_limiter: ConcurrencyLimiter<Reader>,
+    /// One permit per connection for reads.
+    read_connections: FairSemaphore<Reader>,
     settings: Settings,
     bodies: ByteBudget,
     answers: ByteBudget,
@@ -105,15 +109,15 @@ impl AppState {
         let answers = metrics.hookgate_answer_bytes_in_flight.clone();
         let store = &parts.subsystems.store;
         let reads = Subsystems { store: store.for_reads(), ..parts.subsystems.clone() };
-        // One caller leaves a connection to the others.
-        let connections = store.connection_split().reads.saturating_sub(1).max(1);
-        let per_reader = config.limit.reads_per_org.min(connections);
+        let connections = store.connection_split().reads as usize;
+        let per_reader = config.limit.reads_per_org as usize;
         Self(Arc::new(Shared {
             bodies: ByteBudget::new(config.bodies_in_flight_bytes(), bodies),
             answers: ByteBudget::new(config.answers_in_flight_bytes(), answers),
             parts,
             reads,
-            read_limiter: ConcurrencyLimiter::new(per_reader as usize, READ_WAIT_MAX),
+            read_limiter: ConcurrencyLimiter::new(per_reader, READ_WAIT_MAX),
+            read_connections: FairSemaphore::new(connections),
             settings: Settings::from(config),
             started: Stopwatch::start(),
             last_ping: Mutex::new(None),
@@ -134,6 +138,11 @@ impl AppState {
     /// Limits reads in progress.
     pub(super) fn read_limiter(&self) -> &ConcurrencyLimiter<Reader> {
         &self.0.read_limiter
+    }
+
+    /// Shares the connections for reads out.
+    pub(super) fn read_connections(&self) -> &FairSemaphore<Reader> {
+        &self.0.read_connections
     }
 
     /// The API's settings.
@@ -266,6 +275,7 @@ impl From<&Config> for Settings {
             drained_bytes_max: config.body_bytes_max() + Self::OVERFLOW_BYTES_MAX,
             guard: SsrfGuard::new(&config.delivery.destinations),
             request_timeout: config.server.request_timeout,
+            read_timeout: config.store.read_timeout,
             head_timeout: config.server.head_timeout,
             connections_max: config.server.connections_max,
             // One client must not hold all of them, however few they are.

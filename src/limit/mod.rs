@@ -18,18 +18,20 @@
 //! # Constraints
 //! A check runs on every request and takes less than a microsecond: no lock shared with other tenants, no I/O.
 //! A request with several limits takes from all or from none, but for races of concurrent requests.
-//! [`ConcurrencyLimiter`] bounds what a caller has in progress. Limits apply per process; sharing them between servers is a later step.
+//! [`ConcurrencyLimiter`] bounds what a caller has in progress, [`FairSemaphore`] what all have. Limits apply per process; sharing them between servers is a later step.
 //!
 //! # Failure
 //! None: a check cannot fail. State is dropped once it has refilled, and beyond a million states.
 
 mod bucket;
 mod concurrency;
+mod fair_semaphore;
 mod local;
 mod rate;
 mod rate_limiter;
 
 pub use bucket::Bucket;
 pub use concurrency::{ConcurrencyLimiter, ConcurrencyPermit, Reader};
+pub use fair_semaphore::{FairPermit, FairSemaphore};
 pub use rate::{Rate, RateDecision, RateLimitState};
 pub use rate_limiter::{Charge, Limit, RateLimiter, Refused};
