@@ -196,13 +196,6 @@ impl System<'_> {
         self.0.page(page, "created_at", sql, args![], read).await
     }
 
-    /// The organisations that are suspended or being deleted: nothing is sent for them.
-    pub async fn suspended_orgs(self) -> Result<Vec<OrgId>> {
-        let sql = "SELECT id FROM orgs
-             WHERE (suspended_at IS NOT NULL OR deleting_since IS NOT NULL) AND deleted_at IS NULL";
-        self.0.engine.list(sql, args![], |row| row.get("id")).await
-    }
-
     /// Wakes each of `wakes` when other processes may have changed keys or organisations.
     /// Only a hint, which may be missed: callers poll as well. Ends with the connection it listens
     /// on; never where an engine has no such hints.

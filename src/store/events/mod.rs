@@ -17,7 +17,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::columns::{Columns, columns};
-use super::engine::{Dialect, Engine, Row, Tx, args};
+use super::engine::{Engine, Row, Tx, args};
 use super::list_query::{ListQuery, Listed};
 use super::{AuditRecord, Result, Store, System, audit, endpoints, storable, timed};
 use crate::domain::{
@@ -266,23 +266,5 @@ impl System<'_> {
             }
         };
         timed(&self.0.metrics, DbOperation::PersistEvents, persist).await
-    }
-
-    /// The organisations among `orgs` that have an ordered endpoint, in ascending order. Their events are to be
-    /// persisted in the order they were accepted.
-    pub async fn ordered_orgs(self, orgs: &[OrgId]) -> Result<Vec<OrgId>> {
-        let sql = match self.0.engine.dialect() {
-            Dialect::Sqlite => {
-                "SELECT DISTINCT org_id FROM endpoints INDEXED BY endpoints_ordered
-                 WHERE ordered = 1 AND org_id IN (SELECT unhex(value) FROM json_each($1))
-                 ORDER BY org_id"
-            }
-            Dialect::Postgres => {
-                "SELECT DISTINCT org_id FROM endpoints WHERE ordered AND org_id = ANY ($1)
-                 ORDER BY org_id"
-            }
-        };
-        let orgs: Vec<_> = orgs.iter().copied().map(OrgId::uuid).collect();
-        self.0.engine.list(sql, args![orgs], |row| row.get("org_id")).await
     }
 }

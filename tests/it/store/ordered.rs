@@ -18,7 +18,6 @@ on_both!(
     older_delivery_that_comes_back_waits_for_the_one_under_way_and_then_goes_first,
     ordered_deliveries_are_never_planned_leased,
     ordering_holds_for_what_is_planned_after_it_was_asked_for,
-    organisations_with_ordered_endpoints_are_known,
     claimers_at_once_keep_the_order,
     server_that_starts_again_lets_go_of_the_head_it_held,
     replay_to_an_ordered_endpoint_takes_its_events_place,
@@ -131,17 +130,6 @@ async fn ordering_holds_for_what_is_planned_after_it_was_asked_for(subject: &Sub
     assert!(!switch(false).await.policy.ordered);
     plan(subject, org, &[5, 6]).await;
     assert_eq!(claim(subject, 10, at(100)).await.len(), 6, "no order is left to keep");
-}
-
-async fn organisations_with_ordered_endpoints_are_known(subject: &Subject) {
-    let (ordered, _) = ordered_endpoint(subject).await;
-    let plain = add_org(subject).await;
-    add_endpoint(subject, plain, "*").await;
-    let mut orgs = [ordered, plain];
-    orgs.sort_unstable();
-    let found = subject.store.system().ordered_orgs(&orgs).await.unwrap();
-    assert_eq!(found, [ordered]);
-    assert_eq!(subject.store.system().ordered_orgs(&[]).await.unwrap(), []);
 }
 
 async fn server_that_starts_again_lets_go_of_the_head_it_held(subject: &Subject) {
