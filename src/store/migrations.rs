@@ -56,6 +56,7 @@ steps! {
     10 "0010" "pending_deliveries";
     11 "0011" "finer_limits";
     12 "0012" "filter_indexes";
+    13 "0013" "endpoint_versions";
 }
 
 /// The table in which sqlx keeps what was applied.

@@ -80,8 +80,8 @@ pub use engine::{ConnectionSplit, QueryPlans};
 use engine::{Engine, PostgresEngine, SqliteEngine, Workload};
 pub use error::{Result, StoreError};
 pub use events::{
-    EventBatch, OrgEndpoints, Persisted, PlanRefusal, PlannedDelivery, SHORT_WEIGHT_MAX,
-    UnreadableEndpoint, plan_deliveries, weight,
+    ChangedEndpoint, EndpointsSince, EventBatch, OrgEndpoints, Persisted, PlanRefusal,
+    PlannedDelivery, SHORT_WEIGHT_MAX, UnreadableEndpoint, plan_deliveries, weight,
 };
 pub use keys::{ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::MigrateError;

@@ -1,9 +1,10 @@
 //! Events, and the fan-out to deliveries.
 //!
 //! Persisting a batch is a hot path with one text per engine, `sqlite` and `postgres`; `plan` decides for
-//! both which deliveries events need, for the endpoints that `org_endpoints` reads, and which events may be stored
-//! together.
+//! both which deliveries events need, for the endpoints that `org_endpoints` reads and `endpoint_changes` updates, and
+//! which events may be stored together.
 
+mod endpoint_changes;
 mod org_endpoints;
 mod payloads;
 mod plan;
@@ -27,6 +28,7 @@ use crate::domain::{
 use crate::store::metrics::DbOperation;
 use plan::{DedupPass, PendingRow};
 
+pub use endpoint_changes::{ChangedEndpoint, EndpointsSince};
 pub use org_endpoints::{OrgEndpoints, UnreadableEndpoint};
 pub use plan::{PlannedDelivery, plan_deliveries};
 

@@ -17,7 +17,7 @@ use crate::store::{Result, System, endpoints};
 pub struct OrgEndpoints {
     /// How many changes of its endpoints these rows include.
     pub version: u64,
-    /// The endpoints.
+    /// The endpoints, in the order of their ids.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Endpoints whose rows cannot be read. They are treated as disabled.
     pub unreadable: Vec<UnreadableEndpoint>,
@@ -94,7 +94,11 @@ fn read(
             }
         }
     }
-    Ok(found.into_iter().map(|(org, endpoints)| (org, Arc::new(endpoints))).collect())
+    let sorted = |(org, mut of_org): (OrgId, OrgEndpoints)| {
+        of_org.endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
+        (org, Arc::new(of_org))
+    };
+    Ok(found.into_iter().map(sorted).collect())
 }
 
 impl OrgEndpoints {

@@ -1,10 +1,11 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::domain::{
     Actor, CustomHeaders, DeliveryId, DeliveryPolicy, DeliveryPolicyChange, DeliveryStatus,
     Endpoint, EndpointChange, EndpointId, EndpointKind, OrgId, SigningSecret, Timestamp,
 };
-use hookgate::store::StoreError;
+use hookgate::store::{OrgEndpoints, StoreError};
 
 use super::fixtures::{
     FIRST_PAGE, add_endpoint, add_org, at, claim, org_with_deliveries, outcome, persist,
@@ -19,6 +20,7 @@ on_both!(
     change_touches_what_it_names_only,
     deliveries_of_a_disabled_endpoint_wait_until_it_is_enabled,
     every_change_of_an_endpoint_has_a_new_version_that_the_feed_names,
+    what_has_changed_since_a_version_is_read_alone,
     removed_endpoint_is_deleted_once_nothing_can_come_of_it,
     delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_and_on,
     removing_cancels_what_waits_and_what_is_under_way,
@@ -206,6 +208,55 @@ async fn every_change_of_an_endpoint_has_a_new_version_that_the_feed_names(subje
     if !subject.is_postgres() {
         assert_eq!(store.system().changed_endpoints(mark).await.unwrap().changes, []);
     }
+}
+
+async fn what_has_changed_since_a_version_is_read_alone(subject: &Subject) {
+    let store = &subject.store;
+    let (org, other) = (add_org(subject).await, add_org(subject).await);
+    add_endpoint(subject, other, "*").await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(add_endpoint(subject, org, "*").await.id);
+    }
+    let all = async || store.system().org_endpoints(&[org]).await.unwrap().remove(&org).unwrap();
+    let since = async |version| store.system().endpoints_since(org, version).await.unwrap();
+    let before = all().await;
+    let nothing = since(before.version).await.unwrap();
+    assert_eq!((nothing.version, nothing.changed.len()), (before.version, 0));
+    assert!(since(before.version + 1).await.is_none(), "a version that is not there yet");
+
+    let new = add_endpoint(subject, org, "*").await.id;
+    assert!(store.delete_endpoint(org, ids[0], &Actor::CLI, at(1)).await.unwrap());
+    let one = store.endpoint(org, ids[1]).await.unwrap().unwrap();
+    switch(subject, &one, Some("off"), at(2)).await;
+    let changes = since(before.version).await.unwrap();
+    let mut changed: Vec<_> =
+        changes.changed.iter().map(|one| (one.id, one.endpoint.is_some())).collect();
+    let mut expected = [(new, true), (ids[0], false), (ids[1], false)];
+    changed.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(changed, expected);
+    let of = |endpoints: &OrgEndpoints| {
+        let version = |endpoint: &Arc<Endpoint>| (endpoint.id, endpoint.version);
+        (endpoints.version, endpoints.endpoints.iter().map(version).collect::<Vec<_>>())
+    };
+    assert_eq!(of(&before.with(&changes).unwrap()), of(&*all().await));
+    assert!(changes.since > 0 && OrgEndpoints::default().with(&changes).is_none(), "older");
+
+    // The row of a version that came in between is gone.
+    switch(subject, &one, None, at(3)).await;
+    let known = all().await;
+    switch(subject, &one, Some("off"), at(4)).await;
+    switch(subject, &one, None, at(5)).await;
+    assert!(since(known.version).await.is_none());
+    assert_eq!(since(known.version + 1).await.unwrap().changed.len(), 1);
+    // One that cannot be read is told apart when all are read.
+    let spoil =
+        format!("UPDATE endpoints SET url = 'no url' WHERE version = {}", known.version + 2);
+    subject.raw(&spoil, &spoil).await;
+    assert!(since(known.version + 1).await.is_none());
+    assert!(all().await.with(&changes).is_none());
+    assert!(store.system().endpoints_since(OrgId::mint(at(9)), 0).await.unwrap().is_none());
 }
 
 async fn removed_endpoint_is_deleted_once_nothing_can_come_of_it(subject: &Subject) {

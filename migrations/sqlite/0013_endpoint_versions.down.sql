@@ -1,0 +1,1 @@
+DROP INDEX endpoints_by_version;
