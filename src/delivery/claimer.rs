@@ -13,8 +13,6 @@ use crate::store::{ClaimCursor, ClaimedDelivery, LeaseGrant, OrgEndpoints, Resul
 use super::admission::{Granted, Target};
 use super::dispatch::{Dispatch, ManualRequest};
 
-/// Maximum deliveries of one claim.
-const DELIVERIES_MAX: usize = 512;
 /// Maximum bytes of payloads that one claim brings.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Maximum requests by hand in one claim: each is a statement.
@@ -65,7 +63,8 @@ impl Claimer {
         let has_more_manual = self.claim_manual().await?;
         let (targets, has_more) = self.targets(work).await?;
         let now = self.dispatch.monotonic();
-        let granted = self.dispatch.admission().grant(&targets, DELIVERIES_MAX, now);
+        let most = self.store.system().deliveries_at_once();
+        let granted = self.dispatch.admission().grant(&targets, most, now);
         if !granted.is_empty() {
             self.lease(granted).await?;
         }
@@ -212,7 +211,7 @@ fn target(
     is_due: bool,
 ) -> Option<Target> {
     let of_org = by_org.get(&org)?;
-    let endpoint = of_org.endpoints.iter().find(|endpoint| endpoint.id == id)?;
+    let endpoint = of_org.endpoint(id)?;
     Some(Target { endpoint: Arc::clone(endpoint), version: of_org.version, is_due, ordered })
 }
 

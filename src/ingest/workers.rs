@@ -21,9 +21,6 @@ use super::record::{self, RecordError};
 
 /// Bytes of records that a worker holds, beyond its first record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Deliveries that are stored in one transaction, beyond those of its first event. On SQLite every other transaction
-/// waits for it.
-const DELIVERIES_MAX: usize = 500;
 /// Batches on the fast path at which the next batch is not read yet: events that arrive meanwhile are stored
 /// together, instead of by every worker separately.
 const FAST_BATCHES_MAX: usize = 2;
@@ -209,7 +206,8 @@ impl Workers {
     async fn store_all(&self, events: &[Arc<Event>], endpoints: &Endpoints) {
         let mut parts = vec![(events, PATIENCE)];
         while let Some((part, patience)) = parts.pop() {
-            let (part, rest) = part.split_at(fitting(part, endpoints));
+            let deliveries_max = self.store.system().deliveries_at_once();
+            let (part, rest) = part.split_at(fitting(part, endpoints, deliveries_max));
             if !rest.is_empty() {
                 parts.push((rest, patience));
             }
@@ -318,12 +316,12 @@ impl Workers {
     }
 }
 
-/// How many of the first events are stored together: with at most [`DELIVERIES_MAX`] deliveries, but at least one.
-fn fitting(events: &[Arc<Event>], endpoints: &Endpoints) -> usize {
+/// How many of the first events are stored together: with at most so many deliveries, but at least one.
+fn fitting(events: &[Arc<Event>], endpoints: &Endpoints, deliveries_max: usize) -> usize {
     let mut total = 0;
     let fits = |event: &&Arc<Event>| {
         total += deliveries(event, endpoints);
-        total <= DELIVERIES_MAX
+        total <= deliveries_max
     };
     events.iter().take_while(fits).count().clamp(1, events.len().max(1)).min(events.len())
 }

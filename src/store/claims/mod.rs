@@ -55,6 +55,12 @@ pub struct ClaimedDelivery {
 }
 
 impl System<'_> {
+    /// How many deliveries are to be leased, or planned, in one transaction at most. On SQLite every other transaction
+    /// waits for it, so it is fewer while others come.
+    pub fn deliveries_at_once(self) -> usize {
+        self.0.engine.rows_at_once()
+    }
+
     /// Endpoints with deliveries that are due at `now` and may be leased, from where the last look of the round
     /// stopped. It takes no locks, and costs the same whatever waits in the store.
     pub async fn due_endpoints(self, from: ClaimCursor, now: Timestamp) -> Result<DueEndpoints> {

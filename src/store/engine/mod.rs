@@ -113,6 +113,9 @@ impl Dialect {
     }
 }
 
+/// Rows of a long transaction on PostgreSQL, where no other waits for it.
+const POSTGRES_ROWS_AT_ONCE: usize = 512;
+
 /// The ways to read that `all` makes possible, for an engine (`&self`) and a transaction (`&mut self`).
 macro_rules! reads {
     ($($mutable:tt)?) => {
@@ -215,6 +218,14 @@ impl Engine {
             }
             Self::Postgres(engine) => Tx::Postgres(engine.pool.begin().await?),
         })
+    }
+
+    /// How many rows a long transaction should write that is not cut short when others wait.
+    pub(crate) fn rows_at_once(&self) -> usize {
+        match self {
+            Self::Sqlite(engine) => engine.queue.rows_at_once(),
+            Self::Postgres(_) => POSTGRES_ROWS_AT_ONCE,
+        }
     }
 
     /// Reads every row that a SELECT finds, outside of a transaction.

@@ -18,6 +18,9 @@ use crate::runtime::Stopwatch;
 const ROWS_BETWEEN_CHECKS: usize = 16;
 /// Rows between two checks when no short transaction came lately.
 const ROWS_BETWEEN_CHECKS_IDLE: usize = 256;
+/// Rows of a long transaction that is not cut short, while short transactions come and otherwise: some 5 ms and 20 ms.
+const ROWS_AT_ONCE: usize = 128;
+const ROWS_AT_ONCE_IDLE: usize = 512;
 /// How long after a short transaction more of them are expected.
 const BUSY_FOR: Duration = Duration::from_millis(100);
 /// How long a long transaction lets short ones go first. After that it runs for as long itself.
@@ -89,6 +92,18 @@ impl WriteQueue {
         LongPermit { queue: self, _only: only, began: Stopwatch::start(), time_min }
     }
 
+    /// How many rows a long transaction should write that is not cut short when others wait.
+    pub(super) fn rows_at_once(&self) -> usize {
+        if self.is_idle() { ROWS_AT_ONCE_IDLE } else { ROWS_AT_ONCE }
+    }
+
+    /// Whether no short transaction came lately.
+    fn is_idle(&self) -> bool {
+        let last = self.last_short.load(Ordering::Relaxed);
+        let ago = micros(self.since.elapsed()).saturating_sub(last);
+        last == 0 || Duration::from_micros(ago) > BUSY_FOR
+    }
+
     /// Waits until no other batch of events has or awaits the long permit.
     pub(crate) async fn events(&self) -> MutexGuard<'_, ()> {
         self.events.lock().await
@@ -135,10 +150,7 @@ impl LongPermit<'_> {
     }
 
     fn rows_between_checks(&self) -> usize {
-        let last = self.queue.last_short.load(Ordering::Relaxed);
-        let ago = micros(self.queue.since.elapsed()).saturating_sub(last);
-        let is_idle = last == 0 || Duration::from_micros(ago) > BUSY_FOR;
-        if is_idle { ROWS_BETWEEN_CHECKS_IDLE } else { ROWS_BETWEEN_CHECKS }
+        if self.queue.is_idle() { ROWS_BETWEEN_CHECKS_IDLE } else { ROWS_BETWEEN_CHECKS }
     }
 }
 
@@ -155,6 +167,14 @@ mod tests {
         assert_eq!(long.next_part(&ROWS, 0).len(), ROWS_BETWEEN_CHECKS_IDLE);
         assert_eq!(long.next_part(&ROWS, 900).len(), 100);
         assert!(long.next_part(&ROWS, ROWS.len()).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn transaction_that_cannot_end_early_is_small_while_short_ones_come() {
+        let queue = WriteQueue::new();
+        assert_eq!(queue.rows_at_once(), ROWS_AT_ONCE_IDLE);
+        drop(queue.short());
+        assert_eq!(queue.rows_at_once(), ROWS_AT_ONCE);
     }
 
     #[tokio::test]
