@@ -14,15 +14,13 @@ use crate::runtime::{Clock, Monotonic, Wake};
 use crate::store::{OrgEndpoints, Persisted, PlannedDelivery, Result};
 
 use super::admission::{Admission, AdmissionLimits, Offer};
+use super::aside::Aside;
 use super::endpoint_cache::EndpointCache;
 use super::outcome_report::OutcomeReport;
 
 /// Maximum requests for an attempt by hand that wait. A further one waits for the next scan, like any due
 /// delivery.
 const MANUAL_MAX: usize = 1_024;
-
-/// Maximum deliveries that are set aside. Beyond it the one that was set aside first may be attempted again.
-const ASIDE_MAX: usize = 4_096;
 
 /// A request to attempt a delivery now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +50,7 @@ struct DispatchState {
     /// while the store, which would record them, does not answer.
     released: mpsc::UnboundedSender<LeasedDelivery>,
     /// Deliveries whose outcomes the store does not record.
-    aside: Mutex<VecDeque<DeliveryId>>,
+    aside: Mutex<Aside>,
     /// Whether outcomes cannot be recorded at the moment.
     is_recorder_failing: AtomicBool,
 }
@@ -140,16 +138,12 @@ impl Dispatch {
 
     /// Remembers a delivery whose outcome the store does not record: it is not attempted again here.
     pub(super) fn set_aside(&self, delivery: DeliveryId) {
-        let mut aside = self.0.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        if aside.len() >= ASIDE_MAX {
-            aside.pop_front();
-        }
-        aside.push_back(delivery);
+        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).add(delivery);
     }
 
     /// Whether a delivery was set aside.
     pub(super) fn is_aside(&self, delivery: DeliveryId) -> bool {
-        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).contains(&delivery)
+        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).contains(delivery)
     }
 
     /// Outcomes of ordered deliveries to these endpoints are recorded: the next ones may be claimed.
@@ -226,13 +220,14 @@ impl Dispatch {
     /// Applies a change of an organisation's endpoints: nothing that waits here is sent to what they were.
     /// Attempts in flight complete.
     pub(super) async fn endpoints_changed(&self, org: OrgId) {
-        self.0.cache.invalidate(org);
-        let current = self.0.cache.reload(org).await;
-        let released = match current {
-            Ok(Some(current)) => self.admission().endpoints_changed(org, &current),
-            Ok(None) => self.admission().forget_endpoints(org),
+        let followed = self.follow_changes(org).await;
+        let released = match followed {
+            Ok(Followed::NothingNew) => return,
+            Ok(Followed::Changes(released)) => released,
+            Ok(Followed::NoOrg) => self.admission().forget_endpoints(org),
             Err(error) => {
                 tracing::warn!(%org, %error, "cannot read changed endpoints; their deliveries wait");
+                self.0.cache.invalidate(org);
                 self.admission().forget_endpoints(org)
             }
         };
@@ -240,6 +235,33 @@ impl Dispatch {
         self.wake();
         self.wake_scan();
     }
+
+    /// Reads what has changed since what is known here, or all endpoints where that cannot be told, and applies it.
+    async fn follow_changes(&self, org: OrgId) -> Result<Followed> {
+        let cache = &self.0.cache;
+        let applied = self.admission().applied_version(org).filter(|_| cache.has(org));
+        if let Some(since) = applied
+            && let Some(changes) = cache.update(org, since).await?
+        {
+            if changes.version == since {
+                return Ok(Followed::NothingNew);
+            }
+            return Ok(Followed::Changes(self.admission().apply_changes(org, &changes)));
+        }
+        cache.invalidate(org);
+        let Some(current) = cache.reload(org).await? else { return Ok(Followed::NoOrg) };
+        Ok(Followed::Changes(self.admission().endpoints_changed(org, &current)))
+    }
+}
+
+/// What following the changes of an organisation's endpoints came to.
+enum Followed {
+    /// Nothing that was not known here.
+    NothingNew,
+    /// Changes that are applied, with the waiting deliveries that they outdate.
+    Changes(Vec<LeasedDelivery>),
+    /// There is no such organisation.
+    NoOrg,
 }
 
 /// The way of planned deliveries into the dispatcher, for ingest. Clones share it.

@@ -197,7 +197,7 @@ impl Dispatcher {
     /// Starts a claim, if one is due. Returns how long to wait before looking again.
     fn start_claim(&mut self) -> Option<Duration> {
         let now = self.dispatch.monotonic();
-        let next_start = self.dispatch.admission().next_start(now);
+        let next_start = self.dispatch.admission().next_start();
         let next_start = next_start.map(|start| start.since(now).max(WAIT_MIN));
         if self.claimer.is_none() || self.dispatch.is_recorder_failing() {
             return next_start;

@@ -2,7 +2,8 @@
 //!
 //! It saves reads; the store has the last word. A batch of events is planned with what is cached, and the store
 //! plans again where the version of an organisation's endpoints is another one. The change feed
-//! (`endpoint_watch`) and changes through this server replace what is outdated.
+//! (`endpoint_watch`) and changes through this server replace what is outdated, endpoint by endpoint: an
+//! organisation may have thousands.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use moka::{Entry, Expiry};
 
 use crate::delivery::metrics::DeliveryMetrics;
 use crate::domain::{Endpoint, OrgId};
-use crate::store::{OrgEndpoints, Result, Store};
+use crate::store::{EndpointsSince, OrgEndpoints, Result, Store};
 
 /// Maximum bytes of all cached endpoints, as [`weigh`] estimates them.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -105,6 +106,31 @@ impl EndpointCache {
         entry.into_entry().map_or(read, Entry::into_value)
     }
 
+    /// Whether the endpoints of an organisation are cached.
+    pub(super) fn has(&self, org: OrgId) -> bool {
+        self.by_org.contains_key(&org)
+    }
+
+    /// What has changed of an organisation's endpoints since a version, applied to what is cached. `None` when all of
+    /// them are to be read.
+    pub(super) async fn update(&self, org: OrgId, since: u64) -> Result<Option<EndpointsSince>> {
+        let changes = self.store.system().endpoints_since(org, since).await?;
+        Ok(changes.filter(|changes| self.apply(org, changes)))
+    }
+
+    /// Applies changes to what is cached, unless that is newer. `false` when that cannot be: nothing is cached, or
+    /// what is cached is older than the first of them.
+    fn apply(&self, org: OrgId, changes: &EndpointsSince) -> bool {
+        let entry = self.by_org.entry(org).and_compute_with(|cached| {
+            let cached = cached.map(Entry::into_value);
+            match cached.filter(|cached| cached.version < changes.version) {
+                Some(older) => older.with(changes).map_or(Op::Nop, |now| Op::Put(Arc::new(now))),
+                None => Op::Nop,
+            }
+        });
+        entry.into_entry().is_some_and(|entry| entry.value().version >= changes.version)
+    }
+
     /// Drops the endpoints of an organisation: they have changed.
     pub(super) fn invalidate(&self, org: OrgId) {
         self.by_org.invalidate(&org);
@@ -125,7 +151,7 @@ impl EndpointCache {
 fn weigh(endpoints: &OrgEndpoints) -> u32 {
     let texts = |endpoint: &Arc<Endpoint>| {
         let description = endpoint.description.as_ref().map_or(0, String::len);
-        endpoint.url.as_str().len() + description + 2 * endpoint.event_types.to_string().len()
+        endpoint.url.as_str().len() + description + 2 * endpoint.event_types.text_len()
     };
     let texts: usize = endpoints.endpoints.iter().map(texts).sum();
     u32::try_from(texts + BYTES_EACH * (1 + endpoints.endpoints.len())).unwrap_or(u32::MAX)

@@ -61,6 +61,7 @@
 //! payloads, `DELIVERY_CONCURRENCY` attempts among them, and a fixed queue of outcomes.
 
 mod admission;
+mod aside;
 mod attempt;
 mod breaker;
 mod claimer;

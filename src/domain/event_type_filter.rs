@@ -29,6 +29,14 @@ impl EventTypeFilter {
             Self::Exact(exact) => exact.as_str() == event_type,
         }
     }
+
+    fn text_len(&self) -> usize {
+        match self {
+            Self::All => 1,
+            Self::Prefix(prefix) => prefix.len() + 1,
+            Self::Exact(exact) => exact.as_str().len(),
+        }
+    }
 }
 
 impl FromStr for EventTypeFilter {
@@ -96,6 +104,11 @@ impl EventTypeFilters {
         let all = [EventTypeFilter::All];
         let filters = if self.0.is_empty() { &all[..] } else { &self.0 };
         filters.iter().any(|filter| filter.matches(event_type))
+    }
+
+    /// The bytes of their text, without the commas.
+    pub fn text_len(&self) -> usize {
+        self.0.iter().map(EventTypeFilter::text_len).sum()
     }
 }
 

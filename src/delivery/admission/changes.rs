@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::endpoint_state::EndpointState;
-use super::{Admission, CHANGES_MAX, ENDPOINTS_MAX, TROUBLED_ENDPOINTS_MAX, Totals};
+use super::{Admission, Applied, CHANGES_MAX, ENDPOINTS_MAX, TROUBLED_ENDPOINTS_MAX, Totals};
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
-use crate::store::OrgEndpoints;
+use crate::store::{ChangedEndpoint, EndpointsSince, OrgEndpoints};
 
 impl<T> Admission<T> {
     /// Applies a change of an organisation's endpoints, and returns the waiting deliveries that it outdates;
@@ -20,7 +20,7 @@ impl<T> Admission<T> {
         if self.is_outdated(org, current.version) {
             return Vec::new();
         }
-        self.note_version(org, current.version);
+        self.note_version(org, current.version).has_unknown = false;
         let enabled: HashMap<EndpointId, &Arc<Endpoint>> = current
             .endpoints
             .iter()
@@ -29,26 +29,56 @@ impl<T> Admission<T> {
             .collect();
         let of_org = self.endpoints.iter().filter(|(_, state)| state.org() == org);
         let known: BTreeSet<EndpointId> = of_org.map(|(id, _)| *id).collect();
-        let mut released = Vec::new();
-        for id in known {
-            let Some(state) = self.endpoints.get_mut(&id) else { continue };
-            let new = enabled.get(&id).copied();
-            let was_ordered = state.endpoint.policy.ordered;
-            let is_reordered = new.is_some_and(|new| new.policy.ordered != was_ordered);
-            state.update(new);
-            if state.is_off {
-                self.behind.remove(&id);
-            }
-            if state.is_off || is_reordered {
-                released.extend(self.clear(id));
-            }
+        let follow = |id: EndpointId| self.follow(id, enabled.get(&id).copied());
+        known.into_iter().flat_map(follow).collect()
+    }
+
+    /// Up to which version the changes of an organisation's endpoints are applied; `None` when that is not known.
+    pub(in crate::delivery) fn applied_version(&self, org: OrgId) -> Option<u64> {
+        let applied = self.changes.get(&org).filter(|applied| !applied.has_unknown)?;
+        Some(applied.version)
+    }
+
+    /// Applies the changes of an organisation's endpoints after an [applied](Self::applied_version) version, and
+    /// returns the waiting deliveries that they outdate; their leases are to be released.
+    pub(in crate::delivery) fn apply_changes(
+        &mut self,
+        org: OrgId,
+        changes: &EndpointsSince,
+    ) -> Vec<T> {
+        if self.is_outdated(org, changes.version) {
+            // Whoever applied the newer version has applied these, too.
+            return Vec::new();
         }
-        released
+        self.note_version(org, changes.version);
+        let is_enabled = |endpoint: &&Arc<Endpoint>| endpoint.disabled_reason.is_none();
+        let follow = |changed: &ChangedEndpoint| {
+            self.follow(changed.id, changed.endpoint.as_ref().filter(is_enabled))
+        };
+        changes.changed.iter().flat_map(follow).collect()
+    }
+
+    /// Takes over what an endpoint is now, if it is known here, and returns the waiting deliveries that this outdates.
+    fn follow(&mut self, id: EndpointId, new: Option<&Arc<Endpoint>>) -> Vec<T> {
+        let Some(state) = self.endpoints.get_mut(&id) else { return Vec::new() };
+        if new.is_some_and(|new| new.version < state.endpoint.version) {
+            return Vec::new();
+        }
+        let was_ordered = state.endpoint.policy.ordered;
+        let is_reordered = new.is_some_and(|new| new.policy.ordered != was_ordered);
+        state.update(new);
+        if state.is_off {
+            self.behind.remove(&id);
+        }
+        if state.is_off || is_reordered { self.clear(id) } else { Vec::new() }
     }
 
     /// Drops what is known of an organisation's endpoints, which have changed in an unknown way, and returns
     /// their waiting deliveries.
     pub(in crate::delivery) fn forget_endpoints(&mut self, org: OrgId) -> Vec<T> {
+        if let Some(applied) = self.changes.get_mut(&org) {
+            applied.has_unknown = true;
+        }
         let of_org = self.endpoints.iter_mut().filter(|(_, state)| state.org() == org);
         let known: BTreeSet<EndpointId> = of_org
             .map(|(id, state)| {
@@ -61,15 +91,16 @@ impl<T> Admission<T> {
 
     /// Whether a newer version of an organisation's endpoints is known.
     pub(super) fn is_outdated(&self, org: OrgId, version: u64) -> bool {
-        self.changes.get(&org).is_some_and(|known| version < *known)
+        self.changes.get(&org).is_some_and(|known| version < known.version)
     }
 
-    pub(super) fn note_version(&mut self, org: OrgId, version: u64) {
+    fn note_version(&mut self, org: OrgId, version: u64) -> &mut Applied {
         if self.changes.len() >= CHANGES_MAX {
             self.changes.clear();
         }
-        let known = self.changes.entry(org).or_default();
-        *known = version.max(*known);
+        let applied = self.changes.entry(org).or_insert(Applied { version, has_unknown: false });
+        applied.version = applied.version.max(version);
+        applied
     }
 
     /// The state of an endpoint, made if there is none. One that is known keeps the newer settings.

@@ -2,10 +2,13 @@
 //! result says.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::{Admission, Room};
-use crate::domain::{Endpoint, EndpointId};
+use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 
 /// An endpoint to claim for.
@@ -74,7 +77,10 @@ impl<T> Admission<T> {
         now: Monotonic,
     ) -> (Vec<EndpointId>, Option<Monotonic>) {
         let (mut claimable, mut next): (Vec<EndpointId>, Option<Monotonic>) = (Vec::new(), None);
-        for id in &self.behind {
+        // Behind the last one that got something: a claim that is not for all of them is for others than the last.
+        let last = self.claimed_last.unwrap_or(EndpointId::from_uuid(Uuid::nil()));
+        let after = self.behind.range((Bound::Excluded(last), Bound::Unbounded));
+        for id in after.chain(self.behind.range(..=last)) {
             let Some(state) = self.endpoints.get(id) else { continue };
             match self.room(*id, now) {
                 Room::Now(room) => {
@@ -91,7 +97,7 @@ impl<T> Admission<T> {
         (claimable, next)
     }
 
-    /// Reserves places for claims of the targets, at most `most`, shared out evenly.
+    /// Reserves places for claims of the targets, at most `most`, shared out evenly, by organisations in turn.
     pub(in crate::delivery) fn grant(
         &mut self,
         targets: &[Target],
@@ -101,7 +107,7 @@ impl<T> Admission<T> {
         let each = most.div_ceil(targets.len().max(1)).max(1);
         let mut left = most;
         let mut granted: BTreeMap<EndpointId, Granted> = BTreeMap::new();
-        for target in targets {
+        for target in in_turn(targets) {
             let id = target.endpoint.id;
             if !self.introduce(&target.endpoint, target.version, now) {
                 continue;
@@ -118,6 +124,7 @@ impl<T> Admission<T> {
                 continue;
             }
             left -= count;
+            self.claimed_last = Some(id);
             self.reserve(id, count, now);
             let (target, seen) = (target.clone(), self.times_left(id));
             granted.insert(id, Granted { target, count, seen });
@@ -140,4 +147,18 @@ impl<T> Admission<T> {
             }
         }
     }
+}
+
+/// The first target of every organisation ahead of the second of any, and so on.
+fn in_turn(targets: &[Target]) -> impl Iterator<Item = &Target> {
+    let mut counts: HashMap<OrgId, usize> = HashMap::new();
+    let number = |target| {
+        let Target { endpoint, .. }: &Target = target;
+        let count = counts.entry(endpoint.org_id).or_default();
+        *count += 1;
+        (*count, target)
+    };
+    let mut in_turn: Vec<(usize, &Target)> = targets.iter().map(number).collect();
+    in_turn.sort_by_key(|(number, _)| *number);
+    in_turn.into_iter().map(|(_, target)| target)
 }

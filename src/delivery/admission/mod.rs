@@ -31,6 +31,8 @@ mod queue;
 mod shares;
 
 #[cfg(test)]
+mod change_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -142,13 +144,26 @@ pub(super) struct Admission<T> {
     turns: VecDeque<OrgId>,
     /// Endpoints with due deliveries in the store.
     behind: BTreeSet<EndpointId>,
-    /// The newest known version of the endpoints of organisations that changed lately.
-    changes: HashMap<OrgId, u64>,
+    /// The changes of the endpoints of organisations that changed lately.
+    changes: HashMap<OrgId, Applied>,
+    /// The last endpoint that a claim was for. The next claim begins after it.
+    claimed_last: Option<EndpointId>,
+    /// When something that waits may start, as of the last look.
+    held_until: Option<Monotonic>,
     total: Totals,
     /// The number of endpoints at which idle ones are forgotten.
     forget_at: usize,
     /// Whether nothing is taken or started any more.
     is_closed: bool,
+}
+
+/// Which changes of an organisation's endpoints are applied.
+#[derive(Clone, Copy, Debug)]
+struct Applied {
+    /// All up to this version.
+    version: u64,
+    /// Whether one that could not be read came later.
+    has_unknown: bool,
 }
 
 /// What one organisation holds.
@@ -186,6 +201,8 @@ impl<T> Admission<T> {
             turns: VecDeque::new(),
             behind: BTreeSet::new(),
             changes: HashMap::new(),
+            claimed_last: None,
+            held_until: None,
             total: Totals::default(),
             forget_at: ENDPOINTS_MAX,
             is_closed: false,

@@ -6,7 +6,7 @@ use super::endpoint_state::{EndpointState, Hold, QUEUE_TIME};
 use super::shares::{endpoint_share, org_left};
 use super::{Admission, Offer, RESERVE_SHARE, Room, Totals};
 use crate::delivery::breaker::AttemptKind;
-use crate::domain::{Endpoint, EndpointId};
+use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 
 impl<T> Admission<T> {
@@ -151,6 +151,15 @@ impl<T> Admission<T> {
         let share = if is_in_reserve { 1 } else { endpoint_share(of_org) };
         let most = state.concurrency(self.limits.concurrency).min(share);
         most.saturating_sub(state.in_flight.len()).min(of_org)
+    }
+
+    /// Whether an organisation may have a slot for some endpoint of its own, without a look at each of them.
+    pub(super) fn may_have_slot(&self, org: OrgId) -> bool {
+        let held = self.orgs.get(&org).map_or(Totals::default(), |org| org.held);
+        // The most that an endpoint finds: all that is promised to the organisation is promised to it.
+        let others = self.total.promised - held.promised;
+        let free = self.limits.slots.saturating_sub(self.total.in_flight + others);
+        org_left(held.in_flight, free) > 0
     }
 
     pub(super) fn places_left(&self, state: &EndpointState<T>) -> usize {

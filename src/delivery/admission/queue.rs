@@ -62,12 +62,16 @@ impl<T> Admission<T> {
         now: Monotonic,
         is_valid: impl Fn(&T, &Endpoint) -> bool,
     ) -> Option<Next<T>> {
+        self.held_until = None;
         if self.is_closed || self.total.in_flight >= self.limits.slots {
             return None;
         }
         for _ in 0..self.turns.len() {
             let org = self.turns.pop_front()?;
             self.turns.push_back(org);
+            if !self.may_have_slot(org) {
+                continue;
+            }
             if let Some(next) = self.next_of(org, now, &is_valid) {
                 return Some(next);
             }
@@ -83,8 +87,12 @@ impl<T> Admission<T> {
     ) -> Option<Next<T>> {
         for _ in 0..self.orgs.get(&org)?.turns.len() {
             let endpoint = self.orgs.get_mut(&org)?.turns.pop_front()?;
-            if !self.may_start(endpoint, now) {
+            let hold = self.held_back(endpoint, now);
+            if hold != Some(Hold::None) {
                 self.orgs.get_mut(&org)?.turns.push_back(endpoint);
+                if let Some(Hold::Until(until)) = hold {
+                    self.held_until = Some(self.held_until.map_or(until, |held| held.min(until)));
+                }
                 continue;
             }
             let state = self.endpoints.get_mut(&endpoint)?;
@@ -117,23 +125,18 @@ impl<T> Admission<T> {
         None
     }
 
-    pub(super) fn may_start(&self, endpoint: EndpointId, now: Monotonic) -> bool {
-        let Some(state) = self.endpoints.get(&endpoint) else { return false };
-        let Some(first) = state.waiting.front() else { return false };
-        state.hold(first.kind, now, Duration::ZERO) == Hold::None && self.slots_free(state, now) > 0
+    /// What holds back the first waiting delivery of an endpoint; `None` when there is none, or no slot for it.
+    fn held_back(&self, endpoint: EndpointId, now: Monotonic) -> Option<Hold> {
+        let state = self.endpoints.get(&endpoint)?;
+        let hold = state.hold(state.waiting.front()?.kind, now, Duration::ZERO);
+        let is_free = hold != Hold::None || self.slots_free(state, now) > 0;
+        is_free.then_some(hold)
     }
 
-    /// When the first waiting delivery that a rate limit or a breaker holds may start.
-    pub(in crate::delivery) fn next_start(&self, now: Monotonic) -> Option<Monotonic> {
-        let waiting = self.orgs.values().flat_map(|org| &org.turns);
-        let held = waiting.filter_map(|endpoint| {
-            let state = self.endpoints.get(endpoint)?;
-            match state.hold(state.waiting.front()?.kind, now, Duration::ZERO) {
-                Hold::Until(until) => Some(until),
-                Hold::None | Hold::Closed => None,
-            }
-        });
-        held.min()
+    /// When the first waiting delivery that a rate limit or a breaker holds may start, as of the last [`Self::next`]
+    /// that found nothing to start.
+    pub(in crate::delivery) fn next_start(&self) -> Option<Monotonic> {
+        self.held_until
     }
 
     /// Frees the slot of an attempt that has ended. `signal` says what it means for the endpoint's breaker;

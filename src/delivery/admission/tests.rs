@@ -3,14 +3,14 @@
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::change_tests::version;
 use super::*;
 use crate::delivery::breaker::AttemptSignal;
 use crate::domain::{SigningSecret, Timestamp};
-use crate::store::OrgEndpoints;
 
-const LIMITS: AdmissionLimits =
+pub(super) const LIMITS: AdmissionLimits =
     AdmissionLimits { slots: 64, places: 1_000, bytes: 1_000_000, concurrency: 4 };
-const NOW: Monotonic = Monotonic::ZERO;
+pub(super) const NOW: Monotonic = Monotonic::ZERO;
 const OK: AttemptSignal = AttemptSignal::Success;
 const DOWN: AttemptSignal = AttemptSignal::Failure { hold: None };
 
@@ -24,12 +24,16 @@ pub(crate) fn endpoint(number: u128) -> Arc<Endpoint> {
     Arc::new(endpoint)
 }
 
-fn after(millis: u64) -> Monotonic {
+pub(super) fn after(millis: u64) -> Monotonic {
     NOW.plus(Duration::from_millis(millis))
 }
 
 /// Offers deliveries until one is refused, and queues those that were taken.
-fn offer_all(admission: &mut Admission<u64>, endpoint: &Arc<Endpoint>, most: usize) -> usize {
+pub(super) fn offer_all(
+    admission: &mut Admission<u64>,
+    endpoint: &Arc<Endpoint>,
+    most: usize,
+) -> usize {
     let mut taken = 0;
     while taken < most && admission.offer(endpoint, 0, 1, NOW) == Offer::Start {
         taken += 1;
@@ -41,7 +45,7 @@ fn offer_all(admission: &mut Admission<u64>, endpoint: &Arc<Endpoint>, most: usi
     taken
 }
 
-fn next(admission: &mut Admission<u64>, now: Monotonic) -> Option<Start<u64>> {
+pub(super) fn next(admission: &mut Admission<u64>, now: Monotonic) -> Option<Start<u64>> {
     match admission.next(now, |_, _| true)? {
         Next::Start(start) => Some(start),
         Next::Dropped => panic!("nothing is dropped here"),
@@ -181,54 +185,27 @@ fn attempt_by_hand_probes_at_once_and_one_at_a_time() {
     assert!(admission.reserve_manual(endpoint.id, NOW));
 }
 
-fn version(endpoint: &Arc<Endpoint>, version: u64, url: &str) -> (OrgEndpoints, Arc<Endpoint>) {
-    let url = url.parse().unwrap();
-    let new = Arc::new(Endpoint { url, version, ..(**endpoint).clone() });
-    let endpoints = vec![Arc::clone(&new)];
-    (OrgEndpoints { version, endpoints, ..OrgEndpoints::default() }, new)
-}
-
 #[test]
-fn attempt_goes_to_the_endpoint_as_it_is_known_when_it_starts() {
-    let mut admission = Admission::new(LIMITS);
-    let old = endpoint(1);
-    admission.push_known(&old, 1);
-    let (current, new) = version(&old, 2, "https://elsewhere.example/");
-    assert!(admission.endpoints_changed(old.org_id, &current).is_empty());
-    assert_eq!(next(&mut admission, NOW).unwrap().endpoint.url, new.url);
-    assert_eq!(admission.offer(&old, 1, 1, NOW), Offer::LeaveInStore, "planned too early");
-    assert!(!admission.introduce(&old, 1, NOW));
-}
-
-#[test]
-fn disabled_endpoint_gets_nothing_and_one_that_is_enabled_starts_afresh() {
-    let mut admission = Admission::new(LIMITS);
-    let old = endpoint(1);
-    admission.push_known(&old, 1);
-    let hold = Some(Duration::from_hours(1));
-    let ticket = next(&mut admission, NOW).unwrap().ticket;
-    admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
-    admission.push_known(&old, 2);
-    let none = OrgEndpoints { version: 2, ..OrgEndpoints::default() };
-    assert_eq!(admission.endpoints_changed(old.org_id, &none).len(), 2);
-    assert_eq!(admission.push(old.id, 1, 1), Err(1));
-    assert_eq!(admission.room(old.id, NOW), Room::None);
-    let (current, new) = version(&old, 3, "https://example.com/");
-    admission.endpoints_changed(old.org_id, &current);
-    assert_eq!(admission.offer(&new, 3, 1, NOW), Offer::Start);
-}
-
-#[test]
-fn outcome_at_what_an_endpoint_was_is_not_held_against_what_it_is() {
-    let mut admission = Admission::new(LIMITS);
-    let old = endpoint(1);
-    admission.push_known(&old, 1);
-    let ticket = next(&mut admission, NOW).unwrap().ticket;
-    let (current, new) = version(&old, 2, "https://elsewhere.example/");
-    admission.endpoints_changed(old.org_id, &current);
-    let hold = Some(Duration::from_hours(1));
-    admission.finish(ticket, AttemptSignal::Failure { hold }, true, NOW);
-    assert_eq!(admission.offer(&new, 2, 1, NOW), Offer::Start);
+fn claim_that_is_not_for_all_endpoints_serves_every_organisation_and_then_the_others() {
+    let mut admission = Admission::<u64>::new(LIMITS);
+    let mut known: Vec<_> = (1..=20).chain([101]).map(endpoint).collect();
+    let target = |endpoint: &Arc<Endpoint>| Target {
+        endpoint: Arc::clone(endpoint),
+        version: 0,
+        is_due: true,
+        ordered: false,
+    };
+    for endpoint in &known {
+        admission.left_in_store(endpoint, NOW);
+    }
+    let targets: Vec<_> = known.iter().map(target).collect();
+    let granted = admission.grant(&targets, 5, NOW);
+    let ids: Vec<_> = granted.iter().map(|granted| granted.target.endpoint.id).collect();
+    assert_eq!(ids.len(), 5);
+    assert!(ids.contains(&known[20].id), "the other organisation's");
+    known.retain(|endpoint| !ids.contains(&endpoint.id));
+    let next = admission.claimable(NOW).0;
+    assert_eq!(next[0], known[0].id, "behind those that got something");
 }
 
 #[test]
@@ -294,7 +271,7 @@ impl<T> Admission<T> {
 
 impl Admission<u64> {
     /// Queues deliveries as a claim does.
-    fn push_known(&mut self, endpoint: &Arc<Endpoint>, count: u64) {
+    pub(super) fn push_known(&mut self, endpoint: &Arc<Endpoint>, count: u64) {
         self.introduce(endpoint, u64::MAX, NOW);
         for number in 0..count {
             self.push(endpoint.id, number, 1).unwrap();

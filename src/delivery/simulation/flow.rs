@@ -71,7 +71,7 @@ impl World {
             self.servers[server].is_recording = true;
             self.after(waits, Step::Record(server));
         }
-        let next = self.servers[server].admission.next_start(self.now);
+        let next = self.servers[server].admission.next_start();
         let wait = next.map_or(CLAIM_PAUSE, |next| next.since(self.now).min(CLAIM_PAUSE));
         if !std::mem::replace(&mut self.servers[server].is_looking, true) {
             let wait = wait.max(Duration::from_millis(1));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
-use crate::store::OrgEndpoints;
+use crate::store::{ChangedEndpoint, EndpointsSince, OrgEndpoints};
 
 /// An accepted event.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -90,6 +90,18 @@ impl ModelStore {
         let endpoints = self.endpoints.values().filter(enabled).cloned().collect();
         let version = self.versions[&org];
         Arc::new(OrgEndpoints { version, endpoints, ..OrgEndpoints::default() })
+    }
+
+    /// What has changed of an organisation's endpoints since a version, unless one of them has changed twice.
+    pub(super) fn changes(&self, org: OrgId, since: u64) -> Option<EndpointsSince> {
+        let of_org = self.endpoints.values().filter(|endpoint| endpoint.org_id == org);
+        let changed = of_org.filter(|endpoint| endpoint.version > since).map(|endpoint| {
+            let planned = endpoint.disabled_reason.is_none().then(|| Arc::clone(endpoint));
+            ChangedEndpoint { id: endpoint.id, endpoint: planned }
+        });
+        let (changed, version) = (changed.collect::<Vec<_>>(), self.versions[&org]);
+        let is_whole = version - since == changed.len() as u64;
+        is_whole.then_some(EndpointsSince { since, version, changed })
     }
 
     /// Stores a batch and returns the plans that are leased now. `versions` are those that it was planned with.

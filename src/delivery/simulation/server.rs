@@ -229,10 +229,20 @@ impl Server {
 
     /// Applies a change of an organisation's endpoints.
     pub(super) fn follow(&mut self, org: OrgId, store: &ModelStore) {
-        let current = store.org_endpoints(org);
-        self.seen.insert(org, current.version);
-        self.cache.insert(org, Arc::clone(&current));
-        for held in self.admission.endpoints_changed(org, &current) {
+        let since = self.admission.applied_version(org);
+        let released = if let Some(changes) = since.and_then(|since| store.changes(org, since))
+            && let Some(current) = self.cache.get(&org).and_then(|known| known.with(&changes))
+        {
+            self.cache.insert(org, Arc::new(current));
+            self.seen.insert(org, changes.version);
+            self.admission.apply_changes(org, &changes)
+        } else {
+            let current = store.org_endpoints(org);
+            self.seen.insert(org, current.version);
+            self.cache.insert(org, Arc::clone(&current));
+            self.admission.endpoints_changed(org, &current)
+        };
+        for held in released {
             self.reports.push((held, SimOutcome::Released));
         }
     }

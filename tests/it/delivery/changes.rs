@@ -30,6 +30,8 @@ impl Held {
         let service = world.delivery();
         let (handle, door) = (service.handle(), service.door());
         service.start(&lifecycle);
+        // All endpoints are read; from now on only those that change.
+        handle.endpoints_changed(world.org).await;
         // One is delivered first: only for a quick receiver deliveries wait in memory.
         assert_eq!(world.offer(&door, "user.login", 1).await, 1);
         receiver.received(1).await;
@@ -119,6 +121,30 @@ async fn disabled_endpoint_receives_nothing_until_it_is_enabled() {
     switch(None).await;
     held.receiver.received(11).await;
     assert_eq!(held.end().await, 10);
+}
+
+#[tokio::test]
+async fn change_is_followed_also_behind_one_that_was_not_announced() {
+    let held = Held::start().await;
+    held.until_waiting(9).await;
+    let (world, elsewhere) = (&held.world, Receiver::start().await);
+    let added = world.endpoint(&elsewhere, "other.type").await;
+    let shown = world.store.endpoint(world.org, held.endpoint).await.unwrap().unwrap();
+    elsewhere.trust(shown.secrets.unwrap().current());
+    let change = async |change: &EndpointChange| {
+        let now = world.clock.now();
+        let changed =
+            world.store.update_endpoint(world.org, held.endpoint, change, &Actor::CLI, now).await;
+        changed.unwrap().unwrap()
+    };
+    let url = "https://example.com/".parse().unwrap();
+    change(&EndpointChange { url: Some(url), ..EndpointChange::default() }).await;
+    let url = world.store.endpoint(world.org, added).await.unwrap().unwrap().url;
+    change(&EndpointChange { url: Some(url), ..EndpointChange::default() }).await;
+    held.handle.endpoints_changed(world.org).await;
+    held.receiver.release();
+    elsewhere.received(9).await;
+    assert_eq!(held.end().await, 1, "nothing more went to where it was");
 }
 
 #[tokio::test]

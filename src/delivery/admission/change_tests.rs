@@ -1,0 +1,89 @@
+//! Tests of what a change of an endpoint does to what admission holds.
+
+use super::tests::{LIMITS, NOW, endpoint, next};
+use super::*;
+use crate::delivery::breaker::AttemptSignal;
+use crate::store::{ChangedEndpoint, EndpointsSince, OrgEndpoints};
+
+/// An endpoint at a version, alone in its organisation.
+pub(super) fn version(
+    endpoint: &Arc<Endpoint>,
+    version: u64,
+    url: &str,
+) -> (OrgEndpoints, Arc<Endpoint>) {
+    let url = url.parse().unwrap();
+    let new = Arc::new(Endpoint { url, version, ..(**endpoint).clone() });
+    let endpoints = vec![Arc::clone(&new)];
+    (OrgEndpoints { version, endpoints, ..OrgEndpoints::default() }, new)
+}
+
+#[test]
+fn attempt_goes_to_the_endpoint_as_it_is_known_when_it_starts() {
+    let mut admission = Admission::new(LIMITS);
+    let old = endpoint(1);
+    admission.push_known(&old, 1);
+    let (current, new) = version(&old, 2, "https://elsewhere.example/");
+    assert!(admission.endpoints_changed(old.org_id, &current).is_empty());
+    assert_eq!(next(&mut admission, NOW).unwrap().endpoint.url, new.url);
+    assert_eq!(admission.offer(&old, 1, 1, NOW), Offer::LeaveInStore, "planned too early");
+    assert!(!admission.introduce(&old, 1, NOW));
+}
+
+#[test]
+fn disabled_endpoint_gets_nothing_and_one_that_is_enabled_starts_afresh() {
+    let mut admission = Admission::new(LIMITS);
+    let old = endpoint(1);
+    admission.push_known(&old, 1);
+    let hold = Some(Duration::from_hours(1));
+    let ticket = next(&mut admission, NOW).unwrap().ticket;
+    admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
+    admission.push_known(&old, 2);
+    let none = OrgEndpoints { version: 2, ..OrgEndpoints::default() };
+    assert_eq!(admission.endpoints_changed(old.org_id, &none).len(), 2);
+    assert_eq!(admission.push(old.id, 1, 1), Err(1));
+    assert_eq!(admission.room(old.id, NOW), Room::None);
+    let (current, new) = version(&old, 3, "https://example.com/");
+    admission.endpoints_changed(old.org_id, &current);
+    assert_eq!(admission.offer(&new, 3, 1, NOW), Offer::Start);
+}
+
+#[test]
+fn outcome_at_what_an_endpoint_was_is_not_held_against_what_it_is() {
+    let mut admission = Admission::new(LIMITS);
+    let old = endpoint(1);
+    admission.push_known(&old, 1);
+    let ticket = next(&mut admission, NOW).unwrap().ticket;
+    let (current, new) = version(&old, 2, "https://elsewhere.example/");
+    admission.endpoints_changed(old.org_id, &current);
+    let hold = Some(Duration::from_hours(1));
+    admission.finish(ticket, AttemptSignal::Failure { hold }, true, NOW);
+    assert_eq!(admission.offer(&new, 2, 1, NOW), Offer::Start);
+}
+
+#[test]
+fn change_of_one_endpoint_leaves_the_others_of_its_organisation_alone() {
+    let mut admission = Admission::new(LIMITS);
+    let (changed, same) = (endpoint(1), endpoint(2));
+    let org = changed.org_id;
+    assert_eq!(admission.applied_version(org), None, "all are to be read first");
+    let all = vec![Arc::clone(&changed), Arc::clone(&same)];
+    let all = OrgEndpoints { version: 1, endpoints: all, ..OrgEndpoints::default() };
+    admission.endpoints_changed(org, &all);
+    admission.push_known(&changed, 1);
+    admission.push_known(&same, 1);
+    let changes = |version, endpoint| EndpointsSince {
+        since: version - 1,
+        version,
+        changed: vec![ChangedEndpoint { id: changed.id, endpoint }],
+    };
+    assert_eq!(admission.applied_version(org), Some(1));
+    assert_eq!(admission.apply_changes(org, &changes(2, None)).len(), 1);
+    assert_eq!(admission.waiting(), 1);
+    let (_, new) = version(&changed, 3, "https://elsewhere.example/");
+    admission.apply_changes(org, &changes(3, Some(Arc::clone(&new))));
+    assert_eq!(admission.offer(&new, 3, 1, NOW), Offer::Start);
+    assert!(admission.apply_changes(org, &changes(2, None)).is_empty(), "outdated");
+    assert_eq!(admission.applied_version(org), Some(3));
+    assert_eq!(admission.forget_endpoints(org).len(), 1);
+    assert_eq!(admission.applied_version(org), None, "one change is not known");
+}
