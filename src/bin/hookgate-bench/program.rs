@@ -12,16 +12,22 @@ use tokio::process::{Child, Command};
 use uuid::Uuid;
 
 use crate::args::RunArgs;
+use crate::neighbour::Neighbour;
 
 /// Attempts to remove the directory, and the pause between two of them.
 const REMOVALS_MAX: u32 = 20;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
+
+/// `WRITE_RATE_LIMIT_PER_MINUTE` of a server on which thousands of endpoints are created.
+const WRITES_PER_MINUTE: &str = "1000000";
 
 /// The `hookgate` program, run in a temporary directory.
 pub(crate) struct Program {
     file: PathBuf,
     dir: WorkDir,
     database_url: Option<String>,
+    /// Whether a neighbour creates more endpoints than a tenant may change in a minute.
+    has_many_endpoints: bool,
 }
 
 /// A temporary directory; dropping it removes it.
@@ -59,7 +65,8 @@ impl Program {
         let parent = std::path::absolute(parent)?;
         let dir = WorkDir(parent.join(format!("hookgate-bench-{}", Uuid::new_v4().simple())));
         std::fs::create_dir_all(&dir.0)?;
-        Ok(Self { file, dir, database_url: args.database_url.clone() })
+        let has_many_endpoints = matches!(args.beside, Some(Neighbour::Fanout | Neighbour::Slow));
+        Ok(Self { file, dir, database_url: args.database_url.clone(), has_many_endpoints })
     }
 
     /// The directory of the server's data.
@@ -117,6 +124,9 @@ impl Program {
         command.args(["--log", "hookgate=info", "--log-format", "json"]);
         if let Some(address) = name_server {
             command.env("DNS_SERVERS", address.to_string());
+        }
+        if self.has_many_endpoints {
+            command.env("WRITE_RATE_LIMIT_PER_MINUTE", WRITES_PER_MINUTE);
         }
         let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let stderr = process.stderr.take().ok_or("the server has no standard error")?;
