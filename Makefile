@@ -15,7 +15,7 @@ migrate-up: ## Apply the missing migrations
 	cargo run --release -- migrate up
 
 migrate-down: ## Revert the newest migration; data that only it can hold is lost
-	cargo run --release -- migrate down
+	cargo run --release -- migrate down --yes
 
 test: ## Run every test, after installing or fetching what is missing
 	scripts/test

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
 use hookgate::cli::{self, Cli};
 
 /// The system's allocator took an eighth of the server's CPU time under load, and a tenth of SQLite's,
@@ -16,16 +15,26 @@ fn main() -> ExitCode {
     if let Err(message) = read_env_file() {
         return fail(&message);
     }
-    let cli = Cli::parse();
+    keep_files_private();
+    let cli = Cli::read();
     use_small_pages();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the async runtime: {error}")),
     };
-    match runtime.block_on(cli::run(cli)) {
+    let ended = runtime.block_on(cli::run(cli));
+    // What still blocks a thread, such as a disk that does not answer, is not waited for.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),
     }
+}
+
+/// What the process makes, its owner alone can read: files 0600, directories 0700.
+fn keep_files_private() {
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
 /// Keeps the system from backing the allocator's memory with pages of 2 MiB, of which an idle server

@@ -35,6 +35,9 @@ pub enum AdminError {
         .0.display()
     )]
     NotSetUp(PathBuf),
+    /// A server works with the database.
+    #[error("a server works with this database; stop it first")]
+    InUse,
     /// The schema is older than this program.
     #[error("the database lacks migrations; apply them with `hookgate migrate up`")]
     NotMigrated,
@@ -43,7 +46,7 @@ pub enum AdminError {
 /// Opens the store, created if there is none, and brings its schema up to date.
 pub async fn open(config: &StoreConfig) -> Result<Subsystems, AdminError> {
     let store = open_unmigrated(config).await?;
-    store.migrate_up().await?;
+    migrate(&store, config).await?;
     Ok(Subsystems::without_server(store, Clock::system()))
 }
 
@@ -77,20 +80,35 @@ pub async fn open_with_keys(config: &StoreConfig) -> Result<Subsystems, AdminErr
 /// Applies the missing migrations and returns their number.
 pub async fn migrate_up(config: &StoreConfig) -> Result<usize, AdminError> {
     let store = open_unmigrated(config).await?;
-    let applied = store.migrate_up().await;
+    let applied = migrate(&store, config).await;
     store.close().await;
     Ok(applied?)
 }
 
-/// Reverts the newest migration and returns its version; `None` if none is applied.
+async fn migrate(store: &Store, config: &StoreConfig) -> Result<usize, MigrateError> {
+    if !config.yes {
+        store.require_own_tables().await?;
+    }
+    store.migrate_up().await
+}
+
+/// Reverts the newest migration and returns its version; `None` if none is applied. Refuses beside a server that
+/// works with the database.
 pub async fn migrate_down(config: &StoreConfig) -> Result<Option<i64>, AdminError> {
     if missing_file(config).is_some() {
         return Ok(None);
     }
     let store = open_unmigrated(config).await?;
-    let version = store.migrate_down().await;
+    let reverted = revert(&store, config).await;
     store.close().await;
-    Ok(version?)
+    reverted
+}
+
+async fn revert(store: &Store, config: &StoreConfig) -> Result<Option<i64>, AdminError> {
+    if store.system().has_listeners().await? || storage::journal_is_in_use(config) {
+        return Err(AdminError::InUse);
+    }
+    Ok(store.migrate_down().await?)
 }
 
 /// Every migration, oldest first, of a store that may not exist yet.

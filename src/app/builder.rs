@@ -15,7 +15,7 @@ use super::parts::BackgroundWork;
 use super::storage::OpenError;
 use super::store_start::{BootstrapOptions, StoreStart};
 use super::wiring::{self, Wiring};
-use super::{App, FirstKeys, storage};
+use super::{App, FirstKeys, start_report, storage};
 use crate::config::{Config, StoreConfig};
 use crate::http::Tls;
 use crate::runtime::{Background, Clock, Gate, Lifecycle, Wake};
@@ -62,6 +62,7 @@ impl<'a> AppBuilder<'a> {
         let descriptors = DescriptorBudget::raise(config);
         descriptors.log();
         let config = &descriptors.apply(config);
+        start_report::log(config);
         let store = open_store_on(&background, &config.store, Arc::clone(&metrics.store)).await?;
         tracing::info!(split = %store.connection_split(), "database connections");
         let (listener, address) = wiring::listen(config).await?;
@@ -73,8 +74,11 @@ impl<'a> AppBuilder<'a> {
             base_url: base_url(tls.as_deref(), address),
             events_per_minute: config.limit.rate_limit_per_minute,
         });
-        let (store_start, lifecycle, gate) =
-            (StoreStart { store, clock, instance, bootstrap }, Lifecycle::new(), Gate::new());
+        let (store_start, lifecycle, gate) = (
+            StoreStart { store, clock, instance, may_share: config.store.yes, bootstrap },
+            Lifecycle::new(),
+            Gate::new(),
+        );
         let wiring = Wiring {
             config,
             store: store_start.store.clone(),
@@ -92,6 +96,12 @@ impl<'a> AppBuilder<'a> {
         // The last step that can fail, so that created keys are always shown.
         let first_keys =
             start_store(store_start, gate, &lifecycle.in_background(&background)).await?;
+        if matches!(&first_keys, FirstKeys::Now(None)) {
+            tracing::info!(
+                "to make an API key: hookgate key create --org ID --name NAME; \
+                 for an operator: --operator instead of --org"
+            );
+        }
         let service = wiring.start_delivery(delivery.service);
         let replayer = wiring.replayer();
         let authenticator = wiring.auth(delivery.running.handle.clone());

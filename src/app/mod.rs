@@ -30,6 +30,7 @@ mod maintenance;
 mod metrics;
 mod org_watch;
 mod parts;
+mod start_report;
 mod storage;
 mod store_start;
 mod wiring;
@@ -52,10 +53,11 @@ pub use storage::{MissingKeysError, OpenError, OpenJournalError};
 
 use crate::config::Config;
 use crate::http::{self, Api, Tls};
-use crate::runtime::{Background, Clock, Lifecycle, Shutdown};
+use crate::runtime::{Background, Clock, Lifecycle, Shutdown, Stopwatch};
+use crate::store::StoreError;
 
-/// How long each use of the store may take at the end of the stop.
-const STORE_STOP_MAX: Duration = Duration::from_secs(10);
+/// How long the stop may take beyond `SHUTDOWN_TIMEOUT`, which is for the work in progress.
+const STOP_BEYOND_MAX: Duration = Duration::from_millis(800);
 
 /// A server that listens and does not answer before [`Self::run`].
 pub struct App {
@@ -161,19 +163,30 @@ impl App {
         });
 
         shutdown.requested().await;
-        let drained = self.lifecycle.drain(self.shutdown_timeout).await;
-        match timeout(STORE_STOP_MAX, authenticator.flush_usage()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+        let (stopping, most) = (Stopwatch::start(), self.shutdown_timeout + STOP_BEYOND_MAX);
+        let left = || most.saturating_sub(stopping.elapsed());
+        let draining = self.lifecycle.drain(self.shutdown_timeout);
+        let drained = timeout(most, draining).await.unwrap_or(false);
+        let closing = async {
+            // Half of what is left, so that the journal and the store are closed, too.
+            let flushing = timeout(left() / 2, authenticator.flush_usage());
+            let failed = match flushing.await {
+                Ok(flushed) => flushed.err(),
+                Err(_) => Some(StoreError::no_answer()),
+            };
+            if let Some(error) = failed {
                 tracing::warn!(%error, "cannot flush usage counters; the last minute is lost");
             }
-            Err(_) => {
-                tracing::warn!("cannot flush usage counters in time; the last minute is lost");
-            }
+            tokio::task::spawn_blocking(move || journal.shut_down()).await?;
+            store.close().await;
+            Ok::<_, AppError>(())
+        };
+        // A database that is locked or gone, or a disk that does not answer, would be waited for.
+        if let Ok(closed) = timeout(left(), closing).await {
+            closed?;
+        } else {
+            tracing::warn!("the journal or the store does not close; leaving it");
         }
-        tokio::task::spawn_blocking(move || journal.shut_down()).await?;
-        // Connections to a host that is gone would be waited for.
-        let _ = timeout(STORE_STOP_MAX, store.close()).await;
         if drained {
             tracing::info!("stopped");
         } else {

@@ -173,6 +173,12 @@ pub(super) async fn open_journal(
     tokio::task::spawn_blocking(opening).await?
 }
 
+/// Whether a server works in this data directory.
+pub(super) fn journal_is_in_use(config: &StoreConfig) -> bool {
+    let dir = config.journal_dir();
+    dir.exists() && local::is_in_use(&SystemFiles, &dir)
+}
+
 fn journal_options(
     store: &StoreConfig,
     config: &JournalConfig,

@@ -28,6 +28,8 @@ pub(super) struct StoreStart {
     pub(super) clock: Clock,
     /// This server.
     pub(super) instance: InstanceId,
+    /// Whether the database may hold tables of something else.
+    pub(super) may_share: bool,
     /// Creates the first organisation and keys in an empty store, if set.
     pub(super) bootstrap: Option<BootstrapOptions>,
 }
@@ -42,7 +44,10 @@ pub(super) struct BootstrapOptions {
 impl StoreStart {
     /// Does all of it once. Creating the first keys is the last step, so that created keys are always shown.
     pub(super) async fn run_once(&self) -> Result<Option<Bootstrap>, AppError> {
-        let Self { store, clock, instance, bootstrap } = self;
+        let Self { store, clock, instance, bootstrap, may_share } = self;
+        if !may_share {
+            store.require_own_tables().await?;
+        }
         let applied = store.migrate_up().await?;
         if applied > 0 {
             tracing::info!(applied, "database schema migrated");

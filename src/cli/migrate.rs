@@ -1,5 +1,7 @@
 //! Commands on the database schema: `migrate`.
 
+use std::io::{self, IsTerminal, Write};
+
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -36,6 +38,9 @@ pub(super) async fn run(command: MigrateCommand) -> Result<(), CliError> {
             common.output.write(&answer, |a| format!("{} migrations applied", a.applied))?;
         }
         MigrateCommand::Down(common) => {
+            if !common.store.yes && !confirmed()? {
+                return Err("nothing was reverted; --yes reverts without asking".into());
+            }
             let answer = Reverted { version: admin::migrate_down(&common.store).await? };
             common.output.write(&answer, |a| match a.version {
                 Some(version) => format!("migration {version} reverted"),
@@ -52,4 +57,15 @@ pub(super) async fn run(command: MigrateCommand) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Asks on the terminal. Without one the answer is no.
+fn confirmed() -> io::Result<bool> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(false);
+    }
+    write!(io::stderr(), "Revert the newest migration? Data in what it added is lost. [y/N] ")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -7,6 +7,7 @@
 mod audit;
 mod delivery;
 mod endpoint;
+mod environment;
 mod key;
 mod listen;
 mod migrate;
@@ -17,7 +18,7 @@ mod serve;
 mod signals;
 mod store;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use output::print_line;
 pub use signals::Signals;
@@ -59,6 +60,14 @@ enum Command {
     Replay(replay::ReplayCommand),
     /// Receive webhooks, print each, and say whether its signature is valid
     Listen(listen::ListenArgs),
+}
+
+impl Cli {
+    /// Parses the command line and the environment. Ends the process when they are wrong, and after `--help`.
+    pub fn read() -> Self {
+        let matches = environment::with_environment(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// Why a command failed, worded for the person who ran it.

@@ -15,9 +15,7 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     init_logs(&config.telemetry)?;
     let mut app = App::build(config, Clock::system()).await?;
     stop_on_signals(app.shutdown())?;
-    if let Some(reload) = app.certificate_reload() {
-        reload_on_hangup(reload)?;
-    }
+    reload_on_hangup(app.certificate_reload())?;
     if let Some(bootstrap) = app.bootstrap() {
         print_line(&bootstrap.to_string())?;
     }
@@ -28,13 +26,17 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Reloads the certificate on SIGHUP. Without TLS, SIGHUP ends the process as usual.
-fn reload_on_hangup(reload: impl Fn() + Clone + Send + 'static) -> Result<(), CliError> {
+/// Reloads the certificate on SIGHUP. Without TLS there is nothing to reload.
+fn reload_on_hangup(reload: Option<impl Fn() + Clone + Send + 'static>) -> Result<(), CliError> {
     let mut hangups = signal(SignalKind::hangup())?;
     #[expect(clippy::disallowed_methods, reason = "ends with the process and delays nothing")]
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            if tokio::task::spawn_blocking(reload.clone()).await.is_err() {
+            let Some(reload) = reload.clone() else {
+                tracing::info!("SIGHUP: no certificate to reload, TLS is off");
+                continue;
+            };
+            if tokio::task::spawn_blocking(reload).await.is_err() {
                 tracing::error!("cannot reload the TLS certificate; keeping the current one");
             }
         }

@@ -21,7 +21,7 @@ pub struct DeliveryConfig {
     /// PEM file with additional trusted CA certificates, such as a private CA's
     #[arg(long, env = "WEBHOOK_CA_FILE", value_name = "FILE")]
     pub webhook_ca_file: Option<PathBuf>,
-    /// Delays between the attempts of a delivery; after the last attempt it becomes a dead letter
+    /// Delays between the attempts of a delivery, or none; after the last attempt it becomes a dead letter
     #[arg(
         long,
         env = "RETRY_SCHEDULE",

@@ -1,6 +1,6 @@
 //! Settings of the server: its listener, and bounds of connections and requests.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use super::{Networks, Origins, parse_duration, parse_wait};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Server")]
 pub struct ServerConfig {
-    /// Address to listen on; 0.0.0.0 accepts connections from other machines
-    #[arg(long, env = "HOST", value_name = "ADDRESS", default_value = "127.0.0.1")]
+    /// Address to listen on, or localhost; 0.0.0.0 accepts connections from other machines
+    #[arg(long, env = "HOST", value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = parse_host)]
     pub host: IpAddr,
     /// Port to listen on; 0 picks a free one
     #[arg(long, env = "PORT", default_value_t = 3000)]
@@ -69,4 +69,23 @@ pub struct ServerConfig {
     /// Time to drain the journal and finish deliveries after SIGTERM or SIGINT
     #[arg(long, env = "SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub shutdown_timeout: Duration,
+}
+
+fn parse_host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    text.parse().map_err(|_| "must be an IP address of this machine, or localhost".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_is_an_address_or_localhost() {
+        assert_eq!(parse_host("localhost"), Ok(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(parse_host("::1").unwrap().to_string(), "::1");
+        assert!(parse_host("example.com").unwrap_err().contains("localhost"));
+    }
 }

@@ -35,6 +35,9 @@ pub struct StoreConfig {
     /// all decrypt; unset: secrets are stored unencrypted
     #[arg(long, env = "SECRETS_KEY", hide_env_values = true, value_name = "KEYS", value_parser = SecretsKeysParser)]
     pub secrets_key: Option<SecretsKeys>,
+    /// Do not ask: use a database that holds tables of something else, too, and revert migrations
+    #[arg(long)]
+    pub yes: bool,
 }
 
 impl StoreConfig {
@@ -63,6 +66,7 @@ impl std::fmt::Debug for StoreConfig {
             .field("database_connections", &self.database_connections)
             .field("database_timeout", &self.database_timeout)
             .field("read_timeout", &self.read_timeout)
+            .field("yes", &self.yes)
             .field("dedup_window", &self.dedup_window)
             .field("secrets_key", &self.secrets_key)
             .finish()

@@ -73,8 +73,9 @@ impl RetrySchedule {
 impl FromStr for RetrySchedule {
     type Err = String;
 
-    /// An empty text means no retries.
+    /// `none` and an empty text mean no retries.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = if text == "none" { "" } else { text };
         let waits = text.split(',').map(str::trim).filter(|wait| !wait.is_empty());
         let waits: Vec<_> = waits.map(parse_duration).collect::<Result<_, _>>()?;
         if waits.len() > Self::WAITS_MAX {

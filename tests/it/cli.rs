@@ -2,6 +2,7 @@
 
 mod bench;
 mod secrets;
+mod starting;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -110,7 +111,7 @@ async fn every_command_answers_one_json_value() {
     let status = place.json(&["migrate", "status"]).await;
     assert_eq!(status[0], json!({ "version": 1, "name": "initial", "applied": false }));
     assert_eq!(place.files(), [""; 0], "a question creates nothing");
-    assert_eq!(place.json(&["migrate", "down"]).await, json!({ "version": null }));
+    assert_eq!(place.json(&["migrate", "down", "--yes"]).await, json!({ "version": null }));
     let count = status.as_array().unwrap().len();
     assert_eq!(place.json(&["migrate", "up"]).await, json!({ "applied": count }));
     assert_eq!(place.json(&["migrate", "up"]).await, json!({ "applied": 0 }));
@@ -166,7 +167,7 @@ async fn every_command_answers_one_json_value() {
     assert_eq!(removed, json!({ "id": id, "removed": true }));
     let newest = status.as_array().unwrap().last().unwrap();
     let back = json!({ "version": newest["version"] });
-    assert_eq!(place.json(&["migrate", "down"]).await, back);
+    assert_eq!(place.json(&["migrate", "down", "--yes"]).await, back);
 }
 
 #[tokio::test]
@@ -276,14 +277,14 @@ async fn what_is_not_there_is_named_and_nothing_is_created() {
     let files: Vec<_> = place.path().join("data").read_dir().unwrap().collect();
     assert_eq!(files.len(), 1, "the WAL is folded into the file: {files:?}");
 
-    place.json(&["migrate", "down"]).await;
+    place.json(&["migrate", "down", "--yes"]).await;
     place.run(&["org", "list"]).await.failed(1, "hookgate migrate up");
 }
 
 #[tokio::test]
 async fn deliveries_are_looked_into_and_sent_again_beside_a_running_server() {
     let place = Place::new();
-    let mut server = Binary::start(&place.data_dir(), &[("RETRY_SCHEDULE", "")]).await;
+    let mut server = Binary::start(&place.data_dir(), &[("RETRY_SCHEDULE", "none")]).await;
     let (key, _) = server.first_keys().await;
     let receiver = Receiver::start().await;
     receiver.answer([Answer::status(500)]);

@@ -22,7 +22,7 @@ pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     let command = Cli::command();
     let serve = command.find_subcommand("serve").unwrap();
     let mut sections: Vec<(String, Vec<Setting>)> = Vec::new();
-    for argument in serve.get_arguments().filter(|a| a.get_id() != "help") {
+    for argument in serve.get_arguments().filter(|a| a.get_id() != "help" && a.get_id() != "yes") {
         let heading = argument.get_help_heading().unwrap().to_owned();
         match sections.iter_mut().find(|(known, _)| *known == heading) {
             Some((_, settings)) => settings.push(setting(argument)),

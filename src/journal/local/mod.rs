@@ -189,6 +189,11 @@ fn lock(fs: &dyn FileSystem, dir: &Path) -> Result<Box<dyn FileLock>, JournalErr
     })
 }
 
+/// Whether a process has the journal in this directory open.
+pub fn is_in_use(fs: &dyn FileSystem, dir: &Path) -> bool {
+    matches!(lock(fs, dir), Err(JournalError::InUse { .. }))
+}
+
 /// A count as a gauge takes it.
 fn clamped(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)

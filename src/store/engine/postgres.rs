@@ -41,7 +41,9 @@ pub(crate) struct PostgresEngine {
 }
 
 /// Settings of every connection, in place of the server's and the role's defaults.
-const SETTINGS: [(&str, &str); 10] = [
+const SETTINGS: [(&str, &str); 11] = [
+    // Notices are for people at a prompt.
+    ("client_min_messages", "warning"),
     // An accepted event may leave the journal once it is committed here.
     ("synchronous_commit", "on"),
     // Far above any statement's share, and below the patience of its callers.

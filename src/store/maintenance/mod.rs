@@ -6,21 +6,33 @@ mod sqlite;
 use std::time::Duration;
 
 use super::engine::{Dialect, Engine, Workload, args};
-use super::{MigrationStatus, Result, Store, System, error, migrations};
+use super::{MigrationStatus, Result, Store, StoreError, System, error, migrations};
 use crate::domain::Timestamp;
 
 /// Why the schema could not be brought up or down.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot migrate the schema: {0}")]
-pub struct MigrateError(#[from] pub sqlx::migrate::MigrateError);
+pub enum MigrateError {
+    /// A step failed, or the database is away.
+    #[error("cannot migrate the schema: {0}")]
+    Step(#[from] sqlx::migrate::MigrateError),
+    /// The database holds tables, and none of them is ours.
+    #[error(
+        "the database holds tables of something else, such as {0}; name another one, or allow it with --yes"
+    )]
+    Foreign(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 impl MigrateError {
     /// Whether the database is away for a while, as [`StoreError::is_away`](super::StoreError::is_away) tells.
     pub fn is_away(&self) -> bool {
         use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
-        match &self.0 {
-            Execute(error) | ExecuteMigration(error, _) => error::is_away(error),
-            _ => false,
+        match self {
+            Self::Step(Execute(error) | ExecuteMigration(error, _)) => error::is_away(error),
+            Self::Store(error) => error.is_away(),
+            Self::Step(_) | Self::Foreign(_) => false,
         }
     }
 }
@@ -50,6 +62,27 @@ impl Store {
         match &*self.engine {
             Engine::Sqlite(engine) => sqlite::migrate_up(engine).await,
             Engine::Postgres(engine) => postgres::migrate_up(engine).await,
+        }
+    }
+
+    /// Fails when the database holds tables and no migration was ever applied: they belong to something else.
+    pub async fn require_own_tables(&self) -> Result<(), MigrateError> {
+        if self.migration_status().await?.iter().any(|migration| migration.applied) {
+            return Ok(());
+        }
+        let sql = match self.engine.dialect() {
+            Dialect::Sqlite => {
+                "SELECT name FROM sqlite_schema
+                 WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name <> $1 LIMIT 1"
+            }
+            Dialect::Postgres => {
+                "SELECT tablename::text AS name FROM pg_tables
+                 WHERE schemaname = current_schema() AND tablename <> $1 LIMIT 1"
+            }
+        };
+        match self.engine.optional(sql, args![migrations::TABLE]).await? {
+            Some(row) => Err(MigrateError::Foreign(row.get("name")?)),
+            None => Ok(()),
         }
     }
 
@@ -86,6 +119,14 @@ impl Store {
 }
 
 impl System<'_> {
+    /// Whether a server waits for changes in the database. `false` for a SQLite file, which tells nothing of others.
+    pub async fn has_listeners(self) -> Result<bool> {
+        let Engine::Postgres(_) = &*self.0.engine else { return Ok(false) };
+        let sql = "SELECT 1 FROM pg_stat_activity
+                   WHERE datname = current_database() AND query LIKE 'LISTEN \"hookgate%'";
+        Ok(self.0.engine.optional(sql, args![]).await?.is_some())
+    }
+
     /// Maintenance that must run at least every few hours: creates partitions for the coming days where the
     /// engine has them, and deletes dedup keys older than the window in bounded steps.
     pub async fn maintain(self, now: Timestamp) -> Result<()> {
@@ -121,5 +162,5 @@ async fn delete_dedup_keys(engine: &Engine, oldest_kept: Timestamp) -> Result<u6
 }
 
 fn failed(error: sqlx::Error) -> MigrateError {
-    MigrateError(error.into())
+    MigrateError::Step(error.into())
 }

@@ -69,7 +69,7 @@ async fn endpoints_are_added_and_rotated_with_either_scheme() {
 #[tokio::test]
 async fn malformed_key_is_refused_and_not_repeated() {
     let place = Place::new();
-    for keys in ["s3cret", "", "AAAA,s3cret"] {
+    for keys in ["s3cret", "AAAA,s3cret"] {
         let said = place.run_with(&["serve", "--port", "0"], &[("SECRETS_KEY", keys)]).await;
         said.failed(2, "SECRETS_KEY must be one or more comma-separated keys");
     }

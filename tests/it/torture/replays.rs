@@ -11,7 +11,7 @@ use crate::support::receiver::{Answer, Receiver};
 const EVENTS: usize = 4_000;
 
 /// No retries: what fails is a dead letter at once.
-const SETTINGS: [(&str, &str); 1] = [("RETRY_SCHEDULE", "")];
+const SETTINGS: [(&str, &str); 1] = [("RETRY_SCHEDULE", "none")];
 
 const PLANNED: &str = "SELECT count(replay_of) FROM
     (SELECT replay_of FROM pending_deliveries UNION ALL SELECT replay_of FROM deliveries) d";

@@ -1,0 +1,78 @@
+//! What the log tells at the start: what the server works with, and what of it is unsafe.
+
+use std::fs;
+use std::path::Path;
+
+use url::Url;
+
+use crate::config::Config;
+
+/// Bits of a file's mode that let others than its owner in.
+const OTHERS: u32 = 0o077;
+
+/// Logs what the server works with.
+pub(super) fn log(config: &Config) {
+    let Config { store, server, limit, journal, .. } = config;
+    tracing::info!(
+        store = store.database_url.as_deref().map_or_else(
+            || store.sqlite_path().display().to_string(),
+            without_password,
+        ),
+        data_dir = %store.data_dir.display(),
+        events_per_minute = limit.rate_limit_per_minute,
+        journal_max_mib = journal.journal_max_mib,
+        connections_max = server.connections_max,
+        "starting"
+    );
+    if server.host.is_unspecified() && server.tls_cert.is_none() {
+        tracing::warn!(
+            host = %server.host,
+            "unsafe: keys and events cross the network in clear; set TLS_CERT and TLS_KEY, or have a proxy speak TLS"
+        );
+    }
+    if config.delivery.destinations.allow_private_endpoints {
+        tracing::warn!(
+            "unsafe: ALLOW_PRIVATE_ENDPOINTS lets tenants send webhooks to this machine and its network"
+        );
+    }
+    if store.secrets_key.is_none() {
+        tracing::warn!("unsafe: SECRETS_KEY is not set; endpoint secrets are stored in clear");
+    }
+    for path in [store.data_dir.clone(), store.journal_dir(), store.sqlite_path()] {
+        warn_of_others(&path);
+    }
+}
+
+/// Warns about what others than the owner can read or write.
+fn warn_of_others(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(metadata) = fs::metadata(path) else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & OTHERS != 0 {
+        let wanted = if metadata.is_dir() { "700" } else { "600" };
+        tracing::warn!(
+            path = %path.display(),
+            mode = format!("{mode:o}"),
+            "unsafe: other users of this machine get in; chmod it to {wanted}"
+        );
+    }
+}
+
+/// Host, port and database of a URL, which may hold a password in several places.
+fn without_password(url: &str) -> String {
+    let Ok(url) = Url::parse(url) else { return "the database in DATABASE_URL".to_owned() };
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn database_is_named_without_password() {
+        let shown = without_password("postgres://me:secret@db.example:5433/hooks?password=secret");
+        assert_eq!(shown, "postgres://db.example:5433/hooks");
+        assert!(!without_password("postgres:secret").contains("secret"));
+    }
+}

@@ -1,0 +1,158 @@
+//! How a server starts and stops: where its settings come from, what it says, what it refuses.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use hookgate::runtime::Stopwatch;
+use rustix::process::{Signal, kill_process};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteLockingMode};
+use sqlx::{ConnectOptions, Connection, PgConnection};
+
+use super::Place;
+use crate::support::binary::Binary;
+use crate::support::client;
+use crate::support::postgres::fresh_database;
+
+fn line_with<'a>(log: &'a [String], text: &str) -> &'a str {
+    log.iter().find(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text}: {log:#?}"))
+}
+
+#[tokio::test]
+async fn prefixed_variable_wins_and_an_empty_one_is_unset() {
+    let place = Place::new();
+    let status = ["migrate", "status"];
+    let settings = [("DATA_DIR", "one"), ("HOOKGATE_DATA_DIR", "two"), ("DATABASE_URL", "")];
+    let said = place.run_with(&["migrate", "up"], &settings).await;
+    assert_eq!((said.code, place.files()), (0, vec!["two".to_owned()]), "{}", said.err);
+    let empty = [("HOOKGATE_DATABASE_TIMEOUT", ""), ("DATABASE_TIMEOUT", ""), ("DATA_DIR", "two")];
+    let said = place.run_with(&status, &empty).await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    let said = place.run_with(&status, &[("HOOKGATE_DATABASE_TIMEOUT", "never")]).await;
+    said.failed(2, "invalid value 'never' for '--database-timeout");
+}
+
+#[tokio::test]
+async fn log_filter_that_shows_nothing_is_refused() {
+    let place = Place::new();
+    let said = place.run_with(&["serve", "--port", "0"], &[("RUST_LOG", "inof")]).await;
+    said.failed(1, "RUST_LOG: \"inof\" shows no line of hookgate");
+    assert_eq!(place.files(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_tells_what_the_server_works_with_and_what_is_unsafe() {
+    let url = fresh_database().await;
+    let with_password = url.replacen("://postgres@", "://postgres:s3cret@", 1);
+    assert_ne!(url, with_password);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let settings = [("DATABASE_URL", &*with_password), ("HOST", "0.0.0.0")];
+    let server = Binary::start(dir.path(), &settings).await;
+    let host = url.split_once('@').unwrap().1;
+    let log = server.stop().await;
+    assert!(line_with(&log, "\"starting\"").contains(&format!("postgres://{host}")), "{log:#?}");
+    for unsafe_setting in
+        ["network in clear", "ALLOW_PRIVATE_ENDPOINTS", "SECRETS_KEY", "chmod it to 700"]
+    {
+        assert!(line_with(&log, unsafe_setting).contains("WARN"), "{log:#?}");
+    }
+    assert!(log.iter().all(|line| !line.contains("s3cret")), "{log:#?}");
+    let again = Binary::start(dir.path(), &settings).await;
+    line_with(&again.stop().await, "hookgate key create");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hang_up_without_a_certificate_is_logged_and_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Binary::start(dir.path(), &[("HOST", "localhost")]).await;
+    kill_process(server.pid(), Signal::HUP).unwrap();
+    let live = client().get(format!("{}/health/live", server.base_url)).send().await.unwrap();
+    assert_eq!(live.status(), 200);
+    line_with(&server.stop().await, "SIGHUP");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_makes_only_its_owner_can_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("a").join("data");
+    let server = Binary::start_by(
+        "umask 0022; exec \"$0\" serve",
+        dir.path(),
+        &[("HOOKGATE_DATA_DIR", data.to_str().unwrap())],
+    )
+    .await;
+    let mut open = vec![data.clone()];
+    let mut seen = 0;
+    while let Some(path) = open.pop() {
+        let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+        let wanted = if path.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode, wanted, "{}: {mode:o}", path.display());
+        seen += 1;
+        if path.is_dir() {
+            open.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    assert!(seen > 5, "{seen}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_is_over_in_time_while_the_sqlite_file_is_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("SHUTDOWN_TIMEOUT", "1s"), ("DATABASE_TIMEOUT", "20s")];
+    let mut server = Binary::start(dir.path(), &settings).await;
+    let (key, _) = server.first_keys().await;
+    let file = SqliteConnectOptions::new().filename(dir.path().join("hookgate.db"));
+    let mut other = file.connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let post = client().post(format!("{}/api/events", server.base_url)).header("x-api-key", key);
+    let post = post.header("content-type", "application/json");
+    let answer = post.body(r#"{"type":"a","payload":1}"#).send().await.unwrap();
+    assert_eq!(answer.status(), 202);
+    let stopping = Stopwatch::start();
+    let log = server.stop().await;
+    // Far below the time that the lock is waited for, on a busy machine, too.
+    assert!(stopping.elapsed() < Duration::from_secs(10), "{:?}: {log:#?}", stopping.elapsed());
+    other.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn database_of_something_else_is_not_migrated_unasked() {
+    let place = Place::new();
+    std::fs::create_dir(place.path().join("data")).unwrap();
+    let file = SqliteConnectOptions::new().filename(place.path().join("data/hookgate.db"));
+    let file = file.create_if_missing(true).locking_mode(SqliteLockingMode::Normal);
+    let mut other = file.connect().await.unwrap();
+    sqlx::raw_sql("CREATE TABLE theirs (id)").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    let url = fresh_database().await;
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE theirs (id int)").execute(&mut other).await.unwrap();
+    for settings in [vec![], vec![("DATABASE_URL", &*url)]] {
+        for command in
+            [&["migrate", "up"][..], &["serve", "--port", "0"], &["org", "create", "--name", "a"]]
+        {
+            let said = place.run_with(command, &settings).await;
+            said.failed(1, "holds tables of something else, such as theirs");
+        }
+        let said = place.run_with(&["migrate", "up", "--yes"], &settings).await;
+        assert_eq!(said.code, 0, "{}", said.err);
+        let said = place.run_with(&["migrate", "up"], &settings).await;
+        assert_eq!(said.code, 0, "{}", said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migration_is_reverted_only_when_asked_and_beside_no_server() {
+    let url = fresh_database().await;
+    for settings in [vec![], vec![("DATABASE_URL", &*url)]] {
+        let place = Place::new();
+        let server = Binary::start(&place.data_dir(), &settings).await;
+        let down = ["migrate", "down", "--yes"];
+        place.run_with(&down, &settings).await.failed(1, "a server works with this database");
+        server.stop().await;
+        place.run_with(&down[..2], &settings).await.failed(1, "--yes reverts without asking");
+        let said = place.run_with(&down, &settings).await;
+        assert_eq!(said.code, 0, "{}", said.err);
+    }
+}
