@@ -46,7 +46,9 @@ mod tests {
         aside.add(first);
         aside.add(first);
         assert!(aside.contains(first));
-        others.iter().for_each(|other| aside.add(*other));
+        for other in &others {
+            aside.add(*other);
+        }
         assert!(!aside.contains(first));
         assert!(others.iter().all(|other| aside.contains(*other)));
         assert_eq!((aside.known.len(), aside.order.len()), (ASIDE_MAX, ASIDE_MAX));

@@ -1,6 +1,6 @@
 //! The worker pool: moves events from the journal to the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::store::{EventBatch, OrgEndpoints, Persisted, Store, StoreError, plan_
 
 use super::batch_pacer::{BatchPacer, LastBatch};
 use super::metrics::IngestMetrics;
+use super::org_order::{BatchPlace, OrgOrder};
 use super::priority;
 use super::record::{self, RecordError};
 
@@ -57,6 +58,7 @@ pub struct Workers {
 /// The source of batches. One worker at a time holds it.
 struct Source {
     journal: JournalReader,
+    order: OrgOrder,
     pacer: BatchPacer,
     /// Whether the last batch left durable records behind.
     has_more: bool,
@@ -75,6 +77,8 @@ enum WorkerError {
 struct EventBatchRead<'a> {
     events: Vec<Arc<Event>>,
     ack: Ack,
+    /// Its place among the batches that are being stored.
+    place: BatchPlace,
     /// Released once the events on the fast path are stored. `None` during a backlog, or when none was free in time.
     fast_permit: Option<SemaphorePermit<'a>>,
 }
@@ -92,7 +96,12 @@ impl Workers {
     ) -> Self {
         let pacer = BatchPacer::new(answering, clock.clone());
         Self {
-            source: tokio::sync::Mutex::new(Source { journal: reader, pacer, has_more: false }),
+            source: tokio::sync::Mutex::new(Source {
+                journal: reader,
+                order: OrgOrder::default(),
+                pacer,
+                has_more: false,
+            }),
             heartbeat: Heartbeat::new(clock.clone()),
             store,
             fast_permits: Semaphore::new(FAST_BATCHES_MAX),
@@ -159,9 +168,11 @@ impl Workers {
             was_full: has_more,
             accepted_at,
         });
+        let place = source.order.next();
         drop(source);
         let events = decode(&records)?;
-        Ok(Some(EventBatchRead { events, ack, fast_permit }))
+        place.set_orgs(events.iter().map(|event| event.org_id));
+        Ok(Some(EventBatchRead { events, ack, place, fast_permit }))
     }
 
     /// Waits for a permit of the fast path, for a limited time.
@@ -170,8 +181,8 @@ impl Workers {
         permit.ok()?.ok()
     }
 
-    /// Stores a batch. The events of organisations with ordered endpoints wait for the batches before it: once an
-    /// ordered delivery is stored, all earlier ones are.
+    /// Stores a batch. The events of organisations with ordered endpoints wait for what earlier batches have of these
+    /// organisations: once an ordered delivery is stored, all earlier ones are.
     async fn store_in_order(&self, batch: EventBatchRead<'_>) -> Ack {
         let endpoints = self.endpoints(&batch.events).await;
         let is_ordered = |event: &Arc<Event>| {
@@ -181,11 +192,16 @@ impl Workers {
         let (fast, bulk) = priority::split(others, |event| deliveries(event, &endpoints));
         self.store_all(&fast, &endpoints).await;
         drop(batch.fast_permit);
-        self.store_all(&bulk, &endpoints).await;
-        if !ordered.is_empty() {
-            batch.ack.wait_until_oldest().await;
-            self.store_all(&ordered, &endpoints).await;
-        }
+        let store_ordered = async {
+            if !ordered.is_empty() {
+                let orgs: HashSet<OrgId> = ordered.iter().map(|event| event.org_id).collect();
+                batch.place.wait_for_earlier(&orgs).await;
+                self.store_all(&ordered, &endpoints).await;
+                batch.place.stored(&orgs);
+            }
+        };
+        // Neither waits for the other: `bulk` may be a large fan-out of somebody else.
+        tokio::join!(self.store_all(&bulk, &endpoints), store_ordered);
         batch.ack
     }
 

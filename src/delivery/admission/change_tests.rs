@@ -71,18 +71,18 @@ fn change_of_one_endpoint_leaves_the_others_of_its_organisation_alone() {
     admission.endpoints_changed(org, &all);
     admission.push_known(&changed, 1);
     admission.push_known(&same, 1);
-    let changes = |version, endpoint| EndpointsSince {
+    let since = |version, endpoint| EndpointsSince {
         since: version - 1,
         version,
         changed: vec![ChangedEndpoint { id: changed.id, endpoint }],
     };
     assert_eq!(admission.applied_version(org), Some(1));
-    assert_eq!(admission.apply_changes(org, &changes(2, None)).len(), 1);
+    assert_eq!(admission.apply_changes(org, &since(2, None)).len(), 1);
     assert_eq!(admission.waiting(), 1);
     let (_, new) = version(&changed, 3, "https://elsewhere.example/");
-    admission.apply_changes(org, &changes(3, Some(Arc::clone(&new))));
+    admission.apply_changes(org, &since(3, Some(Arc::clone(&new))));
     assert_eq!(admission.offer(&new, 3, 1, NOW), Offer::Start);
-    assert!(admission.apply_changes(org, &changes(2, None)).is_empty(), "outdated");
+    assert!(admission.apply_changes(org, &since(2, None)).is_empty(), "outdated");
     assert_eq!(admission.applied_version(org), Some(3));
     assert_eq!(admission.forget_endpoints(org).len(), 1);
     assert_eq!(admission.applied_version(org), None, "one change is not known");

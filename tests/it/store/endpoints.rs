@@ -230,12 +230,12 @@ async fn what_has_changed_since_a_version_is_read_alone(subject: &Subject) {
     let one = store.endpoint(org, ids[1]).await.unwrap().unwrap();
     switch(subject, &one, Some("off"), at(2)).await;
     let changes = since(before.version).await.unwrap();
-    let mut changed: Vec<_> =
+    let mut found: Vec<_> =
         changes.changed.iter().map(|one| (one.id, one.endpoint.is_some())).collect();
     let mut expected = [(new, true), (ids[0], false), (ids[1], false)];
-    changed.sort_unstable();
+    found.sort_unstable();
     expected.sort_unstable();
-    assert_eq!(changed, expected);
+    assert_eq!(found, expected);
     let of = |endpoints: &OrgEndpoints| {
         let version = |endpoint: &Arc<Endpoint>| (endpoint.id, endpoint.version);
         (endpoints.version, endpoints.endpoints.iter().map(version).collect::<Vec<_>>())
