@@ -1,8 +1,13 @@
 //! The audit log: who changed what.
 
+use std::collections::HashSet;
+
 use super::refusal::Refusal;
 use super::subsystems::Subsystems;
-use crate::domain::{AuditEntry, OrgId, Page, PageRequest};
+use crate::domain::{ActorKind, ApiKeyId, AuditEntry, OrgId, Page, PageRequest};
+
+/// What an organisation learns of the operator who changed something in it.
+const OPERATOR: &str = "operator";
 
 /// A page of the audit log for operators, newest first: everything, or one organisation's entries,
 /// with its creation and deletion.
@@ -20,7 +25,8 @@ pub async fn list(
     })
 }
 
-/// A page of what an organisation's own keys and operators changed in it, newest first.
+/// A page of what an organisation's own keys and operators changed in it, newest first. Which operator, and from which
+/// address, is not the organisation's to know.
 ///
 /// # Errors
 /// When the store fails.
@@ -29,5 +35,21 @@ pub async fn list_of_org(
     org: OrgId,
     page: PageRequest,
 ) -> Result<Page<AuditEntry>, Refusal> {
-    Ok(subsystems.store.audit_log(org, page).await?)
+    let mut page = subsystems.store.audit_log(org, page).await?;
+    let keys: HashSet<ApiKeyId> = page.data.iter().filter_map(key).collect();
+    let keys: Vec<ApiKeyId> = keys.into_iter().collect();
+    let own = subsystems.store.own_keys(org, &keys).await?;
+    let server = ActorKind::Server.to_string();
+    for entry in &mut page.data {
+        if entry.actor != server && key(entry).is_none_or(|key| !own.contains(&key)) {
+            OPERATOR.clone_into(&mut entry.actor);
+            entry.address = None;
+        }
+    }
+    Ok(page)
+}
+
+/// The key that made a change.
+fn key(entry: &AuditEntry) -> Option<ApiKeyId> {
+    entry.actor.parse().ok()
 }

@@ -2,6 +2,9 @@
 //!
 //! A key's text is returned once, when it is created. A change invalidates this process's caches
 //! before it returns; other servers hear of it, or notice it within `AUTH_POLL_INTERVAL`.
+//!
+//! A key makes none that outlives it, and manages none once it was rotated: otherwise a grant with an end, or a leaked
+//! key in its grace period, could be made to last.
 
 use std::time::Duration;
 
@@ -10,8 +13,8 @@ use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use crate::auth::IssuedKey;
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, KeyRotationRefusal, Org, OrgId, OrgLimit, Page, PageRequest, Role,
-    Scopes, Timestamp, Violation,
+    Actor, ActorKind, ApiKey, ApiKeyId, KeyRotationRefusal, Org, OrgId, OrgLimit, Page,
+    PageRequest, Role, Scopes, Timestamp, Violation,
 };
 use crate::store::Holdings;
 
@@ -25,15 +28,15 @@ pub struct KeySpec {
     pub scopes: Scopes,
     /// Events per minute that may be sent with it; `None` for as many as its organisation may.
     pub rate_limit_per_minute: Option<u32>,
-    /// When it expires; `None` for never.
+    /// When it expires; `None` for when the key that asks for it does.
     pub expires_at: Option<Timestamp>,
 }
 
 /// Creates a key. `asked_by` is who waits for it: each has places of its own where keys are issued.
 ///
 /// # Errors
-/// When its name or scopes break a rule, its organisation does not exist or has all the keys that it
-/// may have, or too many keys are being issued.
+/// When its name, scopes or expiry break a rule, the key that asks may manage none, its organisation does not exist or
+/// has all the keys that it may have, or too many keys are being issued.
 pub async fn create(
     subsystems: &Subsystems,
     spec: KeySpec,
@@ -42,6 +45,7 @@ pub async fn create(
 ) -> Result<IssuedKey, Refusal> {
     spec.check()?;
     let KeySpec { role, name, scopes, rate_limit_per_minute, expires_at } = spec;
+    let expires_at = within(expires_at, asking_key_end(subsystems, by).await?)?;
     let now = subsystems.clock.now();
     if let Some(most) = reached_quota(subsystems, role, now, |held| held.keys).await? {
         return Err(Refusal::QuotaReached { what: "keys", most });
@@ -105,8 +109,8 @@ pub async fn one_of_org(
 /// `grace`, at most [`ApiKey::GRACE_SECONDS_MAX`]. `asked_by` is as in [`create`].
 ///
 /// # Errors
-/// When `old` is inactive or already rotated, too many keys are in their grace period, or too many
-/// keys are being issued.
+/// When `old` is inactive or already rotated, the key that asks may manage none or expires earlier, too many keys are in
+/// their grace period, or too many keys are being issued.
 pub async fn rotate(
     subsystems: &Subsystems,
     old: ApiKey,
@@ -118,6 +122,9 @@ pub async fn rotate(
     let (id, now) = (old.id, subsystems.clock.now());
     let refused = |refusal| Refusal::key_rotation(id, refusal);
     old.check_rotation(now).map_err(refused)?;
+    if within(old.expires_at, asking_key_end(subsystems, by).await?).ok() != Some(old.expires_at) {
+        return Err(Refusal::KeyExpiresEarlier);
+    }
     if !grace.is_zero()
         && let Some(most) =
             reached_quota(subsystems, old.role, now, |held| held.keys_in_grace).await?
@@ -139,14 +146,41 @@ pub async fn rotate(
 /// Revokes a key: it stops working now. It stays listed.
 ///
 /// # Errors
-/// When it does not exist.
+/// When it does not exist, or the key that asks may manage none.
 pub async fn revoke(subsystems: &Subsystems, id: ApiKeyId, by: &Actor) -> Result<(), Refusal> {
+    asking_key_end(subsystems, by).await?;
     let now = subsystems.clock.now();
     if !subsystems.store.system().expire_key(id, now, by, now).await? {
         return Err(Missing::Key(id).into());
     }
     subsystems.invalidate_key(id);
     Ok(())
+}
+
+/// When the key that asks expires; `None` if it never does, and for the command line. Its row is read: what is cached of
+/// it may be older than its rotation.
+///
+/// # Errors
+/// When it was rotated.
+async fn asking_key_end(subsystems: &Subsystems, by: &Actor) -> Result<Option<Timestamp>, Refusal> {
+    let ActorKind::Key(id) = by.kind else { return Ok(None) };
+    let asking = one(subsystems, id).await?;
+    if asking.replaced_by.is_some() { Err(Refusal::KeyInGrace) } else { Ok(asking.expires_at) }
+}
+
+/// The expiry of a key that is not to outlive one that expires at `end`.
+fn within(
+    expires_at: Option<Timestamp>,
+    end: Option<Timestamp>,
+) -> Result<Option<Timestamp>, Violation> {
+    match (expires_at, end) {
+        (Some(at), Some(end)) if at > end => {
+            let rule = format!("must be at most {end}, when the key that asks expires");
+            Err(Violation::new("expires_at", "range", rule))
+        }
+        (Some(at), _) => Ok(Some(at)),
+        (None, end) => Ok(end),
+    }
 }
 
 /// An organisation's quota of keys, if it is reached by those that `used` counts. It is checked before

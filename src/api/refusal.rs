@@ -38,6 +38,12 @@ pub enum Refusal {
     /// The key cannot be rotated.
     #[error(transparent)]
     KeyRotation(KeyRotationRefusal),
+    /// The key that asks was rotated, so it manages no keys.
+    #[error("the key was rotated and is in its grace period; use its successor")]
+    KeyInGrace,
+    /// The key that asks expires before the one that it would make.
+    #[error("the key that asks expires before the new one would")]
+    KeyExpiresEarlier,
     /// No key was issued.
     #[error(transparent)]
     Issue(#[from] IssueError),

@@ -64,7 +64,7 @@ pub struct AuditEntry {
     pub at: Timestamp,
     /// The organisation; `None` for entries that belong to none or outlive it.
     pub org_id: Option<OrgId>,
-    /// The id of the key, `cli` or `server`.
+    /// The id of the key, `cli` or `server`; to organisations `operator` instead of an operator's key or `cli`.
     pub actor: String,
     /// The client address of the request.
     pub address: Option<String>,

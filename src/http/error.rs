@@ -52,6 +52,10 @@ pub enum ApiError {
     TenantKeyRequired,
     /// The key lacks these scopes.
     ScopeRequired(Scopes),
+    /// The key was rotated: it manages no keys.
+    KeyInGrace,
+    /// The key expires before the one that it would make.
+    KeyExpiresEarlier,
     /// The organisation is suspended.
     OrgSuspended,
     /// The monthly quota is used up.
@@ -150,6 +154,8 @@ impl From<Refusal> for ApiError {
             Refusal::StillRefused(why) => Self::StillRefused(why),
             Refusal::SecretRotation(refusal) => Self::Rotation(refusal),
             Refusal::KeyRotation(refusal) => Self::KeyRotation(refusal),
+            Refusal::KeyInGrace => Self::KeyInGrace,
+            Refusal::KeyExpiresEarlier => Self::KeyExpiresEarlier,
             Refusal::Issue(error) => error.into(),
             Refusal::Random(error) => Self::internal(error.to_string()),
             Refusal::Store(error) => Self::Store(error),

@@ -46,6 +46,10 @@ problems! {
         "Send valid JSON. `detail` gives line and column of the first syntax error.";
     UNAUTHORIZED: 401, "unauthorized", "Missing or invalid API key",
         "Send a valid key as `X-API-Key: <key>` or `Authorization: Bearer <key>`, not two different ones.";
+    KEY_EXPIRES_EARLIER: 403, "key_expires_earlier", "Key expires earlier",
+        "A key makes none that outlives it. Use a key that expires later, or never.";
+    KEY_IN_GRACE: 403, "key_in_grace", "Key in its grace period",
+        "A rotated key manages no keys. Use its successor.";
     OPERATOR_KEY_REQUIRED: 403, "operator_key_required", "Operator key required",
         "The route is for operators. Use an operator's key.";
     ORG_SUSPENDED: 403, "organisation_suspended", "Organisation suspended",

@@ -1,6 +1,9 @@
 //! API keys. Operators' keys belong to no organisation, so most methods are not scoped to one.
 
+use std::collections::HashSet;
 use std::time::Duration;
+
+use uuid::Uuid;
 
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, Tx, Value, args};
@@ -104,6 +107,15 @@ impl Store {
     pub async fn keys(&self, org: OrgId, page: PageRequest) -> Result<Page<ApiKey>> {
         let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE org_id = $4");
         self.page(page, "created_at", sql, args![org], read).await
+    }
+
+    /// Which of these keys are the organisation's.
+    pub async fn own_keys(&self, org: OrgId, keys: &[ApiKeyId]) -> Result<HashSet<ApiKeyId>> {
+        let any = self.engine.dialect().any("id", "$2");
+        let sql = format!("SELECT id FROM api_keys WHERE org_id = $1 AND {any}");
+        let keys: Vec<Uuid> = keys.iter().map(|key| key.uuid()).collect();
+        let own = self.engine.list(sql, args![org, keys], |row: &Row| row.get("id")).await?;
+        Ok(own.into_iter().collect())
     }
 }
 

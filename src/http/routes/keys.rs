@@ -31,7 +31,7 @@ json_fields! {
         nullable scopes: OwnScopes,
         /// Events per minute that may be sent with it; as many as its organisation may if unset. An operator's key sends none.
         nullable rate_limit_per_minute: LimitValue<{ OrgLimit::RatePerMinute as usize }>,
-        /// When it expires; never if unset.
+        /// When it expires, not after the key that asks; when that one does if unset.
         nullable expires_at: ExpiresAt,
     }
 }
@@ -45,7 +45,7 @@ json_fields! {
         nullable scopes: TenantScopes,
         /// Events per minute that may be sent with it; as many as its organisation may if unset.
         nullable rate_limit_per_minute: LimitValue<{ OrgLimit::RatePerMinute as usize }>,
-        /// When it expires; never if unset.
+        /// When it expires, not after the key that asks; when that one does if unset.
         nullable expires_at: ExpiresAt,
     }
 }

@@ -12,6 +12,7 @@ mod headers;
 mod health;
 mod ingest;
 mod isolation;
+mod key_bounds;
 mod limits;
 mod memory;
 mod merge_patch;

@@ -406,7 +406,7 @@ async fn tenants_read_their_own_audit_log_and_operators_all() {
         "{told}"
     );
     let others = server.list("/api/audit", &other.key).await;
-    assert!(others.iter().all(|entry| entry["actor"] == "cli"), "{others:#?}");
+    assert!(others.iter().all(|entry| entry["actor"] == "operator"), "{others:#?}");
 
     let operator = server.operator().await;
     let all = server.list("/api/admin/audit", &operator).await;
