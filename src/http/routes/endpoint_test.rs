@@ -6,7 +6,7 @@ use axum::extract::State;
 
 use crate::api::endpoints;
 use crate::api::views::TestEvent;
-use crate::domain::{EndpointId, EventType};
+use crate::domain::{EndpointId, EventType, Violation};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
 use crate::http::rate_limit;
@@ -20,8 +20,8 @@ const TYPE: &str = "hookgate.test";
 
 json_fields! {
     /// The test event.
-    pub(in crate::http) struct TestRequest {
-        /// Its type; `hookgate.test` if unset.
+    pub(in crate::http) struct TestRequest check(check_type) {
+        /// Its type; `hookgate.test` if unset. No other under `hookgate.`.
         nullable r#type: EventType,
     }
 }
@@ -48,4 +48,15 @@ pub(in crate::http) async fn send(
     app.metrics.ingest.deliveries_planned_total.inc();
     let location = Location(format!("/api/deliveries/{}", sent.delivery_id));
     Ok((location, RateLimitHeaders(rate_limit), Accepted(sent)))
+}
+
+/// Operational events come from the server alone: a receiver may trust their types.
+fn check_type(request: &TestRequest) -> Result<(), Violation> {
+    let named = request.r#type.as_ref().map_or(TYPE, EventType::as_str);
+    if named == TYPE || !EventType::is_operational(named) {
+        return Ok(());
+    }
+    let rule =
+        "must be hookgate.test or outside hookgate., which is reserved for operational events";
+    Err(Violation::new("type", "reserved", rule))
 }

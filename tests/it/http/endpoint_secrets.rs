@@ -199,6 +199,11 @@ async fn test_event_is_a_delivery_to_one_endpoint_whatever_its_filters() {
     let named = named.expect(202);
     let event = acme.get(&format!("/api/events/{}", text(&named["event_id"]))).await;
     assert_eq!(event["type"], "user.login");
+
+    let operational = json!({ "type": "hookgate.endpoint.disabled" });
+    let refused = acme.post(&format!("{path}/test"), &operational).await;
+    refused.expect_faults(&[("type", "reserved")]);
+    acme.post(&format!("{path}/test"), &json!({ "type": "hookgate.test" })).await.expect(202);
 }
 
 #[tokio::test]
