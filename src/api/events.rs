@@ -42,8 +42,9 @@ pub async fn one(subsystems: &Subsystems, org: OrgId, id: EventId) -> Result<Eve
     let of_event = DeliveryFilter { event_id: Some(id), ..DeliveryFilter::default() };
     let newest = PageRequest { limit: DELIVERIES_SHOWN_MAX, after: None };
     let deliveries = subsystems.store.deliveries(org, &of_event, newest).await?;
-    let deliveries = deliveries.data.into_iter().map(DeliveryView::from).collect();
-    Ok(EventDetail { event: EventView::from(event), deliveries })
+    let Page { data, next_cursor: deliveries_next_cursor } = deliveries;
+    let deliveries = data.into_iter().map(DeliveryView::from).collect();
+    Ok(EventDetail { event: EventView::from(event), deliveries, deliveries_next_cursor })
 }
 
 /// Sends an event again: to one endpoint, or to every endpoint that received it.

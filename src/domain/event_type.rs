@@ -1,4 +1,4 @@
-//! Event types: what happened, as dot-separated words.
+//! Event types: what happened, as words that `.`, `:` or `/` separate.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,31 +6,40 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-/// An event type: dot-separated words of letters, digits, `_` and `-`, such as `user.login`. At most 128 bytes.
+/// An event type: words of letters, digits, `_` and `-`, separated by `.`, `:` or `/`, such as `user.login`. At most 128
+/// bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(transparent)]
 pub struct EventType(String);
 
 /// The text is not an event type.
 #[derive(Debug, thiserror::Error)]
-#[error("must be dot-separated words of letters, digits, '_' and '-', at most 128 bytes")]
+#[error("{}", EventType::RULE)]
 pub struct EventTypeError;
 
 impl EventType {
     /// Maximum bytes.
     pub const BYTES_MAX: usize = 128;
+    /// What it must be, for people.
+    pub const RULE: &'static str = "must be words of letters, digits, '_' and '-', separated by \
+                                    '.', ':' or '/', at most 128 bytes";
 
     /// Whether `text` is an event type. Parses without a copy.
     pub fn is_valid(text: &str) -> bool {
         let word_byte = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-        let mut previous = b'.';
+        let mut in_word = false;
         for byte in text.bytes() {
-            if !(word_byte(byte) || byte == b'.' && previous != b'.') {
+            if !(word_byte(byte) || in_word && Self::separates(byte)) {
                 return false;
             }
-            previous = byte;
+            in_word = word_byte(byte);
         }
-        previous != b'.' && text.len() <= Self::BYTES_MAX
+        in_word && text.len() <= Self::BYTES_MAX
+    }
+
+    /// Whether a byte separates words: `.`, `:` or `/`.
+    pub const fn separates(byte: u8) -> bool {
+        matches!(byte, b'.' | b':' | b'/')
     }
 
     /// Whether a type belongs to the server's operational events, which start with `hookgate.`.
@@ -73,12 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn event_types_are_dotted_words() {
-        for good in ["a", "user.login", "github.push-v2", "A_1.b"] {
+    fn event_types_are_separated_words() {
+        for good in ["a", "user.login", "github.push-v2", "A_1.b", "user:created", "a/b:c.d"] {
             assert!(EventType::is_valid(good), "{good}");
         }
         let long = "a".repeat(129);
-        for bad in ["", ".", "a.", ".a", "a..b", "a b", "user.*", "ü", "a\0", &long] {
+        for bad in
+            ["", ".", "a.", ".a", "a..b", ":a", "a/", "a:/b", "a b", "user.*", "ü", "a\0", &long]
+        {
             assert!(!EventType::is_valid(bad), "{bad}");
         }
     }

@@ -8,18 +8,22 @@ use serde::Serialize;
 use super::event_type::EventTypeError;
 use super::{EventType, Violation};
 
-/// An event type filter: `user.login`, `user.*` or `*`.
+/// An event type filter: `user.login`, `user.*` (or `user:*`, `user/*`), or `*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventTypeFilter {
     /// Every event that tenants post.
     All,
-    /// Events whose type starts with this prefix, which ends in a dot.
+    /// Events whose type starts with this prefix, which ends in `.`, `:` or `/`.
     Prefix(String),
     /// Events of exactly this type.
     Exact(EventType),
 }
 
 impl EventTypeFilter {
+    /// What it must be, for people.
+    pub const RULE: &'static str = "must be an event type such as user.login, a prefix such as \
+                                    user.*, user:* or user/*, or *";
+
     /// Whether events of this type match. `*` matches every event that tenants post; operational events match
     /// only a filter that names them.
     pub fn matches(&self, event_type: &str) -> bool {
@@ -46,8 +50,9 @@ impl FromStr for EventTypeFilter {
         if text == "*" {
             return Ok(Self::All);
         }
-        match text.strip_suffix(".*") {
-            Some(prefix) if EventType::is_valid(prefix) => Ok(Self::Prefix(format!("{prefix}."))),
+        let prefix = text.strip_suffix('*').unwrap_or_default();
+        match prefix.strip_suffix(['.', ':', '/']) {
+            Some(words) if EventType::is_valid(words) => Ok(Self::Prefix(prefix.to_owned())),
             _ => text.parse().map(Self::Exact),
         }
     }
@@ -91,9 +96,8 @@ impl EventTypeFilters {
         }
         let parse = |(index, text): (usize, &S)| {
             text.as_ref().parse().map_err(|_| {
-                let rule =
-                    "must be an event type such as user.login, a prefix such as user.*, or *";
-                Violation::new(format!("event_types[{index}]"), "format", rule)
+                let field = format!("event_types[{index}]");
+                Violation::new(field, "format", EventTypeFilter::RULE)
             })
         };
         filters.iter().enumerate().map(parse).collect::<Result<_, _>>().map(Self)
@@ -149,6 +153,22 @@ mod tests {
         assert!(EventTypeFilters::default().matches("anything"));
         assert!("*".parse::<EventTypeFilters>().unwrap().matches("anything"));
         assert_eq!(filters.to_string(), "user.login,invoice.*");
+    }
+
+    #[test]
+    fn prefixes_end_in_any_separator() {
+        for (filter, good, bad) in [
+            ("user:*", "user:created", "user.created"),
+            ("acme/user/*", "acme/user/created", "acme/users/created"),
+            ("a.b:*", "a.b:c/d", "a.b.c"),
+        ] {
+            let filters: EventTypeFilters = filter.parse().unwrap();
+            assert!(filters.matches(good) && !filters.matches(bad), "{filter}");
+            assert_eq!(filters.to_string(), filter);
+        }
+        for bad in ["user*", ".*", ":*", "user:.*", "user.**", "**"] {
+            assert!(bad.parse::<EventTypeFilters>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -5,11 +5,15 @@
 pub enum MediaType {
     /// `application/json`, or a type built on it (`+json`, RFC 6839).
     Json,
-    /// `application/x-ndjson`: one JSON text per line, <https://github.com/ndjson/ndjson-spec>.
+    /// `application/x-ndjson` and what else senders call it: one JSON text per line,
+    /// <https://github.com/ndjson/ndjson-spec>.
     NdJson,
     /// Anything else, also text that is not a media type.
     Other,
 }
+
+/// The names of newline-delimited JSON.
+const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 
 impl MediaType {
     /// The media type of a `Content-Type` header. Parameters such as `charset` are ignored: JSON is UTF-8
@@ -23,7 +27,7 @@ impl MediaType {
         let essence = essence.trim_ascii();
         if essence.eq_ignore_ascii_case(b"application/json") || is_built_on_json(essence) {
             Self::Json
-        } else if essence.eq_ignore_ascii_case(b"application/x-ndjson") {
+        } else if LINES.iter().any(|name| essence.eq_ignore_ascii_case(name.as_bytes())) {
             Self::NdJson
         } else {
             Self::Other
@@ -57,6 +61,8 @@ mod tests {
             ("model/gltf+JSON", MediaType::Json),
             ("application/x-ndjson", MediaType::NdJson),
             (" Application/X-NDJSON; charset=utf-8", MediaType::NdJson),
+            ("application/ndjson", MediaType::NdJson),
+            ("application/jsonl; charset=utf-8", MediaType::NdJson),
         ];
         for (text, expected) in cases {
             assert_eq!(MediaType::of(text.as_bytes()), expected, "{text}");

@@ -20,6 +20,7 @@ mod event_type_filter;
 mod event_type_rates;
 mod id;
 mod media_type;
+mod near_names;
 mod new_endpoint;
 mod new_event;
 mod org;
@@ -55,9 +56,11 @@ pub use event_type_filter::{EventTypeFilter, EventTypeFilters};
 pub use event_type_rates::{EventTypeRates, EventTypeRatesError};
 pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
 pub use media_type::MediaType;
+pub use near_names::{did_you_mean, nearest};
 pub use new_endpoint::NewEndpoint;
 pub use new_event::{
-    NewEvent, NewEventError, NewEventLimits, parse_batch, parse_event, parse_lines, parse_raw,
+    NewEvent, NewEventError, NewEventLimits, is_envelope, parse_batch, parse_event, parse_lines,
+    parse_raw, raw_header_for, without_bom,
 };
 pub use org::{Org, OrgChange, OrgDeletion, OrgLimit, OrgLimits, OrgState};
 pub use page::{Cursor, Page, PageRequest};
@@ -67,6 +70,6 @@ pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};
 pub use signing_secret::{
     Ed25519Secret, HmacSecret, PublicKey, SignatureScheme, SigningSecret, SigningSecretError,
 };
-pub use timestamp::{Month, Timestamp};
+pub use timestamp::{Month, Timestamp, TimestampError};
 pub use trace::TraceId;
 pub use violation::Violation;

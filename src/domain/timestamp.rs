@@ -13,19 +13,36 @@ const FIRST: i64 = -62_167_219_200_000_000;
 /// The last timestamp, 9999-12-31T23:59:59.999999Z.
 const LAST: i64 = 253_402_300_799_999_999;
 
+/// No date and time is longer.
+const ZONELESS_BYTES_MAX: usize = 64;
+
 /// A point in time, in whole microseconds since 1970-01-01T00:00:00Z. Displayed as RFC 3339 in UTC; outside the
 /// years 0000 to 9999, which no clock or text gives, as the nearest time within them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Timestamp(i64);
 
-/// The text is not an RFC 3339 date and time, or is outside the years 0000 to 9999 in UTC.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z, in the years 0000 to 9999 of UTC"
-)]
-pub struct TimestampError;
+/// Why a text is not a timestamp.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TimestampError {
+    /// It is not an RFC 3339 date and time, or is outside the years 0000 to 9999 in UTC.
+    #[error("{}", Timestamp::RULE)]
+    Format,
+    /// It has no time zone.
+    #[error(
+        "must name its time zone: end it with Z for UTC, as in 2026-01-31T12:00:00Z, or with an \
+         offset such as +01:00"
+    )]
+    NoZone,
+    /// It is a number, as of seconds or milliseconds since 1970.
+    #[error("must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z, not a number")]
+    Number,
+}
 
 impl Timestamp {
+    /// What the text of one must be, for people.
+    pub const RULE: &'static str = "must be an RFC 3339 date and time such as \
+                                    2026-01-31T12:00:00Z, in the years 0000 to 9999 of UTC";
+
     /// Wraps microseconds since the epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
@@ -118,9 +135,27 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| TimestampError)?;
+        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| TimestampError::of(text))?;
         let micros = Self::from(time).0;
-        if (FIRST..=LAST).contains(&micros) { Ok(Self(micros)) } else { Err(TimestampError) }
+        if (FIRST..=LAST).contains(&micros) {
+            Ok(Self(micros))
+        } else {
+            Err(TimestampError::Format)
+        }
+    }
+}
+
+impl TimestampError {
+    /// What is wrong with a text that is no date and time with a zone.
+    fn of(text: &str) -> Self {
+        let is_zoneless = || OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339).is_ok();
+        if text.parse::<f64>().is_ok() {
+            Self::Number
+        } else if text.len() < ZONELESS_BYTES_MAX && is_zoneless() {
+            Self::NoZone
+        } else {
+            Self::Format
+        }
     }
 }
 
@@ -153,6 +188,20 @@ mod tests {
         assert_eq!(timestamp.to_string(), "2026-11-21T00:02:03.000004Z");
         assert_eq!(timestamp.to_string().parse::<Timestamp>().unwrap(), timestamp);
         assert!("2026-11-21".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn missing_zones_and_numbers_are_told_as_such() {
+        let error = |text: &str| text.parse::<Timestamp>().unwrap_err();
+        for text in ["2026-01-31T12:00:00", "2026-01-31T12:00:00.123456"] {
+            assert_eq!(error(text), TimestampError::NoZone, "{text}");
+        }
+        for text in ["1769860800", "1769860800000", "1769860800.5", "-1"] {
+            assert_eq!(error(text), TimestampError::Number, "{text}");
+        }
+        for text in ["", "now", "2026-01-31", "2026-13-31T12:00:00", "0000-01-01T00:00:00+00:01"] {
+            assert_eq!(error(text), TimestampError::Format, "{text}");
+        }
     }
 
     #[test]

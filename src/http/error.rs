@@ -20,12 +20,19 @@ pub enum ApiError {
     IncompleteBody,
     /// Fields are invalid: all violations.
     Invalid(Vec<Violation>),
-    /// The body, or a single event's payload, has more than this many bytes.
+    /// The body has more than this many bytes.
     TooLarge {
         /// What is too large.
         what: &'static str,
         /// The bytes it may have.
         bytes_max: usize,
+    },
+    /// An event's payload or the body around it is too large.
+    EventTooLarge {
+        /// The bytes that a payload may have.
+        payload_bytes_max: usize,
+        /// The bytes that the body may have.
+        body_bytes_max: usize,
     },
     /// The body's `Content-Type` is not one that the route accepts.
     UnsupportedMediaType {
@@ -85,8 +92,10 @@ pub enum ApiError {
     },
     /// The resource does not exist, or the caller may not know of it.
     NotFound,
-    /// There is no such route.
-    RouteNotFound,
+    /// There is no such route; perhaps this path was meant.
+    RouteNotFound(Option<String>),
+    /// An HTTP/1.1 request has no `Host`, or several.
+    InvalidHost,
     /// The route exists, for other methods.
     MethodNotAllowed,
     /// A rate limit is exceeded.

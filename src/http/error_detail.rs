@@ -41,7 +41,7 @@ impl ApiError {
             Self::MalformedJson(_) => &problem::MALFORMED_JSON,
             Self::IncompleteBody => &problem::INCOMPLETE_BODY,
             Self::Invalid(_) => &problem::VALIDATION_FAILED,
-            Self::TooLarge { .. } => &problem::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } | Self::EventTooLarge { .. } => &problem::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType { .. } => &problem::UNSUPPORTED_MEDIA_TYPE,
             Self::UnsupportedEncoding => &problem::UNSUPPORTED_CONTENT_ENCODING,
             Self::MalformedGzip => &problem::MALFORMED_GZIP,
@@ -62,7 +62,8 @@ impl ApiError {
             Self::RateLimited { bucket, .. } => rate_limit_detail::problem(bucket),
             Self::OverBurst { bucket, .. } => rate_limit_detail::over_burst_problem(bucket),
             Self::TooManyReads { .. } => &problem::TOO_MANY_READS,
-            Self::NotFound | Self::RouteNotFound => &problem::NOT_FOUND,
+            Self::NotFound | Self::RouteNotFound(_) => &problem::NOT_FOUND,
+            Self::InvalidHost => &problem::INVALID_HOST,
             Self::MethodNotAllowed => &problem::METHOD_NOT_ALLOWED,
             Self::StillRefused(_) => &problem::EVENT_UNSTORABLE,
             Self::IssueBusy => &problem::AUTH_UNAVAILABLE,
@@ -194,6 +195,10 @@ impl fmt::Display for ApiError {
             Self::TooLarge { what, bytes_max } => {
                 write!(f, "{what} may have at most {bytes_max} bytes")
             }
+            Self::EventTooLarge { payload_bytes_max, body_bytes_max } => write!(
+                f,
+                "a payload may have at most {payload_bytes_max} bytes, and the body {body_bytes_max}"
+            ),
             Self::UnsupportedMediaType { taken } => {
                 write!(f, "send the header Content-Type: {taken}")
             }
@@ -243,7 +248,11 @@ impl fmt::Display for ApiError {
                 "{reads_max} reads are in progress, which is as many as may be at once; wait for \
                  their answers"
             ),
-            Self::RouteNotFound => f.write_str("there is no such route"),
+            Self::RouteNotFound(None) => f.write_str("there is no such route"),
+            Self::RouteNotFound(Some(path)) => {
+                write!(f, "there is no such route; did you mean {path}?")
+            }
+            Self::InvalidHost => f.write_str("send the header Host once"),
             Self::MethodNotAllowed => f.write_str("use a method that the header Allow lists"),
             Self::StillRefused(why) => f.write_str(why),
             Self::IssueBusy => {

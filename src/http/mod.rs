@@ -19,8 +19,7 @@
 //! ```
 //! Bodies and queries are structs declared with [`request`]; answers are the views of `api`. A request
 //! is refused with every fault listed at once. Unknown fields and query parameters are faults: a
-//! misspelt filter that is ignored shows the wrong rows, and a misspelt field loses data. (Routes that
-//! accept events ignore their query string: they have no parameters.)
+//! misspelt filter that is ignored shows the wrong rows, and a misspelt field loses data.
 //!
 //! # Failure
 //! Every refusal is an [`ApiError`]: [`PROBLEMS`] gives its status, code and title, its `Display` the
@@ -51,6 +50,7 @@ mod read_limit;
 mod request;
 mod request_context;
 mod respond;
+mod route_hint;
 mod router;
 mod routes;
 mod server;

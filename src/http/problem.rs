@@ -40,6 +40,8 @@ macro_rules! problems {
 problems! {
     INCOMPLETE_BODY: 400, "incomplete_body", "Incomplete body",
         "The connection closed before the body was complete. Send the request again.";
+    INVALID_HOST: 400, "invalid_host", "Missing or repeated Host",
+        "Send the header `Host` once, as HTTP/1.1 requires.";
     MALFORMED_GZIP: 400, "malformed_gzip", "Malformed gzip",
         "Send a complete gzip stream, or the body uncompressed and without `Content-Encoding`.";
     MALFORMED_JSON: 400, "malformed_json", "Malformed JSON",

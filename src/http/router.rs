@@ -1,12 +1,15 @@
 //! The whole API on one screen.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::handler::Handler;
-use axum::http::Method;
+use axum::http::{Method, Uri};
 use axum::routing::{MethodFilter, on};
 
 use super::error::ApiError;
 use super::request::{Inputs, RequestSchema};
+use super::route_hint;
 use super::routes::{
     audit, dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health,
     keys, metrics, orgs, own_keys, own_org, problems, replays,
@@ -51,9 +54,12 @@ pub fn route_table() -> Vec<Route> {
 
 /// The router of every route.
 pub(super) fn router(app: AppState) -> Router {
-    table()
-        .router
-        .fallback(async || ApiError::RouteNotFound)
+    let Table { routes, router } = table();
+    let paths: Arc<[&str]> = routes.iter().map(|route| route.path).collect();
+    router
+        .fallback(async move |uri: Uri| {
+            ApiError::RouteNotFound(route_hint::meant(&paths, uri.path()))
+        })
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(app)
 }

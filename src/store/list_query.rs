@@ -228,8 +228,7 @@ impl<'a> ListQuery<'a> {
              )
              SELECT event_type FROM found WHERE event_type IS NOT NULL"
         );
-        // The byte after the dot, with which a prefix ends.
-        let end = format!("{}/", prefix.strip_suffix('.').unwrap_or(prefix));
+        let end = after_prefix(prefix);
         store.engine.list(sql, args![self.org_id, prefix, end], |row| row.get("event_type")).await
     }
 
@@ -269,5 +268,26 @@ impl<'a> ListQuery<'a> {
                  JOIN {table} l ON l.id = k.id AND l.{at} = k.{at} AND l.org_id = {org}
              ) l WHERE true"
         )
+    }
+}
+
+/// The first text after all those with this prefix, byte by byte. A prefix ends in an ASCII separator.
+fn after_prefix(prefix: &str) -> String {
+    let mut end = prefix.to_owned();
+    if let Some(separator) = end.pop() {
+        end.extend(char::from_u32(u32::from(separator) + 1));
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_ends_before_the_next_separator() {
+        for (prefix, end) in [("user.", "user/"), ("user:", "user;"), ("user/", "user0")] {
+            assert_eq!(after_prefix(prefix), end);
+        }
     }
 }

@@ -213,7 +213,7 @@ async fn organisations_and_keys_have_limits_scopes_and_an_end_and_the_log_tells_
     let none = place.json(&["org", "update", org, "--no-event-type-rates"]).await;
     assert_eq!(none["event_type_rates"], json!({}));
     let wrong = ["org", "update", org, "--event-type-rate", "a b=5"];
-    place.run(&wrong).await.failed(1, "event_type_rates types must be dot-separated words");
+    place.run(&wrong).await.failed(1, "event_type_rates types must be words of letters");
     let full = ["org", "update", org, "--keys-max", "1", "--endpoints-max", "0"];
     place.json(&full).await;
     let more = ["key", "create", "--org", org, "--name", "x"];

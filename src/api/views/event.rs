@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::delivery::DeliveryView;
-use crate::domain::{Event, EventSummary};
+use crate::domain::{Cursor, Event, EventSummary};
 
 /// An event as its owner reads it. Payloads may be large, so it is written from the event itself:
 /// `id`, `type`, `payload` (the bytes that were posted; lists have it only if asked for it), `payload_bytes`,
@@ -26,6 +26,8 @@ pub struct EventDetail {
     pub event: EventView,
     /// Its newest deliveries; `/api/deliveries?event_id=` lists all of them.
     pub deliveries: Vec<DeliveryView>,
+    /// Where `/api/deliveries?event_id=` goes on; `None` if these are all of them.
+    pub deliveries_next_cursor: Option<Cursor>,
 }
 
 impl From<Event> for EventView {

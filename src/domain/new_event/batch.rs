@@ -7,8 +7,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::envelope::{Envelope, FieldName};
-use super::{NewEvent, NewEventError, NewEventLimits, STRAY_FIELDS_MAX};
-use crate::domain::Violation;
+use super::{NewEvent, NewEventError, NewEventLimits, STRAY_FIELDS_MAX, without_bom};
+use crate::domain::{Violation, did_you_mean};
 
 /// Maximum violations reported per request, so that a response stays bounded.
 const VIOLATIONS_MAX: usize = 1_000;
@@ -25,7 +25,7 @@ pub fn parse_batch<'a>(
         let rule = "must be an array of events, or an object with that array as events";
         NewEventError::Invalid(vec![Violation::new("events", "type", rule)])
     };
-    let mut json = serde_json::Deserializer::from_slice(body);
+    let mut json = serde_json::Deserializer::from_slice(without_bom(body));
     let parsed = BatchSeed { events_max: limits.batch_events_max }.deserialize(&mut json);
     let parsed = parsed.and_then(|batch| json.end().map(|()| batch));
     let batch = parsed.map_err(|error| {
@@ -45,7 +45,7 @@ pub fn parse_lines<'a>(
     limits: &NewEventLimits,
 ) -> Result<Vec<NewEvent<'a>>, NewEventError> {
     let mut envelopes = Vec::new();
-    for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
+    for (index, line) in without_bom(body).split(|byte| *byte == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
             continue;
         }
@@ -157,7 +157,8 @@ impl<'de> Visitor<'de> for BatchSeed {
                 map.next_value::<IgnoredAny>()?;
                 if batch.violations.len() < STRAY_FIELDS_MAX {
                     let name: String = key.chars().take(64).collect();
-                    let rule = "is not a field of a batch";
+                    let near = did_you_mean(&name, ["events"]);
+                    let rule = format!("is not a field of a batch{near}");
                     let mut unknown = Violation::new(name, "unknown", rule);
                     unknown.locate("");
                     batch.violations.push(unknown);

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::domain::timestamp::TimestampError;
-use crate::domain::{EventType, Timestamp, Violation};
+use crate::domain::{EventType, Timestamp, TimestampError, Violation};
 
 /// Maximum bytes of `dedup_id`, `account_id` and `user_id`.
 const LABEL_BYTES_MAX: usize = 255;
@@ -15,8 +14,7 @@ pub(super) fn event_type<'a>(
     violations: &mut Vec<Violation>,
 ) -> Option<Cow<'a, str>> {
     if !EventType::is_valid(&text) {
-        let rule = "must be dot-separated words of letters, digits, '_' and '-', at most 128 bytes";
-        violations.push(Violation::new(field, "format", rule));
+        violations.push(Violation::new(field, "format", EventType::RULE));
         return None;
     }
     if EventType::is_operational(&text) {

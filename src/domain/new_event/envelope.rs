@@ -8,7 +8,11 @@ use serde_json::value::RawValue;
 
 use super::depth::{self, DEPTH_MAX};
 use super::{NewEvent, NewEventLimits, STRAY_FIELDS_MAX, checks};
-use crate::domain::{Timestamp, Violation};
+use crate::domain::{Timestamp, TimestampError, Violation, did_you_mean};
+
+/// The fields of an event, for hints at misspelt ones.
+const FIELDS: [&str; 7] =
+    ["type", "payload", "data", "dedup_id", "account_id", "user_id", "timestamp"];
 
 /// The fields of a posted event, not yet validated.
 #[derive(Default)]
@@ -95,7 +99,13 @@ fn label<'a>(
 }
 
 fn timestamp(raw: Option<&RawValue>, violations: &mut Vec<Violation>) -> Option<Timestamp> {
-    let text = string("timestamp", given(raw)?, violations)?;
+    let raw = given(raw)?;
+    if raw.get().starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+        let rule = TimestampError::Number.to_string();
+        violations.push(Violation::new("timestamp", "type", rule));
+        return None;
+    }
+    let text = string("timestamp", raw, violations)?;
     checks::timestamp("timestamp", &text, violations)
 }
 
@@ -165,9 +175,10 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                 "user_id" => &mut envelope.user_id,
                 "timestamp" => &mut envelope.timestamp,
                 unknown => {
-                    let rule = "is not a field of an event";
                     let name: String = unknown.chars().take(64).collect();
                     if envelope.violations.len() < STRAY_FIELDS_MAX {
+                        let near = did_you_mean(&name, FIELDS);
+                        let rule = format!("is not a field of an event{near}");
                         envelope.violations.push(Violation::new(name, "unknown", rule));
                     }
                     map.next_value::<IgnoredAny>()?;

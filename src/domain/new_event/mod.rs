@@ -12,7 +12,7 @@ use super::{Timestamp, Violation};
 use envelope::Envelope;
 
 pub use batch::{parse_batch, parse_lines};
-pub use raw::parse_raw;
+pub use raw::{is_envelope, parse_raw, raw_header_for};
 
 /// A posted event, validated. Borrows from the request where possible.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,6 +71,12 @@ pub enum NewEventError {
 /// Maximum unknown and repeated fields reported per object: enough to see the mistake.
 const STRAY_FIELDS_MAX: usize = 8;
 
+/// JSON text without the byte order mark that some senders put before it, which RFC 8259, section 8.1, lets a parser
+/// ignore.
+pub fn without_bom(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
+}
+
 /// Parses the body of `POST /api/events`.
 ///
 /// # Errors
@@ -79,8 +85,8 @@ pub fn parse_event<'a>(
     body: &'a [u8],
     limits: &NewEventLimits,
 ) -> Result<NewEvent<'a>, NewEventError> {
-    let envelope: Envelope<'a> =
-        serde_json::from_slice(body).map_err(|error| NewEventError::malformed(&error))?;
+    let envelope: Envelope<'a> = serde_json::from_slice(without_bom(body))
+        .map_err(|error| NewEventError::malformed(&error))?;
     let mut violations = Vec::new();
     match envelope.check(limits, &mut violations) {
         Some(new_event) if violations.is_empty() => Ok(new_event),
@@ -203,11 +209,23 @@ mod tests {
         let error = parse_event(b"{\"type\":\n oops}", &LIMITS).unwrap_err();
         assert!(matches!(error, NewEventError::Malformed(_)));
         assert!(error.to_string().contains("line 2 column"), "{error}");
-        for body in ["", "{}x", "{\"a\"", "\u{feff}{}"] {
+        for body in ["", "{}x", "{\"a\"", "\u{feff}", "\u{feff}\u{feff}{}", "{}\u{feff}"] {
             let error = parse_event(body.as_bytes(), &LIMITS).unwrap_err();
             assert!(matches!(error, NewEventError::Malformed(_)), "{body}");
         }
         assert!(matches!(parse_event(b"\"\xff\"", &LIMITS), Err(NewEventError::Malformed(_))));
+    }
+
+    #[test]
+    fn byte_order_mark_before_the_body_is_skipped() {
+        let body = "\u{feff}{\"type\":\"a\",\"payload\":1}";
+        assert_eq!(parse_event(body.as_bytes(), &LIMITS).unwrap().event_type, "a");
+        let lines = format!("{body}\n");
+        assert_eq!(parse_lines(lines.as_bytes(), &LIMITS).unwrap().len(), 1);
+        let batch = "\u{feff}[{\"type\":\"a\",\"payload\":1}]";
+        assert_eq!(parse_batch(batch.as_bytes(), &LIMITS).unwrap().len(), 1);
+        let raw = parse_raw([("content-type", &b"application/json"[..])], "\u{feff}[1]".as_bytes());
+        assert_eq!(&*raw.unwrap().payload, b"[1]");
     }
 
     #[test]

@@ -11,14 +11,20 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{NewEvent, NewEventError, STRAY_FIELDS_MAX, checks, depth};
-use crate::domain::{MediaType, Violation};
+use super::{
+    NewEvent, NewEventError, NewEventLimits, STRAY_FIELDS_MAX, checks, depth, parse_event,
+    without_bom,
+};
+use crate::domain::{MediaType, Violation, nearest};
 
 const EVENT_TYPE: &str = "X-Event-Type";
 const DEDUP_ID: &str = "X-Dedup-Id";
 const ACCOUNT_ID: &str = "X-Account-Id";
 const USER_ID: &str = "X-User-Id";
 const EVENT_TIMESTAMP: &str = "X-Event-Timestamp";
+
+/// The headers that describe an event.
+const HEADERS: [&str; 5] = [EVENT_TYPE, DEDUP_ID, ACCOUNT_ID, USER_ID, EVENT_TIMESTAMP];
 
 /// The type of an event without an `X-Event-Type` header.
 const EVENT_TYPE_DEFAULT: &str = "raw";
@@ -86,8 +92,16 @@ impl<'a> Headers<'a> {
                 "x-account-id" => (&mut found.account_id, ACCOUNT_ID),
                 "x-user-id" => (&mut found.user_id, USER_ID),
                 "x-event-timestamp" => (&mut found.timestamp, EVENT_TIMESTAMP),
-                // Other headers are not about the event.
-                _ => continue,
+                // Other headers are not about the event, unless one is misspelt.
+                other => {
+                    if let Some(meant) = misspelt(other)
+                        && violations.len() < STRAY_FIELDS_MAX
+                    {
+                        let rule = format!("is not a header of this route; did you mean {meant}?");
+                        violations.push(Violation::new(other, "unknown", rule));
+                    }
+                    continue;
+                }
             };
             if slot.replace(value).is_some() && violations.len() < STRAY_FIELDS_MAX {
                 violations.push(Violation::new(name, "repeated", "must not be given twice"));
@@ -95,6 +109,37 @@ impl<'a> Headers<'a> {
         }
         found
     }
+}
+
+/// The header that a name with a letter too many, too few, wrong or swapped means. Any sender's own headers may be near
+/// one of these, so no more is taken for a mistake.
+fn misspelt(name: &str) -> Option<&'static str> {
+    let bare = |name: &str| name.replace('-', "").to_ascii_lowercase();
+    if !name.starts_with("x-") || name.len() > 2 * EVENT_TIMESTAMP.len() {
+        return None;
+    }
+    let written = bare(name);
+    HEADERS.into_iter().find(|header| strsim::osa_distance(&written, &bare(header)) <= 1)
+}
+
+/// The header in which a raw body's request says what a parameter of this name would say.
+pub fn raw_header_for(parameter: &str) -> Option<&'static str> {
+    let headers = [
+        ("type", EVENT_TYPE),
+        ("dedup_id", DEDUP_ID),
+        ("account_id", ACCOUNT_ID),
+        ("user_id", USER_ID),
+        ("timestamp", EVENT_TIMESTAMP),
+    ];
+    let meant = nearest(parameter, headers.map(|(field, _)| field))?;
+    headers.into_iter().find(|(field, _)| *field == meant).map(|(_, header)| header)
+}
+
+/// Whether a raw event's payload is an event by itself, which was meant for `POST /api/events`.
+pub fn is_envelope(raw: &NewEvent<'_>, limits: &NewEventLimits) -> bool {
+    raw.event_type == EVENT_TYPE_DEFAULT
+        && raw.payload.trim_ascii_start().starts_with(b"{")
+        && parse_event(&raw.payload, limits).is_ok()
 }
 
 fn text<'a>(
@@ -112,9 +157,10 @@ fn text<'a>(
 /// The body if it is declared as JSON and is a valid payload, or else a JSON object that wraps it.
 fn payload<'a>(content_type: Option<&[u8]>, body: &'a [u8]) -> Cow<'a, [u8]> {
     let declared = content_type.is_some_and(|text| MediaType::of(text) == MediaType::Json);
-    let is_json = || serde_json::from_slice::<&RawValue>(body).is_ok();
-    if declared && is_json() && !depth::nests_too_deep(body) {
-        return Cow::Borrowed(body);
+    let json = without_bom(body);
+    let is_json = || serde_json::from_slice::<&RawValue>(json).is_ok();
+    if declared && is_json() && !depth::nests_too_deep(json) {
+        return Cow::Borrowed(json);
     }
     Cow::Owned(wrapped(content_type, body))
 }
@@ -231,5 +277,41 @@ mod tests {
             ("X-Event-Timestamp", "format"),
         ];
         assert_eq!(found, expected.map(|(field, code)| (None, field.to_owned(), code)));
+    }
+
+    #[test]
+    fn misspelt_headers_are_named_with_the_right_one_and_others_are_ignored() {
+        for (name, meant) in [
+            ("x-dedupid", "X-Dedup-Id"),
+            ("x-dedupe-id", "X-Dedup-Id"),
+            ("x-event-typ", "X-Event-Type"),
+            ("x-acocunt-id", "X-Account-Id"),
+        ] {
+            let error = parse_raw([(name, &b"a"[..])], b"{}").unwrap_err();
+            let NewEventError::Invalid(found) = error else { panic!("{name}") };
+            assert_eq!((found[0].field.as_str(), found[0].code), (name, "unknown"));
+            assert!(found[0].message.ends_with(&format!("did you mean {meant}?")), "{name}");
+        }
+        for other in ["x-event-id", "x-github-event", "x-request-id", "x-user", "event-type"] {
+            assert!(parse_raw([(other, &b"a"[..])], b"{}").is_ok(), "{other}");
+        }
+        assert_eq!(raw_header_for("type"), Some("X-Event-Type"));
+        assert_eq!(raw_header_for("dedupId"), Some("X-Dedup-Id"));
+        assert_eq!(raw_header_for("token"), None);
+    }
+
+    #[test]
+    fn envelope_in_a_raw_body_is_noticed() {
+        let is = |headers: &[Header], body: &str| {
+            let raw = parse_raw(headers.iter().copied(), body.as_bytes()).unwrap();
+            is_envelope(&raw, &super::super::tests::LIMITS)
+        };
+        let envelope = r#" {"type":"a","payload":1}"#;
+        assert!(is(&[JSON], envelope));
+        assert!(!is(&[JSON, ("x-event-type", b"a")], envelope));
+        assert!(!is(&[], envelope));
+        for other in ["{}", r#"{"type":"a"}"#, r#"{"type":"a","payload":1,"more":2}"#, "[1]"] {
+            assert!(!is(&[JSON], other), "{other}");
+        }
     }
 }

@@ -103,8 +103,9 @@ async fn read_body(app: &AppState, request: Request) -> Result<ReceivedBody, Api
     body::read(app, owner, request, BODY_BYTES_MAX).await
 }
 
-fn refuse_query(uri: &Uri) -> Result<(), ApiError> {
-    Query::of(uri).finish()
+/// Refuses every query parameter.
+pub(in crate::http) fn refuse_query(uri: &Uri) -> Result<(), ApiError> {
+    if uri.query().is_none() { Ok(()) } else { Query::of(uri).finish() }
 }
 
 impl<T: JsonFields> FromRequest<AppState> for Body<T> {

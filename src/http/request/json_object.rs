@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::patch::Patch;
 use super::rules::{Rules, STRAY_NAMES_MAX, shortened};
 use super::values::{FromJson, wire_name};
-use crate::domain::Violation;
+use crate::domain::{Violation, did_you_mean, without_bom};
 use crate::http::error::ApiError;
 
 /// The fields of an object, taken one by one. [`Self::finish`] reports what was wrong or left over.
@@ -18,6 +18,8 @@ use crate::http::error::ApiError;
 pub(in crate::http) struct JsonObject {
     entries: Vec<(String, Value)>,
     violations: Vec<Violation>,
+    /// The names that were asked for, for hints at misspelt ones.
+    known: Vec<&'static str>,
     /// The resource that a merge patch changes, as its owner reads it.
     current: Option<Value>,
 }
@@ -28,7 +30,7 @@ impl JsonObject {
     /// # Errors
     /// When it is not valid JSON, or not an object. Repeated fields are reported by [`Self::finish`].
     pub(in crate::http) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let Entries(entries) = serde_json::from_slice(body).map_err(|error| {
+        let Entries(entries) = serde_json::from_slice(without_bom(body)).map_err(|error| {
             if error.is_data() {
                 let mut fault = Violation::new("", "type", "the body must be a JSON object");
                 fault.locate("");
@@ -67,6 +69,7 @@ impl JsonObject {
         let name = wire_name(name);
         if !self.entries.iter().any(|(key, _)| key == name) {
             self.violations.push(Violation::new(name, "required", "is required"));
+            self.known.push(name);
             return None;
         }
         self.optional(name, rules)
@@ -128,9 +131,10 @@ impl JsonObject {
         for (name, _) in self.entries.iter().take(STRAY_NAMES_MAX) {
             let is_read = self.current.as_ref().is_some_and(|current| current.get(name).is_some());
             let (code, rule) = if is_read {
-                ("read_only", "cannot be changed; leave it out, or send it as it is")
+                ("read_only", "cannot be changed; leave it out, or send it as it is".to_owned())
             } else {
-                ("unknown", "is not a field that can be set here")
+                let near = did_you_mean(name, self.known.iter().copied());
+                ("unknown", format!("is not a field that can be set here{near}"))
             };
             self.violations.push(Violation::new(shortened(name), code, rule));
         }
@@ -145,7 +149,8 @@ impl JsonObject {
         }
     }
 
-    fn take(&mut self, name: &str) -> Option<Value> {
+    fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
         let position = self.entries.iter().position(|(key, _)| key == name)?;
         Some(self.entries.remove(position).1)
     }

@@ -20,7 +20,9 @@ pub(super) mod schema;
 mod texts;
 mod values;
 
-pub(super) use extractors::{Body, EmptyBody, List, MergePatch, NoQuery, OptionalBody};
+pub(super) use extractors::{
+    Body, EmptyBody, List, MergePatch, NoQuery, OptionalBody, refuse_query,
+};
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use patch::Patch;
 pub use schema::RequestSchema;

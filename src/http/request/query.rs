@@ -9,7 +9,7 @@ use url::form_urlencoded;
 use super::rules::{STRAY_NAMES_MAX, shortened};
 use super::texts::{PageLimit, Text};
 use super::values::wire_name;
-use crate::domain::{PageRequest, Violation};
+use crate::domain::{PageRequest, Violation, did_you_mean};
 use crate::http::error::ApiError;
 
 /// The parameters of a request, taken one by one. [`Self::finish`] reports what was wrong or left.
@@ -17,6 +17,8 @@ use crate::http::error::ApiError;
 pub(in crate::http) struct Query {
     parameters: Vec<(String, String)>,
     violations: Vec<Violation>,
+    /// The names that were asked for, for hints at misspelt ones.
+    known: Vec<&'static str>,
 }
 
 impl Query {
@@ -27,7 +29,7 @@ impl Query {
 
     fn new(text: &str) -> Self {
         let parameters = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        Self { parameters, violations: Vec::new() }
+        Self { parameters, violations: Vec::new(), known: Vec::new() }
     }
 
     /// Takes the parameter `name`.
@@ -36,7 +38,7 @@ impl Query {
         let text = self.take_text(name)?;
         let value = T::from_text(&text);
         if value.is_none() {
-            self.violations.push(Violation::new(name, "format", T::RULE));
+            self.violations.push(Violation::new(name, "format", T::fault(&text)));
         }
         value
     }
@@ -54,17 +56,16 @@ impl Query {
     /// With every fault found, parameters that nobody took among them.
     pub(in crate::http) fn finish(mut self) -> Result<(), ApiError> {
         for (name, _) in self.parameters.iter().take(STRAY_NAMES_MAX) {
-            self.violations.push(Violation::new(
-                shortened(name),
-                "unknown",
-                "is not a parameter of this route",
-            ));
+            let near = did_you_mean(name, self.known.iter().copied());
+            let rule = format!("is not a parameter of this route{near}");
+            self.violations.push(Violation::new(shortened(name), "unknown", rule));
         }
         if self.violations.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self.violations)) }
     }
 
     /// Takes every parameter `name`, of which there may be one.
-    fn take_text(&mut self, name: &str) -> Option<String> {
+    fn take_text(&mut self, name: &'static str) -> Option<String> {
+        self.known.push(name);
         let mut found = self.parameters.extract_if(.., |(key, _)| key == name);
         let (_, text) = found.next()?;
         if found.count() > 0 {

@@ -7,7 +7,7 @@ use strum::VariantNames;
 
 use crate::domain::{
     Cursor, DeadReason, DeliveryStatus, EndpointId, EventId, EventType, EventTypeFilter, OrgId,
-    PageRequest, SignatureScheme, SigningSecret, Timestamp,
+    PageRequest, SignatureScheme, SigningSecret, Timestamp, TimestampError,
 };
 
 /// A value that is written as text: a string in a body, or a query parameter.
@@ -17,6 +17,16 @@ pub(in crate::http) trait Text: Sized {
 
     /// Reads it; `None` where it breaks the rule.
     fn from_text(text: &str) -> Option<Self>;
+
+    /// What is wrong with a text that breaks the rule.
+    fn fault(_text: &str) -> String {
+        Self::RULE.to_owned()
+    }
+
+    /// What is wrong with a value that is no text.
+    fn type_fault(_value: &Value) -> String {
+        "must be a string".to_owned()
+    }
 
     /// Its JSON Schema.
     fn text_schema() -> Value;
@@ -40,11 +50,9 @@ macro_rules! texts {
 }
 
 texts! {
-    Timestamp: "must be an RFC 3339 date and time such as 2026-01-31T12:00:00Z",
-        {"type": "string", "format": "date-time"};
-    EventTypeFilter: "must be an event type such as user.login, a prefix such as user.*, or *",
+    EventTypeFilter: EventTypeFilter::RULE,
         {"type": "string", "examples": ["user.login", "user.*", "*"]};
-    EventType: "must be dot-separated words of letters, digits, '_' and '-', at most 128 bytes",
+    EventType: EventType::RULE,
         {"type": "string", "maxLength": 128, "examples": ["user.login"]};
     EndpointId: "must be the id of an endpoint", {"type": "string", "format": "uuid"};
     EventId: "must be the id of an event", {"type": "string", "format": "uuid"};
@@ -59,6 +67,27 @@ texts! {
     SigningSecret: "must be whsec_ followed by the base64 of 24 to 64 bytes, or whsk_ followed by the \
                     base64 of an Ed25519 key (its seed, or seed and public key)",
         {"type": "string", "pattern": "^wh(sec|sk)_"};
+}
+
+impl Text for Timestamp {
+    const RULE: &'static str = Self::RULE;
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn fault(text: &str) -> String {
+        text.parse::<Self>().err().unwrap_or(TimestampError::Format).to_string()
+    }
+
+    fn type_fault(value: &Value) -> String {
+        let error = if value.is_number() { TimestampError::Number } else { TimestampError::Format };
+        error.to_string()
+    }
+
+    fn text_schema() -> Value {
+        json!({"type": "string", "format": "date-time"})
+    }
 }
 
 /// `true` or `false` as a query parameter.

@@ -26,8 +26,10 @@ pub(in crate::http) trait FromJson: Sized {
 
 impl<T: Text> FromJson for T {
     fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
-        let text = string(field, value)?;
-        T::from_text(text).ok_or_else(|| vec![Violation::new(field, "format", T::RULE)])
+        let Some(text) = value.as_str() else {
+            return Err(vec![Violation::new(field, "type", T::type_fault(value))]);
+        };
+        T::from_text(text).ok_or_else(|| vec![Violation::new(field, "format", T::fault(text))])
     }
 
     fn schema() -> Value {
@@ -129,10 +131,11 @@ pub(in crate::http) struct ExpiresAt(pub(in crate::http) Timestamp);
 
 impl FromJson for ExpiresAt {
     fn from_json(field: &'static str, value: &Value, rules: &Rules<'_>) -> Checked<Self> {
-        let rule = "must be an RFC 3339 date and time such as 2027-01-31T12:00:00Z, in the future";
-        let broken = |code| vec![Violation::new(field, code, rule)];
-        let at: Timestamp = string(field, value)?.parse().map_err(|_| broken("format"))?;
-        if at > rules.now { Ok(Self(at)) } else { Err(broken("range")) }
+        let at = Timestamp::from_json(field, value, rules)?;
+        if at > rules.now {
+            return Ok(Self(at));
+        }
+        Err(vec![Violation::new(field, "range", "must be in the future")])
     }
 
     fn schema() -> Value {

@@ -21,7 +21,7 @@ query_fields! {
         endpoint_id: EndpointId,
         /// With this reason.
         reason: DeadReason,
-        /// Of events of this type: `user.login`, or a prefix such as `user.*`.
+        /// Of events of this type: `user.login`, or a prefix such as `user.*`, `user:*` or `user/*`.
         r#type: EventTypeFilter,
         /// Given up at this time or later.
         since: Timestamp,

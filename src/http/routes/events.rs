@@ -31,7 +31,7 @@ const FIELDS_BYTES: usize = 64 * 1024;
 query_fields! {
     /// Which events are listed.
     pub(in crate::http) struct EventQuery {
-        /// Of this type: `user.login`, or a prefix such as `user.*`.
+        /// Of this type: `user.login`, or a prefix such as `user.*`, `user:*` or `user/*`.
         r#type: EventTypeFilter,
         /// Of this account.
         account_id: Label,

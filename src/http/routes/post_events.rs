@@ -11,14 +11,15 @@
 use std::slice;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::WARNING;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use crate::domain::{
-    EventId, MediaType, NewEvent, NewEventError, NewEventLimits, Violation, parse_batch,
-    parse_event, parse_lines, parse_raw,
+    EventId, MediaType, NewEvent, NewEventError, NewEventLimits, Violation, is_envelope,
+    parse_batch, parse_event, parse_lines, parse_raw, raw_header_for,
 };
 use crate::http::body::ReceivedBody;
 use crate::http::byte_budget::Owner;
@@ -26,6 +27,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::{EventsWrite, Scoped, Tenant};
 use crate::http::metrics::RejectedRequest;
 use crate::http::ratelimit_headers::{self, Counted};
+use crate::http::request::refuse_query;
 use crate::http::request_context::RequestContext;
 use crate::http::state::{AppState, Settings};
 use crate::http::{body, rate_limit, respond};
@@ -40,6 +42,10 @@ const PARSED_HERE_BYTES_MAX: usize = 32 * 1024;
 /// below it.
 const ACCEPTED_HERE_BYTES_MAX: usize = 512 * 1024;
 
+/// The warning at an event posted as a raw body, RFC 7234, section 5.5.7.
+const ENVELOPE_WARNING: &str = "299 - \"The body looks like an event, and became the payload of an \
+                                event of type raw. Post events to /api/events.\"";
+
 /// `POST /api/events`: 202 once the event is on stable storage.
 pub(in crate::http) async fn post_one(
     State(app): State<AppState>,
@@ -47,11 +53,13 @@ pub(in crate::http) async fn post_one(
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    refuse_query(request.uri())?;
     body::require_json(request.headers())?;
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let bytes_max = Settings::event_body_bytes_max(&limits);
-    let body = body::read(&app, Owner::Org(tenant.org_id), request, bytes_max).await?;
+    let body = body::read(&app, Owner::Org(tenant.org_id), request, bytes_max).await;
+    let body = body.map_err(|error| name_limits(error, &limits))?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
     if body.len() > ACCEPTED_HERE_BYTES_MAX {
         let threads = app.background.clone();
@@ -84,6 +92,7 @@ pub(in crate::http) async fn post_raw(
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    refuse_raw_query(request.uri())?;
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let (head, body) = request.into_parts();
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
@@ -99,6 +108,19 @@ pub(in crate::http) async fn post_raw(
     accept_raw(&app, &context, &tenant, taken, &head.headers, &body).await
 }
 
+/// Refuses every parameter of a raw body's request, and names the header that one may have meant.
+fn refuse_raw_query(uri: &Uri) -> Result<(), ApiError> {
+    refuse_query(uri).map_err(|refusal| {
+        let ApiError::Invalid(mut violations) = refusal else { return refusal };
+        for violation in &mut violations {
+            if let Some(header) = raw_header_for(&violation.field) {
+                violation.message = format!("{}; send the header {header}", violation.message);
+            }
+        }
+        ApiError::Invalid(violations)
+    })
+}
+
 /// Makes an event of a raw body and accepts it.
 async fn accept_raw(
     app: &AppState,
@@ -112,7 +134,12 @@ async fn accept_raw(
     let new_event = parse_raw(headers, body).map_err(|error| refuse(app, error))?;
     let quota = rate_limit::take_parsed(app, tenant, slice::from_ref(&new_event), taken)?;
     let ids = accept(app, context, tenant, slice::from_ref(&new_event)).await?;
-    Ok(accepted(one_accepted(&ids), quota))
+    let mut response = accepted(one_accepted(&ids), quota);
+    let limits = app.settings().new_event_limits(&tenant.principal.limits);
+    if is_envelope(&new_event, &limits) {
+        response.headers_mut().insert(WARNING, HeaderValue::from_static(ENVELOPE_WARNING));
+    }
+    Ok(response)
 }
 
 /// `POST /api/events/batch`: 202 once every event is on stable storage. All or none are taken.
@@ -122,10 +149,13 @@ pub(in crate::http) async fn post_batch(
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    refuse_query(request.uri())?;
     let parse = batch_parser(request.headers())?;
     rate_limit::require_some_left(&app, &tenant)?;
+    let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let bytes_max = app.settings().batch_bytes_max;
-    let body = body::read(&app, Owner::Org(tenant.org_id), request, bytes_max).await?;
+    let body = body::read(&app, Owner::Org(tenant.org_id), request, bytes_max).await;
+    let body = body.map_err(|error| name_limits(error, &limits))?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
     if body.len() <= PARSED_HERE_BYTES_MAX {
         let (new_events, quota) = parse_and_take(&app, &tenant, parse, &body)?;
@@ -167,7 +197,7 @@ fn batch_parser(headers: &HeaderMap) -> Result<BatchParser, ApiError> {
         MediaType::Json => Ok(parse_batch),
         MediaType::NdJson => Ok(parse_lines),
         MediaType::Other => {
-            let taken = "application/json or application/x-ndjson";
+            let taken = "application/json, or application/x-ndjson for one event per line";
             Err(ApiError::UnsupportedMediaType { taken })
         }
     }
@@ -211,9 +241,24 @@ fn refuse_event(app: &AppState, limits: &NewEventLimits, error: NewEventError) -
     };
     let refusal = refuse(app, error);
     if only_too_large {
-        return ApiError::TooLarge { what: "a payload", bytes_max: limits.payload_bytes_max };
+        let body_bytes_max = Settings::event_body_bytes_max(limits);
+        return ApiError::EventTooLarge {
+            payload_bytes_max: limits.payload_bytes_max,
+            body_bytes_max,
+        };
     }
     refusal
+}
+
+/// Names the limit of a payload beside that of the body, which is too large.
+fn name_limits(error: ApiError, limits: &NewEventLimits) -> ApiError {
+    match error {
+        ApiError::TooLarge { bytes_max, .. } => ApiError::EventTooLarge {
+            payload_bytes_max: limits.payload_bytes_max,
+            body_bytes_max: bytes_max,
+        },
+        other => other,
+    }
 }
 
 fn refuse(app: &AppState, error: NewEventError) -> ApiError {

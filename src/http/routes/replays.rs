@@ -19,7 +19,7 @@ json_fields! {
         optional endpoint_id: EndpointId,
         /// With this reason.
         optional reason: DeadReason,
-        /// Of events of this type: `user.login`, or a prefix such as `user.*`.
+        /// Of events of this type: `user.login`, or a prefix such as `user.*`, `user:*` or `user/*`.
         optional r#type: EventTypeFilter,
         /// Given up at this time or later.
         optional since: Timestamp,

@@ -14,8 +14,8 @@ use std::task::Poll;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CACHE_CONTROL, EXPECT, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::header::{ALLOW, CACHE_CONTROL, EXPECT, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Method, Version};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hyper::body::Incoming;
@@ -62,6 +62,7 @@ impl Api {
         deadline: &ConnDeadline,
     ) -> Result<Response, Infallible> {
         deadline.begin_request(request.method().is_safe());
+        let names_host = names_host(&request);
         let context = RequestContext::new(request.headers(), connection.peer);
         let origin = self.allowed_origin(request.headers());
         let waits = request.headers().contains_key(EXPECT);
@@ -69,7 +70,13 @@ impl Api {
         let request = request.map(|body| {
             Body::new(RequestBody::new(body, &connection.unread, drained_bytes_max, waits))
         });
-        let handled = self.handle(request, context, connection);
+        let handled = async {
+            if names_host {
+                self.handle(request, context, connection).await
+            } else {
+                ApiError::InvalidHost.into_response()
+            }
+        };
         let mut response = bounded(handled, deadline).await;
         if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
             // Only the router knows which methods the route allows; keep what it wrote.
@@ -135,6 +142,16 @@ impl Api {
         let tenant =
             Scoped::<EventsWrite>::on_connection(request.headers(), &self.app, connection).await?;
         events::post_one(State(self.app.clone()), context, tenant, request).await
+    }
+}
+
+/// Whether a request names one host, as RFC 9112, section 3.2, requires of HTTP/1.1.
+fn names_host<B>(request: &hyper::Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => true,
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(_), Some(_)) => false,
     }
 }
 

@@ -21,6 +21,7 @@ mod problems;
 mod raw;
 mod reads;
 mod replays;
+mod requests;
 mod shutdown;
 mod tenancy;
 mod wire;
