@@ -66,7 +66,7 @@ pub(super) fn headers(
     let signature = sign_with_all(secrets.signing_at(at), &id, &timestamp, body);
     let traceparent = event.trace_id.traceparent(delivery.id.uuid());
 
-    let mut headers = HeaderMap::with_capacity(8);
+    let mut headers = HeaderMap::with_capacity(9);
     for (name, value) in custom.iter() {
         let mut value = HeaderValue::try_from(value)?;
         value.set_sensitive(true);
@@ -78,6 +78,9 @@ pub(super) fn headers(
     headers.insert("webhook-timestamp", HeaderValue::try_from(timestamp)?);
     headers.insert("webhook-signature", HeaderValue::try_from(signature)?);
     headers.insert("traceparent", HeaderValue::try_from(traceparent)?);
+    // Its owner may have set one that its receiver expects.
+    let trace_id = HeaderValue::try_from(event.trace_id.to_string())?;
+    headers.entry("x-trace-id").or_insert(trace_id);
     Ok(headers)
 }
 
@@ -154,6 +157,7 @@ pub(super) mod tests {
         assert_eq!(headers["user-agent"], concat!("Hookgate/", env!("CARGO_PKG_VERSION")));
         let traceparent = headers["traceparent"].to_str().unwrap();
         assert_eq!(TraceId::from_traceparent(traceparent).unwrap(), delivery.event.trace_id);
+        assert_eq!(headers["x-trace-id"], delivery.event.trace_id.to_string());
     }
 
     fn with(change: impl FnOnce(&mut Endpoint)) -> LeasedDelivery {
@@ -184,7 +188,7 @@ pub(super) mod tests {
     #[test]
     fn custom_headers_are_sent_and_never_replace_ours() {
         // Headers that were stored without passing the checks.
-        let text = r#"{"authorization":"Bearer s3cret","webhook-id":"forged","user-agent":"x"}"#;
+        let text = r#"{"authorization":"Bearer s3cret","webhook-id":"forged","user-agent":"x","x-trace-id":"own"}"#;
         let custom = CustomHeaders::from_text(text).unwrap();
         let delivery = with(|endpoint| endpoint.headers = Ok(custom));
         let headers = headers(&delivery, AT, b"{}").unwrap();
@@ -192,6 +196,7 @@ pub(super) mod tests {
         assert!(!format!("{headers:?}").contains("s3cret"));
         assert_eq!(headers["webhook-id"], delivery.event.id.to_string());
         assert!(headers["user-agent"].to_str().unwrap().starts_with("Hookgate/"));
+        assert_eq!(headers["x-trace-id"], "own");
     }
 
     #[test]

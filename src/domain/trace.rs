@@ -1,15 +1,20 @@
-//! Trace ids: the 16 bytes of W3C Trace Context, given by the caller or generated.
+//! Trace ids: the 16 bytes of W3C Trace Context, and the text that a caller without it traces its requests by.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// A trace id, written as 32 lower-case hexadecimal digits, never all zero.
-///
-/// <https://www.w3.org/TR/trace-context/#trace-id>
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct TraceId([u8; 16]);
+/// A trace id: 16 bytes, never all zero, <https://www.w3.org/TR/trace-context/#trace-id>. It is written as 32 lower-case
+/// hexadecimal digits, or as its caller wrote it where that was another text.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TraceId {
+    bytes: [u8; 16],
+    /// The caller's text, if it is not the digits of `bytes`.
+    text: Option<Arc<str>>,
+}
 
 /// The text is not a trace id.
 #[derive(Debug, thiserror::Error)]
@@ -17,19 +22,52 @@ pub struct TraceId([u8; 16]);
 pub struct TraceIdError;
 
 impl TraceId {
+    /// Maximum bytes of a caller's own text.
+    pub const TEXT_BYTES_MAX: usize = 128;
+
     /// A new random trace id.
     pub fn mint() -> Self {
-        Self(*Uuid::new_v4().as_bytes())
+        Self::from_bytes(*Uuid::new_v4().as_bytes())
     }
 
     /// Wraps the bytes that the journal and the store keep.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
+        Self { bytes, text: None }
+    }
+
+    /// The bytes and the text that the journal and the store keep. A text that no caller can have given is dropped.
+    pub fn from_parts(bytes: [u8; 16], text: Option<&str>) -> Self {
+        Self { bytes, text: text.filter(|text| is_text(text)).map(Arc::from) }
+    }
+
+    /// The trace id of an `x-trace-id` header: 1 to 128 visible ASCII characters. Its bytes are those of the text if it
+    /// is a UUID or 32 hexadecimal digits, or else those of `parent`, which came beside it, or else derived from the text,
+    /// so that the same text leads to the same bytes.
+    ///
+    /// # Errors
+    /// When the text is empty or too long, or has other characters.
+    pub fn from_header(text: &str, parent: Option<Self>) -> Result<Self, TraceIdError> {
+        if let Ok(digits) = text.parse::<Self>()
+            && digits.to_string() == text
+        {
+            return Ok(digits);
+        }
+        if !is_text(text) {
+            return Err(TraceIdError);
+        }
+        let own = Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil()).map(Uuid::into_bytes);
+        let bytes = own.or(parent.map(|parent| parent.bytes)).unwrap_or_else(|| derived(text));
+        Ok(Self { bytes, text: Some(text.into()) })
     }
 
     /// The bytes, for the journal and the store.
     pub const fn bytes(&self) -> &[u8; 16] {
-        &self.0
+        &self.bytes
+    }
+
+    /// The caller's text, if it is not the digits of the bytes.
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
     }
 
     /// The trace id of a `traceparent` header: `00-<trace id>-<parent id>-<flags>`.
@@ -57,16 +95,35 @@ impl TraceId {
     pub fn traceparent(&self, span: Uuid) -> String {
         let mut span_id = [0; 8];
         span_id.copy_from_slice(&span.as_bytes()[8..]);
-        format!("00-{self}-{:016x}-01", u64::from_be_bytes(span_id))
+        let trace = u128::from_be_bytes(self.bytes);
+        format!("00-{trace:032x}-{:016x}-01", u64::from_be_bytes(span_id))
     }
+}
+
+/// Whether a text is one that a header can carry and a log line show.
+fn is_text(text: &str) -> bool {
+    (1..=TraceId::TEXT_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn derived(text: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&Sha256::digest(text)[..16]);
+    // All zero is no trace id.
+    bytes[0] |= 1;
+    bytes
 }
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+        match &self.text {
+            Some(text) => f.write_str(text),
+            None => write!(f, "{:032x}", u128::from_be_bytes(self.bytes)),
+        }
     }
 }
 
+/// Parses the 32 digits.
 impl FromStr for TraceId {
     type Err = TraceIdError;
 
@@ -76,7 +133,7 @@ impl FromStr for TraceId {
         }
         match u128::from_str_radix(text, 16) {
             Ok(0) | Err(_) => Err(TraceIdError),
-            Ok(id) => Ok(Self(id.to_be_bytes())),
+            Ok(id) => Ok(Self::from_bytes(id.to_be_bytes())),
         }
     }
 }
@@ -85,11 +142,13 @@ impl FromStr for TraceId {
 mod tests {
     use super::*;
 
+    const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
     #[test]
     fn traceparent_survives_a_round_trip() {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let trace = TraceId::from_traceparent(header).unwrap();
-        assert_eq!(trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(trace.to_string(), ID);
         assert_eq!(TraceId::from_traceparent(&trace.traceparent(Uuid::nil())).unwrap(), trace);
     }
 
@@ -99,5 +158,37 @@ mod tests {
             assert!(text.parse::<TraceId>().is_err(), "{text}");
         }
         assert!(TraceId::from_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736").is_err());
+    }
+
+    #[test]
+    fn visible_text_is_kept_as_it_is_and_always_leads_to_the_same_bytes() {
+        let long = "x".repeat(128);
+        let dashed = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736";
+        for text in
+            ["a", "demo-123", "{\"a\"}", ID, dashed, &ID.to_uppercase(), &long, &"0".repeat(32)]
+        {
+            let trace = TraceId::from_header(text, None).unwrap();
+            assert_eq!(trace.to_string(), text);
+            assert_eq!(trace.text().is_none(), text == ID);
+            assert_eq!(TraceId::from_header(text, None).unwrap(), trace);
+            assert_eq!(TraceId::from_parts(*trace.bytes(), trace.text()), trace);
+            assert!(TraceId::from_traceparent(&trace.traceparent(Uuid::nil())).is_ok(), "{text}");
+        }
+        let bytes = |text: &str| *TraceId::from_header(text, None).unwrap().bytes();
+        assert_eq!(bytes(dashed), bytes(ID));
+        assert_eq!(bytes(&ID.to_uppercase()), bytes(ID));
+        assert_ne!(bytes("a"), bytes("b"));
+        for text in ["", "a b", "ü", "a\t", &"x".repeat(129)] {
+            assert!(TraceId::from_header(text, None).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn parent_beside_a_text_gives_the_bytes() {
+        let parent: TraceId = ID.parse().unwrap();
+        let trace = TraceId::from_header("demo-123", Some(parent.clone())).unwrap();
+        assert_eq!((trace.bytes(), trace.text()), (parent.bytes(), Some("demo-123")));
+        let other = "1".repeat(32);
+        assert_eq!(TraceId::from_header(&other, Some(parent)).unwrap().to_string(), other);
     }
 }

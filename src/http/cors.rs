@@ -24,7 +24,7 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 );
 /// Headers that a page may read beside those that every page may.
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
-    "x-trace-id, location, retry-after, ratelimit, ratelimit-policy, allow",
+    "x-trace-id, location, warning, retry-after, ratelimit, ratelimit-policy, allow",
 );
 /// Seconds for which a browser need not ask again.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");

@@ -16,7 +16,7 @@ pub(super) const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// When and from where a request came, and which trace it belongs to. The middleware makes it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RequestContext {
     pub(super) trace_id: TraceId,
     /// Runs since the head of the request arrived.
@@ -36,22 +36,33 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let context = parts.extensions.get::<Self>().copied();
+        let context = parts.extensions.get::<Self>().cloned();
         context.ok_or_else(|| ApiError::internal("the request bypassed the middleware"))
     }
 }
 
-/// The trace id in `x-trace-id`, or else in `traceparent`, or else a new one. A malformed one is
-/// ignored, as W3C Trace Context requires.
+/// The trace id in `x-trace-id`, or else in `traceparent`, or else a new one. A malformed one is replaced, as W3C Trace
+/// Context requires.
 fn trace_id(headers: &HeaderMap) -> TraceId {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let given = text(&X_TRACE_ID).and_then(|id| id.parse().ok());
-    let parent = || text(&TRACEPARENT).and_then(|header| TraceId::from_traceparent(header).ok());
-    given.or_else(parent).unwrap_or_else(TraceId::mint)
+    let parent = text(&TRACEPARENT).and_then(|header| TraceId::from_traceparent(header).ok());
+    if !headers.contains_key(&X_TRACE_ID) {
+        return parent.unwrap_or_else(TraceId::mint);
+    }
+    let given = TraceId::from_header(text(&X_TRACE_ID).unwrap_or_default(), parent.clone());
+    given.unwrap_or_else(|_| {
+        let trace_id = parent.unwrap_or_else(TraceId::mint);
+        let replaced = &headers[&X_TRACE_ID];
+        tracing::debug!(%trace_id, ?replaced, "x-trace-id is not 1 to 128 visible ASCII characters");
+        trace_id
+    })
 }
 
 /// The trace id as a header's value.
-pub(super) fn header_value(trace_id: TraceId) -> HeaderValue {
+pub(super) fn header_value(trace_id: &TraceId) -> HeaderValue {
+    if let Some(Ok(text)) = trace_id.text().map(HeaderValue::from_str) {
+        return text;
+    }
     let mut digits = [0; 32];
     let digits = Uuid::from_bytes(*trace_id.bytes()).simple().encode_lower(&mut digits);
     // Hexadecimal digits are always a valid header value; the other branch is never taken.
@@ -83,14 +94,20 @@ mod tests {
 
     #[test]
     fn malformed_trace_id_is_replaced() {
-        let minted = trace_id(&headers(&[("x-trace-id", "nonsense".to_owned())]));
-        assert_eq!(minted.to_string().len(), 32);
-        assert_ne!(minted, trace_id(&HeaderMap::new()));
+        for nonsense in [String::new(), "a b".to_owned(), "x".repeat(129)] {
+            let minted = trace_id(&headers(&[("x-trace-id", nonsense.clone())]));
+            assert_eq!(minted.to_string().len(), 32);
+            assert_ne!(minted, trace_id(&HeaderMap::new()));
+            let parent = ("traceparent", format!("00-{ID}-00f067aa0ba902b7-01"));
+            let replaced = trace_id(&headers(&[("x-trace-id", nonsense), parent]));
+            assert_eq!(replaced.to_string(), ID);
+        }
     }
 
     #[test]
     fn header_holds_the_id_as_it_is_written() {
-        let trace_id = TraceId::mint();
-        assert_eq!(header_value(trace_id), trace_id.to_string());
+        for trace_id in [TraceId::mint(), TraceId::from_header("demo-123", None).unwrap()] {
+            assert_eq!(header_value(&trace_id), trace_id.to_string());
+        }
     }
 }

@@ -137,7 +137,7 @@ pub(super) fn json_bytes(status: StatusCode, body: impl Into<Body>) -> Response 
 }
 
 /// An error as the caller gets it. Logs the error, loudly where operators should know of it.
-pub(super) fn problem(error: &ApiError, trace_id: TraceId) -> Response {
+pub(super) fn problem(error: &ApiError, trace_id: &TraceId) -> Response {
     match error.fault() {
         Fault::Client => tracing::debug!(%trace_id, refusal = ?error, "request refused"),
         Fault::Dependency => tracing::warn!(%trace_id, cause = ?error, "request failed"),
@@ -170,7 +170,7 @@ fn status(error: &ApiError) -> StatusCode {
     StatusCode::from_u16(error.problem().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn problem_body(error: &ApiError, trace_id: TraceId) -> Vec<u8> {
+fn problem_body(error: &ApiError, trace_id: &TraceId) -> Vec<u8> {
     let problem = error.problem();
     let errors: &[Violation] = if let ApiError::Invalid(all) = error { all } else { &[] };
     let body = ProblemBody {

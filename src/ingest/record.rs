@@ -4,7 +4,7 @@
 //! accepted one microsecond apart, so that their timestamps define their order.
 //!
 //! The first byte is the format version. The rest is postcard, whose wire format is stable since 1.0: the header that
-//! the events share, then the events.
+//! the events share, what is known of their trace beside its id, then the events.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,12 +15,14 @@ use uuid::Uuid;
 
 use crate::domain::{Event, EventId, EventType, NewEvent, OrgId, Timestamp, TraceId};
 
-const VERSION: u8 = 2;
-/// The previous version: all events of a record have the same timestamp.
+const VERSION: u8 = 3;
+/// Nothing of the trace but its id.
+const VERSION_TRACE_ID_ONLY: u8 = 2;
+/// And all events of a record have the same timestamp.
 const VERSION_ONE_TIMESTAMP: u8 = 1;
 
 /// The fields that the events of a record share; `received_at` is the timestamp of the first one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecordHeader {
     pub(super) org_id: OrgId,
     pub(super) received_at: Timestamp,
@@ -49,6 +51,25 @@ struct Head {
     org_id: [u8; 16],
     received_at: i64,
     trace_id: [u8; 16],
+}
+
+/// What is known of the trace beside its id.
+#[derive(Default, Serialize, Deserialize)]
+struct TraceFields<'a> {
+    /// The caller's own text, if it is not the digits of the id.
+    text: Option<&'a str>,
+    /// The caller's span; reserved, always `None`.
+    parent_span: Option<[u8; 8]>,
+    /// Whether the caller records the trace; reserved, always `None`.
+    is_sampled: Option<bool>,
+}
+
+/// The part of a record before its events.
+struct Shared<'a> {
+    head: Head,
+    trace: TraceFields<'a>,
+    /// Microseconds between the timestamps of two events.
+    apart_us: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +107,8 @@ pub(super) fn encode(
         trace_id: *header.trace_id.bytes(),
     };
     record = postcard::to_extend(&head, record)?;
+    let trace = TraceFields { text: header.trace_id.text(), ..TraceFields::default() };
+    record = postcard::to_extend(&trace, record)?;
     for (new_event, id) in drafts.iter().zip(ids) {
         let entry = Entry {
             id: id.uuid().into_bytes(),
@@ -114,7 +137,7 @@ pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
     let shared = RecordHeader {
         org_id: event.org_id,
         received_at: event.received_at,
-        trace_id: event.trace_id,
+        trace_id: event.trace_id.clone(),
     };
     encode(&shared, &[new_event], &[event.id])
 }
@@ -123,7 +146,7 @@ pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
 pub fn record_owner(record: &[u8]) -> Option<OrgId> {
     match record.split_first()? {
         // Postcard writes the bytes of the organisation's id first, as they are.
-        (&(VERSION | VERSION_ONE_TIMESTAMP), rest) => {
+        (&(VERSION | VERSION_TRACE_ID_ONLY | VERSION_ONE_TIMESTAMP), rest) => {
             rest.first_chunk().map(|id| OrgId::from_uuid(Uuid::from_bytes(*id)))
         }
         _ => None,
@@ -132,8 +155,8 @@ pub fn record_owner(record: &[u8]) -> Option<OrgId> {
 
 /// The timestamp of the first event of a record.
 pub(super) fn received_at(record: &[u8]) -> Result<Timestamp, RecordError> {
-    let (_, head, _) = header(record)?;
-    Ok(Timestamp::from_micros(head.received_at))
+    let (shared, _) = shared(record)?;
+    Ok(Timestamp::from_micros(shared.head.received_at))
 }
 
 /// Decodes a record's events.
@@ -141,30 +164,39 @@ pub(super) fn received_at(record: &[u8]) -> Result<Timestamp, RecordError> {
 /// A payload that is much smaller than its record is a copy: a slice would keep the whole record in memory for as
 /// long as one of its deliveries waits. A payload that is most of it is a slice.
 pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
-    let (apart_us, mut head, mut rest) = header(record)?;
+    let (Shared { mut head, trace, apart_us }, mut rest) = shared(record)?;
+    let trace_id = TraceId::from_parts(head.trace_id, trace.text);
     let mut events = Vec::new();
     while !rest.is_empty() {
         let (entry, tail): (Entry<'_>, &[u8]) = postcard::take_from_bytes(rest)?;
-        events.push(Arc::new(event(&head, &entry, record)?));
+        events.push(Arc::new(event(&head, &trace_id, &entry, record)?));
         head.received_at = head.received_at.saturating_add(apart_us);
         rest = tail;
     }
     Ok(events)
 }
 
-/// The microseconds between two events, the shared header, and the bytes of the events.
-fn header(record: &[u8]) -> Result<(i64, Head, &[u8]), RecordError> {
+/// The part before the events, and the bytes of the events.
+fn shared(record: &[u8]) -> Result<(Shared<'_>, &[u8]), RecordError> {
     let (version, rest) = record.split_first().ok_or(RecordError::Empty)?;
-    let apart_us = match *version {
-        VERSION => 1,
-        VERSION_ONE_TIMESTAMP => 0,
+    let (has_trace, apart_us) = match *version {
+        VERSION => (true, 1),
+        VERSION_TRACE_ID_ONLY => (false, 1),
+        VERSION_ONE_TIMESTAMP => (false, 0),
         newer => return Err(RecordError::Version(newer)),
     };
     let (head, rest) = postcard::take_from_bytes(rest)?;
-    Ok((apart_us, head, rest))
+    let (trace, rest) =
+        if has_trace { postcard::take_from_bytes(rest)? } else { (TraceFields::default(), rest) };
+    Ok((Shared { head, trace, apart_us }, rest))
 }
 
-fn event(head: &Head, entry: &Entry<'_>, record: &Bytes) -> Result<Event, RecordError> {
+fn event(
+    head: &Head,
+    trace_id: &TraceId,
+    entry: &Entry<'_>,
+    record: &Bytes,
+) -> Result<Event, RecordError> {
     let event_type: EventType = entry.event_type.parse().map_err(|_| RecordError::EventType)?;
     Ok(Event {
         id: EventId::from_uuid(Uuid::from_bytes(entry.id)),
@@ -176,7 +208,7 @@ fn event(head: &Head, entry: &Entry<'_>, record: &Bytes) -> Result<Event, Record
         user_id: entry.user_id.map(str::to_owned),
         occurred_at: entry.occurred_at.map(Timestamp::from_micros),
         received_at: Timestamp::from_micros(head.received_at),
-        trace_id: TraceId::from_bytes(head.trace_id),
+        trace_id: trace_id.clone(),
     })
 }
 
@@ -302,14 +334,48 @@ mod tests {
         }
     }
 
+    /// A record with two events as this earlier version wrote it.
+    fn earlier_record(version: u8, shared: &RecordHeader) -> Bytes {
+        let ids = [EventId::mint(shared.received_at), EventId::mint(shared.received_at)];
+        let mut record = encode(shared, &[new_event("1"), new_event("2")], &ids).unwrap();
+        record[0] = version;
+        // None, none and none of the trace, behind the organisation, the time and the trace id.
+        let head = Head {
+            org_id: shared.org_id.uuid().into_bytes(),
+            received_at: shared.received_at.micros(),
+            trace_id: *shared.trace_id.bytes(),
+        };
+        let trace_at = 1 + postcard::to_extend(&head, Vec::new()).unwrap().len();
+        assert_eq!(record.drain(trace_at..trace_at + 3).collect::<Vec<_>>(), [0, 0, 0]);
+        record.into()
+    }
+
     #[test]
-    fn record_of_the_previous_version_decodes() {
+    fn records_of_earlier_versions_decode() {
         let shared = shared();
-        let ids: Vec<EventId> = (0..2).map(|_| EventId::mint(shared.received_at)).collect();
-        let mut record = encode(&shared, &[new_event("1"), new_event("2")], &ids).unwrap();
-        record[0] = VERSION_ONE_TIMESTAMP;
-        let events = decode(&Bytes::from(record)).unwrap();
-        assert!(events.iter().all(|event| event.received_at == shared.received_at));
+        for (version, apart) in [(VERSION_ONE_TIMESTAMP, 0), (VERSION_TRACE_ID_ONLY, 1)] {
+            let record = earlier_record(version, &shared);
+            assert_eq!(record_owner(&record), Some(shared.org_id));
+            let events = decode(&record).unwrap();
+            let second = shared.received_at.plus(Duration::from_micros(apart));
+            assert_eq!(
+                (events[0].received_at, events[1].received_at),
+                (shared.received_at, second)
+            );
+            assert!(events.iter().all(|event| event.trace_id == shared.trace_id));
+        }
+    }
+
+    #[test]
+    fn callers_own_trace_id_is_kept() {
+        let trace_id = TraceId::from_header("demo-123", None).unwrap();
+        let shared = RecordHeader { trace_id: trace_id.clone(), ..shared() };
+        let id = EventId::mint(shared.received_at);
+        let record = Bytes::from(encode(&shared, &[new_event("1")], &[id]).unwrap());
+        let events = decode(&record).unwrap();
+        assert_eq!(events[0].trace_id, trace_id);
+        let again = Bytes::from(encode_event(&events[0]).unwrap());
+        assert_eq!(decode(&again).unwrap(), events);
     }
 
     #[test]

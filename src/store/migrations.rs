@@ -57,6 +57,7 @@ steps! {
     11 "0011" "finer_limits";
     12 "0012" "filter_indexes";
     13 "0013" "endpoint_versions";
+    14 "0014" "trace_text";
 }
 
 /// The table in which sqlx keeps what was applied.

@@ -209,7 +209,7 @@ async fn accept(
     tenant: &Tenant,
     new_events: &[NewEvent<'_>],
 ) -> Result<Vec<EventId>, ApiError> {
-    match app.intake.accept(tenant.org_id, new_events, context.trace_id).await {
+    match app.intake.accept(tenant.org_id, new_events, context.trace_id.clone()).await {
         Ok(ids) => {
             app.metrics.http.events_ingested_total.inc_by(ids.len() as u64);
             tenant.principal.usage.add(ids.len() as u64);

@@ -64,6 +64,7 @@ impl Api {
         deadline.begin_request(request.method().is_safe());
         let names_host = names_host(&request);
         let context = RequestContext::new(request.headers(), connection.peer);
+        let trace_id = context.trace_id.clone();
         let origin = self.allowed_origin(request.headers());
         let waits = request.headers().contains_key(EXPECT);
         let drained_bytes_max = self.app.settings().drained_bytes_max;
@@ -81,12 +82,12 @@ impl Api {
         if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
             // Only the router knows which methods the route allows; keep what it wrote.
             let allow = response.headers_mut().remove(ALLOW);
-            response = respond::problem(&error, context.trace_id);
+            response = respond::problem(&error, &trace_id);
             response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
             add_security_headers(response.headers_mut());
         }
         let headers = response.headers_mut();
-        headers.insert(X_TRACE_ID, request_context::header_value(context.trace_id));
+        headers.insert(X_TRACE_ID, request_context::header_value(&trace_id));
         if let Some(origin) = origin {
             cors::allow(headers, origin);
         }

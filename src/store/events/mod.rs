@@ -91,15 +91,14 @@ pub enum PlanRefusal {
 }
 
 /// The columns of an event, in the order in which the engines' INSERT statements have them.
-pub(super) const COLUMNS: Columns<10> = columns! {
+pub(super) const COLUMNS: Columns<11> = columns! {
     id org_id event_type payload dedup_id account_id user_id occurred_at received_at
-    trace_id
+    trace_id trace_text
 };
 
 /// Reads [`COLUMNS`]. `id` names the column of the id, which a join calls otherwise.
 pub(super) fn read(row: &Row, id: &str) -> Result<Event> {
     let payload: Vec<u8> = row.get("payload")?;
-    let trace_id: Uuid = row.get("trace_id")?;
     Ok(Event {
         id: row.get(id)?,
         org_id: row.get("org_id")?,
@@ -110,8 +109,14 @@ pub(super) fn read(row: &Row, id: &str) -> Result<Event> {
         user_id: row.get_opt("user_id")?,
         occurred_at: row.get_opt("occurred_at")?,
         received_at: row.get("received_at")?,
-        trace_id: TraceId::from_bytes(trace_id.into_bytes()),
+        trace_id: read_trace(row)?,
     })
+}
+
+/// Reads the two columns of a trace id.
+fn read_trace(row: &Row) -> Result<TraceId> {
+    let (id, text): (Uuid, Option<String>) = (row.get("trace_id")?, row.get_opt("trace_text")?);
+    Ok(TraceId::from_parts(id.into_bytes(), text.as_deref()))
 }
 
 impl Store {

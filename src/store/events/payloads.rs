@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::domain::{EventId, EventSummary, OrgId, Page, Timestamp, TraceId};
+use super::read_trace;
+use crate::domain::{EventId, EventSummary, OrgId, Page, Timestamp};
 use crate::store::engine::{Row, args};
 use crate::store::{Result, Store};
 
@@ -16,11 +17,10 @@ use uuid::Uuid;
 /// The columns that [`read_summary`] reads.
 pub(super) const SUMMARY_COLUMNS: &str = "id, org_id, event_type,
     CAST(length(payload) AS bigint) AS payload_bytes, dedup_id, account_id, user_id, occurred_at,
-    received_at, trace_id";
+    received_at, trace_id, trace_text";
 
 /// Reads [`SUMMARY_COLUMNS`].
 pub(super) fn read_summary(row: &Row) -> Result<EventSummary> {
-    let trace_id: Uuid = row.get("trace_id")?;
     Ok(EventSummary {
         id: row.get("id")?,
         org_id: row.get("org_id")?,
@@ -31,7 +31,7 @@ pub(super) fn read_summary(row: &Row) -> Result<EventSummary> {
         user_id: row.get_opt("user_id")?,
         occurred_at: row.get_opt("occurred_at")?,
         received_at: row.get("received_at")?,
-        trace_id: TraceId::from_bytes(trace_id.into_bytes()),
+        trace_id: read_trace(row)?,
     })
 }
 

@@ -36,12 +36,12 @@ macro_rules! held {
 macro_rules! insert_events {
     () => {
         "INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id, user_id,
-                             occurred_at, received_at, trace_id)
+                             occurred_at, received_at, trace_id, trace_text)
          SELECT e.*
          FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[], $6::text[],
-                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::uuid[])
+                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::uuid[], $13::text[])
              AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
-                   received_at, trace_id)
+                   received_at, trace_id, trace_text)
          WHERE NOT EXISTS (SELECT 1 FROM held WHERE stale)
            AND e.org_id NOT IN (SELECT id FROM held WHERE deleting)"
     };
@@ -64,8 +64,8 @@ macro_rules! write_pass {
                  ON CONFLICT (org_id, event_id) DO UPDATE
                      SET received_at = greatest(dedup_keys.received_at, excluded.received_at)
                      WHERE dedup_keys.received_at = excluded.received_at
-                        OR dedup_keys.received_at <= excluded.received_at - $13::interval
-                        OR dedup_keys.received_at >= excluded.received_at + $13::interval
+                        OR dedup_keys.received_at <= excluded.received_at - $14::interval
+                        OR dedup_keys.received_at >= excluded.received_at + $14::interval
                  RETURNING event_id
              ), stored AS (
                  ",
@@ -81,11 +81,11 @@ macro_rules! write_pass {
                       payload_bytes, due_at, lease_token)
                  SELECT c.org_id, c.created_at, c.id, c.event_id, c.event_received_at,
                         c.endpoint_id, c.ordered, c.payload_bytes,
-                        CASE WHEN c.leased THEN $24::timestamptz ELSE $23::timestamptz END,
-                        CASE WHEN c.leased THEN $25::uuid END
-                 FROM unnest($14::uuid[], $15::timestamptz[], $16::uuid[], $17::uuid[],
-                             $18::timestamptz[], $19::uuid[], $20::boolean[], $21::bigint[],
-                             $22::boolean[])
+                        CASE WHEN c.leased THEN $25::timestamptz ELSE $24::timestamptz END,
+                        CASE WHEN c.leased THEN $26::uuid END
+                 FROM unnest($15::uuid[], $16::timestamptz[], $17::uuid[], $18::uuid[],
+                             $19::timestamptz[], $20::uuid[], $21::boolean[], $22::bigint[],
+                             $23::boolean[])
                      AS c (org_id, created_at, id, event_id, event_received_at, endpoint_id,
                            ordered, payload_bytes, leased)
                  WHERE c.event_id IN (SELECT id FROM stored) OR c.event_id IS NULL
@@ -349,7 +349,7 @@ fn is_stored_before(error: &StoreError) -> bool {
     }
 }
 
-/// Events, column by column, and their organisations: the first twelve parameters of a statement.
+/// Events, column by column, and their organisations: the first thirteen parameters of a statement.
 fn event_arguments(events: &[&Event], options: WriteOptions<'_>) -> Result<PgArguments> {
     let mut arguments = PgArguments::default();
     add(&mut arguments, column(events, |event| event.id.uuid()))?;
@@ -364,6 +364,7 @@ fn event_arguments(events: &[&Event], options: WriteOptions<'_>) -> Result<PgArg
     add(&mut arguments, column(events, |event| Uuid::from_bytes(*event.trace_id.bytes())))?;
     add(&mut arguments, column(options.orgs, |(org, _)| org.uuid()))?;
     add(&mut arguments, column(options.orgs, |(_, version)| *version))?;
+    add(&mut arguments, column(events, |event| event.trace_id.text()))?;
     Ok(arguments)
 }
 

@@ -331,5 +331,6 @@ fn bind_event(arguments: &mut SqliteArguments, event: &Arc<Event>) -> Result<(),
     arguments.add(event.user_id.as_deref())?;
     arguments.add(event.occurred_at.map(Timestamp::micros))?;
     arguments.add(event.received_at.micros())?;
-    arguments.add(&event.trace_id.bytes()[..])
+    arguments.add(&event.trace_id.bytes()[..])?;
+    arguments.add(event.trace_id.text())
 }

@@ -33,6 +33,7 @@ async fn webhook_arrives_signed_and_is_recorded_as_delivered() {
     let stored = world.store.event(world.org, event).await.unwrap().unwrap();
     let trace = TraceId::from_traceparent(webhook.header("traceparent")).unwrap();
     assert_eq!(trace, stored.trace_id);
+    assert_eq!(webhook.header("x-trace-id"), stored.trace_id.to_string());
 
     let row = world.row().await;
     assert_eq!((row.status, row.attempts), (DeliveryStatus::Delivered, 1));

@@ -8,7 +8,7 @@ use hookgate::domain::{PublicKey, SignatureScheme, SigningSecret};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
 
-use crate::support::server::{Answer, Server, Tenant};
+use crate::support::server::{self, Answer, Server, Tenant};
 
 struct Acme {
     server: Server,
@@ -199,6 +199,14 @@ async fn test_event_is_a_delivery_to_one_endpoint_whatever_its_filters() {
     let named = named.expect(202);
     let event = acme.get(&format!("/api/events/{}", text(&named["event_id"]))).await;
     assert_eq!(event["type"], "user.login");
+
+    let (key, own) = (&acme.tenant.key, "demo-123/{a}");
+    let request = acme.server.request(reqwest::Method::POST, &format!("{path}/test"), key);
+    let answer = server::answer(server::json(request.header("x-trace-id", own), "{}")).await;
+    assert_eq!(answer.header("x-trace-id"), own);
+    let traced = answer.expect(202);
+    let event = acme.get(&format!("/api/events/{}", text(&traced["event_id"]))).await;
+    assert_eq!(event["trace_id"], own);
 
     let operational = json!({ "type": "hookgate.endpoint.disabled" });
     let refused = acme.post(&format!("{path}/test"), &operational).await;

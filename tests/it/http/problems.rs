@@ -90,9 +90,14 @@ async fn callers_trace_is_echoed_and_a_new_one_is_made() {
     assert_eq!(ask("x-trace-id", trace).await.header("x-trace-id"), trace);
     let parent = format!("00-{trace}-00f067aa0ba902b7-01");
     assert_eq!(ask("traceparent", &parent).await.header("x-trace-id"), trace);
-    let made = ask("x-trace-id", "nonsense").await.header("x-trace-id").to_owned();
-    assert_eq!(made.len(), 32);
-    assert_ne!(ask("x-trace-id", "nonsense").await.header("x-trace-id"), made);
+    for own in ["demo-123", "4BF92F35-77b3-4da6-a3ce-929d0e0e4736", &"x".repeat(128)] {
+        assert_eq!(ask("x-trace-id", own).await.header("x-trace-id"), own);
+    }
+    for nonsense in ["", "a b", &"x".repeat(129)] {
+        let made = ask("x-trace-id", nonsense).await.header("x-trace-id").to_owned();
+        assert_eq!(made.len(), 32);
+        assert_ne!(ask("x-trace-id", nonsense).await.header("x-trace-id"), made);
+    }
     // Errors have it, too, in the header and in the body.
     let request = server.bare(Method::GET, "/nowhere").header("x-trace-id", trace);
     let problem = server::answer(request).await.expect_problem(404, "not_found");

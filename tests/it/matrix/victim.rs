@@ -84,7 +84,7 @@ impl Victim {
             user_id: Some(format!("{name}-user")),
             occurred_at: None,
             received_at: now,
-            trace_id: self.trace_id,
+            trace_id: self.trace_id.clone(),
         };
         server.store_as_it_is(&event).await;
         event

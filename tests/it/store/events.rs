@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hookgate::domain::{
     Actor, DeliveryFilter, DeliveryStatus, Event, EventFilter, EventId, EventSummary,
-    EventTypeFilter, OrgId,
+    EventTypeFilter, OrgId, TraceId,
 };
 use hookgate::store::{EventBatch, StoreError, plan_deliveries};
 
@@ -51,6 +51,7 @@ async fn event_comes_back_byte_for_byte(subject: &Subject) {
             user_id: Some("u".to_owned()),
             occurred_at: Some("0001-02-03T04:05:06.789012Z".parse().unwrap()),
             received_at: "2026-01-02T03:04:05.000001Z".parse().unwrap(),
+            trace_id: TraceId::from_header("demo-123", None).unwrap(),
             ..some_event(org, "a.b", at(0))
         };
         persist(subject, std::slice::from_ref(&event), at(1)).await;
