@@ -15,7 +15,8 @@ use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::body_buffer::{BodyBuffer, GzipDecoder};
+use super::body_buffer::BodyBuffer;
+use super::body_decoder::{BodyDecoder, Coding};
 use super::byte_budget::{ByteBudget, BytePermit, Owner};
 use super::error::ApiError;
 use super::metrics::RejectedRequest;
@@ -35,13 +36,6 @@ struct Bounds<'a> {
     budget: &'a ByteBudget,
     owner: Owner,
     bytes_max: usize,
-}
-
-/// How a body is compressed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Coding {
-    Identity,
-    Gzip,
 }
 
 impl ReceivedBody {
@@ -114,16 +108,19 @@ async fn receive(
     let Some(first) = next(&mut chunks).await? else {
         return Ok(ReceivedBody { bytes: Bytes::new(), permit: None });
     };
-    if coding == Coding::Identity && first.len() == declared {
+    if coding.is_none() && first.len() == declared {
         return Ok(ReceivedBody { bytes: first, permit: None });
     }
     let permit = bounds.budget.permit(bounds.owner);
-    let is_length_known = coding == Coding::Identity && declared > 0;
+    let is_length_known = coding.is_none() && declared > 0;
     let expected = if is_length_known { declared } else { bounds.bytes_max };
     let buffer = BodyBuffer::new(permit, expected, bounds.bytes_max);
     let buffer = match coding {
-        Coding::Identity => plain(buffer, first, chunks).await?,
-        Coding::Gzip => decompressed(buffer, first, chunks).await?,
+        None => plain(buffer, first, chunks).await?,
+        Some(coding) => {
+            // Boxed, so that the future of a plain body does not grow to the size of a decoder.
+            Box::pin(decompressed(coding, buffer, first, chunks)).await?
+        }
     };
     let (bytes, permit) = buffer.finish();
     Ok(ReceivedBody { bytes, permit: Some(permit) })
@@ -143,11 +140,12 @@ async fn plain(
 }
 
 async fn decompressed(
+    coding: Coding,
     buffer: BodyBuffer,
     first: Bytes,
     mut chunks: BodyDataStream,
 ) -> Result<BodyBuffer, ApiError> {
-    let mut decoder = GzipDecoder::new(buffer)?;
+    let mut decoder = BodyDecoder::new(coding, buffer)?;
     let mut chunk = Some(first);
     while let Some(bytes) = chunk {
         decoder.push(&bytes).await?;
@@ -166,15 +164,17 @@ fn declared_length(headers: &HeaderMap) -> usize {
     length.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// How the body is compressed, RFC 9110 section 8.4.
-fn coding(headers: &HeaderMap) -> Result<Coding, ApiError> {
+/// How the body is compressed, RFC 9110 section 8.4; `None` if it is not. One coding is taken, not several over one
+/// another.
+fn coding(headers: &HeaderMap) -> Result<Option<Coding>, ApiError> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
-    let is = |coding: &[u8], name: &str| coding.eq_ignore_ascii_case(name.as_bytes());
     match (codings.next(), codings.next()) {
-        (None, _) => Ok(Coding::Identity),
-        (Some(coding), None) if is(coding, "identity") => Ok(Coding::Identity),
-        (Some(coding), None) if is(coding, "gzip") || is(coding, "x-gzip") => Ok(Coding::Gzip),
-        (Some(_), _) => Err(ApiError::UnsupportedEncoding),
+        (None, _) => Ok(None),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"identity") => Ok(None),
+        (Some(coding), None) => {
+            Coding::named(coding).map(Some).ok_or(ApiError::UnsupportedEncoding)
+        }
+        (Some(_), Some(_)) => Err(ApiError::UnsupportedEncoding),
     }
 }
 
@@ -288,12 +288,81 @@ mod tests {
         let whole = gzip(b"some text that is long enough to be cut");
         for broken in [&whole[..whole.len() - 1], &whole[..10], b"plain", &whole[..3]] {
             let refused = received(&budget, GZIP, pieces(&[broken]), 1000).await;
-            assert!(matches!(refused, Err(ApiError::MalformedGzip)), "{refused:?}");
+            assert!(matches!(refused, Err(ApiError::MalformedEncoding)), "{refused:?}");
         }
-        for coding in ["br", "gzip, gzip", "deflate"] {
+        for coding in ["br", "gzip, gzip", "compress", ""] {
             let headers = [("content-encoding", coding)];
             let refused = received(&budget, &headers, pieces(&[&whole]), 1000).await;
             assert!(matches!(refused, Err(ApiError::UnsupportedEncoding)), "{refused:?}");
         }
+    }
+
+    fn deflate(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Frames that do not tell how long their content is, with a window of `1 << window_log` bytes.
+    fn zstd_with(plain: &[u8], window_log: u32) -> Vec<u8> {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window_log).unwrap();
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(plain: &[u8]) -> Vec<u8> {
+        zstd_with(plain, 19)
+    }
+
+    const CODINGS: [(&str, fn(&[u8]) -> Vec<u8>); 3] =
+        [("gzip", gzip), ("deflate", deflate), ("ZSTD", zstd)];
+
+    #[tokio::test]
+    async fn every_coding_is_decoded_whole_and_up_to_the_limit() {
+        let budget = budget(8 * 1024 * 1024);
+        let text: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+        for (coding, encode) in CODINGS {
+            let headers = [("content-encoding", coding)];
+            let encoded = encode(&text);
+            for part in [1, 7, 4096, encoded.len()] {
+                let parts: Vec<&[u8]> = encoded.chunks(part).collect();
+                let body = received(&budget, &headers, pieces(&parts), text.len()).await.unwrap();
+                assert!(*body == *text, "{coding} in parts of {part}");
+            }
+            let over = received(&budget, &headers, pieces(&[&encoded]), text.len() - 1).await;
+            assert!(matches!(over, Err(ApiError::TooLarge { .. })), "{coding}: {over:?}");
+            let cut = &encoded[..encoded.len() - 1];
+            let bad = cut.iter().copied().chain([0xff; 9]).collect::<Vec<u8>>();
+            let plain = b"plain text that is long enough for any header";
+            for broken in [cut, &encoded[..3], &bad, plain] {
+                let refused = received(&budget, &headers, pieces(&[broken]), text.len()).await;
+                assert!(matches!(refused, Err(ApiError::MalformedEncoding)), "{coding}");
+            }
+        }
+        assert_eq!(budget.check(Owner::Operators, 8 * 1024 * 1024), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn bombs_of_every_coding_end_at_the_budget() {
+        let budget = budget(2 * 1024 * 1024);
+        let zeros = vec![0; 64 * 1024 * 1024];
+        for (coding, encode) in CODINGS {
+            let headers = [("content-encoding", coding)];
+            let bomb = received(&budget, &headers, pieces(&[&encode(&zeros)]), zeros.len()).await;
+            assert!(matches!(bomb, Err(ApiError::BodyBytes(_))), "{coding}: {bomb:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn zstd_has_frames_one_after_the_other_and_windows_of_8_mib() {
+        let budget = budget(1024 * 1024);
+        let headers = [("content-encoding", "zstd")];
+        let frames = [zstd(b"ab"), zstd_with(b"cd", 23), zstd(b"")].concat();
+        let body = received(&budget, &headers, pieces(&[&frames]), 9).await.unwrap();
+        assert_eq!(&*body, b"abcd");
+        let wide = zstd_with(&vec![b' '; 100], 24);
+        let refused = received(&budget, &headers, pieces(&[&wide]), 1000).await;
+        assert!(matches!(refused, Err(ApiError::MalformedEncoding)), "{refused:?}");
     }
 }

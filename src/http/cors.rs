@@ -20,7 +20,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, D
 /// Headers that a page may send beside those that every page may.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "content-type, x-api-key, authorization, x-trace-id, traceparent, x-event-type, x-dedup-id, x-account-id, \
-     x-user-id, x-event-timestamp",
+     x-user-id, x-event-timestamp, content-encoding, idempotency-key",
 );
 /// Headers that a page may read beside those that every page may.
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(

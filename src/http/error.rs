@@ -41,8 +41,8 @@ pub enum ApiError {
     },
     /// The body's `Content-Encoding` is not one that the server decodes.
     UnsupportedEncoding,
-    /// The body is declared as gzip and is not.
-    MalformedGzip,
+    /// The body is not what its `Content-Encoding` says.
+    MalformedEncoding,
     /// Too many bytes of request bodies are in flight.
     BodyBytes(Exhausted),
     /// Too many bytes of answers are in flight.

@@ -44,7 +44,7 @@ impl ApiError {
             Self::TooLarge { .. } | Self::EventTooLarge { .. } => &problem::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType { .. } => &problem::UNSUPPORTED_MEDIA_TYPE,
             Self::UnsupportedEncoding => &problem::UNSUPPORTED_CONTENT_ENCODING,
-            Self::MalformedGzip => &problem::MALFORMED_GZIP,
+            Self::MalformedEncoding => &problem::MALFORMED_CONTENT_ENCODING,
             Self::BodyBytes(Exhausted::Share) => &problem::TOO_MANY_BODY_BYTES,
             Self::BodyBytes(Exhausted::Total) => &problem::BODY_BYTES_EXHAUSTED,
             Self::AnswerBytes(Exhausted::Share) => &problem::TOO_MANY_ANSWER_BYTES,
@@ -202,10 +202,12 @@ impl fmt::Display for ApiError {
             Self::UnsupportedMediaType { taken } => {
                 write!(f, "send the header Content-Type: {taken}")
             }
-            Self::UnsupportedEncoding => {
-                f.write_str("send the body uncompressed or with Content-Encoding: gzip")
-            }
-            Self::MalformedGzip => f.write_str("the body is not valid gzip"),
+            Self::UnsupportedEncoding => f.write_str(
+                "send the body uncompressed or with Content-Encoding: gzip, deflate or zstd",
+            ),
+            Self::MalformedEncoding => f.write_str(
+                "the body is not what Content-Encoding says, or its zstd window exceeds 8 MiB",
+            ),
             Self::BodyBytes(exhausted) => write_exhausted(f, "request bodies", *exhausted),
             Self::AnswerBytes(exhausted) => write_exhausted(f, "answers", *exhausted),
             Self::KeyMissing => {

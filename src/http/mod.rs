@@ -31,6 +31,7 @@
 
 mod body;
 mod body_buffer;
+mod body_decoder;
 mod byte_budget;
 mod charges;
 mod client_ip;

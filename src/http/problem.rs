@@ -42,8 +42,8 @@ problems! {
         "The connection closed before the body was complete. Send the request again.";
     INVALID_HOST: 400, "invalid_host", "Missing or repeated Host",
         "Send the header `Host` once, as HTTP/1.1 requires.";
-    MALFORMED_GZIP: 400, "malformed_gzip", "Malformed gzip",
-        "Send a complete gzip stream, or the body uncompressed and without `Content-Encoding`.";
+    MALFORMED_CONTENT_ENCODING: 400, "malformed_content_encoding", "Malformed content encoding",
+        "Send a complete stream of the encoding that `Content-Encoding` names, or the body uncompressed and without it.";
     MALFORMED_JSON: 400, "malformed_json", "Malformed JSON",
         "Send valid JSON. `detail` gives line and column of the first syntax error.";
     UNAUTHORIZED: 401, "unauthorized", "Missing or invalid API key",
@@ -85,7 +85,7 @@ problems! {
     PAYLOAD_TOO_LARGE: 413, "payload_too_large", "Request too large",
         "Send less. `detail` names the limit.";
     UNSUPPORTED_CONTENT_ENCODING: 415, "unsupported_content_encoding", "Unsupported content encoding",
-        "Send the body uncompressed or with `Content-Encoding: gzip`.";
+        "Send the body uncompressed or with a `Content-Encoding` that `Accept-Encoding` lists: one of gzip, deflate and zstd.";
     UNSUPPORTED_MEDIA_TYPE: 415, "unsupported_media_type", "Unsupported media type",
         "Send the `Content-Type` that `detail` names.";
     VALIDATION_FAILED: 422, "validation_failed", "Validation failed",

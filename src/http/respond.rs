@@ -155,7 +155,7 @@ pub(super) fn problem(error: &ApiError, trace_id: &TraceId) -> Response {
     }
     if matches!(error, ApiError::UnsupportedEncoding) {
         // RFC 9110 section 15.5.16.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, zstd, identity"));
     }
     if error.problem().status == 401 {
         for challenge in ["ApiKey realm=\"hookgate\"", "Bearer realm=\"hookgate\""] {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{GzEncoder, ZlibEncoder};
 use reqwest::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -194,7 +194,7 @@ async fn post_coded(server: &Server, path: &str, key: &str, coding: &str, body: 
 }
 
 #[tokio::test]
-async fn gzip_is_decompressed_and_its_bytes_count_as_they_come_out() {
+async fn bodies_are_decompressed_and_their_bytes_count_as_they_come_out() {
     let mut server = Server::start_with(&["--bodies-in-flight-mib=8"]).await;
     let tenant = server.tenant("acme").await;
     let event = r#"{"type":"a","payload":"compressed"}"#;
@@ -205,14 +205,22 @@ async fn gzip_is_decompressed_and_its_bytes_count_as_they_come_out() {
     post("/api/events/batch", "x-gzip", gzip(format!("[{event}]").as_bytes())).await.expect(202);
     post("/api/events/raw", "gzip", gzip(b"\"raw and compressed\"")).await.expect(202);
     post("/api/events", "identity", event.into()).await.expect(202);
+    let zstd = |plain: &[u8]| zstd::stream::encode_all(plain, 3).unwrap();
+    post("/api/events", "zstd", zstd(event.as_bytes())).await.expect(202);
+    post("/api/events/raw", "zstd", zstd(b"\"raw and compressed\"")).await.expect(202);
+    let mut deflate = ZlibEncoder::new(Vec::new(), Compression::best());
+    deflate.write_all(b"\"raw and compressed\"").unwrap();
+    post("/api/events/raw", "deflate", deflate.finish().unwrap()).await.expect(202);
     post("/api/endpoints", "gzip", gzip(br#"{"url":"https://example.com"}"#)).await.expect(201);
     // 5 KiB that become more than a batch may have.
     let bomb = gzip(&vec![b' '; 6 * MIB]);
     post("/api/events/batch", "gzip", bomb).await.expect_problem(413, "payload_too_large");
-    post("/api/events", "gzip", b"plain".to_vec()).await.expect_problem(400, "malformed_gzip");
+    post("/api/events", "gzip", b"plain".to_vec())
+        .await
+        .expect_problem(400, "malformed_content_encoding");
     let refused = post("/api/events", "br", event.into()).await;
     refused.expect_problem(415, "unsupported_content_encoding");
-    assert_eq!(refused.header("accept-encoding"), "gzip, identity");
+    assert_eq!(refused.header("accept-encoding"), "gzip, deflate, zstd, identity");
 
     // Others hold 6 of 8 MiB, so that 5 MiB are too many, however small they were on the way.
     let other = server.tenant("other").await;
@@ -225,7 +233,7 @@ async fn gzip_is_decompressed_and_its_bytes_count_as_they_come_out() {
     assert!(large.len() < 64 * 1024);
     post("/api/events/batch", "gzip", large).await.expect_problem(503, "body_bytes_exhausted");
     let records = server.journaled().await;
-    assert_eq!(records.matches("compressed").count(), 4, "{records}");
+    assert_eq!(records.matches("compressed").count(), 7, "{records}");
 }
 
 #[tokio::test]
