@@ -39,6 +39,11 @@ struct Bounds<'a> {
 }
 
 impl ReceivedBody {
+    /// The bytes. They are paid for until this is dropped.
+    pub(super) fn bytes(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
     /// Drops the bytes and keeps what they take from the budget, for what was made of them.
     pub(super) fn into_permit(self) -> Option<BytePermit> {
         self.permit

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::byte_budget::Exhausted;
 use crate::api::Refusal;
 use crate::auth::{AuthError, IssueError};
-use crate::domain::{KeyRotationRefusal, Scopes, SecretRotationRefusal, Violation};
+use crate::domain::{EventId, KeyRotationRefusal, Scopes, SecretRotationRefusal, Violation};
 use crate::ingest::AcceptError;
 use crate::limit::{Bucket, RateLimitState};
 use crate::store::{DeliveryRefusal, StoreError};
@@ -47,6 +47,17 @@ pub enum ApiError {
     BodyBytes(Exhausted),
     /// Too many bytes of answers are in flight.
     AnswerBytes(Exhausted),
+    /// A request with this idempotency key is running.
+    IdempotencyInProgress,
+    /// The idempotency key is another request's.
+    IdempotencyKeyReused,
+    /// The request has run, and its answer held a secret.
+    AlreadyCreated {
+        /// The id of what it has created or changed.
+        id: Option<String>,
+    },
+    /// An event with this dedup id is stored, and has another content.
+    DedupConflict(EventId),
     /// No key was sent.
     KeyMissing,
     /// The key is invalid, expired or unknown. The caller does not learn which.

@@ -49,6 +49,10 @@ impl ApiError {
             Self::BodyBytes(Exhausted::Total) => &problem::BODY_BYTES_EXHAUSTED,
             Self::AnswerBytes(Exhausted::Share) => &problem::TOO_MANY_ANSWER_BYTES,
             Self::AnswerBytes(Exhausted::Total) => &problem::ANSWER_BYTES_EXHAUSTED,
+            Self::IdempotencyInProgress => &problem::IDEMPOTENCY_IN_PROGRESS,
+            Self::IdempotencyKeyReused => &problem::IDEMPOTENCY_KEY_REUSED,
+            Self::AlreadyCreated { .. } => &problem::ALREADY_CREATED,
+            Self::DedupConflict(_) => &problem::DEDUP_CONFLICT,
             Self::KeyMissing | Self::KeyInvalid => &problem::UNAUTHORIZED,
             Self::Auth(error) => of_auth(error),
             Self::OperatorKeyRequired => &problem::OPERATOR_KEY_REQUIRED,
@@ -109,6 +113,7 @@ impl ApiError {
             | Self::BodyBytes(_)
             | Self::AnswerBytes(_)
             | Self::TooManyReads { .. }
+            | Self::IdempotencyInProgress
             | Self::Accept(AcceptError::Journal(AppendError::Busy)) => Some(RETRY_SOON),
             Self::Auth(AuthError::Unavailable(_))
             | Self::Store(StoreError::Unavailable(_))
@@ -210,6 +215,21 @@ impl fmt::Display for ApiError {
             ),
             Self::BodyBytes(exhausted) => write_exhausted(f, "request bodies", *exhausted),
             Self::AnswerBytes(exhausted) => write_exhausted(f, "answers", *exhausted),
+            Self::IdempotencyInProgress => {
+                f.write_str("a request with this Idempotency-Key is running; wait for its answer")
+            }
+            Self::IdempotencyKeyReused => {
+                f.write_str("this Idempotency-Key was used for another path or body")
+            }
+            Self::AlreadyCreated { id: Some(id) } => {
+                write!(f, "the first request with this Idempotency-Key has been answered, for {id}")
+            }
+            Self::AlreadyCreated { id: None } => {
+                f.write_str("the first request with this Idempotency-Key has been answered")
+            }
+            Self::DedupConflict(id) => {
+                write!(f, "the event {id} has this dedup id and another content")
+            }
             Self::KeyMissing => {
                 f.write_str("send your API key as X-API-Key, or as Authorization: Bearer")
             }

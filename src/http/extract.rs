@@ -256,6 +256,16 @@ async fn principal(
     result
 }
 
+/// The caller of a request from this peer, whatever it asks for.
+pub(super) async fn caller(
+    headers: &HeaderMap,
+    app: &AppState,
+    peer: IpAddr,
+) -> Result<Arc<Principal>, ApiError> {
+    let address = client_ip::address(peer, headers, &app.settings().trusted_proxies);
+    principal(headers, app, address, None).await
+}
+
 /// The key that the headers present.
 fn presented_key(headers: &HeaderMap) -> Result<&str, ApiError> {
     let api_key = headers.get(&X_API_KEY).map(HeaderValue::as_bytes);

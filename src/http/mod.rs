@@ -41,6 +41,7 @@ mod error;
 mod error_detail;
 mod extract;
 mod held_answer;
+mod idempotency;
 mod metrics;
 mod pipeline_health;
 mod problem;

@@ -64,6 +64,10 @@ problems! {
         "Check path and id: the route does not exist, or the resource does not, or it is not yours.";
     METHOD_NOT_ALLOWED: 405, "method_not_allowed", "Method not allowed",
         "Use a method that the header `Allow` lists.";
+    ALREADY_CREATED: 409, "already_created", "Already created",
+        "The first request with this `Idempotency-Key` was answered with a key or a secret, which is not kept. `detail` names what it was for.";
+    DEDUP_CONFLICT: 409, "dedup_conflict", "Dedup id of another event",
+        "Send the event with a `dedup_id` of its own. `detail` names the stored one.";
     DELIVERY_FINISHED: 409, "delivery_finished", "Delivery finished",
         "Only a pending delivery can be cancelled.";
     ENDPOINT_DISABLED: 409, "endpoint_disabled", "Endpoint disabled",
@@ -72,6 +76,8 @@ problems! {
         "The endpoint was deleted. Replay the event to another endpoint.";
     EVENT_UNSTORABLE: 409, "event_unstorable", "Event rejected by the store",
         "The store still rejects the event. `detail` gives the reason.";
+    IDEMPOTENCY_IN_PROGRESS: 409, "idempotency_in_progress", "Request in progress",
+        "Wait for the answer to the first request with this `Idempotency-Key`, or send it again after `Retry-After`.";
     IN_PROGRESS: 409, "in_progress", "In progress",
         "Wait for the outcome of the attempt, or the end of the cancellation.";
     KEY_EXPIRED: 409, "key_expired", "Key expired",
@@ -88,6 +94,8 @@ problems! {
         "Send the body uncompressed or with a `Content-Encoding` that `Accept-Encoding` lists: one of gzip, deflate and zstd.";
     UNSUPPORTED_MEDIA_TYPE: 415, "unsupported_media_type", "Unsupported media type",
         "Send the `Content-Type` that `detail` names.";
+    IDEMPOTENCY_KEY_REUSED: 422, "idempotency_key_reused", "Idempotency key reused",
+        "Send another request with an `Idempotency-Key` of its own.";
     VALIDATION_FAILED: 422, "validation_failed", "Validation failed",
         "Correct every field that `errors` lists. `pointer` locates each one in the body.";
     BATCH_OVER_DELIVERY_LIMIT: 429, "batch_over_delivery_limit", "Batch exceeds the delivery limit",

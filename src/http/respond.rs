@@ -44,6 +44,14 @@ pub(super) struct Created<T> {
 #[derive(Debug)]
 pub(super) struct Accepted<T>(pub(super) T);
 
+/// An answer that holds a key or a secret, which is not kept for repeats of its request.
+#[derive(Debug)]
+pub(super) struct Secret<T>(pub(super) T);
+
+/// Marks the answer of a [`Secret`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HoldsSecret;
+
 /// 204.
 #[derive(Debug)]
 pub(super) struct NoContent;
@@ -71,6 +79,14 @@ impl<T: Serialize> IntoResponse for Created<T> {
 impl<T: Serialize> IntoResponse for Accepted<T> {
     fn into_response(self) -> Response {
         json(StatusCode::ACCEPTED, &self.0)
+    }
+}
+
+impl<T: IntoResponse> IntoResponse for Secret<T> {
+    fn into_response(self) -> Response {
+        let mut response = self.0.into_response();
+        response.extensions_mut().insert(HoldsSecret);
+        response
     }
 }
 

@@ -21,6 +21,16 @@ use crate::domain::Scope;
 /// is listed here and in the header `Allow`.
 pub(super) const SINGLE_EVENTS: &str = "/api/events";
 
+/// Batches of events.
+pub(super) const BATCHES: &str = "/api/events/batch";
+/// Raw bodies, and the other path of them.
+const RAW_EVENTS: [&str; 2] = ["/api/events/raw", "/api/v1/events"];
+
+/// Whether a `POST` to this path is a single event.
+pub(super) fn is_single_event(path: &str) -> bool {
+    path == SINGLE_EVENTS || RAW_EVENTS.contains(&path)
+}
+
 /// Whose key a route takes. Handlers ask for it by their extractor; the matrix of the integration
 /// tests walks every route to prove it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,9 +87,9 @@ fn table() -> Table {
     Table::default()
         // Events.
         .post(POST_EVENTS, SINGLE_EVENTS, events::post_one)
-        .post(POST_EVENTS, "/api/events/batch", events::post_batch)
-        .post(POST_EVENTS, "/api/events/raw", events::post_raw)
-        .post(POST_EVENTS, "/api/v1/events", events::post_raw)
+        .post(POST_EVENTS, BATCHES, events::post_batch)
+        .post(POST_EVENTS, RAW_EVENTS[0], events::post_raw)
+        .post(POST_EVENTS, RAW_EVENTS[1], events::post_raw)
         .get(READ_EVENTS, SINGLE_EVENTS, events::list)
         .get(READ_EVENTS, "/api/events/{id}", events::one)
         .post(ENDPOINTS, "/api/events/{id}/replay", events::replay)

@@ -58,6 +58,7 @@ steps! {
     12 "0012" "filter_indexes";
     13 "0013" "endpoint_versions";
     14 "0014" "trace_text";
+        15 "0015" "idempotency_keys";
 }
 
 /// The table in which sqlx keeps what was applied.

@@ -44,6 +44,7 @@ mod engine;
 mod error;
 mod events;
 mod filter;
+mod idempotency;
 mod keys;
 mod list_query;
 mod maintenance;
@@ -83,6 +84,7 @@ pub use events::{
     ChangedEndpoint, EndpointsSince, EventBatch, OrgEndpoints, Persisted, PlanRefusal,
     PlannedDelivery, SHORT_WEIGHT_MAX, UnreadableEndpoint, plan_deliveries, weight,
 };
+pub use idempotency::{IdempotencyClaim, KeptAnswer, NamedRequest};
 pub use keys::{ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::MigrateError;
 pub use metrics::{DbOperation, ReadEnd, StoreMetrics};

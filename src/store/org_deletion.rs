@@ -11,13 +11,14 @@ const DELETED_PER_STEP: i64 = 2_000;
 
 /// The tables that hold an organisation's rows, each with its key, in the order they are emptied: what
 /// other rows are found by comes last. Attempts go with their deliveries.
-const TABLES: [(&str, &str, Rows); 8] = [
+const TABLES: [(&str, &str, Rows); 9] = [
     // First, so that no replay plans deliveries meanwhile.
     ("replays", "id", Rows::LockedAlone),
     ("dead_letters", "id", Rows::LockedTogether),
     ("events", "id, received_at", Rows::LockedAlone),
     ("dedup_keys", "org_id, event_id", Rows::LockedAlone),
     ("org_usage", "org_id, month", Rows::LockedAlone),
+    ("idempotency_keys", "key_id, name", Rows::LockedAlone),
     ("endpoints", "id", Rows::LockedTogether),
     ("api_keys", "id", Rows::LockedTogether),
     ("audit_log", "id", Rows::LockedAlone),

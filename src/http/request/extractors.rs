@@ -22,7 +22,7 @@ use crate::http::error::ApiError;
 use crate::http::state::AppState;
 
 /// Bytes in such a body at most: a URL, a description and a hundred filters fit well.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub(in crate::http) const BODY_BYTES_MAX: usize = 64 * 1024;
 const JSON: &[&str] = &["application/json"];
 const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 

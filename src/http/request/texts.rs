@@ -125,6 +125,31 @@ impl Text for Include {
     }
 }
 
+/// What becomes of an event whose dedup id is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::http) enum OnDuplicate {
+    /// The answer says so.
+    Report,
+    /// And one with another content is refused.
+    Reject,
+}
+
+impl Text for OnDuplicate {
+    const RULE: &'static str = "must be report or reject";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "report" => Some(Self::Report),
+            "reject" => Some(Self::Reject),
+            _ => None,
+        }
+    }
+
+    fn text_schema() -> Value {
+        json!({"type": "string", "enum": ["report", "reject"]})
+    }
+}
+
 /// The length of a page.
 pub(in crate::http) struct PageLimit(pub(in crate::http) u32);
 

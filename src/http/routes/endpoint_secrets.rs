@@ -11,7 +11,7 @@ use crate::http::charges;
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
 use crate::http::request::{NoQuery, OptionalBody, Whole, json_fields};
-use crate::http::respond::Json;
+use crate::http::respond::{Json, Secret};
 use crate::http::state::AppState;
 
 json_fields! {
@@ -53,14 +53,14 @@ pub(in crate::http) async fn rotate(
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
     OptionalBody(rotation): OptionalBody<SecretRotation>,
-) -> Result<Json<SecretsView>, ApiError> {
+) -> Result<Secret<Json<SecretsView>>, ApiError> {
     let SecretRotation { secret, overlap_seconds } = rotation;
     let overlap = overlap_seconds.map(|seconds| Duration::from_secs(seconds.0.into()));
     let overlap = overlap.unwrap_or(Secrets::OVERLAP_DEFAULT);
     let (choice, by) = (secret.into(), tenant.actor());
     let rotated =
         endpoints::rotate_secret(app.subsystems(), tenant.org_id, id, choice, overlap, &by);
-    Ok(Json(rotated.await?))
+    Ok(Secret(Json(rotated.await?)))
 }
 
 fn agree(fields: &SecretFields) -> Result<(), Violation> {

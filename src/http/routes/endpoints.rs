@@ -14,7 +14,7 @@ use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
 use crate::http::request::{
     Body, Description, EmptyBody, EndpointUrl, List, MergePatch, NoQuery, Whole, json_fields,
 };
-use crate::http::respond::{Created, Json, NoContent};
+use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
 
 /// Reason recorded when the owner disables an endpoint.
@@ -94,11 +94,11 @@ pub(in crate::http) async fn create(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Body(new): Body<EndpointBody>,
-) -> Result<Created<NewEndpointView>, ApiError> {
+) -> Result<Secret<Created<NewEndpointView>>, ApiError> {
     let (new, by) = (new.into(), tenant.actor());
     let endpoint = endpoints::create(app.subsystems(), tenant.org_id, new, &by).await?;
     let location = format!("/api/endpoints/{}", endpoint.id);
-    Ok(Created { location, body: (&endpoint).into() })
+    Ok(Secret(Created { location, body: (&endpoint).into() }))
 }
 
 /// `GET /api/endpoints`.

@@ -16,7 +16,7 @@ use crate::http::request::{
     Body, ExpiresAt, LimitValue, List, Name, NoQuery, OptionalBody, OwnScopes, TenantScopes, Whole,
     json_fields,
 };
-use crate::http::respond::{Created, Json, NoContent};
+use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
 
 /// The resource of operators' routes.
@@ -94,7 +94,7 @@ pub(in crate::http) async fn create_for_org(
     operator: Scoped<OperatorWrite>,
     Id(org): Id<OrgId>,
     Body(new): Body<NewOrgKey>,
-) -> Result<Created<NewKeyView>, ApiError> {
+) -> Result<Secret<Created<NewKeyView>>, ApiError> {
     let spec = new.spec(Role::Tenant(org));
     let issued = keys::create(app.subsystems(), spec, Role::Operator, &operator.actor()).await?;
     Ok(created(&app, issued, PATH))
@@ -105,7 +105,7 @@ pub(in crate::http) async fn create_for_operator(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Body(new): Body<NewKey>,
-) -> Result<Created<NewKeyView>, ApiError> {
+) -> Result<Secret<Created<NewKeyView>>, ApiError> {
     let spec = new.spec(Role::Operator, operator.principal.scopes);
     let issued = keys::create(app.subsystems(), spec, Role::Operator, &operator.actor()).await?;
     Ok(created(&app, issued, PATH))
@@ -129,7 +129,7 @@ pub(in crate::http) async fn rotate(
     operator: Scoped<OperatorWrite>,
     Id(id): Id<ApiKeyId>,
     OptionalBody(rotation): OptionalBody<KeyRotation>,
-) -> Result<Created<NewKeyView>, ApiError> {
+) -> Result<Secret<Created<NewKeyView>>, ApiError> {
     let old = keys::one(app.subsystems(), id).await?;
     if old.role == Role::Operator && !operator.principal.scopes.include(old.scopes) {
         return Err(ApiError::ScopeRequired(old.scopes));
@@ -140,9 +140,14 @@ pub(in crate::http) async fn rotate(
 }
 
 /// Answers with a new key: 201 with its text.
-pub(super) fn created(app: &AppState, issued: IssuedKey, path: &str) -> Created<NewKeyView> {
+pub(super) fn created(
+    app: &AppState,
+    issued: IssuedKey,
+    path: &str,
+) -> Secret<Created<NewKeyView>> {
     let location = format!("{path}/{}", issued.record.id);
-    Created { location, body: NewKeyView::new(issued, app.subsystems().clock.now()) }
+    let body = NewKeyView::new(issued, app.subsystems().clock.now());
+    Secret(Created { location, body })
 }
 
 /// Answers with a page of keys.

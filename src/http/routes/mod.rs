@@ -17,4 +17,6 @@ pub(super) mod own_org;
 pub(super) mod problems;
 pub(super) mod replays;
 
+mod deduplication;
+mod event_answers;
 mod post_events;

@@ -14,7 +14,7 @@ use crate::domain::{ApiKeyId, Page, Role};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, KeysManage, Scoped};
 use crate::http::request::{Body, List, NoQuery, OptionalBody};
-use crate::http::respond::{Created, Json, NoContent};
+use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
 
 /// The resource of tenants' routes.
@@ -34,7 +34,7 @@ pub(in crate::http) async fn create(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
     Body(new): Body<NewKey>,
-) -> Result<Created<NewKeyView>, ApiError> {
+) -> Result<Secret<Created<NewKeyView>>, ApiError> {
     let own = Role::Tenant(tenant.org_id);
     let spec = new.spec(own, tenant.principal.scopes);
     let issued = keys::create(app.subsystems(), spec, own, &tenant.actor()).await?;
@@ -70,7 +70,7 @@ pub(in crate::http) async fn rotate(
     tenant: Scoped<KeysManage>,
     Id(id): Id<ApiKeyId>,
     OptionalBody(rotation): OptionalBody<KeyRotation>,
-) -> Result<Created<NewKeyView>, ApiError> {
+) -> Result<Secret<Created<NewKeyView>>, ApiError> {
     let old = keys::one_of_org(app.subsystems(), tenant.org_id, id).await?;
     if !tenant.principal.scopes.include(old.scopes) {
         return Err(ApiError::ScopeRequired(old.scopes));

@@ -12,11 +12,11 @@ use std::slice;
 
 use axum::extract::{Request, State};
 use axum::http::header::WARNING;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
-use uuid::Uuid;
-use uuid::fmt::Hyphenated;
 
+use super::deduplication::{Deduplication, Duplicate};
+use super::event_answers::{accepted, many_accepted, one_accepted};
 use crate::domain::{
     EventId, MediaType, NewEvent, NewEventError, NewEventLimits, Violation, is_envelope,
     parse_batch, parse_event, parse_lines, parse_raw, raw_header_for,
@@ -26,11 +26,10 @@ use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
 use crate::http::extract::{EventsWrite, Scoped, Tenant};
 use crate::http::metrics::RejectedRequest;
-use crate::http::ratelimit_headers::{self, Counted};
 use crate::http::request::refuse_query;
 use crate::http::request_context::RequestContext;
 use crate::http::state::{AppState, Settings};
-use crate::http::{body, rate_limit, respond};
+use crate::http::{body, rate_limit};
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::limit::RateLimitState;
@@ -53,7 +52,7 @@ pub(in crate::http) async fn post_one(
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    refuse_query(request.uri())?;
+    let dedup = Deduplication::asked(&request, |_| None)?;
     body::require_json(request.headers())?;
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
@@ -63,10 +62,11 @@ pub(in crate::http) async fn post_one(
     rate_limit::take_bytes(&app, &tenant, &body)?;
     if body.len() > ACCEPTED_HERE_BYTES_MAX {
         let threads = app.background.clone();
-        let accepting = async move { accept_one(&app, &context, &tenant, taken, &body).await };
+        let accepting =
+            async move { accept_one(&app, &context, &tenant, taken, dedup, &body).await };
         return threads.spawn(accepting).await.map_err(ApiError::internal)?;
     }
-    accept_one(&app, &context, &tenant, taken, &body).await
+    accept_one(&app, &context, &tenant, taken, dedup, &body).await
 }
 
 /// Parses an event and accepts it.
@@ -75,14 +75,35 @@ async fn accept_one(
     context: &RequestContext,
     tenant: &Tenant,
     taken: Option<RateLimitState>,
+    dedup: Deduplication,
     body: &ReceivedBody,
 ) -> Result<Response, ApiError> {
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let new_event =
         parse_event(body, &limits).map_err(|error| refuse_event(app, &limits, error))?;
+    accept_single(app, context, tenant, taken, dedup, new_event).await
+}
+
+/// Accepts an event, unless it is a duplicate and its sender asked for that to be found first.
+async fn accept_single(
+    app: &AppState,
+    context: &RequestContext,
+    tenant: &Tenant,
+    taken: Option<RateLimitState>,
+    mut dedup: Deduplication,
+    mut new_event: NewEvent<'_>,
+) -> Result<Response, ApiError> {
+    dedup.name(&mut new_event);
     let quota = rate_limit::take_parsed(app, tenant, slice::from_ref(&new_event), taken)?;
+    let found = dedup.find(app, tenant, &new_event).await?;
+    if let Some((id, found)) = found
+        && found != Duplicate::None
+    {
+        return Ok(accepted(one_accepted(id, Some(found)), quota));
+    }
     let ids = accept(app, context, tenant, slice::from_ref(&new_event)).await?;
-    Ok(accepted(one_accepted(&ids), quota))
+    let [id] = ids[..] else { return Err(ApiError::internal("an event without an id")) };
+    Ok(accepted(one_accepted(id, found.map(|(_, found)| found)), quota))
 }
 
 /// `POST /api/events/raw`: any body, taken as it is; 202 once the event is on stable storage.
@@ -92,7 +113,7 @@ pub(in crate::http) async fn post_raw(
     tenant: Scoped<EventsWrite>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    refuse_raw_query(request.uri())?;
+    let dedup = Deduplication::asked(&request, raw_header_for)?;
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let (head, body) = request.into_parts();
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
@@ -101,24 +122,12 @@ pub(in crate::http) async fn post_raw(
     rate_limit::take_bytes(&app, &tenant, &body)?;
     if body.len() > ACCEPTED_HERE_BYTES_MAX {
         let threads = app.background.clone();
-        let accepting =
-            async move { accept_raw(&app, &context, &tenant, taken, &head.headers, &body).await };
+        let accepting = async move {
+            accept_raw(&app, &context, &tenant, taken, dedup, &head.headers, &body).await
+        };
         return threads.spawn(accepting).await.map_err(ApiError::internal)?;
     }
-    accept_raw(&app, &context, &tenant, taken, &head.headers, &body).await
-}
-
-/// Refuses every parameter of a raw body's request, and names the header that one may have meant.
-fn refuse_raw_query(uri: &Uri) -> Result<(), ApiError> {
-    refuse_query(uri).map_err(|refusal| {
-        let ApiError::Invalid(mut violations) = refusal else { return refusal };
-        for violation in &mut violations {
-            if let Some(header) = raw_header_for(&violation.field) {
-                violation.message = format!("{}; send the header {header}", violation.message);
-            }
-        }
-        ApiError::Invalid(violations)
-    })
+    accept_raw(&app, &context, &tenant, taken, dedup, &head.headers, &body).await
 }
 
 /// Makes an event of a raw body and accepts it.
@@ -127,16 +136,16 @@ async fn accept_raw(
     context: &RequestContext,
     tenant: &Tenant,
     taken: Option<RateLimitState>,
+    dedup: Deduplication,
     headers: &HeaderMap,
     body: &ReceivedBody,
 ) -> Result<Response, ApiError> {
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let new_event = parse_raw(headers, body).map_err(|error| refuse(app, error))?;
-    let quota = rate_limit::take_parsed(app, tenant, slice::from_ref(&new_event), taken)?;
-    let ids = accept(app, context, tenant, slice::from_ref(&new_event)).await?;
-    let mut response = accepted(one_accepted(&ids), quota);
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
-    if is_envelope(&new_event, &limits) {
+    let is_envelope = is_envelope(&new_event, &limits);
+    let mut response = accept_single(app, context, tenant, taken, dedup, new_event).await?;
+    if is_envelope {
         response.headers_mut().insert(WARNING, HeaderValue::from_static(ENVELOPE_WARNING));
     }
     Ok(response)
@@ -273,62 +282,5 @@ fn refuse(app: &AppState, error: NewEventError) -> ApiError {
             }
             ApiError::Invalid(violations)
         }
-    }
-}
-
-fn accepted(body: Vec<u8>, quota: RateLimitState) -> Response {
-    let mut response = respond::json_bytes(StatusCode::ACCEPTED, body);
-    ratelimit_headers::write_headers(response.headers_mut(), Counted::Events, quota);
-    response
-}
-
-/// `{"id":"…","status":"accepted"}`, in one buffer of the right size.
-fn one_accepted(ids: &[EventId]) -> Vec<u8> {
-    let (head, tail) = (br#"{"id":"#, br#","status":"accepted"}"#);
-    let mut body = Vec::with_capacity(head.len() + QUOTED_ID_BYTES + tail.len());
-    body.extend_from_slice(head);
-    for id in ids.iter().take(1) {
-        push_quoted(&mut body, *id);
-    }
-    body.extend_from_slice(tail);
-    body
-}
-
-/// `{"accepted":2,"ids":["…","…"]}`, in one buffer.
-fn many_accepted(ids: &[EventId]) -> Vec<u8> {
-    let mut body = format!(r#"{{"accepted":{},"ids":["#, ids.len()).into_bytes();
-    body.reserve(ids.len() * (QUOTED_ID_BYTES + 1) + 2);
-    for (index, id) in ids.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        push_quoted(&mut body, *id);
-    }
-    body.extend_from_slice(b"]}");
-    body
-}
-
-const QUOTED_ID_BYTES: usize = Hyphenated::LENGTH + 2;
-
-fn push_quoted(body: &mut Vec<u8>, id: EventId) {
-    let mut text = Uuid::encode_buffer();
-    let text = id.uuid().hyphenated().encode_lower(&mut text);
-    body.push(b'"');
-    body.extend_from_slice(text.as_bytes());
-    body.push(b'"');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_are_the_json_they_promise() {
-        let id = EventId::from_uuid(Uuid::from_u128(1));
-        let text = "00000000-0000-0000-0000-000000000001";
-        let one = format!(r#"{{"id":"{text}","status":"accepted"}}"#);
-        assert_eq!(one_accepted(&[id]), one.as_bytes());
-        let two = format!(r#"{{"accepted":2,"ids":["{text}","{text}"]}}"#);
-        assert_eq!(many_accepted(&[id, id]), two.as_bytes());
     }
 }

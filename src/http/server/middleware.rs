@@ -34,7 +34,7 @@ use crate::http::router::{SINGLE_EVENTS, router};
 use crate::http::routes::events;
 use crate::http::state::{AppState, Settings};
 use crate::http::unread_body::RequestBody;
-use crate::http::{cors, respond};
+use crate::http::{cors, idempotency, respond};
 
 /// The whole API, ready to be served. Cheap to clone.
 #[derive(Clone)]
@@ -109,13 +109,24 @@ impl Api {
         {
             return cors::preflight();
         }
-        request.extensions_mut().insert(context);
+        request.extensions_mut().insert(context.clone());
         let (owner, is_safe) = (AnswerOwner::default(), request.method().is_safe());
         request.extensions_mut().insert(owner.clone());
         // Boxed, so that the future of a single event does not grow to the size of the router's.
-        let Ok(response) = Box::pin(self.router.call(request)).await;
+        let response = if idempotency::applies(&request) {
+            let run = async |request| self.route(request).await;
+            let once = Box::pin(idempotency::once(&self.app, request, &context, run));
+            once.await.unwrap_or_else(IntoResponse::into_response)
+        } else {
+            self.route(request).await
+        };
         let mut response = self.hold(response, owner.get(), is_safe).await;
         add_security_headers(response.headers_mut());
+        response
+    }
+
+    async fn route(&self, request: Request) -> Response {
+        let Ok(response) = Box::pin(self.router.call(request)).await;
         response
     }
 

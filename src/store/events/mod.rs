@@ -184,6 +184,20 @@ impl Store {
         self.engine.find(sql, args![id, org], |row| read(row, "id")).await
     }
 
+    /// One event, if an event with its dedup id that is accepted `now` is a duplicate of it.
+    pub async fn event_within_window(
+        &self,
+        org: OrgId,
+        id: EventId,
+        now: Timestamp,
+    ) -> Result<Option<Event>> {
+        let window = self.dedup_window;
+        let is_within = |event: &Event| {
+            now.since(event.received_at) < window && event.received_at.since(now) < window
+        };
+        Ok(self.event(org, id).await?.filter(is_within))
+    }
+
     /// The organisation's events that pass the filter, without their payloads.
     pub async fn events(
         &self,

@@ -128,14 +128,14 @@ impl System<'_> {
     }
 
     /// Maintenance that must run at least every few hours: creates partitions for the coming days where the
-    /// engine has them, and deletes dedup keys older than the window in bounded steps.
+    /// engine has them, and deletes dedup keys older than the window, and idempotency keys, in bounded steps.
     pub async fn maintain(self, now: Timestamp) -> Result<()> {
         let oldest_kept = now.minus(self.0.dedup_window).minus(DEDUP_KEYS_KEPT_LONGER);
         if let Engine::Postgres(engine) = &*self.0.engine {
             postgres::create_partitions(engine, now).await?;
         }
         while delete_dedup_keys(&self.0.engine, oldest_kept).await? == DEDUP_KEYS_PER_STEP {}
-        Ok(())
+        self.expire_idempotency_keys(now).await
     }
 }
 

@@ -1,0 +1,165 @@
+//! `Idempotency-Key`: a `POST` that is sent again runs once, and gets the answer that it had for a day.
+//!
+//! This is for every `POST` but those of single events, whose key is their dedup id. An answer that holds a key or a
+//! secret is not kept; its repeat learns what was created. A request that was refused may be sent again.
+//!
+//! **Invariant:** a kept answer is given to the API key alone that asked first, so no scope is widened.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, LOCATION};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::byte_budget::Owner;
+use super::error::ApiError;
+use super::read_limit::ReadPermit;
+use super::request_context::RequestContext;
+use super::respond::HoldsSecret;
+use super::state::AppState;
+use super::{body, extract, respond, router};
+use crate::domain::IdempotencyKey;
+use crate::store::{IdempotencyClaim, KeptAnswer, NamedRequest};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Says that an answer is a kept one.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// Bytes of a kept answer at most. The ids of a thousand events are a third of it; a larger answer is not kept.
+const KEPT_BYTES_MAX: usize = 128 * 1024;
+/// A claim whose request was not answered for this long, and for twice `REQUEST_TIMEOUT`, is taken over.
+const ABANDONED_AFTER: Duration = Duration::from_mins(1);
+
+/// The key in the headers, if there is one.
+///
+/// # Errors
+/// When it is malformed.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(value) = headers.get(&IDEMPOTENCY_KEY) else { return Ok(None) };
+    IdempotencyKey::parse(value.as_bytes()).map(Some).map_err(ApiError::invalid)
+}
+
+/// Whether a request runs once by its key: a `POST` with one that is no single event.
+pub(super) fn applies(request: &Request) -> bool {
+    request.method() == Method::POST
+        && request.headers().contains_key(&IDEMPOTENCY_KEY)
+        && !router::is_single_event(request.uri().path())
+}
+
+/// Runs a request once.
+///
+/// # Errors
+/// When the key is malformed or another request's, the request is running, or the caller or the store refuse.
+pub(super) async fn once(
+    app: &AppState,
+    request: Request,
+    context: &RequestContext,
+    run: impl AsyncFnOnce(Request) -> Response,
+) -> Result<Response, ApiError> {
+    let Some(name) = key(request.headers())? else { return Ok(run(request).await) };
+    let caller = extract::caller(request.headers(), app, context.peer).await?;
+    if caller.suspended {
+        // Its route refuses it.
+        return Ok(run(request).await);
+    }
+    let looking = ReadPermit::take(app, &caller).await?;
+    let (mut head, body) = request.into_parts();
+    let (owner, bytes_max) = (Owner::of(&caller), body_bytes_max(app, &head));
+    let body = body::read_beside(app, owner, &head.headers, body, bytes_max).await?;
+    let digest = digest(&head, &body);
+    let at = app.subsystems().clock.now();
+    let (key, org) = (caller.key_id, caller.role.org_id());
+    let named = NamedRequest { key, org, name: &name, digest: &digest, at };
+    let abandoned_after = ABANDONED_AFTER.max(2 * app.settings().request_timeout);
+    let store = &app.subsystems().store;
+    let claim = store.claim_idempotency_key(named, abandoned_after).await?;
+    drop(looking);
+    match claim {
+        IdempotencyClaim::New => {
+            // It was decoded, and is whole.
+            head.headers.remove(CONTENT_ENCODING);
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            let response = run(Request::from_parts(head, Body::from(body.bytes()))).await;
+            settle(app, named, response).await
+        }
+        IdempotencyClaim::Answered(answer) => repeated(answer),
+        IdempotencyClaim::InProgress => Err(ApiError::IdempotencyInProgress),
+        IdempotencyClaim::OtherRequest => Err(ApiError::IdempotencyKeyReused),
+    }
+}
+
+/// The largest body that a route of this path takes.
+fn body_bytes_max(app: &AppState, head: &Parts) -> usize {
+    if head.uri.path() == router::BATCHES {
+        app.settings().batch_bytes_max
+    } else {
+        super::request::BODY_BYTES_MAX
+    }
+}
+
+/// What a request asks for. Its parts cannot run into one another: none but the last has a line feed.
+fn digest(head: &Parts, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(head.uri.path_and_query().map_or("/", |path| path.as_str()));
+    hash.update(b"\n");
+    hash.update(body);
+    hash.finalize().into()
+}
+
+/// Keeps the answer to a request that was not refused.
+async fn settle(
+    app: &AppState,
+    named: NamedRequest<'_>,
+    response: Response,
+) -> Result<Response, ApiError> {
+    let store = &app.subsystems().store;
+    if !response.status().is_success() {
+        log_failure(store.release_idempotency_key(named).await);
+        return Ok(response);
+    }
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.map_err(ApiError::internal)?.to_bytes();
+    let location = head.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let is_kept = head.extensions.get::<HoldsSecret>().is_none() && body.len() <= KEPT_BYTES_MAX;
+    let answer = KeptAnswer {
+        status: head.status.as_u16(),
+        location: location.map(str::to_owned),
+        object: object(&body),
+        body: is_kept.then(|| body.to_vec()),
+    };
+    log_failure(store.settle_idempotency_key(named, &answer).await);
+    Ok(Response::from_parts(head, Body::from(body)))
+}
+
+/// The request was answered all the same; only its repeats are affected.
+fn log_failure(result: crate::store::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "cannot keep the answer to a request with an Idempotency-Key");
+    }
+}
+
+/// The id in an answer.
+fn object(body: &[u8]) -> Option<String> {
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    answer.get("id")?.as_str().map(str::to_owned)
+}
+
+/// The answer to a repeat.
+fn repeated(answer: KeptAnswer) -> Result<Response, ApiError> {
+    let KeptAnswer { status, location, object, body } = answer;
+    let Some(body) = body else { return Err(ApiError::AlreadyCreated { id: object }) };
+    let status = StatusCode::from_u16(status).map_err(ApiError::internal)?;
+    let mut response =
+        if body.is_empty() { status.into_response() } else { respond::json_bytes(status, body) };
+    let headers = response.headers_mut();
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    if let Some(location) = location {
+        headers.insert(LOCATION, HeaderValue::try_from(location).map_err(ApiError::internal)?);
+    }
+    Ok(response)
+}
