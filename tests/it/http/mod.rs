@@ -10,6 +10,7 @@ mod endpoints;
 mod events;
 mod headers;
 mod health;
+mod idempotency;
 mod ingest;
 mod isolation;
 mod key_bounds;

@@ -132,9 +132,9 @@ async fn misspelt_names_are_told_with_the_one_that_was_meant() {
     let told = details(server.post("/api/endpoints", key, endpoint).await).await;
     assert!(told.ends_with("; did you mean event_types?"), "{told}");
     let told = details(server.get("/api/events?user=u", key).await).await;
-    assert_eq!(told, "user is not a parameter of this route");
-    let told = details(server.get("/api/events?userid=u", key).await).await;
-    assert_eq!(told, "userid is not a parameter of this route; did you mean user_id?");
+    assert_eq!(told, "user is not a parameter of this route; did you mean user_id?");
+    let told = details(server.get("/api/events?color=u", key).await).await;
+    assert_eq!(told, "color is not a parameter of this route");
     let header = [("x-dedupid", "d")];
     let told = details(post(&server, &tenant, "/api/events/raw", &header, "x").await).await;
     assert_eq!(told, "x-dedupid is not a header of this route; did you mean X-Dedup-Id?");

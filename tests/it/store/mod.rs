@@ -11,6 +11,7 @@ mod endpoints;
 mod events;
 mod filters;
 mod fixtures;
+mod idempotency;
 mod isolation;
 mod keys;
 mod maintenance;
