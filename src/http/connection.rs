@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::head_scan::HeadScan;
 use super::unread_body::UnreadBody;
 use crate::auth::ConnectionKeyCache;
 
@@ -15,11 +16,14 @@ pub(super) struct Connection {
     pub(super) key_cache: ConnectionKeyCache,
     /// The rest of the last request's body, if the request was answered before it was read.
     pub(super) unread: Arc<UnreadBody>,
+    /// What the head of the current request has that hyper does not show.
+    pub(super) head_scan: Arc<HeadScan>,
 }
 
 impl Connection {
     /// A new connection from `peer`, which has presented no key yet.
     pub(super) fn new(peer: IpAddr) -> Self {
-        Self { peer, key_cache: ConnectionKeyCache::default(), unread: Arc::default() }
+        let (unread, head_scan) = (Arc::default(), Arc::default());
+        Self { peer, key_cache: ConnectionKeyCache::default(), unread, head_scan }
     }
 }

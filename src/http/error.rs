@@ -107,6 +107,8 @@ pub enum ApiError {
     RouteNotFound(Option<String>),
     /// An HTTP/1.1 request has no `Host`, or several.
     InvalidHost,
+    /// The request has both a length and a transfer coding.
+    AmbiguousLength,
     /// The route exists, for other methods.
     MethodNotAllowed,
     /// A rate limit is exceeded.

@@ -68,6 +68,7 @@ impl ApiError {
             Self::TooManyReads { .. } => &problem::TOO_MANY_READS,
             Self::NotFound | Self::RouteNotFound(_) => &problem::NOT_FOUND,
             Self::InvalidHost => &problem::INVALID_HOST,
+            Self::AmbiguousLength => &problem::AMBIGUOUS_LENGTH,
             Self::MethodNotAllowed => &problem::METHOD_NOT_ALLOWED,
             Self::StillRefused(_) => &problem::EVENT_UNSTORABLE,
             Self::IssueBusy => &problem::AUTH_UNAVAILABLE,
@@ -275,6 +276,9 @@ impl fmt::Display for ApiError {
                 write!(f, "there is no such route; did you mean {path}?")
             }
             Self::InvalidHost => f.write_str("send the header Host once"),
+            Self::AmbiguousLength => {
+                f.write_str("send Content-Length or Transfer-Encoding, not both")
+            }
             Self::MethodNotAllowed => f.write_str("use a method that the header Allow lists"),
             Self::StillRefused(why) => f.write_str(why),
             Self::IssueBusy => {

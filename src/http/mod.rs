@@ -40,6 +40,7 @@ mod cors;
 mod error;
 mod error_detail;
 mod extract;
+mod head_scan;
 mod held_answer;
 mod idempotency;
 mod metrics;

@@ -38,6 +38,8 @@ macro_rules! problems {
 }
 
 problems! {
+    AMBIGUOUS_LENGTH: 400, "ambiguous_length", "Ambiguous length",
+        "Send `Content-Length` or `Transfer-Encoding`, not both.";
     INCOMPLETE_BODY: 400, "incomplete_body", "Incomplete body",
         "The connection closed before the body was complete. Send the request again.";
     INVALID_HOST: 400, "invalid_host", "Missing or repeated Host",

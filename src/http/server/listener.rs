@@ -114,7 +114,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + OverTcp + Unpin>(
     served: Served,
 ) {
     let Served { connection: client, deadline, _permit } = served;
-    let stream = Watched::new(stream, Arc::clone(&deadline));
+    let stream = Watched::new(stream, Arc::clone(&deadline), Arc::clone(&client.head_scan));
     let answer = |request| api.answer(request, &client, &deadline);
     let connection = http1::Builder::new()
         .header_read_timeout(None)

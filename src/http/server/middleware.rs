@@ -14,7 +14,9 @@ use std::task::Poll;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CACHE_CONTROL, EXPECT, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, EXPECT, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderValue, Method, Version};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -62,7 +64,7 @@ impl Api {
         deadline: &ConnDeadline,
     ) -> Result<Response, Infallible> {
         deadline.begin_request(request.method().is_safe());
-        let names_host = names_host(&request);
+        let malformed = malformed(&request, connection);
         let context = RequestContext::new(request.headers(), connection.peer);
         let trace_id = context.trace_id.clone();
         let origin = self.allowed_origin(request.headers());
@@ -72,10 +74,9 @@ impl Api {
             Body::new(RequestBody::new(body, &connection.unread, drained_bytes_max, waits))
         });
         let handled = async {
-            if names_host {
-                self.handle(request, context, connection).await
-            } else {
-                ApiError::InvalidHost.into_response()
+            match malformed {
+                None => self.handle(request, context, connection).await,
+                Some(error) => error.into_response(),
             }
         };
         let mut response = bounded(handled, deadline).await;
@@ -92,6 +93,7 @@ impl Api {
             cors::allow(headers, origin);
         }
         deadline.end_request();
+        connection.head_scan.next_head();
         Ok(response)
     }
 
@@ -154,6 +156,18 @@ impl Api {
         let tenant =
             Scoped::<EventsWrite>::on_connection(request.headers(), &self.app, connection).await?;
         events::post_one(State(self.app.clone()), context, tenant, request).await
+    }
+}
+
+/// What hyper lets pass and RFC 9112 has refused.
+fn malformed<B>(request: &hyper::Request<B>, connection: &Connection) -> Option<ApiError> {
+    if !names_host(request) {
+        Some(ApiError::InvalidHost)
+    } else if request.headers().contains_key(TRANSFER_ENCODING) && connection.head_scan.has_length()
+    {
+        Some(ApiError::AmbiguousLength)
+    } else {
+        None
     }
 }
 

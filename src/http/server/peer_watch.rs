@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::conn_deadline::ConnDeadline;
+use crate::http::head_scan::HeadScan;
 
 /// A stream over TCP.
 pub(super) trait OverTcp {
@@ -34,16 +35,17 @@ impl OverTcp for TlsStream<TcpStream> {
     }
 }
 
-/// A stream that ends the time of a long read when its client is gone.
+/// A stream that ends the time of a long read when its client is gone, and shows what comes to a [`HeadScan`].
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,
     deadline: Arc<ConnDeadline>,
+    head_scan: Arc<HeadScan>,
 }
 
 impl<S: OverTcp> Watched<S> {
-    pub(super) fn new(stream: S, deadline: Arc<ConnDeadline>) -> Self {
-        Self { stream, deadline }
+    pub(super) fn new(stream: S, deadline: Arc<ConnDeadline>, head_scan: Arc<HeadScan>) -> Self {
+        Self { stream, deadline, head_scan }
     }
 
     fn peer_is_gone(&self) -> bool {
@@ -58,7 +60,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.head_scan.received(buffer.filled().get(before..).unwrap_or_default());
+        polled
     }
 }
 
