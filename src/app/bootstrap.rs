@@ -1,67 +1,131 @@
-//! Bootstrap: the very first start creates an organisation and two keys, so that a newcomer can post at
-//! once.
+//! Bootstrap: a first start creates an operator's key, and in an empty store an organisation with a key, so that a
+//! newcomer can post at once.
 
 use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
-use crate::api::Refusal;
-use crate::auth::{PresentedKey, issue_key};
+use super::error::AppError;
+use crate::auth::{IssuedKey, PresentedKey, issue_key};
 use crate::domain::{Actor, Org, OrgId, PageRequest, Role, Timestamp};
 use crate::store::{Store, StoreError};
 
-/// The organisation and keys that the first start created. Its `Display` is the only place that shows
-/// the keys.
+/// How a first start is done.
+#[derive(Clone, Debug)]
+pub(super) struct BootstrapOptions {
+    /// Where the server answers, such as `http://127.0.0.1:3000`.
+    pub(super) base_url: String,
+    /// The server's default rate limit, which applies to the organisation.
+    pub(super) events_per_minute: u32,
+    /// The file that the keys are written to; `None` when they are shown on a terminal.
+    pub(super) keys_file: Option<PathBuf>,
+}
+
+/// What a first start created. Its `Display` is the only place that shows the keys.
 #[derive(Debug)]
 pub struct Bootstrap {
-    /// The first organisation.
-    pub org: Org,
-    /// Its API key.
-    pub tenant_key: PresentedKey,
-    /// An operator's key.
-    pub operator_key: PresentedKey,
-    /// Where the server answers, such as `http://127.0.0.1:3000`.
-    pub base_url: String,
-    /// The server's default rate limit, which applies to the organisation.
-    pub events_per_minute: u32,
+    /// The first organisation and its API key; `None` in a store that has organisations or keys.
+    tenant: Option<(Org, PresentedKey)>,
+    operator_key: PresentedKey,
+    options: BootstrapOptions,
 }
 
 impl Bootstrap {
-    /// Creates the first organisation and keys in a store that has neither; `None` in any other. When
-    /// several servers start on one store at once, one of them creates them.
-    pub async fn prepare(
+    /// Creates what is missing: an operator's key in a store that never had one, and an organisation with a key in an
+    /// empty store. `None` when nothing is. When several servers start on one empty store at once, one of them
+    /// creates it.
+    ///
+    /// The keys are in their file before they are in the store, so that none is kept that nobody was shown.
+    pub(super) async fn prepare(
         store: &Store,
         now: Timestamp,
-        base_url: String,
-        events_per_minute: u32,
-    ) -> Result<Option<Self>, Refusal> {
-        let one = PageRequest { limit: 1, after: None };
-        let empty = store.system().orgs(one).await?.data.is_empty()
-            && store.system().keys(one).await?.data.is_empty();
-        if !empty {
+        options: BootstrapOptions,
+    ) -> Result<Option<Self>, AppError> {
+        if store.system().has_operator_key().await? {
             return Ok(None);
         }
-        let org = Org::new(OrgId::FIRST, "First organisation", now);
+        let one = PageRequest { limit: 1, after: None };
+        let is_empty = store.system().orgs(one).await?.data.is_empty()
+            && store.system().keys(one).await?.data.is_empty();
+        let org = is_empty.then(|| Org::new(OrgId::FIRST, "First organisation", now));
         // Hashing is slow, so it comes first: a crash between the inserts is then unlikely.
-        let tenant = issue_key(Role::Tenant(org.id), "first key".to_owned(), now).await?;
-        let operator = issue_key(Role::Operator, "first operator key".to_owned(), now).await?;
-        match store.system().insert_org(&org, &Actor::SERVER).await {
-            Ok(()) => {}
-            // The id exists: another server was faster.
-            Err(StoreError::Refused(_)) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let operator = issue(Role::Operator, "first operator key", now).await?;
+        let tenant = match &org {
+            Some(org) => Some(issue(Role::Tenant(org.id), "first key", now).await?),
+            None => None,
+        };
+        let records: Vec<_> =
+            tenant.iter().map(|key| &key.record).chain([&operator.record]).cloned().collect();
+        let tenant = org.clone().zip(tenant).map(|(org, issued)| (org, issued.key));
+        let created = Self { tenant, operator_key: operator.key, options };
+        created.write_file()?;
+        if let Some(org) = org {
+            match store.system().insert_org(&org, &Actor::SERVER).await {
+                Ok(()) => {}
+                // The id exists: another server was faster.
+                Err(StoreError::Refused(_)) => {
+                    created.remove_file();
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        for key in [&tenant.record, &operator.record] {
+        for record in &records {
             // A new organisation has no quota.
-            let _ = store.system().insert_key(key, &Actor::SERVER).await?;
+            let _ = store.system().insert_key(record, &Actor::SERVER).await?;
         }
-        let (tenant_key, operator_key) = (tenant.key, operator.key);
-        Ok(Some(Self { org, tenant_key, operator_key, base_url, events_per_minute }))
+        Ok(Some(created))
     }
+
+    /// The file that holds the keys, if they are in one.
+    pub fn keys_file(&self) -> Option<&Path> {
+        self.options.keys_file.as_deref()
+    }
+
+    fn write_file(&self) -> Result<(), AppError> {
+        let Some(path) = self.keys_file() else { return Ok(()) };
+        let write = || -> io::Result<()> {
+            let options =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+            let mut file = options?;
+            writeln!(file, "{self}")?;
+            file.sync_all()
+        };
+        write().map_err(|error| AppError::FirstKeys { path: path.to_owned(), error })
+    }
+
+    /// The keys in it are not in the store.
+    fn remove_file(&self) {
+        if let Some(path) = self.keys_file()
+            && let Err(error) = fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove keys that are not valid");
+        }
+    }
+}
+
+async fn issue(role: Role, name: &str, now: Timestamp) -> Result<IssuedKey, AppError> {
+    let issued = issue_key(role, name.to_owned(), now).await;
+    issued.map_err(|error| AppError::Bootstrap(error.into()))
 }
 
 impl fmt::Display for Bootstrap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { org, tenant_key, operator_key, base_url, events_per_minute } = self;
-        let (tenant_key, operator_key) = (tenant_key.reveal(), operator_key.reveal());
+        let Self { tenant, operator_key, options } = self;
+        let BootstrapOptions { base_url, events_per_minute, .. } = options;
+        let operator_key = operator_key.reveal();
+        let Some((org, tenant_key)) = tenant else {
+            return write!(
+                f,
+                "This key is shown only now; keep it.
+
+  operator key   {operator_key}
+"
+            );
+        };
+        let (id, tenant_key) = (org.id, tenant_key.reveal());
         write!(
             f,
             "Hookgate started for the first time. These keys are shown only now; keep them.
@@ -81,8 +145,7 @@ The organisation may post {events_per_minute} events per minute; above that the 
 this server can raise the limit:
 
   hookgate org update {id} --rate-limit-per-minute 60000
-",
-            id = org.id,
+"
         )
     }
 }
@@ -98,7 +161,8 @@ mod tests {
         let key = async || issue_key(Role::Operator, "key".to_owned(), now).await.unwrap().key;
         let base_url = "http://127.0.0.1:3000".to_owned();
         let (tenant_key, operator_key) = (key().await, key().await);
-        let start = Bootstrap { org, tenant_key, operator_key, base_url, events_per_minute: 1234 };
+        let options = BootstrapOptions { base_url, events_per_minute: 1234, keys_file: None };
+        let start = Bootstrap { tenant: Some((org, tenant_key)), operator_key, options };
         let banner = start.to_string();
         assert!(banner.contains("1234 events per minute"), "{banner}");
         let command = format!("hookgate org update {} --rate-limit-per-minute", OrgId::FIRST);

@@ -4,16 +4,18 @@
 //! one way to put a server together.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::bootstrap::BootstrapOptions;
 use super::descriptors::DescriptorBudget;
 use super::error::AppError;
 use super::metrics::Metrics;
 use super::parts::BackgroundWork;
 use super::storage::OpenError;
-use super::store_start::{BootstrapOptions, StoreStart};
+use super::store_start::StoreStart;
 use super::wiring::{self, Wiring};
 use super::{App, FirstKeys, start_report, storage};
 use crate::config::{Config, StoreConfig};
@@ -27,11 +29,13 @@ pub struct AppBuilder<'a> {
     clock: Clock,
     background: BackgroundWork,
     bootstrap: bool,
+    keys_file: Option<PathBuf>,
 }
 
 impl<'a> AppBuilder<'a> {
     pub(super) fn new(config: &'a Config) -> Self {
-        Self { config, clock: Clock::system(), background: BackgroundWork::Run, bootstrap: true }
+        let (clock, background) = (Clock::system(), BackgroundWork::Run);
+        Self { config, clock, background, bootstrap: true, keys_file: None }
     }
 
     /// Sets the clock. Default: the system's.
@@ -50,6 +54,12 @@ impl<'a> AppBuilder<'a> {
     #[must_use]
     pub fn without_bootstrap(self) -> Self {
         Self { bootstrap: false, ..self }
+    }
+
+    /// Writes what a first start creates to this file. Default: to none; the caller shows it.
+    #[must_use]
+    pub fn keys_file(self, keys_file: Option<PathBuf>) -> Self {
+        Self { keys_file, ..self }
     }
 
     /// Opens the store and the journal, wires every part and starts to listen.
@@ -73,6 +83,7 @@ impl<'a> AppBuilder<'a> {
         let bootstrap = self.bootstrap.then(|| BootstrapOptions {
             base_url: base_url(tls.as_deref(), address),
             events_per_minute: config.limit.rate_limit_per_minute,
+            keys_file: self.keys_file,
         });
         let (store_start, lifecycle, gate) = (
             StoreStart { store, clock, instance, may_share: config.store.yes, bootstrap },

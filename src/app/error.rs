@@ -1,6 +1,7 @@
 //! Errors of starting and stopping a server.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::storage::{MissingKeysError, OpenError, OpenJournalError};
 use crate::api::Refusal;
@@ -30,6 +31,14 @@ pub enum AppError {
     /// The first organisation and keys could not be created.
     #[error(transparent)]
     Bootstrap(#[from] Refusal),
+    /// The first keys could not be written down, and were not created.
+    #[error("cannot write the first keys to {}: {error}", .path.display())]
+    FirstKeys {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        error: std::io::Error,
+    },
     /// The journal could not be opened.
     #[error(transparent)]
     Journal(#[from] OpenJournalError),

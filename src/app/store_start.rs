@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::bootstrap::Bootstrap;
+use super::bootstrap::{Bootstrap, BootstrapOptions};
 use super::error::AppError;
 use super::storage;
 use crate::domain::InstanceId;
@@ -34,13 +34,6 @@ pub(super) struct StoreStart {
     pub(super) bootstrap: Option<BootstrapOptions>,
 }
 
-/// What the first start shows beside the keys.
-#[derive(Clone)]
-pub(super) struct BootstrapOptions {
-    pub(super) base_url: String,
-    pub(super) events_per_minute: u32,
-}
-
 impl StoreStart {
     /// Does all of it once. Creating the first keys is the last step, so that created keys are always shown.
     pub(super) async fn run_once(&self) -> Result<Option<Bootstrap>, AppError> {
@@ -58,10 +51,10 @@ impl StoreStart {
         if released > 0 {
             tracing::info!(released, "recovered leased deliveries from the previous run");
         }
-        let Some(BootstrapOptions { base_url, events_per_minute }) = bootstrap.clone() else {
-            return Ok(None);
-        };
-        Ok(Bootstrap::prepare(store, clock.now(), base_url, events_per_minute).await?)
+        match bootstrap.clone() {
+            Some(options) => Bootstrap::prepare(store, clock.now(), options).await,
+            None => Ok(None),
+        }
     }
 
     /// Does it as soon as the store is back, then opens `gate`. Ends at the soft stop, or early with what only a

@@ -1,5 +1,7 @@
 //! `hookgate serve`.
 
+use std::io::IsTerminal;
+
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::CliError;
@@ -7,17 +9,23 @@ use super::output::print_line;
 use super::signals::Signals;
 use crate::app::{App, Bootstrap};
 use crate::config::Config;
-use crate::runtime::{Clock, Shutdown};
+use crate::runtime::Shutdown;
 use crate::telemetry::init_logs;
+
+/// The file of the first keys in the data directory, when there is no terminal to show them on.
+const FIRST_KEYS: &str = "first-keys.txt";
 
 /// Runs the server until SIGTERM or SIGINT, or until a part of it fails.
 pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     init_logs(&config.telemetry)?;
-    let mut app = App::build(config, Clock::system()).await?;
+    // Keys in the output of a service end up in a log.
+    let keys_file =
+        (!std::io::stdout().is_terminal()).then(|| config.store.data_dir.join(FIRST_KEYS));
+    let mut app = App::builder(config).keys_file(keys_file).build().await?;
     stop_on_signals(app.shutdown())?;
     reload_on_hangup(app.certificate_reload())?;
     if let Some(bootstrap) = app.bootstrap() {
-        print_line(&bootstrap.to_string())?;
+        show(bootstrap)?;
     }
     if let Some(created) = app.late_bootstrap() {
         print_once_created(created);
@@ -63,12 +71,19 @@ fn stop_on_signals(shutdown: Shutdown) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Shows the first keys on the terminal, or tells their file.
+fn show(bootstrap: &Bootstrap) -> std::io::Result<()> {
+    let Some(file) = bootstrap.keys_file() else { return print_line(&bootstrap.to_string()) };
+    tracing::info!(file = %file.display(), "the first API keys are in a file; keep them, then delete it");
+    Ok(())
+}
+
 /// Prints the first keys as soon as the store is back and they are created.
 fn print_once_created(created: impl Future<Output = Option<Bootstrap>> + Send + 'static) {
     #[expect(clippy::disallowed_methods, reason = "ends when the server's tasks do")]
     tokio::spawn(async move {
         if let Some(bootstrap) = created.await
-            && let Err(error) = print_line(&bootstrap.to_string())
+            && let Err(error) = show(&bootstrap)
         {
             tracing::error!(%error, "cannot print the first keys; create others by the command line");
         }

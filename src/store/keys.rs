@@ -137,6 +137,12 @@ impl System<'_> {
         Ok(Ok(()))
     }
 
+    /// Whether there is or was an operator's key.
+    pub async fn has_operator_key(self) -> Result<bool> {
+        let sql = "SELECT 1 FROM api_keys WHERE org_id IS NULL LIMIT 1";
+        Ok(self.0.engine.optional(sql, args![]).await?.is_some())
+    }
+
     /// The key with this public id, also when it has expired.
     pub async fn key(self, id: ApiKeyId) -> Result<Option<ApiKey>> {
         let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1");

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::support::binary::Binary;
+use crate::support::binary::{Binary, first_keys};
 use crate::support::receiver::{Answer, Receiver};
 use crate::support::wait::until;
 use crate::support::{client, postgres};
@@ -431,11 +431,8 @@ async fn of_two_servers_that_start_on_one_empty_database_one_makes_the_first_key
 async fn second_signal_ends_a_server_that_is_stopping() {
     let place = Place::new();
     let mut command = place.command(&["serve", "--port", "0", "--log-format", "json"]);
-    let mut server = Lines::of({
-        command.stderr(Stdio::piped());
-        command
-    });
-    let mut log = BufReader::new(server.child.stderr.take().unwrap()).lines();
+    let mut server = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
     let mut logged = async |message: &str| -> Value {
         loop {
             let line = log.next_line().await.unwrap().expect("another line");
@@ -446,11 +443,7 @@ async fn second_signal_ends_a_server_that_is_stopping() {
         }
     };
     let listening = logged("listening").await;
-    let key = loop {
-        if let Some(key) = server.next().await.trim().strip_prefix("API key") {
-            break key.trim().to_owned();
-        }
-    };
+    let (key, _) = first_keys(&place.path().join("data")).await;
     // A request whose body does not come keeps the server waiting. That it is in flight shows in
     // the server's asking for the body.
     let mut open = TcpStream::connect(text(&listening, "address")).await.unwrap();
@@ -463,12 +456,12 @@ async fn second_signal_ends_a_server_that_is_stopping() {
     open.read_exact(&mut asked).await.unwrap();
     assert_eq!(&asked, b"HTTP/1.1 100");
 
-    let id = Pid::from_raw(i32::try_from(server.child.id().unwrap()).unwrap()).unwrap();
+    let id = Pid::from_raw(i32::try_from(server.id().unwrap()).unwrap()).unwrap();
     kill_process(id, Signal::INT).unwrap();
     logged("stopping; once more to stop at once").await;
     kill_process(id, Signal::INT).unwrap();
     logged("stopping at once").await;
-    assert_eq!(server.child.wait().await.unwrap().code(), Some(130));
+    assert_eq!(server.wait().await.unwrap().code(), Some(130));
 }
 
 #[tokio::test]

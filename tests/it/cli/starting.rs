@@ -156,3 +156,38 @@ async fn migration_is_reverted_only_when_asked_and_beside_no_server() {
         assert_eq!(said.code, 0, "{}", said.err);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_keys_are_in_a_private_file_where_no_terminal_shows_them() {
+    let place = Place::new();
+    let data = place.data_dir();
+    // Keys that cannot be written down are not made.
+    std::fs::create_dir(data.join("first-keys.txt")).unwrap();
+    let said = place.run(&["serve", "--port", "0"]).await;
+    said.failed(1, "cannot write the first keys to ./data/first-keys.txt");
+    assert_eq!(place.run(&["key", "list"]).await.out, "none\n");
+    std::fs::remove_dir(data.join("first-keys.txt")).unwrap();
+
+    let mut server = Binary::start(&data, &[]).await;
+    let (key, operator) = server.first_keys().await;
+    let mode = data.join("first-keys.txt").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let log = server.stop().await;
+    line_with(&log, "first-keys.txt");
+    assert!(log.iter().all(|line| !line.contains(&key) && !line.contains(&operator)), "{log:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn store_without_an_operator_gets_a_key_for_one() {
+    let place = Place::new();
+    place.json(&["org", "create", "--name", "acme"]).await;
+    Binary::start(&place.data_dir(), &[]).await.stop().await;
+    let written = std::fs::read_to_string(place.data_dir().join("first-keys.txt")).unwrap();
+    assert!(written.contains("operator key   hg_") && !written.contains("API key"), "{written}");
+    let keys = place.json(&["key", "list"]).await;
+    assert_eq!((keys.as_array().unwrap().len(), &keys[0]["role"]), (1, &"operator".into()));
+    assert_eq!(place.json(&["org", "list"]).await.as_array().unwrap().len(), 1);
+    std::fs::remove_file(place.data_dir().join("first-keys.txt")).unwrap();
+    Binary::start(&place.data_dir(), &[]).await.stop().await;
+    assert!(!place.data_dir().join("first-keys.txt").exists());
+}

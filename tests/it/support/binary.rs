@@ -1,18 +1,20 @@
 //! The real binary as a child process: started, stopped, or killed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinSet;
+
+use super::wait::until;
 
 /// A running `hookgate serve`. Killed when it is dropped.
 pub(crate) struct Binary {
     child: Child,
-    stdout: Lines<BufReader<ChildStdout>>,
+    data_dir: PathBuf,
     /// Where it answers, such as `http://127.0.0.1:40123`.
     pub(crate) base_url: String,
     log: JoinSet<Vec<String>>,
@@ -33,13 +35,13 @@ const SETTINGS: &[(&str, &str)] = &[
 impl Binary {
     /// Starts a server and waits until it listens.
     pub(crate) async fn start(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::listen(spawn("exec \"$0\" serve", data_dir, settings)).await
+        Self::listen(spawn("exec \"$0\" serve", data_dir, settings), data_dir).await
     }
 
     /// Starts a server by a script for `sh`, in which `exec "$0" serve` is the server, and waits
     /// until it listens.
     pub(crate) async fn start_by(script: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::listen(spawn(script, data_dir, settings)).await
+        Self::listen(spawn(script, data_dir, settings), data_dir).await
     }
 
     /// Starts a server and kills it after a while, which may be before it listens.
@@ -53,8 +55,7 @@ impl Binary {
         child.kill().await.unwrap();
     }
 
-    async fn listen(mut child: Child) -> Self {
-        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    async fn listen(mut child: Child, data_dir: &Path) -> Self {
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let (base_url, mut lines) = listening_at(&mut stderr).await;
         let mut log = JoinSet::new();
@@ -64,21 +65,12 @@ impl Binary {
             }
             lines
         });
-        Self { child, stdout, base_url, log }
+        Self { child, data_dir: data_dir.to_owned(), base_url, log }
     }
 
-    /// The API key and the operator key that the very first start prints.
+    /// The API key and the operator key that the very first start writes down.
     pub(crate) async fn first_keys(&mut self) -> (String, String) {
-        (self.printed("API key").await, self.printed("operator key").await)
-    }
-
-    async fn printed(&mut self, name: &str) -> String {
-        while let Some(line) = self.stdout.next_line().await.unwrap() {
-            if let Some(value) = line.trim().strip_prefix(name) {
-                return value.trim().to_owned();
-            }
-        }
-        panic!("the server printed no {name}");
+        first_keys(&self.data_dir).await
     }
 
     /// Its process.
@@ -112,6 +104,23 @@ impl Binary {
     }
 }
 
+/// The API key and the operator key that a first start writes down in its data directory.
+pub(crate) async fn first_keys(data_dir: &Path) -> (String, String) {
+    let mut shown = String::new();
+    until("the first keys are written down", async || {
+        let read = std::fs::read_to_string(data_dir.join("first-keys.txt"));
+        shown = read.unwrap_or_default();
+        // The last line.
+        shown.contains("--rate-limit-per-minute")
+    })
+    .await;
+    let value = |name: &str| {
+        let line = shown.lines().find_map(|line| line.trim().strip_prefix(name));
+        line.unwrap().trim().to_owned()
+    };
+    (value("API key"), value("operator key"))
+}
+
 fn spawn(script: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Child {
     std::fs::create_dir_all(data_dir).unwrap();
     Command::new("sh")
@@ -123,7 +132,7 @@ fn spawn(script: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Child {
         .env("DATA_DIR", data_dir)
         .envs(SETTINGS.iter().chain(settings).copied())
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
