@@ -1,6 +1,6 @@
 //! Metrics of the journal.
 
-use crate::telemetry::{COUNTS, Gauge, Histogram, SLOW_SECONDS, metrics};
+use crate::telemetry::{COUNTS, Counter, Gauge, Histogram, SLOW_SECONDS, metrics};
 
 metrics! {
     /// Metrics of the journal.
@@ -11,6 +11,10 @@ metrics! {
         journal_bytes: Gauge,
         /// Bytes of records in the journal that are not stored yet.
         hookgate_journal_unstored_bytes: Gauge,
+        /// Bytes in the journal that were skipped because they are damaged.
+        hookgate_journal_damaged_bytes_total: Counter,
+        /// Records in the journal that are lost to damage.
+        hookgate_journal_lost_records_total: Counter,
         /// Appends covered by one sync.
         journal_group_appends: Histogram = COUNTS,
         /// Time to write and sync a group of appends, in seconds.

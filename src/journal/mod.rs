@@ -20,7 +20,8 @@
 //!   it are acknowledged; after a restart the others are read again, and possibly some that were acknowledged last.
 //! - A batch that is dropped without an acknowledgement is not read again before a restart.
 //! - The number of unacknowledged batches is bounded: the reader waits at the bound.
-//! - A failed write or sync of records poisons the journal until a restart. Durable records can still be read.
+//! - A failed write or sync of records poisons the journal until a restart. Durable records can still be read. Nothing
+//!   else does: a disk that is full before the first byte of a group refuses appends until there is space.
 //! - Want of file descriptors or memory is a passing condition: appends are refused until it ends, and the reader waits.
 
 pub mod local;
@@ -29,6 +30,7 @@ mod metrics;
 pub use metrics::JournalMetrics;
 
 use std::io;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 
@@ -72,6 +74,21 @@ impl Journal {
         }
     }
 
+    /// Resolves once the journal is poisoned; never if it is not.
+    pub async fn wait_poisoned(&self) {
+        match &self.0 {
+            Backend::Local(journal) => journal.wait_poisoned().await,
+        }
+    }
+
+    /// Resolves once a closed or poisoned journal is drained: the reader has returned every record, and every batch is
+    /// acknowledged.
+    pub async fn wait_drained(&self) {
+        match &self.0 {
+            Backend::Local(journal) => journal.wait_drained().await,
+        }
+    }
+
     /// Closes the journal, persists the acknowledgements and releases what the backend holds. Blocks for about
     /// one sync. Later acknowledgements are ignored.
     pub fn shut_down(&self) {
@@ -89,6 +106,15 @@ enum ReaderBackend {
 }
 
 impl JournalReader {
+    /// The quarantine for records that cannot be stored.
+    pub fn quarantine(&self) -> RecordQuarantine {
+        match &self.0 {
+            ReaderBackend::Local(reader) => {
+                RecordQuarantine(QuarantineBackend::Local(reader.quarantine()))
+            }
+        }
+    }
+
     /// Waits for durable records and returns them: at least one, and at most `items_max` items and `bytes_max`
     /// bytes, unless the first record alone exceeds them. `None` when the journal is closed and every record has
     /// been read.
@@ -127,6 +153,43 @@ pub struct Record {
     pub items: u32,
     /// The bytes that were appended.
     pub payload: Bytes,
+    /// Where it lies, for reports.
+    place: Place,
+}
+
+/// Where a record lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    /// The first seq of its segment.
+    segment: u64,
+    /// Its offset in the segment's file, in bytes.
+    offset: u64,
+}
+
+/// Sets records aside that cannot be stored, bounded in bytes. Clones share it.
+#[derive(Clone)]
+pub struct RecordQuarantine(QuarantineBackend);
+
+#[derive(Clone)]
+enum QuarantineBackend {
+    Local(local::LocalQuarantine),
+}
+
+impl RecordQuarantine {
+    /// Copies a record that cannot be decoded, and logs where it lay, where the copy is, and the reason. Blocks for a
+    /// sync.
+    pub fn record(&self, record: &Record, reason: &str) {
+        match &self.0 {
+            QuarantineBackend::Local(quarantine) => quarantine.record(record, reason),
+        }
+    }
+
+    /// Copies bytes under a name. Returns the copy; `None` when there is no space for one. Blocks for a sync.
+    pub fn bytes(&self, name: &str, bytes: &[u8]) -> Option<PathBuf> {
+        match &self.0 {
+            QuarantineBackend::Local(quarantine) => quarantine.bytes(name, bytes),
+        }
+    }
 }
 
 /// The acknowledgement of one batch. Dropping it leaves the batch unacknowledged: its records, and all behind them, are

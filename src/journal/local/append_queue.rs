@@ -7,6 +7,8 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::RecordOwner;
 use super::format::{FRAME_HEADER_BYTES, peek_frame, push_frame};
 use super::group_commit::{AppendFuture, CommitGroup, CommitResult, PreviousGroup};
@@ -51,6 +53,8 @@ pub(super) struct AppendQueue {
     owner: RecordOwner,
     state: Mutex<State>,
     filled: Condvar,
+    /// Cancelled when the queue is poisoned.
+    poisoned: CancellationToken,
 }
 
 struct State {
@@ -156,7 +160,8 @@ impl AppendQueue {
             writing_bytes: 0,
             notify_at: NEVER,
         };
-        Self { limits, owner, state: Mutex::new(state), filled: Condvar::new() }
+        let (state, filled) = (Mutex::new(state), Condvar::new());
+        Self { limits, owner, state, filled, poisoned: CancellationToken::new() }
     }
 
     /// Queues a record for the writer. The future resolves when the record is durable or the append has failed.
@@ -315,6 +320,12 @@ impl AppendQueue {
         drop(state);
         drop(waiting);
         self.filled.notify_one();
+        self.poisoned.cancel();
+    }
+
+    /// Resolves once the queue is poisoned.
+    pub(super) async fn wait_poisoned(&self) {
+        self.poisoned.cancelled().await;
     }
 
     /// Refuses appends until [`Self::reopen`]: there is no space on disk.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::CHECKPOINT_NAME;
-use super::file_system::{FileHandle, FileSystem, read_full, write_all};
+use super::file_system::{FileHandle, FileSystem, read_past_damage, write_all};
 use super::format::{CHECKPOINT_SLOT_BYTES, Checkpoint};
 
 /// The open checkpoint file.
@@ -15,7 +15,7 @@ pub(super) struct CheckpointFile {
 }
 
 impl CheckpointFile {
-    /// Opens the file, creating it if missing, and reads the newest sound slot.
+    /// Opens the file, creating it if missing, and reads the newest sound slot. An unreadable slot is not sound.
     pub(super) fn open(fs: &dyn FileSystem, dir: &Path) -> io::Result<(Self, Option<Checkpoint>)> {
         let path = dir.join(CHECKPOINT_NAME);
         let file = match fs.open(&path) {
@@ -30,7 +30,7 @@ impl CheckpointFile {
             Err(error) => return Err(error),
         };
         let mut slots = vec![0; 2 * CHECKPOINT_SLOT_BYTES];
-        let read = read_full(&*file, &mut slots, 0)?;
+        let read = read_past_damage(&*file, &mut slots, 0)?;
         slots.truncate(read);
         let newest = slots
             .chunks(CHECKPOINT_SLOT_BYTES)

@@ -6,15 +6,22 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
+/// The unit in which unreadable bytes are skipped: a page of the page cache, which fails as a whole.
+const PAGE_BYTES: u64 = 4096;
+/// Stands for a byte that could not be read.
+const UNREADABLE: u8 = 0xff;
+/// How often unreadable bytes are read before they count as lost.
+const READ_TRIES: u32 = 3;
+
 /// A file system.
 pub trait FileSystem: Send + Sync {
-    /// Creates a directory and its parents, durably; an existing one is no error.
+    /// Creates a directory and its missing parents, durably; an existing one is no error.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// The names in a directory, in no order. Names that are not UTF-8 are left out.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
@@ -30,9 +37,8 @@ pub trait FileSystem: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Opens a directory, so that later syncs of it need no file descriptor.
     fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn DirHandle>>;
-    /// Locks a file until the lock is dropped, creating it if missing. `WouldBlock` when another process holds the
-    /// lock.
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;
+    /// Locks a directory until the lock is dropped. `WouldBlock` when another process holds the lock.
+    fn lock(&self, dir: &Path) -> io::Result<Arc<dyn DirLock>>;
 }
 
 /// An open file.
@@ -57,8 +63,12 @@ pub trait DirHandle: Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// A lock that is released when it is dropped.
-pub trait FileLock: Send + Sync {}
+/// A lock on a directory that is released when it is dropped.
+pub trait DirLock: Send + Sync {
+    /// Whether the locked directory is still the one of that name. If not, another process may have locked its
+    /// successor.
+    fn is_held(&self) -> bool;
+}
 
 /// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,11 +76,22 @@ pub struct SystemFiles;
 
 impl FileSystem for SystemFiles {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(dir)?;
-        match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
-            Some(_) | None => self.sync_dir(Path::new(".")),
+        let mut missing = Vec::new();
+        for ancestor in dir.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+            if ancestor.try_exists()? {
+                break;
+            }
+            missing.push(ancestor);
         }
+        std::fs::create_dir_all(dir)?;
+        for created in &missing {
+            self.sync_dir(parent_of(created))?;
+        }
+        if missing.is_empty() {
+            // A process that died before it synced may have created it. Not every parent may be read.
+            let _ = self.sync_dir(parent_of(dir));
+        }
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -107,18 +128,38 @@ impl FileSystem for SystemFiles {
         Ok(Arc::new(File::open(dir)?))
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
-        let options = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-        let file = options?;
+    fn lock(&self, dir: &Path) -> io::Result<Arc<dyn DirLock>> {
+        let file = File::open(dir)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
+            Ok(()) => Ok(Arc::new(LockedDir { file, dir: dir.to_owned() })),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
 }
 
-impl FileLock for File {}
+/// A directory that is locked through its own descriptor: there is no lock file that somebody could remove.
+struct LockedDir {
+    file: File,
+    dir: PathBuf,
+}
+
+impl DirLock for LockedDir {
+    fn is_held(&self) -> bool {
+        match (self.file.metadata(), std::fs::metadata(&self.dir)) {
+            (Ok(locked), Ok(named)) => (locked.dev(), locked.ino()) == (named.dev(), named.ino()),
+            (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+            (Err(_), _) => true,
+        }
+    }
+}
+
+fn parent_of(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
 
 impl DirHandle for File {
     fn sync(&self) -> io::Result<()> {
@@ -152,16 +193,38 @@ impl FileHandle for File {
     }
 }
 
+/// A write that failed, possibly after some bytes.
+#[derive(Debug)]
+pub(super) struct WriteError {
+    /// Whether any byte was written.
+    pub(super) has_begun: bool,
+    /// The cause.
+    pub(super) source: io::Error,
+}
+
 /// Writes all of `bytes` at `offset`, repeating short and interrupted writes.
 pub(super) fn write_all(file: &dyn FileHandle, bytes: &[u8], offset: u64) -> io::Result<()> {
+    write_whole(file, bytes, offset).map_err(|error| error.source)
+}
+
+/// The same; the error tells whether any byte was written.
+pub(super) fn write_whole(
+    file: &dyn FileHandle,
+    bytes: &[u8],
+    offset: u64,
+) -> Result<(), WriteError> {
     let mut written = 0;
     while written < bytes.len() {
-        match file.write_at(&bytes[written..], offset + written as u64) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+        let source = match file.write_at(&bytes[written..], offset + written as u64) {
+            Ok(0) => io::ErrorKind::WriteZero.into(),
+            Ok(count) => {
+                written += count;
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => error,
+        };
+        return Err(WriteError { has_begun: written > 0, source });
     }
     Ok(())
 }
@@ -182,6 +245,68 @@ pub(super) fn read_full(
         }
     }
     Ok(read)
+}
+
+/// Fills `buffer` like [`read_full`]. Pages that cannot be read become [`UNREADABLE`] bytes, which are no frame, so they
+/// count as damage.
+pub(super) fn read_past_damage(
+    file: &dyn FileHandle,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    match read_full(file, buffer, offset) {
+        Err(error) if is_unreadable(&error) => {}
+        read => return read,
+    }
+    let mut read = 0;
+    while read < buffer.len() {
+        let at = offset + read as u64;
+        let left_of_page = usize::try_from(PAGE_BYTES - at % PAGE_BYTES).unwrap_or(usize::MAX);
+        let wanted = left_of_page.min(buffer.len() - read);
+        let page = &mut buffer[read..read + wanted];
+        let count = read_page(file, page, at)?;
+        read += count;
+        if count < wanted {
+            break;
+        }
+    }
+    Ok(read)
+}
+
+fn read_page(file: &dyn FileHandle, page: &mut [u8], at: u64) -> io::Result<usize> {
+    match read_patiently(file, page, at) {
+        Err(error) if is_unreadable(&error) => {
+            page.fill(UNREADABLE);
+            Ok(page.len())
+        }
+        read => read,
+    }
+}
+
+/// Fills `buffer` like [`read_full`], and tries a few times.
+pub(super) fn read_patiently(
+    file: &dyn FileHandle,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    for _ in 1..READ_TRIES {
+        match read_full(file, buffer, offset) {
+            Err(error) if is_unreadable(&error) => {}
+            read => return read,
+        }
+    }
+    read_full(file, buffer, offset)
+}
+
+/// Whether the error means that the disk, or the file system's own check of it, cannot return the bytes.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    let errno = [
+        Errno::IO,
+        Errno::BADMSG,
+        #[cfg(target_os = "linux")]
+        Errno::UCLEAN,
+    ];
+    errno.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Whether the error means that no space is left: a temporary condition.

@@ -10,6 +10,7 @@
 //! | 12 | 8 | journal id |
 //! | 20 | 8 | seq of the first record |
 //! | 28 | 4 | CRC32C of the above |
+//! | 512 | | summary, once the segment is finished: see [`super::segment_summary`] |
 //! | 4096 | | frames, one after the other |
 //!
 //! The header has a block of its own, so that no write of a record can tear it. It repeats the name, so a damaged
@@ -239,21 +240,21 @@ impl Checkpoint {
     }
 }
 
-fn push_crc(fields: &mut Vec<u8>) {
+pub(super) fn push_crc(fields: &mut Vec<u8>) {
     fields.extend_from_slice(&crc32c::crc32c(fields).to_le_bytes());
 }
 
-fn crc_holds(bytes: &[u8], fields_bytes: usize) -> bool {
+pub(super) fn crc_holds(bytes: &[u8], fields_bytes: usize) -> bool {
     u32_at(bytes, fields_bytes) == crc32c::crc32c(&bytes[..fields_bytes])
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut field = [0; 4];
     field.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(field)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut field = [0; 8];
     field.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(field)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::file_system::{FileHandle, read_full};
+use super::file_system::{FileHandle, read_full, read_past_damage};
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, JournalId, seq_at};
 
 /// Bytes read from the file in one call; more only for a longer record.
@@ -21,6 +21,16 @@ pub(super) struct Frames {
     /// Bytes that were read, up to the end given at that time.
     chunk: Bytes,
     chunk_at: u64,
+    on_unreadable: OnUnreadable,
+}
+
+/// What to do about bytes that the disk cannot return.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum OnUnreadable {
+    /// Fail: the next try may succeed.
+    Fail,
+    /// Count them as damage.
+    Skip,
 }
 
 /// The result of reading at a position.
@@ -49,12 +59,18 @@ impl Found {
 impl Frames {
     /// Starts at offset `at`.
     pub(super) fn new(file: Arc<dyn FileHandle>, id: JournalId, at: u64) -> Self {
-        Self { file, id, at, chunk: Bytes::new(), chunk_at: at }
+        let on_unreadable = OnUnreadable::Skip;
+        Self { file, id, at, chunk: Bytes::new(), chunk_at: at, on_unreadable }
     }
 
     /// The offset at which [`Self::read`] continues.
     pub(super) const fn position(&self) -> u64 {
         self.at
+    }
+
+    /// Sets what to do about bytes that the disk cannot return. Default: skip them.
+    pub(super) const fn set_on_unreadable(&mut self, on_unreadable: OnUnreadable) {
+        self.on_unreadable = on_unreadable;
     }
 
     /// Continues at another offset.
@@ -96,7 +112,7 @@ impl Frames {
         let mut window = vec![0; clamped(CHUNK_BYTES)];
         while within.end.saturating_sub(window_at) >= FRAME_HEADER_BYTES as u64 {
             let wanted = clamped((within.end - window_at).min(CHUNK_BYTES));
-            let read = read_full(&*self.file, &mut window[..wanted], window_at)?;
+            let read = read_past_damage(&*self.file, &mut window[..wanted], window_at)?;
             if read < FRAME_HEADER_BYTES {
                 return Ok(None);
             }
@@ -135,7 +151,10 @@ impl Frames {
         }
         let length = clamped((end - self.at).min(CHUNK_BYTES.max(bytes as u64)));
         let mut chunk = BytesMut::zeroed(length);
-        let read = read_full(&*self.file, &mut chunk, self.at)?;
+        let read = match self.on_unreadable {
+            OnUnreadable::Fail => read_full(&*self.file, &mut chunk, self.at)?,
+            OnUnreadable::Skip => read_past_damage(&*self.file, &mut chunk, self.at)?,
+        };
         chunk.truncate(read);
         self.chunk = chunk.freeze();
         self.chunk_at = self.at;
@@ -150,7 +169,7 @@ pub(super) fn end_of_bytes(file: &dyn FileHandle, within: Range<u64>) -> io::Res
     while window_end > within.start {
         let window_at = window_end.saturating_sub(CHUNK_BYTES).max(within.start);
         let window = &mut window[..clamped(window_end - window_at)];
-        let read = read_full(file, window, window_at)?;
+        let read = read_past_damage(file, window, window_at)?;
         if let Some(last) = window[..read].iter().rposition(|byte| *byte != 0) {
             return Ok(window_at + last as u64 + 1);
         }

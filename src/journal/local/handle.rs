@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::append_queue::{AppendQueue, QueueLimits, QueueState};
-use super::file_system::{FileLock, FileSystem};
+use super::file_system::{DirLock, FileSystem};
 use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::in_flight::InFlight;
-use super::reader::LocalReader;
+use super::quarantine::Quarantine;
+use super::reader::{LocalReader, Unread};
 use super::recovery::Recovered;
 use super::segment_manager::SegmentManager;
 use super::segments::Segments;
@@ -17,6 +18,7 @@ use super::writer::Writer;
 use super::{JournalError, JournalOptions, clamped};
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{AppendError, JournalState, JournalStatus, Seq};
+use crate::runtime::Stopwatch;
 
 /// An open local journal. Clones share it; the last one dropped shuts it down.
 #[derive(Clone)]
@@ -35,7 +37,7 @@ struct Running {
     writer: JoinHandle<()>,
     segment_manager: JoinHandle<()>,
     /// Held until the threads have ended.
-    _lock: Box<dyn FileLock>,
+    _lock: Arc<dyn DirLock>,
 }
 
 /// Starts the threads of a recovered journal.
@@ -44,12 +46,14 @@ pub(super) fn start(
     fs: &Arc<dyn FileSystem>,
     metrics: &Arc<JournalMetrics>,
     recovered: Recovered,
-    lock: Box<dyn FileLock>,
+    quarantine: Arc<Quarantine>,
+    lock: Arc<dyn DirLock>,
 ) -> Result<(LocalJournal, LocalReader), JournalError> {
     let JournalOptions { dir, segment_bytes, .. } = options.clone();
     let files_max = options.bytes_max / segment_bytes;
     let open_dir = fs.open_dir(&dir).map_err(|error| JournalError::io("open", &dir, error))?;
     metrics.event_queue_size.set(clamped(recovered.report.items));
+    let unread = Unread::at(recovered.start, &recovered.state.live);
     let segments = Arc::new(Segments::new(recovered.state, files_max, segment_bytes));
     let shares = Shares::new(options.owner, recovered.unstored, segments.free_bytes());
     metrics.hookgate_journal_unstored_bytes.set(clamped(shares.unstored()));
@@ -70,6 +74,9 @@ pub(super) fn start(
         last_checkpoint: None,
         checkpoint_failed: None,
         spare_failed: None,
+        free_failed: None,
+        lock: Arc::clone(&lock),
+        lock_checked: Stopwatch::start(),
     };
     let writer = Writer {
         fs: Arc::clone(fs),
@@ -80,8 +87,10 @@ pub(super) fn start(
         queue: Arc::clone(&queue),
         segments: Arc::clone(&segments),
         metrics: Arc::clone(metrics),
+        owner: options.owner,
         next_seq: recovered.next_seq,
         open: None,
+        disk_is_full: false,
     };
     let reader = LocalReader {
         fs: Arc::clone(fs),
@@ -90,6 +99,9 @@ pub(super) fn start(
         segments: Arc::clone(&segments),
         in_flight: Arc::clone(&in_flight),
         owner: options.owner,
+        quarantine,
+        unread,
+        lost: Unread::default(),
         position: recovered.start,
         reading: None,
     };
@@ -123,6 +135,16 @@ impl LocalJournal {
     /// Closes, waits for the threads to end and the checkpoint to be written, and releases the directory.
     pub(in crate::journal) fn shut_down(&self) {
         self.0.shut_down();
+    }
+
+    /// Resolves once the journal is poisoned.
+    pub(in crate::journal) async fn wait_poisoned(&self) {
+        self.0.queue.wait_poisoned().await;
+    }
+
+    /// Resolves once the reader has reached the end and every batch is acknowledged.
+    pub(in crate::journal) async fn wait_drained(&self) {
+        self.0.in_flight.wait_drained().await;
     }
 
     /// The current state.

@@ -33,6 +33,8 @@ pub(super) struct InFlight {
 struct State {
     window: AckWindow,
     held: HeldBytes,
+    /// Whether the reader has returned every record there will be.
+    reader_ended: bool,
 }
 
 /// The acknowledgement of one batch of a local journal.
@@ -63,7 +65,18 @@ impl InFlight {
 
     /// Waits until one more batch may be read.
     pub(super) async fn wait_for_capacity(&self) {
-        self.wait_until(|window| window.len() < BATCHES_MAX).await;
+        self.wait_until(|state| state.window.len() < BATCHES_MAX).await;
+    }
+
+    /// Notes that the reader has returned every record there will be.
+    pub(super) fn end_reader(&self) {
+        self.lock().reader_ended = true;
+        self.moved.notify_waiters();
+    }
+
+    /// Waits until the reader has returned every record and every batch is acknowledged.
+    pub(super) async fn wait_drained(&self) {
+        self.wait_until(|state| state.reader_ended && state.window.len() == 0).await;
     }
 
     /// When the oldest batch was accepted.
@@ -71,12 +84,12 @@ impl InFlight {
         self.lock().window.oldest_accepted_at()
     }
 
-    async fn wait_until(&self, condition: impl Fn(&AckWindow) -> bool) {
+    async fn wait_until(&self, condition: impl Fn(&State) -> bool) {
         loop {
             let mut moved = pin!(self.moved.notified());
             // Registered before the check, so that no move in between is missed.
             moved.as_mut().enable();
-            if condition(&self.lock().window) {
+            if condition(&self.lock()) {
                 return;
             }
             moved.await;
@@ -105,7 +118,7 @@ impl LocalAck {
 
     /// Waits until every batch before this one is acknowledged.
     pub(in crate::journal) async fn wait_until_oldest(&self) {
-        self.in_flight.wait_until(|window| window.is_oldest(self.number)).await;
+        self.in_flight.wait_until(|state| state.window.is_oldest(self.number)).await;
     }
 
     /// Sets when the batch's first record was accepted.

@@ -3,7 +3,8 @@
 //! # Constraints
 //! - The bytes of a record are opaque; the journal adds the number of items in it. [`JournalOptions::owner`] tells
 //!   whose record it is.
-//! - One process owns the directory, by a lock on its `lock` file.
+//! - One process owns the directory, by a lock on the directory itself. A directory that was replaced under the
+//!   process poisons the journal.
 //! - Memory is bounded by [`JournalOptions::queue_bytes_max`] and by the batches that were read; disk by
 //!   [`JournalOptions::bytes_max`], and by what was quarantined.
 //!
@@ -31,8 +32,9 @@
 //! - Nor is a segment that cannot be prepared, for want of file descriptors, say: it is tried every second, and
 //!   appends return [`AppendError::NoSegment`](super::AppendError::NoSegment) meanwhile. Spares and the directory are held open, so a new segment needs
 //!   no file descriptor if there is a spare. The reader waits until it can open the next segment.
-//! - A torn tail is cut. Damage before it is reported with file and offset, quarantined in `damaged/`, and
-//!   skipped: the records behind it are recovered.
+//! - A torn tail is cut. Damage before it, and bytes that the disk cannot return, are reported with file and offset,
+//!   quarantined in `damaged/` as far as there is space, and skipped: the records behind them are read. Recovery looks
+//!   at the first and the last segment; the reader meets damage in the others.
 //!
 //! **Invariant:** group N+1 is not written before group N is synced.
 //!
@@ -51,11 +53,14 @@ mod group_commit;
 mod handle;
 mod held_bytes;
 mod in_flight;
+mod listing;
 mod quarantine;
 mod reader;
 mod recovery;
 mod segment_manager;
 mod segment_scan;
+mod segment_state;
+mod segment_summary;
 mod segments;
 mod shares;
 #[cfg(test)]
@@ -70,15 +75,19 @@ use super::{Backend, Journal, JournalReader, ReaderBackend};
 use crate::domain::OrgId;
 use crate::journal::metrics::JournalMetrics;
 
-pub use file_system::{DirHandle, FileHandle, FileLock, FileSystem, SystemFiles};
+use self::quarantine::Quarantine;
+
+pub use file_system::{DirHandle, DirLock, FileHandle, FileSystem, SystemFiles};
 pub use quarantine::Damage;
 pub use recovery::RecoveryReport;
 
 pub(super) use handle::LocalJournal;
 pub(super) use in_flight::LocalAck;
+pub(super) use quarantine::LocalQuarantine;
 pub(super) use reader::LocalReader;
 
-const LOCK_NAME: &str = "lock";
+/// The lock file of earlier versions.
+const OLD_LOCK_NAME: &str = "lock";
 const CHECKPOINT_NAME: &str = "checkpoint";
 /// The directory for quarantined bytes and files.
 const QUARANTINE_DIR: &str = "damaged";
@@ -160,7 +169,7 @@ impl JournalError {
 }
 
 /// Opens a journal, recovers its records, and starts its two threads. Blocks for as long as it takes to read the
-/// records that are not acknowledged.
+/// first and the last segment with records that are not acknowledged, and the summaries of those between.
 ///
 /// # Errors
 /// When another process has it open, or it cannot be read or written.
@@ -173,19 +182,19 @@ pub fn open(
         return Err(JournalError::TooSmall);
     }
     let lock = lock(&**fs, &options.dir)?;
-    let recovered = recovery::recover(&**fs, options)?;
+    let quarantine = Arc::new(Quarantine::new(fs, &options.dir, metrics));
+    let recovered = recovery::recover(&**fs, options, &quarantine)?;
     let (id, recovery) = (recovered.id.0, recovered.report.clone());
-    let (journal, reader) = handle::start(options, fs, metrics, recovered, lock)?;
+    let (journal, reader) = handle::start(options, fs, metrics, recovered, quarantine, lock)?;
     let journal = Journal(Backend::Local(journal));
     Ok(Opened { journal, reader: JournalReader(ReaderBackend::Local(reader)), recovery, id })
 }
 
-fn lock(fs: &dyn FileSystem, dir: &Path) -> Result<Box<dyn FileLock>, JournalError> {
+fn lock(fs: &dyn FileSystem, dir: &Path) -> Result<Arc<dyn DirLock>, JournalError> {
     fs.create_dir(dir).map_err(|error| JournalError::io("create", dir, error))?;
-    let path = dir.join(LOCK_NAME);
-    fs.lock(&path).map_err(|error| match error.kind() {
+    fs.lock(dir).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => JournalError::InUse { dir: dir.to_owned() },
-        _ => JournalError::io("lock", &path, error),
+        _ => JournalError::io("lock", dir, error),
     })
 }
 

@@ -1,14 +1,29 @@
-//! Quarantine: damaged bytes, once synced and no longer readable, are reported, copied aside, and skipped.
+//! Quarantine: bytes that were synced once and are no longer readable, or that nobody can decode, are reported, copied
+//! to `damaged/`, and skipped.
+//!
+//! Reporting and skipping always succeed. The copy is for an expert: where it is impossible, on a full disk, say, or
+//! beyond [`BYTES_MAX`], the report says that there is none.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::QUARANTINE_DIR;
-use super::file_system::{FileHandle, FileSystem, read_full, write_all};
+use super::file_system::{FileHandle, FileSystem, is_shortage, read_past_damage, write_all};
+use super::format::{JournalId, segment_name};
+use crate::journal::metrics::JournalMetrics;
+use crate::journal::{Place, Record};
 
+/// Most bytes of copies in `damaged/`.
+const BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Most copies in `damaged/`.
+const FILES_MAX: u64 = 1_000;
 /// Bytes copied in one call.
 const COPY_BYTES: u64 = 1024 * 1024;
+/// Ranges of lost records that are remembered, so that the reader does not report again what recovery has.
+const REPORTED_MAX: usize = 1_000;
 
 /// A range of the journal that is lost.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,58 +41,194 @@ pub struct Damage {
     pub quarantined: Option<PathBuf>,
 }
 
-/// Reports damage in `file`, the segment called `name`, and copies its bytes to quarantine. An existing copy is kept
-/// as it is.
-pub(super) fn quarantine(
-    fs: &dyn FileSystem,
-    dir: &Path,
-    (name, file): (&str, &dyn FileHandle),
-    bytes: Range<u64>,
-    seqs: Range<u64>,
-) -> io::Result<Damage> {
-    let quarantined = if bytes.is_empty() {
-        None
-    } else {
-        let quarantine_dir = dir.join(QUARANTINE_DIR);
-        fs.create_dir(&quarantine_dir)?;
-        let path = quarantine_dir.join(format!("{name}-{}", bytes.start));
-        match fs.create(&path) {
-            Ok(copy) => {
-                let copied = copy_range(file, &*copy, bytes.clone()).and_then(|()| copy.sync_all());
-                if let Err(error) = copied.and_then(|()| fs.sync_dir(&quarantine_dir)) {
-                    // The next try must not take a part for the whole.
-                    let _ = fs.remove(&path);
-                    return Err(error);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        Some(path)
-    };
-    let damage = Damage {
-        file: dir.join(name),
-        offset: bytes.start,
-        bytes: bytes.end.saturating_sub(bytes.start),
-        seqs,
-        quarantined,
-    };
-    damage.log();
-    Ok(damage)
+/// Sets bytes aside and raises the alarm. Shared by recovery, the reader and the callers of the journal.
+pub(super) struct Quarantine {
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    metrics: Arc<JournalMetrics>,
+    state: Mutex<State>,
 }
 
-/// Moves a whole file to quarantine, because the journal needs its name.
-pub(super) fn quarantine_file(fs: &dyn FileSystem, dir: &Path, name: &str) -> io::Result<()> {
-    let quarantine_dir = dir.join(QUARANTINE_DIR);
-    fs.create_dir(&quarantine_dir)?;
-    fs.rename(&dir.join(name), &quarantine_dir.join(name))?;
-    fs.sync_dir(&quarantine_dir)?;
-    fs.sync_dir(dir)
+/// The quarantine of a local journal, for its callers. Clones share it.
+#[derive(Clone)]
+pub(in crate::journal) struct LocalQuarantine {
+    pub(super) quarantine: Arc<Quarantine>,
+    pub(super) id: JournalId,
+}
+
+impl LocalQuarantine {
+    /// Reports a record that cannot be decoded, and copies it.
+    pub(in crate::journal) fn record(&self, record: &Record, reason: &str) {
+        let Place { segment, offset } = record.place;
+        let name = segment_name(segment, self.id);
+        let quarantined = self.quarantine.record(&format!("{name}-{offset}"), &record.payload);
+        tracing::error!(
+            file = %self.quarantine.dir.join(name).display(),
+            offset,
+            seq = record.seq.get(),
+            reason,
+            ?quarantined,
+            "a record of the journal cannot be decoded, skipping it"
+        );
+    }
+
+    /// Copies bytes that nobody can store. Returns the copy, if one could be made.
+    pub(in crate::journal) fn bytes(&self, name: &str, bytes: &[u8]) -> Option<PathBuf> {
+        self.quarantine.record(name, bytes)
+    }
+}
+
+/// What was set aside so far.
+#[derive(Default)]
+struct State {
+    files: u64,
+    bytes: u64,
+    reported: VecDeque<Range<u64>>,
+}
+
+impl Quarantine {
+    /// The quarantine of the journal in `dir`, with the copies that are there.
+    pub(super) fn new(fs: &Arc<dyn FileSystem>, dir: &Path, metrics: &Arc<JournalMetrics>) -> Self {
+        let quarantine_dir = dir.join(QUARANTINE_DIR);
+        let mut state = State::default();
+        // A missing directory has no copies, and one that cannot be read takes none.
+        for name in fs.list(&quarantine_dir).unwrap_or_default() {
+            let length = fs.open(&quarantine_dir.join(name)).and_then(|file| file.length());
+            state.files += 1;
+            state.bytes += length.unwrap_or_default();
+        }
+        Self {
+            fs: Arc::clone(fs),
+            dir: dir.to_owned(),
+            metrics: Arc::clone(metrics),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Reports damage in the segment called `name`, and copies its bytes if `file` is given. `None` when the lost
+    /// records were reported before.
+    ///
+    /// # Errors
+    /// Only for want of file descriptors or memory: a passing condition that the caller may wait for.
+    pub(super) fn damage(
+        &self,
+        name: &str,
+        file: Option<&dyn FileHandle>,
+        bytes: Range<u64>,
+        seqs: Range<u64>,
+    ) -> io::Result<Option<Damage>> {
+        if self.is_reported(&seqs) {
+            return Ok(None);
+        }
+        let quarantined = match file {
+            Some(file) if !bytes.is_empty() => {
+                let copy = |copy: &dyn FileHandle| copy_range(file, copy, bytes.clone());
+                let bytes_count = bytes.end - bytes.start;
+                self.copy(&format!("{name}-{}", bytes.start), bytes_count, copy)?
+            }
+            Some(_) | None => None,
+        };
+        let damage = Damage {
+            file: self.dir.join(name),
+            offset: bytes.start,
+            bytes: bytes.end.saturating_sub(bytes.start),
+            seqs,
+            quarantined,
+        };
+        damage.log();
+        self.metrics.hookgate_journal_damaged_bytes_total.inc_by(damage.bytes);
+        let records = damage.seqs.end.saturating_sub(damage.seqs.start);
+        self.metrics.hookgate_journal_lost_records_total.inc_by(records);
+        let mut state = self.lock();
+        if state.reported.len() == REPORTED_MAX {
+            state.reported.pop_front();
+        }
+        state.reported.push_back(damage.seqs.clone());
+        drop(state);
+        Ok(Some(damage))
+    }
+
+    /// Copies bytes. Returns the copy, if one could be made.
+    fn record(&self, name: &str, bytes: &[u8]) -> Option<PathBuf> {
+        let copied = self.copy(name, bytes.len() as u64, |copy| write_all(copy, bytes, 0));
+        copied.unwrap_or_else(|error| {
+            tracing::error!(file = name, %error, "cannot quarantine bytes of the journal");
+            None
+        })
+    }
+
+    /// Moves a whole file to quarantine, because the journal needs its name.
+    pub(super) fn whole_file(&self, name: &str) -> io::Result<()> {
+        let quarantine_dir = self.dir.join(QUARANTINE_DIR);
+        self.fs.create_dir(&quarantine_dir)?;
+        self.fs.rename(&self.dir.join(name), &quarantine_dir.join(name))?;
+        self.fs.sync_dir(&quarantine_dir)?;
+        self.fs.sync_dir(&self.dir)
+    }
+
+    fn is_reported(&self, seqs: &Range<u64>) -> bool {
+        let is_within = |range: &Range<u64>| range.start <= seqs.start && seqs.end <= range.end;
+        !seqs.is_empty() && self.lock().reported.iter().any(is_within)
+    }
+
+    /// Makes a durable copy of `bytes` bytes. An existing copy is kept as it is. `None` when there is no space.
+    ///
+    /// # Errors
+    /// Only for want of file descriptors or memory.
+    fn copy(
+        &self,
+        name: &str,
+        bytes: u64,
+        write: impl FnOnce(&dyn FileHandle) -> io::Result<()>,
+    ) -> io::Result<Option<PathBuf>> {
+        let mut state = self.lock();
+        if state.files >= FILES_MAX || state.bytes.saturating_add(bytes) > BYTES_MAX {
+            tracing::error!(
+                file = name,
+                bytes,
+                "the journal's quarantine is full, bytes are not copied; move the files in `damaged/` away"
+            );
+            return Ok(None);
+        }
+        let quarantine_dir = self.dir.join(QUARANTINE_DIR);
+        let path = quarantine_dir.join(name);
+        match self.copy_to(&quarantine_dir, &path, write) {
+            Ok(()) => {
+                state.files += 1;
+                state.bytes += bytes;
+                Ok(Some(path))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Some(path)),
+            Err(error) if is_shortage(&error) => Err(error),
+            Err(error) => {
+                tracing::error!(file = name, %error, "cannot quarantine bytes of the journal");
+                Ok(None)
+            }
+        }
+    }
+
+    fn copy_to(
+        &self,
+        quarantine_dir: &Path,
+        path: &Path,
+        write: impl FnOnce(&dyn FileHandle) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.fs.create_dir(quarantine_dir)?;
+        let copy = self.fs.create(path)?;
+        let written = write(&*copy).and_then(|()| copy.sync_all());
+        written.and_then(|()| self.fs.sync_dir(quarantine_dir)).inspect_err(|_| {
+            // A part must not be taken for the whole.
+            let _ = self.fs.remove(path);
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Damage {
-    /// Logs the damage.
-    pub(super) fn log(&self) {
+    fn log(&self) {
         tracing::error!(
             file = %self.file.display(),
             offset = self.offset,
@@ -90,12 +241,13 @@ impl Damage {
     }
 }
 
+/// Copies bytes; those that cannot be read are 0xff in the copy.
 fn copy_range(from: &dyn FileHandle, to: &dyn FileHandle, bytes: Range<u64>) -> io::Result<()> {
     let mut at = bytes.start;
     while at < bytes.end {
         let wanted = (bytes.end - at).min(COPY_BYTES);
         let mut piece = vec![0; usize::try_from(wanted).unwrap_or(0)];
-        let read = read_full(from, &mut piece, at)?;
+        let read = read_past_damage(from, &mut piece, at)?;
         if read == 0 {
             break;
         }

@@ -1,33 +1,42 @@
 //! Recovery: restores a consistent journal from the files in its directory.
 //!
-//! Each segment with unacknowledged records is scanned for sound, torn and damaged ones ([`super::segment_scan`]).
+//! The last segment, and the first one if some of its records are acknowledged, are scanned for sound, torn and damaged
+//! records ([`super::segment_scan`]). The others have a summary ([`super::segment_summary`]); those without a sound one
+//! are scanned, too. The reader meets damage in segments that were not scanned.
+//!
+//! # The checkpoint that is read may not be durable
+//! A crash of the process may leave one that only the page cache has. It is written again and synced before any segment
+//! is freed by it.
 //!
 //! # Sound records may not be synced
 //! After a crash of the process, or a restart after a failed sync, the page cache may hold records that the disk does
 //! not. The last group is therefore written again and synced before anything is appended behind it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::CheckpointFile;
-use super::file_system::{FileHandle, FileSystem, read_full, write_all};
+use super::file_system::{
+    FileHandle, FileSystem, is_unreadable, read_past_damage, read_patiently, write_all,
+};
 use super::format::{
     Checkpoint, JournalId, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_header,
-    parse_segment_name,
 };
-use super::quarantine::{Damage, quarantine_file};
-use super::segment_manager::SPARES_MAX;
-use super::segment_scan::{HEADER_READ_BYTES, Scanned, SegmentFile, SegmentScan};
-use super::segments::{Position, Segment, Spare, State};
+use super::listing::{Listing, identity, keep_spares};
+use super::quarantine::{Damage, Quarantine};
+use super::segment_scan::{Scanned, SegmentFile, SegmentScan};
+use super::segment_summary::{SUMMARY_OFFSET, SegmentSummary};
+use super::segments::{Position, Segment, State};
 use super::shares::OrgBytes;
-use super::{
-    CHECKPOINT_NAME, JournalError, JournalOptions, LOCK_NAME, QUARANTINE_DIR, RecordOwner,
-    SPARE_PREFIX,
-};
+use super::{CHECKPOINT_NAME, JournalError, JournalOptions, RecordOwner};
 
+/// Bytes of the block with a segment's header and summary.
+const HEADER_BLOCK_BYTES: usize = 4096;
+/// [`SUMMARY_OFFSET`] as an index.
+const SUMMARY_OFFSET_IN_BLOCK: usize = 512;
 /// Bytes of the last group that are written again in one call.
 const REWRITE_BYTES: usize = 1024 * 1024;
 
@@ -65,6 +74,7 @@ pub(super) struct Recovered {
 pub(super) fn recover(
     fs: &dyn FileSystem,
     options: &JournalOptions,
+    quarantine: &Quarantine,
 ) -> Result<Recovered, JournalError> {
     let (dir, segment_bytes) = (options.dir.as_path(), options.segment_bytes);
     let names = fs.list(dir).map_err(|error| JournalError::io("list", dir, error))?;
@@ -78,6 +88,7 @@ pub(super) fn recover(
         fs,
         dir,
         id,
+        quarantine,
         owner: options.owner,
         report: RecoveryReport::default(),
         unstored: OrgBytes::new(),
@@ -88,16 +99,17 @@ pub(super) fn recover(
     let first_seq = files.first().map_or(1, |file| file.first_seq);
     let checkpoint =
         last.unwrap_or(Checkpoint { id, version: 0, acked: first_seq, synced: first_seq });
-    if last.is_none() {
-        let written = checkpoint_file.write(checkpoint);
-        written.map_err(|error| JournalError::io("write", &checkpoint_path, error))?;
-    }
     let scanned = recovery.scan(&files, checkpoint)?;
     let spares = keep_spares(fs, dir, &listing.spares, segment_bytes)
         .map_err(|error| JournalError::io("list the spare segments of", dir, error))?;
 
+    let checkpoint = Checkpoint { synced: scanned.next_seq, ..checkpoint };
     let mut state = State::new(scanned.live, spares, checkpoint);
-    state.synced = scanned.next_seq;
+    if let Err(error) = checkpoint_file.write(checkpoint) {
+        tracing::error!(%error, "cannot write the journal's checkpoint, retrying; no segment is freed before");
+        state.persisted = 0;
+        state.marked = 0;
+    }
     state.items_waiting = recovery.report.items;
     state.start_at(scanned.start.seq);
     Ok(Recovered {
@@ -112,52 +124,6 @@ pub(super) fn recover(
     })
 }
 
-/// The names in the directory, by kind.
-struct Listing {
-    /// In ascending order.
-    segments: Vec<(u64, JournalId, String)>,
-    spares: BTreeMap<u64, String>,
-    unknown: Vec<String>,
-}
-
-impl Listing {
-    fn new(mut names: Vec<String>) -> Self {
-        names.sort();
-        let mut listing = Self { segments: vec![], spares: BTreeMap::new(), unknown: vec![] };
-        for name in names {
-            if let Some((first_seq, id)) = parse_segment_name(&name) {
-                listing.segments.push((first_seq, id, name));
-            } else if let Some(number) = parse_spare_name(&name) {
-                listing.spares.insert(number, name);
-            } else if ![LOCK_NAME, CHECKPOINT_NAME, QUARANTINE_DIR].contains(&name.as_str()) {
-                listing.unknown.push(name);
-            }
-        }
-        listing
-    }
-}
-
-fn parse_spare_name(name: &str) -> Option<u64> {
-    let number = name.strip_prefix(SPARE_PREFIX)?.parse().ok()?;
-    (format!("{SPARE_PREFIX}{number}") == name).then_some(number)
-}
-
-/// The checkpoint's id, else that of most segments, else a new one.
-fn identity(
-    checkpoint: Option<Checkpoint>,
-    listing: &Listing,
-) -> Result<JournalId, getrandom::Error> {
-    if let Some(checkpoint) = checkpoint {
-        return Ok(checkpoint.id);
-    }
-    let mut counts = BTreeMap::new();
-    for (_, id, _) in &listing.segments {
-        *counts.entry(*id).or_insert(0_u64) += 1;
-    }
-    let most = counts.into_iter().max_by_key(|(_, count)| *count);
-    most.map_or_else(|| getrandom::u64().map(JournalId), |(id, _)| Ok(id))
-}
-
 /// The result of scanning the segments.
 struct ScannedSegments {
     live: VecDeque<Segment>,
@@ -169,6 +135,7 @@ struct Recovery<'a> {
     fs: &'a dyn FileSystem,
     dir: &'a Path,
     id: JournalId,
+    quarantine: &'a Quarantine,
     owner: RecordOwner,
     report: RecoveryReport,
     unstored: OrgBytes,
@@ -183,14 +150,17 @@ impl Recovery<'_> {
                 listing.unknown.push(name);
                 continue;
             }
-            let opened = self.open_segment(&path);
-            let (file, bytes, header) =
-                opened.map_err(|error| JournalError::io("read", &path, error))?;
-            let header_is_sound = match header {
+            let (file, bytes, block) = match self.open_segment(&path) {
+                Err(error) if is_unreadable(&error) => {
+                    tracing::error!(file = %path.display(), %error, "a journal segment is lost");
+                    self.set_aside(listing, name);
+                    continue;
+                }
+                opened => opened.map_err(|error| JournalError::io("read", &path, error))?,
+            };
+            let header_is_sound = match parse_segment_header(&block) {
                 SegmentHeader::Sound(seq, id) if (seq, id) != (first_seq, self.id) => {
-                    quarantine_file(self.fs, self.dir, &name)
-                        .map_err(|error| JournalError::io("quarantine", &path, error))?;
-                    listing.unknown.push(name);
+                    self.set_aside(listing, name);
                     continue;
                 }
                 SegmentHeader::Sound(..) => true,
@@ -199,20 +169,52 @@ impl Recovery<'_> {
                     return Err(JournalError::Format { path, version });
                 }
             };
-            files.push(SegmentFile { first_seq, name, file, bytes, header_is_sound });
+            let summary = block.get(SUMMARY_OFFSET_IN_BLOCK..).unwrap_or_default();
+            let summary = SegmentSummary::decode(summary, self.id, first_seq);
+            files.push(SegmentFile { first_seq, name, file, bytes, header_is_sound, summary });
         }
         Ok(files)
     }
 
-    fn open_segment(&self, path: &Path) -> io::Result<(Arc<dyn FileHandle>, u64, SegmentHeader)> {
-        let file = self.fs.open(path)?;
-        let mut start = [0; HEADER_READ_BYTES];
-        let read = read_full(&*file, &mut start, 0)?;
-        let bytes = file.length()?;
-        Ok((file, bytes, parse_segment_header(&start[..read])))
+    /// Moves a file to quarantine that has the name of a segment and is none. Its name may be needed.
+    fn set_aside(&self, listing: &mut Listing, name: String) {
+        if let Err(error) = self.quarantine.whole_file(&name) {
+            tracing::error!(file = name, %error, "cannot move a file of the journal to quarantine");
+        }
+        listing.unknown.push(name);
     }
 
-    /// Scans every segment that has an unacknowledged record.
+    /// Opens a segment and reads its first block.
+    fn open_segment(&self, path: &Path) -> io::Result<(Arc<dyn FileHandle>, u64, Vec<u8>)> {
+        let file = self.fs.open(path)?;
+        let mut block = vec![0; HEADER_BLOCK_BYTES];
+        let read = read_past_damage(&*file, &mut block, 0)?;
+        block.truncate(read);
+        let bytes = file.length()?;
+        Ok((file, bytes, block))
+    }
+
+    /// Takes a segment from its summary, if it has one that is of use: every record waits, and none is missing.
+    fn summarized(
+        &mut self,
+        segment: &SegmentFile,
+        next_segment: Option<u64>,
+        checkpoint: Checkpoint,
+    ) -> Option<Arc<SegmentSummary>> {
+        let summary = segment.summary.as_ref()?;
+        let is_whole = next_segment == Some(summary.next_seq) && summary.end <= segment.bytes;
+        if !is_whole || checkpoint.acked > segment.first_seq {
+            return None;
+        }
+        self.report.records += summary.records;
+        self.report.items += summary.items;
+        for (org, bytes) in &summary.orgs {
+            *self.unstored.entry(*org).or_default() += bytes;
+        }
+        Some(Arc::new(summary.clone()))
+    }
+
+    /// Counts what every segment has that waits, and finds the first and the last record.
     fn scan(
         &mut self,
         files: &[SegmentFile],
@@ -225,11 +227,21 @@ impl Recovery<'_> {
         let mut start = None;
         for (index, segment) in files.iter().enumerate().skip(first) {
             let failed = |error| JournalError::io("recover", &self.dir.join(&segment.name), error);
-            self.report_gap(&segment.name, next_seq..segment.first_seq);
+            self.report_gap(&segment.name, next_seq..segment.first_seq).map_err(failed)?;
             let next_segment = files.get(index + 1).map(|next| next.first_seq);
+            if let Some(summary) = self.summarized(segment, next_segment, checkpoint) {
+                next_seq = summary.next_seq;
+                start.get_or_insert(Position {
+                    segment: segment.first_seq,
+                    offset: SEGMENT_HEADER_BYTES,
+                    seq: segment.first_seq,
+                });
+                let (end, summary) = (summary.end, Some(summary));
+                live.push_back(Segment { end, summary, ..segment.whole() });
+                continue;
+            }
             let scan = SegmentScan {
-                fs: self.fs,
-                dir: self.dir,
+                quarantine: self.quarantine,
                 id: self.id,
                 segment,
                 next_segment,
@@ -255,7 +267,9 @@ impl Recovery<'_> {
             }
         }
         if files.is_empty() {
-            self.report_gap(CHECKPOINT_NAME, checkpoint.acked..checkpoint.synced);
+            let path = self.dir.join(CHECKPOINT_NAME);
+            self.report_gap(CHECKPOINT_NAME, checkpoint.acked..checkpoint.synced)
+                .map_err(|error| JournalError::io("recover", &path, error))?;
         }
         let next_seq = next_seq.max(checkpoint.synced);
         // No record waits: the reader begins with the segment that the first append creates.
@@ -268,13 +282,11 @@ impl Recovery<'_> {
     }
 
     /// Reports records that are missing between two segments.
-    fn report_gap(&mut self, name: &str, seqs: Range<u64>) {
+    fn report_gap(&mut self, name: &str, seqs: Range<u64>) -> io::Result<()> {
         if !seqs.is_empty() {
-            let damage =
-                Damage { file: self.dir.join(name), offset: 0, bytes: 0, seqs, quarantined: None };
-            damage.log();
-            self.report.damage.push(damage);
+            self.report.damage.extend(self.quarantine.damage(name, None, 0..0, seqs)?);
         }
+        Ok(())
     }
 
     /// Cuts the last segment behind its last sound record, durably. A segment without records is removed: the next
@@ -287,7 +299,14 @@ impl Recovery<'_> {
             return Ok(None);
         }
         file.set_len(scanned.end)?;
-        rewrite(file, scanned.last_group_at..scanned.end)?;
+        match rewrite(file, scanned.last_group_at..scanned.end) {
+            // It was readable a moment ago. The reader will report it.
+            Err(error) if is_unreadable(&error) => {
+                tracing::error!(file = segment.name, %error, "cannot read the journal's last records again");
+            }
+            rewritten => rewritten?,
+        }
+        write_all(file, &scanned.summary.encode(self.id), SUMMARY_OFFSET)?;
         file.sync_all()?;
         Ok(Some(Segment { end: scanned.end, bytes: scanned.end, ..segment.whole() }))
     }
@@ -299,7 +318,7 @@ fn rewrite(file: &dyn FileHandle, bytes: Range<u64>) -> io::Result<()> {
     let mut at = bytes.start;
     while at < bytes.end {
         let wanted = usize::try_from(bytes.end - at).unwrap_or(REWRITE_BYTES).min(REWRITE_BYTES);
-        let read = read_full(file, &mut piece[..wanted], at)?;
+        let read = read_patiently(file, &mut piece[..wanted], at)?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -307,27 +326,4 @@ fn rewrite(file: &dyn FileHandle, bytes: Range<u64>) -> io::Result<()> {
         at += read as u64;
     }
     Ok(())
-}
-
-/// Keeps the spares of full length, and removes the others.
-fn keep_spares(
-    fs: &dyn FileSystem,
-    dir: &Path,
-    spares: &BTreeMap<u64, String>,
-    segment_bytes: u64,
-) -> io::Result<Vec<Spare>> {
-    let mut kept = Vec::new();
-    for name in spares.values() {
-        let path = dir.join(name);
-        if kept.len() < SPARES_MAX {
-            let file = fs.open(&path)?;
-            if file.length()? == segment_bytes {
-                kept.push(Spare { name: name.clone(), file });
-                continue;
-            }
-        }
-        fs.remove(&path)?;
-    }
-    fs.sync_dir(dir)?;
-    Ok(kept)
 }

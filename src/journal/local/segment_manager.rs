@@ -12,9 +12,12 @@ use std::time::Duration;
 
 use super::append_queue::AppendQueue;
 use super::checkpoint::CheckpointFile;
-use super::file_system::{DirHandle, FileHandle, FileSystem, is_no_space, write_all};
+use super::file_system::{DirHandle, DirLock, FileHandle, FileSystem, is_no_space, write_all};
 use super::format::{Checkpoint, JournalId};
-use super::segments::{Phase, Segment, SegmentUnavailable, Segments, Spare, State};
+use super::segment_summary::SUMMARY_OFFSET;
+use super::segments::{
+    FinishedSegment, Phase, Segment, SegmentUnavailable, Segments, Spare, State,
+};
 use super::{SPARE_PREFIX, clamped};
 use crate::journal::metrics::JournalMetrics;
 use crate::runtime::Stopwatch;
@@ -23,6 +26,8 @@ use crate::runtime::Stopwatch;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
 /// The wait after a spare could not be prepared, or the checkpoint could not be written.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the lock on the directory is checked.
+const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// Most spare files; further acknowledged segments are deleted.
 pub(super) const SPARES_MAX: usize = 2;
 /// Zeros written in one call.
@@ -50,12 +55,20 @@ pub(super) struct SegmentManager {
     /// When a spare could not be prepared, if the last attempt failed. Separate from the other, so that a failing
     /// checkpoint never keeps the writer waiting for a spare.
     pub(super) spare_failed: Option<Stopwatch>,
+    /// When a segment could not be freed, if the last attempt failed.
+    pub(super) free_failed: Option<Stopwatch>,
+    /// The lock on the directory.
+    pub(super) lock: Arc<dyn DirLock>,
+    pub(super) lock_checked: Stopwatch,
 }
 
 enum Task {
     Prepare,
     Checkpoint { acked: u64, synced: u64 },
+    Summarize(FinishedSegment),
     Free(Segment),
+    CheckLock,
+    Reopen,
     Stop,
 }
 
@@ -64,10 +77,23 @@ impl SegmentManager {
     pub(super) fn run(mut self) {
         let _guard = EndGuard(Arc::clone(&self.segments));
         loop {
-            match self.next_task() {
+            let task = self.next_task();
+            self.lock_checked = Stopwatch::start();
+            if !self.lock.is_held() {
+                tracing::error!(
+                    dir = %self.dir.display(),
+                    "the journal's directory was replaced; nothing more is accepted until a restart"
+                );
+                self.queue.poison();
+                return;
+            }
+            match task {
+                Task::Summarize(finished) => self.summarize(&finished),
+                Task::CheckLock => {}
                 Task::Prepare => self.prepare(),
                 Task::Checkpoint { acked, synced } => self.write_checkpoint(acked, synced),
-                Task::Free(segment) => self.free(&segment),
+                Task::Free(segment) => self.free(segment),
+                Task::Reopen => self.queue.reopen(),
                 Task::Stop => return,
             }
             let bytes = self.segments.lock().bytes(self.segment_bytes);
@@ -78,7 +104,12 @@ impl SegmentManager {
     fn next_task(&self) -> Task {
         let mut state = self.segments.lock();
         loop {
-            if state.is_oldest_below(state.persisted)
+            if let Some(finished) = state.finished.pop() {
+                return Task::Summarize(finished);
+            }
+            let is_freed = state.is_oldest_below(state.persisted);
+            let free_in = is_freed.then(|| remaining(self.free_failed, RETRY_INTERVAL));
+            if free_in == Some(Duration::ZERO)
                 && let Some(segment) = state.live.pop_front()
             {
                 return Task::Free(segment);
@@ -96,18 +127,29 @@ impl SegmentManager {
                 state.files += 1;
                 return Task::Prepare;
             }
-            let soonest = checkpoint_in.into_iter().chain(prepare_in).min();
+            let reopen_in = state.disk_full.map(|since| remaining(Some(since), RETRY_INTERVAL));
+            if reopen_in == Some(Duration::ZERO) {
+                state.disk_full = None;
+                return Task::Reopen;
+            }
+            let lock_in = remaining(Some(self.lock_checked), LOCK_INTERVAL);
+            if lock_in.is_zero() {
+                return Task::CheckLock;
+            }
+            let due = [free_in, checkpoint_in, prepare_in, reopen_in, Some(lock_in)];
+            let soonest = due.into_iter().flatten().min();
             state = self.segments.sleep_manager(state, soonest);
         }
     }
 
     /// The time until the checkpoint is due; `None` when it is up to date.
     fn checkpoint_in(&self, state: &State) -> Option<Duration> {
-        if state.acked <= state.persisted {
+        let stops = state.phase == Phase::ManagerStops;
+        let is_marked = if stops { state.synced <= state.marked } else { state.is_marked() };
+        if state.acked <= state.persisted && is_marked {
             return None;
         }
-        let stops = state.phase == Phase::ManagerStops;
-        let is_urgent = stops || state.is_oldest_below(state.acked);
+        let is_urgent = stops || !is_marked || state.is_oldest_below(state.acked);
         match (self.checkpoint_failed, is_urgent) {
             (None, true) => Some(Duration::ZERO),
             (None, false) => Some(remaining(self.last_checkpoint, CHECKPOINT_INTERVAL)),
@@ -121,7 +163,10 @@ impl SegmentManager {
         let wanted = state.spares.is_empty()
             && state.phase == Phase::Running
             && self.segments.may_grow(state);
-        wanted.then(|| remaining(self.spare_failed, RETRY_INTERVAL))
+        wanted.then(|| {
+            let discarded = remaining(state.spare_discarded, RETRY_INTERVAL);
+            remaining(self.spare_failed, RETRY_INTERVAL).max(discarded)
+        })
     }
 
     fn prepare(&mut self) {
@@ -183,7 +228,19 @@ impl SegmentManager {
         Ok(file)
     }
 
-    fn free(&mut self, segment: &Segment) {
+    /// Writes the summary of a segment. Without one, recovery reads the segment.
+    fn summarize(&self, FinishedSegment { file, summary }: &FinishedSegment) {
+        // It is freed at once.
+        if summary.next_seq <= self.segments.lock().persisted {
+            return;
+        }
+        let written = write_all(&**file, &summary.encode(self.id), SUMMARY_OFFSET);
+        if let Err(error) = written.and_then(|()| file.sync_data()) {
+            tracing::warn!(%error, "cannot write the summary of a journal segment");
+        }
+    }
+
+    fn free(&mut self, segment: Segment) {
         let reuse =
             segment.bytes == self.segment_bytes && self.segments.lock().spares.len() < SPARES_MAX;
         let path = self.dir.join(&segment.name);
@@ -197,13 +254,43 @@ impl SegmentManager {
             }
             None => self.fs.remove(&path).map(|()| None),
         };
-        match freed.and_then(|spare| self.open_dir.sync().map(|()| spare)) {
-            Ok(Some(spare)) => self.add_spare(spare),
-            Ok(None) => self.segments.lock().files -= 1,
-            // It still counts as a file, until the next start frees it.
-            Err(error) => {
-                tracing::error!(file = segment.name, %error, "cannot free a journal segment");
+        let freed = match freed {
+            // Somebody has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            freed => freed,
+        };
+        match freed {
+            Ok(spare) => {
+                self.free_failed = None;
+                self.add_freed(spare);
             }
+            Err(error) => {
+                if self.free_failed.is_none() {
+                    tracing::error!(
+                        file = segment.name, %error,
+                        "cannot free a journal segment, retrying every second"
+                    );
+                }
+                self.free_failed = Some(Stopwatch::start());
+                self.segments.lock().live.push_front(segment);
+            }
+        }
+    }
+
+    /// Adds what has become of a freed segment, once its new name is durable. A file whose name may not be is not
+    /// reused: after a power failure it is a segment again.
+    fn add_freed(&mut self, spare: Option<Spare>) {
+        if let Err(error) = self.open_dir.sync() {
+            tracing::error!(%error, "cannot sync the journal's directory");
+            if let Some(spare) = spare {
+                let _ = self.fs.remove(&self.dir.join(&spare.name));
+            }
+            self.segments.lock().files -= 1;
+            return;
+        }
+        match spare {
+            Some(spare) => self.add_spare(spare),
+            None => self.segments.lock().files -= 1,
         }
     }
 
@@ -219,7 +306,9 @@ impl SegmentManager {
         match self.checkpoint.write(checkpoint) {
             Ok(()) => {
                 self.checkpoint_failed = None;
-                self.segments.lock().persisted = acked;
+                let mut state = self.segments.lock();
+                state.persisted = acked;
+                state.marked = synced;
             }
             // An old checkpoint costs nothing but the time to store records again.
             Err(error) => {

@@ -9,19 +9,19 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
-use super::file_system::{FileHandle, FileSystem};
+use super::file_system::FileHandle;
 use super::format::{Checkpoint, FRAME_HEADER_BYTES, FrameHeader, JournalId, SEGMENT_HEADER_BYTES};
 use super::frame_scan::{Found, Frames, end_of_bytes};
-use super::quarantine::quarantine;
+use super::quarantine::Quarantine;
+use super::segment_summary::SegmentSummary;
 use super::segments::Segment;
 use super::shares::{OrgBytes, add_frame};
 use super::{RecordOwner, RecoveryReport};
 
-/// Bytes read for a segment's header.
-pub(super) const HEADER_READ_BYTES: usize = 64;
+/// Bytes that are quarantined of a damaged header.
+const HEADER_BYTES: u64 = 64;
 
 /// A segment file of this journal.
 pub(super) struct SegmentFile {
@@ -30,6 +30,8 @@ pub(super) struct SegmentFile {
     pub(super) file: Arc<dyn FileHandle>,
     pub(super) bytes: u64,
     pub(super) header_is_sound: bool,
+    /// Its summary, if it has a sound one.
+    pub(super) summary: Option<SegmentSummary>,
 }
 
 impl SegmentFile {
@@ -40,6 +42,7 @@ impl SegmentFile {
             name: self.name.clone(),
             end: self.bytes,
             bytes: self.bytes,
+            summary: None,
         }
     }
 }
@@ -54,12 +57,13 @@ pub(super) struct Scanned {
     pub(super) last_group_at: u64,
     /// The offset and seq of the first record that waits.
     pub(super) first_waiting: Option<(u64, u64)>,
+    /// What it holds.
+    pub(super) summary: SegmentSummary,
 }
 
 /// The scan of one segment.
 pub(super) struct SegmentScan<'a> {
-    pub(super) fs: &'a dyn FileSystem,
-    pub(super) dir: &'a Path,
+    pub(super) quarantine: &'a Quarantine,
     pub(super) id: JournalId,
     pub(super) segment: &'a SegmentFile,
     /// The first seq of the next segment: every record below it was synced.
@@ -81,8 +85,13 @@ impl SegmentScan<'_> {
         let mut seq = self.segment.first_seq;
         let mut frames = Frames::new(Arc::clone(&self.segment.file), self.id, SEGMENT_HEADER_BYTES);
         let at = frames.position();
-        let mut scanned =
-            Scanned { end: at, next_seq: seq, last_group_at: at, first_waiting: None };
+        let mut scanned = Scanned {
+            end: at,
+            next_seq: seq,
+            last_group_at: at,
+            first_waiting: None,
+            summary: SegmentSummary::new(seq),
+        };
         while self.next_segment != Some(seq) {
             let at = frames.position();
             match frames.read(seq, self.segment.bytes)? {
@@ -104,6 +113,7 @@ impl SegmentScan<'_> {
             }
         }
         scanned.next_seq = seq;
+        scanned.summary.next_seq = seq;
         Ok(scanned)
     }
 
@@ -111,7 +121,7 @@ impl SegmentScan<'_> {
         if self.segment.header_is_sound {
             return Ok(());
         }
-        let header = 0..self.segment.bytes.min(HEADER_READ_BYTES as u64);
+        let header = 0..self.segment.bytes.min(HEADER_BYTES);
         self.report_damage(header, self.segment.first_seq..self.segment.first_seq)
     }
 
@@ -119,10 +129,13 @@ impl SegmentScan<'_> {
         if header.group_offset == 0 {
             scanned.last_group_at = at;
         }
+        let owner = (self.owner)(payload);
+        let end = at + header.frame_bytes() as u64;
+        scanned.summary.add((header.seq, end), header.items, owner, header.frame_bytes());
         if header.seq >= self.checkpoint.acked {
             self.report.records += 1;
             self.report.items += u64::from(header.items);
-            add_frame(self.unstored, (self.owner)(payload), header.frame_bytes());
+            add_frame(self.unstored, owner, header.frame_bytes());
             scanned.first_waiting.get_or_insert((at, header.seq));
         }
     }
@@ -179,9 +192,8 @@ impl SegmentScan<'_> {
         if !seqs.is_empty() && seqs.end <= self.checkpoint.acked {
             return Ok(());
         }
-        let file = (self.segment.name.as_str(), &*self.segment.file);
-        let damage = quarantine(self.fs, self.dir, file, bytes, seqs)?;
-        self.report.damage.push(damage);
+        let file = Some(&*self.segment.file);
+        self.report.damage.extend(self.quarantine.damage(&self.segment.name, file, bytes, seqs)?);
         Ok(())
     }
 }

@@ -3,94 +3,21 @@
 //!
 //! One mutex, held for a few instructions at a time and never across a call to the file system.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::ack_window::Acked;
-use super::file_system::FileHandle;
-use super::format::{Checkpoint, SEGMENT_HEADER_BYTES};
+use super::format::SEGMENT_HEADER_BYTES;
+pub(super) use super::segment_state::{
+    FinishedSegment, Phase, Position, Readable, Segment, SegmentUnavailable, Spare, State,
+};
 use super::shares::FreeBytes;
+use crate::runtime::Stopwatch;
 
 /// The newest segments, which are almost certainly in the page cache.
 const CACHED_SEGMENTS: usize = 2;
-
-/// One segment file that holds records.
-#[derive(Clone, Debug)]
-pub(super) struct Segment {
-    /// The seq of its first record.
-    pub(super) first_seq: u64,
-    /// The name of its file.
-    pub(super) name: String,
-    /// The offset behind its last synced record.
-    pub(super) end: u64,
-    /// Its length on disk, in bytes.
-    pub(super) bytes: u64,
-}
-
-/// A position of the reader.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Position {
-    /// The first seq of the segment.
-    pub(super) segment: u64,
-    /// The offset of the next frame.
-    pub(super) offset: u64,
-    /// The seq of the next frame.
-    pub(super) seq: u64,
-}
-
-/// What the reader may do at its position.
-#[derive(Debug)]
-pub(super) enum Readable {
-    /// Read up to `end`.
-    Here {
-        /// The offset behind the last synced record.
-        end: u64,
-        /// Every record of the segment is below this seq.
-        seq_end: u64,
-        /// Whether the page cache probably holds it, so that reading it does not wait for the disk.
-        is_cached: bool,
-    },
-    /// Go on in this segment.
-    Next(Segment),
-    /// Wait.
-    Nothing,
-    /// Stop: the writer has ended and everything was read.
-    Ended,
-}
-
-/// Why there is no segment to write to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum SegmentUnavailable {
-    /// The journal has reached its size, or the disk is full.
-    NoSpace,
-    /// None could be prepared, for want of file descriptors, say. It is tried again.
-    Unprepared,
-    /// The file system failed.
-    Failed,
-}
-
-/// A preallocated file that is ready to become a segment. It is open, so that the writer needs no file descriptor.
-#[derive(Clone)]
-pub(super) struct Spare {
-    /// The name of its file.
-    pub(super) name: String,
-    /// The file.
-    pub(super) file: Arc<dyn FileHandle>,
-}
-
-/// The phases of a shutdown.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Phase {
-    /// Both threads work.
-    Running,
-    /// The writer has ended: no record and no segment will be added.
-    WriterEnded,
-    /// The segment manager is asked to end.
-    ManagerStops,
-}
 
 /// The shared state.
 pub(super) struct Segments {
@@ -104,76 +31,6 @@ pub(super) struct Segments {
     files_max: u64,
     segment_bytes: u64,
     free: FreeBytes,
-}
-
-/// The state behind the mutex.
-pub(super) struct State {
-    /// Segments with records, oldest first.
-    pub(super) live: VecDeque<Segment>,
-    /// Whether the writer writes to the last of `live`.
-    pub(super) last_is_open: bool,
-    /// The spare files.
-    pub(super) spares: Vec<Spare>,
-    /// Files of a segment's size on disk: live, spare, and changing from one to the other.
-    pub(super) files: u64,
-    /// Whether the segment manager is preparing a spare.
-    pub(super) preparing: bool,
-    /// Why the last spare could not be prepared.
-    pub(super) prepare_error: Option<SegmentUnavailable>,
-    /// Every record below this seq is acknowledged.
-    pub(super) acked: u64,
-    /// The value of `acked` in the checkpoint file.
-    pub(super) persisted: u64,
-    /// Every record below this seq has been synced.
-    pub(super) synced: u64,
-    /// Items that are synced and not acknowledged.
-    pub(super) items_waiting: u64,
-    /// The phase of the shutdown.
-    pub(super) phase: Phase,
-}
-
-impl State {
-    /// The state after recovery: `acked` and `synced` as in the checkpoint file.
-    pub(super) fn new(live: VecDeque<Segment>, spares: Vec<Spare>, checkpoint: Checkpoint) -> Self {
-        Self {
-            files: (live.len() + spares.len()) as u64,
-            live,
-            last_is_open: false,
-            spares,
-            preparing: false,
-            prepare_error: None,
-            acked: checkpoint.acked,
-            persisted: checkpoint.acked,
-            synced: checkpoint.synced,
-            items_waiting: 0,
-            phase: Phase::Running,
-        }
-    }
-
-    /// Starts reading at the record `seq`: everything below it is stored, or lost.
-    pub(super) fn start_at(&mut self, seq: u64) {
-        self.acked = self.acked.max(seq);
-    }
-
-    /// Whether every record of the oldest segment is below `seq` and none will be added.
-    pub(super) fn is_oldest_below(&self, seq: u64) -> bool {
-        match (self.live.front(), self.live.get(1)) {
-            (Some(_), Some(next)) => next.first_seq <= seq,
-            (Some(_), None) => !self.last_is_open && self.synced <= seq,
-            (None, _) => false,
-        }
-    }
-
-    /// Bytes of segment files on disk, of which spares have `segment_bytes` each.
-    pub(super) fn bytes(&self, segment_bytes: u64) -> u64 {
-        let live: u64 = self.live.iter().map(|segment| segment.bytes).sum();
-        live + self.spares.len() as u64 * segment_bytes
-    }
-
-    /// The seq below which all records of the `index`th segment are.
-    fn seq_end(&self, index: usize) -> u64 {
-        self.live.get(index + 1).map_or(self.synced, |next| next.first_seq)
-    }
 }
 
 impl Segments {
@@ -202,9 +59,7 @@ impl Segments {
         // A disk without space may hold less than `files_max` promises.
         let empty = match state.prepare_error {
             Some(SegmentUnavailable::NoSpace) => state.spares.len() as u64,
-            Some(SegmentUnavailable::Unprepared | SegmentUnavailable::Failed) | None => {
-                self.files_max.saturating_sub(live)
-            }
+            _ => self.files_max.saturating_sub(live),
         };
         let open = state.live.back().filter(|_| state.last_is_open);
         let left = open.map_or(0, |open| self.segment_bytes.saturating_sub(open.end));
@@ -238,12 +93,31 @@ impl Segments {
         }
     }
 
-    /// Adds the segment that the writer continues in.
-    pub(super) fn add(&self, segment: Segment) {
+    /// Notes that the disk had no space for a write; the segment manager admits appends again after a while.
+    pub(super) fn set_disk_full(&self) {
+        self.lock().disk_full = Some(Stopwatch::start());
+        self.for_manager.notify_one();
+    }
+
+    /// Notes that the writer discarded a spare; the segment manager prepares another one after a while.
+    pub(super) fn discard_spare(&self) {
+        let mut state = self.lock();
+        state.files = state.files.saturating_sub(1);
+        state.spare_discarded = Some(Stopwatch::start());
+        state.prepare_error = Some(SegmentUnavailable::Unprepared);
+        drop(state);
+        self.for_manager.notify_one();
+    }
+
+    /// Adds the segment that the writer continues in, having left another one.
+    pub(super) fn add(&self, segment: Segment, finished: Option<FinishedSegment>) {
         let mut state = self.lock();
         state.live.push_back(segment);
+        state.finished.extend(finished);
         state.last_is_open = true;
         self.update_free_bytes(&state);
+        drop(state);
+        self.for_manager.notify_one();
     }
 
     /// Makes synced records visible to the reader: up to `end` in the open segment, below `seq_end`, with `items`

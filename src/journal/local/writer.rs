@@ -2,17 +2,21 @@
 //! next group.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::append_queue::{AppendBatch, AppendQueue};
-use super::clamped;
-use super::file_system::{DirHandle, FileHandle, FileSystem, is_no_space, is_shortage, write_all};
-use super::format::{
-    JournalId, SEGMENT_HEADER_BYTES, finalize_frame, peek_frame, segment_header, segment_name,
+use super::file_system::{
+    DirHandle, FileHandle, FileSystem, WriteError, is_no_space, is_shortage, write_all, write_whole,
 };
-use super::segments::{Segment, SegmentUnavailable, Segments, Spare};
+use super::format::{
+    FRAME_HEADER_BYTES, JournalId, SEGMENT_HEADER_BYTES, finalize_frame, peek_frame,
+    segment_header, segment_name,
+};
+use super::segment_summary::SegmentSummary;
+use super::segments::{FinishedSegment, Segment, SegmentUnavailable, Segments, Spare};
+use super::{RecordOwner, clamped};
 use crate::journal::AppendError;
 use crate::journal::metrics::JournalMetrics;
 use crate::runtime::Stopwatch;
@@ -36,10 +40,13 @@ pub(super) struct Writer {
     pub(super) queue: Arc<AppendQueue>,
     pub(super) segments: Arc<Segments>,
     pub(super) metrics: Arc<JournalMetrics>,
+    pub(super) owner: RecordOwner,
     /// The seq of the next record.
     pub(super) next_seq: u64,
     /// The segment it writes to; `None` before the first append.
     pub(super) open: Option<OpenSegment>,
+    /// Whether the disk was full at the last write.
+    pub(super) disk_is_full: bool,
 }
 
 /// The segment that is written to.
@@ -47,6 +54,22 @@ pub(super) struct OpenSegment {
     file: Arc<dyn FileHandle>,
     /// The offset behind the last synced record.
     offset: u64,
+    summary: SegmentSummary,
+}
+
+impl OpenSegment {
+    /// Adds the frames of a synced group, the first of which has this seq.
+    fn add(&mut self, frames: &[u8], first_seq: u64, owner: RecordOwner) {
+        let (mut rest, mut seq) = (frames, first_seq);
+        while !rest.is_empty() {
+            let (bytes, items) = peek_frame(rest);
+            let (frame, behind) = rest.split_at(bytes);
+            self.offset += bytes as u64;
+            let owner = owner(&frame[FRAME_HEADER_BYTES..]);
+            self.summary.add((seq, self.offset), items, owner, bytes);
+            (rest, seq) = (behind, seq + 1);
+        }
+    }
 }
 
 /// Frames that are written in one call.
@@ -78,6 +101,11 @@ impl Writer {
             Err(SegmentUnavailable::NoSpace) => {
                 self.queue.set_full();
                 self.reopen_if_spare();
+                Some(AppendError::Full)
+            }
+            Err(SegmentUnavailable::DiskFull) => {
+                self.queue.set_full();
+                self.segments.set_disk_full();
                 Some(AppendError::Full)
             }
             Err(SegmentUnavailable::Unprepared) => {
@@ -143,14 +171,23 @@ impl Writer {
     fn write_group(&mut self, frames: &[u8], group: &WriteGroup) -> Result<(), SegmentUnavailable> {
         let Some(open) = &mut self.open else { return Err(SegmentUnavailable::Failed) };
         let watch = Stopwatch::start();
-        // The segment is preallocated, so even a full disk is a failure here.
-        write_all(&*open.file, frames, open.offset)
-            .and_then(|()| open.file.sync_data())
-            .map_err(|error| failed("write to the journal", &error))?;
+        match write_whole(&*open.file, frames, open.offset) {
+            Ok(()) => self.disk_is_full = false,
+            // The segment is preallocated, but some file systems never overwrite in place. Nothing has changed yet, so
+            // nothing is in doubt; a part of a group would be.
+            Err(WriteError { has_begun: false, source }) if is_no_space(&source) => {
+                if !std::mem::replace(&mut self.disk_is_full, true) {
+                    tracing::error!(error = %source, "the journal's disk is full, retrying every second");
+                }
+                return Err(SegmentUnavailable::DiskFull);
+            }
+            Err(error) => return Err(failed("write to the journal", &error.source)),
+        }
+        open.file.sync_data().map_err(|error| failed("sync the journal", &error))?;
         self.metrics.journal_sync_seconds.observe(watch.seconds());
         #[expect(clippy::cast_precision_loss, reason = "far below the 52 bits that are exact")]
         self.metrics.journal_group_appends.observe(group.appends as f64);
-        open.offset += frames.len() as u64;
+        open.add(frames, self.next_seq, self.owner);
         self.next_seq += group.appends as u64;
         let waiting = self.segments.publish(open.offset, self.next_seq, group.items);
         self.metrics.event_queue_size.set(clamped(waiting));
@@ -164,42 +201,58 @@ impl Writer {
         let name = segment_name(self.next_seq, self.id);
         let file = Arc::clone(&spare.file);
         self.start_segment(spare, &name)?;
-        self.segments.add(Segment {
+        let next = Segment {
             first_seq: self.next_seq,
             name,
             end: SEGMENT_HEADER_BYTES,
             bytes: self.segment_bytes,
-        });
-        self.open = Some(OpenSegment { file, offset: SEGMENT_HEADER_BYTES });
+            summary: None,
+        };
+        let summary = SegmentSummary::new(self.next_seq);
+        let next_open = OpenSegment { file, offset: SEGMENT_HEADER_BYTES, summary };
+        let left = self.open.replace(next_open);
+        let finished =
+            left.map(|OpenSegment { file, summary, .. }| FinishedSegment { file, summary });
+        self.segments.add(next, finished);
         Ok(())
     }
 
     /// Makes the header durable before the name, so that no segment has a torn header.
     fn start_segment(&self, spare: Spare, name: &str) -> Result<(), SegmentUnavailable> {
-        let failed = |error: io::Error| failed("start a journal segment", &error);
-        if let Err(error) = write_all(&*spare.file, &segment_header(self.next_seq, self.id), 0) {
-            return Err(self.return_spare(spare, &error));
+        let (from, to) = (self.dir.join(&spare.name), self.dir.join(name));
+        let header = segment_header(self.next_seq, self.id);
+        let written = write_all(&*spare.file, &header, 0)
+            .and_then(|()| spare.file.sync_data())
+            .and_then(|()| self.fs.rename(&from, &to));
+        if let Err(error) = written {
+            return Err(self.return_spare(spare, &from, &error));
         }
-        spare.file.sync_data().map_err(failed)?;
-        if let Err(error) = self.fs.rename(&self.dir.join(&spare.name), &self.dir.join(name)) {
-            return Err(self.return_spare(spare, &error));
-        }
-        self.open_dir.sync().map_err(failed)
+        self.open_dir.sync().map_err(|error| self.discard_spare(&to, &error))
     }
 
     /// Returns a spare that has not become a segment. If that was for want of memory or space, it can be tried again:
     /// nothing has changed but the spare's header.
-    fn return_spare(&self, spare: Spare, error: &io::Error) -> SegmentUnavailable {
+    fn return_spare(&self, spare: Spare, path: &Path, error: &io::Error) -> SegmentUnavailable {
         let unavailable = if is_shortage(error) {
             SegmentUnavailable::Unprepared
         } else if is_no_space(error) {
             SegmentUnavailable::NoSpace
         } else {
-            return failed("start a journal segment", error);
+            return self.discard_spare(path, error);
         };
         tracing::warn!(%error, "cannot start a journal segment, retrying at the next append");
         self.segments.add_spare(spare);
         unavailable
+    }
+
+    /// Discards a file that the disk has failed before it held a record: another one may do.
+    fn discard_spare(&self, path: &Path, error: &io::Error) -> SegmentUnavailable {
+        tracing::error!(file = %path.display(), %error, "cannot start a journal segment, retrying");
+        if let Err(error) = self.fs.remove(path) {
+            tracing::warn!(file = %path.display(), %error, "cannot remove a journal file");
+        }
+        self.segments.discard_spare();
+        SegmentUnavailable::Unprepared
     }
 
     /// Reopens the queue that was just told to refuse appends, if there is a spare by now.

@@ -3,10 +3,14 @@
 mod damage;
 mod faults;
 mod model;
+mod poison;
+mod recovery_cost;
 mod shares;
 mod shortage;
 mod sim_disk;
 mod sim_faults;
+mod sim_file;
+mod unreadable;
 mod use_cases;
 
 use std::path::{Path, PathBuf};
@@ -127,6 +131,12 @@ fn frame_range(first_seq: u64, seq: u64) -> std::ops::Range<usize> {
     let start = usize::try_from(SEGMENT_HEADER_BYTES).unwrap()
         + (first_seq..seq).map(length).sum::<usize>();
     start..start + length(seq)
+}
+
+/// The same with a clock that advances at once while everything waits.
+fn block_on_paused<T>(future: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true).build().unwrap().block_on(future)
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

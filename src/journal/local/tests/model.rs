@@ -1,8 +1,9 @@
 //! The local journal against a model: a list of the appended records.
 //!
 //! A run is a few lives of one journal. In each, records are appended in bursts, and read; batches are acknowledged in
-//! any order. Then the process ends in good order, or the power fails in the middle of any call to the disk and loses
-//! any part of the unsynced bytes. After every life:
+//! any order. Some reads of the disk fail once, and at times nothing can be opened. Then the process ends in good order,
+//! is killed in the middle of any call to the disk, or the power fails there and loses any part of the unsynced bytes.
+//! After every life:
 //!
 //! - the recovered records are an exact range of the appended ones, in order, from the first record whose batch, or
 //!   one before it, was not acknowledged, or earlier;
@@ -14,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::sim_disk::SimDisk;
-use super::sim_faults::Faults;
+use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
 use crate::journal::{Ack, AppendError};
 
@@ -22,6 +23,8 @@ use crate::journal::{Ack, AppendError};
 enum Step {
     /// Appends `count` records at once, of `bytes` bytes each.
     Append { count: usize, bytes: usize },
+    /// The same while nothing can be opened.
+    AppendWithoutDescriptors { count: usize, bytes: usize },
     /// Reads one batch, if there is something to read.
     Read { items_max: u32 },
     /// Acknowledges one of the batches that were read.
@@ -31,8 +34,12 @@ enum Step {
 #[derive(Clone, Debug)]
 struct Life {
     steps: Vec<Step>,
-    /// Calls to the disk from the start of this life until the power fails.
-    power_fails_after: Option<u64>,
+    /// Calls to the disk from the start of this life until the process ends.
+    ends_after: Option<u64>,
+    /// Whether the power fails then; otherwise only the process is killed.
+    power_fails: bool,
+    /// One in so many reads fails.
+    flaky_reads: Option<u64>,
     /// The share of unsynced changes that survives, in percent.
     survives_percent: u32,
     /// Most bytes that one call transfers.
@@ -42,6 +49,8 @@ struct Life {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (1..12_usize, 1..400_usize).prop_map(|(count, bytes)| Step::Append { count, bytes }),
+        1 => (1..12_usize, 1..400_usize)
+            .prop_map(|(count, bytes)| Step::AppendWithoutDescriptors { count, bytes }),
         1 => (1..20_u32).prop_map(|items_max| Step::Read { items_max }),
         1 => any::<prop::sample::Index>().prop_map(|batch| Step::Ack { batch }),
     ]
@@ -51,14 +60,13 @@ fn life() -> impl Strategy<Value = Life> {
     (
         prop::collection::vec(step(), 1..16),
         prop::option::weighted(0.8, 0..160_u64),
+        prop::bool::weighted(0.6),
+        prop::option::weighted(0.2, 7..40_u64),
         prop_oneof![Just(0), Just(100), 1..100_u32],
         prop::option::weighted(0.2, 50..600_usize),
     )
-        .prop_map(|(steps, power_fails_after, survives_percent, short)| Life {
-            steps,
-            power_fails_after,
-            survives_percent,
-            short,
+        .prop_map(|(steps, ends_after, power_fails, flaky_reads, survives_percent, short)| {
+            Life { steps, ends_after, power_fails, flaky_reads, survives_percent, short }
         })
 }
 
@@ -115,11 +123,22 @@ struct ReadBatch {
     ack: Option<Ack>,
 }
 
-async fn live(life: &Life, model: &mut Model, journal: &Journal, reader: &mut JournalReader) {
+async fn live(
+    life: &Life,
+    disk: &SimDisk,
+    model: &mut Model,
+    journal: &Journal,
+    reader: &mut JournalReader,
+) {
     let mut batches: Vec<ReadBatch> = Vec::new();
     for step in &life.steps {
         match *step {
             Step::Append { count, bytes } => model.append(journal, count, bytes).await,
+            Step::AppendWithoutDescriptors { count, bytes } => {
+                disk.set_no_descriptors(true);
+                model.append(journal, count, bytes).await;
+                disk.set_no_descriptors(false);
+            }
             Step::Read { items_max } => {
                 let last_read = batches.last().map_or(0, |batch| batch.last);
                 if model.returned <= last_read.max(model.acked) {
@@ -173,14 +192,18 @@ fn run(lives: &[Life], seed: [u8; 32]) {
     let mut disk = SimDisk::default();
     let mut model = Model::default();
     for life in lives {
-        let power_fails_at = life.power_fails_after.map(|calls| disk.calls() + calls);
-        disk.set_faults(Faults { power_fails_at, short: life.short, ..Faults::default() });
-        // The power may fail while the journal is opened.
+        let power_fails_at = life.ends_after.map(|calls| disk.calls() + calls);
+        let (short, flaky_reads) = (life.short, life.flaky_reads);
+        disk.set_faults(Faults { power_fails_at, short, flaky_reads, ..NO_FAULTS });
+        // The process may end while the journal is opened.
         if let Ok((journal, mut reader, _)) = try_open(&disk, &options(Path::new(DIR))) {
-            block_on(live(life, &mut model, &journal, &mut reader));
+            block_on_paused(live(life, &disk, &mut model, &journal, &mut reader));
         }
-        disk = match life.power_fails_after {
-            Some(_) => disk.power_cycle(|| rng.random_range(0..100) < life.survives_percent),
+        disk = match life.ends_after {
+            Some(_) if life.power_fails => {
+                disk.power_cycle(|| rng.random_range(0..100) < life.survives_percent)
+            }
+            Some(_) => disk.process_crash(),
             None => disk.power_cycle(|| false),
         };
         check(&disk, &mut model);

@@ -3,9 +3,8 @@
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::shortage::NO_FAULTS;
 use super::sim_disk::SimDisk;
-use super::sim_faults::Faults;
+use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
 use crate::domain::OrgId;
 use crate::journal::{AppendError, JournalState, local};

@@ -1,7 +1,7 @@
 //! Want of file descriptors and memory: a passing condition.
 
 use super::sim_disk::SimDisk;
-use super::sim_faults::Faults;
+use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
 use crate::journal::{AppendError, JournalState, Seq};
 
@@ -10,17 +10,6 @@ const RECORD: [u8; 400] = [b'x'; 400];
 
 const NO_DESCRIPTORS: Faults = Faults { no_descriptors: true, ..NO_FAULTS };
 const NO_MEMORY: Faults = Faults { no_memory: true, ..NO_FAULTS };
-pub(super) const NO_FAULTS: Faults = Faults {
-    short: None,
-    interrupted: false,
-    failing_writes: false,
-    failing_syncs: false,
-    failing_checkpoints: false,
-    no_space: false,
-    no_descriptors: false,
-    no_memory: false,
-    power_fails_at: None,
-};
 
 async fn append(journal: &Journal) -> Result<u64, AppendError> {
     journal.append(&RECORD, 1).await.map(Seq::get)

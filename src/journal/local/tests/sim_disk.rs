@@ -10,43 +10,45 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::sim_faults::Faults;
-use crate::journal::local::{DirHandle, FileHandle, FileLock, FileSystem};
+use super::sim_file::{SimFile, eio};
+use crate::journal::local::{DirHandle, DirLock, FileHandle, FileSystem};
 
 /// The unit in which a disk tears writes.
-const SECTOR_BYTES: usize = 512;
+pub(super) const SECTOR_BYTES: usize = 512;
 
 /// The disk. Clones are the same disk.
 #[derive(Clone, Default)]
-pub(super) struct SimDisk(Arc<Shared>);
+pub(super) struct SimDisk(pub(super) Arc<Shared>);
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    grown: Condvar,
+pub(super) struct Shared {
+    pub(super) state: Mutex<State>,
+    pub(super) grown: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    files: Vec<FileState>,
-    names: BTreeMap<PathBuf, usize>,
-    durable_names: BTreeMap<PathBuf, usize>,
+pub(super) struct State {
+    pub(super) files: Vec<FileState>,
+    pub(super) names: BTreeMap<PathBuf, usize>,
+    pub(super) durable_names: BTreeMap<PathBuf, usize>,
     /// Changes of names since the last sync of their directory.
-    pending_names: Vec<NameChange>,
-    faults: Faults,
-    calls: u64,
-    growths: u64,
-    syncs: u64,
+    pub(super) pending_names: Vec<NameChange>,
+    pub(super) faults: Faults,
+    pub(super) calls: u64,
+    pub(super) growths: u64,
+    pub(super) syncs: u64,
+    pub(super) read_bytes: u64,
 }
 
 #[derive(Clone, Default)]
-struct FileState {
-    cached: Vec<u8>,
-    durable: Vec<u8>,
-    dirty: BTreeSet<usize>,
+pub(super) struct FileState {
+    pub(super) cached: Vec<u8>,
+    pub(super) durable: Vec<u8>,
+    pub(super) dirty: BTreeSet<usize>,
 }
 
 #[derive(Clone)]
-enum NameChange {
+pub(super) enum NameChange {
     Set(PathBuf, usize),
     Rename(PathBuf, PathBuf, usize),
     Remove(PathBuf),
@@ -67,6 +69,11 @@ impl SimDisk {
     /// arbitrary times.
     pub(super) fn syncs(&self) -> u64 {
         self.lock().syncs
+    }
+
+    /// Bytes read so far.
+    pub(super) fn read_bytes(&self) -> u64 {
+        self.lock().read_bytes
     }
 
     /// Removes every fault, and waits until a file has grown.
@@ -99,6 +106,22 @@ impl SimDisk {
     pub(super) fn copy(&self) -> Self {
         let old = self.lock();
         Self::with_files(old.files.clone(), old.names.clone())
+    }
+
+    /// The disk after the process was killed: nothing is lost, and nothing more is durable than before.
+    pub(super) fn process_crash(&self) -> Self {
+        let old = self.lock();
+        let disk = Self::with_files(old.files.clone(), old.names.clone());
+        let mut state = disk.lock();
+        state.durable_names.clone_from(&old.durable_names);
+        state.pending_names.clone_from(&old.pending_names);
+        drop(state);
+        disk
+    }
+
+    /// Lets no file and no directory be opened, or lets them again.
+    pub(super) fn set_no_descriptors(&self, no_descriptors: bool) {
+        self.lock().faults.no_descriptors = no_descriptors;
     }
 
     fn with_files(files: Vec<FileState>, names: BTreeMap<PathBuf, usize>) -> Self {
@@ -144,7 +167,7 @@ impl SimDisk {
     }
 
     /// Locks the state for one call to the disk.
-    fn call(&self) -> io::Result<MutexGuard<'_, State>> {
+    pub(super) fn call(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.lock();
         state.calls += 1;
         if state.faults.power_fails_at.is_some_and(|at| state.calls >= at) {
@@ -168,7 +191,7 @@ impl SimDisk {
     }
 }
 
-fn is_segment(path: &Path) -> bool {
+pub(super) fn is_segment(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "segment")
 }
 
@@ -251,6 +274,9 @@ impl FileSystem for SimDisk {
         if state.faults.no_memory {
             return Err(io::Error::from_raw_os_error(12));
         }
+        if state.faults.failing_names {
+            return Err(eio());
+        }
         let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         assert!(!state.names.contains_key(to), "a rename must not replace {}", to.display());
         state.change_name(NameChange::Rename(from.to_owned(), to.to_owned(), file));
@@ -259,6 +285,9 @@ impl FileSystem for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.call()?;
+        if state.faults.failing_names {
+            return Err(eio());
+        }
         if !state.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -279,9 +308,9 @@ impl FileSystem for SimDisk {
         Ok(Arc::new(SimDir(self.clone())))
     }
 
-    fn lock(&self, _path: &Path) -> io::Result<Box<dyn FileLock>> {
+    fn lock(&self, _dir: &Path) -> io::Result<Arc<dyn DirLock>> {
         self.call().map(drop)?;
-        Ok(Box::new(SimLock))
+        Ok(Arc::new(SimLock(self.clone())))
     }
 }
 
@@ -291,102 +320,19 @@ impl DirHandle for SimDir {
     /// A sync of one directory commits the file system's journal, and with it every name.
     fn sync(&self) -> io::Result<()> {
         let mut state = self.0.call()?;
+        if state.faults.failing_dir_syncs {
+            return Err(eio());
+        }
         state.durable_names = state.names.clone();
         state.pending_names.clear();
         Ok(())
     }
 }
 
-struct SimLock;
+struct SimLock(SimDisk);
 
-impl FileLock for SimLock {}
-
-struct SimFile {
-    disk: SimDisk,
-    file: usize,
-    is_segment: bool,
-}
-
-impl SimFile {
-    /// How many of `bytes` bytes one call may transfer.
-    fn moved(state: &State, bytes: usize) -> io::Result<usize> {
-        if state.faults.interrupted && state.calls.is_multiple_of(2) {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        Ok(state.faults.short.map_or(bytes, |short| short.min(bytes)))
-    }
-
-    fn eio() -> io::Error {
-        io::Error::from_raw_os_error(5)
-    }
-}
-
-impl FileHandle for SimFile {
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.disk.call()?;
-        let count = Self::moved(&state, bytes.len())?;
-        let Faults { failing_writes, failing_checkpoints, .. } = state.faults;
-        let fails = if self.is_segment { failing_writes } else { failing_checkpoints };
-        if fails {
-            return Err(Self::eio());
-        }
-        let start = usize::try_from(offset).unwrap();
-        let end = start + count;
-        if state.faults.no_space && end > state.files[self.file].cached.len() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        if end > state.files[self.file].cached.len() {
-            state.files[self.file].cached.resize(end, 0);
-            state.growths += 1;
-            self.disk.0.grown.notify_all();
-        }
-        let file = &mut state.files[self.file];
-        file.cached[start..end].copy_from_slice(&bytes[..count]);
-        file.dirty.extend(start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
-        Ok(count)
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.call()?;
-        let bytes = &state.files[self.file].cached;
-        let start = usize::try_from(offset).unwrap().min(bytes.len());
-        let count = Self::moved(&state, buffer.len().min(bytes.len() - start))?;
-        buffer[..count].copy_from_slice(&bytes[start..start + count]);
-        Ok(count)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.disk.call()?;
-        let named = |(path, file): (&PathBuf, &usize)| *file == self.file && is_segment(path);
-        state.syncs += u64::from(state.names.iter().any(named));
-        let fails = self.is_segment && state.faults.failing_syncs;
-        let file = &mut state.files[self.file];
-        let dirty = std::mem::take(&mut file.dirty);
-        if fails {
-            return Err(Self::eio());
-        }
-        file.durable.resize(file.cached.len(), 0);
-        for sector in dirty {
-            let start = (sector * SECTOR_BYTES).min(file.cached.len());
-            let end = (start + SECTOR_BYTES).min(file.cached.len());
-            file.durable[start..end].copy_from_slice(&file.cached[start..end]);
-        }
-        Ok(())
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.sync_data()
-    }
-
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        let mut state = self.disk.call()?;
-        let length = usize::try_from(bytes).unwrap();
-        state.files[self.file].cached.resize(length, 0);
-        Ok(())
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        let state = self.disk.call()?;
-        Ok(state.files[self.file].cached.len() as u64)
+impl DirLock for SimLock {
+    fn is_held(&self) -> bool {
+        !self.0.lock().faults.lock_is_lost
     }
 }

@@ -1,5 +1,26 @@
 //! What the simulated disk does wrong.
 
+use std::ops::Range;
+
+/// No fault.
+pub(super) const NO_FAULTS: Faults = Faults {
+    short: None,
+    interrupted: false,
+    failing_writes: false,
+    failing_syncs: false,
+    failing_checkpoints: false,
+    full_from: None,
+    unreadable: None,
+    flaky_reads: None,
+    failing_names: false,
+    failing_dir_syncs: false,
+    lock_is_lost: false,
+    no_space: false,
+    no_descriptors: false,
+    no_memory: false,
+    power_fails_at: None,
+};
+
 /// The faults to simulate.
 #[derive(Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "faults come in any combination")]
@@ -14,6 +35,19 @@ pub(super) struct Faults {
     pub(super) failing_syncs: bool,
     /// Writes to other files, that is to the checkpoint, fail with `EIO`.
     pub(super) failing_checkpoints: bool,
+    /// No byte of a segment from this offset on can be written: `ENOSPC`, as on a file system that never overwrites in
+    /// place.
+    pub(super) full_from: Option<usize>,
+    /// Reads of segments that touch these bytes fail with `EIO`.
+    pub(super) unreadable: Option<Range<usize>>,
+    /// One in so many reads fails with `EIO`; the next try works.
+    pub(super) flaky_reads: Option<u64>,
+    /// Segments cannot be renamed or removed: `EIO`.
+    pub(super) failing_names: bool,
+    /// Directories cannot be synced: `EIO`.
+    pub(super) failing_dir_syncs: bool,
+    /// Another directory has taken the name of the locked one.
+    pub(super) lock_is_lost: bool,
     /// No file grows: `ENOSPC`.
     pub(super) no_space: bool,
     /// No file and no directory can be opened: `EMFILE`.

@@ -1,0 +1,86 @@
+//! The files in the journal's directory: segments, spares, and what does not belong there.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use super::file_system::FileSystem;
+use super::format::{Checkpoint, JournalId, parse_segment_name};
+use super::segment_manager::SPARES_MAX;
+use super::segments::Spare;
+use super::{CHECKPOINT_NAME, OLD_LOCK_NAME, QUARANTINE_DIR, SPARE_PREFIX};
+
+/// The names in the directory, by kind.
+pub(super) struct Listing {
+    /// In ascending order.
+    pub(super) segments: Vec<(u64, JournalId, String)>,
+    pub(super) spares: BTreeMap<u64, String>,
+    pub(super) unknown: Vec<String>,
+}
+
+impl Listing {
+    /// Sorts the names.
+    pub(super) fn new(mut names: Vec<String>) -> Self {
+        names.sort();
+        let mut listing = Self { segments: vec![], spares: BTreeMap::new(), unknown: vec![] };
+        for name in names {
+            if let Some((first_seq, id)) = parse_segment_name(&name) {
+                listing.segments.push((first_seq, id, name));
+            } else if let Some(number) = parse_spare_name(&name) {
+                listing.spares.insert(number, name);
+            } else if ![OLD_LOCK_NAME, CHECKPOINT_NAME, QUARANTINE_DIR].contains(&name.as_str()) {
+                listing.unknown.push(name);
+            }
+        }
+        listing
+    }
+}
+
+fn parse_spare_name(name: &str) -> Option<u64> {
+    let number = name.strip_prefix(SPARE_PREFIX)?.parse().ok()?;
+    (format!("{SPARE_PREFIX}{number}") == name).then_some(number)
+}
+
+/// The checkpoint's id, else that of most segments, else a new one.
+pub(super) fn identity(
+    checkpoint: Option<Checkpoint>,
+    listing: &Listing,
+) -> Result<JournalId, getrandom::Error> {
+    if let Some(checkpoint) = checkpoint {
+        return Ok(checkpoint.id);
+    }
+    let mut counts = BTreeMap::new();
+    for (_, id, _) in &listing.segments {
+        *counts.entry(*id).or_insert(0_u64) += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.map_or_else(|| getrandom::u64().map(JournalId), |(id, _)| Ok(id))
+}
+
+/// Keeps the spares of full length, and removes the others.
+pub(super) fn keep_spares(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    spares: &BTreeMap<u64, String>,
+    segment_bytes: u64,
+) -> io::Result<Vec<Spare>> {
+    let mut kept = Vec::new();
+    for name in spares.values() {
+        let path = dir.join(name);
+        if kept.len() < SPARES_MAX {
+            match fs.open(&path).and_then(|file| file.length().map(|length| (file, length))) {
+                Ok((file, length)) if length == segment_bytes => {
+                    kept.push(Spare { name: name.clone(), file });
+                    continue;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(file = name, %error, "cannot reuse a journal file"),
+            }
+        }
+        if let Err(error) = fs.remove(&path) {
+            tracing::warn!(file = name, %error, "cannot remove a spare journal file");
+        }
+    }
+    fs.sync_dir(dir)?;
+    Ok(kept)
+}

@@ -1,0 +1,128 @@
+//! Bytes that the disk cannot return.
+
+use super::sim_disk::SimDisk;
+use super::sim_faults::{Faults, NO_FAULTS};
+use super::*;
+use crate::journal::local::Damage;
+
+/// The unit in which bytes become unreadable.
+const PAGE: usize = 4096;
+/// A frame with its record: four to a page.
+const RECORD_BYTES: usize = PAGE / 4 - 28;
+
+/// A journal whose segments have several pages.
+fn large_options() -> JournalOptions {
+    JournalOptions {
+        segment_bytes: SEGMENT_HEADER_BYTES + 4 * PAGE as u64,
+        ..options(Path::new(DIR))
+    }
+}
+
+/// Segments with the records 1 to 16 and so on, each record in a group of its own.
+fn written(records: u8) -> SimDisk {
+    let disk = SimDisk::default();
+    let (journal, ..) = try_open(&disk, &large_options()).unwrap();
+    block_on(async {
+        for seq in 1..=records {
+            journal.append(&[seq; RECORD_BYTES], 1).await.unwrap();
+        }
+    });
+    journal.shut_down();
+    disk.power_cycle(|| false)
+}
+
+fn seqs(records: &[Record]) -> Vec<u64> {
+    records.iter().map(|record| record.seq.get()).collect()
+}
+
+#[test]
+fn unreadable_page_costs_its_records_and_neither_start_nor_run() {
+    let disk = written(40);
+    // The second page behind the header, in every segment.
+    let page = 2 * PAGE..3 * PAGE;
+    disk.set_faults(Faults { unreadable: Some(page.clone()), ..NO_FAULTS });
+    let (journal, mut reader, recovery) = try_open(&disk, &large_options()).unwrap();
+    let records = block_on_paused(drain(&journal, &mut reader));
+    let lost = |seq: &u64| (5..=8).contains(&((seq - 1) % 16 + 1));
+    assert_eq!(seqs(&records), (1..=40).filter(|seq| !lost(seq)).collect::<Vec<_>>());
+    // The reader meets what recovery has not looked at.
+    let Some(Damage { offset, bytes, quarantined, .. }) = recovery.damage.last() else {
+        panic!("{recovery:?}")
+    };
+    assert_eq!((*offset, *bytes), (page.start as u64, PAGE as u64));
+    let copies = disk.files(&format!("-{}", page.start));
+    assert_eq!(copies.len(), 3);
+    assert_eq!(
+        copies.iter().find(|(path, _)| Some(path) == quarantined.as_ref()).unwrap().1,
+        [0xff; PAGE]
+    );
+    assert_eq!(
+        journal.status().items_waiting,
+        36,
+        "those of the last segment are known to be lost"
+    );
+}
+
+#[test]
+fn what_damage_has_cost_does_not_wait_for_ever() {
+    let disk = written(40);
+    disk.set_faults(Faults { unreadable: Some(2 * PAGE..3 * PAGE), ..NO_FAULTS });
+    let (journal, mut reader, _) = try_open(&disk, &large_options()).unwrap();
+    journal.close();
+    block_on_paused(async {
+        while let Some(batch) = reader.next_batch(3, 100_000).await.unwrap() {
+            batch.ack.ack();
+        }
+    });
+    assert_eq!(journal.status().items_waiting, 0);
+}
+
+#[test]
+fn unreadable_header_costs_no_record() {
+    let disk = written(40);
+    disk.set_faults(Faults { unreadable: Some(0..PAGE), ..NO_FAULTS });
+    let (journal, mut reader, recovery) = try_open(&disk, &large_options()).unwrap();
+    assert_eq!(block_on_paused(drain(&journal, &mut reader)).len(), 40);
+    assert!(recovery.damage.iter().all(|damage| damage.seqs.is_empty()), "{recovery:?}");
+}
+
+#[test]
+fn read_that_fails_once_costs_nothing() {
+    for one_in in 2..20 {
+        let disk = written(40);
+        disk.set_faults(Faults { flaky_reads: Some(one_in), ..NO_FAULTS });
+        let (journal, mut reader, recovery) = try_open(&disk, &large_options()).unwrap();
+        assert_eq!(block_on_paused(drain(&journal, &mut reader)).len(), 40, "one in {one_in}");
+        assert_eq!(recovery.damage, []);
+    }
+}
+
+#[test]
+fn quarantine_on_a_full_disk_ends_neither_start_nor_run() {
+    let disk = written(40);
+    disk.set_faults(Faults { unreadable: Some(2 * PAGE..3 * PAGE), no_space: true, ..NO_FAULTS });
+    let (journal, mut reader, recovery) = try_open(&disk, &large_options()).unwrap();
+    assert_eq!(block_on_paused(drain(&journal, &mut reader)).len(), 28);
+    assert_eq!(recovery.damage.last().unwrap().quarantined, None);
+}
+
+#[test]
+fn quarantine_is_bounded() {
+    let disk = written(40);
+    for number in 0..1_000 {
+        disk.put(&Path::new(DIR).join(format!("damaged/{number}")), Some(vec![]));
+    }
+    disk.set_faults(Faults { unreadable: Some(2 * PAGE..3 * PAGE), ..NO_FAULTS });
+    let (journal, mut reader, recovery) = try_open(&disk, &large_options()).unwrap();
+    assert_eq!(block_on_paused(drain(&journal, &mut reader)).len(), 28);
+    assert_eq!(recovery.damage.last().unwrap().quarantined, None);
+}
+
+#[test]
+fn segment_that_is_gone_is_skipped() {
+    let disk = written(40);
+    let (journal, mut reader, _) = try_open(&disk, &large_options()).unwrap();
+    disk.put(&disk.files(".segment")[1].0, None);
+    let records = block_on_paused(drain(&journal, &mut reader));
+    assert_eq!(seqs(&records), (1..=16).chain(33..=40).collect::<Vec<_>>());
+}
