@@ -11,6 +11,8 @@ metrics! {
         events_duplicate_total: Counter,
         /// Events that the store rejected because of their content.
         events_unstorable_total: Counter,
+        /// Journal records that this version cannot decode; they are quarantined.
+        hookgate_records_undecodable_total: Counter,
         /// Deliveries created for stored events.
         deliveries_planned_total: Counter,
     }

@@ -29,12 +29,12 @@
 //!   until the journal is full.
 //! - The store rejects a batch, or does not take it for minutes while it takes others: it is halved until the faulty
 //!   event stands alone. That event becomes a dead letter with the reason; the others are stored.
-//! - The journal is poisoned: its durable records are still stored. The process answers 503 with the reason until an
-//!   operator restarts it.
+//! - The journal is poisoned: its durable records are still stored, for at most `SHUTDOWN_TIMEOUT`. Then the process
+//!   exits with an error, for a supervisor to restart it.
 //! - The process dies: the records behind the checkpoint are read again. Storing them twice changes nothing.
-//! - A record cannot be decoded although its checksum is right: a newer version wrote it. The process stops rather
-//!   than skip acknowledged events.
-//!
+//! - A record cannot be decoded although its checksum is right, since a newer version wrote it: it is quarantined in the
+//!   journal's directory, and the alarm is raised. So is an event whose dead letter the store refuses.
+//! - The journal cannot be read: it is tried again with backoff.
 //! - The soft stop: no batch is read any more, and what was read is stored. The journal keeps the rest.
 //!
 //! **Invariant:** this module does not know how webhooks are sent. It offers deliveries and stores them.

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::config::IngestConfig;
 use crate::delivery::AdmissionDoor;
 use crate::domain::{Event, LeaseToken, OrgId, Timestamp};
-use crate::journal::{Ack, Batch, JournalReader, ReadError, Record};
+use crate::journal::{Ack, Batch, JournalReader, Record, RecordQuarantine};
 use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Shutdown, Stopwatch};
 use crate::store::{EventBatch, OrgEndpoints, Persisted, Store, StoreError, plan_deliveries};
 
@@ -18,7 +18,7 @@ use super::batch_pacer::{BatchPacer, LastBatch};
 use super::metrics::IngestMetrics;
 use super::org_order::{BatchPlace, OrgOrder};
 use super::priority;
-use super::record::{self, RecordError};
+use super::record;
 
 /// Bytes of records that a worker holds, beyond its first record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -51,6 +51,8 @@ pub struct Workers {
     clock: Clock,
     metrics: Arc<IngestMetrics>,
     batch_events_max: u32,
+    /// For records that cannot be stored.
+    quarantine: RecordQuarantine,
     /// Counts the batches that were stored.
     stored: AtomicU64,
 }
@@ -62,15 +64,6 @@ struct Source {
     pacer: BatchPacer,
     /// Whether the last batch left durable records behind.
     has_more: bool,
-}
-
-/// Why a worker cannot continue.
-#[derive(Debug, thiserror::Error)]
-enum WorkerError {
-    #[error("cannot read the journal: {0}")]
-    Read(#[from] ReadError),
-    #[error("journal record {seq}: {error}")]
-    Record { seq: u64, error: RecordError },
 }
 
 /// Events of records that were read together.
@@ -95,6 +88,7 @@ impl Workers {
         metrics: Arc<IngestMetrics>,
     ) -> Self {
         let pacer = BatchPacer::new(answering, clock.clone());
+        let quarantine = reader.quarantine();
         Self {
             source: tokio::sync::Mutex::new(Source {
                 journal: reader,
@@ -109,6 +103,7 @@ impl Workers {
             clock,
             metrics,
             batch_events_max: config.store_batch_events,
+            quarantine,
             stored: AtomicU64::new(0),
         }
     }
@@ -125,24 +120,21 @@ impl Workers {
             let workers = Arc::clone(&workers);
             let shutdown = lifecycle.shutdown();
             lifecycle.spawn("ingest worker", async move {
-                match workers.run(&shutdown).await {
-                    // A poisoned journal ends before the process is asked to stop. The process keeps running, and
-                    // reports the reason.
-                    Ok(()) => shutdown.requested().await,
-                    Err(error) => tracing::error!(%error, "ingest worker failed"),
-                }
+                workers.run(&shutdown).await;
+                // A poisoned journal ends before the process is asked to stop.
+                shutdown.requested().await;
             });
         }
     }
 
-    async fn run(&self, shutdown: &Shutdown) -> Result<(), WorkerError> {
+    async fn run(&self, shutdown: &Shutdown) {
         loop {
             let batch = tokio::select! {
                 biased;
-                () = shutdown.requested() => return Ok(()),
-                batch = self.next_batch() => batch?,
+                () = shutdown.requested() => return,
+                batch = self.next_batch() => batch,
             };
-            let Some(batch) = batch else { return Ok(()) };
+            let Some(batch) = batch else { return };
             let ack = self.store_in_order(batch).await;
             self.heartbeat.beat();
             ack.ack();
@@ -150,17 +142,15 @@ impl Workers {
     }
 
     /// Reads a batch. One worker reads while the others store.
-    async fn next_batch(&self) -> Result<Option<EventBatchRead<'_>>, WorkerError> {
+    async fn next_batch(&self) -> Option<EventBatchRead<'_>> {
         let mut source = self.source.lock().await;
         let fast_permit = if source.has_more { None } else { self.fast_permit().await };
         let wait = source.pacer.wait();
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let batch = source.journal.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await?;
-        let Some(Batch { records, has_more, ack }) = batch else { return Ok(None) };
-        let Some(first) = records.first() else { return Ok(None) };
-        let accepted_at = accepted_at(first)?;
+        let Batch { records, has_more, ack } = self.read(&mut source.journal).await?;
+        let accepted_at = self.accepted_at(&records);
         ack.set_accepted_at(accepted_at);
         source.has_more = has_more;
         source.pacer.observe(LastBatch {
@@ -170,9 +160,45 @@ impl Workers {
         });
         let place = source.order.next();
         drop(source);
-        let events = decode(&records)?;
+        let events = self.decode(&records);
         place.set_orgs(events.iter().map(|event| event.org_id));
-        Ok(Some(EventBatchRead { events, ack, place, fast_permit }))
+        Some(EventBatchRead { events, ack, place, fast_permit })
+    }
+
+    /// Reads from the journal, however long it cannot be read.
+    async fn read(&self, journal: &mut JournalReader) -> Option<Batch> {
+        let mut backoff = new_backoff();
+        loop {
+            match journal.next_batch(self.batch_events_max, BATCH_BYTES_MAX).await {
+                Ok(batch) => return batch,
+                Err(error) => {
+                    let wait_ms = backoff.peek().as_millis();
+                    tracing::error!(%error, wait_ms, "cannot read the journal, retrying");
+                    backoff.sleep().await;
+                }
+            }
+        }
+    }
+
+    /// When the first record that can be decoded was accepted.
+    fn accepted_at(&self, records: &[Record]) -> Timestamp {
+        let mut decoded = records.iter().filter_map(|one| record::received_at(&one.payload).ok());
+        decoded.next().unwrap_or_else(|| self.clock.now())
+    }
+
+    /// Decodes the events. A record that this version cannot decode, such as one of a newer version, is quarantined.
+    fn decode(&self, records: &[Record]) -> Vec<Arc<Event>> {
+        let mut events = Vec::with_capacity(records.len());
+        for journaled in records {
+            match record::decode(&journaled.payload) {
+                Ok(decoded) => events.extend(decoded),
+                Err(error) => {
+                    self.quarantine.record(journaled, &error.to_string());
+                    self.metrics.hookgate_records_undecodable_total.inc();
+                }
+            }
+        }
+        events
     }
 
     /// Waits for a permit of the fast path, for a limited time.
@@ -299,7 +325,8 @@ impl Workers {
         Ok(())
     }
 
-    /// Makes one event that the store refuses a dead letter, however long the store is unavailable.
+    /// Makes one event that the store refuses a dead letter, however long the store is unavailable. If it refuses the
+    /// dead letter, too, the journal's quarantine keeps the event.
     async fn quarantine(&self, event: &Event, refusal: &StoreError) {
         let detail = refusal.to_string();
         let record = match record::encode_event(event) {
@@ -309,19 +336,31 @@ impl Workers {
                 Vec::new()
             }
         };
+        let since = Stopwatch::start();
         let mut backoff = new_backoff();
-        while let Err(error) = self
-            .store
-            .quarantine_event(event.org_id, event.id, &record, &detail, self.clock.now())
-            .await
-        {
-            back_off(&mut backoff, &error).await;
-        }
+        let refused = loop {
+            let now = self.clock.now();
+            let (org, id) = (event.org_id, event.id);
+            match self.store.quarantine_event(org, id, &record, &detail, now).await {
+                Ok(()) => break None,
+                Err(error) if is_final(&error, since.elapsed()) => break Some(error),
+                Err(error) => back_off(&mut backoff, &error).await,
+            }
+        };
         self.metrics.events_unstorable_total.inc();
-        tracing::warn!(
-            org = %event.org_id, event = %event.id, detail,
-            "the store rejected an event; it is now a dead letter"
-        );
+        let (org, event) = (event.org_id, event.id);
+        if let Some(error) = refused {
+            let quarantined = self.quarantine.bytes(&format!("event-{event}"), &record);
+            tracing::error!(
+                %org, %event, detail, %error, ?quarantined,
+                "the store rejected an event and its dead letter; the journal's quarantine keeps it"
+            );
+        } else {
+            tracing::warn!(
+                %org, %event, detail,
+                "the store rejected an event; it is now a dead letter"
+            );
+        }
     }
 
     fn count(&self, persisted: &Persisted) {
@@ -358,17 +397,11 @@ async fn back_off(backoff: &mut Backoff, error: &StoreError) {
     backoff.sleep().await;
 }
 
-fn accepted_at(record: &Record) -> Result<Timestamp, WorkerError> {
-    let seq = record.seq.get();
-    record::received_at(&record.payload).map_err(|error| WorkerError::Record { seq, error })
-}
-
-fn decode(records: &[Record]) -> Result<Vec<Arc<Event>>, WorkerError> {
-    let mut events = Vec::with_capacity(records.len());
-    for record in records {
-        let seq = record.seq.get();
-        let decoded = record::decode(&record.payload);
-        events.extend(decoded.map_err(|error| WorkerError::Record { seq, error })?);
+/// Whether a dead letter that the store did not take for this long is given up. A store that cannot be reached is
+/// waited for.
+fn is_final(error: &StoreError, waited: Duration) -> bool {
+    match error {
+        StoreError::Refused(_) | StoreError::Corrupt(_) => true,
+        error => !error.is_connection() && waited >= PATIENCE,
     }
-    Ok(events)
 }
