@@ -65,6 +65,9 @@ pub enum AppError {
     /// A background task exited before the soft stop.
     #[error("background task `{0}` exited unexpectedly; see the log")]
     TaskFailed(&'static str),
+    /// A write or sync of the journal failed, or its directory was replaced.
+    #[error("the journal is poisoned; see the log. Start the server again once its disk works")]
+    JournalPoisoned,
 }
 
 impl AppError {

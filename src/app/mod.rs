@@ -15,7 +15,8 @@
 //! hold waits for the next start.
 //!
 //! # Failure
-//! A background task that panics, or exits before the soft stop, stops the server with an error.
+//! A background task that panics, or exits before the soft stop, stops the server with an error. So does a poisoned
+//! journal, once its durable records are stored or `SHUTDOWN_TIMEOUT` is over.
 //!
 //! **Invariant:** only `storage.rs` names a store engine or a journal implementation, and only this
 //! folder knows both ends of what lies between ingest and delivery.
@@ -26,6 +27,7 @@ mod builder;
 mod descriptors;
 mod error;
 mod instance;
+mod journal_failure;
 mod maintenance;
 mod metrics;
 mod org_watch;
@@ -148,7 +150,8 @@ impl App {
         self.lifecycle.shutdown()
     }
 
-    /// Answers requests until the soft stop, then drains and stops.
+    /// Answers requests until the soft stop, then drains and stops. A poisoned journal stops it, too, with
+    /// [`AppError::JournalPoisoned`].
     pub async fn run(self) -> Result<(), AppError> {
         tracing::info!(address = %self.address, "listening");
         let shutdown = self.lifecycle.shutdown();
@@ -162,11 +165,16 @@ impl App {
             accepting.close();
         });
 
-        shutdown.requested().await;
-        let (stopping, most) = (Stopwatch::start(), self.shutdown_timeout + STOP_BEYOND_MAX);
+        let drain_max = tokio::select! {
+            biased;
+            () = shutdown.requested() => self.shutdown_timeout,
+            left = journal_failure::drained(&journal, self.shutdown_timeout) => left,
+        };
+        let (stopping, most) = (Stopwatch::start(), drain_max + STOP_BEYOND_MAX);
         let left = || most.saturating_sub(stopping.elapsed());
-        let draining = self.lifecycle.drain(self.shutdown_timeout);
+        let draining = self.lifecycle.drain(drain_max);
         let drained = timeout(most, draining).await.unwrap_or(false);
+        let poisoned = journal_failure::is_poisoned(&journal);
         let closing = async {
             // Half of what is left, so that the journal and the store are closed, too.
             let flushing = timeout(left() / 2, authenticator.flush_usage());
@@ -198,6 +206,7 @@ impl App {
         }
         match self.lifecycle.failure() {
             Some(task) => Err(AppError::TaskFailed(task)),
+            None if poisoned => Err(AppError::JournalPoisoned),
             None => Ok(()),
         }
     }
