@@ -212,5 +212,5 @@ fn log_recovery(recovery: &RecoveryReport) {
 
 fn create_data_dir(config: &StoreConfig) -> Result<(), OpenError> {
     let path = &config.data_dir;
-    std::fs::create_dir_all(path).map_err(|error| OpenError::DataDir { path: path.clone(), error })
+    SystemFiles.create_dir(path).map_err(|error| OpenError::DataDir { path: path.clone(), error })
 }

@@ -364,7 +364,7 @@ fn write_accept(f: &mut fmt::Formatter<'_>, error: &AcceptError) -> fmt::Result 
             "the journal cannot be extended now; nothing was accepted, try again"
         }
         AcceptError::Journal(AppendError::Poisoned) => {
-            "a journal write failed; the journal accepts nothing until the server is restarted"
+            "a journal write failed; the server accepts nothing until it has restarted"
         }
         AcceptError::Journal(AppendError::Closed) => {
             "the server is shutting down; nothing was accepted"

@@ -145,7 +145,7 @@ problems! {
     JOURNAL_FULL: 503, "journal_full", "Journal full",
         "Nothing was accepted. Try again after `Retry-After`.";
     JOURNAL_UNAVAILABLE: 503, "journal_unavailable", "Journal unavailable",
-        "Nothing was accepted. Try again after `Retry-After`. `detail` tells whether the operator must restart the server.";
+        "Nothing was accepted. Try again after `Retry-After`. `detail` tells whether the server restarts first.";
     READ_TIMEOUT: 503, "read_timeout", "Read timed out",
         "Narrow the filter: name a shorter time with `since` and `until`, or fewer filters at once. The same read is likely to time out again.";
     REQUEST_TIMEOUT: 503, "request_timeout", "Request timed out",

@@ -260,7 +260,7 @@ pub enum JournalState {
     Full,
     /// Not until a segment can be prepared, for want of file descriptors, say. It is tried again.
     NoSegment,
-    /// No longer: a write or a sync has failed.
+    /// No longer: a write or a sync of records has failed, or the lock was lost.
     Poisoned,
     /// No longer: it is closing.
     Closed,
@@ -281,9 +281,9 @@ pub enum AppendError {
     /// Too many appends, or bytes, wait for the next sync, in total or of the organisation.
     #[error("too many appends wait for the journal")]
     Busy,
-    /// A write or a sync has failed; nothing is accepted until a restart. The restart may or may not find the
-    /// record.
-    #[error("the journal is poisoned: a write or a sync has failed")]
+    /// A write or a sync has failed, or the lock was lost; nothing is accepted until a restart. The restart may or may
+    /// not find the record.
+    #[error("the journal is poisoned: a write or a sync has failed, or its lock was lost")]
     Poisoned,
     /// The journal is closing.
     #[error("the journal is closed")]

@@ -65,6 +65,24 @@ async fn retries_wait_for_the_injected_clock() {
     receiver.received(2).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn record_that_cannot_be_decoded_is_quarantined_and_stops_nothing() {
+    let receiver = Receiver::start().await;
+    let (app, key) = running(&receiver).await;
+    let journal = app.parts.journal.clone();
+    // A record of a version that is yet to come.
+    app.call(async move { journal.append(b"\xfftomorrow", 1).await }).await.unwrap();
+    post(&app, &key).await;
+    receiver.received(1).await;
+    let undecodable = &app.parts.metrics.ingest.hookgate_records_undecodable_total;
+    until("it is counted", async || undecodable.get() == 1).await;
+    let damaged = app.database().with_file_name("journal").join("damaged");
+    let copies: Vec<_> = std::fs::read_dir(damaged).unwrap().collect();
+    let [Ok(copy)] = &*copies else { panic!("{copies:?}") };
+    assert_eq!(std::fs::read(copy.path()).unwrap(), b"\xfftomorrow");
+    until("it is acknowledged", async || app.parts.journal.status().items_waiting == 0).await;
+}
+
 #[tokio::test]
 #[should_panic(expected = "deliveries are leased, and nobody works on them")]
 async fn harness_notices_a_lease_that_nobody_works_on() {

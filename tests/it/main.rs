@@ -17,6 +17,7 @@ mod forwarded;
 mod fuzz;
 mod http;
 mod https;
+mod journal_faults;
 mod leaks;
 mod matrix;
 mod reads;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::file_system::{FileHandle, read_full, read_past_damage};
+use super::file_system::{FileHandle, is_unreadable, read_full, read_past_damage, read_patiently};
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, JournalId, seq_at};
 
 /// Bytes read from the file in one call; more only for a longer record.
@@ -129,6 +129,15 @@ impl Frames {
             window_at += starts as u64;
         }
         Ok(None)
+    }
+
+    /// Whether the disk cannot return some of these bytes.
+    pub(super) fn is_unreadable(&self, within: Range<u64>) -> io::Result<bool> {
+        let mut bytes = vec![0; clamped(within.end.saturating_sub(within.start))];
+        match read_patiently(&*self.file, &mut bytes, within.start) {
+            Err(error) if is_unreadable(&error) => Ok(true),
+            read => read.map(|_| false),
+        }
     }
 
     fn offset_in_chunk(&self) -> usize {

@@ -4,7 +4,7 @@
 //! The writer starts a group only after the previous group was synced. A bad record was synced once when a record
 //! of a later group or a later segment follows it, or when it is below the checkpoint's synced mark: it is damage,
 //! and sound records behind it are kept. Any other bad record was never acknowledged: it is the torn tail, and the
-//! segment is cut there. Of a torn group, nothing behind its first bad record is kept, so that the recovered
+//! segment is cut there. A bad record that the disk cannot return is damage in any case: a torn one can be read. Of a torn group, nothing behind its first bad record is kept, so that the recovered
 //! records are always a prefix of the appended ones.
 
 use std::io;
@@ -160,6 +160,11 @@ impl SegmentScan<'_> {
                 if was_synced {
                     self.report_damage(at..end.max(at), seq..synced_below)?;
                     return Ok(Resync::End { next_seq: synced_below });
+                }
+                if frames.is_unreadable(at..from.max(at + FRAME_HEADER_BYTES as u64).min(len))? {
+                    // How many records there were is not known.
+                    self.report_damage(at..end.max(at), seq..seq + 1)?;
+                    return Ok(Resync::End { next_seq: seq + 1 });
                 }
                 self.report.torn_bytes += end.saturating_sub(at);
                 Ok(Resync::End { next_seq: seq })

@@ -1,15 +1,16 @@
 //! The real binary as a child process: started, stopped, or killed.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::wait::until;
+use super::wait::{PATIENCE, until};
 
 /// A running `hookgate serve`. Killed when it is dropped.
 pub(crate) struct Binary {
@@ -96,6 +97,23 @@ impl Binary {
         let log = self.log.join_next().await.unwrap().unwrap();
         assert!(status.success(), "{status}: {log:#?}");
         log
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(mut self) -> (ExitStatus, Vec<String>) {
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("it does not end").unwrap();
+        (status, self.log.join_next().await.unwrap().unwrap())
+    }
+
+    /// Starts a server that cannot start.
+    pub(crate) async fn fail_to_start(
+        data_dir: &Path,
+        settings: &[(&str, &str)],
+    ) -> (ExitStatus, Vec<String>) {
+        let child = spawn("exec \"$0\" serve", data_dir, settings);
+        let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it starts").unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        (output.status, log.lines().map(str::to_owned).collect())
     }
 
     /// Kills it (SIGKILL).

@@ -64,6 +64,26 @@ fn unreadable_page_costs_its_records_and_neither_start_nor_run() {
 }
 
 #[test]
+fn unreadable_tail_is_an_alarm_although_nothing_tells_that_it_was_synced() {
+    let disk = SimDisk::default();
+    let (journal, ..) = try_open(&disk, &large_options()).unwrap();
+    block_on(async {
+        for seq in 1..=8 {
+            journal.append(&[seq; RECORD_BYTES], 1).await.unwrap();
+        }
+    });
+    // The process is killed: the checkpoint is that of its start.
+    let disk = disk.process_crash();
+    disk.set_faults(Faults { unreadable: Some(2 * PAGE..3 * PAGE), ..NO_FAULTS });
+    let (journal, mut reader, recovery) = try_open(&disk, &large_options()).unwrap();
+    assert_eq!(recovery.damage[0].seqs, 5..6, "{recovery:?}");
+    disk.set_faults(NO_FAULTS);
+    block_on(journal.append(&[9; RECORD_BYTES], 1)).unwrap();
+    let records = block_on_paused(drain(&journal, &mut reader));
+    assert_eq!(seqs(&records), [1, 2, 3, 4, 6]);
+}
+
+#[test]
 fn what_damage_has_cost_does_not_wait_for_ever() {
     let disk = written(40);
     disk.set_faults(Faults { unreadable: Some(2 * PAGE..3 * PAGE), ..NO_FAULTS });
