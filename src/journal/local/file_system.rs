@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::OLD_LOCK_NAME;
+
 /// The unit in which unreadable bytes are skipped: a page of the page cache, which fails as a whole.
 const PAGE_BYTES: u64 = 4096;
 /// Stands for a byte that could not be read.
@@ -129,12 +131,21 @@ impl FileSystem for SystemFiles {
     }
 
     fn lock(&self, dir: &Path) -> io::Result<Arc<dyn DirLock>> {
-        let file = File::open(dir)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Arc::new(LockedDir { file, dir: dir.to_owned() })),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        let file = locked(File::open(dir)?)?;
+        let old = match OpenOptions::new().write(true).open(dir.join(OLD_LOCK_NAME)) {
+            Ok(old) => Some(locked(old)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Arc::new(LockedDir { file, dir: dir.to_owned(), _old: old }))
+    }
+}
+
+fn locked(file: File) -> io::Result<File> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -142,6 +153,8 @@ impl FileSystem for SystemFiles {
 struct LockedDir {
     file: File,
     dir: PathBuf,
+    /// The lock file that earlier versions lock, where they have left one.
+    _old: Option<File>,
 }
 
 impl DirLock for LockedDir {

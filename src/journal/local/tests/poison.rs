@@ -135,16 +135,23 @@ fn directory_is_locked_itself_and_replacing_it_poisons() {
     let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
     let (journal, _reader, _) = try_open_on(&fs, &options(&dir)).unwrap();
     // There is no file whose removal would release it.
-    for entry in std::fs::read_dir(&dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none() && path.ends_with("lock") {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
+    assert!(!dir.join("lock").exists());
     assert!(matches!(try_open_on(&fs, &options(&dir)), Err(JournalError::InUse { .. })));
 
     std::fs::rename(&dir, parent.path().join("old")).unwrap();
     let (successor, ..) = try_open_on(&fs, &options(&dir)).unwrap();
     block_on(journal.wait_poisoned());
     assert_eq!(successor.status().state, JournalState::Open);
+}
+
+#[test]
+fn lock_file_of_an_earlier_version_is_respected() {
+    let dir = tempfile::tempdir().unwrap();
+    let earlier = std::fs::File::create(dir.path().join("lock")).unwrap();
+    earlier.try_lock().unwrap();
+    let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
+    let open = || try_open_on(&fs, &options(dir.path()));
+    assert!(matches!(open(), Err(JournalError::InUse { .. })));
+    drop(earlier);
+    assert_eq!(open().unwrap().2.unknown_files, Vec::<PathBuf>::new());
 }
