@@ -139,12 +139,7 @@ impl Quarantine {
         self.metrics.hookgate_journal_damaged_bytes_total.inc_by(damage.bytes);
         let records = damage.seqs.end.saturating_sub(damage.seqs.start);
         self.metrics.hookgate_journal_lost_records_total.inc_by(records);
-        let mut state = self.lock();
-        if state.reported.len() == REPORTED_MAX {
-            state.reported.pop_front();
-        }
-        state.reported.push_back(damage.seqs.clone());
-        drop(state);
+        self.set_reported(&damage.seqs);
         Ok(Some(damage))
     }
 
@@ -169,6 +164,14 @@ impl Quarantine {
     fn is_reported(&self, seqs: &Range<u64>) -> bool {
         let is_within = |range: &Range<u64>| range.start <= seqs.start && seqs.end <= range.end;
         !seqs.is_empty() && self.lock().reported.iter().any(is_within)
+    }
+
+    fn set_reported(&self, seqs: &Range<u64>) {
+        let mut state = self.lock();
+        if state.reported.len() == REPORTED_MAX {
+            state.reported.pop_front();
+        }
+        state.reported.push_back(seqs.clone());
     }
 
     /// Makes a durable copy of `bytes` bytes. An existing copy is kept as it is. `None` when there is no space.

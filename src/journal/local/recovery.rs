@@ -306,7 +306,9 @@ impl Recovery<'_> {
             }
             rewritten => rewritten?,
         }
-        write_all(file, &scanned.summary.encode(self.id), SUMMARY_OFFSET)?;
+        if let Err(error) = write_all(file, &scanned.summary.encode(self.id), SUMMARY_OFFSET) {
+            tracing::warn!(file = segment.name, %error, "cannot write the summary of a journal segment");
+        }
         file.sync_all()?;
         Ok(Some(Segment { end: scanned.end, bytes: scanned.end, ..segment.whole() }))
     }

@@ -59,7 +59,12 @@ impl Segments {
         // A disk without space may hold less than `files_max` promises.
         let empty = match state.prepare_error {
             Some(SegmentUnavailable::NoSpace) => state.spares.len() as u64,
-            _ => self.files_max.saturating_sub(live),
+            Some(
+                SegmentUnavailable::DiskFull
+                | SegmentUnavailable::Unprepared
+                | SegmentUnavailable::Failed,
+            )
+            | None => self.files_max.saturating_sub(live),
         };
         let open = state.live.back().filter(|_| state.last_is_open);
         let left = open.map_or(0, |open| self.segment_bytes.saturating_sub(open.end));

@@ -194,7 +194,7 @@ fn run(lives: &[Life], seed: [u8; 32]) {
     for life in lives {
         let power_fails_at = life.ends_after.map(|calls| disk.calls() + calls);
         let (short, flaky_reads) = (life.short, life.flaky_reads);
-        disk.set_faults(Faults { power_fails_at, short, flaky_reads, ..NO_FAULTS });
+        disk.set_faults(Faults { short, flaky_reads, power_fails_at, ..NO_FAULTS });
         // The process may end while the journal is opened.
         if let Ok((journal, mut reader, _)) = try_open(&disk, &options(Path::new(DIR))) {
             block_on_paused(live(life, &disk, &mut model, &journal, &mut reader));
