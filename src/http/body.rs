@@ -320,8 +320,9 @@ mod tests {
         zstd_with(plain, 19)
     }
 
-    const CODINGS: [(&str, fn(&[u8]) -> Vec<u8>); 3] =
-        [("gzip", gzip), ("deflate", deflate), ("ZSTD", zstd)];
+    type Encode = fn(&[u8]) -> Vec<u8>;
+
+    const CODINGS: [(&str, Encode); 3] = [("gzip", gzip), ("deflate", deflate), ("ZSTD", zstd)];
 
     #[tokio::test]
     async fn every_coding_is_decoded_whole_and_up_to_the_limit() {
@@ -366,7 +367,7 @@ mod tests {
         let frames = [zstd(b"ab"), zstd_with(b"cd", 23), zstd(b"")].concat();
         let body = received(&budget, &headers, pieces(&[&frames]), 9).await.unwrap();
         assert_eq!(&*body, b"abcd");
-        let wide = zstd_with(&vec![b' '; 100], 24);
+        let wide = zstd_with(&[b' '; 100], 24);
         let refused = received(&budget, &headers, pieces(&[&wide]), 1000).await;
         assert!(matches!(refused, Err(ApiError::MalformedEncoding)), "{refused:?}");
     }

@@ -72,7 +72,9 @@ mod tests {
 
     fn has_length(parts: &[&str]) -> bool {
         let scan = HeadScan::default();
-        parts.iter().for_each(|part| scan.received(part.as_bytes()));
+        for part in parts {
+            scan.received(part.as_bytes());
+        }
         scan.has_length()
     }
 

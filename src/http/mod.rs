@@ -39,6 +39,7 @@ mod connection;
 mod cors;
 mod error;
 mod error_detail;
+mod error_text;
 mod extract;
 mod head_scan;
 mod held_answer;

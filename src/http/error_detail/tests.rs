@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::Violation;
 
 #[test]
 fn wrong_secrets_and_unknown_keys_are_told_alike() {
