@@ -4,7 +4,8 @@
 //! requests. RFC 9112, section 6.3, has it refused, or read by its coding and the connection closed. hyper does the
 //! latter, and drops the length before anybody sees it; so the bytes of a head are looked at as they come.
 //!
-//! A head that came together with the end of an earlier request is not looked at: hyper closes the connection behind it.
+//! A head that came together with the end of an earlier request, or behind the unread body of a refused one, may escape:
+//! then hyper reads it by its coding and closes the connection, so nothing can hide behind it.
 
 use std::sync::{Mutex, PoisonError};
 
