@@ -210,13 +210,6 @@ impl Ack {
         }
     }
 
-    /// Waits until every batch before this one is acknowledged.
-    pub async fn wait_until_oldest(&self) {
-        match &self.0 {
-            AckBackend::Local(ack) => ack.wait_until_oldest().await,
-        }
-    }
-
     /// Sets when the first record was accepted, for [`JournalStatus::oldest_unacked`]. Only the reader of records
     /// knows: to the journal they are bytes.
     pub fn set_accepted_at(&self, accepted_at: Timestamp) {

@@ -484,7 +484,7 @@ async fn server_whose_log_nobody_reads_any_more_goes_on_and_stops_when_asked() {
 
 /// A child that writes lines to standard output.
 struct Lines {
-    child: Child,
+    _child: Child,
     lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
 }
 
@@ -492,7 +492,7 @@ impl Lines {
     fn of(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
+        Self { _child: child, lines }
     }
 
     async fn next(&mut self) -> String {

@@ -116,11 +116,6 @@ impl LocalAck {
         in_flight.moved.notify_waiters();
     }
 
-    /// Waits until every batch before this one is acknowledged.
-    pub(in crate::journal) async fn wait_until_oldest(&self) {
-        self.in_flight.wait_until(|state| state.window.is_oldest(self.number)).await;
-    }
-
     /// Sets when the batch's first record was accepted.
     pub(in crate::journal) fn set_accepted_at(&self, accepted_at: Timestamp) {
         self.in_flight.lock().window.set_accepted_at(self.number, accepted_at);
