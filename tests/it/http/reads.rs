@@ -121,6 +121,21 @@ async fn connection_keeps_its_time_limits_after_a_long_read() {
     read_until(&mut stream, "request_timeout").await;
 }
 
+#[tokio::test]
+async fn idle_connection_is_closed_at_the_stop_also_after_a_long_read() {
+    let (server, tenant) = endless(&["--read-timeout=1500ms", "--shutdown-timeout=1h"]).await;
+    let mut stream = server.connect().await;
+    let headers = format!("HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n\r\n", tenant.key);
+    stream.write_all(format!("GET /api/events {headers}").as_bytes()).await.unwrap();
+    read_until(&mut stream, "read_timeout").await;
+    stream.write_all(format!("GET /api/org {headers}").as_bytes()).await.unwrap();
+    read_until(&mut stream, "acme").await;
+    server.app.request_stop();
+    let mut rest = Vec::new();
+    let closed = timeout(Duration::from_secs(30), stream.read_to_end(&mut rest)).await;
+    closed.expect("the connection stays open").unwrap();
+}
+
 /// Reads until this text has come.
 async fn read_until(stream: &mut TcpStream, text: &str) {
     let mut read = Vec::new();
