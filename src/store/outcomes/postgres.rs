@@ -16,7 +16,8 @@ use crate::store::{Result, Store, storable};
 ///
 /// `held` has the outcomes whose delivery still has their token, each row locked in the order of the array, which is
 /// that of the keys. `place` is where the row is: a row that is leased stays there, since only the holder of its
-/// lease and what ends the lease write to it.
+/// lease and what ends the lease write to it. The condition on the token is in a form that chooses no index: the one on
+/// tokens would read all of a lease for each of its outcomes.
 macro_rules! finish {
     ($after:literal) => {
         concat!(
@@ -36,7 +37,7 @@ macro_rules! finish {
                             d.event_received_at, d.endpoint_id, d.replay_of, d.attempts
                      FROM pending_deliveries d
                      WHERE d.org_id = v.org_id AND d.created_at = v.created_at AND d.id = v.id
-                       AND d.lease_token = v.token
+                       AND d.lease_token IS NOT DISTINCT FROM v.token
                      FOR UPDATE
                  ) d",
             $after,

@@ -6,6 +6,7 @@ use super::fixtures::{
     ALL_LETTERS, EXHAUSTED, FIRST_PAGE, at, claim, failed_attempt, org_with_deliveries, outcome,
 };
 use super::{Subject, on_both};
+use crate::support::wait::until;
 
 on_both!(
     delivered_webhook_is_final,
@@ -238,4 +239,29 @@ async fn words_with_a_nul_byte_are_recorded(subject: &Subject) {
     let attempts = subject.store.attempts(org, leased.id).await.unwrap();
     assert_eq!(attempts[0].error.as_deref(), Some("bad\u{fffd}"));
     assert_eq!(attempts[0].response_excerpt.as_deref(), Some("\u{fffd}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outcomes_of_a_large_lease_are_written_by_the_keys_of_their_deliveries() {
+    const DELIVERIES: i64 = 300;
+    let subject = Subject::postgres().await;
+    org_with_deliveries(&subject, DELIVERIES as usize).await;
+    let leased = claim(&subject, DELIVERIES as usize, at(1)).await;
+    subject.raw("", "ANALYZE pending_deliveries").await;
+    let outcomes: Vec<_> =
+        leased.iter().map(|leased| outcome(leased, Decision::RetryAt(at(9)), at(2))).collect();
+    let store = subject.another().await;
+    assert_eq!(store.system().record_outcomes(&outcomes).await.unwrap(), leased.len());
+    // PostgreSQL counts the use of an index by the end of the connection.
+    store.close().await;
+    let used = async |what: &str, index: &str| {
+        let from = "pg_stat_user_indexes WHERE indexrelname";
+        subject.count(&format!("SELECT {what}::bigint FROM {from} = '{index}'")).await
+    };
+    until("the use of the primary key is counted", async || {
+        used("idx_scan", "pending_deliveries_pkey").await >= DELIVERIES
+    })
+    .await;
+    let read = used("idx_tup_read", "pending_leases").await;
+    assert!(read <= 2 * DELIVERIES, "{read} entries of leases were read");
 }
