@@ -13,6 +13,7 @@ on_both!(
     instances_that_migrate_at_once_apply_each_step_once,
     store_without_its_schema_is_unavailable,
     old_dedup_keys_are_forgotten_and_younger_ones_kept,
+    many_old_dedup_keys_are_forgotten_in_steps,
     upkeep_runs_on_several_instances_at_once,
     checkpoint_lets_the_log_start_anew,
     closed_store_is_unavailable,
@@ -86,6 +87,33 @@ async fn old_dedup_keys_are_forgotten_and_younger_ones_kept(subject: &Subject) {
     assert_eq!(subject.count("SELECT count(*) FROM dedup_keys").await, 2);
     let replayed = persist(subject, &events, now).await;
     assert_eq!(replayed.stored, 0, "a record is stored once though its key was forgotten");
+}
+
+/// Keys of 22,000 events, one per second, that are old but for the last thousand.
+const SQLITE_KEYS: &str =
+    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 22000)
+    INSERT INTO dedup_keys (org_id, event_id, received_at)
+    SELECT (SELECT id FROM orgs), randomblob(16), 1767225600000000 + i * 1000000 FROM n";
+const POSTGRES_KEYS: &str = "INSERT INTO dedup_keys (org_id, event_id, received_at)
+    SELECT (SELECT id FROM orgs), gen_random_uuid(), timestamptz '2026-01-01 00:00+00' + i * interval '1 second'
+    FROM generate_series(1, 22000) i";
+
+async fn many_old_dedup_keys_are_forgotten_in_steps(subject: &Subject) {
+    add_org(subject).await;
+    subject.raw(SQLITE_KEYS, POSTGRES_KEYS).await;
+    let now = at(21_001).plus(DEDUP_WINDOW + Duration::from_hours(24));
+    let keys = "SELECT count(*) FROM dedup_keys";
+    if subject.is_postgres() {
+        // One that is in use is left for the next time.
+        let mut other = subject.connect_postgres().await;
+        let held = "BEGIN; SELECT 1 FROM dedup_keys WHERE received_at = timestamptz '2026-01-01 00:00:07+00' FOR UPDATE";
+        sqlx::raw_sql(held).execute(&mut other).await.unwrap();
+        subject.store.system().maintain(now).await.unwrap();
+        assert!(subject.count(keys).await > 1_000);
+        sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    }
+    subject.store.system().maintain(now).await.unwrap();
+    assert_eq!(subject.count(keys).await, 1_000);
 }
 
 async fn upkeep_runs_on_several_instances_at_once(subject: &Subject) {
