@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::engine::{Tx, args};
+use super::engine::{Row, Tx, args};
 use super::{Result, System, orgs};
 use crate::domain::{DeliveryId, Org, OrgId, Timestamp};
 
@@ -10,12 +10,12 @@ use crate::domain::{DeliveryId, Org, OrgId, Timestamp};
 const DELETED_PER_STEP: i64 = 2_000;
 
 /// The tables that hold an organisation's rows, each with its key, in the order they are emptied: what
-/// other rows are found by comes last. Attempts go with their deliveries.
-const TABLES: [(&str, &str, Rows); 9] = [
+/// other rows are found by comes last. Deliveries with their attempts, and events, which have partitions, have
+/// statements of their own.
+const TABLES: [(&str, &str, Rows); 8] = [
     // First, so that no replay plans deliveries meanwhile.
     ("replays", "id", Rows::LockedAlone),
     ("dead_letters", "id", Rows::LockedTogether),
-    ("events", "id, received_at", Rows::LockedAlone),
     ("dedup_keys", "org_id, event_id", Rows::LockedAlone),
     ("org_usage", "org_id, month", Rows::LockedAlone),
     ("idempotency_keys", "key_id, name", Rows::LockedAlone),
@@ -23,6 +23,9 @@ const TABLES: [(&str, &str, Rows); 9] = [
     ("api_keys", "id", Rows::LockedTogether),
     ("audit_log", "id", Rows::LockedAlone),
 ];
+
+/// The place of events among these tables.
+const EVENTS_COME_AT: usize = 2;
 
 /// How other transactions lock the rows of a table while their organisation is being deleted.
 #[derive(Clone, Copy)]
@@ -70,7 +73,14 @@ async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
             return Ok(deliveries);
         }
     }
-    for (table, key, rows) in TABLES {
+    // Replays and dead letters come before the events that they name.
+    for (number, (table, key, rows)) in TABLES.into_iter().enumerate() {
+        if number == EVENTS_COME_AT {
+            let events = delete_events(tx, org).await?;
+            if events > 0 {
+                return Ok(events);
+            }
+        }
         let some = format!("SELECT {key} FROM {table} WHERE org_id = $1 LIMIT $2");
         let some = match (&*tx, rows) {
             (Tx::Postgres(_), Rows::LockedTogether) => format!(
@@ -110,4 +120,22 @@ async fn delete_deliveries(tx: &mut Tx<'_>, table: &'static str, org: OrgId) -> 
     );
     let deleted = tx.execute(attempts, args![ids.clone(), oldest, newest]).await?;
     Ok(deleted + tx.execute(deliveries, args![ids, oldest, newest, org]).await?)
+}
+
+/// Deletes some events. The span of their times leaves the partitions of other days out of the second statement.
+async fn delete_events(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
+    let sql = "SELECT id, received_at FROM events WHERE org_id = $1
+               ORDER BY received_at, id LIMIT $2";
+    let read = |row: &Row| Ok((row.get::<Uuid>("id")?, row.get::<Timestamp>("received_at")?));
+    let keys = tx.list(sql, args![org, DELETED_PER_STEP], read).await?;
+    let (Some((_, oldest)), Some((_, newest))) = (keys.first(), keys.last()) else { return Ok(0) };
+    let (oldest, newest) = (*oldest, *newest);
+    let ids: Vec<Uuid> = keys.into_iter().map(|(id, _)| id).collect();
+    let (dialect, org_id) = (tx.dialect(), tx.dialect().not_indexed("org_id"));
+    let sql = format!(
+        "DELETE FROM events
+         WHERE {} AND received_at BETWEEN $2 AND $3 AND {org_id} = $4",
+        dialect.any("id", "$1")
+    );
+    tx.execute(sql, args![ids, oldest, newest, org]).await
 }
