@@ -79,9 +79,17 @@ pub(in crate::http) async fn one(
     Id(id): Id<EventId>,
     _: NoQuery,
 ) -> Result<Response, ApiError> {
-    let shown = events::one(app.reads(), tenant.org_id, id).await?;
+    let org = tenant.org_id;
+    let _reading = held_answer::reserve(&app, Owner::Org(org), reading_bytes(&app))?;
+    let shown = events::one(app.reads(), org, id).await?;
     let bytes = shown.event.shown_payload_bytes();
     answer(&app, shown, bytes).await
+}
+
+/// What reading an event takes at most, or a page of payloads if that is less: larger events are counted when the
+/// answer is there.
+fn reading_bytes(app: &AppState) -> usize {
+    READING_BYTES.min(2 * app.settings().event_bytes_max)
 }
 
 /// 200 with a body that has `payload_bytes` of payloads.

@@ -12,7 +12,11 @@ const LIST: &str = "/api/events?limit=500&include=payload";
 
 /// A server with a budget of 20 MiB, and tenants with a page of 4 MiB each.
 async fn server_with(names: &[&str]) -> (Server, Vec<Tenant>) {
-    let server = Server::start_with(&["--answers-in-flight-mib=20"]).await;
+    server_set(&["--answers-in-flight-mib=20"], names).await
+}
+
+async fn server_set(flags: &[&str], names: &[&str]) -> (Server, Vec<Tenant>) {
+    let server = Server::start_with(flags).await;
     let mut tenants = Vec::new();
     for name in names {
         let tenant = server.tenant(name).await;
@@ -86,4 +90,20 @@ async fn unread_answer_is_given_up_with_its_connection() {
     let _unread = ask(&server, &tenant.key).await;
     held(&server, 1).await;
     held(&server, 0).await;
+}
+
+#[tokio::test]
+async fn look_up_of_an_event_is_counted_before_it_is_read() {
+    let flags = ["--answers-in-flight-mib=20", "--max-event-bytes=4194304"];
+    let (server, tenants) = server_set(&flags, &["acme"]).await;
+    let tenant = &tenants[0];
+    let event = server.store_event(tenant.org_id, "a.b", "1").await;
+    let path = format!("/api/events/{}", event.id);
+    server.get(&path, &tenant.key).await.expect(200);
+    let open = [ask(&server, &tenant.key).await, ask(&server, &tenant.key).await];
+    held(&server, 2).await;
+    server.get(&path, &tenant.key).await.expect(429);
+    drop(open);
+    held(&server, 0).await;
+    server.get(&path, &tenant.key).await.expect(200);
 }
