@@ -3,9 +3,7 @@
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{DeliveryView, EventDetail, EventView, ReplayedEvent};
-use crate::domain::{
-    Actor, DeliveryFilter, EndpointId, EventFilter, EventId, OrgId, Page, PageRequest,
-};
+use crate::domain::{Actor, EndpointId, EventFilter, EventId, OrgId, Page, PageRequest};
 use crate::store::DeliveryRefusal;
 
 /// Deliveries shown with an event at most; the list of deliveries has all of them.
@@ -39,9 +37,8 @@ pub async fn list(
 pub async fn one(subsystems: &Subsystems, org: OrgId, id: EventId) -> Result<EventDetail, Refusal> {
     let event = subsystems.store.event(org, id).await?;
     let event = event.ok_or(Refusal::NotFound(Missing::Event(org, id)))?;
-    let of_event = DeliveryFilter { event_id: Some(id), ..DeliveryFilter::default() };
     let newest = PageRequest { limit: DELIVERIES_SHOWN_MAX, after: None };
-    let deliveries = subsystems.store.deliveries(org, &of_event, newest).await?;
+    let deliveries = subsystems.store.deliveries_of_event(&event, newest).await?;
     let Page { data, next_cursor: deliveries_next_cursor } = deliveries;
     let deliveries = data.into_iter().map(DeliveryView::from).collect();
     Ok(EventDetail { event: EventView::from(event), deliveries, deliveries_next_cursor })

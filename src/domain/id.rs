@@ -93,12 +93,16 @@ impl OrgId {
 impl DeliveryId {
     /// When the delivery was created, to the millisecond: it is in the id, so an id tells the whole key of a row.
     pub fn created_at(self) -> Timestamp {
-        let millis = i64::try_from(self.0.as_u128() >> 80).unwrap_or(0);
-        Timestamp::from_micros(millis * 1_000)
+        millis_of(self.0)
     }
 }
 
 impl EventId {
+    /// When the id was minted, to the millisecond; `None` for one that does not tell (it is no UUIDv7).
+    pub fn minted_at(self) -> Option<Timestamp> {
+        (self.0.get_version_num() == 7).then(|| millis_of(self.0))
+    }
+
     /// The id of the event with this deduplication id: the same on every server and at every retry, without a
     /// look-up (UUIDv8, RFC 9562 section 5.8, from the SHA-256 of both).
     pub fn from_dedup_id(org: OrgId, dedup_id: &str) -> Self {
@@ -111,6 +115,12 @@ impl EventId {
         bytes.copy_from_slice(&digest[..16]);
         Self(Uuid::new_v8(bytes))
     }
+}
+
+/// The time at the head of a UUIDv7.
+fn millis_of(uuid: Uuid) -> Timestamp {
+    let millis = i64::try_from(uuid.as_u128() >> 80).unwrap_or(0);
+    Timestamp::from_micros(millis * 1_000)
 }
 
 fn uuid_v7(at: Timestamp) -> Uuid {
@@ -135,6 +145,13 @@ mod tests {
     fn delivery_id_tells_when_the_delivery_was_created() {
         let at = Timestamp::from_micros(1_700_000_000_123_456);
         assert_eq!(DeliveryId::mint(at).created_at(), at.floor_ms());
+    }
+
+    #[test]
+    fn event_id_tells_when_it_was_minted_unless_a_dedup_id_gave_it() {
+        let at = Timestamp::from_micros(1_700_000_000_123_456);
+        assert_eq!(EventId::mint(at).minted_at(), Some(at.floor_ms()));
+        assert_eq!(EventId::from_dedup_id(OrgId::mint(at), "invoice-1").minted_at(), None);
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl Store {
         page: PageRequest,
     ) -> Result<Page<DeadLetter>> {
         let DeadLetterFilter { endpoint_id, reason, event_type, since, until, replayed } = filter;
-        let listed = Listed { table: "dead_letters", at: "created_at" };
+        let (at, by_type) = ("created_at", "dead_letters_by_type");
+        let listed = Listed { table: "dead_letters", at, by_type, by_day: false };
         let mut query = ListQuery::new(self.engine.dialect(), listed, org);
         query.between(*since, *until);
         query.equal_unscoped("endpoint_id", *endpoint_id);

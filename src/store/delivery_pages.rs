@@ -2,25 +2,17 @@
 //!
 //! A page is the union of a few parts. Each part reads one table by one index and stops after a page, so that a list
 //! costs the same however many rows there are. PostgreSQL opens every day's partition that a statement may
-//! need: so a page reads the latest days first, and more of them only while it is not full.
-
-use std::time::Duration;
-
-use uuid::Uuid;
+//! need: so a page looks back in spans.
 
 use super::deliveries::{read, select_finished, select_pending};
-use super::engine::{Args, Dialect, Row, Value, args};
-use super::page::{END_OF_TIME, START_OF_TIME};
+use super::engine::{Args, Dialect, Value, args};
+use super::page::{self, END_OF_TIME};
 use super::{Result, Store};
 use crate::domain::{
-    Cursor, Delivery, DeliveryFilter, DeliveryStatus, EventId, OrgId, Page, PageRequest, Timestamp,
+    Cursor, Delivery, DeliveryFilter, DeliveryStatus, Event, EventId, OrgId, Page, PageRequest,
+    Timestamp,
 };
 
-/// The first span of time that a page reads, and how much longer the next one is.
-const SPAN: Duration = Duration::from_hours(48);
-const SPAN_FACTOR: u32 = 8;
-/// How much a server's clock may be behind the one that wrote when an organisation was created.
-const CLOCK_SKEW: Duration = Duration::from_hours(24);
 /// Events with one id that a list by event covers: an id comes again when its `dedup_id` is used after the window.
 const EVENTS_OF_AN_ID_MAX: u32 = 10;
 
@@ -44,59 +36,53 @@ impl Store {
         filter: &DeliveryFilter,
         page: PageRequest,
     ) -> Result<Page<Delivery>> {
-        let end = Cursor { at: END_OF_TIME, id: Uuid::max() };
-        let after = page.after.unwrap_or(end);
-        let after = Cursor { at: after.at.clamp(START_OF_TIME, END_OF_TIME), ..after };
         let planned = match filter.event_id {
             Some(event) => Some(self.planned_at(org, event).await?),
             None => None,
         };
-        let oldest = match planned.as_deref() {
-            Some(planned) => planned.iter().min().copied().unwrap_or(END_OF_TIME),
-            None => self.oldest_of(org).await?,
-        };
-        let oldest = filter.since.map_or(oldest, |since| since.max(oldest));
-        let mut span = SPAN;
-        let mut from = match self.engine.dialect() {
-            // One table, one index: nothing is opened in vain.
-            Dialect::Sqlite => oldest,
-            Dialect::Postgres => {
-                let newest = after.at.min(filter.until.unwrap_or(END_OF_TIME));
-                newest.min(self.now().await?)
-            }
-        };
+        self.delivery_page(org, filter, planned.as_deref(), page).await
+    }
+
+    /// The deliveries of an event.
+    pub async fn deliveries_of_event(
+        &self,
+        event: &Event,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>> {
+        let filter = DeliveryFilter { event_id: Some(event.id), ..DeliveryFilter::default() };
+        let planned = [event.received_at.floor_ms()];
+        self.delivery_page(event.org_id, &filter, Some(&planned), page).await
+    }
+
+    /// A page, with the times at which the deliveries of the filter's event were planned.
+    async fn delivery_page(
+        &self,
+        org: OrgId,
+        filter: &DeliveryFilter,
+        planned: Option<&[Timestamp]>,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>> {
+        let after = page::start(page, filter.until);
+        let planned_first = planned.map(|all| all.iter().min().copied().unwrap_or(END_OF_TIME));
+        // The later of the two; without either, where the organisation begins.
+        let oldest = planned_first.max(filter.since);
+        let mut look_back = self.look_back(org, after.at, oldest).await?;
         loop {
-            from = from.minus(span).max(oldest);
-            let parts = parts(self.engine.dialect(), org, filter, planned.as_deref(), from);
+            let parts = parts(self.engine.dialect(), org, filter, planned, look_back.next());
             let rows = self.part_rows(parts, page.limit, after).await?;
-            if rows.len() > page.limit as usize || from <= oldest {
+            if rows.len() > page.limit as usize || look_back.is_at_its_end() {
                 let position = |row: &Delivery| Cursor { at: row.created_at, id: row.id.uuid() };
                 let mut page = Page::from_rows(rows, page.limit, position);
                 page.data.retain(|row| filter.status.is_none_or(|status| row.status == status));
                 return Ok(page);
             }
-            span *= SPAN_FACTOR;
         }
     }
 
     /// When the deliveries of the events with this id were created, redeliveries apart.
     async fn planned_at(&self, org: OrgId, event: EventId) -> Result<Vec<Timestamp>> {
-        let sql = "SELECT received_at FROM events WHERE id = $1 AND org_id = $2
-                   ORDER BY received_at DESC LIMIT $3";
-        let received = |row: &Row| row.get::<Timestamp>("received_at").map(Timestamp::floor_ms);
-        self.engine.list(sql, args![event, org, EVENTS_OF_AN_ID_MAX], received).await
-    }
-
-    /// Before the first delivery of an organisation.
-    async fn oldest_of(&self, org: OrgId) -> Result<Timestamp> {
-        let sql = "SELECT created_at FROM orgs WHERE id = $1";
-        let created = self.engine.find(sql, args![org], |row| row.get::<Timestamp>("created_at"));
-        Ok(created.await?.map_or(END_OF_TIME, |created| created.minus(CLOCK_SKEW)))
-    }
-
-    /// The time of PostgreSQL's clock: where the latest deliveries are.
-    async fn now(&self) -> Result<Timestamp> {
-        self.engine.one("SELECT now() AS now", args![]).await?.get("now")
+        let received = self.events_received_at(org, event, EVENTS_OF_AN_ID_MAX).await?;
+        Ok(received.into_iter().map(Timestamp::floor_ms).collect())
     }
 
     /// The rows of a page and one more, if there are so many.
@@ -135,7 +121,7 @@ fn parts(
     planned: Option<&[Timestamp]>,
     from: Timestamp,
 ) -> PageParts {
-    let DeliveryFilter { status, event_id, endpoint_id, since: _, until } = filter;
+    let DeliveryFilter { status, event_id, endpoint_id, since: _, until: _ } = filter;
     let mut args = Vec::new();
     let mut parameter = |value: Value<'static>| {
         args.push(value);
@@ -144,9 +130,6 @@ fn parts(
     let org = parameter(org.into());
     // The cursor's time, too, since PostgreSQL leaves out partitions by it.
     let mut all = format!("created_at >= {} AND created_at <= $1", parameter(from.into()));
-    if let Some(until) = until {
-        all = format!("{all} AND created_at < {}", parameter((*until).into()));
-    }
     let of_endpoint = endpoint_id.map(|endpoint| parameter(endpoint.into()));
     let mut conditions = Vec::new();
     match (event_id, of_endpoint) {

@@ -5,19 +5,27 @@
 //! the fewest, and the others are checked row by row.
 //!
 //! A prefix of event types has no index in the order of the list. Its types are looked up first, and the list
-//! merges one list per type; where they are many, or beside other filters, it is checked row by row.
+//! merges one list per type. Where they are many but have few rows, these are sorted; otherwise, and beside other
+//! filters, the prefix is checked row by row.
+//!
+//! On PostgreSQL a list of a table with a partition per day looks back in spans, see [`LookBack`].
 
 use uuid::Uuid;
 
 use super::engine::{Args, Dialect, Row, Value, args};
-use super::page::END_OF_TIME;
+use super::look_back::LookBack;
+use super::page::{self, START_OF_TIME};
 use super::{Result, Store};
-use crate::domain::{EventType, EventTypeFilter, OrgId, Page, PageRequest, Timestamp};
+use crate::domain::{Cursor, EventType, EventTypeFilter, OrgId, Page, PageRequest, Timestamp};
 
 /// Rows of a filter that are counted.
 const COUNTED_MAX: u32 = 500;
 /// Types with one prefix whose lists are merged.
 const TYPES_MERGED_MAX: usize = 64;
+/// Rows with one prefix that are sorted: their keys are read in a few milliseconds.
+const ROWS_SORTED_MAX: u32 = 10_000;
+/// Partitions begin at midnight UTC.
+const DAY_MICROS: i64 = 86_400_000_000;
 /// The parameters before those of a query: `$1` and `$2` the cursor, `$3` the limit.
 const PARAMETERS_BEFORE: usize = 3;
 
@@ -27,10 +35,14 @@ pub(super) struct Listed {
     pub(super) table: &'static str,
     /// The column of the time that it is listed by.
     pub(super) at: &'static str,
+    /// Its index on organisation and event type.
+    pub(super) by_type: &'static str,
+    /// Whether PostgreSQL has a partition of it per day.
+    pub(super) by_day: bool,
 }
 
 /// A query of an organisation's list.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ListQuery<'a> {
     listed: Listed,
     dialect: Dialect,
@@ -42,10 +54,12 @@ pub(super) struct ListQuery<'a> {
     /// Conditions that need no index of their own: every index is in the order of time.
     checks: Vec<String>,
     prefix: Option<&'a str>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
 }
 
 /// A filter with an index.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct IndexedFilter {
     /// The condition that reads its index, with that on the organisation.
     by_index: String,
@@ -54,34 +68,31 @@ struct IndexedFilter {
 }
 
 /// What a page is read from.
-enum Source {
+enum Source<'a> {
     Nothing,
     /// An index, by these conditions.
     Index(String),
-    /// The indexes of these types.
+    /// The index on types, type by type.
     Types(Vec<String>),
+    /// The index on types, by this prefix.
+    Prefix(&'a str),
 }
 
 impl<'a> ListQuery<'a> {
     /// All of an organisation's rows.
     pub(super) fn new(dialect: Dialect, listed: Listed, org_id: OrgId) -> Self {
         let (filters, checks) = (Vec::new(), vec![format!("{} <= $1", listed.at)]);
-        let (args, prefix) = (Vec::new(), None);
+        let (args, org) = (Vec::new(), String::new());
+        let (prefix, since, until) = (None, None, None);
         let mut query =
-            Self { listed, dialect, org_id, org: String::new(), args, filters, checks, prefix };
+            Self { listed, dialect, org_id, org, args, filters, checks, prefix, since, until };
         query.org = query.parameter(org_id);
         query
     }
 
     /// Rows from `since` on and before `until`.
     pub(super) fn between(&mut self, since: Option<Timestamp>, until: Option<Timestamp>) {
-        let at = self.listed.at;
-        for (bound, operator) in [(since, ">="), (until, "<")] {
-            if let Some(bound) = bound {
-                let bound = self.parameter(bound);
-                self.checks.push(format!("{at} {operator} {bound}"));
-            }
-        }
+        (self.since, self.until) = (since, until);
     }
 
     /// Rows with this value, by an index on organisation and column.
@@ -137,31 +148,68 @@ impl<'a> ListQuery<'a> {
 
     /// Reads a page.
     pub(super) async fn page<T>(
-        mut self,
+        self,
         store: &Store,
         columns: &str,
         page: PageRequest,
         read: impl Fn(&Row) -> Result<T>,
     ) -> Result<Page<T>> {
-        let Listed { table, at } = self.listed;
-        let select = match self.source(store, page).await? {
+        let after = page::start(page, self.until);
+        let mut look_back = match self.listed.by_day {
+            true => store.look_back(self.org_id, after.at, self.since).await?,
+            false => LookBack::whole(self.since.unwrap_or(START_OF_TIME)),
+        };
+        loop {
+            let span = (look_back.next(), after);
+            let found = self.clone().part(store, columns, span, page.limit, &read).await?;
+            if found.next_cursor.is_some() || look_back.is_at_its_end() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Reads a page of the rows between a time and a position.
+    async fn part<T>(
+        mut self,
+        store: &Store,
+        columns: &str,
+        span: (Timestamp, Cursor),
+        limit: u32,
+        read: impl Fn(&Row) -> Result<T>,
+    ) -> Result<Page<T>> {
+        let Listed { table, at, .. } = self.listed;
+        let from = self.parameter(span.0);
+        self.checks.push(self.dialect.weak(&format!("{at} >= {from}")));
+        let select = match self.source(store, span).await? {
             Source::Nothing => return Ok(Page { data: Vec::new(), next_cursor: None }),
             Source::Index(conditions) => {
                 format!("SELECT {columns} FROM {table} WHERE {conditions}")
             }
-            Source::Types(types) => self.merged(columns, types),
+            Source::Types(types) => {
+                let keys = self.keys_of_types(types);
+                self.rows_of(columns, &keys, &from)
+            }
+            Source::Prefix(prefix) => {
+                let keys = self.keys_of_prefix(prefix);
+                self.rows_of(columns, &keys, &from)
+            }
         };
-        store.page(page, at, select, self.args, read).await
+        store.page(PageRequest { limit, after: Some(span.1) }, at, select, self.args, read).await
     }
 
-    async fn source(&mut self, store: &Store, page: PageRequest) -> Result<Source> {
+    async fn source(&mut self, store: &Store, span: (Timestamp, Cursor)) -> Result<Source<'a>> {
         if let Some(prefix) = self.prefix {
-            let types = self.types(store, prefix).await?;
+            let types = self.types(store, prefix, span).await?;
             if types.is_empty() {
                 return Ok(Source::Nothing);
             }
-            if self.filters.is_empty() && types.len() <= TYPES_MERGED_MAX {
-                return Ok(Source::Types(types));
+            if self.filters.is_empty() {
+                if types.len() <= TYPES_MERGED_MAX {
+                    return Ok(Source::Types(types));
+                }
+                if self.has_few_rows(store, prefix, span).await? {
+                    return Ok(Source::Prefix(prefix));
+                }
             }
             let prefix = self.parameter(prefix);
             self.checks.push(format!("substr(event_type, 1, length({prefix})) = {prefix}"));
@@ -169,7 +217,7 @@ impl<'a> ListQuery<'a> {
         let narrowest = match self.filters.len() {
             0 => None,
             1 => Some(0),
-            _ => match self.narrowest(store, page).await? {
+            _ => match self.narrowest(store, span.1).await? {
                 Some(narrowest) => Some(narrowest),
                 None => return Ok(Source::Nothing),
             },
@@ -184,7 +232,7 @@ impl<'a> ListQuery<'a> {
     }
 
     /// The filter that the fewest rows pass; `None` if none passes one of them.
-    async fn narrowest(&self, store: &Store, page: PageRequest) -> Result<Option<usize>> {
+    async fn narrowest(&self, store: &Store, after: Cursor) -> Result<Option<usize>> {
         let table = self.listed.table;
         let checks = self.checks.join(" AND ");
         let counts = self.filters.iter().enumerate().map(|(index, filter)| {
@@ -195,8 +243,7 @@ impl<'a> ListQuery<'a> {
             )
         });
         let sql = format!("SELECT {}", counts.collect::<Vec<_>>().join(", "));
-        let newest = page.after.map_or(END_OF_TIME, |after| after.at.min(END_OF_TIME));
-        let mut args = args![newest, Uuid::max(), COUNTED_MAX];
+        let mut args = args![after.at, Uuid::max(), COUNTED_MAX];
         args.extend(self.args.iter().cloned());
         let row = store.engine.one(sql, args).await?;
         let mut narrowest = None;
@@ -213,28 +260,97 @@ impl<'a> ListQuery<'a> {
     }
 
     /// The types with a prefix, one more than are merged at most. Each is found by a step over the index.
-    async fn types(&self, store: &Store, prefix: &str) -> Result<Vec<String>> {
+    async fn types(
+        &self,
+        store: &Store,
+        prefix: &str,
+        span: (Timestamp, Cursor),
+    ) -> Result<Vec<String>> {
         let table = self.listed.table;
         let column = self.dialect.bytewise("event_type");
+        let (days, bounds) = self.days(span, 4);
         let sql = format!(
             "WITH RECURSIVE found (event_type, number) AS (
                  SELECT min({column}), 1 FROM {table}
-                 WHERE org_id = $1 AND {column} >= $2 AND {column} < $3
+                 WHERE org_id = $1 AND {column} >= $2 AND {column} < $3{days}
                  UNION ALL
                  SELECT (SELECT min({column}) FROM {table}
-                         WHERE org_id = $1 AND {column} > found.event_type AND {column} < $3),
+                         WHERE org_id = $1 AND {column} > found.event_type AND {column} < $3{days}),
                         number + 1
                  FROM found WHERE found.event_type IS NOT NULL AND number <= {TYPES_MERGED_MAX}
              )
              SELECT event_type FROM found WHERE event_type IS NOT NULL"
         );
-        let end = after_prefix(prefix);
-        store.engine.list(sql, args![self.org_id, prefix, end], |row| row.get("event_type")).await
+        let mut args = args![self.org_id, prefix, after_prefix(prefix)];
+        args.extend(bounds);
+        store.engine.list(sql, args, |row| row.get("event_type")).await
     }
 
-    /// A SELECT of the rows with these types: the keys of a page of each first, so that no payload is sorted.
-    fn merged(&mut self, columns: &str, types: Vec<String>) -> String {
-        let Listed { table, at } = self.listed;
+    /// Whether the rows with a prefix are so few that they can be sorted.
+    async fn has_few_rows(
+        &self,
+        store: &Store,
+        prefix: &str,
+        span: (Timestamp, Cursor),
+    ) -> Result<bool> {
+        let (table, column) = (self.table_by_type(), self.dialect.bytewise("event_type"));
+        let (days, bounds) = self.days(span, 5);
+        let sql = format!(
+            "SELECT count(*) AS number FROM (
+                 SELECT 1 FROM {table}
+                 WHERE org_id = $1 AND {column} >= $2 AND {column} < $3{days} LIMIT $4) k"
+        );
+        let mut args = args![self.org_id, prefix, after_prefix(prefix), ROWS_SORTED_MAX + 1];
+        args.extend(bounds);
+        let number: u64 = store.engine.one(sql, args).await?.get("number")?;
+        Ok(number <= u64::from(ROWS_SORTED_MAX))
+    }
+
+    /// A condition that leaves out the partitions of other days, with its parameters, of which `first` is the first.
+    /// It passes all rows of the others: what an index on types reads in vain does not count.
+    fn days(&self, (from, after): (Timestamp, Cursor), first: u32) -> (String, Args<'static>) {
+        if self.dialect == Dialect::Sqlite || !self.listed.by_day {
+            return (String::new(), Vec::new());
+        }
+        let at = self.listed.at;
+        let day = |at: Timestamp| at.micros().div_euclid(DAY_MICROS);
+        let midnight = |day: i64| Timestamp::from_micros(day.saturating_mul(DAY_MICROS));
+        (
+            format!(" AND {at} >= ${first} AND {at} < ${}", first + 1),
+            args![midnight(day(from)), midnight(day(after.at) + 1)],
+        )
+    }
+
+    /// The table, by its index on types.
+    fn table_by_type(&self) -> String {
+        let Listed { table, by_type, .. } = self.listed;
+        match self.dialect {
+            Dialect::Sqlite => format!("{table} INDEXED BY {by_type}"),
+            Dialect::Postgres => table.to_owned(),
+        }
+    }
+
+    /// A SELECT of the keys of a page of rows with a prefix, or more than a page. They are all read before any is
+    /// sorted: a planner would otherwise walk all of the organisation's rows in the order of time.
+    fn keys_of_prefix(&mut self, prefix: &'a str) -> String {
+        let (at, column) = (self.listed.at, self.dialect.bytewise("event_type"));
+        let (first, end) = (self.parameter(prefix), self.parameter(after_prefix(prefix)));
+        format!(
+            "WITH few AS MATERIALIZED (
+                 SELECT {at}, id FROM {}
+                 WHERE org_id = {} AND {column} >= {first} AND {column} < {end} AND {}
+                   AND ({at}, id) < ($1, $2)
+             )
+             SELECT * FROM few",
+            self.table_by_type(),
+            self.org,
+            self.checks.join(" AND ")
+        )
+    }
+
+    /// A SELECT of the keys of a page of each of these types.
+    fn keys_of_types(&mut self, types: Vec<String>) -> String {
+        let Listed { table, at, .. } = self.listed;
         let (org, column) = (self.org.clone(), self.dialect.bytewise("event_type"));
         let checks = self.checks.join(" AND ");
         let of_type = |wanted: &str| {
@@ -245,7 +361,7 @@ impl<'a> ListQuery<'a> {
                  ORDER BY {at} DESC, id DESC LIMIT $3"
             )
         };
-        let keys = match self.dialect {
+        match self.dialect {
             Dialect::Sqlite => {
                 let parts = types.into_iter().map(|wanted| {
                     let wanted = self.parameter(wanted);
@@ -261,11 +377,18 @@ impl<'a> ListQuery<'a> {
                     of_type("t.wanted")
                 )
             }
-        };
+        }
+    }
+
+    /// A SELECT of the rows with the first of these keys: no payload is sorted. None is from before `from`.
+    fn rows_of(&self, columns: &str, keys: &str, from: &str) -> String {
+        let Listed { table, at, .. } = self.listed;
+        let org = &self.org;
         format!(
             "SELECT {columns} FROM (
                  SELECT l.* FROM (SELECT * FROM ({keys}) k ORDER BY {at} DESC, id DESC LIMIT $3) k
                  JOIN {table} l ON l.id = k.id AND l.{at} = k.{at} AND l.org_id = {org}
+                      AND l.{at} >= {from} AND l.{at} <= $1
              ) l WHERE true"
         )
     }

@@ -47,6 +47,7 @@ mod filter;
 mod idempotency;
 mod keys;
 mod list_query;
+mod look_back;
 mod maintenance;
 mod metrics;
 mod migrations;

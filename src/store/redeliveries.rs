@@ -100,14 +100,14 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<ReplayedEvent, DeliveryRefusal>> {
+        // Events do not change, so it is found before the transaction.
+        let columns = "received_at, CAST(octet_length(payload) AS bigint) AS payload_bytes";
+        let read = |row: &Row| Ok((row.get("received_at")?, row.get("payload_bytes")?));
+        let event = self.newest_event(org, id, columns, read).await?;
         let mut tx = self.begin_in(org).await?;
-        let sql = "SELECT received_at, CAST(octet_length(payload) AS bigint) AS payload_bytes
-                   FROM events WHERE id = $1 AND org_id = $2
-                   ORDER BY received_at DESC LIMIT 1";
-        let Some(event) = tx.optional(sql, args![id, org]).await? else {
+        let Some((event_received_at, payload_bytes)) = event else {
             return Ok(Err(DeliveryRefusal::NotFound));
         };
-        let event_received_at = event.get("received_at")?;
         if let Some(endpoint) = endpoint
             && let Some(refusal) = target_refusal(&mut tx, org, endpoint).await?
         {
@@ -126,7 +126,7 @@ impl Store {
                 id: DeliveryId::mint(now),
                 event_id: id,
                 event_received_at,
-                payload_bytes: event.get("payload_bytes")?,
+                payload_bytes,
                 endpoint_id,
                 replay_of: None,
             });

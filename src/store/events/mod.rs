@@ -4,6 +4,7 @@
 //! both which deliveries events need, for the endpoints that `org_endpoints` reads and `endpoint_changes` updates, and
 //! which events may be stored together.
 
+mod by_id;
 mod endpoint_changes;
 mod org_endpoints;
 mod payloads;
@@ -177,11 +178,7 @@ impl Store {
 
     /// One event.
     pub async fn event(&self, org: OrgId, id: EventId) -> Result<Option<Event>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM events WHERE id = $1 AND org_id = $2
-             ORDER BY received_at DESC LIMIT 1"
-        );
-        self.engine.find(sql, args![id, org], |row| read(row, "id")).await
+        self.newest_event(org, id, &COLUMNS.to_string(), |row| read(row, "id")).await
     }
 
     /// One event, if an event with its dedup id that is accepted `now` is a duplicate of it.
@@ -211,7 +208,8 @@ impl Store {
             // No event has a NUL there, and PostgreSQL takes none as a parameter.
             return Ok(Page { data: Vec::new(), next_cursor: None });
         }
-        let listed = Listed { table: "events", at: "received_at" };
+        let listed =
+            Listed { table: "events", at: "received_at", by_type: "events_by_type", by_day: true };
         let mut query = ListQuery::new(self.engine.dialect(), listed, org);
         query.between(*since, *until);
         query.event_type(event_type.as_ref());

@@ -97,7 +97,18 @@ async fn every_filter_of_events_is_read_by_an_index(subject: &Subject) {
         (all.clone(), by_org, 100),
         (EventFilter { since: span.0, until: span.1, ..all.clone() }, by_org, 100),
         (EventFilter { event_type: of_type("order.t3"), ..all.clone() }, by_type, 100),
+        (
+            EventFilter {
+                event_type: of_type("order.t3"),
+                since: span.0,
+                until: Some(at(9_000)),
+                ..all.clone()
+            },
+            by_type,
+            100,
+        ),
         (EventFilter { event_type: of_type("order.never"), ..all.clone() }, by_type, 0),
+        (EventFilter { account_id: some("a10"), since: span.0, ..all.clone() }, by_account, 8),
         (EventFilter { event_type: of_type("order.*"), ..all.clone() }, by_type, 100),
         (EventFilter { event_type: of_type("never.*"), ..all.clone() }, by_type, 0),
         (EventFilter { account_id: some("a10"), ..all.clone() }, by_account, 10),

@@ -5,6 +5,7 @@
 mod auditing;
 mod cancels;
 mod claims;
+mod days;
 mod deadlocks;
 mod dedup;
 mod endpoints;

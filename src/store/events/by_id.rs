@@ -1,0 +1,95 @@
+//! Events by their id, when nothing else is known of them.
+//!
+//! SQLite finds them by the primary key. PostgreSQL has one primary key per day and would look into each: so it
+//! looks first where the id says that the event is. A UUIDv7 has the time at which it was minted; for the id of a
+//! `dedup_id` the deduplication keys have it, as long as they are kept.
+
+use std::time::Duration;
+
+use crate::domain::{EventId, OrgId, Timestamp};
+use crate::store::engine::{Dialect, Row, args};
+use crate::store::page::{END_OF_TIME, START_OF_TIME};
+use crate::store::{Result, Store};
+
+/// How far the time in an id may be from that of the event. They are the same, to the millisecond, for all events
+/// that a server accepts.
+const SLACK: Duration = Duration::from_hours(1);
+/// All of time, from the first to the last moment that is looked at.
+const ALL: (Timestamp, Timestamp) = (START_OF_TIME, END_OF_TIME);
+
+impl Store {
+    /// The newest event with an id.
+    pub(in crate::store) async fn newest_event<T>(
+        &self,
+        org: OrgId,
+        id: EventId,
+        columns: &str,
+        read: impl Fn(&Row) -> Result<T>,
+    ) -> Result<Option<T>> {
+        for span in self.spans_of(org, id).await? {
+            let mut found = self.events_within(org, id, span, (columns, 1), &read).await?;
+            if let Some(event) = found.pop() {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    /// When the newest events with an id were received, at most so many. An id comes again when its `dedup_id` is
+    /// used after the window.
+    pub(in crate::store) async fn events_received_at(
+        &self,
+        org: OrgId,
+        id: EventId,
+        max: u32,
+    ) -> Result<Vec<Timestamp>> {
+        // Only an id with its time in it belongs to one event alone.
+        let spans = match id.minted_at() {
+            Some(_) => self.spans_of(org, id).await?,
+            None => vec![ALL],
+        };
+        let read = |row: &Row| row.get("received_at");
+        for span in spans {
+            let found = self.events_within(org, id, span, ("received_at", max), read).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    async fn events_within<T>(
+        &self,
+        org: OrgId,
+        id: EventId,
+        (from, to): (Timestamp, Timestamp),
+        (columns, max): (&str, u32),
+        read: impl Fn(&Row) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        // Without statistics SQLite would rather walk the events of the organisation.
+        let org_id = self.engine.dialect().not_indexed("org_id");
+        let sql = format!(
+            "SELECT {columns} FROM events
+             WHERE id = $1 AND {org_id} = $2 AND received_at >= $3 AND received_at <= $4
+             ORDER BY received_at DESC LIMIT $5"
+        );
+        self.engine.list(sql, args![id, org, from, to, max], read).await
+    }
+
+    /// Where the newest event with an id is looked for, one after the other.
+    async fn spans_of(&self, org: OrgId, id: EventId) -> Result<Vec<(Timestamp, Timestamp)>> {
+        let likely = match (self.engine.dialect(), id.minted_at()) {
+            (Dialect::Sqlite, _) => None,
+            (Dialect::Postgres, Some(at)) => {
+                let within = |at: Timestamp| at.clamp(START_OF_TIME, END_OF_TIME);
+                Some((within(at.minus(SLACK)), within(at.plus(SLACK))))
+            }
+            (Dialect::Postgres, None) => {
+                let sql = "SELECT received_at FROM dedup_keys WHERE org_id = $1 AND event_id = $2";
+                let key = self.engine.find(sql, args![org, id], |row| row.get("received_at"));
+                key.await?.map(|at| (at, END_OF_TIME))
+            }
+        };
+        Ok(likely.into_iter().chain([ALL]).collect())
+    }
+}
