@@ -155,9 +155,10 @@ impl<'a> ListQuery<'a> {
         read: impl Fn(&Row) -> Result<T>,
     ) -> Result<Page<T>> {
         let after = page::start(page, self.until);
-        let mut look_back = match self.listed.by_day {
-            true => store.look_back(self.org_id, after.at, self.since).await?,
-            false => LookBack::whole(self.since.unwrap_or(START_OF_TIME)),
+        let mut look_back = if self.listed.by_day {
+            store.look_back(self.org_id, after.at, self.since).await?
+        } else {
+            LookBack::whole(self.since.unwrap_or(START_OF_TIME))
         };
         loop {
             let span = (look_back.next(), after);

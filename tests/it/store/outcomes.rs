@@ -243,10 +243,10 @@ async fn words_with_a_nul_byte_are_recorded(subject: &Subject) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outcomes_of_a_large_lease_are_written_by_the_keys_of_their_deliveries() {
-    const DELIVERIES: i64 = 300;
+    const DELIVERIES: u16 = 300;
     let subject = Subject::postgres().await;
-    org_with_deliveries(&subject, DELIVERIES as usize).await;
-    let leased = claim(&subject, DELIVERIES as usize, at(1)).await;
+    org_with_deliveries(&subject, DELIVERIES.into()).await;
+    let leased = claim(&subject, DELIVERIES.into(), at(1)).await;
     subject.raw("", "ANALYZE pending_deliveries").await;
     let outcomes: Vec<_> =
         leased.iter().map(|leased| outcome(leased, Decision::RetryAt(at(9)), at(2))).collect();
@@ -259,9 +259,9 @@ async fn outcomes_of_a_large_lease_are_written_by_the_keys_of_their_deliveries()
         subject.count(&format!("SELECT {what}::bigint FROM {from} = '{index}'")).await
     };
     until("the use of the primary key is counted", async || {
-        used("idx_scan", "pending_deliveries_pkey").await >= DELIVERIES
+        used("idx_scan", "pending_deliveries_pkey").await >= DELIVERIES.into()
     })
     .await;
     let read = used("idx_tup_read", "pending_leases").await;
-    assert!(read <= 2 * DELIVERIES, "{read} entries of leases were read");
+    assert!(read <= 2 * i64::from(DELIVERIES), "{read} entries of leases were read");
 }
