@@ -22,7 +22,7 @@ use crate::domain::{Cursor, EventType, EventTypeFilter, OrgId, Page, PageRequest
 const COUNTED_MAX: u32 = 500;
 /// Types with one prefix whose lists are merged.
 const TYPES_MERGED_MAX: usize = 64;
-/// Rows with one prefix that are sorted: their keys are read in a few milliseconds.
+/// Rows with one prefix that are sorted.
 const ROWS_SORTED_MAX: u32 = 10_000;
 /// Partitions begin at midnight UTC.
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -331,8 +331,7 @@ impl<'a> ListQuery<'a> {
         }
     }
 
-    /// A SELECT of the keys of a page of rows with a prefix, or more than a page. They are all read before any is
-    /// sorted: a planner would otherwise walk all of the organisation's rows in the order of time.
+    /// A SELECT of the keys of all rows with a prefix. A planner would otherwise walk the organisation's rows by time.
     fn keys_of_prefix(&mut self, prefix: &'a str) -> String {
         let (at, column) = (self.listed.at, self.dialect.bytewise("event_type"));
         let (first, end) = (self.parameter(prefix), self.parameter(after_prefix(prefix)));
