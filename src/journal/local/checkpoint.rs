@@ -36,6 +36,11 @@ impl CheckpointFile {
             .chunks(CHECKPOINT_SLOT_BYTES)
             .filter_map(Checkpoint::decode)
             .max_by_key(|checkpoint| checkpoint.version);
+        if newest.is_none() {
+            // A slot that could not be read must not win over a new one, should it be readable again.
+            write_all(&*file, &[0; 2 * CHECKPOINT_SLOT_BYTES], 0)?;
+            file.sync_data()?;
+        }
         Ok((Self { file, version: newest.map_or(0, |checkpoint| checkpoint.version) }, newest))
     }
 

@@ -11,6 +11,7 @@ pub(super) const NO_FAULTS: Faults = Faults {
     failing_checkpoints: false,
     full_from: None,
     unreadable: None,
+    unreadable_checkpoint: false,
     flaky_reads: None,
     failing_names: false,
     failing_dir_syncs: false,
@@ -40,6 +41,8 @@ pub(super) struct Faults {
     pub(super) full_from: Option<usize>,
     /// Reads of segments that touch these bytes fail with `EIO`.
     pub(super) unreadable: Option<Range<usize>>,
+    /// Reads of other files, that is of the checkpoint, fail with `EIO`.
+    pub(super) unreadable_checkpoint: bool,
     /// One in so many reads fails with `EIO`; the next try works.
     pub(super) flaky_reads: Option<u64>,
     /// Segments cannot be renamed or removed: `EIO`.

@@ -67,9 +67,13 @@ impl FileHandle for SimFile {
         let bytes = &state.files[self.file].cached;
         let start = usize::try_from(offset).unwrap().min(bytes.len());
         let count = Self::moved(&state, buffer.len().min(bytes.len() - start))?;
-        let Faults { unreadable, flaky_reads, .. } = &state.faults;
+        let Faults { unreadable, unreadable_checkpoint, flaky_reads, .. } = &state.faults;
         let touches = |range: &Range<usize>| start < range.end && range.start < start + count;
-        let fails = unreadable.as_ref().is_some_and(|range| self.is_segment && touches(range));
+        let fails = if self.is_segment {
+            unreadable.as_ref().is_some_and(touches)
+        } else {
+            *unreadable_checkpoint
+        };
         if fails || flaky_reads.is_some_and(|one_in| state.calls.is_multiple_of(one_in)) {
             return Err(eio());
         }

@@ -146,3 +146,20 @@ fn segment_that_is_gone_is_skipped() {
     let records = block_on_paused(drain(&journal, &mut reader));
     assert_eq!(seqs(&records), (1..=16).chain(33..=40).collect::<Vec<_>>());
 }
+
+#[test]
+fn unreadable_checkpoint_is_replaced_for_good() {
+    let disk = written(40);
+    for (path, _) in disk.files(".segment").into_iter().chain(disk.files("spare")) {
+        disk.put(&path, None);
+    }
+    // Nothing tells the old id, so a new one is drawn.
+    disk.set_faults(Faults { unreadable_checkpoint: true, ..NO_FAULTS });
+    let (journal, ..) = try_open(&disk, &large_options()).unwrap();
+    block_on(journal.append(&[1; RECORD_BYTES], 1)).unwrap();
+    drop(journal);
+    let disk = disk.power_cycle(|| false);
+    let (_, _, recovery) = try_open(&disk, &large_options()).unwrap();
+    assert_eq!(recovery.records, 1);
+    assert_eq!(recovery.unknown_files, Vec::<PathBuf>::new());
+}
