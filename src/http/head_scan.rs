@@ -14,10 +14,10 @@ const LENGTH: &[u8] = b"content-length:";
 
 /// The scan of one connection.
 #[derive(Debug, Default)]
-pub(super) struct HeadScan(Mutex<State>);
+pub(super) struct HeadScan(Mutex<Received>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Received {
     /// The start of the line that is being received.
     line: Vec<u8>,
     has_lines: bool,
@@ -46,11 +46,11 @@ impl HeadScan {
     pub(super) fn next_head(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.line.clear();
-        *state = State { line: std::mem::take(&mut state.line), ..State::default() };
+        *state = Received { line: std::mem::take(&mut state.line), ..Received::default() };
     }
 }
 
-impl State {
+impl Received {
     /// Takes a line, or a part of one.
     fn part(&mut self, part: &[u8]) {
         let left = LENGTH.len() - self.line.len();

@@ -23,7 +23,7 @@ use super::read_limit::ReadPermit;
 use super::request_context::RequestContext;
 use super::respond::HoldsSecret;
 use super::state::AppState;
-use super::{body, extract, respond, router};
+use super::{body, extract, paths, respond};
 use crate::domain::IdempotencyKey;
 use crate::store::{IdempotencyClaim, KeptAnswer, NamedRequest};
 
@@ -48,7 +48,7 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiErro
 pub(super) fn applies(request: &Request) -> bool {
     request.method() == Method::POST
         && request.headers().contains_key(&IDEMPOTENCY_KEY)
-        && !router::is_single_event(request.uri().path())
+        && !paths::is_single_event(request.uri().path())
 }
 
 /// Runs a request once.
@@ -95,7 +95,7 @@ pub(super) async fn once(
 
 /// The largest body that a route of this path takes.
 fn body_bytes_max(app: &AppState, head: &Parts) -> usize {
-    if head.uri.path() == router::BATCHES {
+    if head.uri.path() == paths::BATCHES {
         app.settings().batch_bytes_max
     } else {
         super::request::BODY_BYTES_MAX

@@ -45,6 +45,7 @@ mod head_scan;
 mod held_answer;
 mod idempotency;
 mod metrics;
+mod paths;
 mod pipeline_health;
 mod problem;
 mod rate_limit;

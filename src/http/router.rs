@@ -8,6 +8,7 @@ use axum::http::{Method, Uri};
 use axum::routing::{MethodFilter, on};
 
 use super::error::ApiError;
+use super::paths::{BATCHES, RAW_EVENTS, SINGLE_EVENTS};
 use super::request::{Inputs, RequestSchema};
 use super::route_hint;
 use super::routes::{
@@ -16,20 +17,6 @@ use super::routes::{
 };
 use super::state::AppState;
 use crate::domain::Scope;
-
-/// The hot path. The middleware calls its handler directly; the router has the route too, so that it
-/// is listed here and in the header `Allow`.
-pub(super) const SINGLE_EVENTS: &str = "/api/events";
-
-/// Batches of events.
-pub(super) const BATCHES: &str = "/api/events/batch";
-/// Raw bodies, and the other path of them.
-const RAW_EVENTS: [&str; 2] = ["/api/events/raw", "/api/v1/events"];
-
-/// Whether a `POST` to this path is a single event.
-pub(super) fn is_single_event(path: &str) -> bool {
-    path == SINGLE_EVENTS || RAW_EVENTS.contains(&path)
-}
 
 /// Whose key a route takes. Handlers ask for it by their extractor; the matrix of the integration
 /// tests walks every route to prove it.

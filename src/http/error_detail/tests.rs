@@ -1,3 +1,5 @@
+//! Which problems errors are, and what they tell.
+
 use super::*;
 use crate::domain::Violation;
 

@@ -227,3 +227,20 @@ async fn request_without_one_host_is_refused() {
     assert!(ask("1.1", "host: a\r\n").await.starts_with("HTTP/1.1 200 "));
     assert!(ask("1.0", "").await.starts_with("HTTP/1.0 200 "));
 }
+
+#[tokio::test]
+async fn callers_own_trace_id_travels_with_the_event_beside_its_parent() {
+    let mut server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let request = server.request(Method::POST, "/api/events", &tenant.key);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let request = request.header("x-trace-id", "demo-123").header("traceparent", parent);
+    let answer = server::answer(server::json(request, EVENT)).await;
+    answer.expect(202);
+    assert_eq!(answer.header("x-trace-id"), "demo-123");
+    let records = server.reader.next_batch(10, 1 << 20).await.unwrap().unwrap().records;
+    let bytes = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes();
+    assert!(records[0].payload.windows(16).any(|window| window == bytes));
+    assert!(records[0].payload.windows(8).any(|window| window == b"demo-123"));
+}
