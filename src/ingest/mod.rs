@@ -40,6 +40,7 @@
 //! **Invariant:** this module does not know how webhooks are sent. It offers deliveries and stores them.
 
 mod batch_pacer;
+mod batch_parts;
 mod intake;
 mod metrics;
 mod org_order;

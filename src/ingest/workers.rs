@@ -1,6 +1,6 @@
 //! The worker pool: moves events from the journal to the store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,9 +12,10 @@ use crate::delivery::AdmissionDoor;
 use crate::domain::{Event, LeaseToken, OrgId, Timestamp};
 use crate::journal::{Ack, Batch, JournalReader, Record, RecordQuarantine};
 use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Shutdown, Stopwatch};
-use crate::store::{EventBatch, OrgEndpoints, Persisted, Store, StoreError, plan_deliveries};
+use crate::store::{EventBatch, Persisted, Store, StoreError, plan_deliveries};
 
 use super::batch_pacer::{BatchPacer, LastBatch};
+use super::batch_parts::{Endpoints, deliveries, fitting};
 use super::metrics::IngestMetrics;
 use super::org_order::{BatchPlace, OrgOrder};
 use super::priority;
@@ -36,8 +37,6 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_mins(2);
 /// The same for parts of such a batch.
 const PART_PATIENCE: Duration = Duration::from_secs(5);
-
-type Endpoints = HashMap<OrgId, Arc<OrgEndpoints>>;
 
 /// The state that the workers share.
 pub struct Workers {
@@ -369,22 +368,6 @@ impl Workers {
         count(&self.metrics.events_duplicate_total, persisted.duplicates);
         count(&self.metrics.deliveries_planned_total, persisted.planned);
     }
-}
-
-/// How many of the first events are stored together: with at most so many deliveries, but at least one.
-fn fitting(events: &[Arc<Event>], endpoints: &Endpoints, deliveries_max: usize) -> usize {
-    let mut total = 0;
-    let fits = |event: &&Arc<Event>| {
-        total += deliveries(event, endpoints);
-        total <= deliveries_max
-    };
-    events.iter().take_while(fits).count().clamp(1, events.len().max(1)).min(events.len())
-}
-
-/// How many deliveries an event is planned for, or a few more.
-fn deliveries(event: &Event, endpoints: &Endpoints) -> usize {
-    let of_org = endpoints.get(&event.org_id);
-    of_org.map_or(0, |of_org| of_org.matching(event.event_type.as_str()))
 }
 
 const fn new_backoff() -> Backoff {

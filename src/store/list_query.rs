@@ -13,6 +13,7 @@
 use uuid::Uuid;
 
 use super::engine::{Args, Dialect, Row, Value, args};
+use super::event_type_range::after_prefix;
 use super::look_back::LookBack;
 use super::page::{self, START_OF_TIME};
 use super::{Result, Store};
@@ -391,26 +392,5 @@ impl<'a> ListQuery<'a> {
                       AND l.{at} >= {from} AND l.{at} <= $1
              ) l WHERE true"
         )
-    }
-}
-
-/// The first text after all those with this prefix, byte by byte. A prefix ends in an ASCII separator.
-fn after_prefix(prefix: &str) -> String {
-    let mut end = prefix.to_owned();
-    if let Some(separator) = end.pop() {
-        end.extend(char::from_u32(u32::from(separator) + 1));
-    }
-    end
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefix_ends_before_the_next_separator() {
-        for (prefix, end) in [("user.", "user/"), ("user:", "user;"), ("user/", "user0")] {
-            assert_eq!(after_prefix(prefix), end);
-        }
     }
 }

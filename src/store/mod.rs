@@ -42,6 +42,7 @@ mod endpoint_versions;
 mod endpoints;
 mod engine;
 mod error;
+mod event_type_range;
 mod events;
 mod filter;
 mod idempotency;

@@ -43,11 +43,6 @@ impl AckWindow {
         self.batches.len()
     }
 
-    /// Whether every batch before this one is acknowledged.
-    pub(super) const fn is_oldest(&self, number: BatchNumber) -> bool {
-        self.oldest == number.0
-    }
-
     /// When the oldest unacknowledged batch was accepted, if that is known.
     pub(super) fn oldest_accepted_at(&self) -> Option<Timestamp> {
         self.batches.front()?.accepted_at
@@ -102,11 +97,9 @@ mod tests {
             [(10, 1), (20, 2), (35, 4)].map(|(below, items)| window.add(below, items));
         window.set_accepted_at(first, Timestamp::from_micros(7));
         assert_eq!(window.oldest_accepted_at(), Some(Timestamp::from_micros(7)));
-        assert!(window.is_oldest(first) && !window.is_oldest(second));
         assert_eq!(window.ack(second), None);
         assert_eq!(window.len(), 3);
         assert_eq!(window.ack(first), Some(acked(20, 3)));
-        assert!(window.is_oldest(third));
         assert_eq!(window.oldest_accepted_at(), None);
         assert_eq!(window.ack(first), None);
         assert_eq!(window.ack(third), Some(acked(35, 4)));
