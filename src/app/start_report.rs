@@ -60,9 +60,13 @@ fn warn_of_others(path: &Path) {
 
 /// Host, port and database of a URL, which may hold a password in several places.
 fn without_password(url: &str) -> String {
-    let Ok(url) = Url::parse(url) else { return "the database in DATABASE_URL".to_owned() };
+    let parsed = Url::parse(url).ok();
+    let Some((url, host)) = parsed.as_ref().and_then(|url| Some((url, url.host_str()?))) else {
+        // A socket, or nothing that is understood.
+        return "the database in DATABASE_URL".to_owned();
+    };
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+    format!("{}://{host}{port}{}", url.scheme(), url.path())
 }
 
 #[cfg(test)]
