@@ -37,7 +37,8 @@ impl Bootstrap {
     /// empty store. `None` when nothing is. When several servers start on one empty store at once, one of them
     /// creates it.
     ///
-    /// The keys are in their file before they are in the store, so that none is kept that nobody was shown.
+    /// The keys are written down before they are in the store, so that none is kept that nobody was shown. Their file
+    /// gets its name afterwards: keys in it are valid.
     pub(super) async fn prepare(
         store: &Store,
         now: Timestamp,
@@ -60,13 +61,13 @@ impl Bootstrap {
             tenant.iter().map(|key| &key.record).chain([&operator.record]).cloned().collect();
         let tenant = org.clone().zip(tenant).map(|(org, issued)| (org, issued.key));
         let created = Self { tenant, operator_key: operator.key, options };
-        created.write_file()?;
+        let unfinished = created.write_down()?;
         if let Some(org) = org {
             match store.system().insert_org(&org, &Actor::SERVER).await {
                 Ok(()) => {}
                 // The id exists: another server was faster.
                 Err(StoreError::Refused(_)) => {
-                    created.remove_file();
+                    unfinished.as_deref().map(remove);
                     return Ok(None);
                 }
                 Err(error) => return Err(error.into()),
@@ -76,6 +77,9 @@ impl Bootstrap {
             // A new organisation has no quota.
             let _ = store.system().insert_key(record, &Actor::SERVER).await?;
         }
+        if let (Some(unfinished), Some(path)) = (&unfinished, created.keys_file()) {
+            fs::rename(unfinished, path).map_err(|error| failed(unfinished, error))?;
+        }
         Ok(Some(created))
     }
 
@@ -84,25 +88,30 @@ impl Bootstrap {
         self.options.keys_file.as_deref()
     }
 
-    fn write_file(&self) -> Result<(), AppError> {
-        let Some(path) = self.keys_file() else { return Ok(()) };
+    /// Writes the keys to a file with a name of its own; `None` without a file.
+    fn write_down(&self) -> Result<Option<PathBuf>, AppError> {
+        let Some(path) = self.keys_file() else { return Ok(None) };
+        let path = path.with_extension("new");
         let write = || -> io::Result<()> {
             let options =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
             let mut file = options?;
             writeln!(file, "{self}")?;
             file.sync_all()
         };
-        write().map_err(|error| AppError::FirstKeys { path: path.to_owned(), error })
+        write().map_err(|error| failed(&path, error))?;
+        Ok(Some(path))
     }
+}
 
-    /// The keys in it are not in the store.
-    fn remove_file(&self) {
-        if let Some(path) = self.keys_file()
-            && let Err(error) = fs::remove_file(path)
-        {
-            tracing::warn!(path = %path.display(), %error, "cannot remove keys that are not valid");
-        }
+fn failed(path: &Path, error: io::Error) -> AppError {
+    AppError::FirstKeys { path: path.to_owned(), error }
+}
+
+/// Removes keys that are not in the store.
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "cannot remove keys that are not valid");
     }
 }
 

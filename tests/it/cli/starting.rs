@@ -162,11 +162,11 @@ async fn first_keys_are_in_a_private_file_where_no_terminal_shows_them() {
     let place = Place::new();
     let data = place.data_dir();
     // Keys that cannot be written down are not made.
-    std::fs::create_dir(data.join("first-keys.txt")).unwrap();
+    std::fs::create_dir(data.join("first-keys.new")).unwrap();
     let said = place.run(&["serve", "--port", "0"]).await;
-    said.failed(1, "cannot write the first keys to ./data/first-keys.txt");
+    said.failed(1, "cannot write the first keys to ./data/first-keys.new");
     assert_eq!(place.run(&["key", "list"]).await.out, "none\n");
-    std::fs::remove_dir(data.join("first-keys.txt")).unwrap();
+    std::fs::remove_dir(data.join("first-keys.new")).unwrap();
 
     let mut server = Binary::start(&data, &[]).await;
     let (key, operator) = server.first_keys().await;
