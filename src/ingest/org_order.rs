@@ -27,7 +27,8 @@ struct Batches {
     read: u64,
 }
 
-/// A batch that is being stored, until it is dropped.
+/// A batch that is being stored. One that is dropped before it is stored, as its worker ends, holds those behind it for
+/// ever: what it has would be stored after the next start, behind theirs.
 #[derive(Debug)]
 pub(super) struct BatchPlace {
     order: OrgOrder,
@@ -49,6 +50,12 @@ impl BatchPlace {
     /// Tells whose events the batch has.
     pub(super) fn set_orgs(&self, orgs: impl Iterator<Item = OrgId>) {
         self.change(|unstored| *unstored = Some(orgs.collect()));
+    }
+
+    /// The whole batch is stored.
+    pub(super) fn all_stored(self) {
+        self.order.0.batches().unstored.remove(&self.number);
+        self.order.0.changed.notify_waiters();
     }
 
     /// Everything that the batch has of these organisations is stored.
@@ -91,13 +98,6 @@ impl BatchPlace {
     }
 }
 
-impl Drop for BatchPlace {
-    fn drop(&mut self) {
-        self.order.0.batches().unstored.remove(&self.number);
-        self.order.0.changed.notify_waiters();
-    }
-}
-
 impl Shared {
     fn batches(&self) -> MutexGuard<'_, Batches> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
@@ -126,10 +126,13 @@ mod tests {
         assert!(waits(&second, &ones) && waits(&third, &others));
         first.stored(&ones);
         assert!(!waits(&second, &ones) && waits(&third, &ones) && waits(&third, &others));
-        drop(first);
+        first.all_stored();
         assert!(!waits(&third, &others) && waits(&third, &ones));
-        drop(second);
+        let fourth = order.next();
+        second.all_stored();
         assert!(!waits(&third, &ones));
+        drop(third);
+        assert!(waits(&fourth, &ones), "what the third has is not stored");
     }
 
     #[tokio::test]
@@ -139,7 +142,7 @@ mod tests {
         let (first, second) = (order.next(), order.next());
         let mut waiting = Box::pin(second.wait_for_earlier(&orgs));
         assert!(waiting.as_mut().now_or_never().is_none());
-        drop(first);
+        first.all_stored();
         waiting.await;
     }
 }

@@ -227,6 +227,7 @@ impl Workers {
         };
         // Neither waits for the other: `bulk` may be a large fan-out of somebody else.
         tokio::join!(self.store_all(&bulk, &endpoints), store_ordered);
+        batch.place.all_stored();
         batch.ack
     }
 
