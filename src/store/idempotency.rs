@@ -6,15 +6,12 @@
 
 use std::time::Duration;
 
-use super::engine::{Dialect, Engine, Row, args};
-use super::{Result, Store, System};
+use super::engine::{Dialect, Row, args};
+use super::{Result, Store};
 use crate::domain::{ApiKeyId, IdempotencyKey, OrgId, Timestamp};
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_hours(24);
-
-/// Keys deleted by one statement at most, so that none holds its locks for long.
-const DELETED_PER_STEP: u64 = 10_000;
 
 /// A request that names itself by an idempotency key.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +70,7 @@ impl Store {
                      object = NULL, body = NULL
                  WHERE idempotency_keys.claimed_at < $7
                     OR idempotency_keys.status IS NULL AND idempotency_keys.claimed_at < $6";
-        let (abandoned, expired) = (at.minus(abandoned_after), at.minus(KEPT));
+        let (abandoned, expired) = (at.minus(abandoned_after), oldest_kept(at));
         let mut tx = self.engine.begin().await?;
         let args = args![key, name.as_str(), org, &digest[..], at, abandoned, expired];
         if tx.execute(claim, args).await? > 0 {
@@ -121,27 +118,24 @@ impl Store {
     }
 }
 
-impl System<'_> {
-    /// Deletes idempotency keys whose answers are kept no longer, in bounded steps.
-    pub(super) async fn expire_idempotency_keys(self, now: Timestamp) -> Result<()> {
-        while delete_some(&self.0.engine, now.minus(KEPT)).await? == DELETED_PER_STEP {}
-        Ok(())
-    }
+/// The oldest claims that are kept.
+pub(super) fn oldest_kept(now: Timestamp) -> Timestamp {
+    now.minus(KEPT)
 }
 
-async fn delete_some(engine: &Engine, oldest_kept: Timestamp) -> Result<u64> {
-    let lock = match engine.dialect() {
-        Dialect::Sqlite => "",
-        Dialect::Postgres => " FOR UPDATE SKIP LOCKED",
-    };
-    let sql = format!(
-        "DELETE FROM idempotency_keys WHERE (key_id, name) IN
-             (SELECT key_id, name FROM idempotency_keys WHERE claimed_at < $1 LIMIT $2{lock})"
-    );
-    let mut tx = engine.begin_long().await?;
-    let deleted = tx.execute(sql, args![oldest_kept, DELETED_PER_STEP]).await?;
-    tx.commit().await?;
-    Ok(deleted)
+/// Deletes keys that were claimed before `$1`, at most `$2` of them.
+pub(super) const fn delete_answers(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => {
+            "DELETE FROM idempotency_keys WHERE (key_id, name) IN
+                 (SELECT key_id, name FROM idempotency_keys WHERE claimed_at < $1 LIMIT $2)"
+        }
+        Dialect::Postgres => {
+            "DELETE FROM idempotency_keys WHERE (key_id, name) IN
+                 (SELECT key_id, name FROM idempotency_keys WHERE claimed_at < $1 LIMIT $2
+                  FOR UPDATE SKIP LOCKED)"
+        }
+    }
 }
 
 /// What a request with this digest learns of the row that has its name.

@@ -6,7 +6,7 @@ mod sqlite;
 use std::time::Duration;
 
 use super::engine::{Dialect, Engine, Workload, args};
-use super::{MigrationStatus, Result, Store, StoreError, System, error, migrations};
+use super::{MigrationStatus, Result, Store, StoreError, System, error, idempotency, migrations};
 use crate::domain::Timestamp;
 
 /// Why the schema could not be brought up or down.
@@ -41,8 +41,8 @@ impl MigrateError {
 /// and a key must outlast every event that it could still turn away.
 const DEDUP_KEYS_KEPT_LONGER: Duration = Duration::from_hours(24);
 
-/// Dedup keys deleted by one statement at most, so that none holds its locks for long.
-const DEDUP_KEYS_PER_STEP: u64 = 10_000;
+/// Rows deleted by one statement at most, so that none holds its locks for long.
+const DELETED_PER_STEP: u64 = 10_000;
 
 impl Store {
     /// Answers when the store can be reached and read, whatever reads and writes wait for.
@@ -134,14 +134,29 @@ impl System<'_> {
         if let Engine::Postgres(engine) = &*self.0.engine {
             postgres::create_partitions(engine, now).await?;
         }
-        while delete_dedup_keys(&self.0.engine, oldest_kept).await? == DEDUP_KEYS_PER_STEP {}
-        self.expire_idempotency_keys(now).await
+        let engine = &self.0.engine;
+        delete_in_steps(engine, delete_dedup_keys(engine.dialect()), oldest_kept).await?;
+        let sql = idempotency::delete_answers(engine.dialect());
+        delete_in_steps(engine, sql, idempotency::oldest_kept(now)).await
     }
 }
 
-/// Deletes some dedup keys that are older than `oldest_kept` and returns how many.
-async fn delete_dedup_keys(engine: &Engine, oldest_kept: Timestamp) -> Result<u64> {
-    let sql = match engine.dialect() {
+/// Deletes what is older than `oldest_kept`, in steps of their own transactions. The statement deletes what is older
+/// than `$1`, at most `$2` rows.
+async fn delete_in_steps(engine: &Engine, sql: &'static str, oldest_kept: Timestamp) -> Result<()> {
+    loop {
+        let mut tx = engine.begin_long().await?;
+        let deleted = tx.execute(sql, args![oldest_kept, DELETED_PER_STEP]).await?;
+        tx.commit().await?;
+        if deleted < DELETED_PER_STEP {
+            return Ok(());
+        }
+    }
+}
+
+/// Deletes old dedup keys, as [`delete_in_steps`] needs it.
+const fn delete_dedup_keys(dialect: Dialect) -> &'static str {
+    match dialect {
         Dialect::Sqlite => {
             "DELETE FROM dedup_keys WHERE (org_id, event_id) IN
                  (SELECT org_id, event_id FROM dedup_keys WHERE received_at < $1 LIMIT $2)"
@@ -164,11 +179,7 @@ async fn delete_dedup_keys(engine: &Engine, oldest_kept: Timestamp) -> Result<u6
              )
              DELETE FROM dedup_keys WHERE ctid = ANY (ARRAY(SELECT place FROM held))"
         }
-    };
-    let mut tx = engine.begin_long().await?;
-    let deleted = tx.execute(sql, args![oldest_kept, DEDUP_KEYS_PER_STEP]).await?;
-    tx.commit().await?;
-    Ok(deleted)
+    }
 }
 
 fn failed(error: sqlx::Error) -> MigrateError {
