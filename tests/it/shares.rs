@@ -14,7 +14,7 @@ use crate::support::answer::{Answer, answer, json as with_json};
 use crate::support::binary::Binary;
 use crate::support::client;
 use crate::support::postgres::{self, PrivatePostgres};
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{PATIENCE, until};
 
 const PAUSE: Duration = Duration::from_millis(20);
 const EVENT: &str = r#"{"type":"a","payload":1}"#;
@@ -197,12 +197,10 @@ async fn key_past_its_ttl_does_not_wait_for_a_database_that_is_away() {
     }
     database.start_again();
     let path = format!("/api/admin/keys/{id}");
-    let revoking = async {
-        while site.call(Method::DELETE, &path, &site.operator, "").await.status != 204 {
-            tokio::time::sleep(PAUSE).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, revoking).await.expect("the database is back");
+    until("the database is back", async || {
+        site.call(Method::DELETE, &path, &site.operator, "").await.status == 204
+    })
+    .await;
     site.post("/api/events", &key, EVENT).await.expect(401);
     site.binary.stop().await;
 }

@@ -8,7 +8,9 @@ use hookgate::domain::{
 use hookgate::store::Store;
 use uuid::Uuid;
 
-use super::fixtures::{FIRST_PAGE, add_endpoint, add_org, at, named_event, persist, some_event};
+use super::fixtures::{
+    FIRST_PAGE, add_endpoint, add_org, at, named_event, persist, some_event, walk,
+};
 use super::subject::DEDUP_WINDOW;
 use super::{Subject, on_both};
 
@@ -84,16 +86,8 @@ async fn events_of_many_days_are_listed_as_a_plain_filter_lists_them(subject: &S
                     .map(|event| (event.received_at, event.id))
                     .collect();
                 expected.sort_unstable_by(|a, b| b.cmp(a));
-                let (mut seen, mut after) = (Vec::new(), None);
-                loop {
-                    let page = PageRequest { limit: 41, after };
-                    let page = subject.store.events(org, &filter, page).await.unwrap();
-                    seen.extend(page.data.iter().map(|event| (event.received_at, event.id)));
-                    after = page.next_cursor;
-                    if after.is_none() {
-                        break;
-                    }
-                }
+                let seen = walk(41, async |p| subject.store.events(org, &filter, p).await).await;
+                let seen: Vec<_> = seen.iter().map(|event| (event.received_at, event.id)).collect();
                 assert_eq!(seen, expected, "{filter:?}");
             }
         }
@@ -119,18 +113,10 @@ async fn deliveries_of_many_days_are_listed_as_a_plain_filter_lists_them(subject
             }
             expected.retain(|(_, endpoint)| endpoint_id.is_none_or(|wanted| wanted == *endpoint));
             expected.sort_unstable();
-            let (mut seen, mut positions, mut after) = (Vec::new(), Vec::new(), None);
-            loop {
-                let page = PageRequest { limit: 50, after };
-                let page = subject.store.deliveries(org, &filter, page).await.unwrap();
-                seen.extend(page.data.iter().map(|row| (row.event_id, row.endpoint_id)));
-                positions.extend(page.data.iter().map(|row| (row.created_at, row.id)));
-                after = page.next_cursor;
-                if after.is_none() {
-                    break;
-                }
-            }
+            let rows = walk(50, async |p| subject.store.deliveries(org, &filter, p).await).await;
+            let positions: Vec<_> = rows.iter().map(|row| (row.created_at, row.id)).collect();
             assert!(positions.is_sorted_by(|a, b| a > b), "{filter:?}");
+            let mut seen: Vec<_> = rows.iter().map(|row| (row.event_id, row.endpoint_id)).collect();
             seen.sort_unstable();
             assert_eq!(seen, expected, "{filter:?}");
         }
@@ -234,16 +220,8 @@ async fn rows_of_many_types_with_a_prefix_are_read_by_type(subject: &Subject) {
     let filter =
         EventFilter { event_type: Some("many.*".parse().unwrap()), ..EventFilter::default() };
     let plans = plans(subject, async |store| {
-        let (mut seen, mut after) = (Vec::new(), None);
-        loop {
-            let page = PageRequest { limit: 60, after };
-            let page = store.events(org, &filter, page).await.unwrap();
-            seen.extend(page.data.iter().map(|event| event.received_at));
-            after = page.next_cursor;
-            if after.is_none() {
-                break;
-            }
-        }
+        let seen = walk(60, async |p| store.events(org, &filter, p).await).await;
+        let seen: Vec<_> = seen.iter().map(|event| event.received_at).collect();
         let expected: Vec<_> = (1..=500).rev().map(|number| at(number * 20)).collect();
         assert_eq!(seen, expected);
     });

@@ -2,12 +2,12 @@
 
 use hookgate::domain::{
     DeadLetterFilter, DeadReason, DeliveryFilter, DeliveryStatus, EndpointId, EventFilter,
-    EventTypeFilter, OrgId, PageRequest, Timestamp,
+    EventTypeFilter, OrgId,
 };
 use hookgate::store::Store;
 
 use super::fixtures::{
-    ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, claim, outcome, persist, some_event,
+    ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, claim, outcome, persist, some_event, walk,
 };
 use super::{Subject, on_both};
 
@@ -259,16 +259,8 @@ async fn types_with_a_prefix_are_merged_in_the_order_of_time(subject: &Subject) 
             .collect();
         expected.sort_unstable_by(|a, b| b.cmp(a));
         let filter = EventFilter { event_type: Some(event_type), ..EventFilter::default() };
-        let (mut seen, mut after) = (Vec::<(Timestamp, _)>::new(), None);
-        loop {
-            let page = PageRequest { limit: 7, after };
-            let page = subject.store.events(org, &filter, page).await.unwrap();
-            seen.extend(page.data.iter().map(|event| (event.received_at, event.id)));
-            after = page.next_cursor;
-            if after.is_none() {
-                break;
-            }
-        }
+        let seen = walk(7, async |p| subject.store.events(org, &filter, p).await).await;
+        let seen: Vec<_> = seen.iter().map(|event| (event.received_at, event.id)).collect();
         assert_eq!(seen, expected, "{prefix}");
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hookgate::domain::{
     Actor, ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, EndpointId,
-    ErrorClass, Event, EventId, KeyHash, LeasedDelivery, Org, OrgId, Outcome, PageRequest, Role,
-    SigningSecret, Timestamp, TraceId,
+    ErrorClass, Event, EventId, KeyHash, LeasedDelivery, Org, OrgId, Outcome, Page, PageRequest,
+    Role, SigningSecret, Timestamp, TraceId,
 };
-use hookgate::store::{Persisted, Store};
+use hookgate::store::{Persisted, Result, Store};
 
 use super::Subject;
 use crate::support::store::lease_due;
@@ -166,3 +166,20 @@ pub(crate) fn outcome(
 }
 
 pub(crate) const EXHAUSTED: Decision = Decision::Dead(DeadReason::Exhausted);
+
+/// Every row of a list, in pages of so many.
+pub(crate) async fn walk<T>(
+    limit: u32,
+    list: impl AsyncFn(PageRequest) -> Result<Page<T>>,
+) -> Vec<T> {
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = list(PageRequest { limit, after }).await.unwrap();
+        assert!(page.data.len() <= limit as usize);
+        seen.extend(page.data);
+        after = page.next_cursor;
+        if after.is_none() {
+            return seen;
+        }
+    }
+}

@@ -1,15 +1,12 @@
-use std::pin::Pin;
-
 use hookgate::domain::{
-    Actor, Cursor, DeliveryFilter, DeliveryStatus, Event, EventFilter, EventSummary, Page,
-    PageRequest, Role,
+    Actor, Cursor, DeliveryFilter, DeliveryStatus, Event, EventFilter, EventSummary, PageRequest,
+    Role,
 };
-use hookgate::store::StoreError;
 use uuid::Uuid;
 
 use super::fixtures::{
     ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event, outcome,
-    persist, some_event, some_key, some_org,
+    persist, some_event, some_key, some_org, walk,
 };
 use super::subject::DEDUP_WINDOW;
 use super::{Subject, on_both};
@@ -23,23 +20,6 @@ on_both!(
     payloads_of_a_page_are_bounded_and_the_next_page_goes_on,
     largest_event_is_stored_and_listed,
 );
-
-type Answer<'a> = Pin<Box<dyn Future<Output = Result<Page<Uuid>, StoreError>> + 'a>>;
-
-/// Walks a list in pages of three and returns every id on the way.
-async fn walk<'a>(list: impl Fn(PageRequest) -> Answer<'a>) -> Vec<Uuid> {
-    let mut seen = Vec::new();
-    let mut after = None;
-    loop {
-        let page = list(PageRequest { limit: 3, after }).await.unwrap();
-        assert!(page.data.len() <= 3);
-        seen.extend(page.data);
-        after = page.next_cursor;
-        if after.is_none() {
-            return seen;
-        }
-    }
-}
 
 async fn every_list_is_walked_whole_though_its_rows_share_a_moment(subject: &Subject) {
     let store = &subject.store;
@@ -70,34 +50,14 @@ async fn every_list_is_walked_whole_though_its_rows_share_a_moment(subject: &Sub
     let all = DeliveryFilter::default();
     let every = EventFilter::default();
     let walks = [
-        walk(|p| {
-            Box::pin(async move { Ok(store.system().orgs(p).await?.map(|row| row.id.uuid())) })
-        })
-        .await,
-        walk(|p| Box::pin(async move { Ok(store.keys(org, p).await?.map(|row| row.id.uuid())) }))
-            .await,
-        walk(|p| {
-            Box::pin(async move { Ok(store.system().keys(p).await?.map(|row| row.id.uuid())) })
-        })
-        .await,
-        walk(|p| {
-            Box::pin(async move { Ok(store.endpoints(org, p).await?.map(|row| row.id.uuid())) })
-        })
-        .await,
-        walk(|p| {
-            let every = &every;
-            Box::pin(async move { Ok(store.events(org, every, p).await?.map(|row| row.id.uuid())) })
-        })
-        .await,
-        walk(|p| {
-            let all = &all;
-            Box::pin(async move { Ok(store.deliveries(org, all, p).await?.map(|r| r.id.uuid())) })
-        })
-        .await,
-        walk(|p| {
-            Box::pin(async move {
-                Ok(store.dead_letters(org, &ALL_LETTERS, p).await?.map(|row| row.id.uuid()))
-            })
+        walk(3, async |p| Ok(store.system().orgs(p).await?.map(|row| row.id.uuid()))).await,
+        walk(3, async |p| Ok(store.keys(org, p).await?.map(|row| row.id.uuid()))).await,
+        walk(3, async |p| Ok(store.system().keys(p).await?.map(|row| row.id.uuid()))).await,
+        walk(3, async |p| Ok(store.endpoints(org, p).await?.map(|row| row.id.uuid()))).await,
+        walk(3, async |p| Ok(store.events(org, &every, p).await?.map(|row| row.id.uuid()))).await,
+        walk(3, async |p| Ok(store.deliveries(org, &all, p).await?.map(|row| row.id.uuid()))).await,
+        walk(3, async |p| {
+            Ok(store.dead_letters(org, &ALL_LETTERS, p).await?.map(|row| row.id.uuid()))
         })
         .await,
     ];
@@ -177,16 +137,9 @@ async fn deliveries_of_long_ago_are_in_the_same_list(subject: &Subject) {
     let filters = [all, DeliveryFilter { endpoint_id: Some(endpoint.id), ..all }];
     for filter in &filters {
         for limit in [1, 2, 3, 100] {
-            let (mut seen, mut after) = (Vec::new(), None);
-            loop {
-                let page = PageRequest { limit, after };
-                let page = subject.store.deliveries(org.id, filter, page).await.unwrap();
-                seen.extend(page.data.iter().map(|row| (row.created_at, row.id)));
-                after = page.next_cursor;
-                if after.is_none() {
-                    break;
-                }
-            }
+            let seen =
+                walk(limit, async |p| subject.store.deliveries(org.id, filter, p).await).await;
+            let seen: Vec<_> = seen.iter().map(|row| (row.created_at, row.id)).collect();
             assert_eq!(seen.len(), days.len(), "{filter:?} {limit}");
             assert!(seen.is_sorted_by(|a, b| a > b), "{filter:?} {limit}");
         }
@@ -234,19 +187,14 @@ async fn payloads_of_a_page_are_bounded_and_the_next_page_goes_on(subject: &Subj
     persist(subject, &[event_of(other, 10, 1)], at(9)).await;
 
     let store = &subject.store;
-    let (mut seen, mut after) = (Vec::new(), None);
-    loop {
-        let page = PageRequest { limit: 5, after };
-        let page = store.events(org, &EventFilter::default(), page).await.unwrap();
-        let page = store.with_payloads(org, page, BYTES_MAX).await.unwrap();
+    let page_of = async |page| {
+        let page = store.events(org, &EventFilter::default(), page).await?;
+        let page = store.with_payloads(org, page, BYTES_MAX).await?;
         let bytes: usize = page.data.iter().map(|(_, payload)| payload.len()).sum();
         assert!(bytes <= BYTES_MAX || page.data.len() == 1, "{bytes} bytes");
-        seen.extend(page.data);
-        after = page.next_cursor;
-        if after.is_none() {
-            break;
-        }
-    }
+        Ok(page)
+    };
+    let seen = walk(5, page_of).await;
     let mut expected: Vec<_> = events
         .iter()
         .map(|event| (EventSummary::from(event.clone()), event.payload.clone()))

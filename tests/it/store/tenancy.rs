@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hookgate::domain::{
     Actor, ApiKeyId, EndpointChange, Event, Month, Org, OrgChange, OrgId, OrgLimit, OrgLimits,
-    PageRequest, Role, Scope, Scopes,
+    Role, Scope, Scopes,
 };
 use hookgate::runtime::Wake;
 use hookgate::store::{AddRefusal, Store};
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::fixtures::{
     ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event,
     org_with_deliveries, outcome, persist, persist_events, room, some_endpoint, some_event,
-    some_key, some_org,
+    some_key, some_org, walk,
 };
 use super::{Subject, on_both};
 use crate::support::wait::until;
@@ -416,16 +416,8 @@ async fn operators_read_an_organisations_log_from_its_creation_on(subject: &Subj
         store.update_org(org, &change, &Actor::CLI, at(burst.into())).await.unwrap();
     }
     store.delete_org(org, &Actor::CLI, at(9)).await.unwrap();
-    let mut actions = Vec::new();
-    let mut page = PageRequest { limit: 2, after: None };
-    loop {
-        let found = store.system().org_log(org, page).await.unwrap();
-        actions.extend(found.data.into_iter().map(|entry| entry.action));
-        page.after = found.next_cursor;
-        if page.after.is_none() {
-            break;
-        }
-    }
+    let log = walk(2, async |p| store.system().org_log(org, p).await).await;
+    let actions: Vec<_> = log.into_iter().map(|entry| entry.action).collect();
     let expected =
         ["org.delete", "org.update", "org.update", "org.update", "key.create", "org.create"];
     assert_eq!(actions, expected);
