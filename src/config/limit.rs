@@ -18,8 +18,8 @@ pub struct LimitConfig {
     #[arg(long, env = "READ_RATE_LIMIT_PER_MINUTE", value_name = "READS", default_value_t = 6000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub read_rate_limit_per_minute: u32,
     /// Lists and look-ups in progress for each organisation, and for each operator's key. More wait for half a
-    /// second and get 429 too_many_reads. Of the store's connections for reads, one caller uses as many as leave
-    /// twice as many to others
+    /// second and get 429 too_many_reads. A caller that uses connections for reads gets another one only while
+    /// more than twice as many are free
     #[arg(long, env = "READS_PER_ORG", value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub reads_per_org: u32,
     /// Endpoints that an organisation without a limit of its own may have; one with more keeps them

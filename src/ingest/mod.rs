@@ -18,8 +18,8 @@
 //! ([`batch_pacer`]). Outside of a backlog, two batches are on the way to the store at a time; events that arrive
 //! meanwhile are read together. A transaction has at most 500 events, 4 MiB and 2,000 deliveries, or one event.
 //! Batches are stored concurrently, except for the events of organisations with ordered endpoints, which wait until
-//! those of the same organisation in earlier batches are stored. Nothing else is held between journal and store: what cannot be delivered
-//! now is stored and waits there.
+//! those of the same organisation in earlier batches are stored. Nothing else is held between journal and store: what
+//! cannot be delivered now is stored and waits there.
 //!
 //! The journal is the queue. Workers never get events from memory, so live work, catching up after an outage and
 //! recovery after a crash are one code path, and memory does not grow with the backlog.

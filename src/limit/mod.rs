@@ -18,7 +18,8 @@
 //! # Constraints
 //! A check runs on every request and takes less than a microsecond: no lock shared with other tenants, no I/O.
 //! A request with several limits takes from all or from none, but for races of concurrent requests.
-//! [`ConcurrencyLimiter`] bounds what a caller has in progress, [`FairSemaphore`] what all have. Limits apply per process; sharing them between servers is a later step.
+//! [`ConcurrencyLimiter`] bounds what a caller has in progress, [`FairSemaphore`] what all have. Limits apply per
+//! process; sharing them between servers is a later step.
 //!
 //! # Failure
 //! None: a check cannot fail. State is dropped once it has refilled, and beyond a million states.
