@@ -15,6 +15,7 @@ mod read_pool;
 mod row;
 mod split;
 mod sqlite;
+mod sqlite_space;
 mod sqlite_tx;
 mod statement;
 mod value;

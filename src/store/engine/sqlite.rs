@@ -7,7 +7,7 @@
 //!
 //! Long transactions (large batches of events and outcomes, claims, steps of background work) queue for the
 //! writer one at a time and let short ones go first ([`WriteQueue`]). A connection of its own makes a
-//! checkpoint every second, beside the writer.
+//! checkpoint every second, beside the writer; `sqlite_space` bounds the WAL, and gives back the space of deleted rows.
 //!
 //! A statement costs a round trip to the connection's own thread, so batches go as multi-row
 //! statements of fixed sizes ([`MultiRow`](super::MultiRow)), whose prepared forms are used again, and several
@@ -21,9 +21,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use sqlx::pool::PoolOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Connection, SqlStr, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
@@ -40,7 +44,9 @@ use crate::store::{Result, StoreMetrics};
 pub(crate) struct SqliteEngine {
     pub(crate) writer: SqlitePool,
     pub(crate) queue: Arc<WriteQueue>,
-    pub(crate) checkpointer: SqlitePool,
+    pub(super) checkpointer: SqlitePool,
+    /// [`WAL_PAGES_MAX`], or more while somebody keeps the WAL from starting anew.
+    pub(super) wal_pages_max: Arc<AtomicI64>,
     /// The workload's; reads have theirs in `reads`.
     pub(crate) readers: SqlitePool,
     pub(super) reads: Option<Arc<ReadPool>>,
@@ -57,6 +63,18 @@ const WRITER_CACHE_KIB: u32 = 16 * 1024;
 /// ([`Store::checkpoint`](crate::store::Store::checkpoint)) never catch up; the WAL can start anew only
 /// when one has.
 const CHECKPOINT_PAGES: u32 = 16_000;
+
+/// Pages in the WAL (250 MiB) from which writes wait until it starts anew.
+pub(super) const WAL_PAGES_MAX: i64 = 64_000;
+
+/// Bytes of a page, SQLite's default.
+pub(super) const PAGE_BYTES: i64 = 4096;
+
+/// The size to which the WAL's file is cut when the WAL starts anew.
+const WAL_BYTES_KEPT: i64 = CHECKPOINT_PAGES as i64 * PAGE_BYTES;
+
+/// How long a checkpoint that lets the WAL start anew waits for those who read from it. Writers wait, too.
+const WAL_READERS_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Rows buffered between the connection's thread and its caller.
 const ROWS_BUFFERED: usize = 512;
@@ -83,12 +101,17 @@ impl SqliteEngine {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            // Deleted rows are overwritten where that costs no further write.
+            .pragma("secure_delete", "fast")
+            .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
             .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string());
         let writer = pool(1, config).connect_lazy_with(writer);
         let split = ConnectionSplit::sqlite(config.database_connections);
         // It syncs the log before it copies, and the file before the log starts anew.
-        let checkpointing = shared.clone().synchronous(SqliteSynchronous::Full);
+        let checkpointing =
+            shared.clone().synchronous(SqliteSynchronous::Full).busy_timeout(WAL_READERS_TIMEOUT);
         let read_only = shared.read_only(true);
         let lazy = |connections, options| pool(connections, config).connect_lazy_with(options);
         let source = ReadSource::Sqlite(read_only.clone());
@@ -103,6 +126,7 @@ impl SqliteEngine {
             writer,
             queue: Arc::new(WriteQueue::new()),
             checkpointer: lazy(1, checkpointing),
+            wal_pages_max: Arc::new(AtomicI64::new(WAL_PAGES_MAX)),
             readers: pools.general.clone(),
             reads: None,
             plans: None,

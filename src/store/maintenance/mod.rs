@@ -106,7 +106,7 @@ impl Store {
     /// user. To be called every second or so; writers wait less then.
     pub async fn checkpoint(&self) -> Result<()> {
         match &*self.engine {
-            Engine::Sqlite(engine) => sqlite::checkpoint(engine).await,
+            Engine::Sqlite(engine) => engine.checkpoint().await,
             // The server makes its own.
             Engine::Postgres(_) => Ok(()),
         }
@@ -128,7 +128,8 @@ impl System<'_> {
     }
 
     /// Maintenance that must run at least every few hours: creates partitions for the coming days where the
-    /// engine has them, and deletes dedup keys older than the window, and idempotency keys, in bounded steps.
+    /// engine has them, and deletes dedup keys older than the window, and idempotency keys, in bounded steps. Space of deleted
+    /// rows goes back to the file system, where the engine leaves that to its user.
     pub async fn maintain(self, now: Timestamp) -> Result<()> {
         let oldest_kept = now.minus(self.0.dedup_window).minus(DEDUP_KEYS_KEPT_LONGER);
         if let Engine::Postgres(engine) = &*self.0.engine {
@@ -137,7 +138,12 @@ impl System<'_> {
         let engine = &self.0.engine;
         delete_in_steps(engine, delete_dedup_keys(engine.dialect()), oldest_kept).await?;
         let sql = idempotency::delete_answers(engine.dialect());
-        delete_in_steps(engine, sql, idempotency::oldest_kept(now)).await
+        delete_in_steps(engine, sql, idempotency::oldest_kept(now)).await?;
+        match &**engine {
+            Engine::Sqlite(engine) => engine.give_space_back().await,
+            // Autovacuum does.
+            Engine::Postgres(_) => Ok(()),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Migrates and maintains a SQLite file.
+//! Migrates a SQLite file.
 
 use sqlx::SqliteConnection;
 use sqlx::migrate::Migrate;
@@ -7,9 +7,6 @@ use super::{MigrateError, failed};
 use crate::store::MigrationStatus;
 use crate::store::engine::SqliteEngine;
 use crate::store::{Result, migrations};
-
-/// Times a checkpoint is repeated to catch up with writes made meanwhile.
-const CHECKPOINT_PASSES_MAX: usize = 4;
 
 /// Everything in one transaction under the write lock, which sqlx's own lock for SQLite, none,
 /// would not give.
@@ -38,20 +35,6 @@ pub(super) async fn migration_status(
     let mut reader = engine.readers.acquire().await.map_err(failed)?;
     let applied = applied(&mut reader).await.map_err(failed)?;
     Ok(migrations::status(migrations::SQLITE, &applied))
-}
-
-/// `PASSIVE` waits for no reader or writer and delays none. Pages written meanwhile are left for the next
-/// pass, and the WAL starts anew once a pass has left nothing.
-pub(super) async fn checkpoint(engine: &SqliteEngine) -> Result<()> {
-    for _ in 0..CHECKPOINT_PASSES_MAX {
-        let (_, pages, copied): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
-            .fetch_one(&engine.checkpointer)
-            .await?;
-        if copied == pages {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// The versions that were applied, oldest first; none in a file that was never migrated.
