@@ -8,7 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::AppError;
-use crate::auth::{IssuedKey, PresentedKey, issue_key};
+use crate::auth::{IssuedKey, PresentedKey, adopt_key, issue_key};
+use crate::config::{BootstrapConfig, BootstrapKey};
 use crate::domain::{Actor, Org, OrgId, PageRequest, Role, Timestamp};
 use crate::store::{Store, StoreError};
 
@@ -21,6 +22,42 @@ pub(super) struct BootstrapOptions {
     pub(super) events_per_minute: u32,
     /// The file that the keys are written to; `None` when they are shown on a terminal.
     pub(super) keys_file: Option<PathBuf>,
+    /// The keys that the settings give.
+    pub(super) given: GivenKeys,
+}
+
+/// Keys that the settings give. A missing one is made, and shown.
+#[derive(Clone, Debug)]
+pub(super) struct GivenKeys {
+    /// `BOOTSTRAP_API_KEY`.
+    tenant: Option<PresentedKey>,
+    /// `BOOTSTRAP_OPERATOR_KEY`.
+    operator: Option<PresentedKey>,
+}
+
+impl GivenKeys {
+    /// Checks the format of the keys.
+    pub(super) fn read(config: &BootstrapConfig) -> Result<Self, AppError> {
+        let BootstrapConfig { bootstrap_api_key, bootstrap_operator_key } = config;
+        let given = Self {
+            tenant: given_key("BOOTSTRAP_API_KEY", bootstrap_api_key.as_ref())?,
+            operator: given_key("BOOTSTRAP_OPERATOR_KEY", bootstrap_operator_key.as_ref())?,
+        };
+        match (&given.tenant, &given.operator) {
+            (Some(tenant), Some(operator)) if tenant.id() == operator.id() => {
+                Err(AppError::BootstrapKeysEqual)
+            }
+            _ => Ok(given),
+        }
+    }
+}
+
+fn given_key(
+    setting: &'static str,
+    key: Option<&BootstrapKey>,
+) -> Result<Option<PresentedKey>, AppError> {
+    let parsed = key.map(|key| key.reveal().trim().parse()).transpose();
+    parsed.map_err(|_| AppError::BootstrapKey(setting))
 }
 
 /// What a first start created. Its `Display` is the only place that shows the keys.
@@ -52,9 +89,14 @@ impl Bootstrap {
             && store.system().keys(one).await?.data.is_empty();
         let org = is_empty.then(|| Org::new(OrgId::FIRST, "First organisation", now));
         // Hashing is slow, so it comes first: a crash between the inserts is then unlikely.
-        let operator = issue(Role::Operator, "first operator key", now).await?;
+        let given = &options.given;
+        let name = "first operator key";
+        let operator = issue(given.operator.clone(), Role::Operator, name, now).await?;
         let tenant = match &org {
-            Some(org) => Some(issue(Role::Tenant(org.id), "first key", now).await?),
+            Some(org) => {
+                let role = Role::Tenant(org.id);
+                Some(issue(given.tenant.clone(), role, "first key", now).await?)
+            }
             None => None,
         };
         let records: Vec<_> =
@@ -83,9 +125,11 @@ impl Bootstrap {
         Ok(Some(created))
     }
 
-    /// The file that holds the keys, if they are in one.
+    /// The file that holds the keys, if they are in one. Keys from the settings are in none.
     pub fn keys_file(&self) -> Option<&Path> {
-        self.options.keys_file.as_deref()
+        let GivenKeys { tenant, operator } = &self.options.given;
+        let all_are_given = operator.is_some() && (tenant.is_some() || self.tenant.is_none());
+        self.options.keys_file.as_deref().filter(|_| !all_are_given)
     }
 
     /// Writes the keys to a file with a name of its own; `None` without a file.
@@ -115,16 +159,28 @@ fn remove(path: &Path) {
     }
 }
 
-async fn issue(role: Role, name: &str, now: Timestamp) -> Result<IssuedKey, AppError> {
-    let issued = issue_key(role, name.to_owned(), now).await;
+async fn issue(
+    given: Option<PresentedKey>,
+    role: Role,
+    name: &str,
+    now: Timestamp,
+) -> Result<IssuedKey, AppError> {
+    let name = name.to_owned();
+    let issued = match given {
+        Some(key) => adopt_key(key, role, name, now).await,
+        None => issue_key(role, name, now).await,
+    };
     issued.map_err(|error| AppError::Bootstrap(error.into()))
 }
 
 impl fmt::Display for Bootstrap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tenant, operator_key, options } = self;
-        let BootstrapOptions { base_url, events_per_minute, .. } = options;
-        let operator_key = operator_key.reveal();
+        let BootstrapOptions { base_url, events_per_minute, given, .. } = options;
+        let operator_key = match given.operator {
+            Some(_) => "as in BOOTSTRAP_OPERATOR_KEY",
+            None => operator_key.reveal(),
+        };
         let Some((org, tenant_key)) = tenant else {
             return write!(
                 f,
@@ -134,7 +190,11 @@ impl fmt::Display for Bootstrap {
 "
             );
         };
-        let (id, tenant_key) = (org.id, tenant_key.reveal());
+        let (tenant_key, sent) = match given.tenant {
+            Some(_) => ("as in BOOTSTRAP_API_KEY", "KEY"),
+            None => (tenant_key.reveal(), tenant_key.reveal()),
+        };
+        let id = org.id;
         write!(
             f,
             "Hookgate started for the first time. These keys are shown only now; keep them.
@@ -146,7 +206,7 @@ impl fmt::Display for Bootstrap {
 Post an event:
 
   curl -i {base_url}/api/events \\
-    -H 'X-API-Key: {tenant_key}' \\
+    -H 'X-API-Key: {sent}' \\
     -H 'Content-Type: application/json' \\
     -d '{{\"type\":\"user.login\",\"payload\":{{\"user\":\"ada\"}}}}'
 
@@ -170,7 +230,9 @@ mod tests {
         let key = async || issue_key(Role::Operator, "key".to_owned(), now).await.unwrap().key;
         let base_url = "http://127.0.0.1:3000".to_owned();
         let (tenant_key, operator_key) = (key().await, key().await);
-        let options = BootstrapOptions { base_url, events_per_minute: 1234, keys_file: None };
+        let given = GivenKeys { tenant: None, operator: None };
+        let options =
+            BootstrapOptions { base_url, events_per_minute: 1234, keys_file: None, given };
         let start = Bootstrap { tenant: Some((org, tenant_key)), operator_key, options };
         let banner = start.to_string();
         assert!(banner.contains("1234 events per minute"), "{banner}");

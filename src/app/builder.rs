@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::bootstrap::BootstrapOptions;
+use super::bootstrap::{BootstrapOptions, GivenKeys};
 use super::descriptors::DescriptorBudget;
 use super::error::AppError;
 use super::metrics::Metrics;
@@ -66,6 +66,7 @@ impl<'a> AppBuilder<'a> {
     pub async fn build(self) -> Result<App, AppError> {
         let Self { config, clock, .. } = self;
         config.check_sizes()?;
+        let given = GivenKeys::read(&config.bootstrap)?;
         let metrics = Metrics::new().map_err(OpenError::Metrics)?;
         let tls = wiring::read_certificate(config).await?;
         let background = Background::start().map_err(AppError::Threads)?;
@@ -84,6 +85,7 @@ impl<'a> AppBuilder<'a> {
             base_url: base_url(tls.as_deref(), address),
             events_per_minute: config.limit.rate_limit_per_minute,
             keys_file: self.keys_file,
+            given,
         });
         let (store_start, lifecycle, gate) = (
             StoreStart { store, clock, instance, may_share: config.store.yes, bootstrap },

@@ -39,6 +39,12 @@ pub enum AppError {
         /// The system's error.
         error: std::io::Error,
     },
+    /// A key in the settings is malformed.
+    #[error("{0} is not a key: its format or checksum is wrong; `hookgate key generate` makes one")]
+    BootstrapKey(&'static str),
+    /// The first keys in the settings are the same.
+    #[error("BOOTSTRAP_API_KEY and BOOTSTRAP_OPERATOR_KEY must be different keys")]
+    BootstrapKeysEqual,
     /// The journal could not be opened.
     #[error(transparent)]
     Journal(#[from] OpenJournalError),

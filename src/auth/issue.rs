@@ -41,7 +41,26 @@ pub(super) async fn issue(
     now: Timestamp,
     permit: impl Send + 'static,
 ) -> Result<IssuedKey, IssueError> {
-    let key = PresentedKey::generate(ApiKeyId::mint(now))?;
+    adopt(PresentedKey::generate(ApiKeyId::mint(now))?, role, name, now, permit).await
+}
+
+/// Makes the record of a key that exists already, such as one from the settings. As [`issue_key`] in everything else.
+pub async fn adopt_key(
+    key: PresentedKey,
+    role: Role,
+    name: String,
+    now: Timestamp,
+) -> Result<IssuedKey, IssueError> {
+    adopt(key, role, name, now, ()).await
+}
+
+async fn adopt(
+    key: PresentedKey,
+    role: Role,
+    name: String,
+    now: Timestamp,
+    permit: impl Send + 'static,
+) -> Result<IssuedKey, IssueError> {
     let hash = hasher::hash(key.reveal().to_owned(), permit).await?;
     let record = ApiKey {
         id: key.id(),

@@ -72,8 +72,8 @@ mod verification;
 
 pub use authenticator::{AuthError, Authenticator};
 pub use hasher::{HashError, hash_blocking, verify_blocking};
-pub use issue::{IssueError, IssuedKey, issue_key};
-pub use key::PresentedKey;
+pub use issue::{IssueError, IssuedKey, adopt_key, issue_key};
+pub use key::{MalformedKey, PresentedKey};
 pub use key_cache::ConnectionKeyCache;
 pub use metrics::{AuthMetrics, CacheLookup};
 pub use principal::Principal;

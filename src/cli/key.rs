@@ -6,13 +6,15 @@ use clap::{ArgGroup, Subcommand};
 use serde::Serialize;
 
 use super::CliError;
-use super::output::lines;
+use super::output::{lines, print_line};
 use super::store::{Common, all};
 use crate::api::keys::{self, KeySpec};
 use crate::api::views::{KeyView, NewKeyView};
 use crate::api::{Refusal, Subsystems};
+use crate::auth::PresentedKey;
 use crate::config::parse_duration;
 use crate::domain::{Actor, ApiKeyId, OrgId, Role, Scopes, Timestamp, Violation};
+use crate::runtime::Clock;
 
 /// The shortest life of a key: one with less could expire while its hash is computed.
 const KEY_LIFE_MIN: Duration = Duration::from_secs(1);
@@ -43,6 +45,8 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Make up a key for BOOTSTRAP_API_KEY or BOOTSTRAP_OPERATOR_KEY; no store knows it yet
+    Generate,
     /// Show a key, without its text
     Show {
         /// The key's id: the 32 digits between its underscores, with or without hyphens
@@ -109,6 +113,10 @@ pub(super) async fn run(command: KeyCommand) -> Result<(), CliError> {
                 Role::Operator => common.set_up(create).await?,
             };
             common.output.write(&key, new_key_line)?;
+        }
+        KeyCommand::Generate => {
+            let id = ApiKeyId::mint(Clock::system().now());
+            print_line(PresentedKey::generate(id)?.reveal())?;
         }
         KeyCommand::Show { id, common } => {
             let show = async |s: &Subsystems| {

@@ -18,6 +18,7 @@ mod serve;
 mod signals;
 mod store;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use output::print_line;
@@ -65,7 +66,11 @@ enum Command {
 impl Cli {
     /// Parses the command line and the environment. Ends the process when they are wrong, and after `--help`.
     pub fn read() -> Self {
-        let matches = environment::with_environment(Self::command()).get_matches();
+        let command = environment::with_environment(Self::command());
+        let command = command.unwrap_or_else(|error| {
+            Self::command().error(ErrorKind::ValueValidation, error).exit()
+        });
+        let matches = command.get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }

@@ -5,6 +5,7 @@
 //! is read before the environment is parsed, and never overrides it.
 
 mod auth;
+mod bootstrap;
 mod defaults;
 mod delivery;
 mod destination;
@@ -24,6 +25,7 @@ mod units;
 use clap::Args;
 
 pub use auth::AuthConfig;
+pub use bootstrap::{BootstrapConfig, BootstrapKey};
 pub use defaults::defaults;
 pub use delivery::DeliveryConfig;
 pub use destination::DestinationConfig;
@@ -58,6 +60,9 @@ pub struct Config {
     /// Authentication.
     #[command(flatten)]
     pub auth: AuthConfig,
+    /// The first start.
+    #[command(flatten)]
+    pub bootstrap: BootstrapConfig,
     /// Rate limits.
     #[command(flatten)]
     pub limit: LimitConfig,

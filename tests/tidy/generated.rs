@@ -20,6 +20,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("TLS_KEY", "/etc/hookgate/key.pem"),
     ("DATABASE_URL", "postgres://user:password@localhost/hookgate"),
     ("SECRETS_KEY", "output-of-openssl-rand-base64-32"),
+    ("BOOTSTRAP_API_KEY", "output-of-hookgate-key-generate"),
+    ("BOOTSTRAP_OPERATOR_KEY", "output-of-hookgate-key-generate"),
     ("WORKERS", "8"),
     ("BODIES_IN_FLIGHT_MIB", "128"),
     ("ANSWERS_IN_FLIGHT_MIB", "128"),

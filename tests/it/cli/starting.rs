@@ -31,6 +31,44 @@ async fn prefixed_variable_wins_and_an_empty_one_is_unset() {
     said.failed(2, "invalid value 'never' for '--database-timeout");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn first_start_takes_its_keys_from_the_settings() {
+    let place = Place::new();
+    let key = async || place.run(&["key", "generate"]).await.out.trim().to_owned();
+    let (tenant_key, operator_key) = (key().await, key().await);
+    let file = place.path().join("operator-key");
+    std::fs::write(&file, format!("{operator_key}\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let serve = ["serve", "--port", "0"];
+
+    let twice = [
+        ("BOOTSTRAP_OPERATOR_KEY", &*operator_key),
+        ("HOOKGATE_BOOTSTRAP_OPERATOR_KEY_FILE", file),
+    ];
+    place.run_with(&serve, &twice).await.failed(2, "BOOTSTRAP_OPERATOR_KEY_FILE are both set");
+    let missing = [("BOOTSTRAP_API_KEY_FILE", "nowhere")];
+    place.run_with(&serve, &missing).await.failed(2, "cannot read nowhere");
+    let malformed = place.run_with(&serve, &[("BOOTSTRAP_API_KEY", "hg_s3cret")]).await;
+    assert!(!malformed.err.contains("s3cret"), "{}", malformed.err);
+    malformed.failed(1, "BOOTSTRAP_API_KEY is not a key");
+    let equal = [("BOOTSTRAP_API_KEY", &*operator_key), ("BOOTSTRAP_OPERATOR_KEY_FILE", file)];
+    place.run_with(&serve, &equal).await.failed(1, "must be different keys");
+    assert!(!place.files().contains(&"data".to_owned()), "nothing was made");
+
+    let data = place.data_dir();
+    let settings = [("BOOTSTRAP_API_KEY", &*tenant_key), ("BOOTSTRAP_OPERATOR_KEY_FILE", file)];
+    let server = Binary::start(&data, &settings).await;
+    for (key, path) in [(&tenant_key, "api/org"), (&operator_key, "api/admin/orgs")] {
+        let url = format!("{}/{path}", server.base_url);
+        let answer = client().get(url).header("x-api-key", key).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    let log = server.stop().await;
+    assert!(!data.join("first-keys.txt").exists(), "no key needs to be shown");
+    let said = log.join("\n");
+    assert!(!said.contains(&tenant_key) && !said.contains(&operator_key), "{said}");
+}
+
 #[tokio::test]
 async fn log_filter_that_shows_nothing_is_refused() {
     let place = Place::new();
