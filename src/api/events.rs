@@ -41,7 +41,17 @@ pub async fn one(subsystems: &Subsystems, org: OrgId, id: EventId) -> Result<Eve
     let deliveries = subsystems.store.deliveries_of_event(&event, newest).await?;
     let Page { data, next_cursor: deliveries_next_cursor } = deliveries;
     let deliveries = data.into_iter().map(DeliveryView::from).collect();
-    Ok(EventDetail { event: EventView::from(event), deliveries, deliveries_next_cursor })
+    let copies = match &event.dedup_id {
+        Some(_) => subsystems.store.copies(&event).await?,
+        None => None,
+    };
+    Ok(EventDetail {
+        event: EventView::from(event),
+        duplicates: copies.map(|copies| copies.duplicates),
+        conflicts: copies.map(|copies| copies.conflicts),
+        deliveries,
+        deliveries_next_cursor,
+    })
 }
 
 /// Sends an event again: to one endpoint, or to every endpoint that received it.

@@ -1,6 +1,7 @@
 //! Events: accepted by the API, kept in the journal and the store, delivered to receivers.
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use super::{Cursor, EventId, EventType, EventTypeFilter, OrgId, Timestamp, TraceId};
 
@@ -33,6 +34,23 @@ impl Event {
     /// The timestamp for receivers: when it happened, or else when it was accepted.
     pub fn timestamp(&self) -> Timestamp {
         self.occurred_at.unwrap_or(self.received_at)
+    }
+
+    /// A hash of what its sender wrote, but for the dedup id: two events with different hashes say different things.
+    pub fn content_hash(&self) -> i64 {
+        let text = |hash: Sha256, text: Option<&str>| match text {
+            Some(text) => hash.chain_update((text.len() as u64).to_le_bytes()).chain_update(text),
+            None => hash.chain_update(u64::MAX.to_le_bytes()),
+        };
+        let mut hash = text(Sha256::new(), Some(self.event_type.as_str()));
+        hash = text(hash, self.account_id.as_deref());
+        hash = text(hash, self.user_id.as_deref());
+        let occurred_at = self.occurred_at.map_or(i64::MIN, Timestamp::micros);
+        let digest =
+            hash.chain_update(occurred_at.to_le_bytes()).chain_update(&self.payload).finalize();
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&digest[..8]);
+        i64::from_le_bytes(bytes)
     }
 }
 

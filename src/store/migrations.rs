@@ -59,6 +59,7 @@ steps! {
     13 "0013" "endpoint_versions";
     14 "0014" "trace_text";
         15 "0015" "idempotency_keys";
+    19 "0019" "duplicate_counts";
 }
 
 /// The table in which sqlx keeps what was applied.

@@ -83,7 +83,7 @@ pub use engine::{ConnectionSplit, QueryPlans};
 use engine::{Engine, PostgresEngine, SqliteEngine, Workload};
 pub use error::{Result, StoreError};
 pub use events::{
-    ChangedEndpoint, EndpointsSince, EventBatch, OrgEndpoints, Persisted, PlanRefusal,
+    ChangedEndpoint, Copies, EndpointsSince, EventBatch, OrgEndpoints, Persisted, PlanRefusal,
     PlannedDelivery, SHORT_WEIGHT_MAX, UnreadableEndpoint, plan_deliveries, weight,
 };
 pub use idempotency::{IdempotencyClaim, KeptAnswer, NamedRequest};

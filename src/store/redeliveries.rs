@@ -304,7 +304,7 @@ pub(super) async fn plan(
             *replay_of,
         ]
     });
-    tx.execute_values(insert, rows.collect()).await?;
+    tx.execute_values(insert, rows.collect(), "").await?;
     let old: Vec<Uuid> =
         redeliveries.iter().filter_map(|new| new.replay_of).map(DeliveryId::uuid).collect();
     if old.is_empty() {

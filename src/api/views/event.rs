@@ -24,6 +24,10 @@ pub struct EventDetail {
     /// As in a list.
     #[serde(flatten)]
     pub event: EventView,
+    /// Events that were dropped because they had its dedup id; `None` if it has none, or its dedup window is long over.
+    pub duplicates: Option<u64>,
+    /// Those of them whose content was another one.
+    pub conflicts: Option<u64>,
     /// Its newest deliveries; `/api/deliveries?event_id=` lists all of them.
     pub deliveries: Vec<DeliveryView>,
     /// Where `/api/deliveries?event_id=` goes on; `None` if these are all of them.

@@ -288,20 +288,21 @@ impl Tx<'_> {
 
     reads!(mut);
 
-    /// Runs `head` and then a table of values, whose columns are `column1`, `column2` and so on, and
+    /// Runs `head`, then a table of values, `v`, whose columns are `column1`, `column2` and so on, then `tail`, and
     /// returns how many rows changed. Long tables take several statements of a few fixed sizes, so that
     /// each is prepared once.
     pub(crate) async fn execute_values(
         &mut self,
         head: &str,
         rows: Vec<Vec<Value<'_>>>,
+        tail: &str,
     ) -> Result<u64> {
         let mut changed = 0;
         let mut rows = rows.into_iter();
         while let Some(size) = multi_row::chunk_rows(rows.len()) {
             let chunk: Vec<_> = rows.by_ref().take(size).collect();
             let columns = chunk.first().map_or(0, Vec::len);
-            let sql = format!("{head}({}) AS v", multi_row::values(chunk.len(), columns));
+            let sql = format!("{head}({}) AS v{tail}", multi_row::values(chunk.len(), columns));
             changed += self.execute(sql, chunk.into_iter().flatten().collect()).await?;
         }
         Ok(changed)

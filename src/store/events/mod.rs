@@ -5,6 +5,7 @@
 //! which events may be stored together.
 
 mod by_id;
+mod copies;
 mod endpoint_changes;
 mod org_endpoints;
 mod payloads;
@@ -29,6 +30,7 @@ use crate::domain::{
 use crate::store::metrics::DbOperation;
 use plan::{DedupPass, PendingRow};
 
+pub use copies::Copies;
 pub use endpoint_changes::{ChangedEndpoint, EndpointsSince};
 pub use org_endpoints::{OrgEndpoints, UnreadableEndpoint};
 pub use plan::{PlannedDelivery, plan_deliveries};
@@ -284,6 +286,12 @@ impl System<'_> {
                 }
             }
         };
-        timed(&self.0.metrics, DbOperation::PersistEvents, persist).await
+        let persisted = timed(&self.0.metrics, DbOperation::PersistEvents, persist).await?;
+        if persisted.duplicates > 0
+            && let Err(error) = copies::count(&self.0.engine, batch.events).await
+        {
+            tracing::debug!(%error, "duplicates were not counted");
+        }
+        Ok(persisted)
     }
 }

@@ -54,15 +54,21 @@ macro_rules! write_pass {
             "WITH ",
             held!(),
             ", taken AS (
-                 INSERT INTO dedup_keys (org_id, event_id, received_at)
-                 SELECT org_id, id, received_at
-                 FROM unnest($1::uuid[], $2::uuid[], $5::text[], $9::timestamptz[])
-                     AS e (id, org_id, dedup_id, received_at)
+                 INSERT INTO dedup_keys (org_id, event_id, received_at, content_hash)
+                 SELECT org_id, id, received_at, content_hash
+                 FROM unnest($1::uuid[], $2::uuid[], $5::text[], $9::timestamptz[], $27::bigint[])
+                     AS e (id, org_id, dedup_id, received_at, content_hash)
                  WHERE dedup_id IS NOT NULL
                    AND NOT EXISTS (SELECT 1 FROM held WHERE stale)
                    AND org_id NOT IN (SELECT id FROM held WHERE deleting)
                  ON CONFLICT (org_id, event_id) DO UPDATE
-                     SET received_at = greatest(dedup_keys.received_at, excluded.received_at)
+                     SET received_at = greatest(dedup_keys.received_at, excluded.received_at),
+                         content_hash = CASE WHEN dedup_keys.received_at > excluded.received_at
+                             THEN dedup_keys.content_hash ELSE excluded.content_hash END,
+                         duplicates = CASE WHEN dedup_keys.received_at >= excluded.received_at
+                             THEN dedup_keys.duplicates END,
+                         conflicts = CASE WHEN dedup_keys.received_at >= excluded.received_at
+                             THEN dedup_keys.conflicts END
                      WHERE dedup_keys.received_at = excluded.received_at
                         OR dedup_keys.received_at <= excluded.received_at - $14::interval
                         OR dedup_keys.received_at >= excluded.received_at + $14::interval
@@ -314,6 +320,7 @@ async fn write(
             .bind(timestamptz(now))
             .bind(lease.map(|lease| timestamptz(lease.until)))
             .bind(lease.map(|lease| lease.token.uuid()))
+            .bind(column(events, |event| event.dedup_id.as_ref().map(|_| event.content_hash())))
             .fetch_one(connection)
             .await?;
     Ok(Written {

@@ -15,18 +15,21 @@ use crate::store::engine::{
 };
 use crate::store::{Result, Store, StoreError};
 
-const DEDUP_COLUMNS: &str = "dedup_keys (org_id, event_id, received_at)";
+const DEDUP_COLUMNS: &str = "dedup_keys (org_id, event_id, received_at, content_hash)";
 /// The last parameter is the dedup window.
 const UNLESS_TAKEN: &str = " ON CONFLICT (org_id, event_id) DO UPDATE
-          SET received_at = max(received_at, excluded.received_at)
+          SET received_at = max(received_at, excluded.received_at),
+              content_hash = iif(received_at > excluded.received_at, content_hash, excluded.content_hash),
+              duplicates = iif(received_at >= excluded.received_at, duplicates, NULL),
+              conflicts = iif(received_at >= excluded.received_at, conflicts, NULL)
       WHERE received_at = excluded.received_at OR abs(received_at - excluded.received_at) >= ?";
 
 static DEDUP_KEYS: LazyLock<MultiRow> =
-    LazyLock::new(|| MultiRow::insert(DEDUP_COLUMNS, 3, UNLESS_TAKEN));
+    LazyLock::new(|| MultiRow::insert(DEDUP_COLUMNS, 4, UNLESS_TAKEN));
 
 /// The same again, telling which events hold their key: running it twice changes nothing.
 static DEDUP_WINNERS: LazyLock<MultiRow> = LazyLock::new(|| {
-    MultiRow::insert(DEDUP_COLUMNS, 3, &format!("{UNLESS_TAKEN} RETURNING event_id"))
+    MultiRow::insert(DEDUP_COLUMNS, 4, &format!("{UNLESS_TAKEN} RETURNING event_id"))
 });
 
 static EVENTS: LazyLock<MultiRow> = LazyLock::new(|| {
@@ -318,7 +321,8 @@ fn push_pending(
 fn bind_dedup_key(arguments: &mut SqliteArguments, event: &Arc<Event>) -> Result<(), BoxDynError> {
     arguments.add(event.org_id.uuid())?;
     arguments.add(event.id.uuid())?;
-    arguments.add(event.received_at.micros())
+    arguments.add(event.received_at.micros())?;
+    arguments.add(event.content_hash())
 }
 
 fn bind_event(arguments: &mut SqliteArguments, event: &Arc<Event>) -> Result<(), BoxDynError> {

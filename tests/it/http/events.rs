@@ -41,6 +41,7 @@ async fn events_show_every_field_with_null_for_absent_ones() {
         "id": bare.id, "type": "a.b", "payload": 1, "payload_bytes": 1, "dedup_id": null, "account_id": null,
         "user_id": null, "timestamp": "2026-01-31T12:00:00Z",
         "received_at": "2026-01-31T12:00:00Z", "trace_id": bare.trace_id.to_string(),
+        "duplicates": null, "conflicts": null,
         "deliveries": [], "deliveries_next_cursor": null,
     });
     assert_eq!(shown, expected);

@@ -1,6 +1,9 @@
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use hookgate::domain::{Event, OrgId, Timestamp};
+use hookgate::store::Copies;
 use tokio::task::JoinSet;
 
 use super::fixtures::{
@@ -18,6 +21,7 @@ on_both!(
     event_that_is_older_than_the_stored_one_by_the_window_is_kept,
     dedup_ids_of_two_organisations_have_nothing_to_do_with_each_other,
     instances_that_store_the_same_dedup_ids_at_once_agree_on_one_event_each,
+    copies_are_counted_with_the_event_that_was_kept,
 );
 
 fn window_after(start: Timestamp) -> Timestamp {
@@ -26,6 +30,41 @@ fn window_after(start: Timestamp) -> Timestamp {
 
 fn just_before(moment: Timestamp) -> Timestamp {
     Timestamp::from_micros(moment.micros() - 1)
+}
+
+async fn copies_are_counted_with_the_event_that_was_kept(subject: &Subject) {
+    let store = &subject.store;
+    let org = add_org(subject).await;
+    let (first, other) = (named_event(org, "d", at(0)), named_event(org, "e", at(0)));
+    persist(subject, &[first.clone(), other.clone()], at(1)).await;
+    let copies = async |event: &Event| {
+        let Copies { duplicates, conflicts } = store.copies(event).await.unwrap().unwrap();
+        (duplicates, conflicts)
+    };
+    assert_eq!(copies(&first).await, (0, 0));
+    let copy = |micros, payload: &'static str| Event {
+        received_at: Timestamp::from_micros(at(0).micros() + micros),
+        payload: Bytes::from_static(payload.as_bytes()),
+        ..first.clone()
+    };
+    let same = Event { received_at: Timestamp::from_micros(at(0).micros() + 1), ..first.clone() };
+    persist(subject, &[same, copy(2, "2"), copy(3, "3")], at(2)).await;
+    persist(subject, &[copy(4, "2"), some_event(org, "a", at(2))], at(2)).await;
+    assert_eq!((copies(&first).await, copies(&other).await), ((4, 3), (0, 0)));
+    persist(subject, std::slice::from_ref(&first), at(2)).await;
+    assert_eq!(copies(&first).await, (4, 3), "a record is no copy of itself");
+
+    let again = Event { received_at: window_after(at(0)), ..first.clone() };
+    persist(subject, std::slice::from_ref(&again), at(3)).await;
+    assert_eq!(copies(&again).await, (0, 0), "a new event, a new count");
+    assert_eq!(store.copies(&first).await.unwrap(), None);
+    subject
+        .store
+        .system()
+        .maintain(at(3).plus(DEDUP_WINDOW + Duration::from_hours(48)))
+        .await
+        .unwrap();
+    assert_eq!(store.copies(&again).await.unwrap(), None);
 }
 
 async fn second_event_inside_the_window_is_dropped(subject: &Subject) {
