@@ -19,9 +19,11 @@ const FIELDS: [&str; 7] =
 pub(super) struct Envelope<'a> {
     event_type: Option<&'a RawValue>,
     payload: Option<&'a RawValue>,
-    /// Whether the payload came under its other name, `data`.
-    is_data: bool,
+    /// The name that the payload came under, if another: `data` or `metadata`.
+    payload_alias: Option<&'static str>,
     dedup_id: Option<&'a RawValue>,
+    /// Whether the dedup id came under its other name, `event_id`.
+    is_event_id: bool,
     account_id: Option<&'a RawValue>,
     user_id: Option<&'a RawValue>,
     timestamp: Option<&'a RawValue>,
@@ -42,9 +44,10 @@ impl<'a> Envelope<'a> {
             return None;
         }
         let event_type = event_type(self.event_type, violations);
-        let payload_name = if self.is_data { "data" } else { "payload" };
+        let payload_name = self.payload_alias.unwrap_or("payload");
         let payload = payload(payload_name, self.payload, limits, violations);
-        let dedup_id = label("dedup_id", self.dedup_id, violations);
+        let dedup_name = if self.is_event_id { "event_id" } else { "dedup_id" };
+        let dedup_id = label(dedup_name, self.dedup_id, violations);
         let account_id = label("account_id", self.account_id, violations);
         let user_id = label("user_id", self.user_id, violations);
         let occurred_at = timestamp(self.timestamp, violations);
@@ -167,8 +170,17 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                 "payload" => &mut envelope.payload,
                 // What webhooks call it, as Standard Webhooks does.
                 "data" => {
-                    envelope.is_data = true;
+                    envelope.payload_alias = Some("data");
                     &mut envelope.payload
+                }
+                // What other ingest services call it, and the dedup id.
+                "metadata" => {
+                    envelope.payload_alias = Some("metadata");
+                    &mut envelope.payload
+                }
+                "event_id" => {
+                    envelope.is_event_id = true;
+                    &mut envelope.dedup_id
                 }
                 "dedup_id" => &mut envelope.dedup_id,
                 "account_id" => &mut envelope.account_id,
@@ -188,7 +200,12 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
             let value = map.next_value()?;
             if slot.replace(value).is_some() && envelope.violations.len() < STRAY_FIELDS_MAX {
                 let rule = match key.as_ref() {
-                    "payload" | "data" => "must not be given twice; payload and data are the same",
+                    "payload" | "data" | "metadata" => {
+                        "must not be given twice; payload, data and metadata are the same"
+                    }
+                    "dedup_id" | "event_id" => {
+                        "must not be given twice; dedup_id and event_id are the same"
+                    }
                     _ => "must not be given twice",
                 };
                 envelope.violations.push(Violation::new(key.into_owned(), "repeated", rule));

@@ -187,6 +187,21 @@ mod tests {
     }
 
     #[test]
+    fn names_of_other_ingest_services_are_aliases() {
+        let body = br#"{"type":"a","event_id":"d","metadata":{"n":1}}"#;
+        let new_event = parse_event(body, &LIMITS).unwrap();
+        assert_eq!(new_event.dedup_id.as_deref(), Some("d"));
+        assert_eq!(&*new_event.payload, br#"{"n":1}"#);
+        let both = br#"{"type":"a","event_id":"d","dedup_id":"d","metadata":1,"data":1}"#;
+        let found = violations(parse_event(both, &LIMITS).unwrap_err());
+        assert_eq!(found.iter().map(|found| found.2).collect::<Vec<_>>(), ["repeated"; 2]);
+        let found = violations(
+            parse_event(br#"{"type":"a","event_id":1,"metadata":1}"#, &LIMITS).unwrap_err(),
+        );
+        assert_eq!(found, [(None, "event_id".to_owned(), "type")]);
+    }
+
+    #[test]
     fn violations_point_into_the_body() {
         let Err(NewEventError::Invalid(found)) = parse_event(br#"{"type":1,"a/b":2}"#, &LIMITS)
         else {

@@ -35,9 +35,11 @@ pub(super) fn one_accepted(id: EventId, found: Option<Duplicate>) -> Vec<u8> {
     body
 }
 
-/// `{"accepted":2,"ids":["…","…"]}`, in one buffer.
+/// `{"accepted":2,"queued":2,"ids":["…","…"]}`, in one buffer. `queued`, the same number, is for clients of services
+/// that answer so.
 pub(super) fn many_accepted(ids: &[EventId]) -> Vec<u8> {
-    let mut body = format!(r#"{{"accepted":{},"ids":["#, ids.len()).into_bytes();
+    let count = ids.len();
+    let mut body = format!(r#"{{"accepted":{count},"queued":{count},"ids":["#).into_bytes();
     body.reserve(ids.len() * (QUOTED_ID_BYTES + 1) + 2);
     for (index, id) in ids.iter().enumerate() {
         if index > 0 {
@@ -77,7 +79,7 @@ mod tests {
             let one = format!(r#"{{"id":"{text}","status":"accepted",{told}}}"#);
             assert_eq!(one_accepted(id, Some(found)), one.as_bytes());
         }
-        let two = format!(r#"{{"accepted":2,"ids":["{text}","{text}"]}}"#);
+        let two = format!(r#"{{"accepted":2,"queued":2,"ids":["{text}","{text}"]}}"#);
         assert_eq!(many_accepted(&[id, id]), two.as_bytes());
     }
 }
