@@ -129,6 +129,8 @@ pub struct EventFilter {
     pub account_id: Option<String>,
     /// Only of this user.
     pub user_id: Option<String>,
+    /// Only with this dedup id.
+    pub dedup_id: Option<String>,
     /// Accepted at or after this time.
     pub since: Option<Timestamp>,
     /// Accepted before this time.

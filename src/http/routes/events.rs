@@ -37,6 +37,8 @@ query_fields! {
         account_id: Label,
         /// Of this user.
         user_id: Label,
+        /// With this dedup id.
+        dedup_id: Label,
         /// Accepted at this time or later.
         since: Timestamp,
         /// Accepted before this time.
@@ -117,11 +119,12 @@ pub(in crate::http) async fn replay(
 
 impl From<EventQuery> for EventFilter {
     fn from(query: EventQuery) -> Self {
-        let EventQuery { r#type, account_id, user_id, since, until, include: _ } = query;
+        let EventQuery { r#type, account_id, user_id, dedup_id, since, until, include: _ } = query;
         Self {
             event_type: r#type,
             account_id: account_id.map(|label| label.0),
             user_id: user_id.map(|label| label.0),
+            dedup_id: dedup_id.map(|label| label.0),
             since,
             until,
         }

@@ -204,8 +204,8 @@ impl Store {
         filter: &EventFilter,
         page: PageRequest,
     ) -> Result<Page<EventSummary>> {
-        let EventFilter { event_type, account_id, user_id, since, until } = filter;
-        let labels = [account_id, user_id].into_iter().flatten();
+        let EventFilter { event_type, account_id, user_id, dedup_id, since, until } = filter;
+        let labels = [account_id, user_id, dedup_id].into_iter().flatten();
         if labels.clone().any(|label| label.contains('\0')) {
             // No event has a NUL there, and PostgreSQL takes none as a parameter.
             return Ok(Page { data: Vec::new(), next_cursor: None });
@@ -217,6 +217,8 @@ impl Store {
         query.event_type(event_type.as_ref());
         query.equal("account_id", account_id.as_deref());
         query.equal("user_id", user_id.as_deref());
+        let of_dedup_id = dedup_id.as_deref().map(|text| EventId::from_dedup_id(org, text));
+        query.equal_unscoped("id", of_dedup_id);
         query.page(self, payloads::SUMMARY_COLUMNS, page, payloads::read_summary).await
     }
 

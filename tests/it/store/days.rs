@@ -73,7 +73,8 @@ async fn events_of_many_days_are_listed_as_a_plain_filter_lists_them(subject: &S
         for event_type in types {
             for account_id in [None, Some("a0".to_owned()), Some("never".to_owned())] {
                 let event_type: Option<EventTypeFilter> = event_type.map(|t| t.parse().unwrap());
-                let filter = EventFilter { event_type, account_id, user_id: None, since, until };
+                let filter =
+                    EventFilter { event_type, account_id, since, until, ..EventFilter::default() };
                 let passes = |event: &&Event| {
                     let types = filter.event_type.as_ref();
                     types.is_none_or(|types| types.matches(event.event_type.as_str()))

@@ -2,12 +2,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookgate::domain::{Event, OrgId, Timestamp};
+use hookgate::domain::{Event, EventFilter, OrgId, Timestamp};
 use hookgate::store::Copies;
 use tokio::task::JoinSet;
 
 use super::fixtures::{
-    add_endpoint, add_org, at, named_event, persist, persist_events, some_event,
+    FIRST_PAGE, add_endpoint, add_org, at, named_event, persist, persist_events, some_event,
 };
 use super::subject::DEDUP_WINDOW;
 use super::{Subject, on_both};
@@ -22,6 +22,7 @@ on_both!(
     dedup_ids_of_two_organisations_have_nothing_to_do_with_each_other,
     instances_that_store_the_same_dedup_ids_at_once_agree_on_one_event_each,
     copies_are_counted_with_the_event_that_was_kept,
+    events_are_listed_by_their_dedup_id,
 );
 
 fn window_after(start: Timestamp) -> Timestamp {
@@ -65,6 +66,17 @@ async fn copies_are_counted_with_the_event_that_was_kept(subject: &Subject) {
         .await
         .unwrap();
     assert_eq!(store.copies(&again).await.unwrap(), None);
+}
+
+async fn events_are_listed_by_their_dedup_id(subject: &Subject) {
+    let (org, other_org) = (add_org(subject).await, add_org(subject).await);
+    let first = named_event(org, "d", at(0));
+    let again = Event { received_at: window_after(at(0)), ..first.clone() };
+    persist(subject, &[first.clone(), named_event(org, "e", at(1))], at(2)).await;
+    persist(subject, &[again.clone(), named_event(other_org, "d", at(1))], at(2)).await;
+    let filter = EventFilter { dedup_id: Some("d".to_owned()), ..EventFilter::default() };
+    let listed = subject.store.events(org, &filter, FIRST_PAGE).await.unwrap().data;
+    assert_eq!(listed, [again.into(), first.into()]);
 }
 
 async fn second_event_inside_the_window_is_dropped(subject: &Subject) {

@@ -92,6 +92,7 @@ async fn every_filter_of_events_is_read_by_an_index(subject: &Subject) {
     let by_type = ("events_by_type", "event_type_received_at");
     let by_account = ("events_by_account", "account_id_received_at");
     let by_user = ("events_by_user", "user_id_received_at");
+    let by_id = ("sqlite_autoindex_events_1", "_pkey");
     let span = (Some(at(2_000)), Some(at(2_500)));
     let cases = [
         (all.clone(), by_org, 100),
@@ -115,6 +116,7 @@ async fn every_filter_of_events_is_read_by_an_index(subject: &Subject) {
         (EventFilter { account_id: some("never"), ..all.clone() }, by_account, 0),
         (EventFilter { user_id: some("u500"), ..all.clone() }, by_user, 1),
         (EventFilter { user_id: some("never"), ..all.clone() }, by_user, 0),
+        (EventFilter { dedup_id: some("never"), ..all.clone() }, by_id, 0),
         (
             EventFilter { user_id: some("u500"), account_id: some("a500"), ..all.clone() },
             by_user,
