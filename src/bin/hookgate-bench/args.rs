@@ -49,6 +49,16 @@ pub(crate) struct RunArgs {
     /// Bytes per event payload, or per body of ingest-raw
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=262_144))]
     pub(crate) payload_bytes: u32,
+    #[command(flatten)]
+    pub(crate) fields: OptionalFields,
+    /// After each run of ingest, ingest-batch or ingest-raw: the share of its events that was stored by
+    /// its end, and the time until all are
+    #[arg(long, conflicts_with_all = ["url", "beside"])]
+    pub(crate) drain: bool,
+    /// After each run of end-to-end: the bytes that the database has grown by, per delivered event. The
+    /// journal and PostgreSQL's write-ahead log are not counted, and nothing is vacuumed
+    #[arg(long, conflicts_with_all = ["url", "beside"])]
+    pub(crate) disk: bool,
     /// How long the receivers of end-to-end wait before they answer
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     pub(crate) receiver_delay: Duration,
@@ -82,6 +92,17 @@ pub(crate) struct RunArgs {
     pub(crate) json: Option<PathBuf>,
 }
 
+/// What posted events carry beside type and payload.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct OptionalFields {
+    /// Give each event a dedup_id of its own
+    #[arg(long)]
+    pub(crate) dedup_ids: bool,
+    /// Give each event an account_id, one of 1,000, and a user_id, one of 20,000
+    #[arg(long)]
+    pub(crate) labels: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Scenario {
@@ -101,6 +122,18 @@ pub(crate) enum Scenario {
     Store,
     /// POST /api/events, until its webhook arrives at a receiver in this process
     EndToEnd,
+}
+
+impl Scenario {
+    /// Whether its events may have optional fields.
+    pub(crate) const fn posts_json(self) -> bool {
+        matches!(self, Self::Ingest | Self::IngestBatch | Self::Store | Self::EndToEnd)
+    }
+
+    /// Whether it ends when its last event is accepted.
+    pub(crate) const fn only_ingests(self) -> bool {
+        matches!(self, Self::Ingest | Self::IngestBatch | Self::IngestRaw)
+    }
 }
 
 impl fmt::Display for Scenario {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hookgate::cli::{CliError, print_line};
 
-use crate::report::{Report, Run};
+use crate::report::Report;
+use crate::run::Run;
 
 #[derive(Args, Debug)]
 pub(crate) struct CompareArgs {

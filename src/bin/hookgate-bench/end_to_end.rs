@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{RunArgs, Scenario};
 use crate::arrivals::{Arrivals, Latencies, receive};
 use crate::client::ApiClient;
+use crate::event_source::EventSource;
 use crate::load::Load;
 use crate::measure::unless_stopped;
 use crate::name_server::HEALTHY;
 use crate::neighbour::Neighbour;
 use crate::report::Measured;
 use crate::server::Server;
-use crate::target::{Target, event_body};
+use crate::target::Target;
 
 /// Receivers; each has its own endpoint and event type.
 pub(crate) const RECEIVERS: u32 = 4;
@@ -82,9 +83,10 @@ async fn post_all(
     load: Load,
     arrivals: &Arc<Arrivals>,
 ) -> Result<Measured, CliError> {
-    let payload_bytes = args.payload_bytes as usize;
+    let events = Arc::new(EventSource::new(args));
     load.drive(&target.authority, |mut connection, mut pacer| {
         let (target, arrivals) = (target.clone(), Arc::clone(arrivals));
+        let events = Arc::clone(&events);
         async move {
             let mut receiver = 0;
             while let Some(due) = pacer.next().await {
@@ -92,9 +94,8 @@ async fn post_all(
                 let offset = arrivals.watch.elapsed().saturating_sub(pacer.watch.elapsed());
                 let number = arrivals.posted(due + offset);
                 receiver = (receiver + 1) % RECEIVERS;
-                let body = event_body(payload_bytes, &Arrivals::mark(number))
-                    .replace("bench.event", &format!("bench.receiver-{receiver}"));
-                let body = Some(body.into());
+                let event_type = format!("bench.receiver-{receiver}");
+                let body = Some(events.next_of(&event_type, &Arrivals::mark(number)).into());
                 if target.exchange(&mut connection, body, &mut pacer.measured).await? {
                     arrivals.accepted(number);
                 }

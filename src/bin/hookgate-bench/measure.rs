@@ -7,11 +7,14 @@ use hookgate::cli::{CliError, print_line};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{RunArgs, Scenario};
+use crate::disk::DiskMeter;
+use crate::drain::Drain;
 use crate::load::Load;
 use crate::memory;
 use crate::neighbour::{Neighbour, Neighbourhood};
 use crate::peer::Peer;
-use crate::report::{ALONE, Measured, Report, Run};
+use crate::report::{ALONE, Measured, Report};
+use crate::run::Run;
 use crate::server::Server;
 use crate::target::Target;
 use crate::{end_to_end, store};
@@ -22,9 +25,7 @@ pub(crate) async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<
         // Checked now, because the measurement takes minutes.
         check_directory(file)?;
     }
-    if args.peer_reqwest.is_some() && args.scenario.iter().any(|one| *one != Scenario::EndToEnd) {
-        return Err("--peer-reqwest works with --scenario end-to-end only".into());
-    }
+    check_options(args)?;
     let mut reports = Vec::new();
     for scenario in &args.scenario {
         // A new server per scenario, so that none runs on data that another one stored.
@@ -45,6 +46,27 @@ pub(crate) async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<
             Err(format!("{}: no request got the expected answer", report.scenario).into())
         }
     }
+}
+
+/// Whether an option does anything in a scenario.
+type Applies = fn(Scenario) -> bool;
+
+/// Refuses options that a scenario would ignore.
+fn check_options(args: &RunArgs) -> Result<(), CliError> {
+    let is_end_to_end = |one: Scenario| one == Scenario::EndToEnd;
+    let options: [(&str, bool, Applies); 5] = [
+        ("--peer-reqwest", args.peer_reqwest.is_some(), is_end_to_end),
+        ("--disk", args.disk, is_end_to_end),
+        ("--drain", args.drain, Scenario::only_ingests),
+        ("--dedup-ids", args.fields.dedup_ids, Scenario::posts_json),
+        ("--labels", args.fields.labels, Scenario::posts_json),
+    ];
+    for (option, is_set, applies) in options {
+        if let Some(other) = args.scenario.iter().find(|one| is_set && !applies(**one)) {
+            return Err(format!("{option} does not work with --scenario {other}").into());
+        }
+    }
+    Ok(())
 }
 
 fn check_directory(file: &Path) -> Result<(), CliError> {
@@ -176,13 +198,40 @@ pub(crate) async fn one_run(
     stop: &CancellationToken,
 ) -> Result<Run, CliError> {
     let load = Load { connections: args.connections, rate: args.rate, duration };
+    let disk = server.disk().filter(|_| args.disk);
+    let drains = args.drain && server.stores_events();
+    if drains || disk.is_some() {
+        // What an earlier run left would count as this one's.
+        settle(server, stop).await?;
+    }
+    let disk_before = disk_bytes(disk, stop).await?;
     let cpu_before = server.cpu().await;
     let loading = load_once(args, scenario, server, load, stop);
     let (loaded, memory_bytes) = memory::peak_during(server.process_id(), loading).await;
     let Loaded { measured, accept_to_receiver, events_per_request } = loaded?;
     let cpu = server.cpu().await.zip(cpu_before).map(|(after, before)| after.since(&before));
     let run = Run::new(measured, events_per_request, cpu).with_memory(memory_bytes);
-    Ok(run.with_accept_to_receiver(accept_to_receiver.as_ref()))
+    let run = run.with_accept_to_receiver(accept_to_receiver.as_ref());
+    let drain = if drains {
+        let accepted = run.requests * u64::from(events_per_request);
+        Some(unless_stopped(stop, Drain::wait(server, accepted)).await?)
+    } else {
+        None
+    };
+    let disk_after = disk_bytes(disk, stop).await?;
+    let grown = disk_after.zip(disk_before).map(|(after, before)| after - before);
+    Ok(run.with_drain(drain).with_disk(grown))
+}
+
+/// The size of the database once everything in it is stored.
+async fn disk_bytes(
+    disk: Option<&DiskMeter>,
+    stop: &CancellationToken,
+) -> Result<Option<i64>, CliError> {
+    match disk {
+        Some(disk) => Ok(Some(unless_stopped(stop, disk.steady_bytes()).await?)),
+        None => Ok(None),
+    }
 }
 
 /// What the load of a scenario measured.

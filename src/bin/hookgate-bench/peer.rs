@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{RunArgs, Scenario};
 use crate::measure::one_run;
-use crate::report::Run;
+use crate::run::Run;
 use crate::server::Server;
 use crate::{reqwest_loop, store};
 

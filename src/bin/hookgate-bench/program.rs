@@ -65,12 +65,12 @@ impl Program {
         let parent = std::path::absolute(parent)?;
         let dir = WorkDir(parent.join(format!("hookgate-bench-{}", Uuid::new_v4().simple())));
         std::fs::create_dir_all(&dir.0)?;
-        let has_many_endpoints = matches!(args.beside, Some(Neighbour::Fanout | Neighbour::Slow));
+        let has_many_endpoints = args.beside.is_some_and(Neighbour::has_many_endpoints);
         Ok(Self { file, dir, database_url: args.database_url.clone(), has_many_endpoints })
     }
 
     /// The directory of the server's data.
-    fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         &self.dir.0
     }
 

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::args::RunArgs;
 use crate::arrivals::{Arrivals, receive};
 use crate::end_to_end::RECEIVERS;
+use crate::event_source::payload;
 use crate::measure::unless_stopped;
 use crate::report::Measured;
-use crate::target::event_payload;
 
 /// Posts requests of a webhook's size to receivers like those of the scenario, `--connections` at a
 /// time in a closed loop. Nothing is stored, signed or resolved. The latency is the time from post to
@@ -73,7 +73,7 @@ async fn post_all(
 
 /// The body of a webhook whose data starts with a number for the receiver to read.
 fn body(payload_bytes: usize) -> bytes::Bytes {
-    let data = event_payload(payload_bytes, &Arrivals::mark(0));
+    let data = payload(payload_bytes, &Arrivals::mark(0));
     let timestamp = "2026-01-31T12:00:00.000000Z";
     format!(r#"{{"type":"bench.receiver-0","timestamp":"{timestamp}","data":{data}}}"#).into()
 }

@@ -12,6 +12,7 @@ use crate::args::RunArgs;
 use crate::client::ApiClient;
 use crate::connection::Connection;
 use crate::cpu::{CpuMeter, CpuReading};
+use crate::disk::DiskMeter;
 use crate::name_server::NameServer;
 use crate::neighbour::Neighbour;
 use crate::program::Program;
@@ -36,6 +37,8 @@ pub(crate) struct Server {
 struct Started {
     process: Child,
     cpu: CpuMeter,
+    /// The size of its database; the bare handler has none.
+    disk: Option<DiskMeter>,
     /// Its directory, removed after the process has ended; the bare handler has none.
     program: Option<Program>,
     /// The name server that it asks; `None` for those of the system.
@@ -65,8 +68,9 @@ impl Server {
         let (process, authority) = program.serve(dns_servers).await?;
         let pid = process.id().ok_or("the server has ended")?;
         let cpu = CpuMeter::new(pid, args.database_url.as_deref())?;
+        let disk = Some(DiskMeter::new(args.database_url.as_deref(), program.data_dir())?);
         let program = Some(program);
-        let started = Some(Started { process, cpu, program, _name_server: name_server });
+        let started = Some(Started { process, cpu, disk, program, _name_server: name_server });
         Ok(Self { authority, api_key, operator_key, started })
     }
 
@@ -83,7 +87,8 @@ impl Server {
         let authority = lines.next_line().await?.ok_or("the bare handler did not start")?;
         let pid = process.id().ok_or("the bare handler has ended")?;
         let cpu = CpuMeter::new(pid, None)?;
-        let started = Some(Started { process, cpu, program: None, _name_server: None });
+        let started = Started { process, cpu, disk: None, program: None, _name_server: None };
+        let started = Some(started);
         Ok(Self { authority, api_key: "bare".to_owned(), operator_key: None, started })
     }
 
@@ -113,6 +118,16 @@ impl Server {
         self.started.as_ref()?.process.id()
     }
 
+    /// The size of the database; `None` for the server of `--url`, and for the bare handler.
+    pub(crate) fn disk(&self) -> Option<&DiskMeter> {
+        self.started.as_ref()?.disk.as_ref()
+    }
+
+    /// Whether this is not the bare handler.
+    pub(crate) fn stores_events(&self) -> bool {
+        self.started.as_ref().is_none_or(|started| started.program.is_some())
+    }
+
     /// CPU time that the server and its database have used; `None` for the server of `--url`, and where the
     /// system has no `/proc`.
     pub(crate) async fn cpu(&self) -> Option<CpuReading> {
@@ -128,15 +143,18 @@ impl Server {
     /// Waits until the server has stored every accepted event. Returns whether it has within `patience`.
     pub(crate) async fn settle_within(&self, patience: Duration) -> bool {
         let stored = async {
-            while !self.health().await.is_ok_and(|health| health["queue"]["events"] == 0) {
+            while !self.events_waiting().await.is_ok_and(|waiting| waiting == 0) {
                 tokio::time::sleep(SETTLE_POLL).await;
             }
         };
         tokio::time::timeout(patience, stored).await.is_ok()
     }
 
-    async fn health(&self) -> Result<serde_json::Value, CliError> {
-        Ok(serde_json::from_slice(&self.get("/api/health").await?)?)
+    /// Events that are accepted and not stored.
+    pub(crate) async fn events_waiting(&self) -> Result<u64, CliError> {
+        let health: serde_json::Value = serde_json::from_slice(&self.get("/api/health").await?)?;
+        let waiting = health["queue"]["events"].as_u64();
+        Ok(waiting.ok_or("/api/health has no number of waiting events")?)
     }
 
     /// The value of a metric without labels; 0 when `/metrics` does not have it.

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::args::{RunArgs, Scenario};
+use crate::event_source::payload;
 use crate::load::Load;
 use crate::measure::unless_stopped;
 use crate::report::Measured;
 use crate::server::Server;
-use crate::target::{Target, event_payload};
+use crate::target::Target;
 
 /// Rows per statement of the peer: a worker's batch.
 pub(crate) const ROWS: u16 = 500;
@@ -67,7 +68,7 @@ async fn insert_all(
     duration: Duration,
 ) -> Result<Measured, CliError> {
     let org = Uuid::new_v4();
-    let payload = event_payload(args.payload_bytes as usize, "").into_bytes();
+    let payload = payload(args.payload_bytes as usize, "").into_bytes();
     let watch = Stopwatch::start();
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {

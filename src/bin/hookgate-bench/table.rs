@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::report::{Quantiles, Run, Spread};
+use crate::report::Spread;
+use crate::run::{Quantiles, Run};
 
 /// The rows of the table, and how to read each from a run.
 const ROWS: [(&str, Read); 8] = [

@@ -1,5 +1,7 @@
 //! The request of a scenario, and the answer that it expects.
 
+use std::sync::Arc;
+
 use hookgate::cli::CliError;
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -7,6 +9,7 @@ use hyper::{Method, Request, StatusCode};
 
 use crate::args::{RunArgs, Scenario};
 use crate::connection::Connection;
+use crate::event_source::EventSource;
 use crate::report::Measured;
 use crate::server::Server;
 
@@ -18,30 +21,62 @@ pub(crate) struct Target {
     path: &'static str,
     api_key: String,
     content_type: &'static str,
-    body: Bytes,
+    body: Body,
     expected: StatusCode,
+}
+
+/// The body of a request.
+#[derive(Clone)]
+enum Body {
+    /// The same for every request.
+    Constant(Bytes),
+    /// One event.
+    Event(Arc<EventSource>),
+    /// So many events.
+    Batch(Arc<EventSource>, u32),
+}
+
+impl Body {
+    /// Made once where every request has the same.
+    fn prepared(self) -> Self {
+        match &self {
+            Self::Event(events) | Self::Batch(events, _) if events.is_constant() => {
+                Self::Constant(self.bytes())
+            }
+            _ => self,
+        }
+    }
+
+    /// The body of the next request.
+    fn bytes(&self) -> Bytes {
+        match self {
+            Self::Constant(bytes) => bytes.clone(),
+            Self::Event(events) => events.next().into(),
+            Self::Batch(events, size) => events.next_batch(*size).into(),
+        }
+    }
 }
 
 impl Target {
     /// The request of a scenario to this server.
     pub(crate) fn new(scenario: Scenario, args: &RunArgs, server: &Server) -> Self {
-        let payload_bytes = args.payload_bytes as usize;
-        let event = event_body(payload_bytes, "");
+        let events = Arc::new(EventSource::new(args));
+        let nothing = Body::Constant(Bytes::new());
         let (method, path, body, expected) = match scenario {
             Scenario::Ingest | Scenario::EndToEnd => {
-                (Method::POST, "/api/events", event, StatusCode::ACCEPTED)
+                (Method::POST, "/api/events", Body::Event(events).prepared(), StatusCode::ACCEPTED)
             }
             Scenario::IngestBatch | Scenario::Store => {
-                let batch = format!("[{}]", vec![event; args.batch as usize].join(","));
-                (Method::POST, "/api/events/batch", batch, StatusCode::ACCEPTED)
+                let batch = Body::Batch(events, args.batch);
+                (Method::POST, "/api/events/batch", batch.prepared(), StatusCode::ACCEPTED)
             }
             Scenario::IngestRaw => {
-                let body = "x".repeat(payload_bytes);
-                (Method::POST, "/api/events/raw", body, StatusCode::ACCEPTED)
+                let body = "x".repeat(args.payload_bytes as usize);
+                (Method::POST, "/api/events/raw", Body::Constant(body.into()), StatusCode::ACCEPTED)
             }
-            Scenario::List => (Method::GET, "/api/events?limit=1", String::new(), StatusCode::OK),
-            Scenario::Health => (Method::GET, "/api/health", String::new(), StatusCode::OK),
-            Scenario::Metrics => (Method::GET, "/metrics", String::new(), StatusCode::OK),
+            Scenario::List => (Method::GET, "/api/events?limit=1", nothing, StatusCode::OK),
+            Scenario::Health => (Method::GET, "/api/health", nothing, StatusCode::OK),
+            Scenario::Metrics => (Method::GET, "/metrics", nothing, StatusCode::OK),
         };
         let content_type = match scenario {
             Scenario::IngestRaw => "text/plain",
@@ -59,14 +94,14 @@ impl Target {
             path,
             api_key: server.api_key().to_owned(),
             content_type,
-            body: body.into(),
+            body,
             expected,
         }
     }
 
     /// The request; `body` replaces the scenario's body.
     pub(crate) fn request(&self, body: Option<Bytes>) -> Result<Request<Full<Bytes>>, CliError> {
-        let body = body.unwrap_or_else(|| self.body.clone());
+        let body = body.unwrap_or_else(|| self.body.bytes());
         let request = Request::builder()
             .method(self.method.clone())
             .uri(self.path)
@@ -106,14 +141,4 @@ impl Target {
         // The bare handler answers 202 to every request.
         status == self.expected || status == StatusCode::ACCEPTED
     }
-}
-
-/// An event whose payload is a JSON string of `payload_bytes`, starting with `mark`.
-pub(crate) fn event_body(payload_bytes: usize, mark: &str) -> String {
-    format!(r#"{{"type":"bench.event","payload":{}}}"#, event_payload(payload_bytes, mark))
-}
-
-/// A JSON string of `payload_bytes`, quotes included, starting with `mark`.
-pub(crate) fn event_payload(payload_bytes: usize, mark: &str) -> String {
-    format!("\"{mark}{}\"", "x".repeat(payload_bytes.saturating_sub(2 + mark.len())))
 }

@@ -114,11 +114,13 @@ async fn open_loop_shows_latency_to_the_receiver_and_the_cpu_time_of_each_progra
 #[tokio::test(flavor = "multi_thread")]
 async fn run_beside_each_neighbour_is_compared_with_a_run_alone() {
     // Whatever is posted beside the whale arrives late in a debug build, so it is only accepted.
-    let neighbours: [(&str, &[&str]); 8] = [
+    let neighbours: [(&str, &[&str]); 10] = [
         ("end-to-end", &["flood"]),
         ("end-to-end", &["over-limit"]),
         ("ingest", &["whale"]),
         ("end-to-end", &["slow", "--slow-endpoints", "2", "--pending", "2"]),
+        ("end-to-end", &["dripping", "--pending", "24"]),
+        ("ingest", &["hanging", "--slow-endpoints", "2", "--pending", "2"]),
         ("end-to-end", &["fanout", "--fanout-endpoints", "3"]),
         ("end-to-end", &["disabled", "--pending", "20"]),
         ("ingest", &["keys"]),
@@ -135,6 +137,48 @@ async fn run_beside_each_neighbour_is_compared_with_a_run_alone() {
         assert_eq!(patched, neighbour[0] == "disabled", "{out}");
         let created = out.contains("POST /api/keys of another tenant: alone 5 times");
         assert_eq!(created, neighbour[0] == "keys", "{out}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whale_and_disabled_endpoint_run_beside_a_scenario_on_postgres() {
+    for neighbour in [&["whale"][..], &["disabled", "--pending", "20"]] {
+        let database = postgres::fresh_database().await;
+        let arguments = [&["--database-url", &database, "--beside"], neighbour].concat();
+        let (report, out) = open_loop("ingest", &arguments).await;
+        assert_eq!(report["peer"]["name"], "alone", "{out}");
+        let patched = out.contains("PATCH of an endpoint with 20 pending");
+        assert_eq!(patched, neighbour[0] == "disabled", "{out}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn share_stored_by_the_end_and_the_time_to_store_the_rest_are_measured() {
+    let arguments = ["--drain", "--dedup-ids", "--labels", "--peer-bare", "1"];
+    let (report, out) = open_loop("ingest", &arguments).await;
+    let drain = &report["median"]["drain"];
+    let stored_share = drain["stored_share"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&stored_share), "{drain}");
+    assert!(drain["seconds"].as_f64().unwrap() >= 0.0, "{drain}");
+    assert!(report["peer"]["median"]["drain"].is_null(), "{report}");
+    assert!(out.contains("stored by the end"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn growth_of_the_database_is_measured_on_both_stores() {
+    let database = postgres::fresh_database().await;
+    // Enough events for a page of each index.
+    let always = ["--disk", "--payload-bytes", "200", "--rate", "1000", "--duration", "1s"];
+    let optional = ["--dedup-ids", "--labels"];
+    for arguments in [&optional[..], &["--database-url", &database]] {
+        let place = Place::new();
+        let scenario = ["--scenario", "end-to-end", "--json", "a.json", "--runs", "1"];
+        let said = place.bench(&[&scenario[..], &always, arguments].concat()).await;
+        assert_eq!(said.code, 0, "{arguments:?}: {}", said.err);
+        let file = std::fs::read(place.path().join("a.json")).unwrap();
+        let reports: Value = serde_json::from_slice(&file).unwrap();
+        let grown = reports[0]["median"]["disk_bytes_per_event"].as_f64().unwrap();
+        assert!((200.0..20_000.0).contains(&grown), "{arguments:?}: {grown}");
     }
 }
 
@@ -165,5 +209,8 @@ async fn wrong_arguments_are_refused_before_anything_starts() {
     place.bench(&["--json", "nowhere/results.json"]).await.failed(1, "no such directory");
     place.bench(&["--server", "nowhere/hookgate"]).await.failed(1, "no such program");
     place.bench(&["--pending", "5"]).await.failed(2, "--beside");
+    place.bench(&["--disk"]).await.failed(1, "--disk does not work with --scenario ingest");
+    let raw = ["--dedup-ids", "--scenario", "ingest,ingest-raw"];
+    place.bench(&raw).await.failed(1, "--dedup-ids does not work with --scenario ingest-raw");
     assert_eq!(place.files(), [""; 0]);
 }

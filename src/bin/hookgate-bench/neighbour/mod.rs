@@ -51,6 +51,10 @@ pub(crate) enum Neighbour {
     /// 24 tenants, or one with --slow-endpoints, whose receivers answer 200 after 5 to 13 s, with
     /// --pending deliveries in all
     Slow,
+    /// The same tenants with receivers that answer 200 at once, and never end the body of the answer
+    Dripping,
+    /// The same tenants with receivers that accept the request and never answer
+    Hanging,
     /// A tenant with --fanout-endpoints that all subscribe to the same events, and 500 of these events
     Fanout,
     /// Clients without a key that hold --open-connections open, idle or with half a head sent
@@ -70,6 +74,13 @@ pub(crate) enum Neighbour {
     Readers,
 }
 
+impl Neighbour {
+    /// Whether it may create more endpoints than a tenant may change in a minute.
+    pub(crate) const fn has_many_endpoints(self) -> bool {
+        matches!(self, Self::Fanout | Self::Slow | Self::Dripping | Self::Hanging)
+    }
+}
+
 impl fmt::Display for Neighbour {
     /// The spelling of the command line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,7 +92,7 @@ impl fmt::Display for Neighbour {
 /// The sizes of neighbours.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NeighbourArgs {
-    /// Endpoints of the one slow organisation; unset: 24 organisations with one endpoint each
+    /// Endpoints of the one organisation beside slow, dripping or hanging; unset: 24 organisations with one endpoint each
     #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     slow_endpoints: Option<u32>,
     /// Endpoints of the organisation that fans out
@@ -93,7 +104,8 @@ pub(crate) struct NeighbourArgs {
     /// Connections that are held open beside connections
     #[arg(long, requires = "beside", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     open_connections: u32,
-    /// Deliveries of the neighbour that wait; unset: 36,000 beside slow, 2,000,000 beside disabled
+    /// Deliveries of the neighbour that wait; unset: 36,000 beside slow, dripping and
+    /// hanging, 2,000,000 beside disabled
     #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pending: Option<u32>,
     /// Events of the organisation that reads
@@ -147,7 +159,14 @@ impl<'a> Neighbourhood<'a> {
                 whale::start_over_limit(&mut running, args, server, operator).await?;
             }
             Neighbour::Whale => whale::start(&mut running, args, server, operator).await?,
-            Neighbour::Slow => slow::start(&mut running, &args.neighbour, operator).await?,
+            Neighbour::Slow | Neighbour::Dripping | Neighbour::Hanging => {
+                let receiver = match neighbour {
+                    Neighbour::Dripping => slow::dripping(),
+                    Neighbour::Hanging => slow::hanging(),
+                    _ => slow::late(),
+                };
+                slow::start(&mut running, &args.neighbour, operator, receiver).await?;
+            }
             Neighbour::Fanout => fanout::start(&mut running, &args.neighbour, operator).await?,
             Neighbour::Dns => dns::start(&mut running, &args.neighbour, operator).await?,
             Neighbour::Connections => {

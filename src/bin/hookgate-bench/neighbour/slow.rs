@@ -1,9 +1,13 @@
-//! The neighbour `slow`: tenants whose receivers take seconds and answer 200, so that no breaker opens.
+//! The neighbours `slow`, `dripping` and `hanging`: tenants whose receivers keep an attempt for long. Those of the first
+//! two answer 200, so that no breaker opens.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
+use futures_util::stream;
 use hookgate::cli::CliError;
 
 use crate::arrivals::serve;
@@ -21,16 +25,40 @@ const PENDING: u32 = 36_000;
 const DELAY_MIN: Duration = Duration::from_secs(5);
 const DELAY_SPREAD: Duration = Duration::from_secs(8);
 
-/// Starts the receivers and posts the events.
+/// Pause between two bytes of a body that does not end.
+const DRIP_PAUSE: Duration = Duration::from_millis(100);
+
+/// A receiver that answers 200 after seconds.
+pub(super) fn late() -> Router {
+    Router::new().fallback(answer_late)
+}
+
+/// A receiver that answers 200 at once, with a body that does not end.
+pub(super) fn dripping() -> Router {
+    Router::new().fallback(async || {
+        Body::from_stream(stream::unfold((), |()| async {
+            tokio::time::sleep(DRIP_PAUSE).await;
+            Some((Ok::<_, Infallible>(Bytes::from_static(b".")), ()))
+        }))
+    })
+}
+
+/// A receiver that takes requests and does not answer.
+pub(super) fn hanging() -> Router {
+    Router::new().fallback(std::future::pending::<StatusCode>)
+}
+
+/// Starts the receiver and posts the events.
 pub(super) async fn start(
     running: &mut Running,
     args: &NeighbourArgs,
     operator: &ApiClient,
+    receiver: Router,
 ) -> Result<(), CliError> {
     let (organisations, endpoints) =
         args.slow_endpoints.map_or((ORGANISATIONS, 1), |endpoints| (1, endpoints));
     let events = args.pending.unwrap_or(PENDING) / organisations;
-    let url = serve(&mut running.receivers, Router::new().fallback(answer_late)).await?;
+    let url = serve(&mut running.receivers, receiver).await?;
     for _ in 0..organisations {
         let tenant = Tenant::create(operator, endpoints).await?;
         for number in 0..endpoints {

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use hookgate::cli::CliError;
 
-use crate::args::{RunArgs, Scenario};
+use crate::args::{OptionalFields, RunArgs, Scenario};
 use crate::arrivals::serve;
 use crate::client::ApiClient;
 use crate::load::Load;
@@ -60,7 +60,7 @@ async fn send(
     let receiver = Router::new().fallback(async || StatusCode::NO_CONTENT);
     let url = serve(&mut running.receivers, receiver).await?;
     tenant.client.create_endpoint(&url, &[]).await?;
-    let args = RunArgs { batch: BATCH_EVENTS, ..args.clone() };
+    let args = RunArgs { batch: BATCH_EVENTS, fields: OptionalFields::default(), ..args.clone() };
     let target = Target::new(Scenario::IngestBatch, &args, &server.with_key(&tenant.key));
     running.load.spawn(async move {
         let _ = load.run(&target).await;
