@@ -197,7 +197,7 @@ impl Inner {
                 OrgState::Deleting | OrgState::Deleted => return Ok(None),
             }
             principal.limits = org.limits;
-            principal.event_type_rates = org.event_type_rates;
+            principal.event_type_rates = org.effective_event_type_rates();
             principal.usage = self.usage.org(id, &self.store).await?;
         }
         Ok(Some(principal))

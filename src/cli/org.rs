@@ -136,7 +136,7 @@ impl LimitArgs {
             )
         })?;
         let event_type_rates = (self.no_event_type_rates || !rates.is_empty()).then_some(rates);
-        Ok(OrgChange { name, limits, event_type_rates })
+        Ok(OrgChange { name, limits, event_type_rates, own_event_type_rates: None })
     }
 
     fn limits(&self) -> Vec<(OrgLimit, Option<u32>)> {
@@ -197,8 +197,9 @@ async fn list(common: &Common) -> Result<(), CliError> {
 fn org_line(org: &Org) -> String {
     let limits = org.limits.iter();
     let limits = limits.filter_map(|(limit, value)| Some(format!("{}: {}", limit.name(), value?)));
-    let rates = org.event_type_rates.iter();
-    let rates = rates.map(|(event_type, rate)| format!("{event_type}: {rate} per minute"));
+    let effective = org.effective_event_type_rates();
+    let rates =
+        effective.iter().map(|(event_type, rate)| format!("{event_type}: {rate} per minute"));
     let limits: Vec<String> = limits.chain(rates).collect();
     let limits = if limits.is_empty() { "default limits".to_owned() } else { limits.join(", ") };
     let rows = org.deletion.map_or(String::new(), |d| format!("  rows deleted: {}", d.rows));

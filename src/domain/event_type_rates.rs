@@ -60,6 +60,16 @@ impl EventTypeRates {
         if broken.is_empty() { Ok(Self(accepted)) } else { Err(broken) }
     }
 
+    /// The types of both with the lower rate of each: with twice as many types at most.
+    pub fn lower(&self, other: &Self) -> Self {
+        let mut lower = self.0.clone();
+        for (event_type, rate) in other.iter() {
+            let lowest = lower.entry(event_type.clone()).or_insert(rate);
+            *lowest = rate.min(*lowest);
+        }
+        Self(lower)
+    }
+
     /// Bytes in memory, roughly.
     pub fn bytes(&self) -> usize {
         self.0.keys().map(|event_type| event_type.as_str().len() + BYTES_PER_TYPE).sum()
@@ -112,6 +122,18 @@ mod tests {
         assert!(rates.get("user").is_none());
         assert_eq!(EventTypeRates::default().to_text(), None);
         assert!("[1]".parse::<EventTypeRates>().is_err());
+    }
+
+    #[test]
+    fn lower_rate_of_each_type_is_kept() {
+        let rates = |rates: &[(&'static str, u32)]| {
+            EventTypeRates::parse(rates.iter().map(|(name, rate)| (*name, Some(*rate)))).unwrap()
+        };
+        let (operators, own) =
+            (rates(&[("a", 5), ("b", 5), ("c", 5)]), rates(&[("b", 3), ("c", 9), ("d", 1)]));
+        let lower = rates(&[("a", 5), ("b", 3), ("c", 5), ("d", 1)]);
+        assert_eq!(operators.lower(&own), lower);
+        assert_eq!(own.lower(&operators), lower);
     }
 
     #[test]

@@ -17,8 +17,10 @@ pub struct Org {
     pub name: String,
     /// Its limits.
     pub limits: OrgLimits,
-    /// Its limits by event type.
+    /// Its limits by event type, set by operators.
     pub event_type_rates: EventTypeRates,
+    /// Its limits by event type, set by itself. They lower those of operators and never raise one.
+    pub own_event_type_rates: EventTypeRates,
     /// When it was created.
     pub created_at: Timestamp,
     /// Since when it is suspended: its keys are refused and its deliveries wait.
@@ -72,6 +74,8 @@ pub struct OrgChange {
     pub limits: Vec<(OrgLimit, Option<u32>)>,
     /// New limits by event type, instead of all earlier ones.
     pub event_type_rates: Option<EventTypeRates>,
+    /// New limits by event type that the organisation sets itself, instead of all earlier ones.
+    pub own_event_type_rates: Option<EventTypeRates>,
 }
 
 impl OrgLimit {
@@ -164,6 +168,7 @@ impl Org {
             name: name.into(),
             limits: OrgLimits::default(),
             event_type_rates: EventTypeRates::default(),
+            own_event_type_rates: EventTypeRates::default(),
             created_at,
             suspended_at: None,
             deletion: None,
@@ -208,6 +213,13 @@ fn is_unseen(character: char) -> bool {
         && !JOINERS.contains(&character)
 }
 
+impl Org {
+    /// Its limits by event type that hold: the lower of those set by operators and by itself.
+    pub fn effective_event_type_rates(&self) -> EventTypeRates {
+        self.event_type_rates.lower(&self.own_event_type_rates)
+    }
+}
+
 /// The state of an organisation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
@@ -234,6 +246,7 @@ impl Serialize for Org {
             map.serialize_entry(limit.name(), &value)?;
         }
         map.serialize_entry("event_type_rates", &self.event_type_rates)?;
+        map.serialize_entry("own_event_type_rates", &self.own_event_type_rates)?;
         map.serialize_entry("created_at", &self.created_at)?;
         map.serialize_entry("suspended_at", &self.suspended_at)?;
         map.serialize_entry("deletion", &self.deletion)?;
@@ -252,6 +265,9 @@ impl OrgChange {
         }
         if let Some(rates) = &self.event_type_rates {
             org.event_type_rates.clone_from(rates);
+        }
+        if let Some(rates) = &self.own_event_type_rates {
+            org.own_event_type_rates.clone_from(rates);
         }
     }
 }

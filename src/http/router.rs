@@ -106,6 +106,7 @@ fn table() -> Table {
         .post(ENDPOINTS, "/api/replays/{id}/cancel", replays::cancel)
         // The caller's own organisation.
         .get(ANY_TENANT, "/api/org", own_org::own)
+        .patch(KEYS, "/api/org", own_org::change)
         .post(KEYS, "/api/keys", own_keys::create)
         .get(KEYS, "/api/keys", own_keys::list)
         .get(KEYS, "/api/keys/{id}", own_keys::one)

@@ -226,6 +226,9 @@ fn org_changes(before: &Org, after: &Org) -> Map<String, Value> {
     if before.event_type_rates != after.event_type_rates {
         changes.insert("event_type_rates".to_owned(), json!(after.event_type_rates));
     }
+    if before.own_event_type_rates != after.own_event_type_rates {
+        changes.insert("own_event_type_rates".to_owned(), json!(after.own_event_type_rates));
+    }
     if before.state() != after.state() {
         changes.insert("state".to_owned(), json!(after.state()));
     }

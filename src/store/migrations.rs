@@ -60,6 +60,7 @@ steps! {
     14 "0014" "trace_text";
         15 "0015" "idempotency_keys";
     19 "0019" "duplicate_counts";
+    18 "0018" "own_event_type_rates";
 }
 
 /// The table in which sqlx keeps what was applied.

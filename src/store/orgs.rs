@@ -10,15 +10,24 @@ use crate::runtime::Wake;
 
 /// The columns of an organisation, in the order of [`values`]. The limits are in the order of
 /// [`OrgLimit::ALL`].
-pub(super) const COLUMNS: Columns<17> = columns! {
+pub(super) const COLUMNS: Columns<18> = columns! {
     id name created_at suspended_at deleting_since deleted_rows deleted_at changed_at
     rate_limit_per_minute burst bytes_per_minute events_per_month endpoints_max keys_max
-    payload_bytes_max deliveries_per_minute event_type_rates
+    payload_bytes_max deliveries_per_minute event_type_rates own_event_type_rates
 };
 
 /// The values of [`COLUMNS`].
 fn values(org: &Org, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
-    let Org { id, name, limits, event_type_rates, created_at, suspended_at, deletion } = org;
+    let Org {
+        id,
+        name,
+        limits,
+        event_type_rates,
+        own_event_type_rates,
+        created_at,
+        suspended_at,
+        deletion,
+    } = org;
     let since = deletion.map(|deletion| deletion.since);
     let rows = deletion.map_or(0, |deletion| deletion.rows);
     let done_at = deletion.and_then(|deletion| deletion.done_at);
@@ -41,6 +50,7 @@ fn values(org: &Org, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
         limit(OrgLimit::PayloadBytes),
         limit(OrgLimit::DeliveriesPerMinute),
         event_type_rates.to_text().into(),
+        own_event_type_rates.to_text().into(),
     ]
 }
 
@@ -62,6 +72,7 @@ pub(super) fn read(row: &Row) -> Result<Org> {
         name: row.get("name")?,
         limits,
         event_type_rates: row.parse_opt("event_type_rates")?.unwrap_or_default(),
+        own_event_type_rates: row.parse_opt("own_event_type_rates")?.unwrap_or_default(),
         created_at: row.get("created_at")?,
         suspended_at: row.get_opt("suspended_at")?,
         deletion,

@@ -17,6 +17,8 @@ pub struct OwnOrgView {
     pub key: OwnKeyView,
     /// What may be sent.
     pub limits: OwnLimits,
+    /// Events per minute of the event types that the organisation itself limits.
+    pub own_event_type_rates: EventTypeRates,
     /// What may be had.
     pub quotas: OwnQuotas,
 }
@@ -54,7 +56,8 @@ pub struct OwnLimits {
     pub deliveries_per_minute: u32,
     /// Deliveries that accepted events may become now.
     pub deliveries_left_now: u32,
-    /// Events per minute of the event types that have a limit.
+    /// Events per minute of the event types that have a limit: the lower one of an operator's and of the
+    /// organisation's own.
     pub event_type_rates: EventTypeRates,
     /// Changes per minute by the management API.
     pub changes_per_minute: u32,

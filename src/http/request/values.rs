@@ -270,6 +270,9 @@ impl FromJson for EventTypeRates {
         let number = |value: &Value| u32::try_from(value.as_u64()?).ok();
         let rates = value.as_object().ok_or_else(wrong)?;
         Self::parse(rates.iter().map(|(event_type, value)| (event_type.as_str(), number(value))))
+            .map_err(|broken| {
+                broken.into_iter().map(|one| Violation::new(field, one.code, one.message)).collect()
+            })
     }
 
     fn schema() -> Value {

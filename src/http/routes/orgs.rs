@@ -64,7 +64,12 @@ pub(in crate::http) async fn create(
     operator: Scoped<OperatorWrite>,
     Body(NewOrg { name, limits, event_type_rates }): Body<NewOrg>,
 ) -> Result<Created<Org>, ApiError> {
-    let settings = OrgChange { name: Some(name.0), limits: limits.changes(), event_type_rates };
+    let settings = OrgChange {
+        name: Some(name.0),
+        limits: limits.changes(),
+        event_type_rates,
+        own_event_type_rates: None,
+    };
     let org = orgs::create(app.subsystems(), &settings, &operator.actor()).await?;
     Ok(Created { location: format!("/api/admin/orgs/{}", org.id), body: org })
 }
@@ -103,6 +108,7 @@ pub(in crate::http) async fn change(
         name: name.map(|name| name.0),
         limits: limits.changes(),
         event_type_rates: event_type_rates.or(EventTypeRates::default()),
+        own_event_type_rates: None,
     };
     Ok(Json(orgs::change(app.subsystems(), id, &change, &operator.actor()).await?))
 }

@@ -1,16 +1,26 @@
-//! The caller's own organisation: its key, its limits, and what is left of them.
+//! The caller's own organisation: its key, its limits, and what is left of them. It may lower the rates of its event
+//! types; no other limit is its own to set.
 
 use axum::extract::State;
 
 use crate::api::views::{OwnKeyView, OwnLimits, OwnOrgView};
 use crate::api::{keys, orgs};
-use crate::domain::Org;
+use crate::domain::{EventTypeRates, Org, OrgChange};
 use crate::http::error::ApiError;
-use crate::http::extract::Tenant;
+use crate::http::extract::{Caller, KeysManage, Scoped, Tenant};
 use crate::http::read_limit::ReadPermit;
-use crate::http::request::NoQuery;
+use crate::http::request::{MergePatch, NoQuery, json_fields};
 use crate::http::respond::Json;
 use crate::http::state::{AppState, Settings};
+
+json_fields! {
+    /// A change of the caller's organisation.
+    pub(in crate::http) struct OwnOrgPatch {
+        /// Events per minute by event type; they replace all earlier ones that the organisation has set. A rate
+        /// above that of an operator, or of the organisation, changes nothing.
+        patch own_event_type_rates: EventTypeRates,
+    }
+}
 
 /// `GET /api/org`: any key of the organisation may ask.
 pub(in crate::http) async fn own(
@@ -19,12 +29,33 @@ pub(in crate::http) async fn own(
     _: ReadPermit,
     _: NoQuery,
 ) -> Result<Json<OwnOrgView>, ApiError> {
+    let org = orgs::one(app.reads(), tenant.org_id).await?;
+    Ok(Json(view(&app, &tenant, org).await?))
+}
+
+/// `PATCH /api/org`: changes what the organisation itself sets.
+pub(in crate::http) async fn change(
+    State(app): State<AppState>,
+    tenant: Scoped<KeysManage>,
+    patch: MergePatch<OwnOrgPatch>,
+) -> Result<Json<OwnOrgView>, ApiError> {
+    let org = orgs::existing(app.subsystems(), tenant.org_id).await?;
+    let current = view(&app, &tenant, org).await?;
+    let Some(OwnOrgPatch { own_event_type_rates }) = patch.against(&current)? else {
+        return Ok(Json(current));
+    };
+    let own_event_type_rates = own_event_type_rates.or(EventTypeRates::default());
+    let change = OrgChange { own_event_type_rates, ..OrgChange::default() };
+    let changed = orgs::change(app.subsystems(), tenant.org_id, &change, &tenant.actor()).await?;
+    Ok(Json(view(&app, &tenant, changed).await?))
+}
+
+async fn view(app: &AppState, tenant: &Tenant, org: Org) -> Result<OwnOrgView, ApiError> {
     let (subsystems, principal) = (app.reads(), &tenant.principal);
-    let org = orgs::one(subsystems, tenant.org_id).await?;
     let key = keys::one(subsystems, principal.key_id).await?;
-    let limits = limits(&app, &org);
+    let limits = limits(app, &org);
     let quotas = orgs::quotas(subsystems, &org, principal.usage.events()).await?;
-    Ok(Json(OwnOrgView {
+    Ok(OwnOrgView {
         id: org.id,
         name: org.name,
         created_at: org.created_at,
@@ -36,8 +67,9 @@ pub(in crate::http) async fn own(
             expires_at: key.expires_at,
         },
         limits,
+        own_event_type_rates: org.own_event_type_rates,
         quotas,
-    }))
+    })
 }
 
 fn limits(app: &AppState, org: &Org) -> OwnLimits {
@@ -54,7 +86,7 @@ fn limits(app: &AppState, org: &Org) -> OwnLimits {
         bytes_left_now: bytes.map(|bytes| bytes.remaining),
         deliveries_per_minute: deliveries.limit,
         deliveries_left_now: deliveries.remaining,
-        event_type_rates: org.event_type_rates.clone(),
+        event_type_rates: org.effective_event_type_rates(),
         changes_per_minute: writes.limit,
         changes_left_now: writes.remaining,
         event_bytes_max: app.settings().new_event_limits(&org.limits).payload_bytes_max,

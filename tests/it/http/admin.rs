@@ -305,6 +305,7 @@ async fn tenant_sees_its_organisation_and_its_limits() {
             "changes_left_now": 1_666_666, "event_bytes_max": 5000, "batch_events_max": 1000,
             "batch_body_bytes_max": 5_242_880,
         },
+        "own_event_type_rates": {},
         "quotas": {
             "events_this_month": no_quota, "month_ends_at": "2026-02-01T00:00:00Z",
             "endpoints": default(0), "keys": default(1),

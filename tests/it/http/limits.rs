@@ -210,6 +210,48 @@ async fn event_type_may_have_a_rate_below_that_of_its_organisation() {
 }
 
 #[tokio::test]
+async fn organisation_lowers_rates_of_its_event_types_and_raises_none() {
+    let server = Server::start().await;
+    let tenant = server.tenant_limited("acme", Some(100)).await;
+    change(&server, &tenant, json!({"event_type_rates": {"noisy": 2, "busy": 50}})).await;
+    let patch = async |body: Value| server.patch("/api/org", &tenant.key, body.to_string()).await;
+    let own_rates = json!({"noisy": 60, "busy": 3, "login": 1});
+    let changed = patch(json!({ "own_event_type_rates": own_rates })).await.expect(200);
+    assert_eq!(changed["own_event_type_rates"], own_rates);
+    let lower = json!({"noisy": 2, "busy": 3, "login": 1});
+    assert_eq!(changed["limits"]["event_type_rates"], lower);
+    assert_eq!(own(&server, &tenant, "event_type_rates").await, lower);
+    let same = json!({"name": "acme", "own_event_type_rates": own_rates});
+    patch(same).await.expect(200);
+    for (event_type, most) in [("noisy", 2), ("busy", 3), ("login", 1)] {
+        for _ in 0..most {
+            server.post("/api/events", &tenant.key, event(event_type)).await.expect(202);
+        }
+        let answer = server.post("/api/events", &tenant.key, event(event_type)).await;
+        answer.expect_problem(429, "event_type_rate_limited");
+    }
+    let operator = server.operator().await;
+    let path = format!("/api/admin/orgs/{}", tenant.org_id);
+    let seen = server.get(&path, &operator).await.expect(200);
+    assert_eq!(seen["own_event_type_rates"], own_rates);
+    let by_tenant = server.get("/api/audit?limit=1", &tenant.key).await.expect(200);
+    assert_eq!(by_tenant["data"][0]["action"], "org.update", "{by_tenant}");
+    assert_eq!(by_tenant["data"][0]["changes"], json!({ "own_event_type_rates": own_rates }));
+
+    let reset = patch(json!({"own_event_type_rates": null})).await.expect(200);
+    assert_eq!(reset["limits"]["event_type_rates"], json!({"noisy": 2, "busy": 50}));
+    server.post("/api/events", &tenant.key, event("login")).await.expect(202);
+    let wrong = patch(json!({"own_event_type_rates": {"a": 0}})).await;
+    wrong.expect_faults(&[("own_event_type_rates", "range")]);
+    let answer = patch(json!({"rate_limit_per_minute": 5})).await;
+    answer.expect_faults(&[("rate_limit_per_minute", "unknown")]);
+    let weak = r#"{"name":"weak","scopes":["events:write","endpoints:manage"]}"#;
+    let weak = server.post("/api/keys", &tenant.key, weak).await.expect(201);
+    let answer = server.patch("/api/org", text(&weak["key"]), "{}").await;
+    answer.expect_problem(403, "scope_required");
+}
+
+#[tokio::test]
 async fn event_over_its_organisations_rate_is_refused_before_its_type_is_known() {
     let server = Server::start().await;
     let tenant = server.tenant_limited("acme", Some(1)).await;

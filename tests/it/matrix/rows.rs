@@ -76,6 +76,7 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/replays/{id}"),
     row("POST", "/api/replays/{id}/cancel"),
     row("GET", "/api/org"),
+    with("PATCH", "/api/org", &[r#"{"own_event_type_rates":{"a":1000}}"#]),
     with("POST", "/api/keys", &[r#"{"name":"taken"}"#]),
     row("GET", "/api/keys"),
     row("GET", "/api/keys/{id}"),

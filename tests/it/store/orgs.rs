@@ -51,7 +51,7 @@ async fn change_touches_what_it_names_only(subject: &Subject) {
     let rates = EventTypeRates::parse([("user.login", Some(5))]).unwrap();
     let (set, none) = (Some(rates.clone()), Some(EventTypeRates::default()));
     let limits = vec![(OrgLimit::DeliveriesPerMinute, Some(1_000_000_000))];
-    let by_type = update(OrgChange { name: None, limits, event_type_rates: set }).await;
+    let by_type = update(OrgChange { limits, event_type_rates: set, ..OrgChange::default() }).await;
     assert_eq!(by_type.event_type_rates, rates);
     assert_eq!(subject.store.org(id).await.unwrap(), Some(by_type));
     let same = update(OrgChange { event_type_rates: none, ..OrgChange::default() }).await;
