@@ -58,9 +58,9 @@ steps! {
     12 "0012" "filter_indexes";
     13 "0013" "endpoint_versions";
     14 "0014" "trace_text";
-        15 "0015" "idempotency_keys";
-    19 "0019" "duplicate_counts";
+    15 "0015" "idempotency_keys";
     18 "0018" "own_event_type_rates";
+    19 "0019" "duplicate_counts";
 }
 
 /// The table in which sqlx keeps what was applied.
