@@ -231,8 +231,8 @@ async fn organisation_lowers_rates_of_its_event_types_and_raises_none() {
         answer.expect_problem(429, "event_type_rate_limited");
     }
     let operator = server.operator().await;
-    let path = format!("/api/admin/orgs/{}", tenant.org_id);
-    let seen = server.get(&path, &operator).await.expect(200);
+    let of_org = format!("/api/admin/orgs/{}", tenant.org_id);
+    let seen = server.get(&of_org, &operator).await.expect(200);
     assert_eq!(seen["own_event_type_rates"], own_rates);
     let by_tenant = server.get("/api/audit?limit=1", &tenant.key).await.expect(200);
     assert_eq!(by_tenant["data"][0]["action"], "org.update", "{by_tenant}");
