@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use crate::api::Subsystems;
 use crate::config::StoreConfig;
 use crate::runtime::Clock;
-use crate::store::{MigrateError, MigrationStatus, Reencryption, Store, StoreError, StoreMetrics};
+use crate::store::{
+    MigrateError, MigrationStatus, Reencryption, Schedule, Store, StoreError, StoreMetrics,
+};
 use crate::telemetry::Registry;
 
 use super::storage::{self, MissingKeysError, OpenError, open_store, require_keys};
@@ -47,7 +49,14 @@ pub enum AdminError {
 pub async fn open(config: &StoreConfig) -> Result<Subsystems, AdminError> {
     let store = open_unmigrated(config).await?;
     migrate(&store, config).await?;
-    Ok(Subsystems::without_server(store, Clock::system()))
+    with_clock(store).await
+}
+
+/// What works with a store and makes deliveries due by its schedule time.
+async fn with_clock(store: Store) -> Result<Subsystems, AdminError> {
+    let clock = Clock::system();
+    Schedule::look(&store, &clock).await?;
+    Ok(Subsystems::without_server(store.with_clock(clock.clone()), clock))
 }
 
 /// Opens a store that exists, and neither creates nor migrates anything: a command in the wrong
@@ -58,7 +67,7 @@ pub async fn open_existing(config: &StoreConfig) -> Result<Subsystems, AdminErro
     }
     let store = open_unmigrated(config).await?;
     if store.migration_status().await?.iter().all(|migration| migration.applied) {
-        return Ok(Subsystems::without_server(store, Clock::system()));
+        return with_clock(store).await;
     }
     store.close().await;
     Err(AdminError::NotMigrated)

@@ -87,6 +87,7 @@ impl<'a> AppBuilder<'a> {
             keys_file: self.keys_file,
             given,
         });
+        let store = store.with_clock(clock.clone());
         let (store_start, lifecycle, gate) = (
             StoreStart { store, clock, instance, may_share: config.store.yes, bootstrap },
             Lifecycle::new(),

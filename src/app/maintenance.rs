@@ -1,20 +1,57 @@
-//! Periodic store maintenance: partitions, expired rows and checkpoints.
+//! Periodic store maintenance: partitions, expired rows, checkpoints, and the schedule time.
 
 use std::time::Duration;
 
-use crate::runtime::{Clock, Shutdown};
-use crate::store::Store;
+use crate::journal::Journal;
+use crate::runtime::{Backoff, Clock, Shutdown};
+use crate::store::{Schedule, Store};
 
 /// Time between two rounds. Partitions are created days ahead, so missed rounds do no harm.
 const INTERVAL: Duration = Duration::from_hours(1);
+/// The first wait after a round that failed; doubled up to [`RETRY_WAIT_MAX`].
+const RETRY_WAIT: Duration = Duration::from_secs(10);
+/// The longest wait after a round that failed.
+const RETRY_WAIT_MAX: Duration = Duration::from_mins(10);
+/// Time between two looks at the clocks.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two checkpoints. A page that is written several times meanwhile is copied once.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Maintains the store until the soft stop. The start has done the first round.
-pub(super) async fn run(store: Store, clock: Clock, shutdown: Shutdown) {
-    while every(INTERVAL, &shutdown).await {
-        if let Err(error) = store.system().maintain(clock.now()).await {
-            tracing::warn!(%error, "store maintenance failed; retrying in an hour");
+/// Maintains the store until the soft stop.
+pub(super) async fn run(store: Store, journal: Journal, clock: Clock, shutdown: Shutdown) {
+    let mut backoff = Backoff::new(RETRY_WAIT, RETRY_WAIT_MAX);
+    loop {
+        let now = clock.now();
+        let oldest_unstored = journal.status().oldest_unacked.unwrap_or(now);
+        let wait = match store.system().maintain_behind(now, oldest_unstored).await {
+            Ok(()) => {
+                backoff.reset();
+                INTERVAL
+            }
+            Err(error) => {
+                let wait = backoff.next_wait();
+                tracing::warn!(%error, ?wait, "store maintenance failed, retrying");
+                wait
+            }
+        };
+        if !every(wait, &shutdown).await {
+            return;
+        }
+    }
+}
+
+/// Keeps the schedule time in step with the store's until the soft stop.
+pub(super) async fn follow_clock(store: Store, clock: Clock, shutdown: Shutdown) {
+    let mut schedule = None;
+    while every(CLOCK_INTERVAL, &shutdown).await {
+        let followed = match &mut schedule {
+            None => Schedule::start(store.clone(), clock.clone())
+                .await
+                .map(|new| _ = schedule.insert(new)),
+            Some(schedule) => schedule.follow().await,
+        };
+        if let Err(error) = followed {
+            tracing::debug!(%error, "cannot compare the clock with the store's; it goes on evenly");
         }
     }
 }

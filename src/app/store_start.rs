@@ -14,12 +14,16 @@ use super::error::AppError;
 use super::storage;
 use crate::domain::InstanceId;
 use crate::runtime::{Backoff, Clock, Gate, Shutdown};
-use crate::store::Store;
+use crate::store::{Schedule, Store};
 
 /// The first wait before it is tried again; doubled up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How long the start waits for partitions, and for each lock that one needs.
+const DAYS_TIMEOUT: Duration = Duration::from_secs(2);
+const DAYS_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The start of a server's store.
 #[derive(Clone)]
@@ -46,8 +50,9 @@ impl StoreStart {
             tracing::info!(applied, "database schema migrated");
         }
         storage::require_keys(store).await?;
-        store.system().maintain(clock.now()).await?;
-        let released = store.system().release_leases(*instance, clock.now()).await?;
+        prepare_days(store, clock).await;
+        Schedule::start(store.clone(), clock.clone()).await?;
+        let released = store.system().release_leases(*instance, clock.schedule()).await?;
         if released > 0 {
             tracing::info!(released, "recovered leased deliveries from the previous run");
         }
@@ -90,5 +95,19 @@ impl StoreStart {
             }
             Err(error) => tracing::error!(%error, "cannot start the store"),
         }
+    }
+}
+
+/// Creates what is missing of the partitions of today and the coming days, within a short time: the first rows are to
+/// find theirs, but the start does not depend on it. Whoever reads the tables for long keeps partitions from being
+/// created; maintenance then does it, and rows go to the default partition until then.
+async fn prepare_days(store: &Store, clock: &Clock) {
+    let creating = store.system().create_partitions(clock.now(), DAYS_LOCK_TIMEOUT);
+    match tokio::time::timeout(DAYS_TIMEOUT, creating).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot create partitions yet; trying again later")
+        }
+        Err(_) => tracing::warn!("creating partitions takes long; trying again later"),
     }
 }

@@ -148,7 +148,14 @@ impl Wiring<'_> {
         }
         let stop = || self.foreground.shutdown();
         let store = || self.store.clone();
-        self.foreground.spawn("maintenance", maintenance::run(store(), self.clock.clone(), stop()));
+        self.foreground.spawn(
+            "maintenance",
+            maintenance::run(store(), self.journal.clone(), self.clock.clone(), stop()),
+        );
+        self.foreground.spawn(
+            "schedule clock",
+            maintenance::follow_clock(store(), self.clock.clone(), stop()),
+        );
         self.background.spawn("checkpoints", maintenance::checkpoint(store(), stop()));
     }
 

@@ -78,7 +78,12 @@ impl Attempter {
 
         let gone = decision == Decision::Dead(DeadReason::Gone);
         self.report(OutcomeReport {
-            outcome: self.outcome(&delivery, attempt, decision, decided_at),
+            outcome: self.outcome(
+                &delivery,
+                attempt,
+                self.scheduled(decision, decided_at),
+                decided_at,
+            ),
             ordered: delivery.ordered,
         })
         .await;
@@ -102,6 +107,16 @@ impl Attempter {
             decision,
             decided_at,
             disable_if_failing_since: decided_at.minus(self.disable_after),
+        }
+    }
+
+    /// The decision of a wall-clock time, with its retry by the schedule time.
+    fn scheduled(&self, decision: Decision, decided_at: Timestamp) -> Decision {
+        match decision {
+            Decision::RetryAt(at) => {
+                Decision::RetryAt(self.clock.schedule().plus(at.since(decided_at)))
+            }
+            final_one => final_one,
         }
     }
 

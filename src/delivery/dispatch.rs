@@ -95,8 +95,9 @@ impl Dispatch {
         &self.0.cache
     }
 
+    /// The schedule time, and the monotonic one.
     pub(super) fn now(&self) -> (Timestamp, Monotonic) {
-        (self.0.clock.now(), self.0.clock.monotonic())
+        (self.0.clock.schedule(), self.0.clock.monotonic())
     }
 
     pub(super) fn timestamp_of(&self, at: Monotonic) -> Timestamp {
@@ -109,7 +110,7 @@ impl Dispatch {
 
     /// A new lease, from now on.
     pub(super) fn lease(&self) -> Lease {
-        let until = self.0.clock.now().plus(self.0.lease);
+        let until = self.0.clock.schedule().plus(self.0.lease);
         Lease { token: LeaseToken::mint(self.0.instance), until }
     }
 

@@ -153,11 +153,11 @@ impl Dispatcher {
 
     /// Starts every attempt that has a slot and returns how many.
     fn start_attempts(&mut self) -> usize {
-        let (wall, now) = self.dispatch.now();
+        let (schedule, now) = self.dispatch.now();
         let (mut started, mut dropped) = (0, 0);
         loop {
             let is_valid = |delivery: &LeasedDelivery, endpoint: &Endpoint| {
-                self.may_start(delivery.lease, wall) && !is_cancelled(delivery, endpoint)
+                self.may_start(delivery.lease, schedule) && !is_cancelled(delivery, endpoint)
             };
             let next = self.dispatch.admission().next(now, is_valid);
             match next {

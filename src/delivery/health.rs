@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use crate::domain::Timestamp;
-use crate::runtime::{Clock, Heartbeat};
+use crate::runtime::{Clock, Heartbeat, Monotonic};
 
 /// The heartbeats. Clones share them.
 #[derive(Clone, Debug)]
@@ -23,7 +22,7 @@ pub struct DeliveryHealth {
 #[derive(Clone, Debug)]
 pub struct Recording {
     clock: Clock,
-    /// [`Self::IDLE`], or the time in microseconds.
+    /// [`Self::IDLE`], or the monotonic time in microseconds.
     since: Arc<AtomicI64>,
 }
 
@@ -36,7 +35,7 @@ impl Recording {
 
     /// A batch of outcomes is at hand.
     pub fn begin(&self) {
-        self.since.store(self.clock.now().micros(), Ordering::Relaxed);
+        self.since.store(self.clock.monotonic().micros(), Ordering::Relaxed);
     }
 
     /// The batch is recorded.
@@ -47,7 +46,7 @@ impl Recording {
     /// How long the batch at hand has been waiting for the store; `None` when there is none.
     pub fn age(&self) -> Option<Duration> {
         let since = self.since.load(Ordering::Relaxed);
-        (since != Self::IDLE).then(|| self.clock.now().since(Timestamp::from_micros(since)))
+        (since != Self::IDLE).then(|| self.clock.monotonic().since(Monotonic::from_micros(since)))
     }
 }
 
@@ -65,6 +64,7 @@ impl DeliveryHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Timestamp;
 
     #[test]
     fn recording_has_an_age_while_outcomes_are_at_hand() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::domain::{Decision, EndpointId, LeasedDelivery, Outcome, Timestamp};
+use crate::domain::{Decision, EndpointId, LeasedDelivery, Outcome};
 use crate::runtime::{Backoff, Clock, Heartbeat};
 use crate::store::{Store, StoreError};
 
@@ -78,14 +78,14 @@ impl Batch {
     }
 
     /// Moves what was received to what is recorded.
-    fn prepare(&mut self, now: Timestamp) {
+    fn prepare(&mut self, clock: &Clock) {
         for report in self.received.drain(..) {
             if report.ordered {
                 self.ordered.push(report.outcome.endpoint_id);
             }
             self.outcomes.push(report.outcome);
         }
-        self.outcomes.extend(self.released.drain(..).map(|delivery| released(&delivery, now)));
+        self.outcomes.extend(self.released.drain(..).map(|delivery| released(&delivery, clock)));
     }
 }
 
@@ -152,7 +152,7 @@ impl Recorder {
     }
 
     async fn record(&mut self) {
-        self.batch.prepare(self.clock.now());
+        self.batch.prepare(&self.clock);
         self.recording.begin();
         self.record_outcomes().await;
         self.recording.end();
@@ -225,7 +225,8 @@ impl Recorder {
 }
 
 /// The outcome of a delivery that was not attempted: it is due again at once, for any server.
-fn released(delivery: &LeasedDelivery, now: Timestamp) -> Outcome {
+fn released(delivery: &LeasedDelivery, clock: &Clock) -> Outcome {
+    let now = clock.now();
     Outcome {
         delivery_id: delivery.id,
         org_id: delivery.event.org_id,
@@ -233,7 +234,7 @@ fn released(delivery: &LeasedDelivery, now: Timestamp) -> Outcome {
         event_received_at: delivery.event.received_at,
         token: delivery.lease.token,
         attempt: None,
-        decision: Decision::RetryAt(now),
+        decision: Decision::RetryAt(clock.schedule()),
         decided_at: now,
         disable_if_failing_since: now,
     }

@@ -203,14 +203,14 @@ impl AppState {
     /// How long events have waited at each stage. Callers share the store's answer for a moment.
     pub(super) async fn pipeline_health(&self) -> PipelineHealth {
         let due_at = self.oldest_due().await;
-        let now = self.subsystems.clock.now();
+        let (now, schedule) = (self.subsystems.clock.now(), self.subsystems.clock.schedule());
         let age = |since: Timestamp| now.since(since);
         PipelineHealth {
             oldest_unplanned: self.intake.status().oldest_unacked.map(age),
             planning: self.ingest.age(),
             oldest_due: match due_at {
                 Ok(None) => OldestDue::None,
-                Ok(Some(due_at)) => OldestDue::Waits(age(due_at)),
+                Ok(Some(due_at)) => OldestDue::Waits(schedule.since(due_at)),
                 Err(()) => OldestDue::Unknown,
             },
             delivering: self.delivery_health.progress.age(),
@@ -227,7 +227,7 @@ impl AppState {
             return due_at;
         }
         let store = self.subsystems.store.for_keys();
-        let asking = store.system().oldest_due(self.subsystems.clock.now());
+        let asking = store.system().oldest_due(self.subsystems.clock.schedule());
         let due_at = match tokio::time::timeout(PING_TIMEOUT, asking).await {
             Ok(Ok(due_at)) => Ok(due_at),
             // The ping logs it.

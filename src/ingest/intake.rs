@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use crate::domain::{EventId, NewEvent, OrgId, Timestamp, TraceId};
 use crate::journal::{AppendError, Journal, JournalStatus};
@@ -61,8 +62,11 @@ impl Intake {
     }
 }
 
-/// Allocates the timestamps of accepted events: unique and rising, whatever the clock does. They define the order of
-/// events for ordered endpoints.
+/// How far allocated timestamps may be ahead of the clock, as after many events at once, before the clock counts as
+/// set back: then they follow it.
+const AHEAD_MAX: Duration = Duration::from_secs(1);
+
+/// Allocates the timestamps of accepted events: unique and rising, unless the clock is set back.
 #[derive(Clone, Debug, Default)]
 struct Timestamps(Arc<AtomicI64>);
 
@@ -70,12 +74,16 @@ impl Timestamps {
     /// The first of `events` timestamps, one microsecond apart: `now`, or the next free one after it.
     fn next(&self, now: Timestamp, events: usize) -> Timestamp {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
-        let after = |free: i64| free.max(now.micros()).saturating_add(events);
+        let is_free = |free: i64| {
+            let is_ahead = Timestamp::from_micros(free).since(now) > AHEAD_MAX;
+            if is_ahead { now.micros() } else { free.max(now.micros()) }
+        };
+        let after = |free: i64| is_free(free).saturating_add(events);
         // Relaxed, since the value guards no other memory.
         let free =
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| Some(after(free)));
         let free = free.unwrap_or_else(|free| free);
-        Timestamp::from_micros(free.max(now.micros()))
+        Timestamp::from_micros(is_free(free))
     }
 }
 
@@ -84,12 +92,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timestamps_are_unique_and_rise_although_the_clock_is_set_back() {
+    fn timestamps_are_unique_and_rise_and_follow_a_clock_that_is_set_back() {
         let timestamps = Timestamps::default();
         let next = |now, events| timestamps.next(Timestamp::from_micros(now), events).micros();
         assert_eq!(next(100, 3), 100);
         assert_eq!(next(100, 1), 103);
         assert_eq!(next(50, 1), 104);
         assert_eq!(next(200, 1), 200);
+        let day = 86_400_000_000;
+        assert_eq!(next(day, 1), day);
+        assert_eq!(next(300, 1), 300);
+        assert_eq!(next(300, 1), 301);
     }
 }

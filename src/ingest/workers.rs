@@ -308,7 +308,7 @@ impl Workers {
         endpoints: &Endpoints,
         tried: &mut Option<LeaseToken>,
     ) -> Result<(), StoreError> {
-        let now = self.clock.now();
+        let now = self.clock.schedule();
         if let Some(token) = *tried
             && self.store.system().release_lease(token, now).await? > 0
         {

@@ -97,7 +97,8 @@ impl Store {
             select_pending(&format!("(SELECT * FROM pending_deliveries WHERE {IS_IT}) d")),
             select_finished(&format!("(SELECT * FROM deliveries WHERE {IS_IT}) d")),
         );
-        self.engine.find(sql, args![org, id.created_at(), id], read).await
+        let found = self.engine.find(sql, args![org, id.created_at(), id], read).await?;
+        Ok(found.map(|delivery| self.shown(delivery)))
     }
 
     /// The attempts of one delivery, first to last.
@@ -156,13 +157,13 @@ impl Store {
         if is_cancelling(&endpoint, id)? {
             return Ok(Err(DeliveryRefusal::InProgress));
         }
-        if let Err(refusal) = make_due(&mut tx, org, id, now).await? {
+        if let Err(refusal) = make_due(&mut tx, org, id, self.due(now)).await? {
             return Ok(Err(refusal));
         }
         tx.execute("DELETE FROM dead_letters WHERE id = $1", args![id]).await?;
         let rows = format!("(SELECT * FROM pending_deliveries WHERE {IS_IT}) d");
         let row = tx.one(select_pending(&rows), args![org, id.created_at(), id]).await?;
-        let delivery = read(&row)?;
+        let delivery = self.shown(read(&row)?);
         audit::commit(tx, &AuditRecord::delivery_retried(&delivery), by, now).await?;
         Ok(Ok(delivery))
     }

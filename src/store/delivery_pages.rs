@@ -108,7 +108,7 @@ impl Store {
         );
         let mut args = args![after.at, after.id, i64::from(limit) + 1];
         args.extend(of_parts);
-        self.engine.list(sql, args, read).await
+        self.engine.list(sql, args, |row| Ok(self.shown(read(row)?))).await
     }
 }
 

@@ -11,6 +11,8 @@ metrics! {
         hookgate_reads_ended_total: CounterBy<ReadEnd>,
         /// Reads that were repeated because their connection was lost.
         hookgate_reads_repeated_total: Counter,
+        /// Steps of a clock by more than a second, of this server's or of the database's.
+        hookgate_clock_steps_total: Counter,
     }
 }
 

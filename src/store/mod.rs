@@ -59,6 +59,7 @@ mod page;
 mod redeliveries;
 mod replay_chunk;
 mod replays;
+mod schedule;
 mod secrets;
 mod suspension;
 mod usage;
@@ -70,7 +71,7 @@ use std::time::Duration;
 
 use crate::config::StoreConfig;
 use crate::domain::{Org, OrgLimits};
-use crate::runtime::Stopwatch;
+use crate::runtime::{Clock, Stopwatch};
 
 use audit::AuditRecord;
 
@@ -95,6 +96,7 @@ pub use orgs::AddRefusal;
 pub use redeliveries::ReplayedEvent;
 pub use replay_chunk::REPLAYS_PER_STEP;
 pub use replays::{QuarantinedEvent, ReplayStep};
+pub use schedule::Schedule;
 pub use secrets::{MissingKey, Reencryption};
 pub use usage::Holdings;
 
@@ -107,6 +109,8 @@ pub struct Store {
     dedup_window: Duration,
     /// The quotas of organisations that have none of their own.
     quota_defaults: OrgLimits,
+    /// Whose schedule time makes deliveries due; without one, the time that callers give does.
+    clock: Option<Clock>,
 }
 
 impl Store {
@@ -172,7 +176,8 @@ impl Store {
     fn over(engine: Engine, config: &StoreConfig, metrics: Arc<StoreMetrics>) -> Result<Self> {
         let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
         let (engine, quota_defaults) = (Arc::new(engine), OrgLimits::default());
-        Ok(Self { engine, keyring, metrics, dedup_window: config.dedup_window, quota_defaults })
+        let dedup_window = config.dedup_window;
+        Ok(Self { engine, keyring, metrics, dedup_window, quota_defaults, clock: None })
     }
 
     /// The same store with the connections for lists and look-ups: few, each statement within `READ_TIMEOUT`, and

@@ -83,7 +83,7 @@ impl Store {
             // Its event is gone.
             return Ok(Err(DeliveryRefusal::NotFound));
         };
-        plan(&mut tx, org, &found, now).await?;
+        plan(&mut tx, org, &found, (now, self.due(now))).await?;
         let delivery = redelivery.delivery(org, now);
         audit::commit(tx, &AuditRecord::delivery_replayed(id, &delivery), by, now).await?;
         Ok(Ok(delivery))
@@ -131,7 +131,7 @@ impl Store {
                 replay_of: None,
             });
         }
-        plan(&mut tx, org, &redeliveries, now).await?;
+        plan(&mut tx, org, &redeliveries, (now, self.due(now))).await?;
         let deliveries = redeliveries.iter().map(|new| new.delivery(org, now)).collect();
         let replayed = ReplayedEvent { deliveries, skipped };
         if !redeliveries.is_empty() {
@@ -274,12 +274,12 @@ pub(super) async fn find(
     found.iter().zip(ids).map(|(row, id)| Redelivery::read(row, id)).collect()
 }
 
-/// Inserts the new deliveries, due at once, and marks the dead letters of those that they repeat.
+/// Inserts the new deliveries, due at `due`, and marks the dead letters of those that they repeat, at `now`.
 pub(super) async fn plan(
     tx: &mut Tx<'_>,
     org: OrgId,
     redeliveries: &[Redelivery],
-    now: Timestamp,
+    (now, due): (Timestamp, Timestamp),
 ) -> Result<()> {
     let insert = "INSERT INTO pending_deliveries
                       (id, org_id, event_id, event_received_at, payload_bytes, endpoint_id, due_at,
@@ -299,7 +299,7 @@ pub(super) async fn plan(
             *event_received_at,
             *payload_bytes,
             *endpoint_id,
-            now,
+            due,
             created_at,
             *replay_of,
         ]

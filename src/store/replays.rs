@@ -201,7 +201,7 @@ impl Store {
         let chunk = chunk(&candidates_after(&mut tx, org, &filter, cursor).await?);
         let wanted = unreplayed(&mut tx, &chunk.deliveries).await?;
         let found = redeliveries::find(&mut tx, org, &wanted, now).await?;
-        redeliveries::plan(&mut tx, org, &found, now).await?;
+        redeliveries::plan(&mut tx, org, &found, (now, self.due(now))).await?;
         let planned = found.len();
         advance(&mut tx, id, &chunk, (planned, wanted.len() - planned), now).await?;
         let stopped_at = match chunk.stopped_at {

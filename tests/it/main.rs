@@ -10,6 +10,7 @@
 mod app;
 mod auth;
 mod cli;
+mod clocks;
 mod delivery;
 mod descriptors;
 mod examples;

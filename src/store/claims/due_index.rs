@@ -102,9 +102,9 @@ pub(super) fn head(dialect: Dialect, endpoint: &str, cancel_before: &str) -> Str
     format!(
         "(SELECT d.* FROM
              (SELECT d.* FROM {} WHERE {} AND d.endpoint_id = {endpoint}
-              ORDER BY d.event_received_at, d.id LIMIT {CANCELLED_HEADS_MAX}) d
+              ORDER BY d.position, d.event_received_at, d.id LIMIT {CANCELLED_HEADS_MAX}) d
           WHERE {cancel_before} IS NULL OR d.created_at > {cancel_before}
-          ORDER BY d.event_received_at, d.id LIMIT 1) d",
+          ORDER BY d.position, d.event_received_at, d.id LIMIT 1) d",
         pending(dialect, "d", "pending_ordered"),
         is_ordered(dialect),
     )

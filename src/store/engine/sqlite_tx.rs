@@ -60,7 +60,7 @@ impl Script {
         &mut self,
         statement: &MultiRow,
         rows: &[T],
-        bind: impl Fn(&mut SqliteArguments, &T) -> Result<(), BoxDynError>,
+        mut bind: impl FnMut(&mut SqliteArguments, &T) -> Result<(), BoxDynError>,
     ) -> Result<()> {
         for chunk in statement.chunks(rows) {
             self.statements.push(chunk.sql);

@@ -124,7 +124,7 @@ fn read_trace(row: &Row) -> Result<TraceId> {
 
 impl Store {
     /// Stores an event that is new and plans one delivery of it, to this endpoint whatever its
-    /// filters say and to no other. It is due at `now`.
+    /// filters say and to no other. It is due at once.
     pub async fn plan_event(
         &self,
         org: OrgId,
@@ -149,7 +149,7 @@ impl Store {
         }
         let (id, ordered) = (DeliveryId::mint(event.received_at), endpoint.policy.ordered);
         let row = PendingRow { id, event, endpoint: endpoint.id, ordered, leased: false };
-        insert_new(&mut tx, vec![Arc::clone(event)], &[row], now).await?;
+        insert_new(&mut tx, vec![Arc::clone(event)], &[row], self.due(now)).await?;
         audit::commit(tx, &AuditRecord::endpoint_tested(endpoint.id, event, id), by, now).await?;
         Ok(Ok(id))
     }
@@ -240,7 +240,7 @@ impl Store {
         let planned = plan_deliveries(&wanted, &endpoints);
         let mut rows: Vec<_> = planned.iter().map(|new| PendingRow::of(new, false)).collect();
         rows.extend(plan::unreadable_rows(&wanted, &endpoints));
-        insert_new(tx, wanted.clone(), &rows, now).await
+        insert_new(tx, wanted.clone(), &rows, self.due(now)).await
     }
 }
 

@@ -84,11 +84,12 @@ macro_rules! write_pass {
              ), planned AS (
                  INSERT INTO pending_deliveries
                      (org_id, created_at, id, event_id, event_received_at, endpoint_id, ordered,
-                      payload_bytes, due_at, lease_token)
+                      payload_bytes, due_at, lease_token, position)
                  SELECT c.org_id, c.created_at, c.id, c.event_id, c.event_received_at,
                         c.endpoint_id, c.ordered, c.payload_bytes,
                         CASE WHEN c.leased THEN $25::timestamptz ELSE $24::timestamptz END,
-                        CASE WHEN c.leased THEN $26::uuid END
+                        CASE WHEN c.leased THEN $26::uuid END,
+                        CASE WHEN c.ordered THEN nextval('pending_position') ELSE 0 END
                  FROM unnest($15::uuid[], $16::timestamptz[], $17::uuid[], $18::uuid[],
                              $19::timestamptz[], $20::uuid[], $21::boolean[], $22::bigint[],
                              $23::boolean[])

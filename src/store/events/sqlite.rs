@@ -40,8 +40,8 @@ static PENDING: LazyLock<MultiRow> = LazyLock::new(|| {
     MultiRow::insert(
         "pending_deliveries
              (org_id, created_at, id, event_id, event_received_at, endpoint_id, ordered,
-              payload_bytes, due_at, lease_token)",
-        10,
+              payload_bytes, due_at, lease_token, position)",
+        11,
         " ON CONFLICT DO NOTHING",
     )
 });
@@ -88,6 +88,7 @@ impl Store {
         }
         let keyed: Vec<&Arc<Event>> =
             events.iter().filter(|event| event.dedup_id.is_some()).collect();
+        let first = next_position(tx, &rows).await?;
         let mut script = Script::default();
         push_org_states(&mut script, events)?;
         let mut expected = vec![None];
@@ -98,7 +99,7 @@ impl Store {
         }
         script.push_rows(&EVENTS, events, bind_event)?;
         expected.push(Some(events.len()));
-        push_pending(&mut script, &rows, batch.lease, now)?;
+        push_pending(&mut script, &rows, batch.lease, now, first)?;
         expected.push(Some(rows.len()));
         let answers = tx.run(script).await?;
         let is_whole = answers.iter().zip(&expected).all(|(answer, expected)| {
@@ -288,8 +289,9 @@ async fn insert_pending(
     now: Timestamp,
 ) -> Result<()> {
     for rows in rows.chunks(ROWS_MAX) {
+        let first = next_position(tx, rows).await?;
         let mut script = Script::default();
-        push_pending(&mut script, rows, lease, now)?;
+        push_pending(&mut script, rows, lease, now, first)?;
         if tx.run_one(script).await?.changed < rows.len() as u64 {
             return Err(StoreError::Corrupt("a delivery of a new event".to_owned()));
         }
@@ -297,11 +299,28 @@ async fn insert_pending(
     Ok(())
 }
 
+/// The position of the first ordered delivery among some rows: behind all that wait.
+async fn next_position(tx: &mut SqliteTx, rows: &[PendingRow<'_>]) -> Result<i64> {
+    if !rows.iter().any(|row| row.ordered) {
+        return Ok(0);
+    }
+    let mut script = Script::default();
+    script.push(
+        "SELECT max(position) AS last FROM pending_deliveries INDEXED BY pending_positions
+         WHERE ordered = 1",
+    );
+    let answer = tx.run_one(script).await?;
+    let last = answer.rows.first().map(|row| row.get_opt::<i64>("last")).transpose()?;
+    Ok(last.flatten().unwrap_or(0) + 1)
+}
+
+/// Inserts deliveries, of which the first ordered one gets the position `next`.
 fn push_pending(
     script: &mut Script,
     rows: &[PendingRow<'_>],
     lease: Option<Lease>,
     now: Timestamp,
+    mut next: i64,
 ) -> Result<()> {
     script.push_rows(&PENDING, rows, |arguments, row| {
         let lease = lease.filter(|_| row.leased);
@@ -314,7 +333,10 @@ fn push_pending(
         arguments.add(row.ordered)?;
         arguments.add(row.payload_bytes())?;
         arguments.add(lease.map_or(now, |lease| lease.until).micros())?;
-        arguments.add(lease.map(|lease| lease.token.uuid()))
+        arguments.add(lease.map(|lease| lease.token.uuid()))?;
+        arguments.add(if row.ordered { next } else { 0 })?;
+        next += i64::from(row.ordered);
+        Ok(())
     })
 }
 

@@ -41,6 +41,9 @@ impl MigrateError {
 /// and a key must outlast every event that it could still turn away.
 const DEDUP_KEYS_KEPT_LONGER: Duration = Duration::from_hours(24);
 
+/// How long the creation of a partition waits for its lock: whoever comes later waits behind it, and it may wait behind
+/// a dump of the database.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// Rows deleted by one statement at most, so that none holds its locks for long.
 const DELETED_PER_STEP: u64 = 10_000;
 
@@ -131,18 +134,38 @@ impl System<'_> {
     /// engine has them, and deletes dedup keys older than the window, and idempotency keys, in bounded steps. Space of deleted
     /// rows goes back to the file system, where the engine leaves that to its user.
     pub async fn maintain(self, now: Timestamp) -> Result<()> {
-        let oldest_kept = now.minus(self.0.dedup_window).minus(DEDUP_KEYS_KEPT_LONGER);
+        self.maintain_behind(now, now).await
+    }
+
+    /// The same while events that were accepted at `oldest_unstored` may have to be stored yet: the keys of those that they
+    /// may be copies of are kept.
+    pub async fn maintain_behind(self, now: Timestamp, oldest_unstored: Timestamp) -> Result<()> {
+        let oldest = now.min(oldest_unstored).min(self.0.due(now));
+        let oldest_kept = oldest.minus(self.0.dedup_window).minus(DEDUP_KEYS_KEPT_LONGER);
+        let mut created = Ok(());
         if let Engine::Postgres(engine) = &*self.0.engine {
-            postgres::create_partitions(engine, now).await?;
+            // Whether or not partitions can be created now, what is old is deleted.
+            created = postgres::create_partitions(engine, now, LOCK_TIMEOUT).await;
         }
         let engine = &self.0.engine;
         delete_in_steps(engine, delete_dedup_keys(engine.dialect()), oldest_kept).await?;
         let sql = idempotency::delete_answers(engine.dialect());
         delete_in_steps(engine, sql, idempotency::oldest_kept(now)).await?;
-        match &**engine {
-            Engine::Sqlite(engine) => engine.give_space_back().await,
-            // Autovacuum does.
-            Engine::Postgres(_) => Ok(()),
+        if let Engine::Sqlite(engine) = &**engine {
+            // Autovacuum does it on PostgreSQL.
+            engine.give_space_back().await?;
+        }
+        created
+    }
+
+    /// Creates the partitions of today and the coming days that are missing, where the engine has them. Waits for
+    /// each lock for `lock_timeout` at most.
+    pub async fn create_partitions(self, now: Timestamp, lock_timeout: Duration) -> Result<()> {
+        match &*self.0.engine {
+            Engine::Sqlite(_) => Ok(()),
+            Engine::Postgres(engine) => {
+                postgres::create_partitions(engine, now, lock_timeout).await
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Migrates and maintains a PostgreSQL database.
 
+use std::time::Duration;
+
 use sqlx::migrate::Migrate;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::{Date, OffsetDateTime};
@@ -62,11 +64,15 @@ async fn migrating(engine: &PostgresEngine) -> Result<PgConnection, sqlx::Error>
 }
 
 /// Creates the partitions of today and the coming days.
-pub(super) async fn create_partitions(engine: &PostgresEngine, now: Timestamp) -> Result<()> {
+pub(super) async fn create_partitions(
+    engine: &PostgresEngine,
+    now: Timestamp,
+    lock_timeout: Duration,
+) -> Result<()> {
     for (table, column) in PARTITIONED {
         for day in days_from(now) {
             let Some(next_day) = day.next_day() else { break };
-            create_partition(engine, table, column, (day, next_day)).await?;
+            create_partition(engine, (table, column), (day, next_day), lock_timeout).await?;
         }
     }
     Ok(())
@@ -74,9 +80,9 @@ pub(super) async fn create_partitions(engine: &PostgresEngine, now: Timestamp) -
 
 async fn create_partition(
     engine: &PostgresEngine,
-    table: &str,
-    column: &str,
+    (table, column): (&str, &str),
     (day, next_day): (Date, Date),
+    lock_timeout: Duration,
 ) -> Result<()> {
     let name = partition_name(table, day);
     let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
@@ -88,10 +94,12 @@ async fn create_partition(
     }
     let mut tx = engine.pool.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(PARTITION_LOCK).execute(&mut *tx).await?;
-    // No row may come into the default partition between the check and the creation. The
-    // batches that wait for this lock wait for all transactions that use the table now, so not for long.
-    let lock =
-        format!("SET LOCAL lock_timeout = '2s'; LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE");
+    // No row may come into the default partition between the check and the creation. Whoever comes while this waits
+    // for the lock waits behind it, so not for long: a dump may hold the table for hours.
+    let lock = format!(
+        "SET LOCAL lock_timeout = '{}ms'; LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE",
+        lock_timeout.as_millis()
+    );
     sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *tx).await?;
     let taken: bool = sqlx::query_scalar(AssertSqlSafe(format!(
         "SELECT EXISTS (SELECT 1 FROM {table}_default

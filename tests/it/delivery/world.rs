@@ -141,7 +141,9 @@ impl World {
 
     /// The world with the system clock.
     pub(crate) fn with_system_clock(self) -> Self {
-        Self { clock: Clock::system(), ..self }
+        let clock = Clock::system();
+        let store = self.store.clone().with_clock(clock.clone());
+        Self { clock, store, ..self }
     }
 
     /// Stores `count` events without leasing their deliveries.

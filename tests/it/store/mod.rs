@@ -25,6 +25,7 @@ mod pending_migration;
 mod reads;
 mod replays;
 mod retries;
+mod schedule;
 mod secrets;
 mod standings;
 mod subject;
