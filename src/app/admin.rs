@@ -95,6 +95,7 @@ pub async fn migrate_up(config: &StoreConfig) -> Result<usize, AdminError> {
 }
 
 async fn migrate(store: &Store, config: &StoreConfig) -> Result<usize, MigrateError> {
+    store.require_utf8().await?;
     if !config.yes {
         store.require_own_tables().await?;
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::domain::Timestamp;
 use crate::journal::Journal;
 use crate::runtime::{Backoff, Clock, Shutdown};
 use crate::store::{Schedule, Store};
@@ -22,7 +23,13 @@ pub(super) async fn run(store: Store, journal: Journal, clock: Clock, shutdown: 
     let mut backoff = Backoff::new(RETRY_WAIT, RETRY_WAIT_MAX);
     loop {
         let now = clock.now();
-        let oldest_unstored = journal.status().oldest_unacked.unwrap_or(now);
+        let status = journal.status();
+        let oldest_unstored = match status.oldest_unacked {
+            Some(accepted_at) => accepted_at,
+            None if status.items_waiting == 0 => now,
+            // Not read yet.
+            None => Timestamp::from_micros(0),
+        };
         let wait = match store.system().maintain_behind(now, oldest_unstored).await {
             Ok(()) => {
                 backoff.reset();

@@ -42,6 +42,7 @@ impl StoreStart {
     /// Does all of it once. Creating the first keys is the last step, so that created keys are always shown.
     pub(super) async fn run_once(&self) -> Result<Option<Bootstrap>, AppError> {
         let Self { store, clock, instance, bootstrap, may_share } = self;
+        store.require_utf8().await?;
         if !may_share {
             store.require_own_tables().await?;
         }

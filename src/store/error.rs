@@ -14,10 +14,16 @@
 //! CONSTRAINT and MISMATCH. Everything else is transient, such as BUSY, LOCKED, READONLY, IOERR,
 //! FULL, CANTOPEN, and also CORRUPT and NOTADB: another copy of the file may do.
 
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use sqlx::Error;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
+
+use crate::runtime::Stopwatch;
 
 /// The result of a store call.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -103,6 +109,26 @@ pub(super) fn is_away(error: &Error) -> bool {
     }
 }
 
+/// When a session was last found on a database that takes no writes, in milliseconds since [`LOADED`]; 0 for never.
+/// One for the process, since errors do not tell of which database they are: more connections are asked, then.
+static SUSPECTED: AtomicU64 = AtomicU64::new(0);
+static LOADED: LazyLock<Stopwatch> = LazyLock::new(Stopwatch::start);
+
+/// Has every connection that is open now asked whether it takes writes, before it is used.
+pub(super) fn suspect_sessions() {
+    let now = u64::try_from(LOADED.elapsed().as_millis()).unwrap_or(u64::MAX);
+    SUSPECTED.store(now.saturating_add(1), Ordering::Relaxed);
+}
+
+/// Whether a connection of this age may be to a database that takes no writes.
+pub(super) fn is_suspect(age: Duration) -> bool {
+    let at = SUSPECTED.load(Ordering::Relaxed);
+    at > 0 && LOADED.elapsed().saturating_sub(Duration::from_millis(at)) <= age
+}
+
+/// The code of a statement that writes, on a standby or in a read-only session.
+const READ_ONLY: &str = "25006";
+
 const SQLITE_BUSY: i32 = 5;
 const SQLITE_LOCKED: i32 = 6;
 const SQLITE_TOOBIG: i32 = 18;
@@ -111,6 +137,9 @@ const SQLITE_MISMATCH: i32 = 20;
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
+        if is_read_only(&error) {
+            suspect_sessions();
+        }
         match &error {
             Error::Database(fault) if blames_content(fault.as_ref()) => Self::Refused(error),
             Error::Encode(_) | Error::InvalidArgument(_) => Self::Refused(error),
@@ -124,6 +153,12 @@ impl From<Error> for StoreError {
             _ => Self::Unavailable(error),
         }
     }
+}
+
+fn is_read_only(error: &Error) -> bool {
+    let Error::Database(fault) = error else { return false };
+    let fault = fault.try_downcast_ref::<PgDatabaseError>();
+    fault.is_some_and(|fault| fault.code() == READ_ONLY)
 }
 
 fn blames_content(fault: &dyn DatabaseError) -> bool {

@@ -21,6 +21,7 @@ mod https;
 mod journal_faults;
 mod leaks;
 mod matrix;
+mod postgres_changes;
 mod reads;
 mod shares;
 mod spine;

@@ -28,7 +28,7 @@ async fn every_accepted_event_is_stored_once_and_delivered_on_postgresql() {
     the_whole_way(data_dir.path(), &[("DATABASE_URL", &url)]).await;
 }
 
-async fn the_whole_way(data_dir: &Path, settings: &[(&str, &str)]) {
+pub(crate) async fn the_whole_way(data_dir: &Path, settings: &[(&str, &str)]) {
     let good = Receiver::start().await;
     let failing = Receiver::start().await;
     // More answers than attempts: it fails to the end.

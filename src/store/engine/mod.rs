@@ -7,6 +7,7 @@
 //!
 //! Hot paths have one text per engine and use the driver's own types: they match on the enums.
 
+mod hosts;
 mod multi_row;
 mod postgres;
 mod query_plan;

@@ -12,22 +12,25 @@
 //!
 //! # Failure
 //! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost
-//! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back.
+//! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back. After a failover
+//! sessions with the former primary are closed: once a statement was refused as on a standby, every older
+//! connection is asked, before it is used, whether it takes writes.
 
-use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Postgres};
 use time::OffsetDateTime;
 
+use super::hosts::{Hosts, takes_writes};
 use super::read_pool::{ReadPool, ReadSource};
 use super::split::Pools;
 use super::{ConnectionSplit, QueryPlans, Workload};
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
 use crate::runtime::Wake;
-use crate::store::{Result, StoreError, StoreMetrics};
+use crate::store::{Result, StoreError, StoreMetrics, error};
 
 /// The connections to a PostgreSQL database, as one workload uses them.
 #[derive(Clone, Debug)]
@@ -37,11 +40,29 @@ pub(crate) struct PostgresEngine {
     pub(super) reads: Option<Arc<ReadPool>>,
     /// Where plans are recorded, if they are.
     pub(super) plans: Option<Arc<QueryPlans>>,
-    pools: Arc<Pools<Postgres>>,
+    pools: Arc<Pool>,
+    hosts: Arc<Hosts>,
 }
 
+/// The connections by workload.
+pub(super) type Pool = Pools<Postgres>;
+
 /// Settings of every connection, in place of the server's and the role's defaults.
-const SETTINGS: [(&str, &str); 11] = [
+const SETTINGS: [(&str, &str); 23] = [
+    // What a role or a database may have otherwise. Whether transactions are read only is not among it: that is how
+    // a former primary is fenced.
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_deferrable", "off"),
+    ("IntervalStyle", "postgres"),
+    ("DateStyle", "ISO"),
+    ("bytea_output", "hex"),
+    ("standard_conforming_strings", "on"),
+    ("transform_null_equals", "off"),
+    ("array_nulls", "on"),
+    ("idle_session_timeout", "0"),
+    ("enable_indexscan", "on"),
+    ("enable_nestloop", "on"),
+    ("enable_seqscan", "on"),
     // Notices are for people at a prompt.
     ("client_min_messages", "warning"),
     // An accepted event may leave the journal once it is committed here.
@@ -75,27 +96,24 @@ impl PostgresEngine {
     ) -> Result<Self> {
         let split = ConnectionSplit::postgres(config.database_connections);
         // sqlx sets TimeZone to UTC by itself.
-        let options = PgConnectOptions::from_str(url)?
-            .application_name("hookgate")
-            .options(SETTINGS)
-            .disable_statement_logging();
-        let pool = |connections| {
-            PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(config.database_timeout)
-        };
+        let hosts = Arc::new(Hosts::parse(url, |options| {
+            let named = options.application_name("hookgate");
+            named.options(SETTINGS).disable_statement_logging()
+        })?);
+        let (options, must_write) = (hosts.current(), hosts.must_write());
+        let pool = |connections| pool_options(connections, config.database_timeout, must_write);
         let general = pool(split.general).connect_lazy_with(options.clone());
         let keys = pool(split.keys).connect_lazy_with(options.clone());
         let delivery = pool(split.delivery).connect_lazy_with(options.clone());
         let limit = format!("{}ms", config.read_timeout.as_millis());
-        let source = ReadSource::Postgres(
-            options.options([("statement_timeout", limit.as_str())]),
-            keys.clone(),
-        );
+        let source = ReadSource::Postgres { keys: keys.clone(), limit };
         let reads = ReadPool::new(source, split.reads, config.read_timeout, metrics);
         let pool = general.clone();
         let pools = Arc::new(Pools { general, keys, delivery, reads, split });
-        Ok(Self { pool, reads: None, plans: None, pools })
+        if hosts.are_several() {
+            tokio::spawn(Arc::clone(&hosts).follow(Arc::downgrade(&pools)));
+        }
+        Ok(Self { pool, reads: None, plans: None, pools, hosts })
     }
 
     /// The same database, with the connections of a workload.
@@ -121,6 +139,10 @@ impl PostgresEngine {
 
     /// Makes a connection, to find out whether that works.
     pub(crate) async fn reach(&self, config: &StoreConfig) -> Result<()> {
+        if self.hosts.are_several() {
+            drop(self.hosts.find().await);
+            self.pools.connect_to(&self.hosts.current());
+        }
         match self.pool.acquire().await {
             Ok(_) => Ok(()),
             // A pool tries again until its time is up and then forgets the cause; one connection tells it.
@@ -150,6 +172,39 @@ impl PostgresEngine {
             if listener.try_recv().await?.is_none() {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Options of a pool whose connections take writes, as far as that is asked for or in doubt.
+fn pool_options(connections: u32, acquire_timeout: Duration, must_write: bool) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(acquire_timeout)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if must_write && !takes_writes(connection).await? {
+                    let text = "the database takes no writes: a standby, or a former primary";
+                    return Err(sqlx::Error::Configuration(text.into()));
+                }
+                Ok(())
+            })
+        })
+        .before_acquire(|connection, session| {
+            Box::pin(async move {
+                if !error::is_suspect(session.age) {
+                    return Ok(true);
+                }
+                takes_writes(connection).await
+            })
+        })
+}
+
+impl Pool {
+    /// Makes further connections with these options.
+    pub(super) fn connect_to(&self, options: &PgConnectOptions) {
+        for pool in [&self.general, &self.keys, &self.delivery] {
+            pool.set_connect_options(options.clone());
         }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::SqlStr;
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqliteConnectOptions;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,7 +27,7 @@ use super::read_connection::ReadConnection;
 use super::{Args, Row};
 use crate::runtime::Stopwatch;
 use crate::store::metrics::ReadEnd;
-use crate::store::{Result, StoreError, StoreMetrics};
+use crate::store::{Result, StoreError, StoreMetrics, error};
 
 /// Pauses before a read that has lost its connection is repeated.
 const REPEAT_PAUSES: [Duration; 3] =
@@ -42,8 +42,13 @@ const END_MAX: Duration = Duration::from_secs(5);
 pub(super) enum ReadSource {
     /// To a SQLite file.
     Sqlite(SqliteConnectOptions),
-    /// To a PostgreSQL database; the pool is for cancelling statements.
-    Postgres(PgConnectOptions, PgPool),
+    /// To a PostgreSQL database, with the time limit of statements.
+    Postgres {
+        /// Connects to the same host; also for cancelling statements.
+        keys: PgPool,
+        /// As PostgreSQL writes it.
+        limit: String,
+    },
 }
 
 /// The connections of reads.
@@ -98,7 +103,8 @@ impl ReadPool {
             .await
             .map_err(|_| sqlx::Error::PoolTimedOut)?
             .map_err(|_| sqlx::Error::PoolClosed)?;
-        let connection = self.idle().pop();
+        // What was opened before a failover may be to a former primary.
+        let connection = self.idle().pop().filter(|idle| !error::is_suspect(idle.age()));
         let (pool, permit) = (Arc::clone(self), Some(permit));
         let mut leased = Leased { pool, connection, permit, busy: false, timed_out: false };
         let left = self.time_limit.saturating_sub(since.elapsed());
@@ -132,18 +138,22 @@ impl ReadPool {
                 let opening = self.runtime.spawn(ReadConnection::open_sqlite(options));
                 opening.await.map_err(|_| sqlx::Error::WorkerCrashed)?
             }
-            ReadSource::Postgres(options, _) => ReadConnection::open_postgres(&options).await,
+            ReadSource::Postgres { keys, limit } => {
+                let options = keys.connect_options().as_ref().clone();
+                let limited = options.options([("statement_timeout", limit.as_str())]);
+                ReadConnection::open_postgres(&limited).await
+            }
         }
     }
 
     /// Ends what runs on a connection and puts it back.
     async fn end(&self, mut connection: ReadConnection) {
         let ending = async {
-            if let (ReadSource::Postgres(_, cancelling), Some(backend)) =
+            if let (ReadSource::Postgres { keys, .. }, Some(backend)) =
                 (&self.source, connection.backend())
             {
                 let cancel = sqlx::query("SELECT pg_cancel_backend($1)").bind(backend);
-                cancel.execute(cancelling).await?;
+                cancel.execute(keys).await?;
             }
             connection.drain().await
         };

@@ -89,6 +89,22 @@ impl Store {
         }
     }
 
+    /// Fails when the database's encoding is not UTF-8, in which it could not store every event.
+    pub async fn require_utf8(&self) -> Result<()> {
+        if self.engine.dialect() == Dialect::Sqlite {
+            return Ok(());
+        }
+        let sql = "SELECT current_setting('server_encoding') AS encoding";
+        let encoding: String = self.engine.one(sql, args![]).await?.get("encoding")?;
+        if encoding == "UTF8" {
+            return Ok(());
+        }
+        let text = format!(
+            "the database's encoding is {encoding}; create one with ENCODING 'UTF8' TEMPLATE template0"
+        );
+        Err(sqlx::Error::Configuration(text.into()).into())
+    }
+
     /// Reverts the newest migration and returns its version; `None` when none is applied.
     pub async fn migrate_down(&self) -> Result<Option<i64>, MigrateError> {
         match &*self.engine {

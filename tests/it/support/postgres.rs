@@ -58,6 +58,47 @@ impl PrivatePostgres {
         server
     }
 
+    /// A standby of this server, which follows it as a replica, on a port of its own.
+    pub(crate) fn standby(&self) -> Self {
+        let directory = tempfile::Builder::new().prefix("hookgate-pg-").tempdir().unwrap().keep();
+        if let Some((uid, gid)) = self.owner {
+            std::os::unix::fs::chown(&directory, Some(uid), Some(gid)).unwrap();
+        }
+        let (programs, owner) = (self.programs.clone(), self.owner);
+        let watchdog = watchdog(&programs, &directory, owner);
+        let (port, databases) = (free_port(), AtomicU32::new(0));
+        let standby = Self { programs, directory, port, owner, databases, _watchdog: watchdog };
+        let data = standby.data();
+        let primary = self.port.to_string();
+        standby.run("pg_basebackup", |backup| {
+            backup.args(["--host=127.0.0.1", "--username=postgres", "--port", &primary]);
+            backup.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
+            backup.arg("--pgdata").arg(&data)
+        });
+        standby.start_again();
+        standby
+    }
+
+    /// Makes a standby a primary.
+    pub(crate) fn promote(&self) {
+        let data = self.data();
+        self.run("pg_ctl", |promote| promote.args(["promote", "-w", "-D"]).arg(&data));
+    }
+
+    /// Runs statements one by one, as the superuser.
+    pub(crate) async fn execute(&self, database: &str, statements: &[&str]) {
+        let mut connection = PgConnection::connect(&self.url(database)).await.unwrap();
+        for statement in statements {
+            connection.execute(AssertSqlSafe(*statement)).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    }
+
+    /// Where it listens, as a URL names it.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// A new empty database; its URL.
     pub(crate) async fn fresh_database(&self) -> String {
         let name = format!("hookgate_{}", self.databases.fetch_add(1, Ordering::Relaxed));
@@ -105,7 +146,8 @@ impl PrivatePostgres {
         });
     }
 
-    fn url(&self, database: &str) -> String {
+    /// The URL of a database of it.
+    pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 

@@ -1,0 +1,193 @@
+//! PostgreSQL that changes under a server: a failover, a fenced primary, a long reader, a strange role or encoding.
+
+use hookgate::domain::{Actor, Org, OrgId};
+use hookgate::runtime::Clock;
+use hookgate::store::Store;
+use hookgate::store::StoreMetrics;
+use hookgate::telemetry::Registry;
+use reqwest::Method;
+use sqlx::{Connection, PgConnection};
+use tokio::task::block_in_place;
+
+use crate::spine::the_whole_way;
+use crate::support::answer::{answer, json};
+use crate::support::binary::Binary;
+use crate::support::client;
+use crate::support::postgres::{PrivatePostgres, fresh_database};
+use crate::support::wait::until;
+
+async fn post(server: &Binary, key: &str, count: usize) {
+    for _ in 0..count {
+        let request = client().request(Method::POST, format!("{}/api/events", server.base_url));
+        let event = r#"{"type":"a","payload":1}"#;
+        answer(json(request.header("x-api-key", key), event)).await.expect(202);
+    }
+}
+
+async fn stored(url: &str, events: i64) {
+    until("every event is stored", async || {
+        let Ok(mut connection) = PgConnection::connect(url).await else { return false };
+        let count = sqlx::query_scalar("SELECT count(*) FROM events");
+        count.fetch_one(&mut connection).await.ok() == Some(events)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failover_to_a_standby_loses_and_repeats_nothing_although_the_old_primary_still_answers() {
+    let primary = block_in_place(PrivatePostgres::start);
+    let database = primary.fresh_database().await.rsplit('/').next().unwrap().to_owned();
+    let standby = block_in_place(|| primary.standby());
+    let url = format!("postgres://postgres@{},{}/{database}", standby.host(), primary.host());
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Binary::start(dir.path(), &[("DATABASE_URL", &url)]).await;
+    let (key, _) = server.first_keys().await;
+    post(&server, &key, 20).await;
+    stored(&standby.url(&database), 20).await;
+
+    // The old primary is fenced: it answers, and takes no writes. Nothing is there when the standby is promoted.
+    let fence = ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"];
+    primary.execute("postgres", &fence).await;
+    post(&server, &key, 5).await;
+    block_in_place(|| standby.promote());
+    post(&server, &key, 5).await;
+    stored(&standby.url(&database), 30).await;
+    // Reads, too, are answered by the new one.
+    let url = format!("{}/api/events?limit=100", server.base_url);
+    until("lists are of the new primary", async || {
+        let list = answer(client().get(&url).header("x-api-key", &key)).await;
+        list.status == 200 && list.expect(200)["data"].as_array().unwrap().len() == 30
+    })
+    .await;
+
+    block_in_place(|| primary.stop());
+    post(&server, &key, 5).await;
+    stored(&standby.url(&database), 35).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn primary_that_takes_writes_again_is_used_again() {
+    let server = block_in_place(PrivatePostgres::start);
+    let url = server.fresh_database().await;
+    let config = hookgate::config::StoreConfig::in_directory("unused");
+    let metrics = StoreMetrics::register(&Registry::new()).unwrap();
+    let store = Store::connect_postgres(&url, &config, metrics).await.unwrap();
+    store.migrate_up().await.unwrap();
+    let now = Clock::system().now();
+    let add = async || {
+        let org = Org::new(OrgId::mint(now), "some", now);
+        store.system().insert_org(&org, &Actor::CLI).await
+    };
+    add().await.unwrap();
+    let fence = |on: &str| format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
+    let reload = "SELECT pg_reload_conf()";
+    server.execute("postgres", &[&fence("on"), reload]).await;
+    until("it takes no writes", async || add().await.is_err()).await;
+    assert!(add().await.unwrap_err().is_away());
+    let lift = "SET default_transaction_read_only = off";
+    server.execute("postgres", &[lift, &fence("off"), reload]).await;
+    until("it takes writes", async || add().await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn database_in_another_encoding_is_refused_at_the_start() {
+    let server = block_in_place(PrivatePostgres::start);
+    let create = "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0";
+    server.execute("postgres", &[create]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (status, log) =
+        Binary::fail_to_start(dir.path(), &[("DATABASE_URL", &server.url("latin"))]).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(log.iter().any(|line| line.contains("encoding is LATIN1")), "{log:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn role_with_settings_of_its_own_works_like_any_other() {
+    let server = block_in_place(PrivatePostgres::start);
+    let settings = [
+        "default_transaction_isolation = 'serializable'",
+        "default_transaction_deferrable = on",
+        "TimeZone = 'Asia/Kolkata'",
+        "DateStyle = 'German, DMY'",
+        "IntervalStyle = 'sql_standard'",
+        "bytea_output = 'escape'",
+        "standard_conforming_strings = off",
+        "extra_float_digits = -15",
+        "statement_timeout = '1ms'",
+        "lock_timeout = '1ms'",
+        "idle_session_timeout = '50ms'",
+        "search_path = 'own', 'public'",
+        "enable_indexscan = off",
+        "enable_nestloop = off",
+        "enable_seqscan = off",
+        "client_encoding = 'LATIN1'",
+        "transform_null_equals = on",
+        "synchronous_commit = off",
+    ];
+    let alter: Vec<String> =
+        settings.iter().map(|setting| format!("ALTER ROLE odd SET {setting}")).collect();
+    let mut statements = vec!["CREATE ROLE odd LOGIN"];
+    statements.extend(alter.iter().map(String::as_str));
+    statements.push("CREATE DATABASE odd OWNER odd TEMPLATE template0");
+    server.execute("postgres", &statements).await;
+    server.execute("odd", &["CREATE SCHEMA own AUTHORIZATION odd"]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let url = server.url("odd").replace("postgres@", "odd@");
+    the_whole_way(dir.path(), &[("DATABASE_URL", &url)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dump_that_takes_long_stops_neither_the_start_nor_the_storing() {
+    let url = fresh_database().await;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("DATABASE_URL", url.as_str())];
+    let mut server = Binary::start(dir.path(), &settings).await;
+    let (key, _) = server.first_keys().await;
+    post(&server, &key, 1).await;
+    stored(&url, 1).await;
+    server.stop().await;
+
+    // The last of the coming days is missing, as after midnight, and a dump holds the tables.
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    let last = "SELECT max(relname)::text FROM pg_class WHERE relname ~ '^events_p[0-9]{8}$'";
+    let last: String = sqlx::query_scalar(last).fetch_one(&mut other).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("DROP TABLE {last}")))
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let dump = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+                LOCK TABLE events, deliveries, delivery_attempts IN ACCESS SHARE MODE";
+    sqlx::raw_sql(dump).execute(&mut other).await.unwrap();
+    let server = Binary::start(dir.path(), &settings).await;
+    post(&server, &key, 50).await;
+    stored(&url, 51).await;
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    until("the partition is there", async || {
+        let exists = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(&last);
+        exists.fetch_one(&mut other).await.unwrap()
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_waits_for_connection_slots() {
+    let server = block_in_place(PrivatePostgres::start);
+    let limited = [
+        "CREATE ROLE few LOGIN CONNECTION LIMIT 1",
+        "CREATE DATABASE few OWNER few TEMPLATE template0",
+    ];
+    server.execute("postgres", &limited).await;
+    let url = server.url("few").replace("postgres@", "few@");
+    let taken = PgConnection::connect(&url).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("DATABASE_URL", url.as_str()), ("DATABASE_TIMEOUT", "300ms")];
+    let mut started = Binary::start(dir.path(), &settings).await;
+    taken.close().await.unwrap();
+    server.execute("postgres", &["ALTER ROLE few CONNECTION LIMIT 50"]).await;
+    let (key, _) = started.first_keys().await;
+    post(&started, &key, 1).await;
+    stored(&server.url("few"), 1).await;
+    started.stop().await;
+}
