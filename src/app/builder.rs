@@ -14,7 +14,7 @@ use super::descriptors::DescriptorBudget;
 use super::error::AppError;
 use super::metrics::Metrics;
 use super::parts::BackgroundWork;
-use super::storage::OpenError;
+use super::storage::{OpenError, OpenJournal};
 use super::store_start::StoreStart;
 use super::wiring::{self, Wiring};
 use super::{App, FirstKeys, start_report, storage};
@@ -77,9 +77,10 @@ impl<'a> AppBuilder<'a> {
         let store = open_store_on(&background, &config.store, Arc::clone(&metrics.store)).await?;
         tracing::info!(split = %store.connection_split(), "database connections");
         let (listener, address) = wiring::listen(config).await?;
-        let (journal, reader, instance) =
-            storage::open_journal(&config.store, &config.journal, Arc::clone(&metrics.journal))
-                .await?;
+        let OpenJournal { journal, reader, registration } = {
+            let metrics = Arc::clone(&metrics.journal);
+            storage::open_journal(&config.store, &config.journal, metrics, clock.now()).await?
+        };
 
         let bootstrap = self.bootstrap.then(|| BootstrapOptions {
             base_url: base_url(tls.as_deref(), address),
@@ -89,7 +90,13 @@ impl<'a> AppBuilder<'a> {
         });
         let store = store.with_clock(clock.clone());
         let (store_start, lifecycle, gate) = (
-            StoreStart { store, clock, instance, may_share: config.store.yes, bootstrap },
+            StoreStart {
+                store,
+                clock,
+                registration: registration.clone(),
+                may_share: config.store.yes,
+                bootstrap,
+            },
             Lifecycle::new(),
             Gate::new(),
         );
@@ -97,7 +104,7 @@ impl<'a> AppBuilder<'a> {
             config,
             store: store_start.store.clone(),
             journal,
-            instance,
+            registration: registration.clone(),
             clock: store_start.clock.clone(),
             metrics,
             work: self.background,
@@ -132,6 +139,7 @@ impl<'a> AppBuilder<'a> {
             parts,
             held: wiring::held(service, replayer, reader),
             first_keys,
+            registration,
             shutdown_timeout: config.server.shutdown_timeout,
             _background: background,
         })

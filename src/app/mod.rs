@@ -26,12 +26,12 @@ mod bootstrap;
 mod builder;
 mod descriptors;
 mod error;
-mod instance;
 mod journal_failure;
 mod maintenance;
 mod metrics;
 mod org_watch;
 mod parts;
+mod registration;
 mod start_report;
 mod storage;
 mod store_start;
@@ -48,15 +48,16 @@ use tokio::time::timeout;
 pub use bootstrap::Bootstrap;
 pub use builder::AppBuilder;
 pub use error::AppError;
-pub use instance::InstanceError;
 pub use metrics::Metrics;
 pub use parts::{AppParts, BackgroundWork, HeldParts};
+pub use registration::IdentityError;
 pub use storage::{MissingKeysError, OpenError, OpenJournalError};
 
 use crate::config::Config;
 use crate::http::{self, Api, Tls};
 use crate::runtime::{Background, Clock, Lifecycle, Shutdown, Stopwatch};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
+use registration::Registration;
 
 /// How long the stop may take beyond `SHUTDOWN_TIMEOUT`, which is for the work in progress.
 const STOP_BEYOND_MAX: Duration = Duration::from_millis(800);
@@ -71,6 +72,7 @@ pub struct App {
     parts: AppParts,
     held: Option<HeldParts>,
     first_keys: FirstKeys,
+    registration: Registration,
     shutdown_timeout: Duration,
     /// Dropped last: the background threads run the store and most tasks.
     _background: Background,
@@ -186,6 +188,9 @@ impl App {
                 tracing::warn!(%error, "cannot flush usage counters; the last minute is lost");
             }
             tokio::task::spawn_blocking(move || journal.shut_down()).await?;
+            if drained {
+                end_registration(&self.registration, &store).await;
+            }
             store.close().await;
             Ok::<_, AppError>(())
         };
@@ -209,5 +214,12 @@ impl App {
             None if poisoned => Err(AppError::JournalPoisoned),
             None => Ok(()),
         }
+    }
+}
+
+/// Removes the registration of a server whose work has ended. Otherwise the next start finds that it has.
+async fn end_registration(registration: &Registration, store: &Store) {
+    if let Err(error) = registration.end(store).await {
+        tracing::debug!(%error, "cannot remove the server's registration");
     }
 }

@@ -6,9 +6,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::instance::{self, InstanceError};
+use super::registration::{IdentityError, Registration};
 use crate::config::{JournalConfig, StoreConfig};
-use crate::domain::InstanceId;
+use crate::domain::Timestamp;
 use crate::ingest::record_owner;
 use crate::journal::local::{
     self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
@@ -81,9 +81,9 @@ pub enum OpenJournalError {
     /// The journal's files cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The server's id could not be read or written.
+    /// The server could not be identified.
     #[error(transparent)]
-    Instance(#[from] InstanceError),
+    Identity(#[from] IdentityError),
     /// The blocking pool is shutting down.
     #[error("the start was abandoned: {0}")]
     Abandoned(#[from] tokio::task::JoinError),
@@ -154,21 +154,30 @@ pub(super) async fn require_keys(store: &Store) -> Result<(), MissingKeysError> 
     Err(MissingKeysError::Missing { texts, ids: ids.join(", ") })
 }
 
-/// Opens the journal, logs its recovery, and loads the id of the server that holds the journal's lock. Recovery reads
-/// the remaining segments, so this runs off the async threads.
+/// A journal that was opened.
+pub(super) struct OpenJournal {
+    pub(super) journal: Journal,
+    pub(super) reader: JournalReader,
+    /// The run of the server that holds its lock.
+    pub(super) registration: Registration,
+}
+
+/// Opens the journal, logs its recovery, and gives this run of the server an id. Recovery reads segments, so this runs
+/// off the async threads.
 pub(super) async fn open_journal(
     store: &StoreConfig,
     config: &JournalConfig,
     metrics: Arc<JournalMetrics>,
-) -> Result<(Journal, JournalReader, InstanceId), OpenJournalError> {
+    now: Timestamp,
+) -> Result<OpenJournal, OpenJournalError> {
     let options = journal_options(store, config)?;
     let data_dir = store.data_dir.clone();
     let opening = move || {
         let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
         let Opened { journal, reader, recovery, id } = local::open(&options, &fs, &metrics)?;
         log_recovery(&recovery);
-        let instance = instance::load(&data_dir, id)?;
-        Ok::<_, OpenJournalError>((journal, reader, instance))
+        let registration = Registration::new(&data_dir, &options.dir, id, now)?;
+        Ok::<_, OpenJournalError>(OpenJournal { journal, reader, registration })
     };
     tokio::task::spawn_blocking(opening).await?
 }

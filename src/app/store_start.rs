@@ -1,6 +1,6 @@
 //! The start of the store: what is done before anything works with it.
 //!
-//! The schema is migrated, the keys of its secrets are checked, and what this server's last run left is released. If the
+//! The schema is migrated, the keys of its secrets are checked, and what earlier runs of this server left is released. If the
 //! store is away, the server listens all the same, and this is tried again in the background. Until it has succeeded
 //! no other task touches the store: a statement of this version on the schema of the last one could fail
 //! for good. Requests are answered meanwhile: those with keys that are not known get 503.
@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 
 use super::bootstrap::{Bootstrap, BootstrapOptions};
 use super::error::AppError;
+use super::registration::Registration;
 use super::storage;
-use crate::domain::InstanceId;
 use crate::runtime::{Backoff, Clock, Gate, Shutdown};
 use crate::store::{Schedule, Store};
 
@@ -30,8 +30,8 @@ const DAYS_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 pub(super) struct StoreStart {
     pub(super) store: Store,
     pub(super) clock: Clock,
-    /// This server.
-    pub(super) instance: InstanceId,
+    /// This run of the server.
+    pub(super) registration: Registration,
     /// Whether the database may hold tables of something else.
     pub(super) may_share: bool,
     /// Creates the first organisation and keys in an empty store, if set.
@@ -41,7 +41,7 @@ pub(super) struct StoreStart {
 impl StoreStart {
     /// Does all of it once. Creating the first keys is the last step, so that created keys are always shown.
     pub(super) async fn run_once(&self) -> Result<Option<Bootstrap>, AppError> {
-        let Self { store, clock, instance, bootstrap, may_share } = self;
+        let Self { store, clock, registration, bootstrap, may_share } = self;
         store.require_utf8().await?;
         if !may_share {
             store.require_own_tables().await?;
@@ -53,7 +53,8 @@ impl StoreStart {
         storage::require_keys(store).await?;
         prepare_days(store, clock).await;
         Schedule::start(store.clone(), clock.clone()).await?;
-        let released = store.system().release_leases(*instance, clock.schedule()).await?;
+        let released = registration.release_old(store, clock.schedule()).await?
+            + registration.beat(store, clock.schedule()).await?.released;
         if released > 0 {
             tracing::info!(released, "recovered leased deliveries from the previous run");
         }

@@ -14,13 +14,14 @@ use super::maintenance;
 use super::metrics::Metrics;
 use super::org_watch::OrgWatch;
 use super::parts::{AppParts, BackgroundWork, HeldParts};
+use super::registration::{Registration, RegistrationTask};
 use crate::api::{RunningServer, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::{Config, LimitConfig};
 use crate::delivery::{
     AdmissionDoor, DeliveryHandle, DeliveryHealth, DeliveryInputs, DeliveryService, RunningDelivery,
 };
-use crate::domain::{InstanceId, OrgLimit, OrgLimits};
+use crate::domain::{OrgLimit, OrgLimits};
 use crate::http::{Api, AppState, Parts, Tls};
 use crate::ingest::{Intake, Replayer, Workers};
 use crate::journal::{Journal, JournalReader};
@@ -33,8 +34,8 @@ pub(super) struct Wiring<'a> {
     pub(super) config: &'a Config,
     pub(super) store: Store,
     pub(super) journal: Journal,
-    /// This server.
-    pub(super) instance: InstanceId,
+    /// This run of the server.
+    pub(super) registration: Registration,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     /// Whether background tasks are started.
@@ -61,7 +62,7 @@ impl Wiring<'_> {
     /// Sets up delivery, which keeps so many idle connections to receivers at most.
     pub(super) fn delivery(&self, idle_connections: usize) -> Result<DeliveryPart, AppError> {
         let config = &self.config.delivery;
-        let inputs = DeliveryInputs::new(self.due.clone(), self.instance);
+        let inputs = DeliveryInputs::new(self.due.clone(), self.registration.id());
         let inputs = DeliveryInputs { idle_connections, ..inputs };
         let (store, metrics) = (self.store.for_delivery(), Arc::clone(&self.metrics.delivery));
         let service = DeliveryService::new(config, store, self.clock.clone(), metrics, inputs)?;
@@ -141,7 +142,7 @@ impl Wiring<'_> {
         authenticator
     }
 
-    /// Starts the store's maintenance and checkpoints.
+    /// Starts the store's maintenance and checkpoints, and the server's heartbeat.
     pub(super) fn maintenance(&self) {
         if self.work == BackgroundWork::Hold {
             return;
@@ -157,6 +158,14 @@ impl Wiring<'_> {
             maintenance::follow_clock(store(), self.clock.clone(), stop()),
         );
         self.background.spawn("checkpoints", maintenance::checkpoint(store(), stop()));
+        let registration = RegistrationTask {
+            registration: self.registration.clone(),
+            store: self.store.for_keys(),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics.journal),
+            due: self.due.clone(),
+        };
+        self.foreground.spawn("server heartbeat", registration.run(stop()));
     }
 
     /// Handles of the parts.

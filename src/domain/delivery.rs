@@ -116,21 +116,26 @@ pub struct DeliveryFilter {
     pub until: Option<Timestamp>,
 }
 
-/// Identifies a server: the same id after a restart, and never two processes at once.
+/// Identifies one run of a server: minted at random at each start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InstanceId(u64);
 
 impl InstanceId {
-    /// The id that the server's data directory keeps.
+    /// The id of this number.
     pub const fn new(number: u64) -> Self {
         Self(number)
+    }
+
+    /// The plain number.
+    pub const fn get(self) -> u64 {
+        self.0
     }
 }
 
 /// A fencing token: an outcome counts only while its row still has the token of the lease.
 ///
-/// The first eight bytes identify the server, so that a restarted server can release the leases of its
-/// previous run at once.
+/// The first eight bytes identify the server's run, so that the leases of a run that has ended can be released at
+/// once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LeaseToken(Uuid);
 

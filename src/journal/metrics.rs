@@ -15,6 +15,8 @@ metrics! {
         hookgate_journal_damaged_bytes_total: Counter,
         /// Records in the journal that are lost to damage.
         hookgate_journal_lost_records_total: Counter,
+        /// Servers that run on a copy of this server's data directory with the same database.
+        hookgate_data_dir_copies: Gauge,
         /// Appends covered by one sync.
         journal_group_appends: Histogram = COUNTS,
         /// Time to write and sync a group of appends, in seconds.

@@ -59,6 +59,7 @@ steps! {
     13 "0013" "endpoint_versions";
     14 "0014" "trace_text";
     15 "0015" "idempotency_keys";
+    16 "0016" "servers";
     17 "0017" "clocks";
     18 "0018" "own_event_type_rates";
     19 "0019" "duplicate_counts";

@@ -61,6 +61,7 @@ mod replay_chunk;
 mod replays;
 mod schedule;
 mod secrets;
+mod servers;
 mod suspension;
 mod usage;
 
@@ -98,6 +99,7 @@ pub use replay_chunk::REPLAYS_PER_STEP;
 pub use replays::{QuarantinedEvent, ReplayStep};
 pub use schedule::Schedule;
 pub use secrets::{MissingKey, Reencryption};
+pub use servers::{OtherServer, ServerRow};
 pub use usage::Holdings;
 
 /// The store. Clones share their connections.

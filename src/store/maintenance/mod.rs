@@ -147,8 +147,9 @@ impl System<'_> {
     }
 
     /// Maintenance that must run at least every few hours: creates partitions for the coming days where the
-    /// engine has them, and deletes dedup keys older than the window, and idempotency keys, in bounded steps. Space of deleted
-    /// rows goes back to the file system, where the engine leaves that to its user.
+    /// engine has them, and deletes dedup keys older than the window, idempotency keys, and registrations of servers
+    /// that have ended, in bounded steps. Space of deleted rows goes back to the file system, where the engine
+    /// leaves that to its user.
     pub async fn maintain(self, now: Timestamp) -> Result<()> {
         self.maintain_behind(now, now).await
     }
@@ -171,6 +172,7 @@ impl System<'_> {
             // Autovacuum does it on PostgreSQL.
             engine.give_space_back().await?;
         }
+        self.remove_ended_servers().await?;
         created
     }
 

@@ -8,6 +8,7 @@ mod dns;
 mod failing;
 mod faults;
 mod guard;
+mod identity;
 mod isolation;
 mod outage;
 mod policy;

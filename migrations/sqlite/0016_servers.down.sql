@@ -1,0 +1,2 @@
+DROP TABLE journals;
+DROP TABLE servers;
