@@ -23,7 +23,7 @@ use hookgate::app::Metrics;
 use hookgate::domain::OrgId;
 use hookgate::journal::local::{self, FileSystem, JournalOptions, QUEUE_BYTES_MAX, SystemFiles};
 use hookgate::journal::{Journal, JournalReader};
-use hookgate::runtime::Stopwatch;
+use hookgate::runtime::{Clock, Stopwatch};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -74,6 +74,9 @@ impl Ours {
             dir: dir.path().join("journal"),
             segment_bytes: 64 * MIB,
             bytes_max: 10_240 * MIB,
+            retention: Duration::ZERO,
+            clock: Clock::system(),
+            confirms: false,
             queue_capacity: 10_000,
             queue_bytes_max: QUEUE_BYTES_MAX,
             // As the server does for its records.

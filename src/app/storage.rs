@@ -14,6 +14,7 @@ use crate::journal::local::{
     self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
 };
 use crate::journal::{Journal, JournalError, JournalMetrics, JournalReader};
+use crate::runtime::Clock;
 use crate::store::{MigrationStatus, Store, StoreError, StoreMetrics};
 
 const MIB: u64 = 1024 * 1024;
@@ -174,7 +175,8 @@ pub(super) async fn open_journal(
     let data_dir = store.data_dir.clone();
     let opening = move || {
         let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
-        let Opened { journal, reader, recovery, id } = local::open(&options, &fs, &metrics)?;
+        let Opened { journal, reader, recovery, id, stored_below: _ } =
+            local::open(&options, &fs, &metrics)?;
         log_recovery(&recovery);
         let registration = Registration::new(&data_dir, &options.dir, id, now)?;
         Ok::<_, OpenJournalError>(OpenJournal { journal, reader, registration })
@@ -200,6 +202,9 @@ fn journal_options(
         dir: store.journal_dir(),
         segment_bytes: segment * MIB,
         bytes_max: max * MIB,
+        retention: config.journal_retention,
+        clock: Clock::system(),
+        confirms: false,
         queue_capacity: config.queue_capacity as usize,
         queue_bytes_max: QUEUE_BYTES_MAX,
         owner: record_owner,

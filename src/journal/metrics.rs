@@ -9,6 +9,8 @@ metrics! {
         event_queue_size: Gauge,
         /// Size of the journal's segment files, in bytes.
         journal_bytes: Gauge,
+        /// Size of the journal's segment files that are only kept for a replay, in bytes.
+        hookgate_journal_kept_bytes: Gauge,
         /// Bytes of records in the journal that are not stored yet.
         hookgate_journal_unstored_bytes: Gauge,
         /// Bytes in the journal that were skipped because they are damaged.

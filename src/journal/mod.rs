@@ -17,7 +17,7 @@
 //! # Rules for a backend
 //! - Records are returned in the order in which they were appended. There is one reader.
 //! - Batches may be acknowledged in any order. A record is forgotten only when its batch and every batch before
-//!   it are acknowledged; after a restart the others are read again, and possibly some that were acknowledged last.
+//!   it are acknowledged, and confirmed where the caller does that; after a restart the others are read again, and possibly some that were acknowledged last.
 //! - A batch that is dropped without an acknowledgement is not read again before a restart.
 //! - The number of unacknowledged batches is bounded: the reader waits at the bound.
 //! - A failed write or sync of records poisons the journal until a restart. Durable records can still be read. Nothing
@@ -57,6 +57,20 @@ impl Journal {
     pub async fn append(&self, record: &[u8], items: u32) -> Result<Seq, AppendError> {
         match &self.0 {
             Backend::Local(journal) => journal.append(record, items).await,
+        }
+    }
+
+    /// The position below which every record is acknowledged, once that is above `above`.
+    pub async fn acked_above(&self, above: Seq) -> Seq {
+        match &self.0 {
+            Backend::Local(journal) => journal.acked_above(above).await,
+        }
+    }
+
+    /// Lets the acknowledged records below a position be forgotten, where the backend waits for that.
+    pub fn confirm(&self, below: Seq) {
+        match &self.0 {
+            Backend::Local(journal) => journal.confirm(below),
         }
     }
 
@@ -224,6 +238,11 @@ impl Ack {
 pub struct Seq(u64);
 
 impl Seq {
+    /// The position of this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The plain number.
     pub const fn get(self) -> u64 {
         self.0

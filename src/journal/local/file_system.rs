@@ -39,6 +39,8 @@ pub trait FileSystem: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Opens a directory, so that later syncs of it need no file descriptor.
     fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn DirHandle>>;
+    /// Bytes that may still be written to the disk of a directory.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// Locks a directory until the lock is dropped. `WouldBlock` when another process holds the lock.
     fn lock(&self, dir: &Path) -> io::Result<Arc<dyn DirLock>>;
 }
@@ -128,6 +130,11 @@ impl FileSystem for SystemFiles {
 
     fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn DirHandle>> {
         Ok(Arc::new(File::open(dir)?))
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(dir)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     fn lock(&self, dir: &Path) -> io::Result<Arc<dyn DirLock>> {

@@ -16,6 +16,9 @@
 //! The header has a block of its own, so that no write of a record can tear it. It repeats the name, so a damaged
 //! header costs no record.
 //!
+//! A segment that is kept after all of its records are stored is called
+//! `<first seq, 20 digits>-<journal id, 16 hex digits>-<when it was stored, microseconds>.kept`.
+//!
 //! # Frame
 //!
 //! | at | bytes | |
@@ -48,6 +51,8 @@
 //! | 32 | 8 | synced: every record below it has been synced |
 //! | 40 | 4 | CRC32C of the above |
 
+use crate::domain::Timestamp;
+
 /// Where the frames begin.
 pub(super) const SEGMENT_HEADER_BYTES: u64 = 4096;
 /// Bytes in front of every payload.
@@ -59,6 +64,7 @@ const FORMAT_VERSION: u32 = 1;
 const SEGMENT_MAGIC: &[u8; 8] = b"HGJOURNL";
 const SEGMENT_FIELDS_BYTES: usize = 28;
 const SEGMENT_SUFFIX: &str = ".segment";
+const KEPT_SUFFIX: &str = ".kept";
 const CHECKPOINT_MAGIC: &[u8; 8] = b"HGJCHECK";
 const CHECKPOINT_FIELDS_BYTES: usize = 40;
 
@@ -159,6 +165,19 @@ pub(super) fn parse_segment_name(name: &str) -> Option<(u64, JournalId)> {
     let parsed = (seq.parse().ok()?, JournalId(u64::from_str_radix(id, 16).ok()?));
     // One spelling only: formatting the result must give the same name.
     (segment_name(parsed.0, parsed.1) == name).then_some(parsed)
+}
+
+/// The name under which the segment that starts with `first_seq` is kept.
+pub(super) fn kept_name(first_seq: u64, id: JournalId, stored_at: Timestamp) -> String {
+    format!("{first_seq:020}-{:016x}-{}{KEPT_SUFFIX}", id.0, stored_at.micros())
+}
+
+/// The first seq, the journal id and the time in the name of a kept segment; `None` for any other name.
+pub(super) fn parse_kept_name(name: &str) -> Option<(u64, JournalId, Timestamp)> {
+    let (segment, stored_at) = name.strip_suffix(KEPT_SUFFIX)?.rsplit_once('-')?;
+    let (seq, id) = parse_segment_name(&format!("{segment}{SEGMENT_SUFFIX}"))?;
+    let stored_at = Timestamp::from_micros(stored_at.parse().ok()?);
+    (kept_name(seq, id, stored_at) == name).then_some((seq, id, stored_at))
 }
 
 /// The first bytes of a segment.
@@ -334,6 +353,12 @@ mod tests {
         assert_eq!(parse_segment_name(&name), Some((7, ID)));
         for other in [format!("{name}.bak"), name.to_uppercase(), name.replacen('0', "+", 1)] {
             assert_eq!(parse_segment_name(&other), None, "{other}");
+        }
+        let at = Timestamp::from_micros(1_700_000_000_000_001);
+        let name = kept_name(7, ID, at);
+        assert_eq!((parse_kept_name(&name), parse_segment_name(&name)), (Some((7, ID, at)), None));
+        for other in [segment_name(7, ID), format!("{name}.bak"), name.replace("-17", "-017")] {
+            assert_eq!(parse_kept_name(&other), None, "{other}");
         }
     }
 

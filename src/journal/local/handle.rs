@@ -54,7 +54,8 @@ pub(super) fn start(
     let open_dir = fs.open_dir(&dir).map_err(|error| JournalError::io("open", &dir, error))?;
     metrics.event_queue_size.set(clamped(recovered.report.items));
     let unread = Unread::at(recovered.start, &recovered.state.live);
-    let segments = Arc::new(Segments::new(recovered.state, files_max, segment_bytes));
+    let segments =
+        Arc::new(Segments::new(recovered.state, files_max, segment_bytes, options.confirms));
     let shares = Shares::new(options.owner, recovered.unstored, segments.free_bytes());
     metrics.hookgate_journal_unstored_bytes.set(clamped(shares.unstored()));
     let queue = Arc::new(AppendQueue::new(queue_limits(options), shares));
@@ -75,6 +76,10 @@ pub(super) fn start(
         checkpoint_failed: None,
         spare_failed: None,
         free_failed: None,
+        retention: options.retention,
+        clock: options.clock.clone(),
+        needs_space: false,
+        disk_checked: None,
         lock: Arc::clone(&lock),
         lock_checked: Stopwatch::start(),
     };
@@ -125,6 +130,16 @@ impl LocalJournal {
         items: u32,
     ) -> Result<Seq, AppendError> {
         self.0.queue.push(record, items)?.await
+    }
+
+    /// The seq below which all records are acknowledged, once it is above `above`.
+    pub(in crate::journal) async fn acked_above(&self, above: Seq) -> Seq {
+        Seq(self.0.segments.acked_above(above.0).await)
+    }
+
+    /// Lets acknowledged records below a seq be forgotten.
+    pub(in crate::journal) fn confirm(&self, below: Seq) {
+        self.0.segments.confirm(below.0);
     }
 
     /// Refuses further appends.

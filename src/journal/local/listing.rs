@@ -5,15 +5,18 @@ use std::io;
 use std::path::Path;
 
 use super::file_system::FileSystem;
-use super::format::{Checkpoint, JournalId, parse_segment_name};
+use super::format::{Checkpoint, JournalId, parse_kept_name, parse_segment_name};
 use super::segment_manager::SPARES_MAX;
-use super::segments::Spare;
+use super::segments::{KeptSegment, Spare};
 use super::{CHECKPOINT_NAME, OLD_LOCK_NAME, QUARANTINE_DIR, SPARE_PREFIX};
+use crate::domain::Timestamp;
 
 /// The names in the directory, by kind.
 pub(super) struct Listing {
     /// In ascending order.
     pub(super) segments: Vec<(u64, JournalId, String)>,
+    /// Kept after all of their records were stored; in ascending order, with the time of that.
+    pub(super) kept: Vec<(u64, JournalId, Timestamp, String)>,
     pub(super) spares: BTreeMap<u64, String>,
     pub(super) unknown: Vec<String>,
 }
@@ -22,10 +25,13 @@ impl Listing {
     /// Sorts the names.
     pub(super) fn new(mut names: Vec<String>) -> Self {
         names.sort();
-        let mut listing = Self { segments: vec![], spares: BTreeMap::new(), unknown: vec![] };
+        let mut listing =
+            Self { segments: vec![], kept: vec![], spares: BTreeMap::new(), unknown: vec![] };
         for name in names {
             if let Some((first_seq, id)) = parse_segment_name(&name) {
                 listing.segments.push((first_seq, id, name));
+            } else if let Some((first_seq, id, stored_at)) = parse_kept_name(&name) {
+                listing.kept.push((first_seq, id, stored_at, name));
             } else if let Some(number) = parse_spare_name(&name) {
                 listing.spares.insert(number, name);
             } else if ![OLD_LOCK_NAME, CHECKPOINT_NAME, QUARANTINE_DIR].contains(&name.as_str()) {
@@ -55,6 +61,27 @@ pub(super) fn identity(
     }
     let most = counts.into_iter().max_by_key(|(_, count)| *count);
     most.map_or_else(|| getrandom::u64().map(JournalId), |(id, _)| Ok(id))
+}
+
+/// The segments of this journal that are kept. Nothing but their length is read.
+pub(super) fn kept_segments(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    id: JournalId,
+    listing: &mut Listing,
+) -> Vec<KeptSegment> {
+    let mut kept = Vec::new();
+    for (first_seq, of, stored_at, name) in std::mem::take(&mut listing.kept) {
+        if of != id {
+            listing.unknown.push(name);
+            continue;
+        }
+        // One that cannot be opened is given up like the others.
+        let length = fs.open(&dir.join(&name)).and_then(|file| file.length());
+        let bytes = length.unwrap_or_default();
+        kept.push(KeptSegment { first_seq, name, bytes, stored_at });
+    }
+    kept
 }
 
 /// Keeps the spares of full length, and removes the others.

@@ -19,7 +19,7 @@
 //! call, synced once and acknowledged together ([`writer`], [`group_commit`]). The reader reads the files back,
 //! up to the last synced record and never beyond ([`reader`]); the batches it returned are in [`in_flight`] until
 //! they are acknowledged. Each organisation has a share of the queue and of the disk ([`shares`]). The segment manager prepares segments ahead of need, writes the checkpoint and frees
-//! acknowledged segments ([`segment_manager`]). [`format`](self::format) has the bytes on disk, [`recovery`]
+//! acknowledged segments, or keeps them for a while, for a replay ([`segment_manager`], [`retention`]). [`format`](self::format) has the bytes on disk, [`recovery`]
 //! restores a consistent state after a crash. Every call to the file system goes through [`FileSystem`].
 //!
 //! # Failure
@@ -57,6 +57,7 @@ mod listing;
 mod quarantine;
 mod reader;
 mod recovery;
+mod retention;
 mod segment_manager;
 mod segment_scan;
 mod segment_state;
@@ -70,10 +71,12 @@ mod writer;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Backend, Journal, JournalReader, ReaderBackend};
+use super::{Backend, Journal, JournalReader, ReaderBackend, Seq};
 use crate::domain::OrgId;
 use crate::journal::metrics::JournalMetrics;
+use crate::runtime::Clock;
 
 use self::quarantine::Quarantine;
 
@@ -108,8 +111,14 @@ pub struct JournalOptions {
     pub dir: PathBuf,
     /// Bytes in one segment file; no record is longer.
     pub segment_bytes: u64,
-    /// Most bytes of segments on disk; at least two segments.
+    /// Most bytes of segments on disk, kept ones included; at least two segments.
     pub bytes_max: u64,
+    /// How long segments are kept after all of their records are stored, while nothing else needs the space.
+    pub retention: Duration,
+    /// Tells how long that was.
+    pub clock: Clock,
+    /// Whether the caller confirms acknowledged records, by [`Journal::confirm`], before they may be forgotten.
+    pub confirms: bool,
     /// Appends that may wait for a sync.
     pub queue_capacity: usize,
     /// Bytes that may wait for a sync. A single append may wait whatever its size.
@@ -128,6 +137,8 @@ pub struct Opened {
     pub recovery: RecoveryReport,
     /// A random number that its files carry, drawn when the journal was created.
     pub id: u64,
+    /// Every record below this one was stored, by the journal's checkpoint. 1 in a journal that is new.
+    pub stored_below: Seq,
 }
 
 /// Why a journal could not be opened.
@@ -185,9 +196,11 @@ pub fn open(
     let quarantine = Arc::new(Quarantine::new(fs, &options.dir, metrics));
     let recovered = recovery::recover(&**fs, options, &quarantine)?;
     let (id, recovery) = (recovered.id.0, recovered.report.clone());
+    let stored_below = Seq(recovered.acked);
     let (journal, reader) = handle::start(options, fs, metrics, recovered, quarantine, lock)?;
     let journal = Journal(Backend::Local(journal));
-    Ok(Opened { journal, reader: JournalReader(ReaderBackend::Local(reader)), recovery, id })
+    let reader = JournalReader(ReaderBackend::Local(reader));
+    Ok(Opened { journal, reader, recovery, id, stored_below })
 }
 
 fn lock(fs: &dyn FileSystem, dir: &Path) -> Result<Arc<dyn DirLock>, JournalError> {

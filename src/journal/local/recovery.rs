@@ -25,7 +25,7 @@ use super::file_system::{
 use super::format::{
     Checkpoint, JournalId, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_header,
 };
-use super::listing::{Listing, identity, keep_spares};
+use super::listing::{Listing, identity, keep_spares, kept_segments};
 use super::quarantine::{Damage, Quarantine};
 use super::segment_scan::{Scanned, SegmentFile, SegmentScan};
 use super::segment_summary::{SUMMARY_OFFSET, SegmentSummary};
@@ -68,6 +68,8 @@ pub(super) struct Recovered {
     pub(super) report: RecoveryReport,
     /// Bytes of unacknowledged records, by organisation.
     pub(super) unstored: OrgBytes,
+    /// Every record below this seq is stored, by the checkpoint.
+    pub(super) acked: u64,
 }
 
 /// Recovers the journal in the directory of `options`.
@@ -94,6 +96,7 @@ pub(super) fn recover(
         unstored: OrgBytes::new(),
     };
     let files = recovery.open_segments(&mut listing)?;
+    let kept = kept_segments(fs, dir, id, &mut listing);
     recovery.report.unknown_files.extend(listing.unknown.iter().map(|name| dir.join(name)));
 
     let first_seq = files.first().map_or(1, |file| file.first_seq);
@@ -103,8 +106,9 @@ pub(super) fn recover(
     let spares = keep_spares(fs, dir, &listing.spares, segment_bytes)
         .map_err(|error| JournalError::io("list the spare segments of", dir, error))?;
 
+    let acked = checkpoint.acked;
     let checkpoint = Checkpoint { synced: scanned.next_seq, ..checkpoint };
-    let mut state = State::new(scanned.live, spares, checkpoint);
+    let mut state = State::new(scanned.live, spares, kept, checkpoint);
     if let Err(error) = checkpoint_file.write(checkpoint) {
         tracing::error!(%error, "cannot write the journal's checkpoint, retrying; no segment is freed before");
         state.persisted = 0;
@@ -121,6 +125,7 @@ pub(super) fn recover(
         spare_number: listing.spares.keys().next_back().copied().unwrap_or(0),
         report: recovery.report,
         unstored: recovery.unstored,
+        acked,
     })
 }
 

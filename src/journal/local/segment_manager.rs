@@ -1,5 +1,5 @@
 //! The segment manager: a thread that prepares the next segment before the writer needs it, writes the checkpoint,
-//! and frees acknowledged segments.
+//! and frees acknowledged segments. Those that are kept for a replay are in [`super::retention`].
 //!
 //! A segment is prepared when every byte of it has been written once: a sync of existing blocks costs a third of
 //! one that must also record new blocks (0.13 ms, against 0.3 to 0.4 ms). Acknowledged segments are reused for the
@@ -16,16 +16,16 @@ use super::file_system::{DirHandle, DirLock, FileHandle, FileSystem, is_no_space
 use super::format::{Checkpoint, JournalId};
 use super::segment_summary::SUMMARY_OFFSET;
 use super::segments::{
-    FinishedSegment, Phase, Segment, SegmentUnavailable, Segments, Spare, State,
+    FinishedSegment, KeptSegment, Phase, Segment, SegmentUnavailable, Segments, Spare, State,
 };
 use super::{SPARE_PREFIX, clamped};
 use crate::journal::metrics::JournalMetrics;
-use crate::runtime::Stopwatch;
+use crate::runtime::{Clock, Stopwatch};
 
 /// The checkpoint file is written at most this often, unless a segment waits for it.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
 /// The wait after a spare could not be prepared, or the checkpoint could not be written.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the lock on the directory is checked.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// Most spare files; further acknowledged segments are deleted.
@@ -57,9 +57,23 @@ pub(super) struct SegmentManager {
     pub(super) spare_failed: Option<Stopwatch>,
     /// When a segment could not be freed, if the last attempt failed.
     pub(super) free_failed: Option<Stopwatch>,
+    /// How long segments are kept once their records are stored.
+    pub(super) retention: Duration,
+    pub(super) clock: Clock,
+    /// Whether kept segments are to be removed because the disk is short of space.
+    pub(super) needs_space: bool,
+    pub(super) disk_checked: Option<Stopwatch>,
     /// The lock on the directory.
     pub(super) lock: Arc<dyn DirLock>,
     pub(super) lock_checked: Stopwatch,
+}
+
+/// What has become of a segment that was freed.
+pub(super) enum Freed {
+    /// It is kept for a replay.
+    Kept(KeptSegment),
+    /// It is a spare now; `None` if it was removed.
+    Spare(Option<Spare>),
 }
 
 enum Task {
@@ -67,6 +81,7 @@ enum Task {
     Checkpoint { acked: u64, synced: u64 },
     Summarize(FinishedSegment),
     Free(Segment),
+    GiveUp(KeptSegment),
     CheckLock,
     Reopen,
     Stop,
@@ -93,11 +108,16 @@ impl SegmentManager {
                 Task::Prepare => self.prepare(),
                 Task::Checkpoint { acked, synced } => self.write_checkpoint(acked, synced),
                 Task::Free(segment) => self.free(segment),
+                Task::GiveUp(kept) => self.give_up(kept),
                 Task::Reopen => self.queue.reopen(),
                 Task::Stop => return,
             }
-            let bytes = self.segments.lock().bytes(self.segment_bytes);
+            self.check_disk();
+            let state = self.segments.lock();
+            let (bytes, kept) = (state.bytes(self.segment_bytes), state.kept_bytes());
+            drop(state);
             self.metrics.journal_bytes.set(clamped(bytes));
+            self.metrics.hookgate_journal_kept_bytes.set(clamped(kept));
         }
     }
 
@@ -116,10 +136,16 @@ impl SegmentManager {
             }
             let checkpoint_in = self.checkpoint_in(&state);
             if checkpoint_in == Some(Duration::ZERO) {
-                return Task::Checkpoint { acked: state.acked, synced: state.synced };
+                return Task::Checkpoint { acked: state.confirmed, synced: state.synced };
             }
             if state.phase == Phase::ManagerStops {
                 return Task::Stop;
+            }
+            let give_up_in = self.give_up_in(&state);
+            if give_up_in == Some(Duration::ZERO)
+                && let Some(kept) = state.kept.pop_front()
+            {
+                return Task::GiveUp(kept);
             }
             let prepare_in = self.prepare_in(&state);
             if prepare_in == Some(Duration::ZERO) {
@@ -136,7 +162,7 @@ impl SegmentManager {
             if lock_in.is_zero() {
                 return Task::CheckLock;
             }
-            let due = [free_in, checkpoint_in, prepare_in, reopen_in, Some(lock_in)];
+            let due = [free_in, checkpoint_in, give_up_in, prepare_in, reopen_in, Some(lock_in)];
             let soonest = due.into_iter().flatten().min();
             state = self.segments.sleep_manager(state, soonest);
         }
@@ -146,10 +172,10 @@ impl SegmentManager {
     fn checkpoint_in(&self, state: &State) -> Option<Duration> {
         let stops = state.phase == Phase::ManagerStops;
         let is_marked = if stops { state.synced <= state.marked } else { state.is_marked() };
-        if state.acked <= state.persisted && is_marked {
+        if state.confirmed <= state.persisted && is_marked {
             return None;
         }
-        let is_urgent = stops || !is_marked || state.is_oldest_below(state.acked);
+        let is_urgent = stops || !is_marked || state.is_oldest_below(state.confirmed);
         match (self.checkpoint_failed, is_urgent) {
             (None, true) => Some(Duration::ZERO),
             (None, false) => Some(remaining(self.last_checkpoint, CHECKPOINT_INTERVAL)),
@@ -188,6 +214,10 @@ impl SegmentManager {
             Err(error) => {
                 // A partial file would take the space that is missing.
                 let _ = self.fs.remove(&self.dir.join(&name));
+                if is_no_space(&error) && !self.segments.lock().kept.is_empty() {
+                    self.needs_space = true;
+                    return;
+                }
                 if error.kind() != io::ErrorKind::Interrupted && self.spare_failed.is_none() {
                     tracing::error!(
                         file = name, %error,
@@ -241,9 +271,31 @@ impl SegmentManager {
     }
 
     fn free(&mut self, segment: Segment) {
-        let reuse =
-            segment.bytes == self.segment_bytes && self.segments.lock().spares.len() < SPARES_MAX;
-        let path = self.dir.join(&segment.name);
+        let freed = if self.retention.is_zero() {
+            self.reuse(&segment.name, segment.bytes == self.segment_bytes)
+        } else {
+            self.keep(&segment)
+        };
+        match freed {
+            Ok(Freed::Kept(kept)) => {
+                self.free_failed = None;
+                self.segments.lock().kept.push_back(kept);
+            }
+            Ok(Freed::Spare(spare)) => {
+                self.free_failed = None;
+                self.add_freed(spare);
+            }
+            Err(error) => {
+                self.fail_to_free(&segment.name, &error);
+                self.segments.lock().live.push_front(segment);
+            }
+        }
+    }
+
+    /// Makes a spare of a file that is not needed any more, or removes it.
+    pub(super) fn reuse(&mut self, old_name: &str, is_whole: bool) -> io::Result<Freed> {
+        let reuse = is_whole && self.segments.lock().spares.len() < SPARES_MAX;
+        let path = self.dir.join(old_name);
         // A spare that could not be opened would be of no use. Removing it needs no file descriptor.
         let file = if reuse { self.fs.open(&path).ok() } else { None };
         let name = self.spare_name();
@@ -254,32 +306,27 @@ impl SegmentManager {
             }
             None => self.fs.remove(&path).map(|()| None),
         };
-        let freed = match freed {
-            // Somebody has removed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            freed => freed,
-        };
         match freed {
-            Ok(spare) => {
-                self.free_failed = None;
-                self.add_freed(spare);
-            }
-            Err(error) => {
-                if self.free_failed.is_none() {
-                    tracing::error!(
-                        file = segment.name, %error,
-                        "cannot free a journal segment, retrying every second"
-                    );
-                }
-                self.free_failed = Some(Stopwatch::start());
-                self.segments.lock().live.push_front(segment);
-            }
+            // Somebody has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Freed::Spare(None)),
+            freed => freed.map(Freed::Spare),
         }
+    }
+
+    /// Notes that a file could not be freed. It is tried again.
+    pub(super) fn fail_to_free(&mut self, name: &str, error: &io::Error) {
+        if self.free_failed.is_none() {
+            tracing::error!(
+                file = name, %error,
+                "cannot free a journal segment, retrying every second"
+            );
+        }
+        self.free_failed = Some(Stopwatch::start());
     }
 
     /// Adds what has become of a freed segment, once its new name is durable. A file whose name may not be is not
     /// reused: after a power failure it is a segment again.
-    fn add_freed(&mut self, spare: Option<Spare>) {
+    pub(super) fn add_freed(&mut self, spare: Option<Spare>) {
         if let Err(error) = self.open_dir.sync() {
             tracing::error!(%error, "cannot sync the journal's directory");
             if let Some(spare) = spare {
@@ -324,7 +371,7 @@ impl SegmentManager {
     }
 }
 
-fn remaining(since: Option<Stopwatch>, interval: Duration) -> Duration {
+pub(super) fn remaining(since: Option<Stopwatch>, interval: Duration) -> Duration {
     since.map_or(Duration::ZERO, |since| interval.saturating_sub(since.elapsed()))
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::file_system::FileHandle;
 use super::format::Checkpoint;
 use super::segment_summary::SegmentSummary;
+use crate::domain::Timestamp;
 use crate::runtime::Stopwatch;
 
 /// One segment file that holds records.
@@ -21,6 +22,19 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
     /// What it holds, if recovery took it from its summary.
     pub(super) summary: Option<Arc<SegmentSummary>>,
+}
+
+/// A segment whose records are all stored, kept for a replay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct KeptSegment {
+    /// The seq of its first record.
+    pub(super) first_seq: u64,
+    /// The name of its file.
+    pub(super) name: String,
+    /// Its length on disk, in bytes.
+    pub(super) bytes: u64,
+    /// When the last of its records was known to be stored.
+    pub(super) stored_at: Timestamp,
 }
 
 /// A segment that the writer has left.
@@ -103,7 +117,9 @@ pub(super) struct State {
     pub(super) last_is_open: bool,
     /// The spare files.
     pub(super) spares: Vec<Spare>,
-    /// Files of a segment's size on disk: live, spare, and changing from one to the other.
+    /// Kept segments, oldest first. They are given up when their space is needed.
+    pub(super) kept: VecDeque<KeptSegment>,
+    /// Files of a segment's size on disk: live, spare, kept, and changing from one to the other.
     pub(super) files: u64,
     /// Whether the segment manager is preparing a spare.
     pub(super) preparing: bool,
@@ -115,7 +131,9 @@ pub(super) struct State {
     pub(super) disk_full: Option<Stopwatch>,
     /// Every record below this seq is acknowledged.
     pub(super) acked: u64,
-    /// The value of `acked` in the checkpoint file.
+    /// Every record below this seq may be forgotten: the same, or what the caller has confirmed of it.
+    pub(super) confirmed: u64,
+    /// The value of `confirmed` in the checkpoint file.
     pub(super) persisted: u64,
     /// Every record below this seq has been synced.
     pub(super) synced: u64,
@@ -129,10 +147,16 @@ pub(super) struct State {
 
 impl State {
     /// The state after recovery: `acked` and `synced` as in the checkpoint file.
-    pub(super) fn new(live: VecDeque<Segment>, spares: Vec<Spare>, checkpoint: Checkpoint) -> Self {
+    pub(super) fn new(
+        live: VecDeque<Segment>,
+        spares: Vec<Spare>,
+        kept: Vec<KeptSegment>,
+        checkpoint: Checkpoint,
+    ) -> Self {
         Self {
-            files: (live.len() + spares.len()) as u64,
+            files: (live.len() + spares.len() + kept.len()) as u64,
             live,
+            kept: kept.into(),
             finished: Vec::new(),
             last_is_open: false,
             spares,
@@ -141,6 +165,7 @@ impl State {
             spare_discarded: None,
             disk_full: None,
             acked: checkpoint.acked,
+            confirmed: checkpoint.acked,
             persisted: checkpoint.acked,
             synced: checkpoint.synced,
             marked: checkpoint.synced,
@@ -172,7 +197,12 @@ impl State {
     /// Bytes of segment files on disk, of which spares have `segment_bytes` each.
     pub(super) fn bytes(&self, segment_bytes: u64) -> u64 {
         let live: u64 = self.live.iter().map(|segment| segment.bytes).sum();
-        live + self.spares.len() as u64 * segment_bytes
+        live + self.kept_bytes() + self.spares.len() as u64 * segment_bytes
+    }
+
+    /// Bytes of kept segments on disk.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.kept.iter().map(|segment| segment.bytes).sum()
     }
 
     /// The seq below which all records of the `index`th segment are.

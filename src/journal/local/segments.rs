@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use super::ack_window::Acked;
 use super::format::SEGMENT_HEADER_BYTES;
 pub(super) use super::segment_state::{
-    FinishedSegment, Phase, Position, Readable, Segment, SegmentUnavailable, Spare, State,
+    FinishedSegment, KeptSegment, Phase, Position, Readable, Segment, SegmentUnavailable, Spare,
+    State,
 };
 use super::shares::FreeBytes;
 use crate::runtime::Stopwatch;
@@ -28,14 +29,17 @@ pub(super) struct Segments {
     for_writer: Condvar,
     /// Notifies the reader of records, or that there will be none.
     for_reader: Notify,
+    /// Notifies the caller of acknowledged records to confirm; `None` when nobody does.
+    for_confirmation: Option<Notify>,
     files_max: u64,
     segment_bytes: u64,
     free: FreeBytes,
 }
 
 impl Segments {
-    /// Shares the state that recovery found. At most `files_max` files are kept.
-    pub(super) fn new(state: State, files_max: u64, segment_bytes: u64) -> Self {
+    /// Shares the state that recovery found. There are at most `files_max` files. `confirms` tells whether the caller
+    /// confirms acknowledged records before they may be forgotten.
+    pub(super) fn new(state: State, files_max: u64, segment_bytes: u64, confirms: bool) -> Self {
         let segments = Self {
             free: FreeBytes::default(),
             segment_bytes,
@@ -43,6 +47,7 @@ impl Segments {
             for_manager: Condvar::new(),
             for_writer: Condvar::new(),
             for_reader: Notify::new(),
+            for_confirmation: confirms.then(Notify::new),
             files_max,
         };
         segments.update_free_bytes(&segments.lock());
@@ -91,7 +96,7 @@ impl Segments {
             if let Some(error) = state.prepare_error {
                 return Err(error);
             }
-            if !state.preparing && !self.may_grow(&state) {
+            if !state.preparing && !self.may_grow(&state) && state.kept.is_empty() {
                 return Err(SegmentUnavailable::NoSpace);
             }
             state = self.for_writer.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -231,15 +236,48 @@ impl Segments {
         let mut state = self.lock();
         // Acknowledgements may arrive here in another order than in the window.
         let below = acked.below.max(state.acked);
-        let manager_knows = state.acked > state.persisted && !state.is_oldest_below(below);
         state.acked = below;
         state.items_waiting = state.items_waiting.saturating_sub(acked.items);
         let waiting = state.items_waiting;
         self.update_free_bytes(&state);
+        match &self.for_confirmation {
+            Some(caller) => {
+                drop(state);
+                caller.notify_one();
+            }
+            None => self.confirm_in(state, below),
+        }
+        waiting
+    }
+
+    /// Lets the records below a seq be forgotten. They are acknowledged.
+    pub(super) fn confirm(&self, below: u64) {
+        let state = self.lock();
+        let below = below.min(state.acked);
+        self.confirm_in(state, below);
+    }
+
+    fn confirm_in(&self, mut state: MutexGuard<'_, State>, below: u64) {
+        let below = below.max(state.confirmed);
+        let manager_knows = state.confirmed > state.persisted && !state.is_oldest_below(below);
+        state.confirmed = below;
         drop(state);
         if !manager_knows {
             self.for_manager.notify_one();
         }
-        waiting
+    }
+
+    /// The seq below which all records are acknowledged, once it is above `above`.
+    pub(super) async fn acked_above(&self, above: u64) -> u64 {
+        loop {
+            let acked = self.lock().acked;
+            if acked > above {
+                return acked;
+            }
+            match &self.for_confirmation {
+                Some(caller) => caller.notified().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ mod faults;
 mod model;
 mod poison;
 mod recovery_cost;
+mod retention;
 mod shares;
 mod shortage;
 mod sim_disk;
@@ -15,6 +16,7 @@ mod use_cases;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::sim_disk::SimDisk;
 use super::format::{JournalId, finalize_frame, push_frame, segment_header, segment_name};
@@ -25,6 +27,7 @@ use super::{
 use crate::journal::local::format::SEGMENT_HEADER_BYTES;
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Batch, Record};
+use crate::runtime::Clock;
 use crate::telemetry::Registry;
 
 /// Small, so that tests cross from one segment to the next.
@@ -38,6 +41,9 @@ fn options(dir: &Path) -> JournalOptions {
         dir: dir.to_owned(),
         segment_bytes: SEGMENT_BYTES,
         bytes_max: 64 * SEGMENT_BYTES,
+        retention: Duration::ZERO,
+        clock: Clock::system(),
+        confirms: false,
         queue_capacity: 1000,
         queue_bytes_max: QUEUE_BYTES_MAX,
         owner: |_| None,
@@ -56,7 +62,7 @@ fn try_open_on(
     fs: &Arc<dyn FileSystem>,
     options: &JournalOptions,
 ) -> Result<(Journal, JournalReader, RecoveryReport), JournalError> {
-    let Opened { journal, reader, recovery, id: _ } =
+    let Opened { journal, reader, recovery, id: _, stored_below: _ } =
         super::open(options, fs, &JournalMetrics::register(&Registry::new()).unwrap())?;
     Ok((journal, reader, recovery))
 }

@@ -1,7 +1,7 @@
 //! The local journal against a model: a list of the appended records.
 //!
 //! A run is a few lives of one journal. In each, records are appended in bursts, and read; batches are acknowledged in
-//! any order. Some reads of the disk fail once, and at times nothing can be opened. Then the process ends in good order,
+//! any order. In some lives segments are kept once their records are stored. Some reads of the disk fail once, and at times nothing can be opened. Then the process ends in good order,
 //! is killed in the middle of any call to the disk, or the power fails there and loses any part of the unsynced bytes.
 //! After every life:
 //!
@@ -44,6 +44,10 @@ struct Life {
     survives_percent: u32,
     /// Most bytes that one call transfers.
     short: Option<usize>,
+    /// Whether segments are kept once their records are stored.
+    keeps: bool,
+    /// Most segments.
+    segments_max: u64,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -64,10 +68,30 @@ fn life() -> impl Strategy<Value = Life> {
         prop::option::weighted(0.2, 7..40_u64),
         prop_oneof![Just(0), Just(100), 1..100_u32],
         prop::option::weighted(0.2, 50..600_usize),
+        (any::<bool>(), prop_oneof![Just(64), 2..10_u64]),
     )
-        .prop_map(|(steps, ends_after, power_fails, flaky_reads, survives_percent, short)| {
-            Life { steps, ends_after, power_fails, flaky_reads, survives_percent, short }
-        })
+        .prop_map(
+            |(
+                steps,
+                ends_after,
+                power_fails,
+                flaky_reads,
+                survives_percent,
+                short,
+                (keeps, segments_max),
+            )| {
+                Life {
+                    steps,
+                    ends_after,
+                    power_fails,
+                    flaky_reads,
+                    survives_percent,
+                    short,
+                    keeps,
+                    segments_max,
+                }
+            },
+        )
 }
 
 /// The expected state.
@@ -198,7 +222,10 @@ fn run(lives: &[Life], seed: [u8; 32]) {
         let flaky_reads = life.flaky_reads.filter(|_| short.is_none());
         disk.set_faults(Faults { short, flaky_reads, power_fails_at, ..NO_FAULTS });
         // The process may end while the journal is opened.
-        if let Ok((journal, mut reader, _)) = try_open(&disk, &options(Path::new(DIR))) {
+        let retention = if life.keeps { Duration::MAX } else { Duration::ZERO };
+        let bytes_max = life.segments_max * SEGMENT_BYTES;
+        let options = JournalOptions { retention, bytes_max, ..options(Path::new(DIR)) };
+        if let Ok((journal, mut reader, _)) = try_open(&disk, &options) {
             block_on_paused(live(life, &disk, &mut model, &journal, &mut reader));
         }
         disk = match life.ends_after {

@@ -308,6 +308,11 @@ impl FileSystem for SimDisk {
         Ok(Arc::new(SimDir(self.clone())))
     }
 
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        // Not a call of its own: the calls of a test are counted.
+        Ok(self.lock().faults.free_bytes.unwrap_or(u64::MAX))
+    }
+
     fn lock(&self, _dir: &Path) -> io::Result<Arc<dyn DirLock>> {
         self.call().map(drop)?;
         Ok(Arc::new(SimLock(self.clone())))

@@ -20,6 +20,7 @@ pub(super) const NO_FAULTS: Faults = Faults {
     no_descriptors: false,
     no_memory: false,
     power_fails_at: None,
+    free_bytes: None,
 };
 
 /// The faults to simulate.
@@ -59,4 +60,6 @@ pub(super) struct Faults {
     pub(super) no_memory: bool,
     /// The number of the first call that fails because the power has failed.
     pub(super) power_fails_at: Option<u64>,
+    /// What the disk says it has left, if not all there is.
+    pub(super) free_bytes: Option<u64>,
 }

@@ -1,0 +1,119 @@
+//! Segments that are kept after their records are stored: for a time, and while nobody needs their space.
+
+use std::time::Duration;
+
+use super::sim_faults::{Faults, NO_FAULTS};
+use super::*;
+use crate::domain::Timestamp;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn keeping(segments_max: u64, clock: &Clock) -> JournalOptions {
+    JournalOptions {
+        retention: HOUR,
+        clock: clock.clone(),
+        bytes_max: segments_max * SEGMENT_BYTES,
+        ..options(Path::new(DIR))
+    }
+}
+
+fn clock() -> Clock {
+    Clock::manual(Timestamp::from_micros(1_700_000_000_000_000))
+}
+
+/// Appends records of half a segment each, and acknowledges them.
+async fn store(journal: &Journal, reader: &mut JournalReader, records: usize) {
+    for _ in 0..records {
+        journal.append(&[7; 450], 1).await.unwrap();
+        read(reader, 1).await.ack.ack();
+    }
+}
+
+fn kept(disk: &SimDisk) -> usize {
+    disk.files(".kept").len()
+}
+
+/// Waits for the segment manager, which works on its own.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..3_000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("never: {what}");
+}
+
+#[test]
+fn stored_segments_are_kept_for_their_time() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let (journal, mut reader, _) = try_open(&disk, &keeping(64, &clock)).unwrap();
+    block_on(store(&journal, &mut reader, 9));
+    until("all but the open one are kept", || kept(&disk) == 4);
+    drop((journal, reader));
+    assert_eq!(kept(&disk), 5, "the open one, too, after the end");
+
+    let before = disk.read_bytes();
+    let (journal, mut reader, recovery) = try_open(&disk, &keeping(64, &clock)).unwrap();
+    assert_eq!((recovery.records, recovery.unknown_files.len()), (0, 0));
+    let checkpoint_bytes = 2 * 4096;
+    assert!(disk.read_bytes() - before <= checkpoint_bytes, "no segment was read");
+    clock.advance(HOUR / 2);
+    block_on(store(&journal, &mut reader, 3));
+    until("one more is kept", || kept(&disk) == 6);
+    clock.advance(HOUR / 2);
+    until("the older ones are given up", || kept(&disk) == 1);
+}
+
+#[test]
+fn kept_segments_leave_their_space_to_new_ones() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let (journal, mut reader, _) = try_open(&disk, &keeping(4, &clock)).unwrap();
+    // None is refused as full.
+    block_on(store(&journal, &mut reader, 40));
+    until("two are kept", || kept(&disk) == 2);
+    let files = disk.files(".segment").len() + disk.files(".kept").len();
+    assert!(files + disk.files("").iter().filter(|(path, _)| is_spare(path)).count() <= 4);
+    // The backlog gets the space of what is stored.
+    let backlog = async {
+        let mut appended = 0;
+        while journal.append(&[7; 450], 1).await.is_ok() {
+            appended += 1;
+        }
+        appended
+    };
+    assert!(block_on(backlog) >= 6);
+    assert_eq!(kept(&disk), 0);
+}
+
+#[test]
+fn kept_segments_are_removed_when_the_disk_is_short_of_space() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let (journal, mut reader, _) = try_open(&disk, &keeping(64, &clock)).unwrap();
+    block_on(store(&journal, &mut reader, 9));
+    until("they are kept", || kept(&disk) == 4);
+    disk.set_faults(Faults { free_bytes: Some(SEGMENT_BYTES), ..NO_FAULTS });
+    until("they are removed", || kept(&disk) == 0);
+}
+
+#[test]
+fn disk_without_space_for_a_segment_gets_that_of_a_kept_one() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let (journal, mut reader, _) = try_open(&disk, &keeping(64, &clock)).unwrap();
+    block_on(store(&journal, &mut reader, 9));
+    until("they are kept", || kept(&disk) == 4);
+    disk.set_faults(Faults { no_space: true, ..NO_FAULTS });
+    let refusals = async {
+        let mut refusals = 0;
+        for _ in 0..6 {
+            refusals += usize::from(journal.append(&[7; 450], 1).await.is_err());
+        }
+        refusals
+    };
+    assert_eq!(block_on(refusals), 0);
+    assert!(kept(&disk) < 4);
+}
+
+fn is_spare(path: &Path) -> bool {
+    path.to_str().unwrap().contains("spare-")
+}
