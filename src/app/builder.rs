@@ -77,7 +77,7 @@ impl<'a> AppBuilder<'a> {
         let store = open_store_on(&background, &config.store, Arc::clone(&metrics.store)).await?;
         tracing::info!(split = %store.connection_split(), "database connections");
         let (listener, address) = wiring::listen(config).await?;
-        let OpenJournal { journal, reader, registration } = {
+        let OpenJournal { journal, reader, registration, mark } = {
             let metrics = Arc::clone(&metrics.journal);
             storage::open_journal(&config.store, &config.journal, metrics, clock.now()).await?
         };
@@ -94,6 +94,7 @@ impl<'a> AppBuilder<'a> {
                 store,
                 clock,
                 registration: registration.clone(),
+                mark: mark.clone(),
                 may_share: config.store.yes,
                 bootstrap,
             },
@@ -105,6 +106,7 @@ impl<'a> AppBuilder<'a> {
             store: store_start.store.clone(),
             journal,
             registration: registration.clone(),
+            mark: mark.clone(),
             clock: store_start.clock.clone(),
             metrics,
             work: self.background,
@@ -140,6 +142,7 @@ impl<'a> AppBuilder<'a> {
             held: wiring::held(service, replayer, reader),
             first_keys,
             registration,
+            mark,
             shutdown_timeout: config.server.shutdown_timeout,
             _background: background,
         })

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::storage::{MissingKeysError, OpenError, OpenJournalError};
+use super::stored_mark::OlderStoreError;
 use crate::api::Refusal;
 use crate::config::SizeError;
 use crate::delivery::DeliveryError;
@@ -45,6 +46,17 @@ pub enum AppError {
     /// The first keys in the settings are the same.
     #[error("BOOTSTRAP_API_KEY and BOOTSTRAP_OPERATOR_KEY must be different keys")]
     BootstrapKeysEqual,
+    /// The store lacks events that the journal counts as stored.
+    #[error(transparent)]
+    OlderStore(#[from] OlderStoreError),
+    /// The file that tells that the store has a mark could not be written.
+    #[error("cannot write {}: {error}", .path.display())]
+    MarkFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        error: std::io::Error,
+    },
     /// The journal could not be opened.
     #[error(transparent)]
     Journal(#[from] OpenJournalError),

@@ -35,6 +35,7 @@ mod registration;
 mod start_report;
 mod storage;
 mod store_start;
+mod stored_mark;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -52,12 +53,14 @@ pub use metrics::Metrics;
 pub use parts::{AppParts, BackgroundWork, HeldParts};
 pub use registration::IdentityError;
 pub use storage::{MissingKeysError, OpenError, OpenJournalError};
+pub use stored_mark::OlderStoreError;
 
 use crate::config::Config;
 use crate::http::{self, Api, Tls};
 use crate::runtime::{Background, Clock, Lifecycle, Shutdown, Stopwatch};
 use crate::store::{Store, StoreError};
 use registration::Registration;
+use stored_mark::StoredMark;
 
 /// How long the stop may take beyond `SHUTDOWN_TIMEOUT`, which is for the work in progress.
 const STOP_BEYOND_MAX: Duration = Duration::from_millis(800);
@@ -73,6 +76,7 @@ pub struct App {
     held: Option<HeldParts>,
     first_keys: FirstKeys,
     registration: Registration,
+    mark: StoredMark,
     shutdown_timeout: Duration,
     /// Dropped last: the background threads run the store and most tasks.
     _background: Background,
@@ -186,6 +190,9 @@ impl App {
             };
             if let Some(error) = failed {
                 tracing::warn!(%error, "cannot flush usage counters; the last minute is lost");
+            }
+            if let Err(error) = self.mark.mark(&journal, &store).await {
+                tracing::debug!(%error, "cannot mark in the store how far it is");
             }
             tokio::task::spawn_blocking(move || journal.shut_down()).await?;
             if drained {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::registration::{IdentityError, Registration};
+use super::stored_mark::StoredMark;
 use crate::config::{JournalConfig, StoreConfig};
 use crate::domain::Timestamp;
 use crate::ingest::record_owner;
@@ -161,6 +162,8 @@ pub(super) struct OpenJournal {
     pub(super) reader: JournalReader,
     /// The run of the server that holds its lock.
     pub(super) registration: Registration,
+    /// How far the store has its records.
+    pub(super) mark: StoredMark,
 }
 
 /// Opens the journal, logs its recovery, and gives this run of the server an id. Recovery reads segments, so this runs
@@ -172,14 +175,15 @@ pub(super) async fn open_journal(
     now: Timestamp,
 ) -> Result<OpenJournal, OpenJournalError> {
     let options = journal_options(store, config)?;
-    let data_dir = store.data_dir.clone();
+    let (data_dir, accept_older) = (store.data_dir.clone(), config.accept_older_store);
     let opening = move || {
         let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
-        let Opened { journal, reader, recovery, id, stored_below: _ } =
+        let Opened { journal, reader, recovery, id, stored_below } =
             local::open(&options, &fs, &metrics)?;
         log_recovery(&recovery);
         let registration = Registration::new(&data_dir, &options.dir, id, now)?;
-        Ok::<_, OpenJournalError>(OpenJournal { journal, reader, registration })
+        let mark = StoredMark::new(&data_dir, id, stored_below, accept_older);
+        Ok::<_, OpenJournalError>(OpenJournal { journal, reader, registration, mark })
     };
     tokio::task::spawn_blocking(opening).await?
 }
@@ -204,7 +208,7 @@ fn journal_options(
         bytes_max: max * MIB,
         retention: config.journal_retention,
         clock: Clock::system(),
-        confirms: false,
+        confirms: true,
         queue_capacity: config.queue_capacity as usize,
         queue_bytes_max: QUEUE_BYTES_MAX,
         owner: record_owner,

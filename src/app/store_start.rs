@@ -1,6 +1,6 @@
 //! The start of the store: what is done before anything works with it.
 //!
-//! The schema is migrated, the keys of its secrets are checked, and what earlier runs of this server left is released. If the
+//! A store that is older than the journal is refused, the schema is migrated, the keys of its secrets are checked, and what earlier runs of this server left is released. If the
 //! store is away, the server listens all the same, and this is tried again in the background. Until it has succeeded
 //! no other task touches the store: a statement of this version on the schema of the last one could fail
 //! for good. Requests are answered meanwhile: those with keys that are not known get 503.
@@ -13,6 +13,7 @@ use super::bootstrap::{Bootstrap, BootstrapOptions};
 use super::error::AppError;
 use super::registration::Registration;
 use super::storage;
+use super::stored_mark::StoredMark;
 use crate::runtime::{Backoff, Clock, Gate, Shutdown};
 use crate::store::{Schedule, Store};
 
@@ -32,6 +33,8 @@ pub(super) struct StoreStart {
     pub(super) clock: Clock,
     /// This run of the server.
     pub(super) registration: Registration,
+    /// How far the store has the journal's records.
+    pub(super) mark: StoredMark,
     /// Whether the database may hold tables of something else.
     pub(super) may_share: bool,
     /// Creates the first organisation and keys in an empty store, if set.
@@ -41,16 +44,18 @@ pub(super) struct StoreStart {
 impl StoreStart {
     /// Does all of it once. Creating the first keys is the last step, so that created keys are always shown.
     pub(super) async fn run_once(&self) -> Result<Option<Bootstrap>, AppError> {
-        let Self { store, clock, registration, bootstrap, may_share } = self;
+        let Self { store, clock, registration, mark, bootstrap, may_share } = self;
         store.require_utf8().await?;
         if !may_share {
             store.require_own_tables().await?;
         }
+        mark.check(store).await?;
         let applied = store.migrate_up().await?;
         if applied > 0 {
             tracing::info!(applied, "database schema migrated");
         }
         storage::require_keys(store).await?;
+        mark.begin(store).await?;
         prepare_days(store, clock).await;
         Schedule::start(store.clone(), clock.clone()).await?;
         let released = registration.release_old(store, clock.schedule()).await?

@@ -15,6 +15,7 @@ use super::metrics::Metrics;
 use super::org_watch::OrgWatch;
 use super::parts::{AppParts, BackgroundWork, HeldParts};
 use super::registration::{Registration, RegistrationTask};
+use super::stored_mark::StoredMark;
 use crate::api::{RunningServer, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::{Config, LimitConfig};
@@ -36,6 +37,8 @@ pub(super) struct Wiring<'a> {
     pub(super) journal: Journal,
     /// This run of the server.
     pub(super) registration: Registration,
+    /// How far the store has the journal's records.
+    pub(super) mark: StoredMark,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     /// Whether background tasks are started.
@@ -105,6 +108,12 @@ impl Wiring<'_> {
             self.clock.clone(),
             Arc::clone(&self.metrics.ingest),
         );
+        let marking = self.mark.clone().run(
+            self.journal.clone(),
+            self.store.clone(),
+            self.background.shutdown(),
+        );
+        self.background.spawn("journal mark", marking);
         let heartbeat = workers.heartbeat();
         workers.start(self.config.ingest.worker_count(), &self.background);
         (heartbeat, None)

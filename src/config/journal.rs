@@ -22,6 +22,9 @@ pub struct JournalConfig {
     /// organisation whose events are not stored may use four times what is then free, and gets 429 beyond it
     #[arg(long, env = "JOURNAL_MAX_MIB", value_name = "MIB", default_value_t = 10_240, value_parser = clap::value_parser!(u64).range(32..=1_000_000_000))]
     pub journal_max_mib: u64,
+    /// Start although the database lacks events that the journal counts as stored, and go on without them
+    #[arg(long)]
+    pub accept_older_store: bool,
     /// Size of a preallocated segment file in MiB (8 to 1024)
     #[arg(long, env = "JOURNAL_SEGMENT_MIB", value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=1024))]
     pub journal_segment_mib: u64,

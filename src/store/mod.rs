@@ -46,6 +46,7 @@ mod event_type_range;
 mod events;
 mod filter;
 mod idempotency;
+mod journal_marks;
 mod keys;
 mod list_query;
 mod look_back;

@@ -1,0 +1,193 @@
+//! The mark in the store that tells how far it has the journal's records.
+//!
+//! # Operation
+//! The journal's checkpoint moves only to positions that were committed to the store as its mark ([`INTERVAL`]). So at
+//! the start a mark below the checkpoint, or none at all, proves that the store has lost events that the journal counts
+//! as stored. The start is refused then, before anything is written: what the journal keeps can be stored again by
+//! `hookgate journal replay`, but not once newer events have taken its space.
+//!
+//! A server whose store loses its mark while it works, as by a failover, stops with an error. Its restart is refused.
+//!
+//! # Upgrade
+//! A journal of an earlier version has a checkpoint, and its store no mark. It is told from an older store by a file
+//! in the data directory, which is written once the first mark is committed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::error::AppError;
+use crate::journal::{Journal, Seq};
+use crate::runtime::{Backoff, Shutdown};
+use crate::store::{Store, StoreError};
+
+/// The time between two marks. A crash makes the journal read so much again; a mark costs a transaction.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// The longest wait while the store is unavailable.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
+/// The file that tells that the store has a mark of the journal.
+const FILE_NAME: &str = "marked";
+
+/// The store lacks events that the journal counts as stored.
+#[derive(Debug, thiserror::Error)]
+pub enum OlderStoreError {
+    /// It has a mark below the checkpoint.
+    #[error(
+        "the database is older than the journal in {}: it has the events below position {has}, and those below \
+         {stored} were stored. Run `hookgate journal replay` to store what the journal still has, or start once with \
+         `hookgate serve --accept-older-store` to go on without",
+        journal.display()
+    )]
+    Behind {
+        /// `DATA_DIR`.
+        journal: PathBuf,
+        /// The store's mark.
+        has: u64,
+        /// The journal's checkpoint.
+        stored: u64,
+    },
+    /// It has no mark.
+    #[error(
+        "the database knows nothing of the journal in {}, whose events below position {stored} were stored: it is \
+         new, another one, or an older backup. Correct DATABASE_URL or DATA_DIR; or run `hookgate journal replay` to \
+         store what the journal still has, or start once with `hookgate serve --accept-older-store` to go on without",
+        journal.display()
+    )]
+    Unknown {
+        /// `DATA_DIR`.
+        journal: PathBuf,
+        /// The journal's checkpoint.
+        stored: u64,
+    },
+}
+
+/// The mark of this server's journal.
+#[derive(Clone, Debug)]
+pub(super) struct StoredMark {
+    journal_id: u64,
+    /// The journal's checkpoint at the start.
+    stored_below: Seq,
+    data_dir: PathBuf,
+    /// Whether an older store is accepted.
+    accept_older: bool,
+    /// The mark that was committed last.
+    committed: Arc<AtomicU64>,
+}
+
+impl StoredMark {
+    /// The mark of a journal with this id and checkpoint.
+    pub(super) fn new(
+        data_dir: &Path,
+        journal_id: u64,
+        stored_below: Seq,
+        accept_older: bool,
+    ) -> Self {
+        let committed = Arc::new(AtomicU64::new(stored_below.get()));
+        Self { journal_id, stored_below, data_dir: data_dir.to_owned(), accept_older, committed }
+    }
+
+    /// Fails when the store lacks events. Reads only, also from a store that is not migrated.
+    pub(super) async fn check(&self, store: &Store) -> Result<(), AppError> {
+        let stored = self.stored_below.get();
+        if stored <= 1 {
+            return Ok(());
+        }
+        let has = match store.has_journal_marks().await? {
+            true => store.system().journal_mark(self.journal_id).await?,
+            false => None,
+        };
+        let journal = self.data_dir.clone();
+        let older = match has {
+            Some(has) if has >= stored => return Ok(()),
+            Some(has) => OlderStoreError::Behind { journal, has, stored },
+            None if !self.is_marked() => return Ok(()),
+            None => OlderStoreError::Unknown { journal, stored },
+        };
+        if self.accept_older {
+            tracing::warn!(%older, "accepting the database as it is");
+            return Ok(());
+        }
+        Err(older.into())
+    }
+
+    /// Commits the first mark of this run, once the store is checked and migrated.
+    pub(super) async fn begin(&self, store: &Store) -> Result<(), AppError> {
+        let stored = self.stored_below.get();
+        store.system().raise_journal_mark(self.journal_id, stored).await?;
+        if !self.is_marked() {
+            let path = self.data_dir.join(FILE_NAME);
+            self.write_file(&path).map_err(|error| AppError::MarkFile { path, error })?;
+        }
+        Ok(())
+    }
+
+    /// Marks what is acknowledged until the soft stop. Ends early when the store has lost a mark.
+    pub(super) async fn run(self, journal: Journal, store: Store, shutdown: Shutdown) {
+        let mut backoff = Backoff::new(INTERVAL, RETRY_WAIT_MAX);
+        loop {
+            let committed = Seq::new(self.committed.load(Ordering::SeqCst));
+            tokio::select! {
+                () = shutdown.requested() => return,
+                _ = journal.acked_above(committed) => {}
+            }
+            match self.mark(&journal, &store).await {
+                Ok(true) => backoff.reset(),
+                Ok(false) => {
+                    tracing::error!(
+                        position = committed.get(),
+                        "the database has lost events that it had stored, as by a failover to a standby that was \
+                         behind; stopping, since a restart tells what can be done"
+                    );
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot mark in the store how far it is, retrying")
+                }
+            }
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = backoff.sleep() => {}
+            }
+        }
+    }
+
+    /// Marks what is acknowledged now and lets the journal forget it. `false` when the store has lost its mark.
+    pub(super) async fn mark(&self, journal: &Journal, store: &Store) -> Result<bool, StoreError> {
+        let committed = self.committed.load(Ordering::SeqCst);
+        let Some(acked) = journal.acked_above(Seq::new(committed)).now_or_never() else {
+            return Ok(true);
+        };
+        let system = store.system();
+        if !system.advance_journal_mark(self.journal_id, committed, acked.get()).await? {
+            return Ok(false);
+        }
+        self.committed.store(acked.get(), Ordering::SeqCst);
+        journal.confirm(acked);
+        Ok(true)
+    }
+
+    /// Whether a store has had a mark of this journal.
+    fn is_marked(&self) -> bool {
+        let text = fs::read_to_string(self.data_dir.join(FILE_NAME)).unwrap_or_default();
+        text.trim() == self.file_text()
+    }
+
+    fn file_text(&self) -> String {
+        format!("{:016x}", self.journal_id)
+    }
+
+    /// Writes the file under another name first, so that a crash leaves all of it or nothing.
+    fn write_file(&self, path: &Path) -> io::Result<()> {
+        let unfinished = path.with_extension("new");
+        let mut file = File::create(&unfinished)?;
+        writeln!(file, "{}", self.file_text())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        File::open(&self.data_dir)?.sync_all()
+    }
+}
