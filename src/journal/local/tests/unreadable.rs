@@ -127,15 +127,18 @@ fn quarantine_on_a_full_disk_ends_neither_start_nor_run() {
 }
 
 #[test]
-fn quarantine_is_bounded() {
-    let disk = written(40);
-    for number in 0..1_000 {
-        disk.put(&Path::new(DIR).join(format!("damaged/{number}")), Some(vec![]));
+fn quarantine_is_bounded_in_files_and_bytes() {
+    let in_files: Vec<_> = (0..1_000).map(|number| (number, 0)).collect();
+    for copies in [in_files, vec![(0, 256 * 1024 * 1024)]] {
+        let disk = written(40);
+        for (name, bytes) in copies {
+            disk.put(&Path::new(DIR).join(format!("damaged/{name}")), Some(vec![0; bytes]));
+        }
+        disk.set_faults(Faults { unreadable: Some(2 * PAGE..3 * PAGE), ..NO_FAULTS });
+        let (journal, mut reader, recovery) = try_open(&disk, &large_options()).unwrap();
+        assert_eq!(block_on_paused(drain(&journal, &mut reader)).len(), 28);
+        assert_eq!(recovery.damage.last().unwrap().quarantined, None);
     }
-    disk.set_faults(Faults { unreadable: Some(2 * PAGE..3 * PAGE), ..NO_FAULTS });
-    let (journal, mut reader, recovery) = try_open(&disk, &large_options()).unwrap();
-    assert_eq!(block_on_paused(drain(&journal, &mut reader)).len(), 28);
-    assert_eq!(recovery.damage.last().unwrap().quarantined, None);
 }
 
 #[test]
