@@ -13,11 +13,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Client, Version};
+use reqwest::Client;
 use url::Url;
 
 use crate::runtime::Stopwatch;
@@ -75,6 +75,8 @@ pub(super) struct PooledClient {
     idle: usize,
     /// Whether the host speaks HTTP/2, so that one connection is enough for any number of webhooks.
     multiplexed: AtomicBool,
+    /// Responses over HTTP/2.
+    answered_streams: AtomicU64,
     /// What all clients alive may keep.
     reserved: Arc<AtomicUsize>,
 }
@@ -83,19 +85,34 @@ impl PooledClient {
     fn new(client: Client, idle: usize, reserved: &Arc<AtomicUsize>) -> Arc<Self> {
         reserved.fetch_add(idle, Ordering::Relaxed);
         let (multiplexed, reserved) = (AtomicBool::new(false), Arc::clone(reserved));
-        Arc::new(Self { client, idle, multiplexed, reserved })
+        Arc::new(Self { client, idle, multiplexed, answered_streams: AtomicU64::new(0), reserved })
     }
 
-    /// Notes the protocol of a response.
-    pub(super) fn note_version(&self, version: Version) {
-        if version == Version::HTTP_2 {
-            self.multiplexed.store(true, Ordering::Relaxed);
-        }
+    /// Notes a response over HTTP/2.
+    pub(super) fn note_answered_stream(&self) {
+        self.multiplexed.store(true, Ordering::Relaxed);
+        self.answered_streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the host is known to speak HTTP/2.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed)
+    }
+
+    /// The responses over HTTP/2.
+    pub(super) fn answered_streams(&self) -> u64 {
+        self.answered_streams.load(Ordering::Relaxed)
     }
 
     /// Whether it is right for so many webhooks at once.
     fn is_enough_for(&self, in_flight: usize, idle_per_host: usize) -> bool {
-        self.multiplexed.load(Ordering::Relaxed) || self.idle >= in_flight.min(idle_per_host)
+        self.is_multiplexed() || self.idle >= in_flight.min(idle_per_host)
+    }
+}
+
+impl fmt::Debug for PooledClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PooledClient").field("idle", &self.idle).finish_non_exhaustive()
     }
 }
 
@@ -295,8 +312,7 @@ mod tests {
     fn host_that_speaks_http_2_keeps_its_one_connection() {
         let pools = pools(100, LONG);
         let client = pools.get("a");
-        client.note_version(Version::HTTP_11);
-        client.note_version(Version::HTTP_2);
+        client.note_answered_stream();
         let in_flight: Vec<_> = (0..10).map(|_| pools.get("a")).collect();
         assert!(in_flight.iter().all(|other| Arc::ptr_eq(&client, other)));
     }

@@ -49,9 +49,7 @@ impl Failure {
             ErrorClass::Timeout if error.is_connect() => {
                 format!("no connection within {}", humantime::format_duration(connect_timeout))
             }
-            ErrorClass::Timeout => {
-                format!("no response within {}", humantime::format_duration(timeout))
-            }
+            ErrorClass::Timeout => return Self::no_response(timeout),
             ErrorClass::Dns => format!("cannot resolve the host: {cause}"),
             ErrorClass::Tls => format!("cannot set up TLS: {cause}"),
             ErrorClass::Connect => format!("cannot connect: {cause}"),
@@ -63,6 +61,33 @@ impl Failure {
             | ErrorClass::Status => format!("the connection was closed before a response: {cause}"),
         };
         Self::new(class, &text)
+    }
+
+    /// No response within `timeout`.
+    pub(super) fn no_response(timeout: Duration) -> Self {
+        let text = format!("no response within {}", humantime::format_duration(timeout));
+        Self::new(ErrorClass::Timeout, &text)
+    }
+
+    /// The receiver allowed no stream, neither for this webhook nor for others, for so long.
+    pub(super) fn no_stream(waited: Duration) -> Self {
+        let waited = humantime::format_duration(Duration::from_millis(millis(waited)));
+        Self::new(ErrorClass::Timeout, &format!("no HTTP/2 stream allowed within {waited}"))
+    }
+
+    /// Whether an HTTP/2 receiver says that it has not processed the request (RFC 9113 section 8.7): by a GOAWAY that
+    /// names a lower stream, or by refusing the stream. The streams that a GOAWAY covers end with other errors.
+    pub(super) fn is_refused(error: &reqwest::Error) -> bool {
+        find::<h2::Error>(error).is_some_and(|error| {
+            let is_refusal = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            error.is_remote() && (error.is_go_away() || error.is_reset() && is_refusal)
+        })
+    }
+
+    /// Whether the connection ended while the request waited to be sent.
+    pub(super) fn is_unsent(error: &reqwest::Error) -> bool {
+        // The request that was about to get a stream ends as a user's error ("dispatch task is gone").
+        find::<hyper::Error>(error).is_some_and(|error| error.is_canceled() || error.is_user())
     }
 
     /// Whether the client needs the addresses of the host. Nothing was sent.
@@ -112,6 +137,10 @@ pub(super) fn tidy(text: &str, bytes_max: usize) -> String {
     let mut text = text.replace('\0', "\u{fffd}");
     text.truncate(text.floor_char_boundary(bytes_max));
     text
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn classify(error: &reqwest::Error) -> ErrorClass {

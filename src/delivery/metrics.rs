@@ -18,6 +18,8 @@ metrics! {
         webhook_deliveries_total: CounterBy<WebhookResult>,
         /// Endpoints whose row could not be read, each time that it was tried; their deliveries wait.
         hookgate_endpoints_unreadable_total: Counter,
+        /// Requests that HTTP/2 receivers did not process and that were sent again within their attempt.
+        hookgate_webhook_resends_total: Counter,
         /// Failed attempts by cause.
         webhook_errors_total: CounterBy<ErrorClass>,
         /// Look-ups of host names by result; answers from the cache are not counted.

@@ -72,6 +72,7 @@ mod dispatcher;
 mod endpoint_cache;
 mod endpoint_rate;
 mod endpoint_watch;
+mod exchange;
 mod failure;
 mod handle;
 mod health;
@@ -200,7 +201,7 @@ impl DeliveryService {
         };
         let resolver = resolver.unwrap_or_else(|| Arc::new(NameServers::new(&config.dns)));
         let lookups = Lookups::new(resolver, config.dns.dns_timeout, Arc::clone(&metrics));
-        let sender = sender(config, lookups, idle_connections)?;
+        let sender = sender(config, lookups, idle_connections, Arc::clone(&metrics))?;
         let (reports_in, reports) = mpsc::channel(QUEUE_OUTCOMES);
         let (released_in, released) = mpsc::unbounded_channel();
         let dispatch = Dispatch::new(
@@ -293,6 +294,7 @@ fn sender(
     config: &DeliveryConfig,
     lookups: Lookups,
     idle_connections: usize,
+    metrics: Arc<DeliveryMetrics>,
 ) -> Result<Sender, DeliveryError> {
     let options = SenderOptions {
         connect_timeout: config.delivery_connect_timeout,
@@ -304,7 +306,7 @@ fn sender(
     let authorities =
         config.webhook_ca_file.as_deref().map(sender::read_authorities).transpose()?;
     let guard = SsrfGuard::new(&config.destinations);
-    Sender::new(guard, lookups, options, authorities.unwrap_or_default())
+    Sender::new(guard, lookups, options, authorities.unwrap_or_default(), metrics)
 }
 
 fn limits(config: &DeliveryConfig) -> AdmissionLimits {

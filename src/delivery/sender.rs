@@ -1,8 +1,8 @@
 //! The sender: posts one webhook and reads the start of the response.
 //!
 //! # One attempt, one request
-//! The client follows no redirects and repeats no requests. There are three exceptions, in which nothing was sent, so
-//! nothing was attempted. If an idle connection turns out to be closed before a byte of the request was written, the client
+//! The client follows no redirects and repeats no requests. There are four exceptions, in which the receiver processed
+//! nothing, so nothing was attempted. If an idle connection turns out to be closed before a byte of the request was written, the client
 //! uses another connection. If it has no connection and no addresses of the host, the host is looked up, and the request, signed
 //! anew, is made (`resolver`). If this server has no file descriptor left for a connection, it waits for one, for as
 //! long as connecting may take. A request that was written is never written again; its failure is the attempt's.
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, Method, Request, Response};
+use reqwest::{Client, Response};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -30,9 +30,11 @@ use crate::domain::{ErrorClass, LeasedDelivery, Timestamp};
 use crate::runtime::{Clock, Stopwatch};
 
 use super::DeliveryError;
-use super::connection_pools::{ConnectionPools, PoolLimits, PooledClient};
-use super::failure::{Failure, is_shortage, tidy};
-use super::resolver::{Lookups, PinnedHost, PinnedResolver, with_host};
+use super::connection_pools::{ConnectionPools, PoolLimits};
+use super::exchange::{ExchangeLimits, Exchanged, NotSent, Webhook};
+use super::failure::{Failure, tidy};
+use super::metrics::DeliveryMetrics;
+use super::resolver::{Lookups, PinnedHost, PinnedResolver};
 use super::retry::{ResponseSummary, is_success};
 use super::ssrf_guard::SsrfGuard;
 use super::webhook;
@@ -52,9 +54,6 @@ const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// connection that is just being closed is a failed attempt.
 const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(30);
 
-/// The wait before a connection is tried again that could not be made for want of file descriptors.
-const SHORTAGE_WAIT: Duration = Duration::from_millis(100);
-
 /// Sends webhooks. Clones share their connections.
 #[derive(Clone, Debug)]
 pub(super) struct Sender {
@@ -62,6 +61,7 @@ pub(super) struct Sender {
     guard: SsrfGuard,
     lookups: Lookups,
     options: SenderOptions,
+    metrics: Arc<DeliveryMetrics>,
 }
 
 /// How webhooks are sent.
@@ -69,7 +69,7 @@ pub(super) struct Sender {
 pub(super) struct SenderOptions {
     /// Connect timeout, TLS handshake included.
     pub(super) connect_timeout: Duration,
-    /// Timeout from the request to the end of the response.
+    /// Timeout from the request to the header of the response.
     pub(super) timeout: Duration,
     /// Maximum idle connections per host.
     pub(super) idle_per_host: usize,
@@ -86,7 +86,7 @@ pub(super) struct SendResult {
     pub(super) failure: Option<Failure>,
     /// The start of the response body; `None` if it is empty or was not read.
     pub(super) excerpt: Option<String>,
-    /// When the attempt started: with the look-up of the host, if there was one.
+    /// When the attempt started: with the look-up of the host, if there was one, and once it had a stream.
     pub(super) started_at: Timestamp,
     /// From the start of the attempt to the response's header, or to the failure without one.
     pub(super) took: Duration,
@@ -117,22 +117,22 @@ impl Sender {
         lookups: Lookups,
         options: SenderOptions,
         authorities: Vec<CertificateDer<'static>>,
+        metrics: Arc<DeliveryMetrics>,
     ) -> Result<Self, DeliveryError> {
         let factory = ClientFactory {
             resolver: PinnedResolver::new(guard.clone()),
             tls: tls_config(authorities)?,
             connect_timeout: options.connect_timeout,
-            timeout: options.timeout,
         };
         let limits = PoolLimits { idle: options.idle, idle_per_host: options.idle_per_host };
         let pools =
             ConnectionPools::new(limits, IDLE_CONNECTION_MAX, move |idle| factory.build(idle))?;
-        Ok(Self { pools, guard, lookups, options })
+        Ok(Self { pools, guard, lookups, options, metrics })
     }
 
-    /// Makes one attempt. `None` if it was not made, because the look-up of its host had to wait for others until
-    /// the slot or the lease is better given back. A panic is a failed attempt: one bad delivery must not end the
-    /// process, nor every process that attempts it again.
+    /// Makes one attempt. `None` if it was not made, because the look-up of its host or its HTTP/2 stream had to wait for
+    /// others until the slot or the lease is better given back. A panic is a failed attempt: one bad delivery must not
+    /// end the process, nor every process that attempts it again.
     pub(super) async fn send(
         &self,
         delivery: &LeasedDelivery,
@@ -141,8 +141,10 @@ impl Sender {
         let started_at = clock.now();
         let host_name = delivery.endpoint.url.domain().unwrap_or_default();
         let known = self.lookups.cached(host_name).await;
-        if let Some(result) = self.post(delivery, known, started_at).await {
-            return Some(result);
+        match self.post(delivery, known.as_ref(), started_at).await {
+            Ok(result) => return Some(result),
+            Err(NotSent::HostUnknown) => {}
+            Err(NotSent::NoStream) => return None,
         }
         let finding = self.lookups.find(delivery.endpoint.org_id, host_name, clock);
         let lookup = match catch_panic(async { Ok(finding.await) }).await {
@@ -159,69 +161,69 @@ impl Sender {
         if now.plus(self.options.timeout) > delivery.lease.until {
             return None;
         }
-        let result = self.post(delivery, Some(host), now).await;
-        let result = result
-            .unwrap_or_else(|| SendResult::failed(Failure::unresolved(), now, Duration::ZERO));
+        let result = match self.post(delivery, Some(&host), now).await {
+            Ok(result) => result,
+            Err(NotSent::HostUnknown) => {
+                SendResult::failed(Failure::unresolved(), now, Duration::ZERO)
+            }
+            Err(NotSent::NoStream) => return None,
+        };
         Some(SendResult { started_at, took: lookup.took + result.took, ..result })
     }
 
-    /// Posts the webhook, signed with the time `at`. `None` if the client needs addresses of the host to do so.
+    /// Posts the webhook, signed with the time `at`.
     async fn post(
         &self,
         delivery: &LeasedDelivery,
-        host: Option<PinnedHost>,
+        host: Option<&PinnedHost>,
         at: Timestamp,
-    ) -> Option<SendResult> {
+    ) -> Result<SendResult, NotSent> {
         let watch = Stopwatch::start();
-        let response = catch_panic(self.request(delivery, host, at)).await.transpose()?;
-        let took = watch.elapsed();
-        let result = match response {
+        let (result, started_at, took) = match catch_panic(self.exchange(delivery, host, at)).await
+        {
+            Ok(exchanged) => {
+                let Exchanged { result, waited, took } = exchanged?;
+                (result, at.plus(waited), took)
+            }
+            Err(failure) => (Err(failure), at, watch.elapsed()),
+        };
+        let result = match result {
             Ok((response, _pool)) => {
-                catch_panic(async { Ok(read(response, at, took).await) }).await
+                catch_panic(async { Ok(read(response, started_at, took).await) }).await
             }
             Err(failure) => Err(failure),
         };
-        Some(result.unwrap_or_else(|failure| {
+        Ok(result.unwrap_or_else(|failure| {
             if matches!(failure.class, ErrorClass::Signing | ErrorClass::Internal) {
                 let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
                 let (id, error) = (delivery.id, failure.text.as_str());
                 tracing::error!(%org, %endpoint, delivery = %id, error, "cannot build a webhook request");
             }
-            SendResult::failed(failure, at, took)
+            SendResult::failed(failure, started_at, took)
         }))
     }
 
-    /// Makes the request. `None` if nothing was sent, because the client needs addresses of the host.
-    async fn request(
+    /// Makes the request, if the guard and the signer allow it.
+    async fn exchange(
         &self,
         delivery: &LeasedDelivery,
-        host: Option<PinnedHost>,
+        host: Option<&PinnedHost>,
         at: Timestamp,
-    ) -> Result<Option<(Response, Arc<PooledClient>)>, Failure> {
+    ) -> Result<Result<Exchanged, NotSent>, Failure> {
         let url = &delivery.endpoint.url;
         self.guard.check_url(url)?;
         let body = webhook::body(&delivery.event);
+        let headers = webhook::headers(delivery, at, &body)?;
         let SenderOptions { connect_timeout, timeout, .. } = self.options;
-        let watch = Stopwatch::start();
-        loop {
-            let mut request = Request::new(Method::POST, url.clone());
-            *request.headers_mut() = webhook::headers(delivery, at, &body)?;
-            *request.body_mut() = Some(body.clone().into());
-            let pool = self.pools.of_host(url);
-            match with_host(host.clone(), pool.execute(request)).await {
-                // It holds the pool until the body is read, so that its connection can return there.
-                Ok(response) => {
-                    pool.note_version(response.version());
-                    return Ok(Some((response, pool)));
-                }
-                // The receiver has no part in it, and nothing was sent.
-                Err(error) if is_shortage(&error) && watch.elapsed() < connect_timeout => {
-                    tokio::time::sleep(SHORTAGE_WAIT).await;
-                }
-                Err(error) if Failure::is_host_unknown(&error) => return Ok(None),
-                Err(error) => return Err(Failure::request(&error, connect_timeout, timeout)),
-            }
-        }
+        // The attempt ends before its lease.
+        let spare = delivery.lease.until.since(at).saturating_sub(timeout);
+        let limits = ExchangeLimits {
+            connect: connect_timeout,
+            response: timeout,
+            stream: spare.min(timeout),
+        };
+        let webhook = Webhook { url, headers, body };
+        Ok(webhook.exchange(&self.pools, host, limits, &self.metrics).await)
     }
 }
 
@@ -230,7 +232,6 @@ struct ClientFactory {
     resolver: PinnedResolver,
     tls: ClientConfig,
     connect_timeout: Duration,
-    timeout: Duration,
 }
 
 impl ClientFactory {
@@ -245,7 +246,6 @@ impl ClientFactory {
             .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
             .connect_timeout(self.connect_timeout)
-            .timeout(self.timeout)
             .pool_max_idle_per_host(idle)
             .pool_idle_timeout(IDLE_CONNECTION_MAX)
             .build()

@@ -11,6 +11,7 @@ pub(crate) mod answer;
 pub(crate) mod app;
 pub(crate) mod binary;
 pub(crate) mod faulty;
+pub(crate) mod h2_peer;
 pub(crate) mod name_server;
 pub(crate) mod postgres;
 pub(crate) mod receiver;

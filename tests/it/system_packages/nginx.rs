@@ -1,0 +1,81 @@
+//! nginx in front of a receiver: the most common HTTP/2 server, which leaves a connection after so many requests.
+
+use hookgate::domain::{DeliveryStatus, SigningSecret};
+use hookgate::runtime::Stopwatch;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::spawn;
+use crate::delivery::world::World;
+use crate::support::receiver::Receiver;
+use crate::support::tls::Authority;
+use crate::support::wait::until;
+
+const WEBHOOKS: usize = 900;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_that_leaves_connections_costs_no_attempt() {
+    for requests_max in [1_000_000, 20] {
+        deliver_through_nginx(requests_max).await;
+    }
+}
+
+/// Delivers to an nginx that leaves each connection after `requests_max` requests.
+async fn deliver_through_nginx(requests_max: u32) {
+    let authority = Authority::new();
+    let receiver = Receiver::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let files = directory.path();
+    authority.identity("localhost").write(&files.join("cert.pem"), &files.join("key.pem"));
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let (path, upstream) = (files.display(), receiver.url("/"));
+    let config = format!(
+        "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;
+         events {{ worker_connections 512; }}
+         http {{
+             access_log off;
+             client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;
+             fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
+             server {{
+                 listen 127.0.0.1:{port} ssl http2;
+                 keepalive_requests {requests_max};
+                 ssl_certificate {path}/cert.pem; ssl_certificate_key {path}/key.pem;
+                 location / {{ proxy_pass {upstream}; }}
+             }}
+         }}"
+    );
+    std::fs::write(files.join("nginx.conf"), config).unwrap();
+    let conf = files.join("nginx.conf");
+    let log = files.join("error.log");
+    let arguments = ["-c", conf.to_str().unwrap(), "-e", log.to_str().unwrap()];
+    let mut nginx = spawn("nginx", &arguments);
+    until("nginx listens", async || {
+        assert_eq!(nginx.try_wait().unwrap(), None, "{:?}", std::fs::read_to_string(&log));
+        TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+    })
+    .await;
+
+    let ca = format!("--webhook-ca-file={}", authority.file().display());
+    let world = World::with(&[&ca, "--endpoint-concurrency=16"]).await;
+    let secret = SigningSecret::generate().unwrap();
+    receiver.trust(&secret);
+    world.endpoint_at(&format!("https://localhost:{port}/hook"), "", secret).await;
+    world.publish("user.login", WEBHOOKS).await;
+    let mut service = world.delivery();
+    let began = Stopwatch::start();
+    while service.run_once().await.unwrap() > 0 {}
+    let took = began.elapsed();
+
+    let rows = world.rows().await;
+    let delivered = rows.iter().filter(|row| row.status == DeliveryStatus::Delivered).count();
+    let attempts: u32 = rows.iter().map(|row| row.attempts).sum();
+    let received = receiver.so_far().len();
+    let resent = world.metrics.delivery.hookgate_webhook_resends_total.get();
+    println!(
+        "nginx, keepalive_requests {requests_max}: {WEBHOOKS} webhooks in {took:?}, {delivered} \
+         delivered, {attempts} attempts, {received} received, {resent} sent again"
+    );
+    assert_eq!((delivered, attempts as usize, received), (WEBHOOKS, WEBHOOKS, WEBHOOKS));
+    nginx.kill().await.unwrap();
+}
