@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, SqliteConnection};
+use tempfile::TempDir;
 use uuid::Uuid;
+
+use super::power::Copies;
 
 /// Where a server keeps its events.
 #[derive(Clone, Debug)]
@@ -13,6 +16,9 @@ pub(super) enum Database {
     Sqlite(PathBuf),
     /// In the database with this URL.
     Postgres(String),
+    /// In the SQLite file on a disk whose power can be cut. Each look takes a copy: this process serves that disk, and
+    /// would wait for itself if it mapped a file of it.
+    Copied(Copies),
 }
 
 /// An event as it is stored.
@@ -37,6 +43,14 @@ pub(super) enum Hold {
     Postgres(PgConnection),
 }
 
+/// A connection, with the copy that it reads.
+struct Reader {
+    connection: SqliteConnection,
+    _copy: Option<TempDir>,
+}
+
+const IS_READ_ONLY: &str = "a copy is read only";
+
 impl Database {
     /// The SQLite file of a server with this data directory.
     pub(super) fn sqlite(data_dir: &Path) -> Self {
@@ -45,7 +59,7 @@ impl Database {
 
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Sqlite(_) => "SQLite",
+            Self::Sqlite(_) | Self::Copied(_) => "SQLite",
             Self::Postgres(_) => "PostgreSQL",
         }
     }
@@ -54,10 +68,10 @@ impl Database {
     pub(super) async fn events(&self) -> Vec<StoredEvent> {
         // The start of the payload holds the number; reading all of millions would take long.
         let rows: Vec<(Uuid, Vec<u8>, String)> = match self {
-            Self::Sqlite(path) => {
+            Self::Sqlite(_) | Self::Copied(_) => {
                 let sql =
                     "SELECT id, substr(payload, 1, 30), event_type FROM events ORDER BY rowid";
-                sqlx::query_as(sql).fetch_all(&mut sqlite(path).await).await.unwrap()
+                sqlx::query_as(sql).fetch_all(&mut self.reader().await.connection).await.unwrap()
             }
             Self::Postgres(url) => {
                 let sql = "SELECT id, substr(payload, 1, 30), event_type FROM events \
@@ -79,8 +93,8 @@ impl Database {
         let sql = "SELECT id, event_id, endpoint_id, 'pending' AS status FROM pending_deliveries
                    UNION ALL SELECT id, event_id, endpoint_id, status FROM deliveries";
         let rows: Vec<(Uuid, Uuid, Uuid, String)> = match self {
-            Self::Sqlite(path) => {
-                sqlx::query_as(sql).fetch_all(&mut sqlite(path).await).await.unwrap()
+            Self::Sqlite(_) | Self::Copied(_) => {
+                sqlx::query_as(sql).fetch_all(&mut self.reader().await.connection).await.unwrap()
             }
             Self::Postgres(url) => {
                 let mut connection = PgConnection::connect(url).await.unwrap();
@@ -99,14 +113,26 @@ impl Database {
     /// The one number that a query answers with.
     pub(super) async fn count(&self, sql: &'static str) -> i64 {
         match self {
-            Self::Sqlite(path) => {
-                sqlx::query_scalar(sql).fetch_one(&mut sqlite(path).await).await.unwrap()
-            }
+            Self::Sqlite(_) | Self::Copied(_) => sqlx::query_scalar(sql)
+                .fetch_one(&mut self.reader().await.connection)
+                .await
+                .unwrap(),
             Self::Postgres(url) => {
                 let mut connection = PgConnection::connect(url).await.unwrap();
                 sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
             }
         }
+    }
+
+    /// A connection to the SQLite file, or to a copy.
+    async fn reader(&self) -> Reader {
+        let copy = match self {
+            Self::Sqlite(path) => return Reader { connection: sqlite(path).await, _copy: None },
+            Self::Copied(copies) => copies.take(),
+            Self::Postgres(_) => unreachable!("it has a URL"),
+        };
+        let connection = sqlite(&copy.path().join("hookgate.db")).await;
+        Reader { connection, _copy: Some(copy) }
     }
 
     /// Runs a statement.
@@ -118,6 +144,7 @@ impl Database {
             Self::Postgres(url) => {
                 PgConnection::connect(url).await.unwrap().execute(sql).await.unwrap();
             }
+            Self::Copied(_) => panic!("{IS_READ_ONLY}"),
         }
     }
 
@@ -135,6 +162,7 @@ impl Database {
                 connection.execute(lock).await.unwrap();
                 Hold::Postgres(connection)
             }
+            Self::Copied(_) => panic!("{IS_READ_ONLY}"),
         }
     }
 }

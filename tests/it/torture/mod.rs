@@ -21,11 +21,13 @@ mod load;
 mod memory;
 mod outage;
 mod poison;
+mod power;
 mod replays;
 mod restart;
 mod retries;
 mod stall;
 mod station;
+mod system_packages;
 mod wire;
 
 use std::time::Duration;

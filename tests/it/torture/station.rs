@@ -67,7 +67,16 @@ impl Station {
 
     /// A server started by a script; see [`Binary::start_by`].
     pub(super) async fn start(url: Option<&str>, settings: &[(&str, &str)], script: &str) -> Self {
-        let data_dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), url, settings, script).await
+    }
+
+    /// The same, with its data in this directory.
+    pub(super) async fn start_in(
+        data_dir: TempDir,
+        url: Option<&str>,
+        settings: &[(&str, &str)],
+        script: &str,
+    ) -> Self {
         let url = url.map(|url| ("DATABASE_URL", url));
         let settings = SETTINGS.iter().copied().chain(url).chain(settings.iter().copied());
         let settings: Vec<_> = settings.collect();

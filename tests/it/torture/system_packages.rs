@@ -1,0 +1,90 @@
+//! Power cuts, on a file system in user space (FUSE). This group needs a system that lets the user mount one;
+//! `scripts/test --without-system` leaves it out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::database::Database;
+use super::deliveries::{MANY_RETRIES, Subscribers};
+use super::ledger::Ledger;
+use super::load::{Load, Manners};
+use super::power::{FAULTS, PowerDisk};
+use super::station::Station;
+use super::{Dice, Scale};
+
+/// How often SQLite's file is checked as a whole.
+const CHECK_EVERY: u32 = 10;
+const UNSOUND: &str = "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'";
+
+/// The power fails at any moment: under load, in recovery, or just when the server listens. What the disk has not synced
+/// by then is kept, lost or torn. Every start must succeed.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_or_doubled_by_power_cuts() {
+    let test = "power cuts";
+    let mut dice = Dice::new(test);
+    let (mut disk, mut station) = powered(&mut dice).await;
+    let ledger = Arc::new(Ledger::new());
+    let subscribers = Subscribers::subscribe(&station).await;
+    let manners = Manners { kills: true, ..Manners::DEMANDING };
+    let load = Load::start(&station, &ledger, manners, &mut dice);
+    let cuts = Scale::read().kills();
+    let mut starts_cut = 0;
+    for cut in 1..=cuts {
+        ledger.accepted(dice.of_any_size(9)).await;
+        station.kill().await;
+        disk.cut(&mut dice);
+        if dice.below(3) == 0 {
+            station.start_and_kill(Duration::from_millis(dice.below(300))).await;
+            disk.cut(&mut dice);
+            starts_cut += 1;
+        }
+        station.start_again().await;
+        if cut % CHECK_EVERY == 0 || cut == cuts {
+            assert_eq!(station.database.count(UNSOUND).await, 0, "cut {cut}");
+        }
+    }
+    ledger.accepted(100).await;
+    load.end().await;
+    station.drained().await;
+    let stored = station.database.events().await;
+    let figures = format!("{test}: {cuts} under load, {starts_cut} at a start, 0 starts refused");
+    ledger.settle(&stored).report(&figures);
+    subscribers.settle(&station, &stored, test).await;
+    station.stop().await;
+}
+
+/// The disk fails or delays one operation; then the power fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_by_a_disk_that_fails_once_before_a_power_cut() {
+    let test = "disk that fails once";
+    let mut dice = Dice::new(test);
+    let (mut disk, mut station) = powered(&mut dice).await;
+    let ledger = Arc::new(Ledger::new());
+    let manners = Manners { kills: true, refusals: true, ..Manners::DEMANDING };
+    let load = Load::start(&station, &ledger, manners, &mut dice);
+    let rounds = (Scale::read().kills() / 10).max(1);
+    for (name, fault) in (0..rounds).flat_map(|_| FAULTS) {
+        println!("{test}: {name}");
+        ledger.accepted(dice.of_any_size(6)).await;
+        disk.strike(fault()).await;
+        tokio::time::sleep(Duration::from_millis(dice.below(500))).await;
+        station.kill().await;
+        disk.cut(&mut dice);
+        station.start_again().await;
+    }
+    ledger.accepted(100).await;
+    load.end().await;
+    station.drained().await;
+    assert_eq!(station.database.count(UNSOUND).await, 0);
+    ledger.settle(&station.database.events().await).report(test);
+    station.stop().await;
+}
+
+/// A server on SQLite with its data directory on a disk whose power can be cut.
+async fn powered(dice: &mut Dice) -> (PowerDisk, Station) {
+    let data_dir = tempfile::tempdir().unwrap();
+    let disk = PowerDisk::mount(data_dir.path(), dice);
+    let mut station = Station::start_in(data_dir, None, &[MANY_RETRIES], "exec \"$0\" serve").await;
+    station.database = Database::Copied(disk.copies());
+    (disk, station)
+}
