@@ -22,10 +22,12 @@
 //! folder knows both ends of what lies between ingest and delivery.
 
 pub mod admin;
+pub mod backup;
 mod bootstrap;
 mod builder;
 mod descriptors;
 mod error;
+pub mod journal_admin;
 mod journal_failure;
 mod maintenance;
 mod metrics;

@@ -3,7 +3,7 @@
 //! The only file that names a store engine or a journal implementation: everything else works with what
 //! it returns.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::registration::{IdentityError, Registration};
@@ -14,7 +14,9 @@ use crate::ingest::record_owner;
 use crate::journal::local::{
     self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
 };
-use crate::journal::{Journal, JournalError, JournalMetrics, JournalReader};
+use crate::journal::{
+    Journal, JournalError, JournalExtent, JournalMetrics, JournalReader, StoredRecords,
+};
 use crate::runtime::Clock;
 use crate::store::{MigrationStatus, Store, StoreError, StoreMetrics};
 
@@ -186,6 +188,29 @@ pub(super) async fn open_journal(
         Ok::<_, OpenJournalError>(OpenJournal { journal, reader, registration, mark })
     };
     tokio::task::spawn_blocking(opening).await?
+}
+
+/// What the journal in the data directory holds. A server may have it open.
+pub(super) fn journal_extent(config: &StoreConfig) -> Result<JournalExtent, JournalError> {
+    local::extent(&SystemFiles, &config.journal_dir())
+}
+
+/// Locks the journal in the data directory, to read its stored records from a position on.
+pub(super) fn stored_records(
+    config: &StoreConfig,
+    from: u64,
+) -> Result<StoredRecords, JournalError> {
+    let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
+    StoredRecords::open(&fs, &config.journal_dir(), from)
+}
+
+/// Copies the records that wait in the journal of the data directory to a new journal in `to`. A server may have it
+/// open.
+pub(super) fn back_up_journal(
+    config: &StoreConfig,
+    to: &Path,
+) -> Result<JournalExtent, JournalError> {
+    local::back_up(&SystemFiles, &config.journal_dir(), to)
 }
 
 /// Whether a server works in this data directory.

@@ -66,6 +66,15 @@ pub enum OlderStoreError {
     },
 }
 
+/// Copies the file that tells that the store has a mark, if there is one.
+pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::copy(from.join(FILE_NAME), to.join(FILE_NAME)) {
+        Ok(_) => File::open(to.join(FILE_NAME))?.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// The mark of this server's journal.
 #[derive(Clone, Debug)]
 pub(super) struct StoredMark {

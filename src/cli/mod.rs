@@ -5,9 +5,11 @@
 //! cannot be parsed.
 
 mod audit;
+mod backup;
 mod delivery;
 mod endpoint;
 mod environment;
+mod journal;
 mod key;
 mod listen;
 mod migrate;
@@ -59,6 +61,11 @@ enum Command {
     /// Watch replays of dead letters
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
+    /// Inspect the journal, and store again what the database lacks
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// Back up the journal and the database, beside a running server
+    Backup(Box<backup::BackupArgs>),
     /// Receive webhooks, print each, and say whether its signature is valid
     Listen(listen::ListenArgs),
 }
@@ -89,6 +96,8 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Endpoint(command) => endpoint::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
         Command::Replay(command) => replay::run(command).await,
+        Command::Journal(command) => journal::run(command).await,
+        Command::Backup(args) => backup::run(*args).await,
         Command::Listen(args) => listen::run(args).await,
     }
 }

@@ -42,6 +42,7 @@
 mod batch_pacer;
 mod batch_parts;
 mod intake;
+mod journal_replay;
 mod metrics;
 mod org_order;
 mod priority;
@@ -51,6 +52,7 @@ mod replayer;
 mod workers;
 
 pub use intake::{AcceptError, Intake};
+pub use journal_replay::{JournalReplay, ReplayCounts};
 pub use metrics::IngestMetrics;
 pub use quarantine::{Requeued, requeue};
 pub use record::{RecordError, record_owner};

@@ -36,7 +36,7 @@ use bytes::Bytes;
 
 use crate::domain::Timestamp;
 
-pub use local::JournalError;
+pub use local::{JournalError, JournalExtent, StoredRecords};
 
 /// The journal's handle for appending. Clones share it; the last one dropped shuts the journal down.
 #[derive(Clone)]

@@ -9,6 +9,7 @@
 
 mod app;
 mod auth;
+mod backup;
 mod cli;
 mod clocks;
 mod delivery;

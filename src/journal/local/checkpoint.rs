@@ -29,19 +29,22 @@ impl CheckpointFile {
             }
             Err(error) => return Err(error),
         };
-        let mut slots = vec![0; 2 * CHECKPOINT_SLOT_BYTES];
-        let read = read_past_damage(&*file, &mut slots, 0)?;
-        slots.truncate(read);
-        let newest = slots
-            .chunks(CHECKPOINT_SLOT_BYTES)
-            .filter_map(Checkpoint::decode)
-            .max_by_key(|checkpoint| checkpoint.version);
+        let newest = newest_of(&*file)?;
         if newest.is_none() {
             // A slot that could not be read must not win over a new one, should it be readable again.
             write_all(&*file, &[0; 2 * CHECKPOINT_SLOT_BYTES], 0)?;
             file.sync_data()?;
         }
         Ok((Self { file, version: newest.map_or(0, |checkpoint| checkpoint.version) }, newest))
+    }
+
+    /// Reads the newest sound slot of a file that somebody else may write to; `None` without one.
+    pub(super) fn read(fs: &dyn FileSystem, dir: &Path) -> io::Result<Option<Checkpoint>> {
+        match fs.open(&dir.join(CHECKPOINT_NAME)) {
+            Ok(file) => newest_of(&*file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Overwrites the older slot and syncs. A failure leaves the newer slot unchanged.
@@ -53,4 +56,12 @@ impl CheckpointFile {
         self.version = version;
         Ok(())
     }
+}
+
+fn newest_of(file: &dyn FileHandle) -> io::Result<Option<Checkpoint>> {
+    let mut slots = vec![0; 2 * CHECKPOINT_SLOT_BYTES];
+    let read = read_past_damage(file, &mut slots, 0)?;
+    slots.truncate(read);
+    let sound = slots.chunks(CHECKPOINT_SLOT_BYTES).filter_map(Checkpoint::decode);
+    Ok(sound.max_by_key(|checkpoint| checkpoint.version))
 }

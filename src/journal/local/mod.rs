@@ -45,6 +45,7 @@
 
 mod ack_window;
 mod append_queue;
+mod backup;
 mod checkpoint;
 mod file_system;
 mod format;
@@ -64,6 +65,7 @@ mod segment_state;
 mod segment_summary;
 mod segments;
 mod shares;
+mod stored_records;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -80,9 +82,11 @@ use crate::runtime::Clock;
 
 use self::quarantine::Quarantine;
 
+pub use backup::back_up;
 pub use file_system::{DirHandle, DirLock, FileHandle, FileSystem, SystemFiles};
 pub use quarantine::Damage;
 pub use recovery::RecoveryReport;
+pub use stored_records::{JournalExtent, StoredRecords, extent};
 
 pub(super) use handle::LocalJournal;
 pub(super) use in_flight::LocalAck;
@@ -153,6 +157,12 @@ pub enum JournalError {
     /// The options contradict each other.
     #[error("the journal's size must be at least {SEGMENTS_MIN} segments")]
     TooSmall,
+    /// It was copied while records were stored, and the copies do not fit together.
+    #[error("the journal {} changed while it was copied; try again", dir.display())]
+    Changed {
+        /// Its directory.
+        dir: PathBuf,
+    },
     /// A newer version of the program wrote it.
     #[error("{} has format version {version}, which this program does not know", path.display())]
     Format {

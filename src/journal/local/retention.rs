@@ -52,10 +52,11 @@ impl SegmentManager {
     /// Gives up the oldest kept segment, which was taken from the list.
     pub(super) fn give_up(&mut self, kept: KeptSegment) {
         let state = self.segments.lock();
-        let is_disk_full = state.disk_full.is_some();
+        let (is_disk_full, is_spare_missing) = (state.disk_full.is_some(), state.spares.is_empty());
         drop(state);
-        // A spare would keep the disk's space.
-        let is_whole = kept.bytes == self.segment_bytes && !is_disk_full && !self.needs_space;
+        // Beside another spare, one more would only keep the disk's space.
+        let is_short = is_disk_full || self.needs_space;
+        let is_whole = kept.bytes == self.segment_bytes && (is_spare_missing || !is_short);
         match self.reuse(&kept.name, is_whole) {
             Ok(Freed::Spare(spare)) => {
                 self.free_failed = None;

@@ -4,18 +4,30 @@
 //! looks first where the id says that the event is. A UUIDv7 has the time at which it was minted; for the id of a
 //! `dedup_id` the deduplication keys have it, as long as they are kept.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::domain::{EventId, OrgId, Timestamp};
 use crate::store::engine::{Dialect, Row, args};
 use crate::store::page::{END_OF_TIME, START_OF_TIME};
-use crate::store::{Result, Store};
+use crate::store::{Result, Store, System};
 
 /// How far the time in an id may be from that of the event. They are the same, to the millisecond, for all events
 /// that a server accepts.
 const SLACK: Duration = Duration::from_hours(1);
 /// All of time, from the first to the last moment that is looked at.
 const ALL: (Timestamp, Timestamp) = (START_OF_TIME, END_OF_TIME);
+
+impl System<'_> {
+    /// Those of some ids that an event has. It looks into every day.
+    pub async fn stored_events(self, ids: &[EventId]) -> Result<HashSet<EventId>> {
+        let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
+        let engine = &self.0.engine;
+        let sql = format!("SELECT id FROM events WHERE {}", engine.dialect().any("id", "$1"));
+        let found = engine.list(sql, args![ids], |row| row.get("id")).await?;
+        Ok(found.into_iter().collect())
+    }
+}
 
 impl Store {
     /// The newest event with an id.

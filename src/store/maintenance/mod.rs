@@ -3,6 +3,7 @@
 mod postgres;
 mod sqlite;
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::engine::{Dialect, Engine, Workload, args};
@@ -128,6 +129,17 @@ impl Store {
             Engine::Sqlite(engine) => engine.checkpoint().await,
             // The server makes its own.
             Engine::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Copies a SQLite database to a new file, as it is at one moment. Writers do not wait for it.
+    ///
+    /// # Errors
+    /// Also when this is not a SQLite database.
+    pub async fn copy_sqlite(&self, to: &Path) -> Result<()> {
+        match &*self.engine {
+            Engine::Sqlite(engine) => sqlite::copy(engine, to).await,
+            Engine::Postgres(_) => Err(StoreError::Corrupt("not a SQLite database".to_owned())),
         }
     }
 

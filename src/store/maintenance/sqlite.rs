@@ -1,4 +1,6 @@
-//! Migrates a SQLite file.
+//! Migrates and copies a SQLite file.
+
+use std::path::Path;
 
 use sqlx::SqliteConnection;
 use sqlx::migrate::Migrate;
@@ -35,6 +37,13 @@ pub(super) async fn migration_status(
     let mut reader = engine.readers.acquire().await.map_err(failed)?;
     let applied = applied(&mut reader).await.map_err(failed)?;
     Ok(migrations::status(migrations::SQLITE, &applied))
+}
+
+/// The copy is one read transaction: nobody waits for it, and the WAL is not reset meanwhile.
+pub(super) async fn copy(engine: &SqliteEngine, to: &Path) -> Result<()> {
+    let to = to.to_string_lossy().into_owned();
+    sqlx::query("VACUUM INTO ?1").bind(to).execute(&engine.writer).await?;
+    Ok(())
 }
 
 /// The versions that were applied, oldest first; none in a file that was never migrated.

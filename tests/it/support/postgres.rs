@@ -200,6 +200,11 @@ fn cluster_owner() -> Option<(u32, u32)> {
     Some((fields.next().unwrap(), fields.next().unwrap()))
 }
 
+/// The directory of PostgreSQL's programs, such as `pg_restore`.
+pub(crate) fn programs() -> PathBuf {
+    find_programs()
+}
+
 /// The directory of PostgreSQL's programs: the one in `PATH`, else the newest of Debian's packages,
 /// else the one that `scripts/test` has fetched.
 fn find_programs() -> PathBuf {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
 use crate::domain::Timestamp;
+use crate::journal::StoredRecords;
+use crate::journal::local::{back_up, extent};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -48,19 +50,19 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 fn stored_segments_are_kept_for_their_time() {
     let (disk, clock) = (SimDisk::default(), clock());
     let (journal, mut reader, _) = try_open(&disk, &keeping(64, &clock)).unwrap();
-    block_on(store(&journal, &mut reader, 9));
-    until("all but the open one are kept", || kept(&disk) == 4);
+    block_on(store(&journal, &mut reader, 19));
+    until("all but the open one are kept", || kept(&disk) == 9);
     drop((journal, reader));
-    assert_eq!(kept(&disk), 5, "the open one, too, after the end");
 
     let before = disk.read_bytes();
     let (journal, mut reader, recovery) = try_open(&disk, &keeping(64, &clock)).unwrap();
     assert_eq!((recovery.records, recovery.unknown_files.len()), (0, 0));
-    let checkpoint_bytes = 2 * 4096;
-    assert!(disk.read_bytes() - before <= checkpoint_bytes, "no segment was read");
+    let read = disk.read_bytes() - before;
+    assert!(read < 5 * SEGMENT_BYTES, "{read} bytes: more than checkpoint and last segment");
+    until("the one that was open is kept", || kept(&disk) == 10);
     clock.advance(HOUR / 2);
     block_on(store(&journal, &mut reader, 3));
-    until("one more is kept", || kept(&disk) == 6);
+    until("one more is kept", || kept(&disk) == 11);
     clock.advance(HOUR / 2);
     until("the older ones are given up", || kept(&disk) == 1);
 }
@@ -112,6 +114,49 @@ fn disk_without_space_for_a_segment_gets_that_of_a_kept_one() {
     };
     assert_eq!(block_on(refusals), 0);
     assert!(kept(&disk) < 4);
+}
+
+#[test]
+fn stored_records_are_read_again_in_order_and_past_damage() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let (journal, mut reader, _) = try_open(&disk, &keeping(64, &clock)).unwrap();
+    block_on(store(&journal, &mut reader, 9));
+    // One that waits is left to the next start.
+    block_on(journal.append(&[7; 450], 1)).unwrap();
+    until("all but the open one are kept", || kept(&disk) == 4);
+    drop((journal, reader));
+    let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+    let read = |from| {
+        let mut stored = StoredRecords::open(&fs, Path::new(DIR), from).unwrap();
+        let mut seqs = Vec::new();
+        while let Some(record) = stored.next_record().unwrap() {
+            seqs.push(record.seq.get());
+        }
+        (seqs, stored.lost())
+    };
+    assert_eq!(read(0), ((1..=9).collect(), 0));
+    assert_eq!(read(6), ((5..=9).collect(), 0), "from the segment with it");
+    let (path, _) = disk.files(".kept").remove(1);
+    disk.flip(&path, usize::try_from(SEGMENT_HEADER_BYTES).unwrap() + 40);
+    assert_eq!(read(0), (vec![1, 2, 4, 5, 6, 7, 8, 9], 1));
+}
+
+#[test]
+fn backup_has_what_waits() {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = open(&disk);
+    block_on(store(&journal, &mut reader, 5));
+    for _ in 0..4 {
+        block_on(journal.append(&[7; 450], 1)).unwrap();
+    }
+    let stored_below = || extent(&disk, Path::new(DIR)).map(|extent| extent.stored_below);
+    until("the checkpoint is written", || stored_below().is_ok_and(|below| below == 6));
+    let to = Path::new("/backup/journal");
+    assert_eq!(back_up(&disk, Path::new(DIR), to).unwrap().stored_below, 6);
+    let (copy, mut reader, recovery) = try_open(&disk, &options(to)).unwrap();
+    assert_eq!((recovery.records, recovery.damage), (4, vec![]));
+    let records = block_on(drain(&copy, &mut reader));
+    assert_eq!(records.iter().map(|record| record.seq.get()).collect::<Vec<_>>(), [6, 7, 8, 9]);
 }
 
 fn is_spare(path: &Path) -> bool {

@@ -1,0 +1,193 @@
+//! What the command line does with a journal: showing what it holds, and storing again what the store lacks.
+
+use std::io;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::admin::{self, AdminError};
+use super::storage;
+use crate::config::StoreConfig;
+use crate::domain::Timestamp;
+use crate::ingest::{JournalReplay, ReplayCounts};
+use crate::journal::{JournalError, JournalExtent, Record, StoredRecords};
+use crate::runtime::Clock;
+use crate::store::{Store, StoreError};
+
+/// Records that are stored at once.
+const RECORDS_PER_STEP: usize = 200;
+/// Bytes of them, beyond the first one.
+const BYTES_PER_STEP: usize = 4 * 1024 * 1024;
+
+/// Why a command on the journal failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalCommandError {
+    /// The store could not be opened.
+    #[error(transparent)]
+    Open(#[from] AdminError),
+    /// The journal could not be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal could not be read.
+    #[error("cannot read the journal: {0}")]
+    Read(#[from] io::Error),
+    /// The store failed.
+    #[error("{0}; repeat the replay, it stores nothing twice")]
+    Store(#[from] StoreError),
+}
+
+/// Where a replay begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReplaySince {
+    /// With the event at this position.
+    Position(u64),
+    /// With events accepted at this time.
+    Time(Timestamp),
+}
+
+impl FromStr for ReplaySince {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(position) = text.parse() {
+            return Ok(Self::Position(position));
+        }
+        let time = text.parse().map(Self::Time);
+        time.map_err(|_| "neither a position nor a time such as 2026-01-31T12:00:00Z".to_owned())
+    }
+}
+
+/// The result of a replay.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ReplayReport {
+    /// Whether nothing was stored.
+    pub dry_run: bool,
+    /// The position of the first event that the journal has and that was looked at.
+    pub from: u64,
+    /// The position behind the last one.
+    pub to: u64,
+    /// Events that were looked at.
+    pub events: u64,
+    /// Of these, events that the store lacked.
+    pub missing: u64,
+    /// Deliveries that were planned for them.
+    pub deliveries: u64,
+    /// Events of organisations that the store does not have.
+    pub of_unknown_orgs: u64,
+    /// Events that the store refused; they are dead letters.
+    pub refused: u64,
+    /// Records that are damaged or cannot be decoded.
+    pub lost: u64,
+    /// Whether the store has every event of the journal now, so that a server starts on it.
+    pub complete: bool,
+}
+
+/// What the journal in the data directory holds.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn status(config: &StoreConfig) -> Result<JournalExtent, JournalCommandError> {
+    Ok(storage::journal_extent(config)?)
+}
+
+/// Stores the events that the journal has and the store lacks. Without `since` it begins with the first that the store
+/// may lack. `progress` is told the position after each step.
+///
+/// # Errors
+/// When a server works in the data directory, or the store or the journal cannot be used.
+pub async fn replay(
+    config: &StoreConfig,
+    since: Option<ReplaySince>,
+    dry_run: bool,
+    progress: impl FnMut(u64, u64),
+) -> Result<ReplayReport, JournalCommandError> {
+    // Before anything is created or migrated.
+    let extent = storage::stored_records(config, 0)?.extent();
+    let subsystems =
+        if dry_run { admin::open_existing(config).await? } else { admin::open(config).await? };
+    let store = subsystems.store;
+    let replayed = async {
+        let mark = store.system().journal_mark(extent.id).await?;
+        let from = match since {
+            Some(ReplaySince::Position(position)) => position,
+            Some(ReplaySince::Time(_)) => 0,
+            None => mark.unwrap_or(0),
+        };
+        let records = storage::stored_records(config, from)?;
+        let time = match since {
+            Some(ReplaySince::Time(time)) => Some(time),
+            Some(ReplaySince::Position(_)) | None => None,
+        };
+        let clock = Clock::system();
+        let replay = JournalReplay { store: store.clone(), clock, since: time, dry_run };
+        let report = replay_records(&replay, records, from, progress).await?;
+        finish(&store, extent, mark, time.is_some(), report).await
+    };
+    let replayed = replayed.await;
+    store.close().await;
+    replayed
+}
+
+async fn replay_records(
+    replay: &JournalReplay,
+    mut records: StoredRecords,
+    from: u64,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<ReplayReport, JournalCommandError> {
+    let extent = records.extent();
+    let mut counts = ReplayCounts::default();
+    let mut first = None;
+    loop {
+        let step = next_step(&mut records, from)?;
+        let Some(last) = step.last() else { break };
+        let behind = last.seq.get() + 1;
+        first = first.or_else(|| step.first().map(|record| record.seq.get()));
+        replay.store(&step, &mut counts).await?;
+        progress(behind, extent.stored_below);
+    }
+    let ReplayCounts { events, missing, deliveries, of_unknown_orgs, refused, undecodable } =
+        counts;
+    Ok(ReplayReport {
+        dry_run: replay.dry_run,
+        from: first.unwrap_or(extent.stored_below),
+        to: extent.stored_below,
+        events,
+        missing,
+        deliveries,
+        of_unknown_orgs,
+        refused,
+        lost: records.lost() + undecodable,
+        complete: false,
+    })
+}
+
+/// The next records from position `from` on; none at the end.
+fn next_step(records: &mut StoredRecords, from: u64) -> io::Result<Vec<Record>> {
+    let (mut step, mut bytes) = (Vec::new(), 0);
+    while step.len() < RECORDS_PER_STEP && bytes < BYTES_PER_STEP {
+        let Some(record) = records.next_record()? else { break };
+        if record.seq.get() >= from {
+            bytes += record.payload.len();
+            step.push(record);
+        }
+    }
+    Ok(step)
+}
+
+/// Marks the store as complete if it is.
+async fn finish(
+    store: &Store,
+    extent: JournalExtent,
+    mark: Option<u64>,
+    by_time: bool,
+    report: ReplayReport,
+) -> Result<ReplayReport, JournalCommandError> {
+    let has = mark.unwrap_or(1);
+    let was_whole = has >= extent.stored_below;
+    // What is older than a time was not looked at.
+    let is_whole = report.from <= has && report.lost == 0 && !by_time;
+    if !report.dry_run && is_whole && !was_whole {
+        store.system().raise_journal_mark(extent.id, extent.stored_below).await?;
+    }
+    Ok(ReplayReport { complete: was_whole || is_whole && !report.dry_run, ..report })
+}

@@ -1,0 +1,99 @@
+//! Commands on the journal: `journal`.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::CliError;
+use super::store::Common;
+use crate::app::journal_admin::{self, ReplayReport, ReplaySince};
+
+#[derive(Subcommand, Debug)]
+pub(super) enum JournalCommand {
+    /// Show what the journal in DATA_DIR holds
+    Status(Common),
+    /// Store what the journal still has and the database lacks; no server may run in DATA_DIR
+    Replay {
+        /// Begin with the events accepted at this time, or with the one at this position; default: the first that the
+        /// database may lack
+        #[arg(long, value_name = "TIME|POSITION")]
+        since: Option<ReplaySince>,
+        /// Count, and store nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// What a journal holds, as people and programs see it.
+#[derive(Serialize)]
+struct Status {
+    oldest_position: u64,
+    stored_below_position: u64,
+    kept_segments: usize,
+    kept_since: Option<String>,
+    segments: usize,
+}
+
+/// Runs a command on the journal.
+pub(super) async fn run(command: JournalCommand) -> Result<(), CliError> {
+    match command {
+        JournalCommand::Status(common) => {
+            let extent = journal_admin::status(&common.store)?;
+            let status = Status {
+                oldest_position: extent.oldest,
+                stored_below_position: extent.stored_below,
+                kept_segments: extent.kept_segments,
+                kept_since: extent.kept_since.map(|at| at.to_string()),
+                segments: extent.segments,
+            };
+            common.output.write(&status, status_text)?;
+        }
+        JournalCommand::Replay { since, dry_run, common } => {
+            let report =
+                journal_admin::replay(&common.store, since, dry_run, show_progress).await?;
+            common.output.write(&report, report_text)?;
+        }
+    }
+    Ok(())
+}
+
+fn status_text(status: &Status) -> String {
+    let Status { oldest_position, stored_below_position, kept_segments, kept_since, segments } =
+        status;
+    let since = kept_since.as_deref().map_or(String::new(), |at| format!(" since {at}"));
+    format!(
+        "stored below position {stored_below_position}, oldest position {oldest_position}\n\
+         {kept_segments} segments kept{since}, {segments} others"
+    )
+}
+
+fn report_text(report: &ReplayReport) -> String {
+    let ReplayReport {
+        from, to, events, missing, deliveries, of_unknown_orgs, refused, lost, ..
+    } = report;
+    let ReplayReport { dry_run, complete, .. } = report;
+    let what = if *dry_run { "missing" } else { "stored" };
+    let next = match (dry_run, complete) {
+        (_, true) => "the database has every event of the journal",
+        (true, false) => "nothing was stored",
+        (false, false) => {
+            "events from before are not in the journal any more, or were not asked for: start with \
+             `hookgate serve --accept-older-store`"
+        }
+    };
+    format!(
+        "positions {from} to {to}: {events} events, {missing} {what}, {deliveries} deliveries planned, \
+         {of_unknown_orgs} of unknown organisations, {refused} refused, {lost} lost\n{next}"
+    )
+}
+
+/// One line on a terminal.
+fn show_progress(position: u64, end: u64) {
+    if io::stderr().is_terminal() {
+        // Nobody is harmed if it cannot be shown.
+        let _ = write!(io::stderr(), "\rposition {position} of {end} ");
+    }
+}

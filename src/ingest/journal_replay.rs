@@ -1,0 +1,152 @@
+//! Stores again what a journal has and the store may lack: after a failover to a standby that was behind, or beside an
+//! older backup.
+//!
+//! Events are stored once by their id and their dedup key, as by the workers, so what the store has is passed over.
+//! Deliveries are planned for the events that it lacked, for the endpoints of now.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::batch_parts::fitting;
+use super::record;
+use crate::domain::{Event, EventId, OrgId, Timestamp};
+use crate::journal::Record;
+use crate::runtime::Clock;
+use crate::store::{EventBatch, Store, StoreError, plan_deliveries};
+
+/// Stores the events of records.
+#[derive(Debug)]
+pub struct JournalReplay {
+    /// The store.
+    pub store: Store,
+    /// The current time.
+    pub clock: Clock,
+    /// Only events accepted at or after this time.
+    pub since: Option<Timestamp>,
+    /// Whether only to count.
+    pub dry_run: bool,
+}
+
+/// The counts of a replay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ReplayCounts {
+    /// Events that were looked at.
+    pub events: u64,
+    /// Of these, events that the store lacked. They are stored now, unless only counted.
+    pub missing: u64,
+    /// Deliveries that were planned for them.
+    pub deliveries: u64,
+    /// Events of organisations that the store does not have, passed over.
+    pub of_unknown_orgs: u64,
+    /// Events that the store refused; they are dead letters.
+    pub refused: u64,
+    /// Records that this version cannot decode, passed over.
+    pub undecodable: u64,
+}
+
+impl JournalReplay {
+    /// Stores the events of some records. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// When the store is unavailable.
+    pub async fn store(
+        &self,
+        records: &[Record],
+        counts: &mut ReplayCounts,
+    ) -> Result<(), StoreError> {
+        let mut events = Vec::new();
+        for journaled in records {
+            match record::decode(&journaled.payload) {
+                Ok(decoded) => events.extend(decoded),
+                Err(error) => {
+                    tracing::warn!(seq = journaled.seq.get(), %error, "cannot decode a record, passing it over");
+                    counts.undecodable += 1;
+                }
+            }
+        }
+        if let Some(since) = self.since {
+            events.retain(|event| event.received_at >= since);
+        }
+        counts.events += events.len() as u64;
+        self.keep_known_orgs(&mut events, counts).await?;
+        if self.dry_run {
+            let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
+            let found = self.store.system().stored_events(&ids).await?;
+            counts.missing +=
+                events.iter().filter(|event| !found.contains(&event.id)).count() as u64;
+            return Ok(());
+        }
+        self.store_events(&events, counts).await
+    }
+
+    /// An organisation may have been deleted since, and its events with it.
+    async fn keep_known_orgs(
+        &self,
+        events: &mut Vec<Arc<Event>>,
+        counts: &mut ReplayCounts,
+    ) -> Result<(), StoreError> {
+        let orgs: HashSet<OrgId> = events.iter().map(|event| event.org_id).collect();
+        let mut known = HashSet::new();
+        for org in orgs {
+            if self.store.org(org).await?.is_some() {
+                known.insert(org);
+            }
+        }
+        let before = events.len();
+        events.retain(|event| known.contains(&event.org_id));
+        counts.of_unknown_orgs += (before - events.len()) as u64;
+        Ok(())
+    }
+
+    async fn store_events(
+        &self,
+        events: &[Arc<Event>],
+        counts: &mut ReplayCounts,
+    ) -> Result<(), StoreError> {
+        let orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
+        let endpoints = self.store.system().org_endpoints(&orgs).await?;
+        let mut parts = vec![events];
+        while let Some(part) = parts.pop() {
+            let deliveries_max = self.store.system().deliveries_at_once();
+            let (part, rest) = part.split_at(fitting(part, &endpoints, deliveries_max));
+            if !rest.is_empty() {
+                parts.push(rest);
+            }
+            let deliveries = plan_deliveries(part, &endpoints);
+            let batch = EventBatch {
+                events: part,
+                endpoints: &endpoints,
+                deliveries: &deliveries,
+                lease: None,
+            };
+            match self.store.system().persist_events(batch, self.clock.now()).await {
+                Ok(persisted) => {
+                    counts.missing += persisted.stored as u64;
+                    counts.deliveries += persisted.planned as u64;
+                }
+                Err(refusal @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => match part {
+                    [event] => self.quarantine(event, &refusal, counts).await?,
+                    many => {
+                        let (first, second) = many.split_at(many.len() / 2);
+                        parts.extend([second, first]);
+                    }
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn quarantine(
+        &self,
+        event: &Event,
+        refusal: &StoreError,
+        counts: &mut ReplayCounts,
+    ) -> Result<(), StoreError> {
+        let record = record::encode_event(event).unwrap_or_default();
+        let (org, id, detail) = (event.org_id, event.id, refusal.to_string());
+        self.store.quarantine_event(org, id, &record, &detail, self.clock.now()).await?;
+        counts.refused += 1;
+        Ok(())
+    }
+}
