@@ -113,7 +113,7 @@ async fn prepare_days(store: &Store, clock: &Clock) {
     match tokio::time::timeout(DAYS_TIMEOUT, creating).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(%error, "cannot create partitions yet; trying again later")
+            tracing::warn!(%error, "cannot create partitions yet; trying again later");
         }
         Err(_) => tracing::warn!("creating partitions takes long; trying again later"),
     }

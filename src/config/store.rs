@@ -15,8 +15,8 @@ pub struct StoreConfig {
     /// Directory of the journal and, without DATABASE_URL, of the SQLite database; created if missing
     #[arg(long, env = "DATA_DIR", value_name = "DIRECTORY", default_value = "./data")]
     pub data_dir: PathBuf,
-    /// PostgreSQL database, as postgres://user:password@host/database; unset: SQLite in
-    /// DATA_DIR/hookgate.db
+    /// PostgreSQL database, as postgres://user:password@host/database, with several hosts separated by commas;
+    /// unset: SQLite in DATA_DIR/hookgate.db
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Maximum database connections (8 to 1000); the log tells at the start how they are divided

@@ -167,7 +167,8 @@ async fn servers_whose_clocks_are_an_hour_apart_send_nothing_twice_and_retry_on_
     sent.sort_unstable();
     assert_eq!(sent, (0..24).collect::<Vec<u64>>());
     assert!(tenant.attempts().await.iter().all(|attempts| *attempts <= 1));
-    (slow.stop(), fast.stop());
+    slow.stop();
+    fast.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,10 +10,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, Postgres};
 use tokio::time::timeout;
 
-use super::postgres::Pool;
+use super::split::Pools;
 use crate::store::{Result, error};
 
 /// Time between two looks at the host in use.
@@ -25,14 +25,14 @@ const TARGET: &str = "target_session_attrs";
 
 /// The hosts that a URL names.
 #[derive(Debug)]
-pub(super) struct Hosts {
+pub(super) struct DatabaseHosts {
     candidates: Vec<PgConnectOptions>,
     /// Whether a host that takes no writes is none.
     must_write: bool,
     current: AtomicUsize,
 }
 
-impl Hosts {
+impl DatabaseHosts {
     /// Reads a URL such as `postgres://user@one:5432,two:5433/database?target_session_attrs=read-write`. `settings` adds
     /// what every connection has.
     pub(super) fn parse(
@@ -102,7 +102,7 @@ impl Hosts {
     }
 
     /// Keeps the pools at the host that takes writes, until they are dropped.
-    pub(super) async fn follow(self: Arc<Self>, pools: Weak<Pool>) {
+    pub(super) async fn follow(self: Arc<Self>, pools: Weak<Pools<Postgres>>) {
         let mut looking: Option<PgConnection> = None;
         loop {
             let fits = match &mut looking {
@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn several_hosts_must_take_writes_unless_told_otherwise() {
-        let must_write = |url: &str| Hosts::parse(url, |options| options).map(|of| of.must_write());
+        let must_write =
+            |url: &str| DatabaseHosts::parse(url, |options| options).map(|of| of.must_write());
         assert!(must_write("postgres://one,two/db").unwrap());
         assert!(!must_write("postgres://one,two/db?target_session_attrs=any").unwrap());
         assert!(!must_write("postgres://one/db").unwrap());

@@ -22,8 +22,9 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Postgres};
 use time::OffsetDateTime;
+use tokio::runtime::Handle;
 
-use super::hosts::{Hosts, takes_writes};
+use super::hosts::{DatabaseHosts, takes_writes};
 use super::read_pool::{ReadPool, ReadSource};
 use super::split::Pools;
 use super::{ConnectionSplit, QueryPlans, Workload};
@@ -40,12 +41,9 @@ pub(crate) struct PostgresEngine {
     pub(super) reads: Option<Arc<ReadPool>>,
     /// Where plans are recorded, if they are.
     pub(super) plans: Option<Arc<QueryPlans>>,
-    pools: Arc<Pool>,
-    hosts: Arc<Hosts>,
+    pools: Arc<Pools<Postgres>>,
+    hosts: Arc<DatabaseHosts>,
 }
-
-/// The connections by workload.
-pub(super) type Pool = Pools<Postgres>;
 
 /// Settings of every connection, in place of the server's and the role's defaults.
 const SETTINGS: [(&str, &str); 23] = [
@@ -96,7 +94,7 @@ impl PostgresEngine {
     ) -> Result<Self> {
         let split = ConnectionSplit::postgres(config.database_connections);
         // sqlx sets TimeZone to UTC by itself.
-        let hosts = Arc::new(Hosts::parse(url, |options| {
+        let hosts = Arc::new(DatabaseHosts::parse(url, |options| {
             let named = options.application_name("hookgate");
             named.options(SETTINGS).disable_statement_logging()
         })?);
@@ -111,7 +109,7 @@ impl PostgresEngine {
         let pool = general.clone();
         let pools = Arc::new(Pools { general, keys, delivery, reads, split });
         if hosts.are_several() {
-            tokio::spawn(Arc::clone(&hosts).follow(Arc::downgrade(&pools)));
+            Handle::current().spawn(Arc::clone(&hosts).follow(Arc::downgrade(&pools)));
         }
         Ok(Self { pool, reads: None, plans: None, pools, hosts })
     }
@@ -198,15 +196,6 @@ fn pool_options(connections: u32, acquire_timeout: Duration, must_write: bool) -
                 takes_writes(connection).await
             })
         })
-}
-
-impl Pool {
-    /// Makes further connections with these options.
-    pub(super) fn connect_to(&self, options: &PgConnectOptions) {
-        for pool in [&self.general, &self.keys, &self.delivery] {
-            pool.set_connect_options(options.clone());
-        }
-    }
 }
 
 async fn connect_error(options: &PgConnectOptions, config: &StoreConfig) -> StoreError {

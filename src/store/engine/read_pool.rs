@@ -41,7 +41,7 @@ const END_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) enum ReadSource {
     /// To a SQLite file.
-    Sqlite(SqliteConnectOptions),
+    Sqlite(Box<SqliteConnectOptions>),
     /// To a PostgreSQL database, with the time limit of statements.
     Postgres {
         /// Connects to the same host; also for cancelling statements.
@@ -135,7 +135,7 @@ impl ReadPool {
         match self.source.clone() {
             ReadSource::Sqlite(options) => {
                 // Its thread inherits the priority of the thread that starts it.
-                let opening = self.runtime.spawn(ReadConnection::open_sqlite(options));
+                let opening = self.runtime.spawn(ReadConnection::open_sqlite(*options));
                 opening.await.map_err(|_| sqlx::Error::WorkerCrashed)?
             }
             ReadSource::Postgres { keys, limit } => {

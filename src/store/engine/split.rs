@@ -9,7 +9,8 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 
-use sqlx::{Database, Pool};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Database, Pool, Postgres};
 
 use super::read_pool::ReadPool;
 
@@ -86,6 +87,15 @@ pub(super) struct Pools<DB: Database> {
     pub(super) delivery: Pool<DB>,
     pub(super) reads: Arc<ReadPool>,
     pub(super) split: ConnectionSplit,
+}
+
+impl Pools<Postgres> {
+    /// Makes further connections with these options.
+    pub(super) fn connect_to(&self, options: &PgConnectOptions) {
+        for pool in [&self.general, &self.keys, &self.delivery] {
+            pool.set_connect_options(options.clone());
+        }
+    }
 }
 
 impl<DB: Database> Pools<DB> {

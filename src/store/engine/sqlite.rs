@@ -114,7 +114,7 @@ impl SqliteEngine {
             shared.clone().synchronous(SqliteSynchronous::Full).busy_timeout(WAL_READERS_TIMEOUT);
         let read_only = shared.read_only(true);
         let lazy = |connections, options| pool(connections, config).connect_lazy_with(options);
-        let source = ReadSource::Sqlite(read_only.clone());
+        let source = ReadSource::Sqlite(Box::new(read_only.clone()));
         let pools = Pools {
             general: lazy(split.general, read_only.clone()),
             keys: lazy(split.keys, read_only.clone()),

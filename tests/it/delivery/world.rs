@@ -143,7 +143,7 @@ impl World {
     pub(crate) fn with_system_clock(self) -> Self {
         let clock = Clock::system();
         let store = self.store.clone().with_clock(clock.clone());
-        Self { clock, store, ..self }
+        Self { store, clock, ..self }
     }
 
     /// Stores `count` events without leasing their deliveries.
