@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::storage::{MissingKeysError, OpenError, OpenJournalError};
-use super::stored_mark::OlderStoreError;
+use super::stored_mark::MarkError;
 use crate::api::Refusal;
 use crate::config::SizeError;
 use crate::delivery::DeliveryError;
@@ -48,15 +48,7 @@ pub enum AppError {
     BootstrapKeysEqual,
     /// The store lacks events that the journal counts as stored.
     #[error(transparent)]
-    OlderStore(#[from] OlderStoreError),
-    /// The file that tells that the store has a mark could not be written.
-    #[error("cannot write {}: {error}", .path.display())]
-    MarkFile {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        error: std::io::Error,
-    },
+    Mark(#[from] MarkError),
     /// The journal could not be opened.
     #[error(transparent)]
     Journal(#[from] OpenJournalError),
@@ -97,6 +89,7 @@ impl AppError {
             | Self::MissingKeys(MissingKeysError::Store(error))
             | Self::Bootstrap(Refusal::Store(error)) => error.is_away(),
             Self::Migrate(error) => error.is_away(),
+            Self::Mark(error) => error.is_store_away(),
             _ => false,
         }
     }

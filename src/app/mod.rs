@@ -55,7 +55,7 @@ pub use metrics::Metrics;
 pub use parts::{AppParts, BackgroundWork, HeldParts};
 pub use registration::IdentityError;
 pub use storage::{MissingKeysError, OpenError, OpenJournalError};
-pub use stored_mark::OlderStoreError;
+pub use stored_mark::MarkError;
 
 use crate::config::Config;
 use crate::http::{self, Api, Tls};

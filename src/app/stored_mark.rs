@@ -21,10 +21,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::error::AppError;
 use crate::journal::{Journal, Seq};
 use crate::runtime::{Backoff, Shutdown};
-use crate::store::{Store, StoreError};
+use crate::store::{MigrateError, Store, StoreError};
 
 /// The time between two marks. A crash makes the journal read so much again; a mark costs a transaction.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -33,9 +32,23 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 /// The file that tells that the store has a mark of the journal.
 const FILE_NAME: &str = "marked";
 
-/// The store lacks events that the journal counts as stored.
+/// The store lacks events that the journal counts as stored, or that cannot be told.
 #[derive(Debug, thiserror::Error)]
-pub enum OlderStoreError {
+pub enum MarkError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store's schema could not be read.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The file that tells that the store has a mark could not be written.
+    #[error("cannot write {}: {error}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        error: io::Error,
+    },
     /// It has a mark below the checkpoint.
     #[error(
         "the database is older than the journal in {}: it has the events below position {has}, and those below \
@@ -75,6 +88,17 @@ pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+impl MarkError {
+    /// Whether the store is away for a while.
+    pub(super) fn is_store_away(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_away(),
+            Self::Migrate(error) => error.is_away(),
+            Self::File { .. } | Self::Behind { .. } | Self::Unknown { .. } => false,
+        }
+    }
+}
+
 /// The mark of this server's journal.
 #[derive(Clone, Debug)]
 pub(super) struct StoredMark {
@@ -101,36 +125,37 @@ impl StoredMark {
     }
 
     /// Fails when the store lacks events. Reads only, also from a store that is not migrated.
-    pub(super) async fn check(&self, store: &Store) -> Result<(), AppError> {
+    pub(super) async fn check(&self, store: &Store) -> Result<(), MarkError> {
         let stored = self.stored_below.get();
         if stored <= 1 {
             return Ok(());
         }
-        let has = match store.has_journal_marks().await? {
-            true => store.system().journal_mark(self.journal_id).await?,
-            false => None,
+        let has = if store.has_journal_marks().await? {
+            store.system().journal_mark(self.journal_id).await?
+        } else {
+            None
         };
         let journal = self.data_dir.clone();
         let older = match has {
             Some(has) if has >= stored => return Ok(()),
-            Some(has) => OlderStoreError::Behind { journal, has, stored },
+            Some(has) => MarkError::Behind { journal, has, stored },
             None if !self.is_marked() => return Ok(()),
-            None => OlderStoreError::Unknown { journal, stored },
+            None => MarkError::Unknown { journal, stored },
         };
         if self.accept_older {
             tracing::warn!(%older, "accepting the database as it is");
             return Ok(());
         }
-        Err(older.into())
+        Err(older)
     }
 
     /// Commits the first mark of this run, once the store is checked and migrated.
-    pub(super) async fn begin(&self, store: &Store) -> Result<(), AppError> {
+    pub(super) async fn begin(&self, store: &Store) -> Result<(), MarkError> {
         let stored = self.stored_below.get();
         store.system().raise_journal_mark(self.journal_id, stored).await?;
         if !self.is_marked() {
             let path = self.data_dir.join(FILE_NAME);
-            self.write_file(&path).map_err(|error| AppError::MarkFile { path, error })?;
+            self.write_file(&path).map_err(|error| MarkError::File { path, error })?;
         }
         Ok(())
     }
@@ -155,7 +180,7 @@ impl StoredMark {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot mark in the store how far it is, retrying")
+                    tracing::warn!(%error, "cannot mark in the store how far it is, retrying");
                 }
             }
             tokio::select! {

@@ -17,12 +17,15 @@ pub(crate) struct Setting {
     pub(crate) help: String,
 }
 
+/// Flags for one run: as a variable, one would be forgotten and hold for every later run.
+const ONE_RUN: [&str; 3] = ["help", "yes", "accept_older_store"];
+
 /// Every setting, by section, in the order of `--help`.
 pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     let command = Cli::command();
     let serve = command.find_subcommand("serve").unwrap();
     let mut sections: Vec<(String, Vec<Setting>)> = Vec::new();
-    for argument in serve.get_arguments().filter(|a| a.get_id() != "help" && a.get_id() != "yes") {
+    for argument in serve.get_arguments().filter(|a| !ONE_RUN.contains(&a.get_id().as_str())) {
         let heading = argument.get_help_heading().unwrap().to_owned();
         match sections.iter_mut().find(|(known, _)| *known == heading) {
             Some((_, settings)) => settings.push(setting(argument)),

@@ -239,7 +239,7 @@ fn run(lives: &[Life], seed: [u8; 32]) {
         // The process may end while the journal is opened.
         let retention = if life.keeps { Duration::MAX } else { Duration::ZERO };
         let bytes_max = life.segments_max * SEGMENT_BYTES;
-        let options = JournalOptions { retention, bytes_max, ..options(Path::new(DIR)) };
+        let options = JournalOptions { bytes_max, retention, ..options(Path::new(DIR)) };
         if let Ok((journal, mut reader, _)) = try_open(&disk, &options) {
             block_on_paused(live(life, &disk, &mut model, &journal, &mut reader));
         }
