@@ -4,6 +4,7 @@
 
 mod disk;
 mod fuse;
+mod model;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -51,8 +52,10 @@ impl fmt::Debug for Copies {
     }
 }
 
+type MakeFault = fn() -> Fault;
+
 /// Faults that a server has to bear: which operation on which file, and what becomes of it.
-pub(super) const FAULTS: [(&str, fn() -> Fault); 6] = [
+pub(super) const FAULTS: [(&str, MakeFault); 6] = [
     ("a sync of the journal fails", || fail(Operation::Sync, ".segment", Errno::IO)),
     ("a write to the journal fails", || fail(Operation::Write, ".segment", Errno::IO)),
     ("a sync of SQLite's log fails", || fail(Operation::Sync, "-wal", Errno::IO)),
@@ -121,11 +124,9 @@ impl PowerDisk {
     fn unmount(&mut self) {
         let Some(session) = self.session.take() else { return };
         // Detached, since a connection to SQLite that is being closed may have files open for a moment.
-        if unmount(&self.mountpoint, UnmountFlags::DETACH).is_ok() {
-            session.join().unwrap();
-        } else {
-            session.umount_and_join().unwrap();
-        }
+        unmount(&self.mountpoint, UnmountFlags::DETACH).unwrap();
+        // One of its threads may meet the end of the connection as an error.
+        let _ = session.join();
     }
 }
 
