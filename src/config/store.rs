@@ -19,6 +19,15 @@ pub struct StoreConfig {
     /// unset: SQLite in DATA_DIR/hookgate.db
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// Prepare statements under names and keep settings in sessions; false for a connection pooler in transaction
+    /// mode, such as PgBouncer's
+    #[arg(long, env = "DATABASE_PREPARED", num_args = 0..=1, require_equals = true, default_value_t = true,
+          default_missing_value = "true", value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub database_prepared: bool,
+    /// The same database past the pooler, to listen for changes and to migrate; unset: DATABASE_URL, or only polling with
+    /// DATABASE_PREPARED=false
+    #[arg(long, env = "DATABASE_LISTEN_URL", value_name = "URL", hide_env_values = true)]
+    pub database_listen_url: Option<String>,
     /// Maximum database connections (8 to 1000); the log tells at the start how they are divided
     #[arg(long, env = "DATABASE_CONNECTIONS", value_name = "CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(8..=1000))]
     pub database_connections: u32,
@@ -63,6 +72,8 @@ impl std::fmt::Debug for StoreConfig {
         f.debug_struct("StoreConfig")
             .field("data_dir", &self.data_dir)
             .field("database_url", &self.database_url.as_ref().map(|_| "…"))
+            .field("database_prepared", &self.database_prepared)
+            .field("database_listen_url", &self.database_listen_url.as_ref().map(|_| "…"))
             .field("database_connections", &self.database_connections)
             .field("database_timeout", &self.database_timeout)
             .field("read_timeout", &self.read_timeout)

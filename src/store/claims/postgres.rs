@@ -3,13 +3,13 @@
 //! Two statements: the lease, in the pending deliveries only, and then the events, whose days are constants by
 //! then, so that partitions of other days cost nothing.
 
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::due_index::{IS_SENT_TO, head, kept};
 use super::{ClaimedDelivery, EventKey, LeaseRequest, LeasedRow, claimed, event_keys};
 use crate::domain::EndpointId;
-use crate::store::engine::{Args, Dialect, Engine, Row, args, column, timestamptz};
+use crate::store::engine::{Args, Dialect, Engine, PgSession, Row, args, column, timestamptz};
 use crate::store::{Result, events};
 
 /// Leases the due deliveries of the granted endpoints.
@@ -109,7 +109,7 @@ fn lease_args(heads: Vec<Uuid>, request: &LeaseRequest<'_>) -> Args<'static> {
 }
 
 /// Events by their keys, those that are there.
-async fn events(connection: &mut PgConnection, keys: &[EventKey]) -> Result<Vec<Row>> {
+async fn events(session: &mut PgSession, keys: &[EventKey]) -> Result<Vec<Row>> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
@@ -128,7 +128,8 @@ async fn events(connection: &mut PgConnection, keys: &[EventKey]) -> Result<Vec<
         .bind(column(keys, |(_, at)| timestamptz(*at)))
         .bind(keys.iter().map(|(_, at)| *at).min().map(timestamptz))
         .bind(keys.iter().map(|(_, at)| *at).max().map(timestamptz))
-        .fetch_all(connection)
+        .persistent(session.is_prepared())
+        .fetch_all(session.connection())
         .await?;
     Ok(rows.into_iter().map(Row::Postgres).collect())
 }

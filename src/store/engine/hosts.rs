@@ -131,6 +131,7 @@ impl DatabaseHosts {
 /// Whether a session takes writes: neither on a standby, nor made read only.
 pub(super) async fn takes_writes(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let read_only: String = sqlx::query_scalar("SELECT current_setting('transaction_read_only')")
+        .persistent(false)
         .fetch_one(connection)
         .await?;
     Ok(read_only == "off")

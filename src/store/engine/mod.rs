@@ -14,6 +14,7 @@ mod query_plan;
 mod read_connection;
 mod read_pool;
 mod row;
+mod session;
 mod split;
 mod sqlite;
 mod sqlite_space;
@@ -25,7 +26,7 @@ mod write_queue;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, SqlSafeStr, SqlStr, Transaction};
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use super::{Result, StoreError};
 
@@ -33,6 +34,7 @@ pub(crate) use multi_row::{MultiRow, ROWS_MAX};
 pub(crate) use postgres::{PostgresEngine, column, timestamptz};
 pub use query_plan::QueryPlans;
 pub(crate) use row::Row;
+pub(crate) use session::PgSession;
 pub use split::ConnectionSplit;
 pub(crate) use split::Workload;
 pub(crate) use sqlite::{SqliteEngine, id_list};
@@ -60,7 +62,7 @@ pub(crate) enum Tx<'a> {
     /// It holds SQLite's write lock, so that what it reads stays true.
     Sqlite(SqliteTx, Option<LongPermit<'a>>),
     /// It runs at READ COMMITTED and locks the rows it depends on.
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(PgSession),
 }
 
 /// The SQL dialect of an engine.
@@ -216,7 +218,7 @@ impl Engine {
     pub(crate) async fn begin(&self) -> Result<Tx<'_>> {
         Ok(match self {
             Self::Sqlite(engine) => Tx::Sqlite(engine.begin().await?, None),
-            Self::Postgres(engine) => Tx::Postgres(engine.pool.begin().await?),
+            Self::Postgres(engine) => Tx::Postgres(engine.begin().await?),
         })
     }
 
@@ -227,7 +229,7 @@ impl Engine {
                 let (permit, tx) = engine.begin_long().await?;
                 Tx::Sqlite(tx, Some(permit))
             }
-            Self::Postgres(engine) => Tx::Postgres(engine.pool.begin().await?),
+            Self::Postgres(engine) => Tx::Postgres(engine.begin().await?),
         })
     }
 
@@ -252,7 +254,7 @@ impl Engine {
             (_, Some(reads)) => Box::pin(reads.all(sql, args)).await,
             (Self::Sqlite(engine), None) => statement::all_sqlite(&engine.readers, sql, args).await,
             (Self::Postgres(engine), None) => {
-                statement::all_postgres(&engine.pool, sql, args).await
+                Box::pin(statement::read_postgres(engine, sql, args)).await
             }
         }
     }
@@ -274,7 +276,7 @@ impl Tx<'_> {
         let sql = sql_str(sql.into());
         match self {
             Self::Sqlite(tx, _) => Ok(sqlite::run(tx, sql, args).await?.changed),
-            Self::Postgres(tx) => statement::execute_postgres(&mut **tx, sql, args).await,
+            Self::Postgres(tx) => statement::execute_postgres(tx, sql, args).await,
         }
     }
 
@@ -283,7 +285,7 @@ impl Tx<'_> {
         let sql = sql_str(sql.into());
         match self {
             Self::Sqlite(tx, _) => Ok(sqlite::run(tx, sql, args).await?.rows),
-            Self::Postgres(tx) => statement::all_postgres(&mut **tx, sql, args).await,
+            Self::Postgres(tx) => statement::all_postgres(tx, sql, args).await,
         }
     }
 
@@ -317,8 +319,8 @@ impl Tx<'_> {
         }
     }
 
-    /// PostgreSQL's own connection, for the statements of a hot path.
-    pub(crate) fn postgres(&mut self) -> Result<&mut PgConnection> {
+    /// PostgreSQL's own session, for the statements of a hot path.
+    pub(crate) fn postgres(&mut self) -> Result<&mut PgSession> {
         match self {
             Self::Postgres(tx) => Ok(tx),
             Self::Sqlite(..) => Err(wrong_engine()),
@@ -338,7 +340,7 @@ impl Tx<'_> {
     /// Makes what was written durable.
     pub(crate) async fn commit(self) -> Result<()> {
         if let Self::Postgres(tx) = self {
-            return Ok(tx.commit().await?);
+            return tx.commit().await;
         }
         self.finish(Script::default()).await.map(drop)
     }

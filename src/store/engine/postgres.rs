@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 
 use super::hosts::{DatabaseHosts, takes_writes};
 use super::read_pool::{ReadPool, ReadSource};
+use super::session::SessionSetup;
 use super::split::Pools;
 use super::{ConnectionSplit, QueryPlans, Workload};
 use crate::config::StoreConfig;
@@ -43,44 +44,10 @@ pub(crate) struct PostgresEngine {
     pub(super) plans: Option<Arc<QueryPlans>>,
     pools: Arc<Pools<Postgres>>,
     hosts: Arc<DatabaseHosts>,
+    pub(super) setup: SessionSetup,
+    /// How the database is reached past a pooler of connections.
+    direct: Option<Box<PgConnectOptions>>,
 }
-
-/// Settings of every connection, in place of the server's and the role's defaults.
-const SETTINGS: [(&str, &str); 23] = [
-    // What a role or a database may have otherwise. Whether transactions are read only is not among it: that is how
-    // a former primary is fenced.
-    ("default_transaction_isolation", "read committed"),
-    ("default_transaction_deferrable", "off"),
-    ("IntervalStyle", "postgres"),
-    ("DateStyle", "ISO"),
-    ("bytea_output", "hex"),
-    ("standard_conforming_strings", "on"),
-    ("transform_null_equals", "off"),
-    ("array_nulls", "on"),
-    ("idle_session_timeout", "0"),
-    ("enable_indexscan", "on"),
-    ("enable_nestloop", "on"),
-    ("enable_seqscan", "on"),
-    // Notices are for people at a prompt.
-    ("client_min_messages", "warning"),
-    // An accepted event may leave the journal once it is committed here.
-    ("synchronous_commit", "on"),
-    // Far above any statement's share, and below the patience of its callers.
-    ("statement_timeout", "30s"),
-    ("lock_timeout", "10s"),
-    ("idle_in_transaction_session_timeout", "60s"),
-    // A plan for the values at hand leaves out partitions and filters that do not matter to them.
-    ("plan_cache_mode", "force_custom_plan"),
-    // Every join here looks up some hundred rows by their key, and every list is the start of an
-    // index. A planner that has no statistics of today's partition yet reads all pending rows
-    // instead, which grows with the backlog; so the plans that start by reading everything are off.
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("enable_bitmapscan", "off"),
-    ("random_page_cost", "1.1"),
-    // Every statement is short; compiling one takes 40 ms.
-    ("jit", "off"),
-];
 
 /// The channel that the triggers on keys and organisations notify.
 const CHANGES: &str = "hookgate_changes";
@@ -94,24 +61,41 @@ impl PostgresEngine {
     ) -> Result<Self> {
         let split = ConnectionSplit::postgres(config.database_connections);
         // sqlx sets TimeZone to UTC by itself.
-        let hosts = Arc::new(DatabaseHosts::parse(url, |options| {
-            let named = options.application_name("hookgate");
-            named.options(SETTINGS).disable_statement_logging()
-        })?);
+        let setup = SessionSetup::new(config.database_prepared, None);
+        let is_prepared = setup.is_prepared;
+        let named = |options: PgConnectOptions| {
+            // A pooler refuses parameters at the start of a session that it does not know.
+            let named = options.application_name("hookgate").extra_float_digits(None);
+            let cached = if is_prepared { named } else { named.statement_cache_capacity(0) };
+            cached.disable_statement_logging()
+        };
+        let hosts = Arc::new(DatabaseHosts::parse(url, named)?);
+        let direct = config.database_listen_url.as_deref().map(|url| {
+            let sessions = |options: PgConnectOptions| {
+                options.application_name("hookgate").disable_statement_logging()
+            };
+            Ok::<_, sqlx::Error>(DatabaseHosts::parse(url, sessions)?.current())
+        });
+        let direct = direct.transpose()?.map(Box::new);
         let (options, must_write) = (hosts.current(), hosts.must_write());
-        let pool = |connections| pool_options(connections, config.database_timeout, must_write);
+        let pool = |connections| {
+            pool_options(connections, config.database_timeout, must_write, setup.clone())
+        };
         let general = pool(split.general).connect_lazy_with(options.clone());
         let keys = pool(split.keys).connect_lazy_with(options.clone());
         let delivery = pool(split.delivery).connect_lazy_with(options.clone());
         let limit = format!("{}ms", config.read_timeout.as_millis());
-        let source = ReadSource::Postgres { keys: keys.clone(), limit };
+        let source = ReadSource::Postgres {
+            keys: keys.clone(),
+            setup: SessionSetup::new(is_prepared, Some(&limit)),
+        };
         let reads = ReadPool::new(source, split.reads, config.read_timeout, metrics);
         let pool = general.clone();
         let pools = Arc::new(Pools { general, keys, delivery, reads, split });
         if hosts.are_several() {
             Handle::current().spawn(Arc::clone(&hosts).follow(Arc::downgrade(&pools)));
         }
-        Ok(Self { pool, reads: None, plans: None, pools, hosts })
+        Ok(Self { pool, reads: None, plans: None, pools, hosts, setup, direct })
     }
 
     /// The same database, with the connections of a workload.
@@ -128,6 +112,13 @@ impl PostgresEngine {
     /// How many connections each workload has.
     pub(super) fn split(&self) -> ConnectionSplit {
         self.pools.split
+    }
+
+    /// Options of a connection whose session lasts; none where every connection leads to a pooler that gives out
+    /// transactions.
+    pub(crate) fn session_options(&self) -> Option<PgConnectOptions> {
+        let pooled = || self.pool.connect_options().as_ref().clone();
+        self.direct.as_deref().cloned().or_else(|| self.setup.is_prepared.then(pooled))
     }
 
     /// Closes every connection, waiting for calls in flight.
@@ -155,9 +146,15 @@ impl PostgresEngine {
     /// connection ends.
     pub(crate) async fn listen_for_changes(&self, wakes: &[Wake]) -> Result<()> {
         // A connection of its own, so that listening takes none from queries.
-        let options = self.pool.connect_options().as_ref().clone();
+        let Some(options) = self.session_options() else {
+            // A pooler hears nothing for a session that lasts; polling finds changes.
+            return std::future::pending().await;
+        };
         let pool = PgPoolOptions::new()
             .max_connections(1)
+            .after_connect(|connection, _| {
+                Box::pin(SessionSetup::new(true, None).applied(connection))
+            })
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_with(options)
@@ -175,12 +172,19 @@ impl PostgresEngine {
 }
 
 /// Options of a pool whose connections take writes, as far as that is asked for or in doubt.
-fn pool_options(connections: u32, acquire_timeout: Duration, must_write: bool) -> PgPoolOptions {
+fn pool_options(
+    connections: u32,
+    acquire_timeout: Duration,
+    must_write: bool,
+    setup: SessionSetup,
+) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(acquire_timeout)
         .after_connect(move |connection, _| {
+            let setup = setup.clone();
             Box::pin(async move {
+                setup.apply(connection).await?;
                 if must_write && !takes_writes(connection).await? {
                     let text = "the database takes no writes: a standby, or a former primary";
                     return Err(sqlx::Error::Configuration(text.into()));

@@ -32,7 +32,8 @@ impl QueryPlans {
             }
             Engine::Postgres(engine) => {
                 let sql = explain("EXPLAIN (COSTS OFF)");
-                (statement::all_postgres(&engine.pool, sql, args.clone()).await?, "QUERY PLAN")
+                let mut session = engine.begin().await?;
+                (statement::all_postgres(&mut session, sql, args.clone()).await?, "QUERY PLAN")
             }
         };
         let lines = rows.iter().map(|row: &Row| row.get::<String>(column));

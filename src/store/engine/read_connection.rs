@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection, SqlStr};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlStr};
 
+use super::session::SessionSetup;
 use super::{Args, Row, statement};
 use crate::runtime::Stopwatch;
 use crate::store::Result;
@@ -31,8 +32,9 @@ enum EngineConnection {
     },
     Postgres {
         connection: PgConnection,
-        /// The process that serves it.
-        backend: i32,
+        setup: SessionSetup,
+        /// The process that serves it, if it is always the same.
+        backend: Option<i32>,
     },
 }
 
@@ -50,11 +52,18 @@ impl ReadConnection {
     }
 
     /// Connects to a PostgreSQL database.
-    pub(super) async fn open_postgres(options: &PgConnectOptions) -> Result<Self> {
+    pub(super) async fn open_postgres(
+        options: &PgConnectOptions,
+        setup: SessionSetup,
+    ) -> Result<Self> {
         let mut connection = options.connect().await?;
-        let backend =
-            sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
-        Ok(Self::new(EngineConnection::Postgres { connection, backend }))
+        setup.apply(&mut connection).await?;
+        let mut backend = None;
+        if setup.is_prepared {
+            let asking = sqlx::query_scalar("SELECT pg_backend_pid()");
+            backend = Some(asking.fetch_one(&mut connection).await?);
+        }
+        Ok(Self::new(EngineConnection::Postgres { connection, setup, backend }))
     }
 
     fn new(engine: EngineConnection) -> Self {
@@ -70,7 +79,7 @@ impl ReadConnection {
     pub(super) const fn backend(&self) -> Option<i32> {
         match &self.engine {
             EngineConnection::Sqlite { .. } => None,
-            EngineConnection::Postgres { backend, .. } => Some(*backend),
+            EngineConnection::Postgres { backend, .. } => *backend,
         }
     }
 
@@ -80,8 +89,15 @@ impl ReadConnection {
             EngineConnection::Sqlite { connection, .. } => {
                 statement::all_sqlite(connection, sql, args).await
             }
-            EngineConnection::Postgres { connection, .. } => {
-                statement::all_postgres(connection, sql, args).await
+            EngineConnection::Postgres { connection, setup, .. } => {
+                if setup.is_prepared {
+                    return statement::all_on(connection, sql, args, true).await;
+                }
+                let begin = AssertSqlSafe(Arc::clone(&setup.begin));
+                let mut tx = connection.begin_with(begin).await?;
+                let rows = statement::all_on(&mut tx, sql, args, false).await?;
+                tx.commit().await?;
+                Ok(rows)
             }
         }
     }

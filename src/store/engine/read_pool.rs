@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::read_connection::ReadConnection;
+use super::session::SessionSetup;
 use super::{Args, Row};
 use crate::runtime::Stopwatch;
 use crate::store::metrics::ReadEnd;
@@ -42,12 +43,12 @@ const END_MAX: Duration = Duration::from_secs(5);
 pub(super) enum ReadSource {
     /// To a SQLite file.
     Sqlite(Box<SqliteConnectOptions>),
-    /// To a PostgreSQL database, with the time limit of statements.
+    /// To a PostgreSQL database.
     Postgres {
         /// Connects to the same host; also for cancelling statements.
         keys: PgPool,
-        /// As PostgreSQL writes it.
-        limit: String,
+        /// With the time limit of reads.
+        setup: SessionSetup,
     },
 }
 
@@ -138,10 +139,9 @@ impl ReadPool {
                 let opening = self.runtime.spawn(ReadConnection::open_sqlite(*options));
                 opening.await.map_err(|_| sqlx::Error::WorkerCrashed)?
             }
-            ReadSource::Postgres { keys, limit } => {
-                let options = keys.connect_options().as_ref().clone();
-                let limited = options.options([("statement_timeout", limit.as_str())]);
-                ReadConnection::open_postgres(&limited).await
+            ReadSource::Postgres { keys, setup } => {
+                let options = keys.connect_options();
+                ReadConnection::open_postgres(&options, setup).await
             }
         }
     }

@@ -2,18 +2,19 @@
 
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{PgExecutor, SqlStr, SqliteExecutor};
+use sqlx::{PgConnection, SqlStr, SqliteExecutor};
 
-use super::{Args, Row};
+use super::{Args, PgSession, PostgresEngine, Row};
 use crate::store::Result;
 
 /// Runs a statement and returns how many rows it changed.
 pub(super) async fn execute_postgres(
-    on: impl PgExecutor<'_>,
+    session: &mut PgSession,
     sql: SqlStr,
     args: Args<'_>,
 ) -> Result<u64> {
-    Ok(sqlx::query_with(sql, for_postgres(args)?).execute(on).await?.rows_affected())
+    let query = sqlx::query_with(sql, for_postgres(args)?).persistent(session.is_prepared());
+    Ok(query.execute(session.connection()).await?.rows_affected())
 }
 
 /// Reads every row that a statement answers with.
@@ -28,11 +29,35 @@ pub(super) async fn all_sqlite(
 
 /// Reads every row that a statement answers with.
 pub(super) async fn all_postgres(
-    on: impl PgExecutor<'_>,
+    session: &mut PgSession,
     sql: SqlStr,
     args: Args<'_>,
 ) -> Result<Vec<Row>> {
-    let rows = sqlx::query_with(sql, for_postgres(args)?).fetch_all(on).await?;
+    let is_prepared = session.is_prepared();
+    all_on(session.connection(), sql, args, is_prepared).await
+}
+
+/// Reads every row that a statement answers with, outside of a transaction.
+pub(super) async fn read_postgres(
+    engine: &PostgresEngine,
+    sql: SqlStr,
+    args: Args<'_>,
+) -> Result<Vec<Row>> {
+    let mut session = engine.for_statement().await?;
+    let rows = all_postgres(&mut session, sql, args).await?;
+    session.commit().await?;
+    Ok(rows)
+}
+
+/// The same on a connection, where the statement is prepared under a name or not.
+pub(super) async fn all_on(
+    connection: &mut PgConnection,
+    sql: SqlStr,
+    args: Args<'_>,
+    is_prepared: bool,
+) -> Result<Vec<Row>> {
+    let query = sqlx::query_with(sql, for_postgres(args)?).persistent(is_prepared);
+    let rows = query.fetch_all(connection).await?;
     Ok(rows.into_iter().map(Row::Postgres).collect())
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use sqlx::postgres::PgArguments;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{Arguments, Encode, PgConnection, Postgres, Type};
+use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
 use super::plan::{self, BatchPlan, DedupPass, PendingRow};
 use super::{EventBatch, OrgEndpoints, Persisted, org_endpoints};
 use crate::domain::{DeliveryId, Event, Lease, OrgId, Timestamp};
-use crate::store::engine::{PostgresEngine, column, timestamptz};
+use crate::store::engine::{PgSession, PostgresEngine, column, timestamptz};
 use crate::store::{Result, Store, StoreError};
 
 /// The organisations in `$11`, in key order, held until the batch is stored, so that a deletion begins before it
@@ -163,19 +163,22 @@ impl Store {
             dedup_window: self.dedup_window,
             stored_before: StoredBefore::Unlikely,
         };
-        let mut connection = engine.pool.acquire().await?;
+        let possible = WriteOptions { stored_before: StoredBefore::Possible, ..unlikely };
+        let mut session = engine.for_statement().await?;
         let rows = if pass.len() < batch.events.len() { plan::rows_of(&rows, pass) } else { rows };
-        let written = match write_pass(&mut connection, pass, &rows, unlikely).await {
+        // In a transaction, a statement that fails could not be repeated.
+        let first = if session.is_prepared() { unlikely } else { possible };
+        let written = match write_pass(&mut session, pass, &rows, first).await {
             Err(error) if is_stored_before(&error) => {
-                let possible = WriteOptions { stored_before: StoredBefore::Possible, ..unlikely };
-                write_pass(&mut connection, pass, &rows, possible).await?
+                write_pass(&mut session, pass, &rows, possible).await?
             }
             written => written?,
         };
         if written.stale {
-            drop(connection);
+            session.rollback().await?;
             return self.persist_passes(batch, &passes, now).await;
         }
+        session.commit().await?;
         let mut persisted = Persisted::default();
         persisted.add(&written, &plan);
         persisted.duplicates = batch.events.len() - persisted.stored - persisted.dropped;
@@ -228,7 +231,7 @@ impl Persisted {
 /// Locks organisations until the end of the transaction and returns those whose endpoints have another version than
 /// `known`.
 async fn stale_orgs(
-    connection: &mut PgConnection,
+    session: &mut PgSession,
     orgs: &[OrgId],
     known: &HashMap<OrgId, Arc<OrgEndpoints>>,
 ) -> Result<Vec<OrgId>> {
@@ -236,7 +239,8 @@ async fn stale_orgs(
         "SELECT id, endpoints_version FROM orgs WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE",
     )
     .bind(column(orgs, |org| org.uuid()))
-    .fetch_all(connection)
+    .persistent(session.is_prepared())
+    .fetch_all(session.connection())
     .await?;
     let is_stale = |(org, now): (Uuid, i64)| {
         let org = OrgId::from_uuid(org);
@@ -251,7 +255,7 @@ fn version(endpoints: &OrgEndpoints) -> i64 {
 
 /// Inserts events that are new and have no dedup ids, and deliveries of them, within a transaction.
 pub(super) async fn insert_new(
-    connection: &mut PgConnection,
+    session: &mut PgSession,
     events: &DedupPass,
     rows: &[PendingRow<'_>],
     now: Timestamp,
@@ -265,13 +269,13 @@ pub(super) async fn insert_new(
         // A failed statement would abort the whole transaction.
         stored_before: StoredBefore::Possible,
     };
-    write_pass(connection, events, rows, options).await?;
+    write_pass(session, events, rows, options).await?;
     Ok(())
 }
 
 /// Stores events of one pass, in key order, with deliveries of those that are new.
 async fn write_pass(
-    connection: &mut PgConnection,
+    session: &mut PgSession,
     pass: &DedupPass,
     rows: &[PendingRow<'_>],
     options: WriteOptions<'_>,
@@ -280,14 +284,14 @@ async fn write_pass(
     sorted.sort_unstable_by_key(|event| (event.org_id, event.id));
     let is_plain = rows.is_empty() && sorted.iter().all(|event| event.dedup_id.is_none());
     if is_plain && options.stored_before == StoredBefore::Unlikely {
-        let stored = insert(connection, &sorted, options).await?;
+        let stored = insert(session, &sorted, options).await?;
         // No row was in the way, or the statement had failed. Of none, the whole statement tells why.
         if stored > 0 {
             let (dropped, leased) = (sorted.len() - stored, HashSet::new());
             return Ok(Written { stored, planned: 0, dropped, leased, stale: false });
         }
     }
-    write(connection, &sorted, rows, options).await
+    write(session, &sorted, rows, options).await
 }
 
 /// Takes dedup keys, stores the events that hold theirs, and the deliveries of those that are new; unless an
@@ -296,7 +300,7 @@ async fn write_pass(
 /// Ids are unique in a pass. The ORs, never true, keep PostgreSQL from turning each IN, a
 /// look-up in a hash table, into a join row by row (see `SETTINGS`).
 async fn write(
-    connection: &mut PgConnection,
+    session: &mut PgSession,
     events: &[&Event],
     rows: &[PendingRow<'_>],
     options: WriteOptions<'_>,
@@ -322,7 +326,8 @@ async fn write(
             .bind(lease.map(|lease| timestamptz(lease.until)))
             .bind(lease.map(|lease| lease.token.uuid()))
             .bind(column(events, |event| event.dedup_id.as_ref().map(|_| event.content_hash())))
-            .fetch_one(connection)
+            .persistent(session.is_prepared())
+            .fetch_one(session.connection())
             .await?;
     Ok(Written {
         stored: usize::try_from(stored).unwrap_or(0),
@@ -336,7 +341,7 @@ async fn write(
 /// Stores events without deliveries and without dedup ids: a plain insert, against which the whole statement
 /// is measured.
 async fn insert(
-    connection: &mut PgConnection,
+    session: &mut PgSession,
     events: &[&Event],
     options: WriteOptions<'_>,
 ) -> Result<usize> {
@@ -344,7 +349,8 @@ async fn insert(
         concat!("WITH ", held!(), " ", insert_events!()),
         event_arguments(events, options)?,
     )
-    .execute(connection)
+    .persistent(session.is_prepared())
+    .execute(session.connection())
     .await?;
     Ok(usize::try_from(stored.rows_affected()).unwrap_or(usize::MAX))
 }

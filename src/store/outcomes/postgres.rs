@@ -1,14 +1,14 @@
 //! Records outcomes in PostgreSQL, in one statement over arrays.
 
 use sqlx::postgres::PgArguments;
-use sqlx::{Arguments, Encode, PgConnection, Postgres, Type};
+use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
 use super::endpoint_health::{EndpointHealth, TIME_RESOLUTION};
 use super::operational_events;
 use super::row::{OutcomeRow, rows};
 use crate::domain::{DeadReason, ErrorClass, Outcome, Timestamp};
-use crate::store::engine::{PostgresEngine, column, timestamptz};
+use crate::store::engine::{PgSession, PostgresEngine, column, timestamptz};
 use crate::store::{Result, Store, storable};
 
 /// Takes finished deliveries out of the pending ones and inserts them as finished ones. The parameters are
@@ -72,8 +72,10 @@ pub(super) async fn record(
     let health = EndpointHealth::of(outcomes);
     let rows = rows(outcomes);
     if health.is_quiet() && rows.iter().all(OutcomeRow::is_final) {
-        let connection = &mut *engine.pool.acquire().await?;
-        return record_successes(connection, &rows, &health, newest).await;
+        let mut session = engine.for_statement().await?;
+        let counted = record_successes(&mut session, &rows, &health, newest).await?;
+        session.commit().await?;
+        return Ok(counted);
     }
     let mut tx = store.engine.begin().await?;
     let mut events = health.write(&mut tx).await?;
@@ -87,7 +89,7 @@ pub(super) async fn record(
 /// Records outcomes that are all successes. The endpoints that recover, or whose last success was a while ago, are
 /// locked before the first delivery is: the condition on their number makes it wait for them.
 async fn record_successes(
-    connection: &mut PgConnection,
+    session: &mut PgSession,
     rows: &[OutcomeRow<'_>],
     health: &EndpointHealth,
     newest: Timestamp,
@@ -111,7 +113,8 @@ async fn record_successes(
         .bind(health.endpoints())
         .bind(timestamptz(newest))
         .bind(timestamptz(newest.minus(TIME_RESOLUTION)))
-        .fetch_one(connection)
+        .persistent(session.is_prepared())
+        .fetch_one(session.connection())
         .await?;
     Ok(usize::try_from(counted).unwrap_or(0))
 }
@@ -119,7 +122,7 @@ async fn record_successes(
 /// Writes deliveries, attempts and dead letters. Returns how many outcomes counted, and the deliveries
 /// that have used up their attempts by them, each with its event.
 async fn write(
-    connection: &mut PgConnection,
+    session: &mut PgSession,
     rows: &[OutcomeRow<'_>],
 ) -> Result<(usize, Vec<(Uuid, Uuid)>)> {
     let statement = concat!(
@@ -154,7 +157,8 @@ async fn write(
     let (counted, ids, events): (i64, Vec<Uuid>, Vec<Uuid>) =
         sqlx::query_as_with(statement, outcome_arguments(rows)?)
             .bind(DeadReason::Exhausted.as_str())
-            .fetch_one(connection)
+            .persistent(session.is_prepared())
+            .fetch_one(session.connection())
             .await?;
     Ok((usize::try_from(counted).unwrap_or(0), ids.into_iter().zip(events).collect()))
 }

@@ -4,6 +4,7 @@
 //! `cargo test --test it system_packages::`; `scripts/test --without-system` leaves it out.
 
 mod nginx;
+mod pgbouncer;
 
 use std::io::ErrorKind;
 use std::process::{Output, Stdio};

@@ -17,7 +17,7 @@ const WEBHOOKS: usize = 900;
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_that_leaves_connections_costs_no_attempt() {
     for requests_max in [1_000_000, 20] {
-        deliver_through_nginx(requests_max).await;
+        Box::pin(deliver_through_nginx(requests_max)).await;
     }
 }
 
