@@ -155,9 +155,10 @@ fn without_password(url: &str) -> (String, Option<String>) {
     let authority = rest.find(['/', '?']).map_or(rest, |end| &rest[..end]);
     let Some(at) = authority.rfind('@') else { return all() };
     let Some((user, password)) = authority[..at].split_once(':') else { return all() };
-    let decoded = url::form_urlencoded::parse(password.replace('+', "%2B").as_bytes())
-        .next()
-        .map(|(text, _)| text.into_owned());
+    // A URL's password is no form: these are plain characters there.
+    let escaped = password.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    let decoded =
+        url::form_urlencoded::parse(escaped.as_bytes()).next().map(|(text, _)| text.into_owned());
     (format!("{scheme}://{user}{}", &rest[at..]), decoded)
 }
 

@@ -13,8 +13,13 @@ use clap::{Arg, Command};
 const PREFIX: &str = "HOOKGATE_";
 
 /// Settings that hold secrets. `<NAME>_FILE` names a file with the value.
-const SECRETS: [&str; 4] =
-    ["BOOTSTRAP_API_KEY", "BOOTSTRAP_OPERATOR_KEY", "DATABASE_URL", "SECRETS_KEY"];
+const SECRETS: [&str; 5] = [
+    "BOOTSTRAP_API_KEY",
+    "BOOTSTRAP_OPERATOR_KEY",
+    "DATABASE_URL",
+    "DATABASE_LISTEN_URL",
+    "SECRETS_KEY",
+];
 
 /// Why a setting cannot be read from the environment.
 #[derive(Debug, thiserror::Error)]

@@ -253,9 +253,7 @@ impl Engine {
             // Boxed, so that the futures of all other reads stay small.
             (_, Some(reads)) => Box::pin(reads.all(sql, args)).await,
             (Self::Sqlite(engine), None) => statement::all_sqlite(&engine.readers, sql, args).await,
-            (Self::Postgres(engine), None) => {
-                Box::pin(statement::read_postgres(engine, sql, args)).await
-            }
+            (Self::Postgres(engine), None) => Box::pin(engine.read(sql, args)).await,
         }
     }
 

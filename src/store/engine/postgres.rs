@@ -20,15 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, SqlStr};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
 use super::hosts::{DatabaseHosts, takes_writes};
 use super::read_pool::{ReadPool, ReadSource};
-use super::session::SessionSetup;
+use super::session::{PgSession, SessionSetup};
 use super::split::Pools;
-use super::{ConnectionSplit, QueryPlans, Workload};
+use super::{Args, ConnectionSplit, QueryPlans, Row, Workload, statement};
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
 use crate::runtime::Wake;
@@ -96,6 +96,33 @@ impl PostgresEngine {
             Handle::current().spawn(Arc::clone(&hosts).follow(Arc::downgrade(&pools)));
         }
         Ok(Self { pool, reads: None, plans: None, pools, hosts, setup, direct })
+    }
+
+    /// Begins a transaction.
+    pub(crate) async fn begin(&self) -> Result<PgSession> {
+        let SessionSetup { is_prepared, begin } = &self.setup;
+        let tx = if *is_prepared {
+            self.pool.begin().await?
+        } else {
+            self.pool.begin_with(AssertSqlSafe(Arc::clone(begin))).await?
+        };
+        Ok(PgSession::of_transaction(tx, *is_prepared))
+    }
+
+    /// A session for one statement that is a transaction by itself; to be committed all the same.
+    pub(crate) async fn for_statement(&self) -> Result<PgSession> {
+        if !self.setup.is_prepared {
+            return self.begin().await;
+        }
+        Ok(PgSession::of_connection(self.pool.acquire().await?))
+    }
+
+    /// Reads every row that a statement answers with, outside of a transaction.
+    pub(super) async fn read(&self, sql: SqlStr, args: Args<'_>) -> Result<Vec<Row>> {
+        let mut session = self.for_statement().await?;
+        let rows = statement::all_postgres(&mut session, sql, args).await?;
+        session.commit().await?;
+        Ok(rows)
     }
 
     /// The same database, with the connections of a workload.

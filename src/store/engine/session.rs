@@ -8,7 +8,6 @@ use std::sync::Arc;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
-use super::postgres::PostgresEngine;
 use crate::store::Result;
 
 /// Settings of every session, in place of the server's and the role's defaults.
@@ -105,6 +104,19 @@ enum Link {
 }
 
 impl PgSession {
+    /// A transaction.
+    pub(super) const fn of_transaction(
+        tx: Transaction<'static, Postgres>,
+        is_prepared: bool,
+    ) -> Self {
+        Self { link: Link::Transaction(tx), is_prepared }
+    }
+
+    /// A connection whose session lasts, outside of a transaction.
+    pub(super) const fn of_connection(connection: PoolConnection<Postgres>) -> Self {
+        Self { link: Link::Connection(connection), is_prepared: true }
+    }
+
     /// Whether statements are prepared under a name.
     pub(crate) const fn is_prepared(&self) -> bool {
         self.is_prepared
@@ -132,28 +144,6 @@ impl PgSession {
             Link::Connection(_) => Ok(()),
             Link::Transaction(tx) => Ok(tx.rollback().await?),
         }
-    }
-}
-
-impl PostgresEngine {
-    /// Begins a transaction.
-    pub(crate) async fn begin(&self) -> Result<PgSession> {
-        let SessionSetup { is_prepared, begin } = &self.setup;
-        let tx = if *is_prepared {
-            self.pool.begin().await?
-        } else {
-            self.pool.begin_with(AssertSqlSafe(Arc::clone(begin))).await?
-        };
-        Ok(PgSession { link: Link::Transaction(tx), is_prepared: *is_prepared })
-    }
-
-    /// A session for one statement that is a transaction by itself; to be committed all the same.
-    pub(crate) async fn for_statement(&self) -> Result<PgSession> {
-        if !self.setup.is_prepared {
-            return self.begin().await;
-        }
-        let connection = self.pool.acquire().await?;
-        Ok(PgSession { link: Link::Connection(connection), is_prepared: true })
     }
 }
 

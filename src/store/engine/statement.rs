@@ -4,7 +4,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{PgConnection, SqlStr, SqliteExecutor};
 
-use super::{Args, PgSession, PostgresEngine, Row};
+use super::{Args, PgSession, Row};
 use crate::store::Result;
 
 /// Runs a statement and returns how many rows it changed.
@@ -35,18 +35,6 @@ pub(super) async fn all_postgres(
 ) -> Result<Vec<Row>> {
     let is_prepared = session.is_prepared();
     all_on(session.connection(), sql, args, is_prepared).await
-}
-
-/// Reads every row that a statement answers with, outside of a transaction.
-pub(super) async fn read_postgres(
-    engine: &PostgresEngine,
-    sql: SqlStr,
-    args: Args<'_>,
-) -> Result<Vec<Row>> {
-    let mut session = engine.for_statement().await?;
-    let rows = all_postgres(&mut session, sql, args).await?;
-    session.commit().await?;
-    Ok(rows)
 }
 
 /// The same on a connection, where the statement is prepared under a name or not.
