@@ -32,8 +32,8 @@ pub struct DeliveryConfig {
     /// Timeout for connecting to a receiver, from its address to the end of the TLS handshake
     #[arg(long, env = "DELIVERY_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = parse_wait)]
     pub delivery_connect_timeout: Duration,
-    /// Timeout for an attempt, from the request to the header of the answer; looking up the host has its own, and so has
-    /// the wait for an HTTP/2 stream
+    /// Timeout for an attempt, from the request to the header of the answer; looking up the host has its own, and so
+    /// has the wait for an HTTP/2 stream
     #[arg(long, env = "DELIVERY_TIMEOUT", value_name = "DURATION", default_value = "15s", value_parser = parse_wait)]
     pub delivery_timeout: Duration,
     /// Maximum webhooks in flight, over all endpoints

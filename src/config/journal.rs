@@ -14,8 +14,8 @@ pub struct JournalConfig {
     /// fifths of them
     #[arg(long, env = "QUEUE_CAPACITY", value_name = "REQUESTS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub queue_capacity: u32,
-    /// How long events stay in the journal after they are stored, so that `hookgate journal replay` can store them again;
-    /// given up early when JOURNAL_MAX_MIB or the disk needs the space; 0 keeps none
+    /// How long events stay in the journal after they are stored, so that `hookgate journal replay` can store them
+    /// again; given up early when JOURNAL_MAX_MIB or the disk needs the space; 0 keeps none
     #[arg(long, env = "JOURNAL_RETENTION", value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     pub journal_retention: Duration,
     /// Maximum size of the journal in MiB, at least two segments; when it is full, posts get 503. An

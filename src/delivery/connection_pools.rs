@@ -1,11 +1,11 @@
 //! Connection pools: one HTTP client per host, whose idle connections are bounded in total.
 //!
 //! A client bounds its idle connections per host only, and one event for thousands of hosts would leave thousands of
-//! them open. So each host has a client of its own, which may keep as many idle connections as it had
-//! webhooks in flight at once (a power of two); a client with more is replaced,
-//! unless its one connection is multiplexed (HTTP/2). Their sum is the budget. A host that needs more than is left takes it
-//! from those that were unused for longest: their clients are dropped, and with them their connections. If all
-//! others are in use, the host gets a client that keeps none: its connections are closed after each attempt.
+//! them open. So each host has a client of its own, which may keep as many idle connections as it had webhooks in
+//! flight at once (a power of two); a client with more is replaced, unless its one connection is multiplexed
+//! (HTTP/2). Their sum is the budget. A host that needs more than is left takes it from those that were unused for
+//! longest: their clients are dropped, and with them their connections. If all others are in use, the host gets a
+//! client that keeps none: its connections are closed after each attempt.
 //!
 //! **Invariant:** the clients alive, replaced ones in use included, may together keep as many idle connections as the
 //! budget has, and no more.

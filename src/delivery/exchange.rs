@@ -1,10 +1,10 @@
 //! One exchange: hands a webhook to its host's client, and waits for the header of the response.
 //!
 //! # HTTP/2
-//! A receiver allows so many streams at once on a connection (`SETTINGS_MAX_CONCURRENT_STREAMS`); further requests wait
-//! for one. That wait is not the receiver's time: timeout and duration begin when the stream is opened, which shows when
-//! the connection reads the request's body. The wait is bounded as well. A webhook that gets no stream meanwhile is given
-//! back to the store if the receiver answered others, and has failed if it did not.
+//! A receiver allows so many streams at once on a connection (`SETTINGS_MAX_CONCURRENT_STREAMS`); further requests
+//! wait for one. That wait is not the receiver's time: timeout and duration begin when the stream is opened, which
+//! shows when the connection reads the request's body. The wait is bounded as well. A webhook that gets no stream
+//! meanwhile is given back to the store if the receiver answered others, and has failed if it did not.
 //!
 //! A receiver may say that it has not processed a request: by a GOAWAY with a lower stream, or by `REFUSED_STREAM` (RFC
 //! 9113 section 8.7). Such a request is sent again, within the same attempt, and so is one whose body no connection has
@@ -229,8 +229,8 @@ fn is_unprocessed(error: &reqwest::Error, opened: &Opened, pool: &PooledClient) 
 #[error("the attempt is over")]
 struct Abandoned;
 
-/// A request's body that tells when the connection reads it. An HTTP/2 connection does so once it has opened the stream,
-/// even if the attempt is over: then there is no body, and the receiver never gets a whole request.
+/// A request's body that tells when the connection reads it. An HTTP/2 connection does so once it has opened the
+/// stream, even if the attempt is over: then there is no body, and the receiver never gets a whole request.
 struct ObservedBody {
     data: Option<Bytes>,
     opened: Option<oneshot::Sender<Stopwatch>>,

@@ -1,11 +1,12 @@
 //! The sender: posts one webhook and reads the start of the response.
 //!
 //! # One attempt, one request
-//! The client follows no redirects and repeats no requests. There are four exceptions, in which the receiver processed
-//! nothing, so nothing was attempted. If an idle connection turns out to be closed before a byte of the request was written, the client
-//! uses another connection. If it has no connection and no addresses of the host, the host is looked up, and the request, signed
-//! anew, is made (`resolver`). If this server has no file descriptor left for a connection, it waits for one, for as
-//! long as connecting may take. A request that was written is never written again; its failure is the attempt's.
+//! The client follows no redirects and repeats no requests. There are four exceptions, in which the receiver
+//! processed nothing, so nothing was attempted. If an idle connection turns out to be closed before a byte of the
+//! request was written, the client uses another connection. If it has no connection and no addresses of the host, the
+//! host is looked up, and the request, signed anew, is made (`resolver`). If this server has no file descriptor left
+//! for a connection, it waits for one, for as long as connecting may take. A request that was written is never
+//! written again; its failure is the attempt's.
 //!
 //! # Bounds
 //! The status decides the attempt. The response body is only read for its excerpt, and so that the connection
@@ -130,9 +131,9 @@ impl Sender {
         Ok(Self { pools, guard, lookups, options, metrics })
     }
 
-    /// Makes one attempt. `None` if it was not made, because the look-up of its host or its HTTP/2 stream had to wait for
-    /// others until the slot or the lease is better given back. A panic is a failed attempt: one bad delivery must not
-    /// end the process, nor every process that attempts it again.
+    /// Makes one attempt. `None` if it was not made, because the look-up of its host or its HTTP/2 stream had to wait
+    /// for others until the slot or the lease is better given back. A panic is a failed attempt: one bad delivery
+    /// must not end the process, nor every process that attempts it again.
     pub(super) async fn send(
         &self,
         delivery: &LeasedDelivery,

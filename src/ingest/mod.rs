@@ -32,8 +32,8 @@
 //! - The journal is poisoned: its durable records are still stored, for at most `SHUTDOWN_TIMEOUT`. Then the process
 //!   exits with an error, for a supervisor to restart it.
 //! - The process dies: the records behind the checkpoint are read again. Storing them twice changes nothing.
-//! - A record cannot be decoded although its checksum is right, since a newer version wrote it: it is quarantined in the
-//!   journal's directory, and the alarm is raised. So is an event whose dead letter the store refuses.
+//! - A record cannot be decoded although its checksum is right, since a newer version wrote it: it is quarantined in
+//!   the journal's directory, and the alarm is raised. So is an event whose dead letter the store refuses.
 //! - The journal cannot be read: it is tried again with backoff.
 //! - The soft stop: no batch is read any more, and what was read is stored. The journal keeps the rest.
 //!

@@ -17,12 +17,14 @@
 //! # Rules for a backend
 //! - Records are returned in the order in which they were appended. There is one reader.
 //! - Batches may be acknowledged in any order. A record is forgotten only when its batch and every batch before
-//!   it are acknowledged, and confirmed where the caller does that; after a restart the others are read again, and possibly some that were acknowledged last.
+//!   it are acknowledged, and confirmed where the caller does that; after a restart the others are read again, and
+//!   possibly some that were acknowledged last.
 //! - A batch that is dropped without an acknowledgement is not read again before a restart.
 //! - The number of unacknowledged batches is bounded: the reader waits at the bound.
 //! - A failed write or sync of records poisons the journal until a restart. Durable records can still be read. Nothing
 //!   else does: a disk that is full before the first byte of a group refuses appends until there is space.
-//! - Want of file descriptors or memory is a passing condition: appends are refused until it ends, and the reader waits.
+//! - Want of file descriptors or memory is a passing condition: appends are refused until it ends, and the reader
+//!   waits.
 
 pub mod local;
 mod metrics;

@@ -1,4 +1,5 @@
-//! How far the store has the records of each journal, so that a store that is older than a journal's checkpoint is noticed.
+//! How far the store has the records of each journal, so that a store that is older than a journal's checkpoint is
+//! noticed.
 //!
 //! A journal forgets a record only after a mark at or above it was committed here. So a store whose mark is below the
 //! checkpoint has lost transactions: it is an older backup, or a standby that had not received all. The mark is a

@@ -2,12 +2,12 @@
 //!
 //! # Operation
 //! It is the database server's clock in PostgreSQL, and the server's own clock beside a SQLite file, plus `ahead`,
-//! which the store keeps. A server reads it once a second ([`Schedule::follow`]) and lets its [`Clock`] go on from there
-//! by the monotonic clock, so that two servers whose own clocks are an hour apart agree to a fraction of a second, and
-//! a step of a wall clock changes nothing in between. Small differences are adopted. Of steps, the schedule time is
-//! kept from going back: `ahead` grows by as much, and what waits is due when it would have been. A step forward is
-//! kept out beside SQLite in the same way; in PostgreSQL it is adopted, since a server that was suspended cannot tell
-//! it from its own sleep.
+//! which the store keeps. A server reads it once a second ([`Schedule::follow`]) and lets its [`Clock`] go on from
+//! there by the monotonic clock, so that two servers whose own clocks are an hour apart agree to a fraction of a
+//! second, and a step of a wall clock changes nothing in between. Small differences are adopted. Of steps, the
+//! schedule time is kept from going back: `ahead` grows by as much, and what waits is due when it would have been. A
+//! step forward is kept out beside SQLite in the same way; in PostgreSQL it is adopted, since a server that was
+//! suspended cannot tell it from its own sleep.
 //!
 //! `latest` keeps the schedule time from going back while no server runs.
 //!

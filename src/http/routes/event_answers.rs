@@ -18,8 +18,8 @@ pub(super) fn accepted(body: Vec<u8>, quota: RateLimitState) -> Response {
     response
 }
 
-/// `{"id":"…","status":"accepted"}`, in one buffer of the right size; with `"duplicate"` and `"conflict"` where they were
-/// asked for.
+/// `{"id":"…","status":"accepted"}`, in one buffer of the right size; with `"duplicate"` and `"conflict"` where they
+/// were asked for.
 pub(super) fn one_accepted(id: EventId, found: Option<Duplicate>) -> Vec<u8> {
     let head = br#"{"id":"#;
     let tail: &[u8] = match found {

@@ -267,8 +267,8 @@ pub(super) fn read_full(
     Ok(read)
 }
 
-/// Fills `buffer` like [`read_full`]. Pages that cannot be read become [`UNREADABLE`] bytes, which are no frame, so they
-/// count as damage.
+/// Fills `buffer` like [`read_full`]. Pages that cannot be read become [`UNREADABLE`] bytes, which are no frame, so
+/// they count as damage.
 pub(super) fn read_past_damage(
     file: &dyn FileHandle,
     buffer: &mut [u8],

@@ -16,10 +16,11 @@
 //!                       per group)       segment manager: checkpoint, spare segments
 //! ```
 //! Appends that arrive while one group is synced form the next group ([`append_queue`]), which is written in one
-//! call, synced once and acknowledged together ([`writer`], [`group_commit`]). The reader reads the files back,
-//! up to the last synced record and never beyond ([`reader`]); the batches it returned are in [`in_flight`] until
-//! they are acknowledged. Each organisation has a share of the queue and of the disk ([`shares`]). The segment manager prepares segments ahead of need, writes the checkpoint and frees
-//! acknowledged segments, or keeps them for a while, for a replay ([`segment_manager`], [`retention`]). [`format`](self::format) has the bytes on disk, [`recovery`]
+//! call, synced once and acknowledged together ([`writer`], [`group_commit`]). The reader reads the files back, up to
+//! the last synced record and never beyond ([`reader`]); the batches it returned are in [`in_flight`] until they are
+//! acknowledged. Each organisation has a share of the queue and of the disk ([`shares`]). The segment manager
+//! prepares segments ahead of need, writes the checkpoint and frees acknowledged segments, or keeps them for a while,
+//! for a replay ([`segment_manager`], [`retention`]). [`format`](self::format) has the bytes on disk, [`recovery`]
 //! restores a consistent state after a crash. Every call to the file system goes through [`FileSystem`].
 //!
 //! # Failure
@@ -30,8 +31,9 @@
 //!   [`AppendError::Full`] until there is space. An organisation that holds more than its share of what is not stored
 //!   gets [`AppendError::ShareUsedUp`] long before, while others go on.
 //! - Nor is a segment that cannot be prepared, for want of file descriptors, say: it is tried every second, and
-//!   appends return [`AppendError::NoSegment`](super::AppendError::NoSegment) meanwhile. Spares and the directory are held open, so a new segment needs
-//!   no file descriptor if there is a spare. The reader waits until it can open the next segment.
+//!   appends return [`AppendError::NoSegment`](super::AppendError::NoSegment) meanwhile. Spares and the directory are
+//!   held open, so a new segment needs no file descriptor if there is a spare. The reader waits until it can open the
+//!   next segment.
 //! - A torn tail is cut. Damage before it, and bytes that the disk cannot return, are reported with file and offset,
 //!   quarantined in `damaged/` as far as there is space, and skipped: the records behind them are read. Recovery looks
 //!   at the first and the last segment; the reader meets damage in the others.

@@ -2,8 +2,9 @@
 //! transactions can be given them again.
 //!
 //! A segment is kept by renaming its file, which neither start nor reader look into. It is given up once its time is
-//! over, or earlier, the oldest first, when its space is needed: for the next segment, under the journal's size, or because the disk
-//! is short. What is given up becomes a spare, as without retention, unless it is the disk's space that is missing.
+//! over, or earlier, the oldest first, when its space is needed: for the next segment, under the journal's size, or
+//! because the disk is short. What is given up becomes a spare, as without retention, unless it is the disk's space
+//! that is missing.
 //!
 //! The new name is not synced: a file that has its old name again after a power failure is a segment below the
 //! checkpoint, and is kept once more.

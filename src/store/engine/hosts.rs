@@ -1,7 +1,7 @@
 //! The hosts of a PostgreSQL database: which of them takes writes now.
 //!
-//! `DATABASE_URL` may name several hosts, as libpq's does. sqlx connects to one, so this finds the one that takes writes
-//! and gives it to the pools. With several hosts it keeps a connection of its own and looks at it once a
+//! `DATABASE_URL` may name several hosts, as libpq's does. sqlx connects to one, so this finds the one that takes
+//! writes and gives it to the pools. With several hosts it keeps a connection of its own and looks at it once a
 //! second; when that is lost or turns read only, it tries the hosts in turn.
 
 use std::str::FromStr;
@@ -33,8 +33,8 @@ pub(super) struct DatabaseHosts {
 }
 
 impl DatabaseHosts {
-    /// Reads a URL such as `postgres://user@one:5432,two:5433/database?target_session_attrs=read-write`. `settings` adds
-    /// what every connection has.
+    /// Reads a URL such as `postgres://user@one:5432,two:5433/database?target_session_attrs=read-write`. `settings`
+    /// adds what every connection has.
     pub(super) fn parse(
         url: &str,
         settings: impl Fn(PgConnectOptions) -> PgConnectOptions,

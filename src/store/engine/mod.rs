@@ -100,8 +100,8 @@ impl Dialect {
         }
     }
 
-    /// A bound of a range, as one that every row may pass. Without statistics SQLite takes it for a strong condition, and
-    /// an index on a filter and time for no better than one on time alone.
+    /// A bound of a range, as one that every row may pass. Without statistics SQLite takes it for a strong condition,
+    /// and an index on a filter and time for no better than one on time alone.
     pub(crate) fn weak(self, condition: &str) -> String {
         match self {
             Self::Sqlite => format!("likelihood({condition}, 1.0)"),

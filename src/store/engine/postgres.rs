@@ -2,9 +2,9 @@
 //!
 //! # Operation
 //! Pools of connections, by [`Workload`]. Hot paths are one statement where that is possible, and a batch is one
-//! statement over arrays (`unnest`) whatever its size. `events`, `deliveries` and
-//! `delivery_attempts` are partitioned by day, events by when they were accepted and deliveries by when they were
-//! created; a statement that knows that time touches one partition. Maintenance creates the partitions of the coming days.
+//! statement over arrays (`unnest`) whatever its size. `events`, `deliveries` and `delivery_attempts` are partitioned
+//! by day, events by when they were accepted and deliveries by when they were created; a statement that knows that
+//! time touches one partition. Maintenance creates the partitions of the coming days.
 //!
 //! Instances share the tables without knowing each other. Claims skip rows that another one
 //! has locked (`SKIP LOCKED`); batches lock shared rows in key order. Removing or disabling an

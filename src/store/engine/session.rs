@@ -1,7 +1,7 @@
 //! A session with PostgreSQL: a connection for one statement, or a transaction.
 //!
-//! A connection pooler in transaction mode gives every transaction another session. So with `DATABASE_PREPARED=false` each
-//! statement runs in a transaction, which begins with the settings, and none is prepared under a name.
+//! A connection pooler in transaction mode gives every transaction another session. So with `DATABASE_PREPARED=false`
+//! each statement runs in a transaction, which begins with the settings, and none is prepared under a name.
 
 use std::sync::Arc;
 

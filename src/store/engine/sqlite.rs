@@ -15,8 +15,8 @@
 //!
 //! # Failure
 //! A lock held longer than `DATABASE_TIMEOUT` by another process, a full disk and an I/O error are
-//! [`StoreError::Unavailable`](crate::store::StoreError::Unavailable); an open transaction is rolled back when it is dropped. On a full
-//! disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
+//! [`StoreError::Unavailable`](crate::store::StoreError::Unavailable); an open transaction is rolled back when it is
+//! dropped. On a full disk or an I/O error SQLite may roll it back by itself, which sqlx does not notice: such a
 //! connection would refuse every transaction from then on, and is replaced.
 
 use std::path::Path;

@@ -37,9 +37,9 @@ impl SqliteEngine {
         Ok(())
     }
 
-    /// Lets the WAL start anew while no transaction of this server writes. Its readers end soon and are waited for. Another
-    /// process may read without end: it is waited for no longer than the checkpointer's busy timeout, and again
-    /// only when the WAL has grown by a quarter.
+    /// Lets the WAL start anew while no transaction of this server writes. Its readers end soon and are waited for.
+    /// Another process may read without end: it is waited for no longer than the checkpointer's busy timeout, and
+    /// again only when the WAL has grown by a quarter.
     async fn start_wal_anew(&self) -> Result<()> {
         let _permit = self.queue.long().await;
         let _writer = self.writer.acquire().await?;
@@ -56,7 +56,8 @@ impl SqliteEngine {
         Ok(())
     }
 
-    /// Whether the checkpoint was kept from its end (1) or not (0), the pages in the WAL, and how many of them are copied.
+    /// Whether the checkpoint was kept from its end (1) or not (0), the pages in the WAL, and how many of them are
+    /// copied.
     async fn run_checkpoint(&self, sql: &'static str) -> Result<(i64, i64, i64)> {
         Ok(sqlx::query_as(sql).fetch_one(&self.checkpointer).await?)
     }

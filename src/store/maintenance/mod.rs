@@ -166,8 +166,8 @@ impl System<'_> {
         self.maintain_behind(now, now).await
     }
 
-    /// The same while events that were accepted at `oldest_unstored` may have to be stored yet: the keys of those that they
-    /// may be copies of are kept.
+    /// The same while events that were accepted at `oldest_unstored` may have to be stored yet: the keys of those
+    /// that they may be copies of are kept.
     pub async fn maintain_behind(self, now: Timestamp, oldest_unstored: Timestamp) -> Result<()> {
         let oldest = now.min(oldest_unstored).min(self.0.due(now));
         let oldest_kept = oldest.minus(self.0.dedup_window).minus(DEDUP_KEYS_KEPT_LONGER);

@@ -1,5 +1,6 @@
 //! An HTTP/2 receiver that does by script what HTTP/2 allows: it refuses streams, leaves connections, and allows few
-//! streams at once. It writes its frames itself (RFC 9113 section 6), since servers of libraries do none of that on demand.
+//! streams at once. It writes its frames itself (RFC 9113 section 6), since servers of libraries do none of that on
+//! demand.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -16,8 +16,8 @@ use super::{Dice, Scale};
 const CHECK_EVERY: u32 = 10;
 const UNSOUND: &str = "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'";
 
-/// The power fails at any moment: under load, in recovery, or just when the server listens. What the disk has not synced
-/// by then is kept, lost or torn. Every start must succeed.
+/// The power fails at any moment: under load, in recovery, or just when the server listens. What the disk has not
+/// synced by then is kept, lost or torn. Every start must succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_or_doubled_by_power_cuts() {
     let test = "power cuts";

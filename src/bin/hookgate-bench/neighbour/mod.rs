@@ -92,7 +92,8 @@ impl fmt::Display for Neighbour {
 /// The sizes of neighbours.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NeighbourArgs {
-    /// Endpoints of the one organisation beside slow, dripping or hanging; unset: 24 organisations with one endpoint each
+    /// Endpoints of the one organisation beside slow, dripping or hanging; unset: 24 organisations with one endpoint
+    /// each
     #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     slow_endpoints: Option<u32>,
     /// Endpoints of the organisation that fans out

@@ -1,5 +1,5 @@
-//! The neighbours `slow`, `dripping` and `hanging`: tenants whose receivers keep an attempt for long. Those of the first
-//! two answer 200, so that no breaker opens.
+//! The neighbours `slow`, `dripping` and `hanging`: tenants whose receivers keep an attempt for long. Those of the
+//! first two answer 200, so that no breaker opens.
 
 use std::convert::Infallible;
 use std::time::Duration;

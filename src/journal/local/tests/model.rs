@@ -1,9 +1,9 @@
 //! The local journal against a model: a list of the appended records.
 //!
-//! A run is a few lives of one journal. In each, records are appended in bursts, and read; batches are acknowledged in
-//! any order. In some lives segments are kept once their records are stored. Some reads of the disk fail once, and at times nothing can be opened. Then the process ends in good order,
-//! is killed in the middle of any call to the disk, or the power fails there and loses any part of the unsynced bytes.
-//! After every life:
+//! A run is a few lives of one journal. In each, records are appended in bursts, and read; batches are acknowledged
+//! in any order. In some lives segments are kept once their records are stored. Some reads of the disk fail once, and
+//! at times nothing can be opened. Then the process ends in good order, is killed in the middle of any call to the
+//! disk, or the power fails there and loses any part of the unsynced bytes. After every life:
 //!
 //! - the recovered records are an exact range of the appended ones, in order, from the first record whose batch, or
 //!   one before it, was not acknowledged, or earlier;

@@ -1,10 +1,10 @@
 //! The model of a disk whose power may fail: what processes see, and what is on stable storage.
 //!
-//! A file's content is stable once it was synced (`fsync`, `fdatasync`); names are once their directory was. Until then a
-//! power cut keeps or loses each piece of 512 or 4,096 bytes by itself, and any length between the old and the new one.
-//! Changes of names are journalled, as ext4 and XFS do: a cut keeps the first of those that were not synced, in their
-//! order. The disk may also write a piece back early, without being asked. A failed sync leaves its pieces in doubt for
-//! ever: no later sync makes them stable (as Linux does since 4.13), only another write does.
+//! A file's content is stable once it was synced (`fsync`, `fdatasync`); names are once their directory was. Until
+//! then a power cut keeps or loses each piece of 512 or 4,096 bytes by itself, and any length between the old and the
+//! new one. Changes of names are journalled, as ext4 and XFS do: a cut keeps the first of those that were not synced,
+//! in their order. The disk may also write a piece back early, without being asked. A failed sync leaves its pieces
+//! in doubt for ever: no later sync makes them stable (as Linux does since 4.13), only another write does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
