@@ -16,7 +16,6 @@ use crate::support::wait::until;
 
 on_both!(
     read_ends_at_its_time_limit_and_gives_its_connection_back,
-    abandoned_read_ends_and_gives_its_connection_back,
     nothing_else_waits_behind_reads,
     closed_store_ends_its_reads,
 );
@@ -68,6 +67,17 @@ async fn read_ends_at_its_time_limit_and_gives_its_connection_back(subject: &Sub
     }
     answers(&store, org).await;
     idle(subject).await;
+}
+
+// Through a pooler an abandoned read ends at its time limit: PostgreSQL cannot be told which session to cancel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn abandoned_read_of_sqlite_ends_and_gives_its_connection_back() {
+    abandoned_read_ends_and_gives_its_connection_back(&Subject::sqlite().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn abandoned_read_of_postgresql_ends_and_gives_its_connection_back() {
+    abandoned_read_ends_and_gives_its_connection_back(&Subject::postgres().await).await;
 }
 
 async fn abandoned_read_ends_and_gives_its_connection_back(subject: &Subject) {

@@ -10,9 +10,10 @@ use hookgate::telemetry::Registry;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
+use crate::support::pgbouncer::Bouncer;
 use crate::support::postgres::fresh_database;
 
-/// Makes a test for each backend of every function named.
+/// Makes a test for each engine of every function named, and one through a connection pooler.
 macro_rules! on_both {
     ($($name:ident),+ $(,)?) => {
         mod sqlite {
@@ -26,6 +27,14 @@ macro_rules! on_both {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 super::$name(&super::super::Subject::postgres().await).await;
+            })+
+        }
+
+        /// Through PgBouncer in transaction mode.
+        mod system_packages {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(&super::super::Subject::pooled().await).await;
             })+
         }
     };
@@ -45,6 +54,8 @@ pub(crate) struct Subject {
 enum Database {
     Sqlite(PathBuf),
     Postgres(String),
+    /// Reached by stores through PgBouncer in transaction mode.
+    Pooled(Bouncer),
 }
 
 impl Subject {
@@ -57,6 +68,11 @@ impl Subject {
 
     pub(crate) async fn postgres() -> Self {
         let database = Database::Postgres(fresh_database().await);
+        Self::migrated(database, tempfile::tempdir().unwrap()).await
+    }
+
+    pub(crate) async fn pooled() -> Self {
+        let database = Database::Pooled(Bouncer::start("transaction", 4).await);
         Self::migrated(database, tempfile::tempdir().unwrap()).await
     }
 
@@ -90,7 +106,7 @@ impl Subject {
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
-        matches!(self.database, Database::Postgres(_))
+        !matches!(self.database, Database::Sqlite(_))
     }
 
     /// Runs SQL behind the store's back.
@@ -102,7 +118,7 @@ impl Subject {
                 sqlx::raw_sql(AssertSqlSafe(sqlite)).execute(&mut connection).await.unwrap();
                 connection.close().await.unwrap();
             }
-            Database::Postgres(url) => {
+            Database::Postgres(url) | Database::Pooled(Bouncer { direct: url, .. }) => {
                 let mut connection = PgConnection::connect(url).await.unwrap();
                 sqlx::raw_sql(AssertSqlSafe(postgres)).execute(&mut connection).await.unwrap();
                 connection.close().await.unwrap();
@@ -119,7 +135,7 @@ impl Subject {
                 let mut connection = SqliteConnection::connect(&url).await.unwrap();
                 sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.is_err()
             }
-            Database::Postgres(url) => {
+            Database::Postgres(url) | Database::Pooled(Bouncer { direct: url, .. }) => {
                 let mut connection = PgConnection::connect(url).await.unwrap();
                 sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.is_err()
             }
@@ -133,7 +149,7 @@ impl Subject {
                 let wal = path.with_file_name("hookgate.db-wal");
                 Some(std::fs::metadata(wal).unwrap().len())
             }
-            Database::Postgres(_) => None,
+            Database::Postgres(_) | Database::Pooled(_) => None,
         }
     }
 
@@ -141,7 +157,7 @@ impl Subject {
     pub(crate) fn url(&self) -> String {
         match &self.database {
             Database::Sqlite(_) => panic!("not in PostgreSQL"),
-            Database::Postgres(url) => url.clone(),
+            Database::Postgres(url) | Database::Pooled(Bouncer { direct: url, .. }) => url.clone(),
         }
     }
 
@@ -157,7 +173,7 @@ impl Subject {
                 );
                 query.bind(column).fetch_all(&mut connection).await.unwrap()
             }
-            Database::Postgres(url) => {
+            Database::Postgres(url) | Database::Pooled(Bouncer { direct: url, .. }) => {
                 let mut connection = PgConnection::connect(url).await.unwrap();
                 let query = sqlx::query_scalar(
                     "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
@@ -177,7 +193,7 @@ impl Subject {
                 let query = sqlx::query_scalar(AssertSqlSafe(sql));
                 query.fetch_one(&mut connection).await.unwrap()
             }
-            Database::Postgres(url) => {
+            Database::Postgres(url) | Database::Pooled(Bouncer { direct: url, .. }) => {
                 let mut connection = PgConnection::connect(url).await.unwrap();
                 let query = sqlx::query_scalar(AssertSqlSafe(sql));
                 query.fetch_one(&mut connection).await.unwrap()
@@ -191,6 +207,10 @@ async fn open(database: &Database, config: StoreConfig) -> Store {
     match database {
         Database::Sqlite(path) => Store::open_sqlite(path, &config, metrics).await.unwrap(),
         Database::Postgres(url) => Store::connect_postgres(url, &config, metrics).await.unwrap(),
+        Database::Pooled(bouncer) => {
+            let config = StoreConfig { database_prepared: false, ..config };
+            Store::connect_postgres(&bouncer.url, &config, metrics).await.unwrap()
+        }
     }
 }
 

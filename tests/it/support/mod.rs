@@ -13,6 +13,7 @@ pub(crate) mod binary;
 pub(crate) mod faulty;
 pub(crate) mod h2_peer;
 pub(crate) mod name_server;
+pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod receiver;
 pub(crate) mod server;
