@@ -11,9 +11,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
 use tempfile::TempDir;
 use tokio::process::Command;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, block_in_place};
 
 use crate::support::binary::Binary;
+use crate::support::postgres::PrivatePostgres;
 use crate::support::wait::until;
 use crate::support::{client, postgres};
 
@@ -264,6 +265,50 @@ async fn older_store_is_refused_and_healed(database: Database) {
     server.stop().await;
     ids.sort_unstable();
     assert_eq!(older.events(data.path()).await, ids);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failover_to_a_standby_that_was_behind_is_refused_until_the_journal_is_replayed() {
+    let primary = block_in_place(PrivatePostgres::start);
+    let url = primary.fresh_database().await;
+    let name = url.rsplit_once('/').unwrap().1;
+    let database = Database::Postgres(url.clone());
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Binary::start(data.path(), &database.settings()).await;
+    let (key, _) = server.first_keys().await;
+    let mut ids = post_all(&server, &key, 10).await;
+    stored(&database, data.path(), 10).await;
+
+    let standby = block_in_place(|| primary.standby());
+    let promoted = Database::Postgres(standby.url(name));
+    stored(&promoted, data.path(), 10).await;
+    block_in_place(|| standby.stop());
+    ids.extend(post_all(&server, &key, 15).await);
+    stored(&database, data.path(), 25).await;
+    // The mark of these is committed before the journal forgets them.
+    server.stop().await;
+    let settings = [("DATABASE_URL", url.as_str()), ("SHUTDOWN_TIMEOUT", "1s")];
+    let server = Binary::start(data.path(), &settings).await;
+    // The key is known from then on.
+    ids.extend(post_all(&server, &key, 1).await);
+    block_in_place(|| primary.stop());
+    ids.extend(post_all(&server, &key, 4).await);
+    server.stop().await;
+    block_in_place(|| {
+        standby.start_again();
+        standby.promote();
+    });
+
+    let (status, log) = Binary::fail_to_start(data.path(), &promoted.settings()).await;
+    assert!(!status.success() && log.concat().contains("is older than the journal"), "{log:#?}");
+    assert_eq!(promoted.events(data.path()).await.len(), 10, "nothing was written");
+    let replayed = run_json(data.path(), &promoted, &["journal", "replay"]).await;
+    assert_eq!(replayed["complete"], true, "{replayed}");
+    let server = Binary::start(data.path(), &promoted.settings()).await;
+    stored(&promoted, data.path(), 30).await;
+    server.stop().await;
+    ids.sort_unstable();
+    assert_eq!(promoted.events(data.path()).await, ids);
 }
 
 #[tokio::test(flavor = "multi_thread")]
