@@ -195,9 +195,11 @@ impl fmt::Display for Bootstrap {
             None => (tenant_key.reveal(), tenant_key.reveal()),
         };
         let id = org.id;
+        let is_shown = given.tenant.is_none() || given.operator.is_none();
+        let keep = if is_shown { " These keys are shown only now; keep them." } else { "" };
         write!(
             f,
-            "Hookgate started for the first time. These keys are shown only now; keep them.
+            "Hookgate started for the first time.{keep}
 
   organisation   {id}
   API key        {tenant_key}

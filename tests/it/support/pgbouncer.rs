@@ -1,0 +1,70 @@
+//! A PgBouncer of the tests' own.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use sqlx::{Connection, PgConnection};
+use tempfile::TempDir;
+
+use super::postgres::fresh_database;
+use super::wait::until;
+
+/// A PgBouncer before a database, stopped when it is dropped.
+pub(crate) struct Bouncer {
+    child: Child,
+    /// The database, through it.
+    pub(crate) url: String,
+    /// The database, past it.
+    pub(crate) direct: String,
+    _directory: TempDir,
+}
+
+impl Bouncer {
+    /// Starts one before a new database, with as few server connections as that mode can do with.
+    pub(crate) async fn start(mode: &str, connections: u32) -> Self {
+        let direct = fresh_database().await;
+        let (host, database) =
+            direct.strip_prefix("postgres://postgres@127.0.0.1:").unwrap().split_once('/').unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let directory = tempfile::tempdir().unwrap();
+        let users = directory.path().join("users.txt");
+        std::fs::write(&users, "\"postgres\" \"\"\n").unwrap();
+        let settings = directory.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={host}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\n\
+             pool_mode = {mode}\ndefault_pool_size = {connections}\nmax_client_conn = 200\n",
+            users.display()
+        );
+        std::fs::write(&settings, text).unwrap();
+        let mut command = Command::new("pgbouncer");
+        if rustix::process::geteuid().is_root() {
+            // It refuses to run as root.
+            std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+            command.uid(65_534).gid(65_534);
+        }
+        command.arg("--quiet").arg(&settings).current_dir("/");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let child = child
+            .unwrap_or_else(|error| panic!("pgbouncer: {error}: sudo apt-get install pgbouncer"));
+        let url = format!("postgres://postgres@127.0.0.1:{port}/{database}");
+        until("pgbouncer answers", async || {
+            PgConnection::connect_with(
+                &url.parse::<sqlx::postgres::PgConnectOptions>().unwrap().extra_float_digits(None),
+            )
+            .await
+            .is_ok()
+        })
+        .await;
+        Self { child, url, direct: direct.clone(), _directory: directory }
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
