@@ -1,9 +1,9 @@
--- Servers that work with this database, each run with an id of its own, which its leases carry. place tells where its
+-- Servers that work with this database, each run with an id of its own, which its leases carry. directory tells where its
 -- journal lies.
 CREATE TABLE servers (
     id           bigint PRIMARY KEY,
     journal_id   bigint NOT NULL,
-    place        text NOT NULL,
+    directory    text NOT NULL,
     host         text NOT NULL,
     version      text NOT NULL,
     started_at   timestamptz NOT NULL,

@@ -1,9 +1,9 @@
--- Servers that work with this database, each run with an id of its own, which its leases carry. place tells where its
+-- Servers that work with this database, each run with an id of its own, which its leases carry. directory tells where its
 -- journal lies.
 CREATE TABLE servers (
     id           INTEGER PRIMARY KEY,
     journal_id   INTEGER NOT NULL,
-    place        TEXT NOT NULL,
+    directory    TEXT NOT NULL,
     host         TEXT NOT NULL,
     version      TEXT NOT NULL,
     started_at   INTEGER NOT NULL,

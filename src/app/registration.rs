@@ -35,7 +35,7 @@ const OLD_FILE_NAME: &str = "instance";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
-/// The server's id or the place of its journal cannot be determined.
+/// The server's id or the directory of its journal cannot be determined.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot identify the server by {}: {source}", path.display())]
 pub struct IdentityError {
@@ -64,7 +64,7 @@ impl Registration {
         let row = ServerRow {
             id: InstanceId::new(id),
             journal_id,
-            place: place_of(journal_dir).map_err(failed)?,
+            directory: directory_id(journal_dir).map_err(failed)?,
             host: read_line(HOST_NAME).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION"),
             started_at: now,
@@ -118,7 +118,7 @@ impl Registration {
     }
 
     fn has_its_lock(&self, other: &OtherServer) -> bool {
-        !self.row.place.is_empty() && self.row.place == other.place
+        !self.row.directory.is_empty() && self.row.directory == other.directory
     }
 }
 
@@ -196,7 +196,7 @@ struct Seen {
 }
 
 /// Tells the directory from every other one that exists; empty where the system does not tell one boot from another.
-fn place_of(dir: &Path) -> io::Result<String> {
+fn directory_id(dir: &Path) -> io::Result<String> {
     let metadata = std::fs::metadata(dir)?;
     let boot = read_line(BOOT_ID).unwrap_or_default();
     if boot.is_empty() {
@@ -218,11 +218,11 @@ mod tests {
     }
 
     #[test]
-    fn runs_in_one_directory_have_its_place_and_ids_of_their_own() {
+    fn runs_in_one_directory_share_its_identity_and_have_ids_of_their_own() {
         let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let [one, again, copy] = [&dirs[0], &dirs[0], &dirs[1]].map(|dir| run_in(dir.path()).row);
-        assert_eq!(one.place, again.place);
-        assert_ne!(one.place, copy.place);
+        assert_eq!(one.directory, again.directory);
+        assert_ne!(one.directory, copy.directory);
         assert_ne!(one.id, again.id);
     }
 }

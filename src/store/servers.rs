@@ -21,7 +21,7 @@ pub struct ServerRow {
     /// The id of its journal, which a copy of the data directory shares.
     pub journal_id: u64,
     /// Where its journal lies, which a copy does not share. Empty if that cannot be told.
-    pub place: String,
+    pub directory: String,
     /// The name of its host, for people.
     pub host: String,
     /// The version of the program.
@@ -36,7 +36,7 @@ pub struct OtherServer {
     /// The run.
     pub id: InstanceId,
     /// Where its journal lies.
-    pub place: String,
+    pub directory: String,
     /// The name of its host.
     pub host: String,
     /// Its last heartbeat.
@@ -60,15 +60,15 @@ impl System<'_> {
             Dialect::Postgres => "clock_timestamp()",
         };
         let sql = format!(
-            "INSERT INTO servers (id, journal_id, place, host, version, started_at, heartbeat_at)
+            "INSERT INTO servers (id, journal_id, directory, host, version, started_at, heartbeat_at)
              VALUES ($1, $2, $3, $4, $5, $6, {clock})
              ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at"
         );
-        let ServerRow { id, journal_id, place, host, version, started_at } = server;
+        let ServerRow { id, journal_id, directory, host, version, started_at } = server;
         let mut args = args![
             id.get().cast_signed(),
             journal_id.cast_signed(),
-            place.as_str(),
+            directory.as_str(),
             host.as_str(),
             *version,
             *started_at,
@@ -87,14 +87,14 @@ impl System<'_> {
         let mut args = args![server.id.get().cast_signed()];
         let sql = match engine.dialect() {
             Dialect::Sqlite => {
-                "SELECT id, place, host, heartbeat_at, TRUE AS has_ended FROM servers
+                "SELECT id, directory, host, heartbeat_at, TRUE AS has_ended FROM servers
                  WHERE id <> $1"
                     .to_owned()
             }
             Dialect::Postgres => {
                 args.push(server.journal_id.cast_signed().into());
                 format!(
-                    "SELECT id, place, host, heartbeat_at,
+                    "SELECT id, directory, host, heartbeat_at,
                             heartbeat_at < clock_timestamp() - {STALE_AFTER} AS has_ended
                      FROM servers WHERE id <> $1 AND journal_id = $2"
                 )
@@ -104,7 +104,7 @@ impl System<'_> {
             let id: i64 = row.get("id")?;
             Ok(OtherServer {
                 id: InstanceId::new(id.cast_unsigned()),
-                place: row.get("place")?,
+                directory: row.get("directory")?,
                 host: row.get("host")?,
                 heartbeat_at: row.get("heartbeat_at")?,
                 has_ended: row.get("has_ended")?,
