@@ -28,6 +28,9 @@ pub enum OpenError {
     /// `DATABASE_URL` names something that is not PostgreSQL.
     #[error("DATABASE_URL must start with postgres:// or postgresql://; unset it for SQLite")]
     Scheme,
+    /// `DATABASE_READ_URL` names a replica, and the store is a SQLite file.
+    #[error("DATABASE_READ_URL needs DATABASE_URL: only a PostgreSQL database has a replica")]
+    ReplicaOfSqlite,
     /// `DATA_DIR` does not exist and cannot be created.
     #[error("cannot create the data directory {}: {error}", .path.display())]
     DataDir {
@@ -122,6 +125,7 @@ pub(super) async fn open_store_patiently(
 /// The store that the settings name, without a connection.
 fn named_store(config: &StoreConfig, metrics: Arc<StoreMetrics>) -> Result<Store, OpenError> {
     let store = match &config.database_url {
+        None if config.database_read_url.is_some() => return Err(OpenError::ReplicaOfSqlite),
         None => {
             create_data_dir(config)?;
             Store::open_sqlite_lazily(&config.sqlite_path(), config, metrics)

@@ -28,6 +28,13 @@ pub struct StoreConfig {
     /// with DATABASE_PREPARED=false
     #[arg(long, env = "DATABASE_LISTEN_URL", value_name = "URL", hide_env_values = true)]
     pub database_listen_url: Option<String>,
+    /// A replica of the PostgreSQL database, for lists, look-ups and summaries, with as many connections as DATABASE_URL
+    /// has for them; unset: DATABASE_URL
+    #[arg(long, env = "DATABASE_READ_URL", value_name = "URL", hide_env_values = true)]
+    pub database_read_url: Option<String>,
+    /// The replica gets no reads while it is further behind
+    #[arg(long, env = "DATABASE_READ_LAG_MAX", value_name = "DURATION", default_value = "10s", value_parser = parse_wait)]
+    pub database_read_lag_max: Duration,
     /// Maximum database connections (8 to 1000); the log tells at the start how they are divided
     #[arg(long, env = "DATABASE_CONNECTIONS", value_name = "CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(8..=1000))]
     pub database_connections: u32,
@@ -74,6 +81,8 @@ impl std::fmt::Debug for StoreConfig {
             .field("database_url", &self.database_url.as_ref().map(|_| "…"))
             .field("database_prepared", &self.database_prepared)
             .field("database_listen_url", &self.database_listen_url.as_ref().map(|_| "…"))
+            .field("database_read_url", &self.database_read_url.as_ref().map(|_| "…"))
+            .field("database_read_lag_max", &self.database_read_lag_max)
             .field("database_connections", &self.database_connections)
             .field("database_timeout", &self.database_timeout)
             .field("read_timeout", &self.read_timeout)

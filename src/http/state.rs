@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use super::byte_budget::ByteBudget;
 use super::metrics::ApiMetrics;
 use super::pipeline_health::{OldestDue, PipelineHealth};
-use crate::api::Subsystems;
+use crate::api::{Refusal, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::{Config, ENVELOPE_BYTES_MAX, Networks, Origins};
 use crate::delivery::{DeliveryHealth, SsrfGuard};
@@ -87,6 +87,8 @@ struct Shared {
     parts: Parts,
     /// With the store's connections for reads.
     reads: Subsystems,
+    /// With those to the replica.
+    replica_reads: Subsystems,
     read_limiter: ConcurrencyLimiter<Reader>,
     /// One permit per connection for reads.
     read_connections: FairSemaphore<Reader>,
@@ -109,6 +111,8 @@ impl AppState {
         let answers = metrics.hookgate_answer_bytes_in_flight.clone();
         let store = &parts.subsystems.store;
         let reads = Subsystems { store: store.for_reads(), ..parts.subsystems.clone() };
+        let replica_reads =
+            Subsystems { store: store.for_replica_reads(), ..parts.subsystems.clone() };
         let connections = store.connection_split().reads as usize;
         let per_reader = config.limit.reads_per_org as usize;
         Self(Arc::new(Shared {
@@ -116,6 +120,7 @@ impl AppState {
             answers: ByteBudget::new(config.answers_in_flight_bytes(), answers),
             parts,
             reads,
+            replica_reads,
             read_limiter: ConcurrencyLimiter::new(per_reader, READ_WAIT_MAX),
             read_connections: FairSemaphore::new(connections),
             settings: Settings::from(config),
@@ -133,6 +138,28 @@ impl AppState {
     /// What lists and look-ups work with: they have connections and a time limit of their own.
     pub(super) fn reads(&self) -> &Subsystems {
         &self.0.reads
+    }
+
+    /// What lists and look-ups of events, deliveries and what is counted of them work with: as [`Self::reads`], from
+    /// the replica if there is one.
+    pub(super) fn replica_reads(&self) -> &Subsystems {
+        &self.0.replica_reads
+    }
+
+    /// Looks something up by its id: on the replica, and what is not there, perhaps not yet, on the primary.
+    ///
+    /// # Errors
+    /// Those of `look`.
+    pub(super) async fn look_up<T, F: Future<Output = Result<T, Refusal>>>(
+        &self,
+        look: impl Fn(Subsystems) -> F,
+    ) -> Result<T, Refusal> {
+        match look(self.replica_reads().clone()).await {
+            Err(Refusal::NotFound(_)) if self.replica_reads().store.reads_replica() => {
+                look(self.reads().clone()).await
+            }
+            found => found,
+        }
     }
 
     /// Limits reads in progress.

@@ -1,6 +1,6 @@
 //! Metrics of the store.
 
-use crate::telemetry::{Counter, CounterBy, HistogramBy, SLOW_SECONDS, label, metrics};
+use crate::telemetry::{Counter, CounterBy, Gauge, HistogramBy, SLOW_SECONDS, label, metrics};
 
 metrics! {
     /// Metrics of the store.
@@ -11,6 +11,10 @@ metrics! {
         hookgate_reads_ended_total: CounterBy<ReadEnd>,
         /// Reads that were repeated because their connection was lost.
         hookgate_reads_repeated_total: Counter,
+        /// How far the replica in DATABASE_READ_URL is behind the primary, in seconds, rounded up.
+        hookgate_replica_lag_seconds: Gauge,
+        /// Reads that the primary got because the replica lagged, was away or failed them.
+        hookgate_replica_fallbacks_total: Counter,
         /// Steps of a clock by more than a second, of this server's or of the database's.
         hookgate_clock_steps_total: Counter,
     }

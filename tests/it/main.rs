@@ -24,6 +24,7 @@ mod leaks;
 mod matrix;
 mod postgres_changes;
 mod reads;
+mod replica;
 mod shares;
 mod spine;
 mod standard_webhooks;

@@ -39,7 +39,7 @@ pub(in crate::http) async fn list(
     List { page, filter }: List<DeadLetterQuery>,
 ) -> Result<Json<Page<DeadLetter>>, ApiError> {
     let (org, filter) = (tenant.org_id, filter.into());
-    Ok(Json(dead_letters::list(app.reads(), org, &filter, page).await?))
+    Ok(Json(dead_letters::list(app.replica_reads(), org, &filter, page).await?))
 }
 
 /// `GET /api/dead-letters/{id}`.
@@ -49,7 +49,9 @@ pub(in crate::http) async fn one(
     Id(id): Id<DeadLetterId>,
     _: NoQuery,
 ) -> Result<Json<DeadLetter>, ApiError> {
-    Ok(Json(dead_letters::one(app.reads(), tenant.org_id, id).await?))
+    let org = tenant.org_id;
+    let look = |subsystems| async move { dead_letters::one(&subsystems, org, id).await };
+    Ok(Json(app.look_up(look).await?))
 }
 
 /// `DELETE /api/dead-letters/{id}`: its delivery stays dead.

@@ -36,7 +36,7 @@ pub(in crate::http) async fn list(
     List { page, filter }: List<DeliveryQuery>,
 ) -> Result<Json<Page<DeliveryView>>, ApiError> {
     let (org, filter) = (tenant.org_id, filter.into());
-    let page = deliveries::list(app.reads(), org, &filter, page).await?;
+    let page = deliveries::list(app.replica_reads(), org, &filter, page).await?;
     Ok(Json(page.map(DeliveryView::from)))
 }
 
@@ -47,7 +47,9 @@ pub(in crate::http) async fn one(
     Id(id): Id<DeliveryId>,
     _: NoQuery,
 ) -> Result<Json<DeliveryDetail>, ApiError> {
-    let (delivery, attempts) = deliveries::one(app.reads(), tenant.org_id, id).await?;
+    let org = tenant.org_id;
+    let look = |subsystems| async move { deliveries::one(&subsystems, org, id).await };
+    let (delivery, attempts) = app.look_up(look).await?;
     Ok(Json(DeliveryDetail { delivery: delivery.into(), attempts }))
 }
 

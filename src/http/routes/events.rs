@@ -69,7 +69,8 @@ pub(in crate::http) async fn list(
     } else {
         None
     };
-    let events = events::list(app.reads(), org, &filter.into(), page, with_payloads).await?;
+    let events =
+        events::list(app.replica_reads(), org, &filter.into(), page, with_payloads).await?;
     let bytes = events.data.iter().map(EventView::shown_payload_bytes).sum();
     answer(&app, events, bytes).await
 }
@@ -83,7 +84,8 @@ pub(in crate::http) async fn one(
 ) -> Result<Response, ApiError> {
     let org = tenant.org_id;
     let _reading = held_answer::reserve(&app, Owner::Org(org), reading_bytes(&app))?;
-    let shown = events::one(app.reads(), org, id).await?;
+    let look = |subsystems| async move { events::one(&subsystems, org, id).await };
+    let shown = app.look_up(look).await?;
     let bytes = shown.event.shown_payload_bytes();
     answer(&app, shown, bytes).await
 }

@@ -13,6 +13,7 @@ mod postgres;
 mod query_plan;
 mod read_connection;
 mod read_pool;
+mod replica;
 mod row;
 mod session;
 mod split;
@@ -198,6 +199,11 @@ impl Engine {
         }
     }
 
+    /// Whether it reads from a replica, which may lack the latest.
+    pub(crate) const fn reads_replica(&self) -> bool {
+        matches!(self, Self::Postgres(PostgresEngine { replica: Some(_), .. }))
+    }
+
     /// How many connections each workload has.
     pub(crate) fn split(&self) -> ConnectionSplit {
         match self {
@@ -250,6 +256,9 @@ impl Engine {
             Box::pin(plans.record(self, &sql, &args)).await?;
         }
         match (self, reads) {
+            (Self::Postgres(PostgresEngine { replica: Some(replica), .. }), Some(_)) => {
+                Box::pin(replica.all(sql, args)).await
+            }
             // Boxed, so that the futures of all other reads stay small.
             (_, Some(reads)) => Box::pin(reads.all(sql, args)).await,
             (Self::Sqlite(engine), None) => statement::all_sqlite(&engine.readers, sql, args).await,

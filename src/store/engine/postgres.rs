@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 
 use super::hosts::{DatabaseHosts, takes_writes};
 use super::read_pool::{ReadPool, ReadSource};
+use super::replica::{Replica, ReplicaParts};
 use super::session::{PgSession, SessionSetup};
 use super::split::Pools;
 use super::{Args, ConnectionSplit, QueryPlans, Row, Workload, statement};
@@ -40,6 +41,10 @@ pub(crate) struct PostgresEngine {
     /// The workload's; reads have theirs in `reads`, and write with the general ones.
     pub(crate) pool: PgPool,
     pub(super) reads: Option<Arc<ReadPool>>,
+    /// The replica, for reads that go to it.
+    pub(super) replica: Option<Arc<Replica>>,
+    /// The replica, whoever reads.
+    known_replica: Option<Arc<Replica>>,
     /// Where plans are recorded, if they are.
     pub(super) plans: Option<Arc<QueryPlans>>,
     pools: Arc<Pools<Postgres>>,
@@ -89,13 +94,37 @@ impl PostgresEngine {
             keys: keys.clone(),
             setup: SessionSetup::new(is_prepared, Some(&limit)),
         };
-        let reads = ReadPool::new(source, split.reads, config.read_timeout, metrics);
+        let time_limit = config.read_timeout;
+        let reads = ReadPool::new(source, split.reads, time_limit, Arc::clone(&metrics));
+        let known_replica = match config.database_read_url.as_deref() {
+            None => None,
+            Some(url) => {
+                let options = DatabaseHosts::parse(url, named)?.current();
+                let pool = pool_options(1, config.database_timeout, false, setup.clone());
+                let source = ReadSource::Postgres {
+                    keys: pool.connect_lazy_with(options.clone()),
+                    setup: SessionSetup::new(is_prepared, Some(&limit)),
+                };
+                Some(Replica::new(ReplicaParts {
+                    reads: ReadPool::new(source, split.reads, time_limit, Arc::clone(&metrics)),
+                    primary: Arc::clone(&reads),
+                    options,
+                    primary_keys: keys.clone(),
+                    lag_max: config.database_read_lag_max,
+                    metrics,
+                }))
+            }
+        };
+        if let Some(replica) = &known_replica {
+            Handle::current().spawn(Replica::follow(Arc::downgrade(replica)));
+        }
         let pool = general.clone();
         let pools = Arc::new(Pools { general, keys, delivery, reads, split });
         if hosts.are_several() {
             Handle::current().spawn(Arc::clone(&hosts).follow(Arc::downgrade(&pools)));
         }
-        Ok(Self { pool, reads: None, plans: None, pools, hosts, setup, direct })
+        let (reads, replica, plans) = (None, None, None);
+        Ok(Self { pool, reads, replica, known_replica, plans, pools, hosts, setup, direct })
     }
 
     /// Begins a transaction.
@@ -128,7 +157,9 @@ impl PostgresEngine {
     /// The same database, with the connections of a workload.
     pub(super) fn on(&self, workload: Workload) -> Self {
         let (pool, reads) = self.pools.of(workload);
-        Self { pool, reads, ..self.clone() }
+        let is_meant = workload == Workload::ReplicaReads;
+        let replica = self.known_replica.clone().filter(|_| is_meant);
+        Self { pool, reads, replica, ..self.clone() }
     }
 
     /// The same database; the plan of each statement that reads outside of a transaction is recorded.
@@ -150,6 +181,9 @@ impl PostgresEngine {
 
     /// Closes every connection, waiting for calls in flight.
     pub(super) async fn close(&self) {
+        if let Some(replica) = &self.known_replica {
+            replica.close().await;
+        }
         self.pools.close().await;
     }
 

@@ -121,6 +121,11 @@ impl ReadPool {
         Err(StoreError::ReadTimedOut)
     }
 
+    /// Whether it was closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.permits.is_closed()
+    }
+
     /// Closes the connections. Those in use are closed when they return.
     pub(super) async fn close(&self) {
         let all = timeout(END_MAX, self.permits.acquire_many(self.permits_max)).await;

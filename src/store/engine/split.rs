@@ -23,6 +23,8 @@ pub(crate) enum Workload {
     Delivery,
     /// Lists and look-ups that tenants and operators ask for.
     Reads,
+    /// Those that may lack the latest: from the replica, if there is one.
+    ReplicaReads,
 }
 
 /// How many connections each kind of work has.
@@ -104,7 +106,9 @@ impl<DB: Database> Pools<DB> {
         match workload {
             Workload::Keys => (self.keys.clone(), None),
             Workload::Delivery => (self.delivery.clone(), None),
-            Workload::Reads => (self.general.clone(), Some(Arc::clone(&self.reads))),
+            Workload::Reads | Workload::ReplicaReads => {
+                (self.general.clone(), Some(Arc::clone(&self.reads)))
+            }
         }
     }
 
