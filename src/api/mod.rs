@@ -17,6 +17,7 @@
 //! [`Actor`]: crate::domain::Actor
 
 pub mod audit;
+pub mod changes;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod endpoints;
@@ -25,6 +26,7 @@ pub mod keys;
 pub mod orgs;
 mod refusal;
 pub mod replays;
+pub mod seeding;
 mod subsystems;
 pub mod views;
 

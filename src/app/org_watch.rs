@@ -1,7 +1,7 @@
 //! Org watch: keeps a server's view of organisations and keys in step with the store.
 //!
 //! It listens for changes, polls for those it missed, flushes usage counters, deletes
-//! organisations whose deletion was requested, and cancels deliveries of endpoints whose pending ones
+//! organisations whose deletion was requested, looks whose changes are followed, and cancels deliveries of endpoints whose pending ones
 //! were cancelled.
 
 use std::time::Duration;
@@ -48,6 +48,7 @@ impl OrgWatch {
         );
         foreground
             .spawn("usage flush", flush_usage_periodically(authenticator, clock.clone(), stop()));
+        background.spawn("change log", refresh_followed(store.clone(), clock.clone(), stop()));
         background.spawn("org deletion", delete(store.clone(), clock.clone(), stop()));
         background.spawn("cancellation", cancel(store, clock, stop()));
     }
@@ -115,6 +116,15 @@ async fn step(store: &Store, clock: &Clock) -> Result<bool, StoreError> {
         tracing::info!(org = %org.id, rows = deletion.rows, "organisation deleted");
     }
     Ok(true)
+}
+
+/// Looks once a second whose changes are to be logged.
+async fn refresh_followed(store: Store, clock: Clock, shutdown: Shutdown) {
+    while !stopped_within(STEP_POLL, &shutdown).await {
+        if let Err(error) = store.system().refresh_followed(clock.now()).await {
+            tracing::debug!(%error, "cannot look whose changes are followed");
+        }
+    }
 }
 
 /// Waits for `span`. `true` when the soft stop came first.

@@ -9,6 +9,7 @@ mod backup;
 mod delivery;
 mod endpoint;
 mod environment;
+mod event;
 mod journal;
 mod key;
 mod listen;
@@ -16,6 +17,7 @@ mod migrate;
 mod org;
 mod output;
 mod replay;
+mod seed;
 mod serve;
 mod signals;
 mod store;
@@ -55,6 +57,9 @@ enum Command {
     /// Manage endpoints
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
+    /// Follow events as they come
+    #[command(subcommand)]
+    Event(event::EventCommand),
     /// Inspect deliveries, and retry, replay or cancel one
     #[command(subcommand)]
     Delivery(delivery::DeliveryCommand),
@@ -66,6 +71,8 @@ enum Command {
     Journal(journal::JournalCommand),
     /// Back up the journal and the database, beside a running server
     Backup(Box<backup::BackupArgs>),
+    /// Fill a store with made-up events, to try and measure reading
+    Seed(Box<seed::SeedArgs>),
     /// Receive webhooks, print each, and say whether its signature is valid
     Listen(listen::ListenArgs),
 }
@@ -94,10 +101,12 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Key(command) => key::run(command).await,
         Command::Audit(command) => audit::run(command).await,
         Command::Endpoint(command) => endpoint::run(command).await,
+        Command::Event(command) => event::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
         Command::Replay(command) => replay::run(command).await,
         Command::Journal(command) => journal::run(command).await,
         Command::Backup(args) => backup::run(*args).await,
+        Command::Seed(args) => seed::run(*args).await,
         Command::Listen(args) => listen::run(args).await,
     }
 }

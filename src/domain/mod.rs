@@ -6,6 +6,7 @@
 
 mod api_key;
 mod audit;
+mod change;
 mod client_network;
 mod custom_headers;
 mod dead_letter;
@@ -36,6 +37,7 @@ mod violation;
 
 pub use api_key::{ApiKey, KeyHash, KeyRotationRefusal, Role};
 pub use audit::{Actor, ActorKind, AuditEntry};
+pub use change::{ChangeCursor, ChangeCursorError, ChangeKind, ChangeKindError, LoggedChange};
 pub use client_network::ClientNetwork;
 pub use custom_headers::CustomHeaders;
 pub use dead_letter::{

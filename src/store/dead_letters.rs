@@ -1,5 +1,7 @@
 //! Dead letters: deliveries and events that were given up.
 
+use uuid::Uuid;
+
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, args};
 use super::filter::Filter;
@@ -69,6 +71,14 @@ impl Store {
     pub async fn dead_letter(&self, org: OrgId, id: DeadLetterId) -> Result<Option<DeadLetter>> {
         let sql = format!("SELECT {COLUMNS} FROM dead_letters WHERE id = $1 AND org_id = $2");
         self.engine.find(sql, args![id, org], read).await
+    }
+
+    /// Those of an organisation's dead letters that have one of these ids, in any order.
+    pub async fn dead_letters_by_id(&self, org: OrgId, ids: Vec<Uuid>) -> Result<Vec<DeadLetter>> {
+        let dialect = self.engine.dialect();
+        let (is_one, org_id) = (dialect.any("id", "$1"), dialect.not_indexed("org_id"));
+        let sql = format!("SELECT {COLUMNS} FROM dead_letters WHERE {is_one} AND {org_id} = $2");
+        self.engine.list(sql, args![ids, org], read).await
     }
 
     /// The record of an event that the store rejected, as [`Self::quarantine_event`] was given it.

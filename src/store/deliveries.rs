@@ -3,6 +3,8 @@
 //! A delivery is a row of `pending_deliveries` or, once it is finished, of `deliveries`. Its id says when it was
 //! created, so that the whole key of either table is known.
 
+use uuid::Uuid;
+
 use super::cancellation::{self, CANCELLED, FINISHED};
 use super::engine::{Row, Tx, args};
 use super::{AuditRecord, Result, Store, audit, orgs};
@@ -99,6 +101,26 @@ impl Store {
         );
         let found = self.engine.find(sql, args![org, id.created_at(), id], read).await?;
         Ok(found.map(|delivery| self.shown(delivery)))
+    }
+
+    /// Those of an organisation's deliveries that have one of these ids, in any order.
+    pub async fn deliveries_by_id(&self, org: OrgId, ids: &[DeliveryId]) -> Result<Vec<Delivery>> {
+        let times = || ids.iter().map(|id| id.created_at());
+        let (Some(oldest), Some(newest)) = (times().min(), times().max()) else {
+            return Ok(Vec::new());
+        };
+        let keys = format!(
+            "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND {}",
+            self.engine.dialect().any("id", "$4")
+        );
+        let sql = format!(
+            "{} UNION ALL {}",
+            select_pending(&format!("(SELECT * FROM pending_deliveries WHERE {keys}) d")),
+            select_finished(&format!("(SELECT * FROM deliveries WHERE {keys}) d")),
+        );
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+        let found = self.engine.list(sql, args![org, oldest, newest, ids], read).await?;
+        Ok(found.into_iter().map(|delivery| self.shown(delivery)).collect())
     }
 
     /// The attempts of one delivery, first to last.

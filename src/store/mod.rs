@@ -32,6 +32,7 @@
 
 mod audit;
 mod cancellation;
+mod changes;
 mod claims;
 mod columns;
 mod crypto;
@@ -78,6 +79,8 @@ use crate::runtime::{Clock, Stopwatch};
 use audit::AuditRecord;
 
 pub use cancellation::{CANCELS_INLINE_MAX, CANCELS_PER_STEP, PendingCancellation};
+pub use changes::CHANGES_KEPT;
+use changes::FollowedOrgs;
 pub use claims::{ClaimCursor, ClaimedDelivery, DueEndpoint, DueEndpoints, LeaseGrant};
 use crypto::Keyring;
 pub use deliveries::{DeliveryRefusal, PENDING_COUNTED_MAX};
@@ -114,6 +117,8 @@ pub struct Store {
     quota_defaults: OrgLimits,
     /// Whose schedule time makes deliveries due; without one, the time that callers give does.
     clock: Option<Clock>,
+    /// Whose changes are logged.
+    followed: Arc<FollowedOrgs>,
 }
 
 impl Store {
@@ -180,13 +185,25 @@ impl Store {
         let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
         let (engine, quota_defaults) = (Arc::new(engine), OrgLimits::default());
         let dedup_window = config.dedup_window;
-        Ok(Self { engine, keyring, metrics, dedup_window, quota_defaults, clock: None })
+        let followed = Arc::default();
+        Ok(Self { engine, keyring, metrics, dedup_window, quota_defaults, clock: None, followed })
     }
 
     /// The same store with the connections for lists and look-ups: few, each statement within `READ_TIMEOUT`, and
     /// ended when its caller is gone.
     pub fn for_reads(&self) -> Self {
         self.on(Workload::Reads)
+    }
+
+    /// The same as [`Self::for_reads`], from the replica if there is one: what was written in the last seconds may be
+    /// missing.
+    pub fn for_replica_reads(&self) -> Self {
+        self.on(Workload::ReplicaReads)
+    }
+
+    /// Whether this is the store of [`Self::for_replica_reads`], and there is a replica.
+    pub fn reads_replica(&self) -> bool {
+        self.engine.reads_replica()
     }
 
     /// The same store with the connections for key look-ups, the watch for revoked keys, and readiness.

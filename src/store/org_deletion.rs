@@ -12,10 +12,12 @@ const DELETED_PER_STEP: i64 = 2_000;
 /// The tables that hold an organisation's rows, each with its key, in the order they are emptied: what
 /// other rows are found by comes last. Deliveries with their attempts, and events, which have partitions, have
 /// statements of their own.
-const TABLES: [(&str, &str, Rows); 8] = [
+const TABLES: [(&str, &str, Rows); 10] = [
     // First, so that no replay plans deliveries meanwhile.
     ("replays", "id", Rows::LockedAlone),
     ("dead_letters", "id", Rows::LockedTogether),
+    ("change_log", "seq", Rows::LockedAlone),
+    ("change_streams", "org_id", Rows::LockedAlone),
     ("dedup_keys", "org_id, event_id", Rows::LockedAlone),
     ("org_usage", "org_id, month", Rows::LockedAlone),
     ("idempotency_keys", "key_id, name", Rows::LockedAlone),

@@ -2,7 +2,9 @@
 
 mod bench;
 mod secrets;
+mod seed;
 mod starting;
+mod tail;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

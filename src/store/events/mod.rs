@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::columns::{Columns, columns};
 use super::engine::{Engine, Row, Tx, args};
 use super::list_query::{ListQuery, Listed};
-use super::{AuditRecord, Result, Store, System, audit, endpoints, storable, timed};
+use super::{AuditRecord, Result, Store, System, audit, changes, endpoints, storable, timed};
 use crate::domain::{
     Actor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, EventSummary, Lease,
     LeasedDelivery, OrgId, Page, PageRequest, Timestamp, TraceId,
@@ -150,6 +150,8 @@ impl Store {
         let (id, ordered) = (DeliveryId::mint(event.received_at), endpoint.policy.ordered);
         let row = PendingRow { id, event, endpoint: endpoint.id, ordered, leased: false };
         insert_new(&mut tx, vec![Arc::clone(event)], &[row], self.due(now)).await?;
+        let logged = self.logged_events(std::slice::from_ref(event));
+        changes::log(&mut tx, logged, self.due(now)).await?;
         audit::commit(tx, &AuditRecord::endpoint_tested(endpoint.id, event, id), by, now).await?;
         Ok(Ok(id))
     }
@@ -240,6 +242,7 @@ impl Store {
         let planned = plan_deliveries(&wanted, &endpoints);
         let mut rows: Vec<_> = planned.iter().map(|new| PendingRow::of(new, false)).collect();
         rows.extend(plan::unreadable_rows(&wanted, &endpoints));
+        changes::log(tx, self.logged_events(&wanted), self.due(now)).await?;
         insert_new(tx, wanted.clone(), &rows, self.due(now)).await
     }
 }

@@ -54,6 +54,27 @@ impl Store {
         Ok(Page { data, next_cursor: page.next_cursor })
     }
 
+    /// Those of an organisation's events that have one of these keys, in any order, without their payloads.
+    pub async fn events_by_key(
+        &self,
+        org: OrgId,
+        keys: &[(EventId, Timestamp)],
+    ) -> Result<Vec<EventSummary>> {
+        let times = || keys.iter().map(|(_, received_at)| *received_at);
+        let (Some(oldest), Some(newest)) = (times().min(), times().max()) else {
+            return Ok(Vec::new());
+        };
+        let dialect = self.engine.dialect();
+        let sql = format!(
+            "SELECT {SUMMARY_COLUMNS} FROM events
+             WHERE {} AND received_at >= $2 AND received_at <= $3 AND {} = $1",
+            dialect.any("id", "$4"),
+            dialect.not_indexed("org_id"),
+        );
+        let ids: Vec<Uuid> = keys.iter().map(|(id, _)| id.uuid()).collect();
+        self.engine.list(sql, args![org, oldest, newest, ids], read_summary).await
+    }
+
     /// The payloads of these events, which are in the order of a list.
     async fn payloads(
         &self,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::plan::{self, BatchPlan, DedupPass, PendingRow};
 use super::{EventBatch, OrgEndpoints, Persisted, org_endpoints};
 use crate::domain::{DeliveryId, Event, Lease, OrgId, Timestamp};
+use crate::store::changes::{self, ChangesByOrg};
 use crate::store::engine::{PgSession, PostgresEngine, column, timestamptz};
 use crate::store::{Result, Store, StoreError};
 
@@ -150,7 +151,13 @@ impl Store {
         now: Timestamp,
     ) -> Result<Persisted> {
         let passes = plan::dedup_passes(batch.events, self.dedup_window);
-        let [pass] = &passes[..] else { return self.persist_passes(batch, &passes, now).await };
+        let logged = self.logged_events(batch.events);
+        let [pass] = &passes[..] else {
+            return self.persist_passes(batch, &passes, logged, now).await;
+        };
+        if !logged.is_empty() {
+            return self.persist_passes(batch, &passes, logged, now).await;
+        }
         let version = |org| batch.endpoints.get(&org).map_or(-1, |known| version(known));
         let orgs: Vec<_> =
             plan::orgs_of(batch.events).into_iter().map(|org| (org, Some(version(org)))).collect();
@@ -176,7 +183,7 @@ impl Store {
         };
         if written.stale {
             session.rollback().await?;
-            return self.persist_passes(batch, &passes, now).await;
+            return self.persist_passes(batch, &passes, logged, now).await;
         }
         session.commit().await?;
         let mut persisted = Persisted::default();
@@ -185,11 +192,12 @@ impl Store {
         Ok(persisted)
     }
 
-    /// Plans organisations again whose endpoints have changed, and writes each pass, in a transaction.
+    /// Plans organisations again whose endpoints have changed, writes each pass, and logs changes, in a transaction.
     async fn persist_passes(
         &self,
         batch: EventBatch<'_>,
         passes: &[DedupPass],
+        logged: ChangesByOrg,
         now: Timestamp,
     ) -> Result<Persisted> {
         let mut tx = self.engine.begin().await?;
@@ -212,6 +220,7 @@ impl Store {
             let rows = plan::rows_of(&rows, pass);
             persisted.add(&write_pass(tx.postgres()?, pass, &rows, options).await?, &plan);
         }
+        changes::log(&mut tx, logged, now).await?;
         tx.commit().await?;
         persisted.duplicates = batch.events.len() - persisted.stored - persisted.dropped;
         persisted.stale = plan.into_stale();

@@ -13,7 +13,7 @@ use crate::domain::{Event, EventId, Lease, OrgId, Timestamp};
 use crate::store::engine::{
     Answer, MultiRow, ROWS_MAX, Row, Script, SqliteEngine, SqliteTx, id_list,
 };
-use crate::store::{Result, Store, StoreError};
+use crate::store::{Result, Store, StoreError, changes};
 
 const DEDUP_COLUMNS: &str = "dedup_keys (org_id, event_id, received_at, content_hash)";
 /// The last parameter is the dedup window.
@@ -57,7 +57,9 @@ impl Store {
         let _only = if is_short { None } else { Some(engine.queue.events().await) };
         let mut tx =
             if is_short { self.engine.begin().await? } else { self.engine.begin_long().await? };
+        let logged = self.logged_events(batch.events);
         if let Some(persisted) = self.persist_new(tx.sqlite()?, batch, now).await? {
+            changes::log(&mut tx, logged, self.due(now)).await?;
             tx.commit().await?;
             return Ok(persisted);
         }
@@ -66,6 +68,7 @@ impl Store {
         let stale = org_endpoints::load(&mut tx, &self.keyring, &stale).await?;
         let plan = BatchPlan::new(batch, stale);
         let mut persisted = self.persist_plan(tx.sqlite()?, batch, &plan, &deleting, now).await?;
+        changes::log(&mut tx, logged, self.due(now)).await?;
         tx.commit().await?;
         persisted.stale = plan.into_stale();
         Ok(persisted)

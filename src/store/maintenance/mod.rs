@@ -184,6 +184,7 @@ impl System<'_> {
             // Autovacuum does it on PostgreSQL.
             engine.give_space_back().await?;
         }
+        self.delete_old_changes(now).await?;
         self.remove_ended_servers().await?;
         created
     }

@@ -9,7 +9,7 @@ use super::operational_events;
 use super::row::{OutcomeRow, rows};
 use crate::domain::{DeadReason, ErrorClass, Outcome, Timestamp};
 use crate::store::engine::{PgSession, PostgresEngine, column, timestamptz};
-use crate::store::{Result, Store, storable};
+use crate::store::{Result, Store, changes, storable};
 
 /// Takes finished deliveries out of the pending ones and inserts them as finished ones. The parameters are
 /// [`outcome_arguments`].
@@ -71,7 +71,8 @@ pub(super) async fn record(
 ) -> Result<usize> {
     let health = EndpointHealth::of(outcomes);
     let rows = rows(outcomes);
-    if health.is_quiet() && rows.iter().all(OutcomeRow::is_final) {
+    let logged = store.logged_outcomes(outcomes);
+    if logged.is_empty() && health.is_quiet() && rows.iter().all(OutcomeRow::is_final) {
         let mut session = engine.for_statement().await?;
         let counted = record_successes(&mut session, &rows, &health, newest).await?;
         session.commit().await?;
@@ -82,6 +83,7 @@ pub(super) async fn record(
     let (counted, exhausted) = write(tx.postgres()?, &rows).await?;
     events.extend(operational_events::exhausted(&mut tx, &rows, exhausted).await?);
     store.publish(&mut tx, events, newest).await?;
+    changes::log(&mut tx, logged, newest).await?;
     tx.commit().await?;
     Ok(counted)
 }

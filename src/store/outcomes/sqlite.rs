@@ -13,7 +13,7 @@ use super::operational_events;
 use super::row::{OutcomeRow, rows};
 use crate::domain::{Attempt, DeadReason, ErrorClass, Outcome, Timestamp};
 use crate::store::engine::{Answer, MultiRow, ROWS_MAX, Script};
-use crate::store::{Result, Store, storable};
+use crate::store::{Result, Store, changes, storable};
 
 /// The statements of a batch of outcomes, in their order. Each counts only rows that still carry the outcome's
 /// token, so the last two, which take the token or the row away, come last.
@@ -111,8 +111,11 @@ pub(super) async fn record(
 ) -> Result<usize> {
     let mut health = Some(EndpointHealth::of(outcomes));
     let (mut left, mut counted) = (outcomes, 0);
+    let mut logged = store.logged_outcomes(outcomes);
     while !left.is_empty() {
         let mut tx = store.engine.begin_long().await?;
+        // A part that ends early logs those of all: they follow at once.
+        changes::log(&mut tx, std::mem::take(&mut logged), store.due(newest)).await?;
         let mut script = Script::default();
         // Endpoints first: no outcome of a failing endpoint is known without what it means.
         match health.take() {

@@ -4,6 +4,7 @@
 
 mod auditing;
 mod cancels;
+mod changes;
 mod claims;
 mod days;
 mod deadlocks;
