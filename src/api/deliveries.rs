@@ -3,10 +3,13 @@
 //! Without a server in this process, a running one finds what became due at its next poll, and may
 //! still send once what was cancelled while it waited in its memory.
 
+use super::endpoints;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
+use super::views::{AttemptView, DeliveryDetail, EndpointAttemptView};
+use crate::delivery::sent_request;
 use crate::domain::{
-    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, OrgId, Page, PageRequest,
+    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, EndpointId, OrgId, Page, PageRequest,
 };
 
 /// A page of an organisation's deliveries, newest first.
@@ -19,10 +22,11 @@ pub async fn list(
     filter: &DeliveryFilter,
     page: PageRequest,
 ) -> Result<Page<Delivery>, Refusal> {
-    Ok(subsystems.store.deliveries(org, filter, page).await?)
+    let page = subsystems.store.deliveries(org, filter, page).await?;
+    Ok(page.map(|delivery| subsystems.with_pause(delivery)))
 }
 
-/// A delivery and its attempts, first to last.
+/// A delivery and its attempts, first to last, each with its request as far as that is known.
 ///
 /// # Errors
 /// When it does not exist.
@@ -30,10 +34,39 @@ pub async fn one(
     subsystems: &Subsystems,
     org: OrgId,
     id: DeliveryId,
-) -> Result<(Delivery, Vec<Attempt>), Refusal> {
-    let delivery = subsystems.store.delivery(org, id).await?;
+) -> Result<DeliveryDetail, Refusal> {
+    let store = &subsystems.store;
+    let delivery = store.delivery(org, id).await?;
     let delivery = delivery.ok_or(Refusal::NotFound(Missing::Delivery(org, id)))?;
-    Ok((delivery, subsystems.store.attempts(org, id).await?))
+    let attempts = store.attempts(org, id).await?;
+    let (event, endpoint) = if attempts.is_empty() {
+        (None, None)
+    } else {
+        let event = store.event_of_delivery(&delivery).await?;
+        (event, store.endpoint(org, delivery.endpoint_id).await?)
+    };
+    let request =
+        |attempt: &Attempt| sent_request(id, event.as_ref()?, endpoint.as_ref()?, attempt);
+    let view = |attempt: Attempt| AttemptView { request: request(&attempt), attempt };
+    let attempts = attempts.into_iter().map(view).collect();
+    Ok(DeliveryDetail { delivery: subsystems.with_pause(delivery).into(), attempts })
+}
+
+/// A page of the attempts at the deliveries to an endpoint, in the order of these, each delivery's in the same order.
+///
+/// # Errors
+/// When the endpoint does not exist.
+pub async fn attempts_of_endpoint(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: EndpointId,
+    filter: &DeliveryFilter,
+    page: PageRequest,
+) -> Result<Page<EndpointAttemptView>, Refusal> {
+    endpoints::one(subsystems, org, id).await?;
+    let filter = DeliveryFilter { endpoint_id: Some(id), ..filter.clone() };
+    let page = subsystems.store.endpoint_attempts(org, id, &filter, page).await?;
+    Ok(page.map(EndpointAttemptView::from))
 }
 
 /// Makes a delivery due now.

@@ -9,7 +9,7 @@ use crate::store::DeliveryRefusal;
 /// Deliveries shown with an event at most; the list of deliveries has all of them.
 const DELIVERIES_SHOWN_MAX: u32 = 100;
 
-/// A page of an organisation's events, newest first. With payloads it may end early, see
+/// A page of an organisation's events. With payloads it may end early, see
 /// [`PageRequest::PAYLOAD_BYTES_MAX`].
 ///
 /// # Errors
@@ -40,7 +40,8 @@ pub async fn one(subsystems: &Subsystems, org: OrgId, id: EventId) -> Result<Eve
     let newest = PageRequest { limit: DELIVERIES_SHOWN_MAX, after: None };
     let deliveries = subsystems.store.deliveries_of_event(&event, newest).await?;
     let Page { data, next_cursor: deliveries_next_cursor } = deliveries;
-    let deliveries = data.into_iter().map(DeliveryView::from).collect();
+    let deliveries = data.into_iter().map(|delivery| subsystems.with_pause(delivery).into());
+    let deliveries: Vec<DeliveryView> = deliveries.collect();
     let copies = match &event.dedup_id {
         Some(_) => subsystems.store.copies(&event).await?,
         None => None,

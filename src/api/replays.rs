@@ -19,10 +19,27 @@ pub async fn start(
     by: &Actor,
 ) -> Result<Replay, Refusal> {
     let now = subsystems.clock.now();
-    let replay = subsystems.store.insert_replay(org, filter, by, now).await?;
-    let replay = replay.ok_or(Refusal::NotFound(Missing::Org(org)))?;
+    started(subsystems, org, subsystems.store.insert_replay(org, filter, by, now).await?)
+}
+
+/// Starts to delete the dead letters that `filter` names.
+///
+/// # Errors
+/// When the organisation does not exist.
+pub async fn start_discard(
+    subsystems: &Subsystems,
+    org: OrgId,
+    filter: &DeadLetterFilter,
+    by: &Actor,
+) -> Result<Replay, Refusal> {
+    let now = subsystems.clock.now();
+    started(subsystems, org, subsystems.store.insert_discard(org, filter, by, now).await?)
+}
+
+fn started(subsystems: &Subsystems, org: OrgId, job: Option<Replay>) -> Result<Replay, Refusal> {
+    let job = job.ok_or(Refusal::NotFound(Missing::Org(org)))?;
     subsystems.wake_replayer();
-    Ok(replay)
+    Ok(job)
 }
 
 /// Starts to replay an endpoint's dead letters that were given up from `since` on, before `until`.

@@ -2,7 +2,9 @@
 
 use crate::auth::{self, Authenticator, IssueError, IssuedKey};
 use crate::delivery::DeliveryHandle;
-use crate::domain::{ApiKeyId, DeliveryId, EndpointId, OrgId, Role, Timestamp};
+use crate::domain::{
+    ApiKeyId, Delivery, DeliveryId, DeliveryStatus, EndpointId, HeldBy, OrgId, Role, Timestamp,
+};
 use crate::runtime::{Clock, Wake};
 use crate::store::{Store, StoreError};
 
@@ -47,6 +49,17 @@ impl Subsystems {
             Some(server) => server.authenticator.issue_key(asked_by, role, name, now).await,
             None => auth::issue_key(role, name, now).await,
         }
+    }
+
+    /// A delivery that tells if this server sends nothing to its endpoint for now.
+    pub(super) fn with_pause(&self, delivery: Delivery) -> Delivery {
+        let is_paused = delivery.status == DeliveryStatus::Pending
+            && delivery.held_by.is_none()
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|server| server.delivery.paused_until(delivery.endpoint_id).is_some());
+        if is_paused { Delivery { held_by: Some(HeldBy::Paused), ..delivery } } else { delivery }
     }
 
     /// Drops what is cached of a key: it was revoked or rotated.

@@ -5,16 +5,16 @@ use clap::{Args, Subcommand};
 use super::CliError;
 use super::output::lines;
 use super::store::Common;
-use crate::api::views::{DeliveryDetail, DeliveryView};
+use crate::api::views::{AttemptView, DeliveryView};
 use crate::api::{Refusal, Subsystems, deliveries, orgs};
 use crate::domain::{
-    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, EventId,
-    OrgId, PageRequest, Timestamp,
+    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, ErrorClass,
+    EventId, EventTypeFilter, ListOrder, OrgId, PageRequest, Timestamp,
 };
 
 #[derive(Subcommand, Debug)]
 pub(super) enum DeliveryCommand {
-    /// List an organisation's deliveries, newest first
+    /// List an organisation's deliveries
     List {
         /// The organisation
         #[arg(long, value_name = "ID")]
@@ -34,6 +34,18 @@ pub(super) enum DeliveryCommand {
         /// Created before this time
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         until: Option<Timestamp>,
+        /// Of events of this type, such as user.login or user.*
+        #[arg(long = "type", value_name = "TYPE")]
+        event_type: Option<EventTypeFilter>,
+        /// Whose last attempt failed with this class of error, such as timeout
+        #[arg(long, value_name = "CLASS")]
+        error_class: Option<ErrorClass>,
+        /// Whose last attempt was answered with this status, which is none of 2xx
+        #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(300..=999))]
+        status_code: Option<u16>,
+        /// The oldest first instead of the newest
+        #[arg(long)]
+        oldest_first: bool,
         /// Deliveries to list at most
         #[arg(long, default_value_t = PageRequest::LIMIT_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(PageRequest::LIMIT_MAX)))]
         limit: u32,
@@ -70,9 +82,32 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 /// Runs a command on deliveries.
 pub(super) async fn run(command: DeliveryCommand) -> Result<(), CliError> {
     match command {
-        DeliveryCommand::List { org, status, endpoint, event, since, until, limit, common } => {
-            let filter =
-                DeliveryFilter { status, endpoint_id: endpoint, event_id: event, since, until };
+        DeliveryCommand::List {
+            org,
+            status,
+            endpoint,
+            event,
+            since,
+            until,
+            event_type,
+            error_class,
+            status_code,
+            oldest_first,
+            limit,
+            common,
+        } => {
+            let order = if oldest_first { ListOrder::OldestFirst } else { ListOrder::NewestFirst };
+            let filter = DeliveryFilter {
+                status,
+                endpoint_id: endpoint,
+                event_id: event,
+                since,
+                until,
+                event_type,
+                error_class,
+                status_code,
+                order,
+            };
             let page = PageRequest { limit, after: None };
             let list = async |s: &Subsystems| {
                 orgs::existing(s, org).await?;
@@ -84,8 +119,7 @@ pub(super) async fn run(command: DeliveryCommand) -> Result<(), CliError> {
         }
         DeliveryCommand::Show(OneDelivery { org, id, common }) => {
             let show = async |s: &Subsystems| deliveries::one(s, org, id).await;
-            let (delivery, attempts) = common.existing(show).await?;
-            let shown = DeliveryDetail { delivery: delivery.into(), attempts };
+            let shown = common.existing(show).await?;
             common.output.write(&shown, |shown| {
                 let attempts = shown.attempts.iter().map(attempt_line);
                 let all = std::iter::once(delivery_line(&shown.delivery)).chain(attempts);
@@ -122,8 +156,10 @@ async fn change(
 fn delivery_line(delivery: &DeliveryView) -> String {
     let next = delivery.next_attempt_at.map_or(String::new(), |at| format!("  next: {at}"));
     let old = delivery.replay_of.map_or(String::new(), |old| format!("  replay of {old}"));
+    let event_type = delivery.event_type.as_deref().unwrap_or("-");
+    let error = delivery.last_error.as_deref().map_or(String::new(), |error| format!("  {error}"));
     format!(
-        "{}  {}  event {}  endpoint {}  attempts: {}{next}{old}",
+        "{}  {}  {event_type}  event {}  endpoint {}  attempts: {}{next}{old}{error}",
         delivery.id,
         delivery.status.as_str(),
         delivery.event_id,
@@ -132,7 +168,7 @@ fn delivery_line(delivery: &DeliveryView) -> String {
     )
 }
 
-fn attempt_line(attempt: &Attempt) -> String {
+fn attempt_line(AttemptView { attempt, .. }: &AttemptView) -> String {
     let status = attempt.status_code.map_or("no answer".to_owned(), |code| code.to_string());
     let error = attempt.error.as_deref().map_or(String::new(), |error| format!("  {error}"));
     let Attempt { number, started_at, duration_ms, .. } = attempt;

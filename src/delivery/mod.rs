@@ -82,6 +82,7 @@ mod recorder;
 mod resolver;
 mod retry;
 mod sender;
+mod sent_request;
 mod signer;
 #[cfg(test)]
 mod simulation;
@@ -116,6 +117,7 @@ pub use handle::DeliveryHandle;
 pub use health::{DeliveryHealth, Recording};
 pub use metrics::{DeliveryMetrics, LookupResult, WebhookResult};
 pub use resolver::{DnsAnswer, DnsResolver, LookupError, NameServers};
+pub use sent_request::{SentRequest, sent_request};
 pub use signer::{Verifier, sign};
 pub use ssrf_guard::SsrfGuard;
 

@@ -6,7 +6,7 @@ use reqwest::header::{
     USER_AGENT,
 };
 
-use crate::domain::{DecryptionError, Event, LeasedDelivery, Timestamp};
+use crate::domain::{DecryptionError, Event, EventSummary, LeasedDelivery, Timestamp};
 
 use super::signer::sign_with_all;
 
@@ -19,19 +19,28 @@ const HOOKGATE: HeaderValue =
 /// Built for every attempt: copying the payload costs a fraction of hashing it, and a cached body would keep
 /// a second copy of every waiting payload in memory.
 pub(super) fn body(event: &Event) -> Bytes {
-    let event_type = event.event_type.as_str();
     let timestamp = event.timestamp().to_string();
-    // Event types and timestamps contain no character that JSON escapes.
-    let parts: [&[u8]; 7] = [
+    parts(event.event_type.as_str(), &timestamp, &event.payload).concat().into()
+}
+
+/// The bytes in the body of an event.
+pub(super) fn body_bytes(event: &EventSummary) -> usize {
+    let timestamp = event.timestamp().to_string();
+    let around = parts(event.event_type.as_str(), &timestamp, &[]);
+    around.iter().map(|part| part.len()).sum::<usize>() + event.payload_bytes
+}
+
+/// The parts of a body. Event types and timestamps contain no character that JSON escapes.
+const fn parts<'a>(event_type: &'a str, timestamp: &'a str, payload: &'a [u8]) -> [&'a [u8]; 7] {
+    [
         br#"{"type":""#,
         event_type.as_bytes(),
         br#"","timestamp":""#,
         timestamp.as_bytes(),
         br#"","data":"#,
-        &event.payload,
+        payload,
         b"}",
-    ];
-    parts.concat().into()
+    ]
 }
 
 /// Why the headers of a webhook cannot be built. The webhook is then not sent.

@@ -3,7 +3,10 @@
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use super::{DeadLetterId, DeliveryId, EndpointId, EventId, EventTypeFilter, Timestamp};
+use super::{
+    DeadLetterId, DeliveryId, EndpointId, ErrorClass, EventId, EventTypeFilter, ListOrder,
+    Timestamp,
+};
 
 /// Why a delivery or an event became a dead letter.
 #[derive(
@@ -58,8 +61,18 @@ pub struct DeadLetter {
     pub endpoint_id: Option<EndpointId>,
     /// The reason: `exhausted`, `gone` or `unstorable`.
     pub reason: String,
+    /// The type of the event; `None` for an event that the store rejected.
+    pub event_type: Option<String>,
+    /// Where the endpoint sends, without what may be secret; `None` without an endpoint, or when it is gone.
+    pub endpoint_url: Option<String>,
     /// The last error as free text.
     pub detail: Option<String>,
+    /// Why the last attempt failed.
+    pub error_class: Option<ErrorClass>,
+    /// The HTTP status of its answer.
+    pub status_code: Option<u16>,
+    /// Attempts that were made; `None` for an event that the store rejected.
+    pub attempt_count: Option<u32>,
     /// When the delivery was given up, or the event rejected.
     pub created_at: Timestamp,
     /// When it was last replayed; `None` if never.
@@ -83,6 +96,13 @@ pub struct DeadLetterFilter {
     /// Already replayed, or not yet.
     #[serde(skip)]
     pub replayed: Option<bool>,
+    /// Only those whose last attempt failed with this class.
+    pub error_class: Option<ErrorClass>,
+    /// Only those whose last attempt failed with this HTTP status.
+    pub status_code: Option<u16>,
+    /// The order of the list.
+    #[serde(skip)]
+    pub order: ListOrder,
 }
 
 /// Why a dead letter is deleted.

@@ -7,7 +7,8 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use uuid::Uuid;
 
 use super::{
-    DeadReason, DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, OrgId, Timestamp,
+    DeadReason, DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, EventTypeFilter,
+    ListOrder, OrgId, Timestamp,
 };
 
 /// The status of a delivery.
@@ -80,6 +81,50 @@ pub struct Delivery {
     pub finished_at: Option<Timestamp>,
     /// The original delivery, if this is a redelivery.
     pub replay_of: Option<DeliveryId>,
+    /// The type of the event; `None` when the event is gone.
+    pub event_type: Option<String>,
+    /// Where its endpoint sends, without what may be secret; `None` when the endpoint is gone.
+    pub endpoint_url: Option<String>,
+    /// What the last attempt came to.
+    #[serde(flatten)]
+    pub last: LastAttempt,
+    /// What a pending one waits for beside the time of its next attempt.
+    pub held_by: Option<HeldBy>,
+}
+
+/// What the last recorded attempt of a delivery came to; nothing while there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LastAttempt {
+    /// Why it failed, as free text.
+    pub error: Option<String>,
+    /// Why it failed.
+    pub error_class: Option<ErrorClass>,
+    /// The HTTP status of its answer.
+    pub status_code: Option<u16>,
+}
+
+/// What keeps a pending delivery from its next attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum HeldBy {
+    /// Its endpoint is disabled.
+    Disabled,
+    /// An attempt is in flight.
+    InFlight,
+    /// Its endpoint is paused by the circuit breaker of this server.
+    Paused,
+}
+
+/// An attempt in the list of an endpoint's attempts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointAttempt {
+    /// The delivery.
+    pub delivery_id: DeliveryId,
+    /// The event.
+    pub event_id: EventId,
+    /// The attempt.
+    pub attempt: Attempt,
 }
 
 /// One attempt of a delivery: one HTTP request.
@@ -102,7 +147,7 @@ pub struct Attempt {
 }
 
 /// Selects deliveries. Every field that is set must match.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DeliveryFilter {
     /// Only this status.
     pub status: Option<DeliveryStatus>,
@@ -114,6 +159,14 @@ pub struct DeliveryFilter {
     pub since: Option<Timestamp>,
     /// Created before this time.
     pub until: Option<Timestamp>,
+    /// Only of events whose type matches.
+    pub event_type: Option<EventTypeFilter>,
+    /// Only those whose last attempt failed with this class.
+    pub error_class: Option<ErrorClass>,
+    /// Only those whose last attempt failed with this HTTP status.
+    pub status_code: Option<u16>,
+    /// The order of the list.
+    pub order: ListOrder,
 }
 
 /// Identifies one run of a server: minted at random at each start.

@@ -240,6 +240,11 @@ impl Endpoint {
         Ok(url)
     }
 
+    /// A URL as those read it who may not manage endpoints: without the values of its query, which may be secrets.
+    pub fn shown_url(url: &str) -> String {
+        url.split_once('?').map_or_else(|| url.to_owned(), |(before, _)| format!("{before}?…"))
+    }
+
     /// Checks a description: at most 512 bytes, no NUL.
     pub fn check_description(text: &str) -> Result<(), Violation> {
         if text.len() > Self::DESCRIPTION_BYTES_MAX || text.contains('\0') {
@@ -256,6 +261,13 @@ impl Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn query_of_a_url_is_not_shown() {
+        let shown = Endpoint::shown_url("https://example.com/hook?token=s3cret&x=1");
+        assert_eq!(shown, "https://example.com/hook?…");
+        assert_eq!(Endpoint::shown_url("https://example.com/"), "https://example.com/");
+    }
 
     #[test]
     fn urls_must_be_https_without_credentials() {

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::{Cursor, EventId, EventType, EventTypeFilter, OrgId, Timestamp, TraceId};
+use super::{
+    Cursor, EventId, EventType, EventTypeFilter, ListOrder, OrgId, Timestamp, TraceFilter, TraceId,
+};
 
 /// An accepted event. Its payload is the tenant's JSON, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,13 @@ impl Event {
     /// The timestamp for receivers: when it happened, or else when it was accepted.
     pub fn timestamp(&self) -> Timestamp {
         self.occurred_at.unwrap_or(self.received_at)
+    }
+
+    /// What the store keeps beside the trace id: the caller's own text; an empty one for the digits of a caller; and
+    /// nothing for an id that the server minted for it, which tells by itself when its event was accepted.
+    pub fn stored_trace_text(&self) -> Option<&str> {
+        let is_minted = self.trace_id.is_minted_for(self.received_at);
+        self.trace_id.text().or((!is_minted).then_some(""))
     }
 
     /// A hash of what its sender wrote, but for the dedup id: two events with different hashes say different things.
@@ -135,4 +144,8 @@ pub struct EventFilter {
     pub since: Option<Timestamp>,
     /// Accepted before this time.
     pub until: Option<Timestamp>,
+    /// Only of this trace.
+    pub trace: Option<TraceFilter>,
+    /// The order of the list.
+    pub order: ListOrder,
 }

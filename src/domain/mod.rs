@@ -44,8 +44,8 @@ pub use dead_letter::{
     DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadReason, DeadReasonError,
 };
 pub use delivery::{
-    Attempt, Decision, Delivery, DeliveryFilter, DeliveryStatus, InstanceId, Lease, LeaseToken,
-    LeasedDelivery, Outcome,
+    Attempt, Decision, Delivery, DeliveryFilter, DeliveryStatus, EndpointAttempt, HeldBy,
+    InstanceId, LastAttempt, Lease, LeaseToken, LeasedDelivery, Outcome,
 };
 pub use delivery_policy::{DeliveryPolicy, DeliveryPolicyChange, RetrySchedule, parse_duration};
 pub use endpoint::{
@@ -67,13 +67,13 @@ pub use new_event::{
     parse_raw, raw_header_for, without_bom,
 };
 pub use org::{Org, OrgChange, OrgDeletion, OrgLimit, OrgLimits, OrgState};
-pub use page::{Cursor, Page, PageRequest};
-pub use replay::{Replay, ReplayStatus};
+pub use page::{Cursor, ListOrder, OrderedCursor, OrderedPage, Page, PageRequest};
+pub use replay::{Replay, ReplayAction, ReplayStatus};
 pub use scope::{Scope, Scopes, UnknownScope};
 pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};
 pub use signing_secret::{
     Ed25519Secret, HmacSecret, PublicKey, SignatureScheme, SigningSecret, SigningSecretError,
 };
 pub use timestamp::{Month, Timestamp, TimestampError};
-pub use trace::TraceId;
+pub use trace::{TraceFilter, TraceId};
 pub use violation::Violation;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Timestamp;
 
-/// A position in a list, newest first: the last row of the previous page.
+/// A position in a list: the last row of the previous page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cursor {
     /// The time by which the list is ordered.
@@ -24,16 +24,44 @@ pub struct Cursor {
 #[error("must be a next_cursor of an earlier answer")]
 pub struct CursorError;
 
+/// The order of a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ListOrder {
+    /// From the newest row to the oldest.
+    #[default]
+    NewestFirst,
+    /// From the oldest row to the newest.
+    OldestFirst,
+}
+
+/// A cursor of a list that has two orders. It belongs to one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OrderedCursor {
+    /// The position.
+    pub cursor: Cursor,
+    /// The order in which it is a position.
+    pub order: ListOrder,
+}
+
+/// One page of a list that has two orders.
+#[derive(Clone, Debug, Serialize)]
+pub struct OrderedPage<T> {
+    /// The rows.
+    pub data: Vec<T>,
+    /// The position of the next page; `None` at the end of the list.
+    pub next_cursor: Option<OrderedCursor>,
+}
+
 /// Selects a page of a list.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest {
     /// Maximum rows.
     pub limit: u32,
-    /// Only rows after this position; `None` starts at the newest.
+    /// Only rows after this position in the order of the list; `None` starts with its first row.
     pub after: Option<Cursor>,
 }
 
-/// One page of a list, newest first.
+/// One page of a list.
 #[derive(Clone, Debug, Serialize)]
 pub struct Page<T> {
     /// The rows.
@@ -50,6 +78,9 @@ impl PageRequest {
     /// Bytes of payloads per page, unless the first row alone has more.
     pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 }
+
+/// The end of a cursor of a list whose oldest row comes first.
+const OLDEST_FIRST: &str = "-a";
 
 impl<T> Page<T> {
     /// A page of rows that were fetched with `limit + 1`: the extra row shows that more follow.
@@ -88,6 +119,31 @@ impl<T> Page<T> {
     }
 }
 
+impl ListOrder {
+    /// The word in a query.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NewestFirst => "desc",
+            Self::OldestFirst => "asc",
+        }
+    }
+
+    /// The page, whose cursor belongs to this order.
+    pub fn page<T>(self, page: Page<T>) -> OrderedPage<T> {
+        let next_cursor = page.next_cursor.map(|cursor| OrderedCursor { cursor, order: self });
+        OrderedPage { data: page.data, next_cursor }
+    }
+
+    /// Whether a row at `one` comes before a row at `other`.
+    pub fn is_before(self, one: Cursor, other: Cursor) -> bool {
+        let (one, other) = ((one.at, one.id), (other.at, other.id));
+        match self {
+            Self::NewestFirst => one > other,
+            Self::OldestFirst => one < other,
+        }
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = [0; 24];
@@ -110,6 +166,36 @@ impl FromStr for Cursor {
     }
 }
 
+/// A cursor of the reverse order is a byte longer, so that neither is taken for the other.
+impl fmt::Display for OrderedCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cursor.fmt(f)?;
+        match self.order {
+            ListOrder::NewestFirst => Ok(()),
+            ListOrder::OldestFirst => f.write_str(OLDEST_FIRST),
+        }
+    }
+}
+
+impl FromStr for OrderedCursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (text, order) = match text.strip_suffix(OLDEST_FIRST) {
+            // 24 bytes of base64 are 32 characters.
+            Some(cursor) if text.len() > 32 => (cursor, ListOrder::OldestFirst),
+            _ => (text, ListOrder::NewestFirst),
+        };
+        Ok(Self { cursor: text.parse()?, order })
+    }
+}
+
+impl Serialize for OrderedCursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl Serialize for Cursor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -125,6 +211,21 @@ mod tests {
         let cursor = Cursor { at: Timestamp::from_micros(7), id: Uuid::from_u128(9) };
         assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
         assert!("zzz".parse::<Cursor>().is_err());
+    }
+
+    #[test]
+    fn cursor_belongs_to_the_order_of_its_list() {
+        let cursor = Cursor { at: Timestamp::from_micros(-1), id: Uuid::max() };
+        for order in [ListOrder::NewestFirst, ListOrder::OldestFirst] {
+            let ordered = OrderedCursor { cursor, order };
+            let text = ordered.to_string();
+            assert_eq!(text.parse::<OrderedCursor>().unwrap(), ordered);
+            assert_eq!(text.parse::<Cursor>().is_ok(), order == ListOrder::NewestFirst);
+        }
+        assert!("-a".parse::<OrderedCursor>().is_err());
+        let older = Cursor { at: Timestamp::from_micros(-2), ..cursor };
+        assert!(ListOrder::NewestFirst.is_before(cursor, older));
+        assert!(ListOrder::OldestFirst.is_before(older, cursor));
     }
 
     #[test]

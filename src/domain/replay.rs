@@ -1,4 +1,4 @@
-//! Replays: bulk re-delivery of dead letters in the background.
+//! Replays: bulk re-delivery of dead letters in the background, or their bulk removal.
 
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr};
@@ -36,6 +36,25 @@ fn unknown_status(_: &str) -> ReplayStatusError {
     ReplayStatusError
 }
 
+/// What becomes of the dead letters of a replay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, EnumString, IntoStaticStr)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum ReplayAction {
+    /// Their deliveries are repeated.
+    #[default]
+    Replay,
+    /// They are deleted; their deliveries stay as they are.
+    Discard,
+}
+
+impl ReplayAction {
+    /// The word in the store and in responses.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// A replay of dead letters, and its progress.
 #[derive(Clone, Debug, Serialize)]
 pub struct Replay {
@@ -44,11 +63,13 @@ pub struct Replay {
     /// The organisation it belongs to.
     #[serde(skip)]
     pub org_id: OrgId,
-    /// Selects the dead letters, among those not replayed before.
+    /// What becomes of the dead letters.
+    pub action: ReplayAction,
+    /// Selects the dead letters; for a replay, among those not replayed before.
     pub filter: DeadLetterFilter,
     /// Selected dead letters when the replay was created; `None` if too many to count.
     pub total: Option<u64>,
-    /// Dead letters replayed so far.
+    /// Dead letters replayed or discarded so far.
     pub done: u64,
     /// Dead letters skipped so far: the endpoint is deleted or disabled, or the store still rejects the
     /// event.

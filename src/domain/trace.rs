@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use super::{EventId, Timestamp};
 
 /// A trace id: 16 bytes, never all zero, <https://www.w3.org/TR/trace-context/#trace-id>. It is written as 32 lower-case
 /// hexadecimal digits, or as its caller wrote it where that was another text.
@@ -14,6 +17,15 @@ pub struct TraceId {
     bytes: [u8; 16],
     /// The caller's text, if it is not the digits of `bytes`.
     text: Option<Arc<str>>,
+}
+
+/// Selects what belongs to one trace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TraceFilter {
+    /// By the 16 bytes, whatever text its caller gave.
+    Id(TraceId),
+    /// By the caller's own text.
+    Text(String),
 }
 
 /// The text is not a trace id.
@@ -25,9 +37,32 @@ impl TraceId {
     /// Maximum bytes of a caller's own text.
     pub const TEXT_BYTES_MAX: usize = 128;
 
+    /// How long before its event is accepted an id may be minted that is looked up by its time.
+    const MINTED_BEFORE_MAX: Duration = Duration::from_millis(100);
+    /// How long after: the clock may be set back.
+    const MINTED_AFTER_MAX: Duration = Duration::from_millis(10);
+
     /// A new random trace id.
     pub fn mint() -> Self {
         Self::from_bytes(*Uuid::new_v4().as_bytes())
+    }
+
+    /// A new trace id that begins with the time, to the millisecond, as a UUIDv7 does. The store needs no index to
+    /// find an event by it.
+    pub fn mint_at(at: Timestamp) -> Self {
+        Self::from_bytes(*EventId::mint(at).uuid().as_bytes())
+    }
+
+    /// The times at which an event was accepted for which this id was minted, the first and the last one; `None` for
+    /// an id that [`Self::mint_at`] did not mint.
+    pub fn accepted_within(&self) -> Option<(Timestamp, Timestamp)> {
+        let minted_at = EventId::from_uuid(Uuid::from_bytes(self.bytes)).minted_at()?;
+        Some((minted_at.minus(Self::MINTED_AFTER_MAX), minted_at.plus(Self::MINTED_BEFORE_MAX)))
+    }
+
+    /// Whether this id was minted for an event that was accepted at this time.
+    pub fn is_minted_for(&self, received_at: Timestamp) -> bool {
+        self.accepted_within().is_some_and(|(first, last)| (first..=last).contains(&received_at))
     }
 
     /// Wraps the bytes that the journal and the store keep.
@@ -123,6 +158,19 @@ impl fmt::Display for TraceId {
     }
 }
 
+/// 32 digits or a UUID are an id, and any other visible text that of a caller.
+impl FromStr for TraceFilter {
+    type Err = TraceIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match Uuid::try_parse(text) {
+            Ok(id) if !id.is_nil() => Ok(Self::Id(TraceId::from_bytes(id.into_bytes()))),
+            _ if is_text(text) => Ok(Self::Text(text.to_owned())),
+            _ => Err(TraceIdError),
+        }
+    }
+}
+
 /// Parses the 32 digits.
 impl FromStr for TraceId {
     type Err = TraceIdError;
@@ -181,6 +229,29 @@ mod tests {
         for text in ["", "a b", "ü", "a\t", &"x".repeat(129)] {
             assert!(TraceId::from_header(text, None).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn minted_id_tells_when_its_event_was_accepted() {
+        let at = |micros| Timestamp::from_micros(1_700_000_000_000_000 + micros);
+        let trace = TraceId::mint_at(at(999));
+        assert!(trace.is_minted_for(at(999)) && trace.is_minted_for(at(100_000)));
+        assert!(!trace.is_minted_for(at(100_001)) && !trace.is_minted_for(at(-10_001)));
+        assert_ne!(trace, TraceId::mint_at(at(999)));
+        assert_eq!(ID.parse::<TraceId>().unwrap().accepted_within(), None);
+    }
+
+    #[test]
+    fn trace_is_looked_for_by_its_id_or_by_its_text() {
+        let id = TraceFilter::Id(ID.parse().unwrap());
+        let dashed = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736";
+        for text in [ID, &ID.to_uppercase(), dashed] {
+            assert_eq!(text.parse::<TraceFilter>().unwrap(), id);
+        }
+        for text in ["demo-123", &"0".repeat(32)] {
+            assert_eq!(text.parse::<TraceFilter>().unwrap(), TraceFilter::Text(text.to_owned()));
+        }
+        assert!("".parse::<TraceFilter>().is_err() && "a b".parse::<TraceFilter>().is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use crate::domain::TraceId;
-use crate::runtime::Stopwatch;
+use crate::runtime::{Clock, Stopwatch};
 
 /// The trace id of every answer; in requests, for senders that do not use W3C Trace Context.
 pub(super) const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
@@ -27,8 +27,9 @@ pub(super) struct RequestContext {
 
 impl RequestContext {
     /// The context of a request with these headers that arrives now.
-    pub(super) fn new(headers: &HeaderMap, peer: IpAddr) -> Self {
-        Self { trace_id: trace_id(headers), watch: Stopwatch::start(), peer }
+    pub(super) fn new(headers: &HeaderMap, peer: IpAddr, clock: &Clock) -> Self {
+        let trace_id = trace_id(headers, || TraceId::mint_at(clock.now()));
+        Self { trace_id, watch: Stopwatch::start(), peer }
     }
 }
 
@@ -43,15 +44,15 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
 
 /// The trace id in `x-trace-id`, or else in `traceparent`, or else a new one. A malformed one is replaced, as W3C Trace
 /// Context requires.
-fn trace_id(headers: &HeaderMap) -> TraceId {
+fn trace_id(headers: &HeaderMap, mint: impl Fn() -> TraceId) -> TraceId {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let parent = text(&TRACEPARENT).and_then(|header| TraceId::from_traceparent(header).ok());
     if !headers.contains_key(&X_TRACE_ID) {
-        return parent.unwrap_or_else(TraceId::mint);
+        return parent.unwrap_or_else(mint);
     }
     let given = TraceId::from_header(text(&X_TRACE_ID).unwrap_or_default(), parent.clone());
     given.unwrap_or_else(|_| {
-        let trace_id = parent.unwrap_or_else(TraceId::mint);
+        let trace_id = parent.unwrap_or_else(mint);
         let replaced = &headers[&X_TRACE_ID];
         tracing::debug!(%trace_id, ?replaced, "x-trace-id is not 1 to 128 visible ASCII characters");
         trace_id
@@ -82,24 +83,28 @@ mod tests {
         entries.iter().map(entry).collect()
     }
 
+    fn of(headers: &HeaderMap) -> TraceId {
+        trace_id(headers, TraceId::mint)
+    }
+
     #[test]
     fn callers_trace_is_taken_from_either_header() {
         let traceparent = format!("00-{ID}-00f067aa0ba902b7-01");
-        assert_eq!(trace_id(&headers(&[("x-trace-id", ID.to_owned())])).to_string(), ID);
-        assert_eq!(trace_id(&headers(&[("traceparent", traceparent.clone())])).to_string(), ID);
+        assert_eq!(of(&headers(&[("x-trace-id", ID.to_owned())])).to_string(), ID);
+        assert_eq!(of(&headers(&[("traceparent", traceparent.clone())])).to_string(), ID);
         let other = "1".repeat(32);
         let both = headers(&[("x-trace-id", other.clone()), ("traceparent", traceparent)]);
-        assert_eq!(trace_id(&both).to_string(), other);
+        assert_eq!(of(&both).to_string(), other);
     }
 
     #[test]
     fn malformed_trace_id_is_replaced() {
         for nonsense in [String::new(), "a b".to_owned(), "x".repeat(129)] {
-            let minted = trace_id(&headers(&[("x-trace-id", nonsense.clone())]));
+            let minted = of(&headers(&[("x-trace-id", nonsense.clone())]));
             assert_eq!(minted.to_string().len(), 32);
-            assert_ne!(minted, trace_id(&HeaderMap::new()));
+            assert_ne!(minted, of(&HeaderMap::new()));
             let parent = ("traceparent", format!("00-{ID}-00f067aa0ba902b7-01"));
-            let replaced = trace_id(&headers(&[("x-trace-id", nonsense), parent]));
+            let replaced = of(&headers(&[("x-trace-id", nonsense), parent]));
             assert_eq!(replaced.to_string(), ID);
         }
     }

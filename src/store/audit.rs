@@ -12,7 +12,7 @@ use super::{Result, Store, StoreError, System, storable};
 use crate::domain::{
     Actor, ApiKey, AuditEntry, DeadLetterDeletion, DeadLetterId, Delivery, DeliveryId,
     DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId, Event, EventId, Org, OrgId, Page,
-    PageRequest, Replay, ReplayStatus, SigningSecret, Timestamp,
+    PageRequest, Replay, ReplayAction, ReplayStatus, SigningSecret, Timestamp,
 };
 
 /// An entry that is about to be written.
@@ -178,13 +178,22 @@ impl AuditRecord {
             fields.retain(|_, value| !value.is_null());
         }
         let changes = json!({ "filter": filter, "total": replay.total });
-        Self::new(replay.org_id, "replay.create", replay.id.uuid(), changes)
+        let action = match replay.action {
+            ReplayAction::Replay => "replay.create",
+            ReplayAction::Discard => "discard.create",
+        };
+        Self::new(replay.org_id, action, replay.id.uuid(), changes)
     }
 
     /// A replay was ended before its end, when it had come so far.
     pub(super) fn replay_ended(replay: &Replay) -> Self {
         let failed = replay.status == ReplayStatus::Failed;
-        let action = if failed { "replay.fail" } else { "replay.cancel" };
+        let action = match (replay.action, failed) {
+            (ReplayAction::Replay, true) => "replay.fail",
+            (ReplayAction::Replay, false) => "replay.cancel",
+            (ReplayAction::Discard, true) => "discard.fail",
+            (ReplayAction::Discard, false) => "discard.cancel",
+        };
         let changes = json!({ "done": replay.done, "skipped": replay.skipped });
         Self::new(replay.org_id, action, replay.id.uuid(), changes)
     }

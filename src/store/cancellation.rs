@@ -247,8 +247,8 @@ async fn cancel(
 /// The columns of a finished delivery that a cancelled one has. Its attempts, which did not finish it, stay where
 /// they are.
 pub(super) const FINISHED: &str = "org_id, created_at, id, event_id, event_received_at, endpoint_id, \
-     replay_of, attempts, status, finished_at";
+     replay_of, attempts, status, finished_at, type_key, error, error_class, status_code";
 
 /// The values of [`FINISHED`] from a pending delivery that is cancelled at `$4`.
 pub(super) const CANCELLED: &str = "org_id, created_at, id, event_id, event_received_at, endpoint_id, \
-     replay_of, attempts, 'cancelled', $4";
+     replay_of, attempts, 'cancelled', $4, type_key, error, error_class, status_code";

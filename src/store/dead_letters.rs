@@ -2,20 +2,23 @@
 
 use uuid::Uuid;
 
-use super::columns::{Columns, columns};
-use super::engine::{Dialect, Row, args};
+use super::engine::{Dialect, Row, Tx, args};
 use super::filter::Filter;
-use super::list_query::{ListQuery, Listed};
+use super::list_query::{ListQuery, Listed, PARAMETERS_BEFORE};
+use super::page::Bounds;
 use super::{AuditRecord, Result, Store, audit};
 use crate::domain::{
-    Actor, DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadLetterId, DeadReason, OrgId, Page,
-    PageRequest, Timestamp,
+    Actor, DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadLetterId, DeadReason, Endpoint,
+    ErrorClass, OrgId, Page, PageRequest, Timestamp,
 };
 
 /// The columns that [`read`] reads.
-const COLUMNS: Columns<8> = columns! {
-    id event_id delivery_id endpoint_id reason detail created_at replayed_at
-};
+const COLUMNS: &str = "id, event_id, delivery_id, endpoint_id, reason, event_type, detail,
+    error_class, status_code, attempts, created_at, replayed_at,
+    (SELECT p.url FROM endpoints p WHERE p.id = endpoint_id) AS endpoint_url";
+
+/// Those of deliveries whose last attempt failed: the condition of the indexes on why.
+const FAILED: &str = "error_class IS NOT NULL";
 
 fn read(row: &Row) -> Result<DeadLetter> {
     Ok(DeadLetter {
@@ -24,7 +27,12 @@ fn read(row: &Row) -> Result<DeadLetter> {
         delivery_id: row.get_opt("delivery_id")?,
         endpoint_id: row.get_opt("endpoint_id")?,
         reason: row.get("reason")?,
+        event_type: row.get_opt("event_type")?,
+        endpoint_url: row.get_opt::<String>("endpoint_url")?.as_deref().map(Endpoint::shown_url),
         detail: row.get_opt("detail")?,
+        error_class: row.parse_opt("error_class")?,
+        status_code: row.get_opt("status_code")?,
+        attempt_count: row.get_opt("attempts")?,
         created_at: row.get("created_at")?,
         replayed_at: row.get_opt("replayed_at")?,
     })
@@ -55,16 +63,31 @@ impl Store {
         filter: &DeadLetterFilter,
         page: PageRequest,
     ) -> Result<Page<DeadLetter>> {
-        let DeadLetterFilter { endpoint_id, reason, event_type, since, until, replayed } = filter;
+        let DeadLetterFilter {
+            endpoint_id,
+            reason,
+            event_type,
+            since,
+            until,
+            replayed,
+            error_class,
+            status_code,
+            order,
+        } = filter;
         let (at, by_type) = ("created_at", "dead_letters_by_type");
         let listed = Listed { table: "dead_letters", at, by_type, by_day: false };
-        let mut query = ListQuery::new(self.engine.dialect(), listed, org);
-        query.between(*since, *until);
-        query.equal_unscoped("endpoint_id", *endpoint_id);
+        let bounds = Bounds { order: *order, since: *since, until: *until };
+        let dialect = self.engine.dialect();
+        let mut query = ListQuery::new(dialect, listed, org, bounds, PARAMETERS_BEFORE);
+        query.equal_unscoped("endpoint_id", None, *endpoint_id);
+        let class = error_class.map(ErrorClass::as_str);
+        query.equal_within(("error_class", "dead_letters_by_error_class", FAILED), class);
+        let code = status_code.map(u32::from);
+        query.equal_within(("status_code", "dead_letters_by_status_code", FAILED), code);
         query.equal("reason", reason.map(DeadReason::as_str));
         query.event_type(event_type.as_ref());
         query.null("replayed_at", replayed.map(|replayed| !replayed));
-        query.page(self, &COLUMNS.to_string(), page, read).await
+        query.page(self, COLUMNS, page, read).await
     }
 
     /// One dead letter.
@@ -109,4 +132,20 @@ impl Store {
         audit::commit(tx, &AuditRecord::dead_letter_deleted(org, id, why), by, now).await?;
         Ok(true)
     }
+}
+
+/// Deletes these dead letters, in the order of their ids as a replay locks them, and returns how many there were.
+pub(super) async fn discard(tx: &mut Tx<'_>, org: OrgId, ids: &[Uuid]) -> Result<usize> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let (lock, is_one) = (tx.dialect().lock(" FOR UPDATE"), tx.dialect().any("id", "$1"));
+    let org_id = tx.dialect().not_indexed("org_id");
+    let sql = format!(
+        "DELETE FROM dead_letters
+         WHERE id IN (SELECT id FROM dead_letters WHERE {is_one} AND {org_id} = $2
+                      ORDER BY id{lock})"
+    );
+    let deleted = tx.execute(sql, args![ids.to_vec(), org]).await?;
+    Ok(usize::try_from(deleted).unwrap_or(usize::MAX))
 }

@@ -9,7 +9,8 @@ use super::cancellation::{self, CANCELLED, FINISHED};
 use super::engine::{Row, Tx, args};
 use super::{AuditRecord, Result, Store, audit, orgs};
 use crate::domain::{
-    Actor, Attempt, Delivery, DeliveryId, DeliveryStatus, EndpointId, OrgId, Timestamp,
+    Actor, Attempt, Delivery, DeliveryId, DeliveryStatus, Endpoint, EndpointId, EventSummary,
+    LastAttempt, OrgId, Timestamp,
 };
 
 /// Why something cannot be done to a delivery.
@@ -41,12 +42,17 @@ pub(super) fn select_pending(rows: &str) -> String {
     const IS_CANCELLED: &str =
         "p.id IS NULL OR p.removed_at IS NOT NULL OR p.cancel_before >= d.created_at";
     format!(
-        "SELECT d.id, d.org_id, d.event_id, d.endpoint_id, d.created_at, d.replay_of, d.attempts,
+        "SELECT d.id, d.org_id, d.event_id, d.event_received_at, d.endpoint_id, d.created_at,
+                d.replay_of, d.attempts, d.error, d.error_class, d.status_code,
+                p.url AS endpoint_url,
                 CASE WHEN {IS_CANCELLED} THEN 'cancelled' ELSE 'pending' END AS status,
                 CASE WHEN {IS_CANCELLED} THEN coalesce(p.cancel_before, d.due_at) END AS finished_at,
                 CASE WHEN {IS_CANCELLED} THEN NULL
                      WHEN d.lease_token IS NULL AND p.disabled_reason IS NULL THEN d.due_at
-                     END AS next_attempt_at
+                     END AS next_attempt_at,
+                CASE WHEN {IS_CANCELLED} THEN NULL
+                     WHEN d.lease_token IS NOT NULL THEN 'in_flight'
+                     WHEN p.disabled_reason IS NOT NULL THEN 'disabled' END AS held_by
          FROM {rows} LEFT JOIN endpoints p ON p.id = d.endpoint_id"
     )
 }
@@ -55,14 +61,17 @@ pub(super) fn select_pending(rows: &str) -> String {
 /// whose columns have types.
 pub(super) fn select_finished(rows: &str) -> String {
     format!(
-        "SELECT d.id, d.org_id, d.event_id, d.endpoint_id, d.created_at, d.replay_of, d.attempts,
-                d.status, d.finished_at, NULL AS next_attempt_at
+        "SELECT d.id, d.org_id, d.event_id, d.event_received_at, d.endpoint_id, d.created_at,
+                d.replay_of, d.attempts, d.error, d.error_class, d.status_code,
+                (SELECT p.url FROM endpoints p WHERE p.id = d.endpoint_id) AS endpoint_url,
+                d.status, d.finished_at, NULL AS next_attempt_at, NULL AS held_by
          FROM {rows}"
     )
 }
 
-pub(super) fn read(row: &Row) -> Result<Delivery> {
-    Ok(Delivery {
+/// A delivery, and when its event was accepted. The type of that is not known yet.
+pub(super) fn read(row: &Row) -> Result<(Delivery, Timestamp)> {
+    let delivery = Delivery {
         id: row.get("id")?,
         org_id: row.get("org_id")?,
         event_id: row.get("event_id")?,
@@ -73,10 +82,19 @@ pub(super) fn read(row: &Row) -> Result<Delivery> {
         created_at: row.get("created_at")?,
         finished_at: row.get_opt("finished_at")?,
         replay_of: row.get_opt("replay_of")?,
-    })
+        event_type: None,
+        endpoint_url: row.get_opt::<String>("endpoint_url")?.as_deref().map(Endpoint::shown_url),
+        last: LastAttempt {
+            error: row.get_opt("error")?,
+            error_class: row.parse_opt("error_class")?,
+            status_code: row.get_opt("status_code")?,
+        },
+        held_by: row.parse_opt("held_by")?,
+    };
+    Ok((delivery, row.get("event_received_at")?))
 }
 
-fn read_attempt(row: &Row) -> Result<Attempt> {
+pub(super) fn read_attempt(row: &Row) -> Result<Attempt> {
     Ok(Attempt {
         number: row.get("number")?,
         started_at: row.get("started_at")?,
@@ -100,7 +118,20 @@ impl Store {
             select_finished(&format!("(SELECT * FROM deliveries WHERE {IS_IT}) d")),
         );
         let found = self.engine.find(sql, args![org, id.created_at(), id], read).await?;
-        Ok(found.map(|delivery| self.shown(delivery)))
+        Ok(self.with_event_types(org, found.into_iter().collect()).await?.pop())
+    }
+
+    /// The event of a delivery, without its payload.
+    pub async fn event_of_delivery(&self, delivery: &Delivery) -> Result<Option<EventSummary>> {
+        let sql = format!(
+            "SELECT event_received_at FROM pending_deliveries WHERE {IS_IT}
+             UNION ALL SELECT event_received_at FROM deliveries WHERE {IS_IT}"
+        );
+        let Delivery { org_id, id, event_id, .. } = *delivery;
+        let key = args![org_id, id.created_at(), id];
+        let read = |row: &Row| row.get("event_received_at");
+        let Some(received_at) = self.engine.find(sql, key, read).await? else { return Ok(None) };
+        self.event_summary(org_id, event_id, received_at).await
     }
 
     /// Those of an organisation's deliveries that have one of these ids, in any order.
@@ -120,7 +151,7 @@ impl Store {
         );
         let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
         let found = self.engine.list(sql, args![org, oldest, newest, ids], read).await?;
-        Ok(found.into_iter().map(|delivery| self.shown(delivery)).collect())
+        self.with_event_types(org, found).await
     }
 
     /// The attempts of one delivery, first to last.
@@ -185,9 +216,10 @@ impl Store {
         tx.execute("DELETE FROM dead_letters WHERE id = $1", args![id]).await?;
         let rows = format!("(SELECT * FROM pending_deliveries WHERE {IS_IT}) d");
         let row = tx.one(select_pending(&rows), args![org, id.created_at(), id]).await?;
-        let delivery = self.shown(read(&row)?);
+        let (delivery, event_received_at) = read(&row)?;
         audit::commit(tx, &AuditRecord::delivery_retried(&delivery), by, now).await?;
-        Ok(Ok(delivery))
+        let retried = vec![(delivery.clone(), event_received_at)];
+        Ok(Ok(self.with_event_types(org, retried).await?.pop().unwrap_or(delivery)))
     }
 
     /// Cancels a pending delivery. An attempt in flight completes, and its outcome is ignored. One
@@ -233,6 +265,7 @@ impl Store {
             attempts,
             next_attempt_at: None,
             finished_at: Some(now),
+            held_by: None,
             ..found
         };
         audit::commit(tx, &AuditRecord::delivery_cancelled(&delivery), by, now).await?;
@@ -287,9 +320,10 @@ async fn reopen(
     let pending = format!(
         "INSERT INTO pending_deliveries
              (org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of, attempts,
-              ordered, payload_bytes, due_at)
+              ordered, payload_bytes, due_at, type_key, error, error_class, status_code)
          SELECT d.org_id, d.created_at, d.id, d.event_id, d.event_received_at, d.endpoint_id,
-                d.replay_of, d.attempts, p.ordered, octet_length(e.payload), $4
+                d.replay_of, d.attempts, p.ordered, octet_length(e.payload), $4, d.type_key,
+                d.error, d.error_class, d.status_code
          FROM (SELECT * FROM deliveries WHERE {IS_IT}) d
          JOIN endpoints p ON p.id = d.endpoint_id
          JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at"

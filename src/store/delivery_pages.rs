@@ -1,30 +1,70 @@
-//! Lists of deliveries: pending and finished ones in one order, newest first.
+//! Lists of deliveries: pending and finished ones in one order.
 //!
-//! A page is the union of a few parts. Each part reads one table by one index and stops after a page, so that a list
+//! A page is the union of a page of each table, which is read by one index and stops when it is full, so that a list
 //! costs the same however many rows there are. PostgreSQL opens every day's partition that a statement may
-//! need: so a page looks back in spans.
+//! need: so a page looks at its list in spans.
+
+use std::collections::{BTreeMap, HashMap};
 
 use super::deliveries::{read, select_finished, select_pending};
-use super::engine::{Args, Dialect, Value, args};
-use super::page::{self, END_OF_TIME};
+use super::engine::{Dialect, Row, args};
+use super::event_type_range::after_prefix;
+use super::list_query::{ListPart, ListQuery, Listed, TYPES_MERGED_MAX, types_sql};
+use super::page::{Bounds, END_OF_TIME, OrderSql};
+use super::type_key::type_key;
 use super::{Result, Store};
 use crate::domain::{
-    Cursor, Delivery, DeliveryFilter, DeliveryStatus, Event, EventId, OrgId, Page, PageRequest,
-    Timestamp,
+    Cursor, Delivery, DeliveryFilter, DeliveryStatus, EndpointId, ErrorClass, Event, EventId,
+    EventTypeFilter, OrgId, Page, PageRequest, Timestamp,
 };
 
 /// Events with one id that a list by event covers: an id comes again when its `dedup_id` is used after the window.
 const EVENTS_OF_AN_ID_MAX: u32 = 10;
+/// Days whose events one statement reads.
+const DAYS_AT_ONCE: usize = 32;
+const DAY_MICROS: i64 = 86_400_000_000;
 
-/// The conditions of a page's parts, and the values of their parameters.
-struct PageParts {
-    /// Of parts that read `pending_deliveries`.
-    pending: Vec<String>,
-    /// Of parts that read `deliveries`.
-    finished: Vec<String>,
-    /// That table, with the index that SQLite is to use.
-    finished_table: &'static str,
-    args: Args<'static>,
+/// Rows whose last attempt failed: the condition of the indexes on why.
+const FAILED: &str = "error_class IS NOT NULL";
+
+/// One of the two tables, and its indexes.
+struct Table {
+    listed: Listed,
+    by_endpoint: &'static str,
+    by_error_class: &'static str,
+    by_status_code: &'static str,
+}
+
+const PENDING: Table = Table {
+    listed: Listed { table: "pending_deliveries", at: "created_at", by_type: "", by_day: false },
+    by_endpoint: "pending_by_endpoint",
+    by_error_class: "pending_by_error_class",
+    by_status_code: "pending_by_status_code",
+};
+const FINISHED: Table = Table {
+    listed: Listed { table: "deliveries", at: "created_at", by_type: "", by_day: true },
+    by_endpoint: "deliveries_by_endpoint",
+    by_error_class: "deliveries_by_error_class",
+    by_status_code: "deliveries_by_status_code",
+};
+
+/// What a list selects, looked up where it has to be.
+struct Selection<'a> {
+    org: OrgId,
+    filter: &'a DeliveryFilter,
+    /// When the deliveries of the filter's event were planned.
+    planned: Option<&'a [Timestamp]>,
+    types: Types<'a>,
+    bounds: Bounds,
+}
+
+/// The event types of a list.
+enum Types<'a> {
+    All,
+    /// Those with these keys.
+    Keys(Vec<i64>),
+    /// Those with this prefix, of which there are many.
+    Prefix(&'a str),
 }
 
 impl Store {
@@ -62,19 +102,29 @@ impl Store {
         planned: Option<&[Timestamp]>,
         page: PageRequest,
     ) -> Result<Page<Delivery>> {
-        let after = page::start(page, filter.until);
+        let types = self.types(org, filter.event_type.as_ref()).await?;
+        if matches!(&types, Types::Keys(keys) if keys.is_empty()) {
+            return Ok(Page { data: Vec::new(), next_cursor: None });
+        }
         let planned_first = planned.map(|all| all.iter().min().copied().unwrap_or(END_OF_TIME));
         // The later of the two; without either, where the organisation begins.
-        let oldest = planned_first.max(filter.since);
-        let mut look_back = self.look_back(org, after.at, oldest).await?;
+        let since = planned_first.max(filter.since);
+        let bounds = Bounds { order: filter.order, since, until: filter.until };
+        let selection = Selection { org, filter, planned, types, bounds };
+        let after = bounds.start(page.after);
+        let mut look_back = self.look_back(org, bounds.order, after.at, bounds.last()).await?;
         loop {
-            let parts = parts(self.engine.dialect(), org, filter, planned, look_back.next());
-            let rows = self.part_rows(parts, page.limit, after).await?;
+            let rows = self.union(&selection, look_back.next(), after, page.limit).await?;
             if rows.len() > page.limit as usize || look_back.is_at_its_end() {
-                let position = |row: &Delivery| Cursor { at: row.created_at, id: row.id.uuid() };
+                let position = |(row, _): &(Delivery, Timestamp)| Cursor {
+                    at: row.created_at,
+                    id: row.id.uuid(),
+                };
                 let mut page = Page::from_rows(rows, page.limit, position);
-                page.data.retain(|row| filter.status.is_none_or(|status| row.status == status));
-                return Ok(page);
+                page.data
+                    .retain(|(row, _)| filter.status.is_none_or(|status| row.status == status));
+                let Page { data, next_cursor } = page;
+                return Ok(Page { data: self.with_event_types(org, data).await?, next_cursor });
             }
         }
     }
@@ -85,105 +135,231 @@ impl Store {
         Ok(received.into_iter().map(Timestamp::floor_ms).collect())
     }
 
-    /// The rows of a page and one more, if there are so many.
-    async fn part_rows(
+    /// The types of a filter. Those with a prefix are looked up among those of events.
+    async fn types<'a>(
         &self,
-        parts: PageParts,
-        limit: u32,
-        after: Cursor,
-    ) -> Result<Vec<Delivery>> {
-        let page = |table: &str, condition: &String| {
-            format!(
-                "(SELECT * FROM {table} WHERE {condition} AND (created_at, id) < ($1, $2)
-                  ORDER BY created_at DESC, id DESC LIMIT $3) d"
-            )
+        org: OrgId,
+        filter: Option<&'a EventTypeFilter>,
+    ) -> Result<Types<'a>> {
+        let prefix = match filter {
+            None | Some(EventTypeFilter::All) => return Ok(Types::All),
+            Some(EventTypeFilter::Exact(exact)) => {
+                return Ok(Types::Keys(vec![type_key(org, exact.as_str())]));
+            }
+            Some(EventTypeFilter::Prefix(prefix)) => prefix.as_str(),
         };
-        let PageParts { pending, finished, finished_table, args: of_parts } = parts;
-        let pending = pending.iter().map(|c| select_pending(&page("pending_deliveries", c)));
-        let finished = finished.iter().map(|c| select_finished(&page(finished_table, c)));
-        let selects: Vec<String> = pending.chain(finished).collect();
-        let sql = format!(
-            "SELECT * FROM ({}) d ORDER BY created_at DESC, id DESC LIMIT $3",
-            selects.join(" UNION ALL ")
-        );
-        let mut args = args![after.at, after.id, i64::from(limit) + 1];
-        args.extend(of_parts);
-        self.engine.list(sql, args, |row| Ok(self.shown(read(row)?))).await
+        let sql = types_sql(self.engine.dialect(), "events", "");
+        let args = args![org, prefix, after_prefix(prefix)];
+        let read = |row: &Row| row.get::<String>("event_type");
+        let types: Vec<String> = self.engine.list(sql, args, read).await?;
+        if types.len() > TYPES_MERGED_MAX {
+            return Ok(Types::Prefix(prefix));
+        }
+        Ok(Types::Keys(types.iter().map(|event_type| type_key(org, event_type)).collect()))
+    }
+
+    /// The rows of a page and one more, if there are so many, each with the time of its event.
+    async fn union(
+        &self,
+        selection: &Selection<'_>,
+        far: Timestamp,
+        after: Cursor,
+        limit: u32,
+    ) -> Result<Vec<(Delivery, Timestamp)>> {
+        let (dialect, status) = (self.engine.dialect(), selection.filter.status);
+        let (mut selects, mut args) = (Vec::new(), args![after.at, after.id, i64::from(limit) + 1]);
+        if status.is_none_or(|status| status == DeliveryStatus::Pending) {
+            let query = selection.query(dialect, &PENDING, args.len());
+            if let Some((sql, more)) = query.select(self, "*", far, after).await? {
+                selects.push(select_pending(&format!("({sql}) d")));
+                args.extend(more);
+            }
+        }
+        if status != Some(DeliveryStatus::Pending) {
+            let query = selection.query(dialect, &FINISHED, args.len());
+            if let Some((sql, more)) = query.select(self, "*", far, after).await? {
+                selects.push(select_finished(&format!("({sql}) d")));
+                args.extend(more);
+            }
+        }
+        if selects.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sorted = OrderSql::of(selection.bounds.order).sorted("created_at");
+        let sql = format!("SELECT * FROM ({}) d {sorted} LIMIT $3", selects.join(" UNION ALL "));
+        self.engine.list(sql, args, read).await
+    }
+
+    /// Deliveries as people see them, with the types of their events.
+    pub(super) async fn with_event_types(
+        &self,
+        org: OrgId,
+        rows: Vec<(Delivery, Timestamp)>,
+    ) -> Result<Vec<Delivery>> {
+        // A statement opens the partitions of the days that it names.
+        let mut by_day: BTreeMap<i64, Vec<_>> = BTreeMap::new();
+        for (row, received_at) in &rows {
+            let day = match self.engine.dialect() {
+                Dialect::Sqlite => 0,
+                Dialect::Postgres => received_at.micros().div_euclid(DAY_MICROS),
+            };
+            by_day.entry(day).or_default().push((row.event_id.uuid(), *received_at));
+        }
+        let days: Vec<_> = by_day.into_values().collect();
+        let mut types = HashMap::new();
+        for days in days.chunks(DAYS_AT_ONCE) {
+            let (mut selects, mut args) = (Vec::new(), args![org]);
+            for events in days {
+                let first = events.iter().map(|(_, at)| *at).min().unwrap_or(END_OF_TIME);
+                let last = events.iter().map(|(_, at)| *at).max().unwrap_or(END_OF_TIME);
+                let ids: Vec<_> = events.iter().map(|(id, _)| *id).collect();
+                let number = args.len();
+                let dialect = self.engine.dialect();
+                selects.push(format!(
+                    "SELECT id, received_at, event_type FROM events
+                     WHERE {} AND received_at >= ${} AND received_at <= ${} AND {} = $1",
+                    dialect.any("id", &format!("${}", number + 1)),
+                    number + 2,
+                    number + 3,
+                    dialect.not_indexed("org_id"),
+                ));
+                args.extend(args![ids, first, last]);
+            }
+            let read = |row: &Row| {
+                let key: (EventId, Timestamp) = (row.get("id")?, row.get("received_at")?);
+                Ok((key, row.get::<String>("event_type")?))
+            };
+            types.extend(self.engine.list(selects.join(" UNION ALL "), args, read).await?);
+        }
+        let typed = |(row, received_at): (Delivery, Timestamp)| {
+            let event_type = types.get(&(row.event_id, received_at)).cloned();
+            self.shown(Delivery { event_type, ..row })
+        };
+        Ok(rows.into_iter().map(typed).collect())
     }
 }
 
-/// The parts of a page, each with the shortest index for the filter. `planned` are the times of creation of an event's
-/// deliveries; nothing older than `from` is read.
-fn parts(
-    dialect: Dialect,
-    org: OrgId,
-    filter: &DeliveryFilter,
-    planned: Option<&[Timestamp]>,
-    from: Timestamp,
-) -> PageParts {
-    let DeliveryFilter { status, event_id, endpoint_id, since: _, until: _ } = filter;
-    let mut args = Vec::new();
-    let mut parameter = |value: Value<'static>| {
-        args.push(value);
-        format!("${}", 3 + args.len())
-    };
-    let org = parameter(org.into());
-    // The cursor's time, too, since PostgreSQL leaves out partitions by it.
-    let mut all = format!("created_at >= {} AND created_at <= $1", parameter(from.into()));
-    let of_endpoint = endpoint_id.map(|endpoint| parameter(endpoint.into()));
-    let mut conditions = Vec::new();
-    match (event_id, of_endpoint) {
-        (Some(event), endpoint) => {
-            let event = parameter((*event).into());
-            if let Some(endpoint) = endpoint {
-                all = format!("{all} AND {}", dialect.unindexed("endpoint_id", &endpoint));
+impl<'a> Selection<'a> {
+    /// The query of one table. Its parameters follow `before` others.
+    fn query(&self, dialect: Dialect, table: &Table, before: usize) -> ListQuery<'a> {
+        let DeliveryFilter { status, endpoint_id, error_class, status_code, .. } = self.filter;
+        let mut query = ListQuery::new(dialect, table.listed, self.org, self.bounds, before);
+        let is_pending = table.listed.table == PENDING.listed.table;
+        let failed = status.filter(|status| is_failed(*status)).filter(|_| !is_pending);
+        match (failed, endpoint_id) {
+            (Some(failed), Some(endpoint)) => {
+                by_endpoint_status(&mut query, dialect, failed, *endpoint);
             }
-            // Those that were planned, by the primary key, and those that were created later.
-            for planned in planned.unwrap_or_default() {
-                let planned = parameter((*planned).into());
-                conditions.push(format!(
-                    "org_id = {org} AND created_at = {planned} AND event_id = {event} AND {all}"
+            (failed, endpoint) => {
+                query.equal_unscoped("endpoint_id", Some(table.by_endpoint), *endpoint);
+                if let Some(failed) = failed {
+                    let failed = format!("'{}'", failed.as_str());
+                    query.special(
+                        "deliveries_by_status",
+                        &format!(
+                            "org_id = {} AND status <> 'delivered' AND status = {failed}",
+                            query.org()
+                        ),
+                        &dialect.unindexed("status", &failed),
+                    );
+                }
+            }
+        }
+        if *status == Some(DeliveryStatus::Delivered) {
+            query.check("status = 'delivered'".to_owned());
+        }
+        let class = error_class.map(ErrorClass::as_str);
+        query.equal_within(("error_class", table.by_error_class, FAILED), class);
+        let code = status_code.map(u32::from);
+        query.equal_within(("status_code", table.by_status_code, FAILED), code);
+        let by_event = self.event_parts(&mut query, dialect);
+        let is_by_event = by_event.is_some();
+        if let Some(parts) = by_event {
+            query.parts(parts);
+        }
+        match &self.types {
+            Types::All => {}
+            Types::Prefix(prefix) => {
+                let prefix = query.parameter(*prefix);
+                query.check(format!(
+                    "EXISTS (SELECT 1 FROM events e
+                             WHERE e.id = event_id AND e.received_at = event_received_at
+                               AND substr(e.event_type, 1, length({prefix})) = {prefix})"
                 ));
             }
-            conditions.push(format!(
-                "event_id = {event} AND created_at > event_received_at AND {} AND {all}",
-                dialect.unindexed("org_id", &org)
-            ));
+            Types::Keys(keys) if is_pending && !is_by_event => {
+                let parts = pending_parts(&mut query, dialect, keys);
+                query.parts(parts);
+            }
+            Types::Keys(keys) => match &keys[..] {
+                [key] if !is_by_event => {
+                    query.equal_unscoped("type_key", Some("deliveries_by_type"), Some(*key));
+                }
+                _ => query.one_of("type_key", keys.clone()),
+            },
         }
-        (None, Some(endpoint)) => conditions.push(format!(
-            "endpoint_id = {endpoint} AND {} AND {all}",
-            dialect.unindexed("org_id", &org)
-        )),
-        (None, None) => conditions.push(format!("org_id = {org} AND {all}")),
+        query
     }
-    let is_pending = *status == Some(DeliveryStatus::Pending);
-    let finished = if is_pending { Vec::new() } else { conditions.clone() };
-    let pending = if is_pending || status.is_none() { conditions } else { Vec::new() };
-    let finished_table = finished_table(dialect, filter);
-    let of_status = status.map_or("", of_status);
-    let finished = finished.into_iter().map(|condition| format!("{condition}{of_status}"));
-    PageParts { pending, finished: finished.collect(), finished_table, args }
-}
 
-/// SQLite would walk the primary key, or all of an endpoint's, rather than use a partial index on the status.
-const fn finished_table(dialect: Dialect, filter: &DeliveryFilter) -> &'static str {
-    let failed = matches!(filter.status, Some(DeliveryStatus::Dead | DeliveryStatus::Cancelled));
-    match (dialect, filter.event_id, filter.endpoint_id) {
-        (Dialect::Sqlite, None, None) if failed => "deliveries INDEXED BY deliveries_by_status",
-        (Dialect::Sqlite, None, Some(_)) if failed => {
-            "deliveries INDEXED BY deliveries_by_endpoint_status"
+    /// The lists of an event's deliveries: those that were planned, by the primary key, and those that were created
+    /// later.
+    fn event_parts(&self, query: &mut ListQuery<'a>, dialect: Dialect) -> Option<Vec<ListPart>> {
+        let event = query.parameter(self.filter.event_id?);
+        let mut parts = Vec::new();
+        for planned in self.planned.unwrap_or_default() {
+            let (planned, org) = (query.parameter(*planned), query.org());
+            parts.push(format!("org_id = {org} AND created_at = {planned} AND event_id = {event}"));
         }
-        _ => "deliveries",
+        let scope = dialect.unindexed("org_id", query.org());
+        parts.push(format!("event_id = {event} AND created_at > event_received_at AND {scope}"));
+        Some(parts.into_iter().map(|by_index| ListPart { index: None, by_index }).collect())
     }
 }
 
-/// The condition that a finished delivery has a status, spelled out so that the planner finds the partial indexes on
-/// what was not delivered.
-const fn of_status(status: DeliveryStatus) -> &'static str {
-    match status {
-        DeliveryStatus::Pending => "",
-        DeliveryStatus::Delivered => " AND status = 'delivered'",
-        DeliveryStatus::Dead => " AND status <> 'delivered' AND status = 'dead'",
-        DeliveryStatus::Cancelled => " AND status <> 'delivered' AND status = 'cancelled'",
+/// Whether a status is one that few deliveries have.
+const fn is_failed(status: DeliveryStatus) -> bool {
+    matches!(status, DeliveryStatus::Dead | DeliveryStatus::Cancelled)
+}
+
+/// The deliveries of an endpoint with a status.
+fn by_endpoint_status(
+    query: &mut ListQuery<'_>,
+    dialect: Dialect,
+    status: DeliveryStatus,
+    endpoint: EndpointId,
+) {
+    let (endpoint, status) = (query.parameter(endpoint), format!("'{}'", status.as_str()));
+    // Spelled out, so that the planner finds the partial index on what was not delivered.
+    let by_index = format!(
+        "endpoint_id = {endpoint} AND status <> 'delivered' AND status = {status} AND {}",
+        query.scope()
+    );
+    let (of_endpoint, of_status) =
+        (dialect.unindexed("endpoint_id", &endpoint), dialect.unindexed("status", &status));
+    let checked = format!("{of_endpoint} AND {of_status}");
+    query.special("deliveries_by_endpoint_status", &by_index, &checked);
+}
+
+/// The lists of pending deliveries with these types: those that wait, and those in flight, which are as few as the
+/// slots of all servers.
+fn pending_parts(query: &mut ListQuery<'_>, dialect: Dialect, keys: &[i64]) -> Vec<ListPart> {
+    let scope = query.scope();
+    let mut parts = Vec::new();
+    for key in keys {
+        let key = query.parameter(*key);
+        parts.push(ListPart {
+            index: Some("pending_by_type"),
+            by_index: format!("type_key = {key} AND lease_token IS NULL AND {scope}"),
+        });
     }
+    let keys = query.parameter(keys.to_vec());
+    let is_one = match dialect {
+        Dialect::Sqlite => format!("+type_key IN (SELECT value FROM json_each({keys}))"),
+        Dialect::Postgres => format!("(type_key = ANY ({keys})) IS TRUE"),
+    };
+    parts.push(ListPart {
+        index: Some("pending_leases"),
+        by_index: format!("lease_token IS NOT NULL AND {is_one} AND {scope}"),
+    });
+    parts
 }

@@ -1,7 +1,7 @@
-//! How far back a page of a list looks.
+//! How far a page of a list looks.
 //!
 //! PostgreSQL opens every day's partition that a statement may need, and plans it: with a year of days that takes far
-//! longer than reading a page. So a page reads the latest days first, and more of them only while it is not full.
+//! longer than reading a page. So a page reads the first days of its list, and more of them only while it is not full.
 //! SQLite has one table, of which nothing is opened in vain.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::engine::{Dialect, Row, args};
 use super::page::{END_OF_TIME, START_OF_TIME};
 use super::{Result, Store};
-use crate::domain::{OrgId, Timestamp};
+use crate::domain::{ListOrder, OrgId, Timestamp};
 
 /// The first span of time that a page reads, and how much longer the next one is.
 const SPAN: Duration = Duration::from_hours(48);
@@ -17,61 +17,87 @@ const SPAN_FACTOR: u32 = 8;
 /// How much a server's clock may be behind the one that wrote when an organisation was created.
 const CLOCK_SKEW: Duration = Duration::from_hours(24);
 
-/// The spans that a page reads, one after the other, each of which includes the one before.
+/// The spans that a page reads, one after the other, each of which includes the one before. All begin where the page
+/// does; each is told by its far end, in the order of the list.
 #[derive(Debug)]
 pub(super) struct LookBack {
-    /// Where the last span began.
-    from: Timestamp,
+    order: ListOrder,
+    /// The far end of the last span.
+    end: Timestamp,
     /// The length of the next one.
     span: Duration,
-    oldest: Timestamp,
+    /// The far end of the list.
+    last: Timestamp,
+    /// After this time there is nothing but what clocks that are ahead have stamped.
+    now: Timestamp,
 }
 
 impl LookBack {
-    /// All rows from `oldest` on at once.
-    pub(super) const fn whole(oldest: Timestamp) -> Self {
-        Self { from: oldest, span: SPAN, oldest }
+    /// All rows up to `last` at once.
+    pub(super) const fn whole(order: ListOrder, last: Timestamp) -> Self {
+        Self { order, end: last, span: SPAN, last, now: END_OF_TIME }
     }
 
-    /// Spans from `newest` back to `oldest`.
-    const fn in_spans(newest: Timestamp, oldest: Timestamp) -> Self {
-        Self { from: newest, span: SPAN, oldest }
+    /// Spans from `first` to `last`.
+    const fn in_spans(order: ListOrder, first: Timestamp, last: Timestamp, now: Timestamp) -> Self {
+        Self { order, end: first, span: SPAN, last, now }
     }
 
-    /// Where the next span begins.
+    /// The far end of the next span.
     pub(super) fn next(&mut self) -> Timestamp {
-        self.from = self.from.minus(self.span).max(self.oldest);
+        self.end = match self.order {
+            ListOrder::NewestFirst => self.end.minus(self.span).max(self.last),
+            ListOrder::OldestFirst => match self.end.plus(self.span) {
+                end if end < self.now => end.min(self.last),
+                _ => self.last,
+            },
+        };
         self.span = self.span.saturating_mul(SPAN_FACTOR);
-        self.from
+        self.end
     }
 
-    /// Whether the last span reached the oldest row that may be listed.
+    /// Whether the last span reached the last row that may be listed.
     pub(super) fn is_at_its_end(&self) -> bool {
-        self.from <= self.oldest
+        match self.order {
+            ListOrder::NewestFirst => self.end <= self.last,
+            ListOrder::OldestFirst => self.end >= self.last,
+        }
     }
 }
 
 impl Store {
-    /// How far a page of an organisation's rows from before `newest` looks back: to `oldest`, or to where the
-    /// organisation was created.
+    /// How far a page of an organisation's rows looks that begins at `first`: to `last`, or to where the
+    /// organisation was created, or to the end of time.
     pub(super) async fn look_back(
         &self,
         org: OrgId,
-        newest: Timestamp,
-        oldest: Option<Timestamp>,
+        order: ListOrder,
+        first: Timestamp,
+        last: Option<Timestamp>,
     ) -> Result<LookBack> {
+        let end = match order {
+            ListOrder::NewestFirst => START_OF_TIME,
+            ListOrder::OldestFirst => END_OF_TIME,
+        };
         if self.engine.dialect() == Dialect::Sqlite {
-            return Ok(LookBack::whole(oldest.unwrap_or(START_OF_TIME)));
+            return Ok(LookBack::whole(order, last.unwrap_or(end)));
         }
         // The latest rows are where the clock of the database is.
         let sql = "SELECT created_at, now() AS now FROM orgs WHERE id = $1";
         let read = |row: &Row| Ok((row.get::<Timestamp>("created_at")?, row.get("now")?));
         let Some((created, now)) = self.engine.find(sql, args![org], read).await? else {
-            return Ok(LookBack::whole(END_OF_TIME));
+            return Ok(LookBack::whole(ListOrder::NewestFirst, END_OF_TIME));
         };
-        let first = created.minus(CLOCK_SKEW);
-        let oldest = oldest.map_or(first, |oldest| oldest.max(first));
-        Ok(LookBack::in_spans(newest.min(now), oldest))
+        let created = created.minus(CLOCK_SKEW);
+        Ok(match order {
+            ListOrder::NewestFirst => {
+                let oldest = last.map_or(created, |oldest| oldest.max(created));
+                LookBack::in_spans(order, first.min(now), oldest, now)
+            }
+            ListOrder::OldestFirst => {
+                LookBack::in_spans(order, first.max(created), last.unwrap_or(end), now)
+            }
+        })
     }
 }
 
@@ -85,19 +111,27 @@ mod tests {
         Timestamp::from_micros(number * DAY)
     }
 
-    #[test]
-    fn spans_grow_down_to_the_oldest_row() {
-        let mut look_back = LookBack::in_spans(day(400), day(7));
+    fn spans(mut look_back: LookBack) -> Vec<i64> {
         let mut spans = Vec::new();
         while !look_back.is_at_its_end() {
             spans.push(look_back.next().micros() / DAY);
         }
-        assert_eq!(spans, [398, 382, 254, 7]);
+        spans
+    }
+
+    #[test]
+    fn spans_grow_to_the_far_end_of_the_list() {
+        let newest_first = LookBack::in_spans(ListOrder::NewestFirst, day(400), day(7), day(400));
+        assert_eq!(spans(newest_first), [398, 382, 254, 7]);
+        let oldest_first = LookBack::in_spans(ListOrder::OldestFirst, day(7), day(4_000), day(400));
+        assert_eq!(spans(oldest_first), [9, 25, 153, 4_000]);
     }
 
     #[test]
     fn whole_list_is_one_span() {
-        let mut look_back = LookBack::whole(day(7));
-        assert_eq!((look_back.next(), look_back.is_at_its_end()), (day(7), true));
+        for order in [ListOrder::NewestFirst, ListOrder::OldestFirst] {
+            let mut look_back = LookBack::whole(order, day(7));
+            assert_eq!((look_back.next(), look_back.is_at_its_end()), (day(7), true));
+        }
     }
 }

@@ -1,10 +1,12 @@
-//! Pages of a list, newest first.
+//! Pages of a list, in either order of time.
+
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::engine::{Args, Row, args};
 use super::{Result, Store};
-use crate::domain::{Cursor, Page, PageRequest, Timestamp};
+use crate::domain::{Cursor, ListOrder, Page, PageRequest, Timestamp};
 
 /// After every time that is ever stored: 9999-12-31T23:59:59Z, the last second that RFC 3339 and
 /// both engines can write.
@@ -13,21 +15,82 @@ pub(super) const END_OF_TIME: Timestamp = Timestamp::from_micros(253_402_300_799
 /// Before every time that is ever stored: the year 0 begins, the first that RFC 3339 can write.
 pub(super) const START_OF_TIME: Timestamp = Timestamp::from_micros(-62_167_219_200_000_000);
 
-/// The position that a page starts after. The first page starts after one that is newer than every row, so that one
-/// statement serves all; with `until`, every page starts after one that is newer than every row from before then, so
-/// that none reads through newer rows.
-pub(super) fn start(request: PageRequest, until: Option<Timestamp>) -> Cursor {
-    let newest = Cursor { at: END_OF_TIME, id: Uuid::max() };
-    let after = request.after.unwrap_or(newest);
-    let start = match until {
-        Some(until) if until <= after.at => Cursor { at: until, id: Uuid::nil() },
-        _ => after,
-    };
-    Cursor { at: start.at.clamp(START_OF_TIME, END_OF_TIME), ..start }
+/// The rows of a list: from a time on and before another, in this order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) order: ListOrder,
+    pub(super) since: Option<Timestamp>,
+    pub(super) until: Option<Timestamp>,
+}
+
+impl Bounds {
+    /// The position that a page starts after. The first page starts after one that comes before every row, so that one
+    /// statement serves all; with a bound of time there, every page starts after one that comes before every row
+    /// within it, so that none reads through the rows before.
+    pub(super) fn start(self, after: Option<Cursor>) -> Cursor {
+        let start = match self.order {
+            ListOrder::NewestFirst => {
+                let after = after.unwrap_or(Cursor { at: END_OF_TIME, id: Uuid::max() });
+                match self.until {
+                    Some(until) if until <= after.at => Cursor { at: until, id: Uuid::nil() },
+                    _ => after,
+                }
+            }
+            ListOrder::OldestFirst => {
+                let after = after.unwrap_or(Cursor { at: START_OF_TIME, id: Uuid::nil() });
+                match self.since {
+                    Some(since) if since > after.at => Cursor { at: since, id: Uuid::nil() },
+                    _ => after,
+                }
+            }
+        };
+        Cursor { at: start.at.clamp(START_OF_TIME, END_OF_TIME), ..start }
+    }
+
+    /// The last time that may be listed, in the order of the list.
+    pub(super) fn last(self) -> Option<Timestamp> {
+        match self.order {
+            ListOrder::NewestFirst => self.since,
+            ListOrder::OldestFirst => {
+                self.until.map(|until| until.minus(Duration::from_micros(1)).min(END_OF_TIME))
+            }
+        }
+    }
+}
+
+/// The SQL of an order. `$1` and `$2` are the position that a page starts after, and `$3` is its limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OrderSql {
+    /// How a position compares with the one that the page starts after.
+    pub(super) follows: &'static str,
+    /// How a time compares with the far end of the page.
+    pub(super) within: &'static str,
+    direction: &'static str,
+}
+
+impl OrderSql {
+    pub(super) const fn of(order: ListOrder) -> Self {
+        match order {
+            ListOrder::NewestFirst => Self { follows: "<", within: ">=", direction: " DESC" },
+            ListOrder::OldestFirst => Self { follows: ">", within: "<=", direction: "" },
+        }
+    }
+
+    /// What ends the SELECT of a page of rows that are listed by the time in `at`, behind a condition.
+    pub(super) fn page(self, at: &str) -> String {
+        let Self { follows, .. } = self;
+        format!("AND ({at}, id) {follows} ($1, $2) {} LIMIT $3", self.sorted(at))
+    }
+
+    /// The rows in order.
+    pub(super) fn sorted(self, at: &str) -> String {
+        let Self { direction, .. } = self;
+        format!("ORDER BY {at}{direction}, id{direction}")
+    }
 }
 
 impl Store {
-    /// Reads a page of the rows that a SELECT, which ends with a condition, finds; they are listed by the
+    /// Reads a page of the rows that a SELECT, which ends with a condition, finds, newest first; they are listed by the
     /// time in the column `at` and by `id`. The parameters `$1`, `$2` and `$3` are taken; `args` follow.
     pub(super) async fn page<T>(
         &self,
@@ -37,17 +100,28 @@ impl Store {
         args: Args<'_>,
         read: impl Fn(&Row) -> Result<T>,
     ) -> Result<Page<T>> {
-        let after = start(request, None);
+        let bounds = Bounds { order: ListOrder::NewestFirst, since: None, until: None };
+        let after = bounds.start(request.after);
+        let sql = format!("{select} {}", OrderSql::of(bounds.order).page(at));
+        self.page_of(sql, at, (after, request.limit), args, read).await
+    }
+
+    /// Reads a page by a whole SELECT.
+    pub(super) async fn page_of<T>(
+        &self,
+        sql: String,
+        at: &str,
+        (after, limit): (Cursor, u32),
+        args: Args<'_>,
+        read: impl Fn(&Row) -> Result<T>,
+    ) -> Result<Page<T>> {
         // One row more than the page shows proves that more follow.
-        let limit = i64::from(request.limit) + 1;
-        let mut all_args = args![after.at, after.id, limit];
+        let mut all_args = args![after.at, after.id, i64::from(limit) + 1];
         all_args.extend(args);
-        let sql =
-            format!("{select} AND ({at}, id) < ($1, $2) ORDER BY {at} DESC, id DESC LIMIT $3");
         let rows = self.engine.all(sql, all_args).await?;
         let item = |row| Ok((Cursor { at: Row::get(row, at)?, id: row.get("id")? }, read(row)?));
         let items = rows.iter().map(item).collect::<Result<_>>()?;
-        Ok(Page::from_rows(items, request.limit, |(cursor, _)| *cursor).map(|(_, item)| item))
+        Ok(Page::from_rows(items, limit, |(cursor, _)| *cursor).map(|(_, item)| item))
     }
 }
 
@@ -55,18 +129,38 @@ impl Store {
 mod tests {
     use super::*;
 
+    fn cursor(micros: i64, id: Uuid) -> Cursor {
+        Cursor { at: Timestamp::from_micros(micros), id }
+    }
+
+    fn bounds(order: ListOrder) -> Bounds {
+        let at = |micros| Some(Timestamp::from_micros(micros));
+        Bounds { order, since: at(2), until: at(5) }
+    }
+
     #[test]
     fn page_starts_after_the_cursor_or_before_the_end_of_the_list() {
-        let cursor = |micros, id| Cursor { at: Timestamp::from_micros(micros), id };
-        let from = |after| PageRequest { limit: 1, after };
-        let until = Some(Timestamp::from_micros(5));
         let (none, id) = (Uuid::nil(), Uuid::from_u128(7));
-        assert_eq!(start(from(None), None), Cursor { at: END_OF_TIME, id: Uuid::max() });
-        assert_eq!(start(from(None), until), cursor(5, none));
-        assert_eq!(start(from(Some(cursor(6, id))), until), cursor(5, none));
-        assert_eq!(start(from(Some(cursor(5, id))), until), cursor(5, none));
-        assert_eq!(start(from(Some(cursor(4, id))), until), cursor(4, id));
-        assert_eq!(start(from(Some(cursor(i64::MAX, id))), None).at, END_OF_TIME);
+        let within = bounds(ListOrder::NewestFirst);
+        let all = Bounds { since: None, until: None, ..within };
+        assert_eq!(all.start(None), Cursor { at: END_OF_TIME, id: Uuid::max() });
+        assert_eq!(within.start(None), cursor(5, none));
+        assert_eq!(within.start(Some(cursor(6, id))), cursor(5, none));
+        assert_eq!(within.start(Some(cursor(5, id))), cursor(5, none));
+        assert_eq!(within.start(Some(cursor(4, id))), cursor(4, id));
+        assert_eq!(all.start(Some(cursor(i64::MAX, id))).at, END_OF_TIME);
+    }
+
+    #[test]
+    fn page_of_the_oldest_rows_starts_where_the_list_begins() {
+        let (none, id) = (Uuid::nil(), Uuid::from_u128(7));
+        let within = bounds(ListOrder::OldestFirst);
+        let all = Bounds { since: None, until: None, ..within };
+        assert_eq!(all.start(None), Cursor { at: START_OF_TIME, id: none });
+        assert_eq!(within.start(None), cursor(2, none));
+        assert_eq!(within.start(Some(cursor(1, id))), cursor(2, none));
+        assert_eq!(within.start(Some(cursor(2, id))), cursor(2, id));
+        assert_eq!((within.last(), all.last()), (Some(Timestamp::from_micros(4)), None));
     }
 
     #[test]

@@ -8,9 +8,11 @@ use uuid::Uuid;
 use super::deliveries::{endpoint_of, endpoint_refusal, missing};
 use super::engine::{Row, Tx, args};
 use super::replay_chunk::REPLAYS_PER_STEP;
+use super::type_key::type_key;
 use super::{AuditRecord, DeliveryRefusal, Result, Store, audit};
 use crate::domain::{
-    Actor, Delivery, DeliveryId, DeliveryStatus, EndpointId, EventId, OrgId, Timestamp,
+    Actor, Delivery, DeliveryId, DeliveryStatus, Endpoint, EndpointId, EventId, LastAttempt, OrgId,
+    Timestamp,
 };
 
 /// An event that is delivered once more.
@@ -31,6 +33,8 @@ pub(super) struct Redelivery {
     endpoint_id: EndpointId,
     /// `None` for an endpoint that the event was not planned for.
     replay_of: Option<DeliveryId>,
+    event_type: String,
+    endpoint_url: String,
 }
 
 impl Redelivery {
@@ -42,6 +46,8 @@ impl Redelivery {
             payload_bytes: row.get("payload_bytes")?,
             endpoint_id: row.get("endpoint_id")?,
             replay_of: Some(row.get("id")?),
+            event_type: row.get("event_type")?,
+            endpoint_url: row.get("url")?,
         })
     }
 
@@ -58,6 +64,10 @@ impl Redelivery {
             created_at: self.id.created_at(),
             finished_at: None,
             replay_of: self.replay_of,
+            event_type: Some(self.event_type.clone()),
+            endpoint_url: Some(Endpoint::shown_url(&self.endpoint_url)),
+            last: LastAttempt::default(),
+            held_by: None,
         }
     }
 }
@@ -101,17 +111,22 @@ impl Store {
         now: Timestamp,
     ) -> Result<Result<ReplayedEvent, DeliveryRefusal>> {
         // Events do not change, so it is found before the transaction.
-        let columns = "received_at, CAST(octet_length(payload) AS bigint) AS payload_bytes";
-        let read = |row: &Row| Ok((row.get("received_at")?, row.get("payload_bytes")?));
+        let columns =
+            "received_at, event_type, CAST(octet_length(payload) AS bigint) AS payload_bytes";
+        let read = |row: &Row| {
+            Ok((row.get("received_at")?, row.get("event_type")?, row.get("payload_bytes")?))
+        };
         let event = self.newest_event(org, id, columns, read).await?;
         let mut tx = self.begin_in(org).await?;
-        let Some((event_received_at, payload_bytes)) = event else {
+        let Some((event_received_at, event_type, payload_bytes)) = event else {
             return Ok(Err(DeliveryRefusal::NotFound));
         };
-        if let Some(endpoint) = endpoint
-            && let Some(refusal) = target_refusal(&mut tx, org, endpoint).await?
-        {
-            return Ok(Err(refusal));
+        let mut target = None;
+        if let Some(endpoint) = endpoint {
+            match target_url(&mut tx, org, endpoint).await? {
+                Ok(url) => target = Some((endpoint, url)),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
         }
         let newest = newest_of_each(&mut tx, org, id, event_received_at, endpoint).await?;
         let planned_for: usize = match newest.first() {
@@ -121,7 +136,7 @@ impl Store {
         let newest: Vec<Uuid> = newest.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?;
         let mut redeliveries = find(&mut tx, org, &newest, now).await?;
         let skipped = planned_for - redeliveries.len();
-        if let Some(endpoint_id) = endpoint.filter(|_| redeliveries.is_empty()) {
+        if let Some((endpoint_id, endpoint_url)) = target.filter(|_| redeliveries.is_empty()) {
             redeliveries.push(Redelivery {
                 id: DeliveryId::mint(now),
                 event_id: id,
@@ -129,6 +144,8 @@ impl Store {
                 payload_bytes,
                 endpoint_id,
                 replay_of: None,
+                event_type,
+                endpoint_url,
             });
         }
         plan(&mut tx, org, &redeliveries, (now, self.due(now))).await?;
@@ -144,21 +161,24 @@ impl Store {
     }
 }
 
-/// Why an event is not sent to the endpoint that the caller names. That stays as it is until the end of
+/// The URL of the endpoint that the caller names, or why an event is not sent to it. It stays as it is until the end of
 /// the transaction.
-async fn target_refusal(
+async fn target_url(
     tx: &mut Tx<'_>,
     org: OrgId,
     endpoint: EndpointId,
-) -> Result<Option<DeliveryRefusal>> {
+) -> Result<Result<String, DeliveryRefusal>> {
     let lock = tx.dialect().lock(" FOR SHARE");
     let sql = format!(
-        "SELECT disabled_reason FROM endpoints
+        "SELECT disabled_reason, url FROM endpoints
          WHERE id = $1 AND org_id = $2 AND removed_at IS NULL{lock}"
     );
-    match tx.optional(sql, args![endpoint, org]).await? {
-        Some(row) => endpoint_refusal(&row),
-        None => Ok(Some(DeliveryRefusal::EndpointRemoved)),
+    let Some(row) = tx.optional(sql, args![endpoint, org]).await? else {
+        return Ok(Err(DeliveryRefusal::EndpointRemoved));
+    };
+    match endpoint_refusal(&row)? {
+        Some(refusal) => Ok(Err(refusal)),
+        None => Ok(Ok(row.get("url")?)),
     }
 }
 
@@ -232,7 +252,7 @@ pub(super) async fn find(
                       ON d.org_id = $2 AND d.created_at = o.created_at AND d.id = o.id
              )
              SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id,
-                    octet_length(e.payload) AS payload_bytes
+                    octet_length(e.payload) AS payload_bytes, e.event_type, p.url
              FROM found d
              CROSS JOIN endpoints p ON p.id = d.endpoint_id AND p.disabled_reason IS NULL
              CROSS JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
@@ -242,7 +262,8 @@ pub(super) async fn find(
         // The limits make each a look-up by its key: a planner without statistics would read all
         // deliveries of the organisation instead. The span leaves the partitions of other days out.
         Tx::Postgres(_) => {
-            "SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id, e.payload_bytes
+            "SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id, e.payload_bytes,
+                    e.event_type, p.url
              FROM unnest($1::uuid[], $3::bigint[]) o (id, micros)
              CROSS JOIN LATERAL (
                  SELECT timestamptz 'epoch' + o.micros * interval '1 microsecond' AS created_at
@@ -259,9 +280,10 @@ pub(super) async fn find(
                        AND created_at BETWEEN $4 AND $5
                  ) u LIMIT 1
              ) d
-             CROSS JOIN LATERAL (SELECT 1 FROM endpoints
+             CROSS JOIN LATERAL (SELECT url FROM endpoints
                                  WHERE id = d.endpoint_id AND disabled_reason IS NULL LIMIT 1) p
-             CROSS JOIN LATERAL (SELECT octet_length(payload)::bigint AS payload_bytes FROM events
+             CROSS JOIN LATERAL (SELECT octet_length(payload)::bigint AS payload_bytes, event_type
+                                 FROM events
                                  WHERE id = d.event_id AND received_at = d.event_received_at
                                  LIMIT 1) e
              ORDER BY d.event_received_at, d.event_id, d.created_at, d.id"
@@ -283,14 +305,22 @@ pub(super) async fn plan(
 ) -> Result<()> {
     let insert = "INSERT INTO pending_deliveries
                       (id, org_id, event_id, event_received_at, payload_bytes, endpoint_id, due_at,
-                       created_at, replay_of, ordered)
+                       created_at, replay_of, type_key, ordered)
                   SELECT column1, column2, column3, column4, column5, column6, column7, column8,
-                         column9,
+                         column9, column10,
                          coalesce((SELECT p.ordered FROM endpoints p WHERE p.id = column6), false)
                   FROM ";
     let rows = redeliveries.iter().map(|new| {
-        let Redelivery { id, event_id, event_received_at, payload_bytes, endpoint_id, replay_of } =
-            new;
+        let Redelivery {
+            id,
+            event_id,
+            event_received_at,
+            payload_bytes,
+            endpoint_id,
+            replay_of,
+            event_type,
+            endpoint_url: _,
+        } = new;
         let created_at = id.created_at();
         args![
             *id,
@@ -302,6 +332,7 @@ pub(super) async fn plan(
             due,
             created_at,
             *replay_of,
+            type_key(org, event_type),
         ]
     });
     tx.execute_values(insert, rows.collect(), "").await?;

@@ -32,7 +32,7 @@ impl Candidate {
 /// The part of a replay that one step does.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct ReplayChunk {
-    /// The deliveries to repeat. Their dead letters have the same ids.
+    /// The deliveries to repeat, whose dead letters have the same ids; or the dead letters to discard.
     pub(super) deliveries: Vec<Uuid>,
     /// The last dead letter that the step deals with; `None` when there is none.
     pub(super) reached: Option<Cursor>,
@@ -59,6 +59,17 @@ pub(super) fn chunk(candidates: &[Candidate]) -> ReplayChunk {
         chunk.reached = Some(candidate.position);
     }
     chunk
+}
+
+/// The chunk of one step that discards: quarantined events are dead letters like any other.
+pub(super) fn chunk_to_discard(candidates: &[Candidate]) -> ReplayChunk {
+    let wanted = candidates.iter().filter(|candidate| candidate.wanted);
+    ReplayChunk {
+        deliveries: wanted.map(|candidate| candidate.position.id).collect(),
+        reached: candidates.last().map(|candidate| candidate.position),
+        stopped_at: None,
+        at_end: candidates.len() < REPLAYS_PER_STEP,
+    }
 }
 
 #[cfg(test)]
@@ -99,6 +110,19 @@ mod tests {
             at_end: false,
         };
         assert_eq!(chunk(&candidates), expected);
+    }
+
+    #[test]
+    fn discard_takes_quarantined_events_along() {
+        let candidates =
+            [candidate(1, true, true), candidate(2, false, true), candidate(3, true, false)];
+        let expected = ReplayChunk {
+            deliveries: vec![Uuid::from_u128(1), Uuid::from_u128(2)],
+            reached: Some(position(3)),
+            stopped_at: None,
+            at_end: true,
+        };
+        assert_eq!(chunk_to_discard(&candidates), expected);
     }
 
     #[test]

@@ -7,13 +7,13 @@ use uuid::Uuid;
 use super::columns::{Columns, columns};
 use super::dead_letters;
 use super::engine::{Row, Tx, Value, args};
-use super::filter::Filter;
 use super::page::START_OF_TIME;
-use super::replay_chunk::{Candidate, REPLAYS_PER_STEP, ReplayChunk, chunk};
+use super::replay_chunk::{ReplayChunk, chunk, chunk_to_discard};
+use super::replay_selection::{candidates_after, count};
 use super::{AuditRecord, Result, Store, System, audit, orgs, redeliveries, storable};
 use crate::domain::{
-    Actor, Cursor, DeadLetterFilter, DeadReason, OrgId, Page, PageRequest, Replay, ReplayId,
-    ReplayStatus, Timestamp,
+    Actor, Cursor, DeadLetterFilter, DeadReason, ErrorClass, ListOrder, OrgId, Page, PageRequest,
+    Replay, ReplayAction, ReplayId, ReplayStatus, Timestamp,
 };
 
 /// The result of one step of a replay.
@@ -36,14 +36,10 @@ pub struct QuarantinedEvent {
     pub record: Vec<u8>,
 }
 
-/// Dead letters that are counted for the total of a replay at most: beyond, counting costs more than the
-/// number is worth.
-const COUNTED_MAX: i64 = 100_000;
-
 /// The columns of a replay, in the order of the values in [`Store::insert_replay`].
-const COLUMNS: Columns<17> = columns! {
+const COLUMNS: Columns<20> = columns! {
     id org_id endpoint_id reason event_type since until total done skipped status detail
-    created_at finished_at cursor_at cursor_id stepped_at
+    created_at finished_at cursor_at cursor_id stepped_at action error_class status_code
 };
 
 /// The values of [`COLUMNS`] for a new replay, which begins behind `cursor`.
@@ -51,6 +47,7 @@ fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
     let Replay {
         id,
         org_id,
+        action,
         filter,
         total,
         done,
@@ -61,7 +58,17 @@ fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
         finished_at,
     } = replay;
     // Every dead letter that was not replayed yet is meant, so `replayed` says nothing here.
-    let DeadLetterFilter { endpoint_id, reason, event_type, since, until, replayed: _ } = filter;
+    let DeadLetterFilter {
+        endpoint_id,
+        reason,
+        event_type,
+        since,
+        until,
+        replayed: _,
+        error_class,
+        status_code,
+        order: _,
+    } = filter;
     [
         (*id).into(),
         (*org_id).into(),
@@ -80,6 +87,9 @@ fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
         cursor.at.into(),
         cursor.id.into(),
         (*created_at).into(),
+        action.as_str().into(),
+        error_class.map(ErrorClass::as_str).into(),
+        status_code.map(u32::from).into(),
     ]
 }
 
@@ -87,6 +97,7 @@ fn read(row: &Row) -> Result<Replay> {
     Ok(Replay {
         id: row.get("id")?,
         org_id: row.get("org_id")?,
+        action: row.parse("action")?,
         filter: DeadLetterFilter {
             endpoint_id: row.get_opt("endpoint_id")?,
             reason: row.parse_opt("reason")?,
@@ -94,6 +105,9 @@ fn read(row: &Row) -> Result<Replay> {
             since: row.get_opt("since")?,
             until: Some(row.get("until")?),
             replayed: None,
+            error_class: row.parse_opt("error_class")?,
+            status_code: row.get_opt("status_code")?,
+            order: ListOrder::OldestFirst,
         },
         total: row.get_opt("total")?,
         done: row.get("done")?,
@@ -116,6 +130,28 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Replay>> {
+        self.insert_job(org, ReplayAction::Replay, filter, by, now).await
+    }
+
+    /// As [`Self::insert_replay`], to delete the dead letters, whether they were replayed or not.
+    pub async fn insert_discard(
+        &self,
+        org: OrgId,
+        filter: &DeadLetterFilter,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<Replay>> {
+        self.insert_job(org, ReplayAction::Discard, filter, by, now).await
+    }
+
+    async fn insert_job(
+        &self,
+        org: OrgId,
+        action: ReplayAction,
+        filter: &DeadLetterFilter,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<Replay>> {
         let mut tx = self.engine.begin().await?;
         if !orgs::hold(&mut tx, org).await? {
             return Ok(None);
@@ -124,7 +160,8 @@ impl Store {
         let replay = Replay {
             id: ReplayId::mint(now),
             org_id: org,
-            total: count(&mut tx, org, &filter).await?,
+            action,
+            total: count(&mut tx, org, action, &filter).await?,
             filter,
             done: 0,
             skipped: 0,
@@ -196,9 +233,18 @@ impl Store {
              WHERE id = $1 AND org_id = $2 AND status = 'running'{lock}"
         );
         let Some(row) = tx.optional(sql, args![id, org]).await? else { return Ok(None) };
-        let filter = read(&row)?.filter;
+        let Replay { filter, action, .. } = read(&row)?;
         let cursor = Cursor { at: row.get("cursor_at")?, id: row.get("cursor_id")? };
-        let chunk = chunk(&candidates_after(&mut tx, org, &filter, cursor).await?);
+        let candidates = candidates_after(&mut tx, org, action, &filter, cursor).await?;
+        if action == ReplayAction::Discard {
+            let chunk = chunk_to_discard(&candidates);
+            let discarded = dead_letters::discard(&mut tx, org, &chunk.deliveries).await?;
+            let missing = chunk.deliveries.len() - discarded;
+            advance(&mut tx, id, &chunk, (discarded, missing), now).await?;
+            tx.commit().await?;
+            return Ok(Some(ReplayStep { planned: 0, stopped_at: None }));
+        }
+        let chunk = chunk(&candidates);
         let wanted = unreplayed(&mut tx, &chunk.deliveries).await?;
         let found = redeliveries::find(&mut tx, org, &wanted, now).await?;
         redeliveries::plan(&mut tx, org, &found, (now, self.due(now))).await?;
@@ -257,57 +303,6 @@ impl System<'_> {
 fn until(filter: &DeadLetterFilter, now: Timestamp) -> Timestamp {
     let after_now = now.plus(Duration::from_micros(1));
     filter.until.map_or(after_now, |until| until.min(after_now))
-}
-
-/// How many dead letters a replay is for; `None` when they are too many to count, or when a filter by
-/// type would have to read every event.
-async fn count(tx: &mut Tx<'_>, org: OrgId, filter: &DeadLetterFilter) -> Result<Option<u64>> {
-    if filter.event_type.is_some() {
-        return Ok(None);
-    }
-    let mut conditions = dead_letters::of_org(tx.dialect(), org, filter, 1);
-    conditions.and_some("created_at >= ?", filter.since);
-    conditions.and_some("created_at < ?", filter.until);
-    conditions.and_some("reason = ?", filter.reason.map(DeadReason::as_str));
-    let sql = format!(
-        "SELECT count(*) AS count FROM (
-             SELECT 1 FROM dead_letters WHERE {conditions} AND replayed_at IS NULL LIMIT $1
-         ) l"
-    );
-    let mut args = args![COUNTED_MAX + 1];
-    args.extend(conditions.into_args());
-    let counted: u64 = tx.one(sql, args).await?.get("count")?;
-    Ok((counted <= COUNTED_MAX.unsigned_abs()).then_some(counted))
-}
-
-/// The next dead letters of a replay, whether they pass its filter or not: reading a bounded number
-/// bounds the step.
-async fn candidates_after(
-    tx: &mut Tx<'_>,
-    org: OrgId,
-    filter: &DeadLetterFilter,
-    cursor: Cursor,
-) -> Result<Vec<Candidate>> {
-    let mut source = dead_letters::of_org(tx.dialect(), org, filter, 3);
-    source.and_some("created_at < ?", filter.until);
-    let mut wanted = Filter::after(source.parameters());
-    wanted.and_some("l.reason = ?", filter.reason.map(DeadReason::as_str));
-    // A quarantined event has no type here.
-    wanted.and_type("coalesce({}, false)", "l.event_type", filter.event_type.as_ref());
-    let sql = format!(
-        "SELECT l.id, l.created_at, l.delivery_id IS NOT NULL AS is_delivery,
-                l.replayed_at IS NULL AND {wanted} AS wanted
-         FROM (SELECT id, org_id, created_at, delivery_id, event_type, reason,
-                      replayed_at
-               FROM dead_letters
-               WHERE {source} AND (created_at, id) > ($1, $2)
-               ORDER BY created_at, id LIMIT $3) l
-         ORDER BY l.created_at, l.id"
-    );
-    let mut args = args![cursor.at, cursor.id, REPLAYS_PER_STEP];
-    args.extend(source.into_args());
-    args.extend(wanted.into_args());
-    tx.list(sql, args, Candidate::read).await
 }
 
 /// The dead letters that have not been replayed meanwhile, locked until the end of the transaction.

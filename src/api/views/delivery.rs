@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use crate::delivery::SentRequest;
 use crate::domain::{
-    Attempt, Delivery, DeliveryId, DeliveryStatus, EndpointId, EventId, Timestamp,
+    Attempt, Delivery, DeliveryId, DeliveryStatus, EndpointAttempt, EndpointId, ErrorClass,
+    EventId, HeldBy, Timestamp,
 };
 
 /// A delivery as its owner reads it.
@@ -27,6 +29,18 @@ pub struct DeliveryView {
     pub finished_at: Option<Timestamp>,
     /// The delivery that it repeats.
     pub replay_of: Option<DeliveryId>,
+    /// The type of the event; `null` when the event is gone.
+    pub event_type: Option<String>,
+    /// Where the endpoint sends, without the values of its query; `null` when the endpoint is gone.
+    pub endpoint_url: Option<String>,
+    /// Why the last attempt failed, as text; `null` if none has.
+    pub last_error: Option<String>,
+    /// Why the last attempt failed, as one word.
+    pub last_error_class: Option<ErrorClass>,
+    /// The HTTP status of the last answer.
+    pub last_status_code: Option<u16>,
+    /// What a pending delivery waits for beside the time of its next attempt: `disabled` and `paused` mean its endpoint.
+    pub held_by: Option<HeldBy>,
 }
 
 /// One delivery with its attempts.
@@ -36,7 +50,30 @@ pub struct DeliveryDetail {
     #[serde(flatten)]
     pub delivery: DeliveryView,
     /// Its attempts, first to last.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<AttemptView>,
+}
+
+/// An attempt of a delivery.
+#[derive(Clone, Debug, Serialize)]
+pub struct AttemptView {
+    /// What it came to.
+    #[serde(flatten)]
+    pub attempt: Attempt,
+    /// What was sent; `null` where that is not known any more: the endpoint was changed since, the event is gone, or
+    /// nothing was sent.
+    pub request: Option<SentRequest>,
+}
+
+/// An attempt in the list of an endpoint's attempts.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointAttemptView {
+    /// The delivery.
+    pub delivery_id: DeliveryId,
+    /// The event.
+    pub event_id: EventId,
+    /// The attempt.
+    #[serde(flatten)]
+    pub attempt: Attempt,
 }
 
 /// The deliveries that a replay of an event created.
@@ -99,6 +136,19 @@ impl From<Delivery> for DeliveryView {
             created_at: delivery.created_at,
             finished_at: delivery.finished_at,
             replay_of: delivery.replay_of,
+            event_type: delivery.event_type,
+            endpoint_url: delivery.endpoint_url,
+            last_error: delivery.last.error,
+            last_error_class: delivery.last.error_class,
+            last_status_code: delivery.last.status_code,
+            held_by: delivery.held_by,
         }
+    }
+}
+
+impl From<EndpointAttempt> for EndpointAttemptView {
+    fn from(made: EndpointAttempt) -> Self {
+        let EndpointAttempt { delivery_id, event_id, attempt } = made;
+        Self { delivery_id, event_id, attempt }
     }
 }

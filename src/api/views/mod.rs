@@ -12,8 +12,8 @@ mod org;
 mod secret;
 
 pub use delivery::{
-    CancelledDeliveries, DeadLetterReplay, DeliveryDetail, DeliveryView, ReplayedEvent,
-    StoredEvent, TestEvent,
+    AttemptView, CancelledDeliveries, DeadLetterReplay, DeliveryDetail, DeliveryView,
+    EndpointAttemptView, ReplayedEvent, StoredEvent, TestEvent,
 };
 pub use endpoint::{EndpointDetail, EndpointView, NewEndpointView, PendingCount};
 pub use event::{EventDetail, EventView};

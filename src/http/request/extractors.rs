@@ -15,7 +15,7 @@ use super::rules::Rules;
 use super::schema::{Input, ObjectSchema, RequestSchema, parameter};
 use super::texts::PageLimit;
 use crate::auth::Principal;
-use crate::domain::{Cursor, PageRequest, Scopes};
+use crate::domain::{Cursor, ListOrder, OrderedCursor, PageRequest, Scopes};
 use crate::http::body::{self, ReceivedBody};
 use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
@@ -50,6 +50,14 @@ pub(in crate::http) struct MergePatch<T> {
 #[derive(Debug)]
 pub(in crate::http) struct List<T = ()> {
     pub(in crate::http) page: PageRequest,
+    pub(in crate::http) filter: T,
+}
+
+/// The query of a list that has two orders: `limit`, `order`, `cursor`, and these filters.
+#[derive(Debug)]
+pub(in crate::http) struct OrderedList<T> {
+    pub(in crate::http) page: PageRequest,
+    pub(in crate::http) order: ListOrder,
     pub(in crate::http) filter: T,
 }
 
@@ -184,6 +192,18 @@ impl<S: Sync, T: QueryFields> FromRequestParts<S> for List<T> {
     }
 }
 
+impl<S: Sync, T: QueryFields> FromRequestParts<S> for OrderedList<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut query = Query::of(&parts.uri);
+        let (page, order) = query.ordered_page();
+        let filter = T::read(&mut query);
+        query.finish()?;
+        Ok(Self { page, order, filter })
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for NoQuery {
     type Rejection = ApiError;
 
@@ -227,6 +247,19 @@ impl<T: QueryFields> Input for List<T> {
         let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
         let cursor = parameter::<Cursor>("cursor", "`next_cursor` of the previous page.");
         schema.query.extend([limit, cursor]);
+        T::describe(&mut schema.query);
+    }
+}
+
+impl<T: QueryFields> Input for OrderedList<T> {
+    fn describe(schema: &mut RequestSchema) {
+        let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
+        let order = parameter::<ListOrder>("order", "`desc`, the newest first, or `asc`.");
+        let cursor = parameter::<OrderedCursor>(
+            "cursor",
+            "`next_cursor` of the previous page, which has the same order.",
+        );
+        schema.query.extend([limit, order, cursor]);
         T::describe(&mut schema.query);
     }
 }

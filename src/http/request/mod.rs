@@ -21,13 +21,14 @@ mod texts;
 mod values;
 
 pub(super) use extractors::{
-    BODY_BYTES_MAX, Body, EmptyBody, List, MergePatch, NoQuery, OptionalBody, refuse_query,
+    BODY_BYTES_MAX, Body, EmptyBody, List, MergePatch, NoQuery, OptionalBody, OrderedList,
+    refuse_query,
 };
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use patch::Patch;
 pub use schema::RequestSchema;
 pub(super) use schema::{Input, Inputs, parameter};
-pub(super) use texts::{Flag, Include, Label, OnDuplicate};
+pub(super) use texts::{FailedStatus, Flag, Include, Label, OnDuplicate};
 pub(super) use values::{
     Description, EndpointUrl, ExpiresAt, LimitValue, Name, OwnScopes, TenantScopes, Whole,
 };

@@ -9,7 +9,7 @@ use url::form_urlencoded;
 use super::rules::{STRAY_NAMES_MAX, shortened};
 use super::texts::{PageLimit, Text};
 use super::values::wire_name;
-use crate::domain::{PageRequest, Violation, did_you_mean};
+use crate::domain::{Cursor, ListOrder, OrderedCursor, PageRequest, Violation, did_you_mean};
 use crate::http::error::ApiError;
 
 /// The parameters of a request, taken one by one. [`Self::finish`] reports what was wrong or left.
@@ -48,6 +48,25 @@ impl Query {
         let limit =
             self.take::<PageLimit>("limit").map_or(PageRequest::LIMIT_DEFAULT, |limit| limit.0);
         PageRequest { limit, after: self.take("cursor") }
+    }
+
+    /// Takes `limit`, `order` and `cursor`, which belongs to that order.
+    pub(in crate::http) fn ordered_page(&mut self) -> (PageRequest, ListOrder) {
+        let limit =
+            self.take::<PageLimit>("limit").map_or(PageRequest::LIMIT_DEFAULT, |limit| limit.0);
+        let order = self.take::<ListOrder>("order").unwrap_or_default();
+        (PageRequest { limit, after: self.ordered_cursor(order) }, order)
+    }
+
+    /// Takes `cursor`, which belongs to this order.
+    pub(in crate::http) fn ordered_cursor(&mut self, order: ListOrder) -> Option<Cursor> {
+        let cursor = self.take::<OrderedCursor>("cursor")?;
+        if cursor.order == order {
+            return Some(cursor.cursor);
+        }
+        let rule = format!("belongs to a list with order={}", cursor.order.as_str());
+        self.violations.push(Violation::new("cursor", "order", rule));
+        None
     }
 
     /// Ends the reading.
@@ -112,6 +131,20 @@ mod tests {
             ("typ", "unknown"),
         ];
         assert_eq!(faults(query), expected.map(|(name, code)| (name.to_owned(), code)));
+    }
+
+    #[test]
+    fn cursor_is_taken_in_its_own_order_only() {
+        let cursor = Cursor { at: Timestamp::from_micros(7), id: uuid::Uuid::nil() };
+        for (order, word) in [(ListOrder::NewestFirst, "desc"), (ListOrder::OldestFirst, "asc")] {
+            let text = OrderedCursor { cursor, order }.to_string();
+            for asked in ["desc", "asc"] {
+                let mut query = Query::new(&format!("cursor={text}&order={asked}"));
+                let (page, _) = query.ordered_page();
+                assert_eq!(page.after.is_some(), asked == word);
+                assert_eq!(faults(query).is_empty(), asked == word);
+            }
+        }
     }
 
     #[test]

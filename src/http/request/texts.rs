@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use strum::VariantNames;
 
 use crate::domain::{
-    Cursor, DeadReason, DeliveryStatus, EndpointId, EventId, EventType, EventTypeFilter, OrgId,
-    PageRequest, SignatureScheme, SigningSecret, Timestamp, TimestampError,
+    Cursor, DeadReason, DeliveryStatus, EndpointId, ErrorClass, EventId, EventType,
+    EventTypeFilter, ListOrder, OrderedCursor, OrgId, PageRequest, SignatureScheme, SigningSecret,
+    Timestamp, TimestampError, TraceFilter,
 };
 
 /// A value that is written as text: a string in a body, or a query parameter.
@@ -58,6 +59,11 @@ texts! {
     EventId: "must be the id of an event", {"type": "string", "format": "uuid"};
     OrgId: "must be the id of an organisation", {"type": "string", "format": "uuid"};
     Cursor: "must be a next_cursor of an earlier answer", {"type": "string"};
+    OrderedCursor: "must be a next_cursor of an earlier answer", {"type": "string"};
+    TraceFilter: "must be a trace id: 1 to 128 visible ASCII characters",
+        {"type": "string", "minLength": 1, "maxLength": 128};
+    ErrorClass: "must be blocked, signing, internal, dns, connect, tls, timeout, reset, protocol or status",
+        {"type": "string", "enum": (words(ErrorClass::ALL))};
     DeliveryStatus: "must be pending, delivered, dead or cancelled",
         {"type": "string", "enum": DeliveryStatus::VARIANTS};
     DeadReason: "must be exhausted, gone or unstorable",
@@ -87,6 +93,36 @@ impl Text for Timestamp {
 
     fn text_schema() -> Value {
         json!({"type": "string", "format": "date-time"})
+    }
+}
+
+impl Text for ListOrder {
+    const RULE: &'static str = "must be asc or desc";
+
+    fn from_text(text: &str) -> Option<Self> {
+        [Self::NewestFirst, Self::OldestFirst].into_iter().find(|order| order.as_str() == text)
+    }
+
+    fn text_schema() -> Value {
+        json!({"type": "string", "enum": ["asc", "desc"], "default": "desc"})
+    }
+}
+
+/// The HTTP status of an answer that was no success.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct FailedStatus(pub(in crate::http) u16);
+
+impl Text for FailedStatus {
+    const RULE: &'static str =
+        "must be a status of a failure, from 300 to 999: 2xx is status=delivered";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let code = text.parse().ok()?;
+        (300..=999).contains(&code).then_some(Self(code))
+    }
+
+    fn text_schema() -> Value {
+        json!({"type": "integer", "minimum": 300, "maximum": 999})
     }
 }
 
@@ -191,6 +227,10 @@ impl Text for Label {
     }
 }
 
+fn words(classes: &[ErrorClass]) -> Vec<&'static str> {
+    classes.iter().map(|class| class.as_str()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +244,9 @@ mod tests {
         ];
         for (rule, words) in rules {
             assert!(words.iter().all(|word| rule.contains(word)), "{rule}: {words:?}");
+        }
+        for class in words(ErrorClass::ALL) {
+            assert!(ErrorClass::RULE.contains(class), "{class}");
         }
     }
 

@@ -5,12 +5,12 @@ use axum::extract::State;
 use crate::api::dead_letters;
 use crate::api::views::DeadLetterReplay;
 use crate::domain::{
-    DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, EventTypeFilter, Page,
-    Timestamp,
+    DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, ErrorClass,
+    EventTypeFilter, ListOrder, OrderedPage, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use crate::http::request::{EmptyBody, Flag, List, NoQuery, query_fields};
+use crate::http::request::{EmptyBody, FailedStatus, Flag, NoQuery, OrderedList, query_fields};
 use crate::http::respond::{Accepted, Json, NoContent};
 use crate::http::state::AppState;
 
@@ -29,6 +29,10 @@ query_fields! {
         until: Timestamp,
         /// Replayed, or not replayed yet.
         replayed: Flag,
+        /// Whose last attempt failed with this class of error.
+        error_class: ErrorClass,
+        /// Whose last attempt was answered with this status, which is none of 2xx.
+        status_code: FailedStatus,
     }
 }
 
@@ -36,10 +40,10 @@ query_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    List { page, filter }: List<DeadLetterQuery>,
-) -> Result<Json<Page<DeadLetter>>, ApiError> {
-    let (org, filter) = (tenant.org_id, filter.into());
-    Ok(Json(dead_letters::list(app.replica_reads(), org, &filter, page).await?))
+    OrderedList { page, order, filter }: OrderedList<DeadLetterQuery>,
+) -> Result<Json<OrderedPage<DeadLetter>>, ApiError> {
+    let (org, filter) = (tenant.org_id, filter.in_order(order));
+    Ok(Json(order.page(dead_letters::list(app.replica_reads(), org, &filter, page).await?)))
 }
 
 /// `GET /api/dead-letters/{id}`.
@@ -77,10 +81,31 @@ pub(in crate::http) async fn replay(
     Ok(Accepted(dead_letters::replay(app.subsystems(), tenant.org_id, id, &by).await?))
 }
 
-impl From<DeadLetterQuery> for DeadLetterFilter {
-    fn from(query: DeadLetterQuery) -> Self {
-        let DeadLetterQuery { endpoint_id, reason, r#type, since, until, replayed } = query;
+impl DeadLetterQuery {
+    /// The dead letters that are asked for, in this order.
+    pub(in crate::http) fn in_order(self, order: ListOrder) -> DeadLetterFilter {
+        let Self {
+            endpoint_id,
+            reason,
+            r#type: event_type,
+            since,
+            until,
+            replayed,
+            error_class,
+            status_code,
+        } = self;
         let replayed = replayed.map(|replayed| replayed.0);
-        Self { endpoint_id, reason, event_type: r#type, since, until, replayed }
+        let status_code = status_code.map(|code| code.0);
+        DeadLetterFilter {
+            endpoint_id,
+            reason,
+            event_type,
+            since,
+            until,
+            replayed,
+            error_class,
+            status_code,
+            order,
+        }
     }
 }

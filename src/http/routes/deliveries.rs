@@ -1,15 +1,16 @@
-//! Deliveries: lists, and retrying, replaying or cancelling one.
+//! Deliveries: lists, attempts, and retrying, replaying or cancelling one.
 
 use axum::extract::State;
 
 use crate::api::deliveries;
-use crate::api::views::{DeliveryDetail, DeliveryView};
+use crate::api::views::{DeliveryDetail, DeliveryView, EndpointAttemptView};
 use crate::domain::{
-    DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, EventId, Page, Timestamp,
+    DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, ErrorClass, EventId, EventTypeFilter,
+    ListOrder, OrderedPage, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use crate::http::request::{EmptyBody, List, NoQuery, query_fields};
+use crate::http::request::{EmptyBody, FailedStatus, NoQuery, OrderedList, query_fields};
 use crate::http::respond::{Accepted, Json};
 use crate::http::state::AppState;
 
@@ -26,6 +27,12 @@ query_fields! {
         since: Timestamp,
         /// Created before this time.
         until: Timestamp,
+        /// Of events of this type: `user.login`, or a prefix such as `user.*`, `user:*` or `user/*`.
+        r#type: EventTypeFilter,
+        /// Whose last attempt failed with this class of error.
+        error_class: ErrorClass,
+        /// Whose last attempt was answered with this status, which is none of 2xx.
+        status_code: FailedStatus,
     }
 }
 
@@ -33,11 +40,11 @@ query_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    List { page, filter }: List<DeliveryQuery>,
-) -> Result<Json<Page<DeliveryView>>, ApiError> {
-    let (org, filter) = (tenant.org_id, filter.into());
+    OrderedList { page, order, filter }: OrderedList<DeliveryQuery>,
+) -> Result<Json<OrderedPage<DeliveryView>>, ApiError> {
+    let (org, filter) = (tenant.org_id, filter.in_order(order));
     let page = deliveries::list(app.replica_reads(), org, &filter, page).await?;
-    Ok(Json(page.map(DeliveryView::from)))
+    Ok(Json(order.page(page.map(DeliveryView::from))))
 }
 
 /// `GET /api/deliveries/{id}`.
@@ -49,8 +56,34 @@ pub(in crate::http) async fn one(
 ) -> Result<Json<DeliveryDetail>, ApiError> {
     let org = tenant.org_id;
     let look = |subsystems| async move { deliveries::one(&subsystems, org, id).await };
-    let (delivery, attempts) = app.look_up(look).await?;
-    Ok(Json(DeliveryDetail { delivery: delivery.into(), attempts }))
+    Ok(Json(app.look_up(look).await?))
+}
+
+query_fields! {
+    /// Which attempts of an endpoint are listed.
+    pub(in crate::http) struct AttemptQuery {
+        /// Of deliveries that were created at this time or later.
+        since: Timestamp,
+        /// Of deliveries that were created before this time.
+        until: Timestamp,
+        /// Of deliveries whose last attempt failed with this class of error.
+        error_class: ErrorClass,
+    }
+}
+
+/// `GET /api/endpoints/{id}/attempts`.
+pub(in crate::http) async fn attempts_of_endpoint(
+    State(app): State<AppState>,
+    tenant: Scoped<EventsRead>,
+    Id(id): Id<EndpointId>,
+    OrderedList { page, order, filter }: OrderedList<AttemptQuery>,
+) -> Result<Json<OrderedPage<EndpointAttemptView>>, ApiError> {
+    let AttemptQuery { since, until, error_class } = filter;
+    let endpoint_id = Some(id);
+    let filter =
+        DeliveryFilter { endpoint_id, since, until, error_class, order, ..Default::default() };
+    let page = deliveries::attempts_of_endpoint(app.replica_reads(), tenant.org_id, id, &filter, page);
+    Ok(Json(order.page(page.await?)))
 }
 
 /// `POST /api/deliveries/{id}/retry`: 202 with the delivery, due now.
@@ -86,9 +119,30 @@ pub(in crate::http) async fn cancel(
     Ok(Json(deliveries::cancel(app.subsystems(), tenant.org_id, id, &by).await?.into()))
 }
 
-impl From<DeliveryQuery> for DeliveryFilter {
-    fn from(query: DeliveryQuery) -> Self {
-        let DeliveryQuery { status, endpoint_id, event_id, since, until } = query;
-        Self { status, endpoint_id, event_id, since, until }
+impl DeliveryQuery {
+    /// The deliveries that are asked for, in this order.
+    pub(in crate::http) fn in_order(self, order: ListOrder) -> DeliveryFilter {
+        let Self {
+            status,
+            endpoint_id,
+            event_id,
+            since,
+            until,
+            r#type: event_type,
+            error_class,
+            status_code,
+        } = self;
+        let status_code = status_code.map(|code| code.0);
+        DeliveryFilter {
+            status,
+            endpoint_id,
+            event_id,
+            since,
+            until,
+            event_type,
+            error_class,
+            status_code,
+            order,
+        }
     }
 }

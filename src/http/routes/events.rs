@@ -8,13 +8,16 @@ use serde::Serialize;
 
 use crate::api::events;
 use crate::api::views::{EventView, ReplayedEvent};
-use crate::domain::{EndpointId, EventFilter, EventId, EventTypeFilter, PageRequest, Timestamp};
+use crate::domain::{
+    EndpointId, EventFilter, EventId, EventTypeFilter, ListOrder, PageRequest, Timestamp,
+    TraceFilter,
+};
 use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use crate::http::held_answer;
 use crate::http::request::{
-    Include, Label, List, NoQuery, OptionalBody, json_fields, query_fields,
+    Include, Label, NoQuery, OptionalBody, OrderedList, json_fields, query_fields,
 };
 use crate::http::respond::{self, Accepted, Json};
 use crate::http::state::AppState;
@@ -39,6 +42,8 @@ query_fields! {
         user_id: Label,
         /// With this dedup id.
         dedup_id: Label,
+        /// Of this trace: its 32 digits, or the text that its sender gave as `x-trace-id`.
+        trace_id: TraceFilter,
         /// Accepted at this time or later.
         since: Timestamp,
         /// Accepted before this time.
@@ -60,19 +65,19 @@ json_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    List { page, filter }: List<EventQuery>,
+    OrderedList { page, order, filter }: OrderedList<EventQuery>,
 ) -> Result<Response, ApiError> {
     let (org, with_payloads) = (tenant.org_id, filter.include.is_some());
+    let filter = filter.in_order(order);
     // Until the answer is there and counted.
     let _reading = if with_payloads {
         Some(held_answer::reserve(&app, Owner::Org(org), READING_BYTES)?)
     } else {
         None
     };
-    let events =
-        events::list(app.replica_reads(), org, &filter.into(), page, with_payloads).await?;
+    let events = events::list(app.replica_reads(), org, &filter, page, with_payloads).await?;
     let bytes = events.data.iter().map(EventView::shown_payload_bytes).sum();
-    answer(&app, events, bytes).await
+    answer(&app, order.page(events), bytes).await
 }
 
 /// `GET /api/events/{id}`.
@@ -119,16 +124,20 @@ pub(in crate::http) async fn replay(
     Ok(Accepted(events::replay(app.subsystems(), org, id, endpoint_id, &by).await?))
 }
 
-impl From<EventQuery> for EventFilter {
-    fn from(query: EventQuery) -> Self {
-        let EventQuery { r#type, account_id, user_id, dedup_id, since, until, include: _ } = query;
-        Self {
+impl EventQuery {
+    /// The events that are asked for, in this order.
+    pub(in crate::http) fn in_order(self, order: ListOrder) -> EventFilter {
+        let Self { r#type, account_id, user_id, dedup_id, trace_id, since, until, include: _ } =
+            self;
+        EventFilter {
             event_type: r#type,
             account_id: account_id.map(|label| label.0),
             user_id: user_id.map(|label| label.0),
             dedup_id: dedup_id.map(|label| label.0),
             since,
             until,
+            trace: trace_id,
+            order,
         }
     }
 }

@@ -1,20 +1,21 @@
-//! Bulk replays: starting, watching and cancelling one. The work is done in the background.
+//! Bulk replays and discards of dead letters: starting, watching and cancelling one. The work is done in the background.
 
 use axum::extract::State;
 
 use crate::api::replays;
 use crate::domain::{
-    DeadLetterFilter, DeadReason, EndpointId, EventTypeFilter, Page, Replay, ReplayId, Timestamp,
+    DeadLetterFilter, DeadReason, EndpointId, ErrorClass, EventTypeFilter, ListOrder, Page, Replay,
+    ReplayId, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use crate::http::request::{Body, EmptyBody, List, NoQuery, OptionalBody, json_fields};
+use crate::http::request::{Body, EmptyBody, List, NoQuery, OptionalBody, Whole, json_fields};
 use crate::http::respond::{Accepted, Json};
 use crate::http::state::AppState;
 
 json_fields! {
-    /// Which dead letters are replayed; all of them if nothing is named.
-    pub(in crate::http) struct DeadLettersReplay {
+    /// Which dead letters are meant; all of them if nothing is named.
+    pub(in crate::http) struct DeadLetterSelection {
         /// Of deliveries to this endpoint.
         optional endpoint_id: EndpointId,
         /// With this reason.
@@ -25,6 +26,10 @@ json_fields! {
         optional since: Timestamp,
         /// Given up before this time.
         optional until: Timestamp,
+        /// Whose last attempt failed with this class of error.
+        optional error_class: ErrorClass,
+        /// Whose last attempt was answered with this status, which is none of 2xx.
+        optional status_code: Whole<300, 999>,
     }
 }
 
@@ -42,13 +47,21 @@ json_fields! {
 pub(in crate::http) async fn of_dead_letters(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
-    OptionalBody(replay): OptionalBody<DeadLettersReplay>,
+    OptionalBody(selection): OptionalBody<DeadLetterSelection>,
 ) -> Result<Accepted<Replay>, ApiError> {
-    let DeadLettersReplay { endpoint_id, reason, r#type, since, until } = replay;
-    let event_type = r#type;
-    let filter = DeadLetterFilter { endpoint_id, reason, event_type, since, until, replayed: None };
-    let by = tenant.actor();
-    Ok(Accepted(replays::start(app.subsystems(), tenant.org_id, &filter, &by).await?))
+    let (org, by) = (tenant.org_id, tenant.actor());
+    Ok(Accepted(replays::start(app.subsystems(), org, &selection.into(), &by).await?))
+}
+
+/// `POST /api/dead-letters/discard`: 202 with the job. The body is not optional, so that nobody discards all by
+/// leaving it out.
+pub(in crate::http) async fn discard(
+    State(app): State<AppState>,
+    tenant: Scoped<EndpointsManage>,
+    Body(selection): Body<DeadLetterSelection>,
+) -> Result<Accepted<Replay>, ApiError> {
+    let (org, by) = (tenant.org_id, tenant.actor());
+    Ok(Accepted(replays::start_discard(app.subsystems(), org, &selection.into(), &by).await?))
 }
 
 /// `POST /api/endpoints/{id}/replay`: 202 with the replay.
@@ -91,4 +104,29 @@ pub(in crate::http) async fn cancel(
 ) -> Result<Json<Replay>, ApiError> {
     let by = tenant.actor();
     Ok(Json(replays::cancel(app.subsystems(), tenant.org_id, id, &by).await?))
+}
+
+impl From<DeadLetterSelection> for DeadLetterFilter {
+    fn from(selection: DeadLetterSelection) -> Self {
+        let DeadLetterSelection {
+            endpoint_id,
+            reason,
+            r#type,
+            since,
+            until,
+            error_class,
+            status_code,
+        } = selection;
+        Self {
+            endpoint_id,
+            reason,
+            event_type: r#type,
+            since,
+            until,
+            replayed: None,
+            error_class,
+            status_code: status_code.and_then(|code| u16::try_from(code.0).ok()),
+            order: ListOrder::OldestFirst,
+        }
+    }
 }

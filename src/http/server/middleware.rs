@@ -66,7 +66,8 @@ impl Api {
     ) -> Result<Response, Infallible> {
         deadline.begin_request(request.method().is_safe());
         let malformed = malformed(&request, connection);
-        let context = RequestContext::new(request.headers(), connection.peer);
+        let context =
+            RequestContext::new(request.headers(), connection.peer, &self.app.subsystems().clock);
         let trace_id = context.trace_id.clone();
         let origin = self.allowed_origin(request.headers());
         let waits = request.headers().contains_key(EXPECT);

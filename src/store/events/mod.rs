@@ -13,6 +13,7 @@ mod plan;
 mod postgres;
 mod sqlite;
 mod subscription;
+mod traces;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use uuid::Uuid;
 
 use super::columns::{Columns, columns};
 use super::engine::{Engine, Row, Tx, args};
-use super::list_query::{ListQuery, Listed};
+use super::list_query::{ListQuery, Listed, PARAMETERS_BEFORE};
+use super::page::Bounds;
 use super::{AuditRecord, Result, Store, System, audit, changes, endpoints, storable, timed};
 use crate::domain::{
     Actor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, EventSummary, Lease,
@@ -206,7 +208,8 @@ impl Store {
         filter: &EventFilter,
         page: PageRequest,
     ) -> Result<Page<EventSummary>> {
-        let EventFilter { event_type, account_id, user_id, dedup_id, since, until } = filter;
+        let EventFilter { event_type, account_id, user_id, dedup_id, since, until, trace, order } =
+            filter;
         let labels = [account_id, user_id, dedup_id].into_iter().flatten();
         if labels.clone().any(|label| label.contains('\0')) {
             // No event has a NUL there, and PostgreSQL takes none as a parameter.
@@ -214,13 +217,15 @@ impl Store {
         }
         let listed =
             Listed { table: "events", at: "received_at", by_type: "events_by_type", by_day: true };
-        let mut query = ListQuery::new(self.engine.dialect(), listed, org);
-        query.between(*since, *until);
+        let bounds = Bounds { order: *order, since: *since, until: *until };
+        let mut query =
+            ListQuery::new(self.engine.dialect(), listed, org, bounds, PARAMETERS_BEFORE);
         query.event_type(event_type.as_ref());
         query.equal("account_id", account_id.as_deref());
         query.equal("user_id", user_id.as_deref());
         let of_dedup_id = dedup_id.as_deref().map(|text| EventId::from_dedup_id(org, text));
-        query.equal_unscoped("id", of_dedup_id);
+        query.equal_unscoped("id", None, of_dedup_id);
+        traces::filter(&mut query, self.engine.dialect(), trace.as_ref());
         query.page(self, payloads::SUMMARY_COLUMNS, page, payloads::read_summary).await
     }
 

@@ -36,6 +36,21 @@ pub(super) fn read_summary(row: &Row) -> Result<EventSummary> {
 }
 
 impl Store {
+    /// The event with this id that was accepted at this time, without its payload.
+    pub(in crate::store) async fn event_summary(
+        &self,
+        org: OrgId,
+        id: EventId,
+        received_at: Timestamp,
+    ) -> Result<Option<EventSummary>> {
+        let org_id = self.engine.dialect().not_indexed("org_id");
+        let sql = format!(
+            "SELECT {SUMMARY_COLUMNS} FROM events
+             WHERE id = $1 AND received_at = $2 AND {org_id} = $3"
+        );
+        self.engine.find(sql, args![id, received_at, org], read_summary).await
+    }
+
     /// Reads the payloads of a page of an organisation's events. The page ends early where they have more than
     /// `bytes_max` bytes together, but has a row. An event that was deleted meanwhile is left out.
     pub async fn with_payloads(
@@ -75,13 +90,14 @@ impl Store {
         self.engine.list(sql, args![org, oldest, newest, ids], read_summary).await
     }
 
-    /// The payloads of these events, which are in the order of a list.
+    /// The payloads of these events.
     async fn payloads(
         &self,
         org: OrgId,
         events: &[EventSummary],
     ) -> Result<HashMap<(EventId, Timestamp), Bytes>> {
-        let (Some(newest), Some(oldest)) = (events.first(), events.last()) else {
+        let received = || events.iter().map(|event| event.received_at);
+        let (Some(newest), Some(oldest)) = (received().max(), received().min()) else {
             return Ok(HashMap::new());
         };
         let dialect = self.engine.dialect();
@@ -93,7 +109,7 @@ impl Store {
             dialect.not_indexed("org_id"),
         );
         let ids: Vec<Uuid> = events.iter().map(|event| event.id.uuid()).collect();
-        let args = args![org, oldest.received_at, newest.received_at, ids];
+        let args = args![org, oldest, newest, ids];
         let read = |row: &Row| {
             let payload: Vec<u8> = row.get("payload")?;
             Ok(((row.get("id")?, row.get("received_at")?), payload.into()))

@@ -12,6 +12,7 @@ use crate::domain::{
 
 use super::subscription::{Subscription, wants};
 use super::{EventBatch, OrgEndpoints};
+use crate::store::type_key::type_key;
 
 /// A delivery to be stored if its event turns out to be new.
 #[derive(Clone, Debug)]
@@ -86,6 +87,11 @@ impl<'a> PendingRow<'a> {
         let is_sent = endpoint.disabled_reason.is_none() && endpoint.kind == EndpointKind::Webhook;
         let leased = may_lease && *leased && !ordered && is_sent;
         Self { id: *id, event, endpoint: endpoint.id, ordered, leased }
+    }
+
+    /// The key by which it is listed by event type.
+    pub(super) fn type_key(&self) -> i64 {
+        type_key(self.event.org_id, self.event.event_type.as_str())
     }
 
     /// The size of the event's payload.

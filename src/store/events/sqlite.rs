@@ -40,8 +40,8 @@ static PENDING: LazyLock<MultiRow> = LazyLock::new(|| {
     MultiRow::insert(
         "pending_deliveries
              (org_id, created_at, id, event_id, event_received_at, endpoint_id, ordered,
-              payload_bytes, due_at, lease_token, position)",
-        11,
+              payload_bytes, due_at, lease_token, position, type_key)",
+        12,
         " ON CONFLICT DO NOTHING",
     )
 });
@@ -338,6 +338,7 @@ fn push_pending(
         arguments.add(lease.map_or(now, |lease| lease.until).micros())?;
         arguments.add(lease.map(|lease| lease.token.uuid()))?;
         arguments.add(if row.ordered { next } else { 0 })?;
+        arguments.add(row.type_key())?;
         next += i64::from(row.ordered);
         Ok(())
     })
@@ -361,5 +362,5 @@ fn bind_event(arguments: &mut SqliteArguments, event: &Arc<Event>) -> Result<(),
     arguments.add(event.occurred_at.map(Timestamp::micros))?;
     arguments.add(event.received_at.micros())?;
     arguments.add(&event.trace_id.bytes()[..])?;
-    arguments.add(event.trace_id.text())
+    arguments.add(event.stored_trace_text())
 }

@@ -96,6 +96,6 @@ fn operational(
         user_id: None,
         occurred_at: None,
         received_at: at,
-        trace_id: TraceId::mint(),
+        trace_id: TraceId::mint_at(at),
     }))
 }

@@ -34,7 +34,8 @@ macro_rules! finish {
                            response_excerpt)
                  CROSS JOIN LATERAL (
                      SELECT d.ctid AS place, d.org_id, d.created_at, d.id, d.event_id,
-                            d.event_received_at, d.endpoint_id, d.replay_of, d.attempts
+                            d.event_received_at, d.endpoint_id, d.replay_of, d.attempts,
+                            d.type_key
                      FROM pending_deliveries d
                      WHERE d.org_id = v.org_id AND d.created_at = v.created_at AND d.id = v.id
                        AND d.lease_token IS NOT DISTINCT FROM v.token
@@ -50,10 +51,10 @@ macro_rules! finish {
                  INSERT INTO deliveries
                      (org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of,
                       status, attempts, finished_at, started_at, duration_ms, status_code,
-                      error_class, error, response_excerpt)
+                      error_class, error, response_excerpt, type_key)
                  SELECT org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of,
                         status, attempts + made, decided_at, started_at, duration_ms, status_code,
-                        error_class, error, response_excerpt
+                        error_class, error, response_excerpt, type_key
                  FROM taken
                  RETURNING 1
              )"
@@ -132,7 +133,10 @@ async fn write(
         finish!(""),
         ", waiting AS (
              UPDATE pending_deliveries d
-             SET attempts = d.attempts + h.made, due_at = h.retry_at, lease_token = NULL
+             SET attempts = d.attempts + h.made, due_at = h.retry_at, lease_token = NULL,
+                 error = CASE WHEN h.made > 0 THEN h.error ELSE d.error END,
+                 error_class = CASE WHEN h.made > 0 THEN h.error_class ELSE d.error_class END,
+                 status_code = CASE WHEN h.made > 0 THEN h.status_code ELSE d.status_code END
              FROM held h
              WHERE d.ctid = h.place AND h.retry_at IS NOT NULL
              RETURNING h.*
@@ -146,8 +150,10 @@ async fn write(
              ON CONFLICT DO NOTHING
          ), dead AS (
              INSERT INTO dead_letters
-                 (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at)
-             SELECT id, org_id, event_id, id, endpoint_id, dead_reason, error, decided_at
+                 (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at,
+                  error_class, status_code, attempts)
+             SELECT id, org_id, event_id, id, endpoint_id, dead_reason, error, decided_at,
+                    error_class, status_code, attempts + made
              FROM taken WHERE dead_reason IS NOT NULL
              ON CONFLICT (id) DO NOTHING
              RETURNING id, event_id, reason

@@ -61,21 +61,23 @@ impl Statements {
             ),
             dead_letters: MultiRow::new(
                 "INSERT INTO dead_letters
-                     (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at)
+                     (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at,
+                      error_class, status_code, attempts)
                  SELECT d.id, d.org_id, d.event_id, d.id, d.endpoint_id, o.column5, o.column6,
-                        o.column7
+                        o.column7, o.column8, o.column9, d.attempts + o.column10
                  FROM (VALUES ",
-                7,
+                10,
                 concat!(held!(), " ON CONFLICT (id) DO NOTHING RETURNING id, event_id, reason"),
             ),
             finished: MultiRow::new(
                 "INSERT INTO deliveries
                      (org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of,
                       status, attempts, finished_at, started_at, duration_ms, status_code,
-                      error_class, error, response_excerpt)
+                      error_class, error, response_excerpt, type_key)
                  SELECT d.org_id, d.created_at, d.id, d.event_id, d.event_received_at,
                         d.endpoint_id, d.replay_of, o.column5, d.attempts + o.column6, o.column7,
-                        o.column8, o.column9, o.column10, o.column11, o.column12, o.column13
+                        o.column8, o.column9, o.column10, o.column11, o.column12, o.column13,
+                        d.type_key
                  FROM (VALUES ",
                 13,
                 held!(),
@@ -88,9 +90,12 @@ impl Statements {
             ),
             waiting: MultiRow::new(
                 "UPDATE pending_deliveries
-                 SET attempts = attempts + o.column5, due_at = o.column6, lease_token = NULL
+                 SET attempts = attempts + o.column5, due_at = o.column6, lease_token = NULL,
+                     status_code = CASE WHEN o.column5 > 0 THEN o.column7 ELSE status_code END,
+                     error_class = CASE WHEN o.column5 > 0 THEN o.column8 ELSE error_class END,
+                     error = CASE WHEN o.column5 > 0 THEN o.column9 ELSE error END
                  FROM (VALUES ",
-                6,
+                9,
                 ") o
                  WHERE pending_deliveries.org_id = o.column1
                    AND pending_deliveries.created_at = o.column2
@@ -232,10 +237,18 @@ fn bind_result(
 ) -> Result<(), BoxDynError> {
     arguments.add(attempt.map(|made| made.started_at.micros()))?;
     arguments.add(attempt.map(|made| made.duration_ms))?;
-    arguments.add(attempt.and_then(|made| made.status_code))?;
-    arguments.add(attempt.and_then(|made| made.error_class).map(ErrorClass::as_str))?;
+    bind_failure(arguments, attempt)?;
     arguments.add(attempt.and_then(|made| made.error.as_deref()).map(storable))?;
     arguments.add(attempt.and_then(|made| made.response_excerpt.as_deref()).map(storable))
+}
+
+/// Its status and its class of error.
+fn bind_failure(
+    arguments: &mut SqliteArguments,
+    attempt: Option<&Attempt>,
+) -> Result<(), BoxDynError> {
+    arguments.add(attempt.and_then(|made| made.status_code))?;
+    arguments.add(attempt.and_then(|made| made.error_class).map(ErrorClass::as_str))
 }
 
 fn bind_dead_letter(
@@ -245,7 +258,11 @@ fn bind_dead_letter(
     bind_key(arguments, row)?;
     arguments.add(*reason)?;
     arguments.add(row.detail().map(storable))?;
-    arguments.add(row.decided_at.micros())
+    arguments.add(row.decided_at.micros())?;
+    let made = row.attempt;
+    arguments.add(made.and_then(|made| made.error_class).map(ErrorClass::as_str))?;
+    arguments.add(made.and_then(|made| made.status_code))?;
+    arguments.add(row.attempts_made())
 }
 
 fn bind_finished(arguments: &mut SqliteArguments, row: &OutcomeRow<'_>) -> Result<(), BoxDynError> {
@@ -259,5 +276,7 @@ fn bind_finished(arguments: &mut SqliteArguments, row: &OutcomeRow<'_>) -> Resul
 fn bind_waiting(arguments: &mut SqliteArguments, row: &OutcomeRow<'_>) -> Result<(), BoxDynError> {
     bind_key(arguments, row)?;
     arguments.add(row.attempts_made())?;
-    arguments.add(row.retry_at.map(Timestamp::micros))
+    arguments.add(row.retry_at.map(Timestamp::micros))?;
+    bind_failure(arguments, row.attempt)?;
+    arguments.add(row.detail().map(storable))
 }

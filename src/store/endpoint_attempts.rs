@@ -1,0 +1,88 @@
+//! The attempts at the deliveries to an endpoint.
+//!
+//! An index of attempts by their time would cost an entry for each one. So they are listed in the order in which
+//! their deliveries were created, by the index that those have, and a page ends with a delivery.
+
+use std::collections::HashMap;
+
+use super::deliveries::read_attempt;
+use super::engine::{Row, args};
+use super::{Result, Store};
+use crate::domain::{
+    Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, EndpointAttempt, EndpointId, ListOrder,
+    OrgId, Page, PageRequest,
+};
+
+impl Store {
+    /// Attempts at the deliveries to an endpoint that pass the filter, which names it. A page has about as many rows as it asks for:
+    /// it ends with the attempts of a delivery.
+    pub async fn endpoint_attempts(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        filter: &DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<EndpointAttempt>> {
+        let limit = page.limit as usize;
+        let found = self.deliveries(org, filter, page).await?;
+        let mut attempts = self.attempts_at(org, endpoint, &found.data).await?;
+        let (mut data, mut next_cursor) = (Vec::new(), found.next_cursor);
+        let mut left = found.data.len();
+        for delivery in found.data {
+            let mut made = attempts.remove(&delivery.id).unwrap_or_default();
+            if filter.order == ListOrder::NewestFirst {
+                made.reverse();
+            }
+            let (delivery_id, event_id) = (delivery.id, delivery.event_id);
+            data.extend(made.into_iter().map(|attempt| EndpointAttempt {
+                delivery_id,
+                event_id,
+                attempt,
+            }));
+            left -= 1;
+            if data.len() >= limit && left > 0 {
+                next_cursor = Some(Cursor { at: delivery.created_at, id: delivery.id.uuid() });
+                break;
+            }
+        }
+        Ok(Page { data, next_cursor })
+    }
+
+    /// The attempts at these deliveries to an endpoint, first to last.
+    async fn attempts_at(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        deliveries: &[Delivery],
+    ) -> Result<HashMap<DeliveryId, Vec<Attempt>>> {
+        let mut made: HashMap<DeliveryId, Vec<Attempt>> = HashMap::new();
+        let attempted = || deliveries.iter().filter(|delivery| delivery.attempts > 0);
+        let created = || attempted().map(|delivery| delivery.created_at);
+        let (Some(first), Some(last)) = (created().min(), created().max()) else {
+            return Ok(made);
+        };
+        let ids: Vec<_> = attempted().map(|delivery| delivery.id.uuid()).collect();
+        let dialect = self.engine.dialect();
+        let sql = format!(
+            "SELECT delivery_id, number, started_at, duration_ms, status_code, error_class, error,
+                    response_excerpt
+             FROM delivery_attempts
+             WHERE {} AND delivery_created_at >= $3 AND delivery_created_at <= $4 AND org_id = $1
+             UNION ALL
+             SELECT id, attempts, started_at, duration_ms, status_code, error_class, error,
+                    response_excerpt
+             FROM deliveries
+             WHERE endpoint_id = $2 AND created_at >= $3 AND created_at <= $4 AND {}
+               AND started_at IS NOT NULL
+             ORDER BY number",
+            dialect.any("delivery_id", "$5"),
+            dialect.unindexed("org_id", "$1"),
+        );
+        let read = |row: &Row| Ok((row.get::<DeliveryId>("delivery_id")?, read_attempt(row)?));
+        let args = args![org, endpoint, first, last, ids];
+        for (delivery, attempt) in self.engine.list(sql, args, read).await? {
+            made.entry(delivery).or_default().push(attempt);
+        }
+        Ok(made)
+    }
+}
