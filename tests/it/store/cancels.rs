@@ -77,22 +77,22 @@ async fn all_pending_deliveries_of_an_endpoint_are_cancelled_in_bounded_steps(su
         let page = PageRequest { limit: 20_000, after: None };
         store.deliveries(org, &filter, page).await.unwrap().data
     };
-    let shown = pages(of_one).await;
+    let shown = pages(of_one.clone()).await;
     assert_eq!(shown.len() as u64, count + 1);
     let (cancelled, left): (Vec<_>, Vec<_>) =
         shown.into_iter().partition(|delivery| delivery.status == DeliveryStatus::Cancelled);
     assert!(cancelled.iter().all(|delivery| delivery.finished_at == Some(at(5))));
     assert!(cancelled.iter().all(|delivery| delivery.next_attempt_at.is_none()));
     assert_eq!(left.iter().map(|delivery| delivery.created_at).collect::<Vec<_>>(), [at(9)]);
-    let pending = DeliveryFilter { status: Some(DeliveryStatus::Pending), ..of_one };
-    assert_eq!(pages(pending).await.len(), 1);
+    let pending = DeliveryFilter { status: Some(DeliveryStatus::Pending), ..of_one.clone() };
+    assert_eq!(pages(pending.clone()).await.len(), 1);
     assert_eq!(store.pending_count(org, one.id).await.unwrap(), 1);
     let refusal = store.retry_delivery(org, cancelled[0].id, &Actor::CLI, at(6)).await.unwrap();
     assert_eq!(refusal.unwrap_err(), DeliveryRefusal::InProgress);
 
     let step = async |now| store.system().cancel_step(at(now)).await.unwrap();
     assert_eq!((step(6).await, step(6).await, step(6).await), (CANCELS_PER_STEP, 10, 0));
-    assert_eq!(pages(pending).await.len(), 1, "the one that was planned later stays");
+    assert_eq!(pages(pending.clone()).await.len(), 1, "the one that was planned later stays");
     let cancelled_now = DeliveryFilter { status: Some(DeliveryStatus::Cancelled), ..of_one };
     assert_eq!(pages(cancelled_now).await.len(), cancelled.len());
     assert_eq!(store.pending_count(org, other.id).await.unwrap(), count + 1);

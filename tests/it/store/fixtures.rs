@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hookgate::domain::{
     Actor, ApiKey, ApiKeyId, Attempt, DeadLetterFilter, DeadReason, Decision, Endpoint, EndpointId,
-    ErrorClass, Event, EventId, KeyHash, LeasedDelivery, Org, OrgId, Outcome, Page, PageRequest,
-    Role, SigningSecret, Timestamp, TraceId,
+    ErrorClass, Event, EventId, KeyHash, LeasedDelivery, ListOrder, Org, OrgId, Outcome, Page,
+    PageRequest, Role, SigningSecret, Timestamp, TraceId,
 };
 use hookgate::store::{Persisted, Result, Store};
 
@@ -28,6 +28,9 @@ pub(crate) const ALL_LETTERS: DeadLetterFilter = DeadLetterFilter {
     since: None,
     until: None,
     replayed: None,
+    error_class: None,
+    status_code: None,
+    order: ListOrder::NewestFirst,
 };
 
 /// So many seconds into the tests' time.

@@ -41,9 +41,10 @@ async fn no_method_shows_one_organisation_what_another_owns(subject: &Subject) {
         assert_eq!(usize::from(delivery.is_some()), owned);
         let all = DeliveryFilter::default();
         let filters = [
-            all,
-            DeliveryFilter { event_id: Some(leased.event.id), ..all },
-            DeliveryFilter { endpoint_id: Some(leased.endpoint.id), ..all },
+            all.clone(),
+            DeliveryFilter { event_id: Some(leased.event.id), ..all.clone() },
+            DeliveryFilter { endpoint_id: Some(leased.endpoint.id), ..all.clone() },
+            DeliveryFilter { event_type: Some("*".parse().unwrap()), ..all },
         ];
         for filter in filters {
             let page = store.deliveries(org, &filter, FIRST_PAGE).await.unwrap();

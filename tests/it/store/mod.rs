@@ -16,6 +16,7 @@ mod fixtures;
 mod idempotency;
 mod isolation;
 mod keys;
+mod list_filters;
 mod maintenance;
 mod ordered;
 mod orgs;

@@ -98,15 +98,15 @@ async fn deliveries_are_listed_by_what_the_filter_names(subject: &Subject) {
     let all = DeliveryFilter::default();
     let delivered = Some(DeliveryStatus::Delivered);
     let cases = [
-        (all, 4),
-        (DeliveryFilter { endpoint_id: Some(one.id), ..all }, 2),
-        (DeliveryFilter { event_id: Some(second.id), ..all }, 2),
-        (DeliveryFilter { event_id: Some(second.id), endpoint_id: Some(two.id), ..all }, 1),
-        (DeliveryFilter { status: delivered, ..all }, 1),
-        (DeliveryFilter { status: delivered, endpoint_id: Some(one.id), ..all }, 1),
-        (DeliveryFilter { status: delivered, endpoint_id: Some(two.id), ..all }, 0),
-        (DeliveryFilter { status: delivered, event_id: Some(first.id), ..all }, 1),
-        (DeliveryFilter { status: Some(DeliveryStatus::Dead), ..all }, 0),
+        (all.clone(), 4),
+        (DeliveryFilter { endpoint_id: Some(one.id), ..all.clone() }, 2),
+        (DeliveryFilter { event_id: Some(second.id), ..all.clone() }, 2),
+        (DeliveryFilter { event_id: Some(second.id), endpoint_id: Some(two.id), ..all.clone() }, 1),
+        (DeliveryFilter { status: delivered, ..all.clone() }, 1),
+        (DeliveryFilter { status: delivered, endpoint_id: Some(one.id), ..all.clone() }, 1),
+        (DeliveryFilter { status: delivered, endpoint_id: Some(two.id), ..all.clone() }, 0),
+        (DeliveryFilter { status: delivered, event_id: Some(first.id), ..all.clone() }, 1),
+        (DeliveryFilter { status: Some(DeliveryStatus::Dead), ..all.clone() }, 0),
     ];
     for (filter, expected) in cases {
         let page = subject.store.deliveries(org, &filter, FIRST_PAGE).await.unwrap();
@@ -134,7 +134,7 @@ async fn deliveries_of_long_ago_are_in_the_same_list(subject: &Subject) {
     subject.store.system().record_outcomes(&outcomes).await.unwrap();
 
     let all = DeliveryFilter::default();
-    let filters = [all, DeliveryFilter { endpoint_id: Some(endpoint.id), ..all }];
+    let filters = [all.clone(), DeliveryFilter { endpoint_id: Some(endpoint.id), ..all.clone() }];
     for filter in &filters {
         for limit in [1, 2, 3, 100] {
             let seen =
@@ -145,7 +145,7 @@ async fn deliveries_of_long_ago_are_in_the_same_list(subject: &Subject) {
         }
     }
     for (day, expected) in [(-39, 6), (-500, 8), (-1_000, 9)] {
-        let filter = DeliveryFilter { since: Some(at(day * DAY)), ..all };
+        let filter = DeliveryFilter { since: Some(at(day * DAY)), ..all.clone() };
         let page = subject.store.deliveries(org.id, &filter, FIRST_PAGE).await.unwrap();
         assert_eq!(page.data.len(), expected, "since day {day}");
     }

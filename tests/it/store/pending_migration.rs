@@ -272,10 +272,13 @@ async fn deliveries_of_version_1_are_there_after_the_step_and_back_before_it(sub
     };
     let all = DeliveryFilter::default();
     let event_id = Some(old.event.id);
-    assert_eq!(of(all).await, 9);
-    assert_eq!(of(DeliveryFilter { event_id, ..all }).await, 9);
-    assert_eq!(of(DeliveryFilter { endpoint_id: Some(old.disabled), ..all }).await, 1);
-    assert_eq!(of(DeliveryFilter { status: Some(DeliveryStatus::Pending), ..all }).await, 6);
+    assert_eq!(of(all.clone()).await, 9);
+    assert_eq!(of(DeliveryFilter { event_id, ..all.clone() }).await, 9);
+    assert_eq!(of(DeliveryFilter { endpoint_id: Some(old.disabled), ..all.clone() }).await, 1);
+    assert_eq!(
+        of(DeliveryFilter { status: Some(DeliveryStatus::Pending), ..all.clone() }).await,
+        6
+    );
     assert_eq!(of(DeliveryFilter { status: Some(DeliveryStatus::Dead), event_id, ..all }).await, 1);
     let letters = store.dead_letters(old.org, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data;
     assert_eq!(
