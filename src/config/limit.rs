@@ -22,6 +22,14 @@ pub struct LimitConfig {
     /// more than twice as many are free
     #[arg(long, env = "READS_PER_ORG", value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub reads_per_org: u32,
+    /// Long polls, event streams and exports that are open at once, at most half of CONNECTIONS_MAX; further ones
+    /// get 503 streams_exhausted
+    #[arg(long, env = "STREAMS_MAX", value_name = "COUNT", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub streams_max: u32,
+    /// The same for each organisation, and for the operators together, at most half of STREAMS_MAX; further ones
+    /// get 429 too_many_streams
+    #[arg(long, env = "STREAMS_PER_ORG", value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub streams_per_org: u32,
     /// Endpoints that an organisation without a limit of its own may have; one with more keeps them
     #[arg(long, env = "ENDPOINTS_MAX", value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub endpoints_max: u32,

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use super::byte_budget::Exhausted;
+use super::stream_limits::StreamsExhausted;
 use crate::api::Refusal;
 use crate::auth::{AuthError, IssueError};
 use crate::domain::{EventId, KeyRotationRefusal, Scopes, SecretRotationRefusal, Violation};
@@ -125,6 +126,8 @@ pub enum ApiError {
         /// So many.
         reads_max: usize,
     },
+    /// As many long polls, streams and exports as may be are open.
+    Streams(StreamsExhausted),
     /// A batch has more than a limit ever allows at once.
     OverBurst {
         /// Which limit.

@@ -7,6 +7,7 @@ use super::error::ApiError;
 use super::problem::{self, Problem};
 use super::rate_limit_detail;
 use super::ratelimit_headers::Counted;
+use super::stream_limits::StreamsExhausted;
 use crate::auth::AuthError;
 use crate::domain::{KeyRotationRefusal, SecretRotationRefusal};
 use crate::ingest::AcceptError;
@@ -65,6 +66,8 @@ impl ApiError {
             Self::RateLimited { bucket, .. } => rate_limit_detail::problem(bucket),
             Self::OverBurst { bucket, .. } => rate_limit_detail::over_burst_problem(bucket),
             Self::TooManyReads { .. } => &problem::TOO_MANY_READS,
+            Self::Streams(StreamsExhausted::Share(_)) => &problem::TOO_MANY_STREAMS,
+            Self::Streams(StreamsExhausted::Total) => &problem::STREAMS_EXHAUSTED,
             Self::NotFound | Self::RouteNotFound(_) => &problem::NOT_FOUND,
             Self::InvalidHost => &problem::INVALID_HOST,
             Self::AmbiguousLength => &problem::AMBIGUOUS_LENGTH,
@@ -113,6 +116,7 @@ impl ApiError {
             | Self::BodyBytes(_)
             | Self::AnswerBytes(_)
             | Self::TooManyReads { .. }
+            | Self::Streams(_)
             | Self::IdempotencyInProgress
             | Self::Accept(AcceptError::Journal(AppendError::Busy)) => Some(RETRY_SOON),
             Self::Auth(AuthError::Unavailable(_))

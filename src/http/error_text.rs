@@ -5,6 +5,7 @@ use std::fmt;
 use super::byte_budget::Exhausted;
 use super::error::ApiError;
 use super::rate_limit_detail;
+use super::stream_limits::StreamsExhausted;
 use crate::auth::AuthError;
 use crate::domain::{KeyRotationRefusal, SecretRotationRefusal, Violation};
 use crate::ingest::AcceptError;
@@ -55,6 +56,10 @@ impl fmt::Display for ApiError {
                 f,
                 "{reads_max} reads are in progress, which is as many as may be at once; wait for \
                  their answers"
+            ),
+            Self::Streams(StreamsExhausted::Share(most)) => write!(
+                f,
+                "{most} long polls, streams and exports are open, which is as many as may be at once"
             ),
             Self::RouteNotFound(Some(path)) => {
                 write!(f, "there is no such route; did you mean {path}?")
@@ -111,6 +116,9 @@ fn fixed(error: &ApiError) -> &'static str {
         ApiError::AmbiguousLength => "send Content-Length or Transfer-Encoding, not both",
         ApiError::MethodNotAllowed => "use a method that the header Allow lists",
         ApiError::IssueBusy => "too many keys are being created; nothing was done, try again",
+        ApiError::Streams(_) => {
+            "as many long polls, streams and exports are open as this server allows; try again"
+        }
         ApiError::TimedOut => {
             "the answer was not ready in time; the request may still have taken effect"
         }

@@ -26,6 +26,8 @@ metrics! {
         validation_errors_total: CounterByText = "type",
         /// Memory for request bodies that are being received or accepted, in bytes.
         hookgate_request_body_bytes_in_flight: Gauge,
+        /// Long polls, event streams and exports that are open.
+        hookgate_streams_open: Gauge,
         /// Memory for answers that are not written to their clients yet, in bytes.
         hookgate_answer_bytes_in_flight: Gauge,
         /// Time that the oldest due delivery has waited without a server that holds it, in seconds; 0
@@ -54,6 +56,8 @@ label! {
         RateLimited = "rate_limited",
         /// As many reads of the caller as may be are in progress.
         TooManyReads = "too_many_reads",
+        /// As many long polls, streams and exports as may be are open.
+        TooManyStreams = "too_many_streams",
         /// The organisation's events that wait to be stored use up its share of the journal.
         JournalShare = "journal_share",
         /// The journal is full, poisoned or busy.

@@ -60,6 +60,7 @@ mod router;
 mod routes;
 mod server;
 mod state;
+mod stream_limits;
 mod unread_body;
 
 pub use error::ApiError;
@@ -69,3 +70,4 @@ pub use request::RequestSchema;
 pub use router::{Access, Route, route_table};
 pub use server::{Api, Tls, TlsError, serve};
 pub use state::{AppState, Parts};
+pub use stream_limits::StreamsExhausted;

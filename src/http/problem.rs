@@ -130,6 +130,8 @@ problems! {
         "Your address sent too many invalid keys. Wait `Retry-After` seconds, or use a key that this server has seen before.";
     TOO_MANY_READS: 429, "too_many_reads", "Too many reads at once",
         "Wait for the answers to earlier reads, then try again.";
+    TOO_MANY_STREAMS: 429, "too_many_streams", "Too many streams open",
+        "End a long poll, stream or export first. One long poll with a larger `limit` does for several.";
     WRITE_RATE_LIMITED: 429, "write_rate_limited", "Too many changes",
         "Wait `Retry-After` seconds. `RateLimit` tells how many changes by the management API are left.";
     INTERNAL: 500, "internal", "Internal error",
@@ -156,6 +158,8 @@ problems! {
         "Nothing was accepted. Try again after `Retry-After`, or another server.";
     STORE_UNAVAILABLE: 503, "store_unavailable", "Store unavailable",
         "Try again after `Retry-After`.";
+    STREAMS_EXHAUSTED: 503, "streams_exhausted", "Streams exhausted",
+        "Try again after `Retry-After`, or another server. Requests that do not wait are answered all the same.";
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use super::byte_budget::ByteBudget;
 use super::metrics::ApiMetrics;
 use super::pipeline_health::{OldestDue, PipelineHealth};
+use super::stream_limits::StreamLimits;
 use crate::api::{Refusal, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::{Config, ENVELOPE_BYTES_MAX, Networks, Origins};
@@ -95,6 +96,7 @@ struct Shared {
     settings: Settings,
     bodies: ByteBudget,
     answers: ByteBudget,
+    streams: StreamLimits,
     started: Stopwatch,
     last_ping: Mutex<Option<(Stopwatch, bool)>>,
     last_due: Mutex<Option<(Stopwatch, DueAt)>>,
@@ -115,9 +117,13 @@ impl AppState {
             Subsystems { store: store.for_replica_reads(), ..parts.subsystems.clone() };
         let connections = store.connection_split().reads as usize;
         let per_reader = config.limit.reads_per_org as usize;
+        let streams_max = config.limit.streams_max.min(config.server.connections_max.div_ceil(2));
+        let streams_open = metrics.hookgate_streams_open.clone();
+        let streams_per_org = config.limit.streams_per_org as usize;
         Self(Arc::new(Shared {
             bodies: ByteBudget::new(config.bodies_in_flight_bytes(), bodies),
             answers: ByteBudget::new(config.answers_in_flight_bytes(), answers),
+            streams: StreamLimits::new(streams_max as usize, streams_per_org, streams_open),
             parts,
             reads,
             replica_reads,
@@ -185,6 +191,11 @@ impl AppState {
     /// The budget of answers that are not written yet.
     pub(super) fn answers(&self) -> &ByteBudget {
         &self.0.answers
+    }
+
+    /// Limits long polls, event streams and exports.
+    pub(super) fn streams(&self) -> &StreamLimits {
+        &self.0.streams
     }
 
     /// The deliveries that events of these types become; `None` while it is not known.

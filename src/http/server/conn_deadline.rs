@@ -12,7 +12,13 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use futures_util::task::AtomicWaker;
+
+use crate::http::error::ApiError;
+use crate::http::request::Input;
+use crate::http::state::AppState;
 
 /// The time between two sweeps.
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -24,6 +30,10 @@ const LONG_READ_TICKS: u64 = 4;
 const REQUEST: u64 = 0b01;
 /// Set in a request that changes nothing.
 const READ: u64 = 0b10;
+/// Set in a request that waits on purpose.
+const UNLIMITED: u64 = 0b100;
+/// The bits below the tick.
+const FLAG_BITS: u32 = 3;
 
 /// No phase. Ticks count from 0, and no process lives for this many.
 const NEVER: u64 = u64::MAX;
@@ -49,7 +59,8 @@ pub(super) struct Bounds {
 #[derive(Debug)]
 pub(super) struct ConnDeadline {
     shared: Arc<Shared>,
-    /// The tick at which the phase began, shifted left by two, with [`REQUEST`] and [`READ`].
+    /// The tick at which the phase began, shifted left by [`FLAG_BITS`], with [`REQUEST`], [`READ`] and
+    /// [`UNLIMITED`].
     phase: AtomicU64,
     /// The phase that missed its deadline, or [`NEVER`]. It names the phase, so that it cannot be
     /// mistaken for a verdict on the next one.
@@ -74,7 +85,7 @@ impl ConnDeadlines {
         let ticks = self.shared.ticks.load(Ordering::Relaxed);
         let deadline = Arc::new(ConnDeadline {
             shared: Arc::clone(&self.shared),
-            phase: AtomicU64::new(ticks << 2),
+            phase: AtomicU64::new(ticks << FLAG_BITS),
             overdue: AtomicU64::new(NEVER),
             waker: AtomicWaker::new(),
         });
@@ -89,8 +100,12 @@ impl ConnDeadlines {
         self.open.retain(|deadline| {
             let Some(deadline) = deadline.upgrade() else { return false };
             let phase = deadline.phase.load(Ordering::Relaxed);
-            let bound = if is_request(phase) { request } else { head };
-            let took = now - (phase >> 2);
+            let bound = match phase & (REQUEST | UNLIMITED) {
+                0 => head,
+                REQUEST => request,
+                _ => NEVER,
+            };
+            let took = now - (phase >> FLAG_BITS);
             let is_late = took > bound && deadline.overdue.swap(phase, Ordering::Relaxed) != phase;
             if is_late || is_read(phase) && took >= LONG_READ_TICKS {
                 deadline.waker.wake();
@@ -136,7 +151,7 @@ impl ConnDeadline {
     pub(super) fn is_long_read(&self) -> bool {
         let phase = self.phase.load(Ordering::Relaxed);
         is_read(phase)
-            && self.shared.ticks.load(Ordering::Relaxed) - (phase >> 2) >= LONG_READ_TICKS
+            && self.shared.ticks.load(Ordering::Relaxed) - (phase >> FLAG_BITS) >= LONG_READ_TICKS
     }
 
     /// Makes the current read overdue.
@@ -145,6 +160,20 @@ impl ConnDeadline {
         if is_read(phase) {
             self.overdue.store(phase, Ordering::Relaxed);
         }
+    }
+
+    /// The current request may take any time. Its client is looked after all the same, if it only reads.
+    fn lift(&self) {
+        let phase = self.phase.load(Ordering::Relaxed);
+        if is_request(phase) {
+            self.phase.store(phase | UNLIMITED, Ordering::Relaxed);
+        }
+    }
+
+    /// The time for the current phase begins anew.
+    fn restart(&self) {
+        let flags = self.phase.load(Ordering::Relaxed) & ((1 << FLAG_BITS) - 1);
+        self.begin(flags);
     }
 
     /// The answer is ready; the connection waits for the next head.
@@ -169,7 +198,7 @@ impl ConnDeadline {
 
     fn begin(&self, kind: u64) {
         let ticks = self.shared.ticks.load(Ordering::Relaxed);
-        self.phase.store(ticks << 2 | kind, Ordering::Relaxed);
+        self.phase.store(ticks << FLAG_BITS | kind, Ordering::Relaxed);
     }
 
     /// The current phase, if it is overdue.
@@ -178,6 +207,40 @@ impl ConnDeadline {
         (overdue == self.phase.load(Ordering::Relaxed)).then_some(overdue)
     }
 }
+
+/// The time limit of a request, for handlers that wait on purpose and for answers that are streams. The middleware puts
+/// it into a routed request.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct RequestDeadline(Arc<ConnDeadline>);
+
+impl RequestDeadline {
+    pub(super) const fn new(deadline: Arc<ConnDeadline>) -> Self {
+        Self(deadline)
+    }
+
+    /// Takes the limit off the current request: `REQUEST_TIMEOUT` no longer ends it. The end of its client does, if its
+    /// method is safe, and the handler bounds it otherwise.
+    pub(in crate::http) fn lift(&self) {
+        self.0.lift();
+    }
+
+    /// Notes that a part of the answer was written, so that `HEAD_TIMEOUT`, the time to write an answer, begins anew.
+    #[expect(dead_code, reason = "for answers that are streams")]
+    pub(in crate::http) fn restart(&self) {
+        self.0.restart();
+    }
+}
+
+impl FromRequestParts<AppState> for RequestDeadline {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        let deadline = parts.extensions.get::<Self>().cloned();
+        deadline.ok_or_else(|| ApiError::internal("a request without a deadline"))
+    }
+}
+
+impl Input for RequestDeadline {}
 
 const fn is_request(phase: u64) -> bool {
     phase & REQUEST != 0
@@ -235,6 +298,26 @@ mod tests {
         assert!(deadline.request_is_overdue());
         deadline.end_request();
         assert!(!deadline.request_is_overdue() && !deadline.is_long_read());
+    }
+
+    #[test]
+    fn lifted_limit_is_back_for_the_next_request() {
+        let mut deadlines = ConnDeadlines::new(BOUNDS);
+        let deadline = deadlines.open();
+        let overdue_after = |deadlines: &mut ConnDeadlines, ticks: usize| {
+            (0..ticks).for_each(|_| deadlines.sweep());
+            deadline.request_is_overdue()
+        };
+        deadline.begin_request(true);
+        deadline.lift();
+        assert!(!overdue_after(&mut deadlines, 100));
+        deadline.end_read();
+        assert!(deadline.request_is_overdue(), "its client is gone");
+        deadline.begin_request(true);
+        assert!(!overdue_after(&mut deadlines, 2));
+        deadline.restart();
+        assert!(!overdue_after(&mut deadlines, 2));
+        assert!(overdue_after(&mut deadlines, 1));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
-use super::conn_deadline::ConnDeadline;
+use super::conn_deadline::{ConnDeadline, RequestDeadline};
 use crate::http::byte_budget::Owner;
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
@@ -62,7 +62,7 @@ impl Api {
         &self,
         request: hyper::Request<Incoming>,
         connection: &Connection,
-        deadline: &ConnDeadline,
+        deadline: &Arc<ConnDeadline>,
     ) -> Result<Response, Infallible> {
         deadline.begin_request(request.method().is_safe());
         let malformed = malformed(&request, connection);
@@ -77,7 +77,7 @@ impl Api {
         });
         let handled = async {
             match malformed {
-                None => self.handle(request, context, connection).await,
+                None => self.handle(request, context, connection, deadline).await,
                 Some(error) => error.into_response(),
             }
         };
@@ -104,6 +104,7 @@ impl Api {
         mut request: Request,
         context: RequestContext,
         connection: &Connection,
+        deadline: &Arc<ConnDeadline>,
     ) -> Response {
         if request.method() == Method::POST && request.uri().path() == SINGLE_EVENTS {
             return self.post_one(request, context, connection).await.into_response();
@@ -114,6 +115,7 @@ impl Api {
             return cors::preflight();
         }
         request.extensions_mut().insert(context.clone());
+        request.extensions_mut().insert(RequestDeadline::new(Arc::clone(deadline)));
         let (owner, is_safe) = (AnswerOwner::default(), request.method().is_safe());
         request.extensions_mut().insert(owner.clone());
         // Boxed, so that the future of a single event does not grow to the size of the router's.

@@ -13,6 +13,7 @@ mod middleware;
 mod peer_watch;
 mod tls;
 
+pub(super) use conn_deadline::RequestDeadline;
 pub use listener::serve;
 pub use middleware::Api;
 pub use tls::{Tls, TlsError};
