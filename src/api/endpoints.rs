@@ -9,8 +9,9 @@ use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{CancelledDeliveries, EndpointDetail, SecretsView, TestEvent};
 use crate::domain::{
-    Actor, Endpoint, EndpointChange, EndpointId, Event, EventId, EventType, NewEndpoint, OrgId,
-    Page, PageRequest, SecretChoice, SecretRotationRefusal, Secrets, TraceId,
+    Actor, Endpoint, EndpointChange, EndpointId, EndpointKind, Event, EventId, EventType,
+    NewEndpoint, OrgId, Page, PageRequest, SecretChoice, SecretRotationRefusal, Secrets, TraceId,
+    Violation,
 };
 use crate::store::PendingCancellation;
 
@@ -28,7 +29,7 @@ pub async fn create(
     new: NewEndpoint,
     by: &Actor,
 ) -> Result<Endpoint, Refusal> {
-    new.check()?;
+    new.check().map_err(located)?;
     let endpoint = new.into_endpoint(org, subsystems.clock.now()).map_err(Refusal::Random)?;
     let added = subsystems.store.insert_endpoint(org, &endpoint, by).await?;
     added.map_err(|refusal| Refusal::add(org, "endpoints", refusal))?;
@@ -72,7 +73,7 @@ pub async fn detail(
 /// Changes an endpoint. Its waiting deliveries follow the change at once.
 ///
 /// # Errors
-/// When it does not exist.
+/// When it does not exist, or its kind does not have what is changed.
 pub async fn change(
     subsystems: &Subsystems,
     org: OrgId,
@@ -80,6 +81,8 @@ pub async fn change(
     change: &EndpointChange,
     by: &Actor,
 ) -> Result<Endpoint, Refusal> {
+    let kind = one(subsystems, org, id).await?.kind;
+    change.check(kind).map_err(located)?;
     let now = subsystems.clock.now();
     let changed = subsystems.store.update_endpoint(org, id, change, by, now).await?;
     let changed = changed.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))?;
@@ -127,7 +130,7 @@ pub async fn cancel_pending(
 /// Shows an endpoint's secrets, which the audit log records.
 ///
 /// # Errors
-/// When it does not exist, or this server cannot read them.
+/// When it does not exist, is an inbox, or this server cannot read them.
 pub async fn show_secrets(
     subsystems: &Subsystems,
     org: OrgId,
@@ -135,6 +138,7 @@ pub async fn show_secrets(
     by: &Actor,
 ) -> Result<SecretsView, Refusal> {
     let endpoint = one(subsystems, org, id).await?;
+    require_webhook(&endpoint)?;
     let view = secrets_of(subsystems, &endpoint)?;
     subsystems.store.note_secret_shown(org, id, by, subsystems.clock.now()).await?;
     Ok(view)
@@ -143,7 +147,7 @@ pub async fn show_secrets(
 /// Rotates an endpoint's secret. The old one signs beside the new one for `overlap`.
 ///
 /// # Errors
-/// When it does not exist, too many secrets are in use, the one in use cannot be read, or the overlap
+/// When it does not exist, is an inbox, too many secrets are in use, the one in use cannot be read, or the overlap
 /// is too long.
 pub async fn rotate_secret(
     subsystems: &Subsystems,
@@ -156,6 +160,7 @@ pub async fn rotate_secret(
     choice.check()?;
     Secrets::check_overlap(overlap)?;
     let old = one(subsystems, org, id).await?;
+    require_webhook(&old)?;
     // A secret signs like the one before, unless its owner says otherwise.
     let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
     let new = choice.secret(scheme.unwrap_or_default()).map_err(Refusal::Random)?;
@@ -172,7 +177,7 @@ pub async fn rotate_secret(
 /// the SSRF guard, the signature, the retries and the records are those of every webhook.
 ///
 /// # Errors
-/// When the endpoint does not exist or is disabled.
+/// When the endpoint does not exist, is an inbox or is disabled.
 pub async fn send_test(
     subsystems: &Subsystems,
     org_id: OrgId,
@@ -198,6 +203,20 @@ pub async fn send_test(
     let delivery_id = planned.map_err(|refusal| Refusal::plan(org_id, id, refusal))?;
     subsystems.attempt_now(org_id, id, delivery_id);
     Ok(TestEvent { event_id: event.id, delivery_id, status: "accepted" })
+}
+
+/// Refuses what an inbox does not have.
+fn require_webhook(endpoint: &Endpoint) -> Result<(), Refusal> {
+    match endpoint.kind {
+        EndpointKind::Webhook => Ok(()),
+        EndpointKind::Pull => Err(Refusal::NotAWebhook),
+    }
+}
+
+/// A violation with its place in the body.
+fn located(mut violation: Violation) -> Violation {
+    violation.locate("");
+    violation
 }
 
 fn secrets_of(subsystems: &Subsystems, endpoint: &Endpoint) -> Result<SecretsView, Refusal> {

@@ -22,6 +22,7 @@ pub mod dead_letters;
 pub mod deliveries;
 pub mod endpoints;
 pub mod events;
+pub mod inbox;
 pub mod keys;
 pub mod orgs;
 mod refusal;

@@ -50,6 +50,17 @@ pub enum Refusal {
     /// The system has no random source.
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
+    /// The inbox is disabled, for this reason.
+    #[error("the inbox is disabled: {0}")]
+    InboxDisabled(String),
+    /// The endpoint is for webhooks: nothing is fetched from it.
+    #[error("the endpoint is for webhooks; events are fetched from endpoints of kind pull")]
+    NotAnInbox,
+    /// The endpoint is an inbox: nothing is sent to it, and nothing signed.
+    #[error(
+        "the endpoint is an inbox; nothing is sent to it, so it has no secret and takes no test event"
+    )]
+    NotAWebhook,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -64,6 +75,8 @@ pub enum Missing {
     Key(ApiKeyId),
     /// An endpoint of an organisation.
     Endpoint(OrgId, EndpointId),
+    /// The default inbox of an organisation, which nobody has opened.
+    DefaultInbox(OrgId),
     /// An event of an organisation.
     Event(OrgId, EventId),
     /// A delivery of an organisation.
@@ -87,6 +100,7 @@ impl Refusal {
     pub(super) fn plan(org: OrgId, id: EndpointId, refusal: PlanRefusal) -> Self {
         match refusal {
             PlanRefusal::NotFound => Self::NotFound(Missing::Endpoint(org, id)),
+            PlanRefusal::Inbox => Self::NotAWebhook,
             PlanRefusal::EndpointDisabled => Self::Delivery(DeliveryRefusal::EndpointDisabled),
         }
     }
@@ -145,6 +159,7 @@ impl fmt::Display for Missing {
             Self::Org(id) => write!(f, "organisation {id}"),
             Self::Key(id) => write!(f, "key {id}"),
             Self::Endpoint(org, id) => write!(f, "endpoint {id} of organisation {org}"),
+            Self::DefaultInbox(org) => write!(f, "the default inbox of organisation {org}"),
             Self::Event(org, id) => write!(f, "event {id} of organisation {org}"),
             Self::Delivery(org, id) => write!(f, "delivery {id} of organisation {org}"),
             Self::DeadLetter(org, id) => write!(f, "dead letter {id} of organisation {org}"),

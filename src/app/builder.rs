@@ -128,6 +128,7 @@ impl<'a> AppBuilder<'a> {
         let service = wiring.start_delivery(delivery.service);
         let replayer = wiring.replayer();
         let authenticator = wiring.auth(delivery.running.handle.clone());
+        wiring.inboxes(&delivery.running.handle);
         wiring.maintenance();
         let (ingest, reader) = wiring.ingest(reader, delivery.door);
         let parts = wiring.parts(authenticator, delivery.running.health.clone());

@@ -20,7 +20,8 @@ use crate::api::{RunningServer, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::{Config, LimitConfig};
 use crate::delivery::{
-    AdmissionDoor, DeliveryHandle, DeliveryHealth, DeliveryInputs, DeliveryService, RunningDelivery,
+    AdmissionDoor, DeliveryHandle, DeliveryHealth, DeliveryInputs, DeliveryService, IdleInboxes,
+    RunningDelivery, watch_inboxes,
 };
 use crate::domain::{OrgLimit, OrgLimits};
 use crate::http::{Api, AppState, Parts, Tls};
@@ -149,6 +150,21 @@ impl Wiring<'_> {
         };
         self.start_or_hold(watch, |watch| watch.start(&self.foreground, &self.background));
         authenticator
+    }
+
+    /// Starts what wakes the consumers of inboxes, and what pauses inboxes that nobody reads.
+    pub(super) fn inboxes(&self, delivery: &DeliveryHandle) {
+        if self.work == BackgroundWork::Hold {
+            return;
+        }
+        let wakes = delivery.inboxes().wakes.clone();
+        let store = self.store.for_delivery();
+        let watching = watch_inboxes(wakes, store, self.clock.clone(), self.background.shutdown());
+        self.background.spawn("inbox watch", watching);
+        let (store, delivery) = (self.store.clone(), delivery.clone());
+        let idle_max = self.config.delivery.inbox_idle_max;
+        let idle = IdleInboxes::new(store, self.clock.clone(), delivery, idle_max);
+        self.background.spawn("idle inboxes", idle.run(self.background.shutdown()));
     }
 
     /// Starts the store's maintenance and checkpoints, and the server's heartbeat.

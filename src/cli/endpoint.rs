@@ -18,9 +18,9 @@ use crate::app::admin;
 use crate::config::{DestinationConfig, parse_duration};
 use crate::delivery::SsrfGuard;
 use crate::domain::{
-    Actor, CustomHeaders, DeliveryPolicy, EndpointChange, EndpointConfig, EndpointId,
-    EventTypeFilters, NewEndpoint, OrgId, RetrySchedule, SecretChoice, SignatureScheme,
-    SigningSecretError, Violation,
+    Actor, CustomHeaders, DeliveryPolicy, EndpointChange, EndpointConfig, EndpointId, EndpointKind,
+    EventTypeFilters, InboxSettings, NewEndpoint, OrgId, RetrySchedule, SecretChoice,
+    SignatureScheme, SigningSecretError, Violation,
 };
 
 /// Why an endpoint is disabled that an operator disabled.
@@ -28,14 +28,17 @@ const DISABLED_BY_OPERATOR: &str = "disabled by the operator";
 
 #[derive(Subcommand, Debug)]
 pub(super) enum EndpointCommand {
-    /// Add an endpoint; the answer holds its signing secret
+    /// Add an endpoint; the answer holds its signing secret, unless it is an inbox
     Add {
         /// The organisation whose events it receives
         #[arg(long, value_name = "ID")]
         org: OrgId,
-        /// Where webhooks are posted
-        #[arg(long)]
-        url: String,
+        /// How events reach it: webhook, or pull for an inbox from which they are fetched
+        #[arg(long, value_name = "KIND", default_value = "webhook")]
+        kind: EndpointKind,
+        /// Where webhooks are posted; an inbox has none
+        #[arg(long, required_if_eq("kind", "webhook"))]
+        url: Option<String>,
         /// Event types that it receives, such as user.login,invoice.*; all if unset
         #[arg(long, value_name = "FILTERS", default_value = "", value_parser = parse_filters)]
         event_types: EventTypeFilters,
@@ -44,6 +47,8 @@ pub(super) enum EndpointCommand {
         description: Option<String>,
         #[command(flatten)]
         policy: DeliveryPolicyArgs,
+        #[command(flatten)]
+        inbox: InboxArgs,
         #[command(flatten)]
         secret: SecretArgs,
         // The server needs the same settings.
@@ -114,6 +119,17 @@ pub(super) struct DeliveryPolicyArgs {
     ordered: bool,
 }
 
+/// How an inbox gives events out.
+#[derive(Args, Debug)]
+pub(super) struct InboxArgs {
+    /// Seconds for which a received event is hidden from other consumers of an inbox, 1 to 43200; 30 if unset
+    #[arg(long, value_name = "SECONDS", value_parser = parse_number(&InboxSettings::VISIBILITY_SECONDS))]
+    visibility_seconds: Option<u32>,
+    /// How often an inbox gives an event out before it is a dead letter, 1 to 1000; 10 if unset
+    #[arg(long, value_name = "NUMBER", value_parser = parse_number(&InboxSettings::MAX_RECEIVES))]
+    max_receives: Option<u32>,
+}
+
 impl From<DeliveryPolicyArgs> for DeliveryPolicy {
     fn from(args: DeliveryPolicyArgs) -> Self {
         let DeliveryPolicyArgs { max_concurrency, rate_limit_per_second, retry_schedule, ordered } =
@@ -164,21 +180,34 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
     match command {
         EndpointCommand::Add {
             org,
+            kind,
             url,
             event_types,
             description,
             policy,
+            inbox,
             secret,
             destinations,
             common,
         } => {
             let secret = secret.choice()?;
-            let url = SsrfGuard::new(&destinations).parse_url(&url).map_err(Refusal::from)?;
+            let guard = SsrfGuard::new(&destinations);
+            let url = url.as_deref().map(|url| guard.parse_url(url)).transpose();
+            let url = url.map_err(Refusal::from)?;
             let policy = policy.into();
             let headers = CustomHeaders::default();
-            let config = EndpointConfig::new();
-            let new =
-                NewEndpoint { url, event_types, description, policy, config, secret, headers };
+            let InboxArgs { visibility_seconds, max_receives } = inbox;
+            let config = EndpointConfig::new(InboxSettings { visibility_seconds, max_receives });
+            let new = NewEndpoint {
+                kind,
+                url,
+                event_types,
+                description,
+                policy,
+                config,
+                secret,
+                headers,
+            };
             let add = async |s: &Subsystems| endpoints::create(s, org, new, &Actor::CLI).await;
             let endpoint = common.with_keys(add).await?;
             common.output.write(&NewEndpointView::from(&endpoint), new_endpoint_line)?;
@@ -261,7 +290,8 @@ fn endpoint_line(endpoint: &EndpointView) -> String {
     let disabled = endpoint.disabled_reason.as_ref();
     let disabled = disabled.map_or(String::new(), |why| format!("  disabled: {why}"));
     let key = endpoint.public_key.map_or(String::new(), |key| format!("  public key: {key}"));
-    format!("{}  {}  events: {events}{key}{disabled}", endpoint.id, endpoint.url)
+    let url = endpoint.url.as_deref().unwrap_or("inbox");
+    format!("{}  {url}  events: {events}{key}{disabled}", endpoint.id)
 }
 
 fn new_endpoint_line(new: &NewEndpointView) -> String {

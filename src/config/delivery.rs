@@ -45,6 +45,9 @@ pub struct DeliveryConfig {
     /// Disable an endpoint after failing continuously for this long
     #[arg(long, env = "DISABLE_AFTER", value_name = "DURATION", default_value = "5d", value_parser = parse_wait)]
     pub disable_after: Duration,
+    /// An inbox that nobody reads for this long is paused: nothing more is kept in it until it is read again
+    #[arg(long, env = "INBOX_IDLE_MAX", value_name = "DURATION", default_value = "7d", value_parser = parse_wait)]
+    pub inbox_idle_max: Duration,
     /// Maximum deliveries held in memory; the others wait in the store
     #[arg(long, env = "DELIVERY_QUEUE_CAPACITY", value_name = "DELIVERIES", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub delivery_queue_capacity: u32,

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use crate::domain::{
-    DeliveryId, EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId, Timestamp,
+    DeliveryId, Endpoint, EndpointId, EndpointKind, InstanceId, Lease, LeaseToken, LeasedDelivery,
+    OrgId, Timestamp,
 };
 use crate::runtime::{Clock, Monotonic, Wake};
 use crate::store::{OrgEndpoints, Persisted, PlannedDelivery, Result};
@@ -16,6 +17,7 @@ use crate::store::{OrgEndpoints, Persisted, PlannedDelivery, Result};
 use super::admission::{Admission, AdmissionLimits, Offer};
 use super::aside::Aside;
 use super::endpoint_cache::EndpointCache;
+use super::inboxes::Inboxes;
 use super::outcome_report::OutcomeReport;
 
 /// Maximum requests for an attempt by hand that wait. A further one waits for the next scan, like any due
@@ -53,6 +55,7 @@ struct DispatchState {
     aside: Mutex<Aside>,
     /// Whether outcomes cannot be recorded at the moment.
     is_recorder_failing: AtomicBool,
+    inboxes: Inboxes,
 }
 
 /// How [`Dispatch`] is set up.
@@ -84,6 +87,7 @@ impl Dispatch {
             released,
             aside: Mutex::default(),
             is_recorder_failing: AtomicBool::new(false),
+            inboxes: Inboxes::default(),
         }))
     }
 
@@ -93,6 +97,10 @@ impl Dispatch {
 
     pub(super) fn cache(&self) -> &EndpointCache {
         &self.0.cache
+    }
+
+    pub(super) fn inboxes(&self) -> &Inboxes {
+        &self.0.inboxes
     }
 
     /// The schedule time, and the monotonic one.
@@ -168,6 +176,25 @@ impl Dispatch {
             // The recorder outlives everything but a hard stop. The lease then lapses.
             let _ = self.0.released.send(delivery);
         }
+    }
+
+    /// Wakes consumers that wait for an inbox of which deliveries are stored.
+    fn wake_consumers(&self, planned: &[PlannedDelivery], persisted: &Persisted) {
+        let wakes = &self.inboxes().wakes;
+        if wakes.is_empty() {
+            return;
+        }
+        let mut stored: BTreeMap<EndpointId, usize> = BTreeMap::new();
+        let is_pull = |endpoint: &Endpoint| endpoint.kind == EndpointKind::Pull;
+        for delivery in planned.iter().filter(|planned| is_pull(&planned.endpoint)) {
+            *stored.entry(delivery.endpoint.id).or_default() += 1;
+        }
+        // How many these got is not known.
+        for (_, of_org) in &persisted.stale {
+            let inboxes = of_org.endpoints.iter().filter(|endpoint| is_pull(endpoint));
+            stored.extend(inboxes.map(|endpoint| (endpoint.id, usize::MAX)));
+        }
+        stored.into_iter().for_each(|(inbox, events)| wakes.wake(inbox, events));
     }
 
     /// Queues leased deliveries for whose endpoints places were reserved, and gives those places back.
@@ -334,6 +361,7 @@ impl Offered {
     pub fn stored(mut self, planned: &[PlannedDelivery], persisted: &mut Persisted) {
         let dispatch = self.dispatch.clone();
         let has_stale = !persisted.stale.is_empty();
+        dispatch.wake_consumers(planned, persisted);
         for (org, endpoints) in persisted.stale.drain(..) {
             dispatch.cache().refresh(org, endpoints);
         }
@@ -341,7 +369,10 @@ impl Offered {
         {
             let now = dispatch.monotonic();
             let mut admission = dispatch.admission();
-            for delivery in planned.iter().filter(|delivery| !delivery.leased) {
+            let waits = |delivery: &&PlannedDelivery| {
+                !delivery.leased && delivery.endpoint.kind == EndpointKind::Webhook
+            };
+            for delivery in planned.iter().filter(waits) {
                 // Most batches have runs of one endpoint.
                 if left.replace(delivery.endpoint.id) != Some(delivery.endpoint.id) {
                     admission.left_in_store(&delivery.endpoint, now);

@@ -6,6 +6,7 @@
 use crate::domain::{DeliveryId, EndpointId, OrgId, Timestamp};
 
 use super::dispatch::{Dispatch, ManualRequest};
+use super::inboxes::Inboxes;
 
 /// The handle. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -43,6 +44,11 @@ impl DeliveryHandle {
         let (_, now) = self.0.now();
         let until = self.0.admission().paused_until(endpoint, now)?;
         Some(self.0.timestamp_of(until))
+    }
+
+    /// The consumers of inboxes.
+    pub fn inboxes(&self) -> &Inboxes {
+        self.0.inboxes()
     }
 
     /// How many deliveries events of these types make; `None` while the organisation's endpoints are not known

@@ -9,6 +9,7 @@
 //! - The **attempter** makes one attempt: the **sender** posts what **webhook** and **signer** build, the
 //!   **resolver** looks the host up, the **SSRF guard** checks the destination, the **retry policy** decides what
 //!   follows.
+//! - **Inboxes** are fetched from instead: nothing is sent to them, and their deliveries never come into memory here.
 //! - The **recorder** writes outcomes to the store in batches.
 //!
 //! # The path of one delivery
@@ -76,6 +77,7 @@ mod exchange;
 mod failure;
 mod handle;
 mod health;
+mod inboxes;
 mod metrics;
 mod outcome_report;
 mod recorder;
@@ -115,6 +117,7 @@ pub use dispatch::{AdmissionDoor, Offered};
 pub use endpoint_watch::watch_changed_endpoints;
 pub use handle::DeliveryHandle;
 pub use health::{DeliveryHealth, Recording};
+pub use inboxes::{IdleInboxes, InboxWaiter, InboxWakes, Inboxes, Settler, watch as watch_inboxes};
 pub use metrics::{DeliveryMetrics, LookupResult, WebhookResult};
 pub use resolver::{DnsAnswer, DnsResolver, LookupError, NameServers};
 pub use sent_request::{SentRequest, sent_request};

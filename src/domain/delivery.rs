@@ -174,6 +174,9 @@ pub struct DeliveryFilter {
 pub struct InstanceId(u64);
 
 impl InstanceId {
+    /// For leases that no server holds as its own: a restart does not release them. The ids of servers are random.
+    pub const OF_INBOXES: Self = Self(0);
+
     /// The id of this number.
     pub const fn new(number: u64) -> Self {
         Self(number)

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 use url::Url;
 
 use super::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointConfig, EndpointId,
-    EventTypeFilters, OrgId, Secrets, SigningSecret, Timestamp, TooManySecrets, Violation,
+    EventTypeFilters, InboxSettingsChange, OrgId, Secrets, SigningSecret, Timestamp,
+    TooManySecrets, Violation,
 };
 
 /// A receiver of webhooks.
@@ -29,7 +31,7 @@ pub struct Endpoint {
     pub id: EndpointId,
     /// The organisation it belongs to.
     pub org_id: OrgId,
-    /// Where webhooks are posted.
+    /// Where webhooks are posted; [`EndpointKind::NO_URL`] of an inbox.
     pub url: Url,
     /// Which events it receives; an empty list means every event that tenants post.
     pub event_types: EventTypeFilters,
@@ -64,20 +66,70 @@ pub struct Endpoint {
     pub last_success_at: Option<Timestamp>,
     /// When an attempt last failed, to the minute.
     pub last_failure_at: Option<Timestamp>,
+    /// Whether it is its organisation's default inbox, of which there is one at most.
+    pub default_inbox: bool,
+    /// When somebody last fetched from an inbox, to the minute, or else when it was created; `None` of other
+    /// endpoints.
+    pub last_read_at: Option<Timestamp>,
 }
 
 /// How events reach an endpoint.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, EnumString, IntoStaticStr, VariantNames)]
-#[strum(serialize_all = "snake_case")]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, EnumString, IntoStaticStr, Serialize, VariantNames,
+)]
+#[strum(serialize_all = "snake_case", parse_err_ty = EndpointKindError, parse_err_fn = unknown_kind)]
+#[serde(rename_all = "snake_case")]
 pub enum EndpointKind {
     /// As webhooks.
     #[default]
     Webhook,
-    /// Its owner fetches them; nothing is sent.
+    /// Its owner fetches them from an inbox; nothing is sent.
     Pull,
 }
 
+/// The text is not a kind of endpoint.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", EndpointKind::RULE)]
+pub struct EndpointKindError;
+
+fn unknown_kind(_: &str) -> EndpointKindError {
+    EndpointKindError
+}
+
 impl EndpointKind {
+    /// What it must be, for people.
+    pub const RULE: &'static str = "must be webhook or pull";
+    /// The URL in the row of an endpoint that has none.
+    pub const NO_URL: &'static str = "inbox:";
+
+    /// Refuses a setting of webhook endpoints for an inbox.
+    ///
+    /// # Errors
+    /// The violation.
+    pub fn check_webhook_setting(self, field: &str) -> Result<(), Violation> {
+        match self {
+            Self::Webhook => Ok(()),
+            Self::Pull => Err(Violation::new(
+                field,
+                "kind",
+                "is for webhooks; to an endpoint of kind pull nothing is sent",
+            )),
+        }
+    }
+
+    /// Refuses a setting of inboxes for a webhook endpoint.
+    ///
+    /// # Errors
+    /// The violation.
+    pub fn check_inbox_setting(self, field: &str) -> Result<(), Violation> {
+        match self {
+            Self::Pull => Ok(()),
+            Self::Webhook => {
+                Err(Violation::new(field, "kind", "is for endpoints of kind pull, the inboxes"))
+            }
+        }
+    }
+
     /// The word in the store and in responses.
     pub fn as_str(self) -> &'static str {
         self.into()
@@ -128,13 +180,56 @@ pub struct EndpointChange {
     pub disabled_reason: Option<Option<String>>,
     /// How its deliveries are made.
     pub policy: DeliveryPolicyChange,
+    /// How an inbox gives events out.
+    pub inbox: InboxSettingsChange,
 }
 
 impl EndpointChange {
+    /// Checks that an endpoint of this kind has what is changed.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn check(&self, kind: EndpointKind) -> Result<(), Violation> {
+        let Self {
+            url,
+            event_types: _,
+            headers,
+            description: _,
+            disabled_reason: _,
+            policy,
+            inbox,
+        } = self;
+        let DeliveryPolicyChange {
+            max_concurrency,
+            rate_limit_per_second,
+            retry_schedule,
+            ordered: _,
+        } = policy;
+        let of_webhooks = [
+            ("url", url.is_some()),
+            ("headers", headers.is_some()),
+            ("max_concurrency", max_concurrency.is_some()),
+            ("rate_limit_per_second", rate_limit_per_second.is_some()),
+            ("retry_schedule", retry_schedule.is_some()),
+        ];
+        let InboxSettingsChange { visibility_seconds, max_receives } = inbox;
+        let of_inboxes = [
+            ("visibility_seconds", visibility_seconds.is_some()),
+            ("max_receives", max_receives.is_some()),
+        ];
+        for (field, _) in of_webhooks.into_iter().filter(|(_, is_set)| *is_set) {
+            kind.check_webhook_setting(field)?;
+        }
+        for (field, _) in of_inboxes.into_iter().filter(|(_, is_set)| *is_set) {
+            kind.check_inbox_setting(field)?;
+        }
+        Ok(())
+    }
+
     /// Applies the change. An endpoint that is enabled, or moved to another URL, starts afresh: earlier
     /// failures no longer count against it.
     pub fn apply(&self, endpoint: &mut Endpoint) {
-        let Self { url, event_types, headers, description, disabled_reason, policy } = self;
+        let Self { url, event_types, headers, description, disabled_reason, policy, inbox } = self;
         set(&mut endpoint.url, url.as_ref());
         set(&mut endpoint.event_types, event_types.as_ref());
         set(&mut endpoint.description, description.as_ref());
@@ -143,6 +238,7 @@ impl EndpointChange {
             endpoint.headers = Ok(headers.clone());
         }
         policy.apply(&mut endpoint.policy);
+        inbox.apply(&mut endpoint.config.inbox);
         if url.is_some() || *disabled_reason == Some(None) {
             endpoint.failing_since = None;
         }
@@ -183,6 +279,8 @@ impl Endpoint {
             failing_since: None,
             last_success_at: None,
             last_failure_at: None,
+            default_inbox: false,
+            last_read_at: None,
         }
     }
 

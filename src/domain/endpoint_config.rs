@@ -6,11 +6,16 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::InboxSettings;
+
 /// Settings of an endpoint beyond those with a column of their own. The store keeps them as one JSON
 /// object, so a new setting is a field here with its default and needs no migration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointConfig {
+    /// How an inbox gives events out; nothing is set of other endpoints.
+    #[serde(flatten)]
+    pub inbox: InboxSettings,
     /// Settings of a newer version, which this one does not know and keeps as they are.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -19,8 +24,8 @@ pub struct EndpointConfig {
 impl EndpointConfig {
     /// The settings of a new endpoint. Each is a parameter, so that a caller which forgets one does not
     /// compile.
-    pub fn new() -> Self {
-        Self { unknown: Map::new() }
+    pub fn new(inbox: InboxSettings) -> Self {
+        Self { inbox, unknown: Map::new() }
     }
 }
 
@@ -47,6 +52,17 @@ mod tests {
     fn unknown_settings_survive_a_round_trip() {
         let text = r#"{"newer":{"a":[1,null]}}"#;
         assert_eq!(text.parse::<EndpointConfig>().unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn settings_of_inboxes_are_fields_of_the_object() {
+        let text = r#"{"max_receives":3,"newer":1}"#;
+        let config: EndpointConfig = text.parse().unwrap();
+        assert_eq!(
+            config.inbox,
+            InboxSettings { max_receives: Some(3), ..InboxSettings::default() }
+        );
+        assert_eq!(config.to_string(), text);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod event_type_filter;
 mod event_type_rates;
 mod id;
 mod idempotency_key;
+mod inbox;
 mod media_type;
 mod near_names;
 mod new_endpoint;
@@ -49,7 +50,8 @@ pub use delivery::{
 };
 pub use delivery_policy::{DeliveryPolicy, DeliveryPolicyChange, RetrySchedule, parse_duration};
 pub use endpoint::{
-    Decrypted, DecryptionError, Endpoint, EndpointChange, EndpointKind, SecretRotationRefusal,
+    Decrypted, DecryptionError, Endpoint, EndpointChange, EndpointKind, EndpointKindError,
+    SecretRotationRefusal,
 };
 pub use endpoint_config::EndpointConfig;
 pub use error_class::ErrorClass;
@@ -59,6 +61,9 @@ pub use event_type_filter::{EventTypeFilter, EventTypeFilters};
 pub use event_type_rates::{EventTypeRates, EventTypeRatesError};
 pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
 pub use idempotency_key::IdempotencyKey;
+pub use inbox::{
+    INBOX_IDLE, Inbox, InboxSettings, InboxSettingsChange, ReceivedEvent, SettleStatus, Settled,
+};
 pub use media_type::MediaType;
 pub use near_names::{did_you_mean, nearest};
 pub use new_endpoint::NewEndpoint;

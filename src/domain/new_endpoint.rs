@@ -13,8 +13,10 @@ use super::{
 /// What an owner chooses for a new endpoint.
 #[derive(Clone, Debug)]
 pub struct NewEndpoint {
-    /// Where webhooks are posted.
-    pub url: Url,
+    /// How events reach it.
+    pub kind: EndpointKind,
+    /// Where webhooks are posted; `None` of an inbox.
+    pub url: Option<Url>,
     /// Which events it receives; an empty list means every event that tenants post.
     pub event_types: EventTypeFilters,
     /// Free text by its owner.
@@ -30,10 +32,16 @@ pub struct NewEndpoint {
 }
 
 impl NewEndpoint {
-    /// An endpoint for every event, with a generated secret and the server's settings.
+    /// A webhook endpoint for every event, with a generated secret and the server's settings.
     pub fn new(url: Url) -> Self {
+        Self { kind: EndpointKind::Webhook, url: Some(url), ..Self::inbox() }
+    }
+
+    /// An inbox for every event.
+    pub fn inbox() -> Self {
         Self {
-            url,
+            kind: EndpointKind::Pull,
+            url: None,
             event_types: EventTypeFilters::default(),
             description: None,
             policy: DeliveryPolicy::default(),
@@ -48,9 +56,38 @@ impl NewEndpoint {
     /// # Errors
     /// The first violation.
     pub fn check(&self) -> Result<(), Violation> {
+        self.check_kind()?;
         self.secret.check()?;
         self.description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
+        self.config.inbox.check()?;
         self.policy.check()
+    }
+
+    /// Checks that an endpoint of its kind has what is set.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn check_kind(&self) -> Result<(), Violation> {
+        let Self { kind, url, event_types: _, description: _, policy, config, secret, headers } =
+            self;
+        if *kind == EndpointKind::Webhook && url.is_none() {
+            return Err(Violation::new("url", "required", "is required"));
+        }
+        let DeliveryPolicy { max_concurrency, rate_limit_per_second, retry_schedule, ordered: _ } =
+            policy;
+        let of_webhooks = [
+            ("url", url.is_some()),
+            ("signature", secret.scheme.is_some()),
+            ("secret", secret.provided.is_some()),
+            ("headers", headers.iter().next().is_some()),
+            ("max_concurrency", max_concurrency.is_some()),
+            ("rate_limit_per_second", rate_limit_per_second.is_some()),
+            ("retry_schedule", retry_schedule.is_some()),
+        ];
+        for (field, _) in of_webhooks.into_iter().filter(|(_, is_set)| *is_set) {
+            kind.check_webhook_setting(field)?;
+        }
+        config.inbox.names_set().try_for_each(|field| kind.check_inbox_setting(field))
     }
 
     /// The endpoint, enabled, with a new id and the chosen or a generated secret.
@@ -62,11 +99,13 @@ impl NewEndpoint {
         org_id: OrgId,
         now: Timestamp,
     ) -> Result<Endpoint, getrandom::Error> {
-        let Self { url, event_types, description, policy, config, secret, headers } = self;
+        let Self { kind, url, event_types, description, policy, config, secret, headers } = self;
+        let no_url = || Url::parse(EndpointKind::NO_URL).map_err(|_| getrandom::Error::UNEXPECTED);
+        let last_read_at = (kind == EndpointKind::Pull).then_some(now);
         Ok(Endpoint {
             id: EndpointId::mint(now),
             org_id,
-            url,
+            url: url.map_or_else(no_url, Ok)?,
             event_types,
             description,
             secrets: Ok(Secrets::new(secret.secret(SignatureScheme::default())?)),
@@ -76,20 +115,22 @@ impl NewEndpoint {
             updated_at: now,
             policy,
             config,
-            kind: EndpointKind::Webhook,
+            kind,
             account_id: None,
             version: 0,
             cancel_before: None,
             failing_since: None,
             last_success_at: None,
             last_failure_at: None,
+            default_inbox: false,
+            last_read_at,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::SigningSecret;
+    use super::super::{InboxSettings, SigningSecret};
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_micros(1);
@@ -114,6 +155,31 @@ mod tests {
         assert_eq!(endpoint.description.as_deref(), Some("CRM"));
         assert_eq!(endpoint.secrets.unwrap().current(), &secret);
         assert_eq!(endpoint.disabled_reason, None);
+    }
+
+    #[test]
+    fn settings_of_the_other_kind_are_refused() {
+        let inbox = InboxSettings { max_receives: Some(3), ..InboxSettings::default() };
+        let config = EndpointConfig::new(inbox);
+        let webhook = NewEndpoint { config: config.clone(), ..new_endpoint() };
+        assert_eq!(webhook.check().unwrap_err().field, "max_receives");
+        let pull = NewEndpoint { config, ..NewEndpoint::inbox() };
+        assert_eq!(pull.check(), Ok(()));
+        let endpoint = pull.clone().into_endpoint(OrgId::mint(NOW), NOW).unwrap();
+        assert_eq!((endpoint.url.as_str(), endpoint.last_read_at), ("inbox:", Some(NOW)));
+        let url = new_endpoint().url;
+        let policy = DeliveryPolicy { max_concurrency: Some(1), ..DeliveryPolicy::default() };
+        let secret = SecretChoice { scheme: Some(SignatureScheme::default()), provided: None };
+        for (new, field) in [
+            (NewEndpoint { url, ..pull.clone() }, "url"),
+            (NewEndpoint { policy, ..pull.clone() }, "max_concurrency"),
+            (NewEndpoint { secret, ..pull }, "signature"),
+        ] {
+            let violation = new.check().unwrap_err();
+            assert_eq!((violation.field.as_str(), violation.code), (field, "kind"));
+        }
+        let nowhere = NewEndpoint { url: None, ..new_endpoint() };
+        assert_eq!(nowhere.check().unwrap_err().code, "required");
     }
 
     #[test]

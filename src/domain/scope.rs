@@ -16,6 +16,9 @@ pub enum Scope {
     /// Read events, their deliveries, and dead letters.
     #[strum(serialize = "events:read")]
     EventsRead,
+    /// Fetch events from inboxes, and settle them.
+    #[strum(serialize = "inbox:consume")]
+    InboxConsume,
     /// Read and change endpoints, and request redeliveries.
     #[strum(serialize = "endpoints:manage")]
     EndpointsManage,
@@ -68,6 +71,7 @@ impl Scopes {
     pub const TENANT: Self = Self(
         Scope::EventsWrite.bit()
             | Scope::EventsRead.bit()
+            | Scope::InboxConsume.bit()
             | Scope::EndpointsManage.bit()
             | Scope::KeysManage.bit(),
     );

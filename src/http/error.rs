@@ -7,7 +7,9 @@ use super::byte_budget::Exhausted;
 use super::stream_limits::StreamsExhausted;
 use crate::api::Refusal;
 use crate::auth::{AuthError, IssueError};
-use crate::domain::{EventId, KeyRotationRefusal, Scopes, SecretRotationRefusal, Violation};
+use crate::domain::{
+    EventId, KeyRotationRefusal, Scopes, SecretRotationRefusal, SettleStatus, Violation,
+};
 use crate::ingest::AcceptError;
 use crate::limit::{Bucket, RateLimitState};
 use crate::store::{DeliveryRefusal, StoreError};
@@ -149,6 +151,14 @@ pub enum ApiError {
     IssueBusy,
     /// A key was not rotated.
     KeyRotation(KeyRotationRefusal),
+    /// The inbox is disabled, for this reason.
+    InboxDisabled(String),
+    /// The endpoint is for webhooks: nothing is fetched from it.
+    NotAnInbox,
+    /// The endpoint is an inbox: nothing is sent to it.
+    NotAWebhook,
+    /// The event was not acknowledged, since this is what became of it.
+    NotAcknowledged(SettleStatus),
     /// The store failed.
     Store(StoreError),
     /// The answer was not ready in time.
@@ -183,6 +193,9 @@ impl From<Refusal> for ApiError {
             Refusal::KeyExpiresEarlier => Self::KeyExpiresEarlier,
             Refusal::Issue(error) => error.into(),
             Refusal::Random(error) => Self::internal(error.to_string()),
+            Refusal::InboxDisabled(reason) => Self::InboxDisabled(reason),
+            Refusal::NotAnInbox => Self::NotAnInbox,
+            Refusal::NotAWebhook => Self::NotAWebhook,
             Refusal::Store(error) => Self::Store(error),
         }
     }

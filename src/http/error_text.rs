@@ -7,7 +7,7 @@ use super::error::ApiError;
 use super::rate_limit_detail;
 use super::stream_limits::StreamsExhausted;
 use crate::auth::AuthError;
-use crate::domain::{KeyRotationRefusal, SecretRotationRefusal, Violation};
+use crate::domain::{KeyRotationRefusal, SecretRotationRefusal, SettleStatus, Violation};
 use crate::ingest::AcceptError;
 use crate::journal::AppendError;
 use crate::store::{DeliveryRefusal, StoreError};
@@ -67,6 +67,8 @@ impl fmt::Display for ApiError {
             Self::StillRefused(why) => f.write_str(why),
             Self::Accept(error) => write_accept(f, error),
             Self::Delivery(refusal) => f.write_str(delivery_detail(*refusal)),
+            Self::InboxDisabled(reason) => write!(f, "the inbox is disabled: {reason}"),
+            Self::NotAcknowledged(status) => f.write_str(not_acknowledged(*status)),
             Self::QuotaReached { what, most } => {
                 write!(f, "the organisation may have at most {most} {what} ({what}_max)")
             }
@@ -122,6 +124,12 @@ fn fixed(error: &ApiError) -> &'static str {
         ApiError::TimedOut => {
             "the answer was not ready in time; the request may still have taken effect"
         }
+        ApiError::NotAnInbox => {
+            "the endpoint is for webhooks; events are fetched from endpoints of kind pull"
+        }
+        ApiError::NotAWebhook => {
+            "the endpoint is an inbox: nothing is sent to it, so it has no secret and no test event"
+        }
         ApiError::NotFound => NOT_FOUND,
         ApiError::Store(StoreError::Unavailable(_)) => "the store does not answer; try again",
         ApiError::Store(StoreError::ReadTimedOut) => {
@@ -149,6 +157,8 @@ fn fixed(error: &ApiError) -> &'static str {
         | ApiError::TooManyReads { .. }
         | ApiError::RouteNotFound(Some(_))
         | ApiError::StillRefused(_)
+        | ApiError::InboxDisabled(_)
+        | ApiError::NotAcknowledged(_)
         | ApiError::Accept(_)
         | ApiError::Delivery(_)
         | ApiError::QuotaReached { .. }
@@ -220,6 +230,17 @@ fn write_accept(f: &mut fmt::Formatter<'_>, error: &AcceptError) -> fmt::Result 
         }
         AcceptError::Record(_) => INTERNAL,
     })
+}
+
+const fn not_acknowledged(status: SettleStatus) -> &'static str {
+    match status {
+        SettleStatus::Dead => "the event was received too often and is a dead letter; replay it",
+        SettleStatus::Cancelled => "the delivery of the event to the inbox was cancelled",
+        SettleStatus::NotReceived | SettleStatus::Returned => {
+            "nobody has received the event; only what was received is acknowledged"
+        }
+        SettleStatus::Acked | SettleStatus::Unknown => NOT_FOUND,
+    }
 }
 
 const fn delivery_detail(refusal: DeliveryRefusal) -> &'static str {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::byte_budget::Owner;
 use super::connection::Connection;
@@ -91,6 +91,8 @@ needs! {
     EventsWrite: Tenant, EventsWrite;
     /// To read events and what became of them.
     EventsRead: Tenant, EventsRead;
+    /// To fetch events from inboxes and to settle them.
+    InboxConsume: Tenant, InboxConsume;
     /// To read and change endpoints, and to have webhooks sent again.
     EndpointsManage: Tenant, EndpointsManage;
     /// To read and change the organisation's keys, and to read its audit log.
@@ -100,6 +102,11 @@ needs! {
     /// To change what operators manage.
     OperatorWrite: Operator, OperatorWrite;
 }
+
+/// A consumer of inboxes. What it does is bounded by [`InboxPermit`](super::inbox_limit::InboxPermit) and costs nothing
+/// of the limits of reads and writes.
+#[derive(Debug)]
+pub(super) struct Consumer(pub(super) Tenant);
 
 /// The id in the path. A malformed one is not found.
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +199,15 @@ impl FromRequestParts<AppState> for Tenant {
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let (principal, address) = authenticated(parts, app).await?;
         Self::of(principal, address)
+    }
+}
+
+impl FromRequestParts<AppState> for Consumer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let (principal, address) = authenticated(parts, app).await?;
+        Ok(Self(Scoped::<InboxConsume>::of(principal, address)?.caller))
     }
 }
 
@@ -289,9 +305,11 @@ fn bearer_token(value: &[u8]) -> Option<&[u8]> {
 
 impl<N: Needs> Input for Scoped<N> {}
 impl Input for Tenant {}
+impl Input for Consumer {}
 impl<T> Input for Id<T> {}
 impl Input for RequestContext {}
 impl Input for State<AppState> {}
+impl Input for Method {}
 /// Routes that read the request by themselves: those that post events.
 impl Input for Request {}
 

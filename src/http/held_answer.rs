@@ -78,6 +78,10 @@ pub(super) async fn hold(
     Ok(Response::from_parts(head, Body::new(HeldAnswer { rest: bytes, _permit: permit })))
 }
 
+/// Marks the answer to a `GET` that has changed something, and so is not refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ChangedState;
+
 /// The body of an answer that holds bytes of the budget.
 struct HeldAnswer {
     rest: Bytes,

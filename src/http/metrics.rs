@@ -26,6 +26,14 @@ metrics! {
         validation_errors_total: CounterByText = "type",
         /// Memory for request bodies that are being received or accepted, in bytes.
         hookgate_request_body_bytes_in_flight: Gauge,
+        /// Events received from inboxes, each time that one was.
+        hookgate_inbox_received_total: Counter,
+        /// Events of inboxes that were acknowledged.
+        hookgate_inbox_acked_total: Counter,
+        /// Events of inboxes that were given back.
+        hookgate_inbox_returned_total: Counter,
+        /// Events of inboxes that were received `max_receives` times and became dead letters.
+        hookgate_inbox_exhausted_total: Counter,
         /// Long polls, event streams and exports that are open.
         hookgate_streams_open: Gauge,
         /// Memory for answers that are not written to their clients yet, in bytes.

@@ -44,6 +44,7 @@ mod extract;
 mod head_scan;
 mod held_answer;
 mod idempotency;
+mod inbox_limit;
 mod metrics;
 mod paths;
 mod pipeline_health;

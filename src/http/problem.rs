@@ -86,10 +86,16 @@ problems! {
         "A revoked or expired key cannot be rotated. Create a new one.";
     KEY_ROTATED: 409, "key_rotated", "Key already rotated",
         "The key is in its grace period. Rotate its successor, which `detail` names.";
+    NOT_ACKNOWLEDGED: 409, "not_acknowledged", "Event not acknowledged",
+        "`detail` says what became of the event. Acknowledge what you have received; replay a dead letter.";
+    PULL_ENDPOINT_REQUIRED: 409, "pull_endpoint_required", "Endpoint of kind pull required",
+        "The endpoint is for webhooks. Leave `inbox` out for the default inbox, or name an endpoint of kind `pull`.";
     QUOTA_REACHED: 409, "quota_reached", "Quota reached",
         "Remove one, or ask the operator for a higher quota.";
     TOO_MANY_SECRETS: 409, "too_many_secrets", "Too many secrets",
         "Three earlier secrets still sign. Wait until one ends, or rotate with `\"overlap_seconds\": 0`.";
+    WEBHOOK_ENDPOINT_REQUIRED: 409, "webhook_endpoint_required", "Webhook endpoint required",
+        "The endpoint is an inbox: nothing is sent to it. Fetch its events with `GET /api/inbox?inbox=<id>`.";
     PAYLOAD_TOO_LARGE: 413, "payload_too_large", "Request too large",
         "Send less. `detail` names the limit.";
     UNSUPPORTED_CONTENT_ENCODING: 415, "unsupported_content_encoding", "Unsupported content encoding",

@@ -13,7 +13,7 @@ use super::request::{Inputs, RequestSchema};
 use super::route_hint;
 use super::routes::{
     audit, dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health,
-    keys, metrics, orgs, own_keys, own_org, problems, replays,
+    inbox, keys, metrics, orgs, own_keys, own_org, problems, replays,
 };
 use super::state::AppState;
 use crate::domain::Scope;
@@ -64,6 +64,7 @@ pub(super) fn router(app: AppState) -> Router {
 const POST_EVENTS: Access = Access::Tenant(Some(Scope::EventsWrite));
 const READ_EVENTS: Access = Access::Tenant(Some(Scope::EventsRead));
 const ENDPOINTS: Access = Access::Tenant(Some(Scope::EndpointsManage));
+const CONSUME: Access = Access::Tenant(Some(Scope::InboxConsume));
 const KEYS: Access = Access::Tenant(Some(Scope::KeysManage));
 const ANY_TENANT: Access = Access::Tenant(None);
 const READ_ALL: Access = Access::Operator(Scope::OperatorRead);
@@ -80,6 +81,11 @@ fn table() -> Table {
         .get(READ_EVENTS, SINGLE_EVENTS, events::list)
         .get(READ_EVENTS, "/api/events/{id}", events::one)
         .post(ENDPOINTS, "/api/events/{id}/replay", events::replay)
+        // Inboxes.
+        .get(CONSUME, "/api/inbox", inbox::receive)
+        .post(CONSUME, "/api/ack", inbox::ack)
+        .post(CONSUME, "/api/ack/{event_id}", inbox::ack_one)
+        .post(CONSUME, "/api/nack", inbox::nack)
         // Webhooks.
         .post(ENDPOINTS, "/api/endpoints", endpoints::create)
         .get(ENDPOINTS, "/api/endpoints", endpoints::list)

@@ -8,13 +8,14 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use super::byte_budget::ByteBudget;
+use super::inbox_limit::InboxLimits;
 use super::metrics::ApiMetrics;
 use super::pipeline_health::{OldestDue, PipelineHealth};
 use super::stream_limits::StreamLimits;
 use crate::api::{Refusal, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::{Config, ENVELOPE_BYTES_MAX, Networks, Origins};
-use crate::delivery::{DeliveryHealth, SsrfGuard};
+use crate::delivery::{DeliveryHealth, Inboxes, SsrfGuard};
 use crate::domain::{NewEventLimits, OrgId, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::Intake;
 use crate::limit::{ConcurrencyLimiter, FairSemaphore, RateLimiter, Reader};
@@ -97,6 +98,7 @@ struct Shared {
     bodies: ByteBudget,
     answers: ByteBudget,
     streams: StreamLimits,
+    inbox_limits: InboxLimits,
     started: Stopwatch,
     last_ping: Mutex<Option<(Stopwatch, bool)>>,
     last_due: Mutex<Option<(Stopwatch, DueAt)>>,
@@ -115,7 +117,8 @@ impl AppState {
         let reads = Subsystems { store: store.for_reads(), ..parts.subsystems.clone() };
         let replica_reads =
             Subsystems { store: store.for_replica_reads(), ..parts.subsystems.clone() };
-        let connections = store.connection_split().reads as usize;
+        let split = store.connection_split();
+        let (connections, general) = (split.reads as usize, split.general as usize);
         let per_reader = config.limit.reads_per_org as usize;
         let streams_max = config.limit.streams_max.min(config.server.connections_max.div_ceil(2));
         let streams_open = metrics.hookgate_streams_open.clone();
@@ -124,6 +127,7 @@ impl AppState {
             bodies: ByteBudget::new(config.bodies_in_flight_bytes(), bodies),
             answers: ByteBudget::new(config.answers_in_flight_bytes(), answers),
             streams: StreamLimits::new(streams_max as usize, streams_per_org, streams_open),
+            inbox_limits: InboxLimits::new(general),
             parts,
             reads,
             replica_reads,
@@ -196,6 +200,16 @@ impl AppState {
     /// Limits long polls, event streams and exports.
     pub(super) fn streams(&self) -> &StreamLimits {
         &self.0.streams
+    }
+
+    /// Limits what consumers of inboxes have in progress.
+    pub(super) fn inbox_limits(&self) -> &InboxLimits {
+        &self.0.inbox_limits
+    }
+
+    /// The consumers of inboxes; `None` without a server.
+    pub(super) fn inboxes(&self) -> Option<&Inboxes> {
+        Some(self.subsystems().server.as_ref()?.delivery.inboxes())
     }
 
     /// The deliveries that events of these types become; `None` while it is not known.

@@ -11,8 +11,9 @@ use super::engine::{Row, Tx, args};
 use super::{Result, Store, StoreError, System, storable};
 use crate::domain::{
     Actor, ApiKey, AuditEntry, DeadLetterDeletion, DeadLetterId, Delivery, DeliveryId,
-    DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId, Event, EventId, Org, OrgId, Page,
-    PageRequest, Replay, ReplayAction, ReplayStatus, SigningSecret, Timestamp,
+    DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId, EndpointKind, Event, EventId,
+    InboxSettingsChange, Org, OrgId, Page, PageRequest, Replay, ReplayAction, ReplayStatus,
+    SigningSecret, Timestamp,
 };
 
 /// An entry that is about to be written.
@@ -69,8 +70,10 @@ impl AuditRecord {
 
     /// An endpoint was added.
     pub(super) fn endpoint_created(endpoint: &Endpoint) -> Self {
+        let url = (endpoint.kind == EndpointKind::Webhook).then(|| origin_of(&endpoint.url));
         let changes = json!({
-            "url": origin_of(&endpoint.url),
+            "kind": endpoint.kind,
+            "url": url,
             "event_types": endpoint.event_types.to_string(),
         });
         Self::new(endpoint.org_id, "endpoint.create", endpoint.id.uuid(), changes)
@@ -78,8 +81,16 @@ impl AuditRecord {
 
     /// An endpoint was changed.
     pub(super) fn endpoint_changed(org: OrgId, id: EndpointId, change: &EndpointChange) -> Self {
-        let EndpointChange { url, event_types, headers, description, disabled_reason, policy } =
-            change;
+        let EndpointChange {
+            url,
+            event_types,
+            headers,
+            description,
+            disabled_reason,
+            policy,
+            inbox,
+        } = change;
+        let InboxSettingsChange { visibility_seconds, max_receives } = inbox;
         let DeliveryPolicyChange {
             max_concurrency,
             rate_limit_per_second,
@@ -103,6 +114,8 @@ impl AuditRecord {
         let schedule = retry_schedule.as_ref();
         set("retry_schedule", schedule.map(|own| json!(own.as_ref().map(ToString::to_string))));
         set("ordered", ordered.map(|ordered| json!(ordered)));
+        set("visibility_seconds", visibility_seconds.map(|seconds| json!(seconds)));
+        set("max_receives", max_receives.map(|max| json!(max)));
         Self::new(org, "endpoint.update", id.uuid(), changes)
     }
 

@@ -309,7 +309,7 @@ async fn make_due(
     Ok(Err(DeliveryRefusal::NotFound))
 }
 
-/// Makes a finished delivery, which is locked, pending again.
+/// Makes a finished delivery, which is locked, pending again. One to an inbox may be received as often as a new one.
 async fn reopen(
     tx: &mut Tx<'_>,
     org: OrgId,
@@ -320,10 +320,11 @@ async fn reopen(
     let pending = format!(
         "INSERT INTO pending_deliveries
              (org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of, attempts,
-              ordered, payload_bytes, due_at, type_key, error, error_class, status_code)
+              ordered, payload_bytes, due_at, type_key, error, error_class, status_code, event_type)
          SELECT d.org_id, d.created_at, d.id, d.event_id, d.event_received_at, d.endpoint_id,
-                d.replay_of, d.attempts, p.ordered, octet_length(e.payload), $4, d.type_key,
-                d.error, d.error_class, d.status_code
+                d.replay_of, CASE WHEN p.kind = 'pull' THEN 0 ELSE d.attempts END, p.ordered,
+                octet_length(e.payload), $4, d.type_key, d.error, d.error_class, d.status_code,
+                CASE WHEN p.kind = 'pull' THEN e.event_type END
          FROM (SELECT * FROM deliveries WHERE {IS_IT}) d
          JOIN endpoints p ON p.id = d.endpoint_id
          JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at"

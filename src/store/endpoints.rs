@@ -22,10 +22,11 @@ pub struct EndpointChanges {
 }
 
 /// The columns of an endpoint, in the order of [`values`].
-pub(super) const COLUMNS: Columns<23> = columns! {
+pub(super) const COLUMNS: Columns<25> = columns! {
     id org_id url event_types description secret earlier_secrets headers disabled_reason
     created_at updated_at max_concurrency rate_limit_per_second retry_schedule ordered
     config kind account_id version cancel_before failing_since last_success_at last_failure_at
+    default_inbox last_read_at
 };
 
 /// The values of [`COLUMNS`]; those that may be encrypted come from `secrets`.
@@ -50,6 +51,8 @@ fn values<'a>(endpoint: &'a Endpoint, secrets: &'a SecretColumns) -> [Value<'a>;
         failing_since,
         last_success_at,
         last_failure_at,
+        default_inbox,
+        last_read_at,
     } = endpoint;
     let DeliveryPolicy { max_concurrency, rate_limit_per_second, retry_schedule, ordered } = policy;
     [
@@ -76,6 +79,8 @@ fn values<'a>(endpoint: &'a Endpoint, secrets: &'a SecretColumns) -> [Value<'a>;
         (*failing_since).into(),
         (*last_success_at).into(),
         (*last_failure_at).into(),
+        (*default_inbox).into(),
+        (*last_read_at).into(),
     ]
 }
 
@@ -113,11 +118,14 @@ fn read_with(row: &Row, secrets: &SecretColumns, keyring: &Keyring) -> Result<En
         failing_since: row.get_opt("failing_since")?,
         last_success_at: row.get_opt("last_success_at")?,
         last_failure_at: row.get_opt("last_failure_at")?,
+        default_inbox: row.get("default_inbox")?,
+        last_read_at: row.get_opt("last_read_at")?,
     })
 }
 
 impl Store {
-    /// Adds an endpoint. Refused when its organisation does not exist.
+    /// Adds an endpoint. Refused when its organisation does not exist. The default inbox does not count against the
+    /// quota.
     pub async fn insert_endpoint(
         &self,
         org: OrgId,
@@ -128,14 +136,13 @@ impl Store {
         let mut tx = self.engine.begin().await?;
         let version = next_version(&mut tx, org).await?;
         let count = "SELECT count(*) AS count FROM endpoints
-                     WHERE org_id = $1 AND removed_at IS NULL";
+                     WHERE org_id = $1 AND removed_at IS NULL AND NOT default_inbox";
         let quota = self.check_quota(&mut tx, org, OrgLimit::Endpoints, count, args![org]);
         if let Err(refusal) = quota.await? {
             return Ok(Err(refusal));
         }
         let added = Endpoint { version, ..endpoint.clone() };
-        let values = values(&added, &secrets);
-        tx.execute(COLUMNS.insert_into("endpoints"), values.into()).await?;
+        insert(&mut tx, &added, &secrets).await?;
         suspension::apply(&mut tx, org, version).await?;
         audit::commit(tx, &AuditRecord::endpoint_created(endpoint), by, endpoint.created_at)
             .await?;
@@ -245,6 +252,16 @@ impl System<'_> {
         let mark = mark.ok_or_else(|| StoreError::Corrupt("changes are not counted".to_owned()))?;
         Ok(EndpointChanges { changes, mark })
     }
+}
+
+/// Adds the row of an endpoint.
+pub(super) async fn insert(
+    tx: &mut Tx<'_>,
+    endpoint: &Endpoint,
+    secrets: &SecretColumns,
+) -> Result<()> {
+    tx.execute(COLUMNS.insert_into("endpoints"), values(endpoint, secrets).into()).await?;
+    Ok(())
 }
 
 /// Writes all columns of an endpoint.

@@ -29,6 +29,10 @@ label! {
         ClaimDeliveries = "claim_deliveries",
         /// Recording the outcomes of attempts.
         RecordOutcomes = "record_outcomes",
+        /// Receiving events from an inbox.
+        ReceiveEvents = "receive_events",
+        /// Settling received events.
+        SettleEvents = "settle_events",
         /// Finding a key for authentication.
         FindKey = "find_key",
     }

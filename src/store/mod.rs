@@ -48,6 +48,7 @@ mod event_type_range;
 mod events;
 mod filter;
 mod idempotency;
+mod inbox;
 mod journal_marks;
 mod keys;
 mod list_query;
@@ -96,6 +97,7 @@ pub use events::{
     PlannedDelivery, SHORT_WEIGHT_MAX, UnreadableEndpoint, plan_deliveries, weight,
 };
 pub use idempotency::{IdempotencyClaim, KeptAnswer, NamedRequest};
+pub use inbox::{InboxLookup, InboxSettle, ReceiveRequest, Received};
 pub use keys::{ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::MigrateError;
 pub use metrics::{DbOperation, ReadEnd, StoreMetrics};

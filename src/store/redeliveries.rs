@@ -11,7 +11,8 @@ use super::replay_chunk::REPLAYS_PER_STEP;
 use super::type_key::type_key;
 use super::{AuditRecord, DeliveryRefusal, Result, Store, audit};
 use crate::domain::{
-    Actor, Delivery, DeliveryId, DeliveryStatus, Endpoint, EndpointId, EventId, LastAttempt, OrgId,
+    Actor, Delivery, DeliveryId, DeliveryStatus, Endpoint, EndpointId, EndpointKind, EventId,
+    LastAttempt, OrgId,
     Timestamp,
 };
 
@@ -34,6 +35,7 @@ pub(super) struct Redelivery {
     /// `None` for an endpoint that the event was not planned for.
     replay_of: Option<DeliveryId>,
     event_type: String,
+    kind: EndpointKind,
     endpoint_url: String,
 }
 
@@ -47,6 +49,7 @@ impl Redelivery {
             endpoint_id: row.get("endpoint_id")?,
             replay_of: Some(row.get("id")?),
             event_type: row.get("event_type")?,
+            kind: row.parse("kind")?,
             endpoint_url: row.get("url")?,
         })
     }
@@ -123,8 +126,8 @@ impl Store {
         };
         let mut target = None;
         if let Some(endpoint) = endpoint {
-            match target_url(&mut tx, org, endpoint).await? {
-                Ok(url) => target = Some((endpoint, url)),
+            match target_of(&mut tx, org, endpoint).await? {
+                Ok(found) => target = Some((endpoint, found)),
                 Err(refusal) => return Ok(Err(refusal)),
             }
         }
@@ -136,7 +139,7 @@ impl Store {
         let newest: Vec<Uuid> = newest.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?;
         let mut redeliveries = find(&mut tx, org, &newest, now).await?;
         let skipped = planned_for - redeliveries.len();
-        if let Some((endpoint_id, endpoint_url)) = target.filter(|_| redeliveries.is_empty()) {
+        if let Some((endpoint_id, (kind, endpoint_url))) = target.filter(|_| redeliveries.is_empty()) {
             redeliveries.push(Redelivery {
                 id: DeliveryId::mint(now),
                 event_id: id,
@@ -145,6 +148,7 @@ impl Store {
                 endpoint_id,
                 replay_of: None,
                 event_type,
+                kind,
                 endpoint_url,
             });
         }
@@ -161,16 +165,16 @@ impl Store {
     }
 }
 
-/// The URL of the endpoint that the caller names, or why an event is not sent to it. It stays as it is until the end of
-/// the transaction.
-async fn target_url(
+/// The kind and the URL of the endpoint that the caller names, or why an event does not go to it. It stays as it is until
+/// the end of the transaction.
+async fn target_of(
     tx: &mut Tx<'_>,
     org: OrgId,
     endpoint: EndpointId,
-) -> Result<Result<String, DeliveryRefusal>> {
+) -> Result<Result<(EndpointKind, String), DeliveryRefusal>> {
     let lock = tx.dialect().lock(" FOR SHARE");
     let sql = format!(
-        "SELECT disabled_reason, url FROM endpoints
+        "SELECT disabled_reason, kind, url FROM endpoints
          WHERE id = $1 AND org_id = $2 AND removed_at IS NULL{lock}"
     );
     let Some(row) = tx.optional(sql, args![endpoint, org]).await? else {
@@ -178,7 +182,7 @@ async fn target_url(
     };
     match endpoint_refusal(&row)? {
         Some(refusal) => Ok(Err(refusal)),
-        None => Ok(Ok(row.get("url")?)),
+        None => Ok(Ok((row.parse("kind")?, row.get("url")?))),
     }
 }
 
@@ -252,7 +256,7 @@ pub(super) async fn find(
                       ON d.org_id = $2 AND d.created_at = o.created_at AND d.id = o.id
              )
              SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id,
-                    octet_length(e.payload) AS payload_bytes, e.event_type, p.url
+                    octet_length(e.payload) AS payload_bytes, e.event_type, p.kind, p.url
              FROM found d
              CROSS JOIN endpoints p ON p.id = d.endpoint_id AND p.disabled_reason IS NULL
              CROSS JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
@@ -263,7 +267,7 @@ pub(super) async fn find(
         // deliveries of the organisation instead. The span leaves the partitions of other days out.
         Tx::Postgres(_) => {
             "SELECT d.id, d.event_id, d.event_received_at, d.endpoint_id, e.payload_bytes,
-                    e.event_type, p.url
+                    e.event_type, p.kind, p.url
              FROM unnest($1::uuid[], $3::bigint[]) o (id, micros)
              CROSS JOIN LATERAL (
                  SELECT timestamptz 'epoch' + o.micros * interval '1 microsecond' AS created_at
@@ -280,7 +284,7 @@ pub(super) async fn find(
                        AND created_at BETWEEN $4 AND $5
                  ) u LIMIT 1
              ) d
-             CROSS JOIN LATERAL (SELECT url FROM endpoints
+             CROSS JOIN LATERAL (SELECT kind, url FROM endpoints
                                  WHERE id = d.endpoint_id AND disabled_reason IS NULL LIMIT 1) p
              CROSS JOIN LATERAL (SELECT octet_length(payload)::bigint AS payload_bytes, event_type
                                  FROM events
@@ -305,9 +309,9 @@ pub(super) async fn plan(
 ) -> Result<()> {
     let insert = "INSERT INTO pending_deliveries
                       (id, org_id, event_id, event_received_at, payload_bytes, endpoint_id, due_at,
-                       created_at, replay_of, type_key, ordered)
+                       created_at, replay_of, type_key, event_type, ordered)
                   SELECT column1, column2, column3, column4, column5, column6, column7, column8,
-                         column9, column10,
+                         column9, column10, column11,
                          coalesce((SELECT p.ordered FROM endpoints p WHERE p.id = column6), false)
                   FROM ";
     let rows = redeliveries.iter().map(|new| {
@@ -319,6 +323,7 @@ pub(super) async fn plan(
             endpoint_id,
             replay_of,
             event_type,
+            kind,
             endpoint_url: _,
         } = new;
         let created_at = id.created_at();
@@ -333,6 +338,7 @@ pub(super) async fn plan(
             created_at,
             *replay_of,
             type_key(org, event_type),
+            (*kind == EndpointKind::Pull).then_some(event_type.as_str()),
         ]
     });
     tx.execute_values(insert, rows.collect(), "").await?;

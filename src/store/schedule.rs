@@ -224,15 +224,20 @@ impl Store {
 
     /// A delivery as people see it: its next attempt by the wall clock.
     pub(super) fn shown(&self, delivery: Delivery) -> Delivery {
-        let Some(clock) = &self.clock else { return delivery };
+        let next_attempt_at = delivery.next_attempt_at.map(|at| self.shown_time(at));
+        Delivery { next_attempt_at, ..delivery }
+    }
+
+    /// A schedule time as people see it: by the wall clock.
+    pub(super) fn shown_time(&self, at: Timestamp) -> Timestamp {
+        let Some(clock) = &self.clock else { return at };
         let ahead = clock.schedule().micros().saturating_sub(clock.now().micros());
         if ahead.unsigned_abs() <= micros(STEP_MIN).unsigned_abs() {
-            return delivery;
+            return at;
         }
         // Whole seconds, so that it does not change from one look to the next.
         let ahead = (ahead + ahead.signum() * 500_000) / 1_000_000 * 1_000_000;
-        let shown = |at: Timestamp| Timestamp::from_micros(at.micros().saturating_sub(ahead));
-        Delivery { next_attempt_at: delivery.next_attempt_at.map(shown), ..delivery }
+        Timestamp::from_micros(at.micros().saturating_sub(ahead))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::domain::{ApiKeyId, Month, OrgId, Timestamp};
 /// How many countable things an organisation has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holdings {
-    /// Endpoints, disabled ones included.
+    /// Endpoints, disabled ones included, and the default inbox left out.
     pub endpoints: u64,
     /// Valid keys, those in their grace period included.
     pub keys: u64,
@@ -26,7 +26,7 @@ impl Store {
     /// How many endpoints and valid keys an organisation has.
     pub async fn holdings(&self, org: OrgId, now: Timestamp) -> Result<Holdings> {
         let sql = "SELECT (SELECT count(*) FROM endpoints
-                     WHERE org_id = $1 AND removed_at IS NULL) AS endpoints,
+                     WHERE org_id = $1 AND removed_at IS NULL AND NOT default_inbox) AS endpoints,
                     (SELECT count(*) FROM api_keys
                      WHERE org_id = $1 AND (expires_at IS NULL OR expires_at > $2)) AS keys,
                     (SELECT count(*) FROM api_keys

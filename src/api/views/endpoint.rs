@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 
 use super::secret::text_for_receivers;
 use crate::domain::{
-    DeliveryPolicy, Endpoint, EndpointId, EventTypeFilters, PublicKey, Secrets, SignatureScheme,
-    SigningSecret, Timestamp,
+    DeliveryPolicy, Endpoint, EndpointId, EndpointKind, EventTypeFilters, InboxSettings, PublicKey,
+    Secrets, SignatureScheme, SigningSecret, Timestamp,
 };
 use crate::store::PENDING_COUNTED_MAX;
 
@@ -19,23 +19,33 @@ use crate::store::PENDING_COUNTED_MAX;
 pub struct EndpointView {
     /// Its id.
     pub id: EndpointId,
-    /// Where webhooks are posted.
-    pub url: String,
+    /// How events reach it: `webhook` or `pull`.
+    pub kind: EndpointKind,
+    /// Whether it is the default inbox.
+    pub default_inbox: bool,
+    /// Where webhooks are posted; `null` for an inbox.
+    pub url: Option<String>,
     /// Filters of event types; none means all events.
     pub event_types: EventTypeFilters,
     /// What its owner says of it.
     pub description: Option<String>,
-    /// How its webhooks are signed; `null` where this server cannot read its secret.
+    /// How its webhooks are signed; `null` for an inbox, and where this server cannot read its secret.
     pub signature: Option<SignatureScheme>,
     /// What receivers verify with; `null` for HMAC.
     pub public_key: Option<PublicKey>,
-    /// Whether webhooks are sent to it.
+    /// Whether webhooks are sent to it, or events are kept in it.
     pub enabled: bool,
     /// Why it is disabled.
     pub disabled_reason: Option<String>,
     /// How its deliveries are made.
     #[serde(flatten)]
     pub policy: DeliveryPolicy,
+    /// Seconds for which an inbox hides what was received; `null` follows the default, and for webhooks.
+    pub visibility_seconds: Option<u32>,
+    /// How often an inbox gives an event out at most; `null` follows the default, and for webhooks.
+    pub max_receives: Option<u32>,
+    /// When an inbox was last read, to the minute; `null` for webhooks.
+    pub last_read_at: Option<Timestamp>,
     /// Since when every attempt has failed; `null` if the last one succeeded.
     pub failing_since: Option<Timestamp>,
     /// When an attempt last succeeded, to the minute.
@@ -64,8 +74,14 @@ pub struct EndpointDetail {
 
 impl EndpointDetail {
     /// Fields that change without their owner: a patch that sends them back is not about them.
-    pub const MEASURED: [&str; 5] =
-        ["failing_since", "last_success_at", "last_failure_at", "pending_count", "paused_until"];
+    pub const MEASURED: [&str; 6] = [
+        "failing_since",
+        "last_success_at",
+        "last_failure_at",
+        "last_read_at",
+        "pending_count",
+        "paused_until",
+    ];
 }
 
 /// A number of pending deliveries: counted up to 10,000, then the text `10000+`.
@@ -88,17 +104,27 @@ pub struct NewEndpointView {
     /// As it is read later.
     #[serde(flatten)]
     pub endpoint: EndpointDetail,
-    /// What receivers verify with; absent for Ed25519, where they use the public key.
+    /// What receivers verify with; absent for Ed25519, where they use the public key, and for an inbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
 }
 
+/// The secret that signs its webhooks, if it has one and this server can read it.
+fn current_secret(endpoint: &Endpoint) -> Option<&SigningSecret> {
+    let secrets = endpoint.secrets.as_ref().ok();
+    secrets.filter(|_| endpoint.kind == EndpointKind::Webhook).map(Secrets::current)
+}
+
 impl From<&Endpoint> for EndpointView {
     fn from(endpoint: &Endpoint) -> Self {
-        let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
+        let is_webhook = endpoint.kind == EndpointKind::Webhook;
+        let secret = current_secret(endpoint);
+        let InboxSettings { visibility_seconds, max_receives } = endpoint.config.inbox;
         Self {
             id: endpoint.id,
-            url: endpoint.url.to_string(),
+            kind: endpoint.kind,
+            default_inbox: endpoint.default_inbox,
+            url: is_webhook.then(|| endpoint.url.to_string()),
             event_types: endpoint.event_types.clone(),
             description: endpoint.description.clone(),
             signature: secret.map(SigningSecret::scheme),
@@ -106,6 +132,9 @@ impl From<&Endpoint> for EndpointView {
             enabled: endpoint.disabled_reason.is_none(),
             disabled_reason: endpoint.disabled_reason.clone(),
             policy: endpoint.policy.clone(),
+            visibility_seconds,
+            max_receives,
+            last_read_at: endpoint.last_read_at,
             failing_since: endpoint.failing_since,
             last_success_at: endpoint.last_success_at,
             last_failure_at: endpoint.last_failure_at,
@@ -131,7 +160,7 @@ impl EndpointDetail {
 
 impl From<&Endpoint> for NewEndpointView {
     fn from(endpoint: &Endpoint) -> Self {
-        let secret = endpoint.secrets.as_ref().ok().map(Secrets::current);
+        let secret = current_secret(endpoint);
         Self {
             endpoint: EndpointDetail::new(endpoint, 0, None),
             secret: secret.and_then(text_for_receivers),

@@ -7,6 +7,7 @@ mod delivery;
 mod endpoint;
 mod event;
 mod health;
+mod inbox;
 mod key;
 mod org;
 mod secret;
@@ -21,6 +22,7 @@ pub use health::{
     DeliveryHealthView, HealthReport, Liveness, QueueView, Readiness, ReadinessChecks, StageHealth,
     StoreView, StrictChecks, Totals,
 };
+pub use inbox::{InboxPage, ReceivedEventView, SettledEvents};
 pub use key::{KeyView, NewKeyView};
 pub use org::{OwnKeyView, OwnLimits, OwnOrgView, OwnQuotas, QuotaView};
 pub use secret::{EarlierSecretView, SecretView, SecretsView, text_for_receivers};

@@ -60,6 +60,17 @@ pub(in crate::http) struct OrderedList<T> {
     pub(in crate::http) order: ListOrder,
     pub(in crate::http) filter: T,
 }
+/// A query with these parameters.
+#[derive(Debug)]
+pub(in crate::http) struct Parameters<T>(pub(in crate::http) T);
+
+/// A JSON body with these fields, and a query with these parameters.
+#[derive(Debug)]
+pub(in crate::http) struct BodyAndParameters<T, Q>(pub(in crate::http) T, pub(in crate::http) Q);
+
+/// No body, or `{}`, and a query with these parameters.
+#[derive(Debug)]
+pub(in crate::http) struct EmptyBodyAndParameters<Q>(pub(in crate::http) Q);
 
 /// A query without parameters.
 #[derive(Debug)]
@@ -204,6 +215,41 @@ impl<S: Sync, T: QueryFields> FromRequestParts<S> for OrderedList<T> {
     }
 }
 
+fn parameters<T: QueryFields>(uri: &Uri) -> Result<T, ApiError> {
+    let mut query = Query::of(uri);
+    let fields = T::read(&mut query);
+    query.finish()?;
+    Ok(fields)
+}
+
+impl<S: Sync, T: QueryFields> FromRequestParts<S> for Parameters<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parameters(&parts.uri).map(Self)
+    }
+}
+
+impl<T: JsonFields, Q: QueryFields + Send> FromRequest<AppState> for BodyAndParameters<T, Q> {
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: Request, app: &AppState) -> Result<Self, ApiError> {
+        let query = parameters(request.uri())?;
+        *request.uri_mut() = Uri::default();
+        Body::from_request(request, app).await.map(|Body(fields)| Self(fields, query))
+    }
+}
+
+impl<Q: QueryFields + Send> FromRequest<AppState> for EmptyBodyAndParameters<Q> {
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: Request, app: &AppState) -> Result<Self, ApiError> {
+        let query = parameters(request.uri())?;
+        *request.uri_mut() = Uri::default();
+        EmptyBody::from_request(request, app).await.map(|_| Self(query))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for NoQuery {
     type Rejection = ApiError;
 
@@ -261,6 +307,25 @@ impl<T: QueryFields> Input for OrderedList<T> {
         );
         schema.query.extend([limit, order, cursor]);
         T::describe(&mut schema.query);
+    }
+}
+
+impl<T: QueryFields> Input for Parameters<T> {
+    fn describe(schema: &mut RequestSchema) {
+        T::describe(&mut schema.query);
+    }
+}
+
+impl<T: JsonFields, Q: QueryFields> Input for BodyAndParameters<T, Q> {
+    fn describe(schema: &mut RequestSchema) {
+        describe_body::<T>(schema, JSON, false);
+        Q::describe(&mut schema.query);
+    }
+}
+
+impl<Q: QueryFields> Input for EmptyBodyAndParameters<Q> {
+    fn describe(schema: &mut RequestSchema) {
+        Q::describe(&mut schema.query);
     }
 }
 

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use strum::VariantNames;
 
 use crate::domain::{
-    Cursor, DeadReason, DeliveryStatus, EndpointId, ErrorClass, EventId, EventType,
+    Cursor, DeadReason, DeliveryStatus, EndpointId, EndpointKind, ErrorClass, EventId, EventType,
     EventTypeFilter, ListOrder, OrderedCursor, OrgId, PageRequest, SignatureScheme, SigningSecret,
-    Timestamp, TimestampError, TraceFilter,
+    Timestamp, TimestampError, TraceFilter, Violation,
 };
 
 /// A value that is written as text: a string in a body, or a query parameter.
@@ -55,6 +55,7 @@ texts! {
         {"type": "string", "examples": ["user.login", "user.*", "*"]};
     EventType: EventType::RULE,
         {"type": "string", "maxLength": 128, "examples": ["user.login"]};
+    EndpointKind: EndpointKind::RULE, {"type": "string", "enum": EndpointKind::VARIANTS};
     EndpointId: "must be the id of an endpoint", {"type": "string", "format": "uuid"};
     EventId: "must be the id of an event", {"type": "string", "format": "uuid"};
     OrgId: "must be the id of an organisation", {"type": "string", "format": "uuid"};
@@ -187,6 +188,7 @@ impl Text for OnDuplicate {
 }
 
 /// The length of a page.
+#[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct PageLimit(pub(in crate::http) u32);
 
 impl Text for PageLimit {
@@ -204,6 +206,27 @@ impl Text for PageLimit {
             "maximum": PageRequest::LIMIT_MAX,
             "default": PageRequest::LIMIT_DEFAULT,
         })
+    }
+}
+
+/// A whole number of this range as a query parameter.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Number<const MIN: u32, const MAX: u32>(pub(in crate::http) u32);
+
+impl<const MIN: u32, const MAX: u32> Text for Number<MIN, MAX> {
+    const RULE: &'static str = "must be a whole number in its range, in digits";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let number = text.parse().ok()?;
+        (MIN..=MAX).contains(&number).then_some(Self(number))
+    }
+
+    fn fault(_: &str) -> String {
+        Violation::range_rule(&(MIN..=MAX))
+    }
+
+    fn text_schema() -> Value {
+        json!({"type": "integer", "minimum": MIN, "maximum": MAX})
     }
 }
 

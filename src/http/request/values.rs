@@ -1,13 +1,15 @@
 //! The values that request fields hold: how each is read, and what its schema is.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 use url::Url;
 
-use super::rules::{Checked, Rules};
+use super::rules::{Checked, Rules, STRAY_NAMES_MAX};
 use super::texts::Text;
 use crate::domain::{
-    CustomHeaders, Endpoint, EventTypeFilter, EventTypeFilters, EventTypeRates, Org, OrgLimit,
-    RetrySchedule, Scope, Scopes, Timestamp, Violation,
+    CustomHeaders, Endpoint, EventId, EventTypeFilter, EventTypeFilters, EventTypeRates, Org,
+    OrgLimit, RetrySchedule, Scope, Scopes, Timestamp, Violation,
 };
 
 /// The name of a field on the wire: `type` for `r#type`.
@@ -198,6 +200,50 @@ fn scopes(field: &'static str, value: &Value, grantable: Scopes) -> Checked<Scop
 fn scopes_schema(scopes: impl IntoIterator<Item = Scope>) -> Value {
     let scopes: Vec<&str> = scopes.into_iter().map(Scope::as_str).collect();
     json!({"type": "array", "minItems": 1, "items": {"type": "string", "enum": scopes}})
+}
+
+/// The ids of some events, each once.
+#[derive(Debug)]
+pub(in crate::http) struct EventIds(pub(in crate::http) Vec<EventId>);
+
+impl EventIds {
+    /// Ids in a request at most.
+    const MAX: usize = 1_000;
+}
+
+impl FromJson for EventIds {
+    /// Names every id that is malformed, not only the first.
+    fn from_json(field: &'static str, value: &Value, _: &Rules<'_>) -> Checked<Self> {
+        let items = value.as_array().filter(|items| (1..=Self::MAX).contains(&items.len()));
+        let Some(items) = items else {
+            let rule = "must be an array of 1 to 1000 ids of events";
+            return Err(vec![Violation::new(field, "type", rule)]);
+        };
+        let (mut ids, mut faults) = (Vec::with_capacity(items.len()), Vec::new());
+        for (index, item) in items.iter().enumerate() {
+            match item.as_str().and_then(|text| text.parse().ok()) {
+                Some(id) => ids.push(id),
+                None => faults.push(Violation::new(
+                    format!("{field}[{index}]"),
+                    "format",
+                    "must be the id of an event",
+                )),
+            }
+        }
+        let mut seen = HashSet::new();
+        ids.retain(|id| seen.insert(*id));
+        faults.truncate(STRAY_NAMES_MAX);
+        if faults.is_empty() { Ok(Self(ids)) } else { Err(faults) }
+    }
+
+    fn schema() -> Value {
+        json!({
+            "type": "array",
+            "minItems": 1,
+            "maxItems": Self::MAX,
+            "items": {"type": "string", "format": "uuid"},
+        })
+    }
 }
 
 impl FromJson for RetrySchedule {

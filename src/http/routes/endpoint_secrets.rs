@@ -64,7 +64,13 @@ pub(in crate::http) async fn rotate(
 }
 
 fn agree(fields: &SecretFields) -> Result<(), Violation> {
-    SecretChoice { scheme: fields.signature, provided: fields.secret.clone() }.check()
+    SecretChoice::from(fields).check()
+}
+
+impl From<&SecretFields> for SecretChoice {
+    fn from(SecretFields { signature, secret }: &SecretFields) -> Self {
+        Self { scheme: *signature, provided: secret.clone() }
+    }
 }
 
 impl From<SecretFields> for SecretChoice {

@@ -7,12 +7,17 @@ use crate::api::endpoints;
 use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEndpointView};
 use crate::domain::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointConfig,
-    EndpointId, EventTypeFilters, NewEndpoint, Page, RetrySchedule,
+    EndpointId, EndpointKind, EventTypeFilters, InboxSettings, InboxSettingsChange, NewEndpoint,
+    Page, RetrySchedule, Violation,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
+use crate::http::request::json_object::JsonObject;
+use crate::http::request::rules::Rules;
+use crate::http::request::schema::ObjectSchema;
 use crate::http::request::{
-    Body, Description, EmptyBody, EndpointUrl, List, MergePatch, NoQuery, Whole, json_fields,
+    Body, Description, EmptyBody, EndpointUrl, JsonFields, List, MergePatch, NoQuery, Whole,
+    json_fields,
 };
 use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
@@ -22,14 +27,20 @@ const DISABLED_BY_OWNER: &str = "disabled by its owner";
 
 type Concurrency =
     Whole<{ *DeliveryPolicy::CONCURRENCY.start() }, { *DeliveryPolicy::CONCURRENCY.end() }>;
+type Visibility = Whole<
+    { *InboxSettings::VISIBILITY_SECONDS.start() },
+    { *InboxSettings::VISIBILITY_SECONDS.end() },
+>;
+type MaxReceives =
+    Whole<{ *InboxSettings::MAX_RECEIVES.start() }, { *InboxSettings::MAX_RECEIVES.end() }>;
 type RateLimit =
     Whole<{ *DeliveryPolicy::RATE_LIMIT.start() }, { *DeliveryPolicy::RATE_LIMIT.end() }>;
 
 json_fields! {
     /// A new endpoint.
-    pub(in crate::http) struct EndpointBody {
-        /// Where webhooks are posted: an absolute `https` URL.
-        required url: EndpointUrl,
+    pub(in crate::http) struct EndpointBody check(check_kind) {
+        /// How events reach it.
+        group target: Target,
         /// Which events it receives; none means all events.
         nullable event_types: EventTypeFilters,
         /// A note for people.
@@ -40,6 +51,54 @@ json_fields! {
         nullable headers: CustomHeaders,
         /// How its deliveries are made.
         group policy: PolicyFields,
+        /// How an inbox gives events out.
+        group inbox: InboxFields,
+    }
+}
+
+/// How events reach a new endpoint.
+#[derive(Debug)]
+pub(in crate::http) struct Target {
+    kind: EndpointKind,
+    url: Option<EndpointUrl>,
+}
+
+impl JsonFields for Target {
+    fn read(object: &mut JsonObject, rules: &Rules<'_>) -> Option<Self> {
+        let kind = object.optional("kind", rules).unwrap_or_default();
+        let url = match kind {
+            EndpointKind::Webhook => Some(object.required("url", rules)?),
+            EndpointKind::Pull => object.optional("url", rules),
+        };
+        Some(Self { kind, url })
+    }
+
+    fn describe(schema: &mut ObjectSchema) {
+        schema.optional::<EndpointKind>("kind", "`webhook` if unset; `pull` makes an inbox.");
+        schema.optional::<EndpointUrl>(
+            "url",
+            "Where webhooks are posted: an absolute `https` URL. An inbox has none.",
+        );
+    }
+}
+
+json_fields! {
+    /// How a new inbox gives events out.
+    pub(in crate::http) struct InboxFields {
+        /// Seconds for which a received event is hidden from other consumers; unset means 30.
+        nullable visibility_seconds: Visibility,
+        /// How often an event is received at most before it is a dead letter; unset means 10.
+        nullable max_receives: MaxReceives,
+    }
+}
+
+json_fields! {
+    /// A change of how an inbox gives events out.
+    pub(in crate::http) struct InboxPatch {
+        /// Seconds for which a received event is hidden from other consumers; `null` means 30.
+        patch visibility_seconds: Visibility,
+        /// How often an event is received at most before it is a dead letter; `null` means 10.
+        patch max_receives: MaxReceives,
     }
 }
 
@@ -60,7 +119,7 @@ json_fields! {
 json_fields! {
     /// A change of an endpoint.
     pub(in crate::http) struct EndpointPatch {
-        /// Whether webhooks are sent to it. Enabling also sends what was due meanwhile.
+        /// Whether webhooks are sent to it, or events kept in it. Enabling also sends what was due meanwhile.
         patch enabled: bool,
         /// Where webhooks are posted: an absolute `https` URL.
         optional url: EndpointUrl,
@@ -72,6 +131,8 @@ json_fields! {
         patch headers: CustomHeaders,
         /// How its deliveries are made.
         group policy: PolicyPatch,
+        /// How an inbox gives events out.
+        group inbox: InboxPatch,
     }
 }
 
@@ -95,7 +156,7 @@ pub(in crate::http) async fn create(
     tenant: Scoped<EndpointsManage>,
     Body(new): Body<EndpointBody>,
 ) -> Result<Secret<Created<NewEndpointView>>, ApiError> {
-    let (new, by) = (new.into(), tenant.actor());
+    let (new, by) = (NewEndpoint::from(&new), tenant.actor());
     let endpoint = endpoints::create(app.subsystems(), tenant.org_id, new, &by).await?;
     let location = format!("/api/endpoints/{}", endpoint.id);
     Ok(Secret(Created { location, body: (&endpoint).into() }))
@@ -161,29 +222,41 @@ pub(in crate::http) async fn cancel_pending(
     Ok(Json(endpoints::cancel_pending(app.subsystems(), tenant.org_id, id, &by).await?))
 }
 
-impl From<EndpointBody> for NewEndpoint {
-    fn from(body: EndpointBody) -> Self {
-        let EndpointBody { url, event_types, description, secret, headers, policy } = body;
+/// Each kind of endpoint has settings that the other one lacks.
+fn check_kind(body: &EndpointBody) -> Result<(), Violation> {
+    NewEndpoint::from(body).check_kind()
+}
+
+impl From<&EndpointBody> for NewEndpoint {
+    fn from(body: &EndpointBody) -> Self {
+        let EndpointBody { target, event_types, description, secret, headers, policy, inbox } =
+            body;
+        let InboxFields { visibility_seconds, max_receives } = inbox;
+        let config = EndpointConfig::new(InboxSettings {
+            visibility_seconds: visibility_seconds.map(|seconds| seconds.0),
+            max_receives: max_receives.map(|max| max.0),
+        });
         Self {
-            url: url.0,
-            event_types: event_types.unwrap_or_default(),
-            description: description.map(|description| description.0),
-            headers: headers.unwrap_or_default(),
+            kind: target.kind,
+            url: target.url.as_ref().map(|url| url.0.clone()),
+            event_types: event_types.clone().unwrap_or_default(),
+            description: description.as_ref().map(|description| description.0.clone()),
+            headers: headers.clone().unwrap_or_default(),
             policy: policy.into(),
-            config: EndpointConfig::new(),
+            config,
             secret: secret.into(),
         }
     }
 }
 
-impl From<PolicyFields> for DeliveryPolicy {
-    fn from(fields: PolicyFields) -> Self {
+impl From<&PolicyFields> for DeliveryPolicy {
+    fn from(fields: &PolicyFields) -> Self {
         let PolicyFields { max_concurrency, rate_limit_per_second, retry_schedule, ordered } =
             fields;
         Self {
             max_concurrency: max_concurrency.map(|number| number.0),
             rate_limit_per_second: rate_limit_per_second.map(|number| number.0),
-            retry_schedule,
+            retry_schedule: retry_schedule.clone(),
             ordered: ordered.unwrap_or_default(),
         }
     }
@@ -191,7 +264,9 @@ impl From<PolicyFields> for DeliveryPolicy {
 
 impl From<EndpointPatch> for EndpointChange {
     fn from(patch: EndpointPatch) -> Self {
-        let EndpointPatch { enabled, url, event_types, description, headers, policy } = patch;
+        let EndpointPatch { enabled, url, event_types, description, headers, policy, inbox } =
+            patch;
+        let InboxPatch { visibility_seconds, max_receives } = inbox;
         let reason = |enabled: bool| (!enabled).then(|| DISABLED_BY_OWNER.to_owned());
         Self {
             url: url.map(|url| url.0),
@@ -200,6 +275,10 @@ impl From<EndpointPatch> for EndpointChange {
             headers: headers.or(CustomHeaders::default()),
             disabled_reason: enabled.or(true).map(reason),
             policy: policy.into(),
+            inbox: InboxSettingsChange {
+                visibility_seconds: visibility_seconds.map(|seconds| seconds.0).into_option(),
+                max_receives: max_receives.map(|max| max.0).into_option(),
+            },
         }
     }
 }
@@ -222,8 +301,6 @@ mod tests {
 
     use super::*;
     use crate::domain::{Endpoint, OrgId, SigningSecret, Timestamp};
-    use crate::http::request::JsonFields;
-    use crate::http::request::schema::ObjectSchema;
 
     #[test]
     fn every_field_that_can_be_changed_is_shown() {

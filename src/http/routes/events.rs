@@ -102,7 +102,7 @@ fn reading_bytes(app: &AppState) -> usize {
 }
 
 /// 200 with a body that has `payload_bytes` of payloads.
-async fn answer(
+pub(super) async fn answer(
     app: &AppState,
     body: impl Serialize + Send + 'static,
     payload_bytes: usize,

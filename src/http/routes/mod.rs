@@ -9,6 +9,7 @@ pub(super) mod endpoint_test;
 pub(super) mod endpoints;
 pub(super) mod events;
 pub(super) mod health;
+pub(super) mod inbox;
 pub(super) mod keys;
 pub(super) mod metrics;
 pub(super) mod orgs;

@@ -29,7 +29,7 @@ use crate::http::byte_budget::Owner;
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
 use crate::http::extract::{EventsWrite, Scoped};
-use crate::http::held_answer::{self, AnswerOwner};
+use crate::http::held_answer::{self, AnswerOwner, ChangedState};
 use crate::http::metrics::RejectedRequest;
 use crate::http::paths::SINGLE_EVENTS;
 use crate::http::request_context::{self, RequestContext, X_TRACE_ID};
@@ -126,7 +126,8 @@ impl Api {
         } else {
             self.route(request).await
         };
-        let mut response = self.hold(response, owner.get(), is_safe).await;
+        let may_refuse = is_safe && response.extensions().get::<ChangedState>().is_none();
+        let mut response = self.hold(response, owner.get(), may_refuse).await;
         add_security_headers(response.headers_mut());
         response
     }
@@ -137,8 +138,8 @@ impl Api {
     }
 
     /// The answer with its bytes taken from the budget, or the refusal of a request that only reads.
-    async fn hold(&self, response: Response, owner: Owner, is_safe: bool) -> Response {
-        let held = held_answer::hold(response, self.app.answers(), owner, is_safe).await;
+    async fn hold(&self, response: Response, owner: Owner, may_refuse: bool) -> Response {
+        let held = held_answer::hold(response, self.app.answers(), owner, may_refuse).await;
         held.unwrap_or_else(|error| {
             self.app.metrics.http.rejected_requests_total.of(RejectedRequest::AnswerBytes).inc();
             error.into_response()

@@ -12,21 +12,21 @@ pub(super) const IS_SENT_TO: &str =
     "p.disabled_reason IS NULL AND p.removed_at IS NULL AND p.kind = 'webhook'";
 
 /// `pending_deliveries` under an alias, by the index that is named.
-pub(super) fn pending(dialect: Dialect, alias: &str, index: &str) -> String {
+pub(in crate::store) fn pending(dialect: Dialect, alias: &str, index: &str) -> String {
     match dialect {
         Dialect::Sqlite => format!("pending_deliveries {alias} INDEXED BY {index}"),
         Dialect::Postgres => format!("pending_deliveries {alias}"),
     }
 }
 
-/// The [`WINDOW`] unordered deliveries that are due longest at `$1`: their endpoints as `due`, each with their number
+/// The [`WINDOW`] unordered deliveries of webhooks that are due longest at `$1`: their endpoints as `due`, each with their number
 /// and the first due time.
 pub(super) fn window(dialect: Dialect) -> String {
     format!(
         "due AS (
              SELECT endpoint_id, count(*) AS count, min(due_at) AS due_at FROM
                  (SELECT d.endpoint_id, d.due_at FROM {}
-                  WHERE d.lease_token IS NULL AND {} AND d.due_at <= $1
+                  WHERE d.lease_token IS NULL AND {} AND d.event_type IS NULL AND d.due_at <= $1
                   ORDER BY d.due_at LIMIT {WINDOW}) d
              GROUP BY endpoint_id
          )",
@@ -98,7 +98,7 @@ const fn is_ordered(dialect: Dialect) -> &'static str {
 const CANCELLED_HEADS_MAX: usize = 1_000;
 
 /// The oldest ordered delivery of an endpoint, as `d`.
-pub(super) fn head(dialect: Dialect, endpoint: &str, cancel_before: &str) -> String {
+pub(in crate::store) fn head(dialect: Dialect, endpoint: &str, cancel_before: &str) -> String {
     format!(
         "(SELECT d.* FROM
              (SELECT d.* FROM {} WHERE {} AND d.endpoint_id = {endpoint}

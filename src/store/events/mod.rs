@@ -26,8 +26,8 @@ use super::list_query::{ListQuery, Listed, PARAMETERS_BEFORE};
 use super::page::Bounds;
 use super::{AuditRecord, Result, Store, System, audit, changes, endpoints, storable, timed};
 use crate::domain::{
-    Actor, DeadReason, DeliveryId, EndpointId, Event, EventFilter, EventId, EventSummary, Lease,
-    LeasedDelivery, OrgId, Page, PageRequest, Timestamp, TraceId,
+    Actor, DeadReason, DeliveryId, EndpointId, EndpointKind, Event, EventFilter, EventId,
+    EventSummary, Lease, LeasedDelivery, OrgId, Page, PageRequest, Timestamp, TraceId,
 };
 use crate::store::metrics::DbOperation;
 use plan::{DedupPass, PendingRow};
@@ -93,6 +93,8 @@ pub enum PlanRefusal {
     NotFound,
     /// It is disabled.
     EndpointDisabled,
+    /// It is an inbox: nothing is sent to it.
+    Inbox,
 }
 
 /// The columns of an event, in the order in which the engines' INSERT statements have them.
@@ -146,15 +148,19 @@ impl Store {
         let Some(endpoint) = tx.find(sql, args![endpoint, org], read).await? else {
             return Ok(Err(PlanRefusal::NotFound));
         };
+        if endpoint.kind == EndpointKind::Pull {
+            return Ok(Err(PlanRefusal::Inbox));
+        }
         if endpoint.disabled_reason.is_some() {
             return Ok(Err(PlanRefusal::EndpointDisabled));
         }
         let (id, ordered) = (DeliveryId::mint(event.received_at), endpoint.policy.ordered);
-        let row = PendingRow { id, event, endpoint: endpoint.id, ordered, leased: false };
+        let (endpoint, leased, is_pull) = (endpoint.id, false, false);
+        let row = PendingRow { id, event, endpoint, ordered, leased, is_pull };
         insert_new(&mut tx, vec![Arc::clone(event)], &[row], self.due(now)).await?;
         let logged = self.logged_events(std::slice::from_ref(event));
         changes::log(&mut tx, logged, self.due(now)).await?;
-        audit::commit(tx, &AuditRecord::endpoint_tested(endpoint.id, event, id), by, now).await?;
+        audit::commit(tx, &AuditRecord::endpoint_tested(endpoint, event, id), by, now).await?;
         Ok(Ok(id))
     }
 

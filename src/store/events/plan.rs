@@ -77,6 +77,8 @@ pub(super) struct PendingRow<'a> {
     pub(super) endpoint: EndpointId,
     pub(super) ordered: bool,
     pub(super) leased: bool,
+    /// Whether it goes to an inbox.
+    pub(super) is_pull: bool,
 }
 
 impl<'a> PendingRow<'a> {
@@ -86,7 +88,13 @@ impl<'a> PendingRow<'a> {
         let ordered = endpoint.policy.ordered;
         let is_sent = endpoint.disabled_reason.is_none() && endpoint.kind == EndpointKind::Webhook;
         let leased = may_lease && *leased && !ordered && is_sent;
-        Self { id: *id, event, endpoint: endpoint.id, ordered, leased }
+        let is_pull = endpoint.kind == EndpointKind::Pull;
+        Self { id: *id, event, endpoint: endpoint.id, ordered, leased, is_pull }
+    }
+
+    /// The type of the event, for a row of an inbox.
+    pub(super) fn event_type(&self) -> Option<&'a str> {
+        self.is_pull.then(|| self.event.event_type.as_str())
     }
 
     /// The key by which it is listed by event type.
@@ -114,8 +122,8 @@ pub(super) fn unreadable_rows<'a>(
         for (endpoint, subscription) in of_org.iter().flat_map(|of_org| of_org.subscriptions()) {
             if subscription.wants(event) {
                 let id = DeliveryId::mint(event.received_at);
-                let ordered = subscription.ordered;
-                rows.push(PendingRow { id, event, endpoint, ordered, leased: false });
+                let (ordered, is_pull) = (subscription.ordered, subscription.is_pull);
+                rows.push(PendingRow { id, event, endpoint, ordered, leased: false, is_pull });
             }
         }
     }

@@ -85,18 +85,18 @@ macro_rules! write_pass {
              ), planned AS (
                  INSERT INTO pending_deliveries
                      (org_id, created_at, id, event_id, event_received_at, endpoint_id, ordered,
-                      payload_bytes, due_at, lease_token, position, type_key)
+                      payload_bytes, due_at, lease_token, position, type_key, event_type)
                  SELECT c.org_id, c.created_at, c.id, c.event_id, c.event_received_at,
                         c.endpoint_id, c.ordered, c.payload_bytes,
                         CASE WHEN c.leased THEN $25::timestamptz ELSE $24::timestamptz END,
                         CASE WHEN c.leased THEN $26::uuid END,
                         CASE WHEN c.ordered THEN nextval('pending_position') ELSE 0 END,
-                        c.type_key
+                        c.type_key, c.event_type
                  FROM unnest($15::uuid[], $16::timestamptz[], $17::uuid[], $18::uuid[],
                              $19::timestamptz[], $20::uuid[], $21::boolean[], $22::bigint[],
-                             $23::boolean[], $28::bigint[])
+                             $23::boolean[], $28::bigint[], $29::text[])
                      AS c (org_id, created_at, id, event_id, event_received_at, endpoint_id,
-                           ordered, payload_bytes, leased, type_key)
+                           ordered, payload_bytes, leased, type_key, event_type)
                  WHERE c.event_id IN (SELECT id FROM stored) OR c.event_id IS NULL
                  RETURNING id, lease_token
              )
@@ -337,6 +337,7 @@ async fn write(
             .bind(lease.map(|lease| lease.token.uuid()))
             .bind(column(events, |event| event.dedup_id.as_ref().map(|_| event.content_hash())))
             .bind(column(rows, PendingRow::type_key))
+            .bind(column(rows, PendingRow::event_type))
             .persistent(session.is_prepared())
             .fetch_one(session.connection())
             .await?;

@@ -40,8 +40,8 @@ static PENDING: LazyLock<MultiRow> = LazyLock::new(|| {
     MultiRow::insert(
         "pending_deliveries
              (org_id, created_at, id, event_id, event_received_at, endpoint_id, ordered,
-              payload_bytes, due_at, lease_token, position, type_key)",
-        12,
+              payload_bytes, due_at, lease_token, position, type_key, event_type)",
+        13,
         " ON CONFLICT DO NOTHING",
     )
 });
@@ -339,6 +339,7 @@ fn push_pending(
         arguments.add(lease.map(|lease| lease.token.uuid()))?;
         arguments.add(if row.ordered { next } else { 0 })?;
         arguments.add(row.type_key())?;
+        arguments.add(row.event_type())?;
         next += i64::from(row.ordered);
         Ok(())
     })

@@ -1,6 +1,6 @@
 //! Which events an endpoint receives: the columns that decide it, also where the rest of a row cannot be read.
 
-use crate::domain::{Event, EventTypeFilters, Timestamp};
+use crate::domain::{EndpointKind, Event, EventTypeFilters, Timestamp};
 use crate::store::Result;
 use crate::store::engine::Row;
 
@@ -11,6 +11,7 @@ pub(super) struct Subscription {
     account_id: Option<String>,
     cancel_before: Option<Timestamp>,
     pub(super) ordered: bool,
+    pub(super) is_pull: bool,
 }
 
 impl Subscription {
@@ -21,6 +22,7 @@ impl Subscription {
             account_id: row.get_opt("account_id")?,
             cancel_before: row.get_opt("cancel_before")?,
             ordered: row.get("ordered")?,
+            is_pull: row.parse::<EndpointKind>("kind")? == EndpointKind::Pull,
         })
     }
 

@@ -10,6 +10,8 @@ mod postgres;
 mod row;
 mod sqlite;
 
+pub(super) use operational_events::inbox_paused;
+
 use super::engine::Engine;
 use super::{Result, System, timed};
 use crate::domain::Outcome;

@@ -12,6 +12,7 @@ use crate::store::engine::{Row, Tx, args};
 use crate::store::{Result, StoreError};
 
 const ENDPOINT_DISABLED: &str = "hookgate.endpoint.disabled";
+const INBOX_PAUSED: &str = "hookgate.inbox.paused";
 const DELIVERY_EXHAUSTED: &str = "hookgate.delivery.exhausted";
 
 /// The operational events about deliveries that have used up their attempts, given by the ids of the delivery and
@@ -64,6 +65,18 @@ pub(super) fn endpoint_disabled(
     tracing::warn!(%org, %endpoint, reason, "endpoint disabled");
     let payload = json!({ "endpoint_id": endpoint, "reason": reason, "disabled_at": at });
     operational(ENDPOINT_DISABLED, org, &payload, at)
+}
+
+/// The operational event that an inbox was paused because nobody read it.
+pub(in crate::store) fn inbox_paused(
+    inbox: EndpointId,
+    org: OrgId,
+    last_read_at: Timestamp,
+    at: Timestamp,
+) -> Result<Arc<Event>> {
+    tracing::warn!(%org, endpoint = %inbox, %last_read_at, "inbox paused: nobody reads it");
+    let payload = json!({ "endpoint_id": inbox, "last_read_at": last_read_at, "paused_at": at });
+    operational(INBOX_PAUSED, org, &payload, at)
 }
 
 fn delivery_exhausted(row: &OutcomeRow<'_>, event: Uuid, event_type: &str) -> Result<Arc<Event>> {

@@ -188,7 +188,7 @@ fn outcome_arguments(rows: &[OutcomeRow<'_>]) -> Result<PgArguments> {
     add(&mut arguments, column(&attempts, |made| Some(i64::from((*made)?.duration_ms))))?;
     add(&mut arguments, column(&attempts, |made| (*made)?.status_code.map(i64::from)))?;
     add(&mut arguments, column(&attempts, |made| (*made)?.error_class.map(ErrorClass::as_str)))?;
-    add(&mut arguments, column(&attempts, |made| (*made)?.error.as_deref().map(storable)))?;
+    add(&mut arguments, column(rows, |row| row.detail().map(storable)))?;
     add(
         &mut arguments,
         column(&attempts, |made| (*made)?.response_excerpt.as_deref().map(storable)),

@@ -6,6 +6,9 @@ use uuid::Uuid;
 
 use crate::domain::{Attempt, Decision, DeliveryStatus, Outcome, Timestamp};
 
+/// Why a delivery is given up that nobody attempted to send: one to an inbox.
+const UNSETTLED: &str = "received max_receives times and not acknowledged";
+
 /// An outcome as columns.
 pub(super) struct OutcomeRow<'a> {
     pub(super) org_id: Uuid,
@@ -82,7 +85,11 @@ impl<'a> OutcomeRow<'a> {
 
     /// The last error in words, for the dead letter.
     pub(super) fn detail(&self) -> Option<&'a str> {
-        self.attempt.and_then(|attempt| attempt.error.as_deref())
+        match (self.attempt, self.dead_reason) {
+            (Some(attempt), _) => attempt.error.as_deref(),
+            (None, Some(_)) => Some(UNSETTLED),
+            (None, None) => None,
+        }
     }
 }
 

@@ -1,0 +1,268 @@
+//! Inboxes: what consumers receive, settle and give back.
+//!
+//! What waits in an inbox are pending deliveries like those of webhooks, planned with their events. Nothing sends
+//! them: a consumer receives them, and settles each by the id of its event.
+//!
+//! # Operation
+//! - To receive a delivery is to hide it: `due_at` moves to the end of the visibility time, and `attempts` counts. No
+//!   lease token is set, so a delivery that is not settled in time is back without anybody's doing, and the restart of a
+//!   server changes nothing.
+//! - To settle one moves it to the finished deliveries. That needs no valid lease, only that it was received once.
+//! - One that was received `max_receives` times is leased to the server that finds it, which records it as dead like
+//!   the delivery of a webhook.
+//!
+//! Receiving and settling are hot paths with a text per engine, `sqlite` and `postgres`. `lifecycle` opens and pauses
+//! inboxes, `status` tells what became of an event.
+
+mod lifecycle;
+mod postgres;
+mod settle;
+mod sqlite;
+mod status;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::engine::{Dialect, Engine, Row, args};
+use super::{Result, Store, events, timed};
+use crate::domain::{
+    DeadReason, Decision, DeliveryId, EndpointId, Event, EventId, EventTypeFilter, Inbox, Lease,
+    OrgId, Outcome, ReceivedEvent, Timestamp,
+};
+use crate::store::metrics::DbOperation;
+
+pub use lifecycle::InboxLookup;
+pub use settle::InboxSettle;
+
+/// What an endpoint `p` must be for anything to be received from it.
+const IS_READ: &str = "p.kind = 'pull' AND p.disabled_reason IS NULL AND p.removed_at IS NULL";
+
+/// What a consumer asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiveRequest<'a> {
+    /// The inbox.
+    pub inbox: &'a Inbox,
+    /// Events at most; of an ordered inbox, one.
+    pub events_max: u32,
+    /// Bytes of payloads at most, unless it is one event.
+    pub bytes_max: usize,
+    /// Only events of this type.
+    pub event_type: Option<&'a EventTypeFilter>,
+    /// Until when what is received is hidden. Its token is for what was received too often.
+    pub lease: Lease,
+    /// What is due at this time may be received.
+    pub now: Timestamp,
+}
+
+/// What a consumer gets.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// The events, those that have waited longest first.
+    pub events: Vec<ReceivedEvent>,
+    /// The outcomes of deliveries that were received too often, to be recorded.
+    pub exhausted: Vec<Outcome>,
+}
+
+/// The rows that a statement reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rows {
+    /// Those in any order.
+    Unordered,
+    /// Those that were planned while the inbox was ordered, which it no longer is.
+    FormerlyOrdered,
+    /// Those of a type, whatever their order.
+    OfType,
+    /// The oldest of an ordered inbox, unless another one is in flight.
+    Head,
+}
+
+/// A delivery that a consumer has received, or that was received too often.
+struct Leased {
+    id: DeliveryId,
+    event: (EventId, Timestamp),
+    /// How often it was received, this time included.
+    attempts: u32,
+    was_due_at: Timestamp,
+    /// Whether it was received too often.
+    is_exhausted: bool,
+}
+
+impl Store {
+    /// Receives events from an inbox. Two callers never get one event before its visibility time is over. Of an ordered
+    /// inbox it is the oldest event, and only while no other one is in flight.
+    ///
+    /// Nothing is received from an inbox that is disabled or removed. An event that cannot be read is left out, with an
+    /// error in the log.
+    pub async fn receive(&self, org: OrgId, request: ReceiveRequest<'_>) -> Result<Received> {
+        let receive = async {
+            let mut leased = Vec::new();
+            for rows in rows_to_read(request).iter().copied() {
+                leased = match &*self.engine {
+                    Engine::Sqlite(_) => {
+                        Box::pin(sqlite::lease(&self.engine, org, request, rows)).await?
+                    }
+                    Engine::Postgres(engine) => {
+                        Box::pin(postgres::lease(&self.engine, engine, org, request, rows)).await?
+                    }
+                };
+                if !leased.is_empty() {
+                    break;
+                }
+            }
+            self.received(org, request, leased).await
+        };
+        timed(&self.metrics, DbOperation::ReceiveEvents, receive).await
+    }
+
+    /// The events of leased deliveries.
+    async fn received(
+        &self,
+        org: OrgId,
+        request: ReceiveRequest<'_>,
+        mut leased: Vec<Leased>,
+    ) -> Result<Received> {
+        leased.sort_unstable_by_key(|row| (row.was_due_at, row.id));
+        let (exhausted, leased): (Vec<_>, Vec<_>) =
+            leased.into_iter().partition(|row| row.is_exhausted);
+        let exhausted = exhausted.iter().map(|row| row.outcome(org, request)).collect();
+        let known = self.events_of(&leased).await?;
+        let lease_expires_at = self.shown_time(request.lease.until);
+        let with_event = |row: Leased| {
+            let Some(event) = known.get(&row.event) else {
+                tracing::error!(delivery = %row.id, event = %row.event.0, "the event of a delivery to an inbox is missing");
+                return None;
+            };
+            Some(ReceivedEvent {
+                event: Arc::clone(event),
+                delivery_id: row.id,
+                receive_count: row.attempts,
+                lease_expires_at,
+            })
+        };
+        Ok(Received { events: leased.into_iter().filter_map(with_event).collect(), exhausted })
+    }
+
+    /// The events of some deliveries, by their keys.
+    async fn events_of(
+        &self,
+        leased: &[Leased],
+    ) -> Result<HashMap<(EventId, Timestamp), Arc<Event>>> {
+        let times = || leased.iter().map(|row| row.event.1);
+        let (Some(oldest), Some(newest)) = (times().min(), times().max()) else {
+            return Ok(HashMap::new());
+        };
+        let sql = match self.engine.dialect() {
+            Dialect::Sqlite => format!(
+                "SELECT {} FROM (SELECT unhex(value) AS wanted FROM json_each($1)) k
+                 CROSS JOIN events ON id = k.wanted
+                 WHERE received_at BETWEEN $2 AND $3",
+                events::COLUMNS
+            ),
+            // The span leaves the partitions of other days out.
+            Dialect::Postgres => format!(
+                "SELECT e.* FROM unnest($1::uuid[]) AS k (id)
+                 CROSS JOIN LATERAL (
+                     SELECT {} FROM events e WHERE e.id = k.id AND e.received_at BETWEEN $2 AND $3
+                 ) e",
+                events::COLUMNS
+            ),
+        };
+        let mut ids: Vec<Uuid> = leased.iter().map(|row| row.event.0.uuid()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut known = HashMap::new();
+        for row in self.engine.all(sql, args![ids, oldest, newest]).await? {
+            match events::read(&row, "id") {
+                Ok(event) => _ = known.insert((event.id, event.received_at), Arc::new(event)),
+                Err(error) => tracing::error!(%error, "cannot read an event of an inbox"),
+            }
+        }
+        Ok(known)
+    }
+
+    /// Those of some inboxes from which something may be received at `now`. Of an ordered inbox it may still be
+    /// nothing.
+    pub async fn inboxes_due(
+        &self,
+        inboxes: &[EndpointId],
+        now: Timestamp,
+    ) -> Result<Vec<EndpointId>> {
+        let dialect = self.engine.dialect();
+        let due = |ordered: &str| {
+            format!(
+                "EXISTS (SELECT 1 FROM {} WHERE d.lease_token IS NULL AND d.endpoint_id = p.id
+                                            AND d.ordered = {ordered} AND d.due_at <= $2)",
+                super::claims::pending(dialect, "d", "pending_claims")
+            )
+        };
+        let sql = format!(
+            "SELECT p.id FROM endpoints p WHERE {} AND {IS_READ} AND ({} OR {})",
+            dialect.any("p.id", "$1"),
+            due("false"),
+            due("true"),
+        );
+        let ids: Vec<Uuid> = inboxes.iter().map(|id| id.uuid()).collect();
+        self.engine.list(sql, args![ids, now], |row| row.get("id")).await
+    }
+}
+
+/// What is read, one after the other, until something is there.
+fn rows_to_read(request: ReceiveRequest<'_>) -> &'static [Rows] {
+    match (request.inbox.ordered, request.event_type) {
+        (true, _) => &[Rows::Head],
+        (false, Some(EventTypeFilter::Exact(_) | EventTypeFilter::Prefix(_))) => &[Rows::OfType],
+        (false, Some(EventTypeFilter::All) | None) => &[Rows::Unordered, Rows::FormerlyOrdered],
+    }
+}
+
+/// The condition that a row has a type which matches, with its parameters from the one with this number on.
+fn of_type(
+    dialect: Dialect,
+    filter: Option<&EventTypeFilter>,
+    first: usize,
+) -> (String, Vec<String>) {
+    let column = dialect.bytewise("d.event_type");
+    match filter {
+        Some(EventTypeFilter::Exact(exact)) => {
+            let condition = format!("d.event_type IS NOT NULL AND {column} = ${first}");
+            (condition, vec![exact.as_str().to_owned()])
+        }
+        Some(EventTypeFilter::Prefix(prefix)) => {
+            let next = first + 1;
+            let condition =
+                format!("d.event_type IS NOT NULL AND {column} >= ${first} AND {column} < ${next}");
+            (condition, vec![prefix.clone(), super::event_type_range::after_prefix(prefix)])
+        }
+        Some(EventTypeFilter::All) | None => ("true".to_owned(), Vec::new()),
+    }
+}
+
+impl Leased {
+    /// Reads `id`, `event_id`, `event_received_at`, `attempts`, `was_due_at` and `is_exhausted`.
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            event: (row.get("event_id")?, row.get("event_received_at")?),
+            attempts: row.get("attempts")?,
+            was_due_at: row.get("was_due_at")?,
+            is_exhausted: row.get("is_exhausted")?,
+        })
+    }
+
+    /// The outcome of one that was received too often.
+    fn outcome(&self, org: OrgId, request: ReceiveRequest<'_>) -> Outcome {
+        Outcome {
+            delivery_id: self.id,
+            org_id: org,
+            endpoint_id: request.inbox.id,
+            event_received_at: self.event.1,
+            token: request.lease.token,
+            attempt: None,
+            decision: Decision::Dead(DeadReason::Exhausted),
+            decided_at: request.now,
+            disable_if_failing_since: Timestamp::from_micros(i64::MIN),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Receives and settles in PostgreSQL, each in one statement.
+
+use sqlx::AssertSqlSafe;
+
+use super::settle::{InboxSettle, SettledRow};
+use super::{IS_READ, Leased, ReceiveRequest, Rows, of_type};
+use crate::domain::{OrgId, Timestamp};
+use crate::store::engine::{
+    Args, Dialect, Engine, PostgresEngine, Row, Tx, Value, args, column, timestamptz,
+};
+use crate::store::{Result, claims};
+
+/// Leases what may be received.
+pub(super) async fn lease(
+    engine: &Engine,
+    own: &PostgresEngine,
+    org: OrgId,
+    request: ReceiveRequest<'_>,
+    rows: Rows,
+) -> Result<Vec<Leased>> {
+    let (sql, args) = lease_statement(org, request, rows);
+    if rows != Rows::Head {
+        let mut statement = Tx::Postgres(own.for_statement().await?);
+        let leased = statement.list(sql, args, Leased::read).await?;
+        statement.commit().await?;
+        return Ok(leased);
+    }
+    // One consumer at a time decides which event is next, and reads once it has the lock.
+    let mut tx = engine.begin().await?;
+    let lock = "SELECT id FROM endpoints WHERE id = $1 AND org_id = $2
+                FOR NO KEY UPDATE SKIP LOCKED";
+    if tx.optional(lock, args![request.inbox.id, org]).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let leased = tx.list(sql, args, Leased::read).await?;
+    tx.commit().await?;
+    Ok(leased)
+}
+
+/// The statement that leases, with its parameters. `found` has what may be received and is locked, `fitting` adds up
+/// its bytes.
+fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (String, Args<'static>) {
+    const KEY: &str = "SELECT d.ctid AS place_in_table, d.id, d.due_at, d.payload_bytes
+                       FROM pending_deliveries d
+                       WHERE d.lease_token IS NULL AND d.endpoint_id = p.id AND d.due_at <= $3
+                         AND (p.cancel_before IS NULL OR d.created_at > p.cancel_before)";
+    const LOCK: &str = "LIMIT $4 FOR UPDATE SKIP LOCKED";
+    let ReceiveRequest { inbox, events_max, bytes_max, event_type, lease, now } = request;
+    let mut args = args![
+        inbox.id,
+        org,
+        now,
+        events_max,
+        bytes_max,
+        lease.until,
+        lease.token.uuid(),
+        inbox.settings.max_receives(),
+    ];
+    let found = match rows {
+        Rows::Unordered => format!("{KEY} AND d.ordered = false ORDER BY d.due_at {LOCK}"),
+        Rows::FormerlyOrdered => format!("{KEY} AND d.ordered = true ORDER BY d.due_at {LOCK}"),
+        Rows::OfType => {
+            let (of_type, types) = of_type(Dialect::Postgres, event_type, args.len() + 1);
+            args.extend(types.into_iter().map(Value::from));
+            format!("{KEY} AND {of_type} ORDER BY d.event_type COLLATE \"C\", d.due_at {LOCK}")
+        }
+        // The lock on the endpoint keeps other consumers out, but not those who settle.
+        Rows::Head => format!(
+            "SELECT d.ctid AS place_in_table, d.id, d.due_at, d.payload_bytes
+             FROM (SELECT d.org_id, d.created_at, d.id FROM {}
+                   WHERE d.lease_token IS NULL AND d.due_at <= $3) h
+             CROSS JOIN LATERAL (
+                 SELECT d.ctid, d.* FROM pending_deliveries d
+                 WHERE d.org_id = h.org_id AND d.created_at = h.created_at AND d.id = h.id
+                 FOR UPDATE SKIP LOCKED
+             ) d
+             WHERE $4 > 0
+               AND NOT EXISTS (SELECT 1 FROM pending_deliveries l
+                               WHERE l.endpoint_id = $1 AND l.attempts > 0 AND l.ordered
+                                 AND (l.due_at > $3 OR l.lease_token IS NOT NULL))",
+            claims::head(Dialect::Postgres, "p.id", "p.cancel_before"),
+        ),
+    };
+    let sql = format!(
+        "WITH inbox AS MATERIALIZED (
+             SELECT p.id, p.cancel_before FROM endpoints p
+             WHERE p.id = $1 AND p.org_id = $2 AND {IS_READ}
+         ), found AS MATERIALIZED (
+             SELECT d.* FROM inbox p CROSS JOIN LATERAL ({found}) d
+         ), fitting AS MATERIALIZED (
+             SELECT f.*, sum(f.payload_bytes) OVER ranking AS bytes, row_number() OVER ranking AS number
+             FROM found f
+             WINDOW ranking AS (ORDER BY f.due_at, f.id ROWS UNBOUNDED PRECEDING)
+         )
+         UPDATE pending_deliveries d
+         SET due_at = $6,
+             lease_token = CASE WHEN d.attempts >= $8 THEN $7::uuid END,
+             attempts = CASE WHEN d.attempts >= $8 THEN d.attempts ELSE d.attempts + 1 END
+         FROM fitting f
+         WHERE d.ctid = f.place_in_table AND (f.bytes <= $5 OR f.number = 1)
+         RETURNING d.id, d.event_id, d.event_received_at, d.attempts, f.due_at AS was_due_at,
+                   d.lease_token IS NOT NULL AS is_exhausted"
+    );
+    (sql, args)
+}
+
+/// Moves received deliveries to the finished ones and returns which events that concerned.
+pub(super) async fn settle(
+    engine: &PostgresEngine,
+    settles: &[InboxSettle],
+    now: Timestamp,
+) -> Result<Vec<SettledRow>> {
+    let statement = "WITH keys AS MATERIALIZED (
+             SELECT d.* FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])
+                 AS v (org_id, endpoint_id, event_id)
+             CROSS JOIN LATERAL (
+                 SELECT d.org_id, d.created_at, d.id FROM pending_deliveries d
+                 WHERE d.endpoint_id = v.endpoint_id AND d.event_id = v.event_id AND d.attempts > 0
+                   AND d.org_id IS NOT DISTINCT FROM v.org_id
+             ) d
+         ), held AS MATERIALIZED (
+             SELECT d.* FROM (SELECT * FROM keys ORDER BY org_id, created_at, id) k
+             CROSS JOIN LATERAL (
+                 SELECT d.ctid AS place, d.* FROM pending_deliveries d
+                 WHERE d.org_id = k.org_id AND d.created_at = k.created_at AND d.id = k.id
+                 FOR UPDATE
+             ) d
+         ), taken AS (
+             DELETE FROM pending_deliveries d USING held h WHERE d.ctid = h.place
+             RETURNING h.*
+         ), finished AS (
+             INSERT INTO deliveries
+                 (org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of,
+                  status, attempts, finished_at)
+             SELECT org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of,
+                    'delivered', attempts, $4
+             FROM taken
+             RETURNING 1
+         )
+         SELECT endpoint_id, event_id FROM taken WHERE (SELECT count(*) FROM finished) >= 0";
+    let mut session = engine.for_statement().await?;
+    let rows = sqlx::query(AssertSqlSafe(statement))
+        .bind(column(settles, |settle| settle.org.uuid()))
+        .bind(column(settles, |settle| settle.inbox.uuid()))
+        .bind(column(settles, |settle| settle.event.uuid()))
+        .bind(timestamptz(now))
+        .persistent(session.is_prepared())
+        .fetch_all(session.connection())
+        .await?;
+    session.commit().await?;
+    rows.into_iter().map(|row| SettledRow::read(&Row::Postgres(row))).collect()
+}
