@@ -84,7 +84,7 @@ fn table() -> Table {
         // Inboxes.
         .get(CONSUME, "/api/inbox", inbox::receive)
         .post(CONSUME, "/api/ack", inbox::ack)
-        .post(CONSUME, "/api/ack/{event_id}", inbox::ack_one)
+        .post(CONSUME, "/api/ack/{id}", inbox::ack_one)
         .post(CONSUME, "/api/nack", inbox::nack)
         // Webhooks.
         .post(ENDPOINTS, "/api/endpoints", endpoints::create)

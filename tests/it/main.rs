@@ -19,6 +19,7 @@ mod forwarded;
 mod fuzz;
 mod http;
 mod https;
+mod inboxes;
 mod journal_faults;
 mod leaks;
 mod matrix;

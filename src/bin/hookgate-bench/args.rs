@@ -62,7 +62,7 @@ pub(crate) struct RunArgs {
     /// How long the receivers of end-to-end wait before they answer
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     pub(crate) receiver_delay: Duration,
-    /// Events per request of ingest-batch and store
+    /// Events per request of ingest-batch, store and inbox
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) batch: u32,
     /// Alternate each scenario with a handler that only answers, for this many pairs of runs
@@ -122,12 +122,18 @@ pub(crate) enum Scenario {
     Store,
     /// POST /api/events, until its webhook arrives at a receiver in this process
     EndToEnd,
+    /// GET /api/inbox and POST /api/ack by a consumer per connection, --batch events each (at most 500), which were
+    /// stored before
+    Inbox,
 }
 
 impl Scenario {
     /// Whether its events may have optional fields.
     pub(crate) const fn posts_json(self) -> bool {
-        matches!(self, Self::Ingest | Self::IngestBatch | Self::Store | Self::EndToEnd)
+        matches!(
+            self,
+            Self::Ingest | Self::IngestBatch | Self::Store | Self::EndToEnd | Self::Inbox
+        )
     }
 
     /// Whether it ends when its last event is accepted.

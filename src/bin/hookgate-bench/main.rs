@@ -31,6 +31,7 @@ mod disk;
 mod drain;
 mod end_to_end;
 mod event_source;
+mod inbox;
 mod load;
 mod measure;
 mod memory;

@@ -17,7 +17,7 @@ use crate::report::{ALONE, Measured, Report};
 use crate::run::Run;
 use crate::server::Server;
 use crate::target::Target;
-use crate::{end_to_end, store};
+use crate::{end_to_end, inbox, store};
 
 /// Measures every scenario of the arguments and prints a report of each.
 pub(crate) async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<(), CliError> {
@@ -258,6 +258,10 @@ async fn load_once(
         Scenario::Store => {
             (unless_stopped(stop, store::run(args, server, load)).await?, args.batch)
         }
+        Scenario::Inbox => (
+            unless_stopped(stop, inbox::run(args, server, load)).await?,
+            args.batch.min(inbox::BATCH_MAX),
+        ),
         Scenario::IngestBatch => {
             let target = Target::new(scenario, args, server);
             (unless_stopped(stop, load.run(&target)).await?, args.batch)

@@ -66,7 +66,7 @@ impl Target {
             Scenario::Ingest | Scenario::EndToEnd => {
                 (Method::POST, "/api/events", Body::Event(events).prepared(), StatusCode::ACCEPTED)
             }
-            Scenario::IngestBatch | Scenario::Store => {
+            Scenario::IngestBatch | Scenario::Store | Scenario::Inbox => {
                 let batch = Body::Batch(events, args.batch);
                 (Method::POST, "/api/events/batch", batch.prepared(), StatusCode::ACCEPTED)
             }
@@ -84,6 +84,7 @@ impl Target {
             | Scenario::IngestBatch
             | Scenario::Store
             | Scenario::EndToEnd
+            | Scenario::Inbox
             | Scenario::List
             | Scenario::Health
             | Scenario::Metrics => "application/json",

@@ -187,7 +187,7 @@ async fn wait_for_events(
     }
 }
 
-/// `POST /api/ack/{event_id}`: 200 with the event, whether its lease is over or not.
+/// `POST /api/ack/{id}`: 200 with the event, whether its lease is over or not.
 pub(in crate::http) async fn ack_one(
     State(app): State<AppState>,
     Consumer(tenant): Consumer,

@@ -66,11 +66,12 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
         }
         // The lock on the endpoint keeps other consumers out, but not those who settle.
         Rows::Head => format!(
-            "SELECT d.ctid AS place_in_table, d.id, d.due_at, d.payload_bytes
+            "SELECT d.place AS place_in_table, d.id, d.due_at, d.payload_bytes
              FROM (SELECT d.org_id, d.created_at, d.id FROM {}
                    WHERE d.lease_token IS NULL AND d.due_at <= $3) h
              CROSS JOIN LATERAL (
-                 SELECT d.ctid, d.* FROM pending_deliveries d
+                 SELECT d.ctid AS place, d.id, d.due_at, d.payload_bytes
+                 FROM pending_deliveries d
                  WHERE d.org_id = h.org_id AND d.created_at = h.created_at AND d.id = h.id
                  FOR UPDATE SKIP LOCKED
              ) d

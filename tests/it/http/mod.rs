@@ -11,6 +11,7 @@ mod events;
 mod headers;
 mod health;
 mod idempotency;
+mod inbox;
 mod ingest;
 mod isolation;
 mod key_bounds;

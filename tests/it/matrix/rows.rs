@@ -62,6 +62,10 @@ pub(super) const ROWS: &[Row] = &[
     with("POST", "/api/endpoints/{id}/test", &["{}"]),
     with("POST", "/api/endpoints/{id}/replay", &[r#"{"since":"2026-01-01T00:00:00Z"}"#]),
     row("POST", "/api/endpoints/{id}/cancel-pending"),
+    row("GET", "/api/inbox"),
+    with("POST", "/api/ack", &[r#"{"ids":["{event}"]}"#]),
+    row("POST", "/api/ack/{id}"),
+    with("POST", "/api/nack", &[r#"{"ids":["{event}"]}"#]),
     row("GET", "/api/deliveries"),
     row("GET", "/api/deliveries/{id}"),
     row("POST", "/api/deliveries/{id}/retry"),
@@ -121,6 +125,7 @@ const QUERIES: &[&str] = &[
     "account_id={account}",
     "user_id={user}",
     "type={type}",
+    "inbox={endpoint}",
 ];
 
 /// Fields that name something, in whatever body.
@@ -173,7 +178,7 @@ pub(super) fn own_id(path: &str) -> &'static str {
         return "{pending}";
     }
     match path.trim_start_matches("/api/").trim_start_matches("admin/").split('/').next() {
-        Some("events") => "{event}",
+        Some("events" | "ack") => "{event}",
         Some("endpoints") => "{endpoint}",
         Some("deliveries" | "dead-letters") => "{delivery}",
         Some("replays") => "{replay}",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hookgate::domain::{
     Actor, ApiKeyId, AuditEntry, DeadLetterDeletion, DeadLetterId, DeadReason, Decision,
     DeliveryId, DeliveryPolicyChange, DeliveryStatus, Endpoint, EndpointChange, EndpointId,
-    EventId, LeasedDelivery, OrgChange, OrgId, OrgLimit, ReplayStatus, Role,
+    EventId, InboxSettingsChange, LeasedDelivery, OrgChange, OrgId, OrgLimit, ReplayStatus, Role,
 };
 use hookgate::store::CANCELS_INLINE_MAX;
 use serde_json::{Value, json};
@@ -241,6 +241,7 @@ async fn endpoint_that_stays_as_it_is_has_no_line(subject: &Subject) {
         description: Some(endpoint.description.clone()),
         disabled_reason: Some(None),
         policy: DeliveryPolicyChange { ordered: Some(false), ..DeliveryPolicyChange::default() },
+        inbox: InboxSettingsChange { max_receives: Some(None), ..InboxSettingsChange::default() },
     };
     for change in [EndpointChange::default(), own] {
         let after = store.update_endpoint(org, endpoint.id, &change, &by, at(30)).await.unwrap();

@@ -14,6 +14,7 @@ mod events;
 mod filters;
 mod fixtures;
 mod idempotency;
+mod inboxes;
 mod isolation;
 mod keys;
 mod list_filters;

@@ -1,0 +1,443 @@
+//! Inboxes: what consumers receive, settle and give back.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use hookgate::domain::{
+    Actor, DeadLetterFilter, DeliveryFilter, DeliveryStatus, Endpoint, EndpointChange, EventFilter,
+    EventId, EventTypeFilter, INBOX_IDLE, Inbox, InstanceId, Lease, LeaseToken, NewEndpoint, OrgId,
+    ReceivedEvent, SettleStatus, Timestamp,
+};
+use hookgate::store::{InboxLookup, InboxSettle, ReceiveRequest, Received, Store};
+use tokio::task::JoinSet;
+
+use super::fixtures::{
+    ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event, persist, some_event,
+};
+use super::{Subject, on_both};
+use crate::support::store::due_endpoints;
+
+on_both!(
+    consumers_share_what_waits,
+    consumers_at_once_never_get_one_event_twice,
+    unsettled_events_come_back_and_are_settled_also_after_their_lease,
+    events_are_given_back_at_once_or_later,
+    event_that_is_received_too_often_becomes_a_dead_letter_and_can_be_replayed,
+    event_that_is_given_back_too_often_becomes_a_dead_letter,
+    ordered_inbox_gives_one_event_at_a_time_in_order,
+    inbox_that_is_no_longer_ordered_gives_out_what_was_planned_in_order,
+    types_are_chosen_exactly_or_by_prefix,
+    page_ends_early_where_payloads_are_large,
+    nothing_of_an_inbox_is_sent_and_its_backlog_hides_no_webhook,
+    status_tells_what_became_of_an_event,
+    inbox_is_its_organisations_alone,
+    default_inbox_is_opened_once_beside_the_quota,
+    disabled_and_removed_inboxes_give_nothing_out,
+    idle_inbox_is_paused_and_its_owner_told,
+    dead_delivery_that_is_retried_is_received_as_often_as_a_new_one,
+);
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// What a consumer asks for who takes a hundred events for a minute.
+fn request(inbox: &Inbox, now: Timestamp) -> ReceiveRequest<'_> {
+    let token = LeaseToken::mint(InstanceId::OF_INBOXES);
+    ReceiveRequest {
+        inbox,
+        events_max: 100,
+        bytes_max: 1_000_000,
+        event_type: None,
+        lease: Lease { token, until: now.plus(MINUTE) },
+        now,
+    }
+}
+
+async fn receive_max(
+    store: &Store,
+    org: OrgId,
+    inbox: &Inbox,
+    max: u32,
+    now: Timestamp,
+) -> Vec<ReceivedEvent> {
+    let request = ReceiveRequest { events_max: max, ..request(inbox, now) };
+    let Received { events, exhausted } = store.receive(org, request).await.unwrap();
+    assert!(exhausted.is_empty());
+    events
+}
+
+async fn receive(subject: &Subject, org: OrgId, inbox: &Inbox, seconds: i64) -> Vec<ReceivedEvent> {
+    receive_max(&subject.store, org, inbox, 100, at(seconds)).await
+}
+
+fn ids(events: &[ReceivedEvent]) -> Vec<EventId> {
+    events.iter().map(|received| received.event.id).collect()
+}
+
+async fn settle(subject: &Subject, org: OrgId, inbox: &Inbox, events: &[EventId]) -> usize {
+    let settles: Vec<_> =
+        events.iter().map(|event| InboxSettle { org, inbox: inbox.id, event: *event }).collect();
+    subject.store.system().settle(&settles, at(900)).await.unwrap().len()
+}
+
+async fn status(subject: &Subject, org: OrgId, inbox: &Inbox, event: EventId) -> SettleStatus {
+    let found = subject.store.inbox_statuses(org, inbox.id, &[event]).await.unwrap();
+    found.get(&event).copied().unwrap_or(SettleStatus::Unknown)
+}
+
+fn found(lookup: InboxLookup) -> Inbox {
+    match lookup {
+        InboxLookup::Found(inbox) => inbox,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Adds an inbox for every event, changed by `change`.
+async fn add_inbox(subject: &Subject, org: OrgId, change: impl FnOnce(&mut Endpoint)) -> Inbox {
+    let mut endpoint = NewEndpoint::inbox().into_endpoint(org, at(0)).unwrap();
+    change(&mut endpoint);
+    subject.store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
+    found(subject.store.inbox(org, Some(endpoint.id)).await.unwrap())
+}
+
+/// An organisation with an inbox in which so many events wait.
+async fn org_with_events(subject: &Subject, count: i64) -> (OrgId, Inbox, Vec<EventId>) {
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |_| ()).await;
+    let mut events = Vec::new();
+    for number in 0..count {
+        let event = some_event(org, "a.b", at(number));
+        events.push(event.id);
+        persist(subject, &[event], at(number)).await;
+    }
+    (org, inbox, events)
+}
+
+async fn consumers_share_what_waits(subject: &Subject) {
+    let (org, inbox, events) = org_with_events(subject, 5).await;
+    let first = receive_max(&subject.store, org, &inbox, 3, at(10)).await;
+    assert_eq!(ids(&first), events[..3], "those that have waited longest");
+    assert!(first.iter().all(|received| received.receive_count == 1));
+    assert_eq!(first[0].lease_expires_at, at(70));
+    assert_eq!(&*first[0].event.payload, br#"{"a" : 1.0}"#);
+    let other = subject.another().await;
+    assert_eq!(ids(&receive_max(&other, org, &inbox, 3, at(10)).await), events[3..]);
+    assert!(receive(subject, org, &inbox, 10).await.is_empty());
+    assert_eq!(settle(subject, org, &inbox, &events).await, 5);
+    assert!(receive(subject, org, &inbox, 1_000).await.is_empty());
+    let filter = DeliveryFilter { endpoint_id: Some(inbox.id), ..DeliveryFilter::default() };
+    let page = subject.store.deliveries(org, &filter, FIRST_PAGE).await.unwrap();
+    let is_acked = |status, attempts| (status, attempts) == (DeliveryStatus::Delivered, 1);
+    assert_eq!(page.data.len(), 5);
+    assert!(page.data.iter().all(|delivery| is_acked(delivery.status, delivery.attempts)));
+}
+
+async fn consumers_at_once_never_get_one_event_twice(subject: &Subject) {
+    const EVENTS: usize = 600;
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |_| ()).await;
+    let events: Vec<_> = (0..EVENTS).map(|_| some_event(org, "a.b", at(0))).collect();
+    persist(subject, &events, at(0)).await;
+    let mut consumers = JoinSet::new();
+    for _ in 0..8 {
+        let (store, inbox) = (subject.store.clone(), inbox.clone());
+        consumers.spawn(async move {
+            let mut seen = Vec::new();
+            loop {
+                let received = ids(&receive_max(&store, org, &inbox, 20, at(1)).await);
+                if received.is_empty() {
+                    return seen;
+                }
+                let settle = |event: &EventId| InboxSettle { org, inbox: inbox.id, event: *event };
+                let settles: Vec<_> = received.iter().map(settle).collect();
+                let settled = store.system().settle(&settles, at(2)).await.unwrap();
+                assert_eq!(settled.len(), received.len());
+                seen.extend(received);
+            }
+        });
+    }
+    let seen: Vec<EventId> = consumers.join_all().await.concat();
+    // A consumer that finds all of them locked by others gives up early.
+    let rest = receive_max(&subject.store, org, &inbox, 1_000, at(1)).await;
+    let all: HashSet<_> = seen.iter().copied().chain(ids(&rest)).collect();
+    assert_eq!((seen.len() + rest.len(), all.len()), (EVENTS, EVENTS));
+}
+
+async fn unsettled_events_come_back_and_are_settled_also_after_their_lease(subject: &Subject) {
+    let (org, inbox, events) = org_with_events(subject, 2).await;
+    receive(subject, org, &inbox, 10).await;
+    assert!(receive(subject, org, &inbox, 69).await.is_empty());
+    assert_eq!(subject.store.inboxes_due(&[inbox.id], at(69)).await.unwrap(), []);
+    assert_eq!(subject.store.inboxes_due(&[inbox.id], at(70)).await.unwrap(), [inbox.id]);
+    let again = receive_max(&subject.store, org, &inbox, 1, at(70)).await;
+    assert_eq!((ids(&again), again[0].receive_count), (events[..1].to_vec(), 2));
+    // The lease of the second one is over, and that of the first one somebody else's.
+    assert_eq!(settle(subject, org, &inbox, &events).await, 2);
+    assert_eq!(settle(subject, org, &inbox, &events).await, 0);
+    assert!(receive(subject, org, &inbox, 1_000).await.is_empty());
+    for event in events {
+        assert_eq!(status(subject, org, &inbox, event).await, SettleStatus::Acked);
+    }
+}
+
+async fn events_are_given_back_at_once_or_later(subject: &Subject) {
+    let (org, inbox, events) = org_with_events(subject, 3).await;
+    receive_max(&subject.store, org, &inbox, 2, at(10)).await;
+    let give_back = async |now: i64, due: i64| {
+        let request = request(&inbox, at(now));
+        let back = subject.store.give_back(org, request, &events, at(due)).await.unwrap();
+        back.0.into_iter().collect::<HashSet<_>>()
+    };
+    let received: HashSet<_> = events[..2].iter().copied().collect();
+    assert_eq!(give_back(11, 40).await, received, "not the one that nobody has received");
+    assert_eq!(ids(&receive(subject, org, &inbox, 39).await), events[2..]);
+    let again = receive(subject, org, &inbox, 40).await;
+    assert_eq!(ids(&again), events[..2]);
+    assert!(again.iter().all(|received| received.receive_count == 2));
+    assert_eq!(give_back(41, 41).await.len(), 3);
+    assert_eq!(receive(subject, org, &inbox, 41).await.len(), 3);
+}
+
+/// Receives events until they were received too often, and records them as dead.
+async fn exhaust(subject: &Subject, org: OrgId, inbox: &Inbox, from: i64) -> i64 {
+    for round in 0..2 {
+        assert_eq!(receive(subject, org, inbox, from + 100 * round).await.len(), 1);
+    }
+    let now = at(from + 200);
+    let Received { events, exhausted } =
+        subject.store.receive(org, request(inbox, now)).await.unwrap();
+    assert_eq!((events.len(), exhausted.len()), (0, 1));
+    assert_eq!(receive(subject, org, inbox, from + 200).await.len(), 0, "it is being recorded");
+    assert_eq!(subject.store.system().record_outcomes(&exhausted).await.unwrap(), 1);
+    from + 200
+}
+
+async fn event_that_is_received_too_often_becomes_a_dead_letter_and_can_be_replayed(
+    subject: &Subject,
+) {
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |new| new.config.inbox.max_receives = Some(2)).await;
+    let told = add_endpoint(subject, org, "hookgate.delivery.exhausted").await;
+    let event = some_event(org, "a.b", at(0));
+    persist(subject, std::slice::from_ref(&event), at(0)).await;
+    let now = exhaust(subject, org, &inbox, 10).await;
+    assert_eq!(status(subject, org, &inbox, event.id).await, SettleStatus::Dead);
+    assert_eq!(settle(subject, org, &inbox, &[event.id]).await, 0);
+    let letters = subject.store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap();
+    let [letter] = &letters.data[..] else { panic!("{letters:?}") };
+    assert_eq!((letter.endpoint_id, letter.event_id), (Some(inbox.id), event.id));
+    assert_eq!(letter.reason, "exhausted");
+    assert_eq!(letter.detail.as_deref(), Some("received max_receives times and not acknowledged"));
+    assert_eq!(due_endpoints(&subject.store, at(now)).await[0].endpoint, told.id);
+    let delivery = letter.delivery_id.unwrap();
+    let by = Actor::CLI;
+    subject.store.replay_delivery(org, delivery, &by, at(now)).await.unwrap().unwrap();
+    let again = receive(subject, org, &inbox, now).await;
+    assert_eq!((ids(&again), again[0].receive_count), (vec![event.id], 1));
+    assert_eq!(settle(subject, org, &inbox, &[event.id]).await, 1);
+    assert_eq!(status(subject, org, &inbox, event.id).await, SettleStatus::Acked);
+}
+
+async fn event_that_is_given_back_too_often_becomes_a_dead_letter(subject: &Subject) {
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |new| new.config.inbox.max_receives = Some(1)).await;
+    let event = some_event(org, "a.b", at(0));
+    persist(subject, std::slice::from_ref(&event), at(0)).await;
+    receive(subject, org, &inbox, 1).await;
+    let ids = [event.id];
+    let back = subject.store.give_back(org, request(&inbox, at(2)), &ids, at(2));
+    let (returned, Received { exhausted, .. }) = back.await.unwrap();
+    assert_eq!((returned.len(), exhausted.len()), (0, 1));
+    subject.store.system().record_outcomes(&exhausted).await.unwrap();
+    assert_eq!(status(subject, org, &inbox, event.id).await, SettleStatus::Dead);
+}
+
+async fn ordered_inbox_gives_one_event_at_a_time_in_order(subject: &Subject) {
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |new| new.policy.ordered = true).await;
+    // In the order in which they are stored, whatever their stamps are.
+    let events = [30, 10, 20].map(|seconds| some_event(org, "a.b", at(seconds)));
+    persist(subject, &events, at(50)).await;
+    for (place, event) in events.iter().enumerate() {
+        let now = 100 + 1_000 * i64::try_from(place).unwrap();
+        assert_eq!(ids(&receive(subject, org, &inbox, now).await), [event.id]);
+        assert!(receive(subject, org, &inbox, now + 59).await.is_empty(), "one at a time");
+        let again = receive(subject, org, &inbox, now + 60).await;
+        assert_eq!((ids(&again), again[0].receive_count), (vec![event.id], 2));
+        let request = request(&inbox, at(now + 61));
+        subject.store.give_back(org, request, &[event.id], at(now + 90)).await.unwrap();
+        assert!(receive(subject, org, &inbox, now + 89).await.is_empty(), "the head is held back");
+        assert_eq!(ids(&receive(subject, org, &inbox, now + 90).await), [event.id]);
+        assert_eq!(settle(subject, org, &inbox, &[event.id]).await, 1);
+    }
+    assert!(receive(subject, org, &inbox, 10_000).await.is_empty());
+}
+
+async fn inbox_that_is_no_longer_ordered_gives_out_what_was_planned_in_order(subject: &Subject) {
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |new| new.policy.ordered = true).await;
+    let events = [1, 2, 3].map(|seconds| some_event(org, "a.b", at(seconds)));
+    persist(subject, &events, at(5)).await;
+    let inbox = Inbox { ordered: false, ..inbox };
+    assert_eq!(receive(subject, org, &inbox, 10).await.len(), 3);
+}
+
+async fn types_are_chosen_exactly_or_by_prefix(subject: &Subject) {
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |_| ()).await;
+    let types = ["user.login", "user.logout", "users", "user.login", "invoice.paid"];
+    let events = types.map(|event_type| some_event(org, event_type, at(0)));
+    persist(subject, &events, at(0)).await;
+    let receive = async |filter: &str| {
+        let filter: EventTypeFilter = filter.parse().unwrap();
+        let request = ReceiveRequest { event_type: Some(&filter), ..request(&inbox, at(1)) };
+        let received = subject.store.receive(org, request).await.unwrap().events;
+        let types = received.iter().map(|received| received.event.event_type.as_str().to_owned());
+        types.collect::<Vec<_>>()
+    };
+    assert_eq!(receive("user.login").await, ["user.login"; 2]);
+    assert_eq!(receive("user.login").await.len(), 0);
+    assert_eq!(receive("user.*").await, ["user.logout"]);
+    assert_eq!(receive("none").await.len(), 0);
+    assert_eq!(receive("*").await.len(), 2);
+}
+
+async fn page_ends_early_where_payloads_are_large(subject: &Subject) {
+    let (org, inbox, events) = org_with_events(subject, 4).await;
+    let receive = async |bytes_max: usize| {
+        let request = ReceiveRequest { bytes_max, ..request(&inbox, at(10)) };
+        ids(&subject.store.receive(org, request).await.unwrap().events)
+    };
+    let bytes = br#"{"a" : 1.0}"#.len();
+    assert_eq!(receive(1).await, events[..1], "one at least");
+    assert_eq!(receive(2 * bytes).await, events[1..3]);
+}
+
+async fn nothing_of_an_inbox_is_sent_and_its_backlog_hides_no_webhook(subject: &Subject) {
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |new| new.event_types = "a.b".parse().unwrap()).await;
+    let events: Vec<_> = (0..1_100).map(|_| some_event(org, "a.b", at(0))).collect();
+    persist(subject, &events, at(0)).await;
+    let webhook = add_endpoint(subject, org, "c").await;
+    persist(subject, &[some_event(org, "c", at(1))], at(1)).await;
+    let store = &subject.store;
+    let look = store.system().due_endpoints(Default::default(), at(2)).await.unwrap();
+    assert_eq!(look.endpoints.iter().map(|due| due.endpoint).collect::<Vec<_>>(), [webhook.id]);
+    assert!(!look.more, "the backlog is not looked at");
+    assert_eq!(claim(subject, 2_000, at(2)).await.len(), 1);
+    assert_eq!(store.system().oldest_due(at(2)).await.unwrap(), None);
+    assert_eq!(store.pending_count(org, inbox.id).await.unwrap(), 1_100);
+}
+
+async fn status_tells_what_became_of_an_event(subject: &Subject) {
+    let (org, inbox, events) = org_with_events(subject, 2).await;
+    let named = named_event(org, "invoice-1", at(5));
+    persist(subject, std::slice::from_ref(&named), at(5)).await;
+    assert_eq!(status(subject, org, &inbox, named.id).await, SettleStatus::NotReceived);
+    receive(subject, org, &inbox, 10).await;
+    assert_eq!(settle(subject, org, &inbox, &[named.id]).await, 1);
+    assert_eq!(status(subject, org, &inbox, named.id).await, SettleStatus::Acked);
+    subject.store.cancel_pending(org, inbox.id, &Actor::CLI, at(20)).await.unwrap().unwrap();
+    assert_eq!(settle(subject, org, &inbox, &events).await, 0);
+    assert_eq!(status(subject, org, &inbox, events[0]).await, SettleStatus::Cancelled);
+    let unknown = EventId::mint(at(3));
+    assert_eq!(status(subject, org, &inbox, unknown).await, SettleStatus::Unknown);
+}
+
+async fn inbox_is_its_organisations_alone(subject: &Subject) {
+    let (org, inbox, events) = org_with_events(subject, 1).await;
+    let stranger = add_org(subject).await;
+    assert!(receive(subject, stranger, &inbox, 1).await.is_empty());
+    assert_eq!(receive(subject, org, &inbox, 1).await.len(), 1);
+    assert_eq!(settle(subject, stranger, &inbox, &events).await, 0);
+    let back = subject.store.give_back(stranger, request(&inbox, at(2)), &events, at(2));
+    assert!(back.await.unwrap().0.is_empty());
+    assert_eq!(status(subject, stranger, &inbox, events[0]).await, SettleStatus::Unknown);
+    let lookup = subject.store.inbox(stranger, Some(inbox.id)).await.unwrap();
+    assert_eq!(lookup, InboxLookup::Missing);
+    assert_eq!(settle(subject, org, &inbox, &events).await, 1);
+}
+
+async fn open_default(store: &Store, org: OrgId, seconds: i64) -> Inbox {
+    let new = NewEndpoint::inbox().into_endpoint(org, at(seconds)).unwrap();
+    found(store.open_default_inbox(org, &new, &Actor::CLI).await.unwrap().unwrap())
+}
+
+async fn default_inbox_is_opened_once_beside_the_quota(subject: &Subject) {
+    let org = add_org(subject).await;
+    let store = &subject.store;
+    assert_eq!(store.inbox(org, None).await.unwrap(), InboxLookup::Missing);
+    persist(subject, &[some_event(org, "a", at(0))], at(0)).await;
+    let (first, second) = tokio::join!(open_default(store, org, 1), open_default(store, org, 1));
+    assert_eq!(first.id, second.id);
+    assert_eq!(found(store.inbox(org, None).await.unwrap()).id, first.id);
+    assert_eq!(store.holdings(org, at(1)).await.unwrap().endpoints, 0);
+    let later = some_event(org, "a", at(2));
+    persist(subject, std::slice::from_ref(&later), at(2)).await;
+    assert_eq!(ids(&receive(subject, org, &first, 3).await), [later.id], "from then on");
+    assert!(store.delete_endpoint(org, first.id, &Actor::CLI, at(4)).await.unwrap());
+    assert_eq!(store.inbox(org, None).await.unwrap(), InboxLookup::Missing);
+    assert_ne!(open_default(store, org, 5).await.id, first.id);
+    let nobody = OrgId::mint(at(0));
+    let new = NewEndpoint::inbox().into_endpoint(nobody, at(5)).unwrap();
+    assert!(store.open_default_inbox(nobody, &new, &Actor::CLI).await.unwrap().is_err());
+}
+
+async fn disabled_and_removed_inboxes_give_nothing_out(subject: &Subject) {
+    let (org, inbox, events) = org_with_events(subject, 2).await;
+    receive_max(&subject.store, org, &inbox, 1, at(10)).await;
+    let switch = async |reason: Option<&str>| {
+        let disabled_reason = Some(reason.map(str::to_owned));
+        let change = EndpointChange { disabled_reason, ..EndpointChange::default() };
+        let changed =
+            subject.store.update_endpoint(org, inbox.id, &change, &Actor::CLI, at(11)).await;
+        changed.unwrap().unwrap();
+    };
+    switch(Some("x")).await;
+    persist(subject, &[some_event(org, "a.b", at(12))], at(12)).await;
+    assert!(receive(subject, org, &inbox, 12).await.is_empty());
+    assert_eq!(settle(subject, org, &inbox, &events[..1]).await, 1, "what was received is settled");
+    switch(None).await;
+    assert_eq!(ids(&receive(subject, org, &inbox, 13).await), events[1..], "it has waited");
+    assert!(subject.store.delete_endpoint(org, inbox.id, &Actor::CLI, at(14)).await.unwrap());
+    assert!(receive(subject, org, &inbox, 1_000).await.is_empty());
+}
+
+async fn idle_inbox_is_paused_and_its_owner_told(subject: &Subject) {
+    let org = add_org(subject).await;
+    let told = add_endpoint(subject, org, "hookgate.inbox.paused").await;
+    let (idle, read) =
+        (add_inbox(subject, org, |_| ()).await, add_inbox(subject, org, |_| ()).await);
+    let store = &subject.store;
+    store.note_inbox_read(org, read.id, at(600)).await.unwrap();
+    persist(subject, &[some_event(org, "a", at(601))], at(601)).await;
+    let pause =
+        async |before: i64| store.system().pause_idle_inboxes(at(before), at(700)).await.unwrap();
+    assert_eq!(pause(0).await, []);
+    assert_eq!(pause(600).await, [(org, idle.id)]);
+    assert_eq!(pause(600).await, []);
+    let paused = found(store.inbox(org, Some(idle.id)).await.unwrap());
+    assert_eq!(paused.disabled_reason.as_deref(), Some(INBOX_IDLE));
+    assert!(paused.is_paused());
+    let events = store.events(org, &EventFilter::default(), FIRST_PAGE).await.unwrap();
+    assert_eq!(events.data[0].event_type.as_str(), "hookgate.inbox.paused");
+    assert_eq!(due_endpoints(store, at(700)).await[0].endpoint, told.id);
+    persist(subject, &[some_event(org, "a", at(701))], at(701)).await;
+    assert_eq!(store.pending_count(org, idle.id).await.unwrap(), 1, "nothing more is kept");
+    store.resume_inbox(org, idle.id, &Actor::CLI, at(702)).await.unwrap();
+    let resumed = found(store.inbox(org, Some(idle.id)).await.unwrap());
+    assert_eq!((resumed.disabled_reason, resumed.last_read_at), (None, Some(at(702))));
+    persist(subject, &[some_event(org, "a", at(703))], at(703)).await;
+    assert_eq!(store.pending_count(org, idle.id).await.unwrap(), 2);
+}
+
+async fn dead_delivery_that_is_retried_is_received_as_often_as_a_new_one(subject: &Subject) {
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |new| new.config.inbox.max_receives = Some(2)).await;
+    persist(subject, &[some_event(org, "a.b", at(0))], at(0)).await;
+    let now = exhaust(subject, org, &inbox, 10).await;
+    let filter = DeadLetterFilter { endpoint_id: Some(inbox.id), ..ALL_LETTERS };
+    let letters = subject.store.dead_letters(org, &filter, FIRST_PAGE).await.unwrap();
+    let delivery = letters.data[0].delivery_id.unwrap();
+    subject.store.retry_delivery(org, delivery, &Actor::CLI, at(now)).await.unwrap().unwrap();
+    exhaust(subject, org, &inbox, now).await;
+}
