@@ -12,8 +12,7 @@ use super::type_key::type_key;
 use super::{AuditRecord, DeliveryRefusal, Result, Store, audit};
 use crate::domain::{
     Actor, Delivery, DeliveryId, DeliveryStatus, Endpoint, EndpointId, EndpointKind, EventId,
-    LastAttempt, OrgId,
-    Timestamp,
+    LastAttempt, OrgId, Timestamp,
 };
 
 /// An event that is delivered once more.
@@ -139,7 +138,9 @@ impl Store {
         let newest: Vec<Uuid> = newest.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?;
         let mut redeliveries = find(&mut tx, org, &newest, now).await?;
         let skipped = planned_for - redeliveries.len();
-        if let Some((endpoint_id, (kind, endpoint_url))) = target.filter(|_| redeliveries.is_empty()) {
+        if let Some((endpoint_id, (kind, endpoint_url))) =
+            target.filter(|_| redeliveries.is_empty())
+        {
             redeliveries.push(Redelivery {
                 id: DeliveryId::mint(now),
                 event_id: id,

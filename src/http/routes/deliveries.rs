@@ -82,7 +82,8 @@ pub(in crate::http) async fn attempts_of_endpoint(
     let endpoint_id = Some(id);
     let filter =
         DeliveryFilter { endpoint_id, since, until, error_class, order, ..Default::default() };
-    let page = deliveries::attempts_of_endpoint(app.replica_reads(), tenant.org_id, id, &filter, page);
+    let page =
+        deliveries::attempts_of_endpoint(app.replica_reads(), tenant.org_id, id, &filter, page);
     Ok(Json(order.page(page.await?)))
 }
 
