@@ -10,6 +10,7 @@
 //! 6. The workers of [`ingest`] read the journal in batches, and the [`store`] writes events with
 //!    their deliveries, small tenants first. The journal's checkpoint follows.
 //! 7. [`delivery`] signs and sends, one queue per endpoint, and records every outcome.
+//! 8. [`analytics`] folds what both have counted into the rollups that summaries and metrics are read from.
 //!
 //! [`api`] has the use cases that [`http`] and the command line, [`cli`], call. [`app`] builds every part
 //! from [`config`] and runs it. [`runtime`] has the clock, shutdown and background threads,
@@ -29,6 +30,7 @@ pub mod journal;
 pub mod limit;
 pub mod store;
 
+pub mod analytics;
 pub mod auth;
 pub mod delivery;
 

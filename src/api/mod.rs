@@ -16,6 +16,8 @@
 //!
 //! [`Actor`]: crate::domain::Actor
 
+pub mod accounts;
+pub mod analytics;
 pub mod audit;
 pub mod changes;
 pub mod dead_letters;

@@ -73,6 +73,8 @@ pub enum Missing {
     Org(OrgId),
     /// A key.
     Key(ApiKeyId),
+    /// An account of an organisation.
+    Account(OrgId),
     /// An endpoint of an organisation.
     Endpoint(OrgId, EndpointId),
     /// The default inbox of an organisation, which nobody has opened.
@@ -158,6 +160,7 @@ impl fmt::Display for Missing {
         match self {
             Self::Org(id) => write!(f, "organisation {id}"),
             Self::Key(id) => write!(f, "key {id}"),
+            Self::Account(org) => write!(f, "event of this account of organisation {org}"),
             Self::Endpoint(org, id) => write!(f, "endpoint {id} of organisation {org}"),
             Self::DefaultInbox(org) => write!(f, "the default inbox of organisation {org}"),
             Self::Event(org, id) => write!(f, "event {id} of organisation {org}"),

@@ -127,6 +127,7 @@ impl<'a> AppBuilder<'a> {
         }
         let service = wiring.start_delivery(delivery.service);
         let replayer = wiring.replayer();
+        wiring.analytics();
         let authenticator = wiring.auth(delivery.running.handle.clone());
         wiring.inboxes(&delivery.running.handle);
         wiring.maintenance();

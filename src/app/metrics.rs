@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::analytics::AnalyticsMetrics;
 use crate::auth::AuthMetrics;
 use crate::delivery::DeliveryMetrics;
 use crate::http::{ApiMetrics, HttpMetrics};
@@ -27,6 +28,8 @@ pub struct Metrics {
     pub store: Arc<StoreMetrics>,
     /// Of delivery.
     pub delivery: Arc<DeliveryMetrics>,
+    /// Of analytics.
+    pub analytics: Arc<AnalyticsMetrics>,
 }
 
 impl Metrics {
@@ -43,6 +46,7 @@ impl Metrics {
             ingest: IngestMetrics::register(&registry)?,
             store: StoreMetrics::register(&registry)?,
             delivery: DeliveryMetrics::register(&registry)?,
+            analytics: AnalyticsMetrics::register(&registry)?,
             registry: Arc::new(registry),
         })
     }

@@ -16,6 +16,7 @@ use super::org_watch::OrgWatch;
 use super::parts::{AppParts, BackgroundWork, HeldParts};
 use super::registration::{Registration, RegistrationTask};
 use super::stored_mark::StoredMark;
+use crate::analytics::RollupFolder;
 use crate::api::{RunningServer, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::{Config, LimitConfig};
@@ -131,6 +132,15 @@ impl Wiring<'_> {
         self.start_or_hold(replayer, |replayer| {
             self.background.spawn("replayer", replayer.run(self.background.shutdown()));
         })
+    }
+
+    /// Starts the folder of rollups.
+    pub(super) fn analytics(&self) {
+        if self.work == BackgroundWork::Run {
+            let metrics = Arc::clone(&self.metrics.analytics);
+            let folder = RollupFolder { store: self.store.clone(), metrics };
+            self.background.spawn("rollup folder", folder.run(self.background.shutdown()));
+        }
     }
 
     /// Sets up authentication and starts to watch for changed organisations and keys.

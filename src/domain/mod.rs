@@ -22,7 +22,10 @@ mod event_type_rates;
 mod id;
 mod idempotency_key;
 mod inbox;
+mod label_page;
 mod media_type;
+mod metrics_group;
+mod minute_span;
 mod near_names;
 mod new_endpoint;
 mod new_event;
@@ -64,7 +67,10 @@ pub use idempotency_key::IdempotencyKey;
 pub use inbox::{
     INBOX_IDLE, Inbox, InboxSettings, InboxSettingsChange, ReceivedEvent, SettleStatus, Settled,
 };
+pub use label_page::{LabelCursor, LabelPage};
 pub use media_type::MediaType;
+pub use metrics_group::{MetricsGroup, MetricsGroupError};
+pub use minute_span::{HOUR_MINUTES, MinuteSpan, minute_of, minute_start};
 pub use near_names::{did_you_mean, nearest};
 pub use new_endpoint::NewEndpoint;
 pub use new_event::{
@@ -72,7 +78,7 @@ pub use new_event::{
     parse_raw, raw_header_for, without_bom,
 };
 pub use org::{Org, OrgChange, OrgDeletion, OrgLimit, OrgLimits, OrgState};
-pub use page::{Cursor, ListOrder, OrderedCursor, OrderedPage, Page, PageRequest};
+pub use page::{Cursor, CursorError, ListOrder, OrderedCursor, OrderedPage, Page, PageRequest};
 pub use replay::{Replay, ReplayAction, ReplayStatus};
 pub use scope::{Scope, Scopes, UnknownScope};
 pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};

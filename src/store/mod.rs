@@ -14,7 +14,7 @@
 //! - Not found is `Ok(None)` or `Ok(false)`.
 //! - Lists run from newest to oldest by `(time, id)` and fetch at most `limit` rows.
 //! - Locks are taken in one order: organisations by id, endpoints by id, dedup keys, events, pending deliveries
-//!   by key, finished deliveries, so that two transactions cannot wait for each other in a circle. A transaction that
+//!   by key, finished deliveries, rollups, so that two transactions cannot wait for each other in a circle. A transaction that
 //!   changes an organisation or counts a change of its endpoints locks that row `FOR NO KEY UPDATE` first thing;
 //!   storing events locks it `FOR KEY SHARE`. Several rows of one table are locked in key order, also by whoever holds
 //!   the lock on their organisation. `tests/it/store/deadlocks/` runs every pair of operations.
@@ -64,6 +64,7 @@ mod redeliveries;
 mod replay_chunk;
 mod replay_selection;
 mod replays;
+mod rollups;
 mod schedule;
 mod secrets;
 mod servers;
@@ -106,6 +107,12 @@ pub use orgs::AddRefusal;
 pub use redeliveries::ReplayedEvent;
 pub use replay_chunk::REPLAYS_PER_STEP;
 pub use replays::{QuarantinedEvent, ReplayStep};
+pub use rollups::{
+    ACCOUNTS_SAMPLED_FROM, AccountGroup, AccountRow, Bucket, BucketPage, BucketUnit, CountedWindow,
+    DAYS_PER_PAGE, DELTAS_COUNTED_MAX, DeliveryCounts, EndpointGroup, EndpointWindow, EventCount,
+    EventTypeRow, FoldStep, GROUPS_PER_PAGE, LatencyHistogram, MetricsScope, MonthUsage,
+    OTHER_TYPES, RollupErasure, TYPES_COUNTED_MAX, USERS_COUNTED_MAX, WindowCounts,
+};
 pub use schedule::Schedule;
 pub use secrets::{MissingKey, Reencryption};
 pub use servers::{OtherServer, ServerRow};
@@ -118,6 +125,8 @@ pub struct Store {
     keyring: Arc<Keyring>,
     metrics: Arc<StoreMetrics>,
     dedup_window: Duration,
+    /// How long events are kept, if not for ever: one that claims to be older counts by when it was accepted.
+    event_retention: Option<Duration>,
     /// The quotas of organisations that have none of their own.
     quota_defaults: OrgLimits,
     /// Whose schedule time makes deliveries due; without one, the time that callers give does.
@@ -190,8 +199,17 @@ impl Store {
         let keyring = Arc::new(Keyring::new(config.secrets_key.as_ref())?);
         let (engine, quota_defaults) = (Arc::new(engine), OrgLimits::default());
         let dedup_window = config.dedup_window;
-        let followed = Arc::default();
-        Ok(Self { engine, keyring, metrics, dedup_window, quota_defaults, clock: None, followed })
+        let (event_retention, clock, followed) = (None, None, Arc::default());
+        Ok(Self {
+            engine,
+            keyring,
+            metrics,
+            dedup_window,
+            event_retention,
+            quota_defaults,
+            clock,
+            followed,
+        })
     }
 
     /// The same store with the connections for lists and look-ups: few, each statement within `READ_TIMEOUT`, and
@@ -242,6 +260,12 @@ impl Store {
     #[must_use]
     pub fn with_quota_defaults(self, quota_defaults: OrgLimits) -> Self {
         Self { quota_defaults, ..self }
+    }
+
+    /// The same store, which counts events that claim to be older than this by when they were accepted.
+    #[must_use]
+    pub fn with_event_retention(self, event_retention: Option<Duration>) -> Self {
+        Self { event_retention, ..self }
     }
 
     /// An organisation's limits, with the defaults of this store where it has none of its own.

@@ -12,7 +12,7 @@ const DELETED_PER_STEP: i64 = 2_000;
 /// The tables that hold an organisation's rows, each with its key, in the order they are emptied: what
 /// other rows are found by comes last. Deliveries with their attempts, and events, which have partitions, have
 /// statements of their own.
-const TABLES: [(&str, &str, Rows); 10] = [
+const TABLES: [(&str, &str, Rows); 16] = [
     // First, so that no replay plans deliveries meanwhile.
     ("replays", "id", Rows::LockedAlone),
     ("dead_letters", "id", Rows::LockedTogether),
@@ -20,6 +20,13 @@ const TABLES: [(&str, &str, Rows); 10] = [
     ("change_streams", "org_id", Rows::LockedAlone),
     ("dedup_keys", "org_id, event_id", Rows::LockedAlone),
     ("org_usage", "org_id, month", Rows::LockedAlone),
+    // Deltas first: what is folded meanwhile is there before the rollups are looked for.
+    ("rollup_deltas", "id", Rows::LockedTogether),
+    ("rollup_hours", "org_id, account_id, hour", Rows::LockedAlone),
+    ("rollup_delivery_hours", "org_id, endpoint_id, hour", Rows::LockedAlone),
+    ("accounts", "org_id, account_id", Rows::LockedAlone),
+    ("event_types", "org_id, event_type", Rows::LockedAlone),
+    ("rollup_months", "org_id, month", Rows::LockedAlone),
     ("idempotency_keys", "key_id, name", Rows::LockedAlone),
     ("endpoints", "id", Rows::LockedTogether),
     ("api_keys", "id", Rows::LockedTogether),

@@ -98,6 +98,12 @@ impl Serialize for PendingCount {
     }
 }
 
+impl From<u64> for PendingCount {
+    fn from(pending: u64) -> Self {
+        Self(pending)
+    }
+}
+
 /// A new endpoint, with the secret that its receiver needs.
 #[derive(Serialize)]
 pub struct NewEndpointView {

@@ -3,6 +3,7 @@
 //! Plain serialisable structs, one per answer. A resource that reads the same everywhere has no view
 //! of its own: its domain type is serialised as it is.
 
+mod analytics;
 mod delivery;
 mod endpoint;
 mod event;
@@ -12,6 +13,10 @@ mod key;
 mod org;
 mod secret;
 
+pub use analytics::{
+    AccountSample, AccountSummary, AccountView, DeliveryStats, EndpointStats, EventMetrics,
+    EventTypeView, MetricsRow, Percentiles, TopUser, UsageView,
+};
 pub use delivery::{
     AttemptView, CancelledDeliveries, DeadLetterReplay, DeliveryDetail, DeliveryView,
     EndpointAttemptView, ReplayedEvent, StoredEvent, TestEvent,

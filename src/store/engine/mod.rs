@@ -318,6 +318,24 @@ impl Tx<'_> {
         Ok(changed)
     }
 
+    /// Runs a SELECT: `head`, then the table of values as for [`Self::execute_values`], then `tail`. Reads every row.
+    pub(crate) async fn all_values(
+        &mut self,
+        head: &str,
+        rows: Vec<Vec<Value<'_>>>,
+        tail: &str,
+    ) -> Result<Vec<Row>> {
+        let mut found = Vec::new();
+        let mut rows = rows.into_iter();
+        while let Some(size) = multi_row::chunk_rows(rows.len()) {
+            let chunk: Vec<_> = rows.by_ref().take(size).collect();
+            let columns = chunk.first().map_or(0, Vec::len);
+            let sql = format!("{head}({}) AS v{tail}", multi_row::values(chunk.len(), columns));
+            found.extend(self.all(sql, chunk.into_iter().flatten().collect()).await?);
+        }
+        Ok(found)
+    }
+
     /// SQLite's own transaction, for the statements of a hot path.
     pub(crate) fn sqlite(&mut self) -> Result<&mut SqliteTx> {
         match self {

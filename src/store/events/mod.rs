@@ -11,12 +11,14 @@ mod org_endpoints;
 mod payloads;
 mod plan;
 mod postgres;
+mod postgres_sql;
 mod sqlite;
 mod subscription;
 mod traces;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -157,7 +159,8 @@ impl Store {
         let (id, ordered) = (DeliveryId::mint(event.received_at), endpoint.policy.ordered);
         let (endpoint, leased, is_pull) = (endpoint.id, false, false);
         let row = PendingRow { id, event, endpoint, ordered, leased, is_pull };
-        insert_new(&mut tx, vec![Arc::clone(event)], &[row], self.due(now)).await?;
+        let kept = self.event_retention;
+        insert_new(&mut tx, vec![Arc::clone(event)], &[row], self.due(now), kept).await?;
         let logged = self.logged_events(std::slice::from_ref(event));
         changes::log(&mut tx, logged, self.due(now)).await?;
         audit::commit(tx, &AuditRecord::endpoint_tested(endpoint, event, id), by, now).await?;
@@ -254,7 +257,7 @@ impl Store {
         let mut rows: Vec<_> = planned.iter().map(|new| PendingRow::of(new, false)).collect();
         rows.extend(plan::unreadable_rows(&wanted, &endpoints));
         changes::log(tx, self.logged_events(&wanted), self.due(now)).await?;
-        insert_new(tx, wanted.clone(), &rows, self.due(now)).await
+        insert_new(tx, wanted.clone(), &rows, self.due(now), self.event_retention).await
     }
 }
 
@@ -264,13 +267,14 @@ async fn insert_new(
     events: DedupPass,
     rows: &[PendingRow<'_>],
     now: Timestamp,
+    kept: Option<Duration>,
 ) -> Result<()> {
     if events.is_empty() {
         return Ok(());
     }
     match tx {
-        Tx::Sqlite(tx, _) => sqlite::insert_new(tx, &events, rows, now).await,
-        Tx::Postgres(tx) => postgres::insert_new(tx, &events, rows, now).await,
+        Tx::Sqlite(tx, _) => sqlite::insert_new(tx, &events, rows, now, kept).await,
+        Tx::Postgres(tx) => postgres::insert_new(tx, &events, rows, now, kept).await,
     }
 }
 

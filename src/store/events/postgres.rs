@@ -10,105 +10,13 @@ use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
 use super::plan::{self, BatchPlan, DedupPass, PendingRow};
+use super::postgres_sql::{INSERT, WRITE, WRITE_NEW};
 use super::{EventBatch, OrgEndpoints, Persisted, org_endpoints};
 use crate::domain::{DeliveryId, Event, Lease, OrgId, Timestamp};
 use crate::store::changes::{self, ChangesByOrg};
 use crate::store::engine::{PgSession, PostgresEngine, column, timestamptz};
+use crate::store::rollups::delta;
 use crate::store::{Result, Store, StoreError};
-
-/// The organisations in `$11`, in key order, held until the batch is stored, so that a deletion begins before it
-/// or after it. `$12` has the versions of their endpoints that the batch was planned with, NULL where that does
-/// not matter.
-macro_rules! held {
-    () => {
-        "held AS (
-             SELECT o.id, o.deleting_since IS NOT NULL AS deleting,
-                    o.deleting_since IS NULL AND o.endpoints_version <> v.version AS stale
-             FROM unnest($11::uuid[], $12::bigint[]) AS v (id, version)
-             CROSS JOIN LATERAL (
-                 SELECT id, deleting_since, endpoints_version FROM orgs WHERE id = v.id
-                 FOR KEY SHARE
-             ) o
-         )"
-    };
-}
-
-/// Inserts events of organisations that stay, given as [`event_arguments`]; none if an organisation is stale.
-macro_rules! insert_events {
-    () => {
-        "INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id, user_id,
-                             occurred_at, received_at, trace_id, trace_text)
-         SELECT e.*
-         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[], $6::text[],
-                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::uuid[], $13::text[])
-             AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
-                   received_at, trace_id, trace_text)
-         WHERE NOT EXISTS (SELECT 1 FROM held WHERE stale)
-           AND e.org_id NOT IN (SELECT id FROM held WHERE deleting)"
-    };
-}
-
-/// The one statement of a pass, with or without a clause for events that are there already.
-macro_rules! write_pass {
-    ($on_conflict:literal) => {
-        concat!(
-            "WITH ",
-            held!(),
-            ", taken AS (
-                 INSERT INTO dedup_keys (org_id, event_id, received_at, content_hash)
-                 SELECT org_id, id, received_at, content_hash
-                 FROM unnest($1::uuid[], $2::uuid[], $5::text[], $9::timestamptz[], $27::bigint[])
-                     AS e (id, org_id, dedup_id, received_at, content_hash)
-                 WHERE dedup_id IS NOT NULL
-                   AND NOT EXISTS (SELECT 1 FROM held WHERE stale)
-                   AND org_id NOT IN (SELECT id FROM held WHERE deleting)
-                 ON CONFLICT (org_id, event_id) DO UPDATE
-                     SET received_at = greatest(dedup_keys.received_at, excluded.received_at),
-                         content_hash = CASE WHEN dedup_keys.received_at > excluded.received_at
-                             THEN dedup_keys.content_hash ELSE excluded.content_hash END,
-                         duplicates = CASE WHEN dedup_keys.received_at >= excluded.received_at
-                             THEN dedup_keys.duplicates END,
-                         conflicts = CASE WHEN dedup_keys.received_at >= excluded.received_at
-                             THEN dedup_keys.conflicts END
-                     WHERE dedup_keys.received_at = excluded.received_at
-                        OR dedup_keys.received_at <= excluded.received_at - $14::interval
-                        OR dedup_keys.received_at >= excluded.received_at + $14::interval
-                 RETURNING event_id
-             ), stored AS (
-                 ",
-            insert_events!(),
-            " AND (e.dedup_id IS NULL OR e.id IN (SELECT event_id FROM taken))
-",
-            $on_conflict,
-            "
-                 RETURNING id
-             ), planned AS (
-                 INSERT INTO pending_deliveries
-                     (org_id, created_at, id, event_id, event_received_at, endpoint_id, ordered,
-                      payload_bytes, due_at, lease_token, position, type_key, event_type)
-                 SELECT c.org_id, c.created_at, c.id, c.event_id, c.event_received_at,
-                        c.endpoint_id, c.ordered, c.payload_bytes,
-                        CASE WHEN c.leased THEN $25::timestamptz ELSE $24::timestamptz END,
-                        CASE WHEN c.leased THEN $26::uuid END,
-                        CASE WHEN c.ordered THEN nextval('pending_position') ELSE 0 END,
-                        c.type_key, c.event_type
-                 FROM unnest($15::uuid[], $16::timestamptz[], $17::uuid[], $18::uuid[],
-                             $19::timestamptz[], $20::uuid[], $21::boolean[], $22::bigint[],
-                             $23::boolean[], $28::bigint[], $29::text[])
-                     AS c (org_id, created_at, id, event_id, event_received_at, endpoint_id,
-                           ordered, payload_bytes, leased, type_key, event_type)
-                 WHERE c.event_id IN (SELECT id FROM stored) OR c.event_id IS NULL
-                 RETURNING id, lease_token
-             )
-             SELECT (SELECT count(*) FROM stored),
-                    (SELECT count(*) FROM planned),
-                    (SELECT count(*) FROM unnest($2::uuid[]) AS e (org_id)
-                     WHERE e.org_id IN (SELECT id FROM held WHERE deleting)),
-                    ARRAY(SELECT id FROM planned WHERE lease_token IS NOT NULL),
-                    EXISTS (SELECT 1 FROM held WHERE stale)"
-        )
-    };
-}
 
 /// Whether events of a batch may have a row already, as after a crash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +37,8 @@ struct WriteOptions<'a> {
     now: Timestamp,
     dedup_window: Duration,
     stored_before: StoredBefore,
+    /// How long events are kept, for the times by which they count.
+    kept: Option<Duration>,
 }
 
 /// What a pass wrote.
@@ -170,6 +80,7 @@ impl Store {
             now,
             dedup_window: self.dedup_window,
             stored_before: StoredBefore::Unlikely,
+            kept: self.event_retention,
         };
         let possible = WriteOptions { stored_before: StoredBefore::Possible, ..unlikely };
         let mut session = engine.for_statement().await?;
@@ -215,6 +126,7 @@ impl Store {
             now,
             dedup_window: self.dedup_window,
             stored_before: StoredBefore::Possible,
+            kept: self.event_retention,
         };
         let mut persisted = Persisted::default();
         for pass in passes {
@@ -269,6 +181,7 @@ pub(super) async fn insert_new(
     events: &DedupPass,
     rows: &[PendingRow<'_>],
     now: Timestamp,
+    kept: Option<Duration>,
 ) -> Result<()> {
     let orgs: Vec<_> = plan::orgs_of(events).into_iter().map(|org| (org, None)).collect();
     let options = WriteOptions {
@@ -278,6 +191,7 @@ pub(super) async fn insert_new(
         dedup_window: Duration::ZERO,
         // A failed statement would abort the whole transaction.
         stored_before: StoredBefore::Possible,
+        kept,
     };
     write_pass(session, events, rows, options).await?;
     Ok(())
@@ -305,21 +219,20 @@ async fn write_pass(
 }
 
 /// Takes dedup keys, stores the events that hold theirs, and the deliveries of those that are new; unless an
-/// organisation is stale.
-///
-/// Ids are unique in a pass. The ORs, never true, keep PostgreSQL from turning each IN, a
-/// look-up in a hash table, into a join row by row (see `SETTINGS`).
+/// organisation is stale. Ids are unique in a pass.
 async fn write(
     session: &mut PgSession,
     events: &[&Event],
     rows: &[PendingRow<'_>],
     options: WriteOptions<'_>,
 ) -> Result<Written> {
-    let WriteOptions { orgs: _, lease, now, dedup_window, stored_before } = options;
+    let WriteOptions { orgs: _, lease, now, dedup_window, stored_before, kept } = options;
     let statement = match stored_before {
-        StoredBefore::Unlikely => write_pass!(""),
-        StoredBefore::Possible => write_pass!("ON CONFLICT DO NOTHING"),
+        StoredBefore::Unlikely => WRITE_NEW,
+        StoredBefore::Possible => WRITE,
     };
+    let record = |event: &&Event| delta::of_event(event, kept);
+    let records = events.iter().map(record).collect::<Result<Vec<_>>>()?;
     let (stored, planned, dropped, leased, stale): (i64, i64, i64, Vec<Uuid>, bool) =
         sqlx::query_as_with(statement, event_arguments(events, options)?)
             .bind(interval(dedup_window))
@@ -336,6 +249,7 @@ async fn write(
             .bind(lease.map(|lease| timestamptz(lease.until)))
             .bind(lease.map(|lease| lease.token.uuid()))
             .bind(column(events, |event| event.dedup_id.as_ref().map(|_| event.content_hash())))
+            .bind(records)
             .bind(column(rows, PendingRow::type_key))
             .bind(column(rows, PendingRow::event_type))
             .persistent(session.is_prepared())
@@ -357,13 +271,15 @@ async fn insert(
     events: &[&Event],
     options: WriteOptions<'_>,
 ) -> Result<usize> {
-    let stored = sqlx::query_with(
-        concat!("WITH ", held!(), " ", insert_events!()),
-        event_arguments(events, options)?,
-    )
-    .persistent(session.is_prepared())
-    .execute(session.connection())
-    .await?;
+    let deltas = delta::of_events(events.iter().copied(), options.kept)?;
+    let (orgs, bodies): (Vec<_>, Vec<_>) =
+        deltas.into_iter().map(|(org, body)| (org.uuid(), body)).unzip();
+    let stored = sqlx::query_with(INSERT, event_arguments(events, options)?)
+        .bind(orgs)
+        .bind(bodies)
+        .persistent(session.is_prepared())
+        .execute(session.connection())
+        .await?;
     Ok(usize::try_from(stored.rows_affected()).unwrap_or(usize::MAX))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use sqlx::Arguments;
 use sqlx::error::BoxDynError;
@@ -13,6 +14,7 @@ use crate::domain::{Event, EventId, Lease, OrgId, Timestamp};
 use crate::store::engine::{
     Answer, MultiRow, ROWS_MAX, Row, Script, SqliteEngine, SqliteTx, id_list,
 };
+use crate::store::rollups::delta;
 use crate::store::{Result, Store, StoreError, changes};
 
 const DEDUP_COLUMNS: &str = "dedup_keys (org_id, event_id, received_at, content_hash)";
@@ -45,6 +47,9 @@ static PENDING: LazyLock<MultiRow> = LazyLock::new(|| {
         " ON CONFLICT DO NOTHING",
     )
 });
+
+static DELTAS: LazyLock<MultiRow> =
+    LazyLock::new(|| MultiRow::insert("rollup_deltas (org_id, body)", 2, ""));
 
 impl Store {
     pub(super) async fn persist_sqlite(
@@ -102,6 +107,8 @@ impl Store {
         }
         script.push_rows(&EVENTS, events, bind_event)?;
         expected.push(Some(events.len()));
+        push_deltas(&mut script, events, self.event_retention)?;
+        expected.push(None);
         push_pending(&mut script, &rows, batch.lease, now, first)?;
         expected.push(Some(rows.len()));
         let answers = tx.run(script).await?;
@@ -151,6 +158,7 @@ impl Store {
                 of_stored = plan::rows_of(&rows, &stored);
                 &of_stored
             };
+            insert_deltas(tx, &stored, self.event_retention).await?;
             insert_pending(tx, rows, batch.lease, now).await?;
             let is_leased = |row: &&PendingRow<'_>| row.leased;
             let leased = rows.iter().filter(is_leased).map(|row| row.id).collect();
@@ -207,11 +215,13 @@ pub(super) async fn insert_new(
     events: &DedupPass,
     rows: &[PendingRow<'_>],
     now: Timestamp,
+    kept: Option<Duration>,
 ) -> Result<()> {
     let OrgStates { deleting, .. } = org_states(tx, events, &HashMap::new()).await?;
     let is_kept = |event: &&Arc<Event>| !deleting.contains(&event.org_id);
-    let kept: Vec<_> = events.iter().filter(is_kept).cloned().collect();
-    let stored = insert_events(tx, &kept).await?;
+    let of_others: Vec<_> = events.iter().filter(is_kept).cloned().collect();
+    let stored = insert_events(tx, &of_others).await?;
+    insert_deltas(tx, &stored, kept).await?;
     insert_pending(tx, &plan::rows_of(rows, &stored), None, now).await
 }
 
@@ -282,6 +292,28 @@ async fn insert_events(tx: &mut SqliteTx, events: &[Arc<Event>]) -> Result<Vec<A
         stored.extend(chunk.iter().filter(is_new).map(Arc::clone));
     }
     Ok(stored)
+}
+
+/// Inserts the deltas of events that were stored.
+async fn insert_deltas(
+    tx: &mut SqliteTx,
+    stored: &[Arc<Event>],
+    kept: Option<Duration>,
+) -> Result<()> {
+    if stored.is_empty() {
+        return Ok(());
+    }
+    let mut script = Script::default();
+    push_deltas(&mut script, stored, kept)?;
+    tx.run(script).await.map(drop)
+}
+
+fn push_deltas(script: &mut Script, stored: &[Arc<Event>], kept: Option<Duration>) -> Result<()> {
+    let deltas = delta::of_shared(stored, kept)?;
+    script.push_rows(&DELTAS, &deltas, |arguments, (org, body)| {
+        arguments.add(org.uuid())?;
+        arguments.add(body.as_slice())
+    })
 }
 
 /// Inserts deliveries; those that are not leased are due at `now`.

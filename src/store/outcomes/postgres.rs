@@ -9,6 +9,7 @@ use super::operational_events;
 use super::row::{OutcomeRow, rows};
 use crate::domain::{DeadReason, ErrorClass, Outcome, Timestamp};
 use crate::store::engine::{PgSession, PostgresEngine, column, timestamptz};
+use crate::store::rollups::delta;
 use crate::store::{Result, Store, changes, storable};
 
 /// Takes finished deliveries out of the pending ones and inserts them as finished ones. The parameters are
@@ -24,14 +25,14 @@ macro_rules! finish {
             "held AS MATERIALIZED (
                  SELECT d.*, v.status, v.made, v.retry_at, v.dead_reason, v.decided_at,
                         v.started_at, v.duration_ms, v.status_code, v.error_class, v.error,
-                        v.response_excerpt
+                        v.response_excerpt, v.record
                  FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::text[],
                              $6::bigint[], $7::timestamptz[], $8::text[], $9::timestamptz[],
                              $10::timestamptz[], $11::bigint[], $12::bigint[], $13::text[],
-                             $14::text[], $15::text[])
+                             $14::text[], $15::text[], $16::bytea[])
                      AS v (org_id, created_at, id, token, status, made, retry_at, dead_reason,
                            decided_at, started_at, duration_ms, status_code, error_class, error,
-                           response_excerpt)
+                           response_excerpt, record)
                  CROSS JOIN LATERAL (
                      SELECT d.ctid AS place, d.org_id, d.created_at, d.id, d.event_id,
                             d.event_received_at, d.endpoint_id, d.replay_of, d.attempts,
@@ -43,6 +44,10 @@ macro_rules! finish {
                  ) d",
             $after,
             "
+             ), counted AS (
+                 INSERT INTO rollup_deltas (org_id, body)
+                 SELECT org_id, string_agg(record, ''::bytea) FROM held
+                 WHERE length(record) > 0 GROUP BY org_id
              ), taken AS (
                  DELETE FROM pending_deliveries d USING held h
                  WHERE d.ctid = h.place AND h.retry_at IS NULL
@@ -100,13 +105,13 @@ async fn record_successes(
     let statement = concat!(
         "WITH touched AS MATERIALIZED (
              SELECT p.id FROM endpoints p
-             WHERE p.id = ANY ($16) AND p.removed_at IS NULL
+             WHERE p.id = ANY ($17) AND p.removed_at IS NULL
                AND (p.failing_since IS NOT NULL OR p.last_success_at IS NULL
-                    OR p.last_success_at <= $18)
+                    OR p.last_success_at <= $19)
              ORDER BY p.id
              FOR NO KEY UPDATE
          ), recovered AS (
-             UPDATE endpoints p SET failing_since = NULL, last_success_at = $17
+             UPDATE endpoints p SET failing_since = NULL, last_success_at = $18
              WHERE p.id = ANY (ARRAY(SELECT id FROM touched))
          ), ",
         finish!(" WHERE (SELECT count(*) FROM touched) >= 0"),
@@ -159,8 +164,8 @@ async fn write(
              RETURNING id, event_id, reason
          )
          SELECT (SELECT count(*) FROM finished) + (SELECT count(*) FROM waiting),
-                ARRAY(SELECT id FROM dead WHERE reason = $16),
-                ARRAY(SELECT event_id FROM dead WHERE reason = $16)"
+                ARRAY(SELECT id FROM dead WHERE reason = $17),
+                ARRAY(SELECT event_id FROM dead WHERE reason = $17)"
     );
     let (counted, ids, events): (i64, Vec<Uuid>, Vec<Uuid>) =
         sqlx::query_as_with(statement, outcome_arguments(rows)?)
@@ -171,7 +176,7 @@ async fn write(
     Ok((usize::try_from(counted).unwrap_or(0), ids.into_iter().zip(events).collect()))
 }
 
-/// Outcomes, column by column: the first fifteen parameters of a statement.
+/// Outcomes, column by column: the first sixteen parameters of a statement.
 fn outcome_arguments(rows: &[OutcomeRow<'_>]) -> Result<PgArguments> {
     let mut arguments = PgArguments::default();
     add(&mut arguments, column(rows, |row| row.org_id))?;
@@ -193,6 +198,8 @@ fn outcome_arguments(rows: &[OutcomeRow<'_>]) -> Result<PgArguments> {
         &mut arguments,
         column(&attempts, |made| (*made)?.response_excerpt.as_deref().map(storable)),
     )?;
+    let record = |row: &OutcomeRow<'_>| delta::of_outcome(row.outcome);
+    add(&mut arguments, rows.iter().map(record).collect::<Result<Vec<_>>>()?)?;
     Ok(arguments)
 }
 

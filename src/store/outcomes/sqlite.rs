@@ -13,6 +13,7 @@ use super::operational_events;
 use super::row::{OutcomeRow, rows};
 use crate::domain::{Attempt, DeadReason, ErrorClass, Outcome, Timestamp};
 use crate::store::engine::{Answer, MultiRow, ROWS_MAX, Script};
+use crate::store::rollups::delta;
 use crate::store::{Result, Store, changes, storable};
 
 /// The statements of a batch of outcomes, in their order. Each counts only rows that still carry the outcome's
@@ -23,6 +24,7 @@ struct Statements {
     working: MultiRow,
     attempts: MultiRow,
     dead_letters: MultiRow,
+    counted: MultiRow,
     finished: MultiRow,
     taken: MultiRow,
     waiting: MultiRow,
@@ -68,6 +70,14 @@ impl Statements {
                  FROM (VALUES ",
                 10,
                 concat!(held!(), " ON CONFLICT (id) DO NOTHING RETURNING id, event_id, reason"),
+            ),
+            // Records in hexadecimal digits: SQLite puts texts behind one another, not blobs.
+            counted: MultiRow::new(
+                "INSERT INTO rollup_deltas (org_id, body)
+                 SELECT d.org_id, unhex(group_concat(o.column5, ''))
+                 FROM (VALUES ",
+                5,
+                concat!(held!(), " GROUP BY d.org_id"),
             ),
             finished: MultiRow::new(
                 "INSERT INTO deliveries
@@ -176,7 +186,7 @@ struct Positions {
 
 /// Appends the statements that write attempts, dead letters and deliveries.
 fn push_outcomes(script: &mut Script, rows: &[OutcomeRow<'_>]) -> Result<Positions> {
-    let Statements { attempts, dead_letters, finished, taken, waiting, .. } = &*STATEMENTS;
+    let Statements { attempts, dead_letters, counted, finished, taken, waiting, .. } = &*STATEMENTS;
     let earlier: Vec<_> = rows.iter().filter_map(OutcomeRow::earlier_attempt).collect();
     let dead: Vec<_> = rows.iter().filter_map(OutcomeRow::dead_letter).collect();
     let (last, again): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.is_final());
@@ -184,6 +194,7 @@ fn push_outcomes(script: &mut Script, rows: &[OutcomeRow<'_>]) -> Result<Positio
     let before_dead_letters = script.len();
     script.push_rows(dead_letters, &dead, bind_dead_letter)?;
     let after_dead_letters = script.len();
+    script.push_rows(counted, &records(rows)?, bind_record)?;
     script.push_rows(finished, &last, |to, row| bind_finished(to, row))?;
     let before_outcomes = script.len();
     script.push_rows(taken, &last, |to, row| bind_key(to, row))?;
@@ -220,6 +231,26 @@ fn bind_key(arguments: &mut SqliteArguments, row: &OutcomeRow<'_>) -> Result<(),
     arguments.add(row.created_at.micros())?;
     arguments.add(row.delivery_id)?;
     arguments.add(row.token)
+}
+
+/// What the outcomes add to the counts, in hexadecimal digits, each with the row that it belongs to.
+fn records<'r, 'o>(rows: &'r [OutcomeRow<'o>]) -> Result<Vec<(&'r OutcomeRow<'o>, String)>> {
+    let mut records = Vec::with_capacity(rows.len());
+    for row in rows {
+        let record = delta::of_outcome(row.outcome)?;
+        if !record.is_empty() {
+            records.push((row, delta::hex(&record)));
+        }
+    }
+    Ok(records)
+}
+
+fn bind_record(
+    arguments: &mut SqliteArguments,
+    (row, record): &(&OutcomeRow<'_>, String),
+) -> Result<(), BoxDynError> {
+    bind_key(arguments, row)?;
+    arguments.add(record.clone())
 }
 
 fn bind_attempt(

@@ -1,0 +1,285 @@
+//! Event metrics and usage, from the rollups.
+
+use std::time::Duration;
+
+use super::refusal::{Missing, Refusal};
+use super::subsystems::Subsystems;
+use super::views::{DeliveryStats, EndpointStats, EventMetrics, MetricsRow, UsageView};
+use crate::domain::{
+    EndpointId, EventType, LabelCursor, LabelPage, MetricsGroup, MinuteSpan, Month, OrgId,
+    Timestamp, Violation, minute_of,
+};
+use crate::store::{BucketUnit, MetricsScope, Store};
+
+/// The longest window of counts over time, and of others.
+const DAYS_OVER_TIME_MAX: u32 = 366;
+const DAYS_MAX: u32 = 31;
+/// The window of metrics that are asked for without one.
+const WINDOW: Duration = Duration::from_hours(24);
+
+/// Which event metrics are asked for.
+#[derive(Clone, Debug)]
+pub struct MetricsRequest {
+    /// By what they are grouped.
+    pub group_by: MetricsGroup,
+    /// From this time on; by default 24 hours before `to`.
+    pub from: Option<Timestamp>,
+    /// Before this time; by default until now.
+    pub to: Option<Timestamp>,
+    /// Only of this type.
+    pub event_type: Option<EventType>,
+    /// Only of this account.
+    pub account_id: Option<String>,
+    /// Groups behind this one.
+    pub after: Option<LabelCursor>,
+    /// Groups at most.
+    pub limit: u32,
+}
+
+/// A page of groups, and whether it is approximate.
+type Groups = (LabelPage<MetricsRow>, bool);
+
+impl MetricsRequest {
+    /// When its window begins and ends.
+    fn window(&self, now: Timestamp) -> Result<(Timestamp, Timestamp), Violation> {
+        let to = self.to.unwrap_or(now);
+        let from = self.from.unwrap_or(to.minus(WINDOW));
+        let days = match self.group_by {
+            MetricsGroup::Minute | MetricsGroup::Hour | MetricsGroup::Day => DAYS_OVER_TIME_MAX,
+            _ => DAYS_MAX,
+        };
+        check_window(from, to, days)?;
+        Ok((from, to))
+    }
+
+    /// Which filters a grouping takes.
+    fn check(&self, org: Option<OrgId>) -> Result<(), Violation> {
+        let group = self.group_by.as_str();
+        let conflict = |field: &str| {
+            let rule = format!("cannot be combined with group_by={group}");
+            Err(Violation::new(field, "conflict", rule))
+        };
+        let is_over_time =
+            matches!(self.group_by, MetricsGroup::Minute | MetricsGroup::Hour | MetricsGroup::Day);
+        let is_filtered = self.event_type.is_some() || self.account_id.is_some();
+        if org.is_none() && (!is_over_time || is_filtered) {
+            let rule =
+                "is required for a type, an account, and groups other than minute, hour and day";
+            return Err(Violation::new("org_id", "required", rule));
+        }
+        match self.group_by {
+            MetricsGroup::Account | MetricsGroup::User | MetricsGroup::Endpoint
+                if self.event_type.is_some() =>
+            {
+                conflict("type")
+            }
+            MetricsGroup::Account | MetricsGroup::Endpoint if self.account_id.is_some() => {
+                conflict("account_id")
+            }
+            MetricsGroup::User if self.account_id.is_none() => {
+                Err(Violation::new("account_id", "required", "is required with group_by=user"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Checks that a window has a length, of so many days at most.
+pub(super) fn check_window(from: Timestamp, to: Timestamp, days_max: u32) -> Result<(), Violation> {
+    if from >= to {
+        return Err(Violation::new("from", "range", "must be before to"));
+    }
+    if to.since(from) > Duration::from_hours(24) * days_max {
+        let rule = format!("must be at most {days_max} days before to");
+        return Err(Violation::new("from", "range", rule));
+    }
+    Ok(())
+}
+
+/// A page of event metrics, of an organisation or of all.
+///
+/// # Errors
+/// When the request's parts do not go together, or the store fails.
+pub async fn events(
+    subsystems: &Subsystems,
+    org: Option<OrgId>,
+    request: MetricsRequest,
+) -> Result<EventMetrics, Refusal> {
+    request.check(org)?;
+    let (from, to) = request.window(subsystems.clock.now())?;
+    let span = MinuteSpan::covering(from, to);
+    let store = &subsystems.store;
+    let (page, approximate) = match (request.group_by, org) {
+        (MetricsGroup::Minute, _) => {
+            over_time(store, org, span, &request, BucketUnit::Minute).await?
+        }
+        (MetricsGroup::Hour, _) => over_time(store, org, span, &request, BucketUnit::Hour).await?,
+        (MetricsGroup::Day, _) => over_time(store, org, span, &request, BucketUnit::Day).await?,
+        (MetricsGroup::Type, Some(org)) => by_type(store, org, span, &request).await?,
+        (MetricsGroup::Account, Some(org)) => by_account(store, org, span, &request).await?,
+        (MetricsGroup::User, Some(org)) => by_user(store, org, span, &request).await?,
+        (MetricsGroup::Endpoint, Some(org)) => by_endpoint(store, org, span, &request).await?,
+        (_, None) => (LabelPage { data: Vec::new(), next_cursor: None }, false),
+    };
+    let LabelPage { data, next_cursor } = page;
+    let group_by = request.group_by;
+    Ok(EventMetrics { group_by, from: span.start(), to, data, next_cursor, approximate })
+}
+
+async fn over_time(
+    store: &Store,
+    org: Option<OrgId>,
+    span: MinuteSpan,
+    request: &MetricsRequest,
+    unit: BucketUnit,
+) -> Result<Groups, Refusal> {
+    let scope = MetricsScope {
+        org,
+        account_id: request.account_id.clone(),
+        event_type: request.event_type.as_ref().map(|name| name.as_str().to_owned()),
+    };
+    let until = request.after.as_ref().map_or(span.until, |after| after.number.min(span.until));
+    let page = store.buckets(&scope, unit, MinuteSpan { until, ..span }, request.limit).await?;
+    let row = |(minute, bucket): (i64, crate::store::Bucket)| {
+        let row = MetricsRow {
+            events: Some(bucket.count.events),
+            bytes: Some(bucket.count.bytes),
+            ..MetricsRow::at(minute)
+        };
+        match &bucket.deliveries {
+            Some(deliveries) => row.with_deliveries(deliveries),
+            None => row,
+        }
+    };
+    let data = page.buckets.into_iter().map(row).collect();
+    let next_cursor = page.next.map(|minute| LabelCursor::new(minute, ""));
+    Ok((LabelPage { data, next_cursor }, page.is_behind))
+}
+
+async fn by_type(
+    store: &Store,
+    org: OrgId,
+    span: MinuteSpan,
+    request: &MetricsRequest,
+) -> Result<Groups, Refusal> {
+    let window = match &request.account_id {
+        Some(account) => store.account_window(org, account, span).await?,
+        None => Some(store.org_window(org, span).await?),
+    };
+    let Some(window) = window else { return Ok((most(Vec::new(), request), false)) };
+    let is_wanted =
+        |name: &String| request.event_type.as_ref().is_none_or(|wanted| wanted.as_str() == name);
+    let types = window.counts.types.into_iter().filter(|(name, _)| is_wanted(name));
+    let rows = types.map(|(name, count)| MetricsRow {
+        events: Some(count.events),
+        bytes: Some(count.bytes),
+        ..MetricsRow::new(name)
+    });
+    Ok((most(rows.collect(), request), window.is_behind))
+}
+
+async fn by_user(
+    store: &Store,
+    org: OrgId,
+    span: MinuteSpan,
+    request: &MetricsRequest,
+) -> Result<Groups, Refusal> {
+    let account = request.account_id.as_deref().unwrap_or_default();
+    let window = store.account_window(org, account, span).await?;
+    let Some(window) = window else { return Ok((most(Vec::new(), request), false)) };
+    let row = |(name, events)| MetricsRow { events: Some(events), ..MetricsRow::new(name) };
+    let rows = window.counts.users.into_iter().map(row).collect();
+    Ok((most(rows, request), window.is_behind || window.counts.other_users > 0))
+}
+
+async fn by_account(
+    store: &Store,
+    org: OrgId,
+    span: MinuteSpan,
+    request: &MetricsRequest,
+) -> Result<Groups, Refusal> {
+    let page = store.account_groups(org, span, request.after.as_ref(), request.limit).await?;
+    let row = |group: crate::store::AccountGroup| MetricsRow {
+        events: Some(group.count.events),
+        bytes: Some(group.count.bytes),
+        ..MetricsRow::new(group.account_id)
+    };
+    let data = page.data.into_iter().map(row).collect();
+    Ok((LabelPage { data, next_cursor: page.next_cursor }, false))
+}
+
+async fn by_endpoint(
+    store: &Store,
+    org: OrgId,
+    span: MinuteSpan,
+    request: &MetricsRequest,
+) -> Result<Groups, Refusal> {
+    let after = request.after.as_ref().and_then(|after| after.label.parse().ok());
+    let page = store.endpoint_groups(org, span, after, request.limit).await?;
+    let row = |group: crate::store::EndpointGroup| {
+        MetricsRow::new(group.endpoint_id.to_string()).with_deliveries(&group.deliveries)
+    };
+    let data = page.data.into_iter().map(row).collect();
+    Ok((LabelPage { data, next_cursor: page.next_cursor }, false))
+}
+
+/// A page of groups, those with the most events first.
+fn most(mut rows: Vec<MetricsRow>, request: &MetricsRequest) -> LabelPage<MetricsRow> {
+    // The smaller key comes first.
+    let key = |row: &MetricsRow| {
+        let events = i64::try_from(row.events.unwrap_or_default()).unwrap_or(i64::MAX);
+        (-events, row.group.clone())
+    };
+    rows.sort_by_cached_key(key);
+    if let Some(after) = &request.after {
+        rows.retain(|row| key(row) > (-after.number, after.label.clone()));
+    }
+    LabelPage::from_rows(rows, request.limit, |row| {
+        let (events, label) = key(row);
+        LabelCursor::new(-events, label)
+    })
+}
+
+/// How the deliveries to an endpoint have ended in the last hour and day.
+///
+/// # Errors
+/// When it does not exist.
+pub async fn endpoint_stats(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: EndpointId,
+) -> Result<EndpointStats, Refusal> {
+    let store = &subsystems.store;
+    let endpoint = store.endpoint(org, id).await?;
+    endpoint.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))?;
+    let until = minute_of(subsystems.clock.now()) + 1;
+    let [hour, day] = [60, 24 * 60].map(|minutes| MinuteSpan { from: until - 1 - minutes, until });
+    let found = store.endpoint_windows(org, id, day, &[hour, day]).await?;
+    let stats = |window: MinuteSpan, index: usize| {
+        let counts = found.windows.get(index).cloned().unwrap_or_default();
+        DeliveryStats::new(window, &counts)
+    };
+    Ok(EndpointStats {
+        endpoint_id: id,
+        pending: store.pending_count(org, id).await?.into(),
+        last_hour: stats(hour, 0),
+        last_day: stats(day, 1),
+        approximate: found.is_behind,
+    })
+}
+
+/// A page of the usage of a month by organisation, the most events first.
+///
+/// # Errors
+/// When the store fails.
+pub async fn usage(
+    subsystems: &Subsystems,
+    month: Month,
+    org: Option<OrgId>,
+    after: Option<&LabelCursor>,
+    limit: u32,
+) -> Result<LabelPage<UsageView>, Refusal> {
+    let page = subsystems.store.system().month_usage(month, org, after, limit).await?;
+    let view = |usage| UsageView::new(month.number(), usage);
+    Ok(LabelPage { data: page.data.into_iter().map(view).collect(), next_cursor: page.next_cursor })
+}

@@ -1,0 +1,289 @@
+//! Event metrics over time: counts per minute, hour or day, newest first.
+
+use std::collections::BTreeMap;
+
+use super::DELTAS_READ_MAX;
+use super::delivery_hour::{DeliveryCounts, read_minutes};
+use super::delta::{DeltaRecord, read_records};
+use super::event_hour::{EventCount, read_type_minutes};
+use super::folded::{ALL_ACCOUNTS, ALL_ENDPOINTS, ALL_ORGS};
+use crate::domain::{HOUR_MINUTES, MinuteSpan, OrgId, minute_of};
+use crate::store::engine::{Row, args};
+use crate::store::{Result, Store};
+
+/// Rows of hours that a page of minutes reads at most, and one that looks for a type.
+const HOURS_PER_PAGE: u32 = 64;
+const HOURS_PER_TYPE_PAGE: u32 = 256;
+/// Days on a page at most.
+pub const DAYS_PER_PAGE: u32 = 100;
+
+/// The length of a bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BucketUnit {
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+    /// A day in UTC.
+    Day,
+}
+
+/// Whose events are counted.
+#[derive(Clone, Debug)]
+pub struct MetricsScope {
+    /// Of this organisation; `None` for all of them.
+    pub org: Option<OrgId>,
+    /// Of this account.
+    pub account_id: Option<String>,
+    /// Of this type.
+    pub event_type: Option<String>,
+}
+
+/// A bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// Events that happened in it.
+    pub count: EventCount,
+    /// Outcomes that were recorded in it; `None` beside a filter, which they are not counted by.
+    pub deliveries: Option<DeliveryCounts>,
+}
+
+/// A page of buckets.
+#[derive(Clone, Debug, Default)]
+pub struct BucketPage {
+    /// Buckets with something in them by their first minute, newest first.
+    pub buckets: Vec<(i64, Bucket)>,
+    /// Where the next page ends: this minute is not part of it.
+    pub next: Option<i64>,
+    /// Whether so much waits to be folded that the latest events were left out.
+    pub is_behind: bool,
+}
+
+impl BucketUnit {
+    const fn minutes(self) -> i64 {
+        match self {
+            Self::Minute => 1,
+            Self::Hour => HOUR_MINUTES,
+            Self::Day => 24 * HOUR_MINUTES,
+        }
+    }
+
+    const fn start_of(self, minute: i64) -> i64 {
+        minute - minute.rem_euclid(self.minutes())
+    }
+}
+
+impl MetricsScope {
+    fn org(&self) -> OrgId {
+        self.org.unwrap_or(ALL_ORGS)
+    }
+
+    fn account(&self) -> &str {
+        self.account_id.as_deref().unwrap_or(ALL_ACCOUNTS)
+    }
+
+    /// Whether outcomes are counted in it.
+    const fn has_deliveries(&self) -> bool {
+        self.account_id.is_none() && self.event_type.is_none()
+    }
+}
+
+/// What a page is put together from.
+struct Reading<'a> {
+    scope: &'a MetricsScope,
+    unit: BucketUnit,
+    /// What is read: of the window, the part that the page covers.
+    span: MinuteSpan,
+    buckets: BTreeMap<i64, Bucket>,
+}
+
+impl Store {
+    /// A page of at most `limit` buckets of a window. It may be shorter, also empty, when much of the window has
+    /// nothing to show.
+    pub async fn buckets(
+        &self,
+        scope: &MetricsScope,
+        unit: BucketUnit,
+        span: MinuteSpan,
+        limit: u32,
+    ) -> Result<BucketPage> {
+        if span.minutes() <= 0 {
+            return Ok(BucketPage::default());
+        }
+        let limit = if unit == BucketUnit::Day { limit.min(DAYS_PER_PAGE) } else { limit };
+        let rows_max = match unit {
+            BucketUnit::Minute if scope.event_type.is_none() => HOURS_PER_PAGE.min(limit + 1),
+            BucketUnit::Minute => HOURS_PER_TYPE_PAGE,
+            BucketUnit::Hour if scope.event_type.is_none() => limit + 1,
+            BucketUnit::Hour => HOURS_PER_TYPE_PAGE.max(limit + 1),
+            BucketUnit::Day => 24 * (limit + 1),
+        };
+        let rows = self.bucket_rows(scope, unit, span, rows_max).await?;
+        let from = complete_from(&rows, rows_max)?.max(span.from);
+        let mut reading =
+            Reading { scope, unit, span: MinuteSpan { from, ..span }, buckets: BTreeMap::new() };
+        let mut deltas = 0;
+        for row in &rows {
+            match row.get::<String>("part")?.as_str() {
+                "events" => reading.add_events(row)?,
+                "outcomes" => reading.add_outcomes(row)?,
+                _ => {
+                    deltas += 1;
+                    read_records(&row.get::<Vec<u8>>("totals")?, |delta| {
+                        reading.add_delta(&delta)
+                    })?;
+                }
+            }
+        }
+        let is_behind = deltas >= DELTAS_READ_MAX;
+        Ok(BucketPage { is_behind, ..reading.page(span, limit) })
+    }
+
+    async fn bucket_rows(
+        &self,
+        scope: &MetricsScope,
+        unit: BucketUnit,
+        span: MinuteSpan,
+        rows_max: u32,
+    ) -> Result<Vec<Row>> {
+        let of_org = if scope.org.is_some() { "org_id = $1" } else { "true" };
+        let sql = format!(
+            "SELECT 'events' AS part, hour, events, bytes,
+                    CASE WHEN $6 OR hour = $7 OR hour = $8 THEN totals END AS totals,
+                    CASE WHEN $6 OR hour = $7 OR hour = $8 THEN minutes END AS minutes
+             FROM (SELECT * FROM rollup_hours
+                   WHERE org_id = $1 AND account_id = $2 AND hour >= $3 AND hour < $4
+                   ORDER BY hour DESC LIMIT $5) h
+             UNION ALL
+             SELECT 'outcomes', hour, 0, 0, totals,
+                    CASE WHEN $6 OR hour = $7 OR hour = $8 THEN minutes END
+             FROM (SELECT * FROM rollup_delivery_hours
+                   WHERE org_id = $1 AND endpoint_id = $9 AND hour >= $3 AND hour < $4 AND $10
+                   ORDER BY hour DESC LIMIT $5) d
+             UNION ALL
+             SELECT 'delta', NULL, NULL, NULL, body, NULL
+             FROM (SELECT body FROM rollup_deltas WHERE {of_org} ORDER BY id LIMIT $11) d"
+        );
+        let hours = span.hours();
+        let with_minutes = unit == BucketUnit::Minute || scope.event_type.is_some();
+        let args = args![
+            scope.org(),
+            scope.account(),
+            hours.start,
+            hours.end,
+            rows_max,
+            with_minutes,
+            hours.start,
+            hours.end - 1,
+            ALL_ENDPOINTS,
+            scope.has_deliveries(),
+            DELTAS_READ_MAX,
+        ];
+        self.engine.all(sql, args).await
+    }
+}
+
+/// From which minute on all hours were read: the last ones were cut off where there were too many.
+fn complete_from(rows: &[Row], rows_max: u32) -> Result<i64> {
+    let mut from = i64::MIN;
+    for part in ["events", "outcomes"] {
+        let (mut read, mut oldest) = (0, i64::MAX);
+        for row in rows {
+            if row.get::<String>("part")? == part {
+                read += 1;
+                oldest = oldest.min(row.get("hour")?);
+            }
+        }
+        if read >= rows_max {
+            from = from.max(oldest.saturating_mul(HOUR_MINUTES));
+        }
+    }
+    Ok(from)
+}
+
+impl Reading<'_> {
+    /// The bucket of a minute, if the page covers it.
+    fn bucket(&mut self, minute: i64) -> Option<&mut Bucket> {
+        let is_covered = self.span.from <= minute && minute < self.span.until;
+        is_covered.then(|| self.buckets.entry(self.unit.start_of(minute)).or_default())
+    }
+
+    fn add_events(&mut self, row: &Row) -> Result<()> {
+        let hour: i64 = row.get("hour")?;
+        let first = hour.saturating_mul(HOUR_MINUTES);
+        let Some(minutes) = row.get_opt::<Vec<u8>>("minutes")? else {
+            let count = EventCount { events: row.get("events")?, bytes: row.get("bytes")? };
+            self.bucket(first).into_iter().for_each(|bucket| bucket.count.add(count));
+            return Ok(());
+        };
+        let totals: Vec<u8> = row.get("totals")?;
+        let event_type = self.scope.event_type.as_deref();
+        read_type_minutes(&totals, &minutes, event_type, |minute, count| {
+            let bucket = self.bucket(first + i64::from(minute));
+            bucket.into_iter().for_each(|bucket| bucket.count.add(count));
+        })
+    }
+
+    fn add_outcomes(&mut self, row: &Row) -> Result<()> {
+        let first = row.get::<i64>("hour")?.saturating_mul(HOUR_MINUTES);
+        let Some(minutes) = row.get_opt::<Vec<u8>>("minutes")? else {
+            let totals: Vec<u8> = row.get("totals")?;
+            let bucket = self.bucket(first);
+            let added =
+                bucket.map(|bucket| bucket.deliveries.get_or_insert_default().add_hour(&totals));
+            return added.unwrap_or(Ok(()));
+        };
+        for (minute, counts) in read_minutes(&minutes)? {
+            if let Some(bucket) = self.bucket(first + i64::from(minute)) {
+                bucket.deliveries.get_or_insert_default().merge(&counts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what is not folded yet.
+    fn add_delta(&mut self, record: &DeltaRecord<'_>) {
+        match record {
+            DeltaRecord::Event(event) => {
+                let scope = self.scope;
+                let of = |filter: &Option<String>, value: Option<&str>| {
+                    filter.is_none() || filter.as_deref() == value
+                };
+                let is_counted = of(&scope.account_id, event.account_id)
+                    && of(&scope.event_type, Some(event.event_type));
+                if is_counted && let Some(bucket) = self.bucket(minute_of(event.at())) {
+                    bucket.count.add(event.count());
+                }
+            }
+            DeltaRecord::Outcome(outcome) if self.scope.has_deliveries() => {
+                if let Some(bucket) = self.bucket(minute_of(outcome.at())) {
+                    bucket.deliveries.get_or_insert_default().count(outcome);
+                }
+            }
+            DeltaRecord::Outcome(_) => {}
+        }
+    }
+
+    /// The page, of a window.
+    fn page(self, window: MinuteSpan, limit: u32) -> BucketPage {
+        let Self { scope, unit, span, buckets } = self;
+        // Where the hours were cut off, the bucket that began before is not complete.
+        let is_complete = |start: &i64| *start >= span.from || span.from == window.from;
+        let mut found: Vec<_> =
+            buckets.into_iter().rev().filter(|(start, _)| is_complete(start)).collect();
+        let mut next = (span.from > window.from).then(|| {
+            let oldest = unit.start_of(span.from);
+            if oldest < span.from { oldest + unit.minutes() } else { oldest }
+        });
+        if found.len() > limit as usize {
+            found.truncate(limit as usize);
+            next = found.last().map(|(start, _)| *start);
+        }
+        if scope.has_deliveries() {
+            for (_, bucket) in &mut found {
+                bucket.deliveries.get_or_insert_default();
+            }
+        }
+        BucketPage { buckets: found, next, is_behind: false }
+    }
+}

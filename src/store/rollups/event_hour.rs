@@ -1,0 +1,380 @@
+//! The events of an account in an hour, counted by type and by user, and minute by minute.
+//!
+//! A row has two parts: the totals of the hour, which a long window reads, and the minutes, of which a window reads
+//! those of the hours at its edges. So every window that begins on a minute is exact, however old it is, and an hour of
+//! a small account is a row of some fifty bytes.
+//!
+//! **Invariant:** types and users have the same places in both parts.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::delta::{EventRecord, corrupt};
+use crate::domain::{HOUR_MINUTES, minute_of};
+use crate::store::Result;
+
+/// Types of an account in an hour that are counted by name.
+pub const TYPES_COUNTED_MAX: usize = 1_000;
+/// Users of an account in an hour that are counted by name.
+pub const USERS_COUNTED_MAX: usize = 1_000;
+/// What further types count as.
+pub const OTHER_TYPES: &str = "other";
+
+/// How many events, and bytes of their payloads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EventCount {
+    /// Events.
+    pub events: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+}
+
+/// What an account has sent in an hour.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct EventHour {
+    types: BTreeMap<String, TypeHour>,
+    users: BTreeMap<String, UserHour>,
+    /// Users beyond those that are counted by name.
+    other_users: UserHour,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct TypeHour {
+    total: EventCount,
+    minutes: BTreeMap<u8, EventCount>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct UserHour {
+    events: u64,
+    minutes: BTreeMap<u8, u64>,
+}
+
+/// The first part of a row.
+#[derive(Serialize, Deserialize)]
+struct Totals<'a> {
+    #[serde(borrow)]
+    types: Vec<(&'a str, u64, u64)>,
+    users: Vec<(&'a str, u64)>,
+    other_users: u64,
+}
+
+/// The second part of a row.
+#[derive(Serialize, Deserialize)]
+struct Minutes {
+    types: Vec<Vec<(u8, u64, u64)>>,
+    users: Vec<Vec<(u8, u64)>>,
+    other_users: Vec<(u8, u64)>,
+}
+
+/// Counts of a window, summed up over its hours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WindowCounts {
+    /// By type.
+    pub types: BTreeMap<String, EventCount>,
+    /// By user.
+    pub users: BTreeMap<String, u64>,
+    /// Events of users beyond those that are counted by name.
+    pub other_users: u64,
+}
+
+impl EventCount {
+    pub(super) fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
+}
+
+impl EventRecord<'_> {
+    /// One event of its size.
+    pub(super) const fn count(&self) -> EventCount {
+        EventCount { events: 1, bytes: self.bytes }
+    }
+
+    /// The hour in which it counts, since 1970, and its minute in there.
+    pub(super) fn hour_and_minute(&self) -> (i64, u8) {
+        let minute = minute_of(self.at());
+        let in_hour = minute.rem_euclid(HOUR_MINUTES);
+        (minute.div_euclid(HOUR_MINUTES), u8::try_from(in_hour).unwrap_or(0))
+    }
+}
+
+impl EventHour {
+    /// Counts an event of a type, and of a user if there is one.
+    pub(super) fn count(
+        &mut self,
+        minute: u8,
+        event_type: &str,
+        user: Option<&str>,
+        count: EventCount,
+    ) {
+        self.type_of(event_type).add(minute, count);
+        if let Some(user) = user {
+            entry(&mut self.users, user).add(minute, count.events);
+        }
+    }
+
+    /// Adds the counts of another one.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (name, hour) in other.types {
+            let own = self.type_of(&name);
+            hour.minutes.into_iter().for_each(|(minute, count)| own.add(minute, count));
+        }
+        for (name, hour) in other.users {
+            self.users.entry(name).or_default().merge(hour);
+        }
+        self.other_users.merge(other.other_users);
+        self.limit_users();
+    }
+
+    /// Events and bytes in all.
+    pub(super) fn total(&self) -> EventCount {
+        let mut total = EventCount::default();
+        self.types.values().for_each(|hour| total.add(hour.total));
+        total
+    }
+
+    /// The two parts of its row.
+    pub(super) fn encode(mut self) -> Result<(Vec<u8>, Vec<u8>)> {
+        self.limit_users();
+        let of_type = |(name, hour): (&'_ String, &TypeHour)| {
+            (name.clone(), hour.total.events, hour.total.bytes)
+        };
+        let types: Vec<_> = self.types.iter().map(of_type).collect();
+        let totals = Totals {
+            types: types.iter().map(|(name, events, bytes)| (&**name, *events, *bytes)).collect(),
+            users: self.users.iter().map(|(name, hour)| (name.as_str(), hour.events)).collect(),
+            other_users: self.other_users.events,
+        };
+        let minute = |(minute, count): (&u8, &EventCount)| (*minute, count.events, count.bytes);
+        let minutes = Minutes {
+            types: self
+                .types
+                .values()
+                .map(|hour| hour.minutes.iter().map(minute).collect())
+                .collect(),
+            users: self.users.values().map(UserHour::pairs).collect(),
+            other_users: self.other_users.pairs(),
+        };
+        let encode = postcard::to_stdvec(&totals).and_then(|totals| {
+            let minutes = postcard::to_stdvec(&minutes)?;
+            Ok((totals, minutes))
+        });
+        encode.map_err(|error| corrupt(&error))
+    }
+
+    /// Reads the two parts of a row.
+    pub(super) fn decode(totals: &[u8], minutes: &[u8]) -> Result<Self> {
+        let (totals, minutes) = (read_totals(totals)?, read_minutes(minutes)?);
+        let type_hour = |((name, events, bytes), minutes): ((&str, u64, u64), Vec<_>)| {
+            let count = |(minute, events, bytes)| (minute, EventCount { events, bytes });
+            let minutes = minutes.into_iter().map(count).collect();
+            (name.to_owned(), TypeHour { total: EventCount { events, bytes }, minutes })
+        };
+        let user_hour = |((name, events), minutes): ((&str, u64), Vec<_>)| {
+            (name.to_owned(), UserHour { events, minutes: minutes.into_iter().collect() })
+        };
+        Ok(Self {
+            types: totals.types.into_iter().zip(minutes.types).map(type_hour).collect(),
+            users: totals.users.into_iter().zip(minutes.users).map(user_hour).collect(),
+            other_users: UserHour {
+                events: totals.other_users,
+                minutes: minutes.other_users.into_iter().collect(),
+            },
+        })
+    }
+
+    /// The counts of a type, or of [`OTHER_TYPES`] where there are too many.
+    fn type_of(&mut self, name: &str) -> &mut TypeHour {
+        let is_full = self.types.len() >= TYPES_COUNTED_MAX && !self.types.contains_key(name);
+        entry(&mut self.types, if is_full { OTHER_TYPES } else { name })
+    }
+
+    /// Keeps the users with the most events.
+    fn limit_users(&mut self) {
+        let surplus = self.users.len().saturating_sub(USERS_COUNTED_MAX);
+        if surplus == 0 {
+            return;
+        }
+        let mut by_events: Vec<_> =
+            self.users.iter().map(|(name, hour)| (hour.events, name.clone())).collect();
+        by_events.sort_unstable();
+        for (_, name) in by_events.into_iter().take(surplus) {
+            if let Some(hour) = self.users.remove(&name) {
+                self.other_users.merge(hour);
+            }
+        }
+    }
+}
+
+impl TypeHour {
+    fn add(&mut self, minute: u8, count: EventCount) {
+        self.total.add(count);
+        self.minutes.entry(minute).or_default().add(count);
+    }
+}
+
+impl UserHour {
+    fn add(&mut self, minute: u8, events: u64) {
+        self.events += events;
+        *self.minutes.entry(minute).or_default() += events;
+    }
+
+    fn merge(&mut self, other: Self) {
+        other.minutes.into_iter().for_each(|(minute, events)| self.add(minute, events));
+    }
+
+    fn pairs(&self) -> Vec<(u8, u64)> {
+        self.minutes.iter().map(|(minute, events)| (*minute, *events)).collect()
+    }
+}
+
+impl WindowCounts {
+    /// Adds the totals of an hour.
+    pub(super) fn add_hour(&mut self, totals: &[u8]) -> Result<()> {
+        let Totals { types, users, other_users } = read_totals(totals)?;
+        for (name, events, bytes) in types {
+            entry(&mut self.types, name).add(EventCount { events, bytes });
+        }
+        for (name, events) in users {
+            *entry(&mut self.users, name) += events;
+        }
+        self.other_users += other_users;
+        Ok(())
+    }
+
+    /// Adds some minutes of an hour.
+    pub(super) fn add_minutes(
+        &mut self,
+        totals: &[u8],
+        minutes: &[u8],
+        part: &Range<u8>,
+    ) -> Result<()> {
+        let (totals, minutes) = (read_totals(totals)?, read_minutes(minutes)?);
+        for ((name, ..), minutes) in totals.types.into_iter().zip(minutes.types) {
+            for (_, events, bytes) in
+                minutes.into_iter().filter(|(minute, ..)| part.contains(minute))
+            {
+                entry(&mut self.types, name).add(EventCount { events, bytes });
+            }
+        }
+        let in_part = |minutes: Vec<(u8, u64)>| -> u64 {
+            let is_in = |(minute, _): &(u8, u64)| part.contains(minute);
+            minutes.into_iter().filter(is_in).map(|(_, events)| events).sum()
+        };
+        for ((name, _), minutes) in totals.users.into_iter().zip(minutes.users) {
+            let events = in_part(minutes);
+            if events > 0 {
+                *entry(&mut self.users, name) += events;
+            }
+        }
+        self.other_users += in_part(minutes.other_users);
+        Ok(())
+    }
+
+    /// Adds an event that is not in the rollups yet.
+    pub(super) fn add_event(&mut self, record: &EventRecord<'_>, user: Option<&str>) {
+        entry(&mut self.types, record.event_type).add(record.count());
+        if let Some(user) = user {
+            *entry(&mut self.users, user) += 1;
+        }
+    }
+}
+
+/// Calls `each` with the minutes of an hour, of one type or of all.
+pub(super) fn read_type_minutes(
+    totals: &[u8],
+    minutes: &[u8],
+    event_type: Option<&str>,
+    mut each: impl FnMut(u8, EventCount),
+) -> Result<()> {
+    let (totals, minutes) = (read_totals(totals)?, read_minutes(minutes)?);
+    for ((name, ..), minutes) in totals.types.into_iter().zip(minutes.types) {
+        if event_type.is_none_or(|wanted| wanted == name) {
+            for (minute, events, bytes) in minutes {
+                each(minute, EventCount { events, bytes });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_totals(totals: &[u8]) -> Result<Totals<'_>> {
+    postcard::from_bytes(totals).map_err(|error| corrupt(&error))
+}
+
+fn read_minutes(minutes: &[u8]) -> Result<Minutes> {
+    postcard::from_bytes(minutes).map_err(|error| corrupt(&error))
+}
+
+/// The value of a name.
+fn entry<'m, T: Default>(map: &'m mut BTreeMap<String, T>, name: &str) -> &'m mut T {
+    map.entry(name.to_owned()).or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: EventCount = EventCount { events: 1, bytes: 10 };
+
+    #[test]
+    fn row_survives_a_round_trip_and_adds_up() {
+        let mut hour = EventHour::default();
+        hour.count(0, "a", Some("u1"), ONE);
+        hour.count(59, "a", Some("u2"), ONE);
+        hour.count(7, "b", None, ONE);
+        let (totals, minutes) = hour.clone().encode().unwrap();
+        let mut read = EventHour::decode(&totals, &minutes).unwrap();
+        assert_eq!(read, hour);
+        read.merge(hour);
+        assert_eq!(read.total(), EventCount { events: 6, bytes: 60 });
+        let (totals, minutes) = read.encode().unwrap();
+        let mut window = WindowCounts::default();
+        window.add_hour(&totals).unwrap();
+        assert_eq!(window.types["a"], EventCount { events: 4, bytes: 40 });
+        assert_eq!(window.users, BTreeMap::from([("u1".to_owned(), 2), ("u2".to_owned(), 2)]));
+        let mut part = WindowCounts::default();
+        part.add_minutes(&totals, &minutes, &(7..60)).unwrap();
+        assert_eq!(part.types["a"].events, 2);
+        assert_eq!(part.types["b"].events, 2);
+        assert_eq!(part.users, BTreeMap::from([("u2".to_owned(), 2)]));
+        let mut of_b = Vec::new();
+        read_type_minutes(&totals, &minutes, Some("b"), |minute, count| {
+            of_b.push((minute, count.events))
+        })
+        .unwrap();
+        assert_eq!(of_b, [(7, 2)]);
+    }
+
+    #[test]
+    fn users_beyond_the_limit_are_summed_up_and_the_most_active_stay() {
+        let mut hour = EventHour::default();
+        for user in 0..=USERS_COUNTED_MAX {
+            hour.count(1, "a", Some(&format!("u{user:04}")), ONE);
+        }
+        hour.count(2, "a", Some("u1000"), ONE);
+        let (totals, minutes) = hour.encode().unwrap();
+        let mut window = WindowCounts::default();
+        window.add_hour(&totals).unwrap();
+        assert_eq!((window.users.len(), window.other_users), (USERS_COUNTED_MAX, 1));
+        assert_eq!((window.users["u1000"], window.users.get("u0000")), (2, None));
+        let mut part = WindowCounts::default();
+        part.add_minutes(&totals, &minutes, &(1..2)).unwrap();
+        assert_eq!(part.other_users, 1);
+    }
+
+    #[test]
+    fn types_beyond_the_limit_are_other() {
+        let mut hour = EventHour::default();
+        for number in 0..TYPES_COUNTED_MAX + 5 {
+            hour.count(1, &format!("t{number}"), None, ONE);
+        }
+        hour.count(1, "t0", None, ONE);
+        assert_eq!(hour.total().events, 1_006);
+        assert_eq!(hour.types[OTHER_TYPES].total.events, 5);
+        assert_eq!(hour.types["t0"].total.events, 2);
+    }
+}

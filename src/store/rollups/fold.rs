@@ -1,0 +1,325 @@
+//! Folds deltas into the rollups, a bounded number at a time.
+//!
+//! A step takes the oldest deltas, adds them up, adds the sums to the rows, and deletes the deltas, in one transaction:
+//! whatever happens to it, each delta is counted once. One step runs at a time, whichever server does it, so a row
+//! is read, added to and written back.
+
+use std::collections::BTreeMap;
+
+use super::delivery_hour::DeliveryHour;
+use super::event_hour::EventHour;
+use super::folded::{Activity, Additions, MonthCounts};
+use crate::domain::{EndpointId, HOUR_MINUTES, Month, OrgId, minute_of};
+use crate::store::engine::{Dialect, Tx, Value, args};
+use crate::store::{Result, Store, System};
+
+/// Deltas that a step takes at most.
+const DELTAS_PER_STEP: usize = 512;
+/// Bytes of deltas that a step takes at most, unless the first alone has more: some thousand events.
+const SQLITE_BYTES_PER_STEP: usize = 128 * 1024;
+const POSTGRES_BYTES_PER_STEP: usize = 1024 * 1024;
+/// Rows that a step changes at most on PostgreSQL, unless its first delta alone changes more.
+const POSTGRES_ROWS_PER_STEP: usize = 4_096;
+/// The advisory lock that keeps servers from folding at the same time.
+const FOLDING_LOCK: i64 = 0x686f_6f6b_6761_7467;
+/// Unfolded deltas that are counted.
+pub const DELTAS_COUNTED_MAX: u64 = 10_000;
+
+/// What a step did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FoldStep {
+    /// Deltas that were folded.
+    pub deltas: usize,
+    /// Events and outcomes in them.
+    pub records: usize,
+    /// Whether more are known to wait.
+    pub more: bool,
+}
+
+/// Deltas whose sums are written.
+struct Taken {
+    ids: Vec<i64>,
+    additions: Additions,
+    more: bool,
+}
+
+impl System<'_> {
+    /// Deltas that are not folded yet; beyond [`DELTAS_COUNTED_MAX`] they are not counted.
+    pub async fn unfolded_deltas(self) -> Result<u64> {
+        let sql = "SELECT count(*) AS count FROM (SELECT 1 FROM rollup_deltas LIMIT $1) d";
+        self.0.engine.one(sql, args![DELTAS_COUNTED_MAX]).await?.get("count")
+    }
+
+    /// Folds the oldest deltas into the rollups, in one transaction. `None` while another server does so.
+    pub async fn fold_deltas(self) -> Result<Option<FoldStep>> {
+        let mut tx = self.0.engine.begin_long().await?;
+        if !hold(&mut tx).await? {
+            return Ok(None);
+        }
+        let taken = take(self.0, &mut tx, None).await?;
+        if taken.ids.is_empty() {
+            tx.rollback().await?;
+            return Ok(Some(FoldStep::default()));
+        }
+        let step = FoldStep {
+            deltas: taken.ids.len(),
+            records: taken.additions.records,
+            more: taken.more,
+        };
+        write(&mut tx, taken).await?;
+        tx.commit().await?;
+        Ok(Some(step))
+    }
+}
+
+/// Keeps others from folding until the end of the transaction. `false` while one of them does. In SQLite nothing else
+/// writes meanwhile.
+pub(super) async fn hold(tx: &mut Tx<'_>) -> Result<bool> {
+    if tx.dialect() == Dialect::Sqlite {
+        return Ok(true);
+    }
+    let sql = "SELECT pg_try_advisory_xact_lock($1) AS held";
+    tx.one(sql, args![FOLDING_LOCK]).await?.get("held")
+}
+
+/// Folds the oldest deltas of one organisation, of which nobody else folds any meanwhile. `true` when none are left.
+pub(super) async fn fold_all_of(store: &Store, tx: &mut Tx<'_>, org: OrgId) -> Result<bool> {
+    let taken = take(store, tx, Some(org)).await?;
+    let is_all = !taken.more;
+    write(tx, taken).await?;
+    Ok(is_all)
+}
+
+/// Takes the oldest deltas, of all organisations or of one, and adds them up. On PostgreSQL they are locked, so that
+/// they cannot be deleted with their organisation meanwhile.
+async fn take(store: &Store, tx: &mut Tx<'_>, org: Option<OrgId>) -> Result<Taken> {
+    let (rows_max, bytes_max) = match tx.dialect() {
+        Dialect::Sqlite => (store.engine.rows_at_once(), SQLITE_BYTES_PER_STEP),
+        Dialect::Postgres => (POSTGRES_ROWS_PER_STEP, POSTGRES_BYTES_PER_STEP),
+    };
+    let sizes = sizes(tx, org).await?;
+    let mut taken = Taken { ids: Vec::new(), additions: Additions::default(), more: false };
+    let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
+    let sql = format!(
+        "SELECT id, org_id, body FROM rollup_deltas WHERE {} ORDER BY id{lock}",
+        is_one(tx.dialect())
+    );
+    for row in tx.all(sql, args![fitting(&sizes, bytes_max)]).await? {
+        if !taken.ids.is_empty() && taken.additions.rows() >= rows_max {
+            break;
+        }
+        taken.ids.push(row.get("id")?);
+        taken.additions.add(row.get("org_id")?, &row.get::<Vec<u8>>("body")?)?;
+    }
+    taken.more = taken.ids.len() < sizes.len() || sizes.len() == DELTAS_PER_STEP;
+    Ok(taken)
+}
+
+/// The ids and sizes of the oldest deltas.
+async fn sizes(tx: &mut Tx<'_>, org: Option<OrgId>) -> Result<Vec<(i64, usize)>> {
+    let of_org = if org.is_some() { "WHERE org_id = $2" } else { "" };
+    let sql = format!(
+        "SELECT id, CAST(length(body) AS bigint) AS bytes FROM rollup_deltas {of_org}
+         ORDER BY id LIMIT $1"
+    );
+    let mut args = args![DELTAS_PER_STEP];
+    args.extend(org.map(Value::from));
+    tx.list(sql, args, |row| Ok((row.get("id")?, row.get("bytes")?))).await
+}
+
+/// The first of these that have so many bytes together, and the first one in any case.
+fn fitting(sizes: &[(i64, usize)], bytes_max: usize) -> Vec<i64> {
+    let mut bytes_before = 0;
+    let mut ids = Vec::new();
+    for (id, bytes) in sizes {
+        bytes_before += bytes;
+        if !ids.is_empty() && bytes_before > bytes_max {
+            break;
+        }
+        ids.push(*id);
+    }
+    ids
+}
+
+/// The condition that a delta is one of those in `$1`.
+const fn is_one(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "id IN (SELECT value FROM json_each($1))",
+        Dialect::Postgres => "id = ANY ($1)",
+    }
+}
+
+/// Adds to the rows, in key order, and deletes the deltas.
+async fn write(tx: &mut Tx<'_>, taken: Taken) -> Result<()> {
+    let Taken { ids, additions, more: _ } = taken;
+    let Additions { hours, accounts, event_types, deliveries, months, records: _ } = additions;
+    add_hours(tx, hours).await?;
+    add_accounts(tx, &accounts).await?;
+    add_event_types(tx, &event_types).await?;
+    add_deliveries(tx, deliveries).await?;
+    add_months(tx, &months).await?;
+    let sql = format!("DELETE FROM rollup_deltas WHERE {}", is_one(tx.dialect()));
+    tx.execute(sql, args![ids]).await?;
+    Ok(())
+}
+
+async fn add_hours(
+    tx: &mut Tx<'_>,
+    mut hours: BTreeMap<(OrgId, String, i64), EventHour>,
+) -> Result<()> {
+    let keys = hours.keys().map(|(org, account, hour)| args![*org, account, *hour]).collect();
+    let found = tx.all_values(
+        "SELECT h.org_id, h.account_id, h.hour, h.totals, h.minutes FROM ",
+        keys,
+        " CROSS JOIN rollup_hours h
+         WHERE h.org_id = v.column1 AND h.account_id = v.column2 AND h.hour = v.column3",
+    );
+    for row in found.await? {
+        let key = (row.get("org_id")?, row.get("account_id")?, row.get("hour")?);
+        let (totals, minutes): (Vec<u8>, Vec<u8>) = (row.get("totals")?, row.get("minutes")?);
+        if let Some(hour) = hours.get_mut(&key) {
+            let mut stored = EventHour::decode(&totals, &minutes)?;
+            stored.merge(std::mem::take(hour));
+            *hour = stored;
+        }
+    }
+    let encode = |(key, hour): (_, EventHour)| Ok((key, hour.total(), hour.encode()?));
+    let rows = hours.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
+    let values = rows.iter().map(|((org, account, hour), total, (totals, minutes))| {
+        let (totals, minutes) = (totals.as_slice(), minutes.as_slice());
+        args![*org, account, *hour, total.events, total.bytes, totals, minutes]
+    });
+    tx.execute_values(
+        "INSERT INTO rollup_hours (org_id, account_id, hour, events, bytes, totals, minutes)
+         SELECT * FROM ",
+        values.collect(),
+        " WHERE true
+          ON CONFLICT (org_id, account_id, hour) DO UPDATE
+              SET events = excluded.events, bytes = excluded.bytes, totals = excluded.totals,
+                  minutes = excluded.minutes",
+    )
+    .await?;
+    Ok(())
+}
+
+async fn add_accounts(
+    tx: &mut Tx<'_>,
+    accounts: &BTreeMap<(OrgId, String), Activity>,
+) -> Result<()> {
+    let values = accounts.iter().map(|((org, account), seen)| {
+        let Activity { first_seen, last_seen, count } = *seen;
+        let active_hour = minute_of(last_seen).div_euclid(HOUR_MINUTES);
+        args![*org, account, first_seen, last_seen, active_hour, count.events, count.bytes]
+    });
+    tx.execute_values(
+        "INSERT INTO accounts
+             (org_id, account_id, first_seen, last_seen, active_hour, events, bytes)
+         SELECT * FROM ",
+        values.collect(),
+        " WHERE true
+          ON CONFLICT (org_id, account_id) DO UPDATE
+              SET first_seen = CASE WHEN excluded.first_seen < accounts.first_seen
+                      THEN excluded.first_seen ELSE accounts.first_seen END,
+                  last_seen = CASE WHEN excluded.last_seen > accounts.last_seen
+                      THEN excluded.last_seen ELSE accounts.last_seen END,
+                  active_hour = CASE WHEN excluded.active_hour > accounts.active_hour
+                      THEN excluded.active_hour ELSE accounts.active_hour END,
+                  events = accounts.events + excluded.events,
+                  bytes = accounts.bytes + excluded.bytes",
+    )
+    .await?;
+    Ok(())
+}
+
+async fn add_event_types(
+    tx: &mut Tx<'_>,
+    event_types: &BTreeMap<(OrgId, String), Activity>,
+) -> Result<()> {
+    let values = event_types.iter().map(|((org, event_type), seen)| {
+        let Activity { first_seen, last_seen, count } = *seen;
+        args![*org, event_type, first_seen, last_seen, count.events, count.bytes]
+    });
+    tx.execute_values(
+        "INSERT INTO event_types (org_id, event_type, first_seen, last_seen, events, bytes)
+         SELECT * FROM ",
+        values.collect(),
+        " WHERE true
+          ON CONFLICT (org_id, event_type) DO UPDATE
+              SET first_seen = CASE WHEN excluded.first_seen < event_types.first_seen
+                      THEN excluded.first_seen ELSE event_types.first_seen END,
+                  last_seen = CASE WHEN excluded.last_seen > event_types.last_seen
+                      THEN excluded.last_seen ELSE event_types.last_seen END,
+                  events = event_types.events + excluded.events,
+                  bytes = event_types.bytes + excluded.bytes",
+    )
+    .await?;
+    Ok(())
+}
+
+async fn add_deliveries(
+    tx: &mut Tx<'_>,
+    mut deliveries: BTreeMap<(OrgId, EndpointId, i64), DeliveryHour>,
+) -> Result<()> {
+    let keys = deliveries.keys().map(|(org, endpoint, hour)| args![*org, *endpoint, *hour]);
+    let keys = keys.collect();
+    let found = tx.all_values(
+        "SELECT h.org_id, h.endpoint_id, h.hour, h.totals, h.minutes FROM ",
+        keys,
+        " CROSS JOIN rollup_delivery_hours h
+         WHERE h.org_id = v.column1 AND h.endpoint_id = v.column2 AND h.hour = v.column3",
+    );
+    for row in found.await? {
+        let key = (row.get("org_id")?, row.get("endpoint_id")?, row.get("hour")?);
+        let (totals, minutes): (Vec<u8>, Vec<u8>) = (row.get("totals")?, row.get("minutes")?);
+        if let Some(hour) = deliveries.get_mut(&key) {
+            hour.merge(&DeliveryHour::decode(&totals, &minutes)?);
+        }
+    }
+    let encode = |(key, hour): (_, DeliveryHour)| Ok((key, hour.encode()?));
+    let rows = deliveries.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
+    let values = rows.iter().map(|((org, endpoint, hour), (totals, minutes))| {
+        args![*org, *endpoint, *hour, totals.as_slice(), minutes.as_slice()]
+    });
+    tx.execute_values(
+        "INSERT INTO rollup_delivery_hours (org_id, endpoint_id, hour, totals, minutes)
+         SELECT * FROM ",
+        values.collect(),
+        " WHERE true
+          ON CONFLICT (org_id, endpoint_id, hour) DO UPDATE
+              SET totals = excluded.totals, minutes = excluded.minutes",
+    )
+    .await?;
+    Ok(())
+}
+
+async fn add_months(tx: &mut Tx<'_>, months: &BTreeMap<(OrgId, Month), MonthCounts>) -> Result<()> {
+    let values = months.iter().map(|((org, month), counts)| {
+        let MonthCounts { count, delivered, dead } = *counts;
+        args![*org, month.number(), count.events, count.bytes, delivered, dead]
+    });
+    tx.execute_values(
+        "INSERT INTO rollup_months (org_id, month, events, bytes, delivered, dead)
+         SELECT * FROM ",
+        values.collect(),
+        " WHERE true
+          ON CONFLICT (org_id, month) DO UPDATE
+              SET events = rollup_months.events + excluded.events,
+                  bytes = rollup_months.bytes + excluded.bytes,
+                  delivered = rollup_months.delivered + excluded.delivered,
+                  dead = rollup_months.dead + excluded.dead",
+    )
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn step_takes_what_fits_and_at_least_one_delta() {
+        assert_eq!(fitting(&[(1, 50), (2, 50), (3, 1)], 100), [1, 2]);
+        assert_eq!(fitting(&[(1, 500), (2, 1)], 100), [1]);
+        assert!(fitting(&[], 100).is_empty());
+    }
+}
