@@ -280,6 +280,6 @@ pub async fn usage(
     limit: u32,
 ) -> Result<LabelPage<UsageView>, Refusal> {
     let page = subsystems.store.system().month_usage(month, org, after, limit).await?;
-    let view = |usage| UsageView::new(month.number(), usage);
+    let view = |usage| UsageView::new(month, usage);
     Ok(LabelPage { data: page.data.into_iter().map(view).collect(), next_cursor: page.next_cursor })
 }

@@ -85,6 +85,6 @@ pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};
 pub use signing_secret::{
     Ed25519Secret, HmacSecret, PublicKey, SignatureScheme, SigningSecret, SigningSecretError,
 };
-pub use timestamp::{Month, Timestamp, TimestampError};
+pub use timestamp::{Month, MonthError, Timestamp, TimestampError};
 pub use trace::{TraceFilter, TraceId};
 pub use violation::Violation;

@@ -86,7 +86,15 @@ impl Timestamp {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Month(u32);
 
+/// The text is not a month.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}", Month::RULE)]
+pub struct MonthError;
+
 impl Month {
+    /// What the text of one must be, for people.
+    pub const RULE: &'static str = "must be a month such as 2026-01";
+
     /// The month of a timestamp.
     pub fn of(timestamp: Timestamp) -> Self {
         let date = OffsetDateTime::from(timestamp).date();
@@ -105,6 +113,27 @@ impl Month {
         let last = date.replace_day(length).unwrap_or(date);
         let first = last.next_day().unwrap_or(last);
         first.midnight().assume_utc().into()
+    }
+}
+
+impl FromStr for Month {
+    type Err = MonthError;
+
+    fn from_str(text: &str) -> Result<Self, MonthError> {
+        let (year, month) = text.split_once('-').ok_or(MonthError)?;
+        let number = |digits: &str, length: usize| {
+            let is_number = digits.len() == length && digits.bytes().all(|b| b.is_ascii_digit());
+            digits.parse::<u32>().ok().filter(|_| is_number).ok_or(MonthError)
+        };
+        let (year, month) = (number(year, 4)?, number(month, 2)?);
+        if (1..=12).contains(&month) { Ok(Self(year * 100 + month)) } else { Err(MonthError) }
+    }
+}
+
+/// As in `2026-01`.
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}", self.0 / 100, self.0 % 100)
     }
 }
 
@@ -179,6 +208,15 @@ mod tests {
             let timestamp: Timestamp = timestamp.parse().unwrap();
             assert_eq!(Month::of(timestamp).number(), number);
             assert_eq!(Month::end(timestamp).to_string(), end);
+        }
+    }
+
+    #[test]
+    fn months_are_read_as_they_are_displayed() {
+        let month: Month = "2026-01".parse().unwrap();
+        assert_eq!((month.number(), month.to_string().as_str()), (202_601, "2026-01"));
+        for bad in ["", "2026", "2026-1", "2026-00", "2026-13", "+026-01", "2026-01-01"] {
+            assert!(bad.parse::<Month>().is_err(), "{bad}");
         }
     }
 

@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn minted_id_tells_when_its_event_was_accepted() {
-        let at = |micros| Timestamp::from_micros(1_700_000_000_000_000 + micros);
+        let at = |micros: i64| Timestamp::from_micros(1_700_000_000_000_000 + micros);
         let trace = TraceId::mint_at(at(999));
         assert!(trace.is_minted_for(at(999)) && trace.is_minted_for(at(100_000)));
         assert!(!trace.is_minted_for(at(100_001)) && !trace.is_minted_for(at(-10_001)));

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, IF_NONE_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -18,7 +18,7 @@ use super::connection::Connection;
 use super::error::ApiError;
 use super::held_answer::AnswerOwner;
 use super::read_limit::ReadPermit;
-use super::request::Input;
+use super::request::{Input, Label, Text};
 use super::request_context::RequestContext;
 use super::state::AppState;
 use super::{charges, client_ip};
@@ -111,6 +111,23 @@ pub(super) struct Consumer(pub(super) Tenant);
 /// The id in the path. A malformed one is not found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Id<T>(pub(super) T);
+
+/// The account in the path, as its organisation names it. One that no event could have is not found.
+#[derive(Clone, Debug)]
+pub(super) struct AccountId(pub(super) String);
+
+/// The entity tags that the caller has, RFC 9110 section 13.1.2.
+#[derive(Clone, Debug)]
+pub(super) struct IfNoneMatch(Option<HeaderValue>);
+
+impl IfNoneMatch {
+    /// Whether this one is among them.
+    pub(super) fn has(&self, etag: &str) -> bool {
+        let tags = self.0.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let is_it = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
+        tags.split(',').map(str::trim).any(is_it)
+    }
+}
 
 impl Caller for Tenant {
     fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError> {
@@ -237,6 +254,24 @@ impl<T: FromStr> FromRequestParts<AppState> for Id<T> {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for AccountId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(text) = path.map_err(|_| ApiError::NotFound)?;
+        Label::from_text(&text).map(|Label(id)| Self(id)).ok_or(ApiError::NotFound)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(parts.headers.get(IF_NONE_MATCH).cloned()))
+    }
+}
+
 /// Authenticates the key in the headers.
 async fn principal(
     headers: &HeaderMap,
@@ -307,6 +342,8 @@ impl<N: Needs> Input for Scoped<N> {}
 impl Input for Tenant {}
 impl Input for Consumer {}
 impl<T> Input for Id<T> {}
+impl Input for AccountId {}
+impl Input for IfNoneMatch {}
 impl Input for RequestContext {}
 impl Input for State<AppState> {}
 impl Input for Method {}
@@ -326,6 +363,15 @@ mod tests {
             ApiError::KeyMissing => "missing",
             _ => "invalid",
         })
+    }
+
+    #[test]
+    fn entity_tags_are_compared_weakly() {
+        let has =
+            |text: &'static str| IfNoneMatch(Some(HeaderValue::from_static(text))).has("\"a\"");
+        assert!(has("\"a\"") && has("*") && has("\"b\", W/\"a\""));
+        assert!(!has("\"b\"") && !has("a") && !has(""));
+        assert!(!IfNoneMatch(None).has("\"a\""));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::paths::{BATCHES, RAW_EVENTS, SINGLE_EVENTS};
 use super::request::{Inputs, RequestSchema};
 use super::route_hint;
 use super::routes::{
-    audit, dead_letters, deliveries, endpoint_secrets, endpoint_test, endpoints, events, health,
-    inbox, keys, metrics, orgs, own_keys, own_org, problems, replays,
+    accounts, analytics, audit, dead_letters, deliveries, endpoint_secrets, endpoint_test,
+    endpoints, events, health, inbox, keys, metrics, orgs, own_keys, own_org, problems, replays,
 };
 use super::state::AppState;
 use crate::domain::Scope;
@@ -109,9 +109,16 @@ fn table() -> Table {
         .get(READ_EVENTS, "/api/dead-letters/{id}", dead_letters::one)
         .delete(ENDPOINTS, "/api/dead-letters/{id}", dead_letters::remove)
         .post(ENDPOINTS, "/api/dead-letters/{id}/replay", dead_letters::replay)
+        .get(READ_EVENTS, "/api/endpoints/{id}/stats", analytics::endpoint_stats)
         .get(READ_EVENTS, "/api/replays", replays::list)
         .get(READ_EVENTS, "/api/replays/{id}", replays::one)
         .post(ENDPOINTS, "/api/replays/{id}/cancel", replays::cancel)
+        // What was sent, counted.
+        .get(READ_EVENTS, "/api/accounts", accounts::list)
+        .get(READ_EVENTS, "/api/accounts/sample", accounts::sample)
+        .get(READ_EVENTS, "/api/accounts/{id}/summary", accounts::summary)
+        .get(READ_EVENTS, "/api/event-types", accounts::event_types)
+        .get(READ_EVENTS, "/api/analytics/events", analytics::events)
         // The caller's own organisation.
         .get(ANY_TENANT, "/api/org", own_org::own)
         .patch(KEYS, "/api/org", own_org::change)
@@ -137,6 +144,8 @@ fn table() -> Table {
         .delete(CHANGE_ALL, "/api/admin/keys/{id}", keys::revoke)
         .post(CHANGE_ALL, "/api/admin/keys/{id}/rotate", keys::rotate)
         .get(READ_ALL, "/api/admin/audit", audit::list)
+        .get(READ_ALL, "/api/admin/analytics/events", analytics::events_of_all)
+        .get(READ_ALL, "/api/admin/usage", analytics::usage)
         // Documentation, probes and scrapers.
         .get(Access::Anyone, "/problems/{code}", problems::page)
         .get(Access::Anyone, "/api/health", health::report)

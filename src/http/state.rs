@@ -12,6 +12,7 @@ use super::inbox_limit::InboxLimits;
 use super::metrics::ApiMetrics;
 use super::pipeline_health::{OldestDue, PipelineHealth};
 use super::stream_limits::StreamLimits;
+use crate::analytics::SummaryCache;
 use crate::api::{Refusal, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::{Config, ENVELOPE_BYTES_MAX, Networks, Origins};
@@ -99,6 +100,7 @@ struct Shared {
     answers: ByteBudget,
     streams: StreamLimits,
     inbox_limits: InboxLimits,
+    summaries: SummaryCache,
     started: Stopwatch,
     last_ping: Mutex<Option<(Stopwatch, bool)>>,
     last_due: Mutex<Option<(Stopwatch, DueAt)>>,
@@ -128,6 +130,7 @@ impl AppState {
             answers: ByteBudget::new(config.answers_in_flight_bytes(), answers),
             streams: StreamLimits::new(streams_max as usize, streams_per_org, streams_open),
             inbox_limits: InboxLimits::new(general),
+            summaries: SummaryCache::new(parts.subsystems.clock.clone()),
             parts,
             reads,
             replica_reads,
@@ -210,6 +213,11 @@ impl AppState {
     /// The consumers of inboxes; `None` without a server.
     pub(super) fn inboxes(&self) -> Option<&Inboxes> {
         Some(self.subsystems().server.as_ref()?.delivery.inboxes())
+    }
+
+    /// Summaries of accounts that were read lately.
+    pub(super) fn summaries(&self) -> &SummaryCache {
+        &self.0.summaries
     }
 
     /// The deliveries that events of these types become; `None` while it is not known.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::endpoint::PendingCount;
 use crate::domain::{
-    EndpointId, LabelCursor, MetricsGroup, MinuteSpan, OrgId, Timestamp, minute_start,
+    EndpointId, LabelCursor, MetricsGroup, MinuteSpan, Month, OrgId, Timestamp, minute_start,
 };
 use crate::store::{AccountRow, DeliveryCounts, EventTypeRow, LatencyHistogram, MonthUsage};
 
@@ -255,12 +255,12 @@ impl From<EventTypeRow> for EventTypeView {
 
 impl UsageView {
     /// The usage of a month.
-    pub(in crate::api) fn new(month: u32, usage: MonthUsage) -> Self {
+    pub(in crate::api) fn new(month: Month, usage: MonthUsage) -> Self {
         let MonthUsage { org_id, name, count, delivered, dead } = usage;
         Self {
             org_id,
             name,
-            month: format!("{:04}-{:02}", month / 100, month % 100),
+            month: month.to_string(),
             events: count.events,
             bytes: count.bytes,
             delivered,

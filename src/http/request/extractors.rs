@@ -15,7 +15,7 @@ use super::rules::Rules;
 use super::schema::{Input, ObjectSchema, RequestSchema, parameter};
 use super::texts::PageLimit;
 use crate::auth::Principal;
-use crate::domain::{Cursor, ListOrder, OrderedCursor, PageRequest, Scopes};
+use crate::domain::{Cursor, LabelCursor, ListOrder, OrderedCursor, PageRequest, Scopes};
 use crate::http::body::{self, ReceivedBody};
 use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
@@ -60,6 +60,15 @@ pub(in crate::http) struct OrderedList<T> {
     pub(in crate::http) order: ListOrder,
     pub(in crate::http) filter: T,
 }
+
+/// The query of a list that is not in the order of time: `limit`, `cursor`, and these filters.
+#[derive(Debug)]
+pub(in crate::http) struct LabelList<T = ()> {
+    pub(in crate::http) limit: u32,
+    pub(in crate::http) after: Option<LabelCursor>,
+    pub(in crate::http) filter: T,
+}
+
 /// A query with these parameters.
 #[derive(Debug)]
 pub(in crate::http) struct Parameters<T>(pub(in crate::http) T);
@@ -203,6 +212,19 @@ impl<S: Sync, T: QueryFields> FromRequestParts<S> for List<T> {
     }
 }
 
+impl<S: Sync, T: QueryFields> FromRequestParts<S> for LabelList<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut query = Query::of(&parts.uri);
+        let limit = query.limit();
+        let after = query.take("cursor");
+        let filter = T::read(&mut query);
+        query.finish()?;
+        Ok(Self { limit, after, filter })
+    }
+}
+
 impl<S: Sync, T: QueryFields> FromRequestParts<S> for OrderedList<T> {
     type Rejection = ApiError;
 
@@ -306,6 +328,15 @@ impl<T: QueryFields> Input for OrderedList<T> {
             "`next_cursor` of the previous page, which has the same order.",
         );
         schema.query.extend([limit, order, cursor]);
+        T::describe(&mut schema.query);
+    }
+}
+
+impl<T: QueryFields> Input for LabelList<T> {
+    fn describe(schema: &mut RequestSchema) {
+        let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
+        let cursor = parameter::<LabelCursor>("cursor", "`next_cursor` of the previous page.");
+        schema.query.extend([limit, cursor]);
         T::describe(&mut schema.query);
     }
 }

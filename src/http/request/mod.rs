@@ -4,7 +4,8 @@
 //! A route's body is a struct that [`json_fields!`] declares, its query one that [`query_fields!`]
 //! declares. Each field has a name, a type, a presence and a doc line, and the declaration gives the
 //! struct, its parser and its JSON Schema ([`Route::request`](super::Route)). Handlers take them by an
-//! extractor: [`Body`], [`OptionalBody`], [`EmptyBody`], [`MergePatch`], [`List`], [`Parameters`], [`NoQuery`].
+//! extractor: [`Body`], [`OptionalBody`], [`EmptyBody`], [`MergePatch`], [`List`], [`OrderedList`], [`LabelList`],
+//! [`Parameters`], [`NoQuery`].
 //!
 //! Derived deserialisers stop at the first fault and know nothing of the caller. These parsers list
 //! every fault, refuse unknown and repeated fields, and check values against [`rules::Rules`]. Events are not
@@ -21,14 +22,16 @@ mod texts;
 mod values;
 
 pub(super) use extractors::{
-    BODY_BYTES_MAX, Body, BodyAndParameters, EmptyBody, EmptyBodyAndParameters, List, MergePatch,
-    NoQuery, OptionalBody, OrderedList, Parameters, refuse_query,
+    BODY_BYTES_MAX, Body, BodyAndParameters, EmptyBody, EmptyBodyAndParameters, LabelList, List,
+    MergePatch, NoQuery, OptionalBody, OrderedList, Parameters, refuse_query,
 };
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use patch::Patch;
 pub use schema::RequestSchema;
 pub(super) use schema::{Input, Inputs, parameter};
-pub(super) use texts::{FailedStatus, Flag, Include, Label, Number, OnDuplicate, PageLimit};
+pub(super) use texts::{
+    FailedStatus, Flag, Include, Label, Number, OnDuplicate, PageLimit, Text, WindowName,
+};
 pub(super) use values::{
     Description, EndpointUrl, EventIds, ExpiresAt, LimitValue, Name, OwnScopes, TenantScopes, Whole,
 };

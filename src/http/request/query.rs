@@ -45,15 +45,13 @@ impl Query {
 
     /// Takes `limit` and `cursor`.
     pub(in crate::http) fn page(&mut self) -> PageRequest {
-        let limit =
-            self.take::<PageLimit>("limit").map_or(PageRequest::LIMIT_DEFAULT, |limit| limit.0);
+        let limit = self.limit();
         PageRequest { limit, after: self.take("cursor") }
     }
 
     /// Takes `limit`, `order` and `cursor`, which belongs to that order.
     pub(in crate::http) fn ordered_page(&mut self) -> (PageRequest, ListOrder) {
-        let limit =
-            self.take::<PageLimit>("limit").map_or(PageRequest::LIMIT_DEFAULT, |limit| limit.0);
+        let limit = self.limit();
         let order = self.take::<ListOrder>("order").unwrap_or_default();
         (PageRequest { limit, after: self.ordered_cursor(order) }, order)
     }
@@ -67,6 +65,11 @@ impl Query {
         let rule = format!("belongs to a list with order={}", cursor.order.as_str());
         self.violations.push(Violation::new("cursor", "order", rule));
         None
+    }
+
+    /// Takes `limit`.
+    pub(in crate::http) fn limit(&mut self) -> u32 {
+        self.take::<PageLimit>("limit").map_or(PageRequest::LIMIT_DEFAULT, |limit| limit.0)
     }
 
     /// Ends the reading.

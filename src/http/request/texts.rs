@@ -5,10 +5,11 @@ use std::str::FromStr;
 use serde_json::{Value, json};
 use strum::VariantNames;
 
+use crate::api::accounts::SummaryWindow;
 use crate::domain::{
     Cursor, DeadReason, DeliveryStatus, EndpointId, EndpointKind, ErrorClass, EventId, EventType,
-    EventTypeFilter, ListOrder, OrderedCursor, OrgId, PageRequest, SignatureScheme, SigningSecret,
-    Timestamp, TimestampError, TraceFilter, Violation,
+    EventTypeFilter, LabelCursor, ListOrder, MetricsGroup, Month, OrderedCursor, OrgId,
+    PageRequest, SignatureScheme, SigningSecret, Timestamp, TimestampError, TraceFilter, Violation,
 };
 
 /// A value that is written as text: a string in a body, or a query parameter.
@@ -59,6 +60,9 @@ texts! {
     EndpointId: "must be the id of an endpoint", {"type": "string", "format": "uuid"};
     EventId: "must be the id of an event", {"type": "string", "format": "uuid"};
     OrgId: "must be the id of an organisation", {"type": "string", "format": "uuid"};
+    LabelCursor: "must be a next_cursor of an earlier answer", {"type": "string"};
+    MetricsGroup: MetricsGroup::RULE,
+        {"type": "string", "enum": MetricsGroup::VARIANTS, "default": "hour"};
     Cursor: "must be a next_cursor of an earlier answer", {"type": "string"};
     OrderedCursor: "must be a next_cursor of an earlier answer", {"type": "string"};
     TraceFilter: "must be a trace id: 1 to 128 visible ASCII characters",
@@ -227,6 +231,38 @@ impl<const MIN: u32, const MAX: u32> Text for Number<MIN, MAX> {
 
     fn text_schema() -> Value {
         json!({"type": "integer", "minimum": MIN, "maximum": MAX})
+    }
+}
+
+/// A window of a summary by its name.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct WindowName(pub(in crate::http) SummaryWindow);
+
+impl Text for WindowName {
+    const RULE: &'static str = "must be last_24h or last_7d";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "last_24h" => Some(Self(SummaryWindow::Last24Hours)),
+            "last_7d" => Some(Self(SummaryWindow::Last7Days)),
+            _ => None,
+        }
+    }
+
+    fn text_schema() -> Value {
+        json!({"type": "string", "enum": ["last_24h", "last_7d"], "default": "last_24h"})
+    }
+}
+
+impl Text for Month {
+    const RULE: &'static str = Self::RULE;
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn text_schema() -> Value {
+        json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$", "examples": ["2026-01"]})
     }
 }
 

@@ -1,6 +1,8 @@
 //! The handlers, one file per resource. Each reads top to bottom: who asks, for what, which subsystem
 //! is called, what is answered.
 
+pub(super) mod accounts;
+pub(super) mod analytics;
 pub(super) mod audit;
 pub(super) mod dead_letters;
 pub(super) mod deliveries;

@@ -76,6 +76,12 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/dead-letters/{id}"),
     row("DELETE", "/api/dead-letters/{id}"),
     row("POST", "/api/dead-letters/{id}/replay"),
+    row("GET", "/api/endpoints/{id}/stats"),
+    row("GET", "/api/accounts"),
+    row("GET", "/api/accounts/sample"),
+    row("GET", "/api/accounts/{id}/summary"),
+    row("GET", "/api/event-types"),
+    row("GET", "/api/analytics/events"),
     row("GET", "/api/replays"),
     row("GET", "/api/replays/{id}"),
     row("POST", "/api/replays/{id}/cancel"),
@@ -102,6 +108,8 @@ pub(super) const ROWS: &[Row] = &[
     row("DELETE", "/api/admin/keys/{id}"),
     with("POST", "/api/admin/keys/{id}/rotate", &["{}", r#"{"grace_seconds":60}"#]),
     row("GET", "/api/admin/audit"),
+    row("GET", "/api/admin/analytics/events"),
+    row("GET", "/api/admin/usage"),
     row("GET", "/problems/{code}"),
     row("GET", "/api/health"),
     row("GET", "/health/live"),
@@ -110,8 +118,16 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// Ids that may stand in a path.
-const IDS: &[&str] =
-    &["{event}", "{endpoint}", "{delivery}", "{pending}", "{replay}", "{org}", "{key}"];
+const IDS: &[&str] = &[
+    "{event}",
+    "{endpoint}",
+    "{delivery}",
+    "{pending}",
+    "{replay}",
+    "{org}",
+    "{key}",
+    "{account}",
+];
 
 /// Queries that name something, on whatever route. Those that a route does not know are refused.
 const QUERIES: &[&str] = &[
@@ -181,6 +197,7 @@ pub(super) fn own_id(path: &str) -> &'static str {
         Some("events" | "ack") => "{event}",
         Some("endpoints") => "{endpoint}",
         Some("deliveries" | "dead-letters") => "{delivery}",
+        Some("accounts") => "{account}",
         Some("replays") => "{replay}",
         Some("orgs") => "{org}",
         Some("keys") => "{key}",

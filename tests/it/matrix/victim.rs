@@ -102,6 +102,8 @@ impl Victim {
             "/api/dead-letters",
             "/api/replays",
             "/api/keys",
+            "/api/accounts",
+            "/api/event-types",
         ];
         let ones = [
             "/api/org",
@@ -112,6 +114,9 @@ impl Victim {
             "/api/dead-letters/{delivery}",
             "/api/replays/{replay}",
             "/api/keys/{key}",
+            "/api/endpoints/{endpoint}/stats",
+            "/api/accounts/{account}/summary",
+            "/api/analytics/events?group_by=type",
         ];
         let mut view = Vec::new();
         for path in lists.into_iter().chain(ones) {

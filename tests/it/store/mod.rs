@@ -28,6 +28,7 @@ mod pending_migration;
 mod reads;
 mod replays;
 mod retries;
+mod rollups;
 mod schedule;
 mod secrets;
 mod standings;
