@@ -21,13 +21,25 @@ pub async fn list(
     page: PageRequest,
     with_payloads: bool,
 ) -> Result<Page<EventView>, Refusal> {
+    let bytes_max = with_payloads.then_some(PageRequest::PAYLOAD_BYTES_MAX);
+    list_within(subsystems, org, filter, page, bytes_max).await
+}
+
+/// A page of an organisation's events, with payloads of at most so many bytes, or without.
+///
+/// # Errors
+/// When the store fails.
+pub async fn list_within(
+    subsystems: &Subsystems,
+    org: OrgId,
+    filter: &EventFilter,
+    page: PageRequest,
+    payload_bytes_max: Option<usize>,
+) -> Result<Page<EventView>, Refusal> {
     let store = &subsystems.store;
     let page = store.events(org, filter, page).await?;
-    if !with_payloads {
-        return Ok(page.map(EventView::from));
-    }
-    let page = store.with_payloads(org, page, PageRequest::PAYLOAD_BYTES_MAX).await?;
-    Ok(page.map(EventView::from))
+    let Some(bytes_max) = payload_bytes_max else { return Ok(page.map(EventView::from)) };
+    Ok(store.with_payloads(org, page, bytes_max).await?.map(EventView::from))
 }
 
 /// An event with its newest deliveries.

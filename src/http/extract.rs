@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path, Request, State};
-use axum::http::header::{AUTHORIZATION, IF_NONE_MATCH};
+use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -27,7 +27,7 @@ use crate::domain::{Actor, OrgId, Role, Scope, Scopes};
 use crate::http::metrics::RejectedRequest;
 use crate::runtime::Stopwatch;
 
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(super) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The organisation whose key was presented, with any scope. An operator's key is refused, and so is a
 /// suspended organisation's.
@@ -116,19 +116,6 @@ pub(super) struct Id<T>(pub(super) T);
 #[derive(Clone, Debug)]
 pub(super) struct AccountId(pub(super) String);
 
-/// The entity tags that the caller has, RFC 9110 section 13.1.2.
-#[derive(Clone, Debug)]
-pub(super) struct IfNoneMatch(Option<HeaderValue>);
-
-impl IfNoneMatch {
-    /// Whether this one is among them.
-    pub(super) fn has(&self, etag: &str) -> bool {
-        let tags = self.0.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let is_it = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
-        tags.split(',').map(str::trim).any(is_it)
-    }
-}
-
 impl Caller for Tenant {
     fn of(principal: Arc<Principal>, address: IpAddr) -> Result<Self, ApiError> {
         match principal.role {
@@ -181,6 +168,19 @@ impl<N: Needs> Scoped<N> {
             return Ok(Self { caller, _reading: None });
         }
         Err(ApiError::ScopeRequired(Scopes::of(N::SCOPE)))
+    }
+}
+
+impl<N: Needs> Scoped<N> {
+    /// The caller whose key is in the headers, with the permit of a read.
+    pub(super) async fn of_reader(
+        headers: &HeaderMap,
+        app: &AppState,
+        address: IpAddr,
+    ) -> Result<Self, ApiError> {
+        let scoped = Self::of(principal(headers, app, address, None).await?, address)?;
+        let reading = ReadPermit::take(app, scoped.principal()).await?;
+        Ok(Self { _reading: Some(reading), ..scoped })
     }
 }
 
@@ -264,14 +264,6 @@ impl<S: Send + Sync> FromRequestParts<S> for AccountId {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Ok(Self(parts.headers.get(IF_NONE_MATCH).cloned()))
-    }
-}
-
 /// Authenticates the key in the headers.
 async fn principal(
     headers: &HeaderMap,
@@ -343,7 +335,6 @@ impl Input for Tenant {}
 impl Input for Consumer {}
 impl<T> Input for Id<T> {}
 impl Input for AccountId {}
-impl Input for IfNoneMatch {}
 impl Input for RequestContext {}
 impl Input for State<AppState> {}
 impl Input for Method {}
@@ -363,15 +354,6 @@ mod tests {
             ApiError::KeyMissing => "missing",
             _ => "invalid",
         })
-    }
-
-    #[test]
-    fn entity_tags_are_compared_weakly() {
-        let has =
-            |text: &'static str| IfNoneMatch(Some(HeaderValue::from_static(text))).has("\"a\"");
-        assert!(has("\"a\"") && has("*") && has("\"b\", W/\"a\""));
-        assert!(!has("\"b\"") && !has("a") && !has(""));
-        assert!(!IfNoneMatch(None).has("\"a\""));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::state::AppState;
 
 /// Bytes that are handed to the connection at once. It takes no more than it can buffer: a whole answer
 /// would be its own at once, and the budget would know nothing of it.
-const FRAME_BYTES: usize = 64 * 1024;
+pub(super) const FRAME_BYTES: usize = 64 * 1024;
 
 /// Who asked, once it is known. The middleware puts it into a routed request; authentication sets it.
 #[derive(Clone, Debug, Default)]

@@ -40,8 +40,10 @@ mod cors;
 mod error;
 mod error_detail;
 mod error_text;
+mod export;
 mod extract;
 mod head_scan;
+mod header_extract;
 mod held_answer;
 mod idempotency;
 mod inbox_limit;
@@ -61,6 +63,7 @@ mod router;
 mod routes;
 mod server;
 mod state;
+mod stream_caller;
 mod stream_limits;
 mod unread_body;
 

@@ -13,7 +13,8 @@ use super::request::{Inputs, RequestSchema};
 use super::route_hint;
 use super::routes::{
     accounts, analytics, audit, dead_letters, deliveries, endpoint_secrets, endpoint_test,
-    endpoints, events, health, inbox, keys, metrics, orgs, own_keys, own_org, problems, replays,
+    endpoints, events, exports, health, inbox, keys, metrics, orgs, own_keys, own_org, problems,
+    replays,
 };
 use super::state::AppState;
 use crate::domain::Scope;
@@ -79,6 +80,7 @@ fn table() -> Table {
         .post(POST_EVENTS, RAW_EVENTS[0], events::post_raw)
         .post(POST_EVENTS, RAW_EVENTS[1], events::post_raw)
         .get(READ_EVENTS, SINGLE_EVENTS, events::list)
+        .get(READ_EVENTS, "/api/events/export", exports::of_events)
         .get(READ_EVENTS, "/api/events/{id}", events::one)
         .post(ENDPOINTS, "/api/events/{id}/replay", events::replay)
         // Inboxes.
@@ -99,6 +101,7 @@ fn table() -> Table {
         .post(ENDPOINTS, "/api/endpoints/{id}/cancel-pending", endpoints::cancel_pending)
         .get(READ_EVENTS, "/api/endpoints/{id}/attempts", deliveries::attempts_of_endpoint)
         .get(READ_EVENTS, "/api/deliveries", deliveries::list)
+        .get(READ_EVENTS, "/api/deliveries/export", exports::of_deliveries)
         .get(READ_EVENTS, "/api/deliveries/{id}", deliveries::one)
         .post(ENDPOINTS, "/api/deliveries/{id}/retry", deliveries::retry)
         .post(ENDPOINTS, "/api/deliveries/{id}/replay", deliveries::replay)
@@ -106,6 +109,7 @@ fn table() -> Table {
         .get(READ_EVENTS, "/api/dead-letters", dead_letters::list)
         .post(ENDPOINTS, "/api/dead-letters/replay", replays::of_dead_letters)
         .post(ENDPOINTS, "/api/dead-letters/discard", replays::discard)
+        .get(READ_EVENTS, "/api/dead-letters/export", exports::of_dead_letters)
         .get(READ_EVENTS, "/api/dead-letters/{id}", dead_letters::one)
         .delete(ENDPOINTS, "/api/dead-letters/{id}", dead_letters::remove)
         .post(ENDPOINTS, "/api/dead-letters/{id}/replay", dead_letters::replay)

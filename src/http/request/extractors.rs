@@ -81,6 +81,14 @@ pub(in crate::http) struct BodyAndParameters<T, Q>(pub(in crate::http) T, pub(in
 #[derive(Debug)]
 pub(in crate::http) struct EmptyBodyAndParameters<Q>(pub(in crate::http) Q);
 
+/// The query of an export: `order`, the oldest first if it is left out, `cursor`, and the filters of its list.
+#[derive(Debug)]
+pub(in crate::http) struct ExportList<T> {
+    pub(in crate::http) after: Option<Cursor>,
+    pub(in crate::http) order: ListOrder,
+    pub(in crate::http) filter: T,
+}
+
 /// A query without parameters.
 #[derive(Debug)]
 pub(in crate::http) struct NoQuery;
@@ -237,6 +245,19 @@ impl<S: Sync, T: QueryFields> FromRequestParts<S> for OrderedList<T> {
     }
 }
 
+impl<S: Sync, T: QueryFields> FromRequestParts<S> for ExportList<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut query = Query::of(&parts.uri);
+        let order = query.take::<ListOrder>("order").unwrap_or(ListOrder::OldestFirst);
+        let after = query.ordered_cursor(order);
+        let filter = T::read(&mut query);
+        query.finish()?;
+        Ok(Self { after, order, filter })
+    }
+}
+
 fn parameters<T: QueryFields>(uri: &Uri) -> Result<T, ApiError> {
     let mut query = Query::of(uri);
     let fields = T::read(&mut query);
@@ -337,6 +358,19 @@ impl<T: QueryFields> Input for LabelList<T> {
         let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
         let cursor = parameter::<LabelCursor>("cursor", "`next_cursor` of the previous page.");
         schema.query.extend([limit, cursor]);
+        T::describe(&mut schema.query);
+    }
+}
+
+impl<T: QueryFields> Input for ExportList<T> {
+    fn describe(schema: &mut RequestSchema) {
+        let order =
+            parameter::<ListOrder>("order", "`asc`, the oldest first, unless it is `desc`.");
+        let cursor = parameter::<OrderedCursor>(
+            "cursor",
+            "The last `next_cursor` of an export that ended early, which has the same order.",
+        );
+        schema.query.extend([order, cursor]);
         T::describe(&mut schema.query);
     }
 }

@@ -22,8 +22,8 @@ mod texts;
 mod values;
 
 pub(super) use extractors::{
-    BODY_BYTES_MAX, Body, BodyAndParameters, EmptyBody, EmptyBodyAndParameters, LabelList, List,
-    MergePatch, NoQuery, OptionalBody, OrderedList, Parameters, refuse_query,
+    BODY_BYTES_MAX, Body, BodyAndParameters, EmptyBody, EmptyBodyAndParameters, ExportList,
+    LabelList, List, MergePatch, NoQuery, OptionalBody, OrderedList, Parameters, refuse_query,
 };
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use patch::Patch;

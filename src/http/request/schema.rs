@@ -49,6 +49,7 @@ inputs!(A B);
 inputs!(A B C);
 inputs!(A B C D);
 inputs!(A B C D E);
+inputs!(A B C D E F);
 
 /// The schema of an object, built field by field.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use strum::VariantNames;
 
 use crate::api::accounts::SummaryWindow;
 use crate::domain::{
-    Cursor, DeadReason, DeliveryStatus, EndpointId, EndpointKind, ErrorClass, EventId, EventType,
-    EventTypeFilter, LabelCursor, ListOrder, MetricsGroup, Month, OrderedCursor, OrgId,
+    ChangeKind, Cursor, DeadReason, DeliveryStatus, EndpointId, EndpointKind, ErrorClass, EventId,
+    EventType, EventTypeFilter, LabelCursor, ListOrder, MetricsGroup, Month, OrderedCursor, OrgId,
     PageRequest, SignatureScheme, SigningSecret, Timestamp, TimestampError, TraceFilter, Violation,
 };
 
@@ -69,6 +69,8 @@ texts! {
         {"type": "string", "minLength": 1, "maxLength": 128};
     ErrorClass: "must be blocked, signing, internal, dns, connect, tls, timeout, reset, protocol or status",
         {"type": "string", "enum": (words(ErrorClass::ALL))};
+    ChangeKind: "must be event, delivery or dead_letter",
+        {"type": "string", "enum": ChangeKind::VARIANTS};
     DeliveryStatus: "must be pending, delivered, dead or cancelled",
         {"type": "string", "enum": DeliveryStatus::VARIANTS};
     DeadReason: "must be exhausted, gone or unstorable",

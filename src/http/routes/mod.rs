@@ -10,6 +10,7 @@ pub(super) mod endpoint_secrets;
 pub(super) mod endpoint_test;
 pub(super) mod endpoints;
 pub(super) mod events;
+pub(super) mod exports;
 pub(super) mod health;
 pub(super) mod inbox;
 pub(super) mod keys;

@@ -225,7 +225,6 @@ impl RequestDeadline {
     }
 
     /// Notes that a part of the answer was written, so that `HEAD_TIMEOUT`, the time to write an answer, begins anew.
-    #[expect(dead_code, reason = "for answers that are streams")]
     pub(in crate::http) fn restart(&self) {
         self.0.restart();
     }

@@ -8,6 +8,7 @@ mod deliveries;
 mod endpoint_secrets;
 mod endpoints;
 mod events;
+mod exports;
 mod headers;
 mod health;
 mod idempotency;

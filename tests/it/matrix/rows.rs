@@ -50,6 +50,7 @@ pub(super) const ROWS: &[Row] = &[
     with("POST", "/api/events/raw", &[r#"{"id":"{event}"}"#]),
     with("POST", "/api/v1/events", &[r#"{"id":"{event}"}"#]),
     row("GET", "/api/events"),
+    row("GET", "/api/events/export"),
     row("GET", "/api/events/{id}"),
     with("POST", "/api/events/{id}/replay", &["{}", r#"{"endpoint_id":"{endpoint}"}"#]),
     with("POST", "/api/endpoints", &[r#"{"url":"https://example.com/"}"#]),
@@ -67,12 +68,16 @@ pub(super) const ROWS: &[Row] = &[
     row("POST", "/api/ack/{id}"),
     with("POST", "/api/nack", &[r#"{"ids":["{event}"]}"#]),
     row("GET", "/api/deliveries"),
+    row("GET", "/api/endpoints/{id}/attempts"),
+    row("GET", "/api/deliveries/export"),
     row("GET", "/api/deliveries/{id}"),
     row("POST", "/api/deliveries/{id}/retry"),
     row("POST", "/api/deliveries/{id}/replay"),
     row("POST", "/api/deliveries/{id}/cancel"),
     row("GET", "/api/dead-letters"),
     with("POST", "/api/dead-letters/replay", &["{}", r#"{"endpoint_id":"{endpoint}"}"#]),
+    with("POST", "/api/dead-letters/discard", &["{}", r#"{"endpoint_id":"{endpoint}"}"#]),
+    row("GET", "/api/dead-letters/export"),
     row("GET", "/api/dead-letters/{id}"),
     row("DELETE", "/api/dead-letters/{id}"),
     row("POST", "/api/dead-letters/{id}/replay"),
@@ -142,6 +147,7 @@ const QUERIES: &[&str] = &[
     "user_id={user}",
     "type={type}",
     "inbox={endpoint}",
+    "trace_id={trace}",
 ];
 
 /// Fields that name something, in whatever body.

@@ -70,6 +70,7 @@ impl Victim {
             ("{account}", format!("{name}-account")),
             ("{user}", format!("{name}-user")),
             ("{type}", format!("{name}.type")),
+            ("{trace}", victim.trace_id.to_string()),
         ]);
         victim
     }

@@ -88,7 +88,7 @@ fn expected(events: &[Event], account: &str, span: MinuteSpan) -> Counts {
     let of_account = events.iter().filter(|event| event.account_id.as_deref() == Some(account));
     for event in of_account.filter(|event| span.has(event.timestamp())) {
         *counts.0.entry(event.event_type.as_str().to_owned()).or_default() += 1;
-        for user in &event.user_id {
+        if let Some(user) = &event.user_id {
             *counts.1.entry(user.clone()).or_default() += 1;
         }
     }
