@@ -33,6 +33,7 @@ mod body;
 mod body_buffer;
 mod body_decoder;
 mod byte_budget;
+mod change_stream;
 mod charges;
 mod client_ip;
 mod connection;

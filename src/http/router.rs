@@ -14,7 +14,7 @@ use super::route_hint;
 use super::routes::{
     accounts, analytics, audit, dead_letters, deliveries, endpoint_secrets, endpoint_test,
     endpoints, events, exports, health, inbox, keys, metrics, orgs, own_keys, own_org, problems,
-    replays,
+    replays, stream,
 };
 use super::state::AppState;
 use crate::domain::Scope;
@@ -81,6 +81,7 @@ fn table() -> Table {
         .post(POST_EVENTS, RAW_EVENTS[1], events::post_raw)
         .get(READ_EVENTS, SINGLE_EVENTS, events::list)
         .get(READ_EVENTS, "/api/events/export", exports::of_events)
+        .get(READ_EVENTS, "/api/stream", stream::follow)
         .get(READ_EVENTS, "/api/events/{id}", events::one)
         .post(ENDPOINTS, "/api/events/{id}/replay", events::replay)
         // Inboxes.

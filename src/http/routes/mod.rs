@@ -20,6 +20,7 @@ pub(super) mod own_keys;
 pub(super) mod own_org;
 pub(super) mod problems;
 pub(super) mod replays;
+pub(super) mod stream;
 
 mod deduplication;
 mod event_answers;

@@ -26,5 +26,6 @@ mod reads;
 mod replays;
 mod requests;
 mod shutdown;
+mod streams;
 mod tenancy;
 mod wire;

@@ -67,6 +67,7 @@ pub(super) const ROWS: &[Row] = &[
     with("POST", "/api/ack", &[r#"{"ids":["{event}"]}"#]),
     row("POST", "/api/ack/{id}"),
     with("POST", "/api/nack", &[r#"{"ids":["{event}"]}"#]),
+    row("GET", "/api/stream"),
     row("GET", "/api/deliveries"),
     row("GET", "/api/endpoints/{id}/attempts"),
     row("GET", "/api/deliveries/export"),

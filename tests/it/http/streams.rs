@@ -1,0 +1,139 @@
+//! `GET /api/stream` over real sockets: followed, resumed, ended.
+
+use reqwest::{Method, Response};
+use serde_json::Value;
+
+use crate::support::server::{Server, Tenant};
+
+/// A client of a stream, as a browser's `EventSource` reads it.
+struct Follower {
+    response: Response,
+    text: String,
+    last_id: String,
+}
+
+/// An event of a stream.
+#[derive(Debug)]
+struct Said {
+    event: String,
+    data: Value,
+}
+
+impl Follower {
+    async fn open(server: &Server, path: &str, key: &str, last_id: Option<&str>) -> Self {
+        let mut request = server.request(Method::GET, path, key);
+        if let Some(last_id) = last_id {
+            request = request.header("last-event-id", last_id);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        // As the server does once a second.
+        server.store.system().refresh_followed(server.clock.now()).await.unwrap();
+        Self { response, text: String::new(), last_id: String::new() }
+    }
+
+    /// The next event; `None` at the end of the stream.
+    async fn next(&mut self) -> Option<Said> {
+        loop {
+            if let Some((block, rest)) = self.text.split_once("\n\n") {
+                let (mut event, mut data) = (String::new(), Vec::new());
+                for line in block.lines() {
+                    match line.split_once(": ").unwrap() {
+                        ("event", name) => event = name.to_owned(),
+                        ("id", id) => self.last_id = id.to_owned(),
+                        ("data", line) => data.push(line.to_owned()),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                self.text = rest.to_owned();
+                if !data.is_empty() {
+                    let data = serde_json::from_str(&data.join("\n")).unwrap();
+                    return Some(Said { event, data });
+                }
+                continue;
+            }
+            let chunk = self.response.chunk().await.unwrap()?;
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    /// The next event of a type.
+    async fn next_of(&mut self, event_type: &str) -> Value {
+        loop {
+            let said = self.next().await.unwrap();
+            if said.data["type"] == event_type {
+                return said.data;
+            }
+        }
+    }
+}
+
+async fn store(server: &Server, tenant: &Tenant, event_type: &str) {
+    server.store_event(tenant.org_id, event_type, "{\n\"n\": 1}").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_shows_what_is_stored_and_goes_on_behind_the_last_event() {
+    let server = Server::start().await;
+    let (tenant, other) = (server.tenant("acme").await, server.tenant("other").await);
+    let path = "/api/stream?include=payload";
+    let mut follower = Follower::open(&server, path, &tenant.key, None).await;
+    store(&server, &tenant, "first").await;
+    let first = follower.next().await.unwrap();
+    assert_eq!((first.event.as_str(), &first.data["type"]), ("event", &"first".into()));
+    assert_eq!(first.data["payload"]["n"], 1, "payloads with line breaks stay whole");
+    store(&server, &other, "theirs").await;
+    store(&server, &tenant, "second").await;
+    follower.next_of("second").await;
+
+    // What comes while nobody is connected is shown afterwards, and nothing again.
+    let last_id = follower.last_id.clone();
+    drop(follower);
+    store(&server, &tenant, "third").await;
+    let mut follower = Follower::open(&server, "/api/stream", &tenant.key, Some(&last_id)).await;
+    let third = follower.next().await.unwrap();
+    assert_eq!(third.data["type"], "third", "{third:?}");
+    assert!(third.data.get("payload").is_none());
+
+    // Of the other organisation nothing is shown, and by a filter only what passes it.
+    let mut filtered =
+        Follower::open(&server, "/api/stream?kind=event&type=x.*", &tenant.key, None).await;
+    store(&server, &tenant, "y.b").await;
+    store(&server, &tenant, "x.a").await;
+    assert_eq!(filtered.next().await.unwrap().data["type"], "x.a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn position_that_is_too_old_or_malformed_is_told() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let mut follower =
+        Follower::open(&server, "/api/stream", &tenant.key, Some("0-1-0-1000000000")).await;
+    let reset = follower.next().await.unwrap();
+    assert_eq!(
+        (reset.event.as_str(), &reset.data["reason"]),
+        ("reset", &"changes_not_kept".into())
+    );
+    let request = server.request(Method::GET, "/api/stream", &tenant.key);
+    let response = request.header("last-event-id", "zzz").send().await.unwrap();
+    assert_eq!(response.status(), 422);
+    server.get("/api/stream?kind=nothing", &tenant.key).await.expect_problem(422, "invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_ends_with_its_key_and_with_the_server() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let own = server.get("/api/keys", &tenant.key).await;
+    let id = own.expect(200)["data"][0]["id"].as_str().unwrap().to_owned();
+    let mut revoked = Follower::open(&server, "/api/stream", &tenant.key, None).await;
+    let other = server.tenant("other").await;
+    let mut stopped = Follower::open(&server, "/api/stream", &other.key, None).await;
+    assert_eq!(server.metric("hookgate_streams_open"), 2);
+    server.delete(&format!("/api/keys/{id}"), &tenant.key).await.expect(204);
+    assert!(revoked.next().await.is_none());
+    server.app.request_stop();
+    assert!(stopped.next().await.is_none());
+}
