@@ -12,7 +12,7 @@ ALTER TABLE pending_deliveries ADD COLUMN event_type text;
 DROP INDEX pending_due;
 CREATE INDEX pending_due ON pending_deliveries (due_at, endpoint_id)
     WHERE lease_token IS NULL AND NOT ordered AND event_type IS NULL;
-CREATE INDEX pending_by_type ON pending_deliveries (endpoint_id, event_type COLLATE "C", due_at)
+CREATE INDEX pending_inbox_types ON pending_deliveries (endpoint_id, event_type COLLATE "C", due_at)
     WHERE lease_token IS NULL AND event_type IS NOT NULL;
 -- What consumers settle, by event.
 CREATE INDEX pending_received ON pending_deliveries (endpoint_id, event_id) WHERE attempts > 0;

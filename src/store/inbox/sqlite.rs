@@ -72,7 +72,7 @@ fn candidates(
         Rows::OfType => {
             let (of_type, types) = of_type(Dialect::Sqlite, request.event_type, args.len() + 1);
             args.extend(types.into_iter().map(Value::from));
-            by("pending_by_type", &of_type, "d.event_type, d.due_at")
+            by("pending_inbox_types", &of_type, "d.event_type, d.due_at")
         }
         Rows::Head => format!(
             "SELECT {COLUMNS} FROM endpoints p, {}
