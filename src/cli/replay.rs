@@ -1,4 +1,4 @@
-//! Commands on replays of dead letters: `replay`.
+//! Commands on replays and discards of dead letters: `replay`.
 
 use clap::Subcommand;
 
@@ -53,7 +53,8 @@ pub(super) async fn run(command: ReplayCommand) -> Result<(), CliError> {
 fn replay_line(replay: &Replay) -> String {
     let total = replay.total.map_or("?".to_owned(), |total| total.to_string());
     let Replay { id, done, skipped, .. } = replay;
+    let action = replay.action.as_str();
     let why = replay.detail.as_deref().map_or(String::new(), |why| format!("  {why}"));
     let status = replay.status.as_str();
-    format!("{id}  {status}  done: {done} of {total}  skipped: {skipped}{why}")
+    format!("{id}  {action}  {status}  done: {done} of {total}  skipped: {skipped}{why}")
 }

@@ -39,7 +39,7 @@ const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
 /// What a page takes as it is read and as it is written.
 const PAGE_BYTES: usize = 4 * PAYLOAD_BYTES_MAX;
 /// How long a page is tried for that the caller's limits, or the store, do not let through.
-const TRIED_MAX: Duration = Duration::from_secs(60);
+const TRIED_MAX: Duration = Duration::from_mins(1);
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -83,6 +83,8 @@ pub(super) async fn answer(
     deadline: RequestDeadline,
     (exported, after): (Exported, Option<Cursor>),
 ) -> Result<Response, ApiError> {
+    // An export lasts as long as its client reads.
+    deadline.lift();
     let org = reader.org_id;
     let owner = Owner::Org(org);
     let stream = StreamPermit::take(&app, owner)?;

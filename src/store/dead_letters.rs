@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::engine::{Dialect, Row, Tx, args};
 use super::filter::Filter;
 use super::list_query::{ListQuery, Listed, PARAMETERS_BEFORE};
-use super::page::Bounds;
+use super::page::ListBounds;
 use super::{AuditRecord, Result, Store, audit};
 use crate::domain::{
     Actor, DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadLetterId, DeadReason, Endpoint,
@@ -76,17 +76,18 @@ impl Store {
         } = filter;
         let (at, by_type) = ("created_at", "dead_letters_by_type");
         let listed = Listed { table: "dead_letters", at, by_type, by_day: false };
-        let bounds = Bounds { order: *order, since: *since, until: *until };
+        let bounds = ListBounds { order: *order, since: *since, until: *until };
         let dialect = self.engine.dialect();
         let mut query = ListQuery::new(dialect, listed, org, bounds, PARAMETERS_BEFORE);
-        query.equal_unscoped("endpoint_id", None, *endpoint_id);
+        query.equal_unscoped("endpoint_id", Some("dead_letters_by_endpoint"), *endpoint_id);
         let class = error_class.map(ErrorClass::as_str);
         query.equal_within(("error_class", "dead_letters_by_error_class", FAILED), class);
         let code = status_code.map(u32::from);
         query.equal_within(("status_code", "dead_letters_by_status_code", FAILED), code);
-        query.equal("reason", reason.map(DeadReason::as_str));
+        query.equal("reason", "dead_letters_by_reason", reason.map(DeadReason::as_str));
         query.event_type(event_type.as_ref());
-        query.null("replayed_at", replayed.map(|replayed| !replayed));
+        let by_replay = ("dead_letters_unreplayed", "dead_letters_replayed");
+        query.null("replayed_at", by_replay, replayed.map(|replayed| !replayed));
         query.page(self, COLUMNS, page, read).await
     }
 

@@ -10,7 +10,7 @@ use super::deliveries::{read, select_finished, select_pending};
 use super::engine::{Dialect, Row, args};
 use super::event_type_range::after_prefix;
 use super::list_query::{ListPart, ListQuery, Listed, TYPES_MERGED_MAX, types_sql};
-use super::page::{Bounds, END_OF_TIME, OrderSql};
+use super::page::{END_OF_TIME, ListBounds, OrderSql};
 use super::type_key::type_key;
 use super::{Result, Store};
 use crate::domain::{
@@ -28,20 +28,20 @@ const DAY_MICROS: i64 = 86_400_000_000;
 const FAILED: &str = "error_class IS NOT NULL";
 
 /// One of the two tables, and its indexes.
-struct Table {
+struct DeliveryTable {
     listed: Listed,
     by_endpoint: &'static str,
     by_error_class: &'static str,
     by_status_code: &'static str,
 }
 
-const PENDING: Table = Table {
+const PENDING: DeliveryTable = DeliveryTable {
     listed: Listed { table: "pending_deliveries", at: "created_at", by_type: "", by_day: false },
     by_endpoint: "pending_by_endpoint",
     by_error_class: "pending_by_error_class",
     by_status_code: "pending_by_status_code",
 };
-const FINISHED: Table = Table {
+const FINISHED: DeliveryTable = DeliveryTable {
     listed: Listed { table: "deliveries", at: "created_at", by_type: "", by_day: true },
     by_endpoint: "deliveries_by_endpoint",
     by_error_class: "deliveries_by_error_class",
@@ -55,7 +55,7 @@ struct Selection<'a> {
     /// When the deliveries of the filter's event were planned.
     planned: Option<&'a [Timestamp]>,
     types: Types<'a>,
-    bounds: Bounds,
+    bounds: ListBounds,
 }
 
 /// The event types of a list.
@@ -109,7 +109,7 @@ impl Store {
         let planned_first = planned.map(|all| all.iter().min().copied().unwrap_or(END_OF_TIME));
         // The later of the two; without either, where the organisation begins.
         let since = planned_first.max(filter.since);
-        let bounds = Bounds { order: filter.order, since, until: filter.until };
+        let bounds = ListBounds { order: filter.order, since, until: filter.until };
         let selection = Selection { org, filter, planned, types, bounds };
         let after = bounds.start(page.after);
         let mut look_back = self.look_back(org, bounds.order, after.at, bounds.last()).await?;
@@ -231,17 +231,17 @@ impl Store {
             };
             types.extend(self.engine.list(selects.join(" UNION ALL "), args, read).await?);
         }
-        let typed = |(row, received_at): (Delivery, Timestamp)| {
+        let shown = |(row, received_at): (Delivery, Timestamp)| {
             let event_type = types.get(&(row.event_id, received_at)).cloned();
             self.shown(Delivery { event_type, ..row })
         };
-        Ok(rows.into_iter().map(typed).collect())
+        Ok(rows.into_iter().map(shown).collect())
     }
 }
 
 impl<'a> Selection<'a> {
     /// The query of one table. Its parameters follow `before` others.
-    fn query(&self, dialect: Dialect, table: &Table, before: usize) -> ListQuery<'a> {
+    fn query(&self, dialect: Dialect, table: &DeliveryTable, before: usize) -> ListQuery<'a> {
         let DeliveryFilter { status, endpoint_id, error_class, status_code, .. } = self.filter;
         let mut query = ListQuery::new(dialect, table.listed, self.org, self.bounds, before);
         let is_pending = table.listed.table == PENDING.listed.table;

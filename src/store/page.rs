@@ -17,13 +17,13 @@ pub(super) const START_OF_TIME: Timestamp = Timestamp::from_micros(-62_167_219_2
 
 /// The rows of a list: from a time on and before another, in this order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct ListBounds {
     pub(super) order: ListOrder,
     pub(super) since: Option<Timestamp>,
     pub(super) until: Option<Timestamp>,
 }
 
-impl Bounds {
+impl ListBounds {
     /// The position that a page starts after. The first page starts after one that comes before every row, so that one
     /// statement serves all; with a bound of time there, every page starts after one that comes before every row
     /// within it, so that none reads through the rows before.
@@ -100,7 +100,7 @@ impl Store {
         args: Args<'_>,
         read: impl Fn(&Row) -> Result<T>,
     ) -> Result<Page<T>> {
-        let bounds = Bounds { order: ListOrder::NewestFirst, since: None, until: None };
+        let bounds = ListBounds { order: ListOrder::NewestFirst, since: None, until: None };
         let after = bounds.start(request.after);
         let sql = format!("{select} {}", OrderSql::of(bounds.order).page(at));
         self.page_of(sql, at, (after, request.limit), args, read).await
@@ -133,16 +133,16 @@ mod tests {
         Cursor { at: Timestamp::from_micros(micros), id }
     }
 
-    fn bounds(order: ListOrder) -> Bounds {
+    fn bounds(order: ListOrder) -> ListBounds {
         let at = |micros| Some(Timestamp::from_micros(micros));
-        Bounds { order, since: at(2), until: at(5) }
+        ListBounds { order, since: at(2), until: at(5) }
     }
 
     #[test]
     fn page_starts_after_the_cursor_or_before_the_end_of_the_list() {
         let (none, id) = (Uuid::nil(), Uuid::from_u128(7));
         let within = bounds(ListOrder::NewestFirst);
-        let all = Bounds { since: None, until: None, ..within };
+        let all = ListBounds { since: None, until: None, ..within };
         assert_eq!(all.start(None), Cursor { at: END_OF_TIME, id: Uuid::max() });
         assert_eq!(within.start(None), cursor(5, none));
         assert_eq!(within.start(Some(cursor(6, id))), cursor(5, none));
@@ -155,7 +155,7 @@ mod tests {
     fn page_of_the_oldest_rows_starts_where_the_list_begins() {
         let (none, id) = (Uuid::nil(), Uuid::from_u128(7));
         let within = bounds(ListOrder::OldestFirst);
-        let all = Bounds { since: None, until: None, ..within };
+        let all = ListBounds { since: None, until: None, ..within };
         assert_eq!(all.start(None), Cursor { at: START_OF_TIME, id: none });
         assert_eq!(within.start(None), cursor(2, none));
         assert_eq!(within.start(Some(cursor(1, id))), cursor(2, none));

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::columns::{Columns, columns};
 use super::engine::{Engine, Row, Tx, args};
 use super::list_query::{ListQuery, Listed, PARAMETERS_BEFORE};
-use super::page::Bounds;
+use super::page::ListBounds;
 use super::{AuditRecord, Result, Store, System, audit, changes, endpoints, storable, timed};
 use crate::domain::{
     Actor, DeadReason, DeliveryId, EndpointId, EndpointKind, Event, EventFilter, EventId,
@@ -226,12 +226,12 @@ impl Store {
         }
         let listed =
             Listed { table: "events", at: "received_at", by_type: "events_by_type", by_day: true };
-        let bounds = Bounds { order: *order, since: *since, until: *until };
+        let bounds = ListBounds { order: *order, since: *since, until: *until };
         let mut query =
             ListQuery::new(self.engine.dialect(), listed, org, bounds, PARAMETERS_BEFORE);
         query.event_type(event_type.as_ref());
-        query.equal("account_id", account_id.as_deref());
-        query.equal("user_id", user_id.as_deref());
+        query.equal("account_id", "events_by_account", account_id.as_deref());
+        query.equal("user_id", "events_by_user", user_id.as_deref());
         let of_dedup_id = dedup_id.as_deref().map(|text| EventId::from_dedup_id(org, text));
         query.equal_unscoped("id", None, of_dedup_id);
         traces::filter(&mut query, self.engine.dialect(), trace.as_ref());

@@ -10,6 +10,7 @@
 //!
 //! On PostgreSQL a list of a table with a partition per day looks at it in spans, see [`LookBack`].
 
+mod filters;
 mod types;
 
 pub(super) use types::{TYPES_MERGED_MAX, types_sql};
@@ -18,11 +19,10 @@ use uuid::Uuid;
 
 use super::engine::{Args, Dialect, Row, Value, args};
 use super::look_back::LookBack;
-use super::page::{Bounds, END_OF_TIME, OrderSql, START_OF_TIME};
+use super::page::{END_OF_TIME, ListBounds, OrderSql, START_OF_TIME};
 use super::{Result, Store};
-use crate::domain::{
-    Cursor, EventType, EventTypeFilter, ListOrder, OrgId, Page, PageRequest, Timestamp,
-};
+use crate::domain::{Cursor, ListOrder, OrgId, Page, PageRequest, Timestamp};
+use filters::IndexedFilter;
 
 /// Rows of a filter that are counted.
 const COUNTED_MAX: u32 = 500;
@@ -47,7 +47,7 @@ pub(super) struct ListQuery<'a> {
     listed: Listed,
     dialect: Dialect,
     org_id: OrgId,
-    bounds: Bounds,
+    bounds: ListBounds,
     /// Parameters of the statement before those of this query.
     before: usize,
     /// The parameter of the organisation.
@@ -61,17 +61,6 @@ pub(super) struct ListQuery<'a> {
     keys: Option<(&'static str, Vec<i64>)>,
     /// Conditions with an index each, of which a row passes one: the list merges theirs, whatever else is asked.
     parts: Option<Vec<ListPart>>,
-}
-
-/// A filter with an index.
-#[derive(Clone, Debug)]
-struct IndexedFilter {
-    /// The condition that reads its index, with that on the organisation.
-    by_index: String,
-    /// The same condition in a form that chooses no index.
-    checked: String,
-    /// The index, where SQLite would choose another one.
-    index: Option<&'static str>,
 }
 
 /// One of the lists that a list is merged from.
@@ -104,7 +93,7 @@ impl<'a> ListQuery<'a> {
         dialect: Dialect,
         listed: Listed,
         org_id: OrgId,
-        bounds: Bounds,
+        bounds: ListBounds,
         before: usize,
     ) -> Self {
         let near = match bounds.order {
@@ -127,90 +116,6 @@ impl<'a> ListQuery<'a> {
         };
         query.org = query.parameter(org_id);
         query
-    }
-
-    /// Rows with this value, by an index on organisation and column.
-    pub(super) fn equal(&mut self, column: &str, value: Option<impl Into<Value<'a>>>) {
-        let Some(value) = value else { return };
-        let value = self.parameter(value);
-        let by_index = format!("org_id = {} AND {column} = {value}", self.org);
-        let checked = self.dialect.unindexed(column, &value);
-        self.filters.push(IndexedFilter { by_index, checked, index: None });
-    }
-
-    /// Rows with this value that pass `is_in`, by an index of those, on organisation and column.
-    pub(super) fn equal_within(
-        &mut self,
-        (column, index, is_in): (&str, &'static str, &str),
-        value: Option<impl Into<Value<'a>>>,
-    ) {
-        let Some(value) = value else { return };
-        let value = self.parameter(value);
-        let by_index = format!("org_id = {} AND {column} = {value} AND {is_in}", self.org);
-        let checked = format!("{} AND {is_in}", self.dialect.unindexed(column, &value));
-        self.filters.push(IndexedFilter { by_index, checked, index: Some(index) });
-    }
-
-    /// Rows with this value, by an index on the column alone, whose values belong to one organisation.
-    pub(super) fn equal_unscoped(
-        &mut self,
-        column: &str,
-        index: Option<&'static str>,
-        value: Option<impl Into<Value<'a>>>,
-    ) {
-        let Some(value) = value else { return };
-        let value = self.parameter(value);
-        let by_index = format!("{column} = {value} AND {}", self.scope());
-        let checked = self.dialect.unindexed(column, &value);
-        self.filters.push(IndexedFilter { by_index, checked, index });
-    }
-
-    /// Rows that pass a condition, which is that of an index on what `by_index` says beside it.
-    pub(super) fn special(&mut self, index: &'static str, by_index: &str, checked: &str) {
-        let (by_index, checked) = (by_index.to_owned(), checked.to_owned());
-        self.filters.push(IndexedFilter { by_index, checked, index: Some(index) });
-    }
-
-    /// Rows whose column is NULL, or is not, by a partial index each.
-    pub(super) fn null(&mut self, column: &str, is_null: Option<bool>) {
-        let Some(is_null) = is_null else { return };
-        let value = self.parameter(is_null);
-        let not = if is_null { "" } else { " NOT" };
-        let by_index = format!("org_id = {} AND {column} IS{not} NULL", self.org);
-        let checked = format!("({column} IS NULL) IS NOT DISTINCT FROM {value}");
-        self.filters.push(IndexedFilter { by_index, checked, index: None });
-    }
-
-    /// Rows whose `event_type` passes, by an index that compares byte by byte.
-    pub(super) fn event_type(&mut self, filter: Option<&'a EventTypeFilter>) {
-        match filter {
-            None | Some(EventTypeFilter::All) => {}
-            Some(EventTypeFilter::Exact(exact)) => self.exact_type(exact),
-            Some(EventTypeFilter::Prefix(prefix)) => self.prefix = Some(prefix),
-        }
-    }
-
-    fn exact_type(&mut self, exact: &'a EventType) {
-        let value = self.parameter(exact.as_str());
-        let column = self.dialect.bytewise("event_type");
-        let by_index = format!("org_id = {} AND {column} = {value}", self.org);
-        let checked = self.dialect.unindexed("event_type", &value);
-        self.filters.push(IndexedFilter { by_index, checked, index: None });
-    }
-
-    /// Rows with one of these values, which belong to the organisation, by an index on the column.
-    pub(super) fn one_of(&mut self, column: &'static str, keys: Vec<i64>) {
-        self.keys = Some((column, keys));
-    }
-
-    /// Rows that pass one of these conditions, each by an index.
-    pub(super) fn parts(&mut self, parts: Vec<ListPart>) {
-        self.parts = Some(parts);
-    }
-
-    /// Rows that pass a condition, which is checked row by row.
-    pub(super) fn check(&mut self, condition: String) {
-        self.checks.push(condition);
     }
 
     /// Takes a value and returns its parameter.

@@ -1,11 +1,11 @@
 //! Lists that are merged from several: by event types with a prefix, by values of a column, or by other conditions.
 
-use super::super::engine::{Args, Dialect, Value, args};
-use super::super::event_type_range::after_prefix;
-use super::super::page::OrderSql;
-use super::super::{Result, Store};
 use super::{ListPart, ListQuery};
 use crate::domain::{Cursor, Timestamp};
+use crate::store::engine::{Args, Dialect, Value, args};
+use crate::store::event_type_range::after_prefix;
+use crate::store::page::OrderSql;
+use crate::store::{Result, Store};
 
 /// Types with one prefix whose lists are merged.
 pub(in crate::store) const TYPES_MERGED_MAX: usize = 64;

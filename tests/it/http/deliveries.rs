@@ -87,6 +87,7 @@ async fn delivery_is_shown_with_its_attempts() {
     server.get("/api/endpoints/nope/attempts", &tenant.key).await.expect_problem(404, "not_found");
 
     // Once the endpoint is changed, it is not known what was sent to it before.
+    server.clock.advance(std::time::Duration::from_secs(1));
     let body = r#"{"url":"https://example.com/other"}"#;
     server.patch(&format!("/api/endpoints/{endpoint}"), &tenant.key, body).await.expect(200);
     let shown = server.get(&path, &tenant.key).await.expect(200);
@@ -128,14 +129,14 @@ async fn list_tells_what_failed_and_why_in_one_request() {
     assert_eq!(waiting[0]["held_by"], "disabled");
     for (query, code) in [("status_code=200", "format"), ("order=up", "format")] {
         let answer = server.get(&format!("/api/deliveries?{query}"), &tenant.key).await;
-        let problem = answer.expect_problem(422, "invalid");
+        let problem = answer.expect_problem(422, "validation_failed");
         assert_eq!(problem["errors"][0]["code"], code);
     }
     let oldest = server.get("/api/deliveries?order=asc&limit=1", &tenant.key).await.expect(200);
     assert_eq!(oldest["data"][0]["id"], json!(leased[0].id));
     let cursor = oldest["next_cursor"].as_str().unwrap();
     let mixed = format!("/api/deliveries?cursor={cursor}");
-    let problem = server.get(&mixed, &tenant.key).await.expect_problem(422, "invalid");
+    let problem = server.get(&mixed, &tenant.key).await.expect_problem(422, "validation_failed");
     assert_eq!(problem["errors"][0]["code"], "order");
     let next = format!("/api/deliveries?order=asc&limit=1&cursor={cursor}");
     let next = server.get(&next, &tenant.key).await.expect(200);

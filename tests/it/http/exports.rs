@@ -62,14 +62,17 @@ async fn export_has_every_row_once_and_a_cursor_behind_each_page() {
     assert_eq!(ids(&rest), expected[500..]);
     assert_eq!(rest[0]["payload"], "x");
     let wrong = format!("/api/events/export?cursor={cursor}&order=desc");
-    server.get(&wrong, &tenant.key).await.expect_problem(422, "invalid");
+    server.get(&wrong, &tenant.key).await.expect_problem(422, "validation_failed");
 
     let (newest, _) = lines(&server, "/api/events/export?order=desc&type=few", &tenant.key).await;
     let few = events.iter().rev().filter(|event| event.event_type.as_str() == "few");
     assert_eq!(ids(&newest), few.map(|event| event.id).collect::<Vec<_>>());
     let (none, cursors) = lines(&server, "/api/events/export?type=never", &tenant.key).await;
     assert_eq!((none.len(), cursors), (0, vec![json!({ "next_cursor": null })]));
-    server.get("/api/events/export?limit=3", &tenant.key).await.expect_problem(422, "invalid");
+    server
+        .get("/api/events/export?limit=3", &tenant.key)
+        .await
+        .expect_problem(422, "validation_failed");
     assert_eq!(server.metric("hookgate_streams_open"), 0);
 }
 

@@ -216,11 +216,6 @@ async fn every_filter_of_deliveries_is_read_by_an_index(subject: &Subject) {
         (DeliveryFilter { error_class: Some(ErrorClass::Dns), ..all.clone() }, by_class, 0),
         (DeliveryFilter { status_code: Some(500), ..all.clone() }, by_code, 100),
         (DeliveryFilter { status_code: Some(404), ..all.clone() }, by_code, 0),
-        (
-            DeliveryFilter { status_code: Some(404), endpoint_id: Some(endpoint), ..all.clone() },
-            by_code,
-            0,
-        ),
     ];
     for (filter, index, found) in in_both_orders(&cases, |filter, order| filter.order = order) {
         let what = format!("{filter:?}");
