@@ -128,6 +128,27 @@ async fn event_that_cannot_be_acknowledged_says_why() {
 }
 
 #[tokio::test]
+async fn many_consumers_acknowledge_at_once() {
+    let (server, tenant) = opened().await;
+    for _ in 0..40 {
+        store(&server, &tenant, "a").await;
+    }
+    let received = receive(&server, &tenant, "").await;
+    let acks = received.iter().map(async |event| {
+        // Each of them twice.
+        let path = format!("/api/ack/{}", id(event));
+        let (first, second) =
+            tokio::join!(server.post(&path, &tenant.key, ""), server.post(&path, &tenant.key, ""));
+        (first.expect(200), second.expect(200))
+    });
+    for (first, second) in futures_util::future::join_all(acks).await {
+        assert_eq!((&first["status"], &second["status"]), (&json!("acked"), &json!("acked")));
+    }
+    let filter = "/api/deliveries?status=pending";
+    assert!(server.list(filter, &tenant.key).await.is_empty());
+}
+
+#[tokio::test]
 async fn events_are_given_back_with_a_delay() {
     let (server, tenant) = opened().await;
     let event = store(&server, &tenant, "a").await;

@@ -35,6 +35,7 @@ on_both!(
     disabled_and_removed_inboxes_give_nothing_out,
     idle_inbox_is_paused_and_its_owner_told,
     dead_delivery_that_is_retried_is_received_as_often_as_a_new_one,
+    nothing_walks_what_waits,
 );
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -440,4 +441,25 @@ async fn dead_delivery_that_is_retried_is_received_as_often_as_a_new_one(subject
     let delivery = letters.data[0].delivery_id.unwrap();
     subject.store.retry_delivery(org, delivery, &Actor::CLI, at(now)).await.unwrap().unwrap();
     exhaust(subject, org, &inbox, now).await;
+}
+
+async fn nothing_walks_what_waits(subject: &Subject) {
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |_| ()).await;
+    for _ in 0..5 {
+        let events: Vec<_> = (0..500).map(|_| some_event(org, "a.b", at(0))).collect();
+        persist(subject, &events, at(0)).await;
+    }
+    let received = ids(&receive(subject, org, &inbox, 1).await);
+    settle(subject, org, &inbox, &received[..50]).await;
+    subject.raw("ANALYZE", "ANALYZE").await;
+    let (store, plans) = subject.store.recording_plans();
+    store.inboxes_due(&[inbox.id], at(1)).await.unwrap();
+    assert_eq!(store.inbox_statuses(org, inbox.id, &received).await.unwrap().len(), 100);
+    receive_max(&store, org, &inbox, 100, at(1)).await;
+    let walks =
+        ["SCAN d", "SCAN events", "Seq Scan on pending_deliveries", "Seq Scan on deliveries_p"];
+    for plan in plans.take() {
+        assert!(!walks.iter().any(|walk| plan.contains(walk)), "{plan}");
+    }
 }
