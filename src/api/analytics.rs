@@ -44,29 +44,36 @@ impl MetricsRequest {
     fn window(&self, now: Timestamp) -> Result<(Timestamp, Timestamp), Violation> {
         let to = self.to.unwrap_or(now);
         let from = self.from.unwrap_or(to.minus(WINDOW));
-        let days = match self.group_by {
-            MetricsGroup::Minute | MetricsGroup::Hour | MetricsGroup::Day => DAYS_OVER_TIME_MAX,
-            _ => DAYS_MAX,
-        };
+        let days = if self.is_over_time() { DAYS_OVER_TIME_MAX } else { DAYS_MAX };
         check_window(from, to, days)?;
         Ok((from, to))
     }
 
+    /// Whether it counts over time.
+    const fn is_over_time(&self) -> bool {
+        matches!(self.group_by, MetricsGroup::Minute | MetricsGroup::Hour | MetricsGroup::Day)
+    }
+
+    /// What an operator may ask for: counts, and not what organisations call their accounts and users.
+    fn check_operator(&self, org: Option<OrgId>) -> Result<(), Violation> {
+        if matches!(self.group_by, MetricsGroup::Account | MetricsGroup::User) {
+            let rule = "must be minute, hour, day, type or endpoint";
+            return Err(Violation::new("group_by", "conflict", rule));
+        }
+        if org.is_none() && (!self.is_over_time() || self.event_type.is_some()) {
+            let rule = "is required for a type, and for groups other than minute, hour and day";
+            return Err(Violation::new("org_id", "required", rule));
+        }
+        Ok(())
+    }
+
     /// Which filters a grouping takes.
-    fn check(&self, org: Option<OrgId>) -> Result<(), Violation> {
+    fn check(&self) -> Result<(), Violation> {
         let group = self.group_by.as_str();
         let conflict = |field: &str| {
             let rule = format!("cannot be combined with group_by={group}");
             Err(Violation::new(field, "conflict", rule))
         };
-        let is_over_time =
-            matches!(self.group_by, MetricsGroup::Minute | MetricsGroup::Hour | MetricsGroup::Day);
-        let is_filtered = self.event_type.is_some() || self.account_id.is_some();
-        if org.is_none() && (!is_over_time || is_filtered) {
-            let rule =
-                "is required for a type, an account, and groups other than minute, hour and day";
-            return Err(Violation::new("org_id", "required", rule));
-        }
         match self.group_by {
             MetricsGroup::Account | MetricsGroup::User | MetricsGroup::Endpoint
                 if self.event_type.is_some() =>
@@ -96,16 +103,37 @@ pub(super) fn check_window(from: Timestamp, to: Timestamp, days_max: u32) -> Res
     Ok(())
 }
 
-/// A page of event metrics, of an organisation or of all.
+/// A page of an organisation's event metrics.
 ///
 /// # Errors
 /// When the request's parts do not go together, or the store fails.
 pub async fn events(
     subsystems: &Subsystems,
+    org: OrgId,
+    request: MetricsRequest,
+) -> Result<EventMetrics, Refusal> {
+    grouped(subsystems, Some(org), request).await
+}
+
+/// A page of event metrics for an operator: of one organisation, or of all together.
+///
+/// # Errors
+/// When the request's parts do not go together, or the store fails.
+pub async fn events_for_operator(
+    subsystems: &Subsystems,
     org: Option<OrgId>,
     request: MetricsRequest,
 ) -> Result<EventMetrics, Refusal> {
-    request.check(org)?;
+    request.check_operator(org)?;
+    grouped(subsystems, org, request).await
+}
+
+async fn grouped(
+    subsystems: &Subsystems,
+    org: Option<OrgId>,
+    request: MetricsRequest,
+) -> Result<EventMetrics, Refusal> {
+    request.check()?;
     let (from, to) = request.window(subsystems.clock.now())?;
     let span = MinuteSpan::covering(from, to);
     let store = &subsystems.store;

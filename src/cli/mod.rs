@@ -4,6 +4,7 @@
 //! and errors go to standard error. The exit code is 0 on success, 1 on failure, 2 for a command line that
 //! cannot be parsed.
 
+mod account;
 mod audit;
 mod backup;
 mod delivery;
@@ -21,6 +22,7 @@ mod seed;
 mod serve;
 mod signals;
 mod store;
+mod usage;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -51,6 +53,11 @@ enum Command {
     /// Manage API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Show which accounts were active, and what one has sent
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// Show the organisations with the most events in a month
+    Usage(usage::UsageArgs),
     /// Show who changed what
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -99,6 +106,8 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Migrate(command) => migrate::run(command).await,
         Command::Org(command) => org::run(command).await,
         Command::Key(command) => key::run(command).await,
+        Command::Account(command) => account::run(command).await,
+        Command::Usage(args) => usage::run(args).await,
         Command::Audit(command) => audit::run(command).await,
         Command::Endpoint(command) => endpoint::run(command).await,
         Command::Event(command) => event::run(command).await,

@@ -47,8 +47,6 @@ query_fields! {
         to: Timestamp,
         /// Only of this type, with `org_id`.
         r#type: EventType,
-        /// Only of this account, with `org_id`.
-        account_id: Label,
     }
 }
 
@@ -82,7 +80,7 @@ pub(in crate::http) async fn events(
         after,
         limit,
     };
-    Ok(Json(analytics::events(app.replica_reads(), Some(tenant.org_id), request).await?))
+    Ok(Json(analytics::events(app.replica_reads(), tenant.org_id, request).await?))
 }
 
 /// `GET /api/admin/analytics/events`: of one organisation, or of all together.
@@ -91,17 +89,17 @@ pub(in crate::http) async fn events_of_all(
     _: Scoped<OperatorRead>,
     LabelList { limit, after, filter }: LabelList<AllMetricsQuery>,
 ) -> Result<Json<EventMetrics>, ApiError> {
-    let AllMetricsQuery { org_id, group_by, from, to, r#type, account_id } = filter;
+    let AllMetricsQuery { org_id, group_by, from, to, r#type } = filter;
     let request = MetricsRequest {
         group_by: group_by.unwrap_or(MetricsGroup::Hour),
         from,
         to,
         event_type: r#type,
-        account_id: account_id.map(|label| label.0),
+        account_id: None,
         after,
         limit,
     };
-    Ok(Json(analytics::events(app.replica_reads(), org_id, request).await?))
+    Ok(Json(analytics::events_for_operator(app.replica_reads(), org_id, request).await?))
 }
 
 /// `GET /api/admin/usage`: the organisations with the most events in a month.

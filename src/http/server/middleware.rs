@@ -186,11 +186,11 @@ fn names_host<B>(request: &hyper::Request<B>) -> bool {
     }
 }
 
-/// Keeps an answer out of caches, since it may contain a secret, and keeps browsers from guessing its
+/// Keeps an answer out of caches, since it may contain a secret, unless it says how long it may be kept; and keeps browsers from guessing its
 /// content type. The `202` of a single event does without: answers to `POST` are not cached, and it
 /// holds nothing but an id.
 fn add_security_headers(headers: &mut HeaderMap) {
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 

@@ -14,7 +14,12 @@ async fn endpoint(server: &Server, tenant: &Tenant) -> String {
 }
 
 /// Records what came of one leased delivery.
-async fn record(server: &Server, leased: &LeasedDelivery, code: u16, decision: Decision) {
+pub(super) async fn record(
+    server: &Server,
+    leased: &LeasedDelivery,
+    code: u16,
+    decision: Decision,
+) {
     let now = server.clock.now();
     let attempt = Attempt {
         number: leased.attempts + 1,

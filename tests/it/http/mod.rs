@@ -1,6 +1,7 @@
 //! The HTTP API over real sockets.
 
 mod admin;
+mod analytics;
 mod answers;
 mod auth;
 mod bodies;

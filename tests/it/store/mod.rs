@@ -31,6 +31,8 @@ mod pending_migration;
 mod reads;
 mod replays;
 mod retries;
+mod rollup_lists;
+mod rollup_plans;
 mod rollups;
 mod schedule;
 mod secrets;

@@ -68,6 +68,8 @@ pub(super) const OPERATIONS: &[Operation] = operations![
     count_events,
     consume_inboxes,
     pause_and_resume_inboxes,
+    fold_deltas,
+    erase_rollups,
     maintain,
 ];
 
@@ -353,6 +355,18 @@ async fn add_and_expire_keys(world: &World, store: &Store) -> Result<()> {
 async fn touch_keys(world: &World, store: &Store) -> Result<()> {
     let keys: Vec<_> = world.tenants().await.into_iter().flat_map(|tenant| tenant.keys).collect();
     store.system().touch_keys(&keys, world.now()).await
+}
+
+async fn fold_deltas(_: &World, store: &Store) -> Result<()> {
+    store.system().fold_deltas().await?;
+    Ok(())
+}
+
+async fn erase_rollups(world: &World, store: &Store) -> Result<()> {
+    for tenant in world.two_tenants().await {
+        store.erase_account_rollups(tenant.org, "a").await?;
+    }
+    Ok(())
 }
 
 async fn count_events(world: &World, store: &Store) -> Result<()> {
