@@ -168,7 +168,7 @@ async fn over_time(
     };
     let until = request.after.as_ref().map_or(span.until, |after| after.number.min(span.until));
     let page = store.buckets(&scope, unit, MinuteSpan { until, ..span }, request.limit).await?;
-    let row = |(minute, bucket): (i64, crate::store::Bucket)| {
+    let row = |(minute, bucket): (i64, crate::store::TimeBucket)| {
         let row = MetricsRow {
             events: Some(bucket.count.events),
             bytes: Some(bucket.count.bytes),

@@ -41,7 +41,7 @@ pub struct MetricsScope {
 
 /// A bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bucket {
+pub struct TimeBucket {
     /// Events that happened in it.
     pub count: EventCount,
     /// Outcomes that were recorded in it; `None` beside a filter, which they are not counted by.
@@ -52,7 +52,7 @@ pub struct Bucket {
 #[derive(Clone, Debug, Default)]
 pub struct BucketPage {
     /// Buckets with something in them by their first minute, newest first.
-    pub buckets: Vec<(i64, Bucket)>,
+    pub buckets: Vec<(i64, TimeBucket)>,
     /// Where the next page ends: this minute is not part of it.
     pub next: Option<i64>,
     /// Whether so much waits to be folded that the latest events were left out.
@@ -89,12 +89,12 @@ impl MetricsScope {
 }
 
 /// What a page is put together from.
-struct Reading<'a> {
+struct BucketReading<'a> {
     scope: &'a MetricsScope,
     unit: BucketUnit,
     /// What is read: of the window, the part that the page covers.
     span: MinuteSpan,
-    buckets: BTreeMap<i64, Bucket>,
+    buckets: BTreeMap<i64, TimeBucket>,
 }
 
 impl Store {
@@ -120,8 +120,12 @@ impl Store {
         };
         let rows = self.bucket_rows(scope, unit, span, rows_max).await?;
         let from = complete_from(&rows, rows_max)?.max(span.from);
-        let mut reading =
-            Reading { scope, unit, span: MinuteSpan { from, ..span }, buckets: BTreeMap::new() };
+        let mut reading = BucketReading {
+            scope,
+            unit,
+            span: MinuteSpan { from, ..span },
+            buckets: BTreeMap::new(),
+        };
         let mut deltas = 0;
         for row in &rows {
             match row.get::<String>("part")?.as_str() {
@@ -201,9 +205,9 @@ fn complete_from(rows: &[Row], rows_max: u32) -> Result<i64> {
     Ok(from)
 }
 
-impl Reading<'_> {
+impl BucketReading<'_> {
     /// The bucket of a minute, if the page covers it.
-    fn bucket(&mut self, minute: i64) -> Option<&mut Bucket> {
+    fn bucket(&mut self, minute: i64) -> Option<&mut TimeBucket> {
         let is_covered = self.span.from <= minute && minute < self.span.until;
         is_covered.then(|| self.buckets.entry(self.unit.start_of(minute)).or_default())
     }

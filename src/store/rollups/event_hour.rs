@@ -54,7 +54,7 @@ struct UserHour {
 
 /// The first part of a row.
 #[derive(Serialize, Deserialize)]
-struct Totals<'a> {
+struct HourTotals<'a> {
     #[serde(borrow)]
     types: Vec<(&'a str, u64, u64)>,
     users: Vec<(&'a str, u64)>,
@@ -63,7 +63,7 @@ struct Totals<'a> {
 
 /// The second part of a row.
 #[derive(Serialize, Deserialize)]
-struct Minutes {
+struct HourMinutes {
     types: Vec<Vec<(u8, u64, u64)>>,
     users: Vec<Vec<(u8, u64)>>,
     other_users: Vec<(u8, u64)>,
@@ -143,13 +143,13 @@ impl EventHour {
             (name.clone(), hour.total.events, hour.total.bytes)
         };
         let types: Vec<_> = self.types.iter().map(of_type).collect();
-        let totals = Totals {
+        let totals = HourTotals {
             types: types.iter().map(|(name, events, bytes)| (&**name, *events, *bytes)).collect(),
             users: self.users.iter().map(|(name, hour)| (name.as_str(), hour.events)).collect(),
             other_users: self.other_users.events,
         };
         let minute = |(minute, count): (&u8, &EventCount)| (*minute, count.events, count.bytes);
-        let minutes = Minutes {
+        let minutes = HourMinutes {
             types: self
                 .types
                 .values()
@@ -234,7 +234,7 @@ impl UserHour {
 impl WindowCounts {
     /// Adds the totals of an hour.
     pub(super) fn add_hour(&mut self, totals: &[u8]) -> Result<()> {
-        let Totals { types, users, other_users } = read_totals(totals)?;
+        let HourTotals { types, users, other_users } = read_totals(totals)?;
         for (name, events, bytes) in types {
             entry(&mut self.types, name).add(EventCount { events, bytes });
         }
@@ -301,11 +301,11 @@ pub(super) fn read_type_minutes(
     Ok(())
 }
 
-fn read_totals(totals: &[u8]) -> Result<Totals<'_>> {
+fn read_totals(totals: &[u8]) -> Result<HourTotals<'_>> {
     postcard::from_bytes(totals).map_err(|error| corrupt(&error))
 }
 
-fn read_minutes(minutes: &[u8]) -> Result<Minutes> {
+fn read_minutes(minutes: &[u8]) -> Result<HourMinutes> {
     postcard::from_bytes(minutes).map_err(|error| corrupt(&error))
 }
 

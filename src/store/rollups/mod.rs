@@ -33,7 +33,7 @@ mod months;
 mod windows;
 
 pub use activity::{ACCOUNTS_SAMPLED_FROM, AccountRow, EventTypeRow};
-pub use buckets::{Bucket, BucketPage, BucketUnit, DAYS_PER_PAGE, MetricsScope};
+pub use buckets::{BucketPage, BucketUnit, DAYS_PER_PAGE, MetricsScope, TimeBucket};
 pub use delivery_hour::DeliveryCounts;
 pub use erasure::RollupErasure;
 pub use event_hour::{EventCount, OTHER_TYPES, TYPES_COUNTED_MAX, USERS_COUNTED_MAX, WindowCounts};

@@ -15,7 +15,7 @@ const SQLITE: &str = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 F
     FROM n;
     WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99999)
     INSERT INTO rollup_delivery_hours
-    SELECT (SELECT min(id) FROM orgs), unhex(printf('%032x', i % 100)), 490000 + i / 100, x'0000000000', x'00'
+    SELECT (SELECT min(id) FROM orgs), unhex(printf('%032x', 1 + i % 100)), 490000 + i / 100, x'0000000000', x'00'
     FROM n;
     WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99999)
     INSERT INTO accounts
@@ -31,7 +31,7 @@ const POSTGRES: &str = "INSERT INTO rollup_hours
            '\\x01017401020000', '\\x01010001020000'
     FROM generate_series(0, 99999) i;
     INSERT INTO rollup_delivery_hours
-    SELECT (SELECT id FROM orgs ORDER BY id LIMIT 1), lpad(to_hex(i % 100), 32, '0')::uuid, 490000 + i / 100,
+    SELECT (SELECT id FROM orgs ORDER BY id LIMIT 1), lpad(to_hex(1 + i % 100), 32, '0')::uuid, 490000 + i / 100,
            '\\x0000000000', '\\x00'
     FROM generate_series(0, 99999) i;
     INSERT INTO accounts
@@ -59,7 +59,9 @@ async fn check(subject: &Subject, what: &str, read: impl AsyncFnOnce(Store)) {
                 Some((_, rest)) => rest.split(' ').next().unwrap_or_default(),
                 None => return false,
             };
-            TABLES.contains(&table) || matches!(table, "h" | "u" | "t" | "a")
+            // What is a subquery by itself has its rows from an index, as many as a page shows.
+            let is_subquery = plan.contains(&format!("CO-ROUTINE {table}\n"));
+            TABLES.contains(&table) || matches!(table, "h" | "u" | "t" | "a") && !is_subquery
         };
         let walked: Vec<_> = plan.lines().filter(walks).collect();
         assert!(walked.is_empty(), "{what}: {walked:?} in\n{plan}");
