@@ -99,7 +99,7 @@ pub async fn back_up(
     };
     let manifest = dir.join(MANIFEST);
     let text = serde_json::to_string_pretty(&backup).unwrap_or_default();
-    fs::write(&manifest, text).map_err(|source| failed(&manifest, source))?;
+    fs::write(&manifest, text + "\n").map_err(|source| failed(&manifest, source))?;
     for path in [manifest.as_path(), dir] {
         sync(path)?;
     }

@@ -79,7 +79,7 @@ impl<'a> AppBuilder<'a> {
         let (listener, address) = wiring::listen(config).await?;
         let OpenJournal { journal, reader, registration, mark } = {
             let metrics = Arc::clone(&metrics.journal);
-            storage::open_journal(&config.store, &config.journal, metrics, clock.now()).await?
+            storage::open_journal(&config.store, &config.journal, metrics, clock.clone()).await?
         };
 
         let bootstrap = self.bootstrap.then(|| BootstrapOptions {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::registration::{IdentityError, Registration};
 use super::stored_mark::StoredMark;
 use crate::config::{JournalConfig, StoreConfig};
-use crate::domain::Timestamp;
 use crate::ingest::record_owner;
 use crate::journal::local::{
     self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
@@ -178,9 +177,10 @@ pub(super) async fn open_journal(
     store: &StoreConfig,
     config: &JournalConfig,
     metrics: Arc<JournalMetrics>,
-    now: Timestamp,
+    clock: Clock,
 ) -> Result<OpenJournal, OpenJournalError> {
-    let options = journal_options(store, config)?;
+    let now = clock.now();
+    let options = journal_options(store, config, clock)?;
     let (data_dir, accept_older) = (store.data_dir.clone(), config.accept_older_store);
     let opening = move || {
         let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
@@ -226,6 +226,7 @@ pub(super) fn journal_is_in_use(config: &StoreConfig) -> bool {
 fn journal_options(
     store: &StoreConfig,
     config: &JournalConfig,
+    clock: Clock,
 ) -> Result<JournalOptions, OpenJournalError> {
     let (max, segment) = (config.journal_max_mib, config.journal_segment_mib);
     if max / 2 < segment {
@@ -236,7 +237,7 @@ fn journal_options(
         segment_bytes: segment * MIB,
         bytes_max: max * MIB,
         retention: config.journal_retention,
-        clock: Clock::system(),
+        clock,
         confirms: true,
         queue_capacity: config.queue_capacity as usize,
         queue_bytes_max: QUEUE_BYTES_MAX,

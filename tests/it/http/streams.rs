@@ -119,7 +119,10 @@ async fn position_that_is_too_old_or_malformed_is_told() {
     let request = server.request(Method::GET, "/api/stream", &tenant.key);
     let response = request.header("last-event-id", "zzz").send().await.unwrap();
     assert_eq!(response.status(), 422);
-    server.get("/api/stream?kind=nothing", &tenant.key).await.expect_problem(422, "validation_failed");
+    server
+        .get("/api/stream?kind=nothing", &tenant.key)
+        .await
+        .expect_problem(422, "validation_failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
