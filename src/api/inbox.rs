@@ -9,7 +9,7 @@ use crate::domain::{
     Actor, EndpointId, EventId, EventTypeFilter, Inbox, InstanceId, Lease, LeaseToken, NewEndpoint,
     OrgId, Outcome, ReceivedEvent, SettleStatus, Settled,
 };
-use crate::store::{InboxLookup, InboxSettle, ReceiveRequest, Received};
+use crate::store::{InboxLookup, InboxSettle, ReceiveRequest, ReceivedEvents};
 
 /// The time of the last read is written again when it is older than this.
 const READ_TIME_RESOLUTION: Duration = Duration::from_mins(1);
@@ -111,7 +111,7 @@ pub async fn receive(
     let mut page = ReceivedPage::default();
     for _ in 0..EXHAUSTED_ROUNDS_MAX {
         let request = request(subsystems, inbox, wanted);
-        let Received { events, exhausted } = subsystems.store.receive(org, request).await?;
+        let ReceivedEvents { events, exhausted } = subsystems.store.receive(org, request).await?;
         let found_only_exhausted = events.is_empty() && !exhausted.is_empty();
         page.events = events;
         page.dead += record_dead(subsystems, exhausted).await?;
@@ -166,7 +166,7 @@ pub async fn give_back(
         Receive { events_max: 0, bytes_max: 0, event_type: None, visibility_seconds: None };
     let request = request(subsystems, inbox, &wanted);
     let due_at = request.now.plus(delay);
-    let (returned, Received { exhausted, .. }) =
+    let (returned, ReceivedEvents { exhausted, .. }) =
         subsystems.store.give_back(org, request, events, due_at).await?;
     record_dead(subsystems, exhausted).await?;
     if delay.is_zero() {

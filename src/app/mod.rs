@@ -27,6 +27,7 @@ mod bootstrap;
 mod builder;
 mod descriptors;
 mod error;
+mod idle_inboxes;
 pub mod journal_admin;
 mod journal_failure;
 mod maintenance;

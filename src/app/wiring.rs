@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 use super::error::AppError;
+use super::idle_inboxes::IdleInboxes;
 use super::maintenance;
 use super::metrics::Metrics;
 use super::org_watch::OrgWatch;
@@ -21,7 +22,7 @@ use crate::api::{RunningServer, Subsystems};
 use crate::auth::Authenticator;
 use crate::config::{Config, LimitConfig};
 use crate::delivery::{
-    AdmissionDoor, DeliveryHandle, DeliveryHealth, DeliveryInputs, DeliveryService, IdleInboxes,
+    AdmissionDoor, DeliveryHandle, DeliveryHealth, DeliveryInputs, DeliveryService,
     RunningDelivery, watch_inboxes,
 };
 use crate::domain::{OrgLimit, OrgLimits};

@@ -117,7 +117,7 @@ pub use dispatch::{AdmissionDoor, Offered};
 pub use endpoint_watch::watch_changed_endpoints;
 pub use handle::DeliveryHandle;
 pub use health::{DeliveryHealth, Recording};
-pub use inboxes::{IdleInboxes, InboxWaiter, InboxWakes, Inboxes, Settler, watch as watch_inboxes};
+pub use inboxes::{InboxWaiter, InboxWakes, Inboxes, Settler, watch as watch_inboxes};
 pub use metrics::{DeliveryMetrics, LookupResult, WebhookResult};
 pub use resolver::{DnsAnswer, DnsResolver, LookupError, NameServers};
 pub use sent_request::{SentRequest, sent_request};

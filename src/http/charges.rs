@@ -2,12 +2,16 @@
 
 use std::num::NonZeroU32;
 
+use super::byte_budget::Owner;
 use super::error::ApiError;
+use super::inbox_limit::{InboxPermit, InboxesBusy};
 use super::metrics::RejectedRequest;
 use super::state::AppState;
+use super::stream_limits::StreamPermit;
 use crate::auth::Principal;
-use crate::domain::Role;
+use crate::domain::{OrgId, Role};
 use crate::limit::{Bucket, Charge, Limit, RateDecision, Refused};
+use crate::store::StoreError;
 
 /// Charges a change by the management API to the write limit of the caller's organisation; an operator's to
 /// that of its key, so that no tenant can use it up.
@@ -26,6 +30,32 @@ pub(super) fn take_read(app: &AppState, principal: &Principal) -> Result<(), Api
         Role::Operator => app.limiter.operator_reads(principal.key_id),
     };
     take(app, &limit.charge(NonZeroU32::MIN))
+}
+
+/// Opens a long poll, a stream or an export, and counts a refusal.
+///
+/// # Errors
+/// [`ApiError::Streams`] when too many are open.
+pub(super) fn open_stream(app: &AppState, owner: Owner) -> Result<StreamPermit, ApiError> {
+    app.streams().open(owner).map_err(|exhausted| {
+        app.metrics.http.rejected_requests_total.of(RejectedRequest::TooManyStreams).inc();
+        ApiError::Streams(exhausted)
+    })
+}
+
+/// Waits until an organisation may use the store once more for its inboxes.
+///
+/// # Errors
+/// When too many of its requests wait, or the store is busy with others for too long.
+pub(super) async fn use_inbox(app: &AppState, org: OrgId) -> Result<InboxPermit, ApiError> {
+    let permit = app.inbox_limits().acquire(org, app.settings().read_timeout).await;
+    permit.map_err(|busy| match busy {
+        InboxesBusy::Org(most) => {
+            app.metrics.http.rejected_requests_total.of(RejectedRequest::TooManyReads).inc();
+            ApiError::TooManyReads { reads_max: most }
+        }
+        InboxesBusy::Store => ApiError::Store(StoreError::no_answer()),
+    })
 }
 
 /// Takes a charge.

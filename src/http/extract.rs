@@ -103,7 +103,7 @@ needs! {
     OperatorWrite: Operator, OperatorWrite;
 }
 
-/// A consumer of inboxes. What it does is bounded by [`InboxPermit`](super::inbox_limit::InboxPermit) and costs nothing
+/// A consumer of inboxes. What it does is bounded by [`InboxPermit`](super::inbox_limit::InboxPermit), and costs nothing
 /// of the limits of reads and writes.
 #[derive(Debug)]
 pub(super) struct Consumer(pub(super) Tenant);

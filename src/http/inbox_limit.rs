@@ -8,12 +8,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::error::ApiError;
-use super::metrics::RejectedRequest;
-use super::state::AppState;
 use crate::domain::OrgId;
 use crate::limit::{ConcurrencyLimiter, ConcurrencyPermit, FairPermit, FairSemaphore};
-use crate::store::StoreError;
 
 /// Requests of an organisation that use the store or wait for it.
 const PER_ORG_MAX: usize = 64;
@@ -37,6 +33,15 @@ pub(super) struct InboxPermit {
     _of_org: ConcurrencyPermit<OrgId>,
 }
 
+/// Why the store is not used now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum InboxesBusy {
+    /// This many requests of the organisation are in progress.
+    Org(usize),
+    /// Others use it.
+    Store,
+}
+
 impl InboxLimits {
     /// Limits for a store with so many connections for this.
     pub(super) fn new(connections: usize) -> Self {
@@ -46,21 +51,19 @@ impl InboxLimits {
             in_store: FairSemaphore::new(connections.clamp(least, most)),
         }
     }
-}
 
-impl InboxPermit {
-    /// Waits until the organisation may use the store once more.
+    /// Waits until the organisation may use the store once more, for `wait_max` at most.
     ///
     /// # Errors
     /// When too many of its requests wait, or the store is busy with others for too long.
-    pub(super) async fn take(app: &AppState, org: OrgId) -> Result<Self, ApiError> {
-        let InboxLimits { per_org, in_store } = app.inbox_limits();
-        let Some(of_org) = per_org.acquire(org).await else {
-            app.metrics.http.rejected_requests_total.of(RejectedRequest::TooManyReads).inc();
-            return Err(ApiError::TooManyReads { reads_max: PER_ORG_MAX });
-        };
-        let in_store = timeout(app.settings().read_timeout, in_store.acquire(org)).await;
-        let in_store = in_store.map_err(|_| ApiError::Store(StoreError::no_answer()))?;
-        Ok(Self { _in_store: in_store, _of_org: of_org })
+    pub(super) async fn acquire(
+        &self,
+        org: OrgId,
+        wait_max: Duration,
+    ) -> Result<InboxPermit, InboxesBusy> {
+        let of_org = self.per_org.acquire(org).await.ok_or(InboxesBusy::Org(PER_ORG_MAX))?;
+        let in_store = timeout(wait_max, self.in_store.acquire(org)).await;
+        let in_store = in_store.map_err(|_| InboxesBusy::Store)?;
+        Ok(InboxPermit { _in_store: in_store, _of_org: of_org })
     }
 }

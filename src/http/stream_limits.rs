@@ -7,9 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::byte_budget::Owner;
-use super::error::ApiError;
-use super::metrics::RejectedRequest;
-use super::state::AppState;
 use crate::telemetry::Gauge;
 
 /// The limits. Clones share what is open.
@@ -83,19 +80,6 @@ impl StreamLimits {
     /// In the lock, so that the last change is the one that stays.
     fn show(&self, open: &OpenStreams) {
         self.0.gauge.set(i64::try_from(open.total).unwrap_or(i64::MAX));
-    }
-}
-
-impl StreamPermit {
-    /// Opens a long poll, a stream or an export, and counts a refusal.
-    ///
-    /// # Errors
-    /// [`ApiError::Streams`] when too many are open.
-    pub(super) fn take(app: &AppState, owner: Owner) -> Result<Self, ApiError> {
-        app.streams().open(owner).map_err(|exhausted| {
-            app.metrics.http.rejected_requests_total.of(RejectedRequest::TooManyStreams).inc();
-            ApiError::Streams(exhausted)
-        })
     }
 }
 

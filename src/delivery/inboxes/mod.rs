@@ -10,7 +10,7 @@ mod watch;
 
 pub use settler::Settler;
 pub use wakes::{InboxWaiter, InboxWakes};
-pub use watch::{IdleInboxes, watch};
+pub use watch::watch;
 
 /// What this server knows of consumers. Cheap to clone.
 #[derive(Clone, Debug, Default)]

@@ -13,14 +13,14 @@ use crate::store::{InboxSettle, Result, Store};
 const EVENTS_AT_ONCE: usize = 2_000;
 
 /// What was settled.
-type SettledEvents = HashSet<(EndpointId, EventId)>;
+type SettledKeys = HashSet<(EndpointId, EventId)>;
 
 /// Writes what consumers settle. Clones share the queue, which holds what requests in progress wait for.
 #[derive(Clone, Debug, Default)]
-pub struct Settler(Arc<State>);
+pub struct Settler(Arc<SettlerState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct SettlerState {
     queue: Mutex<VecDeque<Request>>,
     /// Held by whoever writes.
     writing: tokio::sync::Mutex<()>,
@@ -29,7 +29,7 @@ struct State {
 #[derive(Debug)]
 struct Request {
     settles: Arc<[InboxSettle]>,
-    settled: oneshot::Sender<SettledEvents>,
+    settled: oneshot::Sender<SettledKeys>,
 }
 
 impl Settler {
@@ -43,7 +43,7 @@ impl Settler {
         store: &Store,
         settles: Vec<InboxSettle>,
         now: Timestamp,
-    ) -> Result<SettledEvents> {
+    ) -> Result<SettledKeys> {
         let settles: Arc<[InboxSettle]> = settles.into();
         loop {
             let (sender, mut answer) = oneshot::channel();
@@ -66,9 +66,9 @@ impl Settler {
     async fn write_until_answered(
         &self,
         store: &Store,
-        answer: &mut oneshot::Receiver<SettledEvents>,
+        answer: &mut oneshot::Receiver<SettledKeys>,
         now: Timestamp,
-    ) -> Result<Option<SettledEvents>> {
+    ) -> Result<Option<SettledKeys>> {
         loop {
             match answer.try_recv() {
                 Ok(settled) => return Ok(Some(settled)),
@@ -78,7 +78,7 @@ impl Settler {
             let batch = self.next_batch();
             let settles: Vec<InboxSettle> =
                 batch.iter().flat_map(|request| request.settles.iter().copied()).collect();
-            let settled: SettledEvents =
+            let settled: SettledKeys =
                 store.system().settle(&settles, now).await?.into_iter().collect();
             for Request { settles, settled: sender } in batch {
                 let own = settles.iter().map(|settle| (settle.inbox, settle.event));

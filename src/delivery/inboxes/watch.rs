@@ -1,20 +1,14 @@
-//! Looks into the inboxes that consumers of this server wait for, and pauses those that nobody reads.
+//! Looks into the inboxes that consumers of this server wait for.
 
 use std::time::Duration;
 
-use crate::domain::Timestamp;
 use crate::runtime::{Clock, Shutdown};
-use crate::store::{Result, Store};
+use crate::store::Store;
 
-use super::super::handle::DeliveryHandle;
 use super::InboxWakes;
 
 /// Time between two looks: how late a waiting consumer hears of what another server stored, at most.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Time between two looks for inboxes that nobody reads.
-const IDLE_INTERVAL: Duration = Duration::from_mins(10);
-/// Inboxes that are paused without a look at anything else, at most.
-const STEPS_MAX: usize = 100;
 
 /// Wakes consumers that wait when something may be received, until the soft stop.
 pub async fn watch(wakes: InboxWakes, store: Store, clock: Clock, shutdown: Shutdown) {
@@ -35,60 +29,6 @@ pub async fn watch(wakes: InboxWakes, store: Store, clock: Clock, shutdown: Shut
             }
             Err(_) => {}
         }
-    }
-}
-
-/// Pauses inboxes that nobody reads.
-#[derive(Debug)]
-pub struct IdleInboxes {
-    store: Store,
-    clock: Clock,
-    delivery: DeliveryHandle,
-    idle_max: Duration,
-}
-
-impl IdleInboxes {
-    /// Pauses those that nobody has read for `idle_max`.
-    pub const fn new(
-        store: Store,
-        clock: Clock,
-        delivery: DeliveryHandle,
-        idle_max: Duration,
-    ) -> Self {
-        Self { store, clock, delivery, idle_max }
-    }
-
-    /// Looks for them until the soft stop.
-    pub async fn run(self, shutdown: Shutdown) {
-        loop {
-            if let Err(error) = self.run_once().await {
-                tracing::warn!(%error, "cannot pause inboxes that nobody reads, retrying");
-            }
-            if !every(IDLE_INTERVAL, &shutdown).await {
-                return;
-            }
-        }
-    }
-
-    /// Pauses those that are idle now, and returns how many.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn run_once(&self) -> Result<usize> {
-        let now: Timestamp = self.clock.now();
-        let mut count = 0;
-        for _ in 0..STEPS_MAX {
-            let paused =
-                self.store.system().pause_idle_inboxes(now.minus(self.idle_max), now).await?;
-            if paused.is_empty() {
-                break;
-            }
-            count += paused.len();
-            for (org, _) in paused {
-                self.delivery.endpoints_changed(org).await;
-            }
-        }
-        Ok(count)
     }
 }
 

@@ -40,7 +40,7 @@ json_fields! {
     /// A new endpoint.
     pub(in crate::http) struct EndpointBody check(check_kind) {
         /// How events reach it.
-        group target: Target,
+        group target: EndpointTarget,
         /// Which events it receives; none means all events.
         nullable event_types: EventTypeFilters,
         /// A note for people.
@@ -58,12 +58,12 @@ json_fields! {
 
 /// How events reach a new endpoint.
 #[derive(Debug)]
-pub(in crate::http) struct Target {
+pub(in crate::http) struct EndpointTarget {
     kind: EndpointKind,
     url: Option<EndpointUrl>,
 }
 
-impl JsonFields for Target {
+impl JsonFields for EndpointTarget {
     fn read(object: &mut JsonObject, rules: &Rules<'_>) -> Option<Self> {
         let kind = object.optional("kind", rules).unwrap_or_default();
         let url = match kind {

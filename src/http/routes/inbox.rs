@@ -19,7 +19,6 @@ use crate::http::charges;
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Consumer, Id};
 use crate::http::held_answer::{self, ChangedState};
-use crate::http::inbox_limit::InboxPermit;
 use crate::http::request::{
     BodyAndParameters, EmptyBodyAndParameters, EventIds, Number, PageLimit, Parameters, Whole,
     json_fields, query_fields,
@@ -27,7 +26,6 @@ use crate::http::request::{
 use crate::http::respond::Json;
 use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
-use crate::http::stream_limits::StreamPermit;
 
 /// Bytes of payloads in an answer at most, unless it is one event.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -105,7 +103,7 @@ pub(in crate::http) async fn receive(
         // Nothing comes of it, so it need not be refused.
         let _ = charges::take_read(&app, &tenant.principal);
         if !wait.is_zero() {
-            let permit = StreamPermit::take(&app, owner)?;
+            let permit = charges::open_stream(&app, owner)?;
             deadline.lift();
             events = wait_for_events(&app, org, &inbox, &wanted, wait).await?;
             drop(permit);
@@ -123,7 +121,7 @@ async fn open(
     id: Option<EndpointId>,
     by: &Actor,
 ) -> Result<Inbox, ApiError> {
-    let _permit = InboxPermit::take(app, org).await?;
+    let _permit = charges::use_inbox(app, org).await?;
     Ok(inbox::open(app.subsystems(), org, id, by).await?)
 }
 
@@ -148,7 +146,7 @@ async fn receive_now(
     inbox: &Inbox,
     wanted: &Receive,
 ) -> Result<InboxPage, ApiError> {
-    let _permit = InboxPermit::take(app, org).await?;
+    let _permit = charges::use_inbox(app, org).await?;
     // Reserved before anything is received: as it is read, and as it is written.
     let bytes = 2 * PAGE_BYTES_MAX.max(app.settings().event_bytes_max);
     let _reading = held_answer::reserve(app, Owner::Org(org), bytes)?;
@@ -221,7 +219,7 @@ async fn ack_events(
     id: Option<EndpointId>,
     events: &[EventId],
 ) -> Result<Vec<Settled>, ApiError> {
-    let _permit = InboxPermit::take(app, org).await?;
+    let _permit = charges::use_inbox(app, org).await?;
     let subsystems = app.subsystems();
     let inbox = inbox::find(subsystems, org, id).await?;
     let settled = inbox::ack(subsystems, org, inbox.id, events).await?;
@@ -241,7 +239,7 @@ pub(in crate::http) async fn nack(
     >,
 ) -> Result<Json<SettledEvents>, ApiError> {
     let (org, subsystems) = (tenant.org_id, app.subsystems());
-    let _permit = InboxPermit::take(&app, org).await?;
+    let _permit = charges::use_inbox(&app, org).await?;
     let inbox = inbox::find(subsystems, org, inbox).await?;
     let delay = Duration::from_secs(delay_seconds.map_or(0, |delay| delay.0.into()));
     let data = inbox::give_back(subsystems, org, &inbox, &ids.0, delay).await?;

@@ -23,6 +23,9 @@ mod status;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sqlx::Arguments;
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
 use super::engine::{Dialect, Engine, Row, args};
@@ -34,7 +37,6 @@ use crate::domain::{
 use crate::store::metrics::DbOperation;
 
 pub use lifecycle::InboxLookup;
-pub use settle::InboxSettle;
 
 /// What an endpoint `p` must be for anything to be received from it.
 const IS_READ: &str = "p.kind = 'pull' AND p.disabled_reason IS NULL AND p.removed_at IS NULL";
@@ -58,11 +60,42 @@ pub struct ReceiveRequest<'a> {
 
 /// What a consumer gets.
 #[derive(Debug, Default)]
-pub struct Received {
+pub struct ReceivedEvents {
     /// The events, those that have waited longest first.
     pub events: Vec<ReceivedEvent>,
     /// The outcomes of deliveries that were received too often, to be recorded.
     pub exhausted: Vec<Outcome>,
+}
+
+/// An event that a consumer settles.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct InboxSettle {
+    /// The consumer's organisation.
+    pub org: OrgId,
+    /// The inbox.
+    pub inbox: EndpointId,
+    /// The event.
+    pub event: EventId,
+}
+
+impl InboxSettle {
+    fn bind(&self, arguments: &mut SqliteArguments) -> Result<(), BoxDynError> {
+        arguments.add(self.org.uuid())?;
+        arguments.add(self.inbox.uuid())?;
+        arguments.add(self.event.uuid())
+    }
+}
+
+/// An event that was settled.
+struct SettledRow {
+    inbox: EndpointId,
+    event: EventId,
+}
+
+impl SettledRow {
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self { inbox: row.get("endpoint_id")?, event: row.get("event_id")? })
+    }
 }
 
 /// The rows that a statement reads.
@@ -95,7 +128,7 @@ impl Store {
     ///
     /// Nothing is received from an inbox that is disabled or removed. An event that cannot be read is left out, with an
     /// error in the log.
-    pub async fn receive(&self, org: OrgId, request: ReceiveRequest<'_>) -> Result<Received> {
+    pub async fn receive(&self, org: OrgId, request: ReceiveRequest<'_>) -> Result<ReceivedEvents> {
         let receive = async {
             let mut leased = Vec::new();
             for rows in rows_to_read(request).iter().copied() {
@@ -122,7 +155,7 @@ impl Store {
         org: OrgId,
         request: ReceiveRequest<'_>,
         mut leased: Vec<Leased>,
-    ) -> Result<Received> {
+    ) -> Result<ReceivedEvents> {
         leased.sort_unstable_by_key(|row| (row.was_due_at, row.id));
         let (exhausted, leased): (Vec<_>, Vec<_>) =
             leased.into_iter().partition(|row| row.is_exhausted);
@@ -141,7 +174,10 @@ impl Store {
                 lease_expires_at,
             })
         };
-        Ok(Received { events: leased.into_iter().filter_map(with_event).collect(), exhausted })
+        Ok(ReceivedEvents {
+            events: leased.into_iter().filter_map(with_event).collect(),
+            exhausted,
+        })
     }
 
     /// The events of some deliveries, by their keys.

@@ -2,8 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::settle::{InboxSettle, SettledRow};
-use super::{IS_READ, Leased, ReceiveRequest, Rows, of_type};
+use super::{IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, of_type};
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{
     Args, Dialect, Engine, PostgresEngine, Row, Tx, Value, args, column, timestamptz,

@@ -1,46 +1,12 @@
 //! Settling what was received, and giving it back.
 
-use sqlx::Arguments;
-use sqlx::error::BoxDynError;
-use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
-use super::{Leased, ReceiveRequest, Received, postgres, sqlite};
+use super::{InboxSettle, Leased, ReceiveRequest, ReceivedEvents, postgres, sqlite};
 use crate::domain::{EndpointId, EventId, Lease, OrgId, Timestamp};
-use crate::store::engine::{Dialect, Engine, Row, args};
+use crate::store::engine::{Dialect, Engine, args};
 use crate::store::metrics::DbOperation;
 use crate::store::{Result, Store, System, claims, timed};
-
-/// An event that a consumer settles.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct InboxSettle {
-    /// The consumer's organisation.
-    pub org: OrgId,
-    /// The inbox.
-    pub inbox: EndpointId,
-    /// The event.
-    pub event: EventId,
-}
-
-impl InboxSettle {
-    pub(super) fn bind(&self, arguments: &mut SqliteArguments) -> Result<(), BoxDynError> {
-        arguments.add(self.org.uuid())?;
-        arguments.add(self.inbox.uuid())?;
-        arguments.add(self.event.uuid())
-    }
-}
-
-/// An event that was settled.
-pub(super) struct SettledRow {
-    inbox: EndpointId,
-    event: EventId,
-}
-
-impl SettledRow {
-    pub(super) fn read(row: &Row) -> Result<Self> {
-        Ok(Self { inbox: row.get("endpoint_id")?, event: row.get("event_id")? })
-    }
-}
 
 impl System<'_> {
     /// Settles events that consumers have received, whether their leases are over or not, and returns those inboxes and
@@ -81,7 +47,7 @@ impl Store {
         request: ReceiveRequest<'_>,
         events: &[EventId],
         due_at: Timestamp,
-    ) -> Result<(Vec<EventId>, Received)> {
+    ) -> Result<(Vec<EventId>, ReceivedEvents)> {
         let mut tx = self.engine.begin().await?;
         let sql = give_back_sql(tx.dialect());
         let Lease { token, until } = request.lease;
@@ -94,7 +60,7 @@ impl Store {
             found.into_iter().partition(|row| row.is_exhausted);
         let exhausted = exhausted.iter().map(|row| row.outcome(org, request)).collect();
         let returned = returned.into_iter().map(|row| row.event.0).collect();
-        Ok((returned, Received { events: Vec::new(), exhausted }))
+        Ok((returned, ReceivedEvents { events: Vec::new(), exhausted }))
     }
 }
 

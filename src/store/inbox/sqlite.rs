@@ -5,8 +5,7 @@ use std::sync::LazyLock;
 
 use sqlx::Arguments;
 
-use super::settle::{InboxSettle, SettledRow};
-use super::{IS_READ, Leased, ReceiveRequest, Rows, of_type};
+use super::{IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, of_type};
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{Args, Dialect, Engine, MultiRow, Row, Script, Value, args};
 use crate::store::{Result, claims};

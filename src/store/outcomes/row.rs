@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use crate::domain::{Attempt, Decision, DeliveryStatus, Outcome, Timestamp};
+use crate::domain::{Attempt, DeadReason, Decision, DeliveryStatus, Outcome, Timestamp};
 
 /// Why a delivery is given up that nobody attempted to send: one to an inbox.
 const UNSETTLED: &str = "received max_receives times and not acknowledged";
@@ -87,8 +87,8 @@ impl<'a> OutcomeRow<'a> {
     pub(super) fn detail(&self) -> Option<&'a str> {
         match (self.attempt, self.dead_reason) {
             (Some(attempt), _) => attempt.error.as_deref(),
-            (None, Some(_)) => Some(UNSETTLED),
-            (None, None) => None,
+            (None, Some(reason)) if reason == DeadReason::Exhausted.as_str() => Some(UNSETTLED),
+            (None, _) => None,
         }
     }
 }

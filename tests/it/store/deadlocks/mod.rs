@@ -4,6 +4,7 @@
 //! are stored in the reverse order of their ids, so that a statement which locks them as it finds them does
 //! it in the wrong order.
 
+mod inboxes;
 mod operations;
 
 use std::collections::BTreeSet;

@@ -6,16 +6,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use hookgate::domain::{
     Actor, DeadLetterDeletion, DeadLetterId, DeadReason, Decision, DeliveryFilter, DeliveryId,
-    EndpointChange, Event, EventFilter, EventId, InstanceId, Lease, LeaseToken, Month, NewEndpoint,
-    OrgChange, Outcome, PageRequest, Role, SigningSecret, Timestamp,
+    EndpointChange, Event, EventFilter, EventId, InstanceId, Lease, LeaseToken, Month, OrgChange,
+    Outcome, PageRequest, Role, SigningSecret, Timestamp,
 };
-use hookgate::store::{
-    ClaimCursor, InboxLookup, InboxSettle, LeaseGrant, ReceiveRequest, Result, Store,
-};
+use hookgate::store::{ClaimCursor, LeaseGrant, Result, Store};
 
 use super::super::fixtures::{
     ALL_LETTERS, EXHAUSTED, at, named_event, outcome, some_endpoint, some_event, some_key,
 };
+use super::inboxes::{consume_inboxes, pause_and_resume_inboxes};
 use super::{Tenant, World};
 use crate::support::store::persist_events;
 
@@ -372,46 +371,6 @@ async fn erase_rollups(world: &World, store: &Store) -> Result<()> {
 async fn count_events(world: &World, store: &Store) -> Result<()> {
     let events = world.tenants().await.map(|tenant| (tenant.org, 1));
     store.system().add_month_events(Month::of(at(0)), &events).await?;
-    Ok(())
-}
-
-/// Receives what waits in the default inboxes, gives half of it back and settles all.
-async fn consume_inboxes(world: &World, store: &Store) -> Result<()> {
-    for Tenant { org, .. } in world.tenants().await {
-        let now = world.now();
-        let new = NewEndpoint::inbox().into_endpoint(org, now).unwrap();
-        let opened = store.open_default_inbox(org, &new, &Actor::CLI).await?;
-        let Ok(InboxLookup::Found(inbox)) = opened else { continue };
-        let events = [named_event(org, "z", now), some_event(org, "a.b", now)];
-        persist(store, events.into_iter(), now).await?;
-        let token = LeaseToken::mint(InstanceId::OF_INBOXES);
-        let request = ReceiveRequest {
-            inbox: &inbox,
-            events_max: 50,
-            bytes_max: 1 << 20,
-            event_type: None,
-            lease: Lease { token, until: now.plus(Duration::from_secs(1)) },
-            now,
-        };
-        let received = store.receive(org, request).await?;
-        store.system().record_outcomes(&received.exhausted).await?;
-        let ids: Vec<EventId> = received.events.iter().map(|one| one.event.id).collect();
-        let (half, _) = ids.split_at(ids.len() / 2);
-        store.give_back(org, request, half, now).await?;
-        let settle = |event: &EventId| InboxSettle { org, inbox: inbox.id, event: *event };
-        let settles: Vec<_> = ids.iter().rev().map(settle).collect();
-        store.system().settle(&settles, now).await?;
-    }
-    Ok(())
-}
-
-async fn pause_and_resume_inboxes(world: &World, store: &Store) -> Result<()> {
-    let now = world.now();
-    let paused = store.system().pause_idle_inboxes(now.plus(Duration::from_secs(1)), now).await?;
-    for (org, inbox) in paused {
-        store.note_inbox_read(org, inbox, now).await?;
-        store.resume_inbox(org, inbox, &Actor::CLI, now).await?;
-    }
     Ok(())
 }
 
