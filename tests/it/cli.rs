@@ -1,5 +1,6 @@
 //! The command line, as people and scripts use it: the real binary in a directory of its own.
 
+mod accounts;
 mod bench;
 mod secrets;
 mod seed;

@@ -85,6 +85,11 @@ pub(crate) async fn the_whole_way(data_dir: &Path, settings: &[(&str, &str)]) {
 
     assert_eq!((good.forged(), failing.forged()), (0, 0));
 
+    // Counted once each, whatever the server was stopped by and however often they were posted.
+    let counted: Vec<Value> = tenant.list(&server, "/api/event-types").await;
+    let events = counted.iter().map(|row| row["events"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(events, posted.len() as u64, "{counted:?}");
+
     let pending: Vec<Value> = tenant.list(&server, "/api/deliveries?status=pending").await;
     assert!(pending.is_empty(), "{pending:?}");
     server.stop().await;

@@ -134,7 +134,7 @@ impl Store {
                 _ => {
                     deltas += 1;
                     read_records(&row.get::<Vec<u8>>("totals")?, |delta| {
-                        reading.add_delta(&delta)
+                        reading.add_delta(&delta);
                     })?;
                 }
             }
@@ -217,14 +217,18 @@ impl BucketReading<'_> {
         let first = hour.saturating_mul(HOUR_MINUTES);
         let Some(minutes) = row.get_opt::<Vec<u8>>("minutes")? else {
             let count = EventCount { events: row.get("events")?, bytes: row.get("bytes")? };
-            self.bucket(first).into_iter().for_each(|bucket| bucket.count.add(count));
+            if let Some(bucket) = self.bucket(first) {
+                bucket.count.add(count);
+            }
             return Ok(());
         };
         let totals: Vec<u8> = row.get("totals")?;
         let event_type = self.scope.event_type.as_deref();
         read_type_minutes(&totals, &minutes, event_type, |minute, count| {
             let bucket = self.bucket(first + i64::from(minute));
-            bucket.into_iter().for_each(|bucket| bucket.count.add(count));
+            if let Some(bucket) = bucket {
+                bucket.count.add(count);
+            }
         })
     }
 

@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(part.users, BTreeMap::from([("u2".to_owned(), 2)]));
         let mut of_b = Vec::new();
         read_type_minutes(&totals, &minutes, Some("b"), |minute, count| {
-            of_b.push((minute, count.events))
+            of_b.push((minute, count.events));
         })
         .unwrap();
         assert_eq!(of_b, [(7, 2)]);

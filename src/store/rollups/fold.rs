@@ -15,6 +15,9 @@ use crate::store::{Result, Store, System};
 
 /// Deltas that a step takes at most.
 const DELTAS_PER_STEP: usize = 512;
+/// A step changes so many times the rows on SQLite that other work there writes at once: it is rare, and most of its
+/// cost is per step.
+const SQLITE_ROWS_FACTOR: usize = 2;
 /// Bytes of deltas that a step takes at most, unless the first alone has more: some thousand events.
 const SQLITE_BYTES_PER_STEP: usize = 128 * 1024;
 const POSTGRES_BYTES_PER_STEP: usize = 1024 * 1024;
@@ -94,7 +97,9 @@ pub(super) async fn fold_all_of(store: &Store, tx: &mut Tx<'_>, org: OrgId) -> R
 /// they cannot be deleted with their organisation meanwhile.
 async fn take(store: &Store, tx: &mut Tx<'_>, org: Option<OrgId>) -> Result<Taken> {
     let (rows_max, bytes_max) = match tx.dialect() {
-        Dialect::Sqlite => (store.engine.rows_at_once(), SQLITE_BYTES_PER_STEP),
+        Dialect::Sqlite => {
+            (SQLITE_ROWS_FACTOR * store.engine.rows_at_once(), SQLITE_BYTES_PER_STEP)
+        }
         Dialect::Postgres => (POSTGRES_ROWS_PER_STEP, POSTGRES_BYTES_PER_STEP),
     };
     let sizes = sizes(tx, org).await?;
