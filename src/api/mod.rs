@@ -23,6 +23,7 @@ pub mod changes;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod endpoints;
+pub mod erasures;
 pub mod events;
 pub mod inbox;
 pub mod keys;

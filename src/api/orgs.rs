@@ -23,6 +23,7 @@ pub async fn create(
     let now = subsystems.clock.now();
     let mut org = Org::new(OrgId::mint(now), "", now);
     change.apply(&mut org);
+    subsystems.store.effective_limits(&org).check_retention()?;
     subsystems.store.system().insert_org(&org, by).await?;
     Ok(org)
 }
@@ -62,6 +63,11 @@ pub async fn change(
     by: &Actor,
 ) -> Result<Org, Refusal> {
     check(change)?;
+    if change.sets_retention() {
+        let mut after = existing(subsystems, id).await?;
+        change.apply(&mut after);
+        subsystems.store.effective_limits(&after).check_retention()?;
+    }
     let now = subsystems.clock.now();
     let changed = subsystems.store.update_org(id, change, by, now).await?;
     invalidated(subsystems, id, changed).await

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::auth::IssueError;
 use crate::domain::{
-    ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, KeyRotationRefusal, OrgId, ReplayId,
-    SecretRotationRefusal, Violation,
+    ApiKeyId, DeadLetterId, DeliveryId, EndpointId, ErasureId, EventId, KeyRotationRefusal, OrgId,
+    ReplayId, SecretRotationRefusal, Violation,
 };
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
 
@@ -87,6 +87,8 @@ pub enum Missing {
     DeadLetter(OrgId, DeadLetterId),
     /// A replay of an organisation.
     Replay(OrgId, ReplayId),
+    /// An erasure of an organisation.
+    Erasure(OrgId, ErasureId),
 }
 
 impl Refusal {
@@ -114,6 +116,7 @@ impl Refusal {
             DeliveryRefusal::EndpointRemoved
             | DeliveryRefusal::EndpointDisabled
             | DeliveryRefusal::InProgress
+            | DeliveryRefusal::EventRemoved
             | DeliveryRefusal::Finished => Self::Delivery(refusal),
         }
     }
@@ -167,6 +170,7 @@ impl fmt::Display for Missing {
             Self::Delivery(org, id) => write!(f, "delivery {id} of organisation {org}"),
             Self::DeadLetter(org, id) => write!(f, "dead letter {id} of organisation {org}"),
             Self::Replay(org, id) => write!(f, "replay {id} of organisation {org}"),
+            Self::Erasure(org, id) => write!(f, "erasure {id} of organisation {org}"),
         }
     }
 }

@@ -66,6 +66,8 @@ impl<'a> AppBuilder<'a> {
     pub async fn build(self) -> Result<App, AppError> {
         let Self { config, clock, .. } = self;
         config.check_sizes()?;
+        config.retention.check()?;
+        config.disk.check()?;
         let given = GivenKeys::read(&config.bootstrap)?;
         let metrics = Metrics::new().map_err(OpenError::Metrics)?;
         let tls = wiring::read_certificate(config).await?;
@@ -128,12 +130,14 @@ impl<'a> AppBuilder<'a> {
         let service = wiring.start_delivery(delivery.service);
         let replayer = wiring.replayer();
         wiring.analytics();
+        wiring.eraser();
         let authenticator = wiring.auth(delivery.running.handle.clone());
         wiring.inboxes(&delivery.running.handle);
         wiring.maintenance();
+        let disk = wiring.disk_guard();
         let (ingest, reader) = wiring.ingest(reader, delivery.door);
         let parts = wiring.parts(authenticator, delivery.running.health.clone());
-        let api = wiring.http(&parts, delivery.running, ingest, &background);
+        let api = wiring.http(&parts, delivery.running, ingest, disk, &background);
         Ok(App {
             listener,
             address,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::storage::{MissingKeysError, OpenError, OpenJournalError};
 use super::stored_mark::MarkError;
 use crate::api::Refusal;
-use crate::config::SizeError;
+use crate::config::{DiskError, RetentionError, SizeError};
 use crate::delivery::DeliveryError;
 use crate::http::TlsError;
 use crate::store::{MigrateError, StoreError};
@@ -17,6 +17,12 @@ pub enum AppError {
     /// Settings of sizes contradict each other.
     #[error(transparent)]
     Sizes(#[from] SizeError),
+    /// Settings of the guard of disk space contradict each other.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Settings of retention contradict each other.
+    #[error(transparent)]
+    Retention(#[from] RetentionError),
     /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

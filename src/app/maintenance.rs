@@ -1,25 +1,38 @@
 //! Periodic store maintenance: partitions, expired rows, checkpoints, and the schedule time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::RetentionConfig;
 use crate::domain::Timestamp;
 use crate::journal::Journal;
 use crate::runtime::{Backoff, Clock, Shutdown};
-use crate::store::{Schedule, Store};
+use crate::store::{RetentionReport, Schedule, Store, StoreError, StoreMetrics};
 
 /// Time between two rounds. Partitions are created days ahead, so missed rounds do no harm.
 const INTERVAL: Duration = Duration::from_hours(1);
 /// The first wait after a round that failed; doubled up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT: Duration = Duration::from_secs(10);
+/// How long tombstones of erased events are kept at least, beyond `JOURNAL_RETENTION`: a server that was stopped for
+/// this long may start again with events in its journal that were erased meanwhile.
+const TOMBSTONES_KEPT: Duration = Duration::from_hours(30 * 24);
 /// The longest wait after a round that failed.
 const RETRY_WAIT_MAX: Duration = Duration::from_mins(10);
+/// Time between two measurements of the store.
+const MEASURE_INTERVAL: Duration = Duration::from_mins(5);
 /// Time between two looks at the clocks.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two checkpoints. A page that is written several times meanwhile is copied once.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maintains the store until the soft stop.
-pub(super) async fn run(store: Store, journal: Journal, clock: Clock, shutdown: Shutdown) {
+pub(super) async fn run(
+    store: Store,
+    journal: Journal,
+    journal_retention: Duration,
+    clock: Clock,
+    shutdown: Shutdown,
+) {
     let mut backoff = Backoff::new(RETRY_WAIT, RETRY_WAIT_MAX);
     loop {
         let now = clock.now();
@@ -30,7 +43,13 @@ pub(super) async fn run(store: Store, journal: Journal, clock: Clock, shutdown: 
             // Not read yet.
             None => Timestamp::from_micros(0),
         };
-        let wait = match store.system().maintain_behind(now, oldest_unstored).await {
+        let kept = TOMBSTONES_KEPT + journal_retention;
+        let before = now.minus(kept).min(oldest_unstored);
+        let maintained = async {
+            store.system().maintain_behind(now, oldest_unstored).await?;
+            store.system().delete_tombstones(before).await
+        };
+        let wait = match maintained.await {
             Ok(()) => {
                 backoff.reset();
                 INTERVAL
@@ -42,6 +61,64 @@ pub(super) async fn run(store: Store, journal: Journal, clock: Clock, shutdown: 
             }
         };
         if !every(wait, &shutdown).await {
+            return;
+        }
+    }
+}
+
+/// Deletes what is older than it is to be kept, until the soft stop. A step in progress is taken back then.
+pub(super) async fn retain(
+    store: Store,
+    config: RetentionConfig,
+    clock: Clock,
+    shutdown: Shutdown,
+) {
+    let mut backoff = Backoff::new(RETRY_WAIT, RETRY_WAIT_MAX);
+    loop {
+        let round = tokio::select! {
+            () = shutdown.requested() => return,
+            round = store.system().enforce_retention(&config, clock.now()) => round,
+        };
+        let wait = match round {
+            Ok(report) => {
+                if report != RetentionReport::default() {
+                    let RetentionReport { rows, payloads, days, expired } = report;
+                    tracing::info!(rows, payloads, days, expired, "deleted what was too old");
+                }
+                backoff.reset();
+                INTERVAL
+            }
+            Err(error) => {
+                let wait = backoff.next_wait();
+                tracing::warn!(%error, ?wait, "cannot delete what is too old, retrying");
+                wait
+            }
+        };
+        if !every(wait, &shutdown).await {
+            return;
+        }
+    }
+}
+
+/// Sets the gauges of the store's size and age until the soft stop.
+pub(super) async fn measure(
+    store: Store,
+    metrics: Arc<StoreMetrics>,
+    clock: Clock,
+    shutdown: Shutdown,
+) {
+    loop {
+        let measured = async {
+            metrics.hookgate_database_bytes.set(store.system().database_bytes().await?);
+            let oldest = store.system().oldest_event().await?;
+            let age = oldest.map_or(0, |oldest| clock.now().since(oldest).as_secs());
+            metrics.hookgate_oldest_event_seconds.set(i64::try_from(age).unwrap_or(i64::MAX));
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = measured.await {
+            tracing::debug!(%error, "cannot measure the store");
+        }
+        if !every(MEASURE_INTERVAL, &shutdown).await {
             return;
         }
     }

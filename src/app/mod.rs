@@ -26,6 +26,7 @@ pub mod backup;
 mod bootstrap;
 mod builder;
 mod descriptors;
+mod disk_guard;
 mod error;
 mod idle_inboxes;
 pub mod journal_admin;

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use url::Url;
 
-use crate::config::Config;
+use crate::config::{Config, days};
 
 /// Bits of a file's mode that let others than its owner in.
 const OTHERS: u32 = 0o077;
 
 /// Logs what the server works with.
 pub(super) fn log(config: &Config) {
-    let Config { store, server, limit, journal, .. } = config;
+    let Config { store, server, limit, journal, retention, .. } = config;
     tracing::info!(
         store = store.database_url.as_deref().map_or_else(
             || store.sqlite_path().display().to_string(),
@@ -23,6 +23,20 @@ pub(super) fn log(config: &Config) {
         journal_max_mib = journal.journal_max_mib,
         connections_max = server.connections_max,
         "starting"
+    );
+    let kept = |span: Option<std::time::Duration>| match span {
+        Some(span) => format!("{}d", days(span)),
+        None => "for ever".to_owned(),
+    };
+    tracing::info!(
+        events = kept(retention.retention),
+        payloads = kept(retention.payload_retention.or(retention.retention)),
+        dead_letters = kept(retention.dead_letter_retention.or(retention.retention)),
+        rollups = kept(retention.rollup_retention),
+        replays = kept(retention.replay_retention),
+        keys = kept(retention.key_retention),
+        audit_log = kept(retention.audit_retention),
+        "what is kept; an organisation may have times of its own"
     );
     if server.host.is_unspecified() && server.tls_cert.is_none() {
         tracing::warn!(

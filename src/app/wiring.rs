@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
+use super::disk_guard::DiskGuard;
 use super::error::AppError;
 use super::idle_inboxes::IdleInboxes;
 use super::maintenance;
@@ -25,13 +26,13 @@ use crate::delivery::{
     AdmissionDoor, DeliveryHandle, DeliveryHealth, DeliveryInputs, DeliveryService,
     RunningDelivery, watch_inboxes,
 };
-use crate::domain::{OrgLimit, OrgLimits};
+use crate::domain::OrgLimit;
 use crate::http::{Api, AppState, Parts, Tls};
-use crate::ingest::{Intake, Replayer, Workers};
+use crate::ingest::{Eraser, Intake, Replayer, Workers};
 use crate::journal::{Journal, JournalReader};
 use crate::limit::RateLimiter;
-use crate::runtime::{Background, Clock, CpuLoad, Heartbeat, Lifecycle, Wake};
-use crate::store::Store;
+use crate::runtime::{Background, Clock, CpuLoad, DiskSpace, Heartbeat, Lifecycle, Wake};
+use crate::store::{Store, retention_defaults};
 
 /// What every part depends on.
 pub(super) struct Wiring<'a> {
@@ -144,6 +145,14 @@ impl Wiring<'_> {
         }
     }
 
+    /// Starts the eraser.
+    pub(super) fn eraser(&self) {
+        if self.work == BackgroundWork::Run {
+            let eraser = Eraser { store: self.store.clone(), clock: self.clock.clone() };
+            self.background.spawn("eraser", eraser.run(self.background.shutdown()));
+        }
+    }
+
     /// Sets up authentication and starts to watch for changed organisations and keys.
     pub(super) fn auth(&self, delivery: DeliveryHandle) -> Authenticator {
         let authenticator = Authenticator::new(
@@ -187,11 +196,26 @@ impl Wiring<'_> {
         let store = || self.store.clone();
         self.foreground.spawn(
             "maintenance",
-            maintenance::run(store(), self.journal.clone(), self.clock.clone(), stop()),
+            maintenance::run(
+                store(),
+                self.journal.clone(),
+                self.config.journal.journal_retention,
+                self.clock.clone(),
+                stop(),
+            ),
         );
         self.foreground.spawn(
             "schedule clock",
             maintenance::follow_clock(store(), self.clock.clone(), stop()),
+        );
+        self.background.spawn(
+            "retention",
+            maintenance::retain(store(), self.config.retention.clone(), self.clock.clone(), stop()),
+        );
+        let metrics = Arc::clone(&self.metrics.store);
+        self.background.spawn(
+            "store gauges",
+            maintenance::measure(store(), metrics, self.clock.clone(), stop()),
         );
         self.background.spawn("checkpoints", maintenance::checkpoint(store(), stop()));
         let registration = RegistrationTask {
@@ -202,6 +226,15 @@ impl Wiring<'_> {
             due: self.due.clone(),
         };
         self.foreground.spawn("server heartbeat", registration.run(stop()));
+    }
+
+    /// Starts to guard the free disk space, which was looked at once, and returns what is found.
+    pub(super) fn disk_guard(&self) -> DiskSpace {
+        let Config { disk, store, .. } = self.config;
+        let guard = DiskGuard::new(*disk, store, Arc::clone(&self.metrics.store));
+        let space = guard.space();
+        self.background.spawn("disk guard", guard.run(self.background.shutdown()));
+        space
     }
 
     /// Handles of the parts.
@@ -226,6 +259,7 @@ impl Wiring<'_> {
         parts: &AppParts,
         running: RunningDelivery,
         ingest: Heartbeat,
+        disk: DiskSpace,
         threads: &Background,
     ) -> Api {
         let server = RunningServer {
@@ -234,7 +268,7 @@ impl Wiring<'_> {
             replayer: self.replays,
         };
         let LimitConfig { endpoints_max, keys_max, .. } = self.config.limit;
-        let quotas = OrgLimits::default()
+        let quotas = retention_defaults(&self.config.retention)
             .with(OrgLimit::Endpoints, Some(endpoints_max))
             .with(OrgLimit::Keys, Some(keys_max));
         let (store, clock) = (self.store.with_quota_defaults(quotas), self.clock.clone());
@@ -242,7 +276,7 @@ impl Wiring<'_> {
             subsystems: Subsystems { store, clock, server: Some(server) },
             authenticator: parts.authenticator.clone(),
             limiter: RateLimiter::new(&self.config.limit),
-            intake: Intake::new(self.journal, self.clock),
+            intake: Intake::new(self.journal, self.clock, disk),
             delivery_health: running.health,
             ingest,
             metrics: self.metrics.for_api(),

@@ -3,12 +3,13 @@
 use clap::{Subcommand, ValueEnum};
 
 use super::CliError;
+use super::erasure::erase;
 use super::output::lines;
 use super::store::Common;
 use crate::api::accounts::{self, SummaryWindow};
 use crate::api::views::{AccountSummary, AccountView};
 use crate::api::{Subsystems, orgs};
-use crate::domain::{OrgId, PageRequest, Timestamp};
+use crate::domain::{ErasureSubject, OrgId, PageRequest, Timestamp};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum AccountCommand {
@@ -20,6 +21,16 @@ pub(super) enum AccountCommand {
         /// Accounts to list at most
         #[arg(long, default_value_t = PageRequest::LIMIT_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(PageRequest::LIMIT_MAX)))]
         limit: u32,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Erase every event of an account until now for good; a running server does it in the background
+    Erase {
+        /// The organisation that it belongs to
+        #[arg(long, value_name = "ID")]
+        org: OrgId,
+        /// The account, as its events name it
+        account: String,
         #[command(flatten)]
         common: Common,
     },
@@ -68,6 +79,9 @@ pub(super) async fn run(command: AccountCommand) -> Result<(), CliError> {
             };
             let found = common.existing(list).await?;
             common.output.write(&found.data, |rows| lines(rows, account_line))?;
+        }
+        AccountCommand::Erase { org, account, common } => {
+            erase(org, ErasureSubject::Account(account), &common).await?;
         }
         AccountCommand::Summary { org, account, window, from, to, top, common } => {
             let summarise = async |s: &Subsystems| {

@@ -7,18 +7,29 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::CliError;
+use super::erasure::erase;
 use super::output::Output;
 use super::store::Common;
 use crate::api::changes::{Change, ChangeFilter, ChangeFollower};
 use crate::api::{Subsystems, orgs};
 use crate::app::admin;
-use crate::domain::{ChangeKind, EventTypeFilter, OrgId, Timestamp};
+use crate::domain::{ChangeKind, ErasureSubject, EventId, EventTypeFilter, OrgId, Timestamp};
 
 /// Time between two looks for changes.
 const POLL: Duration = Duration::from_millis(500);
 
 #[derive(Subcommand, Debug)]
 pub(super) enum EventCommand {
+    /// Erase an event with its deliveries for good; a running server does it in the background
+    Erase {
+        /// The organisation it belongs to
+        #[arg(long, value_name = "ID")]
+        org: OrgId,
+        /// The event
+        id: EventId,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Print events, outcomes of attempts and dead letters of an organisation as they come, until it is interrupted
     Tail {
         /// The organisation
@@ -41,6 +52,9 @@ pub(super) enum EventCommand {
 /// Runs a command on events.
 pub(super) async fn run(command: EventCommand) -> Result<(), CliError> {
     match command {
+        EventCommand::Erase { org, id, common } => {
+            erase(org, ErasureSubject::Event(id), &common).await
+        }
         EventCommand::Tail { org, kinds, event_type, payload, common } => {
             let kinds = if kinds.is_empty() { ChangeKind::ALL.to_vec() } else { kinds };
             let filter = ChangeFilter { kinds, event_type, with_payloads: payload };

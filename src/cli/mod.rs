@@ -10,6 +10,7 @@ mod backup;
 mod delivery;
 mod endpoint;
 mod environment;
+mod erasure;
 mod event;
 mod journal;
 mod key;
@@ -53,7 +54,7 @@ enum Command {
     /// Manage API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Show which accounts were active, and what one has sent
+    /// Show which accounts were active and what one has sent, or erase it
     #[command(subcommand)]
     Account(account::AccountCommand),
     /// Show the organisations with the most events in a month
@@ -64,12 +65,15 @@ enum Command {
     /// Manage endpoints
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
-    /// Follow events as they come
+    /// Follow events as they come, or erase one
     #[command(subcommand)]
     Event(event::EventCommand),
     /// Inspect deliveries, and retry, replay or cancel one
     #[command(subcommand)]
     Delivery(delivery::DeliveryCommand),
+    /// Watch erasures
+    #[command(subcommand)]
+    Erasure(erasure::ErasureCommand),
     /// Watch replays of dead letters
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
@@ -112,6 +116,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Endpoint(command) => endpoint::run(command).await,
         Command::Event(command) => event::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
+        Command::Erasure(command) => erasure::run(command).await,
         Command::Replay(command) => replay::run(command).await,
         Command::Journal(command) => journal::run(command).await,
         Command::Backup(args) => backup::run(*args).await,

@@ -91,6 +91,12 @@ pub(super) struct LimitArgs {
     /// Deliveries, per minute, that accepted events become; unset means ten times the event limit
     #[arg(long, value_name = "DELIVERIES", value_parser = parse_limit(OrgLimit::DeliveriesPerMinute))]
     deliveries_per_minute: Option<LimitArg>,
+    /// Days that events and deliveries are kept; unset or `none` follows the server's RETENTION
+    #[arg(long, value_name = "DAYS", value_parser = parse_limit(OrgLimit::RetentionDays))]
+    retention_days: Option<LimitArg>,
+    /// Days that payloads are kept, at most as many as events; unset or `none` follows PAYLOAD_RETENTION
+    #[arg(long, value_name = "DAYS", value_parser = parse_limit(OrgLimit::PayloadRetentionDays))]
+    payload_retention_days: Option<LimitArg>,
     /// Events per minute of an event type; may be given several times, and replaces all earlier ones
     #[arg(long = "event-type-rate", value_name = "TYPE=EVENTS", value_parser = parse_rate)]
     event_type_rates: Vec<(String, u32)>,
@@ -149,6 +155,8 @@ impl LimitArgs {
             OrgLimit::Keys => self.keys_max,
             OrgLimit::PayloadBytes => self.payload_bytes_max,
             OrgLimit::DeliveriesPerMinute => self.deliveries_per_minute,
+            OrgLimit::RetentionDays => self.retention_days,
+            OrgLimit::PayloadRetentionDays => self.payload_retention_days,
         };
         let change = |limit| given(limit).map(|LimitArg(value)| (limit, value));
         OrgLimit::ALL.into_iter().filter_map(change).collect()

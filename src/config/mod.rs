@@ -9,12 +9,14 @@ mod bootstrap;
 mod defaults;
 mod delivery;
 mod destination;
+mod disk;
 mod dns;
 mod ingest;
 mod journal;
 mod limit;
 mod networks;
 mod origins;
+mod retention;
 mod secrets;
 mod server;
 mod sizes;
@@ -29,12 +31,14 @@ pub use bootstrap::{BootstrapConfig, BootstrapKey};
 pub use defaults::defaults;
 pub use delivery::DeliveryConfig;
 pub use destination::DestinationConfig;
+pub use disk::{DiskConfig, DiskError};
 pub use dns::{DnsConfig, DnsServers};
 pub use ingest::IngestConfig;
 pub use journal::JournalConfig;
 pub use limit::LimitConfig;
 pub use networks::Networks;
 pub use origins::Origins;
+pub use retention::{RetentionConfig, RetentionError, days};
 pub use secrets::SecretsKeys;
 pub use server::ServerConfig;
 pub use sizes::{ENVELOPE_BYTES_MAX, SizeError};
@@ -54,6 +58,12 @@ pub struct Config {
     /// The journal.
     #[command(flatten)]
     pub journal: JournalConfig,
+    /// How long things are kept.
+    #[command(flatten)]
+    pub retention: RetentionConfig,
+    /// The guard of free disk space.
+    #[command(flatten)]
+    pub disk: DiskConfig,
     /// Ingest.
     #[command(flatten)]
     pub ingest: IngestConfig,

@@ -30,11 +30,13 @@ pub enum DeadReason {
     Gone,
     /// The store rejected the event's content.
     Unstorable,
+    /// The event became older than it is kept before it was delivered.
+    Expired,
 }
 
 /// The text is not a dead-letter reason.
 #[derive(Debug, thiserror::Error)]
-#[error("must be exhausted, gone or unstorable")]
+#[error("must be exhausted, gone, unstorable or expired")]
 pub struct DeadReasonError;
 
 impl DeadReason {
@@ -59,7 +61,7 @@ pub struct DeadLetter {
     pub delivery_id: Option<DeliveryId>,
     /// The endpoint; `None` for an event that the store rejected.
     pub endpoint_id: Option<EndpointId>,
-    /// The reason: `exhausted`, `gone` or `unstorable`.
+    /// The reason: `exhausted`, `gone`, `unstorable` or `expired`.
     pub reason: String,
     /// The type of the event; `None` for an event that the store rejected.
     pub event_type: Option<String>,

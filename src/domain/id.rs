@@ -80,6 +80,10 @@ entity_id!(
     ReplayId
 );
 entity_id!(
+    /// An erasure of an event, or of an account's events.
+    ErasureId
+);
+entity_id!(
     /// A dead letter: the id of its delivery, or of its event if there is no delivery.
     DeadLetterId
 );

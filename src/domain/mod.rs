@@ -14,6 +14,7 @@ mod delivery;
 mod delivery_policy;
 mod endpoint;
 mod endpoint_config;
+mod erasure;
 mod error_class;
 mod event;
 mod event_type;
@@ -57,12 +58,13 @@ pub use endpoint::{
     SecretRotationRefusal,
 };
 pub use endpoint_config::EndpointConfig;
+pub use erasure::{Erasure, ErasureStatus, ErasureStatusError, ErasureSubject};
 pub use error_class::ErrorClass;
 pub use event::{Event, EventFilter, EventSummary};
 pub use event_type::EventType;
 pub use event_type_filter::{EventTypeFilter, EventTypeFilters};
 pub use event_type_rates::{EventTypeRates, EventTypeRatesError};
-pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId};
+pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, ErasureId, EventId, OrgId, ReplayId};
 pub use idempotency_key::IdempotencyKey;
 pub use inbox::{
     INBOX_IDLE, Inbox, InboxSettings, InboxSettingsChange, ReceivedEvent, SettleStatus, Settled,

@@ -59,6 +59,10 @@ pub enum OrgLimit {
     PayloadBytes,
     /// Deliveries, per minute, that accepted events become.
     DeliveriesPerMinute,
+    /// Days that events and deliveries are kept.
+    RetentionDays,
+    /// Days that payloads and response excerpts are kept.
+    PayloadRetentionDays,
 }
 
 /// The limits of an organisation. A limit that is not set follows the server's setting, or is unlimited.
@@ -80,7 +84,7 @@ pub struct OrgChange {
 
 impl OrgLimit {
     /// Every limit, in the order of the store's columns.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::RatePerMinute,
         Self::Burst,
         Self::BytesPerMinute,
@@ -89,6 +93,8 @@ impl OrgLimit {
         Self::Keys,
         Self::PayloadBytes,
         Self::DeliveriesPerMinute,
+        Self::RetentionDays,
+        Self::PayloadRetentionDays,
     ];
 
     /// Its field name.
@@ -102,6 +108,8 @@ impl OrgLimit {
             Self::Keys => "keys_max",
             Self::PayloadBytes => "payload_bytes_max",
             Self::DeliveriesPerMinute => "deliveries_per_minute",
+            Self::RetentionDays => "retention_days",
+            Self::PayloadRetentionDays => "payload_retention_days",
         }
     }
 
@@ -114,6 +122,8 @@ impl OrgLimit {
             Self::BytesPerMinute | Self::PayloadBytes => 1..=u32::MAX,
             Self::EventsPerMonth => 0..=u32::MAX,
             Self::Endpoints | Self::Keys => 0..=1_000_000,
+            // A hundred years.
+            Self::RetentionDays | Self::PayloadRetentionDays => 1..=36_500,
         }
     }
 
@@ -139,6 +149,18 @@ impl OrgLimits {
     /// The limits with those of `defaults` where none is set.
     pub fn or(&self, defaults: &Self) -> Self {
         Self(std::array::from_fn(|limit| self.0[limit].or(defaults.0[limit])))
+    }
+
+    /// Checks that payloads are not to be kept longer than the events that they belong to.
+    pub fn check_retention(&self) -> Result<(), Violation> {
+        let days = |limit| self.get(limit);
+        match (days(OrgLimit::PayloadRetentionDays), days(OrgLimit::RetentionDays)) {
+            (Some(payloads), Some(events)) if payloads > events => {
+                let rule = format!("must be at most the {events} days of retention_days");
+                Err(Violation::new(OrgLimit::PayloadRetentionDays.name(), "range", rule))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Every limit with its value.
@@ -255,6 +277,13 @@ impl Serialize for Org {
 }
 
 impl OrgChange {
+    /// Whether it sets how long something is kept.
+    pub fn sets_retention(&self) -> bool {
+        let is_retention =
+            |limit| matches!(limit, OrgLimit::RetentionDays | OrgLimit::PayloadRetentionDays);
+        self.limits.iter().any(|(limit, _)| is_retention(*limit))
+    }
+
     /// Applies the change to an organisation.
     pub fn apply(&self, org: &mut Org) {
         if let Some(name) = &self.name {
@@ -323,5 +352,15 @@ mod tests {
         assert!(OrgLimit::EventsPerMonth.check(0).is_ok());
         let rule = "must be a whole number from 0 to 1000000, in digits";
         assert_eq!(OrgLimit::Keys.check(1_000_001).unwrap_err().message, rule);
+        let kept = |events, payloads| {
+            OrgLimits::default()
+                .with(OrgLimit::RetentionDays, events)
+                .with(OrgLimit::PayloadRetentionDays, payloads)
+                .check_retention()
+        };
+        assert!(kept(Some(7), Some(7)).is_ok() && kept(None, Some(7)).is_ok());
+        let longer = kept(Some(7), Some(8)).unwrap_err();
+        assert_eq!(longer.field, "payload_retention_days");
+        assert!(longer.message.contains("at most the 7 days"), "{}", longer.message);
     }
 }

@@ -25,6 +25,10 @@ pub enum Scope {
     /// Read and change the organisation's keys, and read its audit log.
     #[strum(serialize = "keys:manage")]
     KeysManage,
+    /// Erase events and what there is of an account, for good, and follow that. Not part of posting or reading, so that
+    /// a key which leaks there deletes nothing.
+    #[strum(serialize = "data:erase")]
+    DataErase,
     /// Operators: read organisations, keys and the audit log.
     #[strum(serialize = "operator:read")]
     OperatorRead,
@@ -73,7 +77,8 @@ impl Scopes {
             | Scope::EventsRead.bit()
             | Scope::InboxConsume.bit()
             | Scope::EndpointsManage.bit()
-            | Scope::KeysManage.bit(),
+            | Scope::KeysManage.bit()
+            | Scope::DataErase.bit(),
     );
     /// Every scope that an operator's key may have.
     pub const OPERATOR: Self = Self(Scope::OperatorRead.bit() | Scope::OperatorWrite.bit());

@@ -18,6 +18,7 @@ use axum::response::Response;
 use bytes::Bytes;
 
 use super::byte_budget::{BytePermit, Owner};
+use super::charges;
 use super::error::ApiError;
 use super::extract::{EventsRead, Scoped};
 use super::held_answer;
@@ -68,7 +69,7 @@ pub(super) async fn answer(
     (filter, after): (ChangeFilter, Option<ChangeCursor>),
 ) -> Result<Response, ApiError> {
     let org = reader.org_id;
-    let permit = StreamPermit::take(&app, Owner::Org(org))?;
+    let permit = charges::open_stream(&app, Owner::Org(org))?;
     let held = held_answer::reserve(&app, Owner::Org(org), STEP_BYTES)?;
     let (follower, missed) = ChangeFollower::begin(app.reads(), org, filter, after).await?;
     drop(reader);

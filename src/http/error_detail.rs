@@ -125,12 +125,15 @@ impl ApiError {
             | Self::Accept(AcceptError::Journal(AppendError::Busy)) => Some(RETRY_SOON),
             Self::Auth(AuthError::Unavailable(_))
             | Self::Store(StoreError::Unavailable(_))
-            | Self::Accept(AcceptError::Journal(
-                AppendError::Full
-                | AppendError::NoSegment
-                | AppendError::ShareUsedUp
-                | AppendError::Closed,
-            )) => Some(RETRY_LATER),
+            | Self::Accept(
+                AcceptError::StorageLow
+                | AcceptError::Journal(
+                    AppendError::Full
+                    | AppendError::NoSegment
+                    | AppendError::ShareUsedUp
+                    | AppendError::Closed,
+                ),
+            ) => Some(RETRY_LATER),
             Self::Accept(AcceptError::Journal(AppendError::Poisoned)) => Some(RETRY_AFTER_RESTART),
             _ => None,
         }
@@ -167,6 +170,7 @@ fn of_accept(error: &AcceptError) -> &'static Problem {
         }
         AcceptError::Journal(AppendError::Closed) => &problem::SHUTTING_DOWN,
         AcceptError::Journal(AppendError::TooLarge) => &problem::PAYLOAD_TOO_LARGE,
+        AcceptError::StorageLow => &problem::STORAGE_LOW,
         AcceptError::Record(_) => &problem::INTERNAL,
     }
 }
@@ -177,6 +181,7 @@ fn of_delivery(refusal: DeliveryRefusal) -> &'static Problem {
         DeliveryRefusal::EndpointRemoved => &problem::ENDPOINT_REMOVED,
         DeliveryRefusal::EndpointDisabled => &problem::ENDPOINT_DISABLED,
         DeliveryRefusal::InProgress => &problem::IN_PROGRESS,
+        DeliveryRefusal::EventRemoved => &problem::EVENT_REMOVED,
         DeliveryRefusal::Finished => &problem::DELIVERY_FINISHED,
     }
 }

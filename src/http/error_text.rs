@@ -228,6 +228,9 @@ fn write_accept(f: &mut fmt::Formatter<'_>, error: &AcceptError) -> fmt::Result 
         AcceptError::Journal(AppendError::TooLarge) => {
             "the events together exceed the size of one request"
         }
+        AcceptError::StorageLow => {
+            "too little disk space is free; nothing was accepted"
+        }
         AcceptError::Record(_) => INTERNAL,
     })
 }
@@ -252,6 +255,9 @@ const fn delivery_detail(refusal: DeliveryRefusal) -> &'static str {
         }
         DeliveryRefusal::InProgress => {
             "wait for the attempt or the cancellation that is in progress"
+        }
+        DeliveryRefusal::EventRemoved => {
+            "the event or its payload was removed, by its age or by an erasure"
         }
         DeliveryRefusal::Finished => "only a pending delivery can be cancelled",
     }

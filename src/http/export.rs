@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::byte_budget::{BytePermit, Owner};
+use super::charges;
 use super::error::ApiError;
 use super::extract::{EventsRead, Scoped};
 use super::held_answer::{self, FRAME_BYTES};
@@ -87,7 +88,7 @@ pub(super) async fn answer(
     deadline.lift();
     let org = reader.org_id;
     let owner = Owner::Org(org);
-    let stream = StreamPermit::take(&app, owner)?;
+    let stream = charges::open_stream(&app, owner)?;
     let held = held_answer::reserve(&app, owner, PAGE_BYTES)?;
     let Part { text, next } = exported.page(&app, org, after).await?;
     drop(reader);

@@ -97,6 +97,8 @@ needs! {
     EndpointsManage: Tenant, EndpointsManage;
     /// To read and change the organisation's keys, and to read its audit log.
     KeysManage: Tenant, KeysManage;
+    /// To erase events and accounts.
+    DataErase: Tenant, DataErase;
     /// To read what operators see.
     OperatorRead: Operator, OperatorRead;
     /// To change what operators manage.

@@ -70,6 +70,8 @@ label! {
         JournalShare = "journal_share",
         /// The journal is full, poisoned or busy.
         JournalUnavailable = "journal_unavailable",
+        /// Too little disk space is free.
+        StorageLow = "storage_low",
         /// Too many bytes of bodies were in flight.
         BodyBytes = "body_bytes",
         /// Too many bytes of answers were in flight.

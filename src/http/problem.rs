@@ -67,7 +67,7 @@ problems! {
     METHOD_NOT_ALLOWED: 405, "method_not_allowed", "Method not allowed",
         "Use a method that the header `Allow` lists.";
     ALREADY_CREATED: 409, "already_created", "Already created",
-        "The first request with this `Idempotency-Key` was answered with a key or a secret, which is not kept. `detail` names what it was for.";
+        "The first request with this `Idempotency-Key` was answered with a key or a secret, which is not kept, or with something that was erased since. `detail` may name what it was for.";
     DEDUP_CONFLICT: 409, "dedup_conflict", "Dedup id of another event",
         "Send the event with a `dedup_id` of its own. `detail` names the stored one.";
     DELIVERY_FINISHED: 409, "delivery_finished", "Delivery finished",
@@ -76,6 +76,8 @@ problems! {
         "Enable the endpoint, which also sends what was due meanwhile, then retry or replay.";
     ENDPOINT_REMOVED: 409, "endpoint_removed", "Endpoint deleted",
         "The endpoint was deleted. Replay the event to another endpoint.";
+    EVENT_REMOVED: 409, "event_removed", "Event removed",
+        "The event or its payload is older than it is kept, or was erased, and cannot be sent again.";
     EVENT_UNSTORABLE: 409, "event_unstorable", "Event rejected by the store",
         "The store still rejects the event. `detail` gives the reason.";
     IDEMPOTENCY_IN_PROGRESS: 409, "idempotency_in_progress", "Request in progress",
@@ -162,6 +164,8 @@ problems! {
         "Tell the operator: the server's `SECRETS_KEY` lacks the key that encrypts the secrets.";
     SHUTTING_DOWN: 503, "shutting_down", "Server shutting down",
         "Nothing was accepted. Try again after `Retry-After`, or another server.";
+    STORAGE_LOW: 503, "storage_low", "Disk space low",
+        "Nothing was accepted. Try again after `Retry-After`; the operator must make room.";
     STORE_UNAVAILABLE: 503, "store_unavailable", "Store unavailable",
         "Try again after `Retry-After`.";
     STREAMS_EXHAUSTED: 503, "streams_exhausted", "Streams exhausted",

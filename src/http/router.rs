@@ -13,8 +13,8 @@ use super::request::{Inputs, RequestSchema};
 use super::route_hint;
 use super::routes::{
     accounts, analytics, audit, dead_letters, deliveries, endpoint_secrets, endpoint_test,
-    endpoints, events, exports, health, inbox, keys, metrics, orgs, own_keys, own_org, problems,
-    replays, stream,
+    endpoints, erasures, events, exports, health, inbox, keys, metrics, orgs, own_keys, own_org,
+    problems, replays, stream,
 };
 use super::state::AppState;
 use crate::domain::Scope;
@@ -67,6 +67,7 @@ const READ_EVENTS: Access = Access::Tenant(Some(Scope::EventsRead));
 const ENDPOINTS: Access = Access::Tenant(Some(Scope::EndpointsManage));
 const CONSUME: Access = Access::Tenant(Some(Scope::InboxConsume));
 const KEYS: Access = Access::Tenant(Some(Scope::KeysManage));
+const ERASE: Access = Access::Tenant(Some(Scope::DataErase));
 const ANY_TENANT: Access = Access::Tenant(None);
 const READ_ALL: Access = Access::Operator(Scope::OperatorRead);
 const CHANGE_ALL: Access = Access::Operator(Scope::OperatorWrite);
@@ -124,6 +125,11 @@ fn table() -> Table {
         .get(READ_EVENTS, "/api/accounts/{id}/summary", accounts::summary)
         .get(READ_EVENTS, "/api/event-types", accounts::event_types)
         .get(READ_EVENTS, "/api/analytics/events", analytics::events)
+        // Erasures.
+        .delete(ERASE, "/api/events/{id}", erasures::of_event)
+        .delete(ERASE, "/api/accounts/{id}/data", erasures::of_account)
+        .get(ERASE, "/api/erasures", erasures::list)
+        .get(ERASE, "/api/erasures/{id}", erasures::one)
         // The caller's own organisation.
         .get(ANY_TENANT, "/api/org", own_org::own)
         .patch(KEYS, "/api/org", own_org::change)

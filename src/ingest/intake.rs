@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::domain::{EventId, NewEvent, OrgId, Timestamp, TraceId};
 use crate::journal::{AppendError, Journal, JournalStatus};
-use crate::runtime::Clock;
+use crate::runtime::{Clock, DiskLevel, DiskSpace};
 
 use super::record::{self, RecordError, RecordHeader};
 
@@ -15,6 +15,7 @@ use super::record::{self, RecordError, RecordHeader};
 pub struct Intake {
     journal: Journal,
     clock: Clock,
+    disk: DiskSpace,
     timestamps: Timestamps,
 }
 
@@ -24,15 +25,18 @@ pub enum AcceptError {
     /// The journal did not accept the record.
     #[error(transparent)]
     Journal(#[from] AppendError),
+    /// Too little disk space is free.
+    #[error("too little disk space is free")]
+    StorageLow,
     /// The events cannot be encoded as a record.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
 
 impl Intake {
-    /// Accepts events into `journal`.
-    pub fn new(journal: Journal, clock: Clock) -> Self {
-        Self { journal, clock, timestamps: Timestamps::default() }
+    /// Accepts events into `journal`, as long as `disk` has room.
+    pub fn new(journal: Journal, clock: Clock, disk: DiskSpace) -> Self {
+        Self { journal, clock, disk, timestamps: Timestamps::default() }
     }
 
     /// Accepts the events of one request, all or none. They are on stable storage when this returns their ids, in the
@@ -43,6 +47,9 @@ impl Intake {
         events: &[NewEvent<'_>],
         trace_id: TraceId,
     ) -> Result<Vec<EventId>, AcceptError> {
+        if self.disk.level() == DiskLevel::Full {
+            return Err(AcceptError::StorageLow);
+        }
         let received_at = self.timestamps.next(self.clock.now(), events.len());
         let mint = |new_event: &NewEvent<'_>| match &new_event.dedup_id {
             Some(dedup_id) => EventId::from_dedup_id(org_id, dedup_id),
@@ -54,6 +61,16 @@ impl Intake {
         let items = u32::try_from(events.len()).unwrap_or(u32::MAX);
         self.journal.append(&record, items).await?;
         Ok(ids)
+    }
+
+    /// A time after that of every event which this server has accepted, and before that of every later one.
+    pub fn now(&self) -> Timestamp {
+        self.timestamps.next(self.clock.now(), 1)
+    }
+
+    /// The free disk space.
+    pub const fn disk(&self) -> &DiskSpace {
+        &self.disk
     }
 
     /// The state of the journal.

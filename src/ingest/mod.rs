@@ -2,7 +2,8 @@
 //!
 //! # Purpose
 //! [`Intake`] answers tenants as soon as their events are on stable storage. The [`Workers`] move journal records to
-//! the store, whenever it is available. [`Replayer`] schedules deliveries again for replayed dead letters.
+//! the store, whenever it is available. [`Replayer`] schedules deliveries again for replayed dead letters, and [`Eraser`]
+//! removes what was requested to be erased.
 //!
 //! # Operation
 //! ```text
@@ -41,6 +42,7 @@
 
 mod batch_pacer;
 mod batch_parts;
+mod eraser;
 mod intake;
 mod journal_replay;
 mod metrics;
@@ -51,6 +53,7 @@ mod record;
 mod replayer;
 mod workers;
 
+pub use eraser::Eraser;
 pub use intake::{AcceptError, Intake};
 pub use journal_replay::{JournalReplay, ReplayCounts};
 pub use metrics::IngestMetrics;

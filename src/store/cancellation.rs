@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::endpoint_versions::next_version;
 use super::engine::{Row, Tx, args};
+use super::maintenance::MissingDays;
 use super::page::END_OF_TIME;
 use super::{AuditRecord, Result, Store, System, audit};
 use crate::domain::{Actor, EndpointId, OrgId, Timestamp};
@@ -44,6 +45,22 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Option<PendingCancellation>> {
+        let mut days = MissingDays::default();
+        loop {
+            match self.cancel_pending_once(org, id, by, now).await {
+                Err(error) if days.make(self, &error).await? => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn cancel_pending_once(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<PendingCancellation>> {
         let mut tx = self.engine.begin().await?;
         let version = next_version(&mut tx, org).await?;
         let sql = "UPDATE endpoints SET cancel_before = $3, version = $4
@@ -62,6 +79,22 @@ impl Store {
 
     /// Removes an endpoint and cancels its pending deliveries. `false` when there is none.
     pub async fn delete_endpoint(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut days = MissingDays::default();
+        loop {
+            match self.delete_endpoint_once(org, id, by, now).await {
+                Err(error) if days.make(self, &error).await? => {}
+                deleted => return deleted,
+            }
+        }
+    }
+
+    async fn delete_endpoint_once(
         &self,
         org: OrgId,
         id: EndpointId,
@@ -87,7 +120,13 @@ impl System<'_> {
     /// Does one bounded step of what is left to cancel and returns how many rows changed; 0 when there is
     /// nothing to do, or other servers do it.
     pub async fn cancel_step(self, now: Timestamp) -> Result<u64> {
-        let cancelled = self.cancel_some(now).await?;
+        let mut days = MissingDays::default();
+        let cancelled = loop {
+            match self.cancel_some(now).await {
+                Err(error) if days.make(self.0, &error).await? => {}
+                cancelled => break cancelled?,
+            }
+        };
         if cancelled > 0 {
             return Ok(cancelled);
         }

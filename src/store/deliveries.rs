@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::cancellation::{self, CANCELLED, FINISHED};
 use super::engine::{Row, Tx, args};
-use super::{AuditRecord, Result, Store, audit, orgs};
+use super::maintenance::MissingDays;
+use super::{AuditRecord, Result, Store, audit, events, orgs};
 use crate::domain::{
     Actor, Attempt, Delivery, DeliveryId, DeliveryStatus, Endpoint, EndpointId, EventSummary,
     LastAttempt, OrgId, Timestamp,
@@ -28,6 +29,11 @@ pub enum DeliveryRefusal {
     /// An attempt is in flight, or the endpoint's pending deliveries are being cancelled.
     #[error("an attempt or a cancellation is in progress; try again when it has ended")]
     InProgress,
+    /// Its event, or the payload of that, is not kept any more.
+    #[error(
+        "the event or its payload was removed, by its age or by an erasure, and cannot be sent again"
+    )]
+    EventRemoved,
     /// It is delivered or dead: there is nothing to cancel.
     #[error("the delivery is finished; only a pending one can be cancelled")]
     Finished,
@@ -190,6 +196,22 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<Delivery, DeliveryRefusal>> {
+        let mut days = MissingDays::default();
+        loop {
+            match self.retry_once(org, id, by, now).await {
+                Err(error) if days.make(self, &error).await? => {}
+                retried => return retried,
+            }
+        }
+    }
+
+    async fn retry_once(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Result<Delivery, DeliveryRefusal>> {
         let endpoint =
             self.engine.optional(endpoint_sql(""), args![org, id.created_at(), id]).await?;
         let mut tx = self.engine.begin().await?;
@@ -225,6 +247,22 @@ impl Store {
     /// Cancels a pending delivery. An attempt in flight completes, and its outcome is ignored. One
     /// that is cancelled already stays as it is.
     pub async fn cancel_delivery(
+        &self,
+        org: OrgId,
+        id: DeliveryId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Result<Delivery, DeliveryRefusal>> {
+        let mut days = MissingDays::default();
+        loop {
+            match self.cancel_once(org, id, by, now).await {
+                Err(error) if days.make(self, &error).await? => {}
+                cancelled => return cancelled,
+            }
+        }
+    }
+
+    async fn cancel_once(
         &self,
         org: OrgId,
         id: DeliveryId,
@@ -327,11 +365,12 @@ async fn reopen(
                 CASE WHEN p.kind = 'pull' THEN e.event_type END
          FROM (SELECT * FROM deliveries WHERE {IS_IT}) d
          JOIN endpoints p ON p.id = d.endpoint_id
-         JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at"
+         JOIN {} ON e.id = d.event_id AND e.received_at = d.event_received_at
+         WHERE octet_length(e.payload) > 0",
+        events::with_held(tx.dialect()),
     );
     if tx.execute(pending, args![org, id.created_at(), id, now]).await? == 0 {
-        // Its event is gone.
-        return Ok(Err(DeliveryRefusal::NotFound));
+        return Ok(Err(DeliveryRefusal::EventRemoved));
     }
     let attempt = format!(
         "INSERT INTO delivery_attempts

@@ -15,6 +15,12 @@ metrics! {
         hookgate_replica_lag_seconds: Gauge,
         /// Reads that the primary got because the replica lagged, was away or failed them.
         hookgate_replica_fallbacks_total: Counter,
+        /// Bytes of the database.
+        hookgate_database_bytes: Gauge,
+        /// Age of the oldest event in the store, in seconds; on PostgreSQL since its day began. 0 without one.
+        hookgate_oldest_event_seconds: Gauge,
+        /// Free bytes of the disk that has the least, of those that this server writes to.
+        hookgate_disk_free_bytes: Gauge,
         /// Steps of a clock by more than a second, of this server's or of the database's.
         hookgate_clock_steps_total: Counter,
     }

@@ -63,6 +63,7 @@ steps! {
     17 "0017" "clocks";
     18 "0018" "own_event_type_rates";
     19 "0019" "duplicate_counts";
+    20 "0020" "retention";
     21 "0021" "rollups";
     22 "0022" "inboxes";
     23 "0023" "list_filters";

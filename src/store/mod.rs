@@ -43,6 +43,7 @@ mod endpoint_attempts;
 mod endpoint_versions;
 mod endpoints;
 mod engine;
+mod erasures;
 mod error;
 mod event_type_range;
 mod events;
@@ -64,6 +65,7 @@ mod redeliveries;
 mod replay_chunk;
 mod replay_selection;
 mod replays;
+mod retention;
 mod rollups;
 mod schedule;
 mod secrets;
@@ -92,6 +94,7 @@ pub use deliveries::{DeliveryRefusal, PENDING_COUNTED_MAX};
 pub use endpoints::EndpointChanges;
 pub use engine::{ConnectionSplit, QueryPlans};
 use engine::{Engine, PostgresEngine, SqliteEngine, Workload};
+pub use erasures::{ErasureStep, QuarantinedRecord};
 pub use error::{Result, StoreError};
 pub use events::{
     ChangedEndpoint, Copies, EndpointsSince, EventBatch, OrgEndpoints, Persisted, PlanRefusal,
@@ -107,6 +110,8 @@ pub use orgs::AddRefusal;
 pub use redeliveries::ReplayedEvent;
 pub use replay_chunk::REPLAYS_PER_STEP;
 pub use replays::{QuarantinedEvent, ReplayStep};
+pub use retention::RetentionReport;
+pub(crate) use retention::retention_defaults;
 pub use rollups::{
     ACCOUNTS_SAMPLED_FROM, AccountGroup, AccountRow, BucketPage, BucketUnit, CountedWindow,
     DAYS_PER_PAGE, DELTAS_COUNTED_MAX, DeliveryCounts, EndpointGroup, EndpointWindow, EventCount,

@@ -3,22 +3,28 @@
 use uuid::Uuid;
 
 use super::engine::{Row, Tx, args};
+use super::page::END_OF_TIME;
+use super::retention::delete_deliveries;
 use super::{Result, System, orgs};
-use crate::domain::{DeliveryId, Org, OrgId, Timestamp};
+use crate::domain::{Org, OrgId, Timestamp};
 
 /// Rows of one kind that a step deletes at most, so that none holds its locks for long.
-const DELETED_PER_STEP: i64 = 2_000;
+const DELETED_PER_STEP: usize = 2_000;
 
 /// The tables that hold an organisation's rows, each with its key, in the order they are emptied: what
 /// other rows are found by comes last. Deliveries with their attempts, and events, which have partitions, have
 /// statements of their own.
-const TABLES: [(&str, &str, Rows); 16] = [
+const TABLES: [(&str, &str, Rows); 20] = [
     // First, so that no replay plans deliveries meanwhile.
     ("replays", "id", Rows::LockedAlone),
+    ("erasures", "id", Rows::LockedAlone),
     ("dead_letters", "id", Rows::LockedTogether),
     ("change_log", "seq", Rows::LockedAlone),
     ("change_streams", "org_id", Rows::LockedAlone),
     ("dedup_keys", "org_id, event_id", Rows::LockedAlone),
+    ("payload_removals", "org_id", Rows::LockedAlone),
+    ("payloads_in_use", "org_id, received_at, event_id", Rows::LockedAlone),
+    ("erasure_tombstones", "org_id, subject", Rows::LockedAlone),
     ("org_usage", "org_id, month", Rows::LockedAlone),
     // Deltas first: what is folded meanwhile is there before the rollups are looked for.
     ("rollup_deltas", "id", Rows::LockedTogether),
@@ -34,7 +40,7 @@ const TABLES: [(&str, &str, Rows); 16] = [
 ];
 
 /// The place of events among these tables.
-const EVENTS_COME_AT: usize = 2;
+const EVENTS_COME_AT: usize = 3;
 
 /// How other transactions lock the rows of a table while their organisation is being deleted.
 #[derive(Clone, Copy)]
@@ -77,7 +83,8 @@ impl System<'_> {
 /// Deletes some rows of the first table that has any, and returns how many.
 async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
     for table in ["pending_deliveries", "deliveries"] {
-        let deliveries = delete_deliveries(tx, table, org).await?;
+        let all = (org, END_OF_TIME);
+        let deliveries = delete_deliveries(tx, table, all, DELETED_PER_STEP).await?;
         if deliveries > 0 {
             return Ok(deliveries);
         }
@@ -85,7 +92,7 @@ async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
     // Replays and dead letters come before the events that they name.
     for (number, (table, key, rows)) in TABLES.into_iter().enumerate() {
         if number == EVENTS_COME_AT {
-            let events = delete_events(tx, org).await?;
+            let events = delete_events(tx, org).await? + delete_held_events(tx, org).await?;
             if events > 0 {
                 return Ok(events);
             }
@@ -106,31 +113,6 @@ async fn delete_some(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
     Ok(0)
 }
 
-/// Deletes some deliveries with their attempts. PostgreSQL locks the deliveries first: outcomes of theirs
-/// may be recorded meanwhile. In SQLite nothing else writes between the statements.
-async fn delete_deliveries(tx: &mut Tx<'_>, table: &'static str, org: OrgId) -> Result<u64> {
-    let lock = tx.dialect().lock(" FOR UPDATE");
-    let sql =
-        format!("SELECT id FROM {table} WHERE org_id = $1 ORDER BY created_at, id LIMIT $2{lock}");
-    let ids: Vec<DeliveryId> =
-        tx.list(sql, args![org, DELETED_PER_STEP], |row| row.get("id")).await?;
-    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(0) };
-    let (oldest, newest) = (first.created_at(), last.created_at());
-    let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-    // The span leaves the partitions of other days out.
-    let attempts = format!(
-        "DELETE FROM delivery_attempts
-         WHERE {} AND delivery_created_at BETWEEN $2 AND $3",
-        tx.dialect().any("delivery_id", "$1")
-    );
-    let deliveries = format!(
-        "DELETE FROM {table} WHERE {} AND created_at BETWEEN $2 AND $3 AND org_id = $4",
-        tx.dialect().any("id", "$1")
-    );
-    let deleted = tx.execute(attempts, args![ids.clone(), oldest, newest]).await?;
-    Ok(deleted + tx.execute(deliveries, args![ids, oldest, newest, org]).await?)
-}
-
 /// Deletes some events. The span of their times leaves the partitions of other days out of the second statement.
 async fn delete_events(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
     let sql = "SELECT id, received_at FROM events WHERE org_id = $1
@@ -147,4 +129,14 @@ async fn delete_events(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
         dialect.any("id", "$1")
     );
     tx.execute(sql, args![ids, oldest, newest, org]).await
+}
+
+/// Deletes some events of days that were dropped, which only PostgreSQL does.
+async fn delete_held_events(tx: &mut Tx<'_>, org: OrgId) -> Result<u64> {
+    if let Tx::Sqlite(..) = tx {
+        return Ok(0);
+    }
+    let sql = "DELETE FROM held_events WHERE (id, received_at) IN (
+                   SELECT id, received_at FROM held_events WHERE org_id = $1 LIMIT $2)";
+    tx.execute(sql, args![org, DELETED_PER_STEP]).await
 }

@@ -10,10 +10,11 @@ use crate::runtime::Wake;
 
 /// The columns of an organisation, in the order of [`values`]. The limits are in the order of
 /// [`OrgLimit::ALL`].
-pub(super) const COLUMNS: Columns<18> = columns! {
+pub(super) const COLUMNS: Columns<20> = columns! {
     id name created_at suspended_at deleting_since deleted_rows deleted_at changed_at
     rate_limit_per_minute burst bytes_per_minute events_per_month endpoints_max keys_max
-    payload_bytes_max deliveries_per_minute event_type_rates own_event_type_rates
+    payload_bytes_max deliveries_per_minute retention_days payload_retention_days event_type_rates
+    own_event_type_rates
 };
 
 /// The values of [`COLUMNS`].
@@ -49,6 +50,8 @@ fn values(org: &Org, changed_at: Timestamp) -> [Value<'_>; COLUMNS.0.len()] {
         limit(OrgLimit::Keys),
         limit(OrgLimit::PayloadBytes),
         limit(OrgLimit::DeliveriesPerMinute),
+        limit(OrgLimit::RetentionDays),
+        limit(OrgLimit::PayloadRetentionDays),
         event_type_rates.to_text().into(),
         own_event_type_rates.to_text().into(),
     ]

@@ -92,8 +92,7 @@ impl Store {
         }
         let found = find(&mut tx, org, &[id.uuid()], now).await?;
         let Some(redelivery) = found.first() else {
-            // Its event is gone.
-            return Ok(Err(DeliveryRefusal::NotFound));
+            return Ok(Err(DeliveryRefusal::EventRemoved));
         };
         plan(&mut tx, org, &found, (now, self.due(now))).await?;
         let delivery = redelivery.delivery(org, now);
@@ -123,6 +122,9 @@ impl Store {
         let Some((event_received_at, event_type, payload_bytes)) = event else {
             return Ok(Err(DeliveryRefusal::NotFound));
         };
+        if payload_bytes == 0 {
+            return Ok(Err(DeliveryRefusal::EventRemoved));
+        }
         let mut target = None;
         if let Some(endpoint) = endpoint {
             match target_of(&mut tx, org, endpoint).await? {
@@ -228,7 +230,7 @@ async fn newest_of_each(
     tx.all(sql, args).await
 }
 
-/// New deliveries for those of the old ones whose endpoint is enabled and whose event is stored, in the
+/// New deliveries for those of the old ones whose endpoint is enabled and whose event is kept with its payload, in the
 /// order in which the events were received; their ids sort in that order.
 pub(super) async fn find(
     tx: &mut Tx<'_>,
@@ -261,7 +263,7 @@ pub(super) async fn find(
              FROM found d
              CROSS JOIN endpoints p ON p.id = d.endpoint_id AND p.disabled_reason IS NULL
              CROSS JOIN events e ON e.id = d.event_id AND e.received_at = d.event_received_at
-             WHERE d.created_at BETWEEN $4 AND $5
+             WHERE d.created_at BETWEEN $4 AND $5 AND octet_length(e.payload) > 0
              ORDER BY d.event_received_at, d.event_id, d.created_at, d.id"
         }
         // The limits make each a look-up by its key: a planner without statistics would read all
@@ -287,10 +289,14 @@ pub(super) async fn find(
              ) d
              CROSS JOIN LATERAL (SELECT kind, url FROM endpoints
                                  WHERE id = d.endpoint_id AND disabled_reason IS NULL LIMIT 1) p
-             CROSS JOIN LATERAL (SELECT octet_length(payload)::bigint AS payload_bytes, event_type
-                                 FROM events
-                                 WHERE id = d.event_id AND received_at = d.event_received_at
-                                 LIMIT 1) e
+             CROSS JOIN LATERAL (
+                 SELECT octet_length(payload)::bigint AS payload_bytes, event_type FROM (
+                     SELECT id, received_at, payload, event_type FROM events
+                     UNION ALL SELECT id, received_at, payload, event_type FROM held_events
+                 ) e
+                 WHERE id = d.event_id AND received_at = d.event_received_at LIMIT 1
+             ) e
+             WHERE e.payload_bytes > 0
              ORDER BY d.event_received_at, d.event_id, d.created_at, d.id"
         }
     };

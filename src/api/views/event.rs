@@ -9,7 +9,8 @@ use super::delivery::DeliveryView;
 use crate::domain::{Cursor, Event, EventSummary};
 
 /// An event as its owner reads it. Payloads may be large, so it is written from the event itself:
-/// `id`, `type`, `payload` (the bytes that were posted; lists have it only if asked for it), `payload_bytes`,
+/// `id`, `type`, `payload` (the bytes that were posted; lists have it only if asked for it; `null` once it is removed),
+/// `payload_removed`, `payload_bytes`,
 /// `dedup_id`, `account_id`, `user_id`, `timestamp` (when it happened, or else was accepted: what receivers are
 /// told), `received_at`, `trace_id`.
 #[derive(Clone, Debug)]
@@ -63,13 +64,19 @@ impl EventView {
 impl Serialize for EventView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { summary: event, payload } = self;
-        let mut fields = serializer.serialize_struct("Event", 10)?;
+        let mut fields = serializer.serialize_struct("Event", 11)?;
         fields.serialize_field("id", &event.id)?;
         fields.serialize_field("type", event.event_type.as_str())?;
         if let Some(payload) = payload {
-            let payload: &RawValue = serde_json::from_slice(payload).map_err(S::Error::custom)?;
-            fields.serialize_field("payload", payload)?;
+            let payload: Option<&RawValue> = if payload.is_empty() {
+                None
+            } else {
+                Some(serde_json::from_slice(payload).map_err(S::Error::custom)?)
+            };
+            fields.serialize_field("payload", &payload)?;
         }
+        // No event was accepted without a payload.
+        fields.serialize_field("payload_removed", &(event.payload_bytes == 0))?;
         fields.serialize_field("payload_bytes", &event.payload_bytes)?;
         fields.serialize_field("dedup_id", &event.dedup_id)?;
         fields.serialize_field("account_id", &event.account_id)?;

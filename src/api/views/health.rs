@@ -5,7 +5,7 @@ use serde::Serialize;
 /// What `GET /api/health` reports.
 #[derive(Clone, Debug, Serialize)]
 pub struct HealthReport {
-    /// `ok`, or `degraded` when the journal refuses events, the store does not answer, or events or outcomes
+    /// `ok`, or `degraded` when the journal refuses events, disk space is low, the store does not answer, or events or outcomes
     /// do not get through.
     pub status: &'static str,
     /// The server's version.
@@ -16,6 +16,8 @@ pub struct HealthReport {
     pub queue: QueueView,
     /// The store.
     pub store: StoreView,
+    /// The disks that this server writes to.
+    pub disk: DiskView,
     /// Deliveries.
     pub delivery: DeliveryHealthView,
     /// Counts since the start.
@@ -64,6 +66,15 @@ pub struct StoreView {
     pub reachable: bool,
 }
 
+/// The disks that this server writes to.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DiskView {
+    /// `ok`, `low` or `storage_low`: then no events are taken.
+    pub status: &'static str,
+    /// Free bytes of the one that has the least; `null` where the system does not tell.
+    pub free_bytes: Option<u64>,
+}
+
 /// Counts since the process started.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Totals {
@@ -106,6 +117,8 @@ pub struct Readiness {
 pub struct ReadinessChecks {
     /// `ok`, `poisoned`, `full`, `no_segment` or `closed`.
     pub journal: &'static str,
+    /// `ok` or `storage_low`.
+    pub disk: &'static str,
     /// `ok` or `shutting_down`.
     pub process: &'static str,
     /// What `?strict` adds.

@@ -24,8 +24,8 @@ pub use delivery::{
 pub use endpoint::{EndpointDetail, EndpointView, NewEndpointView, PendingCount};
 pub use event::{EventDetail, EventView};
 pub use health::{
-    DeliveryHealthView, HealthReport, Liveness, QueueView, Readiness, ReadinessChecks, StageHealth,
-    StoreView, StrictChecks, Totals,
+    DeliveryHealthView, DiskView, HealthReport, Liveness, QueueView, Readiness, ReadinessChecks,
+    StageHealth, StoreView, StrictChecks, Totals,
 };
 pub use inbox::{InboxPage, ReceivedEventView, SettledEvents};
 pub use key::{KeyView, NewKeyView};

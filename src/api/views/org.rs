@@ -59,6 +59,10 @@ pub struct OwnLimits {
     /// Events per minute of the event types that have a limit: the lower one of an operator's and of the
     /// organisation's own.
     pub event_type_rates: EventTypeRates,
+    /// Days that events and deliveries are kept; `null` for ever.
+    pub retention_days: Option<u32>,
+    /// Days that payloads and response excerpts are kept; `null` for as long as their events.
+    pub payload_retention_days: Option<u32>,
     /// Changes per minute by the management API.
     pub changes_per_minute: u32,
     /// Changes that may be made now.

@@ -73,7 +73,7 @@ texts! {
         {"type": "string", "enum": ChangeKind::VARIANTS};
     DeliveryStatus: "must be pending, delivered, dead or cancelled",
         {"type": "string", "enum": DeliveryStatus::VARIANTS};
-    DeadReason: "must be exhausted, gone or unstorable",
+    DeadReason: "must be exhausted, gone, unstorable or expired",
         {"type": "string", "enum": DeadReason::VARIANTS};
     SignatureScheme: "must be hmac-sha256 or ed25519",
         {"type": "string", "enum": SignatureScheme::VARIANTS};

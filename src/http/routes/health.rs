@@ -8,14 +8,15 @@ use axum::http::request::Parts;
 use url::form_urlencoded;
 
 use crate::api::views::{
-    DeliveryHealthView, HealthReport, Liveness, QueueView, Readiness, ReadinessChecks, StageHealth,
-    StoreView, StrictChecks, Totals,
+    DeliveryHealthView, DiskView, HealthReport, Liveness, QueueView, Readiness, ReadinessChecks,
+    StageHealth, StoreView, StrictChecks, Totals,
 };
 use crate::delivery::WebhookResult;
 use crate::http::request::{Flag, Input, RequestSchema, parameter};
 use crate::http::respond::Json;
 use crate::http::state::AppState;
 use crate::journal::JournalState;
+use crate::runtime::DiskLevel;
 use crate::telemetry::process_memory_bytes;
 
 /// `GET /api/health`: always 200, since it is a report. A degraded process may still accept events:
@@ -33,6 +34,8 @@ pub(in crate::http) async fn report(State(app): State<AppState>) -> Json<HealthR
         planning: health.planning(stall_after),
     };
     let store = StoreView { reachable: app.store_is_reachable().await };
+    let disk = app.intake.disk();
+    let disk = DiskView { status: disk_code(disk.level()), free_bytes: disk.free_bytes() };
     let delivery = DeliveryHealthView {
         status: health.delivery(stall_after),
         oldest_due_seconds: health.oldest_due.age().map(|age| age.as_secs()),
@@ -42,12 +45,14 @@ pub(in crate::http) async fn report(State(app): State<AppState>) -> Json<HealthR
     };
     let stages = [queue.planning, delivery.status, delivery.recorder];
     let progress = stages.iter().all(|stage| *stage == StageHealth::Ok);
+    let is_ok = queue.writable && store.reachable && disk.status == "ok" && progress;
     Json(HealthReport {
-        status: if queue.writable && store.reachable && progress { "ok" } else { "degraded" },
+        status: if is_ok { "ok" } else { "degraded" },
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: app.uptime().as_secs(),
         queue,
         store,
+        disk,
         delivery,
         totals: totals(&app),
         memory_bytes: process_memory_bytes(),
@@ -68,12 +73,14 @@ pub(in crate::http) async fn ready(
 ) -> Result<Json<Readiness>, (StatusCode, Json<Readiness>)> {
     let (journal, stopping) = (app.intake.status().state, app.shutdown.is_requested());
     let strict = if strict { Some(strict_checks(&app).await) } else { None };
+    let is_full = app.intake.disk().level() == DiskLevel::Full;
     let checks = ReadinessChecks {
         journal: journal_code(journal),
+        disk: if is_full { disk_code(DiskLevel::Full) } else { "ok" },
         process: if stopping { "shutting_down" } else { "ok" },
         strict,
     };
-    if journal == JournalState::Open && !stopping && strict.is_none_or(gets_through) {
+    if journal == JournalState::Open && !is_full && !stopping && strict.is_none_or(gets_through) {
         return Ok(Json(Readiness { status: "ready", checks }));
     }
     Err((StatusCode::SERVICE_UNAVAILABLE, Json(Readiness { status: "unready", checks })))
@@ -124,6 +131,14 @@ async fn strict_checks(app: &AppState) -> StrictChecks {
 fn gets_through(checks: StrictChecks) -> bool {
     let stages = [checks.planning, checks.delivery, checks.recorder];
     checks.store == "ok" && stages.iter().all(|stage| *stage == StageHealth::Ok)
+}
+
+const fn disk_code(level: DiskLevel) -> &'static str {
+    match level {
+        DiskLevel::Ok => "ok",
+        DiskLevel::Low => "low",
+        DiskLevel::Full => "storage_low",
+    }
 }
 
 const fn journal_code(state: JournalState) -> &'static str {

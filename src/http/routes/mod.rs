@@ -9,6 +9,7 @@ pub(super) mod deliveries;
 pub(super) mod endpoint_secrets;
 pub(super) mod endpoint_test;
 pub(super) mod endpoints;
+pub(super) mod erasures;
 pub(super) mod events;
 pub(super) mod exports;
 pub(super) mod health;

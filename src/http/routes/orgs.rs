@@ -55,6 +55,10 @@ json_fields! {
         patch payload_bytes_max: LimitValue<{ OrgLimit::PayloadBytes as usize }>,
         /// Deliveries, per minute, that accepted events become.
         patch deliveries_per_minute: LimitValue<{ OrgLimit::DeliveriesPerMinute as usize }>,
+        /// Days that events and deliveries are kept.
+        patch retention_days: LimitValue<{ OrgLimit::RetentionDays as usize }>,
+        /// Days that payloads and response excerpts are kept; at most as many as events.
+        patch payload_retention_days: LimitValue<{ OrgLimit::PayloadRetentionDays as usize }>,
     }
 }
 
@@ -162,6 +166,8 @@ impl LimitFields {
             keys_max,
             payload_bytes_max,
             deliveries_per_minute,
+            retention_days,
+            payload_retention_days,
         } = self;
         let all = [
             change(rate_limit_per_minute),
@@ -172,6 +178,8 @@ impl LimitFields {
             change(keys_max),
             change(payload_bytes_max),
             change(deliveries_per_minute),
+            change(retention_days),
+            change(payload_retention_days),
         ];
         all.into_iter().flatten().collect()
     }

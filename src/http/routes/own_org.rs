@@ -5,7 +5,7 @@ use axum::extract::State;
 
 use crate::api::views::{OwnKeyView, OwnLimits, OwnOrgView};
 use crate::api::{keys, orgs};
-use crate::domain::{EventTypeRates, Org, OrgChange};
+use crate::domain::{EventTypeRates, Org, OrgChange, OrgLimit};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, KeysManage, Scoped, Tenant};
 use crate::http::read_limit::ReadPermit;
@@ -78,6 +78,7 @@ fn limits(app: &AppState, org: &Org) -> OwnLimits {
     let bytes = limiter.bytes(org.id, &org.limits).map(|limit| limiter.state(&limit));
     let deliveries = limiter.state(&limiter.deliveries(org.id, &org.limits));
     let writes = limiter.state(&limiter.writes(org.id));
+    let kept = app.subsystems().store.effective_limits(org);
     OwnLimits {
         events_per_minute: left.limit,
         burst: left.burst,
@@ -87,6 +88,8 @@ fn limits(app: &AppState, org: &Org) -> OwnLimits {
         deliveries_per_minute: deliveries.limit,
         deliveries_left_now: deliveries.remaining,
         event_type_rates: org.effective_event_type_rates(),
+        retention_days: kept.get(OrgLimit::RetentionDays),
+        payload_retention_days: kept.get(OrgLimit::PayloadRetentionDays),
         changes_per_minute: writes.limit,
         changes_left_now: writes.remaining,
         event_bytes_max: app.settings().new_event_limits(&org.limits).payload_bytes_max,

@@ -231,6 +231,7 @@ async fn accept(
                     Some(RejectedRequest::JournalShare)
                 }
                 AcceptError::Journal(AppendError::TooLarge) | AcceptError::Record(_) => None,
+                AcceptError::StorageLow => Some(RejectedRequest::StorageLow),
                 AcceptError::Journal(_) => Some(RejectedRequest::JournalUnavailable),
             };
             if let Some(reason) = reason {

@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::engine::{Engine, Row};
-use super::{Result, System, events, timed};
+use super::{Result, System, events, retention, timed};
 use crate::domain::{DeliveryId, EndpointId, Event, EventId, Lease, OrgId, Timestamp};
 use crate::store::metrics::DbOperation;
 
@@ -75,7 +75,7 @@ impl System<'_> {
     /// together, unless it is only one delivery.
     ///
     /// A delivery whose event cannot be read is left out, with an error in the log; it is not claimed again
-    /// before the lease ends.
+    /// before the lease ends. One whose event is not kept any more, or has no payload, becomes a dead letter.
     pub async fn lease_deliveries(
         self,
         grants: &[LeaseGrant],
@@ -94,7 +94,20 @@ impl System<'_> {
                 Engine::Postgres(_) => Box::pin(postgres::lease(&self.0.engine, request)).await,
             }
         };
-        timed(&self.0.metrics, DbOperation::ClaimDeliveries, claim).await
+        let claimed = timed(&self.0.metrics, DbOperation::ClaimDeliveries, claim).await?;
+        self.expire(&claimed.without_event, lease, now).await;
+        Ok(claimed.deliveries)
+    }
+
+    /// Gives up deliveries whose event is not kept any more. What fails is tried again with their next lease.
+    async fn expire(self, without_event: &[(OrgId, DeliveryId)], lease: Lease, now: Timestamp) {
+        if without_event.is_empty() {
+            return;
+        }
+        let expiry = retention::expire_missing(self.0, without_event, lease.token, now);
+        if let Err(error) = Box::pin(expiry).await {
+            tracing::warn!(%error, "cannot give up deliveries without an event; will retry");
+        }
     }
 }
 
@@ -119,8 +132,17 @@ impl LeaseRequest<'_> {
 /// The key of an event.
 type EventKey = (EventId, Timestamp);
 
+/// What a claim has leased.
+#[derive(Default)]
+struct Claimed {
+    deliveries: Vec<ClaimedDelivery>,
+    /// Those whose event is not kept any more.
+    without_event: Vec<(OrgId, DeliveryId)>,
+}
+
 /// A row that a claim has leased.
 struct LeasedRow {
+    org: OrgId,
     id: DeliveryId,
     event: EventKey,
     endpoint_id: EndpointId,
@@ -130,9 +152,10 @@ struct LeasedRow {
 }
 
 impl LeasedRow {
-    /// Reads `id`, `event_id`, `event_received_at`, `endpoint_id`, `attempts`, `ordered` and `was_due_at`.
+    /// Reads `org_id`, `id`, `event_id`, `event_received_at`, `endpoint_id`, `attempts`, `ordered` and `was_due_at`.
     fn read(row: &Row) -> Result<Self> {
         Ok(Self {
+            org: row.get("org_id")?,
             id: row.get("id")?,
             event: (row.get("event_id")?, row.get("event_received_at")?),
             endpoint_id: row.get("endpoint_id")?,
@@ -152,24 +175,34 @@ fn event_keys(leased: &[LeasedRow]) -> Vec<EventKey> {
 }
 
 /// The deliveries of leased rows, the longest due first, with the events read from `events`.
-fn claimed(mut leased: Vec<LeasedRow>, events: &[Row], lease: Lease) -> Vec<ClaimedDelivery> {
+fn claimed(mut leased: Vec<LeasedRow>, events: &[Row], lease: Lease) -> Claimed {
     leased.sort_by_key(|row| (row.was_due_at, row.id));
-    let readable = events.iter().filter_map(|row| match events::read(row, "id") {
-        Ok(event) => Some(((event.id, event.received_at), Arc::new(event))),
-        Err(error) => {
-            tracing::error!(%error, "cannot read an event; its deliveries wait");
-            None
+    let mut known: HashMap<EventKey, Option<Arc<Event>>> = HashMap::new();
+    let mut all_told = true;
+    for row in events {
+        match events::read(row, "id") {
+            Ok(event) => {
+                let is_kept = !event.payload.is_empty();
+                known.insert((event.id, event.received_at), is_kept.then(|| Arc::new(event)));
+            }
+            Err(error) => {
+                all_told = false;
+                tracing::error!(%error, "cannot read an event; its deliveries wait");
+            }
         }
-    });
-    let known: HashMap<EventKey, Arc<Event>> = readable.collect();
-    let with_event = |row: LeasedRow| {
-        let LeasedRow { id, event, endpoint_id, attempts, ordered, was_due_at: _ } = row;
-        let Some(event) = known.get(&event) else {
+    }
+    let mut claimed = Claimed::default();
+    for row in leased {
+        let LeasedRow { org, id, event, endpoint_id, attempts, ordered, was_due_at: _ } = row;
+        if let Some(Some(event)) = known.get(&event) {
+            let event = Arc::clone(event);
+            let delivery = ClaimedDelivery { id, event, endpoint_id, attempts, ordered, lease };
+            claimed.deliveries.push(delivery);
+        } else if all_told {
+            claimed.without_event.push((org, id));
+        } else {
             tracing::error!(delivery = %id, event = %event.0, "a delivery's event is missing");
-            return None;
-        };
-        let event = Arc::clone(event);
-        Some(ClaimedDelivery { id, event, endpoint_id, attempts, ordered, lease })
-    };
-    leased.into_iter().filter_map(with_event).collect()
+        }
+    }
+    claimed
 }

@@ -7,16 +7,13 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::due_index::{IS_SENT_TO, head, kept};
-use super::{ClaimedDelivery, EventKey, LeaseRequest, LeasedRow, claimed, event_keys};
+use super::{Claimed, EventKey, LeaseRequest, LeasedRow, claimed, event_keys};
 use crate::domain::EndpointId;
 use crate::store::engine::{Args, Dialect, Engine, PgSession, Row, args, column, timestamptz};
 use crate::store::{Result, events};
 
 /// Leases the due deliveries of the granted endpoints.
-pub(super) async fn lease(
-    engine: &Engine,
-    request: LeaseRequest<'_>,
-) -> Result<Vec<ClaimedDelivery>> {
+pub(super) async fn lease(engine: &Engine, request: LeaseRequest<'_>) -> Result<Claimed> {
     let mut tx = engine.begin().await?;
     let mut heads: Vec<Uuid> = request.grants(true).map(|grant| grant.endpoint.uuid()).collect();
     if !heads.is_empty() {
@@ -90,7 +87,7 @@ fn lease_sql() -> String {
          UPDATE pending_deliveries d SET due_at = $6, lease_token = $7
          FROM held h
          WHERE d.ctid = h.place_in_table
-         RETURNING d.id, d.event_id, d.event_received_at, d.endpoint_id, d.attempts, h.ordered,
+         RETURNING d.org_id, d.id, d.event_id, d.event_received_at, d.endpoint_id, d.attempts, h.ordered,
                    h.due_at AS was_due_at",
         kept(Dialect::Postgres, "g.id", "g.cancel_before"),
         head(Dialect::Postgres, "h.endpoint_id", "p.cancel_before"),
@@ -108,15 +105,27 @@ fn lease_args(heads: Vec<Uuid>, request: &LeaseRequest<'_>) -> Args<'static> {
     args![request.now, endpoints, most, heads, request.bytes_max, lease.until, lease.token.uuid()]
 }
 
-/// Events by their keys, those that are there.
+/// Events by their keys, those that are there. Those of days that were dropped are held apart.
 async fn events(session: &mut PgSession, keys: &[EventKey]) -> Result<Vec<Row>> {
+    let mut found = events_in(session, "events", keys).await?;
+    if found.len() < keys.len() {
+        found.extend(events_in(session, "held_events", keys).await?);
+    }
+    Ok(found)
+}
+
+async fn events_in(
+    session: &mut PgSession,
+    table: &'static str,
+    keys: &[EventKey],
+) -> Result<Vec<Row>> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
     let sql = format!(
         "SELECT e.* FROM unnest($1::uuid[], $2::timestamptz[]) AS k (id, received_at)
          CROSS JOIN LATERAL (
-             SELECT {} FROM events e
+             SELECT {} FROM {table} e
              WHERE e.id = k.id AND e.received_at = k.received_at
                AND e.received_at BETWEEN $3 AND $4
              LIMIT 1

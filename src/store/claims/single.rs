@@ -23,18 +23,22 @@ impl System<'_> {
                            WHERE p.id = pending_deliveries.endpoint_id AND {}
                              AND (p.cancel_before IS NULL
                                   OR p.cancel_before < pending_deliveries.created_at))
-             RETURNING id, event_id, event_received_at, endpoint_id, attempts,
+             RETURNING org_id, id, event_id, event_received_at, endpoint_id, attempts,
                        false AS ordered, due_at AS was_due_at",
             super::due_index::IS_SENT_TO
         );
         let args = args![org, id.created_at(), id, now, lease.until, lease.token.uuid()];
         let Some(leased) = tx.find(sql, args, LeasedRow::read).await? else { return Ok(None) };
         let (event, received_at) = leased.event;
-        let sql =
-            format!("SELECT {} FROM events WHERE id = $1 AND received_at = $2", events::COLUMNS);
+        let sql = format!(
+            "SELECT * FROM {} WHERE id = $1 AND received_at = $2",
+            events::with_held(tx.dialect())
+        );
         let events = tx.all(sql, args![event, received_at]).await?;
         tx.commit().await?;
-        Ok(claimed(vec![leased], &events, lease).into_iter().next())
+        let claimed = claimed(vec![leased], &events, lease);
+        self.expire(&claimed.without_event, lease, now).await;
+        Ok(claimed.deliveries.into_iter().next())
     }
 
     /// Makes the deliveries that are held under one lease due at `now`, and returns how many those were: for

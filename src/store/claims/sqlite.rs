@@ -7,31 +7,27 @@ use sqlx::Arguments;
 use uuid::Uuid;
 
 use super::due_index::{IS_SENT_TO, head};
-use super::{ClaimedDelivery, LeaseGrant, LeaseRequest, LeasedRow, claimed, event_keys};
-use crate::domain::{EndpointId, Lease, OrgId, Timestamp};
+use super::{Claimed, LeaseGrant, LeaseRequest, LeasedRow, claimed, event_keys};
+use crate::domain::{EndpointId, Lease, Timestamp};
 use crate::store::engine::{Dialect, Engine, MultiRow, Row, Script, Tx, args, id_list};
 use crate::store::{Result, events};
 
 /// A delivery that may be leased.
 struct Candidate {
     leased: LeasedRow,
-    org_id: OrgId,
     payload_bytes: usize,
     /// Its number among those of its endpoint, and the number of the endpoint's grant.
     rank: (usize, usize),
 }
 
 /// Leases the due deliveries of the granted endpoints.
-pub(super) async fn lease(
-    engine: &Engine,
-    request: LeaseRequest<'_>,
-) -> Result<Vec<ClaimedDelivery>> {
+pub(super) async fn lease(engine: &Engine, request: LeaseRequest<'_>) -> Result<Claimed> {
     let mut tx = engine.begin_long().await?;
     let mut found = heads(&mut tx, &request).await?;
     found.extend(unordered(&mut tx, &request).await?);
     let leased = fitting(found, request.bytes_max);
     if leased.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Claimed::default());
     }
     let mut script = Script::default();
     push_leases(&mut script, &leased, request.lease)?;
@@ -51,8 +47,8 @@ const CANDIDATE: &str =
 
 impl Candidate {
     fn read(row: &Row) -> Result<Self> {
-        let (org_id, payload_bytes) = (row.get("org_id")?, row.get("payload_bytes")?);
-        Ok(Self { leased: LeasedRow::read(row)?, org_id, payload_bytes, rank: (0, 0) })
+        let payload_bytes = row.get("payload_bytes")?;
+        Ok(Self { leased: LeasedRow::read(row)?, payload_bytes, rank: (0, 0) })
     }
 }
 
@@ -221,7 +217,7 @@ static EVENTS: LazyLock<String> = LazyLock::new(|| {
 fn push_leases(script: &mut Script, candidates: &[Candidate], lease: Lease) -> Result<()> {
     script.push_rows(&LEASES, candidates, |arguments, candidate| {
         let id = candidate.leased.id;
-        arguments.add(candidate.org_id.uuid())?;
+        arguments.add(candidate.leased.org.uuid())?;
         arguments.add(id.created_at().micros())?;
         arguments.add(id.uuid())?;
         arguments.add(lease.until.micros())?;

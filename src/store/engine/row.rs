@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::{
-    ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId, Timestamp,
+    ApiKeyId, DeadLetterId, DeliveryId, EndpointId, ErasureId, EventId, OrgId, ReplayId, Timestamp,
 };
 use crate::store::{Result, StoreError};
 
@@ -89,7 +89,7 @@ macro_rules! read_as_uuid {
         })+
     };
 }
-read_as_uuid!(ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId);
+read_as_uuid!(ApiKeyId, DeadLetterId, DeliveryId, EndpointId, ErasureId, EventId, OrgId, ReplayId);
 
 /// Whole numbers that are stored as 64-bit ones.
 macro_rules! read_as_int {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::id_list;
 use crate::domain::{
-    ApiKeyId, DeadLetterId, DeliveryId, EndpointId, EventId, OrgId, ReplayId, Timestamp,
+    ApiKeyId, DeadLetterId, DeliveryId, EndpointId, ErasureId, EventId, OrgId, ReplayId, Timestamp,
 };
 
 /// A parameter. A missing one has its type all the same, which PostgreSQL asks for.
@@ -94,6 +94,7 @@ from! {
     DeadLetterId: Uuid(DeadLetterId::uuid);
     DeliveryId: Uuid(DeliveryId::uuid);
     EndpointId: Uuid(EndpointId::uuid);
+    ErasureId: Uuid(ErasureId::uuid);
     EventId: Uuid(EventId::uuid);
     OrgId: Uuid(OrgId::uuid);
     ReplayId: Uuid(ReplayId::uuid);

@@ -18,12 +18,17 @@ const SLACK: Duration = Duration::from_hours(1);
 /// All of time, from the first to the last moment that is looked at.
 const ALL: (Timestamp, Timestamp) = (START_OF_TIME, END_OF_TIME);
 
+/// A table, and the span of time in it.
+type EventSpan = (&'static str, (Timestamp, Timestamp));
+
 impl System<'_> {
     /// Those of some ids that an event has. It looks into every day.
     pub async fn stored_events(self, ids: &[EventId]) -> Result<HashSet<EventId>> {
         let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
         let engine = &self.0.engine;
-        let sql = format!("SELECT id FROM events WHERE {}", engine.dialect().any("id", "$1"));
+        let dialect = engine.dialect();
+        let (events, is_one) = (super::with_held(dialect), dialect.any("id", "$1"));
+        let sql = format!("SELECT id FROM {events} WHERE {is_one}");
         let found = engine.list(sql, args![ids], |row| row.get("id")).await?;
         Ok(found.into_iter().collect())
     }
@@ -56,10 +61,10 @@ impl Store {
         max: u32,
     ) -> Result<Vec<Timestamp>> {
         // Only an id with its time in it belongs to one event alone.
-        let spans = match id.minted_at() {
-            Some(_) => self.spans_of(org, id).await?,
-            None => vec![ALL],
-        };
+        let mut spans = self.spans_of(org, id).await?;
+        if id.minted_at().is_none() {
+            spans.retain(|(_, span)| *span == ALL);
+        }
         let read = |row: &Row| row.get("received_at");
         for span in spans {
             let found = self.events_within(org, id, span, ("received_at", max), read).await?;
@@ -74,22 +79,23 @@ impl Store {
         &self,
         org: OrgId,
         id: EventId,
-        (from, to): (Timestamp, Timestamp),
+        (table, (from, to)): EventSpan,
         (columns, max): (&str, u32),
         read: impl Fn(&Row) -> Result<T>,
     ) -> Result<Vec<T>> {
         // Without statistics SQLite would rather walk the events of the organisation.
         let org_id = self.engine.dialect().not_indexed("org_id");
         let sql = format!(
-            "SELECT {columns} FROM events
+            "SELECT {columns} FROM {table}
              WHERE id = $1 AND {org_id} = $2 AND received_at >= $3 AND received_at <= $4
              ORDER BY received_at DESC LIMIT $5"
         );
         self.engine.list(sql, args![id, org, from, to, max], read).await
     }
 
-    /// Where the newest event with an id is looked for, one after the other.
-    async fn spans_of(&self, org: OrgId, id: EventId) -> Result<Vec<(Timestamp, Timestamp)>> {
+    /// Where the newest event with an id is looked for, one after the other: last among those of days that were
+    /// dropped.
+    async fn spans_of(&self, org: OrgId, id: EventId) -> Result<Vec<EventSpan>> {
         let likely = match (self.engine.dialect(), id.minted_at()) {
             (Dialect::Sqlite, _) => None,
             (Dialect::Postgres, Some(at)) => {
@@ -102,6 +108,11 @@ impl Store {
                 key.await?.map(|at| (at, END_OF_TIME))
             }
         };
-        Ok(likely.into_iter().chain([ALL]).collect())
+        let mut spans: Vec<EventSpan> =
+            likely.into_iter().chain([ALL]).map(|span| ("events", span)).collect();
+        if self.engine.dialect() == Dialect::Postgres {
+            spans.push(("held_events", ALL));
+        }
+        Ok(spans)
     }
 }

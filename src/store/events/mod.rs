@@ -7,6 +7,7 @@
 mod by_id;
 mod copies;
 mod endpoint_changes;
+mod locked_orgs;
 mod org_endpoints;
 mod payloads;
 mod plan;
@@ -23,8 +24,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::columns::{Columns, columns};
-use super::engine::{Engine, Row, Tx, args};
+use super::engine::{Dialect, Engine, Row, Tx, args};
 use super::list_query::{ListQuery, Listed, PARAMETERS_BEFORE};
+use super::maintenance::MissingDays;
 use super::page::ListBounds;
 use super::{AuditRecord, Result, Store, System, audit, changes, endpoints, storable, timed};
 use crate::domain::{
@@ -68,6 +70,12 @@ impl EventBatch<'_> {
         let of_events: usize = self.events.iter().map(|event| weight(event, 1)).sum();
         of_events + self.deliveries.len().saturating_sub(self.events.len())
     }
+
+    /// Whether an organisation's erasures, which reach until `erased_until`, may cover one of its events.
+    fn is_reached(&self, org: OrgId, erased_until: Option<Timestamp>) -> bool {
+        let covers = |event: &Arc<Event>, until| event.org_id == org && event.received_at <= until;
+        erased_until.is_some_and(|until| self.events.iter().any(|event| covers(event, until)))
+    }
 }
 
 /// The result of persisting a batch of events.
@@ -77,7 +85,7 @@ pub struct Persisted {
     pub stored: usize,
     /// Events that were dropped: their `dedup_id` belongs to another one, or they were stored before.
     pub duplicates: usize,
-    /// Events that were dropped: their organisation is being deleted.
+    /// Events that were dropped: their organisation is being deleted, or they were erased.
     pub dropped: usize,
     /// Deliveries that were stored, leased ones included.
     pub planned: usize,
@@ -104,6 +112,17 @@ pub(super) const COLUMNS: Columns<11> = columns! {
     id org_id event_type payload dedup_id account_id user_id occurred_at received_at
     trace_id trace_text
 };
+
+/// The events, as a table `e` with [`COLUMNS`]: in PostgreSQL with those that are held for pending deliveries although
+/// their day was dropped. A condition on the key reaches both.
+pub(super) fn with_held(dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Sqlite => "events e".to_owned(),
+        Dialect::Postgres => {
+            format!("(SELECT {COLUMNS} FROM events UNION ALL SELECT {COLUMNS} FROM held_events) e")
+        }
+    }
+}
 
 /// Reads [`COLUMNS`]. `id` names the column of the id, which a join calls otherwise.
 pub(super) fn read(row: &Row, id: &str) -> Result<Event> {
@@ -132,6 +151,23 @@ impl Store {
     /// Stores an event that is new and plans one delivery of it, to this endpoint whatever its
     /// filters say and to no other. It is due at once.
     pub async fn plan_event(
+        &self,
+        org: OrgId,
+        endpoint: EndpointId,
+        event: &Arc<Event>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Result<DeliveryId, PlanRefusal>> {
+        let mut days = MissingDays::default();
+        loop {
+            match self.plan_once(org, endpoint, event, by, now).await {
+                Err(error) if days.make(self, &error).await? => {}
+                planned => return planned,
+            }
+        }
+    }
+
+    async fn plan_once(
         &self,
         org: OrgId,
         endpoint: EndpointId,
@@ -297,13 +333,18 @@ impl System<'_> {
         if batch.events.is_empty() {
             return Ok(Persisted::default());
         }
+        let mut days = MissingDays::default();
+        let received = || batch.events.iter().map(|event| event.received_at);
         let persist = async {
             match &*self.0.engine {
                 // Boxed: they are large, and would be moved from one caller's future to the next.
                 Engine::Sqlite(engine) => Box::pin(self.0.persist_sqlite(engine, batch, now)).await,
-                Engine::Postgres(engine) => {
-                    Box::pin(self.0.persist_postgres(engine, batch, now)).await
-                }
+                Engine::Postgres(engine) => loop {
+                    match Box::pin(self.0.persist_postgres(engine, batch, now)).await {
+                        Err(error) if days.make_all(self.0, &error, received()).await? => {}
+                        persisted => break persisted,
+                    }
+                },
             }
         };
         let persisted = timed(&self.0.metrics, DbOperation::PersistEvents, persist).await?;

@@ -9,14 +9,15 @@ use sqlx::postgres::types::PgInterval;
 use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
+use super::locked_orgs::{OrgStates, org_states, version};
 use super::plan::{self, BatchPlan, DedupPass, PendingRow};
 use super::postgres_sql::{INSERT, WRITE, WRITE_NEW};
-use super::{EventBatch, OrgEndpoints, Persisted, org_endpoints};
+use super::{EventBatch, Persisted, org_endpoints};
 use crate::domain::{DeliveryId, Event, Lease, OrgId, Timestamp};
 use crate::store::changes::{self, ChangesByOrg};
 use crate::store::engine::{PgSession, PostgresEngine, column, timestamptz};
 use crate::store::rollups::delta;
-use crate::store::{Result, Store, StoreError};
+use crate::store::{Result, Store, StoreError, erasures};
 
 /// Whether events of a batch may have a row already, as after a crash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,7 +115,8 @@ impl Store {
     ) -> Result<Persisted> {
         let mut tx = self.engine.begin().await?;
         let orgs = plan::orgs_of(batch.events);
-        let stale = stale_orgs(tx.postgres()?, &orgs, batch.endpoints).await?;
+        let OrgStates { stale, reached } = org_states(tx.postgres()?, &orgs, batch).await?;
+        let erased = erasures::erased(&mut tx, batch.events, &reached).await?;
         // Read after the versions: an endpoint may be newer than its version, which only costs another look.
         let stale = org_endpoints::load(&mut tx, &self.keyring, &stale).await?;
         let plan = BatchPlan::new(batch, stale);
@@ -130,8 +132,11 @@ impl Store {
         };
         let mut persisted = Persisted::default();
         for pass in passes {
-            let rows = plan::rows_of(&rows, pass);
-            persisted.add(&write_pass(tx.postgres()?, pass, &rows, options).await?, &plan);
+            let is_kept = |event: &&Arc<Event>| !erased.contains(&(event.id, event.received_at));
+            let kept: DedupPass = pass.iter().filter(is_kept).cloned().collect();
+            persisted.dropped += pass.len() - kept.len();
+            let rows = plan::rows_of(&rows, &kept);
+            persisted.add(&write_pass(tx.postgres()?, &kept, &rows, options).await?, &plan);
         }
         changes::log(&mut tx, logged, now).await?;
         tx.commit().await?;
@@ -148,31 +153,6 @@ impl Persisted {
         self.dropped += written.dropped;
         self.leased.extend(plan.leased(&written.leased));
     }
-}
-
-/// Locks organisations until the end of the transaction and returns those whose endpoints have another version than
-/// `known`.
-async fn stale_orgs(
-    session: &mut PgSession,
-    orgs: &[OrgId],
-    known: &HashMap<OrgId, Arc<OrgEndpoints>>,
-) -> Result<Vec<OrgId>> {
-    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
-        "SELECT id, endpoints_version FROM orgs WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE",
-    )
-    .bind(column(orgs, |org| org.uuid()))
-    .persistent(session.is_prepared())
-    .fetch_all(session.connection())
-    .await?;
-    let is_stale = |(org, now): (Uuid, i64)| {
-        let org = OrgId::from_uuid(org);
-        known.get(&org).is_none_or(|known| version(known) != now).then_some(org)
-    };
-    Ok(rows.into_iter().filter_map(is_stale).collect())
-}
-
-fn version(endpoints: &OrgEndpoints) -> i64 {
-    i64::try_from(endpoints.version).unwrap_or(i64::MAX)
 }
 
 /// Inserts events that are new and have no dedup ids, and deliveries of them, within a transaction.

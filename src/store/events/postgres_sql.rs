@@ -2,15 +2,22 @@
 
 /// The organisations in `$11`, in key order, held until the batch is stored, so that a deletion begins before it
 /// or after it. `$12` has the versions of their endpoints that the batch was planned with, NULL where that does
-/// not matter.
+/// not matter. An organisation is stale, too, if one of its erasures may cover an event of the batch.
 macro_rules! held {
     () => {
         "held AS (
              SELECT o.id, o.deleting_since IS NOT NULL AS deleting,
-                    o.deleting_since IS NULL AND o.endpoints_version <> v.version AS stale
+                    o.deleting_since IS NULL AND v.version IS NOT NULL
+                        AND (o.endpoints_version <> v.version
+                             OR o.erased_until IS NOT NULL AND EXISTS (
+                                 SELECT 1 FROM unnest($2::uuid[], $9::timestamptz[])
+                                     AS e (org_id, received_at)
+                                 WHERE e.org_id = o.id AND e.received_at <= o.erased_until
+                             )) AS stale
              FROM unnest($11::uuid[], $12::bigint[]) AS v (id, version)
              CROSS JOIN LATERAL (
-                 SELECT id, deleting_since, endpoints_version FROM orgs WHERE id = v.id
+                 SELECT id, deleting_since, endpoints_version, erased_until FROM orgs
+                 WHERE id = v.id
                  FOR KEY SHARE
              ) o
          )"

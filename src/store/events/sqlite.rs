@@ -9,13 +9,13 @@ use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
 
 use super::plan::{self, BatchPlan, DedupPass, PendingRow};
-use super::{COLUMNS, EventBatch, OrgEndpoints, Persisted, SHORT_WEIGHT_MAX, org_endpoints};
+use super::{COLUMNS, EventBatch, Persisted, SHORT_WEIGHT_MAX, org_endpoints};
 use crate::domain::{Event, EventId, Lease, OrgId, Timestamp};
 use crate::store::engine::{
     Answer, MultiRow, ROWS_MAX, Row, Script, SqliteEngine, SqliteTx, id_list,
 };
 use crate::store::rollups::delta;
-use crate::store::{Result, Store, StoreError, changes};
+use crate::store::{Result, Store, StoreError, changes, erasures};
 
 const DEDUP_COLUMNS: &str = "dedup_keys (org_id, event_id, received_at, content_hash)";
 /// The last parameter is the dedup window.
@@ -68,11 +68,15 @@ impl Store {
             tx.commit().await?;
             return Ok(persisted);
         }
-        let OrgStates { deleting, stale } =
-            org_states(tx.sqlite()?, batch.events, batch.endpoints).await?;
+        let OrgStates { deleting, stale, reached } =
+            org_states(tx.sqlite()?, batch.events, batch).await?;
+        let erased = erasures::erased(&mut tx, batch.events, &reached).await?;
+        let is_dropped = |event: &Event| {
+            deleting.contains(&event.org_id) || erased.contains(&(event.id, event.received_at))
+        };
         let stale = org_endpoints::load(&mut tx, &self.keyring, &stale).await?;
         let plan = BatchPlan::new(batch, stale);
-        let mut persisted = self.persist_plan(tx.sqlite()?, batch, &plan, &deleting, now).await?;
+        let mut persisted = self.persist_plan(tx.sqlite()?, batch, &plan, is_dropped, now).await?;
         changes::log(&mut tx, logged, self.due(now)).await?;
         tx.commit().await?;
         persisted.stale = plan.into_stale();
@@ -116,8 +120,8 @@ impl Store {
             expected.is_none_or(|expected| answer.changed == expected as u64)
         });
         let states = answers.first().map_or(&[][..], |answer| &answer.rows);
-        let states = OrgStates::read(states, batch.endpoints)?;
-        if !is_whole || !states.deleting.is_empty() || !states.stale.is_empty() {
+        let states = OrgStates::read(states, batch)?;
+        if !is_whole || !states.are_as_expected() {
             tx.roll_back().await?;
             return Ok(None);
         }
@@ -135,14 +139,13 @@ impl Store {
         tx: &mut SqliteTx,
         batch: EventBatch<'_>,
         plan: &BatchPlan<'_>,
-        deleting: &[OrgId],
+        is_dropped: impl Fn(&Event) -> bool,
         now: Timestamp,
     ) -> Result<Persisted> {
         let mut persisted = Persisted::default();
         let mut passes = plan::dedup_passes(batch.events, self.dedup_window);
-        if !deleting.is_empty() {
-            let is_dropped = |event: &Arc<Event>| deleting.contains(&event.org_id);
-            persisted.dropped = batch.events.iter().filter(|event| is_dropped(event)).count();
+        persisted.dropped = batch.events.iter().filter(|event| is_dropped(event)).count();
+        if persisted.dropped > 0 {
             for pass in &mut passes {
                 pass.retain(|event| !is_dropped(event));
             }
@@ -217,7 +220,8 @@ pub(super) async fn insert_new(
     now: Timestamp,
     kept: Option<Duration>,
 ) -> Result<()> {
-    let OrgStates { deleting, .. } = org_states(tx, events, &HashMap::new()).await?;
+    let batch = EventBatch { events, endpoints: &HashMap::new(), deliveries: &[], lease: None };
+    let OrgStates { deleting, .. } = org_states(tx, events, batch).await?;
     let is_kept = |event: &&Arc<Event>| !deleting.contains(&event.org_id);
     let of_others: Vec<_> = events.iter().filter(is_kept).cloned().collect();
     let stored = insert_events(tx, &of_others).await?;
@@ -231,38 +235,47 @@ struct OrgStates {
     deleting: Vec<OrgId>,
     /// Their endpoints have changed since the batch was planned.
     stale: Vec<OrgId>,
+    /// One of their erasures may cover an event of the batch.
+    reached: Vec<OrgId>,
 }
 
 async fn org_states(
     tx: &mut SqliteTx,
     events: &[Arc<Event>],
-    endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>,
+    batch: EventBatch<'_>,
 ) -> Result<OrgStates> {
     let mut script = Script::default();
     push_org_states(&mut script, events)?;
-    OrgStates::read(&tx.run_one(script).await?.rows, endpoints)
+    OrgStates::read(&tx.run_one(script).await?.rows, batch)
 }
 
 fn push_org_states(script: &mut Script, events: &[Arc<Event>]) -> Result<()> {
     script.push(
-        "SELECT id, deleting_since IS NOT NULL AS deleting, endpoints_version FROM orgs
-         WHERE id IN (SELECT unhex(value) FROM json_each(?))",
+        "SELECT id, deleting_since IS NOT NULL AS deleting, endpoints_version, erased_until
+         FROM orgs WHERE id IN (SELECT unhex(value) FROM json_each(?))",
     );
     script.bind(id_list(plan::orgs_of(events).into_iter().map(OrgId::uuid)))
 }
 
 impl OrgStates {
-    fn read(rows: &[Row], endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>) -> Result<Self> {
-        let mut states = Self { deleting: Vec::new(), stale: Vec::new() };
+    fn read(rows: &[Row], batch: EventBatch<'_>) -> Result<Self> {
+        let mut states = Self { deleting: Vec::new(), stale: Vec::new(), reached: Vec::new() };
         for row in rows {
             let (org, version): (OrgId, u64) = (row.get("id")?, row.get("endpoints_version")?);
             if row.get("deleting")? {
                 states.deleting.push(org);
-            } else if endpoints.get(&org).is_none_or(|known| known.version != version) {
+            } else if batch.endpoints.get(&org).is_none_or(|known| known.version != version) {
                 states.stale.push(org);
+            }
+            if batch.is_reached(org, row.get_opt("erased_until")?) {
+                states.reached.push(org);
             }
         }
         Ok(states)
+    }
+
+    fn are_as_expected(&self) -> bool {
+        self.deleting.is_empty() && self.stale.is_empty() && self.reached.is_empty()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Schema and maintenance.
 
+mod days;
 mod postgres;
 mod sqlite;
 
@@ -9,6 +10,8 @@ use std::time::Duration;
 use super::engine::{Dialect, Engine, Workload, args};
 use super::{MigrationStatus, Result, Store, StoreError, System, error, idempotency, migrations};
 use crate::domain::Timestamp;
+
+pub(super) use days::{MissingDays, days_before, drop_day, partition_name};
 
 /// Why the schema could not be brought up or down.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +47,7 @@ const DEDUP_KEYS_KEPT_LONGER: Duration = Duration::from_hours(24);
 
 /// How long the creation of a partition waits for its lock: whoever comes later waits behind it, and it may wait behind
 /// a dump of the database.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// Rows deleted by one statement at most, so that none holds its locks for long.
 const DELETED_PER_STEP: u64 = 10_000;
 
@@ -174,7 +177,7 @@ impl System<'_> {
         let mut created = Ok(());
         if let Engine::Postgres(engine) = &*self.0.engine {
             // Whether or not partitions can be created now, what is old is deleted.
-            created = postgres::create_partitions(engine, now, LOCK_TIMEOUT).await;
+            created = days::create_partitions(engine, now, LOCK_TIMEOUT).await;
         }
         let engine = &self.0.engine;
         delete_in_steps(engine, delete_dedup_keys(engine.dialect()), oldest_kept).await?;
@@ -194,9 +197,7 @@ impl System<'_> {
     pub async fn create_partitions(self, now: Timestamp, lock_timeout: Duration) -> Result<()> {
         match &*self.0.engine {
             Engine::Sqlite(_) => Ok(()),
-            Engine::Postgres(engine) => {
-                postgres::create_partitions(engine, now, lock_timeout).await
-            }
+            Engine::Postgres(engine) => days::create_partitions(engine, now, lock_timeout).await,
         }
     }
 }

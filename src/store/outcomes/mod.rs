@@ -13,6 +13,7 @@ mod sqlite;
 pub(super) use operational_events::inbox_paused;
 
 use super::engine::Engine;
+use super::maintenance::MissingDays;
 use super::{Result, System, timed};
 use crate::domain::Outcome;
 use crate::store::metrics::DbOperation;
@@ -33,13 +34,18 @@ impl System<'_> {
         let Some(newest) = outcomes.iter().map(|outcome| outcome.decided_at).max() else {
             return Ok(0);
         };
+        let mut days = MissingDays::default();
         let recording = async {
             match &*self.0.engine {
                 // Boxed: they are large, and would be moved from one caller's future to the next.
                 Engine::Sqlite(_) => Box::pin(sqlite::record(self.0, outcomes, newest)).await,
-                Engine::Postgres(engine) => {
-                    Box::pin(postgres::record(self.0, engine, outcomes, newest)).await
-                }
+                Engine::Postgres(engine) => loop {
+                    let recording = postgres::record(self.0, engine, outcomes, newest);
+                    match Box::pin(recording).await {
+                        Err(error) if days.make(self.0, &error).await? => {}
+                        recorded => break recorded,
+                    }
+                },
             }
         };
         timed(&self.0.metrics, DbOperation::RecordOutcomes, recording).await

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::row::OutcomeRow;
 use crate::domain::{EndpointId, Event, EventId, EventType, OrgId, Timestamp, TraceId};
 use crate::store::engine::{Row, Tx, args};
-use crate::store::{Result, StoreError};
+use crate::store::{Result, StoreError, events};
 
 const ENDPOINT_DISABLED: &str = "hookgate.endpoint.disabled";
 const INBOX_PAUSED: &str = "hookgate.inbox.paused";
@@ -22,9 +22,9 @@ pub(super) async fn exhausted(
     rows: &[OutcomeRow<'_>],
     exhausted: Vec<(Uuid, Uuid)>,
 ) -> Result<Vec<Arc<Event>>> {
-    let events: HashMap<Uuid, Uuid> = exhausted.into_iter().collect();
+    let event_ids: HashMap<Uuid, Uuid> = exhausted.into_iter().collect();
     let rows = || {
-        let with_event = |row| Some((row, *events.get(&OutcomeRow::id(row))?));
+        let with_event = |row| Some((row, *event_ids.get(&OutcomeRow::id(row))?));
         rows.iter().filter_map(with_event).filter(|(row, _)| row.dead_reason.is_some())
     };
     let received_at = || rows().map(|(row, _)| row.outcome.event_received_at);
@@ -33,15 +33,16 @@ pub(super) async fn exhausted(
     };
     // The span leaves the partitions of other days out.
     let sql = format!(
-        "SELECT id, received_at, event_type FROM events
+        "SELECT id, received_at, event_type FROM {}
          WHERE {} AND received_at BETWEEN $2 AND $3",
+        events::with_held(tx.dialect()),
         tx.dialect().any("id", "$1")
     );
     let read = |row: &Row| {
         let key: (Uuid, Timestamp) = (row.get("id")?, row.get("received_at")?);
         Ok((key, row.get("event_type")?))
     };
-    let ids: Vec<Uuid> = events.values().copied().collect();
+    let ids: Vec<Uuid> = event_ids.values().copied().collect();
     let types: HashMap<(Uuid, Timestamp), String> =
         tx.list(sql, args![ids, oldest, newest], read).await?.into_iter().collect();
     let mut told = Vec::new();

@@ -296,14 +296,14 @@ async fn tenant_sees_its_organisation_and_its_limits() {
         "id": acme.org_id, "name": "acme", "created_at": "2026-01-31T12:00:00Z",
         "key": {
             "id": acme.key_id, "name": "test key", "expires_at": null, "rate_limit_per_minute": null,
-            "scopes": ["events:write", "events:read", "endpoints:manage", "keys:manage"],
+            "scopes": ["events:write", "events:read", "endpoints:manage", "keys:manage", "data:erase"],
         },
         "limits": {
             "events_per_minute": 1000, "burst": 1000, "events_left_now": 1000,
             "bytes_per_minute": null, "bytes_left_now": null, "deliveries_per_minute": 10_000,
             "deliveries_left_now": 10_000, "event_type_rates": {}, "changes_per_minute": 10_000_000,
             "changes_left_now": 1_666_666, "event_bytes_max": 5000, "batch_events_max": 1000,
-            "batch_body_bytes_max": 5_242_880,
+            "batch_body_bytes_max": 5_242_880, "retention_days": null, "payload_retention_days": null,
         },
         "own_event_type_rates": {},
         "quotas": {

@@ -8,6 +8,7 @@ mod bodies;
 mod deliveries;
 mod endpoint_secrets;
 mod endpoints;
+mod erasures;
 mod events;
 mod exports;
 mod headers;

@@ -148,6 +148,12 @@ impl Caller {
             (Standing::Operator, Access::Tenant(_)) => {
                 answer.expect_problem(403, "tenant_key_required");
             }
+            // What is erased need not exist, and is its own.
+            (Standing::Stranger, Access::Tenant(Some(Scope::DataErase)))
+                if route.method == reqwest::Method::DELETE =>
+            {
+                assert!(matches!(status, 202 | 404 | 422), "{told}: {answer:?}");
+            }
             // Nothing with such an id, or, before it is looked for, something wrong with the rest.
             (Standing::Stranger, Access::Tenant(_)) if route.path.contains("{id}") => {
                 let expected: &[u16] = if variant.plain { &[404] } else { &[404, 422] };

@@ -55,6 +55,8 @@ impl Victim {
         let page = server.get("/api/events?limit=1", key).await.expect(200);
         let pending = server.get("/api/deliveries?status=pending", key).await.expect(200);
         let replay = server.post("/api/dead-letters/replay", key, "{}").await.expect(202);
+        let gone = format!("/api/accounts/{name}-gone/data");
+        let erasure = server.delete(&gone, key).await.expect(202);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         victim.secret = text(&endpoint["secret"]);
         victim.ids = Ids(vec![
@@ -63,6 +65,7 @@ impl Victim {
             ("{delivery}", leased.id.to_string()),
             ("{pending}", text(&pending["data"][0]["id"])),
             ("{replay}", text(&replay["id"])),
+            ("{erasure}", text(&erasure["id"])),
             ("{org}", victim.tenant.org_id.to_string()),
             ("{key}", victim.tenant.key_id.to_string()),
             ("{cursor}", text(&page["next_cursor"])),
@@ -102,6 +105,7 @@ impl Victim {
             "/api/deliveries",
             "/api/dead-letters",
             "/api/replays",
+            "/api/erasures",
             "/api/keys",
             "/api/accounts",
             "/api/event-types",
@@ -114,6 +118,7 @@ impl Victim {
             "/api/deliveries/{delivery}",
             "/api/dead-letters/{delivery}",
             "/api/replays/{replay}",
+            "/api/erasures/{erasure}",
             "/api/keys/{key}",
             "/api/endpoints/{endpoint}/stats",
             "/api/accounts/{account}/summary",
@@ -131,8 +136,16 @@ impl Victim {
     /// What is nobody else's to see, and in [`Self::view`].
     pub(super) fn marks(&self) -> Vec<String> {
         let name = self.name;
-        let ids =
-            ["{event}", "{endpoint}", "{delivery}", "{pending}", "{replay}", "{org}", "{key}"];
+        let ids = [
+            "{event}",
+            "{endpoint}",
+            "{delivery}",
+            "{pending}",
+            "{replay}",
+            "{erasure}",
+            "{org}",
+            "{key}",
+        ];
         let words = ["name", "url", "description", "field", "payload", "account", "user"];
         ids.iter()
             .map(|id| self.ids.fill(id))

@@ -206,6 +206,7 @@ async fn events_with_one_id_are_told_apart(subject: &Subject) {
 
 async fn rows_of_many_types_with_a_prefix_are_read_by_type(subject: &Subject) {
     let org = add_org(subject).await;
+    subject.store.system().maintain(at(0)).await.unwrap();
     let sqlite = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
         INSERT INTO events (id, org_id, event_type, payload, received_at, trace_id)
         SELECT randomblob(16), (SELECT id FROM orgs),

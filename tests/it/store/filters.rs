@@ -61,6 +61,7 @@ const POSTGRES_EVENTS: &str = "INSERT INTO events (id, org_id, event_type, paylo
 async fn filled(subject: &Subject) -> (OrgId, EndpointId) {
     let org = add_org(subject).await;
     let endpoint = add_endpoint(subject, org, "*").await.id;
+    subject.store.system().maintain(at(0)).await.unwrap();
     subject.raw(SQLITE_EVENTS, POSTGRES_EVENTS).await;
     (org, endpoint)
 }

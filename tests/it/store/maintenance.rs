@@ -1,9 +1,12 @@
 use std::time::Duration;
 
+use hookgate::domain::Decision;
 use hookgate::store::StoreError;
 use tokio::task::JoinSet;
 
-use super::fixtures::{add_endpoint, add_org, at, named_event, persist, some_event};
+use super::fixtures::{
+    add_endpoint, add_org, at, claim, named_event, outcome, persist, some_event,
+};
 use super::subject::DEDUP_WINDOW;
 use super::{Subject, on_both};
 
@@ -165,17 +168,37 @@ async fn closed_store_is_unavailable(subject: &Subject) {
 }
 
 #[tokio::test]
-async fn rows_go_to_the_partition_of_their_day_and_a_day_that_began_without_one_keeps_none() {
+async fn day_that_is_missing_is_made_when_a_row_comes() {
     let subject = Subject::postgres().await;
     let org = add_org(&subject).await;
-    persist(&subject, &[some_event(org, "a.b", at(0))], at(0)).await;
-    subject.store.system().maintain(at(0)).await.unwrap();
+    add_endpoint(&subject, org, "*").await;
     let tomorrow = at(86_400);
-    persist(&subject, &[some_event(org, "a.b", at(1)), some_event(org, "a.b", tomorrow)], at(0))
-        .await;
-    assert_eq!(subject.count("SELECT count(*) FROM events_default").await, 2);
+    let events = [some_event(org, "a.b", at(1)), some_event(org, "a.b", tomorrow)];
+    persist(&subject, &events, tomorrow).await;
+    assert_eq!(subject.count("SELECT count(*) FROM events_p20260101").await, 1);
     assert_eq!(subject.count("SELECT count(*) FROM events_p20260102").await, 1);
-    let today = "SELECT count(*) FROM pg_class WHERE relname = 'events_p20260101'";
-    assert_eq!(subject.count(today).await, 0);
-    assert_eq!(subject.count("SELECT count(*) FROM events").await, 3);
+    let leased = claim(&subject, 10, tomorrow).await;
+    let outcomes: Vec<_> =
+        leased.iter().map(|leased| outcome(leased, Decision::Delivered, tomorrow)).collect();
+    assert_eq!(subject.store.system().record_outcomes(&outcomes).await.unwrap(), 2);
+    assert_eq!(subject.count("SELECT count(*) FROM deliveries_p20260101").await, 1);
+    assert_eq!(subject.count("SELECT count(*) FROM deliveries_p20260102").await, 1);
+}
+
+#[tokio::test]
+async fn rows_of_a_default_partition_move_to_their_days() {
+    let subject = Subject::postgres().await;
+    let org = add_org(&subject).await;
+    // As an earlier version has left it.
+    subject.raw("", "CREATE TABLE events_default PARTITION OF events DEFAULT").await;
+    let events: Vec<_> = (0..3).map(|day| some_event(org, "a.b", at(day * 86_400 + 5))).collect();
+    persist(&subject, &events, at(0)).await;
+    assert_eq!(subject.count("SELECT count(*) FROM events_default").await, 3);
+    subject.store.system().maintain(at(2 * 86_400)).await.unwrap();
+    let left = "SELECT count(*) FROM pg_class WHERE relname = 'events_default'";
+    assert_eq!(subject.count(left).await, 0);
+    for day in ["01", "02", "03"] {
+        let rows = format!("SELECT count(*) FROM events_p202601{day}");
+        assert_eq!(subject.count(&rows).await, 1, "{day}");
+    }
 }

@@ -182,6 +182,13 @@ impl Server {
         file.connect().await.unwrap().execute(sql).await.unwrap();
     }
 
+    /// The one number that a query answers with.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        let file = SqliteConnectOptions::new().filename(self.database());
+        let mut connection = file.connect().await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+    }
+
     /// Runs replays until nothing is left to do.
     pub(crate) async fn run_replays(&self) {
         loop {

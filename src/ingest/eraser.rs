@@ -1,0 +1,92 @@
+//! Erasures, performed in the background, step by step.
+//!
+//! # Operation
+//! An erasure is a row with its progress, like a replay, and its steps are the store's. Only what is in dead letters of
+//! the store's refusals is looked at here: it is in the journal's form, and tells whose it is when it is decoded.
+//! After each step the task pauses for as long as the step took, so it uses at most half of the store's time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::record;
+use crate::domain::{Erasure, ErasureSubject};
+use crate::runtime::{Backoff, Clock, Shutdown, Stopwatch};
+use crate::store::{ErasureStep, QuarantinedRecord, Store, StoreError};
+
+/// How often the store is polled for erasures.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest wait while the store is unavailable.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Performs erasures.
+pub struct Eraser {
+    /// The store with the erasures.
+    pub store: Store,
+    /// The current time.
+    pub clock: Clock,
+}
+
+impl Eraser {
+    /// Works until the soft stop.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut backoff = Backoff::new(POLL_INTERVAL, RETRY_WAIT_MAX);
+        loop {
+            let watch = Stopwatch::start();
+            let step = self.run_once().await;
+            if step.is_ok() {
+                backoff.reset();
+            }
+            let pause = match step {
+                Ok(true) => watch.elapsed(),
+                Ok(false) => POLL_INTERVAL,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot continue erasures, retrying");
+                    backoff.next_wait()
+                }
+            };
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Performs one step of the next erasure. `false` when there is none.
+    ///
+    /// # Errors
+    /// When the store is unavailable.
+    pub async fn run_once(&self) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        match self.store.system().erase_step(now).await? {
+            None => return Ok(false),
+            Some(ErasureStep::Continues) => {}
+            Some(ErasureStep::Ended(erasure)) => {
+                let Erasure { id, org_id, events, deliveries, dead_letters, .. } = erasure;
+                tracing::info!(
+                    org = %org_id, erasure = %id, events, deliveries, dead_letters, "erasure finished"
+                );
+            }
+            Some(ErasureStep::Records(erasure, records)) => {
+                let ids = records.iter().filter(|record| is_meant(&erasure, record));
+                let ids: Vec<Uuid> = ids.map(|record| record.position.id).collect();
+                if let Some(last) = records.last() {
+                    let system = self.store.system();
+                    system.erase_records(&erasure, ids, last.position, now).await?;
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether the event in a record is to be erased. One that cannot be decoded is: nobody can say that it is not.
+fn is_meant(erasure: &Erasure, found: &QuarantinedRecord) -> bool {
+    let ErasureSubject::Account(account) = &erasure.filter else { return false };
+    let Ok(events) = record::decode(&Bytes::copy_from_slice(&found.record)) else { return true };
+    let is_theirs = |account_id: &Option<String>| account_id.as_deref() == Some(account);
+    events
+        .iter()
+        .any(|event| is_theirs(&event.account_id) && event.received_at <= erasure.accepted_until)
+}

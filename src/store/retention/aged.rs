@@ -1,0 +1,111 @@
+//! Tables whose rows are deleted by their age alone. A further one is one more line here.
+
+use super::{Round, pause};
+use crate::config::{RetentionConfig, days};
+use crate::domain::{OrgId, Timestamp};
+use crate::runtime::Stopwatch;
+use crate::store::Result;
+use crate::store::engine::args;
+
+/// A table with rows that are deleted by their age.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AgedTable {
+    table: &'static str,
+    /// Its primary key.
+    key: &'static str,
+    /// The column of the time. There is an index on it, or on `org_id` and it.
+    time: &'static str,
+    /// Which of its rows.
+    which: &'static str,
+    kept: Kept,
+}
+
+/// How long rows are kept.
+#[derive(Clone, Copy, Debug)]
+enum Kept {
+    /// As a setting says.
+    Setting(fn(&RetentionConfig) -> Option<std::time::Duration>),
+    /// As a setting says, or else as long as the organisation's events.
+    SettingOrEvents(fn(&RetentionConfig) -> Option<std::time::Duration>),
+}
+
+/// Tables of organisations, each with an index on `org_id` and the time.
+pub(super) const AGED: &[AgedTable] = &[
+    AgedTable {
+        table: "dead_letters",
+        key: "id",
+        time: "created_at",
+        which: "true",
+        kept: Kept::SettingOrEvents(|config| config.dead_letter_retention),
+    },
+    AgedTable {
+        table: "replays",
+        key: "id",
+        time: "created_at",
+        which: "status <> 'running'",
+        kept: Kept::Setting(|config| config.replay_retention),
+    },
+];
+
+/// Tables with an index on the time alone.
+pub(super) const AGED_OVERALL: &[AgedTable] = &[
+    AgedTable {
+        table: "audit_log",
+        key: "id",
+        time: "at",
+        which: "true",
+        kept: Kept::Setting(|config| config.audit_retention),
+    },
+    AgedTable {
+        table: "api_keys",
+        key: "id",
+        time: "expires_at",
+        which: "true",
+        kept: Kept::Setting(|config| config.key_retention),
+    },
+];
+
+impl AgedTable {
+    /// How many days rows are kept, of an organisation that keeps its events for so many; `None` for ever.
+    pub(super) fn days(&self, config: &RetentionConfig, events: Option<u32>) -> Option<u32> {
+        match self.kept {
+            Kept::Setting(setting) => setting(config).map(days),
+            Kept::SettingOrEvents(setting) => setting(config).map(days).or(events),
+        }
+    }
+}
+
+impl Round<'_> {
+    /// Deletes rows of a table from before a time, of one organisation or of all, in steps.
+    pub(super) async fn delete_aged(
+        &mut self,
+        table: &AgedTable,
+        org: Option<OrgId>,
+        before: Timestamp,
+    ) -> Result<()> {
+        let AgedTable { table, key, time, which, .. } = table;
+        loop {
+            let step = Stopwatch::start();
+            let mut tx = self.begin_step().await?;
+            let max = self.rows_per_step();
+            // What somebody else has locked is left for the next round.
+            let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
+            let (of_org, mut args) = match org {
+                Some(org) => ("org_id = $3 AND ", args![before, max, org]),
+                None => ("", args![before, max]),
+            };
+            let sql = format!(
+                "DELETE FROM {table} WHERE ({key}) IN (
+                     SELECT {key} FROM {table} WHERE {of_org}{time} < $1 AND {which}
+                     ORDER BY {time} LIMIT $2{lock})"
+            );
+            let deleted = tx.execute(sql, std::mem::take(&mut args)).await?;
+            tx.commit().await?;
+            self.report.rows += deleted;
+            if deleted < max as u64 {
+                return Ok(());
+            }
+            pause(&step).await;
+        }
+    }
+}

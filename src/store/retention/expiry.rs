@@ -1,0 +1,172 @@
+//! Deliveries whose events are too old to be kept for them: they become dead letters of the reason `expired`.
+
+use uuid::Uuid;
+
+use super::{Round, pause};
+use crate::domain::{DeadReason, DeliveryId, LeaseToken, OrgId, Timestamp};
+use crate::runtime::Stopwatch;
+use crate::store::cancellation::FINISHED;
+use crate::store::engine::{Row, Tx, args};
+use crate::store::maintenance::MissingDays;
+use crate::store::page::START_OF_TIME;
+use crate::store::{Result, Store, StoreError};
+
+/// Pending deliveries of an organisation, beyond its retention, whose events are kept for them.
+pub(super) const HELD_PER_ORG: u32 = 10_000;
+/// Bytes of payloads of these events.
+pub(super) const HELD_BYTES_PER_ORG: i64 = 256 * 1024 * 1024;
+
+const DETAIL: &str = "the event became older than it is kept before it was delivered";
+const DETAIL_MISSING: &str = "the event, or its payload, is not kept any more";
+
+impl Round<'_> {
+    /// Gives up the pending deliveries of an organisation that were created before `before`, beyond the first
+    /// [`HELD_PER_ORG`]. Those in flight are left for the next round.
+    pub(super) async fn expire_overdue(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
+        let Some(first) = self.first_beyond_bound(org, before).await? else { return Ok(()) };
+        let mut after = first;
+        let mut days = MissingDays::default();
+        loop {
+            let step = Stopwatch::start();
+            let expired = match self.expire_some(org, (after, before)).await {
+                Err(error) if days.make(self.store, &error).await? => continue,
+                expired => expired?,
+            };
+            let Some((count, last)) = expired else { return Ok(()) };
+            self.report.expired += count;
+            after = last;
+            pause(&step).await;
+        }
+    }
+
+    /// The first pending delivery that is beyond the bound: the position right before it.
+    async fn first_beyond_bound(
+        &self,
+        org: OrgId,
+        before: Timestamp,
+    ) -> Result<Option<(Timestamp, Uuid)>> {
+        let sql = "SELECT created_at, id, number, bytes FROM (
+                       SELECT created_at, id,
+                              row_number() OVER ranking AS number,
+                              CAST(sum(payload_bytes) OVER ranking AS bigint) AS bytes
+                       FROM (SELECT created_at, id, payload_bytes FROM pending_deliveries
+                             WHERE org_id = $1 AND created_at < $2
+                             ORDER BY created_at, id LIMIT $3 + 1) o
+                       WINDOW ranking AS (ORDER BY created_at, id ROWS UNBOUNDED PRECEDING)
+                   ) r
+                   WHERE number <= $3 AND bytes <= $4
+                   ORDER BY created_at DESC, id DESC LIMIT 1";
+        let read = |row: &Row| Ok((row.get("created_at")?, row.get("id")?));
+        let args = args![org, before, i64::from(HELD_PER_ORG), HELD_BYTES_PER_ORG];
+        let last_within = self.store.engine.find(sql, args, read).await?;
+        let after = last_within.unwrap_or((START_OF_TIME, Uuid::nil()));
+        let sql = "SELECT 1 AS one FROM pending_deliveries
+                   WHERE org_id = $1 AND (created_at, id) > ($2, $3) AND created_at < $4 LIMIT 1";
+        let beyond = self.store.engine.optional(sql, args![org, after.0, after.1, before]).await?;
+        Ok(beyond.map(|_| after))
+    }
+
+    /// Gives up some deliveries behind a position. Returns how many, and the position of the last; `None` at the end.
+    async fn expire_some(
+        &self,
+        org: OrgId,
+        (after, before): ((Timestamp, Uuid), Timestamp),
+    ) -> Result<Option<(u64, (Timestamp, Uuid))>> {
+        let mut tx = self.begin_step().await?;
+        let lock = tx.dialect().lock(" FOR UPDATE");
+        let sql = format!(
+            "SELECT created_at, id FROM pending_deliveries
+             WHERE org_id = $1 AND (created_at, id) > ($2, $3) AND created_at < $4
+               AND lease_token IS NULL
+             ORDER BY created_at, id LIMIT $5{lock}"
+        );
+        let args = args![org, after.0, after.1, before, self.rows_per_step()];
+        let read = |row: &Row| Ok((row.get("created_at")?, row.get("id")?));
+        let keys: Vec<(Timestamp, Uuid)> = tx.list(sql, args, read).await?;
+        let (Some(first), Some(last)) = (keys.first(), keys.last().copied()) else {
+            return Ok(None);
+        };
+        let ids: Vec<Uuid> = keys.iter().map(|(_, id)| *id).collect();
+        let which = format!(
+            "org_id = $1 AND created_at BETWEEN $2 AND $3 AND {}",
+            tx.dialect().any("id", "$4")
+        );
+        let times = (first.0, last.0);
+        let count = give_up(&mut tx, &which, (org, times, ids), (DETAIL, self.now)).await?;
+        tx.commit().await?;
+        Ok(Some((count, last)))
+    }
+}
+
+/// Gives up leased deliveries whose event is gone, or has no payload any more: a redelivery may have been planned while
+/// that happened. Those that are not held under `token` are left alone.
+pub(in crate::store) async fn expire_missing(
+    store: &Store,
+    deliveries: &[(OrgId, DeliveryId)],
+    token: LeaseToken,
+    now: Timestamp,
+) -> Result<()> {
+    for (org, id) in deliveries {
+        let mut days = MissingDays::default();
+        loop {
+            match expire_one(store, (*org, *id), token, now).await {
+                Err(error) if days.make(store, &error).await? => {}
+                expired => break expired?,
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn expire_one(
+    store: &Store,
+    (org, id): (OrgId, DeliveryId),
+    token: LeaseToken,
+    now: Timestamp,
+) -> Result<()> {
+    let mut tx = store.engine.begin().await?;
+    let lock = tx.dialect().lock(" FOR UPDATE");
+    let sql = format!(
+        "SELECT 1 AS one FROM pending_deliveries
+         WHERE org_id = $1 AND created_at = $2 AND id = $3 AND lease_token = $4{lock}"
+    );
+    let created_at = id.created_at();
+    if tx.optional(sql, args![org, created_at, id, token.uuid()]).await?.is_none() {
+        return Ok(());
+    }
+    let which = format!(
+        "org_id = $1 AND created_at BETWEEN $2 AND $3 AND {}",
+        tx.dialect().any("id", "$4")
+    );
+    let times = (created_at, created_at);
+    give_up(&mut tx, &which, (org, times, vec![id.uuid()]), (DETAIL_MISSING, now)).await?;
+    tx.commit().await?;
+    tracing::warn!(%org, delivery = %id, "the delivery's event is not kept any more; it expired");
+    Ok(())
+}
+
+/// Makes pending deliveries, which are locked, dead ones and dead letters.
+async fn give_up(
+    tx: &mut Tx<'_>,
+    which: &str,
+    (org, (oldest, newest), ids): (OrgId, (Timestamp, Timestamp), Vec<Uuid>),
+    (detail, now): (&'static str, Timestamp),
+) -> Result<u64, StoreError> {
+    let reason = DeadReason::Expired.as_str();
+    let sql = format!(
+        "INSERT INTO deliveries ({FINISHED})
+         SELECT org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of, attempts,
+                'dead', $5 FROM pending_deliveries WHERE {which}"
+    );
+    tx.execute(sql, args![org, oldest, newest, ids.clone(), now]).await?;
+    let sql = format!(
+        "INSERT INTO dead_letters
+             (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at)
+         SELECT id, org_id, event_id, id, endpoint_id, $5, $6, $7
+         FROM pending_deliveries WHERE {which}
+         ON CONFLICT (id) DO NOTHING"
+    );
+    tx.execute(sql, args![org, oldest, newest, ids.clone(), reason, detail, now]).await?;
+    let sql = format!("DELETE FROM pending_deliveries WHERE {which}");
+    tx.execute(sql, args![org, oldest, newest, ids]).await
+}

@@ -1,0 +1,214 @@
+//! Retention: what is deleted by its age, how much at a time, and what is kept longer because it is still needed.
+//!
+//! # Operation
+//! A round goes through the organisations, one after the other, and deletes what is older than each may keep, by the
+//! index that has its rows in the order of time (`rows`, `aged`). Payloads and excerpts of responses may go earlier
+//! than rows (`payloads`). PostgreSQL drops whole days once they are older than any organisation keeps (`days`), so that
+//! only organisations with a shorter time cost deletions.
+//!
+//! # What is still needed
+//! An event that a pending delivery needs is kept until that is finished, and so is its payload. What waits that long is
+//! bounded per organisation; beyond the bound deliveries are given up, as dead letters of the reason `expired`
+//! (`expiry`). Of a day that is dropped such events move to `held_events`, where claims and look-ups find them.
+//!
+//! # Pace
+//! Each step is a small transaction, a long one for the write queue of SQLite. The round pauses after each for as long
+//! as that took, so it uses at most half of the store's time. On PostgreSQL one instance at a time does a step.
+//!
+//! # Failure
+//! A round that fails is repeated from its start; what is deleted is deleted. Nothing is remembered between rounds but
+//! how far payloads are removed.
+
+mod aged;
+mod days;
+mod expiry;
+mod gauges;
+mod in_use;
+mod payloads;
+mod rows;
+
+use std::time::Duration;
+
+use super::engine::{Row, Tx, args};
+use super::{Result, Store, System};
+use crate::config::{RetentionConfig, days as in_days};
+use crate::domain::{OrgId, OrgLimit, OrgLimits, Timestamp};
+use crate::runtime::Stopwatch;
+
+use aged::AGED;
+pub(super) use expiry::expire_missing;
+pub(super) use rows::delete_deliveries;
+
+/// Organisations that are read at once.
+const ORGS_AT_ONCE: u32 = 500;
+/// The longest pause after a step.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The advisory lock that keeps instances from doing steps at the same time: "hookgate" in ASCII, plus two.
+const STEP_LOCK: i64 = 0x686f_6f6b_6761_7467;
+
+/// What a round has deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RetentionReport {
+    /// Rows of events, deliveries, attempts, dead letters, replays, keys and audit entries. Rows of whole days that
+    /// were dropped are not counted.
+    pub rows: u64,
+    /// Payloads.
+    pub payloads: u64,
+    /// Days of a table that were dropped.
+    pub days: u64,
+    /// Deliveries that were given up because their events are too old.
+    pub expired: u64,
+}
+
+/// How long an organisation's rows are kept.
+#[derive(Clone, Copy, Debug)]
+struct OrgRetention {
+    org: OrgId,
+    /// Days; `None` for ever.
+    rows: Option<u32>,
+    /// Days; `None` as long as rows.
+    payloads: Option<u32>,
+}
+
+/// A round of retention.
+struct Round<'a> {
+    store: &'a Store,
+    config: &'a RetentionConfig,
+    now: Timestamp,
+    report: RetentionReport,
+}
+
+impl System<'_> {
+    /// Deletes what is older than it is to be kept. Meant to be called every hour; it takes as long as there is
+    /// something to delete.
+    pub async fn enforce_retention(
+        self,
+        config: &RetentionConfig,
+        now: Timestamp,
+    ) -> Result<RetentionReport> {
+        // By the earlier of two clocks, so that one which is ahead deletes nothing too early.
+        let now = now.min(self.0.due(now));
+        let mut round = Round { store: self.0, config, now, report: RetentionReport::default() };
+        let longest = round.delete_by_org().await?;
+        round.drop_days(longest).await?;
+        round.delete_overall().await?;
+        Ok(round.report)
+    }
+}
+
+impl Round<'_> {
+    /// Goes through the organisations and returns how many days the longest of them keeps its rows; `None` when one
+    /// keeps them for ever, or there is none.
+    async fn delete_by_org(&mut self) -> Result<Option<u32>> {
+        let longest = self.longest().await?;
+        let has_default = days::has_default(self.store).await?;
+        let mut after = OrgId::from_uuid(uuid::Uuid::nil());
+        loop {
+            let orgs = self.orgs_after(after).await?;
+            let Some(last) = orgs.last() else { return Ok(longest) };
+            after = last.org;
+            for org in orgs {
+                // Whole days are dropped for those that keep the most.
+                let by_day = days::are_dropped(self.store) && !has_default && org.rows == longest;
+                self.delete_of(org, by_day).await?;
+            }
+        }
+    }
+
+    async fn delete_of(&mut self, kept: OrgRetention, by_day: bool) -> Result<()> {
+        let org = kept.org;
+        if let Some(before) = kept.rows.map(|days| self.before(days)) {
+            self.expire_overdue(org, before).await?;
+            if !by_day {
+                self.delete_rows(org, before).await?;
+            }
+        }
+        if let Some(before) = kept.payloads.map(|days| self.before(days)) {
+            self.remove_payloads(org, before).await?;
+        }
+        for table in AGED {
+            let days = table.days(self.config, kept.rows);
+            if let Some(before) = days.map(|days| self.before(days)) {
+                self.delete_aged(table, Some(org), before).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What belongs to no organisation, or is few enough to be deleted for all at once.
+    async fn delete_overall(&mut self) -> Result<()> {
+        for table in aged::AGED_OVERALL {
+            if let Some(days) = table.days(self.config, None) {
+                self.delete_aged(table, None, self.before(days)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Organisations by id, with how long they keep what they have.
+    async fn orgs_after(&self, after: OrgId) -> Result<Vec<OrgRetention>> {
+        let defaults = retention_defaults(self.config);
+        let sql = "SELECT id, retention_days, payload_retention_days FROM orgs
+                   WHERE deleting_since IS NULL AND id > $1 ORDER BY id LIMIT $2";
+        let read = |row: &Row| {
+            let limits = OrgLimits::default()
+                .with(OrgLimit::RetentionDays, row.get_opt("retention_days")?)
+                .with(OrgLimit::PayloadRetentionDays, row.get_opt("payload_retention_days")?)
+                .or(&defaults);
+            Ok(OrgRetention {
+                org: row.get("id")?,
+                rows: limits.get(OrgLimit::RetentionDays),
+                payloads: limits.get(OrgLimit::PayloadRetentionDays),
+            })
+        };
+        self.store.engine.list(sql, args![after, ORGS_AT_ONCE], read).await
+    }
+
+    /// How many days the organisation keeps its rows that keeps them the longest; `None` for ever, or when there is
+    /// none.
+    async fn longest(&self) -> Result<Option<u32>> {
+        let default = self.config.retention.map(in_days);
+        let sql = "SELECT count(*) AS count, CAST(max(retention_days) AS bigint) AS longest,
+                          coalesce(sum(CASE WHEN retention_days IS NULL THEN 1 ELSE 0 END), 0) AS unset
+                   FROM orgs WHERE deleting_since IS NULL";
+        let row = self.store.engine.one(sql, args![]).await?;
+        let (count, unset): (u64, u64) = (row.get("count")?, row.get("unset")?);
+        let own: Option<u32> = row.get_opt("longest")?;
+        Ok(match (count, unset) {
+            (0, _) => None,
+            (_, 0) => own,
+            _ => default.map(|default| own.map_or(default, |own| own.max(default))),
+        })
+    }
+
+    /// What is older than so many days was accepted before this time.
+    fn before(&self, days: u32) -> Timestamp {
+        self.now.minus(Duration::from_hours(24) * days)
+    }
+
+    /// Begins a step, once no other instance does one.
+    async fn begin_step(&self) -> Result<Tx<'_>> {
+        let mut tx = self.store.engine.begin_long().await?;
+        if let Tx::Postgres(_) = tx {
+            tx.execute(format!("SELECT pg_advisory_xact_lock({STEP_LOCK})"), args![]).await?;
+        }
+        Ok(tx)
+    }
+
+    /// Rows that a step may write.
+    fn rows_per_step(&self) -> usize {
+        self.store.engine.rows_at_once()
+    }
+}
+
+/// How long organisations keep what they have that have no time of their own.
+pub(crate) fn retention_defaults(config: &RetentionConfig) -> OrgLimits {
+    OrgLimits::default()
+        .with(OrgLimit::RetentionDays, config.retention.map(in_days))
+        .with(OrgLimit::PayloadRetentionDays, config.payload_retention.map(in_days))
+}
+
+/// Pauses for as long as a step took, so that others have half of the store's time.
+async fn pause(step: &Stopwatch) {
+    tokio::time::sleep(step.elapsed().min(PAUSE_MAX)).await;
+}

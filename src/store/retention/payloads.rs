@@ -1,0 +1,177 @@
+//! Removes payloads, and the excerpts of responses to them, earlier than the rows that they are in.
+//!
+//! How far an organisation's payloads are removed is a row of `payload_removals`, so that a round reads what has become
+//! too old since the round before. Events that a pending delivery needs at that time are noted in `payloads_in_use`,
+//! and looked at in each round until it is finished.
+
+use uuid::Uuid;
+
+use super::in_use::is_needed;
+use super::rows::{EventKey, event_keys, is_one_of};
+use super::{Round, pause};
+use crate::domain::{DeadReason, OrgId, Timestamp};
+use crate::runtime::Stopwatch;
+use crate::store::Result;
+use crate::store::engine::{Dialect, Row, Tx, Value, args};
+use crate::store::page::START_OF_TIME;
+
+/// An event may have many deliveries whose excerpts go with its payload, so a step has this part of its rows.
+const PART_OF_ROWS: usize = 4;
+/// Events in use that are looked at by one statement.
+const LOOKED_AT_ONCE: usize = 1_000;
+
+impl Round<'_> {
+    /// Removes the payloads of events that were accepted before `before`.
+    pub(super) async fn remove_payloads(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
+        let sql = "SELECT until FROM payload_removals WHERE org_id = $1";
+        let done = self.store.engine.find(sql, args![org], |row| row.get("until")).await?;
+        let mut after = (done.unwrap_or(START_OF_TIME), Uuid::nil());
+        while after.0 < before {
+            let step = Stopwatch::start();
+            let mut tx = self.begin_step().await?;
+            let max = (self.rows_per_step() / PART_OF_ROWS).max(1);
+            let keys = event_keys(&mut tx, org, (after, before), max).await?;
+            after = keys.last().copied().unwrap_or((before, Uuid::nil()));
+            let unneeded = note_needed(&mut tx, org, keys).await?;
+            remove(&mut tx, org, &unneeded).await?;
+            let sql = "INSERT INTO payload_removals (org_id, until) VALUES ($1, $2)
+                       ON CONFLICT (org_id) DO UPDATE SET until = excluded.until";
+            tx.execute(sql, args![org, after.0]).await?;
+            tx.commit().await?;
+            self.report.payloads += unneeded.len() as u64;
+            pause(&step).await;
+        }
+        self.remove_payloads_in_use(org).await?;
+        self.remove_records(org, before).await
+    }
+
+    /// Removes the payloads that were in use when their time came and are not any more.
+    async fn remove_payloads_in_use(&mut self, org: OrgId) -> Result<()> {
+        let mut after = (START_OF_TIME, Uuid::nil());
+        loop {
+            let step = Stopwatch::start();
+            let dialect = self.store.engine.dialect();
+            let sql = format!(
+                "SELECT received_at, event_id AS id, {} AS needed FROM payloads_in_use u
+                 WHERE org_id = $1 AND (received_at, event_id) > ($2, $3)
+                 ORDER BY received_at, event_id LIMIT $4",
+                is_needed(dialect, "u.org_id", "u.event_id", "u.received_at")
+            );
+            let read =
+                |row: &Row| Ok(((row.get("received_at")?, row.get("id")?), row.get("needed")?));
+            let args = args![org, after.0, after.1, LOOKED_AT_ONCE];
+            let found: Vec<(EventKey, bool)> = self.store.engine.list(sql, args, read).await?;
+            let Some((last, _)) = found.last().copied() else { return Ok(()) };
+            after = last;
+            let unneeded: Vec<EventKey> =
+                found.into_iter().filter_map(|(key, needed)| (!needed).then_some(key)).collect();
+            for part in unneeded.chunks((self.rows_per_step() / PART_OF_ROWS).max(1)) {
+                let mut tx = self.begin_step().await?;
+                remove(&mut tx, org, part).await?;
+                let (ids, oldest, newest) = span(part);
+                let sql = format!(
+                    "DELETE FROM payloads_in_use
+                     WHERE org_id = $4 AND received_at BETWEEN $2 AND $3 AND {}",
+                    dialect.any("event_id", "$1")
+                );
+                tx.execute(sql, args![ids, oldest, newest, org]).await?;
+                tx.commit().await?;
+                self.report.payloads += part.len() as u64;
+            }
+            pause(&step).await;
+        }
+    }
+
+    /// Removes the events in dead letters of the store's refusals.
+    async fn remove_records(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
+        loop {
+            let step = Stopwatch::start();
+            let mut tx = self.begin_step().await?;
+            let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
+            let sql = format!(
+                "UPDATE dead_letters SET record = NULL WHERE id IN (
+                     SELECT id FROM dead_letters
+                     WHERE org_id = $1 AND reason = $2 AND created_at < $3 AND record IS NOT NULL
+                     LIMIT $4{lock})"
+            );
+            let reason = DeadReason::Unstorable.as_str();
+            let removed = tx.execute(sql, args![org, reason, before, self.rows_per_step()]).await?;
+            tx.commit().await?;
+            self.report.payloads += removed;
+            if removed == 0 {
+                return Ok(());
+            }
+            pause(&step).await;
+        }
+    }
+}
+
+/// Notes the events that pending deliveries need, and returns the others.
+async fn note_needed(tx: &mut Tx<'_>, org: OrgId, keys: Vec<EventKey>) -> Result<Vec<EventKey>> {
+    if keys.is_empty() {
+        return Ok(keys);
+    }
+    let (ids, oldest, newest) = span(&keys);
+    let dialect = tx.dialect();
+    let sql = format!(
+        "SELECT id, received_at FROM events WHERE {} AND {}",
+        is_one_of(dialect),
+        is_needed(dialect, "events.org_id", "events.id", "events.received_at")
+    );
+    let read = |row: &Row| Ok((row.get("received_at")?, row.get("id")?));
+    let needed: Vec<EventKey> = tx.list(sql, args![ids, oldest, newest, org], read).await?;
+    let rows: Vec<Vec<Value<'_>>> = needed.iter().map(|(at, id)| args![org, *at, *id]).collect();
+    let insert = "INSERT INTO payloads_in_use (org_id, received_at, event_id)
+                  SELECT column1, column2, column3 FROM ";
+    tx.execute_values(insert, rows, " WHERE true ON CONFLICT DO NOTHING").await?;
+    Ok(keys.into_iter().filter(|key| !needed.contains(key)).collect())
+}
+
+/// Removes the payloads of events, and what receivers answered to them.
+async fn remove(tx: &mut Tx<'_>, org: OrgId, keys: &[EventKey]) -> Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let (ids, oldest, newest) = span(keys);
+    let dialect = tx.dialect();
+    let empty = match dialect {
+        Dialect::Sqlite => "x''",
+        Dialect::Postgres => "''::bytea",
+    };
+    let is_one = is_one_of(dialect);
+    let sql = format!("UPDATE events SET payload = {empty} WHERE {is_one} AND length(payload) > 0");
+    tx.execute(sql, args![ids.clone(), oldest, newest, org]).await?;
+    // Those that were planned with the event, by the primary key, and redeliveries, by an index of their own.
+    let of_events = dialect.any("event_id", "$1");
+    let planned = format!("org_id = $4 AND created_at BETWEEN $2 AND $3 AND {of_events}");
+    let redelivered = format!(
+        "{of_events} AND created_at > event_received_at AND event_received_at BETWEEN $2 AND $3
+         AND created_at >= $2 AND {} = $4",
+        dialect.not_indexed("org_id")
+    );
+    let of_planned = (planned, "delivery_created_at BETWEEN $2 AND $3", oldest.floor_ms());
+    let of_redelivered = (redelivered, "delivery_created_at >= $2", oldest);
+    for (which, attempted, from) in [of_planned, of_redelivered] {
+        let args = || args![ids.clone(), from, newest, org];
+        let sql = format!(
+            "UPDATE deliveries SET response_excerpt = NULL
+             WHERE {which} AND response_excerpt IS NOT NULL"
+        );
+        tx.execute(sql, args()).await?;
+        let sql = format!(
+            "UPDATE delivery_attempts SET response_excerpt = NULL
+             WHERE response_excerpt IS NOT NULL AND {attempted} AND delivery_id IN (
+                 SELECT id FROM deliveries WHERE {which} AND attempts > 1)"
+        );
+        tx.execute(sql, args()).await?;
+    }
+    Ok(())
+}
+
+/// The ids of events, and the times of the first and the last.
+fn span(keys: &[EventKey]) -> (Vec<Uuid>, Timestamp, Timestamp) {
+    let times = || keys.iter().map(|(at, _)| *at);
+    let (oldest, newest) = (times().min(), times().max());
+    let ids = keys.iter().map(|(_, id)| *id).collect();
+    (ids, oldest.unwrap_or(START_OF_TIME), newest.unwrap_or(START_OF_TIME))
+}
