@@ -14,8 +14,8 @@ use crate::domain::{
 };
 
 impl Store {
-    /// Attempts at the deliveries to an endpoint that pass the filter, which names it. A page has about as many rows as it asks for:
-    /// it ends with the attempts of a delivery.
+    /// Attempts at the deliveries to an endpoint that pass the filter, which names it. A page has about as many rows as
+    /// it asks for: it ends with the attempts of a delivery.
     pub async fn endpoint_attempts(
         &self,
         org: OrgId,
