@@ -223,7 +223,9 @@ async fn record_dead(
         return Ok(0);
     }
     let now = subsystems.clock.now();
-    exhausted.iter_mut().for_each(|outcome| outcome.decided_at = now);
+    for outcome in &mut exhausted {
+        outcome.decided_at = now;
+    }
     Ok(subsystems.store.system().record_outcomes(&exhausted).await?)
 }
 

@@ -194,7 +194,9 @@ impl Dispatch {
             let inboxes = of_org.endpoints.iter().filter(|endpoint| is_pull(endpoint));
             stored.extend(inboxes.map(|endpoint| (endpoint.id, usize::MAX)));
         }
-        stored.into_iter().for_each(|(inbox, events)| wakes.wake(inbox, events));
+        for (inbox, events) in stored {
+            wakes.wake(inbox, events);
+        }
     }
 
     /// Queues leased deliveries for whose endpoints places were reserved, and gives those places back.

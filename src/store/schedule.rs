@@ -223,9 +223,9 @@ impl Store {
     }
 
     /// A delivery as people see it: its next attempt by the wall clock.
-    pub(super) fn shown(&self, delivery: Delivery) -> Delivery {
-        let next_attempt_at = delivery.next_attempt_at.map(|at| self.shown_time(at));
-        Delivery { next_attempt_at, ..delivery }
+    pub(super) fn shown(&self, mut delivery: Delivery) -> Delivery {
+        delivery.next_attempt_at = delivery.next_attempt_at.map(|at| self.shown_time(at));
+        delivery
     }
 
     /// A schedule time as people see it: by the wall clock.

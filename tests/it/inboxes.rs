@@ -93,7 +93,7 @@ async fn consumer_is_woken_by_what_another_server_stores() {
     let world = World::start(one.path(), &settings).await;
     let second = Binary::start(other.path(), &settings).await;
     let client = crate::support::client();
-    let (received, _) = tokio::join!(world.receive("wait=30"), async {
+    let (received, ()) = tokio::join!(world.receive("wait=30"), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let body = r#"{"type":"a","payload":1}"#;
         let url = format!("{}/api/events", second.base_url);

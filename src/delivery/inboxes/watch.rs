@@ -21,7 +21,9 @@ pub async fn watch(wakes: InboxWakes, store: Store, clock: Clock, shutdown: Shut
         match store.inboxes_due(&waited, clock.schedule()).await {
             Ok(due) => {
                 is_failing = false;
-                due.into_iter().for_each(|inbox| wakes.wake(inbox, usize::MAX));
+                for inbox in due {
+                    wakes.wake(inbox, usize::MAX);
+                }
             }
             Err(error) if !is_failing => {
                 is_failing = true;

@@ -250,9 +250,9 @@ async fn each_kind_of_endpoint_has_its_own_settings_and_routes() {
     let path = format!("/api/endpoints/{}", inbox["id"].as_str().unwrap());
     let patch =
         async |path: &str, body: Value| server.patch(path, &tenant.key, body.to_string()).await;
-    patch(&path, json!({"url": url})).await.expect_faults(&[("url", "kind")]);
-    patch(&path, json!({"kind": "webhook"})).await.expect_faults(&[("kind", "read_only")]);
-    let changed = patch(&path, json!({"max_receives": null, "ordered": true})).await.expect(200);
+    change(&path, json!({"url": url})).await.expect_faults(&[("url", "kind")]);
+    change(&path, json!({"kind": "webhook"})).await.expect_faults(&[("kind", "read_only")]);
+    let changed = change(&path, json!({"max_receives": null, "ordered": true})).await.expect(200);
     assert_eq!((&changed["max_receives"], &changed["ordered"]), (&Value::Null, &json!(true)));
     let refused = async |method: &str, path: String| {
         let answer = match method {
@@ -266,7 +266,7 @@ async fn each_kind_of_endpoint_has_its_own_settings_and_routes() {
     refused("POST", format!("{path}/test")).await;
     let webhook = post(json!({"url": url})).await.expect(201);
     let webhook = webhook["id"].as_str().unwrap();
-    patch(&format!("/api/endpoints/{webhook}"), json!({"visibility_seconds": 5}))
+    change(&format!("/api/endpoints/{webhook}"), json!({"visibility_seconds": 5}))
         .await
         .expect_faults(&[("visibility_seconds", "kind")]);
     let query = format!("/api/inbox?inbox={webhook}");
@@ -325,7 +325,8 @@ async fn waits_are_bounded_and_end_at_the_stop() {
     let tenant = server.tenant("acme").await;
     receive(&server, &tenant, "").await;
     let waiting = server.request(reqwest::Method::GET, "/api/inbox?wait=30", &tenant.key);
-    let waiting = tokio::spawn(waiting.send());
+    let mut waits = tokio::task::JoinSet::new();
+    waits.spawn(waiting.send());
     let open = &server.metrics.http.hookgate_streams_open;
     crate::support::wait::until("it waits", async || open.get() == 1).await;
     server.get("/api/inbox?wait=30", &tenant.key).await.expect_problem(429, "too_many_streams");
@@ -336,7 +337,7 @@ async fn waits_are_bounded_and_end_at_the_stop() {
     assert!(receive(&server, &other, "?wait=1").await.is_empty());
     assert!(watch.elapsed() >= Duration::from_secs(1), "beyond the time of other requests");
     server.app.request_stop();
-    let answer = waiting.await.unwrap().unwrap();
+    let answer = waits.join_next().await.unwrap().unwrap().unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.text().await.unwrap(), r#"{"data":[]}"#);
 }
