@@ -248,7 +248,7 @@ async fn each_kind_of_endpoint_has_its_own_settings_and_routes() {
     assert_eq!(inbox.get("secret"), None);
     assert_eq!((&inbox["max_receives"], &inbox["visibility_seconds"]), (&json!(3), &json!(60)));
     let path = format!("/api/endpoints/{}", inbox["id"].as_str().unwrap());
-    let patch =
+    let change =
         async |path: &str, body: Value| server.patch(path, &tenant.key, body.to_string()).await;
     change(&path, json!({"url": url})).await.expect_faults(&[("url", "kind")]);
     change(&path, json!({"kind": "webhook"})).await.expect_faults(&[("kind", "read_only")]);
