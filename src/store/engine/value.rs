@@ -44,6 +44,20 @@ macro_rules! args {
 pub(crate) use args;
 
 impl Value<'_> {
+    /// No value, of the same type. A list stays one.
+    pub(crate) const fn null(&self) -> Value<'static> {
+        match self {
+            Self::Uuid(_) => Value::Uuid(None),
+            Self::Ids(_) => Value::Ids(Vec::new()),
+            Self::Ints(_) => Value::Ints(Vec::new()),
+            Self::Text(_) => Value::Text(None),
+            Self::Bytes(_) => Value::Bytes(None),
+            Self::Int(_) => Value::Int(None),
+            Self::Flag(_) => Value::Flag(None),
+            Self::Time(_) => Value::Time(None),
+        }
+    }
+
     pub(super) fn add_to_sqlite(self, arguments: &mut SqliteArguments) -> Result<(), BoxDynError> {
         match self {
             Self::Uuid(uuid) => arguments.add(uuid),

@@ -10,7 +10,7 @@ use super::delivery_hour::DeliveryHour;
 use super::event_hour::EventHour;
 use super::folded::{Activity, Additions, MonthCounts};
 use crate::domain::{EndpointId, HOUR_MINUTES, Month, OrgId, minute_of};
-use crate::store::engine::{Dialect, Tx, Value, args};
+use crate::store::engine::{Args, Dialect, ROWS_MAX, Tx, Value, args};
 use crate::store::{Result, Store, System};
 
 /// Deltas that a step takes at most.
@@ -23,6 +23,8 @@ const SQLITE_BYTES_PER_STEP: usize = 128 * 1024;
 const POSTGRES_BYTES_PER_STEP: usize = 1024 * 1024;
 /// Rows that a step changes at most on PostgreSQL, unless its first delta alone changes more.
 const POSTGRES_ROWS_PER_STEP: usize = 4_096;
+/// Rows of a statement, of which the last one of several has fewer.
+const SIZES: [usize; 3] = [16, 64, ROWS_MAX];
 /// The advisory lock that keeps servers from folding at the same time.
 const FOLDING_LOCK: i64 = 0x686f_6f6b_6761_7467;
 /// Unfolded deltas that are counted.
@@ -168,14 +170,27 @@ async fn write(tx: &mut Tx<'_>, taken: Taken) -> Result<()> {
     Ok(())
 }
 
+/// Rows and as many of NULLs, which no statement here takes notice of, that all statements have a few sizes: there is
+/// room for so many prepared ones on the connection that stores events.
+fn padded(mut rows: Vec<Args<'_>>) -> Vec<Args<'_>> {
+    let last = rows.len() % ROWS_MAX;
+    let size = SIZES.into_iter().find(|size| *size >= last).unwrap_or(ROWS_MAX);
+    if let (Some(row), 1..) = (rows.first(), last) {
+        let nulls: Vec<_> = row.iter().map(Value::null).collect();
+        rows.extend(std::iter::repeat_n(nulls, size - last));
+    }
+    rows
+}
+
 async fn add_hours(
     tx: &mut Tx<'_>,
     mut hours: BTreeMap<(OrgId, String, i64), EventHour>,
 ) -> Result<()> {
-    let keys = hours.keys().map(|(org, account, hour)| args![*org, account, *hour]).collect();
+    let keys: Vec<_> =
+        hours.keys().map(|(org, account, hour)| args![*org, account, *hour]).collect();
     let found = tx.all_values(
         "SELECT h.org_id, h.account_id, h.hour, h.totals, h.minutes FROM ",
-        keys,
+        padded(keys),
         " CROSS JOIN rollup_hours h
          WHERE h.org_id = v.column1 AND h.account_id = v.column2 AND h.hour = v.column3",
     );
@@ -197,8 +212,8 @@ async fn add_hours(
     tx.execute_values(
         "INSERT INTO rollup_hours (org_id, account_id, hour, events, bytes, totals, minutes)
          SELECT * FROM ",
-        values.collect(),
-        " WHERE true
+        padded(values.collect()),
+        " WHERE v.column1 IS NOT NULL
           ON CONFLICT (org_id, account_id, hour) DO UPDATE
               SET events = excluded.events, bytes = excluded.bytes, totals = excluded.totals,
                   minutes = excluded.minutes",
@@ -220,8 +235,8 @@ async fn add_accounts(
         "INSERT INTO accounts
              (org_id, account_id, first_seen, last_seen, active_hour, events, bytes)
          SELECT * FROM ",
-        values.collect(),
-        " WHERE true
+        padded(values.collect()),
+        " WHERE v.column1 IS NOT NULL
           ON CONFLICT (org_id, account_id) DO UPDATE
               SET first_seen = CASE WHEN excluded.first_seen < accounts.first_seen
                       THEN excluded.first_seen ELSE accounts.first_seen END,
@@ -247,8 +262,8 @@ async fn add_event_types(
     tx.execute_values(
         "INSERT INTO event_types (org_id, event_type, first_seen, last_seen, events, bytes)
          SELECT * FROM ",
-        values.collect(),
-        " WHERE true
+        padded(values.collect()),
+        " WHERE v.column1 IS NOT NULL
           ON CONFLICT (org_id, event_type) DO UPDATE
               SET first_seen = CASE WHEN excluded.first_seen < event_types.first_seen
                       THEN excluded.first_seen ELSE event_types.first_seen END,
@@ -265,11 +280,11 @@ async fn add_deliveries(
     tx: &mut Tx<'_>,
     mut deliveries: BTreeMap<(OrgId, EndpointId, i64), DeliveryHour>,
 ) -> Result<()> {
-    let keys = deliveries.keys().map(|(org, endpoint, hour)| args![*org, *endpoint, *hour]);
-    let keys = keys.collect();
+    let key = |(org, endpoint, hour): &(OrgId, EndpointId, i64)| args![*org, *endpoint, *hour];
+    let keys: Vec<_> = deliveries.keys().map(key).collect();
     let found = tx.all_values(
         "SELECT h.org_id, h.endpoint_id, h.hour, h.totals, h.minutes FROM ",
-        keys,
+        padded(keys),
         " CROSS JOIN rollup_delivery_hours h
          WHERE h.org_id = v.column1 AND h.endpoint_id = v.column2 AND h.hour = v.column3",
     );
@@ -288,8 +303,8 @@ async fn add_deliveries(
     tx.execute_values(
         "INSERT INTO rollup_delivery_hours (org_id, endpoint_id, hour, totals, minutes)
          SELECT * FROM ",
-        values.collect(),
-        " WHERE true
+        padded(values.collect()),
+        " WHERE v.column1 IS NOT NULL
           ON CONFLICT (org_id, endpoint_id, hour) DO UPDATE
               SET totals = excluded.totals, minutes = excluded.minutes",
     )
@@ -305,8 +320,8 @@ async fn add_months(tx: &mut Tx<'_>, months: &BTreeMap<(OrgId, Month), MonthCoun
     tx.execute_values(
         "INSERT INTO rollup_months (org_id, month, events, bytes, delivered, dead)
          SELECT * FROM ",
-        values.collect(),
-        " WHERE true
+        padded(values.collect()),
+        " WHERE v.column1 IS NOT NULL
           ON CONFLICT (org_id, month) DO UPDATE
               SET events = rollup_months.events + excluded.events,
                   bytes = rollup_months.bytes + excluded.bytes,
@@ -320,6 +335,16 @@ async fn add_months(tx: &mut Tx<'_>, months: &BTreeMap<(OrgId, Month), MonthCoun
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_have_a_few_sizes() {
+        for (rows, size) in [(0, 0), (1, 16), (16, 16), (17, 64), (65, 256), (256, 256), (257, 272)]
+        {
+            let rows = (0..rows).map(|row: i64| args![row, "text"]).collect();
+            assert_eq!(padded(rows).len(), size);
+        }
+        assert!(matches!(padded(vec![args![1_i64]])[1][..], [Value::Int(None)]));
+    }
 
     #[test]
     fn step_takes_what_fits_and_at_least_one_delta() {

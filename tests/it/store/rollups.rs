@@ -276,7 +276,7 @@ async fn types_and_users_beyond_their_limits_are_summed_up(subject: &Subject) {
                 &format!("t{number}"),
                 "a1",
                 &format!("u{number}"),
-                at(number as i64 % 60),
+                at(i64::try_from(number % 60).unwrap()),
             )
         })
         .collect();
