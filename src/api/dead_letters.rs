@@ -8,6 +8,7 @@ use crate::domain::{
     Actor, DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadLetterId, OrgId, Page, PageRequest,
 };
 use crate::ingest::{Requeued, requeue};
+use crate::store::DeliveryRefusal;
 
 /// A page of an organisation's dead letters, newest first.
 ///
@@ -53,7 +54,8 @@ pub async fn delete(
 /// this time.
 ///
 /// # Errors
-/// When it does not exist, its endpoint is disabled or deleted, or the store rejects the event again.
+/// When it does not exist, its endpoint is disabled or deleted, its event is removed, or the store rejects the event
+/// again.
 pub async fn replay(
     subsystems: &Subsystems,
     org: OrgId,
@@ -66,7 +68,9 @@ pub async fn replay(
         return Ok(DeadLetterReplay::Delivery(delivery.into()));
     }
     let store = &subsystems.store;
-    let record = store.quarantined_record(org, id).await?.ok_or_else(|| missing(org, id))?;
+    // The record goes with the payloads.
+    let record = store.quarantined_record(org, id).await?;
+    let record = record.ok_or(Refusal::Delivery(DeliveryRefusal::EventRemoved))?;
     match requeue(store, record, subsystems.clock.now()).await? {
         Requeued::Stored => {
             let (why, now) = (DeadLetterDeletion::Stored, subsystems.clock.now());

@@ -14,6 +14,7 @@ mod cli;
 mod clocks;
 mod delivery;
 mod descriptors;
+mod erasing;
 mod examples;
 mod forwarded;
 mod fuzz;

@@ -42,7 +42,7 @@ async fn stored(url: &str, events: i64) {
 /// Takes events, and does not get them through.
 async fn expect_away(server: &Binary) {
     let ready = get(server, "/health/ready").await.expect(200);
-    assert_eq!(ready["checks"], json!({"journal": "ok", "process": "ok"}));
+    assert_eq!(ready["checks"], json!({"journal": "ok", "disk": "ok", "process": "ok"}));
     // Probes share what the store has answered a moment ago.
     until("the store's absence is noticed", async || {
         get(server, "/health/ready?strict").await.status == 503

@@ -29,7 +29,7 @@ mod rows;
 
 use std::time::Duration;
 
-use super::engine::{Row, Tx, args};
+use super::engine::{Engine, Row, Tx, args};
 use super::{Result, Store, System};
 use crate::config::{RetentionConfig, days as in_days};
 use crate::domain::{OrgId, OrgLimit, OrgLimits, Timestamp};
@@ -92,6 +92,11 @@ impl System<'_> {
         let longest = round.delete_by_org().await?;
         round.drop_days(longest).await?;
         round.delete_overall().await?;
+        if let Engine::Sqlite(engine) = &*self.0.engine
+            && round.report != RetentionReport::default()
+        {
+            engine.give_space_back().await?;
+        }
         Ok(round.report)
     }
 }

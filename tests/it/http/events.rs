@@ -38,7 +38,7 @@ async fn events_show_every_field_with_null_for_absent_ones() {
     let bare = server.store_event(tenant.org_id, "a.b", "1").await;
     let shown = server.get(&format!("/api/events/{}", bare.id), &tenant.key).await.expect(200);
     let expected = json!({
-        "id": bare.id, "type": "a.b", "payload": 1, "payload_bytes": 1, "dedup_id": null, "account_id": null,
+        "id": bare.id, "type": "a.b", "payload": 1, "payload_bytes": 1, "payload_removed": false, "dedup_id": null, "account_id": null,
         "user_id": null, "timestamp": "2026-01-31T12:00:00Z",
         "received_at": "2026-01-31T12:00:00Z", "trace_id": bare.trace_id.to_string(),
         "duplicates": null, "conflicts": null,

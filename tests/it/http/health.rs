@@ -35,10 +35,10 @@ async fn report_shows_what_waits_and_what_was_done() {
 #[tokio::test]
 async fn store_that_is_away_degrades_the_report_and_only_strict_readiness_fails() {
     let server = Server::start().await;
-    let ready = json!({"status":"ready","checks":{"journal":"ok","process":"ok"}});
+    let ready = json!({"status":"ready","checks":{"journal":"ok","disk":"ok","process":"ok"}});
     assert_eq!(get(&server, "/health/ready").await.expect(200), ready);
     let strict = json!({"status":"ready","checks":{
-        "journal":"ok","store":"ok","process":"ok","planning":"ok","delivery":"ok","recorder":"ok"}});
+        "journal":"ok","disk":"ok","store":"ok","process":"ok","planning":"ok","delivery":"ok","recorder":"ok"}});
     for query in ["strict", "strict=1", "strict=true"] {
         assert_eq!(get(&server, &format!("/health/ready?{query}")).await.expect(200), strict);
     }
@@ -53,7 +53,7 @@ async fn store_that_is_away_degrades_the_report_and_only_strict_readiness_fails(
     assert_eq!(get(&server, "/health/ready").await.expect(200), ready);
     let unready = get(&server, "/health/ready?strict").await.expect(503);
     let checks = json!({
-        "journal":"ok","store":"unreachable","process":"ok","planning":"ok","delivery":"ok",
+        "journal":"ok","disk":"ok","store":"unreachable","process":"ok","planning":"ok","delivery":"ok",
         "recorder":"ok"});
     assert_eq!((&unready["status"], &unready["checks"]), (&json!("unready"), &checks));
     assert_eq!(get(&server, "/health/live").await.expect(200), json!({"status":"live"}));

@@ -95,8 +95,8 @@ fn check(subject: &Subject, plans: &[String], index: (&str, &str), what: &str) {
     for plan in plans {
         // Days without a row, the common table expressions, and lists of values are walked.
         let walks = plan.lines().filter(|line| line.contains(walk)).filter(|line| {
-            ["_default", "events", "dead_letters"].iter().any(|table| line.ends_with(table))
-                || line.contains("deliveries_default")
+            ["_p20260101", "events", "dead_letters"].iter().any(|table| line.ends_with(table))
+                || line.contains("deliveries_p20260101")
                 || !subject.is_postgres() && line.ends_with("deliveries")
         });
         assert_eq!(walks.count(), 0, "{what}:\n{plan}");
@@ -186,7 +186,7 @@ async fn every_filter_of_events_is_read_by_an_index(subject: &Subject) {
 async fn every_filter_of_deliveries_is_read_by_an_index(subject: &Subject) {
     let (org, endpoint) = filled(subject).await;
     let all = DeliveryFilter::default();
-    let by_org = ("PRIMARY KEY", "default_pkey");
+    let by_org = ("PRIMARY KEY", "deliveries_p20260101_pkey");
     let by_endpoint = ("deliveries_by_endpoint", "endpoint_id_created_at");
     let by_status = ("deliveries_by_status", "org_id_status_created_at");
     let by_both = ("deliveries_by_endpoint_status", "endpoint_id_status_created_at");
