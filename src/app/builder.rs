@@ -90,7 +90,8 @@ impl<'a> AppBuilder<'a> {
             keys_file: self.keys_file,
             given,
         });
-        let store = store.with_clock(clock.clone());
+        let store =
+            store.with_clock(clock.clone()).with_event_retention(config.retention.retention);
         let (store_start, lifecycle, gate) = (
             StoreStart {
                 store,

@@ -10,7 +10,8 @@ use super::{COLUMNS, Erasure, ErasureSubject, read};
 use crate::domain::{Actor, Cursor, DeadReason, ErasureId, ErasureStatus, OrgId, Timestamp};
 use crate::store::engine::{Dialect, Row, Tx, args};
 use crate::store::page::START_OF_TIME;
-use crate::store::{AuditRecord, Result, System, audit};
+use crate::store::rollups::{RollupErasure, erase_some};
+use crate::store::{AuditRecord, Result, Store, System, audit};
 
 /// Events that a step erases at most.
 const EVENTS_PER_STEP: usize = 64;
@@ -20,12 +21,6 @@ const DELIVERIES_PER_STEP: usize = 256;
 const RECORDS_PER_STEP: usize = 16;
 /// Kept answers that a step forgets.
 const ANSWERS_PER_STEP: usize = 256;
-/// Rows of counts that a step deletes.
-const COUNTS_PER_STEP: usize = 256;
-
-/// Tables with counts by account, each with its primary key; they have an index that begins with `org_id` and
-/// `account_id`. What an account's erasure deletes of them was accepted by then, or counts as if it was.
-const COUNTS_BY_ACCOUNT: &[(&str, &str)] = &[];
 
 /// What is erased next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,7 +104,7 @@ impl System<'_> {
                 false
             }
             Stage::Answers => forget_answers(&mut tx, &erasure).await?,
-            Stage::Counts => delete_counts(&mut tx, &erasure).await?,
+            Stage::Counts => delete_counts(self.0, &mut tx, &erasure).await?,
             Stage::Done => false,
         };
         let next = if goes_on { stage } else { stage.next() };
@@ -368,17 +363,7 @@ async fn forget_answers(tx: &mut Tx<'_>, erasure: &Erasure) -> Result<bool> {
 }
 
 /// Deletes counts of an account.
-async fn delete_counts(tx: &mut Tx<'_>, erasure: &Erasure) -> Result<bool> {
+async fn delete_counts(store: &Store, tx: &mut Tx<'_>, erasure: &Erasure) -> Result<bool> {
     let ErasureSubject::Account(account) = &erasure.filter else { return Ok(false) };
-    for (table, key) in COUNTS_BY_ACCOUNT {
-        let sql = format!(
-            "DELETE FROM {table} WHERE ({key}) IN
-                 (SELECT {key} FROM {table} WHERE org_id = $1 AND account_id = $2 LIMIT $3)"
-        );
-        let args = args![erasure.org_id, account.as_str(), COUNTS_PER_STEP];
-        if tx.execute(sql, args).await? > 0 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(erase_some(store, tx, erasure.org_id, account).await? != RollupErasure::Done)
 }

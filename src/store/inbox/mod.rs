@@ -209,7 +209,18 @@ impl Store {
         ids.sort_unstable();
         ids.dedup();
         let mut known = HashMap::new();
-        for row in self.engine.all(sql, args![ids, oldest, newest]).await? {
+        let wanted = ids.len();
+        let mut rows = self.engine.all(sql, args![ids.clone(), oldest, newest]).await?;
+        if rows.len() < wanted && self.engine.dialect() == Dialect::Postgres {
+            // Those of days that were dropped are held apart.
+            let sql = format!(
+                "SELECT {} FROM held_events
+                 WHERE id = ANY ($1) AND received_at BETWEEN $2 AND $3",
+                events::COLUMNS
+            );
+            rows.extend(self.engine.all(sql, args![ids, oldest, newest]).await?);
+        }
+        for row in rows {
             match events::read(&row, "id") {
                 Ok(event) => _ = known.insert((event.id, event.received_at), Arc::new(event)),
                 Err(error) => tracing::error!(%error, "cannot read an event of an inbox"),

@@ -5,7 +5,9 @@ use crate::config::{RetentionConfig, days};
 use crate::domain::{OrgId, Timestamp};
 use crate::runtime::Stopwatch;
 use crate::store::Result;
-use crate::store::engine::args;
+use crate::store::engine::{Value, args};
+
+const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// A table with rows that are deleted by their age.
 #[derive(Clone, Copy, Debug)]
@@ -15,9 +17,19 @@ pub(super) struct AgedTable {
     key: &'static str,
     /// The column of the time. There is an index on it, or on `org_id` and it.
     time: &'static str,
+    unit: Unit,
     /// Which of its rows.
     which: &'static str,
     kept: Kept,
+}
+
+/// What the column of the time counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unit {
+    /// It is a timestamp.
+    Timestamp,
+    /// Hours since 1970.
+    Hours,
 }
 
 /// How long rows are kept.
@@ -35,6 +47,7 @@ pub(super) const AGED: &[AgedTable] = &[
         table: "dead_letters",
         key: "id",
         time: "created_at",
+        unit: Unit::Timestamp,
         which: "true",
         kept: Kept::SettingOrEvents(|config| config.dead_letter_retention),
     },
@@ -42,8 +55,33 @@ pub(super) const AGED: &[AgedTable] = &[
         table: "replays",
         key: "id",
         time: "created_at",
+        unit: Unit::Timestamp,
         which: "status <> 'running'",
         kept: Kept::Setting(|config| config.replay_retention),
+    },
+    AgedTable {
+        table: "rollup_hours",
+        key: "org_id, account_id, hour",
+        time: "hour",
+        unit: Unit::Hours,
+        which: "true",
+        kept: Kept::Setting(|config| config.rollup_retention),
+    },
+    AgedTable {
+        table: "rollup_delivery_hours",
+        key: "org_id, endpoint_id, hour",
+        time: "hour",
+        unit: Unit::Hours,
+        which: "true",
+        kept: Kept::Setting(|config| config.rollup_retention),
+    },
+    AgedTable {
+        table: "accounts",
+        key: "org_id, account_id",
+        time: "active_hour",
+        unit: Unit::Hours,
+        which: "true",
+        kept: Kept::Setting(|config| config.rollup_retention),
     },
 ];
 
@@ -53,6 +91,7 @@ pub(super) const AGED_OVERALL: &[AgedTable] = &[
         table: "audit_log",
         key: "id",
         time: "at",
+        unit: Unit::Timestamp,
         which: "true",
         kept: Kept::Setting(|config| config.audit_retention),
     },
@@ -60,6 +99,7 @@ pub(super) const AGED_OVERALL: &[AgedTable] = &[
         table: "api_keys",
         key: "id",
         time: "expires_at",
+        unit: Unit::Timestamp,
         which: "true",
         kept: Kept::Setting(|config| config.key_retention),
     },
@@ -83,7 +123,11 @@ impl Round<'_> {
         org: Option<OrgId>,
         before: Timestamp,
     ) -> Result<()> {
-        let AgedTable { table, key, time, which, .. } = table;
+        let AgedTable { table, key, time, unit, which, .. } = table;
+        let before = || match unit {
+            Unit::Timestamp => Value::from(before),
+            Unit::Hours => Value::from(before.micros().div_euclid(HOUR_MICROS)),
+        };
         loop {
             let step = Stopwatch::start();
             let mut tx = self.begin_step().await?;
@@ -91,8 +135,8 @@ impl Round<'_> {
             // What somebody else has locked is left for the next round.
             let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
             let (of_org, mut args) = match org {
-                Some(org) => ("org_id = $3 AND ", args![before, max, org]),
-                None => ("", args![before, max]),
+                Some(org) => ("org_id = $3 AND ", args![before(), max, org]),
+                None => ("", args![before(), max]),
             };
             let sql = format!(
                 "DELETE FROM {table} WHERE ({key}) IN (

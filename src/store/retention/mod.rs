@@ -142,6 +142,13 @@ impl Round<'_> {
 
     /// What belongs to no organisation, or is few enough to be deleted for all at once.
     async fn delete_overall(&mut self) -> Result<()> {
+        // Sums over all organisations have the id of none.
+        let all = OrgId::from_uuid(uuid::Uuid::nil());
+        for table in AGED {
+            if let Some(days) = table.days(self.config, None) {
+                self.delete_aged(table, Some(all), self.before(days)).await?;
+            }
+        }
         for table in aged::AGED_OVERALL {
             if let Some(days) = table.days(self.config, None) {
                 self.delete_aged(table, None, self.before(days)).await?;

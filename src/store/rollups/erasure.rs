@@ -3,7 +3,7 @@
 use super::fold;
 use super::folded::ALL_ACCOUNTS;
 use crate::domain::OrgId;
-use crate::store::engine::args;
+use crate::store::engine::{Tx, args};
 use crate::store::{Result, Store};
 
 /// Rows that a step deletes at most.
@@ -25,26 +25,36 @@ impl Store {
     /// name it, are folded first. The sums of the organisation keep counting its events, without its name.
     /// Repeat it until nothing is left.
     pub async fn erase_account_rollups(&self, org: OrgId, account: &str) -> Result<RollupErasure> {
-        if account == ALL_ACCOUNTS {
-            return Ok(RollupErasure::Done);
-        }
         let mut tx = self.engine.begin_long().await?;
-        if !fold::hold(&mut tx).await? {
-            return Ok(RollupErasure::Busy);
-        }
-        if !fold::fold_all_of(self, &mut tx, org).await? {
-            tx.commit().await?;
-            return Ok(RollupErasure::Deleted(0));
-        }
-        let hours = "DELETE FROM rollup_hours WHERE org_id = $1 AND account_id = $2 AND hour IN
+        let erased = erase_some(self, &mut tx, org, account).await?;
+        tx.commit().await?;
+        Ok(erased)
+    }
+}
+
+/// The same within a transaction.
+pub(in crate::store) async fn erase_some(
+    store: &Store,
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    account: &str,
+) -> Result<RollupErasure> {
+    if account == ALL_ACCOUNTS {
+        return Ok(RollupErasure::Done);
+    }
+    if !fold::hold(tx).await? {
+        return Ok(RollupErasure::Busy);
+    }
+    if !fold::fold_all_of(store, tx, org).await? {
+        return Ok(RollupErasure::Deleted(0));
+    }
+    let hours = "DELETE FROM rollup_hours WHERE org_id = $1 AND account_id = $2 AND hour IN
                          (SELECT hour FROM rollup_hours WHERE org_id = $1 AND account_id = $2
                           ORDER BY hour LIMIT $3)";
-        let mut deleted = tx.execute(hours, args![org, account, DELETED_PER_STEP]).await?;
-        if deleted < DELETED_PER_STEP {
-            let row = "DELETE FROM accounts WHERE org_id = $1 AND account_id = $2";
-            deleted += tx.execute(row, args![org, account]).await?;
-        }
-        tx.commit().await?;
-        Ok(if deleted == 0 { RollupErasure::Done } else { RollupErasure::Deleted(deleted) })
+    let mut deleted = tx.execute(hours, args![org, account, DELETED_PER_STEP]).await?;
+    if deleted < DELETED_PER_STEP {
+        let row = "DELETE FROM accounts WHERE org_id = $1 AND account_id = $2";
+        deleted += tx.execute(row, args![org, account]).await?;
     }
+    Ok(if deleted == 0 { RollupErasure::Done } else { RollupErasure::Deleted(deleted) })
 }
