@@ -127,8 +127,9 @@ mod tests {
     #[test]
     fn one_owner_leaves_half_to_the_others() {
         let limits = limits(3, 100);
-        let _held = [limits.open(owner(1)).unwrap(), limits.open(owner(1)).unwrap()];
-        assert_eq!(limits.open(owner(1)).unwrap_err(), StreamsExhausted::Share(2));
+        let first = owner(1);
+        let _held = [limits.open(first).unwrap(), limits.open(first).unwrap()];
+        assert_eq!(limits.open(first).unwrap_err(), StreamsExhausted::Share(2));
         assert!(limits.open(owner(2)).is_ok());
     }
 }

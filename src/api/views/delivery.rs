@@ -39,7 +39,7 @@ pub struct DeliveryView {
     pub last_error_class: Option<ErrorClass>,
     /// The HTTP status of the last answer.
     pub last_status_code: Option<u16>,
-    /// What a pending delivery waits for beside the time of its next attempt: `disabled` and `paused` mean its endpoint.
+    /// What a pending delivery waits for beside its next attempt; `disabled` and `paused` mean its endpoint.
     pub held_by: Option<HeldBy>,
 }
 
