@@ -34,6 +34,7 @@ mod replays;
 mod retention;
 mod retention_days;
 mod retries;
+mod rollup_ageing;
 mod rollup_lists;
 mod rollup_plans;
 mod rollups;
