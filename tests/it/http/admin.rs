@@ -296,7 +296,7 @@ async fn tenant_sees_its_organisation_and_its_limits() {
         "id": acme.org_id, "name": "acme", "created_at": "2026-01-31T12:00:00Z",
         "key": {
             "id": acme.key_id, "name": "test key", "expires_at": null, "rate_limit_per_minute": null,
-            "scopes": ["events:write", "events:read", "endpoints:manage", "keys:manage", "data:erase"],
+            "scopes": ["events:write", "events:read", "inbox:consume", "endpoints:manage", "keys:manage", "data:erase"],
         },
         "limits": {
             "events_per_minute": 1000, "burst": 1000, "events_left_now": 1000,

@@ -54,6 +54,7 @@ async fn first_read_opens_the_default_inbox_which_holds_what_comes_then() {
         "type": "user.login",
         "payload": {"n": 1},
         "payload_bytes": 7,
+        "payload_removed": false,
         "dedup_id": null,
         "account_id": null,
         "user_id": null,
