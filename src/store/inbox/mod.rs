@@ -88,13 +88,20 @@ impl InboxSettle {
 
 /// An event that was settled.
 struct SettledRow {
+    org: OrgId,
+    id: DeliveryId,
     inbox: EndpointId,
     event: EventId,
 }
 
 impl SettledRow {
     fn read(row: &Row) -> Result<Self> {
-        Ok(Self { inbox: row.get("endpoint_id")?, event: row.get("event_id")? })
+        Ok(Self {
+            org: row.get("org_id")?,
+            id: row.get("id")?,
+            inbox: row.get("endpoint_id")?,
+            event: row.get("event_id")?,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
+use super::settle::count;
 use super::{IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, of_type};
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{
@@ -106,7 +107,7 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
 
 /// Moves received deliveries to the finished ones and returns which events that concerned.
 pub(super) async fn settle(
-    engine: &PostgresEngine,
+    engine: &Engine,
     settles: &[InboxSettle],
     now: Timestamp,
 ) -> Result<Vec<SettledRow>> {
@@ -131,14 +132,15 @@ pub(super) async fn settle(
          ), finished AS (
              INSERT INTO deliveries
                  (org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of,
-                  status, attempts, finished_at)
+                  status, attempts, finished_at, type_key)
              SELECT org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of,
-                    'delivered', attempts, $4
+                    'delivered', attempts, $4, type_key
              FROM taken
              RETURNING 1
          )
-         SELECT endpoint_id, event_id FROM taken WHERE (SELECT count(*) FROM finished) >= 0";
-    let mut session = engine.for_statement().await?;
+         SELECT org_id, id, endpoint_id, event_id FROM taken WHERE (SELECT count(*) FROM finished) >= 0";
+    let mut tx = engine.begin().await?;
+    let session = tx.postgres()?;
     let rows = sqlx::query(AssertSqlSafe(statement))
         .bind(column(settles, |settle| settle.org.uuid()))
         .bind(column(settles, |settle| settle.inbox.uuid()))
@@ -147,6 +149,9 @@ pub(super) async fn settle(
         .persistent(session.is_prepared())
         .fetch_all(session.connection())
         .await?;
-    session.commit().await?;
-    rows.into_iter().map(|row| SettledRow::read(&Row::Postgres(row))).collect()
+    let settled = rows.into_iter().map(|row| SettledRow::read(&Row::Postgres(row)));
+    let settled = settled.collect::<Result<Vec<_>>>()?;
+    count(&mut tx, &settled, now).await?;
+    tx.commit().await?;
+    Ok(settled)
 }

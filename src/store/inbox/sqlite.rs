@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use sqlx::Arguments;
 
+use super::settle::count;
 use super::{IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, of_type};
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{Args, Dialect, Engine, MultiRow, Row, Script, Value, args};
@@ -143,9 +144,9 @@ static FINISHED: LazyLock<MultiRow> = LazyLock::new(|| {
     MultiRow::new(
         "INSERT INTO deliveries
              (org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of, status,
-              attempts, finished_at)
+              attempts, finished_at, type_key)
          SELECT d.org_id, d.created_at, d.id, d.event_id, d.event_received_at, d.endpoint_id,
-                d.replay_of, 'delivered', d.attempts, o.column4
+                d.replay_of, 'delivered', d.attempts, o.column4, d.type_key
          FROM (VALUES ",
         4,
         received!(),
@@ -157,7 +158,7 @@ static TAKEN: LazyLock<MultiRow> = LazyLock::new(|| {
         "DELETE FROM pending_deliveries WHERE (org_id, created_at, id) IN
              (SELECT d.org_id, d.created_at, d.id FROM (VALUES ",
         3,
-        concat!(received!(), ") RETURNING endpoint_id, event_id"),
+        concat!(received!(), ") RETURNING org_id, id, endpoint_id, event_id"),
     )
 });
 
@@ -167,7 +168,7 @@ pub(super) async fn settle(
     settles: &[InboxSettle],
     now: Timestamp,
 ) -> Result<Vec<SettledRow>> {
-    let tx = engine.begin_long().await?;
+    let mut tx = engine.begin_long().await?;
     let mut script = Script::default();
     script.push_rows(&FINISHED, settles, |arguments, settle| {
         settle.bind(arguments)?;
@@ -175,7 +176,11 @@ pub(super) async fn settle(
     })?;
     let inserted = script.len();
     script.push_rows(&TAKEN, settles, |arguments, settle| settle.bind(arguments))?;
-    let answers = tx.finish(script).await?;
+    let answers = tx.sqlite()?.run(script).await?;
     let taken = answers.get(inserted..).unwrap_or_default();
-    taken.iter().flat_map(|answer| &answer.rows).map(SettledRow::read).collect()
+    let rows = taken.iter().flat_map(|answer| &answer.rows);
+    let settled = rows.map(SettledRow::read).collect::<Result<Vec<_>>>()?;
+    count(&mut tx, &settled, now).await?;
+    tx.commit().await?;
+    Ok(settled)
 }

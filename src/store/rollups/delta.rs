@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{Decision, EndpointId, Event, OrgId, Outcome, Timestamp};
+use crate::domain::{Decision, DeliveryId, EndpointId, Event, OrgId, Outcome, Timestamp};
 use crate::store::{Result, StoreError};
 
 /// Events that claim to be from further in the future count by when they were accepted.
@@ -141,16 +141,37 @@ pub(in crate::store) fn of_outcome(outcome: &Outcome) -> Result<Vec<u8>> {
         Decision::RetryAt(_) if outcome.attempt.is_none() => return Ok(Vec::new()),
         Decision::RetryAt(_) => Ended::NotYet,
     };
-    let since_created = outcome.decided_at.since(outcome.delivery_id.created_at());
-    let latency_ms = u64::try_from(since_created.as_millis()).unwrap_or(u64::MAX);
+    let latency_ms =
+        (ended == Ended::Delivered).then(|| latency_ms(outcome.delivery_id, outcome.decided_at));
     let record = DeltaRecord::Outcome(OutcomeRecord {
         at: outcome.decided_at.micros(),
         endpoint: outcome.endpoint_id.uuid().into_bytes(),
         ended,
-        latency_ms: (ended == Ended::Delivered).then_some(latency_ms),
+        latency_ms,
         duration_ms: outcome.attempt.as_ref().map(|attempt| attempt.duration_ms),
     });
     postcard::to_extend(&record, Vec::new()).map_err(|error| corrupt(&error))
+}
+
+/// The record of a delivery that a consumer of an inbox has settled, behind the records in `body`.
+pub(in crate::store) fn push_settled(
+    body: Vec<u8>,
+    inbox: EndpointId,
+    delivery: DeliveryId,
+    at: Timestamp,
+) -> Result<Vec<u8>> {
+    let record = DeltaRecord::Outcome(OutcomeRecord {
+        at: at.micros(),
+        endpoint: inbox.uuid().into_bytes(),
+        ended: Ended::Delivered,
+        latency_ms: Some(latency_ms(delivery, at)),
+        duration_ms: None,
+    });
+    postcard::to_extend(&record, body).map_err(|error| corrupt(&error))
+}
+
+fn latency_ms(delivery: DeliveryId, at: Timestamp) -> u64 {
+    u64::try_from(at.since(delivery.created_at()).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Bytes as hexadecimal digits.

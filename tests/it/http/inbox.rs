@@ -352,3 +352,18 @@ async fn reads_that_find_nothing_are_limited() {
     }
     server.get("/api/inbox", &tenant.key).await.expect_problem(429, "read_rate_limited");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_events_are_counted_as_delivered() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    receive(&server, &tenant, "").await;
+    let event = server.store_event(tenant.org_id, "a", "1").await;
+    assert_eq!(receive(&server, &tenant, "").await.len(), 1);
+    let ack = format!("/api/ack/{}", event.id);
+    assert!(server.post(&ack, &tenant.key, "").await.status < 300);
+    let inbox = server.list("/api/endpoints", &tenant.key).await.remove(0);
+    let stats = format!("/api/endpoints/{}/stats", inbox["id"].as_str().unwrap());
+    let stats = server.get(&stats, &tenant.key).await.expect(200);
+    assert_eq!((&stats["last_hour"]["delivered"], &stats["pending"]), (&json!(1), &json!(0)));
+}
