@@ -67,9 +67,11 @@ pub(crate) fn json(request: RequestBuilder, body: impl Into<reqwest::Body>) -> R
     request.header("content-type", "application/json").body(body)
 }
 
-/// Sends a request and reads the answer to its end.
+/// Sends a request and reads the answer to its end, but for a stream, which has none.
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
-    Answer { status, headers, text: response.text().await.unwrap() }
+    let is_stream = headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
+    let text = if is_stream { String::new() } else { response.text().await.unwrap() };
+    Answer { status, headers, text }
 }
