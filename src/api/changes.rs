@@ -121,7 +121,7 @@ impl ChangeFollower {
         }
         let logged = store.changes_after(self.org, self.cursor, now).await?;
         let read = logged.get(..logged.len().min(SHOWN_MAX)).unwrap_or_default();
-        let mut found = Found::of(subsystems, self.org, &self.filter, read).await?;
+        let mut found = ChangedObjects::of(subsystems, self.org, &self.filter, read).await?;
         let mut shown = Vec::new();
         self.cursor.at_seconds = now.seconds();
         for (cursor, change) in read {
@@ -137,7 +137,7 @@ impl ChangeFollower {
 }
 
 /// What some changes are of.
-struct Found {
+struct ChangedObjects {
     events: HashMap<Uuid, EventView>,
     /// Events that do not fit into this step.
     left: HashSet<Uuid>,
@@ -145,7 +145,7 @@ struct Found {
     dead_letters: HashMap<Uuid, DeadLetter>,
 }
 
-impl Found {
+impl ChangedObjects {
     async fn of(
         subsystems: &Subsystems,
         org: OrgId,

@@ -343,6 +343,11 @@ impl Endpoint {
         url.split_once('?').map_or_else(|| url.to_owned(), |(before, _)| format!("{before}?…"))
     }
 
+    /// The URL of a webhook, as [`Self::shown_url`] shows it; `None` for an inbox.
+    pub fn shown_destination(url: &str) -> Option<String> {
+        (url != EndpointKind::NO_URL).then(|| Self::shown_url(url))
+    }
+
     /// Checks a description: at most 512 bytes, no NUL.
     pub fn check_description(text: &str) -> Result<(), Violation> {
         if text.len() > Self::DESCRIPTION_BYTES_MAX || text.contains('\0') {
@@ -365,6 +370,7 @@ mod tests {
         let shown = Endpoint::shown_url("https://example.com/hook?token=s3cret&x=1");
         assert_eq!(shown, "https://example.com/hook?…");
         assert_eq!(Endpoint::shown_url("https://example.com/"), "https://example.com/");
+        assert_eq!(Endpoint::shown_destination(EndpointKind::NO_URL), None);
     }
 
     #[test]

@@ -11,9 +11,9 @@ use super::engine::{Row, Tx, args};
 use super::{Result, Store, StoreError, System, storable};
 use crate::domain::{
     Actor, ApiKey, AuditEntry, DeadLetterDeletion, DeadLetterId, Delivery, DeliveryId,
-    DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId, EndpointKind, Erasure, Event,
-    EventId, InboxSettingsChange, Org, OrgId, Page, PageRequest, Replay, ReplayAction,
-    ReplayStatus, SigningSecret, Timestamp,
+    DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId, EndpointKind, Event, EventId,
+    InboxSettingsChange, Org, OrgId, Page, PageRequest, Replay, ReplayAction, ReplayStatus,
+    SigningSecret, Timestamp,
 };
 
 /// An entry that is about to be written.
@@ -211,22 +211,6 @@ impl AuditRecord {
         Self::new(replay.org_id, action, replay.id.uuid(), changes)
     }
 
-    /// An erasure was requested. What it is of is kept here, so that it can be shown that it was erased.
-    pub(super) fn erasure_requested(erasure: &Erasure) -> Self {
-        let changes = json!({ "filter": erasure.filter });
-        Self::new(erasure.org_id, "erasure.create", erasure.id.uuid(), changes)
-    }
-
-    /// An erasure has ended.
-    pub(super) fn erasure_ended(erasure: &Erasure) -> Self {
-        let changes = json!({
-            "events": erasure.events,
-            "deliveries": erasure.deliveries,
-            "dead_letters": erasure.dead_letters,
-        });
-        Self::new(erasure.org_id, "erasure.finish", erasure.id.uuid(), changes)
-    }
-
     /// A dead letter was deleted.
     pub(super) fn dead_letter_deleted(
         org: OrgId,
@@ -240,7 +224,8 @@ impl AuditRecord {
         Self::new(org, action, id.uuid(), Map::new())
     }
 
-    fn new(
+    /// An entry about an object of an organisation, or of none.
+    pub(super) fn new(
         org: impl Into<Option<OrgId>>,
         action: &'static str,
         object: Uuid,

@@ -28,7 +28,10 @@ fn read(row: &Row) -> Result<DeadLetter> {
         endpoint_id: row.get_opt("endpoint_id")?,
         reason: row.get("reason")?,
         event_type: row.get_opt("event_type")?,
-        endpoint_url: row.get_opt::<String>("endpoint_url")?.as_deref().map(Endpoint::shown_url),
+        endpoint_url: row
+            .get_opt::<String>("endpoint_url")?
+            .as_deref()
+            .and_then(Endpoint::shown_destination),
         detail: row.get_opt("detail")?,
         error_class: row.parse_opt("error_class")?,
         status_code: row.get_opt("status_code")?,

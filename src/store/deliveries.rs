@@ -3,15 +3,13 @@
 //! A delivery is a row of `pending_deliveries` or, once it is finished, of `deliveries`. Its id says when it was
 //! created, so that the whole key of either table is known.
 
-use uuid::Uuid;
-
 use super::cancellation::{self, CANCELLED, FINISHED};
 use super::engine::{Row, Tx, args};
 use super::maintenance::MissingDays;
 use super::{AuditRecord, Result, Store, audit, events, orgs};
 use crate::domain::{
-    Actor, Attempt, Delivery, DeliveryId, DeliveryStatus, Endpoint, EndpointId, EventSummary,
-    LastAttempt, OrgId, Timestamp,
+    Actor, Attempt, Delivery, DeliveryId, DeliveryStatus, Endpoint, EndpointId, LastAttempt, OrgId,
+    Timestamp,
 };
 
 /// Why something cannot be done to a delivery.
@@ -89,7 +87,10 @@ pub(super) fn read(row: &Row) -> Result<(Delivery, Timestamp)> {
         finished_at: row.get_opt("finished_at")?,
         replay_of: row.get_opt("replay_of")?,
         event_type: None,
-        endpoint_url: row.get_opt::<String>("endpoint_url")?.as_deref().map(Endpoint::shown_url),
+        endpoint_url: row
+            .get_opt::<String>("endpoint_url")?
+            .as_deref()
+            .and_then(Endpoint::shown_destination),
         last: LastAttempt {
             error: row.get_opt("error")?,
             error_class: row.parse_opt("error_class")?,
@@ -113,7 +114,7 @@ pub(super) fn read_attempt(row: &Row) -> Result<Attempt> {
 }
 
 /// The condition that a row has the key `$1`, `$2`, `$3`: organisation, time of creation and id.
-const IS_IT: &str = "org_id = $1 AND created_at = $2 AND id = $3";
+pub(super) const IS_IT: &str = "org_id = $1 AND created_at = $2 AND id = $3";
 
 impl Store {
     /// One delivery.
@@ -125,55 +126,6 @@ impl Store {
         );
         let found = self.engine.find(sql, args![org, id.created_at(), id], read).await?;
         Ok(self.with_event_types(org, found.into_iter().collect()).await?.pop())
-    }
-
-    /// The event of a delivery, without its payload.
-    pub async fn event_of_delivery(&self, delivery: &Delivery) -> Result<Option<EventSummary>> {
-        let sql = format!(
-            "SELECT event_received_at FROM pending_deliveries WHERE {IS_IT}
-             UNION ALL SELECT event_received_at FROM deliveries WHERE {IS_IT}"
-        );
-        let Delivery { org_id, id, event_id, .. } = *delivery;
-        let key = args![org_id, id.created_at(), id];
-        let read = |row: &Row| row.get("event_received_at");
-        let Some(received_at) = self.engine.find(sql, key, read).await? else { return Ok(None) };
-        self.event_summary(org_id, event_id, received_at).await
-    }
-
-    /// Those of an organisation's deliveries that have one of these ids, in any order.
-    pub async fn deliveries_by_id(&self, org: OrgId, ids: &[DeliveryId]) -> Result<Vec<Delivery>> {
-        let times = || ids.iter().map(|id| id.created_at());
-        let (Some(oldest), Some(newest)) = (times().min(), times().max()) else {
-            return Ok(Vec::new());
-        };
-        let keys = format!(
-            "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND {}",
-            self.engine.dialect().any("id", "$4")
-        );
-        let sql = format!(
-            "{} UNION ALL {}",
-            select_pending(&format!("(SELECT * FROM pending_deliveries WHERE {keys}) d")),
-            select_finished(&format!("(SELECT * FROM deliveries WHERE {keys}) d")),
-        );
-        let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-        let found = self.engine.list(sql, args![org, oldest, newest, ids], read).await?;
-        self.with_event_types(org, found).await
-    }
-
-    /// The attempts of one delivery, first to last.
-    pub async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>> {
-        let sql = format!(
-            "SELECT number, started_at, duration_ms, status_code, error_class, error,
-                    response_excerpt
-             FROM delivery_attempts
-             WHERE delivery_id = $3 AND delivery_created_at = $2 AND org_id = $1
-             UNION ALL
-             SELECT attempts, started_at, duration_ms, status_code, error_class, error,
-                    response_excerpt
-             FROM deliveries WHERE {IS_IT} AND started_at IS NOT NULL
-             ORDER BY number"
-        );
-        self.engine.list(sql, args![org, id.created_at(), id], read_attempt).await
     }
 
     /// How many deliveries of an endpoint are pending; more than [`PENDING_COUNTED_MAX`] are not counted.

@@ -38,6 +38,7 @@ mod columns;
 mod crypto;
 mod dead_letters;
 mod deliveries;
+mod delivery_lookups;
 mod delivery_pages;
 mod endpoint_attempts;
 mod endpoint_versions;

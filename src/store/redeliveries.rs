@@ -67,7 +67,7 @@ impl Redelivery {
             finished_at: None,
             replay_of: self.replay_of,
             event_type: Some(self.event_type.clone()),
-            endpoint_url: Some(Endpoint::shown_url(&self.endpoint_url)),
+            endpoint_url: Endpoint::shown_destination(&self.endpoint_url),
             last: LastAttempt::default(),
             held_by: None,
         }

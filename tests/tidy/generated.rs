@@ -20,6 +20,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("TLS_KEY", "/etc/hookgate/key.pem"),
     ("DATABASE_URL", "postgres://user:password@localhost/hookgate"),
     ("DATABASE_LISTEN_URL", "postgres://user:password@localhost/hookgate"),
+    ("DATABASE_READ_URL", "postgres://user:password@replica/hookgate"),
     ("SECRETS_KEY", "output-of-openssl-rand-base64-32"),
     ("BOOTSTRAP_API_KEY", "output-of-hookgate-key-generate"),
     ("BOOTSTRAP_OPERATOR_KEY", "output-of-hookgate-key-generate"),

@@ -22,7 +22,7 @@ use crate::runtime::Clock;
 
 use events::{EventMaker, Plan};
 use progress::Progress;
-use through_api::Api;
+use through_api::EventPoster;
 
 const STORED_AT_ONCE: usize = 5_000;
 const POSTED_AT_ONCE: usize = 1_000;
@@ -76,7 +76,7 @@ struct Seeded {
 /// Makes events and stores or posts them.
 pub(super) async fn run(args: SeedArgs) -> Result<(), CliError> {
     let seeded = match (&args.url, &args.api_key) {
-        (Some(url), Some(key)) => args.post(&Api::new(url, key.clone())?).await?,
+        (Some(url), Some(key)) => args.post(&EventPoster::new(url, key.clone())?).await?,
         _ => args.store().await?,
     };
     args.common.output.write(&seeded, text)?;
@@ -120,7 +120,7 @@ impl SeedArgs {
         }
     }
 
-    async fn post(&self, api: &Api) -> Result<Seeded, CliError> {
+    async fn post(&self, api: &EventPoster) -> Result<Seeded, CliError> {
         // Of no organisation: the key's owner gets them.
         let plan = self.plan(OrgId::FIRST, Clock::system().now());
         let (mut maker, mut progress) = (EventMaker::new(plan)?, Progress::new(self.events));

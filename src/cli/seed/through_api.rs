@@ -21,7 +21,7 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 const SHOWN_BYTES_MAX: usize = 1_000;
 
 /// A server that takes events.
-pub(super) struct Api {
+pub(super) struct EventPoster {
     client: Client,
     url: Url,
     key: String,
@@ -38,7 +38,7 @@ struct Posted<'a> {
     timestamp: String,
 }
 
-impl Api {
+impl EventPoster {
     pub(super) fn new(base: &Url, key: String) -> Result<Self, CliError> {
         // Fails when there is one already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();

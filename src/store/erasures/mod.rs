@@ -9,6 +9,7 @@
 //! **Invariant:** once a request is committed, no transaction stores an event that it covers: the request waits for the
 //! batches that are storing events of the organisation, and every later one reads how far erasures reach.
 
+mod audit_records;
 mod steps;
 mod tombstones;
 

@@ -14,6 +14,7 @@ mod plan;
 mod postgres;
 mod postgres_sql;
 mod sqlite;
+mod sqlite_deltas;
 mod subscription;
 mod traces;
 

@@ -9,12 +9,12 @@ use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
 
 use super::plan::{self, BatchPlan, DedupPass, PendingRow};
+use super::sqlite_deltas::{insert_deltas, push_deltas};
 use super::{COLUMNS, EventBatch, Persisted, SHORT_WEIGHT_MAX, org_endpoints};
 use crate::domain::{Event, EventId, Lease, OrgId, Timestamp};
 use crate::store::engine::{
     Answer, MultiRow, ROWS_MAX, Row, Script, SqliteEngine, SqliteTx, id_list,
 };
-use crate::store::rollups::delta;
 use crate::store::{Result, Store, StoreError, changes, erasures};
 
 const DEDUP_COLUMNS: &str = "dedup_keys (org_id, event_id, received_at, content_hash)";
@@ -47,9 +47,6 @@ static PENDING: LazyLock<MultiRow> = LazyLock::new(|| {
         " ON CONFLICT DO NOTHING",
     )
 });
-
-static DELTAS: LazyLock<MultiRow> =
-    LazyLock::new(|| MultiRow::insert("rollup_deltas (org_id, body)", 2, ""));
 
 impl Store {
     pub(super) async fn persist_sqlite(
@@ -305,28 +302,6 @@ async fn insert_events(tx: &mut SqliteTx, events: &[Arc<Event>]) -> Result<Vec<A
         stored.extend(chunk.iter().filter(is_new).map(Arc::clone));
     }
     Ok(stored)
-}
-
-/// Inserts the deltas of events that were stored.
-async fn insert_deltas(
-    tx: &mut SqliteTx,
-    stored: &[Arc<Event>],
-    kept: Option<Duration>,
-) -> Result<()> {
-    if stored.is_empty() {
-        return Ok(());
-    }
-    let mut script = Script::default();
-    push_deltas(&mut script, stored, kept)?;
-    tx.run(script).await.map(drop)
-}
-
-fn push_deltas(script: &mut Script, stored: &[Arc<Event>], kept: Option<Duration>) -> Result<()> {
-    let deltas = delta::of_shared(stored, kept)?;
-    script.push_rows(&DELTAS, &deltas, |arguments, (org, body)| {
-        arguments.add(org.uuid())?;
-        arguments.add(body.as_slice())
-    })
 }
 
 /// Inserts deliveries; those that are not leased are due at `now`.

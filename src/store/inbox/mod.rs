@@ -14,6 +14,7 @@
 //! Receiving and settling are hot paths with a text per engine, `sqlite` and `postgres`. `lifecycle` opens and pauses
 //! inboxes, `status` tells what became of an event.
 
+mod counts;
 mod lifecycle;
 mod postgres;
 mod settle;

@@ -2,7 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::settle::count;
+use super::counts::count;
 use super::{IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, of_type};
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{

@@ -1,15 +1,12 @@
 //! Settling what was received, and giving it back.
 
-use std::collections::BTreeMap;
-
 use uuid::Uuid;
 
-use super::{InboxSettle, Leased, ReceiveRequest, ReceivedEvents, SettledRow, postgres, sqlite};
+use super::{InboxSettle, Leased, ReceiveRequest, ReceivedEvents, postgres, sqlite};
 use crate::domain::{EndpointId, EventId, Lease, OrgId, Timestamp};
-use crate::store::engine::{Dialect, Engine, Tx, args};
+use crate::store::engine::{Dialect, Engine, args};
 use crate::store::maintenance::MissingDays;
 use crate::store::metrics::DbOperation;
-use crate::store::rollups::delta;
 use crate::store::{Result, Store, System, claims, timed};
 
 impl System<'_> {
@@ -73,20 +70,6 @@ impl Store {
         let returned = returned.into_iter().map(|row| row.event.0).collect();
         Ok((returned, ReceivedEvents { events: Vec::new(), exhausted }))
     }
-}
-
-/// Counts what was settled, in the transaction that did it.
-pub(super) async fn count(tx: &mut Tx<'_>, settled: &[SettledRow], now: Timestamp) -> Result<()> {
-    let mut bodies = BTreeMap::<OrgId, Vec<u8>>::new();
-    for row in settled {
-        let body = bodies.entry(row.org).or_default();
-        *body = delta::push_settled(std::mem::take(body), row.inbox, row.id, now)?;
-    }
-    for (org, body) in &bodies {
-        let sql = "INSERT INTO rollup_deltas (org_id, body) VALUES ($1, $2)";
-        tx.execute(sql, args![*org, &body[..]]).await?;
-    }
-    Ok(())
 }
 
 fn give_back_sql(dialect: Dialect) -> String {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use sqlx::Arguments;
 
-use super::settle::count;
+use super::counts::count;
 use super::{IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, of_type};
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{Args, Dialect, Engine, MultiRow, Row, Script, Value, args};

@@ -23,7 +23,7 @@ struct Held {
 
 impl Held {
     async fn start() -> Self {
-        let world = World::with(&["--endpoint-concurrency=1"]).await;
+        let world = Box::pin(World::with(&["--endpoint-concurrency=1"])).await;
         let receiver = Receiver::start().await;
         let endpoint = world.endpoint(&receiver, "").await;
         let lifecycle = Lifecycle::new();

@@ -17,7 +17,7 @@ async fn world(
 ) -> (World, H2Peer, DeliveryService) {
     let authority = Authority::new();
     let file = format!("--webhook-ca-file={}", authority.file().display());
-    let world = World::with(&[&[file.as_str()], flags].concat()).await;
+    let world = Box::pin(World::with(&[&[file.as_str()], flags].concat())).await;
     let peer = H2Peer::start(authority.identity("localhost"), streams_max, act).await;
     world.endpoint_at(peer.url(), "", SigningSecret::generate().unwrap()).await;
     // Its body differs from those of later ones by its type.

@@ -41,13 +41,13 @@ impl Follower {
                 let (mut event, mut data) = (String::new(), Vec::new());
                 for line in block.lines() {
                     match line.split_once(": ").unwrap() {
-                        ("event", name) => event = name.to_owned(),
-                        ("id", id) => self.last_id = id.to_owned(),
+                        ("event", name) => name.clone_into(&mut event),
+                        ("id", id) => id.clone_into(&mut self.last_id),
                         ("data", line) => data.push(line.to_owned()),
                         other => panic!("{other:?}"),
                     }
                 }
-                self.text = rest.to_owned();
+                self.text = rest.into();
                 if !data.is_empty() {
                     let data = serde_json::from_str(&data.join("\n")).unwrap();
                     return Some(Said { event, data });

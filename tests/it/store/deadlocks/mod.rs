@@ -6,6 +6,7 @@
 
 mod inboxes;
 mod operations;
+mod removals;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hookgate::config::RetentionConfig;
 use hookgate::domain::{
     Actor, DeadLetterDeletion, DeadLetterId, DeadReason, Decision, DeliveryFilter, DeliveryId,
-    EndpointChange, ErasureSubject, Event, EventFilter, EventId, InstanceId, Lease, LeaseToken,
-    Month, OrgChange, Outcome, PageRequest, Role, SigningSecret, Timestamp,
+    EndpointChange, Event, EventFilter, EventId, InstanceId, Lease, LeaseToken, Month, OrgChange,
+    Outcome, PageRequest, Role, SigningSecret, Timestamp,
 };
 use hookgate::store::{ClaimCursor, LeaseGrant, Result, Store};
 
@@ -16,6 +15,7 @@ use super::super::fixtures::{
     ALL_LETTERS, EXHAUSTED, at, named_event, outcome, some_endpoint, some_event, some_key,
 };
 use super::inboxes::{consume_inboxes, pause_and_resume_inboxes};
+use super::removals::{enforce_retention, erase_accounts, erase_rollups, fold_deltas};
 use super::{Tenant, World};
 use crate::support::store::persist_events;
 
@@ -359,48 +359,10 @@ async fn touch_keys(world: &World, store: &Store) -> Result<()> {
     store.system().touch_keys(&keys, world.now()).await
 }
 
-async fn fold_deltas(_: &World, store: &Store) -> Result<()> {
-    store.system().fold_deltas().await?;
-    Ok(())
-}
-
-async fn erase_rollups(world: &World, store: &Store) -> Result<()> {
-    for tenant in world.two_tenants().await {
-        store.erase_account_rollups(tenant.org, "a").await?;
-    }
-    Ok(())
-}
-
 async fn count_events(world: &World, store: &Store) -> Result<()> {
     let events = world.tenants().await.map(|tenant| (tenant.org, 1));
     store.system().add_month_events(Month::of(at(0)), &events).await?;
     Ok(())
-}
-
-async fn erase_accounts(world: &World, store: &Store) -> Result<()> {
-    let now = world.now();
-    for tenant in world.tenants().await {
-        let event =
-            Event { account_id: Some("gone".to_owned()), ..named_event(tenant.org, "x", now) };
-        persist(store, [event].into_iter(), now).await?;
-        let account = ErasureSubject::Account("gone".to_owned());
-        store.insert_erasure(tenant.org, &account, &Actor::CLI, now).await?;
-    }
-    for _ in 0..9 {
-        store.system().erase_step(now).await?;
-    }
-    Ok(())
-}
-
-async fn enforce_retention(world: &World, store: &Store) -> Result<()> {
-    let day = Some(Duration::from_hours(24));
-    let config = RetentionConfig {
-        payload_retention: day,
-        dead_letter_retention: day,
-        ..RetentionConfig::default()
-    };
-    let later = world.now().plus(Duration::from_hours(48));
-    store.system().enforce_retention(&config, later).await.map(|_| ())
 }
 
 /// A day that has no partitions yet, and every dedup key is old.

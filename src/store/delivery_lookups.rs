@@ -1,0 +1,59 @@
+//! Look-ups of deliveries by their ids, and of what belongs to them.
+
+use uuid::Uuid;
+
+use super::deliveries::{IS_IT, read, read_attempt, select_finished, select_pending};
+use super::engine::{Row, args};
+use super::{Result, Store};
+use crate::domain::{Attempt, Delivery, DeliveryId, EventSummary, OrgId};
+
+impl Store {
+    /// Those of an organisation's deliveries that have one of these ids, in any order.
+    pub async fn deliveries_by_id(&self, org: OrgId, ids: &[DeliveryId]) -> Result<Vec<Delivery>> {
+        let times = || ids.iter().map(|id| id.created_at());
+        let (Some(oldest), Some(newest)) = (times().min(), times().max()) else {
+            return Ok(Vec::new());
+        };
+        let keys = format!(
+            "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND {}",
+            self.engine.dialect().any("id", "$4")
+        );
+        let sql = format!(
+            "{} UNION ALL {}",
+            select_pending(&format!("(SELECT * FROM pending_deliveries WHERE {keys}) d")),
+            select_finished(&format!("(SELECT * FROM deliveries WHERE {keys}) d")),
+        );
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+        let found = self.engine.list(sql, args![org, oldest, newest, ids], read).await?;
+        self.with_event_types(org, found).await
+    }
+
+    /// The event of a delivery, without its payload.
+    pub async fn event_of_delivery(&self, delivery: &Delivery) -> Result<Option<EventSummary>> {
+        let sql = format!(
+            "SELECT event_received_at FROM pending_deliveries WHERE {IS_IT}
+             UNION ALL SELECT event_received_at FROM deliveries WHERE {IS_IT}"
+        );
+        let Delivery { org_id, id, event_id, .. } = *delivery;
+        let key = args![org_id, id.created_at(), id];
+        let read = |row: &Row| row.get("event_received_at");
+        let Some(received_at) = self.engine.find(sql, key, read).await? else { return Ok(None) };
+        self.event_summary(org_id, event_id, received_at).await
+    }
+
+    /// The attempts of one delivery, first to last.
+    pub async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>> {
+        let sql = format!(
+            "SELECT number, started_at, duration_ms, status_code, error_class, error,
+                    response_excerpt
+             FROM delivery_attempts
+             WHERE delivery_id = $3 AND delivery_created_at = $2 AND org_id = $1
+             UNION ALL
+             SELECT attempts, started_at, duration_ms, status_code, error_class, error,
+                    response_excerpt
+             FROM deliveries WHERE {IS_IT} AND started_at IS NOT NULL
+             ORDER BY number"
+        );
+        self.engine.list(sql, args![org, id.created_at(), id], read_attempt).await
+    }
+}
