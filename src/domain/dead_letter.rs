@@ -126,12 +126,13 @@ mod tests {
             (DeadReason::Exhausted, "exhausted"),
             (DeadReason::Gone, "gone"),
             (DeadReason::Unstorable, "unstorable"),
+            (DeadReason::Expired, "expired"),
         ] {
             assert_eq!((reason.as_str(), reason.to_string().as_str()), (word, word));
             assert_eq!(serde_json::to_value(reason).unwrap(), word);
             assert_eq!(word.parse::<DeadReason>().unwrap(), reason);
         }
         let error = "other".parse::<DeadReason>().unwrap_err();
-        assert_eq!(error.to_string(), "must be exhausted, gone or unstorable");
+        assert_eq!(error.to_string(), "must be exhausted, gone, unstorable or expired");
     }
 }
