@@ -156,13 +156,15 @@ async fn give_up(
     let sql = format!(
         "INSERT INTO deliveries ({FINISHED})
          SELECT org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of, attempts,
-                'dead', $5 FROM pending_deliveries WHERE {which}"
+                'dead', $5, type_key, error, error_class, status_code
+         FROM pending_deliveries WHERE {which}"
     );
     tx.execute(sql, args![org, oldest, newest, ids.clone(), now]).await?;
     let sql = format!(
         "INSERT INTO dead_letters
-             (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at)
-         SELECT id, org_id, event_id, id, endpoint_id, $5, $6, $7
+             (id, org_id, event_id, delivery_id, endpoint_id, reason, detail, created_at, error_class,
+              status_code, attempts)
+         SELECT id, org_id, event_id, id, endpoint_id, $5, $6, $7, error_class, status_code, attempts
          FROM pending_deliveries WHERE {which}
          ON CONFLICT (id) DO NOTHING"
     );
