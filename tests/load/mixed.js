@@ -70,7 +70,7 @@ function event() {
     type: TYPES[random(TYPES.length)],
     account_id: owner,
     user_id: `${owner}_user_${random(USERS_PER_ACCOUNT)}`,
-    payload: { vu: __VU, iteration: __ITER, text: 'about a hundred bytes, like the payload of many events' },
+    payload: { number: random(1000000), text: 'about a hundred bytes, like the payload of many events' },
   };
 }
 
