@@ -163,6 +163,8 @@ def main():
             began = time.perf_counter()
             wait_until_counted(port)
             print(f"counted within {time.perf_counter() - began:.0f} s\n")
+            # A connection that nobody used meanwhile may be closed.
+            client = Client(port, key)
             measure(store, client, org, datetime.fromisoformat(seeded["until"]))
 
 
