@@ -4,7 +4,6 @@
 //! A follower polls in short statements, so it holds nothing while it waits. It may see a change twice, after it comes
 //! back, and always sees what has changed as it is now.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -222,8 +221,6 @@ async fn with_payloads(
             left.insert(id.uuid());
         }
     }
-    // In the order of a list: newest first.
-    fitting.sort_unstable_by_key(|event| Reverse((event.received_at, event.id)));
     let page = Page { data: fitting, next_cursor: None };
     let page = subsystems.store.with_payloads(org, page, usize::MAX).await?;
     let views = page.data.into_iter().map(|shown| (shown.0.id.uuid(), EventView::from(shown)));

@@ -75,19 +75,7 @@ impl Store {
         org: OrgId,
         keys: &[(EventId, Timestamp)],
     ) -> Result<Vec<EventSummary>> {
-        let times = || keys.iter().map(|(_, received_at)| *received_at);
-        let (Some(oldest), Some(newest)) = (times().min(), times().max()) else {
-            return Ok(Vec::new());
-        };
-        let dialect = self.engine.dialect();
-        let sql = format!(
-            "SELECT {SUMMARY_COLUMNS} FROM events
-             WHERE {} AND received_at >= $2 AND received_at <= $3 AND {} = $1",
-            dialect.any("id", "$4"),
-            dialect.not_indexed("org_id"),
-        );
-        let ids: Vec<Uuid> = keys.iter().map(|(id, _)| id.uuid()).collect();
-        self.engine.list(sql, args![org, oldest, newest, ids], read_summary).await
+        self.by_key(org, keys, SUMMARY_COLUMNS, read_summary).await
     }
 
     /// The payloads of these events.
@@ -96,24 +84,35 @@ impl Store {
         org: OrgId,
         events: &[EventSummary],
     ) -> Result<HashMap<(EventId, Timestamp), Bytes>> {
-        let received = || events.iter().map(|event| event.received_at);
-        let (Some(newest), Some(oldest)) = (received().max(), received().min()) else {
-            return Ok(HashMap::new());
-        };
-        let dialect = self.engine.dialect();
-        // By the primary key: the times only leave out partitions. An id may have come again.
-        let sql = format!(
-            "SELECT id, received_at, payload FROM events
-             WHERE {} AND received_at >= $2 AND received_at <= $3 AND {} = $1",
-            dialect.any("id", "$4"),
-            dialect.not_indexed("org_id"),
-        );
-        let ids: Vec<Uuid> = events.iter().map(|event| event.id.uuid()).collect();
-        let args = args![org, oldest, newest, ids];
+        let keys: Vec<_> = events.iter().map(|event| (event.id, event.received_at)).collect();
         let read = |row: &Row| {
             let payload: Vec<u8> = row.get("payload")?;
             Ok(((row.get("id")?, row.get("received_at")?), payload.into()))
         };
-        Ok(self.engine.list(sql, args, read).await?.into_iter().collect())
+        let found = self.by_key(org, &keys, "id, received_at, payload", read).await?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// Reads events by the primary key: the times only leave out partitions. An id may have come again.
+    async fn by_key<T>(
+        &self,
+        org: OrgId,
+        keys: &[(EventId, Timestamp)],
+        columns: &str,
+        read: impl Fn(&Row) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let times = || keys.iter().map(|(_, received_at)| *received_at);
+        let (Some(oldest), Some(newest)) = (times().min(), times().max()) else {
+            return Ok(Vec::new());
+        };
+        let dialect = self.engine.dialect();
+        let sql = format!(
+            "SELECT {columns} FROM events
+             WHERE {} AND received_at >= $2 AND received_at <= $3 AND {} = $1",
+            dialect.any("id", "$4"),
+            dialect.not_indexed("org_id"),
+        );
+        let ids: Vec<Uuid> = keys.iter().map(|(id, _)| id.uuid()).collect();
+        self.engine.list(sql, args![org, oldest, newest, ids], read).await
     }
 }
