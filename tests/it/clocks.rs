@@ -7,8 +7,8 @@ use hookgate::app::{App, BackgroundWork, Metrics};
 use hookgate::auth::issue_key;
 use hookgate::config::StoreConfig;
 use hookgate::domain::{
-    Actor, DeliveryFilter, DeliveryPolicy, Endpoint, EventFilter, Org, OrgId, PageRequest,
-    RetrySchedule, Role, SigningSecret, Timestamp,
+    Actor, DeliveryFilter, DeliveryPolicy, DeliveryStatus, Endpoint, EventFilter, Org, OrgId,
+    PageRequest, RetrySchedule, Role, SigningSecret, Timestamp,
 };
 use hookgate::runtime::{Clock, Shutdown};
 use hookgate::store::Store;
@@ -99,6 +99,14 @@ impl Tenant {
         let filter = DeliveryFilter::default();
         let found = self.store.deliveries(self.org, &filter, page).await.unwrap().data;
         found.iter().map(|delivery| delivery.attempts).collect()
+    }
+
+    async fn waits_for_a_retry(&self) -> bool {
+        let page = PageRequest { limit: 100, after: None };
+        let filter =
+            DeliveryFilter { status: Some(DeliveryStatus::Pending), ..DeliveryFilter::default() };
+        let found = self.store.deliveries(self.org, &filter, page).await.unwrap().data;
+        found.iter().any(|delivery| delivery.attempts == 1)
     }
 
     async fn stamps(&self) -> Vec<Timestamp> {
@@ -192,7 +200,11 @@ async fn steps_by_a_day_delay_no_retry_and_leave_no_stamp_ahead_and_keep_the_ord
         server.clock.step_by(step);
         receiver.received(2 * number + 2).await;
     }
-    until("the steps are told", async || server.steps_told().await >= 2).await;
+    // Two steps between two looks may cancel each other out; this one lasts until it is told.
+    let told = server.steps_told().await;
+    server.clock.step_by(DAY);
+    until("the step is told", async || server.steps_told().await > told).await;
+    server.clock.step_by(-DAY);
     server.post(&tenant.key, 5).await;
     receiver.received(11).await;
     assert_eq!(numbers(&receiver), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5]);
@@ -215,7 +227,7 @@ async fn steps_by_a_day_delay_no_retry_and_leave_no_stamp_ahead_and_keep_the_ord
     receiver.answer([Answer::status(500)]);
     server.post(&tenant.key, 9).await;
     receiver.received(15).await;
-    until("the failure is recorded", async || tenant.attempts().await.contains(&1)).await;
+    until("the failure is recorded", async || tenant.waits_for_a_retry().await).await;
     server.post(&tenant.key, 10).await;
     server.stop();
     let again = Server::start(dir.path(), &[], Clock::shifted(-3 * DAY)).await;
