@@ -10,7 +10,7 @@ mod postgres;
 mod row;
 mod sqlite;
 
-pub(super) use operational_events::inbox_paused;
+pub(super) use operational_events::{deliveries_expired, inbox_paused};
 
 use super::engine::Engine;
 use super::maintenance::MissingDays;

@@ -13,6 +13,7 @@ use crate::store::{Result, StoreError, events};
 
 const ENDPOINT_DISABLED: &str = "hookgate.endpoint.disabled";
 const INBOX_PAUSED: &str = "hookgate.inbox.paused";
+const DELIVERIES_EXPIRED: &str = "hookgate.deliveries.expired";
 const DELIVERY_EXHAUSTED: &str = "hookgate.delivery.exhausted";
 
 /// The operational events about deliveries that have used up their attempts, given by the ids of the delivery and
@@ -78,6 +79,18 @@ pub(in crate::store) fn inbox_paused(
     tracing::warn!(%org, endpoint = %inbox, %last_read_at, "inbox paused: nobody reads it");
     let payload = json!({ "endpoint_id": inbox, "last_read_at": last_read_at, "paused_at": at });
     operational(INBOX_PAUSED, org, &payload, at)
+}
+
+/// The operational event that deliveries were given up because their events are not kept any longer.
+pub(in crate::store) fn deliveries_expired(
+    org: OrgId,
+    deliveries: u64,
+    reason: &str,
+    at: Timestamp,
+) -> Result<Arc<Event>> {
+    tracing::warn!(%org, deliveries, reason, "deliveries expired");
+    let payload = json!({ "deliveries": deliveries, "reason": reason, "expired_at": at });
+    operational(DELIVERIES_EXPIRED, org, &payload, at)
 }
 
 fn delivery_exhausted(row: &OutcomeRow<'_>, event: Uuid, event_type: &str) -> Result<Arc<Event>> {

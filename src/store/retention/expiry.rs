@@ -3,13 +3,14 @@
 use uuid::Uuid;
 
 use super::{Round, pause};
-use crate::domain::{DeadReason, DeliveryId, LeaseToken, OrgId, Timestamp};
+use crate::domain::{DeadReason, DeliveryId, EndpointId, LeaseToken, OrgId, Timestamp};
 use crate::runtime::Stopwatch;
 use crate::store::cancellation::FINISHED;
 use crate::store::engine::{Row, Tx, args};
 use crate::store::maintenance::MissingDays;
 use crate::store::page::START_OF_TIME;
-use crate::store::{Result, Store, StoreError};
+use crate::store::rollups::delta::{self, Ended};
+use crate::store::{Result, Store, StoreError, outcomes};
 
 /// Pending deliveries of an organisation, beyond its retention, whose events are kept for them.
 pub(super) const HELD_PER_ORG: u32 = 10_000;
@@ -24,7 +25,7 @@ impl Round<'_> {
     /// [`HELD_PER_ORG`]. Those in flight are left for the next round.
     pub(super) async fn expire_overdue(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
         let Some(first) = self.first_beyond_bound(org, before).await? else { return Ok(()) };
-        let mut after = first;
+        let (mut after, mut total) = (first, 0);
         let mut days = MissingDays::default();
         loop {
             let step = Stopwatch::start();
@@ -32,11 +33,24 @@ impl Round<'_> {
                 Err(error) if days.make(self.store, &error).await? => continue,
                 expired => expired?,
             };
-            let Some((count, last)) = expired else { return Ok(()) };
-            self.report.expired += count;
+            let Some((count, last)) = expired else { break };
+            total += count;
             after = last;
             pause(&step).await;
         }
+        self.report.expired += total;
+        self.tell_owner(org, total).await
+    }
+
+    /// Publishes that deliveries expired, once for all of a round. A stop before it leaves only the dead letters.
+    async fn tell_owner(&self, org: OrgId, deliveries: u64) -> Result<()> {
+        if deliveries == 0 {
+            return Ok(());
+        }
+        let event = outcomes::deliveries_expired(org, deliveries, DETAIL, self.now)?;
+        let mut tx = self.begin_step().await?;
+        self.store.publish(&mut tx, vec![event], self.now).await?;
+        tx.commit().await
     }
 
     /// The first pending delivery that is beyond the bound: the position right before it.
@@ -75,24 +89,17 @@ impl Round<'_> {
         let mut tx = self.begin_step().await?;
         let lock = tx.dialect().lock(" FOR UPDATE");
         let sql = format!(
-            "SELECT created_at, id FROM pending_deliveries
+            "SELECT created_at, id, endpoint_id FROM pending_deliveries
              WHERE org_id = $1 AND (created_at, id) > ($2, $3) AND created_at < $4
                AND lease_token IS NULL
              ORDER BY created_at, id LIMIT $5{lock}"
         );
         let args = args![org, after.0, after.1, before, self.rows_per_step()];
-        let read = |row: &Row| Ok((row.get("created_at")?, row.get("id")?));
-        let keys: Vec<(Timestamp, Uuid)> = tx.list(sql, args, read).await?;
-        let (Some(first), Some(last)) = (keys.first(), keys.last().copied()) else {
+        let overdue: Vec<Overdue> = tx.list(sql, args, Overdue::read).await?;
+        let Some(last) = overdue.last().map(|last| (last.created_at, last.id.uuid())) else {
             return Ok(None);
         };
-        let ids: Vec<Uuid> = keys.iter().map(|(_, id)| *id).collect();
-        let which = format!(
-            "org_id = $1 AND created_at BETWEEN $2 AND $3 AND {}",
-            tx.dialect().any("id", "$4")
-        );
-        let times = (first.0, last.0);
-        let count = give_up(&mut tx, &which, (org, times, ids), (DETAIL, self.now)).await?;
+        let count = give_up(&mut tx, org, &overdue, (DETAIL, self.now)).await?;
         tx.commit().await?;
         Ok(Some((count, last)))
     }
@@ -127,31 +134,46 @@ async fn expire_one(
     let mut tx = store.engine.begin().await?;
     let lock = tx.dialect().lock(" FOR UPDATE");
     let sql = format!(
-        "SELECT 1 AS one FROM pending_deliveries
+        "SELECT created_at, id, endpoint_id FROM pending_deliveries
          WHERE org_id = $1 AND created_at = $2 AND id = $3 AND lease_token = $4{lock}"
     );
-    let created_at = id.created_at();
-    if tx.optional(sql, args![org, created_at, id, token.uuid()]).await?.is_none() {
-        return Ok(());
+    let args = args![org, id.created_at(), id, token.uuid()];
+    let Some(overdue) = tx.find(sql, args, Overdue::read).await? else { return Ok(()) };
+    give_up(&mut tx, org, &[overdue], (DETAIL_MISSING, now)).await?;
+    let event = outcomes::deliveries_expired(org, 1, DETAIL_MISSING, now)?;
+    store.publish(&mut tx, vec![event], now).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// A pending delivery that is given up.
+struct Overdue {
+    created_at: Timestamp,
+    id: DeliveryId,
+    endpoint: EndpointId,
+}
+
+impl Overdue {
+    fn read(row: &Row) -> Result<Self> {
+        let (created_at, id) = (row.get("created_at")?, row.get("id")?);
+        Ok(Self { created_at, id, endpoint: row.get("endpoint_id")? })
     }
+}
+
+/// Makes pending deliveries, which are locked and in the order of their creation, dead ones and dead letters.
+async fn give_up(
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    overdue: &[Overdue],
+    (detail, now): (&'static str, Timestamp),
+) -> Result<u64, StoreError> {
+    let (Some(oldest), Some(newest)) = (overdue.first(), overdue.last()) else { return Ok(0) };
+    let (oldest, newest) = (oldest.created_at, newest.created_at);
+    let ids: Vec<Uuid> = overdue.iter().map(|delivery| delivery.id.uuid()).collect();
     let which = format!(
         "org_id = $1 AND created_at BETWEEN $2 AND $3 AND {}",
         tx.dialect().any("id", "$4")
     );
-    let times = (created_at, created_at);
-    give_up(&mut tx, &which, (org, times, vec![id.uuid()]), (DETAIL_MISSING, now)).await?;
-    tx.commit().await?;
-    tracing::warn!(%org, delivery = %id, "the delivery's event is not kept any more; it expired");
-    Ok(())
-}
-
-/// Makes pending deliveries, which are locked, dead ones and dead letters.
-async fn give_up(
-    tx: &mut Tx<'_>,
-    which: &str,
-    (org, (oldest, newest), ids): (OrgId, (Timestamp, Timestamp), Vec<Uuid>),
-    (detail, now): (&'static str, Timestamp),
-) -> Result<u64, StoreError> {
     let reason = DeadReason::Expired.as_str();
     let sql = format!(
         "INSERT INTO deliveries ({FINISHED})
@@ -169,6 +191,11 @@ async fn give_up(
          ON CONFLICT (id) DO NOTHING"
     );
     tx.execute(sql, args![org, oldest, newest, ids.clone(), reason, detail, now]).await?;
+    let mut counted = Vec::new();
+    for Overdue { id, endpoint, .. } in overdue {
+        counted = delta::push_ended(counted, *endpoint, (*id, Ended::Dead), now)?;
+    }
+    delta::append(tx, org, &counted).await?;
     let sql = format!("DELETE FROM pending_deliveries WHERE {which}");
     tx.execute(sql, args![org, oldest, newest, ids]).await
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::{Decision, DeliveryId, EndpointId, Event, OrgId, Outcome, Timestamp};
+use crate::store::engine::{Tx, args};
 use crate::store::{Result, StoreError};
 
 /// Events that claim to be from further in the future count by when they were accepted.
@@ -53,7 +54,7 @@ pub(super) struct OutcomeRecord {
 
 /// What became of a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) enum Ended {
+pub(in crate::store) enum Ended {
     Delivered,
     Dead,
     /// It waits for its next attempt.
@@ -153,21 +154,29 @@ pub(in crate::store) fn of_outcome(outcome: &Outcome) -> Result<Vec<u8>> {
     postcard::to_extend(&record, Vec::new()).map_err(|error| corrupt(&error))
 }
 
-/// The record of a delivery that a consumer of an inbox has settled, behind the records in `body`.
-pub(in crate::store) fn push_settled(
+/// The record of a delivery that ended without an attempt of its own, behind the records in `body`: a consumer of an inbox
+/// has settled it, or it has expired.
+pub(in crate::store) fn push_ended(
     body: Vec<u8>,
-    inbox: EndpointId,
-    delivery: DeliveryId,
+    endpoint: EndpointId,
+    (delivery, ended): (DeliveryId, Ended),
     at: Timestamp,
 ) -> Result<Vec<u8>> {
     let record = DeltaRecord::Outcome(OutcomeRecord {
         at: at.micros(),
-        endpoint: inbox.uuid().into_bytes(),
-        ended: Ended::Delivered,
-        latency_ms: Some(latency_ms(delivery, at)),
+        endpoint: endpoint.uuid().into_bytes(),
+        ended,
+        latency_ms: (ended == Ended::Delivered).then(|| latency_ms(delivery, at)),
         duration_ms: None,
     });
     postcard::to_extend(&record, body).map_err(|error| corrupt(&error))
+}
+
+/// Appends records to the deltas of an organisation, in the transaction that does what they count.
+pub(in crate::store) async fn append(tx: &mut Tx<'_>, org: OrgId, body: &[u8]) -> Result<()> {
+    let sql = "INSERT INTO rollup_deltas (org_id, body) VALUES ($1, $2)";
+    tx.execute(sql, args![org, body]).await?;
+    Ok(())
 }
 
 fn latency_ms(delivery: DeliveryId, at: Timestamp) -> u64 {

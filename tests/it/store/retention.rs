@@ -5,7 +5,7 @@ use std::time::Duration;
 use hookgate::config::RetentionConfig;
 use hookgate::domain::{
     Actor, DeadLetterFilter, DeadReason, Decision, DeliveryFilter, DeliveryStatus, Event,
-    EventFilter, OrgChange, OrgId, OrgLimit, Role, Timestamp,
+    EventFilter, MinuteSpan, OrgChange, OrgId, OrgLimit, Role, Timestamp,
 };
 use hookgate::store::{DeliveryRefusal, RetentionReport};
 
@@ -211,7 +211,8 @@ async fn deliveries_beyond_the_bound_expire(subject: &Subject) {
     const HELD: usize = 10_000;
     const WAITING: i64 = 10_001;
     let (org, other) = (add_org(subject).await, add_org(subject).await);
-    add_endpoint(subject, org, "*").await;
+    let endpoint = add_endpoint(subject, org, "a.*").await;
+    let owner = add_endpoint(subject, org, "hookgate.deliveries.expired").await;
     add_endpoint(subject, other, "*").await;
     let events: Vec<Event> = (0..HELD + 50)
         .map(|number| some_event(org, "a.b", day(0).plus(Duration::from_millis(number as u64))))
@@ -222,7 +223,17 @@ async fn deliveries_beyond_the_bound_expire(subject: &Subject) {
     persist(subject, &[some_event(other, "a.b", day(0))], day(0)).await;
     let report = enforce(subject, &keep(30), day(60)).await;
     assert_eq!(report.expired, 50);
-    assert_eq!(rows(subject, "pending_deliveries").await, WAITING);
+    // And the delivery of what the owner is told.
+    assert_eq!(rows(subject, "pending_deliveries").await, WAITING + 1);
+    let windows = [MinuteSpan::covering(day(0), day(61))];
+    let counted = subject.store.endpoint_windows(org, endpoint.id, windows[0], &windows).await;
+    let counts = &counted.unwrap().windows[0];
+    assert_eq!((counts.dead, counts.failed_attempts, counts.delivered), (50, 0, 0));
+    let told = DeliveryFilter { endpoint_id: Some(owner.id), ..DeliveryFilter::default() };
+    let told = subject.store.deliveries(org, &told, FIRST_PAGE).await.unwrap().data;
+    let event = subject.store.event(org, told[0].event_id).await.unwrap().unwrap();
+    let payload: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
+    assert_eq!((told.len(), &payload["deliveries"]), (1, &50.into()), "{payload}");
     let filter = DeadLetterFilter { reason: Some(DeadReason::Expired), ..ALL_LETTERS };
     let expired = subject.store.dead_letters(org, &filter, FIRST_PAGE).await.unwrap().data;
     assert_eq!(expired.len(), 50);
