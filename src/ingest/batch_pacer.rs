@@ -42,21 +42,18 @@ pub(super) struct BatchPacer {
 }
 
 /// The batch that was read last.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub(super) struct LastBatch {
     /// Requests in it.
     pub(super) requests: usize,
     /// Whether a limit ended it.
     pub(super) was_full: bool,
-    /// When the first request was accepted.
-    pub(super) accepted_at: Timestamp,
 }
 
 impl BatchPacer {
     /// A pacer that yields to the threads of `answering`.
     pub(super) fn new(answering: CpuLoad, clock: Clock) -> Self {
-        let last = LastBatch { requests: 0, was_full: false, accepted_at: clock.now() };
-        Self { answering, clock, last, busy_batches: 0, read: None }
+        Self { answering, clock, last: LastBatch::default(), busy_batches: 0, read: None }
     }
 
     /// Notes the batch that was read.
@@ -67,10 +64,18 @@ impl BatchPacer {
     }
 
     /// How long to wait before the next batch is read.
-    pub(super) fn wait(&mut self) -> Duration {
-        let age = self.clock.now().since(self.last.accepted_at);
-        let since_read = self.read.map_or(LINGER, Stopwatch::elapsed);
-        wait(self.last, self.busy_batches, age, self.answering.share(), since_read)
+    pub(super) fn wait_to_read(&self) -> Duration {
+        if self.last.was_full {
+            return Duration::ZERO;
+        }
+        LINGER.saturating_sub(self.read.map_or(LINGER, Stopwatch::elapsed))
+    }
+
+    /// How long to wait before the next batch of waiting events is stored, the first of which was accepted then.
+    pub(super) fn wait_to_store(&mut self, accepted_at: Option<Timestamp>) -> Duration {
+        let age = accepted_at.map_or(Duration::ZERO, |at| self.clock.now().since(at));
+        let is_flood = self.busy_batches >= FLOOD_BATCHES && age < YIELD_AGE_MAX;
+        if is_flood && self.answering.share() >= YIELD_LOAD { YIELD } else { Duration::ZERO }
     }
 }
 
@@ -80,68 +85,44 @@ impl LastBatch {
     }
 }
 
-fn wait(
-    last: LastBatch,
-    busy_batches: u32,
-    age: Duration,
-    busy: f64,
-    since_read: Duration,
-) -> Duration {
-    if busy_batches >= FLOOD_BATCHES && busy >= YIELD_LOAD && age < YIELD_AGE_MAX {
-        return YIELD;
-    }
-    if last.was_full { Duration::ZERO } else { LINGER.saturating_sub(since_read) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const YOUNG: Duration = Duration::from_millis(100);
+    fn pacer(clock: &Clock) -> BatchPacer {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        BatchPacer::new(CpuLoad::of(runtime.handle().clone()), clock.clone())
+    }
+
+    fn clock() -> Clock {
+        Clock::manual(Timestamp::from_micros(0))
+    }
 
     fn last(requests: usize, was_full: bool) -> LastBatch {
-        LastBatch { requests, was_full, accepted_at: Timestamp::from_micros(0) }
+        LastBatch { requests, was_full }
     }
 
     #[test]
-    fn batches_linger_unless_the_server_was_idle() {
-        assert_eq!(wait(last(1, false), 0, YOUNG, 0.0, LINGER), Duration::ZERO);
-        assert_eq!(wait(last(1, false), 0, YOUNG, 0.0, LINGER / 4), LINGER * 3 / 4);
-        assert_eq!(wait(last(500, false), 1, YOUNG, 0.0, Duration::ZERO), LINGER);
+    fn batches_linger_unless_the_server_was_idle_or_there_are_more() {
+        let mut pacer = pacer(&clock());
+        assert_eq!(pacer.wait_to_read(), Duration::ZERO);
+        pacer.observe(last(1, false));
+        assert!(pacer.wait_to_read() <= LINGER);
+        pacer.observe(last(500, true));
+        assert_eq!(pacer.wait_to_read(), Duration::ZERO);
     }
 
     #[test]
-    fn backlog_is_stored_at_once_while_request_threads_are_idle() {
-        let zero = Duration::ZERO;
-        assert_eq!(wait(last(500, true), FLOOD_BATCHES, YOUNG, 0.0, zero), Duration::ZERO);
-    }
-
-    #[test]
-    fn flood_yields_to_busy_request_threads() {
-        let wait = |requests, full| {
-            wait(last(requests, full), FLOOD_BATCHES, YOUNG, YIELD_LOAD, Duration::ZERO)
-        };
-        assert_eq!(wait(500, true), YIELD);
-        assert_eq!(wait(BUSY_BATCH_REQUESTS, false), YIELD);
-    }
-
-    #[test]
-    fn events_behind_a_large_request_make_no_flood() {
-        let clock = Clock::manual(Timestamp::from_micros(0));
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut pacer = BatchPacer::new(CpuLoad::of(runtime.handle().clone()), clock);
-        for _ in 0..2 * FLOOD_BATCHES {
-            pacer.observe(last(1, true));
-            pacer.observe(last(3, false));
+    fn flood_is_a_row_of_batches_with_many_requests() {
+        let mut pacer = pacer(&clock());
+        for requests in [BUSY_BATCH_REQUESTS, 500] {
+            for _ in 0..FLOOD_BATCHES {
+                assert!(pacer.busy_batches < FLOOD_BATCHES);
+                pacer.observe(last(requests, false));
+            }
+            assert_eq!(pacer.busy_batches, FLOOD_BATCHES);
+            pacer.observe(last(1, false));
             assert_eq!(pacer.busy_batches, 0);
-            assert!(pacer.wait() <= LINGER);
         }
-        assert_eq!(wait(last(1, true), 1, YOUNG, 1.0, Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn flood_of_old_events_does_not_yield() {
-        let wait = |full| wait(last(500, full), FLOOD_BATCHES, YIELD_AGE_MAX, 1.0, LINGER);
-        assert_eq!((wait(true), wait(false)), (Duration::ZERO, Duration::ZERO));
     }
 }

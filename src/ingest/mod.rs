@@ -12,18 +12,20 @@
 //!        workers (4 x CPUs) ── JournalReader::next_batch, in order of arrival
 //!             ├─ plan: one delivery per endpoint that wants an event, by the endpoint cache
 //!             ├─ offer: delivery's admission takes what it can start at once
-//!             ├─ store: organisations with few events in the batch first, then the others
+//!             ├─ store: at once, organisations with few events in the batch; the others in turns ([`waiting_events`])
 //!             └─ Ack::ack, once the whole batch is stored
 //! ```
-//! Batches linger for a moment unless the server is idle, and a flood yields to the request threads
-//! ([`batch_pacer`]). Outside of a backlog, two batches are on the way to the store at a time; events that arrive
-//! meanwhile are read together. A transaction has at most 500 events, 4 MiB and 2,000 deliveries, or one event.
-//! Batches are stored concurrently, except for the events of organisations with ordered endpoints, which wait until
-//! those of the same organisation in earlier batches are stored. Nothing else is held between journal and store: what
-//! cannot be delivered now is stored and waits there.
+//! Half of the workers read and store what is few; the other half stores what waits. So an organisation with a burst
+//! waits for itself: whoever comes behind it is read, and stored, while its events wait. A transaction has at
+//! most 500 events, 4 MiB and 2,000 deliveries, or one event. Batches linger for a moment unless the server is idle,
+//! and a flood yields to the request threads ([`batch_pacer`]). Outside of a backlog, two batches are on the fast path
+//! at a time; events that arrive meanwhile are read together.
+//! What waits is stored concurrently, except for the events of organisations with ordered endpoints: they wait until
+//! those of the same organisation in earlier batches are stored. What cannot be delivered now is stored and waits
+//! there.
 //!
-//! The journal is the queue. Workers never get events from memory, so live work, catching up after an outage and
-//! recovery after a crash are one code path, and memory does not grow with the backlog.
+//! The journal is the queue. Workers never get events from elsewhere, so live work, catching up after an outage and
+//! recovery after a crash are one code path. What they have read is bounded, and memory does not grow with the backlog.
 //!
 //! # Failure
 //! - The store is unavailable: a worker keeps its batch and retries with exponential backoff. Tenants notice nothing
@@ -36,21 +38,24 @@
 //! - A record cannot be decoded although its checksum is right, since a newer version wrote it: it is quarantined in
 //!   the journal's directory, and the alarm is raised. So is an event whose dead letter the store refuses.
 //! - The journal cannot be read: it is tried again with backoff.
-//! - The soft stop: no batch is read any more, and what was read is stored. The journal keeps the rest.
+//! - The soft stop: no batch is read any more, and what is being stored is stored. The journal keeps the rest.
 //!
 //! **Invariant:** this module does not know how webhooks are sent. It offers deliveries and stores them.
 
 mod batch_pacer;
 mod batch_parts;
 mod eraser;
+mod event_storer;
 mod intake;
 mod journal_replay;
 mod metrics;
 mod org_order;
 mod priority;
 mod quarantine;
+mod read_batch;
 mod record;
 mod replayer;
+mod waiting_events;
 mod workers;
 
 pub use eraser::Eraser;

@@ -1,7 +1,7 @@
 //! The order of batches, by organisation: what a batch has of an organisation is stored after what earlier batches
 //! have of it, where that is asked for, and whatever they have of others.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::domain::OrgId;
 
-/// The batches that are being stored.
+/// The batches that are being stored. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OrgOrder(Arc<Shared>);
 
@@ -19,12 +19,14 @@ struct Shared {
     changed: Notify,
 }
 
+/// Batches are numbers here, in the order in which they were read.
 #[derive(Debug, Default)]
 struct Batches {
-    /// By the order in which they were read: the organisations of which something may not be stored yet. `None`
-    /// before a batch is decoded.
-    unstored: BTreeMap<u64, Option<HashSet<OrgId>>>,
     read: u64,
+    /// Those of which nobody knows yet whose events they have.
+    undecoded: BTreeSet<u64>,
+    /// Those of which something of an organisation is not stored.
+    unstored: HashMap<OrgId, BTreeSet<u64>>,
 }
 
 /// A batch that is being stored. One that is dropped before it is stored, as its worker ends, holds those behind it for
@@ -41,7 +43,7 @@ impl OrgOrder {
         let mut batches = self.0.batches();
         let number = batches.read;
         batches.read += 1;
-        batches.unstored.insert(number, None);
+        batches.undecoded.insert(number);
         BatchPlace { order: self.clone(), number }
     }
 }
@@ -49,52 +51,48 @@ impl OrgOrder {
 impl BatchPlace {
     /// Tells whose events the batch has.
     pub(super) fn set_orgs(&self, orgs: impl Iterator<Item = OrgId>) {
-        self.change(|unstored| *unstored = Some(orgs.collect()));
-    }
-
-    /// The whole batch is stored.
-    pub(super) fn all_stored(self) {
-        self.order.0.batches().unstored.remove(&self.number);
+        let mut batches = self.order.0.batches();
+        for org in orgs {
+            batches.unstored.entry(org).or_default().insert(self.number);
+        }
+        batches.undecoded.remove(&self.number);
+        drop(batches);
         self.order.0.changed.notify_waiters();
     }
 
-    /// Everything that the batch has of these organisations is stored.
-    pub(super) fn stored(&self, orgs: &HashSet<OrgId>) {
-        self.change(|unstored| {
-            if let Some(unstored) = unstored {
-                unstored.retain(|org| !orgs.contains(org));
+    /// Everything that the batch has of an organisation is stored.
+    pub(super) fn stored(&self, org: OrgId) {
+        let mut batches = self.order.0.batches();
+        if let Some(unstored) = batches.unstored.get_mut(&org) {
+            unstored.remove(&self.number);
+            if unstored.is_empty() {
+                batches.unstored.remove(&org);
             }
-        });
+        }
+        drop(batches);
+        self.order.0.changed.notify_waiters();
     }
 
-    /// Waits until everything that earlier batches have of these organisations is stored.
-    pub(super) async fn wait_for_earlier(&self, orgs: &HashSet<OrgId>) {
+    /// Waits until everything that earlier batches have of an organisation is stored.
+    pub(super) async fn wait_for_earlier(&self, org: OrgId) {
         loop {
             let mut changed = pin!(self.order.0.changed.notified());
             // From here on no change is missed.
             changed.as_mut().enable();
-            let is_stored = |unstored: &Option<HashSet<OrgId>>| {
-                unstored.as_ref().is_some_and(|unstored| unstored.is_disjoint(orgs))
-            };
-            let waits = self
-                .order
-                .0
-                .batches()
-                .unstored
-                .range(..self.number)
-                .any(|(_, unstored)| !is_stored(unstored));
-            if !waits {
+            if self.order.0.batches().are_stored(org, self.number) {
                 return;
             }
             changed.await;
         }
     }
+}
 
-    fn change(&self, change: impl FnOnce(&mut Option<HashSet<OrgId>>)) {
-        if let Some(unstored) = self.order.0.batches().unstored.get_mut(&self.number) {
-            change(unstored);
-        }
-        self.order.0.changed.notify_waiters();
+impl Batches {
+    /// Whether nothing of an organisation is missing in the batches before one.
+    fn are_stored(&self, org: OrgId, before: u64) -> bool {
+        let is_behind =
+            |batches: &BTreeSet<u64>| batches.first().is_none_or(|first| *first >= before);
+        is_behind(&self.undecoded) && self.unstored.get(&org).is_none_or(is_behind)
     }
 }
 
@@ -115,34 +113,32 @@ mod tests {
     fn batch_waits_for_earlier_ones_with_the_same_organisation_alone() {
         let order = OrgOrder::default();
         let (one, other) = (OrgId::mint(Timestamp::from_micros(1)), OrgId::FIRST);
-        let (ones, others) = (HashSet::from([one]), HashSet::from([other]));
         let (first, second, third) = (order.next(), order.next(), order.next());
-        let waits =
-            |place: &BatchPlace, orgs| place.wait_for_earlier(orgs).now_or_never().is_none();
-        assert!(!waits(&first, &ones));
-        assert!(waits(&second, &ones), "nobody knows yet what the first has");
+        let waits = |place: &BatchPlace, org| place.wait_for_earlier(org).now_or_never().is_none();
+        assert!(!waits(&first, one));
+        assert!(waits(&second, one), "nobody knows yet what the first has");
         first.set_orgs([one, other].into_iter());
         second.set_orgs([one].into_iter());
-        assert!(waits(&second, &ones) && waits(&third, &others));
-        first.stored(&ones);
-        assert!(!waits(&second, &ones) && waits(&third, &ones) && waits(&third, &others));
-        first.all_stored();
-        assert!(!waits(&third, &others) && waits(&third, &ones));
+        assert!(waits(&second, one) && waits(&third, other));
+        first.stored(one);
+        assert!(!waits(&second, one) && waits(&third, one) && waits(&third, other));
+        first.stored(other);
+        assert!(!waits(&third, other) && waits(&third, one));
         let fourth = order.next();
-        second.all_stored();
-        assert!(!waits(&third, &ones));
+        second.stored(one);
+        assert!(!waits(&third, one));
         drop(third);
-        assert!(waits(&fourth, &ones), "what the third has is not stored");
+        assert!(waits(&fourth, one), "what the third has is not stored");
     }
 
     #[tokio::test]
     async fn waiting_batch_is_woken() {
         let order = OrgOrder::default();
-        let orgs = HashSet::from([OrgId::FIRST]);
         let (first, second) = (order.next(), order.next());
-        let mut waiting = Box::pin(second.wait_for_earlier(&orgs));
+        first.set_orgs([OrgId::FIRST].into_iter());
+        let mut waiting = Box::pin(second.wait_for_earlier(OrgId::FIRST));
         assert!(waiting.as_mut().now_or_never().is_none());
-        first.all_stored();
+        first.stored(OrgId::FIRST);
         waiting.await;
     }
 }

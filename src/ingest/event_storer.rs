@@ -1,0 +1,196 @@
+//! Stores events, however long the store is unavailable, and sets aside those that it refuses.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::batch_parts::{Endpoints, fitting};
+use super::metrics::IngestMetrics;
+use super::record;
+use crate::delivery::AdmissionDoor;
+use crate::domain::{Event, LeaseToken, OrgId};
+use crate::journal::RecordQuarantine;
+use crate::runtime::{Backoff, Clock, Stopwatch};
+use crate::store::{EventBatch, Persisted, Store, StoreError, plan_deliveries};
+
+/// The first wait after the store failed; doubled up to [`RETRY_WAIT_MAX`].
+const RETRY_WAIT: Duration = Duration::from_millis(50);
+/// The longest wait between two attempts.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a batch is tried that the store is reached for and does not take, while it takes others.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// The same for parts of such a batch.
+const PART_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Stores events and offers their deliveries.
+pub(super) struct EventStorer {
+    pub(super) store: Store,
+    /// The way of the deliveries.
+    pub(super) door: AdmissionDoor,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<IngestMetrics>,
+    /// For records that cannot be stored.
+    pub(super) quarantine: RecordQuarantine,
+    /// Counts the batches that were stored.
+    pub(super) stored: AtomicU64,
+}
+
+impl EventStorer {
+    /// The endpoints that some events are planned for, however long the store is unavailable.
+    pub(super) async fn endpoints(&self, events: &[Arc<Event>]) -> Endpoints {
+        let orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
+        let mut backoff = new_backoff();
+        loop {
+            match self.door.endpoints(&orgs).await {
+                Ok(endpoints) => return endpoints,
+                Err(error) => back_off(&mut backoff, &error).await,
+            }
+        }
+    }
+
+    /// Stores every event, however long the store is unavailable, in transactions of bounded size. Splits batches that
+    /// it does not take.
+    pub(super) async fn store_all(&self, events: &[Arc<Event>], endpoints: &Endpoints) {
+        let mut parts = vec![(events, PATIENCE)];
+        while let Some((part, patience)) = parts.pop() {
+            let deliveries_max = self.store.system().deliveries_at_once();
+            let (part, rest) = part.split_at(fitting(part, endpoints, deliveries_max));
+            if !rest.is_empty() {
+                parts.push((rest, patience));
+            }
+            let Err(refusal) = self.persist(part, endpoints, patience).await else { continue };
+            match part {
+                [event] => self.set_aside(event, &refusal).await,
+                // The second half first: the stack returns the first half next.
+                many => {
+                    let (first, second) = many.split_at(many.len() / 2);
+                    parts.extend([(second, PART_PATIENCE), (first, PART_PATIENCE)]);
+                }
+            }
+        }
+    }
+
+    /// Persists a batch, waiting while the store is unavailable.
+    ///
+    /// # Errors
+    /// When the store refuses the batch, or does not take it for as long as `patience` while it takes others.
+    async fn persist(
+        &self,
+        events: &[Arc<Event>],
+        endpoints: &Endpoints,
+        patience: Duration,
+    ) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut backoff = new_backoff();
+        let (since, stored_before) = (Stopwatch::start(), self.stored.load(Ordering::Relaxed));
+        let mut tried = None;
+        loop {
+            let error = match self.try_persist(events, endpoints, &mut tried).await {
+                Ok(()) => {
+                    self.stored.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
+                    return Err(error);
+                }
+                Err(error) => error,
+            };
+            let takes_others = self.stored.load(Ordering::Relaxed) > stored_before;
+            if !error.is_connection() && takes_others && since.elapsed() >= patience {
+                return Err(error);
+            }
+            back_off(&mut backoff, &error).await;
+        }
+    }
+
+    /// Persists a batch once. `tried` is the token of the try before, whose commit may have been answered by nobody:
+    /// what it leased is released.
+    async fn try_persist(
+        &self,
+        events: &[Arc<Event>],
+        endpoints: &Endpoints,
+        tried: &mut Option<LeaseToken>,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.schedule();
+        if let Some(token) = *tried
+            && self.store.system().release_lease(token, now).await? > 0
+        {
+            self.door.wake_scan();
+        }
+        let mut deliveries = plan_deliveries(events, endpoints);
+        let offered = self.door.offer(&mut deliveries, endpoints);
+        let lease = offered.lease();
+        *tried = Some(lease.token);
+        let batch = EventBatch { events, endpoints, deliveries: &deliveries, lease: Some(lease) };
+        let mut persisted = self.store.system().persist_events(batch, now).await?;
+        self.count(&persisted);
+        offered.stored(&deliveries, &mut persisted);
+        Ok(())
+    }
+
+    /// Makes one event that the store refuses a dead letter, however long the store is unavailable. If it refuses the
+    /// dead letter, too, the journal's quarantine keeps the event.
+    async fn set_aside(&self, event: &Event, refusal: &StoreError) {
+        let detail = refusal.to_string();
+        let record = match record::encode_event(event) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(event = %event.id, %error, "cannot encode a rejected event");
+                Vec::new()
+            }
+        };
+        let since = Stopwatch::start();
+        let mut backoff = new_backoff();
+        let refused = loop {
+            let now = self.clock.now();
+            let (org, id) = (event.org_id, event.id);
+            match self.store.quarantine_event(org, id, &record, &detail, now).await {
+                Ok(()) => break None,
+                Err(error) if is_final(&error, since.elapsed()) => break Some(error),
+                Err(error) => back_off(&mut backoff, &error).await,
+            }
+        };
+        self.metrics.events_unstorable_total.inc();
+        let (org, event) = (event.org_id, event.id);
+        if let Some(error) = refused {
+            let quarantined = self.quarantine.bytes(&format!("event-{event}"), &record);
+            tracing::error!(
+                %org, %event, detail, %error, ?quarantined,
+                "the store rejected an event and its dead letter; the journal's quarantine keeps it"
+            );
+        } else {
+            tracing::warn!(
+                %org, %event, detail,
+                "the store rejected an event; it is now a dead letter"
+            );
+        }
+    }
+
+    fn count(&self, persisted: &Persisted) {
+        let count = |counter: &prometheus::IntCounter, n: usize| counter.inc_by(n as u64);
+        count(&self.metrics.events_stored_total, persisted.stored);
+        count(&self.metrics.events_duplicate_total, persisted.duplicates);
+        count(&self.metrics.deliveries_planned_total, persisted.planned);
+    }
+}
+
+pub(super) const fn new_backoff() -> Backoff {
+    Backoff::new(RETRY_WAIT, RETRY_WAIT_MAX)
+}
+
+async fn back_off(backoff: &mut Backoff, error: &StoreError) {
+    let wait_ms = backoff.peek().as_millis();
+    tracing::warn!(%error, wait_ms, "cannot persist a batch, retrying; it stays in the journal");
+    backoff.sleep().await;
+}
+
+/// Whether a dead letter that the store did not take for this long is given up. A store that cannot be reached is
+/// waited for.
+fn is_final(error: &StoreError, waited: Duration) -> bool {
+    match error {
+        StoreError::Refused(_) | StoreError::Corrupt(_) => true,
+        error => !error.is_connection() && waited >= PATIENCE,
+    }
+}
