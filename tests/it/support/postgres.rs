@@ -4,6 +4,7 @@
 //! shell waits on a pipe from this process and cleans up when the pipe closes.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -32,51 +33,98 @@ pub(crate) struct PrivatePostgres {
     port: u16,
     owner: Option<(u32, u32)>,
     databases: AtomicU32,
+    /// The small disk that its tables are on; `None` for the disk of everybody.
+    small_disk: Option<SmallDisk>,
     /// Its standard input is the pipe that keeps the server alive.
     _watchdog: Child,
+}
+
+/// A `tmpfs` in a mount namespace of its own.
+struct SmallDisk {
+    /// A process in the namespace.
+    inside: u32,
 }
 
 impl PrivatePostgres {
     /// Creates a cluster and starts it. Blocks for a few seconds.
     pub(crate) fn start() -> Self {
-        let programs = find_programs();
-        let owner = cluster_owner();
-        let directory = tempfile::Builder::new().prefix("hookgate-pg-").tempdir().unwrap().keep();
-        if let Some((uid, gid)) = owner {
-            std::os::unix::fs::chown(&directory, Some(uid), Some(gid)).unwrap();
-        }
+        let (programs, owner) = (find_programs(), cluster_owner());
+        let directory = new_directory(owner);
         let watchdog = watchdog(&programs, &directory, owner);
-        let databases = AtomicU32::new(0);
-        let server =
-            Self { programs, directory, port: free_port(), owner, databases, _watchdog: watchdog };
-        let data = server.data();
-        server.run("initdb", |initdb| {
-            initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]);
-            initdb.arg("--no-sync").arg("--pgdata").arg(&data)
-        });
+        let server = Self::at(programs, directory, owner, watchdog, None);
+        server.create_cluster(&[]);
         server.start_again();
         server
     }
 
+    /// The same with all its tables on a disk of so many MiB, and its log of changes (WAL) on another one. `None` where
+    /// the system lets this user mount no file system.
+    pub(crate) fn start_on_small_disk(mib: u32) -> Option<Self> {
+        let (programs, owner) = (find_programs(), cluster_owner());
+        let directory = new_directory(owner);
+        let (watchdog, small_disk) = small_disk(&programs, &directory, owner, mib)?;
+        let server = Self::at(programs, directory, owner, watchdog, Some(small_disk));
+        let wal = server.directory.join("wal");
+        server.create_cluster(&["--waldir", wal.to_str().unwrap()]);
+        server.start_again();
+        Some(server)
+    }
+
+    fn at(
+        programs: PathBuf,
+        directory: PathBuf,
+        owner: Option<(u32, u32)>,
+        watchdog: Child,
+        small_disk: Option<SmallDisk>,
+    ) -> Self {
+        let (port, databases) = (free_port(), AtomicU32::new(0));
+        Self { programs, directory, port, owner, databases, small_disk, _watchdog: watchdog }
+    }
+
+    fn create_cluster(&self, options: &[&str]) {
+        let data = self.data();
+        self.run("initdb", |initdb| {
+            initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]);
+            initdb.args(options).arg("--no-sync").arg("--pgdata").arg(&data)
+        });
+    }
+
     /// A standby of this server, which follows it as a replica, on a port of its own.
     pub(crate) fn standby(&self) -> Self {
-        let directory = tempfile::Builder::new().prefix("hookgate-pg-").tempdir().unwrap().keep();
-        if let Some((uid, gid)) = self.owner {
-            std::os::unix::fs::chown(&directory, Some(uid), Some(gid)).unwrap();
-        }
-        let (programs, owner) = (self.programs.clone(), self.owner);
-        let watchdog = watchdog(&programs, &directory, owner);
-        let (port, databases) = (free_port(), AtomicU32::new(0));
-        let standby = Self { programs, directory, port, owner, databases, _watchdog: watchdog };
-        let data = standby.data();
-        let primary = self.port.to_string();
-        standby.run("pg_basebackup", |backup| {
-            backup.args(["--host=127.0.0.1", "--username=postgres", "--port", &primary]);
-            backup.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
-            backup.arg("--pgdata").arg(&data)
-        });
+        let standby = self.base_backup(&["--write-recovery-conf"]);
         standby.start_again();
         standby
+    }
+
+    /// A base backup of this server, to be started on a port of its own.
+    pub(crate) fn base_backup(&self, options: &[&str]) -> Self {
+        let directory = new_directory(self.owner);
+        let watchdog = watchdog(&self.programs, &directory, self.owner);
+        let backup = Self::at(self.programs.clone(), directory, self.owner, watchdog, None);
+        let (data, primary) = (backup.data(), self.port.to_string());
+        backup.run("pg_basebackup", |command| {
+            command.args(["--host=127.0.0.1", "--username=postgres", "--port", &primary]);
+            command.args(["--checkpoint=fast", "--no-sync"]).args(options);
+            command.arg("--pgdata").arg(&data)
+        });
+        backup
+    }
+
+    /// The directory of everything that belongs to it. Its account can write there.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The directory of its tables, as this process sees it.
+    pub(crate) fn tables(&self) -> PathBuf {
+        let data = self.data();
+        match &self.small_disk {
+            None => data,
+            Some(SmallDisk { inside }) => {
+                let root = PathBuf::from(format!("/proc/{inside}/root"));
+                root.join(data.strip_prefix("/").unwrap())
+            }
+        }
     }
 
     /// Makes a standby a primary.
@@ -155,9 +203,30 @@ impl PrivatePostgres {
         self.directory.join("data")
     }
 
+    /// A program, run by the account of the cluster where its tables are seen.
+    fn command(&self, program: &Path) -> Command {
+        let Some(SmallDisk { inside }) = self.small_disk else {
+            let mut command = Command::new(program);
+            as_owner(&mut command, self.owner);
+            return command;
+        };
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &inside.to_string(), "-m"]);
+        match self.owner {
+            Some((uid, gid)) => {
+                let account = [format!("--reuid={uid}"), format!("--regid={gid}")];
+                command.arg("setpriv").args(account).arg("--clear-groups");
+            }
+            None => {
+                command.args(["-U", "--preserve-credentials"]).args(NO_ROOT);
+            }
+        }
+        command.arg(program);
+        command
+    }
+
     fn run(&self, program: &str, arguments: impl FnOnce(&mut Command) -> &mut Command) {
-        let mut command = Command::new(self.programs.join(program));
-        as_owner(&mut command, self.owner);
+        let mut command = self.command(&self.programs.join(program));
         // Files instead of pipes: the server inherits them and would hold a pipe open for ever.
         let said = self.directory.join(format!("{program}.out"));
         let file = fs::File::create(&said).unwrap();
@@ -167,6 +236,15 @@ impl PrivatePostgres {
         let status = status.unwrap_or_else(|error| panic!("{program}: {error}; {INSTALL}"));
         assert!(status.success(), "{program}: {}", fs::read_to_string(&said).unwrap_or_default());
     }
+}
+
+/// A new directory of the owner's.
+fn new_directory(owner: Option<(u32, u32)>) -> PathBuf {
+    let directory = tempfile::Builder::new().prefix("hookgate-pg-").tempdir().unwrap().keep();
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::chown(&directory, Some(uid), Some(gid)).unwrap();
+    }
+    directory
 }
 
 fn watchdog(programs: &Path, directory: &Path, owner: Option<(u32, u32)>) -> Child {
@@ -180,6 +258,47 @@ fn watchdog(programs: &Path, directory: &Path, owner: Option<(u32, u32)>) -> Chi
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
 }
+
+/// Mounts a small disk as the directory of the tables, and has it watched like any other server.
+fn small_disk(
+    programs: &Path,
+    directory: &Path,
+    owner: Option<(u32, u32)>,
+    mib: u32,
+) -> Option<(Child, SmallDisk)> {
+    let data = directory.join("data");
+    fs::create_dir(&data).unwrap();
+    // Only root can give it to another account; everybody else is root in a namespace of its own.
+    let (flags, account, stop_as) = match owner {
+        Some((uid, gid)) => (
+            "-m",
+            format!(",uid={uid},gid={gid}"),
+            format!("setpriv --reuid={uid} --regid={gid} --clear-groups"),
+        ),
+        None => ("-Urm", String::new(), NO_ROOT.join(" ")),
+    };
+    let options = format!("size={mib}m,mode=0700{account}");
+    let inside = r#"trap '' INT TERM HUP
+        mount -t tmpfs -o "$2" tmpfs "$1/data" && echo $$ || exit 1
+        exec >/dev/null
+        cat
+        $3 "$0/pg_ctl" stop -w -m immediate -D "$1/data""#;
+    let outside =
+        r#"trap '' INT TERM HUP; unshare "$5" sh -c "$4" "$0" "$1" "$2" "$3"; rm -rf "$1""#;
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(outside).arg(programs).arg(directory);
+    command.args([&options, &stop_as, inside, flags]);
+    command.process_group(0).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut watchdog = command.spawn().unwrap();
+    let mut told = String::new();
+    BufReader::new(watchdog.stdout.take().unwrap()).read_line(&mut told).unwrap();
+    let inside = told.trim().parse().ok()?;
+    Some((watchdog, SmallDisk { inside }))
+}
+
+/// What makes an ordinary user of somebody who is root in a namespace: PostgreSQL refuses root.
+const NO_ROOT: [&str; 4] = ["unshare", "-U", "--map-user=1000", "--map-group=1000"];
 
 fn as_owner(command: &mut Command, owner: Option<(u32, u32)>) {
     if let Some((uid, gid)) = owner {

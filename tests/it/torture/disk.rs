@@ -7,21 +7,25 @@
 //! them it is a full disk on a file system that never overwrites in place.
 //!
 //! A disk that is full for real, with `ENOSPC` for everybody, is a small `tmpfs` in a mount
-//! namespace of the server's own. Where the system does not permit one, that test says so and
+//! namespace of the server's own, or of PostgreSQL's. Where the system does not permit one, that test says so and
 //! passes.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::Value;
+use tokio::task::block_in_place;
 
 use super::database::Database;
+use super::deliveries::{MANY_RETRIES, Subscribers};
 use super::ledger::Ledger;
 use super::load::{Load, Manners, Post};
 use super::station::Station;
 use super::{Dice, Scale};
+use crate::support::postgres::PrivatePostgres;
 use crate::support::wait::until;
 
 const MIB: u64 = 1024 * 1024;
@@ -101,8 +105,7 @@ async fn full_disk_refuses_and_costs_nothing() {
     ledger.accepted(100).await;
 
     let ballast = station.files().join("ballast");
-    let full = std::io::copy(&mut std::io::repeat(0), &mut File::create(&ballast).unwrap());
-    assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    fill(&ballast);
     ledger.refused(100).await;
     let (status, ready): (u16, Value) = station.get("/health/ready").await;
     // The one tenant's share of what is left may be used up before all of it is.
@@ -121,6 +124,58 @@ async fn full_disk_refuses_and_costs_nothing() {
     }
     ledger.settle(&Database::sqlite(copy.path()).events().await).report("full disk");
     station.stop().await;
+}
+
+/// No space for PostgreSQL's tables (SQLSTATE 53100); its log of changes is on another disk. Without space for that one
+/// PostgreSQL ends by itself, which is an outage like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_whose_disk_is_full_is_an_outage_until_it_has_space() {
+    let test = "full disk of PostgreSQL";
+    let Some(server) = block_in_place(|| PrivatePostgres::start_on_small_disk(192)) else {
+        println!("SKIPPED {test}: this system lets nobody mount a tmpfs in a namespace");
+        return;
+    };
+    let url = server.fresh_database().await;
+    let stalls_soon = [("DELIVERY_STALL_AFTER", "4s"), ("DELIVERY_TIMEOUT", "2s"), MANY_RETRIES];
+    let mut station = Station::on_postgres(&url, &stalls_soon).await;
+    let mut dice = Dice::new(test);
+    let ledger = Arc::new(Ledger::new());
+    let subscribers = Subscribers::subscribe(&station).await;
+    let manners = Manners { clients: 3, padding_max: 5_000, ..Manners::DEMANDING };
+    let load = Load::start(&station, &ledger, manners, &mut dice);
+    ledger.accepted(100).await;
+
+    let ballast = server.tables().join("ballast");
+    fill(&ballast);
+    let strict = async || station.get::<Value>("/health/ready?strict").await;
+    until("readiness tells that nothing is stored", async || {
+        let (status, ready) = strict().await;
+        (status, &ready["checks"]["planning"]) == (503, &"ingest_stalled".into())
+    })
+    .await;
+    let (status, ready): (u16, Value) = station.get("/health/ready").await;
+    assert_eq!(status, 200, "it still takes events: {ready}");
+    tokio::time::sleep(Scale::read().outage()).await;
+    // Clients fail at anything but a 202.
+    ledger.accepted(100).await;
+    assert!(station.health().await.queue.events > 0, "PostgreSQL took everything");
+
+    fs::remove_file(&ballast).unwrap();
+    ledger.accepted(100).await;
+    load.end().await;
+    station.drained().await;
+    until("it is ready", async || strict().await.0 == 200).await;
+    let stored = station.database.events().await;
+    ledger.settle(&stored).report(test);
+    subscribers.settle(&station, &stored, test).await;
+    let log = station.stop().await.concat();
+    assert!(log.contains("No space left on device"), "{log}");
+}
+
+/// Leaves no space on the disk of this file.
+fn fill(ballast: &Path) {
+    let full = std::io::copy(&mut std::io::repeat(0), &mut File::create(ballast).unwrap());
+    assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
 }
 
 /// Limits the length of the files that the running server writes.
