@@ -1,5 +1,7 @@
 //! Backups, databases that are older than the journal, and replays of the journal, with the real binary.
 
+mod point_in_time;
+
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
