@@ -119,8 +119,8 @@ pub async fn replay(
             Some(ReplaySince::Position(_)) | None => None,
         };
         let clock = Clock::system();
-        let replay = JournalReplay { store: store.clone(), clock, since: time, dry_run };
-        let report = replay_records(&replay, records, from, progress).await?;
+        let replay = JournalReplay::new(store.clone(), clock, time, dry_run);
+        let report = replay_records(replay, records, from, progress).await?;
         finish(&store, extent, mark, time.is_some(), report).await
     };
     let replayed = replayed.await;
@@ -129,7 +129,7 @@ pub async fn replay(
 }
 
 async fn replay_records(
-    replay: &JournalReplay,
+    mut replay: JournalReplay,
     mut records: StoredRecords,
     from: u64,
     mut progress: impl FnMut(u64, u64),
@@ -148,7 +148,7 @@ async fn replay_records(
     let ReplayCounts { events, missing, deliveries, of_unknown_orgs, refused, undecodable } =
         counts;
     Ok(ReplayReport {
-        dry_run: replay.dry_run,
+        dry_run: replay.is_dry_run(),
         from: first.unwrap_or(extent.stored_below),
         to: extent.stored_below,
         events,

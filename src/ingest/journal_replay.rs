@@ -17,14 +17,14 @@ use crate::store::{EventBatch, Store, StoreError, plan_deliveries};
 /// Stores the events of records.
 #[derive(Debug)]
 pub struct JournalReplay {
-    /// The store.
-    pub store: Store,
-    /// The current time.
-    pub clock: Clock,
+    store: Store,
+    clock: Clock,
     /// Only events accepted at or after this time.
-    pub since: Option<Timestamp>,
+    since: Option<Timestamp>,
     /// Whether only to count.
-    pub dry_run: bool,
+    dry_run: bool,
+    /// Ids of events with a `dedup_id` that were counted as missing: copies of them are not stored.
+    counted: HashSet<EventId>,
 }
 
 /// The counts of a replay.
@@ -45,12 +45,22 @@ pub struct ReplayCounts {
 }
 
 impl JournalReplay {
+    /// A replay of events accepted from `since` on, if given.
+    pub fn new(store: Store, clock: Clock, since: Option<Timestamp>, dry_run: bool) -> Self {
+        Self { store, clock, since, dry_run, counted: HashSet::new() }
+    }
+
+    /// Whether it only counts.
+    pub const fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// Stores the events of some records. Repeating it changes nothing.
     ///
     /// # Errors
     /// When the store is unavailable.
     pub async fn store(
-        &self,
+        &mut self,
         records: &[Record],
         counts: &mut ReplayCounts,
     ) -> Result<(), StoreError> {
@@ -70,13 +80,29 @@ impl JournalReplay {
         counts.events += events.len() as u64;
         self.keep_known_orgs(&mut events, counts).await?;
         if self.dry_run {
-            let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
-            let found = self.store.system().stored_events(&ids).await?;
-            counts.missing +=
-                events.iter().filter(|event| !found.contains(&event.id)).count() as u64;
+            counts.missing += self.count_missing(&events).await?;
             return Ok(());
         }
         self.store_events(&events, counts).await
+    }
+
+    /// How many events would be stored: those that are not there, were not erased, and are no copies.
+    async fn count_missing(&mut self, events: &[Arc<Event>]) -> Result<u64, StoreError> {
+        let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
+        let found = self.store.system().stored_events(&ids).await?;
+        let erased = self.store.system().erased_events(events).await?;
+        let mut missing = 0;
+        for event in events {
+            let is_stored = found.contains(&event.id);
+            let is_erased = erased.contains(&(event.id, event.received_at));
+            let is_first = |counted: &mut HashSet<EventId>| {
+                event.dedup_id.is_none() || counted.insert(event.id)
+            };
+            if !is_stored && !is_erased && is_first(&mut self.counted) {
+                missing += 1;
+            }
+        }
+        Ok(missing)
     }
 
     /// An organisation may have been deleted since, and its events with it.

@@ -70,6 +70,8 @@ async fn erased_account_does_not_come_back_by_a_replay_of_the_journal() {
     assert_eq!(count(&server, &key).await, 1);
     server.stop().await;
 
+    let counted = run(data_dir, &["journal", "replay", "--since", "0", "--dry-run"]).await;
+    assert_eq!((&counted["events"], &counted["missing"]), (&json!(3), &json!(0)));
     let replayed = run(data_dir, &["journal", "replay", "--since", "0"]).await;
     assert_eq!((&replayed["events"], &replayed["missing"]), (&json!(3), &json!(0)));
     let server = Binary::start(data_dir, &[]).await;

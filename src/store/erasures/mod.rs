@@ -13,11 +13,15 @@ mod audit_records;
 mod steps;
 mod tombstones;
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use super::columns::{Columns, columns};
 use super::engine::{Row, Tx, args};
 use super::{AuditRecord, Result, Store, StoreError, System, audit, orgs};
 use crate::domain::{
-    Actor, Erasure, ErasureId, ErasureStatus, ErasureSubject, OrgId, Page, PageRequest, Timestamp,
+    Actor, Erasure, ErasureId, ErasureStatus, ErasureSubject, Event, EventId, OrgId, Page,
+    PageRequest, Timestamp,
 };
 
 pub use steps::{ErasureStep, QuarantinedRecord};
@@ -105,6 +109,17 @@ impl Store {
 }
 
 impl System<'_> {
+    /// Those of some events that storing would leave out since they were erased, by id and time of acceptance.
+    pub async fn erased_events(
+        self,
+        events: &[Arc<Event>],
+    ) -> Result<HashSet<(EventId, Timestamp)>> {
+        let orgs: HashSet<OrgId> = events.iter().map(|event| event.org_id).collect();
+        let orgs: Vec<OrgId> = orgs.into_iter().collect();
+        let mut tx = self.0.engine.begin_long().await?;
+        erased(&mut tx, events, &orgs).await
+    }
+
     /// Deletes tombstones of events that were accepted before `before`, and erasures that ended before, so that they
     /// keep nothing out any more: once no journal can have such an event.
     pub async fn delete_tombstones(self, before: Timestamp) -> Result<()> {
