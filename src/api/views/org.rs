@@ -23,6 +23,23 @@ pub struct OwnOrgView {
     pub quotas: OwnQuotas,
 }
 
+impl OwnOrgView {
+    /// Fields that change without their owner: a patch that sends them back is not about them.
+    pub const MEASURED: [&str; 11] = [
+        "limits.events_left_now",
+        "limits.bytes_left_now",
+        "limits.deliveries_left_now",
+        "limits.changes_left_now",
+        "quotas.events_this_month.used",
+        "quotas.events_this_month.left",
+        "quotas.month_ends_at",
+        "quotas.endpoints.used",
+        "quotas.endpoints.left",
+        "quotas.keys.used",
+        "quotas.keys.left",
+    ];
+}
+
 /// The caller's key.
 #[derive(Clone, Debug, Serialize)]
 pub struct OwnKeyView {

@@ -94,8 +94,8 @@ pub(in crate::http) struct ExportList<T> {
 pub(in crate::http) struct NoQuery;
 
 impl<T: JsonFields> MergePatch<T> {
-    /// The patch without these fields, which its sender cannot mean.
-    pub(in crate::http) fn without(mut self, fields: &[&str]) -> Self {
+    /// The patch without these fields, which its sender cannot mean. `a.b` is the field `b` of the object `a`.
+    pub(in crate::http) fn without(mut self, fields: &[&'static str]) -> Self {
         self.object.drop_fields(fields);
         self
     }

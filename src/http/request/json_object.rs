@@ -22,6 +22,23 @@ pub(in crate::http) struct JsonObject {
     known: Vec<&'static str>,
     /// The resource that a merge patch changes, as its owner reads it.
     current: Option<Value>,
+    /// The paths of fields inside others that were dropped.
+    dropped: Vec<&'static str>,
+}
+
+/// Removes the field at a path.
+fn without(value: &mut Value, path: &str) {
+    match (path.split_once('.'), value) {
+        (None, Value::Object(fields)) => {
+            fields.remove(path);
+        }
+        (Some((field, inside)), Value::Object(fields)) => {
+            if let Some(value) = fields.get_mut(field) {
+                without(value, inside);
+            }
+        }
+        (_, _) => {}
+    }
 }
 
 impl JsonObject {
@@ -45,14 +62,27 @@ impl JsonObject {
     }
 
     /// Drops the fields that are as in `current`: a merge patch may send back what it read.
-    pub(in crate::http) fn drop_unchanged(&mut self, current: Value) {
+    pub(in crate::http) fn drop_unchanged(&mut self, mut current: Value) {
+        for path in &self.dropped {
+            without(&mut current, path);
+        }
         self.entries.retain(|(name, value)| current.get(name) != Some(value));
         self.current = Some(current);
     }
 
-    /// Drops these fields, whatever their values.
-    pub(in crate::http) fn drop_fields(&mut self, names: &[&str]) {
-        self.entries.retain(|(name, _)| !names.contains(&&**name));
+    /// Drops these fields, whatever their values, before [`Self::drop_unchanged`]. `a.b` is the field `b` of the
+    /// object `a`.
+    pub(in crate::http) fn drop_fields(&mut self, paths: &[&'static str]) {
+        for path in paths {
+            let (field, inside) = path.split_once('.').unwrap_or((path, ""));
+            if inside.is_empty() {
+                self.entries.retain(|(name, _)| name != field);
+            } else if let Some((_, value)) = self.entries.iter_mut().find(|(name, _)| name == field)
+            {
+                without(value, inside);
+            }
+        }
+        self.dropped = paths.iter().copied().filter(|path| path.contains('.')).collect();
     }
 
     /// Whether there is nothing in it, and nothing wrong with it.
@@ -268,6 +298,20 @@ mod tests {
         let expected = [("created", "read_only"), ("typo", "unknown")];
         let expected = expected.map(|(field, code)| (field.to_owned(), code));
         assert_eq!(faults(read(object)), expected);
+    }
+
+    #[test]
+    fn fields_that_change_by_themselves_are_ignored_also_inside_others() {
+        let body = br#"{"type":"ed25519","at":1,"limits":{"max":5,"left":{"now":3}}}"#;
+        let mut object = JsonObject::parse(body).unwrap();
+        object.drop_fields(&["at", "limits.left.now"]);
+        object.drop_unchanged(json!({"at":2,"limits":{"max":5,"left":{"now":4}}}));
+        assert!(read(object).is_ok());
+        let body = br#"{"type":"ed25519","limits":{"max":6,"left":{"now":3}}}"#;
+        let mut object = JsonObject::parse(body).unwrap();
+        object.drop_fields(&["limits.left.now"]);
+        object.drop_unchanged(json!({"limits":{"max":5,"left":{"now":3}}}));
+        assert_eq!(faults(read(object)), [("limits".to_owned(), "read_only")]);
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(in crate::http) async fn change(
 ) -> Result<Json<OwnOrgView>, ApiError> {
     let org = orgs::existing(app.subsystems(), tenant.org_id).await?;
     let current = view(&app, &tenant, org).await?;
+    let patch = patch.without(&OwnOrgView::MEASURED);
     let Some(OwnOrgPatch { own_event_type_rates }) = patch.against(&current)? else {
         return Ok(Json(current));
     };

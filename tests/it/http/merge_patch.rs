@@ -113,6 +113,30 @@ async fn organisation_sent_back_as_it_was_read_changes_nothing() {
 }
 
 #[tokio::test]
+async fn own_organisation_sent_back_changes_nothing_although_its_counters_have_moved() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let rates = json!({"own_event_type_rates": {"user.login": 5}});
+    patch(&server, "/api/org", &tenant.key, &rates).await.expect(200);
+    let read = server.get("/api/org", &tenant.key).await.expect(200);
+    server.post("/api/events", &tenant.key, r#"{"type":"a","payload":1}"#).await.expect(202);
+    let endpoint = r#"{"url":"https://example.com/a"}"#;
+    server.post("/api/endpoints", &tenant.key, endpoint).await.expect(201);
+    let moved = server.get("/api/org", &tenant.key).await.expect(200);
+    assert_ne!((&moved["limits"], &moved["quotas"]), (&read["limits"], &read["quotas"]));
+    let audit = server.list("/api/audit", &tenant.key).await;
+
+    let answered = patch(&server, "/api/org", &tenant.key, &read).await.expect(200);
+    assert_eq!(answered["own_event_type_rates"], read["own_event_type_rates"]);
+    assert_eq!(server.list("/api/audit", &tenant.key).await, audit);
+    // What only a request could have changed is refused.
+    let mut raised = read;
+    raised["limits"]["events_per_minute"] = json!(1_000_000_000);
+    let refused = patch(&server, "/api/org", &tenant.key, &raised).await;
+    refused.expect_faults(&[("limits", "read_only")]);
+}
+
+#[tokio::test]
 async fn other_media_types_are_refused() {
     let server = Server::start().await;
     let tenant = server.tenant("acme").await;
