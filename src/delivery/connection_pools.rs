@@ -88,9 +88,14 @@ impl PooledClient {
         Arc::new(Self { client, idle, multiplexed, answered_streams: AtomicU64::new(0), reserved })
     }
 
+    /// Notes that the host speaks HTTP/2.
+    pub(super) fn note_multiplexed(&self) {
+        self.multiplexed.store(true, Ordering::Relaxed);
+    }
+
     /// Notes a response over HTTP/2.
     pub(super) fn note_answered_stream(&self) {
-        self.multiplexed.store(true, Ordering::Relaxed);
+        self.note_multiplexed();
         self.answered_streams.fetch_add(1, Ordering::Relaxed);
     }
 

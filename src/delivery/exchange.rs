@@ -6,6 +6,9 @@
 //! shows when the connection reads the request's body. The wait is bounded as well. A webhook that gets no stream
 //! meanwhile is given back to the store if the receiver answered others, and has failed if it did not.
 //!
+//! Of a new host that is known only by its first answer or HTTP/2 error. Before, a request that no connection has read
+//! for longer than connecting may take waits for a stream: HTTP/1.1 gives each a connection of its own.
+//!
 //! A receiver may say that it has not processed a request: by a GOAWAY with a lower stream, or by `REFUSED_STREAM` (RFC
 //! 9113 section 8.7). Such a request is sent again, within the same attempt, and so is one whose body no connection has
 //! read. Three times at once, which covers a receiver that closes each connection after so many requests; then every
@@ -101,8 +104,13 @@ impl Webhook<'_> {
             let answered_before = pool.answered_streams();
             let mut opened = Opened::default();
             let sent = self.send(&pool, host, limits, watch, &mut opened).await;
+            if let Sent::Failed(error) = &sent
+                && Failure::is_http2(error)
+            {
+                pool.note_multiplexed();
+            }
             let waited = match &opened.at {
-                Some(at) if pool.is_multiplexed() => watch.until(*at),
+                Some(at) if opened.is_by_stream(&pool) => watch.until(*at),
                 _ => Duration::ZERO,
             };
             let failure = match sent {
@@ -131,7 +139,7 @@ impl Webhook<'_> {
                     continue;
                 }
                 Sent::Failed(error) => Failure::request(&error, limits.connect, limits.response),
-                Sent::TimedOut if opened.at.is_none() && pool.is_multiplexed() => {
+                Sent::TimedOut if opened.at.is_none() && opened.is_by_stream(&pool) => {
                     if pool.answered_streams() != answered_before {
                         return Err(NotSent::NoStream);
                     }
@@ -162,9 +170,12 @@ impl Webhook<'_> {
         }));
         let mut sending = pin!(with_host(host.cloned(), pool.execute(request)));
         let mut may_open = true;
+        let unread = Stopwatch::start();
         loop {
+            opened.is_late |= opened.at.is_none() && unread.elapsed() > limits.connect;
             let wait = opened.at.map(|at| watch.until(at));
-            let left = limits.total(wait, pool.is_multiplexed()).checked_sub(watch.elapsed());
+            let total = limits.total(wait, opened.is_by_stream(pool));
+            let left = total.checked_sub(watch.elapsed());
             let Some(left) = left else {
                 // From here on the connection gets no body, unless it has read it already.
                 noticed.close();
@@ -179,6 +190,7 @@ impl Webhook<'_> {
                 at = &mut noticed, if may_open => {
                     may_open = false;
                     opened.at = at.ok();
+                    opened.is_late |= opened.at.is_some_and(|at| unread.until(at) > limits.connect);
                 }
                 sent = &mut sending => {
                     // It may have been opened at the same moment.
@@ -211,16 +223,26 @@ impl ExchangeLimits {
     }
 }
 
-/// When the connection read the request's body; `None` if it has not.
+/// When a connection read the request's body.
 #[derive(Default)]
 struct Opened {
+    /// `None` if none has.
     at: Option<Stopwatch>,
+    /// Whether it was unread for longer than connecting may take.
+    is_late: bool,
+}
+
+impl Opened {
+    /// Whether the request gets, or waits for, a stream of a connection that others use.
+    fn is_by_stream(&self, pool: &PooledClient) -> bool {
+        self.is_late || pool.is_multiplexed()
+    }
 }
 
 /// Whether the receiver has not processed the request: because it says so, or because an HTTP/2 connection ended before
 /// the request's turn.
 fn is_unprocessed(error: &reqwest::Error, opened: &Opened, pool: &PooledClient) -> bool {
-    let is_unread = pool.is_multiplexed() && opened.at.is_none();
+    let is_unread = opened.is_by_stream(pool) && opened.at.is_none();
     Failure::is_refused(error) || (is_unread && Failure::is_unsent(error))
 }
 

@@ -84,6 +84,11 @@ impl Failure {
         })
     }
 
+    /// Whether an HTTP/2 connection, or a stream on it, has failed.
+    pub(super) fn is_http2(error: &reqwest::Error) -> bool {
+        find::<h2::Error>(error).is_some()
+    }
+
     /// Whether the connection ended while the request waited to be sent.
     pub(super) fn is_unsent(error: &reqwest::Error) -> bool {
         // The request that was about to get a stream ends as a user's error ("dispatch task is gone").

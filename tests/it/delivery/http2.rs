@@ -5,9 +5,15 @@ use std::time::Duration;
 use hookgate::delivery::DeliveryService;
 use hookgate::domain::{Attempt, DeliveryStatus, ErrorClass, SigningSecret};
 
+use serde_json::json;
+
 use super::world::World;
+use crate::support::answer::{answer, json};
+use crate::support::binary::Binary;
+use crate::support::client;
 use crate::support::h2_peer::{Act, H2Peer};
 use crate::support::tls::Authority;
+use crate::support::wait::until;
 
 /// A world whose endpoint is this receiver, to which a first webhook has been delivered: it is known to speak HTTP/2.
 async fn world(
@@ -113,6 +119,48 @@ async fn wait_for_a_stream_is_not_the_receivers_time() {
     // The last of them wait longer than the timeout.
     each_is_one_attempt(&world, &mut service, &peer, 16).await;
     assert_eq!((peer.requests(), peer.connections()), (17, 1));
+}
+
+/// The first webhooks to a host have clients of 1, 2 and 4 connections, so the fourth shares that of the third, over
+/// which it turns out to allow one stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn wait_for_a_stream_of_a_new_host_is_not_the_receivers_time() {
+    let authority = Authority::new();
+    let act = |number| match number {
+        0..=2 => Act::ResetAfter(Duration::from_millis(700)),
+        _ => Act::AnswerAfter(Duration::from_millis(600)),
+    };
+    let peer = H2Peer::start(authority.identity("localhost"), 1, act).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = authority.file().display().to_string();
+    let settings =
+        [("WEBHOOK_CA_FILE", &*file), ("DELIVERY_TIMEOUT", "1s"), ("RETRY_SCHEDULE", "none")];
+    let mut server = Binary::start(dir.path(), &settings).await;
+    let (key, _) = server.first_keys().await;
+    let post = async |path: &str, body: serde_json::Value| {
+        let request = client().post(format!("{}{path}", server.base_url));
+        let answered = answer(json(request.header("x-api-key", &key), body.to_string())).await;
+        assert!(answered.status.is_success(), "{answered:?}");
+    };
+    post("/api/endpoints", json!({ "url": peer.url() })).await;
+    for number in 0..4 {
+        post("/api/events", json!({ "type": "a", "payload": number })).await;
+        let requests = (number + 1).min(3);
+        until("it is sent", async || peer.requests() >= requests).await;
+    }
+    let deliveries = format!("{}/api/deliveries", server.base_url);
+    let mut ends = Vec::new();
+    until("each has had its attempt", async || {
+        let list = answer(client().get(&deliveries).header("x-api-key", &key)).await.expect(200);
+        let list = list["data"].as_array().unwrap();
+        ends = list.iter().map(|delivery| delivery["status"].as_str().unwrap().into()).collect();
+        list.len() == 4 && !ends.contains(&"pending".to_owned())
+    })
+    .await;
+    ends.sort_unstable();
+    assert_eq!(ends, ["dead", "dead", "dead", "delivered"]);
+    assert_eq!(peer.requests(), 4);
+    server.stop().await;
 }
 
 #[tokio::test]

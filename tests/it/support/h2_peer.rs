@@ -26,6 +26,7 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
+const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
 /// `:status: 204` in the static table of HPACK.
 const NO_CONTENT: u8 = 0x89;
@@ -37,6 +38,8 @@ pub(crate) enum Act {
     Answer,
     /// 204 after this time.
     AnswerAfter(Duration),
+    /// `INTERNAL_ERROR` on the stream after this time.
+    ResetAfter(Duration),
     /// `REFUSED_STREAM`.
     Refuse,
     /// 204, then a GOAWAY: later streams on the connection are not processed.
@@ -166,11 +169,13 @@ async fn serve(
         let answer = frame(HEADERS, END_HEADERS | END_STREAM, id, &[NO_CONTENT]);
         match act {
             Act::Answer => send(answer),
-            Act::AnswerAfter(wait) => {
-                let frames = frames.clone();
+            Act::AnswerAfter(wait) | Act::ResetAfter(wait) => {
+                let reset = frame(RST_STREAM, 0, id, &INTERNAL_ERROR.to_be_bytes());
+                let is_reset = matches!(act, Act::ResetAfter(_));
+                let (frames, end) = (frames.clone(), if is_reset { reset } else { answer });
                 tasks.spawn(async move {
                     tokio::time::sleep(wait).await;
-                    let _ = frames.send(answer);
+                    let _ = frames.send(end);
                     Ok(())
                 });
             }
