@@ -22,6 +22,7 @@ mod sqlite_space;
 mod sqlite_tx;
 mod statement;
 mod value;
+mod watches;
 mod write_queue;
 
 use std::borrow::Cow;

@@ -22,13 +22,13 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, SqlStr};
 use time::OffsetDateTime;
-use tokio::runtime::Handle;
 
 use super::hosts::{DatabaseHosts, takes_writes};
 use super::read_pool::{ReadPool, ReadSource};
 use super::replica::{Replica, ReplicaParts};
 use super::session::{PgSession, SessionSetup};
 use super::split::Pools;
+use super::watches::Watches;
 use super::{Args, ConnectionSplit, QueryPlans, Row, Workload, statement};
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
@@ -49,6 +49,7 @@ pub(crate) struct PostgresEngine {
     pub(super) plans: Option<Arc<QueryPlans>>,
     pools: Arc<Pools<Postgres>>,
     hosts: Arc<DatabaseHosts>,
+    watches: Arc<Watches>,
     pub(super) setup: SessionSetup,
     /// How the database is reached past a pooler of connections.
     direct: Option<Box<PgConnectOptions>>,
@@ -115,16 +116,28 @@ impl PostgresEngine {
                 }))
             }
         };
+        let watches = Arc::new(Watches::default());
         if let Some(replica) = &known_replica {
-            Handle::current().spawn(Replica::follow(Arc::downgrade(replica)));
+            watches.spawn(Replica::follow(Arc::downgrade(replica)));
         }
         let pool = general.clone();
         let pools = Arc::new(Pools { general, keys, delivery, reads, split });
         if hosts.are_several() {
-            Handle::current().spawn(Arc::clone(&hosts).follow(Arc::downgrade(&pools)));
+            watches.spawn(Arc::clone(&hosts).follow(Arc::downgrade(&pools)));
         }
         let (reads, replica, plans) = (None, None, None);
-        Ok(Self { pool, reads, replica, known_replica, plans, pools, hosts, setup, direct })
+        Ok(Self {
+            pool,
+            reads,
+            replica,
+            known_replica,
+            plans,
+            pools,
+            hosts,
+            watches,
+            setup,
+            direct,
+        })
     }
 
     /// Begins a transaction.
@@ -179,8 +192,9 @@ impl PostgresEngine {
         self.direct.as_deref().cloned().or_else(|| self.setup.is_prepared.then(pooled))
     }
 
-    /// Closes every connection, waiting for calls in flight.
+    /// Closes every connection, waiting for calls in flight, after the watches.
     pub(super) async fn close(&self) {
+        self.watches.end().await;
         if let Some(replica) = &self.known_replica {
             replica.close().await;
         }
