@@ -4,11 +4,15 @@
 //! skip the deliveries that were created until then, and reads show them as cancelled. The first of them become
 //! rows of `deliveries` in the same transaction, the others in steps in the background. The row of a
 //! removed endpoint is kept until none is left.
+//!
+//! # Failure
+//! A clock that is ahead must not cancel what comes later: `cancel_before` is not later than the schedule time. One that
+//! has turned out to be ahead, since both went back, is lowered in the background.
 
 use std::time::Duration;
 
 use super::endpoint_versions::next_version;
-use super::engine::{Row, Tx, args};
+use super::engine::{Dialect, Row, Tx, args};
 use super::maintenance::MissingDays;
 use super::page::END_OF_TIME;
 use super::{AuditRecord, Result, Store, System, audit};
@@ -23,6 +27,8 @@ const CANDIDATES_PER_STEP: u32 = 16;
 /// How long `cancel_before`, and the row of a removed endpoint, stay at least: events that were accepted before are
 /// on their way to the store meanwhile.
 const KEPT: Duration = Duration::from_mins(10);
+/// How far `cancel_before` may be ahead: more than clocks that are adjusted differ.
+const AHEAD_MAX: Duration = Duration::from_mins(1);
 /// Why nothing is sent to a removed endpoint.
 const REMOVED: &str = "the endpoint was removed";
 
@@ -65,10 +71,12 @@ impl Store {
         let version = next_version(&mut tx, org).await?;
         let sql = "UPDATE endpoints SET cancel_before = $3, version = $4
                    WHERE id = $1 AND org_id = $2 AND removed_at IS NULL";
-        if tx.execute(sql, args![id, org, now, version]).await? == 0 {
+        let before = now.min(self.due(now));
+        if tx.execute(sql, args![id, org, before, version]).await? == 0 {
             return Ok(None);
         }
-        let done = cancel_first(&mut tx, id, now, now).await?;
+        // What is there was created before, whatever the clock of the server that accepted it.
+        let done = cancel_first(&mut tx, id, END_OF_TIME, now).await?;
         if done.cancelled > 0 {
             let record = AuditRecord::pending_cancelled(org, id, done.cancelled);
             audit::write(&mut tx, &record, by, now).await?;
@@ -130,7 +138,40 @@ impl System<'_> {
         if cancelled > 0 {
             return Ok(cancelled);
         }
-        Ok(self.lift_one(now).await? + self.delete_removed(now).await?)
+        Ok(self.lower_one(now).await?
+            + self.lift_one(now).await?
+            + self.delete_removed(now).await?)
+    }
+
+    /// Lowers a `cancel_before` that is ahead, once what it was meant for is cancelled: it would cancel what comes now.
+    async fn lower_one(self, now: Timestamp) -> Result<u64> {
+        // Beside SQLite the schedule time stays ahead of a clock that was set back.
+        let now = match self.0.engine.dialect() {
+            Dialect::Sqlite => now,
+            Dialect::Postgres => self.0.due(now),
+        };
+        let which =
+            format!("e.cancel_before > $1 AND e.removed_at IS NULL AND NOT EXISTS ({PENDING})");
+        let sql =
+            format!("SELECT e.id, e.org_id FROM endpoints e WHERE {which} ORDER BY e.id LIMIT 1");
+        let ids = |row: &Row| Ok((row.get("org_id")?, row.get("id")?));
+        let ahead = now.plus(AHEAD_MAX);
+        let found: Option<(OrgId, EndpointId)> = self.0.engine.find(sql, args![ahead], ids).await?;
+        let Some((org, id)) = found else { return Ok(0) };
+        let mut tx = self.0.engine.begin().await?;
+        if !is_unlocked(&mut tx, org, " FOR NO KEY UPDATE SKIP LOCKED").await? {
+            return Ok(0);
+        }
+        let version = next_version(&mut tx, org).await?;
+        let sql = format!(
+            "UPDATE endpoints AS e SET cancel_before = $2, version = $3 WHERE e.id = $4 AND {which}"
+        );
+        let lowered = tx.execute(sql, args![ahead, now, version, id]).await?;
+        tx.commit().await?;
+        if lowered > 0 {
+            tracing::warn!(%org, endpoint = %id, "deliveries were cancelled while a clock was ahead; later ones are not");
+        }
+        Ok(lowered)
     }
 
     /// Cancels deliveries of the first endpoint that has some to cancel.

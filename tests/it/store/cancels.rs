@@ -1,5 +1,8 @@
 use hookgate::domain::{Actor, Decision, DeliveryFilter, DeliveryId, DeliveryStatus, PageRequest};
-use hookgate::store::{CANCELS_INLINE_MAX, CANCELS_PER_STEP, DeliveryRefusal, PendingCancellation};
+use hookgate::runtime::Clock;
+use hookgate::store::{
+    CANCELS_INLINE_MAX, CANCELS_PER_STEP, DeliveryRefusal, PendingCancellation, Store,
+};
 
 use super::fixtures::{
     EXHAUSTED, add_endpoint, add_org, at, claim, org_with_deliveries, outcome, persist, some_event,
@@ -12,6 +15,7 @@ on_both!(
     all_pending_deliveries_of_an_endpoint_are_cancelled_in_bounded_steps,
     delivery_is_retried_after_its_endpoints_pending_ones_were_cancelled,
     time_of_a_cancellation_is_forgotten_once_nothing_can_come_of_it,
+    clock_that_was_ahead_cancels_nothing_that_comes_later,
 );
 
 async fn cancelled_delivery_is_never_claimed_and_its_attempt_changes_nothing(subject: &Subject) {
@@ -130,4 +134,30 @@ async fn time_of_a_cancellation_is_forgotten_once_nothing_can_come_of_it(subject
     assert_eq!((step(700).await, step(700).await), (1, 0));
     let shown = store.endpoint(org, endpoint.id).await.unwrap().unwrap();
     assert_eq!(shown.cancel_before, None);
+}
+
+async fn clock_that_was_ahead_cancels_nothing_that_comes_later(subject: &Subject) {
+    const AHEAD: i64 = 86_400;
+    let (org, endpoint) = org_with_deliveries(subject, 1).await;
+    let planned = async |accepted| {
+        persist(subject, &[some_event(org, "later", at(accepted))], at(accepted)).await.planned
+    };
+    // Ahead of the schedule time.
+    let clock = Clock::manual(at(5));
+    clock.set_schedule(at(5));
+    clock.step_to(at(5 + AHEAD));
+    let store = subject.store.clone().with_clock(clock.clone());
+    let cancel = async |store: &Store, now| {
+        store.cancel_pending(org, endpoint.id, &Actor::CLI, now).await.unwrap().unwrap()
+    };
+    let done = PendingCancellation { cancelled: 1, in_progress: false };
+    assert_eq!(cancel(&store, clock.now()).await, done);
+    assert_eq!((planned(4).await, planned(6).await), (0, 1));
+
+    // As far ahead as the schedule time, which both go back from.
+    assert_eq!(cancel(&subject.store, at(AHEAD)).await, done);
+    assert_eq!(planned(7).await, 0, "nothing tells yet that it is ahead");
+    let step = async |now| subject.store.system().cancel_step(at(now)).await.unwrap();
+    assert_eq!((step(8).await, step(8).await), (1, 0));
+    assert_eq!((planned(7).await, planned(9).await), (0, 1));
 }
