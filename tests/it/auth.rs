@@ -52,7 +52,7 @@ impl World {
     }
 
     async fn with(configure: impl FnOnce(&mut AuthConfig)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::temporary::directory();
         let config =
             StoreConfig { database_connections: 4, ..StoreConfig::in_directory(dir.path()) };
         let metrics = Metrics::new().unwrap();

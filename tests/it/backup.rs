@@ -155,7 +155,8 @@ async fn backup_on_postgresql_under_load_has_every_acknowledged_event_once() {
 }
 
 async fn backup_under_load(database: Database) {
-    let (data, backups) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (data, backups) =
+        (crate::support::temporary::directory(), crate::support::temporary::directory());
     let mut server = Binary::start(data.path(), &database.settings()).await;
     let (key, _) = server.first_keys().await;
     let accepted: Arc<[AtomicUsize; POSTERS]> = Arc::default();
@@ -227,7 +228,7 @@ async fn older_postgresql_database_is_refused_until_the_journal_is_replayed() {
 }
 
 async fn older_store_is_refused_and_healed(database: Database) {
-    let data = tempfile::tempdir().unwrap();
+    let data = crate::support::temporary::directory();
     let mut server = Binary::start(data.path(), &database.settings()).await;
     let (key, _) = server.first_keys().await;
     let mut ids = post_all(&server, &key, 20).await;
@@ -275,7 +276,7 @@ async fn failover_to_a_standby_that_was_behind_is_refused_until_the_journal_is_r
     let url = primary.fresh_database().await;
     let name = url.rsplit_once('/').unwrap().1;
     let database = Database::Postgres(url.clone());
-    let data = tempfile::tempdir().unwrap();
+    let data = crate::support::temporary::directory();
     let mut server = Binary::start(data.path(), &database.settings()).await;
     let (key, _) = server.first_keys().await;
     let mut ids = post_all(&server, &key, 10).await;
@@ -343,7 +344,7 @@ async fn database_of_the_version_before_marks_is_accepted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn server_whose_database_loses_its_mark_stops() {
-    let data = tempfile::tempdir().unwrap();
+    let data = crate::support::temporary::directory();
     let database = Database::Sqlite;
     let mut server = Binary::start(data.path(), &[]).await;
     let (key, _) = server.first_keys().await;
@@ -360,7 +361,7 @@ async fn server_whose_database_loses_its_mark_stops() {
 
 /// A data directory with a SQLite file and a few stored events.
 async fn used_data_dir() -> (TempDir, Database) {
-    let data = tempfile::tempdir().unwrap();
+    let data = crate::support::temporary::directory();
     let mut server = Binary::start(data.path(), &[]).await;
     let (key, _) = server.first_keys().await;
     post_all(&server, &key, 5).await;

@@ -34,7 +34,7 @@ struct Said {
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(crate::support::temporary::directory())
     }
 
     fn path(&self) -> &Path {

@@ -138,7 +138,8 @@ async fn sqlite_store(dir: &Path) -> Store {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_whose_clocks_are_an_hour_apart_send_nothing_twice_and_retry_on_time() {
-    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (one, other) =
+        (crate::support::temporary::directory(), crate::support::temporary::directory());
     let url = fresh_database().await;
     let receiver = Receiver::start().await;
     let schedule = RetrySchedule::parse_waits(&["30m"]).unwrap();
@@ -181,7 +182,7 @@ async fn servers_whose_clocks_are_an_hour_apart_send_nothing_twice_and_retry_on_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_by_a_day_delay_no_retry_and_leave_no_stamp_ahead_and_keep_the_order() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let receiver = Receiver::start().await;
     let schedule = RetrySchedule::parse_waits(&["1s", "1s", "1s", "1s"]).unwrap();
     let policy = DeliveryPolicy {

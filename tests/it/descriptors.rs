@@ -94,7 +94,7 @@ fn count(log: &[String], message: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn soft_limit_is_raised_to_the_hard_one() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let script = "ulimit -S -n 200; exec \"$0\" serve";
     let server = Binary::start_by(script, dir.path(), &[]).await;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid().as_raw_nonzero()));
@@ -108,7 +108,7 @@ async fn soft_limit_is_raised_to_the_hard_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_stop_neither_the_journal_nor_those_who_come_later() {
     raise_descriptor_limit();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let script = "ulimit -n 256; exec \"$0\" serve";
     let mut server = Binary::start_by(script, dir.path(), &[]).await;
     let address = address_of(&server);
@@ -149,7 +149,7 @@ async fn hold_from(host: u8, server: SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn want_of_descriptors_passes_without_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let mut server = Binary::start(dir.path(), &[]).await;
     let tenant = Tenant::of(&mut server).await;
     tenant.post_event().await.expect(202);
@@ -187,7 +187,7 @@ async fn webhooks_to_many_hosts_leave_few_idle_connections() {
     let hosts: usize = std::env::var("HOSTS").map_or(300, |hosts| hosts.parse().unwrap());
     raise_descriptor_limit();
     let (port, mut received, _serving) = receiver().await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let mut server = start_limited(512, dir.path()).await;
     let tenant = Tenant::of(&mut server).await;
     for host in 0..hosts {

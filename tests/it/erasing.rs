@@ -42,7 +42,7 @@ async fn count(server: &Binary, key: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn erased_account_does_not_come_back_by_a_replay_of_the_journal() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let data_dir = dir.path();
     let mut server = Binary::start(data_dir, &[]).await;
     let (key, _) = server.first_keys().await;

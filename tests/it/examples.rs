@@ -74,7 +74,7 @@ impl Server {
 
 /// The example handles a webhook, accepts its repetition without handling it, and refuses a forgery.
 async fn handles_each_webhook_once(name: &str) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::support::temporary::directory();
     let server = Server::start(directory.path()).await;
     let secret = SigningSecret::generate().unwrap();
     let mut example = Example::start(name, &secret).await;

@@ -9,7 +9,7 @@ use crate::support::client;
 #[tokio::test(flavor = "multi_thread")]
 async fn forwarded_address_of_a_peer_that_is_not_trusted_is_warned_about_once() {
     for (trusted, warnings) in [("10.0.0.0/8", 1), ("127.0.0.0/8", 0)] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::temporary::directory();
         let mut server = Binary::start(dir.path(), &[("TRUSTED_PROXIES", trusted)]).await;
         let (key, _) = server.first_keys().await;
         for client_address in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {

@@ -28,7 +28,7 @@ struct Https {
 
 impl Https {
     async fn start(authority: &Authority) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::temporary::directory();
         let (cert, key) = files(dir.path());
         authority.identity("127.0.0.1").write(&cert, &key);
         let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
@@ -165,7 +165,7 @@ fn client_of_both(old: &Authority, new: &Authority) -> Client {
 #[tokio::test]
 async fn handshake_that_does_not_come_is_given_up() {
     let authority = Authority::new();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let (cert, key) = files(dir.path());
     authority.identity("127.0.0.1").write(&cert, &key);
     let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());

@@ -63,7 +63,7 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn consumer_that_waits_is_woken_by_a_post() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let settings = [("REQUEST_TIMEOUT", "1s"), ("INBOX_IDLE_MAX", "7d")];
     let world = World::start(dir.path(), &settings).await;
     assert!(world.receive("wait=2").await.is_empty(), "beyond REQUEST_TIMEOUT");
@@ -88,7 +88,8 @@ async fn consumer_that_waits_is_woken_by_a_post() {
 #[tokio::test(flavor = "multi_thread")]
 async fn consumer_is_woken_by_what_another_server_stores() {
     let url = postgres::fresh_database().await;
-    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (one, other) =
+        (crate::support::temporary::directory(), crate::support::temporary::directory());
     let settings = [("DATABASE_URL", url.as_str())];
     let world = World::start(one.path(), &settings).await;
     let second = Binary::start(other.path(), &settings).await;
@@ -121,7 +122,7 @@ async fn nothing_is_lost_when_consumers_and_servers_are_killed_on_postgresql() {
 /// least once, and none after it was acknowledged.
 async fn kills(settings: &[(&str, &str)]) {
     const ROUNDS: usize = 3;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let mut world = World::start(dir.path(), settings).await;
     let (mut posted, mut acked) = (Vec::new(), HashMap::new());
     for round in 0..ROUNDS {

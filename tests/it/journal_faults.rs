@@ -45,7 +45,7 @@ impl Site {
     }
 
     async fn start(settings: &[(&str, &str)]) -> Self {
-        let data_dir = tempfile::tempdir().unwrap();
+        let data_dir = crate::support::temporary::directory();
         let mut server = Binary::start_by(OUTLIVES_THE_LIMIT, data_dir.path(), settings).await;
         let (key, _) = server.first_keys().await;
         Self { server, client: client(), key, data_dir }

@@ -61,7 +61,7 @@ impl Walk {
 
 #[tokio::test]
 async fn what_is_secret_is_neither_logged_nor_counted_nor_told() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let settings = [
         ("RUST_LOG", "debug,hookgate=trace"),
         ("SECRETS_KEY", SECRETS_KEY),

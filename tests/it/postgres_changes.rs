@@ -39,7 +39,7 @@ async fn failover_to_a_standby_loses_and_repeats_nothing_although_the_old_primar
     let database = primary.fresh_database().await.rsplit('/').next().unwrap().to_owned();
     let standby = block_in_place(|| primary.standby());
     let url = format!("postgres://postgres@{},{}/{database}", standby.host(), primary.host());
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let mut server = Binary::start(dir.path(), &[("DATABASE_URL", &url)]).await;
     let (key, _) = server.first_keys().await;
     post(&server, &key, 20).await;
@@ -95,7 +95,7 @@ async fn database_in_another_encoding_is_refused_at_the_start() {
     let server = block_in_place(PrivatePostgres::start);
     let create = "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0";
     server.execute("postgres", &[create]).await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let (status, log) =
         Binary::fail_to_start(dir.path(), &[("DATABASE_URL", &server.url("latin"))]).await;
     assert_eq!(status.code(), Some(1));
@@ -132,7 +132,7 @@ async fn role_with_settings_of_its_own_works_like_any_other() {
     statements.push("CREATE DATABASE odd OWNER odd TEMPLATE template0");
     server.execute("postgres", &statements).await;
     server.execute("odd", &["CREATE SCHEMA own AUTHORIZATION odd"]).await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let url = server.url("odd").replace("postgres@", "odd@");
     the_whole_way(dir.path(), &[("DATABASE_URL", &url)]).await;
 }
@@ -140,7 +140,7 @@ async fn role_with_settings_of_its_own_works_like_any_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dump_that_takes_long_stops_neither_the_start_nor_the_storing() {
     let url = fresh_database().await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let settings = [("DATABASE_URL", url.as_str())];
     let mut server = Binary::start(dir.path(), &settings).await;
     let (key, _) = server.first_keys().await;
@@ -181,7 +181,7 @@ async fn server_waits_for_connection_slots() {
     server.execute("postgres", &limited).await;
     let url = server.url("few").replace("postgres@", "few@");
     let taken = PgConnection::connect(&url).await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let settings = [("DATABASE_URL", url.as_str()), ("DATABASE_TIMEOUT", "300ms")];
     let mut started = Binary::start(dir.path(), &settings).await;
     taken.close().await.unwrap();

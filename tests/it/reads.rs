@@ -46,7 +46,7 @@ async fn keys_are_revoked_and_made_beside_expensive_reads_in_postgres() {
 }
 
 async fn keys_beside_reads(database: Option<String>) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let mut settings = vec![("READ_TIMEOUT", "20s"), ("READS_PER_ORG", "32")];
     settings.extend(database.as_deref().map(|url| ("DATABASE_URL", url)));
     let mut server = Binary::start(dir.path(), &settings).await;

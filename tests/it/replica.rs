@@ -27,7 +27,7 @@ impl World {
         let url = primary.fresh_database().await;
         let database = url.rsplit('/').next().unwrap().to_owned();
         let standby = block_in_place(|| primary.standby());
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::temporary::directory();
         let settings = [
             ("DATABASE_URL", url.as_str()),
             ("DATABASE_READ_URL", &standby.url(&database)),
@@ -136,7 +136,7 @@ async fn primary_stands_in_for_a_replica_that_lags_or_is_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_refuses_a_replica() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let settings = [("DATABASE_READ_URL", "postgres://localhost/replica")];
     let (status, log) = Binary::fail_to_start(dir.path(), &settings).await;
     assert_eq!(status.code(), Some(1));

@@ -30,7 +30,7 @@ struct Site {
 
 impl Site {
     async fn start(database: Option<String>, settings: &[(&'static str, &str)]) -> Self {
-        let data_dir = tempfile::tempdir().unwrap();
+        let data_dir = crate::support::temporary::directory();
         let own = settings.iter().map(|(name, value)| (*name, (*value).to_owned()));
         let settings: Vec<_> = own.chain(database.map(|url| ("DATABASE_URL", url))).collect();
         let mut binary = start(data_dir.path(), &settings).await;

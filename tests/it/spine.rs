@@ -17,13 +17,13 @@ use crate::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_accepted_event_is_stored_once_and_delivered_on_sqlite() {
-    let data_dir = tempfile::tempdir().unwrap();
+    let data_dir = crate::support::temporary::directory();
     the_whole_way(data_dir.path(), &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_accepted_event_is_stored_once_and_delivered_on_postgresql() {
-    let data_dir = tempfile::tempdir().unwrap();
+    let data_dir = crate::support::temporary::directory();
     let url = postgres::fresh_database().await;
     the_whole_way(data_dir.path(), &[("DATABASE_URL", &url)]).await;
 }
@@ -98,7 +98,7 @@ pub(crate) async fn the_whole_way(data_dir: &Path, settings: &[(&str, &str)]) {
 /// Whatever body was posted, receivers and readers get JSON.
 #[tokio::test(flavor = "multi_thread")]
 async fn raw_bodies_are_delivered_and_read_back_as_json() {
-    let data_dir = tempfile::tempdir().unwrap();
+    let data_dir = crate::support::temporary::directory();
     let receiver = Receiver::start().await;
     let mut server = Binary::start(data_dir.path(), &[]).await;
     let (key, _) = server.first_keys().await;
@@ -147,13 +147,13 @@ async fn raw_bodies_are_delivered_and_read_back_as_json() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ordered_endpoint_keeps_its_order_through_refusals_and_kills_on_sqlite() {
-    let data_dir = tempfile::tempdir().unwrap();
+    let data_dir = crate::support::temporary::directory();
     order_is_kept(data_dir.path(), &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ordered_endpoint_keeps_its_order_through_refusals_and_kills_on_postgresql() {
-    let data_dir = tempfile::tempdir().unwrap();
+    let data_dir = crate::support::temporary::directory();
     let url = postgres::fresh_database().await;
     order_is_kept(data_dir.path(), &[("DATABASE_URL", &url)]).await;
 }

@@ -58,7 +58,7 @@ fn verify_in_rust(secret: &SigningSecret, webhook: &Received) {
 
 #[tokio::test]
 async fn every_signature_is_verified_by_the_public_libraries() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::support::temporary::directory();
     let mut binary = Binary::start(directory.path(), &[]).await;
     let (key_text, _) = binary.first_keys().await;
     let server = Server { binary, key: key_text };

@@ -63,7 +63,7 @@ async fn server_starts_while_postgresql_is_away_and_works_once_it_is_there() {
     let postgres = PrivatePostgres::start();
     let url = postgres.fresh_database().await;
     block_in_place(|| postgres.stop());
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let mut server = start(dir.path(), &url).await;
     expect_away(&server).await;
     let unknown = forged_key(ApiKeyId::mint(Timestamp::from_micros(1)), 1);
@@ -95,7 +95,7 @@ async fn server_starts_while_postgresql_is_away_and_works_once_it_is_there() {
 async fn server_that_starts_without_its_store_stores_what_the_last_run_left_once_it_is_back() {
     let postgres = PrivatePostgres::start();
     let url = postgres.fresh_database().await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let mut server = start(dir.path(), &url).await;
     let (key, _) = server.first_keys().await;
     post(&server, &key).await.expect(202);
@@ -120,14 +120,14 @@ async fn server_that_still_waits_for_its_store_stops_when_it_is_told_to() {
     let postgres = PrivatePostgres::start();
     let url = postgres.fresh_database().await;
     block_in_place(|| postgres.stop());
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let server = start(dir.path(), &url).await;
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn server_starts_while_its_sqlite_file_is_locked_and_works_once_it_is_free() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let settings = [("DATABASE_TIMEOUT", "300ms")];
     let mut server = Binary::start(dir.path(), &settings).await;
     let (key, _) = server.first_keys().await;

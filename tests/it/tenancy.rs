@@ -56,7 +56,7 @@ async fn two_servers(dir: &Path, url: &str, settings: &[(&str, &str)]) -> (Binar
 
 #[tokio::test]
 async fn what_one_server_revokes_suspends_and_deletes_another_refuses_by_the_hint_alone() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let url = fresh_database().await;
     let (mut first, second) = two_servers(dir.path(), &url, &[NO_POLLING]).await;
     let (key, operator) = first.first_keys().await;
@@ -92,7 +92,7 @@ async fn what_one_server_revokes_suspends_and_deletes_another_refuses_by_the_hin
 
 #[tokio::test]
 async fn server_that_lost_its_listening_connection_notices_a_revocation_all_the_same() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let url = fresh_database().await;
     let (mut first, second) = two_servers(dir.path(), &url, &[]).await;
     let (key, _) = first.first_keys().await;
@@ -118,7 +118,7 @@ async fn server_that_lost_its_listening_connection_notices_a_revocation_all_the_
 /// Posts events, has their organisation deleted, kills the server when it is at it, and lets another
 /// one go on.
 async fn killed_deletion_goes_on(settings: &[(&str, &str)]) -> (tempfile::TempDir, Value) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let data = dir.path().join("data");
     let mut server = Binary::start(&data, settings).await;
     let (key, operator) = server.first_keys().await;

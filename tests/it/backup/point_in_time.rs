@@ -30,7 +30,7 @@ async fn database_recovered_to_a_point_in_time_gets_what_the_journal_has_once() 
     let url = primary.fresh_database().await;
     let name = url.rsplit_once('/').unwrap().1;
     let database = Database::Postgres(url.clone());
-    let data = tempfile::tempdir().unwrap();
+    let data = crate::support::temporary::directory();
     let mut server = Binary::start(data.path(), &database.settings()).await;
     let (key, _) = server.first_keys().await;
     let mut ids = post_all(&server, &key, 10).await;

@@ -82,7 +82,7 @@ async fn log_tells_what_the_server_works_with_and_what_is_unsafe() {
     let url = fresh_database().await;
     let with_password = url.replacen("://postgres@", "://postgres:s3cret@", 1);
     assert_ne!(url, with_password);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let settings = [("DATABASE_URL", &*with_password), ("HOST", "0.0.0.0")];
     let server = Binary::start(dir.path(), &settings).await;
@@ -101,7 +101,7 @@ async fn log_tells_what_the_server_works_with_and_what_is_unsafe() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hang_up_without_a_certificate_is_logged_and_ends_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let server = Binary::start(dir.path(), &[("HOST", "localhost")]).await;
     kill_process(server.pid(), Signal::HUP).unwrap();
     let live = client().get(format!("{}/health/live", server.base_url)).send().await.unwrap();
@@ -111,7 +111,7 @@ async fn hang_up_without_a_certificate_is_logged_and_ends_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_makes_only_its_owner_can_read() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let data = dir.path().join("a").join("data");
     let server = Binary::start_by(
         "umask 0022; exec \"$0\" serve",
@@ -136,7 +136,7 @@ async fn what_a_server_makes_only_its_owner_can_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stop_is_over_in_time_while_the_sqlite_file_is_locked() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let settings = [("SHUTDOWN_TIMEOUT", "1s"), ("DATABASE_TIMEOUT", "20s")];
     let mut server = Binary::start(dir.path(), &settings).await;
     let (key, _) = server.first_keys().await;

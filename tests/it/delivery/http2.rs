@@ -131,7 +131,7 @@ async fn wait_for_a_stream_of_a_new_host_is_not_the_receivers_time() {
         _ => Act::AnswerAfter(Duration::from_millis(600)),
     };
     let peer = H2Peer::start(authority.identity("localhost"), 1, act).await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let file = authority.file().display().to_string();
     let settings =
         [("WEBHOOK_CA_FILE", &*file), ("DELIVERY_TIMEOUT", "1s"), ("RETRY_SCHEDULE", "none")];

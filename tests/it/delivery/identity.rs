@@ -117,7 +117,7 @@ async fn upgrade_releases_the_leases_of_the_id_in_the_file_of_earlier_versions()
 
 /// A copy as an administrator makes it.
 fn copy_of(directory: &Path) -> TempDir {
-    let copy = tempfile::tempdir().unwrap();
+    let copy = crate::support::temporary::directory();
     let status = Command::new("cp").arg("-a").arg(directory.join(".")).arg(copy.path()).status();
     assert!(status.unwrap().success());
     copy

@@ -26,7 +26,7 @@ pub(crate) struct Tenant {
 impl Delivering {
     /// Starts a server with a tenant.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::support::temporary::directory();
         let mut binary = Binary::start(directory.path(), settings).await;
         let (key, _) = binary.first_keys().await;
         let tenant = Tenant { client: client(), base_url: binary.base_url.clone(), key };
@@ -35,7 +35,7 @@ impl Delivering {
 
     /// Starts another server on the same database, for the same tenant.
     pub(crate) async fn beside(&self, settings: &[(&str, &str)]) -> Self {
-        Self::at(tempfile::tempdir().unwrap(), &self.tenant.key, settings).await
+        Self::at(crate::support::temporary::directory(), &self.tenant.key, settings).await
     }
 
     /// Kills it (`kill -9`).

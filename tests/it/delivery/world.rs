@@ -71,7 +71,7 @@ impl World {
         let base = ["--retry-schedule=5s,5m", "--allow-private-endpoints=true"];
         let base = base.into_iter().filter(|base| !given(base));
         let flags: Vec<&str> = base.chain(flags.iter().copied()).collect();
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::support::temporary::directory();
         let config = config(directory.path(), &flags);
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
         let builder = App::builder(&config).clock(clock.clone());

@@ -39,7 +39,7 @@ async fn connect(server: &Binary) -> TcpStream {
 #[tokio::test(flavor = "multi_thread")]
 async fn four_hundred_half_sent_batches_stay_under_400_mb() {
     const BYTES: usize = 5 * 1024 * 1024;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let mut server = Binary::start(dir.path(), &[]).await;
     let (key, _) = server.first_keys().await;
     let client = client();
@@ -78,7 +78,7 @@ async fn four_hundred_half_sent_batches_stay_under_400_mb() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thirty_unread_lists_stay_under_300_mb() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::temporary::directory();
     let mut server = Binary::start(dir.path(), &[]).await;
     let (key, _) = server.first_keys().await;
     let client = client();

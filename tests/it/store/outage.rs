@@ -21,7 +21,7 @@ fn impatient(directory: &tempfile::TempDir) -> StoreConfig {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
     let server = PrivatePostgres::start();
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::support::temporary::directory();
     let metrics = StoreMetrics::register(&Registry::new()).unwrap();
     let url = server.fresh_database().await;
     let store = Store::connect_postgres(&url, &impatient(&directory), metrics).await.unwrap();
@@ -43,7 +43,7 @@ async fn stopped_server_is_an_outage_and_its_return_needs_no_new_store() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn file_that_another_process_keeps_locked_is_an_outage_until_it_is_let_go() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::support::temporary::directory();
     let path = directory.path().join("hookgate.db");
     let metrics = StoreMetrics::register(&Registry::new()).unwrap();
     let store = Store::open_sqlite(&path, &impatient(&directory), metrics).await.unwrap();

@@ -60,7 +60,7 @@ enum Database {
 
 impl Subject {
     pub(crate) async fn sqlite() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::support::temporary::directory();
         // Two levels down, to see that the directory is made.
         let database = Database::Sqlite(directory.path().join("data").join("hookgate.db"));
         Self::migrated(database, directory).await
@@ -68,12 +68,12 @@ impl Subject {
 
     pub(crate) async fn postgres() -> Self {
         let database = Database::Postgres(fresh_database().await);
-        Self::migrated(database, tempfile::tempdir().unwrap()).await
+        Self::migrated(database, crate::support::temporary::directory()).await
     }
 
     pub(crate) async fn pooled() -> Self {
         let database = Database::Pooled(Bouncer::start("transaction", 4).await);
-        Self::migrated(database, tempfile::tempdir().unwrap()).await
+        Self::migrated(database, crate::support::temporary::directory()).await
     }
 
     async fn migrated(database: Database, directory: TempDir) -> Self {

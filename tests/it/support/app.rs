@@ -88,7 +88,7 @@ impl TestApp {
         flags: &[&str],
         background: BackgroundWork,
     ) -> (Self, Option<HeldParts>) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::support::temporary::directory();
         let config = config(dir.path(), flags);
         let store_config = config.store.clone();
         let (started, has_started) = oneshot::channel();

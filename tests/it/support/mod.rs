@@ -18,6 +18,7 @@ pub(crate) mod postgres;
 pub(crate) mod receiver;
 pub(crate) mod server;
 pub(crate) mod store;
+pub(crate) mod temporary;
 pub(crate) mod tls;
 pub(crate) mod wait;
 

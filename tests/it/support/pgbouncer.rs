@@ -28,7 +28,7 @@ impl Bouncer {
         let (host, database) =
             direct.strip_prefix("postgres://postgres@127.0.0.1:").unwrap().split_once('/').unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::support::temporary::directory();
         let users = directory.path().join("users.txt");
         std::fs::write(&users, "\"postgres\" \"\"\n").unwrap();
         let settings = directory.path().join("pgbouncer.ini");

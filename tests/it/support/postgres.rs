@@ -240,7 +240,7 @@ impl PrivatePostgres {
 
 /// A new directory of the owner's.
 fn new_directory(owner: Option<(u32, u32)>) -> PathBuf {
-    let directory = tempfile::Builder::new().prefix("hookgate-pg-").tempdir().unwrap().keep();
+    let directory = super::temporary::of_postgresql().keep();
     if let Some((uid, gid)) = owner {
         std::os::unix::fs::chown(&directory, Some(uid), Some(gid)).unwrap();
     }

@@ -37,7 +37,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { issuer, directory: tempfile::tempdir().unwrap() }
+        Self { issuer, directory: crate::support::temporary::directory() }
     }
 
     /// A file with its certificate, there as long as this is.

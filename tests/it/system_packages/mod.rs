@@ -45,7 +45,7 @@ async fn run(program: &str, arguments: &[&str], input: &str) -> Output {
 
 #[tokio::test]
 async fn promtool_accepts_the_metrics() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::support::temporary::directory();
     let mut server = Binary::start(directory.path(), &[]).await;
     let (key, _) = server.first_keys().await;
     let url = |path: &str| format!("{}{path}", server.base_url);

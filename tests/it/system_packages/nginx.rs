@@ -25,7 +25,7 @@ async fn nginx_that_leaves_connections_costs_no_attempt() {
 async fn deliver_through_nginx(requests_max: u32) {
     let authority = Authority::new();
     let receiver = Receiver::start().await;
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::support::temporary::directory();
     let files = directory.path();
     authority.identity("localhost").write(&files.join("cert.pem"), &files.join("key.pem"));
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
