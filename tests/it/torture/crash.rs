@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::consumer::Eraser;
 use super::deliveries::{MANY_RETRIES, Subscribers};
 use super::ledger::Ledger;
 use super::load::{Load, Manners};
@@ -32,6 +33,7 @@ async fn crash_loop(mut station: Station) {
     let subscribers = Subscribers::subscribe(&station).await;
     let manners = Manners { kills: true, ..Manners::DEMANDING };
     let load = Load::start(&station, &ledger, manners, &mut dice);
+    let eraser = Eraser::start(&station, &ledger, &mut dice);
     let kills = Scale::read().kills();
     for _ in 0..kills {
         ledger.accepted(dice.of_any_size(11)).await;
@@ -44,8 +46,11 @@ async fn crash_loop(mut station: Station) {
     ledger.accepted(100).await;
     load.end().await;
     station.drained().await;
+    eraser.end(&station).await;
     let stored = station.database.events().await;
     ledger.settle(&stored).report(&format!("{test}, {kills} kills"));
-    subscribers.settle(&station, &stored, &test).await;
+    let (asked, answered) = ledger.erasures();
+    println!("{test}: {asked} erasures, {answered} answered, 0 came back");
+    subscribers.settle_beside_erasures(&station, &stored, asked, &test).await;
     station.stop().await;
 }

@@ -64,18 +64,18 @@ impl Database {
         }
     }
 
-    /// Every stored event, in the order of the transactions that stored them.
+    /// Every stored event of the load, in the order of the transactions that stored them.
     pub(super) async fn events(&self) -> Vec<StoredEvent> {
         // The start of the payload holds the number; reading all of millions would take long.
         let rows: Vec<(Uuid, Vec<u8>, String)> = match self {
             Self::Sqlite(_) | Self::Copied(_) => {
-                let sql =
-                    "SELECT id, substr(payload, 1, 30), event_type FROM events ORDER BY rowid";
+                let sql = "SELECT id, substr(payload, 1, 30), event_type FROM events \
+                           WHERE event_type LIKE 'torture.%' ORDER BY rowid";
                 sqlx::query_as(sql).fetch_all(&mut self.reader().await.connection).await.unwrap()
             }
             Self::Postgres(url) => {
                 let sql = "SELECT id, substr(payload, 1, 30), event_type FROM events \
-                           ORDER BY xmin::text::bigint";
+                           WHERE event_type LIKE 'torture.%' ORDER BY xmin::text::bigint";
                 let mut connection = PgConnection::connect(url).await.unwrap();
                 sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap()
             }

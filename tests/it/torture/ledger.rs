@@ -19,6 +19,10 @@ pub(super) struct Ledger {
     acknowledged: Mutex<HashMap<u64, Uuid>>,
     /// Numbers that are posted again and again under one `dedup_id`.
     named: Mutex<Vec<u64>>,
+    /// Acknowledged numbers without a `dedup_id`.
+    unnamed: Mutex<Vec<u64>>,
+    /// Numbers whose erasure was asked for, and whether that was answered.
+    erased: Mutex<HashMap<u64, bool>>,
     /// Requests that were answered with 202.
     accepted: watch::Sender<u64>,
     /// Requests that were refused.
@@ -38,6 +42,8 @@ pub(super) struct Verdict {
     pub(super) lost: usize,
     /// Rows beyond the first of one event.
     pub(super) duplicated: usize,
+    /// Stored events whose erasure was answered with 202.
+    pub(super) erased: usize,
     /// Stored events whose 202 was lost when the server died.
     pub(super) unacknowledged: usize,
 }
@@ -48,6 +54,8 @@ impl Ledger {
             next: AtomicU64::new(0),
             acknowledged: Mutex::default(),
             named: Mutex::default(),
+            unnamed: Mutex::default(),
+            erased: Mutex::default(),
             accepted: watch::Sender::new(0),
             refused: watch::Sender::new(0),
             failure: watch::Sender::new(None),
@@ -75,7 +83,8 @@ impl Ledger {
     }
 
     /// Records a 202.
-    pub(super) fn accept(&self, numbers: Range<u64>, ids: &[Uuid]) {
+    pub(super) fn accept(&self, numbers: Range<u64>, is_named: bool, ids: &[Uuid]) {
+        let unnamed = numbers.clone();
         assert_eq!(ids.len() as u64, numbers.end - numbers.start);
         let mut acknowledged = self.acknowledged.lock().unwrap();
         for (number, id) in numbers.zip(ids) {
@@ -83,7 +92,29 @@ impl Ledger {
             assert_eq!(first, id, "event {number} was answered with two ids");
         }
         drop(acknowledged);
+        if !is_named {
+            self.unnamed.lock().unwrap().extend(unnamed);
+        }
         self.accepted.send_modify(|count| *count += 1);
+    }
+
+    /// An acknowledged event without a `dedup_id`, which nobody posts again.
+    pub(super) fn any_acknowledged(&self, draw: u64) -> Option<(u64, Uuid)> {
+        let unnamed = self.unnamed.lock().unwrap();
+        let place = usize::try_from(draw).unwrap().checked_rem(unnamed.len())?;
+        Some((unnamed[place], self.id_of(unnamed[place])))
+    }
+
+    /// Records an erasure that was asked for, or answered.
+    pub(super) fn erase(&self, number: u64, is_answered: bool) {
+        *self.erased.lock().unwrap().entry(number).or_default() |= is_answered;
+    }
+
+    /// How many erasures were asked for, and how many of them were answered.
+    pub(super) fn erasures(&self) -> (u64, u64) {
+        let erased = self.erased.lock().unwrap();
+        let answered = erased.values().filter(|is_answered| **is_answered).count();
+        (erased.len() as u64, answered as u64)
     }
 
     /// Records a refusal.
@@ -136,7 +167,10 @@ impl Ledger {
         let by_number: HashMap<u64, Uuid> =
             stored.iter().map(|event| (event.number, event.id)).collect();
         let acknowledged = self.acknowledged.lock().unwrap();
-        let lost = acknowledged.iter().filter(|(number, id)| by_number.get(number) != Some(*id));
+        let erased = self.erased.lock().unwrap();
+        let lost = acknowledged.iter().filter(|(number, id)| {
+            by_number.get(number) != Some(*id) && !erased.contains_key(number)
+        });
         lost.map(|(number, _)| *number).collect()
     }
 
@@ -144,6 +178,9 @@ impl Ledger {
     pub(super) fn settle(&self, stored: &[StoredEvent]) -> Verdict {
         self.assert_no_failure();
         let lost = self.missing(stored).len();
+        let erased = self.erased.lock().unwrap();
+        let is_erased = |number: &u64| erased.get(number) == Some(&true);
+        let erased = stored.iter().filter(|event| is_erased(&event.number)).count();
         let mut rows: HashMap<u64, usize> = HashMap::new();
         for event in stored {
             *rows.entry(event.number).or_default() += 1;
@@ -159,6 +196,7 @@ impl Ledger {
             stored: stored.len(),
             lost,
             duplicated: stored.len() - distinct,
+            erased,
             unacknowledged: rows
                 .keys()
                 .filter(|number| !acknowledged.contains_key(*number))
@@ -171,14 +209,14 @@ impl Verdict {
     /// Prints the figures, then fails if something was lost or is there twice.
     pub(super) fn report(&self, test: &str) {
         println!("{test}: {self}");
-        assert_eq!((self.lost, self.duplicated), (0, 0), "{test}: {self}");
+        assert_eq!((self.lost, self.duplicated, self.erased), (0, 0, 0), "{test}: {self}");
         assert!(self.acknowledged > 0, "{test}: nothing was acknowledged");
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { acknowledged, stored, lost, duplicated, unacknowledged } = self;
+        let Self { acknowledged, stored, lost, duplicated, erased: _, unacknowledged } = self;
         write!(
             f,
             "acknowledged {acknowledged}, stored {stored}, lost {lost}, duplicated {duplicated} \

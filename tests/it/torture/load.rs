@@ -194,9 +194,10 @@ impl Post {
     /// Makes one of its events belong to an account that the store rejects, and returns its number.
     pub(super) fn poison(&mut self, place: u64) -> u64 {
         let number = self.numbers.start + place;
-        let payload = format!(r#""payload":{{"n":{number},"#);
-        assert!(self.body.contains(&payload));
-        self.body = self.body.replace(&payload, &format!(r#""account_id":"poison",{payload}"#));
+        let of = |account: &str| format!(r#""account_id":"{account}","payload":{{"n":{number},"#);
+        let harmless = of(&account_of(number));
+        assert!(self.body.contains(&harmless));
+        self.body = self.body.replace(&harmless, &of("poison"));
         number
     }
 
@@ -212,16 +213,21 @@ impl Post {
             Accepted::One { id } => vec![id],
             Accepted::Many { ids } => ids,
         };
-        ledger.accept(self.numbers.clone(), &ids);
+        ledger.accept(self.numbers.clone(), self.named, &ids);
     }
+}
+
+/// The account of an event.
+pub(super) fn account_of(number: u64) -> String {
+    format!("a{}", number % 5)
 }
 
 /// An event whose payload starts with its number.
 fn event(number: u64, named: bool, padding: u64) -> String {
     let dedup_id = if named { format!(r#""dedup_id":"{number}","#) } else { String::new() };
     let event_type = if number.is_multiple_of(SAMPLE) { SAMPLED } else { EVENT_TYPE };
-    let padding = "x".repeat(usize::try_from(padding).unwrap());
+    let (account, padding) = (account_of(number), "x".repeat(usize::try_from(padding).unwrap()));
     format!(
-        r#"{{"type":"{event_type}",{dedup_id}"payload":{{"n":{number},"padding":"{padding}"}}}}"#
+        r#"{{"type":"{event_type}",{dedup_id}"account_id":"{account}","payload":{{"n":{number},"padding":"{padding}"}}}}"#
     )
 }

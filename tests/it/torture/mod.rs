@@ -11,6 +11,7 @@
 
 #![expect(clippy::print_stdout, reason = "these tests report figures")]
 
+mod consumer;
 mod crash;
 mod damage;
 mod database;
@@ -25,6 +26,7 @@ mod power;
 mod replays;
 mod restart;
 mod retries;
+mod rollups;
 mod stall;
 mod station;
 mod system_packages;

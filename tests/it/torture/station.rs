@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hookgate::runtime::Clock;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -67,7 +68,7 @@ impl Station {
 
     /// A server started by a script; see [`Binary::start_by`].
     pub(super) async fn start(url: Option<&str>, settings: &[(&str, &str)], script: &str) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), url, settings, script).await
+        Self::start_in(crate::support::temporary::directory(), url, settings, script).await
     }
 
     /// The same, with its data in this directory.
@@ -97,6 +98,17 @@ impl Station {
     pub(super) fn look_inside(&mut self) {
         let root = format!("/proc/{}/root", self.server().pid().as_raw_nonzero());
         self.files = Path::new(&root).join(self.data_dir.path().strip_prefix("/").unwrap());
+    }
+
+    /// Stores events of another organisation that were accepted some days ago.
+    pub(super) async fn seed_expired(&self) {
+        let arguments = ["seed", "--events", "5000", "--days", "3", "--until"];
+        let until = Clock::system().now().minus(Duration::from_hours(48)).to_string();
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hookgate"));
+        command.args(arguments).arg(until).current_dir("/").env_clear();
+        command.env("DATA_DIR", self.data_dir.path()).envs(self.settings());
+        let seeded = command.output().await.unwrap();
+        assert!(seeded.status.success(), "{seeded:?}");
     }
 
     /// The data directory as seen from here.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::consumer::Eraser;
 use super::database::Database;
 use super::deliveries::{MANY_RETRIES, Subscribers};
 use super::ledger::Ledger;
@@ -11,9 +12,12 @@ use super::load::{Load, Manners};
 use super::power::{FAULTS, PowerDisk};
 use super::station::Station;
 use super::{Dice, Scale};
+use crate::support::postgres;
 
 /// How often SQLite's file is checked as a whole.
 const CHECK_EVERY: u32 = 10;
+/// Events of another organisation, older than what is kept.
+const EXPIRED: &str = "SELECT count(*) FROM events WHERE event_type NOT LIKE 'torture.%'";
 const UNSOUND: &str = "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'";
 
 /// The power fails at any moment: under load, in recovery, or just when the server listens. What the disk has not
@@ -22,11 +26,28 @@ const UNSOUND: &str = "SELECT count(*) FROM pragma_integrity_check WHERE integri
 async fn nothing_acknowledged_is_lost_or_doubled_by_power_cuts() {
     let test = "power cuts";
     let mut dice = Dice::new(test);
-    let (mut disk, mut station) = powered(&mut dice).await;
+    let (disk, station) = powered(&mut dice).await;
+    power_cuts(test, dice, disk, station).await;
+}
+
+/// The power of the server alone fails: PostgreSQL is on another machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_or_doubled_by_power_cuts_beside_postgresql() {
+    let test = "power cuts beside PostgreSQL";
+    let mut dice = Dice::new(test);
+    let url = postgres::fresh_database().await;
+    let (disk, station) = powered_with(&mut dice, Some(&url)).await;
+    power_cuts(test, dice, disk, station).await;
+}
+
+/// Events are erased, and older ones expire, all the while.
+async fn power_cuts(test: &str, mut dice: Dice, mut disk: PowerDisk, mut station: Station) {
     let ledger = Arc::new(Ledger::new());
     let subscribers = Subscribers::subscribe(&station).await;
+    station.seed_expired().await;
     let manners = Manners { kills: true, ..Manners::DEMANDING };
     let load = Load::start(&station, &ledger, manners, &mut dice);
+    let eraser = Eraser::start(&station, &ledger, &mut dice);
     let cuts = Scale::read().kills();
     let mut starts_cut = 0;
     for cut in 1..=cuts {
@@ -40,16 +61,20 @@ async fn nothing_acknowledged_is_lost_or_doubled_by_power_cuts() {
         }
         station.start_again().await;
         if cut % CHECK_EVERY == 0 || cut == cuts {
-            assert_eq!(station.database.count(UNSOUND).await, 0, "cut {cut}");
+            assert_sound(&station).await;
         }
     }
     ledger.accepted(100).await;
     load.end().await;
     station.drained().await;
+    eraser.end(&station).await;
+    station.counted(EXPIRED, 0).await;
     let stored = station.database.events().await;
     let figures = format!("{test}: {cuts} under load, {starts_cut} at a start, 0 starts refused");
     ledger.settle(&stored).report(&figures);
-    subscribers.settle(&station, &stored, test).await;
+    let (asked, answered) = ledger.erasures();
+    println!("{test}: {asked} erasures, {answered} answered, 0 came back");
+    subscribers.settle_beside_erasures(&station, &stored, asked, test).await;
     station.stop().await;
 }
 
@@ -75,16 +100,31 @@ async fn nothing_acknowledged_is_lost_by_a_disk_that_fails_once_before_a_power_c
     ledger.accepted(100).await;
     load.end().await;
     station.drained().await;
-    assert_eq!(station.database.count(UNSOUND).await, 0);
+    assert_sound(&station).await;
     ledger.settle(&station.database.events().await).report(test);
     station.stop().await;
 }
 
+/// Fails when SQLite finds its file damaged.
+async fn assert_sound(station: &Station) {
+    if let Database::Copied(_) = station.database {
+        assert_eq!(station.database.count(UNSOUND).await, 0);
+    }
+}
+
 /// A server on SQLite with its data directory on a disk whose power can be cut.
 async fn powered(dice: &mut Dice) -> (PowerDisk, Station) {
-    let data_dir = tempfile::tempdir().unwrap();
+    powered_with(dice, None).await
+}
+
+/// The same, or on a PostgreSQL database elsewhere.
+async fn powered_with(dice: &mut Dice, url: Option<&str>) -> (PowerDisk, Station) {
+    let data_dir = crate::support::temporary::directory();
     let disk = PowerDisk::mount(data_dir.path(), dice);
-    let mut station = Station::start_in(data_dir, None, &[MANY_RETRIES], "exec \"$0\" serve").await;
-    station.database = Database::Copied(disk.copies());
+    let settings = [MANY_RETRIES, ("RETENTION", "1d")];
+    let mut station = Station::start_in(data_dir, url, &settings, "exec \"$0\" serve").await;
+    if url.is_none() {
+        station.database = Database::Copied(disk.copies());
+    }
     (disk, station)
 }

@@ -38,12 +38,22 @@ impl Sender {
 
     /// Posts once. Waits for a server that takes the connection, and never repeats the request.
     pub(super) async fn post(&mut self, path: &str, body: &str) -> Result<Reply, Lost> {
+        self.request("POST", path, body).await
+    }
+
+    /// The same with another method.
+    pub(super) async fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<Reply, Lost> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await,
         };
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: hookgate\r\nx-api-key: {}\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: hookgate\r\nx-api-key: {}\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n",
             self.key,
             body.len()

@@ -75,7 +75,7 @@ pub(super) enum Operation {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::torture) struct Fault {
     pub(super) operation: Operation,
-    /// In the name of the file.
+    /// The end of the name of the file.
     pub(super) file: &'static str,
     pub(super) effect: Effect,
 }
@@ -236,7 +236,8 @@ impl Disk {
     pub(super) fn strike(&mut self, operation: Operation, number: Number) -> Option<Effect> {
         let fault = self.fault?;
         let is_named = self.names.iter().any(|((_, name), named)| {
-            *named == number && name.to_string_lossy().contains(fault.file)
+            let name = name.to_string_lossy();
+            *named == number && name.ends_with(fault.file)
         });
         if fault.operation != operation || !is_named {
             return None;

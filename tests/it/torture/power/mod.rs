@@ -35,7 +35,7 @@ pub(super) struct Copies(Arc<Mutex<Disk>>);
 impl Copies {
     /// The file with its log, as both are at one moment.
     pub(super) fn take(&self) -> TempDir {
-        let copy = tempfile::tempdir().unwrap();
+        let copy = crate::support::temporary::directory();
         let disk = self.0.lock().unwrap();
         for name in ["hookgate.db", "hookgate.db-wal"] {
             if let Some(content) = disk.content(name) {
@@ -55,11 +55,23 @@ impl fmt::Debug for Copies {
 type MakeFault = fn() -> Fault;
 
 /// Faults that a server has to bear: which operation on which file, and what becomes of it.
-pub(super) const FAULTS: [(&str, MakeFault); 6] = [
+pub(super) const FAULTS: [(&str, MakeFault); 14] = [
     ("a sync of the journal fails", || fail(Operation::Sync, ".segment", Errno::IO)),
     ("a write to the journal fails", || fail(Operation::Write, ".segment", Errno::IO)),
     ("a sync of SQLite's log fails", || fail(Operation::Sync, "-wal", Errno::IO)),
     ("a write to SQLite's log finds no space", || fail(Operation::Write, "-wal", Errno::NOSPC)),
+    ("a write to the journal finds no space", || fail(Operation::Write, ".segment", Errno::NOSPC)),
+    ("a sync of the journal's checkpoint fails", || fail(Operation::Sync, "checkpoint", Errno::IO)),
+    ("a write to the checkpoint fails", || fail(Operation::Write, "checkpoint", Errno::IO)),
+    ("a write to the checkpoint finds no space", || {
+        fail(Operation::Write, "checkpoint", Errno::NOSPC)
+    }),
+    ("a sync of the checkpoint takes 2 s", || delay("checkpoint")),
+    ("a sync of SQLite's file fails", || fail(Operation::Sync, "hookgate.db", Errno::IO)),
+    ("a write to SQLite's file fails", || fail(Operation::Write, "hookgate.db", Errno::IO)),
+    ("a write to SQLite's file finds no space", || {
+        fail(Operation::Write, "hookgate.db", Errno::NOSPC)
+    }),
     ("a sync of the journal takes 2 s", || delay(".segment")),
     ("a sync of SQLite's log takes 2 s", || delay("-wal")),
 ];
