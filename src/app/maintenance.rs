@@ -7,7 +7,7 @@ use crate::config::RetentionConfig;
 use crate::domain::Timestamp;
 use crate::journal::Journal;
 use crate::runtime::{Backoff, Clock, Shutdown};
-use crate::store::{RetentionReport, Schedule, Store, StoreError, StoreMetrics};
+use crate::store::{DeliveryState, RetentionReport, Schedule, Store, StoreError, StoreMetrics};
 
 /// Time between two rounds. Partitions are created days ahead, so missed rounds do no harm.
 const INTERVAL: Duration = Duration::from_hours(1);
@@ -20,6 +20,8 @@ const TOMBSTONES_KEPT: Duration = Duration::from_hours(30 * 24);
 const RETRY_WAIT_MAX: Duration = Duration::from_mins(10);
 /// Time between two measurements of the store.
 const MEASURE_INTERVAL: Duration = Duration::from_mins(5);
+/// Time between two counts of deliveries.
+const COUNT_INTERVAL: Duration = Duration::from_secs(30);
 /// Time between two looks at the clocks.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two checkpoints. A page that is written several times meanwhile is copied once.
@@ -119,6 +121,29 @@ pub(super) async fn measure(
             tracing::debug!(%error, "cannot measure the store");
         }
         if !every(MEASURE_INTERVAL, &shutdown).await {
+            return;
+        }
+    }
+}
+
+/// Sets the gauges of deliveries by state until the soft stop. `store` reads within a time limit.
+pub(super) async fn count_deliveries(
+    store: Store,
+    metrics: Arc<StoreMetrics>,
+    clock: Clock,
+    shutdown: Shutdown,
+) {
+    loop {
+        for state in DeliveryState::ALL {
+            match store.system().count_deliveries(state, clock.schedule()).await {
+                Ok(count) => {
+                    let count = i64::try_from(count).unwrap_or(i64::MAX);
+                    metrics.hookgate_deliveries.of(state).set(count);
+                }
+                Err(error) => tracing::debug!(%error, ?state, "cannot count deliveries"),
+            }
+        }
+        if !every(COUNT_INTERVAL, &shutdown).await {
             return;
         }
     }

@@ -9,7 +9,7 @@ use crate::http::{ApiMetrics, HttpMetrics};
 use crate::ingest::IngestMetrics;
 use crate::journal::JournalMetrics;
 use crate::store::StoreMetrics;
-use crate::telemetry::Registry;
+use crate::telemetry::{GaugeByText, ProcessMetrics, Registry, metrics};
 
 /// The registry and the metrics in it. Each part of the process is given its own.
 #[derive(Clone, Debug)]
@@ -30,6 +30,19 @@ pub struct Metrics {
     pub delivery: Arc<DeliveryMetrics>,
     /// Of analytics.
     pub analytics: Arc<AnalyticsMetrics>,
+    /// Of the process.
+    pub process: Arc<ProcessMetrics>,
+    /// Of the program.
+    _build: Arc<BuildMetrics>,
+}
+
+metrics! {
+    /// Metrics of the program.
+    struct BuildMetrics {
+        /// 1, with the version of the program and the revision of its source, if the build was told
+        /// (`HOOKGATE_REVISION`).
+        @core hookgate_build_info: GaugeByText = &["version", "revision"],
+    }
 }
 
 impl Metrics {
@@ -47,6 +60,8 @@ impl Metrics {
             store: StoreMetrics::register(&registry)?,
             delivery: DeliveryMetrics::register(&registry)?,
             analytics: AnalyticsMetrics::register(&registry)?,
+            process: ProcessMetrics::register(&registry)?,
+            _build: build_metrics(&registry)?,
             registry: Arc::new(registry),
         })
     }
@@ -58,6 +73,15 @@ impl Metrics {
             http: Arc::clone(&self.http),
             ingest: Arc::clone(&self.ingest),
             delivery: Arc::clone(&self.delivery),
+            process: Arc::clone(&self.process),
         }
     }
+}
+
+fn build_metrics(registry: &Registry) -> Result<Arc<BuildMetrics>, prometheus::Error> {
+    let metrics = BuildMetrics::register(registry)?;
+    let revision = option_env!("HOOKGATE_REVISION").unwrap_or("unknown");
+    let labels = [env!("CARGO_PKG_VERSION"), revision];
+    metrics.hookgate_build_info.with_label_values(&labels).set(1);
+    Ok(metrics)
 }

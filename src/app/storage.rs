@@ -181,6 +181,7 @@ pub(super) async fn open_journal(
 ) -> Result<OpenJournal, OpenJournalError> {
     let now = clock.now();
     let options = journal_options(store, config, clock)?;
+    metrics.hookgate_journal_max_bytes.set(i64::try_from(options.bytes_max).unwrap_or(i64::MAX));
     let (data_dir, accept_older) = (store.data_dir.clone(), config.accept_older_store);
     let opening = move || {
         let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);

@@ -217,6 +217,16 @@ impl Wiring<'_> {
             "store gauges",
             maintenance::measure(store(), metrics, self.clock.clone(), stop()),
         );
+        let metrics = Arc::clone(&self.metrics.store);
+        self.background.spawn(
+            "delivery counts",
+            maintenance::count_deliveries(
+                self.store.for_reads(),
+                metrics,
+                self.clock.clone(),
+                stop(),
+            ),
+        );
         self.background.spawn("checkpoints", maintenance::checkpoint(store(), stop()));
         let registration = RegistrationTask {
             registration: self.registration.clone(),

@@ -11,7 +11,7 @@ metrics! {
         /// Attempts to read cached API keys again after their TTL that failed, because the store was away.
         hookgate_auth_refresh_failures_total: Counter,
         /// Look-ups in the cache of verified API keys.
-        cache_lookups_total: CounterBy<CacheLookup>,
+        @core cache_lookups_total: CounterBy<CacheLookup>,
     }
 }
 

@@ -40,10 +40,10 @@ pub use networks::Networks;
 pub use origins::Origins;
 pub use retention::{RetentionConfig, RetentionError, days};
 pub use secrets::SecretsKeys;
-pub use server::ServerConfig;
+pub use server::{ServerConfig, parse_host};
 pub use sizes::{ENVELOPE_BYTES_MAX, SizeError};
 pub use store::StoreConfig;
-pub use telemetry::{LogFormat, TelemetryConfig};
+pub use telemetry::{LogFormat, MetricsSet, TelemetryConfig};
 pub use units::{parse_duration, parse_wait};
 
 /// The settings of `hookgate serve`.
@@ -79,7 +79,7 @@ pub struct Config {
     /// Delivery.
     #[command(flatten)]
     pub delivery: DeliveryConfig,
-    /// Logs.
+    /// Logs and metrics.
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 }

@@ -74,6 +74,12 @@ impl Attempter {
         };
         self.metrics.webhook_attempt_seconds.observe(took.as_secs_f64());
         self.metrics.webhook_deliveries_total.of(metric_label(&decision)).inc();
+        // A delivery that was planned with its event is as old as that; one of a replay was created later.
+        let is_first_hand = delivery.id.created_at() <= delivery.event.received_at;
+        if decision == Decision::Delivered && is_first_hand {
+            let took = decided_at.since(delivery.event.received_at);
+            self.metrics.hookgate_event_delivery_seconds.observe(took.as_secs_f64());
+        }
         log(&delivery, &attempt, &decision);
 
         let gone = decision == Decision::Dead(DeadReason::Gone);

@@ -8,6 +8,9 @@ use crate::domain::{DeliveryId, EndpointId, OrgId, Timestamp};
 use super::dispatch::{Dispatch, ManualRequest};
 use super::inboxes::Inboxes;
 
+/// Paused endpoints that are told at most.
+const PAUSED_MAX: usize = 10_000;
+
 /// The handle. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct DeliveryHandle(Dispatch);
@@ -44,6 +47,11 @@ impl DeliveryHandle {
         let (_, now) = self.0.now();
         let until = self.0.admission().paused_until(endpoint, now)?;
         Some(self.0.timestamp_of(until))
+    }
+
+    /// Endpoints to which this server sends nothing because their receivers failed or asked for it; of very many, some.
+    pub fn paused(&self) -> Vec<EndpointId> {
+        self.0.admission().paused(PAUSED_MAX)
     }
 
     /// The consumers of inboxes.

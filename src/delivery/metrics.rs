@@ -1,27 +1,32 @@
 //! Metrics of delivery.
 
 use crate::domain::ErrorClass;
-use crate::telemetry::{Counter, CounterBy, Gauge, Histogram, Label, SLOW_SECONDS, label, metrics};
+use crate::telemetry::{
+    Counter, CounterBy, DELIVERY_SECONDS, Gauge, Histogram, Label, SLOW_SECONDS, label, metrics,
+};
 
 metrics! {
     /// Metrics of delivery.
     pub struct DeliveryMetrics {
         /// Deliveries held in memory.
-        delivery_queue_size: Gauge,
+        @core delivery_queue_size: Gauge,
         /// Webhooks in flight.
-        webhooks_in_flight: Gauge,
+        @core webhooks_in_flight: Gauge,
         /// Endpoints whose circuit breaker is open on this server.
-        endpoint_breakers_open: Gauge,
+        @core endpoint_breakers_open: Gauge,
         /// Time from the start of an attempt to the status of the response, or to its failure, in seconds.
-        webhook_attempt_seconds: Histogram = SLOW_SECONDS,
+        @core webhook_attempt_seconds: Histogram = SLOW_SECONDS,
+        /// Time from the acceptance of an event to the 2xx of a receiver, waits between attempts included, in seconds.
+        /// Replays are left out.
+        @core hookgate_event_delivery_seconds: Histogram = DELIVERY_SECONDS,
         /// Attempts by result.
-        webhook_deliveries_total: CounterBy<WebhookResult>,
+        @core webhook_deliveries_total: CounterBy<WebhookResult>,
         /// Endpoints whose row could not be read, each time that it was tried; their deliveries wait.
         hookgate_endpoints_unreadable_total: Counter,
         /// Requests that HTTP/2 receivers did not process and that were sent again within their attempt.
         hookgate_webhook_resends_total: Counter,
         /// Failed attempts by cause.
-        webhook_errors_total: CounterBy<ErrorClass>,
+        @core webhook_errors_total: CounterBy<ErrorClass>,
         /// Look-ups of host names by result; answers from the cache are not counted.
         hookgate_dns_lookups_total: CounterBy<LookupResult>,
         /// Look-ups that wait for a permit: their organisation, or all together, have as many in flight as they may.

@@ -5,25 +5,29 @@ use std::sync::Arc;
 use crate::delivery::DeliveryMetrics;
 use crate::ingest::IngestMetrics;
 use crate::telemetry::{
-    Counter, CounterBy, CounterByText, FAST_SECONDS, Gauge, Histogram, Registry, SLOW_SECONDS,
-    label, metrics,
+    Counter, CounterBy, CounterByText, FAST_SECONDS, Gauge, Histogram, ProcessMetrics, Registry,
+    SLOW_SECONDS, label, metrics,
 };
 
 metrics! {
     /// Metrics of the HTTP API.
     pub struct HttpMetrics {
         /// Time from the arrival of a request with events to its 202, in seconds.
-        event_ingestion_latency_seconds: Histogram = SLOW_SECONDS,
+        @core event_ingestion_latency_seconds: Histogram = SLOW_SECONDS,
         /// Time to verify an API key, in seconds.
-        auth_latency_seconds: Histogram = FAST_SECONDS,
+        @core auth_latency_seconds: Histogram = FAST_SECONDS,
         /// Time to check a rate limit, in seconds.
-        rate_limit_check_latency_seconds: Histogram = FAST_SECONDS,
+        @core rate_limit_check_latency_seconds: Histogram = FAST_SECONDS,
         /// Events acknowledged with 202.
-        events_ingested_total: Counter,
+        @core events_ingested_total: Counter,
         /// Requests rejected before their events were accepted, by reason.
-        rejected_requests_total: CounterBy<RejectedRequest>,
+        @core rejected_requests_total: CounterBy<RejectedRequest>,
         /// Violations found in posted events, by their code.
-        validation_errors_total: CounterByText = "type",
+        @core validation_errors_total: CounterByText = &["type"],
+        /// Requests answered, by the path of the route as in the API's documentation, or `unmatched`.
+        @core hookgate_http_requests_total: CounterByText = &["method", "route", "status"],
+        /// Connections of clients that are open.
+        @core hookgate_connections_open: Gauge,
         /// Memory for request bodies that are being received or accepted, in bytes.
         hookgate_request_body_bytes_in_flight: Gauge,
         /// Events received from inboxes, each time that one was.
@@ -39,15 +43,15 @@ metrics! {
         /// Memory for answers that are not written to their clients yet, in bytes.
         hookgate_answer_bytes_in_flight: Gauge,
         /// Time that the oldest due delivery has waited without a server that holds it, in seconds; 0
-        /// if there is none.
-        oldest_due_delivery_age_seconds: Gauge,
+        /// if there is none. Endpoints whose circuit breaker is open on this server are left out.
+        @core oldest_due_delivery_age_seconds: Gauge,
         /// Time that the oldest accepted event has waited to become deliveries, in seconds; 0 if there
         /// is none.
-        oldest_unplanned_event_age_seconds: Gauge,
+        @core oldest_unplanned_event_age_seconds: Gauge,
         /// Time since the last heartbeat of the dispatcher, in seconds.
         dispatcher_heartbeat_age_seconds: Gauge,
         /// Time since the store last answered a claim or recorded outcomes, in seconds.
-        delivery_progress_age_seconds: Gauge,
+        @core delivery_progress_age_seconds: Gauge,
         /// How long the outcomes at hand have been waiting to be recorded, in seconds; 0 if there are none.
         hookgate_recorder_age_seconds: Gauge,
     }
@@ -90,6 +94,8 @@ pub struct ApiMetrics {
     pub ingest: Arc<IngestMetrics>,
     /// Totals of the health report.
     pub delivery: Arc<DeliveryMetrics>,
+    /// Read when they are shown.
+    pub process: Arc<ProcessMetrics>,
 }
 
 impl HttpMetrics {

@@ -62,6 +62,7 @@ mod respond;
 mod route_hint;
 mod router;
 mod routes;
+mod scrapes;
 mod server;
 mod state;
 mod stream_caller;

@@ -11,11 +11,12 @@ use super::byte_budget::ByteBudget;
 use super::inbox_limit::InboxLimits;
 use super::metrics::ApiMetrics;
 use super::pipeline_health::{OldestDue, PipelineHealth};
+use super::scrapes::Scrapes;
 use super::stream_limits::StreamLimits;
 use crate::analytics::SummaryCache;
 use crate::api::{Refusal, Subsystems};
 use crate::auth::Authenticator;
-use crate::config::{Config, ENVELOPE_BYTES_MAX, Networks, Origins};
+use crate::config::{Config, ENVELOPE_BYTES_MAX, MetricsSet, Networks, Origins};
 use crate::delivery::{DeliveryHealth, Inboxes, SsrfGuard};
 use crate::domain::{NewEventLimits, OrgId, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::Intake;
@@ -83,6 +84,8 @@ pub(super) struct Settings {
     pub(super) trusted_proxies: Networks,
     /// A stage that makes no progress for this long while work waits is stalled.
     pub(super) stall_after: Duration,
+    /// Which metrics are shown.
+    pub(super) metrics_set: MetricsSet,
 }
 
 /// [`Parts`], and the API's own state.
@@ -104,6 +107,7 @@ struct Shared {
     started: Stopwatch,
     last_ping: Mutex<Option<(Stopwatch, bool)>>,
     last_due: Mutex<Option<(Stopwatch, DueAt)>>,
+    scrapes: Scrapes,
 }
 
 /// Since when the oldest due delivery waits; `Err` if the store does not answer.
@@ -112,6 +116,7 @@ type DueAt = Result<Option<Timestamp>, ()>;
 impl AppState {
     /// State over these parts; the uptime counts from here.
     pub fn new(config: &Config, parts: Parts) -> Self {
+        parts.metrics.process.set_constants(parts.subsystems.clock.now().seconds());
         let metrics = &parts.metrics.http;
         let bodies = metrics.hookgate_request_body_bytes_in_flight.clone();
         let answers = metrics.hookgate_answer_bytes_in_flight.clone();
@@ -140,6 +145,7 @@ impl AppState {
             started: Stopwatch::start(),
             last_ping: Mutex::new(None),
             last_due: Mutex::new(None),
+            scrapes: Scrapes::default(),
         }))
     }
 
@@ -229,6 +235,11 @@ impl AppState {
         self.subsystems().server.as_ref()?.delivery.planned(org, event_types)
     }
 
+    /// Scrapes of the metrics.
+    pub(super) fn scrapes(&self) -> &Scrapes {
+        &self.0.scrapes
+    }
+
     /// The time since the start.
     pub(super) fn uptime(&self) -> Duration {
         self.0.started.elapsed()
@@ -286,8 +297,10 @@ impl AppState {
         {
             return due_at;
         }
+        let server = self.subsystems.server.as_ref();
+        let paused = server.map(|server| server.delivery.paused()).unwrap_or_default();
         let store = self.subsystems.store.for_keys();
-        let asking = store.system().oldest_due(self.subsystems.clock.schedule());
+        let asking = store.system().oldest_due(self.subsystems.clock.schedule(), &paused);
         let due_at = match tokio::time::timeout(PING_TIMEOUT, asking).await {
             Ok(Ok(due_at)) => Ok(due_at),
             // The ping logs it.
@@ -350,6 +363,7 @@ impl From<&Config> for Settings {
                 .delivery
                 .delivery_stall_after
                 .max(config.delivery.delivery_timeout * 2),
+            metrics_set: config.telemetry.metrics,
         }
     }
 }

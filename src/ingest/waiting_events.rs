@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::metrics::BacklogGuard;
 use super::read_batch::ReadBatch;
 use crate::domain::{Event, OrgId, Timestamp};
 
@@ -55,6 +56,7 @@ struct OrgQueue {
 struct Part {
     batch: Arc<ReadBatch>,
     events: VecDeque<Arc<Event>>,
+    in_backlog: Arc<BacklogGuard>,
 }
 
 /// Events of a batch and an organisation that were taken to be stored.
@@ -65,6 +67,8 @@ pub(super) struct Share {
     pub(super) org: OrgId,
     /// The events, in the order of their acceptance.
     pub(super) events: Vec<Arc<Event>>,
+    /// Until the last share of the batch and the organisation is stored.
+    _in_backlog: Arc<BacklogGuard>,
 }
 
 impl WaitingEvents {
@@ -74,6 +78,7 @@ impl WaitingEvents {
         batch: &Arc<ReadBatch>,
         (org, is_ordered): (OrgId, bool),
         events: VecDeque<Arc<Event>>,
+        in_backlog: BacklogGuard,
     ) {
         let mut queues = self.queues();
         queues.events += events.len();
@@ -81,7 +86,8 @@ impl WaitingEvents {
         let queue = queues.by_org.entry(org).or_default();
         let is_first = queue.parts.is_empty();
         queue.is_ordered = is_ordered;
-        queue.parts.push_back(Part { batch: Arc::clone(batch), events });
+        let in_backlog = Arc::new(in_backlog);
+        queue.parts.push_back(Part { batch: Arc::clone(batch), events, in_backlog });
         if is_first {
             queues.turns.push_back(org);
         }
@@ -170,7 +176,7 @@ impl Queues {
         // What is ordered has no second share beside this one.
         let turn_events = if queue.is_ordered { events_max } else { TURN_EVENTS.min(events_max) };
         let part = queue.parts.front_mut()?;
-        let batch = Arc::clone(&part.batch);
+        let (batch, in_backlog) = (Arc::clone(&part.batch), Arc::clone(&part.in_backlog));
         let (mut events, mut bytes) = (Vec::new(), 0);
         while events.len() < turn_events && bytes < bytes_max {
             let Some(event) = part.events.pop_front() else { break };
@@ -186,7 +192,7 @@ impl Queues {
         if !queue.parts.is_empty() {
             self.turns.push_back(org);
         }
-        Some(Share { batch, org, events })
+        Some(Share { batch, org, events, _in_backlog: in_backlog })
     }
 }
 
@@ -234,7 +240,9 @@ mod tests {
         let events: Vec<_> = sizes.iter().map(|size| event(org, *size)).collect();
         let at = Timestamp::from_micros(0);
         let batch = Arc::new(ReadBatch::unacknowledged(order.next(), at, &events));
-        waiting.push(&batch, (org, is_ordered), events.into());
+        let metrics = IngestMetrics::register(&mut Registry::default()).unwrap();
+        let in_backlog = metrics.reading(BacklogPriority::Bulk, events.len());
+        waiting.push(&batch, (org, is_ordered), events.into(), in_backlog);
         batch
     }
 

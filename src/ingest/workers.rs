@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::batch_pacer::{BatchPacer, LastBatch};
 use super::batch_parts::deliveries;
 use super::event_storer::{EventStorer, new_backoff};
-use super::metrics::IngestMetrics;
+use super::metrics::{BacklogPriority, IngestMetrics};
 use super::org_order::OrgOrder;
 use super::priority;
 use super::read_batch::ReadBatch;
@@ -223,11 +223,16 @@ impl Workers {
             waiting.entry(event.org_id).or_default().push_back(event);
         }
         for (org, events) in waiting {
-            self.waiting.push(&batch, (org, is_ordered(&org)), events);
+            let is_ordered = is_ordered(&org);
+            let priority =
+                if is_ordered { BacklogPriority::Ordered } else { BacklogPriority::Bulk };
+            let in_backlog = self.storer.metrics.reading(priority, events.len());
+            self.waiting.push(&batch, (org, is_ordered), events, in_backlog);
         }
+        let in_backlog = self.storer.metrics.reading(BacklogPriority::Fast, fast.len());
         self.storer.store_all(&fast, &endpoints).await;
         batch.stored(&fast);
-        drop(fast_permit);
+        drop((fast_permit, in_backlog));
         self.heartbeat.beat();
     }
 

@@ -6,22 +6,24 @@ metrics! {
     /// Metrics of the journal.
     pub struct JournalMetrics {
         /// Events in the journal that are not stored yet.
-        event_queue_size: Gauge,
+        @core event_queue_size: Gauge,
         /// Size of the journal's segment files, in bytes.
-        journal_bytes: Gauge,
+        @core journal_bytes: Gauge,
         /// Size of the journal's segment files that are only kept for a replay, in bytes.
         hookgate_journal_kept_bytes: Gauge,
         /// Bytes of records in the journal that are not stored yet.
-        hookgate_journal_unstored_bytes: Gauge,
+        @core hookgate_journal_unstored_bytes: Gauge,
+        /// Bytes that the journal may have, `JOURNAL_MAX_MIB`.
+        @core hookgate_journal_max_bytes: Gauge,
         /// Bytes in the journal that were skipped because they are damaged.
         hookgate_journal_damaged_bytes_total: Counter,
         /// Records in the journal that are lost to damage.
-        hookgate_journal_lost_records_total: Counter,
+        @core hookgate_journal_lost_records_total: Counter,
         /// Servers that run on a copy of this server's data directory with the same database.
         hookgate_data_dir_copies: Gauge,
         /// Appends covered by one sync.
         journal_group_appends: Histogram = COUNTS,
         /// Time to write and sync a group of appends, in seconds.
-        journal_sync_seconds: Histogram = SLOW_SECONDS,
+        @core journal_sync_seconds: Histogram = SLOW_SECONDS,
     }
 }

@@ -38,6 +38,7 @@ mod columns;
 mod crypto;
 mod dead_letters;
 mod deliveries;
+mod delivery_counts;
 mod delivery_lookups;
 mod delivery_pages;
 mod endpoint_attempts;
@@ -105,7 +106,7 @@ pub use idempotency::{IdempotencyClaim, KeptAnswer, NamedRequest};
 pub use inbox::{InboxLookup, InboxSettle, ReceiveRequest, ReceivedEvents};
 pub use keys::{ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::MigrateError;
-pub use metrics::{DbOperation, ReadEnd, StoreMetrics};
+pub use metrics::{ConnectionPool, DbOperation, DeliveryState, ReadEnd, StoreMetrics};
 pub use migrations::MigrationStatus;
 pub use orgs::AddRefusal;
 pub use redeliveries::ReplayedEvent;
@@ -248,6 +249,11 @@ impl Store {
     /// How the connections are divided.
     pub fn connection_split(&self) -> ConnectionSplit {
         self.engine.split()
+    }
+
+    /// Sets the gauges of the connections in use.
+    pub fn report_connections(&self) {
+        self.engine.report_connections(&self.metrics);
     }
 
     /// The same store, and the plans of the statements with which it reads outside of transactions.

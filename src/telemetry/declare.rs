@@ -1,14 +1,15 @@
 //! Macros that declare the metrics of a subsystem and the values of a label.
 
 /// Declares the metrics of a subsystem: a struct with a field per metric, whose name is the metric's
-/// and whose doc is the help text. The struct's doc is the heading in `docs/metrics.md`.
+/// and whose doc is the help text. The struct's doc is the heading in `docs/metrics.md`. `@core` before a field keeps
+/// the metric with `METRICS=core`.
 ///
 /// ```ignore
 /// metrics! {
 ///     /// Metrics of the journal.
 ///     pub struct JournalMetrics {
 ///         /// Size of the journal on disk, in bytes.
-///         journal_bytes: Gauge,
+///         @core journal_bytes: Gauge,
 ///         /// Time to write and sync a group of appends.
 ///         journal_sync_seconds: Histogram = SLOW_SECONDS,
 ///     }
@@ -18,7 +19,7 @@ macro_rules! metrics {
     (
         $(#[doc = $owner:literal])+
         $visibility:vis struct $name:ident {
-            $($(#[doc = $help:literal])+ $field:ident: $metric:ty $(= $options:expr)?,)+
+            $($(#[doc = $help:literal])+ $(@$set:ident)? $field:ident: $metric:ty $(= $options:expr)?,)+
         }
     ) => {
         $(#[doc = $owner])+
@@ -37,10 +38,13 @@ macro_rules! metrics {
             ) -> Result<std::sync::Arc<Self>, prometheus::Error> {
                 let owner = concat!($($owner),+);
                 Ok(std::sync::Arc::new(Self {
-                    $($field: registry.register(
-                        owner,
-                        stringify!($field),
-                        concat!($($help),+),
+                    $($field: registry.register::<$metric>(
+                        $crate::telemetry::Declaration {
+                            owner,
+                            name: stringify!($field),
+                            help: concat!($($help),+),
+                            is_core: [$(stringify!($set))?].contains(&"core"),
+                        },
                         ($($options)?),
                     )?,)+
                 }))

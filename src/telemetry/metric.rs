@@ -11,7 +11,8 @@ use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, Opts};
 
 pub use prometheus::{
-    Histogram, IntCounter as Counter, IntCounterVec as CounterByText, IntGauge as Gauge,
+    Counter as FloatCounter, Histogram, IntCounter as Counter, IntCounterVec as CounterByText,
+    IntGauge as Gauge, IntGaugeVec as GaugeByText,
 };
 
 /// Buckets in seconds, from a microsecond (a cached key, a limit check) to 2.5 s.
@@ -21,6 +22,11 @@ pub const FAST_SECONDS: Buckets =
 pub const SLOW_SECONDS: Buckets = &[
     1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     10.0, 30.0,
+];
+/// Buckets in seconds, from a delivery at once to one after a day of retries.
+pub const DELIVERY_SECONDS: Buckets = &[
+    5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0,
+    3_600.0, 21_600.0, 86_400.0,
 ];
 /// Buckets of a count.
 pub const COUNTS: Buckets = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
@@ -58,12 +64,12 @@ pub trait Metric: Sized {
     /// The type for Prometheus.
     fn kind(options: Self::Options) -> Kind;
 
-    /// The name of the label; `None` without one.
-    fn label(_: Self::Options) -> Option<&'static str> {
-        None
+    /// The names of the labels.
+    fn labels(_: Self::Options) -> Vec<&'static str> {
+        Vec::new()
     }
 
-    /// The values of the label; empty when they are not known in advance.
+    /// The values of the only label; empty when they are not known in advance.
     fn label_values() -> Vec<&'static str> {
         Vec::new()
     }
@@ -99,6 +105,8 @@ pub struct ByLabel<L, M> {
 
 /// A counter per value of a label.
 pub type CounterBy<L> = ByLabel<L, Counter>;
+/// A gauge per value of a label.
+pub type GaugeBy<L> = ByLabel<L, Gauge>;
 /// A histogram per value of a label.
 pub type HistogramBy<L> = ByLabel<L, Histogram>;
 
@@ -121,12 +129,12 @@ impl<L: Label, M> fmt::Debug for ByLabel<L, M> {
 
 /// Metrics that are a single number, each of the kind of its own name.
 macro_rules! single_numbers {
-    ($($metric:ident)+) => {
+    ($($metric:ident: $kind:ident)+) => {
         $(impl Metric for $metric {
             type Options = ();
 
             fn kind((): ()) -> Kind {
-                Kind::$metric
+                Kind::$kind
             }
 
             fn create(
@@ -140,7 +148,7 @@ macro_rules! single_numbers {
         })+
     };
 }
-single_numbers!(Counter Gauge);
+single_numbers!(Counter: Counter FloatCounter: Counter Gauge: Gauge);
 
 impl Metric for Histogram {
     type Options = Buckets;
@@ -160,54 +168,65 @@ impl Metric for Histogram {
     }
 }
 
-/// A counter per value of a label whose values are not known in advance: words of the program, never
-/// of a caller. The option is the name of the label.
-impl Metric for CounterByText {
-    type Options = &'static str;
+/// Metrics with labels whose values are not known in advance: words of the program, never of a caller. The option is
+/// the names of the labels. A series appears with its first value.
+macro_rules! by_text {
+    ($($metric:ident: $kind:ident)+) => {
+        $(impl Metric for $metric {
+            type Options = &'static [&'static str];
 
-    fn kind(_: &'static str) -> Kind {
-        Kind::Counter
-    }
+            fn kind(_: Self::Options) -> Kind {
+                Kind::$kind
+            }
 
-    fn label(label: &'static str) -> Option<&'static str> {
-        Some(label)
-    }
+            fn labels(labels: Self::Options) -> Vec<&'static str> {
+                labels.to_vec()
+            }
 
-    fn create(
-        name: &str,
-        help: &str,
-        label: &'static str,
-    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
-        let counters = Self::new(Opts::new(name, help), &[label])?;
-        Ok((counters.clone(), Box::new(counters)))
-    }
+            fn create(
+                name: &str,
+                help: &str,
+                labels: Self::Options,
+            ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
+                let metrics = Self::new(Opts::new(name, help), labels)?;
+                Ok((metrics.clone(), Box::new(metrics)))
+            }
+        })+
+    };
 }
+by_text!(CounterByText: Counter GaugeByText: Gauge);
 
-impl<L: Label> Metric for CounterBy<L> {
-    type Options = ();
+/// Numbers with a label whose values are known in advance.
+macro_rules! by_label {
+    ($($metric:ident of $family:ident: $kind:ident)+) => {
+        $(impl<L: Label> Metric for $metric<L> {
+            type Options = ();
 
-    fn kind((): ()) -> Kind {
-        Kind::Counter
-    }
+            fn kind((): ()) -> Kind {
+                Kind::$kind
+            }
 
-    fn label((): ()) -> Option<&'static str> {
-        Some(L::NAME)
-    }
+            fn labels((): ()) -> Vec<&'static str> {
+                vec![L::NAME]
+            }
 
-    fn label_values() -> Vec<&'static str> {
-        L::values()
-    }
+            fn label_values() -> Vec<&'static str> {
+                L::values()
+            }
 
-    fn create(
-        name: &str,
-        help: &str,
-        (): (),
-    ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
-        let counters = CounterByText::new(Opts::new(name, help), &[L::NAME])?;
-        let children = Self::new(|value| counters.with_label_values(&[value]));
-        Ok((children, Box::new(counters)))
-    }
+            fn create(
+                name: &str,
+                help: &str,
+                (): (),
+            ) -> Result<(Self, Box<dyn Collector>), prometheus::Error> {
+                let family = $family::new(Opts::new(name, help), &[L::NAME])?;
+                let children = Self::new(|value| family.with_label_values(&[value]));
+                Ok((children, Box::new(family)))
+            }
+        })+
+    };
 }
+by_label!(CounterBy of CounterByText: Counter GaugeBy of GaugeByText: Gauge);
 
 impl<L: Label> Metric for HistogramBy<L> {
     type Options = Buckets;
@@ -216,8 +235,8 @@ impl<L: Label> Metric for HistogramBy<L> {
         Kind::Histogram(buckets)
     }
 
-    fn label(_: Buckets) -> Option<&'static str> {
-        Some(L::NAME)
+    fn labels(_: Buckets) -> Vec<&'static str> {
+        vec![L::NAME]
     }
 
     fn label_values() -> Vec<&'static str> {

@@ -2,7 +2,8 @@
 //!
 //! Each subsystem declares its metrics in its own `metrics.rs` and is given them when it is built;
 //! the [`Registry`] here collects them for `/metrics`. New metrics begin with `hookgate_` and have a
-//! base unit at the end of their names; labels have few values.
+//! base unit at the end of their names; labels have few values, and none is a tenant's. Those that are declared
+//! `@core` stay with `METRICS=core`: what dashboards and alerts need.
 
 mod declare;
 mod logs;
@@ -13,8 +14,9 @@ mod registry;
 pub(crate) use declare::{label, metrics};
 pub use logs::init_logs;
 pub use metric::{
-    Buckets, COUNTS, Counter, CounterBy, CounterByText, FAST_SECONDS, Gauge, Histogram,
-    HistogramBy, Kind, Label, Metric, SLOW_SECONDS,
+    Buckets, COUNTS, Counter, CounterBy, CounterByText, DELIVERY_SECONDS, FAST_SECONDS,
+    FloatCounter, Gauge, GaugeBy, GaugeByText, Histogram, HistogramBy, Kind, Label, Metric,
+    SLOW_SECONDS,
 };
-pub use process::process_memory_bytes;
-pub use registry::{Family, Registry};
+pub use process::{ProcessMetrics, process_memory_bytes};
+pub use registry::{Declaration, Family, Registry};

@@ -1,10 +1,12 @@
 //! The registry of metrics: what `/metrics` shows and `docs/metrics.md` lists.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use prometheus::{Encoder, TextEncoder};
 
 use super::metric::{Kind, Metric};
+use crate::config::MetricsSet;
 
 /// The metrics of one process. Each subsystem registers its own, declared by
 /// [`metrics!`](super::metrics), in this registry.
@@ -15,7 +17,20 @@ pub struct Registry {
     families: Mutex<Vec<Family>>,
 }
 
-/// The declaration of one metric.
+/// What a metric is declared with, whatever its type.
+#[derive(Clone, Copy, Debug)]
+pub struct Declaration {
+    /// The subsystem's name for its metrics, as in "Metrics of the journal".
+    pub owner: &'static str,
+    /// The name, unit included.
+    pub name: &'static str,
+    /// The help text.
+    pub help: &'static str,
+    /// Whether `METRICS=core` has it.
+    pub is_core: bool,
+}
+
+/// One metric that is registered.
 #[derive(Clone, Debug)]
 pub struct Family {
     /// The subsystem's name for its metrics, as in "Metrics of the journal".
@@ -26,9 +41,11 @@ pub struct Family {
     pub help: &'static str,
     /// Counter, gauge or histogram, with the buckets.
     pub kind: Kind,
-    /// The name of the label, if the metric has one.
-    pub label: Option<&'static str>,
-    /// The values of the label; empty when they are not known in advance.
+    /// Whether `METRICS=core` has it.
+    pub is_core: bool,
+    /// The names of its labels.
+    pub labels: Vec<&'static str>,
+    /// The values of its only label; empty when they are not known in advance.
     pub label_values: Vec<&'static str>,
 }
 
@@ -44,18 +61,18 @@ impl Registry {
     /// When the name is invalid or taken.
     pub fn register<M: Metric>(
         &self,
-        owner: &'static str,
-        name: &'static str,
-        help: &'static str,
+        declaration: Declaration,
         options: M::Options,
     ) -> Result<M, prometheus::Error> {
+        let Declaration { owner, name, help, is_core } = declaration;
         let (owner, help) = (owner.trim(), help.trim());
         let family = Family {
             owner: owner.trim_end_matches('.'),
             name,
             help,
             kind: M::kind(options),
-            label: M::label(options),
+            is_core,
+            labels: M::labels(options),
             label_values: M::label_values(),
         };
         let (metric, collector) = M::create(name, help, options)?;
@@ -69,13 +86,23 @@ impl Registry {
         self.families.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The values of all metrics in Prometheus' text format.
+    /// The values of the metrics of a set in Prometheus' text format.
     ///
     /// # Errors
     /// When a metric cannot be written as text.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.prometheus.gather(), &mut text)?;
+    pub fn render(&self, set: MetricsSet) -> Result<Vec<u8>, prometheus::Error> {
+        let mut gathered = self.prometheus.gather();
+        match set {
+            MetricsSet::All => {}
+            MetricsSet::Off => gathered.clear(),
+            MetricsSet::Core => {
+                let core: HashSet<&str> =
+                    self.families().iter().filter(|f| f.is_core).map(|f| f.name).collect();
+                gathered.retain(|family| core.contains(family.name()));
+            }
+        }
+        let mut text = Vec::with_capacity(64 * 1024);
+        TextEncoder::new().encode(&gathered, &mut text)?;
         Ok(text)
     }
 }
@@ -101,7 +128,7 @@ mod tests {
         /// Metrics of the tests.
         struct TestMetrics {
             /// Tests run.
-            tests_total: Counter,
+            @core tests_total: Counter,
             /// Tests by verdict, over
             /// two lines.
             verdicts_total: CounterBy<Verdict>,
@@ -110,7 +137,7 @@ mod tests {
             /// Length of a test.
             test_seconds: Histogram = SLOW_SECONDS,
             /// Panics by message.
-            panics_total: CounterByText = "message",
+            panics_total: CounterByText = &["message"],
         }
     }
 
@@ -124,7 +151,7 @@ mod tests {
         metrics.verdicts_total.of(Verdict::Failed).inc();
         metrics.test_seconds.observe(0.2);
         metrics.panics_total.with_label_values(&["oops"]).inc();
-        let text = String::from_utf8(registry.render().unwrap()).unwrap();
+        let text = String::from_utf8(registry.render(MetricsSet::All).unwrap()).unwrap();
         for line in [
             "# HELP verdicts_total Tests by verdict, over two lines.",
             "# TYPE tests_total counter",
@@ -146,10 +173,23 @@ mod tests {
         let families = registry.families();
         let verdicts = &families[1];
         assert_eq!((verdicts.owner, verdicts.name), ("Metrics of the tests", "verdicts_total"));
-        assert_eq!((verdicts.label, verdicts.kind), (Some("verdict"), Kind::Counter));
+        assert_eq!((&verdicts.labels[..], verdicts.kind), (&["verdict"][..], Kind::Counter));
         assert_eq!(verdicts.label_values, ["passed", "failed"]);
         assert_eq!(families[3].kind, Kind::Histogram(SLOW_SECONDS));
-        assert_eq!((families[4].label, families[4].label_values.len()), (Some("message"), 0));
+        assert_eq!(
+            (&families[4].labels[..], families[4].label_values.len()),
+            (&["message"][..], 0)
+        );
+    }
+
+    #[test]
+    fn core_has_the_metrics_that_are_marked() {
+        let registry = Registry::new();
+        TestMetrics::register(&registry).unwrap();
+        let text = |set| String::from_utf8(registry.render(set).unwrap()).unwrap();
+        let core = text(MetricsSet::Core);
+        assert!(core.contains("tests_total 0") && !core.contains("tests_waiting"), "{core}");
+        assert_eq!(text(MetricsSet::Off), "");
     }
 
     #[test]

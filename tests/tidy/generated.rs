@@ -75,7 +75,10 @@ fn new_metrics_begin_with_hookgate_and_old_ones_stay() {
     let names: Vec<&str> = families.iter().map(|family| family.name).collect();
     for name in &names {
         assert!(
-            name.starts_with("hookgate_") || UNPREFIXED.contains(name),
+            name.starts_with("hookgate_")
+                // Names that every process has under Prometheus.
+                || name.starts_with("process_")
+                || UNPREFIXED.contains(name),
             "{name} must begin with hookgate_"
         );
     }
@@ -94,7 +97,7 @@ fn metrics_document_lists_every_metric() {
             owner = family.owner;
             write!(
                 text,
-                "\n## {owner}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n"
+                "\n## {owner}\n\n| metric | type | set | labels | meaning |\n|---|---|---|---|---|\n"
             )
             .unwrap();
         }
@@ -111,13 +114,16 @@ fn metrics_document_lists_every_metric() {
 }
 
 fn metric_row(family: &Family) -> String {
-    let labels = family.label.map_or(String::new(), |label| {
-        let values: Vec<String> =
-            family.label_values.iter().map(|value| format!("`{value}`")).collect();
-        let values = if values.is_empty() { "a code".to_owned() } else { values.join(", ") };
-        format!("`{label}`: {values}")
-    });
-    format!("| `{}` | {} | {labels} | {} |", family.name, family.kind, family.help)
+    let quoted = |texts: &[&str]| {
+        texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", ")
+    };
+    let mut labels = quoted(&family.labels);
+    if !family.label_values.is_empty() {
+        write!(labels, ": {}", quoted(&family.label_values)).unwrap();
+    }
+    let Family { name, kind, is_core, help, .. } = family;
+    let set = if *is_core { "core" } else { "all" };
+    format!("| `{name}` | {kind} | {set} | {labels} | {help} |")
 }
 
 #[test]
@@ -181,7 +187,7 @@ fn written_head(path: &str) -> String {
 }
 
 /// Writes the file if `UPDATE_DOCS` is set, and otherwise requires it to have this text.
-fn hold(path: &str, text: &str) {
+pub(super) fn hold(path: &str, text: &str) {
     let file = root().join(path);
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(file, text).unwrap();

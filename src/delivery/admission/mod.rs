@@ -229,6 +229,12 @@ impl<T> Admission<T> {
         self.endpoints.values().filter(|state| state.breaker.is_open()).count()
     }
 
+    /// Endpoints whose breakers are open, at most so many.
+    pub(super) fn paused(&self, most: usize) -> Vec<EndpointId> {
+        let paused = self.endpoints.iter().filter(|(_, state)| state.breaker.is_open());
+        paused.map(|(id, _)| *id).take(most).collect()
+    }
+
     /// Until when attempts to an endpoint are held back by its breaker; `None` when they are not.
     pub(super) fn paused_until(&self, endpoint: EndpointId, now: Monotonic) -> Option<Monotonic> {
         self.endpoints.get(&endpoint)?.breaker.paused_until(now)

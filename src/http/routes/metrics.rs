@@ -8,11 +8,30 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 
+use crate::config::MetricsSet;
 use crate::http::error::ApiError;
 use crate::http::state::AppState;
 
-/// All metrics in Prometheus' text format, version 0.0.4.
+/// The metrics that `METRICS` names, in Prometheus' text format, version 0.0.4.
 pub(in crate::http) async fn scrape(State(app): State<AppState>) -> Result<Response, ApiError> {
+    let set = app.settings().metrics_set;
+    if set == MetricsSet::Off {
+        return Err(ApiError::RouteNotFound(None));
+    }
+    let render = async || {
+        refresh(&app).await;
+        app.metrics.registry.render(set)
+    };
+    let text = app.scrapes().text(render).await.map_err(ApiError::internal)?;
+    let mut response = Response::new(Body::from(text));
+    let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    Ok(response)
+}
+
+/// Sets the gauges that are read when the metrics are. Of these, only the oldest due delivery is asked of the store, by
+/// its index and at most twice a second.
+async fn refresh(app: &AppState) {
     let health = app.pipeline_health().await;
     let seconds = |age: Duration| i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     let metrics = &app.metrics.http;
@@ -23,9 +42,7 @@ pub(in crate::http) async fn scrape(State(app): State<AppState>) -> Result<Respo
     metrics.dispatcher_heartbeat_age_seconds.set(seconds(health.dispatcher));
     metrics.delivery_progress_age_seconds.set(seconds(health.delivering));
     metrics.hookgate_recorder_age_seconds.set(seconds(health.recording.unwrap_or_default()));
-    let text = app.metrics.registry.render().map_err(ApiError::internal)?;
-    let mut response = Response::new(Body::from(text));
-    let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, media_type);
-    Ok(response)
+    app.metrics.ingest.set_unread(app.intake.status().items_waiting);
+    app.subsystems().store.report_connections();
+    app.metrics.process.refresh();
 }

@@ -22,6 +22,7 @@ use super::peer_watch::{OverTcp, Watched};
 use super::tls::Tls;
 use crate::http::connection::Connection;
 use crate::runtime::Shutdown;
+use crate::telemetry::Gauge;
 
 /// Bytes in the head of a request at most; more get 431.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -59,7 +60,9 @@ pub async fn serve(
             accepted = acceptor.accept() => {
                 let (stream, peer, permit) = accepted?;
                 let connection = Connection::new(peer);
-                let served = Served { connection, deadline: deadlines.open(), _permit: permit };
+                let open = OpenConnection::new(api.connections_open());
+                let deadline = deadlines.open();
+                let served = Served { connection, deadline, _permit: permit, _open: open };
                 connections.spawn(handle_connection(stream, tls.clone(), api.clone(), served));
             }
             _ = ticks.tick() => deadlines.sweep(),
@@ -91,6 +94,23 @@ struct Served {
     connection: Connection,
     deadline: Arc<ConnDeadline>,
     _permit: ConnPermit,
+    _open: OpenConnection,
+}
+
+/// Counts a connection for as long as it is open.
+struct OpenConnection(Gauge);
+
+impl OpenConnection {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Serves one connection from its first byte to its end.
@@ -113,7 +133,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + OverTcp + Unpin>(
     api: Api,
     served: Served,
 ) {
-    let Served { connection: client, deadline, _permit } = served;
+    let Served { connection: client, deadline, _permit, _open } = served;
     let stream = Watched::new(stream, Arc::clone(&deadline), Arc::clone(&client.head_scan));
     let answer = |request| api.answer(request, &client, &deadline);
     let connection = http1::Builder::new()

@@ -25,6 +25,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::conn_deadline::{ConnDeadline, RequestDeadline};
+use super::request_counters::RequestCounters;
 use crate::http::byte_budget::Owner;
 use crate::http::connection::Connection;
 use crate::http::error::ApiError;
@@ -38,18 +39,27 @@ use crate::http::routes::events;
 use crate::http::state::{AppState, Settings};
 use crate::http::unread_body::RequestBody;
 use crate::http::{cors, idempotency, respond};
+use crate::telemetry::Gauge;
 
 /// The whole API, ready to be served. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
     app: AppState,
     router: TowerToHyperService<Router>,
+    counters: Arc<RequestCounters>,
 }
 
 impl Api {
     /// The API over these parts.
     pub fn new(app: AppState) -> Self {
-        Self { router: TowerToHyperService::new(router(app.clone())), app }
+        let requests = app.metrics.http.hookgate_http_requests_total.clone();
+        let counters = Arc::new(RequestCounters::new(requests));
+        Self { router: TowerToHyperService::new(router(app.clone())), app, counters }
+    }
+
+    /// Open connections, for the listener to count.
+    pub(super) fn connections_open(&self) -> &Gauge {
+        &self.app.metrics.http.hookgate_connections_open
     }
 
     /// The API's settings.
@@ -65,6 +75,7 @@ impl Api {
         deadline: &Arc<ConnDeadline>,
     ) -> Result<Response, Infallible> {
         deadline.begin_request(request.method().is_safe());
+        let counted = self.counters.labels(request.method(), request.uri().path());
         let malformed = malformed(&request, connection);
         let context =
             RequestContext::new(request.headers(), connection.peer, &self.app.subsystems().clock);
@@ -94,6 +105,7 @@ impl Api {
         if let Some(origin) = origin {
             cors::allow(headers, origin);
         }
+        self.counters.count(counted, response.status());
         deadline.end_request();
         connection.head_scan.next_head();
         Ok(response)

@@ -11,6 +11,7 @@ mod conn_limit;
 mod listener;
 mod middleware;
 mod peer_watch;
+mod request_counters;
 mod tls;
 
 pub(super) use conn_deadline::RequestDeadline;

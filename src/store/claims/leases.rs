@@ -1,10 +1,12 @@
 //! Ends leases, and tells how far claims are behind.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::due_index::{IS_SENT_TO, pending, window};
 use super::due_scan::{DueIndex, SCAN_MAX, WINDOW};
-use crate::domain::{InstanceId, LeaseToken, Timestamp};
+use crate::domain::{EndpointId, InstanceId, LeaseToken, Timestamp};
 use crate::store::engine::{Dialect, args};
 use crate::store::{Result, System};
 
@@ -79,33 +81,44 @@ impl System<'_> {
     }
 
     /// The due time of the unleased delivery that is due longest; `None` when none is due at `now`.
-    /// Deliveries that nothing is sent for, as to disabled endpoints, are not due; where they are very many, it
-    /// looks at some of the endpoints only.
-    pub async fn oldest_due(self, now: Timestamp) -> Result<Option<Timestamp>> {
+    /// Deliveries that nothing is sent for, as to disabled endpoints and those that are `paused`, are not due; where they
+    /// are very many, it looks at some of the endpoints only.
+    pub async fn oldest_due(
+        self,
+        now: Timestamp,
+        paused: &[EndpointId],
+    ) -> Result<Option<Timestamp>> {
         let engine = &self.0.engine;
         let sql = format!(
             "WITH {}
              SELECT coalesce((SELECT sum(count) FROM due), 0) >= {WINDOW} AS is_full,
                     (SELECT min(due.due_at) FROM due JOIN endpoints p ON p.id = due.endpoint_id
-                     WHERE {IS_SENT_TO}) AS due_at",
-            window(engine.dialect())
+                     WHERE {IS_SENT_TO} AND NOT ({})) AS due_at",
+            window(engine.dialect()),
+            engine.dialect().any("p.id", "$2"),
         );
-        let row = engine.one(sql, args![now]).await?;
+        let ids: Vec<Uuid> = paused.iter().map(|endpoint| endpoint.uuid()).collect();
+        let row = engine.one(sql, args![now, ids]).await?;
         let oldest: Option<Timestamp> = row.get_opt("due_at")?;
         if oldest.is_some() || !row.get("is_full")? {
             return Ok(oldest);
         }
-        self.oldest_of_scanned(now).await
+        self.oldest_of_scanned(now, &paused.iter().copied().collect()).await
     }
 
-    /// The same by endpoint, when the deliveries that are due longest are all of disabled endpoints.
-    async fn oldest_of_scanned(self, now: Timestamp) -> Result<Option<Timestamp>> {
+    /// The same by endpoint, when the deliveries that are due longest are all of disabled or paused endpoints.
+    async fn oldest_of_scanned(
+        self,
+        now: Timestamp,
+        paused: &HashSet<EndpointId>,
+    ) -> Result<Option<Timestamp>> {
         let engine = &*self.0.engine;
         let mut after = Uuid::nil();
         for _ in 0..SCANS_MAX {
             let scanned = engine.scan(after, now).await?;
+            let due = scanned.iter().filter_map(|step| step.due.map(|due| due.endpoint));
             let due: Vec<Uuid> =
-                scanned.iter().filter_map(|step| Some(step.due?.endpoint.uuid())).collect();
+                due.filter(|endpoint| !paused.contains(endpoint)).map(EndpointId::uuid).collect();
             if !due.is_empty() {
                 return self.oldest_of(due, now).await;
             }

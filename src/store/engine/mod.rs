@@ -9,6 +9,7 @@
 
 mod hosts;
 mod multi_row;
+mod pool_use;
 mod postgres;
 mod query_plan;
 mod read_connection;

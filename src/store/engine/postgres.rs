@@ -180,6 +180,16 @@ impl PostgresEngine {
         Self { plans: Some(plans), ..self.clone() }
     }
 
+    /// Its pools, whoever asks.
+    pub(super) fn pools(&self) -> &Pools<Postgres> {
+        &self.pools
+    }
+
+    /// The connections of reads to the replica, if there is one.
+    pub(super) fn replica_reads(&self) -> Option<&ReadPool> {
+        self.known_replica.as_deref().map(Replica::read_pool)
+    }
+
     /// How many connections each workload has.
     pub(super) fn split(&self) -> ConnectionSplit {
         self.pools.split

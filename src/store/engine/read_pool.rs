@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::pool_use::PoolUse;
 use super::read_connection::ReadConnection;
 use super::session::SessionSetup;
 use super::{Args, Row};
@@ -119,6 +120,13 @@ impl ReadPool {
         leased.timed_out = true;
         self.metrics.hookgate_reads_ended_total.of(ReadEnd::TimedOut).inc();
         Err(StoreError::ReadTimedOut)
+    }
+
+    /// How many connections are open and in use.
+    pub(super) fn pool_use(&self) -> PoolUse {
+        let max = self.permits_max as usize;
+        let in_use = max.saturating_sub(self.permits.available_permits());
+        PoolUse { max, open: in_use + self.idle().len(), in_use }
     }
 
     /// Whether it was closed.

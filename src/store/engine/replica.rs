@@ -78,6 +78,11 @@ impl Replica {
         self.reads.close().await;
     }
 
+    /// The connections of reads to it.
+    pub(super) fn read_pool(&self) -> &ReadPool {
+        &self.reads
+    }
+
     /// Measures its lag until nobody reads from it any more.
     pub(super) async fn follow(replica: Weak<Self>) {
         let mut looking: Option<PgConnection> = None;

@@ -12,7 +12,11 @@ use std::thread;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Database, Pool, Postgres};
 
+use super::Engine;
+use super::pool_use::PoolUse;
 use super::read_pool::ReadPool;
+use crate::store::StoreMetrics;
+use crate::store::metrics::ConnectionPool;
 
 /// A kind of work with connections of its own. All else uses the general ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +104,33 @@ impl Pools<Postgres> {
     }
 }
 
+impl Engine {
+    /// Sets the gauges of connections.
+    pub(crate) fn report_connections(&self, metrics: &StoreMetrics) {
+        match self {
+            Self::Sqlite(engine) => {
+                engine.pools().report(metrics);
+                PoolUse::of(&engine.writer).set(metrics, ConnectionPool::Writer);
+            }
+            Self::Postgres(engine) => {
+                engine.pools().report(metrics);
+                if let Some(replica) = engine.replica_reads() {
+                    replica.pool_use().set(metrics, ConnectionPool::Replica);
+                }
+            }
+        }
+    }
+}
+
 impl<DB: Database> Pools<DB> {
+    fn report(&self, metrics: &StoreMetrics) {
+        let Self { general, keys, delivery, reads, split: _ } = self;
+        PoolUse::of(general).set(metrics, ConnectionPool::General);
+        PoolUse::of(keys).set(metrics, ConnectionPool::Keys);
+        PoolUse::of(delivery).set(metrics, ConnectionPool::Delivery);
+        reads.pool_use().set(metrics, ConnectionPool::Reads);
+    }
+
     /// Those of a workload; what reads do in a transaction is done on the general ones.
     pub(super) fn of(&self, workload: Workload) -> (Pool<DB>, Option<Arc<ReadPool>>) {
         match workload {

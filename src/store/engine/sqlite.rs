@@ -153,6 +153,11 @@ impl SqliteEngine {
         Self { plans: Some(plans), ..self.clone() }
     }
 
+    /// Its pools, whoever asks.
+    pub(super) fn pools(&self) -> &Pools<Sqlite> {
+        &self.pools
+    }
+
     /// How many connections each workload has.
     pub(super) fn split(&self) -> ConnectionSplit {
         self.pools.split

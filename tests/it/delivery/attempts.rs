@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookgate::delivery::WebhookResult;
-use hookgate::domain::{DeliveryStatus, PageRequest, TraceId};
+use hookgate::domain::{Actor, DeliveryStatus, PageRequest, TraceId};
 
 use super::world::World;
 use crate::store::ALL_LETTERS;
@@ -88,6 +88,30 @@ async fn failing_delivery_is_retried_by_the_schedule_and_then_becomes_a_dead_let
     assert!(times.is_sorted() && times[0] != times[1], "each attempt is signed anew: {times:?}");
     assert_eq!(world.metrics.delivery.webhook_deliveries_total.of(WebhookResult::Retried).get(), 2);
     assert_eq!(world.metrics.delivery.webhook_deliveries_total.of(WebhookResult::Dead).get(), 1);
+}
+
+#[tokio::test]
+async fn time_from_acceptance_to_delivery_covers_the_retries_and_leaves_replays_out() {
+    let (world, receiver) = (World::new().await, Receiver::start().await);
+    world.endpoint(&receiver, "").await;
+    let [event] = world.publish("user.login", 1).await[..] else { panic!("one event") };
+    receiver.answer([Answer::status(500), Answer::status(200)]);
+    assert_eq!(world.deliver().await, 1);
+    world.advance(FIRST_WAIT);
+    let waited = world.clock.now();
+    assert_eq!(world.deliver().await, 1);
+    let times = &world.metrics.delivery.hookgate_event_delivery_seconds;
+    let stored = world.store.event(world.org, event).await.unwrap().unwrap();
+    let expected = waited.since(stored.received_at).as_secs_f64();
+    assert_eq!(times.get_sample_count(), 1);
+    assert!(times.get_sample_sum() >= expected && expected >= 5.0, "{}", times.get_sample_sum());
+
+    world.advance(SECOND_WAIT);
+    let now = world.clock.now();
+    world.store.replay_event(world.org, event, None, &Actor::CLI, now).await.unwrap().unwrap();
+    assert_eq!(world.deliver().await, 1);
+    assert_eq!(receiver.received(3).await.len(), 3);
+    assert_eq!(times.get_sample_count(), 1, "a replay is no measure of how fast events arrive");
 }
 
 #[tokio::test]

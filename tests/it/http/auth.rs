@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hookgate::config::MetricsSet;
 use hookgate::domain::ApiKeyId;
 use reqwest::Method;
 
@@ -86,7 +87,7 @@ async fn refused_keys_are_counted() {
     let server = Server::start().await;
     server.get("/api/org", "nonsense").await;
     server::answer(server.bare(Method::GET, "/api/org")).await;
-    let text = String::from_utf8(server.metrics.registry.render().unwrap()).unwrap();
+    let text = String::from_utf8(server.metrics.registry.render(MetricsSet::All).unwrap()).unwrap();
     assert!(text.contains("rejected_requests_total{reason=\"unauthorized\"} 2"), "{text}");
     assert_eq!(server.metrics.http.auth_latency_seconds.get_sample_count(), 1);
 }

@@ -112,7 +112,7 @@ async fn due_deliveries_that_nobody_claims_fail_strict_readiness_alone() {
 
     let path = format!("/api/endpoints/{}", endpoint["id"].as_str().unwrap());
     server.patch(&path, &tenant.key, r#"{"enabled":false}"#).await.expect(200);
-    let parked = server.store.system().oldest_due(server.clock.now()).await.unwrap();
+    let parked = server.store.system().oldest_due(server.clock.now(), &[]).await.unwrap();
     assert_eq!(parked, None, "what is parked is not due");
 }
 

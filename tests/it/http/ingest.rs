@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use hookgate::config::MetricsSet;
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -72,7 +73,7 @@ async fn body_that_is_no_json_names_line_and_column() {
         assert!(problem["detail"].as_str().unwrap().contains("line 2 column"), "{problem}");
         server.post(path, &tenant.key, "").await.expect_problem(400, "malformed_json");
     }
-    let text = String::from_utf8(server.metrics.registry.render().unwrap()).unwrap();
+    let text = String::from_utf8(server.metrics.registry.render(MetricsSet::All).unwrap()).unwrap();
     assert!(text.contains("validation_errors_total{type=\"malformed_json\"} 4"), "{text}");
 }
 
@@ -92,7 +93,7 @@ async fn violations_are_listed_and_counted() {
         problem["errors"].as_array().unwrap().iter().map(|e| &e["index"]).collect();
     assert_eq!(indexes, [&json!(1), &json!(2)]);
 
-    let text = String::from_utf8(server.metrics.registry.render().unwrap()).unwrap();
+    let text = String::from_utf8(server.metrics.registry.render(MetricsSet::All).unwrap()).unwrap();
     assert!(text.contains("validation_errors_total{type=\"required\"} 2"), "{text}");
     assert_eq!(server.metrics.http.events_ingested_total.get(), 0);
 }

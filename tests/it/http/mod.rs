@@ -21,6 +21,7 @@ mod key_bounds;
 mod limits;
 mod memory;
 mod merge_patch;
+mod metrics;
 mod ndjson;
 mod problems;
 mod raw;

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use hookgate::domain::{DeliveryFilter, Endpoint, InstanceId, Lease, LeaseToken};
+use hookgate::domain::{DeliveryFilter, Endpoint, EndpointId, InstanceId, Lease, LeaseToken};
 use hookgate::store::{ClaimedDelivery, LeaseGrant};
 use tokio::task::JoinSet;
 
@@ -27,6 +27,7 @@ on_both!(
     what_is_being_cancelled_is_not_claimed,
     event_that_cannot_be_read_stops_no_claim,
     oldest_due_delivery_is_told_beside_a_backlog_of_a_disabled_endpoint,
+    oldest_due_delivery_is_told_beside_a_backlog_of_a_paused_endpoint,
     backlog_of_one_endpoint_hides_no_other,
 );
 
@@ -182,7 +183,7 @@ async fn nothing_is_claimed_of_a_disabled_or_removed_endpoint_or_of_one_to_pull_
         let update = format!("UPDATE endpoints SET {made}");
         subject.raw(&update, &update).await;
         assert_eq!(due_endpoints(&subject.store, at(0)).await, [], "{made}");
-        assert_eq!(subject.store.system().oldest_due(at(0)).await.unwrap(), None, "{made}");
+        assert_eq!(subject.store.system().oldest_due(at(0), &[]).await.unwrap(), None, "{made}");
         let grant = LeaseGrant { endpoint: endpoint.id, org, ordered: false, deliveries_max: 5 };
         assert_eq!(lease(subject, &[grant], usize::MAX >> 1).await.len(), 0, "{made}");
     }
@@ -222,7 +223,7 @@ async fn event_that_cannot_be_read_stops_no_claim(subject: &Subject) {
 }
 
 async fn oldest_due_delivery_is_told_beside_a_backlog_of_a_disabled_endpoint(subject: &Subject) {
-    let oldest = async |now| subject.store.system().oldest_due(at(now)).await.unwrap();
+    let oldest = async |now| subject.store.system().oldest_due(at(now), &[]).await.unwrap();
     assert_eq!(oldest(0).await, None);
     org_with_deliveries(subject, 2_000).await;
     assert_eq!(oldest(7).await, Some(at(0)));
@@ -233,6 +234,23 @@ async fn oldest_due_delivery_is_told_beside_a_backlog_of_a_disabled_endpoint(sub
     persist(subject, &[some_event(org, "a.b", at(0))], at(5)).await;
     assert_eq!(oldest(4).await, None);
     assert_eq!(oldest(7).await, Some(at(5)));
+}
+
+async fn oldest_due_delivery_is_told_beside_a_backlog_of_a_paused_endpoint(subject: &Subject) {
+    for deliveries in [3, 2_000] {
+        let (_, paused) = org_with_deliveries(subject, deliveries).await;
+        let (org, other) = org_with_deliveries(subject, 0).await;
+        let oldest = async |paused: &[EndpointId]| {
+            subject.store.system().oldest_due(at(7), paused).await.unwrap()
+        };
+        assert_eq!(oldest(&[]).await, Some(at(0)), "{deliveries}");
+        assert_eq!(oldest(&[paused.id]).await, None, "{deliveries}");
+        persist(subject, &[some_event(org, "a.b", at(0))], at(5)).await;
+        assert_eq!(oldest(&[paused.id]).await, Some(at(5)), "{deliveries}");
+        assert_eq!(oldest(&[paused.id, other.id]).await, None, "{deliveries}");
+        let disable = "UPDATE endpoints SET disabled_reason = 'x'";
+        subject.raw(disable, disable).await;
+    }
 }
 
 async fn backlog_of_one_endpoint_hides_no_other(subject: &Subject) {

@@ -10,6 +10,7 @@ mod days;
 mod dead_letter_filters;
 mod deadlocks;
 mod dedup;
+mod delivery_counts;
 mod delivery_filters;
 mod discards;
 mod endpoints;

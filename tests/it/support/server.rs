@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hookgate::app::{BackgroundWork, HeldParts, Metrics};
 use hookgate::auth::{Authenticator, issue_key};
+use hookgate::config::MetricsSet;
 use hookgate::delivery::DeliveryHealth;
 use hookgate::domain::{
     Actor, ApiKeyId, Event, EventId, LeasedDelivery, Org, OrgId, OrgLimit, Role, Scopes, TraceId,
@@ -276,7 +277,8 @@ impl Server {
 
     /// The value of a metric's line, such as `validation_errors_total{type="length"}`; 0 without one.
     pub(crate) fn metric(&self, line: &str) -> u64 {
-        let text = String::from_utf8(self.metrics.registry.render().unwrap()).unwrap();
+        let text =
+            String::from_utf8(self.metrics.registry.render(MetricsSet::All).unwrap()).unwrap();
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
         value.map_or(0, |value| value.parse().unwrap())
     }
