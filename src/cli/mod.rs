@@ -12,6 +12,7 @@ mod endpoint;
 mod environment;
 mod erasure;
 mod event;
+mod health;
 mod journal;
 mod key;
 mod listen;
@@ -84,6 +85,8 @@ enum Command {
     Backup(Box<backup::BackupArgs>),
     /// Fill a store with made-up events, to try and measure reading
     Seed(Box<seed::SeedArgs>),
+    /// Ask a server whether it takes events; fails when it does not
+    Health(health::HealthArgs),
     /// Receive webhooks, print each, and say whether its signature is valid
     Listen(listen::ListenArgs),
 }
@@ -121,6 +124,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Journal(command) => journal::run(command).await,
         Command::Backup(args) => backup::run(*args).await,
         Command::Seed(args) => seed::run(*args).await,
+        Command::Health(args) => health::run(args).await,
         Command::Listen(args) => listen::run(args).await,
     }
 }

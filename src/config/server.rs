@@ -71,7 +71,11 @@ pub struct ServerConfig {
     pub shutdown_timeout: Duration,
 }
 
-fn parse_host(text: &str) -> Result<IpAddr, String> {
+/// Parses an address of this machine, or `localhost`.
+///
+/// # Errors
+/// When it is neither.
+pub fn parse_host(text: &str) -> Result<IpAddr, String> {
     if text == "localhost" {
         return Ok(Ipv4Addr::LOCALHOST.into());
     }

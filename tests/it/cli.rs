@@ -2,6 +2,7 @@
 
 mod accounts;
 mod bench;
+mod health;
 mod secrets;
 mod seed;
 mod starting;
