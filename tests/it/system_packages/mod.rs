@@ -5,6 +5,8 @@
 
 mod nginx;
 mod pgbouncer;
+mod prometheus;
+mod proxies;
 
 use std::io::ErrorKind;
 use std::process::{Output, Stdio};
