@@ -13,6 +13,7 @@ mod backup;
 mod cli;
 mod clocks;
 mod delivery;
+mod deployments;
 mod descriptors;
 mod erasing;
 mod examples;
