@@ -5,6 +5,8 @@
 
 #[path = "tidy/circles.rs"]
 mod circles;
+#[path = "tidy/deploy.rs"]
+mod deploy;
 #[path = "tidy/docs.rs"]
 mod docs;
 #[path = "tidy/generated.rs"]
