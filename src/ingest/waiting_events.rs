@@ -208,7 +208,9 @@ mod tests {
 
     use super::*;
     use crate::domain::{EventId, TraceId};
+    use crate::ingest::metrics::{BacklogPriority, IngestMetrics};
     use crate::ingest::org_order::OrgOrder;
+    use crate::telemetry::Registry;
 
     fn org(number: i64) -> OrgId {
         OrgId::mint(Timestamp::from_micros(number * 1_000))
@@ -240,7 +242,7 @@ mod tests {
         let events: Vec<_> = sizes.iter().map(|size| event(org, *size)).collect();
         let at = Timestamp::from_micros(0);
         let batch = Arc::new(ReadBatch::unacknowledged(order.next(), at, &events));
-        let metrics = IngestMetrics::register(&mut Registry::default()).unwrap();
+        let metrics = IngestMetrics::register(&Registry::new()).unwrap();
         let in_backlog = metrics.reading(BacklogPriority::Bulk, events.len());
         waiting.push(&batch, (org, is_ordered), events.into(), in_backlog);
         batch
