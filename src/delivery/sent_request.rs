@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::webhook;
@@ -21,7 +22,7 @@ const CHANGE_KNOWN_AFTER: Duration = Duration::from_secs(30);
 const MASK: &str = "***";
 
 /// The request of an attempt, without its secrets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct SentRequest {
     /// `POST`.
     pub method: &'static str,

@@ -1,5 +1,6 @@
 //! Dead letters: deliveries that were given up and events that the store rejected, kept for replay.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
@@ -15,6 +16,7 @@ use super::{
     PartialEq,
     Eq,
     Debug,
+    JsonSchema,
     Serialize,
     EnumString,
     IntoStaticStr,
@@ -51,7 +53,7 @@ fn unknown_reason(_: &str) -> DeadReasonError {
 }
 
 /// A delivery that ran out of attempts, or an event that the store rejected.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct DeadLetter {
     /// Its id: the delivery's, or the event's when there is no delivery.
     pub id: DeadLetterId,
@@ -82,7 +84,7 @@ pub struct DeadLetter {
 }
 
 /// Selects dead letters. Every field that is set must match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct DeadLetterFilter {
     /// Only this endpoint's.
     pub endpoint_id: Option<EndpointId>,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 use uuid::Uuid;
@@ -26,7 +27,18 @@ use super::{
 /// `cancelled` are final. A delivery in flight can be cancelled too; the outcome of its attempt is then ignored.
 /// While its endpoint is disabled or its organisation suspended, a pending delivery waits as it is, and no server
 /// leases it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr, VariantNames)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+    JsonSchema,
+    Serialize,
+    EnumString,
+    IntoStaticStr,
+    VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", parse_err_ty = DeliveryStatusError, parse_err_fn = unknown_status)]
 pub enum DeliveryStatus {
@@ -104,7 +116,7 @@ pub struct LastAttempt {
 }
 
 /// What keeps a pending delivery from its next attempt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema, Serialize, EnumString)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum HeldBy {
@@ -128,7 +140,7 @@ pub struct EndpointAttempt {
 }
 
 /// One attempt of a delivery: one HTTP request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Attempt {
     /// Its number, counted from 1.
     pub number: u32,

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::Violation;
@@ -98,7 +99,7 @@ impl Serialize for RetrySchedule {
 }
 
 /// How deliveries to an endpoint are made; `None` follows the server's setting.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct DeliveryPolicy {
     /// Maximum attempts in flight; 1 to 1000.
     pub max_concurrency: Option<u32>,

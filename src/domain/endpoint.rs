@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 use url::Url;
@@ -75,7 +76,17 @@ pub struct Endpoint {
 
 /// How events reach an endpoint.
 #[derive(
-    Clone, Copy, PartialEq, Eq, Debug, Default, EnumString, IntoStaticStr, Serialize, VariantNames,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+    Default,
+    EnumString,
+    IntoStaticStr,
+    JsonSchema,
+    Serialize,
+    VariantNames,
 )]
 #[strum(serialize_all = "snake_case", parse_err_ty = EndpointKindError, parse_err_fn = unknown_kind)]
 #[serde(rename_all = "snake_case")]

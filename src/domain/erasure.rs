@@ -1,12 +1,13 @@
 //! Erasures: requests to remove an event, or everything of an account, for good.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr};
 
 use super::{ErasureId, EventId, OrgId, Timestamp};
 
 /// What is erased.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, JsonSchema, Serialize)]
 pub enum ErasureSubject {
     /// One event.
     #[serde(rename = "event_id")]
@@ -17,7 +18,7 @@ pub enum ErasureSubject {
 }
 
 /// The status of an erasure.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema, Serialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", parse_err_ty = ErasureStatusError, parse_err_fn = unknown_status)]
 pub enum ErasureStatus {
@@ -44,7 +45,7 @@ fn unknown_status(_: &str) -> ErasureStatusError {
 }
 
 /// An erasure, and its progress.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Erasure {
     /// Its id.
     pub id: ErasureId,

@@ -2,6 +2,7 @@
 //!
 //! The free text beside a class is for people and may change; the word does not.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
@@ -13,6 +14,7 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
     Eq,
     Hash,
     Debug,
+    JsonSchema,
     Serialize,
     EnumString,
     IntoStaticStr,

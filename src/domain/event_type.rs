@@ -24,6 +24,9 @@ impl EventType {
     pub const RULE: &'static str = "must be words of letters, digits, '_' and '-', separated by \
                                     '.', ':' or '/', at most 128 bytes";
 
+    /// The rule as a regular expression, for descriptions of the API.
+    pub const PATTERN: &'static str = "^[A-Za-z0-9_-]+([.:/][A-Za-z0-9_-]+)*$";
+
     /// Whether `text` is an event type. Parses without a copy.
     pub fn is_valid(text: &str) -> bool {
         let word_byte = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';

@@ -11,6 +11,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DeliveryId, EndpointId, Event, EventId, Timestamp, Violation};
@@ -133,7 +134,7 @@ pub struct ReceivedEvent {
 }
 
 /// What became of an event that a consumer wants to settle or give back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SettleStatus {
     /// It is settled, now or before.
@@ -151,7 +152,7 @@ pub enum SettleStatus {
 }
 
 /// An event that a consumer wanted to settle or give back, and what became of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema, Serialize)]
 pub struct Settled {
     /// The event.
     pub id: EventId,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::CursorError;
@@ -19,7 +20,7 @@ pub struct LabelCursor {
 }
 
 /// One page of such a list.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, JsonSchema, Serialize)]
 pub struct LabelPage<T> {
     /// The rows.
     pub data: Vec<T>,

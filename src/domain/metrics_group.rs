@@ -1,10 +1,22 @@
 //! By what event metrics are grouped.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 /// By what event metrics are grouped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr, VariantNames)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+    JsonSchema,
+    Serialize,
+    EnumString,
+    IntoStaticStr,
+    VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", parse_err_ty = MetricsGroupError, parse_err_fn = unknown_group)]
 pub enum MetricsGroup {

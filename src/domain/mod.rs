@@ -23,6 +23,7 @@ mod event_type_rates;
 mod id;
 mod idempotency_key;
 mod inbox;
+mod json_schema;
 mod label_page;
 mod media_type;
 mod metrics_group;
@@ -30,6 +31,7 @@ mod minute_span;
 mod near_names;
 mod new_endpoint;
 mod new_event;
+mod operational_event;
 mod org;
 mod page;
 mod replay;
@@ -79,6 +81,7 @@ pub use new_event::{
     NewEvent, NewEventError, NewEventLimits, is_envelope, parse_batch, parse_event, parse_lines,
     parse_raw, raw_header_for, without_bom,
 };
+pub use operational_event::{DeliveriesExpired, DeliveryExhausted, EndpointDisabled, InboxPaused, TEST_EVENT_TYPE};
 pub use org::{Org, OrgChange, OrgDeletion, OrgLimit, OrgLimits, OrgState};
 pub use page::{Cursor, CursorError, ListOrder, OrderedCursor, OrderedPage, Page, PageRequest};
 pub use replay::{Replay, ReplayAction, ReplayStatus};

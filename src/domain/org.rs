@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use schemars::JsonSchema;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
@@ -30,7 +31,7 @@ pub struct Org {
 }
 
 /// The progress of the deletion of an organisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct OrgDeletion {
     /// When it was requested. Nothing of the organisation can be used since.
     pub since: Timestamp,
@@ -243,7 +244,7 @@ impl Org {
 }
 
 /// The state of an organisation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, strum::Display)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema, Serialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum OrgState {

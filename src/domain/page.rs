@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
@@ -44,7 +45,7 @@ pub struct OrderedCursor {
 }
 
 /// One page of a list that has two orders.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct OrderedPage<T> {
     /// The rows.
     pub data: Vec<T>,
@@ -62,7 +63,7 @@ pub struct PageRequest {
 }
 
 /// One page of a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Page<T> {
     /// The rows.
     pub data: Vec<T>,

@@ -1,12 +1,13 @@
 //! Replays: bulk re-delivery of dead letters in the background, or their bulk removal.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr};
 
 use super::{DeadLetterFilter, OrgId, ReplayId, Timestamp};
 
 /// The status of a replay.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, EnumString, IntoStaticStr)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema, Serialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", parse_err_ty = ReplayStatusError, parse_err_fn = unknown_status)]
 pub enum ReplayStatus {
@@ -37,7 +38,9 @@ fn unknown_status(_: &str) -> ReplayStatusError {
 }
 
 /// What becomes of the dead letters of a replay.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, EnumString, IntoStaticStr)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, JsonSchema, Serialize, EnumString, IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ReplayAction {
@@ -56,7 +59,7 @@ impl ReplayAction {
 }
 
 /// A replay of dead letters, and its progress.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Replay {
     /// Its id.
     pub id: ReplayId,

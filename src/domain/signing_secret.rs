@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ED25519_PUBLIC_KEY_LEN, Ed25519KeyPair, KeyPair};
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
@@ -26,6 +27,7 @@ const SEED_BYTES: usize = 32;
     Eq,
     Debug,
     Default,
+    JsonSchema,
     Serialize,
     EnumString,
     IntoStaticStr,

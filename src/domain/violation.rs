@@ -2,10 +2,11 @@
 
 use std::ops::RangeInclusive;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A validation error of one field. Callers get every violation of a request at once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Violation {
     /// The index in a batch, from 0; absent in other requests.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::endpoint::PendingCount;
@@ -11,7 +12,7 @@ use crate::domain::{
 use crate::store::{AccountRow, DeliveryCounts, EventTypeRow, LatencyHistogram, MonthUsage};
 
 /// What an account has sent in a window.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct AccountSummary {
     /// The account.
     pub account_id: String,
@@ -34,7 +35,7 @@ pub struct AccountSummary {
 }
 
 /// A user with its events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct TopUser {
     /// The user.
     pub user_id: String,
@@ -43,7 +44,7 @@ pub struct TopUser {
 }
 
 /// An account in the list of those that were active.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct AccountView {
     /// The account.
     pub account_id: String,
@@ -58,14 +59,14 @@ pub struct AccountView {
 }
 
 /// Some accounts.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct AccountSample {
     /// Their ids.
     pub account_ids: Vec<String>,
 }
 
 /// An event type that was seen.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct EventTypeView {
     /// Its name.
     pub r#type: String,
@@ -80,7 +81,7 @@ pub struct EventTypeView {
 }
 
 /// Event metrics of a window.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct EventMetrics {
     /// By what they are grouped.
     pub group_by: MetricsGroup,
@@ -97,7 +98,7 @@ pub struct EventMetrics {
 }
 
 /// A group. Fields that a grouping does not have are `null`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct MetricsRow {
     /// When the minute, hour or day begins; or the type, account, user or endpoint.
     pub group: String,
@@ -116,7 +117,7 @@ pub struct MetricsRow {
 }
 
 /// Percentiles of times in milliseconds, from a histogram; `null` without any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Percentiles {
     /// Half of the times are shorter.
     pub p50: Option<u64>,
@@ -129,7 +130,7 @@ pub struct Percentiles {
 }
 
 /// How deliveries to an endpoint end.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct EndpointStats {
     /// The endpoint.
     pub endpoint_id: EndpointId,
@@ -144,7 +145,7 @@ pub struct EndpointStats {
 }
 
 /// The outcomes of a window.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct DeliveryStats {
     /// When the window begins: on the minute.
     pub from: Timestamp,
@@ -163,7 +164,7 @@ pub struct DeliveryStats {
 }
 
 /// The usage of an organisation in a month.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct UsageView {
     /// The organisation.
     pub org_id: OrgId,

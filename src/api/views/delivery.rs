@@ -1,5 +1,6 @@
 //! Deliveries, and the answers to what callers do with them.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::delivery::SentRequest;
@@ -9,7 +10,7 @@ use crate::domain::{
 };
 
 /// A delivery as its owner reads it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct DeliveryView {
     /// Its id.
     pub id: DeliveryId,
@@ -44,7 +45,7 @@ pub struct DeliveryView {
 }
 
 /// One delivery with its attempts.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct DeliveryDetail {
     /// As in a list.
     #[serde(flatten)]
@@ -54,7 +55,7 @@ pub struct DeliveryDetail {
 }
 
 /// An attempt of a delivery.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct AttemptView {
     /// What it came to.
     #[serde(flatten)]
@@ -65,7 +66,7 @@ pub struct AttemptView {
 }
 
 /// An attempt in the list of an endpoint's attempts.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct EndpointAttemptView {
     /// The delivery.
     pub delivery_id: DeliveryId,
@@ -77,7 +78,7 @@ pub struct EndpointAttemptView {
 }
 
 /// The deliveries that a replay of an event created.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct ReplayedEvent {
     /// The new deliveries.
     pub data: Vec<DeliveryView>,
@@ -86,7 +87,7 @@ pub struct ReplayedEvent {
 }
 
 /// What became of a dead letter that was replayed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 #[serde(untagged)]
 pub enum DeadLetterReplay {
     /// A delivery that is sent again.
@@ -96,7 +97,7 @@ pub enum DeadLetterReplay {
 }
 
 /// A quarantined event that is stored now.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct StoredEvent {
     /// The event.
     pub event_id: EventId,
@@ -105,7 +106,7 @@ pub struct StoredEvent {
 }
 
 /// A test event and its delivery.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct TestEvent {
     /// The event.
     pub event_id: EventId,
@@ -116,7 +117,7 @@ pub struct TestEvent {
 }
 
 /// Pending deliveries that were cancelled.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct CancelledDeliveries {
     /// How many were cancelled at once.
     pub cancelled: u64,

@@ -3,8 +3,10 @@
 //! The signing secret is in the answer to a creation and on a route of its own; custom headers are in
 //! answers about one endpoint only, so that lists can be logged and shared.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use super::secret::text_for_receivers;
@@ -15,7 +17,7 @@ use crate::domain::{
 use crate::store::PENDING_COUNTED_MAX;
 
 /// An endpoint in a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct EndpointView {
     /// Its id.
     pub id: EndpointId,
@@ -59,7 +61,7 @@ pub struct EndpointView {
 }
 
 /// One endpoint, with what lists leave out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct EndpointDetail {
     /// As in a list.
     #[serde(flatten)]
@@ -98,6 +100,26 @@ impl Serialize for PendingCount {
     }
 }
 
+impl JsonSchema for PendingCount {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "PendingCount".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let beyond = format!("{PENDING_COUNTED_MAX}+");
+        json_schema!({
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": PENDING_COUNTED_MAX},
+                {"type": "string", "const": beyond},
+            ],
+        })
+    }
+}
+
 impl From<u64> for PendingCount {
     fn from(pending: u64) -> Self {
         Self(pending)
@@ -105,7 +127,7 @@ impl From<u64> for PendingCount {
 }
 
 /// A new endpoint, with the secret that its receiver needs.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct NewEndpointView {
     /// As it is read later.
     #[serde(flatten)]

@@ -1,18 +1,19 @@
 //! Events.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::ser::{Error as _, SerializeStruct};
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::delivery::DeliveryView;
-use crate::domain::{Cursor, Event, EventSummary};
+use crate::domain::{Cursor, Event, EventId, EventSummary, EventType, Timestamp};
 
-/// An event as its owner reads it. Payloads may be large, so it is written from the event itself:
-/// `id`, `type`, `payload` (the bytes that were posted; lists have it only if asked for it; `null` once it is removed),
-/// `payload_removed`, `payload_bytes`,
-/// `dedup_id`, `account_id`, `user_id`, `timestamp` (when it happened, or else was accepted: what receivers are
-/// told), `received_at`, `trace_id`.
+/// An event as its owner reads it. Payloads may be large, so it is written from the event itself, with the fields of
+/// [`EventFields`].
 #[derive(Clone, Debug)]
 pub struct EventView {
     summary: EventSummary,
@@ -20,7 +21,7 @@ pub struct EventView {
 }
 
 /// An event with its newest deliveries.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct EventDetail {
     /// As in a list.
     #[serde(flatten)]
@@ -85,5 +86,46 @@ impl Serialize for EventView {
         fields.serialize_field("received_at", &event.received_at)?;
         fields.serialize_field("trace_id", &event.trace_id.to_string())?;
         fields.end()
+    }
+}
+
+/// The fields that an event is written with, in their order.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes what `EventView` serialises")]
+struct EventFields {
+    /// Its id.
+    id: EventId,
+    /// Its type.
+    r#type: EventType,
+    /// What was posted, byte for byte; `null` once it is removed. Lists have it only if asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Value>,
+    /// Whether the payload is older than it is kept, or was erased.
+    payload_removed: bool,
+    /// Bytes of the payload.
+    payload_bytes: u64,
+    /// Its sender's own id for it.
+    dedup_id: Option<String>,
+    /// The account that it belongs to.
+    account_id: Option<String>,
+    /// The user that it belongs to.
+    user_id: Option<String>,
+    /// When it happened, or else was accepted: what receivers are told.
+    timestamp: Timestamp,
+    /// When it was accepted.
+    received_at: Timestamp,
+    /// Its trace: 32 hexadecimal digits, or the text that its sender gave as `x-trace-id`.
+    trace_id: String,
+}
+
+impl JsonSchema for EventView {
+    fn schema_name() -> Cow<'static, str> {
+        "Event".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = EventFields::json_schema(generator);
+        schema.insert("description".into(), "An event as its owner reads it.".into());
+        schema
     }
 }

@@ -1,9 +1,10 @@
 //! Health of a server: the report for people, and what the probes answer.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What `GET /api/health` reports.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct HealthReport {
     /// `ok`, or `degraded` when the journal refuses events, disk space is low, the store does not answer, or events or outcomes
     /// do not get through.
@@ -27,7 +28,7 @@ pub struct HealthReport {
 }
 
 /// Accepted events that the store does not have yet.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct QueueView {
     /// Their number.
     pub events: u64,
@@ -44,7 +45,7 @@ pub struct QueueView {
 }
 
 /// The health of delivery.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct DeliveryHealthView {
     /// Whether due deliveries are attempted.
     pub status: StageHealth,
@@ -60,14 +61,14 @@ pub struct DeliveryHealthView {
 }
 
 /// The store.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct StoreView {
     /// Whether it answers.
     pub reachable: bool,
 }
 
 /// The disks that this server writes to.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct DiskView {
     /// `ok`, `low` or `storage_low`: then no events are taken.
     pub status: &'static str,
@@ -76,7 +77,7 @@ pub struct DiskView {
 }
 
 /// Counts since the process started.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct Totals {
     /// Events accepted.
     pub ingested: u64,
@@ -97,14 +98,14 @@ pub struct Totals {
 }
 
 /// What `GET /health/live` answers.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct Liveness {
     /// `live`.
     pub status: &'static str,
 }
 
 /// What `GET /health/ready` answers.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct Readiness {
     /// `ready` or `unready`.
     pub status: &'static str,
@@ -113,7 +114,7 @@ pub struct Readiness {
 }
 
 /// The checks of readiness: whether the server takes events.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct ReadinessChecks {
     /// `ok`, `poisoned`, `full`, `no_segment` or `closed`.
     pub journal: &'static str,
@@ -127,7 +128,7 @@ pub struct ReadinessChecks {
 }
 
 /// The checks of strict readiness: whether events get through, too.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct StrictChecks {
     /// `ok` or `unreachable`.
     pub store: &'static str,
@@ -140,7 +141,7 @@ pub struct StrictChecks {
 }
 
 /// Whether one stage of the pipeline makes progress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageHealth {
     /// It makes progress, or nothing waits.

@@ -1,19 +1,20 @@
 //! What consumers of inboxes get.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::event::EventView;
 use crate::domain::{DeliveryId, ReceivedEvent, Settled, Timestamp};
 
 /// The answer to a read of an inbox.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, JsonSchema, Serialize)]
 pub struct InboxPage {
     /// The events that were received, those that have waited longest first.
     pub data: Vec<ReceivedEventView>,
 }
 
 /// An event that was received.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct ReceivedEventView {
     /// The event with its payload.
     #[serde(flatten)]
@@ -27,7 +28,7 @@ pub struct ReceivedEventView {
 }
 
 /// The answer to events that were acknowledged or given back.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct SettledEvents {
     /// The events, in the order of the request.
     pub data: Vec<Settled>,

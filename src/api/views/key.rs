@@ -1,12 +1,13 @@
 //! API keys.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::auth::IssuedKey;
 use crate::domain::{ApiKey, ApiKeyId, OrgId, Role, Scopes, Timestamp};
 
 /// A key as people read it: never its hash.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct KeyView {
     /// Its id.
     pub id: ApiKeyId,
@@ -35,7 +36,7 @@ pub struct KeyView {
 }
 
 /// A new key with its text, which no other answer shows.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct NewKeyView {
     /// As it is read later.
     #[serde(flatten)]

@@ -1,11 +1,12 @@
 //! An organisation as its own keys read it. Operators read the domain's `Org`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::domain::{ApiKeyId, EventTypeRates, OrgId, OrgLimit, OrgLimits, Scopes, Timestamp};
 
 /// The caller's organisation, its key, and what is left of limits and quotas.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct OwnOrgView {
     /// The organisation's id.
     pub id: OrgId,
@@ -41,7 +42,7 @@ impl OwnOrgView {
 }
 
 /// The caller's key.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct OwnKeyView {
     /// Its id.
     pub id: ApiKeyId,
@@ -56,7 +57,7 @@ pub struct OwnKeyView {
 }
 
 /// Limits on what may be sent. What is left is as far as this server knows.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct OwnLimits {
     /// Events per minute: the organisation's own limit, or the server's default.
     pub events_per_minute: u32,
@@ -93,7 +94,7 @@ pub struct OwnLimits {
 }
 
 /// Quotas of what may be had.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct OwnQuotas {
     /// Events accepted this calendar month, UTC.
     pub events_this_month: QuotaView,
@@ -106,7 +107,7 @@ pub struct OwnQuotas {
 }
 
 /// One quota.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct QuotaView {
     /// `null` for no quota.
     pub limit: Option<u32>,

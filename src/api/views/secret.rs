@@ -2,6 +2,7 @@
 //!
 //! For HMAC that is the secret. For Ed25519 it is the public key: the private one is never shown.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::domain::{
@@ -9,7 +10,7 @@ use crate::domain::{
 };
 
 /// What receivers of an endpoint's webhooks verify with.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct SecretsView {
     /// The endpoint.
     pub id: EndpointId,
@@ -21,7 +22,7 @@ pub struct SecretsView {
 }
 
 /// One secret.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct SecretView {
     /// How it signs.
     pub signature: SignatureScheme,
@@ -34,7 +35,7 @@ pub struct SecretView {
 }
 
 /// A rotated secret that still signs.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct EarlierSecretView {
     /// The secret.
     #[serde(flatten)]

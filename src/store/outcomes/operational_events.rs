@@ -3,18 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::row::OutcomeRow;
-use crate::domain::{EndpointId, Event, EventId, EventType, OrgId, Timestamp, TraceId};
+use crate::domain::{
+    DeliveriesExpired, DeliveryExhausted, EndpointDisabled, EndpointId, Event, EventId, EventType, InboxPaused, OrgId,
+    Timestamp, TraceId,
+};
 use crate::store::engine::{Row, Tx, args};
 use crate::store::{Result, StoreError, events};
-
-const ENDPOINT_DISABLED: &str = "hookgate.endpoint.disabled";
-const INBOX_PAUSED: &str = "hookgate.inbox.paused";
-const DELIVERIES_EXPIRED: &str = "hookgate.deliveries.expired";
-const DELIVERY_EXHAUSTED: &str = "hookgate.delivery.exhausted";
 
 /// The operational events about deliveries that have used up their attempts, given by the ids of the delivery and
 /// of its event. None about the delivery of an operational event: that would make more of them.
@@ -65,8 +63,8 @@ pub(super) fn endpoint_disabled(
     at: Timestamp,
 ) -> Result<Arc<Event>> {
     tracing::warn!(%org, %endpoint, reason, "endpoint disabled");
-    let payload = json!({ "endpoint_id": endpoint, "reason": reason, "disabled_at": at });
-    operational(ENDPOINT_DISABLED, org, &payload, at)
+    let payload = EndpointDisabled { endpoint_id: endpoint, reason, disabled_at: at };
+    operational(EndpointDisabled::TYPE, org, &payload, at)
 }
 
 /// The operational event that an inbox was paused because nobody read it.
@@ -77,8 +75,8 @@ pub(in crate::store) fn inbox_paused(
     at: Timestamp,
 ) -> Result<Arc<Event>> {
     tracing::warn!(%org, endpoint = %inbox, %last_read_at, "inbox paused: nobody reads it");
-    let payload = json!({ "endpoint_id": inbox, "last_read_at": last_read_at, "paused_at": at });
-    operational(INBOX_PAUSED, org, &payload, at)
+    let payload = InboxPaused { endpoint_id: inbox, last_read_at, paused_at: at };
+    operational(InboxPaused::TYPE, org, &payload, at)
 }
 
 /// The operational event that deliveries were given up because their events are not kept any longer.
@@ -89,35 +87,37 @@ pub(in crate::store) fn deliveries_expired(
     at: Timestamp,
 ) -> Result<Arc<Event>> {
     tracing::warn!(%org, deliveries, reason, "deliveries expired");
-    let payload = json!({ "deliveries": deliveries, "reason": reason, "expired_at": at });
-    operational(DELIVERIES_EXPIRED, org, &payload, at)
+    let payload = DeliveriesExpired { deliveries, reason, expired_at: at };
+    operational(DeliveriesExpired::TYPE, org, &payload, at)
 }
 
 fn delivery_exhausted(row: &OutcomeRow<'_>, event: Uuid, event_type: &str) -> Result<Arc<Event>> {
-    let payload = json!({
-        "delivery_id": row.outcome.delivery_id,
-        "event_id": event,
-        "event_type": event_type,
-        "endpoint_id": row.outcome.endpoint_id,
-        "attempts": row.attempt.map(|attempt| attempt.number),
-        "error": row.detail(),
-    });
-    operational(DELIVERY_EXHAUSTED, row.outcome.org_id, &payload, row.decided_at)
+    let payload = DeliveryExhausted {
+        delivery_id: row.outcome.delivery_id,
+        event_id: EventId::from_uuid(event),
+        event_type,
+        endpoint_id: row.outcome.endpoint_id,
+        attempts: row.attempt.map(|attempt| attempt.number),
+        error: row.detail(),
+    };
+    operational(DeliveryExhausted::TYPE, row.outcome.org_id, &payload, row.decided_at)
 }
 
 fn operational(
     event_type: &str,
     org_id: OrgId,
-    payload: &serde_json::Value,
+    payload: &impl Serialize,
     at: Timestamp,
 ) -> Result<Arc<Event>> {
+    let unwritable = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
+    let payload = serde_json::to_vec(payload).map_err(unwritable)?;
     Ok(Arc::new(Event {
         id: EventId::mint(at),
         org_id,
         event_type: event_type
             .parse()
             .map_err(|_| StoreError::Corrupt(format!("event type {event_type}")))?,
-        payload: payload.to_string().into(),
+        payload: payload.into(),
         dedup_id: None,
         account_id: None,
         user_id: None,
