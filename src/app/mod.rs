@@ -60,6 +60,7 @@ pub use storage::{MissingKeysError, OpenError, OpenJournalError};
 pub use stored_mark::MarkError;
 
 use crate::config::Config;
+pub use crate::http::openapi_document;
 use crate::http::{self, Api, Tls};
 use crate::runtime::{Background, Clock, Lifecycle, Shutdown, Stopwatch};
 use crate::store::{Store, StoreError};

@@ -17,6 +17,7 @@ mod journal;
 mod key;
 mod listen;
 mod migrate;
+mod openapi;
 mod org;
 mod output;
 mod replay;
@@ -87,6 +88,8 @@ enum Command {
     Seed(Box<seed::SeedArgs>),
     /// Ask a server whether it takes events; fails when it does not
     Health(health::HealthArgs),
+    /// Print the OpenAPI document of the HTTP API
+    Openapi,
     /// Receive webhooks, print each, and say whether its signature is valid
     Listen(listen::ListenArgs),
 }
@@ -125,6 +128,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Backup(args) => backup::run(*args).await,
         Command::Seed(args) => seed::run(*args).await,
         Command::Health(args) => health::run(args).await,
+        Command::Openapi => openapi::run(),
         Command::Listen(args) => listen::run(args).await,
     }
 }

@@ -8,17 +8,19 @@ use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use schemars::{JsonSchema, SchemaGenerator};
 
 use super::byte_budget::Owner;
 use super::connection::Connection;
 use super::error::ApiError;
 use super::held_answer::AnswerOwner;
+use super::problem;
 use super::read_limit::ReadPermit;
-use super::request::{Input, Label, Text};
+use super::request::{Input, Label, RequestSchema, Text};
 use super::request_context::RequestContext;
 use super::state::AppState;
 use super::{charges, client_ip};
@@ -332,16 +334,32 @@ fn bearer_token(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
-impl<N: Needs> Input for Scoped<N> {}
+impl<N: Needs> Input for Scoped<N> {
+    fn describe(schema: &mut RequestSchema) {
+        schema.is_charged = N::SCOPE != Scope::EventsWrite;
+    }
+}
+
+impl<T: JsonSchema> Input for Id<T> {
+    fn describe(schema: &mut RequestSchema) {
+        let path = T::json_schema(&mut SchemaGenerator::default());
+        schema.path = Some(path.to_value());
+        schema.problems.push(problem::NOT_FOUND);
+    }
+}
+
+impl Input for AccountId {
+    fn describe(schema: &mut RequestSchema) {
+        schema.path = Some(Label::text_schema());
+        schema.problems.push(problem::NOT_FOUND);
+    }
+}
+
 impl Input for Tenant {}
 impl Input for Consumer {}
-impl<T> Input for Id<T> {}
-impl Input for AccountId {}
 impl Input for RequestContext {}
 impl Input for State<AppState> {}
 impl Input for Method {}
-/// Routes that read the request by themselves: those that post events.
-impl Input for Request {}
 
 #[cfg(test)]
 mod tests {

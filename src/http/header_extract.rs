@@ -4,9 +4,12 @@ use axum::extract::FromRequestParts;
 use axum::http::header::IF_NONE_MATCH;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::json;
 
 use super::error::ApiError;
-use super::request::Input;
+use super::problem;
+use super::request::{Input, RequestSchema, header};
 use crate::domain::{ChangeCursor, Violation};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -49,8 +52,22 @@ impl<S: Sync> FromRequestParts<S> for LastEventId {
     }
 }
 
-impl Input for IfNoneMatch {}
-impl Input for LastEventId {}
+impl Input for IfNoneMatch {
+    fn describe(schema: &mut RequestSchema) {
+        let doc =
+            "The `ETag` of an answer that the caller has: if it still holds, the answer is 304.";
+        schema.headers.push(header("If-None-Match", doc, &json!({"type": "string"})));
+    }
+}
+
+impl Input for LastEventId {
+    fn describe(schema: &mut RequestSchema) {
+        let doc = "The id of the last event that was received: the stream goes on behind it.";
+        let cursor = ChangeCursor::json_schema(&mut SchemaGenerator::default());
+        schema.headers.push(header("Last-Event-ID", doc, cursor.as_value()));
+        schema.problems.push(problem::VALIDATION_FAILED);
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,30 +1,41 @@
 //! Responses: typed JSON answers, and errors as RFC 9457 problem details.
 
 use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::error::ApiError;
 use super::error_detail::Fault;
+use super::openapi::{Answers, Output};
 use super::ratelimit_headers::{self, Counted};
 use super::state::AppState;
 use crate::domain::{TraceId, Violation};
 use crate::limit::RateLimitState;
 
-/// The body of an error answer, RFC 9457 section 3.
-#[derive(Serialize)]
-struct ProblemBody<'a> {
+/// An error, as RFC 9457 section 3 describes it.
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Problem")]
+pub(super) struct ProblemBody<'a> {
+    /// The page that explains it, `/problems/{code}`: a relative reference.
     r#type: String,
+    /// What is wrong, for people.
     title: &'a str,
+    /// The HTTP status.
     status: u16,
+    /// What is wrong with this request, for people.
     detail: String,
+    /// A stable code, for programs.
     code: &'a str,
+    /// The trace of the request, under which the log has it.
     trace_id: String,
+    /// Every violation, for `validation_failed`.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [Violation],
 }
@@ -47,6 +58,14 @@ pub(super) struct Accepted<T>(pub(super) T);
 /// An answer that holds a key or a secret, which is not kept for repeats of its request.
 #[derive(Debug)]
 pub(super) struct Secret<T>(pub(super) T);
+
+/// 503 with what is wrong, for a probe.
+#[derive(Debug)]
+pub(super) struct Unavailable<T>(pub(super) T);
+
+/// A response that a handler has written by itself. `A` describes it.
+#[derive(Debug)]
+pub(super) struct Written<A>(Response, PhantomData<A>);
 
 /// Marks the answer of a [`Secret`].
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +98,24 @@ impl<T: Serialize> IntoResponse for Created<T> {
 impl<T: Serialize> IntoResponse for Accepted<T> {
     fn into_response(self) -> Response {
         json(StatusCode::ACCEPTED, &self.0)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Unavailable<T> {
+    fn into_response(self) -> Response {
+        json(StatusCode::SERVICE_UNAVAILABLE, &self.0)
+    }
+}
+
+impl<A> IntoResponse for Written<A> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<A> From<Response> for Written<A> {
+    fn from(response: Response) -> Self {
+        Self(response, PhantomData)
     }
 }
 
@@ -210,5 +247,62 @@ impl IntoResponse for ApiError {
         *response.status_mut() = status(&self);
         response.extensions_mut().insert(Arc::new(self));
         response
+    }
+}
+
+impl<T: JsonSchema> Output for Json<T> {
+    fn describe(answers: &mut Answers<'_>) {
+        answers.json::<T>(200);
+    }
+}
+
+impl<T: JsonSchema> Output for Created<T> {
+    fn describe(answers: &mut Answers<'_>) {
+        answers.json::<T>(201);
+        answers.headers(&["location"]);
+    }
+}
+
+impl<T: JsonSchema> Output for Accepted<T> {
+    fn describe(answers: &mut Answers<'_>) {
+        answers.json::<T>(202);
+    }
+}
+
+impl<T: JsonSchema> Output for Unavailable<T> {
+    fn describe(answers: &mut Answers<'_>) {
+        answers.json::<T>(503);
+    }
+}
+
+impl Output for NoContent {
+    fn describe(answers: &mut Answers<'_>) {
+        answers.empty(204);
+    }
+}
+
+impl<T: Output> Output for Secret<T> {
+    fn describe(answers: &mut Answers<'_>) {
+        T::describe(answers);
+    }
+}
+
+impl<T: Output> Output for Written<T> {
+    fn describe(answers: &mut Answers<'_>) {
+        T::describe(answers);
+    }
+}
+
+impl<T: Output> Output for (RateLimitHeaders, T) {
+    fn describe(answers: &mut Answers<'_>) {
+        T::describe(answers);
+        answers.headers(&["ratelimit", "ratelimit-policy"]);
+    }
+}
+
+impl<T: Output> Output for (Location, RateLimitHeaders, T) {
+    fn describe(answers: &mut Answers<'_>) {
+        <(RateLimitHeaders, T)>::describe(answers);
+        answers.headers(&["location"]);
     }
 }

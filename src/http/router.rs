@@ -1,53 +1,50 @@
 //! The whole API on one screen.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
-use axum::handler::Handler;
 use axum::http::{Method, Uri};
 use axum::routing::{MethodFilter, on};
+use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use super::openapi::{Cacheable, Operates, Operation, Output, document, operations as op};
 use super::paths::{BATCHES, RAW_EVENTS, SINGLE_EVENTS};
-use super::request::{Inputs, RequestSchema};
+use super::request::Inputs;
+use super::respond::{Json, Written};
+use super::route::{Access, Route};
 use super::route_hint;
 use super::routes::{
-    accounts, analytics, audit, dead_letters, deliveries, endpoint_secrets, endpoint_test,
+    accounts, analytics, audit, dead_letters, deliveries, docs, endpoint_secrets, endpoint_test,
     endpoints, erasures, events, exports, health, inbox, keys, metrics, orgs, own_keys, own_org,
     problems, replays, stream,
 };
 use super::state::AppState;
+use super::static_answer::{StaticAnswer, Wanted};
 use crate::domain::Scope;
-
-/// Whose key a route takes. Handlers ask for it by their extractor; the matrix of the integration
-/// tests walks every route to prove it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
-    /// An organisation's key with this scope; `None` takes any scope. It reaches only its own data.
-    Tenant(Option<Scope>),
-    /// An operator's key with this scope.
-    Operator(Scope),
-    /// None: documentation, probes and scrapers.
-    Anyone,
-}
-
-/// A route as the table lists it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Route {
-    /// Its method. A route that takes `GET` takes `HEAD`, too.
-    pub method: Method,
-    /// Its path, as in `/api/events/{id}`.
-    pub path: &'static str,
-    /// Whose key it takes.
-    pub access: Access,
-    /// What it takes in body and query. Empty for the routes that post events, which have parsers of
-    /// their own.
-    pub request: RequestSchema,
-}
 
 /// Every route of the API, in the order of the table.
 pub fn route_table() -> Vec<Route> {
     table().routes
+}
+
+/// The OpenAPI document of every route.
+pub fn openapi_document() -> Value {
+    document(&route_table())
+}
+
+/// The document as it is sent.
+static DOCUMENT: LazyLock<Result<StaticAnswer, ApiError>> = LazyLock::new(|| {
+    let text = serde_json::to_vec(&openapi_document()).map_err(ApiError::internal)?;
+    StaticAnswer::new("application/json", text)
+});
+
+/// `GET /openapi.json`. It stands here, since it shows the table.
+async fn show_document(
+    wanted: Wanted,
+) -> Result<Written<Cacheable<Json<Map<String, Value>>>>, ApiError> {
+    let document = DOCUMENT.as_ref().map_err(|error| ApiError::internal(error.to_string()))?;
+    document.answer(&wanted).map(Into::into)
 }
 
 /// The router of every route.
@@ -74,95 +71,175 @@ const CHANGE_ALL: Access = Access::Operator(Scope::OperatorWrite);
 
 /// The one place where routes are added.
 fn table() -> Table {
-    Table::default()
+    let groups: [fn(Table) -> Table; 6] = [
+        events_and_inboxes,
+        webhooks,
+        accounts_and_erasures,
+        own_organisation,
+        operators,
+        everybody,
+    ];
+    groups.into_iter().fold(Table::default(), |table, add| add(table))
+}
+
+fn events_and_inboxes(table: Table) -> Table {
+    table
         // Events.
-        .post(POST_EVENTS, SINGLE_EVENTS, events::post_one)
-        .post(POST_EVENTS, BATCHES, events::post_batch)
-        .post(POST_EVENTS, RAW_EVENTS[0], events::post_raw)
-        .post(POST_EVENTS, RAW_EVENTS[1], events::post_raw)
-        .get(READ_EVENTS, SINGLE_EVENTS, events::list)
-        .get(READ_EVENTS, "/api/events/export", exports::of_events)
-        .get(READ_EVENTS, "/api/stream", stream::follow)
-        .get(READ_EVENTS, "/api/events/{id}", events::one)
-        .post(ENDPOINTS, "/api/events/{id}/replay", events::replay)
+        .post(POST_EVENTS, SINGLE_EVENTS, events::post_one, &op::POST_EVENT)
+        .post(POST_EVENTS, BATCHES, events::post_batch, &op::POST_EVENTS)
+        .post(POST_EVENTS, RAW_EVENTS[0], events::post_raw, &op::POST_RAW_EVENT)
+        .post(POST_EVENTS, RAW_EVENTS[1], events::post_raw, &op::POST_RAW_EVENT_ALIAS)
+        .get(READ_EVENTS, SINGLE_EVENTS, events::list, &op::LIST_EVENTS)
+        .get(READ_EVENTS, "/api/events/export", exports::of_events, &op::EXPORT_EVENTS)
+        .get(READ_EVENTS, "/api/stream", stream::follow, &op::STREAM_CHANGES)
+        .get(READ_EVENTS, "/api/events/{id}", events::one, &op::GET_EVENT)
+        .post(ENDPOINTS, "/api/events/{id}/replay", events::replay, &op::REPLAY_EVENT)
         // Inboxes.
-        .get(CONSUME, "/api/inbox", inbox::receive)
-        .post(CONSUME, "/api/ack", inbox::ack)
-        .post(CONSUME, "/api/ack/{id}", inbox::ack_one)
-        .post(CONSUME, "/api/nack", inbox::nack)
+        .get(CONSUME, "/api/inbox", inbox::receive, &op::RECEIVE_EVENTS)
+        .post(CONSUME, "/api/ack", inbox::ack, &op::ACKNOWLEDGE_EVENTS)
+        .post(CONSUME, "/api/ack/{id}", inbox::ack_one, &op::ACKNOWLEDGE_EVENT)
+        .post(CONSUME, "/api/nack", inbox::nack, &op::RETURN_EVENTS)
+}
+
+fn webhooks(table: Table) -> Table {
+    table
         // Webhooks.
-        .post(ENDPOINTS, "/api/endpoints", endpoints::create)
-        .get(ENDPOINTS, "/api/endpoints", endpoints::list)
-        .get(ENDPOINTS, "/api/endpoints/{id}", endpoints::one)
-        .patch(ENDPOINTS, "/api/endpoints/{id}", endpoints::change)
-        .delete(ENDPOINTS, "/api/endpoints/{id}", endpoints::remove)
-        .get(ENDPOINTS, "/api/endpoints/{id}/secret", endpoint_secrets::show)
-        .post(ENDPOINTS, "/api/endpoints/{id}/secret/rotate", endpoint_secrets::rotate)
-        .post(ENDPOINTS, "/api/endpoints/{id}/test", endpoint_test::send)
-        .post(ENDPOINTS, "/api/endpoints/{id}/replay", replays::of_endpoint)
-        .post(ENDPOINTS, "/api/endpoints/{id}/cancel-pending", endpoints::cancel_pending)
-        .get(READ_EVENTS, "/api/endpoints/{id}/attempts", deliveries::attempts_of_endpoint)
-        .get(READ_EVENTS, "/api/deliveries", deliveries::list)
-        .get(READ_EVENTS, "/api/deliveries/export", exports::of_deliveries)
-        .get(READ_EVENTS, "/api/deliveries/{id}", deliveries::one)
-        .post(ENDPOINTS, "/api/deliveries/{id}/retry", deliveries::retry)
-        .post(ENDPOINTS, "/api/deliveries/{id}/replay", deliveries::replay)
-        .post(ENDPOINTS, "/api/deliveries/{id}/cancel", deliveries::cancel)
-        .get(READ_EVENTS, "/api/dead-letters", dead_letters::list)
-        .post(ENDPOINTS, "/api/dead-letters/replay", replays::of_dead_letters)
-        .post(ENDPOINTS, "/api/dead-letters/discard", replays::discard)
-        .get(READ_EVENTS, "/api/dead-letters/export", exports::of_dead_letters)
-        .get(READ_EVENTS, "/api/dead-letters/{id}", dead_letters::one)
-        .delete(ENDPOINTS, "/api/dead-letters/{id}", dead_letters::remove)
-        .post(ENDPOINTS, "/api/dead-letters/{id}/replay", dead_letters::replay)
-        .get(READ_EVENTS, "/api/endpoints/{id}/stats", analytics::endpoint_stats)
-        .get(READ_EVENTS, "/api/replays", replays::list)
-        .get(READ_EVENTS, "/api/replays/{id}", replays::one)
-        .post(ENDPOINTS, "/api/replays/{id}/cancel", replays::cancel)
+        .post(ENDPOINTS, "/api/endpoints", endpoints::create, &op::CREATE_ENDPOINT)
+        .get(ENDPOINTS, "/api/endpoints", endpoints::list, &op::LIST_ENDPOINTS)
+        .get(ENDPOINTS, "/api/endpoints/{id}", endpoints::one, &op::GET_ENDPOINT)
+        .patch(ENDPOINTS, "/api/endpoints/{id}", endpoints::change, &op::UPDATE_ENDPOINT)
+        .delete(ENDPOINTS, "/api/endpoints/{id}", endpoints::remove, &op::DELETE_ENDPOINT)
+        .get(
+            ENDPOINTS,
+            "/api/endpoints/{id}/secret",
+            endpoint_secrets::show,
+            &op::GET_ENDPOINT_SECRET,
+        )
+        .post(
+            ENDPOINTS,
+            "/api/endpoints/{id}/secret/rotate",
+            endpoint_secrets::rotate,
+            &op::ROTATE_ENDPOINT_SECRET,
+        )
+        .post(ENDPOINTS, "/api/endpoints/{id}/test", endpoint_test::send, &op::TEST_ENDPOINT)
+        .post(ENDPOINTS, "/api/endpoints/{id}/replay", replays::of_endpoint, &op::REPLAY_ENDPOINT)
+        .post(
+            ENDPOINTS,
+            "/api/endpoints/{id}/cancel-pending",
+            endpoints::cancel_pending,
+            &op::CANCEL_PENDING_DELIVERIES,
+        )
+        .get(
+            READ_EVENTS,
+            "/api/endpoints/{id}/attempts",
+            deliveries::attempts_of_endpoint,
+            &op::LIST_ENDPOINT_ATTEMPTS,
+        )
+        .get(READ_EVENTS, "/api/deliveries", deliveries::list, &op::LIST_DELIVERIES)
+        .get(READ_EVENTS, "/api/deliveries/export", exports::of_deliveries, &op::EXPORT_DELIVERIES)
+        .get(READ_EVENTS, "/api/deliveries/{id}", deliveries::one, &op::GET_DELIVERY)
+        .post(ENDPOINTS, "/api/deliveries/{id}/retry", deliveries::retry, &op::RETRY_DELIVERY)
+        .post(ENDPOINTS, "/api/deliveries/{id}/replay", deliveries::replay, &op::REPLAY_DELIVERY)
+        .post(ENDPOINTS, "/api/deliveries/{id}/cancel", deliveries::cancel, &op::CANCEL_DELIVERY)
+        .get(READ_EVENTS, "/api/dead-letters", dead_letters::list, &op::LIST_DEAD_LETTERS)
+        .post(
+            ENDPOINTS,
+            "/api/dead-letters/replay",
+            replays::of_dead_letters,
+            &op::REPLAY_DEAD_LETTERS,
+        )
+        .post(ENDPOINTS, "/api/dead-letters/discard", replays::discard, &op::DISCARD_DEAD_LETTERS)
+        .get(
+            READ_EVENTS,
+            "/api/dead-letters/export",
+            exports::of_dead_letters,
+            &op::EXPORT_DEAD_LETTERS,
+        )
+        .get(READ_EVENTS, "/api/dead-letters/{id}", dead_letters::one, &op::GET_DEAD_LETTER)
+        .delete(ENDPOINTS, "/api/dead-letters/{id}", dead_letters::remove, &op::DELETE_DEAD_LETTER)
+        .post(
+            ENDPOINTS,
+            "/api/dead-letters/{id}/replay",
+            dead_letters::replay,
+            &op::REPLAY_DEAD_LETTER,
+        )
+        .get(
+            READ_EVENTS,
+            "/api/endpoints/{id}/stats",
+            analytics::endpoint_stats,
+            &op::GET_ENDPOINT_STATS,
+        )
+        .get(READ_EVENTS, "/api/replays", replays::list, &op::LIST_REPLAYS)
+        .get(READ_EVENTS, "/api/replays/{id}", replays::one, &op::GET_REPLAY)
+        .post(ENDPOINTS, "/api/replays/{id}/cancel", replays::cancel, &op::CANCEL_REPLAY)
+}
+
+fn accounts_and_erasures(table: Table) -> Table {
+    table
         // What was sent, counted.
-        .get(READ_EVENTS, "/api/accounts", accounts::list)
-        .get(READ_EVENTS, "/api/accounts/sample", accounts::sample)
-        .get(READ_EVENTS, "/api/accounts/{id}/summary", accounts::summary)
-        .get(READ_EVENTS, "/api/event-types", accounts::event_types)
-        .get(READ_EVENTS, "/api/analytics/events", analytics::events)
+        .get(READ_EVENTS, "/api/accounts", accounts::list, &op::LIST_ACCOUNTS)
+        .get(READ_EVENTS, "/api/accounts/sample", accounts::sample, &op::SAMPLE_ACCOUNTS)
+        .get(READ_EVENTS, "/api/accounts/{id}/summary", accounts::summary, &op::GET_ACCOUNT_SUMMARY)
+        .get(READ_EVENTS, "/api/event-types", accounts::event_types, &op::LIST_EVENT_TYPES)
+        .get(READ_EVENTS, "/api/analytics/events", analytics::events, &op::GET_EVENT_METRICS)
         // Erasures.
-        .delete(ERASE, "/api/events/{id}", erasures::of_event)
-        .delete(ERASE, "/api/accounts/{id}/data", erasures::of_account)
-        .get(ERASE, "/api/erasures", erasures::list)
-        .get(ERASE, "/api/erasures/{id}", erasures::one)
+        .delete(ERASE, "/api/events/{id}", erasures::of_event, &op::ERASE_EVENT)
+        .delete(ERASE, "/api/accounts/{id}/data", erasures::of_account, &op::ERASE_ACCOUNT)
+        .get(ERASE, "/api/erasures", erasures::list, &op::LIST_ERASURES)
+        .get(ERASE, "/api/erasures/{id}", erasures::one, &op::GET_ERASURE)
+}
+
+fn own_organisation(table: Table) -> Table {
+    table
         // The caller's own organisation.
-        .get(ANY_TENANT, "/api/org", own_org::own)
-        .patch(KEYS, "/api/org", own_org::change)
-        .post(KEYS, "/api/keys", own_keys::create)
-        .get(KEYS, "/api/keys", own_keys::list)
-        .get(KEYS, "/api/keys/{id}", own_keys::one)
-        .delete(KEYS, "/api/keys/{id}", own_keys::revoke)
-        .post(KEYS, "/api/keys/{id}/rotate", own_keys::rotate)
-        .get(KEYS, "/api/audit", audit::own)
+        .get(ANY_TENANT, "/api/org", own_org::own, &op::GET_OWN_ORG)
+        .patch(KEYS, "/api/org", own_org::change, &op::UPDATE_OWN_ORG)
+        .post(KEYS, "/api/keys", own_keys::create, &op::CREATE_KEY)
+        .get(KEYS, "/api/keys", own_keys::list, &op::LIST_KEYS)
+        .get(KEYS, "/api/keys/{id}", own_keys::one, &op::GET_KEY)
+        .delete(KEYS, "/api/keys/{id}", own_keys::revoke, &op::REVOKE_KEY)
+        .post(KEYS, "/api/keys/{id}/rotate", own_keys::rotate, &op::ROTATE_KEY)
+        .get(KEYS, "/api/audit", audit::own, &op::LIST_AUDIT_ENTRIES)
+}
+
+fn operators(table: Table) -> Table {
+    table
         // Operators.
-        .post(CHANGE_ALL, "/api/admin/orgs", orgs::create)
-        .get(READ_ALL, "/api/admin/orgs", orgs::list)
-        .get(READ_ALL, "/api/admin/orgs/{id}", orgs::one)
-        .patch(CHANGE_ALL, "/api/admin/orgs/{id}", orgs::change)
-        .delete(CHANGE_ALL, "/api/admin/orgs/{id}", orgs::delete)
-        .post(CHANGE_ALL, "/api/admin/orgs/{id}/suspend", orgs::suspend)
-        .post(CHANGE_ALL, "/api/admin/orgs/{id}/resume", orgs::resume)
-        .post(CHANGE_ALL, "/api/admin/orgs/{id}/keys", keys::create_for_org)
-        .get(READ_ALL, "/api/admin/orgs/{id}/keys", keys::list_of_org)
-        .post(CHANGE_ALL, "/api/admin/keys", keys::create_for_operator)
-        .get(READ_ALL, "/api/admin/keys", keys::list)
-        .get(READ_ALL, "/api/admin/keys/{id}", keys::one)
-        .delete(CHANGE_ALL, "/api/admin/keys/{id}", keys::revoke)
-        .post(CHANGE_ALL, "/api/admin/keys/{id}/rotate", keys::rotate)
-        .get(READ_ALL, "/api/admin/audit", audit::list)
-        .get(READ_ALL, "/api/admin/analytics/events", analytics::events_of_all)
-        .get(READ_ALL, "/api/admin/usage", analytics::usage)
+        .post(CHANGE_ALL, "/api/admin/orgs", orgs::create, &op::CREATE_ORG)
+        .get(READ_ALL, "/api/admin/orgs", orgs::list, &op::LIST_ORGS)
+        .get(READ_ALL, "/api/admin/orgs/{id}", orgs::one, &op::GET_ORG)
+        .patch(CHANGE_ALL, "/api/admin/orgs/{id}", orgs::change, &op::UPDATE_ORG)
+        .delete(CHANGE_ALL, "/api/admin/orgs/{id}", orgs::delete, &op::DELETE_ORG)
+        .post(CHANGE_ALL, "/api/admin/orgs/{id}/suspend", orgs::suspend, &op::SUSPEND_ORG)
+        .post(CHANGE_ALL, "/api/admin/orgs/{id}/resume", orgs::resume, &op::RESUME_ORG)
+        .post(CHANGE_ALL, "/api/admin/orgs/{id}/keys", keys::create_for_org, &op::CREATE_ORG_KEY)
+        .get(READ_ALL, "/api/admin/orgs/{id}/keys", keys::list_of_org, &op::LIST_ORG_KEYS)
+        .post(CHANGE_ALL, "/api/admin/keys", keys::create_for_operator, &op::CREATE_OPERATOR_KEY)
+        .get(READ_ALL, "/api/admin/keys", keys::list, &op::LIST_ALL_KEYS)
+        .get(READ_ALL, "/api/admin/keys/{id}", keys::one, &op::GET_ANY_KEY)
+        .delete(CHANGE_ALL, "/api/admin/keys/{id}", keys::revoke, &op::REVOKE_ANY_KEY)
+        .post(CHANGE_ALL, "/api/admin/keys/{id}/rotate", keys::rotate, &op::ROTATE_ANY_KEY)
+        .get(READ_ALL, "/api/admin/audit", audit::list, &op::LIST_ALL_AUDIT_ENTRIES)
+        .get(
+            READ_ALL,
+            "/api/admin/analytics/events",
+            analytics::events_of_all,
+            &op::GET_ALL_EVENT_METRICS,
+        )
+        .get(READ_ALL, "/api/admin/usage", analytics::usage, &op::LIST_USAGE)
+}
+
+fn everybody(table: Table) -> Table {
+    table
         // Documentation, probes and scrapers.
-        .get(Access::Anyone, "/problems/{code}", problems::page)
-        .get(Access::Anyone, "/api/health", health::report)
-        .get(Access::Anyone, "/health/live", health::live)
-        .get(Access::Anyone, "/health/ready", health::ready)
-        .get(Access::Anyone, "/metrics", metrics::scrape)
+        .get(Access::Anyone, "/openapi.json", show_document, &op::GET_OPENAPI)
+        .get(Access::Anyone, "/docs", docs::page, &op::GET_DOCS)
+        .get(Access::Anyone, "/docs/{file}", docs::file, &op::GET_DOCS_FILE)
+        .get(Access::Anyone, "/problems/{code}", problems::page, &op::GET_PROBLEM)
+        .get(Access::Anyone, "/api/health", health::report, &op::GET_HEALTH)
+        .get(Access::Anyone, "/health/live", health::live, &op::GET_LIVENESS)
+        .get(Access::Anyone, "/health/ready", health::ready, &op::GET_READINESS)
+        .get(Access::Anyone, "/metrics", metrics::scrape, &op::GET_METRICS)
 }
 
 /// The list of routes and the router, filled together so that they agree.
@@ -173,50 +250,55 @@ struct Table {
 }
 
 impl Table {
-    fn get<H: Handler<T, AppState>, T: Inputs + 'static>(
+    fn get<H: Operates<T>, T: Inputs + 'static>(
         self,
         access: Access,
         path: &'static str,
         handler: H,
+        operation: &'static Operation,
     ) -> Self {
-        self.row((Method::GET, MethodFilter::GET), access, path, handler)
+        self.row((Method::GET, MethodFilter::GET), access, (path, operation), handler)
     }
 
-    fn post<H: Handler<T, AppState>, T: Inputs + 'static>(
+    fn post<H: Operates<T>, T: Inputs + 'static>(
         self,
         access: Access,
         path: &'static str,
         handler: H,
+        operation: &'static Operation,
     ) -> Self {
-        self.row((Method::POST, MethodFilter::POST), access, path, handler)
+        self.row((Method::POST, MethodFilter::POST), access, (path, operation), handler)
     }
 
-    fn patch<H: Handler<T, AppState>, T: Inputs + 'static>(
+    fn patch<H: Operates<T>, T: Inputs + 'static>(
         self,
         access: Access,
         path: &'static str,
         handler: H,
+        operation: &'static Operation,
     ) -> Self {
-        self.row((Method::PATCH, MethodFilter::PATCH), access, path, handler)
+        self.row((Method::PATCH, MethodFilter::PATCH), access, (path, operation), handler)
     }
 
-    fn delete<H: Handler<T, AppState>, T: Inputs + 'static>(
+    fn delete<H: Operates<T>, T: Inputs + 'static>(
         self,
         access: Access,
         path: &'static str,
         handler: H,
+        operation: &'static Operation,
     ) -> Self {
-        self.row((Method::DELETE, MethodFilter::DELETE), access, path, handler)
+        self.row((Method::DELETE, MethodFilter::DELETE), access, (path, operation), handler)
     }
 
-    fn row<H: Handler<T, AppState>, T: Inputs + 'static>(
+    fn row<H: Operates<T>, T: Inputs + 'static>(
         mut self,
         (method, filter): (Method, MethodFilter),
         access: Access,
-        path: &'static str,
+        (path, operation): (&'static str, &'static Operation),
         handler: H,
     ) -> Self {
-        self.routes.push(Route { method, path, access, request: T::schema() });
+        let (request, answers) = (T::schema(), H::Output::describe);
+        self.routes.push(Route { method, path, access, request, operation, answers });
         Self { router: self.router.route(path, on(filter, handler)), ..self }
     }
 }

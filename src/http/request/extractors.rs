@@ -12,10 +12,9 @@ use super::fields::{JsonFields, QueryFields};
 use super::json_object::JsonObject;
 use super::query::Query;
 use super::rules::Rules;
-use super::schema::{Input, ObjectSchema, RequestSchema, parameter};
-use super::texts::PageLimit;
+use super::schema::ObjectSchema;
 use crate::auth::Principal;
-use crate::domain::{Cursor, LabelCursor, ListOrder, OrderedCursor, PageRequest, Scopes};
+use crate::domain::{Cursor, LabelCursor, ListOrder, PageRequest, Scopes};
 use crate::http::body::{self, ReceivedBody};
 use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
@@ -23,8 +22,6 @@ use crate::http::state::AppState;
 
 /// Bytes in such a body at most: a URL, a description and a hundred filters fit well.
 pub(in crate::http) const BODY_BYTES_MAX: usize = 64 * 1024;
-const JSON: &[&str] = &["application/json"];
-const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 
 /// A JSON body with these fields.
 #[derive(Debug)]
@@ -300,99 +297,3 @@ impl<S: Sync> FromRequestParts<S> for NoQuery {
         refuse_query(&parts.uri).map(|()| Self)
     }
 }
-
-fn describe_body<T: JsonFields>(
-    schema: &mut RequestSchema,
-    media_types: &'static [&'static str],
-    is_optional: bool,
-) {
-    let mut object = ObjectSchema::default();
-    T::describe(&mut object);
-    schema.body = Some(object.into_value());
-    schema.media_types = media_types;
-    schema.body_is_optional = is_optional;
-}
-
-impl<T: JsonFields> Input for Body<T> {
-    fn describe(schema: &mut RequestSchema) {
-        describe_body::<T>(schema, JSON, false);
-    }
-}
-
-impl<T: JsonFields> Input for OptionalBody<T> {
-    fn describe(schema: &mut RequestSchema) {
-        describe_body::<T>(schema, JSON, true);
-    }
-}
-
-impl<T: JsonFields> Input for MergePatch<T> {
-    fn describe(schema: &mut RequestSchema) {
-        describe_body::<T>(schema, MERGE_PATCH, false);
-    }
-}
-
-impl<T: QueryFields> Input for List<T> {
-    fn describe(schema: &mut RequestSchema) {
-        let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
-        let cursor = parameter::<Cursor>("cursor", "`next_cursor` of the previous page.");
-        schema.query.extend([limit, cursor]);
-        T::describe(&mut schema.query);
-    }
-}
-
-impl<T: QueryFields> Input for OrderedList<T> {
-    fn describe(schema: &mut RequestSchema) {
-        let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
-        let order = parameter::<ListOrder>("order", "`desc`, the newest first, or `asc`.");
-        let cursor = parameter::<OrderedCursor>(
-            "cursor",
-            "`next_cursor` of the previous page, which has the same order.",
-        );
-        schema.query.extend([limit, order, cursor]);
-        T::describe(&mut schema.query);
-    }
-}
-
-impl<T: QueryFields> Input for LabelList<T> {
-    fn describe(schema: &mut RequestSchema) {
-        let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
-        let cursor = parameter::<LabelCursor>("cursor", "`next_cursor` of the previous page.");
-        schema.query.extend([limit, cursor]);
-        T::describe(&mut schema.query);
-    }
-}
-
-impl<T: QueryFields> Input for ExportList<T> {
-    fn describe(schema: &mut RequestSchema) {
-        let order =
-            parameter::<ListOrder>("order", "`asc`, the oldest first, unless it is `desc`.");
-        let cursor = parameter::<OrderedCursor>(
-            "cursor",
-            "The last `next_cursor` of an export that ended early, which has the same order.",
-        );
-        schema.query.extend([order, cursor]);
-        T::describe(&mut schema.query);
-    }
-}
-
-impl<T: QueryFields> Input for Parameters<T> {
-    fn describe(schema: &mut RequestSchema) {
-        T::describe(&mut schema.query);
-    }
-}
-
-impl<T: JsonFields, Q: QueryFields> Input for BodyAndParameters<T, Q> {
-    fn describe(schema: &mut RequestSchema) {
-        describe_body::<T>(schema, JSON, false);
-        Q::describe(&mut schema.query);
-    }
-}
-
-impl<Q: QueryFields> Input for EmptyBodyAndParameters<Q> {
-    fn describe(schema: &mut RequestSchema) {
-        Q::describe(&mut schema.query);
-    }
-}
-
-impl Input for EmptyBody {}
-impl Input for NoQuery {}

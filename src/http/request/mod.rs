@@ -11,24 +11,28 @@
 //! every fault, refuse unknown and repeated fields, and check values against [`rules::Rules`]. Events are not
 //! read this way: they have a parser of their own.
 
+mod describe;
 mod extractors;
 mod fields;
 pub(super) mod json_object;
 mod patch;
+mod posted;
 pub(super) mod query;
 pub(super) mod rules;
 pub(super) mod schema;
 mod texts;
 mod values;
 
+pub(super) use describe::{BODY_PROBLEMS, JSON_PROBLEMS};
 pub(super) use extractors::{
     BODY_BYTES_MAX, Body, BodyAndParameters, EmptyBody, EmptyBodyAndParameters, ExportList,
     LabelList, List, MergePatch, NoQuery, OptionalBody, OrderedList, Parameters, refuse_query,
 };
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use patch::Patch;
+pub(super) use posted::{Posted, PostedBody};
 pub use schema::RequestSchema;
-pub(super) use schema::{Input, Inputs, parameter};
+pub(super) use schema::{Input, Inputs, header, parameter};
 pub(super) use texts::{
     FailedStatus, Flag, Include, Label, Number, OnDuplicate, PageLimit, Text, WindowName,
 };

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::texts::Text;
 use super::values::{FromJson, wire_name};
+use crate::http::problem::Problem;
 
 /// What a route takes in its body and query, as a document for clients can say it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,8 +15,18 @@ pub struct RequestSchema {
     pub media_types: &'static [&'static str],
     /// Whether the body may be left out.
     pub body_is_optional: bool,
+    /// Bodies of other media types than `media_types`, with their schemas.
+    pub other_bodies: Vec<(&'static str, Value)>,
     /// Query parameters, as OpenAPI parameter objects.
     pub query: Vec<Value>,
+    /// Header parameters, as OpenAPI parameter objects.
+    pub headers: Vec<Value>,
+    /// JSON Schema of the parameter in the path.
+    pub path: Option<Value>,
+    /// Whether a request is charged to the limit of reads or of changes.
+    pub is_charged: bool,
+    /// Why these parts are refused.
+    pub problems: Vec<Problem>,
 }
 
 /// A part of a request that a handler takes.
@@ -89,6 +100,11 @@ impl ObjectSchema {
         schema["description"] = doc.trim().into();
         self.properties.insert(wire_name(ident).to_owned(), schema);
     }
+}
+
+/// A header parameter as OpenAPI describes it.
+pub(in crate::http) fn header(name: &str, doc: &str, schema: &Value) -> Value {
+    json!({"name": name, "in": "header", "description": doc, "schema": schema})
 }
 
 /// A query parameter as OpenAPI describes it.

@@ -8,13 +8,14 @@ use axum::response::{IntoResponse, Response};
 use crate::analytics::{KeptSummary, SummaryKey};
 use crate::api::Refusal;
 use crate::api::accounts::{self, SummaryWindow};
-use crate::api::views::{AccountSample, AccountView, EventTypeView};
+use crate::api::views::{AccountSample, AccountSummary, AccountView, EventTypeView};
 use crate::domain::{LabelPage, Timestamp, Violation};
 use crate::http::error::ApiError;
 use crate::http::extract::{AccountId, EventsRead, Scoped};
 use crate::http::header_extract::IfNoneMatch;
+use crate::http::openapi::Cacheable;
 use crate::http::request::{LabelList, Number, Parameters, WindowName, query_fields};
-use crate::http::respond::Json;
+use crate::http::respond::{Json, Written};
 use crate::http::state::AppState;
 use crate::store::StoreError;
 
@@ -83,7 +84,7 @@ pub(in crate::http) async fn summary(
     AccountId(account_id): AccountId,
     Parameters(query): Parameters<SummaryQuery>,
     known: IfNoneMatch,
-) -> Result<Response, ApiError> {
+) -> Result<Written<Cacheable<Json<AccountSummary>>>, ApiError> {
     let window = window(&query, app.subsystems().clock.now()).map_err(ApiError::invalid)?;
     let top = query.top.map_or(SummaryWindow::TOP_DEFAULT, |top| top.0);
     let org = tenant.org_id;
@@ -100,7 +101,7 @@ pub(in crate::http) async fn summary(
         serde_json::to_vec(&summary).map_err(|error| Refusal::Store(unwritable(error)))
     };
     let kept = app.summaries().get(key, read).await.map_err(accounts::shared)?;
-    answer(kept, &known)
+    answer(kept, &known).map(Into::into)
 }
 
 /// The window that a query names.

@@ -6,7 +6,7 @@ use axum::extract::State;
 
 use crate::api::endpoints;
 use crate::api::views::TestEvent;
-use crate::domain::{EndpointId, EventType, Violation};
+use crate::domain::{EndpointId, EventType, TEST_EVENT_TYPE, Violation};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
 use crate::http::rate_limit;
@@ -14,9 +14,6 @@ use crate::http::request::{OptionalBody, json_fields};
 use crate::http::request_context::RequestContext;
 use crate::http::respond::{Accepted, Location, RateLimitHeaders};
 use crate::http::state::AppState;
-
-/// The type of a test event unless the caller names one.
-const TYPE: &str = "hookgate.test";
 
 json_fields! {
     /// The test event.
@@ -37,7 +34,7 @@ pub(in crate::http) async fn send(
 ) -> Result<(Location, RateLimitHeaders, Accepted<TestEvent>), ApiError> {
     let event_type = match r#type {
         Some(event_type) => event_type,
-        None => TYPE.parse().map_err(ApiError::internal)?,
+        None => TEST_EVENT_TYPE.parse().map_err(ApiError::internal)?,
     };
     let rate_limit = rate_limit::take(&app, &tenant, NonZeroU32::MIN)?;
     let (org, by, trace_id) = (tenant.org_id, tenant.actor(), context.trace_id);
@@ -52,8 +49,8 @@ pub(in crate::http) async fn send(
 
 /// Operational events come from the server alone: a receiver may trust their types.
 fn check_type(request: &TestRequest) -> Result<(), Violation> {
-    let named = request.r#type.as_ref().map_or(TYPE, EventType::as_str);
-    if named == TYPE || !EventType::is_operational(named) {
+    let named = request.r#type.as_ref().map_or(TEST_EVENT_TYPE, EventType::as_str);
+    if named == TEST_EVENT_TYPE || !EventType::is_operational(named) {
         return Ok(());
     }
     let rule =

@@ -2,14 +2,57 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
+use schemars::JsonSchema;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::deduplication::Duplicate;
 use crate::domain::EventId;
+use crate::http::openapi::{Answers, Output};
 use crate::http::ratelimit_headers::{self, Counted};
-use crate::http::respond;
+use crate::http::respond::{self, Accepted, RateLimitHeaders};
 use crate::limit::RateLimitState;
+
+/// An event that was accepted.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes what `one_accepted` writes")]
+pub(in crate::http) struct AcceptedEvent {
+    /// Its id.
+    id: EventId,
+    /// `accepted`.
+    #[schemars(extend("const" = "accepted"))]
+    status: String,
+    /// With `on_duplicate`: whether an event with its dedup id is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    duplicate: Option<bool>,
+    /// With `on_duplicate`: whether the stored event has another content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    conflict: Option<bool>,
+}
+
+/// Events that were accepted.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes what `many_accepted` writes")]
+pub(in crate::http) struct AcceptedEvents {
+    /// How many.
+    accepted: u64,
+    /// The same number.
+    queued: u64,
+    /// Their ids, in the order of the batch.
+    ids: Vec<EventId>,
+}
+
+/// The answer to a raw event, which may have a warning.
+pub(in crate::http) enum RawAccepted {}
+
+impl Output for RawAccepted {
+    fn describe(answers: &mut Answers<'_>) {
+        <(RateLimitHeaders, Accepted<AcceptedEvent>)>::describe(answers);
+        answers.headers(&["warning"]);
+    }
+}
 
 /// 202 with this body.
 pub(super) fn accepted(body: Vec<u8>, quota: RateLimitState) -> Response {

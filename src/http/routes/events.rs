@@ -3,14 +3,14 @@
 //! An event can be read once it is stored, usually milliseconds after its `202`.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use serde::Serialize;
 
 use crate::api::events;
-use crate::api::views::{EventView, ReplayedEvent};
+use crate::api::views::{EventDetail, EventView, ReplayedEvent};
 use crate::domain::{
-    EndpointId, EventFilter, EventId, EventTypeFilter, ListOrder, PageRequest, Timestamp,
-    TraceFilter,
+    EndpointId, EventFilter, EventId, EventTypeFilter, ListOrder, OrderedPage, PageRequest,
+    Timestamp, TraceFilter,
 };
 use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
@@ -19,7 +19,7 @@ use crate::http::held_answer;
 use crate::http::request::{
     Include, Label, NoQuery, OptionalBody, OrderedList, json_fields, query_fields,
 };
-use crate::http::respond::{self, Accepted, Json};
+use crate::http::respond::{self, Accepted, Json, Written};
 use crate::http::state::AppState;
 
 pub(in crate::http) use super::post_events::{post_batch, post_one, post_raw};
@@ -66,7 +66,7 @@ pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     OrderedList { page, order, filter }: OrderedList<EventQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<Written<Json<OrderedPage<EventView>>>, ApiError> {
     let (org, with_payloads) = (tenant.org_id, filter.include.is_some());
     let filter = filter.in_order(order);
     // Until the answer is there and counted.
@@ -86,7 +86,7 @@ pub(in crate::http) async fn one(
     tenant: Scoped<EventsRead>,
     Id(id): Id<EventId>,
     _: NoQuery,
-) -> Result<Response, ApiError> {
+) -> Result<Written<Json<EventDetail>>, ApiError> {
     let org = tenant.org_id;
     let _reading = held_answer::reserve(&app, Owner::Org(org), reading_bytes(&app))?;
     let look = |subsystems| async move { events::one(&subsystems, org, id).await };
@@ -102,15 +102,15 @@ fn reading_bytes(app: &AppState) -> usize {
 }
 
 /// 200 with a body that has `payload_bytes` of payloads.
-pub(super) async fn answer(
+pub(super) async fn answer<T: Serialize + Send + 'static>(
     app: &AppState,
-    body: impl Serialize + Send + 'static,
+    body: T,
     payload_bytes: usize,
-) -> Result<Response, ApiError> {
+) -> Result<Written<Json<T>>, ApiError> {
     if payload_bytes <= WRITTEN_HERE_BYTES_MAX {
-        return Ok(Json(body).into_response());
+        return Ok(Json(body).into_response().into());
     }
-    respond::large_json(app, body, payload_bytes + FIELDS_BYTES).await
+    respond::large_json(app, body, payload_bytes + FIELDS_BYTES).await.map(Into::into)
 }
 
 /// `POST /api/events/{id}/replay`: 202 with the new deliveries.

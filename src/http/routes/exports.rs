@@ -1,18 +1,52 @@
 //! Exports of events, deliveries and dead letters as NDJSON.
 
 use axum::extract::State;
-use axum::response::Response;
+use schemars::JsonSchema;
 
 use super::dead_letters::DeadLetterQuery;
 use super::deliveries::DeliveryQuery;
 use super::events::EventQuery;
+use crate::api::views::{DeliveryView, EventView};
+use crate::domain::{Cursor, DeadLetter};
 use crate::http::error::ApiError;
 use crate::http::export::{Exported, answer};
 use crate::http::extract::{EventsRead, Scoped};
+use crate::http::openapi::JsonLines;
 use crate::http::request::ExportList;
+use crate::http::respond::Written;
 use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
 use crate::http::stream_caller::StreamCaller;
+
+/// One line of an export: a row, or where the export goes on.
+#[derive(JsonSchema)]
+#[schemars(rename = "{T}Line", untagged)]
+#[expect(dead_code, reason = "describes what `export` writes")]
+pub(in crate::http) enum ExportLine<T> {
+    Row(T),
+    End(ExportEnd),
+}
+
+/// The line behind each page, and the last one.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes what `export` writes")]
+pub(in crate::http) struct ExportEnd {
+    /// Where an export that ends here goes on; `null` at the end of the list.
+    next_cursor: Option<Cursor>,
+    /// Why it ended early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ExportError>,
+}
+
+/// Why an export ended early.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes what `export` writes")]
+pub(in crate::http) struct ExportError {
+    /// The code of the error.
+    code: String,
+    /// Its detail.
+    detail: String,
+}
 
 /// `GET /api/events/export`.
 pub(in crate::http) async fn of_events(
@@ -21,10 +55,10 @@ pub(in crate::http) async fn of_events(
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
     ExportList { after, order, filter }: ExportList<EventQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<Written<JsonLines<ExportLine<EventView>>>, ApiError> {
     let with_payloads = filter.include.is_some();
     let exported = Exported::Events(filter.in_order(order), with_payloads);
-    answer(app, tenant, caller, deadline, (exported, after)).await
+    answer(app, tenant, caller, deadline, (exported, after)).await.map(Into::into)
 }
 
 /// `GET /api/deliveries/export`.
@@ -34,9 +68,9 @@ pub(in crate::http) async fn of_deliveries(
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
     ExportList { after, order, filter }: ExportList<DeliveryQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<Written<JsonLines<ExportLine<DeliveryView>>>, ApiError> {
     let exported = Exported::Deliveries(filter.in_order(order));
-    answer(app, tenant, caller, deadline, (exported, after)).await
+    answer(app, tenant, caller, deadline, (exported, after)).await.map(Into::into)
 }
 
 /// `GET /api/dead-letters/export`.
@@ -46,7 +80,7 @@ pub(in crate::http) async fn of_dead_letters(
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
     ExportList { after, order, filter }: ExportList<DeadLetterQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<Written<JsonLines<ExportLine<DeadLetter>>>, ApiError> {
     let exported = Exported::DeadLetters(filter.in_order(order));
-    answer(app, tenant, caller, deadline, (exported, after)).await
+    answer(app, tenant, caller, deadline, (exported, after)).await.map(Into::into)
 }

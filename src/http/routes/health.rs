@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 
 use axum::extract::{FromRequestParts, State};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use url::form_urlencoded;
 
@@ -13,7 +12,7 @@ use crate::api::views::{
 };
 use crate::delivery::WebhookResult;
 use crate::http::request::{Flag, Input, RequestSchema, parameter};
-use crate::http::respond::Json;
+use crate::http::respond::{Json, Unavailable};
 use crate::http::state::AppState;
 use crate::journal::JournalState;
 use crate::runtime::DiskLevel;
@@ -70,7 +69,7 @@ pub(in crate::http) async fn live() -> Json<Liveness> {
 pub(in crate::http) async fn ready(
     State(app): State<AppState>,
     Probe { strict }: Probe,
-) -> Result<Json<Readiness>, (StatusCode, Json<Readiness>)> {
+) -> Result<Json<Readiness>, Unavailable<Readiness>> {
     let (journal, stopping) = (app.intake.status().state, app.shutdown.is_requested());
     let strict = if strict { Some(strict_checks(&app).await) } else { None };
     let is_full = app.intake.disk().level() == DiskLevel::Full;
@@ -83,7 +82,7 @@ pub(in crate::http) async fn ready(
     if journal == JournalState::Open && !is_full && !stopping && strict.is_none_or(gets_through) {
         return Ok(Json(Readiness { status: "ready", checks }));
     }
-    Err((StatusCode::SERVICE_UNAVAILABLE, Json(Readiness { status: "unready", checks })))
+    Err(Unavailable(Readiness { status: "unready", checks }))
 }
 
 /// The query of a probe. It is answered whatever else it sends.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::Method;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 
 use super::events::answer;
 use crate::api::inbox::{self, Receive, ReceivedPage};
@@ -23,7 +23,7 @@ use crate::http::request::{
     BodyAndParameters, EmptyBodyAndParameters, EventIds, Number, PageLimit, Parameters, Whole,
     json_fields, query_fields,
 };
-use crate::http::respond::Json;
+use crate::http::respond::{Json, Written};
 use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
 
@@ -88,10 +88,10 @@ pub(in crate::http) async fn receive(
     Consumer(tenant): Consumer,
     deadline: RequestDeadline,
     Parameters(query): Parameters<InboxQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<Written<Json<InboxPage>>, ApiError> {
     if method == Method::HEAD {
         // Its answer has no body, so what it received would be lost.
-        return Ok(Json(InboxPage::default()).into_response());
+        return Ok(Json(InboxPage::default()).into_response().into());
     }
     let (org, owner) = (tenant.org_id, Owner::Org(tenant.org_id));
     charges::require_some_left(&app, app.limiter.reads(org))?;
@@ -110,9 +110,9 @@ pub(in crate::http) async fn receive(
         }
     }
     let bytes = events.payload_bytes();
-    let mut response = answer(&app, events, bytes).await?;
+    let mut response = answer(&app, events, bytes).await?.into_response();
     response.extensions_mut().insert(ChangedState);
-    Ok(response)
+    Ok(response.into())
 }
 
 async fn open(

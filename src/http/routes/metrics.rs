@@ -10,10 +10,12 @@ use axum::response::Response;
 
 use crate::config::MetricsSet;
 use crate::http::error::ApiError;
+use crate::http::openapi::PlainText;
+use crate::http::respond::Written;
 use crate::http::state::AppState;
 
 /// The metrics that `METRICS` names, in Prometheus' text format, version 0.0.4.
-pub(in crate::http) async fn scrape(State(app): State<AppState>) -> Result<Response, ApiError> {
+pub(in crate::http) async fn scrape(State(app): State<AppState>) -> Result<Written<PlainText>, ApiError> {
     let set = app.settings().metrics_set;
     if set == MetricsSet::Off {
         return Err(ApiError::RouteNotFound(None));
@@ -26,7 +28,7 @@ pub(in crate::http) async fn scrape(State(app): State<AppState>) -> Result<Respo
     let mut response = Response::new(Body::from(text));
     let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, media_type);
-    Ok(response)
+    Ok(response.into())
 }
 
 /// Sets the gauges that are read when the metrics are. Of these, only the oldest due delivery is asked of the store, by

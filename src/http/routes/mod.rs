@@ -6,6 +6,7 @@ pub(super) mod analytics;
 pub(super) mod audit;
 pub(super) mod dead_letters;
 pub(super) mod deliveries;
+pub(super) mod docs;
 pub(super) mod endpoint_secrets;
 pub(super) mod endpoint_test;
 pub(super) mod endpoints;
@@ -25,4 +26,5 @@ pub(super) mod stream;
 
 mod deduplication;
 mod event_answers;
+mod event_bodies;
 mod post_events;

@@ -10,13 +10,16 @@
 
 use std::slice;
 
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::header::WARNING;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 
 use super::deduplication::{Deduplication, Duplicate};
-use super::event_answers::{accepted, many_accepted, one_accepted};
+use super::event_answers::{
+    AcceptedEvent, AcceptedEvents, RawAccepted, accepted, many_accepted, one_accepted,
+};
+use super::event_bodies::{EventBatch, RawEvent, SingleEvent};
 use crate::domain::{
     EventId, MediaType, NewEvent, NewEventError, NewEventLimits, Violation, is_envelope,
     parse_batch, parse_event, parse_lines, parse_raw, raw_header_for,
@@ -26,8 +29,9 @@ use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
 use crate::http::extract::{EventsWrite, Scoped, Tenant};
 use crate::http::metrics::RejectedRequest;
-use crate::http::request::refuse_query;
+use crate::http::request::{Posted, refuse_query};
 use crate::http::request_context::RequestContext;
+use crate::http::respond::{Accepted, RateLimitHeaders, Written};
 use crate::http::state::{AppState, Settings};
 use crate::http::{body, rate_limit};
 use crate::ingest::AcceptError;
@@ -50,8 +54,8 @@ pub(in crate::http) async fn post_one(
     State(app): State<AppState>,
     context: RequestContext,
     tenant: Scoped<EventsWrite>,
-    request: Request,
-) -> Result<Response, ApiError> {
+    Posted { request, .. }: Posted<SingleEvent>,
+) -> Result<Written<(RateLimitHeaders, Accepted<AcceptedEvent>)>, ApiError> {
     let dedup = Deduplication::asked(&request, |_| None)?;
     body::require_json(request.headers())?;
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
@@ -64,9 +68,10 @@ pub(in crate::http) async fn post_one(
         let threads = app.background.clone();
         let accepting =
             async move { accept_one(&app, &context, &tenant, taken, dedup, &body).await };
-        return threads.spawn(accepting).await.map_err(ApiError::internal)?;
+        let answer = threads.spawn(accepting).await.map_err(ApiError::internal)?;
+        return answer.map(Into::into);
     }
-    accept_one(&app, &context, &tenant, taken, dedup, &body).await
+    accept_one(&app, &context, &tenant, taken, dedup, &body).await.map(Into::into)
 }
 
 /// Parses an event and accepts it.
@@ -111,8 +116,8 @@ pub(in crate::http) async fn post_raw(
     State(app): State<AppState>,
     context: RequestContext,
     tenant: Scoped<EventsWrite>,
-    request: Request,
-) -> Result<Response, ApiError> {
+    Posted { request, .. }: Posted<RawEvent>,
+) -> Result<Written<RawAccepted>, ApiError> {
     let dedup = Deduplication::asked(&request, raw_header_for)?;
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let (head, body) = request.into_parts();
@@ -125,9 +130,10 @@ pub(in crate::http) async fn post_raw(
         let accepting = async move {
             accept_raw(&app, &context, &tenant, taken, dedup, &head.headers, &body).await
         };
-        return threads.spawn(accepting).await.map_err(ApiError::internal)?;
+        let answer = threads.spawn(accepting).await.map_err(ApiError::internal)?;
+        return answer.map(Into::into);
     }
-    accept_raw(&app, &context, &tenant, taken, dedup, &head.headers, &body).await
+    accept_raw(&app, &context, &tenant, taken, dedup, &head.headers, &body).await.map(Into::into)
 }
 
 /// Makes an event of a raw body and accepts it.
@@ -156,8 +162,8 @@ pub(in crate::http) async fn post_batch(
     State(app): State<AppState>,
     context: RequestContext,
     tenant: Scoped<EventsWrite>,
-    request: Request,
-) -> Result<Response, ApiError> {
+    Posted { request, .. }: Posted<EventBatch>,
+) -> Result<Written<(RateLimitHeaders, Accepted<AcceptedEvents>)>, ApiError> {
     refuse_query(request.uri())?;
     let parse = batch_parser(request.headers())?;
     rate_limit::require_some_left(&app, &tenant)?;
@@ -169,7 +175,7 @@ pub(in crate::http) async fn post_batch(
     if body.len() <= PARSED_HERE_BYTES_MAX {
         let (new_events, quota) = parse_and_take(&app, &tenant, parse, &body)?;
         let ids = accept(&app, &context, &tenant, &new_events).await?;
-        return Ok(accepted(many_accepted(&ids), quota));
+        return Ok(accepted(many_accepted(&ids), quota).into());
     }
     let (app_there, tenant_there) = (app.clone(), tenant.clone());
     let parsing = async move {
@@ -181,7 +187,7 @@ pub(in crate::http) async fn post_batch(
     let (new_events, quota, _held) =
         app.background.spawn(parsing).await.map_err(ApiError::internal)??;
     let ids = accept(&app, &context, &tenant, &new_events).await?;
-    Ok(accepted(many_accepted(&ids), quota))
+    Ok(accepted(many_accepted(&ids), quota).into())
 }
 
 /// Parses a batch and takes its events from what the tenant may send.

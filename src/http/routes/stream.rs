@@ -1,15 +1,17 @@
 //! `GET /api/stream`: what happens in an organisation, as it happens.
 
 use axum::extract::State;
-use axum::response::Response;
+use schemars::JsonSchema;
 
-use crate::api::changes::ChangeFilter;
+use crate::api::changes::{Change, ChangeFilter};
 use crate::domain::{ChangeKind, EventTypeFilter};
 use crate::http::change_stream;
 use crate::http::error::ApiError;
 use crate::http::extract::{EventsRead, Scoped};
 use crate::http::header_extract::LastEventId;
+use crate::http::openapi::EventStream;
 use crate::http::request::{Include, Parameters, query_fields};
+use crate::http::respond::Written;
 use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
 use crate::http::stream_caller::StreamCaller;
@@ -26,6 +28,23 @@ query_fields! {
     }
 }
 
+/// The data of one server-sent event.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "describes what `change_stream` writes")]
+pub(in crate::http) enum StreamedChange {
+    Change(Change),
+    Notice(StreamNotice),
+}
+
+/// Why a stream begins anew, `reset`, or ends, `end`.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes what `change_stream` writes")]
+pub(in crate::http) struct StreamNotice {
+    /// A stable code.
+    reason: String,
+}
+
 /// `GET /api/stream`: server-sent events. `Last-Event-ID` goes on behind that one.
 pub(in crate::http) async fn follow(
     State(app): State<AppState>,
@@ -34,9 +53,9 @@ pub(in crate::http) async fn follow(
     deadline: RequestDeadline,
     LastEventId(after): LastEventId,
     Parameters(query): Parameters<StreamQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<Written<EventStream<StreamedChange>>, ApiError> {
     let StreamQuery { kind, r#type, include } = query;
     let kinds = kind.map_or_else(|| ChangeKind::ALL.to_vec(), |kind| vec![kind]);
     let filter = ChangeFilter { kinds, event_type: r#type, with_payloads: include.is_some() };
-    change_stream::answer(app, tenant, caller, deadline, (filter, after)).await
+    change_stream::answer(app, tenant, caller, deadline, (filter, after)).await.map(Into::into)
 }

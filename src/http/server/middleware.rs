@@ -172,7 +172,8 @@ impl Api {
     ) -> Result<Response, ApiError> {
         let tenant =
             Scoped::<EventsWrite>::on_connection(request.headers(), &self.app, connection).await?;
-        events::post_one(State(self.app.clone()), context, tenant, request).await
+        let answer = events::post_one(State(self.app.clone()), context, tenant, request.into());
+        answer.await.map(IntoResponse::into_response)
     }
 }
 

@@ -1,0 +1,31 @@
+//! The caller's own organisation and keys.
+
+use crate::http::openapi::operation::{Operation, Tag, operations};
+use crate::http::problem;
+
+operations! { Organisation:
+    /// Show the key, its scopes, limits and quotas
+    GET_OWN_ORG "getOrg" [];
+    /// Limit the rates of own event types
+    UPDATE_OWN_ORG "updateOrg" [] r#"{"own_event_type_rates": {"user.login": 60}}"#;
+    /// Create a key
+    ///
+    /// The answer alone has its text.
+    CREATE_KEY "createKey" [
+        QUOTA_REACHED, KEY_IN_GRACE, KEY_EXPIRES_EARLIER, AUTH_UNAVAILABLE
+    ] r#"{"name": "production", "scopes": ["events:write"]}"#;
+    /// List keys
+    LIST_KEYS "listKeys" [];
+    /// Show a key
+    GET_KEY "getKey" [];
+    /// Revoke a key
+    REVOKE_KEY "revokeKey" [KEY_IN_GRACE];
+    /// Replace a key
+    ///
+    /// The old one works beside the new one for `grace_seconds`.
+    ROTATE_KEY "rotateKey" [
+        QUOTA_REACHED, KEY_IN_GRACE, KEY_EXPIRES_EARLIER, KEY_EXPIRED, KEY_ROTATED, SCOPE_REQUIRED
+    ] r#"{"grace_seconds": 3600}"#;
+    /// Read the organisation's audit log
+    LIST_AUDIT_ENTRIES "listAuditEntries" [];
+}
