@@ -120,6 +120,9 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/admin/audit"),
     row("GET", "/api/admin/analytics/events"),
     row("GET", "/api/admin/usage"),
+    row("GET", "/openapi.json"),
+    row("GET", "/docs"),
+    row("GET", "/docs/{file}"),
     row("GET", "/problems/{code}"),
     row("GET", "/api/health"),
     row("GET", "/health/live"),
@@ -171,7 +174,7 @@ pub(super) fn variants(route: &Route) -> Vec<Variant> {
     let paths: Vec<String> = if route.path.contains("{id}") {
         IDS.iter().map(|id| route.path.replace("{id}", id)).collect()
     } else {
-        vec![route.path.replace("{code}", "not_found")]
+        vec![route.path.replace("{code}", "not_found").replace("{file}", "page.js")]
     };
     let mut variants = Vec::new();
     for path in paths {

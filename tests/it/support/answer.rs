@@ -1,5 +1,6 @@
 //! Answers of the server, and what tests expect of them.
 
+use super::conformance;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 
@@ -67,11 +68,17 @@ pub(crate) fn json(request: RequestBuilder, body: impl Into<reqwest::Body>) -> R
     request.header("content-type", "application/json").body(body)
 }
 
-/// Sends a request and reads the answer to its end, but for a stream, which has none.
+/// Sends a request and reads the answer to its end, but for a stream, which has none. The answer must be as the OpenAPI
+/// document says.
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {
-    let response = request.send().await.unwrap();
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = client.execute(request).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let is_stream = headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
     let text = if is_stream { String::new() } else { response.text().await.unwrap() };
-    Answer { status, headers, text }
+    let answer = Answer { status, headers, text };
+    conformance::check(&method, &path, &answer);
+    answer
 }
