@@ -143,6 +143,23 @@ pub async fn rotate(
     Ok(issued)
 }
 
+/// Gives a key another name, for people.
+///
+/// # Errors
+/// When it does not exist, the name breaks its rules, or the key that asks may manage none.
+pub async fn rename(
+    subsystems: &Subsystems,
+    id: ApiKeyId,
+    name: &str,
+    by: &Actor,
+) -> Result<ApiKey, Refusal> {
+    Org::check_name(name)?;
+    asking_key_end(subsystems, by).await?;
+    let now = subsystems.clock.now();
+    let renamed = subsystems.store.system().rename_key(id, name, by, now).await?;
+    renamed.ok_or(Refusal::NotFound(Missing::Key(id)))
+}
+
 /// Revokes a key: it stops working now. It stays listed.
 ///
 /// # Errors

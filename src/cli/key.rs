@@ -72,6 +72,15 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Give a key another name
+    Rename {
+        /// The key's id: the 32 digits between its underscores, with or without hyphens
+        id: ApiKeyId,
+        /// Its new name, for people
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Revoke a key now
     Revoke {
         /// The key's id: the 32 digits between its underscores, with or without hyphens
@@ -137,6 +146,13 @@ pub(super) async fn run(command: KeyCommand) -> Result<(), CliError> {
                 Ok(NewKeyView::new(issued, s.clock.now()))
             };
             common.output.write(&common.existing(rotate).await?, new_key_line)?;
+        }
+        KeyCommand::Rename { id, name, common } => {
+            let rename = async |s: &Subsystems| {
+                let key = keys::rename(s, id, &name, &Actor::CLI).await?;
+                Ok(KeyView::new(key, s.clock.now()))
+            };
+            common.output.write(&common.existing(rename).await?, key_line)?;
         }
         KeyCommand::Revoke { id, common } => {
             common.existing(async |s| keys::revoke(s, id, &Actor::CLI).await).await?;

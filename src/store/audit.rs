@@ -61,6 +61,11 @@ impl AuditRecord {
         record
     }
 
+    /// A key has another name.
+    pub(super) fn key_renamed(key: &ApiKey) -> Self {
+        Self::new(key.role.org_id(), "key.update", key.id.uuid(), json!({ "name": key.name }))
+    }
+
     /// A key was made to expire.
     pub(super) fn key_expired(key: &ApiKey) -> Self {
         let action = if key.revoked_at.is_some() { "key.revoke" } else { "key.expire" };

@@ -156,6 +156,25 @@ impl System<'_> {
         self.0.page(page, "created_at", sql, args![], read).await
     }
 
+    /// Gives a key another name; one that it has already changes nothing. `None` when there is no such key.
+    pub async fn rename_key(
+        self,
+        id: ApiKeyId,
+        name: &str,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<ApiKey>> {
+        let mut tx = self.0.engine.begin().await?;
+        let Some(mut key) = locked(&mut tx, id).await? else { return Ok(None) };
+        if key.name == name {
+            return Ok(Some(key));
+        }
+        name.clone_into(&mut key.name);
+        write(&mut tx, &key, now).await?;
+        audit::commit(tx, &AuditRecord::key_renamed(&key), by, now).await?;
+        Ok(Some(key))
+    }
+
     /// Makes a key expire at `at`; a valid one that thereby ends `now` is revoked. Nothing
     /// changes when it expires earlier anyway. `false` when there is no such key.
     pub async fn expire_key(

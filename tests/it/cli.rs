@@ -3,6 +3,7 @@
 mod accounts;
 mod bench;
 mod health;
+mod openapi;
 mod secrets;
 mod seed;
 mod starting;

@@ -46,6 +46,9 @@ pub struct NewKeyView {
 }
 
 impl KeyView {
+    /// Fields that change without their owner: a patch that sends them back is not about them.
+    pub const MEASURED: [&str; 2] = ["active", "last_used_at"];
+
     /// A key as it is at `now`.
     pub fn new(key: ApiKey, now: Timestamp) -> Self {
         Self {

@@ -19,7 +19,7 @@ fn public_name(name: &str) -> String {
             let kind = if kind.ends_with("Page") { "Page" } else { kind };
             format!("{}{kind}", public_name(rows))
         }
-        None => name.strip_suffix("View").unwrap_or(name).to_owned(),
+        None => name.replace("View", ""),
     }
 }
 

@@ -9,12 +9,12 @@ use axum::extract::State;
 use crate::api::keys::{self, KeySpec};
 use crate::api::views::{KeyView, NewKeyView};
 use crate::auth::IssuedKey;
-use crate::domain::{ApiKey, ApiKeyId, OrgId, OrgLimit, Page, Role, Scopes};
+use crate::domain::{Actor, ApiKey, ApiKeyId, OrgId, OrgLimit, Page, Role, Scopes};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
 use crate::http::request::{
-    Body, ExpiresAt, LimitValue, List, Name, NoQuery, OptionalBody, OwnScopes, TenantScopes, Whole,
-    json_fields,
+    Body, ExpiresAt, LimitValue, List, MergePatch, Name, NoQuery, OptionalBody, OwnScopes,
+    TenantScopes, Whole, json_fields,
 };
 use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
@@ -47,6 +47,14 @@ json_fields! {
         nullable rate_limit_per_minute: LimitValue<{ OrgLimit::RatePerMinute as usize }>,
         /// When it expires, not after the key that asks; when that one does if unset.
         nullable expires_at: ExpiresAt,
+    }
+}
+
+json_fields! {
+    /// A change of a key.
+    pub(in crate::http) struct KeyPatch {
+        /// Its name.
+        optional name: Name,
     }
 }
 
@@ -109,6 +117,17 @@ pub(in crate::http) async fn create_for_operator(
     let spec = new.spec(Role::Operator, operator.principal.scopes);
     let issued = keys::create(app.subsystems(), spec, Role::Operator, &operator.actor()).await?;
     Ok(created(&app, issued, PATH))
+}
+
+/// `PATCH /api/admin/keys/{id}`: renames it.
+pub(in crate::http) async fn change(
+    State(app): State<AppState>,
+    operator: Scoped<OperatorWrite>,
+    Id(id): Id<ApiKeyId>,
+    patch: MergePatch<KeyPatch>,
+) -> Result<Json<KeyView>, ApiError> {
+    let key = keys::one(app.subsystems(), id).await?;
+    changed(&app, key, patch, &operator.actor()).await
 }
 
 /// `DELETE /api/admin/keys/{id}`: the key stops working now. It stays listed.
@@ -189,4 +208,20 @@ impl KeyRotation {
     pub(super) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace_seconds.map_or(0, |seconds| seconds.0.into()))
     }
+}
+
+/// Changes a key as a patch says.
+pub(super) async fn changed(
+    app: &AppState,
+    key: ApiKey,
+    patch: MergePatch<KeyPatch>,
+    by: &Actor,
+) -> Result<Json<KeyView>, ApiError> {
+    let (id, now) = (key.id, app.subsystems().clock.now());
+    let current = KeyView::new(key, now);
+    let patch = patch.without(&KeyView::MEASURED).against(&current)?;
+    let Some(Name(name)) = patch.and_then(|KeyPatch { name }| name) else {
+        return Ok(Json(current));
+    };
+    Ok(Json(KeyView::new(keys::rename(app.subsystems(), id, &name, by).await?, now)))
 }

@@ -7,13 +7,13 @@
 
 use axum::extract::State;
 
-use super::keys::{KeyRotation, NewKey, created, page_of};
+use super::keys::{KeyPatch, KeyRotation, NewKey, changed, created, page_of};
 use crate::api::keys;
 use crate::api::views::{KeyView, NewKeyView};
 use crate::domain::{ApiKeyId, Page, Role};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, KeysManage, Scoped};
-use crate::http::request::{Body, List, NoQuery, OptionalBody};
+use crate::http::request::{Body, List, MergePatch, NoQuery, OptionalBody};
 use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
 
@@ -50,6 +50,17 @@ pub(in crate::http) async fn one(
 ) -> Result<Json<KeyView>, ApiError> {
     let key = keys::one_of_org(app.reads(), tenant.org_id, id).await?;
     Ok(Json(KeyView::new(key, app.reads().clock.now())))
+}
+
+/// `PATCH /api/keys/{id}`: renames it.
+pub(in crate::http) async fn change(
+    State(app): State<AppState>,
+    tenant: Scoped<KeysManage>,
+    Id(id): Id<ApiKeyId>,
+    patch: MergePatch<KeyPatch>,
+) -> Result<Json<KeyView>, ApiError> {
+    let key = keys::one_of_org(app.subsystems(), tenant.org_id, id).await?;
+    changed(&app, key, patch, &tenant.actor()).await
 }
 
 /// `DELETE /api/keys/{id}`: the key stops working now. It stays listed.

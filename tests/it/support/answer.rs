@@ -24,6 +24,12 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap()
     }
 
+    /// The body as it is, once the status is this one.
+    pub(crate) fn expect_text(&self, status: u16) -> &str {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        &self.text
+    }
+
     /// A problem with this status and code, in the form that every problem has and explained in
     /// `docs/errors.md`. Returns its body.
     pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {

@@ -32,6 +32,8 @@ operations! { Operators:
     LIST_ALL_KEYS "listAllKeys" [];
     /// Show any key
     GET_ANY_KEY "getAnyKey" [];
+    /// Rename any key
+    UPDATE_ANY_KEY "updateAnyKey" [KEY_IN_GRACE] r#"{"name": "production, new"}"#;
     /// Revoke any key
     REVOKE_ANY_KEY "revokeAnyKey" [KEY_IN_GRACE];
     /// Replace any key

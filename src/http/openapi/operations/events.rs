@@ -46,7 +46,7 @@ operations! { Events:
     /// Deliver an event again
     ///
     /// To one endpoint, or to every endpoint that received it. Creates new deliveries.
-    REPLAY_EVENT "replayEvent" [ENDPOINT_DISABLED, ENDPOINT_REMOVED, EVENT_REMOVED, WEBHOOK_ENDPOINT_REQUIRED]
+    REPLAY_EVENT "replayEvent" [ENDPOINT_DISABLED, ENDPOINT_REMOVED, EVENT_REMOVED, IN_PROGRESS, WEBHOOK_ENDPOINT_REQUIRED]
         "{}";
 }
 

@@ -18,6 +18,8 @@ operations! { Organisation:
     LIST_KEYS "listKeys" [];
     /// Show a key
     GET_KEY "getKey" [];
+    /// Rename a key
+    UPDATE_KEY "updateKey" [KEY_IN_GRACE] r#"{"name": "production, new"}"#;
     /// Revoke a key
     REVOKE_KEY "revokeKey" [KEY_IN_GRACE];
     /// Replace a key
