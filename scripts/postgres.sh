@@ -29,3 +29,18 @@ stop_postgres() {
         rm -rf "$1"
     fi
 }
+
+# work_directory NAME [PARENT]: a new directory of this process, printed; what processes that were killed have left
+# is stopped and removed.
+work_directory() {
+    local parent=${2:-${TMPDIR:-/tmp}} left process
+    for left in "$parent/hookgate-$1."*; do
+        process=${left#"$parent/hookgate-$1."}
+        process=${process%%.*}
+        case $process in '' | *[!0-9]*) continue ;; esac
+        if kill -0 "$process" 2>/dev/null; then continue; fi
+        if [ -n "${postgres_bin:-}" ]; then stop_postgres "$left/pg"; fi
+        rm -rf "$left"
+    done
+    mktemp -d "$parent/hookgate-$1.$$.XXXXXX"
+}

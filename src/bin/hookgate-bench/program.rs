@@ -18,6 +18,8 @@ use crate::neighbour::Neighbour;
 const REMOVALS_MAX: u32 = 20;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 
+/// The start of the names of temporary directories; the number of their process follows.
+const PREFIX: &str = "hookgate-bench-";
 /// `WRITE_RATE_LIMIT_PER_MINUTE` of a server on which thousands of endpoints are created.
 const WRITES_PER_MINUTE: &str = "1000000";
 
@@ -32,6 +34,30 @@ pub(crate) struct Program {
 
 /// A temporary directory; dropping it removes it.
 struct WorkDir(PathBuf);
+
+impl WorkDir {
+    /// Makes one, and removes those of processes that were killed.
+    fn create(parent: &Path) -> std::io::Result<Self> {
+        for entry in std::fs::read_dir(parent)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+            let process = process.and_then(|(process, _)| process.parse::<u32>().ok());
+            if process.is_some_and(is_gone) {
+                // It may be another user's.
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let name = format!("{PREFIX}{}-{}", std::process::id(), Uuid::new_v4().simple());
+        let dir = Self(parent.join(name));
+        std::fs::create_dir(&dir.0)?;
+        Ok(dir)
+    }
+}
+
+/// Whether a process has ended; `false` where the system does not tell.
+fn is_gone(process: u32) -> bool {
+    Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{process}")).exists()
+}
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
@@ -63,8 +89,8 @@ impl Program {
         let parent = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
         // Absolute, because the server starts inside it.
         let parent = std::path::absolute(parent)?;
-        let dir = WorkDir(parent.join(format!("hookgate-bench-{}", Uuid::new_v4().simple())));
-        std::fs::create_dir_all(&dir.0)?;
+        std::fs::create_dir_all(&parent)?;
+        let dir = WorkDir::create(&parent)?;
         let has_many_endpoints = args.beside.is_some_and(Neighbour::has_many_endpoints);
         Ok(Self { file, dir, database_url: args.database_url.clone(), has_many_endpoints })
     }
