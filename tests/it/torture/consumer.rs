@@ -15,8 +15,10 @@ use super::wire::Sender;
 
 /// A client that was refused asks again after this.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Between two erasures.
-const ERASURE_PAUSE: Duration = Duration::from_millis(100);
+/// Erasures that have not ended.
+pub(super) const ERASURES_LEFT: &str = "SELECT count(*) FROM erasures WHERE finished_at IS NULL";
+/// Between two erasures: each takes several transactions.
+const ERASURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A consumer that acknowledges whatever it receives, until it is dropped.
 pub(super) struct InboxConsumer {
@@ -101,10 +103,9 @@ impl Eraser {
         Self(task)
     }
 
-    /// Ends it. What it asked for is done once this returns.
-    pub(super) async fn end(mut self, station: &Station) {
+    /// Ends it. What it asked for is done once [`ERASURES_LEFT`] counts none.
+    pub(super) async fn stop(mut self) {
         self.0.shutdown().await;
-        station.counted("SELECT count(*) FROM erasures WHERE finished_at IS NULL", 0).await;
     }
 }
 

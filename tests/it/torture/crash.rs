@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::consumer::Eraser;
+use super::consumer::{ERASURES_LEFT, Eraser};
 use super::deliveries::{MANY_RETRIES, Subscribers};
 use super::ledger::Ledger;
 use super::load::{Load, Manners};
@@ -45,8 +45,9 @@ async fn crash_loop(mut station: Station) {
     }
     ledger.accepted(100).await;
     load.end().await;
+    eraser.stop().await;
     station.drained().await;
-    eraser.end(&station).await;
+    station.counted(ERASURES_LEFT, 0).await;
     let stored = station.database.events().await;
     ledger.settle(&stored).report(&format!("{test}, {kills} kills"));
     let (asked, answered) = ledger.erasures();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hookgate::runtime::Clock;
+use hookgate::runtime::{Clock, Stopwatch};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -187,37 +187,59 @@ impl Station {
         endpoint["id"].as_str().unwrap().to_owned()
     }
 
-    /// Asks the database again and again until a count is this.
+    /// Asks the database again and again until a count is this, as long as it comes nearer.
     pub(super) async fn counted(&self, sql: &'static str, count: i64) {
         let mut poll = tokio::time::interval(POLL_INTERVAL);
-        let counting = async {
-            while self.database.count(sql).await != count {
-                poll.tick().await;
+        let mut progress = Progress::toward(sql);
+        loop {
+            poll.tick().await;
+            let left = self.database.count(sql).await.abs_diff(count);
+            if left == 0 {
+                return;
             }
-        };
-        tokio::time::timeout(PATIENCE, counting).await.expect(sql);
+            progress.note(left);
+        }
     }
 
-    /// Waits until nothing waits in the journal, and returns the most memory that was seen in use.
+    /// Waits until nothing waits in the journal, as long as it becomes less, and returns the most memory that was
+    /// seen in use.
     pub(super) async fn drained(&self) -> u64 {
         let mut poll = tokio::time::interval(POLL_INTERVAL);
+        let mut progress = Progress::toward("the journal is drained");
         let mut memory_bytes_max = 0;
-        let drained = async {
-            loop {
-                poll.tick().await;
-                let health = self.health().await;
-                memory_bytes_max = memory_bytes_max.max(health.memory_bytes);
-                if health.queue.events == 0 {
-                    break;
-                }
+        loop {
+            poll.tick().await;
+            let health = self.health().await;
+            memory_bytes_max = memory_bytes_max.max(health.memory_bytes);
+            if health.queue.events == 0 {
+                return memory_bytes_max;
             }
-        };
-        tokio::time::timeout(PATIENCE, drained).await.expect("the journal is drained");
-        memory_bytes_max
+            progress.note(health.queue.events);
+        }
     }
 
     fn settings(&self) -> Vec<(&str, &str)> {
         self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+}
+
+/// A wait that goes on for as long as something becomes less: how long that takes, the machine tells.
+struct Progress {
+    what: &'static str,
+    fewest: u64,
+    since: Stopwatch,
+}
+
+impl Progress {
+    fn toward(what: &'static str) -> Self {
+        Self { what, fewest: u64::MAX, since: Stopwatch::start() }
+    }
+
+    fn note(&mut self, left: u64) {
+        if left < self.fewest {
+            (self.fewest, self.since) = (left, Stopwatch::start());
+        }
+        assert!(self.since.elapsed() < PATIENCE, "{}: {} left", self.what, self.fewest);
     }
 }
 
