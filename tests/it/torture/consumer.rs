@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Erasures that have not ended.
 pub(super) const ERASURES_LEFT: &str = "SELECT count(*) FROM erasures WHERE finished_at IS NULL";
 /// Between two erasures: each takes several transactions.
-const ERASURE_PAUSE: Duration = Duration::from_secs(1);
+const ERASURE_PAUSE: Duration = Duration::from_millis(300);
 
 /// A consumer that acknowledges whatever it receives, until it is dropped.
 pub(super) struct InboxConsumer {
