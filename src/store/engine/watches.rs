@@ -61,7 +61,7 @@ mod tests {
         let end = Ends(ended.clone());
         watches.spawn(async move {
             let _end = end;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         ended
     }
