@@ -29,7 +29,7 @@ pub(super) struct Subscribers(Vec<Subscriber>);
 
 struct Subscriber {
     endpoint: Uuid,
-    receives: Receives,
+    source: Receives,
     event_type: &'static str,
 }
 
@@ -57,14 +57,14 @@ impl Subscribers {
             let settings = json!({ "event_types": [event_type], "ordered": is_ordered });
             let endpoint = station.add_endpoint_with(&receiver, settings).await;
             let endpoint = endpoint.parse().unwrap();
-            let receives = Receives::Webhooks(receiver);
-            subscribers.push(Subscriber { endpoint, receives, event_type });
+            let source = Receives::Webhooks(receiver);
+            subscribers.push(Subscriber { endpoint, source, event_type });
         }
         let settings = json!({ "kind": "pull", "event_types": [SAMPLED] });
         let inbox = station.post("/api/endpoints", &settings).await;
         let endpoint = inbox["id"].as_str().unwrap().parse().unwrap();
-        let receives = Receives::Inbox(InboxConsumer::start(station, endpoint));
-        subscribers.push(Subscriber { endpoint, receives, event_type: SAMPLED });
+        let source = Receives::Inbox(InboxConsumer::start(station, endpoint));
+        subscribers.push(Subscriber { endpoint, source, event_type: SAMPLED });
         Self(subscribers)
     }
 
@@ -96,8 +96,8 @@ impl Subscribers {
 
         let (mut unplanned, mut planned_twice, mut undelivered, mut repeated) = (0, 0, 0, 0);
         let mut wanted = 0;
-        for Subscriber { endpoint, receives, event_type } in &self.0 {
-            let arrivals = receives.arrivals();
+        for Subscriber { endpoint, source, event_type } in &self.0 {
+            let arrivals = source.arrivals();
             let events = stored.iter().filter(|event| event.event_type == *event_type);
             let before = wanted;
             for event in events {
@@ -115,7 +115,7 @@ impl Subscribers {
             let came = arrivals.len();
             let most = wanted - before + usize::try_from(erasures).unwrap();
             assert!(came <= most, "{test}: an event came that is not stored");
-            let Receives::Webhooks(receiver) = receives else { continue };
+            let Receives::Webhooks(receiver) = source else { continue };
             assert_eq!(receiver.forged(), 0, "{test}");
             if *event_type == IN_ORDER {
                 assert_in_order(receiver, test);
