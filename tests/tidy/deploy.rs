@@ -23,7 +23,9 @@ fn read(path: &str) -> String {
 
 /// The documents of a YAML file.
 fn yaml(path: &str) -> Vec<Yaml> {
-    YamlLoader::load_from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    let parsed = YamlLoader::load_from_str(&read(path));
+    assert!(parsed.is_ok(), "{path}: {parsed:?}");
+    parsed.unwrap()
 }
 
 fn dashboards() -> Vec<(PathBuf, Value)> {
@@ -32,8 +34,9 @@ fn dashboards() -> Vec<(PathBuf, Value)> {
     dashboards
         .map(|file| {
             let text = fs::read_to_string(&file).unwrap();
-            let value = serde_json::from_str(&text);
-            (file.clone(), value.unwrap_or_else(|error| panic!("{}: {error}", file.display())))
+            let value: serde_json::Result<Value> = serde_json::from_str(&text);
+            assert!(value.is_ok(), "{}: {value:?}", file.display());
+            (file, value.unwrap())
         })
         .collect()
 }

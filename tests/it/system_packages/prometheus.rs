@@ -161,7 +161,7 @@ fn without_thresholds(query: &str) -> String {
     for sign in [" > ", " < ", " == "] {
         let mut parts = query.split(sign);
         let first = parts.next().unwrap().to_owned();
-        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let is_number = |c: char| c.is_ascii_digit() || "e+.".contains(c);
         query = parts.fold(first, |done, part| done + part.trim_start_matches(is_number));
     }
     query
