@@ -75,21 +75,10 @@ pub struct Endpoint {
 }
 
 /// How events reach an endpoint.
-#[derive(
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Debug,
-    Default,
-    EnumString,
-    IntoStaticStr,
-    JsonSchema,
-    Serialize,
-    VariantNames,
-)]
-#[strum(serialize_all = "snake_case", parse_err_ty = EndpointKindError, parse_err_fn = unknown_kind)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(EnumString, IntoStaticStr, JsonSchema, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = EndpointKindError, parse_err_fn = unknown_kind)]
 pub enum EndpointKind {
     /// As webhooks.
     #[default]

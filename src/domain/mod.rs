@@ -81,7 +81,9 @@ pub use new_event::{
     NewEvent, NewEventError, NewEventLimits, is_envelope, parse_batch, parse_event, parse_lines,
     parse_raw, raw_header_for, without_bom,
 };
-pub use operational_event::{DeliveriesExpired, DeliveryExhausted, EndpointDisabled, InboxPaused, TEST_EVENT_TYPE};
+pub use operational_event::{
+    DeliveriesExpired, DeliveryExhausted, EndpointDisabled, InboxPaused, TEST_EVENT_TYPE,
+};
 pub use org::{Org, OrgChange, OrgDeletion, OrgLimit, OrgLimits, OrgState};
 pub use page::{Cursor, CursorError, ListOrder, OrderedCursor, OrderedPage, Page, PageRequest};
 pub use replay::{Replay, ReplayAction, ReplayStatus};

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::error_detail::Fault;
-use super::openapi::{Answers, Output};
+use super::openapi::{Answers, DescribesAnswers};
 use super::ratelimit_headers::{self, Counted};
 use super::state::AppState;
 use crate::domain::{TraceId, Violation};
@@ -65,7 +65,7 @@ pub(super) struct Unavailable<T>(pub(super) T);
 
 /// A response that a handler has written by itself. `A` describes it.
 #[derive(Debug)]
-pub(super) struct Written<A>(Response, PhantomData<A>);
+pub(super) struct WrittenAnswer<A>(Response, PhantomData<A>);
 
 /// Marks the answer of a [`Secret`].
 #[derive(Clone, Copy, Debug)]
@@ -107,13 +107,13 @@ impl<T: Serialize> IntoResponse for Unavailable<T> {
     }
 }
 
-impl<A> IntoResponse for Written<A> {
+impl<A> IntoResponse for WrittenAnswer<A> {
     fn into_response(self) -> Response {
         self.0
     }
 }
 
-impl<A> From<Response> for Written<A> {
+impl<A> From<Response> for WrittenAnswer<A> {
     fn from(response: Response) -> Self {
         Self(response, PhantomData)
     }
@@ -250,57 +250,57 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl<T: JsonSchema> Output for Json<T> {
+impl<T: JsonSchema> DescribesAnswers for Json<T> {
     fn describe(answers: &mut Answers<'_>) {
         answers.json::<T>(200);
     }
 }
 
-impl<T: JsonSchema> Output for Created<T> {
+impl<T: JsonSchema> DescribesAnswers for Created<T> {
     fn describe(answers: &mut Answers<'_>) {
         answers.json::<T>(201);
         answers.headers(&["location"]);
     }
 }
 
-impl<T: JsonSchema> Output for Accepted<T> {
+impl<T: JsonSchema> DescribesAnswers for Accepted<T> {
     fn describe(answers: &mut Answers<'_>) {
         answers.json::<T>(202);
     }
 }
 
-impl<T: JsonSchema> Output for Unavailable<T> {
+impl<T: JsonSchema> DescribesAnswers for Unavailable<T> {
     fn describe(answers: &mut Answers<'_>) {
         answers.json::<T>(503);
     }
 }
 
-impl Output for NoContent {
+impl DescribesAnswers for NoContent {
     fn describe(answers: &mut Answers<'_>) {
         answers.empty(204);
     }
 }
 
-impl<T: Output> Output for Secret<T> {
+impl<T: DescribesAnswers> DescribesAnswers for Secret<T> {
     fn describe(answers: &mut Answers<'_>) {
         T::describe(answers);
     }
 }
 
-impl<T: Output> Output for Written<T> {
+impl<T: DescribesAnswers> DescribesAnswers for WrittenAnswer<T> {
     fn describe(answers: &mut Answers<'_>) {
         T::describe(answers);
     }
 }
 
-impl<T: Output> Output for (RateLimitHeaders, T) {
+impl<T: DescribesAnswers> DescribesAnswers for (RateLimitHeaders, T) {
     fn describe(answers: &mut Answers<'_>) {
         T::describe(answers);
         answers.headers(&["ratelimit", "ratelimit-policy"]);
     }
 }
 
-impl<T: Output> Output for (Location, RateLimitHeaders, T) {
+impl<T: DescribesAnswers> DescribesAnswers for (Location, RateLimitHeaders, T) {
     fn describe(answers: &mut Answers<'_>) {
         <(RateLimitHeaders, T)>::describe(answers);
         answers.headers(&["location"]);

@@ -8,10 +8,12 @@ use axum::routing::{MethodFilter, on};
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use super::openapi::{Cacheable, Operates, Operation, Output, document, operations as op};
+use super::openapi::{
+    Cacheable, DescribesAnswers, Operates, Operation, document, operations as op,
+};
 use super::paths::{BATCHES, RAW_EVENTS, SINGLE_EVENTS};
 use super::request::Inputs;
-use super::respond::{Json, Written};
+use super::respond::{Json, WrittenAnswer};
 use super::route::{Access, Route};
 use super::route_hint;
 use super::routes::{
@@ -42,7 +44,7 @@ static DOCUMENT: LazyLock<Result<StaticAnswer, ApiError>> = LazyLock::new(|| {
 /// `GET /openapi.json`. It stands here, since it shows the table.
 async fn show_document(
     wanted: Wanted,
-) -> Result<Written<Cacheable<Json<Map<String, Value>>>>, ApiError> {
+) -> Result<WrittenAnswer<Cacheable<Json<Map<String, Value>>>>, ApiError> {
     let document = DOCUMENT.as_ref().map_err(|error| ApiError::internal(error.to_string()))?;
     document.answer(&wanted).map(Into::into)
 }

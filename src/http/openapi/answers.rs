@@ -14,12 +14,12 @@ use crate::http::state::AppState;
 #[derive(Debug)]
 pub struct Answers<'a> {
     schemas: &'a mut SchemaGenerator,
-    by_status: BTreeMap<u16, Answer>,
+    by_status: BTreeMap<u16, DescribedAnswer>,
 }
 
 /// One answer of an operation.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct DescribedAnswer {
     /// Its media types, each with a schema; none without a body.
     pub(super) bodies: Vec<(&'static str, Value)>,
     /// Header fields that it has beside those of every answer.
@@ -27,14 +27,14 @@ pub(super) struct Answer {
 }
 
 /// A type that handlers return.
-pub(in crate::http) trait Output {
+pub(in crate::http) trait DescribesAnswers {
     /// Adds what it answers.
     fn describe(answers: &mut Answers<'_>);
 }
 
 /// A handler of which is known what it returns.
 pub(in crate::http) trait Operates<T>: Handler<T, AppState> {
-    type Output: Output;
+    type Output: DescribesAnswers;
 }
 
 /// Newline-delimited JSON, one `T` per line.
@@ -60,7 +60,7 @@ impl<'a> Answers<'a> {
         Self { schemas, by_status: BTreeMap::new() }
     }
 
-    pub(super) fn into_map(self) -> BTreeMap<u16, Answer> {
+    pub(super) fn into_map(self) -> BTreeMap<u16, DescribedAnswer> {
         self.by_status
     }
 
@@ -88,18 +88,18 @@ impl<'a> Answers<'a> {
 }
 
 /// Errors are described by what can fail.
-impl Output for ApiError {
+impl DescribesAnswers for ApiError {
     fn describe(_: &mut Answers<'_>) {}
 }
 
-impl<T: Output, E: Output> Output for Result<T, E> {
+impl<T: DescribesAnswers, E: DescribesAnswers> DescribesAnswers for Result<T, E> {
     fn describe(answers: &mut Answers<'_>) {
         T::describe(answers);
         E::describe(answers);
     }
 }
 
-impl<T: JsonSchema> Output for JsonLines<T> {
+impl<T: JsonSchema> DescribesAnswers for JsonLines<T> {
     fn describe(answers: &mut Answers<'_>) {
         let row = answers.schemas.subschema_for::<T>().to_value();
         let doc = "One JSON text per line: a row each, and at the end `{\"next_cursor\": …}`.";
@@ -108,7 +108,7 @@ impl<T: JsonSchema> Output for JsonLines<T> {
     }
 }
 
-impl<T: JsonSchema> Output for EventStream<T> {
+impl<T: JsonSchema> DescribesAnswers for EventStream<T> {
     fn describe(answers: &mut Answers<'_>) {
         let data = answers.schemas.subschema_for::<T>().to_value();
         let doc = "Server-sent events. The data of each is one JSON text.";
@@ -117,26 +117,26 @@ impl<T: JsonSchema> Output for EventStream<T> {
     }
 }
 
-impl Output for PlainText {
+impl DescribesAnswers for PlainText {
     fn describe(answers: &mut Answers<'_>) {
         answers.body(200, "text/plain", json!({"type": "string"}));
     }
 }
 
-impl Output for HtmlPage {
+impl DescribesAnswers for HtmlPage {
     fn describe(answers: &mut Answers<'_>) {
         answers.body(200, "text/html", json!({"type": "string"}));
     }
 }
 
-impl Output for PageFile {
+impl DescribesAnswers for PageFile {
     fn describe(answers: &mut Answers<'_>) {
         answers.body(200, "text/javascript", json!({"type": "string"}));
         answers.body(200, "text/css", json!({"type": "string"}));
     }
 }
 
-impl<T: Output> Output for Cacheable<T> {
+impl<T: DescribesAnswers> DescribesAnswers for Cacheable<T> {
     fn describe(answers: &mut Answers<'_>) {
         T::describe(answers);
         answers.empty(304);
@@ -150,7 +150,7 @@ macro_rules! operates {
         where
             F: FnOnce($($argument),*) -> A + Handler<(M, $($argument,)*), AppState>,
             A: Future<Output = R>,
-            R: Output,
+            R: DescribesAnswers,
         {
             type Output = R;
         }
@@ -169,7 +169,7 @@ impl<F, R, A> Operates<((),)> for F
 where
     F: FnOnce() -> A + Handler<((),), AppState>,
     A: Future<Output = R>,
-    R: Output,
+    R: DescribesAnswers,
 {
     type Output = R;
 }

@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use strum::VariantArray;
 
-use super::answers::{Answer, Answers};
+use super::answers::{Answers, DescribedAnswer};
 use super::components::{self, reference};
 use super::operation::Tag;
 use super::{examples, problems, schemas, webhooks};
@@ -42,7 +42,10 @@ pub(in crate::http) fn document(routes: &[Route]) -> Value {
     }
     let mut all: Map<String, Value> = generator.take_definitions(true);
     for (route, _) in &operations {
-        if let Some(body) = &route.request.body {
+        for (name, schema) in &route.request.components {
+            all.insert((*name).to_owned(), schema.clone());
+        }
+        if let Some(body) = route.request.body.as_ref().filter(|body| !is_reference(body)) {
             all.insert(request_name(route), body.clone());
         }
     }
@@ -83,6 +86,11 @@ fn parameters_of_all() -> Map<String, Value> {
     all
 }
 
+/// Whether a schema is another one by its name.
+fn is_reference(schema: &Value) -> bool {
+    schema.get("$ref").is_some()
+}
+
 /// The name of the schema of a route's request body.
 fn request_name(route: &Route) -> String {
     let id = route.operation.id;
@@ -90,7 +98,11 @@ fn request_name(route: &Route) -> String {
     format!("{}{rest}Request", first.to_uppercase())
 }
 
-fn operation(route: &Route, answers: BTreeMap<u16, Answer>, schemas: &Map<String, Value>) -> Value {
+fn operation(
+    route: &Route,
+    answers: BTreeMap<u16, DescribedAnswer>,
+    schemas: &Map<String, Value>,
+) -> Value {
     let about = route.operation;
     let mut operation = json!({
         "operationId": about.id,
@@ -151,7 +163,8 @@ fn request_body(route: &Route, schemas: &Map<String, Value>) -> Option<Value> {
     if let Some(body) = &request.body {
         let example = given.clone().unwrap_or_else(|| examples::required_only(body, schemas));
         for media_type in request.media_types {
-            let schema = reference("schemas", &request_name(route));
+            let named = || reference("schemas", &request_name(route));
+            let schema = if is_reference(body) { body.clone() } else { named() };
             content.insert((*media_type).to_owned(), json!({"schema": schema, "example": example}));
         }
     }
@@ -173,12 +186,12 @@ fn request_body(route: &Route, schemas: &Map<String, Value>) -> Option<Value> {
 
 fn responses(
     route: &Route,
-    answers: BTreeMap<u16, Answer>,
+    answers: BTreeMap<u16, DescribedAnswer>,
     schemas: &Map<String, Value>,
 ) -> Map<String, Value> {
     let mut responses = BTreeMap::new();
     let is_named = problems::is_named(route);
-    for (status, Answer { bodies, mut headers }) in answers {
+    for (status, DescribedAnswer { bodies, mut headers }) in answers {
         if is_named {
             headers.push("idempotent-replayed");
         }
@@ -234,5 +247,5 @@ fn links(names: &[&str]) -> Map<String, Value> {
 
 fn reason(status: u16) -> &'static str {
     let status = StatusCode::from_u16(status).ok();
-    status.and_then(|status| status.canonical_reason()).unwrap_or("Answer")
+    status.and_then(|status| status.canonical_reason()).unwrap_or("DescribedAnswer")
 }

@@ -3,9 +3,9 @@
 //! # Operation
 //! ```text
 //! router: a row per route ─┬─ RequestSchema   what the extractors of its handler take, and why they refuse it
-//!                          ├─ Output          what its handler returns: statuses, schemas, header fields
-//!                          ├─ Access          whose key it takes
-//!                          └─ Operation       what no type says: a name, words, errors of its own
+//!                          ├─ DescribesAnswers  what its handler returns: statuses, schemas, header fields
+//!                          ├─ Access            whose key it takes
+//!                          └─ Operation         what no type says: a name, words, errors of its own
 //!                                  └──────▶ document
 //! ```
 //! Schemas of answers are derived from the very types that are serialised (`schemars`), those of requests from the
@@ -28,7 +28,7 @@ mod webhooks;
 
 pub use answers::Answers;
 pub(super) use answers::{
-    Cacheable, EventStream, HtmlPage, JsonLines, Operates, Output, PageFile, PlainText,
+    Cacheable, DescribesAnswers, EventStream, HtmlPage, JsonLines, Operates, PageFile, PlainText,
 };
 pub(super) use document::document;
 pub use operation::{Operation, Tag};

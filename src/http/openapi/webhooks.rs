@@ -5,10 +5,12 @@ use serde_json::{Map, Value, json};
 
 use super::components::reference;
 use super::examples;
-use crate::domain::{DeliveriesExpired, DeliveryExhausted, EndpointDisabled, EventType, InboxPaused, TEST_EVENT_TYPE};
+use crate::domain::{
+    DeliveriesExpired, DeliveryExhausted, EndpointDisabled, EventType, InboxPaused, TEST_EVENT_TYPE,
+};
 
 /// One webhook: its name in the document, the id of its operation, and its words.
-struct Webhook {
+struct DescribedWebhook {
     name: &'static str,
     id: &'static str,
     summary: &'static str,
@@ -17,7 +19,7 @@ struct Webhook {
 
 /// Adds the schemas of their data.
 pub(super) fn register(schemas: &mut SchemaGenerator) -> Vec<(String, Value)> {
-    let webhook = |name, id, summary, data| Webhook { name, id, summary, data };
+    let webhook = |name, id, summary, data| DescribedWebhook { name, id, summary, data };
     let any = json!({"description": "The payload, byte for byte as it was posted."});
     let test = json!({"description": "A note that this is a test."});
     let all = [
@@ -65,7 +67,7 @@ fn data<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
     schemas.subschema_for::<T>().to_value()
 }
 
-impl Webhook {
+impl DescribedWebhook {
     fn body(self) -> Value {
         let Self { name, id, summary, data } = self;
         let event_type = if EventType::is_operational(name) {

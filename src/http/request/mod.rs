@@ -30,7 +30,7 @@ pub(super) use extractors::{
 };
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use patch::Patch;
-pub(super) use posted::{Posted, PostedBody};
+pub(super) use posted::{DescribesBody, UnreadRequest};
 pub use schema::RequestSchema;
 pub(super) use schema::{Input, Inputs, header, parameter};
 pub(super) use texts::{

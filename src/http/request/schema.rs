@@ -17,6 +17,8 @@ pub struct RequestSchema {
     pub body_is_optional: bool,
     /// Bodies of other media types than `media_types`, with their schemas.
     pub other_bodies: Vec<(&'static str, Value)>,
+    /// Schemas that the bodies refer to, by their names.
+    pub components: Vec<(&'static str, Value)>,
     /// Query parameters, as OpenAPI parameter objects.
     pub query: Vec<Value>,
     /// Header parameters, as OpenAPI parameter objects.

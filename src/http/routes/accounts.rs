@@ -15,7 +15,7 @@ use crate::http::extract::{AccountId, EventsRead, Scoped};
 use crate::http::header_extract::IfNoneMatch;
 use crate::http::openapi::Cacheable;
 use crate::http::request::{LabelList, Number, Parameters, WindowName, query_fields};
-use crate::http::respond::{Json, Written};
+use crate::http::respond::{Json, WrittenAnswer};
 use crate::http::state::AppState;
 use crate::store::StoreError;
 
@@ -84,7 +84,7 @@ pub(in crate::http) async fn summary(
     AccountId(account_id): AccountId,
     Parameters(query): Parameters<SummaryQuery>,
     known: IfNoneMatch,
-) -> Result<Written<Cacheable<Json<AccountSummary>>>, ApiError> {
+) -> Result<WrittenAnswer<Cacheable<Json<AccountSummary>>>, ApiError> {
     let window = window(&query, app.subsystems().clock.now()).map_err(ApiError::invalid)?;
     let top = query.top.map_or(SummaryWindow::TOP_DEFAULT, |top| top.0);
     let org = tenant.org_id;

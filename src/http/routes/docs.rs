@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::http::error::ApiError;
 use crate::http::extract::Id;
 use crate::http::openapi::{Cacheable, HtmlPage, PageFile};
-use crate::http::respond::Written;
+use crate::http::respond::WrittenAnswer;
 use crate::http::static_answer::{StaticAnswer, Wanted};
 
 /// Scripts, styles and requests from and to this server alone, and no script in the page. The viewer sets styles of
@@ -54,7 +54,7 @@ static PAGE: LazyLock<Result<StaticAnswer, ApiError>> = LazyLock::new(|| {
 /// `GET /docs`.
 pub(in crate::http) async fn page(
     wanted: Wanted,
-) -> Result<Written<Cacheable<HtmlPage>>, ApiError> {
+) -> Result<WrittenAnswer<Cacheable<HtmlPage>>, ApiError> {
     answer(&PAGE, &wanted).map(Into::into)
 }
 
@@ -62,7 +62,7 @@ pub(in crate::http) async fn page(
 pub(in crate::http) async fn file(
     Id(FileName(file)): Id<FileName>,
     wanted: Wanted,
-) -> Result<Written<Cacheable<PageFile>>, ApiError> {
+) -> Result<WrittenAnswer<Cacheable<PageFile>>, ApiError> {
     answer(&file.answer, &wanted).map(Into::into)
 }
 

@@ -8,7 +8,7 @@ use uuid::fmt::Hyphenated;
 
 use super::deduplication::Duplicate;
 use crate::domain::EventId;
-use crate::http::openapi::{Answers, Output};
+use crate::http::openapi::{Answers, DescribesAnswers};
 use crate::http::ratelimit_headers::{self, Counted};
 use crate::http::respond::{self, Accepted, RateLimitHeaders};
 use crate::limit::RateLimitState;
@@ -47,7 +47,7 @@ pub(in crate::http) struct AcceptedEvents {
 /// The answer to a raw event, which may have a warning.
 pub(in crate::http) enum RawAccepted {}
 
-impl Output for RawAccepted {
+impl DescribesAnswers for RawAccepted {
     fn describe(answers: &mut Answers<'_>) {
         <(RateLimitHeaders, Accepted<AcceptedEvent>)>::describe(answers);
         answers.headers(&["warning"]);

@@ -6,7 +6,7 @@ use crate::config::ENVELOPE_BYTES_MAX;
 use crate::domain::EventType;
 use crate::http::problem::{self, Problem};
 use crate::http::request::{
-    BODY_PROBLEMS, JSON_PROBLEMS, OnDuplicate, PostedBody, RequestSchema, header, parameter,
+    BODY_PROBLEMS, DescribesBody, JSON_PROBLEMS, OnDuplicate, RequestSchema, header, parameter,
 };
 use crate::http::state::Settings;
 
@@ -16,11 +16,13 @@ pub(in crate::http) enum SingleEvent {}
 
 /// Some events.
 #[derive(Debug)]
-pub(in crate::http) enum EventBatch {}
+pub(in crate::http) enum EventBatchBody {}
 
 /// Any body.
 #[derive(Debug)]
 pub(in crate::http) enum RawEvent {}
+
+const NEW_EVENT: &str = "#/components/schemas/NewEvent";
 
 /// Why events are not accepted now.
 const ACCEPT_PROBLEMS: [Problem; 13] = [
@@ -39,9 +41,10 @@ const ACCEPT_PROBLEMS: [Problem; 13] = [
     problem::STORAGE_LOW,
 ];
 
-impl PostedBody for SingleEvent {
+impl DescribesBody for SingleEvent {
     fn describe(schema: &mut RequestSchema) {
-        schema.body = Some(event());
+        schema.body = Some(json!({ "$ref": NEW_EVENT }));
+        schema.components.push(("NewEvent", event()));
         schema.media_types = &["application/json"];
         schema.query.push(on_duplicate());
         schema.problems.extend(JSON_PROBLEMS);
@@ -49,13 +52,13 @@ impl PostedBody for SingleEvent {
     }
 }
 
-impl PostedBody for EventBatch {
+impl DescribesBody for EventBatchBody {
     fn describe(schema: &mut RequestSchema) {
         let events = json!({
             "type": "array",
             "minItems": 1,
             "maxItems": Settings::BATCH_EVENTS_MAX,
-            "items": event(),
+            "items": {"$ref": NEW_EVENT},
         });
         let object = json!({
             "type": "object",
@@ -64,6 +67,7 @@ impl PostedBody for EventBatch {
             "additionalProperties": false,
         });
         schema.body = Some(json!({"oneOf": [events, object]}));
+        schema.components.push(("NewEvent", event()));
         schema.media_types = &["application/json"];
         let lines = json!({"type": "string", "description": "One event per line."});
         for media_type in ["application/x-ndjson", "application/ndjson", "application/jsonl"] {
@@ -74,11 +78,13 @@ impl PostedBody for EventBatch {
     }
 }
 
-impl PostedBody for RawEvent {
+impl DescribesBody for RawEvent {
     fn describe(schema: &mut RequestSchema) {
-        let doc = "JSON, which becomes the payload byte for byte, or anything else.";
+        let doc = "JSON, which becomes the payload byte for byte, or anything else, of whatever media type.";
         schema.other_bodies.push(("application/json", json!({"description": doc})));
-        schema.other_bodies.push(("*/*", json!({"description": doc})));
+        for media_type in ["text/plain", "application/octet-stream"] {
+            schema.other_bodies.push((media_type, json!({"description": doc})));
+        }
         schema.body_is_optional = true;
         schema.query.push(on_duplicate());
         let [dedup_id, account_id, user_id] = LABELS;
@@ -87,11 +93,7 @@ impl PostedBody for RawEvent {
             header("X-Dedup-Id", dedup_id, &label(false)),
             header("X-Account-Id", account_id, &label(false)),
             header("X-User-Id", user_id, &label(false)),
-            header(
-                "X-Event-Timestamp",
-                HAPPENED,
-                &json!({"type": "string", "format": "date-time"}),
-            ),
+            header("X-Event-Timestamp", HAPPENED, &json!({"type": "string"})),
         ]);
         schema.problems.push(problem::VALIDATION_FAILED);
         refusals(schema);
@@ -103,7 +105,7 @@ const LABELS: [&str; 3] = [
     "The account that the event belongs to.",
     "The user that the event belongs to.",
 ];
-const HAPPENED: &str = "When the event happened; when it was accepted if unset.";
+const HAPPENED: &str = "When the event happened, RFC 3339; when it was accepted if unset.";
 
 fn refusals(schema: &mut RequestSchema) {
     schema.problems.extend(BODY_PROBLEMS);
@@ -145,7 +147,6 @@ fn event() -> Value {
     let happened = json!({"type": ["string", "null"], "format": "date-time"});
     json!({
         "type": "object",
-        "title": "NewEvent",
         "properties": {
             "type": described(event_type(), rule.to_owned()),
             "payload": described(json!({}), payload),

@@ -19,7 +19,7 @@ use crate::http::held_answer;
 use crate::http::request::{
     Include, Label, NoQuery, OptionalBody, OrderedList, json_fields, query_fields,
 };
-use crate::http::respond::{self, Accepted, Json, Written};
+use crate::http::respond::{self, Accepted, Json, WrittenAnswer};
 use crate::http::state::AppState;
 
 pub(in crate::http) use super::post_events::{post_batch, post_one, post_raw};
@@ -66,7 +66,7 @@ pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     OrderedList { page, order, filter }: OrderedList<EventQuery>,
-) -> Result<Written<Json<OrderedPage<EventView>>>, ApiError> {
+) -> Result<WrittenAnswer<Json<OrderedPage<EventView>>>, ApiError> {
     let (org, with_payloads) = (tenant.org_id, filter.include.is_some());
     let filter = filter.in_order(order);
     // Until the answer is there and counted.
@@ -86,7 +86,7 @@ pub(in crate::http) async fn one(
     tenant: Scoped<EventsRead>,
     Id(id): Id<EventId>,
     _: NoQuery,
-) -> Result<Written<Json<EventDetail>>, ApiError> {
+) -> Result<WrittenAnswer<Json<EventDetail>>, ApiError> {
     let org = tenant.org_id;
     let _reading = held_answer::reserve(&app, Owner::Org(org), reading_bytes(&app))?;
     let look = |subsystems| async move { events::one(&subsystems, org, id).await };
@@ -106,7 +106,7 @@ pub(super) async fn answer<T: Serialize + Send + 'static>(
     app: &AppState,
     body: T,
     payload_bytes: usize,
-) -> Result<Written<Json<T>>, ApiError> {
+) -> Result<WrittenAnswer<Json<T>>, ApiError> {
     if payload_bytes <= WRITTEN_HERE_BYTES_MAX {
         return Ok(Json(body).into_response().into());
     }

@@ -13,7 +13,7 @@ use crate::http::export::{Exported, answer};
 use crate::http::extract::{EventsRead, Scoped};
 use crate::http::openapi::JsonLines;
 use crate::http::request::ExportList;
-use crate::http::respond::Written;
+use crate::http::respond::WrittenAnswer;
 use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
 use crate::http::stream_caller::StreamCaller;
@@ -55,7 +55,7 @@ pub(in crate::http) async fn of_events(
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
     ExportList { after, order, filter }: ExportList<EventQuery>,
-) -> Result<Written<JsonLines<ExportLine<EventView>>>, ApiError> {
+) -> Result<WrittenAnswer<JsonLines<ExportLine<EventView>>>, ApiError> {
     let with_payloads = filter.include.is_some();
     let exported = Exported::Events(filter.in_order(order), with_payloads);
     answer(app, tenant, caller, deadline, (exported, after)).await.map(Into::into)
@@ -68,7 +68,7 @@ pub(in crate::http) async fn of_deliveries(
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
     ExportList { after, order, filter }: ExportList<DeliveryQuery>,
-) -> Result<Written<JsonLines<ExportLine<DeliveryView>>>, ApiError> {
+) -> Result<WrittenAnswer<JsonLines<ExportLine<DeliveryView>>>, ApiError> {
     let exported = Exported::Deliveries(filter.in_order(order));
     answer(app, tenant, caller, deadline, (exported, after)).await.map(Into::into)
 }
@@ -80,7 +80,7 @@ pub(in crate::http) async fn of_dead_letters(
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
     ExportList { after, order, filter }: ExportList<DeadLetterQuery>,
-) -> Result<Written<JsonLines<ExportLine<DeadLetter>>>, ApiError> {
+) -> Result<WrittenAnswer<JsonLines<ExportLine<DeadLetter>>>, ApiError> {
     let exported = Exported::DeadLetters(filter.in_order(order));
     answer(app, tenant, caller, deadline, (exported, after)).await.map(Into::into)
 }

@@ -23,7 +23,7 @@ use crate::http::request::{
     BodyAndParameters, EmptyBodyAndParameters, EventIds, Number, PageLimit, Parameters, Whole,
     json_fields, query_fields,
 };
-use crate::http::respond::{Json, Written};
+use crate::http::respond::{Json, WrittenAnswer};
 use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
 
@@ -88,7 +88,7 @@ pub(in crate::http) async fn receive(
     Consumer(tenant): Consumer,
     deadline: RequestDeadline,
     Parameters(query): Parameters<InboxQuery>,
-) -> Result<Written<Json<InboxPage>>, ApiError> {
+) -> Result<WrittenAnswer<Json<InboxPage>>, ApiError> {
     if method == Method::HEAD {
         // Its answer has no body, so what it received would be lost.
         return Ok(Json(InboxPage::default()).into_response().into());

@@ -11,11 +11,13 @@ use axum::response::Response;
 use crate::config::MetricsSet;
 use crate::http::error::ApiError;
 use crate::http::openapi::PlainText;
-use crate::http::respond::Written;
+use crate::http::respond::WrittenAnswer;
 use crate::http::state::AppState;
 
 /// The metrics that `METRICS` names, in Prometheus' text format, version 0.0.4.
-pub(in crate::http) async fn scrape(State(app): State<AppState>) -> Result<Written<PlainText>, ApiError> {
+pub(in crate::http) async fn scrape(
+    State(app): State<AppState>,
+) -> Result<WrittenAnswer<PlainText>, ApiError> {
     let set = app.settings().metrics_set;
     if set == MetricsSet::Off {
         return Err(ApiError::RouteNotFound(None));

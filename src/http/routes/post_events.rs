@@ -19,7 +19,7 @@ use super::deduplication::{Deduplication, Duplicate};
 use super::event_answers::{
     AcceptedEvent, AcceptedEvents, RawAccepted, accepted, many_accepted, one_accepted,
 };
-use super::event_bodies::{EventBatch, RawEvent, SingleEvent};
+use super::event_bodies::{EventBatchBody, RawEvent, SingleEvent};
 use crate::domain::{
     EventId, MediaType, NewEvent, NewEventError, NewEventLimits, Violation, is_envelope,
     parse_batch, parse_event, parse_lines, parse_raw, raw_header_for,
@@ -29,9 +29,9 @@ use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
 use crate::http::extract::{EventsWrite, Scoped, Tenant};
 use crate::http::metrics::RejectedRequest;
-use crate::http::request::{Posted, refuse_query};
+use crate::http::request::{UnreadRequest, refuse_query};
 use crate::http::request_context::RequestContext;
-use crate::http::respond::{Accepted, RateLimitHeaders, Written};
+use crate::http::respond::{Accepted, RateLimitHeaders, WrittenAnswer};
 use crate::http::state::{AppState, Settings};
 use crate::http::{body, rate_limit};
 use crate::ingest::AcceptError;
@@ -54,8 +54,8 @@ pub(in crate::http) async fn post_one(
     State(app): State<AppState>,
     context: RequestContext,
     tenant: Scoped<EventsWrite>,
-    Posted { request, .. }: Posted<SingleEvent>,
-) -> Result<Written<(RateLimitHeaders, Accepted<AcceptedEvent>)>, ApiError> {
+    UnreadRequest { request, .. }: UnreadRequest<SingleEvent>,
+) -> Result<WrittenAnswer<(RateLimitHeaders, Accepted<AcceptedEvent>)>, ApiError> {
     let dedup = Deduplication::asked(&request, |_| None)?;
     body::require_json(request.headers())?;
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
@@ -116,8 +116,8 @@ pub(in crate::http) async fn post_raw(
     State(app): State<AppState>,
     context: RequestContext,
     tenant: Scoped<EventsWrite>,
-    Posted { request, .. }: Posted<RawEvent>,
-) -> Result<Written<RawAccepted>, ApiError> {
+    UnreadRequest { request, .. }: UnreadRequest<RawEvent>,
+) -> Result<WrittenAnswer<RawAccepted>, ApiError> {
     let dedup = Deduplication::asked(&request, raw_header_for)?;
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let (head, body) = request.into_parts();
@@ -162,8 +162,8 @@ pub(in crate::http) async fn post_batch(
     State(app): State<AppState>,
     context: RequestContext,
     tenant: Scoped<EventsWrite>,
-    Posted { request, .. }: Posted<EventBatch>,
-) -> Result<Written<(RateLimitHeaders, Accepted<AcceptedEvents>)>, ApiError> {
+    UnreadRequest { request, .. }: UnreadRequest<EventBatchBody>,
+) -> Result<WrittenAnswer<(RateLimitHeaders, Accepted<AcceptedEvents>)>, ApiError> {
     refuse_query(request.uri())?;
     let parse = batch_parser(request.headers())?;
     rate_limit::require_some_left(&app, &tenant)?;

@@ -13,7 +13,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::Id;
 use crate::http::openapi::PlainText;
 use crate::http::problem::{self, PROBLEMS, Problem};
-use crate::http::respond::Written;
+use crate::http::respond::WrittenAnswer;
 
 /// The code of a problem in a path.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub(in crate::http) struct ProblemCode(&'static Problem);
 /// `GET /problems/{code}`: title, status and remedy, as plain text. It needs no key.
 pub(in crate::http) async fn page(
     Id(ProblemCode(problem)): Id<ProblemCode>,
-) -> Result<Written<PlainText>, ApiError> {
+) -> Result<WrittenAnswer<PlainText>, ApiError> {
     let Problem { code, status, title, remedy } = problem;
     let mut response =
         Response::new(Body::from(format!("{title} ({status} {code})\n\n{remedy}\n")));

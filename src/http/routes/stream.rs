@@ -11,7 +11,7 @@ use crate::http::extract::{EventsRead, Scoped};
 use crate::http::header_extract::LastEventId;
 use crate::http::openapi::EventStream;
 use crate::http::request::{Include, Parameters, query_fields};
-use crate::http::respond::Written;
+use crate::http::respond::WrittenAnswer;
 use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
 use crate::http::stream_caller::StreamCaller;
@@ -53,7 +53,7 @@ pub(in crate::http) async fn follow(
     deadline: RequestDeadline,
     LastEventId(after): LastEventId,
     Parameters(query): Parameters<StreamQuery>,
-) -> Result<Written<EventStream<StreamedChange>>, ApiError> {
+) -> Result<WrittenAnswer<EventStream<StreamedChange>>, ApiError> {
     let StreamQuery { kind, r#type, include } = query;
     let kinds = kind.map_or_else(|| ChangeKind::ALL.to_vec(), |kind| vec![kind]);
     let filter = ChangeFilter { kinds, event_type: r#type, with_payloads: include.is_some() };

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::row::OutcomeRow;
 use crate::domain::{
-    DeliveriesExpired, DeliveryExhausted, EndpointDisabled, EndpointId, Event, EventId, EventType, InboxPaused, OrgId,
-    Timestamp, TraceId,
+    DeliveriesExpired, DeliveryExhausted, EndpointDisabled, EndpointId, Event, EventId, EventType,
+    InboxPaused, OrgId, Timestamp, TraceId,
 };
 use crate::store::engine::{Row, Tx, args};
 use crate::store::{Result, StoreError, events};

@@ -1,5 +1,6 @@
 //! The OpenAPI document and the page that shows it.
 
+use std::fmt::Write as _;
 use std::io::Read;
 
 use flate2::read::GzDecoder;
@@ -63,7 +64,7 @@ async fn page_has_its_files_on_the_server_and_no_script_of_its_own() {
         let file = server::answer(server.bare(Method::GET, &format!("/docs/{name}"))).await;
         file.expect_text(200);
         assert_eq!(file.header("x-content-type-options"), "nosniff");
-        let kind = if name.ends_with(".js") { "text/javascript" } else { "text/css" };
+        let kind = if name.ends_with("js") { "text/javascript" } else { "text/css" };
         assert!(file.header("content-type").starts_with(kind), "{name}");
     }
     let missing = server::answer(server.bare(Method::GET, "/docs/other.js")).await;
@@ -76,8 +77,10 @@ async fn vendored_files_are_those_of_their_table() {
     let server = Server::start().await;
     for name in ["swagger-ui-bundle.js", "swagger-ui.css"] {
         let file = server::answer(server.bare(Method::GET, &format!("/docs/{name}"))).await;
-        let digest: String =
-            Sha256::digest(file.text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut digest = String::new();
+        for byte in Sha256::digest(file.text.as_bytes()) {
+            write!(digest, "{byte:02x}").unwrap();
+        }
         let row = README.lines().find(|line| line.contains(&format!("`{name}.gz`"))).unwrap();
         assert!(row.contains(&digest), "{name}: {digest}");
     }
