@@ -293,7 +293,10 @@ fn small_disk(
     let mut watchdog = command.spawn().unwrap();
     let mut told = String::new();
     BufReader::new(watchdog.stdout.take().unwrap()).read_line(&mut told).unwrap();
-    let inside = told.trim().parse().ok()?;
+    let Ok(inside) = told.trim().parse() else {
+        watchdog.wait().unwrap();
+        return None;
+    };
     Some((watchdog, SmallDisk { inside }))
 }
 

@@ -63,8 +63,8 @@ async fn serves_through(start: impl FnOnce(&Path, [&str; 4]) -> Child) {
     let trusted = Certificate::from_der(&authority.certificate()).unwrap();
     let client = Client::builder().no_proxy().redirect(Policy::none());
     let client = client.tls_certs_only([trusted]).build().unwrap();
-    let port = https.rsplit(':').next().unwrap();
-    let url = |path: &str| format!("https://localhost:{port}{path}");
+    let https_port = https.rsplit(':').next().unwrap();
+    let url = |path: &str| format!("https://localhost:{https_port}{path}");
     let post = async |path: &str, body: String| {
         let request = client.post(url(path)).header("x-api-key", &key).body(body);
         let answer = request.header("content-type", "application/json").send().await.unwrap();
