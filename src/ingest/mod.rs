@@ -52,9 +52,9 @@ mod metrics;
 mod org_order;
 mod priority;
 mod quarantine;
-mod read_batch;
 mod record;
 mod replayer;
+mod unstored_batch;
 mod waiting_events;
 mod workers;
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::metrics::BacklogGuard;
-use super::read_batch::ReadBatch;
+use super::unstored_batch::UnstoredBatch;
 use crate::domain::{Event, OrgId, Timestamp};
 
 /// Events that wait before nothing is read any more.
@@ -45,7 +45,7 @@ struct Queues {
 /// What waits of an organisation.
 #[derive(Default)]
 struct OrgQueue {
-    parts: VecDeque<Part>,
+    parts: VecDeque<WaitingPart>,
     /// Its shares that are being stored.
     being_stored: usize,
     /// Whether it has ordered endpoints: its shares are stored one after the other.
@@ -53,8 +53,8 @@ struct OrgQueue {
 }
 
 /// What waits of an organisation and a batch.
-struct Part {
-    batch: Arc<ReadBatch>,
+struct WaitingPart {
+    batch: Arc<UnstoredBatch>,
     events: VecDeque<Arc<Event>>,
     in_backlog: Arc<BacklogGuard>,
 }
@@ -62,7 +62,7 @@ struct Part {
 /// Events of a batch and an organisation that were taken to be stored.
 pub(super) struct Share {
     /// Where they were read.
-    pub(super) batch: Arc<ReadBatch>,
+    pub(super) batch: Arc<UnstoredBatch>,
     /// Whose they are.
     pub(super) org: OrgId,
     /// The events, in the order of their acceptance.
@@ -75,7 +75,7 @@ impl WaitingEvents {
     /// Adds what a batch has of an organisation, which `is_ordered` when it has ordered endpoints.
     pub(super) fn push(
         &self,
-        batch: &Arc<ReadBatch>,
+        batch: &Arc<UnstoredBatch>,
         (org, is_ordered): (OrgId, bool),
         events: VecDeque<Arc<Event>>,
         in_backlog: BacklogGuard,
@@ -87,7 +87,7 @@ impl WaitingEvents {
         let is_first = queue.parts.is_empty();
         queue.is_ordered = is_ordered;
         let in_backlog = Arc::new(in_backlog);
-        queue.parts.push_back(Part { batch: Arc::clone(batch), events, in_backlog });
+        queue.parts.push_back(WaitingPart { batch: Arc::clone(batch), events, in_backlog });
         if is_first {
             queues.turns.push_back(org);
         }
@@ -238,10 +238,10 @@ mod tests {
         order: &OrgOrder,
         (org, is_ordered): (OrgId, bool),
         sizes: &[usize],
-    ) -> Arc<ReadBatch> {
+    ) -> Arc<UnstoredBatch> {
         let events: Vec<_> = sizes.iter().map(|size| event(org, *size)).collect();
         let at = Timestamp::from_micros(0);
-        let batch = Arc::new(ReadBatch::unacknowledged(order.next(), at, &events));
+        let batch = Arc::new(UnstoredBatch::unacknowledged(order.next(), at, &events));
         let metrics = IngestMetrics::register(&Registry::new()).unwrap();
         let in_backlog = metrics.reading(BacklogPriority::Bulk, events.len());
         waiting.push(&batch, (org, is_ordered), events.into(), in_backlog);

@@ -13,8 +13,8 @@ use super::event_storer::{EventStorer, new_backoff};
 use super::metrics::{BacklogPriority, IngestMetrics};
 use super::org_order::OrgOrder;
 use super::priority;
-use super::read_batch::ReadBatch;
 use super::record;
+use super::unstored_batch::UnstoredBatch;
 use super::waiting_events::{Share, WaitingEvents};
 use crate::config::IngestConfig;
 use crate::delivery::AdmissionDoor;
@@ -58,7 +58,7 @@ struct Source {
 /// Events of records that were read together.
 struct EventBatchRead<'a> {
     events: Vec<Arc<Event>>,
-    batch: Arc<ReadBatch>,
+    batch: Arc<UnstoredBatch>,
     /// Released once the events on the fast path are stored. `None` during a backlog, or when none was free in time.
     fast_permit: Option<SemaphorePermit<'a>>,
 }
@@ -167,7 +167,7 @@ impl Workers {
         let place = source.order.next();
         drop(source);
         let events = self.decode(&records);
-        let batch = Arc::new(ReadBatch::new(place, ack, accepted_at, &events));
+        let batch = Arc::new(UnstoredBatch::new(place, ack, accepted_at, &events));
         Some(EventBatchRead { events, batch, fast_permit })
     }
 

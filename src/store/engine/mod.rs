@@ -7,6 +7,7 @@
 //!
 //! Hot paths have one text per engine and use the driver's own types: they match on the enums.
 
+mod dialect;
 mod hosts;
 mod multi_row;
 mod pool_use;
@@ -33,6 +34,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use super::{Result, StoreError};
 
+pub(crate) use dialect::Dialect;
 pub(crate) use multi_row::{MultiRow, ROWS_MAX};
 pub(crate) use postgres::{PostgresEngine, column, timestamptz};
 pub use query_plan::QueryPlans;
@@ -66,67 +68,6 @@ pub(crate) enum Tx<'a> {
     Sqlite(SqliteTx, Option<LongPermit<'a>>),
     /// It runs at READ COMMITTED and locks the rows it depends on.
     Postgres(PgSession),
-}
-
-/// The SQL dialect of an engine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Dialect {
-    /// SQLite's.
-    Sqlite,
-    /// PostgreSQL's.
-    Postgres,
-}
-
-impl Dialect {
-    /// A row lock such as `FOR UPDATE`, to end a SELECT with. SQLite needs none: one transaction writes
-    /// at a time.
-    pub(crate) const fn lock(self, lock: &'static str) -> &'static str {
-        match self {
-            Self::Sqlite => "",
-            Self::Postgres => lock,
-        }
-    }
-
-    /// A column in a condition that is not to choose SQLite's index: there a `+` keeps it from that.
-    pub(crate) fn not_indexed(self, column: &'static str) -> Cow<'static, str> {
-        match self {
-            Self::Sqlite => Cow::Owned(format!("+{column}")),
-            Self::Postgres => Cow::Borrowed(column),
-        }
-    }
-
-    /// The condition that a column has a value, in a form that chooses no index.
-    pub(crate) fn unindexed(self, column: &str, value: &str) -> String {
-        match self {
-            Self::Sqlite => format!("+{column} = {value}"),
-            Self::Postgres => format!("{column} IS NOT DISTINCT FROM {value}"),
-        }
-    }
-
-    /// A bound of a range, as one that every row may pass. Without statistics SQLite takes it for a strong condition,
-    /// and an index on a filter and time for no better than one on time alone.
-    pub(crate) fn weak(self, condition: &str) -> String {
-        match self {
-            Self::Sqlite => format!("likelihood({condition}, 1.0)"),
-            Self::Postgres => condition.to_owned(),
-        }
-    }
-
-    /// A column of text that is compared byte by byte, whatever the order of the database.
-    pub(crate) fn bytewise(self, column: &str) -> String {
-        match self {
-            Self::Sqlite => column.to_owned(),
-            Self::Postgres => format!("{column} COLLATE \"C\""),
-        }
-    }
-
-    /// The condition that a column is one of the ids in the parameter `list`, a [`Value::Ids`].
-    pub(crate) fn any(self, column: &str, list: &str) -> String {
-        match self {
-            Self::Sqlite => format!("{column} IN (SELECT unhex(value) FROM json_each({list}))"),
-            Self::Postgres => format!("{column} = ANY ({list})"),
-        }
-    }
 }
 
 /// Rows of a long transaction on PostgreSQL, where no other waits for it.

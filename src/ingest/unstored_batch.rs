@@ -8,7 +8,7 @@ use crate::domain::{Event, OrgId, Timestamp};
 use crate::journal::Ack;
 
 /// What is not stored of a batch. It is acknowledged once everything is.
-pub(super) struct ReadBatch {
+pub(super) struct UnstoredBatch {
     place: BatchPlace,
     accepted_at: Timestamp,
     unstored: Mutex<Unstored>,
@@ -20,7 +20,7 @@ struct Unstored {
     ack: Option<Ack>,
 }
 
-impl ReadBatch {
+impl UnstoredBatch {
     /// A batch of these events, the first of which was accepted at `accepted_at`. One without events is acknowledged.
     pub(super) fn new(
         place: BatchPlace,
