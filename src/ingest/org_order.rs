@@ -1,23 +1,15 @@
 //! The order of batches, by organisation: what a batch has of an organisation is stored after what earlier batches
 //! have of it, where that is asked for, and whatever they have of others.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
 
 use crate::domain::OrgId;
 
 /// The batches that are being stored. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct OrgOrder(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    batches: Mutex<Batches>,
-    changed: Notify,
-}
+pub(super) struct OrgOrder(Arc<Mutex<Batches>>);
 
 /// Batches are numbers here, in the order in which they were read.
 #[derive(Debug, Default)]
@@ -40,50 +32,55 @@ pub(super) struct BatchPlace {
 impl OrgOrder {
     /// The place of a batch behind those before. To be called in the order of reading.
     pub(super) fn next(&self) -> BatchPlace {
-        let mut batches = self.0.batches();
+        let mut batches = self.batches();
         let number = batches.read;
         batches.read += 1;
         batches.undecoded.insert(number);
         BatchPlace { order: self.clone(), number }
+    }
+
+    fn batches(&self) -> MutexGuard<'_, Batches> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl BatchPlace {
     /// Tells whose events the batch has.
     pub(super) fn set_orgs(&self, orgs: impl Iterator<Item = OrgId>) {
-        let mut batches = self.order.0.batches();
+        let mut batches = self.order.batches();
         for org in orgs {
             batches.unstored.entry(org).or_default().insert(self.number);
         }
         batches.undecoded.remove(&self.number);
-        drop(batches);
-        self.order.0.changed.notify_waiters();
     }
 
     /// Everything that the batch has of an organisation is stored.
     pub(super) fn stored(&self, org: OrgId) {
-        let mut batches = self.order.0.batches();
+        let mut batches = self.order.batches();
         if let Some(unstored) = batches.unstored.get_mut(&org) {
             unstored.remove(&self.number);
             if unstored.is_empty() {
                 batches.unstored.remove(&org);
             }
         }
-        drop(batches);
-        self.order.0.changed.notify_waiters();
     }
 
-    /// Waits until everything that earlier batches have of an organisation is stored.
-    pub(super) async fn wait_for_earlier(&self, org: OrgId) {
-        loop {
-            let mut changed = pin!(self.order.0.changed.notified());
-            // From here on no change is missed.
-            changed.as_mut().enable();
-            if self.order.0.batches().are_stored(org, self.number) {
-                return;
-            }
-            changed.await;
-        }
+    /// Whether everything that earlier batches have of an organisation is stored.
+    pub(super) fn is_first_of(&self, org: OrgId) -> bool {
+        self.order.batches().are_stored(org, self.number)
+    }
+}
+
+impl PartialEq for BatchPlace {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl PartialOrd for BatchPlace {
+    /// By the order in which they were read.
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.number.cmp(&other.number))
     }
 }
 
@@ -96,16 +93,8 @@ impl Batches {
     }
 }
 
-impl Shared {
-    fn batches(&self) -> MutexGuard<'_, Batches> {
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-
     use super::*;
     use crate::domain::Timestamp;
 
@@ -114,7 +103,7 @@ mod tests {
         let order = OrgOrder::default();
         let (one, other) = (OrgId::mint(Timestamp::from_micros(1)), OrgId::FIRST);
         let (first, second, third) = (order.next(), order.next(), order.next());
-        let waits = |place: &BatchPlace, org| place.wait_for_earlier(org).now_or_never().is_none();
+        let waits = |place: &BatchPlace, org| !place.is_first_of(org);
         assert!(!waits(&first, one));
         assert!(waits(&second, one), "nobody knows yet what the first has");
         first.set_orgs([one, other].into_iter());
@@ -129,16 +118,5 @@ mod tests {
         assert!(!waits(&third, one));
         drop(third);
         assert!(waits(&fourth, one), "what the third has is not stored");
-    }
-
-    #[tokio::test]
-    async fn waiting_batch_is_woken() {
-        let order = OrgOrder::default();
-        let (first, second) = (order.next(), order.next());
-        first.set_orgs([OrgId::FIRST].into_iter());
-        let mut waiting = Box::pin(second.wait_for_earlier(OrgId::FIRST));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        first.stored(OrgId::FIRST);
-        waiting.await;
     }
 }

@@ -37,6 +37,12 @@ impl UnstoredBatch {
         Self::of(place, None, at, events)
     }
 
+    /// Whether all of its events are stored.
+    #[cfg(test)]
+    pub(super) fn is_stored(&self) -> bool {
+        self.unstored.lock().unwrap().events.is_empty()
+    }
+
     fn of(
         place: BatchPlace,
         ack: Option<Ack>,
@@ -57,9 +63,14 @@ impl UnstoredBatch {
         self.accepted_at
     }
 
-    /// Its place among the batches.
-    pub(super) const fn place(&self) -> &BatchPlace {
-        &self.place
+    /// Whether it was read before another batch.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        self.place < other.place
+    }
+
+    /// Whether everything that earlier batches have of an organisation is stored.
+    pub(super) fn is_first_of(&self, org: OrgId) -> bool {
+        self.place.is_first_of(org)
     }
 
     /// Some of its events are stored.

@@ -61,10 +61,8 @@ struct WaitingPart {
 
 /// Events of a batch and an organisation that were taken to be stored.
 pub(super) struct Share {
-    /// Where they were read.
-    pub(super) batch: Arc<UnstoredBatch>,
-    /// Whose they are.
-    pub(super) org: OrgId,
+    batch: Arc<UnstoredBatch>,
+    org: OrgId,
     /// The events, in the order of their acceptance.
     pub(super) events: Vec<Arc<Event>>,
     /// Until the last share of the batch and the organisation is stored.
@@ -87,7 +85,9 @@ impl WaitingEvents {
         let is_first = queue.parts.is_empty();
         queue.is_ordered = is_ordered;
         let in_backlog = Arc::new(in_backlog);
-        queue.parts.push_back(WaitingPart { batch: Arc::clone(batch), events, in_backlog });
+        // Batches are sorted by several workers at a time.
+        let place = queue.parts.partition_point(|part| part.batch.is_before(batch));
+        queue.parts.insert(place, WaitingPart { batch: Arc::clone(batch), events, in_backlog });
         if is_first {
             queues.turns.push_back(org);
         }
@@ -144,6 +144,11 @@ impl WaitingEvents {
         self.0.changed.notify_waiters();
     }
 
+    /// Looks again at what may be stored: something was stored that did not wait here.
+    pub(super) fn wake(&self) {
+        self.0.changed.notify_waiters();
+    }
+
     async fn wait_until(&self, condition: impl Fn(&Queues) -> bool) {
         loop {
             let mut changed = pin!(self.0.changed.notified());
@@ -164,8 +169,11 @@ impl WaitingEvents {
 impl Queues {
     /// The organisation whose turn it is: its place among the turns, and its queue.
     fn next_turn(&self) -> Option<(usize, &OrgQueue)> {
-        let queues = self.turns.iter().filter_map(|org| self.by_org.get(org));
-        queues.enumerate().find(|(_, queue)| !queue.is_ordered || queue.being_stored == 0)
+        let queues = self.turns.iter().map(|org| (org, self.by_org.get(org))).enumerate();
+        queues
+            .filter_map(|(turn, (org, queue))| Some((turn, org, queue?)))
+            .find(|(_, org, queue)| !queue.is_ordered || queue.is_next(**org))
+            .map(|(turn, _, queue)| (turn, queue))
     }
 
     /// Takes the next share, of one organisation and one batch.
@@ -193,6 +201,13 @@ impl Queues {
             self.turns.push_back(org);
         }
         Some(Share { batch, org, events, _in_backlog: in_backlog })
+    }
+}
+
+impl OrgQueue {
+    /// Whether everything before its first events is stored.
+    fn is_next(&self, org: OrgId) -> bool {
+        self.being_stored == 0 && self.parts.front().is_some_and(|part| part.batch.is_first_of(org))
     }
 }
 
@@ -232,6 +247,11 @@ mod tests {
         })
     }
 
+    fn in_backlog(events: usize) -> BacklogGuard {
+        let metrics = IngestMetrics::register(&Registry::new()).unwrap();
+        metrics.reading(BacklogPriority::Bulk, events)
+    }
+
     /// Reads a batch of events, each of so many bytes, and lets all wait.
     fn read(
         waiting: &WaitingEvents,
@@ -242,9 +262,7 @@ mod tests {
         let events: Vec<_> = sizes.iter().map(|size| event(org, *size)).collect();
         let at = Timestamp::from_micros(0);
         let batch = Arc::new(UnstoredBatch::unacknowledged(order.next(), at, &events));
-        let metrics = IngestMetrics::register(&Registry::new()).unwrap();
-        let in_backlog = metrics.reading(BacklogPriority::Bulk, events.len());
-        waiting.push(&batch, (org, is_ordered), events.into(), in_backlog);
+        waiting.push(&batch, (org, is_ordered), events.into(), in_backlog(sizes.len()));
         batch
     }
 
@@ -283,14 +301,32 @@ mod tests {
         assert_eq!(sizes(&shares), [(ordered, 100), (other, 10)]);
         assert!(waiting.take(500, usize::MAX).is_empty());
         assert!(waiting.next_accepted_at().now_or_never().is_none());
-        let behind = order.next();
-        assert!(behind.wait_for_earlier(ordered).now_or_never().is_none());
         waiting.stored(&shares[0]);
-        assert!(first.place().wait_for_earlier(ordered).now_or_never().is_some());
+        assert!(first.is_stored());
         let shares = waiting.take(500, usize::MAX);
         assert_eq!(sizes(&shares), [(ordered, 100)]);
+    }
+
+    #[test]
+    fn ordered_events_wait_for_earlier_batches_that_are_sorted_later() {
+        let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
+        let (ordered, earlier, fast) = (org(1), order.next(), order.next());
+        let later = read(&waiting, &order, (ordered, true), &[1; 10]);
+        assert!(waiting.take(500, usize::MAX).is_empty(), "nobody knows what those before have");
+        let (early_events, fast_events) = ([event(ordered, 2)], [event(ordered, 3)]);
+        let at = Timestamp::from_micros(0);
+        let earlier = Arc::new(UnstoredBatch::unacknowledged(earlier, at, &early_events));
+        let fast = UnstoredBatch::unacknowledged(fast, at, &fast_events);
+        waiting.push(&earlier, (ordered, true), early_events.into(), in_backlog(1));
+        let shares = waiting.take(500, usize::MAX);
+        assert_eq!(sizes(&shares), [(ordered, 1)]);
         waiting.stored(&shares[0]);
-        assert!(behind.wait_for_earlier(ordered).now_or_never().is_some());
+        assert!(waiting.take(500, usize::MAX).is_empty(), "one in between is on the fast path");
+        fast.stored(&fast_events);
+        let shares = waiting.take(500, usize::MAX);
+        assert_eq!(sizes(&shares), [(ordered, 10)]);
+        waiting.stored(&shares[0]);
+        assert!(later.is_stored());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The worker pool: moves events from the journal to the store.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -208,8 +208,9 @@ impl Workers {
         events
     }
 
-    /// Stores the events of organisations that have few in a batch, and lets the others wait. So do those of organisations
-    /// with ordered endpoints, for what earlier batches have of these.
+    /// Stores the events of organisations that have few in a batch, and lets the others wait. Those of organisations with
+    /// ordered endpoints wait, too, for what earlier batches have of these: once an ordered delivery is stored,
+    /// all earlier ones are.
     async fn sort(&self, read: EventBatchRead<'_>) {
         let EventBatchRead { events, batch, fast_permit } = read;
         let endpoints = self.storer.endpoints(&events).await;
@@ -229,11 +230,17 @@ impl Workers {
             let in_backlog = self.storer.metrics.reading(priority, events.len());
             self.waiting.push(&batch, (org, is_ordered), events, in_backlog);
         }
+        // It is known now whose events the batch does not have.
+        self.waiting.wake();
         let in_backlog = self.storer.metrics.reading(BacklogPriority::Fast, fast.len());
         self.storer.store_all(&fast, &endpoints).await;
         batch.stored(&fast);
         drop((fast_permit, in_backlog));
-        self.heartbeat.beat();
+        // A batch that only waits now tells nothing about the store.
+        if !fast.is_empty() {
+            self.heartbeat.beat();
+        }
+        self.waiting.wake();
     }
 
     /// Takes a batch of what waits, of the organisations whose turn it is.
@@ -249,27 +256,11 @@ impl Workers {
         (self.waiting.take(self.batch_events_max, BATCH_BYTES_MAX), permit)
     }
 
-    /// Stores a batch. The events of organisations with ordered endpoints wait for what earlier batches have of these
-    /// organisations: once an ordered delivery is stored, all earlier ones are.
+    /// Stores a batch.
     async fn store_shares(&self, shares: &[Share]) {
         let events: Vec<_> = shares.iter().flat_map(|share| &share.events).cloned().collect();
         let endpoints = self.storer.endpoints(&events).await;
-        let is_ordered =
-            |org: &OrgId| endpoints.get(org).is_some_and(|of_org| of_org.has_ordered());
-        let (ordered, others): (Vec<_>, Vec<_>) =
-            events.into_iter().partition(|event| is_ordered(&event.org_id));
-        let store_ordered = async {
-            let mut waited = HashSet::new();
-            for share in shares.iter().filter(|share| is_ordered(&share.org)) {
-                // The shares of an organisation are in order, and follow each other here.
-                if waited.insert(share.org) {
-                    share.batch.place().wait_for_earlier(share.org).await;
-                }
-            }
-            self.storer.store_all(&ordered, &endpoints).await;
-        };
-        // Neither waits for the other.
-        tokio::join!(self.storer.store_all(&others, &endpoints), store_ordered);
+        self.storer.store_all(&events, &endpoints).await;
         for share in shares {
             self.waiting.stored(share);
         }
