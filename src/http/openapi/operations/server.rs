@@ -16,7 +16,9 @@ operations! { Server:
     /// With `?strict` also whether they get through.
     GET_READINESS "getReadiness" [];
     /// Read metrics in the text format of Prometheus
-    GET_METRICS "getMetrics" [];
+    ///
+    /// `404` where `METRICS=off`.
+    GET_METRICS "getMetrics" [NOT_FOUND];
     /// Read the API as a page
     ///
     /// Interactive, from files in the server: it works without internet.
