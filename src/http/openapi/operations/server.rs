@@ -1,6 +1,7 @@
 //! Health, metrics and documentation.
 
 use crate::http::openapi::operation::{Operation, Tag, operations};
+use crate::http::problem;
 
 operations! { Server:
     /// Explain an error code
