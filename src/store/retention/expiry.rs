@@ -1,9 +1,11 @@
 //! Deliveries whose events are too old to be kept for them: they become dead letters of the reason `expired`.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::{Round, pause};
-use crate::domain::{DeadReason, DeliveryId, EndpointId, LeaseToken, OrgId, Timestamp};
+use crate::domain::{DeadReason, DeliveryId, EndpointId, Event, LeaseToken, OrgId, Timestamp};
 use crate::runtime::Stopwatch;
 use crate::store::cancellation::FINISHED;
 use crate::store::engine::{Row, Tx, args};
@@ -48,8 +50,18 @@ impl Round<'_> {
             return Ok(());
         }
         let event = outcomes::deliveries_expired(org, deliveries, DETAIL, self.now)?;
+        let mut days = MissingDays::default();
+        loop {
+            match self.publish(&event).await {
+                Err(error) if days.make(self.store, &error).await? => {}
+                published => return published,
+            }
+        }
+    }
+
+    async fn publish(&self, event: &Arc<Event>) -> Result<()> {
         let mut tx = self.begin_step().await?;
-        self.store.publish(&mut tx, vec![event], self.now).await?;
+        self.store.publish(&mut tx, vec![Arc::clone(event)], self.now).await?;
         tx.commit().await
     }
 
