@@ -1,7 +1,6 @@
 //! The order of batches, by organisation: what a batch has of an organisation is stored after what earlier batches
 //! have of it, where that is asked for, and whatever they have of others.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -65,22 +64,14 @@ impl BatchPlace {
         }
     }
 
+    /// Whether the batch was read before another one.
+    pub(super) const fn is_before(&self, other: &Self) -> bool {
+        self.number < other.number
+    }
+
     /// Whether everything that earlier batches have of an organisation is stored.
     pub(super) fn is_first_of(&self, org: OrgId) -> bool {
         self.order.batches().are_stored(org, self.number)
-    }
-}
-
-impl PartialEq for BatchPlace {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl PartialOrd for BatchPlace {
-    /// By the order in which they were read.
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.number.cmp(&other.number))
     }
 }
 

@@ -64,8 +64,8 @@ impl UnstoredBatch {
     }
 
     /// Whether it was read before another batch.
-    pub(super) fn is_before(&self, other: &Self) -> bool {
-        self.place < other.place
+    pub(super) const fn is_before(&self, other: &Self) -> bool {
+        self.place.is_before(&other.place)
     }
 
     /// Whether everything that earlier batches have of an organisation is stored.

@@ -169,11 +169,10 @@ impl WaitingEvents {
 impl Queues {
     /// The organisation whose turn it is: its place among the turns, and its queue.
     fn next_turn(&self) -> Option<(usize, &OrgQueue)> {
-        let queues = self.turns.iter().map(|org| (org, self.by_org.get(org))).enumerate();
-        queues
-            .filter_map(|(turn, (org, queue))| Some((turn, org, queue?)))
-            .find(|(_, org, queue)| !queue.is_ordered || queue.is_next(**org))
-            .map(|(turn, _, queue)| (turn, queue))
+        self.turns.iter().enumerate().find_map(|(turn, org)| {
+            let queue = self.by_org.get(org)?;
+            (!queue.is_ordered || queue.is_next(*org)).then_some((turn, queue))
+        })
     }
 
     /// Takes the next share, of one organisation and one batch.
