@@ -76,6 +76,7 @@ pub(super) fn start(
         checkpoint_failed: None,
         spare_failed: None,
         free_failed: None,
+        give_up_failed: None,
         retention: options.retention,
         clock: options.clock.clone(),
         needs_space: false,

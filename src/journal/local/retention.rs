@@ -13,7 +13,7 @@ use std::io;
 use std::time::Duration;
 
 use super::format::kept_name;
-use super::segment_manager::{Freed, RETRY_INTERVAL, SegmentManager, remaining};
+use super::segment_manager::{Freed, RETRY_INTERVAL, SegmentManager, note_failure, remaining};
 use super::segments::{KeptSegment, Phase, Segment, SegmentUnavailable, State};
 use crate::runtime::Stopwatch;
 
@@ -43,11 +43,11 @@ impl SegmentManager {
         let oldest = state.kept.front().filter(|_| state.phase < Phase::ManagerStops)?;
         let is_next_segment_missing = state.spares.is_empty() && !self.segments.may_grow(state);
         if is_next_segment_missing || self.needs_space || state.disk_full.is_some() {
-            return Some(remaining(self.free_failed, RETRY_INTERVAL));
+            return Some(remaining(self.give_up_failed, RETRY_INTERVAL));
         }
         let age = self.clock.now().since(oldest.stored_at);
         let left = self.retention.saturating_sub(age);
-        Some(left.max(remaining(self.free_failed, RETRY_INTERVAL)))
+        Some(left.max(remaining(self.give_up_failed, RETRY_INTERVAL)))
     }
 
     /// Gives up the oldest kept segment, which was taken from the list.
@@ -60,7 +60,7 @@ impl SegmentManager {
         let is_whole = kept.bytes == self.segment_bytes && (is_spare_missing || !is_short);
         match self.reuse(&kept.name, is_whole) {
             Ok(Freed::Spare(spare)) => {
-                self.free_failed = None;
+                self.give_up_failed = None;
                 self.needs_space = false;
                 self.disk_checked = None;
                 self.add_freed(spare);
@@ -71,7 +71,7 @@ impl SegmentManager {
             }
             Ok(Freed::Kept(_)) => {}
             Err(error) => {
-                self.fail_to_free(&kept.name, &error);
+                note_failure(&mut self.give_up_failed, &kept.name, &error);
                 let mut state = self.segments.lock();
                 state.kept.push_front(kept);
                 let is_writer_waiting = state.spares.is_empty();

@@ -57,6 +57,9 @@ pub(super) struct SegmentManager {
     pub(super) spare_failed: Option<Stopwatch>,
     /// When a segment could not be freed, if the last attempt failed.
     pub(super) free_failed: Option<Stopwatch>,
+    /// When a kept segment could not be given up, if the last attempt failed. Separate from the other: the writer may
+    /// wait for the space of a kept segment while another one cannot be freed.
+    pub(super) give_up_failed: Option<Stopwatch>,
     /// How long segments are kept once their records are stored.
     pub(super) retention: Duration,
     pub(super) clock: Clock,
@@ -112,6 +115,7 @@ impl SegmentManager {
                 Task::Reopen => self.queue.reopen(),
                 Task::Stop => return,
             }
+            self.segments.end_preparing();
             self.check_disk();
             let state = self.segments.lock();
             let (bytes, kept) = (state.bytes(self.segment_bytes), state.kept_bytes());
@@ -132,6 +136,7 @@ impl SegmentManager {
             if free_in == Some(Duration::ZERO)
                 && let Some(segment) = state.live.pop_front()
             {
+                state.preparing = true;
                 return Task::Free(segment);
             }
             let checkpoint_in = self.checkpoint_in(&state);
@@ -145,6 +150,7 @@ impl SegmentManager {
             if give_up_in == Some(Duration::ZERO)
                 && let Some(kept) = state.kept.pop_front()
             {
+                state.preparing = true;
                 return Task::GiveUp(kept);
             }
             let prepare_in = self.prepare_in(&state);
@@ -198,12 +204,9 @@ impl SegmentManager {
     fn prepare(&mut self) {
         let name = self.spare_name();
         let prepared = self.fill(&name);
-        let mut state = self.segments.lock();
-        state.preparing = false;
         if prepared.is_err() {
-            state.files -= 1;
+            self.segments.lock().files -= 1;
         }
-        drop(state);
         match prepared {
             Ok(file) => {
                 if self.spare_failed.is_some() {
@@ -286,7 +289,7 @@ impl SegmentManager {
                 self.add_freed(spare);
             }
             Err(error) => {
-                self.fail_to_free(&segment.name, &error);
+                note_failure(&mut self.free_failed, &segment.name, &error);
                 self.segments.lock().live.push_front(segment);
             }
         }
@@ -311,17 +314,6 @@ impl SegmentManager {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Freed::Spare(None)),
             freed => freed.map(Freed::Spare),
         }
-    }
-
-    /// Notes that a file could not be freed. It is tried again.
-    pub(super) fn fail_to_free(&mut self, name: &str, error: &io::Error) {
-        if self.free_failed.is_none() {
-            tracing::error!(
-                file = name, %error,
-                "cannot free a journal segment, retrying every second"
-            );
-        }
-        self.free_failed = Some(Stopwatch::start());
     }
 
     /// Adds what has become of a freed segment, once its new name is durable. A file whose name may not be is not
@@ -369,6 +361,14 @@ impl SegmentManager {
         self.spare_number += 1;
         format!("{SPARE_PREFIX}{}", self.spare_number)
     }
+}
+
+/// Notes in `failed` that a file could not be freed. It is tried again.
+pub(super) fn note_failure(failed: &mut Option<Stopwatch>, name: &str, error: &io::Error) {
+    if failed.is_none() {
+        tracing::error!(file = name, %error, "cannot free a journal segment, retrying every second");
+    }
+    *failed = Some(Stopwatch::start());
 }
 
 pub(super) fn remaining(since: Option<Stopwatch>, interval: Duration) -> Duration {

@@ -121,7 +121,7 @@ pub(super) struct State {
     pub(super) kept: VecDeque<KeptSegment>,
     /// Files of a segment's size on disk: live, spare, kept, and changing from one to the other.
     pub(super) files: u64,
-    /// Whether the segment manager is preparing a spare.
+    /// Whether the segment manager is at work on a file that may become a spare: one that it prepares or frees.
     pub(super) preparing: bool,
     /// Why the last spare could not be prepared.
     pub(super) prepare_error: Option<SegmentUnavailable>,

@@ -181,6 +181,12 @@ impl Segments {
         self.for_writer.notify_one();
     }
 
+    /// Notes that the segment manager is done with a file. The writer looks again, whether it became a spare or not.
+    pub(super) fn end_preparing(&self) {
+        self.lock().preparing = false;
+        self.for_writer.notify_one();
+    }
+
     /// Puts the segment manager to sleep until it is notified, or for `timeout`.
     pub(super) fn sleep_manager<'a>(
         &self,

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
 use crate::domain::Timestamp;
-use crate::journal::StoredRecords;
 use crate::journal::local::{back_up, extent};
+use crate::journal::{AppendError, StoredRecords};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -86,6 +88,39 @@ fn kept_segments_leave_their_space_to_new_ones() {
     };
     assert!(block_on(backlog) >= 6);
     assert_eq!(kept(&disk), 0);
+}
+
+/// With a segment that cannot be freed, the writer would otherwise wait for ever.
+#[test]
+fn kept_segments_leave_their_space_while_another_one_cannot_be_freed() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let (journal, mut reader, _) = try_open(&disk, &keeping(4, &clock)).unwrap();
+    block_on(store(&journal, &mut reader, 8));
+    until("two are kept", || kept(&disk) == 2);
+    disk.set_faults(Faults { failing_frees: true, ..NO_FAULTS });
+    // The segment that was open, the spare, and the two that were kept.
+    block_on(store(&journal, &mut reader, 6));
+    assert_eq!(kept(&disk), 0);
+    assert_eq!(block_on(journal.append(&[7; 450], 1)), Err(AppendError::Full));
+}
+
+/// As after a start with a smaller limit. The writer would otherwise wait for ever for the space of kept segments that
+/// are gone.
+#[test]
+fn journal_beyond_its_size_whose_kept_segments_are_removed_is_full() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let (journal, mut reader, _) = try_open(&disk, &keeping(64, &clock)).unwrap();
+    block_on(store(&journal, &mut reader, 9));
+    until("they are kept", || kept(&disk) == 4);
+    block_on(join_all((0..6).map(|_| journal.append(&[7; 450], 1))));
+    drop((journal, reader));
+    let (journal, _reader, _) = try_open(&disk, &keeping(2, &clock)).unwrap();
+    until("one becomes a spare", || disk.files("").iter().any(|(path, _)| is_spare(path)));
+    // What cannot be opened becomes no spare, and is removed.
+    disk.set_no_descriptors(true);
+    let appends = block_on(join_all((0..6).map(|_| journal.append(&[7; 450], 1))));
+    let is_durable: Vec<_> = appends.iter().map(Result::is_ok).collect();
+    assert_eq!(is_durable, [true, true, false, false, false, false], "{appends:?}");
 }
 
 #[test]

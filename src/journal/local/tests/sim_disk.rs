@@ -274,7 +274,7 @@ impl FileSystem for SimDisk {
         if state.faults.no_memory {
             return Err(io::Error::from_raw_os_error(12));
         }
-        if state.faults.failing_names {
+        if state.faults.failing_names || (state.faults.failing_frees && is_segment(from)) {
             return Err(eio());
         }
         let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;

@@ -14,6 +14,7 @@ pub(super) const NO_FAULTS: Faults = Faults {
     unreadable_checkpoint: false,
     flaky_reads: None,
     failing_names: false,
+    failing_frees: false,
     failing_dir_syncs: false,
     lock_is_lost: false,
     no_space: false,
@@ -48,6 +49,8 @@ pub(super) struct Faults {
     pub(super) flaky_reads: Option<u64>,
     /// Segments cannot be renamed or removed: `EIO`.
     pub(super) failing_names: bool,
+    /// Segments with records cannot be renamed: `EIO`. Spares and kept ones can.
+    pub(super) failing_frees: bool,
     /// Directories cannot be synced: `EIO`.
     pub(super) failing_dir_syncs: bool,
     /// Another directory has taken the name of the locked one.
