@@ -23,6 +23,7 @@ mod output;
 mod replay;
 mod seed;
 mod serve;
+mod server;
 mod signals;
 mod store;
 mod usage;

@@ -3,6 +3,7 @@
 mod accounts;
 mod bench;
 mod health;
+mod listen;
 mod openapi;
 mod secrets;
 mod seed;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use crate::support::binary::{Binary, first_keys};
 use crate::support::receiver::{Answer, Receiver};
@@ -485,64 +486,6 @@ async fn server_whose_log_nobody_reads_any_more_goes_on_and_stops_when_asked() {
     let mut failing = failing.stderr(Stdio::piped()).spawn().unwrap();
     drop(failing.stderr.take());
     assert_eq!(failing.wait().await.unwrap().code(), Some(1));
-}
-
-/// A child that writes lines to standard output.
-struct Lines {
-    _child: Child,
-    lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
-}
-
-impl Lines {
-    fn of(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { _child: child, lines }
-    }
-
-    async fn next(&mut self) -> String {
-        self.lines.next_line().await.unwrap().expect("another line")
-    }
-}
-
-#[tokio::test]
-async fn listen_prints_webhooks_and_whether_their_signature_holds() {
-    let place = Place::new();
-    let mut server = Binary::start(&place.data_dir(), &[]).await;
-    let (key, _) = server.first_keys().await;
-    let mut plain = Lines::of(place.command(&["listen", "--port", "0"]));
-    let mut strict = {
-        let mut command = place.command(&["listen", "--port", "0"]);
-        // Any secret but the endpoint's.
-        command.env("WEBHOOK_SECRET", format!("whsec_{}", "AAAA".repeat(8)));
-        Lines::of(command)
-    };
-    let url = |line: String| line.strip_prefix("listening on ").unwrap().to_owned();
-    let (plain_url, strict_url) = (url(plain.next().await), url(strict.next().await));
-    let add = async |url: &str| -> Value {
-        post(&server, &key, "/api/endpoints", json!({ "url": url })).await
-    };
-    add(&plain_url).await;
-    add(&strict_url).await;
-    let secret = format!("whsec_{}", "BBBB".repeat(8));
-    let mut knowing = Lines::of(place.command(&["listen", "--port", "0", "--secret", &secret]));
-    let knowing_url = url(knowing.next().await);
-    let endpoint = json!({ "url": knowing_url, "secret": secret });
-    post(&server, &key, "/api/endpoints", endpoint).await;
-
-    let event = json!({ "type": "user.login", "payload": { "user": "ada" } });
-    let accepted = post(&server, &key, "/api/events", event).await;
-    for (listener, verdict) in [
-        (&mut plain, "signature not checked"),
-        (&mut strict, "SIGNATURE INVALID: it was made with another secret"),
-        (&mut knowing, "signature valid"),
-    ] {
-        let line = listener.next().await;
-        assert!(line.starts_with(text(&accepted, "id")) && line.contains(verdict), "{line}");
-        let body: Value = serde_json::from_str(&listener.next().await).unwrap();
-        assert_eq!((&body["type"], &body["data"]), (&json!("user.login"), &json!({"user": "ada"})));
-    }
-    server.stop().await;
 }
 
 async fn post(server: &Binary, key: &str, path: &str, body: Value) -> Value {
