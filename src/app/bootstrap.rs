@@ -11,7 +11,7 @@ use super::error::AppError;
 use crate::auth::{IssuedKey, PresentedKey, adopt_key, issue_key};
 use crate::config::{BootstrapConfig, BootstrapKey};
 use crate::domain::{Actor, Org, OrgId, PageRequest, Role, Timestamp};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// How a first start is done.
 #[derive(Clone, Debug)]
@@ -88,7 +88,6 @@ impl Bootstrap {
         let is_empty = store.system().orgs(one).await?.data.is_empty()
             && store.system().keys(one).await?.data.is_empty();
         let org = is_empty.then(|| Org::new(OrgId::FIRST, "First organisation", now));
-        // Hashing is slow, so it comes first: a crash between the inserts is then unlikely.
         let given = &options.given;
         let name = "first operator key";
         let operator = issue(given.operator.clone(), Role::Operator, name, now).await?;
@@ -104,20 +103,10 @@ impl Bootstrap {
         let tenant = org.clone().zip(tenant).map(|(org, issued)| (org, issued.key));
         let created = Self { tenant, operator_key: operator.key, options };
         let unfinished = created.write_down()?;
-        if let Some(org) = org {
-            match store.system().insert_org(&org, &Actor::SERVER).await {
-                Ok(()) => {}
-                // The id exists: another server was faster.
-                Err(StoreError::Refused(_)) => {
-                    unfinished.as_deref().map(remove);
-                    return Ok(None);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        for record in &records {
-            // A new organisation has no quota.
-            let _ = store.system().insert_key(record, &Actor::SERVER).await?;
+        let system = store.system();
+        if !system.insert_first_keys(org.as_ref(), &records, &Actor::SERVER).await? {
+            unfinished.as_deref().map(remove);
+            return Ok(None);
         }
         if let (Some(unfinished), Some(path)) = (&unfinished, created.keys_file()) {
             fs::rename(unfinished, path).map_err(|error| failed(unfinished, error))?;

@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::advisory_locks::FIRST_KEYS;
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, Tx, Value, args};
-use super::{AddRefusal, AuditRecord, Result, Store, StoreError, System, audit, timed};
+use super::{AddRefusal, AuditRecord, Result, Store, StoreError, System, audit, orgs, timed};
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, KeyHash, KeyRotationRefusal, OrgId, OrgLimit, Page, PageRequest, Role,
-    Scopes, Timestamp,
+    Actor, ApiKey, ApiKeyId, KeyHash, KeyRotationRefusal, Org, OrgId, OrgLimit, Page, PageRequest,
+    Role, Scopes, Timestamp,
 };
 use crate::store::metrics::DbOperation;
+
+/// Finds an operator's key, also one that has expired.
+const OPERATOR_KEY: &str = "SELECT 1 FROM api_keys WHERE org_id IS NULL LIMIT 1";
 
 /// A change of a key or of its organisation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -137,10 +141,35 @@ impl System<'_> {
         Ok(Ok(()))
     }
 
+    /// Adds the keys of a first start, among them an operator's, with the first organisation if there is none: all or
+    /// nothing. `false` when there is an operator's key by now: another server was faster.
+    pub async fn insert_first_keys(
+        self,
+        org: Option<&Org>,
+        keys: &[ApiKey],
+        by: &Actor,
+    ) -> Result<bool> {
+        let mut tx = self.0.engine.begin().await?;
+        if let Tx::Postgres(_) = tx {
+            tx.execute(format!("SELECT pg_advisory_xact_lock({FIRST_KEYS})"), args![]).await?;
+        }
+        if tx.optional(OPERATOR_KEY, args![]).await?.is_some() {
+            return Ok(false);
+        }
+        if let Some(org) = org {
+            orgs::insert(&mut tx, org, by).await?;
+        }
+        for key in keys {
+            insert(&mut tx, key).await?;
+            audit::write(&mut tx, &AuditRecord::key_created(key), by, key.created_at).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
     /// Whether there is or was an operator's key.
     pub async fn has_operator_key(self) -> Result<bool> {
-        let sql = "SELECT 1 FROM api_keys WHERE org_id IS NULL LIMIT 1";
-        Ok(self.0.engine.optional(sql, args![]).await?.is_some())
+        Ok(self.0.engine.optional(OPERATOR_KEY, args![]).await?.is_some())
     }
 
     /// The key with this public id, also when it has expired.

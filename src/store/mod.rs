@@ -30,6 +30,7 @@
 //! **Invariant:** an event row and its delivery rows commit together, so the presence of an event
 //! proves that it was planned. Nothing plans an event that is already there.
 
+mod advisory_locks;
 mod audit;
 mod cancellation;
 mod changes;

@@ -200,8 +200,8 @@ impl System<'_> {
     /// Adds an organisation.
     pub async fn insert_org(self, org: &Org, by: &Actor) -> Result<()> {
         let mut tx = self.0.engine.begin().await?;
-        tx.execute(COLUMNS.insert_into("orgs"), values(org, org.created_at).into()).await?;
-        audit::commit(tx, &AuditRecord::org_created(org), by, org.created_at).await
+        insert(&mut tx, org, by).await?;
+        tx.commit().await
     }
 
     /// All organisations but those whose deletion is done.
@@ -220,6 +220,12 @@ impl System<'_> {
             Engine::Postgres(engine) => engine.listen_for_changes(wakes).await,
         }
     }
+}
+
+/// Adds an organisation, and the audit entry that tells of it.
+pub(super) async fn insert(tx: &mut Tx<'_>, org: &Org, by: &Actor) -> Result<()> {
+    tx.execute(COLUMNS.insert_into("orgs"), values(org, org.created_at).into()).await?;
+    audit::write(tx, &AuditRecord::org_created(org), by, org.created_at).await
 }
 
 /// An organisation, locked until the end of the transaction; `None` when there is

@@ -13,6 +13,7 @@ use time::{Date, OffsetDateTime};
 
 use super::LOCK_TIMEOUT;
 use crate::domain::Timestamp;
+use crate::store::advisory_locks::PARTITIONS;
 use crate::store::engine::{Engine, PgSession, PostgresEngine};
 use crate::store::{Result, Store, StoreError};
 
@@ -31,9 +32,6 @@ const MOVED_ROWS_MAX: i64 = 10_000;
 
 /// Missing days that one call makes: as many as a batch may have, and a bound all the same.
 const DAYS_MADE_MAX: usize = 512;
-
-/// The advisory lock that keeps instances from making partitions at the same time: "hookgate" in ASCII.
-pub(super) const PARTITION_LOCK: i64 = 0x686f_6f6b_6761_7465;
 
 /// Creates the partitions of today and the coming days, and takes default partitions of earlier versions away once
 /// their rows have moved.
@@ -252,7 +250,7 @@ async fn exists(tx: &mut PgSession, name: &str) -> Result<bool> {
 /// Locks a partitioned table, without its days, against everybody, and the making of days against other instances.
 async fn lock(tx: &mut PgSession, table: &str, lock_timeout: Duration) -> Result<()> {
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(PARTITION_LOCK)
+        .bind(PARTITIONS)
         .persistent(tx.is_prepared())
         .execute(tx.connection())
         .await?;

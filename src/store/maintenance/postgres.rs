@@ -4,13 +4,10 @@ use sqlx::migrate::Migrate;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::days::PARTITION_LOCK;
 use super::{MigrateError, failed};
+use crate::store::advisory_locks::MIGRATION;
 use crate::store::engine::{PgSession, PostgresEngine};
 use crate::store::{MigrationStatus, migrations};
-
-/// The advisory lock that keeps instances from migrating at the same time through a pooler.
-const MIGRATION_LOCK: i64 = PARTITION_LOCK + 1;
 
 pub(super) async fn migrate_up(engine: &PostgresEngine) -> Result<usize, MigrateError> {
     let Some(options) = engine.session_options() else {
@@ -84,7 +81,7 @@ async fn migrating_in_transaction(engine: &PostgresEngine) -> Result<PgSession, 
     let mut session = engine.begin().await?;
     let begin = format!(
         "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; DEALLOCATE ALL;
-         SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+         SELECT pg_advisory_xact_lock({MIGRATION})"
     );
     let begin = sqlx::raw_sql(AssertSqlSafe(begin));
     begin.execute(session.connection()).await.map_err(failed)?;

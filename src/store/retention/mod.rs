@@ -29,6 +29,7 @@ mod rows;
 
 use std::time::Duration;
 
+use super::advisory_locks::RETENTION;
 use super::engine::{Engine, Row, Tx, args};
 use super::{Result, Store, System};
 use crate::config::{RetentionConfig, days as in_days};
@@ -43,8 +44,6 @@ pub(super) use rows::delete_deliveries;
 const ORGS_AT_ONCE: u32 = 500;
 /// The longest pause after a step.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The advisory lock that keeps instances from doing steps at the same time: "hookgate" in ASCII, plus two.
-const STEP_LOCK: i64 = 0x686f_6f6b_6761_7467;
 
 /// What a round has deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -202,7 +201,7 @@ impl Round<'_> {
     async fn begin_step(&self) -> Result<Tx<'_>> {
         let mut tx = self.store.engine.begin_long().await?;
         if let Tx::Postgres(_) = tx {
-            tx.execute(format!("SELECT pg_advisory_xact_lock({STEP_LOCK})"), args![]).await?;
+            tx.execute(format!("SELECT pg_advisory_xact_lock({RETENTION})"), args![]).await?;
         }
         Ok(tx)
     }

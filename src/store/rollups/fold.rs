@@ -10,6 +10,7 @@ use super::delivery_hour::DeliveryHour;
 use super::event_hour::EventHour;
 use super::folded::{Activity, Additions, MonthCounts};
 use crate::domain::{EndpointId, HOUR_MINUTES, Month, OrgId, minute_of};
+use crate::store::advisory_locks::FOLDING;
 use crate::store::engine::{Args, Dialect, ROWS_MAX, Tx, Value, args};
 use crate::store::{Result, Store, System};
 
@@ -25,8 +26,6 @@ const POSTGRES_BYTES_PER_STEP: usize = 1024 * 1024;
 const POSTGRES_ROWS_PER_STEP: usize = 4_096;
 /// Rows of a statement, of which the last one of several has fewer.
 const SIZES: [usize; 3] = [16, 64, ROWS_MAX];
-/// The advisory lock that keeps servers from folding at the same time.
-const FOLDING_LOCK: i64 = 0x686f_6f6b_6761_7467;
 /// Unfolded deltas that are counted.
 pub const DELTAS_COUNTED_MAX: u64 = 10_000;
 
@@ -84,7 +83,7 @@ pub(super) async fn hold(tx: &mut Tx<'_>) -> Result<bool> {
         return Ok(true);
     }
     let sql = "SELECT pg_try_advisory_xact_lock($1) AS held";
-    tx.one(sql, args![FOLDING_LOCK]).await?.get("held")
+    tx.one(sql, args![FOLDING]).await?.get("held")
 }
 
 /// Folds the oldest deltas of one organisation, of which nobody else folds any meanwhile. `true` when none are left.
