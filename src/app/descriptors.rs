@@ -81,20 +81,24 @@ impl DescriptorBudget {
 
     /// Warns about a limit that is too low for the settings.
     pub(super) fn log(self) {
-        let Self { limit, needed, connections, webhooks, idle } = self;
-        if limit < needed {
-            tracing::warn!(
-                limit,
-                needed,
-                connections,
-                webhooks_in_flight = webhooks,
-                idle_webhook_connections = idle,
-                "the limit of file descriptors is too low for CONNECTIONS_MAX and \
-                 DELIVERY_CONCURRENCY, using less; raise it (ulimit -n, LimitNOFILE) or lower them"
-            );
+        if let Some(text) = self.shortage() {
+            tracing::warn!("{text}");
         } else {
-            tracing::debug!(limit, needed, connections, "file descriptors shared out");
+            tracing::debug!(budget = ?self, "file descriptors shared out");
         }
+    }
+
+    /// Tells that the limit is too low for the settings, if it is.
+    pub(super) fn shortage(self) -> Option<String> {
+        let Self { limit, needed, connections, webhooks, idle } = self;
+        let text = || {
+            format!(
+                "the limit of file descriptors is too low: {limit}, while CONNECTIONS_MAX and DELIVERY_CONCURRENCY take \
+                 {needed}; using {connections} connections, {webhooks} webhooks in flight and {idle} idle webhook \
+                 connections; raise it (ulimit -n, LimitNOFILE) or lower them"
+            )
+        };
+        (limit < needed).then(text)
     }
 }
 

@@ -94,7 +94,7 @@ fn level(config: &DiskConfig, before: DiskLevel, free: u64) -> DiskLevel {
 }
 
 /// The least of the free bytes of these directories' file systems, for a user without privileges.
-fn free_bytes(directories: &[PathBuf]) -> Option<u64> {
+pub(super) fn free_bytes(directories: &[PathBuf]) -> Option<u64> {
     let free = |directory: &PathBuf| {
         let disk = rustix::fs::statvfs(directory).ok()?;
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))

@@ -27,6 +27,7 @@ mod bootstrap;
 mod builder;
 mod descriptors;
 mod disk_guard;
+pub mod doctor;
 mod error;
 mod idle_inboxes;
 pub mod journal_admin;

@@ -38,38 +38,45 @@ pub(super) fn log(config: &Config) {
         audit_log = kept(retention.audit_retention),
         "what is kept; an organisation may have times of its own"
     );
-    if server.host.is_unspecified() && server.tls_cert.is_none() {
-        tracing::warn!(
-            host = %server.host,
-            "unsafe: keys and events cross the network in clear; set TLS_CERT and TLS_KEY, or have a proxy speak TLS"
-        );
-    }
-    if config.delivery.destinations.allow_private_endpoints {
-        tracing::warn!(
-            "unsafe: ALLOW_PRIVATE_ENDPOINTS lets tenants send webhooks to this machine and its network"
-        );
-    }
-    if store.secrets_key.is_none() {
-        tracing::warn!("unsafe: SECRETS_KEY is not set; endpoint secrets are stored in clear");
-    }
-    for path in [store.data_dir.clone(), store.journal_dir(), store.sqlite_path()] {
-        warn_of_others(&path);
+    for text in unsafe_settings(config) {
+        tracing::warn!("unsafe: {text}");
     }
 }
 
-/// Warns about what others than the owner can read or write.
-fn warn_of_others(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let Ok(metadata) = fs::metadata(path) else { return };
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & OTHERS != 0 {
-        let wanted = if metadata.is_dir() { "700" } else { "600" };
-        tracing::warn!(
-            path = %path.display(),
-            mode = format!("{mode:o}"),
-            "unsafe: other users of this machine get in; chmod it to {wanted}"
-        );
+/// What of the settings is unsafe, and what to do about it.
+pub(super) fn unsafe_settings(config: &Config) -> Vec<String> {
+    let Config { store, server, .. } = config;
+    let mut found = Vec::new();
+    if server.host.is_unspecified() && server.tls_cert.is_none() {
+        found.push(format!(
+            "with HOST={} keys and events cross the network in clear; set TLS_CERT and TLS_KEY, or have a proxy speak TLS",
+            server.host
+        ));
     }
+    if config.delivery.destinations.allow_private_endpoints {
+        let text =
+            "ALLOW_PRIVATE_ENDPOINTS lets tenants send webhooks to this machine and its network";
+        found.push(text.to_owned());
+    }
+    if store.secrets_key.is_none() {
+        found.push("SECRETS_KEY is not set; endpoint secrets are stored in clear".to_owned());
+    }
+    let paths = [store.data_dir.clone(), store.journal_dir(), store.sqlite_path()];
+    found.extend(paths.iter().filter_map(|path| open_to_others(path)));
+    found
+}
+
+/// Tells if others than the owner can read or write a path.
+fn open_to_others(path: &Path) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = fs::metadata(path).ok()?;
+    let mode = metadata.permissions().mode() & 0o777;
+    let wanted = if metadata.is_dir() { "700" } else { "600" };
+    let text = || {
+        let path = path.display();
+        format!("other users of this machine get into {path} (mode {mode:o}); chmod it to {wanted}")
+    };
+    (mode & OTHERS != 0).then(text)
 }
 
 /// Host, port and database of a URL, which may hold a password in several places.

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Subcommand, value_parser};
+use reqwest::Method;
 use serde::Serialize;
 
 use super::CliError;
+use super::api::ServerArgs;
 use super::output::lines;
 use super::store::{Common, all};
 use crate::api::views::{
@@ -88,6 +90,19 @@ pub(super) enum EndpointCommand {
     Disable(OneEndpoint),
     /// Remove an endpoint and cancel its pending deliveries
     Remove(OneEndpoint),
+    /// Show an endpoint as a server has it: its settings, breaker, backlog and last outcomes
+    Show(ServedEndpoint),
+    /// Have a server send a test event to an endpoint
+    Test(ServedEndpoint),
+}
+
+/// An endpoint, looked at through a server.
+#[derive(Args, Debug)]
+pub(super) struct ServedEndpoint {
+    /// The endpoint
+    id: EndpointId,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// An endpoint of an organisation.
@@ -234,6 +249,12 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
         EndpointCommand::Remove(OneEndpoint { org, id, common }) => {
             common.existing(async |s| endpoints::delete(s, org, id, &Actor::CLI).await).await?;
             common.output.write(&Removed { id, removed: true }, |r| format!("{} removed", r.id))?;
+        }
+        EndpointCommand::Show(ServedEndpoint { id, server }) => {
+            server.print(Method::GET, &format!("/api/endpoints/{id}"), None).await?;
+        }
+        EndpointCommand::Test(ServedEndpoint { id, server }) => {
+            server.print(Method::POST, &format!("/api/endpoints/{id}/test"), None).await?;
         }
     }
     Ok(())

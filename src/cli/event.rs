@@ -4,22 +4,88 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Subcommand;
+use reqwest::Method;
 use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::CliError;
+use super::api::{ServerArgs, json_argument, with_query};
 use super::erasure::erase;
 use super::output::Output;
 use super::store::Common;
 use crate::api::changes::{Change, ChangeFilter, ChangeFollower};
 use crate::api::{Subsystems, orgs};
 use crate::app::admin;
-use crate::domain::{ChangeKind, ErasureSubject, EventId, EventTypeFilter, OrgId, Timestamp};
+use crate::domain::{
+    ChangeKind, EndpointId, ErasureSubject, EventId, EventTypeFilter, OrgId, Timestamp,
+};
 
 /// Time between two looks for changes.
 const POLL: Duration = Duration::from_millis(500);
 
 #[derive(Subcommand, Debug)]
 pub(super) enum EventCommand {
+    /// Post an event to a server
+    Post {
+        /// Its type, such as user.login
+        #[arg(value_name = "TYPE")]
+        event_type: String,
+        /// Its payload, any JSON value; - reads it from standard input
+        #[arg(default_value = "null")]
+        payload: String,
+        /// Your account that it belongs to
+        #[arg(long, value_name = "ID")]
+        account_id: Option<String>,
+        /// Your user that it belongs to
+        #[arg(long, value_name = "ID")]
+        user_id: Option<String>,
+        /// A further event with the same one is dropped
+        #[arg(long, value_name = "ID")]
+        dedup_id: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// List the events that a server has, newest first
+    List {
+        /// Of this type, such as user.login or user.*
+        #[arg(long = "type", value_name = "TYPE")]
+        event_type: Option<String>,
+        /// Of this account
+        #[arg(long, value_name = "ID")]
+        account_id: Option<String>,
+        /// Accepted at this time or later
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Accepted before this time
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// Events to list at most
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Where the list goes on
+        #[arg(long)]
+        cursor: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Show an event with its payload and its newest deliveries, as a server has it
+    Show {
+        /// The event
+        id: EventId,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Have a server send an event again, to every endpoint that it was planned for
+    Replay {
+        /// The event
+        id: EventId,
+        /// Only to this endpoint
+        #[arg(long, value_name = "ID")]
+        endpoint: Option<EndpointId>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Erase an event with its deliveries for good; a running server does it in the background
     Erase {
         /// The organisation it belongs to
@@ -49,9 +115,48 @@ pub(super) enum EventCommand {
     },
 }
 
+/// An event as it is posted.
+#[derive(Serialize)]
+struct Posted {
+    r#type: String,
+    payload: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dedup_id: Option<String>,
+}
+
 /// Runs a command on events.
 pub(super) async fn run(command: EventCommand) -> Result<(), CliError> {
     match command {
+        EventCommand::Post { event_type, payload, account_id, user_id, dedup_id, server } => {
+            let payload = json_argument(&payload)?;
+            let posted = Posted { r#type: event_type, payload, account_id, user_id, dedup_id };
+            let body = serde_json::to_string(&posted)?;
+            server.print(Method::POST, "/api/events", Some(body)).await
+        }
+        EventCommand::List { event_type, account_id, since, until, limit, cursor, server } => {
+            let limit = Some(limit.to_string());
+            let parameters = [
+                ("type", event_type),
+                ("account_id", account_id),
+                ("since", since),
+                ("until", until),
+                ("limit", limit),
+                ("cursor", cursor),
+            ];
+            let fields = ["id", "received_at", "type", "account_id", "user_id"];
+            server.print_list(&with_query("/api/events", &parameters), &fields).await
+        }
+        EventCommand::Show { id, server } => {
+            server.print(Method::GET, &format!("/api/events/{id}"), None).await
+        }
+        EventCommand::Replay { id, endpoint, server } => {
+            let body = endpoint.map(|id| json!({ "endpoint_id": id.to_string() }).to_string());
+            server.print(Method::POST, &format!("/api/events/{id}/replay"), body).await
+        }
         EventCommand::Erase { org, id, common } => {
             erase(org, ErasureSubject::Event(id), &common).await
         }

@@ -5,9 +5,13 @@
 //! cannot be parsed.
 
 mod account;
+mod api;
 mod audit;
 mod backup;
+mod completions;
+mod dead_letter;
 mod delivery;
+mod doctor;
 mod endpoint;
 mod environment;
 mod erasure;
@@ -20,10 +24,12 @@ mod migrate;
 mod openapi;
 mod org;
 mod output;
+mod printable;
 mod replay;
 mod seed;
 mod serve;
 mod server;
+mod settings;
 mod signals;
 mod store;
 mod usage;
@@ -42,6 +48,9 @@ use crate::config::Config;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// What `config show` shows.
+    #[arg(skip)]
+    settings: Vec<settings::Setting>,
 }
 
 #[derive(Subcommand)]
@@ -68,9 +77,12 @@ enum Command {
     /// Manage endpoints
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
-    /// Follow events as they come, or erase one
+    /// Post, list, show, replay, follow and erase events
     #[command(subcommand)]
     Event(event::EventCommand),
+    /// List, replay and discard dead letters
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetterCommand),
     /// Inspect deliveries, and retry, replay or cancel one
     #[command(subcommand)]
     Delivery(delivery::DeliveryCommand),
@@ -87,8 +99,19 @@ enum Command {
     Backup(Box<backup::BackupArgs>),
     /// Fill a store with made-up events, to try and measure reading
     Seed(Box<seed::SeedArgs>),
+    /// Call the API of a server and print its answer
+    Api(Box<api::ApiArgs>),
     /// Ask a server whether it takes events; fails when it does not
     Health(health::HealthArgs),
+    /// Examine what a server of these settings would work with; fails when it would not work
+    Doctor(Box<doctor::DoctorArgs>),
+    /// Show settings
+    #[command(subcommand)]
+    Config(settings::ConfigCommand),
+    /// Print a script that completes this command line in a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page: `hookgate man | man -l -`
+    Man,
     /// Print the OpenAPI document of the HTTP API
     Openapi,
     /// Receive webhooks, print each, and say whether its signature is valid
@@ -102,8 +125,11 @@ impl Cli {
         let command = command.unwrap_or_else(|error| {
             Self::command().error(ErrorKind::ValueValidation, error).exit()
         });
-        let matches = command.get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let mut command = command;
+        let matches = command.get_matches_mut();
+        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        cli.settings = settings::shown(&command, &matches);
+        cli
     }
 }
 
@@ -122,13 +148,19 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Audit(command) => audit::run(command).await,
         Command::Endpoint(command) => endpoint::run(command).await,
         Command::Event(command) => event::run(command).await,
+        Command::DeadLetter(command) => dead_letter::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
         Command::Erasure(command) => erasure::run(command).await,
         Command::Replay(command) => replay::run(command).await,
         Command::Journal(command) => journal::run(command).await,
         Command::Backup(args) => backup::run(*args).await,
         Command::Seed(args) => seed::run(*args).await,
+        Command::Api(args) => api::run(*args).await,
         Command::Health(args) => health::run(args).await,
+        Command::Doctor(args) => doctor::run(*args).await,
+        Command::Config(command) => settings::run(command, cli.settings),
+        Command::Completions(args) => completions::complete(&args, Cli::command()),
+        Command::Man => completions::manual(Cli::command()),
         Command::Openapi => openapi::run(),
         Command::Listen(args) => listen::run(args).await,
     }

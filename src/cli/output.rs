@@ -4,6 +4,9 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::Value;
+
+use super::printable::printable;
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,4 +46,40 @@ pub(super) fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
         return "none".to_owned();
     }
     all.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A table of these fields of JSON objects, under their names; `none` without a row.
+pub(super) fn table(rows: &[Value], fields: &[&str]) -> String {
+    if rows.is_empty() {
+        return "none".to_owned();
+    }
+    let cell = |row: &Value, field: &str| match &row[field] {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => printable(&text.replace('\n', " ")),
+        value => value.to_string(),
+    };
+    let header = fields.iter().map(|field| field.to_uppercase()).collect();
+    let cells = rows.iter().map(|row| fields.iter().map(|field| cell(row, field)).collect());
+    let lines: Vec<Vec<String>> = std::iter::once(header).chain(cells).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let widths: Vec<_> = (0..fields.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |cells: &Vec<String>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [json!({"id": "a", "n": 1}), json!({"id": "bcd\u{1b}", "n": null})];
+        assert_eq!(table(&rows, &["id", "n"]), "ID         N\na          1\nbcd\\u{1b}  -");
+        assert_eq!(table(&[], &["id"]), "none");
+    }
 }

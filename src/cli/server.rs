@@ -66,7 +66,7 @@ impl Server {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<String>,
     ) -> Result<T, ServerError> {
         let bytes = self.bytes(method, path, body).await?;
         // An answer without a body is read as `null`.
@@ -81,7 +81,7 @@ impl Server {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<String>,
     ) -> Result<Vec<u8>, ServerError> {
         let not_a_path = |error: url::ParseError| ServerError::NotHookgate {
             url: self.base.clone(),
@@ -90,7 +90,7 @@ impl Server {
         let url = self.base.join(path).map_err(not_a_path)?;
         let mut request = self.client.request(method, url.clone()).header("X-API-Key", &self.key);
         if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body.to_string());
+            request = request.header("content-type", "application/json").body(body);
         }
         let answer = async {
             let answer = request.send().await?;

@@ -2,11 +2,13 @@
 
 mod accounts;
 mod bench;
+mod examining;
 mod health;
 mod listen;
 mod openapi;
 mod secrets;
 mod seed;
+mod served;
 mod starting;
 mod tail;
 

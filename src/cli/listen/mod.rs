@@ -25,12 +25,13 @@ use reqwest::Url;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use self::display::{Shown, printable};
+use self::display::Shown;
 use self::forward::Forwarder;
 use self::subscription::Subscription;
 use self::webhook::{Signature, Webhook};
 use super::CliError;
 use super::output::{Output, print_line};
+use super::printable::printable;
 use super::server::Server;
 use super::signals::Signals;
 use crate::config::parse_wait;
@@ -192,8 +193,8 @@ async fn pull(receiver: &Receiver, subscription: Option<&Subscription>) -> Resul
     let complain =
         |error: &dyn std::fmt::Display| tracing::warn!(%error, "the inbox does not answer");
     loop {
-        let received = subscription.receive(|error| complain(error)).await;
-        for (event, webhook) in received.webhooks(secret, &receiver.clock) {
+        let events = subscription.receive(|error| complain(error)).await;
+        for (event, webhook) in events.webhooks(secret, &receiver.clock) {
             let status = receiver.handle(webhook).await;
             if let Err(error) = subscription.finish(&event, status.is_success()).await {
                 complain(&error);

@@ -62,7 +62,10 @@ impl Subscription {
     ) -> Result<Self, CliError> {
         if let Some(url) = url {
             let body = json!({"url": url.as_str(), "event_types": event_types, "description": DESCRIPTION});
-            match server.call::<Created>(Method::POST, "/api/endpoints", Some(&body)).await {
+            match server
+                .call::<Created>(Method::POST, "/api/endpoints", Some(body.to_string()))
+                .await
+            {
                 Ok(Created { id, secret }) => {
                     let secret = secret.ok_or("the endpoint has no secret")?;
                     return Ok(Self { server, id, verifier: secret.parse()?, inbox_secret: None });
@@ -73,7 +76,8 @@ impl Subscription {
             }
         }
         let body = json!({"kind": "pull", "event_types": event_types, "description": DESCRIPTION});
-        let created = server.call::<Created>(Method::POST, "/api/endpoints", Some(&body)).await;
+        let created =
+            server.call::<Created>(Method::POST, "/api/endpoints", Some(body.to_string())).await;
         let Created { id, .. } = created.map_err(|error| cannot("make an inbox", &error))?;
         let secret = SigningSecret::generate()?;
         let verifier = Verifier::Secret(secret.clone());
@@ -108,14 +112,14 @@ impl Subscription {
         if !is_done {
             body["delay_seconds"] = 5.into();
         }
-        self.server.call::<Value>(Method::POST, &path, Some(&body)).await.map(drop)
+        self.server.call::<Value>(Method::POST, &path, Some(body.to_string())).await.map(drop)
     }
 
     /// Sends an event once more to the endpoint.
     pub(super) async fn replay(&self, event: &str) -> Result<(), ServerError> {
         let body = json!({ "endpoint_id": self.id });
         let path = format!("/api/events/{event}/replay");
-        self.server.call::<Value>(Method::POST, &path, Some(&body)).await.map(drop)
+        self.server.call::<Value>(Method::POST, &path, Some(body.to_string())).await.map(drop)
     }
 
     /// Removes the endpoint.
