@@ -21,6 +21,7 @@ pub struct LabelCursor {
 
 /// One page of such a list.
 #[derive(Clone, PartialEq, Eq, Debug, JsonSchema, Serialize)]
+#[schemars(rename = "{T}Page")]
 pub struct LabelPage<T> {
     /// The rows.
     pub data: Vec<T>,

@@ -46,6 +46,7 @@ pub struct OrderedCursor {
 
 /// One page of a list that has two orders.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
+#[schemars(rename = "{T}Page")]
 pub struct OrderedPage<T> {
     /// The rows.
     pub data: Vec<T>,
@@ -64,6 +65,7 @@ pub struct PageRequest {
 
 /// One page of a list.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
+#[schemars(rename = "{T}Page")]
 pub struct Page<T> {
     /// The rows.
     pub data: Vec<T>,

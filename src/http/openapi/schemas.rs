@@ -12,15 +12,9 @@ pub(super) fn finished(mut document: Value) -> Value {
     document
 }
 
-/// A view is named after what it shows, and a page after its rows.
+/// A view is named after what it shows.
 fn public_name(name: &str) -> String {
-    match name.split_once("_for_") {
-        Some((kind, rows)) => {
-            let kind = if kind.ends_with("Page") { "Page" } else { kind };
-            format!("{}{kind}", public_name(rows))
-        }
-        None => name.replace("View", ""),
-    }
+    name.replace("View", "")
 }
 
 /// Follows the new names in references, and words descriptions for readers of JSON.

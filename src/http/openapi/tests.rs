@@ -168,3 +168,12 @@ fn words_are_those_of_the_api_and_not_of_rust() {
         assert!(!text.contains(word), "{word}");
     }
 }
+
+/// Generated clients have these names. `schemars` numbers types that would have the same one.
+#[test]
+fn schemas_have_names_of_their_own() {
+    let document = openapi_document();
+    for name in document["components"]["schemas"].as_object().unwrap().keys() {
+        assert!(!name.ends_with(|last: char| last.is_ascii_digit()), "{name}");
+    }
+}
