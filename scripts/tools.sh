@@ -162,7 +162,7 @@ node_packages() {
     copy=$tools/node/$(basename "$1")
     ensure_node
     mkdir -p "$copy"
-    cp "$1"/* "$copy"
+    find "$1" -maxdepth 1 -type f -exec cp {} "$copy" \;
     if ! cmp -s "$1/package-lock.json" "$copy/node_modules/package-lock.json"; then
         say "Fetch the packages of ${1#"$repository"/}/package-lock.json into target/tools"
         (cd "$copy" && npm ci --silent --no-audit --no-fund >&2) || fail "npm failed; its message is above."
