@@ -129,9 +129,7 @@ async function send(client: HookgateClient, body: string): Promise<Answer> {
 }
 
 function withDedupId(event: NewEvent): NewEvent {
-  // `event_id` is another name of it.
-  const named = event.dedup_id ?? event.event_id;
-  return named == null ? { ...event, dedup_id: crypto.randomUUID() } : { ...event };
+  return { ...event, dedup_id: event.dedup_id ?? crypto.randomUUID() };
 }
 
 /** How many events go into the next batch; at least one. */
