@@ -11,6 +11,7 @@ mod app;
 mod auth;
 mod backup;
 mod cli;
+mod clients;
 mod clocks;
 mod delivery;
 mod deployments;
