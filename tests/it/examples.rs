@@ -1,4 +1,8 @@
-//! The example receivers in `examples/`, each run against the real server.
+//! What readers are shown: the example receivers in `examples/`, each run against the real server, and documents whose
+//! commands are run.
+
+mod terminal;
+mod walkthrough;
 
 use std::path::Path;
 use std::process::Stdio;
