@@ -1,6 +1,6 @@
 # Common tasks. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help start dev migrate-up migrate-down test torture fmt lint deny bench load-test docs ci clean
+.PHONY: help start dev migrate-up migrate-down test torture fmt lint deny bench load-test docs clients ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -42,6 +42,9 @@ load-test: ## Run load_test.js with k6 against a release build, on SQLite and on
 
 docs: ## Write the generated documents: .env.example, docs/configuration.md, docs/errors.md, docs/metrics.md
 	UPDATE_DOCS=1 cargo test --test tidy
+
+clients: ## Generate the clients from the OpenAPI document: clients/python, clients/typescript, clients/postman.json
+	clients/generate
 
 ci: ## Run everything that a change must pass
 	.ci/run
