@@ -126,11 +126,11 @@ open_to_postgres_account() {
     ln -sf "$postgres_bin/initdb" "$tools/bin/initdb"
 }
 
-# Node.js 18 or later with npm.
+# Node.js 20 or later with npm.
 has_node() {
     local major
     major=$(node --version 2>/dev/null | grep -oE '[0-9]+' | head -n 1)
-    [ "${major:-0}" -ge 18 ] && command -v npm >/dev/null
+    [ "${major:-0}" -ge 20 ] && command -v npm >/dev/null
 }
 
 ensure_node() {
