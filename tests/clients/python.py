@@ -12,7 +12,7 @@ from hookgate import EventPoster, PostError, RetryPolicy, WebhookVerificationErr
 from hookgate.generated.api.endpoints import create_endpoint, delete_endpoint
 from hookgate.generated.api.events import get_event, list_events
 from hookgate.generated.api.organisation import create_key, get_org
-from hookgate.generated.models import CreateEndpointRequest, CreateKeyRequest, Problem
+from hookgate.generated.models import CreateEndpointRequest, CreateKeyRequest, NewEvent, Problem
 
 URL, API_KEY = os.environ["HOOKGATE_URL"], os.environ["HOOKGATE_API_KEY"]
 # A machine that is busy with other tests is slow.
@@ -133,7 +133,7 @@ def tells_what_was_refused(client):
     answer = get_org.sync_detailed(client=connect(URL, "hg_wrong"))
     assert answer.status_code == 401 and isinstance(answer.parsed, Problem), answer
     try:
-        EventPoster(client).post([{"type": "a", "payload": 1}, {"type": "not a type", "payload": 2}])
+        EventPoster(client).post([NewEvent(type_="a", payload=1), {"type": "not a type", "payload": 2}])
         raise AssertionError("an invalid event is accepted")
     except PostError as error:
         assert (error.status, error.code, error.ids) == (422, "validation_failed", [])

@@ -20,6 +20,7 @@ from typing import Any, Union
 import httpx
 
 from .generated.client import AuthenticatedClient
+from .generated.models import NewEvent
 
 #: Most events in one batch that a server takes.
 BATCH_EVENTS_MAX = 1000
@@ -34,7 +35,8 @@ _TIMED_OUT = "request_timeout"
 # Smaller batches pass where these were refused.
 _TOO_LARGE = frozenset({"batch_over_rate_limit", "batch_over_delivery_limit"})
 
-Event = Mapping[str, Any]
+#: An event to post: by the fields of the API, or generated.
+Event = Union[NewEvent, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ _HEADERS = {"content-type": "application/json"}
 
 
 def _with_dedup_id(event: Event) -> dict[str, Any]:
-    copy = dict(event)
+    copy = event.to_dict() if isinstance(event, NewEvent) else dict(event)
     # `event_id` is another name of it.
     if copy.get("dedup_id") is None and copy.get("event_id") is None:
         copy["dedup_id"] = str(uuid.uuid4())

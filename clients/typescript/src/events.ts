@@ -116,7 +116,7 @@ async function send(client: HookgateClient, body: string): Promise<Answer> {
     });
     if (data) return { ids: data.ids, reason: "", status: response.status };
     // A proxy answers with something else.
-    const problem = typeof error === "object" && "code" in error ? (error as Problem) : undefined;
+    const problem = isProblem(error) ? error : undefined;
     return {
       reason: `${response.status} ${problem ? `${problem.code}: ${problem.detail}` : response.statusText}`,
       status: response.status,
@@ -126,6 +126,10 @@ async function send(client: HookgateClient, body: string): Promise<Answer> {
   } catch (cause) {
     return { reason: `no answer: ${cause}`, cause };
   }
+}
+
+function isProblem(error: unknown): error is Problem {
+  return typeof error === "object" && error !== null && "code" in error;
 }
 
 function withDedupId(event: NewEvent): NewEvent {
