@@ -95,7 +95,7 @@ impl Reader {
 
     async fn expect(&mut self, number: u32, output: &str) {
         let changing = Regex::new(
-            r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT[0-9:.]+Z|whsec_[A-Za-z0-9+/]+=*",
+            r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT[0-9:.]+Z|whsec_[A-Za-z0-9+/]+=*|\d+\.\d ms",
         );
         let output = changing.unwrap().replace_all(output, "…").into_owned();
         let output = self.with_ports(&output);
