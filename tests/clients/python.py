@@ -3,9 +3,11 @@
 import asyncio
 import http.server
 import os
+import pathlib
 import queue
 import threading
 import time
+import types
 
 import httpx
 from hookgate import EventPoster, PostError, RetryPolicy, WebhookVerificationError, WebhookVerifier, connect
@@ -17,6 +19,7 @@ from hookgate.generated.models import CreateEndpointRequest, CreateKeyRequest, N
 URL, API_KEY = os.environ["HOOKGATE_URL"], os.environ["HOOKGATE_API_KEY"]
 # A machine that is busy with other tests is slow.
 PATIENCE = 60
+README = pathlib.Path(__file__).parents[2].joinpath("clients/python/README.md").read_text(encoding="utf-8")
 
 
 class Receiver:
@@ -95,6 +98,17 @@ def posts_each_event_once_over_a_bad_connection(client):
     return ids
 
 
+def examples_of_the_readme_work(secret, headers, body):
+    _, client, receiver = README.split("```python\n")
+    client = client.split("```")[0].replace("http://127.0.0.1:3000", URL).replace("hg_…", API_KEY)
+    names = {"users": ["ada", "grace"]}
+    exec(client, names)
+    assert len(names["ids"]) == 2 and hasattr(names["page"], "data"), names
+    names = {"request": types.SimpleNamespace(headers=headers, get_data=lambda: body)}
+    exec(receiver.split("```")[0].replace("whsec_…", secret), names)
+    assert names["webhook"].type == "order.placed", names
+
+
 def posts_with_asyncio():
     async def post():
         async with connect(URL, API_KEY) as client:
@@ -127,6 +141,7 @@ def verifies_webhooks(receiver, secret, ids):
             raise AssertionError(f"a forgery is accepted: {forgery}")
         except WebhookVerificationError:
             pass
+    return headers, body
 
 
 def tells_what_was_refused(client):
@@ -173,7 +188,8 @@ endpoint = create_endpoint.sync(
 )
 order_ids = posts_each_event_once_over_a_bad_connection(client)
 posts_with_asyncio()
-verifies_webhooks(receiver, endpoint.secret, order_ids)
+last_webhook = verifies_webhooks(receiver, endpoint.secret, order_ids)
+examples_of_the_readme_work(endpoint.secret, *last_webhook)
 tells_what_was_refused(client)
 waits_for_rate_limits(client)
 makes_batches_smaller_that_would_never_pass(client)

@@ -36,7 +36,7 @@ async fn works(client: &str) {
     let settings = [("HOOKGATE_URL", server.base_url.as_str()), ("HOOKGATE_API_KEY", &key)];
     let arguments = [OsStr::new(client), document.as_os_str(), directory.path().as_os_str()];
     let said = run("tests/clients/run", &arguments, &settings).await;
-    assert_eq!(said, format!("{client}: the client works\n"));
+    assert!(said.ends_with(&format!("{client}: the client works\n")), "{said}");
     server.stop().await;
 }
 
