@@ -30,18 +30,21 @@ pub(crate) struct RunArgs {
     /// Parent of the started server's temporary directory; unset: the system's
     #[arg(long, conflicts_with = "url")]
     pub(crate) work_dir: Option<PathBuf>,
+    /// As other projects measure: 100 connections, runs of 30 s after 5 s of warm-up, unless given otherwise
+    #[arg(long)]
+    pub(crate) seed_defaults: bool,
     /// Connections, each with at most one request in flight
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 64, default_value_if("seed_defaults", "true", "100"), value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) connections: u32,
     /// Requests per second, evenly spaced (open loop); unset: as many as the server answers (closed
     /// loop)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: Option<u32>,
     /// Length of one run
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_wait)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", default_value_if("seed_defaults", "true", "30s"), value_parser = parse_wait)]
     pub(crate) duration: Duration,
     /// Length of the unmeasured run before the first one of each scenario
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", default_value_if("seed_defaults", "true", "5s"), value_parser = parse_duration)]
     pub(crate) warm_up: Duration,
     /// Runs per scenario; the median is reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -114,6 +117,16 @@ pub(crate) enum Scenario {
     IngestRaw,
     /// GET /api/events?limit=1; at most 100 per second, with the default READ_RATE_LIMIT_PER_MINUTE
     List,
+    /// GET /api/events?limit=10, of a thousand events that are stored before
+    Read,
+    /// POST /api/events, one event per request with a dedup_id, account_id and user_id of its own
+    Write,
+    /// Seven of read and three of write, in turn
+    Mixed,
+    /// GET /health/live, which asks nothing of the store
+    SimpleGet,
+    /// GET /openapi.json
+    Openapi,
     /// GET /api/health
     Health,
     /// GET /metrics
@@ -134,6 +147,11 @@ impl Scenario {
             self,
             Self::Ingest | Self::IngestBatch | Self::Store | Self::EndToEnd | Self::Inbox
         )
+    }
+
+    /// Whether it reads more than an organisation may by default.
+    pub(crate) const fn reads(self) -> bool {
+        matches!(self, Self::Read | Self::Mixed)
     }
 
     /// Whether it ends when its last event is accepted.

@@ -38,6 +38,12 @@ impl EventSource {
         }
     }
 
+    /// The same, whose events have every optional field.
+    pub(crate) fn distinct(args: &RunArgs) -> Self {
+        let dedup_prefix = Some(Uuid::new_v4().simple().to_string());
+        Self { dedup_prefix, has_labels: true, ..Self::new(args) }
+    }
+
     /// Whether any two events are the same.
     pub(crate) const fn is_constant(&self) -> bool {
         self.dedup_prefix.is_none() && !self.has_labels

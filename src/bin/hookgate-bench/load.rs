@@ -25,10 +25,18 @@ pub(crate) struct Load {
 impl Load {
     /// Sends the target's request again and again and measures every answer.
     pub(crate) async fn run(self, target: &Target) -> Result<Measured, CliError> {
-        self.drive(&target.authority, |mut connection, mut pacer| {
-            let target = target.clone();
+        self.run_in_turn(std::slice::from_ref(target)).await
+    }
+
+    /// Sends the requests of the targets in turn, again and again, and measures every answer. Panics without a target.
+    pub(crate) async fn run_in_turn(self, targets: &[Target]) -> Result<Measured, CliError> {
+        self.drive(&targets[0].authority, |mut connection, mut pacer| {
+            let targets = targets.to_vec();
             async move {
-                while let Some(due) = pacer.next().await {
+                let mut turns = targets.iter().cycle();
+                while let Some(due) = pacer.next().await
+                    && let Some(target) = turns.next()
+                {
                     if target.exchange(&mut connection, None, &mut pacer.measured).await? {
                         pacer.measured.success(pacer.watch.elapsed().saturating_sub(due));
                     }

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use hookgate::cli::{CliError, print_line};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{RunArgs, Scenario};
+use crate::client::ApiClient;
 use crate::disk::DiskMeter;
 use crate::drain::Drain;
 use crate::load::Load;
@@ -19,6 +21,9 @@ use crate::server::Server;
 use crate::target::Target;
 use crate::{end_to_end, inbox, store};
 
+/// Events that are stored before reads are measured: as many as a batch may have.
+const STORED_EVENTS: usize = 1_000;
+
 /// Measures every scenario of the arguments and prints a report of each.
 pub(crate) async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<(), CliError> {
     if let Some(file) = &args.json {
@@ -30,7 +35,13 @@ pub(crate) async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<
     for scenario in &args.scenario {
         // A new server per scenario, so that none runs on data that another one stored.
         let server = unless_stopped(stop, Server::start(args)).await?;
-        let report = measure_on(args, *scenario, &server, stop).await;
+        let report = async {
+            if scenario.reads() {
+                unless_stopped(stop, store_events(&server)).await?;
+            }
+            measure_on(args, *scenario, &server, stop).await
+        };
+        let report = report.await;
         server.stop().await;
         let report = report?;
         print_line(&report.to_string())?;
@@ -46,6 +57,17 @@ pub(crate) async fn measure(args: &RunArgs, stop: &CancellationToken) -> Result<
             Err(format!("{}: no request got the expected answer", report.scenario).into())
         }
     }
+}
+
+/// Stores the events that are read.
+async fn store_events(server: &Server) -> Result<(), CliError> {
+    let event =
+        json!({"type": "bench.read", "payload": {"text": "x".repeat(80)}, "account_id": "bench"});
+    let batch = vec![event; STORED_EVENTS].into_iter().collect::<Value>();
+    let client = ApiClient::new(server.authority(), server.api_key());
+    client.call("POST", "/api/events/batch", &batch.to_string()).await?;
+    server.settle().await;
+    Ok(())
 }
 
 /// Whether an option does anything in a scenario.
@@ -269,10 +291,15 @@ async fn load_once(
         Scenario::Ingest
         | Scenario::IngestRaw
         | Scenario::List
+        | Scenario::Read
+        | Scenario::Write
+        | Scenario::Mixed
+        | Scenario::SimpleGet
+        | Scenario::Openapi
         | Scenario::Health
         | Scenario::Metrics => {
-            let target = Target::new(scenario, args, server);
-            (unless_stopped(stop, load.run(&target)).await?, 1)
+            let targets = Target::in_turn(scenario, args, server);
+            (unless_stopped(stop, load.run_in_turn(&targets)).await?, 1)
         }
     };
     Ok(Loaded { measured, accept_to_receiver, events_per_request })

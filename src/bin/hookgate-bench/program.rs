@@ -22,6 +22,9 @@ const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 const PREFIX: &str = "hookgate-bench-";
 /// `WRITE_RATE_LIMIT_PER_MINUTE` of a server on which thousands of endpoints are created.
 const WRITES_PER_MINUTE: &str = "1000000";
+/// Limits of reads while they are measured: as high as they go, since one organisation reads all that is read.
+const READS_PER_MINUTE: &str = "100000000";
+const READS_PER_ORG: &str = "1000";
 
 /// The `hookgate` program, run in a temporary directory.
 pub(crate) struct Program {
@@ -30,6 +33,7 @@ pub(crate) struct Program {
     database_url: Option<String>,
     /// Whether a neighbour creates more endpoints than a tenant may change in a minute.
     has_many_endpoints: bool,
+    reads: bool,
 }
 
 /// A temporary directory; dropping it removes it.
@@ -92,7 +96,8 @@ impl Program {
         std::fs::create_dir_all(&parent)?;
         let dir = WorkDir::create(&parent)?;
         let has_many_endpoints = args.beside.is_some_and(Neighbour::has_many_endpoints);
-        Ok(Self { file, dir, database_url: args.database_url.clone(), has_many_endpoints })
+        let reads = args.scenario.iter().any(|scenario| scenario.reads());
+        Ok(Self { file, dir, database_url: args.database_url.clone(), has_many_endpoints, reads })
     }
 
     /// The directory of the server's data.
@@ -150,6 +155,10 @@ impl Program {
         command.args(["--log", "hookgate=info", "--log-format", "json"]);
         if let Some(address) = name_server {
             command.env("DNS_SERVERS", address.to_string());
+        }
+        if self.reads {
+            command.env("READ_RATE_LIMIT_PER_MINUTE", READS_PER_MINUTE);
+            command.env("READS_PER_ORG", READS_PER_ORG);
         }
         if self.has_many_endpoints {
             command.env("WRITE_RATE_LIMIT_PER_MINUTE", WRITES_PER_MINUTE);

@@ -60,10 +60,14 @@ impl Body {
 impl Target {
     /// The request of a scenario to this server.
     pub(crate) fn new(scenario: Scenario, args: &RunArgs, server: &Server) -> Self {
-        let events = Arc::new(EventSource::new(args));
+        let events = match scenario {
+            Scenario::Write => EventSource::distinct(args),
+            _ => EventSource::new(args),
+        };
+        let events = Arc::new(events);
         let nothing = Body::Constant(Bytes::new());
         let (method, path, body, expected) = match scenario {
-            Scenario::Ingest | Scenario::EndToEnd => {
+            Scenario::Ingest | Scenario::EndToEnd | Scenario::Write => {
                 (Method::POST, "/api/events", Body::Event(events).prepared(), StatusCode::ACCEPTED)
             }
             Scenario::IngestBatch | Scenario::Store | Scenario::Inbox => {
@@ -75,19 +79,18 @@ impl Target {
                 (Method::POST, "/api/events/raw", Body::Constant(body.into()), StatusCode::ACCEPTED)
             }
             Scenario::List => (Method::GET, "/api/events?limit=1", nothing, StatusCode::OK),
+            // Its requests are those of read and write.
+            Scenario::Read | Scenario::Mixed => {
+                (Method::GET, "/api/events?limit=10", nothing, StatusCode::OK)
+            }
+            Scenario::SimpleGet => (Method::GET, "/health/live", nothing, StatusCode::OK),
+            Scenario::Openapi => (Method::GET, "/openapi.json", nothing, StatusCode::OK),
             Scenario::Health => (Method::GET, "/api/health", nothing, StatusCode::OK),
             Scenario::Metrics => (Method::GET, "/metrics", nothing, StatusCode::OK),
         };
         let content_type = match scenario {
             Scenario::IngestRaw => "text/plain",
-            Scenario::Ingest
-            | Scenario::IngestBatch
-            | Scenario::Store
-            | Scenario::EndToEnd
-            | Scenario::Inbox
-            | Scenario::List
-            | Scenario::Health
-            | Scenario::Metrics => "application/json",
+            _ => "application/json",
         };
         Self {
             authority: server.authority().to_owned(),
@@ -98,6 +101,17 @@ impl Target {
             body,
             expected,
         }
+    }
+
+    /// The requests that a scenario sends in turn.
+    pub(crate) fn in_turn(scenario: Scenario, args: &RunArgs, server: &Server) -> Vec<Self> {
+        if scenario != Scenario::Mixed {
+            return vec![Self::new(scenario, args, server)];
+        }
+        let (read, write) =
+            [Scenario::Read, Scenario::Write].map(|one| Self::new(one, args, server)).into();
+        let is_write = |turn: u32| matches!(turn, 2 | 5 | 8);
+        (0..10).map(|turn| if is_write(turn) { write.clone() } else { read.clone() }).collect()
     }
 
     /// The request; `body` replaces the scenario's body.

@@ -27,13 +27,14 @@ const SHORT: [&str; 8] =
 #[tokio::test(flavor = "multi_thread")]
 async fn every_scenario_is_measured_and_two_results_are_compared() {
     let place = Place::new();
-    let scenarios = "ingest,ingest-batch,ingest-raw,store,health,metrics,end-to-end";
+    let scenarios = "ingest,ingest-batch,ingest-raw,store,health,metrics,end-to-end,simple-get,openapi,read,write,\
+                     mixed";
     let arguments = [&SHORT[..], &["--scenario", scenarios, "--json", "a.json"]].concat();
     let said = place.bench(&arguments).await;
     assert_eq!(said.code, 0, "{}", said.err);
     let file = place.path().join("a.json");
     let mut reports: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    assert_eq!(reports.as_array().unwrap().len(), 7);
+    assert_eq!(reports.as_array().unwrap().len(), 12);
     for report in reports.as_array().unwrap() {
         assert!(said.out.contains(&format!("{}, closed loop", text(report, "scenario"))));
         assert_eq!(report["median"]["errors"], json!({}), "{report}");
