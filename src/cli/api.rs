@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::CliError;
 use super::output::{Output, print_line, table};
 use super::printable::{indented, printable};
-use super::server::Server;
+use super::server::ApiServer;
 
 /// The server to call, and with which key.
 #[derive(Args, Debug)]
@@ -77,7 +77,7 @@ impl ServerArgs {
         path: &str,
         body: Option<String>,
     ) -> Result<Box<RawValue>, CliError> {
-        let server = Server::new(&self.url, self.api_key.clone())?;
+        let server = ApiServer::new(&self.url, self.api_key.clone())?;
         Ok(server.call(method, path, body).await?)
     }
 

@@ -117,7 +117,7 @@ pub(super) enum EventCommand {
 
 /// An event as it is posted.
 #[derive(Serialize)]
-struct Posted {
+struct PostedEvent {
     r#type: String,
     payload: Box<RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,7 +133,7 @@ pub(super) async fn run(command: EventCommand) -> Result<(), CliError> {
     match command {
         EventCommand::Post { event_type, payload, account_id, user_id, dedup_id, server } => {
             let payload = json_argument(&payload)?;
-            let posted = Posted { r#type: event_type, payload, account_id, user_id, dedup_id };
+            let posted = PostedEvent { r#type: event_type, payload, account_id, user_id, dedup_id };
             let body = serde_json::to_string(&posted)?;
             server.print(Method::POST, "/api/events", Some(body)).await
         }

@@ -14,7 +14,7 @@ const ANSWER_MAX: Duration = Duration::from_mins(1);
 const SHOWN_CHARS: usize = 500;
 
 /// A server, and the key that it is called with.
-pub(super) struct Server {
+pub(super) struct ApiServer {
     client: Client,
     base: Url,
     key: String,
@@ -49,7 +49,7 @@ pub(super) enum ServerError {
     },
 }
 
-impl Server {
+impl ApiServer {
     /// The server at a base URL.
     pub(super) fn new(base: &Url, key: String) -> Result<Self, CliError> {
         let client = client(ANSWER_MAX)?;

@@ -17,6 +17,12 @@ pub fn parse_wait(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Parses a share: a number from 0 to 1.
+pub(super) fn parse_ratio(text: &str) -> Result<f64, String> {
+    let ratio: f64 = text.parse().map_err(|_| "must be a number from 0 to 1")?;
+    if (0.0..=1.0).contains(&ratio) { Ok(ratio) } else { Err("must be from 0 to 1".to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +36,13 @@ mod tests {
         }
         assert_eq!(parse_wait("1ms"), Ok(SHORTEST_WAIT));
         assert!(parse_wait("0s").is_err());
+    }
+
+    #[test]
+    fn ratios_are_from_nothing_to_all() {
+        assert_eq!(parse_ratio("0.25"), Ok(0.25));
+        for bad in ["-0.1", "1.1", "NaN", "inf", "1%", ""] {
+            assert!(parse_ratio(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -66,6 +66,8 @@ pub(super) struct Settings {
     pub(super) batch_bytes_max: usize,
     /// Bytes of a body that are received after its request was answered, at most.
     pub(super) drained_bytes_max: usize,
+    /// Share of requests that are logged.
+    pub(super) access_log_ratio: f64,
     /// Which URLs endpoints may have.
     pub(super) guard: SsrfGuard,
     /// A request that is not answered by then gets 503.
@@ -346,6 +348,7 @@ impl From<&Config> for Settings {
             event_bytes_max: config.ingest.max_event_bytes as usize,
             batch_bytes_max: config.ingest.max_batch_bytes as usize,
             drained_bytes_max: config.body_bytes_max() + Self::OVERFLOW_BYTES_MAX,
+            access_log_ratio: config.telemetry.access_log_ratio,
             guard: SsrfGuard::new(&config.delivery.destinations),
             request_timeout: config.server.request_timeout,
             read_timeout: config.store.read_timeout,

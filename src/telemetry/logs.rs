@@ -23,7 +23,13 @@ pub fn init_logs(config: &TelemetryConfig) -> Result<(), String> {
         ));
     }
     // Colours are for people; in a file or a pipe they are noise.
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let is_terminal = std::io::stderr().is_terminal();
+    let colours = is_terminal && std::env::var_os("NO_COLOR").is_none();
+    let is_text = match config.log_format {
+        LogFormat::Auto => is_terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -32,10 +38,8 @@ pub fn init_logs(config: &TelemetryConfig) -> Result<(), String> {
         .log_internal_errors(false)
         .with_ansi(colours);
     // Fails if logging was started before, which the doc above promises to ignore.
-    let _ = match config.log_format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
+    let _ =
+        if is_text { builder.try_init() } else { builder.json().flatten_event(true).try_init() };
     Ok(())
 }
 

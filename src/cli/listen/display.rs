@@ -10,13 +10,13 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::forward::Forwarded;
-use super::webhook::{Signature, Webhook};
+use super::webhook::{IncomingWebhook, Signature};
 use crate::cli::output::Output;
 use crate::cli::printable::{indented, printable};
 
 /// A webhook that was answered.
 pub(super) struct Shown<'a> {
-    pub(super) webhook: &'a Webhook,
+    pub(super) webhook: &'a IncomingWebhook,
     /// Which attempt of its event this is, from 1.
     pub(super) attempt: u64,
     pub(super) signature: &'a Signature,
@@ -29,7 +29,7 @@ pub(super) struct Shown<'a> {
 
 /// The same for programs.
 #[derive(Serialize)]
-struct Line<'a> {
+struct WebhookLine<'a> {
     received_at: String,
     webhook_id: Option<&'a str>,
     r#type: Option<String>,
@@ -43,12 +43,12 @@ struct Line<'a> {
     forwarded: Option<&'a Forwarded>,
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<Map<String, Value>>,
-    body: Body<'a>,
+    body: WebhookBody<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Body<'a> {
+enum WebhookBody<'a> {
     Json(&'a RawValue),
     Text(String),
 }
@@ -99,7 +99,7 @@ impl Shown<'_> {
             Signature::Valid => ("valid", None),
             Signature::Invalid(why) => ("invalid", Some(why.as_str())),
         };
-        let line = Line {
+        let line = WebhookLine {
             received_at: webhook.received_at.to_string(),
             webhook_id: webhook.id(),
             r#type: webhook.event_type(),
@@ -111,8 +111,8 @@ impl Shown<'_> {
             forwarded: self.forwarded,
             headers: with_headers.then(|| header_map(&webhook.headers)),
             body: json(&webhook.body).map_or_else(
-                || Body::Text(String::from_utf8_lossy(&webhook.body).into_owned()),
-                Body::Json,
+                || WebhookBody::Text(String::from_utf8_lossy(&webhook.body).into_owned()),
+                WebhookBody::Json,
             ),
         };
         let line = serde_json::to_string(&line).unwrap_or_else(|error| error.to_string());

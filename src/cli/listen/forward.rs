@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use reqwest::{Client, Url};
 use serde::Serialize;
 
-use super::webhook::Webhook;
+use super::webhook::IncomingWebhook;
 use crate::cli::CliError;
 use crate::cli::server::{cause_of, client};
 
@@ -47,7 +47,7 @@ impl Forwarder {
     }
 
     /// Passes a webhook on, its header fields and body as they came.
-    pub(super) async fn forward(&self, webhook: &Webhook) -> Forwarded {
+    pub(super) async fn forward(&self, webhook: &IncomingWebhook) -> Forwarded {
         let mut headers: HeaderMap = webhook.headers.clone();
         for name in NOT_FORWARDED {
             headers.remove(name);

@@ -9,7 +9,7 @@ mod forward;
 mod subscription;
 mod webhook;
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,12 +27,12 @@ use tokio::sync::mpsc;
 
 use self::display::Shown;
 use self::forward::Forwarder;
-use self::subscription::Subscription;
-use self::webhook::{Signature, Webhook};
+use self::subscription::TemporaryEndpoint;
+use self::webhook::{IncomingWebhook, Signature};
 use super::CliError;
 use super::output::{Output, print_line};
 use super::printable::printable;
-use super::server::Server;
+use super::server::{ApiServer, ServerError};
 use super::signals::Signals;
 use crate::config::parse_wait;
 use crate::delivery::Verifier;
@@ -103,7 +103,7 @@ struct Receiver {
     /// Attempts so far, by event.
     attempts: Cache<String, u64>,
     /// The webhook that `r` repeats.
-    last: Mutex<Option<Webhook>>,
+    last: Mutex<Option<IncomingWebhook>>,
 }
 
 /// Receives webhooks until it is interrupted.
@@ -138,17 +138,17 @@ pub(super) async fn run(args: ListenArgs) -> Result<(), CliError> {
     ended
 }
 
-async fn subscribe(args: &ListenArgs, here: &Url) -> Result<Option<Subscription>, CliError> {
+async fn subscribe(args: &ListenArgs, here: &Url) -> Result<Option<TemporaryEndpoint>, CliError> {
     let Some(key) = &args.api_key else { return Ok(None) };
-    let server = Server::new(&args.url, key.clone())?;
+    let server = ApiServer::new(&args.url, key.clone())?;
     let is_local = matches!(server.base().host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
     let reached = args.public_url.as_ref().or(is_local.then_some(here));
     let types: Vec<_> = args.events.iter().map(ToString::to_string).collect();
-    Ok(Some(Subscription::begin(server, &types, reached).await?))
+    Ok(Some(TemporaryEndpoint::begin(server, &types, reached).await?))
 }
 
 /// What is said first: where webhooks are received, and by which endpoint.
-fn start_line(here: &Url, subscription: Option<&Subscription>) -> String {
+fn start_line(here: &Url, subscription: Option<&TemporaryEndpoint>) -> String {
     match subscription {
         None => format!("listening on {here}"),
         Some(subscription) => match &subscription.inbox_secret {
@@ -179,21 +179,23 @@ async fn receive(
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
-    let webhook = Webhook { received_at: receiver.clock.now(), headers, body };
+    let webhook = IncomingWebhook { received_at: receiver.clock.now(), headers, body };
     receiver.handle(webhook).await
 }
 
 /// Receives the events of an inbox; never, without one.
-async fn pull(receiver: &Receiver, subscription: Option<&Subscription>) -> Result<(), CliError> {
+async fn pull(
+    receiver: &Receiver,
+    subscription: Option<&TemporaryEndpoint>,
+) -> Result<(), CliError> {
     let Some((subscription, secret)) =
         subscription.and_then(|all| Some((all, all.inbox_secret.as_ref()?)))
     else {
         return std::future::pending().await;
     };
-    let complain =
-        |error: &dyn std::fmt::Display| tracing::warn!(%error, "the inbox does not answer");
+    let complain = |error: &ServerError| note(&format!("the inbox does not answer: {error}"));
     loop {
-        let events = subscription.receive(|error| complain(error)).await;
+        let events = subscription.receive(complain).await;
         for (event, webhook) in events.webhooks(secret, &receiver.clock) {
             let status = receiver.handle(webhook).await;
             if let Err(error) = subscription.finish(&event, status.is_success()).await {
@@ -203,10 +205,15 @@ async fn pull(receiver: &Receiver, subscription: Option<&Subscription>) -> Resul
     }
 }
 
+/// Tells something on standard error; if that is closed, nobody wants to know.
+fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", printable(line));
+}
+
 /// Repeats the last webhook for each line `r`: to the receiver that it is passed on to, or else by the server.
 async fn repeat(
     receiver: &Receiver,
-    subscription: Option<&Subscription>,
+    subscription: Option<&TemporaryEndpoint>,
     mut lines: mpsc::Receiver<String>,
 ) -> Result<(), CliError> {
     while let Some(line) = lines.recv().await {
@@ -244,7 +251,7 @@ fn lines() -> mpsc::Receiver<String> {
 }
 
 impl Receiver {
-    fn new(args: &ListenArgs, subscription: Option<&Subscription>) -> Result<Self, CliError> {
+    fn new(args: &ListenArgs, subscription: Option<&TemporaryEndpoint>) -> Result<Self, CliError> {
         let verifier = subscription.map(|made| made.verifier.clone()).or(args.secret.clone());
         Ok(Self {
             verifier,
@@ -260,7 +267,7 @@ impl Receiver {
     }
 
     /// Checks, passes on, shows and answers a webhook.
-    async fn handle(&self, webhook: Webhook) -> StatusCode {
+    async fn handle(&self, webhook: IncomingWebhook) -> StatusCode {
         let watch = Stopwatch::start();
         let signature = webhook.check(self.verifier.as_ref());
         tokio::time::sleep(self.delay).await;
@@ -289,7 +296,7 @@ impl Receiver {
     }
 
     /// Which attempt of its event a webhook is, as far as this process has seen them.
-    fn count(&self, webhook: &Webhook) -> u64 {
+    fn count(&self, webhook: &IncomingWebhook) -> u64 {
         let Some(id) = webhook.id() else { return 1 };
         let attempt = self.attempts.get(id).unwrap_or(0) + 1;
         self.attempts.insert(id.to_owned(), attempt);
@@ -300,7 +307,7 @@ impl Receiver {
     fn say(&self, line: &str) -> Result<(), CliError> {
         match self.output {
             Output::Text => print_line(&printable(line))?,
-            Output::Json => tracing::info!("{line}"),
+            Output::Json => note(line),
         }
         Ok(())
     }

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::webhook::Webhook;
+use super::webhook::IncomingWebhook;
 use crate::cli::CliError;
-use crate::cli::server::{Server, ServerError};
+use crate::cli::server::{ApiServer, ServerError};
 use crate::delivery::{Verifier, sign};
 use crate::domain::SigningSecret;
 use crate::runtime::Clock;
@@ -23,8 +23,8 @@ const RETRY: Duration = Duration::from_secs(2);
 const DESCRIPTION: &str = "hookgate listen, removed when it ends";
 
 /// An endpoint that is removed when the command ends.
-pub(super) struct Subscription {
-    server: Server,
+pub(super) struct TemporaryEndpoint {
+    server: ApiServer,
     id: String,
     pub(super) verifier: Verifier,
     /// What signs the events of an inbox, which come without signatures.
@@ -32,19 +32,19 @@ pub(super) struct Subscription {
 }
 
 #[derive(Deserialize)]
-struct Created {
+struct CreatedEndpoint {
     id: String,
     secret: Option<String>,
 }
 
 /// What an inbox answers with.
 #[derive(Deserialize)]
-pub(super) struct Received {
-    data: Vec<Event>,
+pub(super) struct PulledEvents {
+    data: Vec<InboxEvent>,
 }
 
 #[derive(Deserialize)]
-struct Event {
+struct InboxEvent {
     id: String,
     r#type: String,
     timestamp: Option<String>,
@@ -52,21 +52,21 @@ struct Event {
     payload: Box<RawValue>,
 }
 
-impl Subscription {
+impl TemporaryEndpoint {
     /// Makes an endpoint that posts to `url`, or an inbox where that is `None` or refused as an address that webhooks
     /// may not go to.
     pub(super) async fn begin(
-        server: Server,
+        server: ApiServer,
         event_types: &[String],
         url: Option<&Url>,
     ) -> Result<Self, CliError> {
         if let Some(url) = url {
             let body = json!({"url": url.as_str(), "event_types": event_types, "description": DESCRIPTION});
             match server
-                .call::<Created>(Method::POST, "/api/endpoints", Some(body.to_string()))
+                .call::<CreatedEndpoint>(Method::POST, "/api/endpoints", Some(body.to_string()))
                 .await
             {
-                Ok(Created { id, secret }) => {
+                Ok(CreatedEndpoint { id, secret }) => {
                     let secret = secret.ok_or("the endpoint has no secret")?;
                     return Ok(Self { server, id, verifier: secret.parse()?, inbox_secret: None });
                 }
@@ -76,9 +76,11 @@ impl Subscription {
             }
         }
         let body = json!({"kind": "pull", "event_types": event_types, "description": DESCRIPTION});
-        let created =
-            server.call::<Created>(Method::POST, "/api/endpoints", Some(body.to_string())).await;
-        let Created { id, .. } = created.map_err(|error| cannot("make an inbox", &error))?;
+        let created = server
+            .call::<CreatedEndpoint>(Method::POST, "/api/endpoints", Some(body.to_string()))
+            .await;
+        let CreatedEndpoint { id, .. } =
+            created.map_err(|error| cannot("make an inbox", &error))?;
         let secret = SigningSecret::generate()?;
         let verifier = Verifier::Secret(secret.clone());
         Ok(Self { server, id, verifier, inbox_secret: Some(secret) })
@@ -90,10 +92,10 @@ impl Subscription {
     }
 
     /// Waits for events of the inbox, however often the server does not answer.
-    pub(super) async fn receive(&self, report: impl Fn(&ServerError)) -> Received {
+    pub(super) async fn receive(&self, report: impl Fn(&ServerError)) -> PulledEvents {
         let path = format!("/api/inbox?inbox={}&{POLL}", self.id);
         loop {
-            match self.server.call::<Received>(Method::GET, &path, None).await {
+            match self.server.call::<PulledEvents>(Method::GET, &path, None).await {
                 Ok(received) if received.data.is_empty() => {}
                 Ok(received) => return received,
                 Err(error) => {
@@ -132,15 +134,19 @@ impl Subscription {
     }
 }
 
-impl Received {
+impl PulledEvents {
     /// The events as the webhooks that a server would send, signed with `secret`, each with the id of its event.
-    pub(super) fn webhooks(self, secret: &SigningSecret, clock: &Clock) -> Vec<(String, Webhook)> {
+    pub(super) fn webhooks(
+        self,
+        secret: &SigningSecret,
+        clock: &Clock,
+    ) -> Vec<(String, IncomingWebhook)> {
         self.data.into_iter().map(|event| event.webhook(secret, clock)).collect()
     }
 }
 
-impl Event {
-    fn webhook(self, secret: &SigningSecret, clock: &Clock) -> (String, Webhook) {
+impl InboxEvent {
+    fn webhook(self, secret: &SigningSecret, clock: &Clock) -> (String, IncomingWebhook) {
         let received_at = clock.now();
         let (timestamp, sent) = (self.timestamp.unwrap_or(self.received_at), received_at.seconds());
         let body = format!(
@@ -162,7 +168,7 @@ impl Event {
             (axum::http::HeaderName::from_static(name), value(text))
         };
         let headers: HeaderMap = fields.into_iter().map(named).collect();
-        (self.id, Webhook { received_at, headers, body: Bytes::from(body) })
+        (self.id, IncomingWebhook { received_at, headers, body: Bytes::from(body) })
     }
 }
 

@@ -12,7 +12,7 @@ const TOLERANCE_SECONDS: u64 = 5 * 60;
 
 /// A webhook.
 #[derive(Clone)]
-pub(super) struct Webhook {
+pub(super) struct IncomingWebhook {
     pub(super) received_at: Timestamp,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -35,7 +35,7 @@ struct Fields {
     r#type: Option<String>,
 }
 
-impl Webhook {
+impl IncomingWebhook {
     /// The id of its event, if there is one.
     pub(super) fn id(&self) -> Option<&str> {
         self.headers.get("webhook-id")?.to_str().ok()
@@ -83,7 +83,7 @@ mod tests {
     use crate::delivery::sign;
     use crate::domain::SigningSecret;
 
-    fn signed(secret: &SigningSecret, at: i64, body: &'static [u8]) -> Webhook {
+    fn signed(secret: &SigningSecret, at: i64, body: &'static [u8]) -> IncomingWebhook {
         let at = at.to_string();
         let signature = format!("v1,bm9uZQ== {}", sign(secret, "msg", &at, body));
         let headers =
@@ -93,7 +93,7 @@ mod tests {
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
             .collect::<HeaderMap>();
         let received_at = Timestamp::from_micros(1_700_000_000_000_000);
-        Webhook { received_at, headers, body: Bytes::from_static(body) }
+        IncomingWebhook { received_at, headers, body: Bytes::from_static(body) }
     }
 
     #[test]
@@ -102,8 +102,8 @@ mod tests {
         let other = SigningSecret::generate().unwrap();
         let webhook = signed(&secret, 1_700_000_299, b"body");
         let late = signed(&secret, 1_700_000_301, b"body");
-        let changed = Webhook { body: Bytes::from_static(b"bode"), ..webhook.clone() };
-        let bare = Webhook { headers: HeaderMap::new(), ..webhook.clone() };
+        let changed = IncomingWebhook { body: Bytes::from_static(b"bode"), ..webhook.clone() };
+        let bare = IncomingWebhook { headers: HeaderMap::new(), ..webhook.clone() };
         let (secret, other) = (Verifier::Secret(secret), Verifier::Secret(other));
         assert_eq!(webhook.check(Some(&secret)), Signature::Valid);
         assert_eq!(webhook.check(None), Signature::Unchecked);

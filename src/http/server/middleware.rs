@@ -24,6 +24,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use super::access_log::AccessLog;
 use super::conn_deadline::{ConnDeadline, RequestDeadline};
 use super::request_counters::RequestCounters;
 use crate::http::byte_budget::Owner;
@@ -47,6 +48,7 @@ pub struct Api {
     app: AppState,
     router: TowerToHyperService<Router>,
     counters: Arc<RequestCounters>,
+    access_log: AccessLog,
 }
 
 impl Api {
@@ -54,7 +56,9 @@ impl Api {
     pub fn new(app: AppState) -> Self {
         let requests = app.metrics.http.hookgate_http_requests_total.clone();
         let counters = Arc::new(RequestCounters::new(requests));
-        Self { router: TowerToHyperService::new(router(app.clone())), app, counters }
+        let access_log = AccessLog::new(app.settings().access_log_ratio);
+        let router = TowerToHyperService::new(router(app.clone()));
+        Self { app, router, counters, access_log }
     }
 
     /// Open connections, for the listener to count.
@@ -76,6 +80,8 @@ impl Api {
     ) -> Result<Response, Infallible> {
         deadline.begin_request(request.method().is_safe());
         let counted = self.counters.labels(request.method(), request.uri().path());
+        let trusted = &self.app.settings().trusted_proxies;
+        let logged = self.access_log.begin(&request, connection.peer, trusted);
         let malformed = malformed(&request, connection);
         let context =
             RequestContext::new(request.headers(), connection.peer, &self.app.subsystems().clock);
@@ -106,6 +112,9 @@ impl Api {
             cors::allow(headers, origin);
         }
         self.counters.count(counted, response.status());
+        if let Some(logged) = logged {
+            logged.log(response.status(), &trace_id);
+        }
         deadline.end_request();
         connection.head_scan.next_head();
         Ok(response)

@@ -6,6 +6,7 @@
 //! wraps the API's router: trace id, timeout, panics, error answers.
 
 mod acceptor;
+mod access_log;
 mod conn_deadline;
 mod conn_limit;
 mod listener;

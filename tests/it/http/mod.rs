@@ -1,5 +1,6 @@
 //! The HTTP API over real sockets.
 
+mod access_log;
 mod admin;
 mod analytics;
 mod answers;
