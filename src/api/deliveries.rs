@@ -9,7 +9,8 @@ use super::subsystems::Subsystems;
 use super::views::{AttemptView, DeliveryDetail, EndpointAttemptView};
 use crate::delivery::sent_request;
 use crate::domain::{
-    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, EndpointId, OrgId, Page, PageRequest,
+    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, OrgId, Page,
+    PageRequest,
 };
 
 /// A page of an organisation's deliveries, newest first.
@@ -67,6 +68,24 @@ pub async fn attempts_of_endpoint(
     let filter = DeliveryFilter { endpoint_id: Some(id), ..filter.clone() };
     let page = subsystems.store.endpoint_attempts(org, id, &filter, page).await?;
     Ok(page.map(EndpointAttemptView::from))
+}
+
+/// A delivery with its attempts once it has more than `before` of them or is finished; `None` until then.
+///
+/// # Errors
+/// When it does not exist.
+pub async fn outcome(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: DeliveryId,
+    before: u32,
+) -> Result<Option<DeliveryDetail>, Refusal> {
+    let delivery = subsystems.store.delivery(org, id).await?;
+    let delivery = delivery.ok_or(Refusal::NotFound(Missing::Delivery(org, id)))?;
+    if delivery.attempts <= before && delivery.status == DeliveryStatus::Pending {
+        return Ok(None);
+    }
+    one(subsystems, org, id).await.map(Some)
 }
 
 /// Makes a delivery due now.

@@ -7,56 +7,65 @@ use crate::domain::{DeliveryId, EndpointId, OrgId, Timestamp};
 
 use super::dispatch::{Dispatch, ManualRequest};
 use super::inboxes::Inboxes;
+use super::wakes::OutcomeWakes;
 
 /// Paused endpoints that are told at most.
 const PAUSED_MAX: usize = 10_000;
 
 /// The handle. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct DeliveryHandle(Dispatch);
+pub struct DeliveryHandle {
+    dispatch: Dispatch,
+    outcomes: OutcomeWakes,
+}
 
 impl DeliveryHandle {
-    pub(super) const fn new(dispatch: Dispatch) -> Self {
-        Self(dispatch)
+    pub(super) const fn new(dispatch: Dispatch, outcomes: OutcomeWakes) -> Self {
+        Self { dispatch, outcomes }
     }
 
     /// Applies a change of an organisation's endpoints, also its suspension and its end: when this returns,
     /// nothing is sent to what they were. Attempts in flight complete.
     pub async fn endpoints_changed(&self, org: OrgId) {
-        self.0.endpoints_changed(org).await;
+        self.dispatch.endpoints_changed(org).await;
     }
 
     /// Removes a delivery from memory that was cancelled. An attempt in flight completes.
     pub fn cancelled(&self, endpoint: EndpointId, delivery: DeliveryId) {
         // The store has taken its lease away: there is nothing to release.
-        self.0.admission().remove(endpoint, |waiting| waiting.id == delivery);
+        self.dispatch.admission().remove(endpoint, |waiting| waiting.id == delivery);
     }
 
     /// Attempts a due delivery now, although the breaker of its endpoint may be open: somebody asked for it.
     pub fn attempt_now(&self, org: OrgId, endpoint: EndpointId, delivery: DeliveryId) {
-        self.0.request_manual(ManualRequest { org, endpoint, delivery });
+        self.dispatch.request_manual(ManualRequest { org, endpoint, delivery });
     }
 
     /// Has the store scanned for due deliveries now.
     pub fn wake(&self) {
-        self.0.wake_scan();
+        self.dispatch.wake_scan();
     }
 
     /// Until when this server sends nothing to an endpoint because its receiver failed or asked for it.
     pub fn paused_until(&self, endpoint: EndpointId) -> Option<Timestamp> {
-        let (_, now) = self.0.now();
-        let until = self.0.admission().paused_until(endpoint, now)?;
-        Some(self.0.timestamp_of(until))
+        let (_, now) = self.dispatch.now();
+        let until = self.dispatch.admission().paused_until(endpoint, now)?;
+        Some(self.dispatch.timestamp_of(until))
     }
 
     /// Endpoints to which this server sends nothing because their receivers failed or asked for it; of very many, some.
     pub fn paused(&self) -> Vec<EndpointId> {
-        self.0.admission().paused(PAUSED_MAX)
+        self.dispatch.admission().paused(PAUSED_MAX)
+    }
+
+    /// Wakes those who wait for an outcome that this server records.
+    pub const fn outcomes(&self) -> &OutcomeWakes {
+        &self.outcomes
     }
 
     /// The consumers of inboxes.
     pub fn inboxes(&self) -> &Inboxes {
-        self.0.inboxes()
+        self.dispatch.inboxes()
     }
 
     /// How many deliveries events of these types make; `None` while the organisation's endpoints are not known
@@ -66,6 +75,6 @@ impl DeliveryHandle {
         org: OrgId,
         event_types: impl Iterator<Item = &'a str>,
     ) -> Option<usize> {
-        self.0.cache().planned(org, event_types)
+        self.dispatch.cache().planned(org, event_types)
     }
 }

@@ -89,6 +89,7 @@ mod signer;
 #[cfg(test)]
 mod simulation;
 mod ssrf_guard;
+mod wakes;
 mod webhook;
 
 use std::path::PathBuf;
@@ -117,12 +118,13 @@ pub use dispatch::{AdmissionDoor, Offered};
 pub use endpoint_watch::watch_changed_endpoints;
 pub use handle::DeliveryHandle;
 pub use health::{DeliveryHealth, Recording};
-pub use inboxes::{InboxWaiter, InboxWakes, Inboxes, Settler, watch as watch_inboxes};
+pub use inboxes::{Inboxes, Settler, watch as watch_inboxes};
 pub use metrics::{DeliveryMetrics, LookupResult, WebhookResult};
 pub use resolver::{DnsAnswer, DnsResolver, LookupError, NameServers};
 pub use sent_request::{SentRequest, sent_request};
 pub use signer::{Verifier, sign};
 pub use ssrf_guard::SsrfGuard;
+pub use wakes::{InboxWakes, OutcomeWakes, Waiter, Wakes};
 
 /// Maximum bytes of payloads of the deliveries in memory.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -228,6 +230,7 @@ impl DeliveryService {
             reports,
             released,
             batch: Batch::default(),
+            wakes: OutcomeWakes::default(),
             progress: health.progress.clone(),
             recording: health.recording.clone(),
         };
@@ -256,7 +259,7 @@ impl DeliveryService {
 
     /// The handle that the rest of the process holds.
     pub fn handle(&self) -> DeliveryHandle {
-        DeliveryHandle::new(self.dispatcher.dispatch.clone())
+        DeliveryHandle::new(self.dispatcher.dispatch.clone(), self.recorder.wakes.clone())
     }
 
     /// The way of planned deliveries into the dispatcher. The recorder runs until every clone is dropped.

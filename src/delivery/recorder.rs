@@ -23,6 +23,7 @@ use crate::store::{Store, StoreError};
 use super::dispatch::Dispatch;
 use super::health::Recording;
 use super::outcome_report::OutcomeReport;
+use super::wakes::OutcomeWakes;
 
 /// Maximum outcomes per call.
 const BATCH_OUTCOMES_MAX: usize = 512;
@@ -48,6 +49,8 @@ pub(super) struct Recorder {
     /// Deliveries whose leases are released.
     pub(super) released: mpsc::UnboundedReceiver<LeasedDelivery>,
     pub(super) batch: Batch,
+    /// Wakes those who wait for the outcome of an attempt.
+    pub(super) wakes: OutcomeWakes,
     /// Beats when the store has recorded outcomes.
     pub(super) progress: Heartbeat,
     /// Tells how long the outcomes at hand have been waiting for the store.
@@ -156,10 +159,21 @@ impl Recorder {
         self.recording.begin();
         self.record_outcomes().await;
         self.recording.end();
+        self.wake_waiters();
         self.batch.outcomes.clear();
         let ordered = std::mem::take(&mut self.batch.ordered);
         if !ordered.is_empty() {
             self.dispatch.ordered_recorded(&ordered);
+        }
+    }
+
+    /// Wakes everybody who waits for one of the outcomes at hand.
+    fn wake_waiters(&self) {
+        if self.wakes.is_empty() {
+            return;
+        }
+        for outcome in self.batch.outcomes.iter().filter(|outcome| outcome.attempt.is_some()) {
+            self.wakes.wake(outcome.delivery_id, usize::MAX);
         }
     }
 

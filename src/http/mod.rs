@@ -50,6 +50,7 @@ mod idempotency;
 mod inbox_limit;
 mod metrics;
 mod openapi;
+mod outcome_wait;
 mod paths;
 mod pipeline_health;
 mod problem;

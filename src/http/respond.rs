@@ -55,6 +55,13 @@ pub(super) struct Created<T> {
 #[derive(Debug)]
 pub(super) struct Accepted<T>(pub(super) T);
 
+/// One of two answers.
+#[derive(Debug)]
+pub(super) enum Either<A, B> {
+    First(A),
+    Second(B),
+}
+
 /// An answer that holds a key or a secret, which is not kept for repeats of its request.
 #[derive(Debug)]
 pub(super) struct Secret<T>(pub(super) T);
@@ -98,6 +105,15 @@ impl<T: Serialize> IntoResponse for Created<T> {
 impl<T: Serialize> IntoResponse for Accepted<T> {
     fn into_response(self) -> Response {
         json(StatusCode::ACCEPTED, &self.0)
+    }
+}
+
+impl<A: IntoResponse, B: IntoResponse> IntoResponse for Either<A, B> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::First(answer) => answer.into_response(),
+            Self::Second(answer) => answer.into_response(),
+        }
     }
 }
 
@@ -266,6 +282,13 @@ impl<T: JsonSchema> DescribesAnswers for Created<T> {
 impl<T: JsonSchema> DescribesAnswers for Accepted<T> {
     fn describe(answers: &mut Answers<'_>) {
         answers.json::<T>(202);
+    }
+}
+
+impl<A: DescribesAnswers, B: DescribesAnswers> DescribesAnswers for Either<A, B> {
+    fn describe(answers: &mut Answers<'_>) {
+        A::describe(answers);
+        B::describe(answers);
     }
 }
 

@@ -5,12 +5,12 @@
 //! is written together.
 
 mod settler;
-mod wakes;
 mod watch;
 
 pub use settler::Settler;
-pub use wakes::{InboxWaiter, InboxWakes};
 pub use watch::watch;
+
+use super::wakes::InboxWakes;
 
 /// What this server knows of consumers. Cheap to clone.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use super::extractors::{
     Body, BodyAndParameters, EmptyBody, EmptyBodyAndParameters, ExportList, LabelList, List,
-    MergePatch, NoQuery, OptionalBody, OrderedList, Parameters,
+    MergePatch, NoQuery, OptionalBody, OptionalBodyAndParameters, OrderedList, Parameters,
 };
 use super::fields::{JsonFields, QueryFields};
 use super::schema::{Input, ObjectSchema, RequestSchema, parameter};
@@ -120,6 +120,13 @@ impl<T: QueryFields> Input for Parameters<T> {
 impl<T: JsonFields, Q: QueryFields> Input for BodyAndParameters<T, Q> {
     fn describe(schema: &mut RequestSchema) {
         describe_body::<T>(schema, JSON, false);
+        describe_query::<Q>(schema);
+    }
+}
+
+impl<T: JsonFields, Q: QueryFields> Input for OptionalBodyAndParameters<T, Q> {
+    fn describe(schema: &mut RequestSchema) {
+        describe_body::<T>(schema, JSON, true);
         describe_query::<Q>(schema);
     }
 }

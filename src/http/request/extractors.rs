@@ -74,6 +74,13 @@ pub(in crate::http) struct Parameters<T>(pub(in crate::http) T);
 #[derive(Debug)]
 pub(in crate::http) struct BodyAndParameters<T, Q>(pub(in crate::http) T, pub(in crate::http) Q);
 
+/// A JSON body with these fields that may be left out, and a query with these parameters.
+#[derive(Debug)]
+pub(in crate::http) struct OptionalBodyAndParameters<T, Q>(
+    pub(in crate::http) T,
+    pub(in crate::http) Q,
+);
+
 /// No body, or `{}`, and a query with these parameters.
 #[derive(Debug)]
 pub(in crate::http) struct EmptyBodyAndParameters<Q>(pub(in crate::http) Q);
@@ -277,6 +284,19 @@ impl<T: JsonFields, Q: QueryFields + Send> FromRequest<AppState> for BodyAndPara
         let query = parameters(request.uri())?;
         *request.uri_mut() = Uri::default();
         Body::from_request(request, app).await.map(|Body(fields)| Self(fields, query))
+    }
+}
+
+impl<T: JsonFields, Q: QueryFields + Send> FromRequest<AppState>
+    for OptionalBodyAndParameters<T, Q>
+{
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: Request, app: &AppState) -> Result<Self, ApiError> {
+        let query = parameters(request.uri())?;
+        *request.uri_mut() = Uri::default();
+        let body = OptionalBody::from_request(request, app).await;
+        body.map(|OptionalBody(fields)| Self(fields, query))
     }
 }
 

@@ -26,7 +26,8 @@ mod values;
 pub(super) use describe::{BODY_PROBLEMS, JSON_PROBLEMS};
 pub(super) use extractors::{
     BODY_BYTES_MAX, Body, BodyAndParameters, EmptyBody, EmptyBodyAndParameters, ExportList,
-    LabelList, List, MergePatch, NoQuery, OptionalBody, OrderedList, Parameters, refuse_query,
+    LabelList, List, MergePatch, NoQuery, OptionalBody, OptionalBodyAndParameters, OrderedList,
+    Parameters, refuse_query,
 };
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use patch::Patch;

@@ -10,8 +10,12 @@ use crate::domain::{
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use crate::http::request::{EmptyBody, FailedStatus, NoQuery, OrderedList, query_fields};
-use crate::http::respond::{Accepted, Json};
+use crate::http::outcome_wait::{OutcomeWait, WaitQuery};
+use crate::http::request::{
+    EmptyBody, EmptyBodyAndParameters, FailedStatus, NoQuery, OrderedList, query_fields,
+};
+use crate::http::respond::{Accepted, Either, Json};
+use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
 
 query_fields! {
@@ -87,15 +91,24 @@ pub(in crate::http) async fn attempts_of_endpoint(
     Ok(Json(order.page(page.await?)))
 }
 
-/// `POST /api/deliveries/{id}/retry`: 202 with the delivery, due now.
+/// `POST /api/deliveries/{id}/retry`: 202 with the delivery, due now, or with `wait` 200 with its outcome.
 pub(in crate::http) async fn retry(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<DeliveryId>,
-    _: EmptyBody,
-) -> Result<Accepted<DeliveryView>, ApiError> {
-    let by = tenant.actor();
-    Ok(Accepted(deliveries::retry(app.subsystems(), tenant.org_id, id, &by).await?.into()))
+    deadline: RequestDeadline,
+    EmptyBodyAndParameters(wait): EmptyBodyAndParameters<WaitQuery>,
+) -> Result<Either<Json<DeliveryDetail>, Accepted<DeliveryView>>, ApiError> {
+    let wait = OutcomeWait::begin(&app, &tenant, deadline, &wait)?;
+    let delivery = deliveries::retry(app.subsystems(), tenant.org_id, id, &tenant.actor()).await?;
+    let outcome = match wait {
+        Some(wait) => wait.outcome(&app, &tenant, id, delivery.attempts).await,
+        None => None,
+    };
+    Ok(outcome.map_or_else(
+        || Either::Second(Accepted(delivery.into())),
+        |ended| Either::First(Json(ended)),
+    ))
 }
 
 /// `POST /api/deliveries/{id}/replay`: 202 with the new delivery.

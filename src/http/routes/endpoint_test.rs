@@ -5,14 +5,16 @@ use std::num::NonZeroU32;
 use axum::extract::State;
 
 use crate::api::endpoints;
-use crate::api::views::TestEvent;
+use crate::api::views::{DeliveryDetail, TestEvent};
 use crate::domain::{EndpointId, EventType, TEST_EVENT_TYPE, Violation};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
+use crate::http::outcome_wait::{OutcomeWait, WaitQuery};
 use crate::http::rate_limit;
-use crate::http::request::{OptionalBody, json_fields};
+use crate::http::request::{OptionalBodyAndParameters, json_fields};
 use crate::http::request_context::RequestContext;
-use crate::http::respond::{Accepted, Location, RateLimitHeaders};
+use crate::http::respond::{Accepted, Either, Json, Location, RateLimitHeaders};
+use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
 
 json_fields! {
@@ -23,15 +25,21 @@ json_fields! {
     }
 }
 
-/// `POST /api/endpoints/{id}/test`: 202 with the delivery to look at. It costs one event of the rate
-/// limit.
+/// `POST /api/endpoints/{id}/test`: 202 with the delivery to look at, or with `wait` 200 with its outcome. It costs one
+/// event of the rate limit.
 pub(in crate::http) async fn send(
     State(app): State<AppState>,
     context: RequestContext,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
-    OptionalBody(TestRequest { r#type }): OptionalBody<TestRequest>,
-) -> Result<(Location, RateLimitHeaders, Accepted<TestEvent>), ApiError> {
+    deadline: RequestDeadline,
+    OptionalBodyAndParameters(TestRequest { r#type }, wait): OptionalBodyAndParameters<
+        TestRequest,
+        WaitQuery,
+    >,
+) -> Result<(Location, RateLimitHeaders, Either<Json<DeliveryDetail>, Accepted<TestEvent>>), ApiError>
+{
+    let wait = OutcomeWait::begin(&app, &tenant, deadline, &wait)?;
     let event_type = match r#type {
         Some(event_type) => event_type,
         None => TEST_EVENT_TYPE.parse().map_err(ApiError::internal)?,
@@ -44,7 +52,12 @@ pub(in crate::http) async fn send(
     app.metrics.ingest.events_stored_total.inc();
     app.metrics.ingest.deliveries_planned_total.inc();
     let location = Location(format!("/api/deliveries/{}", sent.delivery_id));
-    Ok((location, RateLimitHeaders(rate_limit), Accepted(sent)))
+    let outcome = match wait {
+        Some(wait) => wait.outcome(&app, &tenant, sent.delivery_id, 0).await,
+        None => None,
+    };
+    let answer = outcome.map_or(Either::Second(Accepted(sent)), |ended| Either::First(Json(ended)));
+    Ok((location, RateLimitHeaders(rate_limit), answer))
 }
 
 /// Operational events come from the server alone: a receiver may trust their types.

@@ -12,6 +12,7 @@ mod http2;
 mod identity;
 mod isolation;
 mod outage;
+mod outcome_waits;
 mod policy;
 mod process;
 mod scripted_resolver;

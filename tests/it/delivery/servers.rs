@@ -111,7 +111,8 @@ impl Delivering {
 }
 
 impl Tenant {
-    async fn post(&self, path: &str, body: &Value) -> Value {
+    /// Posts a JSON body and returns the answer.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
         let url = format!("{}{path}", self.base_url);
         let request = self.client.post(url).header("x-api-key", &self.key);
         let request = request.header("content-type", "application/json").body(body.to_string());

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::server::{Server, Tenant};
 
-async fn endpoint(server: &Server, tenant: &Tenant) -> String {
+/// An endpoint at example.com.
+pub(super) async fn endpoint(server: &Server, tenant: &Tenant) -> String {
     let body = json!({"url":"https://example.com/hooks"});
     let created = server.post("/api/endpoints", &tenant.key, body.to_string()).await.expect(201);
     created["id"].as_str().unwrap().to_owned()

@@ -26,6 +26,7 @@ mod memory;
 mod merge_patch;
 mod metrics;
 mod ndjson;
+mod outcome_waits;
 mod problems;
 mod raw;
 mod reads;

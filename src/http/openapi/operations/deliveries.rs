@@ -13,7 +13,11 @@ operations! { Deliveries:
     /// Show a delivery with every attempt
     GET_DELIVERY "getDelivery" [];
     /// Make a delivery due now
-    RETRY_DELIVERY "retryDelivery" [ENDPOINT_DISABLED, ENDPOINT_REMOVED, EVENT_REMOVED, IN_PROGRESS];
+    ///
+    /// With `wait`, the answer has the outcome of the attempt, if it ends in time.
+    RETRY_DELIVERY "retryDelivery" [
+        ENDPOINT_DISABLED, ENDPOINT_REMOVED, EVENT_REMOVED, IN_PROGRESS, TOO_MANY_STREAMS, STREAMS_EXHAUSTED
+    ];
     /// Deliver again, as a new delivery
     REPLAY_DELIVERY "replayDelivery" [ENDPOINT_DISABLED, ENDPOINT_REMOVED, EVENT_REMOVED, IN_PROGRESS];
     /// Cancel a delivery while it is pending

@@ -33,10 +33,10 @@ operations! { Endpoints:
     ] r#"{"overlap_seconds": 3600}"#;
     /// Send a test event
     ///
-    /// Its delivery shows the outcome.
+    /// Its delivery shows the outcome. With `wait`, the answer does, if the attempt ends in time.
     TEST_ENDPOINT "testEndpoint" [
         ENDPOINT_DISABLED, WEBHOOK_ENDPOINT_REQUIRED, RATE_LIMITED, KEY_RATE_LIMITED, EVENT_TYPE_RATE_LIMITED,
-        DELIVERY_RATE_LIMITED, MONTH_USED_UP, STORAGE_LOW
+        DELIVERY_RATE_LIMITED, MONTH_USED_UP, STORAGE_LOW, TOO_MANY_STREAMS, STREAMS_EXHAUSTED
     ] r#"{"type": "invoice.paid"}"#;
     /// Replay the dead letters of an endpoint
     REPLAY_ENDPOINT "replayEndpoint" [ENDPOINT_DISABLED, WEBHOOK_ENDPOINT_REQUIRED];

@@ -1,54 +1,73 @@
-//! Wake-ups of the consumers that wait for an inbox.
+//! Wake-ups of requests that wait: of consumers for an inbox, and for the outcome of a delivery.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::domain::EndpointId;
+use crate::domain::{DeliveryId, EndpointId};
 
-/// Which inboxes are waited for. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct InboxWakes(Arc<Mutex<HashMap<EndpointId, Waited>>>);
+/// Wakes consumers that wait for an inbox.
+pub type InboxWakes = Wakes<EndpointId>;
 
-/// An inbox that is waited for.
+/// Wakes requests that wait for the outcome of a delivery's next attempt.
+pub type OutcomeWakes = Wakes<DeliveryId>;
+
+/// What is waited for. Clones share it.
+#[derive(Debug)]
+pub struct Wakes<K>(Arc<Mutex<HashMap<K, Waited>>>);
+
+/// Something that is waited for.
 #[derive(Debug, Default)]
 struct Waited {
     notify: Arc<Notify>,
     waiters: usize,
 }
 
-/// A consumer that waits for an inbox.
+/// A request that waits.
 #[derive(Debug)]
-pub struct InboxWaiter {
-    wakes: InboxWakes,
-    inbox: EndpointId,
+pub struct Waiter<K: Copy + Eq + Hash> {
+    wakes: Wakes<K>,
+    awaited: K,
     notify: Arc<Notify>,
 }
 
-impl InboxWakes {
-    /// Registers a consumer that waits. It misses no wake from here on.
-    pub fn wait_for(&self, inbox: EndpointId) -> InboxWaiter {
+impl<K> Clone for Wakes<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K> Default for Wakes<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Wakes<K> {
+    /// Registers a request that waits. It misses no wake from here on.
+    pub fn wait_for(&self, awaited: K) -> Waiter<K> {
         let mut waited = self.lock();
-        let entry = waited.entry(inbox).or_default();
+        let entry = waited.entry(awaited).or_default();
         entry.waiters += 1;
         let notify = Arc::clone(&entry.notify);
         drop(waited);
-        InboxWaiter { wakes: self.clone(), inbox, notify }
+        Waiter { wakes: self.clone(), awaited, notify }
     }
 
-    /// Wakes consumers of an inbox, as many as there are events for them. Spurious wakes do no harm: a consumer looks,
-    /// and waits again.
-    pub fn wake(&self, inbox: EndpointId, events: usize) {
+    /// Wakes requests, at most as many as there are events for them. Spurious wakes do no harm: a request looks, and
+    /// waits again.
+    pub fn wake(&self, awaited: K, events: usize) {
         let waited = self.lock();
-        let Some(Waited { notify, waiters }) = waited.get(&inbox) else { return };
+        let Some(Waited { notify, waiters }) = waited.get(&awaited) else { return };
         for _ in 0..events.min(*waiters) {
             notify.notify_one();
         }
     }
 
-    /// The inboxes that are waited for.
-    pub fn waited(&self) -> Vec<EndpointId> {
+    /// All that is waited for.
+    pub fn waited(&self) -> Vec<K> {
         self.lock().keys().copied().collect()
     }
 
@@ -57,25 +76,25 @@ impl InboxWakes {
         self.lock().is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<EndpointId, Waited>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Waited>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl InboxWaiter {
-    /// Waits until there may be an event.
+impl<K: Copy + Eq + Hash> Waiter<K> {
+    /// Waits until there may be what it waits for.
     pub async fn woken(&self) {
         self.notify.notified().await;
     }
 }
 
-impl Drop for InboxWaiter {
+impl<K: Copy + Eq + Hash> Drop for Waiter<K> {
     fn drop(&mut self) {
         let mut waited = self.wakes.lock();
-        if let Some(entry) = waited.get_mut(&self.inbox) {
+        if let Some(entry) = waited.get_mut(&self.awaited) {
             entry.waiters -= 1;
             if entry.waiters == 0 {
-                waited.remove(&self.inbox);
+                waited.remove(&self.awaited);
             }
         }
     }
