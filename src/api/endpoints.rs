@@ -32,9 +32,9 @@ pub async fn create(
     new.check().map_err(located)?;
     let endpoint = new.into_endpoint(org, subsystems.clock.now()).map_err(Refusal::Random)?;
     let added = subsystems.store.insert_endpoint(org, &endpoint, by).await?;
-    added.map_err(|refusal| Refusal::add(org, "endpoints", refusal))?;
+    let version = added.map_err(|refusal| Refusal::add(org, "endpoints", refusal))?;
     subsystems.endpoints_changed(org).await;
-    Ok(endpoint)
+    Ok(Endpoint { version, ..endpoint })
 }
 
 /// A page of an organisation's endpoints, newest first.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{ApiKeyId, OrgId, Scopes, Timestamp, Violation};
+use super::{ApiKeyId, OrgId, Revision, Scopes, Timestamp, Violation};
 
 /// Whose key it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +84,13 @@ impl ApiKey {
         }
         let rule = "must be at most 604800 seconds, seven days";
         Err(Violation::new("grace_seconds", "range", rule))
+    }
+
+    /// Its state, for those who change it: without its last use.
+    pub fn revision(&self) -> Revision {
+        let Self { id, name, scopes, rate_limit_per_minute, .. } = self;
+        let end = (self.expires_at, self.revoked_at, self.replaced_by);
+        Revision::of(&(id, name, scopes, rate_limit_per_minute, end))
     }
 
     /// Whether the key works at `now`.

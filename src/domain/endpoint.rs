@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointConfig, EndpointId,
-    EventTypeFilters, InboxSettingsChange, OrgId, Secrets, SigningSecret, Timestamp,
+    EventTypeFilters, InboxSettingsChange, OrgId, Revision, Secrets, SigningSecret, Timestamp,
     TooManySecrets, Violation,
 };
 
@@ -256,6 +256,11 @@ impl Endpoint {
     pub const URL_BYTES_MAX: usize = 2048;
     /// Maximum bytes of a description.
     pub const DESCRIPTION_BYTES_MAX: usize = 512;
+
+    /// Its state, for those who change it.
+    pub fn revision(&self) -> Revision {
+        Revision::numbered(self.version)
+    }
 
     /// A new endpoint for every event, enabled.
     pub fn new(org_id: OrgId, url: Url, secret: SigningSecret, now: Timestamp) -> Self {

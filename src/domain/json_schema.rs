@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
     ChangeCursor, Cursor, EventType, EventTypeFilter, EventTypeFilters, EventTypeRates,
-    LabelCursor, Month, OrderedCursor, Org, OrgDeletion, OrgId, OrgLimit, OrgLimits, OrgState,
+    LabelCursor, ListCursor, Month, Org, OrgDeletion, OrgId, OrgLimit, OrgLimits, OrgState,
     PublicKey, RetrySchedule, Scope, Scopes, Timestamp,
 };
 
@@ -37,7 +37,7 @@ inline_schemas! {
     };
     Month: {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$", "examples": ["2026-01"]};
     Cursor: {"type": "string", "minLength": 1};
-    OrderedCursor: {"type": "string", "minLength": 1};
+    ListCursor: {"type": "string", "minLength": 1};
     LabelCursor: {"type": "string", "minLength": 1};
     ChangeCursor: {"type": "string", "pattern": "^[0-9]+-[0-9]+-[0-9]+-[0-9]+$"};
     EventType: {

@@ -35,6 +35,7 @@ mod operational_event;
 mod org;
 mod page;
 mod replay;
+mod revision;
 mod scope;
 mod secrets;
 mod signing_secret;
@@ -85,8 +86,9 @@ pub use operational_event::{
     DeliveriesExpired, DeliveryExhausted, EndpointDisabled, InboxPaused, TEST_EVENT_TYPE,
 };
 pub use org::{Org, OrgChange, OrgDeletion, OrgLimit, OrgLimits, OrgState};
-pub use page::{Cursor, CursorError, ListOrder, OrderedCursor, OrderedPage, Page, PageRequest};
+pub use page::{Cursor, CursorError, ListCursor, ListOrder, ListTag, Page, PageRequest};
 pub use replay::{Replay, ReplayAction, ReplayStatus};
+pub use revision::{Precondition, Revision};
 pub use scope::{Scope, Scopes, UnknownScope};
 pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};
 pub use signing_secret::{

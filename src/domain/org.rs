@@ -7,7 +7,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-use super::{EventTypeRates, OrgId, Timestamp, Violation};
+use super::{EventTypeRates, OrgId, Revision, Timestamp, Violation};
 
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,6 +237,12 @@ fn is_unseen(character: char) -> bool {
 }
 
 impl Org {
+    /// Its state, for those who change it: without the progress of its deletion.
+    pub fn revision(&self) -> Revision {
+        let deletion = self.deletion.map(|deletion| OrgDeletion { rows: 0, ..deletion });
+        Revision::of(&Self { deletion, ..self.clone() })
+    }
+
     /// Its limits by event type that hold: the lower of those set by operators and by itself.
     pub fn effective_event_type_rates(&self) -> EventTypeRates {
         self.event_type_rates.lower(&self.own_event_type_rates)

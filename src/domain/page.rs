@@ -22,7 +22,7 @@ pub struct Cursor {
 
 /// The text is not a cursor.
 #[derive(Debug, thiserror::Error)]
-#[error("must be a next_cursor of an earlier answer")]
+#[error("must be a next_cursor or prev_cursor of an earlier answer")]
 pub struct CursorError;
 
 /// The order of a list.
@@ -35,23 +35,21 @@ pub enum ListOrder {
     OldestFirst,
 }
 
-/// A cursor of a list that has two orders. It belongs to one of them.
+/// Which list a cursor belongs to: a digest of its path and filters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OrderedCursor {
+pub struct ListTag(pub u32);
+
+/// A cursor as callers get it: a position in one list, in one order, and the direction in which it is read on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListCursor {
     /// The position.
     pub cursor: Cursor,
-    /// The order in which it is a position.
+    /// The order of the list.
     pub order: ListOrder,
-}
-
-/// One page of a list that has two orders.
-#[derive(Clone, Debug, JsonSchema, Serialize)]
-#[schemars(rename = "{T}Page")]
-pub struct OrderedPage<T> {
-    /// The rows.
-    pub data: Vec<T>,
-    /// The position of the next page; `None` at the end of the list.
-    pub next_cursor: Option<OrderedCursor>,
+    /// Whether it leads to the page before.
+    pub is_backward: bool,
+    /// The list; `None` for a cursor of an earlier version, which did not tell.
+    pub list: Option<ListTag>,
 }
 
 /// Selects a page of a list.
@@ -82,8 +80,14 @@ impl PageRequest {
     pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 }
 
-/// The end of a cursor of a list whose oldest row comes first.
+/// The end of an earlier version's cursor of a list whose oldest row comes first.
 const OLDEST_FIRST: &str = "-a";
+/// Bytes of a position.
+const CURSOR_BYTES: usize = 24;
+/// A list whose oldest row comes first, in the first byte of a list's cursor.
+const IS_ASCENDING: u8 = 1;
+/// A cursor that leads backwards, in the same byte.
+const IS_BACKWARD: u8 = 2;
 
 impl<T> Page<T> {
     /// A page of rows that were fetched with `limit + 1`: the extra row shows that more follow.
@@ -131,10 +135,13 @@ impl ListOrder {
         }
     }
 
-    /// The page, whose cursor belongs to this order.
-    pub fn page<T>(self, page: Page<T>) -> OrderedPage<T> {
-        let next_cursor = page.next_cursor.map(|cursor| OrderedCursor { cursor, order: self });
-        OrderedPage { data: page.data, next_cursor }
+    /// The other one.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::NewestFirst => Self::OldestFirst,
+            Self::OldestFirst => Self::NewestFirst,
+        }
     }
 
     /// Whether a row at `one` comes before a row at `other`.
@@ -147,20 +154,15 @@ impl ListOrder {
     }
 }
 
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = [0; 24];
+impl Cursor {
+    fn to_bytes(self) -> [u8; CURSOR_BYTES] {
+        let mut bytes = [0; CURSOR_BYTES];
         bytes[..8].copy_from_slice(&self.at.micros().to_be_bytes());
         bytes[8..].copy_from_slice(self.id.as_bytes());
-        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+        bytes
     }
-}
 
-impl FromStr for Cursor {
-    type Err = CursorError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError)?;
+    fn from_bytes(bytes: &[u8]) -> Result<Self, CursorError> {
         let (at, id) = bytes.split_first_chunk::<8>().ok_or(CursorError)?;
         Ok(Self {
             at: Timestamp::from_micros(i64::from_be_bytes(*at)),
@@ -169,31 +171,67 @@ impl FromStr for Cursor {
     }
 }
 
-/// A cursor of the reverse order is a byte longer, so that neither is taken for the other.
-impl fmt::Display for OrderedCursor {
+impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.cursor.fmt(f)?;
-        match self.order {
-            ListOrder::NewestFirst => Ok(()),
-            ListOrder::OldestFirst => f.write_str(OLDEST_FIRST),
-        }
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.to_bytes()))
     }
 }
 
-impl FromStr for OrderedCursor {
+impl FromStr for Cursor {
     type Err = CursorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (text, order) = match text.strip_suffix(OLDEST_FIRST) {
-            // 24 bytes of base64 are 32 characters.
-            Some(cursor) if text.len() > 32 => (cursor, ListOrder::OldestFirst),
-            _ => (text, ListOrder::NewestFirst),
-        };
-        Ok(Self { cursor: text.parse()?, order })
+        Self::from_bytes(&URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError)?)
     }
 }
 
-impl Serialize for OrderedCursor {
+/// A byte of flags, the list, and the position. One that tells no list has the earlier version's form, so that cursors
+/// which somebody has kept go on.
+impl fmt::Display for ListCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_ascending = self.order == ListOrder::OldestFirst;
+        let Some(ListTag(list)) = self.list else {
+            self.cursor.fmt(f)?;
+            return f.write_str(if is_ascending { OLDEST_FIRST } else { "" });
+        };
+        let ascending = if is_ascending { IS_ASCENDING } else { 0 };
+        let backward = if self.is_backward { IS_BACKWARD } else { 0 };
+        let mut bytes = vec![ascending | backward];
+        bytes.extend(list.to_be_bytes());
+        bytes.extend(self.cursor.to_bytes());
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl FromStr for ListCursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let earlier = |cursor, order| Self { cursor, order, is_backward: false, list: None };
+        // 24 bytes of base64 are 32 characters.
+        if text.len() == 32 {
+            return Ok(earlier(text.parse()?, ListOrder::NewestFirst));
+        }
+        if let Some(cursor) = text.strip_suffix(OLDEST_FIRST).filter(|text| text.len() == 32) {
+            return Ok(earlier(cursor.parse()?, ListOrder::OldestFirst));
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError)?;
+        let (flags, rest) = bytes.split_first().ok_or(CursorError)?;
+        let (list, position) = rest.split_first_chunk::<4>().ok_or(CursorError)?;
+        if flags & !(IS_ASCENDING | IS_BACKWARD) != 0 {
+            return Err(CursorError);
+        }
+        let is_ascending = flags & IS_ASCENDING != 0;
+        Ok(Self {
+            cursor: Cursor::from_bytes(position)?,
+            order: if is_ascending { ListOrder::OldestFirst } else { ListOrder::NewestFirst },
+            is_backward: flags & IS_BACKWARD != 0,
+            list: Some(ListTag(u32::from_be_bytes(*list))),
+        })
+    }
+}
+
+impl Serialize for ListCursor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -217,15 +255,22 @@ mod tests {
     }
 
     #[test]
-    fn cursor_belongs_to_the_order_of_its_list() {
+    fn cursor_of_a_list_tells_list_order_and_direction() {
         let cursor = Cursor { at: Timestamp::from_micros(-1), id: Uuid::max() };
         for order in [ListOrder::NewestFirst, ListOrder::OldestFirst] {
-            let ordered = OrderedCursor { cursor, order };
-            let text = ordered.to_string();
-            assert_eq!(text.parse::<OrderedCursor>().unwrap(), ordered);
-            assert_eq!(text.parse::<Cursor>().is_ok(), order == ListOrder::NewestFirst);
+            for (is_backward, list) in
+                [(false, None), (false, Some(ListTag(7))), (true, Some(ListTag(u32::MAX)))]
+            {
+                let ours = ListCursor { cursor, order, is_backward, list };
+                let text = ours.to_string();
+                assert_eq!(text.parse::<ListCursor>().unwrap(), ours);
+                let is_earlier = list.is_none() && order == ListOrder::NewestFirst;
+                assert_eq!(text.parse::<Cursor>().is_ok(), is_earlier);
+            }
         }
-        assert!("-a".parse::<OrderedCursor>().is_err());
+        for text in ["-a", "", "AAAA", &URL_SAFE_NO_PAD.encode([4; 29])] {
+            assert!(text.parse::<ListCursor>().is_err(), "{text}");
+        }
         let older = Cursor { at: Timestamp::from_micros(-2), ..cursor };
         assert!(ListOrder::NewestFirst.is_before(cursor, older));
         assert!(ListOrder::OldestFirst.is_before(older, cursor));

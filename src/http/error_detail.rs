@@ -86,6 +86,7 @@ impl ApiError {
             Self::KeyRotation(refusal) => of_key_rotation(*refusal),
             Self::Store(StoreError::Unavailable(_)) => &problem::STORE_UNAVAILABLE,
             Self::Store(StoreError::ReadTimedOut) => &problem::READ_TIMEOUT,
+            Self::Store(StoreError::Changed) => &problem::PRECONDITION_FAILED,
             Self::Store(StoreError::Refused(_) | StoreError::Corrupt(_)) | Self::Internal(_) => {
                 &problem::INTERNAL
             }

@@ -132,6 +132,9 @@ fn fixed(error: &ApiError) -> &'static str {
         }
         ApiError::NotFound => NOT_FOUND,
         ApiError::Store(StoreError::Unavailable(_)) => "the store does not answer; try again",
+        ApiError::Store(StoreError::Changed) => {
+            "somebody has changed it since you read it: its ETag is not the one in If-Match"
+        }
         ApiError::Store(StoreError::ReadTimedOut) => {
             "the read took too long and was ended; name a shorter time with since and until, or \
              fewer filters at once"

@@ -23,6 +23,7 @@ use super::charges;
 use super::error::ApiError;
 use super::extract::{EventsRead, Scoped};
 use super::held_answer::{self, FRAME_BYTES};
+use super::request::Listing;
 use super::server::RequestDeadline;
 use super::state::AppState;
 use super::stream_caller::StreamCaller;
@@ -30,8 +31,7 @@ use super::stream_limits::StreamPermit;
 use crate::api::views::DeliveryView;
 use crate::api::{dead_letters, deliveries, events};
 use crate::domain::{
-    Cursor, DeadLetterFilter, DeliveryFilter, EventFilter, ListOrder, OrderedCursor, OrgId, Page,
-    PageRequest,
+    Cursor, DeadLetterFilter, DeliveryFilter, EventFilter, OrgId, Page, PageRequest,
 };
 use crate::runtime::Stopwatch;
 
@@ -64,6 +64,7 @@ struct Export {
     app: AppState,
     org: OrgId,
     exported: Exported,
+    listing: Listing,
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
     /// What is left of the page.
@@ -82,7 +83,7 @@ pub(super) async fn answer(
     reader: Scoped<EventsRead>,
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
-    (exported, after): (Exported, Option<Cursor>),
+    (exported, listing, after): (Exported, Listing, Option<Cursor>),
 ) -> Result<Response, ApiError> {
     // An export lasts as long as its client reads.
     deadline.lift();
@@ -90,10 +91,20 @@ pub(super) async fn answer(
     let owner = Owner::Org(org);
     let stream = charges::open_stream(&app, owner)?;
     let held = held_answer::reserve(&app, owner, PAGE_BYTES)?;
-    let Part { text, next } = exported.page(&app, org, after).await?;
+    let Part { text, next } = exported.page(&app, (org, listing), after).await?;
     drop(reader);
-    let mut export =
-        Export { app, org, exported, caller, deadline, rest: text, next, held, _stream: stream };
+    let mut export = Export {
+        app,
+        org,
+        exported,
+        listing,
+        caller,
+        deadline,
+        rest: text,
+        next,
+        held,
+        _stream: stream,
+    };
     export.held.overdraw_to(export.rest.len());
     let frames = futures_util::stream::unfold(export, async |mut export| {
         let frame = export.frame().await?;
@@ -153,13 +164,13 @@ impl Export {
         if reader.org_id != self.org {
             return Err(ApiError::KeyInvalid);
         }
-        self.exported.page(&self.app, self.org, Some(after)).await
+        self.exported.page(&self.app, (self.org, self.listing), Some(after)).await
     }
 
     /// The end of an export that cannot go on.
     fn end(&self, after: Cursor, error: &ApiError) -> Part {
         tracing::debug!(org = %self.org, ?error, "export ended early");
-        let next_cursor = OrderedCursor { cursor: after, order: self.exported.order() };
+        let next_cursor = self.listing.cursor(after, false);
         let problem = json!({"code": error.problem().code, "detail": error.to_string()});
         let line = json!({"next_cursor": next_cursor, "error": problem});
         Part { text: format!("{line}\n").into(), next: None }
@@ -167,35 +178,27 @@ impl Export {
 }
 
 impl Exported {
-    const fn order(&self) -> ListOrder {
-        match self {
-            Self::Events(filter, _) => filter.order,
-            Self::Deliveries(filter) => filter.order,
-            Self::DeadLetters(filter) => filter.order,
-        }
-    }
-
     async fn page(
         &self,
         app: &AppState,
-        org: OrgId,
+        (org, listing): (OrgId, Listing),
         after: Option<Cursor>,
     ) -> Result<Part, ApiError> {
-        let (reads, order) = (app.replica_reads(), self.order());
+        let reads = app.replica_reads();
         let page = PageRequest { limit: PageRequest::LIMIT_MAX, after };
         match self {
             Self::Events(filter, with_payloads) => {
                 let bytes_max = with_payloads.then_some(PAYLOAD_BYTES_MAX);
                 let page = events::list_within(reads, org, filter, page, bytes_max).await?;
-                written(app, order, page).await
+                written(app, listing, page).await
             }
             Self::Deliveries(filter) => {
                 let page = deliveries::list(reads, org, filter, page).await?;
-                written(app, order, page.map(DeliveryView::from)).await
+                written(app, listing, page.map(DeliveryView::from)).await
             }
             Self::DeadLetters(filter) => {
                 let page = dead_letters::list(reads, org, filter, page).await?;
-                written(app, order, page).await
+                written(app, listing, page).await
             }
         }
     }
@@ -204,7 +207,7 @@ impl Exported {
 /// The lines of a page and that of its cursor, written on the background threads.
 async fn written<T: Serialize + Send + 'static>(
     app: &AppState,
-    order: ListOrder,
+    listing: Listing,
     page: Page<T>,
 ) -> Result<Part, ApiError> {
     let writing = async move {
@@ -214,7 +217,7 @@ async fn written<T: Serialize + Send + 'static>(
             text.push(b'\n');
         }
         let next = page.next_cursor;
-        let next_cursor = next.map(|cursor| OrderedCursor { cursor, order });
+        let next_cursor = next.map(|cursor| listing.cursor(cursor, false));
         serde_json::to_writer(&mut text, &json!({ "next_cursor": next_cursor }))?;
         text.push(b'\n');
         text.shrink_to_fit();

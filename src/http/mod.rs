@@ -38,6 +38,7 @@ mod charges;
 mod client_ip;
 mod connection;
 mod cors;
+mod entity_tag;
 mod error;
 mod error_detail;
 mod error_text;

@@ -98,6 +98,8 @@ problems! {
         "Three earlier secrets still sign. Wait until one ends, or rotate with `\"overlap_seconds\": 0`.";
     WEBHOOK_ENDPOINT_REQUIRED: 409, "webhook_endpoint_required", "Webhook endpoint required",
         "The endpoint is an inbox: nothing is sent to it. Fetch its events with `GET /api/inbox?inbox=<id>`.";
+    PRECONDITION_FAILED: 412, "precondition_failed", "Changed since it was read",
+        "Read the resource again, apply your change to what it is now, and send it with the new `ETag` in `If-Match`.";
     PAYLOAD_TOO_LARGE: 413, "payload_too_large", "Request too large",
         "Send less. `detail` names the limit.";
     UNSUPPORTED_CONTENT_ENCODING: 415, "unsupported_content_encoding", "Unsupported content encoding",

@@ -111,6 +111,9 @@ impl Store {
     ) -> Result<bool> {
         let mut tx = self.engine.begin().await?;
         let version = next_version(&mut tx, org).await?;
+        if let Some((endpoint, _)) = self.locked_endpoint(&mut tx, org, id).await? {
+            self.require(&endpoint.revision())?;
+        }
         let sql = "UPDATE endpoints
                    SET removed_at = $3, cancel_before = $3, disabled_reason = $4, suspended = false,
                        version = $5

@@ -125,13 +125,13 @@ fn read_with(row: &Row, secrets: &SecretColumns, keyring: &Keyring) -> Result<En
 
 impl Store {
     /// Adds an endpoint. Refused when its organisation does not exist. The default inbox does not count against the
-    /// quota.
+    /// quota. Returns its version.
     pub async fn insert_endpoint(
         &self,
         org: OrgId,
         endpoint: &Endpoint,
         by: &Actor,
-    ) -> Result<Result<(), AddRefusal>> {
+    ) -> Result<Result<u64, AddRefusal>> {
         let secrets = self.keyring.encrypt_endpoint(endpoint)?;
         let mut tx = self.engine.begin().await?;
         let version = next_version(&mut tx, org).await?;
@@ -146,7 +146,7 @@ impl Store {
         suspension::apply(&mut tx, org, version).await?;
         audit::commit(tx, &AuditRecord::endpoint_created(endpoint), by, endpoint.created_at)
             .await?;
-        Ok(Ok(()))
+        Ok(Ok(version))
     }
 
     /// One endpoint, its secret with it.
@@ -181,6 +181,7 @@ impl Store {
         let Some((before, mut secrets)) = self.locked_endpoint(&mut tx, org, id).await? else {
             return Ok(None);
         };
+        self.require(&before.revision())?;
         let mut after = Endpoint { updated_at: now, version, ..before.clone() };
         change.apply(&mut after);
         if let Some(headers) = &change.headers {

@@ -38,6 +38,9 @@ pub enum StoreError {
     /// A read took longer than its time limit, `READ_TIMEOUT`.
     #[error("the read took longer than its time limit")]
     ReadTimedOut,
+    /// The row is not as [`Store::only_if`](super::Store::only_if) requires; nothing was changed.
+    #[error("somebody has changed it since it was read")]
+    Changed,
     /// Permanent: the database rejects this content every time.
     #[error("the store refused the content: {0}")]
     Refused(#[source] Error),
@@ -59,7 +62,7 @@ impl StoreError {
     pub fn is_connection(&self) -> bool {
         match self {
             Self::Unavailable(_) => !self.sqlstate().is_some_and(sqlstate_blames_statement),
-            Self::ReadTimedOut | Self::Refused(_) | Self::Corrupt(_) => false,
+            Self::ReadTimedOut | Self::Changed | Self::Refused(_) | Self::Corrupt(_) => false,
         }
     }
 
@@ -95,7 +98,7 @@ impl StoreError {
     pub fn is_away(&self) -> bool {
         match self {
             Self::Unavailable(error) => is_away(error),
-            Self::ReadTimedOut | Self::Refused(_) | Self::Corrupt(_) => false,
+            Self::ReadTimedOut | Self::Changed | Self::Refused(_) | Self::Corrupt(_) => false,
         }
     }
 }

@@ -195,6 +195,7 @@ impl System<'_> {
     ) -> Result<Option<ApiKey>> {
         let mut tx = self.0.engine.begin().await?;
         let Some(mut key) = locked(&mut tx, id).await? else { return Ok(None) };
+        self.0.require(&key.revision())?;
         if key.name == name {
             return Ok(Some(key));
         }
@@ -215,6 +216,7 @@ impl System<'_> {
     ) -> Result<bool> {
         let mut tx = self.0.engine.begin().await?;
         let Some(mut key) = locked(&mut tx, id).await? else { return Ok(false) };
+        self.0.require(&key.revision())?;
         if key.expires_at.is_some_and(|end| end <= at) {
             return Ok(true);
         }

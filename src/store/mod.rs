@@ -83,7 +83,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::StoreConfig;
-use crate::domain::{Org, OrgLimits};
+use crate::domain::{Org, OrgLimits, Precondition, Revision};
 use crate::runtime::{Clock, Stopwatch};
 
 use audit::AuditRecord;
@@ -141,6 +141,8 @@ pub struct Store {
     clock: Option<Clock>,
     /// Whose changes are logged.
     followed: Arc<FollowedOrgs>,
+    /// What changes of organisations, keys and endpoints require.
+    precondition: Precondition,
 }
 
 impl Store {
@@ -217,6 +219,7 @@ impl Store {
             quota_defaults,
             clock,
             followed,
+            precondition: Precondition::None,
         })
     }
 
@@ -279,6 +282,18 @@ impl Store {
     #[must_use]
     pub fn with_event_retention(self, event_retention: Option<Duration>) -> Self {
         Self { event_retention, ..self }
+    }
+
+    /// The same store, which changes and deletes organisations, keys and endpoints only in these states, and fails with
+    /// [`StoreError::Changed`] otherwise.
+    #[must_use]
+    pub fn only_if(self, precondition: Precondition) -> Self {
+        Self { precondition, ..self }
+    }
+
+    /// Checks that a row may be changed, which the transaction of the change has locked.
+    fn require(&self, revision: &Revision) -> Result<()> {
+        if self.precondition.holds(revision) { Ok(()) } else { Err(StoreError::Changed) }
     }
 
     /// An organisation's limits, with the defaults of this store where it has none of its own.

@@ -109,6 +109,7 @@ impl Store {
     ) -> Result<Option<Org>> {
         let mut tx = self.engine.begin().await?;
         let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
+        self.require(&before.revision())?;
         let mut after = before.clone();
         change.apply(&mut after);
         if after == before {
@@ -158,6 +159,7 @@ impl Store {
             tx.execute("SELECT 1 FROM orgs WHERE id = $1 FOR UPDATE", args![org]).await?;
         }
         let Some(before) = locked(&mut tx, org).await? else { return Ok(None) };
+        self.require(&before.revision())?;
         let deletion = OrgDeletion { since: now, rows: 0, done_at: None };
         let after = Org { deletion: Some(deletion), ..before.clone() };
         write(&mut tx, &after, now).await?;

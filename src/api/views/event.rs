@@ -56,6 +56,11 @@ impl From<EventSummary> for EventView {
 }
 
 impl EventView {
+    /// Its position in a list.
+    pub fn cursor(&self) -> Cursor {
+        self.summary.cursor()
+    }
+
     /// Bytes of its payload, as far as it has it.
     pub fn shown_payload_bytes(&self) -> usize {
         self.payload.as_ref().map_or(0, Bytes::len)

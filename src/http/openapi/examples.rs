@@ -89,7 +89,7 @@ fn text(name: &str, schema: &Value) -> &'static str {
         "actor" => "cli",
         "address" => "192.0.2.1",
         "action" => "endpoint.create",
-        "next_cursor" | "deliveries_next_cursor" => "AAYzXk0…",
+        "next_cursor" | "prev_cursor" | "deliveries_next_cursor" => "AAYzXk0…",
         "error" | "last_error" | "detail" => "connection refused",
         "reason" => "exhausted",
         "description" => "Billing",

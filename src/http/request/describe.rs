@@ -7,7 +7,7 @@ use super::extractors::{
 use super::fields::{JsonFields, QueryFields};
 use super::schema::{Input, ObjectSchema, RequestSchema, parameter};
 use super::texts::PageLimit;
-use crate::domain::{Cursor, LabelCursor, ListOrder, OrderedCursor};
+use crate::domain::{LabelCursor, ListCursor, ListOrder};
 use crate::http::problem::{self, Problem};
 
 const JSON: &[&str] = &["application/json"];
@@ -70,7 +70,10 @@ impl<T: JsonFields> Input for MergePatch<T> {
 impl<T: QueryFields> Input for List<T> {
     fn describe(schema: &mut RequestSchema) {
         let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
-        let cursor = parameter::<Cursor>("cursor", "`next_cursor` of the previous page.");
+        let cursor = parameter::<ListCursor>(
+            "cursor",
+            "`next_cursor` of the previous page of this list, with the same filters.",
+        );
         schema.query.extend([limit, cursor]);
         describe_query::<T>(schema);
     }
@@ -80,9 +83,10 @@ impl<T: QueryFields> Input for OrderedList<T> {
     fn describe(schema: &mut RequestSchema) {
         let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
         let order = parameter::<ListOrder>("order", "`desc`, the newest first, or `asc`.");
-        let cursor = parameter::<OrderedCursor>(
+        let cursor = parameter::<ListCursor>(
             "cursor",
-            "`next_cursor` of the previous page, which has the same order.",
+            "`next_cursor` of the previous page, or `prev_cursor` of the next one, of this list with the same order \
+             and filters.",
         );
         schema.query.extend([limit, order, cursor]);
         describe_query::<T>(schema);
@@ -102,7 +106,7 @@ impl<T: QueryFields> Input for ExportList<T> {
     fn describe(schema: &mut RequestSchema) {
         let order =
             parameter::<ListOrder>("order", "`asc`, the oldest first, unless it is `desc`.");
-        let cursor = parameter::<OrderedCursor>(
+        let cursor = parameter::<ListCursor>(
             "cursor",
             "The last `next_cursor` of an export that ended early, which has the same order.",
         );

@@ -10,11 +10,12 @@ use serde::Serialize;
 
 use super::fields::{JsonFields, QueryFields};
 use super::json_object::JsonObject;
+use super::listing::Listing;
 use super::query::Query;
 use super::rules::Rules;
 use super::schema::ObjectSchema;
 use crate::auth::Principal;
-use crate::domain::{Cursor, LabelCursor, ListOrder, PageRequest, Scopes};
+use crate::domain::{Cursor, LabelCursor, PageRequest, Scopes};
 use crate::http::body::{self, ReceivedBody};
 use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
@@ -47,6 +48,7 @@ pub(in crate::http) struct MergePatch<T> {
 #[derive(Debug)]
 pub(in crate::http) struct List<T = ()> {
     pub(in crate::http) page: PageRequest,
+    pub(in crate::http) listing: Listing,
     pub(in crate::http) filter: T,
 }
 
@@ -54,7 +56,7 @@ pub(in crate::http) struct List<T = ()> {
 #[derive(Debug)]
 pub(in crate::http) struct OrderedList<T> {
     pub(in crate::http) page: PageRequest,
-    pub(in crate::http) order: ListOrder,
+    pub(in crate::http) listing: Listing,
     pub(in crate::http) filter: T,
 }
 
@@ -89,7 +91,7 @@ pub(in crate::http) struct EmptyBodyAndParameters<Q>(pub(in crate::http) Q);
 #[derive(Debug)]
 pub(in crate::http) struct ExportList<T> {
     pub(in crate::http) after: Option<Cursor>,
-    pub(in crate::http) order: ListOrder,
+    pub(in crate::http) listing: Listing,
     pub(in crate::http) filter: T,
 }
 
@@ -217,10 +219,10 @@ impl<S: Sync, T: QueryFields> FromRequestParts<S> for List<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let mut query = Query::of(&parts.uri);
-        let page = query.page();
+        let (page, listing) = query.page();
         let filter = T::read(&mut query);
         query.finish()?;
-        Ok(Self { page, filter })
+        Ok(Self { page, listing, filter })
     }
 }
 
@@ -242,10 +244,10 @@ impl<S: Sync, T: QueryFields> FromRequestParts<S> for OrderedList<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let mut query = Query::of(&parts.uri);
-        let (page, order) = query.ordered_page();
+        let (page, listing) = query.ordered_page();
         let filter = T::read(&mut query);
         query.finish()?;
-        Ok(Self { page, order, filter })
+        Ok(Self { page, listing, filter })
     }
 }
 
@@ -254,11 +256,10 @@ impl<S: Sync, T: QueryFields> FromRequestParts<S> for ExportList<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let mut query = Query::of(&parts.uri);
-        let order = query.take::<ListOrder>("order").unwrap_or(ListOrder::OldestFirst);
-        let after = query.ordered_cursor(order);
+        let listing = query.export();
         let filter = T::read(&mut query);
         query.finish()?;
-        Ok(Self { after, order, filter })
+        Ok(Self { after: listing.after, listing, filter })
     }
 }
 

@@ -15,6 +15,7 @@ mod describe;
 mod extractors;
 mod fields;
 pub(super) mod json_object;
+mod listing;
 mod patch;
 mod posted;
 pub(super) mod query;
@@ -30,6 +31,7 @@ pub(super) use extractors::{
     Parameters, refuse_query,
 };
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
+pub(super) use listing::{ListPage, Listing, OrderedPage, Positioned};
 pub(super) use patch::Patch;
 pub(super) use posted::{DescribesBody, UnreadRequest};
 pub use schema::RequestSchema;

@@ -6,10 +6,11 @@
 use axum::http::Uri;
 use url::form_urlencoded;
 
+use super::listing::{self, Listing};
 use super::rules::{STRAY_NAMES_MAX, shortened};
 use super::texts::{PageLimit, Text};
 use super::values::wire_name;
-use crate::domain::{Cursor, ListOrder, OrderedCursor, PageRequest, Violation, did_you_mean};
+use crate::domain::{ListCursor, ListOrder, ListTag, PageRequest, Violation, did_you_mean};
 use crate::http::error::ApiError;
 
 /// The parameters of a request, taken one by one. [`Self::finish`] reports what was wrong or left.
@@ -17,6 +18,8 @@ use crate::http::error::ApiError;
 pub(in crate::http) struct Query {
     parameters: Vec<(String, String)>,
     violations: Vec<Violation>,
+    /// The list that it reads, if it reads one.
+    list: ListTag,
     /// The names that were asked for, for hints at misspelt ones.
     known: Vec<&'static str>,
 }
@@ -24,12 +27,10 @@ pub(in crate::http) struct Query {
 impl Query {
     /// The parameters behind the path of `uri`.
     pub(in crate::http) fn of(uri: &Uri) -> Self {
-        Self::new(uri.query().unwrap_or_default())
-    }
-
-    fn new(text: &str) -> Self {
-        let parameters = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        Self { parameters, violations: Vec::new(), known: Vec::new() }
+        let text = uri.query().unwrap_or_default();
+        let parameters: Vec<_> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+        let list = listing::tag(uri, &parameters);
+        Self { parameters, violations: Vec::new(), list, known: Vec::new() }
     }
 
     /// Takes the parameter `name`.
@@ -43,28 +44,46 @@ impl Query {
         value
     }
 
-    /// Takes `limit` and `cursor`.
-    pub(in crate::http) fn page(&mut self) -> PageRequest {
+    /// Takes `limit` and `cursor` of a list that is read from its newest row on.
+    pub(in crate::http) fn page(&mut self) -> (PageRequest, Listing) {
         let limit = self.limit();
-        PageRequest { limit, after: self.take("cursor") }
+        let listing = self.listing(ListOrder::NewestFirst, false);
+        (PageRequest { limit, after: listing.after }, listing)
     }
 
-    /// Takes `limit`, `order` and `cursor`, which belongs to that order.
-    pub(in crate::http) fn ordered_page(&mut self) -> (PageRequest, ListOrder) {
+    /// Takes `limit`, `order` and `cursor`.
+    pub(in crate::http) fn ordered_page(&mut self) -> (PageRequest, Listing) {
         let limit = self.limit();
         let order = self.take::<ListOrder>("order").unwrap_or_default();
-        (PageRequest { limit, after: self.ordered_cursor(order) }, order)
+        let listing = self.listing(order, true);
+        (PageRequest { limit, after: listing.after }, listing)
     }
 
-    /// Takes `cursor`, which belongs to this order.
-    pub(in crate::http) fn ordered_cursor(&mut self, order: ListOrder) -> Option<Cursor> {
-        let cursor = self.take::<OrderedCursor>("cursor")?;
-        if cursor.order == order {
-            return Some(cursor.cursor);
+    /// Takes `order` and `cursor` of an export.
+    pub(in crate::http) fn export(&mut self) -> Listing {
+        let order = self.take::<ListOrder>("order").unwrap_or(ListOrder::OldestFirst);
+        self.listing(order, false)
+    }
+
+    /// Takes `cursor`, which belongs to this list and this order.
+    fn listing(&mut self, order: ListOrder, has_both_directions: bool) -> Listing {
+        let mut listing = Listing { tag: self.list, order, is_backward: false, after: None };
+        let Some(cursor) = self.take::<ListCursor>("cursor") else { return listing };
+        if cursor.list.is_some_and(|list| list != listing.tag) {
+            let rule =
+                "belongs to another list, or to other filters; leave it out for the first page";
+            self.violations.push(Violation::new("cursor", "list", rule));
+        } else if cursor.order != order {
+            let rule = format!("belongs to a list with order={}", cursor.order.as_str());
+            self.violations.push(Violation::new("cursor", "order", rule));
+        } else if cursor.is_backward && !has_both_directions {
+            let rule = "must be a next_cursor: this list is not read backwards";
+            self.violations.push(Violation::new("cursor", "direction", rule));
+        } else {
+            listing.is_backward = cursor.is_backward;
+            listing.after = Some(cursor.cursor);
         }
-        let rule = format!("belongs to a list with order={}", cursor.order.as_str());
-        self.violations.push(Violation::new("cursor", "order", rule));
-        None
+        listing
     }
 
     /// Takes `limit`.
@@ -101,7 +120,11 @@ impl Query {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Timestamp;
+    use crate::domain::{Cursor, Timestamp};
+
+    fn of(query: &str) -> Query {
+        Query::of(&format!("/api/events?{query}").parse().unwrap())
+    }
 
     fn faults(query: Query) -> Vec<(String, &'static str)> {
         match query.finish() {
@@ -113,16 +136,16 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded_and_parsed() {
-        let mut query = Query::new("since=1970-01-01T00%3A00%3A01Z&limit=7");
+        let mut query = of("since=1970-01-01T00%3A00%3A01Z&limit=7");
         let since: Option<Timestamp> = query.take("since");
         assert_eq!(since, Some(Timestamp::from_micros(1_000_000)));
-        assert_eq!(query.page().limit, 7);
+        assert_eq!(query.page().0.limit, 7);
         assert!(faults(query).is_empty());
     }
 
     #[test]
     fn every_fault_is_listed() {
-        let mut query = Query::new("limit=0&cursor=x&since=now&typ=a&until=1&until=2");
+        let mut query = of("limit=0&cursor=x&since=now&typ=a&until=1&until=2");
         query.page();
         let _: Option<Timestamp> = query.take("since");
         let _: Option<Timestamp> = query.take("until");
@@ -137,22 +160,31 @@ mod tests {
     }
 
     #[test]
-    fn cursor_is_taken_in_its_own_order_only() {
+    fn cursor_is_taken_in_its_own_list_and_order_only() {
         let cursor = Cursor { at: Timestamp::from_micros(7), id: uuid::Uuid::nil() };
+        let list = of("type=a").list;
         for (order, word) in [(ListOrder::NewestFirst, "desc"), (ListOrder::OldestFirst, "asc")] {
-            let text = OrderedCursor { cursor, order }.to_string();
-            for asked in ["desc", "asc"] {
-                let mut query = Query::new(&format!("cursor={text}&order={asked}"));
-                let (page, _) = query.ordered_page();
-                assert_eq!(page.after.is_some(), asked == word);
-                assert_eq!(faults(query).is_empty(), asked == word);
+            for (list, is_backward) in [(Some(list), false), (Some(list), true), (None, false)] {
+                let text = ListCursor { cursor, order, is_backward, list };
+                for asked in ["desc", "asc"] {
+                    let mut query = of(&format!("cursor={text}&order={asked}&type=a"));
+                    let (page, listing) = query.ordered_page();
+                    let _: Option<crate::domain::EventTypeFilter> = query.take("type");
+                    assert_eq!(page.after.is_some(), asked == word);
+                    assert_eq!(listing.is_backward, is_backward && asked == word);
+                    assert_eq!(faults(query).is_empty(), asked == word);
+                }
+                let mut other = of(&format!("cursor={text}&order={word}"));
+                assert_eq!(other.ordered_page().0.after.is_some(), list.is_none());
+                let mut export = of(&format!("cursor={text}&order={word}&type=a"));
+                assert_eq!(export.export().after.is_some(), !is_backward);
             }
         }
     }
 
     #[test]
     fn flood_of_unknown_parameters_is_answered_shortly() {
-        let query = Query::new(&"x=1&".repeat(1000));
+        let query = of(&"x=1&".repeat(1000));
         assert_eq!(faults(query).len(), STRAY_NAMES_MAX);
     }
 }

@@ -7,8 +7,8 @@ use strum::VariantNames;
 
 use crate::api::accounts::SummaryWindow;
 use crate::domain::{
-    ChangeKind, Cursor, DeadReason, DeliveryStatus, EndpointId, EndpointKind, ErrorClass, EventId,
-    EventType, EventTypeFilter, LabelCursor, ListOrder, MetricsGroup, Month, OrderedCursor, OrgId,
+    ChangeKind, DeadReason, DeliveryStatus, EndpointId, EndpointKind, ErrorClass, EventId,
+    EventType, EventTypeFilter, LabelCursor, ListCursor, ListOrder, MetricsGroup, Month, OrgId,
     PageRequest, SignatureScheme, SigningSecret, Timestamp, TimestampError, TraceFilter, Violation,
 };
 
@@ -63,8 +63,7 @@ texts! {
     LabelCursor: "must be a next_cursor of an earlier answer", {"type": "string"};
     MetricsGroup: MetricsGroup::RULE,
         {"type": "string", "enum": MetricsGroup::VARIANTS, "default": "hour"};
-    Cursor: "must be a next_cursor of an earlier answer", {"type": "string"};
-    OrderedCursor: "must be a next_cursor of an earlier answer", {"type": "string"};
+    ListCursor: "must be a next_cursor or prev_cursor of an earlier answer", {"type": "string"};
     TraceFilter: "must be a trace id: 1 to 128 visible ASCII characters",
         {"type": "string", "minLength": 1, "maxLength": 128};
     ErrorClass: "must be blocked, signing, internal, dns, connect, tls, timeout, reset, protocol or status",

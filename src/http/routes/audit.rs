@@ -3,10 +3,10 @@
 use axum::extract::State;
 
 use crate::api::audit;
-use crate::domain::{AuditEntry, OrgId, Page};
+use crate::domain::{AuditEntry, OrgId};
 use crate::http::error::ApiError;
 use crate::http::extract::{KeysManage, OperatorRead, Scoped};
-use crate::http::request::{List, query_fields};
+use crate::http::request::{List, ListPage, query_fields};
 use crate::http::respond::Json;
 use crate::http::state::AppState;
 
@@ -22,16 +22,17 @@ query_fields! {
 pub(in crate::http) async fn own(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
-    List { page, filter: () }: List,
-) -> Result<Json<Page<AuditEntry>>, ApiError> {
-    Ok(Json(audit::list_of_org(app.reads(), tenant.org_id, page).await?))
+    List { page, listing, filter: () }: List,
+) -> Result<Json<ListPage<AuditEntry>>, ApiError> {
+    let entries = audit::list_of_org(app.reads(), tenant.org_id, page).await?;
+    Ok(Json(listing.forward_page(entries)))
 }
 
 /// `GET /api/admin/audit`: everything, or one organisation's entries.
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
-    List { page, filter: AuditQuery { org_id } }: List<AuditQuery>,
-) -> Result<Json<Page<AuditEntry>>, ApiError> {
-    Ok(Json(audit::list(app.reads(), org_id, page).await?))
+    List { page, listing, filter: AuditQuery { org_id } }: List<AuditQuery>,
+) -> Result<Json<ListPage<AuditEntry>>, ApiError> {
+    Ok(Json(listing.forward_page(audit::list(app.reads(), org_id, page).await?)))
 }

@@ -5,12 +5,14 @@ use axum::extract::State;
 use crate::api::dead_letters;
 use crate::api::views::DeadLetterReplay;
 use crate::domain::{
-    DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, ErrorClass,
-    EventTypeFilter, ListOrder, OrderedPage, Timestamp,
+    Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, ErrorClass,
+    EventTypeFilter, ListOrder, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use crate::http::request::{EmptyBody, FailedStatus, Flag, NoQuery, OrderedList, query_fields};
+use crate::http::request::{
+    EmptyBody, FailedStatus, Flag, NoQuery, OrderedList, OrderedPage, Positioned, query_fields,
+};
 use crate::http::respond::{Accepted, Json, NoContent};
 use crate::http::state::AppState;
 
@@ -40,10 +42,10 @@ query_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    OrderedList { page, order, filter }: OrderedList<DeadLetterQuery>,
+    OrderedList { page, listing, filter }: OrderedList<DeadLetterQuery>,
 ) -> Result<Json<OrderedPage<DeadLetter>>, ApiError> {
-    let (org, filter) = (tenant.org_id, filter.in_order(order));
-    Ok(Json(order.page(dead_letters::list(app.replica_reads(), org, &filter, page).await?)))
+    let (org, filter) = (tenant.org_id, filter.in_order(listing.reading_order()));
+    Ok(Json(listing.page(dead_letters::list(app.replica_reads(), org, &filter, page).await?)))
 }
 
 /// `GET /api/dead-letters/{id}`.
@@ -79,6 +81,12 @@ pub(in crate::http) async fn replay(
 ) -> Result<Accepted<DeadLetterReplay>, ApiError> {
     let by = tenant.actor();
     Ok(Accepted(dead_letters::replay(app.subsystems(), tenant.org_id, id, &by).await?))
+}
+
+impl Positioned for DeadLetter {
+    fn position(&self) -> Cursor {
+        Cursor { at: self.created_at, id: self.id.uuid() }
+    }
 }
 
 impl DeadLetterQuery {

@@ -5,14 +5,15 @@ use axum::extract::State;
 use crate::api::deliveries;
 use crate::api::views::{DeliveryDetail, DeliveryView, EndpointAttemptView};
 use crate::domain::{
-    DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, ErrorClass, EventId, EventTypeFilter,
-    ListOrder, OrderedPage, Timestamp,
+    Cursor, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, ErrorClass, EventId,
+    EventTypeFilter, ListOrder, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use crate::http::outcome_wait::{OutcomeWait, WaitQuery};
 use crate::http::request::{
-    EmptyBody, EmptyBodyAndParameters, FailedStatus, NoQuery, OrderedList, query_fields,
+    EmptyBody, EmptyBodyAndParameters, FailedStatus, NoQuery, OrderedList, OrderedPage, Positioned,
+    query_fields,
 };
 use crate::http::respond::{Accepted, Either, Json};
 use crate::http::server::RequestDeadline;
@@ -44,11 +45,11 @@ query_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    OrderedList { page, order, filter }: OrderedList<DeliveryQuery>,
+    OrderedList { page, listing, filter }: OrderedList<DeliveryQuery>,
 ) -> Result<Json<OrderedPage<DeliveryView>>, ApiError> {
-    let (org, filter) = (tenant.org_id, filter.in_order(order));
+    let (org, filter) = (tenant.org_id, filter.in_order(listing.reading_order()));
     let page = deliveries::list(app.replica_reads(), org, &filter, page).await?;
-    Ok(Json(order.page(page.map(DeliveryView::from))))
+    Ok(Json(listing.page(page.map(DeliveryView::from))))
 }
 
 /// `GET /api/deliveries/{id}`.
@@ -80,15 +81,15 @@ pub(in crate::http) async fn attempts_of_endpoint(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     Id(id): Id<EndpointId>,
-    OrderedList { page, order, filter }: OrderedList<AttemptQuery>,
+    OrderedList { page, listing, filter }: OrderedList<AttemptQuery>,
 ) -> Result<Json<OrderedPage<EndpointAttemptView>>, ApiError> {
     let AttemptQuery { since, until, error_class } = filter;
-    let endpoint_id = Some(id);
+    let (endpoint_id, order) = (Some(id), listing.reading_order());
     let filter =
         DeliveryFilter { endpoint_id, since, until, error_class, order, ..Default::default() };
     let page =
         deliveries::attempts_of_endpoint(app.replica_reads(), tenant.org_id, id, &filter, page);
-    Ok(Json(order.page(page.await?)))
+    Ok(Json(listing.page(page.await?)))
 }
 
 /// `POST /api/deliveries/{id}/retry`: 202 with the delivery, due now, or with `wait` 200 with its outcome.
@@ -131,6 +132,19 @@ pub(in crate::http) async fn cancel(
 ) -> Result<Json<DeliveryView>, ApiError> {
     let by = tenant.actor();
     Ok(Json(deliveries::cancel(app.subsystems(), tenant.org_id, id, &by).await?.into()))
+}
+
+impl Positioned for DeliveryView {
+    fn position(&self) -> Cursor {
+        Cursor { at: self.created_at, id: self.id.uuid() }
+    }
+}
+
+/// A page ends with a delivery.
+impl Positioned for EndpointAttemptView {
+    fn position(&self) -> Cursor {
+        Cursor { at: self.delivery_id.created_at(), id: self.delivery_id.uuid() }
+    }
 }
 
 impl DeliveryQuery {

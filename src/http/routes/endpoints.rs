@@ -8,18 +8,20 @@ use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEn
 use crate::domain::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointConfig,
     EndpointId, EndpointKind, EventTypeFilters, InboxSettings, InboxSettingsChange, NewEndpoint,
-    Page, RetrySchedule, Violation,
+    RetrySchedule, Violation,
 };
+use crate::http::entity_tag::{EntityTag, Fresh, IfMatch, NotModified};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
+use crate::http::header_extract::IfNoneMatch;
 use crate::http::request::json_object::JsonObject;
 use crate::http::request::rules::Rules;
 use crate::http::request::schema::ObjectSchema;
 use crate::http::request::{
-    Body, Description, EmptyBody, EndpointUrl, JsonFields, List, MergePatch, NoQuery, Whole,
-    json_fields,
+    Body, Description, EmptyBody, EndpointUrl, JsonFields, List, ListPage, MergePatch, NoQuery,
+    Whole, json_fields,
 };
-use crate::http::respond::{Created, Json, NoContent, Secret};
+use crate::http::respond::{Created, Either, Json, NoContent, Secret};
 use crate::http::state::AppState;
 
 /// Reason recorded when the owner disables an endpoint.
@@ -155,21 +157,22 @@ pub(in crate::http) async fn create(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Body(new): Body<EndpointBody>,
-) -> Result<Secret<Created<NewEndpointView>>, ApiError> {
+) -> Result<(EntityTag, Secret<Created<NewEndpointView>>), ApiError> {
     let (new, by) = (NewEndpoint::from(&new), tenant.actor());
     let endpoint = endpoints::create(app.subsystems(), tenant.org_id, new, &by).await?;
     let location = format!("/api/endpoints/{}", endpoint.id);
-    Ok(Secret(Created { location, body: (&endpoint).into() }))
+    let created = Created { location, body: (&endpoint).into() };
+    Ok((EntityTag(endpoint.revision()), Secret(created)))
 }
 
 /// `GET /api/endpoints`.
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
-    List { page, filter: () }: List,
-) -> Result<Json<Page<EndpointView>>, ApiError> {
+    List { page, listing, filter: () }: List,
+) -> Result<Json<ListPage<EndpointView>>, ApiError> {
     let endpoints = endpoints::list(app.reads(), tenant.org_id, page).await?;
-    Ok(Json(endpoints.map(|endpoint| (&endpoint).into())))
+    Ok(Json(listing.forward_page(endpoints.map(|endpoint| (&endpoint).into()))))
 }
 
 /// `GET /api/endpoints/{id}`.
@@ -177,10 +180,16 @@ pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
+    known: IfNoneMatch,
     _: NoQuery,
-) -> Result<Json<EndpointDetail>, ApiError> {
+) -> Result<Fresh<EndpointDetail>, ApiError> {
     let endpoint = endpoints::one(app.reads(), tenant.org_id, id).await?;
-    Ok(Json(endpoints::detail(app.reads(), &endpoint).await?))
+    let revision = endpoint.revision();
+    if known.is_fresh(&revision) {
+        // What waits for it need not be counted.
+        return Ok((EntityTag(revision), Either::First(NotModified)));
+    }
+    Ok(known.answer(revision, endpoints::detail(app.reads(), &endpoint).await?))
 }
 
 /// `PATCH /api/endpoints/{id}`: changes the fields that are sent and differ.
@@ -188,15 +197,20 @@ pub(in crate::http) async fn change(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
+    if_match: IfMatch,
     patch: MergePatch<EndpointPatch>,
-) -> Result<Json<EndpointDetail>, ApiError> {
-    let current = endpoints::one(app.subsystems(), tenant.org_id, id).await?;
-    let current = endpoints::detail(app.subsystems(), &current).await?;
+) -> Result<(EntityTag, Json<EndpointDetail>), ApiError> {
+    let endpoint = endpoints::one(app.subsystems(), tenant.org_id, id).await?;
+    let subsystems = if_match.allow(app.subsystems(), &endpoint.revision())?;
+    let current = endpoints::detail(&subsystems, &endpoint).await?;
     let patch = patch.without(&EndpointDetail::MEASURED);
-    let Some(change) = patch.against(&current)? else { return Ok(Json(current)) };
+    let Some(change) = patch.against(&current)? else {
+        return Ok((EntityTag(endpoint.revision()), Json(current)));
+    };
     let (change, by) = (change.into(), tenant.actor());
-    let changed = endpoints::change(app.subsystems(), tenant.org_id, id, &change, &by).await?;
-    Ok(Json(endpoints::detail(app.subsystems(), &changed).await?))
+    let changed = endpoints::change(&subsystems, tenant.org_id, id, &change, &by).await?;
+    let detail = endpoints::detail(&subsystems, &changed).await?;
+    Ok((EntityTag(changed.revision()), Json(detail)))
 }
 
 /// `DELETE /api/endpoints/{id}`: its pending deliveries are cancelled.
@@ -204,9 +218,11 @@ pub(in crate::http) async fn remove(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsManage>,
     Id(id): Id<EndpointId>,
+    if_match: IfMatch,
     _: NoQuery,
 ) -> Result<NoContent, ApiError> {
-    endpoints::delete(app.subsystems(), tenant.org_id, id, &tenant.actor()).await?;
+    let subsystems = if_match.guard(app.subsystems());
+    endpoints::delete(&subsystems, tenant.org_id, id, &tenant.actor()).await?;
     Ok(NoContent)
 }
 

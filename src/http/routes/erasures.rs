@@ -3,10 +3,10 @@
 use axum::extract::State;
 
 use crate::api::erasures;
-use crate::domain::{Erasure, ErasureId, ErasureSubject, EventId, Page};
+use crate::domain::{Erasure, ErasureId, ErasureSubject, EventId};
 use crate::http::error::ApiError;
 use crate::http::extract::{AccountId, Caller, DataErase, Id, Scoped};
-use crate::http::request::{List, NoQuery};
+use crate::http::request::{List, ListPage, NoQuery};
 use crate::http::respond::{Accepted, Json};
 use crate::http::state::AppState;
 
@@ -38,9 +38,9 @@ pub(in crate::http) async fn of_account(
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<DataErase>,
-    List { page, filter: () }: List,
-) -> Result<Json<Page<Erasure>>, ApiError> {
-    Ok(Json(erasures::list(app.reads(), tenant.org_id, page).await?))
+    List { page, listing, filter: () }: List,
+) -> Result<Json<ListPage<Erasure>>, ApiError> {
+    Ok(Json(listing.forward_page(erasures::list(app.reads(), tenant.org_id, page).await?)))
 }
 
 /// `GET /api/erasures/{id}`.

@@ -9,15 +9,16 @@ use serde::Serialize;
 use crate::api::events;
 use crate::api::views::{EventDetail, EventView, ReplayedEvent};
 use crate::domain::{
-    EndpointId, EventFilter, EventId, EventTypeFilter, ListOrder, OrderedPage, PageRequest,
-    Timestamp, TraceFilter,
+    Cursor, EndpointId, EventFilter, EventId, EventTypeFilter, ListOrder, PageRequest, Timestamp,
+    TraceFilter,
 };
 use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use crate::http::held_answer;
 use crate::http::request::{
-    Include, Label, NoQuery, OptionalBody, OrderedList, json_fields, query_fields,
+    Include, Label, NoQuery, OptionalBody, OrderedList, OrderedPage, Positioned, json_fields,
+    query_fields,
 };
 use crate::http::respond::{self, Accepted, Json, WrittenAnswer};
 use crate::http::state::AppState;
@@ -65,10 +66,10 @@ json_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    OrderedList { page, order, filter }: OrderedList<EventQuery>,
+    OrderedList { page, listing, filter }: OrderedList<EventQuery>,
 ) -> Result<WrittenAnswer<Json<OrderedPage<EventView>>>, ApiError> {
     let (org, with_payloads) = (tenant.org_id, filter.include.is_some());
-    let filter = filter.in_order(order);
+    let filter = filter.in_order(listing.reading_order());
     // Until the answer is there and counted.
     let _reading = if with_payloads {
         Some(held_answer::reserve(&app, Owner::Org(org), READING_BYTES)?)
@@ -77,7 +78,7 @@ pub(in crate::http) async fn list(
     };
     let events = events::list(app.replica_reads(), org, &filter, page, with_payloads).await?;
     let bytes = events.data.iter().map(EventView::shown_payload_bytes).sum();
-    answer(&app, order.page(events), bytes).await
+    answer(&app, listing.page(events), bytes).await
 }
 
 /// `GET /api/events/{id}`.
@@ -122,6 +123,12 @@ pub(in crate::http) async fn replay(
 ) -> Result<Accepted<ReplayedEvent>, ApiError> {
     let (org, by) = (tenant.org_id, tenant.actor());
     Ok(Accepted(events::replay(app.subsystems(), org, id, endpoint_id, &by).await?))
+}
+
+impl Positioned for EventView {
+    fn position(&self) -> Cursor {
+        self.cursor()
+    }
 }
 
 impl EventQuery {

@@ -7,7 +7,7 @@ use super::dead_letters::DeadLetterQuery;
 use super::deliveries::DeliveryQuery;
 use super::events::EventQuery;
 use crate::api::views::{DeliveryView, EventView};
-use crate::domain::{Cursor, DeadLetter};
+use crate::domain::{DeadLetter, ListCursor};
 use crate::http::error::ApiError;
 use crate::http::export::{Exported, answer};
 use crate::http::extract::{EventsRead, Scoped};
@@ -32,7 +32,7 @@ pub(in crate::http) enum ExportLine<T> {
 #[expect(dead_code, reason = "describes what `export` writes")]
 pub(in crate::http) struct ExportEnd {
     /// Where an export that ends here goes on; `null` at the end of the list.
-    next_cursor: Option<Cursor>,
+    next_cursor: Option<ListCursor>,
     /// Why it ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ExportError>,
@@ -54,11 +54,11 @@ pub(in crate::http) async fn of_events(
     tenant: Scoped<EventsRead>,
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
-    ExportList { after, order, filter }: ExportList<EventQuery>,
+    ExportList { after, listing, filter }: ExportList<EventQuery>,
 ) -> Result<WrittenAnswer<JsonLines<ExportLine<EventView>>>, ApiError> {
     let with_payloads = filter.include.is_some();
-    let exported = Exported::Events(filter.in_order(order), with_payloads);
-    answer(app, tenant, caller, deadline, (exported, after)).await.map(Into::into)
+    let exported = Exported::Events(filter.in_order(listing.reading_order()), with_payloads);
+    answer(app, tenant, caller, deadline, (exported, listing, after)).await.map(Into::into)
 }
 
 /// `GET /api/deliveries/export`.
@@ -67,10 +67,10 @@ pub(in crate::http) async fn of_deliveries(
     tenant: Scoped<EventsRead>,
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
-    ExportList { after, order, filter }: ExportList<DeliveryQuery>,
+    ExportList { after, listing, filter }: ExportList<DeliveryQuery>,
 ) -> Result<WrittenAnswer<JsonLines<ExportLine<DeliveryView>>>, ApiError> {
-    let exported = Exported::Deliveries(filter.in_order(order));
-    answer(app, tenant, caller, deadline, (exported, after)).await.map(Into::into)
+    let exported = Exported::Deliveries(filter.in_order(listing.reading_order()));
+    answer(app, tenant, caller, deadline, (exported, listing, after)).await.map(Into::into)
 }
 
 /// `GET /api/dead-letters/export`.
@@ -79,8 +79,8 @@ pub(in crate::http) async fn of_dead_letters(
     tenant: Scoped<EventsRead>,
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
-    ExportList { after, order, filter }: ExportList<DeadLetterQuery>,
+    ExportList { after, listing, filter }: ExportList<DeadLetterQuery>,
 ) -> Result<WrittenAnswer<JsonLines<ExportLine<DeadLetter>>>, ApiError> {
-    let exported = Exported::DeadLetters(filter.in_order(order));
-    answer(app, tenant, caller, deadline, (exported, after)).await.map(Into::into)
+    let exported = Exported::DeadLetters(filter.in_order(listing.reading_order()));
+    answer(app, tenant, caller, deadline, (exported, listing, after)).await.map(Into::into)
 }

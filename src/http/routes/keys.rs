@@ -10,11 +10,13 @@ use crate::api::keys::{self, KeySpec};
 use crate::api::views::{KeyView, NewKeyView};
 use crate::auth::IssuedKey;
 use crate::domain::{Actor, ApiKey, ApiKeyId, OrgId, OrgLimit, Page, Role, Scopes};
+use crate::http::entity_tag::{EntityTag, Fresh, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
+use crate::http::header_extract::IfNoneMatch;
 use crate::http::request::{
-    Body, ExpiresAt, LimitValue, List, MergePatch, Name, NoQuery, OptionalBody, OwnScopes,
-    TenantScopes, Whole, json_fields,
+    Body, ExpiresAt, LimitValue, List, ListPage, Listing, MergePatch, Name, NoQuery, OptionalBody,
+    OwnScopes, TenantScopes, Whole, json_fields,
 };
 use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
@@ -70,9 +72,9 @@ json_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
-    List { page, filter: () }: List,
-) -> Result<Json<Page<KeyView>>, ApiError> {
-    Ok(page_of(&app, keys::list(app.reads(), page).await?))
+    List { page, listing, filter: () }: List,
+) -> Result<Json<ListPage<KeyView>>, ApiError> {
+    Ok(page_of(&app, listing, keys::list(app.reads(), page).await?))
 }
 
 /// `GET /api/admin/orgs/{id}/keys`.
@@ -80,9 +82,9 @@ pub(in crate::http) async fn list_of_org(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
     Id(org): Id<OrgId>,
-    List { page, filter: () }: List,
-) -> Result<Json<Page<KeyView>>, ApiError> {
-    Ok(page_of(&app, keys::list_of_org(app.reads(), org, page).await?))
+    List { page, listing, filter: () }: List,
+) -> Result<Json<ListPage<KeyView>>, ApiError> {
+    Ok(page_of(&app, listing, keys::list_of_org(app.reads(), org, page).await?))
 }
 
 /// `GET /api/admin/keys/{id}`.
@@ -90,10 +92,10 @@ pub(in crate::http) async fn one(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
     Id(id): Id<ApiKeyId>,
+    known: IfNoneMatch,
     _: NoQuery,
-) -> Result<Json<KeyView>, ApiError> {
-    let key = keys::one(app.reads(), id).await?;
-    Ok(Json(KeyView::new(key, app.reads().clock.now())))
+) -> Result<Fresh<KeyView>, ApiError> {
+    Ok(shown(&app, &known, keys::one(app.reads(), id).await?))
 }
 
 /// `POST /api/admin/orgs/{id}/keys`: 201 with the key's text.
@@ -102,7 +104,7 @@ pub(in crate::http) async fn create_for_org(
     operator: Scoped<OperatorWrite>,
     Id(org): Id<OrgId>,
     Body(new): Body<NewOrgKey>,
-) -> Result<Secret<Created<NewKeyView>>, ApiError> {
+) -> Result<(EntityTag, Secret<Created<NewKeyView>>), ApiError> {
     let spec = new.spec(Role::Tenant(org));
     let issued = keys::create(app.subsystems(), spec, Role::Operator, &operator.actor()).await?;
     Ok(created(&app, issued, PATH))
@@ -113,7 +115,7 @@ pub(in crate::http) async fn create_for_operator(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Body(new): Body<NewKey>,
-) -> Result<Secret<Created<NewKeyView>>, ApiError> {
+) -> Result<(EntityTag, Secret<Created<NewKeyView>>), ApiError> {
     let spec = new.spec(Role::Operator, operator.principal.scopes);
     let issued = keys::create(app.subsystems(), spec, Role::Operator, &operator.actor()).await?;
     Ok(created(&app, issued, PATH))
@@ -124,10 +126,11 @@ pub(in crate::http) async fn change(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<ApiKeyId>,
+    if_match: IfMatch,
     patch: MergePatch<KeyPatch>,
-) -> Result<Json<KeyView>, ApiError> {
+) -> Result<(EntityTag, Json<KeyView>), ApiError> {
     let key = keys::one(app.subsystems(), id).await?;
-    changed(&app, key, patch, &operator.actor()).await
+    changed(&app, key, (if_match, patch), &operator.actor()).await
 }
 
 /// `DELETE /api/admin/keys/{id}`: the key stops working now. It stays listed.
@@ -135,9 +138,10 @@ pub(in crate::http) async fn revoke(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<ApiKeyId>,
+    if_match: IfMatch,
     _: NoQuery,
 ) -> Result<NoContent, ApiError> {
-    keys::revoke(app.subsystems(), id, &operator.actor()).await?;
+    keys::revoke(&if_match.guard(app.subsystems()), id, &operator.actor()).await?;
     Ok(NoContent)
 }
 
@@ -148,7 +152,7 @@ pub(in crate::http) async fn rotate(
     operator: Scoped<OperatorWrite>,
     Id(id): Id<ApiKeyId>,
     OptionalBody(rotation): OptionalBody<KeyRotation>,
-) -> Result<Secret<Created<NewKeyView>>, ApiError> {
+) -> Result<(EntityTag, Secret<Created<NewKeyView>>), ApiError> {
     let old = keys::one(app.subsystems(), id).await?;
     if old.role == Role::Operator && !operator.principal.scopes.include(old.scopes) {
         return Err(ApiError::ScopeRequired(old.scopes));
@@ -163,16 +167,21 @@ pub(super) fn created(
     app: &AppState,
     issued: IssuedKey,
     path: &str,
-) -> Secret<Created<NewKeyView>> {
+) -> (EntityTag, Secret<Created<NewKeyView>>) {
     let location = format!("{path}/{}", issued.record.id);
+    let tag = EntityTag(issued.record.revision());
     let body = NewKeyView::new(issued, app.subsystems().clock.now());
-    Secret(Created { location, body })
+    (tag, Secret(Created { location, body }))
 }
 
 /// Answers with a page of keys.
-pub(super) fn page_of(app: &AppState, keys: Page<ApiKey>) -> Json<Page<KeyView>> {
+pub(super) fn page_of(
+    app: &AppState,
+    listing: Listing,
+    keys: Page<ApiKey>,
+) -> Json<ListPage<KeyView>> {
     let now = app.subsystems().clock.now();
-    Json(keys.map(|key| KeyView::new(key, now)))
+    Json(listing.forward_page(keys.map(|key| KeyView::new(key, now))))
 }
 
 impl NewKey {
@@ -214,14 +223,22 @@ impl KeyRotation {
 pub(super) async fn changed(
     app: &AppState,
     key: ApiKey,
-    patch: MergePatch<KeyPatch>,
+    (if_match, patch): (IfMatch, MergePatch<KeyPatch>),
     by: &Actor,
-) -> Result<Json<KeyView>, ApiError> {
-    let (id, now) = (key.id, app.subsystems().clock.now());
+) -> Result<(EntityTag, Json<KeyView>), ApiError> {
+    let (id, revision, now) = (key.id, key.revision(), app.subsystems().clock.now());
+    let subsystems = if_match.allow(app.subsystems(), &revision)?;
     let current = KeyView::new(key, now);
     let patch = patch.without(&KeyView::MEASURED).against(&current)?;
     let Some(Name(name)) = patch.and_then(|KeyPatch { name }| name) else {
-        return Ok(Json(current));
+        return Ok((EntityTag(revision), Json(current)));
     };
-    Ok(Json(KeyView::new(keys::rename(app.subsystems(), id, &name, by).await?, now)))
+    let renamed = keys::rename(&subsystems, id, &name, by).await?;
+    Ok((EntityTag(renamed.revision()), Json(KeyView::new(renamed, now))))
+}
+
+/// Answers with a key.
+pub(super) fn shown(app: &AppState, known: &IfNoneMatch, key: ApiKey) -> Fresh<KeyView> {
+    let now = app.subsystems().clock.now();
+    known.answer(key.revision(), KeyView::new(key, now))
 }

@@ -3,11 +3,13 @@
 use axum::extract::State;
 
 use crate::api::orgs;
-use crate::domain::{EventTypeRates, Org, OrgChange, OrgId, OrgLimit, Page};
+use crate::domain::{EventTypeRates, Org, OrgChange, OrgId, OrgLimit};
+use crate::http::entity_tag::{EntityTag, Fresh, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
+use crate::http::header_extract::IfNoneMatch;
 use crate::http::request::{
-    Body, EmptyBody, LimitValue, List, MergePatch, Name, NoQuery, Patch, json_fields,
+    Body, EmptyBody, LimitValue, List, ListPage, MergePatch, Name, NoQuery, Patch, json_fields,
 };
 use crate::http::respond::{Accepted, Created, Json};
 use crate::http::state::AppState;
@@ -67,7 +69,7 @@ pub(in crate::http) async fn create(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Body(NewOrg { name, limits, event_type_rates }): Body<NewOrg>,
-) -> Result<Created<Org>, ApiError> {
+) -> Result<(EntityTag, Created<Org>), ApiError> {
     let settings = OrgChange {
         name: Some(name.0),
         limits: limits.changes(),
@@ -75,16 +77,17 @@ pub(in crate::http) async fn create(
         own_event_type_rates: None,
     };
     let org = orgs::create(app.subsystems(), &settings, &operator.actor()).await?;
-    Ok(Created { location: format!("/api/admin/orgs/{}", org.id), body: org })
+    let created = Created { location: format!("/api/admin/orgs/{}", org.id), body: org.clone() };
+    Ok((EntityTag(org.revision()), created))
 }
 
 /// `GET /api/admin/orgs`.
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
-    List { page, filter: () }: List,
-) -> Result<Json<Page<Org>>, ApiError> {
-    Ok(Json(orgs::list(app.reads(), page).await?))
+    List { page, listing, filter: () }: List,
+) -> Result<Json<ListPage<Org>>, ApiError> {
+    Ok(Json(listing.forward_page(orgs::list(app.reads(), page).await?)))
 }
 
 /// `GET /api/admin/orgs/{id}`: also one that is being deleted, or was, with its progress.
@@ -92,9 +95,11 @@ pub(in crate::http) async fn one(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
     Id(id): Id<OrgId>,
+    known: IfNoneMatch,
     _: NoQuery,
-) -> Result<Json<Org>, ApiError> {
-    Ok(Json(orgs::one(app.reads(), id).await?))
+) -> Result<Fresh<Org>, ApiError> {
+    let org = orgs::one(app.reads(), id).await?;
+    Ok(known.answer(org.revision(), org))
 }
 
 /// `PATCH /api/admin/orgs/{id}`: changes the fields that are sent and differ.
@@ -102,11 +107,13 @@ pub(in crate::http) async fn change(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
+    if_match: IfMatch,
     patch: MergePatch<OrgPatch>,
-) -> Result<Json<Org>, ApiError> {
+) -> Result<(EntityTag, Json<Org>), ApiError> {
     let current = orgs::existing(app.subsystems(), id).await?;
+    let subsystems = if_match.allow(app.subsystems(), &current.revision())?;
     let Some(OrgPatch { name, limits, event_type_rates }) = patch.against(&current)? else {
-        return Ok(Json(current));
+        return Ok(tagged(current));
     };
     let change = OrgChange {
         name: name.map(|name| name.0),
@@ -114,7 +121,7 @@ pub(in crate::http) async fn change(
         event_type_rates: event_type_rates.or(EventTypeRates::default()),
         own_event_type_rates: None,
     };
-    Ok(Json(orgs::change(app.subsystems(), id, &change, &operator.actor()).await?))
+    Ok(tagged(orgs::change(&subsystems, id, &change, &operator.actor()).await?))
 }
 
 /// `POST /api/admin/orgs/{id}/suspend`.
@@ -123,8 +130,8 @@ pub(in crate::http) async fn suspend(
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
     _: EmptyBody,
-) -> Result<Json<Org>, ApiError> {
-    Ok(Json(orgs::suspend(app.subsystems(), id, &operator.actor()).await?))
+) -> Result<(EntityTag, Json<Org>), ApiError> {
+    Ok(tagged(orgs::suspend(app.subsystems(), id, &operator.actor()).await?))
 }
 
 /// `POST /api/admin/orgs/{id}/resume`.
@@ -133,8 +140,8 @@ pub(in crate::http) async fn resume(
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
     _: EmptyBody,
-) -> Result<Json<Org>, ApiError> {
-    Ok(Json(orgs::resume(app.subsystems(), id, &operator.actor()).await?))
+) -> Result<(EntityTag, Json<Org>), ApiError> {
+    Ok(tagged(orgs::resume(app.subsystems(), id, &operator.actor()).await?))
 }
 
 /// `DELETE /api/admin/orgs/{id}`: 202; its keys are refused from now on, and its data is deleted in
@@ -143,9 +150,16 @@ pub(in crate::http) async fn delete(
     State(app): State<AppState>,
     operator: Scoped<OperatorWrite>,
     Id(id): Id<OrgId>,
+    if_match: IfMatch,
     _: NoQuery,
 ) -> Result<Accepted<Org>, ApiError> {
-    Ok(Accepted(orgs::delete(app.subsystems(), id, &operator.actor()).await?))
+    let subsystems = if_match.guard(app.subsystems());
+    Ok(Accepted(orgs::delete(&subsystems, id, &operator.actor()).await?))
+}
+
+/// An organisation with its tag.
+fn tagged(org: Org) -> (EntityTag, Json<Org>) {
+    (EntityTag(org.revision()), Json(org))
 }
 
 impl LimitFields {

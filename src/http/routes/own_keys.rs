@@ -7,13 +7,15 @@
 
 use axum::extract::State;
 
-use super::keys::{KeyPatch, KeyRotation, NewKey, changed, created, page_of};
+use super::keys::{KeyPatch, KeyRotation, NewKey, changed, created, page_of, shown};
 use crate::api::keys;
 use crate::api::views::{KeyView, NewKeyView};
-use crate::domain::{ApiKeyId, Page, Role};
+use crate::domain::{ApiKeyId, Role};
+use crate::http::entity_tag::{EntityTag, Fresh, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, KeysManage, Scoped};
-use crate::http::request::{Body, List, MergePatch, NoQuery, OptionalBody};
+use crate::http::header_extract::IfNoneMatch;
+use crate::http::request::{Body, List, ListPage, MergePatch, NoQuery, OptionalBody};
 use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
 
@@ -24,9 +26,9 @@ const PATH: &str = "/api/keys";
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
-    List { page, filter: () }: List,
-) -> Result<Json<Page<KeyView>>, ApiError> {
-    Ok(page_of(&app, keys::list_of_org(app.reads(), tenant.org_id, page).await?))
+    List { page, listing, filter: () }: List,
+) -> Result<Json<ListPage<KeyView>>, ApiError> {
+    Ok(page_of(&app, listing, keys::list_of_org(app.reads(), tenant.org_id, page).await?))
 }
 
 /// `POST /api/keys`: 201 with the key's text.
@@ -34,7 +36,7 @@ pub(in crate::http) async fn create(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
     Body(new): Body<NewKey>,
-) -> Result<Secret<Created<NewKeyView>>, ApiError> {
+) -> Result<(EntityTag, Secret<Created<NewKeyView>>), ApiError> {
     let own = Role::Tenant(tenant.org_id);
     let spec = new.spec(own, tenant.principal.scopes);
     let issued = keys::create(app.subsystems(), spec, own, &tenant.actor()).await?;
@@ -46,10 +48,10 @@ pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
     Id(id): Id<ApiKeyId>,
+    known: IfNoneMatch,
     _: NoQuery,
-) -> Result<Json<KeyView>, ApiError> {
-    let key = keys::one_of_org(app.reads(), tenant.org_id, id).await?;
-    Ok(Json(KeyView::new(key, app.reads().clock.now())))
+) -> Result<Fresh<KeyView>, ApiError> {
+    Ok(shown(&app, &known, keys::one_of_org(app.reads(), tenant.org_id, id).await?))
 }
 
 /// `PATCH /api/keys/{id}`: renames it.
@@ -57,10 +59,11 @@ pub(in crate::http) async fn change(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
     Id(id): Id<ApiKeyId>,
+    if_match: IfMatch,
     patch: MergePatch<KeyPatch>,
-) -> Result<Json<KeyView>, ApiError> {
+) -> Result<(EntityTag, Json<KeyView>), ApiError> {
     let key = keys::one_of_org(app.subsystems(), tenant.org_id, id).await?;
-    changed(&app, key, patch, &tenant.actor()).await
+    changed(&app, key, (if_match, patch), &tenant.actor()).await
 }
 
 /// `DELETE /api/keys/{id}`: the key stops working now. It stays listed.
@@ -68,10 +71,11 @@ pub(in crate::http) async fn revoke(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
     Id(id): Id<ApiKeyId>,
+    if_match: IfMatch,
     _: NoQuery,
 ) -> Result<NoContent, ApiError> {
     keys::one_of_org(app.subsystems(), tenant.org_id, id).await?;
-    keys::revoke(app.subsystems(), id, &tenant.actor()).await?;
+    keys::revoke(&if_match.guard(app.subsystems()), id, &tenant.actor()).await?;
     Ok(NoContent)
 }
 
@@ -81,7 +85,7 @@ pub(in crate::http) async fn rotate(
     tenant: Scoped<KeysManage>,
     Id(id): Id<ApiKeyId>,
     OptionalBody(rotation): OptionalBody<KeyRotation>,
-) -> Result<Secret<Created<NewKeyView>>, ApiError> {
+) -> Result<(EntityTag, Secret<Created<NewKeyView>>), ApiError> {
     let old = keys::one_of_org(app.subsystems(), tenant.org_id, id).await?;
     if !tenant.principal.scopes.include(old.scopes) {
         return Err(ApiError::ScopeRequired(old.scopes));

@@ -6,6 +6,7 @@ use axum::extract::State;
 use crate::api::views::{OwnKeyView, OwnLimits, OwnOrgView};
 use crate::api::{keys, orgs};
 use crate::domain::{EventTypeRates, Org, OrgChange, OrgLimit};
+use crate::http::entity_tag::{EntityTag, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, KeysManage, Scoped, Tenant};
 use crate::http::read_limit::ReadPermit;
@@ -28,27 +29,40 @@ pub(in crate::http) async fn own(
     tenant: Tenant,
     _: ReadPermit,
     _: NoQuery,
-) -> Result<Json<OwnOrgView>, ApiError> {
+) -> Result<(EntityTag, Json<OwnOrgView>), ApiError> {
     let org = orgs::one(app.reads(), tenant.org_id).await?;
-    Ok(Json(view(&app, &tenant, org).await?))
+    tagged(&app, &tenant, org).await
 }
 
 /// `PATCH /api/org`: changes what the organisation itself sets.
 pub(in crate::http) async fn change(
     State(app): State<AppState>,
     tenant: Scoped<KeysManage>,
+    if_match: IfMatch,
     patch: MergePatch<OwnOrgPatch>,
-) -> Result<Json<OwnOrgView>, ApiError> {
+) -> Result<(EntityTag, Json<OwnOrgView>), ApiError> {
     let org = orgs::existing(app.subsystems(), tenant.org_id).await?;
+    let revision = org.revision();
+    let subsystems = if_match.allow(app.subsystems(), &revision)?;
     let current = view(&app, &tenant, org).await?;
     let patch = patch.without(&OwnOrgView::MEASURED);
     let Some(OwnOrgPatch { own_event_type_rates }) = patch.against(&current)? else {
-        return Ok(Json(current));
+        return Ok((EntityTag(revision), Json(current)));
     };
     let own_event_type_rates = own_event_type_rates.or(EventTypeRates::default());
     let change = OrgChange { own_event_type_rates, ..OrgChange::default() };
-    let changed = orgs::change(app.subsystems(), tenant.org_id, &change, &tenant.actor()).await?;
-    Ok(Json(view(&app, &tenant, changed).await?))
+    let changed = orgs::change(&subsystems, tenant.org_id, &change, &tenant.actor()).await?;
+    tagged(&app, &tenant, changed).await
+}
+
+/// An organisation with its tag, in which neither its key nor what is left of its limits counts.
+async fn tagged(
+    app: &AppState,
+    tenant: &Tenant,
+    org: Org,
+) -> Result<(EntityTag, Json<OwnOrgView>), ApiError> {
+    let tag = EntityTag(org.revision());
+    Ok((tag, Json(view(app, tenant, org).await?)))
 }
 
 async fn view(app: &AppState, tenant: &Tenant, org: Org) -> Result<OwnOrgView, ApiError> {

@@ -4,12 +4,14 @@ use axum::extract::State;
 
 use crate::api::replays;
 use crate::domain::{
-    DeadLetterFilter, DeadReason, EndpointId, ErrorClass, EventTypeFilter, ListOrder, Page, Replay,
+    DeadLetterFilter, DeadReason, EndpointId, ErrorClass, EventTypeFilter, ListOrder, Replay,
     ReplayId, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
-use crate::http::request::{Body, EmptyBody, List, NoQuery, OptionalBody, Whole, json_fields};
+use crate::http::request::{
+    Body, EmptyBody, List, ListPage, NoQuery, OptionalBody, Whole, json_fields,
+};
 use crate::http::respond::{Accepted, Json};
 use crate::http::state::AppState;
 
@@ -80,9 +82,9 @@ pub(in crate::http) async fn of_endpoint(
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    List { page, filter: () }: List,
-) -> Result<Json<Page<Replay>>, ApiError> {
-    Ok(Json(replays::list(app.reads(), tenant.org_id, page).await?))
+    List { page, listing, filter: () }: List,
+) -> Result<Json<ListPage<Replay>>, ApiError> {
+    Ok(Json(listing.forward_page(replays::list(app.reads(), tenant.org_id, page).await?)))
 }
 
 /// `GET /api/replays/{id}`.

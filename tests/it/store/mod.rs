@@ -30,6 +30,7 @@ mod outage;
 mod outcomes;
 mod pages;
 mod pending_migration;
+mod preconditions;
 mod reads;
 mod replays;
 mod retention;

@@ -98,7 +98,8 @@ async fn organisation_above_a_default_quota_keeps_what_it_has_and_adds_none(subj
         store.system().insert_key(&key, &Actor::CLI).await.unwrap()
     };
     let endpoint = async |store: &Store| {
-        store.insert_endpoint(org, &some_endpoint(org, "*"), &Actor::CLI).await.unwrap()
+        let added = store.insert_endpoint(org, &some_endpoint(org, "*"), &Actor::CLI).await;
+        added.unwrap().map(drop)
     };
     for _ in 0..2 {
         assert_eq!((key(&subject.store).await, endpoint(&subject.store).await), (Ok(()), Ok(())));
@@ -124,7 +125,7 @@ async fn quota_of_keys_and_endpoints_holds_against_many_at_once(subject: &Subjec
                 store.system().insert_key(&key, &Actor::CLI).await.unwrap()
             } else {
                 let endpoint = some_endpoint(org, "*");
-                store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap()
+                store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().map(drop)
             }
         });
     }

@@ -1,0 +1,185 @@
+//! Entity tags of resources that people change: RFC 9110 sections 8.8.3 and 13.1.
+//!
+//! A tag names the [`Revision`] of a row: it changes when somebody changes the resource, and stays when a counter or the
+//! time of the last use moves. `If-Match` makes a change conditional on it, which the store checks within the
+//! transaction of the change; `If-None-Match` saves the answer to a reader who has it.
+
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
+use serde_json::json;
+
+use super::error::ApiError;
+use super::header_extract::IfNoneMatch;
+use super::openapi::{Answers, DescribesAnswers};
+use super::problem;
+use super::request::{Input, RequestSchema, header};
+use super::respond::{Either, Json};
+use crate::api::Subsystems;
+use crate::domain::{Precondition, Revision, Violation};
+use crate::store::StoreError;
+
+/// The header `ETag`, beside an answer.
+#[derive(Debug)]
+pub(super) struct EntityTag(pub(super) Revision);
+
+/// 200 with a resource and its tag, or 304.
+pub(super) type Fresh<T> = (EntityTag, Either<NotModified, Json<T>>);
+
+/// 304.
+#[derive(Debug)]
+pub(super) struct NotModified;
+
+/// The tags that a resource must have to be changed.
+#[derive(Clone, Debug)]
+pub(super) struct IfMatch(Precondition);
+
+impl IfMatch {
+    /// The subsystems for a change of a resource that is in this state now.
+    ///
+    /// # Errors
+    /// When it may not be changed in this state.
+    pub(super) fn allow(
+        self,
+        subsystems: &Subsystems,
+        current: &Revision,
+    ) -> Result<Subsystems, ApiError> {
+        if !self.0.holds(current) {
+            return Err(ApiError::Store(StoreError::Changed));
+        }
+        // It may change until then.
+        Ok(self.guard(subsystems))
+    }
+
+    /// The subsystems for a change of a resource, which the store checks.
+    pub(super) fn guard(self, subsystems: &Subsystems) -> Subsystems {
+        let store = subsystems.store.clone().only_if(self.0);
+        Subsystems { store, ..subsystems.clone() }
+    }
+}
+
+/// A tag as a header has it.
+fn tag(revision: &Revision) -> String {
+    format!("\"{revision}\"")
+}
+
+impl IfNoneMatch {
+    /// Whether the caller has a resource as it is now.
+    pub(super) fn is_fresh(&self, revision: &Revision) -> bool {
+        self.has(&tag(revision))
+    }
+
+    /// Answers with a resource, unless the caller has it.
+    pub(super) fn answer<T>(&self, revision: Revision, resource: T) -> Fresh<T> {
+        let is_fresh = self.is_fresh(&revision);
+        let answer =
+            if is_fresh { Either::First(NotModified) } else { Either::Second(Json(resource)) };
+        (EntityTag(revision), answer)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        precondition(&parts.headers).map(Self)
+    }
+}
+
+/// The tags in `If-Match`. `*` asks for a resource that exists, which every change does. Weak tags match nothing.
+fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
+    let malformed = || {
+        let rule = "must be * or a list of entity tags, such as \"5f2c\", in quotes";
+        ApiError::invalid(Violation::new("if-match", "format", rule))
+    };
+    let mut revisions = Vec::new();
+    let mut is_there = false;
+    for value in headers.get_all(IF_MATCH) {
+        is_there = true;
+        for tag in value.to_str().map_err(|_| malformed())?.split(',').map(str::trim) {
+            if tag == "*" {
+                return Ok(Precondition::None);
+            }
+            let opaque = tag.strip_prefix("W/").unwrap_or(tag);
+            let text = opaque.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            let text = text.filter(|text| !text.contains('"')).ok_or_else(malformed)?;
+            if opaque == tag {
+                revisions.push(Revision::from_text(text));
+            }
+        }
+    }
+    Ok(if is_there { Precondition::OneOf(revisions) } else { Precondition::None })
+}
+
+impl Input for IfMatch {
+    fn describe(schema: &mut RequestSchema) {
+        let doc = "The `ETag` of the resource as the caller has read it: if somebody has changed it since, nothing is done \
+                   and the answer is 412. Without it, the last change wins.";
+        schema.headers.push(header("If-Match", doc, &json!({"type": "string"})));
+        schema.problems.extend([problem::PRECONDITION_FAILED, problem::VALIDATION_FAILED]);
+    }
+}
+
+impl IntoResponseParts for EntityTag {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        // Revisions are base64 or digits, and so always a header value.
+        if let Ok(value) = HeaderValue::from_str(&tag(&self.0)) {
+            parts.headers_mut().insert(ETAG, value);
+        }
+        Ok(parts)
+    }
+}
+
+impl IntoResponse for NotModified {
+    fn into_response(self) -> Response {
+        StatusCode::NOT_MODIFIED.into_response()
+    }
+}
+
+impl DescribesAnswers for NotModified {
+    fn describe(answers: &mut Answers<'_>) {
+        answers.empty(304);
+    }
+}
+
+impl<T: DescribesAnswers> DescribesAnswers for (EntityTag, T) {
+    fn describe(answers: &mut Answers<'_>) {
+        T::describe(answers);
+        answers.headers(&["etag"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(texts: &[&'static str]) -> Option<Precondition> {
+        let mut headers = HeaderMap::new();
+        for text in texts {
+            headers.append(IF_MATCH, HeaderValue::from_static(text));
+        }
+        precondition(&headers).ok()
+    }
+
+    #[test]
+    fn tags_are_compared_strongly() {
+        let one_of = |texts: &[&str]| {
+            let revisions = texts.iter().map(|text| Revision::from_text(text)).collect();
+            Some(Precondition::OneOf(revisions))
+        };
+        assert_eq!(parsed(&[]), Some(Precondition::None));
+        assert_eq!(parsed(&["*"]), Some(Precondition::None));
+        assert_eq!(parsed(&["\"a\", \"b\"", "\"c\""]), one_of(&["a", "b", "c"]));
+        assert_eq!(parsed(&["W/\"a\", \"b\""]), one_of(&["b"]));
+        assert_eq!(parsed(&["W/\"a\""]), one_of(&[]));
+        for malformed in ["", "a", "\"a", "\"a\"b\"", "\"a\";"] {
+            assert_eq!(parsed(&[malformed]), None, "{malformed}");
+        }
+    }
+}
