@@ -42,6 +42,10 @@ pub struct ServerConfig {
         hide_default_value = true
     )]
     pub cors_origins: Origins,
+    /// For how long a browser need not ask again which methods and headers a page may use, at most 24h; browsers may
+    /// remember it for less
+    #[arg(long, env = "CORS_MAX_AGE", value_name = "DURATION", default_value = "10m", value_parser = parse_cors_max_age)]
+    pub cors_max_age: Duration,
     /// Maximum open connections; fewer where the limit of file descriptors (`ulimit -n`) is lower. Further
     /// ones wait until another is closed
     #[arg(long, env = "CONNECTIONS_MAX", value_name = "CONNECTIONS", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -71,6 +75,21 @@ pub struct ServerConfig {
     pub shutdown_timeout: Duration,
 }
 
+/// The longest that any browser remembers what a page may do: Firefox does for a day, Chromium for two hours.
+const CORS_MAX_AGE: Duration = Duration::from_hours(24);
+
+/// Parses for how long browsers may remember what a page may do: whole seconds, at most a day.
+///
+/// # Errors
+/// When it is no duration, or longer.
+fn parse_cors_max_age(text: &str) -> Result<Duration, String> {
+    let age = parse_duration(text)?;
+    if age > CORS_MAX_AGE || age.subsec_nanos() > 0 {
+        return Err("must be whole seconds, at most 24h".to_owned());
+    }
+    Ok(age)
+}
+
 /// Parses an address of this machine, or `localhost`.
 ///
 /// # Errors
@@ -85,6 +104,15 @@ pub fn parse_host(text: &str) -> Result<IpAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cors_max_age_is_at_most_a_day() {
+        assert_eq!(parse_cors_max_age("0s"), Ok(Duration::ZERO));
+        assert_eq!(parse_cors_max_age("24h"), Ok(CORS_MAX_AGE));
+        for wrong in ["25h", "500ms", "10"] {
+            assert!(parse_cors_max_age(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn host_is_an_address_or_localhost() {

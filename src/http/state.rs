@@ -82,6 +82,8 @@ pub(super) struct Settings {
     pub(super) connections_per_address: u32,
     /// Origins whose web pages may call.
     pub(super) cors_origins: Origins,
+    /// For how long a browser need not ask again what they may send.
+    pub(super) cors_max_age: Duration,
     /// Proxies whose `X-Forwarded-For` is trusted.
     pub(super) trusted_proxies: Networks,
     /// A stage that makes no progress for this long while work waits is stalled.
@@ -360,6 +362,7 @@ impl From<&Config> for Settings {
                 .connections_per_address
                 .min(config.server.connections_max.div_ceil(2)),
             cors_origins: config.server.cors_origins.clone(),
+            cors_max_age: config.server.cors_max_age,
             trusted_proxies: config.server.trusted_proxies.clone(),
             // While every attempt hangs, nothing makes progress before they time out.
             stall_after: config

@@ -133,7 +133,7 @@ impl Api {
         if cors::is_preflight(request.method(), request.headers())
             && self.allowed_origin(request.headers()).is_some()
         {
-            return cors::preflight();
+            return cors::preflight(self.app.settings().cors_max_age);
         }
         request.extensions_mut().insert(context.clone());
         request.extensions_mut().insert(RequestDeadline::new(Arc::clone(deadline)));

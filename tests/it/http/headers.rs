@@ -52,7 +52,8 @@ async fn cors_is_off_without_origins() {
 
 #[tokio::test]
 async fn pages_of_a_listed_origin_may_call_and_no_others() {
-    let server = Server::start_with(&["--cors-origins=https://app.example.com"]).await;
+    let flags = ["--cors-origins=https://app.example.com", "--cors-max-age=1h"];
+    let server = Server::start_with(&flags).await;
     let tenant = server.tenant("acme").await;
     for path in ["/api/events", "/api/endpoints/x"] {
         let preflight = from_page(&server, Method::OPTIONS, path, PAGE).await;
@@ -60,6 +61,8 @@ async fn pages_of_a_listed_origin_may_call_and_no_others() {
         assert_eq!(preflight.header("access-control-allow-origin"), PAGE);
         assert!(preflight.header("access-control-allow-headers").contains("x-api-key"));
         assert!(preflight.header("access-control-allow-methods").contains("PATCH"));
+        assert!(preflight.header("access-control-allow-headers").contains("if-match"));
+        assert_eq!(preflight.header("access-control-max-age"), "3600");
         assert_eq!(preflight.header("vary"), "origin");
         let other = from_page(&server, Method::OPTIONS, path, "https://evil.example.com").await;
         other.expect_problem(405, "method_not_allowed");
@@ -69,8 +72,13 @@ async fn pages_of_a_listed_origin_may_call_and_no_others() {
     let accepted = server::answer(server::json(post, r#"{"type":"a","payload":1}"#)).await;
     accepted.expect(202);
     assert_eq!(accepted.header("access-control-allow-origin"), PAGE);
-    assert!(accepted.header("access-control-expose-headers").contains("x-trace-id"));
+    let exposed = accepted.header("access-control-expose-headers");
+    for name in ["x-trace-id", "etag", "location", "retry-after", "ratelimit-policy"] {
+        assert!(exposed.split(", ").any(|exposed| exposed == name), "{name}");
+    }
     assert!(!accepted.headers.contains_key("access-control-allow-credentials"));
+    let preflight = from_page(&server, Method::OPTIONS, "/api/events", PAGE).await;
+    assert!(!preflight.headers.contains_key("access-control-allow-credentials"));
     // Refusals too, or a page could not tell what is wrong.
     let refused = from_page(&server, Method::GET, "/api/org", PAGE).await;
     refused.expect_problem(401, "unauthorized");
