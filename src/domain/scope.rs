@@ -19,10 +19,16 @@ pub enum Scope {
     /// Fetch events from inboxes, and settle them.
     #[strum(serialize = "inbox:consume")]
     InboxConsume,
-    /// Read and change endpoints, and request redeliveries.
+    /// Read endpoints, without what may be a credential.
+    #[strum(serialize = "endpoints:read")]
+    EndpointsRead,
+    /// Read and change endpoints, and request redeliveries. Includes [`Self::EndpointsRead`].
     #[strum(serialize = "endpoints:manage")]
     EndpointsManage,
-    /// Read and change the organisation's keys, and read its audit log.
+    /// Read the organisation's keys and its audit log.
+    #[strum(serialize = "keys:read")]
+    KeysRead,
+    /// Read and change the organisation's keys, and read its audit log. Includes [`Self::KeysRead`].
     #[strum(serialize = "keys:manage")]
     KeysManage,
     /// Erase events and what there is of an account, for good, and follow that. Not part of posting or reading, so that
@@ -39,13 +45,13 @@ pub enum Scope {
 
 /// A set of scopes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Scopes(u8);
+pub struct Scopes(u16);
 
 /// The text is not a scope.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "is not a scope; scopes of organisations are {}, scopes of operators {}",
-    Scopes::TENANT,
+    Scopes::TENANT_ALL,
     Scopes::OPERATOR
 )]
 pub struct UnknownScope;
@@ -59,7 +65,7 @@ impl Scope {
         self.into()
     }
 
-    const fn bit(self) -> u8 {
+    const fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -71,7 +77,8 @@ fn unknown_scope(_: &str) -> UnknownScope {
 impl Scopes {
     /// The empty set.
     pub const NONE: Self = Self(0);
-    /// Every scope that a key of an organisation may have.
+    /// All that a key of an organisation may do. It names no scope that another one includes, so that servers of an
+    /// earlier version, which do not know those, read the keys that have it.
     pub const TENANT: Self = Self(
         Scope::EventsWrite.bit()
             | Scope::EventsRead.bit()
@@ -80,6 +87,8 @@ impl Scopes {
             | Scope::KeysManage.bit()
             | Scope::DataErase.bit(),
     );
+    /// Every scope that a key of an organisation may have, also those that another one includes.
+    pub const TENANT_ALL: Self = Self::TENANT.with_included();
     /// Every scope that an operator's key may have.
     pub const OPERATOR: Self = Self(Scope::OperatorRead.bit() | Scope::OperatorWrite.bit());
 
@@ -93,9 +102,27 @@ impl Scopes {
         Self(self.0 | scope.bit())
     }
 
-    /// Whether this set includes every scope of `other`.
+    /// Whether this set allows all that `other` does: it has each of its scopes, or one that includes it.
     pub const fn include(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
+        self.expanded() & other.0 == other.0
+    }
+
+    /// This set with the scopes that its scopes include.
+    #[must_use]
+    pub const fn with_included(self) -> Self {
+        Self(self.expanded())
+    }
+
+    /// The bits of this set, and of the scopes that its scopes include.
+    const fn expanded(self) -> u16 {
+        let mut bits = self.0;
+        if bits & Scope::EndpointsManage.bit() != 0 {
+            bits |= Scope::EndpointsRead.bit();
+        }
+        if bits & Scope::KeysManage.bit() != 0 {
+            bits |= Scope::KeysRead.bit();
+        }
+        bits
     }
 
     /// Whether the set is empty.
@@ -105,7 +132,7 @@ impl Scopes {
 
     /// The scopes, in the order of [`Scope::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Scope> {
-        Scope::ALL.iter().copied().filter(move |scope| self.include(Self::of(*scope)))
+        Scope::ALL.iter().copied().filter(move |scope| self.0 & scope.bit() != 0)
     }
 }
 
@@ -140,7 +167,9 @@ mod tests {
 
     #[test]
     fn scopes_survive_a_round_trip_and_know_what_they_include() {
-        for scopes in [Scopes::TENANT, Scopes::OPERATOR, Scopes::of(Scope::EventsRead)] {
+        for scopes in
+            [Scopes::TENANT, Scopes::TENANT_ALL, Scopes::OPERATOR, Scopes::of(Scope::EventsRead)]
+        {
             assert_eq!(scopes.to_string().parse::<Scopes>().unwrap(), scopes);
         }
         assert_eq!(Scopes::OPERATOR.to_string(), "operator:read,operator:write");
@@ -150,5 +179,22 @@ mod tests {
         assert!(Scopes::TENANT.include(read) && !read.include(Scopes::TENANT));
         assert!(!Scopes::OPERATOR.include(read));
         assert!(Scopes::NONE.is_empty() && !read.is_empty());
+    }
+
+    #[test]
+    fn managing_includes_reading_and_not_the_other_way_round() {
+        for (manage, read) in
+            [(Scope::EndpointsManage, Scope::EndpointsRead), (Scope::KeysManage, Scope::KeysRead)]
+        {
+            let (manage, read) = (Scopes::of(manage), Scopes::of(read));
+            assert!(manage.include(read) && !read.include(manage));
+            assert!(Scopes::TENANT.include(read) && Scopes::TENANT_ALL.include(read));
+            // It is shown and stored as it was given.
+            assert_eq!(manage.to_string().parse::<Scopes>().unwrap(), manage);
+            assert!(!manage.to_string().contains("read"));
+        }
+        let all = "events:write,events:read,inbox:consume,endpoints:manage,keys:manage,data:erase";
+        assert_eq!(Scopes::TENANT.to_string(), all, "as earlier versions know it");
+        assert!(Scopes::TENANT.include(Scopes::TENANT_ALL));
     }
 }

@@ -95,8 +95,12 @@ needs! {
     EventsRead: Tenant, EventsRead;
     /// To fetch events from inboxes and to settle them.
     InboxConsume: Tenant, InboxConsume;
+    /// To read endpoints.
+    EndpointsRead: Tenant, EndpointsRead;
     /// To read and change endpoints, and to have webhooks sent again.
     EndpointsManage: Tenant, EndpointsManage;
+    /// To read the organisation's keys and its audit log.
+    KeysRead: Tenant, KeysRead;
     /// To read and change the organisation's keys, and to read its audit log.
     KeysManage: Tenant, KeysManage;
     /// To erase events and accounts.

@@ -63,8 +63,10 @@ pub(super) fn router(app: AppState) -> Router {
 
 const POST_EVENTS: Access = Access::Tenant(Some(Scope::EventsWrite));
 const READ_EVENTS: Access = Access::Tenant(Some(Scope::EventsRead));
+const READ_ENDPOINTS: Access = Access::Tenant(Some(Scope::EndpointsRead));
 const ENDPOINTS: Access = Access::Tenant(Some(Scope::EndpointsManage));
 const CONSUME: Access = Access::Tenant(Some(Scope::InboxConsume));
+const READ_KEYS: Access = Access::Tenant(Some(Scope::KeysRead));
 const KEYS: Access = Access::Tenant(Some(Scope::KeysManage));
 const ERASE: Access = Access::Tenant(Some(Scope::DataErase));
 const ANY_TENANT: Access = Access::Tenant(None);
@@ -107,8 +109,8 @@ fn webhooks(table: Table) -> Table {
     table
         // Webhooks.
         .post(ENDPOINTS, "/api/endpoints", endpoints::create, &op::CREATE_ENDPOINT)
-        .get(ENDPOINTS, "/api/endpoints", endpoints::list, &op::LIST_ENDPOINTS)
-        .get(ENDPOINTS, "/api/endpoints/{id}", endpoints::one, &op::GET_ENDPOINT)
+        .get(READ_ENDPOINTS, "/api/endpoints", endpoints::list, &op::LIST_ENDPOINTS)
+        .get(READ_ENDPOINTS, "/api/endpoints/{id}", endpoints::one, &op::GET_ENDPOINT)
         .patch(ENDPOINTS, "/api/endpoints/{id}", endpoints::change, &op::UPDATE_ENDPOINT)
         .delete(ENDPOINTS, "/api/endpoints/{id}", endpoints::remove, &op::DELETE_ENDPOINT)
         .get(
@@ -197,12 +199,12 @@ fn own_organisation(table: Table) -> Table {
         .get(ANY_TENANT, "/api/org", own_org::own, &op::GET_OWN_ORG)
         .patch(KEYS, "/api/org", own_org::change, &op::UPDATE_OWN_ORG)
         .post(KEYS, "/api/keys", own_keys::create, &op::CREATE_KEY)
-        .get(KEYS, "/api/keys", own_keys::list, &op::LIST_KEYS)
-        .get(KEYS, "/api/keys/{id}", own_keys::one, &op::GET_KEY)
+        .get(READ_KEYS, "/api/keys", own_keys::list, &op::LIST_KEYS)
+        .get(READ_KEYS, "/api/keys/{id}", own_keys::one, &op::GET_KEY)
         .patch(KEYS, "/api/keys/{id}", own_keys::change, &op::UPDATE_KEY)
         .delete(KEYS, "/api/keys/{id}", own_keys::revoke, &op::REVOKE_KEY)
         .post(KEYS, "/api/keys/{id}/rotate", own_keys::rotate, &op::ROTATE_KEY)
-        .get(KEYS, "/api/audit", audit::own, &op::LIST_AUDIT_ENTRIES)
+        .get(READ_KEYS, "/api/audit", audit::own, &op::LIST_AUDIT_ENTRIES)
 }
 
 fn operators(table: Table) -> Table {

@@ -16,6 +16,9 @@ use crate::domain::{
 };
 use crate::store::PENDING_COUNTED_MAX;
 
+/// What stands for the value of a header that the reader may not know.
+const MASK: &str = "***";
+
 /// An endpoint in a list.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct EndpointView {
@@ -25,7 +28,7 @@ pub struct EndpointView {
     pub kind: EndpointKind,
     /// Whether it is the default inbox.
     pub default_inbox: bool,
-    /// Where webhooks are posted; `null` for an inbox.
+    /// Where webhooks are posted; `null` for an inbox. With `endpoints:read` alone, without the values of its query.
     pub url: Option<String>,
     /// Filters of event types; none means all events.
     pub event_types: EventTypeFilters,
@@ -66,7 +69,7 @@ pub struct EndpointDetail {
     /// As in a list.
     #[serde(flatten)]
     pub endpoint: EndpointView,
-    /// Custom headers; `null` where this server cannot read them.
+    /// Custom headers; `null` where this server cannot read them. With `endpoints:read` alone, every value is `***`.
     pub headers: Option<BTreeMap<String, String>>,
     /// How many deliveries are pending.
     pub pending_count: PendingCount,
@@ -172,7 +175,24 @@ impl From<&Endpoint> for EndpointView {
     }
 }
 
+impl EndpointView {
+    /// As those read it who may not manage endpoints: what may be a credential is masked.
+    #[must_use]
+    pub fn masked(self) -> Self {
+        Self { url: self.url.map(|url| Endpoint::shown_url(&url)), ..self }
+    }
+}
+
 impl EndpointDetail {
+    /// As [`EndpointView::masked`].
+    #[must_use]
+    pub fn masked(self) -> Self {
+        let mask = |headers: BTreeMap<String, String>| {
+            headers.into_keys().map(|name| (name, MASK.to_owned())).collect()
+        };
+        Self { endpoint: self.endpoint.masked(), headers: self.headers.map(mask), ..self }
+    }
+
     /// Of an endpoint with so many pending deliveries, to which nothing is sent until then.
     pub fn new(endpoint: &Endpoint, pending: u64, paused_until: Option<Timestamp>) -> Self {
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());

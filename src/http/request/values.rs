@@ -169,7 +169,7 @@ impl FromJson for TenantScopes {
     }
 
     fn schema() -> Value {
-        scopes_schema(Scopes::TENANT.iter())
+        scopes_schema(Scopes::TENANT_ALL.iter())
     }
 }
 
@@ -190,7 +190,7 @@ fn scopes(field: &'static str, value: &Value, grantable: Scopes) -> Checked<Scop
             None => faults.push(Violation::new(
                 format!("{field}[{index}]"),
                 "scope",
-                format!("must be a scope that your key may grant: {grantable}"),
+                format!("must be a scope that your key may grant: {}", grantable.with_included()),
             )),
         }
     }

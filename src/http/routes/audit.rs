@@ -5,7 +5,7 @@ use axum::extract::State;
 use crate::api::audit;
 use crate::domain::{AuditEntry, OrgId};
 use crate::http::error::ApiError;
-use crate::http::extract::{KeysManage, OperatorRead, Scoped};
+use crate::http::extract::{KeysRead, OperatorRead, Scoped};
 use crate::http::request::{List, ListPage, query_fields};
 use crate::http::respond::Json;
 use crate::http::state::AppState;
@@ -21,7 +21,7 @@ query_fields! {
 /// `GET /api/audit`.
 pub(in crate::http) async fn own(
     State(app): State<AppState>,
-    tenant: Scoped<KeysManage>,
+    tenant: Scoped<KeysRead>,
     List { page, listing, filter: () }: List,
 ) -> Result<Json<ListPage<AuditEntry>>, ApiError> {
     let entries = audit::list_of_org(app.reads(), tenant.org_id, page).await?;

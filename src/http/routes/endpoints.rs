@@ -8,11 +8,11 @@ use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEn
 use crate::domain::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointConfig,
     EndpointId, EndpointKind, EventTypeFilters, InboxSettings, InboxSettingsChange, NewEndpoint,
-    RetrySchedule, Violation,
+    RetrySchedule, Scope, Scopes, Violation,
 };
 use crate::http::entity_tag::{EntityTag, Fresh, IfMatch, NotModified};
 use crate::http::error::ApiError;
-use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
+use crate::http::extract::{Caller, EndpointsManage, EndpointsRead, Id, Scoped, Tenant};
 use crate::http::header_extract::IfNoneMatch;
 use crate::http::request::json_object::JsonObject;
 use crate::http::request::rules::Rules;
@@ -168,17 +168,19 @@ pub(in crate::http) async fn create(
 /// `GET /api/endpoints`.
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
-    tenant: Scoped<EndpointsManage>,
+    tenant: Scoped<EndpointsRead>,
     List { page, listing, filter: () }: List,
 ) -> Result<Json<ListPage<EndpointView>>, ApiError> {
     let endpoints = endpoints::list(app.reads(), tenant.org_id, page).await?;
-    Ok(Json(listing.forward_page(endpoints.map(|endpoint| (&endpoint).into()))))
+    let manages = manages(&tenant);
+    let view = |endpoint| if manages { endpoint } else { EndpointView::masked(endpoint) };
+    Ok(Json(listing.forward_page(endpoints.map(|endpoint| view((&endpoint).into())))))
 }
 
 /// `GET /api/endpoints/{id}`.
 pub(in crate::http) async fn one(
     State(app): State<AppState>,
-    tenant: Scoped<EndpointsManage>,
+    tenant: Scoped<EndpointsRead>,
     Id(id): Id<EndpointId>,
     known: IfNoneMatch,
     _: NoQuery,
@@ -189,7 +191,13 @@ pub(in crate::http) async fn one(
         // What waits for it need not be counted.
         return Ok((EntityTag(revision), Either::First(NotModified)));
     }
-    Ok(known.answer(revision, endpoints::detail(app.reads(), &endpoint).await?))
+    let detail = endpoints::detail(app.reads(), &endpoint).await?;
+    Ok(known.answer(revision, if manages(&tenant) { detail } else { detail.masked() }))
+}
+
+/// Whether a reader may know what may be a credential.
+fn manages(tenant: &Tenant) -> bool {
+    tenant.principal.scopes.include(Scopes::of(Scope::EndpointsManage))
 }
 
 /// `PATCH /api/endpoints/{id}`: changes the fields that are sent and differ.

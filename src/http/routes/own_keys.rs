@@ -13,7 +13,7 @@ use crate::api::views::{KeyView, NewKeyView};
 use crate::domain::{ApiKeyId, Role};
 use crate::http::entity_tag::{EntityTag, Fresh, IfMatch};
 use crate::http::error::ApiError;
-use crate::http::extract::{Caller, Id, KeysManage, Scoped};
+use crate::http::extract::{Caller, Id, KeysManage, KeysRead, Scoped};
 use crate::http::header_extract::IfNoneMatch;
 use crate::http::request::{Body, List, ListPage, MergePatch, NoQuery, OptionalBody};
 use crate::http::respond::{Created, Json, NoContent, Secret};
@@ -25,7 +25,7 @@ const PATH: &str = "/api/keys";
 /// `GET /api/keys`.
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
-    tenant: Scoped<KeysManage>,
+    tenant: Scoped<KeysRead>,
     List { page, listing, filter: () }: List,
 ) -> Result<Json<ListPage<KeyView>>, ApiError> {
     Ok(page_of(&app, listing, keys::list_of_org(app.reads(), tenant.org_id, page).await?))
@@ -46,7 +46,7 @@ pub(in crate::http) async fn create(
 /// `GET /api/keys/{id}`.
 pub(in crate::http) async fn one(
     State(app): State<AppState>,
-    tenant: Scoped<KeysManage>,
+    tenant: Scoped<KeysRead>,
     Id(id): Id<ApiKeyId>,
     known: IfNoneMatch,
     _: NoQuery,

@@ -34,6 +34,7 @@ mod raw;
 mod reads;
 mod replays;
 mod requests;
+mod scopes;
 mod shutdown;
 mod streams;
 mod tenancy;

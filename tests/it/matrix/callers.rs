@@ -68,7 +68,9 @@ pub(super) async fn callers(server: &Server, acme: &Victim) -> Vec<Caller> {
         } else {
             acme_role
         };
-        let others = role.scopes().iter().filter(|other| *other != scope);
+        // Without those that include it, too.
+        let allows = |other: &Scope| Scopes::of(*other).include(Scopes::of(scope));
+        let others = role.scopes().with_included().iter().filter(|other| !allows(other));
         let scopes = others.fold(Scopes::NONE, Scopes::with);
         lacking.push((scope, server.key_for(role, scopes).await.1));
     }
