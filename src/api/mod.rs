@@ -31,6 +31,7 @@ pub mod orgs;
 mod refusal;
 pub mod replays;
 pub mod seeding;
+pub mod servers;
 mod subsystems;
 pub mod views;
 

@@ -3,7 +3,8 @@
 use crate::auth::{self, Authenticator, IssueError, IssuedKey};
 use crate::delivery::DeliveryHandle;
 use crate::domain::{
-    ApiKeyId, Delivery, DeliveryId, DeliveryStatus, EndpointId, HeldBy, OrgId, Role, Timestamp,
+    ApiKeyId, Delivery, DeliveryId, DeliveryStatus, EndpointId, HeldBy, InstanceId, OrgId, Role,
+    Timestamp,
 };
 use crate::runtime::{Clock, Wake};
 use crate::store::{Store, StoreError};
@@ -23,6 +24,8 @@ pub struct Subsystems {
 /// The parts of a running server that must know of changes at once.
 #[derive(Clone)]
 pub struct RunningServer {
+    /// This run.
+    pub id: InstanceId,
     /// Caches keys and organisations, and bounds how many keys are issued at once.
     pub authenticator: Authenticator,
     /// Holds deliveries in memory that a change may outdate.

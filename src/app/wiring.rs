@@ -273,6 +273,7 @@ impl Wiring<'_> {
         threads: &Background,
     ) -> Api {
         let server = RunningServer {
+            id: self.registration.id(),
             authenticator: parts.authenticator.clone(),
             delivery: running.handle,
             replayer: self.replays,

@@ -20,6 +20,7 @@ mod event;
 mod event_type;
 mod event_type_filter;
 mod event_type_rates;
+mod failing_endpoint;
 mod id;
 mod idempotency_key;
 mod inbox;
@@ -67,6 +68,7 @@ pub use event::{Event, EventFilter, EventSummary};
 pub use event_type::EventType;
 pub use event_type_filter::{EventTypeFilter, EventTypeFilters};
 pub use event_type_rates::{EventTypeRates, EventTypeRatesError};
+pub use failing_endpoint::FailingEndpoint;
 pub use id::{ApiKeyId, DeadLetterId, DeliveryId, EndpointId, ErasureId, EventId, OrgId, ReplayId};
 pub use idempotency_key::IdempotencyKey;
 pub use inbox::{

@@ -19,7 +19,7 @@ use super::route_hint;
 use super::routes::{
     accounts, analytics, audit, dead_letters, deliveries, docs, endpoint_secrets, endpoint_test,
     endpoints, erasures, events, exports, health, inbox, keys, metrics, orgs, own_keys, own_org,
-    problems, replays, stream,
+    problems, replays, servers, stream,
 };
 use super::state::AppState;
 use super::static_answer::{StaticAnswer, Wanted};
@@ -226,6 +226,14 @@ fn operators(table: Table) -> Table {
         .delete(CHANGE_ALL, "/api/admin/keys/{id}", keys::revoke, &op::REVOKE_ANY_KEY)
         .post(CHANGE_ALL, "/api/admin/keys/{id}/rotate", keys::rotate, &op::ROTATE_ANY_KEY)
         .get(READ_ALL, "/api/admin/audit", audit::list, &op::LIST_ALL_AUDIT_ENTRIES)
+        .get(READ_ALL, "/api/admin/servers", servers::list, &op::LIST_SERVERS)
+        .get(READ_ALL, "/api/admin/quarantine", servers::quarantine, &op::GET_QUARANTINE)
+        .get(
+            READ_ALL,
+            "/api/admin/failing-endpoints",
+            servers::failing_endpoints,
+            &op::LIST_FAILING_ENDPOINTS,
+        )
         .get(
             READ_ALL,
             "/api/admin/analytics/events",

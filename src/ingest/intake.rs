@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tokio::task::{JoinError, spawn_blocking};
+
 use crate::domain::{EventId, NewEvent, OrgId, Timestamp, TraceId};
-use crate::journal::{AppendError, Journal, JournalStatus};
+use crate::journal::{AppendError, Journal, JournalStatus, QuarantineContents};
 use crate::runtime::{Clock, DiskLevel, DiskSpace};
 
 use super::record::{self, RecordError, RecordHeader};
@@ -71,6 +73,15 @@ impl Intake {
     /// The free disk space.
     pub const fn disk(&self) -> &DiskSpace {
         &self.disk
+    }
+
+    /// What the journal's quarantine holds, `max` entries of it.
+    ///
+    /// # Errors
+    /// When the thread that looks has failed.
+    pub async fn quarantined(&self, max: usize) -> Result<QuarantineContents, JoinError> {
+        let journal = self.journal.clone();
+        spawn_blocking(move || journal.quarantined(max)).await
     }
 
     /// The state of the journal.

@@ -38,7 +38,7 @@ use bytes::Bytes;
 
 use crate::domain::Timestamp;
 
-pub use local::{JournalError, JournalExtent, StoredRecords};
+pub use local::{JournalError, JournalExtent, QuarantineContents, QuarantineEntry, StoredRecords};
 
 /// The journal's handle for appending. Clones share it; the last one dropped shuts the journal down.
 #[derive(Clone)]
@@ -94,6 +94,13 @@ impl Journal {
     pub async fn wait_poisoned(&self) {
         match &self.0 {
             Backend::Local(journal) => journal.wait_poisoned().await,
+        }
+    }
+
+    /// What its quarantine holds, `max` entries of it. Blocks: it looks at every file there, a thousand at most.
+    pub fn quarantined(&self, max: usize) -> QuarantineContents {
+        match &self.0 {
+            Backend::Local(journal) => journal.quarantined(max),
         }
     }
 

@@ -68,6 +68,7 @@ steps! {
     22 "0022" "inboxes";
     23 "0023" "list_filters";
     24 "0024" "change_log";
+    26 "0026" "failing_endpoints";
 }
 
 /// The table in which sqlx keeps what was applied.

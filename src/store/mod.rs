@@ -50,6 +50,7 @@ mod erasures;
 mod error;
 mod event_type_range;
 mod events;
+mod failing_endpoints;
 mod filter;
 mod idempotency;
 mod inbox;
@@ -123,7 +124,7 @@ pub use rollups::{
 };
 pub use schedule::Schedule;
 pub use secrets::{MissingKey, Reencryption};
-pub use servers::{OtherServer, ServerRow};
+pub use servers::{OtherServer, RegisteredServer, ServerRow};
 pub use usage::Holdings;
 
 /// The store. Clones share their connections.

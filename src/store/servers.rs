@@ -13,6 +13,26 @@ const REMOVED_PER_ROUND: usize = 1_000;
 /// How old a heartbeat is when its server counts as ended: six times the interval between two.
 const STALE_AFTER: &str = "interval '30 seconds'";
 
+/// Servers that are listed at most.
+const LISTED_MAX: u32 = 1_000;
+
+/// A server as the store knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RegisteredServer {
+    /// This run.
+    pub id: InstanceId,
+    /// The name of its host.
+    pub host: String,
+    /// The version of the program.
+    pub version: String,
+    /// When it started, by its own clock.
+    pub started_at: Timestamp,
+    /// Its last heartbeat; of a server on a SQLite file its start.
+    pub heartbeat_at: Timestamp,
+    /// Whether it shows a heartbeat. A SQLite file belongs to the one server that is registered.
+    pub is_alive: bool,
+}
+
 /// What a server registers of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServerRow {
@@ -111,6 +131,31 @@ impl System<'_> {
             })
         };
         engine.list(sql, args, read).await
+    }
+
+    /// The servers that are registered, the newest first.
+    pub async fn servers(self) -> Result<Vec<RegisteredServer>> {
+        let engine = &self.0.engine;
+        let is_alive = match engine.dialect() {
+            Dialect::Sqlite => "TRUE".to_owned(),
+            Dialect::Postgres => format!("heartbeat_at >= clock_timestamp() - {STALE_AFTER}"),
+        };
+        let sql = format!(
+            "SELECT id, host, version, started_at, heartbeat_at, {is_alive} AS is_alive FROM servers
+             ORDER BY started_at DESC, id LIMIT $1"
+        );
+        let read = |row: &Row| {
+            let id: i64 = row.get("id")?;
+            Ok(RegisteredServer {
+                id: InstanceId::new(id.cast_unsigned()),
+                host: row.get("host")?,
+                version: row.get("version")?,
+                started_at: row.get("started_at")?,
+                heartbeat_at: row.get("heartbeat_at")?,
+                is_alive: row.get("is_alive")?,
+            })
+        };
+        engine.list(sql, args![LISTED_MAX], read).await
     }
 
     /// Removes a server's registration, unless it holds leases. Returns whether it did.

@@ -12,6 +12,7 @@ mod inbox;
 mod key;
 mod org;
 mod secret;
+mod server;
 
 pub use analytics::{
     AccountSample, AccountSummary, AccountView, DeliveryStats, EndpointStats, EventMetrics,
@@ -31,3 +32,4 @@ pub use inbox::{InboxPage, ReceivedEventView, SettledEvents};
 pub use key::{KeyView, NewKeyView};
 pub use org::{OwnKeyView, OwnLimits, OwnOrgView, OwnQuotas, QuotaView};
 pub use secret::{EarlierSecretView, SecretView, SecretsView, text_for_receivers};
+pub use server::{QuarantineEntryView, QuarantineView, ServerList, ServerView};

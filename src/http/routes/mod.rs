@@ -22,6 +22,7 @@ pub(super) mod own_keys;
 pub(super) mod own_org;
 pub(super) mod problems;
 pub(super) mod replays;
+pub(super) mod servers;
 pub(super) mod stream;
 
 mod deduplication;

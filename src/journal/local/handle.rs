@@ -8,7 +8,7 @@ use super::append_queue::{AppendQueue, QueueLimits, QueueState};
 use super::file_system::{DirLock, FileSystem};
 use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::in_flight::InFlight;
-use super::quarantine::Quarantine;
+use super::quarantine::{Quarantine, QuarantineContents};
 use super::reader::{LocalReader, Unread};
 use super::recovery::Recovered;
 use super::segment_manager::SegmentManager;
@@ -29,6 +29,7 @@ struct Core {
     segments: Arc<Segments>,
     in_flight: Arc<InFlight>,
     segment_bytes: u64,
+    quarantine: Arc<Quarantine>,
     /// Taken when the journal is shut down.
     running: Mutex<Option<Running>>,
 }
@@ -105,7 +106,7 @@ pub(super) fn start(
         segments: Arc::clone(&segments),
         in_flight: Arc::clone(&in_flight),
         owner: options.owner,
-        quarantine,
+        quarantine: Arc::clone(&quarantine),
         unread,
         lost: Unread::default(),
         position: recovered.start,
@@ -119,7 +120,7 @@ pub(super) fn start(
             failed(error)
         })?;
     let running = Mutex::new(Some(Running { writer, segment_manager, _lock: lock }));
-    let core = Core { queue, segments, in_flight, segment_bytes, running };
+    let core = Core { queue, segments, in_flight, segment_bytes, quarantine, running };
     Ok((LocalJournal(Arc::new(core)), reader))
 }
 
@@ -131,6 +132,11 @@ impl LocalJournal {
         items: u32,
     ) -> Result<Seq, AppendError> {
         self.0.queue.push(record, items)?.await
+    }
+
+    /// What the quarantine holds. Blocks.
+    pub(in crate::journal) fn quarantined(&self, max: usize) -> QuarantineContents {
+        self.0.quarantine.contents(max)
     }
 
     /// The seq below which all records are acknowledged, once it is above `above`.

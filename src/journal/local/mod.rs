@@ -86,7 +86,7 @@ use self::quarantine::Quarantine;
 
 pub use backup::back_up;
 pub use file_system::{DirHandle, DirLock, FileHandle, FileSystem, SystemFiles};
-pub use quarantine::Damage;
+pub use quarantine::{Damage, QuarantineContents, QuarantineEntry};
 pub use recovery::RecoveryReport;
 pub use stored_records::{JournalExtent, StoredRecords, extent};
 

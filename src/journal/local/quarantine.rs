@@ -4,7 +4,7 @@
 //! Reporting and skipping always succeed. The copy is for an expert: where it is impossible, on a full disk, say, or
 //! beyond [`BYTES_MAX`], the report says that there is none.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::QUARANTINE_DIR;
 use super::file_system::{FileHandle, FileSystem, is_shortage, read_past_damage, write_all};
-use super::format::{JournalId, segment_name};
+use super::format::{JournalId, parse_segment_name, segment_name};
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Place, Record};
 
@@ -22,7 +22,7 @@ const BYTES_MAX: u64 = 256 * 1024 * 1024;
 const FILES_MAX: u64 = 1_000;
 /// Bytes copied in one call.
 const COPY_BYTES: u64 = 1024 * 1024;
-/// Ranges of lost records that are remembered, so that the reader does not report again what recovery has.
+/// Reports that are remembered, so that the reader does not report again what recovery has.
 const REPORTED_MAX: usize = 1_000;
 
 /// A range of the journal that is lost.
@@ -62,6 +62,14 @@ impl LocalQuarantine {
         let Place { segment, offset } = record.place;
         let name = segment_name(segment, self.id);
         let quarantined = self.quarantine.record(&format!("{name}-{offset}"), &record.payload);
+        let seq = record.seq.get();
+        self.quarantine.set_reported(Damage {
+            file: self.quarantine.dir.join(&name),
+            offset,
+            bytes: record.payload.len() as u64,
+            seqs: seq..seq + 1,
+            quarantined: quarantined.clone(),
+        });
         tracing::error!(
             file = %self.quarantine.dir.join(name).display(),
             offset,
@@ -78,12 +86,40 @@ impl LocalQuarantine {
     }
 }
 
+/// What the quarantine holds: the copies in `damaged/`, and what this run has reported.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QuarantineContents {
+    /// Copies.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Copies and reports, by file and offset.
+    pub entries: Vec<QuarantineEntry>,
+    /// Whether there are more.
+    pub has_more: bool,
+}
+
+/// Bytes that were set aside or reported.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QuarantineEntry {
+    /// The copy in `damaged/`; `None` if there is none.
+    pub file: Option<String>,
+    /// The segment that they come from, as far as it is known.
+    pub segment: Option<String>,
+    /// Their offset in it.
+    pub offset: Option<u64>,
+    /// How many they are; of a copy, its length.
+    pub bytes: u64,
+    /// The seqs of the records that are lost with them. Known for what this run has reported.
+    pub seqs: Option<Range<u64>>,
+}
+
 /// What was set aside so far.
 #[derive(Default)]
 struct State {
     files: u64,
     bytes: u64,
-    reported: VecDeque<Range<u64>>,
+    reported: VecDeque<Damage>,
 }
 
 impl Quarantine {
@@ -103,6 +139,45 @@ impl Quarantine {
             metrics: Arc::clone(metrics),
             state: Mutex::new(state),
         }
+    }
+
+    /// What it holds, `max` entries of it. Blocks: it looks at every copy.
+    pub(super) fn contents(&self, max: usize) -> QuarantineContents {
+        let dir = self.dir.join(QUARANTINE_DIR);
+        let mut copies = BTreeMap::new();
+        let (mut files, mut bytes) = (0, 0);
+        for name in self.fs.list(&dir).unwrap_or_default() {
+            let length = self.fs.open(&dir.join(&name)).and_then(|file| file.length());
+            let length = length.unwrap_or_default();
+            files += 1;
+            bytes += length;
+            copies.insert(name, length);
+        }
+        let named = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+        let mut entries = Vec::new();
+        for damage in self.lock().reported.iter() {
+            let file = damage.quarantined.as_deref().and_then(named);
+            // It may have been moved away.
+            let copy = file.and_then(|file| copies.remove_entry(&file));
+            entries.push(QuarantineEntry {
+                segment: named(&damage.file),
+                offset: Some(damage.offset),
+                bytes: copy.as_ref().map_or(damage.bytes, |(_, length)| *length),
+                seqs: Some(damage.seqs.clone()),
+                file: copy.map(|(file, _)| file),
+            });
+        }
+        entries.extend(copies.into_iter().map(|(file, bytes)| {
+            let origin = origin_of(&file);
+            let (segment, offset) =
+                (origin.clone().map(|(segment, _)| segment), origin.map(|(_, at)| at));
+            QuarantineEntry { file: Some(file), segment, offset, bytes, seqs: None }
+        }));
+        entries
+            .sort_by(|a, b| (&a.segment, a.offset, &a.file).cmp(&(&b.segment, b.offset, &b.file)));
+        let has_more = entries.len() > max;
+        entries.truncate(max);
+        QuarantineContents { files, bytes, entries, has_more }
     }
 
     /// Reports damage in the segment called `name`, and copies its bytes if `file` is given. `None` when the lost
@@ -139,12 +214,12 @@ impl Quarantine {
         self.metrics.hookgate_journal_damaged_bytes_total.inc_by(damage.bytes);
         let records = damage.seqs.end.saturating_sub(damage.seqs.start);
         self.metrics.hookgate_journal_lost_records_total.inc_by(records);
-        self.set_reported(&damage.seqs);
+        self.set_reported(damage.clone());
         Ok(Some(damage))
     }
 
     /// Copies bytes. Returns the copy, if one could be made.
-    fn record(&self, name: &str, bytes: &[u8]) -> Option<PathBuf> {
+    pub(super) fn record(&self, name: &str, bytes: &[u8]) -> Option<PathBuf> {
         let copied = self.copy(name, bytes.len() as u64, |copy| write_all(copy, bytes, 0));
         copied.unwrap_or_else(|error| {
             tracing::error!(file = name, %error, "cannot quarantine bytes of the journal");
@@ -162,16 +237,17 @@ impl Quarantine {
     }
 
     fn is_reported(&self, seqs: &Range<u64>) -> bool {
-        let is_within = |range: &Range<u64>| range.start <= seqs.start && seqs.end <= range.end;
+        let is_within =
+            |damage: &Damage| damage.seqs.start <= seqs.start && seqs.end <= damage.seqs.end;
         !seqs.is_empty() && self.lock().reported.iter().any(is_within)
     }
 
-    fn set_reported(&self, seqs: &Range<u64>) {
+    fn set_reported(&self, damage: Damage) {
         let mut state = self.lock();
         if state.reported.len() == REPORTED_MAX {
             state.reported.pop_front();
         }
-        state.reported.push_back(seqs.clone());
+        state.reported.push_back(damage);
     }
 
     /// Makes a durable copy of `bytes` bytes. An existing copy is kept as it is. `None` when there is no space.
@@ -242,6 +318,13 @@ impl Damage {
             "the journal is damaged, skipping the damaged records"
         );
     }
+}
+
+/// The segment and the offset that the name of a copy tells.
+fn origin_of(copy: &str) -> Option<(String, u64)> {
+    let (segment, offset) = copy.rsplit_once('-')?;
+    parse_segment_name(segment)?;
+    Some((segment.to_owned(), offset.parse().ok()?))
 }
 
 /// Copies bytes; those that cannot be read are 0xff in the copy.

@@ -35,6 +35,7 @@ mod reads;
 mod replays;
 mod requests;
 mod scopes;
+mod servers;
 mod shutdown;
 mod streams;
 mod tenancy;

@@ -17,6 +17,7 @@ mod endpoints;
 mod erasures;
 mod event_filters;
 mod events;
+mod failing_endpoints;
 mod filters;
 mod fixtures;
 mod idempotency;

@@ -42,6 +42,16 @@ operations! { Operators:
     ] r#"{"grace_seconds": 3600}"#;
     /// Read the audit log
     LIST_ALL_AUDIT_ENTRIES "listAllAuditEntries" [];
+    /// List the servers that work with the store
+    LIST_SERVERS "listServers" [];
+    /// Show what the journal of this server has set aside
+    ///
+    /// Bytes of the journal that cannot be read or decoded are skipped, reported, and copied to `damaged/` for an expert.
+    GET_QUARANTINE "getQuarantine" [];
+    /// List endpoints that fail, of all organisations
+    ///
+    /// By the time since when every attempt has failed: with `order=asc`, those that have failed for longest first.
+    LIST_FAILING_ENDPOINTS "listFailingEndpoints" [];
     /// Count events of an organisation, or of all together
     GET_ALL_EVENT_METRICS "getAllEventMetrics" [];
     /// List usage by organisation for a month

@@ -4,6 +4,7 @@ mod damage;
 mod faults;
 mod model;
 mod poison;
+mod quarantine;
 mod recovery_cost;
 mod retention;
 mod shares;
