@@ -124,7 +124,7 @@ pub use resolver::{DnsAnswer, DnsResolver, LookupError, NameServers};
 pub use sent_request::{SentRequest, sent_request};
 pub use signer::{Verifier, sign};
 pub use ssrf_guard::SsrfGuard;
-pub use wakes::{InboxWakes, OutcomeWakes, Waiter, Wakes};
+pub use wakes::{InboxWakes, OutcomeWakes, WakeWaiter, Wakes};
 
 /// Maximum bytes of payloads of the deliveries in memory.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -27,7 +27,7 @@ struct Waited {
 
 /// A request that waits.
 #[derive(Debug)]
-pub struct Waiter<K: Copy + Eq + Hash> {
+pub struct WakeWaiter<K: Copy + Eq + Hash> {
     wakes: Wakes<K>,
     awaited: K,
     notify: Arc<Notify>,
@@ -47,13 +47,13 @@ impl<K> Default for Wakes<K> {
 
 impl<K: Copy + Eq + Hash> Wakes<K> {
     /// Registers a request that waits. It misses no wake from here on.
-    pub fn wait_for(&self, awaited: K) -> Waiter<K> {
+    pub fn wait_for(&self, awaited: K) -> WakeWaiter<K> {
         let mut waited = self.lock();
         let entry = waited.entry(awaited).or_default();
         entry.waiters += 1;
         let notify = Arc::clone(&entry.notify);
         drop(waited);
-        Waiter { wakes: self.clone(), awaited, notify }
+        WakeWaiter { wakes: self.clone(), awaited, notify }
     }
 
     /// Wakes requests, at most as many as there are events for them. Spurious wakes do no harm: a request looks, and
@@ -81,14 +81,14 @@ impl<K: Copy + Eq + Hash> Wakes<K> {
     }
 }
 
-impl<K: Copy + Eq + Hash> Waiter<K> {
+impl<K: Copy + Eq + Hash> WakeWaiter<K> {
     /// Waits until there may be what it waits for.
     pub async fn woken(&self) {
         self.notify.notified().await;
     }
 }
 
-impl<K: Copy + Eq + Hash> Drop for Waiter<K> {
+impl<K: Copy + Eq + Hash> Drop for WakeWaiter<K> {
     fn drop(&mut self) {
         let mut waited = self.wakes.lock();
         if let Some(entry) = waited.get_mut(&self.awaited) {

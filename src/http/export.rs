@@ -23,7 +23,7 @@ use super::charges;
 use super::error::ApiError;
 use super::extract::{EventsRead, Scoped};
 use super::held_answer::{self, FRAME_BYTES};
-use super::request::Listing;
+use super::request::RequestedList;
 use super::server::RequestDeadline;
 use super::state::AppState;
 use super::stream_caller::StreamCaller;
@@ -64,7 +64,7 @@ struct Export {
     app: AppState,
     org: OrgId,
     exported: Exported,
-    listing: Listing,
+    listing: RequestedList,
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
     /// What is left of the page.
@@ -83,7 +83,7 @@ pub(super) async fn answer(
     reader: Scoped<EventsRead>,
     caller: StreamCaller<EventsRead>,
     deadline: RequestDeadline,
-    (exported, listing, after): (Exported, Listing, Option<Cursor>),
+    (exported, listing, after): (Exported, RequestedList, Option<Cursor>),
 ) -> Result<Response, ApiError> {
     // An export lasts as long as its client reads.
     deadline.lift();
@@ -181,7 +181,7 @@ impl Exported {
     async fn page(
         &self,
         app: &AppState,
-        (org, listing): (OrgId, Listing),
+        (org, listing): (OrgId, RequestedList),
         after: Option<Cursor>,
     ) -> Result<Part, ApiError> {
         let reads = app.replica_reads();
@@ -207,7 +207,7 @@ impl Exported {
 /// The lines of a page and that of its cursor, written on the background threads.
 async fn written<T: Serialize + Send + 'static>(
     app: &AppState,
-    listing: Listing,
+    listing: RequestedList,
     page: Page<T>,
 ) -> Result<Part, ApiError> {
     let writing = async move {

@@ -58,6 +58,7 @@ mod unstored_batch;
 mod waiting_events;
 mod workers;
 
+pub use crate::journal::{QuarantineContents, QuarantineEntry};
 pub use eraser::Eraser;
 pub use intake::{AcceptError, Intake};
 pub use journal_replay::{JournalReplay, ReplayCounts};

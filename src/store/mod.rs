@@ -143,7 +143,7 @@ pub struct Store {
     /// Whose changes are logged.
     followed: Arc<FollowedOrgs>,
     /// What changes of organisations, keys and endpoints require.
-    precondition: Precondition,
+    precondition: Option<Arc<Precondition>>,
 }
 
 impl Store {
@@ -220,7 +220,7 @@ impl Store {
             quota_defaults,
             clock,
             followed,
-            precondition: Precondition::None,
+            precondition: None,
         })
     }
 
@@ -289,12 +289,13 @@ impl Store {
     /// [`StoreError::Changed`] otherwise.
     #[must_use]
     pub fn only_if(self, precondition: Precondition) -> Self {
-        Self { precondition, ..self }
+        Self { precondition: Some(Arc::new(precondition)), ..self }
     }
 
     /// Checks that a row may be changed, which the transaction of the change has locked.
     fn require(&self, revision: &Revision) -> Result<()> {
-        if self.precondition.holds(revision) { Ok(()) } else { Err(StoreError::Changed) }
+        let holds = self.precondition.as_ref().is_none_or(|required| required.holds(revision));
+        if holds { Ok(()) } else { Err(StoreError::Changed) }
     }
 
     /// An organisation's limits, with the defaults of this store where it has none of its own.

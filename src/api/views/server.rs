@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::domain::{InstanceId, Timestamp};
-use crate::journal::{QuarantineContents, QuarantineEntry};
+use crate::ingest::{QuarantineContents, QuarantineEntry};
 use crate::store::RegisteredServer;
 
 /// The servers that work with the store.

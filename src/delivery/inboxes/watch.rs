@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::runtime::{Clock, Shutdown};
 use crate::store::Store;
 
-use super::super::wakes::InboxWakes;
+use crate::delivery::wakes::InboxWakes;
 
 /// Time between two looks: how late a waiting consumer hears of what another server stored, at most.
 const INTERVAL: Duration = Duration::from_millis(500);

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::fields::{JsonFields, QueryFields};
 use super::json_object::JsonObject;
-use super::listing::Listing;
+use super::listing::RequestedList;
 use super::query::Query;
 use super::rules::Rules;
 use super::schema::ObjectSchema;
@@ -48,7 +48,7 @@ pub(in crate::http) struct MergePatch<T> {
 #[derive(Debug)]
 pub(in crate::http) struct List<T = ()> {
     pub(in crate::http) page: PageRequest,
-    pub(in crate::http) listing: Listing,
+    pub(in crate::http) listing: RequestedList,
     pub(in crate::http) filter: T,
 }
 
@@ -56,7 +56,7 @@ pub(in crate::http) struct List<T = ()> {
 #[derive(Debug)]
 pub(in crate::http) struct OrderedList<T> {
     pub(in crate::http) page: PageRequest,
-    pub(in crate::http) listing: Listing,
+    pub(in crate::http) listing: RequestedList,
     pub(in crate::http) filter: T,
 }
 
@@ -91,7 +91,7 @@ pub(in crate::http) struct EmptyBodyAndParameters<Q>(pub(in crate::http) Q);
 #[derive(Debug)]
 pub(in crate::http) struct ExportList<T> {
     pub(in crate::http) after: Option<Cursor>,
-    pub(in crate::http) listing: Listing,
+    pub(in crate::http) listing: RequestedList,
     pub(in crate::http) filter: T,
 }
 

@@ -17,7 +17,7 @@ const EXPORT: &str = "/export";
 
 /// A list as a request asks for it.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::http) struct Listing {
+pub(in crate::http) struct RequestedList {
     pub(super) tag: ListTag,
     pub(super) order: ListOrder,
     pub(super) is_backward: bool,
@@ -68,7 +68,7 @@ pub(super) fn tag(uri: &Uri, parameters: &[(String, String)]) -> ListTag {
     ListTag(u32::from_be_bytes([first, second, third, fourth]))
 }
 
-impl Listing {
+impl RequestedList {
     /// The order in which the rows are read: backwards for a page before.
     pub(in crate::http) const fn reading_order(self) -> ListOrder {
         if self.is_backward { self.order.reversed() } else { self.order }
@@ -145,13 +145,13 @@ mod tests {
     #[test]
     fn pages_lead_in_both_directions() {
         let at = |row: i64| Row(row).position();
-        let listing = |is_backward, after: Option<i64>| Listing {
+        let listing = |is_backward, after: Option<i64>| RequestedList {
             tag: ListTag(1),
             order: ListOrder::NewestFirst,
             is_backward,
             after: after.map(at),
         };
-        let read = |listing: Listing, rows: &[i64], more: Option<i64>| {
+        let read = |listing: RequestedList, rows: &[i64], more: Option<i64>| {
             let data = rows.iter().copied().map(Row).collect();
             let page = listing.page(Page { data, next_cursor: more.map(at) });
             let micros =

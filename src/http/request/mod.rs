@@ -31,7 +31,7 @@ pub(super) use extractors::{
     Parameters, refuse_query,
 };
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
-pub(super) use listing::{ListPage, Listing, OrderedPage, Positioned};
+pub(super) use listing::{ListPage, OrderedPage, Positioned, RequestedList};
 pub(super) use patch::Patch;
 pub(super) use posted::{DescribesBody, UnreadRequest};
 pub use schema::RequestSchema;

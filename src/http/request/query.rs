@@ -6,7 +6,7 @@
 use axum::http::Uri;
 use url::form_urlencoded;
 
-use super::listing::{self, Listing};
+use super::listing::{self, RequestedList};
 use super::rules::{STRAY_NAMES_MAX, shortened};
 use super::texts::{PageLimit, Text};
 use super::values::wire_name;
@@ -45,14 +45,14 @@ impl Query {
     }
 
     /// Takes `limit` and `cursor` of a list that is read from its newest row on.
-    pub(in crate::http) fn page(&mut self) -> (PageRequest, Listing) {
+    pub(in crate::http) fn page(&mut self) -> (PageRequest, RequestedList) {
         let limit = self.limit();
         let listing = self.listing(ListOrder::NewestFirst, false);
         (PageRequest { limit, after: listing.after }, listing)
     }
 
     /// Takes `limit`, `order` and `cursor`.
-    pub(in crate::http) fn ordered_page(&mut self) -> (PageRequest, Listing) {
+    pub(in crate::http) fn ordered_page(&mut self) -> (PageRequest, RequestedList) {
         let limit = self.limit();
         let order = self.take::<ListOrder>("order").unwrap_or_default();
         let listing = self.listing(order, true);
@@ -60,14 +60,14 @@ impl Query {
     }
 
     /// Takes `order` and `cursor` of an export.
-    pub(in crate::http) fn export(&mut self) -> Listing {
+    pub(in crate::http) fn export(&mut self) -> RequestedList {
         let order = self.take::<ListOrder>("order").unwrap_or(ListOrder::OldestFirst);
         self.listing(order, false)
     }
 
     /// Takes `cursor`, which belongs to this list and this order.
-    fn listing(&mut self, order: ListOrder, has_both_directions: bool) -> Listing {
-        let mut listing = Listing { tag: self.list, order, is_backward: false, after: None };
+    fn listing(&mut self, order: ListOrder, has_both_directions: bool) -> RequestedList {
+        let mut listing = RequestedList { tag: self.list, order, is_backward: false, after: None };
         let Some(cursor) = self.take::<ListCursor>("cursor") else { return listing };
         if cursor.list.is_some_and(|list| list != listing.tag) {
             let rule =

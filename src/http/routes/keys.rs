@@ -15,8 +15,8 @@ use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
 use crate::http::header_extract::IfNoneMatch;
 use crate::http::request::{
-    Body, ExpiresAt, LimitValue, List, ListPage, Listing, MergePatch, Name, NoQuery, OptionalBody,
-    OwnScopes, TenantScopes, Whole, json_fields,
+    Body, ExpiresAt, LimitValue, List, ListPage, MergePatch, Name, NoQuery, OptionalBody,
+    OwnScopes, RequestedList, TenantScopes, Whole, json_fields,
 };
 use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
@@ -177,7 +177,7 @@ pub(super) fn created(
 /// Answers with a page of keys.
 pub(super) fn page_of(
     app: &AppState,
-    listing: Listing,
+    listing: RequestedList,
     keys: Page<ApiKey>,
 ) -> Json<ListPage<KeyView>> {
     let now = app.subsystems().clock.now();

@@ -155,7 +155,7 @@ impl Quarantine {
         }
         let named = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
         let mut entries = Vec::new();
-        for damage in self.lock().reported.iter() {
+        for damage in &self.lock().reported {
             let file = damage.quarantined.as_deref().and_then(named);
             // It may have been moved away.
             let copy = file.and_then(|file| copies.remove_entry(&file));
