@@ -22,7 +22,7 @@ use crate::delivery::SsrfGuard;
 use crate::domain::{
     Actor, CustomHeaders, DeliveryPolicy, EndpointChange, EndpointConfig, EndpointId, EndpointKind,
     EventTypeFilters, InboxSettings, NewEndpoint, OrgId, RetrySchedule, SecretChoice,
-    SignatureScheme, SigningSecretError, Violation,
+    SignatureScheme, SigningSecretError, Violation, WebhookFormat,
 };
 
 /// Why an endpoint is disabled that an operator disabled.
@@ -212,7 +212,10 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             let policy = policy.into();
             let headers = CustomHeaders::default();
             let InboxArgs { visibility_seconds, max_receives } = inbox;
-            let config = EndpointConfig::new(InboxSettings { visibility_seconds, max_receives });
+            let config = EndpointConfig::new(
+                InboxSettings { visibility_seconds, max_receives },
+                WebhookFormat::default(),
+            );
             let new = NewEndpoint {
                 kind,
                 url,

@@ -213,7 +213,7 @@ impl Sender {
     ) -> Result<Result<Exchanged, NotSent>, Failure> {
         let url = &delivery.endpoint.url;
         self.guard.check_url(url)?;
-        let body = webhook::body(&delivery.event);
+        let body = webhook::body(&delivery.event, delivery.endpoint.config.format);
         let headers = webhook::headers(delivery, at, &body)?;
         let SenderOptions { connect_timeout, timeout, .. } = self.options;
         // The attempt ends before its lease.

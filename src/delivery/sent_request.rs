@@ -43,6 +43,8 @@ pub fn sent_request(
 ) -> Option<SentRequest> {
     if endpoint.kind != EndpointKind::Webhook
         || !was_sent(attempt.error_class)
+        // How long a CloudEvent is, is not known without its payload.
+        || !endpoint.config.format.is_standard()
         || !was_known(endpoint, attempt.started_at)
     {
         return None;
@@ -95,7 +97,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::webhook::tests::delivery;
-    use crate::domain::{CustomHeaders, LeasedDelivery};
+    use crate::domain::{CustomHeaders, LeasedDelivery, WebhookFormat};
 
     fn attempt(started_at: Timestamp, error_class: Option<ErrorClass>) -> Attempt {
         Attempt {
@@ -120,7 +122,7 @@ mod tests {
         let custom = CustomHeaders::from_text(r#"{"authorization":"Bearer s3cret"}"#).unwrap();
         Arc::get_mut(&mut delivery.endpoint).unwrap().headers = Ok(custom);
         let at = delivery.endpoint.created_at;
-        let body = webhook::body(&delivery.event);
+        let body = webhook::body(&delivery.event, WebhookFormat::Standard);
         let told = sent(&delivery, &attempt(at, None)).unwrap();
         assert_eq!((told.method, told.url.as_str()), ("POST", "https://example.com/"));
         assert_eq!(told.body_bytes, body.len());

@@ -6,24 +6,59 @@ use reqwest::header::{
     USER_AGENT,
 };
 
-use crate::domain::{DecryptionError, Event, EventSummary, LeasedDelivery, Timestamp};
+use serde_json::json;
+
+use crate::domain::{
+    DecryptionError, Event, EventSummary, LeasedDelivery, Timestamp, WebhookFormat, is_cloud_event,
+};
 
 use super::signer::sign_with_all;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const CLOUD_EVENT: HeaderValue = HeaderValue::from_static("application/cloudevents+json");
 const HOOKGATE: HeaderValue =
     HeaderValue::from_static(concat!("Hookgate/", env!("CARGO_PKG_VERSION")));
 
-/// `{"type":…,"timestamp":…,"data":…}`, with the payload byte for byte as `data`.
+/// `{"type":…,"timestamp":…,"data":…}`, with the payload byte for byte as `data`, or a `CloudEvent`.
 ///
 /// Built for every attempt: copying the payload costs a fraction of hashing it, and a cached body would keep
 /// a second copy of every waiting payload in memory.
-pub(super) fn body(event: &Event) -> Bytes {
+pub(super) fn body(event: &Event, format: WebhookFormat) -> Bytes {
+    if format == WebhookFormat::CloudEvents {
+        return cloud_event(event);
+    }
     let timestamp = event.timestamp().to_string();
     parts(event.event_type.as_str(), &timestamp, &event.payload).concat().into()
 }
 
-/// The bytes in the body of an event.
+/// An event as a `CloudEvent` in the JSON format. One that was posted as such is sent on as it came; the attributes of
+/// any other are its own, and its source is its organisation.
+fn cloud_event(event: &Event) -> Bytes {
+    if is_cloud_event(&event.payload) {
+        return event.payload.clone();
+    }
+    let Event { id, org_id, event_type, account_id, user_id, payload, .. } = event;
+    let mut head = json!({
+        "specversion": "1.0",
+        "id": id,
+        "source": format!("urn:hookgate:org:{org_id}"),
+        "type": event_type.as_str(),
+        "time": event.timestamp().to_string(),
+        "datacontenttype": "application/json",
+    });
+    // Both are not empty where they are set, as the specification wants it.
+    if let Some(account_id) = account_id {
+        head["subject"] = account_id.as_str().into();
+    }
+    if let Some(user_id) = user_id {
+        head["userid"] = user_id.as_str().into();
+    }
+    let head = head.to_string();
+    let open = head.strip_suffix('}').unwrap_or(&head);
+    [open.as_bytes(), b",\"data\":", payload, b"}"].concat().into()
+}
+
+/// The bytes in the body of an event in the standard format.
 pub(super) fn body_bytes(event: &EventSummary) -> usize {
     let timestamp = event.timestamp().to_string();
     let around = parts(event.event_type.as_str(), &timestamp, &[]);
@@ -81,7 +116,8 @@ pub(super) fn headers(
         value.set_sensitive(true);
         headers.insert(HeaderName::try_from(name)?, value);
     }
-    headers.insert(CONTENT_TYPE, JSON);
+    let is_standard = endpoint.config.format.is_standard();
+    headers.insert(CONTENT_TYPE, if is_standard { JSON } else { CLOUD_EVENT });
     headers.insert(USER_AGENT, HOOKGATE);
     headers.insert("webhook-id", HeaderValue::try_from(id)?);
     headers.insert("webhook-timestamp", HeaderValue::try_from(timestamp)?);
@@ -136,17 +172,42 @@ pub(super) mod tests {
     fn payload_travels_byte_for_byte() {
         let delivery = delivery();
         assert_eq!(
-            body(&delivery.event),
+            body(&delivery.event, WebhookFormat::Standard),
             "{\"type\":\"user.login\",\"timestamp\":\"2023-11-14T22:13:20.999999Z\",\
              \"data\":{ \"n\":1.0e2,\t\"s\":\"\\u0000\"}}"
         );
     }
 
     #[test]
+    fn event_is_put_into_a_cloud_event_unless_it_is_one() {
+        let mut event = Arc::unwrap_or_clone(delivery().event);
+        event.account_id = Some("acme \"1\"".to_owned());
+        event.user_id = Some("u".to_owned());
+        let sent = body(&event, WebhookFormat::CloudEvents);
+        assert!(is_cloud_event(&sent));
+        let text = std::str::from_utf8(&sent).unwrap();
+        assert!(text.ends_with(",\"data\":{ \"n\":1.0e2,\t\"s\":\"\\u0000\"}}"), "{text}");
+        let sent: serde_json::Value = serde_json::from_slice(&sent).unwrap();
+        assert_eq!(sent["id"], event.id.to_string());
+        assert_eq!(sent["source"], format!("urn:hookgate:org:{}", event.org_id));
+        assert_eq!((&sent["subject"], &sent["userid"]), (&json!("acme \"1\""), &json!("u")));
+        assert_eq!(sent["time"], "2023-11-14T22:13:20.999999Z");
+
+        let one = Bytes::from_static(
+            br#" {"specversion":"1.0","id":"1","source":"/s","type":"a","x":1}"#,
+        );
+        event.payload = one.clone();
+        assert_eq!(body(&event, WebhookFormat::CloudEvents), one);
+        let delivery = with(|endpoint| endpoint.config.format = WebhookFormat::CloudEvents);
+        let headers = headers(&delivery, AT, &one).unwrap();
+        assert_eq!(headers["content-type"], "application/cloudevents+json");
+    }
+
+    #[test]
     fn timestamp_is_the_time_that_the_tenant_gave() {
         let mut event = Arc::unwrap_or_clone(delivery().event);
         event.occurred_at = Some(Timestamp::from_micros(0));
-        let body = body(&event);
+        let body = body(&event, WebhookFormat::Standard);
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["timestamp"], "1970-01-01T00:00:00Z");
     }
@@ -154,7 +215,7 @@ pub(super) mod tests {
     #[test]
     fn headers_identify_time_sign_and_trace_the_attempt() {
         let delivery = delivery();
-        let body = body(&delivery.event);
+        let body = body(&delivery.event, WebhookFormat::Standard);
         let headers = headers(&delivery, AT, &body).unwrap();
         let secret = delivery.endpoint.secrets.as_ref().unwrap().current().reveal();
         let secret = standardwebhooks::Webhook::new(&secret).unwrap();

@@ -9,8 +9,8 @@ use url::Url;
 
 use super::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointConfig, EndpointId,
-    EventTypeFilters, InboxSettingsChange, OrgId, Revision, Secrets, SigningSecret, Timestamp,
-    TooManySecrets, Violation,
+    EventTypeFilters, InboxSettingsChange, OrgId, Secrets, SigningSecret, Timestamp,
+    TooManySecrets, Violation, WebhookFormat,
 };
 
 /// A receiver of webhooks.
@@ -182,6 +182,8 @@ pub struct EndpointChange {
     pub policy: DeliveryPolicyChange,
     /// How an inbox gives events out.
     pub inbox: InboxSettingsChange,
+    /// The format of its webhooks.
+    pub format: Option<WebhookFormat>,
 }
 
 impl EndpointChange {
@@ -198,6 +200,7 @@ impl EndpointChange {
             disabled_reason: _,
             policy,
             inbox,
+            format,
         } = self;
         let DeliveryPolicyChange {
             max_concurrency,
@@ -211,6 +214,7 @@ impl EndpointChange {
             ("max_concurrency", max_concurrency.is_some()),
             ("rate_limit_per_second", rate_limit_per_second.is_some()),
             ("retry_schedule", retry_schedule.is_some()),
+            ("format", format.is_some()),
         ];
         let InboxSettingsChange { visibility_seconds, max_receives } = inbox;
         let of_inboxes = [
@@ -229,8 +233,10 @@ impl EndpointChange {
     /// Applies the change. An endpoint that is enabled, or moved to another URL, starts afresh: earlier
     /// failures no longer count against it.
     pub fn apply(&self, endpoint: &mut Endpoint) {
-        let Self { url, event_types, headers, description, disabled_reason, policy, inbox } = self;
+        let Self { url, event_types, headers, description, disabled_reason, policy, inbox, format } =
+            self;
         set(&mut endpoint.url, url.as_ref());
+        set(&mut endpoint.config.format, format.as_ref());
         set(&mut endpoint.event_types, event_types.as_ref());
         set(&mut endpoint.description, description.as_ref());
         set(&mut endpoint.disabled_reason, disabled_reason.as_ref());
@@ -256,11 +262,6 @@ impl Endpoint {
     pub const URL_BYTES_MAX: usize = 2048;
     /// Maximum bytes of a description.
     pub const DESCRIPTION_BYTES_MAX: usize = 512;
-
-    /// Its state, for those who change it.
-    pub fn revision(&self) -> Revision {
-        Revision::numbered(self.version)
-    }
 
     /// A new endpoint for every event, enabled.
     pub fn new(org_id: OrgId, url: Url, secret: SigningSecret, now: Timestamp) -> Self {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::InboxSettings;
+use super::{InboxSettings, WebhookFormat};
 
 /// Settings of an endpoint beyond those with a column of their own. The store keeps them as one JSON
 /// object, so a new setting is a field here with its default and needs no migration.
@@ -16,6 +16,9 @@ pub struct EndpointConfig {
     /// How an inbox gives events out; nothing is set of other endpoints.
     #[serde(flatten)]
     pub inbox: InboxSettings,
+    /// The format of its webhooks.
+    #[serde(skip_serializing_if = "WebhookFormat::is_standard")]
+    pub format: WebhookFormat,
     /// Settings of a newer version, which this one does not know and keeps as they are.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -24,8 +27,8 @@ pub struct EndpointConfig {
 impl EndpointConfig {
     /// The settings of a new endpoint. Each is a parameter, so that a caller which forgets one does not
     /// compile.
-    pub fn new(inbox: InboxSettings) -> Self {
-        Self { inbox, unknown: Map::new() }
+    pub fn new(inbox: InboxSettings, format: WebhookFormat) -> Self {
+        Self { inbox, format, unknown: Map::new() }
     }
 }
 
@@ -63,6 +66,13 @@ mod tests {
             InboxSettings { max_receives: Some(3), ..InboxSettings::default() }
         );
         assert_eq!(config.to_string(), text);
+    }
+
+    #[test]
+    fn format_is_kept_unless_it_is_the_default() {
+        let config = EndpointConfig::new(InboxSettings::default(), WebhookFormat::CloudEvents);
+        assert_eq!(config.to_string(), r#"{"format":"cloudevents"}"#);
+        assert_eq!(config.to_string().parse::<EndpointConfig>().unwrap(), config);
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod signing_secret;
 mod timestamp;
 mod trace;
 mod violation;
+mod webhook_format;
 
 pub use api_key::{ApiKey, KeyHash, KeyRotationRefusal, Role};
 pub use audit::{Actor, ActorKind, AuditEntry};
@@ -81,8 +82,9 @@ pub use minute_span::{HOUR_MINUTES, MinuteSpan, minute_of, minute_start};
 pub use near_names::{did_you_mean, nearest};
 pub use new_endpoint::NewEndpoint;
 pub use new_event::{
-    NewEvent, NewEventError, NewEventLimits, is_envelope, parse_batch, parse_event, parse_lines,
-    parse_raw, raw_header_for, without_bom,
+    CloudEventMode, HEADER_PREFIX, NewEvent, NewEventError, NewEventLimits, is_cloud_event,
+    is_envelope, parse_batch, parse_binary_cloud_event, parse_cloud_event, parse_cloud_events,
+    parse_event, parse_lines, parse_raw, raw_header_for, without_bom,
 };
 pub use operational_event::{
     DeliveriesExpired, DeliveryExhausted, EndpointDisabled, InboxPaused, TEST_EVENT_TYPE,
@@ -99,3 +101,4 @@ pub use signing_secret::{
 pub use timestamp::{Month, MonthError, Timestamp, TimestampError};
 pub use trace::{TraceFilter, TraceId};
 pub use violation::Violation;
+pub use webhook_format::{WebhookFormat, WebhookFormatError};

@@ -83,6 +83,7 @@ impl NewEndpoint {
             ("max_concurrency", max_concurrency.is_some()),
             ("rate_limit_per_second", rate_limit_per_second.is_some()),
             ("retry_schedule", retry_schedule.is_some()),
+            ("format", !config.format.is_standard()),
         ];
         for (field, _) in of_webhooks.into_iter().filter(|(_, is_set)| *is_set) {
             kind.check_webhook_setting(field)?;

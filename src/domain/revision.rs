@@ -7,6 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::Endpoint;
+
 /// Bytes of the digest of a row.
 const DIGEST_BYTES: usize = 16;
 
@@ -41,6 +43,13 @@ impl Revision {
     /// As somebody has noted it.
     pub fn from_text(text: &str) -> Self {
         Self(text.to_owned())
+    }
+}
+
+impl Endpoint {
+    /// Its state, for those who change it.
+    pub fn revision(&self) -> Revision {
+        Revision::numbered(self.version)
     }
 }
 

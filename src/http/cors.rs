@@ -37,6 +37,13 @@ const REQUEST_HEADERS: &[&str] = &[
     "if-match",
     "if-none-match",
     "last-event-id",
+    "ce-specversion",
+    "ce-id",
+    "ce-source",
+    "ce-type",
+    "ce-subject",
+    "ce-time",
+    "ce-dataschema",
 ];
 /// Headers that a page may read beside those that every page may.
 const RESPONSE_HEADERS: &[&str] = &[

@@ -1,5 +1,4 @@
-//! The audit log: what it says of each change, in the transaction of that change. Entries never change; an
-//! organisation's are deleted with it.
+//! The audit log: what it says of each change, in its transaction. An organisation's entries are deleted with it.
 
 use std::time::Duration;
 
@@ -94,6 +93,7 @@ impl AuditRecord {
             disabled_reason,
             policy,
             inbox,
+            format,
         } = change;
         let InboxSettingsChange { visibility_seconds, max_receives } = inbox;
         let DeliveryPolicyChange {
@@ -111,8 +111,7 @@ impl AuditRecord {
         set("url", url.as_ref().map(|url| json!(origin_of(url))));
         set("event_types", event_types.as_ref().map(|types| json!(types.to_string())));
         set("description", description.as_ref().map(|text| json!(text)));
-        // Their values may be credentials.
-        set("headers", headers.as_ref().map(|_| json!("changed")));
+        set("headers", headers.as_ref().map(|_| json!("changed"))); // They may be credentials.
         set("disabled_reason", disabled_reason.as_ref().map(|why| json!(why)));
         set("max_concurrency", max_concurrency.map(|max| json!(max)));
         set("rate_limit_per_second", rate_limit_per_second.map(|max| json!(max)));
@@ -121,6 +120,7 @@ impl AuditRecord {
         set("ordered", ordered.map(|ordered| json!(ordered)));
         set("visibility_seconds", visibility_seconds.map(|seconds| json!(seconds)));
         set("max_receives", max_receives.map(|max| json!(max)));
+        set("format", format.map(|format| json!(format)));
         Self::new(org, "endpoint.update", id.uuid(), changes)
     }
 

@@ -13,6 +13,7 @@ mod backup;
 mod cli;
 mod clients;
 mod clocks;
+mod cloud_events;
 mod delivery;
 mod deployments;
 mod descriptors;

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use super::secret::text_for_receivers;
 use crate::domain::{
     DeliveryPolicy, Endpoint, EndpointId, EndpointKind, EventTypeFilters, InboxSettings, PublicKey,
-    Secrets, SignatureScheme, SigningSecret, Timestamp,
+    Secrets, SignatureScheme, SigningSecret, Timestamp, WebhookFormat,
 };
 use crate::store::PENDING_COUNTED_MAX;
 
@@ -32,6 +32,8 @@ pub struct EndpointView {
     pub url: Option<String>,
     /// Filters of event types; none means all events.
     pub event_types: EventTypeFilters,
+    /// The body of its webhooks; `null` for an inbox.
+    pub format: Option<WebhookFormat>,
     /// What its owner says of it.
     pub description: Option<String>,
     /// How its webhooks are signed; `null` for an inbox, and where this server cannot read its secret.
@@ -157,6 +159,7 @@ impl From<&Endpoint> for EndpointView {
             default_inbox: endpoint.default_inbox,
             url: is_webhook.then(|| endpoint.url.to_string()),
             event_types: endpoint.event_types.clone(),
+            format: is_webhook.then_some(endpoint.config.format),
             description: endpoint.description.clone(),
             signature: secret.map(SigningSecret::scheme),
             public_key: secret.and_then(SigningSecret::public_key),

@@ -3,8 +3,12 @@
 //! A batch is accepted or rejected as a whole.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+use serde_json::value::RawValue;
 
 use super::envelope::{Envelope, FieldName};
 use super::{NewEvent, NewEventError, NewEventLimits, STRAY_FIELDS_MAX, without_bom};
@@ -58,20 +62,49 @@ pub fn parse_lines<'a>(
     check(envelopes, Vec::new(), limits, Parent::Line)
 }
 
+/// The elements of a body that is an array, as they stand; one more than a batch may have shows that there are more.
+pub(super) fn raw_array<'a>(
+    body: &'a [u8],
+    limits: &NewEventLimits,
+) -> Result<Vec<&'a RawValue>, NewEventError> {
+    let mut json = serde_json::Deserializer::from_slice(without_bom(body));
+    let parsed = EventsSeed::new(limits.batch_events_max).deserialize(&mut json);
+    parsed.and_then(|raws| json.end().map(|()| raws)).map_err(|error| {
+        if error.is_data() {
+            let rule = "must be an array of events";
+            NewEventError::Invalid(vec![Violation::new("events", "type", rule)])
+        } else {
+            NewEventError::malformed(&error)
+        }
+    })
+}
+
 /// The events, unless the batch (`violations`) or an event has violations.
 fn check<'a>(
     envelopes: Vec<Envelope<'a>>,
-    mut violations: Vec<Violation>,
+    violations: Vec<Violation>,
     limits: &NewEventLimits,
     parent: Parent,
 ) -> Result<Vec<NewEvent<'a>>, NewEventError> {
-    if envelopes.is_empty() || envelopes.len() > limits.batch_events_max {
+    let read = |envelope: Envelope<'a>, violations: &mut _| envelope.check(limits, violations);
+    check_each(envelopes, violations, limits, parent, read)
+}
+
+/// The events that `read` makes of the items of a batch, unless the batch (`violations`) or an event has violations.
+pub(super) fn check_each<'a, T>(
+    items: Vec<T>,
+    mut violations: Vec<Violation>,
+    limits: &NewEventLimits,
+    parent: Parent,
+    read: impl Fn(T, &mut Vec<Violation>) -> Option<NewEvent<'a>>,
+) -> Result<Vec<NewEvent<'a>>, NewEventError> {
+    if items.is_empty() || items.len() > limits.batch_events_max {
         return Err(wrong_length(limits));
     }
-    let mut new_events = Vec::with_capacity(envelopes.len());
-    for (index, envelope) in envelopes.into_iter().enumerate() {
+    let mut new_events = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
         let before = violations.len();
-        new_events.extend(envelope.check(limits, &mut violations));
+        new_events.extend(read(item, &mut violations));
         for violation in &mut violations[before..] {
             violation.index = Some(index);
             violation.locate(&parent.pointer(index));
@@ -98,7 +131,7 @@ struct ParsedBatch<'a> {
 
 /// What contains the events of a batch.
 #[derive(Clone, Copy)]
-enum Parent {
+pub(super) enum Parent {
     /// An array under `events`.
     Field,
     /// A bare array.
@@ -125,8 +158,15 @@ struct BatchSeed {
 
 /// Deserializes an array of events and keeps at most one more than allowed: further ones are skipped, since a
 /// body of a few megabytes can hold millions.
-struct EventsSeed {
+struct EventsSeed<T> {
     events_max: usize,
+    item: PhantomData<T>,
+}
+
+impl<T> EventsSeed<T> {
+    const fn new(events_max: usize) -> Self {
+        Self { events_max, item: PhantomData }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for BatchSeed {
@@ -151,7 +191,7 @@ impl<'de> Visitor<'de> for BatchSeed {
         let mut batch = ParsedBatch { events: None, violations: Vec::new(), parent: Parent::Field };
         while let Some(FieldName(key)) = map.next_key::<FieldName<'de>>()? {
             if key == "events" {
-                let seed = EventsSeed { events_max: self.events_max };
+                let seed = EventsSeed::new(self.events_max);
                 batch.events = Some(map.next_value_seed(seed)?);
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -169,21 +209,21 @@ impl<'de> Visitor<'de> for BatchSeed {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<ParsedBatch<'de>, A::Error> {
-        let events = EventsSeed { events_max: self.events_max }.visit_seq(seq)?;
+        let events = EventsSeed::new(self.events_max).visit_seq(seq)?;
         Ok(ParsedBatch { events: Some(events), violations: Vec::new(), parent: Parent::Array })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for EventsSeed {
-    type Value = Vec<Envelope<'de>>;
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for EventsSeed<T> {
+    type Value = Vec<T>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
-impl<'de> Visitor<'de> for EventsSeed {
-    type Value = Vec<Envelope<'de>>;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for EventsSeed<T> {
+    type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of events")

@@ -113,12 +113,12 @@ fn timestamp(raw: Option<&RawValue>, violations: &mut Vec<Violation>) -> Option<
 }
 
 /// The value of an optional field; null counts as absent.
-fn given(raw: Option<&RawValue>) -> Option<&RawValue> {
+pub(super) fn given(raw: Option<&RawValue>) -> Option<&RawValue> {
     raw.filter(|raw| raw.get() != "null")
 }
 
 /// The string in `raw`, borrowed unless it has escapes.
-fn string<'a>(
+pub(super) fn string<'a>(
     field: &'static str,
     raw: &'a RawValue,
     violations: &mut Vec<Violation>,

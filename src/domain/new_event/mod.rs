@@ -2,6 +2,7 @@
 
 mod batch;
 mod checks;
+mod cloud_event;
 mod depth;
 mod envelope;
 mod raw;
@@ -12,6 +13,10 @@ use super::{Timestamp, Violation};
 use envelope::Envelope;
 
 pub use batch::{parse_batch, parse_lines};
+pub use cloud_event::{
+    CloudEventMode, HEADER_PREFIX, is_cloud_event, parse_binary_cloud_event, parse_cloud_event,
+    parse_cloud_events,
+};
 pub use raw::{is_envelope, parse_raw, raw_header_for};
 
 /// A posted event, validated. Borrows from the request where possible.

@@ -177,6 +177,9 @@ fn request_body(route: &Route, schemas: &Map<String, Value>) -> Option<Value> {
                 let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
                 entry["example"] = lines.join("\n").into();
             }
+            _ if media_type.contains("cloudevents") => {
+                entry["example"] = examples::example(schema, schemas);
+            }
             _ => entry["example"] = "any bytes".into(),
         }
         content.insert((*media_type).to_owned(), entry);

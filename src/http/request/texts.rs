@@ -10,6 +10,7 @@ use crate::domain::{
     ChangeKind, DeadReason, DeliveryStatus, EndpointId, EndpointKind, ErrorClass, EventId,
     EventType, EventTypeFilter, LabelCursor, ListCursor, ListOrder, MetricsGroup, Month, OrgId,
     PageRequest, SignatureScheme, SigningSecret, Timestamp, TimestampError, TraceFilter, Violation,
+    WebhookFormat,
 };
 
 /// A value that is written as text: a string in a body, or a query parameter.
@@ -56,6 +57,8 @@ texts! {
         {"type": "string", "examples": ["user.login", "user.*", "*"]};
     EventType: EventType::RULE,
         {"type": "string", "maxLength": 128, "examples": ["user.login"]};
+    WebhookFormat: WebhookFormat::RULE,
+        {"type": "string", "enum": WebhookFormat::VARIANTS, "default": "standard"};
     EndpointKind: EndpointKind::RULE, {"type": "string", "enum": EndpointKind::VARIANTS};
     EndpointId: "must be the id of an endpoint", {"type": "string", "format": "uuid"};
     EventId: "must be the id of an event", {"type": "string", "format": "uuid"};

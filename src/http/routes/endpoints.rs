@@ -8,7 +8,7 @@ use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEn
 use crate::domain::{
     CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointConfig,
     EndpointId, EndpointKind, EventTypeFilters, InboxSettings, InboxSettingsChange, NewEndpoint,
-    RetrySchedule, Scope, Scopes, Violation,
+    RetrySchedule, Scope, Scopes, Violation, WebhookFormat,
 };
 use crate::http::entity_tag::{EntityTag, Fresh, IfMatch, NotModified};
 use crate::http::error::ApiError;
@@ -51,6 +51,8 @@ json_fields! {
         group secret: SecretFields,
         /// Custom headers sent with its webhooks.
         nullable headers: CustomHeaders,
+        /// The body of its webhooks: `standard` if unset, or `cloudevents`.
+        nullable format: WebhookFormat,
         /// How its deliveries are made.
         group policy: PolicyFields,
         /// How an inbox gives events out.
@@ -131,6 +133,8 @@ json_fields! {
         patch description: Description,
         /// Custom headers sent with its webhooks; they replace all earlier ones.
         patch headers: CustomHeaders,
+        /// The body of its webhooks: `standard` or `cloudevents`; `null` means `standard`.
+        patch format: WebhookFormat,
         /// How its deliveries are made.
         group policy: PolicyPatch,
         /// How an inbox gives events out.
@@ -253,13 +257,22 @@ fn check_kind(body: &EndpointBody) -> Result<(), Violation> {
 
 impl From<&EndpointBody> for NewEndpoint {
     fn from(body: &EndpointBody) -> Self {
-        let EndpointBody { target, event_types, description, secret, headers, policy, inbox } =
-            body;
+        let EndpointBody {
+            target,
+            event_types,
+            description,
+            secret,
+            headers,
+            format,
+            policy,
+            inbox,
+        } = body;
         let InboxFields { visibility_seconds, max_receives } = inbox;
-        let config = EndpointConfig::new(InboxSettings {
+        let inbox = InboxSettings {
             visibility_seconds: visibility_seconds.map(|seconds| seconds.0),
             max_receives: max_receives.map(|max| max.0),
-        });
+        };
+        let config = EndpointConfig::new(inbox, format.unwrap_or_default());
         Self {
             kind: target.kind,
             url: target.url.as_ref().map(|url| url.0.clone()),
@@ -288,8 +301,16 @@ impl From<&PolicyFields> for DeliveryPolicy {
 
 impl From<EndpointPatch> for EndpointChange {
     fn from(patch: EndpointPatch) -> Self {
-        let EndpointPatch { enabled, url, event_types, description, headers, policy, inbox } =
-            patch;
+        let EndpointPatch {
+            enabled,
+            url,
+            event_types,
+            description,
+            headers,
+            format,
+            policy,
+            inbox,
+        } = patch;
         let InboxPatch { visibility_seconds, max_receives } = inbox;
         let reason = |enabled: bool| (!enabled).then(|| DISABLED_BY_OWNER.to_owned());
         Self {
@@ -299,6 +320,7 @@ impl From<EndpointPatch> for EndpointChange {
             headers: headers.or(CustomHeaders::default()),
             disabled_reason: enabled.or(true).map(reason),
             policy: policy.into(),
+            format: format.or(WebhookFormat::default()),
             inbox: InboxSettingsChange {
                 visibility_seconds: visibility_seconds.map(|seconds| seconds.0).into_option(),
                 max_receives: max_receives.map(|max| max.0).into_option(),

@@ -23,6 +23,7 @@ pub(in crate::http) enum EventBatchBody {}
 pub(in crate::http) enum RawEvent {}
 
 const NEW_EVENT: &str = "#/components/schemas/NewEvent";
+const CLOUD_EVENT: &str = "#/components/schemas/CloudEvent";
 
 /// Why events are not accepted now.
 const ACCEPT_PROBLEMS: [Problem; 13] = [
@@ -46,6 +47,9 @@ impl DescribesBody for SingleEvent {
         schema.body = Some(json!({ "$ref": NEW_EVENT }));
         schema.components.push(("NewEvent", event()));
         schema.media_types = &["application/json"];
+        schema.components.push(("CloudEvent", cloud_event()));
+        schema.other_bodies.push(("application/cloudevents+json", json!({ "$ref": CLOUD_EVENT })));
+        schema.headers.extend(cloud_event_headers());
         schema.query.push(on_duplicate());
         schema.problems.extend(JSON_PROBLEMS);
         refusals(schema);
@@ -69,6 +73,14 @@ impl DescribesBody for EventBatchBody {
         schema.body = Some(json!({"oneOf": [events, object]}));
         schema.components.push(("NewEvent", event()));
         schema.media_types = &["application/json"];
+        schema.components.push(("CloudEvent", cloud_event()));
+        let cloud_events = json!({
+            "type": "array",
+            "minItems": 1,
+            "maxItems": Settings::BATCH_EVENTS_MAX,
+            "items": {"$ref": CLOUD_EVENT},
+        });
+        schema.other_bodies.push(("application/cloudevents-batch+json", cloud_events));
         let lines = json!({"type": "string", "description": "One event per line."});
         for media_type in ["application/x-ndjson", "application/ndjson", "application/jsonl"] {
             schema.other_bodies.push((media_type, lines.clone()));
@@ -131,6 +143,51 @@ fn event_type() -> Value {
 fn label(nullable: bool) -> Value {
     let types = if nullable { json!(["string", "null"]) } else { json!("string") };
     json!({"type": types, "minLength": 1, "maxLength": 255})
+}
+
+/// The attributes of a `CloudEvent` in binary mode.
+fn cloud_event_headers() -> [Value; 6] {
+    let attribute = |name, doc: &str| {
+        header(name, &format!("Of a CloudEvent in binary mode: {doc}"), &json!({"type": "string"}))
+    };
+    [
+        attribute("ce-specversion", "`1.0`, which tells that the body is the data of one."),
+        attribute("ce-id", "its id, unique within its source."),
+        attribute("ce-source", "its source, a URI reference."),
+        attribute("ce-type", "its type."),
+        attribute("ce-subject", "its subject, which becomes the account."),
+        attribute("ce-time", "when it happened."),
+    ]
+}
+
+fn cloud_event() -> Value {
+    let text = |doc: &str| json!({"type": "string", "minLength": 1, "description": doc});
+    let optional =
+        |doc: &str| json!({"type": ["string", "null"], "minLength": 1, "description": doc});
+    let mut kind = event_type();
+    kind["description"] = "The type of the event.".into();
+    let doc = "An event as CloudEvents 1.0 has it. It is stored and delivered as it is, with its extensions.";
+    json!({
+        "type": "object",
+        "description": doc,
+        "properties": {
+            "specversion": {"type": "string", "const": "1.0", "description": "The version."},
+            "id": text("Unique within its source: both together are the dedup id."),
+            "source": text("A URI reference."),
+            "type": kind,
+            "subject": optional("The account that the event belongs to."),
+            "time": {"type": ["string", "null"], "format": "date-time", "description": HAPPENED},
+            "datacontenttype": optional("The media type of the data."),
+            "dataschema": optional("A URI of its schema."),
+            "data": {"description": "Any JSON value."},
+            "data_base64": optional("Other data, as base64."),
+        },
+        "required": ["specversion", "id", "source", "type"],
+        "examples": [{
+            "specversion": "1.0", "id": "A234-1234", "source": "/billing", "type": "invoice.paid",
+            "subject": "acme", "time": "2026-01-31T12:00:00Z", "data": {"id": "in_1"},
+        }],
+    })
 }
 
 fn event() -> Value {

@@ -28,4 +28,5 @@ pub(super) mod stream;
 mod deduplication;
 mod event_answers;
 mod event_bodies;
+mod event_forms;
 mod post_events;

@@ -20,9 +20,10 @@ use super::event_answers::{
     AcceptedEvent, AcceptedEvents, RawAccepted, accepted, many_accepted, one_accepted,
 };
 use super::event_bodies::{EventBatchBody, RawEvent, SingleEvent};
+use super::event_forms::{self, EventForm};
 use crate::domain::{
-    EventId, MediaType, NewEvent, NewEventError, NewEventLimits, Violation, is_envelope,
-    parse_batch, parse_event, parse_lines, parse_raw, raw_header_for,
+    CloudEventMode, EventId, MediaType, NewEvent, NewEventError, NewEventLimits, Violation,
+    is_envelope, parse_batch, parse_cloud_events, parse_lines, parse_raw, raw_header_for,
 };
 use crate::http::body::ReceivedBody;
 use crate::http::byte_budget::Owner;
@@ -57,7 +58,7 @@ pub(in crate::http) async fn post_one(
     UnreadRequest { request, .. }: UnreadRequest<SingleEvent>,
 ) -> Result<WrittenAnswer<(RateLimitHeaders, Accepted<AcceptedEvent>)>, ApiError> {
     let dedup = Deduplication::asked(&request, |_| None)?;
-    body::require_json(request.headers())?;
+    let form = EventForm::of(request.headers())?;
     let taken = rate_limit::take_unparsed(&app, &tenant)?;
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let bytes_max = Settings::event_body_bytes_max(&limits);
@@ -67,11 +68,11 @@ pub(in crate::http) async fn post_one(
     if body.len() > ACCEPTED_HERE_BYTES_MAX {
         let threads = app.background.clone();
         let accepting =
-            async move { accept_one(&app, &context, &tenant, taken, dedup, &body).await };
+            async move { accept_one(&app, &context, &tenant, taken, (dedup, form), &body).await };
         let answer = threads.spawn(accepting).await.map_err(ApiError::internal)?;
         return answer.map(Into::into);
     }
-    accept_one(&app, &context, &tenant, taken, dedup, &body).await.map(Into::into)
+    accept_one(&app, &context, &tenant, taken, (dedup, form), &body).await.map(Into::into)
 }
 
 /// Parses an event and accepts it.
@@ -80,12 +81,11 @@ async fn accept_one(
     context: &RequestContext,
     tenant: &Tenant,
     taken: Option<RateLimitState>,
-    dedup: Deduplication,
+    (dedup, form): (Deduplication, EventForm),
     body: &ReceivedBody,
 ) -> Result<Response, ApiError> {
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
-    let new_event =
-        parse_event(body, &limits).map_err(|error| refuse_event(app, &limits, error))?;
+    let new_event = form.parse(body, &limits).map_err(|error| refuse_event(app, &limits, error))?;
     accept_single(app, context, tenant, taken, dedup, new_event).await
 }
 
@@ -208,11 +208,25 @@ type BatchParser =
 
 /// What parses a batch of the declared form.
 fn batch_parser(headers: &HeaderMap) -> Result<BatchParser, ApiError> {
+    match event_forms::cloud_event_mode(headers) {
+        Some(CloudEventMode::Batch) => return Ok(parse_cloud_events),
+        Some(CloudEventMode::Structured | CloudEventMode::OtherFormat) => {
+            let taken = "application/cloudevents-batch+json; single CloudEvents go to /api/events";
+            return Err(ApiError::UnsupportedMediaType { taken });
+        }
+        Some(CloudEventMode::Binary) => {
+            let rule = "is a header of a single CloudEvent, which goes to /api/events";
+            let violation = Violation::new("ce-specversion", "unknown", rule);
+            return Err(ApiError::invalid(violation));
+        }
+        None => {}
+    }
     match body::media_type(headers) {
         MediaType::Json => Ok(parse_batch),
         MediaType::NdJson => Ok(parse_lines),
         MediaType::Other => {
-            let taken = "application/json, or application/x-ndjson for one event per line";
+            let taken = "application/json, application/x-ndjson for one event per line, or \
+                         application/cloudevents-batch+json";
             Err(ApiError::UnsupportedMediaType { taken })
         }
     }

@@ -16,7 +16,7 @@ mod outcome_waits;
 mod policy;
 mod process;
 mod scripted_resolver;
-mod servers;
+pub(crate) mod servers;
 mod signing;
 mod stopping;
 mod tls;

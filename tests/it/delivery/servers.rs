@@ -119,7 +119,13 @@ impl Tenant {
         serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap()
     }
 
-    async fn get(&self, path: &str) -> Value {
+    /// Its key.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Reads JSON.
+    pub(crate) async fn get(&self, path: &str) -> Value {
         serde_json::from_str(&self.text(path).await).unwrap()
     }
 

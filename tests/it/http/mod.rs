@@ -6,6 +6,7 @@ mod analytics;
 mod answers;
 mod auth;
 mod bodies;
+mod cloud_events;
 mod deliveries;
 mod documents;
 mod endpoint_secrets;

@@ -56,7 +56,8 @@ async fn key_opens_what_its_scopes_name_and_nothing_else() {
                 "POST" => server.post(path, made, EVENT).await,
                 _ => server.get(path, made).await,
             };
-            let is_included = scope.ends_with(":manage") && needed == scope.replace("manage", "read");
+            let is_included =
+                scope.ends_with(":manage") && needed == scope.replace("manage", "read");
             if needed == scope || is_included {
                 answer.expect(status);
             } else {

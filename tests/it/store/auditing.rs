@@ -242,6 +242,7 @@ async fn endpoint_that_stays_as_it_is_has_no_line(subject: &Subject) {
         disabled_reason: Some(None),
         policy: DeliveryPolicyChange { ordered: Some(false), ..DeliveryPolicyChange::default() },
         inbox: InboxSettingsChange { max_receives: Some(None), ..InboxSettingsChange::default() },
+        format: Some(endpoint.config.format),
     };
     for change in [EndpointChange::default(), own] {
         let after = store.update_endpoint(org, endpoint.id, &change, &by, at(30)).await.unwrap();
