@@ -131,7 +131,7 @@ impl NewEndpoint {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{InboxSettings, SigningSecret};
+    use super::super::{InboxSettings, SigningSecret, WebhookFormat};
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_micros(1);
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn settings_of_the_other_kind_are_refused() {
         let inbox = InboxSettings { max_receives: Some(3), ..InboxSettings::default() };
-        let config = EndpointConfig::new(inbox);
+        let config = EndpointConfig::new(inbox, WebhookFormat::default());
         let webhook = NewEndpoint { config: config.clone(), ..new_endpoint() };
         assert_eq!(webhook.check().unwrap_err().field, "max_receives");
         let pull = NewEndpoint { config, ..NewEndpoint::inbox() };
