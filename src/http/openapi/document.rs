@@ -172,13 +172,13 @@ fn request_body(route: &Route, schemas: &Map<String, Value>) -> Option<Value> {
     for (media_type, schema) in &request.other_bodies {
         let mut entry = json!({ "schema": schema });
         match (&given, *media_type) {
+            _ if media_type.contains("cloudevents") => {
+                entry["example"] = examples::example(schema, schemas);
+            }
             (Some(example), "application/json") => entry["example"] = example.clone(),
             (Some(Value::Array(rows)), _) => {
                 let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
                 entry["example"] = lines.join("\n").into();
-            }
-            _ if media_type.contains("cloudevents") => {
-                entry["example"] = examples::example(schema, schemas);
             }
             _ => entry["example"] = "any bytes".into(),
         }

@@ -22,10 +22,10 @@ async fn tag_guards(server: &Server, path: &str, key: &str, change: impl Fn(usiz
     let (first, body) = (read.header("etag").to_owned(), read.expect(200));
     assert!(first.starts_with('"') && first.ends_with('"'), "{first}");
 
-    let patch = async |tag: &str, body: String| {
+    let sent = async |tag: &str, body: String| {
         ask(server, Method::PATCH, (path, key), ("if-match", tag), &body).await
     };
-    let changed = patch(&format!("\"other\", {first}"), change(0)).await;
+    let changed = sent(&format!("\"other\", {first}"), change(0)).await;
     let second = changed.header("etag").to_owned();
     let changed = changed.expect(200);
     assert_ne!(second, first, "{path}");
@@ -36,15 +36,15 @@ async fn tag_guards(server: &Server, path: &str, key: &str, change: impl Fn(usiz
         (&format!("W/{second}"), change(1)),
         (&first, "{}".to_owned()),
     ] {
-        patch(stale, body).await.expect_problem(412, "precondition_failed");
+        sent(stale, body).await.expect_problem(412, "precondition_failed");
     }
-    patch("second", change(1)).await.expect_faults(&[("if-match", "format")]);
+    sent("second", change(1)).await.expect_faults(&[("if-match", "format")]);
     let is = server.get(path, key).await;
     assert_eq!(is.header("etag"), second);
     assert_eq!(is.expect(200)["name"], changed["name"]);
     // Nothing to change is no change.
-    assert_eq!(patch(&second, "{}".to_owned()).await.header("etag"), second);
-    assert_ne!(patch("*", change(2)).await.header("etag"), second);
+    assert_eq!(sent(&second, "{}".to_owned()).await.header("etag"), second);
+    assert_ne!(sent("*", change(2)).await.header("etag"), second);
     server.patch(path, key, change(3)).await.expect(200);
     assert_eq!(body["id"], changed["id"]);
 }

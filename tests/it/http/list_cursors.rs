@@ -62,14 +62,14 @@ async fn pages_are_read_in_both_directions() {
                 let first = server.get(&format!("{list}&limit={limit}"), key).await.expect(200);
                 assert_eq!(first["prev_cursor"], Value::Null);
                 let mut forward = vec![first["data"].as_array().unwrap().clone()];
-                let (rest, last) =
+                let (rest, final_page) =
                     pages(&server, &list, (key, limit), ("next_cursor", first)).await;
                 forward.extend(rest);
                 assert_eq!(forward.concat(), all, "{list} {limit}");
                 // Back from the last page: the same rows in the same order.
-                let end = last["data"].as_array().unwrap().clone();
+                let end = final_page["data"].as_array().unwrap().clone();
                 let (mut back, first) =
-                    pages(&server, &list, (key, limit), ("prev_cursor", last)).await;
+                    pages(&server, &list, (key, limit), ("prev_cursor", final_page)).await;
                 back.reverse();
                 assert_eq!([back.concat(), end].concat(), all, "{list} {limit}");
                 // And on again from the first page that was reached backwards.

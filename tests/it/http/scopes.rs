@@ -22,12 +22,12 @@ async fn reader_of_endpoints_sees_no_credential_and_changes_nothing() {
     let created = server.post("/api/endpoints", &manager, body.to_string()).await;
     let path = created.header("location").to_owned();
 
-    let managed = server.get(&path, &manager).await;
-    assert_eq!(managed.expect(200)["headers"], body["headers"]);
-    assert_eq!(managed.expect(200)["url"], body["url"]);
+    let whole = server.get(&path, &manager).await;
+    assert_eq!(whole.expect(200)["headers"], body["headers"]);
+    assert_eq!(whole.expect(200)["url"], body["url"]);
     let read = server.get(&path, &reader).await;
     assert_eq!(read.expect(200)["headers"], json!({"authorization": "***"}));
-    assert_eq!(read.header("etag"), managed.header("etag"));
+    assert_eq!(read.header("etag"), whole.header("etag"));
     let listed = server.get("/api/endpoints", &reader).await;
     for text in [&read.text, &listed.text] {
         assert!(

@@ -84,8 +84,8 @@ fn every_violation_is_reported_at_once() {
     for other in ["[]", "1", "null", "\"a\""] {
         assert_eq!(faults(other), [(String::new(), "type")], "{other}");
     }
-    let many: String = (0..=ATTRIBUTES_MAX).map(|n| format!(",\"a{n}\":1")).collect();
-    assert_eq!(faults(&format!("{{{}}}", &many[1..])), [(String::new(), "length")]);
+    let many: Vec<String> = (0..=ATTRIBUTES_MAX).map(|n| format!("\"a{n}\":1")).collect();
+    assert_eq!(faults(&format!("{{{}}}", many.join(","))), [(String::new(), "length")]);
     let long = EXAMPLE.replace("much wow", &"x".repeat(400));
     assert_eq!(faults(&long), [("data".to_owned(), "too_large")]);
     let reserved = EXAMPLE.replace("com.github.pull_request.opened", "hookgate.a");
