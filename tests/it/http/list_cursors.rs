@@ -1,7 +1,7 @@
 //! Cursors: pages in both directions, each cursor in its own list only.
 
 use hookgate::domain::{DeadReason, Decision};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::deliveries::{endpoint, record};
 use crate::support::server::{Server, Tenant};
@@ -129,9 +129,7 @@ async fn cursor_is_refused_in_another_list_and_with_other_filters() {
 
     // An export goes on from its list, and a list from its export.
     let text = server.get("/api/events/export?type=b", key).await.expect_text(200).to_owned();
-    assert!(
-        text.lines().last().is_some_and(|line| json!({"next_cursor": null}).to_string() == line)
-    );
+    assert!(text.lines().last().is_some_and(|line| line == r#"{"next_cursor":null}"#));
     let ascending = next("/api/events?type=b&limit=1&order=asc").await;
     let rest = server.get(&format!("/api/events/export?type=b&cursor={ascending}"), key).await;
     assert_eq!(rest.expect_text(200).lines().count(), text.lines().count() - 1);

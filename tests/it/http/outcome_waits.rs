@@ -6,19 +6,25 @@ use hookgate::domain::Decision;
 use hookgate::runtime::Stopwatch;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::deliveries::{endpoint, record};
 use crate::support::server::{Answer, Server, Tenant, answer};
 use crate::support::wait::until;
 
 /// Asks in the background, and waits until the server waits.
-async fn waiting(server: &Server, tenant: &Tenant, path: &str) -> JoinHandle<Answer> {
+async fn waiting(server: &Server, tenant: &Tenant, path: &str) -> JoinSet<Answer> {
     let request = server.request(Method::POST, path, &tenant.key);
-    let waiting = tokio::spawn(answer(request));
+    let mut waiting = JoinSet::new();
+    waiting.spawn(answer(request));
     let open = &server.metrics.http.hookgate_streams_open;
     until("it waits", async || open.get() == 1).await;
     waiting
+}
+
+/// The answer to the only request.
+async fn ended(waiting: JoinSet<Answer>) -> Answer {
+    waiting.join_all().await.remove(0)
 }
 
 #[tokio::test]
@@ -29,7 +35,7 @@ async fn outcome_of_another_servers_attempt_is_found() {
     let tested = waiting(&server, &tenant, &test).await;
     let leased = server.claim().await.remove(0);
     record(&server, &leased, 500, Decision::RetryAt(server.clock.now())).await;
-    let tested = tested.await.unwrap();
+    let tested = ended(tested).await;
     let delivery = tested.expect(200);
     assert_eq!(delivery["id"], json!(leased.id));
     assert_eq!(delivery["attempts"][0]["status_code"], 500);
@@ -40,7 +46,7 @@ async fn outcome_of_another_servers_attempt_is_found() {
     let retried = waiting(&server, &tenant, &retry).await;
     let leased = server.claim().await.remove(0);
     record(&server, &leased, 200, Decision::Delivered).await;
-    let delivery = retried.await.unwrap().expect(200);
+    let delivery = ended(retried).await.expect(200);
     assert_eq!((&delivery["status"], &delivery["attempt_count"]), (&json!("delivered"), &json!(2)));
 }
 
@@ -57,7 +63,7 @@ async fn cancellation_is_an_outcome() {
         answer["cancelled"] == 1
     })
     .await;
-    let delivery = tested.await.unwrap().expect(200);
+    let delivery = ended(tested).await.expect(200);
     assert_eq!((&delivery["status"], &delivery["attempts"]), (&json!("cancelled"), &json!([])));
 }
 
@@ -87,6 +93,6 @@ async fn waits_are_bounded_and_end_at_the_stop() {
     assert_eq!(events().await, 3, "a refused request does nothing");
     post("").await.expect(202);
     server.app.request_stop();
-    let begun: Value = waits.await.unwrap().expect(202);
+    let begun: Value = ended(waits).await.expect(202);
     assert_eq!(begun["status"], "accepted");
 }

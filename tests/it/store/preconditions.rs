@@ -22,7 +22,7 @@ fn described(text: &str) -> EndpointChange {
 }
 
 fn refused<T>(result: hookgate::store::Result<T>) -> bool {
-    matches!(result, Err(StoreError::Changed))
+    result.is_err_and(|error| matches!(error, StoreError::Changed))
 }
 
 async fn endpoints_change_only_in_the_state_that_was_read(subject: &Subject) {
