@@ -6,10 +6,10 @@ use reqwest::header::{
     USER_AGENT,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::domain::{
-    DecryptionError, Event, EventSummary, LeasedDelivery, Timestamp, WebhookFormat, is_cloud_event,
+    DecryptionError, Event, EventSummary, EventType, LeasedDelivery, Timestamp, WebhookFormat, is_cloud_event,
 };
 
 use super::signer::sign_with_all;
@@ -19,7 +19,8 @@ const CLOUD_EVENT: HeaderValue = HeaderValue::from_static("application/cloudeven
 const HOOKGATE: HeaderValue =
     HeaderValue::from_static(concat!("Hookgate/", env!("CARGO_PKG_VERSION")));
 
-/// `{"type":…,"timestamp":…,"data":…}`, with the payload byte for byte as `data`, or a `CloudEvent`.
+/// `{"type":…,"timestamp":…,"data":…}`, with the payload byte for byte as `data`, and before it the account and the user
+/// of an event that has them; or a `CloudEvent`.
 ///
 /// Built for every attempt: copying the payload costs a fraction of hashing it, and a cached body would keep
 /// a second copy of every waiting payload in memory.
@@ -27,8 +28,13 @@ pub(super) fn body(event: &Event, format: WebhookFormat) -> Bytes {
     if format == WebhookFormat::CloudEvents {
         return cloud_event(event);
     }
-    let timestamp = event.timestamp().to_string();
-    parts(event.event_type.as_str(), &timestamp, &event.payload).concat().into()
+    let head = head(
+        &event.event_type,
+        event.timestamp(),
+        event.account_id.as_deref(),
+        event.user_id.as_deref(),
+    );
+    [head.as_bytes(), &event.payload, b"}"].concat().into()
 }
 
 /// An event as a `CloudEvent` in the JSON format. One that was posted as such is sent on as it came; the attributes of
@@ -60,22 +66,30 @@ fn cloud_event(event: &Event) -> Bytes {
 
 /// The bytes in the body of an event in the standard format.
 pub(super) fn body_bytes(event: &EventSummary) -> usize {
-    let timestamp = event.timestamp().to_string();
-    let around = parts(event.event_type.as_str(), &timestamp, &[]);
-    around.iter().map(|part| part.len()).sum::<usize>() + event.payload_bytes
+    let head = head(
+        &event.event_type,
+        event.timestamp(),
+        event.account_id.as_deref(),
+        event.user_id.as_deref(),
+    );
+    head.len() + event.payload_bytes + 1
 }
 
-/// The parts of a body. Event types and timestamps contain no character that JSON escapes.
-const fn parts<'a>(event_type: &'a str, timestamp: &'a str, payload: &'a [u8]) -> [&'a [u8]; 7] {
-    [
-        br#"{"type":""#,
-        event_type.as_bytes(),
-        br#"","timestamp":""#,
-        timestamp.as_bytes(),
-        br#"","data":"#,
-        payload,
-        b"}",
-    ]
+/// The body in the standard format up to the payload. Types and timestamps have no character that JSON escapes.
+fn head(
+    event_type: &EventType,
+    timestamp: Timestamp,
+    account_id: Option<&str>,
+    user_id: Option<&str>,
+) -> String {
+    let mut head = format!(r#"{{"type":"{event_type}","timestamp":"{timestamp}""#);
+    for (name, id) in [("account_id", account_id), ("user_id", user_id)] {
+        if let Some(id) = id {
+            head.extend([",\"", name, "\":", &Value::from(id).to_string()]);
+        }
+    }
+    head.push_str(r#","data":"#);
+    head
 }
 
 /// Why the headers of a webhook cannot be built. The webhook is then not sent.
@@ -187,7 +201,7 @@ pub(super) mod tests {
         assert!(is_cloud_event(&sent));
         let text = std::str::from_utf8(&sent).unwrap();
         assert!(text.ends_with(",\"data\":{ \"n\":1.0e2,\t\"s\":\"\\u0000\"}}"), "{text}");
-        let sent: serde_json::Value = serde_json::from_slice(&sent).unwrap();
+        let sent: Value = serde_json::from_slice(&sent).unwrap();
         assert_eq!(sent["id"], event.id.to_string());
         assert_eq!(sent["source"], format!("urn:hookgate:org:{}", event.org_id));
         assert_eq!((&sent["subject"], &sent["userid"]), (&json!("acme \"1\""), &json!("u")));
@@ -204,11 +218,21 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn account_and_user_are_told_where_an_event_has_them() {
+        let mut event = Arc::unwrap_or_clone(delivery().event);
+        event.account_id = Some("acme \"1\"".to_owned());
+        event.user_id = Some("ada".to_owned());
+        let body = body(&event, WebhookFormat::default());
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&body["account_id"], &body["user_id"]), (&"acme \"1\"".into(), &"ada".into()));
+    }
+
+    #[test]
     fn timestamp_is_the_time_that_the_tenant_gave() {
         let mut event = Arc::unwrap_or_clone(delivery().event);
         event.occurred_at = Some(Timestamp::from_micros(0));
         let body = body(&event, WebhookFormat::Standard);
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["timestamp"], "1970-01-01T00:00:00Z");
     }
 

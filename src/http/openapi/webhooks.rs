@@ -84,6 +84,8 @@ impl DescribedWebhook {
                     "type": "string", "format": "date-time",
                     "description": "When it happened, or else was accepted.",
                 },
+                "account_id": {"type": "string", "description": "The account, if the event has one."},
+                "user_id": {"type": "string", "description": "The user, if the event has one."},
                 "data": data,
             },
             "required": ["type", "timestamp", "data"],

@@ -26,6 +26,7 @@ pub(in crate::http) struct RequestedList {
 
 /// One page of a list that is read forwards.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
+#[schemars(rename = "{T}Page")]
 pub(in crate::http) struct ListPage<T> {
     /// The rows.
     data: Vec<T>,
@@ -35,6 +36,7 @@ pub(in crate::http) struct ListPage<T> {
 
 /// One page of a list that is read in both directions.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
+#[schemars(rename = "{T}Page")]
 pub(in crate::http) struct OrderedPage<T> {
     /// The rows.
     pub(in crate::http) data: Vec<T>,
