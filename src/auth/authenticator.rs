@@ -19,6 +19,7 @@ use super::key::{KeyDigest, PresentedKey};
 use super::key_cache::{ConnectionKeyCache, Epoch, KeyCache, VerifiedKey};
 use super::principal::Principal;
 use super::refresh_queue::RefreshQueue;
+use super::session::SessionCache;
 use super::throttle::FailedKeyThrottle;
 use super::usage::UsageTracker;
 use crate::auth::metrics::AuthMetrics;
@@ -81,6 +82,7 @@ pub(super) struct Inner {
     pub(super) hashes: HashQueue,
     pub(super) unknown_lookups: Semaphore,
     pub(super) usage: UsageTracker,
+    pub(super) sessions: SessionCache,
 }
 
 /// A rejection that may be cached, since it is about the key and not about the server's state.
@@ -112,6 +114,7 @@ impl Authenticator {
             throttle,
             hashes: HashQueue::new(),
             unknown_lookups: Semaphore::new(UNKNOWN_LOOKUPS_MAX),
+            sessions: SessionCache::new(),
         }))
     }
 

@@ -143,6 +143,16 @@ impl KeyCache {
         }
     }
 
+    /// How long an entry is used without reading its row again.
+    pub(super) const fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// How long it is used at most, while its row cannot be read.
+    pub(super) const fn stale_max(&self) -> Duration {
+        self.stale_max
+    }
+
     /// The current epoch of a key.
     pub(super) fn epoch(&self, key: ApiKeyId) -> Epoch {
         let group = self.group(key).map_or(0, |group| group.count.load(Ordering::SeqCst));

@@ -52,6 +52,9 @@
 //! organisations within them (`hash_queue.rs`): one that makes or verifies many keys delays the others by one hash
 //! each. Beyond a bound keys are [`IssueError::Busy`]. A key that would exceed its organisation's quota gets no hash.
 //!
+//! # Sessions
+//! The console presents the token of a session instead of a key (`session.rs`). A session ends with its key.
+//!
 //! **Invariant:** no secret is stored, logged or kept in memory longer than its request; the caches hold
 //! SHA-256 digests.
 
@@ -65,6 +68,7 @@ mod metrics;
 mod principal;
 mod refresh;
 mod refresh_queue;
+mod session;
 mod tasks;
 mod throttle;
 mod usage;
@@ -78,5 +82,6 @@ pub use key_cache::ConnectionKeyCache;
 pub use metrics::{AuthMetrics, CacheLookup};
 pub use principal::Principal;
 pub use refresh::refresh_stale_keys;
+pub use session::{OpenSession, SessionToken};
 pub use tasks::{flush_usage_periodically, watch_changed_keys};
 pub use usage::OrgUsage;

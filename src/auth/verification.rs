@@ -178,7 +178,7 @@ impl Inner {
     }
 
     /// The principal of a valid key; `None` if its organisation is being deleted.
-    async fn principal(&self, record: &ApiKey) -> Result<Option<Principal>, StoreError> {
+    pub(super) async fn principal(&self, record: &ApiKey) -> Result<Option<Principal>, StoreError> {
         let mut principal = Principal {
             key_id: record.id,
             role: record.role,

@@ -39,6 +39,7 @@ mod replay;
 mod revision;
 mod scope;
 mod secrets;
+mod session;
 mod signing_secret;
 mod timestamp;
 mod trace;
@@ -95,6 +96,7 @@ pub use replay::{Replay, ReplayAction, ReplayStatus};
 pub use revision::{Precondition, Revision};
 pub use scope::{Scope, Scopes, UnknownScope};
 pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};
+pub use session::{ConsoleSession, SessionGrants, SessionKind};
 pub use signing_secret::{
     Ed25519Secret, HmacSecret, PublicKey, SignatureScheme, SigningSecret, SigningSecretError,
 };

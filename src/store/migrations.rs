@@ -68,6 +68,7 @@ steps! {
     22 "0022" "inboxes";
     23 "0023" "list_filters";
     24 "0024" "change_log";
+    25 "0025" "console_sessions";
     26 "0026" "failing_endpoints";
 }
 

@@ -74,6 +74,7 @@ mod rollups;
 mod schedule;
 mod secrets;
 mod servers;
+mod sessions;
 mod suspension;
 mod type_key;
 mod usage;
@@ -125,6 +126,7 @@ pub use rollups::{
 pub use schedule::Schedule;
 pub use secrets::{MissingKey, Reencryption};
 pub use servers::{OtherServer, RegisteredServer, ServerRow};
+pub use sessions::SessionHash;
 pub use usage::Holdings;
 
 /// The store. Clones share their connections.

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::engine::{Dialect, Engine, Row, Workload, args};
-use super::{MigrationStatus, Result, Store, StoreError, System, error, idempotency, migrations};
+use super::{
+    MigrationStatus, Result, Store, StoreError, System, error, idempotency, migrations, sessions,
+};
 use crate::domain::Timestamp;
 
 pub(super) use days::{MissingDays, days_before, drop_day, partition_name};
@@ -193,6 +195,7 @@ impl System<'_> {
         delete_in_steps(engine, delete_dedup_keys(engine.dialect()), oldest_kept).await?;
         let sql = idempotency::delete_answers(engine.dialect());
         delete_in_steps(engine, sql, idempotency::oldest_kept(now)).await?;
+        delete_in_steps(engine, sessions::delete_ended(engine.dialect()), now).await?;
         if let Engine::Sqlite(engine) = &**engine {
             // Autovacuum does it on PostgreSQL.
             engine.give_space_back().await?;

@@ -1,0 +1,13 @@
+-- Sessions of the console and the links that open one. A session is found by the hash of its token, and ends with the
+-- key that it is bound to. What it may do beyond, or less than, its key is in grants.
+CREATE TABLE console_sessions (
+    token_hash   BLOB PRIMARY KEY,
+    key_id       BLOB NOT NULL REFERENCES api_keys (id) ON DELETE CASCADE,
+    kind         TEXT NOT NULL,
+    grants       TEXT NOT NULL,
+    created_at   INTEGER NOT NULL,
+    last_used_at INTEGER NOT NULL,
+    expires_at   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX console_sessions_by_key ON console_sessions (key_id, kind, created_at);
+CREATE INDEX console_sessions_by_end ON console_sessions (expires_at);
