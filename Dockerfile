@@ -15,10 +15,11 @@ RUN mkdir -p src/bin/hookgate-bench \
     && rm -r src
 COPY src src
 COPY migrations migrations
+COPY templates templates
 # What hookgate_build_info shows: --build-arg HOOKGATE_REVISION=$(git rev-parse --short HEAD)
 ARG HOOKGATE_REVISION=unknown
 # Newer than the empty programs, whatever the times of the files are.
-RUN find src migrations -type f -exec touch {} + \
+RUN find src migrations templates -type f -exec touch {} + \
     && HOOKGATE_REVISION="$HOOKGATE_REVISION" cargo build --release --locked --no-default-features
 
 FROM debian:bookworm-slim

@@ -223,7 +223,7 @@ impl KeySpec {
         if let Some(rate) = self.rate_limit_per_minute {
             OrgLimit::RatePerMinute.check(rate)?;
         }
-        let all = self.role.scopes();
+        let all = self.role.grantable_scopes();
         if all.include(self.scopes) {
             return Ok(());
         }

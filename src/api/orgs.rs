@@ -36,6 +36,18 @@ pub async fn list(subsystems: &Subsystems, page: PageRequest) -> Result<Page<Org
     Ok(subsystems.store.system().orgs(page).await?)
 }
 
+/// A page of the organisations whose names have this text in them, or whose id it is.
+///
+/// # Errors
+/// When the store fails.
+pub async fn search(
+    subsystems: &Subsystems,
+    text: &str,
+    page: PageRequest,
+) -> Result<Page<Org>, Refusal> {
+    Ok(subsystems.store.system().orgs_named(text, page).await?)
+}
+
 /// One organisation, also one that is being deleted, or was, with its progress.
 ///
 /// # Errors

@@ -6,12 +6,17 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::AppError;
-use crate::auth::{IssuedKey, PresentedKey, adopt_key, issue_key};
+use crate::api::Refusal;
+use crate::auth::{IssuedKey, PresentedKey, SessionToken, adopt_key, issue_key, new_link};
 use crate::config::{BootstrapConfig, BootstrapKey};
-use crate::domain::{Actor, Org, OrgId, PageRequest, Role, Timestamp};
-use crate::store::Store;
+use crate::domain::{Actor, ApiKey, ConsoleSession, Org, OrgId, PageRequest, Role, Timestamp};
+use crate::store::{SessionHash, Store};
+
+/// How long the first link to the console works.
+const LINK_LASTS: Duration = Duration::from_hours(24);
 
 /// How a first start is done.
 #[derive(Clone, Debug)]
@@ -66,6 +71,8 @@ pub struct Bootstrap {
     /// The first organisation and its API key; `None` in a store that has organisations or keys.
     tenant: Option<(Org, PresentedKey)>,
     operator_key: PresentedKey,
+    /// Opens the console once; `None` where what is shown may be a log.
+    link: Option<SessionToken>,
     options: BootstrapOptions,
 }
 
@@ -101,12 +108,16 @@ impl Bootstrap {
         let records: Vec<_> =
             tenant.iter().map(|key| &key.record).chain([&operator.record]).cloned().collect();
         let tenant = org.clone().zip(tenant).map(|(org, issued)| (org, issued.key));
-        let created = Self { tenant, operator_key: operator.key, options };
+        let mut created = Self { tenant, operator_key: operator.key, link: None, options };
+        let link = created.make_link(&records, now)?;
         let unfinished = created.write_down()?;
         let system = store.system();
         if !system.insert_first_keys(org.as_ref(), &records, &Actor::SERVER).await? {
             unfinished.as_deref().map(remove);
             return Ok(None);
+        }
+        if let Some((hash, session)) = link {
+            store.system().insert_session(&hash, &session).await?;
         }
         if let (Some(unfinished), Some(path)) = (&unfinished, created.keys_file()) {
             fs::rename(unfinished, path).map_err(|error| failed(unfinished, error))?;
@@ -119,6 +130,22 @@ impl Bootstrap {
         let GivenKeys { tenant, operator } = &self.options.given;
         let all_are_given = operator.is_some() && (tenant.is_some() || self.tenant.is_none());
         self.options.keys_file.as_deref().filter(|_| !all_are_given)
+    }
+
+    /// Makes the link to the console, of the organisation's key if there is one, and returns what is to be stored of it.
+    fn make_link(
+        &mut self,
+        keys: &[ApiKey],
+        now: Timestamp,
+    ) -> Result<Option<(SessionHash, ConsoleSession)>, AppError> {
+        let is_shown = self.options.keys_file.is_none() || self.keys_file().is_some();
+        let Some(key) = keys.first().filter(|_| is_shown) else { return Ok(None) };
+        let made = new_link(key.id, now, LINK_LASTS);
+        let (token, hash, session) = made.map_err(|error| {
+            AppError::Bootstrap(Refusal::Store(StoreError::Corrupt(error.to_string())))
+        })?;
+        self.link = Some(token);
+        Ok(Some((hash, session)))
     }
 
     /// Writes the keys to a file with a name of its own; `None` without a file.
@@ -164,7 +191,7 @@ async fn issue(
 
 impl fmt::Display for Bootstrap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tenant, operator_key, options } = self;
+        let Self { tenant, operator_key, link, options } = self;
         let BootstrapOptions { base_url, events_per_minute, given, .. } = options;
         let operator_key = match given.operator {
             Some(_) => "as in BOOTSTRAP_OPERATOR_KEY",
@@ -176,7 +203,8 @@ impl fmt::Display for Bootstrap {
                 "This key is shown only now; keep it.
 
   operator key   {operator_key}
-"
+{}",
+                shown_link(link.as_ref(), base_url)
             );
         };
         let (tenant_key, sent) = match given.tenant {
@@ -193,7 +221,7 @@ impl fmt::Display for Bootstrap {
   organisation   {id}
   API key        {tenant_key}
   operator key   {operator_key}
-
+{}
 Post an event:
 
   curl -i {base_url}/api/events \\
@@ -205,9 +233,16 @@ The organisation may post {events_per_minute} events per minute; above that the 
 this server can raise the limit:
 
   hookgate org update {id} --rate-limit-per-minute 60000
-"
+",
+            shown_link(link.as_ref(), base_url)
         )
     }
+}
+
+/// The link to the console, as it is shown.
+fn shown_link(link: Option<&SessionToken>, base_url: &str) -> String {
+    let Some(link) = link.map(SessionToken::reveal) else { return String::new() };
+    format!("\nOpen the console, once and within a day:\n\n  {base_url}/console/link/{link}\n")
 }
 
 #[cfg(test)]
@@ -224,7 +259,8 @@ mod tests {
         let given = GivenKeys { tenant: None, operator: None };
         let options =
             BootstrapOptions { base_url, events_per_minute: 1234, keys_file: None, given };
-        let start = Bootstrap { tenant: Some((org, tenant_key)), operator_key, options };
+        let tenant = Some((org, tenant_key));
+        let start = Bootstrap { tenant, operator_key, link: None, options };
         let banner = start.to_string();
         assert!(banner.contains("1234 events per minute"), "{banner}");
         let command = format!("hookgate org update {} --rate-limit-per-minute", OrgId::FIRST);

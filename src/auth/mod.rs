@@ -82,6 +82,6 @@ pub use key_cache::ConnectionKeyCache;
 pub use metrics::{AuthMetrics, CacheLookup};
 pub use principal::Principal;
 pub use refresh::refresh_stale_keys;
-pub use session::{OpenSession, SessionToken};
+pub use session::{OpenSession, SessionToken, new_link};
 pub use tasks::{flush_usage_periodically, watch_changed_keys};
 pub use usage::OrgUsage;

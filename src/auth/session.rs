@@ -51,6 +51,10 @@ pub struct OpenSession {
     pub session: ConsoleSession,
     /// Whom its key authenticates.
     pub principal: Arc<Principal>,
+    /// The name of its key.
+    pub key_name: String,
+    /// The name of its organisation; `None` for an operator.
+    pub org_name: Option<String>,
     key_expires_at: Option<Timestamp>,
     key_used: Arc<AtomicBool>,
     /// When its use was last stored, in microseconds.
@@ -88,7 +92,12 @@ impl SessionToken {
 
     /// A secret that is derived from it, for the forms of its pages.
     pub fn derive(&self, purpose: &str) -> [u8; 32] {
-        Sha256::new().chain_update(purpose).chain_update([0]).chain_update(&self.0).finalize().into()
+        Sha256::new()
+            .chain_update(purpose)
+            .chain_update([0])
+            .chain_update(&self.0)
+            .finalize()
+            .into()
     }
 
     fn hash(&self) -> SessionHash {
@@ -113,6 +122,20 @@ impl SessionCache {
     }
 }
 
+/// A link that opens the console once, with this key, and the row that is to be stored of it.
+///
+/// # Errors
+/// When the system has no random source.
+pub fn new_link(
+    key: ApiKeyId,
+    now: Timestamp,
+    lasts: Duration,
+) -> Result<(SessionToken, SessionHash, ConsoleSession), AuthError> {
+    let token = SessionToken::generate()?;
+    let hash = token.hash();
+    Ok((token, hash, ConsoleSession::new(key, SessionKind::Link, now, lasts)))
+}
+
 impl Authenticator {
     /// Opens a session, or makes a link that opens one, for `lasts`.
     ///
@@ -127,10 +150,8 @@ impl Authenticator {
     ) -> Result<SessionToken, AuthError> {
         let inner = self.inner();
         let token = SessionToken::generate()?;
-        let session = ConsoleSession {
-            grants,
-            ..ConsoleSession::new(key, kind, inner.clock.now(), lasts)
-        };
+        let session =
+            ConsoleSession { grants, ..ConsoleSession::new(key, kind, inner.clock.now(), lasts) };
         inner.store.system().insert_session(&token.hash(), &session).await?;
         Ok(token)
     }
@@ -157,8 +178,7 @@ impl Authenticator {
             let session = ConsoleSession::new(found.key_id, opens, now, lasts);
             Some(ConsoleSession { grants: found.grants.clone(), ..session })
         };
-        let opened =
-            inner.store.system().exchange_link(&link.hash(), &token.hash(), open).await?;
+        let opened = inner.store.system().exchange_link(&link.hash(), &token.hash(), open).await?;
         if opened.is_none() {
             inner.throttle.record_failure(client);
         }
@@ -265,7 +285,10 @@ impl Inner {
     }
 
     /// Reads a session and its key, and caches them unless the key changed meanwhile.
-    async fn read_session(&self, hash: SessionHash) -> Result<Option<Arc<OpenSession>>, StoreError> {
+    async fn read_session(
+        &self,
+        hash: SessionHash,
+    ) -> Result<Option<Arc<OpenSession>>, StoreError> {
         let store = self.store.for_keys();
         let Some(session) = store.system().session(&hash).await? else { return Ok(None) };
         let key = session.key_id;
@@ -277,16 +300,21 @@ impl Inner {
             return Ok(None);
         }
         let record = store.system().key(key).await?;
-        let is_usable = |key: &crate::domain::ApiKey| {
-            key.is_active(now) && key.replaced_by.is_none()
-        };
+        let is_usable =
+            |key: &crate::domain::ApiKey| key.is_active(now) && key.replaced_by.is_none();
         let Some(record) = record.filter(is_usable) else { return Ok(None) };
         let Some(principal) = self.principal(&record).await? else { return Ok(None) };
+        let org_name = match record.role.org_id() {
+            Some(org) => store.org(org).await?.map(|org| org.name),
+            None => None,
+        };
         let opened = Arc::new(OpenSession {
             hash,
             noted_at: AtomicI64::new(session.last_used_at.micros()),
             session,
             principal: Arc::new(principal),
+            key_name: record.name,
+            org_name,
             key_expires_at: record.expires_at,
             key_used: self.usage.key(record.id),
             epoch,

@@ -113,7 +113,15 @@ impl ApiKey {
 }
 
 impl Role {
-    /// Every scope that a key of this role may have.
+    /// Every scope that a key of this role may be given by name.
+    pub const fn grantable_scopes(self) -> Scopes {
+        match self {
+            Self::Tenant(_) => Scopes::TENANT,
+            Self::Operator => Scopes::OPERATOR_ALL,
+        }
+    }
+
+    /// The scopes of a key of this role unless they are named.
     pub const fn scopes(self) -> Scopes {
         match self {
             Self::Tenant(_) => Scopes::TENANT,

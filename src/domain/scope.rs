@@ -41,6 +41,9 @@ pub enum Scope {
     /// Operators: change organisations and keys.
     #[strum(serialize = "operator:write")]
     OperatorWrite,
+    /// Operators: look into an organisation by the console, only reading. No key has it unless it was given by name.
+    #[strum(serialize = "operator:impersonate")]
+    OperatorImpersonate,
 }
 
 /// A set of scopes.
@@ -52,7 +55,7 @@ pub struct Scopes(u16);
 #[error(
     "is not a scope; scopes of organisations are {}, scopes of operators {}",
     Scopes::TENANT_ALL,
-    Scopes::OPERATOR
+    Scopes::OPERATOR_ALL
 )]
 pub struct UnknownScope;
 
@@ -89,8 +92,10 @@ impl Scopes {
     );
     /// Every scope that a key of an organisation may have, also those that another one includes.
     pub const TENANT_ALL: Self = Self::TENANT.with_included();
-    /// Every scope that an operator's key may have.
+    /// What an operator's key may do unless its scopes are named.
     pub const OPERATOR: Self = Self(Scope::OperatorRead.bit() | Scope::OperatorWrite.bit());
+    /// Every scope that an operator's key may have.
+    pub const OPERATOR_ALL: Self = Self::OPERATOR.with(Scope::OperatorImpersonate);
 
     /// The set with one scope.
     pub const fn of(scope: Scope) -> Self {
@@ -167,9 +172,12 @@ mod tests {
 
     #[test]
     fn scopes_survive_a_round_trip_and_know_what_they_include() {
-        for scopes in
-            [Scopes::TENANT, Scopes::TENANT_ALL, Scopes::OPERATOR, Scopes::of(Scope::EventsRead)]
-        {
+        for scopes in [
+            Scopes::TENANT,
+            Scopes::TENANT_ALL,
+            Scopes::OPERATOR_ALL,
+            Scopes::of(Scope::EventsRead),
+        ] {
             assert_eq!(scopes.to_string().parse::<Scopes>().unwrap(), scopes);
         }
         assert_eq!(Scopes::OPERATOR.to_string(), "operator:read,operator:write");

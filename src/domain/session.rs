@@ -109,8 +109,7 @@ impl ConsoleSession {
 
     /// Whether it has not ended.
     pub fn is_open(&self, now: Timestamp) -> bool {
-        let is_idle =
-            self.kind.opens().is_none() && now.since(self.last_used_at) >= Self::IDLE_MAX;
+        let is_idle = self.kind.opens().is_none() && now.since(self.last_used_at) >= Self::IDLE_MAX;
         now < self.expires_at && !is_idle
     }
 }

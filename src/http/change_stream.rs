@@ -4,6 +4,8 @@
 //! A stream looks for changes once a second, in a read like any other: it is charged, waits for a connection, and its
 //! key is checked again. Between two looks it holds the text of one step and the permit of a stream, nothing else.
 //!
+//! The API writes changes as JSON, the console as rows of a page ([`FollowsChanges`]).
+//!
 //! It ends at the stop of the server, when its key is no longer accepted, when its client does not read, and after an
 //! hour. The client goes on with the id of the last event that it received.
 
@@ -26,7 +28,7 @@ use super::server::RequestDeadline;
 use super::state::AppState;
 use super::stream_caller::StreamCaller;
 use super::stream_limits::StreamPermit;
-use crate::api::changes::{ChangeFilter, ChangeFollower};
+use crate::api::changes::{Change, ChangeFilter, ChangeFollower};
 use crate::domain::{ChangeCursor, OrgId};
 use crate::runtime::Stopwatch;
 
@@ -41,12 +43,30 @@ const TRIED_MAX: Duration = Duration::from_mins(1);
 /// What a step takes as it is read and as it is written.
 const STEP_BYTES: usize = 1024 * 1024;
 
+/// Who follows changes, and how they read one.
+pub(super) trait FollowsChanges: Send + Sync + 'static {
+    /// What is held while a look is made.
+    type Reader: Send;
+
+    /// Checks again that the follower may read, and whose changes; holds the permit of one more read.
+    fn again(
+        &self,
+        app: &AppState,
+    ) -> impl Future<Output = Result<(OrgId, Self::Reader), ApiError>> + Send;
+
+    /// Writes a change as one event of the stream.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn write(text: &mut String, id: ChangeCursor, change: &Change) -> Result<(), ApiError>;
+}
+
 /// A stream in progress.
-struct Stream {
+struct Stream<F> {
     app: AppState,
     org: OrgId,
     follower: ChangeFollower,
-    caller: StreamCaller<EventsRead>,
+    caller: F,
     deadline: RequestDeadline,
     /// What is to be said first.
     greeting: Option<Bytes>,
@@ -61,14 +81,13 @@ struct Stream {
 ///
 /// # Errors
 /// When too many streams are open or answers in flight, or the store fails.
-pub(super) async fn answer(
+pub(super) async fn answer<F: FollowsChanges>(
     app: AppState,
-    reader: Scoped<EventsRead>,
-    caller: StreamCaller<EventsRead>,
+    (org, reader): (OrgId, F::Reader),
+    caller: F,
     deadline: RequestDeadline,
     (filter, after): (ChangeFilter, Option<ChangeCursor>),
 ) -> Result<Response, ApiError> {
-    let org = reader.org_id;
     let permit = charges::open_stream(&app, Owner::Org(org))?;
     let held = held_answer::reserve(&app, Owner::Org(org), STEP_BYTES)?;
     let (follower, missed) = ChangeFollower::begin(app.reads(), org, filter, after).await?;
@@ -103,7 +122,7 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-impl Stream {
+impl<F: FollowsChanges> Stream<F> {
     /// The next piece of text; `None` at the end.
     async fn part(&mut self) -> Option<Bytes> {
         self.deadline.restart();
@@ -151,22 +170,37 @@ impl Stream {
 
     async fn step(&mut self) -> Result<String, ApiError> {
         // It holds the permit of this read.
-        let reader = self.caller.again(&self.app).await?;
-        if reader.org_id != self.org {
+        let (org, _reader) = self.caller.again(&self.app).await?;
+        if org != self.org {
             return Err(ApiError::KeyInvalid);
         }
         let changes = self.follower.step(self.app.reads()).await?;
         self.more = changes.more;
         let mut text = String::new();
         for (id, change) in &changes.shown {
-            let data = serde_json::to_string(change).map_err(ApiError::internal)?;
-            // Writing to a string does not fail; JSON has no line breaks outside of payloads.
-            let _ = write!(text, "event: {}\nid: {id}\n", change.kind().as_str());
-            for line in data.split(['\n', '\r']) {
-                let _ = writeln!(text, "data: {line}");
-            }
-            text.push('\n');
+            F::write(&mut text, *id, change)?;
         }
         Ok(text)
+    }
+}
+
+/// By the API.
+impl FollowsChanges for StreamCaller<EventsRead> {
+    type Reader = Scoped<EventsRead>;
+
+    async fn again(&self, app: &AppState) -> Result<(OrgId, Scoped<EventsRead>), ApiError> {
+        let reader = Self::again(self, app).await?;
+        Ok((reader.org_id, reader))
+    }
+
+    fn write(text: &mut String, id: ChangeCursor, change: &Change) -> Result<(), ApiError> {
+        let data = serde_json::to_string(change).map_err(ApiError::internal)?;
+        // Writing to a string does not fail; JSON has no line breaks outside of payloads.
+        let _ = write!(text, "event: {}\nid: {id}\n", change.kind().as_str());
+        for line in data.split(['\n', '\r']) {
+            let _ = writeln!(text, "data: {line}");
+        }
+        text.push('\n');
+        Ok(())
     }
 }

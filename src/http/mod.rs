@@ -21,6 +21,8 @@
 //! is refused with every fault listed at once. Unknown fields and query parameters are faults: a
 //! misspelt filter that is ignored shows the wrong rows, and a misspelt field loses data.
 //!
+//! `console` serves the same use cases as pages for people.
+//!
 //! # Failure
 //! Every refusal is an [`ApiError`]: [`PROBLEMS`] gives its status, code and title, its `Display` the
 //! detail. The middleware writes the answer, since only it knows the trace id, and logs the cause
@@ -37,6 +39,7 @@ mod change_stream;
 mod charges;
 mod client_ip;
 mod connection;
+mod console;
 mod cors;
 mod entity_tag;
 mod error;
@@ -74,6 +77,7 @@ mod stream_caller;
 mod stream_limits;
 mod unread_body;
 
+pub use console::{ConsoleNeeds, ConsoleRoute, console_table};
 pub use error::ApiError;
 pub use metrics::{ApiMetrics, HttpMetrics, RejectedRequest};
 pub use openapi::{Answers, Operation, Tag};

@@ -7,6 +7,7 @@ use axum::http::{Method, Uri};
 use axum::routing::{MethodFilter, on};
 use serde_json::{Map, Value};
 
+use super::console;
 use super::error::ApiError;
 use super::openapi::{
     Cacheable, DescribesAnswers, Operates, Operation, document, operations as op,
@@ -54,6 +55,7 @@ pub(super) fn router(app: AppState) -> Router {
     let Table { routes, router } = table();
     let paths: Arc<[&str]> = routes.iter().map(|route| route.path).collect();
     router
+        .merge(console::router())
         .fallback(async move |uri: Uri| {
             ApiError::RouteNotFound(route_hint::meant(&paths, uri.path()))
         })

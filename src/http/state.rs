@@ -86,6 +86,8 @@ pub(super) struct Settings {
     pub(super) cors_max_age: Duration,
     /// Proxies whose `X-Forwarded-For` is trusted.
     pub(super) trusted_proxies: Networks,
+    /// Whether the server itself speaks TLS.
+    pub(super) speaks_tls: bool,
     /// A stage that makes no progress for this long while work waits is stalled.
     pub(super) stall_after: Duration,
     /// Which metrics are shown.
@@ -364,6 +366,7 @@ impl From<&Config> for Settings {
             cors_origins: config.server.cors_origins.clone(),
             cors_max_age: config.server.cors_max_age,
             trusted_proxies: config.server.trusted_proxies.clone(),
+            speaks_tls: config.server.tls_cert.is_some(),
             // While every attempt hangs, nothing makes progress before they time out.
             stall_after: config
                 .delivery

@@ -132,7 +132,7 @@ impl Input for Wanted {
 }
 
 /// Whether `Accept-Encoding` names gzip, or everything, with a weight over zero: RFC 9110 section 12.5.3.
-fn takes_gzip(headers: &HeaderMap) -> bool {
+pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     let texts = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let mut any = None;
     for coding in texts.flat_map(|text| text.split(',')) {

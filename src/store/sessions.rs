@@ -5,9 +5,7 @@ use serde_json::json;
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, Tx, Value, args};
 use super::{AuditRecord, Result, StoreError, System, audit};
-use crate::domain::{
-    Actor, ApiKeyId, ConsoleSession, OrgId, SessionGrants, Timestamp,
-};
+use crate::domain::{Actor, ApiKeyId, ConsoleSession, OrgId, SessionGrants, Timestamp};
 
 /// The columns of a session, in the order of [`values`].
 const COLUMNS: Columns<7> =

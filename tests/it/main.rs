@@ -14,6 +14,7 @@ mod cli;
 mod clients;
 mod clocks;
 mod cloud_events;
+mod console;
 mod delivery;
 mod deployments;
 mod descriptors;

@@ -61,6 +61,16 @@ impl EventView {
         self.summary.cursor()
     }
 
+    /// The event without its payload.
+    pub const fn summary(&self) -> &EventSummary {
+        &self.summary
+    }
+
+    /// Its payload, as far as it has it; empty once it is removed.
+    pub const fn payload(&self) -> Option<&Bytes> {
+        self.payload.as_ref()
+    }
+
     /// Bytes of its payload, as far as it has it.
     pub fn shown_payload_bytes(&self) -> usize {
         self.payload.as_ref().map_or(0, Bytes::len)

@@ -134,6 +134,15 @@ fn read<T: JsonFields>(
     object.finish(fields)
 }
 
+/// Reads the fields of an object that did not come as JSON, for a caller with these scopes.
+pub(in crate::http) fn read_fields<T: JsonFields>(
+    object: serde_json::Map<String, serde_json::Value>,
+    app: &AppState,
+    caller: Scopes,
+) -> Result<T, ApiError> {
+    read(JsonObject::of(object), app, caller)
+}
+
 /// The scopes of the caller's key; none before it is authenticated.
 fn caller(request: &Request) -> Scopes {
     request.extensions().get::<Arc<Principal>>().map_or(Scopes::NONE, |caller| caller.scopes)

@@ -61,6 +61,11 @@ impl JsonObject {
         Ok(object)
     }
 
+    /// The fields of a parsed object.
+    pub(in crate::http) fn of(object: serde_json::Map<String, Value>) -> Self {
+        Self { entries: object.into_iter().collect(), ..Self::default() }
+    }
+
     /// Drops the fields that are as in `current`: a merge patch may send back what it read.
     pub(in crate::http) fn drop_unchanged(&mut self, mut current: Value) {
         for path in &self.dropped {

@@ -28,7 +28,7 @@ pub(super) use describe::{BODY_PROBLEMS, JSON_PROBLEMS};
 pub(super) use extractors::{
     BODY_BYTES_MAX, Body, BodyAndParameters, EmptyBody, EmptyBodyAndParameters, ExportList,
     LabelList, List, MergePatch, NoQuery, OptionalBody, OptionalBodyAndParameters, OrderedList,
-    Parameters, refuse_query,
+    Parameters, read_fields, refuse_query,
 };
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use listing::{ListPage, OrderedPage, Positioned, RequestedList};

@@ -27,9 +27,13 @@ pub(in crate::http) struct Query {
 impl Query {
     /// The parameters behind the path of `uri`.
     pub(in crate::http) fn of(uri: &Uri) -> Self {
-        let text = uri.query().unwrap_or_default();
+        Self::new(uri.path(), uri.query().unwrap_or_default())
+    }
+
+    /// The parameters of a query string behind a path.
+    pub(in crate::http) fn new(path: &str, text: &str) -> Self {
         let parameters: Vec<_> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        let list = listing::tag(uri, &parameters);
+        let list = listing::tag(path, &parameters);
         Self { parameters, violations: Vec::new(), list, known: Vec::new() }
     }
 

@@ -6,9 +6,9 @@ use axum::extract::State;
 
 use crate::api::endpoints;
 use crate::api::views::{DeliveryDetail, TestEvent};
-use crate::domain::{EndpointId, EventType, TEST_EVENT_TYPE, Violation};
+use crate::domain::{EndpointId, EventType, TEST_EVENT_TYPE, TraceId, Violation};
 use crate::http::error::ApiError;
-use crate::http::extract::{Caller, EndpointsManage, Id, Scoped};
+use crate::http::extract::{Caller, EndpointsManage, Id, Scoped, Tenant};
 use crate::http::outcome_wait::{OutcomeWait, WaitQuery};
 use crate::http::rate_limit;
 use crate::http::request::{OptionalBodyAndParameters, json_fields};
@@ -16,6 +16,7 @@ use crate::http::request_context::RequestContext;
 use crate::http::respond::{Accepted, Either, Json, Location, RateLimitHeaders};
 use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
+use crate::limit::RateLimitState;
 
 json_fields! {
     /// The test event.
@@ -44,13 +45,7 @@ pub(in crate::http) async fn send(
         Some(event_type) => event_type,
         None => TEST_EVENT_TYPE.parse().map_err(ApiError::internal)?,
     };
-    let rate_limit = rate_limit::take(&app, &tenant, NonZeroU32::MIN)?;
-    let (org, by, trace_id) = (tenant.org_id, tenant.actor(), context.trace_id);
-    let sent = endpoints::send_test(app.subsystems(), org, id, event_type, trace_id, &by).await?;
-    app.metrics.http.events_ingested_total.inc();
-    tenant.principal.usage.add(1);
-    app.metrics.ingest.events_stored_total.inc();
-    app.metrics.ingest.deliveries_planned_total.inc();
+    let (rate_limit, sent) = send_to(&app, &tenant, id, event_type, context.trace_id).await?;
     let location = Location(format!("/api/deliveries/{}", sent.delivery_id));
     let outcome = match wait {
         Some(wait) => wait.outcome(&app, &tenant, sent.delivery_id, 0).await,
@@ -58,6 +53,24 @@ pub(in crate::http) async fn send(
     };
     let answer = outcome.map_or(Either::Second(Accepted(sent)), |ended| Either::First(Json(ended)));
     Ok((location, RateLimitHeaders(rate_limit), answer))
+}
+
+/// Sends a test event, and counts it as an event that was posted.
+pub(in crate::http) async fn send_to(
+    app: &AppState,
+    tenant: &Tenant,
+    id: EndpointId,
+    event_type: EventType,
+    trace_id: TraceId,
+) -> Result<(RateLimitState, TestEvent), ApiError> {
+    let rate_limit = rate_limit::take(app, tenant, NonZeroU32::MIN)?;
+    let (org, by) = (tenant.org_id, tenant.actor());
+    let sent = endpoints::send_test(app.subsystems(), org, id, event_type, trace_id, &by).await?;
+    app.metrics.http.events_ingested_total.inc();
+    tenant.principal.usage.add(1);
+    app.metrics.ingest.events_stored_total.inc();
+    app.metrics.ingest.deliveries_planned_total.inc();
+    Ok((rate_limit, sent))
 }
 
 /// Operational events come from the server alone: a receiver may trust their types.

@@ -25,7 +25,7 @@ use crate::http::respond::{Created, Either, Json, NoContent, Secret};
 use crate::http::state::AppState;
 
 /// Reason recorded when the owner disables an endpoint.
-const DISABLED_BY_OWNER: &str = "disabled by its owner";
+pub(in crate::http) const DISABLED_BY_OWNER: &str = "disabled by its owner";
 
 type Concurrency =
     Whole<{ *DeliveryPolicy::CONCURRENCY.start() }, { *DeliveryPolicy::CONCURRENCY.end() }>;

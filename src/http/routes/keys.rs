@@ -186,7 +186,7 @@ pub(super) fn page_of(
 
 impl NewKey {
     /// A key with all scopes of `caller`, unless some are named.
-    pub(super) fn spec(self, role: Role, caller: Scopes) -> KeySpec {
+    pub(in crate::http) fn spec(self, role: Role, caller: Scopes) -> KeySpec {
         let Self { name, scopes, rate_limit_per_minute, expires_at } = self;
         KeySpec {
             role,
@@ -200,7 +200,7 @@ impl NewKey {
 
 impl NewOrgKey {
     /// A key with all scopes of its role, unless some are named.
-    fn spec(self, role: Role) -> KeySpec {
+    pub(in crate::http) fn spec(self, role: Role) -> KeySpec {
         let Self { name, scopes, rate_limit_per_minute, expires_at } = self;
         KeySpec {
             role,
@@ -214,7 +214,7 @@ impl NewOrgKey {
 
 impl KeyRotation {
     /// How long the old key goes on working.
-    pub(super) fn grace(&self) -> Duration {
+    pub(in crate::http) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace_seconds.map_or(0, |seconds| seconds.0.into()))
     }
 }

@@ -164,7 +164,7 @@ fn tagged(org: Org) -> (EntityTag, Json<Org>) {
 
 impl LimitFields {
     /// The limits that are named.
-    fn changes(self) -> Vec<(OrgLimit, Option<u32>)> {
+    pub(in crate::http) fn changes(self) -> Vec<(OrgLimit, Option<u32>)> {
         fn change<const LIMIT: usize>(
             patch: Patch<LimitValue<LIMIT>>,
         ) -> Option<(OrgLimit, Option<u32>)> {

@@ -57,5 +57,6 @@ pub(in crate::http) async fn follow(
     let StreamQuery { kind, r#type, include } = query;
     let kinds = kind.map_or_else(|| ChangeKind::ALL.to_vec(), |kind| vec![kind]);
     let filter = ChangeFilter { kinds, event_type: r#type, with_payloads: include.is_some() };
-    change_stream::answer(app, tenant, caller, deadline, (filter, after)).await.map(Into::into)
+    let reader = (tenant.org_id, tenant);
+    change_stream::answer(app, reader, caller, deadline, (filter, after)).await.map(Into::into)
 }

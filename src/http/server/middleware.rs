@@ -39,7 +39,7 @@ use crate::http::router::router;
 use crate::http::routes::events;
 use crate::http::state::{AppState, Settings};
 use crate::http::unread_body::RequestBody;
-use crate::http::{cors, idempotency, respond};
+use crate::http::{console, cors, idempotency, respond};
 use crate::telemetry::Gauge;
 
 /// The whole API, ready to be served. Cheap to clone.
@@ -87,6 +87,7 @@ impl Api {
             RequestContext::new(request.headers(), connection.peer, &self.app.subsystems().clock);
         let trace_id = context.trace_id.clone();
         let origin = self.allowed_origin(request.headers());
+        let is_page = console::owns(request.uri().path());
         let waits = request.headers().contains_key(EXPECT);
         let drained_bytes_max = self.app.settings().drained_bytes_max;
         let request = request.map(|body| {
@@ -102,7 +103,11 @@ impl Api {
         if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
             // Only the router knows which methods the route allows; keep what it wrote.
             let allow = response.headers_mut().remove(ALLOW);
-            response = respond::problem(&error, &trace_id);
+            response = if is_page {
+                console::failure(&error, &trace_id)
+            } else {
+                respond::problem(&error, &trace_id)
+            };
             response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
             add_security_headers(response.headers_mut());
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use axum::http::{Method, StatusCode};
 use matchit::Router;
 
+use crate::http::console::console_table;
 use crate::http::paths::SINGLE_EVENTS;
 use crate::http::router::route_table;
 use crate::telemetry::{Counter, CounterByText};
@@ -34,8 +35,9 @@ impl RequestCounters {
     /// Counters of every route, in this family.
     pub(super) fn new(requests: CounterByText) -> Self {
         let mut paths = Router::new();
+        let pages = console_table().into_iter().map(|page| page.path);
         let distinct: BTreeSet<&'static str> =
-            route_table().into_iter().map(|route| route.path).collect();
+            route_table().into_iter().map(|route| route.path).chain(pages).collect();
         for path in distinct {
             if let Err(error) = paths.insert(path, path) {
                 tracing::error!(path, %error, "requests of a route are counted as unmatched");
@@ -108,7 +110,7 @@ mod tests {
     #[test]
     fn what_callers_make_up_is_no_label() {
         let counters = counters();
-        for path in ["/", "/api/events/a/b/c", "/metrics/", "*", ""] {
+        for path in ["/other", "/api/events/a/b/c", "/metrics/", "*", ""] {
             let method = Method::from_bytes(b"BREW").unwrap();
             let found = counters.labels(&method, path);
             assert_eq!(found, CountedRequest { method: "other", route: UNMATCHED }, "{path}");

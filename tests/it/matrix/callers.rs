@@ -63,7 +63,7 @@ pub(super) async fn callers(server: &Server, acme: &Victim) -> Vec<Caller> {
     server.post(&path, &operator, "").await.expect(200);
     let mut lacking = Vec::new();
     for &scope in Scope::ALL {
-        let role = if Scopes::OPERATOR.iter().any(|own| own == scope) {
+        let role = if Scopes::OPERATOR_ALL.iter().any(|own| own == scope) {
             Role::Operator
         } else {
             acme_role

@@ -1,0 +1,86 @@
+// What the console adds where there are scripts. Every page works without it.
+"use strict";
+(() => {
+  const shown = new Intl.DateTimeFormat(undefined, {
+    year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
+  });
+
+  // Times in the reader's zone; the title keeps UTC.
+  const localise = (root) => {
+    for (const time of root.querySelectorAll("time[datetime]:not([data-local])")) {
+      const at = new Date(time.dateTime);
+      if (!Number.isNaN(at.getTime())) {
+        time.textContent = shown.format(at);
+        time.dataset.local = "";
+      }
+    }
+  };
+
+  // Buttons that copy the text of another element.
+  const offerCopies = (root) => {
+    for (const block of root.querySelectorAll("[data-copy]:not([data-offered])")) {
+      block.dataset.offered = "";
+      if (!navigator.clipboard) continue;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "copy";
+      button.textContent = "Copy";
+      button.setAttribute("aria-label", `Copy ${block.dataset.copy}`);
+      button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(block.querySelector("code").textContent);
+        button.textContent = "Copied";
+        setTimeout(() => { button.textContent = "Copy"; }, 2000);
+      });
+      block.append(button);
+    }
+  };
+
+  const prepare = (root) => {
+    localise(root);
+    offerCopies(root);
+  };
+
+  // The live tail: rows come as HTML that the server has escaped.
+  const follow = (tail) => {
+    const rows = tail.querySelector("tbody");
+    const state = tail.querySelector("[data-state]");
+    const pause = tail.querySelector("[data-pause]");
+    const most = 200;
+    let source = null;
+    let last = null;
+    const open = () => {
+      const url = new URL(tail.dataset.stream, location.href);
+      if (last) url.searchParams.set("after", last);
+      source = new EventSource(url);
+      source.onopen = () => { state.textContent = "Live"; };
+      source.onerror = () => { state.textContent = "Reconnecting…"; };
+      source.onmessage = (message) => {
+        last = message.lastEventId || last;
+        const part = document.createElement("template");
+        part.innerHTML = message.data;
+        localise(part.content);
+        tail.querySelector("[data-empty]")?.remove();
+        rows.prepend(part.content);
+        while (rows.children.length > most) rows.lastElementChild.remove();
+      };
+    };
+    pause.hidden = false;
+    pause.addEventListener("click", () => {
+      if (source) {
+        source.close();
+        source = null;
+        state.textContent = "Paused";
+        pause.textContent = "Resume";
+      } else {
+        pause.textContent = "Pause";
+        open();
+      }
+    });
+    open();
+  };
+
+  prepare(document);
+  document.querySelectorAll("[data-stream]").forEach(follow);
+  document.addEventListener("htmx:after:swap", () => prepare(document));
+  document.addEventListener("htmx:afterSwap", () => prepare(document));
+})();

@@ -1,0 +1,55 @@
+//! The console: what tenants and operators see and do in a browser, from the same server.
+//!
+//! # Purpose
+//! Show what the API shows, and change what it changes, for people. Pages are written here, by templates, and work
+//! without scripts: every control is a link or a form. Scripts add times in the reader's zone, buttons that copy, parts
+//! that are read again, and the live tail.
+//!
+//! # Operation
+//! ```text
+//! table: every page with what it needs ── around: headers, compression
+//!    └─ Visitor (GET) or Posted (POST): session, limits, for changes origin and token
+//!          └─ page: a use case of `api`, as the API's own routes call it ── ui: the parts of a page
+//! ```
+//! One signs in with an API key, or by a link that works once. The session is bound to that key (`auth::session`) and
+//! kept in a cookie ([`cookie`]). Forms are turned into the fields of the API's bodies, so that both have one set of
+//! rules.
+//!
+//! # Failure
+//! An error is a page that says what to do and names the trace. While the store is away, sessions that this server
+//! knows go on, and pages say so.
+//!
+//! **Invariant:** nothing here calls the store. A change is made by `POST` alone, from a page of this server, with the
+//! token of its session. No page has a script or style in it, or asks another host for anything.
+
+mod around;
+mod assets;
+mod cookie;
+mod explain;
+mod failure;
+mod guard;
+mod json_text;
+mod lists;
+mod navigation;
+mod pages;
+mod posted;
+mod table;
+mod ui;
+mod visitor;
+
+use axum::Router;
+
+use super::state::AppState;
+
+pub(super) use failure::page as failure;
+pub use table::{ConsoleNeeds, ConsoleRoute, console_table};
+
+/// The router of every page.
+pub(super) fn router() -> Router<AppState> {
+    table::router().layer(axum::middleware::from_fn(around::answer))
+}
+
+/// Whether a path is the console's, so that its errors are pages.
+pub(super) fn owns(path: &str) -> bool {
+    path == "/" || path == "/console" || path.starts_with("/console/")
+}

@@ -1,0 +1,259 @@
+//! Deliveries: the list, and one with its attempts.
+
+use axum::response::Response;
+
+use crate::api::deliveries;
+use crate::api::views::{AttemptView, DeliveryDetail, DeliveryView};
+use crate::delivery::SentRequest;
+use crate::domain::{DeliveryId, DeliveryStatus, ErrorClass, Scope};
+use crate::http::console::explain;
+use crate::http::console::failure::{ConsoleError, see_other};
+use crate::http::console::lists::{self, Asked};
+use crate::http::console::posted::Posted;
+use crate::http::console::ui::{
+    Button, Cell, CodeBlock, ConsoleForm, ConsolePage, DataTable, FactList, FormField, Html, Panel,
+    Tone, escaped, grouped, paragraph,
+};
+use crate::http::console::visitor::Visitor;
+use crate::http::extract::Id;
+use crate::http::routes::deliveries::DeliveryQuery;
+
+const PATH: &str = "/console/deliveries";
+
+/// `GET /console/deliveries`.
+pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
+    let org = visitor.org(Scope::EventsRead)?;
+    let Asked { filter, page: request, order, faults } = lists::asked::<DeliveryQuery>(&visitor);
+    let page = lists::with_filters(visitor.page("Deliveries"), filters(&visitor), &faults);
+    if !faults.is_empty() {
+        return Ok(page);
+    }
+    let filter = filter.in_order(order);
+    let found = deliveries::list(visitor.app.replica_reads(), org, &filter, request).await?;
+    let found = found.map(DeliveryView::from);
+    let (first, next) = visitor.pages(found.next_cursor);
+    let columns = ["Endpoint", "State", "Created", "#Attempts", "Last error", "Delivery"];
+    let table = DataTable::new("Deliveries", &columns)
+        .rows(found.data.iter().map(row))
+        .pages(first, next)
+        .empty(
+            "No delivery matches",
+            "Events become deliveries once an endpoint subscribes to their type.",
+        )
+        .step("/console/endpoints/new", "Add an endpoint");
+    Ok(page.section(table.html()))
+}
+
+fn filters(visitor: &Visitor) -> ConsoleForm {
+    let value = |name| visitor.parameter(name).unwrap_or_default();
+    let states = ["pending", "delivered", "dead", "cancelled"];
+    let classes: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
+    ConsoleForm::filters(PATH)
+        .field(FormField::choice("status", "State", "Any", &states).value(value("status")))
+        .field(
+            FormField::line("type", "Event type").value(value("type")).hint("user.login or user.*"),
+        )
+        .field(
+            FormField::choice("error_class", "Last error", "Any", &classes)
+                .value(value("error_class")),
+        )
+        .field(
+            FormField::line("status_code", "Answered")
+                .value(value("status_code"))
+                .hint("such as 503"),
+        )
+        .field(FormField::line("endpoint_id", "Endpoint id").value(value("endpoint_id")))
+        .field(FormField::line("event_id", "Event id").value(value("event_id")))
+        .field(
+            FormField::line("since", "From (UTC)").value(value("since")).hint("2026-01-31T12:00"),
+        )
+        .field(FormField::line("until", "Until (UTC)").value(value("until")))
+}
+
+/// The row of a delivery, also below its event and its endpoint.
+pub(super) fn row(delivery: &DeliveryView) -> Vec<Cell> {
+    let endpoint =
+        delivery.endpoint_url.clone().unwrap_or_else(|| "an inbox, or deleted".to_owned());
+    vec![
+        Cell::link(format!("{PATH}/{}", delivery.id), endpoint),
+        Cell::status(delivery.status),
+        Cell::time(delivery.created_at),
+        Cell::number(delivery.attempt_count.into()),
+        last_error(delivery),
+        Cell::code(delivery.id),
+    ]
+}
+
+fn last_error(delivery: &DeliveryView) -> Cell {
+    let class = delivery.last_error_class.map(ErrorClass::as_str);
+    match (class, delivery.last_status_code) {
+        (Some("status"), Some(code)) => Cell::text(format!("answered {code}")),
+        (Some(class), _) => Cell::text(class),
+        (None, _) => Cell::None,
+    }
+}
+
+/// `GET /console/deliveries/{id}`.
+pub(in crate::http::console) async fn one(
+    visitor: Visitor,
+    Id(id): Id<DeliveryId>,
+) -> Result<ConsolePage, ConsoleError> {
+    let org = visitor.org(Scope::EventsRead)?;
+    let look = |subsystems| async move { deliveries::one(&subsystems, org, id).await };
+    let DeliveryDetail { delivery, attempts } = visitor.app.look_up(look).await?;
+    let mut page = visitor.page("Delivery").crumb(PATH, "Deliveries");
+    if visitor.may(Scope::EndpointsManage) {
+        page = actions(page, &visitor, &delivery);
+    }
+    let event = delivery.event_type.clone().unwrap_or_else(|| delivery.event_id.to_string());
+    let endpoint =
+        delivery.endpoint_url.clone().unwrap_or_else(|| delivery.endpoint_id.to_string());
+    let state = explain::state(delivery.status, delivery.held_by);
+    let mut facts = FactList::new("")
+        .with("State", Cell::status(delivery.status))
+        .with("", Cell::text(state))
+        .with("Event", Cell::link(format!("/console/events/{}", delivery.event_id), event))
+        .with(
+            "Endpoint",
+            Cell::link(format!("/console/endpoints/{}", delivery.endpoint_id), endpoint),
+        )
+        .with("Created", Cell::time(delivery.created_at))
+        .with_some("Next attempt", Cell::maybe_time(delivery.next_attempt_at))
+        .with_some("Finished", Cell::maybe_time(delivery.finished_at))
+        .with("Delivery id", Cell::code(id));
+    if let Some(of) = delivery.replay_of {
+        facts = facts.with("Repeats", Cell::link(format!("{PATH}/{of}"), of));
+    }
+    if delivery.status == DeliveryStatus::Pending {
+        facts = facts.refreshed("state", visitor.here());
+    }
+    Ok(page.section(facts.html()).section(attempts_panel(&visitor, &delivery, &attempts)))
+}
+
+/// The attempts, the last one first. Those of a pending delivery are read again.
+fn attempts_panel(visitor: &Visitor, delivery: &DeliveryView, attempts: &[AttemptView]) -> Html {
+    let mut parts: Vec<Html> = attempts.iter().rev().map(attempt).collect();
+    if parts.is_empty() {
+        parts.push(paragraph("No attempt yet."));
+    }
+    let panel = Panel::html("Attempts", parts);
+    if delivery.status != DeliveryStatus::Pending {
+        return panel;
+    }
+    let here = escaped(&visitor.here());
+    Html(format!(
+        "<div id=\"attempts\" hx-get=\"{here}\" hx-trigger=\"every 2s\" hx-select=\"#attempts\" hx-swap=\"outerHTML\">{panel}</div>"
+    ))
+}
+
+fn actions(page: ConsolePage, visitor: &Visitor, delivery: &DeliveryView) -> ConsolePage {
+    let button = |label: &str, verb: &str| {
+        Button::new(label, format!("{PATH}/{}/{verb}", delivery.id), &visitor.csrf())
+    };
+    match delivery.status {
+        DeliveryStatus::Pending => page
+            .action(button("Retry now", "retry").main().html())
+            .action(button("Cancel", "cancel").html()),
+        DeliveryStatus::Dead => page
+            .action(button("Replay", "replay").main().html())
+            .action(button("Retry once", "retry").html()),
+        DeliveryStatus::Delivered | DeliveryStatus::Cancelled => {
+            page.action(button("Replay", "replay").html())
+        }
+    }
+}
+
+fn attempt(AttemptView { attempt, request }: &AttemptView) -> Html {
+    let (tone, outcome) = match (attempt.status_code, attempt.error_class) {
+        (Some(code), None) => (Tone::Good, format!("answered {code}")),
+        (Some(code), Some(_)) => (Tone::Bad, format!("answered {code}")),
+        (None, class) => (Tone::Bad, class.map_or("failed", ErrorClass::as_str).to_owned()),
+    };
+    let mut facts = FactList::new("")
+        .with("Started", Cell::time(attempt.started_at))
+        .with("Took", Cell::text(format!("{} ms", grouped(attempt.duration_ms.into()))));
+    if let Some(class) = attempt.error_class {
+        let explained = explain::attempt(class, attempt.status_code);
+        facts = facts.with("What happened", Cell::text(explained.what));
+        facts = facts.with("What to do", Cell::text(explained.remedy));
+    }
+    facts = facts.with_some("Error", Cell::maybe(attempt.error.as_deref()));
+    let mut parts = vec![facts_only(&facts)];
+    if let Some(excerpt) = attempt.response_excerpt.as_deref().filter(|text| !text.is_empty()) {
+        parts.push(CodeBlock::text("Answer, its start", excerpt));
+    }
+    if let Some(request) = request {
+        parts.push(sent(request));
+    }
+    let heading = Cell::badge(tone, outcome);
+    let parts = Html::from(parts);
+    Html(format!(
+        "<div class=\"attempt {}\"><h3>Attempt {} {heading}</h3>{parts}</div>",
+        tone.class(),
+        attempt.number
+    ))
+}
+
+/// The facts without a box of their own.
+fn facts_only(facts: &FactList) -> Html {
+    Html(facts.html().0.replacen("<section class=\"panel\">", "<div>", 1).replacen(
+        "</section>",
+        "</div>",
+        1,
+    ))
+}
+
+/// The request as it was sent, and as a call.
+fn sent(request: &SentRequest) -> Html {
+    let SentRequest { method, url, headers, body_bytes } = request;
+    let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
+    let head = format!("{method} {url}\n{}", lines.collect::<String>());
+    let note = format!(
+        "The body has {} bytes: the event's payload in its envelope. *** stands for what is secret.",
+        grouped(*body_bytes as u64)
+    );
+    let flags = headers
+        .iter()
+        .map(|(name, value)| format!(" \\\n  -H '{name}: {}'", value.replace('\'', "'\\''")));
+    let curl = format!(
+        "curl -i -X {method} '{}'{} \\\n  -d @body.json",
+        url.replace('\'', "%27"),
+        flags.collect::<String>()
+    );
+    let request = CodeBlock::text("Request as it was sent", &head);
+    let note = paragraph(&note);
+    let curl = CodeBlock::text("The same with curl", &curl);
+    Html(format!(
+        "<details class=\"more\"><summary>Request</summary>{request}{note}{curl}</details>"
+    ))
+}
+
+/// `POST /console/deliveries/{id}/retry`.
+pub(in crate::http::console) async fn retry(
+    Id(id): Id<DeliveryId>,
+    Posted { visitor, .. }: Posted,
+) -> Result<Response, ConsoleError> {
+    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    deliveries::retry(visitor.app.subsystems(), org, id, &by).await?;
+    Ok(see_other(&format!("{PATH}/{id}?done=retried")))
+}
+
+/// `POST /console/deliveries/{id}/replay`: leads to the new delivery.
+pub(in crate::http::console) async fn replay(
+    Id(id): Id<DeliveryId>,
+    Posted { visitor, .. }: Posted,
+) -> Result<Response, ConsoleError> {
+    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    let repeated = deliveries::replay(visitor.app.subsystems(), org, id, &by).await?;
+    Ok(see_other(&format!("{PATH}/{}?done=replayed", repeated.id)))
+}
+
+/// `POST /console/deliveries/{id}/cancel`.
+pub(in crate::http::console) async fn cancel(
+    Id(id): Id<DeliveryId>,
+    Posted { visitor, .. }: Posted,
+) -> Result<Response, ConsoleError> {
+    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    deliveries::cancel(visitor.app.subsystems(), org, id, &by).await?;
+    Ok(see_other(&format!("{PATH}/{id}?done=cancelled")))
+}

@@ -1,0 +1,134 @@
+//! Bulk replays and removals of dead letters, with their progress.
+
+use axum::response::Response;
+use serde_json::{Map, Value};
+
+use super::dead_letters::SELECTING;
+use crate::api::replays;
+use crate::domain::{
+    DeadLetterFilter, PageRequest, Replay, ReplayAction, ReplayId, ReplayStatus, Scope,
+};
+use crate::http::console::failure::{ConsoleError, see_other};
+use crate::http::console::posted::{FormData, Posted, number, time};
+use crate::http::console::ui::{
+    Button, Cell, ConsolePage, DataTable, FactList, Html, Tone, grouped,
+};
+use crate::http::console::visitor::Visitor;
+use crate::http::extract::Id;
+use crate::http::routes::replays::DeadLetterSelection;
+
+const PATH: &str = "/console/replays";
+/// Replays below the dead letters.
+const SHOWN: u32 = 5;
+
+/// The latest replays, as a table.
+pub(super) async fn latest(visitor: &Visitor) -> Result<Html, ConsoleError> {
+    let org = visitor.org(Scope::EventsRead)?;
+    let request = PageRequest { limit: SHOWN, after: None };
+    let found = replays::list(visitor.app.reads(), org, request).await?;
+    if found.data.is_empty() {
+        return Ok(Html::default());
+    }
+    let row = |replay: &Replay| {
+        vec![
+            Cell::link(format!("{PATH}/{}", replay.id), action(replay)),
+            status(replay.status),
+            Cell::Number(progress(replay)),
+            Cell::time(replay.created_at),
+        ]
+    };
+    let table = DataTable::new("Latest replays", &["Replay", "State", "#Done", "Begun"]);
+    Ok(table.rows(found.data.iter().map(row)).html())
+}
+
+fn action(replay: &Replay) -> &'static str {
+    match replay.action {
+        ReplayAction::Replay => "Replay of dead letters",
+        ReplayAction::Discard => "Removal of dead letters",
+    }
+}
+
+fn status(status: ReplayStatus) -> Cell {
+    let tone = match status {
+        ReplayStatus::Running => Tone::Wait,
+        ReplayStatus::Finished => Tone::Good,
+        ReplayStatus::Cancelled => Tone::Plain,
+        ReplayStatus::Failed => Tone::Bad,
+    };
+    Cell::badge(tone, status.as_str())
+}
+
+fn progress(replay: &Replay) -> String {
+    let total = replay.total.map_or("many".to_owned(), grouped);
+    format!("{} of {total}", grouped(replay.done + replay.skipped))
+}
+
+/// `GET /console/replays/{id}`.
+pub(in crate::http::console) async fn one(
+    visitor: Visitor,
+    Id(id): Id<ReplayId>,
+) -> Result<ConsolePage, ConsoleError> {
+    let org = visitor.org(Scope::EventsRead)?;
+    let replay = replays::one(visitor.app.reads(), org, id).await?;
+    let mut page = visitor.page(action(&replay)).crumb("/console/dead-letters", "Dead letters");
+    let is_running = replay.status == ReplayStatus::Running;
+    if is_running && visitor.may(Scope::EndpointsManage) {
+        page = page
+            .action(Button::new("Cancel", format!("{PATH}/{id}/cancel"), &visitor.csrf()).html());
+    }
+    let mut facts = FactList::new("")
+        .with("State", status(replay.status))
+        .with("Progress", Cell::Number(progress(&replay)))
+        .with("Skipped", Cell::number(replay.skipped))
+        .with_some("Detail", Cell::maybe(replay.detail.as_deref()))
+        .with("Begun", Cell::time(replay.created_at))
+        .with_some("Finished", Cell::maybe_time(replay.finished_at));
+    if is_running {
+        facts = facts.refreshed("progress", visitor.here());
+    }
+    Ok(page.section(facts.html()))
+}
+
+/// The dead letters that a form selects.
+fn selection(visitor: &Visitor, form: &FormData) -> Result<DeadLetterFilter, ConsoleError> {
+    let value = |name: &'static str, text: &str| match name {
+        "status_code" => number(Some(text)),
+        "since" | "until" => Value::from(time(text)),
+        _ => Value::from(text),
+    };
+    let named = SELECTING.iter().filter_map(|name| Some((*name, form.some(name)?)));
+    let body: Map<String, Value> =
+        named.map(|(name, text)| (name.to_owned(), value(name, text))).collect();
+    let selection: DeadLetterSelection = FormData::fields(visitor, body)?;
+    Ok(selection.into())
+}
+
+/// `POST /console/dead-letters/replay`.
+pub(in crate::http::console) async fn start(
+    Posted { visitor, form }: Posted,
+) -> Result<Response, ConsoleError> {
+    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    let filter = selection(&visitor, &form)?;
+    let replay = replays::start(visitor.app.subsystems(), org, &filter, &by).await?;
+    Ok(see_other(&format!("{PATH}/{}", replay.id)))
+}
+
+/// `POST /console/dead-letters/discard`.
+pub(in crate::http::console) async fn discard(
+    Posted { visitor, form }: Posted,
+) -> Result<Response, ConsoleError> {
+    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    let filter = selection(&visitor, &form)?;
+    let job = replays::start_discard(visitor.app.subsystems(), org, &filter, &by).await?;
+    Ok(see_other(&format!("{PATH}/{}", job.id)))
+}
+
+/// `POST /console/replays/{id}/cancel`.
+pub(in crate::http::console) async fn cancel(
+    Id(id): Id<ReplayId>,
+    Posted { visitor, .. }: Posted,
+) -> Result<Response, ConsoleError> {
+    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    replays::cancel(visitor.app.subsystems(), org, id, &by).await?;
+    Ok(see_other(&format!("{PATH}/{id}?done=cancelled")))
+}

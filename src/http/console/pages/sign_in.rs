@@ -1,0 +1,163 @@
+//! Signing in, by a key or by a link that works once, and signing out.
+
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::header::SET_COOKIE;
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use url::form_urlencoded;
+
+use crate::auth::SessionToken;
+use crate::domain::{ConsoleSession, SessionGrants, SessionKind};
+use crate::http::byte_budget::Owner;
+use crate::http::charges;
+use crate::http::client_ip;
+use crate::http::console::cookie::Transport;
+use crate::http::console::failure::{ConsoleError, of_sign_in, see_other};
+use crate::http::console::guard;
+use crate::http::console::posted::{FormData, Posted};
+use crate::http::console::ui::{
+    Button, ConsoleForm, ConsolePage, FormField, Kind, Panel, paragraph, plain_page,
+};
+use crate::http::console::visitor::is_own_path;
+use crate::http::error::ApiError;
+use crate::http::request_context::RequestContext;
+use crate::http::state::AppState;
+
+const REFRESH: HeaderName = HeaderName::from_static("refresh");
+
+/// Why nobody signs in over plain http.
+const NEEDS_TLS: &str = "The console needs TLS: over plain http everybody on the way could read your key and your \
+                         session. Set TLS_CERT and TLS_KEY, or have a proxy that speaks https send X-Forwarded-Proto \
+                         and list it in TRUSTED_PROXIES. On the machine of the server itself, http://localhost works.";
+
+/// `GET /`.
+pub(in crate::http::console) async fn root() -> Response {
+    see_other("/console")
+}
+
+/// `GET /console/sign-in`.
+pub(in crate::http::console) async fn form(
+    State(app): State<AppState>,
+    mut parts: Parts,
+) -> Result<Response, ConsoleError> {
+    let transport = transport(&mut parts, &app).await?;
+    let query = parts.uri.query().unwrap_or_default();
+    let has_ended = form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "ended");
+    let fault = has_ended.then_some("Your session has ended. Sign in to go on.");
+    Ok(page(transport, &next(&parts.uri), fault).into_response())
+}
+
+/// `POST /console/sign-in`.
+pub(in crate::http::console) async fn submit(
+    State(app): State<AppState>,
+    request: Request,
+) -> Result<Response, ConsoleError> {
+    if !guard::is_same_origin(request.headers()) {
+        return Err(ConsoleError::FORGED);
+    }
+    let (mut parts, body) = request.into_parts();
+    let transport = transport(&mut parts, &app).await?;
+    let peer = RequestContext::from_request_parts(&mut parts, &app).await?.peer;
+    let client = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
+    let request = Request::from_parts(parts, body);
+    let form = FormData::read(&app, Owner::Anyone, request).await?;
+    let next = Some(form.text("next")).filter(|next| is_own_path(next)).unwrap_or("/console");
+    let refused = |fault| {
+        let page = page(transport, next, Some(fault));
+        Ok(page.status(StatusCode::UNPROCESSABLE_ENTITY).into_response())
+    };
+    if transport == Transport::Plain {
+        return refused(NEEDS_TLS);
+    }
+    let principal = match app.authenticator.authenticate(form.text("key"), || client).await {
+        Ok(principal) => principal,
+        Err(error) => {
+            return of_sign_in(&error).map_or_else(|| Err(ApiError::from(error).into()), refused);
+        }
+    };
+    if principal.suspended {
+        return refused("The organisation of this key is suspended. Ask who operates this server.");
+    }
+    charges::take_write(&app, &principal)?;
+    let kind = SessionKind::Console;
+    let grants = SessionGrants::default();
+    let token = app
+        .authenticator
+        .open_session(principal.key_id, kind, grants, ConsoleSession::LASTS)
+        .await?;
+    Ok(with_cookie(see_other(next), transport.keep(&token)))
+}
+
+/// `GET /console/link/{token}`: opens the session of a link, once. The next page is loaded by this one: a cookie that is
+/// `SameSite=Strict` does not go along with a redirect that another site began.
+pub(in crate::http::console) async fn link(
+    State(app): State<AppState>,
+    Path(token): Path<String>,
+    mut parts: Parts,
+) -> Result<Response, ConsoleError> {
+    let transport = transport(&mut parts, &app).await?;
+    if transport == Transport::Plain {
+        return Ok(page(transport, "/console", None).into_response());
+    }
+    let peer = RequestContext::from_request_parts(&mut parts, &app).await?.peer;
+    let client = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
+    let opened = match SessionToken::parse(&token) {
+        Some(link) => app.authenticator.use_link(&link, SessionKind::Link, client).await?,
+        None => None,
+    };
+    let Some((token, _)) = opened else {
+        let fault = "This link was used already, or has ended. Sign in with an API key.";
+        let page = page(transport, "/console", Some(fault));
+        return Ok(page.status(StatusCode::NOT_FOUND).into_response());
+    };
+    let next = Button::link("Go on", "/console", true);
+    let page = plain_page("Signed in")
+        .section(Panel::html("", vec![paragraph("You are signed in."), next]));
+    let mut response = page.into_response();
+    response.headers_mut().insert(REFRESH, HeaderValue::from_static("0; url=/console"));
+    Ok(with_cookie(response, transport.keep(&token)))
+}
+
+/// `POST /console/sign-out`.
+pub(in crate::http::console) async fn sign_out(
+    Posted { visitor, .. }: Posted,
+) -> Result<Response, ConsoleError> {
+    visitor.app.authenticator.end_session(&visitor.open).await?;
+    Ok(with_cookie(see_other("/console/sign-in"), visitor.transport.forget()))
+}
+
+/// An answer that sets the session's cookie.
+pub(super) fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
+    response.headers_mut().extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
+    response
+}
+
+async fn transport(parts: &mut Parts, app: &AppState) -> Result<Transport, ApiError> {
+    let peer = RequestContext::from_request_parts(parts, app).await?.peer;
+    Ok(Transport::of(app, &parts.headers, peer))
+}
+
+/// Where a visitor goes once they are signed in.
+fn next(uri: &Uri) -> String {
+    let query = uri.query().unwrap_or_default();
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let next = pairs.find(|(name, value)| name == "next" && is_own_path(value));
+    next.map_or_else(|| "/console".to_owned(), |(_, value)| value.into_owned())
+}
+
+fn page(transport: Transport, next: &str, fault: Option<&str>) -> ConsolePage {
+    let mut parts = Vec::new();
+    if transport == Transport::Plain {
+        parts.push(Panel::warning(NEEDS_TLS));
+        return plain_page("Sign in").section(Panel::html("", parts));
+    }
+    parts.extend(fault.map(Panel::warning));
+    let key = FormField::new("key", "API key", Kind::Input("password"));
+    let hint = "A key of an organisation, or of an operator. The session may do what the key may, and ends with it.";
+    let form = ConsoleForm::post("/console/sign-in", "", "Sign in")
+        .field(key.hint(hint).required().complete("current-password"))
+        .field(FormField::new("next", "", Kind::Hidden).value(next));
+    parts.push(form.html());
+    plain_page("Sign in").section(Panel::html("", parts))
+}
