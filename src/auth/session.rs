@@ -152,7 +152,10 @@ impl Authenticator {
         let token = SessionToken::generate()?;
         let session =
             ConsoleSession { grants, ..ConsoleSession::new(key, kind, inner.clock.now(), lasts) };
-        inner.store.system().insert_session(&token.hash(), &session).await?;
+        if inner.store.system().insert_session(&token.hash(), &session).await? {
+            // Others have ended.
+            inner.keys.invalidate(key);
+        }
         Ok(token)
     }
 

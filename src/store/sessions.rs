@@ -51,11 +51,17 @@ fn read(row: &Row) -> Result<ConsoleSession> {
 }
 
 impl System<'_> {
-    /// Adds a session, or a link. The oldest of its kind end beyond the number that a key may have.
-    pub async fn insert_session(self, hash: &SessionHash, session: &ConsoleSession) -> Result<()> {
+    /// Adds a session, or a link, and tells whether the oldest of its kind have ended beyond the number that a key may
+    /// have.
+    pub async fn insert_session(
+        self,
+        hash: &SessionHash,
+        session: &ConsoleSession,
+    ) -> Result<bool> {
         let mut tx = self.0.engine.begin().await?;
-        insert(&mut tx, hash, session).await?;
-        tx.commit().await
+        let ended = insert(&mut tx, hash, session).await?;
+        tx.commit().await?;
+        Ok(ended > 0)
     }
 
     /// The session, or link, whose token has this hash, whether it has ended or not.
@@ -132,14 +138,17 @@ impl System<'_> {
     }
 }
 
-async fn insert(tx: &mut Tx<'_>, hash: &SessionHash, session: &ConsoleSession) -> Result<()> {
+async fn insert(tx: &mut Tx<'_>, hash: &SessionHash, session: &ConsoleSession) -> Result<u64> {
     tx.execute(COLUMNS.insert_into("console_sessions"), values(hash, session)?.into()).await?;
     let sql = "DELETE FROM console_sessions WHERE key_id = $1 AND kind = $2 AND token_hash NOT IN
                    (SELECT token_hash FROM console_sessions WHERE key_id = $1 AND kind = $2
                     ORDER BY created_at DESC, token_hash LIMIT $3)";
     let (kind, most) = (session.kind.as_str(), session.kind.per_key_max());
-    tx.execute(sql, args![session.key_id, kind, most]).await?;
-    Ok(())
+    let ended = tx.execute(sql, args![session.key_id, kind, most]).await?;
+    if ended > 0 {
+        touch_key(tx, session.key_id, session.created_at).await?;
+    }
+    Ok(ended)
 }
 
 async fn remove(tx: &mut Tx<'_>, hash: &SessionHash) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod browser;
 mod isolation;
+mod operators;
 mod sessions;
 mod tenants;
 
@@ -18,6 +19,8 @@ struct Console {
     key: String,
     operator: String,
     dir: tempfile::TempDir,
+    /// Its PostgreSQL database, if it has one.
+    database: Option<String>,
 }
 
 impl Console {
@@ -25,7 +28,9 @@ impl Console {
         let dir = temporary::directory();
         let server = Binary::start(dir.path(), settings).await;
         let (key, operator) = crate::support::binary::first_keys(dir.path()).await;
-        Self { server, key, operator, dir }
+        let named = settings.iter().find(|(name, _)| *name == "DATABASE_URL");
+        let database = named.map(|(_, url)| (*url).to_owned());
+        Self { server, key, operator, dir, database }
     }
 
     fn data_dir(&self) -> &Path {

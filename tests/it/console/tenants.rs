@@ -20,13 +20,22 @@ async fn post_event(console: &Console, event: serde_json::Value) -> String {
     id
 }
 
-async fn add_endpoint(browser: &mut Browser, url: &str, more: &[(&str, &str)]) -> String {
+/// Adds an endpoint at a path of the receiver, which trusts its secret.
+async fn add_endpoint(
+    browser: &mut Browser,
+    receiver: &Receiver,
+    path: &str,
+    more: &[(&str, &str)],
+) -> String {
     browser.get("/console/endpoints/new").await.expect(200);
-    let mut fields = vec![("kind", "webhook"), ("url", url)];
+    let url = receiver.url(path);
+    let mut fields = vec![("kind", "webhook"), ("url", url.as_str())];
     fields.extend_from_slice(more);
     let created = browser.post("/console/endpoints", &fields).await;
     created.expect(200);
-    created.shows("whsec_").between("/console/endpoints/", "/test").to_owned()
+    let secret = format!("whsec_{}", created.between("<code>whsec_", "</code>"));
+    receiver.trust(&secret.parse().unwrap());
+    created.between("action=\"/console/endpoints/", "/test").to_owned()
 }
 
 /// The first id of this kind that a page links to.
@@ -61,7 +70,7 @@ async fn endpoint_is_created_tested_changed_disabled_and_deleted() {
         ];
         let refused = browser.post("/console/endpoints", &wrong).await;
         refused.expect(422);
-        refused.shows("Nothing was changed").shows("Keep &lt;me&gt;").shows("value=\"soon\"");
+        refused.shows("Nothing was changed").shows("Keep &#60;me&#62;").shows("value=\"soon\"");
         refused.shows("aria-invalid=\"true\"").shows("Retry schedule: must be a duration");
         let url = receiver.url("/hook?token=<b>");
         let more = [
@@ -69,7 +78,7 @@ async fn endpoint_is_created_tested_changed_disabled_and_deleted() {
             ("headers", "x-team: billing\n"),
             ("ordered", "true"),
         ];
-        let id = add_endpoint(&mut browser, &url, &more).await;
+        let id = add_endpoint(&mut browser, &receiver, "/hook?token=<b>", &more).await;
         let path = format!("/console/endpoints/{id}");
         let page = browser.get(&path).await;
         page.shows("user.*, invoice.paid").shows("x-team").hides("billing").hides("<b>");
@@ -83,7 +92,11 @@ async fn endpoint_is_created_tested_changed_disabled_and_deleted() {
         })
         .await;
         let shown = browser.get(&delivery).await;
-        shown.shows("Attempt 1").shows("answered 200").shows("webhook-id").shows("hookgate.test");
+        shown
+            .shows("Attempt 1")
+            .shows("badge good\">answered")
+            .shows("webhook-id")
+            .shows("hookgate.test");
 
         let edit = browser.get(&format!("{path}/edit")).await;
         edit.shows("x-team: billing").shows("value=\"user.*, invoice.paid\"");
@@ -122,7 +135,7 @@ async fn events_are_found_shown_and_sent_again() {
         let receiver = Receiver::start().await;
         let mut browser = console.signed_in(&console.key).await;
         browser.get("/console/events").await.shows("No event matches");
-        add_endpoint(&mut browser, &receiver.url("/"), &[]).await;
+        add_endpoint(&mut browser, &receiver, "/", &[]).await;
         let event = json!({"type": "user.login", "account_id": "a&b", "payload": {"name": "<script>alert(1)</script>", "n": 1}});
         let id = post_event(&console, event).await;
         for index in 0..60 {
@@ -131,15 +144,15 @@ async fn events_are_found_shown_and_sent_again() {
         // Pages by cursor, with the filters kept.
         let first =
             browser.get("/console/events?type=bulk.*&account_id=&since=2020-01-01T00%3A00").await;
-        first.shows("bulk.item").hides("user.login");
+        first.shows("bulk.item</a>").hides("user.login</a>");
         let next = first
             .between("<a href=\"/console/events?", "\" rel=\"next\"")
             .rsplit("href=\"/console/events?")
             .next()
             .unwrap()
-            .replace("&amp;", "&");
+            .replace("&#38;", "&");
         let second = browser.get(&format!("/console/events?{next}")).await;
-        second.shows("First page").shows("bulk.item").hides("user.login");
+        second.shows("First page").shows("bulk.item</a>").hides("user.login</a>");
         assert_eq!(second.text.matches("role=\"row\"").count(), 11);
         let refused = browser.get("/console/events?since=yesterday").await;
         refused.expect(422);
@@ -188,7 +201,7 @@ async fn failures_are_explained_retried_and_cleared() {
         let receiver = Receiver::start().await;
         receiver.answer((0..4).map(|_| Answer::status(401).body("who are <you>?")));
         let mut browser = console.signed_in(&console.key).await;
-        add_endpoint(&mut browser, &receiver.url("/"), &[]).await;
+        add_endpoint(&mut browser, &receiver, "/", &[]).await;
         let one = post_event(&console, json!({"type": "a", "payload": 1})).await;
         post_event(&console, json!({"type": "a", "payload": 2})).await;
         until("both are given up", async || {

@@ -3,6 +3,7 @@
 //! A test whose program is missing fails and names the package to install. The group runs alone with
 //! `cargo test --test it system_packages::`; `scripts/test --without-system` leaves it out.
 
+mod console;
 mod nginx;
 mod pgbouncer;
 mod prometheus;

@@ -130,7 +130,7 @@ pub(in crate::http::console) async fn one(
     }
     let mut facts = FactList::new("")
         .with("Reason", Cell::badge(Tone::Bad, &*letter.reason))
-        .with("", Cell::text(explain::dead(&letter.reason)))
+        .with("Meaning", Cell::text(explain::dead(&letter.reason)))
         .with_some("Detail", Cell::maybe(letter.detail.as_deref()));
     if let Some(class) = letter.error_class {
         let explained = explain::attempt(class, letter.status_code);

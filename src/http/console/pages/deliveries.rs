@@ -32,7 +32,7 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
     let found = deliveries::list(visitor.app.replica_reads(), org, &filter, request).await?;
     let found = found.map(DeliveryView::from);
     let (first, next) = visitor.pages(found.next_cursor);
-    let columns = ["Endpoint", "State", "Created", "#Attempts", "Last error", "Delivery"];
+    let columns = ["Event", "Endpoint", "State", "Created", "#Attempts", "Last error"];
     let table = DataTable::new("Deliveries", &columns)
         .rows(found.data.iter().map(row))
         .pages(first, next)
@@ -72,15 +72,15 @@ fn filters(visitor: &Visitor) -> ConsoleForm {
 
 /// The row of a delivery, also below its event and its endpoint.
 pub(super) fn row(delivery: &DeliveryView) -> Vec<Cell> {
-    let endpoint =
-        delivery.endpoint_url.clone().unwrap_or_else(|| "an inbox, or deleted".to_owned());
+    let event = delivery.event_type.clone().unwrap_or_else(|| "delivery".to_owned());
+    let endpoint = delivery.endpoint_url.as_deref().unwrap_or("an inbox, or deleted");
     vec![
-        Cell::link(format!("{PATH}/{}", delivery.id), endpoint),
+        Cell::link(format!("{PATH}/{}", delivery.id), event),
+        Cell::text(endpoint),
         Cell::status(delivery.status),
         Cell::time(delivery.created_at),
         Cell::number(delivery.attempt_count.into()),
         last_error(delivery),
-        Cell::code(delivery.id),
     ]
 }
 
@@ -111,7 +111,7 @@ pub(in crate::http::console) async fn one(
     let state = explain::state(delivery.status, delivery.held_by);
     let mut facts = FactList::new("")
         .with("State", Cell::status(delivery.status))
-        .with("", Cell::text(state))
+        .with("Meaning", Cell::text(state))
         .with("Event", Cell::link(format!("/console/events/{}", delivery.event_id), event))
         .with(
             "Endpoint",
@@ -124,9 +124,8 @@ pub(in crate::http::console) async fn one(
     if let Some(of) = delivery.replay_of {
         facts = facts.with("Repeats", Cell::link(format!("{PATH}/{of}"), of));
     }
-    if delivery.status == DeliveryStatus::Pending {
-        facts = facts.refreshed("state", visitor.here());
-    }
+    let is_pending = delivery.status == DeliveryStatus::Pending;
+    facts = facts.refreshed("state", visitor.here(), is_pending);
     Ok(page.section(facts.html()).section(attempts_panel(&visitor, &delivery, &attempts)))
 }
 
@@ -138,7 +137,7 @@ fn attempts_panel(visitor: &Visitor, delivery: &DeliveryView, attempts: &[Attemp
     }
     let panel = Panel::html("Attempts", parts);
     if delivery.status != DeliveryStatus::Pending {
-        return panel;
+        return Html(format!("<div id=\"attempts\">{panel}</div>"));
     }
     let here = escaped(&visitor.here());
     Html(format!(

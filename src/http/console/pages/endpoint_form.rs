@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::endpoints::PATH;
 use crate::api::accounts;
 use crate::api::views::EndpointDetail;
-use crate::domain::{EndpointKind, EventTypeFilters, OrgId};
+use crate::domain::{EndpointKind, EventType, EventTypeFilters, OrgId};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::posted::{FormData, number, text};
 use crate::http::console::ui::{ConsoleForm, FormField, Kind};
@@ -128,7 +128,8 @@ impl Values {
         is_new: bool,
     ) -> Result<ConsoleForm, ConsoleError> {
         let seen = accounts::event_types(visitor.app.replica_reads(), org, None, TYPES_OFFERED);
-        let seen: Vec<String> = seen.await?.data.into_iter().map(|seen| seen.r#type).collect();
+        let seen = seen.await?.data.into_iter().map(|seen| seen.r#type);
+        let seen: Vec<String> = seen.filter(|name| !EventType::is_operational(name)).collect();
         let others = self.event_types.iter().filter(|filter| !seen.contains(filter));
         let others = others.cloned().collect::<Vec<_>>().join(", ");
         let options = seen.iter().map(|name| (name.clone(), self.event_types.contains(name)));

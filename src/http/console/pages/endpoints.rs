@@ -224,7 +224,7 @@ async fn latest(visitor: &Visitor, id: EndpointId) -> Result<Html, ConsoleError>
     let found = deliveries::list(visitor.app.replica_reads(), org, &filter, request).await?;
     let found = found.map(DeliveryView::from);
     let all = format!("/console/deliveries?endpoint_id={id}");
-    let columns = ["Endpoint", "State", "Created", "#Attempts", "Last error", "Delivery"];
+    let columns = ["Event", "Endpoint", "State", "Created", "#Attempts", "Last error"];
     let table = DataTable::new("Latest deliveries", &columns)
         .rows(found.data.iter().map(super::deliveries::row))
         .pages(None, found.next_cursor.map(|_| all))

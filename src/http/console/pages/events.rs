@@ -33,7 +33,7 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
     let filter = filter.in_order(order);
     let found = events::list(visitor.app.replica_reads(), org, &filter, request, false).await?;
     let (first, next) = visitor.pages(found.next_cursor);
-    let columns = ["Type", "Accepted", "Account", "User", "#Size", "Id"];
+    let columns = ["Type", "Accepted", "Account", "User", "#Size"];
     let table = DataTable::new("Events", &columns)
         .rows(found.data.iter().map(row))
         .pages(first, next)
@@ -65,7 +65,6 @@ pub(super) fn row(event: &EventView) -> Vec<Cell> {
         Cell::maybe(event.account_id.as_deref()),
         Cell::maybe(event.user_id.as_deref()),
         Cell::Number(bytes(event.payload_bytes as u64)),
-        Cell::code(event.id),
     ]
 }
 
@@ -137,7 +136,7 @@ fn curl(event: &EventView, payload: &str) -> Html {
 }
 
 fn table(deliveries: &[DeliveryView], more: Option<String>) -> Html {
-    let columns = ["Endpoint", "State", "Created", "#Attempts", "Last error", "Delivery"];
+    let columns = ["Event", "Endpoint", "State", "Created", "#Attempts", "Last error"];
     DataTable::new("Deliveries", &columns)
         .rows(deliveries.iter().map(super::deliveries::row))
         .pages(None, more)

@@ -104,9 +104,8 @@ pub(in crate::http::console) async fn one(
             .with("Deletion began", Cell::time(deletion.since))
             .with("Rows deleted", Cell::number(deletion.rows))
             .with_some("Deletion done", Cell::maybe_time(deletion.done_at));
-        if deletion.done_at.is_none() {
-            facts = facts.refreshed("deletion", visitor.here());
-        }
+        let is_running = deletion.done_at.is_none();
+        facts = facts.refreshed("deletion", visitor.here(), is_running);
         return Ok(page.section(facts.html()));
     }
     page = page.section(usage(&visitor, id).await?).section(facts.html());

@@ -76,16 +76,14 @@ pub(in crate::http::console) async fn one(
         page = page
             .action(Button::new("Cancel", format!("{PATH}/{id}/cancel"), &visitor.csrf()).html());
     }
-    let mut facts = FactList::new("")
+    let facts = FactList::new("")
         .with("State", status(replay.status))
         .with("Progress", Cell::Number(progress(&replay)))
         .with("Skipped", Cell::number(replay.skipped))
         .with_some("Detail", Cell::maybe(replay.detail.as_deref()))
         .with("Begun", Cell::time(replay.created_at))
         .with_some("Finished", Cell::maybe_time(replay.finished_at));
-    if is_running {
-        facts = facts.refreshed("progress", visitor.here());
-    }
+    let facts = facts.refreshed("progress", visitor.here(), is_running);
     Ok(page.section(facts.html()))
 }
 

@@ -36,7 +36,7 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
         .with("Database", if store.reachable { word("ok") } else { word("does not answer") })
         .with("Disk", word(disk.status))
         .with_some("Free on disk", size(disk.free_bytes))
-        .refreshed("state", visitor.here());
+        .refreshed("state", visitor.here(), true);
     let pipeline = FactList::new("Pipeline")
         .with("Journal", word(queue.journal))
         .with("Events in the journal", Cell::number(queue.events as u64))
@@ -47,7 +47,7 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
         .with("Oldest due delivery", seconds(delivery.oldest_due_seconds))
         .with("Dispatcher's heartbeat", Cell::text(span(delivery.dispatcher_seconds)))
         .with("Recorder", stage(delivery.recorder))
-        .refreshed("pipeline", visitor.here());
+        .refreshed("pipeline", visitor.here(), true);
     let counts = FactList::new("Counted since the start")
         .with("Events accepted", Cell::number(totals.ingested))
         .with("Events stored", Cell::number(totals.stored))
@@ -57,7 +57,7 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
         .with("Delivered", Cell::number(totals.delivered))
         .with("Attempts to be repeated", Cell::number(totals.retried))
         .with("Given up", Cell::number(totals.dead))
-        .refreshed("counts", visitor.here());
+        .refreshed("counts", visitor.here(), true);
     let page = visitor
         .page("Server")
         .lead("The server that answers this page. Others have pages of their own.");

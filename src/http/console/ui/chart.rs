@@ -83,7 +83,7 @@ impl Chart {
         html(&Self {
             heading: heading.to_owned(),
             summary: format!("{heading}, {span}: {} in all", grouped(total)),
-            span: span.to_owned(),
+            span: format!("{span}; the tallest bar is {}", grouped(most)),
             series: series.iter().map(|(name, class)| ((*name).to_owned(), *class)).collect(),
             bars: bars.iter().enumerate().map(draw).collect(),
             width: (bars.len() * (BAR + GAP)).max(1),

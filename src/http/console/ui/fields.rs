@@ -17,6 +17,8 @@ pub(in crate::http::console) struct ConsoleForm {
     faults: Vec<String>,
     submit: String,
     cancel: Option<String>,
+    /// Whether the filters are shown where there is little room.
+    is_open: bool,
 }
 
 /// One field of a form.
@@ -78,6 +80,7 @@ impl ConsoleForm {
             faults: Vec::new(),
             submit: submit.to_owned(),
             cancel: None,
+            is_open: false,
         }
     }
 
@@ -88,6 +91,7 @@ impl ConsoleForm {
     }
 
     pub(in crate::http::console) fn field(mut self, field: FormField) -> Self {
+        self.is_open |= !field.value.is_empty();
         self.fields.push(field);
         self
     }
@@ -99,6 +103,7 @@ impl ConsoleForm {
 
     /// Shows what was wrong: beside the field that it is about, and all of it above.
     pub(in crate::http::console) fn faults(mut self, violations: &[Violation]) -> Self {
+        self.is_open |= !violations.is_empty();
         for violation in violations {
             let about = violation.field.split(['[', '.']).next().unwrap_or_default();
             let field = self.fields.iter_mut().find(|field| field.name == about);
